@@ -1,0 +1,233 @@
+//! A file that appears whole under its name, or not at all.
+//!
+//! Where the file system has them, an unnamed file (`O_TMPFILE`) is written and then given its name
+//! by `linkat`, so that not even SIGKILL leaves anything behind
+//! ([open(2)](https://man7.org/linux/man-pages/man2/open.2.html)). Elsewhere it is a file in the
+//! same folder under another name. `rename` is used only to replace.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+/// Tries for a name that nobody has.
+const TRIES: u32 = 1000;
+
+/// A file under construction. Dropped without [`commit`](Self::commit), it is gone.
+#[derive(Debug)]
+pub(crate) struct AtomicFile {
+    file: File,
+    path: PathBuf,
+    /// The name that it has until it is whole, if it needs one.
+    temporary: Option<PathBuf>,
+    replace: bool,
+}
+
+impl AtomicFile {
+    /// Begins a file that will be called `path`, readable and writable for its owner only.
+    ///
+    /// With `replace` false, `path` must not exist.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`], or those of `open` in the folder of `path`.
+    pub(crate) fn create(path: &Path, replace: bool) -> io::Result<Self> {
+        if path.file_name().is_none() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
+        }
+        match path.symlink_metadata() {
+            Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Ok(_) if !replace => return Err(io::ErrorKind::AlreadyExists.into()),
+            _ => {}
+        }
+        let path = path.to_path_buf();
+        let (file, temporary) = match unnamed(folder(&path)) {
+            Some(file) => (file, None),
+            None => {
+                let (file, name) = first_free(&path, |name| named(name))?;
+                (file, Some(name))
+            }
+        };
+        let this = Self { file, path, temporary, replace };
+        // Whatever the umask is.
+        rustix::fs::fchmod(&this.file, Mode::RUSR | Mode::WUSR)?;
+        Ok(this)
+    }
+
+    /// The file to write to.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] if somebody was faster and it must not replace; those of
+    /// `linkat` and `rename`.
+    pub(crate) fn commit(mut self) -> io::Result<()> {
+        match (&self.temporary, self.replace) {
+            (None, false) => link(&self.file, &self.path),
+            (None, true) => {
+                // A link can't replace: give it another name first.
+                let ((), name) = first_free(&self.path, |name| link(&self.file, name))?;
+                self.temporary = Some(name.clone());
+                std::fs::rename(name, &self.path)?;
+                self.temporary = None;
+                Ok(())
+            }
+            (Some(name), true) => {
+                std::fs::rename(name, &self.path)?;
+                self.temporary = None;
+                Ok(())
+            }
+            // The drop removes the temporary name; this fails where the new one exists.
+            (Some(name), false) => std::fs::hard_link(name, &self.path),
+        }
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if let Some(name) = &self.temporary {
+            // There is nobody to tell, and nothing else to do.
+            let _ = std::fs::remove_file(name);
+        }
+    }
+}
+
+/// The folder of a path.
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A file without a name that can be given one, if the file system has such.
+#[cfg(target_os = "linux")]
+fn unnamed(folder: &Path) -> Option<File> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR).ok()?);
+    // Without /proc it could not be given its name later.
+    Path::new(&proc_name(&file)).exists().then_some(file)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unnamed(_: &Path) -> Option<File> {
+    None
+}
+
+/// The name under which /proc shows an open file.
+fn proc_name(file: &File) -> String {
+    use std::os::fd::AsRawFd;
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+fn link(file: &File, name: &Path) -> io::Result<()> {
+    let linked = rustix::fs::linkat(CWD, proc_name(file), CWD, name, AtFlags::SYMLINK_FOLLOW);
+    linked.map_err(Into::into)
+}
+
+/// A new file of this name; never one that is there, nor through a symbolic link.
+fn named(name: &Path) -> io::Result<File> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(name, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+/// Calls `make` with names beside `path` until one is free.
+fn first_free<T>(path: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(T, PathBuf)> {
+    let base = path.file_name().unwrap_or(OsStr::new("corestream"));
+    for i in 0..TRIES {
+        let mut name = OsString::from(".");
+        name.push(base);
+        name.push(format!(".{}-{i}.partial", std::process::id()));
+        // A name of nearly 255 bytes has no room for more.
+        if name.len() > 255 {
+            name = format!(".corestream.{}-{i}.partial", std::process::id()).into();
+        }
+        let name = folder(path).join(name);
+        match make(&name) {
+            Ok(made) => return Ok((made, name)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Errno::EXIST.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn names(folder: &Path) -> Vec<OsString> {
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    }
+
+    /// The same file as `create` makes it where there is no `O_TMPFILE`.
+    fn create_named(path: &Path, replace: bool) -> io::Result<AtomicFile> {
+        let (file, name) = first_free(path, |name| named(name))?;
+        Ok(AtomicFile { file, path: path.into(), temporary: Some(name), replace })
+    }
+
+    #[test]
+    fn appears_whole_or_not_at_all() {
+        for create in [AtomicFile::create, create_named] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("dump");
+            let dropped = create(&path, false).unwrap();
+            dropped.file().write_all(b"half").unwrap();
+            assert!(!path.exists());
+            drop(dropped);
+            assert!(names(folder.path()).is_empty());
+
+            let whole = create(&path, false).unwrap();
+            whole.file().write_all(b"whole").unwrap();
+            whole.commit().unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"whole");
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(names(folder.path()).len(), 1);
+
+            let new = create(&path, true).unwrap();
+            new.file().write_all(b"new").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"whole");
+            new.commit().unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+            assert_eq!(names(folder.path()).len(), 1);
+        }
+    }
+
+    #[test]
+    fn the_second_of_two_fails_and_harms_nothing() {
+        for create in [AtomicFile::create, create_named] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("dump");
+            let first = create(&path, false).unwrap();
+            let second = create(&path, false).unwrap();
+            first.file().write_all(b"first").unwrap();
+            first.commit().unwrap();
+            let error = second.commit().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&path).unwrap(), b"first");
+            assert_eq!(names(folder.path()).len(), 1);
+            let third = AtomicFile::create(&path, false).unwrap_err();
+            assert_eq!(third.kind(), io::ErrorKind::AlreadyExists);
+        }
+    }
+
+    #[test]
+    fn a_symbolic_link_is_replaced_and_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, path) = (folder.path().join("target"), folder.path().join("link"));
+        fs::write(&target, "kept").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        assert!(AtomicFile::create(&path, false).is_err());
+        AtomicFile::create(&path, true).unwrap().commit().unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"kept");
+        assert!(path.symlink_metadata().unwrap().is_file());
+    }
+}

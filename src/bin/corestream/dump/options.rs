@@ -1,0 +1,82 @@
+//! The argument of `--memory`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use corestream::MemoryType;
+
+/// An image and the type of its memory; how many pages it has is its image's to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryOption {
+    pub image: PathBuf,
+    pub ty: MemoryType,
+}
+
+impl FromStr for MemoryOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut ty = MemoryType::wasm32(0);
+        let mut image = text;
+        // From the end, so that a path may contain commas as long as no option follows one.
+        while let Some((path, option)) = image.rsplit_once(',') {
+            let (key, value) = match option.split_once('=') {
+                Some((key, value)) => (key, Some(value)),
+                None => (option, None),
+            };
+            match (key, value) {
+                ("memory64", None) => ty.memory64 = true,
+                ("shared", None) => ty.shared = true,
+                ("maximum", Some(pages)) => {
+                    let pages = pages.parse().map_err(|_| format!("maximum={pages}: no number"))?;
+                    ty.maximum = Some(pages);
+                }
+                ("page-size", Some("1")) => ty.page_size = 1,
+                ("page-size", Some("65536")) => ty.page_size = 65_536,
+                ("page-size", Some(size)) => {
+                    return Err(format!("page-size={size}: a page has 1 or 65536 bytes"));
+                }
+                _ => {
+                    return Err(format!(
+                        "there is no option {option}, only memory64, shared, maximum=PAGES and \
+                         page-size=1"
+                    ));
+                }
+            }
+            image = path;
+        }
+        if image.is_empty() {
+            return Err("the path of the image is missing".into());
+        }
+        Ok(Self { image: image.into(), ty })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_and_options() {
+        let parse = |text: &str| text.parse::<MemoryOption>();
+        let plain = parse("a/b.mem").unwrap();
+        assert_eq!(plain, MemoryOption { image: "a/b.mem".into(), ty: MemoryType::wasm32(0) });
+        let all = parse("m,memory64,page-size=1,maximum=70000,shared").unwrap();
+        let ty = MemoryType::wasm64(0).with_page_size(1).with_maximum(70_000).with_shared();
+        assert_eq!(all, MemoryOption { image: "m".into(), ty });
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, expected) in [
+            ("m,memory65", "there is no option memory65, only memory64"),
+            ("m,maximum=x", "maximum=x: no number"),
+            ("m,page-size=4096", "page-size=4096: a page has 1 or 65536 bytes"),
+            ("m,shared=1", "there is no option shared=1"),
+            (",shared", "the path of the image is missing"),
+        ] {
+            let error = text.parse::<MemoryOption>().unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What `--stats` prints: bytes, segments, seconds, and the peak of the process's own memory.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use corestream::Stats;
+
+/// How statistics are printed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum StatsFormat {
+    /// For people
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// Watches the anonymous memory of this process (`RssAnon`), because the kernel keeps a peak only
+/// of all of its memory, mapped page cache included.
+pub struct PeakAnon {
+    peak: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PeakAnon {
+    const INTERVAL: Duration = Duration::from_millis(2);
+
+    pub fn watch() -> Self {
+        let (peak, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let thread = {
+            let (peak, stop) = (peak.clone(), stop.clone());
+            thread::Builder::new().stack_size(64 << 10).spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    peak.fetch_max(rss_anon().unwrap_or(0), Ordering::Relaxed);
+                    thread::park_timeout(Self::INTERVAL);
+                }
+            })
+        };
+        Self { peak, stop, thread: thread.ok() }
+    }
+
+    /// The peak in bytes; `None` where the system does not say.
+    pub fn finish(self) -> Option<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread {
+            thread.thread().unpark();
+            // It can't have panicked, and its figures are counted anyway.
+            let _ = thread.join();
+        }
+        rss_anon().map(|now| now.max(self.peak.load(Ordering::Relaxed)))
+    }
+}
+
+/// `RssAnon` of /proc/self/status in bytes.
+fn rss_anon() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+pub fn render(
+    format: StatsFormat,
+    stats: &Stats,
+    write_time: Duration,
+    peak: Option<u64>,
+) -> String {
+    let mut methods: Vec<String> = stats.extent_methods.iter().map(ToString::to_string).collect();
+    methods.dedup();
+    match format {
+        StatsFormat::Json => {
+            let json = serde_json::json!({
+                "memory_bytes": stats.memory_bytes,
+                "image_bytes": stats.image_bytes,
+                "extent_bytes": stats.extent_bytes,
+                "data_bytes": stats.data_bytes,
+                "dump_bytes": stats.dump_bytes,
+                "segments": stats.segments,
+                "extent_methods": methods,
+                "scanner": stats.scanner,
+                "threads": stats.threads,
+                "extent_seconds": stats.extent_time.as_secs_f64(),
+                "scan_seconds": stats.scan_time.as_secs_f64(),
+                "plan_seconds": stats.plan_time.as_secs_f64(),
+                "write_seconds": write_time.as_secs_f64(),
+                "peak_anon_bytes": peak,
+            });
+            format!("{json}\n")
+        }
+        StatsFormat::Text => {
+            let mut text = String::new();
+            let mut row = |name: &str, value: String| {
+                // Writing to a string can't fail.
+                let _ = writeln!(text, "{name:<9} {value}");
+            };
+            let seconds = |time: Duration| format!("{:.6} s", time.as_secs_f64());
+            row("memory", format!("{} bytes", stats.memory_bytes));
+            row("images", format!("{} bytes", stats.image_bytes));
+            row("extents", format!("{} bytes ({})", stats.extent_bytes, methods.join(", ")));
+            row("data", format!("{} bytes in {} segments", stats.data_bytes, stats.segments));
+            row("dump", format!("{} bytes", stats.dump_bytes));
+            row("extents", seconds(stats.extent_time));
+            let (scanner, threads) = (stats.scanner, stats.threads);
+            row("scan", format!("{} ({scanner}, {threads} threads)", seconds(stats.scan_time)));
+            row("plan", seconds(stats.plan_time));
+            row("write", seconds(write_time));
+            let peak = peak.map_or("not known".into(), |bytes| format!("{bytes} bytes"));
+            row("peak", format!("{peak} of anonymous memory"));
+            text
+        }
+    }
+}

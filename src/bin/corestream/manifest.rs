@@ -1,0 +1,368 @@
+//! The manifest: the state of a stopped guest as JSON, beside the images of its memories.
+
+use std::path::Path;
+
+use corestream::{
+    CoreDump, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
+    MemoryImage, MemoryIndex, MemoryType, Module, ModuleIndex, RefType, Thread, Value,
+};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+/// A guest, as the manifest describes it. Every list may be left out.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    name: Option<String>,
+    #[serde(default)]
+    modules: Vec<Option<String>>,
+    #[serde(default)]
+    memories: Vec<MemoryEntry>,
+    #[serde(default)]
+    globals: Vec<GlobalEntry>,
+    #[serde(default)]
+    instances: Vec<InstanceEntry>,
+    #[serde(default)]
+    threads: Vec<ThreadEntry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemoryEntry {
+    image: Option<String>,
+    minimum: Option<Integer>,
+    maximum: Option<Integer>,
+    #[serde(default)]
+    memory64: bool,
+    #[serde(default)]
+    shared: bool,
+    page_size: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GlobalEntry {
+    #[serde(rename = "type")]
+    ty: String,
+    #[serde(default)]
+    mutable: bool,
+    #[serde(default, deserialize_with = "present")]
+    value: Option<Number>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InstanceEntry {
+    module: Option<u32>,
+    #[serde(default)]
+    memories: Vec<Option<u32>>,
+    #[serde(default)]
+    globals: Vec<Option<u32>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ThreadEntry {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    frames: Vec<FrameEntry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FrameEntry {
+    instance: Option<u32>,
+    function: u32,
+    #[serde(default)]
+    offset: u32,
+    #[serde(default)]
+    locals: Vec<ValueEntry>,
+    #[serde(default)]
+    stack: Vec<ValueEntry>,
+}
+
+/// A number, or the same in a string: floats by their bits, integers beyond 2^53.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text(String),
+}
+
+/// A number of pages.
+#[derive(Debug)]
+struct Integer(u64);
+
+impl<'de> Deserialize<'de> for Integer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = Number::deserialize(deserializer)
+            .map_err(|_| D::Error::custom("expected a number of pages"))?;
+        match &number {
+            Number::Unsigned(value) => Some(*value),
+            Number::Text(text) => text.parse().ok(),
+            _ => None,
+        }
+        .map(Self)
+        .ok_or_else(|| D::Error::custom("a number of pages is a whole number from 0"))
+    }
+}
+
+/// A value that is there must be a number: null is an error.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Number>, D::Error> {
+    Number::deserialize(deserializer)
+        .map(Some)
+        .map_err(|_| D::Error::custom("expected a number, or one in a string"))
+}
+
+#[derive(Debug)]
+struct ValueEntry(Value);
+
+impl<'de> Deserialize<'de> for ValueEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Word(String),
+            Typed(serde_json::Map<String, serde_json::Value>),
+        }
+        let expected = "a value is \"missing\" or one of {\"i32\": …}, i64, f32 and f64";
+        let typed = match Form::deserialize(deserializer) {
+            Ok(Form::Word(word)) if word == "missing" => return Ok(Self(Value::Missing)),
+            Ok(Form::Typed(typed)) if typed.len() == 1 => typed,
+            _ => return Err(D::Error::custom(expected)),
+        };
+        let (ty, value) = typed.into_iter().next().ok_or_else(|| D::Error::custom(expected))?;
+        let number = serde_json::from_value(value).map_err(|_| D::Error::custom(expected))?;
+        let value = match ty.as_str() {
+            "i32" => number_i32(&number).map(Value::I32),
+            "i64" => number_i64(&number).map(Value::I64),
+            "f32" => number_f32(&number).map(Value::F32),
+            "f64" => number_f64(&number).map(Value::F64),
+            _ => return Err(D::Error::custom(expected)),
+        };
+        value.map(Self).ok_or_else(|| D::Error::custom(format!("the value is no {ty}")))
+    }
+}
+
+/// The value of `0x…`.
+fn hex(text: &str) -> Option<u128> {
+    u128::from_str_radix(text.strip_prefix("0x")?, 16).ok()
+}
+
+fn number_i64(number: &Number) -> Option<i64> {
+    match number {
+        Number::Unsigned(value) => i64::try_from(*value).ok(),
+        Number::Signed(value) => Some(*value),
+        Number::Float(_) => None,
+        Number::Text(text) => text.parse().ok(),
+    }
+}
+
+fn number_i32(number: &Number) -> Option<i32> {
+    i32::try_from(number_i64(number)?).ok()
+}
+
+fn number_f64(number: &Number) -> Option<u64> {
+    match number {
+        #[allow(clippy::cast_precision_loss, reason = "JSON does not tell 1 from 1.0")]
+        Number::Unsigned(value) => Some((*value as f64).to_bits()),
+        #[allow(clippy::cast_precision_loss, reason = "JSON does not tell 1 from 1.0")]
+        Number::Signed(value) => Some((*value as f64).to_bits()),
+        Number::Float(value) => Some(value.to_bits()),
+        Number::Text(text) => u64::try_from(hex(text)?).ok(),
+    }
+}
+
+fn number_f32(number: &Number) -> Option<u32> {
+    match number {
+        Number::Text(text) => u32::try_from(hex(text)?).ok(),
+        _ => {
+            let value = f64::from_bits(number_f64(number)?);
+            #[allow(clippy::cast_possible_truncation, reason = "the nearest f32 is meant")]
+            let nearest = value as f32;
+            (nearest.is_finite() || !value.is_finite()).then(|| nearest.to_bits())
+        }
+    }
+}
+
+impl GlobalEntry {
+    fn value(&self) -> Result<GlobalValue, String> {
+        let ty = self.ty.as_str();
+        if let Some(top) = RefType::ALL.into_iter().find(|top| top.name() == ty) {
+            return match self.value {
+                None => Ok(GlobalValue::Ref(top)),
+                Some(_) => Err(format!("a {ty} has no value in a dump, leave it out")),
+            };
+        }
+        let number = self.value.as_ref().ok_or_else(|| format!("an {ty} needs a value"));
+        let value = match (ty, number) {
+            ("i32", number) => number_i32(number?).map(GlobalValue::I32),
+            ("i64", number) => number_i64(number?).map(GlobalValue::I64),
+            ("f32", number) => number_f32(number?).map(GlobalValue::F32),
+            ("f64", number) => number_f64(number?).map(GlobalValue::F64),
+            ("v128", Ok(Number::Text(text))) => hex(text).map(GlobalValue::V128),
+            ("v128", _) => return Err("a v128 needs a value of the form \"0x…\"".into()),
+            _ => {
+                return Err(format!(
+                    "there is no type {ty}, only i32, i64, f32, f64, v128, funcref, externref, \
+                     anyref, exnref and contref"
+                ));
+            }
+        };
+        value.ok_or_else(|| format!("its value is no {ty}"))
+    }
+}
+
+impl FrameEntry {
+    fn frame(&self) -> Frame {
+        let values = |list: &[ValueEntry]| list.iter().map(|entry| entry.0).collect::<Vec<_>>();
+        Frame::new(self.instance.map(InstanceIndex), self.function, self.offset)
+            .with_locals(values(&self.locals))
+            .with_stack(values(&self.stack))
+    }
+}
+
+/// A memory with its image; the pages that hold it, where `minimum` is not given.
+pub fn memory(
+    image: MemoryImage<'static>,
+    minimum: Option<u64>,
+    ty: MemoryType,
+) -> Memory<'static> {
+    let page = u64::from(ty.page_size.max(1));
+    let minimum = minimum.unwrap_or(image.len().div_ceil(page));
+    Memory::new(MemoryType { minimum, ..ty }, image)
+}
+
+impl MemoryEntry {
+    fn memory(&self, folder: &Path) -> Result<Memory<'static>, String> {
+        let image = match &self.image {
+            Some(image) => MemoryImage::open(folder.join(image)).map_err(|e| e.to_string())?,
+            None => MemoryImage::from_slice(&[]),
+        };
+        let ty = MemoryType {
+            minimum: 0,
+            maximum: self.maximum.as_ref().map(|pages| pages.0),
+            memory64: self.memory64,
+            shared: self.shared,
+            page_size: self.page_size.unwrap_or(65_536),
+        };
+        Ok(memory(image, self.minimum.as_ref().map(|pages| pages.0), ty))
+    }
+}
+
+impl Manifest {
+    /// Parses the text of a manifest.
+    ///
+    /// # Errors
+    /// What is wrong, with line and column.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// The guest, with its images mapped; their paths count from `folder`.
+    ///
+    /// # Errors
+    /// An image can't be opened, or a value does not fit its type.
+    pub fn into_dump(self, folder: &Path) -> Result<CoreDump<'static>, String> {
+        let mut dump = CoreDump::new(self.name.unwrap_or_default());
+        dump.modules = self.modules.into_iter().map(|name| Module { name }).collect();
+        for (i, entry) in self.memories.iter().enumerate() {
+            dump.add_memory(entry.memory(folder).map_err(|why| format!("memory {i}: {why}"))?);
+        }
+        for (i, entry) in self.globals.iter().enumerate() {
+            let value = entry.value().map_err(|why| format!("global {i}: {why}"))?;
+            dump.add_global(Global { mutable: entry.mutable, value });
+        }
+        for entry in self.instances {
+            dump.add_instance(Instance {
+                module: entry.module.map(ModuleIndex),
+                memories: entry.memories.into_iter().map(|m| m.map(MemoryIndex)).collect(),
+                globals: entry.globals.into_iter().map(|g| g.map(GlobalIndex)).collect(),
+            });
+        }
+        for entry in self.threads {
+            let frames = entry.frames.iter().map(FrameEntry::frame);
+            dump.add_thread(Thread::new(entry.name).with_frames(frames));
+        }
+        Ok(dump)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dump(text: &str) -> Result<CoreDump<'static>, String> {
+        Manifest::parse(text)?.into_dump(Path::new("."))
+    }
+
+    #[test]
+    fn everything_that_a_manifest_can_say() {
+        let dump = dump(
+            r#"{ "name": "guest", "modules": ["a", null],
+                 "memories": [{ "minimum": "281474976710656", "memory64": true }],
+                 "globals": [{ "type": "i32", "mutable": true, "value": -1 },
+                             { "type": "i64", "value": "-9223372036854775808" },
+                             { "type": "f32", "value": "0x7fa00001" }, { "type": "f64", "value": 1 },
+                             { "type": "v128", "value": "0xff000000000000000000000000000001" },
+                             { "type": "exnref" }],
+                 "instances": [{ "module": 0, "memories": [0, null], "globals": [5] }, {}],
+                 "threads": [{ "name": "t", "frames": [{ "function": 3,
+                               "locals": [{ "i32": 1 }, "missing", { "f32": 1.5 }],
+                               "stack": [{ "i64": "-1" }, { "f64": "0x7ff8000000000001" }] }] }] }"#,
+        )
+        .unwrap();
+        assert_eq!(dump.name, "guest");
+        assert_eq!(dump.modules[1].name, None);
+        assert_eq!(dump.memories[0].ty, MemoryType::wasm64(1 << 48));
+        let values: Vec<_> = dump.globals.iter().map(|g| g.value).collect();
+        assert_eq!(
+            values,
+            [
+                GlobalValue::I32(-1),
+                GlobalValue::I64(i64::MIN),
+                GlobalValue::F32(0x7fa0_0001),
+                GlobalValue::F64(1.0_f64.to_bits()),
+                GlobalValue::V128((0xff << 120) | 1),
+                GlobalValue::Ref(RefType::Exn),
+            ]
+        );
+        assert!(dump.globals[0].mutable && !dump.globals[1].mutable);
+        assert_eq!(dump.instances[0].memories, [Some(MemoryIndex(0)), None]);
+        assert_eq!(dump.instances[1], Instance::default());
+        let frame = &dump.threads[0].frames[0];
+        let f32_bits = 1.5_f32.to_bits();
+        assert_eq!(frame.locals, [Value::I32(1), Value::Missing, Value::F32(f32_bits)]);
+        assert_eq!(frame.stack, [Value::I64(-1), Value::F64(0x7ff8_0000_0000_0001)]);
+        dump.validate().unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, expected) in [
+            ("{", "EOF while parsing an object at line 1 column 1"),
+            (r#"{ "nam": 1 }"#, "unknown field `nam`"),
+            (r#"{ "memories": [{ "minimum": -1 }] }"#, "a number of pages is a whole number"),
+            (r#"{ "globals": [{ "type": "i31", "value": 1 }] }"#, "global 0: there is no type i31"),
+            (r#"{ "globals": [{ "type": "i32" }] }"#, "global 0: an i32 needs a value"),
+            (r#"{ "globals": [{ "type": "i32", "value": 2147483648 }] }"#, "its value is no i32"),
+            (r#"{ "globals": [{ "type": "f32", "value": 1e39 }] }"#, "its value is no f32"),
+            (r#"{ "globals": [{ "type": "funcref", "value": 0 }] }"#, "a funcref has no value"),
+            (r#"{ "globals": [{ "type": "v128", "value": 1 }] }"#, "a v128 needs a value"),
+            (
+                r#"{ "threads": [{ "frames": [{ "function": 0, "stack": [{ "i32": 1.5 }] }] }] }"#,
+                "the value is no i32",
+            ),
+            (
+                r#"{ "threads": [{ "frames": [{ "function": 0, "stack": [{ "v128": 1 }] }] }] }"#,
+                "a value is \"missing\" or",
+            ),
+        ] {
+            let error = dump(text).map(|_| ()).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

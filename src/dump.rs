@@ -1,0 +1,205 @@
+//! The dumper: the one place that wires the stages
+//! image -> extents -> scan -> plan -> encode -> sink.
+
+use std::io;
+use std::path::Path;
+use std::thread;
+
+use crate::atomic_file::AtomicFile;
+use crate::encode::{self, Pieces};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
+use crate::model::CoreDump;
+use crate::plan::{self, Plan};
+use crate::scan::{self, Scanner};
+use crate::sink::{FileSink, Sink};
+
+/// Pieces that a sink is given at once.
+const BATCH: usize = 512;
+
+/// Makes plans of core dumps.
+///
+/// ```
+/// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType};
+///
+/// let mut bytes = vec![0; 65_536];
+/// bytes[1000..2000].fill(1);
+/// let mut dump = CoreDump::new("guest.wasm");
+/// dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+///
+/// let plan = Dumper::new().plan(&dump)?;
+/// assert_eq!(plan.segments().len(), 1);
+/// assert_eq!(plan.stats().data_bytes, 1000);
+/// assert_eq!(plan.to_vec()?.len() as u64, plan.len());
+/// # Ok::<(), corestream::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Dumper {
+    options: plan::Options,
+}
+
+impl Dumper {
+    /// The default: 100,000 segments at most, as many threads as there are cores, holes of image
+    /// files trusted.
+    pub fn new() -> Self {
+        let threads = thread::available_parallelism().map_or(1, |n| n.get());
+        let scan = scan::Options { scanner: Scanner::new(), threads, trust_holes: true };
+        let max_segments = limits::MAX_DATA_SEGMENTS;
+        let max_section_bytes = limits::MAX_SECTION_BYTES;
+        Self { options: plan::Options { max_segments, max_section_bytes, scan } }
+    }
+
+    /// How many segments a dump may have, 1 to 100,000. Every memory that holds data gets one, also
+    /// if that makes more.
+    pub fn max_segments(mut self, segments: u32) -> Self {
+        self.options.max_segments = segments;
+        self
+    }
+
+    /// How many threads scan, the caller's included; at least 1. Fewer are used where the system
+    /// gives no more. The dump is the same for any number.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.options.scan.threads = threads;
+        self
+    }
+
+    /// Whether what the kernel calls a hole of an image file is taken as zero without reading it.
+    pub fn trust_holes(mut self, trust: bool) -> Self {
+        self.options.scan.trust_holes = trust;
+        self
+    }
+
+    /// The backend of the scan.
+    pub fn scanner(mut self, scanner: Scanner) -> Self {
+        self.options.scan.scanner = scanner;
+        self
+    }
+
+    /// How many bytes the body of a section with data may have, at least
+    /// [`limits::MIN_SECTION_BYTES`]; what does not fit into the data section goes on in custom
+    /// sections called `corestream.data`.
+    pub fn max_section_bytes(mut self, bytes: u32) -> Self {
+        self.options.max_section_bytes = bytes;
+        self
+    }
+
+    /// Scans the memories of `dump` and fixes the layout of the core dump.
+    ///
+    /// # Errors
+    /// An option is out of range, `dump` contradicts itself
+    /// ([`CoreDump::validate`]), an image can't be read, or the tables of the plan can't be had.
+    pub fn plan<'d>(&self, dump: &'d CoreDump<'d>) -> Result<Plan<'d>> {
+        Plan::new(dump, self.options, encode::prelude)
+    }
+}
+
+impl Default for Dumper {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Plan<'_> {
+    /// Streams the dump to `sink`, straight from the images.
+    ///
+    /// # Errors
+    /// The sink fails; the error says how many bytes it has taken. An image file has become
+    /// shorter.
+    ///
+    /// ```
+    /// # use corestream::{CoreDump, Dumper};
+    /// let dump = CoreDump::new("guest.wasm");
+    /// let plan = Dumper::new().plan(&dump)?;
+    /// plan.write_to(&mut std::io::sink())?;
+    ///
+    /// let error = plan.write_to(&mut &mut [0; 10][..]).unwrap_err();
+    /// assert_eq!(error.to_string(), "10 of 59 bytes written: write zero");
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn write_to<S: Sink + ?Sized>(&self, sink: &mut S) -> Result<()> {
+        let mut written = 0;
+        self.stream(sink, &mut written).map_err(|source| {
+            // An image that fails on the way says so itself.
+            match source.downcast::<Error>() {
+                Ok(image) => image,
+                Err(source) => self.failed_after(written, source),
+            }
+        })?;
+        if written != self.len() {
+            let message = format!("{written} bytes were emitted, {} were planned", self.len());
+            return Err(Error::new(ErrorKind::Internal, message));
+        }
+        Ok(())
+    }
+
+    fn stream<S: Sink + ?Sized>(&self, sink: &mut S, written: &mut u64) -> io::Result<()> {
+        sink.begin(self.len())?;
+        let mut pieces = Pieces::new(self);
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            batch.extend(pieces.by_ref().take(BATCH));
+            if batch.is_empty() {
+                return sink.finish();
+            }
+            sink.put(&batch, written)?;
+            batch.clear();
+        }
+    }
+
+    fn failed_after(&self, written: u64, source: io::Error) -> Error {
+        let message = format!("{written} of {} bytes written", self.len());
+        Error::io(ErrorKind::Output, message, source)
+    }
+
+    /// The dump in one vector.
+    ///
+    /// # Errors
+    /// Memory for it can't be had, or an image file has become shorter.
+    pub fn to_vec(&self) -> Result<Vec<u8>> {
+        let out_of_memory = || Error::out_of_memory("a vector for the whole dump");
+        let len = usize::try_from(self.len()).map_err(|_| out_of_memory())?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|_| out_of_memory())?;
+        self.write_to(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Writes the dump to a new file that only its owner can read, and that appears under its name
+    /// only when it is whole.
+    ///
+    /// # Errors
+    /// `path` exists; it can't be written there; then nothing is left behind.
+    ///
+    /// ```
+    /// # use corestream::{CoreDump, Dumper};
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("guest.core");
+    /// let dump = CoreDump::new("guest.wasm");
+    /// let plan = Dumper::new().plan(&dump)?;
+    /// plan.write_file(&path)?;
+    /// assert_eq!(path.metadata().unwrap().len(), plan.len());
+    /// assert!(plan.write_file(&path).is_err());
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn write_file(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.write_atomically(path.as_ref(), false)
+    }
+
+    /// Like [`write_file`](Self::write_file), but a file that exists is replaced when the dump is
+    /// whole.
+    ///
+    /// # Errors
+    /// It can't be written there; then the old file stays and nothing else is left behind.
+    pub fn replace_file(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.write_atomically(path.as_ref(), true)
+    }
+
+    fn write_atomically(&self, path: &Path, replace: bool) -> Result<()> {
+        let failed = |what: &str, source| {
+            Error::io(ErrorKind::Output, format!("{}: {what}", path.display()), source)
+        };
+        let file = AtomicFile::create(path, replace).map_err(|e| failed("cannot create", e))?;
+        self.write_to(&mut FileSink::new(file.file())).map_err(|error| error.at(path))?;
+        file.commit().map_err(|e| failed("cannot name the finished dump", e))
+    }
+}

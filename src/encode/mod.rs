@@ -1,0 +1,7 @@
+//! Walks a plan and yields the pieces of the dump. What is emitted is what was planned.
+
+mod data;
+mod sections;
+
+pub(crate) use data::Pieces;
+pub(crate) use sections::prelude;

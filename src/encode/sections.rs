@@ -1,0 +1,134 @@
+//! The small sections, by wasm-encoder: everything that precedes the data section, in the order
+//! `core, coremodules, coreinstances, corestack (one a thread), memory, global`.
+//!
+//! What explains a crash comes before what is big, so that a cut-off stream holds the backtrace.
+
+use wasm_encoder::{
+    AbstractHeapType, ConstExpr, CoreDumpInstancesSection, CoreDumpModulesSection, CoreDumpSection,
+    CoreDumpStackSection, CoreDumpValue, GlobalSection, GlobalType, HeapType, Ieee32, Ieee64,
+    MemorySection, MemoryType, Module, RefType, ValType,
+};
+
+use crate::limits::UNKNOWN_INDEX;
+use crate::model::{self, CoreDump, Frame, GlobalValue, Value};
+use crate::plan::{Kept, cut};
+
+/// The header of the module and all sections before `data`.
+pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept) -> Vec<u8> {
+    let mut module = Module::new();
+    module.section(&CoreDumpSection::new(cut(&dump.name)));
+    module.section(&modules(dump, kept));
+    module.section(&instances(dump, kept));
+    for (thread, frames) in dump.threads.iter().zip(&kept.frames) {
+        let mut stack = CoreDumpStackSection::new(cut(&thread.name));
+        for frame in &thread.frames[..*frames] {
+            add_frame(&mut stack, frame);
+        }
+        module.section(&stack);
+    }
+    if !kept.memories.is_empty() {
+        module.section(&memories(dump, kept));
+    }
+    if !kept.globals.is_empty() {
+        module.section(&globals(dump, kept));
+    }
+    module.finish()
+}
+
+fn modules(dump: &CoreDump<'_>, kept: &Kept) -> CoreDumpModulesSection {
+    let mut section = CoreDumpModulesSection::new();
+    for (i, module) in dump.modules[..kept.modules].iter().enumerate() {
+        section.module(cut(&module.name_or_anonymous(i)));
+    }
+    section
+}
+
+fn instances(dump: &CoreDump<'_>, kept: &Kept) -> CoreDumpInstancesSection {
+    let mut section = CoreDumpInstancesSection::new();
+    // What is not known, or not in the dump.
+    let index = |indices: &[Option<u32>], i: u32| indices[i as usize].unwrap_or(UNKNOWN_INDEX);
+    for instance in &dump.instances[..kept.instances] {
+        section.instance(
+            instance.module.map_or(UNKNOWN_INDEX, |m| m.0),
+            instance.memories.iter().map(|memory| {
+                memory.map_or(UNKNOWN_INDEX, |memory| index(&kept.memory_indices, memory.0))
+            }),
+            instance.globals.iter().map(|global| {
+                global.map_or(UNKNOWN_INDEX, |global| index(&kept.global_indices, global.0))
+            }),
+        );
+    }
+    section
+}
+
+fn add_frame(stack: &mut CoreDumpStackSection, frame: &Frame) {
+    let values = |list: &[Value]| list.iter().copied().map(value).collect::<Vec<_>>();
+    stack.frame(
+        frame.instance.map_or(UNKNOWN_INDEX, |i| i.0),
+        frame.function,
+        frame.offset,
+        values(&frame.locals),
+        values(&frame.stack),
+    );
+}
+
+fn value(value: Value) -> CoreDumpValue {
+    match value {
+        Value::Missing => CoreDumpValue::Missing,
+        Value::I32(x) => CoreDumpValue::I32(x),
+        Value::I64(x) => CoreDumpValue::I64(x),
+        Value::F32(bits) => CoreDumpValue::F32(Ieee32::new(bits)),
+        Value::F64(bits) => CoreDumpValue::F64(Ieee64::new(bits)),
+    }
+}
+
+fn memories(dump: &CoreDump<'_>, kept: &Kept) -> MemorySection {
+    let mut section = MemorySection::new();
+    for memory in &kept.memories {
+        let ty = &dump.memories[*memory].ty;
+        section.memory(MemoryType {
+            minimum: ty.minimum,
+            maximum: ty.maximum,
+            memory64: ty.memory64,
+            shared: ty.shared,
+            page_size_log2: (ty.page_size != 65_536).then(|| ty.page_size.ilog2()),
+        });
+    }
+    section
+}
+
+fn globals(dump: &CoreDump<'_>, kept: &Kept) -> GlobalSection {
+    let mut section = GlobalSection::new();
+    for global in &kept.globals {
+        let global = &dump.globals[*global];
+        let (val_type, init) = global_value(global.value);
+        section.global(GlobalType { val_type, mutable: global.mutable, shared: false }, &init);
+    }
+    section
+}
+
+fn global_value(value: GlobalValue) -> (ValType, ConstExpr) {
+    match value {
+        GlobalValue::I32(x) => (ValType::I32, ConstExpr::i32_const(x)),
+        GlobalValue::I64(x) => (ValType::I64, ConstExpr::i64_const(x)),
+        GlobalValue::F32(bits) => (ValType::F32, ConstExpr::f32_const(Ieee32::new(bits))),
+        GlobalValue::F64(bits) => (ValType::F64, ConstExpr::f64_const(Ieee64::new(bits))),
+        GlobalValue::V128(x) => (ValType::V128, ConstExpr::v128_const(x.cast_signed())),
+        GlobalValue::Ref(top) => {
+            let heap_type = match top {
+                model::RefType::Func => HeapType::FUNC,
+                model::RefType::Extern => HeapType::EXTERN,
+                model::RefType::Any => HeapType::ANY,
+                model::RefType::Exn => abstract_type(AbstractHeapType::Exn),
+                model::RefType::Cont => abstract_type(AbstractHeapType::Cont),
+            };
+            let ty = ValType::Ref(RefType { nullable: true, heap_type });
+            (ty, ConstExpr::ref_null(heap_type))
+        }
+    }
+}
+
+/// One that wasm-encoder has no constant for.
+fn abstract_type(ty: AbstractHeapType) -> HeapType {
+    HeapType::Abstract { shared: false, ty }
+}

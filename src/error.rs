@@ -1,0 +1,101 @@
+//! The one error type of the crate: small, opaque, and it names the thing and the place.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// The result of everything here that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in one line that names the thing and, where known, the place.
+///
+/// ```
+/// use corestream::{CoreDump, Dumper, ErrorKind, Instance, ModuleIndex};
+///
+/// let mut dump = CoreDump::new("guest.wasm");
+/// dump.add_instance(Instance::of(ModuleIndex(7)));
+/// let error = Dumper::new().plan(&dump).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Model);
+/// assert_eq!(error.to_string(), "instance 0: module index 7 is out of range, there are 0 modules");
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    source: Option<io::Error>,
+}
+
+/// The kinds of [`Error`], for programs that act on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A description of a guest contradicts itself; nothing was written.
+    Model,
+    /// An option has a value that is not possible; nothing was written.
+    Option,
+    /// An image could not be opened, mapped or read.
+    Image,
+    /// The output could not be created or written.
+    Output,
+    /// A table of the plan could not be allocated; nothing was written.
+    Memory,
+    /// What was emitted is not what was planned: an error of this crate.
+    Internal,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+    }
+
+    pub(crate) fn io(kind: ErrorKind, message: impl Into<String>, source: io::Error) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), source: Some(source) }))
+    }
+
+    pub(crate) fn model(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Model, message)
+    }
+
+    pub(crate) fn out_of_memory(what: &str) -> Self {
+        Self::new(ErrorKind::Memory, format!("cannot allocate {what}"))
+    }
+
+    /// The same error, with the path that it concerns before it.
+    pub(crate) fn at(mut self, path: &Path) -> Self {
+        self.0.message = format!("{}: {}", path.display(), self.0.message);
+        self
+    }
+
+    /// What kind of error this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The error of the operating system behind this one, if there is one.
+    pub fn io_error(&self) -> Option<&io::Error> {
+        self.0.source.as_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        match &self.0.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,57 @@
+//! Every cap of the format and of the engines that read it, each with its source.
+//!
+//! No other file defines one. The caps of engines are those of the
+//! [WebAssembly JavaScript Interface, "Limits"](https://webassembly.github.io/spec/js-api/#limits),
+//! which wasmparser, V8 and Binaryen share.
+
+/// Data segments that engines accept in a module (JavaScript interface, "Limits").
+pub const MAX_DATA_SEGMENTS: u32 = 100_000;
+
+/// Memories that engines accept in a module (JavaScript interface, "Limits").
+pub const MAX_MEMORIES: usize = 100;
+
+/// Globals that engines accept in a module (JavaScript interface, "Limits").
+pub const MAX_GLOBALS: usize = 1_000_000;
+
+/// Bytes of UTF-8 in a name that wasmparser reads (`MAX_WASM_STRING_SIZE`).
+pub const MAX_NAME_BYTES: usize = 100_000;
+
+/// Bytes that the body of a section may have: its size is a `u32` (core specification, "Sections").
+pub const MAX_SECTION_BYTES: u32 = u32::MAX;
+
+/// The smallest limit on the body of a section that [`crate::Dumper`] takes, in bytes: a name,
+/// a count, and a segment with some payload always fit.
+pub const MIN_SECTION_BYTES: u32 = 256;
+
+/// Bytes of a page, if a memory's type does not say otherwise (core specification, "Memory instances").
+pub const PAGE_BYTES: u64 = 65_536;
+
+/// Bytes that a 32-bit memory can address.
+pub const MEMORY32_BYTES: u64 = 1 << 32;
+
+/// The index that stands for "not known" in a file.
+pub const UNKNOWN_INDEX: u32 = u32::MAX;
+
+/// The longest LEB128 encoding of a `u32`, in bytes (core specification, "Integers").
+pub const MAX_LEB_U32_BYTES: u32 = 5;
+
+/// The pages that a memory of this type may have at most, as wasmparser's validator counts them.
+///
+/// `page_size` is in bytes, 1 or 65,536.
+///
+/// ```
+/// use corestream::limits::max_pages;
+///
+/// assert_eq!(max_pages(false, 65_536), 65_536);
+/// assert_eq!(max_pages(false, 1), u64::from(u32::MAX));
+/// assert_eq!(max_pages(true, 65_536), 1 << 48);
+/// ```
+pub fn max_pages(memory64: bool, page_size: u32) -> u64 {
+    let page_size = u64::from(page_size.max(1));
+    match (memory64, page_size) {
+        (false, 1) => u64::from(u32::MAX),
+        (false, _) => MEMORY32_BYTES / page_size,
+        (true, 1) => u64::MAX,
+        (true, _) => u64::MAX / page_size + 1,
+    }
+}

@@ -1,0 +1,599 @@
+//! The stopped guest in the words of the format: process, modules, instances, memories, globals,
+//! threads, frames and values. No I/O happens here.
+//!
+//! Source: the tool-conventions'
+//! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md).
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+use crate::image::MemoryImage;
+use crate::limits;
+
+macro_rules! index {
+    ($(#[$doc:meta] $name:ident)*) => {$(
+        #[$doc]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u32);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )*};
+}
+
+index! {
+    /// The position of a module in a [`CoreDump`], from 0.
+    ModuleIndex
+    /// The position of an instance in a [`CoreDump`], from 0.
+    InstanceIndex
+    /// The position of a memory in a [`CoreDump`], from 0.
+    MemoryIndex
+    /// The position of a global in a [`CoreDump`], from 0.
+    GlobalIndex
+}
+
+/// A module that took part in the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Its name; `None` is written as `<anonymous-module-N>`, N being its index.
+    pub name: Option<String>,
+}
+
+impl Module {
+    /// The name as it is written: the module's own, or `<anonymous-module-N>`.
+    pub fn name_or_anonymous(&self, index: usize) -> String {
+        match &self.name {
+            Some(name) => name.clone(),
+            None => format!("<anonymous-module-{index}>"),
+        }
+    }
+}
+
+/// An instance of a module. What is `None` is not known, and `u32::MAX` in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Instance {
+    /// The module that it is an instance of.
+    pub module: Option<ModuleIndex>,
+    /// Its memories in the order of its index space: shared and imported ones count.
+    pub memories: Vec<Option<MemoryIndex>>,
+    /// Its globals in the order of its index space.
+    pub globals: Vec<Option<GlobalIndex>>,
+}
+
+impl Instance {
+    /// An instance of `module` without memories and globals.
+    pub fn of(module: ModuleIndex) -> Self {
+        Self { module: Some(module), ..Self::default() }
+    }
+
+    /// The same with these memories, in the order of the instance's index space.
+    ///
+    /// Takes indices that are known, `[first, second]`, or may not be, `[Some(first), None]`.
+    pub fn with_memories<I>(mut self, memories: impl IntoIterator<Item = I>) -> Self
+    where
+        I: Into<Option<MemoryIndex>>,
+    {
+        self.memories = memories.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The same with these globals, in the order of the instance's index space.
+    pub fn with_globals<I>(mut self, globals: impl IntoIterator<Item = I>) -> Self
+    where
+        I: Into<Option<GlobalIndex>>,
+    {
+        self.globals = globals.into_iter().map(Into::into).collect();
+        self
+    }
+}
+
+/// The type of a memory at the time of the dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryType {
+    /// The size that it has now, in pages.
+    pub minimum: u64,
+    /// The size that it may grow to, in pages.
+    pub maximum: Option<u64>,
+    /// Whether its addresses have 64 bits.
+    pub memory64: bool,
+    /// Whether threads share it; then it needs a maximum.
+    pub shared: bool,
+    /// The size of a page in bytes: 65,536, or 1 (custom-page-sizes proposal).
+    pub page_size: u32,
+}
+
+impl MemoryType {
+    /// A memory of `pages` pages of 64 KiB with 32-bit addresses.
+    pub fn wasm32(pages: u64) -> Self {
+        Self { minimum: pages, maximum: None, memory64: false, shared: false, page_size: 65_536 }
+    }
+
+    /// A memory of `pages` pages of 64 KiB with 64-bit addresses.
+    pub fn wasm64(pages: u64) -> Self {
+        Self { memory64: true, ..Self::wasm32(pages) }
+    }
+
+    /// The same with a maximum, in pages.
+    pub fn with_maximum(self, pages: u64) -> Self {
+        Self { maximum: Some(pages), ..self }
+    }
+
+    /// The same, shared between threads.
+    pub fn with_shared(self) -> Self {
+        Self { shared: true, ..self }
+    }
+
+    /// The same with pages of `bytes` bytes: 1 or 65,536.
+    pub fn with_page_size(self, bytes: u32) -> Self {
+        Self { page_size: bytes, ..self }
+    }
+
+    /// The size in bytes, `None` if it has more than 64 bits.
+    pub fn byte_len(&self) -> Option<u64> {
+        self.minimum.checked_mul(u64::from(self.page_size))
+    }
+
+    fn validate(&self, image_len: u64) -> Result<(), String> {
+        if !matches!(self.page_size, 1 | 65_536) {
+            return Err(format!("a page has 1 or 65536 bytes, not {}", self.page_size));
+        }
+        let most = limits::max_pages(self.memory64, self.page_size);
+        let bits = if self.memory64 { 64 } else { 32 };
+        if self.minimum > most {
+            let pages = self.minimum;
+            return Err(format!("{pages} pages are more than the {most} of a {bits}-bit memory"));
+        }
+        match self.maximum {
+            Some(maximum) if maximum > most => {
+                return Err(format!(
+                    "a maximum of {maximum} pages is more than the {most} of a {bits}-bit memory"
+                ));
+            }
+            Some(maximum) if maximum < self.minimum => {
+                let pages = self.minimum;
+                return Err(format!("{pages} pages are more than its maximum of {maximum}"));
+            }
+            None if self.shared => return Err("a shared memory needs a maximum".into()),
+            _ => {}
+        }
+        // Only a 64-bit memory of all 2^48 pages overflows, and no image is larger than that.
+        let bytes = self.byte_len().unwrap_or(u64::MAX);
+        if image_len > bytes {
+            return Err(format!("its image of {image_len} bytes is larger than its {bytes} bytes"));
+        }
+        Ok(())
+    }
+}
+
+/// A memory: its type, and the image of its contents.
+///
+/// An image that is shorter than the memory is followed by zeros.
+#[derive(Debug)]
+pub struct Memory<'a> {
+    /// The type, with the present size.
+    pub ty: MemoryType,
+    /// The contents.
+    pub image: MemoryImage<'a>,
+}
+
+impl<'a> Memory<'a> {
+    /// A memory of this type with these contents.
+    pub fn new(ty: MemoryType, image: MemoryImage<'a>) -> Self {
+        Self { ty, image }
+    }
+}
+
+/// The top of one of the reference type hierarchies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefType {
+    /// `funcref`
+    Func,
+    /// `externref`
+    Extern,
+    /// `anyref`
+    Any,
+    /// `exnref`
+    Exn,
+    /// `contref`
+    Cont,
+}
+
+impl RefType {
+    /// All of them, in the order of their names in the text format.
+    pub const ALL: [Self; 5] = [Self::Func, Self::Extern, Self::Any, Self::Exn, Self::Cont];
+
+    /// The name in the text format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Func => "funcref",
+            Self::Extern => "externref",
+            Self::Any => "anyref",
+            Self::Exn => "exnref",
+            Self::Cont => "contref",
+        }
+    }
+}
+
+/// The value of a global. Floats are their bits, so that the payload of a NaN is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GlobalValue {
+    /// `i32`
+    I32(i32),
+    /// `i64`
+    I64(i64),
+    /// `f32`, its bits
+    F32(u32),
+    /// `f64`, its bits
+    F64(u64),
+    /// `v128`, lane 0 of `i8x16` in the lowest byte
+    V128(u128),
+    /// A reference: its value has no meaning outside the process, null of its top type is written.
+    Ref(RefType),
+}
+
+/// A global with its value at the time of the dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Global {
+    /// Whether it was declared mutable; kept in the dump.
+    pub mutable: bool,
+    /// Type and value.
+    pub value: GlobalValue,
+}
+
+impl Global {
+    /// A global that was declared mutable.
+    pub fn mutable(value: GlobalValue) -> Self {
+        Self { mutable: true, value }
+    }
+
+    /// A global that was declared immutable.
+    pub fn constant(value: GlobalValue) -> Self {
+        Self { mutable: false, value }
+    }
+}
+
+/// A local or an operand in a frame. v128 and references have no encoding there: [`Value::Missing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// The engine could not say.
+    Missing,
+    /// `i32`
+    I32(i32),
+    /// `i64`
+    I64(i64),
+    /// `f32`, its bits
+    F32(u32),
+    /// `f64`, its bits
+    F64(u64),
+}
+
+/// An activation of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The instance whose function it is, if known.
+    pub instance: Option<InstanceIndex>,
+    /// The index of the function in its module's index space, imported functions included.
+    pub function: u32,
+    /// Bytes from the start of the function's body, after its size field; 0 if unknown.
+    pub offset: u32,
+    /// Parameters and locals; empty if not known.
+    pub locals: Vec<Value>,
+    /// The operand stack, its bottom first; empty if not known.
+    pub stack: Vec<Value>,
+}
+
+impl Frame {
+    /// A frame of function index `function` of `instance` at code offset `offset`.
+    pub fn new(instance: impl Into<Option<InstanceIndex>>, function: u32, offset: u32) -> Self {
+        let instance = instance.into();
+        Self { instance, function, offset, locals: Vec::new(), stack: Vec::new() }
+    }
+
+    /// The same with these locals.
+    pub fn with_locals(mut self, locals: impl IntoIterator<Item = Value>) -> Self {
+        self.locals = locals.into_iter().collect();
+        self
+    }
+
+    /// The same with this operand stack, its bottom first.
+    pub fn with_stack(mut self, stack: impl IntoIterator<Item = Value>) -> Self {
+        self.stack = stack.into_iter().collect();
+        self
+    }
+}
+
+/// A thread of the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Thread {
+    /// Its name.
+    pub name: String,
+    /// Its frames, from youngest to oldest.
+    pub frames: Vec<Frame>,
+}
+
+impl Thread {
+    /// A thread without frames.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), frames: Vec::new() }
+    }
+
+    /// The same with these frames, from youngest to oldest.
+    pub fn with_frames(mut self, frames: impl IntoIterator<Item = Frame>) -> Self {
+        self.frames = frames.into_iter().collect();
+        self
+    }
+}
+
+/// A stopped guest: all that a core dump says, with its memories borrowed and not copied.
+///
+/// [`fmt::Display`] prints it for people, [`fmt::Debug`] only counts what it holds.
+///
+/// ```
+/// use corestream::*;
+///
+/// let bytes = vec![7; 65_536];
+/// let mut dump = CoreDump::new("guest.wasm");
+/// let memory = dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+/// let global = dump.add_global(Global::mutable(GlobalValue::I32(1_048_576)));
+/// let module = dump.add_module("guest.wasm");
+/// let instance =
+///     dump.add_instance(Instance::of(module).with_memories([memory]).with_globals([global]));
+/// dump.add_thread(Thread::new("main").with_frames([
+///     Frame::new(instance, 3, 17).with_locals([Value::I32(-1), Value::Missing]),
+/// ]));
+/// dump.validate()?;
+/// assert!(dump.to_string().contains("0: guest.wasm function 3 at 0x11 (locals: i32:-1, missing)"));
+/// # Ok::<(), Error>(())
+/// ```
+pub struct CoreDump<'a> {
+    /// The name of the process.
+    pub name: String,
+    /// Its modules.
+    pub modules: Vec<Module>,
+    /// Its instances.
+    pub instances: Vec<Instance>,
+    /// Its memories.
+    pub memories: Vec<Memory<'a>>,
+    /// Its globals.
+    pub globals: Vec<Global>,
+    /// Its threads.
+    pub threads: Vec<Thread>,
+}
+
+/// Adds an item and gives its index back. More than 2^32 items do not fit into a process.
+fn push<T>(list: &mut Vec<T>, item: T) -> u32 {
+    let index = u32::try_from(list.len()).unwrap_or(u32::MAX);
+    list.push(item);
+    index
+}
+
+impl<'a> CoreDump<'a> {
+    /// A process of this name with nothing in it yet.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            modules: Vec::new(),
+            instances: Vec::new(),
+            memories: Vec::new(),
+            globals: Vec::new(),
+            threads: Vec::new(),
+        }
+    }
+
+    /// Adds a module of this name.
+    pub fn add_module(&mut self, name: impl Into<String>) -> ModuleIndex {
+        ModuleIndex(push(&mut self.modules, Module { name: Some(name.into()) }))
+    }
+
+    /// Adds a module that has no name.
+    pub fn add_anonymous_module(&mut self) -> ModuleIndex {
+        ModuleIndex(push(&mut self.modules, Module { name: None }))
+    }
+
+    /// Adds an instance.
+    pub fn add_instance(&mut self, instance: Instance) -> InstanceIndex {
+        InstanceIndex(push(&mut self.instances, instance))
+    }
+
+    /// Adds a memory.
+    pub fn add_memory(&mut self, memory: Memory<'a>) -> MemoryIndex {
+        MemoryIndex(push(&mut self.memories, memory))
+    }
+
+    /// Adds a global.
+    pub fn add_global(&mut self, global: Global) -> GlobalIndex {
+        GlobalIndex(push(&mut self.globals, global))
+    }
+
+    /// Adds a thread.
+    pub fn add_thread(&mut self, thread: Thread) {
+        self.threads.push(thread);
+    }
+
+    /// Checks that the description does not contradict itself.
+    ///
+    /// # Errors
+    /// The first item that does: an index out of range, a shared memory without a maximum,
+    /// more pages than the type can have, an image that is larger than its memory.
+    pub fn validate(&self) -> Result<()> {
+        for (i, memory) in self.memories.iter().enumerate() {
+            let checked = memory.ty.validate(memory.image.len());
+            checked.map_err(|why| Error::model(format!("memory {i}: {why}")))?;
+        }
+        for (i, instance) in self.instances.iter().enumerate() {
+            let at = || format!("instance {i}");
+            in_range(at, "module", instance.module.map(|x| x.0), self.modules.len())?;
+            for memory in &instance.memories {
+                in_range(at, "memory", memory.map(|x| x.0), self.memories.len())?;
+            }
+            for global in &instance.globals {
+                in_range(at, "global", global.map(|x| x.0), self.globals.len())?;
+            }
+        }
+        for (t, thread) in self.threads.iter().enumerate() {
+            for (f, frame) in thread.frames.iter().enumerate() {
+                let at = || format!("thread {t}, frame {f}");
+                let instance = frame.instance.map(|x| x.0);
+                in_range(at, "instance", instance, self.instances.len())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of the module of a frame, as it is shown to people.
+    fn module_of(&self, frame: &Frame) -> String {
+        let instance = frame.instance.and_then(|i| self.instances.get(usize_of(i.0)));
+        let module = instance.and_then(|i| i.module);
+        match module.and_then(|m| Some((m, self.modules.get(usize_of(m.0))?))) {
+            Some((index, module)) => visible(&module.name_or_anonymous(usize_of(index.0))),
+            None => "<unknown module>".into(),
+        }
+    }
+}
+
+/// Every index here fits: only 64-bit targets are supported.
+fn usize_of(index: u32) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
+}
+
+fn in_range(at: impl Fn() -> String, what: &str, index: Option<u32>, count: usize) -> Result<()> {
+    match index {
+        Some(index) if usize_of(index) >= count => {
+            let s = if count == 1 { "" } else { "s" };
+            let there = match (what, count) {
+                ("memory", 1) => "is 1 memory".to_string(),
+                ("memory", n) => format!("are {n} memories"),
+                (what, n) => format!("{} {n} {what}{s}", if n == 1 { "is" } else { "are" }),
+            };
+            let at = at();
+            Err(Error::model(format!("{at}: {what} index {index} is out of range, there {there}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A name with control characters escaped: it can't play tricks on a terminal.
+fn visible(name: &str) -> String {
+    let mut shown = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+impl fmt::Display for RefType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for MemoryType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} page{}", self.minimum, if self.minimum == 1 { "" } else { "s" })?;
+        if self.page_size != 65_536 {
+            write!(f, " of {} byte{}", self.page_size, if self.page_size == 1 { "" } else { "s" })?;
+        }
+        if let Some(maximum) = self.maximum {
+            write!(f, ", at most {maximum}")?;
+        }
+        if self.memory64 {
+            f.write_str(", memory64")?;
+        }
+        if self.shared {
+            f.write_str(", shared")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Missing => f.write_str("missing"),
+            Self::I32(x) => write!(f, "i32:{x}"),
+            Self::I64(x) => write!(f, "i64:{x}"),
+            Self::F32(x) => write!(f, "f32:{:?}", f32::from_bits(x)),
+            Self::F64(x) => write!(f, "f64:{:?}", f64::from_bits(x)),
+        }
+    }
+}
+
+impl fmt::Display for GlobalValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::I32(x) => Value::I32(x).fmt(f),
+            Self::I64(x) => Value::I64(x).fmt(f),
+            Self::F32(x) => Value::F32(x).fmt(f),
+            Self::F64(x) => Value::F64(x).fmt(f),
+            Self::V128(x) => write!(f, "v128:{x:#034x}"),
+            Self::Ref(ty) => ty.fmt(f),
+        }
+    }
+}
+
+/// A list of indices, `?` for one that is not known.
+fn indices(list: impl Iterator<Item = Option<u32>>) -> String {
+    let list: Vec<String> = list.map(|x| x.map_or("?".into(), |x| x.to_string())).collect();
+    if list.is_empty() { "none".into() } else { list.join(", ") }
+}
+
+fn values(f: &mut fmt::Formatter<'_>, what: &str, values: &[Value]) -> fmt::Result {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = values.iter().map(Value::to_string).collect();
+    write!(f, " ({what}: {})", list.join(", "))
+}
+
+impl fmt::Display for CoreDump<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "core dump of {}", visible(&self.name))?;
+        writeln!(f, "modules:")?;
+        for (i, module) in self.modules.iter().enumerate() {
+            writeln!(f, "  {i}: {}", visible(&module.name_or_anonymous(i)))?;
+        }
+        writeln!(f, "instances:")?;
+        for (i, instance) in self.instances.iter().enumerate() {
+            let module = instance.module.map_or("?".into(), |m| m.to_string());
+            let memories = indices(instance.memories.iter().map(|x| x.map(|x| x.0)));
+            let globals = indices(instance.globals.iter().map(|x| x.map(|x| x.0)));
+            writeln!(f, "  {i}: module {module}, memories {memories}, globals {globals}")?;
+        }
+        writeln!(f, "memories:")?;
+        for (i, memory) in self.memories.iter().enumerate() {
+            writeln!(f, "  {i}: {}, an image of {} bytes", memory.ty, memory.image.len())?;
+        }
+        writeln!(f, "globals:")?;
+        for (i, global) in self.globals.iter().enumerate() {
+            let mutable = if global.mutable { "mutable " } else { "" };
+            writeln!(f, "  {i}: {mutable}{}", global.value)?;
+        }
+        for thread in &self.threads {
+            writeln!(f, "thread {}:", visible(&thread.name))?;
+            for (i, frame) in thread.frames.iter().enumerate() {
+                let (module, function) = (self.module_of(frame), frame.function);
+                write!(f, "  {i}: {module} function {function} at {:#x}", frame.offset)?;
+                values(f, "locals", &frame.locals)?;
+                values(f, "stack", &frame.stack)?;
+                writeln!(f)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for CoreDump<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CoreDump")
+            .field("name", &self.name)
+            .field("modules", &self.modules.len())
+            .field("instances", &self.instances.len())
+            .field("memories", &self.memories.len())
+            .field("globals", &self.globals.len())
+            .field("threads", &self.threads.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,74 @@
+//! Pieces: the unit of streaming, what `encode` yields and sinks take.
+
+use std::fs::File;
+
+/// The most bytes that stand between the payloads of two segments.
+pub(crate) const HEADER_BYTES: usize = 64;
+
+/// A few bytes of header, by value.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    bytes: [u8; HEADER_BYTES],
+    len: u8,
+}
+
+impl Header {
+    pub(crate) fn new() -> Self {
+        Self { bytes: [0; HEADER_BYTES], len: 0 }
+    }
+
+    /// Appends `bytes`; what is written here is always shorter than [`HEADER_BYTES`].
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        let len = usize::from(self.len);
+        let free = &mut self.bytes[len..];
+        free[..bytes.len()].copy_from_slice(bytes);
+        // The sum is at most 64, or the line above would have panicked.
+        self.len += u8::try_from(bytes.len()).unwrap_or(0);
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// A part of a dump. The pieces of a dump, one after the other, are the dump.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Piece<'p> {
+    /// Header bytes that were made on the way.
+    Header(Header),
+    /// Bytes of the plan.
+    Bytes(&'p [u8]),
+    /// A part of an image, borrowed.
+    Image(&'p [u8]),
+    /// A part of an image that is a file to be read.
+    File {
+        /// The file.
+        file: &'p File,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// How many bytes.
+        len: u64,
+    },
+}
+
+impl Piece<'_> {
+    /// Its length in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "no piece is empty")]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::File { len, .. } => *len,
+            other => other.as_bytes().map_or(0, <[u8]>::len) as u64,
+        }
+    }
+
+    /// The bytes; `None` if they have to be read from a file.
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Header(header) => Some(header.as_bytes()),
+            Self::Bytes(bytes) | Self::Image(bytes) => Some(bytes),
+            Self::File { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The plan: segments and the exact layout of a dump that has not been written yet.
+
+mod degrade;
+mod layout;
+mod segments;
+
+use std::time::{Duration, Instant};
+
+pub use degrade::Shortfall;
+pub(crate) use degrade::{Kept, cut};
+pub use layout::{CONTINUATION, Segment};
+pub(crate) use layout::{DataSection, sign_extended};
+pub use segments::SEGMENT_COST;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{ExtentMethod, MemoryImage};
+use crate::limits;
+use crate::model::{CoreDump, Memory, MemoryType};
+use crate::scan;
+
+/// The segments and the exact layout of a dump, and the guest that it is of.
+///
+/// Made by [`Dumper::plan`](crate::Dumper::plan); its length is known to the byte before the first
+/// byte is written.
+pub struct Plan<'d> {
+    /// Everything before the data section.
+    pub(crate) prelude: Vec<u8>,
+    /// The memories of the dump, in its order.
+    pub(crate) memories: Vec<&'d Memory<'d>>,
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) sections: Vec<DataSection>,
+    shortfalls: Vec<Shortfall>,
+    stats: Stats,
+}
+
+/// What planning a dump took and found. Lengths are in bytes.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The memories, as their types say.
+    pub memory_bytes: u64,
+    /// Their images.
+    pub image_bytes: u64,
+    /// The extents, all of which was scanned.
+    pub extent_bytes: u64,
+    /// The payload of all segments.
+    pub data_bytes: u64,
+    /// The dump.
+    pub dump_bytes: u64,
+    /// The number of segments.
+    pub segments: u64,
+    /// How the extents of each image were found.
+    pub extent_methods: Vec<ExtentMethod>,
+    /// The name of the scan's backend.
+    pub scanner: &'static str,
+    /// How many threads scanned at most.
+    pub threads: usize,
+    /// Time to find extents, in all threads together; part of `scan_time`.
+    pub extent_time: Duration,
+    /// Time to scan.
+    pub scan_time: Duration,
+    /// Time to choose segments and lay them out.
+    pub plan_time: Duration,
+}
+
+/// How a plan is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) max_segments: u32,
+    pub(crate) max_section_bytes: u32,
+    pub(crate) scan: scan::Options,
+}
+
+impl Options {
+    fn check(&self) -> Result<()> {
+        segments::check_budget(self.max_segments)
+            .map_err(|why| Error::new(ErrorKind::Option, format!("max_segments: {why}")))?;
+        let least = limits::MIN_SECTION_BYTES;
+        if self.max_section_bytes < least {
+            let message = format!("max_section_bytes: a section needs at least {least} bytes");
+            return Err(Error::new(ErrorKind::Option, message));
+        }
+        if self.scan.threads == 0 {
+            return Err(Error::new(ErrorKind::Option, "threads: at least 1 thread is needed"));
+        }
+        Ok(())
+    }
+}
+
+impl<'d> Plan<'d> {
+    /// Scans the memories of `dump` and lays it out; `prelude` encodes what precedes the data.
+    pub(crate) fn new(
+        dump: &'d CoreDump<'d>,
+        options: Options,
+        prelude: impl FnOnce(&CoreDump<'_>, &Kept) -> Vec<u8>,
+    ) -> Result<Self> {
+        options.check()?;
+        dump.validate()?;
+        let kept = Kept::of(dump);
+        let memories: Vec<_> = kept.memories.iter().map(|i| &dump.memories[*i]).collect();
+        let images: Vec<_> = memories.iter().map(|m| &m.image).collect();
+        let types: Vec<_> = memories.iter().map(|m| m.ty).collect();
+
+        let scan_start = Instant::now();
+        let selection = segments::Selection::new(options.max_segments);
+        let found = scan::scan(&images, options.scan, &selection)?;
+
+        let plan_start = Instant::now();
+        let holding_data = found.spans.iter().flatten().count();
+        let gaps = selection.finish(holding_data);
+        let count = gaps.len() + holding_data;
+        let mut layout = layout::Layout::new(&types, options.max_section_bytes, count)?;
+        segments::split(&found.spans, &gaps, |memory, range| layout.place(memory, range))?;
+        drop(gaps);
+        let (segments, sections, data_len) = layout.finish();
+        let prelude = prelude(dump, &kept);
+
+        let stats = Stats {
+            memory_bytes: memory_bytes(&types),
+            image_bytes: images.iter().copied().map(MemoryImage::len).sum(),
+            extent_bytes: found.extent_bytes,
+            data_bytes: segments.iter().map(|s| u64::from(s.len)).sum(),
+            dump_bytes: prelude.len() as u64 + data_len,
+            segments: segments.len() as u64,
+            extent_methods: found.methods,
+            scanner: options.scan.scanner.name(),
+            threads: options.scan.threads,
+            extent_time: found.extent_time,
+            scan_time: plan_start - scan_start,
+            plan_time: plan_start.elapsed(),
+        };
+        Ok(Self { prelude, memories, segments, sections, shortfalls: kept.shortfalls, stats })
+    }
+
+    /// The exact length of the dump in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "a dump is never empty")]
+    pub fn len(&self) -> u64 {
+        self.stats.dump_bytes
+    }
+
+    /// Its data segments, in the order of memory and address.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// What the dump leaves out because the format has no room for it; mostly nothing.
+    pub fn shortfalls(&self) -> &[Shortfall] {
+        &self.shortfalls
+    }
+
+    /// What planning took and found.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The type of a memory of the dump.
+    pub(crate) fn ty(&self, segment: &Segment) -> &MemoryType {
+        &self.memories[segment.memory as usize].ty
+    }
+}
+
+fn memory_bytes(types: &[MemoryType]) -> u64 {
+    let bytes = types.iter().map(|ty| ty.byte_len().unwrap_or(u64::MAX));
+    bytes.fold(0, u64::saturating_add)
+}
+
+impl std::fmt::Debug for Plan<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plan")
+            .field("len", &self.len())
+            .field("segments", &self.segments.len())
+            .field("sections", &self.sections.len())
+            .finish_non_exhaustive()
+    }
+}

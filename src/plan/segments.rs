@@ -1,0 +1,168 @@
+//! Which gaps split a memory into segments: the only policy on gaps.
+//!
+//! A plan costs its payload bytes and [`SEGMENT_COST`] for each segment. A gap that is not longer
+//! than that is never worth a split. Of the others as many are kept as the budget of segments
+//! allows, the longest first, ties by memory and then by address. That is optimal: keeping a gap
+//! saves its length less a constant, whatever else is kept.
+
+use std::cmp::Reverse;
+use std::mem;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::scan::{Gap, GapSink};
+
+/// What one more segment costs, in bytes: its header in the data section, 11 to 13 bytes for most
+/// addresses of a 32-bit memory.
+pub const SEGMENT_COST: u64 = 12;
+
+/// Gaps that the list has room for at first.
+const FIRST_ROOM: usize = 4096;
+
+/// A bounded selection: of all gaps it is given, in any order and from any thread, it keeps the
+/// longest ones, in memory proportional to how many it keeps.
+pub(super) struct Selection {
+    budget: usize,
+    /// The length below which a gap can't be among those that are kept.
+    shortest: AtomicU64,
+    gaps: Mutex<Vec<Gap>>,
+}
+
+impl Selection {
+    /// A selection for at most `budget` segments.
+    pub(super) fn new(budget: u32) -> Self {
+        let budget = usize::try_from(budget).unwrap_or(usize::MAX);
+        // The last segment of a memory has no gap after it: a budget of one keeps none.
+        let shortest = if budget < 2 { u64::MAX } else { SEGMENT_COST + 1 };
+        Self { budget, shortest: AtomicU64::new(shortest), gaps: Mutex::new(Vec::new()) }
+    }
+
+    /// The gaps that are kept if `memories` memories hold data, in order of memory and address.
+    pub(super) fn finish(self, memories: usize) -> Vec<Gap> {
+        let mut gaps = self.gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
+        keep_longest(&mut gaps, self.budget.saturating_sub(memories));
+        gaps.shrink_to_fit();
+        gaps.sort_unstable_by_key(|gap| (gap.memory, gap.start));
+        gaps
+    }
+}
+
+impl GapSink for Selection {
+    fn shortest(&self) -> u64 {
+        self.shortest.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, found: &mut Vec<Gap>) -> Result<()> {
+        let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = self.budget.saturating_sub(1);
+        for gap in found.drain(..) {
+            // What was found before the limit rose may be below it by now.
+            if gap.len < self.shortest.load(Ordering::Relaxed) {
+                continue;
+            }
+            if gaps.len() == gaps.capacity() {
+                let room = FIRST_ROOM.max(gaps.len()).min((2 * most).saturating_sub(gaps.len()));
+                gaps.try_reserve_exact(room)
+                    .map_err(|_| Error::out_of_memory("the table of gaps"))?;
+            }
+            gaps.push(gap);
+            if gaps.len() >= 2 * most {
+                keep_longest(&mut gaps, most);
+                let least = gaps.iter().map(|gap| gap.len).min();
+                if let Some(least) = least {
+                    self.shortest.store(least, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Cuts `gaps` down to the `count` that come first in rank; leaves them in any order.
+fn keep_longest(gaps: &mut Vec<Gap>, count: usize) {
+    if count > 0 && count < gaps.len() {
+        gaps.select_nth_unstable_by_key(count - 1, |gap| (Reverse(gap.len), gap.memory, gap.start));
+    }
+    gaps.truncate(count);
+}
+
+/// The segments of all memories, as memory and range of addresses, in that order: each span, split
+/// at the gaps in it.
+pub(super) fn split(
+    spans: &[Option<Range<u64>>],
+    gaps: &[Gap],
+    mut segment: impl FnMut(u32, Range<u64>) -> Result<()>,
+) -> Result<()> {
+    let mut gaps = gaps.iter().peekable();
+    // A plan has at most 100 memories.
+    for (memory, span) in (0..).zip(spans) {
+        let Some(mut rest) = span.clone() else { continue };
+        while let Some(gap) = gaps.next_if(|gap| gap.memory == memory) {
+            let end = mem::replace(&mut rest.start, gap.start + gap.len);
+            segment(memory, end..gap.start)?;
+        }
+        segment(memory, rest)?;
+    }
+    Ok(())
+}
+
+/// Checks a budget of segments.
+pub(super) fn check_budget(budget: u32) -> Result<(), String> {
+    let most = limits::MAX_DATA_SEGMENTS;
+    match budget {
+        0 => Err("at least 1 segment is needed".into()),
+        n if n > most => Err(format!("{n} segments are more than the {most} that engines accept")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_longest_whatever_the_order() {
+        let lengths = [13, 40, 12, 99, 40, 13, 40, 1000, 5];
+        let all: Vec<_> = lengths
+            .iter()
+            .enumerate()
+            .map(|(i, len)| Gap { memory: u32::from(i > 4), start: i as u64 * 10_000, len: *len })
+            .collect();
+        for budget in 1..12 {
+            let mut expected: Vec<_> =
+                all.iter().filter(|g| g.len > SEGMENT_COST).copied().collect();
+            expected.sort_by_key(|g| (Reverse(g.len), g.memory, g.start));
+            expected.truncate((budget as usize).saturating_sub(2));
+            expected.sort_by_key(|g| (g.memory, g.start));
+            for turn in 0..all.len() {
+                let selection = Selection::new(budget);
+                let mut found: Vec<_> = all[turn..].iter().chain(&all[..turn]).copied().collect();
+                while let Some(gap) = found.pop() {
+                    if gap.len >= selection.shortest() {
+                        selection.take(&mut vec![gap]).unwrap();
+                    }
+                }
+                assert_eq!(selection.finish(2), expected, "budget {budget}, turn {turn}");
+            }
+        }
+    }
+
+    #[test]
+    fn splits_spans_at_gaps() {
+        let gap = |memory, start, len| Gap { memory, start, len };
+        let mut segments = Vec::new();
+        split(
+            &[Some(0..10), None, Some(5..100)],
+            &[gap(0, 4, 2), gap(2, 20, 50)],
+            |memory, range| {
+                segments.push((memory, range));
+                Ok(())
+            },
+        )
+        .unwrap();
+        assert_eq!(segments, [(0, 0..4), (0, 6..10), (2, 5..20), (2, 70..100)]);
+    }
+}

@@ -1,0 +1,155 @@
+//! The AVX2 backend: 128 bytes at a time, prefetched. Zeros are skipped by a test of all of them,
+//! bytes that are not zero by their minimum; only where both occur are they looked at bit by bit.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::scalar;
+
+/// Bytes that are tested at once.
+const BLOCK: usize = 128;
+/// Bytes of a block that fit into the bits of a mask.
+const MASK: usize = 64;
+/// How far ahead of the block in hand memory is prefetched, in bytes: measured, see `benches`.
+const AHEAD: usize = 1024;
+
+/// Proof that this machine has AVX2: it can only be made by asking.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Avx2(());
+
+impl Avx2 {
+    pub(super) fn new() -> Option<Self> {
+        is_x86_feature_detected!("avx2").then_some(Self(()))
+    }
+
+    /// See [`super::Scanner::runs`]; `min_gap` is at least 1.
+    pub(super) fn runs(self, bytes: &[u8], min_gap: usize, found: impl FnMut(Range<usize>)) {
+        // SAFETY: `self` exists, so the processor has AVX2.
+        unsafe { runs(bytes, min_gap, found) }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn runs(bytes: &[u8], min_gap: usize, mut found: impl FnMut(Range<usize>)) {
+    let mut start = next_nonzero(bytes, 0);
+    while start < bytes.len() {
+        let end = next_gap(bytes, start, min_gap);
+        found(start..end);
+        start = next_nonzero(bytes, end);
+    }
+}
+
+/// The 128 bytes of `bytes` from `at` on, and memory further on prefetched.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn block(bytes: &[u8], at: usize) -> [__m256i; 4] {
+    let block = &bytes[at..at + BLOCK];
+    let ptr = block.as_ptr().cast::<__m256i>();
+    let ahead = block.as_ptr().wrapping_add(AHEAD).cast::<i8>();
+    // SAFETY: `block` has 128 bytes, four times the 32 that each unaligned load reads. A prefetch
+    // is a hint that reads nothing, its address may be anything.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(ahead);
+        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(MASK));
+        [0, 1, 2, 3].map(|i| _mm256_loadu_si256(ptr.add(i)))
+    }
+}
+
+/// The index of the first byte from `from` on that is not zero, or the length.
+#[target_feature(enable = "avx2")]
+fn next_nonzero(bytes: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while bytes.len() - at >= BLOCK {
+        let [a, b, c, d] = block(bytes, at);
+        let all = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
+        if _mm256_testz_si256(all, all) == 0 {
+            break;
+        }
+        at += BLOCK;
+    }
+    scalar::next_nonzero(bytes, at)
+}
+
+/// The index after the last byte of the run that starts at `from`: there `min_gap` zeros begin, or
+/// nothing but zeros follows.
+#[target_feature(enable = "avx2")]
+fn next_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
+    let zero = _mm256_setzero_si256();
+    let mut at = from;
+    // The zeros that end right before `at`.
+    let mut zeros = 0;
+    while bytes.len() - at >= BLOCK {
+        let [a, b, c, d] = block(bytes, at);
+        let least = _mm256_min_epu8(_mm256_min_epu8(a, b), _mm256_min_epu8(c, d));
+        if _mm256_movemask_epi8(_mm256_cmpeq_epi8(least, zero)) == 0 {
+            zeros = 0;
+            at += BLOCK;
+            continue;
+        }
+        for [low, high] in [[a, b], [c, d]] {
+            match advance(mask(low, high), zeros, min_gap) {
+                Step::Gap(offset) => return at + offset - zeros,
+                Step::Zeros(trailing) => zeros = trailing,
+            }
+            at += MASK;
+        }
+    }
+    for (i, byte) in bytes.iter().enumerate().skip(at) {
+        zeros = if *byte == 0 { zeros + 1 } else { 0 };
+        if zeros >= min_gap {
+            return i + 1 - zeros;
+        }
+    }
+    bytes.len() - zeros
+}
+
+/// A bit for each of 64 bytes, set where the byte is zero.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn mask(low: __m256i, high: __m256i) -> u64 {
+    let zero = _mm256_setzero_si256();
+    let bits = |v| u64::from(_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, zero)).cast_unsigned());
+    bits(low) | bits(high) << 32
+}
+
+/// What 64 bytes add to a run.
+enum Step {
+    /// A gap begins this many bytes after the zeros before these bytes began.
+    Gap(usize),
+    /// There is none yet, and this many zeros end these bytes.
+    Zeros(usize),
+}
+
+/// Looks for `min_gap` zeros in the bytes of `mask`, which `zeros` zeros precede.
+#[inline]
+fn advance(mask: u64, zeros: usize, min_gap: usize) -> Step {
+    let leading = mask.trailing_ones() as usize;
+    if zeros + leading >= min_gap {
+        return Step::Gap(0);
+    }
+    if leading == MASK {
+        return Step::Zeros(zeros + MASK);
+    }
+    if min_gap < MASK {
+        let starts = starts_of_ones(mask, min_gap);
+        if starts != 0 {
+            return Step::Gap(starts.trailing_zeros() as usize + zeros);
+        }
+    }
+    Step::Zeros(mask.leading_ones() as usize)
+}
+
+/// The bits of `mask` at which `count` ones begin; `count` is from 1 to 64.
+#[inline]
+fn starts_of_ones(mask: u64, count: usize) -> u64 {
+    let mut starts = mask;
+    // Each bit of `starts` says that `have` ones begin there.
+    let mut have = 1;
+    while have < count && starts != 0 {
+        let step = have.min(count - have);
+        starts &= starts >> step;
+        have += step;
+    }
+    starts
+}

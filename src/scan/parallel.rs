@@ -1,0 +1,342 @@
+//! The scan of whole images by several threads, with the same result for any number of them.
+//!
+//! Threads take batches of extents from one queue, in the order of addresses. A gap inside a batch
+//! goes to the gap sink at once. A gap that reaches over the edge of batches is known when both
+//! neighbours are done: finished batches are joined into stretches, of which there are never more
+//! than threads and one, so memory does not grow with the guest.
+
+use std::mem;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Gap, Scanner};
+use crate::error::{Error, Result};
+use crate::image::{Bytes, ExtentMethod, Extents, MemoryImage, read_at};
+
+/// Bytes of a batch: large enough that the queue costs nothing, small enough for an even share.
+const BATCH_BYTES: u64 = 2 << 20;
+/// Extents of a batch at most.
+const BATCH_EXTENTS: usize = 256;
+/// Gaps that a thread collects before it hands them on.
+const GAPS: usize = 1024;
+/// Bytes of the buffer of a thread for images that are read and not mapped.
+const READ_BYTES: usize = 256 << 10;
+
+/// Takes the gaps that a scan finds, in any order.
+pub(crate) trait GapSink: Sync {
+    /// Shorter gaps than this are of no use, in bytes. May grow while the scan goes on.
+    fn shortest(&self) -> u64;
+
+    /// Empties `gaps`.
+    ///
+    /// # Errors
+    /// Memory for them can't be had.
+    fn take(&self, gaps: &mut Vec<Gap>) -> Result<()>;
+}
+
+/// How to scan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) scanner: Scanner,
+    /// How many threads take part, the caller's included; at least 1.
+    pub(crate) threads: usize,
+    pub(crate) trust_holes: bool,
+}
+
+/// What a scan found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// For each image the range from its first to its last byte that is not zero.
+    pub(crate) spans: Vec<Option<Range<u64>>>,
+    /// How the extents of each image were found.
+    pub(crate) methods: Vec<ExtentMethod>,
+    /// Bytes of all extents, which is what was scanned.
+    pub(crate) extent_bytes: u64,
+    /// Time that finding extents took, in all threads together.
+    pub(crate) extent_time: Duration,
+}
+
+/// Scans `images` and hands every gap of at least `gaps.shortest()` bytes to `gaps`.
+///
+/// # Errors
+/// An image can't be read, or the gap sink fails.
+pub(crate) fn scan(
+    images: &[&MemoryImage<'_>],
+    options: Options,
+    gaps: &dyn GapSink,
+) -> Result<Found> {
+    let extents: Vec<_> = images.iter().map(|i| i.extents(options.trust_holes)).collect();
+    let methods = extents.iter().map(Extents::method).collect();
+    let shared = Shared {
+        images,
+        gaps,
+        scanner: options.scanner,
+        queue: Mutex::new(Queue::new(extents)),
+        stretches: Mutex::new(images.iter().map(|_| Vec::new()).collect()),
+        failed: AtomicBool::new(false),
+        failure: Mutex::new(None),
+    };
+    run_on(options.threads, &|| shared.work());
+
+    if let Some(error) = into_inner(shared.failure) {
+        return Err(error);
+    }
+    let queue = into_inner(shared.queue);
+    let stretches = into_inner(shared.stretches);
+    Ok(Found {
+        spans: stretches.into_iter().map(|mut list| list.pop().and_then(|s| s.span)).collect(),
+        methods,
+        extent_bytes: queue.bytes,
+        extent_time: queue.time,
+    })
+}
+
+/// Runs `work` on this thread and on as many others as there should be and can be had.
+fn run_on(threads: usize, work: &(dyn Fn() + Sync)) {
+    let others = threads.saturating_sub(1);
+    let pool = (others > 0).then(|| rayon::ThreadPoolBuilder::new().num_threads(others).build());
+    match pool {
+        Some(Ok(pool)) => pool.in_place_scope(|scope| {
+            for _ in 0..others {
+                scope.spawn(|_| work());
+            }
+            work();
+        }),
+        // A machine that gives no threads to a crashing process still gets its dump.
+        Some(Err(_)) | None => work(),
+    }
+}
+
+/// A thread that panicked has poisoned nothing that is used afterwards: rayon passes the panic on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn into_inner<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Extents of one memory that one thread scans at once.
+#[derive(Default)]
+struct Batch {
+    memory: usize,
+    /// Position among the batches of its memory.
+    number: u64,
+    extents: Vec<Range<u64>>,
+}
+
+/// Where batches come from.
+struct Queue<'i> {
+    extents: Vec<Extents<'i>>,
+    memory: usize,
+    number: u64,
+    /// What is left of the extent in hand.
+    rest: Range<u64>,
+    bytes: u64,
+    time: Duration,
+}
+
+impl<'i> Queue<'i> {
+    fn new(extents: Vec<Extents<'i>>) -> Self {
+        Self { extents, memory: 0, number: 0, rest: 0..0, bytes: 0, time: Duration::ZERO }
+    }
+
+    /// Fills `batch` with what comes next, false at the end.
+    fn fill(&mut self, batch: &mut Batch) -> Result<bool> {
+        let start = Instant::now();
+        batch.extents.clear();
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES && batch.extents.len() < BATCH_EXTENTS {
+            if self.rest.is_empty() {
+                let Some(extents) = self.extents.get_mut(self.memory) else { break };
+                match extents.next()? {
+                    Some(extent) => self.rest = extent,
+                    None if batch.extents.is_empty() => {
+                        self.memory += 1;
+                        self.number = 0;
+                        continue;
+                    }
+                    None => break,
+                }
+            }
+            let end = self.rest.end.min(self.rest.start + (BATCH_BYTES - bytes));
+            batch.extents.push(self.rest.start..end);
+            bytes += end - self.rest.start;
+            self.rest.start = end;
+        }
+        (batch.memory, batch.number) = (self.memory, self.number);
+        self.number += 1;
+        self.bytes += bytes;
+        self.time += start.elapsed();
+        Ok(!batch.extents.is_empty())
+    }
+}
+
+/// Neighbouring batches of one memory that are done.
+struct Stretch {
+    batches: Range<u64>,
+    /// From the first to the last byte that is not zero.
+    span: Option<Range<u64>>,
+}
+
+/// Puts a finished stretch into `list`, which is in order, and joins it to its neighbours; gives the
+/// gaps to its left and right as far as they are known now.
+fn join(list: &mut Vec<Stretch>, done: Stretch) -> [Option<Range<u64>>; 2] {
+    let at = list.partition_point(|s| s.batches.end <= done.batches.start);
+    list.insert(at, done);
+    let right = join_next(list, at);
+    let left = at.checked_sub(1).and_then(|left| join_next(list, left));
+    [left, right]
+}
+
+/// Joins the stretch after `at` to the one at `at` if it follows at once; gives the gap between.
+fn join_next(list: &mut Vec<Stretch>, at: usize) -> Option<Range<u64>> {
+    if list.get(at + 1)?.batches.start != list[at].batches.end {
+        return None;
+    }
+    let right = list.remove(at + 1);
+    append(&mut list[at], right)
+}
+
+/// Appends `right`, which follows `left` at once; gives the gap between their spans.
+fn append(left: &mut Stretch, right: Stretch) -> Option<Range<u64>> {
+    left.batches.end = right.batches.end;
+    match (&mut left.span, right.span) {
+        (Some(l), Some(r)) => Some(mem::replace(&mut l.end, r.end)..r.start),
+        (span, r) => {
+            *span = span.take().or(r);
+            None
+        }
+    }
+}
+
+/// What the threads of a scan share.
+struct Shared<'s, 'i> {
+    images: &'s [&'i MemoryImage<'i>],
+    gaps: &'s dyn GapSink,
+    scanner: Scanner,
+    queue: Mutex<Queue<'i>>,
+    /// For each memory, in the order of batches.
+    stretches: Mutex<Vec<Vec<Stretch>>>,
+    failed: AtomicBool,
+    failure: Mutex<Option<Error>>,
+}
+
+impl Shared<'_, '_> {
+    /// Takes batches until there are none, or one has failed in any thread.
+    fn work(&self) {
+        let mut worker = Worker { shared: self, gaps: Vec::new(), buffer: Vec::new() };
+        if let Err(error) = worker.run() {
+            self.failed.store(true, Ordering::Relaxed);
+            lock(&self.failure).get_or_insert(error);
+        }
+    }
+}
+
+/// One thread of a scan.
+struct Worker<'w, 's, 'i> {
+    shared: &'w Shared<'s, 'i>,
+    gaps: Vec<Gap>,
+    buffer: Vec<u8>,
+}
+
+impl Worker<'_, '_, '_> {
+    fn run(&mut self) -> Result<()> {
+        let mut batch = Batch::default();
+        while !self.shared.failed.load(Ordering::Relaxed) {
+            if !lock(&self.shared.queue).fill(&mut batch)? {
+                break;
+            }
+            let span = self.scan_batch(&batch)?;
+            self.finish_batch(&batch, span)?;
+        }
+        self.hand_on()
+    }
+
+    /// Scans the extents of a batch; gives the range from the first to the last byte not zero.
+    fn scan_batch(&mut self, batch: &Batch) -> Result<Option<Range<u64>>> {
+        let mut span: Option<Range<u64>> = None;
+        for extent in &batch.extents {
+            match self.shared.images[batch.memory].bytes() {
+                Bytes::Slice(bytes) => {
+                    self.scan_slice(batch.memory, slice(bytes, extent), extent.start, &mut span)?;
+                }
+                Bytes::File(file) => {
+                    let mut buffer = mem::take(&mut self.buffer);
+                    buffer.resize(READ_BYTES, 0);
+                    let mut at = extent.start;
+                    while at < extent.end {
+                        let len = buffer
+                            .len()
+                            .min(usize::try_from(extent.end - at).unwrap_or(usize::MAX));
+                        read_at(file, &mut buffer[..len], at)?;
+                        self.scan_slice(batch.memory, &buffer[..len], at, &mut span)?;
+                        at += len as u64;
+                    }
+                    self.buffer = buffer;
+                }
+            }
+        }
+        Ok(span)
+    }
+
+    /// Scans `bytes`, which stand at `base`, and extends `span` by what is found.
+    fn scan_slice(
+        &mut self,
+        memory: usize,
+        bytes: &[u8],
+        base: u64,
+        span: &mut Option<Range<u64>>,
+    ) -> Result<()> {
+        let shortest = self.shared.gaps.shortest();
+        let min_gap = usize::try_from(shortest).unwrap_or(usize::MAX);
+        let mut result = Ok(());
+        let scanner = self.shared.scanner;
+        scanner.runs(bytes, min_gap, |run| {
+            let run = base + run.start as u64..base + run.end as u64;
+            match span {
+                None => *span = Some(run),
+                Some(span) => {
+                    let gap = mem::replace(&mut span.end, run.end)..run.start;
+                    if let Err(error) = self.found(memory, gap, shortest) {
+                        result = Err(error);
+                    }
+                }
+            }
+        });
+        result
+    }
+
+    fn found(&mut self, memory: usize, gap: Range<u64>, shortest: u64) -> Result<()> {
+        let len = gap.end - gap.start;
+        if len < shortest {
+            return Ok(());
+        }
+        // A plan has at most 100 memories.
+        let memory = u32::try_from(memory).unwrap_or(u32::MAX);
+        self.gaps.push(Gap { memory, start: gap.start, len });
+        if self.gaps.len() < GAPS { Ok(()) } else { self.hand_on() }
+    }
+
+    fn hand_on(&mut self) -> Result<()> {
+        self.shared.gaps.take(&mut self.gaps)
+    }
+
+    fn finish_batch(&mut self, batch: &Batch, span: Option<Range<u64>>) -> Result<()> {
+        let done = Stretch { batches: batch.number..batch.number + 1, span };
+        let gaps = join(&mut lock(&self.shared.stretches)[batch.memory], done);
+        let shortest = self.shared.gaps.shortest();
+        for gap in gaps.into_iter().flatten() {
+            self.found(batch.memory, gap, shortest)?;
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of an extent, which always lies in its image.
+fn slice<'b>(bytes: &'b [u8], extent: &Range<u64>) -> &'b [u8] {
+    let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+    &bytes[index(extent.start)..index(extent.end)]
+}

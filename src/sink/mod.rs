@@ -1,0 +1,211 @@
+//! Sinks: where pieces go.
+
+mod file;
+
+use std::io::{self, IoSlice, Write};
+
+pub use file::FileSink;
+
+use crate::image::read_at;
+use crate::piece::Piece;
+
+/// Buffers that one vectored write takes at most (`IOV_MAX` of Linux is 1024).
+const IOV: usize = 512;
+/// Bytes of the buffer for pieces that are read from a file.
+const READ_BYTES: usize = 256 << 10;
+
+/// Takes the pieces of a dump in order. Every [`Write`] is one.
+///
+/// ```
+/// use corestream::{CoreDump, Dumper};
+///
+/// let dump = CoreDump::new("guest.wasm");
+/// let mut bytes = Vec::new();
+/// Dumper::new().plan(&dump)?.write_to(&mut bytes)?;
+/// assert_eq!(bytes[..4], *b"\0asm");
+/// # Ok::<(), corestream::Error>(())
+/// ```
+pub trait Sink {
+    /// Called once before the first piece with the length of the dump in bytes.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    fn begin(&mut self, len: u64) -> io::Result<()> {
+        let _ = len;
+        Ok(())
+    }
+
+    /// Takes pieces, all of them, and adds the bytes that it has taken to `written`, also when it
+    /// fails.
+    ///
+    /// # Errors
+    /// Those of the output; [`io::ErrorKind::WouldBlock`] if it can't wait.
+    fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()>;
+
+    /// Called once after the last piece.
+    ///
+    /// # Errors
+    /// Those of the output.
+    fn finish(&mut self) -> io::Result<()>;
+}
+
+/// Vectored writes; short ones are continued and interrupted ones repeated. A write of nothing is
+/// [`io::ErrorKind::WriteZero`].
+impl<W: Write + ?Sized> Sink for W {
+    fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
+        let mut slices = Vec::with_capacity(pieces.len().min(IOV));
+        for piece in pieces {
+            match (piece.as_bytes(), *piece) {
+                (Some(bytes), _) => slices.push(IoSlice::new(bytes)),
+                (None, Piece::File { file, offset, len }) => {
+                    write_all(self, &mut slices, written)?;
+                    copy(self, file, offset, len, written)?;
+                }
+                (None, _) => {}
+            }
+            if slices.len() == IOV {
+                write_all(self, &mut slices, written)?;
+            }
+        }
+        write_all(self, &mut slices, written)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.flush()
+    }
+}
+
+/// Writes all of `slices` and empties the list.
+fn write_all<W: Write + ?Sized>(
+    output: &mut W,
+    slices: &mut Vec<IoSlice<'_>>,
+    written: &mut u64,
+) -> io::Result<()> {
+    let mut rest = &mut slices[..];
+    // Leading empty slices would make a write of nothing look like a full output.
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match output.write_vectored(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                *written += n as u64;
+                IoSlice::advance_slices(&mut rest, n);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    slices.clear();
+    Ok(())
+}
+
+/// Reads a part of a file and writes it, by a small buffer.
+fn copy<W: Write + ?Sized>(
+    output: &mut W,
+    file: &std::fs::File,
+    mut offset: u64,
+    mut len: u64,
+    written: &mut u64,
+) -> io::Result<()> {
+    let mut buffer = vec![0; READ_BYTES.min(usize::try_from(len).unwrap_or(READ_BYTES))];
+    while len > 0 {
+        let part = buffer.len().min(usize::try_from(len).unwrap_or(usize::MAX));
+        read_at(file, &mut buffer[..part], offset).map_err(io::Error::other)?;
+        write_all(output, &mut vec![IoSlice::new(&buffer[..part])], written)?;
+        offset += part as u64;
+        len -= part as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::piece::Header;
+
+    /// Takes `step` bytes a call at most, is interrupted every third time, and full after `room`.
+    struct Reluctant {
+        step: usize,
+        room: usize,
+        calls: usize,
+        taken: Vec<u8>,
+        full: io::Result<usize>,
+    }
+
+    impl Reluctant {
+        fn new(step: usize, room: usize, full: io::Result<usize>) -> Self {
+            Self { step, room, calls: 0, taken: Vec::new(), full }
+        }
+    }
+
+    impl Write for Reluctant {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.calls += 1;
+            if self.calls.is_multiple_of(3) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let left = self.room - self.taken.len();
+            if left == 0 {
+                return match &self.full {
+                    Ok(n) => Ok(*n),
+                    Err(error) => Err(error.kind().into()),
+                };
+            }
+            let n = bytes.len().min(self.step).min(left);
+            self.taken.extend(&bytes[..n]);
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn put_all(output: &mut Reluctant) -> (io::Result<()>, u64, Vec<u8>) {
+        let file = tempfile::tempfile().unwrap();
+        let stored: Vec<u8> = (0..600_000_u32).map(|i| i.to_le_bytes()[1]).collect();
+        (&file).write_all(&stored).unwrap();
+        let mut header = Header::new();
+        header.push(b"header");
+        let image = [7; 5000];
+        let mut pieces = vec![Piece::Header(header), Piece::Image(&image)];
+        pieces.extend([Piece::Bytes(b"x"); 1100]);
+        pieces.push(Piece::File { file: &file, offset: 1, len: 500_000 });
+        pieces.push(Piece::Bytes(b"end"));
+        let mut expected = b"header".to_vec();
+        expected.extend(image);
+        expected.extend([b'x'; 1100]);
+        expected.extend(&stored[1..500_001]);
+        expected.extend(b"end");
+        assert_eq!(pieces.iter().map(Piece::len).sum::<u64>(), expected.len() as u64);
+        let mut written = 0;
+        (output.put(&pieces, &mut written), written, expected)
+    }
+
+    #[test]
+    fn short_and_interrupted_writes_are_continued() {
+        for step in [1, 4095, 1 << 30] {
+            let mut output = Reluctant::new(step, usize::MAX, Ok(0));
+            let (result, written, expected) = put_all(&mut output);
+            result.unwrap();
+            assert_eq!(written, expected.len() as u64);
+            assert!(output.taken == expected, "step {step}");
+        }
+    }
+
+    #[test]
+    fn a_full_output_says_how_far_it_came() {
+        for room in [0, 1, 5006, 6105, 6106, 300_000] {
+            let mut output = Reluctant::new(1 << 20, room, Ok(0));
+            let (result, written, expected) = put_all(&mut output);
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::WriteZero);
+            assert_eq!(written, room as u64);
+            assert!(output.taken == expected[..room]);
+
+            let mut output = Reluctant::new(1 << 20, room, Err(io::ErrorKind::WouldBlock.into()));
+            let (result, written, _) = put_all(&mut output);
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(written, room as u64);
+        }
+    }
+}
