@@ -87,10 +87,10 @@ fn check_len(file: &File, expected: u64) -> Result<()> {
     }
 }
 
-/// The error for an image file that was cut while it was dumped.
-pub(super) fn shrunk(now: u64, expected: u64) -> Error {
+/// The error for an image file that was cut while it was dumped: how long it is, and must be.
+pub(super) fn shrunk(now: u64, needed: u64) -> Error {
     let message =
-        format!("the image file was cut from {expected} to {now} bytes while it was dumped");
+        format!("the image file was cut to {now} bytes while it was dumped, {needed} are needed");
     Error::new(ErrorKind::Image, message)
 }
 

@@ -169,7 +169,10 @@ pub(crate) fn read_at(file: &File, buffer: &mut [u8], at: u64) -> Result<()> {
     let mut done = 0;
     while done < buffer.len() {
         match rustix::io::pread(file, &mut buffer[done..], at + done as u64) {
-            Ok(0) => return Err(shrunk(at + done as u64, at + buffer.len() as u64)),
+            Ok(0) => {
+                let now = file.metadata().map_or(at + done as u64, |metadata| metadata.len());
+                return Err(shrunk(now, at + buffer.len() as u64));
+            }
             Ok(read) => done += read,
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(fail(errno.into())),

@@ -64,7 +64,10 @@ impl GapSink for Selection {
                 continue;
             }
             if gaps.len() == gaps.capacity() {
-                let room = FIRST_ROOM.max(gaps.len()).min((2 * most).saturating_sub(gaps.len()));
+                // Most guests need few; the others get all the room at once, so that the list is
+                // moved, and for a moment there twice, only while it is small.
+                let all = (2 * most).saturating_sub(gaps.len());
+                let room = if gaps.is_empty() { FIRST_ROOM.min(all) } else { all };
                 gaps.try_reserve_exact(room)
                     .map_err(|_| Error::out_of_memory("the table of gaps"))?;
             }

@@ -1,0 +1,7 @@
+//! The logic of the fuzz targets: ordinary functions, which `cargo test` runs over the saved corpus
+//! too (`tests/fuzz_corpus.rs`).
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+pub mod plan;
+pub mod roundtrip;

@@ -1,0 +1,39 @@
+//! The logic of the fuzz targets over the saved corpus, and over bytes that look random.
+
+mod common;
+#[path = "../fuzz/src/plan.rs"]
+mod plan;
+#[path = "../fuzz/src/roundtrip.rs"]
+mod roundtrip;
+
+use common::Random;
+
+fn over_corpus(target: &str, run: fn(&[u8])) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut inputs = 0;
+    for entry in std::fs::read_dir(&folder).expect("the corpus is part of the repository") {
+        run(&std::fs::read(entry.unwrap().path()).unwrap());
+        inputs += 1;
+    }
+    assert!(inputs > 10, "only {inputs} inputs");
+    let mut random = Random(0x5eed);
+    for i in 0..300 {
+        // Sparse bytes make longer lists than dense ones do.
+        let zeros = random.below(4);
+        let bytes = (0..i * 8).map(|_| match random.below(4) < zeros {
+            true => 0,
+            false => random.next().to_le_bytes()[0],
+        });
+        run(&bytes.collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn plan_holds() {
+    over_corpus("plan", plan::run);
+}
+
+#[test]
+fn roundtrip_holds() {
+    over_corpus("roundtrip", roundtrip::run);
+}
