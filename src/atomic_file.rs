@@ -46,7 +46,7 @@ impl AtomicFile {
         let (file, temporary) = match unnamed(folder(&path)) {
             Some(file) => (file, None),
             None => {
-                let (file, name) = first_free(&path, |name| named(name))?;
+                let (file, name) = first_free(&path, named)?;
                 (file, Some(name))
             }
         };
@@ -170,7 +170,7 @@ mod tests {
 
     /// The same file as `create` makes it where there is no `O_TMPFILE`.
     fn create_named(path: &Path, replace: bool) -> io::Result<AtomicFile> {
-        let (file, name) = first_free(path, |name| named(name))?;
+        let (file, name) = first_free(path, named)?;
         Ok(AtomicFile { file, path: path.into(), temporary: Some(name), replace })
     }
 

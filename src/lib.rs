@@ -50,3 +50,8 @@ pub use model::{
 pub use piece::{Header, Piece};
 pub use plan::{CONTINUATION, Plan, SEGMENT_COST, Segment, Shortfall, Stats};
 pub use sink::{FileSink, Sink};
+
+/// Keeps the code in README true.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -71,7 +71,7 @@ fn lengths_around_a_page() {
     for len in [0, 1, 63, 64, 65, 4095, 4096, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE + 17] {
         let zero = vec![0; len];
         let dense = vec![0xa5; len];
-        check(&[zero.clone()], false);
+        check(std::slice::from_ref(&zero), false);
         check(&[dense], false);
         if len > 0 {
             let mut first = zero.clone();
@@ -91,7 +91,7 @@ fn alternating_pages() {
     for page in image.chunks_mut(8192) {
         page[..4096].fill(9);
     }
-    check(&[image.clone()], false);
+    check(std::slice::from_ref(&image), false);
     image.rotate_right(4096);
     check(&[image.clone(), image], true);
 }

@@ -87,6 +87,18 @@ fn next_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
             at += BLOCK;
             continue;
         }
+        let all = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
+        if _mm256_testz_si256(all, all) != 0 {
+            // Long zeros, at the speed of a search for their end.
+            let end = bytes.len().min(at.saturating_add(min_gap - zeros));
+            let next = next_nonzero(&bytes[..end], at);
+            zeros += next - at;
+            at = next;
+            if zeros >= min_gap {
+                return at - zeros;
+            }
+            continue;
+        }
         for [low, high] in [[a, b], [c, d]] {
             match advance(mask(low, high), zeros, min_gap) {
                 Step::Gap(offset) => return at + offset - zeros,
