@@ -1,1 +1,128 @@
-fn main() {}
+//! Whole dumps beside the reference's algorithm and beside the machine's limits, as ratios: in each
+//! round everything runs once, one after the other, and the medians over the rounds are compared.
+
+#![allow(clippy::print_stdout, reason = "a bench prints its table")]
+
+mod common;
+#[path = "../tests/common/mod.rs"]
+mod decoded;
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use common::{drained_pipe, fresh_file, guest, images, plain_read, reference, write_all_fresh};
+use corestream::{CoreDump, Dumper, FileSink, Memory, MemoryImage, MemoryType};
+
+/// A row of the table: what is measured, and how.
+type Work<'w> = (&'static str, Box<dyn Fn() + 'w>);
+
+fn main() {
+    let rounds = if common::test_mode() { 1 } else { 5 };
+    println!("milliseconds, medians of {rounds} rounds, {} MiB", common::image_len() >> 20);
+    for image in images() {
+        let bytes = &image.bytes[..];
+        let dump = guest(bytes);
+        check(&dump, bytes);
+        let sparse = sparse_file(bytes);
+        let sparse_dump = sparse_guest(&sparse);
+        check(&sparse_dump, bytes);
+        table(image.name, rounds, &works(bytes, &dump, &sparse_dump));
+    }
+}
+
+/// The dump is valid and gives the image back, or nothing is timed.
+fn check(dump: &CoreDump<'_>, bytes: &[u8]) {
+    let dumped = Dumper::new().plan(dump).unwrap().to_vec().unwrap();
+    assert!(decoded::decode(&dumped).contents(0, bytes.len()) == bytes);
+}
+
+/// A file with holes where the image has zero pages.
+fn sparse_file(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(bytes.len() as u64).unwrap();
+    for (i, page) in bytes.chunks(4096).enumerate() {
+        if page.iter().any(|b| *b != 0) {
+            file.as_file().write_all_at(page, i as u64 * 4096).unwrap();
+        }
+    }
+    file
+}
+
+fn sparse_guest(file: &tempfile::NamedTempFile) -> CoreDump<'static> {
+    let image = MemoryImage::open(file.path()).unwrap();
+    let mut dump = CoreDump::new("guest");
+    dump.add_memory(Memory::new(MemoryType::wasm32(image.len() / 65_536), image));
+    dump
+}
+
+fn works<'w>(bytes: &'w [u8], dump: &'w CoreDump<'w>, sparse: &'w CoreDump<'w>) -> Vec<Work<'w>> {
+    let to_file = |dump: &CoreDump<'_>, file: &File| {
+        let plan = Dumper::new().plan(dump).unwrap();
+        plan.write_to(&mut FileSink::new(file)).unwrap();
+    };
+    vec![
+        ("plain read, 2 threads", Box::new(|| plain_read(bytes, 2))),
+        ("scan, 2 threads", Box::new(|| _ = Dumper::new().max_segments(1).plan(dump).unwrap())),
+        ("scan and plan, 2 threads", Box::new(|| _ = Dumper::new().plan(dump).unwrap())),
+        ("write_all to a fresh file", Box::new(|| write_all_fresh(bytes))),
+        ("reference to a file", Box::new(|| write_all_fresh(&reference(bytes)))),
+        ("corestream to a file", Box::new(move || to_file(dump, &fresh_file()))),
+        (
+            "reference, sparse file",
+            Box::new(|| write_all_fresh(&reference(sparse.memories[0].image.as_slice().unwrap()))),
+        ),
+        ("corestream, sparse file", Box::new(move || to_file(sparse, &fresh_file()))),
+        ("write_all to a pipe", Box::new(|| drained_pipe(|pipe| pipe.write_all(bytes).unwrap()))),
+        (
+            "corestream to a pipe",
+            Box::new(|| {
+                drained_pipe(|pipe| Dumper::new().plan(dump).unwrap().write_to(pipe).unwrap());
+            }),
+        ),
+    ]
+}
+
+fn table(name: &str, rounds: usize, works: &[Work<'_>]) {
+    let mut times = vec![Vec::new(); works.len()];
+    // One round more, to warm up.
+    for _ in 0..=rounds {
+        for ((_, work), times) in works.iter().zip(&mut times) {
+            let start = Instant::now();
+            work();
+            times.push(start.elapsed());
+        }
+    }
+    let medians: Vec<Duration> = times
+        .into_iter()
+        .map(|times| {
+            let mut times = times[1..].to_vec();
+            times.sort();
+            times[times.len() / 2]
+        })
+        .collect();
+    let of = |row: &str| {
+        let found = works.iter().position(|(name, _)| *name == row).expect("a row of the table");
+        medians[found].as_secs_f64()
+    };
+    println!("\n{name}");
+    for ((row, _), median) in works.iter().zip(&medians) {
+        println!("  {row:<28} {:>9.2}", median.as_secs_f64() * 1000.0);
+    }
+    let (reference, file) = (of("reference to a file"), of("corestream to a file"));
+    println!(
+        "  scan / plain read            {:>9.2}",
+        of("scan, 2 threads") / of("plain read, 2 threads")
+    );
+    println!("  file / write_all             {:>9.2}", file / of("write_all to a fresh file"));
+    println!("  reference / file             {:>9.2}", reference / file);
+    println!(
+        "  reference / file, sparse     {:>9.2}",
+        of("reference, sparse file") / of("corestream, sparse file")
+    );
+    println!(
+        "  pipe / write_all             {:>9.2}",
+        of("corestream to a pipe") / of("write_all to a pipe")
+    );
+}

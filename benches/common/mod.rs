@@ -1,0 +1,160 @@
+//! The images that are measured, the machine's limits, and the algorithm of the reference.
+#![allow(dead_code, reason = "each bench uses its part")]
+
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Write;
+use std::thread;
+
+use corestream::{CoreDump, Memory, MemoryImage, MemoryType};
+
+/// Whether every bench runs once, on small images, to see that it works.
+pub fn test_mode() -> bool {
+    std::env::args().any(|arg| arg == "--test")
+}
+
+/// The size of an image in bytes: 1 GiB, or 16 MiB in test mode.
+pub fn image_len() -> usize {
+    if test_mode() { 16 << 20 } else { 1 << 30 }
+}
+
+/// An image with its name.
+pub struct Image {
+    pub name: &'static str,
+    pub bytes: Vec<u8>,
+}
+
+/// Numbers that look random and are the same every time (xorshift64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number from `start` up to `end`.
+    fn between(&mut self, start: u64, end: u64) -> usize {
+        usize::try_from(start + self.next() % (end - start + 1)).unwrap()
+    }
+
+    /// Fills `bytes` with anything but zeros.
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let value = (self.next() | 0x0101_0101_0101_0101).to_le_bytes();
+            chunk.copy_from_slice(&value[..chunk.len()]);
+        }
+    }
+}
+
+/// The images that all benches share, every page of them touched.
+pub fn images() -> impl Iterator<Item = Image> {
+    type Fill = fn(&mut Random, &mut [u8]);
+    let fills: [(&'static str, Fill); 5] = [
+        ("zero", |_, _| {}),
+        ("dense", |random, bytes| random.fill(bytes)),
+        ("heap", |random, bytes| {
+            let mut at = 0;
+            while at < bytes.len() {
+                let end = (at + random.between(16, 512)).min(bytes.len());
+                random.fill(&mut bytes[at..end]);
+                at = end + random.between(0, 255);
+            }
+        }),
+        ("one page in ten", |random, bytes| {
+            bytes.chunks_mut(4096).step_by(10).for_each(|page| random.fill(page));
+        }),
+        ("one MiB in 16", |random, bytes| {
+            bytes.chunks_mut(1 << 20).step_by(16).for_each(|part| random.fill(part));
+        }),
+    ];
+    fills.into_iter().map(|(name, fill)| {
+        // Not zero first, so that every page is there before anything is measured.
+        let mut bytes = vec![1; image_len()];
+        bytes.fill(0);
+        fill(&mut Random(88_172_645_463_325_252), &mut bytes);
+        Image { name, bytes }
+    })
+}
+
+/// A guest of one memory.
+pub fn guest(bytes: &[u8]) -> CoreDump<'_> {
+    let mut dump = CoreDump::new("guest");
+    let ty = MemoryType::wasm32(bytes.len() as u64 / 65_536);
+    dump.add_memory(Memory::new(ty, MemoryImage::from_slice(bytes)));
+    dump
+}
+
+/// The machine's limit for a scan: reads all bytes once, by so many threads.
+pub fn plain_read(bytes: &[u8], threads: usize) {
+    let read = |part: &[u8]| {
+        let (words, _) = part.as_chunks::<64>();
+        let sums = words.iter().fold([0_u64; 8], |mut sums, line| {
+            for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
+                *sum |= u64::from_ne_bytes(*word);
+            }
+            sums
+        });
+        black_box(sums);
+    };
+    if threads == 1 {
+        return read(bytes);
+    }
+    thread::scope(|scope| {
+        for part in bytes.chunks(bytes.len().div_ceil(threads)) {
+            scope.spawn(move || read(part));
+        }
+    });
+}
+
+/// What Wasmtime's `WasmCoreDump::serialize` does with a memory: a segment for each 4 KiB that are
+/// not all zero, trimmed, collected in one vector and then in another.
+pub fn reference(bytes: &[u8]) -> Vec<u8> {
+    use wasm_encoder::{ConstExpr, DataSection, MemorySection, Module};
+
+    let mut module = Module::new();
+    let mut memories = MemorySection::new();
+    memories.memory(wasm_encoder::MemoryType {
+        minimum: bytes.len() as u64 / 65_536,
+        maximum: None,
+        memory64: false,
+        shared: false,
+        page_size_log2: None,
+    });
+    module.section(&memories);
+    let mut data = DataSection::new();
+    for (i, chunk) in bytes.chunks(4096).enumerate() {
+        let Some(first) = chunk.iter().position(|b| *b != 0) else { continue };
+        let last = chunk.iter().rposition(|b| *b != 0).unwrap_or(first);
+        let address = u32::try_from(i * 4096 + first).unwrap().cast_signed();
+        data.active(0, &ConstExpr::i32_const(address), chunk[first..=last].iter().copied());
+    }
+    module.section(&data);
+    module.finish()
+}
+
+/// A fresh file that is gone when it is closed.
+pub fn fresh_file() -> File {
+    tempfile::tempfile().unwrap()
+}
+
+/// One write of all bytes to a fresh file: the machine's limit for a dump to a file.
+pub fn write_all_fresh(bytes: &[u8]) {
+    fresh_file().write_all(bytes).unwrap();
+}
+
+/// A pipe with a thread at its other end that reads all there is and drops it.
+pub fn drained_pipe<T>(work: impl FnOnce(&mut std::io::PipeWriter) -> T) -> T {
+    use std::io::Read;
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    let drain = thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 20];
+        while reader.read(&mut buffer).unwrap() > 0 {}
+    });
+    let result = work(&mut writer);
+    drop(writer);
+    drain.join().unwrap();
+    result
+}
