@@ -40,6 +40,7 @@ mod plan;
 pub mod scan;
 mod sink;
 
+pub use atomic_file::FileOptions;
 pub use dump::Dumper;
 pub use error::{Error, ErrorKind, Result};
 pub use image::{ExtentMethod, MemoryImage};

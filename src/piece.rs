@@ -63,6 +63,25 @@ impl Piece<'_> {
         }
     }
 
+    /// The first `len` bytes and the rest; a piece that is not longer has no rest.
+    pub(crate) fn split(self, len: u64) -> (Self, Option<Self>) {
+        if self.len() <= len {
+            return (self, None);
+        }
+        match self {
+            Self::File { file, offset, len: whole } => (
+                Self::File { file, offset, len },
+                Some(Self::File { file, offset: offset + len, len: whole - len }),
+            ),
+            Self::Image(bytes) => {
+                // Shorter than the slice, whose length is a `usize`.
+                let (first, rest) = bytes.split_at(usize::try_from(len).unwrap_or(bytes.len()));
+                (Self::Image(first), Some(Self::Image(rest)))
+            }
+            small => (small, None),
+        }
+    }
+
     /// The bytes; `None` if they have to be read from a file.
     pub fn as_bytes(&self) -> Option<&[u8]> {
         match self {

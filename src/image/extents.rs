@@ -77,7 +77,7 @@ impl<'i> Extents<'i> {
 }
 
 /// A file that was cut looks as if it ended in a hole.
-fn check_len(file: &File, expected: u64) -> Result<()> {
+pub(super) fn check_len(file: &File, expected: u64) -> Result<()> {
     match file.metadata() {
         Ok(metadata) if metadata.len() >= expected => Ok(()),
         Ok(metadata) => Err(shrunk(metadata.len(), expected)),

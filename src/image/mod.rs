@@ -9,7 +9,7 @@ use std::path::Path;
 
 pub use extents::ExtentMethod;
 pub(crate) use extents::Extents;
-use extents::shrunk;
+use extents::{check_len, shrunk};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -110,6 +110,16 @@ impl<'a> MemoryImage<'a> {
             Source::Slice(bytes) => Bytes::Slice(bytes),
             Source::Mapped { map, .. } => Bytes::Slice(map.bytes()),
             Source::File { file, .. } => Bytes::File(file),
+        }
+    }
+
+    /// # Errors
+    /// The file of the image is shorter than it was when it was opened: what is mapped beyond its
+    /// end can't be read, and the rest of its last page reads as zero.
+    pub(crate) fn check_len(&self) -> Result<()> {
+        match &self.source {
+            Source::Slice(_) => Ok(()),
+            Source::Mapped { file, .. } | Source::File { file, .. } => check_len(file, self.len()),
         }
     }
 

@@ -58,7 +58,8 @@ pub(crate) struct Found {
     pub(crate) extent_time: Duration,
 }
 
-/// Scans `images` and hands every gap of at least `gaps.shortest()` bytes to `gaps`.
+/// Scans `images` and hands every gap of at least `gaps.shortest()` bytes to `gaps`; ends early, and
+/// with less found, when `cancel` becomes true.
 ///
 /// # Errors
 /// An image can't be read, or the gap sink fails.
@@ -66,6 +67,7 @@ pub(crate) fn scan(
     images: &[&MemoryImage<'_>],
     options: Options,
     gaps: &dyn GapSink,
+    cancel: &AtomicBool,
 ) -> Result<Found> {
     let extents: Vec<_> = images.iter().map(|i| i.extents(options.trust_holes)).collect();
     let methods = extents.iter().map(Extents::method).collect();
@@ -75,6 +77,7 @@ pub(crate) fn scan(
         scanner: options.scanner,
         queue: Mutex::new(Queue::new(extents)),
         stretches: Mutex::new(images.iter().map(|_| Vec::new()).collect()),
+        cancel,
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
@@ -220,12 +223,18 @@ struct Shared<'s, 'i> {
     queue: Mutex<Queue<'i>>,
     /// For each memory, in the order of batches.
     stretches: Mutex<Vec<Vec<Stretch>>>,
+    cancel: &'s AtomicBool,
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
 impl Shared<'_, '_> {
-    /// Takes batches until there are none, or one has failed in any thread.
+    /// Whether to go on: nobody has cancelled, and no thread has failed.
+    fn goes_on(&self) -> bool {
+        !self.failed.load(Ordering::Relaxed) && !self.cancel.load(Ordering::Relaxed)
+    }
+
+    /// Takes batches until there are none, or it does not go on.
     fn work(&self) {
         let mut worker = Worker { shared: self, gaps: Vec::new(), buffer: Vec::new() };
         if let Err(error) = worker.run() {
@@ -245,7 +254,7 @@ struct Worker<'w, 's, 'i> {
 impl Worker<'_, '_, '_> {
     fn run(&mut self) -> Result<()> {
         let mut batch = Batch::default();
-        while !self.shared.failed.load(Ordering::Relaxed) {
+        while self.shared.goes_on() {
             if !lock(&self.shared.queue).fill(&mut batch)? {
                 break;
             }
