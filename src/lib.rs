@@ -29,6 +29,7 @@
 #![warn(unreachable_pub)]
 
 mod atomic_file;
+mod checksum;
 mod dump;
 mod encode;
 mod error;

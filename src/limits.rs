@@ -23,6 +23,13 @@ pub const MAX_SECTION_BYTES: u32 = u32::MAX;
 /// a count, and a segment with some payload always fit.
 pub const MIN_SECTION_BYTES: u32 = 256;
 
+/// The least size of a block of the dump that has a checksum of its own, as a power of two: 1 MiB.
+pub const MIN_CHECKSUM_BLOCK_LOG2: u32 = 20;
+
+/// Checksums that a dump has at most, so that their table needs no more than 256 KiB (this
+/// project's `docs/format.md`).
+pub const MAX_CHECKSUM_BLOCKS: u64 = 65_536;
+
 /// Bytes of a page, if a memory's type does not say otherwise (core specification, "Memory instances").
 pub const PAGE_BYTES: u64 = 65_536;
 

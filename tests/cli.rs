@@ -138,7 +138,7 @@ fn little_memory_is_needed() {
         sparse.write_all_at(&vec![1; 1 << 20], i << 33).unwrap();
     }
     let mut gaps = vec![1; 64 << 20];
-    gaps.chunks_mut(64).for_each(|object| object[40..].fill(0));
+    gaps.chunks_mut(128).for_each(|object| object[40..].fill(0));
     fs::write(folder.path().join("gaps.mem"), gaps).unwrap();
     for (memory, segments) in [("sparse.mem,memory64", 64), ("gaps.mem", 100_000)] {
         let args = ["--memory", memory, "-o", "out", "--force", "--stats", "json"];
@@ -310,7 +310,7 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             [&memory[..], &["-o", "/dev/full"]].concat(),
             1,
-            "/dev/full: 0 of 2082 bytes written: No space left on device (os error 28)",
+            "/dev/full: 0 of 2234 bytes written: No space left on device (os error 28)",
         ),
     ] {
         let output = dump(dir, &args);

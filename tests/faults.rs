@@ -160,7 +160,7 @@ fn a_full_disk_fails_before_the_first_byte() {
         .output();
     match output {
         Ok(output) if output.status.code() == Some(1) && !stderr(&output).contains("unshare") => {
-            let said = "corestream: small/new: 0 of 8388686 bytes written: No space left on device \
+            let said = "corestream: small/new: 0 of 8388850 bytes written: No space left on device \
                         (os error 28)\n";
             assert_eq!(stderr(&output), said);
             assert!(output.stdout.is_empty(), "nothing is left in the folder");

@@ -54,6 +54,10 @@ pub struct Dump {
     #[arg(long)]
     no_trust_holes: bool,
 
+    /// Leave out the checksums, by which a reader can check the dump
+    #[arg(long)]
+    no_checksum: bool,
+
     /// Replace a file that exists, write to a terminal
     #[arg(long)]
     force: bool,
@@ -107,8 +111,10 @@ impl Dump {
     }
 
     fn dumper(&self) -> Dumper {
-        let dumper =
-            Dumper::new().max_segments(self.max_segments).trust_holes(!self.no_trust_holes);
+        let dumper = Dumper::new()
+            .max_segments(self.max_segments)
+            .trust_holes(!self.no_trust_holes)
+            .checksums(!self.no_checksum);
         match self.threads {
             Some(threads) => dumper.threads(threads.into()),
             None => dumper,
