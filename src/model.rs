@@ -136,7 +136,8 @@ impl MemoryType {
         self.minimum.checked_mul(u64::from(self.page_size))
     }
 
-    fn validate(&self, image_len: u64) -> Result<(), String> {
+    /// Says why there is no such type, or why an image of so many bytes is not one of it.
+    pub(crate) fn validate(&self, image_len: u64) -> Result<(), String> {
         if !matches!(self.page_size, 1 | 65_536) {
             return Err(format!("a page has 1 or 65536 bytes, not {}", self.page_size));
         }
