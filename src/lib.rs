@@ -38,6 +38,7 @@ pub mod limits;
 mod model;
 mod piece;
 mod plan;
+pub mod read;
 pub mod scan;
 mod sink;
 
@@ -51,6 +52,7 @@ pub use model::{
 };
 pub use piece::{Header, Piece};
 pub use plan::{CONTINUATION, Plan, SEGMENT_COST, Segment, Shortfall, Stats};
+pub use read::CoreDumpFile;
 pub use sink::{FileSink, Sink};
 
 /// Keeps the code in README true.

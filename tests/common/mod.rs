@@ -2,6 +2,9 @@
 //! slow oracle for what a plan may cost.
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod own;
+pub mod reading;
+
 use corestream::{CONTINUATION, GlobalValue, RefType, SEGMENT_COST, Value};
 use wasmparser::{
     BinaryReader, CoreDumpValue, Data, DataKind, DataSectionReader, KnownCustom, Operator, Parser,
