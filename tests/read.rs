@@ -370,7 +370,7 @@ fn a_large_dump_is_opened_without_touching_its_contents() {
     let prelude = {
         let mut guest = CoreDump::new("large");
         guest.add_memory(Memory::new(MemoryType::wasm64(count), MemoryImage::from_slice(&[])));
-        Dumper::new().plan(&guest).unwrap().to_vec().unwrap()
+        own::without(&Dumper::new().plan(&guest).unwrap().to_vec().unwrap())
     };
     let core = own::end_of_core(&prelude);
     let mut at = (prelude.len() + own::HEADER) as u64;

@@ -6,7 +6,7 @@ mod foreign;
 
 use common::Random;
 use common::own::{self, Own};
-use common::reading::{PAGE, guest, read_all, small, verdict};
+use common::reading::{PAGE, guest, images, read_all, small, verdict};
 use corestream::read::{Damage, Verdict, Whole, verify_stream};
 use corestream::*;
 use foreign::{CORE, module};
@@ -109,7 +109,7 @@ fn a_bad_block_names_its_segments() {
         object[..len].fill(7);
     }
     let images = [(MemoryType::wasm64(4), image), (MemoryType::wasm32(1), vec![9; 5000])];
-    let foreign = Dumper::new().plan(&guest(&images)).unwrap().to_vec().unwrap();
+    let foreign = own::without(&Dumper::new().plan(&guest(&images)).unwrap().to_vec().unwrap());
     let own = Own { block_log2: 10, ..Own::default() }.dump(&foreign);
     let segments: Vec<(u32, u64, u64, u64)> = common::decode(&foreign)
         .segments
@@ -229,6 +229,30 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
         assert_eq!(error.kind(), ErrorKind::Damaged, "{left_out:?}: {error}");
         assert!(matches!(verdict(&bad), Ok(Verdict::Damaged(_))));
     }
+}
+
+/// The writer and `docs/format.md`, from which the tests make the same sections, agree to the byte.
+#[test]
+fn the_writer_follows_the_format() {
+    let images = images();
+    let guest = guest(&images);
+    for limit in [256, u32::MAX] {
+        for (checksums, block_log2) in [(true, 20), (false, 0)] {
+            let dumper = Dumper::new().max_section_bytes(limit).checksums(checksums);
+            let bytes = dumper.plan(&guest).unwrap().to_vec().unwrap();
+            let own = Own { block_log2, ..Own::default() }.dump(&own::without(&bytes));
+            assert!(bytes == own);
+        }
+    }
+    // Over several blocks, and with a name that the format has no room for.
+    let mut image = vec![1; 5 << 20];
+    image[1 << 20..3 << 20].fill(0);
+    let mut guest = CoreDump::new("x".repeat(100_001));
+    guest.add_memory(Memory::new(MemoryType::wasm32(80), MemoryImage::from_slice(&image)));
+    let plan = Dumper::new().threads(2).plan(&guest).unwrap();
+    assert_eq!(plan.shortfalls().len(), 1);
+    let bytes = plan.to_vec().unwrap();
+    assert!(bytes == Own { flags: 2, ..Own::default() }.dump(&own::without(&bytes)));
 }
 
 proptest! {

@@ -115,6 +115,12 @@ fn index_len(memories: usize, segments: &[Entry], ranges: usize, blocks: usize) 
     1 + size.len() + body
 }
 
+/// A dump without the two sections, as another tool would write it.
+pub fn without(dump: &[u8]) -> Vec<u8> {
+    let core = end_of_core(dump);
+    [&dump[..core], &dump[core + HEADER..index_of(dump)]].concat()
+}
+
 /// Where the section `core` ends.
 pub fn end_of_core(dump: &[u8]) -> usize {
     for payload in Parser::new(0).parse_all(dump) {

@@ -1,5 +1,6 @@
 //! A small guest, its dump, and what every reading of a dump must hold; shared with the fuzz targets.
 
+use super::own;
 use corestream::read::{Content, Verdict, verify_slice, verify_stream};
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, Frame, Global, GlobalValue, Instance, Memory, MemoryImage,
@@ -53,10 +54,12 @@ pub fn guest(images: &[(MemoryType, Vec<u8>)]) -> CoreDump<'_> {
     guest
 }
 
-/// A dump of about 1.5 KiB, whose segments go on in sections of 256 bytes.
+/// A dump of about 1.5 KiB without sections of ours but for those of 256 bytes in which its segments
+/// go on.
 pub fn small() -> Vec<u8> {
     let images = images();
-    Dumper::new().max_section_bytes(256).plan(&guest(&images)).unwrap().to_vec().unwrap()
+    let dumper = Dumper::new().max_section_bytes(256);
+    own::without(&dumper.plan(&guest(&images)).unwrap().to_vec().unwrap())
 }
 
 /// A memory as its contents say, which must cover it without a gap; what was left out is 0xee.
