@@ -39,9 +39,8 @@ pub const MEMORY32_BYTES: u64 = 1 << 32;
 /// The index that stands for "not known" in a file.
 pub const UNKNOWN_INDEX: u32 = u32::MAX;
 
-/// Modules, instances and threads that a reader lists, of each: a reader keeps the place of each one
-/// (8 bytes), and a file of a few gigabytes can claim a thousand times as many. Real processes have
-/// some hundreds.
+/// Modules, instances and threads that a reader lists, of each: it keeps the place of each one, 8 or 16
+/// bytes, and a section of 4 GiB can hold a thousand times as many. Real processes have some hundreds.
 pub const MAX_LISTED: usize = 1_000_000;
 
 /// Sections with segments that a reader keeps track of: a dump has one for each 4 GiB of data.

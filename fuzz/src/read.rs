@@ -67,7 +67,11 @@ impl Input {
                 }
                 // So that what is behind the checksum is tried too.
                 let index = own::index_of_or_end(base);
-                if *mend && index < base.len() && bytes.get(..index) == Some(&base[..index]) {
+                if *mend
+                    && index < base.len()
+                    && bytes.len() > index + 4
+                    && bytes[..index] == base[..index]
+                {
                     own::mend_index(&mut bytes);
                 }
                 bytes

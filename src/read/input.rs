@@ -284,3 +284,71 @@ impl Blocks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives at most so many bytes at once.
+    struct Steps<'b>(&'b [u8], usize);
+
+    impl Read for Steps<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n = self.1.min(buffer.len());
+            self.0.read(&mut buffer[..n])
+        }
+    }
+
+    fn bytes(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i * 7 + i / 251).to_le_bytes()[0]).collect()
+    }
+
+    /// Takes, skips and marks; gives all that an input says on the way.
+    fn drive(input: &mut impl Input) -> Vec<(u64, Vec<u8>)> {
+        let mut said = Vec::new();
+        for i in 0..40 {
+            let taken = input.take(i * 997 % 5000).unwrap().to_vec();
+            said.push((input.offset(), taken));
+            if i == 20 {
+                input.mark();
+            }
+            input.skip((i * 7919 % 30_000) as u64).unwrap();
+        }
+        said.push((input.crc().into(), Vec::new()));
+        let error = input.skip(1 << 40).unwrap_err();
+        said.push((error.range.start, error.line().into_bytes()));
+        said.push((input.drain().unwrap(), vec![input.at_end().unwrap().into()]));
+        said
+    }
+
+    #[test]
+    fn a_stream_says_what_a_slice_says() {
+        let bytes = bytes(1 << 20);
+        let expected = drive(&mut Slice::new(&bytes, 0));
+        for step in [1 << 20, 4096, 61] {
+            assert!(drive(&mut Stream::new(Steps(&bytes, step))) == expected, "{step}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_those_of_the_bytes_up_to_their_end() {
+        let bytes = bytes(10_000);
+        for (log2, end, before) in [(10, 10_000, 0), (10, 9_216, 3), (12, 9_217, 5000), (63, 77, 9)]
+        {
+            let mut stream = Stream::new(Steps(&bytes, 700));
+            stream.take(before).unwrap();
+            stream.begin_blocks(log2, end);
+            stream.drain().unwrap();
+            let blocks = bytes[..usize::try_from(end).unwrap()].chunks(1 << log2);
+            let expected: Vec<_> = blocks.map(crc32fast::hash).collect();
+            assert_eq!(stream.block_crcs(), expected, "2^{log2} to {end}");
+        }
+        // What was not asked for early is not kept, and never asked for.
+        let mut stream = Stream::new(&bytes[..]);
+        stream.drain().unwrap();
+        assert!(matches!(&stream.blocks, Blocks::Unknown(kept) if kept.len() == 10_000));
+        let mut stream = Stream::new(io::repeat(1).take(1 << 20));
+        stream.drain().unwrap();
+        assert!(matches!(stream.blocks, Blocks::Off));
+    }
+}

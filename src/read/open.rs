@@ -71,15 +71,26 @@ impl Opened {
         if !walk.has("core") {
             return Err(walked.err().unwrap_or_else(Fault::no_core));
         }
+        let index = match (&walk.header, &walked) {
+            (Some(header), Ok(())) => {
+                let input = &mut Slice::new(bytes, header.index);
+                Index::decode(input, header, Some(&walk), &mut |_| ()).ok()
+            }
+            _ => None,
+        };
         // Only this project's segments are known to be in order, and what was left out on purpose is
         // in the index.
         let partial = walk.header.as_ref().is_none_or(|header| header.flags & PARTIAL != 0);
-        let lost = match (partial, walked, opener.last) {
-            (false, Ok(()), _) => None,
-            (false, Err(_), Some(last)) => Some((last.memory, last.last())),
-            _ => Some((0, 0)),
+        let (index, lost) = match (index, walked, opener.last) {
+            // There is something behind the dump, no more.
+            (Some(index), _, _) if index.disagrees.is_none() => (Some(index), None),
+            // A section may have been taken for one that is not known.
+            (Some(_), _, _) => (None, Some((0, 0))),
+            (None, Ok(()), _) if !partial => (None, None),
+            (None, Err(_), Some(last)) if !partial => (None, Some((last.memory, last.last()))),
+            _ => (None, Some((0, 0))),
         };
-        Ok(opener.finish(walk, None, lost))
+        Ok(opener.finish(walk, index, lost))
     }
 }
 

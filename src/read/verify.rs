@@ -216,11 +216,15 @@ fn own<I: Input>(
     let after = after();
     // A pipe is read to its end, whatever was found.
     let behind = input.drain().and_then(|end| header.check_nothing_behind(end));
-    let io = |fault: &Fault| fault.kind == ErrorKind::Input;
-    match (after, behind) {
-        (Err(fault), _) | (_, Err(fault)) if io(&fault) => Some(fault),
-        (after, behind) => structure.and(after).and(behind).err(),
-    }
+    let mut faults: Vec<_> =
+        [structure, after, behind].into_iter().filter_map(fault::Result::err).collect();
+    // A stream that fails says nothing of the dump; and what is not known here may come of damage.
+    faults.sort_by_key(|fault| match fault.kind {
+        ErrorKind::Input => 0,
+        ErrorKind::Unsupported => 2,
+        _ => 1,
+    });
+    faults.into_iter().next()
 }
 
 fn whole(walk: &Walk, bytes: u64) -> Whole {

@@ -13,6 +13,7 @@ use super::fault::{Fault, Result};
 use super::header::Header;
 use super::input::Input;
 use super::types;
+use crate::error::ErrorKind;
 use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED};
 use crate::model::{Global, MemoryType};
 
@@ -341,7 +342,13 @@ impl Walk {
         }
         for i in first..self.segments {
             let segment = data::segment(body, &self.memories);
-            let segment = segment.map_err(|fault| fault.within(format_args!("segment {i}")))?;
+            let segment = segment.map_err(|mut fault| {
+                // Other tools may write what is not known here, but not this project.
+                if self.header.is_some() && fault.kind == ErrorKind::Unsupported {
+                    fault.kind = ErrorKind::Damaged;
+                }
+                fault.within(format_args!("segment {i}"))
+            })?;
             if let Some(segment) = segment {
                 to.segment(segment)?;
             }
@@ -355,7 +362,7 @@ fn preamble<I: Input>(input: &mut I) -> Result<()> {
     let mut decoder = Decoder::new(input, u64::MAX);
     match decoder.array() {
         Ok(PREAMBLE) => Ok(()),
-        Err(fault) if fault.kind == crate::ErrorKind::Input => Err(fault),
+        Err(fault) if fault.kind == ErrorKind::Input => Err(fault),
         _ => Err(Fault::format("it does not begin as a WebAssembly module does")),
     }
 }
