@@ -1,7 +1,6 @@
 //! `corestream dump`: images of memories, and a manifest if there is one, become a core dump.
 
 mod options;
-mod output;
 mod pattern;
 mod stats;
 
@@ -11,12 +10,12 @@ use std::time::Instant;
 
 use clap::Args;
 use corestream::limits::MAX_DATA_SEGMENTS;
-use corestream::{CoreDump, Dumper, MemoryImage};
+use corestream::{CoreDump, Dumper, FileSink, MemoryImage, Plan};
 
 use self::options::MemoryOption;
-use self::output::Output;
 use self::stats::{PeakAnon, StatsFormat};
 use crate::manifest::{self, Manifest};
+use crate::output::{Opened, Output};
 use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
@@ -89,7 +88,8 @@ impl Dump {
         let interrupt = Interrupt::watch();
 
         let dump = self.guest(name, manifest)?;
-        sigbus::survive(&dump, interrupt.cancel());
+        let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
+        sigbus::survive(images, interrupt.cancel());
         let planned = self.dumper().cancel(interrupt.cancel()).plan(&dump);
         let plan = planned.map_err(|error| interrupt.failure().unwrap_or_else(|| error.into()))?;
         for shortfall in plan.shortfalls() {
@@ -100,7 +100,7 @@ impl Dump {
             report::result(&stats::plan(&plan, output.as_ref().and_then(Output::free_bytes)))?;
         } else if let Some(output) = output {
             let start = Instant::now();
-            let written = output.write(&plan, &interrupt);
+            let written = write(&plan, &output, &interrupt);
             written.map_err(|failure| interrupt.failure().unwrap_or(failure))?;
             write_time = Some(start.elapsed());
         }
@@ -170,6 +170,16 @@ impl Dump {
         dump.name = name;
         Ok(dump)
     }
+}
+
+fn write(plan: &Plan<'_>, output: &Output, interrupt: &Interrupt) -> Result<(), Failure> {
+    match output.open(interrupt)? {
+        Opened::File(path, options) => return Ok(plan.write_file_with(path, options)?),
+        Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),
+        Opened::Stream(mut stream) => plan.write_to(&mut *stream),
+    }
+    .map_err(|error| output.failed(error))?;
+    output.sync()
 }
 
 /// A manifest and where it is.
