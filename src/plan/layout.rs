@@ -136,7 +136,7 @@ impl IndexLayout {
         let mut block_log2 = 0;
         if checksums {
             block_log2 = limits::MIN_CHECKSUM_BLOCK_LOG2;
-            while offset.div_ceil(1 << block_log2) > limits::MAX_CHECKSUM_BLOCKS {
+            while offset.div_ceil(1 << block_log2) > limits::MAX_CHECKSUM_BLOCKS.into() {
                 block_log2 += 1;
             }
         }

@@ -6,7 +6,7 @@ use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::input::Input;
 use super::tables::{DEGRADED, PARTIAL, RawHeader, VERSION};
-use crate::limits::MAX_BLOCKS;
+use crate::limits::MAX_CHECKSUM_BLOCKS;
 
 /// What the section `corestream` says.
 #[derive(Clone, Debug)]
@@ -59,7 +59,9 @@ impl Header {
             return Some(0);
         }
         let block = 1_u64.checked_shl(self.block_log2)?;
-        u32::try_from(self.index.div_ceil(block)).ok().filter(|blocks| *blocks <= MAX_BLOCKS)
+        u32::try_from(self.index.div_ceil(block))
+            .ok()
+            .filter(|blocks| *blocks <= MAX_CHECKSUM_BLOCKS)
     }
 
     /// How many checksums there are.
