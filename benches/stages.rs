@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{drained_pipe, fresh_file, guest, images, plain_read};
 use corestream::scan::Scanner;
 use corestream::{Dumper, FileSink, Piece, Sink};
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput};
 
 /// Counts what it is given.
 struct Null;
@@ -79,5 +79,8 @@ fn stages(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, stages);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    stages(&mut criterion);
+    criterion.final_summary();
+}
