@@ -571,6 +571,15 @@ fn swapped_pages() {
     assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 8 * MIB));
 }
 
+/// Stops the threads of a test, also when it fails.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Other mappings come and go next to the memory, and elsewhere.
 #[test]
 fn other_threads_map_and_unmap() {
@@ -596,6 +605,7 @@ fn other_threads_map_and_unmap() {
                 }
             }
         });
+        let _stop = Stop(stop);
         for _ in 0..20 {
             let dump = dump_of(&[area.bytes()]);
             for dumper in dumpers() {
@@ -603,7 +613,6 @@ fn other_threads_map_and_unmap() {
                 assert_eq!(extent_bytes(&plan), MIB + page());
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     check(&[area.bytes()]);
 }

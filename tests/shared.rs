@@ -128,6 +128,15 @@ fn only_shared_images_are_changing_and_none_of_their_bytes_are_borrowed() {
     assert_eq!(sink.0, plan.stats().data_bytes);
 }
 
+/// Stops the threads of a test, also when it fails.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn threads_write_while_it_is_dumped() {
     let len = 64 * PAGE;
@@ -152,6 +161,7 @@ fn threads_write_while_it_is_dumped() {
                 }
             });
         }
+        let _stop = Stop(&stop);
         for max_segments in [1, 10, 100_000] {
             for threads in [1, 2] {
                 let dump = dump_of(&words);
@@ -174,7 +184,6 @@ fn threads_write_while_it_is_dumped() {
                 }
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
