@@ -1,13 +1,15 @@
 //! The time that it takes to find the extents of live memory, each way; of a large memory that was
 //! hardly touched, of a dense one, and of small ones, beside whole plans that just read them.
 
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
 mod common;
 
 use std::time::Duration;
 
 use common::{image_len, test_mode};
 use corestream::{CoreDump, Dumper, ExtentMethod, MappingMethod, Memory, MemoryImage, MemoryType};
-use criterion::{BatchSize, Criterion};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use memmap2::{MmapMut, MmapOptions};
 
 /// Memory that nobody has touched, of which there may be more than the machine has.
@@ -101,8 +103,5 @@ fn extents(c: &mut Criterion) {
     group.finish();
 }
 
-fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
-    extents(&mut criterion);
-    criterion.final_summary();
-}
+criterion_group!(benches, extents);
+criterion_main!(benches);

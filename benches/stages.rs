@@ -1,6 +1,8 @@
 //! Each stage by itself: the scan beside a plain read of the same memory, the plan, the encoding to
 //! a sink that takes nothing, and whole dumps to a file and a pipe.
 
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
 mod common;
 
 use std::hint::black_box;
@@ -10,7 +12,7 @@ use std::time::Duration;
 use common::{drained_pipe, fresh_file, guest, images, plain_read};
 use corestream::scan::Scanner;
 use corestream::{Dumper, FileSink, Piece, Sink};
-use criterion::{BatchSize, Criterion, Throughput};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Counts what it is given.
 struct Null;
@@ -79,8 +81,5 @@ fn stages(c: &mut Criterion) {
     }
 }
 
-fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
-    stages(&mut criterion);
-    criterion.final_summary();
-}
+criterion_group!(benches, stages);
+criterion_main!(benches);

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -32,7 +31,7 @@ struct Inner {
 pub enum ErrorKind {
     /// A description of a guest contradicts itself; nothing was written.
     Model,
-    /// An option has a value that is not possible; nothing was written.
+    /// An option or an argument has a value that is not possible; nothing was written.
     Option,
     /// An image could not be opened, mapped or read.
     Image,
@@ -40,6 +39,20 @@ pub enum ErrorKind {
     Output,
     /// A table of the plan could not be allocated; nothing was written.
     Memory,
+    /// It was told to stop ([`crate::Dumper::cancel`]).
+    Cancelled,
+    /// A core dump could not be opened, mapped or read.
+    Input,
+    /// The bytes that are asked for were left out of a core dump on purpose.
+    LeftOut,
+    /// The file is no core dump at all.
+    Format,
+    /// A core dump that contradicts itself or a checksum.
+    Damaged,
+    /// A core dump that ends before its end.
+    CutOff,
+    /// A core dump with something that this reader does not know, or that is over one of its limits.
+    Unsupported,
     /// What was emitted is not what was planned: an error of this crate.
     Internal,
 }
@@ -61,9 +74,9 @@ impl Error {
         Self::new(ErrorKind::Memory, format!("cannot allocate {what}"))
     }
 
-    /// The same error, with the path that it concerns before it.
-    pub(crate) fn at(mut self, path: &Path) -> Self {
-        self.0.message = format!("{}: {}", path.display(), self.0.message);
+    /// The same error, with the thing that it concerns before it.
+    pub(crate) fn at(mut self, thing: impl fmt::Display) -> Self {
+        self.0.message = format!("{thing}: {}", self.0.message);
         self
     }
 
