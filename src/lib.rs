@@ -45,7 +45,7 @@ mod sink;
 pub use atomic_file::FileOptions;
 pub use dump::Dumper;
 pub use error::{Error, ErrorKind, Result};
-pub use image::{ExtentMethod, MappingMethod, MemoryImage, SharedBytes, SharedImage};
+pub use image::{ExtentMethod, MappingMethod, MemoryImage, SharedBytes};
 pub use model::{
     CoreDump, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
     MemoryIndex, MemoryType, Module, ModuleIndex, RefType, Thread, Value,

@@ -11,7 +11,8 @@ use std::path::Path;
 pub use extents::{ExtentMethod, MappingMethod};
 pub(crate) use extents::{Extents, Finder, Options as ExtentOptions};
 use extents::{check_len, shrunk};
-pub use shared::{SharedBytes, SharedImage};
+pub use shared::SharedBytes;
+use shared::SharedImage;
 
 use crate::error::{Error, ErrorKind, Result};
 
