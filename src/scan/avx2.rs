@@ -11,6 +11,8 @@ use super::scalar;
 const BLOCK: usize = 128;
 /// Bytes of a block that fit into the bits of a mask.
 const MASK: usize = 64;
+/// Zeros among which, wherever they begin, are 64 in a row that a walk in steps of 64 sees.
+const LONG: usize = 2 * MASK - 1;
 /// How far ahead of the block in hand memory is prefetched, in bytes: measured, see `benches`.
 const AHEAD: usize = 1024;
 
@@ -34,7 +36,10 @@ impl Avx2 {
 fn runs(bytes: &[u8], min_gap: usize, mut found: impl FnMut(Range<usize>)) {
     let mut start = next_nonzero(bytes, 0);
     while start < bytes.len() {
-        let end = next_gap(bytes, start, min_gap);
+        let end = match min_gap {
+            ..LONG => next_gap(bytes, start, min_gap),
+            LONG.. => next_long_gap(bytes, start, min_gap),
+        };
         found(start..end);
         start = next_nonzero(bytes, end);
     }
@@ -64,7 +69,12 @@ fn next_nonzero(bytes: &[u8], from: usize) -> usize {
         let [a, b, c, d] = block(bytes, at);
         let all = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
         if _mm256_testz_si256(all, all) == 0 {
-            break;
+            let (low, high) = (!mask(a, b), !mask(c, d));
+            return at
+                + match low {
+                    0 => MASK + high.trailing_zeros() as usize,
+                    _ => low.trailing_zeros() as usize,
+                };
         }
         at += BLOCK;
     }
@@ -107,6 +117,59 @@ fn next_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
             at += MASK;
         }
     }
+    end_of_run(bytes, at, zeros, min_gap)
+}
+
+/// The same as [`next_gap`] for `min_gap` of at least [`LONG`]: only where 64 bytes are zero, or twice
+/// 64 in a row if the gap must have as many, does it matter what is beside them.
+#[target_feature(enable = "avx2")]
+fn next_long_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
+    let single = i32::from(min_gap < LONG + MASK);
+    let mut at = from;
+    // Whether the 64 bytes before `at` are zero.
+    let mut before = 0;
+    while bytes.len() - at >= BLOCK {
+        let [a, b, c, d] = block(bytes, at);
+        let (low, high) = (_mm256_or_si256(a, b), _mm256_or_si256(c, d));
+        let (low, high) = (_mm256_testz_si256(low, low), _mm256_testz_si256(high, high));
+        if (before | high) & low | (low | high) & single == 0 {
+            before = high;
+            at += BLOCK;
+            continue;
+        }
+        let zero = match (before, low) {
+            (1, _) => at - MASK,
+            (_, 1) => at,
+            _ => at + MASK,
+        };
+        let start = zero - trailing_zeros(&bytes[from..zero]);
+        let enough = bytes.len().min(start.saturating_add(min_gap));
+        at = next_nonzero(&bytes[..enough], zero);
+        if at - start >= min_gap {
+            return start;
+        }
+        before = 0;
+    }
+    end_of_run(bytes, at, trailing_zeros(&bytes[from..at]), min_gap)
+}
+
+/// The zeros at the end of `bytes`, of which there are few.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn trailing_zeros(bytes: &[u8]) -> usize {
+    if let Some(last) = bytes.last_chunk::<MASK>() {
+        let ptr = last.as_ptr().cast::<__m256i>();
+        // SAFETY: `last` has 64 bytes, twice the 32 that each unaligned load reads.
+        let zeros = unsafe { mask(_mm256_loadu_si256(ptr), _mm256_loadu_si256(ptr.add(1))) };
+        if zeros != u64::MAX {
+            return zeros.leading_ones() as usize;
+        }
+    }
+    bytes.iter().rev().take_while(|byte| **byte == 0).count()
+}
+
+/// Looks at what is less than a block a byte at a time; `zeros` zeros end right before `at`.
+fn end_of_run(bytes: &[u8], at: usize, mut zeros: usize, min_gap: usize) -> usize {
     for (i, byte) in bytes.iter().enumerate().skip(at) {
         zeros = if *byte == 0 { zeros + 1 } else { 0 };
         if zeros >= min_gap {
