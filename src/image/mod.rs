@@ -9,7 +9,7 @@ use std::fs::File;
 use std::path::Path;
 
 pub use extents::{ExtentMethod, MappingMethod};
-pub(crate) use extents::{Extents, Finder, Options as ExtentOptions};
+pub(crate) use extents::{Extents, Finder, Holes, Options as ExtentOptions};
 use extents::{check_len, shrunk};
 pub use shared::SharedBytes;
 use shared::SharedImage;

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use super::{Gap, Scanner};
 use crate::error::{Error, Result};
-use crate::image::{ExtentMethod, ExtentOptions, Extents, Finder, MappingMethod, MemoryImage};
+use crate::image::{
+    ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod, MemoryImage,
+};
 
 /// Bytes of a batch: large enough that the queue costs nothing, small enough for an even share.
 const BATCH_BYTES: u64 = 2 << 20;
@@ -82,6 +84,7 @@ pub(crate) fn scan(
         scanner: options.scanner,
         queue: Mutex::new(Queue::new(extents)),
         stretches: Mutex::new(images.iter().map(|_| Vec::new()).collect()),
+        found: Mutex::default(),
         cancel,
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
@@ -92,13 +95,14 @@ pub(crate) fn scan(
         return Err(error);
     }
     let queue = into_inner(shared.queue);
+    let (extent_bytes, time) = into_inner(shared.found);
     let stretches = into_inner(shared.stretches);
     Ok(Found {
         spans: stretches.into_iter().map(|mut list| list.pop().and_then(|s| s.span)).collect(),
         methods,
         mapping_method: finder.mapping_method(),
-        extent_bytes: queue.bytes,
-        extent_time: finder_time + queue.time,
+        extent_bytes,
+        extent_time: finder_time + queue.time + time,
     })
 }
 
@@ -129,11 +133,13 @@ fn into_inner<T>(mutex: Mutex<T>) -> T {
 
 /// Extents of one memory that one thread scans at once.
 #[derive(Default)]
-struct Batch {
+struct Batch<'i> {
     memory: usize,
     /// Position among the batches of its memory.
     number: u64,
     extents: Vec<Range<u64>>,
+    /// What the extents may still have.
+    holes: Holes<'i>,
 }
 
 /// Where batches come from.
@@ -143,17 +149,16 @@ struct Queue<'i> {
     number: u64,
     /// What is left of the extent in hand.
     rest: Range<u64>,
-    bytes: u64,
     time: Duration,
 }
 
 impl<'i> Queue<'i> {
     fn new(extents: Vec<Extents<'i>>) -> Self {
-        Self { extents, memory: 0, number: 0, rest: 0..0, bytes: 0, time: Duration::ZERO }
+        Self { extents, memory: 0, number: 0, rest: 0..0, time: Duration::ZERO }
     }
 
     /// Fills `batch` with what comes next, false at the end.
-    fn fill(&mut self, batch: &mut Batch) -> Result<bool> {
+    fn fill(&mut self, batch: &mut Batch<'i>) -> Result<bool> {
         let start = Instant::now();
         batch.extents.clear();
         let mut bytes = 0;
@@ -161,7 +166,10 @@ impl<'i> Queue<'i> {
             if self.rest.is_empty() {
                 let Some(extents) = self.extents.get_mut(self.memory) else { break };
                 match extents.next()? {
-                    Some(extent) => self.rest = extent,
+                    Some(extent) => {
+                        self.rest = extent;
+                        batch.holes = extents.holes();
+                    }
                     None if batch.extents.is_empty() => {
                         self.memory += 1;
                         self.number = 0;
@@ -177,7 +185,6 @@ impl<'i> Queue<'i> {
         }
         (batch.memory, batch.number) = (self.memory, self.number);
         self.number += 1;
-        self.bytes += bytes;
         self.time += start.elapsed();
         Ok(!batch.extents.is_empty())
     }
@@ -229,6 +236,8 @@ struct Shared<'s, 'i> {
     queue: Mutex<Queue<'i>>,
     /// For each memory, in the order of batches.
     stretches: Mutex<Vec<Vec<Stretch>>>,
+    /// Bytes of all extents, and the time that finding holes in them took.
+    found: Mutex<(u64, Duration)>,
     cancel: &'s AtomicBool,
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
@@ -242,11 +251,14 @@ impl Shared<'_, '_> {
 
     /// Takes batches until there are none, or it does not go on.
     fn work(&self) {
-        let mut worker = Worker { shared: self, gaps: Vec::new(), buffer: Vec::new() };
+        let (gaps, buffer) = (Vec::new(), Vec::new());
+        let mut worker = Worker { shared: self, gaps, buffer, bytes: 0, time: Duration::ZERO };
         if let Err(error) = worker.run() {
             self.failed.store(true, Ordering::Relaxed);
             lock(&self.failure).get_or_insert(error);
         }
+        let mut found = lock(&self.found);
+        *found = (found.0 + worker.bytes, found.1 + worker.time);
     }
 }
 
@@ -255,6 +267,10 @@ struct Worker<'w, 's, 'i> {
     shared: &'w Shared<'s, 'i>,
     gaps: Vec<Gap>,
     buffer: Vec<u8>,
+    /// Bytes that it has scanned.
+    bytes: u64,
+    /// Time that it took to find holes.
+    time: Duration,
 }
 
 impl Worker<'_, '_, '_> {
@@ -271,31 +287,47 @@ impl Worker<'_, '_, '_> {
     }
 
     /// Scans the extents of a batch; gives the range from the first to the last byte not zero.
-    fn scan_batch(&mut self, batch: &Batch) -> Result<Option<Range<u64>>> {
+    fn scan_batch(&mut self, batch: &Batch<'_>) -> Result<Option<Range<u64>>> {
         let mut span: Option<Range<u64>> = None;
-        for extent in &batch.extents {
-            let image = self.shared.images[batch.memory].bytes();
-            match image.as_slice() {
-                Some(bytes) => {
-                    self.scan_slice(batch.memory, slice(bytes, extent), extent.start, &mut span)?;
-                }
-                None => {
-                    let mut buffer = mem::take(&mut self.buffer);
-                    buffer.resize(READ_BYTES, 0);
-                    let mut at = extent.start;
-                    while at < extent.end {
-                        let len = buffer
-                            .len()
-                            .min(usize::try_from(extent.end - at).unwrap_or(usize::MAX));
-                        image.read_at(&mut buffer[..len], at)?;
-                        self.scan_slice(batch.memory, &buffer[..len], at, &mut span)?;
-                        at += len as u64;
-                    }
-                    self.buffer = buffer;
-                }
+        for part in &batch.extents {
+            let mut part = part.clone();
+            while let Some(extent) = self.next_extent(batch, &mut part) {
+                self.bytes += extent.end - extent.start;
+                self.scan_extent(batch.memory, extent, &mut span)?;
             }
         }
         Ok(span)
+    }
+
+    fn next_extent(&mut self, batch: &Batch<'_>, part: &mut Range<u64>) -> Option<Range<u64>> {
+        let start = Instant::now();
+        let extent = batch.holes.next_extent(part);
+        self.time += start.elapsed();
+        extent
+    }
+
+    fn scan_extent(
+        &mut self,
+        memory: usize,
+        extent: Range<u64>,
+        span: &mut Option<Range<u64>>,
+    ) -> Result<()> {
+        let image = self.shared.images[memory].bytes();
+        if let Some(bytes) = image.as_slice() {
+            return self.scan_slice(memory, slice(bytes, &extent), extent.start, span);
+        }
+        let mut buffer = mem::take(&mut self.buffer);
+        buffer.resize(READ_BYTES, 0);
+        let mut at = extent.start;
+        while at < extent.end {
+            let left = usize::try_from(extent.end - at).unwrap_or(usize::MAX);
+            let len = buffer.len().min(left);
+            image.read_at(&mut buffer[..len], at)?;
+            self.scan_slice(memory, &buffer[..len], at, span)?;
+            at += len as u64;
+        }
+        self.buffer = buffer;
+        Ok(())
     }
 
     /// Scans `bytes`, which stand at `base`, and extends `span` by what is found.
@@ -340,7 +372,7 @@ impl Worker<'_, '_, '_> {
         self.shared.gaps.take(&mut self.gaps)
     }
 
-    fn finish_batch(&mut self, batch: &Batch, span: Option<Range<u64>>) -> Result<()> {
+    fn finish_batch(&mut self, batch: &Batch<'_>, span: Option<Range<u64>>) -> Result<()> {
         let done = Stretch { batches: batch.number..batch.number + 1, span };
         let gaps = join(&mut lock(&self.shared.stretches)[batch.memory], done);
         let shortest = self.shared.gaps.shortest();

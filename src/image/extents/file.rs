@@ -8,21 +8,50 @@ use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// How far an extent of a file reaches before the holes in it have been asked for, in bytes.
+///
+/// Each question takes as long as reading a page, so they are asked by all threads: one thread at a
+/// time finds where data begins, and whoever scans such a part of the file finds the holes in it.
+const PART: u64 = 2 << 20;
+
 /// Whether the file system can tell where the holes of `file` are.
 pub(super) fn can_tell(file: &File, len: u64) -> bool {
-    imp::next_data(file, 0, len).is_some()
+    imp::data(file, 0, len).is_some()
 }
 
-/// The next extent of the first `len` bytes of `file` from `at` on; empty after the last.
+/// The next part of the first `len` bytes of `file` from `at` on that begins with data and may have
+/// [`Holes`]; empty after the last.
 ///
 /// # Errors
 /// The file has become shorter than `len`.
 pub(super) fn next(file: &File, at: u64, len: u64) -> Result<Range<u64>> {
-    let found = imp::next_data(file, at, len).unwrap_or(at..len);
-    if found.is_empty() {
+    let start = imp::data(file, at, len).unwrap_or(at);
+    if start >= len {
         check_len(file, len)?;
     }
-    Ok(found)
+    Ok(start..len.min(start.saturating_add(PART)))
+}
+
+/// Finds the holes in a part of an image, if it is of a file that has some.
+#[derive(Default)]
+pub(crate) struct Holes<'i> {
+    pub(super) file: Option<&'i File>,
+}
+
+impl Holes<'_> {
+    /// Takes the next extent without holes from the front of `part`; `None` if there is none.
+    pub(crate) fn next_extent(&self, part: &mut Range<u64>) -> Option<Range<u64>> {
+        let Range { start, end } = *part;
+        let extent = match self.file {
+            Some(file) => {
+                let start = imp::data(file, start, end).unwrap_or(start);
+                start..imp::hole(file, start, end)
+            }
+            None => start..end,
+        };
+        part.start = extent.end;
+        (!extent.is_empty()).then_some(extent)
+    }
 }
 
 /// A file that was cut looks as if it ended in a hole.
@@ -46,26 +75,26 @@ pub(in crate::image) fn shrunk(now: u64, needed: u64) -> Error {
 #[cfg(any(target_os = "linux", target_os = "macos", target_os = "freebsd"))]
 mod imp {
     use std::fs::File;
-    use std::ops::Range;
 
     use rustix::fs::{SeekFrom, seek};
     use rustix::io::Errno;
 
-    /// The next range of data from `at` on, empty and at `len` if there is none; `None` where the
-    /// file system can't tell.
-    pub(super) fn next_data(file: &File, at: u64, len: u64) -> Option<Range<u64>> {
-        let start = match seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start.max(at),
-            Err(Errno::NXIO) => return Some(len..len),
-            Err(_) => return None,
-        };
-        if start >= len {
-            return Some(len..len);
+    /// Where data begins from `at` on, `end` if it does not before; `None` where the file system can't
+    /// tell.
+    pub(super) fn data(file: &File, at: u64, end: u64) -> Option<u64> {
+        match seek(file, SeekFrom::Data(at)) {
+            Ok(start) => Some(start.clamp(at, end.max(at))),
+            Err(Errno::NXIO) => Some(end),
+            Err(_) => None,
         }
-        match seek(file, SeekFrom::Hole(start)) {
-            Ok(end) if end > start => Some(start..end.min(len)),
+    }
+
+    /// Where the data at `at` ends, `end` if it goes on to there.
+    pub(super) fn hole(file: &File, at: u64, end: u64) -> u64 {
+        match seek(file, SeekFrom::Hole(at)) {
+            Ok(hole) if hole > at => hole.min(end),
             // The file was cut between the two calls: let the reader find that out.
-            _ => Some(start..len),
+            _ => end,
         }
     }
 }
@@ -73,10 +102,13 @@ mod imp {
 #[cfg(not(any(target_os = "linux", target_os = "macos", target_os = "freebsd")))]
 mod imp {
     use std::fs::File;
-    use std::ops::Range;
 
     /// Other systems can't be asked.
-    pub(super) fn next_data(_: &File, _: u64, _: u64) -> Option<Range<u64>> {
+    pub(super) fn data(_: &File, _: u64, _: u64) -> Option<u64> {
         None
+    }
+
+    pub(super) fn hole(_: &File, _: u64, end: u64) -> u64 {
+        end
     }
 }

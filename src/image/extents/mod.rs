@@ -20,6 +20,7 @@ use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 
+pub(crate) use file::Holes;
 pub(super) use file::{check_len, shrunk};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -181,7 +182,7 @@ enum Source<'i> {
     Live(live::Live<'i>),
 }
 
-impl Extents<'_> {
+impl<'i> Extents<'i> {
     /// How they are found.
     pub(crate) fn method(&self) -> ExtentMethod {
         match &self.source {
@@ -191,7 +192,16 @@ impl Extents<'_> {
         }
     }
 
-    /// The next extent in bytes, not empty; `None` after the last.
+    /// What finds the holes that an extent may still have.
+    pub(crate) fn holes(&self) -> Holes<'i> {
+        let file = match self.source {
+            Source::File(file) => Some(file),
+            Source::Whole | Source::Live(_) => None,
+        };
+        Holes { file }
+    }
+
+    /// The next extent in bytes, not empty; `None` after the last. It may have [`holes`](Self::holes).
     ///
     /// # Errors
     /// A file has become shorter than it was when the image was opened.
