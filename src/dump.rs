@@ -74,8 +74,8 @@ impl Dumper {
         self
     }
 
-    /// How many threads scan, the caller's included; at least 1. Fewer are used where the system
-    /// gives no more. The dump is the same for any number.
+    /// How many threads scan, the caller's included; at least 1. Fewer are used where there is less
+    /// to do, where the system gives no more, and over [`limits::MAX_THREADS`]. The dump is the same for any number.
     pub fn threads(mut self, threads: usize) -> Self {
         self.options.scan.threads = threads;
         self

@@ -30,6 +30,10 @@ pub const MIN_CHECKSUM_BLOCK_LOG2: u32 = 20;
 /// (`docs/format.md`, "Checksums").
 pub const MAX_CHECKSUM_BLOCKS: u32 = 65_536;
 
+/// Threads that are used at most, however many are asked for: each costs a stack and a place in every
+/// queue, and no machine's memory feeds as many.
+pub const MAX_THREADS: usize = 256;
+
 /// Bytes of a page, if a memory's type does not say otherwise (core specification, "Memory instances").
 pub const PAGE_BYTES: u64 = 65_536;
 

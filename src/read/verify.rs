@@ -18,6 +18,7 @@ use super::input::{self, Input, Slice, Stream};
 use super::tables::{DEGRADED, PARTIAL};
 use super::walk::{Visitor, Walk};
 use crate::error::{ErrorKind, Result};
+use crate::limits::MAX_THREADS;
 use crate::model::MemoryIndex;
 
 /// Whether a dump is whole.
@@ -135,7 +136,8 @@ impl CoreDumpFile<'_> {
 fn block_crcs(bytes: &[u8], header: &Header, threads: usize) -> Vec<u32> {
     let crc = |block| crc32fast::hash(input::part(bytes, header.block(block)).unwrap_or_default());
     let blocks = 0..header.block_count();
-    match rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build() {
+    let threads = threads.min(blocks.len()).clamp(1, MAX_THREADS);
+    match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
         Ok(pool) if threads > 1 => pool.install(|| blocks.into_par_iter().map(crc).collect()),
         // One thread does as well where the system gives no more.
         _ => blocks.map(crc).collect(),

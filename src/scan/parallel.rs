@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::image::{
     ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod, MemoryImage,
 };
+use crate::limits;
 
 /// Bytes of a batch: large enough that the queue costs nothing, small enough for an even share.
 const BATCH_BYTES: u64 = 2 << 20;
@@ -89,7 +90,9 @@ pub(crate) fn scan(
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
-    run_on(options.threads, &|| shared.work());
+    let bytes = images.iter().map(|image| image.len()).fold(0, u64::saturating_add);
+    let batches = usize::try_from(bytes.div_ceil(BATCH_BYTES)).unwrap_or(usize::MAX);
+    run_on(options.threads.min(batches), &|| shared.work());
 
     if let Some(error) = into_inner(shared.failure) {
         return Err(error);
@@ -108,7 +111,7 @@ pub(crate) fn scan(
 
 /// Runs `work` on this thread and on as many others as there should be and can be had.
 fn run_on(threads: usize, work: &(dyn Fn() + Sync)) {
-    let others = threads.saturating_sub(1);
+    let others = threads.min(limits::MAX_THREADS).saturating_sub(1);
     let pool = (others > 0).then(|| rayon::ThreadPoolBuilder::new().num_threads(others).build());
     match pool {
         Some(Ok(pool)) => pool.in_place_scope(|scope| {
