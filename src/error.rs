@@ -38,6 +38,8 @@ pub enum ErrorKind {
     Image,
     /// The output could not be created or written.
     Output,
+    /// An engine says too little about a guest to dump it; nothing was written.
+    Guest,
     /// A table of the plan could not be allocated; nothing was written.
     Memory,
     /// What was emitted is not what was planned: an error of this crate.

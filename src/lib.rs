@@ -39,6 +39,8 @@ mod piece;
 mod plan;
 pub mod scan;
 mod sink;
+#[cfg(feature = "wasmtime")]
+pub mod wasmtime;
 
 pub use dump::Dumper;
 pub use error::{Error, ErrorKind, Result};
