@@ -8,6 +8,7 @@ use std::thread;
 use crate::atomic_file::AtomicFile;
 use crate::encode::{self, Pieces};
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::{ExtentMethod, ExtentOptions, MappingMethod};
 use crate::limits;
 use crate::model::CoreDump;
 use crate::plan::{self, Plan};
@@ -39,11 +40,12 @@ pub struct Dumper {
 }
 
 impl Dumper {
-    /// The default: 100,000 segments at most, as many threads as there are cores, holes of image
-    /// files trusted.
+    /// The default: 100,000 segments at most, as many threads as there are cores, what the
+    /// kernel calls a hole trusted.
     pub fn new() -> Self {
         let threads = thread::available_parallelism().map_or(1, |n| n.get());
-        let scan = scan::Options { scanner: Scanner::new(), threads, trust_holes: true };
+        let extents = ExtentOptions { trust_holes: true, method: None, mappings: None };
+        let scan = scan::Options { scanner: Scanner::new(), threads, extents };
         let max_segments = limits::MAX_DATA_SEGMENTS;
         let max_section_bytes = limits::MAX_SECTION_BYTES;
         Self { options: plan::Options { max_segments, max_section_bytes, scan } }
@@ -63,9 +65,39 @@ impl Dumper {
         self
     }
 
-    /// Whether what the kernel calls a hole of an image file is taken as zero without reading it.
+    /// Whether what the kernel calls a hole of an image file, or memory that was never touched, is
+    /// taken as zero without reading it. If not, all of every image is read.
     pub fn trust_holes(mut self, trust: bool) -> Self {
-        self.options.scan.trust_holes = trust;
+        self.options.scan.extents.trust_holes = trust;
+        self
+    }
+
+    /// How the pages of a live guest's memory that were never touched are found:
+    /// [`ExtentMethod::PagemapScan`], [`Pagemap`](ExtentMethod::Pagemap), or
+    /// [`Whole`](ExtentMethod::Whole), which reads them. `None`, the default, is the best one that
+    /// the system has; planning fails if a method that is asked for can't be used. Files are not
+    /// concerned.
+    ///
+    /// ```
+    /// use corestream::{CoreDump, Dumper, ExtentMethod, Memory, MemoryImage, MemoryType};
+    ///
+    /// let bytes = [1; 65_536];
+    /// let mut dump = CoreDump::new("guest.wasm");
+    /// dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+    /// let plan = Dumper::new().extent_method(Some(ExtentMethod::Whole)).plan(&dump)?;
+    /// assert_eq!(plan.stats().extent_methods, [ExtentMethod::Whole]);
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn extent_method(mut self, method: Option<ExtentMethod>) -> Self {
+        self.options.scan.extents.method = method;
+        self
+    }
+
+    /// How the mappings under a live guest's memory are found, which decide what may be skipped.
+    /// `None`, the default, is the best way that the system has; planning fails if one that is asked
+    /// for can't be used.
+    pub fn mapping_method(mut self, method: Option<MappingMethod>) -> Self {
+        self.options.scan.extents.mappings = method;
         self
     }
 

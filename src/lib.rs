@@ -44,7 +44,7 @@ pub mod wasmtime;
 
 pub use dump::Dumper;
 pub use error::{Error, ErrorKind, Result};
-pub use image::{ExtentMethod, MemoryImage};
+pub use image::{ExtentMethod, MappingMethod, MemoryImage, SharedBytes, SharedImage};
 pub use model::{
     CoreDump, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
     MemoryIndex, MemoryType, Module, ModuleIndex, RefType, Thread, Value,

@@ -2,6 +2,9 @@
 
 use std::fs::File;
 
+use crate::error::Result;
+use crate::image::{Bytes, SharedImage};
+
 /// The most bytes that stand between the payloads of two segments.
 pub(crate) const HEADER_BYTES: usize = 64;
 
@@ -51,6 +54,15 @@ pub enum Piece<'p> {
         /// How many bytes.
         len: u64,
     },
+    /// A part of an image that others may write at any time: each reading of it can differ.
+    Shared {
+        /// The image.
+        image: &'p SharedImage,
+        /// Where in the image, in bytes.
+        offset: u64,
+        /// How many bytes.
+        len: u64,
+    },
 }
 
 impl Piece<'_> {
@@ -58,17 +70,41 @@ impl Piece<'_> {
     #[allow(clippy::len_without_is_empty, reason = "no piece is empty")]
     pub fn len(&self) -> u64 {
         match self {
-            Self::File { len, .. } => *len,
+            Self::File { len, .. } | Self::Shared { len, .. } => *len,
             other => other.as_bytes().map_or(0, <[u8]>::len) as u64,
         }
     }
 
-    /// The bytes; `None` if they have to be read from a file.
+    /// The bytes; `None` if they can't be borrowed and have to be copied with
+    /// [`read_at`](Self::read_at).
     pub fn as_bytes(&self) -> Option<&[u8]> {
         match self {
             Self::Header(header) => Some(header.as_bytes()),
             Self::Bytes(bytes) | Self::Image(bytes) => Some(bytes),
-            Self::File { .. } => None,
+            Self::File { .. } | Self::Shared { .. } => None,
         }
+    }
+
+    /// Fills `buffer` with a part of the piece, from its byte `at` on.
+    ///
+    /// ```
+    /// use corestream::Piece;
+    ///
+    /// let mut buffer = [0; 2];
+    /// Piece::Bytes(b"bytes").read_at(&mut buffer, 3)?;
+    /// assert_eq!(buffer, *b"es");
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The file can't be read, or the piece ends before the buffer is full.
+    pub fn read_at(&self, buffer: &mut [u8], at: u64) -> Result<()> {
+        let (source, offset) = match self {
+            Self::Header(header) => (Bytes::Slice(header.as_bytes()), 0),
+            Self::Bytes(bytes) | Self::Image(bytes) => (Bytes::Slice(bytes), 0),
+            Self::File { file, offset, .. } => (Bytes::File(file), *offset),
+            Self::Shared { image, offset, .. } => (Bytes::Shared(image), *offset),
+        };
+        source.read_at(buffer, offset.saturating_add(at))
     }
 }

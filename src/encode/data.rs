@@ -112,6 +112,7 @@ fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Piece<'p> {
             Piece::Image(&bytes[index(address)..index(address + len)])
         }
         Bytes::File(file) => Piece::File { file, offset: address, len },
+        Bytes::Shared(image) => Piece::Shared { image, offset: address, len },
     }
 }
 

@@ -2,14 +2,16 @@
 
 mod extents;
 mod map;
+mod shared;
 
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
 
-pub use extents::ExtentMethod;
-pub(crate) use extents::Extents;
 use extents::shrunk;
+pub use extents::{ExtentMethod, MappingMethod};
+pub(crate) use extents::{Extents, Finder, Options as ExtentOptions};
+pub use shared::{SharedBytes, SharedImage};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -39,18 +41,91 @@ pub(crate) enum Bytes<'i> {
     Slice(&'i [u8]),
     /// In a file that is read piece by piece.
     File(&'i File),
+    /// In the address space of this process, but threads may write there at any time.
+    Shared(&'i SharedImage),
+}
+
+impl<'i> Bytes<'i> {
+    /// The bytes, if they can be borrowed; otherwise they are copied by [`read_at`](Self::read_at).
+    pub(crate) fn as_slice(self) -> Option<&'i [u8]> {
+        match self {
+            Self::Slice(bytes) => Some(bytes),
+            Self::File(_) | Self::Shared(_) => None,
+        }
+    }
+
+    /// Fills `buffer` from the byte at `at` on.
+    ///
+    /// # Errors
+    /// They can't be read, or end before the buffer is full.
+    pub(crate) fn read_at(self, buffer: &mut [u8], at: u64) -> Result<()> {
+        match self {
+            Self::Slice(bytes) => {
+                let start = usize::try_from(at).unwrap_or(usize::MAX);
+                let part = bytes.get(start..).and_then(|rest| rest.get(..buffer.len()));
+                let too_short = || Error::new(ErrorKind::Internal, "a read beyond an image");
+                buffer.copy_from_slice(part.ok_or_else(too_short)?);
+                Ok(())
+            }
+            Self::File(file) => read_file_at(file, buffer, at),
+            Self::Shared(shared) => shared.read_at(buffer, at),
+        }
+    }
 }
 
 enum Source<'a> {
     Slice(&'a [u8]),
     Mapped { map: map::Map, file: File },
     File { file: File, len: u64 },
+    Shared(SharedImage),
 }
 
 impl<'a> MemoryImage<'a> {
     /// The memory of a live guest.
+    ///
+    /// On Linux, pages of private anonymous memory that were never touched are known to be zero:
+    /// they are neither read nor made to exist. If some of them would get their data from a
+    /// userfaultfd that only another process holds, say so by
+    /// [`Dumper::trust_holes(false)`](crate::Dumper::trust_holes), and all of it is read.
     pub fn from_slice(bytes: &'a [u8]) -> Self {
         Self { source: Source::Slice(bytes) }
+    }
+
+    /// The memory of a live guest that other threads may write while it is dumped. It is never
+    /// borrowed: a dump copies it through a small buffer, and holds of each byte a value that stood
+    /// there at some time. Its length is that of now; what it grows by later is not part of it.
+    ///
+    /// ```
+    /// use std::cell::UnsafeCell;
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, SharedBytes};
+    ///
+    /// struct Words(Arc<[AtomicU64]>);
+    ///
+    /// // SAFETY: the words live as long as the handle, do not move, and are written as atomics.
+    /// unsafe impl SharedBytes for Words {
+    ///     fn bytes(&self) -> &[UnsafeCell<u8>] {
+    ///         let start = self.0.as_ptr().cast::<UnsafeCell<u8>>();
+    ///         // SAFETY: these are the bytes of the words.
+    ///         unsafe { std::slice::from_raw_parts(start, 8 * self.0.len()) }
+    ///     }
+    /// }
+    ///
+    /// let words: Arc<[AtomicU64]> = (0..8192).map(AtomicU64::new).collect();
+    /// let image = MemoryImage::from_shared(Words(Arc::clone(&words)));
+    /// assert!(image.is_changing() && image.as_slice().is_none());
+    ///
+    /// let mut dump = CoreDump::new("guest.wasm");
+    /// dump.add_memory(Memory::new(MemoryType::wasm32(1), image));
+    /// let plan = Dumper::new().plan(&dump)?;
+    /// words[17].store(1 << 40, Ordering::Relaxed);
+    /// assert_eq!(plan.to_vec()?.len() as u64, plan.len());
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn from_shared(memory: impl SharedBytes + 'static) -> MemoryImage<'static> {
+        MemoryImage { source: Source::Shared(SharedImage::new(Box::new(memory))) }
     }
 
     /// Maps the file at `path`, of any length, whose first byte is at address 0. Holes of a sparse
@@ -89,7 +164,14 @@ impl<'a> MemoryImage<'a> {
             Source::Slice(bytes) => bytes.len() as u64,
             Source::Mapped { map, .. } => map.bytes().len() as u64,
             Source::File { len, .. } => *len,
+            Source::Shared(shared) => shared.len(),
         }
+    }
+
+    /// Whether others may write its bytes while it is dumped
+    /// ([`from_shared`](Self::from_shared)).
+    pub fn is_changing(&self) -> bool {
+        matches!(self.source, Source::Shared(_))
     }
 
     /// Whether it has no bytes at all.
@@ -97,12 +179,9 @@ impl<'a> MemoryImage<'a> {
         self.len() == 0
     }
 
-    /// The bytes, if they are in the address space of this process.
+    /// The bytes, if they are in the address space of this process and nobody writes them.
     pub fn as_slice(&self) -> Option<&[u8]> {
-        match self.bytes() {
-            Bytes::Slice(bytes) => Some(bytes),
-            Bytes::File(_) => None,
-        }
+        self.bytes().as_slice()
     }
 
     pub(crate) fn bytes(&self) -> Bytes<'_> {
@@ -110,18 +189,23 @@ impl<'a> MemoryImage<'a> {
             Source::Slice(bytes) => Bytes::Slice(bytes),
             Source::Mapped { map, .. } => Bytes::Slice(map.bytes()),
             Source::File { file, .. } => Bytes::File(file),
+            Source::Shared(shared) => Bytes::Shared(shared),
         }
     }
 
-    /// The ranges that may hold data, in the order of their addresses.
-    ///
-    /// With `trust_holes` false that is everything.
-    pub(crate) fn extents(&self, trust_holes: bool) -> Extents<'_> {
+    /// Whether it is borrowed memory, whose pages the kernel can be asked about.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.source, Source::Slice(_))
+    }
+
+    /// The ranges that may hold data, in the order of their addresses, as `finder` finds them.
+    pub(crate) fn extents<'i>(&'i self, finder: &'i Finder) -> Extents<'i> {
         match &self.source {
-            Source::Mapped { file, .. } | Source::File { file, .. } if trust_holes => {
-                Extents::of_file(file, self.len())
+            Source::Mapped { file, .. } | Source::File { file, .. } => {
+                finder.of_file(file, self.len())
             }
-            _ => Extents::whole(self.len()),
+            Source::Slice(bytes) => finder.of_slice(bytes),
+            Source::Shared(_) => finder.whole(self.len()),
         }
     }
 }
@@ -132,6 +216,7 @@ impl fmt::Debug for MemoryImage<'_> {
             Source::Slice(_) => "slice",
             Source::Mapped { .. } => "mapped file",
             Source::File { .. } => "file",
+            Source::Shared(_) => "shared",
         };
         write!(f, "MemoryImage({source} of {} bytes)", self.len())
     }
@@ -163,7 +248,7 @@ fn open(path: &Path) -> Result<File> {
 ///
 /// # Errors
 /// The file can't be read, or ends before the buffer is full.
-pub(crate) fn read_at(file: &File, buffer: &mut [u8], at: u64) -> Result<()> {
+fn read_file_at(file: &File, buffer: &mut [u8], at: u64) -> Result<()> {
     let fail =
         |source| Error::io(ErrorKind::Image, format!("cannot read an image at {at:#x}"), source);
     let mut done = 0;

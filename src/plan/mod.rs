@@ -13,7 +13,7 @@ pub(crate) use layout::{DataSection, sign_extended};
 pub use segments::SEGMENT_COST;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ExtentMethod, MemoryImage};
+use crate::image::{ExtentMethod, MappingMethod, MemoryImage};
 use crate::limits;
 use crate::model::{CoreDump, Memory, MemoryType};
 use crate::scan;
@@ -51,6 +51,8 @@ pub struct Stats {
     pub segments: u64,
     /// How the extents of each image were found.
     pub extent_methods: Vec<ExtentMethod>,
+    /// How the mappings under live memory were found; `None` where nothing was asked.
+    pub mapping_method: Option<MappingMethod>,
     /// The name of the scan's backend.
     pub scanner: &'static str,
     /// How many threads scanned at most.
@@ -123,6 +125,7 @@ impl<'d> Plan<'d> {
             dump_bytes: prelude.len() as u64 + data_len,
             segments: segments.len() as u64,
             extent_methods: found.methods,
+            mapping_method: found.mapping_method,
             scanner: options.scan.scanner.name(),
             threads: options.scan.threads,
             extent_time: found.extent_time,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::{Gap, Scanner};
 use crate::error::{Error, Result};
-use crate::image::{Bytes, ExtentMethod, Extents, MemoryImage, read_at};
+use crate::image::{ExtentMethod, ExtentOptions, Extents, Finder, MappingMethod, MemoryImage};
 
 /// Bytes of a batch: large enough that the queue costs nothing, small enough for an even share.
 const BATCH_BYTES: u64 = 2 << 20;
@@ -21,7 +21,7 @@ const BATCH_BYTES: u64 = 2 << 20;
 const BATCH_EXTENTS: usize = 256;
 /// Gaps that a thread collects before it hands them on.
 const GAPS: usize = 1024;
-/// Bytes of the buffer of a thread for images that are read and not mapped.
+/// Bytes of the buffer of a thread for images that can't be borrowed.
 const READ_BYTES: usize = 256 << 10;
 
 /// Takes the gaps that a scan finds, in any order.
@@ -42,7 +42,7 @@ pub(crate) struct Options {
     pub(crate) scanner: Scanner,
     /// How many threads take part, the caller's included; at least 1.
     pub(crate) threads: usize,
-    pub(crate) trust_holes: bool,
+    pub(crate) extents: ExtentOptions,
 }
 
 /// What a scan found.
@@ -52,6 +52,8 @@ pub(crate) struct Found {
     pub(crate) spans: Vec<Option<Range<u64>>>,
     /// How the extents of each image were found.
     pub(crate) methods: Vec<ExtentMethod>,
+    /// How mappings of live memory were found.
+    pub(crate) mapping_method: Option<MappingMethod>,
     /// Bytes of all extents, which is what was scanned.
     pub(crate) extent_bytes: u64,
     /// Time that finding extents took, in all threads together.
@@ -61,13 +63,16 @@ pub(crate) struct Found {
 /// Scans `images` and hands every gap of at least `gaps.shortest()` bytes to `gaps`.
 ///
 /// # Errors
-/// An image can't be read, or the gap sink fails.
+/// A forced way to find extents is not possible, an image can't be read, or the gap sink fails.
 pub(crate) fn scan(
     images: &[&MemoryImage<'_>],
     options: Options,
     gaps: &dyn GapSink,
 ) -> Result<Found> {
-    let extents: Vec<_> = images.iter().map(|i| i.extents(options.trust_holes)).collect();
+    let finder_start = Instant::now();
+    let finder = Finder::new(options.extents, images.iter().any(|image| image.is_live()))?;
+    let extents: Vec<_> = images.iter().map(|image| image.extents(&finder)).collect();
+    let finder_time = finder_start.elapsed();
     let methods = extents.iter().map(Extents::method).collect();
     let shared = Shared {
         images,
@@ -88,8 +93,9 @@ pub(crate) fn scan(
     Ok(Found {
         spans: stretches.into_iter().map(|mut list| list.pop().and_then(|s| s.span)).collect(),
         methods,
+        mapping_method: finder.mapping_method(),
         extent_bytes: queue.bytes,
-        extent_time: queue.time,
+        extent_time: finder_time + queue.time,
     })
 }
 
@@ -259,11 +265,12 @@ impl Worker<'_, '_, '_> {
     fn scan_batch(&mut self, batch: &Batch) -> Result<Option<Range<u64>>> {
         let mut span: Option<Range<u64>> = None;
         for extent in &batch.extents {
-            match self.shared.images[batch.memory].bytes() {
-                Bytes::Slice(bytes) => {
+            let image = self.shared.images[batch.memory].bytes();
+            match image.as_slice() {
+                Some(bytes) => {
                     self.scan_slice(batch.memory, slice(bytes, extent), extent.start, &mut span)?;
                 }
-                Bytes::File(file) => {
+                None => {
                     let mut buffer = mem::take(&mut self.buffer);
                     buffer.resize(READ_BYTES, 0);
                     let mut at = extent.start;
@@ -271,7 +278,7 @@ impl Worker<'_, '_, '_> {
                         let len = buffer
                             .len()
                             .min(usize::try_from(extent.end - at).unwrap_or(usize::MAX));
-                        read_at(file, &mut buffer[..len], at)?;
+                        image.read_at(&mut buffer[..len], at)?;
                         self.scan_slice(batch.memory, &buffer[..len], at, &mut span)?;
                         at += len as u64;
                     }

@@ -6,12 +6,11 @@ use std::io::{self, IoSlice, Write};
 
 pub use file::FileSink;
 
-use crate::image::read_at;
 use crate::piece::Piece;
 
 /// Buffers that one vectored write takes at most (`IOV_MAX` of Linux is 1024).
 const IOV: usize = 512;
-/// Bytes of the buffer for pieces that are read from a file.
+/// Bytes of the buffer for pieces that can't be borrowed.
 const READ_BYTES: usize = 256 << 10;
 
 /// Takes the pieces of a dump in order. Every [`Write`] is one.
@@ -55,13 +54,12 @@ impl<W: Write + ?Sized> Sink for W {
     fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
         let mut slices = Vec::with_capacity(pieces.len().min(IOV));
         for piece in pieces {
-            match (piece.as_bytes(), *piece) {
-                (Some(bytes), _) => slices.push(IoSlice::new(bytes)),
-                (None, Piece::File { file, offset, len }) => {
+            match piece.as_bytes() {
+                Some(bytes) => slices.push(IoSlice::new(bytes)),
+                None => {
                     write_all(self, &mut slices, written)?;
-                    copy(self, file, offset, len, written)?;
+                    copy(self, piece, written)?;
                 }
-                (None, _) => {}
             }
             if slices.len() == IOV {
                 write_all(self, &mut slices, written)?;
@@ -99,21 +97,16 @@ fn write_all<W: Write + ?Sized>(
     Ok(())
 }
 
-/// Reads a part of a file and writes it, by a small buffer.
-fn copy<W: Write + ?Sized>(
-    output: &mut W,
-    file: &std::fs::File,
-    mut offset: u64,
-    mut len: u64,
-    written: &mut u64,
-) -> io::Result<()> {
+/// Writes a piece by a small buffer.
+fn copy<W: Write + ?Sized>(output: &mut W, piece: &Piece<'_>, written: &mut u64) -> io::Result<()> {
+    let len = piece.len();
     let mut buffer = vec![0; READ_BYTES.min(usize::try_from(len).unwrap_or(READ_BYTES))];
-    while len > 0 {
-        let part = buffer.len().min(usize::try_from(len).unwrap_or(usize::MAX));
-        read_at(file, &mut buffer[..part], offset).map_err(io::Error::other)?;
+    let mut at = 0;
+    while at < len {
+        let part = buffer.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
+        piece.read_at(&mut buffer[..part], at).map_err(io::Error::other)?;
         write_all(output, &mut vec![IoSlice::new(&buffer[..part])], written)?;
-        offset += part as u64;
-        len -= part as u64;
+        at += part as u64;
     }
     Ok(())
 }

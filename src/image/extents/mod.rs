@@ -1,0 +1,215 @@
+//! Extents: the ranges of an image that may hold data, found without reading it.
+//!
+//! Files are asked for their holes, memory of a live guest for the pages that were never touched.
+//! When in doubt, it is data.
+
+mod file;
+#[cfg(target_os = "linux")]
+mod live;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_live.rs"]
+mod live;
+#[cfg(target_os = "linux")]
+mod mappings;
+#[cfg(target_os = "linux")]
+mod pages;
+#[cfg(target_os = "linux")]
+mod proc;
+
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+
+pub(super) use file::shrunk;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How the extents of an image were found.
+///
+/// ```
+/// use corestream::ExtentMethod;
+///
+/// assert_eq!(ExtentMethod::PagemapScan.to_string(), "pagemap-scan");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExtentMethod {
+    /// Nothing was asked: the whole image is one extent.
+    Whole,
+    /// `SEEK_DATA` and `SEEK_HOLE` on the file of the image.
+    Seek,
+    /// The ioctl `PAGEMAP_SCAN` (Linux 6.7 and later): private anonymous memory that is neither
+    /// present nor swapped, or is the zero page, is no extent.
+    PagemapScan,
+    /// The entries of `/proc/self/pagemap`: private anonymous memory that is neither present nor
+    /// swapped is no extent.
+    Pagemap,
+}
+
+impl fmt::Display for ExtentMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Whole => "whole",
+            Self::Seek => "seek",
+            Self::PagemapScan => "pagemap-scan",
+            Self::Pagemap => "pagemap",
+        })
+    }
+}
+
+/// How it was found which mappings lie under the memory of a live guest.
+///
+/// ```
+/// use corestream::MappingMethod;
+///
+/// assert_eq!(MappingMethod::ProcmapQuery.to_string(), "procmap-query");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MappingMethod {
+    /// The ioctl `PROCMAP_QUERY` (Linux 6.11 and later).
+    ProcmapQuery,
+    /// The lines of `/proc/self/maps`.
+    Maps,
+}
+
+impl fmt::Display for MappingMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ProcmapQuery => "procmap-query",
+            Self::Maps => "maps",
+        })
+    }
+}
+
+/// How extents are to be found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// Whether what the kernel says is taken as true; if not, everything is an extent.
+    pub(crate) trust_holes: bool,
+    /// For live memory; `None` is the best that there is.
+    pub(crate) method: Option<ExtentMethod>,
+    /// For live memory; `None` is the best that there is.
+    pub(crate) mappings: Option<MappingMethod>,
+}
+
+/// Finds the extents of all images of a scan: what the kernel can be asked, tried once.
+pub(crate) struct Finder {
+    trust_holes: bool,
+    live: Option<live::Kernel>,
+}
+
+impl Finder {
+    /// Tries the methods for live memory, if there is `any_live` to ask about or one is forced.
+    ///
+    /// # Errors
+    /// A method that is forced is not possible here.
+    pub(crate) fn new(options: Options, any_live: bool) -> Result<Self> {
+        let forced = options.method.is_some() || options.mappings.is_some();
+        let wanted = options.trust_holes && (any_live || forced);
+        let live = if wanted { probe(options)? } else { None };
+        Ok(Self { trust_holes: options.trust_holes, live })
+    }
+
+    /// How mappings are found, where any are asked for.
+    pub(crate) fn mapping_method(&self) -> Option<MappingMethod> {
+        self.live.as_ref().map(live::Kernel::mapping_method)
+    }
+
+    /// One extent of `len` bytes.
+    pub(super) fn whole(&self, len: u64) -> Extents<'_> {
+        Extents { source: Source::Whole, at: 0, len }
+    }
+
+    /// What is not a hole in the first `len` bytes of `file`.
+    pub(super) fn of_file<'i>(&self, file: &'i File, len: u64) -> Extents<'i> {
+        let ask = self.trust_holes && file::can_tell(file, len);
+        let source = if ask { Source::File(file) } else { Source::Whole };
+        Extents { source, at: 0, len }
+    }
+
+    /// What may have been written of memory of this process.
+    pub(super) fn of_slice<'i>(&'i self, bytes: &'i [u8]) -> Extents<'i> {
+        let source = match &self.live {
+            Some(kernel) => Source::Live(live::Live::new(kernel, bytes)),
+            None => Source::Whole,
+        };
+        Extents { source, at: 0, len: bytes.len() as u64 }
+    }
+}
+
+/// What the kernel can be asked about live memory; `None` if that is nothing.
+fn probe(options: Options) -> Result<Option<live::Kernel>> {
+    let impossible = |option: &str, method: &dyn fmt::Display, source| {
+        let message = format!("{option}: {method} can't be used here");
+        Error::io(ErrorKind::Option, message, source)
+    };
+    match options.method {
+        Some(ExtentMethod::Whole) => return Ok(None),
+        Some(ExtentMethod::Seek) => {
+            let message = "extent_method: seek is for files, this is for live memory";
+            return Err(Error::new(ErrorKind::Option, message));
+        }
+        None | Some(ExtentMethod::PagemapScan | ExtentMethod::Pagemap) => {}
+    }
+    match (live::Kernel::new(options.method, options.mappings), options.method, options.mappings) {
+        (Ok(kernel), ..) => Ok(Some(kernel)),
+        (Err(live::Impossible::Method(source)), Some(method), _) => {
+            Err(impossible("extent_method", &method, source))
+        }
+        (Err(live::Impossible::Mappings(source)), _, Some(mappings)) => {
+            Err(impossible("mapping_method", &mappings, source))
+        }
+        (Err(live::Impossible::Mappings(source)), Some(method), _) => {
+            Err(impossible("extent_method", &method, source))
+        }
+        (Err(_), ..) => Ok(None),
+    }
+}
+
+/// The extents of one image, in the order of their addresses; made as they are asked for, so that
+/// any number of them needs no memory.
+pub(crate) struct Extents<'i> {
+    source: Source<'i>,
+    at: u64,
+    len: u64,
+}
+
+enum Source<'i> {
+    Whole,
+    File(&'i File),
+    Live(live::Live<'i>),
+}
+
+impl Extents<'_> {
+    /// How they are found.
+    pub(crate) fn method(&self) -> ExtentMethod {
+        match &self.source {
+            Source::Whole => ExtentMethod::Whole,
+            Source::File(_) => ExtentMethod::Seek,
+            Source::Live(live) => live.method(),
+        }
+    }
+
+    /// The next extent in bytes, not empty; `None` after the last.
+    ///
+    /// # Errors
+    /// A file has become shorter than it was when the image was opened.
+    pub(crate) fn next(&mut self) -> Result<Option<Range<u64>>> {
+        if self.at >= self.len {
+            return Ok(None);
+        }
+        let extent = match &mut self.source {
+            Source::Whole => self.at..self.len,
+            Source::File(file) => file::next(file, self.at, self.len)?,
+            Source::Live(live) => live.next(self.at),
+        };
+        self.at = extent.end;
+        if let Source::Live(live) = &mut self.source
+            && self.at >= self.len
+        {
+            live.close();
+        }
+        Ok((!extent.is_empty()).then_some(extent))
+    }
+}

@@ -1,0 +1,656 @@
+//! Extents of live memory: whatever the kernel is asked, and by whatever way, the dump is the one
+//! that a plain read of everything gives, and what was never touched stays so.
+#![cfg(target_os = "linux")]
+#![allow(unsafe_code, reason = "mappings of every kind, and what is done to them")]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use common::Random;
+use corestream::{
+    CoreDump, Dumper, ErrorKind, ExtentMethod, MappingMethod, Memory, MemoryImage, MemoryType, Plan,
+};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags};
+
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+
+/// The tests of this file run one after the other: some measure the process, or limit it.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn page() -> usize {
+    rustix::param::page_size()
+}
+
+/// A range of addresses between two guard pages, in which anything can be mapped.
+struct Area {
+    start: *mut u8,
+    len: usize,
+}
+
+impl Area {
+    /// Private anonymous memory that was never touched.
+    fn new(len: usize) -> Self {
+        let len = len.next_multiple_of(page());
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let whole = len + 2 * page();
+        // SAFETY: a new range of addresses that nobody else uses.
+        let start = unsafe {
+            rustix::mm::mmap_anonymous(ptr::null_mut(), whole, ProtFlags::empty(), flags).unwrap()
+        };
+        // SAFETY: the range that was just mapped.
+        let area = Self { start: unsafe { start.cast::<u8>().add(page()) }, len };
+        // SAFETY: nothing borrows the area yet.
+        unsafe { area.protect(0..len, MprotectFlags::READ | MprotectFlags::WRITE) };
+        area
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `len` bytes from `start` are mapped for reading, and no test changes them while it
+        // borrows them.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+
+    fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset <= self.len);
+        // SAFETY: within the area or at its end.
+        unsafe { self.start.add(offset) }
+    }
+
+    /// Writes `byte` to every byte of `range`.
+    fn fill(&self, range: Range<usize>, byte: u8) {
+        assert!(range.end <= self.len);
+        // SAFETY: within the area, and not borrowed while it is written.
+        unsafe { self.at(range.start).write_bytes(byte, range.len()) };
+    }
+
+    /// Reads a byte of each page of `range`.
+    fn touch(&self, range: Range<usize>) {
+        for offset in range.step_by(page()) {
+            // SAFETY: within the area.
+            unsafe { self.at(offset).read_volatile() };
+        }
+    }
+
+    fn advise(&self, range: Range<usize>, advice: Advice) -> io::Result<()> {
+        // SAFETY: within the area, and not borrowed.
+        Ok(unsafe { rustix::mm::madvise(self.at(range.start).cast(), range.len(), advice) }?)
+    }
+
+    unsafe fn protect(&self, range: Range<usize>, flags: MprotectFlags) {
+        // SAFETY: within the area, and not borrowed.
+        unsafe { rustix::mm::mprotect(self.at(range.start).cast(), range.len(), flags).unwrap() };
+    }
+
+    /// Replaces what is mapped in `range` by new anonymous memory.
+    fn map_anonymous(&self, range: Range<usize>, flags: MapFlags) {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = flags | MapFlags::FIXED | MapFlags::NORESERVE;
+        let at = self.at(range.start).cast();
+        // SAFETY: within the area, and not borrowed.
+        unsafe { rustix::mm::mmap_anonymous(at, range.len(), protection, flags).unwrap() };
+    }
+
+    /// Replaces what is mapped in `range` by a part of a file.
+    fn map_file(&self, range: Range<usize>, file: impl AsFd, offset: usize, flags: MapFlags) {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let (at, flags) = (self.at(range.start).cast(), flags | MapFlags::FIXED);
+        // SAFETY: within the area, and not borrowed.
+        unsafe {
+            rustix::mm::mmap(at, range.len(), protection, flags, file, offset as u64).unwrap()
+        };
+    }
+
+    /// Moves the mapping of `from` to `to`, and puts new memory in its place.
+    fn remap(&self, from: Range<usize>, to: usize) -> io::Result<()> {
+        assert!(to + from.len() <= self.len);
+        // SAFETY: both within the area, and not borrowed.
+        unsafe {
+            rustix::mm::mremap_fixed(
+                self.at(from.start).cast(),
+                from.len(),
+                from.len(),
+                MremapFlags::MAYMOVE,
+                self.at(to).cast(),
+            )?;
+        }
+        self.map_anonymous(from, MapFlags::PRIVATE);
+        Ok(())
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        // SAFETY: the area and its two guard pages, which no borrow outlives.
+        unsafe {
+            let start = self.start.sub(page()).cast();
+            rustix::mm::munmap(start, self.len + 2 * page()).unwrap();
+        }
+    }
+}
+
+/// A memfd of `pages` pages: every other one holds data.
+fn memfd(pages: usize) -> File {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::memfd_create("guest", flags).unwrap());
+    fill(&mut file, pages);
+    file
+}
+
+fn fill(file: &mut File, pages: usize) {
+    for i in 0..pages {
+        let byte = if i % 2 == 0 { u8::try_from(i % 255).unwrap() + 1 } else { 0 };
+        file.write_all(&vec![byte; page()]).unwrap();
+    }
+}
+
+fn dump_of<'a>(memories: &[&'a [u8]]) -> CoreDump<'a> {
+    let mut dump = CoreDump::new("live");
+    for bytes in memories {
+        let ty = MemoryType::wasm64((bytes.len() as u64).div_ceil(65_536));
+        dump.add_memory(Memory::new(ty, MemoryImage::from_slice(bytes)));
+    }
+    dump
+}
+
+/// All ways to ask that this machine has.
+fn dumpers() -> Vec<Dumper> {
+    let mut dumpers = Vec::new();
+    for method in [ExtentMethod::PagemapScan, ExtentMethod::Pagemap] {
+        for mappings in [MappingMethod::ProcmapQuery, MappingMethod::Maps] {
+            let dumper = Dumper::new().extent_method(Some(method)).mapping_method(Some(mappings));
+            match dumper.plan(&CoreDump::new("probe")) {
+                Ok(_) => dumpers.push(dumper),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Option);
+                    println!("skipped: {error}");
+                }
+            }
+        }
+    }
+    assert!(!dumpers.is_empty(), "no way to ask this kernel");
+    dumpers.push(Dumper::new());
+    dumpers
+}
+
+/// Dumps `memories` in every way and compares with what a plain read of everything gives; returns
+/// the bytes of the extents for each way, which are in the order of [`dumpers`].
+fn check(memories: &[&[u8]]) -> Vec<usize> {
+    let dump = dump_of(memories);
+    let mut found = Vec::new();
+    let mut dumps = Vec::new();
+    for dumper in dumpers() {
+        for threads in [1, 2] {
+            let plan = dumper.clone().threads(threads).plan(&dump).unwrap();
+            dumps.push((format!("{:?}", plan.stats()), plan.to_vec().unwrap()));
+            if threads == 1 {
+                found.push(extent_bytes(&plan));
+            }
+        }
+    }
+    // Last, because it touches everything.
+    let plan = Dumper::new().trust_holes(false).plan(&dump).unwrap();
+    assert_eq!(extent_bytes(&plan), memories.iter().map(|bytes| bytes.len()).sum());
+    let expected = plan.to_vec().unwrap();
+    for (how, bytes) in dumps {
+        assert!(bytes == expected, "{how}");
+    }
+    found
+}
+
+fn extent_bytes(plan: &Plan<'_>) -> usize {
+    usize::try_from(plan.stats().extent_bytes).unwrap()
+}
+
+#[test]
+fn methods_are_named_in_the_statistics() {
+    let _alone = alone();
+    let area = Area::new(MIB);
+    let dump = dump_of(&[area.bytes()]);
+    for (method, name) in
+        [(ExtentMethod::PagemapScan, "pagemap-scan"), (ExtentMethod::Pagemap, "pagemap")]
+    {
+        let Ok(plan) = Dumper::new().extent_method(Some(method)).plan(&dump) else { continue };
+        assert_eq!(plan.stats().extent_methods, [method]);
+        assert_eq!(plan.stats().extent_methods[0].to_string(), name);
+        assert!(plan.stats().mapping_method.is_some());
+        assert_eq!(extent_bytes(&plan), 0);
+    }
+    let whole = Dumper::new().extent_method(Some(ExtentMethod::Whole));
+    for dumper in [whole, Dumper::new().trust_holes(false)] {
+        let plan = dumper.plan(&dump).unwrap();
+        assert_eq!(plan.stats().extent_methods, [ExtentMethod::Whole]);
+        assert_eq!(plan.stats().mapping_method, None);
+        assert_eq!(extent_bytes(&plan), MIB);
+    }
+    let error = Dumper::new().extent_method(Some(ExtentMethod::Seek)).plan(&dump).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Option);
+    assert_eq!(error.to_string(), "extent_method: seek is for files, this is for live memory");
+}
+
+/// Without a descriptor nothing can be asked.
+#[test]
+fn what_cannot_be_asked_is_read_unless_it_is_forced() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let _alone = alone();
+    let area = Area::new(MIB);
+    area.fill(5000..6000, 1);
+    let dump = dump_of(&[area.bytes()]);
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..before.clone() }).unwrap();
+    let plan = Dumper::new().plan(&dump);
+    let forced = Dumper::new().extent_method(Some(ExtentMethod::Pagemap)).plan(&dump);
+    setrlimit(Resource::Nofile, before).unwrap();
+
+    let plan = plan.unwrap();
+    assert_eq!(plan.stats().extent_methods, [ExtentMethod::Whole]);
+    assert_eq!(extent_bytes(&plan), MIB);
+    let error = forced.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Option);
+    let message = error.to_string();
+    assert!(message.starts_with("extent_method: pagemap can't be used here: "), "{message}");
+}
+
+/// A page that was never touched may then have data.
+#[test]
+fn memory_is_read_where_a_userfaultfd_is_open() {
+    let _alone = alone();
+    /// `UFFD_USER_MODE_ONLY`, which needs no privilege.
+    const USER_MODE_ONLY: u32 = 1;
+    let flags = rustix::mm::UserfaultfdFlags::CLOEXEC
+        | rustix::mm::UserfaultfdFlags::from_bits_retain(USER_MODE_ONLY);
+    // SAFETY: it is registered for nothing.
+    let Ok(userfaultfd) = (unsafe { rustix::mm::userfaultfd(flags) }) else {
+        return println!("skipped: there is no userfaultfd");
+    };
+    let area = Area::new(MIB);
+    let dump = dump_of(&[area.bytes()]);
+    let plan = Dumper::new().plan(&dump).unwrap();
+    assert_eq!(plan.stats().extent_methods, [ExtentMethod::Whole]);
+    drop(userfaultfd);
+    let plan = Dumper::new().plan(&dump).unwrap();
+    assert_ne!(plan.stats().extent_methods, [ExtentMethod::Whole]);
+}
+
+#[test]
+fn untouched_and_touched() {
+    let _alone = alone();
+    let area = Area::new(16 * MIB);
+    assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 0));
+
+    let area = Area::new(16 * MIB);
+    area.fill(3 * MIB + 100..3 * MIB + 200, 1);
+    area.fill(9 * MIB..10 * MIB, 2);
+    let touched = page() + MIB;
+    assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == touched));
+
+    let area = Area::new(4 * MIB);
+    area.fill(0..4 * MIB, 3);
+    assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 4 * MIB));
+    // Zeros that were written are data to the kernel, and none to the dump.
+    area.fill(0..4 * MIB, 0);
+    assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 4 * MIB));
+}
+
+/// The zero page is mapped where memory was only read.
+#[test]
+fn read_but_never_written() {
+    let _alone = alone();
+    let area = Area::new(8 * MIB);
+    area.touch(0..4 * MIB);
+    area.fill(MIB..MIB + 1, 1);
+    let dump = dump_of(&[area.bytes()]);
+    let scan = Dumper::new().extent_method(Some(ExtentMethod::PagemapScan));
+    if let Ok(plan) = scan.plan(&dump) {
+        assert_eq!(extent_bytes(&plan), page());
+    }
+    assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes <= 4 * MIB));
+}
+
+#[test]
+fn nothing_of_an_untouched_reservation_is_made_to_exist() {
+    let _alone = alone();
+    let status = || {
+        let text = fs::read_to_string("/proc/self/status").unwrap();
+        ["RssAnon:", "VmPTE:"].map(|name| {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+        })
+    };
+    let area = Area::new(8 * GIB);
+    let middle = 4 * GIB + 1234;
+    area.fill(middle..middle + 10, 1);
+    let dump = dump_of(&[area.bytes()]);
+    for dumper in dumpers() {
+        let dumper = dumper.threads(2);
+        // Once before, so that what any dump needs is there.
+        dumper.plan(&dump_of(&[&[1; 100]])).unwrap();
+        let before = status();
+        let plan = dumper.plan(&dump).unwrap();
+        plan.write_to(&mut io::sink()).unwrap();
+        let after = status();
+        assert_eq!(extent_bytes(&plan), page());
+        let [rss, tables] = [0, 1].map(|i| after[i].saturating_sub(before[i]));
+        println!("{:?}: {rss} bytes, {tables} of page tables", plan.stats().extent_methods);
+        // Reading all of it would need 16 MiB of page tables.
+        assert!(rss < 2 * MIB, "{rss} more bytes resident");
+        assert!(tables < MIB / 4, "{tables} more bytes of page tables");
+    }
+}
+
+/// Whole pages are asked about, but a memory need not consist of any.
+#[test]
+fn ranges_that_are_not_aligned_to_pages() {
+    let _alone = alone();
+    let pages = 8;
+    for touched in 0..pages {
+        for (start, end) in [(0, 0), (1, 0), (0, 1), (100, 200), (1, page() - 1)] {
+            for first in 0..3 {
+                let area = Area::new(pages * page());
+                area.fill(touched * page()..touched * page() + page(), 7);
+                let range = first * page() + start..(pages - first) * page() - end;
+                check(&[&area.bytes()[range]]);
+            }
+        }
+    }
+    for len in [0, 1, 100] {
+        let area = Area::new(2 * page());
+        let found = check(&[&area.bytes()[page() - 50..][..len]]);
+        assert!(found.iter().all(|bytes| *bytes == 0));
+    }
+    // Heap and stack, as they come.
+    let on_stack = [1_u8; 100_000];
+    let on_heap = vec![2_u8; 10_000];
+    check(&[&on_stack[1..], &on_heap[3..9_999], b"constant", &[]]);
+}
+
+/// What was never touched of a file is data.
+#[test]
+fn private_mappings_of_files() {
+    let _alone = alone();
+    let pages = 64;
+    let mut on_disk = tempfile::tempfile().unwrap();
+    fill(&mut on_disk, pages);
+    for file in [memfd(pages), on_disk] {
+        let area = Area::new(4 * pages * page());
+        let len = pages * page();
+        // Never touched, read only, partly written.
+        for i in 0..3 {
+            area.map_file(i * len..(i + 1) * len, &file, 0, MapFlags::PRIVATE);
+        }
+        area.touch(len..2 * len);
+        area.fill(2 * len + 5 * page()..2 * len + 6 * page(), 0);
+        area.fill(2 * len + 7 * page()..2 * len + 7 * page() + 1, 9);
+        let found = check(&[area.bytes()]);
+        assert!(found.iter().all(|bytes| *bytes == 3 * len), "{found:?}");
+        check(&[&area.bytes()[1..len + 1], &area.bytes()[len..]]);
+    }
+}
+
+#[test]
+fn shared_mappings() {
+    let _alone = alone();
+    let pages = 64;
+    let len = pages * page();
+    let area = Area::new(3 * len);
+    area.map_file(0..len, memfd(pages), 0, MapFlags::SHARED);
+    area.map_anonymous(len..2 * len, MapFlags::SHARED);
+    area.fill(len + 100..len + 101, 5);
+    // Data in shared memory whose pages this mapping has never touched.
+    area.advise(len..2 * len, Advice::LinuxDontNeed).unwrap();
+    let found = check(&[area.bytes()]);
+    assert!(found.iter().all(|bytes| *bytes == 2 * len), "{found:?}");
+    assert_eq!(area.bytes()[len + 100], 5);
+}
+
+/// The kernel's own pages, which can hold data before they are touched.
+#[test]
+fn pages_of_the_kernel() {
+    let _alone = alone();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let Some(line) = maps.lines().find(|line| line.ends_with("[vdso]")) else {
+        return println!("skipped: there is no vdso");
+    };
+    let (start, rest) = line.split_once('-').unwrap();
+    let end = rest.split(' ').next().unwrap();
+    let [start, end] = [start, end].map(|digits| usize::from_str_radix(digits, 16).unwrap());
+    // SAFETY: mapped for reading as long as the process lives, and never written.
+    let bytes = unsafe {
+        std::slice::from_raw_parts(ptr::with_exposed_provenance::<u8>(start), end - start)
+    };
+    assert!(check(&[bytes]).iter().all(|found| *found == bytes.len()));
+}
+
+#[test]
+fn huge_pages() {
+    let _alone = alone();
+    let area = Area::new(32 * MIB);
+    if let Err(error) = area.advise(0..area.len, Advice::LinuxHugepage) {
+        return println!("skipped: no huge pages: {error}");
+    }
+    area.fill(9 * MIB..9 * MIB + 1, 1);
+    // Read only: where there are huge pages this maps the huge zero page.
+    area.touch(20 * MIB..20 * MIB + 1);
+    let found = check(&[area.bytes()]);
+    println!("extents with huge pages: {found:?}");
+    assert!(found.iter().all(|bytes| *bytes <= 4 * MIB), "{found:?}");
+
+    // A huge page of which a part was discarded.
+    let area = Area::new(32 * MIB);
+    area.advise(0..area.len, Advice::LinuxHugepage).unwrap();
+    area.fill(8 * MIB..16 * MIB, 1);
+    area.advise(9 * MIB..9 * MIB + page(), Advice::LinuxDontNeed).unwrap();
+    area.advise(12 * MIB..14 * MIB, Advice::LinuxDontNeed).unwrap();
+    check(&[area.bytes()]);
+    check(&[&area.bytes()[7 * MIB + 5..15 * MIB + 3]]);
+}
+
+/// Memory of hugetlbfs looks anonymous, and is not.
+#[test]
+fn reserved_huge_pages() {
+    let _alone = alone();
+    let area = Area::new(8 * MIB);
+    let at = area.start.addr().next_multiple_of(2 * MIB) - area.start.addr();
+    let flags = MapFlags::PRIVATE | MapFlags::HUGETLB | MapFlags::FIXED;
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: within the area, and not borrowed.
+    let mapped =
+        unsafe { rustix::mm::mmap_anonymous(area.at(at).cast(), 2 * MIB, protection, flags) };
+    match mapped {
+        Ok(_) => {
+            area.fill(at + MIB..at + MIB + 1, 1);
+            assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 2 * MIB));
+        }
+        Err(error) => println!("skipped: no reserved huge pages: {error}"),
+    }
+}
+
+#[test]
+fn discarded_memory() {
+    let _alone = alone();
+    let area = Area::new(8 * MIB);
+    area.fill(0..8 * MIB, 1);
+    area.advise(2 * MIB..5 * MIB, Advice::LinuxDontNeed).unwrap();
+    assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 5 * MIB));
+
+    // Pages that the kernel may take any time, but mostly has not.
+    let area = Area::new(8 * MIB);
+    area.fill(0..8 * MIB, 1);
+    area.advise(2 * MIB..5 * MIB, Advice::LinuxFree).unwrap();
+    area.fill(3 * MIB..3 * MIB + 1, 2);
+    check(&[area.bytes()]);
+}
+
+#[test]
+fn moved_and_protected_memory() {
+    let _alone = alone();
+    let area = Area::new(8 * MIB);
+    area.fill(MIB..2 * MIB, 1);
+    area.fill(MIB + 8 * page()..MIB + 16 * page(), 2);
+    area.remap(MIB..2 * MIB, 5 * MIB).unwrap();
+    // SAFETY: not borrowed, and still readable.
+    unsafe { area.protect(5 * MIB..5 * MIB + 64 * page(), MprotectFlags::READ) };
+    assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == MIB));
+    assert_eq!(area.bytes()[5 * MIB + 9 * page()], 2);
+}
+
+#[test]
+fn several_mappings_in_one_memory() {
+    let _alone = alone();
+    let part = 16 * page();
+    let file = memfd(16);
+    let area = Area::new(1000 * part);
+    for i in 0..1000 {
+        let range = i * part..(i + 1) * part;
+        match i % 5 {
+            0 => area.map_file(range, &file, 0, MapFlags::PRIVATE),
+            1 => area.fill(range.start..range.start + 1, 1),
+            2 => area.map_file(range, &file, 0, MapFlags::SHARED),
+            // SAFETY: not borrowed, and still readable.
+            3 => unsafe { area.protect(range, MprotectFlags::READ) },
+            _ => area.map_anonymous(range, MapFlags::SHARED),
+        }
+    }
+    let expected = 200 * (3 * part + page());
+    let found = check(&[area.bytes()]);
+    assert!(found.iter().all(|bytes| *bytes == expected), "{found:?}, not {expected}");
+    // Two memories side by side, in both orders, and one inside the other.
+    let (low, high) = area.bytes().split_at(333 * part + 77);
+    check(&[high, low]);
+    check(&[low, &low[1000..200_000], high]);
+}
+
+#[test]
+fn a_guard_page_follows() {
+    let _alone = alone();
+    let area = Area::new(MIB);
+    area.fill(MIB - 1..MIB, 1);
+    area.fill(0..1, 1);
+    assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 2 * page()));
+}
+
+/// Every other page, many thousands of them.
+#[test]
+fn more_regions_than_one_call_returns() {
+    let _alone = alone();
+    for (count, step, first) in [(30_000, 2, 0), (5_000, 3, 1)] {
+        let area = Area::new(count * step * page());
+        for i in 0..count {
+            let at = (i * step + first) * page();
+            area.fill(at + i % page()..at + i % page() + 1, 1);
+        }
+        let found = check(&[area.bytes()]);
+        assert!(found.iter().all(|bytes| *bytes == count * page()), "{found:?}");
+    }
+}
+
+#[test]
+fn swapped_pages() {
+    let _alone = alone();
+    let area = Area::new(8 * MIB);
+    area.fill(0..8 * MIB, 1);
+    let paged_out = area.advise(2 * MIB..5 * MIB, Advice::LinuxPageOut);
+    let pagemap = File::open("/proc/self/pagemap").unwrap();
+    let mut entry = [0; 8];
+    let at = (area.start.addr() + 3 * MIB) / page() * 8;
+    std::os::unix::fs::FileExt::read_exact_at(&pagemap, &mut entry, at as u64).unwrap();
+    if u64::from_ne_bytes(entry) >> 62 != 1 {
+        println!("nothing was swapped ({paged_out:?}): this machine has no swap");
+    }
+    assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 8 * MIB));
+}
+
+/// Other mappings come and go next to the memory, and elsewhere.
+#[test]
+fn other_threads_map_and_unmap() {
+    let _alone = alone();
+    let before = Area::new(MIB);
+    let area = Area::new(4 * MIB);
+    let after = Area::new(MIB);
+    area.fill(MIB + 5..MIB + 6, 1);
+    area.map_file(2 * MIB..3 * MIB, memfd(MIB / page()), 0, MapFlags::PRIVATE);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (stop, areas) = (&stop, [before, after]);
+        scope.spawn(move || {
+            let mut random = Random(3);
+            while !stop.load(Ordering::Relaxed) {
+                let area = &areas[random.below(2)];
+                let start = random.below(200) * page();
+                let range = start..start + page() * (1 + random.below(50));
+                match random.below(3) {
+                    0 => area.map_anonymous(range, MapFlags::PRIVATE),
+                    1 => area.map_anonymous(range, MapFlags::SHARED),
+                    _ => drop(Area::new(range.len())),
+                }
+            }
+        });
+        for _ in 0..20 {
+            let dump = dump_of(&[area.bytes()]);
+            for dumper in dumpers() {
+                let plan = dumper.plan(&dump).unwrap();
+                assert_eq!(extent_bytes(&plan), MIB + page());
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    check(&[area.bytes()]);
+}
+
+// The area is used by one thread at a time.
+// SAFETY: an area is a range of addresses, which are the same for every thread.
+unsafe impl Send for Area {}
+
+/// Anything, in any order, many times.
+#[test]
+fn random_mappings() {
+    let _alone = alone();
+    let file = memfd(64);
+    for seed in 1..=120 {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let pages = 64 + random.below(600);
+        let area = Area::new(pages * page());
+        if seed % 4 == 0 {
+            area.advise(0..area.len, Advice::LinuxHugepage).ok();
+        }
+        for _ in 0..random.below(60) {
+            let count = 1 + random.below(64);
+            let first = random.below((pages - count + 1) as u64);
+            let range = first * page()..(first + count) * page();
+            let part = range.start + random.below(page() as u64)..range.end;
+            match random.below(12) {
+                0 => area.map_anonymous(range, MapFlags::PRIVATE),
+                1 => area.map_anonymous(range, MapFlags::SHARED),
+                2 => area.map_file(range, &file, 0, MapFlags::PRIVATE),
+                3 => area.map_file(range, &file, 0, MapFlags::SHARED),
+                4..=6 => area.fill(part, u8::try_from(random.below(256)).unwrap()),
+                7 => area.touch(range),
+                8 | 9 => area.advise(range, Advice::LinuxDontNeed).unwrap(),
+                // Not for every mapping.
+                10 => drop(area.advise(range, Advice::LinuxFree)),
+                _ => {
+                    let to = random.below((pages - count + 1) as u64) * page();
+                    // Not onto itself, and not more than one mapping.
+                    if to.abs_diff(range.start) >= range.len() {
+                        drop(area.remap(range, to));
+                    }
+                }
+            }
+        }
+        let bytes = area.bytes();
+        let start = random.below(bytes.len() as u64 / 2);
+        let end = bytes.len() / 2 + random.below(bytes.len() as u64 / 2);
+        check(&[bytes, &bytes[start..end]]);
+    }
+}
