@@ -109,6 +109,13 @@ fn memory<'a, C: AsContext>(store: &'a C, item: &AnyMemory) -> Memory<'a> {
             let ty = memory_type(&memory.ty(store), memory.size(store));
             Memory::new(ty, MemoryImage::from_slice(memory.data(store)))
         }
+        AnyMemory::Shared(memory) => {
+            let image = MemoryImage::from_shared(memory.clone());
+            let ty = memory.ty();
+            // Another thread may let it grow between two questions.
+            let pages = image.len() / ty.page_size();
+            Memory::new(memory_type(&ty, pages), image)
+        }
     }
 }
 

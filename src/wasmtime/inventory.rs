@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ::wasmtime::{
     Extern, ExternType, Global, GlobalType, ImportType, Instance, Linker, Memory, MemoryType,
-    Module, Mutability, StoreContextMut, ValType, WasmCoreDump,
+    Module, Mutability, SharedMemory, StoreContextMut, ValType, WasmCoreDump,
 };
 
 use super::describe::instance_index;
@@ -15,6 +15,7 @@ use super::note::Note;
 #[derive(Clone)]
 pub(super) enum AnyMemory {
     Unshared(Memory),
+    Shared(SharedMemory),
 }
 
 /// What the embedder says about imports.
@@ -46,6 +47,8 @@ pub(super) struct Inventory {
     pub(super) globals: Vec<Global>,
     module_ids: HashMap<u64, u32>,
     memory_ids: HashMap<u64, u32>,
+    /// By the address of their first byte, which never changes.
+    shared_ids: HashMap<usize, u32>,
     global_ids: HashMap<u64, u32>,
     /// Whether all globals, and all memories that are not shared, are listed.
     complete: bool,
@@ -106,6 +109,13 @@ impl Inventory {
         })
     }
 
+    fn shared_memory(&mut self, memory: SharedMemory) -> u32 {
+        *self.shared_ids.entry(memory.data().as_ptr().addr()).or_insert_with(|| {
+            self.memories.push(AnyMemory::Shared(memory));
+            next(&self.memories) - 1
+        })
+    }
+
     fn global(&mut self, global: Global) -> u32 {
         *self.global_ids.entry(global.debug_index_in_store()).or_insert_with(|| {
             self.globals.push(global);
@@ -116,6 +126,7 @@ impl Inventory {
     fn any_memory(&mut self, item: Extern) -> Option<u32> {
         match item {
             Extern::Memory(memory) => Some(self.memory(memory)),
+            Extern::SharedMemory(memory) => Some(self.shared_memory(memory)),
             _ => None,
         }
     }
@@ -208,10 +219,14 @@ impl Inventory {
             }
             _ => None,
         };
-        let fits = |slot: &Slot<MemoryType>, item: u32| match (slot, &self.memories[item as usize])
-        {
-            (Slot::Import(ty), memory) => fits_memory(store, memory, ty),
-            _ => false,
+        let fits = |slot: &Slot<MemoryType>, item: u32| {
+            let memory = &self.memories[item as usize];
+            match slot {
+                Slot::Import(ty) => fits_memory(store, memory, ty),
+                // What is not shared is known by its identity.
+                Slot::Defined => matches!(memory, AnyMemory::Shared(_)),
+                _ => false,
+            }
         };
         let space = index_space::resolve(slots, exported, all, fits);
         for (index, item) in (0..).zip(&space) {
@@ -309,6 +324,7 @@ impl Note {
 fn fits_memory<T>(store: &StoreContextMut<'_, T>, memory: &AnyMemory, import: &MemoryType) -> bool {
     let (ty, size) = match memory {
         AnyMemory::Unshared(memory) => (memory.ty(store), memory.size(store)),
+        AnyMemory::Shared(memory) => (memory.ty(), memory.size()),
     };
     let maximum = match (import.maximum(), ty.maximum()) {
         (Some(import), Some(maximum)) => maximum <= import,
