@@ -7,27 +7,37 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use wasmparser::{
-    FuncToValidate, FuncValidatorAllocations, FunctionBody, Parser, Payload, Result, ValType,
-    ValidPayload, Validator, ValidatorResources, WasmFeatures,
+    FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator, OperatorsReader, Parser,
+    Payload, Result, ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
 };
 
 /// The positions that are asked for: for each defined function, offsets in the module in bytes.
 pub(super) type Positions = BTreeMap<u32, BTreeSet<u32>>;
 
-/// What is at a position.
+/// What is known of a function at an instruction.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Shape {
-    /// Bytes from the start of the function's body.
+    /// Bytes from the start of the function's body to the instruction.
     pub(super) offset: u32,
     /// The types of parameters and locals.
     pub(super) locals: Vec<ValType>,
-    /// The types on the operand stack before the instruction there is executed, bottom first;
-    /// `None` where code that can't be reached leaves them open.
+    /// The types on the operand stack before the instruction is executed, bottom first; `None` where
+    /// code that can't be reached leaves them open.
     pub(super) stack: Vec<Option<ValType>>,
 }
 
+/// The instructions that a position may mean: Wasmtime gives the one after a call for a frame that
+/// calls, and the instruction itself for one that traps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Shapes {
+    /// The call that ends at the position.
+    pub(super) call: Option<Shape>,
+    /// The instruction that begins there.
+    pub(super) here: Option<Shape>,
+}
+
 /// The shapes at `positions`, by defined function and offset; what can't be found out is left out.
-pub(super) fn shapes(module: &[u8], positions: &Positions) -> HashMap<(u32, u32), Shape> {
+pub(super) fn shapes(module: &[u8], positions: &Positions) -> HashMap<(u32, u32), Shapes> {
     let mut shapes = HashMap::new();
     // The engine accepted the module; where this parser does not, what was found until then counts.
     let _ = collect(module, positions, &mut shapes);
@@ -37,7 +47,7 @@ pub(super) fn shapes(module: &[u8], positions: &Positions) -> HashMap<(u32, u32)
 fn collect(
     module: &[u8],
     positions: &Positions,
-    shapes: &mut HashMap<(u32, u32), Shape>,
+    shapes: &mut HashMap<(u32, u32), Shapes>,
 ) -> Result<()> {
     let mut validator = Validator::new_with_features(WasmFeatures::all());
     let mut defined = 0;
@@ -46,8 +56,9 @@ fn collect(
         if let ValidPayload::Func(function, body) = validator.payload(&payload)? {
             if let Some(wanted) = positions.get(&defined) {
                 // A function that is odd to this parser costs only its own frames their values.
-                let _ = walk(function, &body, wanted, |at, shape| {
-                    shapes.insert((defined, at), shape);
+                let _ = walk(function, &body, wanted, |at, call, shape| {
+                    let shapes = shapes.entry((defined, at)).or_default();
+                    *(if call { &mut shapes.call } else { &mut shapes.here }) = Some(shape);
                 });
             }
             defined += 1;
@@ -59,12 +70,13 @@ fn collect(
     Ok(())
 }
 
-/// Validates a function and tells the shape at each wanted position.
+/// Validates a function and tells the shapes at each wanted position, and whether it is that of the
+/// call before it.
 fn walk(
     function: FuncToValidate<ValidatorResources>,
     body: &FunctionBody<'_>,
     wanted: &BTreeSet<u32>,
-    mut tell: impl FnMut(u32, Shape),
+    mut tell: impl FnMut(u32, bool, Shape),
 ) -> Result<()> {
     let start = body.range().start;
     let mut validator = function.into_validator(FuncValidatorAllocations::default());
@@ -72,19 +84,41 @@ fn walk(
     validator.read_locals(&mut reader)?;
     let locals: Vec<_> =
         (0..validator.len_locals()).filter_map(|i| validator.get_local_type(i)).collect();
-    let mut wanted = wanted.iter().copied().peekable();
-    while !reader.eof() {
+    let wanted_at = |at| u32::try_from(at).ok().filter(|at| wanted.contains(at));
+    let last = wanted.last().copied().map_or(0, u64::from);
+    let mut reader = OperatorsReader::new(reader);
+    while !reader.eof() && reader.original_position() <= last {
         let at = reader.original_position();
-        while let Some(position) = wanted.next_if(|position| u64::from(*position) <= at) {
+        let operator = reader.read()?;
+        let (here, end) = (wanted_at(at), wanted_at(reader.original_position()));
+        let end = end.filter(|_| is_call(&operator));
+        if here.is_some() || end.is_some() {
             let depth = validator.operand_stack_height() as usize;
             let stack = (0..depth).rev().map(|i| validator.get_operand_type(i).flatten()).collect();
-            let offset = u32::try_from(u64::from(position).saturating_sub(start)).unwrap_or(0);
-            tell(position, Shape { offset, locals: locals.clone(), stack });
+            let offset = u32::try_from(at - start).unwrap_or(0);
+            let shape = Shape { offset, locals: locals.clone(), stack };
+            if let Some(end) = end {
+                tell(end, true, shape.clone());
+            }
+            if let Some(here) = here {
+                tell(here, false, shape);
+            }
         }
-        if wanted.peek().is_none() {
-            break;
-        }
-        reader.visit_operator(&mut validator.visitor(at))??;
+        validator.op(at, &operator)?;
     }
     Ok(())
+}
+
+/// Whether a frame can stay on the stack at this instruction while another one is on top of it.
+fn is_call(operator: &Operator<'_>) -> bool {
+    matches!(
+        operator,
+        Operator::Call { .. }
+            | Operator::CallIndirect { .. }
+            | Operator::CallRef { .. }
+            | Operator::Resume { .. }
+            | Operator::ResumeThrow { .. }
+            | Operator::Suspend { .. }
+            | Operator::Switch { .. }
+    )
 }

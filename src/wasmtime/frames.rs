@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::{Future, ready};
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::wasmtime::{
     AsContextMut, DebugEvent, DebugHandler, ExternType, FrameHandle, FrameInfo, Instance, Module,
@@ -13,7 +13,7 @@ use ::wasmtime::{
 };
 use wasmparser::ValType;
 
-use super::bytecode::{self, Positions, Shape};
+use super::bytecode::{self, Positions, Shape, Shapes};
 use crate::model::Value;
 
 /// A frame in the words of the engine.
@@ -26,13 +26,6 @@ pub(super) struct WasmFrame {
     pub(super) offset: u32,
     pub(super) locals: Vec<Value>,
     pub(super) stack: Vec<Value>,
-}
-
-impl WasmFrame {
-    /// Whether it is the same activation as far as a backtrace tells.
-    fn is_alike(&self, other: &Self) -> bool {
-        Module::same(&self.module, &other.module) && self.function == other.function
-    }
 }
 
 /// The frames of a backtrace, youngest first.
@@ -65,11 +58,16 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>) -> Vec<WasmFrame> 
             (id, (imported_functions(&module), shapes))
         })
         .collect();
+    // Where the youngest frame is exactly, only a backtrace tells.
+    let backtrace = WasmBacktrace::force_capture(&*store);
+    let youngest = backtrace.frames().first().and_then(FrameInfo::func_offset);
+    let mut youngest = youngest.and_then(|offset| u32::try_from(offset).ok());
     found
         .into_iter()
         .map(|frame| {
             let (imported, shapes) = &modules[&frame.module.debug_index_in_engine()];
-            let shape = shapes.get(&(frame.defined, frame.position));
+            let shapes = shapes.get(&(frame.defined, frame.position));
+            let shape = shapes.and_then(|shapes| choose(shapes, youngest.take()));
             WasmFrame {
                 locals: locals(store, &frame.handle, shape),
                 stack: stack(store, &frame.handle, shape),
@@ -80,6 +78,14 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>) -> Vec<WasmFrame> 
             }
         })
         .collect()
+}
+
+/// The instruction that a frame is at: the one at `offset` in its function if that is known, else the
+/// call that it made.
+fn choose(shapes: &Shapes, offset: Option<u32>) -> Option<&Shape> {
+    let Shapes { call, here } = shapes;
+    let is_there = |shape: &&Shape| offset.is_none_or(|offset| shape.offset == offset);
+    call.as_ref().filter(is_there).or(here.as_ref())
 }
 
 /// A frame that was found on the stack.
@@ -196,7 +202,9 @@ fn read(ty: Option<ValType>, value: impl FnOnce() -> ::wasmtime::Result<Val>) ->
 /// # fn main() {}
 /// ```
 pub struct FrameRecorder<T> {
-    recorded: Arc<Mutex<Vec<WasmFrame>>>,
+    /// Stacks, the one that was seen last at the end; each is the older part of the one before: an
+    /// error that a host function passes on is seen once for each entry into wasm.
+    recorded: Arc<Mutex<Vec<Vec<WasmFrame>>>>,
     // Says nothing about whether a `T` may be sent: none is held.
     data: PhantomData<fn(T)>,
 }
@@ -207,20 +215,41 @@ impl<T> FrameRecorder<T> {
         Self { recorded: Arc::default(), data: PhantomData }
     }
 
-    /// What was recorded last, if it is the stack that the frames of a backtrace come from: the
+    /// The stack that was recorded last of those that the frames of a backtrace can come from: the
     /// guest may have gone on after an earlier event. A backtrace of `max_frames` may be cut.
     pub(super) fn matching(
         &self,
         backtrace: &[WasmFrame],
         max_frames: usize,
     ) -> Option<Vec<WasmFrame>> {
-        let recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        let whole = backtrace.len() == recorded.len();
-        let cut = backtrace.len() >= max_frames || backtrace.is_empty();
-        let alike = recorded.iter().zip(backtrace).all(|(a, b)| a.is_alike(b));
-        let matches = alike && (whole || (cut && recorded.len() > backtrace.len()));
-        (matches && !recorded.is_empty()).then(|| recorded.clone())
+        let cut = backtrace.is_empty() || backtrace.len() >= max_frames;
+        let matches = |stack: &&Vec<WasmFrame>| {
+            let len = if cut { stack.len().min(backtrace.len()) } else { stack.len() };
+            len == backtrace.len() && alike(&stack[..len], backtrace)
+        };
+        self.lock().iter().rev().find(matches).cloned()
     }
+
+    fn record(&self, stack: Vec<WasmFrame>) {
+        let mut recorded = self.lock();
+        recorded.retain(|longer| {
+            let part = longer.len().checked_sub(stack.len()).filter(|more| *more > 0);
+            part.is_some_and(|more| alike(&longer[more..], &stack))
+        });
+        recorded.push(stack);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<WasmFrame>>> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether two stacks are the same as far as a backtrace tells.
+fn alike(a: &[WasmFrame], b: &[WasmFrame]) -> bool {
+    let alike = |(a, b): (&WasmFrame, &WasmFrame)| {
+        Module::same(&a.module, &b.module) && a.function == b.function
+    };
+    a.len() == b.len() && a.iter().zip(b).all(alike)
 }
 
 impl<T> Default for FrameRecorder<T> {
@@ -237,7 +266,7 @@ impl<T> Clone for FrameRecorder<T> {
 
 impl<T> fmt::Debug for FrameRecorder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let frames = self.recorded.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let frames = self.lock().first().map_or(0, Vec::len);
         f.debug_struct("FrameRecorder").field("frames", &frames).finish_non_exhaustive()
     }
 }
@@ -257,8 +286,7 @@ impl<T: 'static> DebugHandler for FrameRecorder<T> {
             _ => false,
         };
         if ends {
-            let frames = of_stack(&mut store.as_context_mut());
-            *self.recorded.lock().unwrap_or_else(PoisonError::into_inner) = frames;
+            self.record(of_stack(&mut store.as_context_mut()));
         }
         ready(())
     }

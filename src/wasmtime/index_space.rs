@@ -18,21 +18,23 @@ pub(super) enum Slot<Ty> {
 
 /// The items that are known to stand at each index, `None` where it is not certain.
 ///
-/// `exported` are items that stand in `slots` for certain: the instance exports them. `all` are all
-/// items of the store, if they are all known. `fits` says whether an item may stand in a slot; it
-/// may say yes too often, never no.
+/// `exported` are items that stand in `slots` for certain, because the instance exports them: each
+/// with the type that its module declares for it. `all` are all items of the store, if they are all
+/// known. `is` and `fits` say whether an item may stand in a slot, by its declared and by its present
+/// type; they may say yes too often, never no.
 pub(super) fn resolve<Ty>(
     mut slots: Vec<Slot<Ty>>,
-    exported: &[u32],
+    exported: &[(u32, Ty)],
     all: impl Fn(&Slot<Ty>) -> Option<Vec<u32>>,
+    is: impl Fn(&Slot<Ty>, u32, &Ty) -> bool,
     fits: impl Fn(&Slot<Ty>, u32) -> bool,
 ) -> Vec<Option<u32>> {
     loop {
-        let by_export = exported.iter().find_map(|item| {
+        let by_export = exported.iter().find_map(|(item, ty)| {
             if slots.iter().any(|slot| matches!(slot, Slot::Known(known) if known == item)) {
                 return None;
             }
-            only((0..slots.len()).filter(|i| fits(&slots[*i], *item))).map(|i| (i, *item))
+            only((0..slots.len()).filter(|i| is(&slots[*i], *item, ty))).map(|i| (i, *item))
         });
         let found = by_export.or_else(|| {
             slots.iter().enumerate().find_map(|(i, slot)| {
@@ -61,11 +63,13 @@ mod tests {
     fn solve(slots: &[Slot<u32>], exported: &[u32], all: Option<&[u32]>) -> Vec<Option<u32>> {
         let fits =
             |slot: &Slot<u32>, item| matches!(slot, Slot::Import(ty) if ty & (1 << item) != 0);
+        let is = |slot: &Slot<u32>, item, _: &u32| fits(slot, item);
+        let exported: Vec<_> = exported.iter().map(|item| (*item, 0)).collect();
         let all = |slot: &Slot<u32>| match slot {
             Slot::Import(_) => all.map(<[u32]>::to_vec),
             _ => None,
         };
-        resolve(slots.to_vec(), exported, all, fits)
+        resolve(slots.to_vec(), &exported, all, is, fits)
     }
 
     #[test]

@@ -150,22 +150,27 @@ impl Inventory {
             .collect()
     }
 
-    /// The memories and globals that an instance exports.
+    /// The memories and globals that an instance exports, with the types that its module declares.
     fn exports<T>(
         &mut self,
         store: &mut StoreContextMut<'_, T>,
         instance: usize,
-    ) -> (Vec<u32>, Vec<u32>) {
+    ) -> (Vec<(u32, MemoryType)>, Vec<(u32, GlobalType)>) {
         let instance = self.instances[instance];
         let module = instance.module(&mut *store).clone();
         let (mut memories, mut globals) = (Vec::new(), Vec::new());
         for export in module.exports() {
-            if matches!(export.ty(), ExternType::Memory(_) | ExternType::Global(_)) {
-                match instance.get_export(&mut *store, export.name()) {
-                    Some(Extern::Global(global)) => globals.push(self.global(global)),
-                    Some(item) => memories.extend(self.any_memory(item)),
-                    None => {}
+            let item = |store| instance.get_export(store, export.name());
+            match export.ty() {
+                ExternType::Memory(ty) => {
+                    let item = item(&mut *store).and_then(|item| self.any_memory(item));
+                    memories.extend(item.map(|item| (item, ty)));
                 }
+                ExternType::Global(ty) => {
+                    let item = item(&mut *store).and_then(Extern::into_global);
+                    globals.extend(item.map(|item| (self.global(item), ty)));
+                }
+                _ => {}
             }
         }
         (memories, globals)
@@ -177,7 +182,7 @@ impl Inventory {
         words: &Words<'_, T>,
         notes: &mut Vec<Note>,
         at: usize,
-        exported: &[u32],
+        exported: &[(u32, MemoryType)],
     ) -> Vec<Option<u32>> {
         let instance = self.instances[at];
         let module = instance.module(&mut *store).clone();
@@ -194,16 +199,18 @@ impl Inventory {
                 slots.push(Slot::Known(known));
                 continue;
             }
-            let word = words.of(store, &import);
-            slots.push(match word.and_then(|item| self.any_memory(item)) {
+            let Some(word) = words.of(store, &import) else {
+                slots.push(Slot::Import(ty));
+                continue;
+            };
+            slots.push(match self.any_memory(word) {
                 Some(item) if fits_memory(store, &self.memories[item as usize], &ty) => {
                     Slot::Known(item)
                 }
-                Some(_) => {
+                _ => {
                     notes.push(Note::import(&import));
                     Slot::Import(ty)
                 }
-                None => Slot::Import(ty),
             });
         }
         for defined in 0..module.resources_required().num_memories {
@@ -219,16 +226,18 @@ impl Inventory {
             }
             _ => None,
         };
-        let fits = |slot: &Slot<MemoryType>, item: u32| {
-            let memory = &self.memories[item as usize];
-            match slot {
-                Slot::Import(ty) => fits_memory(store, memory, ty),
-                // What is not shared is known by its identity.
-                Slot::Defined => matches!(memory, AnyMemory::Shared(_)),
-                _ => false,
-            }
+        // What an instance defines and does not share is known by its identity.
+        let shared = |item: u32| matches!(self.memories[item as usize], AnyMemory::Shared(_));
+        let is = |slot: &Slot<MemoryType>, item: u32, declared: &MemoryType| match slot {
+            Slot::Import(ty) => ty == declared,
+            Slot::Defined => shared(item),
+            _ => false,
         };
-        let space = index_space::resolve(slots, exported, all, fits);
+        let fits = |slot: &Slot<MemoryType>, item: u32| match slot {
+            Slot::Import(ty) => fits_memory(store, &self.memories[item as usize], ty),
+            _ => false,
+        };
+        let space = index_space::resolve(slots, exported, all, is, fits);
         for (index, item) in (0..).zip(&space) {
             if item.is_none() {
                 notes.push(Note::Memory { instance: instance_index(at), index });
@@ -243,7 +252,7 @@ impl Inventory {
         words: &Words<'_, T>,
         notes: &mut Vec<Note>,
         at: usize,
-        exported: &[u32],
+        exported: &[(u32, GlobalType)],
     ) -> Vec<Option<u32>> {
         let instance = self.instances[at];
         let module = instance.module(&mut *store).clone();
@@ -258,16 +267,18 @@ impl Inventory {
                 slots.push(Slot::Known(self.global(global)));
                 continue;
             }
-            let word = words.of(store, &import).and_then(Extern::into_global);
-            slots.push(match word {
+            let Some(word) = words.of(store, &import) else {
+                slots.push(Slot::Import(ty));
+                continue;
+            };
+            slots.push(match word.into_global() {
                 Some(global) if fits_global(&global.ty(&mut *store), &ty) => {
                     Slot::Known(self.global(global))
                 }
-                Some(_) => {
+                _ => {
                     notes.push(Note::import(&import));
                     Slot::Import(ty)
                 }
-                None => Slot::Import(ty),
             });
         }
         while let Some(global) = instance.debug_global(&mut *store, next(&slots)) {
@@ -279,11 +290,15 @@ impl Inventory {
             _ => None,
         };
         let types: Vec<_> = self.globals.iter().map(|global| global.ty(&mut *store)).collect();
+        let is = |slot: &Slot<GlobalType>, _, declared: &GlobalType| match slot {
+            Slot::Import(ty) => fits_global(declared, ty) && fits_global(ty, declared),
+            _ => false,
+        };
         let fits = |slot: &Slot<GlobalType>, item: u32| match slot {
             Slot::Import(ty) => fits_global(&types[item as usize], ty),
             _ => false,
         };
-        let space = index_space::resolve(slots, exported, all, fits);
+        let space = index_space::resolve(slots, exported, all, is, fits);
         let count = space.iter().filter(|item| item.is_none()).count();
         if count > 0 {
             notes.push(Note::Globals { instance: instance_index(at), count });
