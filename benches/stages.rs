@@ -1,6 +1,8 @@
 //! Each stage by itself: the scan beside a plain read of the same memory, the plan, the encoding to
 //! a sink that takes nothing, and whole dumps to a file and a pipe.
 
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
 mod common;
 
 use std::hint::black_box;

@@ -16,6 +16,41 @@ use rustix::io::Errno;
 /// Tries for a name that nobody has.
 const TRIES: u32 = 1000;
 
+/// How a dump becomes a file.
+///
+/// ```
+/// # use corestream::{CoreDump, Dumper, FileOptions};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("guest.core");
+/// let dump = CoreDump::new("guest.wasm");
+/// let plan = Dumper::new().plan(&dump)?;
+/// plan.write_file_with(&path, FileOptions::new().sync(true))?;
+/// plan.write_file_with(&path, FileOptions::new().replace(true))?;
+/// # Ok::<(), corestream::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileOptions {
+    replace: bool,
+    sync: bool,
+}
+
+impl FileOptions {
+    /// A new file, left to the kernel to bring to disk.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether a file that exists is replaced, once the new one is whole.
+    pub fn replace(self, replace: bool) -> Self {
+        Self { replace, ..self }
+    }
+
+    /// Whether the file and its name are on disk before it is done (`fsync`).
+    pub fn sync(self, sync: bool) -> Self {
+        Self { sync, ..self }
+    }
+}
+
 /// A file under construction. Dropped without [`commit`](Self::commit), it is gone.
 #[derive(Debug)]
 pub(crate) struct AtomicFile {
@@ -23,23 +58,23 @@ pub(crate) struct AtomicFile {
     path: PathBuf,
     /// The name that it has until it is whole, if it needs one.
     temporary: Option<PathBuf>,
-    replace: bool,
+    options: FileOptions,
 }
 
 impl AtomicFile {
     /// Begins a file that will be called `path`, readable and writable for its owner only.
     ///
-    /// With `replace` false, `path` must not exist.
+    /// If it is not to replace one, `path` must not exist.
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`], or those of `open` in the folder of `path`.
-    pub(crate) fn create(path: &Path, replace: bool) -> io::Result<Self> {
+    pub(crate) fn create(path: &Path, options: FileOptions) -> io::Result<Self> {
         if path.file_name().is_none() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
         }
         match path.symlink_metadata() {
             Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
-            Ok(_) if !replace => return Err(io::ErrorKind::AlreadyExists.into()),
+            Ok(_) if !options.replace => return Err(io::ErrorKind::AlreadyExists.into()),
             _ => {}
         }
         let path = path.to_path_buf();
@@ -50,7 +85,7 @@ impl AtomicFile {
                 (file, Some(name))
             }
         };
-        let this = Self { file, path, temporary, replace };
+        let this = Self { file, path, temporary, options };
         // Whatever the umask is.
         rustix::fs::fchmod(&this.file, Mode::RUSR | Mode::WUSR)?;
         Ok(this)
@@ -65,9 +100,20 @@ impl AtomicFile {
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] if somebody was faster and it must not replace; those of
-    /// `linkat` and `rename`.
+    /// `fsync`, `linkat` and `rename`.
     pub(crate) fn commit(mut self) -> io::Result<()> {
-        match (&self.temporary, self.replace) {
+        if self.options.sync {
+            self.file.sync_all()?;
+        }
+        self.give_name()?;
+        if self.options.sync {
+            File::open(folder(&self.path))?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn give_name(&mut self) -> io::Result<()> {
+        match (&self.temporary, self.options.replace) {
             (None, false) => link(&self.file, &self.path),
             (None, true) => {
                 // A link can't replace: give it another name first.
@@ -169,30 +215,33 @@ mod tests {
     }
 
     /// The same file as `create` makes it where there is no `O_TMPFILE`.
-    fn create_named(path: &Path, replace: bool) -> io::Result<AtomicFile> {
+    fn create_named(path: &Path, options: FileOptions) -> io::Result<AtomicFile> {
         let (file, name) = first_free(path, named)?;
-        Ok(AtomicFile { file, path: path.into(), temporary: Some(name), replace })
+        Ok(AtomicFile { file, path: path.into(), temporary: Some(name), options })
     }
+
+    const NEW: FileOptions = FileOptions { replace: false, sync: true };
+    const REPLACE: FileOptions = FileOptions { replace: true, sync: false };
 
     #[test]
     fn appears_whole_or_not_at_all() {
         for create in [AtomicFile::create, create_named] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("dump");
-            let dropped = create(&path, false).unwrap();
+            let dropped = create(&path, NEW).unwrap();
             dropped.file().write_all(b"half").unwrap();
             assert!(!path.exists());
             drop(dropped);
             assert!(names(folder.path()).is_empty());
 
-            let whole = create(&path, false).unwrap();
+            let whole = create(&path, NEW).unwrap();
             whole.file().write_all(b"whole").unwrap();
             whole.commit().unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"whole");
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
             assert_eq!(names(folder.path()).len(), 1);
 
-            let new = create(&path, true).unwrap();
+            let new = create(&path, REPLACE).unwrap();
             new.file().write_all(b"new").unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"whole");
             new.commit().unwrap();
@@ -206,15 +255,15 @@ mod tests {
         for create in [AtomicFile::create, create_named] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("dump");
-            let first = create(&path, false).unwrap();
-            let second = create(&path, false).unwrap();
+            let first = create(&path, NEW).unwrap();
+            let second = create(&path, NEW).unwrap();
             first.file().write_all(b"first").unwrap();
             first.commit().unwrap();
             let error = second.commit().unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
             assert_eq!(fs::read(&path).unwrap(), b"first");
             assert_eq!(names(folder.path()).len(), 1);
-            let third = AtomicFile::create(&path, false).unwrap_err();
+            let third = AtomicFile::create(&path, NEW).unwrap_err();
             assert_eq!(third.kind(), io::ErrorKind::AlreadyExists);
         }
     }
@@ -225,8 +274,8 @@ mod tests {
         let (target, path) = (folder.path().join("target"), folder.path().join("link"));
         fs::write(&target, "kept").unwrap();
         std::os::unix::fs::symlink(&target, &path).unwrap();
-        assert!(AtomicFile::create(&path, false).is_err());
-        AtomicFile::create(&path, true).unwrap().commit().unwrap();
+        assert!(AtomicFile::create(&path, NEW).is_err());
+        AtomicFile::create(&path, REPLACE).unwrap().commit().unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"kept");
         assert!(path.symlink_metadata().unwrap().is_file());
     }

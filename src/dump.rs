@@ -3,20 +3,25 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use crate::atomic_file::AtomicFile;
+use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::encode::{self, Pieces};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ExtentMethod, ExtentOptions, MappingMethod};
 use crate::limits;
 use crate::model::CoreDump;
+use crate::piece::Piece;
 use crate::plan::{self, Plan};
 use crate::scan::{self, Scanner};
 use crate::sink::{FileSink, Sink};
 
 /// Pieces that a sink is given at once.
 const BATCH: usize = 512;
+/// Bytes that a sink is given at once: a larger piece comes in parts.
+const BATCH_BYTES: u64 = 8 << 20;
 
 /// Makes plans of core dumps.
 ///
@@ -48,7 +53,8 @@ impl Dumper {
         let scan = scan::Options { scanner: Scanner::new(), threads, extents };
         let max_segments = limits::MAX_DATA_SEGMENTS;
         let max_section_bytes = limits::MAX_SECTION_BYTES;
-        Self { options: plan::Options { max_segments, max_section_bytes, scan } }
+        let cancel = Arc::new(AtomicBool::new(false));
+        Self { options: plan::Options { max_segments, max_section_bytes, scan, cancel } }
     }
 
     /// How many segments a dump may have, 1 to 100,000. Every memory that holds data gets one, also
@@ -115,13 +121,20 @@ impl Dumper {
         self
     }
 
+    /// A flag that stops the work when it becomes true: planning and writing then fail with
+    /// [`ErrorKind::Cancelled`], and nothing is left behind. It is looked at every few megabytes.
+    pub fn cancel(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.options.cancel = flag;
+        self
+    }
+
     /// Scans the memories of `dump` and fixes the layout of the core dump.
     ///
     /// # Errors
     /// An option is out of range, `dump` contradicts itself
     /// ([`CoreDump::validate`]), an image can't be read, or the tables of the plan can't be had.
     pub fn plan<'d>(&self, dump: &'d CoreDump<'d>) -> Result<Plan<'d>> {
-        Plan::new(dump, self.options, encode::prelude)
+        Plan::new(dump, self.options.clone(), encode::prelude)
     }
 }
 
@@ -131,12 +144,22 @@ impl Default for Dumper {
     }
 }
 
+/// Fills `batch` with what comes next.
+fn fill<'p>(batch: &mut Vec<Piece<'p>>, pieces: &mut Pieces<'p>) {
+    let mut room = BATCH_BYTES;
+    while batch.len() < BATCH && room > 0 {
+        let Some(piece) = pieces.next_part(room) else { break };
+        room -= piece.len();
+        batch.push(piece);
+    }
+}
+
 impl Plan<'_> {
     /// Streams the dump to `sink`, straight from the images.
     ///
     /// # Errors
     /// The sink fails; the error says how many bytes it has taken. An image file has become
-    /// shorter.
+    /// shorter. The work was cancelled.
     ///
     /// ```
     /// # use corestream::{CoreDump, Dumper};
@@ -150,13 +173,7 @@ impl Plan<'_> {
     /// ```
     pub fn write_to<S: Sink + ?Sized>(&self, sink: &mut S) -> Result<()> {
         let mut written = 0;
-        self.stream(sink, &mut written).map_err(|source| {
-            // An image that fails on the way says so itself.
-            match source.downcast::<Error>() {
-                Ok(image) => image,
-                Err(source) => self.failed_after(written, source),
-            }
-        })?;
+        self.stream(sink, &mut written).map_err(|source| self.failed_after(written, source))?;
         if written != self.len() {
             let message = format!("{written} bytes were emitted, {} were planned", self.len());
             return Err(Error::new(ErrorKind::Internal, message));
@@ -169,8 +186,10 @@ impl Plan<'_> {
         let mut pieces = Pieces::new(self);
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            batch.extend(pieces.by_ref().take(BATCH));
+            self.check_cancelled().map_err(io::Error::other)?;
+            fill(&mut batch, &mut pieces);
             if batch.is_empty() {
+                self.check_images().map_err(io::Error::other)?;
                 return sink.finish();
             }
             sink.put(&batch, written)?;
@@ -179,8 +198,15 @@ impl Plan<'_> {
     }
 
     fn failed_after(&self, written: u64, source: io::Error) -> Error {
-        let message = format!("{written} of {} bytes written", self.len());
-        Error::io(ErrorKind::Output, message, source)
+        // An image that was cut makes a read end early and a write fail with EFAULT: say what was
+        // behind it. Other errors of an image say so themselves.
+        if let Err(image) = self.check_images() {
+            return image;
+        }
+        source.downcast::<Error>().unwrap_or_else(|source| {
+            let message = format!("{written} of {} bytes written", self.len());
+            Error::io(ErrorKind::Output, message, source)
+        })
     }
 
     /// The dump in one vector.
@@ -214,24 +240,20 @@ impl Plan<'_> {
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn write_file(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.write_atomically(path.as_ref(), false)
+        self.write_file_with(path, FileOptions::new())
     }
 
-    /// Like [`write_file`](Self::write_file), but a file that exists is replaced when the dump is
-    /// whole.
+    /// Like [`write_file`](Self::write_file), with options.
     ///
     /// # Errors
-    /// It can't be written there; then the old file stays and nothing else is left behind.
-    pub fn replace_file(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.write_atomically(path.as_ref(), true)
-    }
-
-    fn write_atomically(&self, path: &Path, replace: bool) -> Result<()> {
+    /// It can't be written there; then an old file stays and nothing is left behind.
+    pub fn write_file_with(&self, path: impl AsRef<Path>, options: FileOptions) -> Result<()> {
+        let path = path.as_ref();
         let failed = |what: &str, source| {
             Error::io(ErrorKind::Output, format!("{}: {what}", path.display()), source)
         };
-        let file = AtomicFile::create(path, replace).map_err(|e| failed("cannot create", e))?;
-        self.write_to(&mut FileSink::new(file.file())).map_err(|error| error.at(path))?;
+        let file = AtomicFile::create(path, options).map_err(|e| failed("cannot create", e))?;
+        self.write_to(&mut FileSink::new(file.file())).map_err(|error| error.at(path.display()))?;
         file.commit().map_err(|e| failed("cannot name the finished dump", e))
     }
 }

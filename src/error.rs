@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -42,6 +41,8 @@ pub enum ErrorKind {
     Guest,
     /// A table of the plan could not be allocated; nothing was written.
     Memory,
+    /// It was told to stop ([`crate::Dumper::cancel`]).
+    Cancelled,
     /// What was emitted is not what was planned: an error of this crate.
     Internal,
 }
@@ -63,9 +64,9 @@ impl Error {
         Self::new(ErrorKind::Memory, format!("cannot allocate {what}"))
     }
 
-    /// The same error, with the path that it concerns before it.
-    pub(crate) fn at(mut self, path: &Path) -> Self {
-        self.0.message = format!("{}: {}", path.display(), self.0.message);
+    /// The same error, with the thing that it concerns before it.
+    pub(crate) fn at(mut self, thing: impl fmt::Display) -> Self {
+        self.0.message = format!("{thing}: {}", self.0.message);
         self
     }
 

@@ -42,6 +42,7 @@ mod sink;
 #[cfg(feature = "wasmtime")]
 pub mod wasmtime;
 
+pub use atomic_file::FileOptions;
 pub use dump::Dumper;
 pub use error::{Error, ErrorKind, Result};
 pub use image::{ExtentMethod, MappingMethod, MemoryImage, SharedBytes, SharedImage};

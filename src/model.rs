@@ -136,7 +136,8 @@ impl MemoryType {
         self.minimum.checked_mul(u64::from(self.page_size))
     }
 
-    fn validate(&self, image_len: u64) -> Result<(), String> {
+    /// What contradicts itself in this type with an image of `image_len` bytes.
+    fn check(&self, image_len: u64) -> Result<(), String> {
         if !matches!(self.page_size, 1 | 65_536) {
             return Err(format!("a page has 1 or 65536 bytes, not {}", self.page_size));
         }
@@ -144,7 +145,10 @@ impl MemoryType {
         let bits = if self.memory64 { 64 } else { 32 };
         if self.minimum > most {
             let pages = self.minimum;
-            return Err(format!("{pages} pages are more than the {most} of a {bits}-bit memory"));
+            let way_out = if self.memory64 { "" } else { ", it must be a memory64" };
+            return Err(format!(
+                "{pages} pages are more than the {most} of a {bits}-bit memory{way_out}"
+            ));
         }
         match self.maximum {
             Some(maximum) if maximum > most => {
@@ -162,7 +166,11 @@ impl MemoryType {
         // Only a 64-bit memory of all 2^48 pages overflows, and no image is larger than that.
         let bytes = self.byte_len().unwrap_or(u64::MAX);
         if image_len > bytes {
-            return Err(format!("its image of {image_len} bytes is larger than its {bytes} bytes"));
+            let pages = image_len.div_ceil(u64::from(self.page_size));
+            return Err(format!(
+                "its image of {image_len} bytes is larger than its {bytes} bytes, it needs a \
+                 minimum of {pages} pages"
+            ));
         }
         Ok(())
     }
@@ -183,6 +191,15 @@ impl<'a> Memory<'a> {
     /// A memory of this type with these contents.
     pub fn new(ty: MemoryType, image: MemoryImage<'a>) -> Self {
         Self { ty, image }
+    }
+
+    /// Checks that type and image do not contradict each other.
+    ///
+    /// # Errors
+    /// A shared memory without a maximum, more pages than the type can have, a page that has
+    /// neither 1 nor 65,536 bytes, an image that is larger than the memory.
+    pub fn validate(&self) -> Result<()> {
+        self.ty.check(self.image.len()).map_err(Error::model)
     }
 }
 
@@ -420,8 +437,7 @@ impl<'a> CoreDump<'a> {
     /// more pages than the type can have, an image that is larger than its memory.
     pub fn validate(&self) -> Result<()> {
         for (i, memory) in self.memories.iter().enumerate() {
-            let checked = memory.ty.validate(memory.image.len());
-            checked.map_err(|why| Error::model(format!("memory {i}: {why}")))?;
+            memory.validate().map_err(|error| error.at(format_args!("memory {i}")))?;
         }
         for (i, instance) in self.instances.iter().enumerate() {
             let at = || format!("instance {i}");

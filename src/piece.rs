@@ -75,6 +75,29 @@ impl Piece<'_> {
         }
     }
 
+    /// The first `len` bytes and the rest; a piece that is not longer has no rest.
+    pub(crate) fn split(self, len: u64) -> (Self, Option<Self>) {
+        if self.len() <= len {
+            return (self, None);
+        }
+        match self {
+            Self::File { file, offset, len: whole } => (
+                Self::File { file, offset, len },
+                Some(Self::File { file, offset: offset + len, len: whole - len }),
+            ),
+            Self::Shared { image, offset, len: whole } => (
+                Self::Shared { image, offset, len },
+                Some(Self::Shared { image, offset: offset + len, len: whole - len }),
+            ),
+            Self::Image(bytes) => {
+                // Shorter than the slice, whose length is a `usize`.
+                let (first, rest) = bytes.split_at(usize::try_from(len).unwrap_or(bytes.len()));
+                (Self::Image(first), Some(Self::Image(rest)))
+            }
+            small => (small, None),
+        }
+    }
+
     /// The bytes; `None` if they can't be borrowed and have to be copied with
     /// [`read_at`](Self::read_at).
     pub fn as_bytes(&self) -> Option<&[u8]> {

@@ -4,11 +4,16 @@
 mod common;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::decode;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
 
 fn corestream() -> Command {
@@ -160,6 +165,9 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         r#"{ "memories": [{ "image": "guest.mem", "minimum": 1 }] }"#,
     )
     .unwrap();
+    fs::write(dir.join("ok.json"), r#"{ "memories": [{ "image": "guest.mem" }] }"#).unwrap();
+    fs::hard_link(dir.join("guest.mem"), dir.join("same.mem")).unwrap();
+    symlink("nothing", dir.join("nowhere")).unwrap();
     let huge = File::create(dir.join("huge.mem")).unwrap();
     huge.set_len((1 << 32) + 1).unwrap();
     let before = names(dir);
@@ -183,12 +191,12 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             vec!["--memory", "huge.mem", "-o", "new"],
             1,
-            "memory 0: 65537 pages are more than the 65536 of a 32-bit memory",
+            "huge.mem: 65537 pages are more than the 65536 of a 32-bit memory, it must be a memory64",
         ),
         (
             vec!["--memory", "guest.mem,shared", "-o", "new"],
             1,
-            "memory 0: a shared memory needs a maximum",
+            "guest.mem: a shared memory needs a maximum",
         ),
         (
             vec!["--manifest", "bad.json", "-o", "new"],
@@ -199,12 +207,13 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             vec!["--manifest", "range.json", "-o", "new"],
             1,
-            "instance 0: module index 3 is out of range, there are 0 modules",
+            "range.json: instance 0: module index 3 is out of range, there are 0 modules",
         ),
         (
             vec!["--manifest", "small.json", "-o", "new"],
             1,
-            "memory 0: its image of 70000 bytes is larger than its 65536 bytes",
+            "small.json: memory 0: its image of 70000 bytes is larger than its 65536 bytes, it needs a \
+             minimum of 2 pages",
         ),
         (
             [&memory[..], &["-o", "old.core"]].concat(),
@@ -215,22 +224,88 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             [&memory[..], &["-o", "none/new"]].concat(),
             1,
-            "none/new: cannot create: No such file or directory (os error 2)",
+            "none/new: there is no folder none, make it first",
+        ),
+        (
+            [&memory[..], &["-o", "none/"]].concat(),
+            1,
+            "none/: there is no such folder, and a dump needs the name of a file",
+        ),
+        (
+            [&memory[..], &["-o", "guest.mem/new"]].concat(),
+            1,
+            "guest.mem/new: cannot be looked at: Not a directory (os error 20)",
+        ),
+        (
+            [&memory[..], &["-o", "nowhere"]].concat(),
+            1,
+            "nowhere: is a symbolic link to nothing, use --force to replace it",
+        ),
+        (
+            [&memory[..], &["-o", "guest.mem", "--force"]].concat(),
+            1,
+            "guest.mem: is an input of this dump (guest.mem), write it to another file",
+        ),
+        (
+            [&memory[..], &["-o", "same.mem", "--force"]].concat(),
+            1,
+            "same.mem: is an input of this dump (guest.mem), write it to another file",
+        ),
+        (
+            vec!["--manifest", "ok.json", "-o", "ok.json", "--force"],
+            1,
+            "ok.json: is an input of this dump (ok.json), write it to another file",
+        ),
+        (
+            vec!["--manifest", "ok.json", "-o", "same.mem", "--force"],
+            1,
+            "same.mem: is an input of this dump (guest.mem), write it to another file",
+        ),
+        (
+            vec!["--manifest", "name\n.json", "-o", "new"],
+            1,
+            "name\\n.json: cannot read: No such file or directory (os error 2)",
+        ),
+        (
+            [&memory[..], &["-o", "%x"]].concat(),
+            2,
+            "-o %x: %x is no pattern: %p is the process id, %t the Unix time, %n the name, %% a \
+             percent sign",
         ),
         (
             [&memory[..], &["-o", "new", "--max-segments", "0"]].concat(),
             2,
-            "max_segments: at least 1 segment is needed",
+            "invalid value '0' for '--max-segments <N>': 0 is not in 1..=100000; --help shows what \
+             there is",
         ),
         (
             [&memory[..], &["-o", "new", "--max-segments", "100001"]].concat(),
             2,
-            "max_segments: 100001 segments are more than the 100000 that engines accept",
+            "invalid value '100001' for '--max-segments <N>': 100001 is not in 1..=100000; --help \
+             shows what there is",
         ),
         (
             [&memory[..], &["-o", "new", "--threads", "0"]].concat(),
             2,
-            "threads: at least 1 thread is needed",
+            "invalid value '0' for '--threads <N>': 0 is not in 1..=65535; --help shows what there is",
+        ),
+        (
+            vec!["--memory", "guest.mem"],
+            2,
+            "the following required arguments were not provided: --output <PATH>; --help shows what \
+             there is",
+        ),
+        (
+            vec!["--memory", "guest.mem,memory65", "-o", "new"],
+            2,
+            "invalid value 'guest.mem,memory65' for '--memory <IMAGE>': there is no option memory65, \
+             only memory64, shared, maximum=PAGES and page-size=1; --help shows what there is",
+        ),
+        (
+            vec!["--memory", "guest.mem", "-o", "new", "--forse"],
+            2,
+            "unexpected argument '--forse' found (a similar argument exists: '--force'); --help \
+             shows what there is",
         ),
         (
             [&memory[..], &["-o", "/dev/full"]].concat(),
@@ -253,15 +328,6 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
 }
 
 #[test]
-fn an_option_that_is_not_there_is_a_usage_error() {
-    let (folder, _) = folder();
-    let output = dump(folder.path(), &["--memory", "guest.mem,memory65", "-o", "new"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("there is no option memory65, only memory64"));
-    assert_eq!(names(folder.path()), ["guest.mem"]);
-}
-
-#[test]
 fn a_reader_that_goes_away_is_an_error() {
     let (folder, _) = folder();
     fs::write(folder.path().join("dense.mem"), vec![1; 8 << 20]).unwrap();
@@ -274,4 +340,218 @@ fn a_reader_that_goes_away_is_an_error() {
     let said = stderr(&output);
     assert!(said.starts_with("corestream: standard output: "), "{said}");
     assert!(said.ends_with(" bytes written: Broken pipe (os error 32)\n"), "{said}");
+}
+
+#[test]
+fn an_image_that_cannot_be_read_is_an_error() {
+    let (folder, _) = folder();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(folder.path().join("guest.mem"), fs::Permissions::from_mode(0o0)).unwrap();
+    let mut command = corestream();
+    command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "new"]);
+    if rustix::process::getuid().is_root() {
+        // Root may read everything; nobody may run only what is in a folder that is open to all.
+        let copy = folder.path().join("corestream");
+        fs::copy(command.get_program(), &copy).unwrap();
+        command = Command::new("./corestream");
+        command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "new"]);
+        command.uid(65_534);
+    }
+    let output = command.output().unwrap();
+    let expected = "corestream: guest.mem: cannot open: Permission denied (os error 13)\n";
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), expected));
+    assert!(!folder.path().join("new").exists());
+}
+
+#[test]
+fn patterns_in_the_name_of_the_output() {
+    let (folder, _) = folder();
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let start = now();
+    let mut command = corestream();
+    command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem"]);
+    command.args(["--name", "../evil\n\u{1b}[31m", "-o", "100%%-%n-%p-%t"]);
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let id = child.id();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let prefix = format!("100%-_._evil__[31m-{id}-");
+    let name = names(folder.path()).into_iter().find(|name| name != "guest.mem").unwrap();
+    let time: u64 = name.strip_prefix(&prefix).unwrap().parse().unwrap();
+    assert!((start..=now()).contains(&time));
+    let bytes = fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(decode(&bytes).name, "../evil\n\u{1b}[31m");
+}
+
+#[test]
+fn whatever_the_umask_only_the_owner_can_read() {
+    let (folder, _) = folder();
+    for umask in ["000", "777"] {
+        let tool = corestream().get_program().to_os_string();
+        let line = format!("umask {umask}; exec \"$0\" dump --memory guest.mem -o {umask} --sync");
+        let mut shell = Command::new("sh");
+        shell.current_dir(folder.path()).args(["-c", &line]).arg(tool);
+        assert!(shell.status().unwrap().success());
+        let mode = folder.path().join(umask).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "umask {umask}");
+    }
+}
+
+/// `/dev/stdout` and its relatives are the descriptor itself: never replaced, and written from where
+/// it is.
+#[test]
+fn descriptors_by_name_are_written_in_place() {
+    let (folder, image) = folder();
+    let path = folder.path().join("out");
+    symlink("/dev/stdout", folder.path().join("link")).unwrap();
+    let piped = dump(folder.path(), &["--memory", "guest.mem", "-o", "/dev/stdout"]).stdout;
+    assert_eq!(decode(&piped).contents(0, image.len()), image);
+    let before = fs::symlink_metadata("/dev/stdout").unwrap().file_type();
+    for output in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"] {
+        for force in [&[][..], &["--force"]] {
+            fs::write(&path, "kept").unwrap();
+            let inode = path.metadata().unwrap().ino();
+            let mut file = File::options().write(true).open(&path).unwrap();
+            file.seek(SeekFrom::End(0)).unwrap();
+            let mut command = corestream();
+            command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem"]);
+            command.args(["-o", output]).args(force);
+            let done = command.stdout(file).output().unwrap();
+            assert!(done.status.success(), "{output}: {}", stderr(&done));
+            let bytes = fs::read(&path).unwrap();
+            assert!(bytes[..4] == *b"kept" && bytes[4..] == piped, "{output}");
+            assert_eq!(path.metadata().unwrap().ino(), inode);
+        }
+    }
+    assert_eq!(fs::symlink_metadata("/dev/stdout").unwrap().file_type(), before);
+    assert!(folder.path().join("link").is_symlink());
+    // An input that is written to by the shell is refused too.
+    let input = File::options().append(true).open(folder.path().join("guest.mem")).unwrap();
+    let mut command = corestream();
+    command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "-"]);
+    let done = command.stdout(input).output().unwrap();
+    assert!(stderr(&done).contains("standard output: is an input of this dump (guest.mem)"));
+    assert_eq!(fs::read(folder.path().join("guest.mem")).unwrap(), image);
+}
+
+#[test]
+fn a_socket_is_written_in_place() {
+    let (folder, image) = folder();
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    let output = dump(folder.path(), &["--memory", "guest.mem", "-o", "socket", "--force"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(decode(&reader.join().unwrap()).contents(0, image.len()), image);
+    let output = dump(folder.path(), &["--memory", "guest.mem", "-o", "socket", "--force"]);
+    let said = "corestream: socket: cannot connect: Connection refused (os error 111)\n";
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), said));
+    assert_eq!(names(folder.path()), ["guest.mem", "socket"]);
+}
+
+#[test]
+fn a_terminal_is_written_to_only_by_force() {
+    let (folder, _) = folder();
+    let pty = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&pty).unwrap();
+    unlockpt(&pty).unwrap();
+    let name = ptsname(&pty, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = || File::options().read(true).write(true).open(&name).unwrap();
+    for output in ["-", &name, "/dev/stdout"] {
+        let mut command = corestream();
+        command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", output]);
+        let done = command.stdout(terminal()).output().unwrap();
+        let shown = if output == "-" { "standard output" } else { output };
+        let expected = format!(
+            "corestream: {shown}: is a terminal, and a dump is binary: redirect it, name a file with \
+             -o, or use --force\n"
+        );
+        assert_eq!((done.status.code(), stderr(&done)), (Some(2), expected));
+        let done = command.arg("--force").stdout(terminal()).output().unwrap();
+        assert!(done.status.success(), "{}", stderr(&done));
+    }
+}
+
+#[test]
+fn a_dry_run_says_what_the_dump_would_be_and_writes_nothing() {
+    let (folder, _) = folder();
+    let args = ["--memory", "guest.mem", "-o", "new"];
+    let dry = dump(folder.path(), &[&args[..], &["--dry-run"]].concat());
+    assert!(dry.status.success(), "{}", stderr(&dry));
+    assert_eq!(names(folder.path()), ["guest.mem"]);
+    assert!(dump(folder.path(), &args).status.success());
+    let bytes = fs::read(folder.path().join("new")).unwrap();
+    let decoded = decode(&bytes);
+    let data: usize = decoded.segments.iter().map(|segment| segment.data.len()).sum();
+    let said = String::from_utf8(dry.stdout).unwrap();
+    let (plan, disk) = said.rsplit_once("disk ").unwrap();
+    let segments = decoded.segments.len();
+    let expected =
+        format!("segments  {segments}\ndata      {data} bytes\ndump      {} bytes\n", bytes.len());
+    assert_eq!(plan, expected);
+    assert!(disk.trim().ends_with("bytes free, it fits"), "{disk}");
+    // Without a place it may be left out where the dump would go.
+    let dry = dump(folder.path(), &["--memory", "guest.mem", "--dry-run"]);
+    assert_eq!(String::from_utf8(dry.stdout).unwrap(), expected);
+}
+
+#[test]
+fn a_dump_that_does_not_fit_the_disk_is_seen_in_a_dry_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let huge = File::create(folder.path().join("huge.mem")).unwrap();
+    let free = rustix::fs::statvfs(folder.path()).unwrap();
+    let len = free.f_bavail * free.f_frsize + (1 << 30);
+    huge.set_len(len).unwrap();
+    // With a budget of one segment all between first and last byte is kept.
+    huge.write_all_at(b"x", 0).unwrap();
+    huge.write_all_at(b"x", len - 1).unwrap();
+    let args = ["--memory", "huge.mem,memory64", "-o", "new", "--max-segments", "1"];
+    let dry = dump(folder.path(), &[&args[..], &["--dry-run"]].concat());
+    assert!(String::from_utf8(dry.stdout).unwrap().ends_with("bytes free, it does not fit\n"));
+}
+
+#[test]
+fn holes_are_read_where_they_are_not_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = File::create(folder.path().join("sparse.mem")).unwrap();
+    image.write_all_at(b"x", 1 << 20).unwrap();
+    let whole = (1 << 20) + 1;
+    for (args, method, scanned) in
+        [(&[][..], "seek", 1..65_536), (&["--no-trust-holes"], "whole", whole..whole + 1)]
+    {
+        let common = ["--memory", "sparse.mem", "-o", "/dev/null", "--stats", "json"];
+        let output = dump(folder.path(), &[&common[..], args].concat());
+        let stats: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!(stats["extent_methods"][0], method);
+        assert!(scanned.contains(&stats["scanned_bytes"].as_u64().unwrap()));
+        assert_eq!(stats["data_bytes"], 1);
+    }
+}
+
+#[test]
+fn a_manifest_comes_from_standard_input_too() {
+    let (folder, image) = folder();
+    let mut command = corestream();
+    command.current_dir(folder.path()).args(["dump", "--manifest", "-", "-o", "-"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let text = br#"{ "name": "piped", "memories": [{ "image": "guest.mem" }] }"#;
+    child.stdin.take().unwrap().write_all(text).unwrap();
+    let bytes = child.wait_with_output().unwrap().stdout;
+    let decoded = decode(&bytes);
+    assert_eq!(decoded.name, "piped");
+    assert_eq!(decoded.contents(0, image.len()), image);
+}
+
+#[test]
+fn completions_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = corestream().args(["completions", shell]).output().unwrap();
+        assert!(output.status.success());
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(script.contains("max-segments") && script.contains("corestream"), "{shell}");
+    }
 }

@@ -2,6 +2,7 @@
 //! Each dump is complete, valid in its structure, made without copying the guest, and needs less
 //! than 16 MiB beside it.
 #![allow(unsafe_code, reason = "an allocator that counts, and mappings of one memfd")]
+#![allow(clippy::print_stdout, reason = "a test says what it measured")]
 
 mod common;
 

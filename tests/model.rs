@@ -24,7 +24,8 @@ fn contradictions_name_the_item() {
     let memory = |ty| error(|dump| _ = dump.add_memory(Memory::new(ty, image(65_537))));
     assert_eq!(
         memory(MemoryType::wasm32(1)),
-        "memory 0: its image of 65537 bytes is larger than its 65536 bytes"
+        "memory 0: its image of 65537 bytes is larger than its 65536 bytes, it needs a minimum of 2 \
+         pages"
     );
     assert_eq!(
         memory(MemoryType::wasm32(2).with_shared()),
@@ -36,7 +37,7 @@ fn contradictions_name_the_item() {
     );
     assert_eq!(
         memory(MemoryType::wasm32(65_537)),
-        "memory 0: 65537 pages are more than the 65536 of a 32-bit memory"
+        "memory 0: 65537 pages are more than the 65536 of a 32-bit memory, it must be a memory64"
     );
     assert_eq!(
         memory(MemoryType::wasm32(2).with_page_size(4096)),

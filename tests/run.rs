@@ -1,1 +1,1 @@
-
+//! `corestream run`, as its user runs it.

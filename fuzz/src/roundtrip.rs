@@ -15,11 +15,14 @@ pub struct Input {
     modules: Vec<Option<String>>,
     memories: Vec<(bool, Option<u8>, Vec<u8>)>,
     globals: Vec<(bool, AnyGlobal)>,
-    instances: Vec<(Option<u8>, Vec<Option<u8>>, Vec<Option<u8>>)>,
+    instances: Vec<AnyInstance>,
     threads: Vec<(String, Vec<AnyFrame>)>,
     /// Bytes that the output takes at once.
     step: u8,
 }
+
+/// Module, memories and globals.
+type AnyInstance = (Option<u8>, Vec<Option<u8>>, Vec<Option<u8>>);
 
 #[derive(Arbitrary, Debug)]
 enum AnyGlobal {

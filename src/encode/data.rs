@@ -24,6 +24,8 @@ pub(crate) struct Pieces<'p> {
     /// What is left of the section in hand.
     segments: Range<usize>,
     next: Next<'p>,
+    /// What is left of a piece that was asked for in parts.
+    rest: Option<Piece<'p>>,
 }
 
 enum Next<'p> {
@@ -36,7 +38,15 @@ enum Next<'p> {
 impl<'p> Pieces<'p> {
     pub(crate) fn new(plan: &'p Plan<'p>) -> Self {
         let sections = plan.sections.iter();
-        Self { plan, sections, segments: 0..0, next: Next::Prelude }
+        Self { plan, sections, segments: 0..0, next: Next::Prelude, rest: None }
+    }
+
+    /// The next piece, or as much of it as fits into `most` bytes if it is a part of an image.
+    pub(crate) fn next_part(&mut self, most: u64) -> Option<Piece<'p>> {
+        let piece = self.rest.take().or_else(|| self.next())?;
+        let (part, rest) = piece.split(most);
+        self.rest = rest;
+        Some(part)
     }
 }
 

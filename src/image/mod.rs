@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 
-use extents::shrunk;
+use extents::{check_len, shrunk};
 pub use extents::{ExtentMethod, MappingMethod};
 pub(crate) use extents::{Extents, Finder, Options as ExtentOptions};
 pub use shared::{SharedBytes, SharedImage};
@@ -190,6 +190,16 @@ impl<'a> MemoryImage<'a> {
             Source::Mapped { map, .. } => Bytes::Slice(map.bytes()),
             Source::File { file, .. } => Bytes::File(file),
             Source::Shared(shared) => Bytes::Shared(shared),
+        }
+    }
+
+    /// # Errors
+    /// The file of the image is shorter than it was when it was opened: what is mapped beyond its
+    /// end can't be read, and the rest of its last page reads as zero.
+    pub(crate) fn check_len(&self) -> Result<()> {
+        match &self.source {
+            Source::Slice(_) | Source::Shared(_) => Ok(()),
+            Source::Mapped { file, .. } | Source::File { file, .. } => check_len(file, self.len()),
         }
     }
 

@@ -4,6 +4,8 @@ mod degrade;
 mod layout;
 mod segments;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use degrade::Shortfall;
@@ -31,6 +33,7 @@ pub struct Plan<'d> {
     pub(crate) sections: Vec<DataSection>,
     shortfalls: Vec<Shortfall>,
     stats: Stats,
+    cancel: Arc<AtomicBool>,
 }
 
 /// What planning a dump took and found. Lengths are in bytes.
@@ -66,11 +69,13 @@ pub struct Stats {
 }
 
 /// How a plan is made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) max_segments: u32,
     pub(crate) max_section_bytes: u32,
     pub(crate) scan: scan::Options,
+    /// Stops the work when it becomes true.
+    pub(crate) cancel: Arc<AtomicBool>,
 }
 
 impl Options {
@@ -105,7 +110,9 @@ impl<'d> Plan<'d> {
 
         let scan_start = Instant::now();
         let selection = segments::Selection::new(options.max_segments);
-        let found = scan::scan(&images, options.scan, &selection)?;
+        let found = scan::scan(&images, options.scan, &selection, &options.cancel);
+        check_images(&memories)?;
+        let found = found?;
 
         let plan_start = Instant::now();
         let holding_data = found.spans.iter().flatten().count();
@@ -132,7 +139,25 @@ impl<'d> Plan<'d> {
             scan_time: plan_start - scan_start,
             plan_time: plan_start.elapsed(),
         };
-        Ok(Self { prelude, memories, segments, sections, shortfalls: kept.shortfalls, stats })
+        let (shortfalls, cancel) = (kept.shortfalls, options.cancel);
+        let plan = Self { prelude, memories, segments, sections, shortfalls, stats, cancel };
+        plan.check_cancelled()?;
+        Ok(plan)
+    }
+
+    /// # Errors
+    /// The work was cancelled.
+    pub(crate) fn check_cancelled(&self) -> Result<()> {
+        match self.cancel.load(Ordering::Relaxed) {
+            true => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
+            false => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// The file of an image was cut since it was opened.
+    pub(crate) fn check_images(&self) -> Result<()> {
+        check_images(&self.memories)
     }
 
     /// The exact length of the dump in bytes.
@@ -160,6 +185,13 @@ impl<'d> Plan<'d> {
     pub(crate) fn ty(&self, segment: &Segment) -> &MemoryType {
         &self.memories[segment.memory as usize].ty
     }
+}
+
+fn check_images(memories: &[&Memory<'_>]) -> Result<()> {
+    for (i, memory) in memories.iter().enumerate() {
+        memory.image.check_len().map_err(|error| error.at(format_args!("memory {i}")))?;
+    }
+    Ok(())
 }
 
 fn memory_bytes(types: &[MemoryType]) -> u64 {

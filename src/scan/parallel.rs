@@ -60,7 +60,8 @@ pub(crate) struct Found {
     pub(crate) extent_time: Duration,
 }
 
-/// Scans `images` and hands every gap of at least `gaps.shortest()` bytes to `gaps`.
+/// Scans `images` and hands every gap of at least `gaps.shortest()` bytes to `gaps`; ends early, and
+/// with less found, when `cancel` becomes true.
 ///
 /// # Errors
 /// A forced way to find extents is not possible, an image can't be read, or the gap sink fails.
@@ -68,6 +69,7 @@ pub(crate) fn scan(
     images: &[&MemoryImage<'_>],
     options: Options,
     gaps: &dyn GapSink,
+    cancel: &AtomicBool,
 ) -> Result<Found> {
     let finder_start = Instant::now();
     let finder = Finder::new(options.extents, images.iter().any(|image| image.is_live()))?;
@@ -80,6 +82,7 @@ pub(crate) fn scan(
         scanner: options.scanner,
         queue: Mutex::new(Queue::new(extents)),
         stretches: Mutex::new(images.iter().map(|_| Vec::new()).collect()),
+        cancel,
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
@@ -226,12 +229,18 @@ struct Shared<'s, 'i> {
     queue: Mutex<Queue<'i>>,
     /// For each memory, in the order of batches.
     stretches: Mutex<Vec<Vec<Stretch>>>,
+    cancel: &'s AtomicBool,
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
 impl Shared<'_, '_> {
-    /// Takes batches until there are none, or one has failed in any thread.
+    /// Whether to go on: nobody has cancelled, and no thread has failed.
+    fn goes_on(&self) -> bool {
+        !self.failed.load(Ordering::Relaxed) && !self.cancel.load(Ordering::Relaxed)
+    }
+
+    /// Takes batches until there are none, or it does not go on.
     fn work(&self) {
         let mut worker = Worker { shared: self, gaps: Vec::new(), buffer: Vec::new() };
         if let Err(error) = worker.run() {
@@ -251,7 +260,7 @@ struct Worker<'w, 's, 'i> {
 impl Worker<'_, '_, '_> {
     fn run(&mut self) -> Result<()> {
         let mut batch = Batch::default();
-        while !self.shared.failed.load(Ordering::Relaxed) {
+        while self.shared.goes_on() {
             if !lock(&self.shared.queue).fill(&mut batch)? {
                 break;
             }

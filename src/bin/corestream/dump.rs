@@ -1,24 +1,27 @@
 //! `corestream dump`: images of memories, and a manifest if there is one, become a core dump.
 
 mod options;
+pub mod output;
+pub mod pattern;
 mod stats;
 
-use std::fs::File;
-use std::io::IsTerminal;
-use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use corestream::{CoreDump, Dumper, FileSink, MemoryImage, Plan};
+use corestream::limits::MAX_DATA_SEGMENTS;
+use corestream::{CoreDump, Dumper, MemoryImage};
 
 use self::options::MemoryOption;
+use self::output::Output;
 use self::stats::{PeakAnon, StatsFormat};
 use crate::manifest::{self, Manifest};
 use crate::report::{self, Failure};
+use crate::sigbus;
+use crate::signals::Interrupt;
 
-/// Writes the core dump of a stopped guest.
+/// Writes the core dump of a stopped guest
 #[derive(Args)]
 pub struct Dump {
     /// Name of the process; by default the manifest's, else the first image's file name
@@ -29,25 +32,39 @@ pub struct Dump {
     #[arg(long = "memory", value_name = "IMAGE")]
     memories: Vec<MemoryOption>,
 
-    /// Description of the guest as JSON; its images count from its folder
+    /// Description of the guest as JSON, - is standard input; its images count from its folder
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 
-    /// Where the dump goes; - is standard output
-    #[arg(short, long, value_name = "PATH")]
-    output: PathBuf,
+    /// Where the dump goes, - is standard output; %p, %t, %n and %% in it are the process id, the
+    /// Unix time, the name, and a percent sign
+    #[arg(short, long, value_name = "PATH", required_unless_present = "dry_run")]
+    output: Option<PathBuf>,
 
     /// Data segments that the dump may have
-    #[arg(long, value_name = "N", default_value_t = corestream::limits::MAX_DATA_SEGMENTS)]
+    #[arg(long, value_name = "N", default_value_t = MAX_DATA_SEGMENTS,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DATA_SEGMENTS)))]
     max_segments: u32,
 
     /// Threads that scan; by default one a core
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+
+    /// Read the holes of image files too, where the file system is not to be trusted with them
+    #[arg(long)]
+    no_trust_holes: bool,
 
     /// Replace a file that exists, write to a terminal
     #[arg(long)]
     force: bool,
+
+    /// Wait until the dump and its name are on disk
+    #[arg(long)]
+    sync: bool,
+
+    /// Print what the dump would be, and write nothing
+    #[arg(long)]
+    dry_run: bool,
 
     /// Print what was done to standard error
     #[arg(long, value_name = "FORMAT")]
@@ -61,115 +78,125 @@ impl Dump {
                 "there is nothing to dump: give an image with --memory, or a --manifest",
             ));
         }
-        let output = Output::resolve(&self.output, self.force)?;
+        let manifest = self.manifest.as_deref().map(ManifestFile::read).transpose()?;
+        let name = self.name(manifest.as_ref());
+        let output = self.output(&name, manifest.as_ref())?;
         let peak = self.stats.map(|_| PeakAnon::watch());
-        let dump = self.guest()?;
-        let plan = self.dumper().plan(&dump)?;
+        let interrupt = Interrupt::watch();
+
+        let dump = self.guest(name, manifest)?;
+        sigbus::survive(&dump, interrupt.cancel());
+        let planned = self.dumper().cancel(interrupt.cancel()).plan(&dump);
+        let plan = planned.map_err(|error| interrupt.failure().unwrap_or_else(|| error.into()))?;
         for shortfall in plan.shortfalls() {
             report::line(&format!("warning: {shortfall}"));
         }
-        let start = Instant::now();
-        output.write(&plan)?;
+        let mut write_time = None;
+        if self.dry_run {
+            report::result(&stats::plan(&plan, output.as_ref().and_then(Output::free_bytes)))?;
+        } else if let Some(output) = output {
+            let start = Instant::now();
+            let written = output.write(&plan, &interrupt);
+            written.map_err(|failure| interrupt.failure().unwrap_or(failure))?;
+            write_time = Some(start.elapsed());
+        }
         if let (Some(format), Some(peak)) = (self.stats, peak) {
-            let peak = peak.finish();
-            report::raw(&stats::render(format, plan.stats(), start.elapsed(), peak));
+            report::raw(&stats::render(format, plan.stats(), write_time, peak.finish()));
         }
         Ok(())
     }
 
     fn dumper(&self) -> Dumper {
-        let dumper = Dumper::new().max_segments(self.max_segments);
+        let dumper =
+            Dumper::new().max_segments(self.max_segments).trust_holes(!self.no_trust_holes);
         match self.threads {
-            Some(threads) => dumper.threads(threads),
+            Some(threads) => dumper.threads(threads.into()),
             None => dumper,
         }
     }
 
+    /// The name of the process.
+    fn name(&self, manifest: Option<&ManifestFile>) -> String {
+        let of_manifest = manifest.and_then(|manifest| manifest.content.name.as_ref());
+        if let Some(name) = self.name.as_ref().or(of_manifest) {
+            return name.clone();
+        }
+        let first = self.memories.first().and_then(|option| option.image.file_name());
+        first.unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Where the dump goes; `None` if it is a dry run and nothing was said.
+    fn output(
+        &self,
+        name: &str,
+        manifest: Option<&ManifestFile>,
+    ) -> Result<Option<Output>, Failure> {
+        let Some(path) = &self.output else { return Ok(None) };
+        let filled = pattern::Values::now(name).fill(path);
+        let path = filled.map_err(|why| Failure::usage(format!("-o {}: {why}", path.display())))?;
+        let output = Output::resolve(&path, self.force, self.sync)?;
+        let mut inputs: Vec<PathBuf> = self.memories.iter().map(|m| m.image.clone()).collect();
+        if let Some(manifest) = manifest {
+            inputs.push(manifest.path.clone());
+            inputs.extend(manifest.content.images(manifest.folder()));
+        }
+        output.check_inputs(&inputs)?;
+        Ok(Some(output))
+    }
+
     /// The guest: what the manifest says, then the images of the command line.
-    fn guest(&self) -> Result<CoreDump<'static>, Failure> {
-        let mut dump = match &self.manifest {
-            Some(path) => read_manifest(path)?,
+    fn guest(
+        &self,
+        name: String,
+        manifest: Option<ManifestFile>,
+    ) -> Result<CoreDump<'static>, Failure> {
+        let mut dump = match manifest {
+            Some(manifest) => manifest.into_dump()?,
             None => CoreDump::new(""),
         };
         for option in &self.memories {
             let image = MemoryImage::open(&option.image)?;
-            dump.add_memory(manifest::memory(image, None, option.ty));
+            let memory = manifest::memory(image, None, option.ty);
+            let checked = memory.validate();
+            checked.map_err(|why| Failure::new(format!("{}: {why}", option.image.display())))?;
+            dump.add_memory(memory);
         }
-        if let Some(name) = &self.name {
-            dump.name.clone_from(name);
-        } else if let (true, Some(first)) = (dump.name.is_empty(), self.memories.first()) {
-            let file_name = first.image.file_name().unwrap_or_default();
-            dump.name = file_name.to_string_lossy().into_owned();
-        }
+        dump.name = name;
         Ok(dump)
     }
 }
 
-fn read_manifest(path: &Path) -> Result<CoreDump<'static>, Failure> {
-    let failed = |why: String| Failure::new(format!("{}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|e| failed(format!("cannot read: {e}")))?;
-    let manifest = Manifest::parse(&text).map_err(failed)?;
-    manifest.into_dump(path.parent().unwrap_or(Path::new(""))).map_err(failed)
+/// A manifest and where it is.
+struct ManifestFile {
+    path: PathBuf,
+    content: Manifest,
 }
 
-/// Where a dump goes.
-enum Output<'o> {
-    /// A name for a new file.
-    File { path: &'o Path, replace: bool },
-    /// Something that is open and stays where it is: standard output, a FIFO, a device.
-    Stream { name: String, file: File },
-}
-
-impl<'o> Output<'o> {
-    /// Looks at the path before anything is read, so that what can't be done is said at once.
-    fn resolve(path: &'o Path, force: bool) -> Result<Self, Failure> {
-        if path == Path::new("-") {
-            let stdout = std::io::stdout();
-            if stdout.is_terminal() && !force {
-                return Err(Failure::usage(
-                    "standard output is a terminal: redirect it, name a file with -o, or --force",
-                ));
-            }
-            let file = stdout.as_fd().try_clone_to_owned();
-            let file = file.map_err(|e| Failure::new(format!("standard output: {e}")))?;
-            return Ok(Self::Stream { name: "standard output".into(), file: file.into() });
-        }
-        let name = path.display();
-        // Follows links: /dev/stdout is one.
-        match path.metadata() {
-            Ok(metadata) if metadata.is_dir() => {
-                Err(Failure::new(format!("{name}: is a folder, name a file in it")))
-            }
-            Ok(metadata) if !metadata.is_file() => {
-                if metadata.file_type().is_socket() {
-                    return Err(Failure::new(format!("{name}: a socket can't be opened by name")));
-                }
-                let file = File::options().write(true).open(path);
-                let file = file.map_err(|e| Failure::new(format!("{name}: cannot open: {e}")))?;
-                if file.is_terminal() && !force {
-                    return Err(Failure::usage(format!("{name}: is a terminal, use --force")));
-                }
-                Ok(Self::Stream { name: name.to_string(), file })
-            }
-            Ok(_) if !force => {
-                Err(Failure::new(format!("{name}: exists, use --force to replace it")))
-            }
-            _ => Ok(Self::File { path, replace: force }),
-        }
+impl ManifestFile {
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let (name, text) = if path == Path::new("-") {
+            let mut text = String::new();
+            let read = std::io::stdin().read_to_string(&mut text);
+            ("standard input".into(), read.map(|_| text))
+        } else {
+            (path.display().to_string(), std::fs::read_to_string(path))
+        };
+        let text = text.map_err(|e| Failure::new(format!("{name}: cannot read: {e}")))?;
+        let content =
+            Manifest::parse(&text).map_err(|why| Failure::new(format!("{name}: {why}")))?;
+        Ok(Self { path: path.into(), content })
     }
 
-    fn write(self, plan: &Plan<'_>) -> Result<(), Failure> {
-        match self {
-            Self::File { path, replace: true } => Ok(plan.replace_file(path)?),
-            Self::File { path, replace: false } => Ok(plan.write_file(path)?),
-            Self::Stream { name, mut file } => {
-                let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
-                let result = match regular {
-                    true => plan.write_to(&mut FileSink::new(&file)),
-                    false => plan.write_to(&mut file),
-                };
-                result.map_err(|error| Failure::new(format!("{name}: {error}")))
-            }
-        }
+    /// The folder that its images count from.
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    fn into_dump(self) -> Result<CoreDump<'static>, Failure> {
+        let failed = |why: String| Failure::new(format!("{}: {why}", self.path.display()));
+        let dump = self.content.into_dump(self.path.parent().unwrap_or(Path::new("")));
+        let dump = dump.map_err(failed)?;
+        dump.validate().map_err(|error| failed(error.to_string()))?;
+        Ok(dump)
     }
 }

@@ -1,6 +1,6 @@
 //! The manifest: the state of a stopped guest as JSON, beside the images of its memories.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use corestream::{
     CoreDump, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    name: Option<String>,
+    pub name: Option<String>,
     #[serde(default)]
     modules: Vec<Option<String>>,
     #[serde(default)]
@@ -260,6 +260,11 @@ impl Manifest {
     /// What is wrong, with line and column.
     pub fn parse(text: &str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// The paths of its images, which count from `folder`.
+    pub fn images(&self, folder: &Path) -> impl Iterator<Item = PathBuf> {
+        self.memories.iter().filter_map(move |entry| Some(folder.join(entry.image.as_ref()?)))
     }
 
     /// The guest, with its images mapped; their paths count from `folder`.

@@ -2,6 +2,9 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
 
 /// Exit code of a command that failed.
 const FAILED: u8 = 1;
@@ -36,6 +39,38 @@ impl From<corestream::Error> for Failure {
     }
 }
 
+/// Tells what clap has to say: help and versions as they are, a mistake in one line.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // Where nobody reads, nobody is told.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+        }
+        _ => {
+            line(&in_one_line(&error.to_string()));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// Clap's message without its frame: `error:` before it, the usage and a reference to the help
+/// after it.
+fn in_one_line(message: &str) -> String {
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let lines = message.lines().map(str::trim);
+    let lines =
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let lines =
+        lines.filter(|line| !line.is_empty()).map(|line| match line.strip_prefix("tip: ") {
+            Some(tip) => format!("({tip})"),
+            None => line.to_string(),
+        });
+    lines.collect::<Vec<_>>().join(" ") + "; --help shows what there is"
+}
+
 /// Writes one line to standard error; control characters in it are escaped.
 pub fn line(message: &str) {
     let mut line = String::from("corestream: ");
@@ -53,4 +88,28 @@ pub fn line(message: &str) {
 /// Writes text to standard error as it is. Where nobody listens, nobody is told.
 pub fn raw(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Writes text to standard output.
+///
+/// # Errors
+/// It can't be written.
+pub fn result(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| Failure::new(format!("standard output: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_is_one_line() {
+        let clap = "error: unexpected argument '--forse' found\n\n  tip: a similar argument exists: \
+                    '--force'\n\nUsage: corestream dump\n\nFor more information, try '--help'.\n";
+        let line = "unexpected argument '--forse' found (a similar argument exists: '--force'); \
+                    --help shows what there is";
+        assert_eq!(in_one_line(clap), line);
+    }
 }

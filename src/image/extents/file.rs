@@ -26,7 +26,7 @@ pub(super) fn next(file: &File, at: u64, len: u64) -> Result<Range<u64>> {
 }
 
 /// A file that was cut looks as if it ended in a hole.
-fn check_len(file: &File, expected: u64) -> Result<()> {
+pub(in crate::image) fn check_len(file: &File, expected: u64) -> Result<()> {
     match file.metadata() {
         Ok(metadata) if metadata.len() >= expected => Ok(()),
         Ok(metadata) => Err(shrunk(metadata.len(), expected)),

@@ -20,7 +20,7 @@ use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 
-pub(super) use file::shrunk;
+pub(super) use file::{check_len, shrunk};
 
 use crate::error::{Error, ErrorKind, Result};
 

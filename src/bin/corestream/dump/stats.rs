@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use corestream::Stats;
+use corestream::{Plan, Stats};
 
 /// How statistics are printed.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -62,10 +62,24 @@ fn rss_anon() -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
+/// What `--dry-run` prints: the plan, and whether it fits where there are `free` bytes.
+pub fn plan(plan: &Plan<'_>, free: Option<u64>) -> String {
+    let stats = plan.stats();
+    let mut text = format!(
+        "segments  {}\ndata      {} bytes\ndump      {} bytes\n",
+        stats.segments, stats.data_bytes, stats.dump_bytes
+    );
+    if let Some(free) = free {
+        let verdict = if plan.len() <= free { "it fits" } else { "it does not fit" };
+        text.push_str(&format!("disk      {free} bytes free, {verdict}\n"));
+    }
+    text
+}
+
 pub fn render(
     format: StatsFormat,
     stats: &Stats,
-    write_time: Duration,
+    write_time: Option<Duration>,
     peak: Option<u64>,
 ) -> String {
     let mut methods: Vec<String> = stats.extent_methods.iter().map(ToString::to_string).collect();
@@ -76,6 +90,7 @@ pub fn render(
                 "memory_bytes": stats.memory_bytes,
                 "image_bytes": stats.image_bytes,
                 "extent_bytes": stats.extent_bytes,
+                "scanned_bytes": stats.extent_bytes,
                 "data_bytes": stats.data_bytes,
                 "dump_bytes": stats.dump_bytes,
                 "segments": stats.segments,
@@ -85,7 +100,7 @@ pub fn render(
                 "extent_seconds": stats.extent_time.as_secs_f64(),
                 "scan_seconds": stats.scan_time.as_secs_f64(),
                 "plan_seconds": stats.plan_time.as_secs_f64(),
-                "write_seconds": write_time.as_secs_f64(),
+                "write_seconds": write_time.map(|time| time.as_secs_f64()),
                 "peak_anon_bytes": peak,
             });
             format!("{json}\n")
@@ -100,13 +115,14 @@ pub fn render(
             row("memory", format!("{} bytes", stats.memory_bytes));
             row("images", format!("{} bytes", stats.image_bytes));
             row("extents", format!("{} bytes ({})", stats.extent_bytes, methods.join(", ")));
-            row("data", format!("{} bytes in {} segments", stats.data_bytes, stats.segments));
+            row("scanned", format!("{} bytes", stats.extent_bytes));
+            row("kept", format!("{} bytes in {} segments", stats.data_bytes, stats.segments));
             row("dump", format!("{} bytes", stats.dump_bytes));
             row("extents", seconds(stats.extent_time));
             let (scanner, threads) = (stats.scanner, stats.threads);
             row("scan", format!("{} ({scanner}, {threads} threads)", seconds(stats.scan_time)));
             row("plan", seconds(stats.plan_time));
-            row("write", seconds(write_time));
+            row("write", write_time.map_or("nothing".into(), seconds));
             let peak = peak.map_or("not known".into(), |bytes| format!("{bytes} bytes"));
             row("peak", format!("{peak} of anonymous memory"));
             text

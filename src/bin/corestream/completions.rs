@@ -1,0 +1,30 @@
+//! `corestream completions`: what a shell needs to complete the tool's arguments.
+
+use std::io::Write;
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use crate::report::Failure;
+
+/// Prints the completions for a shell
+#[derive(Args)]
+pub struct Completions {
+    /// The shell that they are for
+    shell: Shell,
+}
+
+impl Completions {
+    pub fn run(self) -> Result<(), Failure> {
+        let mut script = Vec::new();
+        clap_complete::generate(
+            self.shell,
+            &mut crate::Command::command(),
+            "corestream",
+            &mut script,
+        );
+        std::io::stdout()
+            .write_all(&script)
+            .map_err(|error| Failure::new(format!("standard output: {error}")))
+    }
+}

@@ -1,0 +1,224 @@
+//! Where a dump goes: a new file, or something that is there and is written in place.
+
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::fs::{File, Metadata};
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use corestream::{FileOptions, FileSink, Plan};
+
+use crate::report::Failure;
+use crate::signals::Interrupt;
+
+/// Links that are followed at most, as in the kernel.
+const MAX_LINKS: usize = 40;
+
+/// Where a dump goes.
+pub struct Output {
+    /// As it is shown to people.
+    name: String,
+    place: Place,
+    force: bool,
+    sync: bool,
+}
+
+enum Place {
+    /// A name for a file.
+    File(PathBuf),
+    /// An open descriptor, which stays where it is: standard output, a device.
+    Open(File),
+    /// To be opened when there is something to write: that waits for a reader.
+    Fifo(PathBuf),
+    /// A Unix socket that somebody listens on.
+    Socket(PathBuf),
+}
+
+impl Output {
+    /// Looks at the path before anything is read, so that what can't be done is said at once.
+    pub fn resolve(path: &Path, force: bool, sync: bool) -> Result<Self, Failure> {
+        let (name, place) = if path == Path::new("-") {
+            ("standard output".into(), standard_output().map(Place::Open))
+        } else {
+            (path.display().to_string(), place(path, force))
+        };
+        let place = place.map_err(|why| Failure::new(format!("{name}: {why}")))?;
+        if let Place::Open(file) = &place
+            && file.is_terminal()
+            && !force
+        {
+            return Err(Failure::usage(format!(
+                "{name}: is a terminal, and a dump is binary: redirect it, name a file with -o, or \
+                 use --force"
+            )));
+        }
+        Ok(Self { name, place, force, sync })
+    }
+
+    /// Refuses to write over what the dump is made from.
+    pub fn check_inputs(&self, inputs: &[PathBuf]) -> Result<(), Failure> {
+        let target = match &self.place {
+            Place::File(path) => path.metadata().ok(),
+            Place::Open(file) => file.metadata().ok().filter(Metadata::is_file),
+            Place::Fifo(_) | Place::Socket(_) => None,
+        };
+        let Some(target) = target else { return Ok(()) };
+        let same = |m: Metadata| (m.dev(), m.ino()) == (target.dev(), target.ino());
+        match inputs.iter().find(|input| input.metadata().is_ok_and(same)) {
+            Some(input) => Err(Failure::new(format!(
+                "{}: is an input of this dump ({}), write it to another file",
+                self.name,
+                input.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The bytes that are free where the dump goes; `None` where that means nothing.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let free = match &self.place {
+            Place::File(path) => rustix::fs::statvfs(folder(path)),
+            Place::Open(file) if file.metadata().is_ok_and(|m| m.is_file()) => {
+                rustix::fs::fstatvfs(file)
+            }
+            _ => return None,
+        };
+        free.ok().map(|free| free.f_bavail.saturating_mul(free.f_frsize))
+    }
+
+    /// Writes the dump.
+    pub fn write(self, plan: &Plan<'_>, interrupt: &Interrupt) -> Result<(), Failure> {
+        match &self.place {
+            Place::File(path) => {
+                interrupt.wait_for_clean_up();
+                let options = FileOptions::new().replace(self.force).sync(self.sync);
+                Ok(plan.write_file_with(path, options)?)
+            }
+            Place::Open(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
+                plan.write_to(&mut FileSink::new(file)).map_err(|e| self.failed(e))?;
+                match self.sync {
+                    true => file.sync_all().map_err(|e| self.failed(e)),
+                    false => Ok(()),
+                }
+            }
+            Place::Open(file) => plan.write_to(&mut &*file).map_err(|e| self.failed(e)),
+            Place::Fifo(path) => {
+                let fifo = File::options().write(true).open(path);
+                let mut fifo = fifo.map_err(|e| self.failed(format_args!("cannot open: {e}")))?;
+                plan.write_to(&mut fifo).map_err(|e| self.failed(e))
+            }
+            Place::Socket(path) => {
+                let socket = UnixStream::connect(path);
+                let mut socket =
+                    socket.map_err(|e| self.failed(format_args!("cannot connect: {e}")))?;
+                plan.write_to(&mut socket).map_err(|e| self.failed(e))
+            }
+        }
+    }
+
+    fn failed(&self, error: impl Display) -> Failure {
+        Failure::new(format!("{}: {error}", self.name))
+    }
+}
+
+fn standard_output() -> Result<File, String> {
+    duplicate(io::stdout().as_fd())
+}
+
+fn duplicate(fd: BorrowedFd<'_>) -> Result<File, String> {
+    fd.try_clone_to_owned().map(File::from).map_err(|e| format!("is not open: {e}"))
+}
+
+/// What `path` is, and whether it may be written.
+fn place(path: &Path, force: bool) -> Result<Place, String> {
+    if let Some(fd) = own_descriptor(path) {
+        return open_descriptor(fd).map(Place::Open);
+    }
+    // Follows links: to a device or FIFO is as good as the thing itself.
+    match path.metadata() {
+        Ok(metadata) if metadata.is_file() => {
+            if force {
+                Ok(Place::File(path.into()))
+            } else {
+                Err("exists, use --force to replace it".into())
+            }
+        }
+        Ok(metadata) if metadata.is_dir() => Err("is a folder, name a file in it".into()),
+        Ok(metadata) if metadata.file_type().is_fifo() => Ok(Place::Fifo(path.into())),
+        Ok(metadata) if metadata.file_type().is_socket() => Ok(Place::Socket(path.into())),
+        Ok(_) => {
+            let device = File::options().write(true).open(path);
+            device.map(Place::Open).map_err(|e| format!("cannot open: {e}"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => new_file(path, force),
+        Err(error) => Err(format!("cannot be looked at: {error}")),
+    }
+}
+
+/// A name that nobody has yet.
+fn new_file(path: &Path, force: bool) -> Result<Place, String> {
+    if path.as_os_str().as_bytes().ends_with(b"/") {
+        return Err("there is no such folder, and a dump needs the name of a file".into());
+    }
+    if path.is_symlink() && !force {
+        return Err("is a symbolic link to nothing, use --force to replace it".into());
+    }
+    let folder = folder(path);
+    if !folder.is_dir() {
+        return Err(format!("there is no folder {}, make it first", folder.display()));
+    }
+    Ok(Place::File(path.into()))
+}
+
+/// The folder of a path.
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The number of the descriptor of this process that a path stands for: `/dev/stdout`,
+/// `/dev/fd/3`, `/proc/self/fd/3`, or a link to one of them.
+///
+/// Opened by its path, a file that is behind one would be written from its start on, and replaced
+/// with `--force`.
+fn own_descriptor(path: &Path) -> Option<i32> {
+    let own = Path::new("/proc").join(std::process::id().to_string()).join("fd");
+    let mut path = path.to_path_buf();
+    for _ in 0..MAX_LINKS {
+        let name = path.file_name()?.to_os_string();
+        let folder = folder(&path).canonicalize().ok()?;
+        if folder == own {
+            return OsStr::to_str(&name)?.parse().ok();
+        }
+        path = folder.join(folder.join(name).read_link().ok()?);
+    }
+    None
+}
+
+/// A descriptor of this process, shared: position and flags are its own.
+fn open_descriptor(fd: i32) -> Result<File, String> {
+    match fd {
+        0 => duplicate(io::stdin().as_fd()),
+        1 => duplicate(io::stdout().as_fd()),
+        2 => duplicate(io::stderr().as_fd()),
+        fd => by_number(fd).map(File::from).map_err(|e| format!("is not open: {e}")),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn by_number(fd: i32) -> io::Result<OwnedFd> {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    let this = pidfd_open(getpid(), PidfdFlags::empty())?;
+    Ok(pidfd_getfd(this, fd, PidfdGetfdFlags::empty())?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn by_number(_: i32) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}

@@ -1,0 +1,82 @@
+//! SIGINT and SIGTERM: a dump ends at once and leaves nothing behind.
+
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::report::{self, Failure};
+
+/// Watches for the signals that end a dump.
+pub struct Interrupt {
+    /// Tells the library to stop.
+    cancel: Arc<AtomicBool>,
+    /// The signal that came, or 0.
+    received: Arc<AtomicI32>,
+    /// Whether there is a file that must be removed before the process may end.
+    cleaning: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    /// Watches from now on, in a thread of its own. Where none can be had, signals do what they do
+    /// without a handler, which leaves nothing behind either on file systems that have `O_TMPFILE`.
+    pub fn watch() -> Self {
+        let this = Self {
+            cancel: Arc::default(),
+            received: Arc::default(),
+            cleaning: Arc::new(AtomicBool::new(false)),
+        };
+        if let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) {
+            let (cancel, received) = (this.cancel.clone(), this.received.clone());
+            let cleaning = this.cleaning.clone();
+            let watch = move || {
+                for signal in signals.forever() {
+                    // A stream may be stuck in a write that nobody takes; and a second signal means
+                    // it.
+                    let again = received.swap(signal, Ordering::Relaxed) != 0;
+                    if again || !cleaning.load(Ordering::Relaxed) {
+                        end(signal);
+                    }
+                    cancel.store(true, Ordering::Relaxed);
+                }
+            };
+            // Nothing to do if there is no thread: see above.
+            let _ = thread::Builder::new().stack_size(64 << 10).spawn(watch);
+        }
+        this
+    }
+
+    /// The flag that stops the library.
+    pub fn cancel(&self) -> Arc<AtomicBool> {
+        self.cancel.clone()
+    }
+
+    /// From now on there is a file that the library removes when it is stopped: wait for that.
+    pub fn wait_for_clean_up(&self) {
+        self.cleaning.store(true, Ordering::Relaxed);
+    }
+
+    /// What to say if a signal stopped the work.
+    pub fn failure(&self) -> Option<Failure> {
+        match self.received.load(Ordering::Relaxed) {
+            0 => None,
+            signal => Some(failure(signal)),
+        }
+    }
+}
+
+fn failure(signal: i32) -> Failure {
+    let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
+    let code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
+    Failure { message: format!("stopped by {name}, the dump is not complete"), code }
+}
+
+#[allow(clippy::exit, reason = "the main thread may be stuck in a system call")]
+fn end(signal: i32) -> ! {
+    let failure = failure(signal);
+    report::line(&failure.message);
+    process::exit(failure.code.into())
+}

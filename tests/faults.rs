@@ -1,0 +1,171 @@
+//! What goes wrong in the middle of a dump: signals, images that are cut, full disks. Each time the
+//! tool says so in a line and leaves nothing behind.
+#![cfg(all(feature = "cli", target_os = "linux"))]
+#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const MIB: u64 = 1 << 20;
+
+fn corestream(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.current_dir(folder).arg("dump").args(args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A folder with `guest.mem`, of which only the first and the last byte are not zero: with a budget
+/// of one segment everything between them is written, and the disk holds nothing of it.
+fn folder(len: u64) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let image = File::create(folder.path().join("guest.mem")).unwrap();
+    image.write_all_at(b"x", 0).unwrap();
+    image.write_all_at(b"x", len - 1).unwrap();
+    folder
+}
+
+/// Waits until `is_so`.
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    for _ in 0..30_000 {
+        if is_so() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    panic!("it did not come to that in 30 seconds");
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// Whether the process has the unnamed file open that becomes the dump.
+fn is_writing_a_file(child: &Child, folder: &Path) -> bool {
+    let fds = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
+    let targets = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    targets.into_iter().any(|target| target.starts_with(folder) && !target.ends_with("guest.mem"))
+}
+
+/// The names in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_signal_ends_a_dump_to_a_file_and_leaves_nothing() {
+    for (kind, name, code) in [(Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143)] {
+        let folder = folder(4096 * MIB);
+        let folder = folder.path().canonicalize().unwrap();
+        let args = ["--memory", "guest.mem,memory64", "-o", "new", "--max-segments", "1"];
+        let child = corestream(&folder, &args).spawn().unwrap();
+        wait_until(|| is_writing_a_file(&child, &folder));
+        signal(&child, kind);
+        let output = child.wait_with_output().unwrap();
+        let said = format!("corestream: stopped by {name}, the dump is not complete\n");
+        assert_eq!((stderr(&output), output.status.code()), (said, Some(code)));
+        assert_eq!(names(&folder), ["guest.mem"]);
+    }
+}
+
+#[test]
+fn not_even_sigkill_leaves_anything() {
+    let folder = folder(4096 * MIB);
+    let folder = folder.path().canonicalize().unwrap();
+    let args = ["--memory", "guest.mem,memory64", "-o", "new", "--max-segments", "1"];
+    let child = corestream(&folder, &args).spawn().unwrap();
+    wait_until(|| is_writing_a_file(&child, &folder));
+    signal(&child, Signal::KILL);
+    assert!(!child.wait_with_output().unwrap().status.success());
+    assert_eq!(names(&folder), ["guest.mem"]);
+}
+
+/// A reader that does not read: the write is stuck in the kernel, and the signal ends it.
+#[test]
+fn a_signal_ends_a_dump_to_a_stuck_pipe() {
+    for (kind, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let folder = folder(64 * MIB);
+        let args = ["--memory", "guest.mem", "-o", "-", "--max-segments", "1"];
+        let mut child = corestream(folder.path(), &args).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        stdout.read_exact(&mut [0]).unwrap();
+        signal(&child, kind);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        assert_eq!(stderr(&output).lines().count(), 1);
+    }
+}
+
+/// The image is cut while the scan reads what is mapped: the kernel sends SIGBUS.
+#[test]
+fn an_image_that_is_cut_while_it_is_scanned_is_an_error() {
+    let folder = folder(2048 * MIB);
+    let args = ["--memory", "guest.mem", "-o", "new", "--no-trust-holes", "--threads", "2"];
+    let child = corestream(folder.path(), &args).spawn().unwrap();
+    let maps = format!("/proc/{}/maps", child.id());
+    wait_until(|| fs::read_to_string(&maps).unwrap().contains("guest.mem"));
+    File::options().write(true).open(folder.path().join("guest.mem")).unwrap().set_len(5).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = "corestream: memory 0: the image file was cut to 5 bytes while it was dumped, \
+                2147483648 are needed\n";
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
+    assert_eq!(names(folder.path()), ["guest.mem"]);
+}
+
+/// The image is cut while it is written: the kernel does not find the bytes to write.
+#[test]
+fn an_image_that_is_cut_while_it_is_written_is_an_error() {
+    let folder = folder(64 * MIB);
+    let args = ["--memory", "guest.mem", "-o", "-", "--max-segments", "1"];
+    let mut child = corestream(folder.path(), &args).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 4096]).unwrap();
+    let image = File::options().write(true).open(folder.path().join("guest.mem")).unwrap();
+    image.set_len(8 * MIB).unwrap();
+    let reader = thread::spawn(move || stdout.read_to_end(&mut Vec::new()).unwrap());
+    let output = child.wait_with_output().unwrap();
+    let said = "corestream: standard output: memory 0: the image file was cut to 8388608 bytes while \
+                it was dumped, 67108864 are needed\n";
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
+    assert!((reader.join().unwrap() as u64) < 64 * MIB);
+}
+
+/// A file system with too little room: nothing is written at all.
+#[test]
+fn a_full_disk_fails_before_the_first_byte() {
+    let folder = folder(8 * MIB);
+    fs::create_dir(folder.path().join("small")).unwrap();
+    let script = "mount -t tmpfs -o size=4m none small || exit 77
+                  \"$0\" dump --memory guest.mem -o small/new --max-segments 1
+                  code=$?; ls small; exit $code";
+    let tool = assert_cmd::cargo::cargo_bin!("corestream");
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .arg(tool)
+        .current_dir(folder.path())
+        .output();
+    match output {
+        Ok(output) if output.status.code() == Some(1) && !stderr(&output).contains("unshare") => {
+            let said = "corestream: small/new: 0 of 8388686 bytes written: No space left on device \
+                        (os error 28)\n";
+            assert_eq!(stderr(&output), said);
+            assert!(output.stdout.is_empty(), "nothing is left in the folder");
+        }
+        Ok(output) if output.status.success() => panic!("8 MiB fit into 4"),
+        _ => println!("no file system can be mounted here: not tested"),
+    }
+}
