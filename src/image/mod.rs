@@ -8,9 +8,9 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 
-use extents::{check_len, shrunk};
 pub use extents::{ExtentMethod, MappingMethod};
 pub(crate) use extents::{Extents, Finder, Options as ExtentOptions};
+use extents::{check_len, shrunk};
 pub use shared::{SharedBytes, SharedImage};
 
 use crate::error::{Error, ErrorKind, Result};

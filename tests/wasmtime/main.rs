@@ -5,6 +5,7 @@
 mod common;
 
 mod beyond;
+mod examples;
 mod frames;
 mod guests;
 mod live;

@@ -4,6 +4,8 @@ mod completions;
 mod dump;
 mod manifest;
 mod report;
+#[cfg(feature = "run")]
+mod run;
 mod sigbus;
 mod signals;
 
@@ -16,6 +18,8 @@ use clap::Parser;
 #[command(version, name = "corestream", arg_required_else_help = true)]
 enum Command {
     Dump(dump::Dump),
+    #[cfg(feature = "run")]
+    Run(run::Run),
     Completions(completions::Completions),
 }
 
@@ -25,11 +29,13 @@ fn main() -> ExitCode {
         Err(error) => return report::usage(&error),
     };
     let result = match command {
-        Command::Dump(dump) => dump.run(),
-        Command::Completions(completions) => completions.run(),
+        Command::Dump(dump) => dump.run().map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "run")]
+        Command::Run(run) => run.run(),
+        Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             report::line(&failure.message);
             ExitCode::from(failure.code)
