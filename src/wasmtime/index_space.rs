@@ -61,8 +61,7 @@ mod tests {
 
     /// Types are bits, an item's index is its type's bit.
     fn solve(slots: &[Slot<u32>], exported: &[u32], all: Option<&[u32]>) -> Vec<Option<u32>> {
-        let fits =
-            |slot: &Slot<u32>, item| matches!(slot, Slot::Import(ty) if ty & (1 << item) != 0);
+        let fits = |slot: &Slot<u32>, item: u32| matches!(slot, Slot::Import(ty) if *ty & (1 << item) != 0_u32);
         let is = |slot: &Slot<u32>, item, _: &u32| fits(slot, item);
         let exported: Vec<_> = exported.iter().map(|item| (*item, 0)).collect();
         let all = |slot: &Slot<u32>| match slot {

@@ -60,6 +60,12 @@ pub(super) struct Spaces {
     pub(super) globals: Vec<Option<u32>>,
 }
 
+/// What an instance exports, by indices of the dump, with the types that its module declares.
+struct Exports {
+    memories: Vec<(u32, MemoryType)>,
+    globals: Vec<(u32, GlobalType)>,
+}
+
 /// More than 2^32 items do not fit into a process.
 fn next<T>(list: &[T]) -> u32 {
     u32::try_from(list.len()).unwrap_or(u32::MAX)
@@ -143,19 +149,15 @@ impl Inventory {
         exported
             .into_iter()
             .enumerate()
-            .map(|(i, (memories, globals))| Spaces {
-                memories: self.memory_space(store, words, notes, i, &memories),
-                globals: self.global_space(store, words, notes, i, &globals),
+            .map(|(i, exports)| Spaces {
+                memories: self.memory_space(store, words, notes, i, &exports.memories),
+                globals: self.global_space(store, words, notes, i, &exports.globals),
             })
             .collect()
     }
 
-    /// The memories and globals that an instance exports, with the types that its module declares.
-    fn exports<T>(
-        &mut self,
-        store: &mut StoreContextMut<'_, T>,
-        instance: usize,
-    ) -> (Vec<(u32, MemoryType)>, Vec<(u32, GlobalType)>) {
+    /// The memories and globals that an instance exports.
+    fn exports<T>(&mut self, store: &mut StoreContextMut<'_, T>, instance: usize) -> Exports {
         let instance = self.instances[instance];
         let module = instance.module(&mut *store).clone();
         let (mut memories, mut globals) = (Vec::new(), Vec::new());
@@ -173,7 +175,7 @@ impl Inventory {
                 _ => {}
             }
         }
-        (memories, globals)
+        Exports { memories, globals }
     }
 
     fn memory_space<T>(

@@ -126,7 +126,7 @@ fn with_guest_debugging_all_is_known_without_a_word() {
 fn at_an_epoch_deadline() {
     let engine = Engine::new(config().epoch_interruption(true)).unwrap();
     let mut store = Store::new(&engine, Host::default());
-    let module = Module::new(&engine, &COUNTER.replace("(call $dump)", "(nop)")).unwrap();
+    let module = Module::new(&engine, COUNTER.replace("(call $dump)", "(nop)")).unwrap();
     let mut linker = Linker::new(&engine);
     linker.func_wrap("host", "dump", || {}).unwrap();
     let instance = linker.instantiate(&mut store, &module).unwrap();
@@ -145,10 +145,13 @@ fn at_an_epoch_deadline() {
     assert!(!decoded.threads[0].1.is_empty());
 }
 
+/// The offset and the locals of a frame.
+type Seen = (u32, Vec<Value>);
+
 /// A debugger that dumps at each breakpoint.
 #[derive(Clone, Default)]
 struct Debugger {
-    seen: Arc<Mutex<Vec<(u32, Vec<Value>)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl DebugHandler for Debugger {

@@ -1,6 +1,5 @@
 //! The guest: its engine, its store, its instance, and the call.
 
-use std::future::Future;
 use std::num::NonZeroUsize;
 use std::thread;
 use std::time::Duration;
@@ -91,37 +90,34 @@ impl Guest {
     }
 
     /// A mistake in what is called is an error; what the guest does is an outcome.
-    fn call(&mut self, run: &Run) -> impl Future<Output = Result<Outcome, String>> {
-        async {
-            let linked = self.linker.instantiate_pre(&self.module);
-            let linked = linked.map_err(|e| format!("{:#}", e).replace('\n', " "))?;
-            let instance = match linked.instantiate_async(&mut self.store).await {
-                Ok(instance) => instance,
-                Err(error) => return Ok(Outcome::Failed(error)),
-            };
-            self.instance = Some(instance);
-            let name = run.invoke.as_deref().unwrap_or("_start");
-            let Some(function) = instance.get_func(&mut self.store, name) else {
-                let hint = if run.invoke.is_none() { ", name one with --invoke" } else { "" };
-                return Err(format!("exports no function {name}{hint}"));
-            };
-            let ty = function.ty(&self.store);
-            let parameters = invoke::parameters(&ty, &run.args);
-            let parameters = parameters.map_err(|why| format!("function {name}: {why}"))?;
-            let mut results =
-                invoke::results(&ty).map_err(|why| format!("function {name}: {why}"))?;
-            // A library that has something to do before its functions are called.
-            if run.invoke.is_some()
-                && let Some(initialize) = instance.get_func(&mut self.store, "_initialize")
-                && name != "_initialize"
-                && let Err(error) = initialize.call_async(&mut self.store, &[], &mut []).await
-            {
-                return Ok(Outcome::Failed(error));
-            }
-            match function.call_async(&mut self.store, &parameters, &mut results).await {
-                Ok(()) => Ok(Outcome::Returned(invoke::render(&results))),
-                Err(error) => Ok(Outcome::Failed(error)),
-            }
+    async fn call(&mut self, run: &Run) -> Result<Outcome, String> {
+        let linked = self.linker.instantiate_pre(&self.module);
+        let linked = linked.map_err(|e| format!("{:#}", e).replace('\n', " "))?;
+        let instance = match linked.instantiate_async(&mut self.store).await {
+            Ok(instance) => instance,
+            Err(error) => return Ok(Outcome::Failed(error)),
+        };
+        self.instance = Some(instance);
+        let name = run.invoke.as_deref().unwrap_or("_start");
+        let Some(function) = instance.get_func(&mut self.store, name) else {
+            let hint = if run.invoke.is_none() { ", name one with --invoke" } else { "" };
+            return Err(format!("exports no function {name}{hint}"));
+        };
+        let ty = function.ty(&self.store);
+        let parameters = invoke::parameters(&ty, &run.args);
+        let parameters = parameters.map_err(|why| format!("function {name}: {why}"))?;
+        let mut results = invoke::results(&ty).map_err(|why| format!("function {name}: {why}"))?;
+        // A library that has something to do before its functions are called.
+        if run.invoke.is_some()
+            && let Some(initialize) = instance.get_func(&mut self.store, "_initialize")
+            && name != "_initialize"
+            && let Err(error) = initialize.call_async(&mut self.store, &[], &mut []).await
+        {
+            return Ok(Outcome::Failed(error));
+        }
+        match function.call_async(&mut self.store, &parameters, &mut results).await {
+            Ok(()) => Ok(Outcome::Returned(invoke::render(&results))),
+            Err(error) => Ok(Outcome::Failed(error)),
         }
     }
 
