@@ -231,7 +231,9 @@ impl<'w, T: 'static> Capture<'w, T> {
         let stack = frames::of_stack(&mut store.as_context_mut());
         let mut captured = if stack.is_empty() {
             let backtrace = WasmBacktrace::force_capture(&*store);
-            self.finish(store, inventory, frames::of_backtrace(backtrace.frames()))
+            let backtrace = frames::of_backtrace(backtrace.frames());
+            let notes = self.cut(&backtrace);
+            self.describe(store, inventory, backtrace, notes)
         } else {
             self.describe(store, inventory, stack, Vec::new())
         };
@@ -265,10 +267,15 @@ impl<'w, T: 'static> Capture<'w, T> {
         if let Some(recorded) = recorded {
             return self.describe(store, inventory, recorded, Vec::new());
         }
+        let notes = self.cut(&backtrace);
+        self.describe(store, inventory, backtrace, notes)
+    }
+
+    /// Says so if a backtrace may have been cut.
+    fn cut(&self, backtrace: &[WasmFrame]) -> Vec<Note> {
         let kept = backtrace.len();
         let cut = kept > 0 && kept >= self.max_frames;
-        let notes = if cut { vec![Note::Frames { kept }] } else { Vec::new() };
-        self.describe(store, inventory, backtrace, notes)
+        if cut { vec![Note::Frames { kept }] } else { Vec::new() }
     }
 
     fn describe<'a>(

@@ -165,6 +165,10 @@ fn read(ty: Option<ValType>, value: impl FnOnce() -> ::wasmtime::Result<Val>) ->
 /// It only records; the dump is made after the call has returned, by
 /// [`Capture::frames`](super::Capture::frames). Clones share what they record.
 ///
+/// It belongs to an error only as far as the error's backtrace says so, so backtraces must not be
+/// turned off. Every exception that is thrown is recorded too, because it may be the end: a guest that
+/// throws often gets slower still.
+///
 /// Wasmtime calls a handler only in `*_async` calls: with one installed, a call that is not fails.
 /// The guest is slower with guest debugging, and Winch can't compile it.
 ///
@@ -222,7 +226,7 @@ impl<T> FrameRecorder<T> {
         backtrace: &[WasmFrame],
         max_frames: usize,
     ) -> Option<Vec<WasmFrame>> {
-        let cut = backtrace.is_empty() || backtrace.len() >= max_frames;
+        let cut = backtrace.len() >= max_frames;
         let matches = |stack: &&Vec<WasmFrame>| {
             let len = if cut { stack.len().min(backtrace.len()) } else { stack.len() };
             len == backtrace.len() && alike(&stack[..len], backtrace)

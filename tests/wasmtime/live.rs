@@ -77,6 +77,18 @@ fn check(decoded: &Decoded<'_>) {
     assert_eq!(functions, [(0, 1), (0, 2)]);
 }
 
+/// Not a byte of the guest's memory is copied.
+#[test]
+fn memories_are_borrowed_in_place() {
+    run(&Engine::new(&config()).unwrap(), COUNTER, |mut caller| {
+        let memory = caller.get_export("memory").unwrap().into_memory().unwrap();
+        let bytes = memory.data(&caller).as_ptr_range();
+        let captured = capture(caller.data()).live(&mut caller);
+        let image = captured.dump.memories[0].image.as_slice().unwrap();
+        assert_eq!(image.as_ptr_range(), bytes);
+    });
+}
+
 /// A dump that fails leaves the guest as it is.
 #[test]
 fn the_guest_goes_on_after_a_failed_dump() {

@@ -45,7 +45,7 @@ pub struct Run {
     #[arg(long)]
     locals: bool,
 
-    /// Frames that a dump has at most
+    /// Frames that are dumped at most; with --locals all are
     #[arg(long, value_name = "N", default_value_t = 100_000,
           value_parser = clap::value_parser!(u32).range(1..))]
     max_frames: u32,
