@@ -7,13 +7,13 @@ mod common;
 #[path = "../tests/common/mod.rs"]
 mod decoded;
 
-use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use common::{drained_pipe, fresh_file, guest, images, plain_read, reference, write_all_fresh};
-use corestream::{CoreDump, Dumper, FileSink, Memory, MemoryImage, MemoryType};
+use corestream::read::Verdict;
+use corestream::{CoreDump, CoreDumpFile, Dumper, FileSink, Memory, MemoryImage, MemoryType};
 
 /// A row of the table: what is measured, and how.
 type Work<'w> = (&'static str, Box<dyn Fn() + 'w>);
@@ -28,7 +28,18 @@ fn main() {
         let sparse = sparse_file(bytes);
         let sparse_dump = sparse_guest(&sparse);
         check(&sparse_dump, bytes);
-        table(image.name, rounds, &works(bytes, &dump, &sparse_dump));
+        let dumped = tempfile::NamedTempFile::new().unwrap();
+        let plan = Dumper::new().plan(&dump).unwrap();
+        plan.write_to(&mut FileSink::new(dumped.as_file())).unwrap();
+        let read = CoreDumpFile::open(dumped.path()).unwrap();
+        assert!(matches!(read.verify(2), Ok(Verdict::Whole(_))));
+        let dump_bytes = MemoryImage::open(dumped.path()).unwrap();
+        let mut works = works(bytes, &dump, &sparse_dump);
+        works.extend::<[Work<'_>; 2]>([
+            ("crc32fast of a dump, 2 threads", Box::new(|| crc(dump_bytes.as_slice().unwrap()))),
+            ("verify a dump, 2 threads", Box::new(|| _ = read.verify(2).unwrap())),
+        ]);
+        table(image.name, rounds, &works);
     }
 }
 
@@ -36,6 +47,15 @@ fn main() {
 fn check(dump: &CoreDump<'_>, bytes: &[u8]) {
     let dumped = Dumper::new().plan(dump).unwrap().to_vec().unwrap();
     assert!(decoded::decode(&dumped).contents(0, bytes.len()) == bytes);
+}
+
+/// The machine's limit for verifying: sums up all bytes once, by two threads.
+fn crc(bytes: &[u8]) {
+    std::thread::scope(|scope| {
+        for part in bytes.chunks(bytes.len().div_ceil(2)) {
+            scope.spawn(move || std::hint::black_box(crc32fast::hash(part)));
+        }
+    });
 }
 
 /// A file with holes where the image has zero pages.
@@ -58,9 +78,9 @@ fn sparse_guest(file: &tempfile::NamedTempFile) -> CoreDump<'static> {
 }
 
 fn works<'w>(bytes: &'w [u8], dump: &'w CoreDump<'w>, sparse: &'w CoreDump<'w>) -> Vec<Work<'w>> {
-    let to_file = |dump: &CoreDump<'_>, file: &File| {
-        let plan = Dumper::new().plan(dump).unwrap();
-        plan.write_to(&mut FileSink::new(file)).unwrap();
+    let to_file = |dump: &CoreDump<'_>, checksums: bool| {
+        let plan = Dumper::new().checksums(checksums).plan(dump).unwrap();
+        plan.write_to(&mut FileSink::new(&fresh_file())).unwrap();
     };
     vec![
         ("plain read, 2 threads", Box::new(|| plain_read(bytes, 2))),
@@ -68,12 +88,13 @@ fn works<'w>(bytes: &'w [u8], dump: &'w CoreDump<'w>, sparse: &'w CoreDump<'w>) 
         ("scan and plan, 2 threads", Box::new(|| _ = Dumper::new().plan(dump).unwrap())),
         ("write_all to a fresh file", Box::new(|| write_all_fresh(bytes))),
         ("reference to a file", Box::new(|| write_all_fresh(&reference(bytes)))),
-        ("corestream to a file", Box::new(move || to_file(dump, &fresh_file()))),
+        ("corestream to a file", Box::new(move || to_file(dump, true))),
+        ("the same without checksums", Box::new(move || to_file(dump, false))),
         (
             "reference, sparse file",
             Box::new(|| write_all_fresh(&reference(sparse.memories[0].image.as_slice().unwrap()))),
         ),
-        ("corestream, sparse file", Box::new(move || to_file(sparse, &fresh_file()))),
+        ("corestream, sparse file", Box::new(move || to_file(sparse, true))),
         ("write_all to a pipe", Box::new(|| drained_pipe(|pipe| pipe.write_all(bytes).unwrap()))),
         (
             "corestream to a pipe",
@@ -108,7 +129,7 @@ fn table(name: &str, rounds: usize, works: &[Work<'_>]) {
     };
     println!("\n{name}");
     for ((row, _), median) in works.iter().zip(&medians) {
-        println!("  {row:<28} {:>9.2}", median.as_secs_f64() * 1000.0);
+        println!("  {row:<30} {:>9.2}", median.as_secs_f64() * 1000.0);
     }
     let (reference, file) = (of("reference to a file"), of("corestream to a file"));
     println!(
@@ -117,6 +138,7 @@ fn table(name: &str, rounds: usize, works: &[Work<'_>]) {
     );
     println!("  file / write_all             {:>9.2}", file / of("write_all to a fresh file"));
     println!("  reference / file             {:>9.2}", reference / file);
+    println!("  file / without checksums     {:>9.2}", file / of("the same without checksums"));
     println!(
         "  reference / file, sparse     {:>9.2}",
         of("reference, sparse file") / of("corestream, sparse file")
@@ -124,5 +146,9 @@ fn table(name: &str, rounds: usize, works: &[Work<'_>]) {
     println!(
         "  pipe / write_all             {:>9.2}",
         of("corestream to a pipe") / of("write_all to a pipe")
+    );
+    println!(
+        "  verify / crc32fast           {:>9.2}",
+        of("verify a dump, 2 threads") / of("crc32fast of a dump, 2 threads")
     );
 }

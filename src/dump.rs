@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
 use crate::atomic_file::{AtomicFile, FileOptions};
-use crate::encode::{self, Pieces};
+use crate::checksum::Checksums;
+use crate::encode::{self, Index, Pieces};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ExtentMethod, ExtentOptions, MappingMethod};
+use crate::image::{Bytes, ExtentMethod, ExtentOptions, MappingMethod};
 use crate::limits;
 use crate::model::CoreDump;
-use crate::piece::Piece;
+use crate::piece::{Emitted, Piece};
 use crate::plan::{self, Plan};
 use crate::scan::{self, Scanner};
 use crate::sink::{FileSink, Sink};
@@ -22,6 +25,11 @@ use crate::sink::{FileSink, Sink};
 const BATCH: usize = 512;
 /// Bytes that a sink is given at once: a larger piece comes in parts.
 const BATCH_BYTES: u64 = 8 << 20;
+
+/// Bytes that are summed up before another thread could have been woken.
+const SMALL_BATCH: u64 = 64 << 10;
+/// Bytes of the buffer for parts of images that can't be borrowed.
+const COPY_BYTES: usize = 256 << 10;
 
 /// Makes plans of core dumps.
 ///
@@ -54,7 +62,9 @@ impl Dumper {
         let max_segments = limits::MAX_DATA_SEGMENTS;
         let max_section_bytes = limits::MAX_SECTION_BYTES;
         let cancel = Arc::new(AtomicBool::new(false));
-        Self { options: plan::Options { max_segments, max_section_bytes, scan, cancel } }
+        let checksums = true;
+        let options = plan::Options { max_segments, max_section_bytes, scan, checksums, cancel };
+        Self { options }
     }
 
     /// How many segments a dump may have, 1 to 100,000. Every memory that holds data gets one, also
@@ -121,6 +131,13 @@ impl Dumper {
         self
     }
 
+    /// Whether the dump holds a CRC-32 of every MiB of it, which a reader can check it by. They are
+    /// there by default, and are made on another core while the sink is busy.
+    pub fn checksums(mut self, checksums: bool) -> Self {
+        self.options.checksums = checksums;
+        self
+    }
+
     /// A flag that stops the work when it becomes true: planning and writing then fail with
     /// [`ErrorKind::Cancelled`], and nothing is left behind. It is looked at every few megabytes.
     pub fn cancel(mut self, flag: Arc<AtomicBool>) -> Self {
@@ -144,16 +161,6 @@ impl Default for Dumper {
     }
 }
 
-/// Fills `batch` with what comes next.
-fn fill<'p>(batch: &mut Vec<Piece<'p>>, pieces: &mut Pieces<'p>) {
-    let mut room = BATCH_BYTES;
-    while batch.len() < BATCH && room > 0 {
-        let Some(piece) = pieces.next_part(room) else { break };
-        room -= piece.len();
-        batch.push(piece);
-    }
-}
-
 impl Plan<'_> {
     /// Streams the dump to `sink`, straight from the images.
     ///
@@ -168,7 +175,7 @@ impl Plan<'_> {
     /// plan.write_to(&mut std::io::sink())?;
     ///
     /// let error = plan.write_to(&mut &mut [0; 10][..]).unwrap_err();
-    /// assert_eq!(error.to_string(), "10 of 59 bytes written: write zero");
+    /// assert_eq!(error.to_string(), "10 of 159 bytes written: write zero");
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn write_to<S: Sink + ?Sized>(&self, sink: &mut S) -> Result<()> {
@@ -182,19 +189,35 @@ impl Plan<'_> {
     }
 
     fn stream<S: Sink + ?Sized>(&self, sink: &mut S, written: &mut u64) -> io::Result<()> {
+        let checksums = Checksums::new(&self.index).map_err(io::Error::other)?;
         sink.begin(self.len())?;
+        let mut stream = Stream { sink, written, checksums, helper: self.helper() };
         let mut pieces = Pieces::new(self);
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             self.check_cancelled().map_err(io::Error::other)?;
-            fill(&mut batch, &mut pieces);
-            if batch.is_empty() {
-                self.check_images().map_err(io::Error::other)?;
-                return sink.finish();
+            let copy = fill(&mut batch, &mut pieces);
+            if batch.is_empty() && copy.is_none() {
+                break;
             }
-            sink.put(&batch, written)?;
+            stream.put(&batch)?;
             batch.clear();
+            if let Some((from, offset, len)) = copy {
+                stream.copy(from, offset, len)?;
+            }
         }
+        self.check_images().map_err(io::Error::other)?;
+        let Stream { sink, written, mut checksums, .. } = stream;
+        let index = Index::new(self, checksums.finish());
+        index.emit(|bytes| sink.put(&[Piece::Bytes(bytes)], written))?;
+        sink.finish()
+    }
+
+    /// A thread for the checksums, where it is worth one and can be had.
+    fn helper(&self) -> Option<ThreadPool> {
+        let worth = self.stats().threads > 1 && self.index.blocks > 0 && self.len() > SMALL_BATCH;
+        let pool = worth.then(|| ThreadPoolBuilder::new().num_threads(1).build());
+        pool.and_then(Result::ok)
     }
 
     fn failed_after(&self, written: u64, source: io::Error) -> Error {
@@ -255,5 +278,60 @@ impl Plan<'_> {
         let file = AtomicFile::create(path, options).map_err(|e| failed("cannot create", e))?;
         self.write_to(&mut FileSink::new(file.file())).map_err(|error| error.at(path.display()))?;
         file.commit().map_err(|e| failed("cannot name the finished dump", e))
+    }
+}
+
+/// Fills `batch` with what comes next, up to a part of an image that can't be borrowed: that one, as
+/// where it is, offset and length.
+fn fill<'p>(batch: &mut Vec<Piece<'p>>, pieces: &mut Pieces<'p>) -> Option<(Bytes<'p>, u64, u64)> {
+    let mut room = BATCH_BYTES;
+    while batch.len() < BATCH && room > 0 {
+        match pieces.next_part(room)? {
+            Emitted::Piece(piece) => {
+                room -= piece.len().min(room);
+                batch.push(piece);
+            }
+            Emitted::Copy { from, offset, len } => return Some((from, offset, len)),
+        }
+    }
+    None
+}
+
+/// A dump on its way: to the sink, and past the checksums.
+struct Stream<'s, S: ?Sized> {
+    sink: &'s mut S,
+    written: &'s mut u64,
+    checksums: Checksums,
+    /// Sums up while the sink is busy.
+    helper: Option<ThreadPool>,
+}
+
+impl<S: Sink + ?Sized> Stream<'_, S> {
+    fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<()> {
+        let checksums = &mut self.checksums;
+        match &self.helper {
+            Some(helper) if pieces.iter().map(Piece::len).sum::<u64>() > SMALL_BATCH => helper
+                .in_place_scope(|scope| {
+                    scope.spawn(|_| checksums.update(pieces));
+                    self.sink.put(pieces, self.written)
+                }),
+            _ => {
+                checksums.update(pieces);
+                self.sink.put(pieces, self.written)
+            }
+        }
+    }
+
+    /// Sends bytes that can't be borrowed, by a small buffer: what is summed up is what is sent.
+    fn copy(&mut self, from: Bytes<'_>, mut offset: u64, mut len: u64) -> io::Result<()> {
+        let mut buffer = vec![0; COPY_BYTES.min(usize::try_from(len).unwrap_or(COPY_BYTES))];
+        while len > 0 {
+            let part = buffer.len().min(usize::try_from(len).unwrap_or(usize::MAX));
+            from.read_at(&mut buffer[..part], offset).map_err(io::Error::other)?;
+            self.put(&[Piece::Bytes(&buffer[..part])])?;
+            offset += part as u64;
+            len -= part as u64;
+        }
+        Ok(())
     }
 }

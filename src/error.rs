@@ -31,7 +31,7 @@ struct Inner {
 pub enum ErrorKind {
     /// A description of a guest contradicts itself; nothing was written.
     Model,
-    /// An option has a value that is not possible; nothing was written.
+    /// An option or an argument has a value that is not possible; nothing was written.
     Option,
     /// An image could not be opened, mapped or read.
     Image,
@@ -43,6 +43,18 @@ pub enum ErrorKind {
     Memory,
     /// It was told to stop ([`crate::Dumper::cancel`]).
     Cancelled,
+    /// A core dump could not be opened, mapped or read.
+    Input,
+    /// The bytes that are asked for were left out of a core dump on purpose.
+    LeftOut,
+    /// The file is no core dump at all.
+    Format,
+    /// A core dump that contradicts itself or a checksum.
+    Damaged,
+    /// A core dump that ends before its end.
+    CutOff,
+    /// A core dump with something that this reader does not know, or that is over one of its limits.
+    Unsupported,
     /// What was emitted is not what was planned: an error of this crate.
     Internal,
 }

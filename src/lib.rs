@@ -29,6 +29,7 @@
 #![warn(unreachable_pub)]
 
 mod atomic_file;
+mod checksum;
 mod dump;
 mod encode;
 mod error;
@@ -37,6 +38,7 @@ pub mod limits;
 mod model;
 mod piece;
 mod plan;
+pub mod read;
 pub mod scan;
 mod sink;
 #[cfg(feature = "wasmtime")]
@@ -45,13 +47,14 @@ pub mod wasmtime;
 pub use atomic_file::FileOptions;
 pub use dump::Dumper;
 pub use error::{Error, ErrorKind, Result};
-pub use image::{ExtentMethod, MappingMethod, MemoryImage, SharedBytes, SharedImage};
+pub use image::{ExtentMethod, MappingMethod, MemoryImage, SharedBytes};
 pub use model::{
     CoreDump, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
     MemoryIndex, MemoryType, Module, ModuleIndex, RefType, Thread, Value,
 };
 pub use piece::{Header, Piece};
 pub use plan::{CONTINUATION, Plan, SEGMENT_COST, Segment, Shortfall, Stats};
+pub use read::CoreDumpFile;
 pub use sink::{FileSink, Sink};
 
 /// Keeps the code in README true.

@@ -23,6 +23,13 @@ pub const MAX_SECTION_BYTES: u32 = u32::MAX;
 /// a count, and a segment with some payload always fit.
 pub const MIN_SECTION_BYTES: u32 = 256;
 
+/// The least size of a block of the dump that has a checksum of its own, as a power of two: 1 MiB.
+pub const MIN_CHECKSUM_BLOCK_LOG2: u32 = 20;
+
+/// Checksums that a dump has at most, so that their table needs no more than 256 KiB
+/// (`docs/format.md`, "Checksums").
+pub const MAX_CHECKSUM_BLOCKS: u32 = 65_536;
+
 /// Bytes of a page, if a memory's type does not say otherwise (core specification, "Memory instances").
 pub const PAGE_BYTES: u64 = 65_536;
 
@@ -31,6 +38,18 @@ pub const MEMORY32_BYTES: u64 = 1 << 32;
 
 /// The index that stands for "not known" in a file.
 pub const UNKNOWN_INDEX: u32 = u32::MAX;
+
+/// Modules, instances and threads that a reader lists, of each: it keeps the place of each one, 8 or 16
+/// bytes, and a section of 4 GiB can hold a thousand times as many. Real processes have some hundreds.
+pub const MAX_LISTED: usize = 1_000_000;
+
+/// Sections with segments that a reader keeps track of: a dump has one for each 4 GiB of data.
+pub const MAX_DATA_SECTIONS: usize = 1_000_000;
+
+/// Segments that a reader lists (24 bytes each) where there is no index. Beyond it, only segments in
+/// order can be read: every second one is listed, then every fourth, and so on. It is also the most
+/// that an index may have in a dump of which ranges were left out, so that a stream can be checked.
+pub const MAX_LISTED_SEGMENTS: usize = 1 << 20;
 
 /// The longest LEB128 encoding of a `u32`, in bytes (core specification, "Integers").
 pub const MAX_LEB_U32_BYTES: u32 = 5;

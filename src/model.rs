@@ -137,7 +137,7 @@ impl MemoryType {
     }
 
     /// What contradicts itself in this type with an image of `image_len` bytes.
-    fn check(&self, image_len: u64) -> Result<(), String> {
+    pub(crate) fn check(&self, image_len: u64) -> Result<(), String> {
         if !matches!(self.page_size, 1 | 65_536) {
             return Err(format!("a page has 1 or 65536 bytes, not {}", self.page_size));
         }
@@ -145,10 +145,7 @@ impl MemoryType {
         let bits = if self.memory64 { 64 } else { 32 };
         if self.minimum > most {
             let pages = self.minimum;
-            let way_out = if self.memory64 { "" } else { ", it must be a memory64" };
-            return Err(format!(
-                "{pages} pages are more than the {most} of a {bits}-bit memory{way_out}"
-            ));
+            return Err(format!("{pages} pages are more than the {most} of a {bits}-bit memory"));
         }
         match self.maximum {
             Some(maximum) if maximum > most => {
@@ -199,7 +196,11 @@ impl<'a> Memory<'a> {
     /// A shared memory without a maximum, more pages than the type can have, a page that has
     /// neither 1 nor 65,536 bytes, an image that is larger than the memory.
     pub fn validate(&self) -> Result<()> {
-        self.ty.check(self.image.len()).map_err(Error::model)
+        self.ty.check(self.image.len()).map_err(|why| {
+            let too_large = !self.ty.memory64 && self.ty.byte_len() > Some(limits::MEMORY32_BYTES);
+            let way_out = if too_large { ", it must be a memory64" } else { "" };
+            Error::model(why + way_out)
+        })
     }
 }
 

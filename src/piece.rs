@@ -1,9 +1,6 @@
 //! Pieces: the unit of streaming, what `encode` yields and sinks take.
 
-use std::fs::File;
-
-use crate::error::Result;
-use crate::image::{Bytes, SharedImage};
+use crate::image::Bytes;
 
 /// The most bytes that stand between the payloads of two segments.
 pub(crate) const HEADER_BYTES: usize = 64;
@@ -41,93 +38,58 @@ impl Header {
 pub enum Piece<'p> {
     /// Header bytes that were made on the way.
     Header(Header),
-    /// Bytes of the plan.
+    /// Bytes of the plan, or of a small buffer.
     Bytes(&'p [u8]),
     /// A part of an image, borrowed.
     Image(&'p [u8]),
-    /// A part of an image that is a file to be read.
-    File {
-        /// The file.
-        file: &'p File,
-        /// Where in the file, in bytes.
-        offset: u64,
-        /// How many bytes.
-        len: u64,
-    },
-    /// A part of an image that others may write at any time: each reading of it can differ.
-    Shared {
-        /// The image.
-        image: &'p SharedImage,
-        /// Where in the image, in bytes.
+}
+
+impl<'p> Piece<'p> {
+    /// Its length in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "no piece is empty")]
+    pub fn len(&self) -> u64 {
+        self.as_bytes().len() as u64
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Header(header) => header.as_bytes(),
+            Self::Bytes(bytes) | Self::Image(bytes) => bytes,
+        }
+    }
+}
+
+/// What `encode` yields: a piece, or a part of an image that can't be borrowed and becomes pieces by
+/// way of a small buffer.
+#[derive(Clone, Copy)]
+pub(crate) enum Emitted<'p> {
+    Piece(Piece<'p>),
+    Copy {
+        /// Where the bytes are.
+        from: Bytes<'p>,
+        /// The position of the first one, in bytes.
         offset: u64,
         /// How many bytes.
         len: u64,
     },
 }
 
-impl Piece<'_> {
-    /// Its length in bytes.
-    #[allow(clippy::len_without_is_empty, reason = "no piece is empty")]
-    pub fn len(&self) -> u64 {
-        match self {
-            Self::File { len, .. } | Self::Shared { len, .. } => *len,
-            other => other.as_bytes().map_or(0, <[u8]>::len) as u64,
-        }
-    }
-
-    /// The first `len` bytes and the rest; a piece that is not longer has no rest.
+impl Emitted<'_> {
+    /// The first `len` bytes and the rest, if it is a part of an image and longer.
     pub(crate) fn split(self, len: u64) -> (Self, Option<Self>) {
-        if self.len() <= len {
-            return (self, None);
-        }
         match self {
-            Self::File { file, offset, len: whole } => (
-                Self::File { file, offset, len },
-                Some(Self::File { file, offset: offset + len, len: whole - len }),
+            Self::Copy { from, offset, len: whole } if whole > len => (
+                Self::Copy { from, offset, len },
+                Some(Self::Copy { from, offset: offset + len, len: whole - len }),
             ),
-            Self::Shared { image, offset, len: whole } => (
-                Self::Shared { image, offset, len },
-                Some(Self::Shared { image, offset: offset + len, len: whole - len }),
-            ),
-            Self::Image(bytes) => {
+            Self::Piece(Piece::Image(bytes)) if bytes.len() as u64 > len => {
                 // Shorter than the slice, whose length is a `usize`.
                 let (first, rest) = bytes.split_at(usize::try_from(len).unwrap_or(bytes.len()));
-                (Self::Image(first), Some(Self::Image(rest)))
+                let image = |bytes| Self::Piece(Piece::Image(bytes));
+                (image(first), Some(image(rest)))
             }
-            small => (small, None),
+            whole => (whole, None),
         }
-    }
-
-    /// The bytes; `None` if they can't be borrowed and have to be copied with
-    /// [`read_at`](Self::read_at).
-    pub fn as_bytes(&self) -> Option<&[u8]> {
-        match self {
-            Self::Header(header) => Some(header.as_bytes()),
-            Self::Bytes(bytes) | Self::Image(bytes) => Some(bytes),
-            Self::File { .. } | Self::Shared { .. } => None,
-        }
-    }
-
-    /// Fills `buffer` with a part of the piece, from its byte `at` on.
-    ///
-    /// ```
-    /// use corestream::Piece;
-    ///
-    /// let mut buffer = [0; 2];
-    /// Piece::Bytes(b"bytes").read_at(&mut buffer, 3)?;
-    /// assert_eq!(buffer, *b"es");
-    /// # Ok::<(), corestream::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// The file can't be read, or the piece ends before the buffer is full.
-    pub fn read_at(&self, buffer: &mut [u8], at: u64) -> Result<()> {
-        let (source, offset) = match self {
-            Self::Header(header) => (Bytes::Slice(header.as_bytes()), 0),
-            Self::Bytes(bytes) | Self::Image(bytes) => (Bytes::Slice(bytes), 0),
-            Self::File { file, offset, .. } => (Bytes::File(file), *offset),
-            Self::Shared { image, offset, .. } => (Bytes::Shared(image), *offset),
-        };
-        source.read_at(buffer, offset.saturating_add(at))
     }
 }

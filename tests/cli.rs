@@ -138,7 +138,7 @@ fn little_memory_is_needed() {
         sparse.write_all_at(&vec![1; 1 << 20], i << 33).unwrap();
     }
     let mut gaps = vec![1; 64 << 20];
-    gaps.chunks_mut(64).for_each(|object| object[40..].fill(0));
+    gaps.chunks_mut(128).for_each(|object| object[40..].fill(0));
     fs::write(folder.path().join("gaps.mem"), gaps).unwrap();
     for (memory, segments) in [("sparse.mem,memory64", 64), ("gaps.mem", 100_000)] {
         let args = ["--memory", memory, "-o", "out", "--force", "--stats", "json"];
@@ -229,7 +229,7 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             [&memory[..], &["-o", "none/"]].concat(),
             1,
-            "none/: there is no such folder, and a dump needs the name of a file",
+            "none/: there is no such folder, and the name of a file is needed",
         ),
         (
             [&memory[..], &["-o", "guest.mem/new"]].concat(),
@@ -244,22 +244,22 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             [&memory[..], &["-o", "guest.mem", "--force"]].concat(),
             1,
-            "guest.mem: is an input of this dump (guest.mem), write it to another file",
+            "guest.mem: is an input (guest.mem), write to another file",
         ),
         (
             [&memory[..], &["-o", "same.mem", "--force"]].concat(),
             1,
-            "same.mem: is an input of this dump (guest.mem), write it to another file",
+            "same.mem: is an input (guest.mem), write to another file",
         ),
         (
             vec!["--manifest", "ok.json", "-o", "ok.json", "--force"],
             1,
-            "ok.json: is an input of this dump (ok.json), write it to another file",
+            "ok.json: is an input (ok.json), write to another file",
         ),
         (
             vec!["--manifest", "ok.json", "-o", "same.mem", "--force"],
             1,
-            "same.mem: is an input of this dump (guest.mem), write it to another file",
+            "same.mem: is an input (guest.mem), write to another file",
         ),
         (
             vec!["--manifest", "name\n.json", "-o", "new"],
@@ -310,7 +310,7 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             [&memory[..], &["-o", "/dev/full"]].concat(),
             1,
-            "/dev/full: 0 of 2082 bytes written: No space left on device (os error 28)",
+            "/dev/full: 0 of 2234 bytes written: No space left on device (os error 28)",
         ),
     ] {
         let output = dump(dir, &args);
@@ -430,7 +430,7 @@ fn descriptors_by_name_are_written_in_place() {
     let mut command = corestream();
     command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "-"]);
     let done = command.stdout(input).output().unwrap();
-    assert!(stderr(&done).contains("standard output: is an input of this dump (guest.mem)"));
+    assert!(stderr(&done).contains("standard output: is an input (guest.mem)"));
     assert_eq!(fs::read(folder.path().join("guest.mem")).unwrap(), image);
 }
 
@@ -467,8 +467,8 @@ fn a_terminal_is_written_to_only_by_force() {
         let done = command.stdout(terminal()).output().unwrap();
         let shown = if output == "-" { "standard output" } else { output };
         let expected = format!(
-            "corestream: {shown}: is a terminal, and a dump is binary: redirect it, name a file with \
-             -o, or use --force\n"
+            "corestream: {shown}: is a terminal, and the output is binary: redirect it, name a file \
+             with -o, or use --force\n"
         );
         assert_eq!((done.status.code(), stderr(&done)), (Some(2), expected));
         let done = command.arg("--force").stdout(terminal()).output().unwrap();

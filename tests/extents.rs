@@ -2,6 +2,7 @@
 //! that a plain read of everything gives, and what was never touched stays so.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "mappings of every kind, and what is done to them")]
+#![allow(clippy::print_stdout, reason = "a test says what it could not try, or measured")]
 
 mod common;
 
@@ -248,7 +249,7 @@ fn what_cannot_be_asked_is_read_unless_it_is_forced() {
     area.fill(5000..6000, 1);
     let dump = dump_of(&[area.bytes()]);
     let before = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..before.clone() }).unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..before }).unwrap();
     let plan = Dumper::new().plan(&dump);
     let forced = Dumper::new().extent_method(Some(ExtentMethod::Pagemap)).plan(&dump);
     setrlimit(Resource::Nofile, before).unwrap();
@@ -571,6 +572,15 @@ fn swapped_pages() {
     assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 8 * MIB));
 }
 
+/// Stops the threads of a test, also when it fails.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Other mappings come and go next to the memory, and elsewhere.
 #[test]
 fn other_threads_map_and_unmap() {
@@ -596,6 +606,7 @@ fn other_threads_map_and_unmap() {
                 }
             }
         });
+        let _stop = Stop(stop);
         for _ in 0..20 {
             let dump = dump_of(&[area.bytes()]);
             for dumper in dumpers() {
@@ -603,7 +614,6 @@ fn other_threads_map_and_unmap() {
                 assert_eq!(extent_bytes(&plan), MIB + page());
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     check(&[area.bytes()]);
 }

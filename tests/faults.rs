@@ -76,7 +76,7 @@ fn a_signal_ends_a_dump_to_a_file_and_leaves_nothing() {
         wait_until(|| is_writing_a_file(&child, &folder));
         signal(&child, kind);
         let output = child.wait_with_output().unwrap();
-        let said = format!("corestream: stopped by {name}, the dump is not complete\n");
+        let said = format!("corestream: stopped by {name}, the output is not complete\n");
         assert_eq!((stderr(&output), output.status.code()), (said, Some(code)));
         assert_eq!(names(&folder), ["guest.mem"]);
     }
@@ -160,7 +160,7 @@ fn a_full_disk_fails_before_the_first_byte() {
         .output();
     match output {
         Ok(output) if output.status.code() == Some(1) && !stderr(&output).contains("unshare") => {
-            let said = "corestream: small/new: 0 of 8388686 bytes written: No space left on device \
+            let said = "corestream: small/new: 0 of 8388850 bytes written: No space left on device \
                         (os error 28)\n";
             assert_eq!(stderr(&output), said);
             assert!(output.stdout.is_empty(), "nothing is left in the folder");

@@ -3,6 +3,8 @@
 mod common;
 #[path = "../fuzz/src/plan.rs"]
 mod plan;
+#[path = "../fuzz/src/read.rs"]
+mod read;
 #[path = "../fuzz/src/roundtrip.rs"]
 mod roundtrip;
 
@@ -31,6 +33,11 @@ fn over_corpus(target: &str, run: fn(&[u8])) {
 #[test]
 fn plan_holds() {
     over_corpus("plan", plan::run);
+}
+
+#[test]
+fn read_holds() {
+    over_corpus("read", read::run);
 }
 
 #[test]

@@ -14,8 +14,10 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use corestream::read::Verdict;
 use corestream::{
-    CONTINUATION, CoreDump, Dumper, Memory, MemoryImage, MemoryType, Piece, Plan, Sink,
+    CONTINUATION, CoreDump, CoreDumpFile, Dumper, FileOptions, Memory, MemoryImage, MemoryIndex,
+    MemoryType, Piece, Plan, Sink,
 };
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -328,13 +330,56 @@ fn dense_5_gib_of_memory64_goes_on_after_the_data_section() {
     assert_eq!(check(&[guest.bytes()], MemoryType::wasm64, 100_000), [1, 1]);
 }
 
+/// Compares what is written to it with an image.
+struct Compare<'i> {
+    rest: &'i [u8],
+}
+
+impl Write for Compare<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (now, later) = self.rest.split_at(bytes.len());
+        assert!(bytes == now, "{} bytes before the end", self.rest.len());
+        self.rest = later;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A dump of 5 GiB on disk: read back it is the image, with little memory, and verified.
+#[test]
+fn dense_5_gib_come_back_from_disk() {
+    let _alone = alone();
+    let guest = Repeated::new(&dense(64 * MIB), 5 * GIB);
+    let mut dump = CoreDump::new("large");
+    let image = MemoryImage::from_slice(guest.bytes());
+    dump.add_memory(Memory::new(MemoryType::wasm64(5 << 14), image));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guest.core");
+    Dumper::new().plan(&dump).unwrap().write_file(&path).unwrap();
+    let ((), peak) = peak_of(|| {
+        let read = CoreDumpFile::open(&path).unwrap();
+        let coverage = read.coverage(MemoryIndex(0)).unwrap();
+        assert_eq!((coverage.segments, coverage.data_bytes), (2, 5 << 30));
+        let mut compare = Compare { rest: guest.bytes() };
+        read.write_memory(MemoryIndex(0), &mut compare).unwrap();
+        assert!(compare.rest.is_empty());
+        let Verdict::Whole(whole) = read.verify(2).unwrap() else { panic!("it is whole") };
+        assert!(whole.checksums && whole.segments == 2);
+    });
+    println!("{peak} bytes to read 5 GiB back");
+    assert!(peak < 16 * MIB, "{peak} bytes");
+}
+
 /// Far more gaps than the budget, all of one length: the list of gaps stays bounded.
 #[test]
 fn millions_of_gaps_need_no_more_memory() {
     let _alone = alone();
     let mut part = dense(64 * MIB);
     for object in part.chunks_mut(128) {
-        object[100..].fill(0);
+        object[80..].fill(0);
     }
     let guest = Repeated::new(&part, GIB);
     assert_eq!(check(&[guest.bytes()], MemoryType::wasm32, 100_000), [100_000]);
@@ -355,7 +400,13 @@ impl Sink for Addresses {
             match piece {
                 Piece::Image(bytes) => {
                     let range = bytes.as_ptr_range();
-                    self.payload.push(range.start.addr()..range.end.addr());
+                    // A piece of many megabytes comes in parts.
+                    match self.payload.last_mut() {
+                        Some(last) if last.end == range.start.addr() => {
+                            last.end = range.end.addr();
+                        }
+                        _ => self.payload.push(range.start.addr()..range.end.addr()),
+                    }
                 }
                 other => self.other += other.len(),
             }
@@ -433,6 +484,20 @@ fn sparse_1_tib_costs_its_data() {
     assert!(bytes[0] == bytes[1], "a mapped image and one that is read give the same dump");
     let decoded = common::decode(&bytes[0]);
     assert!(decoded.segments.iter().all(|s| s.data == part));
+
+    // And back to a sparse file of 1 TiB.
+    let read = CoreDumpFile::from_slice(&bytes[0]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memory");
+    let restored = read.restore(MemoryIndex(0), &path, FileOptions::new()).unwrap();
+    assert_eq!((restored.len, restored.data), (len, 64 << 20));
+    let image = MemoryImage::open(&path).unwrap();
+    assert_eq!(image.len(), len);
+    let mut again = CoreDump::new("sparse");
+    again.add_memory(Memory::new(MemoryType::wasm64(len / 65_536), image));
+    let plan = Dumper::new().plan(&again).unwrap();
+    assert!(plan.stats().extent_bytes <= 66 * MIB as u64, "{:?}", plan.stats());
+    assert!(plan.to_vec().unwrap() == bytes[0]);
     file.flush().unwrap();
 }
 
@@ -473,4 +538,72 @@ fn a_cut_image_is_an_error() {
     }
     let error = plan.write_to(&mut io::sink()).unwrap_err();
     assert!(error.to_string().contains("was cut to 12288 bytes"), "{error}");
+}
+
+/// A section of 64 MiB of frames, values and indices is decoded when it is asked for, and not before.
+#[test]
+fn lists_of_a_hostile_dump_cost_no_memory() {
+    let _alone = alone();
+    let mut bytes = b"\0asm\x01\0\0\0\0\x07\x04core\0\0".to_vec();
+    let mut section = |name: &str, before: &[u8], item: &[u8], count: usize| {
+        let mut body = Vec::new();
+        common::own::leb(&mut body, name.len());
+        body.extend(name.bytes());
+        body.extend(before);
+        common::own::leb(&mut body, count);
+        body.extend(item.repeat(count));
+        if name == "coreinstances" {
+            body.push(0); // no globals
+        }
+        bytes.push(0);
+        common::own::leb(&mut bytes, body.len());
+        bytes.extend(body);
+    };
+    let count = 16 * MIB;
+    section("coremodules", &[], &[], 0);
+    section("coreinstances", &[1, 0, 0], &[7], count);
+    section("corestack", &[0, 0], &[0, 1, 2, 3, 0, 0], count / 6);
+    section("corestack", &[0, 0, 1, 0, 1, 2, 3, 0], &[1], count);
+    let (dump, peak) = peak_of(|| CoreDumpFile::from_slice(&bytes).unwrap());
+    assert!(peak < MIB, "{peak} bytes to open");
+    let (read, peak) = peak_of(|| {
+        let memories: usize = dump.instances().map(|instance| instance.memories().count()).sum();
+        let frames = dump.threads().flat_map(|thread| thread.frames());
+        let (frames, values) =
+            frames.fold((0, 0), |(n, sum), frame| (n + 1, sum + frame.stack().count()));
+        (memories, frames, values)
+    });
+    assert_eq!(read, (count, count / 6 + 1, count));
+    assert!(peak < MIB, "{peak} bytes to read");
+    let (_, peak) = peak_of(|| corestream::read::verify_stream(&bytes[..]).unwrap());
+    assert!(peak < MIB, "{peak} bytes to verify");
+}
+
+/// A stream of 4 GiB is verified in the memory of its buffer.
+#[test]
+fn a_stream_is_verified_in_bounded_memory() {
+    use std::io::Read;
+
+    let _alone = alone();
+    let mut guest = CoreDump::new("guest");
+    let ty = MemoryType::wasm32(65_536);
+    guest.add_memory(Memory::new(ty, MemoryImage::from_slice(&[])));
+    let mut head = common::own::without(&Dumper::new().plan(&guest).unwrap().to_vec().unwrap());
+    let len = (4_usize << 30) - 16;
+    let mut body = vec![1, 0, 0x41, 0, 0x0b];
+    common::own::leb(&mut body, len);
+    head.push(11);
+    common::own::leb(&mut head, body.len() + len);
+    head.extend(body);
+    for missing in [0, 1] {
+        let stream = head.chain(io::repeat(7).take(len as u64 - missing));
+        let (verdict, peak) = peak_of(|| corestream::read::verify_stream(stream).unwrap());
+        assert!(peak < MIB, "{peak} bytes");
+        match verdict {
+            Verdict::Whole(whole) => {
+                assert_eq!((missing, whole.bytes), (0, (head.len() + len) as u64));
+            }
+            Verdict::Damaged(damage) => assert!(missing == 1 && damage.cut_off, "{damage}"),
+        }
+    }
 }

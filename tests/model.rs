@@ -124,7 +124,8 @@ fn everything_comes_back() {
 
     let bytes = Dumper::new().plan(&dump).unwrap().to_vec().unwrap();
     let decoded = decode(&bytes);
-    let order = "core coremodules coreinstances corestack corestack memory global data";
+    let order = "core corestream coremodules coreinstances corestack corestack memory global data \
+                 corestream.index";
     assert_eq!(decoded.sections.join(" "), order);
     assert_eq!(decoded.name, dump.name);
     assert_eq!(decoded.modules, ["a.wasm", "<anonymous-module-1>"]);

@@ -4,8 +4,9 @@
 mod common;
 
 use common::{Random, cost, decode, gaps, least_cost};
+use corestream::read::Verdict;
 use corestream::scan::Scanner;
-use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType};
+use corestream::{CoreDump, CoreDumpFile, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType};
 use proptest::prelude::*;
 
 const PAGE: usize = 65_536;
@@ -57,10 +58,15 @@ fn check(images: &[Vec<u8>], memory64: bool) {
             let decoded = decode(&bytes);
             assert!(decoded.longest_body <= u64::from(limit));
             assert!(decoded.in_data_section <= holding_data.max(budget as usize));
+            let read = CoreDumpFile::from_slice(&bytes).unwrap();
+            assert!(matches!(read.verify(2), Ok(Verdict::Whole(_))));
             for (i, image) in images.iter().enumerate() {
                 let mut expected = image.clone();
                 expected.resize(image.len().next_multiple_of(PAGE), 0);
                 assert!(decoded.contents(i, expected.len()) == expected, "memory {i}");
+                let mut restored = Vec::new();
+                read.write_memory(MemoryIndex(u32::try_from(i).unwrap()), &mut restored).unwrap();
+                assert!(restored == expected, "memory {i}, read back");
             }
         }
     }

@@ -4,4 +4,5 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 pub mod plan;
+pub mod read;
 pub mod roundtrip;

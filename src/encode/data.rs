@@ -5,11 +5,12 @@
 
 use std::ops::Range;
 
+use crate::encode::index;
 use crate::image::Bytes;
-use crate::piece::{Header, Piece};
+use crate::piece::{Emitted, Header, Piece};
 use crate::plan::{CONTINUATION, DataSection, Plan, Segment, sign_extended};
 
-const CUSTOM: u8 = 0;
+pub(super) const CUSTOM: u8 = 0;
 const DATA: u8 = 11;
 const ACTIVE: u8 = 0;
 const ACTIVE_WITH_MEMORY: u8 = 2;
@@ -17,7 +18,8 @@ const I32_CONST: u8 = 0x41;
 const I64_CONST: u8 = 0x42;
 const END: u8 = 0x0b;
 
-/// The pieces of a dump, in order: what precedes the data, then headers and payloads by turns.
+/// The pieces of a dump up to its index, in order: what precedes the data, then headers and payloads
+/// by turns.
 pub(crate) struct Pieces<'p> {
     plan: &'p Plan<'p>,
     sections: std::slice::Iter<'p, DataSection>,
@@ -25,11 +27,13 @@ pub(crate) struct Pieces<'p> {
     segments: Range<usize>,
     next: Next<'p>,
     /// What is left of a piece that was asked for in parts.
-    rest: Option<Piece<'p>>,
+    rest: Option<Emitted<'p>>,
 }
 
 enum Next<'p> {
-    Prelude,
+    Core,
+    Header,
+    State,
     Section,
     Segment,
     Payload(&'p Segment),
@@ -38,11 +42,11 @@ enum Next<'p> {
 impl<'p> Pieces<'p> {
     pub(crate) fn new(plan: &'p Plan<'p>) -> Self {
         let sections = plan.sections.iter();
-        Self { plan, sections, segments: 0..0, next: Next::Prelude, rest: None }
+        Self { plan, sections, segments: 0..0, next: Next::Core, rest: None }
     }
 
     /// The next piece, or as much of it as fits into `most` bytes if it is a part of an image.
-    pub(crate) fn next_part(&mut self, most: u64) -> Option<Piece<'p>> {
+    pub(crate) fn next_part(&mut self, most: u64) -> Option<Emitted<'p>> {
         let piece = self.rest.take().or_else(|| self.next())?;
         let (part, rest) = piece.split(most);
         self.rest = rest;
@@ -51,30 +55,39 @@ impl<'p> Pieces<'p> {
 }
 
 impl<'p> Iterator for Pieces<'p> {
-    type Item = Piece<'p>;
+    type Item = Emitted<'p>;
 
-    fn next(&mut self) -> Option<Piece<'p>> {
-        match self.next {
-            Next::Prelude => {
+    fn next(&mut self) -> Option<Emitted<'p>> {
+        let piece = match self.next {
+            Next::Core => {
+                self.next = Next::Header;
+                Piece::Bytes(&self.plan.prelude.core)
+            }
+            Next::Header => {
+                self.next = Next::State;
+                Piece::Header(index::header_section(self.plan))
+            }
+            Next::State => {
                 self.next = Next::Section;
-                Some(Piece::Bytes(&self.plan.prelude))
+                Piece::Bytes(&self.plan.prelude.state)
             }
             Next::Section => {
                 let section = self.sections.next()?;
                 self.segments = section.segments.clone();
                 self.next = Next::Segment;
-                Some(Piece::Header(section_header(section)))
+                Piece::Header(section_header(section))
             }
             Next::Segment => {
                 let segment = &self.plan.segments[self.segments.next()?];
                 self.next = Next::Payload(segment);
-                Some(Piece::Header(segment_header(segment, self.plan.ty(segment).memory64)))
+                Piece::Header(segment_header(segment, self.plan.ty(segment).memory64))
             }
             Next::Payload(segment) => {
                 self.next = if self.segments.is_empty() { Next::Section } else { Next::Segment };
-                Some(payload(self.plan, segment))
+                return Some(payload(self.plan, segment));
             }
-        }
+        };
+        Some(Emitted::Piece(piece))
     }
 }
 
@@ -84,9 +97,7 @@ fn section_header(section: &DataSection) -> Header {
     header.push(&[if section.continuation { CUSTOM } else { DATA }]);
     push_u32(&mut header, section.body_len);
     if section.continuation {
-        // Its length takes one byte.
-        push_u32(&mut header, u32::try_from(CONTINUATION.len()).unwrap_or(u32::MAX));
-        header.push(CONTINUATION.as_bytes());
+        push_name(&mut header, CONTINUATION);
     }
     push_u32(&mut header, section.count());
     header
@@ -113,21 +124,27 @@ fn segment_header(segment: &Segment, memory64: bool) -> Header {
     header
 }
 
-fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Piece<'p> {
+fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Emitted<'p> {
     let (address, len) = (segment.address, u64::from(segment.len));
     match plan.memories[segment.memory as usize].image.bytes() {
         Bytes::Slice(bytes) => {
             // A segment lies in its image, whose length is a `usize`.
             let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-            Piece::Image(&bytes[index(address)..index(address + len)])
+            Emitted::Piece(Piece::Image(&bytes[index(address)..index(address + len)]))
         }
-        Bytes::File(file) => Piece::File { file, offset: address, len },
-        Bytes::Shared(image) => Piece::Shared { image, offset: address, len },
+        from @ (Bytes::File(_) | Bytes::Shared(_)) => Emitted::Copy { from, offset: address, len },
     }
 }
 
+/// Appends the name of a section of ours.
+pub(super) fn push_name(header: &mut Header, name: &str) {
+    // Its length takes one byte.
+    push_u32(header, u32::try_from(name.len()).unwrap_or(u32::MAX));
+    header.push(name.as_bytes());
+}
+
 /// Appends an unsigned LEB128.
-fn push_u32(header: &mut Header, mut value: u32) {
+pub(super) fn push_u32(header: &mut Header, mut value: u32) {
     loop {
         let low = value.to_le_bytes()[0] & 0x7f;
         value >>= 7;

@@ -1,5 +1,6 @@
 //! The small sections, by wasm-encoder: everything that precedes the data section, in the order
-//! `core, coremodules, coreinstances, corestack (one a thread), memory, global`.
+//! `core, coremodules, coreinstances, corestack (one a thread), memory, global`; `corestream`, which
+//! is fixed by the plan, goes after the first one.
 //!
 //! What explains a crash comes before what is big, so that a cut-off stream holds the backtrace.
 
@@ -11,12 +12,13 @@ use wasm_encoder::{
 
 use crate::limits::UNKNOWN_INDEX;
 use crate::model::{self, CoreDump, Frame, GlobalValue, Value};
-use crate::plan::{Kept, cut};
+use crate::plan::{Kept, Prelude, cut};
 
-/// The header of the module and all sections before `data`.
-pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept) -> Vec<u8> {
+/// The header of the module and all sections before `data`, but for `corestream`.
+pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept) -> Prelude {
     let mut module = Module::new();
     module.section(&CoreDumpSection::new(cut(&dump.name)));
+    let core_len = module.len();
     module.section(&modules(dump, kept));
     module.section(&instances(dump, kept));
     for (thread, frames) in dump.threads.iter().zip(&kept.frames) {
@@ -32,7 +34,9 @@ pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept) -> Vec<u8> {
     if !kept.globals.is_empty() {
         module.section(&globals(dump, kept));
     }
-    module.finish()
+    let mut core = module.finish();
+    let state = core.split_off(core_len);
+    Prelude { core, state }
 }
 
 fn modules(dump: &CoreDump<'_>, kept: &Kept) -> CoreDumpModulesSection {

@@ -3,15 +3,24 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use memmap2::{Mmap, MmapOptions};
 
+/// Opens a file for reading; `O_NONBLOCK` so that a FIFO is not waited for, but seen to be one.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
 /// A private, read-only mapping of a whole file.
-pub(super) struct Map(Option<Mmap>);
+pub(crate) struct Map(Option<Mmap>);
 
 impl Map {
     /// Maps the whole of `file`; an empty one needs no mapping.
-    pub(super) fn new(file: &File) -> io::Result<Self> {
+    pub(crate) fn new(file: &File) -> io::Result<Self> {
         let len = file.metadata()?.len();
         if len == 0 {
             return Ok(Self(None));
@@ -25,7 +34,7 @@ impl Map {
     }
 
     /// The mapped bytes.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.0.as_deref().unwrap_or_default()
     }
 }

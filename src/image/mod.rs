@@ -1,7 +1,7 @@
 //! The bytes of a linear memory: borrowed from a live guest, mapped from a file, or read from one.
 
 mod extents;
-mod map;
+pub(crate) mod map;
 mod shared;
 
 use std::fmt;
@@ -11,7 +11,8 @@ use std::path::Path;
 pub use extents::{ExtentMethod, MappingMethod};
 pub(crate) use extents::{Extents, Finder, Options as ExtentOptions};
 use extents::{check_len, shrunk};
-pub use shared::{SharedBytes, SharedImage};
+pub use shared::SharedBytes;
+use shared::SharedImage;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -236,14 +237,9 @@ fn fail(path: &Path, what: &str, source: std::io::Error) -> Error {
     Error::io(ErrorKind::Image, format!("{}: {what}", path.display()), source)
 }
 
-/// Opens a regular file; `O_NONBLOCK` so that a FIFO is refused and not waited for.
+/// Opens a regular file.
 fn open(path: &Path) -> Result<File> {
-    use rustix::fs::{Mode, OFlags};
-
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = rustix::fs::open(path, flags, Mode::empty())
-        .map_err(|errno| fail(path, "cannot open", errno.into()))?;
-    let file = File::from(file);
+    let file = map::open(path).map_err(|source| fail(path, "cannot open", source))?;
     let metadata = file.metadata().map_err(|source| fail(path, "cannot read", source))?;
     if !metadata.is_file() {
         let what = if metadata.is_dir() { "a folder" } else { "no regular file" };

@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
-use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -22,8 +21,8 @@ pub unsafe trait SharedBytes: Send + Sync {
     fn bytes(&self) -> &[UnsafeCell<u8>];
 }
 
-/// The image of a shared memory; made by [`MemoryImage::from_shared`](crate::MemoryImage::from_shared).
-pub struct SharedImage {
+/// The image of a shared memory.
+pub(crate) struct SharedImage {
     memory: Box<dyn SharedBytes>,
     len: u64,
 }
@@ -35,8 +34,7 @@ impl SharedImage {
     }
 
     /// Its length in bytes, when the image was made.
-    #[allow(clippy::len_without_is_empty, reason = "of no use where it is read from")]
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.len
     }
 
@@ -44,7 +42,7 @@ impl SharedImage {
     ///
     /// # Errors
     /// It ends before the buffer is full.
-    pub fn read_at(&self, buffer: &mut [u8], at: u64) -> Result<()> {
+    pub(super) fn read_at(&self, buffer: &mut [u8], at: u64) -> Result<()> {
         let bytes = self.memory.bytes();
         let start = usize::try_from(at).unwrap_or(usize::MAX);
         match bytes.get(start..).and_then(|rest| rest.get(..buffer.len())) {
@@ -62,12 +60,6 @@ impl SharedImage {
                 Err(Error::new(ErrorKind::Image, message))
             }
         }
-    }
-}
-
-impl fmt::Debug for SharedImage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedImage").field("len", &self.len).finish_non_exhaustive()
     }
 }
 

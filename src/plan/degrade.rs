@@ -36,6 +36,8 @@ pub enum Shortfall {
     Instances(usize),
     /// Modules do not fit into a section.
     Modules(usize),
+    /// So many threads over [`limits::MAX_LISTED`] are left out.
+    Threads(usize),
 }
 
 impl fmt::Display for Shortfall {
@@ -61,6 +63,10 @@ impl fmt::Display for Shortfall {
             }
             Self::Instances(n) => write!(f, "the last {n} instances do not fit into a section"),
             Self::Modules(n) => write!(f, "the last {n} modules do not fit into a section"),
+            Self::Threads(n) => {
+                let most = limits::MAX_LISTED;
+                write!(f, "the last {n} threads are left out: a dump has at most {most} threads")
+            }
         }
     }
 }
@@ -80,7 +86,7 @@ pub(crate) struct Kept {
     pub(crate) modules: usize,
     /// How many instances are listed.
     pub(crate) instances: usize,
-    /// For each thread how many of its frames are written.
+    /// For each thread of the dump how many of its frames are written.
     pub(crate) frames: Vec<usize>,
     /// What is missing.
     pub(crate) shortfalls: Vec<Shortfall>,
@@ -109,18 +115,29 @@ impl Kept {
         note_names(dump, &mut shortfalls);
 
         let modules = fitting(
-            dump.modules.iter().enumerate().map(|(i, m)| name_bytes(&m.name_or_anonymous(i))),
+            dump.modules
+                .iter()
+                .enumerate()
+                .take(limits::MAX_LISTED)
+                .map(|(i, m)| name_bytes(&m.name_or_anonymous(i))),
         );
         if modules < dump.modules.len() {
             shortfalls.push(Shortfall::Modules(dump.modules.len() - modules));
         }
         let instances = fitting(
-            dump.instances.iter().map(|i| leb_bytes(4 + i.memories.len() + i.globals.len())),
+            dump.instances
+                .iter()
+                .take(limits::MAX_LISTED)
+                .map(|i| leb_bytes(4 + i.memories.len() + i.globals.len())),
         );
         if instances < dump.instances.len() {
             shortfalls.push(Shortfall::Instances(dump.instances.len() - instances));
         }
-        let frames = dump.threads.iter().map(frames_that_fit).collect::<Vec<_>>();
+        let threads = dump.threads.iter().take(limits::MAX_LISTED);
+        let frames = threads.map(frames_that_fit).collect::<Vec<_>>();
+        if frames.len() < dump.threads.len() {
+            shortfalls.push(Shortfall::Threads(dump.threads.len() - frames.len()));
+        }
         for (thread, kept) in frames.iter().copied().enumerate() {
             let of = dump.threads[thread].frames.len();
             if kept < of {

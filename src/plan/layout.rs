@@ -12,6 +12,20 @@ use crate::model::MemoryType;
 /// The name of the custom sections that hold what does not fit into the data section.
 pub const CONTINUATION: &str = "corestream.data";
 
+/// The name of the custom section that says how long the dump is.
+pub(crate) const HEADER: &str = "corestream";
+/// The name of the custom section that closes the dump.
+pub(crate) const INDEX: &str = "corestream.index";
+
+/// Bytes of the section [`HEADER`]: id, size, name and 32 bytes.
+pub(crate) const HEADER_SECTION_BYTES: u64 = 1 + 1 + name_bytes(HEADER) + 32;
+
+/// Bytes of the index: its head, and of an entry of each of its tables.
+pub(crate) const INDEX_HEAD_BYTES: u64 = 28;
+pub(crate) const MEMORY_ENTRY_BYTES: u64 = 12;
+pub(crate) const SEGMENT_ENTRY_BYTES: u64 = 20;
+pub(crate) const CRC_BYTES: u64 = 4;
+
 /// A part of a payload that is not worth a segment of its own at the end of a section, in bytes.
 const SMALL_PART: u64 = 64;
 
@@ -78,14 +92,74 @@ impl DataSection {
 
     /// All its bytes: id, size and body.
     fn len(&self) -> u64 {
-        1 + u64::from(leb_u32_len(self.body_len)) + u64::from(self.body_len)
+        section_len(self.body_len)
     }
+
+    /// The bytes before its first segment.
+    pub(crate) fn head_len(&self) -> u64 {
+        let count = u64::from(leb_u32_len(self.count()));
+        1 + u64::from(leb_u32_len(self.body_len)) + name_len(self.continuation) + count
+    }
+}
+
+/// The bytes of the name of a section of ours, and of its length, which takes one.
+const fn name_bytes(name: &str) -> u64 {
+    1 + name.len() as u64
 }
 
 /// The bytes that precede the count: the name of a custom section.
 fn name_len(continuation: bool) -> u64 {
-    // Its length takes one byte.
-    if continuation { 1 + CONTINUATION.len() as u64 } else { 0 }
+    if continuation { name_bytes(CONTINUATION) } else { 0 }
+}
+
+/// What the section [`INDEX`] will hold, as far as lengths are concerned.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct IndexLayout {
+    /// Offset of its first byte in the dump.
+    pub(crate) offset: u64,
+    /// A checksum is over blocks of two to the power of this many bytes; 0: there are none.
+    pub(crate) block_log2: u32,
+    /// How many checksums there are.
+    pub(crate) blocks: u32,
+    /// Bytes of its body.
+    pub(crate) body_len: u32,
+}
+
+impl IndexLayout {
+    /// The layout at `offset`; `None` if it would not fit into a section.
+    pub(crate) fn new(
+        offset: u64,
+        memories: usize,
+        segments: usize,
+        checksums: bool,
+    ) -> Option<Self> {
+        let mut block_log2 = 0;
+        if checksums {
+            block_log2 = limits::MIN_CHECKSUM_BLOCK_LOG2;
+            while offset.div_ceil(1 << block_log2) > limits::MAX_CHECKSUM_BLOCKS.into() {
+                block_log2 += 1;
+            }
+        }
+        let blocks = if checksums { offset.div_ceil(1 << block_log2) } else { 0 };
+        let body_len = name_bytes(INDEX)
+            + INDEX_HEAD_BYTES
+            + memories as u64 * MEMORY_ENTRY_BYTES
+            + segments as u64 * SEGMENT_ENTRY_BYTES
+            + blocks * CRC_BYTES
+            + CRC_BYTES;
+        let blocks = u32::try_from(blocks).ok()?;
+        Some(Self { offset, block_log2, blocks, body_len: u32::try_from(body_len).ok()? })
+    }
+
+    /// All its bytes: id, size and body.
+    pub(crate) fn len(&self) -> u64 {
+        section_len(self.body_len)
+    }
+}
+
+/// All bytes of a section: id, size and body.
+pub(crate) fn section_len(body_len: u32) -> u64 {
+    1 + u64::from(leb_u32_len(body_len)) + u64::from(body_len)
 }
 
 /// Places segments, in the order of memory and address, into sections.

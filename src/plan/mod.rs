@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 pub use degrade::Shortfall;
 pub(crate) use degrade::{Kept, cut};
 pub use layout::{CONTINUATION, Segment};
-pub(crate) use layout::{DataSection, sign_extended};
+pub(crate) use layout::{
+    CRC_BYTES, DataSection, HEADER, HEADER_SECTION_BYTES, INDEX, INDEX_HEAD_BYTES, IndexLayout,
+    MEMORY_ENTRY_BYTES, SEGMENT_ENTRY_BYTES, sign_extended,
+};
 pub use segments::SEGMENT_COST;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -25,15 +28,31 @@ use crate::scan;
 /// Made by [`Dumper::plan`](crate::Dumper::plan); its length is known to the byte before the first
 /// byte is written.
 pub struct Plan<'d> {
-    /// Everything before the data section.
-    pub(crate) prelude: Vec<u8>,
+    /// Everything before the data section, but for the section that the layout fixes.
+    pub(crate) prelude: Prelude,
     /// The memories of the dump, in its order.
     pub(crate) memories: Vec<&'d Memory<'d>>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) sections: Vec<DataSection>,
+    pub(crate) index: IndexLayout,
     shortfalls: Vec<Shortfall>,
     stats: Stats,
     cancel: Arc<AtomicBool>,
+}
+
+/// What precedes the data section.
+pub(crate) struct Prelude {
+    /// The header of the module, and the section `core`.
+    pub(crate) core: Vec<u8>,
+    /// The sections after `corestream`.
+    pub(crate) state: Vec<u8>,
+}
+
+impl Prelude {
+    /// Its length in bytes with the section `corestream`.
+    fn len(&self) -> u64 {
+        self.core.len() as u64 + HEADER_SECTION_BYTES + self.state.len() as u64
+    }
 }
 
 /// What planning a dump took and found. Lengths are in bytes.
@@ -74,6 +93,8 @@ pub(crate) struct Options {
     pub(crate) max_segments: u32,
     pub(crate) max_section_bytes: u32,
     pub(crate) scan: scan::Options,
+    /// Whether the dump has checksums.
+    pub(crate) checksums: bool,
     /// Stops the work when it becomes true.
     pub(crate) cancel: Arc<AtomicBool>,
 }
@@ -99,7 +120,7 @@ impl<'d> Plan<'d> {
     pub(crate) fn new(
         dump: &'d CoreDump<'d>,
         options: Options,
-        prelude: impl FnOnce(&CoreDump<'_>, &Kept) -> Vec<u8>,
+        prelude: impl FnOnce(&CoreDump<'_>, &Kept) -> Prelude,
     ) -> Result<Self> {
         options.check()?;
         dump.validate()?;
@@ -123,13 +144,16 @@ impl<'d> Plan<'d> {
         drop(gaps);
         let (segments, sections, data_len) = layout.finish();
         let prelude = prelude(dump, &kept);
+        let index = prelude.len() + data_len;
+        let index = IndexLayout::new(index, types.len(), segments.len(), options.checksums);
+        let index = index.ok_or_else(|| Error::out_of_memory("the index, it is over 4 GiB"))?;
 
         let stats = Stats {
             memory_bytes: memory_bytes(&types),
             image_bytes: images.iter().copied().map(MemoryImage::len).sum(),
             extent_bytes: found.extent_bytes,
             data_bytes: segments.iter().map(|s| u64::from(s.len)).sum(),
-            dump_bytes: prelude.len() as u64 + data_len,
+            dump_bytes: index.offset + index.len(),
             segments: segments.len() as u64,
             extent_methods: found.methods,
             mapping_method: found.mapping_method,
@@ -140,7 +164,7 @@ impl<'d> Plan<'d> {
             plan_time: plan_start.elapsed(),
         };
         let (shortfalls, cancel) = (kept.shortfalls, options.cancel);
-        let plan = Self { prelude, memories, segments, sections, shortfalls, stats, cancel };
+        let plan = Self { prelude, memories, segments, sections, index, shortfalls, stats, cancel };
         plan.check_cancelled()?;
         Ok(plan)
     }
@@ -179,6 +203,11 @@ impl<'d> Plan<'d> {
     /// What planning took and found.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// The offset of the first section with data in the dump, in bytes.
+    pub(crate) fn data_offset(&self) -> u64 {
+        self.prelude.len()
     }
 
     /// The type of a memory of the dump.

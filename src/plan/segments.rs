@@ -13,11 +13,12 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::plan::layout::SEGMENT_ENTRY_BYTES;
 use crate::scan::{Gap, GapSink};
 
-/// What one more segment costs, in bytes: its header in the data section, 11 to 13 bytes for most
-/// addresses of a 32-bit memory.
-pub const SEGMENT_COST: u64 = 12;
+/// What one more segment costs, in bytes: its header in the data section, which has about 12 for
+/// most addresses of a 32-bit memory, and its 20 bytes of the index.
+pub const SEGMENT_COST: u64 = 12 + SEGMENT_ENTRY_BYTES;
 
 /// Gaps that the list has room for at first.
 const FIRST_ROOM: usize = 4096;
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn keeps_the_longest_whatever_the_order() {
-        let lengths = [13, 40, 12, 99, 40, 13, 40, 1000, 5];
+        let lengths = [33, 60, 32, 99, 60, 33, 60, 1000, 5];
         let all: Vec<_> = lengths
             .iter()
             .enumerate()

@@ -10,8 +10,6 @@ use crate::piece::Piece;
 
 /// Buffers that one vectored write takes at most (`IOV_MAX` of Linux is 1024).
 const IOV: usize = 512;
-/// Bytes of the buffer for pieces that can't be borrowed.
-const READ_BYTES: usize = 256 << 10;
 
 /// Takes the pieces of a dump in order. Every [`Write`] is one.
 ///
@@ -54,13 +52,7 @@ impl<W: Write + ?Sized> Sink for W {
     fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
         let mut slices = Vec::with_capacity(pieces.len().min(IOV));
         for piece in pieces {
-            match piece.as_bytes() {
-                Some(bytes) => slices.push(IoSlice::new(bytes)),
-                None => {
-                    write_all(self, &mut slices, written)?;
-                    copy(self, piece, written)?;
-                }
-            }
+            slices.push(IoSlice::new(piece.as_bytes()));
             if slices.len() == IOV {
                 write_all(self, &mut slices, written)?;
             }
@@ -94,20 +86,6 @@ fn write_all<W: Write + ?Sized>(
         }
     }
     slices.clear();
-    Ok(())
-}
-
-/// Writes a piece by a small buffer.
-fn copy<W: Write + ?Sized>(output: &mut W, piece: &Piece<'_>, written: &mut u64) -> io::Result<()> {
-    let len = piece.len();
-    let mut buffer = vec![0; READ_BYTES.min(usize::try_from(len).unwrap_or(READ_BYTES))];
-    let mut at = 0;
-    while at < len {
-        let part = buffer.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
-        piece.read_at(&mut buffer[..part], at).map_err(io::Error::other)?;
-        write_all(output, &mut vec![IoSlice::new(&buffer[..part])], written)?;
-        at += part as u64;
-    }
     Ok(())
 }
 
@@ -155,15 +133,13 @@ mod tests {
     }
 
     fn put_all(output: &mut Reluctant) -> (io::Result<()>, u64, Vec<u8>) {
-        let file = tempfile::tempfile().unwrap();
         let stored: Vec<u8> = (0..600_000_u32).map(|i| i.to_le_bytes()[1]).collect();
-        (&file).write_all(&stored).unwrap();
         let mut header = Header::new();
         header.push(b"header");
         let image = [7; 5000];
         let mut pieces = vec![Piece::Header(header), Piece::Image(&image)];
         pieces.extend([Piece::Bytes(b"x"); 1100]);
-        pieces.push(Piece::File { file: &file, offset: 1, len: 500_000 });
+        pieces.push(Piece::Image(&stored[1..500_001]));
         pieces.push(Piece::Bytes(b"end"));
         let mut expected = b"header".to_vec();
         expected.extend(image);

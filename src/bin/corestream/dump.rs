@@ -1,7 +1,6 @@
 //! `corestream dump`: images of memories, and a manifest if there is one, become a core dump.
 
 mod options;
-pub mod output;
 pub mod pattern;
 mod stats;
 
@@ -11,12 +10,12 @@ use std::time::Instant;
 
 use clap::Args;
 use corestream::limits::MAX_DATA_SEGMENTS;
-use corestream::{CoreDump, Dumper, MemoryImage};
+use corestream::{CoreDump, Dumper, FileSink, MemoryImage, Plan};
 
 use self::options::MemoryOption;
-use self::output::Output;
 use self::stats::{PeakAnon, StatsFormat};
 use crate::manifest::{self, Manifest};
+use crate::output::{Opened, Output};
 use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
@@ -54,6 +53,10 @@ pub struct Dump {
     #[arg(long)]
     no_trust_holes: bool,
 
+    /// Leave out the checksums, by which a reader can check the dump
+    #[arg(long)]
+    no_checksum: bool,
+
     /// Replace a file that exists, write to a terminal
     #[arg(long)]
     force: bool,
@@ -85,7 +88,8 @@ impl Dump {
         let interrupt = Interrupt::watch();
 
         let dump = self.guest(name, manifest)?;
-        sigbus::survive(&dump, interrupt.cancel());
+        let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
+        sigbus::survive(images, interrupt.cancel());
         let planned = self.dumper().cancel(interrupt.cancel()).plan(&dump);
         let plan = planned.map_err(|error| interrupt.failure().unwrap_or_else(|| error.into()))?;
         for shortfall in plan.shortfalls() {
@@ -96,7 +100,7 @@ impl Dump {
             report::result(&stats::plan(&plan, output.as_ref().and_then(Output::free_bytes)))?;
         } else if let Some(output) = output {
             let start = Instant::now();
-            let written = output.write(&plan, &interrupt);
+            let written = write(&plan, &output, &interrupt);
             written.map_err(|failure| interrupt.failure().unwrap_or(failure))?;
             write_time = Some(start.elapsed());
         }
@@ -107,8 +111,10 @@ impl Dump {
     }
 
     fn dumper(&self) -> Dumper {
-        let dumper =
-            Dumper::new().max_segments(self.max_segments).trust_holes(!self.no_trust_holes);
+        let dumper = Dumper::new()
+            .max_segments(self.max_segments)
+            .trust_holes(!self.no_trust_holes)
+            .checksums(!self.no_checksum);
         match self.threads {
             Some(threads) => dumper.threads(threads.into()),
             None => dumper,
@@ -164,6 +170,17 @@ impl Dump {
         dump.name = name;
         Ok(dump)
     }
+}
+
+/// Writes a dump where it goes.
+pub fn write(plan: &Plan<'_>, output: &Output, interrupt: &Interrupt) -> Result<(), Failure> {
+    match output.open(interrupt)? {
+        Opened::File(path, options) => return Ok(plan.write_file_with(path, options)?),
+        Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),
+        Opened::Stream(mut stream) => plan.write_to(&mut *stream),
+    }
+    .map_err(|error| output.failed(error))?;
+    output.sync()
 }
 
 /// A manifest and where it is.

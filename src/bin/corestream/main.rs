@@ -1,25 +1,34 @@
 //! The tool `corestream`: parses its arguments and hands over to one file a subcommand.
 
 mod completions;
+mod describe;
 mod dump;
+mod extract;
+mod input;
+mod inspect;
 mod manifest;
+mod output;
 mod report;
 #[cfg(feature = "run")]
 mod run;
 mod sigbus;
 mod signals;
+mod verify;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Writes WebAssembly core dumps of guests with very large memories.
+/// Writes WebAssembly core dumps of guests with very large memories, and reads them back
 #[derive(Parser)]
 #[command(version, name = "corestream", arg_required_else_help = true)]
 enum Command {
     Dump(dump::Dump),
     #[cfg(feature = "run")]
     Run(run::Run),
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Extract(extract::Extract),
     Completions(completions::Completions),
 }
 
@@ -32,6 +41,9 @@ fn main() -> ExitCode {
         Command::Dump(dump) => dump.run().map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "run")]
         Command::Run(run) => run.run(),
+        Command::Inspect(inspect) => inspect.run().map(|()| ExitCode::SUCCESS),
+        Command::Verify(verify) => verify.run().map(|()| ExitCode::SUCCESS),
+        Command::Extract(extract) => extract.run().map(|()| ExitCode::SUCCESS),
         Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
     };
     match result {

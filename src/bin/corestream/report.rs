@@ -10,6 +10,8 @@ use clap::error::ErrorKind;
 const FAILED: u8 = 1;
 /// Exit code of a command that was called wrongly, as clap's.
 const USAGE: u8 = 2;
+/// Exit code for a dump that is damaged or cut off.
+const DAMAGED: u8 = 3;
 
 /// Why the tool stops, in one line, and its exit code.
 #[derive(Debug)]
@@ -22,6 +24,11 @@ impl Failure {
     /// Something that failed.
     pub fn new(message: impl Display) -> Self {
         Self { message: message.to_string(), code: FAILED }
+    }
+
+    /// A dump that is damaged or cut off.
+    pub fn damaged(message: impl Display) -> Self {
+        Self { message: message.to_string(), code: DAMAGED }
     }
 
     /// A command line that can't be carried out.
@@ -73,7 +80,12 @@ fn in_one_line(message: &str) -> String {
 
 /// Writes one line to standard error; control characters in it are escaped.
 pub fn line(message: &str) {
-    let mut line = String::from("corestream: ");
+    raw(&format!("corestream: {}", escaped(message)));
+}
+
+/// `message` as a line, control characters in it escaped.
+pub fn escaped(message: &str) -> String {
+    let mut line = String::with_capacity(message.len() + 1);
     for c in message.chars() {
         if c.is_control() {
             line.extend(c.escape_default());
@@ -82,7 +94,7 @@ pub fn line(message: &str) {
         }
     }
     line.push('\n');
-    raw(&line);
+    line
 }
 
 /// Writes text to standard error as it is. Where nobody listens, nobody is told.

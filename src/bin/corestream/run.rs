@@ -16,8 +16,8 @@ use wasmtime_wasi::I32Exit;
 
 use self::guest::{Guest, Outcome};
 use self::options::{Directory, Variable};
-use crate::dump::output::Output;
-use crate::dump::pattern;
+use crate::dump::{self, pattern};
+use crate::output::Output;
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
@@ -143,7 +143,7 @@ impl Run {
         for shortfall in plan.shortfalls() {
             report::line(&format!("warning: {shortfall}"));
         }
-        let written = output.write(&plan, &interrupt);
+        let written = dump::write(&plan, &output, &interrupt);
         written.map_err(|failure| interrupt.failure().unwrap_or(failure))?;
         Ok(path)
     }

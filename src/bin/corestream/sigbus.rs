@@ -1,6 +1,6 @@
-//! SIGBUS: what the kernel sends when a mapped image file has become shorter and is read past its new
-//! end. The handler puts zeros there and stops the dump, which then fails with an error that says
-//! what happened.
+//! SIGBUS: what the kernel sends when a mapped file has become shorter and is read past its new end.
+//! The handler puts zeros there and stops the work, which then fails with an error that says what
+//! happened.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -9,34 +9,32 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use corestream::CoreDump;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 /// What the handler may look at: made before it is installed, and never changed.
-struct Images {
-    /// The addresses at which images are mapped, whole pages.
+struct Files {
+    /// The addresses at which files are mapped, whole pages.
     mapped: Vec<Range<usize>>,
     page: usize,
     cancel: Arc<AtomicBool>,
 }
 
-static IMAGES: OnceLock<Images> = OnceLock::new();
+static FILES: OnceLock<Files> = OnceLock::new();
 
-/// Survives images of `dump` that are cut from now on: reading them sets `cancel`.
-pub fn survive(dump: &CoreDump<'_>, cancel: Arc<AtomicBool>) {
+/// Survives mapped files that are cut from now on: reading them sets `cancel`.
+pub fn survive<'m>(files: impl Iterator<Item = &'m [u8]>, cancel: Arc<AtomicBool>) {
     let page = rustix::param::page_size();
-    let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
-    let mapped = images.filter(|bytes| !bytes.is_empty()).map(|bytes| {
+    let mapped = files.filter(|bytes| !bytes.is_empty()).map(|bytes| {
         let start = bytes.as_ptr().addr();
         start..(start + bytes.len()).next_multiple_of(page)
     });
-    if IMAGES.set(Images { mapped: mapped.collect(), page, cancel }).is_err() {
-        // It is there already: one process makes one dump.
+    if FILES.set(Files { mapped: mapped.collect(), page, cancel }).is_err() {
+        // It is there already: one process runs one command.
         return;
     }
     let action: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void) = handle;
     // SAFETY: `sigaction` is a C struct for which zeros are valid: no flags, an empty mask. The
-    // handler does what may be done in one: it reads `IMAGES`, which is complete and is not written
+    // handler does what may be done in one: it reads `FILES`, which is complete and is not written
     // to any more, stores to an atomic, and makes system calls; it neither allocates nor locks, and
     // can't panic. That of the standard library, for stacks that overflow, is replaced and not
     // called: it would take itself and this one away for the next time. Where installing fails, the
@@ -53,25 +51,25 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut c_
     // SAFETY: the kernel passes a valid `siginfo_t`, and that of a SIGBUS has the address.
     let address = unsafe { (*info).si_addr() };
     if !zeros_from(address) {
-        // SAFETY: may be called in a handler. Not about an image: the instruction runs again and
+        // SAFETY: may be called in a handler. Not about one of the files: the instruction runs again and
         // the process is killed, as it is without a handler.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 
-/// Maps zeros from the page of `address` to the end of its image; false if it is in none.
+/// Maps zeros from the page of `address` to the end of its file; false if it is in none.
 fn zeros_from(address: *mut c_void) -> bool {
-    let Some(images) = IMAGES.get() else { return false };
-    let at = address.addr() & !(images.page - 1);
-    let Some(image) = images.mapped.iter().find(|image| image.contains(&at)) else { return false };
-    images.cancel.store(true, Ordering::Relaxed);
+    let Some(files) = FILES.get() else { return false };
+    let at = address.addr() & !(files.page - 1);
+    let Some(file) = files.mapped.iter().find(|file| file.contains(&at)) else { return false };
+    files.cancel.store(true, Ordering::Relaxed);
     let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-    // SAFETY: the range lies in the mapping of an image, which lives as long as the dump that is
-    // being made; its bytes are gone from the file, and reading them as zeros harms nobody, since
-    // the dump fails. Nobody writes to the mapping.
+    // SAFETY: the range lies in the mapping of a file, which lives as long as the work on it; its
+    // bytes are gone from the file, and reading them as zeros harms nobody, since the work fails.
+    // Nobody writes to the mapping.
     let mapped = unsafe {
         let page = address.with_addr(at);
-        mmap_anonymous(page, image.end - at, ProtFlags::READ, flags)
+        mmap_anonymous(page, file.end - at, ProtFlags::READ, flags)
     };
     mapped.is_ok()
 }

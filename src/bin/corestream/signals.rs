@@ -1,8 +1,9 @@
-//! SIGINT and SIGTERM: a dump ends at once and leaves nothing behind.
+//! SIGINT and SIGTERM: the work ends at once and leaves nothing behind.
 
+use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -10,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use crate::report::{self, Failure};
 
-/// Watches for the signals that end a dump.
+/// Watches for the signals that end the work.
 pub struct Interrupt {
     /// Tells the library to stop.
     cancel: Arc<AtomicBool>,
@@ -18,6 +19,8 @@ pub struct Interrupt {
     received: Arc<AtomicI32>,
     /// Whether there is a file that must be removed before the process may end.
     cleaning: Arc<AtomicBool>,
+    /// A folder to remove before the process ends.
+    folder: Arc<Mutex<Option<PathBuf>>>,
 }
 
 impl Interrupt {
@@ -27,17 +30,21 @@ impl Interrupt {
         let this = Self {
             cancel: Arc::default(),
             received: Arc::default(),
-            cleaning: Arc::new(AtomicBool::new(false)),
+            cleaning: Arc::default(),
+            folder: Arc::default(),
         };
         if let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) {
             let (cancel, received) = (this.cancel.clone(), this.received.clone());
-            let cleaning = this.cleaning.clone();
+            let (cleaning, folder) = (this.cleaning.clone(), this.folder.clone());
             let watch = move || {
                 for signal in signals.forever() {
                     // A stream may be stuck in a write that nobody takes; and a second signal means
                     // it.
                     let again = received.swap(signal, Ordering::Relaxed) != 0;
                     if again || !cleaning.load(Ordering::Relaxed) {
+                        let folder = folder.lock().unwrap_or_else(PoisonError::into_inner).take();
+                        // It is no longer of use, and nothing can be done if it stays.
+                        let _ = folder.map(std::fs::remove_dir_all);
                         end(signal);
                     }
                     cancel.store(true, Ordering::Relaxed);
@@ -59,6 +66,11 @@ impl Interrupt {
         self.cleaning.store(true, Ordering::Relaxed);
     }
 
+    /// Removes this folder when a signal ends the process.
+    pub fn remove_at_end(&self, folder: &Path) {
+        *self.folder.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder.into());
+    }
+
     /// What to say if a signal stopped the work.
     pub fn failure(&self) -> Option<Failure> {
         match self.received.load(Ordering::Relaxed) {
@@ -71,7 +83,7 @@ impl Interrupt {
 fn failure(signal: i32) -> Failure {
     let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
     let code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
-    Failure { message: format!("stopped by {name}, the dump is not complete"), code }
+    Failure { message: format!("stopped by {name}, the output is not complete"), code }
 }
 
 #[allow(clippy::exit, reason = "the main thread may be stuck in a system call")]

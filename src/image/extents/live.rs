@@ -1,9 +1,10 @@
 //! Extents of the memory of a live guest: mapping after mapping, and page after page of those whose
 //! pages may be skipped.
 
-use std::fs;
 use std::io;
 use std::ops::Range;
+
+use rustix::fs::{Dir, Mode, OFlags, open, readlinkat_raw};
 
 use super::mappings::{Lines, Mapping, Mappings};
 use super::pages::{Pages, is_somewhere};
@@ -80,7 +81,7 @@ fn try_on(pagemap: &Pagemap, method: ExtentMethod, page_size: u64, address: u64)
     let found = match method {
         ExtentMethod::PagemapScan => {
             let mut regions = [Region::default(); 1];
-            let (count, _) = pagemap.scan(start..start + page_size, &mut regions)?;
+            let (count, _) = pagemap.scan(start..start + page_size, 1, &mut regions)?;
             count == 1 && regions[0].start <= address && address < regions[0].end
         }
         _ => {
@@ -94,10 +95,16 @@ fn try_on(pagemap: &Pagemap, method: ExtentMethod, page_size: u64, address: u64)
 /// Whether this process has a userfaultfd: then pages that were never touched may get data from it
 /// when they are read, and which ones do can't be asked cheaply.
 fn userfaultfd_is_open() -> bool {
-    let Ok(descriptors) = fs::read_dir("/proc/self/fd") else { return false };
+    const TARGET: &[u8] = b"anon_inode:[userfaultfd]";
+
+    let (flags, mode) = (OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let Ok(folder) = open("/proc/self/fd", flags, mode) else { return false };
+    let Ok(descriptors) = Dir::read_from(&folder) else { return false };
     descriptors.flatten().any(|descriptor| {
-        fs::read_link(descriptor.path())
-            .is_ok_and(|target| target.as_os_str() == "anon_inode:[userfaultfd]")
+        // Longer ones are cut.
+        let mut target = [0; TARGET.len() + 1];
+        let read = readlinkat_raw(&folder, descriptor.file_name(), &mut target[..]);
+        read.is_ok_and(|len| target[..len] == *TARGET)
     })
 }
 

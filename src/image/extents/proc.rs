@@ -60,11 +60,12 @@ impl Pagemap {
         open("/proc/self/pagemap").map(Self)
     }
 
-    /// Fills `regions` with the pages of `range` that are present or swapped and not the zero page;
-    /// gives how many regions there are, and up to where the pages were looked at.
+    /// Fills `regions` with the pages of `range` that are present or swapped and not the zero page,
+    /// `max_pages` at most; gives how many regions there are, and up to where the pages were looked at.
     pub(super) fn scan(
         &self,
         range: Range<u64>,
+        max_pages: u64,
         regions: &mut [Region],
     ) -> Result<(usize, u64), Errno> {
         let mut arg = ScanArg {
@@ -73,6 +74,7 @@ impl Pagemap {
             end: range.end,
             vec: address(regions.as_mut_ptr().cast()),
             vec_len: regions.len() as u64,
+            max_pages,
             category_inverted: ZERO_PAGE,
             category_mask: ZERO_PAGE,
             category_anyof_mask: PRESENT_OR_SWAPPED,

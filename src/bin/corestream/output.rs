@@ -1,16 +1,16 @@
-//! Where a dump goes: a new file, or something that is there and is written in place.
+//! Where a dump or an image goes: a new file, or something that is there and is written in place.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs::{File, Metadata};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use corestream::{FileOptions, FileSink, Plan};
+use corestream::FileOptions;
 
 use crate::report::Failure;
 use crate::signals::Interrupt;
@@ -18,7 +18,7 @@ use crate::signals::Interrupt;
 /// Links that are followed at most, as in the kernel.
 const MAX_LINKS: usize = 40;
 
-/// Where a dump goes.
+/// Where bytes go.
 pub struct Output {
     /// As it is shown to people.
     name: String,
@@ -38,6 +38,16 @@ enum Place {
     Socket(PathBuf),
 }
 
+/// An output that can be written to.
+pub enum Opened<'o> {
+    /// A file that the library makes under this name.
+    File(&'o Path, FileOptions),
+    /// An open file, written from its present position on.
+    Regular(&'o File),
+    /// Anything else.
+    Stream(Box<dyn Write + 'o>),
+}
+
 impl Output {
     /// Looks at the path before anything is read, so that what can't be done is said at once.
     pub fn resolve(path: &Path, force: bool, sync: bool) -> Result<Self, Failure> {
@@ -52,14 +62,14 @@ impl Output {
             && !force
         {
             return Err(Failure::usage(format!(
-                "{name}: is a terminal, and a dump is binary: redirect it, name a file with -o, or \
+                "{name}: is a terminal, and the output is binary: redirect it, name a file with -o, or \
                  use --force"
             )));
         }
         Ok(Self { name, place, force, sync })
     }
 
-    /// Refuses to write over what the dump is made from.
+    /// Refuses to write over what is read.
     pub fn check_inputs(&self, inputs: &[PathBuf]) -> Result<(), Failure> {
         let target = match &self.place {
             Place::File(path) => path.metadata().ok(),
@@ -70,7 +80,7 @@ impl Output {
         let same = |m: Metadata| (m.dev(), m.ino()) == (target.dev(), target.ino());
         match inputs.iter().find(|input| input.metadata().is_ok_and(same)) {
             Some(input) => Err(Failure::new(format!(
-                "{}: is an input of this dump ({}), write it to another file",
+                "{}: is an input ({}), write to another file",
                 self.name,
                 input.display()
             ))),
@@ -78,7 +88,7 @@ impl Output {
         }
     }
 
-    /// The bytes that are free where the dump goes; `None` where that means nothing.
+    /// The bytes that are free where it goes; `None` where that means nothing.
     pub fn free_bytes(&self) -> Option<u64> {
         let free = match &self.place {
             Place::File(path) => rustix::fs::statvfs(folder(path)),
@@ -90,37 +100,45 @@ impl Output {
         free.ok().map(|free| free.f_bavail.saturating_mul(free.f_frsize))
     }
 
-    /// Writes the dump.
-    pub fn write(self, plan: &Plan<'_>, interrupt: &Interrupt) -> Result<(), Failure> {
-        match &self.place {
+    /// Opens it for writing.
+    pub fn open(&self, interrupt: &Interrupt) -> Result<Opened<'_>, Failure> {
+        Ok(match &self.place {
             Place::File(path) => {
                 interrupt.wait_for_clean_up();
                 let options = FileOptions::new().replace(self.force).sync(self.sync);
-                Ok(plan.write_file_with(path, options)?)
+                Opened::File(path, options)
             }
             Place::Open(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
-                plan.write_to(&mut FileSink::new(file)).map_err(|e| self.failed(e))?;
-                match self.sync {
-                    true => file.sync_all().map_err(|e| self.failed(e)),
-                    false => Ok(()),
-                }
+                Opened::Regular(file)
             }
-            Place::Open(file) => plan.write_to(&mut &*file).map_err(|e| self.failed(e)),
+            Place::Open(file) => Opened::Stream(Box::new(file)),
             Place::Fifo(path) => {
                 let fifo = File::options().write(true).open(path);
-                let mut fifo = fifo.map_err(|e| self.failed(format_args!("cannot open: {e}")))?;
-                plan.write_to(&mut fifo).map_err(|e| self.failed(e))
+                let fifo = fifo.map_err(|e| self.failed(format_args!("cannot open: {e}")))?;
+                Opened::Stream(Box::new(fifo))
             }
             Place::Socket(path) => {
                 let socket = UnixStream::connect(path);
-                let mut socket =
+                let socket =
                     socket.map_err(|e| self.failed(format_args!("cannot connect: {e}")))?;
-                plan.write_to(&mut socket).map_err(|e| self.failed(e))
+                Opened::Stream(Box::new(socket))
             }
+        })
+    }
+
+    /// Brings what was written to an open file to disk, if that is wanted; [`Opened::File`] does so
+    /// itself.
+    pub fn sync(&self) -> Result<(), Failure> {
+        match &self.place {
+            Place::Open(file) if self.sync && file.metadata().is_ok_and(|m| m.is_file()) => {
+                file.sync_all().map_err(|e| self.failed(e))
+            }
+            _ => Ok(()),
         }
     }
 
-    fn failed(&self, error: impl Display) -> Failure {
+    /// What to say of an error of this output.
+    pub fn failed(&self, error: impl Display) -> Failure {
         Failure::new(format!("{}: {error}", self.name))
     }
 }
@@ -162,7 +180,7 @@ fn place(path: &Path, force: bool) -> Result<Place, String> {
 /// A name that nobody has yet.
 fn new_file(path: &Path, force: bool) -> Result<Place, String> {
     if path.as_os_str().as_bytes().ends_with(b"/") {
-        return Err("there is no such folder, and a dump needs the name of a file".into());
+        return Err("there is no such folder, and the name of a file is needed".into());
     }
     if path.is_symlink() && !force {
         return Err("is a symbolic link to nothing, use --force to replace it".into());

@@ -1,0 +1,197 @@
+//! `corestream inspect`: what is in a dump, for people in 80 columns, or as JSON.
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use corestream::read::{InstanceView, Producer};
+use corestream::{CoreDumpFile, Global, MemoryIndex, MemoryType, Value};
+
+use crate::describe::{self, Description};
+use crate::input::Input;
+use crate::report::Failure;
+
+/// Columns of a terminal.
+const COLUMNS: usize = 80;
+/// Characters of a name that are shown.
+const NAME: usize = 48;
+/// Ranges that were left out of a memory, of which so many are listed.
+const RANGES: usize = 8;
+
+/// Shows what is in a dump: process, modules, instances, memories, globals and threads
+#[derive(Args)]
+pub struct Inspect {
+    /// The dump
+    #[arg(value_name = "DUMP")]
+    dump: PathBuf,
+
+    /// Print JSON: the shape of a manifest, with lengths, coverage and offsets
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub fn run(self) -> Result<(), Failure> {
+        let input = Input::open(&self.dump)?;
+        let dump = input.dump()?;
+        let mut out = BufWriter::new(io::stdout().lock());
+        let printed = match self.json {
+            true => json(&mut out, &dump, input.bytes()),
+            false => Text { out: &mut out, dump: &dump }.print(),
+        };
+        let printed = printed.and_then(|()| out.flush());
+        printed.map_err(|error| Failure::new(format!("standard output: {error}")))?;
+        input.check_uncut()?;
+        match dump.damage() {
+            Some(damage) => Err(input.damaged(damage)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn json(out: &mut impl Write, dump: &CoreDumpFile<'_>, bytes: &[u8]) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &Description::inspect(dump, bytes))?;
+    out.write_all(b"\n")
+}
+
+struct Text<'t, W> {
+    out: &'t mut W,
+    dump: &'t CoreDumpFile<'t>,
+}
+
+impl<W: Write> Text<'_, W> {
+    fn print(&mut self) -> io::Result<()> {
+        let dump = self.dump;
+        writeln!(self.out, "core dump of {}", name(dump.name()))?;
+        writeln!(self.out, "  {} bytes, {}", dump.len(), kind(dump))?;
+        if dump.is_partial() {
+            writeln!(self.out, "  partial: ranges of memories were left out on purpose")?;
+        }
+        if dump.is_degraded() {
+            let line = "  parts of the guest are left out that the format has no room for";
+            writeln!(self.out, "{line}")?;
+        }
+        self.list("modules", dump.modules(), |this, i, module| {
+            writeln!(this.out, "  {i}: {}", name(module))
+        })?;
+        self.list("instances", dump.instances(), Self::instance)?;
+        self.list("memories", dump.memories().iter(), Self::memory)?;
+        self.list("globals", dump.globals().iter(), Self::global)?;
+        for thread in dump.threads() {
+            writeln!(self.out, "thread {}", name(thread.name()))?;
+            for (i, frame) in thread.frames().enumerate() {
+                let module = self.module_of(frame.instance.and_then(|i| dump.instance(i)));
+                let (function, offset) = (frame.function, frame.offset);
+                writeln!(self.out, "  {i}: {module} function {function} at {offset:#x}")?;
+                self.values("     locals", frame.locals())?;
+                self.values("     stack", frame.stack())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn list<T>(
+        &mut self,
+        title: &str,
+        items: impl Iterator<Item = T>,
+        show: impl Fn(&mut Self, usize, T) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for (i, item) in items.enumerate() {
+            if i == 0 {
+                writeln!(self.out, "{title}")?;
+            }
+            show(self, i, item)?;
+        }
+        Ok(())
+    }
+
+    fn instance(&mut self, i: usize, instance: InstanceView<'_>) -> io::Result<()> {
+        let module = known(instance.module());
+        writeln!(self.out, "  {i}: module {module}")?;
+        self.wrapped("     memories", instance.memories().map(known))?;
+        self.wrapped("     globals", instance.globals().map(known))
+    }
+
+    fn memory(&mut self, i: usize, ty: &MemoryType) -> io::Result<()> {
+        writeln!(self.out, "  {i}: {ty}")?;
+        let size = ty.byte_len().map_or("2^64".into(), |len| len.to_string());
+        let memory = MemoryIndex(u32::try_from(i).unwrap_or(u32::MAX));
+        let Ok(coverage) = self.dump.coverage(memory) else { return Ok(()) };
+        let s = if coverage.segments == 1 { "" } else { "s" };
+        writeln!(
+            self.out,
+            "     {} of {size} bytes kept in {} segment{s}",
+            coverage.data_bytes, coverage.segments
+        )?;
+        writeln!(self.out, "     coverage {}", describe::word(self.dump, &coverage))?;
+        let Ok(ranges) = self.dump.left_out(memory) else { return Ok(()) };
+        let mut ranges = ranges.map(|range| format!("{:#x}..={:#x}", range.start(), range.end()));
+        for range in ranges.by_ref().take(RANGES) {
+            writeln!(self.out, "     left out {range}")?;
+        }
+        match ranges.count() {
+            0 => Ok(()),
+            more => writeln!(self.out, "     and {more} ranges more"),
+        }
+    }
+
+    fn global(&mut self, i: usize, global: &Global) -> io::Result<()> {
+        let mutable = if global.mutable { "mutable " } else { "" };
+        writeln!(self.out, "  {i}: {mutable}{}", global.value)
+    }
+
+    fn values(&mut self, title: &str, values: impl Iterator<Item = Value>) -> io::Result<()> {
+        self.wrapped(title, values.map(|value| value.to_string()))
+    }
+
+    /// A line of items after its title, continued below it; nothing if there are none.
+    fn wrapped(&mut self, title: &str, items: impl Iterator<Item = String>) -> io::Result<()> {
+        let mut column = 0;
+        for item in items {
+            if column == 0 {
+                write!(self.out, "{title}")?;
+                column = title.len();
+            } else if column + 1 + item.len() > COLUMNS {
+                write!(self.out, "\n{:1$}", "", title.len())?;
+                column = title.len();
+            }
+            write!(self.out, " {item}")?;
+            column += 1 + item.len();
+        }
+        if column > 0 { writeln!(self.out) } else { Ok(()) }
+    }
+
+    fn module_of(&self, instance: Option<InstanceView<'_>>) -> String {
+        let index = instance.and_then(|instance| instance.module());
+        let module = index.and_then(|index| self.dump.module(index));
+        module.map_or("<unknown module>".into(), name)
+    }
+}
+
+fn kind(dump: &CoreDumpFile<'_>) -> &'static str {
+    match (dump.producer(), dump.has_index(), dump.has_checksums()) {
+        (Producer::Corestream, true, true) => "with index and checksums",
+        (Producer::Corestream, true, false) => "with index, without checksums",
+        (Producer::Corestream, false, _) => "its index is lost",
+        (Producer::Other, ..) => "by another tool, without index and checksums",
+    }
+}
+
+/// An index, `?` for one that is not known.
+fn known(index: Option<impl Display>) -> String {
+    index.map_or("?".into(), |index| index.to_string())
+}
+
+/// A name that plays no tricks on a terminal, cut to what fits into a line.
+fn name(name: &str) -> String {
+    let mut shown = String::new();
+    for c in name.chars() {
+        if shown.len() >= NAME {
+            shown.push('…');
+            break;
+        }
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}

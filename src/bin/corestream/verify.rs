@@ -1,0 +1,74 @@
+//! `corestream verify`: whether a dump is whole, in one line.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use corestream::read::{Producer, Verdict, Whole, verify_slice, verify_stream};
+
+use crate::input::{self, Input};
+use crate::report::{self, Failure};
+
+/// Checks that a dump is whole: structure, index and checksums
+#[derive(Args)]
+pub struct Verify {
+    /// The dump, - is standard input
+    #[arg(value_name = "DUMP")]
+    dump: PathBuf,
+
+    /// Threads that check; by default one a core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+impl Verify {
+    pub fn run(self) -> Result<(), Failure> {
+        if self.dump == Path::new("-") {
+            let name = "standard input";
+            let verdict = verify_stream(std::io::stdin().lock());
+            return tell(name, verdict.map_err(|error| input::failed(name, &error))?);
+        }
+        let input = Input::open(&self.dump)?;
+        let verdict = verify_slice(input.bytes(), threads(self.threads));
+        input.check_uncut()?;
+        tell(&self.dump.display().to_string(), verdict.map_err(|error| input.failed(error))?)
+    }
+}
+
+/// As many threads as were asked for, or there are cores.
+pub fn threads(asked: Option<u16>) -> usize {
+    match asked {
+        Some(threads) => threads.into(),
+        None => std::thread::available_parallelism().map_or(1, |n| n.get()),
+    }
+}
+
+fn tell(name: &str, verdict: Verdict) -> Result<(), Failure> {
+    match verdict {
+        Verdict::Whole(whole) => report::result(&report::escaped(&line(name, &whole))),
+        Verdict::Damaged(damage) => {
+            let range = &damage.range;
+            let what = if damage.cut_off { "" } else { "is damaged: " };
+            Err(Failure::damaged(format!(
+                "{name}: {what}{damage} (bytes {:#x}..{:#x})",
+                range.start, range.end
+            )))
+        }
+    }
+}
+
+fn line(name: &str, whole: &Whole) -> String {
+    let s = if whole.segments == 1 { "" } else { "s" };
+    let mut line = format!("{name}: whole, {} bytes in {} segment{s}", whole.bytes, whole.segments);
+    line.push_str(match (whole.producer, whole.checksums) {
+        (Producer::Corestream, true) => ", all checksums hold",
+        (Producer::Corestream, false) => ", without checksums",
+        (Producer::Other, _) => ", by another tool: only its structure can be checked",
+    });
+    if whole.partial {
+        line.push_str("; partial: ranges of memories were left out on purpose");
+    }
+    if whole.degraded {
+        line.push_str("; parts of the guest are left out that the format has no room for");
+    }
+    line
+}

@@ -1,0 +1,213 @@
+//! A data segment, and where it lies in a file.
+//!
+//! Source: core specification, "Binary format",
+//! [data section](https://webassembly.github.io/spec/core/binary/modules.html#data-section).
+
+use std::ops::Range;
+
+use super::decode::Decoder;
+use super::fault::{Fault, Result};
+use super::input::Input;
+use super::types;
+use crate::model::MemoryType;
+
+const I32_CONST: u8 = 0x41;
+const I64_CONST: u8 = 0x42;
+const END: u8 = 0x0b;
+
+/// A section with segments, `data` or `corestream.data`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DataSection {
+    /// The offset of its first segment.
+    pub(super) start: u64,
+    /// The offset of the byte after it.
+    pub(super) end: u64,
+}
+
+/// A part of a memory that lies in the file; never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// The address of its first byte.
+    pub(super) address: u64,
+    /// The offset of its first byte in the file.
+    pub(super) offset: u64,
+    /// Its length in bytes.
+    pub(super) len: u32,
+    /// Whose part it is.
+    pub(super) memory: u32,
+}
+
+impl Segment {
+    /// The address of its last byte: the one after it may have no 64 bits.
+    pub(super) fn last(&self) -> u64 {
+        self.address.saturating_add(u64::from(self.len) - 1)
+    }
+
+    /// Where it is in the file. The length of a file always fits.
+    pub(super) fn in_file(&self) -> Range<u64> {
+        self.offset..self.offset.saturating_add(self.len.into())
+    }
+
+    /// Whether it lies behind `other` as an index has them.
+    pub(super) fn follows(&self, other: &Self) -> bool {
+        (other.memory, other.last()) < (self.memory, self.address)
+    }
+
+    /// Checks that it is in its memory.
+    pub(super) fn check(&self, memories: &[MemoryType], at: Range<u64>) -> Result<()> {
+        let Some(ty) = memories.get(self.memory as usize) else {
+            let (memory, n) = (self.memory, memories.len());
+            let message = format!("there is no memory {memory}, the dump has {n}");
+            return Err(Fault::damaged(at, message));
+        };
+        let bytes = types::size(ty);
+        if u128::from(self.address) + u128::from(self.len) > bytes {
+            let (address, len, memory) = (self.address, self.len, self.memory);
+            let message = format!(
+                "{len} bytes at address {address:#x} are past the end of memory {memory} \
+                 ({bytes:#x} bytes)"
+            );
+            return Err(Fault::damaged(at, message));
+        }
+        Ok(())
+    }
+}
+
+/// Decodes a segment and skips its payload; `None` if it puts nothing into a memory.
+pub(super) fn segment<I: Input>(
+    from: &mut Decoder<'_, I>,
+    memories: &[MemoryType],
+) -> Result<Option<Segment>> {
+    let start = from.offset();
+    let memory = match from.u32()? {
+        0 => Some(0),
+        1 => None,
+        2 => Some(from.u32()?),
+        flag => {
+            let message = format!("a segment has the flag {flag}, which is none");
+            return Err(Fault::damaged(from.since(start), message));
+        }
+    };
+    let address = match memory {
+        Some(memory) => address(from, memories.get(memory as usize))?,
+        None => 0,
+    };
+    let len = from.u32()?;
+    let segment = Segment { address, offset: from.offset(), len, memory: memory.unwrap_or(0) };
+    if memory.is_some() {
+        segment.check(memories, from.since(start))?;
+    }
+    from.skip(len.into())?;
+    Ok((memory.is_some() && len > 0).then_some(segment))
+}
+
+/// Decodes a constant expression that is an address of a memory of type `ty`.
+fn address<I: Input>(from: &mut Decoder<'_, I>, ty: Option<&MemoryType>) -> Result<u64> {
+    let start = from.offset();
+    let (address, memory64) = match from.byte()? {
+        I32_CONST => (u64::from(from.i32()?.cast_unsigned()), false),
+        I64_CONST => (from.i64()?.cast_unsigned(), true),
+        opcode => {
+            let message = format!("its address is no constant but the instruction {opcode:#04x}");
+            return Err(Fault::unsupported(from.since(start), message));
+        }
+    };
+    if from.byte()? != END {
+        let message = "its address is more than one constant";
+        return Err(Fault::unsupported(from.since(start), message));
+    }
+    match ty {
+        Some(ty) if ty.memory64 != memory64 => {
+            let bits = if memory64 { 64 } else { 32 };
+            let message = format!("its address has {bits} bits, those of the memory have not");
+            Err(Fault::damaged(from.since(start), message))
+        }
+        _ => Ok(address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::input::Slice;
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn decode(bytes: &[u8]) -> std::result::Result<Option<Segment>, (ErrorKind, String)> {
+        let memories = [MemoryType::wasm32(1), MemoryType::wasm64(1)];
+        let mut input = Slice::new(bytes, 0);
+        let mut decoder = Decoder::new(&mut input, bytes.len() as u64);
+        let decoded = segment(&mut decoder, &memories).and_then(|segment| {
+            decoder.finish()?;
+            Ok(segment)
+        });
+        decoded.map_err(|fault| (fault.kind, fault.line()))
+    }
+
+    #[test]
+    fn active_segments_of_both_widths() {
+        let bytes = [
+            0x00, // active, memory 0
+            0x41, 0x80, 0x08, // i32.const 1024
+            0x0b, // end
+            0x02, // two bytes
+            0xaa, 0xbb,
+        ];
+        let expected = Segment { address: 1024, offset: 6, len: 2, memory: 0 };
+        assert_eq!(decode(&bytes), Ok(Some(expected)));
+        let bytes = [
+            0x02, 0x81, 0x00, // active, memory 1, padded
+            0x42, 0x03, // i64.const 3
+            0x0b, // end
+            0x01, // one byte
+            0xaa,
+        ];
+        let expected = Segment { address: 3, offset: 7, len: 1, memory: 1 };
+        assert_eq!(decode(&bytes), Ok(Some(expected)));
+    }
+
+    #[test]
+    fn what_puts_nothing_into_a_memory_is_passed() {
+        assert_eq!(decode(&[0x01, 0x02, 0xaa, 0xbb]), Ok(None)); // passive
+        assert_eq!(decode(&[0x00, 0x41, 0x00, 0x0b, 0x00]), Ok(None)); // empty
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (bytes, kind, line) in [
+            (
+                // i32.const -1
+                &[0x00, 0x41, 0x7f, 0x0b, 0x01, 0xaa][..],
+                ErrorKind::Damaged,
+                "at 0x0: 1 bytes at address 0xffffffff are past the end of memory 0 (0x10000 bytes)",
+            ),
+            (
+                &[0x02, 0x02, 0x41, 0x00, 0x0b, 0x00],
+                ErrorKind::Damaged,
+                "at 0x0: there is no memory 2, the dump has 2",
+            ),
+            (
+                &[0x00, 0x42, 0x00, 0x0b, 0x00],
+                ErrorKind::Damaged,
+                "at 0x1: its address has 64 bits, those of the memory have not",
+            ),
+            (
+                &[0x00, 0x23, 0x00, 0x0b, 0x00], // global.get 0
+                ErrorKind::Unsupported,
+                "at 0x1: its address is no constant but the instruction 0x23",
+            ),
+            (
+                &[0x00, 0x41, 0x00, 0x41, 0x00, 0x6a, 0x0b, 0x00], // 0 + 0
+                ErrorKind::Unsupported,
+                "at 0x1: its address is more than one constant",
+            ),
+            (
+                &[0x00, 0x41, 0x00, 0x0b, 0x03, 0xaa],
+                ErrorKind::Damaged,
+                "at 0x5: 3 bytes reach past 0x6, where this ends",
+            ),
+            (&[0x03], ErrorKind::Damaged, "at 0x0: a segment has the flag 3, which is none"),
+        ] {
+            assert_eq!(decode(bytes), Err((kind, line.to_string())), "{bytes:x?}");
+        }
+    }
+}

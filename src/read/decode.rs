@@ -1,0 +1,308 @@
+//! Numbers, names and values as the format encodes them, within the bounds of a section.
+//!
+//! Source: core specification, "Binary format",
+//! [values](https://webassembly.github.io/spec/core/binary/values.html).
+
+use std::ops::Range;
+
+use super::fault::{Fault, Result};
+use super::input::{Input, Slice};
+use crate::limits::MAX_NAME_BYTES;
+use crate::model::Value;
+
+/// Decodes what lies between the offset of an input and an end that nothing may reach past.
+pub(super) struct Decoder<'i, I> {
+    input: &'i mut I,
+    end: u64,
+}
+
+impl<'i, I: Input> Decoder<'i, I> {
+    /// Up to `end`, an offset.
+    pub(super) fn new(input: &'i mut I, end: u64) -> Self {
+        Self { input, end }
+    }
+
+    /// Of the next `len` bytes.
+    pub(super) fn part(&mut self, len: u64) -> Result<Decoder<'_, I>> {
+        self.check(len)?;
+        Ok(Decoder { end: self.offset() + len, input: self.input })
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        self.input.offset()
+    }
+
+    /// The offset that nothing may reach past.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The bytes from `start` to here.
+    pub(super) fn since(&self, start: u64) -> Range<u64> {
+        start..self.offset().max(start + 1)
+    }
+
+    /// Fails if `len` bytes reach past the end.
+    fn check(&self, len: u64) -> Result<()> {
+        let start = self.offset();
+        match len <= self.end.saturating_sub(start) {
+            true => Ok(()),
+            false => {
+                let end = self.end;
+                let message = format!("{len} bytes reach past {end:#x}, where this ends");
+                Err(Fault::damaged(start..end.max(start + 1), message))
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, len: usize) -> Result<&[u8]> {
+        self.check(len as u64)?;
+        self.input.take(len)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    #[inline]
+    pub(super) fn byte(&mut self) -> Result<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    pub(super) fn skip(&mut self, len: u64) -> Result<()> {
+        self.check(len)?;
+        self.input.skip(len)
+    }
+
+    /// Says over what the checksums of the input are ([`Input::begin_blocks`]).
+    pub(super) fn begin_blocks(&mut self, log2: u32, end: u64) {
+        self.input.begin_blocks(log2, end);
+    }
+
+    /// Skips all up to the end.
+    pub(super) fn skip_rest(&mut self) -> Result<()> {
+        self.skip(self.end.saturating_sub(self.offset()))
+    }
+
+    /// Checks that nothing is left.
+    pub(super) fn finish(&self) -> Result<()> {
+        let (here, end) = (self.offset(), self.end);
+        match end - here {
+            0 => Ok(()),
+            left => Err(Fault::damaged(here..end, format!("{left} bytes too many"))),
+        }
+    }
+
+    /// A byte that is always zero.
+    pub(super) fn zero(&mut self) -> Result<()> {
+        let start = self.offset();
+        match self.byte()? {
+            0 => Ok(()),
+            byte => {
+                let message = format!("begins with {byte:#04x} and not with 0x00");
+                Err(Fault::damaged(self.since(start), message))
+            }
+        }
+    }
+
+    /// An unsigned LEB128 of 32 bits; longer than it needs to be is fine.
+    #[inline]
+    pub(super) fn u32(&mut self) -> Result<u32> {
+        // Cut to 32 bits by what it was asked for.
+        self.unsigned(32).map(|value| u32::try_from(value).unwrap_or(u32::MAX))
+    }
+
+    /// An unsigned LEB128 of 64 bits.
+    pub(super) fn u64(&mut self) -> Result<u64> {
+        self.unsigned(64)
+    }
+
+    /// A signed LEB128 of 32 bits.
+    pub(super) fn i32(&mut self) -> Result<i32> {
+        self.signed(32).map(|value| i32::try_from(value).unwrap_or(0))
+    }
+
+    /// A signed LEB128 of 33 bits.
+    pub(super) fn i33(&mut self) -> Result<i64> {
+        self.signed(33)
+    }
+
+    /// A signed LEB128 of 64 bits.
+    pub(super) fn i64(&mut self) -> Result<i64> {
+        self.signed(64)
+    }
+
+    #[inline]
+    fn unsigned(&mut self, bits: u32) -> Result<u64> {
+        let start = self.offset();
+        let (mut value, mut shift) = (0, 0);
+        while shift < bits {
+            let byte = self.byte()?;
+            let low = u64::from(byte & 0x7f);
+            let left = bits - shift;
+            if left < 7 && low >> left != 0 {
+                break;
+            }
+            value |= low << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+            shift += 7;
+        }
+        Err(self.out_of_range(start, bits))
+    }
+
+    fn signed(&mut self, bits: u32) -> Result<i64> {
+        let start = self.offset();
+        let (mut value, mut shift) = (0, 0);
+        while shift < bits {
+            let byte = self.byte()?;
+            // The sign is the highest of the seven bits; what is over `bits` must repeat it.
+            let low = (byte << 1).cast_signed() >> 1;
+            let left = bits - shift;
+            if left < 7 && !matches!(low >> (left - 1), 0 | -1) {
+                break;
+            }
+            if byte & 0x80 == 0 {
+                return Ok(value | i64::from(low) << shift);
+            }
+            value |= i64::from(low & 0x7f) << shift;
+            shift += 7;
+        }
+        Err(self.out_of_range(start, bits))
+    }
+
+    fn out_of_range(&self, start: u64, bits: u32) -> Box<Fault> {
+        Fault::damaged(self.since(start), format!("a number has more than {bits} bits"))
+    }
+
+    /// The length of a name, checked.
+    fn name_len(&mut self) -> Result<usize> {
+        let start = self.offset();
+        let len = self.u32()?;
+        match usize::try_from(len) {
+            Ok(len) if len <= MAX_NAME_BYTES => Ok(len),
+            _ => {
+                let message =
+                    format!("a name of {len} bytes is over the limit of {MAX_NAME_BYTES}");
+                Err(Fault::unsupported(self.since(start), message))
+            }
+        }
+    }
+
+    /// Checks a name: its length, and that it is UTF-8.
+    pub(super) fn check_name(&mut self) -> Result<()> {
+        let start = self.offset();
+        let len = self.name_len()?;
+        let valid = std::str::from_utf8(self.take(len)?).is_ok();
+        match valid {
+            true => Ok(()),
+            false => Err(Fault::damaged(self.since(start), "a name is not UTF-8")),
+        }
+    }
+
+    /// A value of a frame.
+    pub(super) fn value(&mut self) -> Result<Value> {
+        let start = self.offset();
+        Ok(match self.byte()? {
+            0x01 => Value::Missing,
+            0x7f => Value::I32(self.i32()?),
+            0x7e => Value::I64(self.i64()?),
+            0x7d => Value::F32(u32::from_le_bytes(self.array()?)),
+            0x7c => Value::F64(u64::from_le_bytes(self.array()?)),
+            other => {
+                let message = format!("a value has the type {other:#04x}, which is none");
+                return Err(Fault::damaged(self.since(start), message));
+            }
+        })
+    }
+}
+
+impl<'b> Decoder<'_, Slice<'b>> {
+    /// Where it stands.
+    pub(super) fn input(&self) -> &Slice<'b> {
+        self.input
+    }
+
+    /// A name, borrowed.
+    pub(super) fn name(&mut self) -> Result<&'b str> {
+        let start = self.offset();
+        let len = self.name_len()?;
+        self.check(len as u64)?;
+        let bytes = self.input.borrow(len)?;
+        std::str::from_utf8(bytes)
+            .map_err(|_| Fault::damaged(self.since(start), "a name is not UTF-8"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode<'b, T>(
+        bytes: &'b [u8],
+        get: impl FnOnce(&mut Decoder<'_, Slice<'b>>) -> Result<T>,
+    ) -> Option<T> {
+        let mut input = Slice::new(bytes, 0);
+        let mut decoder = Decoder::new(&mut input, bytes.len() as u64);
+        let value = get(&mut decoder).ok()?;
+        decoder.finish().ok()?;
+        Some(value)
+    }
+
+    #[test]
+    fn unsigned_numbers_may_be_padded_but_not_too_large() {
+        for (bytes, expected) in [
+            (&[0x00][..], Some(0)),
+            (&[0x7f], Some(127)),
+            (&[0x80, 0x01], Some(128)),
+            (&[0x83, 0x80, 0x80, 0x80, 0x00], Some(3)), // padded to all its five bytes
+            (&[0xff, 0xff, 0xff, 0xff, 0x0f], Some(u32::MAX)),
+            (&[0xff, 0xff, 0xff, 0xff, 0x1f], None), // a 33rd bit
+            (&[0x80, 0x80, 0x80, 0x80, 0x80, 0x00], None), // a sixth byte
+            (&[0x80], None),                         // ends too early
+        ] {
+            assert_eq!(decode(bytes, |d| d.u32()), expected, "{bytes:x?}");
+        }
+        let most = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+        assert_eq!(decode(&most, |d| d.u64()), Some(u64::MAX));
+        let over = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02];
+        assert_eq!(decode(&over, |d| d.u64()), None);
+    }
+
+    #[test]
+    fn signed_numbers_repeat_their_sign() {
+        for (bytes, expected) in [
+            (&[0x00][..], Some(0)),
+            (&[0x7f], Some(-1)),
+            (&[0x40], Some(-64)),
+            (&[0xc0, 0x00], Some(64)),
+            (&[0xff, 0xff, 0xff, 0xff, 0x7f], Some(-1)), // padded with its sign
+            (&[0x80, 0x80, 0x80, 0x80, 0x78], Some(i32::MIN)),
+            (&[0xff, 0xff, 0xff, 0xff, 0x07], Some(i32::MAX)),
+            (&[0x80, 0x80, 0x80, 0x80, 0x08], None), // a 33rd bit that is not the sign
+            (&[0xff, 0xff, 0xff, 0xff, 0x3f], None),
+            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], None), // a sixth byte
+        ] {
+            assert_eq!(decode(bytes, |d| d.i32()), expected, "{bytes:x?}");
+        }
+        let least = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f];
+        assert_eq!(decode(&least, |d| d.i64()), Some(i64::MIN));
+        let over = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
+        assert_eq!(decode(&over, |d| d.i64()), None);
+    }
+
+    #[test]
+    fn values_and_names() {
+        assert_eq!(decode(&[0x01], |d| d.value()), Some(Value::Missing));
+        assert_eq!(decode(&[0x7f, 0x7f], |d| d.value()), Some(Value::I32(-1)));
+        assert_eq!(decode(&[0x7d, 1, 0, 0xc0, 0x7f], |d| d.value()), Some(Value::F32(0x7fc0_0001)));
+        assert_eq!(decode(&[0x7b], |d| d.value()), None); // v128 has no encoding here
+        assert_eq!(decode(&[2, b'o', b'k'], |d| d.name()), Some("ok"));
+        assert_eq!(decode(&[1, 0xff], |d| d.check_name()), None);
+        assert_eq!(decode(&[0xa1, 0x8d, 0x06], |d| d.name()), None); // 100,001 bytes
+    }
+}

@@ -1,0 +1,105 @@
+//! What is wrong with a dump and where: what decoding fails with, before it becomes an [`Error`] or
+//! the finding of a verifier.
+
+use std::fmt::Display;
+use std::io;
+use std::ops::Range;
+
+use crate::error::{Error, ErrorKind};
+
+/// The result of decoding.
+pub(super) type Result<T> = std::result::Result<T, Box<Fault>>;
+
+/// What is wrong, and the bytes of the file that it concerns.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) kind: ErrorKind,
+    /// Bytes of the file. Of a dump that is cut off, those that are not there.
+    pub(super) range: Range<u64>,
+    message: String,
+    /// Whether the message is about a place, and not about the file.
+    placed: bool,
+    source: Option<io::Error>,
+}
+
+impl Fault {
+    fn boxed(kind: ErrorKind, range: Range<u64>, message: impl Into<String>) -> Box<Self> {
+        Box::new(Self { kind, range, message: message.into(), placed: true, source: None })
+    }
+
+    /// Something in `range` contradicts itself, or what was before it.
+    pub(super) fn damaged(range: Range<u64>, message: impl Into<String>) -> Box<Self> {
+        Self::boxed(ErrorKind::Damaged, range, message)
+    }
+
+    /// Something in `range` is not known here, or over a limit.
+    pub(super) fn unsupported(range: Range<u64>, message: impl Into<String>) -> Box<Self> {
+        Self::boxed(ErrorKind::Unsupported, range, message)
+    }
+
+    /// The file is not a core dump.
+    pub(super) fn format(message: &str) -> Box<Self> {
+        let mut fault = Self::boxed(ErrorKind::Format, 0..0, format!("not a core dump: {message}"));
+        fault.placed = false;
+        fault
+    }
+
+    /// A module that is not of a process.
+    pub(super) fn no_core() -> Box<Self> {
+        Self::format("it has no section `core`")
+    }
+
+    /// The file ends at `end`, though something goes on to `wanted` at least.
+    pub(super) fn end(end: u64, wanted: u64) -> Box<Self> {
+        Self::boxed(ErrorKind::CutOff, end..wanted.max(end), "the file ends here")
+    }
+
+    /// The file has `end` bytes of the `length` that it says it has.
+    pub(super) fn cut_off(end: u64, length: u64) -> Box<Self> {
+        let message = format!("is cut off: {end} of {length} bytes");
+        let mut fault = Self::boxed(ErrorKind::CutOff, end..length, message);
+        fault.placed = false;
+        fault
+    }
+
+    /// The same; where the file ends too early, of a dump that says how long it is.
+    pub(super) fn cut_off_from(self: Box<Self>, length: u64) -> Box<Self> {
+        match self.kind {
+            ErrorKind::CutOff => Self::cut_off(self.range.start, length),
+            _ => self,
+        }
+    }
+
+    /// Reading failed.
+    pub(super) fn io(at: u64, source: io::Error) -> Box<Self> {
+        let mut fault = Self::boxed(ErrorKind::Input, at..at, "cannot read");
+        fault.source = Some(source);
+        fault
+    }
+
+    /// The same, of a part of `what`.
+    pub(super) fn within(mut self: Box<Self>, what: impl Display) -> Box<Self> {
+        if self.placed && self.kind != ErrorKind::Input {
+            self.message = format!("{what}: {}", self.message);
+        }
+        self
+    }
+
+    /// One line: the place where there is one, and what is wrong there.
+    pub(super) fn line(&self) -> String {
+        match self.placed {
+            true => format!("at {:#x}: {}", self.range.start, self.message),
+            false => self.message.clone(),
+        }
+    }
+}
+
+impl From<Box<Fault>> for Error {
+    fn from(fault: Box<Fault>) -> Self {
+        let line = fault.line();
+        match fault.source {
+            Some(source) => Self::io(fault.kind, line, source),
+            None => Self::new(fault.kind, line),
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! A dump that is open: what is in it, and the bytes of its memories.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use super::contents::{Content, Contents};
+use super::items::{self, InstanceView, ThreadView};
+use super::open::{Kept, Opened};
+use super::table::{self, Dump};
+use super::tables::{DEGRADED, PARTIAL, RawRange};
+use super::types;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::map::{self, Map};
+use crate::model::{Global, InstanceIndex, MemoryIndex, MemoryType, ModuleIndex};
+
+/// A core dump that is open for reading, of this tool or of any other.
+///
+/// Nothing of the memories is copied, and with an index nothing of them is touched to open it. A dump
+/// of another tool is walked once, by the headers of its segments. Its segments may overlap and come
+/// in any order: the last one of the file wins. Custom sections that are not known are passed over.
+///
+/// What is checked when it is opened is everything but the contents of memories, and their checksums
+/// ([`verify`](Self::verify) does that). So lists can be read without an error. Indices in instances
+/// and frames may be those of things that the dump does not list.
+///
+/// # Files that change
+/// The file must not change while it is open. The contents of one that is written to are a mixture of
+/// old and new; the process that reads one that is made shorter past its new end is killed by SIGBUS.
+///
+/// ```
+/// use corestream::*;
+///
+/// # let mut bytes = vec![0; 65_536];
+/// # bytes[4096..4100].fill(7);
+/// # let mut guest = CoreDump::new("guest.wasm");
+/// # guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+/// # let module = guest.add_module("guest.wasm");
+/// # let instance = guest.add_instance(Instance::of(module));
+/// # guest.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("guest.core");
+/// # Dumper::new().plan(&guest)?.write_file(&path)?;
+/// let dump = CoreDumpFile::open(&path)?;
+/// assert_eq!(dump.name(), "guest.wasm");
+/// for thread in dump.threads() {
+///     for frame in thread.frames() {
+///         assert_eq!((frame.function, frame.offset), (3, 17));
+///     }
+/// }
+///
+/// let mut buffer = [1; 5];
+/// dump.read(MemoryIndex(0), 4099, &mut buffer)?;
+/// assert_eq!(buffer, [7, 0, 0, 0, 0]);
+/// # Ok::<(), Error>(())
+/// ```
+pub struct CoreDumpFile<'b> {
+    source: Source<'b>,
+    opened: Opened,
+    damage: Option<Error>,
+}
+
+enum Source<'b> {
+    Slice(&'b [u8]),
+    Map(Map),
+}
+
+impl Source<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Slice(bytes) => bytes,
+            Self::Map(map) => map.bytes(),
+        }
+    }
+}
+
+/// Who wrote a dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Producer {
+    /// This project: the dump has a section `corestream`.
+    Corestream,
+    /// Anybody else.
+    Other,
+}
+
+/// What a dump holds of a memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Coverage {
+    /// Segments with bytes of it.
+    pub segments: u64,
+    /// Bytes in those, each address counted once.
+    pub data_bytes: u64,
+    /// Bytes of it that were left out, or are lost in a damaged dump.
+    pub left_out_bytes: u64,
+    /// Other threads may have written to it while it was read.
+    pub changing: bool,
+}
+
+impl CoreDumpFile<'static> {
+    /// Opens the dump at `path`, which is mapped.
+    ///
+    /// # Errors
+    /// It can't be opened or mapped, or is no regular file ([`ErrorKind::Input`]); it is no core dump
+    /// ([`ErrorKind::Format`]); it is damaged or cut off; it has something that is not known here or
+    /// over a limit ([`ErrorKind::Unsupported`]).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::strict(Source::Map(mapped(path)?)).map_err(|error| error.at(path.display()))
+    }
+
+    /// Opens what can be had of the dump at `path`; see [`salvage_slice`](CoreDumpFile::salvage_slice).
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), but for damage behind the name of the process.
+    pub fn salvage(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::lenient(Source::Map(mapped(path)?)).map_err(|error| error.at(path.display()))
+    }
+}
+
+impl<'b> CoreDumpFile<'b> {
+    /// Opens a dump in memory.
+    ///
+    /// # Errors
+    /// Those of [`open`](CoreDumpFile::open), but for files.
+    ///
+    /// ```
+    /// use corestream::{CoreDumpFile, ErrorKind};
+    ///
+    /// let error = CoreDumpFile::from_slice(b"\0asm\x01\0\0\0").unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Format);
+    /// assert_eq!(error.to_string(), "not a core dump: it has no section `core`");
+    /// ```
+    pub fn from_slice(bytes: &'b [u8]) -> Result<Self> {
+        Self::strict(Source::Slice(bytes))
+    }
+
+    /// Opens what can be had of a dump in memory that may be damaged or cut off: what comes before
+    /// the first fault that opening sees. [`damage`](Self::damage) says what that is, and what may be
+    /// lost of memories counts as left out.
+    ///
+    /// # Errors
+    /// Those of [`from_slice`](Self::from_slice), but for damage behind the name of the process.
+    ///
+    /// ```
+    /// use corestream::*;
+    ///
+    /// # let bytes = vec![7; 65_536];
+    /// # let mut guest = CoreDump::new("guest.wasm");
+    /// # guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+    /// # guest.add_thread(Thread::new("main"));
+    /// # let whole = Dumper::new().plan(&guest)?.to_vec()?;
+    /// let cut = &whole[..1000];
+    /// assert!(CoreDumpFile::from_slice(cut).is_err());
+    /// let dump = CoreDumpFile::salvage_slice(cut)?;
+    /// assert_eq!(dump.damage().unwrap().kind(), ErrorKind::CutOff);
+    /// assert_eq!(dump.threads().next().unwrap().name(), "main");
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn salvage_slice(bytes: &'b [u8]) -> Result<Self> {
+        Self::lenient(Source::Slice(bytes))
+    }
+
+    fn strict(source: Source<'b>) -> Result<Self> {
+        let opened = Opened::strict(source.bytes())?;
+        Ok(Self { source, opened, damage: None })
+    }
+
+    fn lenient(source: Source<'b>) -> Result<Self> {
+        let (opened, damage) = match Opened::strict(source.bytes()) {
+            Ok(opened) => (opened, None),
+            Err(fault) => (Opened::lenient(source.bytes())?, Some(fault.into())),
+        };
+        Ok(Self { source, opened, damage })
+    }
+
+    /// The dump.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.source.bytes()
+    }
+
+    /// Its length in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "a dump is never empty")]
+    pub fn len(&self) -> u64 {
+        self.bytes().len() as u64
+    }
+
+    /// What is wrong with a dump that was opened nevertheless ([`salvage`](CoreDumpFile::salvage)).
+    pub fn damage(&self) -> Option<&Error> {
+        self.damage.as_ref()
+    }
+
+    /// Who wrote it.
+    pub fn producer(&self) -> Producer {
+        match self.opened.walk.header {
+            Some(_) => Producer::Corestream,
+            None => Producer::Other,
+        }
+    }
+
+    /// Whether it has an index that is used.
+    pub fn has_index(&self) -> bool {
+        self.opened.index.is_some()
+    }
+
+    /// Whether it has checksums over its blocks.
+    pub fn has_checksums(&self) -> bool {
+        self.opened.walk.header.as_ref().is_some_and(|header| header.block_log2 != 0)
+    }
+
+    /// Whether ranges of memories were left out on purpose.
+    pub fn is_partial(&self) -> bool {
+        self.flag(PARTIAL)
+    }
+
+    /// Whether parts of the guest were left out because the format has no room for them.
+    pub fn is_degraded(&self) -> bool {
+        self.flag(DEGRADED)
+    }
+
+    fn flag(&self, flag: u32) -> bool {
+        self.opened.walk.header.as_ref().is_some_and(|header| header.flags & flag != 0)
+    }
+
+    /// The name of the process.
+    pub fn name(&self) -> &str {
+        items::name(self.bytes(), self.opened.items.process)
+    }
+
+    /// The names of the modules.
+    pub fn modules(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
+        self.opened.items.modules.iter().map(|at| items::name(self.bytes(), *at))
+    }
+
+    /// The name of a module.
+    pub fn module(&self, index: ModuleIndex) -> Option<&str> {
+        let at = self.opened.items.modules.get(index.0 as usize)?;
+        Some(items::name(self.bytes(), *at))
+    }
+
+    /// The instances.
+    pub fn instances(&self) -> impl ExactSizeIterator<Item = InstanceView<'_>> + Clone {
+        self.opened.items.instances.iter().map(|at| InstanceView::at(self.bytes(), *at))
+    }
+
+    /// An instance.
+    pub fn instance(&self, index: InstanceIndex) -> Option<InstanceView<'_>> {
+        let at = self.opened.items.instances.get(index.0 as usize)?;
+        Some(InstanceView::at(self.bytes(), *at))
+    }
+
+    /// The threads.
+    pub fn threads(&self) -> impl ExactSizeIterator<Item = ThreadView<'_>> + Clone {
+        self.opened.items.threads.iter().map(|at| ThreadView::at(self.bytes(), *at))
+    }
+
+    /// The globals.
+    pub fn globals(&self) -> &[Global] {
+        &self.opened.items.globals
+    }
+
+    /// The types of the memories, with the sizes that they had.
+    pub fn memories(&self) -> &[MemoryType] {
+        &self.opened.walk.memories
+    }
+
+    /// What the dump holds of a memory.
+    ///
+    /// # Errors
+    /// There is no such memory.
+    pub fn coverage(&self, memory: MemoryIndex) -> Result<Coverage> {
+        let index = self.checked(memory)?;
+        let Kept { segments, bytes } = self.opened.kept[index];
+        let of_index = self.opened.index.as_ref().and_then(|all| all.memories.get(index));
+        // Only a memory that is lost as a whole can have 2^64 bytes.
+        let left_out_bytes = self.left_out(memory)?.fold(0_u64, |sum, range| {
+            sum.saturating_add((range.end() - range.start()).saturating_add(1))
+        });
+        let changing = of_index.is_some_and(|memory| memory.changing);
+        Ok(Coverage { segments, data_bytes: bytes, left_out_bytes, changing })
+    }
+
+    /// The addresses of a memory that were left out, or are lost in a damaged dump, in order.
+    ///
+    /// # Errors
+    /// There is no such memory.
+    pub fn left_out(
+        &self,
+        memory: MemoryIndex,
+    ) -> Result<impl Iterator<Item = RangeInclusive<u64>> + Clone> {
+        let contents = self.contents(memory)?;
+        Ok(contents.filter_map(|content| match content {
+            Content::LeftOut(range) => Some(range),
+            _ => None,
+        }))
+    }
+
+    /// What is in a memory, from address 0 to its end.
+    ///
+    /// # Errors
+    /// There is no such memory.
+    ///
+    /// ```
+    /// use corestream::read::Content;
+    /// use corestream::*;
+    ///
+    /// # let mut bytes = vec![0; 65_536];
+    /// # bytes[4096..4100].fill(7);
+    /// # let mut guest = CoreDump::new("guest.wasm");
+    /// # guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+    /// # let bytes = Dumper::new().plan(&guest)?.to_vec()?;
+    /// let dump = CoreDumpFile::from_slice(&bytes)?;
+    /// let mut contents = dump.contents(MemoryIndex(0))?;
+    /// assert_eq!(contents.next(), Some(Content::Zero(0..=4095)));
+    /// assert_eq!(contents.next(), Some(Content::Data { address: 4096, bytes: &[7; 4] }));
+    /// assert_eq!(contents.next(), Some(Content::Zero(4100..=65_535)));
+    /// assert_eq!(contents.next(), None);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn contents(&self, memory: MemoryIndex) -> Result<Contents<'_>> {
+        self.contents_from(memory, 0)
+    }
+
+    /// What is in a memory, from `address` to its end; nothing from an address behind it.
+    ///
+    /// # Errors
+    /// There is no such memory.
+    pub fn contents_from(&self, memory: MemoryIndex, address: u64) -> Result<Contents<'_>> {
+        let index = self.checked(memory)?;
+        let walk = &self.opened.walk;
+        let last = types::last_address(&walk.memories[index]);
+        let rest = last.filter(|last| address <= *last).map(|last| address..=last);
+        let bytes = self.bytes();
+        let dump = Dump { bytes, memories: &walk.memories, data: &walk.data };
+        let segments = self.opened.table.from(dump, memory.0, address);
+        let left_out: &[RawRange] = match &self.opened.index {
+            Some(all) => {
+                let ranges = all.memories.get(index).map(|memory| &memory.ranges);
+                table::entries(bytes, all.ranges, ranges)
+            }
+            None => &[],
+        };
+        let lost = self.opened.lost.and_then(|(of, from)| match of.cmp(&memory.0) {
+            std::cmp::Ordering::Less => Some(0),
+            std::cmp::Ordering::Equal => Some(from),
+            std::cmp::Ordering::Greater => None,
+        });
+        Ok(Contents::new(bytes, segments, left_out, lost, rest))
+    }
+
+    /// Fills `buffer` from `address` of a memory on, with zeros where the dump says that it was zero.
+    ///
+    /// Takes time that is logarithmic in the number of segments, and linear in the bytes.
+    ///
+    /// # Errors
+    /// There is no such memory, it ends before ([`ErrorKind::Option`]), or a byte was left out
+    /// ([`ErrorKind::LeftOut`]; what is before it has been filled).
+    pub fn read(&self, memory: MemoryIndex, address: u64, buffer: &mut [u8]) -> Result<()> {
+        let ty = &self.memories()[self.checked(memory)?];
+        let size = types::size(ty);
+        if u128::from(address) + buffer.len() as u128 > size {
+            let len = buffer.len();
+            let message = format!(
+                "{len} bytes at address {address:#x} are past the end of memory {memory} \
+                 ({size:#x} bytes)"
+            );
+            return Err(Error::new(ErrorKind::Option, message));
+        }
+        let mut contents = self.contents_from(memory, address)?;
+        let mut left = buffer;
+        while !left.is_empty() {
+            // The parts go on to the end of the memory, unless the file has changed.
+            let part = contents.next().ok_or_else(|| changed(memory))?;
+            let range = part.addresses();
+            let len = usize::try_from(range.end() - range.start())
+                .map_or(left.len(), |more| more.saturating_add(1).min(left.len()));
+            let (now, later) = left.split_at_mut(len);
+            match part {
+                Content::Data { bytes, .. } => now.copy_from_slice(&bytes[..len]),
+                Content::Zero(_) => now.fill(0),
+                Content::LeftOut(range) => {
+                    let (first, last) = range.into_inner();
+                    let message = format!("{first:#x}..={last:#x} of memory {memory} was left out");
+                    return Err(Error::new(ErrorKind::LeftOut, message));
+                }
+            }
+            left = later;
+        }
+        Ok(())
+    }
+
+    /// The position of a memory that the dump has.
+    fn checked(&self, memory: MemoryIndex) -> Result<usize> {
+        let index = memory.0 as usize;
+        match self.memories().len() {
+            n if index < n => Ok(index),
+            n => {
+                let message = format!("there is no memory {memory}, the dump has {n}");
+                Err(Error::new(ErrorKind::Option, message))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for CoreDumpFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CoreDumpFile")
+            .field("name", &self.name())
+            .field("len", &self.len())
+            .field("producer", &self.producer())
+            .field("memories", &self.memories())
+            .field("threads", &self.opened.items.threads.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The file was written to since it was opened.
+pub(super) fn changed(memory: MemoryIndex) -> Error {
+    Error::new(ErrorKind::Input, format!("memory {memory}: the dump has changed while it was read"))
+}
+
+/// Maps a regular file.
+pub(super) fn mapped(path: &Path) -> Result<Map> {
+    let fail = |what: &str, source| {
+        Error::io(ErrorKind::Input, format!("{}: {what}", path.display()), source)
+    };
+    let file = map::open(path).map_err(|source| fail("cannot open", source))?;
+    let metadata = file.metadata().map_err(|source| fail("cannot read", source))?;
+    if !metadata.is_file() {
+        let message = format!("{}: is no regular file, and can't be mapped", path.display());
+        return Err(Error::new(ErrorKind::Input, message));
+    }
+    Map::new(&file).map_err(|source| fail("cannot map", source))
+}

@@ -1,0 +1,318 @@
+//! The section `corestream.index`: decoded once, for a mapped file and for a stream, and held
+//! against what the sections say.
+
+use std::ops::Range;
+
+use zerocopy::transmute;
+
+use super::data::Segment;
+use super::decode::Decoder;
+use super::fault::{Fault, Result};
+use super::header::{Header, unknown};
+use super::input::Input;
+use super::tables::{CHANGING, RawHead, RawMemory, RawRange, RawSegment, VERSION};
+use super::types;
+use super::walk::Walk;
+use crate::limits::{MAX_LISTED_SEGMENTS, MAX_MEMORIES};
+
+const NAME: &[u8] = b"corestream.index";
+
+/// Where the entries of the tables are.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// Offset in the file of the table of segments.
+    pub(super) segments: u64,
+    /// Offset in the file of the table of ranges.
+    pub(super) ranges: u64,
+    /// In the order of the memory section.
+    pub(super) memories: Vec<IndexedMemory>,
+    /// Where it is not what the sections say, first.
+    pub(super) disagrees: Option<Box<Fault>>,
+}
+
+/// A memory in the index.
+#[derive(Clone, Debug)]
+pub(super) struct IndexedMemory {
+    /// Its entries in the table of segments.
+    pub(super) segments: Range<usize>,
+    /// Its entries in the table of ranges.
+    pub(super) ranges: Range<usize>,
+    /// Other threads may have written to it while it was read.
+    pub(super) changing: bool,
+}
+
+/// An entry of one of the long tables.
+pub(super) enum Entry {
+    /// Of the table of segments.
+    Segment(Segment),
+    /// Of the table of checksums: those of the blocks in order.
+    Checksum(u32),
+}
+
+impl Index {
+    /// Decodes the index at the offset of `input`, which is where the header says it is. What was
+    /// walked before it is what it is held against, if that could be walked.
+    ///
+    /// # Errors
+    /// It contradicts itself, its checksum or the header. That its checksum does not hold comes before
+    /// all else. An index that is sound but not what the sections say is none
+    /// ([`disagrees`](Self::disagrees)).
+    pub(super) fn decode<I: Input>(
+        input: &mut I,
+        header: &Header,
+        walked: Option<&Walk>,
+        entry: &mut impl FnMut(Entry),
+    ) -> Result<Self> {
+        let range = header.index_range();
+        input.mark();
+        let from = Decoder::new(input, range.end.saturating_sub(4));
+        let mut tables = Tables { from, header, walked, index: Self::default() };
+        let decoded = tables.decode(entry);
+        let Tables { mut from, index, .. } = tables;
+        // An input that has ended here does so again.
+        let passed = from.skip_rest();
+        let crc = input.crc();
+        let stored = passed.and_then(|()| Decoder::new(input, range.end).array());
+        let stored = stored.map_err(|fault| fault.cut_off_from(header.length))?;
+        if crc != u32::from_le_bytes(stored) {
+            let message = "corestream.index: its checksum does not hold";
+            return Err(Fault::damaged(range, message));
+        }
+        decoded.map_err(|fault| fault.within("corestream.index"))?;
+        Ok(index)
+    }
+}
+
+/// What the checksum is over, while it is decoded.
+struct Tables<'i, 'w, I> {
+    from: Decoder<'i, I>,
+    header: &'w Header,
+    walked: Option<&'w Walk>,
+    index: Index,
+}
+
+impl<I: Input> Tables<'_, '_, I> {
+    fn decode(&mut self, entry: &mut impl FnMut(Entry)) -> Result<()> {
+        self.section()?;
+        let head = self.head()?;
+        self.memories(&head)?;
+        let mut listed = Vec::new();
+        self.segments(|segment| {
+            // Ranges are rare, and held against the segments only where there are some.
+            if head.ranges.get() > 0 {
+                listed.push(segment);
+            }
+            entry(Entry::Segment(segment));
+        })?;
+        self.ranges(&listed)?;
+        for _ in 0..head.blocks.get() {
+            entry(Entry::Checksum(u32::from_le_bytes(self.from.array()?)));
+        }
+        Ok(())
+    }
+
+    /// Notes what `check` finds, unless something was found before.
+    fn compare(&mut self, check: impl FnOnce(&Walk) -> Result<()>) {
+        if let (Some(walk), None) = (self.walked, &self.index.disagrees) {
+            let fault = check(walk).err();
+            self.index.disagrees = fault.map(|fault| fault.within("corestream.index"));
+        }
+    }
+
+    /// Id, size and name.
+    fn section(&mut self) -> Result<()> {
+        let from = &mut self.from;
+        let start = from.offset();
+        let custom = from.byte()? == 0;
+        let size = from.u32()?;
+        let left = self.header.length - from.offset();
+        let named = from.u32()? == 16 && from.take(NAME.len())? == NAME;
+        if !custom || !named {
+            return Err(Fault::damaged(from.since(start), "is not where `corestream` says it is"));
+        }
+        if u64::from(size) != left {
+            let message = format!("has {size} bytes and not the {left} up to the end");
+            return Err(Fault::damaged(from.since(start), message));
+        }
+        Ok(())
+    }
+
+    fn head(&mut self) -> Result<RawHead> {
+        let start = self.from.offset();
+        let bytes: [u8; 28] = self.from.array()?;
+        let head: RawHead = transmute!(bytes);
+        let at = self.from.since(start);
+        let damaged = |message| Fault::damaged(at.clone(), message);
+        let (memories, segments) = (head.memories.get(), head.segments.get());
+        if head.version.get() != VERSION {
+            return Err(unknown(at, "version", head.version.get()));
+        }
+        if (head.flags.get(), head.block_log2.get()) != (self.header.flags, self.header.block_log2)
+        {
+            return Err(damaged("its flags or its blocks are not those of `corestream`".into()));
+        }
+        if head.blocks.get() != self.header.block_count() {
+            let (n, expected) = (head.blocks.get(), self.header.block_count());
+            return Err(damaged(format!("lists {n} checksums, there are {expected} blocks")));
+        }
+        if memories as usize > MAX_MEMORIES {
+            return Err(damaged(format!("lists {memories} memories")));
+        }
+        if head.ranges.get() > 0 && segments as usize > MAX_LISTED_SEGMENTS {
+            let message = format!(
+                "{segments} segments are over the limit of {MAX_LISTED_SEGMENTS} of a dump of \
+                 which ranges were left out"
+            );
+            return Err(Fault::unsupported(at, message));
+        }
+        let tables = [
+            (memories, size_of::<RawMemory>()),
+            (segments, size_of::<RawSegment>()),
+            (head.ranges.get(), size_of::<RawRange>()),
+            (head.blocks.get(), size_of::<u32>()),
+        ];
+        // Each is less than 2^37.
+        let expected: u64 = tables.iter().map(|(n, size)| u64::from(*n) * *size as u64).sum();
+        let left = self.from.end() - self.from.offset();
+        if expected != left {
+            return Err(damaged(format!(
+                "its tables have {expected} bytes and not the {left} left"
+            )));
+        }
+        self.compare(|walk| match (walk.memories.len(), walk.segments) {
+            (there, _) if memories as usize != there => {
+                Err(damaged(format!("lists {memories} memories, there are {there}")))
+            }
+            (_, there) if u64::from(segments) != there => {
+                Err(damaged(format!("lists {segments} segments, the sections have {there}")))
+            }
+            _ => Ok(()),
+        });
+        Ok(head)
+    }
+
+    fn memories(&mut self, head: &RawHead) -> Result<()> {
+        let start = self.from.offset();
+        let (mut segments, mut ranges) = (0, 0);
+        for i in 0..head.memories.get() {
+            let entry = self.from.offset();
+            let bytes: [u8; 12] = self.from.array()?;
+            let memory: RawMemory = transmute!(bytes);
+            if memory.flags.get() & !CHANGING != 0 {
+                let fault = unknown(self.from.since(entry), "flags", memory.flags.get());
+                return Err(fault.within(format_args!("memory {i}")));
+            }
+            self.index.memories.push(IndexedMemory {
+                segments: next(&mut segments, memory.segments.get()),
+                ranges: next(&mut ranges, memory.ranges.get()),
+                changing: memory.flags.get() & CHANGING != 0,
+            });
+        }
+        let expected = (u64::from(head.segments.get()), u64::from(head.ranges.get()));
+        match (segments as u64, ranges as u64) == expected {
+            true => Ok(()),
+            false => {
+                let message = "the segments or ranges of its memories are not as many as it lists";
+                Err(Fault::damaged(self.from.since(start), message))
+            }
+        }
+    }
+
+    /// The table of segments: in order, in their memories, and in the sections.
+    fn segments(&mut self, mut each: impl FnMut(Segment)) -> Result<()> {
+        self.index.segments = self.from.offset();
+        let mut sections = self.walked.map_or(&[][..], |walk| &walk.data).iter().peekable();
+        let mut before: Option<Segment> = None;
+        for (memory, entries) in (0..).zip(self.index.entries(|memory| &memory.segments)) {
+            for i in entries {
+                let start = self.from.offset();
+                let bytes: [u8; 20] = self.from.array()?;
+                let raw: RawSegment = transmute!(bytes);
+                let (address, offset, len) = (raw.address.get(), raw.offset.get(), raw.len.get());
+                let segment = Segment { address, offset, len, memory };
+                let file = segment.in_file();
+                let at = self.from.since(start);
+                let damaged = |message: String| {
+                    Err(Fault::damaged(at.clone(), format!("segment {i}: {message}")))
+                };
+                if len == 0 {
+                    return damaged("is empty".into());
+                }
+                let behind = before.is_none_or(|before| {
+                    segment.follows(&before) && before.in_file().end <= offset
+                });
+                if !behind {
+                    return damaged("is not behind the one before it".into());
+                }
+                self.compare(|walk| {
+                    segment
+                        .check(&walk.memories, at.clone())
+                        .map_err(|fault| fault.within(format_args!("segment {i}")))?;
+                    while sections.next_if(|section| section.end < file.end).is_some() {}
+                    match sections.peek().is_some_and(|section| section.start <= offset) {
+                        true => Ok(()),
+                        false => damaged(format!("{offset:#x}..{:#x} is in no section", file.end)),
+                    }
+                });
+                before = Some(segment);
+                each(segment);
+            }
+        }
+        Ok(())
+    }
+
+    /// The table of ranges: in order, in their memories, and where none of `segments` is.
+    fn ranges(&mut self, segments: &[Segment]) -> Result<()> {
+        self.index.ranges = self.from.offset();
+        for (memory, entries) in self.index.entries(|memory| &memory.ranges).enumerate() {
+            let of = self.index.memories[memory].segments.clone();
+            let mut segments = segments.get(of).unwrap_or_default().iter().peekable();
+            let mut before: Option<u64> = None;
+            for i in entries {
+                let start = self.from.offset();
+                let bytes: [u8; 16] = self.from.array()?;
+                let raw: RawRange = transmute!(bytes);
+                let (first, last) = (raw.first.get(), raw.last.get());
+                while segments.next_if(|segment| segment.last() < first).is_some() {}
+                let at = self.from.since(start);
+                let damaged = |message| {
+                    let message = format!("range {i}, of memory {memory}: {message}");
+                    Err(Fault::damaged(at.clone(), message))
+                };
+                if first > last {
+                    return damaged("is empty");
+                }
+                if before.is_some_and(|before| first <= before.saturating_add(1)) {
+                    return damaged("is not behind the one before it, or touches it");
+                }
+                if segments.peek().is_some_and(|segment| segment.address <= last) {
+                    return damaged("has bytes that a segment holds");
+                }
+                self.compare(|walk| match walk.memories.get(memory) {
+                    Some(ty) if u128::from(last) < types::size(ty) => Ok(()),
+                    _ => damaged("is past the end of its memory"),
+                });
+                before = Some(last);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Index {
+    /// For each memory its entries in a table.
+    fn entries(
+        &self,
+        table: impl Fn(&IndexedMemory) -> &Range<usize>,
+    ) -> std::vec::IntoIter<Range<usize>> {
+        let entries: Vec<_> = self.memories.iter().map(|memory| table(memory).clone()).collect();
+        entries.into_iter()
+    }
+}
+
+/// The next `count` entries. A hundred times 32 bits do not overflow.
+fn next(from: &mut usize, count: u32) -> Range<usize> {
+    let start = *from;
+    *from += count as usize;
+    start..*from
+}

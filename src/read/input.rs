@@ -1,0 +1,354 @@
+//! Where a dump's bytes come from: a slice, of which nothing is touched that is skipped, or a stream,
+//! of which a buffer is kept. What decodes them is the same.
+
+use std::io::{self, Read};
+use std::ops::Range;
+
+use super::fault::{Fault, Result};
+use crate::limits::MAX_NAME_BYTES;
+
+/// Bytes of a stream that are kept: more than the longest name.
+const BUFFER: usize = 1 << 18;
+
+/// The bytes from the first to the end of `corestream` are fewer: a name, and a few numbers.
+const BEFORE_BLOCKS: usize = MAX_NAME_BYTES + 1024;
+
+/// A dump, from its first byte to its last.
+pub(super) trait Input {
+    /// How many bytes were taken or skipped.
+    fn offset(&self) -> u64;
+
+    /// The next `len` bytes, at most [`MAX_NAME_BYTES`].
+    ///
+    /// # Errors
+    /// There are fewer, or they can't be read.
+    fn take(&mut self, len: usize) -> Result<&[u8]>;
+
+    /// Skips `len` bytes.
+    ///
+    /// # Errors
+    /// There are fewer, or they can't be read.
+    fn skip(&mut self, len: u64) -> Result<()>;
+
+    /// Skips all that is left; gives the number of all bytes.
+    ///
+    /// # Errors
+    /// They can't be read.
+    fn drain(&mut self) -> Result<u64>;
+
+    /// Whether there are no more bytes.
+    ///
+    /// # Errors
+    /// They can't be read.
+    fn at_end(&mut self) -> Result<bool>;
+
+    /// Says that checksums are over blocks of 2^`log2` bytes from the first byte to `end`.
+    fn begin_blocks(&mut self, log2: u32, end: u64);
+
+    /// Begins the range that [`crc`](Self::crc) is of.
+    fn mark(&mut self);
+
+    /// The CRC-32 of the bytes since [`mark`](Self::mark).
+    fn crc(&self) -> u32;
+}
+
+/// A part of a dump in memory, if it is there.
+pub(super) fn part(bytes: &[u8], range: Range<u64>) -> Option<&[u8]> {
+    bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+}
+
+/// A dump in memory.
+#[derive(Clone)]
+pub(super) struct Slice<'b> {
+    bytes: &'b [u8],
+    at: usize,
+    mark: usize,
+}
+
+impl<'b> Slice<'b> {
+    /// From `offset` on.
+    pub(super) fn new(bytes: &'b [u8], offset: u64) -> Self {
+        let at = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        Self { bytes, at, mark: at }
+    }
+
+    /// Like [`Input::take`], borrowed from the slice.
+    pub(super) fn borrow(&mut self, len: usize) -> Result<&'b [u8]> {
+        let Some(taken) = self.bytes[self.at..].get(..len) else {
+            return Err(Fault::end(self.bytes.len() as u64, self.at as u64 + len as u64));
+        };
+        self.at += len;
+        Ok(taken)
+    }
+}
+
+impl Input for Slice<'_> {
+    fn offset(&self) -> u64 {
+        self.at as u64
+    }
+
+    #[inline]
+    fn take(&mut self, len: usize) -> Result<&[u8]> {
+        self.borrow(len)
+    }
+
+    #[inline]
+    fn skip(&mut self, len: u64) -> Result<()> {
+        let left = self.bytes.len() - self.at;
+        match usize::try_from(len) {
+            Ok(len) if len <= left => self.at += len,
+            _ => {
+                let wanted = (self.at as u64).saturating_add(len);
+                return Err(Fault::end(self.bytes.len() as u64, wanted));
+            }
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<u64> {
+        self.at = self.bytes.len();
+        Ok(self.at as u64)
+    }
+
+    fn at_end(&mut self) -> Result<bool> {
+        Ok(self.at == self.bytes.len())
+    }
+
+    fn begin_blocks(&mut self, _: u32, _: u64) {}
+
+    fn mark(&mut self) {
+        self.mark = self.at;
+    }
+
+    fn crc(&self) -> u32 {
+        crc32fast::hash(&self.bytes[self.mark..self.at])
+    }
+}
+
+/// A dump that comes through a pipe or a socket, and that nobody keeps.
+pub(super) struct Stream<R> {
+    source: R,
+    buffer: Box<[u8]>,
+    /// What of the buffer was read and not yet taken.
+    start: usize,
+    end: usize,
+    offset: u64,
+    marked: Option<crc32fast::Hasher>,
+    blocks: Blocks,
+}
+
+/// The checksums of the blocks, computed as bytes pass.
+enum Blocks {
+    /// How long a block is may still be said: all bytes so far.
+    Unknown(Vec<u8>),
+    /// There are none.
+    Off,
+    /// `filled` bytes of the block in hand are hashed; `left` bytes are to come in all blocks.
+    On { block: u64, filled: u64, left: u64, hasher: crc32fast::Hasher, done: Vec<u32> },
+}
+
+impl<R: Read> Stream<R> {
+    pub(super) fn new(source: R) -> Self {
+        let buffer = vec![0; BUFFER].into_boxed_slice();
+        let blocks = Blocks::Unknown(Vec::new());
+        Self { source, buffer, start: 0, end: 0, offset: 0, marked: None, blocks }
+    }
+
+    /// The checksums of the blocks that have passed.
+    pub(super) fn block_crcs(&mut self) -> Vec<u32> {
+        match &mut self.blocks {
+            Blocks::On { done, .. } => std::mem::take(done),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Reads until the buffer has `len` bytes; `false` if the stream ends before.
+    fn fill(&mut self, len: usize) -> Result<bool> {
+        if self.end - self.start < len && self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        while self.end - self.start < len {
+            match self.source.read(&mut self.buffer[self.end..]) {
+                Ok(0) => return Ok(false),
+                Ok(read) => self.end += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let at = self.offset + (self.end - self.start) as u64;
+                    return Err(Fault::io(at, error));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Counts `len` bytes of the buffer as taken.
+    fn advance(&mut self, len: usize) {
+        let bytes = &self.buffer[self.start..self.start + len];
+        if let Some(marked) = &mut self.marked {
+            marked.update(bytes);
+        }
+        self.blocks.update(bytes);
+        self.start += len;
+        self.offset += len as u64;
+    }
+
+    fn ended(&self, wanted: u64) -> Box<Fault> {
+        let end = self.offset + (self.end - self.start) as u64;
+        Fault::end(end, self.offset.saturating_add(wanted))
+    }
+}
+
+impl<R: Read> Input for Stream<R> {
+    fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    #[inline]
+    fn take(&mut self, len: usize) -> Result<&[u8]> {
+        if self.end - self.start < len && !self.fill(len)? {
+            return Err(self.ended(len as u64));
+        }
+        let start = self.start;
+        self.advance(len);
+        Ok(&self.buffer[start..start + len])
+    }
+
+    fn skip(&mut self, len: u64) -> Result<()> {
+        let mut left = len;
+        while left > 0 {
+            if !self.fill(1)? {
+                return Err(self.ended(left));
+            }
+            let here = self.end - self.start;
+            let here = usize::try_from(left).map_or(here, |left| left.min(here));
+            self.advance(here);
+            left -= here as u64;
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<u64> {
+        while self.fill(1)? {
+            self.advance(self.end - self.start);
+        }
+        Ok(self.offset)
+    }
+
+    fn at_end(&mut self) -> Result<bool> {
+        Ok(!self.fill(1)?)
+    }
+
+    fn begin_blocks(&mut self, log2: u32, end: u64) {
+        if let Blocks::Unknown(before) = &mut self.blocks {
+            let before = std::mem::take(before);
+            let (hasher, done) = (crc32fast::Hasher::new(), Vec::new());
+            self.blocks = Blocks::On { block: 1 << log2, filled: 0, left: end, hasher, done };
+            self.blocks.update(&before);
+        }
+    }
+
+    fn mark(&mut self) {
+        self.marked = Some(crc32fast::Hasher::new());
+    }
+
+    fn crc(&self) -> u32 {
+        self.marked.clone().unwrap_or_default().finalize()
+    }
+}
+
+impl Blocks {
+    fn update(&mut self, mut bytes: &[u8]) {
+        match self {
+            Self::Off => {}
+            Self::Unknown(before) if before.len() + bytes.len() <= BEFORE_BLOCKS => {
+                before.extend_from_slice(bytes);
+            }
+            Self::Unknown(_) => *self = Self::Off,
+            Self::On { block, filled, left, hasher, done } => {
+                while !bytes.is_empty() && *left > 0 {
+                    let room = (*block - *filled).min(*left);
+                    let room = usize::try_from(room).unwrap_or(usize::MAX);
+                    let (now, later) = bytes.split_at(room.min(bytes.len()));
+                    hasher.update(now);
+                    *filled += now.len() as u64;
+                    *left -= now.len() as u64;
+                    if *filled == *block || *left == 0 {
+                        done.push(std::mem::take(hasher).finalize());
+                        *filled = 0;
+                    }
+                    bytes = later;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives at most so many bytes at once.
+    struct Steps<'b>(&'b [u8], usize);
+
+    impl Read for Steps<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n = self.1.min(buffer.len());
+            self.0.read(&mut buffer[..n])
+        }
+    }
+
+    fn bytes(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i * 7 + i / 251).to_le_bytes()[0]).collect()
+    }
+
+    /// Takes, skips and marks; gives all that an input says on the way.
+    fn drive(input: &mut impl Input) -> Vec<(u64, Vec<u8>)> {
+        let mut said = Vec::new();
+        for i in 0..40 {
+            let taken = input.take(i * 997 % 5000).unwrap().to_vec();
+            said.push((input.offset(), taken));
+            if i == 20 {
+                input.mark();
+            }
+            input.skip((i * 7919 % 30_000) as u64).unwrap();
+        }
+        said.push((input.crc().into(), Vec::new()));
+        let error = input.skip(1 << 40).unwrap_err();
+        said.push((error.range.start, error.line().into_bytes()));
+        said.push((input.drain().unwrap(), vec![input.at_end().unwrap().into()]));
+        said
+    }
+
+    #[test]
+    fn a_stream_says_what_a_slice_says() {
+        let bytes = bytes(1 << 20);
+        let expected = drive(&mut Slice::new(&bytes, 0));
+        for step in [1 << 20, 4096, 61] {
+            assert!(drive(&mut Stream::new(Steps(&bytes, step))) == expected, "{step}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_those_of_the_bytes_up_to_their_end() {
+        let bytes = bytes(10_000);
+        for (log2, end, before) in [(10, 10_000, 0), (10, 9_216, 3), (12, 9_217, 5000), (63, 77, 9)]
+        {
+            let mut stream = Stream::new(Steps(&bytes, 700));
+            stream.take(before).unwrap();
+            stream.begin_blocks(log2, end);
+            stream.drain().unwrap();
+            let blocks = bytes[..usize::try_from(end).unwrap()].chunks(1 << log2);
+            let expected: Vec<_> = blocks.map(crc32fast::hash).collect();
+            assert_eq!(stream.block_crcs(), expected, "2^{log2} to {end}");
+        }
+        // What was not asked for early is not kept, and never asked for.
+        let mut stream = Stream::new(&bytes[..]);
+        stream.drain().unwrap();
+        assert!(matches!(&stream.blocks, Blocks::Unknown(kept) if kept.len() == 10_000));
+        let mut stream = Stream::new(io::repeat(1).take(1 << 20));
+        stream.drain().unwrap();
+        assert!(matches!(stream.blocks, Blocks::Off));
+    }
+}

@@ -1,0 +1,27 @@
+//! Reading core dumps back: what is in them, whether they are whole, and the guest's memory.
+//!
+//! The reader is written against the format and knows nothing of the writer. One walk over the
+//! sections serves all of it, of a mapped file and of a stream alike.
+
+mod contents;
+mod data;
+mod decode;
+mod fault;
+mod file;
+mod header;
+mod index;
+mod input;
+mod items;
+mod open;
+mod restore;
+mod table;
+mod tables;
+mod types;
+mod verify;
+mod walk;
+
+pub use contents::{Content, Contents};
+pub use file::{CoreDumpFile, Coverage, Producer};
+pub use items::{FrameView, InstanceView, ThreadView};
+pub use restore::Restored;
+pub use verify::{Damage, MemoryRange, Verdict, Whole, verify_file, verify_slice, verify_stream};

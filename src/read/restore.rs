@@ -1,0 +1,177 @@
+//! A memory of a dump as a raw image: a sparse file, or a stream with all its zeros.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::contents::Content;
+use super::file::{CoreDumpFile, changed};
+use super::types;
+use crate::atomic_file::{AtomicFile, FileOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::MemoryIndex;
+
+/// What a block of a file that is all zero is not written for, so that it stays a hole.
+const BLOCK: u64 = 4096;
+
+/// Zeros that are written at once.
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
+/// What a memory was restored from. Lengths are in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Restored {
+    /// The memory, and so the image.
+    pub len: u64,
+    /// What came from the dump.
+    pub data: u64,
+    /// What is zero in the image because it was left out of the dump or lost
+    /// ([`CoreDumpFile::left_out`] says where).
+    pub left_out: u64,
+}
+
+impl CoreDumpFile<'_> {
+    /// Writes a memory to a new file: a raw image, as long as the memory, with holes where it is zero,
+    /// that only its owner can read and that appears when it is whole. What was left out is zero.
+    ///
+    /// Takes the time of the data, however large the memory is.
+    ///
+    /// # Errors
+    /// There is no such memory; `path` exists and is not to be replaced; the image can't be written
+    /// there, then nothing is left behind.
+    ///
+    /// ```
+    /// use corestream::*;
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("guest.mem");
+    /// # let mut bytes = vec![0; 65_536];
+    /// # bytes[9] = 9;
+    /// # let mut guest = CoreDump::new("guest.wasm");
+    /// # guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+    /// # let dump = Dumper::new().plan(&guest)?.to_vec()?;
+    /// let dump = CoreDumpFile::from_slice(&dump)?;
+    /// let restored = dump.restore(MemoryIndex(0), &path, FileOptions::new())?;
+    /// assert_eq!((restored.len, restored.data, restored.left_out), (65_536, 1, 0));
+    /// assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn restore(
+        &self,
+        memory: MemoryIndex,
+        path: impl AsRef<Path>,
+        options: FileOptions,
+    ) -> Result<Restored> {
+        let path = path.as_ref();
+        let fail = |what: &str, source| {
+            Error::io(ErrorKind::Output, format!("{}: {what}", path.display()), source)
+        };
+        let len = self.byte_len(memory)?;
+        let file = AtomicFile::create(path, options).map_err(|e| fail("cannot create", e))?;
+        file.file().set_len(len).map_err(|e| fail("cannot make it as long as the memory", e))?;
+        let restored = self.each(memory, |content| match content {
+            Content::Data { address, bytes } => write_sparsely(file.file(), *address, bytes)
+                .map_err(|source| fail("cannot write", source)),
+            _ => Ok(()),
+        })?;
+        file.commit().map_err(|e| fail("cannot name the finished image", e))?;
+        Ok(restored)
+    }
+
+    /// Writes a memory to a stream, with all its zeros. What was left out is zero.
+    ///
+    /// # Errors
+    /// There is no such memory, or `output` fails.
+    ///
+    /// ```
+    /// # use corestream::*;
+    /// # let bytes = vec![3; 65_536];
+    /// # let mut guest = CoreDump::new("guest.wasm");
+    /// # guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+    /// # let dump = Dumper::new().plan(&guest)?.to_vec()?;
+    /// let dump = CoreDumpFile::from_slice(&dump)?;
+    /// let mut pipe = Vec::new();
+    /// dump.write_memory(MemoryIndex(0), &mut pipe)?;
+    /// assert_eq!(pipe, bytes);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn write_memory(&self, memory: MemoryIndex, mut output: impl Write) -> Result<Restored> {
+        let fail = |at: u64, source| {
+            let message = format!("cannot write memory {memory} at address {at:#x}");
+            Error::io(ErrorKind::Output, message, source)
+        };
+        let restored = self.each(memory, |content| {
+            let (mut at, last) = content.addresses().into_inner();
+            if let Content::Data { bytes, .. } = content {
+                return output.write_all(bytes).map_err(|source| fail(at, source));
+            }
+            loop {
+                let left = last - at;
+                let len = usize::try_from(left).map_or(ZEROS.len(), |l| l.min(ZEROS.len() - 1) + 1);
+                output.write_all(&ZEROS[..len]).map_err(|e| fail(at, e))?;
+                match at.checked_add(len as u64) {
+                    Some(next) if next <= last => at = next,
+                    _ => return Ok(()),
+                }
+            }
+        })?;
+        output.flush().map_err(|source| fail(restored.len, source))?;
+        Ok(restored)
+    }
+
+    /// Passes all parts of a memory, and counts.
+    fn each(
+        &self,
+        memory: MemoryIndex,
+        mut part: impl FnMut(&Content<'_>) -> Result<()>,
+    ) -> Result<Restored> {
+        let mut restored = Restored { len: self.byte_len(memory)?, ..Restored::default() };
+        let mut next = 0;
+        for content in self.contents(memory)? {
+            part(&content)?;
+            let (first, last) = content.addresses().into_inner();
+            match content {
+                Content::Data { .. } => restored.data += last - first + 1,
+                Content::LeftOut(_) => restored.left_out += last - first + 1,
+                Content::Zero(_) => {}
+            }
+            next = last + 1;
+        }
+        match next == restored.len {
+            true => Ok(restored),
+            false => Err(changed(memory)),
+        }
+    }
+
+    /// The length of a memory whose image can be had.
+    fn byte_len(&self, memory: MemoryIndex) -> Result<u64> {
+        self.contents(memory)?;
+        u64::try_from(types::size(&self.memories()[memory.0 as usize])).map_err(|_| {
+            let message = format!("memory {memory}: no file can have its 2^64 bytes");
+            Error::new(ErrorKind::Output, message)
+        })
+    }
+}
+
+/// Writes `bytes` at `offset`, but for the blocks of the file that are all zero.
+fn write_sparsely(file: &File, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+    let mut at = offset;
+    let (mut run, mut run_at) = (&bytes[..0], offset);
+    let mut left = bytes;
+    while !left.is_empty() {
+        let to_edge = usize::try_from(BLOCK - at % BLOCK).unwrap_or(left.len());
+        let (block, later) = left.split_at(to_edge.min(left.len()));
+        left = later;
+        let passed = bytes.len() - later.len();
+        at = offset + passed as u64;
+        if *block == ZEROS[..block.len()] {
+            file.write_all_at(run, run_at)?;
+            (run, run_at) = (&bytes[passed..passed], at);
+        } else {
+            let start = passed - block.len() - run.len();
+            run = &bytes[start..passed];
+        }
+    }
+    file.write_all_at(run, run_at)
+}

@@ -1,0 +1,212 @@
+//! The types of memories, and globals with their values.
+//!
+//! Source: core specification, "Binary format",
+//! [types](https://webassembly.github.io/spec/core/binary/types.html), and the proposals threads,
+//! custom-page-sizes, exception-handling and stack-switching.
+
+use super::decode::Decoder;
+use super::fault::{Fault, Result};
+use super::input::Input;
+use crate::limits::{MAX_GLOBALS, MAX_MEMORIES};
+use crate::model::{Global, GlobalValue, MemoryType, RefType};
+
+const HAS_MAXIMUM: u8 = 1;
+const SHARED: u8 = 2;
+const MEMORY64: u8 = 4;
+const HAS_PAGE_SIZE: u8 = 8;
+
+const END: u8 = 0x0b;
+
+/// The bytes of a memory.
+pub(super) fn size(ty: &MemoryType) -> u128 {
+    u128::from(ty.minimum) * u128::from(ty.page_size)
+}
+
+/// The last address of a memory; `None` if it has none.
+pub(super) fn last_address(ty: &MemoryType) -> Option<u64> {
+    u64::try_from(size(ty).checked_sub(1)?).ok()
+}
+
+/// Decodes the type of a memory that `before` others come before.
+pub(super) fn memory<I: Input>(from: &mut Decoder<'_, I>, before: usize) -> Result<MemoryType> {
+    let start = from.offset();
+    if before >= MAX_MEMORIES {
+        let message = format!("over the limit of {MAX_MEMORIES} memories");
+        return Err(Fault::unsupported(from.since(start), message));
+    }
+    let flags = from.byte()?;
+    if flags & !(HAS_MAXIMUM | SHARED | MEMORY64 | HAS_PAGE_SIZE) != 0 {
+        let message = format!("the flags {flags:#04x} of its type are not known here");
+        return Err(Fault::unsupported(from.since(start), message));
+    }
+    let memory64 = flags & MEMORY64 != 0;
+    let mut pages = || if memory64 { from.u64() } else { from.u32().map(u64::from) };
+    let minimum = pages()?;
+    let maximum = (flags & HAS_MAXIMUM != 0).then(pages).transpose()?;
+    let page_size = match flags & HAS_PAGE_SIZE != 0 {
+        true => match from.u32()? {
+            0 => 1,
+            16 => 65_536,
+            log2 => {
+                let message = format!("pages of 2^{log2} bytes are not known here");
+                return Err(Fault::unsupported(from.since(start), message));
+            }
+        },
+        false => 65_536,
+    };
+    let ty = MemoryType { minimum, maximum, memory64, shared: flags & SHARED != 0, page_size };
+    ty.check(0).map_err(|why| Fault::damaged(from.since(start), why))?;
+    Ok(ty)
+}
+
+/// Decodes a global that `before` others come before.
+pub(super) fn global<I: Input>(from: &mut Decoder<'_, I>, before: usize) -> Result<Global> {
+    let start = from.offset();
+    if before >= MAX_GLOBALS {
+        let message = format!("over the limit of {MAX_GLOBALS} globals");
+        return Err(Fault::unsupported(from.since(start), message));
+    }
+    let ty = from.byte()?;
+    // What is left of a type of references that is written in full.
+    let top = match ty {
+        0x63 | 0x64 => Some(from.i33()?),
+        _ => None,
+    };
+    let mutable = match from.byte()? {
+        0 => false,
+        1 => true,
+        other => {
+            let message = format!("the mutability {other:#04x} is not known here");
+            return Err(Fault::unsupported(from.since(start), message));
+        }
+    };
+    let value = constant(from)?;
+    let declared = match ty {
+        0x7f => matches!(value, GlobalValue::I32(_)),
+        0x7e => matches!(value, GlobalValue::I64(_)),
+        0x7d => matches!(value, GlobalValue::F32(_)),
+        0x7c => matches!(value, GlobalValue::F64(_)),
+        0x7b => matches!(value, GlobalValue::V128(_)),
+        // A short type of references is the byte of its heap type.
+        _ => {
+            let top = top.unwrap_or(i64::from(ty) - 0x80);
+            let of_type = reference(top).ok_or_else(|| {
+                let message = format!("the type {ty:#04x} is not known here");
+                Fault::unsupported(from.since(start), message)
+            })?;
+            value == GlobalValue::Ref(of_type)
+        }
+    };
+    match declared {
+        true => Ok(Global { mutable, value }),
+        false => {
+            let message = format!("its value is not of its type {ty:#04x}");
+            Err(Fault::damaged(from.since(start), message))
+        }
+    }
+}
+
+/// Decodes a constant expression of one instruction.
+fn constant<I: Input>(from: &mut Decoder<'_, I>) -> Result<GlobalValue> {
+    let start = from.offset();
+    let not_constant = |from: &Decoder<'_, I>| {
+        Err(Fault::unsupported(from.since(start), "its value is no single constant"))
+    };
+    let value = match from.byte()? {
+        0x41 => GlobalValue::I32(from.i32()?),
+        0x42 => GlobalValue::I64(from.i64()?),
+        0x43 => GlobalValue::F32(u32::from_le_bytes(from.array()?)),
+        0x44 => GlobalValue::F64(u64::from_le_bytes(from.array()?)),
+        0xd0 => match reference(from.i33()?) {
+            Some(top) => GlobalValue::Ref(top),
+            None => return not_constant(from),
+        },
+        0xd2 => {
+            from.u32()?;
+            GlobalValue::Ref(RefType::Func)
+        }
+        0xfd if from.u32()? == 12 => GlobalValue::V128(u128::from_le_bytes(from.array()?)),
+        _ => return not_constant(from),
+    };
+    match from.byte()? {
+        END => Ok(value),
+        _ => not_constant(from),
+    }
+}
+
+/// The top of the hierarchy of an abstract heap type; `None` for others.
+fn reference(heap_type: i64) -> Option<RefType> {
+    // The types are single bytes below 0x80, negative as signed LEB128.
+    let byte = u8::try_from(heap_type.checked_add(0x80)?).ok()?;
+    Some(match byte {
+        0x70 | 0x73 => RefType::Func,
+        0x6f | 0x72 => RefType::Extern,
+        0x6e | 0x6d | 0x6c | 0x6b | 0x6a | 0x71 => RefType::Any,
+        0x69 | 0x74 => RefType::Exn,
+        0x68 | 0x75 => RefType::Cont,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::input::Slice;
+    use super::*;
+
+    fn decode<T>(
+        bytes: &[u8],
+        get: impl FnOnce(&mut Decoder<'_, Slice<'_>>) -> Result<T>,
+    ) -> std::result::Result<T, String> {
+        let mut input = Slice::new(bytes, 0);
+        let mut decoder = Decoder::new(&mut input, bytes.len() as u64);
+        let value = get(&mut decoder).map_err(|fault| fault.line())?;
+        decoder.finish().map_err(|fault| fault.line())?;
+        Ok(value)
+    }
+
+    #[test]
+    fn memories() {
+        let memory = |bytes: &[u8]| decode(bytes, |d| super::memory(d, 0));
+        assert_eq!(memory(&[0x00, 0x02]), Ok(MemoryType::wasm32(2)));
+        assert_eq!(memory(&[0x05, 0x02, 0x03]), Ok(MemoryType::wasm64(2).with_maximum(3)));
+        let shared = MemoryType::wasm32(1).with_maximum(1).with_shared().with_page_size(1);
+        assert_eq!(memory(&[0x0b, 0x01, 0x01, 0x00]), Ok(shared));
+        // All 2^64 bytes of a memory64.
+        let most = [0x04, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40];
+        assert_eq!(memory(&most).unwrap().byte_len(), None);
+
+        let error = memory(&[0x00, 0x81, 0x80, 0x04]).unwrap_err();
+        assert_eq!(error, "at 0x0: 65537 pages are more than the 65536 of a 32-bit memory");
+        assert!(memory(&[0x08, 0x01, 0x0c]).unwrap_err().contains("2^12"));
+        assert!(memory(&[0x10, 0x01]).unwrap_err().contains("flags 0x10"));
+        assert!(decode(&[0x00, 0x01], |d| super::memory(d, 100)).unwrap_err().contains("100"));
+    }
+
+    #[test]
+    fn globals() {
+        let global = |bytes: &[u8]| decode(bytes, |d| super::global(d, 0));
+        let i32 = [0x7f, 0x01, 0x41, 0x7f, 0x0b]; // mutable, i32.const -1
+        assert_eq!(global(&i32), Ok(Global::mutable(GlobalValue::I32(-1))));
+        let mut v128 = vec![0x7b, 0x00, 0xfd, 0x0c]; // v128.const
+        v128.extend(3_u128.to_le_bytes());
+        v128.push(0x0b);
+        assert_eq!(global(&v128), Ok(Global::constant(GlobalValue::V128(3))));
+        for (ty, top) in [
+            (0x70, RefType::Func),
+            (0x6f, RefType::Extern),
+            (0x6e, RefType::Any),
+            (0x69, RefType::Exn),
+            (0x68, RefType::Cont),
+            (0x71, RefType::Any), // nullref is one of anyref
+        ] {
+            let expected = Ok(Global::constant(GlobalValue::Ref(top)));
+            assert_eq!(global(&[ty, 0x00, 0xd0, ty, 0x0b]), expected); // ref.null
+            assert_eq!(global(&[0x63, ty, 0x00, 0xd0, ty, 0x0b]), expected); // (ref null ty)
+        }
+        let error = global(&[0x7f, 0x00, 0x42, 0x00, 0x0b]).unwrap_err();
+        assert_eq!(error, "at 0x0: its value is not of its type 0x7f");
+        let error = global(&[0x7f, 0x00, 0x23, 0x00, 0x0b]).unwrap_err();
+        assert_eq!(error, "at 0x2: its value is no single constant");
+        assert!(global(&[0x63, 0x05, 0x00, 0xd2, 0x00, 0x0b]).is_err());
+    }
+}

@@ -1,0 +1,371 @@
+//! Whether a dump is whole: its structure, its index and its checksums; of a file in parallel, of a
+//! stream in bounded memory, by the same code and with the same verdict.
+
+use std::fmt;
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::io::Read;
+use std::ops::{Range, RangeInclusive};
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::data::Segment;
+use super::fault::{self, Fault};
+use super::file::{CoreDumpFile, Producer, mapped};
+use super::header::Header;
+use super::index::{Entry, Index};
+use super::input::{self, Input, Slice, Stream};
+use super::tables::{DEGRADED, PARTIAL};
+use super::walk::{Visitor, Walk};
+use crate::error::{ErrorKind, Result};
+use crate::model::MemoryIndex;
+
+/// Whether a dump is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Whole(Whole),
+    /// It is not.
+    Damaged(Damage),
+}
+
+/// A dump that is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Whole {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its segments.
+    pub segments: u64,
+    /// Who wrote it. Of a dump by others only the structure can be checked.
+    pub producer: Producer,
+    /// Whether it has checksums, which hold.
+    pub checksums: bool,
+    /// Whether ranges of memories were left out on purpose.
+    pub partial: bool,
+    /// Whether parts of the guest were left out because the format has no room for them.
+    pub degraded: bool,
+}
+
+/// What is wrong with a dump: the first place of the file that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// Bytes of the file; where it is cut off, those that are missing.
+    pub range: Range<u64>,
+    /// What is wrong, in a line.
+    pub reason: String,
+    /// Whether it ends too early.
+    pub cut_off: bool,
+    /// How many blocks have not the bytes that their checksum is of.
+    pub bad_blocks: usize,
+    /// The memory that lies in `range`, where that is a block and the index is there to tell.
+    pub memory: Vec<MemoryRange>,
+}
+
+/// A range of a memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryRange {
+    /// The memory.
+    pub memory: MemoryIndex,
+    /// From the first to the last byte; not all that is between must be concerned.
+    pub addresses: RangeInclusive<u64>,
+}
+
+/// Checks the dump at `path`, which is mapped, with so many threads.
+///
+/// # Errors
+/// It can't be opened or mapped, is no core dump at all, or has something that is not known here. A
+/// dump that is damaged is a verdict.
+pub fn verify_file(path: impl AsRef<Path>, threads: usize) -> Result<Verdict> {
+    let path = path.as_ref();
+    verify_slice(mapped(path)?.bytes(), threads).map_err(|error| error.at(path.display()))
+}
+
+/// Checks a dump in memory, with so many threads.
+///
+/// # Errors
+/// It is no core dump at all, or has something that is not known here.
+///
+/// ```
+/// use corestream::read::{Verdict, verify_slice};
+/// use corestream::{CoreDump, Dumper};
+///
+/// let mut bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
+/// assert!(matches!(verify_slice(&bytes, 2)?, Verdict::Whole(_)));
+///
+/// bytes.truncate(bytes.len() - 1);
+/// let Verdict::Damaged(damage) = verify_slice(&bytes, 2)? else { panic!("it was cut") };
+/// assert!(damage.cut_off);
+/// # Ok::<(), corestream::Error>(())
+/// ```
+pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
+    examine(&mut Slice::new(bytes, 0), |_, header| block_crcs(bytes, header, threads))
+}
+
+/// Checks a dump that comes through a pipe or a socket, to its end, in memory that is bounded: none of
+/// it is kept, and no seeking is needed.
+///
+/// # Errors
+/// It can't be read, is no core dump at all, or has something that is not known here.
+///
+/// ```
+/// use corestream::read::{verify_slice, verify_stream};
+/// use corestream::{CoreDump, Dumper};
+///
+/// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
+/// assert_eq!(verify_stream(&bytes[..])?, verify_slice(&bytes, 1)?);
+/// # Ok::<(), corestream::Error>(())
+/// ```
+pub fn verify_stream(source: impl Read) -> Result<Verdict> {
+    examine(&mut Stream::new(source), |stream, _| stream.block_crcs())
+}
+
+impl CoreDumpFile<'_> {
+    /// Checks structure, index and checksums, with so many threads.
+    ///
+    /// # Errors
+    /// Those of [`verify_slice`].
+    pub fn verify(&self, threads: usize) -> Result<Verdict> {
+        verify_slice(self.bytes(), threads)
+    }
+}
+
+/// The checksums of all blocks of a dump in memory.
+fn block_crcs(bytes: &[u8], header: &Header, threads: usize) -> Vec<u32> {
+    let crc = |block| crc32fast::hash(input::part(bytes, header.block(block)).unwrap_or_default());
+    let blocks = 0..header.block_count();
+    match rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build() {
+        Ok(pool) if threads > 1 => pool.install(|| blocks.into_par_iter().map(crc).collect()),
+        // One thread does as well where the system gives no more.
+        _ => blocks.map(crc).collect(),
+    }
+}
+
+/// Checks a dump; `crcs` gives the checksums of its blocks when all of them have passed.
+fn examine<I: Input>(
+    input: &mut I,
+    crcs: impl FnOnce(&mut I, &Header) -> Vec<u32>,
+) -> Result<Verdict> {
+    let mut walk = Walk::default();
+    let mut walked = Sequence::new();
+    let structure = walk.run(input, &mut walked).and_then(|()| required(&walk, input.offset()));
+    let (fault, mut blocks) = match &walk.header {
+        Some(header) => {
+            let mut blocks = Blocks::new(header.clone());
+            (own(input, &walk, structure, &walked, crcs, &mut blocks), Some(blocks))
+        }
+        None => (structure.err(), None),
+    };
+    let bad = blocks.as_mut().and_then(|blocks| blocks.damage(fault.as_deref()));
+    match (bad, fault) {
+        (_, Some(fault)) if fault.kind == ErrorKind::Input => Err(fault.into()),
+        (Some(damage), _) => Ok(Verdict::Damaged(damage)),
+        (None, Some(fault)) => damage(fault).map(Verdict::Damaged),
+        (None, None) => Ok(Verdict::Whole(whole(&walk, input.offset()))),
+    }
+}
+
+/// What the sections of a whole dump are; a dump that was cut off between two of them has not all.
+fn required(walk: &Walk, end: u64) -> fault::Result<()> {
+    if let Some(stray) = &walk.stray {
+        let message = "a section of corestream's own, but none called `corestream`";
+        return Err(Fault::damaged(stray.clone(), message));
+    }
+    for section in ["coremodules", "coreinstances"] {
+        if !walk.has(section) {
+            return Err(Fault::end(end, end + 1).within(format_args!("no section `{section}`")));
+        }
+    }
+    Ok(())
+}
+
+/// Goes on with a dump that has a header, from where the walk has ended to the end of the input;
+/// gives the first fault.
+fn own<I: Input>(
+    input: &mut I,
+    walk: &Walk,
+    structure: fault::Result<()>,
+    walked: &Sequence,
+    crcs: impl FnOnce(&mut I, &Header) -> Vec<u32>,
+    blocks: &mut Blocks,
+) -> Option<Box<Fault>> {
+    let header = &blocks.header.clone();
+    let mut listed = walked.empty();
+    let complete = structure.is_ok().then_some(walk);
+    let after = || {
+        input
+            .skip(header.index.saturating_sub(input.offset()))
+            .map_err(|fault| fault.cut_off_from(header.length))?;
+        blocks.found = crcs(input, header);
+        let index = Index::decode(input, header, complete, &mut |entry| match entry {
+            Entry::Segment(segment) => {
+                listed.add(&segment);
+                blocks.add(&segment);
+            }
+            Entry::Checksum(crc) => blocks.expected.push(crc),
+        })?;
+        blocks.trusted = true;
+        index.disagrees.map_or(Ok(()), Err)?;
+        if complete.is_some() && !listed.is_the_same(walked) {
+            let message = "corestream.index: the segments are not those of the sections";
+            return Err(Fault::damaged(header.index_range(), message));
+        }
+        Ok(())
+    };
+    let after = after();
+    // A pipe is read to its end, whatever was found.
+    let behind = input.drain().and_then(|end| header.check_nothing_behind(end));
+    let mut faults: Vec<_> =
+        [structure, after, behind].into_iter().filter_map(fault::Result::err).collect();
+    // A stream that fails says nothing of the dump; and what is not known here may come of damage.
+    faults.sort_by_key(|fault| match fault.kind {
+        ErrorKind::Input => 0,
+        ErrorKind::Unsupported => 2,
+        _ => 1,
+    });
+    faults.into_iter().next()
+}
+
+fn whole(walk: &Walk, bytes: u64) -> Whole {
+    let header = walk.header.as_ref();
+    let flag = |flag| header.is_some_and(|header| header.flags & flag != 0);
+    Whole {
+        bytes,
+        segments: walk.segments,
+        producer: if header.is_some() { Producer::Corestream } else { Producer::Other },
+        checksums: header.is_some_and(|header| header.block_log2 != 0),
+        partial: flag(PARTIAL),
+        degraded: flag(DEGRADED),
+    }
+}
+
+/// What a fault says of the dump, if it is one of the dump.
+fn damage(fault: Box<Fault>) -> Result<Damage> {
+    let cut_off = fault.kind == ErrorKind::CutOff;
+    if !cut_off && fault.kind != ErrorKind::Damaged {
+        return Err(fault.into());
+    }
+    let (range, reason) = (fault.range.clone(), fault.line());
+    Ok(Damage { range, reason, cut_off, bad_blocks: 0, memory: Vec::new() })
+}
+
+/// The segments of a dump in order, as a number that nobody can foresee.
+struct Sequence {
+    key: RandomState,
+    hasher: DefaultHasher,
+}
+
+impl Sequence {
+    fn new() -> Self {
+        let key = RandomState::new();
+        Self { hasher: key.build_hasher(), key }
+    }
+
+    /// No segments; to be compared with this one.
+    fn empty(&self) -> Self {
+        Self { hasher: self.key.build_hasher(), key: self.key.clone() }
+    }
+
+    fn add(&mut self, segment: &Segment) {
+        let Segment { address, offset, len, memory } = *segment;
+        (address, offset, len, memory).hash(&mut self.hasher);
+    }
+
+    fn is_the_same(&self, other: &Self) -> bool {
+        self.hasher.finish() == other.hasher.finish()
+    }
+}
+
+impl Visitor for Sequence {
+    fn segment(&mut self, segment: Segment) -> fault::Result<()> {
+        self.add(&segment);
+        Ok(())
+    }
+}
+
+/// The blocks of a dump: their checksums, and which memory lies in them.
+struct Blocks {
+    header: Header,
+    /// What the bytes give.
+    found: Vec<u32>,
+    /// What the index says.
+    expected: Vec<u32>,
+    /// Whether the index is one.
+    trusted: bool,
+    /// In the order of blocks; no more than there are blocks and memories.
+    memory: Vec<(u64, MemoryRange)>,
+}
+
+impl Blocks {
+    fn new(header: Header) -> Self {
+        let (found, expected, memory) = (Vec::new(), Vec::new(), Vec::new());
+        Self { header, found, expected, trusted: false, memory }
+    }
+
+    /// Notes the blocks that a segment lies in.
+    fn add(&mut self, segment: &Segment) {
+        let log2 = self.header.block_log2;
+        let file = segment.in_file();
+        if log2 == 0 || file.end > self.header.index {
+            return;
+        }
+        for block in file.start >> log2..=(file.end - 1) >> log2 {
+            let start = (block << log2).max(file.start);
+            let last = file.end.min((block + 1).saturating_mul(1 << log2)) - 1;
+            let address = |offset| segment.address.saturating_add(offset - file.start);
+            let (memory, last) = (MemoryIndex(segment.memory), address(last));
+            match self.memory.last_mut() {
+                Some((at, range)) if *at == block && range.memory == memory => {
+                    range.addresses = *range.addresses.start()..=last;
+                }
+                _ => {
+                    let addresses = address(start)..=last;
+                    self.memory.push((block, MemoryRange { memory, addresses }));
+                }
+            }
+        }
+    }
+
+    /// The first block that is bad, unless `fault` lies before it.
+    fn damage(&mut self, fault: Option<&Fault>) -> Option<Damage> {
+        let pairs = self.found.iter().zip(&self.expected);
+        let mut bad = (0..).zip(pairs).filter(|(_, (found, expected))| found != expected);
+        let (first, _) = bad.next().filter(|_| self.trusted)?;
+        let bad_blocks = 1 + bad.count();
+        let range = self.header.block(first);
+        let mut reason =
+            format!("the checksum of {:#x}..{:#x} does not hold", range.start, range.end);
+        match fault {
+            Some(fault) if fault.range.start < range.start => return None,
+            Some(fault) if fault.range.start < range.end => {
+                reason = format!("{reason}; {}", fault.line());
+            }
+            _ => {}
+        }
+        let of_block = |(block, _): &&(u64, MemoryRange)| *block == u64::from(first);
+        let memory = self.memory.iter().filter(of_block).map(|(_, range)| range.clone()).collect();
+        Some(Damage { range, reason, cut_off: false, bad_blocks, memory })
+    }
+}
+
+impl fmt::Display for MemoryRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.addresses.start(), self.addresses.end());
+        write!(f, "memory {} {first:#x}..={last:#x}", self.memory)
+    }
+}
+
+/// One line: the reason, how many blocks are bad, and which memory that concerns.
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        if self.bad_blocks > 1 {
+            write!(f, "; {} blocks are bad, this is the first", self.bad_blocks)?;
+        }
+        for (i, range) in self.memory.iter().enumerate() {
+            write!(f, "{} {range}", if i == 0 { "; this concerns" } else { "," })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! Makes a dump with `corestream` and `corestream.index` out of one without, by `docs/format.md`
+//! alone: written for the tests, not shared with the writer.
+
+use wasmparser::{Parser, Payload};
+
+/// How the dump is made.
+#[derive(Clone, Debug)]
+pub struct Own {
+    pub flags: u32,
+    pub block_log2: u32,
+    /// Memory, first and last address, in order.
+    pub left_out: Vec<(u32, u64, u64)>,
+    /// Memories that changed while they were read.
+    pub changing: Vec<u32>,
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Self { flags: 0, block_log2: 20, left_out: Vec::new(), changing: Vec::new() }
+    }
+}
+
+/// A segment as the index lists it: memory, address, offset in the file, length.
+pub type Entry = (u32, u64, u64, u32);
+
+/// Bytes of the section `corestream`.
+pub const HEADER: usize = 45;
+
+impl Own {
+    /// Adds both sections to `dump`.
+    pub fn dump(&self, dump: &[u8]) -> Vec<u8> {
+        let decoded = super::decode(dump);
+        let offset = |data: &[u8]| data.as_ptr().addr() - dump.as_ptr().addr() + HEADER;
+        let segments: Vec<Entry> = decoded
+            .segments
+            .iter()
+            .map(|s| (s.memory, s.address, offset(s.data) as u64, s.data.len().try_into().unwrap()))
+            .collect();
+        let memories = u32::try_from(decoded.memories.len()).unwrap();
+        let core = end_of_core(dump);
+        let index = dump.len() + HEADER;
+        let blocks = self.blocks(index);
+        let index_len = index_len(memories as usize, &segments, self.left_out.len(), blocks);
+        let mut bytes = dump[..core].to_vec();
+        self.add_header(&mut bytes, (index + index_len) as u64, index as u64);
+        bytes.extend(&dump[core..]);
+        assert_eq!(bytes.len(), index);
+        let crcs = match self.block_log2 {
+            0 => Vec::new(),
+            log2 => bytes.chunks(1 << log2).map(crc).collect(),
+        };
+        bytes.extend(self.index(memories, &segments, &crcs));
+        assert_eq!(bytes.len(), index + index_len);
+        bytes
+    }
+
+    fn blocks(&self, index: usize) -> usize {
+        match self.block_log2 {
+            0 => 0,
+            log2 => index.div_ceil(1 << log2),
+        }
+    }
+
+    /// The section `corestream`.
+    pub fn add_header(&self, bytes: &mut Vec<u8>, length: u64, index: u64) {
+        bytes.extend([0, 43, 10]);
+        bytes.extend(b"corestream");
+        let mut table = Vec::new();
+        u32s(&mut table, &[1, self.flags]);
+        table.extend(length.to_le_bytes());
+        table.extend(index.to_le_bytes());
+        u32s(&mut table, &[self.block_log2]);
+        let crc = crc(&table);
+        u32s(&mut table, &[crc]);
+        bytes.extend(table);
+    }
+
+    /// The section `corestream.index`.
+    pub fn index(&self, memories: u32, segments: &[Entry], crcs: &[u32]) -> Vec<u8> {
+        let mut body = vec![16];
+        body.extend(b"corestream.index");
+        let count = |n: usize| u32::try_from(n).unwrap();
+        let (segment_count, ranges) = (count(segments.len()), count(self.left_out.len()));
+        let blocks = count(crcs.len());
+        u32s(&mut body, &[1, self.flags, memories, segment_count, ranges, self.block_log2, blocks]);
+        for memory in 0..memories {
+            let of = segments.iter().filter(|s| s.0 == memory).count();
+            let ranges = self.left_out.iter().filter(|r| r.0 == memory).count();
+            let changing = self.changing.contains(&memory).into();
+            u32s(&mut body, &[count(of), count(ranges), changing]);
+        }
+        for (_, address, offset, len) in segments {
+            body.extend(address.to_le_bytes());
+            body.extend(offset.to_le_bytes());
+            u32s(&mut body, &[*len]);
+        }
+        for (_, first, last) in &self.left_out {
+            body.extend(first.to_le_bytes());
+            body.extend(last.to_le_bytes());
+        }
+        u32s(&mut body, crcs);
+        let mut section = vec![0];
+        leb(&mut section, body.len() + 4);
+        section.extend(body);
+        let crc = crc(&section);
+        u32s(&mut section, &[crc]);
+        section
+    }
+}
+
+fn index_len(memories: usize, segments: &[Entry], ranges: usize, blocks: usize) -> usize {
+    let body = 17 + 28 + 12 * memories + 20 * segments.len() + 16 * ranges + 4 * blocks + 4;
+    let mut size = Vec::new();
+    leb(&mut size, body);
+    1 + size.len() + body
+}
+
+/// A dump without the two sections, as another tool would write it.
+pub fn without(dump: &[u8]) -> Vec<u8> {
+    let core = end_of_core(dump);
+    [&dump[..core], &dump[core + HEADER..index_of(dump)]].concat()
+}
+
+/// Where the section `core` ends.
+pub fn end_of_core(dump: &[u8]) -> usize {
+    for payload in Parser::new(0).parse_all(dump) {
+        if let Ok(Payload::CustomSection(section)) = payload
+            && section.name() == "core"
+        {
+            return usize::try_from(section.range().end).unwrap();
+        }
+    }
+    panic!("no section core")
+}
+
+/// Makes the checksum at the end of an index hold again.
+pub fn mend_index(dump: &mut [u8]) {
+    let index = u64::from_le_bytes(index_field(dump).try_into().unwrap());
+    let (index, end) = (usize::try_from(index).unwrap(), dump.len() - 4);
+    let crc = crc(&dump[index..end]);
+    dump[end..].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn index_field(dump: &[u8]) -> &[u8] {
+    let table = end_of_core(dump) + 13;
+    &dump[table + 16..table + 24]
+}
+
+/// Where the index begins.
+pub fn index_of(dump: &[u8]) -> usize {
+    let field = u64::from_le_bytes(index_field(dump).try_into().unwrap());
+    usize::try_from(field).unwrap()
+}
+
+/// Where the index begins, or the end of a dump that has none.
+pub fn index_of_or_end(dump: &[u8]) -> usize {
+    let core = end_of_core(dump);
+    if dump[core..].starts_with(b"\0\x2b\x0acorestream") { index_of(dump) } else { dump.len() }
+}
+
+fn u32s(bytes: &mut Vec<u8>, values: &[u32]) {
+    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+}
+
+/// Unsigned LEB128.
+pub fn leb(bytes: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        bytes.push(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value.to_le_bytes()[0]);
+}
+
+/// CRC-32 of IEEE 802.3, a bit at a time.
+pub fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (0_u32.wrapping_sub(crc & 1)))
+        })
+    })
+}

@@ -1,0 +1,382 @@
+//! `inspect`, `verify` and `extract`, as their user runs them.
+#![cfg(all(feature = "cli", target_os = "linux"))]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A guest with everything that a manifest can say.
+const MANIFEST: &str = r#"{
+    "name": "guest \u001b[31m", "modules": ["a.wasm", null],
+    "memories": [{ "image": "first.mem", "maximum": 9 },
+                 { "minimum": "281474976710656", "memory64": true },
+                 { "image": "bytes.mem", "page_size": 1, "shared": true, "maximum": 70001 }],
+    "globals": [{ "type": "i32", "mutable": true, "value": -1 },
+                { "type": "i64", "value": "-9223372036854775808" },
+                { "type": "f32", "value": "0x7fa00001" }, { "type": "f64", "value": "0xfff0000000000001" },
+                { "type": "v128", "value": "0xff000000000000000000000000000001" },
+                { "type": "funcref" }, { "type": "externref", "mutable": true },
+                { "type": "anyref" }, { "type": "exnref" }, { "type": "contref" }],
+    "instances": [{ "module": 0, "memories": [0, null, 2], "globals": [9, null, 0] }, {}],
+    "threads": [{ "name": "main", "frames": [
+                    { "instance": 0, "function": 3, "offset": 17,
+                      "locals": [{ "i32": -2147483648 }, "missing", { "f32": "0x7fc00001" }],
+                      "stack": [{ "i64": "9007199254740993" }, { "f64": "0x7ff8000000000001" }] },
+                    { "function": 4294967295 }] },
+                { "name": "idle" }] }"#;
+
+fn corestream(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.current_dir(folder).args(args).stdin(Stdio::null());
+    command
+}
+
+fn run(folder: &Path, args: &[&str]) -> Output {
+    corestream(folder, args).output().unwrap()
+}
+
+/// Runs what must succeed; gives what it printed.
+fn ok(folder: &Path, args: &[&str]) -> String {
+    let output = run(folder, args);
+    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// A folder with a guest and its dump `guest.core`.
+fn folder() -> (TempDir, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut image = vec![0; 70_000];
+    image[1000..3000].fill(1);
+    image[69_999] = 2;
+    fs::write(folder.path().join("first.mem"), &image).unwrap();
+    fs::write(folder.path().join("bytes.mem"), &image).unwrap();
+    fs::write(folder.path().join("guest.json"), MANIFEST).unwrap();
+    ok(folder.path(), &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
+    (folder, image)
+}
+
+#[test]
+fn a_dump_of_everything_is_made_again_from_what_was_extracted() {
+    let (folder, image) = folder();
+    let dir = folder.path();
+    for options in [&[][..], &["--no-checksum"], &["--max-segments", "1", "--threads", "1"]] {
+        let from = |manifest, to| {
+            let args = ["dump", "--manifest", manifest, "-o", to, "--force"];
+            ok(dir, &[&args[..], options].concat());
+            fs::read(dir.join(to)).unwrap()
+        };
+        // 2^64 bytes do not go into a file, 4 TiB do.
+        let small = MANIFEST.replace("281474976710656", "67108864");
+        fs::write(dir.join("small.json"), small).unwrap();
+        let first = from("small.json", "first.core");
+        ok(dir, &["extract", "first.core", "--all", "out"]);
+        assert_eq!(
+            names(&dir.join("out")),
+            ["manifest.json", "memory-0.mem", "memory-1.mem", "memory-2.mem"]
+        );
+        let again = from("out/manifest.json", "again.core");
+        assert!(first == again, "{options:?}");
+        let restored = fs::read(dir.join("out/memory-0.mem")).unwrap();
+        assert!(restored.len() == 131_072 && restored[..image.len()] == image);
+        assert!(fs::read(dir.join("out/memory-2.mem")).unwrap() == image);
+        let metadata = dir.join("out/memory-1.mem").metadata().unwrap();
+        assert_eq!((metadata.len(), metadata.blocks()), (1 << 42, 0));
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        fs::remove_dir_all(dir.join("out")).unwrap();
+    }
+}
+
+#[test]
+fn one_memory_goes_to_a_file_or_to_standard_output() {
+    let (folder, image) = folder();
+    let dir = folder.path();
+    let mut expected = image.clone();
+    expected.resize(131_072, 0);
+    ok(dir, &["extract", "guest.core", "--memory", "0", "-o", "out.mem"]);
+    assert!(fs::read(dir.join("out.mem")).unwrap() == expected);
+    let piped = run(dir, &["extract", "guest.core", "--memory", "0"]);
+    assert!(piped.stdout == expected);
+    let file = File::create(dir.join("redirected.mem")).unwrap();
+    let mut command = corestream(dir, &["extract", "guest.core", "--memory", "2", "-o", "-"]);
+    assert!(command.stdout(file).status().unwrap().success());
+    assert!(fs::read(dir.join("redirected.mem")).unwrap() == image);
+}
+
+#[test]
+fn mistakes_are_said_in_one_line_and_leave_nothing() {
+    let (folder, _) = folder();
+    let dir = folder.path();
+    fs::create_dir(dir.join("full")).unwrap();
+    fs::write(dir.join("full/old"), "old").unwrap();
+    let before = names(dir);
+    for (args, code, expected) in [
+        (
+            &["extract", "guest.core", "--memory", "3", "-o", "new"][..],
+            1,
+            "guest.core: there is no memory 3, the dump has 3",
+        ),
+        (
+            &["extract", "guest.core", "--memory", "0", "-o", "first.mem"],
+            1,
+            "first.mem: exists, use --force to replace it",
+        ),
+        (
+            &["extract", "guest.core", "--memory", "0", "-o", "guest.core", "--force"],
+            1,
+            "guest.core: is an input (guest.core), write to another file",
+        ),
+        (
+            &["extract", "guest.core", "--memory", "1", "-o", "new"],
+            1,
+            "memory 1: no file can have its 2^64 bytes",
+        ),
+        (&["extract", "guest.core", "--all", "full"], 1, "full: is not empty, name a new folder"),
+        (
+            &["extract", "guest.core", "--all", "none/new"],
+            1,
+            "none/new: cannot make it: No such file or directory (os error 2)",
+        ),
+        (
+            &["extract", "guest.core", "--all", "new"],
+            1,
+            "guest.core: memory 1: no file can have its 2^64 bytes",
+        ),
+        (
+            &["extract", "guest.core"],
+            2,
+            "the following required arguments were not provided: --memory <I>; --help shows what \
+             there is",
+        ),
+        (
+            &["verify", "none.core"],
+            1,
+            "none.core: cannot open: No such file or directory (os error 2)",
+        ),
+        (&["inspect", "full"], 1, "full: is no regular file, which is needed here"),
+        (
+            &["inspect", "guest.json"],
+            3,
+            "guest.json: not a core dump: it does not begin as a WebAssembly module does",
+        ),
+    ] {
+        let output = run(dir, args);
+        assert_eq!(stderr(&output), format!("corestream: {expected}\n"), "{args:?}");
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        assert_eq!(names(dir), before, "{args:?}");
+    }
+    assert_eq!(names(&dir.join("full")), ["old"]);
+}
+
+/// Damage is found by every subcommand: exit code 3, the place, and what it concerns.
+#[test]
+fn a_damaged_dump_is_refused_unless_told_to_go_on() {
+    let (folder, image) = folder();
+    let dir = folder.path();
+    let whole = fs::read(dir.join("guest.core")).unwrap();
+    let at = whole.windows(100).position(|bytes| bytes == [1; 100]).unwrap() + 500;
+    let mut flipped = whole.clone();
+    flipped[at] ^= 0x10;
+    fs::write(dir.join("flipped.core"), &flipped).unwrap();
+    fs::write(dir.join("cut.core"), &whole[..at]).unwrap();
+
+    let index = whole.windows(17).position(|bytes| bytes == b"\x10corestream.index").unwrap();
+    // The section has an id and a size of two bytes before its name.
+    let block = format!("0x0..{:#x}", index - 3);
+    let reason = format!(
+        "the checksum of {block} does not hold; this concerns memory 0 0x3e8..=0x1116f, memory 2 \
+         0x3e8..=0x1116f"
+    );
+    for dump in ["flipped.core", "-"] {
+        let name = if dump == "-" { "standard input" } else { dump };
+        let mut command = corestream(dir, &["verify", dump]);
+        if dump == "-" {
+            command.stdin(File::open(dir.join("flipped.core")).unwrap());
+        }
+        let output = command.output().unwrap();
+        let expected = format!("corestream: {name}: is damaged: {reason} (bytes {block})\n");
+        assert_eq!((stderr(&output), output.status.code()), (expected, Some(3)));
+        assert!(output.stdout.is_empty());
+    }
+    let refused = run(dir, &["extract", "flipped.core", "--memory", "0", "-o", "new"]);
+    let expected = format!("corestream: flipped.core: {reason}; --salvage takes what can be had\n");
+    assert_eq!((stderr(&refused), refused.status.code()), (expected, Some(3)));
+    assert!(!dir.join("new").exists());
+    let salvage = ["--memory", "0", "-o", "new", "--salvage"];
+    let taken = run(dir, &[&["extract", "flipped.core"][..], &salvage].concat());
+    assert_eq!(taken.status.code(), Some(3));
+    let mut expected = image.clone();
+    expected[1500] ^= 0x10;
+    expected.resize(131_072, 0);
+    assert!(fs::read(dir.join("new")).unwrap() == expected);
+
+    // Cut off in the middle of the first segment: what is before it is there, the rest is said.
+    let said = format!("cut.core: is cut off: {at} of {} bytes", whole.len());
+    let output = run(dir, &["verify", "cut.core"]);
+    let place = format!("(bytes {at:#x}..{:#x})", whole.len());
+    let line = format!("corestream: {said} {place}\n");
+    assert_eq!((stderr(&output), output.status.code()), (line, Some(3)));
+    let output = run(dir, &["inspect", "cut.core"]);
+    assert_eq!((stderr(&output), output.status.code()), (format!("corestream: {said}\n"), Some(3)));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("0: a.wasm function 3 at 0x11"), "{shown}");
+    let taken = run(dir, &["extract", "cut.core", "--all", "out", "--salvage"]);
+    assert_eq!(taken.status.code(), Some(1), "memory 1 has 2^64 bytes: {}", stderr(&taken));
+    let taken = run(dir, &["extract", "cut.core", "--memory", "0", "-o", "cut.mem", "--salvage"]);
+    assert_eq!(taken.status.code(), Some(3));
+    let missing = "memory 0: 0x0..=0x1ffff is not in the dump, the image has zeros there";
+    assert!(stderr(&taken).contains(missing), "{}", stderr(&taken));
+}
+
+#[test]
+fn inspect_json_is_the_manifest_and_more() {
+    let (folder, image) = folder();
+    let dir = folder.path();
+    let found: Value =
+        serde_json::from_str(&ok(dir, &["inspect", "guest.core", "--json"])).unwrap();
+    let dump = fs::read(dir.join("guest.core")).unwrap();
+    assert_eq!(found["bytes"], dump.len());
+    for (key, value) in [
+        ("name", json!("guest \u{1b}[31m")),
+        ("producer", json!("corestream")),
+        ("index", json!(true)),
+        ("checksums", json!(true)),
+        ("partial", json!(false)),
+        ("degraded", json!(false)),
+        ("damage", json!(null)),
+        ("modules", json!(["a.wasm", null])),
+    ] {
+        assert_eq!(found[key], value, "{key}");
+    }
+    let given: Value = serde_json::from_str(MANIFEST).unwrap();
+    for (found, given) in
+        [("globals", "globals"), ("instances", "instances"), ("threads", "threads")]
+            .map(|(a, b)| (&found[a], &given[b]))
+    {
+        let pairs = found.as_array().unwrap().iter().zip(given.as_array().unwrap());
+        for (found, given) in pairs {
+            for (key, value) in given.as_object().unwrap() {
+                let found = found[key].to_string();
+                // What may be left out is there.
+                let value = value.to_string();
+                assert!(found == value || key == "frames", "{key}: {found} is not {value}");
+            }
+        }
+    }
+    assert_eq!(found["threads"][0]["frames"][0], given["threads"][0]["frames"][0]);
+    assert_eq!(found["threads"][0]["frames"][1]["instance"], Value::Null);
+    let memories = &found["memories"];
+    assert_eq!(
+        (&memories[1]["minimum"], &memories[1]["bytes"]),
+        (&json!(1_u64 << 48), &Value::Null)
+    );
+    assert_eq!(memories[2]["page_size"], 1);
+    assert_eq!(memories[0]["coverage"], "whole");
+    // The offsets are where the bytes are.
+    let mut restored = vec![0; image.len()];
+    for part in memories[0]["data"].as_array().unwrap() {
+        let number = |key: &str| usize::try_from(part[key].as_u64().unwrap()).unwrap();
+        let (address, offset, length) = (number("address"), number("offset"), number("length"));
+        restored[address..address + length].copy_from_slice(&dump[offset..offset + length]);
+    }
+    assert!(restored == image);
+}
+
+#[test]
+fn inspect_shows_a_dump_in_80_columns() {
+    let (folder, _) = folder();
+    let shown = ok(folder.path(), &["inspect", "guest.core"]);
+    assert!(shown.starts_with("core dump of guest \\u{1b}[31m\n"), "{shown}");
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    for line in [
+        "  1: <anonymous-module-1>",
+        "     memories 0 ? 2",
+        "     2001 of 131072 bytes kept in 2 segments",
+        "     0 of 2^64 bytes kept in 0 segments",
+        "  1: i64:-9223372036854775808",
+        "thread idle",
+        "  0: a.wasm function 3 at 0x11",
+        "     locals i32:-2147483648 missing f32:NaN",
+        "  1: <unknown module> function 4294967295 at 0x0",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}\nis not in\n{shown}");
+    }
+}
+
+/// A dump of 1 GiB with holes in place of its contents: inspecting it reads none of them.
+#[test]
+fn nothing_of_the_contents_is_read_to_inspect() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let image = File::create(dir.join("guest.mem")).unwrap();
+    image.set_len(1 << 30).unwrap();
+    image.write_all_at(b"x", 0).unwrap();
+    image.write_all_at(b"x", (1 << 30) - 1).unwrap();
+    let args =
+        ["dump", "--memory", "guest.mem,memory64", "-o", "guest.core", "--max-segments", "1"];
+    ok(dir, &args);
+    // Its contents are taken away, its own sections stay: still it is inspected.
+    let dump = File::options().write(true).open(dir.join("guest.core")).unwrap();
+    let zeros = vec![0xff; 1 << 20];
+    for mib in [100, 300, 900] {
+        dump.write_all_at(&zeros, mib << 20).unwrap();
+    }
+    let shown = ok(dir, &["inspect", "guest.core"]);
+    assert!(shown.contains("1073741824 of 1073741824 bytes kept in 1 segment"), "{shown}");
+    let verdict = run(dir, &["verify", "guest.core"]);
+    assert_eq!(verdict.status.code(), Some(3));
+    let said = stderr(&verdict);
+    assert!(said.contains("blocks are bad, this is the first"), "{said}");
+    assert!(said.contains("(bytes 0x6400000..0x6500000)"), "{said}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_an_error() {
+    let (folder, _) = folder();
+    let mut command = corestream(folder.path(), &["extract", "guest.core", "--memory", "0"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).ends_with("Broken pipe (os error 32)\n"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_dump_comes_through_a_pipe_whole() {
+    let (folder, _) = folder();
+    let dump = fs::read(folder.path().join("guest.core")).unwrap();
+    let mut child = corestream(folder.path(), &["verify", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for part in dump.chunks(7) {
+        stdin.write_all(part).unwrap();
+    }
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let expected =
+        format!("standard input: whole, {} bytes in 4 segments, all checksums hold\n", dump.len());
+    assert_eq!(said, expected);
+}

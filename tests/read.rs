@@ -1,0 +1,455 @@
+//! Dumps of this tool, with and without an index, and dumps of others are read back.
+
+mod common;
+#[path = "common/foreign.rs"]
+mod foreign;
+
+use std::os::unix::fs::FileExt;
+
+use common::Random;
+use common::own::{self, Own};
+use common::reading::{PAGE, contents, guest, images, read_all, small, verdict};
+use corestream::read::{Content, Producer, Verdict, Whole, verify_file};
+use corestream::*;
+use foreign::{CORE, address, foreign, module};
+use proptest::prelude::*;
+use wasm_encoder::DataSection;
+
+const FIRST: MemoryIndex = MemoryIndex(0);
+
+fn whole(bytes: &[u8]) -> Whole {
+    match verdict(bytes).unwrap() {
+        Verdict::Whole(whole) => whole,
+        Verdict::Damaged(damage) => panic!("{damage}"),
+    }
+}
+
+/// What is in a small dump, however it was written.
+fn check_small(dump: &CoreDumpFile<'_>) {
+    let images = images();
+    let guest = guest(&images);
+    assert_eq!(dump.name(), guest.name);
+    assert_eq!(dump.modules().collect::<Vec<_>>(), ["guest.wasm", "<anonymous-module-1>"]);
+    assert_eq!(dump.module(ModuleIndex(0)), Some("guest.wasm"));
+    assert_eq!(dump.module(ModuleIndex(2)), None);
+    assert!(dump.instances().map(|i| i.to_instance()).eq(guest.instances));
+    assert_eq!(dump.instance(InstanceIndex(1)).unwrap().module(), None);
+    assert!(dump.instance(InstanceIndex(2)).is_none());
+    assert!(dump.threads().map(|thread| thread.to_thread()).eq(guest.threads));
+    assert_eq!(dump.threads().next().unwrap().frames().len(), 2);
+    assert_eq!(dump.globals(), guest.globals);
+    assert!(dump.memories().iter().copied().eq(images.iter().map(|(ty, _)| *ty)));
+    for (i, (ty, image)) in (0..).zip(&images) {
+        let memory = MemoryIndex(i);
+        assert!(contents(dump, memory) == *image, "memory {i}");
+        let coverage = dump.coverage(memory).unwrap();
+        let data = dump.contents(memory).unwrap().filter_map(|content| match content {
+            Content::Data { bytes, .. } => Some(bytes.len() as u64),
+            _ => None,
+        });
+        let (segments, bytes) = data.fold((0, 0), |(n, sum), len| (n + 1, sum + len));
+        assert_eq!((coverage.segments, coverage.data_bytes), (segments, bytes));
+        let mut random = Random(i.into());
+        random.0 += 7;
+        for _ in 0..200 {
+            let start = random.below(image.len() as u64 + 1);
+            let end = start + random.below((image.len() - start) as u64 + 1);
+            let mut buffer = vec![0xaa; end - start];
+            dump.read(memory, start as u64, &mut buffer).unwrap();
+            assert!(buffer == image[start..end], "memory {i}, {start}..{end}");
+        }
+        let len = ty.byte_len().unwrap();
+        let error = dump.read(memory, len, &mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Option);
+        assert_eq!(dump.contents_from(memory, len).unwrap().next(), None);
+        let mut restored = Vec::new();
+        let result = dump.write_memory(memory, &mut restored).unwrap();
+        assert!(restored == *image);
+        assert_eq!((result.len, result.data, result.left_out), (len, bytes, 0));
+    }
+    assert!(dump.contents(MemoryIndex(4)).is_err());
+    assert!(dump.coverage(MemoryIndex(u32::MAX)).is_err());
+}
+
+#[test]
+fn a_small_dump_is_read_with_and_without_an_index() {
+    let foreign = small();
+    let own = Own::default().dump(&foreign);
+    let unchecked = Own { block_log2: 0, flags: 2, ..Own::default() }.dump(&foreign);
+
+    let dump = CoreDumpFile::from_slice(&foreign).unwrap();
+    assert_eq!((dump.producer(), dump.has_index()), (Producer::Other, false));
+    assert_eq!(
+        (dump.has_checksums(), dump.is_partial(), dump.is_degraded()),
+        (false, false, false)
+    );
+    check_small(&dump);
+    let dump = CoreDumpFile::from_slice(&own).unwrap();
+    assert_eq!((dump.producer(), dump.has_index()), (Producer::Corestream, true));
+    assert_eq!((dump.has_checksums(), dump.is_partial(), dump.is_degraded()), (true, false, false));
+    check_small(&dump);
+    let dump = CoreDumpFile::from_slice(&unchecked).unwrap();
+    assert_eq!((dump.has_checksums(), dump.is_partial(), dump.is_degraded()), (false, false, true));
+    check_small(&dump);
+
+    let found = whole(&own);
+    assert_eq!((found.bytes, found.producer), (own.len() as u64, Producer::Corestream));
+    assert_eq!(found.segments, common::decode(&foreign).segments.len() as u64);
+    assert!(found.checksums && !found.partial && !found.degraded);
+    let found = whole(&unchecked);
+    assert!(!found.checksums && found.degraded);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dump");
+    std::fs::write(&path, &own).unwrap();
+    check_small(&CoreDumpFile::open(&path).unwrap());
+    assert_eq!(verify_file(&path, 2).unwrap(), Verdict::Whole(whole(&own)));
+    assert_eq!(CoreDumpFile::open(folder.path()).unwrap_err().kind(), ErrorKind::Input);
+    assert_eq!(CoreDumpFile::open("").unwrap_err().kind(), ErrorKind::Input);
+}
+
+#[test]
+fn what_was_left_out_is_said() {
+    let foreign = small();
+    let left_out = vec![(0, 0, 99), (0, 5000, 5999), (1, 1000, PAGE as u64 - 1)];
+    let own = Own { flags: 1, left_out, changing: vec![1], ..Own::default() };
+    let own = own.dump(&foreign);
+    assert!(whole(&own).partial);
+    let dump = CoreDumpFile::from_slice(&own).unwrap();
+    assert!(dump.is_partial());
+    let left_out: Vec<_> = dump.left_out(FIRST).unwrap().collect();
+    assert_eq!(left_out, [0..=99, 5000..=5999]);
+    let coverage = dump.coverage(FIRST).unwrap();
+    assert_eq!((coverage.left_out_bytes, coverage.changing), (1100, false));
+    assert!(dump.coverage(MemoryIndex(1)).unwrap().changing);
+
+    let mut expected = images().swap_remove(0).1;
+    expected[..100].fill(0xee);
+    expected[5000..6000].fill(0xee);
+    assert!(contents(&dump, FIRST) == expected);
+    dump.read(FIRST, 100, &mut [0; 4900]).unwrap();
+    let error = dump.read(FIRST, 100, &mut [0; 4901]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LeftOut);
+    assert_eq!(error.to_string(), "0x1388..=0x176f of memory 0 was left out");
+    assert!(dump.read(FIRST, 5500, &mut [0]).is_err());
+    dump.read(FIRST, 5500, &mut []).unwrap();
+    let restored = dump.write_memory(FIRST, std::io::sink()).unwrap();
+    assert_eq!((restored.len, restored.left_out), (PAGE as u64, 1100));
+}
+
+/// One segment a page of 4 KiB, more than any engine takes.
+#[test]
+fn a_dump_like_those_of_wasmtime() {
+    let mut image = vec![0; 120_000 * 4096];
+    for (i, page) in (0_u64..).zip(image.chunks_mut(4096)) {
+        page[..8].copy_from_slice(&(i * 3 + 1).to_le_bytes());
+    }
+    let mut data = DataSection::new();
+    for (i, page) in (0_u64..).zip(image.chunks(4096)) {
+        data.active(0, &address(i * 4096, false), page.iter().copied());
+    }
+    data.passive([1, 2, 3]);
+    let bytes = foreign(&[(image.len().div_ceil(PAGE) as u64, false)], &data);
+    let dump = CoreDumpFile::from_slice(&bytes).unwrap();
+    assert_eq!(dump.name(), "foreign");
+    let coverage = dump.coverage(FIRST).unwrap();
+    assert_eq!((coverage.segments, coverage.data_bytes), (120_000, image.len() as u64));
+    assert!(contents(&dump, FIRST) == image);
+    let mut buffer = [0; 8];
+    for i in (0..120_000_u64).step_by(997) {
+        dump.read(FIRST, i * 4096, &mut buffer).unwrap();
+        assert_eq!(u64::from_le_bytes(buffer), i * 3 + 1);
+    }
+    let found = whole(&bytes);
+    assert_eq!(
+        (found.producer, found.checksums, found.segments),
+        (Producer::Other, false, 120_001)
+    );
+}
+
+/// Segments in order, three times as many as are listed: every fourth is, the others are found.
+#[test]
+fn segments_over_the_limit_are_read_in_order_only() {
+    let count = 3 * limits::MAX_LISTED_SEGMENTS as u64 + 7;
+    let mut data = DataSection::new();
+    for i in 0..count {
+        data.active(1, &address(i * 16 + 3, true), i.to_le_bytes());
+    }
+    let pages = (count * 16).div_ceil(PAGE as u64);
+    let bytes = foreign(&[(1, false), (pages, true), (1, false)], &data);
+    let dump = CoreDumpFile::from_slice(&bytes).unwrap();
+    let memory = MemoryIndex(1);
+    assert_eq!(dump.coverage(memory).unwrap().segments, count);
+    let mut random = Random(8);
+    for i in (0..2000).map(|_| random.below(count) as u64).chain([0, count - 1]) {
+        let mut buffer = [0xaa; 13];
+        dump.read(memory, i * 16, &mut buffer).unwrap();
+        assert_eq!(buffer[..3], [0; 3]);
+        assert_eq!(u64::from_le_bytes(buffer[3..11].try_into().unwrap()), i);
+        assert_eq!(buffer[11..], [0; 2]);
+    }
+    for memory in [0, 2].map(MemoryIndex) {
+        let all: Vec<_> = dump.contents(memory).unwrap().collect();
+        assert_eq!(all, [Content::Zero(0..=65_535)]);
+    }
+    assert_eq!(whole(&bytes).segments, count);
+
+    data.active(0, &address(0, false), [1]);
+    let bytes = foreign(&[(1, false), (pages, true)], &data);
+    let error = CoreDumpFile::from_slice(&bytes).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("more than the limit of 1048576"), "{error}");
+}
+
+proptest! {
+    /// Segments that overlap, in any order: as if they were written one after the other.
+    #[test]
+    fn the_last_segment_wins(
+        segments in prop::collection::vec((0..2_u32, 0..700_u64, 0..120_usize), 0..60),
+    ) {
+        let mut images = [vec![0; PAGE], vec![0; PAGE]];
+        let mut data = DataSection::new();
+        for (i, (memory, start, len)) in (1..).zip(segments) {
+            data.active(memory, &address(start, memory == 1), vec![i; len]);
+            let start = usize::try_from(start).unwrap();
+            images[memory as usize][start..start + len].fill(i);
+        }
+        let bytes = foreign(&[(1, false), (1, true)], &data);
+        let dump = CoreDumpFile::from_slice(&bytes).unwrap();
+        for (i, image) in (0..).zip(&images) {
+            let memory = MemoryIndex(i);
+            prop_assert!(contents(&dump, memory) == *image);
+            let data = image.iter().filter(|byte| **byte != 0).count() as u64;
+            prop_assert_eq!(dump.coverage(memory).unwrap().data_bytes, data);
+            for start in (0..850).step_by(13) {
+                let mut buffer = [0; 40];
+                dump.read(memory, start as u64, &mut buffer).unwrap();
+                prop_assert_eq!(&buffer[..], &image[start..start + 40]);
+            }
+        }
+        prop_assert!(matches!(verdict(&bytes), Ok(Verdict::Whole(_))));
+    }
+}
+
+#[test]
+fn counts_that_lie_are_errors() {
+    let most = [0xff, 0xff, 0xff, 0xff, 0x0f];
+    let custom = |name: &str, before: &[u8]| {
+        let mut body = vec![u8::try_from(name.len()).unwrap()];
+        body.extend(name.bytes());
+        body.extend(before);
+        body.extend(most);
+        body
+    };
+    let memory = [1, 0, 1];
+    for (id, body) in [
+        (0, custom("coremodules", &[])),
+        (0, custom("coremodules", &[1, 0])),
+        (0, custom("coreinstances", &[])),
+        (0, custom("coreinstances", &[1, 0, 0])),
+        (0, custom("corestack", &[0])),
+        (0, custom("corestack", &[0, 1, b't'])),
+        (0, custom("corestack", &[0, 1, b't', 1, 0, 0, 0, 0])),
+        (0, custom("corestream.data", &[])),
+        (0, custom("core", &[0])),
+        (6, most.to_vec()),
+        (11, most.to_vec()),
+        (11, [&[1, 0, 0x41, 0, 0x0b][..], &most].concat()),
+    ] {
+        let bytes = module(&[CORE, (5, &memory), (id, &body)]);
+        let error = CoreDumpFile::from_slice(&bytes).unwrap_err();
+        let kinds = [ErrorKind::Damaged, ErrorKind::Unsupported];
+        assert!(kinds.contains(&error.kind()), "{body:x?}: {error}");
+        assert!(error.to_string().starts_with("at 0x"), "{error}");
+        read_all(&bytes);
+        assert!(!matches!(verdict(&bytes), Ok(Verdict::Whole(_))));
+    }
+    // Sections that say that they have four gigabytes.
+    for id in 0..14 {
+        let mut bytes = module(&[CORE]);
+        bytes.push(id);
+        bytes.extend(most);
+        bytes.extend([0; 20]);
+        let error = CoreDumpFile::from_slice(&bytes).unwrap_err();
+        assert!(
+            [ErrorKind::CutOff, ErrorKind::Unsupported, ErrorKind::Damaged].contains(&error.kind())
+        );
+        read_all(&bytes);
+        assert!(!matches!(verdict(&bytes), Ok(Verdict::Whole(_))));
+    }
+    let many = module(&[CORE, (5, &[&[101][..], &[0; 202]].concat())]);
+    let error = CoreDumpFile::from_slice(&many).unwrap_err();
+    assert!(error.to_string().contains("limit of 100 memories"), "{error}");
+}
+
+/// A million modules are listed, one more is not.
+#[test]
+fn lists_have_a_limit() {
+    let list = |count: usize| {
+        let mut body = b"\x0bcoremodules".to_vec();
+        own::leb(&mut body, count);
+        body.resize(body.len() + 2 * count, 0);
+        module(&[CORE, (0, &body)])
+    };
+    let bytes = list(limits::MAX_LISTED);
+    let dump = CoreDumpFile::from_slice(&bytes).unwrap();
+    assert_eq!(dump.modules().len(), limits::MAX_LISTED);
+    let error = CoreDumpFile::from_slice(&list(limits::MAX_LISTED + 1)).unwrap_err();
+    assert!(error.to_string().contains("more than the limit of 1000000 modules"), "{error}");
+}
+
+/// A memory of all 2^64 bytes, with data at its end.
+#[test]
+fn a_memory_of_2_to_the_64_bytes() {
+    let mut data = DataSection::new();
+    data.active(0, &address(u64::MAX - 1, true), [1, 2]);
+    let bytes = foreign(&[(1 << 48, true)], &data);
+    let dump = CoreDumpFile::from_slice(&bytes).unwrap();
+    let all: Vec<_> = dump.contents(FIRST).unwrap().collect();
+    let data = Content::Data { address: u64::MAX - 1, bytes: &[1, 2] };
+    assert_eq!(all, [Content::Zero(0..=u64::MAX - 2), data]);
+    let mut buffer = [9; 3];
+    dump.read(FIRST, u64::MAX - 2, &mut buffer).unwrap();
+    assert_eq!(buffer, [0, 1, 2]);
+    assert!(dump.read(FIRST, u64::MAX, &mut [0; 2]).is_err());
+    let error = dump.restore(FIRST, "never", FileOptions::new()).unwrap_err();
+    assert!(error.to_string().contains("2^64"), "{error}");
+}
+
+/// What is before the damage can be had, and what may be lost is said.
+#[test]
+fn a_damaged_dump_is_salvaged() {
+    let foreign = small();
+    let own = Own::default().dump(&foreign);
+    let whole = CoreDumpFile::salvage_slice(&own).unwrap();
+    assert!(whole.damage().is_none());
+    check_small(&whole);
+
+    let second =
+        common::decode(&foreign).segments[1].data.as_ptr().addr() - foreign.as_ptr().addr();
+    let cut = &own[..second + own::HEADER + 10];
+    let dump = CoreDumpFile::salvage_slice(cut).unwrap();
+    assert_eq!(dump.damage().unwrap().kind(), ErrorKind::CutOff);
+    assert_eq!(dump.threads().count(), 2);
+    let (mut expected, first) = (images().swap_remove(0).1, &images()[0].1);
+    let end = first.iter().position(|byte| *byte == 2).unwrap();
+    let end = first[..end].iter().rposition(|byte| *byte == 1).unwrap() + 1;
+    expected[end..].fill(0xee);
+    assert!(contents(&dump, FIRST) == expected);
+    assert!(contents(&dump, MemoryIndex(2)) == [0xee; 13]);
+    assert_eq!(dump.coverage(MemoryIndex(2)).unwrap().left_out_bytes, 13);
+
+    // A section that is not known any more: only what is in the others is sure.
+    let name = own.windows(15).position(|name| name == b"corestream.data").unwrap();
+    let mut renamed = own.clone();
+    renamed[name] ^= 1;
+    let dump = CoreDumpFile::salvage_slice(&renamed).unwrap();
+    assert_eq!(dump.damage().unwrap().kind(), ErrorKind::Damaged);
+    let found = contents(&dump, FIRST);
+    assert!(found.iter().zip(first).all(|(found, byte)| *found == *byte || *found == 0xee));
+    assert!(!found.contains(&0) && found.contains(&1));
+
+    // Nothing is lost with the index alone, nor with what is behind it.
+    for bad in [&own[..own.len() - 1], &[&own[..], b"more"].concat()] {
+        let dump = CoreDumpFile::salvage_slice(bad).unwrap();
+        assert!(dump.damage().is_some());
+        check_small_memories(&dump);
+    }
+    // But what was left out on purpose is not known any more.
+    let partial = Own { flags: 1, left_out: vec![(0, 0, 99)], ..Own::default() }.dump(&foreign);
+    let dump = CoreDumpFile::salvage_slice(&partial[..partial.len() - 1]).unwrap();
+    assert!(dump.read(FIRST, 200, &mut [0]).is_err());
+    dump.read(FIRST, 100, &mut [0]).unwrap();
+}
+
+fn check_small_memories(dump: &CoreDumpFile<'_>) {
+    for (i, (_, image)) in (0..).zip(images()) {
+        let found = contents(dump, MemoryIndex(i));
+        let known = found.iter().zip(&image).filter(|(found, _)| **found != 0xee);
+        assert!(known.clone().all(|(found, expected)| found == expected));
+        assert_eq!(known.count(), image.len(), "memory {i}");
+    }
+}
+
+/// A file of 5 GiB with 100,000 segments: opened and read without touching what it does not need.
+#[test]
+fn a_large_dump_is_opened_without_touching_its_contents() {
+    const SEGMENT: u64 = 50_000;
+    let count = 100_000_u64;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let prelude = {
+        let mut guest = CoreDump::new("large");
+        guest.add_memory(Memory::new(MemoryType::wasm64(count), MemoryImage::from_slice(&[])));
+        own::without(&Dumper::new().plan(&guest).unwrap().to_vec().unwrap())
+    };
+    let core = own::end_of_core(&prelude);
+    let mut at = (prelude.len() + own::HEADER) as u64;
+    let mut entries = Vec::new();
+    let mut headers = Vec::new();
+    // Two sections: one body can't have 5 GiB.
+    for (section, name) in [(0, None), (1, Some("corestream.data"))] {
+        let mut body_len = 0;
+        let mut segments = Vec::new();
+        let mut body = Vec::new();
+        if let Some(name) = name {
+            own::leb(&mut body, name.len());
+            body.extend(name.bytes());
+        }
+        own::leb(&mut body, 50_000);
+        body_len += body.len() as u64;
+        for i in section * count / 2..(section + 1) * count / 2 {
+            let mut header = vec![0, 0x42];
+            // i64.const of six bytes, the sign is not set
+            let address = i * 65_536;
+            header.extend((0..5).map(|k| (address >> (7 * k)).to_le_bytes()[0] & 0x7f | 0x80));
+            header.push((address >> 35).to_le_bytes()[0]);
+            header.push(0x0b);
+            own::leb(&mut header, usize::try_from(SEGMENT).unwrap());
+            segments.push((address, body_len + header.len() as u64, header));
+            body_len = segments.last().unwrap().1 + SEGMENT;
+        }
+        let mut start = vec![if name.is_some() { 0 } else { 11 }];
+        own::leb(&mut start, usize::try_from(body_len).unwrap());
+        let body_at = at + start.len() as u64;
+        start.extend(body);
+        headers.push((at, start));
+        for (address, offset, header) in segments {
+            entries.push((0, address, body_at + offset, u32::try_from(SEGMENT).unwrap()));
+            headers.push((body_at + offset - header.len() as u64, header));
+        }
+        at = body_at + body_len;
+    }
+    let own = Own { block_log2: 0, ..Own::default() };
+    let index = own.index(1, &entries, &[]);
+    let mut head = prelude[..core].to_vec();
+    own.add_header(&mut head, at + index.len() as u64, at);
+    head.extend(&prelude[core..]);
+    file.as_file().write_all_at(&head, 0).unwrap();
+    for (at, header) in &headers {
+        file.as_file().write_all_at(header, *at).unwrap();
+    }
+    let (_, last_address, last_offset, _) = entries[99_999];
+    file.as_file().write_all_at(b"here", last_offset).unwrap();
+    file.as_file().write_all_at(&index, at).unwrap();
+
+    let before = mapped_pages();
+    let dump = CoreDumpFile::open(file.path()).unwrap();
+    assert!(dump.has_index() && dump.len() > 5_000_000_000);
+    let mut buffer = [0; 5];
+    dump.read(FIRST, last_address, &mut buffer).unwrap();
+    assert_eq!(buffer, *b"here\0");
+    // The index has 2 MB; the kernel maps some pages around each that is touched.
+    let touched = mapped_pages().saturating_sub(before) * 4096;
+    assert!(touched < 8 << 20, "{touched} bytes");
+    let coverage = dump.coverage(FIRST).unwrap();
+    assert_eq!((coverage.segments, coverage.data_bytes), (count, count * SEGMENT));
+    let Verdict::Whole(whole) = dump.verify(2).unwrap() else { panic!("it is whole") };
+    assert_eq!((whole.segments, whole.checksums), (count, false));
+}
+
+/// Pages of files that are mapped into this process now.
+fn mapped_pages() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssFile:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 4
+}

@@ -1,0 +1,346 @@
+//! Whatever is damaged is found, in files and in streams alike; what is whole is not called damaged.
+
+mod common;
+#[path = "common/foreign.rs"]
+mod foreign;
+
+use common::Random;
+use common::own::{self, Own};
+use common::reading::{PAGE, guest, images, read_all, small, verdict};
+use corestream::read::{Damage, Verdict, Whole, verify_stream};
+use corestream::*;
+use foreign::{CORE, module};
+use proptest::prelude::*;
+
+fn whole(bytes: &[u8]) -> Whole {
+    match verdict(bytes).unwrap() {
+        Verdict::Whole(whole) => whole,
+        Verdict::Damaged(damage) => panic!("{damage}"),
+    }
+}
+
+fn damage(bytes: &[u8]) -> Damage {
+    match verdict(bytes).unwrap() {
+        Verdict::Damaged(damage) => damage,
+        Verdict::Whole(whole) => panic!("{whole:?}"),
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_caught() {
+    let own = Own::default().dump(&small());
+    assert!((1000..3000).contains(&own.len()), "{}", own.len());
+    for i in 0..own.len() * 8 {
+        let mut flipped = own.clone();
+        flipped[i / 8] ^= 1 << (i % 8);
+        match verdict(&flipped) {
+            Ok(Verdict::Whole(_)) => panic!("bit {i}"),
+            Ok(Verdict::Damaged(damage)) => {
+                let bytes = damage.range.start..=damage.range.end;
+                let at = (i / 8) as u64;
+                assert!(bytes.contains(&at) || at < 100, "byte {at:#x}: {damage:?}");
+                assert!(!damage.cut_off || at < 100, "byte {at:#x}: {damage:?}");
+            }
+            // It does not begin as a module any more.
+            Err(error) => {
+                assert!(i < 64, "bit {i}: {error}");
+                assert_eq!(error.kind(), ErrorKind::Format);
+            }
+        }
+        // Whatever it is, it can be opened and read or is an error.
+        read_all(&flipped);
+    }
+}
+
+#[test]
+fn every_cut_is_caught() {
+    let own = Own::default().dump(&small());
+    for len in 0..own.len() {
+        let cut = &own[..len];
+        match verdict(cut) {
+            Ok(Verdict::Whole(_)) => panic!("{len} bytes"),
+            Ok(Verdict::Damaged(damage)) => {
+                assert!(damage.cut_off);
+                if len >= own::end_of_core(&own) + own::HEADER {
+                    let all = own.len();
+                    assert_eq!(damage.reason, format!("is cut off: {len} of {all} bytes"));
+                    assert_eq!(damage.range, len as u64..all as u64);
+                    let error = CoreDumpFile::from_slice(cut).unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::CutOff);
+                    assert_eq!(error.to_string(), damage.reason);
+                }
+            }
+            Err(error) => assert!(len <= 8 && error.kind() == ErrorKind::Format, "{len}: {error}"),
+        }
+        read_all(cut);
+    }
+    for more in [1, 1000, 1 << 20] {
+        let mut longer = own.clone();
+        longer.resize(own.len() + more, 0);
+        let damage = damage(&longer);
+        assert_eq!(damage.range, own.len() as u64..longer.len() as u64);
+        assert!(damage.reason.ends_with("behind the end of the dump"), "{damage}");
+        assert_eq!(CoreDumpFile::from_slice(&longer).unwrap_err().kind(), ErrorKind::Damaged);
+    }
+}
+
+/// Without checksums, both sections are still covered.
+#[test]
+fn the_own_sections_are_covered_without_checksums() {
+    let own = Own { block_log2: 0, ..Own::default() }.dump(&small());
+    let header = own::end_of_core(&own);
+    let index = own::index_of(&own);
+    for i in (header..header + own::HEADER).chain(index..own.len()).flat_map(|i| i * 8..i * 8 + 8) {
+        let mut flipped = own.clone();
+        flipped[i / 8] ^= 1 << (i % 8);
+        let found = verdict(&flipped);
+        assert!(!matches!(found, Ok(Verdict::Whole(_))), "bit {i}");
+        assert!(CoreDumpFile::from_slice(&flipped).is_err() || i / 8 < index, "bit {i}");
+    }
+}
+
+/// In a dump of many blocks the report names the right one, and what lies in it.
+#[test]
+fn a_bad_block_names_its_segments() {
+    let mut random = Random(3);
+    let mut image = vec![0; 4 * PAGE];
+    for object in image.chunks_mut(400) {
+        let len = 1 + random.below(300).min(object.len() - 1);
+        object[..len].fill(7);
+    }
+    let images = [(MemoryType::wasm64(4), image), (MemoryType::wasm32(1), vec![9; 5000])];
+    let foreign = own::without(&Dumper::new().plan(&guest(&images)).unwrap().to_vec().unwrap());
+    let own = Own { block_log2: 10, ..Own::default() }.dump(&foreign);
+    let segments: Vec<(u32, u64, u64, u64)> = common::decode(&foreign)
+        .segments
+        .iter()
+        .map(|s| {
+            let offset = s.data.as_ptr().addr() - foreign.as_ptr().addr() + own::HEADER;
+            (s.memory, s.address, offset as u64, s.data.len() as u64)
+        })
+        .collect();
+    whole(&own);
+    for _ in 0..500 {
+        let at = random.below(own::index_of(&own) as u64);
+        let mut bad = own.clone();
+        bad[at] ^= 0x10;
+        let block = at as u64 / 1024 * 1024;
+        let end = (block + 1024).min(own::index_of(&own) as u64);
+        if at < 200 {
+            continue; // sections before the data say more than their block
+        }
+        let damage = damage(&bad);
+        assert_eq!(damage.range, block..end, "{damage}");
+        assert_eq!(damage.bad_blocks, 1);
+        // The lowest and highest address of each memory in the block, one segment at a time.
+        for memory in 0..2 {
+            let mut inside = segments
+                .iter()
+                .filter(|(of, _, offset, len)| {
+                    *of == memory && *offset < end && offset + len > block
+                })
+                .map(|(_, address, offset, len)| {
+                    let first = address + (block.max(*offset) - offset);
+                    (first, address + (end.min(offset + len) - offset) - 1)
+                });
+            let expected = inside.next().map(|(first, last)| {
+                let last = inside.next_back().map_or(last, |(_, last)| last);
+                first..=last
+            });
+            let found = damage.memory.iter().find(|range| range.memory == MemoryIndex(memory));
+            assert_eq!(found.map(|range| range.addresses.clone()), expected, "{damage}");
+        }
+    }
+    let mut bad = own.clone();
+    bad[5000] ^= 1;
+    bad[9000] ^= 1;
+    let damage = damage(&bad);
+    assert_eq!((damage.range.start, damage.bad_blocks), (4096, 2));
+    assert!(damage.to_string().contains("2 blocks are bad, this is the first"), "{damage}");
+    assert!(damage.to_string().contains("this concerns memory 0 0x"), "{damage}");
+}
+
+/// Each of these indices has a checksum that holds.
+#[test]
+fn an_index_that_contradicts_the_dump_is_an_error() {
+    let foreign = small();
+    let own = Own::default().dump(&foreign);
+    let index = own::index_of(&own);
+    // Id, size (two bytes), length of the name, the name.
+    let head = index + 1 + 2 + 1 + 16;
+    let memories = head + 28;
+    let segments = memories + 4 * 12;
+    let change = |at: usize, to: &[u8]| {
+        let mut bad = own.clone();
+        bad[at..at + to.len()].copy_from_slice(to);
+        own::mend_index(&mut bad);
+        bad
+    };
+    for (what, at, to) in [
+        ("flags", head + 4, &[1][..]),
+        ("fewer memories", head + 8, &[3]),
+        ("more segments", head + 12, &[200]),
+        ("many segments", head + 12, &[0xff; 4]),
+        ("many ranges", head + 16, &[0xff; 4]),
+        ("other blocks", head + 20, &[21]),
+        ("many blocks", head + 24, &[0xff; 4]),
+        ("a memory with too many segments", memories, &[0xff; 4]),
+        ("flags of a memory", memories + 8, &[2]),
+        ("an address past the memory", segments + 4, &[1]),
+        ("an address behind the next", segments, &[0xff, 0xff]),
+        ("data in the head of a section", segments + 8, &[9, 0]),
+        ("data past the file", segments + 12, &[9]),
+        ("an empty segment", segments + 16, &[0]),
+        ("a long segment", segments + 18, &[1]),
+        ("another name", index + 4, b"C"),
+    ] {
+        let bad = change(at, to);
+        let error = CoreDumpFile::from_slice(&bad).unwrap_err();
+        let kinds = [ErrorKind::Damaged, ErrorKind::Unsupported];
+        assert!(kinds.contains(&error.kind()), "{what}: {error}");
+        assert!(error.to_string().contains("corestream.index"), "{what}: {error}");
+        assert!(!matches!(verdict(&bad), Ok(Verdict::Whole(_))), "{what}");
+    }
+    assert_eq!(
+        CoreDumpFile::from_slice(&change(head, &[2])).unwrap_err().kind(),
+        ErrorKind::Unsupported
+    );
+    // Shifted within its section: only a walk over the headers sees it.
+    let bad = change(segments + 8, &[own[segments + 8] - 1]);
+    assert!(CoreDumpFile::from_slice(&bad).is_ok());
+    let damage = damage(&bad);
+    assert_eq!(damage.range, index as u64..own.len() as u64);
+    assert_eq!(
+        damage.reason,
+        format!("at {index:#x}: corestream.index: the segments are not those of the sections")
+    );
+
+    for left_out in [
+        vec![(0, 9, 8)],
+        vec![(0, 0, 10), (0, 11, 20)],
+        vec![(0, 30, 40), (0, 10, 20)],
+        vec![(0, 65_500, 65_536)],
+        vec![(0, 90, 100)],
+        vec![(0, 179, 300)],
+        vec![(3, 0, 0)],
+    ] {
+        let bad = Own { flags: 1, left_out: left_out.clone(), ..Own::default() }.dump(&foreign);
+        let error = CoreDumpFile::from_slice(&bad).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{left_out:?}: {error}");
+        assert!(matches!(verdict(&bad), Ok(Verdict::Damaged(_))));
+    }
+}
+
+/// The writer and `docs/format.md`, from which the tests make the same sections, agree to the byte.
+#[test]
+fn the_writer_follows_the_format() {
+    let images = images();
+    let guest = guest(&images);
+    for limit in [256, u32::MAX] {
+        for (checksums, block_log2) in [(true, 20), (false, 0)] {
+            let dumper = Dumper::new().max_section_bytes(limit).checksums(checksums);
+            let bytes = dumper.plan(&guest).unwrap().to_vec().unwrap();
+            let own = Own { block_log2, ..Own::default() }.dump(&own::without(&bytes));
+            assert!(bytes == own);
+        }
+    }
+    // Over several blocks, and with a name that the format has no room for.
+    let mut image = vec![1; 5 << 20];
+    image[1 << 20..3 << 20].fill(0);
+    let mut guest = CoreDump::new("x".repeat(100_001));
+    guest.add_memory(Memory::new(MemoryType::wasm32(80), MemoryImage::from_slice(&image)));
+    let plan = Dumper::new().threads(2).plan(&guest).unwrap();
+    assert_eq!(plan.shortfalls().len(), 1);
+    let bytes = plan.to_vec().unwrap();
+    assert!(bytes == Own { flags: 2, ..Own::default() }.dump(&own::without(&bytes)));
+}
+
+proptest! {
+    /// Some bytes are not what they were.
+    #[test]
+    fn mutations_are_read_or_refused(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        own in any::<bool>(),
+        mend in any::<bool>(),
+    ) {
+        let mut bytes = small();
+        if own {
+            let left_out = vec![(0, 200, 300), (1, 5000, 6000)];
+            bytes = Own { flags: 1, left_out, ..Own::default() }.dump(&bytes);
+        }
+        let index = own::index_of_or_end(&bytes);
+        for (at, value) in changes {
+            // With a checksum that holds, the index is what is of interest.
+            let from = if own && mend { index } else { 0 };
+            let at = from + at.index(bytes.len() - from);
+            bytes[at] = value;
+        }
+        if own && mend {
+            own::mend_index(&mut bytes);
+        }
+        let _ = verdict(&bytes);
+        read_all(&bytes);
+    }
+}
+
+#[test]
+fn what_others_may_leave_out_and_what_not() {
+    let modules: (u8, &[u8]) = (0, b"\x0bcoremodules\0");
+    let instances: (u8, &[u8]) = (0, b"\x0dcoreinstances\0");
+    let unknown: (u8, &[u8]) = (0, b"\x06stranger");
+    let bytes = module(&[unknown, instances, (1, &[0]), CORE, (3, &[0]), modules, unknown]);
+    assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().name(), "p");
+    whole(&bytes);
+
+    // Opened, but not taken as whole.
+    for sections in [&[CORE][..], &[CORE, modules], &[CORE, instances]] {
+        let bytes = module(sections);
+        assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().memories(), []);
+        assert!(damage(&bytes).cut_off);
+    }
+    let stray = module(&[CORE, modules, instances, (0, b"\x0fcorestream.data\0")]);
+    CoreDumpFile::from_slice(&stray).unwrap();
+    assert!(damage(&stray).reason.contains("none called `corestream`"));
+
+    for sections in [&[][..], &[modules], &[unknown]] {
+        let error = CoreDumpFile::from_slice(&module(sections)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Format, "{error}");
+    }
+    for twice in [CORE, modules, instances, (5, &[0]), (6, &[0]), (11, &[0])] {
+        let bytes = module(&[CORE, twice, twice]);
+        assert!(
+            CoreDumpFile::from_slice(&bytes).unwrap_err().to_string().contains("a second time")
+        );
+        assert!(matches!(verdict(&bytes), Ok(Verdict::Damaged(_))));
+    }
+    let text = CoreDumpFile::from_slice(b"(module)").unwrap_err();
+    assert_eq!(text.to_string(), "not a core dump: it does not begin as a WebAssembly module does");
+
+    // The header comes second, or there is no index to be trusted.
+    let own = Own::default().dump(&small());
+    let (core, header) = (own::end_of_core(&own), own::end_of_core(&own) + own::HEADER);
+    let later = [&own[..core], b"\0\x02\x01x", &own[core..header], &own[header..]].concat();
+    assert_eq!(damage(&later).range.start, core as u64 + 4);
+    let headless = [&own[..core], &own[header..]].concat();
+    assert!(damage(&headless).reason.contains("none called `corestream`"));
+}
+
+/// A stream that fails is an error, and not a dump that is cut off.
+#[test]
+fn a_stream_that_fails_is_an_error() {
+    struct Failing<'b>(&'b [u8]);
+    impl std::io::Read for Failing<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(std::io::ErrorKind::ConnectionReset.into()),
+                n => Ok(n),
+            }
+        }
+    }
+    let own = Own::default().dump(&small());
+    for len in [0, 5, 20, 700, own.len() - 1, own.len()] {
+        let error = verify_stream(Failing(&own[..len])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Input, "{error}");
+        assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
