@@ -37,6 +37,8 @@ pub enum ErrorKind {
     Image,
     /// The output could not be created or written.
     Output,
+    /// An engine says too little about a guest to dump it; nothing was written.
+    Guest,
     /// A table of the plan could not be allocated; nothing was written.
     Memory,
     /// It was told to stop ([`crate::Dumper::cancel`]).

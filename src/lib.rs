@@ -41,6 +41,8 @@ mod plan;
 pub mod read;
 pub mod scan;
 mod sink;
+#[cfg(feature = "wasmtime")]
+pub mod wasmtime;
 
 pub use atomic_file::FileOptions;
 pub use dump::Dumper;

@@ -201,7 +201,7 @@ fn check(memories: &[&[u8]]) -> Vec<usize> {
     }
     // Last, because it touches everything.
     let plan = Dumper::new().trust_holes(false).plan(&dump).unwrap();
-    assert_eq!(extent_bytes(&plan), memories.iter().map(|bytes| bytes.len()).sum());
+    assert_eq!(extent_bytes(&plan), memories.iter().map(|bytes| bytes.len()).sum::<usize>());
     let expected = plan.to_vec().unwrap();
     for (how, bytes) in dumps {
         assert!(bytes == expected, "{how}");

@@ -25,7 +25,7 @@ pub struct Image {
 }
 
 /// Numbers that look random and are the same every time (xorshift64).
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -36,12 +36,12 @@ impl Random {
     }
 
     /// A number from `start` up to `end`.
-    fn between(&mut self, start: u64, end: u64) -> usize {
+    pub fn between(&mut self, start: u64, end: u64) -> usize {
         usize::try_from(start + self.next() % (end - start + 1)).unwrap()
     }
 
     /// Fills `bytes` with anything but zeros.
-    fn fill(&mut self, bytes: &mut [u8]) {
+    pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
             let value = (self.next() | 0x0101_0101_0101_0101).to_le_bytes();
             chunk.copy_from_slice(&value[..chunk.len()]);

@@ -63,6 +63,15 @@ impl SharedImage {
     }
 }
 
+// SAFETY: Wasmtime reserves the whole range of a shared memory when it is made, never moves it, and
+// keeps it as long as a handle lives. Guests write to it, and Wasmtime on their behalf.
+#[cfg(feature = "wasmtime")]
+unsafe impl SharedBytes for ::wasmtime::SharedMemory {
+    fn bytes(&self) -> &[UnsafeCell<u8>] {
+        self.data()
+    }
+}
+
 /// Copies `bytes` to `buffer`, which is as long, by words where they are aligned.
 fn copy(bytes: &[UnsafeCell<u8>], buffer: &mut [u8]) {
     // SAFETY: atomics are cells too: any bytes are valid ones, and `align_to` takes care of size and

@@ -1,7 +1,7 @@
 //! `corestream dump`: images of memories, and a manifest if there is one, become a core dump.
 
 mod options;
-mod pattern;
+pub mod pattern;
 mod stats;
 
 use std::io::Read;
@@ -172,7 +172,8 @@ impl Dump {
     }
 }
 
-fn write(plan: &Plan<'_>, output: &Output, interrupt: &Interrupt) -> Result<(), Failure> {
+/// Writes a dump where it goes.
+pub fn write(plan: &Plan<'_>, output: &Output, interrupt: &Interrupt) -> Result<(), Failure> {
     match output.open(interrupt)? {
         Opened::File(path, options) => return Ok(plan.write_file_with(path, options)?),
         Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),

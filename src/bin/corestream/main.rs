@@ -9,6 +9,8 @@ mod inspect;
 mod manifest;
 mod output;
 mod report;
+#[cfg(feature = "run")]
+mod run;
 mod sigbus;
 mod signals;
 mod verify;
@@ -22,6 +24,8 @@ use clap::Parser;
 #[command(version, name = "corestream", arg_required_else_help = true)]
 enum Command {
     Dump(dump::Dump),
+    #[cfg(feature = "run")]
+    Run(run::Run),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Extract(extract::Extract),
@@ -34,14 +38,16 @@ fn main() -> ExitCode {
         Err(error) => return report::usage(&error),
     };
     let result = match command {
-        Command::Dump(dump) => dump.run(),
-        Command::Inspect(inspect) => inspect.run(),
-        Command::Verify(verify) => verify.run(),
-        Command::Extract(extract) => extract.run(),
-        Command::Completions(completions) => completions.run(),
+        Command::Dump(dump) => dump.run().map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "run")]
+        Command::Run(run) => run.run(),
+        Command::Inspect(inspect) => inspect.run().map(|()| ExitCode::SUCCESS),
+        Command::Verify(verify) => verify.run().map(|()| ExitCode::SUCCESS),
+        Command::Extract(extract) => extract.run().map(|()| ExitCode::SUCCESS),
+        Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             report::line(&failure.message);
             ExitCode::from(failure.code)

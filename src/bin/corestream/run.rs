@@ -1,0 +1,207 @@
+//! `corestream run`: runs a guest with WASI, and dumps it where it traps or hangs.
+
+mod guest;
+mod invoke;
+mod options;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use corestream::Dumper;
+use corestream::wasmtime::Captured;
+use wasmtime::{Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use self::guest::{Guest, Outcome};
+use self::options::{Directory, Variable};
+use crate::dump::{self, pattern};
+use crate::output::Output;
+use crate::report::{self, Failure};
+use crate::signals::Interrupt;
+
+/// Exit code of a guest that trapped: what a shell gives for SIGABRT.
+const TRAPPED: u8 = 134;
+/// Exit code of a guest that ran out of time, as `timeout` gives it.
+const TIME_LIMIT: u8 = 124;
+/// Exit code of a failure of the tool's own.
+const FAILED: u8 = 125;
+/// Frames that are printed of a backtrace; all of them are in the dump.
+const PRINTED_FRAMES: usize = 50;
+
+/// Runs a guest with WASI preview 1, and dumps it where it traps or hangs
+#[derive(Args)]
+pub struct Run {
+    /// The guest: a core module, binary or text
+    #[arg(value_name = "GUEST")]
+    guest: PathBuf,
+
+    /// Function to call instead of `_start`; if it has parameters, ARGS are their values
+    #[arg(long, value_name = "FUNC")]
+    invoke: Option<String>,
+
+    /// Dump locals and operand stacks too; the guest is slower
+    #[arg(long)]
+    locals: bool,
+
+    /// Frames that are dumped at most; with --locals all are
+    #[arg(long, value_name = "N", default_value_t = 100_000,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    max_frames: u32,
+
+    /// Dump the guest and end it after so many seconds
+    #[arg(long, value_name = "S", value_parser = options::seconds)]
+    time_limit: Option<Duration>,
+
+    /// Environment variable of the guest; it has no others
+    #[arg(long = "env", value_name = "K=V")]
+    env: Vec<Variable>,
+
+    /// Folder that the guest may use, under the same name or as GUEST
+    #[arg(long = "dir", value_name = "HOST[::GUEST]")]
+    dirs: Vec<Directory>,
+
+    /// Where a dump goes, with %p, %t, %n and %% as in `dump`; by default the guest's file name with
+    /// .core, or .PID.core where that exists
+    #[arg(short, long, value_name = "DUMP")]
+    output: Option<PathBuf>,
+
+    /// Replace a dump that exists
+    #[arg(long)]
+    force: bool,
+
+    /// Arguments of the guest
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+impl Run {
+    /// The guest's own exit code, or that of what happened to it.
+    pub fn run(self) -> Result<ExitCode, Failure> {
+        self.execute().map(ExitCode::from).map_err(|failure| Failure { code: FAILED, ..failure })
+    }
+
+    fn execute(&self) -> Result<u8, Failure> {
+        let output = self.output.as_deref().map(|path| self.resolve(path)).transpose()?;
+        let mut guest = Guest::load(self)?;
+        match guest.run(self)? {
+            Outcome::Returned(results) => {
+                report::result(&results)?;
+                Ok(0)
+            }
+            Outcome::Failed(error) => {
+                if let Some(I32Exit(code)) = error.downcast_ref() {
+                    // What the kernel keeps of a code.
+                    return Ok(code.to_le_bytes()[0]);
+                }
+                if !error.is::<Trap>() && !error.is::<WasmBacktrace>() {
+                    return Err(Failure::new(format!("{}: {error:#}", self.guest.display())));
+                }
+                let limit = matches!(error.downcast_ref(), Some(Trap::Interrupt));
+                report::raw(&backtrace(&self.name(), &error, limit.then(|| self.limit())));
+                self.dump(output, &guest.captured(self, &error));
+                Ok(if limit { TIME_LIMIT } else { TRAPPED })
+            }
+            // It waits in the host: there is nothing on the stack any more.
+            Outcome::Stuck => {
+                let (name, limit) = (self.name(), self.limit());
+                report::line(&format!("{name}: {limit}, it waits for its host"));
+                self.dump(output, &Ok(guest.live(self)));
+                Ok(TIME_LIMIT)
+            }
+        }
+    }
+
+    /// The guest's file name: its process's name and argv[0].
+    fn name(&self) -> String {
+        self.guest.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn limit(&self) -> String {
+        format!("stopped after {} s", self.time_limit.unwrap_or_default().as_secs_f64())
+    }
+
+    /// Writes the dump and says where it is; a guest that crashed has crashed, dump or not.
+    fn dump(&self, output: Option<Target>, captured: &Result<Captured<'_>, corestream::Error>) {
+        let written = captured.as_ref().map_err(|error| Failure::new(error.to_string()));
+        let written = written.and_then(|captured| self.write(output, captured));
+        match written {
+            Ok(path) => report::line(&format!("{}: core dumped", path.display())),
+            Err(failure) => report::line(&format!("no core dump: {}", failure.message)),
+        }
+    }
+
+    fn write(&self, output: Option<Target>, captured: &Captured<'_>) -> Result<PathBuf, Failure> {
+        let Target { path, output } = output.map_or_else(|| self.default_output(), Ok)?;
+        for note in &captured.notes {
+            report::line(&format!("warning: {note}"));
+        }
+        let interrupt = Interrupt::watch();
+        let planned = Dumper::new().cancel(interrupt.cancel()).plan(&captured.dump);
+        let plan = planned.map_err(|error| interrupt.failure().unwrap_or_else(|| error.into()))?;
+        for shortfall in plan.shortfalls() {
+            report::line(&format!("warning: {shortfall}"));
+        }
+        let written = dump::write(&plan, &output, &interrupt);
+        written.map_err(|failure| interrupt.failure().unwrap_or(failure))?;
+        Ok(path)
+    }
+
+    /// What can't be written is said before the guest runs.
+    fn resolve(&self, path: &Path) -> Result<Target, Failure> {
+        if path == Path::new("-") {
+            return Err(Failure::new("-o -: standard output is the guest's, name a file"));
+        }
+        let name = self.name();
+        let filled = pattern::Values::now(&name).fill(path);
+        let path = filled.map_err(|why| Failure::new(format!("-o {}: {why}", path.display())))?;
+        let output = Output::resolve(&path, self.force, false)?;
+        output.check_inputs(std::slice::from_ref(&self.guest))?;
+        Ok(Target { path, output })
+    }
+
+    /// A name that is free: the dump of a crash is not lost because of an older one.
+    fn default_output(&self) -> Result<Target, Failure> {
+        let first = self.resolve(Path::new("%n.core"));
+        if first.is_ok() { first } else { self.resolve(Path::new("%n.%p.core")) }
+    }
+}
+
+/// Where a dump goes, and how that is called.
+struct Target {
+    path: PathBuf,
+    output: Output,
+}
+
+/// What went wrong and where, as it is shown to people.
+fn backtrace(name: &str, error: &wasmtime::Error, limit: Option<String>) -> String {
+    let cause = limit.unwrap_or_else(|| error.root_cause().to_string());
+    let mut text = format!("corestream: {}: {}\n", shown(name), shown(&cause));
+    let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
+    for (i, frame) in frames.iter().enumerate().take(PRINTED_FRAMES) {
+        let module = shown(frame.module().name().unwrap_or(name));
+        let function = match frame.func_name() {
+            Some(name) => shown(name),
+            None => format!("function {}", frame.func_index()),
+        };
+        let offset = frame.func_offset().unwrap_or(0);
+        text.push_str(&format!("{i:>5}: {module}: {function} + {offset:#x}\n"));
+        for symbol in frame.symbols() {
+            if let (Some(file), Some(line)) = (symbol.file(), symbol.line()) {
+                text.push_str(&format!("         at {}:{line}\n", shown(file)));
+            }
+        }
+    }
+    if frames.len() > PRINTED_FRAMES {
+        text.push_str(&format!("       and {} more\n", frames.len() - PRINTED_FRAMES));
+    }
+    text
+}
+
+/// A name of the guest's with its control characters escaped.
+fn shown(name: &str) -> String {
+    name.chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .collect()
+}

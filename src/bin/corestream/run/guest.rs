@@ -1,0 +1,172 @@
+//! The guest: its engine, its store, its instance, and the call.
+
+use std::num::NonZeroUsize;
+use std::thread;
+use std::time::Duration;
+
+use corestream::wasmtime::{Capture, Captured, FrameRecorder};
+use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store};
+use wasmtime_wasi::p1::{self, WasiP1Ctx};
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+
+use super::{Run, invoke};
+use crate::report::Failure;
+
+/// How long a guest that is out of time may take to come back from its host.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A guest, loaded and perhaps started.
+pub struct Guest {
+    store: Store<WasiP1Ctx>,
+    linker: Linker<WasiP1Ctx>,
+    module: Module,
+    instance: Option<Instance>,
+    recorder: FrameRecorder<WasiP1Ctx>,
+}
+
+/// How a call ended.
+pub enum Outcome {
+    /// With these results, as text.
+    Returned(String),
+    /// By a trap, the time limit, or an exit.
+    Failed(Error),
+    /// Not at all: it waits in the host.
+    Stuck,
+}
+
+impl Guest {
+    /// Compiles the guest and prepares its store.
+    pub fn load(run: &Run) -> Result<Self, Failure> {
+        let failed = |error: Error| {
+            // One line: the chain of causes, without the lines of the text that some have.
+            let causes: Vec<_> = error.chain().map(ToString::to_string).collect();
+            let causes: Vec<_> = causes.iter().flat_map(|c| c.lines()).map(str::trim).collect();
+            Failure::new(format!("{}: {}", run.guest.display(), causes.join(": ")))
+        };
+        let engine = Engine::new(&config(run)).map_err(failed)?;
+        let bytes = std::fs::read(&run.guest).map_err(|error| {
+            Failure::new(format!("{}: cannot read: {error}", run.guest.display()))
+        })?;
+        if bytes.starts_with(b"\0asm") && bytes.get(6..8) == Some(&[1, 0]) {
+            let guest = run.guest.display();
+            return Err(Failure::new(format!("{guest}: is a component, `run` takes core modules")));
+        }
+        let module = Module::new(&engine, &bytes).map_err(failed)?;
+        let mut linker = Linker::new(&engine);
+        p1::add_to_linker_async(&mut linker, |wasi| wasi).map_err(failed)?;
+        let mut store = Store::new(&engine, wasi(run)?);
+        let recorder = FrameRecorder::new();
+        if run.locals {
+            store.set_debug_handler(recorder.clone());
+        }
+        Ok(Self { store, linker, module, instance: None, recorder })
+    }
+
+    /// Instantiates the guest and calls its function.
+    pub fn run(&mut self, run: &Run) -> Result<Outcome, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.map_err(|e| Failure::new(format!("cannot run the guest: {e}")))?;
+        if let Some(limit) = run.time_limit {
+            let engine = self.store.engine().clone();
+            self.store.set_epoch_deadline(1);
+            let watch = move || {
+                thread::sleep(limit);
+                engine.increment_epoch();
+            };
+            let started = thread::Builder::new().stack_size(64 << 10).spawn(watch);
+            started.map_err(|e| Failure::new(format!("cannot watch the time limit: {e}")))?;
+        }
+        let call = self.call(run);
+        let outcome = match run.time_limit {
+            Some(limit) => runtime.block_on(async {
+                let limit = limit.saturating_add(GRACE);
+                tokio::time::timeout(limit, call).await.unwrap_or(Ok(Outcome::Stuck))
+            }),
+            None => runtime.block_on(call),
+        };
+        // A thread may still wait for input.
+        runtime.shutdown_background();
+        outcome.map_err(|why| Failure::new(format!("{}: {why}", run.guest.display())))
+    }
+
+    /// A mistake in what is called is an error; what the guest does is an outcome.
+    async fn call(&mut self, run: &Run) -> Result<Outcome, String> {
+        let linked = self.linker.instantiate_pre(&self.module);
+        let linked = linked.map_err(|e| format!("{:#}", e).replace('\n', " "))?;
+        let instance = match linked.instantiate_async(&mut self.store).await {
+            Ok(instance) => instance,
+            Err(error) => return Ok(Outcome::Failed(error)),
+        };
+        self.instance = Some(instance);
+        let name = run.invoke.as_deref().unwrap_or("_start");
+        let Some(function) = instance.get_func(&mut self.store, name) else {
+            let hint = if run.invoke.is_none() { ", name one with --invoke" } else { "" };
+            return Err(format!("exports no function {name}{hint}"));
+        };
+        let ty = function.ty(&self.store);
+        let parameters = invoke::parameters(&ty, &run.args);
+        let parameters = parameters.map_err(|why| format!("function {name}: {why}"))?;
+        let mut results = invoke::results(&ty).map_err(|why| format!("function {name}: {why}"))?;
+        // A library that has something to do before its functions are called.
+        if run.invoke.is_some()
+            && let Some(initialize) = instance.get_func(&mut self.store, "_initialize")
+            && name != "_initialize"
+            && let Err(error) = initialize.call_async(&mut self.store, &[], &mut []).await
+        {
+            return Ok(Outcome::Failed(error));
+        }
+        match function.call_async(&mut self.store, &parameters, &mut results).await {
+            Ok(()) => Ok(Outcome::Returned(invoke::render(&results))),
+            Err(error) => Ok(Outcome::Failed(error)),
+        }
+    }
+
+    fn capture<'g>(
+        run: &Run,
+        linker: &'g Linker<WasiP1Ctx>,
+        recorder: &'g FrameRecorder<WasiP1Ctx>,
+    ) -> Capture<'g, WasiP1Ctx> {
+        let max_frames = usize::try_from(run.max_frames).unwrap_or(usize::MAX);
+        let capture = Capture::new(run.name()).linker(linker).max_frames(max_frames);
+        if run.locals { capture.frames(recorder) } else { capture }
+    }
+
+    /// The guest after a call that failed.
+    pub fn captured(&mut self, run: &Run, error: &Error) -> corestream::Result<Captured<'_>> {
+        Self::capture(run, &self.linker, &self.recorder).trapped(&mut self.store, error)
+    }
+
+    /// The guest as it is, without frames.
+    pub fn live(&mut self, run: &Run) -> Captured<'_> {
+        let capture = Self::capture(run, &self.linker, &self.recorder);
+        capture.instances(self.instance).live(&mut self.store)
+    }
+}
+
+/// An engine that takes every guest that it can, and says all that it knows when one crashes.
+fn config(run: &Run) -> Config {
+    let mut config = Config::new();
+    config.coredump_on_trap(true).guest_debug(run.locals);
+    config.wasm_backtrace_max_frames(
+        usize::try_from(run.max_frames).ok().and_then(NonZeroUsize::new),
+    );
+    config.epoch_interruption(run.time_limit.is_some());
+    config.wasm_memory64(true).wasm_custom_page_sizes(true).wasm_wide_arithmetic(true);
+    config.wasm_function_references(true).wasm_gc(true).wasm_exceptions(true);
+    config.wasm_threads(true).shared_memory(true);
+    config
+}
+
+/// The guest's world: its arguments, this process's streams, and what was asked for.
+fn wasi(run: &Run) -> Result<WasiP1Ctx, Failure> {
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.inherit_stdio().arg(run.name()).args(&run.args);
+    for variable in &run.env {
+        wasi.env(&variable.name, &variable.value);
+    }
+    for dir in &run.dirs {
+        let opened = wasi.preopened_dir(&dir.host, &dir.guest, FsPerms::ReadWrite);
+        opened.map_err(|error| Failure::new(format!("{}: {error:#}", dir.host.display())))?;
+    }
+    Ok(wasi.build_p1())
+}

@@ -1,0 +1,124 @@
+//! What the bytes of a module say about its functions: where their bodies begin, and which types
+//! locals and operands have at a position.
+//!
+//! The types are asked here, before Wasmtime is asked for a value: to read a continuation reference
+//! from a frame would panic, and a reference has no encoding in a dump anyway.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use wasmparser::{
+    FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator, OperatorsReader, Parser,
+    Payload, Result, ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
+};
+
+/// The positions that are asked for: for each defined function, offsets in the module in bytes.
+pub(super) type Positions = BTreeMap<u32, BTreeSet<u32>>;
+
+/// What is known of a function at an instruction.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Shape {
+    /// Bytes from the start of the function's body to the instruction.
+    pub(super) offset: u32,
+    /// The types of parameters and locals.
+    pub(super) locals: Vec<ValType>,
+    /// The types on the operand stack before the instruction is executed, bottom first; `None` where
+    /// code that can't be reached leaves them open.
+    pub(super) stack: Vec<Option<ValType>>,
+}
+
+/// The instructions that a position may mean: Wasmtime gives the one after a call for a frame that
+/// calls, and the instruction itself for one that traps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Shapes {
+    /// The call that ends at the position.
+    pub(super) call: Option<Shape>,
+    /// The instruction that begins there.
+    pub(super) here: Option<Shape>,
+}
+
+/// The shapes at `positions`, by defined function and offset; what can't be found out is left out.
+pub(super) fn shapes(module: &[u8], positions: &Positions) -> HashMap<(u32, u32), Shapes> {
+    let mut shapes = HashMap::new();
+    // The engine accepted the module; where this parser does not, what was found until then counts.
+    let _ = collect(module, positions, &mut shapes);
+    shapes
+}
+
+fn collect(
+    module: &[u8],
+    positions: &Positions,
+    shapes: &mut HashMap<(u32, u32), Shapes>,
+) -> Result<()> {
+    let mut validator = Validator::new_with_features(WasmFeatures::all());
+    let mut defined = 0;
+    for payload in Parser::new(0).parse_all(module) {
+        let payload = payload?;
+        if let ValidPayload::Func(function, body) = validator.payload(&payload)? {
+            if let Some(wanted) = positions.get(&defined) {
+                // A function that is odd to this parser costs only its own frames their values.
+                let _ = walk(function, &body, wanted, |at, call, shape| {
+                    let shapes = shapes.entry((defined, at)).or_default();
+                    *(if call { &mut shapes.call } else { &mut shapes.here }) = Some(shape);
+                });
+            }
+            defined += 1;
+        }
+        if let Payload::DataSection(_) = payload {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Validates a function and tells the shapes at each wanted position, and whether it is that of the
+/// call before it.
+fn walk(
+    function: FuncToValidate<ValidatorResources>,
+    body: &FunctionBody<'_>,
+    wanted: &BTreeSet<u32>,
+    mut tell: impl FnMut(u32, bool, Shape),
+) -> Result<()> {
+    let start = body.range().start;
+    let mut validator = function.into_validator(FuncValidatorAllocations::default());
+    let mut reader = body.get_binary_reader();
+    validator.read_locals(&mut reader)?;
+    let locals: Vec<_> =
+        (0..validator.len_locals()).filter_map(|i| validator.get_local_type(i)).collect();
+    let wanted_at = |at| u32::try_from(at).ok().filter(|at| wanted.contains(at));
+    let last = wanted.last().copied().map_or(0, u64::from);
+    let mut reader = OperatorsReader::new(reader);
+    while !reader.eof() && reader.original_position() <= last {
+        let at = reader.original_position();
+        let operator = reader.read()?;
+        let (here, end) = (wanted_at(at), wanted_at(reader.original_position()));
+        let end = end.filter(|_| is_call(&operator));
+        if here.is_some() || end.is_some() {
+            let depth = validator.operand_stack_height() as usize;
+            let stack = (0..depth).rev().map(|i| validator.get_operand_type(i).flatten()).collect();
+            let offset = u32::try_from(at - start).unwrap_or(0);
+            let shape = Shape { offset, locals: locals.clone(), stack };
+            if let Some(end) = end {
+                tell(end, true, shape.clone());
+            }
+            if let Some(here) = here {
+                tell(here, false, shape);
+            }
+        }
+        validator.op(at, &operator)?;
+    }
+    Ok(())
+}
+
+/// Whether a frame can stay on the stack at this instruction while another one is on top of it.
+fn is_call(operator: &Operator<'_>) -> bool {
+    matches!(
+        operator,
+        Operator::Call { .. }
+            | Operator::CallIndirect { .. }
+            | Operator::CallRef { .. }
+            | Operator::Resume { .. }
+            | Operator::ResumeThrow { .. }
+            | Operator::Suspend { .. }
+            | Operator::Switch { .. }
+    )
+}

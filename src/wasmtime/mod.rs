@@ -1,0 +1,65 @@
+//! Guests of the engine [Wasmtime](https://docs.rs/wasmtime/48): a store becomes a
+//! [`CoreDump`](crate::CoreDump) that borrows its memories in place.
+//!
+//! # A guest that trapped
+//! With [`Config::coredump_on_trap`](::wasmtime::Config::coredump_on_trap) the error of a call that
+//! trapped carries a [`WasmCoreDump`](::wasmtime::WasmCoreDump), and [`capture`] is all there is to
+//! it:
+//!
+//! ```
+//! # #[cfg(feature = "run")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use wasmtime::{Config, Engine, Instance, Module, Store};
+//!
+//! let engine = Engine::new(Config::new().coredump_on_trap(true))?;
+//! let module = Module::new(&engine, r#"(module (memory 1) (func (export "f") unreachable))"#)?;
+//! let mut store = Store::new(&engine, ());
+//! let instance = Instance::new(&mut store, &module, &[])?;
+//! let f = instance.get_typed_func::<(), ()>(&mut store, "f")?;
+//!
+//! if let Err(error) = f.call(&mut store, ()) {
+//!     let captured = corestream::wasmtime::capture(&mut store, "guest.wat", &error)?;
+//!     captured.write_to(&mut std::io::sink())?; // or write_file, or to_vec
+//!     assert_eq!(captured.dump.threads[0].frames.len(), 1);
+//! }
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "run"))]
+//! # fn main() {}
+//! ```
+//!
+//! # All frames
+//! Wasmtime keeps the 20 youngest frames. Ask it for more before the engine is made:
+//! `config.wasm_backtrace_max_frames(NonZeroUsize::new(100_000))` costs nothing until the guest
+//! traps that deep, and say so to [`Capture::max_frames`], which tells [`Note::Frames`] where the
+//! cut was.
+//!
+//! # What an import is
+//! From outside an instance says what it exports, not what it imports. So an imported memory or
+//! global is found
+//! - by the embedder's word: [`Capture::linker`], [`Capture::define`], [`Capture::instance`];
+//! - by identity, where the instance exports it again;
+//! - by elimination, where the store has only one memory or global that fits the import.
+//!
+//! What is left is unknown, `None` in the model and `u32::MAX` in the dump, never a guess, and a
+//! [`Note`] says so. The same for the instance of a frame whose module has several.
+//!
+//! # Guest debugging
+//! With [`Config::guest_debug`](::wasmtime::Config::guest_debug) everything of that is known, and a
+//! [`FrameRecorder`] gives frames with their locals and operand stacks, without a cap.
+//!
+//! # A guest that goes on
+//! [`Capture::live`] takes a guest that is not trapped, in a host function, at an epoch deadline or at
+//! a breakpoint. It changes nothing in the store; the guest goes on whether the dump succeeded or not.
+
+mod bytecode;
+mod capture;
+mod describe;
+mod frames;
+mod index_space;
+mod inventory;
+mod note;
+
+pub use capture::{Capture, Captured, capture};
+pub use frames::FrameRecorder;
+pub use note::Note;

@@ -1,0 +1,341 @@
+//! `corestream run`, as its user runs it.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::{Decoded, decode};
+use corestream::Value;
+use tempfile::TempDir;
+
+fn run(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    command
+        .current_dir(folder)
+        .arg("run")
+        .args(args)
+        .env_clear()
+        .env("SECRET", "host")
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A folder with a guest in it.
+fn folder(name: &str, text: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(name), text).unwrap();
+    folder
+}
+
+fn guests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests")
+}
+
+/// CRC-32 (IEEE), a bit at a time.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
+}
+
+/// The dump of wordcount has the memory and the frames of `wordcount.json`. The youngest frame is at
+/// `youngest`: optimised code has the trap of `unreachable` where the jump to it is.
+fn check_wordcount(decoded: &Decoded<'_>, youngest: u32) {
+    assert_eq!(decoded.name, "wordcount.wasm");
+    assert_eq!(decoded.memories[0].initial, 759);
+    let memory = decoded.contents(0, 759 * 65_536);
+    assert_eq!(crc32(&memory), 0x0efe_183b);
+    let frames: Vec<_> =
+        decoded.threads[0].1.iter().map(|f| (f.instance, f.function, f.offset)).collect();
+    let report = (0, 49, 23);
+    assert_eq!(
+        frames,
+        [
+            (0, 49, youngest),
+            report,
+            report,
+            report,
+            report,
+            report,
+            (0, 48, 851),
+            (0, 10, 111),
+            (0, 8, 35),
+        ]
+    );
+}
+
+#[test]
+fn a_real_guest() {
+    let folder = tempfile::tempdir().unwrap();
+    let guest = guests().join("wordcount.wasm");
+    let output = run(folder.path(), &[guest.to_str().unwrap()]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(134), "{said}");
+    assert_eq!(output.stdout, b"381594 words\n");
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(
+        lines[0],
+        "corestream: wordcount.wasm: wasm trap: wasm `unreachable` instruction executed"
+    );
+    assert_eq!(lines[1], "    0: wordcount.wasm: report + 0x6");
+    assert_eq!(lines[9], "    8: wordcount.wasm: _start + 0x23");
+    assert_eq!(lines[10..], ["corestream: wordcount.wasm.core: core dumped"]);
+    check_wordcount(&decode(&fs::read(folder.path().join("wordcount.wasm.core")).unwrap()), 6);
+
+    // The same with locals, beside the first.
+    let output = run(folder.path(), &["--locals", guest.to_str().unwrap(), "-o", "%n.locals"]);
+    assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
+    let bytes = fs::read(folder.path().join("wordcount.wasm.locals")).unwrap();
+    let decoded = decode(&bytes);
+    // Guest debugging knows better: this is the `unreachable` itself.
+    check_wordcount(&decoded, 56);
+    // `depth` counts down from 5 to 0.
+    let depths: Vec<_> = decoded.threads[0].1[..6].iter().map(|f| f.locals[1]).collect();
+    assert_eq!(depths, [0, 1, 2, 3, 4, 5].map(Value::I32));
+}
+
+#[test]
+fn the_example_of_readme() {
+    let folder = tempfile::tempdir().unwrap();
+    let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/orders.wat");
+    let output = run(folder.path(), &["--locals", guest.to_str().unwrap(), "-o", "orders.core"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(134), "{said}");
+    assert!(said.starts_with("corestream: orders.wat: wasm trap: out of bounds memory access\n    0: orders: amount + 0x"), "{said}");
+    assert!(said.ends_with("corestream: orders.core: core dumped\n"), "{said}");
+    let bytes = fs::read(folder.path().join("orders.core")).unwrap();
+    let decoded = decode(&bytes);
+    let orders: Vec<_> = decoded.threads[0].1[..5].iter().map(|f| f.locals[0]).collect();
+    let damaged = Value::I32(0xdead_beef_u32.cast_signed());
+    assert_eq!(
+        orders,
+        [damaged, damaged, Value::I32(0x10000), Value::I32(0x1020), Value::I32(0x1000)]
+    );
+}
+
+const EXIT: &str = r#"(module
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (func (export "_start") (call $exit (i32.const 42)))
+    (func (export "nothing"))
+    (func (export "add") (param i32 i64 f32 f64) (result f64 i32)
+        (f64.add
+            (f64.add (f64.convert_i32_s (local.get 0)) (f64.convert_i64_s (local.get 1)))
+            (f64.add (f64.promote_f32 (local.get 2)) (local.get 3)))
+        (i32.const -1))
+    (func (export "fail") unreachable)
+    (func (export "hang") (loop (br 0))))"#;
+
+#[test]
+fn exit_codes_and_results_are_the_guests() {
+    let folder = folder("exit.wat", EXIT);
+    let code = |args: &[&str]| run(folder.path(), args).status.code();
+    assert_eq!(code(&["exit.wat"]), Some(42));
+    assert_eq!(code(&["exit.wat", "--invoke", "nothing"]), Some(0));
+    let output =
+        run(folder.path(), &["exit.wat", "--invoke", "add", "--", "-1", "2", "0.5", "1e3"]);
+    assert_eq!(output.stdout, b"1001.5\n-1\n", "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(0));
+    // No dump was made.
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_guest_that_hangs_is_dumped() {
+    let folder = folder("exit.wat", EXIT);
+    for more in [&[][..], &["--locals"]] {
+        let args = ["exit.wat", "--invoke", "hang", "--time-limit", "0.3", "--force"];
+        let output = run(folder.path(), &[&args[..], more].concat());
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(124), "{said}");
+        assert!(
+            said.starts_with(
+                "corestream: exit.wat: stopped after 0.3 s\n    0: exit.wat: function 5 + 0x"
+            ),
+            "{said}"
+        );
+        let bytes = fs::read(folder.path().join("exit.wat.core")).unwrap();
+        assert_eq!(decode(&bytes).threads[0].1[0].function, 5, "{more:?}");
+    }
+}
+
+/// It waits for its host, where no epoch reaches it.
+#[test]
+fn a_guest_that_waits_is_dumped() {
+    // `poll_oneoff` on a clock, a minute.
+    let folder = folder(
+        "wait.wat",
+        r#"(module
+        (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "\00\00\00\00\00\00\00\00" "\00\00\00\00\00\00\00\00" "\01\00\00\00\00\00\00\00"
+                            "\00\58\47\f8\0d\00\00\00")
+        (func (export "_start") (drop (call $poll (i32.const 0) (i32.const 100) (i32.const 1) (i32.const 200)))))"#,
+    );
+    let output = run(folder.path(), &["wait.wat", "--time-limit", "0.2"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(124), "{said}");
+    assert!(said.contains("stopped after 0.2 s, it waits for its host"), "{said}");
+    let bytes = fs::read(folder.path().join("wait.wat.core")).unwrap();
+    assert_eq!(decode(&bytes).contents(0, 65_536)[16], 1);
+}
+
+/// Prints its arguments and environment, as they are in memory, and opens a file.
+const WORLD: &str = r#"(module
+    (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "environ_sizes_get" (func $env_sizes (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "environ_get" (func $env (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_prestat_dir_name" (func $dir (param i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "_start")
+        (drop (call $args_sizes (i32.const 0) (i32.const 4)))
+        (drop (call $args (i32.const 1000) (i32.const 2000)))
+        (drop (call $env_sizes (i32.const 8) (i32.const 12)))
+        (drop (call $env (i32.const 3000) (i32.const 4000)))
+        (i32.store (i32.const 16) (call $dir (i32.const 3) (i32.const 5000) (i32.const 6)))
+        unreachable))"#;
+
+#[test]
+fn the_guest_sees_what_it_was_given_and_nothing_else() {
+    let folder = folder("world.wat", WORLD);
+    let memory = |args: &[&str]| {
+        let output = run(folder.path(), &[&["--force", "world.wat"], args].concat());
+        assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
+        let bytes = fs::read(folder.path().join("world.wat.core")).unwrap();
+        decode(&bytes).contents(0, 65_536)
+    };
+    let plain = memory(&[]);
+    assert_eq!(plain[2000..2010], *b"world.wat\0");
+    assert_eq!(plain[8..12], [0; 4], "no variable");
+    assert_ne!(plain[16..20], [0; 4], "no folder");
+    let all = memory(&["--env", "A=b", "--dir", ".::/world", "--", "-x", "two"]);
+    assert_eq!(all[2000..2017], *b"world.wat\0-x\0two\0");
+    assert_eq!(all[4000..4004], *b"A=b\0");
+    assert_eq!((&all[16..20], &all[5000..5006]), (&[0; 4][..], &b"/world"[..]));
+}
+
+#[test]
+fn frames_are_cut_where_it_was_asked() {
+    let folder = folder(
+        "deep.wat",
+        r#"(module (func $down (export "down") (param i32)
+        (if (i32.eqz (local.get 0)) (then unreachable))
+        (call $down (i32.sub (local.get 0) (i32.const 1)))))"#,
+    );
+    let run = |args: &[&str]| {
+        run(
+            folder.path(),
+            &[args, &["--force", "deep.wat", "--invoke", "down", "--", "200"]].concat(),
+        )
+    };
+    let frames = |_: &Output| {
+        decode(&fs::read(folder.path().join("deep.wat.core")).unwrap()).threads[0].1.len()
+    };
+    let output = run(&[]);
+    assert_eq!(frames(&output), 201);
+    assert!(stderr(&output).contains("       and 151 more\n"), "{}", stderr(&output));
+    let output = run(&["--max-frames", "10"]);
+    assert_eq!(frames(&output), 10);
+    assert!(stderr(&output).contains("warning: the backtrace stops at 10 frames"));
+    // Locals come from the stack itself.
+    let output = run(&["--max-frames", "10", "--locals"]);
+    assert_eq!(frames(&output), 201);
+}
+
+/// A crash is a crash, dump or not; an older dump is not overwritten, and not in the way.
+#[test]
+fn dumps_that_are_there() {
+    let folder = folder("exit.wat", EXIT);
+    let dir = folder.path();
+    let fail = ["exit.wat", "--invoke", "fail"];
+    fs::write(dir.join("exit.wat.core"), "old").unwrap();
+    let output = run(dir, &fail);
+    assert_eq!(output.status.code(), Some(134));
+    assert_eq!(fs::read(dir.join("exit.wat.core")).unwrap(), b"old");
+    let said = stderr(&output);
+    let path = said.lines().last().unwrap().strip_prefix("corestream: ").unwrap();
+    let path = path.strip_suffix(": core dumped").unwrap();
+    decode(&fs::read(dir.join(path)).unwrap());
+
+    // What was asked for and can't be is said before the guest runs.
+    let output = run(dir, &[&fail[..], &["-o", "exit.wat.core"]].concat());
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(stderr(&output), "corestream: exit.wat.core: exists, use --force to replace it\n");
+    let output = run(dir, &[&fail[..], &["-o", "/dev/full"]].concat());
+    assert_eq!(output.status.code(), Some(134));
+    let said = stderr(&output);
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("corestream: no core dump: /dev/full: 0 of "), "{said}");
+}
+
+/// Each mistake: its exit code and its line.
+#[test]
+fn mistakes() {
+    let folder = folder("exit.wat", EXIT);
+    let dir = folder.path();
+    fs::write(dir.join("bad.wat"), "(module (func (export \"_start\") (i32.const 1)))").unwrap();
+    fs::write(dir.join("component.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
+    fs::write(
+        dir.join("import.wat"),
+        r#"(module (import "a" "b" (func)) (func (export "_start")))"#,
+    )
+    .unwrap();
+    fs::write(dir.join("library.wat"), "(module)").unwrap();
+    for (args, code, expected) in [
+        (vec!["none.wasm"], 125, "none.wasm: cannot read: No such file or directory (os error 2)"),
+        (vec!["bad.wat"], 125, "bad.wat: "),
+        (vec!["component.wasm"], 125, "component.wasm: is a component, `run` takes core modules"),
+        (vec!["import.wat"], 125, "import.wat: unknown import: `a::b` has not been defined"),
+        (
+            vec!["library.wat"],
+            125,
+            "library.wat: exports no function _start, name one with --invoke",
+        ),
+        (vec!["exit.wat", "--invoke", "x"], 125, "exit.wat: exports no function x"),
+        (
+            vec!["exit.wat", "--invoke", "add"],
+            125,
+            "exit.wat: function add: it has 4 parameters, but 0 ARGS are given",
+        ),
+        (
+            vec!["exit.wat", "--invoke", "add", "--", "x", "1", "1", "1"],
+            125,
+            "exit.wat: function add: x is no i32",
+        ),
+        (vec!["exit.wat", "--dir", "none"], 125, "none: "),
+        (vec!["exit.wat", "-o", "-"], 125, "-o -: standard output is the guest's, name a file"),
+        (vec!["exit.wat", "-o", "%x"], 125, "-o %x: %x is no pattern"),
+        (vec!["exit.wat", "-o", "exit.wat", "--force"], 125, "exit.wat: is an input of this dump"),
+        (
+            vec!["exit.wat", "--env", "A"],
+            2,
+            "invalid value 'A' for '--env <K=V>': a variable is NAME=VALUE",
+        ),
+        (vec!["exit.wat", "--time-limit", "0"], 2, "invalid value '0' for '--time-limit <S>'"),
+        (vec!["exit.wat", "--max-frames", "0"], 2, "invalid value '0' for '--max-frames <N>'"),
+    ] {
+        let output = run(dir, &args);
+        let said = stderr(&output);
+        assert!(said.starts_with(&format!("corestream: {expected}")), "{args:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+    }
+    assert_eq!(fs::read_dir(dir).unwrap().count(), 5);
+}
+
+#[test]
+fn help_lists_the_command() {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    let help = command.arg("--help").output().unwrap().stdout;
+    let help = String::from_utf8(help).unwrap();
+    assert!(help.contains("run          Runs a guest with WASI preview 1"), "{help}");
+}

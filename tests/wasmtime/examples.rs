@@ -1,0 +1,59 @@
+//! The examples do what they say.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::thread;
+
+use corestream::GlobalValue;
+
+use crate::common::{Decoded, decode};
+
+#[path = "../../examples/dump_on_trap.rs"]
+mod dump_on_trap;
+#[path = "../../examples/dump_to_socket.rs"]
+mod dump_to_socket;
+#[path = "../../examples/live_dump.rs"]
+mod live_dump;
+
+/// The dump of `orders.wat`.
+fn check_orders(decoded: &Decoded<'_>) {
+    assert_eq!(decoded.name, "orders.wat");
+    let functions: Vec<_> = decoded.threads[0].1.iter().map(|f| f.function).collect();
+    // `price` of an order that is not in memory is never reached: `amount` reads its count first.
+    assert_eq!(functions, [1, 2, 2, 2, 2, 3]);
+    assert_eq!(decoded.globals[0], (true, GlobalValue::I32(3)));
+    assert_eq!(decoded.contents(0, 131_072)[0x1000c..0x10012], *b"cheese");
+}
+
+#[test]
+fn a_dump_goes_to_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("orders.core");
+    dump_on_trap::dump_on_trap(&path).unwrap();
+    check_orders(&decode(&std::fs::read(path).unwrap()));
+}
+
+#[test]
+fn a_dump_goes_to_a_socket() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let receiver = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    dump_to_socket::dump_to_socket(address).unwrap();
+    check_orders(&decode(&receiver.join().unwrap()));
+}
+
+#[test]
+fn a_dump_of_a_guest_that_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("live.core");
+    assert_eq!(live_dump::live_dump(&path).unwrap(), 5050);
+    let bytes = std::fs::read(&path).unwrap();
+    let decoded = decode(&bytes);
+    assert_eq!(decoded.contents(0, 65_536)[8..12], 1275_i32.to_le_bytes());
+    // The file is there: the second dump fails, and the guest goes on.
+    assert_eq!(live_dump::live_dump(&path).unwrap(), 5050);
+}

@@ -1,0 +1,57 @@
+//! Stores with guests in them.
+
+use std::num::NonZeroUsize;
+
+use wasmtime::{Config, Engine, Error, Extern, Instance, Module, Store};
+
+/// The configuration of a host that dumps.
+pub fn config() -> Config {
+    let mut config = Config::new();
+    config.coredump_on_trap(true).wasm_memory64(true).wasm_multi_memory(true);
+    config.wasm_custom_page_sizes(true).wasm_function_references(true).wasm_gc(true);
+    config.wasm_exceptions(true).wasm_threads(true).shared_memory(true);
+    config
+}
+
+/// An engine that keeps all frames.
+pub fn engine() -> Engine {
+    Engine::new(config().wasm_backtrace_max_frames(NonZeroUsize::new(100_000))).unwrap()
+}
+
+/// A guest that trapped.
+pub struct Trapped {
+    pub store: Store<()>,
+    pub instances: Vec<Instance>,
+    pub error: Error,
+}
+
+/// Instantiates `text` with these imports and calls `run`, which traps.
+pub fn trap(engine: &Engine, text: &str, imports: &[Extern]) -> Trapped {
+    let store = Store::new(engine, ());
+    trap_in(store, Vec::new(), text, imports)
+}
+
+/// The same in a store that has instances already.
+pub fn trap_in(
+    mut store: Store<()>,
+    mut instances: Vec<Instance>,
+    text: &str,
+    imports: &[Extern],
+) -> Trapped {
+    let module = Module::new(store.engine(), text).unwrap();
+    let error = match Instance::new(&mut store, &module, imports) {
+        Ok(instance) => {
+            instances.push(instance);
+            let run = instance.get_typed_func::<(), ()>(&mut store, "run").unwrap();
+            run.call(&mut store, ()).unwrap_err()
+        }
+        Err(error) => error,
+    };
+    Trapped { store, instances, error }
+}
+
+/// An instance of `text`.
+pub fn instantiate(store: &mut Store<()>, text: &str, imports: &[Extern]) -> Instance {
+    let module = Module::new(store.engine(), text).unwrap();
+    Instance::new(store, &module, imports).unwrap()
+}

@@ -1,0 +1,12 @@
+//! Guests of Wasmtime, captured: beside the reference, beyond it, with frames from the stack, and
+//! live.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod beyond;
+mod examples;
+mod frames;
+mod guests;
+mod live;
+mod side_by_side;
