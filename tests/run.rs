@@ -314,7 +314,7 @@ fn mistakes() {
         (vec!["exit.wat", "--dir", "none"], 125, "none: "),
         (vec!["exit.wat", "-o", "-"], 125, "-o -: standard output is the guest's, name a file"),
         (vec!["exit.wat", "-o", "%x"], 125, "-o %x: %x is no pattern"),
-        (vec!["exit.wat", "-o", "exit.wat", "--force"], 125, "exit.wat: is an input of this dump"),
+        (vec!["exit.wat", "-o", "exit.wat", "--force"], 125, "exit.wat: is an input (exit.wat)"),
         (
             vec!["exit.wat", "--env", "A"],
             2,
