@@ -5,8 +5,9 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -352,7 +353,9 @@ fn an_image_that_cannot_be_read_is_an_error() {
     if rustix::process::getuid().is_root() {
         // Root may read everything; nobody may run only what is in a folder that is open to all.
         let copy = folder.path().join("corestream");
-        fs::copy(command.get_program(), &copy).unwrap();
+        // By another process: one that was forked meanwhile would hold a file of ours open.
+        let mut copies = Command::new("cp");
+        assert!(copies.arg(command.get_program()).arg(&copy).status().unwrap().success());
         command = Command::new("./corestream");
         command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "new"]);
         command.uid(65_534);
@@ -447,6 +450,10 @@ fn a_socket_is_written_in_place() {
     let output = dump(folder.path(), &["--memory", "guest.mem", "-o", "socket", "--force"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(decode(&reader.join().unwrap()).contents(0, image.len()), image);
+    // A process that was forked meanwhile may hold the listener open for a moment.
+    while UnixStream::connect(&path).is_ok() {
+        std::thread::yield_now();
+    }
     let output = dump(folder.path(), &["--memory", "guest.mem", "-o", "socket", "--force"]);
     let said = "corestream: socket: cannot connect: Connection refused (os error 111)\n";
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), said));
@@ -553,5 +560,80 @@ fn completions_for_every_shell() {
         assert!(output.status.success());
         let script = String::from_utf8(output.stdout).unwrap();
         assert!(script.contains("max-segments") && script.contains("corestream"), "{shell}");
+    }
+}
+
+#[test]
+fn what_goes_in_by_standard_input_is_not_written_over() {
+    let (folder, _) = folder();
+    let text = r#"{ "memories": [{ "image": "guest.mem" }] }"#;
+    fs::write(folder.path().join("m.json"), text).unwrap();
+    let mut command = corestream();
+    command.current_dir(folder.path()).args(["dump", "--manifest", "-", "-o", "m.json", "--force"]);
+    let input = File::open(folder.path().join("m.json")).unwrap();
+    let output = command.stdin(input).output().unwrap();
+    let said = "corestream: m.json: is an input (/dev/stdin), write to another file\n";
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
+    assert_eq!(fs::read_to_string(folder.path().join("m.json")).unwrap(), text);
+}
+
+#[test]
+fn a_standard_output_that_is_closed_is_an_error() {
+    let (folder, _) = folder();
+    let tool = corestream().get_program().to_os_string();
+    for (closed, code) in [(">&-", 1), (">/dev/null", 0)] {
+        let line = format!("exec \"$0\" dump --memory guest.mem -o - {closed}");
+        let mut shell = Command::new("sh");
+        shell.current_dir(folder.path()).args(["-c", &line]).arg(&tool);
+        let output = shell.output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{closed}: {}", stderr(&output));
+        let said = "corestream: standard output: is closed: redirect it, or name a file with -o\n";
+        assert_eq!(stderr(&output), if code == 1 { said } else { "" });
+    }
+}
+
+/// A file that may not grow as far is an error like a full disk, not the end of the process.
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error() {
+    let (folder, _) = folder();
+    fs::write(folder.path().join("dense.mem"), vec![1; 4 << 20]).unwrap();
+    let tool = corestream().get_program().to_os_string();
+    let line = "ulimit -f 1000; exec \"$0\" dump --memory dense.mem -o new";
+    let mut shell = Command::new("sh");
+    let output = shell.current_dir(folder.path()).args(["-c", line]).arg(&tool).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).ends_with("File too large (os error 27)\n"), "{}", stderr(&output));
+    assert_eq!(names(folder.path()), ["dense.mem", "guest.mem"]);
+}
+
+#[test]
+fn an_image_that_is_written_to_meanwhile_is_said() {
+    let (folder, _) = folder();
+    fs::write(folder.path().join("dense.mem"), vec![1; 8 << 20]).unwrap();
+    let mut command = corestream();
+    command.current_dir(folder.path()).args(["dump", "--memory", "dense.mem", "-o", "-"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 4096]).unwrap();
+    let image = File::options().write(true).open(folder.path().join("dense.mem")).unwrap();
+    image.write_all_at(b"new", 100).unwrap();
+    stdout.read_to_end(&mut Vec::new()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = "corestream: warning: dense.mem: was written to while it was dumped: the dump may hold \
+                old and new bytes\n";
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(0)));
+}
+
+#[test]
+fn paths_of_any_bytes_and_with_commas() {
+    let (folder, image) = folder();
+    for name in [&b"a,b"[..], b"\xff.mem", b"new\nline"] {
+        let name = std::ffi::OsStr::from_bytes(name);
+        fs::write(folder.path().join(name), &image).unwrap();
+        let mut command = corestream();
+        command.current_dir(folder.path()).arg("dump").arg("--memory").arg(name).args(["-o", "-"]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(decode(&output.stdout).contents(0, image.len()), image);
     }
 }

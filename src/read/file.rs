@@ -58,6 +58,7 @@ pub struct CoreDumpFile<'b> {
     source: Source<'b>,
     opened: Opened,
     damage: Option<Error>,
+    stop: Option<Box<dyn Fn() -> bool + Send + Sync + 'b>>,
 }
 
 enum Source<'b> {
@@ -164,7 +165,7 @@ impl<'b> CoreDumpFile<'b> {
 
     fn strict(source: Source<'b>) -> Result<Self> {
         let opened = Opened::strict(source.bytes())?;
-        Ok(Self { source, opened, damage: None })
+        Ok(Self { source, opened, damage: None, stop: None })
     }
 
     fn lenient(source: Source<'b>) -> Result<Self> {
@@ -172,7 +173,24 @@ impl<'b> CoreDumpFile<'b> {
             Ok(opened) => (opened, None),
             Err(fault) => (Opened::lenient(source.bytes())?, Some(fault.into())),
         };
-        Ok(Self { source, opened, damage })
+        Ok(Self { source, opened, damage, stop: None })
+    }
+
+    /// Stops [`restore`](Self::restore) and [`write_memory`](Self::write_memory) when `stop` says so:
+    /// they then fail with [`ErrorKind::Cancelled`], and an image leaves nothing behind. It is asked
+    /// every few megabytes, and before an image gets its name.
+    pub fn stop_if(mut self, stop: impl Fn() -> bool + Send + Sync + 'b) -> Self {
+        self.stop = Some(Box::new(stop));
+        self
+    }
+
+    /// # Errors
+    /// The work is to stop.
+    pub(super) fn check_stop(&self) -> Result<()> {
+        match self.stop.as_ref().is_some_and(|stop| stop()) {
+            true => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
+            false => Ok(()),
+        }
     }
 
     /// The dump.

@@ -15,6 +15,9 @@ use crate::model::MemoryIndex;
 /// What a block of a file that is all zero is not written for, so that it stays a hole.
 const BLOCK: u64 = 4096;
 
+/// Bytes that are written before somebody is asked whether to go on.
+const PART: usize = 4 << 20;
+
 /// Zeros that are written at once.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
@@ -39,7 +42,7 @@ impl CoreDumpFile<'_> {
     ///
     /// # Errors
     /// There is no such memory; `path` exists and is not to be replaced; the image can't be written
-    /// there, then nothing is left behind.
+    /// there, or the work was stopped ([`stop_if`](Self::stop_if)): then nothing is left behind.
     ///
     /// ```
     /// use corestream::*;
@@ -71,10 +74,17 @@ impl CoreDumpFile<'_> {
         let file = AtomicFile::create(path, options).map_err(|e| fail("cannot create", e))?;
         file.file().set_len(len).map_err(|e| fail("cannot make it as long as the memory", e))?;
         let restored = self.each(memory, |content| match content {
-            Content::Data { address, bytes } => write_sparsely(file.file(), *address, bytes)
-                .map_err(|source| fail("cannot write", source)),
+            Content::Data { address, bytes } => {
+                for (at, part) in parts(*address, bytes) {
+                    self.check_stop()?;
+                    write_sparsely(file.file(), at, part)
+                        .map_err(|source| fail("cannot write", source))?;
+                }
+                Ok(())
+            }
             _ => Ok(()),
         })?;
+        self.check_stop()?;
         file.commit().map_err(|e| fail("cannot name the finished image", e))?;
         Ok(restored)
     }
@@ -82,7 +92,8 @@ impl CoreDumpFile<'_> {
     /// Writes a memory to a stream, with all its zeros. What was left out is zero.
     ///
     /// # Errors
-    /// There is no such memory, or `output` fails.
+    /// There is no such memory, `output` fails, or the work was stopped
+    /// ([`stop_if`](Self::stop_if)).
     ///
     /// ```
     /// # use corestream::*;
@@ -104,9 +115,14 @@ impl CoreDumpFile<'_> {
         let restored = self.each(memory, |content| {
             let (mut at, last) = content.addresses().into_inner();
             if let Content::Data { bytes, .. } = content {
-                return output.write_all(bytes).map_err(|source| fail(at, source));
+                for (at, part) in parts(at, bytes) {
+                    self.check_stop()?;
+                    output.write_all(part).map_err(|source| fail(at, source))?;
+                }
+                return Ok(());
             }
             loop {
+                self.check_stop()?;
                 let left = last - at;
                 let len = usize::try_from(left).map_or(ZEROS.len(), |l| l.min(ZEROS.len() - 1) + 1);
                 output.write_all(&ZEROS[..len]).map_err(|e| fail(at, e))?;
@@ -152,6 +168,12 @@ impl CoreDumpFile<'_> {
             Error::new(ErrorKind::Output, message)
         })
     }
+}
+
+/// Parts of `bytes` of a bounded length, each with its address.
+fn parts(address: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    let parts = bytes.chunks(PART).enumerate();
+    parts.map(move |(i, part)| (address + (i * PART) as u64, part))
 }
 
 /// Writes `bytes` at `offset`, but for the blocks of the file that are all zero.

@@ -3,9 +3,7 @@
 //! It is written as the dump is read: nothing of it is collected.
 
 use corestream::read::{Content, FrameView, InstanceView, Producer, ThreadView};
-use corestream::{
-    CoreDumpFile, Global, GlobalValue, InstanceIndex, MemoryIndex, MemoryType, Value,
-};
+use corestream::{CoreDumpFile, Global, GlobalIndex, GlobalValue, MemoryIndex, MemoryType, Value};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -20,16 +18,16 @@ pub struct Description<'d> {
 
 #[derive(Clone, Copy)]
 enum Form<'d> {
-    /// With the name of the image of each memory; indices that nothing has are not known.
-    Manifest(fn(u32) -> String),
+    /// With the name of the image of each memory that has one; indices that nothing has are not known.
+    Manifest(&'d dyn Fn(u32) -> Option<String>),
     /// With lengths, coverage, and where in these bytes of the dump everything is.
     Inspect(&'d [u8]),
 }
 
 impl<'d> Description<'d> {
-    /// As a manifest, with images called by `image_name`.
-    pub fn manifest(dump: &'d CoreDumpFile<'d>, image_name: fn(u32) -> String) -> Self {
-        Self { dump, form: Form::Manifest(image_name) }
+    /// As a manifest, with images called by `image`.
+    pub fn manifest(dump: &'d CoreDumpFile<'d>, image: &'d dyn Fn(u32) -> Option<String>) -> Self {
+        Self { dump, form: Form::Manifest(image) }
     }
 
     /// As `inspect` prints it; `bytes` are those of the dump.
@@ -51,7 +49,7 @@ impl<'d> Description<'d> {
 
     fn memory(&'d self, index: u32, ty: &MemoryType) -> MemoryEntry<'d> {
         let (image, rest) = match self.form {
-            Form::Manifest(image_name) => (Some(image_name(index)), None),
+            Form::Manifest(image) => (image(index), None),
             Form::Inspect(bytes) => (None, self.coverage(index, ty, bytes)),
         };
         MemoryEntry {
@@ -94,26 +92,6 @@ impl<'d> Description<'d> {
             })),
         })
     }
-
-    fn instance(&self, instance: &InstanceView<'d>) -> InstanceEntry {
-        let (memories, globals) = (self.dump.memories().len(), self.dump.globals().len());
-        InstanceEntry {
-            module: self.index(instance.module().map(|m| m.0), self.dump.modules().len()),
-            memories: instance.memories().map(|m| self.index(m.map(|m| m.0), memories)).collect(),
-            globals: instance.globals().map(|g| self.index(g.map(|g| g.0), globals)).collect(),
-        }
-    }
-
-    fn frame(&self, frame: &FrameView<'d>) -> FrameEntry {
-        let instance = frame.instance.map(|InstanceIndex(index)| index);
-        FrameEntry {
-            instance: self.index(instance, self.dump.instances().len()),
-            function: frame.function,
-            offset: frame.offset,
-            locals: frame.locals().map(ValueEntry).collect(),
-            stack: frame.stack().map(ValueEntry).collect(),
-        }
-    }
 }
 
 /// What a dump says of how much of a memory it holds, in a word or two.
@@ -147,7 +125,7 @@ impl Serialize for Description<'_> {
         let memories = || (0..).zip(dump.memories()).map(|(i, ty)| self.memory(i, ty));
         map.serialize_entry("memories", &List(memories))?;
         map.serialize_entry("globals", &List(|| dump.globals().iter().map(global)))?;
-        let instances = || dump.instances().map(|instance| self.instance(&instance));
+        let instances = || dump.instances().map(|instance| InstanceEntry { of: self, instance });
         map.serialize_entry("instances", &List(instances))?;
         let threads = || dump.threads().map(|thread| ThreadEntry { of: self, thread });
         map.serialize_entry("threads", &List(threads))?;
@@ -278,11 +256,24 @@ impl Serialize for Scalar {
     }
 }
 
-#[derive(Serialize)]
-struct InstanceEntry {
-    module: Option<u32>,
-    memories: Vec<Option<u32>>,
-    globals: Vec<Option<u32>>,
+struct InstanceEntry<'d> {
+    of: &'d Description<'d>,
+    instance: InstanceView<'d>,
+}
+
+impl Serialize for InstanceEntry<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (dump, instance) = (self.of.dump, &self.instance);
+        let (memories, globals) = (dump.memories().len(), dump.globals().len());
+        let module = instance.module().map(|module| module.0);
+        let memory = |index: Option<MemoryIndex>| self.of.index(index.map(|m| m.0), memories);
+        let global = |index: Option<GlobalIndex>| self.of.index(index.map(|g| g.0), globals);
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("module", &self.of.index(module, dump.modules().len()))?;
+        map.serialize_entry("memories", &List(|| instance.memories().map(memory)))?;
+        map.serialize_entry("globals", &List(|| instance.globals().map(global)))?;
+        map.end()
+    }
 }
 
 struct ThreadEntry<'d> {
@@ -294,21 +285,34 @@ impl Serialize for ThreadEntry<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(2))?;
         map.serialize_entry("name", self.thread.name())?;
-        let frames = || self.thread.frames().map(|frame| self.of.frame(&frame));
+        let frames = || self.thread.frames().map(|frame| FrameEntry { of: self.of, frame });
         map.serialize_entry("frames", &List(frames))?;
         map.end()
     }
 }
 
-#[derive(Serialize)]
-struct FrameEntry {
-    instance: Option<u32>,
-    function: u32,
-    offset: u32,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    locals: Vec<ValueEntry>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    stack: Vec<ValueEntry>,
+struct FrameEntry<'d> {
+    of: &'d Description<'d>,
+    frame: FrameView<'d>,
+}
+
+impl Serialize for FrameEntry<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let frame = &self.frame;
+        let instance = frame.instance.map(|instance| instance.0);
+        let mut map = serializer.serialize_map(None)?;
+        let instances = self.of.dump.instances().len();
+        map.serialize_entry("instance", &self.of.index(instance, instances))?;
+        map.serialize_entry("function", &frame.function)?;
+        map.serialize_entry("offset", &frame.offset)?;
+        if frame.locals().len() > 0 {
+            map.serialize_entry("locals", &List(|| frame.locals().map(ValueEntry)))?;
+        }
+        if frame.stack().len() > 0 {
+            map.serialize_entry("stack", &List(|| frame.stack().map(ValueEntry)))?;
+        }
+        map.end()
+    }
 }
 
 struct ValueEntry(Value);

@@ -4,21 +4,28 @@ mod options;
 pub mod pattern;
 mod stats;
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use corestream::limits::MAX_DATA_SEGMENTS;
 use corestream::{CoreDump, Dumper, FileSink, MemoryImage, Plan};
 
 use self::options::MemoryOption;
 use self::stats::{PeakAnon, StatsFormat};
+use crate::input::Watch;
 use crate::manifest::{self, Manifest};
 use crate::output::{Opened, Output};
 use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
+
+/// Bytes of a manifest at most: that of a million frames has less.
+const MAX_MANIFEST_BYTES: u64 = 256 << 20;
 
 /// Writes the core dump of a stopped guest
 #[derive(Args)]
@@ -28,7 +35,8 @@ pub struct Dump {
     name: Option<String>,
 
     /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES][,shared]
-    #[arg(long = "memory", value_name = "IMAGE")]
+    #[arg(long = "memory", value_name = "IMAGE",
+          value_parser = OsStringValueParser::new().try_map(MemoryOption::parse))]
     memories: Vec<MemoryOption>,
 
     /// Description of the guest as JSON, - is standard input; its images count from its folder
@@ -87,11 +95,18 @@ impl Dump {
         let peak = self.stats.map(|_| PeakAnon::watch());
         let interrupt = Interrupt::watch();
 
+        let watches = self.watches(manifest.as_ref(), &interrupt);
         let dump = self.guest(name, manifest)?;
         let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
         sigbus::survive(images, interrupt.cancel());
+        // A signal, or an image that is gone, is behind a failure whatever that looks like.
+        let cause = |failure: Failure| {
+            let gone = interrupt.cancel().load(Ordering::Relaxed) && failure.is_cancelled();
+            let gone = gone.then(|| Failure::new("an image was cut while it was dumped"));
+            interrupt.failure().or(gone).unwrap_or(failure)
+        };
         let planned = self.dumper().cancel(interrupt.cancel()).plan(&dump);
-        let plan = planned.map_err(|error| interrupt.failure().unwrap_or_else(|| error.into()))?;
+        let plan = planned.map_err(|error| cause(error.into()))?;
         for shortfall in plan.shortfalls() {
             report::line(&format!("warning: {shortfall}"));
         }
@@ -101,8 +116,14 @@ impl Dump {
         } else if let Some(output) = output {
             let start = Instant::now();
             let written = write(&plan, &output, &interrupt);
-            written.map_err(|failure| interrupt.failure().unwrap_or(failure))?;
+            written.map_err(cause)?;
             write_time = Some(start.elapsed());
+        }
+        for (path, _) in watches.iter().filter(|(_, watch)| watch.has_changed()) {
+            report::line(&format!(
+                "warning: {}: was written to while it was dumped: the dump may hold old and new bytes",
+                path.display()
+            ));
         }
         if let (Some(format), Some(peak)) = (self.stats, peak) {
             report::raw(&stats::render(format, plan.stats(), write_time, peak.finish()));
@@ -143,11 +164,29 @@ impl Dump {
         let output = Output::resolve(&path, self.force, self.sync)?;
         let mut inputs: Vec<PathBuf> = self.memories.iter().map(|m| m.image.clone()).collect();
         if let Some(manifest) = manifest {
-            inputs.push(manifest.path.clone());
+            inputs.push(match manifest.path.as_path() {
+                path if path == Path::new("-") => "/dev/stdin".into(),
+                path => path.into(),
+            });
             inputs.extend(manifest.content.images(manifest.folder()));
         }
         output.check_inputs(&inputs)?;
         Ok(Some(output))
+    }
+
+    /// What says whether an image has changed.
+    fn watches(
+        &self,
+        manifest: Option<&ManifestFile>,
+        interrupt: &Interrupt,
+    ) -> Vec<(PathBuf, Watch)> {
+        let of_manifest = manifest.map(|manifest| manifest.content.images(manifest.folder()));
+        let images = self.memories.iter().map(|option| option.image.clone());
+        let images = images.chain(of_manifest.into_iter().flatten());
+        let watch =
+            |path: PathBuf| Watch::new(&path, interrupt.cancel()).map(|watch| (path, watch));
+        // One that can't be watched can't be opened either, which is said then.
+        images.filter_map(|path| watch(path).ok()).collect()
     }
 
     /// The guest: what the manifest says, then the images of the command line.
@@ -179,8 +218,19 @@ pub fn write(plan: &Plan<'_>, output: &Output, interrupt: &Interrupt) -> Result<
         Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),
         Opened::Stream(mut stream) => plan.write_to(&mut *stream),
     }
-    .map_err(|error| output.failed(error))?;
+    .map_err(|error| Failure::from(error).at(output.name()))?;
     output.sync()
+}
+
+/// Reads all of a manifest.
+fn read_text(file: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    file.take(MAX_MANIFEST_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_MANIFEST_BYTES {
+        let message = format!("a manifest has at most {MAX_MANIFEST_BYTES} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(text)
 }
 
 /// A manifest and where it is.
@@ -192,11 +242,9 @@ struct ManifestFile {
 impl ManifestFile {
     fn read(path: &Path) -> Result<Self, Failure> {
         let (name, text) = if path == Path::new("-") {
-            let mut text = String::new();
-            let read = std::io::stdin().read_to_string(&mut text);
-            ("standard input".into(), read.map(|_| text))
+            ("standard input".into(), read_text(std::io::stdin()))
         } else {
-            (path.display().to_string(), std::fs::read_to_string(path))
+            (path.display().to_string(), File::open(path).and_then(read_text))
         };
         let text = text.map_err(|e| Failure::new(format!("{name}: cannot read: {e}")))?;
         let content =

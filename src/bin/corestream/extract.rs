@@ -4,17 +4,23 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use clap::Args;
-use corestream::read::{Restored, Verdict};
-use corestream::{CoreDumpFile, FileOptions, MemoryIndex};
+use corestream::read::{Damage, Restored, Verdict, verify_slice};
+use corestream::{CoreDumpFile, ErrorKind, FileOptions, MemoryIndex, MemoryType};
 
 use crate::describe::Description;
 use crate::input::Input;
-use crate::output::{Opened, Output};
+use crate::output::{Opened, Output, folder_of};
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 use crate::verify::threads;
+
+/// Tries for a name that nobody has.
+const TRIES: u32 = 1000;
+/// Bytes of an image without data that every file system takes as a hole.
+const MAX_EMPTY_IMAGE: u64 = 1 << 40;
 
 /// Writes memories of a dump as raw images, sparse where they are zero
 #[derive(Args)]
@@ -52,48 +58,59 @@ pub struct Extract {
 impl Extract {
     pub fn run(self) -> Result<(), Failure> {
         let input = Input::open(&self.dump)?;
-        let output = match &self.all {
-            Some(folder) => Err(Folder::new(folder)?),
+        let target = match &self.all {
+            Some(folder) => Target::Folder(Folder::new(folder)?),
             None => {
                 let output = Output::resolve(&self.output, self.force, false)?;
                 output.check_inputs(std::slice::from_ref(&self.dump))?;
-                Ok(output)
+                Target::Image(output)
             }
         };
-        let damage = self.check(&input)?;
-        let dump = input.dump()?;
         let interrupt = Interrupt::watch();
-        match output {
-            Ok(output) => self.one(&input, &dump, &output, &interrupt)?,
-            Err(folder) => {
-                interrupt.remove_at_end(&folder.temporary);
-                folder.make()?;
-                let missing = folder.fill(&dump).map_err(|error| input.failed(error))?;
-                input.check_uncut()?;
-                folder.finish(&dump)?;
-                for (memory, restored) in missing {
-                    say_missing(&dump, memory, &restored);
-                }
-            }
+        let damage = self.check(&input)?;
+        let (watch, cancel) = (input.watch(), interrupt.cancel());
+        let stop = move || cancel.load(Ordering::Relaxed) || watch.has_changed();
+        let dump = input.dump()?.stop_if(stop);
+        let done = match target {
+            Target::Image(output) => self.one(&input, &dump, &output, &interrupt),
+            Target::Folder(folder) => folder.fill(&input, &dump, &interrupt),
+        };
+        // Whatever it looks like: a signal, or a dump that was changed, is behind it.
+        let done = done.map_err(|failure| {
+            let changed = || input.check_unchanged().err();
+            interrupt.failure().or_else(changed).unwrap_or(failure)
+        })?;
+        done.say_missing(&dump);
+        if let Some(damage) = damage {
+            damage.say_doubtful(&done);
+            // What there was is written; that it is not all is still a failure.
+            return Err(damage.failure);
         }
-        // What there was is written; that it is not all is still a failure.
-        damage.map_or(Ok(()), Err)
+        Ok(())
     }
 
     /// Refuses a damaged dump, or gives what is to be said of it at the end.
-    fn check(&self, input: &Input) -> Result<Option<Failure>, Failure> {
-        let verdict = corestream::read::verify_slice(input.bytes(), threads(self.threads));
-        let why = match verdict {
+    fn check(&self, input: &Input) -> Result<Option<Damaged>, Failure> {
+        let verdict = verify_slice(input.bytes(), threads(self.threads));
+        let (why, damage) = match verdict {
             Ok(Verdict::Whole(_)) => return Ok(None),
-            Ok(Verdict::Damaged(damage)) => damage.to_string(),
-            Err(error) => return Err(input.failed(error)),
-        };
-        match self.salvage {
-            true => {
-                Ok(Some(input.damaged(format_args!("only what can be had was extracted: {why}"))))
+            Ok(Verdict::Damaged(damage)) => (damage.to_string(), Some(damage)),
+            Err(error) => {
+                let failure = input.failed(&error);
+                // What is not known here may still leave something that is.
+                return match self.salvage && error.kind() == ErrorKind::Unsupported {
+                    true => Ok(Some(Damaged { failure, damage: None })),
+                    false => Err(failure),
+                };
             }
-            false => Err(input.damaged(format_args!("{why}; --salvage takes what can be had"))),
-        }
+        };
+        let hint = if self.salvage {
+            format!("only what can be had was extracted: {why}")
+        } else {
+            format!("{why}; --salvage takes what can be had")
+        };
+        let failure = input.damaged(hint);
+        if self.salvage { Ok(Some(Damaged { failure, damage })) } else { Err(failure) }
     }
 
     fn one(
@@ -102,16 +119,11 @@ impl Extract {
         dump: &CoreDumpFile<'_>,
         output: &Output,
         interrupt: &Interrupt,
-    ) -> Result<(), Failure> {
+    ) -> Result<Done, Failure> {
         let memory = MemoryIndex(self.memory.unwrap_or_default());
-        dump.contents(memory).map_err(|error| input.failed(error))?;
+        dump.contents(memory).map_err(|error| input.failed(&error))?;
         let restored = match output.open(interrupt)? {
-            Opened::File(path, options) => {
-                let restored = dump.restore(memory, path, options)?;
-                // The image holds zeros in place of what was cut away.
-                input.check_uncut().inspect_err(|_| drop(fs::remove_file(path)))?;
-                restored
-            }
+            Opened::File(path, options) => dump.restore(memory, path, options)?,
             Opened::Regular(mut file) => {
                 dump.write_memory(memory, &mut file).map_err(|error| output.failed(error))?
             }
@@ -119,100 +131,175 @@ impl Extract {
                 dump.write_memory(memory, stream).map_err(|error| output.failed(error))?
             }
         };
-        input.check_uncut()?;
-        say_missing(dump, memory, &restored);
-        Ok(())
+        input.check_unchanged()?;
+        Ok(Done(vec![(memory, restored)]))
     }
 }
 
-/// A line for each range that is zero in the image only because the dump does not have it.
-fn say_missing(dump: &CoreDumpFile<'_>, memory: MemoryIndex, restored: &Restored) {
-    if restored.left_out == 0 {
-        return;
+/// Where everything goes.
+enum Target {
+    Image(Output),
+    Folder(Folder),
+}
+
+/// A damaged dump of which was taken what can be had.
+struct Damaged {
+    failure: Failure,
+    damage: Option<Damage>,
+}
+
+impl Damaged {
+    /// A line for each range of an image that may not be what it was.
+    fn say_doubtful(&self, done: &Done) {
+        let Some(damage) = &self.damage else { return };
+        for range in damage.memory.iter().filter(|range| done.has(range.memory)) {
+            report::line(&format!("warning: {range} is from bytes that are damaged"));
+        }
     }
-    let Ok(ranges) = dump.left_out(memory) else { return };
-    for range in ranges {
-        let (first, last) = range.into_inner();
-        report::line(&format!(
-            "warning: memory {memory}: {first:#x}..={last:#x} is not in the dump, the image has zeros \
-             there"
-        ));
+}
+
+/// The memories that were restored.
+struct Done(Vec<(MemoryIndex, Restored)>);
+
+impl Done {
+    fn has(&self, memory: MemoryIndex) -> bool {
+        self.0.iter().any(|(done, _)| *done == memory)
+    }
+
+    /// A line for each range that is zero in an image only because the dump does not have it.
+    fn say_missing(&self, dump: &CoreDumpFile<'_>) {
+        for (memory, _) in self.0.iter().filter(|(_, restored)| restored.left_out > 0) {
+            let Ok(ranges) = dump.left_out(*memory) else { continue };
+            for range in ranges {
+                let (first, last) = range.into_inner();
+                report::line(&format!(
+                    "warning: memory {memory}: {first:#x}..={last:#x} is not in the dump, the image \
+                     has zeros there"
+                ));
+            }
+        }
     }
 }
 
 /// A folder that appears under its name when all is in it.
 struct Folder {
     path: PathBuf,
-    temporary: PathBuf,
+}
+
+/// The same under another name, until all is in it; removed when dropped before.
+struct Partial(Option<PathBuf>);
+
+impl Partial {
+    /// Makes a folder beside `path`, under a name that nobody has.
+    fn new(path: &Path) -> io::Result<Self> {
+        for i in 0..TRIES {
+            let name = format!(".corestream.{}-{i}.partial", std::process::id());
+            let partial = path.with_file_name(name);
+            match DirBuilder::new().mode(0o700).create(&partial) {
+                Ok(()) => return Ok(Self(Some(partial))),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    fn join(&self, name: &str) -> PathBuf {
+        self.0.as_deref().unwrap_or(Path::new("")).join(name)
+    }
+
+    /// Gives it its name; an empty folder of that name is replaced.
+    fn rename(mut self, path: &Path) -> io::Result<()> {
+        if let Some(partial) = &self.0 {
+            fs::rename(partial, path)?;
+        }
+        self.0 = None;
+        Ok(())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // There is nobody to tell, and nothing else to do.
+        let _ = self.0.as_ref().map(fs::remove_dir_all);
+    }
 }
 
 impl Folder {
+    /// Looks at the path, so that what can't be done is said at once.
     fn new(path: &Path) -> Result<Self, Failure> {
-        let failed = |why: String| Failure::new(format!("{}: {why}", path.display()));
-        let Some(name) = path.file_name() else {
-            return Err(failed("names no folder".into()));
-        };
+        let failed = |why: String| Err(Failure::new(format!("{}: {why}", path.display())));
+        if path.file_name().is_none() {
+            return failed("names no folder".into());
+        }
+        if path.is_symlink() {
+            return failed("is a symbolic link, name a new folder".into());
+        }
         match fs::read_dir(path).map(|mut entries| entries.next().is_some()) {
-            Ok(true) => {
-                return Err(failed("is not empty, name a new folder".into()));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(format!("cannot look into it: {error}"))),
+            Ok(true) => return failed("is not empty, name a new folder".into()),
             Ok(false) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return failed(format!("cannot look into it: {error}")),
         }
-        let mut temporary = std::ffi::OsString::from(".");
-        temporary.push(name);
-        temporary.push(format!(".{}.partial", std::process::id()));
-        Ok(Self { path: path.into(), temporary: path.with_file_name(temporary) })
-    }
-
-    fn make(&self) -> Result<(), Failure> {
-        let made = DirBuilder::new().mode(0o700).create(&self.temporary);
-        made.map_err(|e| Failure::new(format!("{}: cannot make it: {e}", self.path.display())))
-    }
-
-    /// Extracts everything; gives the memories of which something is missing.
-    fn fill(&self, dump: &CoreDumpFile<'_>) -> corestream::Result<Vec<(MemoryIndex, Restored)>> {
-        let mut missing = Vec::new();
-        for i in (0..).take(dump.memories().len()) {
-            let path = self.temporary.join(image_name(i));
-            let restored = dump.restore(MemoryIndex(i), path, FileOptions::new())?;
-            if restored.left_out > 0 {
-                missing.push((MemoryIndex(i), restored));
-            }
+        let parent = folder_of(path);
+        if !parent.is_dir() {
+            return failed(format!("there is no folder {}, make it first", parent.display()));
         }
-        Ok(missing)
+        Ok(Self { path: path.into() })
     }
 
-    /// Writes the manifest and gives the folder its name.
-    fn finish(&self, dump: &CoreDumpFile<'_>) -> Result<(), Failure> {
+    /// Extracts everything.
+    fn fill(
+        &self,
+        input: &Input,
+        dump: &CoreDumpFile<'_>,
+        interrupt: &Interrupt,
+    ) -> Result<Done, Failure> {
         let failed = |what: &str, error: io::Error| {
             Failure::new(format!("{}: {what}: {error}", self.path.display()))
         };
-        let manifest = self.temporary.join("manifest.json");
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&manifest);
-        let file = file.map_err(|error| failed("cannot make the manifest", error))?;
-        let mut writer = io::BufWriter::new(file);
-        let manifest = Description::manifest(dump, image_name);
-        serde_json::to_writer_pretty(&mut writer, &manifest)
-            .map_err(io::Error::from)
-            .and_then(|()| writer.write_all(b"\n"))
-            .and_then(|()| writer.flush())
+        interrupt.wait_for_clean_up();
+        let partial = Partial::new(&self.path).map_err(|error| failed("cannot make it", error))?;
+        let mut done = Done(Vec::new());
+        for i in (0..).take(dump.memories().len()) {
+            let memory = MemoryIndex(i);
+            if has_no_image(dump, memory) {
+                continue;
+            }
+            let restored = dump.restore(memory, partial.join(&image_name(i)), FileOptions::new());
+            done.0.push((memory, restored.map_err(|error| input.failed(&error))?));
+        }
+        let manifest = partial.join("manifest.json");
+        write_manifest(&manifest, dump)
             .map_err(|error| failed("cannot write the manifest", error))?;
-        // An empty folder of that name is replaced.
-        fs::rename(&self.temporary, &self.path)
-            .map_err(|error| failed("cannot name the finished folder", error))
+        if interrupt.cancel().load(Ordering::Relaxed) {
+            // What is said of it is the caller's.
+            return Err(failed("cannot finish it", io::ErrorKind::Interrupted.into()));
+        }
+        input.check_unchanged()?;
+        partial.rename(&self.path).map_err(|error| failed("cannot name it", error))?;
+        Ok(done)
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Not there any more if it has its name.
-        let _ = fs::remove_dir_all(&self.temporary);
-    }
+/// A memory that holds no data, and is larger than file systems take, has none: what the manifest
+/// says of it is all there is.
+fn has_no_image(dump: &CoreDumpFile<'_>, memory: MemoryIndex) -> bool {
+    let len = dump.memories().get(memory.0 as usize).and_then(MemoryType::byte_len);
+    let empty = dump.coverage(memory).is_ok_and(|coverage| coverage.data_bytes == 0);
+    empty && len.is_none_or(|len| len > MAX_EMPTY_IMAGE)
 }
 
 /// The name of the image of a memory.
 fn image_name(memory: u32) -> String {
     format!("memory-{memory}.mem")
+}
+
+fn write_manifest(path: &Path, dump: &CoreDumpFile<'_>) -> io::Result<()> {
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut writer = io::BufWriter::new(file);
+    let image = |memory| (!has_no_image(dump, MemoryIndex(memory))).then(|| image_name(memory));
+    serde_json::to_writer_pretty(&mut writer, &Description::manifest(dump, &image))?;
+    writer.write_all(b"\n")?;
+    writer.flush()
 }

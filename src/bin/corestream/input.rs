@@ -1,7 +1,10 @@
-//! A dump that a subcommand reads: mapped, and watched in case it is cut meanwhile.
+//! A dump that a subcommand reads: mapped, and watched in case it is changed meanwhile.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use corestream::{CoreDumpFile, ErrorKind, MemoryImage};
 
@@ -12,26 +15,56 @@ use crate::sigbus;
 pub struct Input {
     path: PathBuf,
     file: MemoryImage<'static>,
+    watch: Watch,
+}
+
+/// Says whether a file is what it was.
+#[derive(Clone)]
+pub struct Watch {
+    path: PathBuf,
+    before: Version,
+    /// Set when bytes were read that are not there any more.
+    gone: Arc<AtomicBool>,
+}
+
+/// What changes with every write to a file: device and inode, length, and times of change.
+type Version = (u64, u64, u64, (i64, i64), (i64, i64));
+
+fn version(m: &Metadata) -> Version {
+    (m.dev(), m.ino(), m.len(), (m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec()))
+}
+
+impl Watch {
+    /// Watches the file at `path` from now on.
+    pub fn new(path: &Path, gone: Arc<AtomicBool>) -> std::io::Result<Self> {
+        Ok(Self { path: path.into(), before: version(&path.metadata()?), gone })
+    }
+
+    /// Whether the file is not what it was: written to, cut, or another one.
+    pub fn has_changed(&self) -> bool {
+        let now = self.path.metadata().map(|metadata| version(&metadata));
+        self.gone.load(Ordering::Relaxed) || now.is_ok_and(|now| now != self.before)
+    }
 }
 
 impl Input {
     /// Maps the file at `path`.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        match path.metadata() {
-            Ok(metadata) if metadata.is_file() => {}
-            Ok(_) => {
-                return Err(Failure::new(format!(
-                    "{}: is no regular file, which is needed here",
-                    path.display()
-                )));
-            }
-            Err(error) => {
-                return Err(Failure::new(format!("{}: cannot open: {error}", path.display())));
-            }
+        let name = path.display();
+        if path == Path::new("-") {
+            return Err(Failure::usage(
+                "-: standard input can't be mapped: name a file; only `verify` takes a pipe",
+            ));
+        }
+        let gone = Arc::new(AtomicBool::new(false));
+        let watch = Watch::new(path, gone.clone());
+        let watch = watch.map_err(|error| Failure::new(format!("{name}: cannot open: {error}")))?;
+        if !path.is_file() {
+            return Err(Failure::new(format!("{name}: is no regular file, which is needed here")));
         }
         let file = MemoryImage::open(path)?;
-        sigbus::survive(file.as_slice().into_iter(), Arc::default());
-        Ok(Self { path: path.into(), file })
+        sigbus::survive(file.as_slice().into_iter(), gone);
+        Ok(Self { path: path.into(), file, watch })
     }
 
     /// Its bytes.
@@ -39,27 +72,27 @@ impl Input {
         self.file.as_slice().unwrap_or_default()
     }
 
-    /// Opens the dump in it; of a damaged one what can be had.
-    pub fn dump(&self) -> Result<CoreDumpFile<'_>, Failure> {
-        CoreDumpFile::salvage_slice(self.bytes()).map_err(|error| self.failed(error))
+    /// What says whether it has changed.
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
     }
 
-    /// Fails if the file is shorter than it was: then zeros were read in place of its end.
-    pub fn check_uncut(&self) -> Result<(), Failure> {
-        let len = self.file.len();
-        match self.path.metadata() {
-            Ok(metadata) if metadata.len() < len => Err(Failure::damaged(format!(
-                "{}: was cut from {len} to {} bytes while it was read",
-                self.path.display(),
-                metadata.len()
-            ))),
-            _ => Ok(()),
+    /// Opens the dump in it; of a damaged one what can be had.
+    pub fn dump(&self) -> Result<CoreDumpFile<'_>, Failure> {
+        CoreDumpFile::salvage_slice(self.bytes()).map_err(|error| self.failed(&error))
+    }
+
+    /// Fails if the file is not what it was: what was read of it is worth nothing.
+    pub fn check_unchanged(&self) -> Result<(), Failure> {
+        match self.watch.has_changed() {
+            true => Err(self.damaged("was changed while it was read")),
+            false => Ok(()),
         }
     }
 
     /// What to say of an error of this dump.
-    pub fn failed(&self, error: corestream::Error) -> Failure {
-        failed(&self.path.display().to_string(), &error)
+    pub fn failed(&self, error: &corestream::Error) -> Failure {
+        failed(&self.path.display().to_string(), error)
     }
 
     /// The line that says that the dump is damaged.

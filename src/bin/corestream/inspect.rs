@@ -10,7 +10,7 @@ use corestream::{CoreDumpFile, Global, MemoryIndex, MemoryType, Value};
 
 use crate::describe::{self, Description};
 use crate::input::Input;
-use crate::report::Failure;
+use crate::report::{self, Failure};
 
 /// Columns of a terminal.
 const COLUMNS: usize = 80;
@@ -42,9 +42,9 @@ impl Inspect {
         };
         let printed = printed.and_then(|()| out.flush());
         printed.map_err(|error| Failure::new(format!("standard output: {error}")))?;
-        input.check_uncut()?;
+        input.check_unchanged()?;
         match dump.damage() {
-            Some(damage) => Err(input.damaged(damage)),
+            Some(damage) => Err(input.failed(damage)),
             None => Ok(()),
         }
     }
@@ -191,7 +191,7 @@ fn name(name: &str) -> String {
             shown.push('…');
             break;
         }
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        report::push_visible(&mut shown, c);
     }
     shown
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 
 /// A guest, as the manifest describes it. Every list may be left out.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a manifest, which is an object")]
 pub struct Manifest {
     pub name: Option<String>,
     #[serde(default)]
@@ -149,7 +149,8 @@ impl<'de> Deserialize<'de> for ValueEntry {
 
 /// The value of `0x…`.
 fn hex(text: &str) -> Option<u128> {
-    u128::from_str_radix(text.strip_prefix("0x")?, 16).ok()
+    let digits = text.strip_prefix("0x").filter(|digits| !digits.starts_with('+'))?;
+    u128::from_str_radix(digits, 16).ok()
 }
 
 fn number_i64(number: &Number) -> Option<i64> {
@@ -259,6 +260,8 @@ impl Manifest {
     /// # Errors
     /// What is wrong, with line and column.
     pub fn parse(text: &str) -> Result<Self, String> {
+        // Some editors put a byte order mark before it.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 

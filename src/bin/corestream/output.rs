@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use corestream::FileOptions;
+use rustix::fs::OFlags;
 
 use crate::report::Failure;
 use crate::signals::Interrupt;
@@ -91,7 +92,7 @@ impl Output {
     /// The bytes that are free where it goes; `None` where that means nothing.
     pub fn free_bytes(&self) -> Option<u64> {
         let free = match &self.place {
-            Place::File(path) => rustix::fs::statvfs(folder(path)),
+            Place::File(path) => rustix::fs::statvfs(folder_of(path)),
             Place::Open(file) if file.metadata().is_ok_and(|m| m.is_file()) => {
                 rustix::fs::fstatvfs(file)
             }
@@ -137,6 +138,11 @@ impl Output {
         }
     }
 
+    /// As it is shown to people.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What to say of an error of this output.
     pub fn failed(&self, error: impl Display) -> Failure {
         Failure::new(format!("{}: {error}", self.name))
@@ -144,7 +150,16 @@ impl Output {
 }
 
 fn standard_output() -> Result<File, String> {
-    duplicate(io::stdout().as_fd())
+    let file = duplicate(io::stdout().as_fd())?;
+    // What Rust's runtime opens at the start in place of a descriptor that is closed.
+    let null = Path::new("/dev/null").metadata().is_ok_and(|null| {
+        file.metadata().is_ok_and(|metadata| metadata.rdev() == null.rdev() && null.rdev() != 0)
+    });
+    let both = rustix::fs::fcntl_getfl(&file).is_ok_and(|flags| flags.contains(OFlags::RDWR));
+    if null && both {
+        return Err("is closed: redirect it, or name a file with -o".into());
+    }
+    Ok(file)
 }
 
 fn duplicate(fd: BorrowedFd<'_>) -> Result<File, String> {
@@ -185,7 +200,7 @@ fn new_file(path: &Path, force: bool) -> Result<Place, String> {
     if path.is_symlink() && !force {
         return Err("is a symbolic link to nothing, use --force to replace it".into());
     }
-    let folder = folder(path);
+    let folder = folder_of(path);
     if !folder.is_dir() {
         return Err(format!("there is no folder {}, make it first", folder.display()));
     }
@@ -193,7 +208,7 @@ fn new_file(path: &Path, force: bool) -> Result<Place, String> {
 }
 
 /// The folder of a path.
-fn folder(path: &Path) -> &Path {
+pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -210,7 +225,7 @@ fn own_descriptor(path: &Path) -> Option<i32> {
     let mut path = path.to_path_buf();
     for _ in 0..MAX_LINKS {
         let name = path.file_name()?.to_os_string();
-        let folder = folder(&path).canonicalize().ok()?;
+        let folder = folder_of(&path).canonicalize().ok()?;
         if folder == own {
             return OsStr::to_str(&name)?.parse().ok();
         }

@@ -18,22 +18,39 @@ const DAMAGED: u8 = 3;
 pub struct Failure {
     pub message: String,
     pub code: u8,
+    /// Whether it is only that something told the library to stop.
+    cancelled: bool,
 }
 
 impl Failure {
     /// Something that failed.
     pub fn new(message: impl Display) -> Self {
-        Self { message: message.to_string(), code: FAILED }
+        Self::with_code(message, FAILED)
     }
 
     /// A dump that is damaged or cut off.
     pub fn damaged(message: impl Display) -> Self {
-        Self { message: message.to_string(), code: DAMAGED }
+        Self::with_code(message, DAMAGED)
     }
 
     /// A command line that can't be carried out.
     pub fn usage(message: impl Display) -> Self {
-        Self { message: message.to_string(), code: USAGE }
+        Self::with_code(message, USAGE)
+    }
+
+    /// Anything else, with an exit code of its own.
+    pub fn with_code(message: impl Display, code: u8) -> Self {
+        Self { message: message.to_string(), code, cancelled: false }
+    }
+
+    /// The same with the thing that it concerns before it.
+    pub fn at(self, thing: impl Display) -> Self {
+        Self { message: format!("{thing}: {}", self.message), ..self }
+    }
+
+    /// Whether it is only that something told the library to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled
     }
 }
 
@@ -41,7 +58,10 @@ impl From<corestream::Error> for Failure {
     fn from(error: corestream::Error) -> Self {
         match error.kind() {
             corestream::ErrorKind::Option => Self::usage(error),
-            _ => Self::new(error),
+            kind => {
+                let cancelled = kind == corestream::ErrorKind::Cancelled;
+                Self { cancelled, ..Self::new(error) }
+            }
         }
     }
 }
@@ -87,14 +107,18 @@ pub fn line(message: &str) {
 pub fn escaped(message: &str) -> String {
     let mut line = String::with_capacity(message.len() + 1);
     for c in message.chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
+        push_visible(&mut line, c);
     }
     line.push('\n');
     line
+}
+
+/// Appends a character as it is, or escaped if it would play tricks on a terminal: control characters,
+/// separators of lines, and what changes the direction of text or is not seen.
+pub fn push_visible(text: &mut String, c: char) {
+    let hidden = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}');
+    if c.is_control() || hidden { text.extend(c.escape_default()) } else { text.push(c) }
 }
 
 /// Writes text to standard error as it is. Where nobody listens, nobody is told.

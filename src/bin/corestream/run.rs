@@ -79,7 +79,8 @@ pub struct Run {
 impl Run {
     /// The guest's own exit code, or that of what happened to it.
     pub fn run(self) -> Result<ExitCode, Failure> {
-        self.execute().map(ExitCode::from).map_err(|failure| Failure { code: FAILED, ..failure })
+        let done = self.execute().map(ExitCode::from);
+        done.map_err(|failure| Failure::with_code(failure.message, FAILED))
     }
 
     fn execute(&self) -> Result<u8, Failure> {

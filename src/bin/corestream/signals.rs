@@ -1,12 +1,11 @@
 //! SIGINT and SIGTERM: the work ends at once and leaves nothing behind.
 
-use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::report::{self, Failure};
@@ -19,32 +18,25 @@ pub struct Interrupt {
     received: Arc<AtomicI32>,
     /// Whether there is a file that must be removed before the process may end.
     cleaning: Arc<AtomicBool>,
-    /// A folder to remove before the process ends.
-    folder: Arc<Mutex<Option<PathBuf>>>,
 }
 
 impl Interrupt {
     /// Watches from now on, in a thread of its own. Where none can be had, signals do what they do
     /// without a handler, which leaves nothing behind either on file systems that have `O_TMPFILE`.
     pub fn watch() -> Self {
-        let this = Self {
-            cancel: Arc::default(),
-            received: Arc::default(),
-            cleaning: Arc::default(),
-            folder: Arc::default(),
-        };
+        let this =
+            Self { cancel: Arc::default(), received: Arc::default(), cleaning: Arc::default() };
+        // A file that may not grow further is an error of the write, and not the end of the process.
+        let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
         if let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) {
             let (cancel, received) = (this.cancel.clone(), this.received.clone());
-            let (cleaning, folder) = (this.cleaning.clone(), this.folder.clone());
+            let cleaning = this.cleaning.clone();
             let watch = move || {
                 for signal in signals.forever() {
                     // A stream may be stuck in a write that nobody takes; and a second signal means
                     // it.
                     let again = received.swap(signal, Ordering::Relaxed) != 0;
                     if again || !cleaning.load(Ordering::Relaxed) {
-                        let folder = folder.lock().unwrap_or_else(PoisonError::into_inner).take();
-                        // It is no longer of use, and nothing can be done if it stays.
-                        let _ = folder.map(std::fs::remove_dir_all);
                         end(signal);
                     }
                     cancel.store(true, Ordering::Relaxed);
@@ -61,14 +53,9 @@ impl Interrupt {
         self.cancel.clone()
     }
 
-    /// From now on there is a file that the library removes when it is stopped: wait for that.
+    /// From now on there is something that must be removed when the work is stopped: wait for that.
     pub fn wait_for_clean_up(&self) {
         self.cleaning.store(true, Ordering::Relaxed);
-    }
-
-    /// Removes this folder when a signal ends the process.
-    pub fn remove_at_end(&self, folder: &Path) {
-        *self.folder.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder.into());
     }
 
     /// What to say if a signal stopped the work.
@@ -83,7 +70,7 @@ impl Interrupt {
 fn failure(signal: i32) -> Failure {
     let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
     let code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
-    Failure { message: format!("stopped by {name}, the output is not complete"), code }
+    Failure::with_code(format!("stopped by {name}, the output is not complete"), code)
 }
 
 #[allow(clippy::exit, reason = "the main thread may be stuck in a system call")]

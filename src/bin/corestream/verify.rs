@@ -29,8 +29,8 @@ impl Verify {
         }
         let input = Input::open(&self.dump)?;
         let verdict = verify_slice(input.bytes(), threads(self.threads));
-        input.check_uncut()?;
-        tell(&self.dump.display().to_string(), verdict.map_err(|error| input.failed(error))?)
+        input.check_unchanged()?;
+        tell(&self.dump.display().to_string(), verdict.map_err(|error| input.failed(&error))?)
     }
 }
 

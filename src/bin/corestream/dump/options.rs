@@ -1,7 +1,7 @@
 //! The argument of `--memory`.
 
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use corestream::MemoryType;
 
@@ -12,10 +12,19 @@ pub struct MemoryOption {
     pub ty: MemoryType,
 }
 
-impl FromStr for MemoryOption {
-    type Err = String;
+impl MemoryOption {
+    /// Parses `PATH[,OPTION]...`; what is the name of a file as a whole has no options.
+    pub fn parse(text: OsString) -> Result<Self, String> {
+        match text.to_str() {
+            _ if Path::new(&text).exists() => {
+                Ok(Self { image: text.into(), ty: MemoryType::wasm32(0) })
+            }
+            Some(text) => Self::with_options(text),
+            None => Err("such a path can have no options: link to it under another name".into()),
+        }
+    }
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn with_options(text: &str) -> Result<Self, String> {
         let mut ty = MemoryType::wasm32(0);
         let mut image = text;
         // From the end, so that a path may contain commas as long as no option follows one.
@@ -58,7 +67,7 @@ mod tests {
 
     #[test]
     fn path_and_options() {
-        let parse = |text: &str| text.parse::<MemoryOption>();
+        let parse = |text: &str| MemoryOption::parse(text.into());
         let plain = parse("a/b.mem").unwrap();
         assert_eq!(plain, MemoryOption { image: "a/b.mem".into(), ty: MemoryType::wasm32(0) });
         let all = parse("m,memory64,page-size=1,maximum=70000,shared").unwrap();
@@ -75,7 +84,7 @@ mod tests {
             ("m,shared=1", "there is no option shared=1"),
             (",shared", "the path of the image is missing"),
         ] {
-            let error = text.parse::<MemoryOption>().unwrap_err();
+            let error = MemoryOption::parse(text.into()).unwrap_err();
             assert!(error.starts_with(expected), "{error}");
         }
     }

@@ -114,11 +114,11 @@ pub fn render(
             let seconds = |time: Duration| format!("{:.6} s", time.as_secs_f64());
             row("memory", format!("{} bytes", stats.memory_bytes));
             row("images", format!("{} bytes", stats.image_bytes));
-            row("extents", format!("{} bytes ({})", stats.extent_bytes, methods.join(", ")));
+            let (bytes, methods) = (stats.extent_bytes, methods.join(", "));
+            row("extents", format!("{bytes} bytes ({methods}) in {}", seconds(stats.extent_time)));
             row("scanned", format!("{} bytes", stats.extent_bytes));
             row("kept", format!("{} bytes in {} segments", stats.data_bytes, stats.segments));
             row("dump", format!("{} bytes", stats.dump_bytes));
-            row("extents", seconds(stats.extent_time));
             let (scanner, threads) = (stats.scanner, stats.threads);
             row("scan", format!("{} ({scanner}, {threads} threads)", seconds(stats.scan_time)));
             row("plan", seconds(stats.plan_time));
