@@ -2,7 +2,8 @@
 //! instances, memories, globals and frames. Each test lists exactly what differs.
 
 use corestream::wasmtime::{Capture, Captured, Note};
-use corestream::{InstanceIndex, ModuleIndex};
+use corestream::read::{Producer, Verdict};
+use corestream::{CoreDumpFile, InstanceIndex, MemoryIndex, ModuleIndex};
 use wasmtime::{
     Engine, Extern, Global, GlobalType, Linker, Memory, MemoryType, Module, Mutability, Store, Val,
     ValType, WasmCoreDump,
@@ -15,9 +16,29 @@ use crate::guests::{Trapped, config, engine, instantiate, trap, trap_in};
 fn compare(trapped: &mut Trapped, capture: &Capture<'_, ()>) -> (Vec<String>, Vec<Note>) {
     let core_dump = trapped.error.downcast_ref::<WasmCoreDump>().unwrap();
     let reference = core_dump.serialize(&mut trapped.store, "guest");
+    read_back(&reference);
     let Captured { dump, notes } = capture.trapped(&mut trapped.store, &trapped.error).unwrap();
     let ours = corestream::Dumper::new().plan(&dump).unwrap().to_vec().unwrap();
     (differences(&decode(&ours), &decode_any(&reference)), notes)
+}
+
+/// A dump that the reference wrote gives its memories back to our reader, and is called whole.
+fn read_back(reference: &[u8]) {
+    let decoded = decode_any(reference);
+    let dump = CoreDumpFile::from_slice(reference).unwrap();
+    assert_eq!((dump.producer(), dump.has_index()), (Producer::Other, false));
+    assert!(matches!(dump.verify(2), Ok(Verdict::Whole(whole)) if !whole.checksums));
+    assert_eq!(dump.memories().len(), decoded.memories.len());
+    for (i, ty) in (0..).zip(dump.memories()) {
+        let mut image = Vec::new();
+        dump.write_memory(MemoryIndex(i), &mut image).unwrap();
+        assert_eq!(image.len() as u64, ty.byte_len().unwrap());
+        assert!(image == decoded.contents(i as usize, image.len()), "memory {i}");
+    }
+    assert_eq!(dump.globals().len(), decoded.globals.len());
+    let frames: Vec<_> = dump.threads().map(|thread| thread.frames().len()).collect();
+    let expected: Vec<_> = decoded.threads.iter().map(|(_, frames)| frames.len()).collect();
+    assert_eq!(frames, expected);
 }
 
 fn differences(ours: &Decoded<'_>, reference: &Decoded<'_>) -> Vec<String> {
