@@ -60,6 +60,9 @@ pub(super) trait Visitor {
     fn segment(&mut self, _: Segment) -> Result<()> {
         Ok(())
     }
+
+    /// A segment whose payload is cut off, since the file has so many bytes; a fault follows.
+    fn cut(&mut self, _: Segment, _file: u64) {}
 }
 
 /// What a walk knows of what it has passed.
@@ -341,7 +344,8 @@ impl Walk {
             return body.skip_rest();
         }
         for i in first..self.segments {
-            let segment = data::segment(body, &self.memories);
+            let cut = |segment, file| to.cut(segment, file);
+            let segment = data::segment_or_cut(body, &self.memories, cut);
             let segment = segment.map_err(|mut fault| {
                 // Other tools may write what is not known here, but not this project.
                 if self.header.is_some() && fault.kind == ErrorKind::Unsupported {
