@@ -353,7 +353,10 @@ impl<'b> CoreDumpFile<'b> {
 
     /// Fills `buffer` from `address` of a memory on, with zeros where the dump says that it was zero.
     ///
-    /// Takes time that is logarithmic in the number of segments, and linear in the bytes.
+    /// Takes time that is logarithmic in the number of segments, and linear in the bytes. Without an
+    /// index, and with more segments than are listed
+    /// ([`MAX_LISTED_SEGMENTS`](crate::limits::MAX_LISTED_SEGMENTS)), some headers of segments are
+    /// walked too: a few for each time that many that the dump has.
     ///
     /// # Errors
     /// There is no such memory, it ends before ([`ErrorKind::Option`]), or a byte was left out

@@ -201,6 +201,10 @@ impl Visitor for Opener {
         Ok(())
     }
 
+    fn nothing(&mut self) {
+        self.builder.pass();
+    }
+
     fn cut(&mut self, segment: Segment, file: u64) {
         // Less than the whole, which fits.
         let len = u32::try_from(file.saturating_sub(segment.offset)).unwrap_or(0);
