@@ -55,6 +55,9 @@ pub const MAX_DATA_SECTIONS: usize = 1_000_000;
 /// that an index may have in a dump of which ranges were left out, so that a stream can be checked.
 pub const MAX_LISTED_SEGMENTS: usize = 1 << 20;
 
+/// Ranges of memories that a verifier lists of a damaged dump: 40 bytes each, and more than a person reads.
+pub const MAX_DAMAGED_RANGES: usize = 1024;
+
 /// The longest LEB128 encoding of a `u32`, in bytes (core specification, "Integers").
 pub const MAX_LEB_U32_BYTES: u32 = 5;
 

@@ -7,7 +7,7 @@ mod foreign;
 use common::Random;
 use common::own::{self, Own};
 use common::reading::{PAGE, guest, images, read_all, small, verdict};
-use corestream::read::{Damage, Verdict, Whole, verify_stream};
+use corestream::read::{Damage, MemoryRange, Verdict, Whole, verify_stream};
 use corestream::*;
 use foreign::{CORE, module};
 use proptest::prelude::*;
@@ -158,6 +158,53 @@ fn a_bad_block_names_its_segments() {
     assert_eq!((damage.range.start, damage.bad_blocks), (4096, 2));
     assert!(damage.to_string().contains("2 blocks are bad, this is the first"), "{damage}");
     assert!(damage.to_string().contains("this concerns memory 0 0x"), "{damage}");
+}
+
+/// All memory that is in bad blocks is listed, up to a limit, and no other.
+#[test]
+fn every_bad_block_names_its_memory() {
+    // A MiB without a gap, then every other KiB of eight.
+    let mut image = vec![7; 9 << 20];
+    (1 << 20..9 << 20).step_by(2048).for_each(|at| image[at..at + 1024].fill(0));
+    let images = [(MemoryType::wasm32(144), image), (MemoryType::wasm32(1), vec![9; 5000])];
+    let foreign = own::without(&Dumper::new().plan(&guest(&images)).unwrap().to_vec().unwrap());
+    let own = Own { block_log2: 10, ..Own::default() }.dump(&foreign);
+    let offset = |data: &[u8]| data.as_ptr().addr() - foreign.as_ptr().addr() + own::HEADER;
+    let decoded = common::decode(&foreign);
+    let (first, last) = (&decoded.segments[0], decoded.segments.last().unwrap());
+    let bad = |places: &mut dyn Iterator<Item = usize>| {
+        let mut bad = own.clone();
+        places.for_each(|at| bad[at] ^= 1);
+        damage(&bad)
+    };
+    let (data, end) = (offset(first.data), offset(last.data));
+    let range = |memory, addresses| MemoryRange { memory: MemoryIndex(memory), addresses };
+    // The blocks of the first segment that begin at so many KiB.
+    let block = |kib: usize| ((data / 1024 + kib) * 1024 - data) as u64;
+    assert_eq!((first.memory, first.address, last.memory, last.address), (0, 0, 1, 0));
+
+    let found = bad(&mut [10, 11, 12, 20].map(|kib| (data / 1024 + kib) * 1024).into_iter());
+    let expected = [range(0, block(10)..=block(13) - 1), range(0, block(20)..=block(21) - 1)];
+    assert_eq!((found.bad_blocks, &found.all_memory[..], found.more_memory), (4, &expected[..], 0));
+    assert_eq!(found.memory, [range(0, block(10)..=block(11) - 1)]);
+
+    let found = bad(&mut [data + 4096, end + 4999].into_iter());
+    let tail = ((end + 4999) / 1024 * 1024 - end) as u64;
+    assert_eq!(found.all_memory.last().unwrap(), &range(1, tail..=4999));
+    assert_eq!(found.all_memory.len(), 2);
+
+    // Nothing of a memory is in the first block, or the index can't tell.
+    assert_eq!(bad(&mut [50].into_iter()).all_memory, []);
+    assert_eq!(bad(&mut [data + 4096, own.len() - 1].into_iter()).all_memory, []);
+
+    let found = bad(&mut (data + (1 << 20)..end).step_by(2048));
+    assert_eq!(found.all_memory.len(), limits::MAX_DAMAGED_RANGES);
+    assert!(found.bad_blocks > 2000 && found.more_memory > 900, "{}", found.more_memory);
+    let ends = found
+        .all_memory
+        .windows(2)
+        .all(|pair| *pair[0].addresses.end() + 1 < *pair[1].addresses.start());
+    assert!(ends);
 }
 
 /// Each of these indices has a checksum that holds.

@@ -18,7 +18,7 @@ use super::input::{self, Input, Slice, Stream};
 use super::tables::{DEGRADED, PARTIAL};
 use super::walk::{Visitor, Walk};
 use crate::error::{ErrorKind, Result};
-use crate::limits::MAX_THREADS;
+use crate::limits::{MAX_DAMAGED_RANGES, MAX_THREADS};
 use crate::model::MemoryIndex;
 
 /// Whether a dump is whole.
@@ -62,6 +62,11 @@ pub struct Damage {
     pub bad_blocks: usize,
     /// The memory that lies in `range`, where that is a block and the index is there to tell.
     pub memory: Vec<MemoryRange>,
+    /// The memory that lies in all bad blocks, in order; ranges that touch are one. At most
+    /// [`MAX_DAMAGED_RANGES`](crate::limits::MAX_DAMAGED_RANGES).
+    pub all_memory: Vec<MemoryRange>,
+    /// How many more ranges there are than `all_memory` has.
+    pub more_memory: usize,
 }
 
 /// A range of a memory.
@@ -249,7 +254,8 @@ fn damage(fault: Box<Fault>) -> Result<Damage> {
         return Err(fault.into());
     }
     let (range, reason) = (fault.range.clone(), fault.line());
-    Ok(Damage { range, reason, cut_off, bad_blocks: 0, memory: Vec::new() })
+    let (memory, all_memory) = (Vec::new(), Vec::new());
+    Ok(Damage { range, reason, cut_off, bad_blocks: 0, memory, all_memory, more_memory: 0 })
 }
 
 /// The segments of a dump in order, as a number that nobody can foresee.
@@ -331,9 +337,8 @@ impl Blocks {
 
     /// The first block that is bad, unless `fault` lies before it.
     fn damage(&mut self, fault: Option<&Fault>) -> Option<Damage> {
-        let pairs = self.found.iter().zip(&self.expected);
-        let mut bad = (0..).zip(pairs).filter(|(_, (found, expected))| found != expected);
-        let (first, _) = bad.next().filter(|_| self.trusted)?;
+        let mut bad = (0..self.header.block_count()).filter(|block| self.is_bad(*block));
+        let first = bad.next().filter(|_| self.trusted)?;
         let bad_blocks = 1 + bad.count();
         let range = self.header.block(first);
         let mut reason =
@@ -347,7 +352,32 @@ impl Blocks {
         }
         let of_block = |(block, _): &&(u64, MemoryRange)| *block == u64::from(first);
         let memory = self.memory.iter().filter(of_block).map(|(_, range)| range.clone()).collect();
-        Some(Damage { range, reason, cut_off: false, bad_blocks, memory })
+        let (all_memory, more_memory) = self.all_memory();
+        let cut_off = false;
+        Some(Damage { range, reason, cut_off, bad_blocks, memory, all_memory, more_memory })
+    }
+
+    fn is_bad(&self, block: u32) -> bool {
+        let block = block as usize;
+        let pair = self.found.get(block).zip(self.expected.get(block));
+        pair.is_some_and(|(found, expected)| found != expected)
+    }
+
+    /// What lies in bad blocks, and how many ranges there are beyond those that are listed.
+    fn all_memory(&mut self) -> (Vec<MemoryRange>, usize) {
+        let mut all = std::mem::take(&mut self.memory);
+        all.retain(|(block, _)| u32::try_from(*block).is_ok_and(|block| self.is_bad(block)));
+        all.dedup_by(|(_, next), (_, range)| {
+            let touches = range.addresses.end().checked_add(1) == Some(*next.addresses.start());
+            let one = range.memory == next.memory && touches;
+            if one {
+                range.addresses = *range.addresses.start()..=*next.addresses.end();
+            }
+            one
+        });
+        let more = all.len().saturating_sub(MAX_DAMAGED_RANGES);
+        all.truncate(MAX_DAMAGED_RANGES);
+        (all.into_iter().map(|(_, range)| range).collect(), more)
     }
 }
 
