@@ -255,12 +255,35 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
     // Shifted within its section: only a walk over the headers sees it.
     let bad = change(segments + 8, &[own[segments + 8] - 1]);
     assert!(CoreDumpFile::from_slice(&bad).is_ok());
-    let damage = damage(&bad);
-    assert_eq!(damage.range, index as u64..own.len() as u64);
+    let found = damage(&bad);
+    assert_eq!(found.range, segments as u64..segments as u64 + 20);
+    let offset = u16::from_le_bytes(own[segments + 8..segments + 10].try_into().unwrap());
+    let (listed, there) = (offset - 1, offset);
     assert_eq!(
-        damage.reason,
-        format!("at {index:#x}: corestream.index: the segments are not those of the sections")
+        found.reason,
+        format!(
+            "at {segments:#x}: corestream.index: segment 0: lists 80 bytes at address 0x64 of \
+             memory 0 from {listed:#x} on; the sections have 80 bytes at address 0x64 of memory 0 \
+             from {there:#x} on"
+        )
     );
+    // So does a stream, but can't look again; and every entry is found, in whatever section it is.
+    let Verdict::Damaged(stream) = verify_stream(&bad[..]).unwrap() else { panic!("it is not") };
+    assert_eq!(stream.range, index as u64..own.len() as u64);
+    let message = "corestream.index: the segments are not those of the sections";
+    assert_eq!(stream.reason, format!("at {index:#x}: {message}"));
+    let count = common::decode(&foreign).segments.len();
+    assert!(count > 4);
+    for i in 0..count {
+        let entry = segments + i * 20;
+        let bad = change(entry + 16, &[own[entry + 16] - 1]);
+        if own[entry + 16] == 1 {
+            continue; // an empty one is none
+        }
+        let found = damage(&bad);
+        assert_eq!(found.range, entry as u64..entry as u64 + 20, "{found}");
+        assert!(found.reason.contains(&format!("corestream.index: segment {i}: ")), "{found}");
+    }
 
     for left_out in [
         vec![(0, 9, 8)],

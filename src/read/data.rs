@@ -3,6 +3,7 @@
 //! Source: core specification, "Binary format",
 //! [data section](https://webassembly.github.io/spec/core/binary/modules.html#data-section).
 
+use std::fmt;
 use std::ops::Range;
 
 use super::decode::Decoder;
@@ -71,6 +72,13 @@ impl Segment {
             return Err(Fault::damaged(at, message));
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, offset, len, memory } = self;
+        write!(f, "{len} bytes at address {address:#x} of memory {memory} from {offset:#x} on")
     }
 }
 

@@ -135,12 +135,7 @@ impl Listed<'_> {
 impl Segments<'_> {
     fn step(&mut self) -> Option<Segment> {
         match &mut self.next {
-            Next::Index(entries) => entries.next().map(|raw| Segment {
-                address: raw.address.get(),
-                offset: raw.offset.get(),
-                len: raw.len.get(),
-                memory: self.memory,
-            }),
+            Next::Index(entries) => entries.next().map(|raw| raw.of(self.memory)),
             Next::List(listed) => listed.step(self.dump),
         }
     }

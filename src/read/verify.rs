@@ -1,5 +1,6 @@
 //! Whether a dump is whole: its structure, its index and its checksums; of a file in parallel, of a
-//! stream in bounded memory, by the same code and with the same verdict.
+//! stream in bounded memory, by the same code and with the same verdict. Only which entry of an index
+//! is not what the sections say takes a second look, which a stream does not give.
 
 use std::fmt;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
@@ -9,13 +10,15 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::data::Segment;
+use super::data::{self, Segment};
+use super::decode::Decoder;
 use super::fault::{self, Fault};
 use super::file::{CoreDumpFile, Producer, mapped};
 use super::header::Header;
 use super::index::{Entry, Index};
 use super::input::{self, Input, Slice, Stream};
-use super::tables::{DEGRADED, PARTIAL};
+use super::table;
+use super::tables::{DEGRADED, PARTIAL, RawSegment};
 use super::walk::{Visitor, Walk};
 use crate::error::{ErrorKind, Result};
 use crate::limits::{MAX_DAMAGED_RANGES, MAX_THREADS};
@@ -106,11 +109,14 @@ pub fn verify_file(path: impl AsRef<Path>, threads: usize) -> Result<Verdict> {
 /// # Ok::<(), corestream::Error>(())
 /// ```
 pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
-    examine(&mut Slice::new(bytes, 0), |_, header| block_crcs(bytes, header, threads))
+    let crcs = |_: &mut _, header: &Header| block_crcs(bytes, header, threads);
+    let differs = |walk: &Walk, index: &Index| difference(bytes, walk, index);
+    examine(&mut Slice::new(bytes, 0), crcs, differs)
 }
 
 /// Checks a dump that comes through a pipe or a socket, to its end, in memory that is bounded: none of
-/// it is kept, and no seeking is needed.
+/// it is kept, and no seeking is needed. The verdict is that of [`verify_slice`], but that an index which
+/// is not what the sections say is named as a whole.
 ///
 /// # Errors
 /// It can't be read, is no core dump at all, or has something that is not known here.
@@ -124,7 +130,7 @@ pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
 /// # Ok::<(), corestream::Error>(())
 /// ```
 pub fn verify_stream(source: impl Read) -> Result<Verdict> {
-    examine(&mut Stream::new(source), |stream, _| stream.block_crcs())
+    examine(&mut Stream::new(source), |stream, _| stream.block_crcs(), |_, _| None)
 }
 
 impl CoreDumpFile<'_> {
@@ -149,10 +155,45 @@ fn block_crcs(bytes: &[u8], header: &Header, threads: usize) -> Vec<u32> {
     }
 }
 
-/// Checks a dump; `crcs` gives the checksums of its blocks when all of them have passed.
+/// The first entry of the index that is not what the sections say, of a dump in memory; both have the
+/// same number of segments.
+fn difference(bytes: &[u8], walk: &Walk, index: &Index) -> Option<Box<Fault>> {
+    let mut sections = walk.data.iter();
+    let (mut input, mut end) = (Slice::new(bytes, 0), 0);
+    let mut next = || {
+        while input.offset() >= end {
+            let section = sections.next()?;
+            (input, end) = (Slice::new(bytes, section.start), section.end);
+        }
+        data::segment(&mut Decoder::new(&mut input, end), &walk.memories).ok()
+    };
+    let mut at = index.segments;
+    for (memory, of) in (0..).zip(&index.memories) {
+        let entries: &[RawSegment] = table::entries(bytes, index.segments, Some(&of.segments));
+        for (i, raw) in of.segments.clone().zip(entries) {
+            let listed = raw.of(memory);
+            let found = next()?;
+            let entry = at..at + size_of::<RawSegment>() as u64;
+            if found != Some(listed) {
+                let found = match found {
+                    Some(found) => found.to_string(),
+                    None => "one that puts nothing into a memory".to_string(),
+                };
+                let message = format!("segment {i}: lists {listed}; the sections have {found}");
+                return Some(Fault::damaged(entry, message).within("corestream.index"));
+            }
+            at = entry.end;
+        }
+    }
+    None
+}
+
+/// Checks a dump; `crcs` gives the checksums of its blocks when all of them have passed, `differs` says
+/// more of an index whose segments are not those of the sections, if it can.
 fn examine<I: Input>(
     input: &mut I,
     crcs: impl FnOnce(&mut I, &Header) -> Vec<u32>,
+    differs: impl FnOnce(&Walk, &Index) -> Option<Box<Fault>>,
 ) -> Result<Verdict> {
     let mut walk = Walk::default();
     let mut walked = Sequence::new();
@@ -160,7 +201,7 @@ fn examine<I: Input>(
     let (fault, mut blocks) = match &walk.header {
         Some(header) => {
             let mut blocks = Blocks::new(header.clone());
-            (own(input, &walk, structure, &walked, crcs, &mut blocks), Some(blocks))
+            (own(input, &walk, structure, &walked, crcs, differs, &mut blocks), Some(blocks))
         }
         None => (structure.err(), None),
     };
@@ -195,6 +236,7 @@ fn own<I: Input>(
     structure: fault::Result<()>,
     walked: &Sequence,
     crcs: impl FnOnce(&mut I, &Header) -> Vec<u32>,
+    differs: impl FnOnce(&Walk, &Index) -> Option<Box<Fault>>,
     blocks: &mut Blocks,
 ) -> Option<Box<Fault>> {
     let header = &blocks.header.clone();
@@ -205,7 +247,7 @@ fn own<I: Input>(
             .skip(header.index.saturating_sub(input.offset()))
             .map_err(|fault| fault.cut_off_from(header.length))?;
         blocks.found = crcs(input, header);
-        let index = Index::decode(input, header, complete, &mut |entry| match entry {
+        let mut index = Index::decode(input, header, complete, &mut |entry| match entry {
             Entry::Segment(segment) => {
                 listed.add(&segment);
                 blocks.add(&segment);
@@ -213,10 +255,11 @@ fn own<I: Input>(
             Entry::Checksum(crc) => blocks.expected.push(crc),
         })?;
         blocks.trusted = true;
-        index.disagrees.map_or(Ok(()), Err)?;
+        index.disagrees.take().map_or(Ok(()), Err)?;
         if complete.is_some() && !listed.is_the_same(walked) {
             let message = "corestream.index: the segments are not those of the sections";
-            return Err(Fault::damaged(header.index_range(), message));
+            let whole = || Fault::damaged(header.index_range(), message);
+            return Err(differs(walk, &index).unwrap_or_else(whole));
         }
         Ok(())
     };
