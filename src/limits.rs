@@ -50,10 +50,13 @@ pub const MAX_LISTED: usize = 1_000_000;
 /// Sections with segments that a reader keeps track of: a dump has one for each 4 GiB of data.
 pub const MAX_DATA_SECTIONS: usize = 1_000_000;
 
-/// Segments that a reader lists (24 bytes each) where there is no index. Beyond it, only segments in
-/// order can be read: every second one is listed, then every fourth, and so on. It is also the most
+/// Segments that a reader lists (28 bytes each) where there is no index. Beyond it, only segments in
+/// order can be read: one in two is listed, then one in four, and so on. It is also the most
 /// that an index may have in a dump of which ranges were left out, so that a stream can be checked.
 pub const MAX_LISTED_SEGMENTS: usize = 1 << 20;
+
+/// Ranges of memories that a verifier lists of a damaged dump: 40 bytes each, and more than a person reads.
+pub const MAX_DAMAGED_RANGES: usize = 1024;
 
 /// The longest LEB128 encoding of a `u32`, in bytes (core specification, "Integers").
 pub const MAX_LEB_U32_BYTES: u32 = 5;

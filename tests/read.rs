@@ -332,10 +332,13 @@ fn a_damaged_dump_is_salvaged() {
     assert_eq!(dump.damage().unwrap().kind(), ErrorKind::CutOff);
     assert_eq!(dump.threads().count(), 2);
     let (mut expected, first) = (images().swap_remove(0).1, &images()[0].1);
-    let end = first.iter().position(|byte| *byte == 2).unwrap();
-    let end = first[..end].iter().rposition(|byte| *byte == 1).unwrap() + 1;
+    // Ten bytes of the second segment are there.
+    let end = first.iter().position(|byte| *byte == 2).unwrap() + 10;
     expected[end..].fill(0xee);
     assert!(contents(&dump, FIRST) == expected);
+    let coverage = dump.coverage(FIRST).unwrap();
+    assert_eq!((coverage.segments, coverage.data_bytes), (2, 90));
+    assert_eq!(coverage.left_out_bytes, (PAGE - end) as u64);
     assert!(contents(&dump, MemoryIndex(2)) == [0xee; 13]);
     assert_eq!(dump.coverage(MemoryIndex(2)).unwrap().left_out_bytes, 13);
 
@@ -360,6 +363,67 @@ fn a_damaged_dump_is_salvaged() {
     let dump = CoreDumpFile::salvage_slice(&partial[..partial.len() - 1]).unwrap();
     assert!(dump.read(FIRST, 200, &mut [0]).is_err());
     dump.read(FIRST, 100, &mut [0]).unwrap();
+}
+
+/// Wherever a dump is cut, every byte of a memory that lies in what is left is there, and nothing else
+/// is said to be zero but what is in order before it.
+#[test]
+fn what_is_there_of_a_cut_segment_is_salvaged() {
+    let foreign = small();
+    let own = Own::default().dump(&foreign);
+    let partial = Own { flags: 1, left_out: vec![(0, 0, 99)], ..Own::default() }.dump(&foreign);
+    let decoded = common::decode(&foreign);
+    let ends: Vec<_> = decoded
+        .segments
+        .iter()
+        .map(|s| (s, s.data.as_ptr().addr() - foreign.as_ptr().addr()))
+        .collect();
+    for (bytes, before, ordered) in
+        [(&own, own::HEADER, true), (&partial, own::HEADER, false), (&foreign, 0, false)]
+    {
+        let (first, last) = (ends[0].1 + before, ends[ends.len() - 1]);
+        let end = last.1 + last.0.data.len() + before;
+        for cut in first..end {
+            let dump = CoreDumpFile::salvage_slice(&bytes[..cut]).unwrap();
+            let damage = dump.damage().map(Error::kind);
+            if damage.is_none() && bytes == &foreign {
+                // Between two sections nobody sees it.
+                continue;
+            }
+            assert_eq!(damage, Some(ErrorKind::CutOff));
+            // In order, zeros end where the last segment that has begun does.
+            let mut expected: Vec<_> =
+                images().iter().map(|(_, image)| vec![0xee; image.len()]).collect();
+            let begun = |at: usize| at + before <= cut;
+            for (i, expected) in (0..).zip(&mut expected) {
+                let last = ends.iter().rfind(|(_, at)| begun(*at)).unwrap();
+                let known = match last.0.memory.cmp(&i) {
+                    _ if !ordered => 0,
+                    std::cmp::Ordering::Less => 0,
+                    std::cmp::Ordering::Equal => usize::try_from(last.0.address).unwrap(),
+                    std::cmp::Ordering::Greater => expected.len(),
+                };
+                expected[..known].fill(0);
+            }
+            let mut sums = [(0, 0); 4];
+            for (segment, at) in ends.iter().filter(|(_, at)| begun(*at)) {
+                let len = segment.data.len().min(cut - before - at);
+                let start = usize::try_from(segment.address).unwrap();
+                let memory = segment.memory as usize;
+                expected[memory][start..start + len].copy_from_slice(&segment.data[..len]);
+                sums[memory].0 += u64::from(len > 0);
+                sums[memory].1 += len as u64;
+            }
+            for (i, (expected, sums)) in (0..).zip(expected.iter().zip(sums)) {
+                let found = contents(&dump, MemoryIndex(i));
+                assert!(found == *expected, "memory {i}, {cut} bytes");
+                let coverage = dump.coverage(MemoryIndex(i)).unwrap();
+                assert_eq!((coverage.segments, coverage.data_bytes), sums);
+                let lost = expected.iter().filter(|byte| **byte == 0xee).count() as u64;
+                assert_eq!(coverage.left_out_bytes, lost);
+            }
+        }
+    }
 }
 
 fn check_small_memories(dump: &CoreDumpFile<'_>) {

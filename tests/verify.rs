@@ -7,7 +7,7 @@ mod foreign;
 use common::Random;
 use common::own::{self, Own};
 use common::reading::{PAGE, guest, images, read_all, small, verdict};
-use corestream::read::{Damage, Verdict, Whole, verify_stream};
+use corestream::read::{Damage, MemoryRange, Verdict, Whole, verify_stream};
 use corestream::*;
 use foreign::{CORE, module};
 use proptest::prelude::*;
@@ -160,6 +160,53 @@ fn a_bad_block_names_its_segments() {
     assert!(damage.to_string().contains("this concerns memory 0 0x"), "{damage}");
 }
 
+/// All memory that is in bad blocks is listed, up to a limit, and no other.
+#[test]
+fn every_bad_block_names_its_memory() {
+    // A MiB without a gap, then every other KiB of eight.
+    let mut image = vec![7; 9 << 20];
+    (1 << 20..9 << 20).step_by(2048).for_each(|at| image[at..at + 1024].fill(0));
+    let images = [(MemoryType::wasm32(144), image), (MemoryType::wasm32(1), vec![9; 5000])];
+    let foreign = own::without(&Dumper::new().plan(&guest(&images)).unwrap().to_vec().unwrap());
+    let own = Own { block_log2: 10, ..Own::default() }.dump(&foreign);
+    let offset = |data: &[u8]| data.as_ptr().addr() - foreign.as_ptr().addr() + own::HEADER;
+    let decoded = common::decode(&foreign);
+    let (first, last) = (&decoded.segments[0], decoded.segments.last().unwrap());
+    let bad = |places: &mut dyn Iterator<Item = usize>| {
+        let mut bad = own.clone();
+        places.for_each(|at| bad[at] ^= 1);
+        damage(&bad)
+    };
+    let (data, end) = (offset(first.data), offset(last.data));
+    let range = |memory, addresses| MemoryRange { memory: MemoryIndex(memory), addresses };
+    // The blocks of the first segment that begin at so many KiB.
+    let block = |kib: usize| ((data / 1024 + kib) * 1024 - data) as u64;
+    assert_eq!((first.memory, first.address, last.memory, last.address), (0, 0, 1, 0));
+
+    let found = bad(&mut [10, 11, 12, 20].map(|kib| (data / 1024 + kib) * 1024).into_iter());
+    let expected = [range(0, block(10)..=block(13) - 1), range(0, block(20)..=block(21) - 1)];
+    assert_eq!((found.bad_blocks, &found.all_memory[..], found.more_memory), (4, &expected[..], 0));
+    assert_eq!(found.memory, [range(0, block(10)..=block(11) - 1)]);
+
+    let found = bad(&mut [data + 4096, end + 4999].into_iter());
+    let tail = ((end + 4999) / 1024 * 1024 - end) as u64;
+    assert_eq!(found.all_memory.last().unwrap(), &range(1, tail..=4999));
+    assert_eq!(found.all_memory.len(), 2);
+
+    // Nothing of a memory is in the first block, or the index can't tell.
+    assert_eq!(bad(&mut [50].into_iter()).all_memory, []);
+    assert_eq!(bad(&mut [data + 4096, own.len() - 1].into_iter()).all_memory, []);
+
+    let found = bad(&mut (data + (1 << 20)..end).step_by(2048));
+    assert_eq!(found.all_memory.len(), limits::MAX_DAMAGED_RANGES);
+    assert!(found.bad_blocks > 2000 && found.more_memory > 900, "{}", found.more_memory);
+    let ends = found
+        .all_memory
+        .windows(2)
+        .all(|pair| *pair[0].addresses.end() + 1 < *pair[1].addresses.start());
+    assert!(ends);
+}
+
 /// Each of these indices has a checksum that holds.
 #[test]
 fn an_index_that_contradicts_the_dump_is_an_error() {
@@ -208,12 +255,35 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
     // Shifted within its section: only a walk over the headers sees it.
     let bad = change(segments + 8, &[own[segments + 8] - 1]);
     assert!(CoreDumpFile::from_slice(&bad).is_ok());
-    let damage = damage(&bad);
-    assert_eq!(damage.range, index as u64..own.len() as u64);
+    let found = damage(&bad);
+    assert_eq!(found.range, segments as u64..segments as u64 + 20);
+    let offset = u16::from_le_bytes(own[segments + 8..segments + 10].try_into().unwrap());
+    let (listed, there) = (offset - 1, offset);
     assert_eq!(
-        damage.reason,
-        format!("at {index:#x}: corestream.index: the segments are not those of the sections")
+        found.reason,
+        format!(
+            "at {segments:#x}: corestream.index: segment 0: lists 80 bytes at address 0x64 of \
+             memory 0 from {listed:#x} on; the sections have 80 bytes at address 0x64 of memory 0 \
+             from {there:#x} on"
+        )
     );
+    // So does a stream, but can't look again; and every entry is found, in whatever section it is.
+    let Verdict::Damaged(stream) = verify_stream(&bad[..]).unwrap() else { panic!("it is not") };
+    assert_eq!(stream.range, index as u64..own.len() as u64);
+    let message = "corestream.index: the segments are not those of the sections";
+    assert_eq!(stream.reason, format!("at {index:#x}: {message}"));
+    let count = common::decode(&foreign).segments.len();
+    assert!(count > 4);
+    for i in 0..count {
+        let entry = segments + i * 20;
+        let bad = change(entry + 16, &[own[entry + 16] - 1]);
+        if own[entry + 16] == 1 {
+            continue; // an empty one is none
+        }
+        let found = damage(&bad);
+        assert_eq!(found.range, entry as u64..entry as u64 + 20, "{found}");
+        assert!(found.reason.contains(&format!("corestream.index: segment {i}: ")), "{found}");
+    }
 
     for left_out in [
         vec![(0, 9, 8)],

@@ -3,12 +3,14 @@
 //! Source: core specification, "Binary format",
 //! [data section](https://webassembly.github.io/spec/core/binary/modules.html#data-section).
 
+use std::fmt;
 use std::ops::Range;
 
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::input::Input;
 use super::types;
+use crate::error::ErrorKind;
 use crate::model::MemoryType;
 
 const I32_CONST: u8 = 0x41;
@@ -73,10 +75,27 @@ impl Segment {
     }
 }
 
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, offset, len, memory } = self;
+        write!(f, "{len} bytes at address {address:#x} of memory {memory} from {offset:#x} on")
+    }
+}
+
 /// Decodes a segment and skips its payload; `None` if it puts nothing into a memory.
 pub(super) fn segment<I: Input>(
     from: &mut Decoder<'_, I>,
     memories: &[MemoryType],
+) -> Result<Option<Segment>> {
+    segment_or_cut(from, memories, |_, _| ())
+}
+
+/// Like [`segment`]; where the file ends within the payload of a segment that would put something
+/// into a memory, `cut` gets that segment, and the length of the file, before this fails.
+pub(super) fn segment_or_cut<I: Input>(
+    from: &mut Decoder<'_, I>,
+    memories: &[MemoryType],
+    cut: impl FnOnce(Segment, u64),
 ) -> Result<Option<Segment>> {
     let start = from.offset();
     let memory = match from.u32()? {
@@ -97,8 +116,14 @@ pub(super) fn segment<I: Input>(
     if memory.is_some() {
         segment.check(memories, from.since(start))?;
     }
-    from.skip(len.into())?;
-    Ok((memory.is_some() && len > 0).then_some(segment))
+    let segment = (memory.is_some() && len > 0).then_some(segment);
+    match (from.skip(len.into()), segment) {
+        (Err(fault), Some(segment)) if fault.kind == ErrorKind::CutOff => {
+            cut(segment, fault.range.start);
+            Err(fault)
+        }
+        (passed, _) => passed.map(|()| segment),
+    }
 }
 
 /// Decodes a constant expression that is an address of a memory of type `ty`.
@@ -130,7 +155,6 @@ fn address<I: Input>(from: &mut Decoder<'_, I>, ty: Option<&MemoryType>) -> Resu
 mod tests {
     use super::super::input::Slice;
     use super::*;
-    use crate::error::ErrorKind;
 
     fn decode(bytes: &[u8]) -> std::result::Result<Option<Segment>, (ErrorKind, String)> {
         let memories = [MemoryType::wasm32(1), MemoryType::wasm64(1)];

@@ -138,8 +138,9 @@ impl<'b> CoreDumpFile<'b> {
     }
 
     /// Opens what can be had of a dump in memory that may be damaged or cut off: what comes before
-    /// the first fault that opening sees. [`damage`](Self::damage) says what that is, and what may be
-    /// lost of memories counts as left out.
+    /// the first fault that opening sees; where the file ends within a segment, the part of that which
+    /// is there. [`damage`](Self::damage) says what the fault is, and what may be lost of memories
+    /// counts as left out.
     ///
     /// # Errors
     /// Those of [`from_slice`](Self::from_slice), but for damage behind the name of the process.
@@ -157,6 +158,7 @@ impl<'b> CoreDumpFile<'b> {
     /// let dump = CoreDumpFile::salvage_slice(cut)?;
     /// assert_eq!(dump.damage().unwrap().kind(), ErrorKind::CutOff);
     /// assert_eq!(dump.threads().next().unwrap().name(), "main");
+    /// assert!(dump.coverage(MemoryIndex(0))?.data_bytes > 800);
     /// # Ok::<(), Error>(())
     /// ```
     pub fn salvage_slice(bytes: &'b [u8]) -> Result<Self> {
@@ -369,7 +371,10 @@ impl<'b> CoreDumpFile<'b> {
 
     /// Fills `buffer` from `address` of a memory on, with zeros where the dump says that it was zero.
     ///
-    /// Takes time that is logarithmic in the number of segments, and linear in the bytes.
+    /// Takes time that is logarithmic in the number of segments, and linear in the bytes. Without an
+    /// index, and with more segments than are listed
+    /// ([`MAX_LISTED_SEGMENTS`](crate::limits::MAX_LISTED_SEGMENTS)), some headers of segments are
+    /// walked too: a few for each time that many that the dump has.
     ///
     /// # Errors
     /// There is no such memory, it ends before ([`ErrorKind::Option`]), or a byte was left out

@@ -228,8 +228,8 @@ impl<I: Input> Tables<'_, '_, I> {
                 let start = self.from.offset();
                 let bytes: [u8; 20] = self.from.array()?;
                 let raw: RawSegment = transmute!(bytes);
-                let (address, offset, len) = (raw.address.get(), raw.offset.get(), raw.len.get());
-                let segment = Segment { address, offset, len, memory };
+                let segment = raw.of(memory);
+                let Segment { offset, len, .. } = segment;
                 let file = segment.in_file();
                 let at = self.from.since(start);
                 let damaged = |message: String| {

@@ -63,7 +63,8 @@ impl Opened {
         Ok(opener.finish(walk, index, None))
     }
 
-    /// Opens what comes before the first fault of a dump, by its sections alone.
+    /// Opens what comes before the first fault of a dump, by its sections alone; of a segment that is
+    /// cut off, what is there of it.
     pub(super) fn lenient(bytes: &[u8]) -> Result<Self> {
         let mut walk = Walk::default();
         let mut opener = Opener::new(None);
@@ -81,13 +82,13 @@ impl Opened {
         // Only this project's segments are known to be in order, and what was left out on purpose is
         // in the index.
         let partial = walk.header.as_ref().is_none_or(|header| header.flags & PARTIAL != 0);
-        let (index, lost) = match (index, walked, opener.last) {
+        let (index, lost) = match (index, walked, opener.reached) {
             // There is something behind the dump, no more.
             (Some(index), _, _) if index.disagrees.is_none() => (Some(index), None),
             // A section may have been taken for one that is not known.
             (Some(_), _, _) => (None, Some((0, 0))),
             (None, Ok(()), _) if !partial => (None, None),
-            (None, Err(_), Some(last)) if !partial => (None, Some((last.memory, last.last()))),
+            (None, Err(_), Some(reached)) if !partial => (None, Some(reached)),
             _ => (None, Some((0, 0))),
         };
         Ok(opener.finish(walk, index, lost))
@@ -101,13 +102,14 @@ struct Opener {
     items: Items,
     builder: Builder,
     kept: Vec<Kept>,
-    last: Option<Segment>,
+    /// The memory and the address of the end of what was found, if segments are in order.
+    reached: Option<(u32, u64)>,
 }
 
 impl Opener {
     fn new(length: Option<u64>) -> Self {
         let (items, builder) = (Items::default(), Builder::new());
-        Self { length, use_index: false, items, builder, kept: Vec::new(), last: None }
+        Self { length, use_index: false, items, builder, kept: Vec::new(), reached: None }
     }
 
     fn count(&mut self, memory: u32, segments: u64, bytes: u64) {
@@ -194,7 +196,25 @@ impl Visitor for Opener {
     fn segment(&mut self, segment: Segment) -> Result<()> {
         self.builder.push(segment)?;
         self.count(segment.memory, 1, segment.len.into());
-        self.last = Some(segment);
+        // Its last byte: there may be no address behind it.
+        self.reached = Some((segment.memory, segment.last()));
         Ok(())
+    }
+
+    fn nothing(&mut self) {
+        self.builder.pass();
+    }
+
+    fn cut(&mut self, segment: Segment, file: u64) {
+        // Less than the whole, which fits.
+        let len = u32::try_from(file.saturating_sub(segment.offset)).unwrap_or(0);
+        if self.length.is_some() || len >= segment.len {
+            return;
+        }
+        // A segment that can't be listed is lost as a whole.
+        let there = Segment { len, ..segment };
+        let kept = len > 0 && self.segment(there).is_ok();
+        let behind = if kept { u64::from(len) } else { 0 };
+        self.reached = Some((segment.memory, segment.address + behind));
     }
 }

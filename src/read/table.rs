@@ -1,8 +1,10 @@
 //! The table of segments: the index, or what a walk has listed; finds a segment by its address.
 //!
 //! Without an index the table stays bounded: as long as segments come in order it lists every one,
-//! then every second, every fourth and so on, and the headers between are walked again when
-//! somebody asks. Segments out of order are sorted, the last of those that overlap wins.
+//! then one of two headers, of four and so on, and the headers between are walked again when
+//! somebody asks. Segments that put nothing into a memory count, so that no look-up walks more
+//! headers than twice the stride, whatever the file is made of. Segments out of order are sorted, the last
+//! of those that overlap wins.
 
 use std::collections::BinaryHeap;
 use std::ops::Range;
@@ -27,11 +29,12 @@ pub(super) enum Table {
         /// Which entries are of which memory.
         memories: Vec<Range<usize>>,
     },
-    /// In memory, every `stride`-th of them.
+    /// In memory, all or some of them.
     List {
-        /// Segments that do not overlap.
+        /// Segments that do not overlap; the last one of the file is among them.
         segments: Vec<Segment>,
-        /// 1, or the file is walked from a segment to the next.
+        /// With 1 all are listed; else those that are not are less than twice as many headers
+        /// behind one that is.
         stride: u64,
     },
 }
@@ -58,11 +61,8 @@ impl Table {
                 let key = (memory, address);
                 let behind =
                     segments.partition_point(|segment| (segment.memory, segment.address) <= key);
-                let from = &segments[behind.saturating_sub(1)..];
-                match *stride {
-                    1 => Next::List(from.iter()),
-                    _ => Next::Walk(from.first().copied()),
-                }
+                let listed = segments[behind.saturating_sub(1)..].iter();
+                Next::List(Listed { listed, stride: *stride, before: None, left: 0 })
             }
         };
         Segments { dump, memory, address, next }
@@ -95,25 +95,48 @@ pub(super) struct Segments<'d> {
 #[derive(Clone)]
 enum Next<'d> {
     Index(std::slice::Iter<'d, RawSegment>),
-    List(std::slice::Iter<'d, Segment>),
-    Walk(Option<Segment>),
+    List(Listed<'d>),
+}
+
+/// Listed segments, and those between them.
+#[derive(Clone)]
+struct Listed<'d> {
+    listed: std::slice::Iter<'d, Segment>,
+    stride: u64,
+    /// The segment to walk on from.
+    before: Option<Segment>,
+    /// How many headers may still be walked until the next segment that is listed.
+    left: u64,
+}
+
+impl Listed<'_> {
+    fn step(&mut self, dump: Dump<'_>) -> Option<Segment> {
+        let next = self.listed.as_slice().first().filter(|_| self.left > 0);
+        if let (Some(before), Some(next)) = (self.before, next) {
+            match between(dump, &before, next, &mut self.left) {
+                Ok(None) => {}
+                Ok(found) => {
+                    self.before = found;
+                    return found;
+                }
+                // The file was walked once: this can only fail if it has changed.
+                Err(_) => {
+                    self.listed = Default::default();
+                    return None;
+                }
+            }
+        }
+        self.before = self.listed.next().copied();
+        self.left = if self.stride > 1 { 2 * self.stride - 1 } else { 0 };
+        self.before
+    }
 }
 
 impl Segments<'_> {
     fn step(&mut self) -> Option<Segment> {
         match &mut self.next {
-            Next::Index(entries) => entries.next().map(|raw| Segment {
-                address: raw.address.get(),
-                offset: raw.offset.get(),
-                len: raw.len.get(),
-                memory: self.memory,
-            }),
-            Next::List(segments) => segments.next().copied(),
-            Next::Walk(next) => {
-                let segment = next.take()?;
-                *next = after(self.dump, &segment);
-                Some(segment)
-            }
+            Next::Index(entries) => entries.next().map(|raw| raw.of(self.memory)),
+            Next::List(listed) => listed.step(self.dump),
         }
     }
 }
@@ -125,7 +148,7 @@ impl Iterator for Segments<'_> {
         loop {
             let segment = self.step()?;
             if segment.memory > self.memory {
-                self.next = Next::Walk(None);
+                self.next = Next::Index(Default::default());
                 return None;
             }
             if (segment.memory, segment.last()) >= (self.memory, self.address) {
@@ -135,32 +158,47 @@ impl Iterator for Segments<'_> {
     }
 }
 
-/// The segment behind `segment` in the file, by its header.
-fn after(dump: Dump<'_>, segment: &Segment) -> Option<Segment> {
-    let mut sections = dump.data.partition_point(|section| section.end <= segment.offset);
-    let mut at = segment.in_file().end;
-    loop {
-        while at >= dump.data.get(sections)?.end {
+/// The segment behind `before` in the file if there is one before `next`, by the next `left` headers.
+fn between(
+    dump: Dump<'_>,
+    before: &Segment,
+    next: &Segment,
+    left: &mut u64,
+) -> Result<Option<Segment>> {
+    let mut sections = dump.data.partition_point(|section| section.end <= before.offset);
+    let mut at = before.in_file().end;
+    while *left > 0 {
+        *left -= 1;
+        // No section is without a segment.
+        while dump.data.get(sections).is_some_and(|section| section.end <= at) {
             sections += 1;
-            at = dump.data.get(sections)?.start;
+            at = dump.data.get(sections).map_or(at, |section| section.start);
         }
+        let Some(section) = dump.data.get(sections).filter(|_| at < next.offset) else { break };
         let mut input = Slice::new(dump.bytes, at);
-        let mut decoder = Decoder::new(&mut input, dump.data[sections].end);
-        // The file was walked once: this can only fail if it has changed.
-        if let Some(next) = data::segment(&mut decoder, dump.memories).ok()? {
-            return Some(next);
+        let mut decoder = Decoder::new(&mut input, section.end);
+        if let Some(found) = data::segment(&mut decoder, dump.memories)? {
+            if found.offset < next.offset {
+                return Ok(Some(found));
+            }
+            break;
         }
         at = input.offset();
     }
+    *left = 0;
+    Ok(None)
 }
 
 /// Makes a table of the segments that a walk finds.
 #[derive(Debug)]
 pub(super) struct Builder {
     segments: Vec<Segment>,
+    /// How many headers each is behind the one before it; `u32::MAX` or more are longer than strides.
+    behind: Vec<u32>,
     most: usize,
     stride: u64,
-    count: u64,
+    /// Headers since the last one that is listed.
+    headers: u64,
     last: Option<Segment>,
     ordered: bool,
 }
@@ -172,7 +210,13 @@ impl Builder {
 
     /// One that lists `most` segments, an even number.
     fn with_limit(most: usize) -> Self {
-        Self { segments: Vec::new(), most, stride: 1, count: 0, last: None, ordered: true }
+        let (segments, behind) = (Vec::new(), Vec::new());
+        Self { segments, behind, most, stride: 1, headers: 0, last: None, ordered: true }
+    }
+
+    /// Takes a segment that puts nothing into a memory.
+    pub(super) fn pass(&mut self) {
+        self.headers += 1;
     }
 
     /// Takes the next segment of the file.
@@ -180,33 +224,55 @@ impl Builder {
     /// # Errors
     /// Segments are out of order, and more than can be sorted.
     pub(super) fn push(&mut self, segment: Segment) -> Result<()> {
-        let follows = self.last.replace(segment).is_none_or(|last| segment.follows(&last));
-        self.ordered &= follows;
+        let ordered = self.ordered && self.last.is_none_or(|last| segment.follows(&last));
         let full = self.segments.len() == self.most;
-        if !self.ordered && (full || self.stride > 1) {
+        if !ordered && (full || self.stride > 1) {
             let message = format!(
                 "segments are out of order, and more than the limit of {} that can be sorted",
                 self.most
             );
             return Err(Fault::unsupported(segment.in_file(), message));
         }
-        if full && self.count.is_multiple_of(self.stride) {
-            let mut even = false;
-            self.segments.retain(|_| {
-                even = !even;
-                even
-            });
-            self.stride *= 2;
+        (self.ordered, self.last) = (ordered, Some(segment));
+        self.headers += 1;
+        if full && self.headers >= self.stride {
+            self.thin();
         }
-        if self.count.is_multiple_of(self.stride) {
+        if self.headers >= self.stride || self.segments.is_empty() {
             self.segments.push(segment);
+            self.behind.push(u32::try_from(self.headers).unwrap_or(u32::MAX));
+            self.headers = 0;
         }
-        self.count += 1;
         Ok(())
     }
 
+    /// Makes the stride so long that half of the list is free again.
+    ///
+    /// One that is dropped is less than the new stride behind one that stays, and what was to be
+    /// walked from it is, as before, less than twice the old stride behind it.
+    fn thin(&mut self) {
+        while self.segments.len() > self.most / 2 {
+            self.stride *= 2;
+            let mut kept = 0;
+            let mut headers = 0_u64;
+            for i in 0..self.segments.len() {
+                headers += u64::from(self.behind[i]);
+                if i == 0 || headers >= self.stride {
+                    self.segments[kept] = self.segments[i];
+                    self.behind[kept] = u32::try_from(headers).unwrap_or(u32::MAX);
+                    (kept, headers) = (kept + 1, 0);
+                }
+            }
+            self.segments.truncate(kept);
+            self.behind.truncate(kept);
+            self.headers += headers;
+        }
+    }
+
     /// The table, and whether segments had to be sorted.
-    pub(super) fn finish(self) -> (Table, bool) {
+    pub(super) fn finish(mut self) -> (Table, bool) {
+        // What is walked always lies before something that is listed.
+        self.segments.extend(self.last.filter(|last| self.segments.last() != Some(last)));
         let segments = if self.ordered { self.segments } else { resolve(self.segments) };
         (Table::List { segments, stride: self.stride }, !self.ordered)
     }
@@ -372,9 +438,12 @@ mod tests {
         let mut builder = Builder::with_limit(4);
         let mut expected = Vec::new();
         while decoder.offset() < decoder.end() {
-            if let Some(found) = data::segment(&mut decoder, &memories).unwrap() {
-                builder.push(found).unwrap();
-                expected.push(found);
+            match data::segment(&mut decoder, &memories).unwrap() {
+                Some(found) => {
+                    builder.push(found).unwrap();
+                    expected.push(found);
+                }
+                None => builder.pass(),
             }
         }
         assert_eq!(expected.len(), 40);
@@ -386,5 +455,83 @@ mod tests {
             assert_eq!(found, expected[first..most], "from {address:#x}");
         }
         assert_eq!(table.from(dump, 1, 0).count(), 0);
+    }
+
+    /// One look-up is as cheap wherever segments that are empty or passive lie, and whatever lies
+    /// behind it in the file: headers that are too far away are not decoded.
+    #[test]
+    fn no_look_up_walks_more_headers_than_twice_the_stride() {
+        let memories = [MemoryType::wasm32(1)];
+        let mut state = 5_u32;
+        let mut random = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) % below
+        };
+        for round in 0..40 {
+            // Some real segments, with few or with many headers of nothing between them.
+            let mut bytes = Vec::new();
+            let mut headers = Vec::new();
+            let mut expected = Vec::new();
+            let mut builder = Builder::with_limit(8);
+            for i in 0..60 {
+                let nothing = match round % 4 {
+                    0 => 0,
+                    1 => random(3),
+                    2 => random(90),
+                    _ => {
+                        if i % 20 == 7 {
+                            2000
+                        } else {
+                            random(2)
+                        }
+                    }
+                };
+                for _ in 0..nothing {
+                    headers.push(bytes.len());
+                    let one: &[u8] = if random(2) == 0 { &[1, 0] } else { &[0, 0x41, 0, 0x0b, 0] };
+                    bytes.extend(one);
+                    builder.pass();
+                }
+                headers.push(bytes.len());
+                bytes.extend([0, 0x41, 0x80 | (i << 2 & 0x7f), i >> 5, 0x0b, 1, i]);
+                let offset = bytes.len() as u64 - 1;
+                expected.push((headers.len() - 1, segment(0, u64::from(i) * 4, offset, 1)));
+                builder.push(expected.last().unwrap().1).unwrap();
+            }
+            let (table, _) = builder.finish();
+            let Table::List { segments, stride } = &table else { panic!("a list") };
+            assert!(segments.len() <= 9 && *stride <= headers.len() as u64, "{stride}");
+            let data = [DataSection { start: 0, end: bytes.len() as u64 }];
+            for address in 0..=59 * 4 {
+                let from = segments.iter().rposition(|listed| listed.address <= address).unwrap();
+                let at = expected.iter().find(|(_, one)| *one == segments[from]).unwrap().0;
+                // All that is out of reach can't be decoded.
+                let mut spoiled = vec![0xff; bytes.len()];
+                let reach = at + 2 * usize::try_from(*stride).unwrap();
+                let end = headers.get(reach).map_or(bytes.len(), |end| *end);
+                spoiled[headers[at]..end].copy_from_slice(&bytes[headers[at]..end]);
+                let dump = Dump { bytes: &spoiled, memories: &memories, data: &data };
+                let first = expected.partition_point(|(_, one)| one.address < address);
+                let found = table.from(dump, 0, address).next();
+                assert_eq!(found, Some(expected[first].1), "{round}, {address}");
+                let dump = Dump { bytes: &bytes, memories: &memories, data: &data };
+                let all = table.from(dump, 0, address);
+                assert!(all.eq(expected[first..].iter().map(|(_, one)| *one)));
+            }
+        }
+    }
+
+    /// A file of segments that put something into memories only now and then.
+    #[test]
+    fn the_stride_is_long_enough_to_make_room() {
+        let mut builder = Builder::with_limit(16);
+        for i in 0..10_000 {
+            (0..1000).for_each(|_| builder.pass());
+            builder.push(segment(0, i * 10, i * 20_000, 5)).unwrap();
+            assert!(builder.segments.len() <= 16 && builder.segments.len() == builder.behind.len());
+        }
+        // Ten million headers, of which at least one in four times as many as fit is listed.
+        assert!(builder.stride <= 4 * 10_010_000 / 16, "{}", builder.stride);
+        assert!(builder.segments.len() >= 4);
     }
 }

@@ -3,6 +3,8 @@
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
+use super::data::Segment;
+
 /// The version of both sections that this reader knows.
 pub(super) const VERSION: u32 = 1;
 
@@ -56,6 +58,14 @@ pub(super) struct RawSegment {
     pub(super) address: U64,
     pub(super) offset: U64,
     pub(super) len: U32,
+}
+
+impl RawSegment {
+    /// The entry as one of a memory.
+    pub(super) fn of(&self, memory: u32) -> Segment {
+        let Self { address, offset, len } = self;
+        Segment { address: address.get(), offset: offset.get(), len: len.get(), memory }
+    }
 }
 
 /// A range of a memory that was left out.

@@ -1,5 +1,6 @@
 //! Whether a dump is whole: its structure, its index and its checksums; of a file in parallel, of a
-//! stream in bounded memory, by the same code and with the same verdict.
+//! stream in bounded memory, by the same code and with the same verdict. Only which entry of an index
+//! is not what the sections say takes a second look, which a stream does not give.
 
 use std::fmt;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
@@ -9,16 +10,18 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::data::Segment;
+use super::data::{self, Segment};
+use super::decode::Decoder;
 use super::fault::{self, Fault};
 use super::file::{CoreDumpFile, Producer, mapped};
 use super::header::Header;
 use super::index::{Entry, Index};
 use super::input::{self, Input, Slice, Stream};
-use super::tables::{DEGRADED, PARTIAL};
+use super::table;
+use super::tables::{DEGRADED, PARTIAL, RawSegment};
 use super::walk::{Visitor, Walk};
 use crate::error::{ErrorKind, Result};
-use crate::limits::MAX_THREADS;
+use crate::limits::{MAX_DAMAGED_RANGES, MAX_THREADS};
 use crate::model::MemoryIndex;
 
 /// Whether a dump is whole.
@@ -62,6 +65,11 @@ pub struct Damage {
     pub bad_blocks: usize,
     /// The memory that lies in `range`, where that is a block and the index is there to tell.
     pub memory: Vec<MemoryRange>,
+    /// The memory that lies in all bad blocks, in order; ranges that touch are one. At most
+    /// [`MAX_DAMAGED_RANGES`](crate::limits::MAX_DAMAGED_RANGES).
+    pub all_memory: Vec<MemoryRange>,
+    /// How many more ranges there are than `all_memory` has.
+    pub more_memory: usize,
 }
 
 /// A range of a memory.
@@ -101,11 +109,14 @@ pub fn verify_file(path: impl AsRef<Path>, threads: usize) -> Result<Verdict> {
 /// # Ok::<(), corestream::Error>(())
 /// ```
 pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
-    examine(&mut Slice::new(bytes, 0), |_, header| block_crcs(bytes, header, threads))
+    let crcs = |_: &mut _, header: &Header| block_crcs(bytes, header, threads);
+    let differs = |walk: &Walk, index: &Index| difference(bytes, walk, index);
+    examine(&mut Slice::new(bytes, 0), crcs, differs)
 }
 
 /// Checks a dump that comes through a pipe or a socket, to its end, in memory that is bounded: none of
-/// it is kept, and no seeking is needed.
+/// it is kept, and no seeking is needed. The verdict is that of [`verify_slice`], but that an index which
+/// is not what the sections say is named as a whole.
 ///
 /// # Errors
 /// It can't be read, is no core dump at all, or has something that is not known here.
@@ -119,7 +130,7 @@ pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
 /// # Ok::<(), corestream::Error>(())
 /// ```
 pub fn verify_stream(source: impl Read) -> Result<Verdict> {
-    examine(&mut Stream::new(source), |stream, _| stream.block_crcs())
+    examine(&mut Stream::new(source), |stream, _| stream.block_crcs(), |_, _| None)
 }
 
 impl CoreDumpFile<'_> {
@@ -144,10 +155,45 @@ fn block_crcs(bytes: &[u8], header: &Header, threads: usize) -> Vec<u32> {
     }
 }
 
-/// Checks a dump; `crcs` gives the checksums of its blocks when all of them have passed.
+/// The first entry of the index that is not what the sections say, of a dump in memory; both have the
+/// same number of segments.
+fn difference(bytes: &[u8], walk: &Walk, index: &Index) -> Option<Box<Fault>> {
+    let mut sections = walk.data.iter();
+    let (mut input, mut end) = (Slice::new(bytes, 0), 0);
+    let mut next = || {
+        while input.offset() >= end {
+            let section = sections.next()?;
+            (input, end) = (Slice::new(bytes, section.start), section.end);
+        }
+        data::segment(&mut Decoder::new(&mut input, end), &walk.memories).ok()
+    };
+    let mut at = index.segments;
+    for (memory, of) in (0..).zip(&index.memories) {
+        let entries: &[RawSegment] = table::entries(bytes, index.segments, Some(&of.segments));
+        for (i, raw) in of.segments.clone().zip(entries) {
+            let listed = raw.of(memory);
+            let found = next()?;
+            let entry = at..at + size_of::<RawSegment>() as u64;
+            if found != Some(listed) {
+                let found = match found {
+                    Some(found) => found.to_string(),
+                    None => "one that puts nothing into a memory".to_string(),
+                };
+                let message = format!("segment {i}: lists {listed}; the sections have {found}");
+                return Some(Fault::damaged(entry, message).within("corestream.index"));
+            }
+            at = entry.end;
+        }
+    }
+    None
+}
+
+/// Checks a dump; `crcs` gives the checksums of its blocks when all of them have passed, `differs` says
+/// more of an index whose segments are not those of the sections, if it can.
 fn examine<I: Input>(
     input: &mut I,
     crcs: impl FnOnce(&mut I, &Header) -> Vec<u32>,
+    differs: impl FnOnce(&Walk, &Index) -> Option<Box<Fault>>,
 ) -> Result<Verdict> {
     let mut walk = Walk::default();
     let mut walked = Sequence::new();
@@ -155,7 +201,7 @@ fn examine<I: Input>(
     let (fault, mut blocks) = match &walk.header {
         Some(header) => {
             let mut blocks = Blocks::new(header.clone());
-            (own(input, &walk, structure, &walked, crcs, &mut blocks), Some(blocks))
+            (own(input, &walk, structure, &walked, crcs, differs, &mut blocks), Some(blocks))
         }
         None => (structure.err(), None),
     };
@@ -190,6 +236,7 @@ fn own<I: Input>(
     structure: fault::Result<()>,
     walked: &Sequence,
     crcs: impl FnOnce(&mut I, &Header) -> Vec<u32>,
+    differs: impl FnOnce(&Walk, &Index) -> Option<Box<Fault>>,
     blocks: &mut Blocks,
 ) -> Option<Box<Fault>> {
     let header = &blocks.header.clone();
@@ -200,7 +247,7 @@ fn own<I: Input>(
             .skip(header.index.saturating_sub(input.offset()))
             .map_err(|fault| fault.cut_off_from(header.length))?;
         blocks.found = crcs(input, header);
-        let index = Index::decode(input, header, complete, &mut |entry| match entry {
+        let mut index = Index::decode(input, header, complete, &mut |entry| match entry {
             Entry::Segment(segment) => {
                 listed.add(&segment);
                 blocks.add(&segment);
@@ -208,10 +255,11 @@ fn own<I: Input>(
             Entry::Checksum(crc) => blocks.expected.push(crc),
         })?;
         blocks.trusted = true;
-        index.disagrees.map_or(Ok(()), Err)?;
+        index.disagrees.take().map_or(Ok(()), Err)?;
         if complete.is_some() && !listed.is_the_same(walked) {
             let message = "corestream.index: the segments are not those of the sections";
-            return Err(Fault::damaged(header.index_range(), message));
+            let whole = || Fault::damaged(header.index_range(), message);
+            return Err(differs(walk, &index).unwrap_or_else(whole));
         }
         Ok(())
     };
@@ -249,7 +297,8 @@ fn damage(fault: Box<Fault>) -> Result<Damage> {
         return Err(fault.into());
     }
     let (range, reason) = (fault.range.clone(), fault.line());
-    Ok(Damage { range, reason, cut_off, bad_blocks: 0, memory: Vec::new() })
+    let (memory, all_memory) = (Vec::new(), Vec::new());
+    Ok(Damage { range, reason, cut_off, bad_blocks: 0, memory, all_memory, more_memory: 0 })
 }
 
 /// The segments of a dump in order, as a number that nobody can foresee.
@@ -331,9 +380,8 @@ impl Blocks {
 
     /// The first block that is bad, unless `fault` lies before it.
     fn damage(&mut self, fault: Option<&Fault>) -> Option<Damage> {
-        let pairs = self.found.iter().zip(&self.expected);
-        let mut bad = (0..).zip(pairs).filter(|(_, (found, expected))| found != expected);
-        let (first, _) = bad.next().filter(|_| self.trusted)?;
+        let mut bad = (0..self.header.block_count()).filter(|block| self.is_bad(*block));
+        let first = bad.next().filter(|_| self.trusted)?;
         let bad_blocks = 1 + bad.count();
         let range = self.header.block(first);
         let mut reason =
@@ -347,7 +395,32 @@ impl Blocks {
         }
         let of_block = |(block, _): &&(u64, MemoryRange)| *block == u64::from(first);
         let memory = self.memory.iter().filter(of_block).map(|(_, range)| range.clone()).collect();
-        Some(Damage { range, reason, cut_off: false, bad_blocks, memory })
+        let (all_memory, more_memory) = self.all_memory();
+        let cut_off = false;
+        Some(Damage { range, reason, cut_off, bad_blocks, memory, all_memory, more_memory })
+    }
+
+    fn is_bad(&self, block: u32) -> bool {
+        let block = block as usize;
+        let pair = self.found.get(block).zip(self.expected.get(block));
+        pair.is_some_and(|(found, expected)| found != expected)
+    }
+
+    /// What lies in bad blocks, and how many ranges there are beyond those that are listed.
+    fn all_memory(&mut self) -> (Vec<MemoryRange>, usize) {
+        let mut all = std::mem::take(&mut self.memory);
+        all.retain(|(block, _)| u32::try_from(*block).is_ok_and(|block| self.is_bad(block)));
+        all.dedup_by(|(_, next), (_, range)| {
+            let touches = range.addresses.end().checked_add(1) == Some(*next.addresses.start());
+            let one = range.memory == next.memory && touches;
+            if one {
+                range.addresses = *range.addresses.start()..=*next.addresses.end();
+            }
+            one
+        });
+        let more = all.len().saturating_sub(MAX_DAMAGED_RANGES);
+        all.truncate(MAX_DAMAGED_RANGES);
+        (all.into_iter().map(|(_, range)| range).collect(), more)
     }
 }
 

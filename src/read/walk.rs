@@ -60,6 +60,12 @@ pub(super) trait Visitor {
     fn segment(&mut self, _: Segment) -> Result<()> {
         Ok(())
     }
+
+    /// A segment that puts nothing into a memory.
+    fn nothing(&mut self) {}
+
+    /// A segment whose payload is cut off, since the file has so many bytes; a fault follows.
+    fn cut(&mut self, _: Segment, _file: u64) {}
 }
 
 /// What a walk knows of what it has passed.
@@ -69,7 +75,7 @@ pub(super) struct Walk {
     pub(super) header: Option<Header>,
     /// The types of the memories.
     pub(super) memories: Vec<MemoryType>,
-    /// The sections with segments.
+    /// The sections with segments, but for those that have none.
     pub(super) data: Vec<DataSection>,
     /// The segments that those say they have.
     pub(super) segments: u64,
@@ -336,12 +342,15 @@ impl Walk {
         self.segments += u64::from(count);
         let mut sections = self.data.len();
         counted(&mut sections, MAX_DATA_SECTIONS, "sections with segments", body)?;
-        self.data.push(section);
+        if section.start < section.end {
+            self.data.push(section);
+        }
         if !to.segments(&section) {
             return body.skip_rest();
         }
         for i in first..self.segments {
-            let segment = data::segment(body, &self.memories);
+            let cut = |segment, file| to.cut(segment, file);
+            let segment = data::segment_or_cut(body, &self.memories, cut);
             let segment = segment.map_err(|mut fault| {
                 // Other tools may write what is not known here, but not this project.
                 if self.header.is_some() && fault.kind == ErrorKind::Unsupported {
@@ -349,8 +358,9 @@ impl Walk {
                 }
                 fault.within(format_args!("segment {i}"))
             })?;
-            if let Some(segment) = segment {
-                to.segment(segment)?;
+            match segment {
+                Some(segment) => to.segment(segment)?,
+                None => to.nothing(),
             }
         }
         Ok(())

@@ -93,9 +93,24 @@ pub fn verdict(bytes: &[u8]) -> Result<Verdict> {
     }
     let slice = verify_slice(bytes, 1);
     match (&slice, verify_stream(Slow(bytes, 0))) {
-        (Ok(slice), Ok(stream)) => assert_eq!(*slice, stream),
+        (Ok(slice), Ok(stream)) => assert_eq!(as_of_a_stream(slice, &stream), stream),
         (Err(slice), Err(stream)) => assert_eq!(slice.to_string(), stream.to_string()),
         (slice, stream) => panic!("{slice:?}, as a stream {stream:?}"),
+    }
+    slice
+}
+
+/// What a stream would say: the entry of an index that the sections contradict is not known there.
+fn as_of_a_stream(slice: &Verdict, stream: &Verdict) -> Verdict {
+    let mut slice = slice.clone();
+    if let (Verdict::Damaged(slice), Verdict::Damaged(stream)) = (&mut slice, stream)
+        && stream.reason.ends_with("corestream.index: the segments are not those of the sections")
+    {
+        assert!(slice.reason.contains(": corestream.index: segment "), "{slice}");
+        assert_eq!(slice.range.end - slice.range.start, 20, "{slice}");
+        let inside = stream.range.start < slice.range.start && slice.range.end < stream.range.end;
+        assert!(inside, "{slice}, {stream}");
+        (slice.reason, slice.range) = (stream.reason.clone(), stream.range.clone());
     }
     slice
 }
