@@ -1,8 +1,8 @@
 //! The same guest, dumped by us and by `WasmCoreDump::serialize`, decoded: the same process, modules,
 //! instances, memories, globals and frames. Each test lists exactly what differs.
 
-use corestream::wasmtime::{Capture, Captured, Note};
 use corestream::read::{Producer, Verdict};
+use corestream::wasmtime::{Capture, Captured, Note};
 use corestream::{CoreDumpFile, InstanceIndex, MemoryIndex, ModuleIndex};
 use wasmtime::{
     Engine, Extern, Global, GlobalType, Linker, Memory, MemoryType, Module, Mutability, Store, Val,

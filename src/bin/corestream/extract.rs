@@ -152,8 +152,14 @@ impl Damaged {
     /// A line for each range of an image that may not be what it was.
     fn say_doubtful(&self, done: &Done) {
         let Some(damage) = &self.damage else { return };
-        for range in damage.memory.iter().filter(|range| done.has(range.memory)) {
+        for range in damage.all_memory.iter().filter(|range| done.has(range.memory)) {
             report::line(&format!("warning: {range} is from bytes that are damaged"));
+        }
+        if damage.more_memory > 0 {
+            let more = damage.more_memory;
+            report::line(&format!(
+                "warning: and {more} more ranges are from bytes that are damaged"
+            ));
         }
     }
 }
