@@ -6,16 +6,17 @@ mod stats;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use corestream::limits::MAX_DATA_SEGMENTS;
-use corestream::{CoreDump, Dumper, FileSink, MemoryImage, Plan};
+use corestream::{CoreDump, Dumper, FileSink, MemoryImage, Pipe, Plan, Socket};
 
 use self::options::MemoryOption;
 use self::stats::{PeakAnon, StatsFormat};
 use crate::manifest::{self, Manifest};
 use crate::output::{Opened, Output};
+use crate::peer::Peer;
 use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
@@ -37,8 +38,22 @@ pub struct Dump {
 
     /// Where the dump goes, - is standard output; %p, %t, %n and %% in it are the process id, the
     /// Unix time, the name, and a percent sign
-    #[arg(short, long, value_name = "PATH", required_unless_present = "dry_run")]
+    #[arg(short, long, value_name = "PATH", required_unless_present_any = ["fd", "to", "dry_run"])]
     output: Option<PathBuf>,
+
+    /// Descriptor that the dump goes to, inherited from who starts this: a pipe, a socket, a file
+    #[arg(long, value_name = "N", conflicts_with_all = ["output", "to"],
+          value_parser = clap::value_parser!(i32).range(0..))]
+    fd: Option<i32>,
+
+    /// Who gets the dump, by a connection that is made: tcp:HOST:PORT or unix:PATH
+    #[arg(long, value_name = "PEER", conflicts_with = "output")]
+    to: Option<Peer>,
+
+    /// Seconds to wait for a reader that takes nothing, such as 0.5, before the dump fails; by default
+    /// it waits for ever
+    #[arg(long, value_name = "S", value_parser = options::seconds)]
+    write_timeout: Option<Duration>,
 
     /// Data segments that the dump may have
     #[arg(long, value_name = "N", default_value_t = MAX_DATA_SEGMENTS,
@@ -100,7 +115,7 @@ impl Dump {
             report::result(&stats::plan(&plan, output.as_ref().and_then(Output::free_bytes)))?;
         } else if let Some(output) = output {
             let start = Instant::now();
-            let written = write(&plan, &output, &interrupt);
+            let written = self.write(&plan, &output, &interrupt);
             written.map_err(|failure| interrupt.failure().unwrap_or(failure))?;
             write_time = Some(start.elapsed());
         }
@@ -137,10 +152,16 @@ impl Dump {
         name: &str,
         manifest: Option<&ManifestFile>,
     ) -> Result<Option<Output>, Failure> {
-        let Some(path) = &self.output else { return Ok(None) };
-        let filled = pattern::Values::now(name).fill(path);
-        let path = filled.map_err(|why| Failure::usage(format!("-o {}: {why}", path.display())))?;
-        let output = Output::resolve(&path, self.force, self.sync)?;
+        let output = match (&self.output, self.fd, &self.to) {
+            (Some(path), ..) => {
+                let filled = pattern::Values::now(name).fill(path);
+                let failed = |why| Failure::usage(format!("-o {}: {why}", path.display()));
+                Output::resolve(&filled.map_err(failed)?, self.force, self.sync)?
+            }
+            (_, Some(fd), _) => Output::descriptor(fd, self.force, self.sync)?,
+            (.., Some(peer)) => Output::peer(peer.clone()),
+            _ => return Ok(None),
+        };
         let mut inputs: Vec<PathBuf> = self.memories.iter().map(|m| m.image.clone()).collect();
         if let Some(manifest) = manifest {
             inputs.push(manifest.path.clone());
@@ -170,16 +191,25 @@ impl Dump {
         dump.name = name;
         Ok(dump)
     }
-}
 
-fn write(plan: &Plan<'_>, output: &Output, interrupt: &Interrupt) -> Result<(), Failure> {
-    match output.open(interrupt)? {
-        Opened::File(path, options) => return Ok(plan.write_file_with(path, options)?),
-        Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),
-        Opened::Stream(mut stream) => plan.write_to(&mut *stream),
+    fn write(
+        &self,
+        plan: &Plan<'_>,
+        output: &Output,
+        interrupt: &Interrupt,
+    ) -> Result<(), Failure> {
+        let timeout = self.write_timeout;
+        match output.open(interrupt, timeout)? {
+            Opened::File(path, options) => return Ok(plan.write_file_with(path, options)?),
+            Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),
+            Opened::Socket(socket) => {
+                plan.write_to(&mut Socket::new(&socket).write_timeout(timeout))
+            }
+            Opened::Pipe(pipe) => plan.write_to(&mut Pipe::new(&pipe).write_timeout(timeout)),
+        }
+        .map_err(|error| output.failed(error))?;
+        output.sync()
     }
-    .map_err(|error| output.failed(error))?;
-    output.sync()
 }
 
 /// A manifest and where it is.
