@@ -9,14 +9,12 @@ mod decoded;
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
 
-use common::{drained_pipe, fresh_file, guest, images, plain_read, reference, write_all_fresh};
+use common::{
+    Work, drained_pipe, fresh_file, guest, images, medians, plain_read, reference, write_all_fresh,
+};
 use corestream::read::Verdict;
 use corestream::{CoreDump, CoreDumpFile, Dumper, FileSink, Memory, MemoryImage, MemoryType};
-
-/// A row of the table: what is measured, and how.
-type Work<'w> = (&'static str, Box<dyn Fn() + 'w>);
 
 fn main() {
     let rounds = if common::test_mode() { 1 } else { 5 };
@@ -106,23 +104,7 @@ fn works<'w>(bytes: &'w [u8], dump: &'w CoreDump<'w>, sparse: &'w CoreDump<'w>) 
 }
 
 fn table(name: &str, rounds: usize, works: &[Work<'_>]) {
-    let mut times = vec![Vec::new(); works.len()];
-    // One round more, to warm up.
-    for _ in 0..=rounds {
-        for ((_, work), times) in works.iter().zip(&mut times) {
-            let start = Instant::now();
-            work();
-            times.push(start.elapsed());
-        }
-    }
-    let medians: Vec<Duration> = times
-        .into_iter()
-        .map(|times| {
-            let mut times = times[1..].to_vec();
-            times.sort();
-            times[times.len() / 2]
-        })
-        .collect();
+    let medians = medians(rounds, works);
     let of = |row: &str| {
         let found = works.iter().position(|(name, _)| *name == row).expect("a row of the table");
         medians[found].as_secs_f64()

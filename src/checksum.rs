@@ -82,7 +82,7 @@ mod tests {
                 let mut checksums = Checksums::new(&index).unwrap();
                 for part in bytes[..len].chunks(step) {
                     let (a, b) = part.split_at(part.len() / 3);
-                    checksums.update(&[Piece::Bytes(a), Piece::Image(b)]);
+                    checksums.update(&[Piece::Bytes(a), Piece::Image { bytes: b, file: None }]);
                 }
                 let expected: Vec<_> = bytes[..len].chunks(1 << 20).map(crc32fast::hash).collect();
                 assert_eq!(checksums.finish(), expected, "{len} bytes by {step}");

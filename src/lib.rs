@@ -55,7 +55,7 @@ pub use model::{
 pub use piece::{Header, Piece};
 pub use plan::{CONTINUATION, Plan, SEGMENT_COST, Segment, Shortfall, Stats};
 pub use read::CoreDumpFile;
-pub use sink::{FileSink, Sink};
+pub use sink::{FileSink, Pipe, Sink, Socket};
 
 /// Keeps the code in README true.
 #[cfg(doctest)]

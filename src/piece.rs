@@ -1,5 +1,7 @@
 //! Pieces: the unit of streaming, what `encode` yields and sinks take.
 
+use std::fs::File;
+
 use crate::image::Bytes;
 
 /// The most bytes that stand between the payloads of two segments.
@@ -41,7 +43,14 @@ pub enum Piece<'p> {
     /// Bytes of the plan, or of a small buffer.
     Bytes(&'p [u8]),
     /// A part of an image, borrowed.
-    Image(&'p [u8]),
+    Image {
+        /// The bytes, where they lie.
+        bytes: &'p [u8],
+        /// If the image is a file that was mapped: that file, and the offset of the first byte in it.
+        /// Nobody changes it while the image lives, so that a sink may have the kernel lend its pages
+        /// where it must never do so with the memory of a live guest.
+        file: Option<(&'p File, u64)>,
+    },
 }
 
 impl<'p> Piece<'p> {
@@ -55,7 +64,7 @@ impl<'p> Piece<'p> {
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Header(header) => header.as_bytes(),
-            Self::Bytes(bytes) | Self::Image(bytes) => bytes,
+            Self::Bytes(bytes) | Self::Image { bytes, .. } => bytes,
         }
     }
 }
@@ -83,11 +92,12 @@ impl Emitted<'_> {
                 Self::Copy { from, offset, len },
                 Some(Self::Copy { from, offset: offset + len, len: whole - len }),
             ),
-            Self::Piece(Piece::Image(bytes)) if bytes.len() as u64 > len => {
+            Self::Piece(Piece::Image { bytes, file }) if bytes.len() as u64 > len => {
                 // Shorter than the slice, whose length is a `usize`.
                 let (first, rest) = bytes.split_at(usize::try_from(len).unwrap_or(bytes.len()));
-                let image = |bytes| Self::Piece(Piece::Image(bytes));
-                (image(first), Some(image(rest)))
+                let image = |bytes, file| Self::Piece(Piece::Image { bytes, file });
+                let after = file.map(|(file, at)| (file, at + first.len() as u64));
+                (image(first, file), Some(image(rest, after)))
             }
             whole => (whole, None),
         }

@@ -9,15 +9,19 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use corestream::read::Verdict;
 use corestream::{
     CONTINUATION, CoreDump, CoreDumpFile, Dumper, FileOptions, Memory, MemoryImage, MemoryIndex,
-    MemoryType, Piece, Plan, Sink,
+    MemoryType, Piece, Pipe, Plan, Sink, Socket,
 };
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -373,6 +377,73 @@ fn dense_5_gib_come_back_from_disk() {
     assert!(peak < 16 * MIB, "{peak} bytes");
 }
 
+/// Sums up what is written to it.
+#[derive(Default)]
+struct Sum(crc32fast::Hasher);
+
+impl Write for Sum {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// 2 GiB of live memory, and 256 MiB of a sparse file, to the other end of sockets and a pipe.
+#[test]
+fn dense_2_gib_over_sockets_and_a_pipe() {
+    let _alone = alone();
+    let guest = Repeated::new(&dense(64 * MIB), 2 * GIB);
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(&guest.bytes()[..256 * MIB], 0).unwrap();
+    file.set_len(2 << 30).unwrap();
+    let live = MemoryImage::from_slice(guest.bytes());
+    for image in [live, MemoryImage::from_file(file).unwrap()] {
+        let mut dump = CoreDump::new("large");
+        dump.add_memory(Memory::new(MemoryType::wasm32(2 << 14), image));
+        let plan = Dumper::new().plan(&dump).unwrap();
+        let mut expected = Sum::default();
+        plan.write_to(&mut expected).unwrap();
+        let expected = expected.0.finalize();
+
+        let (pipe_reader, pipe) = io::pipe().unwrap();
+        let (unix_reader, unix) = UnixStream::pair().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let tcp_reader = listener.accept().unwrap().0;
+        let ends: [(&str, OwnedFd, OwnedFd); 3] = [
+            ("pipe", pipe_reader.into(), pipe.into()),
+            ("Unix", unix_reader.into(), unix.into()),
+            ("TCP", tcp_reader.into(), tcp.into()),
+        ];
+        for (kind, reader, writer) in ends {
+            let (sum, peak) = peak_of(|| {
+                let reading = thread::spawn(move || {
+                    let (mut reader, mut sum) = (File::from(reader), Sum::default());
+                    let mut buffer = vec![0; MIB];
+                    loop {
+                        match io::Read::read(&mut reader, &mut buffer).unwrap() {
+                            0 => return sum.0.finalize(),
+                            n => sum.write_all(&buffer[..n]).unwrap(),
+                        }
+                    }
+                });
+                match kind {
+                    "pipe" => plan.write_to(&mut Pipe::new(&writer)).unwrap(),
+                    _ => plan.write_to(&mut Socket::new(&writer)).unwrap(),
+                }
+                drop(writer);
+                reading.join().unwrap()
+            });
+            assert_eq!(sum, expected, "{kind}");
+            assert!(peak < 16 * MIB, "{kind}: {peak} bytes");
+        }
+    }
+}
+
 /// Far more gaps than the budget, all of one length: the list of gaps stays bounded.
 #[test]
 fn millions_of_gaps_need_no_more_memory() {
@@ -398,7 +469,7 @@ impl Sink for Addresses {
     fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
         for piece in pieces {
             match piece {
-                Piece::Image(bytes) => {
+                Piece::Image { bytes, .. } => {
                     let range = bytes.as_ptr_range();
                     // A piece of many megabytes comes in parts.
                     match self.payload.last_mut() {

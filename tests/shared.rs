@@ -108,7 +108,7 @@ fn only_shared_images_are_changing_and_none_of_their_bytes_are_borrowed() {
     impl corestream::Sink for NothingBorrowed {
         fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> std::io::Result<()> {
             for piece in pieces {
-                assert!(!matches!(piece, Piece::Image(_)));
+                assert!(!matches!(piece, Piece::Image { .. }));
                 let bytes = piece.as_bytes().as_ptr_range();
                 let (start, end) = (bytes.start.addr(), bytes.end.addr());
                 assert!(end <= self.0.start || self.0.end <= start);

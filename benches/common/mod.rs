@@ -5,6 +5,7 @@ use std::fs::File;
 use std::hint::black_box;
 use std::io::Write;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use corestream::{CoreDump, Memory, MemoryImage, MemoryType};
 
@@ -78,6 +79,28 @@ pub fn images() -> impl Iterator<Item = Image> {
         fill(&mut Random(88_172_645_463_325_252), &mut bytes);
         Image { name, bytes }
     })
+}
+
+/// A row of a table: what is measured, and how.
+pub type Work<'w> = (&'static str, Box<dyn Fn() + 'w>);
+
+/// The medians over the rounds; in each of them everything runs once, one after the other.
+pub fn medians(rounds: usize, works: &[Work<'_>]) -> Vec<Duration> {
+    let mut times = vec![Vec::new(); works.len()];
+    // One round more, to warm up.
+    for _ in 0..=rounds {
+        for ((_, work), times) in works.iter().zip(&mut times) {
+            let start = Instant::now();
+            work();
+            times.push(start.elapsed());
+        }
+    }
+    let median = |times: Vec<Duration>| {
+        let mut times = times[1..].to_vec();
+        times.sort();
+        times[times.len() / 2]
+    };
+    times.into_iter().map(median).collect()
 }
 
 /// A guest of one memory.

@@ -128,12 +128,22 @@ fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Emitted<'p> {
     let (address, len) = (segment.address, u64::from(segment.len));
     match plan.memories[segment.memory as usize].image.bytes() {
         Bytes::Slice(bytes) => {
-            // A segment lies in its image, whose length is a `usize`.
-            let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-            Emitted::Piece(Piece::Image(&bytes[index(address)..index(address + len)]))
+            Emitted::Piece(Piece::Image { bytes: part(bytes, address, len), file: None })
+        }
+        Bytes::Mapped(bytes, file) => {
+            // A file is mapped from its start on: an address is an offset.
+            let file = Some((file, address));
+            Emitted::Piece(Piece::Image { bytes: part(bytes, address, len), file })
         }
         from @ (Bytes::File(_) | Bytes::Shared(_)) => Emitted::Copy { from, offset: address, len },
     }
+}
+
+/// The bytes of a segment, which lies in its image.
+fn part(image: &[u8], address: u64, len: u64) -> &[u8] {
+    // The length of an image in memory is a `usize`.
+    let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(image.len());
+    &image[index(address)..index(address + len)]
 }
 
 /// Appends the name of a section of ours.

@@ -40,6 +40,8 @@ pub struct MemoryImage<'a> {
 pub(crate) enum Bytes<'i> {
     /// In the address space of this process.
     Slice(&'i [u8]),
+    /// In a file, all of which is mapped.
+    Mapped(&'i [u8], &'i File),
     /// In a file that is read piece by piece.
     File(&'i File),
     /// In the address space of this process, but threads may write there at any time.
@@ -50,7 +52,7 @@ impl<'i> Bytes<'i> {
     /// The bytes, if they can be borrowed; otherwise they are copied by [`read_at`](Self::read_at).
     pub(crate) fn as_slice(self) -> Option<&'i [u8]> {
         match self {
-            Self::Slice(bytes) => Some(bytes),
+            Self::Slice(bytes) | Self::Mapped(bytes, _) => Some(bytes),
             Self::File(_) | Self::Shared(_) => None,
         }
     }
@@ -61,7 +63,7 @@ impl<'i> Bytes<'i> {
     /// They can't be read, or end before the buffer is full.
     pub(crate) fn read_at(self, buffer: &mut [u8], at: u64) -> Result<()> {
         match self {
-            Self::Slice(bytes) => {
+            Self::Slice(bytes) | Self::Mapped(bytes, _) => {
                 let start = usize::try_from(at).unwrap_or(usize::MAX);
                 let part = bytes.get(start..).and_then(|rest| rest.get(..buffer.len()));
                 let too_short = || Error::new(ErrorKind::Internal, "a read beyond an image");
@@ -188,7 +190,7 @@ impl<'a> MemoryImage<'a> {
     pub(crate) fn bytes(&self) -> Bytes<'_> {
         match &self.source {
             Source::Slice(bytes) => Bytes::Slice(bytes),
-            Source::Mapped { map, .. } => Bytes::Slice(map.bytes()),
+            Source::Mapped { map, file } => Bytes::Mapped(map.bytes(), file),
             Source::File { file, .. } => Bytes::File(file),
             Source::Shared(shared) => Bytes::Shared(shared),
         }

@@ -1,10 +1,16 @@
 //! Sinks: where pieces go.
 
+mod descriptor;
 mod file;
+mod pipe;
+mod sigpipe;
+mod socket;
 
 use std::io::{self, IoSlice, Write};
 
 pub use file::FileSink;
+pub use pipe::Pipe;
+pub use socket::Socket;
 
 use crate::piece::Piece;
 
@@ -54,10 +60,10 @@ impl<W: Write + ?Sized> Sink for W {
         for piece in pieces {
             slices.push(IoSlice::new(piece.as_bytes()));
             if slices.len() == IOV {
-                write_all(self, &mut slices, written)?;
+                write_all(&mut slices, written, |slices| self.write_vectored(slices))?;
             }
         }
-        write_all(self, &mut slices, written)
+        write_all(&mut slices, written, |slices| self.write_vectored(slices))
     }
 
     fn finish(&mut self) -> io::Result<()> {
@@ -65,17 +71,17 @@ impl<W: Write + ?Sized> Sink for W {
     }
 }
 
-/// Writes all of `slices` and empties the list.
-fn write_all<W: Write + ?Sized>(
-    output: &mut W,
+/// Writes all of `slices` and empties the list; `write` takes some of them.
+fn write_all(
     slices: &mut Vec<IoSlice<'_>>,
     written: &mut u64,
+    mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
 ) -> io::Result<()> {
     let mut rest = &mut slices[..];
     // Leading empty slices would make a write of nothing look like a full output.
     IoSlice::advance_slices(&mut rest, 0);
     while !rest.is_empty() {
-        match output.write_vectored(rest) {
+        match write(rest) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
                 *written += n as u64;
@@ -137,9 +143,9 @@ mod tests {
         let mut header = Header::new();
         header.push(b"header");
         let image = [7; 5000];
-        let mut pieces = vec![Piece::Header(header), Piece::Image(&image)];
+        let mut pieces = vec![Piece::Header(header), Piece::Image { bytes: &image, file: None }];
         pieces.extend([Piece::Bytes(b"x"); 1100]);
-        pieces.push(Piece::Image(&stored[1..500_001]));
+        pieces.push(Piece::Image { bytes: &stored[1..500_001], file: None });
         pieces.push(Piece::Bytes(b"end"));
         let mut expected = b"header".to_vec();
         expected.extend(image);

@@ -8,18 +8,20 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use corestream::limits::MAX_DATA_SEGMENTS;
-use corestream::{CoreDump, Dumper, FileSink, MemoryImage, Plan};
+use corestream::{CoreDump, Dumper, FileSink, MemoryImage, Pipe, Plan, Socket};
 
 use self::options::MemoryOption;
+pub use self::options::seconds;
 use self::stats::{PeakAnon, StatsFormat};
 use crate::input::Watch;
 use crate::manifest::{self, Manifest};
 use crate::output::{Opened, Output};
+use crate::peer::Peer;
 use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
@@ -45,8 +47,22 @@ pub struct Dump {
 
     /// Where the dump goes, - is standard output; %p, %t, %n and %% in it are the process id, the
     /// Unix time, the name, and a percent sign
-    #[arg(short, long, value_name = "PATH", required_unless_present = "dry_run")]
+    #[arg(short, long, value_name = "PATH", required_unless_present_any = ["fd", "to", "dry_run"])]
     output: Option<PathBuf>,
+
+    /// Descriptor that the dump goes to, inherited from who starts this: a pipe, a socket, a file
+    #[arg(long, value_name = "N", conflicts_with_all = ["output", "to"],
+          value_parser = clap::value_parser!(i32).range(0..))]
+    fd: Option<i32>,
+
+    /// Who gets the dump, by a connection that is made: tcp:HOST:PORT or unix:PATH
+    #[arg(long, value_name = "PEER", conflicts_with = "output")]
+    to: Option<Peer>,
+
+    /// Seconds to wait for a reader that takes nothing, such as 0.5, before the dump fails; by default
+    /// it waits for ever
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    write_timeout: Option<Duration>,
 
     /// Data segments that the dump may have
     #[arg(long, value_name = "N", default_value_t = MAX_DATA_SEGMENTS,
@@ -115,7 +131,7 @@ impl Dump {
             report::result(&stats::plan(&plan, output.as_ref().and_then(Output::free_bytes)))?;
         } else if let Some(output) = output {
             let start = Instant::now();
-            let written = write(&plan, &output, &interrupt);
+            let written = write(&plan, &output, self.write_timeout, &interrupt);
             written.map_err(cause)?;
             write_time = Some(start.elapsed());
         }
@@ -158,10 +174,16 @@ impl Dump {
         name: &str,
         manifest: Option<&ManifestFile>,
     ) -> Result<Option<Output>, Failure> {
-        let Some(path) = &self.output else { return Ok(None) };
-        let filled = pattern::Values::now(name).fill(path);
-        let path = filled.map_err(|why| Failure::usage(format!("-o {}: {why}", path.display())))?;
-        let output = Output::resolve(&path, self.force, self.sync)?;
+        let output = match (&self.output, self.fd, &self.to) {
+            (Some(path), ..) => {
+                let filled = pattern::Values::now(name).fill(path);
+                let failed = |why| Failure::usage(format!("-o {}: {why}", path.display()));
+                Output::resolve(&filled.map_err(failed)?, self.force, self.sync)?
+            }
+            (_, Some(fd), _) => Output::descriptor(fd, self.force, self.sync)?,
+            (.., Some(peer)) => Output::peer(peer.clone()),
+            _ => return Ok(None),
+        };
         let mut inputs: Vec<PathBuf> = self.memories.iter().map(|m| m.image.clone()).collect();
         if let Some(manifest) = manifest {
             inputs.push(match manifest.path.as_path() {
@@ -211,12 +233,18 @@ impl Dump {
     }
 }
 
-/// Writes a dump where it goes.
-pub fn write(plan: &Plan<'_>, output: &Output, interrupt: &Interrupt) -> Result<(), Failure> {
-    match output.open(interrupt)? {
+/// Writes a dump where it goes; a stream that takes no byte for as long as `timeout` fails.
+pub fn write(
+    plan: &Plan<'_>,
+    output: &Output,
+    timeout: Option<Duration>,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
+    match output.open(interrupt, timeout)? {
         Opened::File(path, options) => return Ok(plan.write_file_with(path, options)?),
         Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),
-        Opened::Stream(mut stream) => plan.write_to(&mut *stream),
+        Opened::Socket(socket) => plan.write_to(&mut Socket::new(&socket).write_timeout(timeout)),
+        Opened::Pipe(pipe) => plan.write_to(&mut Pipe::new(&pipe).write_timeout(timeout)),
     }
     .map_err(|error| Failure::from(error).at(output.name()))?;
     output.sync()

@@ -122,12 +122,12 @@ impl Extract {
     ) -> Result<Done, Failure> {
         let memory = MemoryIndex(self.memory.unwrap_or_default());
         dump.contents(memory).map_err(|error| input.failed(&error))?;
-        let restored = match output.open(interrupt)? {
+        let restored = match output.open(interrupt, None)? {
             Opened::File(path, options) => dump.restore(memory, path, options)?,
             Opened::Regular(mut file) => {
                 dump.write_memory(memory, &mut file).map_err(|error| output.failed(error))?
             }
-            Opened::Stream(stream) => {
+            Opened::Socket(stream) | Opened::Pipe(stream) => {
                 dump.write_memory(memory, stream).map_err(|error| output.failed(error))?
             }
         };

@@ -3,16 +3,17 @@
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs::{File, Metadata};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use corestream::FileOptions;
 use rustix::fs::OFlags;
 
+use crate::peer::Peer;
 use crate::report::Failure;
 use crate::signals::Interrupt;
 
@@ -31,12 +32,12 @@ pub struct Output {
 enum Place {
     /// A name for a file.
     File(PathBuf),
-    /// An open descriptor, which stays where it is: standard output, a device.
+    /// An open descriptor, which stays where it is: standard output, a device, one that was inherited.
     Open(File),
     /// To be opened when there is something to write: that waits for a reader.
     Fifo(PathBuf),
-    /// A Unix socket that somebody listens on.
-    Socket(PathBuf),
+    /// To be connected to when there is something to write.
+    Peer(Peer),
 }
 
 /// An output that can be written to.
@@ -45,8 +46,10 @@ pub enum Opened<'o> {
     File(&'o Path, FileOptions),
     /// An open file, written from its present position on.
     Regular(&'o File),
-    /// Anything else.
-    Stream(Box<dyn Write + 'o>),
+    /// A socket.
+    Socket(File),
+    /// A pipe, a terminal, a device.
+    Pipe(File),
 }
 
 impl Output {
@@ -57,6 +60,25 @@ impl Output {
         } else {
             (path.display().to_string(), place(path, force))
         };
+        Self::new(name, place, force, sync)
+    }
+
+    /// The descriptor with this number, inherited from who started this process.
+    pub fn descriptor(fd: i32, force: bool, sync: bool) -> Result<Self, Failure> {
+        Self::new(format!("descriptor {fd}"), open_descriptor(fd).map(Place::Open), force, sync)
+    }
+
+    /// A peer that listens.
+    pub fn peer(peer: Peer) -> Self {
+        Self { name: peer.to_string(), place: Place::Peer(peer), force: false, sync: false }
+    }
+
+    fn new(
+        name: String,
+        place: Result<Place, String>,
+        force: bool,
+        sync: bool,
+    ) -> Result<Self, Failure> {
         let place = place.map_err(|why| Failure::new(format!("{name}: {why}")))?;
         if let Place::Open(file) = &place
             && file.is_terminal()
@@ -75,7 +97,7 @@ impl Output {
         let target = match &self.place {
             Place::File(path) => path.metadata().ok(),
             Place::Open(file) => file.metadata().ok().filter(Metadata::is_file),
-            Place::Fifo(_) | Place::Socket(_) => None,
+            Place::Fifo(_) | Place::Peer(_) => None,
         };
         let Some(target) = target else { return Ok(()) };
         let same = |m: Metadata| (m.dev(), m.ino()) == (target.dev(), target.ino());
@@ -101,28 +123,39 @@ impl Output {
         free.ok().map(|free| free.f_bavail.saturating_mul(free.f_frsize))
     }
 
-    /// Opens it for writing.
-    pub fn open(&self, interrupt: &Interrupt) -> Result<Opened<'_>, Failure> {
+    /// Opens it for writing; `timeout` is for a peer that does not answer.
+    pub fn open(
+        &self,
+        interrupt: &Interrupt,
+        timeout: Option<Duration>,
+    ) -> Result<Opened<'_>, Failure> {
         Ok(match &self.place {
             Place::File(path) => {
                 interrupt.wait_for_clean_up();
                 let options = FileOptions::new().replace(self.force).sync(self.sync);
                 Opened::File(path, options)
             }
-            Place::Open(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
-                Opened::Regular(file)
+            Place::Open(file) => {
+                let metadata = file.metadata().map_err(|e| self.failed(e))?;
+                if metadata.is_file() {
+                    return Ok(Opened::Regular(file));
+                }
+                let file = file.try_clone().map_err(|e| self.failed(e))?;
+                match metadata.file_type().is_socket() {
+                    true => Opened::Socket(file),
+                    false => Opened::Pipe(file),
+                }
             }
-            Place::Open(file) => Opened::Stream(Box::new(file)),
             Place::Fifo(path) => {
                 let fifo = File::options().write(true).open(path);
                 let fifo = fifo.map_err(|e| self.failed(format_args!("cannot open: {e}")))?;
-                Opened::Stream(Box::new(fifo))
+                Opened::Pipe(fifo)
             }
-            Place::Socket(path) => {
-                let socket = UnixStream::connect(path);
+            Place::Peer(peer) => {
+                let socket = peer.connect(timeout);
                 let socket =
                     socket.map_err(|e| self.failed(format_args!("cannot connect: {e}")))?;
-                Opened::Stream(Box::new(socket))
+                Opened::Socket(socket.into())
             }
         })
     }
@@ -182,7 +215,9 @@ fn place(path: &Path, force: bool) -> Result<Place, String> {
         }
         Ok(metadata) if metadata.is_dir() => Err("is a folder, name a file in it".into()),
         Ok(metadata) if metadata.file_type().is_fifo() => Ok(Place::Fifo(path.into())),
-        Ok(metadata) if metadata.file_type().is_socket() => Ok(Place::Socket(path.into())),
+        Ok(metadata) if metadata.file_type().is_socket() => {
+            Ok(Place::Peer(Peer::Unix(path.into())))
+        }
         Ok(_) => {
             let device = File::options().write(true).open(path);
             device.map(Place::Open).map_err(|e| format!("cannot open: {e}"))
@@ -236,19 +271,39 @@ fn own_descriptor(path: &Path) -> Option<i32> {
 
 /// A descriptor of this process, shared: position and flags are its own.
 fn open_descriptor(fd: i32) -> Result<File, String> {
-    match fd {
+    let file = match fd {
         0 => duplicate(io::stdin().as_fd()),
         1 => duplicate(io::stdout().as_fd()),
         2 => duplicate(io::stderr().as_fd()),
         fd => by_number(fd).map(File::from).map_err(|e| format!("is not open: {e}")),
+    }?;
+    match rustix::fs::fcntl_getfl(&file) {
+        Ok(flags) if flags & OFlags::ACCMODE == OFlags::RDONLY => {
+            Err("is not open for writing".into())
+        }
+        _ => Ok(file),
     }
 }
 
 #[cfg(target_os = "linux")]
 fn by_number(fd: i32) -> io::Result<OwnedFd> {
+    use rustix::io::Errno;
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-    let this = pidfd_open(getpid(), PidfdFlags::empty())?;
-    Ok(pidfd_getfd(this, fd, PidfdGetfdFlags::empty())?)
+    let this = pidfd_open(getpid(), PidfdFlags::empty());
+    match this.and_then(|this| pidfd_getfd(this, fd, PidfdGetfdFlags::empty())) {
+        Err(Errno::BADF) => Err(Errno::BADF.into()),
+        // Containers forbid this call. A pipe can be opened by its name as well.
+        Err(errno) => {
+            let path = format!("/proc/self/fd/{fd}");
+            match std::fs::metadata(&path) {
+                Ok(metadata) if metadata.file_type().is_fifo() => {
+                    Ok(File::options().write(true).open(path)?.into())
+                }
+                _ => Err(errno.into()),
+            }
+        }
+        Ok(fd) => Ok(fd),
+    }
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -51,7 +51,7 @@ pub struct Run {
     max_frames: u32,
 
     /// Dump the guest and end it after so many seconds
-    #[arg(long, value_name = "S", value_parser = options::seconds)]
+    #[arg(long, value_name = "S", value_parser = dump::seconds)]
     time_limit: Option<Duration>,
 
     /// Environment variable of the guest; it has no others
@@ -144,7 +144,7 @@ impl Run {
         for shortfall in plan.shortfalls() {
             report::line(&format!("warning: {shortfall}"));
         }
-        let written = dump::write(&plan, &output, &interrupt);
+        let written = dump::write(&plan, &output, None, &interrupt);
         written.map_err(|failure| interrupt.failure().unwrap_or(failure))?;
         Ok(path)
     }

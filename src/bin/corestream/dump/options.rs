@@ -1,7 +1,8 @@
-//! The argument of `--memory`.
+//! The arguments of `--memory` and `--write-timeout`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use corestream::MemoryType;
 
@@ -61,9 +62,24 @@ impl MemoryOption {
     }
 }
 
+/// A time in seconds, with a fraction if it has one.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    time.filter(|time| !time.is_zero()).ok_or_else(|| "must be a number of seconds above 0".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times() {
+        assert_eq!(seconds("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for bad in ["", "0", "-1", "1e-30", "1e300", "inf", "nan", "1s"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn path_and_options() {

@@ -1,8 +1,7 @@
-//! The arguments of `--env`, `--dir` and `--time-limit`.
+//! The arguments of `--env` and `--dir`.
 
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
 /// An environment variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,13 +42,6 @@ impl FromStr for Directory {
     }
 }
 
-/// Seconds, and parts of them.
-pub fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
-    let limit = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    limit.ok_or_else(|| "a time limit is a number of seconds above 0".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,13 +56,5 @@ mod tests {
         assert_eq!(folder("/tmp::/t"), Ok(("/tmp".into(), "/t".into())));
         assert_eq!(folder("data"), Ok(("data".into(), "data".into())));
         assert!(folder("::/t").is_err() && folder("/tmp::").is_err() && folder("").is_err());
-    }
-
-    #[test]
-    fn time_limits() {
-        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
-        for wrong in ["0", "-1", "x", "NaN", "inf", "1e300"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
-        }
     }
 }

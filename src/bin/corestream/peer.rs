@@ -1,0 +1,91 @@
+//! Peers that a dump goes to: `tcp:HOST:PORT` and `unix:PATH`.
+
+use std::fmt;
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A peer that listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// `HOST:PORT`; an IPv6 address stands in brackets.
+    Tcp(String),
+    /// The path of a socket.
+    Unix(PathBuf),
+}
+
+impl Peer {
+    /// Connects to it. `timeout` is for one that does not answer, for each of its addresses.
+    pub fn connect(&self, timeout: Option<Duration>) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(address) => Ok(connect(address, timeout)?.into()),
+            Self::Unix(path) => Ok(UnixStream::connect(path)?.into()),
+        }
+    }
+}
+
+/// Connects to the first address that takes it.
+fn connect(address: &str, timeout: Option<Duration>) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for address in address.to_socket_addrs()? {
+        let connected = match timeout {
+            Some(timeout) => TcpStream::connect_timeout(&address, timeout),
+            None => TcpStream::connect(address),
+        };
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, rest) = text.split_once(':').unwrap_or_default();
+        match kind {
+            "tcp" => {
+                let (host, port) = rest.rsplit_once(':').unwrap_or_default();
+                if host.is_empty() || !port.parse().is_ok_and(|port: u16| port > 0) {
+                    return Err("a host and a port are needed, as in tcp:127.0.0.1:4000".into());
+                }
+                Ok(Self::Tcp(rest.into()))
+            }
+            "unix" if rest.is_empty() => Err("a path is needed, as in unix:/run/dumps".into()),
+            "unix" => Ok(Self::Unix(rest.into())),
+            _ => Err("must be tcp:HOST:PORT or unix:PATH".into()),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_parsed() {
+        for address in ["127.0.0.1:80", "localhost:65535", "[::1]:4000"] {
+            assert_eq!(format!("tcp:{address}").parse(), Ok(Peer::Tcp(address.into())));
+        }
+        assert_eq!("unix:a:b".parse(), Ok(Peer::Unix("a:b".into())));
+        let bad = ["", "tcp", "tcp:", "tcp:80", "tcp::80", "tcp:a:", "tcp:a:0", "tcp:a:65536"];
+        for bad in bad.iter().chain(&["unix:", "udp:a:80", "/run/dumps"]) {
+            assert!(bad.parse::<Peer>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! A pipe as a sink: made larger, and given the pages of image files without copying them.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::Sink;
+use super::descriptor::{Descriptor, Ways};
+use crate::piece::Piece;
+
+/// Bytes that a pipe is made to hold, if the system allows it
+/// ([`fs.pipe-max-size`](https://man7.org/linux/man-pages/man7/pipe.7.html) is 1 MiB by default).
+#[cfg(target_os = "linux")]
+const PIPE_BYTES: usize = 1 << 20;
+
+/// Writes to a pipe or FIFO, or to anything else that is written in order and may have to be waited
+/// for, such as a terminal.
+///
+/// The pipe is made to hold 1 MiB where the system allows that. A descriptor that does not block is
+/// waited for, and a reader that goes away is [`io::ErrorKind::BrokenPipe`] and never a SIGPIPE.
+///
+/// # Image files
+/// On Linux, the pages of images that are mapped files ([`MemoryImage::open`]) are lent to the pipe by
+/// [`splice`](https://man7.org/linux/man-pages/man2/splice.2.html) and not copied; memory of a live
+/// guest never is. When the dump is done, the pipe holds none of them any more: its end, as long as
+/// the pipe, is copied. Only a reader that splices on what it gets, to somewhere that keeps it, sees
+/// what is written to the file later. For such a reader see [`lend`](Self::lend).
+///
+/// [`MemoryImage::open`]: crate::MemoryImage::open
+///
+/// ```
+/// use corestream::{CoreDump, Dumper, Pipe};
+///
+/// let (mut reader, writer) = std::io::pipe().unwrap();
+/// let dump = CoreDump::new("guest.wasm");
+/// let plan = Dumper::new().plan(&dump)?;
+/// plan.write_to(&mut Pipe::new(&writer))?;
+/// drop(writer);
+///
+/// let mut bytes = Vec::new();
+/// std::io::Read::read_to_end(&mut reader, &mut bytes).unwrap();
+/// assert_eq!(bytes.len() as u64, plan.len());
+/// # Ok::<(), corestream::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Pipe<'f>(Descriptor<'f, PipeWays>);
+
+impl<'f> Pipe<'f> {
+    /// A sink that writes to `pipe`.
+    pub fn new(pipe: &'f (impl AsFd + ?Sized)) -> Self {
+        Self(Descriptor::new(pipe.as_fd(), PipeWays))
+    }
+
+    /// How long to wait for a reader that takes nothing; then the dump fails with
+    /// [`io::ErrorKind::TimedOut`]. `None`, the default, is for ever.
+    ///
+    /// ```
+    /// use std::io::ErrorKind::TimedOut;
+    /// use std::time::Duration;
+    ///
+    /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, Pipe};
+    ///
+    /// let bytes = vec![1; 32 * 65_536];
+    /// let mut dump = CoreDump::new("guest.wasm");
+    /// dump.add_memory(Memory::new(MemoryType::wasm32(32), MemoryImage::from_slice(&bytes)));
+    /// let (_reader, writer) = std::io::pipe().unwrap();
+    /// let mut pipe = Pipe::new(&writer).write_timeout(Some(Duration::from_millis(10)));
+    /// let error = Dumper::new().plan(&dump)?.write_to(&mut pipe).unwrap_err();
+    /// assert_eq!(error.io_error().unwrap().kind(), TimedOut);
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn write_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.0.set_timeout(timeout);
+        self
+    }
+
+    /// Whether pages of image files are lent to the pipe, as they are by default.
+    pub fn lend(mut self, lend: bool) -> Self {
+        self.0.set_lend(lend);
+        self
+    }
+}
+
+impl Sink for Pipe<'_> {
+    fn begin(&mut self, len: u64) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        enlarge(self.0.fd());
+        self.0.begin(len);
+        Ok(())
+    }
+
+    fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
+        self.0.put(pieces, written)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Makes the pipe hold [`PIPE_BYTES`], or as much as may be: a pipe that stays as it was is only
+/// slower.
+#[cfg(target_os = "linux")]
+fn enlarge(fd: BorrowedFd<'_>) {
+    use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
+
+    let Ok(now) = fcntl_getpipe_size(fd) else { return };
+    let mut wanted = PIPE_BYTES;
+    while wanted > now && fcntl_setpipe_size(fd, wanted) == Err(Errno::PERM) {
+        wanted /= 2;
+    }
+}
+
+/// `writev` and `splice`.
+#[derive(Debug)]
+struct PipeWays;
+
+#[cfg(target_os = "linux")]
+impl Ways for PipeWays {
+    fn write(
+        &self,
+        fd: BorrowedFd<'_>,
+        slices: &[IoSlice<'_>],
+        wait: bool,
+    ) -> Result<usize, Errno> {
+        use rustix::io::{ReadWriteFlags, pwritev2, writev};
+
+        if wait {
+            return writev(fd, slices);
+        }
+        // All ones stand for the present position.
+        match pwritev2(fd, slices, u64::MAX, ReadWriteFlags::NOWAIT) {
+            Err(Errno::NOSYS | Errno::INVAL) => Err(Errno::OPNOTSUPP),
+            result => result,
+        }
+    }
+
+    fn lend(
+        &self,
+        fd: BorrowedFd<'_>,
+        file: &File,
+        mut at: u64,
+        len: usize,
+        wait: bool,
+    ) -> Result<usize, Errno> {
+        use rustix::pipe::{SpliceFlags, splice};
+
+        let flags = if wait { SpliceFlags::empty() } else { SpliceFlags::NONBLOCK };
+        splice(file, Some(&mut at), fd, None, len, flags)
+    }
+
+    fn capacity(&self, fd: BorrowedFd<'_>) -> Option<u64> {
+        rustix::pipe::fcntl_getpipe_size(fd).ok().map(|size| size as u64)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Ways for PipeWays {
+    fn write(
+        &self,
+        fd: BorrowedFd<'_>,
+        slices: &[IoSlice<'_>],
+        wait: bool,
+    ) -> Result<usize, Errno> {
+        if wait { rustix::io::writev(fd, slices) } else { Err(Errno::OPNOTSUPP) }
+    }
+
+    fn lend(&self, _: BorrowedFd<'_>, _: &File, _: u64, _: usize, _: bool) -> Result<usize, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    fn capacity(&self, _: BorrowedFd<'_>) -> Option<u64> {
+        None
+    }
+}
