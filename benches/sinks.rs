@@ -206,6 +206,15 @@ fn sockets(rounds: usize, image: &Image, path: &Path) {
                 }),
             ),
             ("image file", Box::new(|| drained(ends(), |socket| to_socket(&file, &socket)))),
+            (
+                "image file, nothing lent",
+                Box::new(|| {
+                    drained(ends(), |socket| {
+                        let plan = Dumper::new().plan(&file).unwrap();
+                        plan.write_to(&mut Socket::new(&socket).lend(false)).unwrap();
+                    });
+                }),
+            ),
         ];
         let of = table(&format!("{} twice, over {name}", image.name), rounds, &works);
         ratio("write_all / live guest", of("write_all") / of("live guest"));

@@ -12,14 +12,15 @@ use rustix::io::Errno;
 use super::{IOV, sigpipe, write_all};
 use crate::piece::Piece;
 
-/// A part of an image file that is shorter is written: page by page, to lend it costs more.
-const LEAST_LENT: usize = 16 << 10;
-
 /// Bytes that a blocking pipe takes without blocking once `poll` says that it is ready.
 const READY_BYTES: usize = libc::PIPE_BUF;
 
 /// The ways in which bytes get into a descriptor.
 pub(super) trait Ways {
+    /// Bytes of a part of an image file from which on it is lent: to lend shorter ones costs more than
+    /// to write them with what is around them.
+    const LEAST_LENT: usize;
+
     /// Writes some of `slices`; `wait` is whether it may block. [`Errno::OPNOTSUPP`] if it can't help
     /// blocking.
     fn write(&self, fd: BorrowedFd<'_>, slices: &[IoSlice<'_>], wait: bool)
@@ -95,7 +96,7 @@ impl<'f, W: Ways> Descriptor<'f, W> {
             lendable -= most as u64;
             if let Piece::Image { file: Some((file, at)), .. } = piece
                 && self.lends
-                && most >= LEAST_LENT
+                && most >= W::LEAST_LENT
             {
                 self.write(&mut slices, written)?;
                 let lent = self.lend(file, *at, most, written)?;
@@ -221,6 +222,8 @@ mod tests {
     }
 
     impl Ways for &Fake {
+        const LEAST_LENT: usize = 16 << 10;
+
         fn write(
             &self,
             _: BorrowedFd<'_>,

@@ -120,6 +120,8 @@ struct PipeWays;
 
 #[cfg(target_os = "linux")]
 impl Ways for PipeWays {
+    const LEAST_LENT: usize = 16 << 10;
+
     fn write(
         &self,
         fd: BorrowedFd<'_>,
@@ -159,6 +161,8 @@ impl Ways for PipeWays {
 
 #[cfg(not(target_os = "linux"))]
 impl Ways for PipeWays {
+    const LEAST_LENT: usize = 16 << 10;
+
     fn write(
         &self,
         fd: BorrowedFd<'_>,

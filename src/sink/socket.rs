@@ -105,6 +105,8 @@ impl Sink for Socket<'_> {
 struct SocketWays;
 
 impl Ways for SocketWays {
+    const LEAST_LENT: usize = 64 << 10;
+
     fn write(
         &self,
         fd: BorrowedFd<'_>,
