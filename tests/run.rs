@@ -151,6 +151,7 @@ fn exit_codes_and_results_are_the_guests() {
 #[test]
 fn a_guest_that_hangs_is_dumped() {
     let folder = folder("exit.wat", EXIT);
+    let mut offsets = Vec::new();
     for more in [&[][..], &["--locals"]] {
         let args = ["exit.wat", "--invoke", "hang", "--time-limit", "0.3", "--force"];
         let output = run(folder.path(), &[&args[..], more].concat());
@@ -163,7 +164,28 @@ fn a_guest_that_hangs_is_dumped() {
             "{said}"
         );
         let bytes = fs::read(folder.path().join("exit.wat.core")).unwrap();
-        assert_eq!(decode(&bytes).threads[0].1[0].function, 5, "{more:?}");
+        let decoded = decode(&bytes);
+        assert_eq!(decoded.threads[0].1[0].function, 5, "{more:?}");
+        offsets.push(decoded.threads[0].1[0].offset);
+    }
+    // The loop; with locals nothing is lost.
+    assert_eq!(offsets, [1, 1]);
+}
+
+/// The deepest function has a frame that nothing is written to.
+#[test]
+fn a_guest_without_end_overflows_its_stack() {
+    let folder = folder("deep.wat", r#"(module (func $f (export "_start") (call $f)))"#);
+    for more in [&[][..], &["--locals"], &["--locals", "--time-limit", "60"]] {
+        let output = run(folder.path(), &[&["deep.wat", "--force"], more].concat());
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(134), "{said}");
+        assert!(
+            said.starts_with("corestream: deep.wat: wasm trap: call stack exhausted\n"),
+            "{said}"
+        );
+        let bytes = fs::read(folder.path().join("deep.wat.core")).unwrap();
+        assert!(decode(&bytes).threads[0].1.len() > 1000, "{more:?}");
     }
 }
 

@@ -228,7 +228,7 @@ impl<'w, T: 'static> Capture<'w, T> {
     pub fn live<'a>(&self, store: &'a mut impl AsContextMut<Data = T>) -> Captured<'a> {
         let inventory = self.reachable(&mut store.as_context_mut());
         let none = inventory.instances.is_empty();
-        let stack = frames::of_stack(&mut store.as_context_mut());
+        let stack = frames::of_stack(&mut store.as_context_mut(), false);
         let mut captured = if stack.is_empty() {
             let backtrace = WasmBacktrace::force_capture(&*store);
             let backtrace = frames::of_backtrace(backtrace.frames());
