@@ -148,6 +148,21 @@ fn exit_codes_and_results_are_the_guests() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+/// Of a code the low byte is left, as of any process's.
+#[test]
+fn every_exit_code_is_the_guests() {
+    for (code, expected) in [(125, 125), (126, 126), (200, 200), (255, 255), (-1, 255), (256, 0)] {
+        let text = EXIT.replace("i32.const 42", &format!("i32.const {code}"));
+        let folder = folder("exit.wat", &text);
+        for more in [&[][..], &["--locals"]] {
+            let output = run(folder.path(), &[&["exit.wat"], more].concat());
+            assert_eq!(output.status.code(), Some(expected), "{code}: {}", stderr(&output));
+            assert_eq!(stderr(&output), "");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
+
 #[test]
 fn a_guest_that_hangs_is_dumped() {
     let folder = folder("exit.wat", EXIT);
@@ -208,6 +223,32 @@ fn a_guest_that_waits_is_dumped() {
     assert!(said.contains("stopped after 0.2 s, it waits for its host"), "{said}");
     let bytes = fs::read(folder.path().join("wait.wat.core")).unwrap();
     assert_eq!(decode(&bytes).contents(0, 65_536)[16], 1);
+}
+
+/// It blocks the thread that it runs on: nothing can be dumped, but it ends.
+#[test]
+fn a_guest_that_blocks_is_ended() {
+    let folder = folder(
+        "block.wat",
+        r#"(module (memory 1 1 shared) (func (export "_start")
+            (drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1)))))"#,
+    );
+    let output = run(folder.path(), &["block.wat", "--time-limit", "0.2"]);
+    assert_eq!(output.status.code(), Some(124));
+    assert_eq!(
+        stderr(&output),
+        "corestream: block.wat: stopped after 0.2 s, it waits for its host and can't be dumped\n"
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// Names of the guest's play no tricks on a terminal.
+#[test]
+fn what_is_hidden_is_shown() {
+    let text = "(module (func (@name \"a\\u{202e}b\\u{1b}c\") (export \"_start\") unreachable))";
+    let folder = folder("tricks.wat", text);
+    let said = stderr(&run(folder.path(), &["tricks.wat"]));
+    assert!(said.contains(r": a\u{202e}b\u{1b}c + 0x"), "{said}");
 }
 
 /// Prints its arguments and environment, as they are in memory, and opens a file.
@@ -344,6 +385,11 @@ fn mistakes() {
         ),
         (vec!["exit.wat", "--time-limit", "0"], 2, "invalid value '0' for '--time-limit <S>'"),
         (vec!["exit.wat", "--max-frames", "0"], 2, "invalid value '0' for '--max-frames <N>'"),
+        (
+            vec!["exit.wat", "--max-frames", "1000001"],
+            2,
+            "invalid value '1000001' for '--max-frames <N>'",
+        ),
     ] {
         let output = run(dir, &args);
         let said = stderr(&output);
