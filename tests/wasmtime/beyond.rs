@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corestream::wasmtime::{Capture, Note, capture};
-use corestream::{Dumper, GlobalValue, InstanceIndex, MemoryIndex, MemoryType, RefType};
+use corestream::{
+    Dumper, GlobalValue, InstanceIndex, MemoryIndex, MemoryType, ModuleIndex, RefType,
+};
 use wasmparser::{Validator, WasmFeatures};
 use wasmtime::{Engine, SharedMemory, Store, WasmCoreDump, component};
 
@@ -208,9 +210,37 @@ fn an_error_that_carries_no_core_dump() {
     assert!(error.to_string().contains("turn on Config::coredump_on_trap"), "{error}");
     let capture = Capture::new("guest").instances(trapped.instances);
     let captured = capture.trapped(&mut trapped.store, &trapped.error).unwrap();
-    assert_eq!(captured.dump.threads[0].frames[0].instance, Some(InstanceIndex(0)));
+    // There may be other instances of the module.
+    assert_eq!(captured.dump.threads[0].frames[0].instance, None);
+    assert_eq!(captured.notes, [Note::FrameInstances { module: ModuleIndex(0), frames: 1 }]);
     let bytes = captured.to_vec().unwrap();
     assert_eq!(decode(&bytes).contents(0, 65_536)[1], b'x');
+}
+
+/// Two instances of one module, of which one is named: a frame of the other is not given to it.
+#[test]
+fn an_instance_that_is_not_named() {
+    let engine = Engine::new(config().coredump_on_trap(false)).unwrap();
+    let text = r#"(module (memory (export "m") 1) (func (export "run") unreachable))"#;
+    let module = wasmtime::Module::new(&engine, text).unwrap();
+    let mut store = wasmtime::Store::new(&engine, ());
+    let [named, other] = [0, 1].map(|_| wasmtime::Instance::new(&mut store, &module, &[]).unwrap());
+    let run = other.get_typed_func::<(), ()>(&mut store, "run").unwrap();
+    let error = run.call(&mut store, ()).unwrap_err();
+    let captured = Capture::new("guest").instances([named]).trapped(&mut store, &error).unwrap();
+    assert_eq!(captured.dump.threads[0].frames[0].instance, None);
+    assert_eq!(captured.notes, [Note::FrameInstances { module: ModuleIndex(0), frames: 1 }]);
+}
+
+/// Where Wasmtime keeps no backtrace it is said.
+#[test]
+fn a_trap_without_frames() {
+    let engine = Engine::new(config().wasm_backtrace_max_frames(None)).unwrap();
+    let mut trapped = trap(&engine, r#"(module (func (export "run") unreachable))"#, &[]);
+    let captured = capture(&mut trapped.store, "guest", &trapped.error);
+    if let Ok(captured) = captured {
+        assert_eq!(captured.notes, [Note::NoFrames]);
+    }
 }
 
 const COMPONENT: &str = r#"(component
