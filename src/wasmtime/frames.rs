@@ -193,9 +193,9 @@ fn read(ty: Option<ValType>, value: impl FnOnce() -> ::wasmtime::Result<Val>) ->
 ///
 /// # What an operand stack holds
 /// The youngest frame has what is below the operands of the instruction that trapped: the engine
-/// has mostly popped those already (an `i32.div_u` by zero shows neither of its operands). A `throw`
-/// and a `memory.atomic.wait32` on a memory that is not shared still have theirs. A frame that calls
-/// still has the arguments of its call. v128 and references have no encoding in a dump and are
+/// has mostly popped those already (an `i32.div_u` by zero shows neither of its operands). A `throw`,
+/// an atomic access that is not aligned, and a `memory.atomic.wait32` on a memory that is not shared
+/// still have theirs. A frame that calls still has the arguments of its call. v128 and references have no encoding in a dump and are
 /// [`Value::Missing`](crate::Value::Missing).
 ///
 /// A function that is only being entered, where the stack overflows or an epoch interrupts it, has

@@ -141,6 +141,46 @@ fn recursion_deeper_than_a_backtrace() {
     }
 }
 
+/// Every way to trap: what is below the operands is there, and where the engine has not popped those,
+/// they are too.
+#[test]
+fn operands_of_every_trap() {
+    let mut different = Vec::new();
+    for (body, left) in [
+        ("(drop (i32.div_u (i32.const 1) (i32.const 0)))", vec![]),
+        ("(drop (i32.div_s (i32.const 0x80000000) (i32.const -1)))", vec![]),
+        ("(drop (i32.trunc_f64_s (f64.const nan)))", vec![]),
+        ("(drop (i32.load (i32.const -1)))", vec![]),
+        ("(drop (i32.atomic.load (i32.const 1)))", vec![I(1)]),
+        ("(memory.fill (i32.const -1) (i32.const 0) (i32.const 9))", vec![]),
+        ("(memory.init 0 (i32.const 0) (i32.const 0) (i32.const 9))", vec![]),
+        ("(drop (table.get (i32.const 9)))", vec![]),
+        ("(call_indirect (i32.const 9))", vec![]),
+        ("(call_indirect (i32.const 0))", vec![]),
+        ("(call_ref $f (ref.null $f))", vec![]),
+        ("(drop (ref.as_non_null (ref.null func)))", vec![]),
+        ("(drop (struct.get $s 0 (ref.null $s)))", vec![]),
+        ("(throw $e (i32.const 5))", vec![I(5)]),
+        (
+            "(drop (memory.atomic.wait32 (i32.const 0) (i32.const 1) (i64.const 2)))",
+            vec![I(0), I(1), Value::I64(2)],
+        ),
+        ("unreachable", vec![]),
+    ] {
+        let frames = Guest::frames(&format!(
+            r#"(module (type $f (func)) (type $s (struct (field i32))) (memory 1) (table 2 funcref)
+                (tag $e (param i32)) (data "x")
+                (func (export "run") (local i64) (local.set 0 (i64.const 6))
+                    (i32.const 77) {body} drop))"#
+        ));
+        let stack = [vec![I(77)], left].concat();
+        if values(&frames[0]) != (&[Value::I64(6)][..], &stack[..]) {
+            different.push(format!("{body}: {:?}", values(&frames[0])));
+        }
+    }
+    assert!(different.is_empty(), "{different:#?}");
+}
+
 /// The function that found no room has a frame with nothing in it yet: it is not asked for values.
 #[test]
 fn a_stack_overflow() {
