@@ -148,9 +148,25 @@ fn exit_codes_and_results_are_the_guests() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+/// Of a code the low byte is left, as of any process's.
+#[test]
+fn every_exit_code_is_the_guests() {
+    for (code, expected) in [(125, 125), (126, 126), (200, 200), (255, 255), (-1, 255), (256, 0)] {
+        let text = EXIT.replace("i32.const 42", &format!("i32.const {code}"));
+        let folder = folder("exit.wat", &text);
+        for more in [&[][..], &["--locals"]] {
+            let output = run(folder.path(), &[&["exit.wat"], more].concat());
+            assert_eq!(output.status.code(), Some(expected), "{code}: {}", stderr(&output));
+            assert_eq!(stderr(&output), "");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
+
 #[test]
 fn a_guest_that_hangs_is_dumped() {
     let folder = folder("exit.wat", EXIT);
+    let mut offsets = Vec::new();
     for more in [&[][..], &["--locals"]] {
         let args = ["exit.wat", "--invoke", "hang", "--time-limit", "0.3", "--force"];
         let output = run(folder.path(), &[&args[..], more].concat());
@@ -163,7 +179,28 @@ fn a_guest_that_hangs_is_dumped() {
             "{said}"
         );
         let bytes = fs::read(folder.path().join("exit.wat.core")).unwrap();
-        assert_eq!(decode(&bytes).threads[0].1[0].function, 5, "{more:?}");
+        let decoded = decode(&bytes);
+        assert_eq!(decoded.threads[0].1[0].function, 5, "{more:?}");
+        offsets.push(decoded.threads[0].1[0].offset);
+    }
+    // The loop; with locals nothing is lost.
+    assert_eq!(offsets, [1, 1]);
+}
+
+/// The deepest function has a frame that nothing is written to.
+#[test]
+fn a_guest_without_end_overflows_its_stack() {
+    let folder = folder("deep.wat", r#"(module (func $f (export "_start") (call $f)))"#);
+    for more in [&[][..], &["--locals"], &["--locals", "--time-limit", "60"]] {
+        let output = run(folder.path(), &[&["deep.wat", "--force"], more].concat());
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(134), "{said}");
+        assert!(
+            said.starts_with("corestream: deep.wat: wasm trap: call stack exhausted\n"),
+            "{said}"
+        );
+        let bytes = fs::read(folder.path().join("deep.wat.core")).unwrap();
+        assert!(decode(&bytes).threads[0].1.len() > 1000, "{more:?}");
     }
 }
 
@@ -186,6 +223,32 @@ fn a_guest_that_waits_is_dumped() {
     assert!(said.contains("stopped after 0.2 s, it waits for its host"), "{said}");
     let bytes = fs::read(folder.path().join("wait.wat.core")).unwrap();
     assert_eq!(decode(&bytes).contents(0, 65_536)[16], 1);
+}
+
+/// It blocks the thread that it runs on: nothing can be dumped, but it ends.
+#[test]
+fn a_guest_that_blocks_is_ended() {
+    let folder = folder(
+        "block.wat",
+        r#"(module (memory 1 1 shared) (func (export "_start")
+            (drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1)))))"#,
+    );
+    let output = run(folder.path(), &["block.wat", "--time-limit", "0.2"]);
+    assert_eq!(output.status.code(), Some(124));
+    assert_eq!(
+        stderr(&output),
+        "corestream: block.wat: stopped after 0.2 s, it waits for its host and can't be dumped\n"
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// Names of the guest's play no tricks on a terminal.
+#[test]
+fn what_is_hidden_is_shown() {
+    let text = "(module (func (@name \"a\\u{202e}b\\u{1b}c\") (export \"_start\") unreachable))";
+    let folder = folder("tricks.wat", text);
+    let said = stderr(&run(folder.path(), &["tricks.wat"]));
+    assert!(said.contains(r": a\u{202e}b\u{1b}c + 0x"), "{said}");
 }
 
 /// Prints its arguments and environment, as they are in memory, and opens a file.
@@ -322,6 +385,11 @@ fn mistakes() {
         ),
         (vec!["exit.wat", "--time-limit", "0"], 2, "invalid value '0' for '--time-limit <S>'"),
         (vec!["exit.wat", "--max-frames", "0"], 2, "invalid value '0' for '--max-frames <N>'"),
+        (
+            vec!["exit.wat", "--max-frames", "1000001"],
+            2,
+            "invalid value '1000001' for '--max-frames <N>'",
+        ),
     ] {
         let output = run(dir, &args);
         let said = stderr(&output);

@@ -158,7 +158,8 @@ impl<'w, T: 'static> Capture<'w, T> {
         self.instances([instance])
     }
 
-    /// The instances of a guest that is not trapped. With guest debugging all are known anyway.
+    /// The instances of a guest that is not trapped. With guest debugging all are known anyway; without
+    /// it there may be others, so which one a frame is of is not known.
     pub fn instances(mut self, instances: impl IntoIterator<Item = Instance>) -> Self {
         self.instances.extend(instances);
         self
@@ -228,7 +229,7 @@ impl<'w, T: 'static> Capture<'w, T> {
     pub fn live<'a>(&self, store: &'a mut impl AsContextMut<Data = T>) -> Captured<'a> {
         let inventory = self.reachable(&mut store.as_context_mut());
         let none = inventory.instances.is_empty();
-        let stack = frames::of_stack(&mut store.as_context_mut());
+        let stack = frames::of_stack(&mut store.as_context_mut(), false);
         let mut captured = if stack.is_empty() {
             let backtrace = WasmBacktrace::force_capture(&*store);
             let backtrace = frames::of_backtrace(backtrace.frames());
@@ -246,14 +247,15 @@ impl<'w, T: 'static> Capture<'w, T> {
     /// What there is without a core dump: all instances, or those that were named.
     fn reachable(&self, store: &mut StoreContextMut<'_, T>) -> Inventory {
         let mut instances = store.as_context_mut().debug_all_instances();
-        if instances.is_empty() {
+        let all = !instances.is_empty();
+        if !all {
             for instance in &self.instances {
                 if !instances.contains(instance) {
                     instances.push(*instance);
                 }
             }
         }
-        Inventory::of_instances(store, instances)
+        Inventory::of_instances(store, instances, all)
     }
 
     /// The frames of the recorder where they belong to this backtrace, else the backtrace.
@@ -267,7 +269,10 @@ impl<'w, T: 'static> Capture<'w, T> {
         if let Some(recorded) = recorded {
             return self.describe(store, inventory, recorded, Vec::new());
         }
-        let notes = self.cut(&backtrace);
+        let mut notes = self.cut(&backtrace);
+        if backtrace.is_empty() {
+            notes.push(Note::NoFrames);
+        }
         self.describe(store, inventory, backtrace, notes)
     }
 

@@ -63,9 +63,11 @@ fn model_frames(
     frames: Vec<WasmFrame>,
     notes: &mut Vec<Note>,
 ) -> Vec<Frame> {
-    // For each module its only instance, `None` if it has several.
+    // For each module its only instance, `None` if it has several. Where not all instances are
+    // listed, it may have others.
     let mut only: HashMap<ModuleIndex, Option<InstanceIndex>> = HashMap::new();
-    for (at, instance) in dump.instances.iter().enumerate() {
+    let listed = if inventory.all_instances { &dump.instances[..] } else { &[] };
+    for (at, instance) in listed.iter().enumerate() {
         if let Some(module) = instance.module {
             let here = Some(instance_index(at));
             only.entry(module).and_modify(|only| *only = None).or_insert(here);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::wasmtime::{
     AsContextMut, DebugEvent, DebugHandler, ExternType, FrameHandle, FrameInfo, Instance, Module,
-    StoreContextMut, Val, WasmBacktrace,
+    StoreContextMut, Trap, Val, WasmBacktrace,
 };
 use wasmparser::ValType;
 
@@ -41,9 +41,16 @@ pub(super) fn of_backtrace(frames: &[FrameInfo]) -> Vec<WasmFrame> {
     frames.iter().map(frame).collect()
 }
 
-/// The frames that are on the stack now, youngest first. Empty without guest debugging.
-pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>) -> Vec<WasmFrame> {
-    let found = walk(store);
+/// The frames that are on the stack now, youngest first. Empty without guest debugging. `overflow`
+/// is whether the stack has just overflown.
+pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, overflow: bool) -> Vec<WasmFrame> {
+    // Where the youngest frame is exactly, only a backtrace tells.
+    let backtrace = WasmBacktrace::force_capture(&*store);
+    let youngest = of_backtrace(&backtrace.frames()[..backtrace.frames().len().min(1)]).pop();
+    // No instruction is at 0. A function that is being entered has its frame, but nothing is written
+    // to it yet: to ask for its instance would panic, or worse, follow what was there before.
+    let entered = overflow || youngest.as_ref().is_some_and(|frame| frame.offset == 0);
+    let Some(found) = walk(store, entered) else { return Vec::new() };
     let mut modules = BTreeMap::new();
     for frame in &found {
         let (_, positions) = modules
@@ -58,26 +65,32 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>) -> Vec<WasmFrame> 
             (id, (imported_functions(&module), shapes))
         })
         .collect();
-    // Where the youngest frame is exactly, only a backtrace tells.
-    let backtrace = WasmBacktrace::force_capture(&*store);
-    let youngest = backtrace.frames().first().and_then(FrameInfo::func_offset);
-    let mut youngest = youngest.and_then(|offset| u32::try_from(offset).ok());
-    found
-        .into_iter()
-        .map(|frame| {
-            let (imported, shapes) = &modules[&frame.module.debug_index_in_engine()];
-            let shapes = shapes.get(&(frame.defined, frame.position));
-            let shape = shapes.and_then(|shapes| choose(shapes, youngest.take()));
-            WasmFrame {
-                locals: locals(store, &frame.handle, shape),
-                stack: stack(store, &frame.handle, shape),
-                module: frame.module,
-                instance: Some(frame.instance),
-                function: imported.saturating_add(frame.defined),
-                offset: shape.map_or(0, |shape| shape.offset),
-            }
-        })
-        .collect()
+    let mut frames = Vec::new();
+    let (first, mut youngest) = if entered { (youngest, None) } else { (None, youngest) };
+    frames.extend(first);
+    frames.extend(found.into_iter().map(|frame| {
+        let (imported, shapes) = &modules[&frame.module.debug_index_in_engine()];
+        let shapes = shapes.get(&(frame.defined, frame.position));
+        let function = imported.saturating_add(frame.defined);
+        let youngest = youngest.take();
+        let exact = youngest
+            .filter(|exact| Module::same(&exact.module, &frame.module))
+            .filter(|exact| exact.function == function)
+            .map(|exact| exact.offset);
+        let shape = shapes.and_then(|shapes| choose(shapes, exact));
+        // At an epoch's interrupt the engine gives another position of the same function: locals
+        // have their types anywhere in it, operands do not.
+        let there = exact.is_none_or(|exact| shape.is_some_and(|shape| shape.offset == exact));
+        WasmFrame {
+            locals: locals(store, &frame.handle, shape),
+            stack: if there { stack(store, &frame.handle, shape) } else { Vec::new() },
+            module: frame.module,
+            instance: Some(frame.instance),
+            function,
+            offset: exact.or(shape.map(|shape| shape.offset)).unwrap_or(0),
+        }
+    }));
+    frames
 }
 
 /// The instruction that a frame is at: the one at `offset` in its function if that is known, else the
@@ -85,7 +98,7 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>) -> Vec<WasmFrame> 
 fn choose(shapes: &Shapes, offset: Option<u32>) -> Option<&Shape> {
     let Shapes { call, here } = shapes;
     let is_there = |shape: &&Shape| offset.is_none_or(|offset| shape.offset == offset);
-    call.as_ref().filter(is_there).or(here.as_ref())
+    call.as_ref().filter(is_there).or(here.as_ref()).or(call.as_ref())
 }
 
 /// A frame that was found on the stack.
@@ -99,14 +112,20 @@ struct Found {
     position: u32,
 }
 
-fn walk<T>(store: &mut StoreContextMut<'_, T>) -> Vec<Found> {
+/// The frames on the stack, without the youngest if it has only been `entered`; `None` if there is
+/// none at all.
+fn walk<T>(store: &mut StoreContextMut<'_, T>, entered: bool) -> Option<Vec<Found>> {
     let mut found = Vec::new();
     let exits: Vec<_> = store.debug_exit_frames().collect();
+    let any = !exits.is_empty();
+    let mut skip = entered;
     for exit in exits {
         let mut next = Some(exit);
         while let Some(handle) = next {
             // A handle fails only when the guest has gone on, and nobody let it.
-            if let Ok(Some((function, position))) = handle.wasm_function_index_and_pc(&mut *store)
+            if !std::mem::take(&mut skip)
+                && let Ok(Some((function, position))) =
+                    handle.wasm_function_index_and_pc(&mut *store)
                 && let Ok(instance) = handle.instance(&mut *store)
             {
                 let module = instance.module(&mut *store).clone();
@@ -117,7 +136,7 @@ fn walk<T>(store: &mut StoreContextMut<'_, T>) -> Vec<Found> {
             next = handle.parent(&mut *store).unwrap_or(None);
         }
     }
-    found
+    any.then_some(found)
 }
 
 fn imported_functions(module: &Module) -> u32 {
@@ -174,9 +193,14 @@ fn read(ty: Option<ValType>, value: impl FnOnce() -> ::wasmtime::Result<Val>) ->
 ///
 /// # What an operand stack holds
 /// The youngest frame has what is below the operands of the instruction that trapped: the engine
-/// has popped those already (an `i32.div_u` by zero shows neither of its operands). A frame that
-/// calls still has the arguments of its call. v128 and references have no encoding in a dump and are
+/// has mostly popped those already (an `i32.div_u` by zero shows neither of its operands). A `throw`,
+/// an atomic access that is not aligned, and a `memory.atomic.wait32` on a memory that is not shared
+/// still have theirs. A frame that calls still has the arguments of its call. v128 and references have no encoding in a dump and are
 /// [`Value::Missing`](crate::Value::Missing).
+///
+/// A function that is only being entered, where the stack overflows or an epoch interrupts it, has
+/// no values and no instance of its own yet; one that is interrupted in a loop has its locals, but no
+/// operands.
 ///
 /// ```
 /// # #[cfg(feature = "run")]
@@ -283,6 +307,7 @@ impl<T: 'static> DebugHandler for FrameRecorder<T> {
         mut store: StoreContextMut<'_, T>,
         event: DebugEvent<'_>,
     ) -> impl Future<Output = ()> + Send {
+        let overflow = matches!(event, DebugEvent::Trap(Trap::StackOverflow));
         let ends = match event {
             DebugEvent::Trap(_) | DebugEvent::Exception(_) => true,
             // An error that has passed through wasm before was recorded where it began.
@@ -290,7 +315,7 @@ impl<T: 'static> DebugHandler for FrameRecorder<T> {
             _ => false,
         };
         if ends {
-            self.record(of_stack(&mut store.as_context_mut()));
+            self.record(of_stack(&mut store.as_context_mut(), overflow));
         }
         ready(())
     }

@@ -50,6 +50,8 @@ pub(super) struct Inventory {
     /// By the address of their first byte, which never changes.
     shared_ids: HashMap<usize, u32>,
     global_ids: HashMap<u64, u32>,
+    /// Whether all instances of the store are listed.
+    pub(super) all_instances: bool,
     /// Whether all globals, and all memories that are not shared, are listed.
     complete: bool,
 }
@@ -74,7 +76,7 @@ fn next<T>(list: &[T]) -> u32 {
 impl Inventory {
     /// All that Wasmtime lists for a trap, in the same order.
     pub(super) fn of_core_dump(core_dump: &WasmCoreDump) -> Self {
-        let mut inventory = Self { complete: true, ..Self::default() };
+        let mut inventory = Self { all_instances: true, complete: true, ..Self::default() };
         for module in core_dump.modules() {
             inventory.module(module);
         }
@@ -88,12 +90,13 @@ impl Inventory {
         inventory
     }
 
-    /// These instances, and what can be reached from them.
+    /// These instances, and what can be reached from them; `all` is whether the store has no others.
     pub(super) fn of_instances<T>(
         store: &mut StoreContextMut<'_, T>,
         instances: Vec<Instance>,
+        all: bool,
     ) -> Self {
-        let mut inventory = Self::default();
+        let mut inventory = Self { all_instances: all, ..Self::default() };
         for instance in &instances {
             inventory.module(instance.module(&mut *store));
         }

@@ -42,7 +42,8 @@
 //! - by elimination, where the store has only one memory or global that fits the import.
 //!
 //! What is left is unknown, `None` in the model and `u32::MAX` in the dump, never a guess, and a
-//! [`Note`] says so. The same for the instance of a frame whose module has several.
+//! [`Note`] says so. The same for the instance of a frame whose module has several, or may have: without
+//! a trap and without guest debugging, Wasmtime lists no instances.
 //!
 //! # Guest debugging
 //! With [`Config::guest_debug`](::wasmtime::Config::guest_debug) everything of that is known, and a

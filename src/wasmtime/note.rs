@@ -13,7 +13,11 @@ pub enum Note {
         /// How many frames there are.
         kept: usize,
     },
-    /// The instance of some frames is not known, because their module has several.
+    /// There are no frames: backtraces are turned off, or Wasmtime had no room for as many as it was
+    /// asked to keep, or no function was running.
+    NoFrames,
+    /// The instance of some frames is not known, because their module has several, or may have
+    /// others than those that are listed.
     FrameInstances {
         /// The module.
         module: ModuleIndex,
@@ -54,9 +58,14 @@ impl fmt::Display for Note {
                 "the backtrace stops at {kept} frames, older ones may be missing: raise \
                  Config::wasm_backtrace_max_frames"
             ),
+            Self::NoFrames => f.write_str(
+                "there is no backtrace: if a function was running, turn on \
+                 Config::wasm_backtrace_max_frames, or lower it",
+            ),
             Self::FrameInstances { module, frames } => write!(
                 f,
-                "the instance of {frames} frame{} is not known: module {module} has several",
+                "the instance of {frames} frame{} is not known: module {module} has or may have \
+                 several",
                 if *frames == 1 { "" } else { "s" }
             ),
             Self::Memory { instance, index } => {

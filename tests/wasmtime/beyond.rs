@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corestream::wasmtime::{Capture, Note, capture};
-use corestream::{Dumper, GlobalValue, InstanceIndex, MemoryIndex, MemoryType, RefType};
+use corestream::{
+    Dumper, ExtentMethod, GlobalValue, InstanceIndex, MemoryIndex, MemoryType, ModuleIndex, RefType,
+};
 use wasmparser::{Validator, WasmFeatures};
 use wasmtime::{Engine, SharedMemory, Store, WasmCoreDump, component};
 
@@ -109,6 +111,39 @@ fn dense_guests() {
     }
 }
 
+/// Wasmtime maps a data segment from a file: what nobody has read or written yet is in no page of the
+/// guest's, and is dumped all the same. The reference would read it, so it is not asked before.
+#[test]
+fn data_that_nobody_has_touched() {
+    const AT: usize = 5 << 20;
+    let data: Vec<u8> = (0..2_usize << 20).map(|i| (i % 251 + 1).to_le_bytes()[0]).collect();
+    let text: String = data.iter().map(|byte| format!("\\{byte:02x}")).collect();
+    let text = format!(
+        r#"(module (memory 160) (data (i32.const {AT}) "{text}")
+            (func (export "run") (i32.store (i32.const 16) (i32.const 7)) unreachable))"#
+    );
+    let mut trapped = trap(&engine(), &text, &[]);
+    let captured = capture(&mut trapped.store, "guest", &trapped.error).unwrap();
+    let plan = Dumper::new().plan(&captured.dump).unwrap();
+    let methods = &plan.stats().extent_methods;
+    assert!(
+        matches!(methods[..], [ExtentMethod::PagemapScan | ExtentMethod::Pagemap]),
+        "{methods:?}"
+    );
+    let bytes = plan.to_vec().unwrap();
+    let contents = decode(&bytes).contents(0, 160 << 16);
+    assert_eq!(contents[16], 7);
+    assert!(contents[AT..AT + data.len()] == data);
+    let others = contents[17..AT].iter().chain(&contents[AT + data.len()..]);
+    assert!(others.copied().all(|byte| byte == 0));
+
+    drop(plan);
+    drop(captured);
+    let core_dump = trapped.error.downcast_ref::<WasmCoreDump>().unwrap();
+    let reference = core_dump.serialize(&mut trapped.store, "guest");
+    assert!(decode_any(&reference).contents(0, 160 << 16) == contents);
+}
+
 #[test]
 fn custom_page_sizes_and_tails() {
     let text = r#"(module (memory 10001 20000 (pagesize 1)) (memory 1)
@@ -208,9 +243,35 @@ fn an_error_that_carries_no_core_dump() {
     assert!(error.to_string().contains("turn on Config::coredump_on_trap"), "{error}");
     let capture = Capture::new("guest").instances(trapped.instances);
     let captured = capture.trapped(&mut trapped.store, &trapped.error).unwrap();
-    assert_eq!(captured.dump.threads[0].frames[0].instance, Some(InstanceIndex(0)));
+    // There may be other instances of the module.
+    assert_eq!(captured.dump.threads[0].frames[0].instance, None);
+    assert_eq!(captured.notes, [Note::FrameInstances { module: ModuleIndex(0), frames: 1 }]);
     let bytes = captured.to_vec().unwrap();
     assert_eq!(decode(&bytes).contents(0, 65_536)[1], b'x');
+}
+
+/// Two instances of one module, of which one is named: a frame of the other is not given to it.
+#[test]
+fn an_instance_that_is_not_named() {
+    let engine = Engine::new(config().coredump_on_trap(false)).unwrap();
+    let text = r#"(module (memory (export "m") 1) (func (export "run") unreachable))"#;
+    let module = wasmtime::Module::new(&engine, text).unwrap();
+    let mut store = wasmtime::Store::new(&engine, ());
+    let [named, other] = [0, 1].map(|_| wasmtime::Instance::new(&mut store, &module, &[]).unwrap());
+    let run = other.get_typed_func::<(), ()>(&mut store, "run").unwrap();
+    let error = run.call(&mut store, ()).unwrap_err();
+    let captured = Capture::new("guest").instances([named]).trapped(&mut store, &error).unwrap();
+    assert_eq!(captured.dump.threads[0].frames[0].instance, None);
+    assert_eq!(captured.notes, [Note::FrameInstances { module: ModuleIndex(0), frames: 1 }]);
+}
+
+/// Where Wasmtime keeps no backtrace it is said.
+#[test]
+fn a_trap_without_frames() {
+    let engine = Engine::new(config().wasm_backtrace_max_frames(None)).unwrap();
+    let mut trapped = trap(&engine, r#"(module (func (export "run") unreachable))"#, &[]);
+    let captured = capture(&mut trapped.store, "guest", &trapped.error).unwrap();
+    assert_eq!(captured.notes, [Note::NoFrames]);
 }
 
 const COMPONENT: &str = r#"(component

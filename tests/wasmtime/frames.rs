@@ -141,6 +141,106 @@ fn recursion_deeper_than_a_backtrace() {
     }
 }
 
+/// Every way to trap: what is below the operands is there, and where the engine has not popped those,
+/// they are too.
+#[test]
+fn operands_of_every_trap() {
+    let mut different = Vec::new();
+    for (body, left) in [
+        ("(drop (i32.div_u (i32.const 1) (i32.const 0)))", vec![]),
+        ("(drop (i32.div_s (i32.const 0x80000000) (i32.const -1)))", vec![]),
+        ("(drop (i32.trunc_f64_s (f64.const nan)))", vec![]),
+        ("(drop (i32.load (i32.const -1)))", vec![]),
+        ("(drop (i32.atomic.load (i32.const 1)))", vec![I(1)]),
+        ("(memory.fill (i32.const -1) (i32.const 0) (i32.const 9))", vec![]),
+        ("(memory.init 0 (i32.const 0) (i32.const 0) (i32.const 9))", vec![]),
+        ("(drop (table.get (i32.const 9)))", vec![]),
+        ("(call_indirect (i32.const 9))", vec![]),
+        ("(call_indirect (i32.const 0))", vec![]),
+        ("(call_ref $f (ref.null $f))", vec![]),
+        ("(drop (ref.as_non_null (ref.null func)))", vec![]),
+        ("(drop (struct.get $s 0 (ref.null $s)))", vec![]),
+        ("(throw $e (i32.const 5))", vec![I(5)]),
+        (
+            "(drop (memory.atomic.wait32 (i32.const 0) (i32.const 1) (i64.const 2)))",
+            vec![I(0), I(1), Value::I64(2)],
+        ),
+        ("unreachable", vec![]),
+    ] {
+        let frames = Guest::frames(&format!(
+            r#"(module (type $f (func)) (type $s (struct (field i32))) (memory 1) (table 2 funcref)
+                (tag $e (param i32)) (data "x")
+                (func (export "run") (local i64) (local.set 0 (i64.const 6))
+                    (i32.const 77) {body} drop))"#
+        ));
+        let stack = [vec![I(77)], left].concat();
+        if values(&frames[0]) != (&[Value::I64(6)][..], &stack[..]) {
+            different.push(format!("{body}: {:?}", values(&frames[0])));
+        }
+    }
+    assert!(different.is_empty(), "{different:#?}");
+}
+
+/// The function that found no room has a frame with nothing in it yet: it is not asked for values.
+#[test]
+fn a_stack_overflow() {
+    let mut guest = Guest::new(&mut config());
+    let text = r#"(module
+        (func $f (param i64) (call $f (i64.add (local.get 0) (i64.const 1))))
+        (func (export "run") (call $f (i64.const 1))))"#;
+    guest.instantiate(text, &[]);
+    // What is left of the first run on the stack is not taken for an instance in the second.
+    for _ in 0..2 {
+        let error = guest.run();
+        assert_eq!(error.downcast_ref(), Some(&wasmtime::Trap::StackOverflow));
+        let captured = guest.captured(&error);
+        assert_eq!(captured.notes, []);
+        let frames = &captured.dump.threads[0].frames;
+        assert!(frames.len() > 1000, "{}", frames.len());
+        assert_eq!((frames[0].function, frames[0].offset), (0, 0));
+        assert_eq!(frames[0].instance, Some(InstanceIndex(0)), "there is only one");
+        assert_eq!(values(&frames[0]), (&[][..], &[][..]));
+        let deepest = i64::try_from(frames.len() - 2).unwrap();
+        let (n, next) = ([Value::I64(deepest)], [Value::I64(deepest + 1)]);
+        assert_eq!(values(&frames[1]), (&n[..], &next[..]));
+        assert_eq!(frames.last().unwrap().stack, [Value::I64(1)]);
+        captured.to_vec().unwrap();
+    }
+}
+
+/// A guest that is interrupted is where the backtrace says: in a loop, or where a function begins.
+#[test]
+fn an_interrupt() {
+    for (text, inner, locals) in [
+        ("(local.set 0 (i32.const 5)) (call $tick) (i32.const 6) (loop (br 0)) drop", false, 5),
+        ("(local.set 0 (i32.const 7)) (call $tick) (call $inner (i32.const 3))", true, 7),
+    ] {
+        let mut guest = Guest::new(config().epoch_interruption(true));
+        guest.store.set_epoch_deadline(1);
+        let engine = guest.store.engine().clone();
+        let tick = Func::wrap(&mut guest.store, move || engine.increment_epoch());
+        let text = format!(
+            r#"(module (import "" "tick" (func $tick))
+                (func $inner (param i32) (local i64) (drop (local.get 0)))
+                (func (export "run") (local i32) {text}))"#
+        );
+        guest.instantiate(&text, &[tick.into()]);
+        let error = guest.run();
+        assert_eq!(error.downcast_ref(), Some(&wasmtime::Trap::Interrupt));
+        let backtrace = error.downcast_ref::<wasmtime::WasmBacktrace>().unwrap();
+        let theirs: Vec<_> =
+            backtrace.frames().iter().map(|f| (f.func_index(), f.func_offset())).collect();
+        let captured = guest.captured(&error);
+        let frames = &captured.dump.threads[0].frames;
+        let ours: Vec<_> = frames.iter().map(|f| (f.function, Some(f.offset as usize))).collect();
+        assert_eq!(ours, theirs);
+        assert_eq!(frames.len(), if inner { 2 } else { 1 });
+        assert_eq!(frames.last().unwrap().locals, [I(locals)]);
+        // The operands are not known where the engine gives another position.
+        assert_eq!(values(&frames[0]).1, []);
+    }
+}
+
 /// Two instances of one module and one of another: every frame has its own, every index space is
 /// whole, exported or not.
 #[test]

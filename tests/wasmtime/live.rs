@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use corestream::wasmtime::{Capture, Note};
-use corestream::{CoreDump, Dumper, InstanceIndex, Value};
+use corestream::{CoreDump, Dumper, InstanceIndex, ModuleIndex, Value};
 use wasmtime::{
     Caller, DebugEvent, DebugHandler, Engine, Instance, Linker, Module, Store, StoreContextMut,
     UpdateDeadline,
@@ -59,22 +59,23 @@ fn a_host_function_dumps_the_instances_that_it_names() {
     let store = run(&Engine::new(&config()).unwrap(), COUNTER, |mut caller| {
         let captured = capture(caller.data()).live(&mut caller);
         let instance = InstanceIndex(0);
-        // What is not exported, nobody can reach.
-        assert_eq!(captured.notes, [Note::Memory { instance, index: 1 }]);
+        // What is not exported, nobody can reach; there may be other instances.
+        let frames = Note::FrameInstances { module: ModuleIndex(0), frames: 2 };
+        assert_eq!(captured.notes, [Note::Memory { instance, index: 1 }, frames]);
         let bytes = captured.to_vec().unwrap();
         caller.data_mut().dumps.push(bytes);
     });
     let decoded = decode(&store.data().dumps[0]);
-    check(&decoded);
+    check(&decoded, u32::MAX);
     assert_eq!(decoded.instances[0].memories, [0, u32::MAX]);
 }
 
-/// The dump is of the moment: 42, in `step` called by `run`.
-fn check(decoded: &Decoded<'_>) {
+/// The dump is of the moment: 42, in `step` called by `run`, of this instance.
+fn check(decoded: &Decoded<'_>, instance: u32) {
     assert_eq!(decoded.contents(0, 65_536)[7], 42);
     assert_eq!(decoded.globals[0].1, corestream::GlobalValue::I32(42));
     let functions: Vec<_> = decoded.threads[0].1.iter().map(|f| (f.instance, f.function)).collect();
-    assert_eq!(functions, [(0, 1), (0, 2)]);
+    assert_eq!(functions, [(instance, 1), (instance, 2)]);
 }
 
 /// Not a byte of the guest's memory is copied.
@@ -129,7 +130,7 @@ fn with_guest_debugging_all_is_known_without_a_word() {
         caller.data_mut().dumps.push(bytes);
     });
     let decoded = decode(&store.data().dumps[0]);
-    check(&decoded);
+    check(&decoded, 0);
     assert_eq!(decoded.instances[0].memories, [0, 1]);
     assert_eq!(decoded.instances[0].globals, [0, 1]);
 }

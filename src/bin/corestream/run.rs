@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use corestream::Dumper;
 use corestream::wasmtime::Captured;
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{Trap, WasmBacktrace, WasmCoreDump};
 use wasmtime_wasi::I32Exit;
 
 use self::guest::{Guest, Outcome};
@@ -45,9 +45,10 @@ pub struct Run {
     #[arg(long)]
     locals: bool,
 
+    // Wasmtime has no trace at all where it can't reserve room for so many.
     /// Frames that are dumped at most; with --locals all are
     #[arg(long, value_name = "N", default_value_t = 100_000,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_frames: u32,
 
     /// Dump the guest and end it after so many seconds
@@ -96,7 +97,9 @@ impl Run {
                     // What the kernel keeps of a code.
                     return Ok(code.to_le_bytes()[0]);
                 }
-                if !error.is::<Trap>() && !error.is::<WasmBacktrace>() {
+                let trapped =
+                    error.is::<Trap>() || error.is::<WasmBacktrace>() || error.is::<WasmCoreDump>();
+                if !trapped {
                     return Err(Failure::new(format!("{}: {error:#}", self.guest.display())));
                 }
                 let limit = matches!(error.downcast_ref(), Some(Trap::Interrupt));
@@ -121,6 +124,12 @@ impl Run {
 
     fn limit(&self) -> String {
         format!("stopped after {} s", self.time_limit.unwrap_or_default().as_secs_f64())
+    }
+
+    /// What is said of a guest whose thread is blocked in the host.
+    fn blocked(&self) -> String {
+        let (name, limit) = (self.name(), self.limit());
+        format!("{name}: {limit}, it waits for its host and can't be dumped")
     }
 
     /// Writes the dump and says where it is; a guest that crashed has crashed, dump or not.
@@ -200,9 +209,9 @@ fn backtrace(name: &str, error: &wasmtime::Error, limit: Option<String>) -> Stri
     text
 }
 
-/// A name of the guest's with its control characters escaped.
+/// A name of the guest's, as it may be shown on a terminal.
 fn shown(name: &str) -> String {
-    name.chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
-        .collect()
+    let mut text = String::with_capacity(name.len());
+    name.chars().for_each(|c| report::push_visible(&mut text, c));
+    text
 }

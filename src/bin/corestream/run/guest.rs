@@ -1,19 +1,23 @@
 //! The guest: its engine, its store, its instance, and the call.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use corestream::wasmtime::{Capture, Captured, FrameRecorder};
 use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
-use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
-use super::{Run, invoke};
-use crate::report::Failure;
+use super::{Run, TIME_LIMIT, invoke};
+use crate::report::{self, Failure};
 
 /// How long a guest that is out of time may take to come back from its host.
 const GRACE: Duration = Duration::from_secs(1);
+/// How much longer the thread that it runs on may be blocked, where no timer is looked at.
+const LAST_GRACE: Duration = Duration::from_secs(1);
 
 /// A guest, loaded and perhaps started.
 pub struct Guest {
@@ -54,6 +58,10 @@ impl Guest {
         let module = Module::new(&engine, &bytes).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         p1::add_to_linker_async(&mut linker, |wasi| wasi).map_err(failed)?;
+        // Wasmtime's own takes codes over 125 for an error.
+        linker.allow_shadowing(true);
+        let exit = |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) };
+        linker.func_wrap("wasi_snapshot_preview1", "proc_exit", exit).map_err(failed)?;
         let mut store = Store::new(&engine, wasi(run)?);
         let recorder = FrameRecorder::new();
         if run.locals {
@@ -66,12 +74,20 @@ impl Guest {
     pub fn run(&mut self, run: &Run) -> Result<Outcome, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|e| Failure::new(format!("cannot run the guest: {e}")))?;
+        let over = Arc::new(AtomicBool::new(false));
         if let Some(limit) = run.time_limit {
             let engine = self.store.engine().clone();
             self.store.set_epoch_deadline(1);
+            let (line, over) = (run.blocked(), over.clone());
             let watch = move || {
                 thread::sleep(limit);
                 engine.increment_epoch();
+                thread::sleep(GRACE + LAST_GRACE);
+                // Never while a dump is written: who is first here has the say.
+                if !over.swap(true, Ordering::AcqRel) {
+                    report::line(&line);
+                    std::process::exit(TIME_LIMIT.into());
+                }
             };
             let started = thread::Builder::new().stack_size(64 << 10).spawn(watch);
             started.map_err(|e| Failure::new(format!("cannot watch the time limit: {e}")))?;
@@ -84,6 +100,12 @@ impl Guest {
             }),
             None => runtime.block_on(call),
         };
+        if over.swap(true, Ordering::AcqRel) {
+            // The watch is about to end the process.
+            loop {
+                thread::park();
+            }
+        }
         // A thread may still wait for input.
         runtime.shutdown_background();
         outcome.map_err(|why| Failure::new(format!("{}: {why}", run.guest.display())))
