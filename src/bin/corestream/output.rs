@@ -255,7 +255,7 @@ pub fn folder_of(path: &Path) -> &Path {
 ///
 /// Opened by its path, a file that is behind one would be written from its start on, and replaced
 /// with `--force`.
-fn own_descriptor(path: &Path) -> Option<i32> {
+pub fn own_descriptor(path: &Path) -> Option<i32> {
     let own = Path::new("/proc").join(std::process::id().to_string()).join("fd");
     let mut path = path.to_path_buf();
     for _ in 0..MAX_LINKS {

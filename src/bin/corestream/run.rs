@@ -17,7 +17,7 @@ use wasmtime_wasi::I32Exit;
 use self::guest::{Guest, Outcome};
 use self::options::{Directory, Variable};
 use crate::dump::{self, pattern};
-use crate::output::Output;
+use crate::output::{Output, own_descriptor};
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
@@ -160,8 +160,10 @@ impl Run {
 
     /// What can't be written is said before the guest runs.
     fn resolve(&self, path: &Path) -> Result<Target, Failure> {
-        if path == Path::new("-") {
-            return Err(Failure::new("-o -: standard output is the guest's, name a file"));
+        let is_stream = matches!(own_descriptor(path), Some(0..=2));
+        if path == Path::new("-") || is_stream {
+            let path = path.display();
+            return Err(Failure::new(format!("-o {path}: this stream is the guest's, name a file")));
         }
         let name = self.name();
         let filled = pattern::Values::now(&name).fill(path);
