@@ -375,7 +375,12 @@ fn mistakes() {
             "exit.wat: function add: x is no i32",
         ),
         (vec!["exit.wat", "--dir", "none"], 125, "none: "),
-        (vec!["exit.wat", "-o", "-"], 125, "-o -: standard output is the guest's, name a file"),
+        (vec!["exit.wat", "-o", "-"], 125, "-o -: this stream is the guest's, name a file"),
+        (
+            vec!["exit.wat", "-o", "/dev/stdout"],
+            125,
+            "-o /dev/stdout: this stream is the guest's, name a file",
+        ),
         (vec!["exit.wat", "-o", "%x"], 125, "-o %x: %x is no pattern"),
         (vec!["exit.wat", "-o", "exit.wat", "--force"], 125, "exit.wat: is an input (exit.wat)"),
         (

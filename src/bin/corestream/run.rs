@@ -163,7 +163,9 @@ impl Run {
         let is_stream = matches!(own_descriptor(path), Some(0..=2));
         if path == Path::new("-") || is_stream {
             let path = path.display();
-            return Err(Failure::new(format!("-o {path}: this stream is the guest's, name a file")));
+            return Err(Failure::new(format!(
+                "-o {path}: this stream is the guest's, name a file"
+            )));
         }
         let name = self.name();
         let filled = pattern::Values::now(&name).fill(path);
