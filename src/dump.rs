@@ -207,6 +207,8 @@ impl Plan<'_> {
             }
         }
         self.check_images().map_err(io::Error::other)?;
+        // Also of the last batch: nothing that was stopped gets an index.
+        self.check_cancelled().map_err(io::Error::other)?;
         let Stream { sink, written, mut checksums, .. } = stream;
         let index = Index::new(self, checksums.finish());
         index.emit(|bytes| sink.put(&[Piece::Bytes(bytes)], written))?;
