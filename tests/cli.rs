@@ -2,6 +2,8 @@
 #![cfg(feature = "cli")]
 
 mod common;
+#[path = "common/tool.rs"]
+mod tool;
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -16,6 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use common::decode;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
+use tool::{names, stderr};
 
 fn corestream() -> Command {
     Command::new(assert_cmd::cargo::cargo_bin!("corestream"))
@@ -33,19 +36,6 @@ fn folder() -> (TempDir, Vec<u8>) {
 
 fn dump(folder: &Path, args: &[&str]) -> Output {
     corestream().current_dir(folder).arg("dump").args(args).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// The names in a folder, sorted.
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> =
-        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }
 
 #[test]

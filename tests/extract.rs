@@ -2,6 +2,8 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod common;
+#[path = "common/tool.rs"]
+mod tool;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tool::{names, stderr};
 
 /// A guest with everything that a manifest can say.
 const MANIFEST: &str = r#"{
@@ -47,18 +50,6 @@ fn ok(folder: &Path, args: &[&str]) -> String {
     let output = run(folder, args);
     assert!(output.status.success(), "{args:?}: {}", stderr(&output));
     String::from_utf8(output.stdout).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> =
-        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }
 
 /// A folder with a guest and its dump `guest.core`.

@@ -3,16 +3,20 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 #![allow(clippy::print_stdout, reason = "a test says what it could not try")]
 
+#[path = "common/tool.rs"]
+mod tool;
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tool::{names, stderr};
 
 const MIB: u64 = 1 << 20;
 
@@ -21,10 +25,6 @@ fn corestream(folder: &Path, args: &[&str]) -> Command {
     command.current_dir(folder).arg("dump").args(args);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// A folder with `guest.mem`, of which only the first and the last byte are not zero: with a budget
@@ -61,11 +61,6 @@ fn is_writing_a_file(child: &Child, folder: &Path) -> bool {
 }
 
 /// The names in a folder.
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-}
-
 #[test]
 fn a_signal_ends_a_dump_to_a_file_and_leaves_nothing() {
     for (kind, name, code) in [(Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143)] {

@@ -1,6 +1,9 @@
 //! `corestream run`, as its user runs it.
 
 mod common;
+#[allow(dead_code, reason = "each test uses its part")]
+#[path = "common/tool.rs"]
+mod tool;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +12,7 @@ use std::process::{Command, Output};
 use common::{Decoded, decode};
 use corestream::Value;
 use tempfile::TempDir;
+use tool::stderr;
 
 fn run(folder: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
@@ -20,10 +24,6 @@ fn run(folder: &Path, args: &[&str]) -> Output {
         .env("SECRET", "host")
         .output()
         .unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// A folder with a guest in it.

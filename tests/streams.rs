@@ -3,6 +3,9 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod common;
+#[allow(dead_code, reason = "each test uses its part")]
+#[path = "common/tool.rs"]
+mod tool;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -11,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -20,6 +23,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
+use tool::stderr;
 
 const MIB: usize = 1 << 20;
 
@@ -53,10 +57,6 @@ fn with_descriptor_7(folder: &Path, fd: impl Into<Stdio>, args: &[&str]) -> Comm
     command.args(["dump", "--memory", "guest.mem", "--fd", "7"]).args(args);
     command.stdin(Stdio::null()).stdout(fd).stderr(Stdio::piped());
     command
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 fn reading(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
