@@ -4,6 +4,9 @@
 //! than that is never worth a split. Of the others as many are kept as the budget of segments
 //! allows, the longest first, ties by memory and then by address. That is optimal: keeping a gap
 //! saves its length less a constant, whatever else is kept.
+//!
+//! A gap in which bytes are left out on purpose is always kept, whatever its length and the budget: a
+//! segment says what stood in memory, and of those bytes that can't be said.
 
 use std::cmp::Reverse;
 use std::mem;
@@ -29,7 +32,15 @@ pub(super) struct Selection {
     budget: usize,
     /// The length below which a gap can't be among those that are kept.
     shortest: AtomicU64,
-    gaps: Mutex<Vec<Gap>>,
+    gaps: Mutex<Gaps>,
+}
+
+#[derive(Default)]
+struct Gaps {
+    /// Those of which the longest are kept.
+    zeros: Vec<Gap>,
+    /// Those that are kept: no more than there are ranges to leave out.
+    left_out: Vec<Gap>,
 }
 
 impl Selection {
@@ -38,16 +49,22 @@ impl Selection {
         let budget = usize::try_from(budget).unwrap_or(usize::MAX);
         // The last segment of a memory has no gap after it: a budget of one keeps none.
         let shortest = if budget < 2 { u64::MAX } else { SEGMENT_COST + 1 };
-        Self { budget, shortest: AtomicU64::new(shortest), gaps: Mutex::new(Vec::new()) }
+        Self { budget, shortest: AtomicU64::new(shortest), gaps: Mutex::default() }
     }
 
     /// The gaps that are kept if `memories` memories hold data, in order of memory and address.
-    pub(super) fn finish(self, memories: usize) -> Vec<Gap> {
-        let mut gaps = self.gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
-        keep_longest(&mut gaps, self.budget.saturating_sub(memories));
+    ///
+    /// # Errors
+    /// Memory for them can't be had.
+    pub(super) fn finish(self, memories: usize) -> Result<Vec<Gap>> {
+        let gaps = self.gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Gaps { zeros: mut gaps, left_out } = gaps;
+        keep_longest(&mut gaps, self.budget.saturating_sub(memories + left_out.len()));
         gaps.shrink_to_fit();
+        gaps.try_reserve_exact(left_out.len()).map_err(|_| out_of_memory())?;
+        gaps.extend(left_out);
         gaps.sort_unstable_by_key(|gap| (gap.memory, gap.start));
-        gaps
+        Ok(gaps)
     }
 }
 
@@ -58,8 +75,14 @@ impl GapSink for Selection {
 
     fn take(&self, found: &mut Vec<Gap>) -> Result<()> {
         let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        let Gaps { zeros: gaps, left_out } = &mut *gaps;
         let most = self.budget.saturating_sub(1);
         for gap in found.drain(..) {
+            if gap.left_out {
+                left_out.try_reserve(1).map_err(|_| out_of_memory())?;
+                left_out.push(gap);
+                continue;
+            }
             // What was found before the limit rose may be below it by now.
             if gap.len < self.shortest.load(Ordering::Relaxed) {
                 continue;
@@ -69,12 +92,11 @@ impl GapSink for Selection {
                 // moved, and for a moment there twice, only while it is small.
                 let all = (2 * most).saturating_sub(gaps.len());
                 let room = if gaps.is_empty() { FIRST_ROOM.min(all) } else { all };
-                gaps.try_reserve_exact(room)
-                    .map_err(|_| Error::out_of_memory("the table of gaps"))?;
+                gaps.try_reserve_exact(room).map_err(|_| out_of_memory())?;
             }
             gaps.push(gap);
             if gaps.len() >= 2 * most {
-                keep_longest(&mut gaps, most);
+                keep_longest(gaps, most);
                 let least = gaps.iter().map(|gap| gap.len).min();
                 if let Some(least) = least {
                     self.shortest.store(least, Ordering::Relaxed);
@@ -83,6 +105,10 @@ impl GapSink for Selection {
         }
         Ok(())
     }
+}
+
+fn out_of_memory() -> Error {
+    Error::out_of_memory("the table of gaps")
 }
 
 /// Cuts `gaps` down to the `count` that come first in rank; leaves them in any order.
@@ -133,7 +159,12 @@ mod tests {
         let all: Vec<_> = lengths
             .iter()
             .enumerate()
-            .map(|(i, len)| Gap { memory: u32::from(i > 4), start: i as u64 * 10_000, len: *len })
+            .map(|(i, len)| Gap {
+                memory: u32::from(i > 4),
+                left_out: false,
+                start: i as u64 * 10_000,
+                len: *len,
+            })
             .collect();
         for budget in 1..12 {
             let mut expected: Vec<_> =
@@ -149,14 +180,29 @@ mod tests {
                         selection.take(&mut vec![gap]).unwrap();
                     }
                 }
-                assert_eq!(selection.finish(2), expected, "budget {budget}, turn {turn}");
+                assert_eq!(selection.finish(2).unwrap(), expected, "budget {budget}, turn {turn}");
             }
         }
     }
 
     #[test]
+    fn what_is_left_out_comes_first_and_takes_its_part_of_the_budget() {
+        let gap = |left_out, start, len| Gap { memory: 0, left_out, start, len };
+        let left_out = [gap(true, 10, 1), gap(true, 300, 40)];
+        let zeros = [gap(false, 20, 100), gap(false, 200, 90), gap(false, 400, 80)];
+        for budget in 1..8_usize {
+            let selection = Selection::new(u32::try_from(budget).unwrap());
+            selection.take(&mut [&zeros[..], &left_out].concat()).unwrap();
+            let mut expected = left_out.to_vec();
+            expected.extend(zeros.iter().take(budget.saturating_sub(3)));
+            expected.sort_by_key(|gap| gap.start);
+            assert_eq!(selection.finish(1).unwrap(), expected, "budget {budget}");
+        }
+    }
+
+    #[test]
     fn splits_spans_at_gaps() {
-        let gap = |memory, start, len| Gap { memory, start, len };
+        let gap = |memory, start, len| Gap { memory, left_out: false, start, len };
         let mut segments = Vec::new();
         split(
             &[Some(0..10), None, Some(5..100)],

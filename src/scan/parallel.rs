@@ -11,11 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Gap, Scanner};
+use super::{Gap, Scanned, Scanner};
 use crate::error::{Error, Result};
-use crate::image::{
-    ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod, MemoryImage,
-};
+use crate::image::{ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod};
 use crate::limits;
 
 /// Bytes of a batch: large enough that the queue costs nothing, small enough for an even share.
@@ -29,7 +27,8 @@ const READ_BYTES: usize = 256 << 10;
 
 /// Takes the gaps that a scan finds, in any order.
 pub(crate) trait GapSink: Sync {
-    /// Shorter gaps than this are of no use, in bytes. May grow while the scan goes on.
+    /// Shorter gaps than this are of no use, in bytes, unless bytes in them are left out. May grow while
+    /// the scan goes on.
     fn shortest(&self) -> u64;
 
     /// Empties `gaps`.
@@ -63,20 +62,21 @@ pub(crate) struct Found {
     pub(crate) extent_time: Duration,
 }
 
-/// Scans `images` and hands every gap of at least `gaps.shortest()` bytes to `gaps`; ends early, and
-/// with less found, when `cancel` becomes true.
+/// Scans `images` and hands to `gaps` every gap of at least `gaps.shortest()` bytes, and those in which
+/// bytes are left out; ends early, and with less found, when `cancel` becomes true.
 ///
 /// # Errors
 /// A forced way to find extents is not possible, an image can't be read, or the gap sink fails.
 pub(crate) fn scan(
-    images: &[&MemoryImage<'_>],
+    images: &[Scanned<'_>],
     options: Options,
     gaps: &dyn GapSink,
     cancel: &AtomicBool,
 ) -> Result<Found> {
     let finder_start = Instant::now();
-    let finder = Finder::new(options.extents, images.iter().any(|image| image.is_live()))?;
-    let extents: Vec<_> = images.iter().map(|image| image.extents(&finder)).collect();
+    let finder = Finder::new(options.extents, images.iter().any(|of| of.image.is_live()))?;
+    let extents: Vec<_> =
+        images.iter().map(|of| of.image.extents(&finder).without(of.left_out)).collect();
     let finder_time = finder_start.elapsed();
     let methods = extents.iter().map(Extents::method).collect();
     let shared = Shared {
@@ -90,7 +90,7 @@ pub(crate) fn scan(
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
-    let bytes = images.iter().map(|image| image.len()).fold(0, u64::saturating_add);
+    let bytes = images.iter().map(|of| of.image.len()).fold(0, u64::saturating_add);
     let batches = usize::try_from(bytes.div_ceil(BATCH_BYTES)).unwrap_or(usize::MAX);
     run_on(options.threads.min(batches), &|| shared.work());
 
@@ -233,7 +233,7 @@ fn append(left: &mut Stretch, right: Stretch) -> Option<Range<u64>> {
 
 /// What the threads of a scan share.
 struct Shared<'s, 'i> {
-    images: &'s [&'i MemoryImage<'i>],
+    images: &'s [Scanned<'i>],
     gaps: &'s dyn GapSink,
     scanner: Scanner,
     queue: Mutex<Queue<'i>>,
@@ -315,7 +315,7 @@ impl Worker<'_, '_, '_> {
         extent: Range<u64>,
         span: &mut Option<Range<u64>>,
     ) -> Result<()> {
-        let image = self.shared.images[memory].bytes();
+        let image = self.shared.images[memory].image.bytes();
         if let Some(bytes) = image.as_slice() {
             return self.scan_slice(memory, slice(bytes, &extent), extent.start, span);
         }
@@ -362,12 +362,13 @@ impl Worker<'_, '_, '_> {
 
     fn found(&mut self, memory: usize, gap: Range<u64>, shortest: u64) -> Result<()> {
         let len = gap.end - gap.start;
-        if len < shortest {
+        let left_out = self.shared.images[memory].leaves_out(&gap);
+        if len < shortest && !left_out {
             return Ok(());
         }
         // A plan has at most 100 memories.
         let memory = u32::try_from(memory).unwrap_or(u32::MAX);
-        self.gaps.push(Gap { memory, start: gap.start, len });
+        self.gaps.push(Gap { memory, left_out, start: gap.start, len });
         if self.gaps.len() < GAPS { Ok(()) } else { self.hand_on() }
     }
 
