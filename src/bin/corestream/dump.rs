@@ -2,6 +2,7 @@
 
 mod options;
 pub mod pattern;
+mod ranges;
 mod stats;
 
 use std::fs::File;
@@ -17,6 +18,7 @@ use corestream::{CoreDump, Dumper, FileSink, MemoryImage, Pipe, Plan, Socket};
 
 use self::options::MemoryOption;
 pub use self::options::seconds;
+use self::ranges::RangeOption;
 use self::stats::{PeakAnon, StatsFormat};
 use crate::input::Watch;
 use crate::manifest::{self, Manifest};
@@ -44,6 +46,15 @@ pub struct Dump {
     /// Description of the guest as JSON, - is standard input; its images count from its folder
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+
+    /// Leave a range of a memory's addresses out: it is not read, and the dump says that it is missing.
+    /// MEMORY is an index; START and END are bytes, decimal or after 0x hexadecimal, and may be left out
+    #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
+    exclude: Vec<RangeOption>,
+
+    /// Leave all of a memory out but such ranges, less those of --exclude
+    #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
+    only: Vec<RangeOption>,
 
     /// Where the dump goes, - is standard output; %p, %t, %n and %% in it are the process id, the
     /// Unix time, the name, and a percent sign
@@ -135,6 +146,9 @@ impl Dump {
             written.map_err(cause)?;
             write_time = Some(start.elapsed());
         }
+        if let Some(partial) = report::partial(plan.left_out().map(stats::left_out)) {
+            report::line(&partial);
+        }
         for (path, _) in watches.iter().filter(|(_, watch)| watch.has_changed()) {
             report::line(&format!(
                 "warning: {}: was written to while it was dumped: the dump may hold old and new bytes",
@@ -211,7 +225,7 @@ impl Dump {
         images.filter_map(|path| watch(path).ok()).collect()
     }
 
-    /// The guest: what the manifest says, then the images of the command line.
+    /// The guest: what the manifest says, then the images of the command line, and what is left out.
     fn guest(
         &self,
         name: String,
@@ -227,6 +241,9 @@ impl Dump {
             let checked = memory.validate();
             checked.map_err(|why| Failure::new(format!("{}: {why}", option.image.display())))?;
             dump.add_memory(memory);
+        }
+        if !self.exclude.is_empty() || !self.only.is_empty() {
+            ranges::apply(&mut dump, &self.exclude, &self.only)?;
         }
         dump.name = name;
         Ok(dump)
