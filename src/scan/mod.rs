@@ -26,6 +26,10 @@ pub(crate) struct Scanned<'i> {
 impl Scanned<'_> {
     /// Whether bytes between `gap.start` and `gap.end` are left out.
     fn leaves_out(&self, gap: &Range<u64>) -> bool {
+        // Asked about every gap, and mostly there is nothing.
+        if self.left_out.is_empty() {
+            return false;
+        }
         let passed = self.left_out.partition_point(|range| *range.end() < gap.start);
         self.left_out.get(passed).is_some_and(|range| *range.start() < gap.end)
     }
