@@ -32,15 +32,9 @@ pub(super) struct Selection {
     budget: usize,
     /// The length below which a gap can't be among those that are kept.
     shortest: AtomicU64,
-    gaps: Mutex<Gaps>,
-}
-
-#[derive(Default)]
-struct Gaps {
-    /// Those of which the longest are kept.
-    zeros: Vec<Gap>,
-    /// Those that are kept: no more than there are ranges to leave out.
-    left_out: Vec<Gap>,
+    gaps: Mutex<Vec<Gap>>,
+    /// Gaps that are kept in any case: no more than there are ranges to leave out.
+    left_out: Mutex<Vec<Gap>>,
 }
 
 impl Selection {
@@ -49,7 +43,8 @@ impl Selection {
         let budget = usize::try_from(budget).unwrap_or(usize::MAX);
         // The last segment of a memory has no gap after it: a budget of one keeps none.
         let shortest = if budget < 2 { u64::MAX } else { SEGMENT_COST + 1 };
-        Self { budget, shortest: AtomicU64::new(shortest), gaps: Mutex::default() }
+        let shortest = AtomicU64::new(shortest);
+        Self { budget, shortest, gaps: Mutex::default(), left_out: Mutex::default() }
     }
 
     /// The gaps that are kept if `memories` memories hold data, in order of memory and address.
@@ -57,8 +52,8 @@ impl Selection {
     /// # Errors
     /// Memory for them can't be had.
     pub(super) fn finish(self, memories: usize) -> Result<Vec<Gap>> {
-        let gaps = self.gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let Gaps { zeros: mut gaps, left_out } = gaps;
+        let mut gaps = self.gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let left_out = self.left_out.into_inner().unwrap_or_else(PoisonError::into_inner);
         keep_longest(&mut gaps, self.budget.saturating_sub(memories + left_out.len()));
         gaps.shrink_to_fit();
         gaps.try_reserve_exact(left_out.len()).map_err(|_| out_of_memory())?;
@@ -75,14 +70,8 @@ impl GapSink for Selection {
 
     fn take(&self, found: &mut Vec<Gap>) -> Result<()> {
         let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
-        let Gaps { zeros: gaps, left_out } = &mut *gaps;
         let most = self.budget.saturating_sub(1);
         for gap in found.drain(..) {
-            if gap.left_out {
-                left_out.try_reserve(1).map_err(|_| out_of_memory())?;
-                left_out.push(gap);
-                continue;
-            }
             // What was found before the limit rose may be below it by now.
             if gap.len < self.shortest.load(Ordering::Relaxed) {
                 continue;
@@ -96,13 +85,20 @@ impl GapSink for Selection {
             }
             gaps.push(gap);
             if gaps.len() >= 2 * most {
-                keep_longest(gaps, most);
+                keep_longest(&mut gaps, most);
                 let least = gaps.iter().map(|gap| gap.len).min();
                 if let Some(least) = least {
                     self.shortest.store(least, Ordering::Relaxed);
                 }
             }
         }
+        Ok(())
+    }
+
+    fn keep(&self, gap: Gap) -> Result<()> {
+        let mut gaps = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        gaps.try_reserve(1).map_err(|_| out_of_memory())?;
+        gaps.push(gap);
         Ok(())
     }
 }
@@ -159,12 +155,7 @@ mod tests {
         let all: Vec<_> = lengths
             .iter()
             .enumerate()
-            .map(|(i, len)| Gap {
-                memory: u32::from(i > 4),
-                left_out: false,
-                start: i as u64 * 10_000,
-                len: *len,
-            })
+            .map(|(i, len)| Gap { memory: u32::from(i > 4), start: i as u64 * 10_000, len: *len })
             .collect();
         for budget in 1..12 {
             let mut expected: Vec<_> =
@@ -187,14 +178,15 @@ mod tests {
 
     #[test]
     fn what_is_left_out_comes_first_and_takes_its_part_of_the_budget() {
-        let gap = |left_out, start, len| Gap { memory: 0, left_out, start, len };
-        let left_out = [gap(true, 10, 1), gap(true, 300, 40)];
-        let zeros = [gap(false, 20, 100), gap(false, 200, 90), gap(false, 400, 80)];
-        for budget in 1..8_usize {
-            let selection = Selection::new(u32::try_from(budget).unwrap());
-            selection.take(&mut [&zeros[..], &left_out].concat()).unwrap();
+        let gap = |start, len| Gap { memory: 0, start, len };
+        let left_out = [gap(300, 40), gap(10, 1)];
+        let zeros = [gap(20, 100), gap(200, 90), gap(400, 80)];
+        for budget in 1..8 {
+            let selection = Selection::new(budget);
+            left_out.iter().for_each(|gap| selection.keep(*gap).unwrap());
+            selection.take(&mut zeros.to_vec()).unwrap();
             let mut expected = left_out.to_vec();
-            expected.extend(zeros.iter().take(budget.saturating_sub(3)));
+            expected.extend(zeros.iter().take((budget as usize).saturating_sub(3)));
             expected.sort_by_key(|gap| gap.start);
             assert_eq!(selection.finish(1).unwrap(), expected, "budget {budget}");
         }
@@ -202,7 +194,7 @@ mod tests {
 
     #[test]
     fn splits_spans_at_gaps() {
-        let gap = |memory, start, len| Gap { memory, left_out: false, start, len };
+        let gap = |memory, start, len| Gap { memory, start, len };
         let mut segments = Vec::new();
         split(
             &[Some(0..10), None, Some(5..100)],

@@ -26,10 +26,6 @@ pub(crate) struct Scanned<'i> {
 impl Scanned<'_> {
     /// Whether bytes between `gap.start` and `gap.end` are left out.
     fn leaves_out(&self, gap: &Range<u64>) -> bool {
-        // Asked about every gap, and mostly there is nothing.
-        if self.left_out.is_empty() {
-            return false;
-        }
         let passed = self.left_out.partition_point(|range| *range.end() < gap.start);
         self.left_out.get(passed).is_some_and(|range| *range.start() < gap.end)
     }
@@ -40,8 +36,6 @@ impl Scanned<'_> {
 pub(crate) struct Gap {
     /// Index of the image among those that are scanned.
     pub(crate) memory: u32,
-    /// Whether bytes in it are left out, so that no segment may reach over it.
-    pub(crate) left_out: bool,
     /// Address of the first byte.
     pub(crate) start: u64,
     /// Length in bytes.

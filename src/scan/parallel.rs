@@ -27,8 +27,7 @@ const READ_BYTES: usize = 256 << 10;
 
 /// Takes the gaps that a scan finds, in any order.
 pub(crate) trait GapSink: Sync {
-    /// Shorter gaps than this are of no use, in bytes, unless bytes in them are left out. May grow while
-    /// the scan goes on.
+    /// Shorter gaps than this are of no use, in bytes. May grow while the scan goes on.
     fn shortest(&self) -> u64;
 
     /// Empties `gaps`.
@@ -36,6 +35,12 @@ pub(crate) trait GapSink: Sync {
     /// # Errors
     /// Memory for them can't be had.
     fn take(&self, gaps: &mut Vec<Gap>) -> Result<()>;
+
+    /// Takes a gap in which bytes are left out, of any length: no segment may reach over it.
+    ///
+    /// # Errors
+    /// Memory for it can't be had.
+    fn keep(&self, gap: Gap) -> Result<()>;
 }
 
 /// How to scan.
@@ -345,30 +350,44 @@ impl Worker<'_, '_, '_> {
         let min_gap = usize::try_from(shortest).unwrap_or(usize::MAX);
         let mut result = Ok(());
         let scanner = self.shared.scanner;
+        let mut found: Option<Range<u64>> = None;
         scanner.runs(bytes, min_gap, |run| {
             let run = base + run.start as u64..base + run.end as u64;
-            match span {
-                None => *span = Some(run),
-                Some(span) => {
-                    let gap = mem::replace(&mut span.end, run.end)..run.start;
-                    if let Err(error) = self.found(memory, gap, shortest) {
+            match &mut found {
+                None => found = Some(run),
+                Some(found) => {
+                    let gap = mem::replace(&mut found.end, run.end)..run.start;
+                    // The scanner has left out those that are shorter.
+                    if let Err(error) = self.found(memory, &gap) {
                         result = Err(error);
                     }
                 }
             }
         });
-        result
+        result?;
+        match (span, found) {
+            (Some(span), Some(found)) => {
+                let gap = mem::replace(&mut span.end, found.end)..found.start;
+                self.found_between(memory, &gap, shortest)
+            }
+            (span, found) => {
+                *span = span.take().or(found);
+                Ok(())
+            }
+        }
     }
 
-    fn found(&mut self, memory: usize, gap: Range<u64>, shortest: u64) -> Result<()> {
-        let len = gap.end - gap.start;
-        let left_out = self.shared.images[memory].leaves_out(&gap);
-        if len < shortest && !left_out {
-            return Ok(());
+    /// Takes a gap between extents, which may be one because bytes are left out.
+    fn found_between(&mut self, memory: usize, gap: &Range<u64>, shortest: u64) -> Result<()> {
+        if self.shared.images[memory].leaves_out(gap) {
+            return self.shared.gaps.keep(as_gap(memory, gap));
         }
-        // A plan has at most 100 memories.
-        let memory = u32::try_from(memory).unwrap_or(u32::MAX);
-        self.gaps.push(Gap { memory, left_out, start: gap.start, len });
+        if gap.end - gap.start < shortest { Ok(()) } else { self.found(memory, gap) }
+    }
+
+    /// Takes a gap of zeros that is long enough.
+    fn found(&mut self, memory: usize, gap: &Range<u64>) -> Result<()> {
+        self.gaps.push(as_gap(memory, gap));
         if self.gaps.len() < GAPS { Ok(()) } else { self.hand_on() }
     }
 
@@ -381,10 +400,16 @@ impl Worker<'_, '_, '_> {
         let gaps = join(&mut lock(&self.shared.stretches)[batch.memory], done);
         let shortest = self.shared.gaps.shortest();
         for gap in gaps.into_iter().flatten() {
-            self.found(batch.memory, gap, shortest)?;
+            self.found_between(batch.memory, &gap, shortest)?;
         }
         Ok(())
     }
+}
+
+fn as_gap(memory: usize, gap: &Range<u64>) -> Gap {
+    // A plan has at most 100 memories.
+    let memory = u32::try_from(memory).unwrap_or(u32::MAX);
+    Gap { memory, start: gap.start, len: gap.end - gap.start }
 }
 
 /// The bytes of an extent, which always lies in its image.
