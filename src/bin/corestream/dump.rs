@@ -2,6 +2,7 @@
 
 mod options;
 pub mod pattern;
+mod ranges;
 mod stats;
 
 use std::fs::File;
@@ -15,6 +16,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use corestream::{CoreDump, FileSink, Pipe, Plan, Socket};
 
 pub use self::options::{MemoryOption, PlanOptions, seconds};
+use self::ranges::RangeOption;
 use self::stats::{PeakAnon, StatsFormat};
 use crate::input::Watch;
 use crate::manifest::Manifest;
@@ -42,6 +44,15 @@ pub struct Dump {
     /// Description of the guest as JSON, - is standard input; its images count from its folder
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+
+    /// Leave a range of a memory's addresses out: it is not read, and the dump says that it is missing.
+    /// MEMORY is an index; START and END are bytes, decimal or after 0x hexadecimal, and may be left out
+    #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
+    exclude: Vec<RangeOption>,
+
+    /// Leave all of a memory out but such ranges, less those of --exclude
+    #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
+    only: Vec<RangeOption>,
 
     /// Where the dump goes, - is standard output; %p, %t, %n and %% in it are the process id, the
     /// Unix time, the name, and a percent sign
@@ -119,6 +130,9 @@ impl Dump {
             written.map_err(cause)?;
             write_time = Some(start.elapsed());
         }
+        if let Some(partial) = report::partial(plan.left_out().map(stats::left_out)) {
+            report::line(&partial);
+        }
         for (path, _) in watches.iter().filter(|(_, watch)| watch.has_changed()) {
             report::line(&format!(
                 "warning: {}: was written to while it was dumped: the dump may hold old and new bytes",
@@ -183,7 +197,7 @@ impl Dump {
         images.filter_map(|path| watch(path).ok()).collect()
     }
 
-    /// The guest: what the manifest says, then the images of the command line.
+    /// The guest: what the manifest says, then the images of the command line, and what is left out.
     fn guest(
         &self,
         name: String,
@@ -195,6 +209,9 @@ impl Dump {
         };
         for option in &self.memories {
             dump.add_memory(option.memory()?);
+        }
+        if !self.exclude.is_empty() || !self.only.is_empty() {
+            ranges::apply(&mut dump, &self.exclude, &self.only)?;
         }
         dump.name = name;
         Ok(dump)
