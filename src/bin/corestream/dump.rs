@@ -21,6 +21,7 @@ use self::stats::{PeakAnon, StatsFormat};
 use crate::input::Watch;
 use crate::manifest::{self, Manifest};
 use crate::output::{Opened, Output};
+use crate::patient::Patient;
 use crate::peer::Peer;
 use crate::report::{self, Failure};
 use crate::sigbus;
@@ -270,7 +271,7 @@ struct ManifestFile {
 impl ManifestFile {
     fn read(path: &Path) -> Result<Self, Failure> {
         let (name, text) = if path == Path::new("-") {
-            ("standard input".into(), read_text(std::io::stdin()))
+            ("standard input".into(), read_text(Patient(std::io::stdin())))
         } else {
             (path.display().to_string(), File::open(path).and_then(read_text))
         };

@@ -10,6 +10,7 @@ use corestream::{CoreDumpFile, Global, MemoryIndex, MemoryType, Value};
 
 use crate::describe::{self, Description};
 use crate::input::Input;
+use crate::patient::Patient;
 use crate::report::{self, Failure};
 
 /// Columns of a terminal.
@@ -35,7 +36,7 @@ impl Inspect {
     pub fn run(self) -> Result<(), Failure> {
         let input = Input::open(&self.dump)?;
         let dump = input.dump()?;
-        let mut out = BufWriter::new(io::stdout().lock());
+        let mut out = BufWriter::new(Patient(io::stdout().lock()));
         let printed = match self.json {
             true => json(&mut out, &dump, input.bytes()),
             false => Text { out: &mut out, dump: &dump }.print(),

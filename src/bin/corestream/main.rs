@@ -8,6 +8,7 @@ mod input;
 mod inspect;
 mod manifest;
 mod output;
+mod patient;
 mod peer;
 mod report;
 #[cfg(feature = "run")]

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
+use crate::patient::Patient;
+
 /// Exit code of a command that failed.
 const FAILED: u8 = 1;
 /// Exit code of a command that was called wrongly, as clap's.
@@ -131,7 +133,7 @@ pub fn raw(text: &str) {
 /// # Errors
 /// It can't be written.
 pub fn result(text: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout();
+    let mut stdout = Patient(std::io::stdout());
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| Failure::new(format!("standard output: {error}")))
 }

@@ -1,8 +1,8 @@
 //! SIGINT and SIGTERM: the work ends at once and leaves nothing behind.
 
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
@@ -28,22 +28,26 @@ impl Interrupt {
             Self { cancel: Arc::default(), received: Arc::default(), cleaning: Arc::default() };
         // A file that may not grow further is an error of the write, and not the end of the process.
         let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
-        if let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) {
-            let (cancel, received) = (this.cancel.clone(), this.received.clone());
-            let cleaning = this.cleaning.clone();
-            let watch = move || {
-                for signal in signals.forever() {
-                    // A stream may be stuck in a write that nobody takes; and a second signal means
-                    // it.
-                    let again = received.swap(signal, Ordering::Relaxed) != 0;
-                    if again || !cleaning.load(Ordering::Relaxed) {
-                        end(signal);
-                    }
-                    cancel.store(true, Ordering::Relaxed);
+        let (cancel, received) = (this.cancel.clone(), this.received.clone());
+        let cleaning = this.cleaning.clone();
+        let (ready, is_ready) = mpsc::channel();
+        let watch = move || {
+            // Only now: with a handler, and without a thread, signals would do nothing at all.
+            let signals = Signals::new([SIGINT, SIGTERM]);
+            drop(ready);
+            let Ok(mut signals) = signals else { return };
+            for signal in signals.forever() {
+                // A stream may be stuck in a write that nobody takes; and a second signal means it.
+                let again = received.swap(signal, Ordering::Relaxed) != 0;
+                if again || !cleaning.load(Ordering::Relaxed) {
+                    end(signal);
                 }
-            };
-            // Nothing to do if there is no thread: see above.
-            let _ = thread::Builder::new().stack_size(64 << 10).spawn(watch);
+                cancel.store(true, Ordering::Relaxed);
+            }
+        };
+        if thread::Builder::new().stack_size(64 << 10).spawn(watch).is_ok() {
+            // An error is what it waits for: the other end was dropped.
+            let _: Result<(), _> = is_ready.recv();
         }
         this
     }
