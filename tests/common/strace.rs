@@ -39,8 +39,12 @@ pub fn works() -> bool {
 pub fn traced(log: &Path, calls: &str, injections: &[String]) -> Command {
     let mut command = Command::new("strace");
     // Without the bytes that are written.
-    command.args(["--follow-forks", "--seccomp-bpf", "-qq", "-s", "0", "-o"]).arg(log);
-    command.args(["-e", "signal=none", "-e", &format!("trace={calls}")]);
+    command.args(["--follow-forks", "-qq", "-s", "0", "-o"]).arg(log);
+    command.args(["-e", "signal=SIGINT,SIGTERM", "-e", &format!("trace={calls}")]);
+    // Stops at no other calls, which is faster. Signals do not come then.
+    if !injections.iter().any(|injection| injection.contains(":signal=")) {
+        command.arg("--seccomp-bpf");
+    }
     for injection in injections {
         command.args(["-e", &format!("inject={injection}")]);
     }
@@ -65,8 +69,10 @@ pub fn calls(log: &Path) -> Vec<Call> {
     calls
 }
 
-/// How many calls failed because they were told to.
-pub fn injected(log: &Path) -> usize {
+/// How many faults there were: calls that failed because they were told to, and signals.
+pub fn faults(log: &Path) -> usize {
     let text = fs::read(log).unwrap();
-    String::from_utf8_lossy(&text).matches("(INJECTED)").count()
+    let text = String::from_utf8_lossy(&text);
+    let count = |what: &str| text.matches(what).count();
+    count("(INJECTED)") + count("--- SIG") + usize::from(text.contains("killed by SIGKILL"))
 }

@@ -7,6 +7,7 @@ mod stats;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -112,7 +113,7 @@ impl Dump {
         let peak = self.stats.map(|_| PeakAnon::watch());
         let interrupt = Interrupt::watch();
 
-        let watches = self.watches(manifest.as_ref(), &interrupt);
+        let watches = self.watches(manifest.as_ref());
         let dump = self.guest(name, manifest)?;
         let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
         sigbus::survive(images, interrupt.cancel());
@@ -198,16 +199,12 @@ impl Dump {
     }
 
     /// What says whether an image has changed.
-    fn watches(
-        &self,
-        manifest: Option<&ManifestFile>,
-        interrupt: &Interrupt,
-    ) -> Vec<(PathBuf, Watch)> {
+    fn watches(&self, manifest: Option<&ManifestFile>) -> Vec<(PathBuf, Watch)> {
         let of_manifest = manifest.map(|manifest| manifest.content.images(manifest.folder()));
         let images = self.memories.iter().map(|option| option.image.clone());
         let images = images.chain(of_manifest.into_iter().flatten());
-        let watch =
-            |path: PathBuf| Watch::new(&path, interrupt.cancel()).map(|watch| (path, watch));
+        // One that is cut is an error anyway, so nobody else says that it has changed.
+        let watch = |path: PathBuf| Watch::new(&path, Arc::default()).map(|watch| (path, watch));
         // One that can't be watched can't be opened either, which is said then.
         images.filter_map(|path| watch(path).ok()).collect()
     }

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Extract(extract) => extract.run().map(|()| ExitCode::SUCCESS),
         Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
     };
+    signals::end_of_work();
     match result {
         Ok(code) => code,
         Err(failure) => {

@@ -77,8 +77,22 @@ fn failure(signal: i32) -> Failure {
     Failure::with_code(format!("stopped by {name}, the output is not complete"), code)
 }
 
+/// Whether it is decided who ends the process: the main thread, or a signal.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// The main thread is done: what it has to say is what is said, unless a signal was first. Then this
+/// does not return.
+pub fn end_of_work() {
+    while ENDING.swap(true, Ordering::Relaxed) {
+        thread::park();
+    }
+}
+
 #[allow(clippy::exit, reason = "the main thread may be stuck in a system call")]
-fn end(signal: i32) -> ! {
+fn end(signal: i32) {
+    if ENDING.swap(true, Ordering::Relaxed) {
+        return;
+    }
     let failure = failure(signal);
     report::line(&failure.message);
     process::exit(failure.code.into())
