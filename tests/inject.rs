@@ -91,10 +91,10 @@ impl Guest {
     /// A guest with two large parts, which are lent to pipes and sockets, and small ones between, one
     /// each `step` bytes.
     fn new(step: usize) -> Self {
-        let mut image = vec![0; 60 << 16];
+        let mut image = vec![0; 40 << 16];
         image[100..1_400_100].fill(3);
-        image[1_500_000..3_000_000].chunks_mut(step).for_each(|part| part[..300].fill(7));
-        image[3_100_000..3_800_000].fill(5);
+        image[1_500_000..2_000_000].chunks_mut(step).for_each(|part| part[..300].fill(7));
+        image[2_010_000..2_600_000].fill(5);
         for (i, byte) in image.iter_mut().enumerate().filter(|(_, byte)| **byte != 0) {
             *byte ^= i.to_le_bytes()[1] & 0xf0;
         }
@@ -418,17 +418,17 @@ fn try_writing(step: usize, cases: &[Case]) {
 
 #[test]
 fn a_dump_to_a_file_is_whole_or_not_there() {
-    try_writing(2000, &[DUMP_SYNC, DUMP.named(), REPLACE.old(), REPLACE.old().named()]);
+    try_writing(1000, &[DUMP_SYNC, DUMP.named(), REPLACE.old(), REPLACE.old().named()]);
 }
 
 #[test]
 fn a_dump_to_a_stream_is_whole_or_said_to_be_cut_off() {
-    try_writing(2000, &[DUMP_OUT, DUMP_OUT.to(Stream::Pipe), DUMP_OUT.to(Stream::Socket)]);
+    try_writing(1000, &[DUMP_OUT, DUMP_OUT.to(Stream::Pipe), DUMP_OUT.to(Stream::Socket)]);
 }
 
 #[test]
 fn an_image_is_whole_or_not_there() {
-    try_writing(400_000, &[EXTRACT, EXTRACT.named(), EXTRACT_ALL, EXTRACT_OUT.to(Stream::Pipe)]);
+    try_writing(200_000, &[EXTRACT, EXTRACT.named(), EXTRACT_ALL, EXTRACT_OUT.to(Stream::Pipe)]);
 }
 
 /// Checks that what is read is right, or said not to be.
@@ -457,7 +457,7 @@ fn what_cannot_be_read_is_said() {
     if !strace::works() {
         return;
     }
-    let guest = Guest::new(400_000);
+    let guest = Guest::new(200_000);
     let verify_input = Case { input: Some("guest.core"), ..Case::new(&["verify", "-"]) };
     for case in [Case::new(&["verify", "guest.core"]), verify_input, EXTRACT, DUMP] {
         let check = |trial: Option<&Trial<'_>>, run: &Run| check_read(&guest, &case, trial, run);
@@ -472,7 +472,7 @@ fn without_threads_a_dump_is_whole_and_a_signal_ends_it() {
     if !strace::works() {
         return;
     }
-    let guest = Guest::new(400_000);
+    let guest = Guest::new(200_000);
     let none: Vec<String> =
         ["clone3", "clone"].map(|name| format!("{name}:error=EAGAIN:when=1+")).into();
     for case in [DUMP, DUMP_OUT.to(Stream::Pipe), DUMP_OUT.to(Stream::Socket), EXTRACT_ALL] {

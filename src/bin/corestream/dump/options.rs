@@ -1,6 +1,7 @@
 //! The arguments of `--memory` and `--write-timeout`.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,12 +18,16 @@ impl MemoryOption {
     /// Parses `PATH[,OPTION]...`; what is the name of a file as a whole has no options.
     pub fn parse(text: OsString) -> Result<Self, String> {
         match text.to_str() {
-            _ if Path::new(&text).exists() => {
-                Ok(Self { image: text.into(), ty: MemoryType::wasm32(0) })
-            }
+            _ if Path::new(&text).exists() => Ok(Self::plain(text)),
             Some(text) => Self::with_options(text),
+            // That it is not there is said when it is opened.
+            None if !text.as_bytes().contains(&b',') => Ok(Self::plain(text)),
             None => Err("such a path can have no options: link to it under another name".into()),
         }
+    }
+
+    fn plain(image: OsString) -> Self {
+        Self { image: image.into(), ty: MemoryType::wasm32(0) }
     }
 
     fn with_options(text: &str) -> Result<Self, String> {
