@@ -6,6 +6,17 @@ use std::io;
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// A buffer of `len` zeros.
+///
+/// # Errors
+/// It can't be had.
+pub(crate) fn zeros(len: usize, what: &str) -> Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(len).map_err(|_| Error::out_of_memory(what))?;
+    buffer.resize(len, 0);
+    Ok(buffer)
+}
+
 /// What went wrong, in one line that names the thing and, where known, the place.
 ///
 /// ```

@@ -124,7 +124,7 @@ impl<'d> Plan<'d> {
     ) -> Result<Self> {
         options.check()?;
         dump.validate()?;
-        let kept = Kept::of(dump);
+        let kept = Kept::of(dump)?;
         let memories: Vec<_> = kept.memories.iter().map(|i| &dump.memories[*i]).collect();
         let images: Vec<_> = memories.iter().map(|m| &m.image).collect();
         let types: Vec<_> = memories.iter().map(|m| m.ty).collect();
