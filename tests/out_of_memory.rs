@@ -109,7 +109,7 @@ unsafe impl corestream::SharedBytes for Shared {
 #[test]
 fn tables_that_cannot_be_allocated_are_errors() {
     let mut bytes = vec![0; 3 << 20];
-    bytes.chunks_mut(100).for_each(|object| object[7..30].fill(3));
+    bytes.chunks_mut(100).for_each(|object| object[7..20].fill(3));
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &bytes).unwrap();
     let shared = || Shared(bytes.iter().copied().map(UnsafeCell::new).collect());

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use corestream::limits::MAX_DATA_SEGMENTS;
-use corestream::{CoreDump, Dumper, FileSink, MemoryImage, Pipe, Plan, Socket};
+use corestream::{CoreDump, Dumper, FileSink, Pipe, Plan, Socket};
 
 use self::options::MemoryOption;
 pub use self::options::seconds;
@@ -220,7 +220,7 @@ impl Dump {
             None => CoreDump::new(""),
         };
         for option in &self.memories {
-            let image = MemoryImage::open(&option.image)?;
+            let image = manifest::image(&option.image)?;
             let memory = manifest::memory(image, None, option.ty);
             let checked = memory.validate();
             checked.map_err(|why| Failure::new(format!("{}: {why}", option.image.display())))?;

@@ -1,8 +1,8 @@
 //! `corestream extract`: memories of a dump as raw images, and with `--all` a manifest beside them.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -207,7 +207,12 @@ impl Partial {
             let name = format!(".corestream.{}-{i}.partial", std::process::id());
             let partial = path.with_file_name(name);
             match DirBuilder::new().mode(0o700).create(&partial) {
-                Ok(()) => return Ok(Self { path: Some(partial), names: Vec::new() }),
+                Ok(()) => {
+                    let this = Self { path: Some(partial.clone()), names: Vec::new() };
+                    // Whatever the umask is.
+                    fs::set_permissions(partial, Permissions::from_mode(0o700))?;
+                    return Ok(this);
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -317,6 +322,8 @@ fn image_name(memory: u32) -> String {
 
 fn write_manifest(path: &Path, dump: &CoreDumpFile<'_>) -> io::Result<()> {
     let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    // Whatever the umask is.
+    file.set_permissions(Permissions::from_mode(0o600))?;
     let mut writer = io::BufWriter::new(file);
     let image = |memory| (!has_no_image(dump, MemoryIndex(memory))).then(|| image_name(memory));
     serde_json::to_writer_pretty(&mut writer, &Description::manifest(dump, &image))?;
