@@ -87,7 +87,7 @@ impl AtomicFile {
         };
         let this = Self { file, path, temporary, options };
         // Whatever the umask is.
-        rustix::fs::fchmod(&this.file, Mode::RUSR | Mode::WUSR)?;
+        rustix::io::retry_on_intr(|| rustix::fs::fchmod(&this.file, Mode::RUSR | Mode::WUSR))?;
         Ok(this)
     }
 

@@ -26,7 +26,7 @@ use tool::{names, stderr};
 
 /// What writes, makes, names, or prepares for it.
 const WRITES: &str = "write,writev,pwrite64,pwritev,pwritev2,fallocate,ftruncate,fsync,fdatasync,linkat,\
-                      rename,renameat,renameat2,fchmod,openat,mkdir,sendmsg,sendto,vmsplice,splice,\
+                      rename,renameat,renameat2,fchmod,chmod,fchmodat,openat,mkdir,sendmsg,sendto,vmsplice,splice,\
                       sendfile,fcntl,clone,clone3";
 
 /// What reads, or says what there is to read.
@@ -291,6 +291,7 @@ fn must(case: &Case, trial: &Trial<'_>) -> Option<bool> {
         "renameat2" => Some(true),
         "fallocate" => Some(!trial.has(&["EIO", "ENOSPC", "EDQUOT", "EFBIG"])),
         "write" | "writev" | "sendmsg" | "pwrite64" | "fsync" | "ftruncate" | "openat"
+        | "fchmod" | "chmod"
             if trial.has(&["EINTR"]) =>
         {
             Some(true)
