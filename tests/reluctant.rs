@@ -16,12 +16,14 @@ enum Step {
     Random(u64),
 }
 
+/// What a write gives that finds no room.
+type Full = fn() -> io::Result<usize>;
+
 /// Takes few bytes at once, up to the `room` that there is.
 struct Reluctant {
     step: Step,
     room: usize,
-    /// What a write gives that finds no room.
-    full: fn() -> io::Result<usize>,
+    full: Full,
     /// Writes that are interrupted before one is not.
     interruptions: u32,
     interrupted: u32,
@@ -30,7 +32,7 @@ struct Reluctant {
 }
 
 impl Reluctant {
-    fn new(step: Step, room: usize, full: fn() -> io::Result<usize>) -> Self {
+    fn new(step: Step, room: usize, full: Full) -> Self {
         let (random, taken) = (Random(11), Vec::new());
         Self { step, room, full, interruptions: 0, interrupted: 0, random, taken }
     }
@@ -94,7 +96,7 @@ fn short_and_interrupted_writes_are_continued() {
 
 #[test]
 fn a_full_output_says_how_far_it_came() {
-    let full: [(fn() -> io::Result<usize>, io::ErrorKind); 4] = [
+    let full: [(Full, io::ErrorKind); 4] = [
         (|| Err(io::ErrorKind::StorageFull.into()), io::ErrorKind::StorageFull),
         (|| Err(io::ErrorKind::WouldBlock.into()), io::ErrorKind::WouldBlock),
         (|| Err(io::ErrorKind::QuotaExceeded.into()), io::ErrorKind::QuotaExceeded),
