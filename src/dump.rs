@@ -67,8 +67,9 @@ impl Dumper {
         Self { options }
     }
 
-    /// How many segments a dump may have, 1 to 100,000. Every memory that holds data gets one, also
-    /// if that makes more.
+    /// How many segments a dump may have, 1 to 100,000. Every memory that holds data gets one, and every
+    /// range between data that is left out on purpose ([`Memory::without`](crate::Memory::without))
+    /// one more, also if that makes more; never over 100,000.
     pub fn max_segments(mut self, segments: u32) -> Self {
         self.options.max_segments = segments;
         self

@@ -2,6 +2,7 @@
 
 mod options;
 pub mod pattern;
+mod ranges;
 mod stats;
 
 use std::fs::File;
@@ -13,14 +14,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use corestream::limits::MAX_DATA_SEGMENTS;
-use corestream::{CoreDump, Dumper, FileSink, Pipe, Plan, Socket};
+use corestream::{CoreDump, FileSink, Pipe, Plan, Socket};
 
-use self::options::MemoryOption;
-pub use self::options::seconds;
+pub use self::options::{MemoryOption, PlanOptions, seconds};
+use self::ranges::RangeOption;
 use self::stats::{PeakAnon, StatsFormat};
 use crate::input::Watch;
-use crate::manifest::{self, Manifest};
+use crate::manifest::Manifest;
 use crate::output::{Opened, Output};
 use crate::patient::Patient;
 use crate::peer::Peer;
@@ -47,6 +47,15 @@ pub struct Dump {
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 
+    /// Leave a range of a memory's addresses out: it is not read, and the dump says that it is missing.
+    /// MEMORY is an index; START and END are bytes, decimal or after 0x hexadecimal, and may be left out
+    #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
+    exclude: Vec<RangeOption>,
+
+    /// Leave all of a memory out but such ranges, less those of --exclude
+    #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
+    only: Vec<RangeOption>,
+
     /// Where the dump goes, - is standard output; %p, %t, %n and %% in it are the process id, the
     /// Unix time, the name, and a percent sign
     #[arg(short, long, value_name = "PATH", required_unless_present_any = ["fd", "to", "dry_run"])]
@@ -66,22 +75,8 @@ pub struct Dump {
     #[arg(long, value_name = "S", value_parser = seconds)]
     write_timeout: Option<Duration>,
 
-    /// Data segments that the dump may have
-    #[arg(long, value_name = "N", default_value_t = MAX_DATA_SEGMENTS,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DATA_SEGMENTS)))]
-    max_segments: u32,
-
-    /// Threads that scan; by default one a core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
-
-    /// Read the holes of image files too, where the file system is not to be trusted with them
-    #[arg(long)]
-    no_trust_holes: bool,
-
-    /// Leave out the checksums, by which a reader can check the dump
-    #[arg(long)]
-    no_checksum: bool,
+    #[command(flatten)]
+    plan: PlanOptions,
 
     /// Replace a file that exists, write to a terminal
     #[arg(long)]
@@ -123,7 +118,7 @@ impl Dump {
             let gone = gone.then(|| Failure::new("an image was cut while it was dumped"));
             interrupt.failure().or(gone).unwrap_or(failure)
         };
-        let planned = self.dumper().cancel(interrupt.cancel()).plan(&dump);
+        let planned = self.plan.dumper().cancel(interrupt.cancel()).plan(&dump);
         let plan = planned.map_err(|error| cause(error.into()))?;
         for shortfall in plan.shortfalls() {
             report::line(&format!("warning: {shortfall}"));
@@ -137,6 +132,9 @@ impl Dump {
             written.map_err(cause)?;
             write_time = Some(start.elapsed());
         }
+        if let Some(partial) = report::partial(plan.left_out().map(stats::left_out)) {
+            report::line(&partial);
+        }
         for (path, _) in watches.iter().filter(|(_, watch)| watch.has_changed()) {
             report::line(&format!(
                 "warning: {}: was written to while it was dumped: the dump may hold old and new bytes",
@@ -149,25 +147,13 @@ impl Dump {
         Ok(())
     }
 
-    fn dumper(&self) -> Dumper {
-        let dumper = Dumper::new()
-            .max_segments(self.max_segments)
-            .trust_holes(!self.no_trust_holes)
-            .checksums(!self.no_checksum);
-        match self.threads {
-            Some(threads) => dumper.threads(threads.into()),
-            None => dumper,
-        }
-    }
-
     /// The name of the process.
     fn name(&self, manifest: Option<&ManifestFile>) -> String {
         let of_manifest = manifest.and_then(|manifest| manifest.content.name.as_ref());
         if let Some(name) = self.name.as_ref().or(of_manifest) {
             return name.clone();
         }
-        let first = self.memories.first().and_then(|option| option.image.file_name());
-        first.unwrap_or_default().to_string_lossy().into_owned()
+        self.memories.first().map(MemoryOption::name).unwrap_or_default()
     }
 
     /// Where the dump goes; `None` if it is a dry run and nothing was said.
@@ -209,7 +195,7 @@ impl Dump {
         images.filter_map(|path| watch(path).ok()).collect()
     }
 
-    /// The guest: what the manifest says, then the images of the command line.
+    /// The guest: what the manifest says, then the images of the command line, and what is left out.
     fn guest(
         &self,
         name: String,
@@ -220,11 +206,10 @@ impl Dump {
             None => CoreDump::new(""),
         };
         for option in &self.memories {
-            let image = manifest::image(&option.image)?;
-            let memory = manifest::memory(image, None, option.ty);
-            let checked = memory.validate();
-            checked.map_err(|why| Failure::new(format!("{}: {why}", option.image.display())))?;
-            dump.add_memory(memory);
+            dump.add_memory(option.memory()?);
+        }
+        if !self.exclude.is_empty() || !self.only.is_empty() {
+            ranges::apply(&mut dump, &self.exclude, &self.only)?;
         }
         dump.name = name;
         Ok(dump)

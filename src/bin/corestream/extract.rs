@@ -173,11 +173,22 @@ impl Done {
         self.0.iter().any(|(done, _)| *done == memory)
     }
 
-    /// A line for each range that is zero in an image only because the dump does not have it.
+    /// What is zero in an image only because the dump does not have it: a line for what was left out on
+    /// purpose, or one for each range that may be lost.
     fn say_missing(&self, dump: &CoreDumpFile<'_>) {
-        for (memory, _) in self.0.iter().filter(|(_, restored)| restored.left_out > 0) {
-            let Ok(ranges) = dump.left_out(*memory) else { continue };
-            for range in ranges {
+        let missing = self.0.iter().filter(|(_, restored)| restored.left_out > 0);
+        let ranges = |memory| dump.left_out(memory).into_iter().flatten();
+        if dump.has_index() {
+            let of = |(memory, restored): &(MemoryIndex, Restored)| {
+                (*memory, restored.left_out, ranges(*memory).count() as u64)
+            };
+            if let Some(partial) = report::partial(missing.map(of)) {
+                report::line(&format!("{partial}: zeros stand there in the image"));
+            }
+            return;
+        }
+        for (memory, _) in missing {
+            for range in ranges(*memory) {
                 let (first, last) = range.into_inner();
                 report::line(&format!(
                     "warning: memory {memory}: {first:#x}..={last:#x} is not in the dump, the image \

@@ -187,7 +187,12 @@ impl<W: Write> Text<'_, W> {
             "     {} of {size} bytes kept in {} segment{s}",
             coverage.data_bytes, coverage.segments
         )?;
-        writeln!(self.out, "     coverage {}", describe::word(self.dump, &coverage))?;
+        write!(self.out, "     coverage {}", describe::word(self.dump, &coverage))?;
+        match coverage.left_out_bytes {
+            0 => writeln!(self.out)?,
+            1 => writeln!(self.out, ", without 1 byte")?,
+            bytes => writeln!(self.out, ", without {bytes} bytes")?,
+        }
         let Ok(ranges) = self.dump.left_out(memory) else { return Ok(()) };
         let mut ranges = ranges.map(|range| format!("{:#x}..={:#x}", range.start(), range.end()));
         for range in ranges.by_ref().take(RANGES) {

@@ -11,9 +11,9 @@ use super::proc::{Pagemap, Region};
 
 /// Regions that one `PAGEMAP_SCAN` gives at most; the kernel collects no more at once either.
 const REGIONS: usize = 512;
-/// Pages that one `PAGEMAP_SCAN` finds at most. The other threads of a scan wait for the call, which
-/// takes about as long for so many as the scan of a batch.
-const FOUND_PAGES: u64 = 8192;
+/// Pages that one `PAGEMAP_SCAN` finds at most: those of a batch of the scan. The other threads wait
+/// for the call, and it is short beside the time in which they scan one.
+const FOUND_PAGES: u64 = 512;
 /// Bytes that one `PAGEMAP_SCAN` looks at, so that it does not take long either where page tables
 /// say that there is nothing.
 const WINDOW: u64 = 1 << 30;
