@@ -131,7 +131,7 @@ impl<'d> Plan<'d> {
     ) -> Result<Self> {
         options.check()?;
         dump.validate()?;
-        let kept = Kept::of(dump);
+        let kept = Kept::of(dump)?;
         let memories: Vec<_> = kept.memories.iter().map(|i| &dump.memories[*i]).collect();
         let left_out = memories.iter().map(|m| m.left_out()).collect::<Result<Vec<_>>>()?;
         let images: Vec<_> = memories

@@ -144,7 +144,7 @@ pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
 /// # Ok::<(), corestream::Error>(())
 /// ```
 pub fn verify_stream(source: impl Read) -> Result<Verdict> {
-    examine(&mut Stream::new(source), |stream, _| stream.block_crcs(), |_, _| None)
+    examine(&mut Stream::new(source)?, |stream, _| stream.block_crcs(), |_, _| None)
 }
 
 impl CoreDumpFile<'_> {

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Gap, Scanned, Scanner};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, zeros};
 use crate::image::{ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod};
 use crate::limits;
 
@@ -284,6 +284,8 @@ struct Worker<'w, 's, 'i> {
 impl Worker<'_, '_, '_> {
     fn run(&mut self) -> Result<()> {
         let mut batch = Batch::default();
+        let no_room = |_| Error::out_of_memory("a table of gaps");
+        self.gaps.try_reserve_exact(GAPS).map_err(no_room)?;
         while self.shared.goes_on() {
             if !lock(&self.shared.queue).fill(&mut batch)? {
                 break;
@@ -328,8 +330,10 @@ impl Worker<'_, '_, '_> {
         if let Some(bytes) = image.as_slice() {
             return self.scan_slice(memory, slice(bytes, &extent), extent.start, span);
         }
+        if self.buffer.is_empty() {
+            self.buffer = zeros(READ_BYTES, "a buffer to read an image")?;
+        }
         let mut buffer = mem::take(&mut self.buffer);
-        buffer.resize(READ_BYTES, 0);
         let mut at = extent.start;
         while at < extent.end {
             let left = usize::try_from(extent.end - at).unwrap_or(usize::MAX);

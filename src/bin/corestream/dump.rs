@@ -8,6 +8,7 @@ mod stats;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use self::stats::{PeakAnon, StatsFormat};
 use crate::input::Watch;
 use crate::manifest::Manifest;
 use crate::output::{Opened, Output};
+use crate::patient::Patient;
 use crate::peer::Peer;
 use crate::report::{self, Failure};
 use crate::sigbus;
@@ -106,7 +108,7 @@ impl Dump {
         let peak = self.stats.map(|_| PeakAnon::watch());
         let interrupt = Interrupt::watch();
 
-        let watches = self.watches(manifest.as_ref(), &interrupt);
+        let watches = self.watches(manifest.as_ref());
         let dump = self.guest(name, manifest)?;
         let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
         sigbus::survive(images, interrupt.cancel());
@@ -183,16 +185,12 @@ impl Dump {
     }
 
     /// What says whether an image has changed.
-    fn watches(
-        &self,
-        manifest: Option<&ManifestFile>,
-        interrupt: &Interrupt,
-    ) -> Vec<(PathBuf, Watch)> {
+    fn watches(&self, manifest: Option<&ManifestFile>) -> Vec<(PathBuf, Watch)> {
         let of_manifest = manifest.map(|manifest| manifest.content.images(manifest.folder()));
         let images = self.memories.iter().map(|option| option.image.clone());
         let images = images.chain(of_manifest.into_iter().flatten());
-        let watch =
-            |path: PathBuf| Watch::new(&path, interrupt.cancel()).map(|watch| (path, watch));
+        // One that is cut is an error anyway, so nobody else says that it has changed.
+        let watch = |path: PathBuf| Watch::new(&path, Arc::default()).map(|watch| (path, watch));
         // One that can't be watched can't be opened either, which is said then.
         images.filter_map(|path| watch(path).ok()).collect()
     }
@@ -255,7 +253,7 @@ struct ManifestFile {
 impl ManifestFile {
     fn read(path: &Path) -> Result<Self, Failure> {
         let (name, text) = if path == Path::new("-") {
-            ("standard input".into(), read_text(std::io::stdin()))
+            ("standard input".into(), read_text(Patient(std::io::stdin())))
         } else {
             (path.display().to_string(), File::open(path).and_then(read_text))
         };

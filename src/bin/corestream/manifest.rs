@@ -255,6 +255,12 @@ impl FrameEntry {
     }
 }
 
+/// The image at `path`: mapped, or read where that is not possible, as with a limit on the address space
+/// or on a file system that has no mappings.
+pub fn image(path: &Path) -> corestream::Result<MemoryImage<'static>> {
+    MemoryImage::open(path).or_else(|error| MemoryImage::open_unmapped(path).map_err(|_| error))
+}
+
 /// A memory with its image; the pages that hold it, where `minimum` is not given.
 pub fn memory(
     image: MemoryImage<'static>,
@@ -269,7 +275,7 @@ pub fn memory(
 impl MemoryEntry {
     fn memory(&self, folder: &Path) -> Result<Memory<'static>, String> {
         let image = match &self.image {
-            Some(image) => MemoryImage::open(folder.join(image)).map_err(|e| e.to_string())?,
+            Some(image) => self::image(&folder.join(image)).map_err(|e| e.to_string())?,
             None => MemoryImage::from_slice(&[]),
         };
         let ty = MemoryType {

@@ -6,6 +6,7 @@ use clap::Args;
 use corestream::read::{Producer, Verdict, Whole, verify_slice, verify_stream};
 
 use crate::input::{self, Input};
+use crate::patient::Patient;
 use crate::report::{self, Failure};
 
 /// Checks that a dump is whole: structure, index and checksums
@@ -24,7 +25,7 @@ impl Verify {
     pub fn run(self) -> Result<(), Failure> {
         if self.dump == Path::new("-") {
             let name = "standard input";
-            let verdict = verify_stream(std::io::stdin().lock());
+            let verdict = verify_stream(Patient(std::io::stdin().lock()));
             return tell(name, verdict.map_err(|error| input::failed(name, &error))?);
         }
         let input = Input::open(&self.dump)?;
