@@ -27,6 +27,21 @@
 //! as a module that every engine accepts.
 
 #![warn(unreachable_pub)]
+// Nothing that input says may end the process of who calls.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::string_slice,
+    )
+)]
 
 mod atomic_file;
 mod checksum;

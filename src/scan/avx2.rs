@@ -1,6 +1,11 @@
 //! The AVX2 backend: 128 bytes at a time, prefetched. Zeros are skipped by a test of all of them,
 //! bytes that are not zero by their minimum; only where both occur are they looked at bit by bit.
 #![allow(unsafe_code)]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "positions are those of the slice in hand, whose length is at most `isize::MAX`"
+)]
 
 use std::arch::x86_64::*;
 use std::ops::Range;
