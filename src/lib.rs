@@ -57,6 +57,12 @@ pub mod read;
 pub mod scan;
 mod sink;
 #[cfg(feature = "wasmtime")]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "indices are those of lists that it made itself of what the engine of this process gave; \
+              the guest's code is read by `bytecode` alone, which denies both"
+)]
 pub mod wasmtime;
 
 pub use atomic_file::FileOptions;

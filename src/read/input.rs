@@ -176,10 +176,14 @@ impl<R: Read> Stream<R> {
         }
         while self.held() < len {
             let free = self.buffer.get_mut(self.end..).unwrap_or_default();
+            let room = free.len();
             match self.source.read(free) {
                 Ok(0) => return Ok(false),
-                // A source may say that it has read more than it was asked for.
-                Ok(read) => self.end = self.end.saturating_add(read).min(self.buffer.len()),
+                Ok(read) if read <= room => self.end = self.end.saturating_add(read),
+                Ok(_) => {
+                    let error = io::Error::other("a source gave more bytes than it was asked for");
+                    return Err(Fault::io(self.known_end(), error));
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Fault::io(self.known_end(), error)),
             }
@@ -335,6 +339,20 @@ mod tests {
         for step in [1 << 20, 4096, 61] {
             assert!(drive(&mut Stream::new(Steps(&bytes, step)).unwrap()) == expected, "{step}");
         }
+    }
+
+    #[test]
+    fn a_source_that_counts_too_many_is_an_error() {
+        struct Liar;
+        impl Read for Liar {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                Ok(buffer.len() + 1)
+            }
+        }
+        let fault = Stream::new(Liar).unwrap().take(1).map(<[u8]>::len).unwrap_err();
+        assert_eq!(fault.kind, crate::ErrorKind::Input);
+        let error = crate::Error::from(fault).to_string();
+        assert!(error.ends_with("a source gave more bytes than it was asked for"), "{error}");
     }
 
     #[test]
