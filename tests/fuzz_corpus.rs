@@ -5,7 +5,6 @@ mod common;
 mod count;
 #[path = "../fuzz/src/image.rs"]
 mod image;
-#[cfg(feature = "cli")]
 #[path = "../fuzz/src/manifest.rs"]
 mod manifest;
 #[path = "../fuzz/src/plan.rs"]
@@ -43,7 +42,6 @@ fn over_corpus(target: &str, run: fn(&[u8])) {
 }
 
 #[test]
-#[cfg(feature = "cli")]
 fn manifest_holds() {
     over_corpus("manifest", manifest::run);
 }

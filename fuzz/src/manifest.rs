@@ -273,6 +273,31 @@ fn check(text: &str) {
     assert!(again == bytes, "not the same dump again");
 }
 
+/// What is written of any dump that can be opened, of which `bytes` are, is JSON and no longer than that
+/// explains, and a manifest of a sound model; of the dump of that the same is written again.
+pub fn assert_written(file: &CoreDumpFile<'_>, bytes: &[u8]) {
+    let inspected = serde_json::to_string(&Description::inspect(file, bytes)).unwrap();
+    let described: Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(described["bytes"], json!(bytes.len()));
+    // The most is said of a memory, of which there may be 100, and of a segment of a few bytes.
+    let most = (32 << 10) + 32 * bytes.len();
+    assert!(inspected.len() <= most, "{} for {}", inspected.len(), bytes.len());
+
+    let none = |_| None;
+    let written = serde_json::to_string(&Description::manifest(file, &none)).unwrap();
+    let dump = Manifest::parse(&written).unwrap().into_dump(&image).unwrap();
+    dump.validate().unwrap();
+    assert_eq!(file.name(), dump.name);
+    assert!(file.memories().iter().eq(dump.memories.iter().map(|memory| &memory.ty)));
+    assert_eq!(file.globals(), dump.globals);
+    let plan = Dumper::new().threads(1).plan(&dump).unwrap();
+    assert_eq!(plan.shortfalls(), []);
+    let bytes = plan.to_vec().unwrap();
+    let again = CoreDumpFile::from_slice(&bytes).unwrap();
+    let again = serde_json::to_string(&Description::manifest(&again, &none)).unwrap();
+    assert_eq!(again, written);
+}
+
 /// As many bytes of a memory of a dump as its image had.
 fn restore(file: &CoreDumpFile<'_>, index: u32, memory: &corestream::Memory<'_>) -> Vec<u8> {
     let mut bytes = vec![0xee; usize::try_from(memory.image.len()).unwrap()];

@@ -12,10 +12,13 @@ use corestream::{CoreDumpFile, Dumper, MemoryIndex};
 use crate::common::own::{self, Own};
 use crate::common::reading::{read_all, small, verdict};
 use crate::count;
+use crate::manifest;
 use crate::roundtrip::Model;
 
 /// Bytes of a file at most.
 const MOST: usize = 256 << 10;
+/// Bytes of a file of which a manifest is written.
+const MOST_WRITTEN: usize = 8 << 10;
 /// Bytes that may be allocated for any file, the buffers of a stream among them.
 const FIXED: u64 = 512 << 10;
 /// And for each byte of it: 28 for a segment of 6 bytes that has to be sorted, some of them twice.
@@ -29,6 +32,37 @@ enum Input {
     Sections(Vec<(u8, Vec<u8>, u8)>),
     /// A dump, changed.
     Changed { base: Base, changes: Vec<(u16, Change)>, mend: Mend },
+    /// A dump of another tool with sections of as many items as there is room for.
+    Dense(Vec<Dense>),
+}
+
+/// A section of many items that are the same, but for a number in each.
+#[derive(Arbitrary, Debug)]
+struct Dense {
+    of: Of,
+    item: Item,
+    count: u16,
+    /// How much the number of an item is more than that of the one before it.
+    step: i16,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Of {
+    Modules,
+    Instances,
+    Stack,
+    Globals,
+    Data,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Item {
+    /// The smallest that there is.
+    Least,
+    /// One with a payload or a list of some bytes, or a name.
+    With(Vec<u8>),
+    /// The bytes before and after its number.
+    Any(Vec<u8>, Vec<u8>),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -124,6 +158,13 @@ impl Input {
                 }
                 bytes
             }
+            Self::Dense(sections) => {
+                let mut bytes = b"\0asm\x01\0\0\0\0\x07\x04core\0\0".to_vec();
+                // A memory of 4 GiB.
+                bytes.extend(b"\x05\x05\x01\0\x80\x80\x04");
+                sections.iter().for_each(|section| section.add(&mut bytes));
+                bytes
+            }
             Self::Changed { base, changes, mend } => {
                 let mut bytes = base.dump();
                 for (at, change) in changes {
@@ -133,6 +174,90 @@ impl Input {
                 bytes
             }
         }
+    }
+}
+
+impl Dense {
+    /// Adds the section to a module.
+    fn add(&self, bytes: &mut Vec<u8>) {
+        let (id, mut body) = match self.of {
+            Of::Modules => (0, b"\x0bcoremodules".to_vec()),
+            Of::Instances => (0, b"\x0dcoreinstances".to_vec()),
+            Of::Stack => (0, b"\x09corestack\0\0".to_vec()),
+            Of::Globals => (6, Vec::new()),
+            Of::Data => (11, Vec::new()),
+        };
+        let len = |number| {
+            let mut item = Vec::new();
+            self.put(&mut item, number);
+            item.len()
+        };
+        let longest = len(0).max(len(i32::from(self.count) * i32::from(self.step)));
+        let room = MOST.saturating_sub(bytes.len() + body.len() + 16) / longest.max(1);
+        let count = u16::try_from(room).unwrap_or(u16::MAX).min(self.count);
+        own::leb(&mut body, count.into());
+        for i in 0..i32::from(count) {
+            self.put(&mut body, i * i32::from(self.step));
+        }
+        bytes.push(id);
+        own::leb(bytes, body.len());
+        bytes.extend(body);
+    }
+
+    /// Adds an item whose number is `number`, which some have not.
+    fn put(&self, body: &mut Vec<u8>, number: i32) {
+        let with: &[u8] = match &self.item {
+            Item::Any(before, after) => {
+                body.extend(before);
+                signed(body, number);
+                return body.extend(after);
+            }
+            Item::With(bytes) => &bytes[..bytes.len().min(100)],
+            Item::Least => &[],
+        };
+        let len = |body: &mut Vec<u8>| body.push(with.len().to_le_bytes()[0]);
+        match self.of {
+            Of::Modules => {
+                body.push(0);
+                len(body);
+                body.extend(with);
+            }
+            Of::Instances => {
+                body.extend([0, 0]);
+                len(body);
+                body.extend(with.iter().map(|byte| byte & 0x7f));
+                body.push(0);
+            }
+            Of::Stack => {
+                body.extend([0, 0, 0, 0]);
+                len(body);
+                body.extend(with.iter().map(|_| 1));
+                body.push(0);
+            }
+            Of::Globals => {
+                body.extend([0x7f, 0, 0x41]);
+                signed(body, number);
+                body.push(0x0b);
+            }
+            Of::Data => {
+                body.extend([0, 0x41]);
+                signed(body, number);
+                body.extend([0x0b, 1 + with.len().to_le_bytes()[0], 1]);
+                body.extend(with);
+            }
+        }
+    }
+}
+
+/// Signed LEB128.
+fn signed(bytes: &mut Vec<u8>, mut value: i32) {
+    loop {
+        let byte = value.to_le_bytes()[0] & 0x7f;
+        value >>= 7;
+        if matches!((value, byte & 0x40), (0, 0) | (-1, 0x40)) {
+            return bytes.push(byte);
+        }
+        bytes.push(byte | 0x80);
     }
 }
 
@@ -285,6 +410,10 @@ pub fn check(bytes: &[u8]) {
     let mut stream = Counted { bytes, calls: 0 };
     let (_, held) = count::peak(|| verify_stream(&mut stream));
     assert!(held <= allowed, "{held} bytes for the verifier of a stream of {}", bytes.len());
+    if matches!(&verdict, Ok(Verdict::Whole(whole)) if !whole.checksums) {
+        // It keeps nothing, but where sections are.
+        assert!(held <= FIXED + bytes.len() as u64, "{held} bytes for {}", bytes.len());
+    }
     assert!(stream.calls <= bytes.len() + 16, "{} calls for {}", stream.calls, bytes.len());
     if bytes.len().is_multiple_of(4) {
         assert_eq!(verdict.as_ref().ok(), verify_slice(bytes, 2).ok().as_ref());
@@ -299,6 +428,9 @@ pub fn check(bytes: &[u8]) {
         assert!(held <= FIXED, "{held} bytes to list {}", bytes.len());
         // At most 100 memories, each of which ends in zeros.
         assert!(items <= bytes.len() + 100, "{items} items of {} bytes", bytes.len());
+        if bytes.len() <= MOST_WRITTEN {
+            manifest::assert_written(dump, bytes);
+        }
     }
     read_all(bytes);
     match (verdict, dump) {

@@ -206,16 +206,14 @@ fn plans(input: &Input, images: &[&[u8]]) {
     }
     let budget = u32::from(input.budget) + 1;
     let dumper = Dumper::new().max_segments(budget).trust_holes(input.trust_holes);
-    let few = images.iter().map(|image| image.len()).sum::<usize>() <= FEW;
+    let bytes = images.iter().map(|image| image.len()).sum::<usize>();
+    // All of a few bytes are one batch, which one thread takes.
+    let other = match bytes <= FEW {
+        true => (Scanner::scalar(), 2),
+        false => (Scanner::new(), [2, 3, 8][usize::from(input.budget % 3)]),
+    };
     let mut first = None;
-    for (scanner, threads) in [
-        (Some(Scanner::new()), 1),
-        (Some(Scanner::new()), 2),
-        (Some(Scanner::new()), 3),
-        (Some(Scanner::new()), 8),
-        (few.then(Scanner::scalar), 1),
-    ] {
-        let Some(scanner) = scanner else { continue };
+    for (scanner, threads) in [(Scanner::new(), 1), other] {
         let plan = dumper.clone().scanner(scanner).threads(threads).plan(&dump).unwrap();
         let found: Vec<_> =
             plan.segments().iter().map(|s| (s.memory, s.address, u64::from(s.len))).collect();
