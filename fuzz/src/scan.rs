@@ -20,6 +20,8 @@ const MOST_DENSE: usize = 1 << 20;
 const FEW: usize = 128 << 10;
 /// Bytes of an image that is shared, which is copied byte by byte: more than the buffer for such images.
 const MOST_SHARED: usize = 600 << 10;
+/// Shortest gaps that are tried with few bytes.
+const OTHER_GAPS: [usize; 8] = [1, 33, 63, 64, 65, 127, 128, 191];
 /// Zeros that the oracle passes at once.
 const ZEROS: [u8; 4096] = [0; 4096];
 /// Batches begin at multiples of this.
@@ -169,11 +171,15 @@ fn backends(bytes: &[u8], min_gap: &MinGap) {
         MinGap::Some(n) => usize::from(*n),
         MinGap::Most => usize::MAX,
     };
-    let expected = runs(bytes, min_gap.max(1));
-    for scanner in [Some(Scanner::scalar()), Scanner::avx2()].into_iter().flatten() {
-        let mut found = Vec::new();
-        scanner.runs(bytes, min_gap, |run| found.push(run));
-        assert_eq!(found, expected, "{}, min_gap {min_gap}", scanner.name());
+    // The others are where a backend does something else.
+    let others = if bytes.len() <= FEW / 16 { &OTHER_GAPS[..] } else { &[] };
+    for min_gap in others.iter().copied().chain([min_gap]) {
+        let expected = runs(bytes, min_gap.max(1));
+        for scanner in [Some(Scanner::scalar()), Scanner::avx2()].into_iter().flatten() {
+            let mut found = Vec::new();
+            scanner.runs(bytes, min_gap, |run| found.push(run));
+            assert_eq!(found, expected, "{}, min_gap {min_gap}", scanner.name());
+        }
     }
 }
 
