@@ -7,7 +7,10 @@ use std::sync::LazyLock;
 
 use arbitrary::{Arbitrary, Unstructured};
 use corestream::read::{Verdict, verify_slice, verify_stream};
-use corestream::{CoreDumpFile, Dumper, MemoryIndex};
+use corestream::{CONTINUATION, CoreDumpFile, Dumper, MemoryIndex};
+use wasmparser::{
+    BinaryReader, DataKind, DataSectionReader, Operator, Parser, Payload, Validator, WasmFeatures,
+};
 
 use crate::common::own::{self, Own};
 use crate::common::reading::{read_all, small, verdict};
@@ -433,6 +436,9 @@ pub fn check(bytes: &[u8]) {
         }
     }
     read_all(bytes);
+    if let Ok(dump) = &dump {
+        assert_contents(dump, bytes);
+    }
     match (verdict, dump) {
         (Ok(Verdict::Whole(whole)), dump) => {
             let dump = dump.expect("it is whole");
@@ -449,6 +455,60 @@ pub fn check(bytes: &[u8]) {
             assert_eq!(opened.kind(), error.kind(), "{opened}, but {error}");
         }
     }
+}
+
+/// The memories are what the segments put there one after the other, as wasmparser reads them; but for
+/// what was left out, and for modules that are not valid.
+fn assert_contents(dump: &CoreDumpFile<'_>, bytes: &[u8]) {
+    let Some(segments) = segments(bytes) else { return };
+    for i in 0..u32::try_from(dump.memories().len()).unwrap() {
+        let of = || segments.iter().filter(|(memory, _, _)| *memory == i);
+        let Some(first) = of().map(|(_, address, _)| *address).min() else { continue };
+        let last = of().map(|(_, address, data)| address + (data.len() as u64 - 1)).max().unwrap();
+        let len = usize::try_from(last - first).unwrap_or(usize::MAX);
+        if len > MOST || dump.left_out(MemoryIndex(i)).unwrap().next().is_some() {
+            continue;
+        }
+        let mut expected = vec![0; len + 1];
+        for (_, address, data) in of() {
+            let at = usize::try_from(address - first).unwrap();
+            expected[at..at + data.len()].copy_from_slice(data);
+        }
+        let mut found = vec![0xee; len + 1];
+        dump.read(MemoryIndex(i), first, &mut found).unwrap();
+        assert!(found == expected, "memory {i} from {first:#x} on");
+    }
+}
+
+/// The segments that put something into a memory, in the order of the file, of a valid module; `None` if
+/// it is none.
+fn segments(bytes: &[u8]) -> Option<Vec<(u32, u64, &[u8])>> {
+    Validator::new_with_features(WasmFeatures::all()).validate_all(bytes).ok()?;
+    let mut all = Vec::new();
+    for payload in Parser::new(0).parse_all(bytes) {
+        let section = match payload.ok()? {
+            Payload::DataSection(section) => section,
+            Payload::CustomSection(section) if section.name() == CONTINUATION => {
+                let reader = BinaryReader::new(section.data(), section.data_offset());
+                DataSectionReader::new(reader).ok()?
+            }
+            _ => continue,
+        };
+        for data in section {
+            let data = data.ok()?;
+            if let DataKind::Active { memory_index, offset_expr } = data.kind
+                && !data.data.is_empty()
+            {
+                let address = match offset_expr.get_operators_reader().read().ok()? {
+                    Operator::I32Const { value } => value.cast_unsigned().into(),
+                    Operator::I64Const { value } => value.cast_unsigned(),
+                    _ => return None,
+                };
+                all.push((memory_index, address, data.data));
+            }
+        }
+    }
+    Some(all)
 }
 
 /// How many things a dump lists.

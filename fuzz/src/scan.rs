@@ -51,7 +51,8 @@ enum MinGap {
 #[derive(Arbitrary, Debug)]
 struct Image {
     kind: Kind,
-    /// How far behind the begin of a page it begins.
+    /// How far behind the begin of a page it begins, modulo 128; from 128 on it has the parts of the image
+    /// before it, so that gaps are as long in both.
     shift: u8,
     parts: Vec<Part>,
 }
@@ -112,10 +113,10 @@ struct Bytes {
 }
 
 impl Bytes {
-    /// The bytes that `image` describes, as far as there is room.
-    fn new(image: &Image, room: &mut usize, room_dense: &mut usize) -> Self {
+    /// The bytes of `parts`, as far as there is room.
+    fn new(parts: &[Part], shift: u8, room: &mut usize, room_dense: &mut usize) -> Self {
         let mut ends = Vec::new();
-        for part in &image.parts {
+        for part in parts {
             let start = ends.last().copied().unwrap_or(0);
             let mut end = part.end(start).min(start + *room);
             if part.is_dense() {
@@ -126,10 +127,10 @@ impl Bytes {
             ends.push(end);
         }
         let len = ends.last().copied().unwrap_or(0);
-        let mut buffer = vec![0; len + ALIGN + 256];
-        let start = buffer.as_ptr().align_offset(ALIGN) + usize::from(image.shift);
+        let mut buffer = vec![0; len + ALIGN + 128];
+        let start = buffer.as_ptr().align_offset(ALIGN) + usize::from(shift % 128);
         let mut at = start;
-        for (part, end) in image.parts.iter().zip(ends) {
+        for (part, end) in parts.iter().zip(ends) {
             part.fill(&mut buffer[at..start + end]);
             at = start + end;
         }
@@ -152,8 +153,14 @@ pub fn run(bytes: &[u8]) {
 fn check(input: &Input) {
     let mut room = if input.large.is_multiple_of(8) { MOST } else { FEW };
     let mut room_dense = MOST_DENSE;
-    let all: Vec<_> =
-        input.images.iter().map(|image| Bytes::new(image, &mut room, &mut room_dense)).collect();
+    let mut parts: &[Part] = &[];
+    let mut all = Vec::new();
+    for (i, image) in input.images.iter().enumerate() {
+        if i == 0 || image.shift < 128 {
+            parts = &image.parts;
+        }
+        all.push(Bytes::new(parts, image.shift, &mut room, &mut room_dense));
+    }
     let images: Vec<_> = all.iter().map(Bytes::get).collect();
     // First, as it is memory of which some was never touched.
     plans(input, &images);
@@ -210,7 +217,11 @@ fn plans(input: &Input, images: &[&[u8]]) {
         };
         dump.add_memory(Memory::new(MemoryType::wasm32(pages), kind.image(bytes)));
     }
-    let budget = u32::from(input.budget) + 1;
+    // Of any size, or so few segments that gaps have to go.
+    let budget = match u32::from(input.budget) {
+        budget @ ..0x8000 => 1 + budget % 64,
+        budget => budget,
+    };
     let dumper = Dumper::new().max_segments(budget).trust_holes(input.trust_holes);
     let bytes = images.iter().map(|image| image.len()).sum::<usize>();
     // All of a few bytes are one batch, which one thread takes.
