@@ -8,7 +8,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::data::{CUSTOM, push_name, push_u32};
-use crate::error::zeros;
+use crate::error::Error;
 use crate::piece::{HEADER_BYTES, Header};
 use crate::plan::{
     CRC_BYTES, HEADER, HEADER_SECTION_BYTES, INDEX, INDEX_HEAD_BYTES, MEMORY_ENTRY_BYTES, Plan,
@@ -127,8 +127,9 @@ impl<'p> Index<'p> {
     /// # Errors
     /// Those of `put`.
     pub(crate) fn emit(&self, put: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut buffer = zeros(CHUNK, "a buffer for the index").map_err(io::Error::other)?;
-        buffer.clear();
+        let no_room = |_| io::Error::other(Error::out_of_memory("a buffer for the index"));
+        let mut buffer = Vec::new();
+        buffer.try_reserve_exact(CHUNK).map_err(no_room)?;
         let mut chunks = Chunks { buffer, crc: Hasher::new(), put };
         self.head(&mut chunks)?;
         self.memories(&mut chunks)?;
