@@ -50,35 +50,47 @@ impl Random {
     }
 }
 
+/// Fills an image of zeros.
+type Fill = fn(&mut Random, &mut [u8]);
+
+/// What the images hold, by name.
+const FILLS: [(&str, Fill); 5] = [
+    ("zero", |_, _| {}),
+    ("dense", |random, bytes| random.fill(bytes)),
+    ("heap", |random, bytes| {
+        let mut at = 0;
+        while at < bytes.len() {
+            let end = (at + random.between(16, 512)).min(bytes.len());
+            random.fill(&mut bytes[at..end]);
+            at = end + random.between(0, 255);
+        }
+    }),
+    ("one page in ten", |random, bytes| {
+        bytes.chunks_mut(4096).step_by(10).for_each(|page| random.fill(page));
+    }),
+    ("one MiB in 16", |random, bytes| {
+        bytes.chunks_mut(1 << 20).step_by(16).for_each(|part| random.fill(part));
+    }),
+];
+
 /// The images that all benches share, every page of them touched.
 pub fn images() -> impl Iterator<Item = Image> {
-    type Fill = fn(&mut Random, &mut [u8]);
-    let fills: [(&'static str, Fill); 5] = [
-        ("zero", |_, _| {}),
-        ("dense", |random, bytes| random.fill(bytes)),
-        ("heap", |random, bytes| {
-            let mut at = 0;
-            while at < bytes.len() {
-                let end = (at + random.between(16, 512)).min(bytes.len());
-                random.fill(&mut bytes[at..end]);
-                at = end + random.between(0, 255);
-            }
-        }),
-        ("one page in ten", |random, bytes| {
-            bytes.chunks_mut(4096).step_by(10).for_each(|page| random.fill(page));
-        }),
-        ("one MiB in 16", |random, bytes| {
-            bytes.chunks_mut(1 << 20).step_by(16).for_each(|part| random.fill(part));
-        }),
-    ];
-    fills.into_iter().map(|(name, fill)| {
-        // Not zero first, so that every page is there before anything is measured; without the black
-        // box the compiler makes one call of `calloc` of the two lines, which touches nothing.
-        let mut bytes = black_box(vec![1; image_len()]);
-        bytes.fill(0);
-        fill(&mut Random(88_172_645_463_325_252), &mut bytes);
-        Image { name, bytes }
-    })
+    FILLS.iter().map(|(name, fill)| Image { name, bytes: filled(*fill, image_len()) })
+}
+
+/// The bytes of one of them, `len` long; `None` if there is none of that name.
+pub fn image(name: &str, len: usize) -> Option<Vec<u8>> {
+    let (_, fill) = FILLS.iter().find(|(known, _)| *known == name)?;
+    Some(filled(*fill, len))
+}
+
+fn filled(fill: Fill, len: usize) -> Vec<u8> {
+    // Not zero first, so that every page is there before anything is measured; without the black box
+    // the compiler makes one call of `calloc` of the two lines, which touches nothing.
+    let mut bytes = black_box(vec![1; len]);
+    bytes.fill(0);
+    fill(&mut Random(88_172_645_463_325_252), &mut bytes);
+    bytes
 }
 
 /// A row of a table: what is measured, and how.

@@ -124,6 +124,7 @@ fn next_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
 /// 64 in a row if the gap must have as many, does it matter what is beside them.
 #[target_feature(enable = "avx2")]
 fn next_long_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
+    let zeros = _mm256_setzero_si256();
     let single = i32::from(min_gap < LONG + MASK);
     let mut at = from;
     // Whether the 64 bytes before `at` are zero.
@@ -131,6 +132,13 @@ fn next_long_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
     while bytes.len() - at >= BLOCK {
         let [a, b, c, d] = block(bytes, at);
         let (low, high) = (_mm256_or_si256(a, b), _mm256_or_si256(c, d));
+        // In dense memory hardly a block gets further than this, the quickest test that there is.
+        let least = _mm256_min_epu8(low, high);
+        if _mm256_movemask_epi8(_mm256_cmpeq_epi8(least, zeros)) == 0 {
+            before = 0;
+            at += BLOCK;
+            continue;
+        }
         let (low, high) = (_mm256_testz_si256(low, low), _mm256_testz_si256(high, high));
         if (before | high) & low | (low | high) & single == 0 {
             before = high;

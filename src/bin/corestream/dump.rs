@@ -2,25 +2,27 @@
 
 mod options;
 pub mod pattern;
+mod ranges;
 mod stats;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use corestream::limits::MAX_DATA_SEGMENTS;
-use corestream::{CoreDump, Dumper, FileSink, MemoryImage, Pipe, Plan, Socket};
+use corestream::{CoreDump, FileSink, Pipe, Plan, Socket};
 
-use self::options::MemoryOption;
-pub use self::options::seconds;
+pub use self::options::{MemoryOption, PlanOptions, seconds};
+use self::ranges::RangeOption;
 use self::stats::{PeakAnon, StatsFormat};
 use crate::input::Watch;
 use crate::manifest::{self, Manifest};
 use crate::output::{Opened, Output};
+use crate::patient::Patient;
 use crate::peer::Peer;
 use crate::report::{self, Failure};
 use crate::sigbus;
@@ -45,6 +47,15 @@ pub struct Dump {
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 
+    /// Leave a range of a memory's addresses out: it is not read, and the dump says that it is missing.
+    /// MEMORY is an index; START and END are bytes, decimal or after 0x hexadecimal, and may be left out
+    #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
+    exclude: Vec<RangeOption>,
+
+    /// Leave all of a memory out but such ranges, less those of --exclude
+    #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
+    only: Vec<RangeOption>,
+
     /// Where the dump goes, - is standard output; %p, %t, %n and %% in it are the process id, the
     /// Unix time, the name, and a percent sign
     #[arg(short, long, value_name = "PATH", required_unless_present_any = ["fd", "to", "dry_run"])]
@@ -64,22 +75,8 @@ pub struct Dump {
     #[arg(long, value_name = "S", value_parser = seconds)]
     write_timeout: Option<Duration>,
 
-    /// Data segments that the dump may have
-    #[arg(long, value_name = "N", default_value_t = MAX_DATA_SEGMENTS,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DATA_SEGMENTS)))]
-    max_segments: u32,
-
-    /// Threads that scan; by default one a core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
-
-    /// Read the holes of image files too, where the file system is not to be trusted with them
-    #[arg(long)]
-    no_trust_holes: bool,
-
-    /// Leave out the checksums, by which a reader can check the dump
-    #[arg(long)]
-    no_checksum: bool,
+    #[command(flatten)]
+    plan: PlanOptions,
 
     /// Replace a file that exists, write to a terminal
     #[arg(long)]
@@ -111,7 +108,7 @@ impl Dump {
         let peak = self.stats.map(|_| PeakAnon::watch());
         let interrupt = Interrupt::watch();
 
-        let watches = self.watches(manifest.as_ref(), &interrupt);
+        let watches = self.watches(manifest.as_ref());
         let dump = self.guest(name, manifest)?;
         let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
         sigbus::survive(images, interrupt.cancel());
@@ -121,7 +118,7 @@ impl Dump {
             let gone = gone.then(|| Failure::new("an image was cut while it was dumped"));
             interrupt.failure().or(gone).unwrap_or(failure)
         };
-        let planned = self.dumper().cancel(interrupt.cancel()).plan(&dump);
+        let planned = self.plan.dumper().cancel(interrupt.cancel()).plan(&dump);
         let plan = planned.map_err(|error| cause(error.into()))?;
         for shortfall in plan.shortfalls() {
             report::line(&format!("warning: {shortfall}"));
@@ -135,6 +132,9 @@ impl Dump {
             written.map_err(cause)?;
             write_time = Some(start.elapsed());
         }
+        if let Some(partial) = report::partial(plan.left_out().map(stats::left_out)) {
+            report::line(&partial);
+        }
         for (path, _) in watches.iter().filter(|(_, watch)| watch.has_changed()) {
             report::line(&format!(
                 "warning: {}: was written to while it was dumped: the dump may hold old and new bytes",
@@ -147,25 +147,13 @@ impl Dump {
         Ok(())
     }
 
-    fn dumper(&self) -> Dumper {
-        let dumper = Dumper::new()
-            .max_segments(self.max_segments)
-            .trust_holes(!self.no_trust_holes)
-            .checksums(!self.no_checksum);
-        match self.threads {
-            Some(threads) => dumper.threads(threads.into()),
-            None => dumper,
-        }
-    }
-
     /// The name of the process.
     fn name(&self, manifest: Option<&ManifestFile>) -> String {
         let of_manifest = manifest.and_then(|manifest| manifest.content.name.as_ref());
         if let Some(name) = self.name.as_ref().or(of_manifest) {
             return name.clone();
         }
-        let first = self.memories.first().and_then(|option| option.image.file_name());
-        first.unwrap_or_default().to_string_lossy().into_owned()
+        self.memories.first().map(MemoryOption::name).unwrap_or_default()
     }
 
     /// Where the dump goes; `None` if it is a dry run and nothing was said.
@@ -197,21 +185,17 @@ impl Dump {
     }
 
     /// What says whether an image has changed.
-    fn watches(
-        &self,
-        manifest: Option<&ManifestFile>,
-        interrupt: &Interrupt,
-    ) -> Vec<(PathBuf, Watch)> {
+    fn watches(&self, manifest: Option<&ManifestFile>) -> Vec<(PathBuf, Watch)> {
         let of_manifest = manifest.map(|manifest| manifest.content.images(manifest.folder()));
         let images = self.memories.iter().map(|option| option.image.clone());
         let images = images.chain(of_manifest.into_iter().flatten());
-        let watch =
-            |path: PathBuf| Watch::new(&path, interrupt.cancel()).map(|watch| (path, watch));
+        // One that is cut is an error anyway, so nobody else says that it has changed.
+        let watch = |path: PathBuf| Watch::new(&path, Arc::default()).map(|watch| (path, watch));
         // One that can't be watched can't be opened either, which is said then.
         images.filter_map(|path| watch(path).ok()).collect()
     }
 
-    /// The guest: what the manifest says, then the images of the command line.
+    /// The guest: what the manifest says, then the images of the command line, and what is left out.
     fn guest(
         &self,
         name: String,
@@ -222,11 +206,10 @@ impl Dump {
             None => CoreDump::new(""),
         };
         for option in &self.memories {
-            let image = MemoryImage::open(&option.image)?;
-            let memory = manifest::memory(image, None, option.ty);
-            let checked = memory.validate();
-            checked.map_err(|why| Failure::new(format!("{}: {why}", option.image.display())))?;
-            dump.add_memory(memory);
+            dump.add_memory(option.memory()?);
+        }
+        if !self.exclude.is_empty() || !self.only.is_empty() {
+            ranges::apply(&mut dump, &self.exclude, &self.only)?;
         }
         dump.name = name;
         Ok(dump)
@@ -270,7 +253,7 @@ struct ManifestFile {
 impl ManifestFile {
     fn read(path: &Path) -> Result<Self, Failure> {
         let (name, text) = if path == Path::new("-") {
-            ("standard input".into(), read_text(std::io::stdin()))
+            ("standard input".into(), read_text(Patient(std::io::stdin())))
         } else {
             (path.display().to_string(), File::open(path).and_then(read_text))
         };
@@ -288,7 +271,7 @@ impl ManifestFile {
     fn into_dump(self) -> Result<CoreDump<'static>, Failure> {
         let failed = |why: String| Failure::new(format!("{}: {why}", self.path.display()));
         let folder = self.path.parent().unwrap_or(Path::new(""));
-        let open = |image: &str| MemoryImage::open(folder.join(image)).map_err(|e| e.to_string());
+        let open = |image: &str| manifest::image(&folder.join(image)).map_err(|e| e.to_string());
         let dump = self.content.into_dump(&open).map_err(failed)?;
         dump.validate().map_err(|error| failed(error.to_string()))?;
         Ok(dump)

@@ -1,5 +1,6 @@
 //! The tool `corestream`: parses its arguments and hands over to one file a subcommand.
 
+mod bench;
 mod completions;
 mod describe;
 mod dump;
@@ -8,6 +9,7 @@ mod input;
 mod inspect;
 mod manifest;
 mod output;
+mod patient;
 mod peer;
 mod report;
 #[cfg(feature = "run")]
@@ -30,6 +32,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Extract(extract::Extract),
+    Bench(bench::Bench),
     Completions(completions::Completions),
 }
 
@@ -45,8 +48,10 @@ fn main() -> ExitCode {
         Command::Inspect(inspect) => inspect.run().map(|()| ExitCode::SUCCESS),
         Command::Verify(verify) => verify.run().map(|()| ExitCode::SUCCESS),
         Command::Extract(extract) => extract.run().map(|()| ExitCode::SUCCESS),
+        Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
         Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
     };
+    signals::end_of_work();
     match result {
         Ok(code) => code,
         Err(failure) => {

@@ -39,6 +39,11 @@ pub(crate) struct Holes<'i> {
 }
 
 impl Holes<'_> {
+    /// Whether the kernel is asked: where it is not, there are none.
+    pub(crate) fn are_asked_for(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Takes the next extent without holes from the front of `part`; `None` if there is none.
     pub(crate) fn next_extent(&self, part: &mut Range<u64>) -> Option<Range<u64>> {
         let Range { start, end } = *part;

@@ -11,9 +11,9 @@ use super::proc::{Pagemap, Region};
 
 /// Regions that one `PAGEMAP_SCAN` gives at most; the kernel collects no more at once either.
 const REGIONS: usize = 512;
-/// Pages that one `PAGEMAP_SCAN` finds at most. The other threads of a scan wait for the call, which
-/// takes about as long for so many as the scan of a batch.
-const FOUND_PAGES: u64 = 8192;
+/// Pages that one `PAGEMAP_SCAN` finds at most: those of a batch of the scan. The other threads wait
+/// for the call, and it is short beside the time in which they scan one.
+const FOUND_PAGES: u64 = 512;
 /// Bytes that one `PAGEMAP_SCAN` looks at, so that it does not take long either where page tables
 /// say that there is nothing.
 const WINDOW: u64 = 1 << 30;
@@ -111,6 +111,8 @@ impl<'k> Pages<'k> {
     /// Fills `told` from the entries of the pagemap; gives up to where, `None` if it failed.
     fn read(&mut self, pages: &Range<u64>) -> Option<u64> {
         self.told.clear();
+        // Without room for them, all of it is data.
+        self.entries.try_reserve_exact(ENTRY_BYTES - self.entries.len()).ok()?;
         self.entries.resize(ENTRY_BYTES, 0);
         let page = pages.start / self.page_size;
         let wanted = (pages.end / self.page_size - page).saturating_mul(8);

@@ -1,10 +1,16 @@
-//! The arguments of `--memory` and `--write-timeout`.
+//! The arguments of `--memory` and `--write-timeout`, and the options of how a dump is planned.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use corestream::MemoryType;
+use clap::Args;
+use corestream::limits::MAX_DATA_SEGMENTS;
+use corestream::{Dumper, Memory, MemoryType};
+
+use crate::manifest;
+use crate::report::Failure;
 
 /// An image and the type of its memory; how many pages it has is its image's to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +23,16 @@ impl MemoryOption {
     /// Parses `PATH[,OPTION]...`; what is the name of a file as a whole has no options.
     pub fn parse(text: OsString) -> Result<Self, String> {
         match text.to_str() {
-            _ if Path::new(&text).exists() => {
-                Ok(Self { image: text.into(), ty: MemoryType::wasm32(0) })
-            }
+            _ if Path::new(&text).exists() => Ok(Self::plain(text)),
             Some(text) => Self::with_options(text),
+            // That it is not there is said when it is opened.
+            None if !text.as_bytes().contains(&b',') => Ok(Self::plain(text)),
             None => Err("such a path can have no options: link to it under another name".into()),
         }
+    }
+
+    fn plain(image: OsString) -> Self {
+        Self { image: image.into(), ty: MemoryType::wasm32(0) }
     }
 
     fn with_options(text: &str) -> Result<Self, String> {
@@ -59,6 +69,54 @@ impl MemoryOption {
             return Err("the path of the image is missing".into());
         }
         Ok(Self { image: image.into(), ty })
+    }
+
+    /// The memory, with its image.
+    pub fn memory(&self) -> Result<Memory<'static>, Failure> {
+        let memory = manifest::memory(manifest::image(&self.image)?, None, self.ty);
+        let checked = memory.validate();
+        checked.map_err(|why| Failure::new(format!("{}: {why}", self.image.display())))?;
+        Ok(memory)
+    }
+
+    /// What the process is called, if nothing else says: as the file.
+    pub fn name(&self) -> String {
+        self.image.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+/// How a dump is planned.
+#[derive(Args)]
+pub struct PlanOptions {
+    /// Data segments that the dump may have
+    #[arg(long, value_name = "N", default_value_t = MAX_DATA_SEGMENTS,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DATA_SEGMENTS)))]
+    max_segments: u32,
+
+    /// Threads that scan; by default one a core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+
+    /// Read the holes of image files too, where the file system is not to be trusted with them
+    #[arg(long)]
+    pub no_trust_holes: bool,
+
+    /// Leave out the checksums, by which a reader can check the dump
+    #[arg(long)]
+    pub no_checksum: bool,
+}
+
+impl PlanOptions {
+    /// What plans so.
+    pub fn dumper(&self) -> Dumper {
+        let dumper = Dumper::new()
+            .max_segments(self.max_segments)
+            .trust_holes(!self.no_trust_holes)
+            .checksums(!self.no_checksum);
+        match self.threads {
+            Some(threads) => dumper.threads(threads.into()),
+            None => dumper,
+        }
     }
 }
 
