@@ -162,9 +162,10 @@ fn block_crcs(bytes: &[u8], header: &Header, threads: usize) -> Vec<u32> {
     let crc = |block| crc32fast::hash(input::part(bytes, header.block(block)).unwrap_or_default());
     let blocks = 0..header.block_count();
     let threads = threads.min(blocks.len()).clamp(1, MAX_THREADS);
-    match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
-        Ok(pool) if threads > 1 => pool.install(|| blocks.into_par_iter().map(crc).collect()),
-        // One thread does as well where the system gives no more.
+    // One thread is this one, which does as well where the system gives no more.
+    let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build());
+    match pool {
+        Some(Ok(pool)) => pool.install(|| blocks.into_par_iter().map(crc).collect()),
         _ => blocks.map(crc).collect(),
     }
 }
