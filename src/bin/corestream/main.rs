@@ -10,6 +10,7 @@ mod inspect;
 mod manifest;
 mod output;
 mod peer;
+mod receive;
 mod report;
 #[cfg(feature = "run")]
 mod run;
@@ -31,6 +32,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Extract(extract::Extract),
+    Receive(receive::Receive),
     Bench(bench::Bench),
     Completions(completions::Completions),
 }
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Inspect(inspect) => inspect.run().map(|()| ExitCode::SUCCESS),
         Command::Verify(verify) => verify.run().map(|()| ExitCode::SUCCESS),
         Command::Extract(extract) => extract.run().map(|()| ExitCode::SUCCESS),
+        Command::Receive(receive) => receive.run(),
         Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
         Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
     };

@@ -113,12 +113,17 @@ pub fn escaped(message: &str) -> String {
     line
 }
 
-/// Appends a character as it is, or escaped if it would play tricks on a terminal: control characters,
-/// separators of lines, and what changes the direction of text or is not seen.
+/// Appends a character as it is, or escaped if it would play tricks on a terminal.
 pub fn push_visible(text: &mut String, c: char) {
+    if is_hidden(c) { text.extend(c.escape_default()) } else { text.push(c) }
+}
+
+/// Whether a character would play tricks on a terminal: control characters, separators of lines, and
+/// what changes the direction of text or is not seen. All have 16 bits.
+pub fn is_hidden(c: char) -> bool {
     let hidden = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}');
-    if c.is_control() || hidden { text.extend(c.escape_default()) } else { text.push(c) }
+    c.is_control() || hidden
 }
 
 /// Writes text to standard error as it is. Where nobody listens, nobody is told.
