@@ -218,7 +218,7 @@ fn what_is_good_arrives_whole_whoever_else_sends() {
         [
             (&[], Then::Zeros, "not a core dump: it does not begin as"),
             (&[], Then::Silence, "is cut off: 0 bytes: nothing came for 1s"),
-            (&[], Then::Close, "not a core dump"),
+            (&[], Then::Close, "has sent nothing"),
             (&behind, Then::Close, "goes on behind its end"),
             (&foreign, Then::Close, "is by another tool"),
             (&bad, Then::Zeros, "goes on behind its end"),
@@ -435,7 +435,8 @@ fn once_says_whether_the_dump_was_whole() {
             3,
             "PEER: is cut off: 1048576 of 2101377 bytes (bytes 0x100000..0x201081)",
         ),
-        (b"", &[], 3, "PEER: not a core dump: it does not begin as a WebAssembly module does"),
+        (b"", &[], 3, "PEER: has sent nothing"),
+        (b"guest", &[], 3, "PEER: not a core dump: it does not begin as a WebAssembly module does"),
         (
             &bytes,
             &["--max-size", "2000000"],

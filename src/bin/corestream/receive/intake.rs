@@ -55,6 +55,7 @@ pub fn take(connection: &Connection, file: &File, terms: &Terms, stop: &Stop) ->
     let State { received, name, fault, .. } = intake.state.into_inner();
     let outcome = match (fault, verdict) {
         (Some(fault), _) => Err(fault),
+        (None, _) if received == 0 => Err(Fault::Broken("has sent nothing".into())),
         (None, Ok(Verdict::Whole(whole))) => Ok(whole),
         (None, Ok(Verdict::Damaged(damage))) => Err(Fault::Broken(verify::fault(&damage))),
         (None, Err(error)) => Err(match error.kind() {
