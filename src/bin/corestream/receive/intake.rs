@@ -202,7 +202,8 @@ impl Intake<'_> {
             let message = format!("has {length} bytes, and there is room for {free}");
             return Err(Fault::Refused(message));
         }
-        let reserved = FileSink::new(self.file).begin(left);
+        // A small dump is all there already, and nothing can't be reserved.
+        let reserved = if left > 0 { FileSink::new(self.file).begin(left) } else { Ok(()) };
         reserved.map_err(|error| Fault::Refused(format!("no room for {length} bytes: {error}")))
     }
 }

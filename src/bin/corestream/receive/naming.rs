@@ -36,7 +36,7 @@ impl Naming {
         };
         let longest = fill(u64::MAX, &"n".repeat(MAX_NAME_BYTES))?;
         let folder = folder_of(&longest);
-        if folder != folder_of(&fill(0, "")?) {
+        if folder != folder_of(&fill(0, UNNAMED)?) {
             return Err("%n and %t can only be in the name of the file, not in its folder".into());
         }
         let named = longest.file_name().filter(|_| !longest.as_os_str().as_bytes().ends_with(b"/"));
