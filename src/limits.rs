@@ -59,6 +59,10 @@ pub const MAX_LISTED_SEGMENTS: usize = 1 << 20;
 /// each, to hold the ranges against them. More than twice [`MAX_DATA_SEGMENTS`].
 pub const MAX_PARTIAL_SEGMENTS: usize = 1 << 18;
 
+/// Ranges of memories that may be left out of a dump on purpose, of all memories together: each may need
+/// one more segment, and together with one for each memory those never pass [`MAX_DATA_SEGMENTS`].
+pub const MAX_LEFT_OUT_RANGES: usize = 65_536;
+
 /// Ranges of memories that a verifier lists of a damaged dump: 40 bytes each, and more than a person reads.
 pub const MAX_DAMAGED_RANGES: usize = 1024;
 

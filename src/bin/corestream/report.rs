@@ -5,6 +5,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use corestream::MemoryIndex;
+
+use crate::patient::Patient;
 
 /// Exit code of a command that failed.
 const FAILED: u8 = 1;
@@ -98,6 +101,23 @@ fn in_one_line(message: &str) -> String {
     lines.collect::<Vec<_>>().join(" ") + "; --help shows what there is"
 }
 
+/// Bytes in ranges of memories.
+pub fn bytes_in_ranges(bytes: u64, ranges: u64) -> String {
+    let of = |n: u64, what| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    format!("{} in {}", of(bytes, "byte"), of(ranges, "range"))
+}
+
+/// What is said of a dump of which bytes of memories were left out on purpose: memory, bytes and
+/// ranges; `None` if there are none.
+pub fn partial(mut left_out: impl Iterator<Item = (MemoryIndex, u64, u64)>) -> Option<String> {
+    let of = |(memory, bytes, ranges)| {
+        format!("memory {memory} without {}", bytes_in_ranges(bytes, ranges))
+    };
+    let first = of(left_out.next()?);
+    let line = format!("partial on purpose: {first}");
+    Some(left_out.map(of).fold(line, |line, next| line + ", " + &next))
+}
+
 /// Writes one line to standard error; control characters in it are escaped.
 pub fn line(message: &str) {
     raw(&format!("corestream: {}", escaped(message)));
@@ -136,7 +156,7 @@ pub fn raw(text: &str) {
 /// # Errors
 /// It can't be written.
 pub fn result(text: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout();
+    let mut stdout = Patient(std::io::stdout());
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| Failure::new(format!("standard output: {error}")))
 }
