@@ -41,6 +41,7 @@ mod plan;
 pub mod read;
 pub mod scan;
 mod sink;
+mod unnamed_file;
 #[cfg(feature = "wasmtime")]
 pub mod wasmtime;
 
@@ -56,6 +57,7 @@ pub use piece::{Header, Piece};
 pub use plan::{CONTINUATION, Plan, SEGMENT_COST, Segment, Shortfall, Stats};
 pub use read::CoreDumpFile;
 pub use sink::{FileSink, Pipe, Sink, Socket};
+pub use unnamed_file::UnnamedFile;
 
 /// Keeps the code in README true.
 #[cfg(doctest)]
