@@ -1,7 +1,10 @@
 //! `corestream inspect`: what is in a dump, for people in 80 columns, or as JSON.
 
+mod map;
+
+use std::env;
 use std::fmt::Display;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -29,6 +32,10 @@ pub struct Inspect {
     /// Print JSON: the shape of a manifest, with lengths, coverage and offsets
     #[arg(long)]
     json: bool,
+
+    /// Draw a picture of each memory: what of it is zero, sparse, dense or left out
+    #[arg(long, conflicts_with = "json")]
+    map: bool,
 }
 
 impl Inspect {
@@ -38,7 +45,9 @@ impl Inspect {
         let mut out = BufWriter::new(io::stdout().lock());
         let printed = match self.json {
             true => json(&mut out, &dump, input.bytes()),
-            false => Text { out: &mut out, dump: &dump }.print(),
+            false => {
+                Text { out: &mut out, dump: &dump, map: self.map.then(|| style(&dump)) }.print()
+            }
         };
         let printed = printed.and_then(|()| out.flush());
         printed.map_err(|error| Failure::new(format!("standard output: {error}")))?;
@@ -55,9 +64,27 @@ fn json(out: &mut impl Write, dump: &CoreDumpFile<'_>, bytes: &[u8]) -> io::Resu
     out.write_all(b"\n")
 }
 
+/// How pictures are drawn on this standard output.
+fn style(dump: &CoreDumpFile<'_>) -> map::Style {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+    map::Style {
+        // The first that is set says it, as for setlocale(3).
+        unicode: ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).is_some_and(|locale| {
+            let locale = locale.to_string_lossy().to_lowercase();
+            locale.contains("utf-8") || locale.contains("utf8")
+        }),
+        // <https://no-color.org>: whatever it is, unless it is empty.
+        colour: io::stdout().is_terminal() && set("NO_COLOR").is_none(),
+        // Other tools' dumps have no way to tell zero from not captured.
+        zero_known: dump.has_index(),
+    }
+}
+
 struct Text<'t, W> {
     out: &'t mut W,
     dump: &'t CoreDumpFile<'t>,
+    /// How memories are drawn, if they are.
+    map: Option<map::Style>,
 }
 
 impl<W: Write> Text<'_, W> {
@@ -131,9 +158,18 @@ impl<W: Write> Text<'_, W> {
             writeln!(self.out, "     left out {range}")?;
         }
         match ranges.count() {
-            0 => Ok(()),
-            more => writeln!(self.out, "     and {more} ranges more"),
+            0 => {}
+            more => writeln!(self.out, "     and {more} ranges more")?,
         }
+        self.picture(memory, ty)
+    }
+
+    fn picture(&mut self, memory: MemoryIndex, ty: &MemoryType) -> io::Result<()> {
+        let last = ty.byte_len().map_or(Some(u64::MAX), |len| len.checked_sub(1));
+        let (Some(style), Some(last)) = (self.map, last) else { return Ok(()) };
+        let Ok(contents) = self.dump.contents(memory) else { return Ok(()) };
+        let picture = map::picture(last, contents.map(|content| map::part(&content)), style);
+        self.out.write_all(picture.as_bytes())
     }
 
     fn global(&mut self, i: usize, global: &Global) -> io::Result<()> {
