@@ -8,12 +8,13 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use corestream::read::{InstanceView, Producer};
+use corestream::read::{FrameView, InstanceView, Producer};
 use corestream::{CoreDumpFile, Global, MemoryIndex, MemoryType, Value};
 
 use crate::describe::{self, Description};
 use crate::input::Input;
 use crate::report::{self, Failure};
+use crate::symbols::{Position, SymbolFile, SymbolFiles, Symbols};
 
 /// Columns of a terminal.
 const COLUMNS: usize = 80;
@@ -36,17 +37,24 @@ pub struct Inspect {
     /// Draw a picture of each memory: what of it is zero, sparse, dense or left out
     #[arg(long, conflicts_with = "json")]
     map: bool,
+
+    /// Name functions, lines and variables of frames by the file of a module
+    #[arg(long, value_name = "[INDEX=]GUEST.wasm")]
+    symbols: Vec<SymbolFile>,
 }
 
 impl Inspect {
     pub fn run(self) -> Result<(), Failure> {
         let input = Input::open(&self.dump)?;
         let dump = input.dump()?;
+        let files = SymbolFiles::read(&self.symbols)?;
+        let symbols = Symbols::of(&files, &dump)?;
         let mut out = BufWriter::new(io::stdout().lock());
         let printed = match self.json {
-            true => json(&mut out, &dump, input.bytes()),
+            true => json(&mut out, &dump, input.bytes(), &symbols),
             false => {
-                Text { out: &mut out, dump: &dump, map: self.map.then(|| style(&dump)) }.print()
+                let map = self.map.then(|| style(&dump));
+                Text { out: &mut out, dump: &dump, map, symbols: &symbols }.print()
             }
         };
         let printed = printed.and_then(|()| out.flush());
@@ -59,8 +67,14 @@ impl Inspect {
     }
 }
 
-fn json(out: &mut impl Write, dump: &CoreDumpFile<'_>, bytes: &[u8]) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, &Description::inspect(dump, bytes))?;
+fn json(
+    out: &mut impl Write,
+    dump: &CoreDumpFile<'_>,
+    bytes: &[u8],
+    symbols: &Symbols<'_>,
+) -> io::Result<()> {
+    let names = |frame: &FrameView<'_>, caller| symbols.name(dump, frame, caller);
+    serde_json::to_writer_pretty(&mut *out, &Description::inspect(dump, bytes, &names))?;
     out.write_all(b"\n")
 }
 
@@ -85,6 +99,7 @@ struct Text<'t, W> {
     dump: &'t CoreDumpFile<'t>,
     /// How memories are drawn, if they are.
     map: Option<map::Style>,
+    symbols: &'t Symbols<'t>,
 }
 
 impl<W: Write> Text<'_, W> {
@@ -111,11 +126,37 @@ impl<W: Write> Text<'_, W> {
                 let module = self.module_of(frame.instance.and_then(|i| dump.instance(i)));
                 let (function, offset) = (frame.function, frame.offset);
                 writeln!(self.out, "  {i}: {module} function {function} at {offset:#x}")?;
+                self.named(&frame, i > 0)?;
                 self.values("     locals", frame.locals())?;
                 self.values("     stack", frame.stack())?;
             }
         }
         Ok(())
+    }
+
+    /// What a frame is called in the source; `caller` says that it waits for another one.
+    fn named(&mut self, frame: &FrameView<'_>, caller: bool) -> io::Result<()> {
+        let Some(named) = self.symbols.name(self.dump, frame, caller) else { return Ok(()) };
+        if let (Some(function), true) = (&named.name, named.positions.is_empty()) {
+            writeln!(self.out, "     {}", name(function))?;
+        }
+        for (i, position) in named.positions.iter().enumerate() {
+            let inlined = i + 1 < named.positions.len();
+            let function = if inlined { &position.function } else { &named.name };
+            let function = function.as_deref().map_or("?".into(), name);
+            let (word, at) = (if inlined { " inlined" } else { "" }, place(position));
+            writeln!(self.out, "     {function}{word}{at}")?;
+            let last = position.variables.len().saturating_sub(1);
+            let variables = position.variables.iter().enumerate().map(|(i, variable)| {
+                let comma = if i < last { "," } else { "" };
+                format!("{} {}{comma}", name(&variable.name), variable.known)
+            });
+            self.wrapped("      ", variables)?;
+        }
+        match named.problem {
+            Some(problem) => write!(self.out, "     {}", report::escaped(&problem)),
+            None => Ok(()),
+        }
     }
 
     fn list<T>(
@@ -212,6 +253,19 @@ fn kind(dump: &CoreDumpFile<'_>) -> &'static str {
         (Producer::Corestream, false, _) => "its index is lost",
         (Producer::Other, ..) => "by another tool, without index and checksums",
     }
+}
+
+/// File, line and column, behind the name of a function; of a long path its end.
+fn place(position: &Position) -> String {
+    let Some(file) = &position.file else { return String::new() };
+    let long = file.chars().count().saturating_sub(NAME);
+    let file: String = file.chars().skip(long).collect();
+    let mut shown = String::from(if long > 0 { " at …" } else { " at " });
+    file.chars().for_each(|c| report::push_visible(&mut shown, c));
+    for number in [position.line, position.column].into_iter().map_while(|number| number) {
+        shown += &format!(":{number}");
+    }
+    shown
 }
 
 /// An index, `?` for one that is not known.

@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod sigbus;
 mod signals;
+mod symbols;
 mod verify;
 
 use std::process::ExitCode;
