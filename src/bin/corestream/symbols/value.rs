@@ -154,3 +154,87 @@ impl fmt::Display for Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbols::variables::Location;
+    use corestream::{
+        CoreDump, Dumper, Frame, Global, Instance, Memory, MemoryImage, MemoryType, Thread,
+    };
+
+    /// What is known of a variable at a location in a frame with some locals, of a guest whose global
+    /// is 0x1000, where its memory has the bytes 0xff 1 2 3 4 5 6 7.
+    fn known(base: Base, plus: i64, is_value: bool, shape: Shape, caller: bool) -> Known {
+        let mut bytes = vec![0; 65_536];
+        bytes[0x1000..0x1008].copy_from_slice(&[0xff, 1, 2, 3, 4, 5, 6, 7]);
+        let mut dump = CoreDump::new("guest");
+        let image = MemoryImage::from_slice(&bytes);
+        let memory = dump.add_memory(Memory::new(MemoryType::wasm32(1), image));
+        let global = dump.add_global(Global::mutable(GlobalValue::I32(0x1000)));
+        let module = dump.add_module("guest");
+        let instance = Instance::of(module).with_memories([memory]).with_globals([global]);
+        let instance = dump.add_instance(instance);
+        let locals = [
+            Value::I32(-2),
+            Value::I64(1 << 40),
+            Value::F32(1.5_f32.to_bits()),
+            Value::F64(2.5_f64.to_bits()),
+            Value::Missing,
+        ];
+        let frame = Frame::new(instance, 0, 1).with_locals(locals).with_stack([Value::I32(0x1001)]);
+        dump.add_thread(Thread::new("main").with_frames([frame]));
+        let bytes = Dumper::new().plan(&dump).unwrap().to_vec().unwrap();
+        let dump = CoreDumpFile::from_slice(&bytes).unwrap();
+        let frame = dump.threads().next().unwrap().frames().next().unwrap();
+        let location = Some(Location { base, plus, is_value });
+        let (name, parameter, known) = ("x".into(), false, Known::Nothing);
+        let variable = Variable { name, parameter, location, shape, known };
+        State { dump: &dump, frame: &frame, caller }.known(&variable)
+    }
+
+    #[test]
+    fn values() {
+        let local = |index, shape| known(Base::Local(index), 0, true, shape, true);
+        assert_eq!(local(0, Shape::Signed(4)), Known::Signed(-2));
+        assert_eq!(local(0, Shape::Unsigned(4)), Known::Unsigned(0xffff_fffe));
+        assert_eq!(local(0, Shape::Signed(1)), Known::Signed(-2));
+        assert_eq!(local(0, Shape::Unsigned(1)), Known::Unsigned(0xfe));
+        assert_eq!(local(0, Shape::Address(4)), Known::Pointer(0xffff_fffe));
+        assert_eq!(local(1, Shape::Signed(8)), Known::Signed(1 << 40));
+        assert_eq!(local(2, Shape::Float(4)), Known::F32(1.5_f32.to_bits()));
+        assert_eq!(local(3, Shape::Float(8)), Known::F64(2.5_f64.to_bits()));
+        assert_eq!(known(Base::Zero, -7, true, Shape::Signed(4), false), Known::Signed(-7));
+        assert_eq!(known(Base::Zero, 1, true, Shape::Boolean(1), false), Known::Boolean(true));
+        // Too small for the type, of another kind, missing, not there, without a size.
+        for (index, shape) in [
+            (0, Shape::Signed(8)),
+            (0, Shape::Float(4)),
+            (2, Shape::Signed(4)),
+            (3, Shape::Float(4)),
+            (4, Shape::Signed(4)),
+            (5, Shape::Signed(4)),
+            (0, Shape::Other),
+        ] {
+            assert_eq!(local(index, shape), Known::Nothing, "{index} {shape:?}");
+        }
+    }
+
+    #[test]
+    fn in_memory() {
+        let read = |base, plus, shape, caller| known(base, plus, false, shape, caller);
+        let global = Base::Global(0);
+        assert_eq!(read(global, 0, Shape::Unsigned(2), false), Known::Unsigned(0x1ff));
+        assert_eq!(read(global, 4, Shape::Unsigned(4), false), Known::Unsigned(0x0706_0504));
+        assert_eq!(read(global, -4, Shape::Signed(4), false), Known::Signed(0));
+        assert_eq!(read(Base::Zero, 0x1000, Shape::Signed(1), true), Known::Signed(-1));
+        assert_eq!(read(Base::Operand(0), 0, Shape::Unsigned(1), true), Known::Unsigned(1));
+        assert_eq!(read(global, 16, Shape::Other, false), Known::LiesAt(0x1010));
+        // A frame that waits may have had another global; past the end of the memory; not there.
+        assert_eq!(read(global, 0, Shape::Unsigned(2), true), Known::Nothing);
+        assert_eq!(read(global, 0xf000, Shape::Unsigned(1), false), Known::Nothing);
+        assert_eq!(read(Base::Local(0), 0, Shape::Unsigned(4), false), Known::Nothing);
+        assert_eq!(read(Base::Global(1), 0, Shape::Unsigned(4), false), Known::Nothing);
+        assert_eq!(read(Base::Local(2), 0, Shape::Unsigned(4), false), Known::Nothing);
+    }
+}
