@@ -39,6 +39,50 @@ fn main() {
         ]);
         table(image.name, rounds, &works);
     }
+    huge(rounds);
+}
+
+/// What a huge image costs that is nearly all hole, beside what is in it alone.
+fn huge(rounds: usize) {
+    const PLACE: usize = 1 << 20;
+
+    let dense = images().find(|image| image.name == "dense").unwrap();
+    let places = dense.bytes.len() / PLACE;
+    let (alone, sparse) =
+        (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let step = (1 << 40) / places as u64;
+    sparse.as_file().set_len(1 << 40).unwrap();
+    for (i, place) in dense.bytes.chunks(PLACE).enumerate() {
+        alone.as_file().write_all_at(place, (i * PLACE) as u64).unwrap();
+        sparse.as_file().write_all_at(place, i as u64 * step).unwrap();
+    }
+    let guests = [sparse_guest(&alone), sparse_guest(&sparse)];
+    let dumped = Dumper::new().plan(&guests[1]).unwrap().to_vec().unwrap();
+    let segments = decoded::decode(&dumped).segments;
+    assert_eq!(segments.len(), places);
+    for (i, segment) in segments.iter().enumerate() {
+        assert_eq!(segment.address, i as u64 * step);
+        assert!(*segment.data == dense.bytes[i * PLACE..][..PLACE]);
+    }
+    drop((dumped, dense));
+    let works: [Work<'_>; 2] = [
+        ("its data alone", Box::new(|| to_file(&guests[0], true))),
+        ("1 TiB", Box::new(|| to_file(&guests[1], true))),
+    ];
+    println!("\nimage of 1 TiB with {places} MiB of data");
+    let medians = medians(rounds, &works);
+    for ((row, _), median) in works.iter().zip(&medians) {
+        println!("  {row:<30} {:>9.2}", median.as_secs_f64() * 1000.0);
+    }
+    println!(
+        "  1 TiB / data alone           {:>9.2}",
+        medians[1].as_secs_f64() / medians[0].as_secs_f64()
+    );
+}
+
+fn to_file(dump: &CoreDump<'_>, checksums: bool) {
+    let plan = Dumper::new().checksums(checksums).plan(dump).unwrap();
+    plan.write_to(&mut FileSink::new(&fresh_file())).unwrap();
 }
 
 /// The dump is valid and gives the image back, or nothing is timed.
@@ -71,28 +115,24 @@ fn sparse_file(bytes: &[u8]) -> tempfile::NamedTempFile {
 fn sparse_guest(file: &tempfile::NamedTempFile) -> CoreDump<'static> {
     let image = MemoryImage::open(file.path()).unwrap();
     let mut dump = CoreDump::new("guest");
-    dump.add_memory(Memory::new(MemoryType::wasm32(image.len() / 65_536), image));
+    dump.add_memory(Memory::new(MemoryType::wasm64(image.len() / 65_536), image));
     dump
 }
 
 fn works<'w>(bytes: &'w [u8], dump: &'w CoreDump<'w>, sparse: &'w CoreDump<'w>) -> Vec<Work<'w>> {
-    let to_file = |dump: &CoreDump<'_>, checksums: bool| {
-        let plan = Dumper::new().checksums(checksums).plan(dump).unwrap();
-        plan.write_to(&mut FileSink::new(&fresh_file())).unwrap();
-    };
     vec![
         ("plain read, 2 threads", Box::new(|| plain_read(bytes, 2))),
         ("scan, 2 threads", Box::new(|| _ = Dumper::new().max_segments(1).plan(dump).unwrap())),
         ("scan and plan, 2 threads", Box::new(|| _ = Dumper::new().plan(dump).unwrap())),
         ("write_all to a fresh file", Box::new(|| write_all_fresh(bytes))),
         ("reference to a file", Box::new(|| write_all_fresh(&reference(bytes)))),
-        ("corestream to a file", Box::new(move || to_file(dump, true))),
-        ("the same without checksums", Box::new(move || to_file(dump, false))),
+        ("corestream to a file", Box::new(|| to_file(dump, true))),
+        ("the same without checksums", Box::new(|| to_file(dump, false))),
         (
             "reference, sparse file",
             Box::new(|| write_all_fresh(&reference(sparse.memories[0].image.as_slice().unwrap()))),
         ),
-        ("corestream, sparse file", Box::new(move || to_file(sparse, true))),
+        ("corestream, sparse file", Box::new(|| to_file(sparse, true))),
         ("write_all to a pipe", Box::new(|| drained_pipe(|pipe| pipe.write_all(bytes).unwrap()))),
         (
             "corestream to a pipe",

@@ -7,22 +7,15 @@
 mod common;
 #[path = "../tests/common/mod.rs"]
 mod decoded;
+#[path = "common/trapped.rs"]
+mod trapped;
 
-use std::io::Write;
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Random, fresh_file};
-use corestream::wasmtime::capture;
-use corestream::{Dumper, FileSink};
-use wasmtime::{Config, Engine, Error, Instance, Module, Store, WasmCoreDump};
-
-/// A guest that trapped.
-struct Guest {
-    store: Store<()>,
-    error: Error,
-}
+use trapped::{Guest, random};
 
 /// A row of the table: its name, the size of the memory in bytes, and what is in it.
 type Row = (&'static str, usize, fn(&mut [u8]));
@@ -46,12 +39,12 @@ fn main() {
     );
     for (name, len, fill) in rows {
         // Not the one that is measured: the check reads pages that were never touched.
-        let valid = check(&mut guest(len, fill));
-        let mut guest = guest(len, fill);
+        let valid = Guest::new(len, fill).check();
+        let mut guest = Guest::new(len, fill);
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            ours.push(measure(|| dump(&mut guest)));
-            theirs.push(measure(|| reference(&mut guest)));
+            ours.push(measure(|| guest.dump()));
+            theirs.push(measure(|| guest.reference()));
         }
         let ((our_time, our_peak), (time, peak)) = (median(ours), median(theirs));
         println!(
@@ -65,10 +58,6 @@ fn main() {
             if valid { "both" } else { "ours" },
         );
     }
-}
-
-fn random() -> Random {
-    Random(88_172_645_463_325_252)
 }
 
 /// Objects of 16 to 512 bytes with zeros between them.
@@ -91,55 +80,9 @@ fn touch(bytes: &mut [u8], parts: usize) {
     }
 }
 
-/// A guest of one memory of `len` bytes, which the host fills before the guest traps.
-fn guest(len: usize, fill: fn(&mut [u8])) -> Guest {
-    let engine = Engine::new(Config::new().coredump_on_trap(true)).unwrap();
-    let text = format!(
-        r#"(module $guest (memory (export "memory") {}) (func (export "run") unreachable))"#,
-        len / 65_536
-    );
-    let module = Module::new(&engine, text).unwrap();
-    let mut store = Store::new(&engine, ());
-    let instance = Instance::new(&mut store, &module, &[]).unwrap();
-    fill(instance.get_memory(&mut store, "memory").unwrap().data_mut(&mut store));
-    let run = instance.get_typed_func::<(), ()>(&mut store, "run").unwrap();
-    let error = run.call(&mut store, ()).unwrap_err();
-    Guest { store, error }
-}
-
-fn dump(guest: &mut Guest) {
-    let captured = capture(&mut guest.store, "guest", &guest.error).unwrap();
-    let plan = Dumper::new().plan(&captured.dump).unwrap();
-    plan.write_to(&mut FileSink::new(&fresh_file())).unwrap();
-}
-
-fn serialize(guest: &mut Guest) -> Vec<u8> {
-    guest.error.downcast_ref::<WasmCoreDump>().unwrap().serialize(&mut guest.store, "guest")
-}
-
-fn reference(guest: &mut Guest) {
-    fresh_file().write_all(&serialize(guest)).unwrap();
-}
-
-/// Our dump is valid and gives the memory back, or nothing is timed. Whether the reference's is.
-fn check(guest: &mut Guest) -> bool {
-    let captured = capture(&mut guest.store, "guest", &guest.error).unwrap();
-    let bytes = captured.to_vec().unwrap();
-    let image = captured.dump.memories[0].image.as_slice().unwrap();
-    let mut end = 0;
-    for segment in decoded::decode(&bytes).segments {
-        let address = usize::try_from(segment.address).unwrap();
-        assert!(image[end..address].iter().all(|byte| *byte == 0));
-        end = address + segment.data.len();
-        assert!(image[address..end] == *segment.data);
-    }
-    assert!(image[end..].iter().all(|byte| *byte == 0));
-    drop(bytes);
-    wasmparser::Validator::new().validate_all(&serialize(guest)).is_ok()
-}
-
-/// The time that `work` takes, and the peak of anonymous memory over what there was before.
-fn measure(work: impl FnOnce()) -> (Duration, u64) {
+/// The time that `work` takes to make a file, not that to throw it away, and the peak of anonymous
+/// memory over what there was before.
+fn measure(work: impl FnOnce() -> File) -> (Duration, u64) {
     let (stop, peak, before) = (AtomicBool::new(false), AtomicU64::new(0), rss_anon());
     let sample = || peak.fetch_max(rss_anon(), Ordering::Relaxed);
     let time = thread::scope(|scope| {
@@ -150,8 +93,9 @@ fn measure(work: impl FnOnce()) -> (Duration, u64) {
             }
         });
         let start = Instant::now();
-        work();
+        let file = work();
         let time = start.elapsed();
+        drop(file);
         stop.store(true, Ordering::Relaxed);
         time
     });

@@ -3,7 +3,7 @@
 //! Where the file system has them, an unnamed file (`O_TMPFILE`) is written and then given its name
 //! by `linkat`, so that not even SIGKILL leaves anything behind
 //! ([open(2)](https://man7.org/linux/man-pages/man2/open.2.html)). Elsewhere it is a file in the
-//! same folder under another name. `rename` is used only to replace.
+//! same folder under another name.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -87,7 +87,7 @@ impl AtomicFile {
         };
         let this = Self { file, path, temporary, options };
         // Whatever the umask is.
-        rustix::fs::fchmod(&this.file, Mode::RUSR | Mode::WUSR)?;
+        rustix::io::retry_on_intr(|| rustix::fs::fchmod(&this.file, Mode::RUSR | Mode::WUSR))?;
         Ok(this)
     }
 
@@ -100,38 +100,75 @@ impl AtomicFile {
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] if somebody was faster and it must not replace; those of
-    /// `fsync`, `linkat` and `rename`.
+    /// `fsync`, `linkat` and `rename`. The name is then what it was before, but for a file system that
+    /// can't exchange names: there an old file is gone if the last `fsync` fails.
     pub(crate) fn commit(mut self) -> io::Result<()> {
-        if self.options.sync {
-            self.file.sync_all()?;
+        if !self.options.sync {
+            self.give_name()?;
+            return Ok(());
         }
-        self.give_name()?;
-        if self.options.sync {
-            File::open(folder(&self.path))?.sync_all()?;
-        }
-        Ok(())
+        // First, because nothing is to be taken back if it fails.
+        let folder = File::open(folder(&self.path))?;
+        self.file.sync_all()?;
+        let before = self.give_name()?;
+        sync_folder(&folder).inspect_err(|_| self.take_back(before))
     }
 
-    fn give_name(&mut self) -> io::Result<()> {
-        match (&self.temporary, self.options.replace) {
-            (None, false) => link(&self.file, &self.path),
-            (None, true) => {
-                // A link can't replace: give it another name first.
-                let ((), name) = first_free(&self.path, |name| link(&self.file, name))?;
-                self.temporary = Some(name.clone());
-                std::fs::rename(name, &self.path)?;
+    /// Gives the file its name, and says what had it before.
+    fn give_name(&mut self) -> io::Result<Before> {
+        if self.options.replace {
+            return self.replace();
+        }
+        match &self.temporary {
+            None => link(&self.file, &self.path)?,
+            Some(name) if rename_to_new(name, &self.path).is_ok() => {
                 self.temporary = None;
-                Ok(())
-            }
-            (Some(name), true) => {
-                std::fs::rename(name, &self.path)?;
-                self.temporary = None;
-                Ok(())
             }
             // The drop removes the temporary name; this fails where the new one exists.
-            (Some(name), false) => std::fs::hard_link(name, &self.path),
+            Some(name) => std::fs::hard_link(name, &self.path)?,
         }
+        Ok(Before::Nothing)
     }
+
+    fn replace(&mut self) -> io::Result<Before> {
+        if self.temporary.is_none() {
+            // A link can't replace: give it another name first.
+            let ((), name) = first_free(&self.path, |name| link(&self.file, name))?;
+            self.temporary = Some(name);
+        }
+        let Some(name) = &self.temporary else { return Ok(Before::Nothing) };
+        let mut before = Before::Lost;
+        if self.options.sync {
+            match exchange(name, &self.path) {
+                Ok(()) => return Ok(Before::Exchanged),
+                Err(Errno::NOENT) => before = Before::Nothing,
+                Err(_) => {}
+            }
+        }
+        std::fs::rename(name, &self.path)?;
+        self.temporary = None;
+        Ok(before)
+    }
+
+    /// Makes the name what it was, as far as that can be had.
+    fn take_back(&self, before: Before) {
+        // There is an error already, which is the one to tell.
+        let _ = match (before, &self.temporary) {
+            (Before::Nothing, _) => std::fs::remove_file(&self.path),
+            (Before::Exchanged, Some(old)) => std::fs::rename(old, &self.path),
+            (Before::Exchanged, None) | (Before::Lost, _) => Ok(()),
+        };
+    }
+}
+
+/// What had the name of a file before it did.
+#[derive(Clone, Copy)]
+enum Before {
+    Nothing,
+    /// An old file, which now has the temporary name.
+    Exchanged,
+    /// An old file, maybe, which is gone.
+    Lost,
 }
 
 impl Drop for AtomicFile {
@@ -176,10 +213,35 @@ fn link(file: &File, name: &Path) -> io::Result<()> {
     linked.map_err(Into::into)
 }
 
+/// Renames a file, unless something has the new name. Unlike links, all common file systems have it.
+fn rename_to_new(from: &Path, to: &Path) -> Result<(), Errno> {
+    #[cfg(target_os = "linux")]
+    return rustix::fs::renameat_with(CWD, from, CWD, to, rustix::fs::RenameFlags::NOREPLACE);
+    #[cfg(not(target_os = "linux"))]
+    Err(Errno::NOSYS)
+}
+
+/// Exchanges two names.
+fn exchange(a: &Path, b: &Path) -> Result<(), Errno> {
+    #[cfg(target_os = "linux")]
+    return rustix::fs::renameat_with(CWD, a, CWD, b, rustix::fs::RenameFlags::EXCHANGE);
+    #[cfg(not(target_os = "linux"))]
+    Err(Errno::NOSYS)
+}
+
+/// Brings the names in a folder to disk, where the file system knows of that.
+fn sync_folder(folder: &File) -> io::Result<()> {
+    match folder.sync_all() {
+        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
+        result => result,
+    }
+}
+
 /// A new file of this name; never one that is there, nor through a symbolic link.
 fn named(name: &Path) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    let open = || rustix::fs::open(name, flags, Mode::RUSR | Mode::WUSR);
+    Ok(rustix::io::retry_on_intr(open)?.into())
 }
 
 /// Calls `make` with names beside `path` until one is free.

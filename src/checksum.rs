@@ -72,13 +72,14 @@ impl Checksums {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Entries;
 
     #[test]
     fn blocks_of_any_pieces_are_those_of_the_bytes() {
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| (i >> 7).to_le_bytes()[0]).collect();
         for len in [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3_000_000] {
             for step in [1 << 13, 999_999, 3_000_000] {
-                let index = IndexLayout::new(len as u64, 0, 0, true).unwrap();
+                let index = IndexLayout::new(len as u64, Entries::default(), true).unwrap();
                 let mut checksums = Checksums::new(&index).unwrap();
                 for part in bytes[..len].chunks(step) {
                     let (a, b) = part.split_at(part.len() / 3);
@@ -94,11 +95,11 @@ mod tests {
     #[test]
     fn the_table_stays_in_its_budget() {
         for len in [1_u64 << 36, (1 << 36) + 1, 1 << 40, u64::MAX >> 1] {
-            let index = IndexLayout::new(len, 0, 0, true).unwrap();
+            let index = IndexLayout::new(len, Entries::default(), true).unwrap();
             assert!(index.blocks <= 65_536);
             assert!(index.block_log2 == 20 || index.blocks > 32_768);
         }
-        let index = IndexLayout::new(1 << 40, 0, 0, false).unwrap();
+        let index = IndexLayout::new(1 << 40, Entries::default(), false).unwrap();
         assert_eq!((index.block_log2, index.blocks), (0, 0));
     }
 }

@@ -12,7 +12,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::checksum::Checksums;
 use crate::encode::{self, Index, Pieces};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, zeros};
 use crate::image::{Bytes, ExtentMethod, ExtentOptions, MappingMethod};
 use crate::limits;
 use crate::model::CoreDump;
@@ -67,8 +67,9 @@ impl Dumper {
         Self { options }
     }
 
-    /// How many segments a dump may have, 1 to 100,000. Every memory that holds data gets one, also
-    /// if that makes more.
+    /// How many segments a dump may have, 1 to 100,000. Every memory that holds data gets one, and every
+    /// range between data that is left out on purpose ([`Memory::without`](crate::Memory::without))
+    /// one more, also if that makes more; never over 100,000.
     pub fn max_segments(mut self, segments: u32) -> Self {
         self.options.max_segments = segments;
         self
@@ -193,7 +194,9 @@ impl Plan<'_> {
         sink.begin(self.len())?;
         let mut stream = Stream { sink, written, checksums, helper: self.helper() };
         let mut pieces = Pieces::new(self);
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = Vec::new();
+        let no_room = |_| io::Error::other(Error::out_of_memory("a table of pieces"));
+        batch.try_reserve_exact(BATCH).map_err(no_room)?;
         loop {
             self.check_cancelled().map_err(io::Error::other)?;
             let copy = fill(&mut batch, &mut pieces);
@@ -326,7 +329,8 @@ impl<S: Sink + ?Sized> Stream<'_, S> {
 
     /// Sends bytes that can't be borrowed, by a small buffer: what is summed up is what is sent.
     fn copy(&mut self, from: Bytes<'_>, mut offset: u64, mut len: u64) -> io::Result<()> {
-        let mut buffer = vec![0; COPY_BYTES.min(usize::try_from(len).unwrap_or(COPY_BYTES))];
+        let room = COPY_BYTES.min(usize::try_from(len).unwrap_or(COPY_BYTES));
+        let mut buffer = zeros(room, "a buffer to read an image").map_err(io::Error::other)?;
         while len > 0 {
             let part = buffer.len().min(usize::try_from(len).unwrap_or(usize::MAX));
             from.read_at(&mut buffer[..part], offset).map_err(io::Error::other)?;

@@ -1,10 +1,21 @@
 //! The one error type of the crate: small, opaque, and it names the thing and the place.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A buffer of `len` zeros.
+///
+/// # Errors
+/// It can't be had.
+pub(crate) fn zeros(len: usize, what: &str) -> Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(len).map_err(|_| Error::out_of_memory(what))?;
+    buffer.resize(len, 0);
+    Ok(buffer)
+}
 
 /// What went wrong, in one line that names the thing and, where known, the place.
 ///
@@ -95,11 +106,31 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)?;
+        let mut line = Line(f);
+        line.write_str(&self.0.message)?;
         match &self.0.source {
-            Some(source) => write!(f, ": {source}"),
+            Some(source) => write!(line, ": {source}"),
             None => Ok(()),
         }
+    }
+}
+
+/// Text in one line that plays no tricks on a terminal: control characters, which the name of a file
+/// may have, are escaped.
+struct Line<'l, 'f>(&'l mut fmt::Formatter<'f>);
+
+impl Write for Line<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            match part.chars().next_back() {
+                Some(c) if c.is_control() => {
+                    self.0.write_str(&part[..part.len() - c.len_utf8()])?;
+                    write!(self.0, "{}", c.escape_default())?;
+                }
+                _ => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
     }
 }
 

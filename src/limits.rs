@@ -55,6 +55,10 @@ pub const MAX_DATA_SECTIONS: usize = 1_000_000;
 /// that an index may have in a dump of which ranges were left out, so that a stream can be checked.
 pub const MAX_LISTED_SEGMENTS: usize = 1 << 20;
 
+/// Ranges of memories that may be left out of a dump on purpose, of all memories together: each may need
+/// one more segment, and together with one for each memory those never pass [`MAX_DATA_SEGMENTS`].
+pub const MAX_LEFT_OUT_RANGES: usize = 65_536;
+
 /// Ranges of memories that a verifier lists of a damaged dump: 40 bytes each, and more than a person reads.
 pub const MAX_DAMAGED_RANGES: usize = 1024;
 

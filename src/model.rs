@@ -4,7 +4,12 @@
 //! Source: the tool-conventions'
 //! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md).
 
+mod left_out;
+
 use std::fmt;
+use std::ops::{RangeBounds, RangeInclusive};
+
+use left_out::Selection;
 
 use crate::error::{Error, Result};
 use crate::image::MemoryImage;
@@ -182,20 +187,94 @@ pub struct Memory<'a> {
     pub ty: MemoryType,
     /// The contents.
     pub image: MemoryImage<'a>,
+    /// What of it is dumped.
+    selection: Selection,
 }
 
 impl<'a> Memory<'a> {
     /// A memory of this type with these contents.
     pub fn new(ty: MemoryType, image: MemoryImage<'a>) -> Self {
-        Self { ty, image }
+        Self { ty, image, selection: Selection::default() }
     }
 
-    /// Checks that type and image do not contradict each other.
+    /// The same without a range of addresses, in bytes: what stands there is neither read nor dumped, and
+    /// the dump says that it was left out on purpose. Several add up; they may come in any order and
+    /// overlap.
+    ///
+    /// ```
+    /// use corestream::*;
+    ///
+    /// let mut bytes = vec![7; 65_536];
+    /// bytes[1000..1032].copy_from_slice(b"a key that nobody else may have.");
+    /// let image = MemoryImage::from_slice(&bytes);
+    /// let memory = Memory::new(MemoryType::wasm32(1), image).without(1000..1032);
+    /// assert_eq!(memory.left_out()?, [1000..=1031]);
+    ///
+    /// let mut dump = CoreDump::new("guest.wasm");
+    /// dump.add_memory(memory);
+    /// let bytes = Dumper::new().plan(&dump)?.to_vec()?;
+    /// let dump = CoreDumpFile::from_slice(&bytes)?;
+    /// assert!(dump.is_partial());
+    /// let error = dump.read(MemoryIndex(0), 1000, &mut [0; 32]).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::LeftOut);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn without(mut self, range: impl RangeBounds<u64>) -> Self {
+        self.leave_out(range);
+        self
+    }
+
+    /// The same without all but a range of addresses, in bytes. Several add up, and of what they are
+    /// [`without`](Self::without) leaves out still more.
+    ///
+    /// ```
+    /// # use corestream::*;
+    /// # let bytes = vec![7; 65_536];
+    /// # let image = MemoryImage::from_slice(&bytes);
+    /// let memory = Memory::new(MemoryType::wasm32(1), image).only(..4096).without(16..32);
+    /// assert_eq!(memory.left_out()?, [16..=31, 4096..=65_535]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn only(mut self, range: impl RangeBounds<u64>) -> Self {
+        self.keep_only(range);
+        self
+    }
+
+    /// Leaves a range out, as [`without`](Self::without) does.
+    pub fn leave_out(&mut self, range: impl RangeBounds<u64>) {
+        self.selection.leave_out(&range);
+    }
+
+    /// Leaves out all but a range and those of other such calls, as [`only`](Self::only) does.
+    pub fn keep_only(&mut self, range: impl RangeBounds<u64>) {
+        self.selection.keep_only(&range);
+    }
+
+    /// The addresses that are left out on purpose: in order, and no range touches another.
+    ///
+    /// # Errors
+    /// A range is empty, or past the end of the memory.
+    pub fn left_out(&self) -> Result<Vec<RangeInclusive<u64>>> {
+        self.selection.left_out(&self.ty).map_err(Error::model)
+    }
+
+    /// Checks that type, image, and what is left out do not contradict each other.
     ///
     /// # Errors
     /// A shared memory without a maximum, more pages than the type can have, a page that has
-    /// neither 1 nor 65,536 bytes, an image that is larger than the memory.
+    /// neither 1 nor 65,536 bytes, an image that is larger than the memory, a range to leave out or to
+    /// keep that is empty or past the end of the memory.
     pub fn validate(&self) -> Result<()> {
+        self.checked_left_out().map(drop)
+    }
+
+    /// Does so, and gives what is left out.
+    fn checked_left_out(&self) -> Result<Vec<RangeInclusive<u64>>> {
+        self.check_type()?;
+        self.left_out()
+    }
+
+    fn check_type(&self) -> Result<()> {
         self.ty.check(self.image.len()).map_err(|why| {
             let too_large = !self.ty.memory64 && self.ty.byte_len() > Some(limits::MEMORY32_BYTES);
             let way_out = if too_large { ", it must be a memory64" } else { "" };
@@ -435,10 +514,19 @@ impl<'a> CoreDump<'a> {
     ///
     /// # Errors
     /// The first item that does: an index out of range, a shared memory without a maximum,
-    /// more pages than the type can have, an image that is larger than its memory.
+    /// more pages than the type can have, an image that is larger than its memory, a range to leave
+    /// out that is past the end of its memory, over [`limits::MAX_LEFT_OUT_RANGES`] of those.
     pub fn validate(&self) -> Result<()> {
+        let mut left_out = 0;
         for (i, memory) in self.memories.iter().enumerate() {
-            memory.validate().map_err(|error| error.at(format_args!("memory {i}")))?;
+            let ranges = memory.checked_left_out();
+            left_out += ranges.map_err(|error| error.at(format_args!("memory {i}")))?.len();
+        }
+        if left_out > limits::MAX_LEFT_OUT_RANGES {
+            let most = limits::MAX_LEFT_OUT_RANGES;
+            return Err(Error::model(format!(
+                "{left_out} ranges of memories are left out, a dump can list {most}: join some"
+            )));
         }
         for (i, instance) in self.instances.iter().enumerate() {
             let at = || format!("instance {i}");
@@ -581,7 +669,12 @@ impl fmt::Display for CoreDump<'_> {
         }
         writeln!(f, "memories:")?;
         for (i, memory) in self.memories.iter().enumerate() {
-            writeln!(f, "  {i}: {}, an image of {} bytes", memory.ty, memory.image.len())?;
+            write!(f, "  {i}: {}, an image of {} bytes", memory.ty, memory.image.len())?;
+            match memory.left_out().map_or(0, |ranges| ranges.len()) {
+                0 => writeln!(f)?,
+                1 => writeln!(f, ", 1 range left out")?,
+                n => writeln!(f, ", {n} ranges left out")?,
+            }
         }
         writeln!(f, "globals:")?;
         for (i, global) in self.globals.iter().enumerate() {

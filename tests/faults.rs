@@ -60,7 +60,6 @@ fn is_writing_a_file(child: &Child, folder: &Path) -> bool {
     targets.into_iter().any(|target| target.starts_with(folder) && !target.ends_with("guest.mem"))
 }
 
-/// The names in a folder.
 #[test]
 fn a_signal_ends_a_dump_to_a_file_and_leaves_nothing() {
     for (kind, name, code) in [(Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143)] {

@@ -114,7 +114,11 @@ fn what_was_left_out_is_said() {
     let left_out = vec![(0, 0, 99), (0, 5000, 5999), (1, 1000, PAGE as u64 - 1)];
     let own = Own { flags: 1, left_out, changing: vec![1], ..Own::default() };
     let own = own.dump(&foreign);
-    assert!(whole(&own).partial);
+    let found = whole(&own);
+    assert!(found.partial);
+    let left_out: Vec<_> =
+        found.left_out.iter().map(|of| (of.memory.0, of.ranges, of.bytes)).collect();
+    assert_eq!(left_out, [(0, 2, 1100), (1, 1, PAGE as u64 - 1000)]);
     let dump = CoreDumpFile::from_slice(&own).unwrap();
     assert!(dump.is_partial());
     let left_out: Vec<_> = dump.left_out(FIRST).unwrap().collect();

@@ -301,6 +301,21 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
     }
 }
 
+/// The flag says that there are ranges, and nothing else does.
+#[test]
+fn ranges_and_their_flag_go_together() {
+    let foreign = small();
+    for (flags, left_out) in
+        [(0, vec![(0, 0, 99)]), (2, vec![(0, 0, 99)]), (1, vec![]), (3, vec![])]
+    {
+        let bad = Own { flags, left_out, ..Own::default() }.dump(&foreign);
+        let found = damage(&bad);
+        assert!(found.reason.contains("corestream.index: lists "), "{found}");
+        assert!(found.reason.ends_with(" ranges, its flags say otherwise"), "{found}");
+        assert_eq!(CoreDumpFile::from_slice(&bad).unwrap_err().kind(), ErrorKind::Damaged);
+    }
+}
+
 /// The writer and `docs/format.md`, from which the tests make the same sections, agree to the byte.
 #[test]
 fn the_writer_follows_the_format() {

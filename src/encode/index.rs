@@ -8,14 +8,17 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::data::{CUSTOM, push_name, push_u32};
+use crate::error::Error;
 use crate::piece::{HEADER_BYTES, Header};
 use crate::plan::{
     CRC_BYTES, HEADER, HEADER_SECTION_BYTES, INDEX, INDEX_HEAD_BYTES, MEMORY_ENTRY_BYTES, Plan,
-    SEGMENT_ENTRY_BYTES,
+    RANGE_ENTRY_BYTES, SEGMENT_ENTRY_BYTES,
 };
 
 /// The version of both sections.
 const VERSION: u32 = 1;
+/// Ranges of memories were left out on purpose.
+const PARTIAL: u32 = 1 << 0;
 /// Parts of the guest were left out, because the format has no room for them.
 const DEGRADED: u32 = 1 << 1;
 /// A memory may have been written to while it was read.
@@ -62,11 +65,19 @@ struct SegmentEntry {
     len: U32,
 }
 
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct RangeEntry {
+    first: U64,
+    last: U64,
+}
+
 // The plan counts on these lengths.
 const _: () = {
     assert!(size_of::<Head>() as u64 == INDEX_HEAD_BYTES);
     assert!(size_of::<MemoryEntry>() as u64 == MEMORY_ENTRY_BYTES);
     assert!(size_of::<SegmentEntry>() as u64 == SEGMENT_ENTRY_BYTES);
+    assert!(size_of::<RangeEntry>() as u64 == RANGE_ENTRY_BYTES);
     assert!(size_of::<U32>() as u64 == CRC_BYTES);
     let name = 1 + HEADER.len() as u64;
     let fields = size_of::<HeaderFields>() as u64 + CRC_BYTES;
@@ -94,7 +105,9 @@ pub(super) fn header_section(plan: &Plan<'_>) -> Header {
 }
 
 fn flags(plan: &Plan<'_>) -> u32 {
-    if plan.shortfalls().is_empty() { 0 } else { DEGRADED }
+    let partial = if plan.left_out().next().is_none() { 0 } else { PARTIAL };
+    let degraded = if plan.shortfalls().is_empty() { 0 } else { DEGRADED };
+    partial | degraded
 }
 
 /// The section `corestream.index`, made as it is written.
@@ -114,10 +127,14 @@ impl<'p> Index<'p> {
     /// # Errors
     /// Those of `put`.
     pub(crate) fn emit(&self, put: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut chunks = Chunks { buffer: Vec::with_capacity(CHUNK), crc: Hasher::new(), put };
+        let no_room = |_| io::Error::other(Error::out_of_memory("a buffer for the index"));
+        let mut buffer = Vec::new();
+        buffer.try_reserve_exact(CHUNK).map_err(no_room)?;
+        let mut chunks = Chunks { buffer, crc: Hasher::new(), put };
         self.head(&mut chunks)?;
         self.memories(&mut chunks)?;
         self.segments(&mut chunks)?;
+        self.ranges(&mut chunks)?;
         for checksum in self.checksums {
             chunks.push(&checksum.to_le_bytes())?;
         }
@@ -126,8 +143,6 @@ impl<'p> Index<'p> {
 
     fn head<F: FnMut(&[u8]) -> io::Result<()>>(&self, chunks: &mut Chunks<F>) -> io::Result<()> {
         let plan = self.plan;
-        // Both are less than the bytes of the section, which are a `u32`.
-        let count = |n: usize| U32::new(u32::try_from(n).unwrap_or(u32::MAX));
         let mut section = Header::new();
         section.push(&[CUSTOM]);
         push_u32(&mut section, plan.index.body_len);
@@ -138,7 +153,7 @@ impl<'p> Index<'p> {
             flags: flags(plan).into(),
             memories: count(plan.memories.len()),
             segments: count(plan.segments.len()),
-            ranges: 0.into(),
+            ranges: count(plan.left_out.iter().map(Vec::len).sum()),
             block_log2: plan.index.block_log2.into(),
             blocks: plan.index.blocks.into(),
         };
@@ -150,14 +165,27 @@ impl<'p> Index<'p> {
         chunks: &mut Chunks<F>,
     ) -> io::Result<()> {
         let mut segments = self.plan.segments.iter().peekable();
-        for (i, memory) in (0_u32..).zip(&self.plan.memories) {
-            let mut count = 0_u32;
+        let memories = self.plan.memories.iter().zip(&self.plan.left_out);
+        for (i, (memory, left_out)) in (0_u32..).zip(memories) {
+            let mut of_memory = 0_u32;
             while segments.next_if(|segment| segment.memory == i).is_some() {
-                count += 1;
+                of_memory += 1;
             }
             let flags = if memory.image.is_changing() { CHANGING } else { 0 };
-            let entry =
-                MemoryEntry { segments: count.into(), ranges: 0.into(), flags: flags.into() };
+            let entry = MemoryEntry {
+                segments: of_memory.into(),
+                ranges: count(left_out.len()),
+                flags: flags.into(),
+            };
+            chunks.push(entry.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn ranges<F: FnMut(&[u8]) -> io::Result<()>>(&self, chunks: &mut Chunks<F>) -> io::Result<()> {
+        for range in self.plan.left_out.iter().flatten() {
+            let (first, last) = (*range.start(), *range.end());
+            let entry = RangeEntry { first: first.into(), last: last.into() };
             chunks.push(entry.as_bytes())?;
         }
         Ok(())
@@ -184,6 +212,11 @@ impl<'p> Index<'p> {
         }
         Ok(())
     }
+}
+
+/// The entries of a table, which are less than the bytes of the section: those are a `u32`.
+fn count(entries: usize) -> U32 {
+    u32::try_from(entries).unwrap_or(u32::MAX).into()
 }
 
 /// Collects small parts, and sums up what has passed.

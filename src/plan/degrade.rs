@@ -3,8 +3,9 @@
 //! A crashed guest is never refused for its shape: frames are kept first, then the memories and
 //! globals of the youngest frames, then the others in their order.
 
-use std::fmt;
+use std::{fmt, iter};
 
+use crate::error::{Error, Result};
 use crate::limits;
 use crate::model::{CoreDump, GlobalIndex, MemoryIndex, Thread, Value};
 
@@ -93,16 +94,18 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    pub(crate) fn of(dump: &CoreDump<'_>) -> Self {
+    /// # Errors
+    /// Its tables can't be had.
+    pub(crate) fn of(dump: &CoreDump<'_>) -> Result<Self> {
         let mut shortfalls = Vec::new();
         let memory_indices = choose(dump.memories.len(), limits::MAX_MEMORIES, || {
             let of_frames = instances_by_age(dump).flat_map(|i| &dump.instances[i].memories);
             of_frames.filter_map(|m| m.map(|m| m.0 as usize))
-        });
+        })?;
         let global_indices = choose(dump.globals.len(), limits::MAX_GLOBALS, || {
             let of_frames = instances_by_age(dump).flat_map(|i| &dump.instances[i].globals);
             of_frames.filter_map(|g| g.map(|g: GlobalIndex| g.0 as usize))
-        });
+        })?;
         for (i, kept) in (0..).zip(&memory_indices) {
             if kept.is_none() {
                 shortfalls.push(Shortfall::Memory(MemoryIndex(i)));
@@ -134,7 +137,7 @@ impl Kept {
             shortfalls.push(Shortfall::Instances(dump.instances.len() - instances));
         }
         let threads = dump.threads.iter().take(limits::MAX_LISTED);
-        let frames = threads.map(frames_that_fit).collect::<Vec<_>>();
+        let frames = table(threads.len(), threads.map(frames_that_fit))?;
         if frames.len() < dump.threads.len() {
             shortfalls.push(Shortfall::Threads(dump.threads.len() - frames.len()));
         }
@@ -144,17 +147,26 @@ impl Kept {
                 shortfalls.push(Shortfall::Frames { thread, kept, of });
             }
         }
-        Self {
-            memories: positions(&memory_indices),
+        Ok(Self {
+            memories: positions(&memory_indices)?,
             memory_indices,
-            globals: positions(&global_indices),
+            globals: positions(&global_indices)?,
             global_indices,
             modules,
             instances,
             frames,
             shortfalls,
-        }
+        })
     }
+}
+
+/// All of at most `count` items.
+fn table<T>(count: usize, items: impl Iterator<Item = T>) -> Result<Vec<T>> {
+    let mut table = Vec::new();
+    let no_room = |_| Error::out_of_memory("the table of what is kept of the guest");
+    table.try_reserve_exact(count).map_err(no_room)?;
+    table.extend(items.take(count));
+    Ok(table)
 }
 
 /// `name`, or as many characters of it as a dump can hold.
@@ -167,11 +179,11 @@ fn choose<I: Iterator<Item = usize>>(
     count: usize,
     most: usize,
     first: impl FnOnce() -> I,
-) -> Vec<Option<u32>> {
+) -> Result<Vec<Option<u32>>> {
     if count <= most {
-        return (0..).map(Some).take(count).collect();
+        return table(count, (0..).map(Some));
     }
-    let mut chosen = vec![false; count];
+    let mut chosen = table(count, iter::repeat(false))?;
     let mut left = most;
     for item in first().chain(0..count) {
         if left == 0 {
@@ -183,12 +195,13 @@ fn choose<I: Iterator<Item = usize>>(
         }
     }
     let mut next = 0..;
-    chosen.into_iter().map(|chosen| if chosen { next.next() } else { None }).collect()
+    table(count, chosen.into_iter().map(|chosen| if chosen { next.next() } else { None }))
 }
 
 /// The indices of those that have one.
-fn positions(indices: &[Option<u32>]) -> Vec<usize> {
-    indices.iter().enumerate().filter_map(|(i, kept)| kept.map(|_| i)).collect()
+fn positions(indices: &[Option<u32>]) -> Result<Vec<usize>> {
+    let count = indices.iter().flatten().count();
+    table(count, indices.iter().enumerate().filter_map(|(i, kept)| kept.map(|_| i)))
 }
 
 /// The instances of all frames, the youngest frame of every thread first.
@@ -250,9 +263,9 @@ mod tests {
 
     #[test]
     fn what_comes_first_is_chosen_and_order_is_kept() {
-        let chosen = choose(6, 3, || [4, 4, 1].into_iter());
+        let chosen = choose(6, 3, || [4, 4, 1].into_iter()).unwrap();
         assert_eq!(chosen, [Some(0), Some(1), None, None, Some(2), None]);
-        assert_eq!(choose(2, 3, || [].into_iter()), [Some(0), Some(1)]);
+        assert_eq!(choose(2, 3, || [].into_iter()).unwrap(), [Some(0), Some(1)]);
     }
 
     #[test]

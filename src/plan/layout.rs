@@ -24,6 +24,7 @@ pub(crate) const HEADER_SECTION_BYTES: u64 = 1 + 1 + name_bytes(HEADER) + 32;
 pub(crate) const INDEX_HEAD_BYTES: u64 = 28;
 pub(crate) const MEMORY_ENTRY_BYTES: u64 = 12;
 pub(crate) const SEGMENT_ENTRY_BYTES: u64 = 20;
+pub(crate) const RANGE_ENTRY_BYTES: u64 = 16;
 pub(crate) const CRC_BYTES: u64 = 4;
 
 /// A part of a payload that is not worth a segment of its own at the end of a section, in bytes.
@@ -125,14 +126,18 @@ pub(crate) struct IndexLayout {
     pub(crate) body_len: u32,
 }
 
+/// How many entries its tables have, but for that of checksums.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Entries {
+    pub(crate) memories: usize,
+    pub(crate) segments: usize,
+    pub(crate) ranges: usize,
+}
+
 impl IndexLayout {
     /// The layout at `offset`; `None` if it would not fit into a section.
-    pub(crate) fn new(
-        offset: u64,
-        memories: usize,
-        segments: usize,
-        checksums: bool,
-    ) -> Option<Self> {
+    pub(crate) fn new(offset: u64, entries: Entries, checksums: bool) -> Option<Self> {
+        let Entries { memories, segments, ranges } = entries;
         let mut block_log2 = 0;
         if checksums {
             block_log2 = limits::MIN_CHECKSUM_BLOCK_LOG2;
@@ -145,6 +150,7 @@ impl IndexLayout {
             + INDEX_HEAD_BYTES
             + memories as u64 * MEMORY_ENTRY_BYTES
             + segments as u64 * SEGMENT_ENTRY_BYTES
+            + ranges as u64 * RANGE_ENTRY_BYTES
             + blocks * CRC_BYTES
             + CRC_BYTES;
         let blocks = u32::try_from(blocks).ok()?;

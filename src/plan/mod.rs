@@ -4,6 +4,7 @@ mod degrade;
 mod layout;
 mod segments;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,16 +13,16 @@ pub use degrade::Shortfall;
 pub(crate) use degrade::{Kept, cut};
 pub use layout::{CONTINUATION, Segment};
 pub(crate) use layout::{
-    CRC_BYTES, DataSection, HEADER, HEADER_SECTION_BYTES, INDEX, INDEX_HEAD_BYTES, IndexLayout,
-    MEMORY_ENTRY_BYTES, SEGMENT_ENTRY_BYTES, sign_extended,
+    CRC_BYTES, DataSection, Entries, HEADER, HEADER_SECTION_BYTES, INDEX, INDEX_HEAD_BYTES,
+    IndexLayout, MEMORY_ENTRY_BYTES, RANGE_ENTRY_BYTES, SEGMENT_ENTRY_BYTES, sign_extended,
 };
 pub use segments::SEGMENT_COST;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ExtentMethod, MappingMethod, MemoryImage};
+use crate::image::{ExtentMethod, MappingMethod};
 use crate::limits;
-use crate::model::{CoreDump, Memory, MemoryType};
-use crate::scan;
+use crate::model::{CoreDump, Memory, MemoryIndex, MemoryType};
+use crate::scan::{self, Scanned};
 
 /// The segments and the exact layout of a dump, and the guest that it is of.
 ///
@@ -32,6 +33,8 @@ pub struct Plan<'d> {
     pub(crate) prelude: Prelude,
     /// The memories of the dump, in its order.
     pub(crate) memories: Vec<&'d Memory<'d>>,
+    /// For each of them what is left out on purpose.
+    pub(crate) left_out: Vec<Vec<RangeInclusive<u64>>>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) sections: Vec<DataSection>,
     pub(crate) index: IndexLayout,
@@ -71,6 +74,10 @@ pub struct Stats {
     pub dump_bytes: u64,
     /// The number of segments.
     pub segments: u64,
+    /// What was left out of memories on purpose; it was not read either.
+    pub left_out_bytes: u64,
+    /// The number of ranges that were.
+    pub left_out_ranges: u64,
     /// How the extents of each image were found.
     pub extent_methods: Vec<ExtentMethod>,
     /// How the mappings under live memory were found; `None` where nothing was asked.
@@ -124,9 +131,14 @@ impl<'d> Plan<'d> {
     ) -> Result<Self> {
         options.check()?;
         dump.validate()?;
-        let kept = Kept::of(dump);
+        let kept = Kept::of(dump)?;
         let memories: Vec<_> = kept.memories.iter().map(|i| &dump.memories[*i]).collect();
-        let images: Vec<_> = memories.iter().map(|m| &m.image).collect();
+        let left_out = memories.iter().map(|m| m.left_out()).collect::<Result<Vec<_>>>()?;
+        let images: Vec<_> = memories
+            .iter()
+            .zip(&left_out)
+            .map(|(memory, left_out)| Scanned { image: &memory.image, left_out })
+            .collect();
         let types: Vec<_> = memories.iter().map(|m| m.ty).collect();
 
         let scan_start = Instant::now();
@@ -137,24 +149,29 @@ impl<'d> Plan<'d> {
 
         let plan_start = Instant::now();
         let holding_data = found.spans.iter().flatten().count();
-        let gaps = selection.finish(holding_data);
+        let gaps = selection.finish(holding_data)?;
         let count = gaps.len() + holding_data;
         let mut layout = layout::Layout::new(&types, options.max_section_bytes, count)?;
         segments::split(&found.spans, &gaps, |memory, range| layout.place(memory, range))?;
         drop(gaps);
         let (segments, sections, data_len) = layout.finish();
+        let ranges = left_out.iter().map(Vec::len).sum();
+        let entries = Entries { memories: types.len(), segments: segments.len(), ranges };
+        check_listed(&entries)?;
         let prelude = prelude(dump, &kept);
         let index = prelude.len() + data_len;
-        let index = IndexLayout::new(index, types.len(), segments.len(), options.checksums);
+        let index = IndexLayout::new(index, entries, options.checksums);
         let index = index.ok_or_else(|| Error::out_of_memory("the index, it is over 4 GiB"))?;
 
         let stats = Stats {
             memory_bytes: memory_bytes(&types),
-            image_bytes: images.iter().copied().map(MemoryImage::len).sum(),
+            image_bytes: images.iter().map(|of| of.image.len()).sum(),
             extent_bytes: found.extent_bytes,
             data_bytes: segments.iter().map(|s| u64::from(s.len)).sum(),
             dump_bytes: index.offset + index.len(),
             segments: segments.len() as u64,
+            left_out_bytes: left_out.iter().flatten().map(bytes_in).fold(0, u64::saturating_add),
+            left_out_ranges: ranges as u64,
             extent_methods: found.methods,
             mapping_method: found.mapping_method,
             scanner: options.scan.scanner.name(),
@@ -164,7 +181,17 @@ impl<'d> Plan<'d> {
             plan_time: plan_start.elapsed(),
         };
         let (shortfalls, cancel) = (kept.shortfalls, options.cancel);
-        let plan = Self { prelude, memories, segments, sections, index, shortfalls, stats, cancel };
+        let plan = Self {
+            prelude,
+            memories,
+            left_out,
+            segments,
+            sections,
+            index,
+            shortfalls,
+            stats,
+            cancel,
+        };
         plan.check_cancelled()?;
         Ok(plan)
     }
@@ -200,6 +227,13 @@ impl<'d> Plan<'d> {
         &self.shortfalls
     }
 
+    /// What the dump leaves out on purpose: each memory of it with such ranges
+    /// ([`Memory::without`]), and its ranges in order.
+    pub fn left_out(&self) -> impl Iterator<Item = (MemoryIndex, &[RangeInclusive<u64>])> {
+        let all = (0..).map(MemoryIndex).zip(self.left_out.iter().map(Vec::as_slice));
+        all.filter(|(_, ranges)| !ranges.is_empty())
+    }
+
     /// What planning took and found.
     pub fn stats(&self) -> &Stats {
         &self.stats
@@ -221,6 +255,26 @@ fn check_images(memories: &[&Memory<'_>]) -> Result<()> {
         memory.image.check_len().map_err(|error| error.at(format_args!("memory {i}")))?;
     }
     Ok(())
+}
+
+/// A stream with ranges can be checked in bounded memory only up to so many segments; sections of 4 GiB
+/// never make as many.
+fn check_listed(entries: &Entries) -> Result<()> {
+    let Entries { segments, ranges, .. } = *entries;
+    let most = limits::MAX_LISTED_SEGMENTS;
+    if ranges == 0 || segments <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "max_section_bytes: {segments} segments are more than the {most} of a dump of which ranges \
+         are left out"
+    );
+    Err(Error::new(ErrorKind::Option, message))
+}
+
+/// The length of a range that is not empty; all 2^64 bytes count as one less.
+fn bytes_in(range: &RangeInclusive<u64>) -> u64 {
+    (range.end() - range.start()).saturating_add(1)
 }
 
 fn memory_bytes(types: &[MemoryType]) -> u64 {

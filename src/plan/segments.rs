@@ -4,6 +4,9 @@
 //! than that is never worth a split. Of the others as many are kept as the budget of segments
 //! allows, the longest first, ties by memory and then by address. That is optimal: keeping a gap
 //! saves its length less a constant, whatever else is kept.
+//!
+//! A gap in which bytes are left out on purpose is always kept, whatever its length and the budget: a
+//! segment says what stood in memory, and of those bytes that can't be said.
 
 use std::cmp::Reverse;
 use std::mem;
@@ -30,6 +33,8 @@ pub(super) struct Selection {
     /// The length below which a gap can't be among those that are kept.
     shortest: AtomicU64,
     gaps: Mutex<Vec<Gap>>,
+    /// Gaps that are kept in any case: no more than there are ranges to leave out.
+    left_out: Mutex<Vec<Gap>>,
 }
 
 impl Selection {
@@ -38,16 +43,23 @@ impl Selection {
         let budget = usize::try_from(budget).unwrap_or(usize::MAX);
         // The last segment of a memory has no gap after it: a budget of one keeps none.
         let shortest = if budget < 2 { u64::MAX } else { SEGMENT_COST + 1 };
-        Self { budget, shortest: AtomicU64::new(shortest), gaps: Mutex::new(Vec::new()) }
+        let shortest = AtomicU64::new(shortest);
+        Self { budget, shortest, gaps: Mutex::default(), left_out: Mutex::default() }
     }
 
     /// The gaps that are kept if `memories` memories hold data, in order of memory and address.
-    pub(super) fn finish(self, memories: usize) -> Vec<Gap> {
+    ///
+    /// # Errors
+    /// Memory for them can't be had.
+    pub(super) fn finish(self, memories: usize) -> Result<Vec<Gap>> {
         let mut gaps = self.gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
-        keep_longest(&mut gaps, self.budget.saturating_sub(memories));
+        let left_out = self.left_out.into_inner().unwrap_or_else(PoisonError::into_inner);
+        keep_longest(&mut gaps, self.budget.saturating_sub(memories + left_out.len()));
         gaps.shrink_to_fit();
+        gaps.try_reserve_exact(left_out.len()).map_err(|_| out_of_memory())?;
+        gaps.extend(left_out);
         gaps.sort_unstable_by_key(|gap| (gap.memory, gap.start));
-        gaps
+        Ok(gaps)
     }
 }
 
@@ -69,8 +81,7 @@ impl GapSink for Selection {
                 // moved, and for a moment there twice, only while it is small.
                 let all = (2 * most).saturating_sub(gaps.len());
                 let room = if gaps.is_empty() { FIRST_ROOM.min(all) } else { all };
-                gaps.try_reserve_exact(room)
-                    .map_err(|_| Error::out_of_memory("the table of gaps"))?;
+                gaps.try_reserve_exact(room).map_err(|_| out_of_memory())?;
             }
             gaps.push(gap);
             if gaps.len() >= 2 * most {
@@ -83,6 +94,17 @@ impl GapSink for Selection {
         }
         Ok(())
     }
+
+    fn keep(&self, gap: Gap) -> Result<()> {
+        let mut gaps = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        gaps.try_reserve(1).map_err(|_| out_of_memory())?;
+        gaps.push(gap);
+        Ok(())
+    }
+}
+
+fn out_of_memory() -> Error {
+    Error::out_of_memory("the table of gaps")
 }
 
 /// Cuts `gaps` down to the `count` that come first in rank; leaves them in any order.
@@ -149,8 +171,24 @@ mod tests {
                         selection.take(&mut vec![gap]).unwrap();
                     }
                 }
-                assert_eq!(selection.finish(2), expected, "budget {budget}, turn {turn}");
+                assert_eq!(selection.finish(2).unwrap(), expected, "budget {budget}, turn {turn}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_comes_first_and_takes_its_part_of_the_budget() {
+        let gap = |start, len| Gap { memory: 0, start, len };
+        let left_out = [gap(300, 40), gap(10, 1)];
+        let zeros = [gap(20, 100), gap(200, 90), gap(400, 80)];
+        for budget in 1..8 {
+            let selection = Selection::new(budget);
+            left_out.iter().for_each(|gap| selection.keep(*gap).unwrap());
+            selection.take(&mut zeros.to_vec()).unwrap();
+            let mut expected = left_out.to_vec();
+            expected.extend(zeros.iter().take((budget as usize).saturating_sub(3)));
+            expected.sort_by_key(|gap| gap.start);
+            assert_eq!(selection.finish(1).unwrap(), expected, "budget {budget}");
         }
     }
 

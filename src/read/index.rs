@@ -10,7 +10,7 @@ use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::header::{Header, unknown};
 use super::input::Input;
-use super::tables::{CHANGING, RawHead, RawMemory, RawRange, RawSegment, VERSION};
+use super::tables::{CHANGING, PARTIAL, RawHead, RawMemory, RawRange, RawSegment, VERSION};
 use super::types;
 use super::walk::Walk;
 use crate::limits::{MAX_LISTED_SEGMENTS, MAX_MEMORIES};
@@ -37,6 +37,8 @@ pub(super) struct IndexedMemory {
     pub(super) segments: Range<usize>,
     /// Its entries in the table of ranges.
     pub(super) ranges: Range<usize>,
+    /// Bytes in those; all 2^64 count as one less.
+    pub(super) left_out: u64,
     /// Other threads may have written to it while it was read.
     pub(super) changing: bool,
 }
@@ -151,6 +153,10 @@ impl<I: Input> Tables<'_, '_, I> {
         {
             return Err(damaged("its flags or its blocks are not those of `corestream`".into()));
         }
+        let ranges = head.ranges.get();
+        if (head.flags.get() & PARTIAL != 0) != (ranges > 0) {
+            return Err(damaged(format!("lists {ranges} ranges, its flags say otherwise")));
+        }
         if head.blocks.get() != self.header.block_count() {
             let (n, expected) = (head.blocks.get(), self.header.block_count());
             return Err(damaged(format!("lists {n} checksums, there are {expected} blocks")));
@@ -205,6 +211,7 @@ impl<I: Input> Tables<'_, '_, I> {
             self.index.memories.push(IndexedMemory {
                 segments: next(&mut segments, memory.segments.get()),
                 ranges: next(&mut ranges, memory.ranges.get()),
+                left_out: 0,
                 changing: memory.flags.get() & CHANGING != 0,
             });
         }
@@ -293,6 +300,8 @@ impl<I: Input> Tables<'_, '_, I> {
                     _ => damaged("is past the end of its memory"),
                 });
                 before = Some(last);
+                let bytes = &mut self.index.memories[memory].left_out;
+                *bytes = bytes.saturating_add((last - first).saturating_add(1));
             }
         }
         Ok(())

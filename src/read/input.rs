@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 
 use super::fault::{Fault, Result};
+use crate::error::zeros;
 use crate::limits::MAX_NAME_BYTES;
 
 /// Bytes of a stream that are kept: more than the longest name.
@@ -148,10 +149,12 @@ enum Blocks {
 }
 
 impl<R: Read> Stream<R> {
-    pub(super) fn new(source: R) -> Self {
-        let buffer = vec![0; BUFFER].into_boxed_slice();
+    /// # Errors
+    /// The buffer can't be had.
+    pub(super) fn new(source: R) -> crate::error::Result<Self> {
+        let buffer = zeros(BUFFER, "a buffer to read a dump")?.into_boxed_slice();
         let blocks = Blocks::Unknown(Vec::new());
-        Self { source, buffer, start: 0, end: 0, offset: 0, marked: None, blocks }
+        Ok(Self { source, buffer, start: 0, end: 0, offset: 0, marked: None, blocks })
     }
 
     /// The checksums of the blocks that have passed.
@@ -326,7 +329,7 @@ mod tests {
         let bytes = bytes(1 << 20);
         let expected = drive(&mut Slice::new(&bytes, 0));
         for step in [1 << 20, 4096, 61] {
-            assert!(drive(&mut Stream::new(Steps(&bytes, step))) == expected, "{step}");
+            assert!(drive(&mut Stream::new(Steps(&bytes, step)).unwrap()) == expected, "{step}");
         }
     }
 
@@ -335,7 +338,7 @@ mod tests {
         let bytes = bytes(10_000);
         for (log2, end, before) in [(10, 10_000, 0), (10, 9_216, 3), (12, 9_217, 5000), (63, 77, 9)]
         {
-            let mut stream = Stream::new(Steps(&bytes, 700));
+            let mut stream = Stream::new(Steps(&bytes, 700)).unwrap();
             stream.take(before).unwrap();
             stream.begin_blocks(log2, end);
             stream.drain().unwrap();
@@ -344,10 +347,10 @@ mod tests {
             assert_eq!(stream.block_crcs(), expected, "2^{log2} to {end}");
         }
         // What was not asked for early is not kept, and never asked for.
-        let mut stream = Stream::new(&bytes[..]);
+        let mut stream = Stream::new(&bytes[..]).unwrap();
         stream.drain().unwrap();
         assert!(matches!(&stream.blocks, Blocks::Unknown(kept) if kept.len() == 10_000));
-        let mut stream = Stream::new(io::repeat(1).take(1 << 20));
+        let mut stream = Stream::new(io::repeat(1).take(1 << 20)).unwrap();
         stream.drain().unwrap();
         assert!(matches!(stream.blocks, Blocks::Off));
     }

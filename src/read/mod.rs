@@ -24,4 +24,6 @@ pub use contents::{Content, Contents};
 pub use file::{CoreDumpFile, Coverage, Producer};
 pub use items::{FrameView, InstanceView, ThreadView};
 pub use restore::Restored;
-pub use verify::{Damage, MemoryRange, Verdict, Whole, verify_file, verify_slice, verify_stream};
+pub use verify::{
+    Damage, LeftOut, MemoryRange, Verdict, Whole, verify_file, verify_slice, verify_stream,
+};

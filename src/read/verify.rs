@@ -15,7 +15,7 @@ use super::decode::Decoder;
 use super::fault::{self, Fault};
 use super::file::{CoreDumpFile, Producer, mapped};
 use super::header::Header;
-use super::index::{Entry, Index};
+use super::index::{Entry, Index, IndexedMemory};
 use super::input::{self, Input, Slice, Stream};
 use super::table;
 use super::tables::{DEGRADED, PARTIAL, RawSegment};
@@ -47,8 +47,22 @@ pub struct Whole {
     pub checksums: bool,
     /// Whether ranges of memories were left out on purpose.
     pub partial: bool,
+    /// Each memory of which some were.
+    pub left_out: Vec<LeftOut>,
     /// Whether parts of the guest were left out because the format has no room for them.
     pub degraded: bool,
+}
+
+/// What was left out of a memory on purpose ([`CoreDumpFile::left_out`] says where).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeftOut {
+    /// The memory.
+    pub memory: MemoryIndex,
+    /// How many ranges of it.
+    pub ranges: u64,
+    /// The bytes in all of them; all 2^64 count as one less.
+    pub bytes: u64,
 }
 
 /// What is wrong with a dump: the first place of the file that is.
@@ -130,7 +144,7 @@ pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
 /// # Ok::<(), corestream::Error>(())
 /// ```
 pub fn verify_stream(source: impl Read) -> Result<Verdict> {
-    examine(&mut Stream::new(source), |stream, _| stream.block_crcs(), |_, _| None)
+    examine(&mut Stream::new(source)?, |stream, _| stream.block_crcs(), |_, _| None)
 }
 
 impl CoreDumpFile<'_> {
@@ -210,7 +224,10 @@ fn examine<I: Input>(
         (_, Some(fault)) if fault.kind == ErrorKind::Input => Err(fault.into()),
         (Some(damage), _) => Ok(Verdict::Damaged(damage)),
         (None, Some(fault)) => damage(fault).map(Verdict::Damaged),
-        (None, None) => Ok(Verdict::Whole(whole(&walk, input.offset()))),
+        (None, None) => {
+            let left_out = blocks.map_or_else(Vec::new, |blocks| blocks.left_out);
+            Ok(Verdict::Whole(whole(&walk, input.offset(), left_out)))
+        }
     }
 }
 
@@ -255,6 +272,7 @@ fn own<I: Input>(
             Entry::Checksum(crc) => blocks.expected.push(crc),
         })?;
         blocks.trusted = true;
+        blocks.left_out = left_out(&index);
         index.disagrees.take().map_or(Ok(()), Err)?;
         if complete.is_some() && !listed.is_the_same(walked) {
             let message = "corestream.index: the segments are not those of the sections";
@@ -277,7 +295,19 @@ fn own<I: Input>(
     faults.into_iter().next()
 }
 
-fn whole(walk: &Walk, bytes: u64) -> Whole {
+/// The memories of which an index lists ranges.
+fn left_out(index: &Index) -> Vec<LeftOut> {
+    let memories = (0..).map(MemoryIndex).zip(&index.memories);
+    let partial = memories.filter(|(_, of)| !of.ranges.is_empty());
+    let of = |(memory, of): (_, &IndexedMemory)| LeftOut {
+        memory,
+        ranges: of.ranges.len() as u64,
+        bytes: of.left_out,
+    };
+    partial.map(of).collect()
+}
+
+fn whole(walk: &Walk, bytes: u64, left_out: Vec<LeftOut>) -> Whole {
     let header = walk.header.as_ref();
     let flag = |flag| header.is_some_and(|header| header.flags & flag != 0);
     Whole {
@@ -286,6 +316,7 @@ fn whole(walk: &Walk, bytes: u64) -> Whole {
         producer: if header.is_some() { Producer::Corestream } else { Producer::Other },
         checksums: header.is_some_and(|header| header.block_log2 != 0),
         partial: flag(PARTIAL),
+        left_out,
         degraded: flag(DEGRADED),
     }
 }
@@ -346,12 +377,14 @@ struct Blocks {
     trusted: bool,
     /// In the order of blocks; no more than there are blocks and memories.
     memory: Vec<(u64, MemoryRange)>,
+    /// What the index says was left out; one entry a memory at most.
+    left_out: Vec<LeftOut>,
 }
 
 impl Blocks {
     fn new(header: Header) -> Self {
-        let (found, expected, memory) = (Vec::new(), Vec::new(), Vec::new());
-        Self { header, found, expected, trusted: false, memory }
+        let (found, expected, memory, left_out) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { header, found, expected, trusted: false, memory, left_out }
     }
 
     /// Notes the blocks that a segment lies in.

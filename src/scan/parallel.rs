@@ -11,11 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Gap, Scanner};
-use crate::error::{Error, Result};
-use crate::image::{
-    ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod, MemoryImage,
-};
+use super::{Gap, Scanned, Scanner};
+use crate::error::{Error, Result, zeros};
+use crate::image::{ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod};
 use crate::limits;
 
 /// Bytes of a batch: large enough that the queue costs nothing, small enough for an even share.
@@ -37,6 +35,12 @@ pub(crate) trait GapSink: Sync {
     /// # Errors
     /// Memory for them can't be had.
     fn take(&self, gaps: &mut Vec<Gap>) -> Result<()>;
+
+    /// Takes a gap in which bytes are left out, of any length: no segment may reach over it.
+    ///
+    /// # Errors
+    /// Memory for it can't be had.
+    fn keep(&self, gap: Gap) -> Result<()>;
 }
 
 /// How to scan.
@@ -63,20 +67,21 @@ pub(crate) struct Found {
     pub(crate) extent_time: Duration,
 }
 
-/// Scans `images` and hands every gap of at least `gaps.shortest()` bytes to `gaps`; ends early, and
-/// with less found, when `cancel` becomes true.
+/// Scans `images` and hands to `gaps` every gap of at least `gaps.shortest()` bytes, and those in which
+/// bytes are left out; ends early, and with less found, when `cancel` becomes true.
 ///
 /// # Errors
 /// A forced way to find extents is not possible, an image can't be read, or the gap sink fails.
 pub(crate) fn scan(
-    images: &[&MemoryImage<'_>],
+    images: &[Scanned<'_>],
     options: Options,
     gaps: &dyn GapSink,
     cancel: &AtomicBool,
 ) -> Result<Found> {
     let finder_start = Instant::now();
-    let finder = Finder::new(options.extents, images.iter().any(|image| image.is_live()))?;
-    let extents: Vec<_> = images.iter().map(|image| image.extents(&finder)).collect();
+    let finder = Finder::new(options.extents, images.iter().any(|of| of.image.is_live()))?;
+    let extents: Vec<_> =
+        images.iter().map(|of| of.image.extents(&finder).without(of.left_out)).collect();
     let finder_time = finder_start.elapsed();
     let methods = extents.iter().map(Extents::method).collect();
     let shared = Shared {
@@ -90,7 +95,7 @@ pub(crate) fn scan(
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
-    let bytes = images.iter().map(|image| image.len()).fold(0, u64::saturating_add);
+    let bytes = images.iter().map(|of| of.image.len()).fold(0, u64::saturating_add);
     let batches = usize::try_from(bytes.div_ceil(BATCH_BYTES)).unwrap_or(usize::MAX);
     run_on(options.threads.min(batches), &|| shared.work());
 
@@ -233,7 +238,7 @@ fn append(left: &mut Stretch, right: Stretch) -> Option<Range<u64>> {
 
 /// What the threads of a scan share.
 struct Shared<'s, 'i> {
-    images: &'s [&'i MemoryImage<'i>],
+    images: &'s [Scanned<'i>],
     gaps: &'s dyn GapSink,
     scanner: Scanner,
     queue: Mutex<Queue<'i>>,
@@ -279,6 +284,8 @@ struct Worker<'w, 's, 'i> {
 impl Worker<'_, '_, '_> {
     fn run(&mut self) -> Result<()> {
         let mut batch = Batch::default();
+        let no_room = |_| Error::out_of_memory("a table of gaps");
+        self.gaps.try_reserve_exact(GAPS).map_err(no_room)?;
         while self.shared.goes_on() {
             if !lock(&self.shared.queue).fill(&mut batch)? {
                 break;
@@ -319,12 +326,14 @@ impl Worker<'_, '_, '_> {
         extent: Range<u64>,
         span: &mut Option<Range<u64>>,
     ) -> Result<()> {
-        let image = self.shared.images[memory].bytes();
+        let image = self.shared.images[memory].image.bytes();
         if let Some(bytes) = image.as_slice() {
             return self.scan_slice(memory, slice(bytes, &extent), extent.start, span);
         }
+        if self.buffer.is_empty() {
+            self.buffer = zeros(READ_BYTES, "a buffer to read an image")?;
+        }
         let mut buffer = mem::take(&mut self.buffer);
-        buffer.resize(READ_BYTES, 0);
         let mut at = extent.start;
         while at < extent.end {
             let left = usize::try_from(extent.end - at).unwrap_or(usize::MAX);
@@ -349,29 +358,44 @@ impl Worker<'_, '_, '_> {
         let min_gap = usize::try_from(shortest).unwrap_or(usize::MAX);
         let mut result = Ok(());
         let scanner = self.shared.scanner;
+        let mut found: Option<Range<u64>> = None;
         scanner.runs(bytes, min_gap, |run| {
             let run = base + run.start as u64..base + run.end as u64;
-            match span {
-                None => *span = Some(run),
-                Some(span) => {
-                    let gap = mem::replace(&mut span.end, run.end)..run.start;
-                    if let Err(error) = self.found(memory, gap, shortest) {
+            match &mut found {
+                None => found = Some(run),
+                Some(found) => {
+                    let gap = mem::replace(&mut found.end, run.end)..run.start;
+                    // The scanner has left out those that are shorter.
+                    if let Err(error) = self.found(memory, &gap) {
                         result = Err(error);
                     }
                 }
             }
         });
-        result
+        result?;
+        match (span, found) {
+            (Some(span), Some(found)) => {
+                let gap = mem::replace(&mut span.end, found.end)..found.start;
+                self.found_between(memory, &gap, shortest)
+            }
+            (span, found) => {
+                *span = span.take().or(found);
+                Ok(())
+            }
+        }
     }
 
-    fn found(&mut self, memory: usize, gap: Range<u64>, shortest: u64) -> Result<()> {
-        let len = gap.end - gap.start;
-        if len < shortest {
-            return Ok(());
+    /// Takes a gap between extents, which may be one because bytes are left out.
+    fn found_between(&mut self, memory: usize, gap: &Range<u64>, shortest: u64) -> Result<()> {
+        if self.shared.images[memory].leaves_out(gap) {
+            return self.shared.gaps.keep(as_gap(memory, gap));
         }
-        // A plan has at most 100 memories.
-        let memory = u32::try_from(memory).unwrap_or(u32::MAX);
-        self.gaps.push(Gap { memory, start: gap.start, len });
+        if gap.end - gap.start < shortest { Ok(()) } else { self.found(memory, gap) }
+    }
+
+    /// Takes a gap of zeros that is long enough.
+    fn found(&mut self, memory: usize, gap: &Range<u64>) -> Result<()> {
+        self.gaps.push(as_gap(memory, gap));
         if self.gaps.len() < GAPS { Ok(()) } else { self.hand_on() }
     }
 
@@ -384,10 +408,16 @@ impl Worker<'_, '_, '_> {
         let gaps = join(&mut lock(&self.shared.stretches)[batch.memory], done);
         let shortest = self.shared.gaps.shortest();
         for gap in gaps.into_iter().flatten() {
-            self.found(batch.memory, gap, shortest)?;
+            self.found_between(batch.memory, &gap, shortest)?;
         }
         Ok(())
     }
+}
+
+fn as_gap(memory: usize, gap: &Range<u64>) -> Gap {
+    // A plan has at most 100 memories.
+    let memory = u32::try_from(memory).unwrap_or(u32::MAX);
+    Gap { memory, start: gap.start, len: gap.end - gap.start }
 }
 
 /// The bytes of an extent, which always lies in its image.

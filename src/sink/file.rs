@@ -6,6 +6,11 @@ use std::io;
 use super::Sink;
 use crate::piece::Piece;
 
+/// How often room is asked for. Some file systems begin anew after each signal, and with a signal every
+/// few milliseconds, as from a profiler, never end.
+#[cfg(target_os = "linux")]
+const TRIES: u32 = 10;
+
 /// Writes to a file, from its present position on.
 ///
 /// The whole dump is preallocated, so that a full disk fails before the first byte.
@@ -46,24 +51,26 @@ impl Sink for FileSink<'_> {
     }
 }
 
-/// Reserves `len` bytes from the present position on; a file system that can't is no error.
+/// Reserves `len` bytes from the present position on.
+///
+/// Only a disk that has no room, or is broken, is an error. Whatever else is in the way, be it a file
+/// system or a sandbox that has no such call, the writes are not concerned.
 #[cfg(target_os = "linux")]
 fn preallocate(file: &File, len: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate, tell};
     use rustix::io::Errno;
 
-    let at = match tell(file) {
-        Ok(at) => at,
-        Err(Errno::SPIPE) => return Ok(()),
-        Err(errno) => return Err(errno.into()),
-    };
-    loop {
-        return match fallocate(file, FallocateFlags::KEEP_SIZE, at, len) {
-            Err(Errno::INTR) => continue,
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV | Errno::SPIPE) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        };
+    let Ok(at) = tell(file) else { return Ok(()) };
+    for _ in 0..TRIES {
+        match fallocate(file, FallocateFlags::KEEP_SIZE, at, len) {
+            Err(Errno::INTR) => {}
+            Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO)) => {
+                return Err(errno.into());
+            }
+            Ok(()) | Err(_) => return Ok(()),
+        }
     }
+    Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -73,7 +73,12 @@ impl Bench {
         // One that can't be watched can't be opened either, which is said then.
         let watch = Watch::new(path, interrupt.cancel());
         let mut guest = CoreDump::new(self.image.name());
-        guest.add_memory(self.image.memory()?);
+        let memory = self.image.memory()?;
+        if memory.image.as_slice().is_none() {
+            let name = self.image.image.display();
+            return Err(Failure::new(format!("{name}: can't be mapped, which is needed here")));
+        }
+        guest.add_memory(memory);
         sigbus::survive(guest.memories[0].image.as_slice().into_iter(), interrupt.cancel());
 
         let results = self.measure(&guest, &self.plan.dumper().cancel(interrupt.cancel()));

@@ -54,12 +54,13 @@ impl<'d> Description<'d> {
     }
 
     fn memory(&'d self, index: u32, ty: &MemoryType) -> MemoryEntry<'d> {
-        let (image, rest) = match self.form {
-            Form::Manifest(image) => (image(index), None),
-            Form::Inspect(bytes) => (None, self.coverage(index, ty, bytes)),
+        let (image, left_out, rest) = match self.form {
+            Form::Manifest(image) => (image(index), self.left_out_on_purpose(index), None),
+            Form::Inspect(bytes) => (None, None, self.coverage(index, ty, bytes)),
         };
         MemoryEntry {
             image,
+            left_out,
             minimum: Int(ty.minimum),
             maximum: ty.maximum.map(Int),
             memory64: ty.memory64,
@@ -69,6 +70,20 @@ impl<'d> Description<'d> {
         }
     }
 
+    /// The ranges of a memory that the index lists; what may be lost is not among them.
+    fn left_out_on_purpose(&'d self, index: u32) -> Option<Each<'d, Range>> {
+        let coverage = self.dump.coverage(MemoryIndex(index)).ok()?;
+        let on_purpose = self.dump.has_index() && coverage.left_out_bytes > 0;
+        on_purpose.then(|| self.left_out(index))
+    }
+
+    fn left_out(&'d self, index: u32) -> Each<'d, Range> {
+        Each(Box::new(move || {
+            let ranges = self.dump.left_out(MemoryIndex(index)).into_iter().flatten();
+            Box::new(ranges.map(|r| Range { first: Int(*r.start()), last: Int(*r.end()) }))
+        }))
+    }
+
     fn coverage(&'d self, index: u32, ty: &MemoryType, bytes: &'d [u8]) -> Option<Inspected<'d>> {
         let coverage = self.dump.coverage(MemoryIndex(index)).ok()?;
         Some(Inspected {
@@ -76,15 +91,7 @@ impl<'d> Description<'d> {
             segments: coverage.segments,
             data_bytes: Int(coverage.data_bytes),
             coverage: word(self.dump, &coverage),
-            left_out: Each(Box::new(move || {
-                Box::new(
-                    self.dump
-                        .left_out(MemoryIndex(index))
-                        .into_iter()
-                        .flatten()
-                        .map(|range| Range { first: Int(*range.start()), last: Int(*range.end()) }),
-                )
-            })),
+            left_out: self.left_out(index),
             data: Each(Box::new(move || {
                 let contents = self.dump.contents(MemoryIndex(index)).into_iter().flatten();
                 Box::new(contents.filter_map(move |content| match content {
@@ -196,6 +203,8 @@ struct MemoryEntry<'d> {
     memory64: bool,
     shared: bool,
     page_size: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<Each<'d, Range>>,
     #[serde(flatten)]
     rest: Option<Inspected<'d>>,
 }

@@ -2,11 +2,13 @@
 
 mod options;
 pub mod pattern;
+mod ranges;
 mod stats;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -15,10 +17,12 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use corestream::{CoreDump, FileSink, Pipe, Plan, Socket};
 
 pub use self::options::{MemoryOption, PlanOptions, seconds};
+use self::ranges::RangeOption;
 use self::stats::{PeakAnon, StatsFormat};
 use crate::input::Watch;
 use crate::manifest::Manifest;
 use crate::output::{Opened, Output};
+use crate::patient::Patient;
 use crate::peer::Peer;
 use crate::report::{self, Failure};
 use crate::sigbus;
@@ -42,6 +46,15 @@ pub struct Dump {
     /// Description of the guest as JSON, - is standard input; its images count from its folder
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+
+    /// Leave a range of a memory's addresses out: it is not read, and the dump says that it is missing.
+    /// MEMORY is an index; START and END are bytes, decimal or after 0x hexadecimal, and may be left out
+    #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
+    exclude: Vec<RangeOption>,
+
+    /// Leave all of a memory out but such ranges, less those of --exclude
+    #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
+    only: Vec<RangeOption>,
 
     /// Where the dump goes, - is standard output; %p, %t, %n and %% in it are the process id, the
     /// Unix time, the name, and a percent sign
@@ -95,7 +108,7 @@ impl Dump {
         let peak = self.stats.map(|_| PeakAnon::watch());
         let interrupt = Interrupt::watch();
 
-        let watches = self.watches(manifest.as_ref(), &interrupt);
+        let watches = self.watches(manifest.as_ref());
         let dump = self.guest(name, manifest)?;
         let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
         sigbus::survive(images, interrupt.cancel());
@@ -118,6 +131,9 @@ impl Dump {
             let written = write(&plan, &output, self.write_timeout, &interrupt);
             written.map_err(cause)?;
             write_time = Some(start.elapsed());
+        }
+        if let Some(partial) = report::partial(plan.left_out().map(stats::left_out)) {
+            report::line(&partial);
         }
         for (path, _) in watches.iter().filter(|(_, watch)| watch.has_changed()) {
             report::line(&format!(
@@ -169,21 +185,17 @@ impl Dump {
     }
 
     /// What says whether an image has changed.
-    fn watches(
-        &self,
-        manifest: Option<&ManifestFile>,
-        interrupt: &Interrupt,
-    ) -> Vec<(PathBuf, Watch)> {
+    fn watches(&self, manifest: Option<&ManifestFile>) -> Vec<(PathBuf, Watch)> {
         let of_manifest = manifest.map(|manifest| manifest.content.images(manifest.folder()));
         let images = self.memories.iter().map(|option| option.image.clone());
         let images = images.chain(of_manifest.into_iter().flatten());
-        let watch =
-            |path: PathBuf| Watch::new(&path, interrupt.cancel()).map(|watch| (path, watch));
+        // One that is cut is an error anyway, so nobody else says that it has changed.
+        let watch = |path: PathBuf| Watch::new(&path, Arc::default()).map(|watch| (path, watch));
         // One that can't be watched can't be opened either, which is said then.
         images.filter_map(|path| watch(path).ok()).collect()
     }
 
-    /// The guest: what the manifest says, then the images of the command line.
+    /// The guest: what the manifest says, then the images of the command line, and what is left out.
     fn guest(
         &self,
         name: String,
@@ -195,6 +207,9 @@ impl Dump {
         };
         for option in &self.memories {
             dump.add_memory(option.memory()?);
+        }
+        if !self.exclude.is_empty() || !self.only.is_empty() {
+            ranges::apply(&mut dump, &self.exclude, &self.only)?;
         }
         dump.name = name;
         Ok(dump)
@@ -238,7 +253,7 @@ struct ManifestFile {
 impl ManifestFile {
     fn read(path: &Path) -> Result<Self, Failure> {
         let (name, text) = if path == Path::new("-") {
-            ("standard input".into(), read_text(std::io::stdin()))
+            ("standard input".into(), read_text(Patient(std::io::stdin())))
         } else {
             (path.display().to_string(), File::open(path).and_then(read_text))
         };

@@ -1,8 +1,8 @@
 //! `corestream extract`: memories of a dump as raw images, and with `--all` a manifest beside them.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -13,6 +13,7 @@ use corestream::{CoreDumpFile, ErrorKind, FileOptions, MemoryIndex, MemoryType};
 use crate::describe::Description;
 use crate::input::Input;
 use crate::output::{Opened, Output, folder_of};
+use crate::patient::Patient;
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 use crate::verify::threads;
@@ -128,7 +129,7 @@ impl Extract {
                 dump.write_memory(memory, &mut file).map_err(|error| output.failed(error))?
             }
             Opened::Socket(stream) | Opened::Pipe(stream) => {
-                dump.write_memory(memory, stream).map_err(|error| output.failed(error))?
+                dump.write_memory(memory, Patient(stream)).map_err(|error| output.failed(error))?
             }
         };
         input.check_unchanged()?;
@@ -172,11 +173,22 @@ impl Done {
         self.0.iter().any(|(done, _)| *done == memory)
     }
 
-    /// A line for each range that is zero in an image only because the dump does not have it.
+    /// What is zero in an image only because the dump does not have it: a line for what was left out on
+    /// purpose, or one for each range that may be lost.
     fn say_missing(&self, dump: &CoreDumpFile<'_>) {
-        for (memory, _) in self.0.iter().filter(|(_, restored)| restored.left_out > 0) {
-            let Ok(ranges) = dump.left_out(*memory) else { continue };
-            for range in ranges {
+        let missing = self.0.iter().filter(|(_, restored)| restored.left_out > 0);
+        let ranges = |memory| dump.left_out(memory).into_iter().flatten();
+        if dump.has_index() {
+            let of = |(memory, restored): &(MemoryIndex, Restored)| {
+                (*memory, restored.left_out, ranges(*memory).count() as u64)
+            };
+            if let Some(partial) = report::partial(missing.map(of)) {
+                report::line(&format!("{partial}: zeros stand there in the image"));
+            }
+            return;
+        }
+        for (memory, _) in missing {
+            for range in ranges(*memory) {
                 let (first, last) = range.into_inner();
                 report::line(&format!(
                     "warning: memory {memory}: {first:#x}..={last:#x} is not in the dump, the image \
@@ -193,7 +205,11 @@ struct Folder {
 }
 
 /// The same under another name, until all is in it; removed when dropped before.
-struct Partial(Option<PathBuf>);
+struct Partial {
+    path: Option<PathBuf>,
+    /// What is in it, as far as it was begun.
+    names: Vec<String>,
+}
 
 impl Partial {
     /// Makes a folder beside `path`, under a name that nobody has.
@@ -202,7 +218,12 @@ impl Partial {
             let name = format!(".corestream.{}-{i}.partial", std::process::id());
             let partial = path.with_file_name(name);
             match DirBuilder::new().mode(0o700).create(&partial) {
-                Ok(()) => return Ok(Self(Some(partial))),
+                Ok(()) => {
+                    let this = Self { path: Some(partial.clone()), names: Vec::new() };
+                    // Whatever the umask is.
+                    fs::set_permissions(partial, Permissions::from_mode(0o700))?;
+                    return Ok(this);
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -210,24 +231,32 @@ impl Partial {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
-    fn join(&self, name: &str) -> PathBuf {
-        self.0.as_deref().unwrap_or(Path::new("")).join(name)
+    /// The path of a new file in it.
+    fn add(&mut self, name: String) -> PathBuf {
+        let path = self.path.as_deref().unwrap_or(Path::new("")).join(&name);
+        self.names.push(name);
+        path
     }
 
     /// Gives it its name; an empty folder of that name is replaced.
     fn rename(mut self, path: &Path) -> io::Result<()> {
-        if let Some(partial) = &self.0 {
+        if let Some(partial) = &self.path {
             fs::rename(partial, path)?;
         }
-        self.0 = None;
+        self.path = None;
         Ok(())
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // There is nobody to tell, and nothing else to do.
-        let _ = self.0.as_ref().map(fs::remove_dir_all);
+        let Some(path) = &self.path else { return };
+        // By name, because that needs no descriptor, and there may be no more. There is nobody to tell,
+        // and nothing else to do.
+        for name in &self.names {
+            let _ = fs::remove_file(path.join(name));
+        }
+        let _ = fs::remove_dir(path);
     }
 }
 
@@ -265,17 +294,18 @@ impl Folder {
             Failure::new(format!("{}: {what}: {error}", self.path.display()))
         };
         interrupt.wait_for_clean_up();
-        let partial = Partial::new(&self.path).map_err(|error| failed("cannot make it", error))?;
+        let mut partial =
+            Partial::new(&self.path).map_err(|error| failed("cannot make it", error))?;
         let mut done = Done(Vec::new());
         for i in (0..).take(dump.memories().len()) {
             let memory = MemoryIndex(i);
             if has_no_image(dump, memory) {
                 continue;
             }
-            let restored = dump.restore(memory, partial.join(&image_name(i)), FileOptions::new());
+            let restored = dump.restore(memory, partial.add(image_name(i)), FileOptions::new());
             done.0.push((memory, restored.map_err(|error| input.failed(&error))?));
         }
-        let manifest = partial.join("manifest.json");
+        let manifest = partial.add("manifest.json".into());
         write_manifest(&manifest, dump)
             .map_err(|error| failed("cannot write the manifest", error))?;
         if interrupt.cancel().load(Ordering::Relaxed) {
@@ -303,6 +333,8 @@ fn image_name(memory: u32) -> String {
 
 fn write_manifest(path: &Path, dump: &CoreDumpFile<'_>) -> io::Result<()> {
     let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    // Whatever the umask is.
+    file.set_permissions(Permissions::from_mode(0o600))?;
     let mut writer = io::BufWriter::new(file);
     let image = |memory| (!has_no_image(dump, MemoryIndex(memory))).then(|| image_name(memory));
     serde_json::to_writer_pretty(&mut writer, &Description::manifest(dump, &image))?;

@@ -10,9 +10,12 @@ use std::path::PathBuf;
 use clap::Args;
 use corestream::read::{FrameView, InstanceView, Producer};
 use corestream::{CoreDumpFile, Global, MemoryIndex, MemoryType, Value};
+use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter};
 
 use crate::describe::{self, Description};
 use crate::input::Input;
+use crate::patient::Patient;
 use crate::report::{self, Failure};
 use crate::symbols::{Position, SymbolFile, SymbolFiles, Symbols};
 
@@ -49,7 +52,7 @@ impl Inspect {
         let dump = input.dump()?;
         let files = SymbolFiles::read(&self.symbols)?;
         let symbols = Symbols::of(&files, &dump)?;
-        let mut out = BufWriter::new(io::stdout().lock());
+        let mut out = BufWriter::new(Patient(io::stdout().lock()));
         let printed = match self.json {
             true => json(&mut out, &dump, input.bytes(), &symbols),
             false => {
@@ -67,17 +70,6 @@ impl Inspect {
     }
 }
 
-fn json(
-    out: &mut impl Write,
-    dump: &CoreDumpFile<'_>,
-    bytes: &[u8],
-    symbols: &Symbols<'_>,
-) -> io::Result<()> {
-    let names = |frame: &FrameView<'_>, caller| symbols.name(dump, frame, caller);
-    serde_json::to_writer_pretty(&mut *out, &Description::inspect(dump, bytes, &names))?;
-    out.write_all(b"\n")
-}
-
 /// How pictures are drawn on this standard output.
 fn style(dump: &CoreDumpFile<'_>) -> map::Style {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
@@ -91,6 +83,77 @@ fn style(dump: &CoreDumpFile<'_>) -> map::Style {
         colour: io::stdout().is_terminal() && set("NO_COLOR").is_none(),
         // Other tools' dumps have no way to tell zero from not captured.
         zero_known: dump.has_index(),
+    }
+}
+
+fn json(
+    out: &mut impl Write,
+    dump: &CoreDumpFile<'_>,
+    bytes: &[u8],
+    symbols: &Symbols<'_>,
+) -> io::Result<()> {
+    let names = |frame: &FrameView<'_>, caller| symbols.name(dump, frame, caller);
+    let formatter = Visible(PrettyFormatter::new());
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
+    Description::inspect(dump, bytes, &names).serialize(&mut serializer)?;
+    out.write_all(b"\n")
+}
+
+/// JSON for people too: what would play tricks on a terminal is escaped.
+struct Visible<'i>(PrettyFormatter<'i>);
+
+impl Formatter for Visible<'_> {
+    fn write_string_fragment<W: Write + ?Sized>(
+        &mut self,
+        out: &mut W,
+        text: &str,
+    ) -> io::Result<()> {
+        for part in text.split_inclusive(report::is_hidden) {
+            match part.chars().next_back() {
+                Some(c) if report::is_hidden(c) => {
+                    out.write_all(&part.as_bytes()[..part.len() - c.len_utf8()])?;
+                    write!(out, "\\u{:04x}", u32::from(c))?;
+                }
+                _ => out.write_all(part.as_bytes())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_array<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.begin_array(out)
+    }
+
+    fn end_array<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.end_array(out)
+    }
+
+    fn begin_array_value<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.0.begin_array_value(out, first)
+    }
+
+    fn end_array_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.end_array_value(out)
+    }
+
+    fn begin_object<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.begin_object(out)
+    }
+
+    fn end_object<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.end_object(out)
+    }
+
+    fn begin_object_key<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.0.begin_object_key(out, first)
+    }
+
+    fn begin_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.begin_object_value(out)
+    }
+
+    fn end_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.end_object_value(out)
     }
 }
 
@@ -192,7 +255,12 @@ impl<W: Write> Text<'_, W> {
             "     {} of {size} bytes kept in {} segment{s}",
             coverage.data_bytes, coverage.segments
         )?;
-        writeln!(self.out, "     coverage {}", describe::word(self.dump, &coverage))?;
+        write!(self.out, "     coverage {}", describe::word(self.dump, &coverage))?;
+        match coverage.left_out_bytes {
+            0 => writeln!(self.out)?,
+            1 => writeln!(self.out, ", without 1 byte")?,
+            bytes => writeln!(self.out, ", without {bytes} bytes")?,
+        }
         let Ok(ranges) = self.dump.left_out(memory) else { return Ok(()) };
         let mut ranges = ranges.map(|range| format!("{:#x}..={:#x}", range.start(), range.end()));
         for range in ranges.by_ref().take(RANGES) {

@@ -9,6 +9,7 @@ mod input;
 mod inspect;
 mod manifest;
 mod output;
+mod patient;
 mod peer;
 mod report;
 #[cfg(feature = "run")]
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
         Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
     };
+    signals::end_of_work();
     match result {
         Ok(code) => code,
         Err(failure) => {

@@ -37,6 +37,16 @@ struct MemoryEntry {
     #[serde(default)]
     shared: bool,
     page_size: Option<u32>,
+    #[serde(default)]
+    left_out: Vec<RangeEntry>,
+}
+
+/// Addresses of a memory that are left out on purpose, as `inspect --json` prints them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RangeEntry {
+    first: Address,
+    last: Address,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,6 +117,25 @@ impl<'de> Deserialize<'de> for Integer {
         }
         .map(Self)
         .ok_or_else(|| D::Error::custom("a number of pages is a whole number from 0"))
+    }
+}
+
+/// An address of a memory.
+#[derive(Debug)]
+struct Address(u64);
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Also where there is none.
+        let number = Number::deserialize(deserializer)
+            .map_err(|_| D::Error::custom("a range needs two addresses, first and last"))?;
+        match &number {
+            Number::Unsigned(value) => Some(*value),
+            Number::Text(text) => text.parse().ok(),
+            _ => None,
+        }
+        .map(Self)
+        .ok_or_else(|| D::Error::custom("an address is a whole number from 0"))
     }
 }
 
@@ -226,6 +255,12 @@ impl FrameEntry {
     }
 }
 
+/// The image at `path`: mapped, or read where that is not possible, as with a limit on the address space
+/// or on a file system that has no mappings.
+pub fn image(path: &Path) -> corestream::Result<MemoryImage<'static>> {
+    MemoryImage::open(path).or_else(|error| MemoryImage::open_unmapped(path).map_err(|_| error))
+}
+
 /// A memory with its image; the pages that hold it, where `minimum` is not given.
 pub fn memory(
     image: MemoryImage<'static>,
@@ -240,7 +275,7 @@ pub fn memory(
 impl MemoryEntry {
     fn memory(&self, folder: &Path) -> Result<Memory<'static>, String> {
         let image = match &self.image {
-            Some(image) => MemoryImage::open(folder.join(image)).map_err(|e| e.to_string())?,
+            Some(image) => self::image(&folder.join(image)).map_err(|e| e.to_string())?,
             None => MemoryImage::from_slice(&[]),
         };
         let ty = MemoryType {
@@ -250,7 +285,11 @@ impl MemoryEntry {
             shared: self.shared,
             page_size: self.page_size.unwrap_or(65_536),
         };
-        Ok(memory(image, self.minimum.as_ref().map(|pages| pages.0), ty))
+        let mut memory = memory(image, self.minimum.as_ref().map(|pages| pages.0), ty);
+        for range in &self.left_out {
+            memory.leave_out(range.first.0..=range.last.0);
+        }
+        Ok(memory)
     }
 }
 
@@ -311,7 +350,9 @@ mod tests {
     fn everything_that_a_manifest_can_say() {
         let dump = dump(
             r#"{ "name": "guest", "modules": ["a", null],
-                 "memories": [{ "minimum": "281474976710656", "memory64": true }],
+                 "memories": [{ "minimum": "281474976710656", "memory64": true,
+                                "left_out": [{ "first": 9, "last": 9 },
+                                             { "first": 20, "last": "18446744073709551615" }] }],
                  "globals": [{ "type": "i32", "mutable": true, "value": -1 },
                              { "type": "i64", "value": "-9223372036854775808" },
                              { "type": "f32", "value": "0x7fa00001" }, { "type": "f64", "value": 1 },
@@ -326,6 +367,7 @@ mod tests {
         assert_eq!(dump.name, "guest");
         assert_eq!(dump.modules[1].name, None);
         assert_eq!(dump.memories[0].ty, MemoryType::wasm64(1 << 48));
+        assert_eq!(dump.memories[0].left_out().unwrap(), [9..=9, 20..=u64::MAX]);
         let values: Vec<_> = dump.globals.iter().map(|g| g.value).collect();
         assert_eq!(
             values,
@@ -354,6 +396,14 @@ mod tests {
             ("{", "EOF while parsing an object at line 1 column 1"),
             (r#"{ "nam": 1 }"#, "unknown field `nam`"),
             (r#"{ "memories": [{ "minimum": -1 }] }"#, "a number of pages is a whole number"),
+            (
+                r#"{ "memories": [{ "left_out": [{ "first": 1.5, "last": 2 }] }] }"#,
+                "an address is a",
+            ),
+            (
+                r#"{ "memories": [{ "left_out": [{ "first": 1 }] }] }"#,
+                "a range needs two addresses",
+            ),
             (r#"{ "globals": [{ "type": "i31", "value": 1 }] }"#, "global 0: there is no type i31"),
             (r#"{ "globals": [{ "type": "i32" }] }"#, "global 0: an i32 needs a value"),
             (r#"{ "globals": [{ "type": "i32", "value": 2147483648 }] }"#, "its value is no i32"),

@@ -5,6 +5,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use corestream::MemoryIndex;
+
+use crate::patient::Patient;
 
 /// Exit code of a command that failed.
 const FAILED: u8 = 1;
@@ -98,6 +101,23 @@ fn in_one_line(message: &str) -> String {
     lines.collect::<Vec<_>>().join(" ") + "; --help shows what there is"
 }
 
+/// Bytes in ranges of memories.
+pub fn bytes_in_ranges(bytes: u64, ranges: u64) -> String {
+    let of = |n: u64, what| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    format!("{} in {}", of(bytes, "byte"), of(ranges, "range"))
+}
+
+/// What is said of a dump of which bytes of memories were left out on purpose: memory, bytes and
+/// ranges; `None` if there are none.
+pub fn partial(mut left_out: impl Iterator<Item = (MemoryIndex, u64, u64)>) -> Option<String> {
+    let of = |(memory, bytes, ranges)| {
+        format!("memory {memory} without {}", bytes_in_ranges(bytes, ranges))
+    };
+    let first = of(left_out.next()?);
+    let line = format!("partial on purpose: {first}");
+    Some(left_out.map(of).fold(line, |line, next| line + ", " + &next))
+}
+
 /// Writes one line to standard error; control characters in it are escaped.
 pub fn line(message: &str) {
     raw(&format!("corestream: {}", escaped(message)));
@@ -113,12 +133,17 @@ pub fn escaped(message: &str) -> String {
     line
 }
 
-/// Appends a character as it is, or escaped if it would play tricks on a terminal: control characters,
-/// separators of lines, and what changes the direction of text or is not seen.
+/// Appends a character as it is, or escaped if it would play tricks on a terminal.
 pub fn push_visible(text: &mut String, c: char) {
+    if is_hidden(c) { text.extend(c.escape_default()) } else { text.push(c) }
+}
+
+/// Whether a character would play tricks on a terminal: control characters, separators of lines, and
+/// what changes the direction of text or is not seen. All have 16 bits.
+pub fn is_hidden(c: char) -> bool {
     let hidden = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}');
-    if c.is_control() || hidden { text.extend(c.escape_default()) } else { text.push(c) }
+    c.is_control() || hidden
 }
 
 /// Writes text to standard error as it is. Where nobody listens, nobody is told.
@@ -131,7 +156,7 @@ pub fn raw(text: &str) {
 /// # Errors
 /// It can't be written.
 pub fn result(text: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout();
+    let mut stdout = Patient(std::io::stdout());
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| Failure::new(format!("standard output: {error}")))
 }

@@ -1,8 +1,8 @@
 //! SIGINT and SIGTERM: the work ends at once and leaves nothing behind.
 
 use std::process;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
@@ -16,34 +16,36 @@ pub struct Interrupt {
     cancel: Arc<AtomicBool>,
     /// The signal that came, or 0.
     received: Arc<AtomicI32>,
-    /// Whether there is a file that must be removed before the process may end.
-    cleaning: Arc<AtomicBool>,
 }
 
 impl Interrupt {
     /// Watches from now on, in a thread of its own. Where none can be had, signals do what they do
     /// without a handler, which leaves nothing behind either on file systems that have `O_TMPFILE`.
     pub fn watch() -> Self {
-        let this =
-            Self { cancel: Arc::default(), received: Arc::default(), cleaning: Arc::default() };
+        let this = Self { cancel: Arc::default(), received: Arc::default() };
         // A file that may not grow further is an error of the write, and not the end of the process.
         let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
-        if let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) {
-            let (cancel, received) = (this.cancel.clone(), this.received.clone());
-            let cleaning = this.cleaning.clone();
-            let watch = move || {
-                for signal in signals.forever() {
-                    // A stream may be stuck in a write that nobody takes; and a second signal means
-                    // it.
-                    let again = received.swap(signal, Ordering::Relaxed) != 0;
-                    if again || !cleaning.load(Ordering::Relaxed) {
-                        end(signal);
-                    }
-                    cancel.store(true, Ordering::Relaxed);
+        let (cancel, received) = (this.cancel.clone(), this.received.clone());
+        let (ready, is_ready) = mpsc::channel();
+        let watch = move || {
+            // Only now: with a handler, and without a thread, signals would do nothing at all.
+            let signals = Signals::new([SIGINT, SIGTERM]);
+            drop(ready);
+            let Ok(mut signals) = signals else { return };
+            for signal in signals.forever() {
+                // A stream may be stuck in a write that nobody takes; and a second signal means it.
+                let again = received.swap(signal, Ordering::Relaxed) != 0;
+                if STATE.change(WORKING, ENDING).is_ok()
+                    || again && STATE.change(CLEANING, ENDING).is_ok()
+                {
+                    end(signal);
                 }
-            };
-            // Nothing to do if there is no thread: see above.
-            let _ = thread::Builder::new().stack_size(64 << 10).spawn(watch);
+                cancel.store(true, Ordering::Relaxed);
+            }
+        };
+        if thread::Builder::new().stack_size(64 << 10).spawn(watch).is_ok() {
+            // An error is what it waits for: the other end was dropped.
+            let _: Result<(), _> = is_ready.recv();
         }
         this
     }
@@ -55,7 +57,9 @@ impl Interrupt {
 
     /// From now on there is something that must be removed when the work is stopped: wait for that.
     pub fn wait_for_clean_up(&self) {
-        self.cleaning.store(true, Ordering::Relaxed);
+        if STATE.change(WORKING, CLEANING) == Err(ENDING) {
+            wait_for_end();
+        }
     }
 
     /// What to say if a signal stopped the work.
@@ -71,6 +75,42 @@ fn failure(signal: i32) -> Failure {
     let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
     let code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
     Failure::with_code(format!("stopped by {name}, the output is not complete"), code)
+}
+
+/// What the process is about, which decides who may end it.
+struct State(AtomicU8);
+
+/// A signal ends the process at once.
+const WORKING: u8 = 0;
+/// There is something that must be removed when the work is stopped.
+const CLEANING: u8 = 1;
+/// The process ends: by the main thread, which is done, or by a signal.
+const ENDING: u8 = 2;
+
+static STATE: State = State(AtomicU8::new(WORKING));
+
+impl State {
+    /// Changes from one state to another.
+    ///
+    /// # Errors
+    /// It is in this state, and stays in it.
+    fn change(&self, from: u8, to: u8) -> Result<u8, u8> {
+        self.0.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed)
+    }
+}
+
+/// The main thread is done: what it has to say is what is said, unless a signal was first.
+pub fn end_of_work() {
+    if STATE.0.swap(ENDING, Ordering::Relaxed) == ENDING {
+        wait_for_end();
+    }
+}
+
+/// Nothing is done or said any more: a signal ends the process.
+fn wait_for_end() -> ! {
+    loop {
+        thread::park();
+    }
 }
 
 #[allow(clippy::exit, reason = "the main thread may be stuck in a system call")]

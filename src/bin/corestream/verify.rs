@@ -6,6 +6,7 @@ use clap::Args;
 use corestream::read::{Producer, Verdict, Whole, verify_slice, verify_stream};
 
 use crate::input::{self, Input};
+use crate::patient::Patient;
 use crate::report::{self, Failure};
 
 /// Checks that a dump is whole: structure, index and checksums
@@ -24,7 +25,7 @@ impl Verify {
     pub fn run(self) -> Result<(), Failure> {
         if self.dump == Path::new("-") {
             let name = "standard input";
-            let verdict = verify_stream(std::io::stdin().lock());
+            let verdict = verify_stream(Patient(std::io::stdin().lock()));
             return tell(name, verdict.map_err(|error| input::failed(name, &error))?);
         }
         let input = Input::open(&self.dump)?;
@@ -58,14 +59,18 @@ fn tell(name: &str, verdict: Verdict) -> Result<(), Failure> {
 
 fn line(name: &str, whole: &Whole) -> String {
     let s = if whole.segments == 1 { "" } else { "s" };
-    let mut line = format!("{name}: whole, {} bytes in {} segment{s}", whole.bytes, whole.segments);
+    let as_planned = if whole.partial { " as planned" } else { "" };
+    let (bytes, segments) = (whole.bytes, whole.segments);
+    let mut line = format!("{name}: whole{as_planned}, {bytes} bytes in {segments} segment{s}");
     line.push_str(match (whole.producer, whole.checksums) {
         (Producer::Corestream, true) => ", all checksums hold",
         (Producer::Corestream, false) => ", without checksums",
         (Producer::Other, _) => ", by another tool: only its structure can be checked",
     });
-    if whole.partial {
-        line.push_str("; partial: ranges of memories were left out on purpose");
+    let left_out = whole.left_out.iter().map(|of| (of.memory, of.bytes, of.ranges));
+    if let Some(partial) = report::partial(left_out) {
+        line.push_str("; ");
+        line.push_str(&partial);
     }
     if whole.degraded {
         line.push_str("; parts of the guest are left out that the format has no room for");

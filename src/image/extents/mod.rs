@@ -18,7 +18,7 @@ mod proc;
 
 use std::fmt;
 use std::fs::File;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 pub(crate) use file::Holes;
 pub(super) use file::{check_len, shrunk};
@@ -119,14 +119,14 @@ impl Finder {
 
     /// One extent of `len` bytes.
     pub(super) fn whole(&self, len: u64) -> Extents<'_> {
-        Extents { source: Source::Whole, at: 0, len }
+        Extents::new(Source::Whole, len)
     }
 
     /// What is not a hole in the first `len` bytes of `file`.
     pub(super) fn of_file<'i>(&self, file: &'i File, len: u64) -> Extents<'i> {
         let ask = self.trust_holes && file::can_tell(file, len);
         let source = if ask { Source::File(file) } else { Source::Whole };
-        Extents { source, at: 0, len }
+        Extents::new(source, len)
     }
 
     /// What may have been written of memory of this process.
@@ -135,7 +135,7 @@ impl Finder {
             Some(kernel) => Source::Live(live::Live::new(kernel, bytes)),
             None => Source::Whole,
         };
-        Extents { source, at: 0, len: bytes.len() as u64 }
+        Extents::new(source, bytes.len() as u64)
     }
 }
 
@@ -174,6 +174,10 @@ pub(crate) struct Extents<'i> {
     source: Source<'i>,
     at: u64,
     len: u64,
+    /// What is left of the extent that was found last.
+    rest: Range<u64>,
+    /// What is no extent, whatever is there; those that were passed are gone.
+    left_out: &'i [RangeInclusive<u64>],
 }
 
 enum Source<'i> {
@@ -183,6 +187,15 @@ enum Source<'i> {
 }
 
 impl<'i> Extents<'i> {
+    fn new(source: Source<'i>, len: u64) -> Self {
+        Self { source, at: 0, len, rest: 0..0, left_out: &[] }
+    }
+
+    /// The same without what is in these ranges, which are in order.
+    pub(crate) fn without(self, left_out: &'i [RangeInclusive<u64>]) -> Self {
+        Self { left_out, ..self }
+    }
+
     /// How they are found.
     pub(crate) fn method(&self) -> ExtentMethod {
         match &self.source {
@@ -206,10 +219,41 @@ impl<'i> Extents<'i> {
     /// # Errors
     /// A file has become shorter than it was when the image was opened.
     pub(crate) fn next(&mut self) -> Result<Option<Range<u64>>> {
-        if self.at >= self.len {
-            return Ok(None);
+        loop {
+            if self.rest.is_empty() {
+                // What is left out is not even asked about.
+                self.at = self.behind_left_out(self.at);
+                self.rest = self.find()?;
+                if self.rest.is_empty() {
+                    return Ok(None);
+                }
+            }
+            self.rest.start = self.behind_left_out(self.rest.start).min(self.rest.end);
+            let end = self.left_out.first().map_or(u64::MAX, |range| *range.start());
+            let extent = self.rest.start..self.rest.end.min(end);
+            if !extent.is_empty() {
+                self.rest.start = extent.end;
+                return Ok(Some(extent));
+            }
         }
+    }
+
+    /// `at`, or the end of what is left out there; passes what is left out before.
+    fn behind_left_out(&mut self, mut at: u64) -> u64 {
+        while let Some((range, later)) = self.left_out.split_first()
+            && *range.start() <= at
+        {
+            // No image has a byte behind the largest address.
+            at = at.max(range.end().saturating_add(1));
+            self.left_out = later;
+        }
+        at
+    }
+
+    /// Finds an extent from where the last one ended; empty if there is none.
+    fn find(&mut self) -> Result<Range<u64>> {
         let extent = match &mut self.source {
+            _ if self.at >= self.len => self.len..self.len,
             Source::Whole => self.at..self.len,
             Source::File(file) => file::next(file, self.at, self.len)?,
             Source::Live(live) => live.next(self.at),
@@ -220,6 +264,6 @@ impl<'i> Extents<'i> {
         {
             live.close();
         }
-        Ok((!extent.is_empty()).then_some(extent))
+        Ok(extent)
     }
 }

@@ -111,6 +111,8 @@ impl<'k> Pages<'k> {
     /// Fills `told` from the entries of the pagemap; gives up to where, `None` if it failed.
     fn read(&mut self, pages: &Range<u64>) -> Option<u64> {
         self.told.clear();
+        // Without room for them, all of it is data.
+        self.entries.try_reserve_exact(ENTRY_BYTES - self.entries.len()).ok()?;
         self.entries.resize(ENTRY_BYTES, 0);
         let page = pages.start / self.page_size;
         let wanted = (pages.end / self.page_size - page).saturating_mul(8);

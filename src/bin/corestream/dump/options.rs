@@ -1,12 +1,13 @@
 //! The arguments of `--memory` and `--write-timeout`, and the options of how a dump is planned.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use corestream::limits::MAX_DATA_SEGMENTS;
-use corestream::{Dumper, Memory, MemoryImage, MemoryType};
+use corestream::{Dumper, Memory, MemoryType};
 
 use crate::manifest;
 use crate::report::Failure;
@@ -22,12 +23,16 @@ impl MemoryOption {
     /// Parses `PATH[,OPTION]...`; what is the name of a file as a whole has no options.
     pub fn parse(text: OsString) -> Result<Self, String> {
         match text.to_str() {
-            _ if Path::new(&text).exists() => {
-                Ok(Self { image: text.into(), ty: MemoryType::wasm32(0) })
-            }
+            _ if Path::new(&text).exists() => Ok(Self::plain(text)),
             Some(text) => Self::with_options(text),
+            // That it is not there is said when it is opened.
+            None if !text.as_bytes().contains(&b',') => Ok(Self::plain(text)),
             None => Err("such a path can have no options: link to it under another name".into()),
         }
+    }
+
+    fn plain(image: OsString) -> Self {
+        Self { image: image.into(), ty: MemoryType::wasm32(0) }
     }
 
     fn with_options(text: &str) -> Result<Self, String> {
@@ -66,9 +71,9 @@ impl MemoryOption {
         Ok(Self { image: image.into(), ty })
     }
 
-    /// The memory, its image mapped.
+    /// The memory, with its image.
     pub fn memory(&self) -> Result<Memory<'static>, Failure> {
-        let memory = manifest::memory(MemoryImage::open(&self.image)?, None, self.ty);
+        let memory = manifest::memory(manifest::image(&self.image)?, None, self.ty);
         let checked = memory.validate();
         checked.map_err(|why| Failure::new(format!("{}: {why}", self.image.display())))?;
         Ok(memory)

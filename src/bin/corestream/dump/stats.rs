@@ -1,13 +1,16 @@
 //! What `--stats` prints: bytes, segments, seconds, and the peak of the process's own memory.
 
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use corestream::{Plan, Stats};
+use corestream::{MemoryIndex, Plan, Stats};
+
+use crate::report;
 
 /// How statistics are printed.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -62,6 +65,14 @@ fn rss_anon() -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
+/// The bytes and ranges that are left out of a memory on purpose.
+pub fn left_out(
+    (memory, ranges): (MemoryIndex, &[RangeInclusive<u64>]),
+) -> (MemoryIndex, u64, u64) {
+    let bytes = ranges.iter().map(|range| (range.end() - range.start()).saturating_add(1));
+    (memory, bytes.fold(0, u64::saturating_add), ranges.len() as u64)
+}
+
 /// What `--dry-run` prints: the plan, and whether it fits where there are `free` bytes.
 pub fn plan(plan: &Plan<'_>, free: Option<u64>) -> String {
     let stats = plan.stats();
@@ -69,11 +80,18 @@ pub fn plan(plan: &Plan<'_>, free: Option<u64>) -> String {
         "segments  {}\ndata      {} bytes\ndump      {} bytes\n",
         stats.segments, stats.data_bytes, stats.dump_bytes
     );
+    if stats.left_out_ranges > 0 {
+        text.push_str(&format!("left out  {}\n", missing(stats)));
+    }
     if let Some(free) = free {
         let verdict = if plan.len() <= free { "it fits" } else { "it does not fit" };
         text.push_str(&format!("disk      {free} bytes free, {verdict}\n"));
     }
     text
+}
+
+fn missing(stats: &Stats) -> String {
+    report::bytes_in_ranges(stats.left_out_bytes, stats.left_out_ranges)
 }
 
 pub fn render(
@@ -94,6 +112,8 @@ pub fn render(
                 "data_bytes": stats.data_bytes,
                 "dump_bytes": stats.dump_bytes,
                 "segments": stats.segments,
+                "left_out_bytes": stats.left_out_bytes,
+                "left_out_ranges": stats.left_out_ranges,
                 "extent_methods": methods,
                 "scanner": stats.scanner,
                 "threads": stats.threads,
@@ -118,6 +138,9 @@ pub fn render(
             row("extents", format!("{bytes} bytes ({methods}) in {}", seconds(stats.extent_time)));
             row("scanned", format!("{} bytes", stats.extent_bytes));
             row("kept", format!("{} bytes in {} segments", stats.data_bytes, stats.segments));
+            if stats.left_out_ranges > 0 {
+                row("left out", missing(stats));
+            }
             row("dump", format!("{} bytes", stats.dump_bytes));
             let (scanner, threads) = (stats.scanner, stats.threads);
             row("scan", format!("{} ({scanner}, {threads} threads)", seconds(stats.scan_time)));

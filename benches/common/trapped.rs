@@ -1,0 +1,93 @@
+//! Guests of Wasmtime that trapped, and their dumps by corestream and by the reference:
+//! `WasmCoreDump::serialize` and `write_all`.
+#![allow(dead_code, reason = "each bench uses its part")]
+
+use std::fs::File;
+use std::io::Write;
+
+use corestream::wasmtime::capture;
+use corestream::{Dumper, FileSink};
+use wasmtime::{Config, Engine, Error, Instance, Module, Store, WasmCoreDump};
+
+use super::common::{Random, fresh_file};
+use super::decoded;
+
+/// A guest that trapped.
+pub struct Guest {
+    store: Store<()>,
+    error: Error,
+}
+
+pub fn random() -> Random {
+    Random(88_172_645_463_325_252)
+}
+
+impl Guest {
+    /// A guest of one memory of `len` bytes, which the host fills before the guest traps; over 4 GiB
+    /// it is a memory64.
+    pub fn new(len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
+        let engine = Engine::new(Config::new().coredump_on_trap(true)).unwrap();
+        let (index, pages) = (if len > 4 << 30 { "i64" } else { "" }, len / 65_536);
+        let text = format!(
+            r#"(module $guest (memory (export "memory") {index} {pages}) (func (export "run") unreachable))"#
+        );
+        let module = Module::new(&engine, text).unwrap();
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        fill(instance.get_memory(&mut store, "memory").unwrap().data_mut(&mut store));
+        let run = instance.get_typed_func::<(), ()>(&mut store, "run").unwrap();
+        let error = run.call(&mut store, ()).unwrap_err();
+        Self { store, error }
+    }
+
+    /// Dumps it to a fresh file.
+    pub fn dump(&mut self) -> File {
+        let file = fresh_file();
+        let captured = capture(&mut self.store, "guest", &self.error).unwrap();
+        let plan = Dumper::new().plan(&captured.dump).unwrap();
+        plan.write_to(&mut FileSink::new(&file)).unwrap();
+        file
+    }
+
+    /// The length of its dump in bytes.
+    pub fn dump_len(&mut self) -> u64 {
+        let captured = capture(&mut self.store, "guest", &self.error).unwrap();
+        Dumper::new().plan(&captured.dump).unwrap().len()
+    }
+
+    /// Has the reference dump it to a fresh file.
+    pub fn reference(&mut self) -> File {
+        let mut file = fresh_file();
+        file.write_all(&self.serialize()).unwrap();
+        file
+    }
+
+    fn serialize(&mut self) -> Vec<u8> {
+        self.error.downcast_ref::<WasmCoreDump>().unwrap().serialize(&mut self.store, "guest")
+    }
+
+    /// Our dump is valid and gives the memory back, or nothing is timed. Whether the reference's is.
+    ///
+    /// It reads pages that were never touched, which is not to be measured any more.
+    pub fn check(&mut self) -> bool {
+        let captured = capture(&mut self.store, "guest", &self.error).unwrap();
+        let bytes = captured.to_vec().unwrap();
+        let image = captured.dump.memories[0].image.as_slice().unwrap();
+        let (mut end, segments) = (0, decoded::decode(&bytes).segments);
+        let table = 20 * segments.len();
+        for segment in segments {
+            let address = usize::try_from(segment.address).unwrap();
+            assert!(image[end..address].iter().all(|byte| *byte == 0));
+            end = address + segment.data.len();
+            assert!(image[address..end] == *segment.data);
+        }
+        assert!(image[end..].iter().all(|byte| *byte == 0));
+        let len = bytes.len() - table;
+        drop(bytes);
+        let reference = self.serialize();
+        let valid = wasmparser::Validator::new().validate_all(&reference).is_ok();
+        // The table of segments aside, it is no more than a hundredth longer, and a few bytes.
+        assert!(!valid || len <= reference.len() / 100 * 101 + 4096);
+        valid
+    }
+}

@@ -1,0 +1,162 @@
+//! A signal every few microseconds, whose handler lets no system call go on by itself, as a profiler's:
+//! dumps come whole to files, pipes and sockets.
+#![cfg(target_os = "linux")]
+#![allow(unsafe_code, reason = "sets a handler and a timer")]
+
+mod common;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use corestream::{
+    CoreDump, CoreDumpFile, Dumper, FileOptions, FileSink, Memory, MemoryImage, MemoryIndex,
+    MemoryType, Pipe, Plan, Sink, Socket,
+};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+const MIB: usize = 1 << 20;
+
+static SIGNALS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn count(_: libc::c_int) {
+    SIGNALS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A timer that sends a signal to the thread that makes it every 200 microseconds, until it is dropped.
+struct Storm(libc::timer_t);
+
+impl Storm {
+    fn new() -> Self {
+        let every = libc::timespec { tv_sec: 0, tv_nsec: 200_000 };
+        let times = libc::itimerspec { it_interval: every, it_value: every };
+        let mut timer = std::ptr::null_mut();
+        // SAFETY: the C structs are ones for which zeros are valid: no flags, and so no SA_RESTART. All
+        // pointers are to variables of this function, and the handler only adds to an atomic.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = count as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            assert_eq!(libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()), 0);
+            let mut event: libc::sigevent = std::mem::zeroed();
+            event.sigev_notify = libc::SIGEV_THREAD_ID;
+            event.sigev_signo = libc::SIGALRM;
+            event.sigev_notify_thread_id = libc::gettid();
+            let clock = libc::CLOCK_MONOTONIC;
+            assert_eq!(libc::timer_create(clock, &raw mut event, &raw mut timer), 0);
+            let old = std::ptr::null_mut();
+            assert_eq!(libc::timer_settime(timer, 0, &raw const times, old), 0);
+        }
+        Self(timer)
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        // SAFETY: the timer was made by `new`, and nobody else deletes it.
+        unsafe { libc::timer_delete(self.0) };
+    }
+}
+
+/// Reads slowly, so that the writer has to wait.
+fn read_slowly(mut reader: File) -> Vec<u8> {
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 256 << 10]);
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return bytes,
+            Ok(n) => bytes.extend(&buffer[..n]),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::Interrupted),
+        }
+        thread::sleep(Duration::from_micros(500));
+    }
+}
+
+fn ends(kind: &str) -> (OwnedFd, OwnedFd) {
+    match kind {
+        "pipe" => {
+            let (reader, writer) = io::pipe().unwrap();
+            (reader.into(), writer.into())
+        }
+        "unix" => {
+            let (reader, writer) = UnixStream::pair().unwrap();
+            (reader.into(), writer.into())
+        }
+        _ => {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (listener.accept().unwrap().0.into(), writer.into())
+        }
+    }
+}
+
+/// What a reader gets of a dump to a pipe or a socket.
+fn sent(plan: &Plan<'_>, kind: &str, blocks: bool, timeout: Option<Duration>) -> Vec<u8> {
+    let (reader, writer) = ends(kind);
+    if !blocks {
+        fcntl_setfl(&writer, fcntl_getfl(&writer).unwrap() | OFlags::NONBLOCK).unwrap();
+    }
+    let reading = thread::spawn(move || read_slowly(reader.into()));
+    let mut sink: Box<dyn Sink> = match kind {
+        "pipe" => Box::new(Pipe::new(&writer).write_timeout(timeout)),
+        _ => Box::new(Socket::new(&writer).write_timeout(timeout)),
+    };
+    plan.write_to(&mut *sink).unwrap();
+    drop(sink);
+    drop(writer);
+    reading.join().unwrap()
+}
+
+/// A dump to a file, by name and by descriptor, and its memory to another one.
+fn to_files(plan: &Plan<'_>, folder: &Path, expected: &[u8], memory: &[u8]) {
+    let path = folder.join("dump");
+    for options in [FileOptions::new(), FileOptions::new().replace(true).sync(true)] {
+        plan.write_file_with(&path, options).unwrap();
+        assert!(std::fs::read(&path).unwrap() == expected);
+    }
+    let file = tempfile::tempfile_in(folder).unwrap();
+    plan.write_to(&mut FileSink::new(&file)).unwrap();
+    let mut bytes = vec![0; expected.len()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == expected);
+    let dump = CoreDumpFile::open(&path).unwrap();
+    dump.restore(MemoryIndex(0), folder.join("memory"), FileOptions::new()).unwrap();
+    assert!(std::fs::read(folder.join("memory")).unwrap() == memory);
+}
+
+#[test]
+fn interrupted_calls_are_repeated() {
+    let mut random = common::Random(3);
+    let bytes: Vec<u8> = (0..6 * MIB / 8).flat_map(|_| (random.next() | 1).to_le_bytes()).collect();
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().write_all_at(&bytes, 0).unwrap();
+    let mut dump = CoreDump::new("guest");
+    dump.add_memory(Memory::new(MemoryType::wasm32(96), MemoryImage::open(image.path()).unwrap()));
+    dump.add_memory(Memory::new(MemoryType::wasm32(96), MemoryImage::from_slice(&bytes)));
+    let image = MemoryImage::open_unmapped(image.path()).unwrap();
+    dump.add_memory(Memory::new(MemoryType::wasm32(96), image));
+    let expected = Dumper::new().plan(&dump).unwrap().to_vec().unwrap();
+
+    let storm = Storm::new();
+    let plan = Dumper::new().plan(&dump).unwrap();
+    for kind in ["pipe", "unix", "tcp"] {
+        for blocks in [true, false] {
+            for timeout in [None, Some(Duration::from_secs(60))] {
+                assert!(sent(&plan, kind, blocks, timeout) == expected, "{kind}, {blocks}");
+            }
+        }
+    }
+    // On disk, and where there is a file system in memory, whose preallocation begins anew after a
+    // signal.
+    to_files(&plan, tempfile::tempdir().unwrap().path(), &expected, &bytes);
+    if let Ok(folder) = tempfile::tempdir_in("/dev/shm") {
+        to_files(&plan, folder.path(), &expected, &bytes);
+    }
+    drop(storm);
+    assert!(SIGNALS.load(Ordering::Relaxed) > 100);
+}
