@@ -17,6 +17,7 @@ mod report;
 mod run;
 mod sigbus;
 mod signals;
+mod symbols;
 mod verify;
 
 use std::process::ExitCode;
