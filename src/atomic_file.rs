@@ -77,7 +77,18 @@ impl AtomicFile {
             Ok(_) if !options.replace => return Err(io::ErrorKind::AlreadyExists.into()),
             _ => {}
         }
-        let path = path.to_path_buf();
+        Self::begin(path.to_path_buf(), options)
+    }
+
+    /// Begins a file in `folder` whose name is not known yet ([`commit_as`](Self::commit_as)).
+    ///
+    /// # Errors
+    /// Those of `open` in the folder.
+    pub(crate) fn create_in(folder: &Path, options: FileOptions) -> io::Result<Self> {
+        Self::begin(folder.join("corestream"), options)
+    }
+
+    fn begin(path: PathBuf, options: FileOptions) -> io::Result<Self> {
         let (file, temporary) = match unnamed(folder(&path)) {
             Some(file) => (file, None),
             None => {
@@ -103,6 +114,29 @@ impl AtomicFile {
     /// `fsync`, `linkat` and `rename`. The name is then what it was before, but for a file system that
     /// can't exchange names: there an old file is gone if the last `fsync` fails.
     pub(crate) fn commit(mut self) -> io::Result<()> {
+        self.commit_once()
+    }
+
+    /// Gives the file the first of `names` that nobody has, all in its folder, and says which.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Self::commit); the names are used up.
+    pub(crate) fn commit_as(
+        mut self,
+        names: impl IntoIterator<Item = PathBuf>,
+    ) -> io::Result<PathBuf> {
+        for name in names {
+            self.path = name;
+            match self.commit_once() {
+                Ok(()) => return Ok(std::mem::take(&mut self.path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    fn commit_once(&mut self) -> io::Result<()> {
         if !self.options.sync {
             self.give_name()?;
             return Ok(());
@@ -327,6 +361,29 @@ mod tests {
             assert_eq!(names(folder.path()).len(), 1);
             let third = AtomicFile::create(&path, NEW).unwrap_err();
             assert_eq!(third.kind(), io::ErrorKind::AlreadyExists);
+        }
+    }
+
+    #[test]
+    fn the_first_free_name_is_taken() {
+        for named_first in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
+            fs::write(&a, "kept").unwrap();
+            let begin = || match named_first {
+                true => create_named(&folder.path().join("corestream"), NEW).unwrap(),
+                false => AtomicFile::create_in(folder.path(), NEW).unwrap(),
+            };
+            let file = begin();
+            file.file().write_all(b"new").unwrap();
+            assert_eq!(file.commit_as([a.clone(), b.clone()]).unwrap(), b);
+            assert_eq!(
+                (fs::read(&a).unwrap(), fs::read(&b).unwrap()),
+                (b"kept".into(), b"new".into())
+            );
+            let error = begin().commit_as([a, b]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(names(folder.path()).len(), 2);
         }
     }
 

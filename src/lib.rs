@@ -56,6 +56,7 @@ mod plan;
 pub mod read;
 pub mod scan;
 mod sink;
+mod unnamed_file;
 #[cfg(feature = "wasmtime")]
 #[allow(
     clippy::arithmetic_side_effects,
@@ -77,6 +78,7 @@ pub use piece::{Header, Piece};
 pub use plan::{CONTINUATION, Plan, SEGMENT_COST, Segment, Shortfall, Stats};
 pub use read::CoreDumpFile;
 pub use sink::{FileSink, Pipe, Sink, Socket};
+pub use unnamed_file::UnnamedFile;
 
 /// Keeps the code in README true.
 #[cfg(doctest)]

@@ -49,13 +49,17 @@ pub const UNKNOWN_INDEX: u32 = u32::MAX;
 /// bytes, and a section of 4 GiB can hold a thousand times as many. Real processes have some hundreds.
 pub const MAX_LISTED: usize = 1_000_000;
 
-/// Sections with segments that a reader keeps track of: a dump has one for each 4 GiB of data.
-pub const MAX_DATA_SECTIONS: usize = 1_000_000;
+/// Sections with segments that a reader keeps track of, 16 bytes each: a dump has one for each 4 GiB of
+/// data, so that this is enough for 256 TiB.
+pub const MAX_DATA_SECTIONS: usize = 65_536;
 
 /// Segments that a reader lists (28 bytes each) where there is no index. Beyond it, only segments in
-/// order can be read: one in two is listed, then one in four, and so on. It is also the most
-/// that an index may have in a dump of which ranges were left out, so that a stream can be checked.
+/// order can be read: one in two is listed, then one in four, and so on.
 pub const MAX_LISTED_SEGMENTS: usize = 1 << 20;
+
+/// Segments that an index may have in a dump of which ranges were left out: a verifier keeps them, 24 bytes
+/// each, to hold the ranges against them. More than twice [`MAX_DATA_SEGMENTS`].
+pub const MAX_PARTIAL_SEGMENTS: usize = 1 << 18;
 
 /// Ranges of memories that may be left out of a dump on purpose, of all memories together: each may need
 /// one more segment, and together with one for each memory those never pass [`MAX_DATA_SEGMENTS`].

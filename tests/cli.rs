@@ -474,6 +474,49 @@ fn a_terminal_is_written_to_only_by_force() {
 }
 
 #[test]
+fn maps_have_colours_on_terminals_only() {
+    let (folder, _) = folder();
+    let args = ["--memory", "guest.mem", "-o", "guest.core"];
+    assert!(dump(folder.path(), &args).status.success());
+    let map = |no_color: Option<&str>, terminal: bool| {
+        let mut command = corestream();
+        command.current_dir(folder.path()).args(["inspect", "guest.core", "--map"]);
+        command
+            .env("LC_ALL", "C")
+            .env_remove("NO_COLOR")
+            .envs(no_color.map(|value| ("NO_COLOR", value)));
+        if !terminal {
+            return String::from_utf8(command.output().unwrap().stdout).unwrap();
+        }
+        let mut pty = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
+        grantpt(&pty).unwrap();
+        unlockpt(&pty).unwrap();
+        let name = ptsname(&pty, Vec::new()).unwrap().into_string().unwrap();
+        command.stdout(File::options().read(true).write(true).open(&name).unwrap());
+        let mut child = command.spawn().unwrap();
+        // Once nobody has the terminal any more, what is left in it can be read, and then an error.
+        drop(command);
+        let mut shown = Vec::new();
+        let _ = pty.read_to_end(&mut shown);
+        assert!(child.wait().unwrap().success());
+        String::from_utf8(shown).unwrap().replace('\r', "")
+    };
+    let plain = map(None, false);
+    assert!(
+        plain.contains("each cell ") && plain.contains('#') && !plain.contains('\x1b'),
+        "{plain}"
+    );
+    assert_eq!(map(Some("1"), true), plain);
+    // Set to nothing is not set.
+    for no_color in [None, Some("")] {
+        let coloured = map(no_color, true);
+        assert!(coloured.contains("\x1b[2m."), "{coloured}");
+        let signs = ["\x1b[0m", "\x1b[2m", "\x1b[32m"];
+        assert_eq!(signs.iter().fold(coloured, |text, sign| text.replace(sign, "")), plain);
+    }
+}
+
+#[test]
 fn a_dry_run_says_what_the_dump_would_be_and_writes_nothing() {
     let (folder, _) = folder();
     let args = ["--memory", "guest.mem", "-o", "new"];

@@ -1,14 +1,25 @@
 //! The logic of the fuzz targets over the saved corpus, and over bytes that look random.
 
 mod common;
+#[path = "../fuzz/src/count.rs"]
+mod count;
+#[path = "../fuzz/src/image.rs"]
+mod image;
+#[path = "../fuzz/src/manifest.rs"]
+mod manifest;
 #[path = "../fuzz/src/plan.rs"]
 mod plan;
 #[path = "../fuzz/src/read.rs"]
 mod read;
 #[path = "../fuzz/src/roundtrip.rs"]
 mod roundtrip;
+#[path = "../fuzz/src/scan.rs"]
+mod scan;
 
 use common::Random;
+
+#[global_allocator]
+static ALLOCATOR: count::Counting = count::Counting;
 
 fn over_corpus(target: &str, run: fn(&[u8])) {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
@@ -31,6 +42,11 @@ fn over_corpus(target: &str, run: fn(&[u8])) {
 }
 
 #[test]
+fn manifest_holds() {
+    over_corpus("manifest", manifest::run);
+}
+
+#[test]
 fn plan_holds() {
     over_corpus("plan", plan::run);
 }
@@ -43,4 +59,9 @@ fn read_holds() {
 #[test]
 fn roundtrip_holds() {
     over_corpus("roundtrip", roundtrip::run);
+}
+
+#[test]
+fn scan_holds() {
+    over_corpus("scan", scan::run);
 }

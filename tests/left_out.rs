@@ -467,8 +467,8 @@ fn as_many_as_a_dump_can_list() {
 /// A stream could not be checked in bounded memory.
 #[test]
 fn too_many_segments_beside_them() {
-    let image = vec![1; 256 * limits::MAX_LISTED_SEGMENTS];
-    let memory = Memory::new(MemoryType::wasm32(4096), MemoryImage::from_slice(&image));
+    let image = vec![1; 256 * limits::MAX_PARTIAL_SEGMENTS];
+    let memory = Memory::new(MemoryType::wasm32(1024), MemoryImage::from_slice(&image));
     let mut guest = CoreDump::new("sections");
     guest.add_memory(memory.without(0..1));
     let dumper = Dumper::new().max_section_bytes(limits::MIN_SECTION_BYTES);

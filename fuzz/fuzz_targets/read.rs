@@ -1,3 +1,23 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| corestream_fuzz::read::run(bytes));
+use corestream_fuzz::{count, read};
+use rustix::time::{ClockId, clock_gettime};
+
+#[global_allocator]
+static ALLOCATOR: count::Counting = count::Counting;
+
+/// The time of this thread in nanoseconds.
+fn time() -> i64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    if let Some(file) = read::file(bytes) {
+        let start = time();
+        read::check(&file);
+        // Many times what it takes: time that is not linear takes minutes for the longest file.
+        let limit = 1_000_000_000 + 8_000 * i64::try_from(file.len()).unwrap();
+        assert!(time() - start < limit, "{} ns for {} bytes", time() - start, file.len());
+    }
+});

@@ -3,6 +3,10 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+pub mod count;
+mod image;
+pub mod manifest;
 pub mod plan;
 pub mod read;
 pub mod roundtrip;
+pub mod scan;

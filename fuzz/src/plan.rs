@@ -1,11 +1,16 @@
-//! Any runs, budget and memory types: the plan is optimal where that can be tried out, its length is
-//! exact, no limit is passed, and the dump gives the images back.
+//! Any runs, budget, memory types and kinds of images: the plan is optimal where that can be tried out, its
+//! length is exact, no limit is passed, and the dump gives the images back.
 
 use arbitrary::{Arbitrary, Unstructured};
+use corestream::limits::max_pages;
+use corestream::read::{Verdict, verify_slice};
 use corestream::scan::Scanner;
-use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType};
+use corestream::{
+    CoreDump, CoreDumpFile, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType, Plan,
+};
 
-use crate::common::{cost, decode, least_cost};
+use crate::common::{Decoded, cost, decode, least_cost};
+use crate::image::{self, Kind};
 
 /// A memory as runs, each after a gap.
 #[derive(Arbitrary, Debug)]
@@ -13,9 +18,26 @@ pub struct Runs {
     memory64: bool,
     shared: bool,
     small_pages: bool,
+    kind: Kind,
+    /// Where the image is not zero any more, if that is far from its begin.
+    far: Option<Far>,
+    /// Pages behind those of the image, and those that it may grow by.
+    more: Option<u32>,
+    maximum: Option<u32>,
     /// Zeros before each run, and its length.
     runs: Vec<(u16, u8)>,
     tail: u8,
+}
+
+/// An address that is large, and what is subtracted from it.
+#[derive(Arbitrary, Debug)]
+enum Far {
+    /// From where on an `i32.const` is negative.
+    Half(u16),
+    /// The end of all 32-bit memories.
+    End(u16),
+    /// Others of memory64.
+    Behind(u8, u16),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -25,25 +47,58 @@ pub struct Input {
     threads: u8,
     section: u16,
     scalar: bool,
+    checksums: bool,
+}
+
+/// A memory, ready to be dumped.
+struct Guest {
+    ty: MemoryType,
+    kind: Kind,
+    /// Where `bytes` are in the memory.
+    address: u64,
+    bytes: Vec<u8>,
 }
 
 impl Runs {
-    fn image(&self) -> Vec<u8> {
-        let mut image = Vec::new();
+    fn guest(&self) -> Guest {
+        let mut bytes = Vec::new();
         for (i, (gap, run)) in self.runs.iter().enumerate() {
-            image.resize(image.len() + usize::from(*gap % 4099), 0);
-            image.resize(image.len() + usize::from(*run), u8::try_from(i % 255).unwrap() + 1);
+            bytes.resize(bytes.len() + usize::from(*gap % 4099), 0);
+            bytes.resize(bytes.len() + usize::from(*run), u8::try_from(i % 255).unwrap() + 1);
         }
-        image.resize(image.len() + usize::from(self.tail), 0);
-        image
+        bytes.resize(bytes.len() + usize::from(self.tail), 0);
+        let page_size = if self.small_pages { 1 } else { 65_536 };
+        let most = max_pages(self.memory64, page_size);
+        let bytes_most = most.saturating_mul(page_size.into());
+        let address = match self.far {
+            None => 0,
+            Some(Far::Half(less)) => (1 << 31) - u64::from(less),
+            Some(Far::End(less)) => (1 << 32) - u64::from(less),
+            Some(Far::Behind(log2, less)) => (1 << (33 + log2 % 8)) - u64::from(less),
+        };
+        // What is too far is moved to the end.
+        let address = address.min(bytes_most - bytes.len() as u64);
+        let len = address + bytes.len() as u64;
+        let pages = len.div_ceil(page_size.into());
+        let pages = pages.saturating_add(self.more.unwrap_or(0).into()).min(most);
+        let maximum = self.maximum.or(self.shared.then_some(0));
+        let maximum = maximum.map(|more| pages.saturating_add(more.into()).min(most));
+        let (memory64, shared) = (self.memory64, self.shared);
+        let ty = MemoryType { minimum: pages, maximum, memory64, shared, page_size };
+        Guest { ty, kind: self.kind, address, bytes }
+    }
+}
+
+impl Guest {
+    fn image(&self) -> MemoryImage<'_> {
+        match self.address {
+            0 => self.kind.image(&self.bytes),
+            address => image::far(&self.bytes, address),
+        }
     }
 
-    fn ty(&self, image: &[u8]) -> MemoryType {
-        let page_size = if self.small_pages { 1 } else { 65_536 };
-        let pages = (image.len() as u64).div_ceil(u64::from(page_size));
-        let ty = if self.memory64 { MemoryType::wasm64(pages) } else { MemoryType::wasm32(pages) };
-        let ty = ty.with_page_size(page_size);
-        if self.shared { ty.with_maximum(pages).with_shared() } else { ty }
+    fn has_data(&self) -> bool {
+        self.bytes.iter().any(|byte| *byte != 0)
     }
 }
 
@@ -57,11 +112,10 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn check(input: &Input) {
-    let images: Vec<_> = input.memories.iter().map(Runs::image).collect();
+    let guests: Vec<_> = input.memories.iter().map(Runs::guest).collect();
     let mut dump = CoreDump::new("fuzz");
-    for (runs, image) in input.memories.iter().zip(&images) {
-        let ty = runs.ty(image);
-        dump.add_memory(Memory::new(ty, MemoryImage::from_slice(image)));
+    for guest in &guests {
+        dump.add_memory(Memory::new(guest.ty, guest.image()));
     }
     let budget = u32::from(input.budget % 1024) + 1;
     let limit = 256 + u32::from(input.section);
@@ -69,25 +123,60 @@ fn check(input: &Input) {
     let dumper = Dumper::new()
         .max_segments(budget)
         .threads(usize::from(input.threads % 4) + 1)
-        .scanner(scanner);
+        .scanner(scanner)
+        .checksums(input.checksums);
     let plan = dumper.plan(&dump).unwrap();
-    let slices: Vec<_> = images.iter().map(Vec::as_slice).collect();
+    assert_eq!(plan.shortfalls(), []);
+    let slices: Vec<_> = guests.iter().map(|guest| guest.bytes.as_slice()).collect();
     if let Some(least) = least_cost(&slices, budget.into()) {
         assert_eq!(cost(&plan), least);
     }
-    let with_data = images.iter().filter(|i| i.iter().any(|b| *b != 0)).count();
-    assert!(plan.segments().len() <= (budget as usize).max(with_data));
+    let most = (budget as usize).max(guests.iter().filter(|guest| guest.has_data()).count());
+    assert!(plan.segments().len() <= most);
+    assert_dump(input, &guests, &plan, most, u32::MAX);
+    let plan = dumper.max_section_bytes(limit).plan(&dump).unwrap();
+    assert_dump(input, &guests, &plan, most, limit);
+}
 
-    for plan in [plan, dumper.max_section_bytes(limit).plan(&dump).unwrap()] {
-        let bytes = plan.to_vec().unwrap();
-        assert_eq!(bytes.len() as u64, plan.len());
-        let decoded = decode(&bytes);
-        assert_eq!(decoded.segments.len(), plan.segments().len());
-        for (i, (runs, image)) in input.memories.iter().zip(&images).enumerate() {
-            let ty = runs.ty(image);
-            let mut expected = image.clone();
-            expected.resize(usize::try_from(ty.byte_len().unwrap()).unwrap(), 0);
-            assert!(decoded.contents(i, expected.len()) == expected, "memory {i}");
-        }
+/// The dump of `plan` is what was planned, valid, and has what the guests have.
+fn assert_dump(input: &Input, guests: &[Guest], plan: &Plan<'_>, most: usize, limit: u32) {
+    let bytes = plan.to_vec().unwrap();
+    assert_eq!(bytes.len() as u64, plan.len());
+    let decoded = decode(&bytes);
+    assert_eq!(decoded.segments.len(), plan.segments().len());
+    for (found, planned) in decoded.segments.iter().zip(plan.segments()) {
+        assert_eq!((found.memory, found.address), (planned.memory, planned.address));
+        assert_eq!(found.data.len(), planned.len as usize);
     }
+    assert!(decoded.in_data_section <= most);
+    assert!(decoded.longest_body <= limit.into(), "{} bytes", decoded.longest_body);
+
+    let Ok(Verdict::Whole(whole)) = verify_slice(&bytes, 1) else { panic!("it is not whole") };
+    assert_eq!(whole.checksums, input.checksums);
+    assert_eq!(whole.segments, decoded.segments.len() as u64);
+    let file = CoreDumpFile::from_slice(&bytes).unwrap();
+    for (i, guest) in (0..).zip(guests) {
+        assert!(contents(&decoded, i, guest) == guest.bytes, "memory {i}");
+        let memory = MemoryIndex(i);
+        assert_eq!(file.memories()[i as usize], guest.ty);
+        let coverage = file.coverage(memory).unwrap();
+        assert_eq!(coverage.changing, guest.kind == Kind::Shared && guest.address == 0);
+        let mut found = vec![0xee; guest.bytes.len()];
+        file.read(memory, guest.address, &mut found).unwrap();
+        assert!(found == guest.bytes, "memory {i}");
+    }
+}
+
+/// The bytes of a memory from where the guest's are, as the segments have them.
+fn contents(decoded: &Decoded<'_>, memory: u32, guest: &Guest) -> Vec<u8> {
+    let mut contents = vec![0; guest.bytes.len()];
+    let mut end = 0;
+    for segment in decoded.segments.iter().filter(|segment| segment.memory == memory) {
+        let at = usize::try_from(segment.address - guest.address).unwrap();
+        assert!(at >= end, "segments overlap or are out of order");
+        assert!(!segment.data.is_empty(), "an empty segment");
+        end = at + segment.data.len();
+        contents[at..end].copy_from_slice(segment.data);
+    }
+    contents
 }

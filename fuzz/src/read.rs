@@ -1,23 +1,94 @@
-//! Any bytes, and dumps of which some bytes are not what they were: nothing panics, the verifiers of
-//! files and of streams agree, and what they call whole can be opened and read.
+//! Any bytes, and dumps that are not what they were: nothing panics, what is allocated and how often
+//! something is listed is linear in the file, the verifiers of files and of streams agree, and what they
+//! call whole can be opened and read.
 
+use std::io::Read;
 use std::sync::LazyLock;
 
 use arbitrary::{Arbitrary, Unstructured};
-use corestream::CoreDumpFile;
-use corestream::read::Verdict;
+use corestream::read::{Verdict, verify_slice, verify_stream};
+use corestream::{CONTINUATION, CoreDumpFile, Dumper, MemoryIndex};
+use wasmparser::{
+    BinaryReader, DataKind, DataSectionReader, Operator, Parser, Payload, Validator, WasmFeatures,
+};
 
 use crate::common::own::{self, Own};
 use crate::common::reading::{read_all, small, verdict};
+use crate::count;
+use crate::manifest;
+use crate::roundtrip::Model;
+
+/// Bytes of a file at most.
+const MOST: usize = 256 << 10;
+/// Bytes of a file of which a manifest is written.
+const MOST_WRITTEN: usize = 8 << 10;
+/// Bytes that may be allocated for any file, the buffers of a stream among them.
+const FIXED: u64 = 512 << 10;
+/// And for each byte of it: 28 for a segment of 6 bytes that has to be sorted, some of them twice.
+const PER_BYTE: u64 = 40;
 
 #[derive(Arbitrary, Debug)]
 enum Input {
     /// A file as it is.
     Bytes(Vec<u8>),
-    /// A module of these sections: id and body.
-    Sections(Vec<(u8, Vec<u8>)>),
+    /// A module of these sections: id, body, and how often that comes.
+    Sections(Vec<(u8, Vec<u8>, u8)>),
     /// A dump, changed.
-    Changed { base: u8, changes: Vec<(u16, Change)>, mend: bool },
+    Changed { base: Base, changes: Vec<(u16, Change)>, mend: Mend },
+    /// A dump of another tool with sections of as many items as there is room for.
+    Dense(Vec<Dense>),
+}
+
+/// A section of many items that are the same, but for a number in each.
+#[derive(Arbitrary, Debug)]
+struct Dense {
+    of: Of,
+    item: Item,
+    count: u16,
+    /// How much the number of an item is more than that of the one before it.
+    step: i16,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Of {
+    Modules,
+    Instances,
+    Stack,
+    Globals,
+    Data,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Item {
+    /// The smallest that there is.
+    Least,
+    /// One with a payload or a list of some bytes, or a name.
+    With(Vec<u8>),
+    /// The bytes before and after its number.
+    Any(Vec<u8>, Vec<u8>),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Base {
+    Fixed(u8),
+    /// A dump as it is planned.
+    Planned {
+        model: Model,
+        section: u16,
+        checksums: bool,
+    },
+    /// The same as another tool would write it.
+    Foreign {
+        model: Model,
+        section: u16,
+    },
+    /// The same with sections of ours that the tests write.
+    Own {
+        model: Model,
+        section: u16,
+        block_log2: u8,
+        changing: u8,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -27,6 +98,30 @@ enum Change {
     Cut,
     Remove(u8),
     Insert(u8),
+    /// Bytes from elsewhere instead of those.
+    Copy {
+        from: u16,
+        len: u8,
+    },
+    /// Bytes again and again.
+    Repeat {
+        len: u8,
+        times: u16,
+    },
+    /// The size of the section that it is in.
+    Size(i8),
+    /// The section that it is in, which is left out, comes again, or comes last.
+    Leave,
+    Again(u8),
+    Last,
+}
+
+/// What is made to hold again, so that what is behind it is tried too.
+#[derive(Arbitrary, Debug)]
+struct Mend {
+    header: bool,
+    blocks: bool,
+    index: bool,
 }
 
 /// Dumps without and with an index, with and without checksums and ranges that were left out.
@@ -41,62 +136,310 @@ static BASES: LazyLock<[Vec<u8>; 4]> = LazyLock::new(|| {
 
 /// Runs the check on the bytes of a fuzzer.
 pub fn run(bytes: &[u8]) {
-    if let Ok(input) = Input::arbitrary(&mut Unstructured::new(bytes)) {
-        check(&input.file());
+    if let Some(file) = file(bytes) {
+        check(&file);
     }
 }
 
+/// The file that the bytes of a fuzzer stand for.
+pub fn file(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut file = Input::arbitrary(&mut Unstructured::new(bytes)).ok()?.file();
+    file.truncate(MOST);
+    Some(file)
+}
+
 impl Input {
-    fn file(&self) -> Vec<u8> {
+    fn file(self) -> Vec<u8> {
         match self {
-            Self::Bytes(bytes) => bytes.clone(),
+            Self::Bytes(bytes) => bytes,
             Self::Sections(sections) => {
                 let mut bytes = b"\0asm\x01\0\0\0\0\x07\x04core\0\0".to_vec();
-                for (id, body) in sections {
+                for (id, body, times) in sections {
                     bytes.push(id % 14);
-                    own::leb(&mut bytes, body.len());
-                    bytes.extend(body);
+                    own::leb(&mut bytes, body.len() * (usize::from(times) + 1));
+                    (0..=times).for_each(|_| bytes.extend(&body));
                 }
                 bytes
             }
+            Self::Dense(sections) => {
+                let mut bytes = b"\0asm\x01\0\0\0\0\x07\x04core\0\0".to_vec();
+                // A memory of 4 GiB.
+                bytes.extend(b"\x05\x05\x01\0\x80\x80\x04");
+                sections.iter().for_each(|section| section.add(&mut bytes));
+                bytes
+            }
             Self::Changed { base, changes, mend } => {
-                let base = &BASES[usize::from(*base) % BASES.len()];
-                let mut bytes = base.clone();
+                let mut bytes = base.dump();
                 for (at, change) in changes {
-                    change.apply(&mut bytes, usize::from(*at));
+                    change.apply(&mut bytes, usize::from(at));
                 }
-                // So that what is behind the checksum is tried too.
-                let index = own::index_of_or_end(base);
-                if *mend
-                    && index < base.len()
-                    && bytes.len() > index + 4
-                    && bytes[..index] == base[..index]
-                {
-                    own::mend_index(&mut bytes);
-                }
+                mend.apply(&mut bytes);
                 bytes
             }
         }
     }
+}
+
+impl Dense {
+    /// Adds the section to a module.
+    fn add(&self, bytes: &mut Vec<u8>) {
+        let (id, mut body) = match self.of {
+            Of::Modules => (0, b"\x0bcoremodules".to_vec()),
+            Of::Instances => (0, b"\x0dcoreinstances".to_vec()),
+            Of::Stack => (0, b"\x09corestack\0\0".to_vec()),
+            Of::Globals => (6, Vec::new()),
+            Of::Data => (11, Vec::new()),
+        };
+        let len = |number| {
+            let mut item = Vec::new();
+            self.put(&mut item, number);
+            item.len()
+        };
+        let longest = len(0).max(len(i32::from(self.count) * i32::from(self.step)));
+        let room = MOST.saturating_sub(bytes.len() + body.len() + 16) / longest.max(1);
+        let count = u16::try_from(room).unwrap_or(u16::MAX).min(self.count);
+        own::leb(&mut body, count.into());
+        for i in 0..i32::from(count) {
+            self.put(&mut body, i * i32::from(self.step));
+        }
+        bytes.push(id);
+        own::leb(bytes, body.len());
+        bytes.extend(body);
+    }
+
+    /// Adds an item whose number is `number`, which some have not.
+    fn put(&self, body: &mut Vec<u8>, number: i32) {
+        let with: &[u8] = match &self.item {
+            Item::Any(before, after) => {
+                body.extend(before);
+                signed(body, number);
+                return body.extend(after);
+            }
+            Item::With(bytes) => &bytes[..bytes.len().min(100)],
+            Item::Least => &[],
+        };
+        let len = |body: &mut Vec<u8>| body.push(with.len().to_le_bytes()[0]);
+        match self.of {
+            Of::Modules => {
+                body.push(0);
+                len(body);
+                body.extend(with);
+            }
+            Of::Instances => {
+                body.extend([0, 0]);
+                len(body);
+                body.extend(with.iter().map(|byte| byte & 0x7f));
+                body.push(0);
+            }
+            Of::Stack => {
+                body.extend([0, 0, 0, 0]);
+                len(body);
+                body.extend(with.iter().map(|_| 1));
+                body.push(0);
+            }
+            Of::Globals => {
+                body.extend([0x7f, 0, 0x41]);
+                signed(body, number);
+                body.push(0x0b);
+            }
+            Of::Data => {
+                body.extend([0, 0x41]);
+                signed(body, number);
+                body.extend([0x0b, 1 + with.len().to_le_bytes()[0], 1]);
+                body.extend(with);
+            }
+        }
+    }
+}
+
+/// Signed LEB128.
+fn signed(bytes: &mut Vec<u8>, mut value: i32) {
+    loop {
+        let byte = value.to_le_bytes()[0] & 0x7f;
+        value >>= 7;
+        if matches!((value, byte & 0x40), (0, 0) | (-1, 0x40)) {
+            return bytes.push(byte);
+        }
+        bytes.push(byte | 0x80);
+    }
+}
+
+/// The dump of a model that has few memories.
+fn planned(mut model: Model, section: u16, checksums: bool) -> Vec<u8> {
+    model.shrink(8);
+    let dumper = Dumper::new().threads(1).checksums(checksums);
+    let dumper = dumper.max_section_bytes(256 + u32::from(section));
+    let images = model.images();
+    dumper.plan(&model.dump(&images)).unwrap().to_vec().unwrap()
+}
+
+impl Base {
+    fn dump(self) -> Vec<u8> {
+        match self {
+            Self::Fixed(base) => BASES[usize::from(base) % BASES.len()].clone(),
+            Self::Planned { model, section, checksums } => planned(model, section, checksums),
+            Self::Foreign { model, section } => own::without(&planned(model, section, false)),
+            Self::Own { model, section, block_log2, changing } => {
+                let foreign = own::without(&planned(model, section, false));
+                let block_log2 = u32::from(block_log2 % 24);
+                // No more blocks than there may be.
+                let block_log2 = if block_log2 == 0 { 0 } else { block_log2.max(6) };
+                let changing = (0..8).filter(|i| changing & (1 << i) != 0).collect();
+                Own { block_log2, changing, ..Own::default() }.dump(&foreign)
+            }
+        }
+    }
+}
+
+/// Where a section is: its first byte, its body, and its end.
+#[derive(Clone, Copy)]
+struct Section {
+    start: usize,
+    body: usize,
+    end: usize,
+}
+
+/// The sections of a module, up to what is none.
+fn sections(bytes: &[u8]) -> Vec<Section> {
+    let mut all = Vec::new();
+    let mut start = 8;
+    while start < bytes.len() {
+        let (mut size, mut body) = (0_usize, start + 1);
+        for shift in (0..35).step_by(7) {
+            let Some(byte) = bytes.get(body) else { return all };
+            size |= usize::from(byte & 0x7f) << shift;
+            body += 1;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let end = body + size;
+        if end > bytes.len() {
+            return all;
+        }
+        all.push(Section { start, body, end });
+        start = end;
+    }
+    all
 }
 
 impl Change {
     fn apply(&self, bytes: &mut Vec<u8>, at: usize) {
         let Some(at) = at.checked_rem(bytes.len()) else { return };
+        let end = |len: &u8| bytes.len().min(at + usize::from(*len));
+        let section = || sections(bytes).into_iter().find(|s| (s.start..s.end).contains(&at));
         match self {
             Self::Set(value) => bytes[at] = *value,
             Self::Flip(bit) => bytes[at] ^= 1 << (bit % 8),
             Self::Cut => bytes.truncate(at),
-            Self::Remove(n) => drop(bytes.drain(at..bytes.len().min(at + usize::from(*n)))),
+            Self::Remove(n) => drop(bytes.drain(at..end(n))),
             Self::Insert(value) => bytes.insert(at, *value),
+            Self::Copy { from, len } => {
+                let from = usize::from(*from) % bytes.len();
+                let to = bytes.len().min(from + usize::from(*len));
+                let copy = bytes[from..to].to_vec();
+                let end = bytes.len().min(at + copy.len());
+                bytes.splice(at..end, copy);
+            }
+            Self::Repeat { len, times } => {
+                let chunk = bytes[at..end(len)].to_vec();
+                let times = usize::from(*times).min(MOST / chunk.len().max(1));
+                let again = chunk.repeat(times);
+                bytes.splice(at..at, again);
+            }
+            Self::Size(more) => {
+                if let Some(s) = section() {
+                    let mut size = Vec::new();
+                    own::leb(&mut size, (s.end - s.body).saturating_add_signed((*more).into()));
+                    bytes.splice(s.start + 1..s.body, size);
+                }
+            }
+            Self::Leave => drop(section().map(|s| bytes.drain(s.start..s.end))),
+            Self::Again(times) => {
+                if let Some(s) = section() {
+                    let again = bytes[s.start..s.end].repeat(usize::from(*times));
+                    bytes.splice(s.end..s.end, again);
+                }
+            }
+            Self::Last => {
+                if let Some(s) = section() {
+                    let last: Vec<_> = bytes.drain(s.start..s.end).collect();
+                    bytes.extend(last);
+                }
+            }
+        }
+        bytes.truncate(MOST);
+    }
+}
+
+impl Mend {
+    fn apply(&self, bytes: &mut [u8]) {
+        let named = |name: &[u8]| {
+            sections(bytes).into_iter().find(|s| bytes[s.body..s.end].starts_with(name))
+        };
+        let header = named(b"\x0acorestream").filter(|s| s.end - s.body == 43);
+        let index = named(b"\x10corestream.index").filter(|s| s.end - s.body >= 49);
+        let (Some(header), Some(index)) = (header, index) else { return };
+        let (start, len) = (index.start, bytes.len());
+        let table = &mut bytes[header.body + 11..header.end];
+        if self.header {
+            table[8..16].copy_from_slice(&(len as u64).to_le_bytes());
+            table[16..24].copy_from_slice(&(start as u64).to_le_bytes());
+            let crc = own::crc(&table[..28]);
+            table[28..].copy_from_slice(&crc.to_le_bytes());
+        }
+        let log2 = u32::from(table[24] % 32);
+        if self.blocks && log2 > 4 {
+            let crcs: Vec<_> =
+                bytes[..start].chunks(1 << log2).flat_map(|b| own::crc(b).to_le_bytes()).collect();
+            let at = (index.end - 4).saturating_sub(crcs.len()).max(index.body + 45);
+            let len = (index.end - 4 - at).min(crcs.len());
+            bytes[at..at + len].copy_from_slice(&crcs[..len]);
+        }
+        if self.index {
+            let crc = own::crc(&bytes[start..index.end - 4]);
+            bytes[index.end - 4..index.end].copy_from_slice(&crc.to_le_bytes());
         }
     }
 }
 
-fn check(bytes: &[u8]) {
+/// Checks what is said of a file.
+pub fn check(bytes: &[u8]) {
+    let allowed = FIXED + PER_BYTE * bytes.len() as u64;
     let verdict = verdict(bytes);
+    let (again, held) = count::peak(|| verify_slice(bytes, 1));
+    assert!(held <= allowed, "{held} bytes for the verifier of {}", bytes.len());
+    assert_eq!(verdict.as_ref().ok(), again.ok().as_ref());
+    let mut stream = Counted { bytes, calls: 0 };
+    let (_, held) = count::peak(|| verify_stream(&mut stream));
+    assert!(held <= allowed, "{held} bytes for the verifier of a stream of {}", bytes.len());
+    if matches!(&verdict, Ok(Verdict::Whole(whole)) if !whole.checksums) {
+        // It keeps nothing, but where sections are.
+        assert!(held <= FIXED + bytes.len() as u64, "{held} bytes for {}", bytes.len());
+    }
+    assert!(stream.calls <= bytes.len() + 16, "{} calls for {}", stream.calls, bytes.len());
+    if bytes.len().is_multiple_of(4) {
+        assert_eq!(verdict.as_ref().ok(), verify_slice(bytes, 2).ok().as_ref());
+    }
+
+    let (dump, held) = count::peak(|| CoreDumpFile::from_slice(bytes));
+    assert!(held <= allowed, "{held} bytes to open {}", bytes.len());
+    let (salvaged, held) = count::peak(|| CoreDumpFile::salvage_slice(bytes));
+    assert!(held <= allowed, "{held} bytes to salvage {}", bytes.len());
+    for dump in [&dump, &salvaged].into_iter().flatten() {
+        let (items, held) = count::peak(|| items(dump));
+        assert!(held <= FIXED, "{held} bytes to list {}", bytes.len());
+        // At most 100 memories, each of which ends in zeros.
+        assert!(items <= bytes.len() + 100, "{items} items of {} bytes", bytes.len());
+        if bytes.len() <= MOST_WRITTEN {
+            manifest::assert_written(dump, bytes);
+        }
+    }
     read_all(bytes);
-    match (verdict, CoreDumpFile::from_slice(bytes)) {
+    if let Ok(dump) = &dump {
+        assert_contents(dump, bytes);
+    }
+    match (verdict, dump) {
         (Ok(Verdict::Whole(whole)), dump) => {
             let dump = dump.expect("it is whole");
             assert_eq!(whole.bytes, dump.len());
@@ -111,5 +454,87 @@ fn check(bytes: &[u8]) {
             let opened = dump.expect_err("what can't be verified can't be opened");
             assert_eq!(opened.kind(), error.kind(), "{opened}, but {error}");
         }
+    }
+}
+
+/// The memories are what the segments put there one after the other, as wasmparser reads them; but for
+/// what was left out, and for modules that are not valid.
+fn assert_contents(dump: &CoreDumpFile<'_>, bytes: &[u8]) {
+    let Some(segments) = segments(bytes) else { return };
+    for i in 0..u32::try_from(dump.memories().len()).unwrap() {
+        let of = || segments.iter().filter(|(memory, _, _)| *memory == i);
+        let Some(first) = of().map(|(_, address, _)| *address).min() else { continue };
+        let last = of().map(|(_, address, data)| address + (data.len() as u64 - 1)).max().unwrap();
+        let len = usize::try_from(last - first).unwrap_or(usize::MAX);
+        if len > MOST || dump.left_out(MemoryIndex(i)).unwrap().next().is_some() {
+            continue;
+        }
+        let mut expected = vec![0; len + 1];
+        for (_, address, data) in of() {
+            let at = usize::try_from(address - first).unwrap();
+            expected[at..at + data.len()].copy_from_slice(data);
+        }
+        let mut found = vec![0xee; len + 1];
+        dump.read(MemoryIndex(i), first, &mut found).unwrap();
+        assert!(found == expected, "memory {i} from {first:#x} on");
+    }
+}
+
+/// The segments that put something into a memory, in the order of the file, of a valid module; `None` if
+/// it is none.
+fn segments(bytes: &[u8]) -> Option<Vec<(u32, u64, &[u8])>> {
+    Validator::new_with_features(WasmFeatures::all()).validate_all(bytes).ok()?;
+    let mut all = Vec::new();
+    for payload in Parser::new(0).parse_all(bytes) {
+        let section = match payload.ok()? {
+            Payload::DataSection(section) => section,
+            Payload::CustomSection(section) if section.name() == CONTINUATION => {
+                let reader = BinaryReader::new(section.data(), section.data_offset());
+                DataSectionReader::new(reader).ok()?
+            }
+            _ => continue,
+        };
+        for data in section {
+            let data = data.ok()?;
+            if let DataKind::Active { memory_index, offset_expr } = data.kind
+                && !data.data.is_empty()
+            {
+                let address = match offset_expr.get_operators_reader().read().ok()? {
+                    Operator::I32Const { value } => value.cast_unsigned().into(),
+                    Operator::I64Const { value } => value.cast_unsigned(),
+                    _ => return None,
+                };
+                all.push((memory_index, address, data.data));
+            }
+        }
+    }
+    Some(all)
+}
+
+/// How many things a dump lists.
+fn items(dump: &CoreDumpFile<'_>) -> usize {
+    let instances = dump.instances().map(|i| 1 + i.memories().count() + i.globals().count());
+    let frames =
+        |frame: corestream::read::FrameView<'_>| 1 + frame.locals().count() + frame.stack().count();
+    let threads = dump.threads().map(|thread| 1 + thread.frames().map(frames).sum::<usize>());
+    let contents = (0..dump.memories().len()).map(|i| {
+        let memory = MemoryIndex(u32::try_from(i).unwrap());
+        dump.contents(memory).unwrap().count()
+    });
+    let lists = dump.modules().count() + dump.globals().len() + dump.memories().len();
+    lists + instances.sum::<usize>() + threads.sum::<usize>() + contents.sum::<usize>()
+}
+
+/// Counts how often it is read.
+struct Counted<'b> {
+    bytes: &'b [u8],
+    calls: usize,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.calls += 1;
+        let some = buffer.len().min(1 + self.calls % 7000);
+        self.bytes.read(&mut buffer[..some])
     }
 }

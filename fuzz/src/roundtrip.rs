@@ -1,24 +1,78 @@
-//! Any model and memories: wasmparser's validator accepts the dump, and its reader returns what
-//! went in.
+//! Any model and memories: wasmparser's validator accepts the dump, and its reader and this project's
+//! return what went in, through a file, a pipe, a socket, and a writer that takes a few bytes at once.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use arbitrary::{Arbitrary, Unstructured};
+use corestream::limits::max_pages;
+use corestream::read::{Verdict, Whole, verify_file, verify_slice, verify_stream};
 use corestream::{
-    CoreDump, Dumper, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
-    MemoryImage, MemoryIndex, MemoryType, ModuleIndex, RefType, Thread, Value,
+    CoreDump, CoreDumpFile, Dumper, FileSink, Frame, Global, GlobalIndex, GlobalValue, Instance,
+    InstanceIndex, Memory, MemoryIndex, MemoryType, ModuleIndex, Pipe, Plan, RefType, Socket,
+    Thread, Value,
 };
+use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::common::{DecodedFrame, decode};
+use crate::common::{DecodedFrame, Random, decode};
+use crate::image::Kind;
+
+/// Bytes of all images together.
+const MOST: usize = 3 << 20;
 
 #[derive(Arbitrary, Debug)]
-pub struct Input {
+struct Input {
+    model: Model,
+    way: Way,
+    /// How a reader reads: what looks random, and how much at most at once.
+    seed: u32,
+    most: u16,
+    checksums: bool,
+    threads: u8,
+    section: Option<u16>,
+}
+
+/// How the dump goes.
+#[derive(Arbitrary, Debug)]
+enum Way {
+    /// To a writer that takes so many bytes at once, and one more.
+    Slow(u8),
+    File,
+    Named,
+    Pipe {
+        lend: bool,
+    },
+    Socket {
+        lend: bool,
+    },
+}
+
+/// A guest.
+#[derive(Arbitrary, Debug)]
+pub struct Model {
     name: String,
     modules: Vec<Option<String>>,
-    memories: Vec<(bool, Option<u8>, Vec<u8>)>,
+    memories: Vec<AnyMemory>,
     globals: Vec<(bool, AnyGlobal)>,
     instances: Vec<AnyInstance>,
     threads: Vec<(String, Vec<AnyFrame>)>,
-    /// Bytes that the output takes at once.
-    step: u8,
+}
+
+#[derive(Arbitrary, Debug)]
+struct AnyMemory {
+    memory64: bool,
+    shared: bool,
+    small_pages: bool,
+    kind: Kind,
+    /// Pages behind those of the image, and those that it may grow by.
+    more: Option<u32>,
+    maximum: Option<u32>,
+    /// Zeros, bytes, and how often these come.
+    parts: Vec<(u16, Vec<u8>, u8)>,
 }
 
 /// Module, memories and globals.
@@ -82,21 +136,119 @@ fn index(index: Option<u8>, count: usize) -> Option<u32> {
     index.and_then(|i| u32::from(i).checked_rem(count))
 }
 
+impl AnyMemory {
+    /// The bytes of its image, `room` at most.
+    fn image(&self, room: usize) -> Vec<u8> {
+        let mut image = Vec::new();
+        for (zeros, bytes, times) in &self.parts {
+            image.resize(image.len() + usize::from(*zeros), 0);
+            (0..=*times).for_each(|_| image.extend(bytes));
+        }
+        image.truncate(room);
+        image
+    }
+
+    fn ty(&self, image: &[u8]) -> MemoryType {
+        let page_size = if self.small_pages { 1 } else { 65_536 };
+        let most = max_pages(self.memory64, page_size);
+        let pages = (image.len() as u64).div_ceil(page_size.into());
+        let minimum = pages.saturating_add(self.more.unwrap_or(0).into()).min(most);
+        let maximum = self.maximum.or(self.shared.then_some(0));
+        let maximum = maximum.map(|more| minimum.saturating_add(more.into()).min(most));
+        let (memory64, shared) = (self.memory64, self.shared);
+        MemoryType { minimum, maximum, memory64, shared, page_size }
+    }
+}
+
+impl Model {
+    /// Leaves `memories` of its memories.
+    pub fn shrink(&mut self, memories: usize) {
+        self.memories.truncate(memories);
+    }
+
+    /// The bytes of its images.
+    pub fn images(&self) -> Vec<Vec<u8>> {
+        let mut room = MOST;
+        let image = |memory: &AnyMemory| {
+            let image = memory.image(room);
+            room -= image.len();
+            image
+        };
+        self.memories.iter().map(image).collect()
+    }
+
+    /// The guest with these images.
+    pub fn dump<'i>(&self, images: &'i [Vec<u8>]) -> CoreDump<'i> {
+        let mut dump = CoreDump::new(self.name.as_str());
+        for name in &self.modules {
+            match name {
+                Some(name) => dump.add_module(name.as_str()),
+                None => dump.add_anonymous_module(),
+            };
+        }
+        for (memory, image) in self.memories.iter().zip(images) {
+            dump.add_memory(Memory::new(memory.ty(image), memory.kind.image(image)));
+        }
+        for (mutable, global) in &self.globals {
+            dump.add_global(Global { mutable: *mutable, value: global.value() });
+        }
+        for (module, memories, globals) in &self.instances {
+            let memory = |m: &Option<u8>| index(*m, self.memories.len()).map(MemoryIndex);
+            let global = |g: &Option<u8>| index(*g, self.globals.len()).map(GlobalIndex);
+            dump.add_instance(Instance {
+                module: index(*module, self.modules.len()).map(ModuleIndex),
+                memories: memories.iter().map(memory).collect(),
+                globals: globals.iter().map(global).collect(),
+            });
+        }
+        for (name, frames) in &self.threads {
+            let frame = |f: &AnyFrame| {
+                let instance = index(f.instance, self.instances.len()).map(InstanceIndex);
+                Frame::new(instance, f.function, f.offset)
+                    .with_locals(values(&f.locals))
+                    .with_stack(values(&f.stack))
+            };
+            dump.add_thread(Thread::new(name.as_str()).with_frames(frames.iter().map(frame)));
+        }
+        dump
+    }
+}
+
 /// An output that takes a few bytes at once.
 struct Slow {
     bytes: Vec<u8>,
     step: usize,
 }
 
-impl std::io::Write for Slow {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+impl io::Write for Slow {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = bytes.len().min(self.step);
         self.bytes.extend(&bytes[..n]);
         Ok(n)
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Reads in small pieces of any length, and is interrupted at times; keeps what it has read.
+struct Small<R> {
+    source: R,
+    random: Random,
+    most: u64,
+    bytes: Vec<u8>,
+}
+
+impl<R: Read> Read for Small<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.random.below(16) == 0 {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let len = buffer.len().min(1 + self.random.below(self.most));
+        let read = self.source.read(&mut buffer[..len])?;
+        self.bytes.extend(&buffer[..read]);
+        Ok(read)
     }
 }
 
@@ -104,60 +256,105 @@ impl std::io::Write for Slow {
 pub fn run(bytes: &[u8]) {
     if let Ok(mut input) = Input::arbitrary(&mut Unstructured::new(bytes)) {
         // The limits of the format are another test's.
-        input.memories.truncate(100);
+        input.model.shrink(100);
         check(&input);
     }
 }
 
-fn model(input: &Input) -> CoreDump<'_> {
-    let mut dump = CoreDump::new(input.name.as_str());
-    for name in &input.modules {
-        match name {
-            Some(name) => dump.add_module(name.as_str()),
-            None => dump.add_anonymous_module(),
-        };
-    }
-    for (memory64, more, image) in &input.memories {
-        let pages = (image.len() as u64).div_ceil(65_536) + u64::from(more.unwrap_or(0));
-        let ty = MemoryType { memory64: *memory64, ..MemoryType::wasm32(pages) };
-        let ty = if more.is_some() { ty.with_maximum(pages + 1).with_shared() } else { ty };
-        dump.add_memory(Memory::new(ty, MemoryImage::from_slice(image)));
-    }
-    for (mutable, global) in &input.globals {
-        dump.add_global(Global { mutable: *mutable, value: global.value() });
-    }
-    for (module, memories, globals) in &input.instances {
-        let memory = |m: &Option<u8>| index(*m, input.memories.len()).map(MemoryIndex);
-        let global = |g: &Option<u8>| index(*g, input.globals.len()).map(GlobalIndex);
-        dump.add_instance(Instance {
-            module: index(*module, input.modules.len()).map(ModuleIndex),
-            memories: memories.iter().map(memory).collect(),
-            globals: globals.iter().map(global).collect(),
-        });
-    }
-    for (name, frames) in &input.threads {
-        let frame = |f: &AnyFrame| {
-            let instance = index(f.instance, input.instances.len()).map(InstanceIndex);
-            Frame::new(instance, f.function, f.offset)
-                .with_locals(values(&f.locals))
-                .with_stack(values(&f.stack))
-        };
-        dump.add_thread(Thread::new(name.as_str()).with_frames(frames.iter().map(frame)));
-    }
-    dump
+fn check(input: &Input) {
+    let images = input.model.images();
+    let dump = input.model.dump(&images);
+    let _ = format!("{dump} {dump:?}");
+    let dumper =
+        Dumper::new().threads(1 + usize::from(input.threads % 3)).checksums(input.checksums);
+    let section = input.section.map_or(u32::MAX, |more| 256 + u32::from(more));
+    let plan = dumper.max_section_bytes(section).plan(&dump).unwrap();
+    assert_eq!(plan.shortfalls(), []);
+    let expected = plan.to_vec().unwrap();
+    assert_eq!(expected.len() as u64, plan.len());
+    assert_decoded(&dump, &images, &expected);
+    let file = CoreDumpFile::from_slice(&expected).unwrap();
+    assert_read(&dump, &images, &file);
+    let verdict = verify_slice(&expected, 1).unwrap();
+    let Verdict::Whole(whole) = &verdict else { panic!("{verdict:?}") };
+    assert_eq!((whole.bytes, whole.checksums), (plan.len(), input.checksums));
+    assert!(input.way.go(input, &plan, whole) == expected, "by {:?}", input.way);
 }
 
-fn check(input: &Input) {
-    let dump = model(input);
-    let _ = format!("{dump} {dump:?}");
-    let plan = Dumper::new().threads(1).plan(&dump).unwrap();
-    assert_eq!(plan.shortfalls(), []);
-    let mut output = Slow { bytes: Vec::new(), step: usize::from(input.step) + 1 };
-    plan.write_to(&mut output).unwrap();
-    assert_eq!(output.bytes.len() as u64, plan.len());
-    assert!(output.bytes == plan.to_vec().unwrap());
+impl Way {
+    /// Sends the dump, which the other side verifies; what comes out there.
+    fn go(&self, input: &Input, plan: &Plan<'_>, whole: &Whole) -> Vec<u8> {
+        match *self {
+            Self::Slow(step) => {
+                let mut output = Slow { bytes: Vec::new(), step: usize::from(step) + 1 };
+                plan.write_to(&mut output).unwrap();
+                output.bytes
+            }
+            Self::File => {
+                let mut file = File::from(memfd_create("dump", MemfdFlags::CLOEXEC).unwrap());
+                plan.write_to(&mut FileSink::new(&file)).unwrap();
+                let mut bytes = Vec::new();
+                io::Seek::rewind(&mut file).unwrap();
+                file.read_to_end(&mut bytes).unwrap();
+                bytes
+            }
+            Self::Named => {
+                let path = path();
+                plan.write_file(&path).unwrap();
+                let verdict = verify_file(&path, 2).unwrap();
+                assert_eq!(verdict, Verdict::Whole(whole.clone()));
+                assert_eq!(CoreDumpFile::open(&path).unwrap().len(), whole.bytes);
+                let bytes = std::fs::read(&path).unwrap();
+                std::fs::remove_file(&path).unwrap();
+                bytes
+            }
+            Self::Pipe { lend } => {
+                let (reader, writer) = io::pipe().unwrap();
+                received(input, whole, reader, || {
+                    plan.write_to(&mut Pipe::new(&writer).lend(lend)).unwrap();
+                    drop(writer);
+                })
+            }
+            Self::Socket { lend } => {
+                let (peer, socket) = UnixStream::pair().unwrap();
+                received(input, whole, peer, || {
+                    plan.write_to(&mut Socket::new(&socket).lend(lend)).unwrap();
+                    drop(socket);
+                })
+            }
+        }
+    }
+}
 
-    let decoded = decode(&output.bytes);
+/// What comes out of `source` in small pieces while `send` is at work.
+fn received(
+    input: &Input,
+    whole: &Whole,
+    source: impl Read + Send,
+    send: impl FnOnce(),
+) -> Vec<u8> {
+    // Not too small for a long dump.
+    let most = u64::from(input.most % 4096) + 1 + whole.bytes / 1024;
+    let random = Random(u64::from(input.seed) + 1);
+    let mut reader = Small { source, random, most, bytes: Vec::new() };
+    thread::scope(|scope| {
+        let verdict = scope.spawn(|| verify_stream(&mut reader));
+        send();
+        assert_eq!(verdict.join().unwrap().unwrap(), Verdict::Whole(whole.clone()));
+    });
+    reader.bytes
+}
+
+/// A path that nobody else uses.
+fn path() -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("corestream-fuzz-{}-{number}", std::process::id()))
+}
+
+/// wasmparser finds what went in.
+fn assert_decoded(dump: &CoreDump<'_>, images: &[Vec<u8>], bytes: &[u8]) {
+    let decoded = decode(bytes);
     assert_eq!(decoded.name, dump.name);
     let modules: Vec<_> =
         dump.modules.iter().enumerate().map(|(i, m)| m.name_or_anonymous(i)).collect();
@@ -192,7 +389,35 @@ fn check(input: &Input) {
         assert_eq!(found.initial, expected.ty.minimum);
         assert_eq!(found.maximum, expected.ty.maximum);
         assert_eq!((found.memory64, found.shared), (expected.ty.memory64, expected.ty.shared));
-        let image = expected.image.as_slice().unwrap();
-        assert!(decoded.contents(i, image.len()) == image, "memory {i}");
+        assert_eq!(1_u32 << found.page_size_log2.unwrap_or(16), expected.ty.page_size);
+        assert!(decoded.contents(i, images[i].len()) == images[i], "memory {i}");
+    }
+}
+
+/// This project's reader finds what went in.
+fn assert_read(dump: &CoreDump<'_>, images: &[Vec<u8>], file: &CoreDumpFile<'_>) {
+    assert_eq!(file.name(), dump.name);
+    let modules = dump.modules.iter().enumerate().map(|(i, m)| m.name_or_anonymous(i));
+    assert!(file.modules().eq(modules));
+    assert!(file.instances().map(|instance| instance.to_instance()).eq(dump.instances.clone()));
+    assert!(file.threads().map(|thread| thread.to_thread()).eq(dump.threads.clone()));
+    assert_eq!(file.globals(), dump.globals);
+    assert!(file.memories().iter().eq(dump.memories.iter().map(|memory| &memory.ty)));
+    for ((i, memory), image) in (0..).zip(&dump.memories).zip(images) {
+        let index = MemoryIndex(i);
+        let coverage = file.coverage(index).unwrap();
+        assert_eq!((coverage.changing, coverage.left_out_bytes), (memory.image.is_changing(), 0));
+        // And some of what is behind the image.
+        let len = memory.ty.byte_len().unwrap_or(u64::MAX).min(image.len() as u64 + 100);
+        let mut found = vec![0xee; usize::try_from(len).unwrap()];
+        file.read(index, 0, &mut found).unwrap();
+        assert!(found[..image.len()] == *image, "memory {i}");
+        assert!(found[image.len()..].iter().all(|byte| *byte == 0), "memory {i}");
+        let mut next = Some(0);
+        for content in file.contents(index).unwrap() {
+            assert_eq!(next, Some(*content.addresses().start()));
+            next = content.addresses().end().checked_add(1);
+        }
+        assert_eq!(next.unwrap_or(0), memory.ty.byte_len().unwrap_or(0), "memory {i}");
     }
 }

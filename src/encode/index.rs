@@ -127,8 +127,8 @@ impl<'p> Index<'p> {
     /// # Errors
     /// Those of `put`.
     pub(crate) fn emit(&self, put: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut buffer = Vec::new();
         let no_room = |_| io::Error::other(Error::out_of_memory("a buffer for the index"));
+        let mut buffer = Vec::new();
         buffer.try_reserve_exact(CHUNK).map_err(no_room)?;
         let mut chunks = Chunks { buffer, crc: Hasher::new(), put };
         self.head(&mut chunks)?;

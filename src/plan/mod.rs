@@ -263,7 +263,7 @@ fn check_images(memories: &[&Memory<'_>]) -> Result<()> {
 /// never make as many.
 fn check_listed(entries: &Entries) -> Result<()> {
     let Entries { segments, ranges, .. } = *entries;
-    let most = limits::MAX_LISTED_SEGMENTS;
+    let most = limits::MAX_PARTIAL_SEGMENTS;
     if ranges == 0 || segments <= most {
         return Ok(());
     }

@@ -191,15 +191,13 @@ impl<'i, I: Input> Decoder<'i, I> {
         }
     }
 
-    /// Checks a name: its length, and that it is UTF-8.
-    pub(super) fn check_name(&mut self) -> Result<()> {
+    /// Checks a name, its length and that it is UTF-8, and gives it.
+    pub(super) fn check_name(&mut self) -> Result<&str> {
         let start = self.offset();
         let len = self.name_len()?;
-        let valid = std::str::from_utf8(self.take(len)?).is_ok();
-        match valid {
-            true => Ok(()),
-            false => Err(Fault::damaged(self.since(start), "a name is not UTF-8")),
-        }
+        let range = start..self.offset().saturating_add(len as u64);
+        let name = std::str::from_utf8(self.take(len)?);
+        name.map_err(|_| Fault::damaged(range, "a name is not UTF-8"))
     }
 
     /// A value of a frame.
@@ -300,7 +298,7 @@ mod tests {
         assert_eq!(decode(&[0x7d, 1, 0, 0xc0, 0x7f], |d| d.value()), Some(Value::F32(0x7fc0_0001)));
         assert_eq!(decode(&[0x7b], |d| d.value()), None); // v128 has no encoding here
         assert_eq!(decode(&[2, b'o', b'k'], |d| d.name()), Some("ok"));
-        assert_eq!(decode(&[1, 0xff], |d| d.check_name()), None);
+        assert_eq!(decode(&[1, 0xff], |d| d.check_name().map(|_| ())), None);
         assert_eq!(decode(&[0xa1, 0x8d, 0x06], |d| d.name()), None); // 100,001 bytes
     }
 }

@@ -14,7 +14,7 @@ use super::input::Input;
 use super::tables::{CHANGING, PARTIAL, RawHead, RawMemory, RawRange, RawSegment, VERSION};
 use super::types;
 use super::walk::Walk;
-use crate::limits::{MAX_LISTED_SEGMENTS, MAX_MEMORIES};
+use crate::limits::{MAX_MEMORIES, MAX_PARTIAL_SEGMENTS};
 
 const NAME: &[u8] = b"corestream.index";
 
@@ -165,9 +165,9 @@ impl<I: Input> Tables<'_, '_, I> {
         if memories as usize > MAX_MEMORIES {
             return Err(damaged(format!("lists {memories} memories")));
         }
-        if head.ranges.get() > 0 && segments as usize > MAX_LISTED_SEGMENTS {
+        if head.ranges.get() > 0 && segments as usize > MAX_PARTIAL_SEGMENTS {
             let message = format!(
-                "{segments} segments are over the limit of {MAX_LISTED_SEGMENTS} of a dump of \
+                "{segments} segments are over the limit of {MAX_PARTIAL_SEGMENTS} of a dump of \
                  which ranges were left out"
             );
             return Err(Fault::unsupported(at, message));

@@ -25,5 +25,6 @@ pub use file::{CoreDumpFile, Coverage, Producer};
 pub use items::{FrameView, InstanceView, ThreadView};
 pub use restore::Restored;
 pub use verify::{
-    Damage, LeftOut, MemoryRange, Verdict, Whole, verify_file, verify_slice, verify_stream,
+    Damage, Early, LeftOut, MemoryRange, Verdict, Whole, verify_file, verify_slice, verify_stream,
+    verify_stream_with,
 };

@@ -171,8 +171,9 @@ impl Visitor for Opener {
         if self.length.is_some() { Err(fault) } else { Ok(()) }
     }
 
-    fn process(&mut self, at: u64) {
+    fn process(&mut self, at: u64, _: &str) -> Result<()> {
         self.items.process = at;
+        Ok(())
     }
 
     fn module(&mut self, at: u64) {

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
-use std::io::Read;
+use std::io::{self, Read};
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
@@ -125,7 +125,7 @@ pub fn verify_file(path: impl AsRef<Path>, threads: usize) -> Result<Verdict> {
 pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
     let crcs = |_: &mut _, header: &Header| block_crcs(bytes, header, threads);
     let differs = |walk: &Walk, index: &Index| difference(bytes, walk, index);
-    examine(&mut Slice::new(bytes, 0), crcs, differs)
+    examine(&mut Slice::new(bytes, 0), &mut |_| Ok(()), crcs, differs)
 }
 
 /// Checks a dump that comes through a pipe or a socket, to its end, in memory that is bounded: none of
@@ -144,7 +144,47 @@ pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
 /// # Ok::<(), corestream::Error>(())
 /// ```
 pub fn verify_stream(source: impl Read) -> Result<Verdict> {
-    examine(&mut Stream::new(source)?, |stream, _| stream.block_crcs(), |_, _| None)
+    verify_stream_with(source, |_| Ok(()))
+}
+
+/// What the beginning of a stream says of a dump, long before the rest has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Early<'s> {
+    /// The name of the process. It comes from whoever wrote the dump: never use it as a path as it is.
+    Name(&'s str),
+    /// The bytes of the whole dump, as the section `corestream` has them.
+    Length(u64),
+    /// There is no section `corestream`: another tool wrote the dump, and it can't be told from one that
+    /// is cut off between two of its sections.
+    NoLength,
+}
+
+/// Like [`verify_stream`]; `early` gets what is known of the dump before it has passed, at the most once
+/// each, and can end the check.
+///
+/// # Errors
+/// Those of [`verify_stream`], and that of `early`, as one of [`ErrorKind::Input`].
+///
+/// ```
+/// use corestream::read::{Early, verify_stream_with};
+/// use corestream::{CoreDump, Dumper};
+///
+/// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
+/// let refuse = |early: Early<'_>| match early {
+///     Early::Length(length) if length > 100 => Err(std::io::ErrorKind::FileTooLarge.into()),
+///     _ => Ok(()),
+/// };
+/// let error = verify_stream_with(&bytes[..], refuse).unwrap_err();
+/// assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::FileTooLarge);
+/// # Ok::<(), corestream::Error>(())
+/// ```
+pub fn verify_stream_with(
+    source: impl Read,
+    mut early: impl FnMut(Early<'_>) -> io::Result<()>,
+) -> Result<Verdict> {
+    let crcs = |stream: &mut Stream<_>, _: &Header| stream.block_crcs();
+    examine(&mut Stream::new(source)?, &mut early, crcs, |_, _| None)
 }
 
 impl CoreDumpFile<'_> {
@@ -162,9 +202,10 @@ fn block_crcs(bytes: &[u8], header: &Header, threads: usize) -> Vec<u32> {
     let crc = |block| crc32fast::hash(input::part(bytes, header.block(block)).unwrap_or_default());
     let blocks = 0..header.block_count();
     let threads = threads.min(blocks.len()).clamp(1, MAX_THREADS);
-    match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
-        Ok(pool) if threads > 1 => pool.install(|| blocks.into_par_iter().map(crc).collect()),
-        // One thread does as well where the system gives no more.
+    // One thread is this one, which does as well where the system gives no more.
+    let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build());
+    match pool {
+        Some(Ok(pool)) => pool.install(|| blocks.into_par_iter().map(crc).collect()),
         _ => blocks.map(crc).collect(),
     }
 }
@@ -202,16 +243,19 @@ fn difference(bytes: &[u8], walk: &Walk, index: &Index) -> Option<Box<Fault>> {
     None
 }
 
-/// Checks a dump; `crcs` gives the checksums of its blocks when all of them have passed, `differs` says
-/// more of an index whose segments are not those of the sections, if it can.
+/// Checks a dump; `early` gets what is known first, `crcs` gives the checksums of its blocks when all of
+/// them have passed, `differs` says more of an index whose segments are not those of the sections, if it
+/// can.
 fn examine<I: Input>(
     input: &mut I,
+    early: &mut dyn FnMut(Early<'_>) -> io::Result<()>,
     crcs: impl FnOnce(&mut I, &Header) -> Vec<u32>,
     differs: impl FnOnce(&Walk, &Index) -> Option<Box<Fault>>,
 ) -> Result<Verdict> {
     let mut walk = Walk::default();
-    let mut walked = Sequence::new();
+    let mut walked = Walked { sequence: Sequence::new(), early };
     let structure = walk.run(input, &mut walked).and_then(|()| required(&walk, input.offset()));
+    let walked = walked.sequence;
     let (fault, mut blocks) = match &walk.header {
         Some(header) => {
             let mut blocks = Blocks::new(header.clone());
@@ -360,9 +404,33 @@ impl Sequence {
     }
 }
 
-impl Visitor for Sequence {
+/// Takes what the walk of a verifier finds.
+struct Walked<'e> {
+    sequence: Sequence,
+    early: &'e mut dyn FnMut(Early<'_>) -> io::Result<()>,
+}
+
+impl Walked<'_> {
+    fn early(&mut self, at: u64, early: Early<'_>) -> fault::Result<()> {
+        (self.early)(early).map_err(|error| Fault::io(at, error))
+    }
+}
+
+impl Visitor for Walked<'_> {
+    fn process(&mut self, at: u64, name: &str) -> fault::Result<()> {
+        self.early(at, Early::Name(name))
+    }
+
+    fn header(&mut self, header: &Header) -> fault::Result<()> {
+        self.early(header.index, Early::Length(header.length))
+    }
+
+    fn no_header(&mut self, at: u64) -> fault::Result<()> {
+        self.early(at, Early::NoLength)
+    }
+
     fn segment(&mut self, segment: Segment) -> fault::Result<()> {
-        self.add(&segment);
+        self.sequence.add(&segment);
         Ok(())
     }
 }

@@ -37,7 +37,14 @@ pub(super) trait Visitor {
     }
 
     /// The process; its name is at the offset.
-    fn process(&mut self, _: u64) {}
+    fn process(&mut self, _: u64, _name: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// Two sections have passed, and there is no header: another tool's dump.
+    fn no_header(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
 
     /// A module; its name is at the offset.
     fn module(&mut self, _: u64) {}
@@ -113,8 +120,10 @@ impl Walk {
         while input.offset() < end && !input.at_end()? {
             self.section(input, end, to)?;
             self.sections = self.sections.saturating_add(1);
-            if let Some(header) = &self.header {
-                end = header.index;
+            match &self.header {
+                Some(header) => end = header.index,
+                None if self.sections == 2 => to.no_header(input.offset())?,
+                None => {}
             }
         }
         match &self.header {
@@ -380,9 +389,7 @@ fn preamble<I: Input>(input: &mut I) -> Result<()> {
 fn process<I: Input, V: Visitor>(body: &mut Decoder<'_, I>, to: &mut V) -> Result<()> {
     body.zero()?;
     let at = body.offset();
-    body.check_name()?;
-    to.process(at);
-    Ok(())
+    to.process(at, body.check_name()?)
 }
 
 /// Counts one more of something that there is a limit for.

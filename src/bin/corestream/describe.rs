@@ -7,13 +7,19 @@ use corestream::{CoreDumpFile, Global, GlobalIndex, GlobalValue, MemoryIndex, Me
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use crate::symbols::{Known, Named, Position, Variable};
+
 /// The largest whole number up to which every one is a number of JavaScript: 2^53.
 const MAX_EXACT: u64 = 1 << 53;
+
+/// What is known of a frame, which waits for another one or does not.
+type Names<'d> = &'d dyn Fn(&FrameView<'_>, bool) -> Option<Named>;
 
 /// A dump to be written as JSON.
 pub struct Description<'d> {
     dump: &'d CoreDumpFile<'d>,
     form: Form<'d>,
+    names: Option<Names<'d>>,
 }
 
 #[derive(Clone, Copy)]
@@ -27,12 +33,12 @@ enum Form<'d> {
 impl<'d> Description<'d> {
     /// As a manifest, with images called by `image`.
     pub fn manifest(dump: &'d CoreDumpFile<'d>, image: &'d dyn Fn(u32) -> Option<String>) -> Self {
-        Self { dump, form: Form::Manifest(image) }
+        Self { dump, form: Form::Manifest(image), names: None }
     }
 
-    /// As `inspect` prints it; `bytes` are those of the dump.
-    pub fn inspect(dump: &'d CoreDumpFile<'d>, bytes: &'d [u8]) -> Self {
-        Self { dump, form: Form::Inspect(bytes) }
+    /// As `inspect` prints it; `bytes` are those of the dump, `names` those of its frames.
+    pub fn inspect(dump: &'d CoreDumpFile<'d>, bytes: &'d [u8], names: Names<'d>) -> Self {
+        Self { dump, form: Form::Inspect(bytes), names: Some(names) }
     }
 
     /// An index as it is written: in a manifest only if there is what it stands for.
@@ -294,7 +300,10 @@ impl Serialize for ThreadEntry<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(2))?;
         map.serialize_entry("name", self.thread.name())?;
-        let frames = || self.thread.frames().map(|frame| FrameEntry { of: self.of, frame });
+        let frames = || {
+            let frames = self.thread.frames().enumerate();
+            frames.map(|(i, frame)| FrameEntry { of: self.of, frame, caller: i > 0 })
+        };
         map.serialize_entry("frames", &List(frames))?;
         map.end()
     }
@@ -303,6 +312,8 @@ impl Serialize for ThreadEntry<'_> {
 struct FrameEntry<'d> {
     of: &'d Description<'d>,
     frame: FrameView<'d>,
+    /// It waits for another one.
+    caller: bool,
 }
 
 impl Serialize for FrameEntry<'_> {
@@ -319,6 +330,62 @@ impl Serialize for FrameEntry<'_> {
         }
         if frame.stack().len() > 0 {
             map.serialize_entry("stack", &List(|| frame.stack().map(ValueEntry)))?;
+        }
+        if let Some(named) = self.of.names.and_then(|names| names(frame, self.caller)) {
+            add_names(&mut map, &named)?;
+        }
+        map.end()
+    }
+}
+
+/// Adds what a frame is called in the source.
+fn add_names<M: SerializeMap>(map: &mut M, named: &Named) -> Result<(), M::Error> {
+    map.serialize_entry("name", &named.name)?;
+    if let Some((own, inlined)) = named.positions.split_last() {
+        add_position(map, own)?;
+        map.serialize_entry("inlined", &List(|| inlined.iter().map(PositionEntry)))?;
+    }
+    match &named.problem {
+        Some(problem) => map.serialize_entry("problem", problem),
+        None => Ok(()),
+    }
+}
+
+fn add_position<M: SerializeMap>(map: &mut M, at: &Position) -> Result<(), M::Error> {
+    map.serialize_entry("file", &at.file)?;
+    map.serialize_entry("line", &at.line)?;
+    map.serialize_entry("column", &at.column)?;
+    map.serialize_entry("variables", &List(|| at.variables.iter().map(VariableEntry)))
+}
+
+/// A function that is inlined into the one of a frame.
+struct PositionEntry<'d>(&'d Position);
+
+impl Serialize for PositionEntry<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("name", &self.0.function)?;
+        add_position(&mut map, self.0)?;
+        map.end()
+    }
+}
+
+struct VariableEntry<'d>(&'d Variable);
+
+impl Serialize for VariableEntry<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("name", &self.0.name)?;
+        map.serialize_entry("parameter", &self.0.parameter)?;
+        match self.0.known {
+            Known::Nothing => map.serialize_entry("value", &None::<()>)?,
+            Known::Signed(x) => map.serialize_entry("value", &Signed(x))?,
+            Known::Unsigned(x) => map.serialize_entry("value", &Int(x))?,
+            Known::Boolean(x) => map.serialize_entry("value", &x)?,
+            Known::F32(bits) => map.serialize_entry("value", &Scalar::Bits32(bits))?,
+            Known::F64(bits) => map.serialize_entry("value", &Scalar::Bits64(bits))?,
+            Known::Pointer(x) => map.serialize_entry("value", &Int(x))?,
+            Known::LiesAt(x) => map.serialize_entry("address", &Int(x))?,
         }
         map.end()
     }

@@ -20,7 +20,7 @@ pub use self::options::{MemoryOption, PlanOptions, seconds};
 use self::ranges::RangeOption;
 use self::stats::{PeakAnon, StatsFormat};
 use crate::input::Watch;
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::output::{Opened, Output};
 use crate::patient::Patient;
 use crate::peer::Peer;
@@ -270,8 +270,9 @@ impl ManifestFile {
 
     fn into_dump(self) -> Result<CoreDump<'static>, Failure> {
         let failed = |why: String| Failure::new(format!("{}: {why}", self.path.display()));
-        let dump = self.content.into_dump(self.path.parent().unwrap_or(Path::new("")));
-        let dump = dump.map_err(failed)?;
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let open = |image: &str| manifest::image(&folder.join(image)).map_err(|e| e.to_string());
+        let dump = self.content.into_dump(&open).map_err(failed)?;
         dump.validate().map_err(|error| failed(error.to_string()))?;
         Ok(dump)
     }

@@ -1,11 +1,14 @@
 //! `corestream inspect`: what is in a dump, for people in 80 columns, or as JSON.
 
+mod map;
+
+use std::env;
 use std::fmt::Display;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use corestream::read::{InstanceView, Producer};
+use corestream::read::{FrameView, InstanceView, Producer};
 use corestream::{CoreDumpFile, Global, MemoryIndex, MemoryType, Value};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
@@ -14,6 +17,7 @@ use crate::describe::{self, Description};
 use crate::input::Input;
 use crate::patient::Patient;
 use crate::report::{self, Failure};
+use crate::symbols::{Position, SymbolFile, SymbolFiles, Symbols};
 
 /// Columns of a terminal.
 const COLUMNS: usize = 80;
@@ -32,16 +36,29 @@ pub struct Inspect {
     /// Print JSON: the shape of a manifest, with lengths, coverage and offsets
     #[arg(long)]
     json: bool,
+
+    /// Draw a picture of each memory: what of it is zero, sparse, dense or left out
+    #[arg(long, conflicts_with = "json")]
+    map: bool,
+
+    /// Name functions, lines and variables of frames by the file of a module
+    #[arg(long, value_name = "[INDEX=]GUEST.wasm")]
+    symbols: Vec<SymbolFile>,
 }
 
 impl Inspect {
     pub fn run(self) -> Result<(), Failure> {
         let input = Input::open(&self.dump)?;
         let dump = input.dump()?;
+        let files = SymbolFiles::read(&self.symbols)?;
+        let symbols = Symbols::of(&files, &dump)?;
         let mut out = BufWriter::new(Patient(io::stdout().lock()));
         let printed = match self.json {
-            true => json(&mut out, &dump, input.bytes()),
-            false => Text { out: &mut out, dump: &dump }.print(),
+            true => json(&mut out, &dump, input.bytes(), &symbols),
+            false => {
+                let map = self.map.then(|| style(&dump));
+                Text { out: &mut out, dump: &dump, map, symbols: &symbols }.print()
+            }
         };
         let printed = printed.and_then(|()| out.flush());
         printed.map_err(|error| Failure::new(format!("standard output: {error}")))?;
@@ -53,10 +70,32 @@ impl Inspect {
     }
 }
 
-fn json(out: &mut impl Write, dump: &CoreDumpFile<'_>, bytes: &[u8]) -> io::Result<()> {
+/// How pictures are drawn on this standard output.
+fn style(dump: &CoreDumpFile<'_>) -> map::Style {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+    map::Style {
+        // The first that is set says it, as for setlocale(3).
+        unicode: ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).is_some_and(|locale| {
+            let locale = locale.to_string_lossy().to_lowercase();
+            locale.contains("utf-8") || locale.contains("utf8")
+        }),
+        // <https://no-color.org>: whatever it is, unless it is empty.
+        colour: io::stdout().is_terminal() && set("NO_COLOR").is_none(),
+        // Other tools' dumps have no way to tell zero from not captured.
+        zero_known: dump.has_index(),
+    }
+}
+
+fn json(
+    out: &mut impl Write,
+    dump: &CoreDumpFile<'_>,
+    bytes: &[u8],
+    symbols: &Symbols<'_>,
+) -> io::Result<()> {
+    let names = |frame: &FrameView<'_>, caller| symbols.name(dump, frame, caller);
     let formatter = Visible(PrettyFormatter::new());
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
-    Description::inspect(dump, bytes).serialize(&mut serializer)?;
+    Description::inspect(dump, bytes, &names).serialize(&mut serializer)?;
     out.write_all(b"\n")
 }
 
@@ -121,6 +160,9 @@ impl Formatter for Visible<'_> {
 struct Text<'t, W> {
     out: &'t mut W,
     dump: &'t CoreDumpFile<'t>,
+    /// How memories are drawn, if they are.
+    map: Option<map::Style>,
+    symbols: &'t Symbols<'t>,
 }
 
 impl<W: Write> Text<'_, W> {
@@ -147,11 +189,37 @@ impl<W: Write> Text<'_, W> {
                 let module = self.module_of(frame.instance.and_then(|i| dump.instance(i)));
                 let (function, offset) = (frame.function, frame.offset);
                 writeln!(self.out, "  {i}: {module} function {function} at {offset:#x}")?;
+                self.named(&frame, i > 0)?;
                 self.values("     locals", frame.locals())?;
                 self.values("     stack", frame.stack())?;
             }
         }
         Ok(())
+    }
+
+    /// What a frame is called in the source; `caller` says that it waits for another one.
+    fn named(&mut self, frame: &FrameView<'_>, caller: bool) -> io::Result<()> {
+        let Some(named) = self.symbols.name(self.dump, frame, caller) else { return Ok(()) };
+        if let (Some(function), true) = (&named.name, named.positions.is_empty()) {
+            writeln!(self.out, "     {}", name(function))?;
+        }
+        for (i, position) in named.positions.iter().enumerate() {
+            let inlined = i + 1 < named.positions.len();
+            let function = if inlined { &position.function } else { &named.name };
+            let function = function.as_deref().map_or("?".into(), name);
+            let (word, at) = (if inlined { " inlined" } else { "" }, place(position));
+            writeln!(self.out, "     {function}{word}{at}")?;
+            let last = position.variables.len().saturating_sub(1);
+            let variables = position.variables.iter().enumerate().map(|(i, variable)| {
+                let comma = if i < last { "," } else { "" };
+                format!("{} {}{comma}", name(&variable.name), variable.known)
+            });
+            self.wrapped("      ", variables)?;
+        }
+        match named.problem {
+            Some(problem) => write!(self.out, "     {}", report::escaped(&problem)),
+            None => Ok(()),
+        }
     }
 
     fn list<T>(
@@ -199,9 +267,18 @@ impl<W: Write> Text<'_, W> {
             writeln!(self.out, "     left out {range}")?;
         }
         match ranges.count() {
-            0 => Ok(()),
-            more => writeln!(self.out, "     and {more} ranges more"),
+            0 => {}
+            more => writeln!(self.out, "     and {more} ranges more")?,
         }
+        self.picture(memory, ty)
+    }
+
+    fn picture(&mut self, memory: MemoryIndex, ty: &MemoryType) -> io::Result<()> {
+        let last = ty.byte_len().map_or(Some(u64::MAX), |len| len.checked_sub(1));
+        let (Some(style), Some(last)) = (self.map, last) else { return Ok(()) };
+        let Ok(contents) = self.dump.contents(memory) else { return Ok(()) };
+        let picture = map::picture(last, contents.map(|content| map::part(&content)), style);
+        self.out.write_all(picture.as_bytes())
     }
 
     fn global(&mut self, i: usize, global: &Global) -> io::Result<()> {
@@ -244,6 +321,19 @@ fn kind(dump: &CoreDumpFile<'_>) -> &'static str {
         (Producer::Corestream, false, _) => "its index is lost",
         (Producer::Other, ..) => "by another tool, without index and checksums",
     }
+}
+
+/// File, line and column, behind the name of a function; of a long path its end.
+fn place(position: &Position) -> String {
+    let Some(file) = &position.file else { return String::new() };
+    let long = file.chars().count().saturating_sub(NAME);
+    let file: String = file.chars().skip(long).collect();
+    let mut shown = String::from(if long > 0 { " at …" } else { " at " });
+    file.chars().for_each(|c| report::push_visible(&mut shown, c));
+    for number in [position.line, position.column].into_iter().map_while(|number| number) {
+        shown += &format!(":{number}");
+    }
+    shown
 }
 
 /// An index, `?` for one that is not known.

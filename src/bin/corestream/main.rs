@@ -11,11 +11,13 @@ mod manifest;
 mod output;
 mod patient;
 mod peer;
+mod receive;
 mod report;
 #[cfg(feature = "run")]
 mod run;
 mod sigbus;
 mod signals;
+mod symbols;
 mod verify;
 
 use std::process::ExitCode;
@@ -32,6 +34,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Extract(extract::Extract),
+    Receive(receive::Receive),
     Bench(bench::Bench),
     Completions(completions::Completions),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Inspect(inspect) => inspect.run().map(|()| ExitCode::SUCCESS),
         Command::Verify(verify) => verify.run().map(|()| ExitCode::SUCCESS),
         Command::Extract(extract) => extract.run().map(|()| ExitCode::SUCCESS),
+        Command::Receive(receive) => receive.run(),
         Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
         Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
     };

@@ -266,20 +266,19 @@ pub fn image(path: &Path) -> corestream::Result<MemoryImage<'static>> {
 }
 
 /// A memory with its image; the pages that hold it, where `minimum` is not given.
-pub fn memory(
-    image: MemoryImage<'static>,
-    minimum: Option<u64>,
-    ty: MemoryType,
-) -> Memory<'static> {
+pub fn memory(image: MemoryImage<'_>, minimum: Option<u64>, ty: MemoryType) -> Memory<'_> {
     let page = u64::from(ty.page_size.max(1));
     let minimum = minimum.unwrap_or(image.len().div_ceil(page));
     Memory::new(MemoryType { minimum, ..ty }, image)
 }
 
+/// Opens an image by what the manifest calls it.
+type Open<'o, 'i> = dyn Fn(&str) -> Result<MemoryImage<'i>, String> + 'o;
+
 impl MemoryEntry {
-    fn memory(&self, folder: &Path) -> Result<Memory<'static>, String> {
+    fn memory<'i>(&self, open: &Open<'_, 'i>) -> Result<Memory<'i>, String> {
         let image = match &self.image {
-            Some(image) => self::image(&folder.join(image)).map_err(|e| e.to_string())?,
+            Some(image) => open(image)?,
             None => MemoryImage::from_slice(&[]),
         };
         let ty = MemoryType {
@@ -313,15 +312,15 @@ impl Manifest {
         self.memories.iter().filter_map(move |entry| Some(folder.join(entry.image.as_ref()?)))
     }
 
-    /// The guest, with its images mapped; their paths count from `folder`.
+    /// The guest, with its images as `open` gives them.
     ///
     /// # Errors
     /// An image can't be opened, or a value does not fit its type.
-    pub fn into_dump(self, folder: &Path) -> Result<CoreDump<'static>, String> {
+    pub fn into_dump<'i>(self, open: &Open<'_, 'i>) -> Result<CoreDump<'i>, String> {
         let mut dump = CoreDump::new(self.name.unwrap_or_default());
         dump.modules = self.modules.into_iter().map(|name| Module { name }).collect();
         for (i, entry) in self.memories.iter().enumerate() {
-            dump.add_memory(entry.memory(folder).map_err(|why| format!("memory {i}: {why}"))?);
+            dump.add_memory(entry.memory(open).map_err(|why| format!("memory {i}: {why}"))?);
         }
         for (i, entry) in self.globals.iter().enumerate() {
             let value = entry.value().map_err(|why| format!("global {i}: {why}"))?;
@@ -347,7 +346,7 @@ mod tests {
     use super::*;
 
     fn dump(text: &str) -> Result<CoreDump<'static>, String> {
-        Manifest::parse(text)?.into_dump(Path::new("."))
+        Manifest::parse(text)?.into_dump(&|image| Err(format!("no {image} here")))
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Peers that a dump goes to: `tcp:HOST:PORT` and `unix:PATH`.
+//! Peers that a dump goes to, and what they listen on: `tcp:HOST:PORT` and `unix:PATH`.
 
 use std::fmt;
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
+use std::ops::RangeFrom;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -19,6 +20,27 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// Parses what is listened on: port 0 is any that is free.
+    pub fn to_listen_on(text: &str) -> Result<Self, String> {
+        Self::parse(text, 0..)
+    }
+
+    fn parse(text: &str, ports: RangeFrom<u16>) -> Result<Self, String> {
+        let (kind, rest) = text.split_once(':').unwrap_or_default();
+        match kind {
+            "tcp" => {
+                let (host, port) = rest.rsplit_once(':').unwrap_or_default();
+                if host.is_empty() || !port.parse().is_ok_and(|port| ports.contains(&port)) {
+                    return Err("a host and a port are needed, as in tcp:127.0.0.1:4000".into());
+                }
+                Ok(Self::Tcp(rest.into()))
+            }
+            "unix" if rest.is_empty() => Err("a path is needed, as in unix:/run/dumps".into()),
+            "unix" => Ok(Self::Unix(rest.into())),
+            _ => Err("must be tcp:HOST:PORT or unix:PATH".into()),
+        }
+    }
+
     /// Connects to it. `timeout` is for one that does not answer, for each of its addresses.
     pub fn connect(&self, timeout: Option<Duration>) -> io::Result<OwnedFd> {
         match self {
@@ -48,19 +70,7 @@ impl FromStr for Peer {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (kind, rest) = text.split_once(':').unwrap_or_default();
-        match kind {
-            "tcp" => {
-                let (host, port) = rest.rsplit_once(':').unwrap_or_default();
-                if host.is_empty() || !port.parse().is_ok_and(|port: u16| port > 0) {
-                    return Err("a host and a port are needed, as in tcp:127.0.0.1:4000".into());
-                }
-                Ok(Self::Tcp(rest.into()))
-            }
-            "unix" if rest.is_empty() => Err("a path is needed, as in unix:/run/dumps".into()),
-            "unix" => Ok(Self::Unix(rest.into())),
-            _ => Err("must be tcp:HOST:PORT or unix:PATH".into()),
-        }
+        Self::parse(text, 1..)
     }
 }
 
@@ -87,5 +97,7 @@ mod tests {
         for bad in bad.iter().chain(&["unix:", "udp:a:80", "/run/dumps"]) {
             assert!(bad.parse::<Peer>().is_err(), "{bad}");
         }
+        assert_eq!(Peer::to_listen_on("tcp:a:0"), Ok(Peer::Tcp("a:0".into())));
+        assert!(Peer::to_listen_on("tcp:a:65536").is_err());
     }
 }

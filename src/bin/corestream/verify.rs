@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use corestream::read::{Producer, Verdict, Whole, verify_slice, verify_stream};
+use corestream::read::{Damage, Producer, Verdict, Whole, verify_slice, verify_stream};
 
 use crate::input::{self, Input};
 use crate::patient::Patient;
@@ -46,23 +46,28 @@ pub fn threads(asked: Option<u16>) -> usize {
 fn tell(name: &str, verdict: Verdict) -> Result<(), Failure> {
     match verdict {
         Verdict::Whole(whole) => report::result(&report::escaped(&line(name, &whole))),
-        Verdict::Damaged(damage) => {
-            let range = &damage.range;
-            let what = if damage.cut_off { "" } else { "is damaged: " };
-            Err(Failure::damaged(format!(
-                "{name}: {what}{damage} (bytes {:#x}..{:#x})",
-                range.start, range.end
-            )))
-        }
+        Verdict::Damaged(damage) => Err(Failure::damaged(format!("{name}: {}", fault(&damage)))),
     }
+}
+
+/// What to say of a dump that is damaged.
+pub fn fault(damage: &Damage) -> String {
+    let range = &damage.range;
+    let what = if damage.cut_off { "" } else { "is damaged: " };
+    format!("{what}{damage} (bytes {:#x}..{:#x})", range.start, range.end)
 }
 
 fn line(name: &str, whole: &Whole) -> String {
     let s = if whole.segments == 1 { "" } else { "s" };
     let as_planned = if whole.partial { " as planned" } else { "" };
     let (bytes, segments) = (whole.bytes, whole.segments);
-    let mut line = format!("{name}: whole{as_planned}, {bytes} bytes in {segments} segment{s}");
-    line.push_str(match (whole.producer, whole.checksums) {
+    let line = format!("{name}: whole{as_planned}, {bytes} bytes in {segments} segment{s}");
+    line + &notes(whole)
+}
+
+/// What else there is to say of a dump that is whole.
+pub fn notes(whole: &Whole) -> String {
+    let mut line = String::from(match (whole.producer, whole.checksums) {
         (Producer::Corestream, true) => ", all checksums hold",
         (Producer::Corestream, false) => ", without checksums",
         (Producer::Other, _) => ", by another tool: only its structure can be checked",

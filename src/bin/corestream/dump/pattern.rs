@@ -5,8 +5,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::report;
+
 /// Bytes of a process's name in a file name at most: what stands around it must fit too.
-const MAX_NAME_BYTES: usize = 128;
+pub const MAX_NAME_BYTES: usize = 128;
 
 /// What the patterns stand for.
 pub struct Values<'v> {
@@ -76,12 +78,12 @@ fn os_string(bytes: &[u8]) -> OsString {
     OsString::from_vec(bytes.to_vec())
 }
 
-/// A name that is one component of a path, and not a hidden one.
+/// A name that is one component of a path, and neither a hidden one nor an option of a command.
 fn harmless(name: &str) -> String {
     let name = &name[..name.floor_char_boundary(MAX_NAME_BYTES)];
     let mut harmless: String =
-        name.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).collect();
-    if harmless.starts_with('.') {
+        name.chars().map(|c| if c == '/' || report::is_hidden(c) { '_' } else { c }).collect();
+    if harmless.starts_with(['.', '-']) {
         harmless.replace_range(..1, "_");
     }
     harmless
@@ -128,6 +130,8 @@ mod tests {
             ("../../etc/passwd", "_._.._etc_passwd"),
             ("..", "_."),
             (".hidden", "_hidden"),
+            ("-rf", "_rf"),
+            ("a\u{202e}b", "a_b"),
             ("a\n\u{1b}[0m\0", "a__[0m_"),
             ("%p", "%p"),
             ("", ""),

@@ -1,0 +1,335 @@
+//! Any text: an error or a model. A model that is sound becomes a dump, and the manifest that is written
+//! of that dump the same model, and the same dump, again.
+
+#[path = "../../src/bin/corestream/describe.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the tool uses all of it")]
+mod describe;
+#[path = "../../src/bin/corestream/manifest.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the tool uses all of it")]
+mod parser;
+
+use std::path::Path;
+
+use arbitrary::{Arbitrary, Unstructured};
+use corestream::read::Content;
+use corestream::{CoreDump, CoreDumpFile, Dumper, MemoryImage, MemoryIndex};
+use serde_json::{Map, Value, json};
+
+use describe::Description;
+use parser::Manifest;
+
+/// What bytes begin with that describe a manifest; others are its text. It is not part of any text.
+const DESCRIBED: u8 = 0xff;
+
+/// What comes instead of something in a manifest.
+#[derive(Arbitrary, Debug)]
+enum Odd {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(String),
+    List(Vec<Number>),
+    Object(Vec<(String, Number)>),
+    /// Once more in a list.
+    Nested(u8),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Number {
+    Unsigned(u64),
+    Signed(i64),
+    Few(u8),
+    Float(f64),
+    Hex(u128),
+    Digits(i64),
+    BigDigits(u64),
+}
+
+/// A guest whose description is mostly right.
+#[derive(Arbitrary, Debug)]
+struct Described {
+    name: Option<String>,
+    modules: Vec<Option<String>>,
+    memories: Vec<Memory>,
+    globals: Vec<(u8, Option<bool>, Number)>,
+    instances: Vec<Instance>,
+    threads: Vec<(Option<String>, Vec<Frame>)>,
+    /// What comes instead of a value of the manifest, all of them counted.
+    odd: Vec<(u16, Odd)>,
+    /// A list that is not what it is called.
+    left_out: Option<u8>,
+}
+
+/// Module, memories and globals.
+type Instance = (Option<u8>, Vec<Option<u8>>, Vec<Option<u8>>);
+
+#[derive(Arbitrary, Debug)]
+struct Memory {
+    image: Option<String>,
+    minimum: Option<Number>,
+    /// More than the minimum, if that is small.
+    maximum: Option<Number>,
+    memory64: Option<bool>,
+    shared: Option<bool>,
+    small_pages: Option<bool>,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Frame {
+    instance: Option<u8>,
+    function: u32,
+    offset: Option<u32>,
+    locals: Vec<(u8, Number)>,
+    stack: Vec<(u8, Number)>,
+}
+
+impl Number {
+    fn json(&self) -> Value {
+        match self {
+            Self::Unsigned(x) => json!(x),
+            Self::Signed(x) => json!(x),
+            Self::Few(x) => json!(x),
+            Self::Float(x) => json!(x),
+            Self::Hex(x) => json!(format!("{x:#x}")),
+            Self::Digits(x) => json!(x.to_string()),
+            Self::BigDigits(x) => json!(x.to_string()),
+        }
+    }
+}
+
+impl Odd {
+    fn json(&self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(x) => json!(x),
+            Self::Number(x) => x.json(),
+            Self::Text(x) => json!(x),
+            Self::List(list) => list.iter().map(Number::json).collect(),
+            Self::Object(list) => {
+                let entries = list.iter().map(|(key, value)| (key.clone(), value.json()));
+                Value::Object(entries.collect())
+            }
+            Self::Nested(depth) => (0..*depth).fold(json!([]), |inner, _| json!([inner])),
+        }
+    }
+}
+
+/// An object of the fields that there are.
+fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
+    let there = fields.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?)));
+    Value::Object(there.collect::<Map<_, _>>())
+}
+
+fn value((ty, number): &(u8, Number)) -> Value {
+    match ty % 5 {
+        0 => json!("missing"),
+        ty => json!({ ["i32", "i64", "f32", "f64"][usize::from(ty - 1)]: number.json() }),
+    }
+}
+
+impl Described {
+    fn text(&self) -> String {
+        const TYPES: [&str; 11] = [
+            "i32",
+            "i64",
+            "f32",
+            "f64",
+            "v128",
+            "funcref",
+            "externref",
+            "anyref",
+            "exnref",
+            "contref",
+            "i31",
+        ];
+        let memory = |m: &Memory| {
+            object([
+                ("image", m.image.as_ref().map(|image| json!(image))),
+                ("minimum", m.minimum.as_ref().map(Number::json)),
+                ("maximum", m.maximum.as_ref().map(Number::json)),
+                ("memory64", m.memory64.map(Value::Bool)),
+                ("shared", m.shared.map(Value::Bool)),
+                ("page_size", m.small_pages.map(|small| json!(if small { 1 } else { 65_536 }))),
+            ])
+        };
+        let global = |(ty, mutable, number): &(u8, Option<bool>, Number)| {
+            let ty = usize::from(*ty) % TYPES.len();
+            object([
+                ("type", Some(json!(TYPES[ty]))),
+                ("mutable", mutable.map(Value::Bool)),
+                ("value", (ty < 5).then(|| number.json())),
+            ])
+        };
+        let instance = |(module, memories, globals): &Instance| json!({ "module": module, "memories": memories, "globals": globals });
+        let frame = |f: &Frame| {
+            object([
+                ("instance", f.instance.map(|i| json!(i))),
+                ("function", Some(json!(f.function))),
+                ("offset", f.offset.map(|offset| json!(offset))),
+                ("locals", Some(f.locals.iter().map(value).collect())),
+                ("stack", Some(f.stack.iter().map(value).collect())),
+            ])
+        };
+        let thread = |(name, frames): &(Option<String>, Vec<Frame>)| {
+            let frames = frames.iter().map(frame).collect();
+            object([("name", name.as_ref().map(|n| json!(n))), ("frames", Some(frames))])
+        };
+        let mut all = json!({
+            "name": self.name,
+            "modules": self.modules,
+            "memories": self.memories.iter().map(memory).collect::<Value>(),
+            "globals": self.globals.iter().map(global).collect::<Value>(),
+            "instances": self.instances.iter().map(instance).collect::<Value>(),
+            "threads": self.threads.iter().map(thread).collect::<Value>(),
+        });
+        for (at, odd) in &self.odd {
+            replace(&mut all, &mut usize::from(*at), &odd.json());
+        }
+        if let (Some(i), Some(all)) = (self.left_out, all.as_object_mut()) {
+            let keys: Vec<_> = all.keys().cloned().collect();
+            if let Some(key) = keys.get(usize::from(i)) {
+                all.remove(key);
+            }
+        }
+        all.to_string()
+    }
+}
+
+/// Replaces the value that comes after `left` others.
+fn replace(value: &mut Value, left: &mut usize, by: &Value) -> bool {
+    if *left == 0 {
+        *value = by.clone();
+        return true;
+    }
+    *left -= 1;
+    match value {
+        Value::Array(list) => list.iter_mut().any(|value| replace(value, left, by)),
+        Value::Object(map) => map.values_mut().any(|value| replace(value, left, by)),
+        _ => false,
+    }
+}
+
+/// Runs the check on the bytes of a fuzzer.
+pub fn run(bytes: &[u8]) {
+    match bytes.split_first() {
+        Some((&DESCRIBED, rest)) => {
+            if let Ok(described) = Described::arbitrary(&mut Unstructured::new(rest)) {
+                check(&described.text());
+            }
+        }
+        _ => check(&String::from_utf8_lossy(bytes)),
+    }
+}
+
+/// The bytes of an image, by its name: no file is opened here.
+fn image(name: &str) -> Result<MemoryImage<'static>, String> {
+    static IMAGES: [&[u8]; 4] = [&[], &[1; 100], b"\0\0\x01\0", &{
+        let mut bytes = [0; 70_000];
+        bytes[60_000] = 1;
+        bytes[69_999] = 2;
+        bytes
+    }];
+    match name.as_bytes().last() {
+        Some(b'!') => Err(format!("{name}: cannot open")),
+        last => Ok(MemoryImage::from_slice(IMAGES[usize::from(*last.unwrap_or(&0) % 4)])),
+    }
+}
+
+fn check(text: &str) {
+    let manifest = match Manifest::parse(text) {
+        Ok(manifest) => manifest,
+        Err(why) => return assert!(!why.is_empty()),
+    };
+    let folder = Path::new("folder");
+    assert!(manifest.images(folder).count() <= text.len());
+    let dump = match manifest.into_dump(&image) {
+        Ok(dump) => dump,
+        Err(why) => return assert!(!why.is_empty()),
+    };
+    let _ = format!("{dump} {dump:?}");
+    let plan = match (Dumper::new().threads(1).plan(&dump), dump.validate()) {
+        (Ok(plan), Ok(())) => plan,
+        (Err(error), Err(why)) => return assert_eq!(error.to_string(), why.to_string()),
+        (plan, valid) => panic!("{plan:?}, but {valid:?}"),
+    };
+    let bytes = plan.to_vec().unwrap();
+    let file = CoreDumpFile::from_slice(&bytes).unwrap();
+    let inspected = serde_json::to_string(&Description::inspect(&file, &bytes)).unwrap();
+    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(inspected["bytes"], json!(bytes.len()));
+    if !plan.shortfalls().is_empty() {
+        return;
+    }
+
+    let restored: Vec<_> = (0..).zip(&dump.memories).map(|(i, m)| restore(&file, i, m)).collect();
+    let name = |memory: u32| Some(memory.to_string());
+    let written = serde_json::to_string_pretty(&Description::manifest(&file, &name)).unwrap();
+    let open = |name: &str| {
+        let bytes: &Vec<u8> = &restored[name.parse::<usize>().unwrap()];
+        Ok(MemoryImage::from_slice(bytes))
+    };
+    let again = Manifest::parse(&written).unwrap().into_dump(&open).unwrap();
+    assert_same(&again, &dump);
+    let again = Dumper::new().threads(1).plan(&again).unwrap().to_vec().unwrap();
+    assert!(again == bytes, "not the same dump again");
+}
+
+/// What is written of any dump that can be opened, of which `bytes` are, is JSON and no longer than that
+/// explains, and a manifest of a sound model; of the dump of that the same is written again.
+pub fn assert_written(file: &CoreDumpFile<'_>, bytes: &[u8]) {
+    let inspected = serde_json::to_string(&Description::inspect(file, bytes)).unwrap();
+    let described: Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(described["bytes"], json!(bytes.len()));
+    // The most is said of a memory, of which there may be 100, and of a segment of a few bytes.
+    let most = (32 << 10) + 32 * bytes.len();
+    assert!(inspected.len() <= most, "{} for {}", inspected.len(), bytes.len());
+
+    let none = |_| None;
+    let written = serde_json::to_string(&Description::manifest(file, &none)).unwrap();
+    let dump = Manifest::parse(&written).unwrap().into_dump(&image).unwrap();
+    dump.validate().unwrap();
+    assert_eq!(file.name(), dump.name);
+    assert!(file.memories().iter().eq(dump.memories.iter().map(|memory| &memory.ty)));
+    assert_eq!(file.globals(), dump.globals);
+    let plan = Dumper::new().threads(1).plan(&dump).unwrap();
+    assert_eq!(plan.shortfalls(), []);
+    let bytes = plan.to_vec().unwrap();
+    let again = CoreDumpFile::from_slice(&bytes).unwrap();
+    let again = serde_json::to_string(&Description::manifest(&again, &none)).unwrap();
+    assert_eq!(again, written);
+}
+
+/// As many bytes of a memory of a dump as its image had.
+fn restore(file: &CoreDumpFile<'_>, index: u32, memory: &corestream::Memory<'_>) -> Vec<u8> {
+    let image = memory.image.as_slice().unwrap();
+    // What was left out may be anything.
+    let mut bytes = image.to_vec();
+    for content in file.contents(MemoryIndex(index)).unwrap() {
+        let first = usize::try_from(*content.addresses().start()).unwrap_or(usize::MAX);
+        let last = usize::try_from(*content.addresses().end()).unwrap_or(usize::MAX);
+        let Some(part) = bytes.get_mut(first..image.len().min(last.saturating_add(1))) else {
+            break;
+        };
+        match content {
+            Content::Data { bytes, .. } => part.copy_from_slice(bytes),
+            Content::Zero(_) => part.fill(0),
+            Content::LeftOut(_) => {}
+        }
+    }
+    assert!(bytes == image, "memory {index}");
+    bytes
+}
+
+/// Two models are the same, but for images.
+fn assert_same(found: &CoreDump<'_>, expected: &CoreDump<'_>) {
+    let modules = |dump: &CoreDump<'_>| -> Vec<_> {
+        dump.modules.iter().enumerate().map(|(i, m)| m.name_or_anonymous(i)).collect()
+    };
+    let types = |dump: &CoreDump<'_>| -> Vec<_> { dump.memories.iter().map(|m| m.ty).collect() };
+    assert_eq!(found.name, expected.name);
+    assert_eq!(modules(found), modules(expected));
+    assert_eq!(types(found), types(expected));
+    assert_eq!(found.globals, expected.globals);
+    assert_eq!(found.instances, expected.instances);
+    assert_eq!(found.threads, expected.threads);
+}

@@ -1,0 +1,272 @@
+//! The picture of a memory: rows of cells, each of which stands for as many bytes.
+//!
+//! A pure function of the parts of a memory. What it needs is bounded by the rows and cells below,
+//! whatever the size of the memory; the work is linear in the parts.
+
+use std::fmt::Write;
+use std::ops::RangeInclusive;
+
+use corestream::read::Content;
+
+/// Rows of a picture at most.
+const ROWS: u64 = 32;
+/// Cells of a row, and of a row whose address is wide.
+const CELLS: u64 = 64;
+const FEW_CELLS: u64 = 32;
+/// Hexadecimal digits of an address that leave room for a whole row in 80 columns.
+const DIGITS: usize = 13;
+/// A cell is at least 2^10 bytes: a page of 64 KiB is a row.
+const LEAST: u32 = 10;
+
+/// What a range of a memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Its bytes are in the dump.
+    Kept,
+    /// It is in no segment.
+    Zero,
+    /// Nobody knows its bytes.
+    LeftOut,
+}
+
+/// A range of a memory, by its first and its last address.
+pub type Part = (Kind, RangeInclusive<u64>);
+
+/// A part of a memory as the reader gives it.
+pub fn part(content: &Content<'_>) -> Part {
+    let kind = match content {
+        Content::Data { .. } => Kind::Kept,
+        Content::Zero(_) => Kind::Zero,
+        Content::LeftOut(_) => Kind::LeftOut,
+    };
+    (kind, content.addresses())
+}
+
+/// How pictures are drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// With the block characters of Unicode, else with those of ASCII.
+    pub unicode: bool,
+    /// With colours.
+    pub colour: bool,
+    /// What is in no segment is known to be zero.
+    pub zero_known: bool,
+}
+
+impl Style {
+    /// The signs of zero, the three shares, and left out.
+    fn signs(self) -> [char; 5] {
+        if self.unicode { ['·', '░', '▒', '█', '╳'] } else { ['.', '-', '+', '#', 'x'] }
+    }
+}
+
+/// Which of the signs a cell has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shade {
+    Zero = 0,
+    Sparse = 1,
+    Half = 2,
+    Dense = 3,
+    LeftOut = 4,
+}
+
+impl Shade {
+    /// The escape sequence that begins its colour.
+    fn colour(self) -> &'static str {
+        match self {
+            Self::Zero => "\x1b[2m",
+            Self::Sparse | Self::Half | Self::Dense => "\x1b[32m",
+            Self::LeftOut => "\x1b[31m",
+        }
+    }
+}
+
+/// The bytes of a cell that are kept, and that were left out.
+#[derive(Clone, Copy, Default)]
+struct Cell {
+    kept: u64,
+    left_out: u64,
+}
+
+impl Cell {
+    /// Of `size` bytes. Where a cell is of several kinds, the one with more bytes shows; what was left
+    /// out shows before zero, because that is what one would look for.
+    fn shade(self, size: u64) -> Shade {
+        match self {
+            Self { kept, left_out } if left_out > kept => Shade::LeftOut,
+            Self { kept: 0, .. } => Shade::Zero,
+            Self { kept, .. } if kept < size / 4 => Shade::Sparse,
+            Self { kept, .. } if kept < size / 4 * 3 => Shade::Half,
+            _ => Shade::Dense,
+        }
+    }
+}
+
+/// The picture of a memory whose last address is `last`: lines that each end as a line, at most 80
+/// columns wide. `parts` are in the order of addresses, without overlap.
+pub fn picture(last: u64, parts: impl Iterator<Item = Part>, style: Style) -> String {
+    let digits = |n: u64| n.checked_ilog2().map_or(1, |log2| log2 as usize / 4 + 1);
+    let row = if digits(last) > DIGITS { FEW_CELLS } else { CELLS };
+    let mut log2 = LEAST;
+    while last >> log2 >= ROWS * row {
+        log2 += 1;
+    }
+    let cells = cells(last, log2, parts);
+    let mut text = legend(log2, style);
+    let width = digits(last);
+    let mut address = 0_u64;
+    for cells in cells.chunks(usize::try_from(row).unwrap_or(usize::MAX)) {
+        let _ = write!(text, "0x{address:0width$x} ");
+        line(&mut text, cells, 1 << log2, style);
+        address = address.wrapping_add(row << log2);
+    }
+    text
+}
+
+/// The cells up to the one of the address `last`.
+fn cells(last: u64, log2: u32, parts: impl Iterator<Item = Part>) -> Vec<Cell> {
+    let at = |address: u64| usize::try_from(address >> log2).unwrap_or(usize::MAX);
+    let mut cells = vec![Cell::default(); at(last) + 1];
+    for (kind, range) in parts {
+        if kind == Kind::Zero {
+            continue;
+        }
+        let (first, end) = (*range.start(), (*range.end()).min(last));
+        // Behind the end of a memory is nothing to draw.
+        for i in at(first)..=at(end).min(cells.len() - 1) {
+            let begin = (i as u64) << log2;
+            let (first, end) = (first.max(begin), end.min(begin + ((1 << log2) - 1)));
+            let bytes = end - first + 1;
+            match kind {
+                Kind::LeftOut => cells[i].left_out += bytes,
+                _ => cells[i].kept += bytes,
+            }
+        }
+    }
+    cells
+}
+
+fn line(text: &mut String, cells: &[Cell], size: u64, style: Style) {
+    let mut before = None;
+    for shade in cells.iter().map(|cell| cell.shade(size)) {
+        let colour = style.colour.then(|| shade.colour());
+        if colour != before {
+            let reset = if before.is_some() { "\x1b[0m" } else { "" };
+            let _ = write!(text, "{reset}{}", colour.unwrap_or_default());
+            before = colour;
+        }
+        text.push(style.signs()[shade as usize]);
+    }
+    text.push_str(if before.is_some() { "\x1b[0m\n" } else { "\n" });
+}
+
+fn legend(log2: u32, style: Style) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let unit = units[(log2 / 10 - 1) as usize];
+    let [zero, sparse, half, dense, left_out] = style.signs();
+    let nothing = if style.zero_known { "zero" } else { "not kept" };
+    format!(
+        "each cell {} {unit}: {zero} {nothing}, {sparse} < 1/4 kept, {half} < 3/4, {dense} more, \
+         {left_out} left out\n",
+        1_u32 << (log2 % 10)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASCII: Style = Style { unicode: false, colour: false, zero_known: true };
+
+    fn rows(last: u64, parts: &[Part], style: Style) -> Vec<String> {
+        picture(last, parts.iter().cloned(), style).lines().skip(1).map(Into::into).collect()
+    }
+
+    #[test]
+    fn shares_of_a_cell() {
+        let kept = |first: u64, len: u64| (Kind::Kept, first..=first + len - 1);
+        let left = |first: u64, len: u64| (Kind::LeftOut, first..=first + len - 1);
+        let parts = [
+            kept(0, 1),
+            kept(1024, 255),
+            kept(2048, 256),
+            kept(3072, 767),
+            kept(4096, 768),
+            kept(5120, 1024 + 1),
+            (Kind::Zero, 6145..=8191),
+            left(8192, 1),
+            kept(9216, 100),
+            left(9316, 101),
+            kept(10240, 101),
+            left(10341, 100),
+        ];
+        let row = format!("0x0000 --++##-.xx-{}", ".".repeat(53));
+        assert_eq!(rows(65_535, &parts, ASCII), [row]);
+    }
+
+    /// Every address of a memory is in exactly one cell, however large it is, and cells are no more
+    /// than they may be and fit into 80 columns.
+    #[test]
+    fn any_size_is_bounded() {
+        let sizes = (0..64).flat_map(|log2| [(1_u64 << log2) - 1, 1 << log2]);
+        for last in sizes.chain([u64::MAX, (1 << 40) - 1, 759 * 65_536 - 1]) {
+            let parts = [(Kind::Kept, 0..=last)];
+            let text = picture(last, parts.iter().cloned(), ASCII);
+            assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+            let rows: Vec<&str> = text.lines().skip(1).collect();
+            assert!((1..=32).contains(&rows.len()), "{last:#x}");
+            let cells: String = rows.iter().map(|row| row.split_once(' ').unwrap().1).collect();
+            // The last cell may be cut short by the end of the memory.
+            let whole = cells.trim_end_matches(['-', '+']);
+            assert!(whole.len() + 1 >= cells.len() && whole.chars().all(|c| c == '#'), "{text}");
+            // Addresses of rows are those of their first cells.
+            if let [first, second, ..] = rows[..] {
+                let at =
+                    |row: &str| u64::from_str_radix(&row[2..row.find(' ').unwrap()], 16).unwrap();
+                let cell = (at(second) - at(first))
+                    / (first.len() as u64 - second.find(' ').unwrap() as u64 - 1);
+                assert!(cell.is_power_of_two() && cells.len() as u64 == last / cell + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn one_byte_shows_wherever_it_is() {
+        let last = (1_u64 << 40) - 1;
+        for at in [0, 1, (1 << 29) - 1, 1 << 29, 0x98_7654_3210, last - 1, last] {
+            let rows = rows(last, &[(Kind::Kept, at..=at)], ASCII);
+            let cell = usize::try_from(at >> 29).unwrap();
+            for (i, row) in rows.iter().enumerate() {
+                let found = row.split_once(' ').unwrap().1.find('-');
+                assert_eq!(found, (cell / 64 == i).then_some(cell % 64), "{row}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_behind_the_end_is_not_drawn() {
+        let parts = [(Kind::Kept, 2048..=u64::MAX), (Kind::LeftOut, 1 << 40..=u64::MAX)];
+        assert_eq!(rows(4095, &parts, ASCII), ["0x000 ..##"]);
+        assert_eq!(rows(99, &[], ASCII), ["0x00 ."]);
+    }
+
+    #[test]
+    fn legends() {
+        let legend =
+            |last, style| picture(last, [].into_iter(), style).lines().next().unwrap().to_string();
+        let ascii = "each cell 1 KiB: . zero, - < 1/4 kept, + < 3/4, # more, x left out";
+        assert_eq!(legend(65_535, ASCII), ascii);
+        let unicode = Style { unicode: true, zero_known: false, ..ASCII };
+        let huge = "each cell 16 PiB: · not kept, ░ < 1/4 kept, ▒ < 3/4, █ more, ╳ left out";
+        assert_eq!(legend(u64::MAX, unicode), huge);
+    }
+
+    /// A colour begins where it changes, and none is left on at the end of a line.
+    #[test]
+    fn colours() {
+        let parts = [(Kind::Kept, 1024..=3000), (Kind::LeftOut, 3072..=4095)];
+        let style = Style { unicode: true, colour: true, zero_known: true };
+        let row = "0x000 \x1b[2m·\x1b[0m\x1b[32m██\x1b[0m\x1b[31m╳\x1b[0m";
+        assert_eq!(rows(4095, &parts, style), [row]);
+    }
+}

@@ -1,0 +1,119 @@
+//! The names that dumps get: a pattern with what a dump is called, and a number where that is taken.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::dump::pattern::{MAX_NAME_BYTES, Values};
+use crate::output::folder_of;
+
+/// Names that are tried for a dump.
+const TRIES: u32 = 10_000;
+
+/// Bytes that the name of a file may have.
+const MAX_FILE_NAME_BYTES: usize = 255;
+
+/// Ends the name of a dump that is not whole.
+const PARTIAL: &str = ".partial";
+
+/// What a dump without a name is called.
+const UNNAMED: &str = "unnamed";
+
+/// A pattern that can be used for every dump that may come.
+pub struct Naming {
+    pattern: PathBuf,
+    folder: PathBuf,
+}
+
+impl Naming {
+    /// Checks a pattern before there is a dump: which could not be kept if it had no name.
+    pub fn new(pattern: &Path) -> Result<Self, String> {
+        if pattern == Path::new("-") {
+            return Err("dumps are received into files: name one, such as %n.%t.core".into());
+        }
+        let fill = |unix_time, name: &str| {
+            Values { process_id: std::process::id(), unix_time, name }.fill(pattern)
+        };
+        let longest = fill(u64::MAX, &"n".repeat(MAX_NAME_BYTES))?;
+        let folder = folder_of(&longest);
+        if folder != folder_of(&fill(0, UNNAMED)?) {
+            return Err("%n and %t can only be in the name of the file, not in its folder".into());
+        }
+        let named = longest.file_name().filter(|_| !longest.as_os_str().as_bytes().ends_with(b"/"));
+        let Some(file_name) = named.filter(|_| !longest.is_dir()) else {
+            let path = pattern.display();
+            return Err(format!("is a folder, name files in it, such as {path}/%n.%t.core"));
+        };
+        if !folder.is_dir() {
+            return Err(format!("there is no folder {}, make it first", folder.display()));
+        }
+        if file_name.len() + numbered(TRIES).len() + PARTIAL.len() > MAX_FILE_NAME_BYTES {
+            return Err(
+                "a name made of it can be longer than the 255 bytes that one may have".into()
+            );
+        }
+        Ok(Self { pattern: pattern.into(), folder: folder.into() })
+    }
+
+    /// The folder of all names.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The names for a dump of the process that calls itself `name`, best first.
+    pub fn names(&self, name: &str, whole: bool) -> Result<impl Iterator<Item = PathBuf>, String> {
+        let name = if name.is_empty() { UNNAMED } else { name };
+        let base = Values::now(name).fill(&self.pattern)?;
+        let end = if whole { "" } else { PARTIAL };
+        Ok((0..=TRIES).map(move |i| {
+            let mut name = base.clone().into_os_string();
+            name.push(OsStr::new(&numbered(i)));
+            name.push(end);
+            name.into()
+        }))
+    }
+}
+
+/// What follows a name that is taken.
+fn numbered(i: u32) -> String {
+    if i == 0 { String::new() } else { format!(".{i}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_dump() {
+        let folder = tempfile::tempdir().unwrap();
+        let naming = Naming::new(&folder.path().join("%n.core")).unwrap();
+        assert_eq!(naming.folder(), folder.path());
+        for (name, whole, expected) in [
+            ("guest", true, ["guest.core", "guest.core.1", "guest.core.2"]),
+            ("", true, ["unnamed.core", "unnamed.core.1", "unnamed.core.2"]),
+            ("../x", false, ["_._x.core.partial", "_._x.core.1.partial", "_._x.core.2.partial"]),
+        ] {
+            let names: Vec<_> = naming.names(name, whole).unwrap().take(3).collect();
+            assert_eq!(names, expected.map(|name| folder.path().join(name)));
+        }
+    }
+
+    #[test]
+    fn patterns_that_can_give_no_name_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let long = "x".repeat(120);
+        for (pattern, expected) in [
+            (PathBuf::from("-"), "dumps are received into files"),
+            (path(""), "is a folder, name files in it"),
+            (folder.path().into(), "is a folder, name files in it"),
+            (path("%n/core"), "%n and %t can only be"),
+            (path("none/%n"), "there is no folder "),
+            (path("%x"), "%x is no pattern"),
+            (path(&format!("%n{long}")), "a name made of it can be longer"),
+        ] {
+            let error = Naming::new(&pattern).err().unwrap();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! SIGINT and SIGTERM while dumps are received: each thread that waits for a socket sees them.
+
+use std::io::{self, PipeReader};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::{flag, low_level::pipe};
+
+use crate::report::Failure;
+
+/// The signals that end the work, and the exit codes and names that they have.
+const SIGNALS: [(i32, u8, &str); 2] = [(SIGINT, 130, "SIGINT"), (SIGTERM, 143, "SIGTERM")];
+
+/// Watches for the signals that end the work.
+pub struct Stop {
+    /// Which of them came, counted from 1.
+    signal: Arc<AtomicUsize>,
+    /// Has bytes when one came, which nobody reads, so that all who wait see them.
+    wake: PipeReader,
+}
+
+/// What a wait has ended with.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// There is something to read, or an error to be had by reading.
+    Readable,
+    /// A signal came.
+    Stopped,
+    /// Nothing came for as long as was to be waited.
+    TimedOut,
+}
+
+impl Stop {
+    /// Watches from now on.
+    pub fn watch() -> io::Result<Self> {
+        let (wake, writer) = io::pipe()?;
+        let signal = Arc::<AtomicUsize>::default();
+        // A file that may not grow further is an error of the write, and not the end of the process.
+        flag::register(SIGXFSZ, Arc::default())?;
+        for (i, (number, ..)) in SIGNALS.into_iter().enumerate() {
+            // In this order: who wakes up finds the signal.
+            flag::register_usize(number, signal.clone(), i + 1)?;
+            pipe::register(number, writer.try_clone()?)?;
+        }
+        Ok(Self { signal, wake })
+    }
+
+    /// Whether a signal came.
+    pub fn is_requested(&self) -> bool {
+        self.signal.load(Ordering::Relaxed) != 0
+    }
+
+    /// What to say at the end if a signal came.
+    pub fn failure(&self) -> Option<Failure> {
+        let which = self.signal.load(Ordering::Relaxed).checked_sub(1)?;
+        let (_, code, name) = SIGNALS.get(which)?;
+        Some(Failure::with_code(format!("receive: stopped by {name}"), *code))
+    }
+
+    /// Waits until there is something to read, a signal has come, or the time is over.
+    pub fn wait(&self, fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<Ready> {
+        self.poll(Some(fd), timeout)
+    }
+
+    /// Waits until the time is over, or a signal has come.
+    pub fn pause(&self, time: Duration) -> io::Result<Ready> {
+        self.poll(None, Some(time))
+    }
+
+    fn poll(&self, fd: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<Ready> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let wake = PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN);
+        // The same one twice where there is only one.
+        let fd = fd.unwrap_or(self.wake.as_fd());
+        let mut fds = [wake, PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        loop {
+            let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+            // A time too long for the kernel is for ever.
+            let timespec = left.and_then(|left| Timespec::try_from(left).ok());
+            match poll(&mut fds, timespec.as_ref()) {
+                Ok(0) if left.is_some() => return Ok(Ready::TimedOut),
+                Ok(_) if !fds[0].revents().is_empty() => return Ok(Ready::Stopped),
+                Ok(_) if !fds[1].revents().is_empty() => return Ok(Ready::Readable),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Debugging information that can be read only so often: whatever it says, the work on it and what is
+//! made of it stay bounded.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::rc::Rc;
+
+use gimli::{EndianSlice, Error, LittleEndian, Reader, ReaderOffsetId, Result};
+
+/// How much may still be read, shared by all readers of a file.
+#[derive(Clone, Debug)]
+pub struct Budget(Rc<Cell<u64>>);
+
+impl Budget {
+    /// So many bytes, where a step that reads none counts as one.
+    pub fn new(bytes: u64) -> Self {
+        Self(Rc::new(Cell::new(bytes)))
+    }
+
+    /// Takes so many away.
+    ///
+    /// # Errors
+    /// So many are not left; then none are.
+    pub fn take(&self, bytes: u64) -> Result<()> {
+        let left = self.0.get().checked_sub(bytes);
+        self.0.set(left.unwrap_or(0));
+        match left {
+            Some(_) => Ok(()),
+            None => Err(Error::UnexpectedEof(ReaderOffsetId(0))),
+        }
+    }
+
+    /// Whether nothing is left.
+    pub fn is_spent(&self) -> bool {
+        self.0.get() == 0
+    }
+}
+
+/// A section, or a part of one.
+#[derive(Clone, Debug)]
+pub struct Counted<'b> {
+    slice: EndianSlice<'b, LittleEndian>,
+    budget: Budget,
+}
+
+impl<'b> Counted<'b> {
+    pub fn new(bytes: &'b [u8], budget: &Budget) -> Self {
+        Self { slice: EndianSlice::new(bytes, LittleEndian), budget: budget.clone() }
+    }
+}
+
+impl Reader for Counted<'_> {
+    type Endian = LittleEndian;
+    type Offset = usize;
+
+    fn endian(&self) -> LittleEndian {
+        LittleEndian
+    }
+
+    fn len(&self) -> usize {
+        self.slice.len()
+    }
+
+    fn empty(&mut self) {
+        self.slice.empty();
+    }
+
+    fn truncate(&mut self, len: usize) -> Result<()> {
+        self.slice.truncate(len)
+    }
+
+    fn offset_from(&self, base: &Self) -> usize {
+        self.slice.offset_from(base.slice)
+    }
+
+    fn offset_id(&self) -> ReaderOffsetId {
+        self.slice.offset_id()
+    }
+
+    fn lookup_offset_id(&self, id: ReaderOffsetId) -> Option<usize> {
+        self.slice.lookup_offset_id(id)
+    }
+
+    fn find(&self, byte: u8) -> Result<usize> {
+        let found = Reader::find(&self.slice, byte);
+        let passed = found.as_ref().map_or(self.slice.len(), |at| *at);
+        self.budget.take(passed as u64 + 1)?;
+        found
+    }
+
+    fn skip(&mut self, len: usize) -> Result<()> {
+        self.budget.take(1)?;
+        self.slice.skip(len)
+    }
+
+    fn split(&mut self, len: usize) -> Result<Self> {
+        self.budget.take(1)?;
+        Ok(Self { slice: self.slice.split(len)?, budget: self.budget.clone() })
+    }
+
+    fn to_slice(&self) -> Result<Cow<'_, [u8]>> {
+        self.budget.take(self.slice.len() as u64)?;
+        self.slice.to_slice()
+    }
+
+    fn to_string(&self) -> Result<Cow<'_, str>> {
+        self.budget.take(self.slice.len() as u64)?;
+        Reader::to_string(&self.slice)
+    }
+
+    fn to_string_lossy(&self) -> Result<Cow<'_, str>> {
+        self.budget.take(self.slice.len() as u64)?;
+        Reader::to_string_lossy(&self.slice)
+    }
+
+    fn read_slice(&mut self, buffer: &mut [u8]) -> Result<()> {
+        self.budget.take(buffer.len() as u64)?;
+        Reader::read_slice(&mut self.slice, buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_until_the_budget_is_spent() {
+        let budget = Budget::new(10);
+        let mut reader = Counted::new(&[1, 2, 3, 4, 5, 6, 7, 0, 9], &budget);
+        assert_eq!(reader.read_u32(), Ok(0x0403_0201));
+        let mut other = reader.clone();
+        assert_eq!(other.read_u32(), Ok(0x0007_0605));
+        assert!(!budget.is_spent());
+        // Three bytes are passed until it is found, two are left.
+        assert!(reader.find(0).is_err() && budget.is_spent());
+        assert!(reader.read_u8().is_err() && other.read_u8().is_err());
+    }
+}

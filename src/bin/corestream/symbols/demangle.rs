@@ -1,0 +1,88 @@
+//! Names of functions as people write them.
+
+use std::fmt::{self, Write};
+
+use cpp_demangle::DemangleOptions;
+
+/// Characters of a name or a path at most, and of a name that is demangled.
+const MAX_NAME: usize = 4096;
+
+/// Text of a module, no longer than it may be.
+pub fn cut(text: &str) -> String {
+    text.chars().take(MAX_NAME).collect()
+}
+
+/// The name of a function, demangled where it is one of Rust or C++.
+pub fn demangled(name: &str) -> String {
+    let of_rust = || {
+        let symbol = rustc_demangle::try_demangle(name).ok()?;
+        let mut text = Limited::default();
+        // Without the hash behind it.
+        write!(text, "{symbol:#}").ok().map(|()| text.0)
+    };
+    let of_cpp = || {
+        let symbol = cpp_demangle::Symbol::new(name).ok()?;
+        let mut text = Limited::default();
+        symbol.structured_demangle(&mut text, &DemangleOptions::default()).ok().map(|()| text.0)
+    };
+    // Others would be taken for types: `f` is the sign of `float`.
+    let mangled = ["_Z", "__Z", "_R"].iter().any(|begin| name.starts_with(begin));
+    let short = mangled && name.len() <= MAX_NAME;
+    let text = if short { of_rust().or_else(of_cpp) } else { None };
+    text.unwrap_or_else(|| cut(name))
+}
+
+/// Text that ends with an error where it gets too long: a short name can stand for one that doubles
+/// with every letter.
+#[derive(Default)]
+struct Limited(String);
+
+impl Write for Limited {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.0.len() + text.len() > MAX_NAME {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(text);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_rust_and_cpp_and_others() {
+        assert_eq!(
+            demangled("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE"),
+            "core::fmt::Formatter::pad"
+        );
+        assert_eq!(demangled("_RNvC5guest4main"), "guest::main");
+        assert_eq!(demangled("_Z3addii"), "add(int, int)");
+        for plain in ["f", "main", "_start", "_Z", "_R", "__Zero", "ü"] {
+            assert_eq!(demangled(plain), plain);
+        }
+        assert_eq!(demangled(&"x".repeat(10_000)).len(), MAX_NAME);
+    }
+
+    /// Pairs of pairs: each is twice as long as the one before it.
+    #[test]
+    fn names_that_double() {
+        let digits = |n: usize| match n {
+            0..=9 => n.to_string(),
+            n => char::from(b'A' + u8::try_from(n - 10).unwrap()).to_string(),
+        };
+        let name = |depth: usize| {
+            let pairs = (0..depth).map(|i| format!("S_IS{0}_S{0}_E", digits(i)));
+            let name = format!("_Z1fSt4pairIiiE{}", pairs.collect::<String>());
+            (demangled(&name), name)
+        };
+        assert!(
+            name(3).0.contains("std::pair<std::pair<int, int>, std::pair<int, int> >"),
+            "{}",
+            name(3).0
+        );
+        let (text, mangled) = name(34);
+        assert_eq!(text, mangled, "too long to be written out");
+    }
+}

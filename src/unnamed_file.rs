@@ -1,0 +1,61 @@
+//! A file that gets its name when it is whole, where only then the name is known.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::atomic_file::{AtomicFile, FileOptions};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A file without a name, readable and writable for its owner only. Dropped without
+/// [`commit`](Self::commit), it is gone.
+///
+/// On file systems without `O_TMPFILE` it has a hidden name that ends in `.partial` until then.
+///
+/// ```
+/// use std::io::Write;
+///
+/// use corestream::{FileOptions, UnnamedFile};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// let file = UnnamedFile::create_in(folder, FileOptions::new())?;
+/// file.file().write_all(b"whole").unwrap();
+/// let name = file.commit([folder.join("dump"), folder.join("dump.1")])?;
+/// assert_eq!(std::fs::read(name).unwrap(), b"whole");
+/// # Ok::<(), corestream::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct UnnamedFile(AtomicFile);
+
+impl UnnamedFile {
+    /// Begins a file that will have a name in `folder`.
+    ///
+    /// # Errors
+    /// None can be made there.
+    pub fn create_in(folder: impl AsRef<Path>, options: FileOptions) -> Result<Self> {
+        let folder = folder.as_ref();
+        AtomicFile::create_in(folder, options).map(Self).map_err(|error| {
+            let message = format!("{}: cannot make a file in it", folder.display());
+            Error::io(ErrorKind::Output, message, error)
+        })
+    }
+
+    /// The file to write to.
+    pub fn file(&self) -> &File {
+        self.0.file()
+    }
+
+    /// Gives the file the first of `names` that nothing has, and says which; if it is to replace, the
+    /// first one. All must be in its folder.
+    ///
+    /// # Errors
+    /// All names are taken, or the file can't be given one.
+    pub fn commit(self, names: impl IntoIterator<Item = PathBuf>) -> Result<PathBuf> {
+        let mut last = PathBuf::new();
+        let names = names.into_iter().inspect(|name| last.clone_from(name));
+        self.0.commit_as(names).map_err(|error| {
+            let message = format!("{}: cannot be given to a file", last.display());
+            Error::io(ErrorKind::Output, message, error)
+        })
+    }
+}
