@@ -54,9 +54,16 @@ impl Random {
 type Fill = fn(&mut Random, &mut [u8]);
 
 /// What the images hold, by name.
-const FILLS: [(&str, Fill); 5] = [
+const FILLS: [(&str, Fill); 6] = [
     ("zero", |_, _| {}),
     ("dense", |random, bytes| random.fill(bytes)),
+    // Dense as most data is: with single zeros, here one byte of 256.
+    ("random", |random, bytes| {
+        bytes.chunks_mut(8).for_each(|word| {
+            let value = random.next().to_le_bytes();
+            word.copy_from_slice(&value[..word.len()]);
+        });
+    }),
     ("heap", |random, bytes| {
         let mut at = 0;
         while at < bytes.len() {

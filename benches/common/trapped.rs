@@ -66,6 +66,21 @@ impl Guest {
         self.error.downcast_ref::<WasmCoreDump>().unwrap().serialize(&mut self.store, "guest")
     }
 
+    /// Our dump is valid and holds `len` bytes, each as the memory has it, or nothing is timed: right
+    /// for a guest of which so many bytes are not zero, and reads nothing of the rest.
+    pub fn check_data(&mut self, len: usize) {
+        let captured = capture(&mut self.store, "guest", &self.error).unwrap();
+        let bytes = captured.to_vec().unwrap();
+        let image = captured.dump.memories[0].image.as_slice().unwrap();
+        let mut sum = 0;
+        for segment in decoded::decode(&bytes).segments {
+            let address = usize::try_from(segment.address).unwrap();
+            assert!(image[address..][..segment.data.len()] == *segment.data);
+            sum += segment.data.len();
+        }
+        assert_eq!(sum, len);
+    }
+
     /// Our dump is valid and gives the memory back, or nothing is timed. Whether the reference's is.
     ///
     /// It reads pages that were never touched, which is not to be measured any more.

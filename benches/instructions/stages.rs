@@ -19,7 +19,7 @@ const INPUT_BYTES: usize = 4 << 20;
 
 /// The names of the inputs: those of the images that the benches share, and one of single bytes with
 /// gaps between them that are all worth a segment.
-pub const INPUTS: [&str; 5] = ["zero", "dense", "heap", "one-page-in-ten", GAPS];
+pub const INPUTS: [&str; 6] = ["zero", "dense", "random", "heap", "one-page-in-ten", GAPS];
 const GAPS: &str = "gaps";
 
 /// A budget of segments that the gaps of some inputs exceed many times.

@@ -29,7 +29,16 @@ impl Checked {
         let start = Instant::now();
         let plan = dumper.plan(guest)?;
         let file = fresh_file(target.folder)?;
-        plan.write_to(&mut FileSink::new(&file)).map_err(|error| at(error.into()))?;
+        plan.write_to(&mut FileSink::new(&file)).map_err(|error| {
+            let mut failure = Failure::from(error);
+            if !failure.is_cancelled() {
+                let len = plan.len();
+                failure.message.push_str(&format!(
+                    "; the dump that is checked has {len} bytes, --dir DIR is where it goes"
+                ));
+            }
+            at(failure)
+        })?;
         let time = start.elapsed();
         // Or it would be brought to disk while something else is measured.
         file.sync_data().map_err(|error| at(Failure::new(error)))?;

@@ -82,7 +82,8 @@ impl<'b> Results<'b> {
 
     /// How often the limit fits into what was measured.
     fn ratios(&self) -> Vec<Ratio> {
-        let scan = (self.read_bytes > 0).then(|| self.median("scan") / self.median("plain_read"));
+        let read = if self.read_bytes > 0 { self.median("plain_read") } else { 0.0 };
+        let scan = (read > 0.0).then(|| self.median("scan") / read);
         let mut ratios = vec![Ratio {
             key: "scan_to_plain_read".into(),
             label: "scan / plain read".into(),
@@ -96,7 +97,6 @@ impl<'b> Results<'b> {
                 value,
             });
         };
-        let read = if self.read_bytes > 0 { self.median("plain_read") } else { 0.0 };
         match self.limits.get(1..) {
             None | Some([]) => whole("plain_read".into(), "plain read".into(), read),
             Some(copies) => {

@@ -198,8 +198,12 @@ pub struct Stream {
 impl Stream {
     fn new((reader, writer): (OwnedFd, OwnedFd)) -> io::Result<Self> {
         let mut reader = File::from(reader);
+        // Not by the thread: before anything is timed, and where it can't be had, that is an error.
+        let mut buffer = Vec::new();
+        buffer.try_reserve_exact(READ_BYTES).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        buffer.resize(READ_BYTES, 0);
         let drain = move || {
-            let (mut buffer, mut bytes) = (vec![0; READ_BYTES], 0);
+            let mut bytes = 0;
             loop {
                 match reader.read(&mut buffer) {
                     Ok(0) => return Ok(bytes),
@@ -242,7 +246,8 @@ fn tcp() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// A new file without a name, which is gone when it is closed, in whatever way the process ends.
+/// A new file without a name, which is gone when it is closed, in whatever way the process ends; on file
+/// systems that have no such files, unless it ends right between making one and taking its name away.
 pub fn fresh_file(folder: &Path) -> Result<File, Failure> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     #[cfg(target_os = "linux")]
