@@ -46,7 +46,7 @@ impl Checksums {
                 let len = usize::try_from(self.missing).unwrap_or(usize::MAX).min(rest.len());
                 let (part, after) = rest.split_at(len);
                 self.hasher.update(part);
-                self.missing -= part.len() as u64;
+                self.missing = self.missing.saturating_sub(part.len() as u64);
                 if self.missing == 0 {
                     self.end_block();
                 }

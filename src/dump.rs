@@ -293,7 +293,7 @@ fn fill<'p>(batch: &mut Vec<Piece<'p>>, pieces: &mut Pieces<'p>) -> Option<(Byte
     while batch.len() < BATCH && room > 0 {
         match pieces.next_part(room)? {
             Emitted::Piece(piece) => {
-                room -= piece.len().min(room);
+                room = room.saturating_sub(piece.len());
                 batch.push(piece);
             }
             Emitted::Copy { from, offset, len } => return Some((from, offset, len)),
@@ -333,10 +333,11 @@ impl<S: Sink + ?Sized> Stream<'_, S> {
         let mut buffer = zeros(room, "a buffer to read an image").map_err(io::Error::other)?;
         while len > 0 {
             let part = buffer.len().min(usize::try_from(len).unwrap_or(usize::MAX));
-            from.read_at(&mut buffer[..part], offset).map_err(io::Error::other)?;
-            self.put(&[Piece::Bytes(&buffer[..part])])?;
-            offset += part as u64;
-            len -= part as u64;
+            let (part, _) = buffer.split_at_mut(part);
+            from.read_at(part, offset).map_err(io::Error::other)?;
+            self.put(&[Piece::Bytes(part)])?;
+            offset = offset.saturating_add(part.len() as u64);
+            len = len.saturating_sub(part.len() as u64);
         }
         Ok(())
     }

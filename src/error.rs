@@ -122,9 +122,9 @@ struct Line<'l, 'f>(&'l mut fmt::Formatter<'f>);
 impl Write for Line<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for part in text.split_inclusive(char::is_control) {
-            match part.chars().next_back() {
-                Some(c) if c.is_control() => {
-                    self.0.write_str(&part[..part.len() - c.len_utf8()])?;
+            match (part.strip_suffix(char::is_control), part.chars().next_back()) {
+                (Some(before), Some(c)) => {
+                    self.0.write_str(before)?;
                     write!(self.0, "{}", c.escape_default())?;
                 }
                 _ => self.0.write_str(part)?,

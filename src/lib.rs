@@ -27,6 +27,21 @@
 //! as a module that every engine accepts.
 
 #![warn(unreachable_pub)]
+// Nothing that input says may end the process of who calls.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::string_slice,
+    )
+)]
 
 mod atomic_file;
 mod checksum;
@@ -43,6 +58,12 @@ pub mod scan;
 mod sink;
 mod unnamed_file;
 #[cfg(feature = "wasmtime")]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "indices are those of lists that it made itself of what the engine of this process gave; \
+              the guest's code is read by `bytecode` alone, which denies both"
+)]
 pub mod wasmtime;
 
 pub use atomic_file::FileOptions;

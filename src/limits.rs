@@ -4,6 +4,8 @@
 //! [WebAssembly JavaScript Interface, "Limits"](https://webassembly.github.io/spec/js-api/#limits),
 //! which wasmparser, V8 and Binaryen share.
 
+use std::num::NonZeroU64;
+
 /// Data segments that engines accept in a module (JavaScript interface, "Limits").
 pub const MAX_DATA_SEGMENTS: u32 = 100_000;
 
@@ -81,11 +83,11 @@ pub const MAX_LEB_U32_BYTES: u32 = 5;
 /// assert_eq!(max_pages(true, 65_536), 1 << 48);
 /// ```
 pub fn max_pages(memory64: bool, page_size: u32) -> u64 {
-    let page_size = u64::from(page_size.max(1));
-    match (memory64, page_size) {
+    let page_size = NonZeroU64::new(page_size.into()).unwrap_or(NonZeroU64::MIN);
+    match (memory64, page_size.get()) {
         (false, 1) => u64::from(u32::MAX),
         (false, _) => MEMORY32_BYTES / page_size,
         (true, 1) => u64::MAX,
-        (true, _) => u64::MAX / page_size + 1,
+        (true, _) => (u64::MAX / page_size).saturating_add(1),
     }
 }

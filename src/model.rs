@@ -517,10 +517,11 @@ impl<'a> CoreDump<'a> {
     /// more pages than the type can have, an image that is larger than its memory, a range to leave
     /// out that is past the end of its memory, over [`limits::MAX_LEFT_OUT_RANGES`] of those.
     pub fn validate(&self) -> Result<()> {
-        let mut left_out = 0;
+        let mut left_out = 0_usize;
         for (i, memory) in self.memories.iter().enumerate() {
             let ranges = memory.checked_left_out();
-            left_out += ranges.map_err(|error| error.at(format_args!("memory {i}")))?.len();
+            let ranges = ranges.map_err(|error| error.at(format_args!("memory {i}")))?;
+            left_out = left_out.saturating_add(ranges.len());
         }
         if left_out > limits::MAX_LEFT_OUT_RANGES {
             let most = limits::MAX_LEFT_OUT_RANGES;

@@ -14,6 +14,12 @@ pub struct Header {
     len: u8,
 }
 
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "whatever the guest is, a header is never longer than the section `corestream`, which the \
+              encoder asserts to fit"
+)]
 impl Header {
     pub(crate) fn new() -> Self {
         Self { bytes: [0; HEADER_BYTES], len: 0 }
@@ -90,13 +96,17 @@ impl Emitted<'_> {
         match self {
             Self::Copy { from, offset, len: whole } if whole > len => (
                 Self::Copy { from, offset, len },
-                Some(Self::Copy { from, offset: offset + len, len: whole - len }),
+                Some(Self::Copy {
+                    from,
+                    offset: offset.saturating_add(len),
+                    len: whole.saturating_sub(len),
+                }),
             ),
             Self::Piece(Piece::Image { bytes, file }) if bytes.len() as u64 > len => {
                 // Shorter than the slice, whose length is a `usize`.
                 let (first, rest) = bytes.split_at(usize::try_from(len).unwrap_or(bytes.len()));
                 let image = |bytes, file| Self::Piece(Piece::Image { bytes, file });
-                let after = file.map(|(file, at)| (file, at + first.len() as u64));
+                let after = file.map(|(file, at)| (file, at.saturating_add(first.len() as u64)));
                 (image(first, file), Some(image(rest, after)))
             }
             whole => (whole, None),

@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::ptr;
@@ -676,5 +676,31 @@ fn a_stream_is_verified_in_bounded_memory() {
             }
             Verdict::Damaged(damage) => assert!(missing == 1 && damage.cut_off, "{damage}"),
         }
+    }
+}
+
+/// Images that have more bytes together than 64 bits can count.
+#[test]
+fn more_bytes_than_64_bits_can_count() {
+    let _alone = alone();
+    let file = rustix::fs::memfd_create("image", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let file = File::from(file);
+    let len = 1 << 62;
+    file.set_len(len).unwrap();
+    file.write_all_at(b"last", len - 4).unwrap();
+    let mut dump = CoreDump::new("large");
+    for _ in 0..5 {
+        let image = MemoryImage::open_unmapped(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        dump.add_memory(Memory::new(MemoryType::wasm64(len / 65_536), image.unwrap()));
+    }
+    let plan = Dumper::new().plan(&dump).unwrap();
+    assert_eq!((plan.stats().image_bytes, plan.stats().memory_bytes), (u64::MAX, u64::MAX));
+    let bytes = plan.to_vec().unwrap();
+    let read = CoreDumpFile::from_slice(&bytes).unwrap();
+    for memory in (0..5).map(MemoryIndex) {
+        let mut end = [1; 8];
+        read.read(memory, len - 8, &mut end).unwrap();
+        assert_eq!(end, *b"\0\0\0\0last");
+        assert_eq!(read.coverage(memory).unwrap().segments, 1);
     }
 }

@@ -9,6 +9,7 @@ mod common;
 use std::cell::UnsafeCell;
 use std::io::{Read, Write};
 use std::ops::{Range, RangeInclusive};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::sync::Arc;
@@ -552,5 +553,35 @@ proptest! {
         prop_assert!(matches!(verdict(&bytes), Ok(Verdict::Whole(_))));
         let found = decode(&bytes);
         prop_assert!(found.segments.iter().all(|s| !s.data.contains(&SECRET)));
+    }
+}
+
+/// A file that is written to while it is open gives a mixture of old and new, and nothing worse.
+#[test]
+fn ranges_that_change_while_a_dump_is_open_end_no_process() {
+    let mut guest = CoreDump::new("guest");
+    let bytes = vec![1; 2 * PAGE];
+    let memory = Memory::new(MemoryType::wasm32(2), MemoryImage::from_slice(&bytes));
+    guest.add_memory(memory.without(4096..8192));
+    let file = NamedTempFile::new().unwrap();
+    let whole = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
+    let entry = [4096_u64.to_le_bytes(), 8191_u64.to_le_bytes()].concat();
+    let at = whole.windows(16).position(|part| part == entry).unwrap();
+    for (first, last) in [(4096, 0), (0, 0), (u64::MAX, 0), (0, u64::MAX), (9000, 8999)] {
+        file.as_file().set_len(0).unwrap();
+        file.as_file().write_all_at(&whole, 0).unwrap();
+        let dump = CoreDumpFile::open(file.path()).unwrap();
+        file.as_file()
+            .write_all_at(&[u64::to_le_bytes(first), u64::to_le_bytes(last)].concat(), at as u64)
+            .unwrap();
+        assert!(dump.left_out(FIRST).unwrap().count() <= 2);
+        assert!(dump.coverage(FIRST).is_ok());
+        if let Err(error) = dump.read(FIRST, 0, &mut vec![0; 2 * PAGE]) {
+            assert_eq!(error.kind(), ErrorKind::LeftOut);
+        }
+        // It is right, or it is known to be wrong.
+        if let Ok(restored) = dump.write_memory(FIRST, std::io::sink()) {
+            assert_eq!(restored.len, 2 * PAGE as u64);
+        }
     }
 }

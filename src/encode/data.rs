@@ -78,13 +78,13 @@ impl<'p> Iterator for Pieces<'p> {
                 Piece::Header(section_header(section))
             }
             Next::Segment => {
-                let segment = &self.plan.segments[self.segments.next()?];
+                let segment = self.plan.segments.get(self.segments.next()?)?;
                 self.next = Next::Payload(segment);
                 Piece::Header(segment_header(segment, self.plan.ty(segment).memory64))
             }
             Next::Payload(segment) => {
                 self.next = if self.segments.is_empty() { Next::Section } else { Next::Segment };
-                return Some(payload(self.plan, segment));
+                return payload(self.plan, segment);
             }
         };
         Some(Emitted::Piece(piece))
@@ -124,9 +124,9 @@ fn segment_header(segment: &Segment, memory64: bool) -> Header {
     header
 }
 
-fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Emitted<'p> {
+fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Option<Emitted<'p>> {
     let (address, len) = (segment.address, u64::from(segment.len));
-    match plan.memories[segment.memory as usize].image.bytes() {
+    Some(match plan.memories.get(segment.memory as usize)?.image.bytes() {
         Bytes::Slice(bytes) => {
             Emitted::Piece(Piece::Image { bytes: part(bytes, address, len), file: None })
         }
@@ -136,14 +136,14 @@ fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Emitted<'p> {
             Emitted::Piece(Piece::Image { bytes: part(bytes, address, len), file })
         }
         from @ (Bytes::File(_) | Bytes::Shared(_)) => Emitted::Copy { from, offset: address, len },
-    }
+    })
 }
 
 /// The bytes of a segment, which lies in its image.
 fn part(image: &[u8], address: u64, len: u64) -> &[u8] {
     // The length of an image in memory is a `usize`.
     let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(image.len());
-    &image[index(address)..index(address + len)]
+    image.get(index(address)..index(address.saturating_add(len))).unwrap_or_default()
 }
 
 /// Appends the name of a section of ours.

@@ -169,7 +169,7 @@ impl<'p> Index<'p> {
         for (i, (memory, left_out)) in (0_u32..).zip(memories) {
             let mut of_memory = 0_u32;
             while segments.next_if(|segment| segment.memory == i).is_some() {
-                of_memory += 1;
+                of_memory = of_memory.saturating_add(1);
             }
             let flags = if memory.image.is_changing() { CHANGING } else { 0 };
             let entry = MemoryEntry {
@@ -198,16 +198,16 @@ impl<'p> Index<'p> {
         let plan = self.plan;
         let mut offset = plan.data_offset();
         for section in &plan.sections {
-            offset += section.head_len();
-            for segment in &plan.segments[section.segments.clone()] {
-                offset += u64::from(segment.header_len(plan.ty(segment)));
+            offset = offset.saturating_add(section.head_len());
+            for segment in plan.segments.get(section.segments.clone()).unwrap_or_default() {
+                offset = offset.saturating_add(segment.header_len(plan.ty(segment)).into());
                 let entry = SegmentEntry {
                     address: segment.address.into(),
                     offset: offset.into(),
                     len: segment.len.into(),
                 };
                 chunks.push(entry.as_bytes())?;
-                offset += u64::from(segment.len);
+                offset = offset.saturating_add(segment.len.into());
             }
         }
         Ok(())
@@ -228,7 +228,7 @@ struct Chunks<F> {
 
 impl<F: FnMut(&[u8]) -> io::Result<()>> Chunks<F> {
     fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.buffer.len() + bytes.len() > CHUNK {
+        if self.buffer.len().saturating_add(bytes.len()) > CHUNK {
             self.hand_on()?;
         }
         self.buffer.extend_from_slice(bytes);

@@ -23,7 +23,7 @@ pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept) -> Prelude {
     module.section(&instances(dump, kept));
     for (thread, frames) in dump.threads.iter().zip(&kept.frames) {
         let mut stack = CoreDumpStackSection::new(cut(&thread.name));
-        for frame in &thread.frames[..*frames] {
+        for frame in thread.frames.iter().take(*frames) {
             add_frame(&mut stack, frame);
         }
         module.section(&stack);
@@ -41,7 +41,7 @@ pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept) -> Prelude {
 
 fn modules(dump: &CoreDump<'_>, kept: &Kept) -> CoreDumpModulesSection {
     let mut section = CoreDumpModulesSection::new();
-    for (i, module) in dump.modules[..kept.modules].iter().enumerate() {
+    for (i, module) in dump.modules.iter().take(kept.modules).enumerate() {
         section.module(cut(&module.name_or_anonymous(i)));
     }
     section
@@ -50,8 +50,10 @@ fn modules(dump: &CoreDump<'_>, kept: &Kept) -> CoreDumpModulesSection {
 fn instances(dump: &CoreDump<'_>, kept: &Kept) -> CoreDumpInstancesSection {
     let mut section = CoreDumpInstancesSection::new();
     // What is not known, or not in the dump.
-    let index = |indices: &[Option<u32>], i: u32| indices[i as usize].unwrap_or(UNKNOWN_INDEX);
-    for instance in &dump.instances[..kept.instances] {
+    let index = |indices: &[Option<u32>], i: u32| {
+        indices.get(i as usize).copied().flatten().unwrap_or(UNKNOWN_INDEX)
+    };
+    for instance in dump.instances.iter().take(kept.instances) {
         section.instance(
             instance.module.map_or(UNKNOWN_INDEX, |m| m.0),
             instance.memories.iter().map(|memory| {
@@ -88,8 +90,8 @@ fn value(value: Value) -> CoreDumpValue {
 
 fn memories(dump: &CoreDump<'_>, kept: &Kept) -> MemorySection {
     let mut section = MemorySection::new();
-    for memory in &kept.memories {
-        let ty = &dump.memories[*memory].ty;
+    for memory in kept.memories.iter().filter_map(|memory| dump.memories.get(*memory)) {
+        let ty = &memory.ty;
         section.memory(MemoryType {
             minimum: ty.minimum,
             maximum: ty.maximum,
@@ -103,8 +105,7 @@ fn memories(dump: &CoreDump<'_>, kept: &Kept) -> MemorySection {
 
 fn globals(dump: &CoreDump<'_>, kept: &Kept) -> GlobalSection {
     let mut section = GlobalSection::new();
-    for global in &kept.globals {
-        let global = &dump.globals[*global];
+    for global in kept.globals.iter().filter_map(|global| dump.globals.get(*global)) {
         let (val_type, init) = global_value(global.value);
         section.global(GlobalType { val_type, mutable: global.mutable, shared: false }, &init);
     }

@@ -259,14 +259,18 @@ fn open(path: &Path) -> Result<File> {
 fn read_file_at(file: &File, buffer: &mut [u8], at: u64) -> Result<()> {
     let fail =
         |source| Error::io(ErrorKind::Image, format!("cannot read an image at {at:#x}"), source);
-    let mut done = 0;
-    while done < buffer.len() {
-        match rustix::io::pread(file, &mut buffer[done..], at + done as u64) {
+    let end = at.saturating_add(buffer.len() as u64);
+    let (mut left, mut next) = (buffer, at);
+    while !left.is_empty() {
+        match rustix::io::pread(file, &mut *left, next) {
             Ok(0) => {
-                let now = file.metadata().map_or(at + done as u64, |metadata| metadata.len());
-                return Err(shrunk(now, at + buffer.len() as u64));
+                let now = file.metadata().map_or(next, |metadata| metadata.len());
+                return Err(shrunk(now, end));
             }
-            Ok(read) => done += read,
+            Ok(read) => {
+                left = left.get_mut(read..).unwrap_or_default();
+                next = next.saturating_add(read as u64);
+            }
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(fail(errno.into())),
         }

@@ -84,7 +84,7 @@ fn copy(bytes: &[UnsafeCell<u8>], buffer: &mut [u8]) {
     // `SharedBytes`.
     let (head, words, tail) = unsafe { bytes.align_to::<AtomicU64>() };
     let (first, rest) = buffer.split_at_mut(head.len());
-    let (middle, last) = rest.split_at_mut(8 * words.len());
+    let (middle, last) = rest.split_at_mut(size_of_val(words));
     copy_bytes(head, first);
     for (word, to) in words.iter().zip(middle.as_chunks_mut().0) {
         *to = word.load(Ordering::Relaxed).to_ne_bytes();

@@ -81,7 +81,7 @@ impl Selection {
     /// The ranges of a memory of this type that are left out: in order, not empty, and none touches
     /// another.
     pub(super) fn left_out(&self, ty: &MemoryType) -> Result<Vec<RangeInclusive<u64>>, String> {
-        let size = u128::from(ty.minimum) * u128::from(ty.page_size);
+        let size = u128::from(ty.minimum).saturating_mul(ty.page_size.into());
         let resolve = |list: &[Given], what: &str| {
             let mut ranges = Vec::with_capacity(list.len());
             for given in list {

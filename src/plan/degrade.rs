@@ -7,7 +7,7 @@ use std::{fmt, iter};
 
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::model::{CoreDump, GlobalIndex, MemoryIndex, Thread, Value};
+use crate::model::{CoreDump, GlobalIndex, Instance, MemoryIndex, Thread, Value};
 
 /// Something that a dump had to leave out, because the format has no room for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,11 +99,11 @@ impl Kept {
     pub(crate) fn of(dump: &CoreDump<'_>) -> Result<Self> {
         let mut shortfalls = Vec::new();
         let memory_indices = choose(dump.memories.len(), limits::MAX_MEMORIES, || {
-            let of_frames = instances_by_age(dump).flat_map(|i| &dump.instances[i].memories);
+            let of_frames = instances_by_age(dump).flat_map(|instance| &instance.memories);
             of_frames.filter_map(|m| m.map(|m| m.0 as usize))
         })?;
         let global_indices = choose(dump.globals.len(), limits::MAX_GLOBALS, || {
-            let of_frames = instances_by_age(dump).flat_map(|i| &dump.instances[i].globals);
+            let of_frames = instances_by_age(dump).flat_map(|instance| &instance.globals);
             of_frames.filter_map(|g| g.map(|g: GlobalIndex| g.0 as usize))
         })?;
         for (i, kept) in (0..).zip(&memory_indices) {
@@ -125,24 +125,25 @@ impl Kept {
                 .map(|(i, m)| name_bytes(&m.name_or_anonymous(i))),
         );
         if modules < dump.modules.len() {
-            shortfalls.push(Shortfall::Modules(dump.modules.len() - modules));
+            shortfalls.push(Shortfall::Modules(dump.modules.len().saturating_sub(modules)));
         }
         let instances = fitting(
             dump.instances
                 .iter()
                 .take(limits::MAX_LISTED)
-                .map(|i| leb_bytes(4 + i.memories.len() + i.globals.len())),
+                .map(|i| [4, i.memories.len(), i.globals.len()].map(leb_bytes))
+                .map(|parts| parts.into_iter().fold(0, u64::saturating_add)),
         );
         if instances < dump.instances.len() {
-            shortfalls.push(Shortfall::Instances(dump.instances.len() - instances));
+            shortfalls.push(Shortfall::Instances(dump.instances.len().saturating_sub(instances)));
         }
         let threads = dump.threads.iter().take(limits::MAX_LISTED);
         let frames = table(threads.len(), threads.map(frames_that_fit))?;
         if frames.len() < dump.threads.len() {
-            shortfalls.push(Shortfall::Threads(dump.threads.len() - frames.len()));
+            shortfalls.push(Shortfall::Threads(dump.threads.len().saturating_sub(frames.len())));
         }
-        for (thread, kept) in frames.iter().copied().enumerate() {
-            let of = dump.threads[thread].frames.len();
+        for (thread, (kept, all)) in frames.iter().copied().zip(&dump.threads).enumerate() {
+            let of = all.frames.len();
             if kept < of {
                 shortfalls.push(Shortfall::Frames { thread, kept, of });
             }
@@ -171,7 +172,7 @@ fn table<T>(count: usize, items: impl Iterator<Item = T>) -> Result<Vec<T>> {
 
 /// `name`, or as many characters of it as a dump can hold.
 pub(crate) fn cut(name: &str) -> &str {
-    &name[..name.floor_char_boundary(limits::MAX_NAME_BYTES)]
+    name.split_at(name.floor_char_boundary(limits::MAX_NAME_BYTES)).0
 }
 
 /// For each of `count` items its new index if at most `most` are kept: those in `first` first.
@@ -189,9 +190,9 @@ fn choose<I: Iterator<Item = usize>>(
         if left == 0 {
             break;
         }
-        if !chosen[item] {
-            chosen[item] = true;
-            left -= 1;
+        if let Some(chosen) = chosen.get_mut(item).filter(|chosen| !**chosen) {
+            *chosen = true;
+            left = left.saturating_sub(1);
         }
     }
     let mut next = 0..;
@@ -205,11 +206,11 @@ fn positions(indices: &[Option<u32>]) -> Result<Vec<usize>> {
 }
 
 /// The instances of all frames, the youngest frame of every thread first.
-fn instances_by_age<'d>(dump: &'d CoreDump<'_>) -> impl Iterator<Item = usize> + 'd {
+fn instances_by_age<'d>(dump: &'d CoreDump<'_>) -> impl Iterator<Item = &'d Instance> + 'd {
     let deepest = dump.threads.iter().map(|t| t.frames.len()).max().unwrap_or(0);
     (0..deepest)
         .flat_map(|depth| dump.threads.iter().filter_map(move |t| t.frames.get(depth)))
-        .filter_map(|frame| frame.instance.map(|i| i.0 as usize))
+        .filter_map(|frame| dump.instances.get(frame.instance?.0 as usize))
 }
 
 fn note_names(dump: &CoreDump<'_>, shortfalls: &mut Vec<Shortfall>) {
@@ -229,18 +230,19 @@ fn note_names(dump: &CoreDump<'_>, shortfalls: &mut Vec<Shortfall>) {
 
 /// An upper bound for so many LEB128 of 32 bits.
 fn leb_bytes(count: usize) -> u64 {
-    count as u64 * u64::from(limits::MAX_LEB_U32_BYTES)
+    (count as u64).saturating_mul(limits::MAX_LEB_U32_BYTES.into())
 }
 
 /// An upper bound for a name and the flag before it.
 fn name_bytes(name: &str) -> u64 {
-    leb_bytes(2) + cut(name).len() as u64
+    leb_bytes(2).saturating_add(cut(name).len() as u64)
 }
 
 /// How many items of these lengths fit into the body of a section.
 fn fitting(lengths: impl Iterator<Item = u64>) -> usize {
     // What precedes the items: names of the section and of a thread, and a count.
-    let mut left = u64::from(limits::MAX_SECTION_BYTES) - limits::MAX_NAME_BYTES as u64 - 64;
+    const ROOM: u64 = limits::MAX_SECTION_BYTES as u64 - limits::MAX_NAME_BYTES as u64 - 64;
+    let mut left = ROOM;
     lengths
         .take_while(|len| {
             let fits = *len <= left;
@@ -253,8 +255,12 @@ fn fitting(lengths: impl Iterator<Item = u64>) -> usize {
 fn frames_that_fit(thread: &Thread) -> usize {
     // The type and the longest encoding of a value, `i64`.
     const VALUE: u64 = 11;
-    let values = |list: &[Value]| list.len() as u64 * VALUE;
-    fitting(thread.frames.iter().map(|f| leb_bytes(6) + values(&f.locals) + values(&f.stack)))
+    let values = |list: &[Value]| (list.len() as u64).saturating_mul(VALUE);
+    fitting(
+        thread.frames.iter().map(|f| {
+            leb_bytes(6).saturating_add(values(&f.locals)).saturating_add(values(&f.stack))
+        }),
+    )
 }
 
 #[cfg(test)]

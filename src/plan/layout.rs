@@ -2,10 +2,15 @@
 //!
 //! Sources: core specification, "Binary format", [modules](https://webassembly.github.io/spec/core/binary/modules.html#data-section)
 //! and [integers](https://webassembly.github.io/spec/core/binary/values.html#integers).
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "the header of a segment has less than 64 bytes, sections are kept below 2^32 bytes, and \
+              positions lie in images, which end below 2^64"
+)]
 
 use std::ops::Range;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::model::MemoryType;
 
@@ -198,9 +203,12 @@ impl<'t> Layout<'t> {
 
     /// Places a range of a memory: as one segment, or as several where a section ends within it.
     pub(crate) fn place(&mut self, memory: u32, mut range: Range<u64>) -> Result<()> {
+        let ty = self.types.get(memory as usize).ok_or_else(|| {
+            Error::new(ErrorKind::Internal, format!("data of memory {memory}, which is not kept"))
+        })?;
         while !range.is_empty() {
             let left = range.end - range.start;
-            let room = self.room(memory, range.start);
+            let room = self.room(memory, range.start, ty);
             if room < left.min(SMALL_PART) {
                 self.close();
                 continue;
@@ -208,7 +216,7 @@ impl<'t> Layout<'t> {
             // No more than the limit of a section, which is a `u32`.
             let len = u32::try_from(left.min(room)).unwrap_or(u32::MAX);
             let segment = Segment { address: range.start, len, memory };
-            self.used += u64::from(self.header_len(&segment)) + u64::from(len);
+            self.used += u64::from(segment.header_len(ty)) + u64::from(len);
             self.segments.try_reserve(1).map_err(|_| out_of_memory())?;
             self.segments.push(segment);
             range.start += u64::from(len);
@@ -217,16 +225,11 @@ impl<'t> Layout<'t> {
     }
 
     /// The payload bytes that a segment at this address may have in the section in hand.
-    fn room(&self, memory: u32, address: u64) -> u64 {
+    fn room(&self, memory: u32, address: u64, ty: &MemoryType) -> u64 {
         let most = limits::MAX_LEB_U32_BYTES;
-        let ty = &self.types[memory as usize];
         let overhead = u64::from(head_len(memory, address, ty) + most + most);
         let name = name_len(!self.sections.is_empty());
         self.limit.saturating_sub(name + overhead + self.used)
-    }
-
-    fn header_len(&self, segment: &Segment) -> u32 {
-        segment.header_len(&self.types[segment.memory as usize])
     }
 
     /// Ends the section in hand, if it has any segment.
@@ -248,7 +251,7 @@ impl<'t> Layout<'t> {
     /// The segments, the sections, and the bytes of all sections.
     pub(crate) fn finish(mut self) -> (Vec<Segment>, Vec<DataSection>, u64) {
         self.close();
-        let len = self.sections.iter().map(DataSection::len).sum();
+        let len = self.sections.iter().map(DataSection::len).fold(0, u64::saturating_add);
         (self.segments, self.sections, len)
     }
 }

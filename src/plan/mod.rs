@@ -54,7 +54,8 @@ pub(crate) struct Prelude {
 impl Prelude {
     /// Its length in bytes with the section `corestream`.
     fn len(&self) -> u64 {
-        self.core.len() as u64 + HEADER_SECTION_BYTES + self.state.len() as u64
+        let sections = (self.core.len() as u64).saturating_add(self.state.len() as u64);
+        sections.saturating_add(HEADER_SECTION_BYTES)
     }
 }
 
@@ -132,7 +133,7 @@ impl<'d> Plan<'d> {
         options.check()?;
         dump.validate()?;
         let kept = Kept::of(dump)?;
-        let memories: Vec<_> = kept.memories.iter().map(|i| &dump.memories[*i]).collect();
+        let memories: Vec<_> = kept.memories.iter().filter_map(|i| dump.memories.get(*i)).collect();
         let left_out = memories.iter().map(|m| m.left_out()).collect::<Result<Vec<_>>>()?;
         let images: Vec<_> = memories
             .iter()
@@ -150,7 +151,7 @@ impl<'d> Plan<'d> {
         let plan_start = Instant::now();
         let holding_data = found.spans.iter().flatten().count();
         let gaps = selection.finish(holding_data)?;
-        let count = gaps.len() + holding_data;
+        let count = gaps.len().saturating_add(holding_data);
         let mut layout = layout::Layout::new(&types, options.max_section_bytes, count)?;
         segments::split(&found.spans, &gaps, |memory, range| layout.place(memory, range))?;
         drop(gaps);
@@ -159,16 +160,16 @@ impl<'d> Plan<'d> {
         let entries = Entries { memories: types.len(), segments: segments.len(), ranges };
         check_listed(&entries)?;
         let prelude = prelude(dump, &kept);
-        let index = prelude.len() + data_len;
+        let index = prelude.len().saturating_add(data_len);
         let index = IndexLayout::new(index, entries, options.checksums);
         let index = index.ok_or_else(|| Error::out_of_memory("the index, it is over 4 GiB"))?;
 
         let stats = Stats {
             memory_bytes: memory_bytes(&types),
-            image_bytes: images.iter().map(|of| of.image.len()).sum(),
+            image_bytes: images.iter().map(|of| of.image.len()).fold(0, u64::saturating_add),
             extent_bytes: found.extent_bytes,
             data_bytes: segments.iter().map(|s| u64::from(s.len)).sum(),
-            dump_bytes: index.offset + index.len(),
+            dump_bytes: index.offset.saturating_add(index.len()),
             segments: segments.len() as u64,
             left_out_bytes: left_out.iter().flatten().map(bytes_in).fold(0, u64::saturating_add),
             left_out_ranges: ranges as u64,
@@ -177,7 +178,7 @@ impl<'d> Plan<'d> {
             scanner: options.scan.scanner.name(),
             threads: options.scan.threads,
             extent_time: found.extent_time,
-            scan_time: plan_start - scan_start,
+            scan_time: plan_start.duration_since(scan_start),
             plan_time: plan_start.elapsed(),
         };
         let (shortfalls, cancel) = (kept.shortfalls, options.cancel);
@@ -245,6 +246,7 @@ impl<'d> Plan<'d> {
     }
 
     /// The type of a memory of the dump.
+    #[allow(clippy::indexing_slicing, reason = "a segment of the plan is of a memory of the plan")]
     pub(crate) fn ty(&self, segment: &Segment) -> &MemoryType {
         &self.memories[segment.memory as usize].ty
     }
@@ -274,7 +276,7 @@ fn check_listed(entries: &Entries) -> Result<()> {
 
 /// The length of a range that is not empty; all 2^64 bytes count as one less.
 fn bytes_in(range: &RangeInclusive<u64>) -> u64 {
-    (range.end() - range.start()).saturating_add(1)
+    range.end().saturating_sub(*range.start()).saturating_add(1)
 }
 
 fn memory_bytes(types: &[MemoryType]) -> u64 {

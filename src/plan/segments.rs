@@ -54,7 +54,10 @@ impl Selection {
     pub(super) fn finish(self, memories: usize) -> Result<Vec<Gap>> {
         let mut gaps = self.gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
         let left_out = self.left_out.into_inner().unwrap_or_else(PoisonError::into_inner);
-        keep_longest(&mut gaps, self.budget.saturating_sub(memories + left_out.len()));
+        keep_longest(
+            &mut gaps,
+            self.budget.saturating_sub(memories.saturating_add(left_out.len())),
+        );
         gaps.shrink_to_fit();
         gaps.try_reserve_exact(left_out.len()).map_err(|_| out_of_memory())?;
         gaps.extend(left_out);
@@ -71,6 +74,7 @@ impl GapSink for Selection {
     fn take(&self, found: &mut Vec<Gap>) -> Result<()> {
         let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
         let most = self.budget.saturating_sub(1);
+        let full = most.saturating_mul(2);
         for gap in found.drain(..) {
             // What was found before the limit rose may be below it by now.
             if gap.len < self.shortest.load(Ordering::Relaxed) {
@@ -79,12 +83,12 @@ impl GapSink for Selection {
             if gaps.len() == gaps.capacity() {
                 // Most guests need few; the others get all the room at once, so that the list is
                 // moved, and for a moment there twice, only while it is small.
-                let all = (2 * most).saturating_sub(gaps.len());
+                let all = full.saturating_sub(gaps.len());
                 let room = if gaps.is_empty() { FIRST_ROOM.min(all) } else { all };
                 gaps.try_reserve_exact(room).map_err(|_| out_of_memory())?;
             }
             gaps.push(gap);
-            if gaps.len() >= 2 * most {
+            if gaps.len() >= full {
                 keep_longest(&mut gaps, most);
                 let least = gaps.iter().map(|gap| gap.len).min();
                 if let Some(least) = least {
@@ -109,8 +113,8 @@ fn out_of_memory() -> Error {
 
 /// Cuts `gaps` down to the `count` that come first in rank; leaves them in any order.
 fn keep_longest(gaps: &mut Vec<Gap>, count: usize) {
-    if count > 0 && count < gaps.len() {
-        gaps.select_nth_unstable_by_key(count - 1, |gap| (Reverse(gap.len), gap.memory, gap.start));
+    if let Some(last) = count.checked_sub(1).filter(|_| count < gaps.len()) {
+        gaps.select_nth_unstable_by_key(last, |gap| (Reverse(gap.len), gap.memory, gap.start));
     }
     gaps.truncate(count);
 }
@@ -127,7 +131,7 @@ pub(super) fn split(
     for (memory, span) in (0..).zip(spans) {
         let Some(mut rest) = span.clone() else { continue };
         while let Some(gap) = gaps.next_if(|gap| gap.memory == memory) {
-            let end = mem::replace(&mut rest.start, gap.start + gap.len);
+            let end = mem::replace(&mut rest.start, gap.start.saturating_add(gap.len));
             segment(memory, end..gap.start)?;
         }
         segment(memory, rest)?;

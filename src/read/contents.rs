@@ -37,6 +37,11 @@ impl Content<'_> {
     }
 }
 
+/// How many addresses there are; all 2^64 count as one less.
+pub(super) fn count(addresses: &RangeInclusive<u64>) -> u64 {
+    addresses.end().saturating_sub(*addresses.start()).saturating_add(1)
+}
+
 /// The parts of a memory from an address to its end, without a gap. Made by
 /// [`CoreDumpFile::contents`](super::CoreDumpFile::contents).
 #[derive(Clone)]
@@ -61,7 +66,8 @@ impl<'d> Contents<'d> {
     ) -> Self {
         let at = rest.as_ref().map_or(0, |rest| *rest.start());
         let passed = left_out.partition_point(|range| range.last.get() < at);
-        Self { bytes, segments: segments.peekable(), left_out: &left_out[passed..], lost, rest }
+        let left_out = left_out.get(passed..).unwrap_or_default();
+        Self { bytes, segments: segments.peekable(), left_out, lost, rest }
     }
 
     /// The first part of the rest.
@@ -69,22 +75,25 @@ impl<'d> Contents<'d> {
         let next = match self.segments.peek() {
             Some(segment) if segment.address <= at => {
                 let segment = self.segments.next()?;
-                let passed = usize::try_from(at - segment.address).ok()?;
+                let passed = usize::try_from(at.checked_sub(segment.address)?).ok()?;
                 let bytes = input::part(self.bytes, segment.in_file())?.get(passed..)?;
                 return Some(Content::Data { address: at, bytes });
             }
-            Some(segment) => (segment.address - 1).min(last),
+            Some(segment) => segment.address.saturating_sub(1).min(last),
             None => last,
         };
-        Some(match (self.left_out.first(), self.lost) {
-            (Some(range), _) if range.first.get() <= at => {
-                let end = range.last.get().min(next);
-                self.left_out = &self.left_out[1..];
+        Some(match (self.left_out.split_first(), self.lost) {
+            (Some((range, later)), _) if range.first.get() <= at => {
+                // At least one byte, even of a file that has changed.
+                let end = range.last.get().min(next).max(at);
+                self.left_out = later;
                 Content::LeftOut(at..=end)
             }
             (_, Some(lost)) if lost <= at => Content::LeftOut(at..=next),
-            (Some(range), _) => Content::Zero(at..=(range.first.get() - 1).min(next)),
-            (None, Some(lost)) => Content::Zero(at..=(lost - 1).min(next)),
+            (Some((range, _)), _) => {
+                Content::Zero(at..=range.first.get().saturating_sub(1).min(next).max(at))
+            }
+            (None, Some(lost)) => Content::Zero(at..=lost.saturating_sub(1).min(next)),
             (None, None) => Content::Zero(at..=next),
         })
     }
@@ -97,7 +106,7 @@ impl<'d> Iterator for Contents<'d> {
         let (at, last) = self.rest.take()?.into_inner();
         let part = self.part(at, last)?;
         let end = *part.addresses().end();
-        self.rest = (end < last).then(|| end + 1..=last);
+        self.rest = end.checked_add(1).filter(|next| *next <= last).map(|next| next..=last);
         Some(part)
     }
 }

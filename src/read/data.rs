@@ -42,7 +42,7 @@ pub(super) struct Segment {
 impl Segment {
     /// The address of its last byte: the one after it may have no 64 bits.
     pub(super) fn last(&self) -> u64 {
-        self.address.saturating_add(u64::from(self.len) - 1)
+        self.address.saturating_add(u64::from(self.len).saturating_sub(1))
     }
 
     /// Where it is in the file. The length of a file always fits.
@@ -63,7 +63,7 @@ impl Segment {
             return Err(Fault::damaged(at, message));
         };
         let bytes = types::size(ty);
-        if u128::from(self.address) + u128::from(self.len) > bytes {
+        if u128::from(self.address).saturating_add(self.len.into()) > bytes {
             let (address, len, memory) = (self.address, self.len, self.memory);
             let message = format!(
                 "{len} bytes at address {address:#x} are past the end of memory {memory} \

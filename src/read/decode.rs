@@ -24,8 +24,8 @@ impl<'i, I: Input> Decoder<'i, I> {
 
     /// Of the next `len` bytes.
     pub(super) fn part(&mut self, len: u64) -> Result<Decoder<'_, I>> {
-        self.check(len)?;
-        Ok(Decoder { end: self.offset() + len, input: self.input })
+        let end = self.check(len)?;
+        Ok(Decoder { end, input: self.input })
     }
 
     pub(super) fn offset(&self) -> u64 {
@@ -39,18 +39,18 @@ impl<'i, I: Input> Decoder<'i, I> {
 
     /// The bytes from `start` to here.
     pub(super) fn since(&self, start: u64) -> Range<u64> {
-        start..self.offset().max(start + 1)
+        start..self.offset().max(start.saturating_add(1))
     }
 
-    /// Fails if `len` bytes reach past the end.
-    fn check(&self, len: u64) -> Result<()> {
+    /// Where `len` bytes end; fails if that is past the end.
+    fn check(&self, len: u64) -> Result<u64> {
         let start = self.offset();
-        match len <= self.end.saturating_sub(start) {
-            true => Ok(()),
-            false => {
+        match start.checked_add(len) {
+            Some(end) if end <= self.end => Ok(end),
+            _ => {
                 let end = self.end;
                 let message = format!("{len} bytes reach past {end:#x}, where this ends");
-                Err(Fault::damaged(start..end.max(start + 1), message))
+                Err(Fault::damaged(start..end.max(start.saturating_add(1)), message))
             }
         }
     }
@@ -90,7 +90,7 @@ impl<'i, I: Input> Decoder<'i, I> {
     /// Checks that nothing is left.
     pub(super) fn finish(&self) -> Result<()> {
         let (here, end) = (self.offset(), self.end);
-        match end - here {
+        match end.saturating_sub(here) {
             0 => Ok(()),
             left => Err(Fault::damaged(here..end, format!("{left} bytes too many"))),
         }
@@ -138,11 +138,11 @@ impl<'i, I: Input> Decoder<'i, I> {
     #[inline]
     fn unsigned(&mut self, bits: u32) -> Result<u64> {
         let start = self.offset();
-        let (mut value, mut shift) = (0, 0);
-        while shift < bits {
+        let mut value = 0;
+        for shift in (0..bits).step_by(7) {
             let byte = self.byte()?;
             let low = u64::from(byte & 0x7f);
-            let left = bits - shift;
+            let left = bits.saturating_sub(shift);
             if left < 7 && low >> left != 0 {
                 break;
             }
@@ -150,27 +150,25 @@ impl<'i, I: Input> Decoder<'i, I> {
             if byte & 0x80 == 0 {
                 return Ok(value);
             }
-            shift += 7;
         }
         Err(self.out_of_range(start, bits))
     }
 
     fn signed(&mut self, bits: u32) -> Result<i64> {
         let start = self.offset();
-        let (mut value, mut shift) = (0, 0);
-        while shift < bits {
+        let mut value = 0;
+        for shift in (0..bits).step_by(7) {
             let byte = self.byte()?;
             // The sign is the highest of the seven bits; what is over `bits` must repeat it.
             let low = (byte << 1).cast_signed() >> 1;
-            let left = bits - shift;
-            if left < 7 && !matches!(low >> (left - 1), 0 | -1) {
+            let left = bits.saturating_sub(shift);
+            if left < 7 && !matches!(low >> left.saturating_sub(1), 0 | -1) {
                 break;
             }
             if byte & 0x80 == 0 {
                 return Ok(value | i64::from(low) << shift);
             }
             value |= i64::from(low & 0x7f) << shift;
-            shift += 7;
         }
         Err(self.out_of_range(start, bits))
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::contents::{Content, Contents};
+use super::contents::{self, Content, Contents};
 use super::items::{self, InstanceView, ThreadView};
 use super::open::{Kept, Opened};
 use super::table::{self, Dump};
@@ -290,13 +290,13 @@ impl<'b> CoreDumpFile<'b> {
     /// # Errors
     /// There is no such memory.
     pub fn coverage(&self, memory: MemoryIndex) -> Result<Coverage> {
-        let index = self.checked(memory)?;
-        let Kept { segments, bytes } = self.opened.kept[index];
+        let (index, _) = self.checked(memory)?;
+        let Kept { segments, bytes } = self.opened.kept.get(index).copied().unwrap_or_default();
         let of_index = self.opened.index.as_ref().and_then(|all| all.memories.get(index));
         // Only a memory that is lost as a whole can have 2^64 bytes.
-        let left_out_bytes = self.left_out(memory)?.fold(0_u64, |sum, range| {
-            sum.saturating_add((range.end() - range.start()).saturating_add(1))
-        });
+        let left_out_bytes = self
+            .left_out(memory)?
+            .fold(0_u64, |sum, range| sum.saturating_add(contents::count(&range)));
         let changing = of_index.is_some_and(|memory| memory.changing);
         Ok(Coverage { segments, data_bytes: bytes, left_out_bytes, changing })
     }
@@ -347,9 +347,9 @@ impl<'b> CoreDumpFile<'b> {
     /// # Errors
     /// There is no such memory.
     pub fn contents_from(&self, memory: MemoryIndex, address: u64) -> Result<Contents<'_>> {
-        let index = self.checked(memory)?;
+        let (index, ty) = self.checked(memory)?;
         let walk = &self.opened.walk;
-        let last = types::last_address(&walk.memories[index]);
+        let last = types::last_address(ty);
         let rest = last.filter(|last| address <= *last).map(|last| address..=last);
         let bytes = self.bytes();
         let dump = Dump { bytes, memories: &walk.memories, data: &walk.data };
@@ -380,9 +380,8 @@ impl<'b> CoreDumpFile<'b> {
     /// There is no such memory, it ends before ([`ErrorKind::Option`]), or a byte was left out
     /// ([`ErrorKind::LeftOut`]; what is before it has been filled).
     pub fn read(&self, memory: MemoryIndex, address: u64, buffer: &mut [u8]) -> Result<()> {
-        let ty = &self.memories()[self.checked(memory)?];
-        let size = types::size(ty);
-        if u128::from(address) + buffer.len() as u128 > size {
+        let size = types::size(self.checked(memory)?.1);
+        if u128::from(address).saturating_add(buffer.len() as u128) > size {
             let len = buffer.len();
             let message = format!(
                 "{len} bytes at address {address:#x} are past the end of memory {memory} \
@@ -395,12 +394,13 @@ impl<'b> CoreDumpFile<'b> {
         while !left.is_empty() {
             // The parts go on to the end of the memory, unless the file has changed.
             let part = contents.next().ok_or_else(|| changed(memory))?;
-            let range = part.addresses();
-            let len = usize::try_from(range.end() - range.start())
-                .map_or(left.len(), |more| more.saturating_add(1).min(left.len()));
+            let len = usize::try_from(contents::count(&part.addresses()))
+                .map_or(left.len(), |len| len.min(left.len()));
             let (now, later) = left.split_at_mut(len);
             match part {
-                Content::Data { bytes, .. } => now.copy_from_slice(&bytes[..len]),
+                Content::Data { bytes, .. } => {
+                    now.copy_from_slice(bytes.get(..len).ok_or_else(|| changed(memory))?);
+                }
                 Content::Zero(_) => now.fill(0),
                 Content::LeftOut(range) => {
                     let (first, last) = range.into_inner();
@@ -413,16 +413,13 @@ impl<'b> CoreDumpFile<'b> {
         Ok(())
     }
 
-    /// The position of a memory that the dump has.
-    fn checked(&self, memory: MemoryIndex) -> Result<usize> {
-        let index = memory.0 as usize;
-        match self.memories().len() {
-            n if index < n => Ok(index),
-            n => {
-                let message = format!("there is no memory {memory}, the dump has {n}");
-                Err(Error::new(ErrorKind::Option, message))
-            }
-        }
+    /// The position and the type of a memory that the dump has.
+    pub(super) fn checked(&self, memory: MemoryIndex) -> Result<(usize, &MemoryType)> {
+        let (index, all) = (memory.0 as usize, self.memories());
+        all.get(index).map(|ty| (index, ty)).ok_or_else(|| {
+            let message = format!("there is no memory {memory}, the dump has {}", all.len());
+            Error::new(ErrorKind::Option, message)
+        })
     }
 }
 

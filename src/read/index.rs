@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use zerocopy::transmute;
 
+use super::contents;
 use super::data::Segment;
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
@@ -127,7 +128,7 @@ impl<I: Input> Tables<'_, '_, I> {
         let start = from.offset();
         let custom = from.byte()? == 0;
         let size = from.u32()?;
-        let left = self.header.length - from.offset();
+        let left = self.header.length.saturating_sub(from.offset());
         let named = from.u32()? == 16 && from.take(NAME.len())? == NAME;
         if !custom || !named {
             return Err(Fault::damaged(from.since(start), "is not where `corestream` says it is"));
@@ -178,8 +179,9 @@ impl<I: Input> Tables<'_, '_, I> {
             (head.blocks.get(), size_of::<u32>()),
         ];
         // Each is less than 2^37.
-        let expected: u64 = tables.iter().map(|(n, size)| u64::from(*n) * *size as u64).sum();
-        let left = self.from.end() - self.from.offset();
+        let bytes = tables.iter().map(|(n, size)| u64::from(*n).saturating_mul(*size as u64));
+        let expected: u64 = bytes.sum();
+        let left = self.from.end().saturating_sub(self.from.offset());
         if expected != left {
             return Err(damaged(format!(
                 "its tables have {expected} bytes and not the {left} left"
@@ -271,10 +273,13 @@ impl<I: Input> Tables<'_, '_, I> {
     /// The table of ranges: in order, in their memories, and where none of `segments` is.
     fn ranges(&mut self, segments: &[Segment]) -> Result<()> {
         self.index.ranges = self.from.offset();
-        for (memory, entries) in self.index.entries(|memory| &memory.ranges).enumerate() {
-            let of = self.index.memories[memory].segments.clone();
+        let of = self.index.entries(|memory| &memory.segments);
+        for (memory, (entries, of)) in
+            self.index.entries(|memory| &memory.ranges).zip(of).enumerate()
+        {
             let mut segments = segments.get(of).unwrap_or_default().iter().peekable();
             let mut before: Option<u64> = None;
+            let mut left_out = 0_u64;
             for i in entries {
                 let start = self.from.offset();
                 let bytes: [u8; 16] = self.from.array()?;
@@ -300,8 +305,10 @@ impl<I: Input> Tables<'_, '_, I> {
                     _ => damaged("is past the end of its memory"),
                 });
                 before = Some(last);
-                let bytes = &mut self.index.memories[memory].left_out;
-                *bytes = bytes.saturating_add((last - first).saturating_add(1));
+                left_out = left_out.saturating_add(contents::count(&(first..=last)));
+            }
+            if let Some(memory) = self.index.memories.get_mut(memory) {
+                memory.left_out = left_out;
             }
         }
         Ok(())
@@ -322,6 +329,6 @@ impl Index {
 /// The next `count` entries. A hundred times 32 bits do not overflow.
 fn next(from: &mut usize, count: u32) -> Range<usize> {
     let start = *from;
-    *from += count as usize;
+    *from = from.saturating_add(count as usize);
     start..*from
 }

@@ -75,10 +75,11 @@ impl<'b> Slice<'b> {
 
     /// Like [`Input::take`], borrowed from the slice.
     pub(super) fn borrow(&mut self, len: usize) -> Result<&'b [u8]> {
-        let Some(taken) = self.bytes[self.at..].get(..len) else {
-            return Err(Fault::end(self.bytes.len() as u64, self.at as u64 + len as u64));
+        let end = self.at.saturating_add(len);
+        let Some(taken) = self.bytes.get(self.at..end) else {
+            return Err(Fault::end(self.bytes.len() as u64, end as u64));
         };
-        self.at += len;
+        self.at = end;
         Ok(taken)
     }
 }
@@ -95,13 +96,10 @@ impl Input for Slice<'_> {
 
     #[inline]
     fn skip(&mut self, len: u64) -> Result<()> {
-        let left = self.bytes.len() - self.at;
-        match usize::try_from(len) {
-            Ok(len) if len <= left => self.at += len,
-            _ => {
-                let wanted = (self.at as u64).saturating_add(len);
-                return Err(Fault::end(self.bytes.len() as u64, wanted));
-            }
+        let end = self.offset().saturating_add(len);
+        match usize::try_from(end) {
+            Ok(at) if at <= self.bytes.len() => self.at = at,
+            _ => return Err(Fault::end(self.bytes.len() as u64, end)),
         }
         Ok(())
     }
@@ -122,7 +120,7 @@ impl Input for Slice<'_> {
     }
 
     fn crc(&self) -> u32 {
-        crc32fast::hash(&self.bytes[self.mark..self.at])
+        crc32fast::hash(self.bytes.get(self.mark..self.at).unwrap_or_default())
     }
 }
 
@@ -144,8 +142,8 @@ enum Blocks {
     Unknown(Vec<u8>),
     /// There are none.
     Off,
-    /// `filled` bytes of the block in hand are hashed; `left` bytes are to come in all blocks.
-    On { block: u64, filled: u64, left: u64, hasher: crc32fast::Hasher, done: Vec<u32> },
+    /// `missing` bytes of the block in hand, and `left` bytes of all blocks, are to come.
+    On { block: u64, missing: u64, left: u64, hasher: crc32fast::Hasher, done: Vec<u32> },
 }
 
 impl<R: Read> Stream<R> {
@@ -165,41 +163,54 @@ impl<R: Read> Stream<R> {
         }
     }
 
+    /// How many bytes were read and not yet taken.
+    fn held(&self) -> usize {
+        self.end.saturating_sub(self.start)
+    }
+
     /// Reads until the buffer has `len` bytes; `false` if the stream ends before.
     fn fill(&mut self, len: usize) -> Result<bool> {
-        if self.end - self.start < len && self.start > 0 {
+        if self.held() < len && self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
+            (self.start, self.end) = (0, self.held());
         }
-        while self.end - self.start < len {
-            match self.source.read(&mut self.buffer[self.end..]) {
+        while self.held() < len {
+            let free = self.buffer.get_mut(self.end..).unwrap_or_default();
+            let room = free.len();
+            match self.source.read(free) {
                 Ok(0) => return Ok(false),
-                Ok(read) => self.end += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let at = self.offset + (self.end - self.start) as u64;
-                    return Err(Fault::io(at, error));
+                Ok(read) if read <= room => self.end = self.end.saturating_add(read),
+                Ok(_) => {
+                    let error = io::Error::other("a source gave more bytes than it was asked for");
+                    return Err(Fault::io(self.known_end(), error));
                 }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Fault::io(self.known_end(), error)),
             }
         }
         Ok(true)
     }
 
-    /// Counts `len` bytes of the buffer as taken.
-    fn advance(&mut self, len: usize) {
-        let bytes = &self.buffer[self.start..self.start + len];
+    /// Takes at most `len` bytes of those that the buffer has.
+    fn advance(&mut self, len: usize) -> &[u8] {
+        let end = self.start.saturating_add(len).min(self.end);
+        let bytes = self.buffer.get(self.start..end).unwrap_or_default();
         if let Some(marked) = &mut self.marked {
             marked.update(bytes);
         }
         self.blocks.update(bytes);
-        self.start += len;
-        self.offset += len as u64;
+        self.start = end;
+        self.offset = self.offset.saturating_add(bytes.len() as u64);
+        bytes
+    }
+
+    /// The offset of the end of what was read.
+    fn known_end(&self) -> u64 {
+        self.offset.saturating_add(self.held() as u64)
     }
 
     fn ended(&self, wanted: u64) -> Box<Fault> {
-        let end = self.offset + (self.end - self.start) as u64;
-        Fault::end(end, self.offset.saturating_add(wanted))
+        Fault::end(self.known_end(), self.offset.saturating_add(wanted))
     }
 }
 
@@ -210,12 +221,10 @@ impl<R: Read> Input for Stream<R> {
 
     #[inline]
     fn take(&mut self, len: usize) -> Result<&[u8]> {
-        if self.end - self.start < len && !self.fill(len)? {
+        if self.held() < len && !self.fill(len)? {
             return Err(self.ended(len as u64));
         }
-        let start = self.start;
-        self.advance(len);
-        Ok(&self.buffer[start..start + len])
+        Ok(self.advance(len))
     }
 
     fn skip(&mut self, len: u64) -> Result<()> {
@@ -224,17 +233,15 @@ impl<R: Read> Input for Stream<R> {
             if !self.fill(1)? {
                 return Err(self.ended(left));
             }
-            let here = self.end - self.start;
-            let here = usize::try_from(left).map_or(here, |left| left.min(here));
-            self.advance(here);
-            left -= here as u64;
+            let taken = self.advance(usize::try_from(left).unwrap_or(usize::MAX));
+            left = left.saturating_sub(taken.len() as u64);
         }
         Ok(())
     }
 
     fn drain(&mut self) -> Result<u64> {
         while self.fill(1)? {
-            self.advance(self.end - self.start);
+            self.advance(usize::MAX);
         }
         Ok(self.offset)
     }
@@ -247,7 +254,8 @@ impl<R: Read> Input for Stream<R> {
         if let Blocks::Unknown(before) = &mut self.blocks {
             let before = std::mem::take(before);
             let (hasher, done) = (crc32fast::Hasher::new(), Vec::new());
-            self.blocks = Blocks::On { block: 1 << log2, filled: 0, left: end, hasher, done };
+            let block = 1 << log2;
+            self.blocks = Blocks::On { block, missing: block, left: end, hasher, done };
             self.blocks.update(&before);
         }
     }
@@ -265,21 +273,21 @@ impl Blocks {
     fn update(&mut self, mut bytes: &[u8]) {
         match self {
             Self::Off => {}
-            Self::Unknown(before) if before.len() + bytes.len() <= BEFORE_BLOCKS => {
+            Self::Unknown(before) if before.len().saturating_add(bytes.len()) <= BEFORE_BLOCKS => {
                 before.extend_from_slice(bytes);
             }
             Self::Unknown(_) => *self = Self::Off,
-            Self::On { block, filled, left, hasher, done } => {
+            Self::On { block, missing, left, hasher, done } => {
                 while !bytes.is_empty() && *left > 0 {
-                    let room = (*block - *filled).min(*left);
+                    let room = (*missing).min(*left);
                     let room = usize::try_from(room).unwrap_or(usize::MAX);
                     let (now, later) = bytes.split_at(room.min(bytes.len()));
                     hasher.update(now);
-                    *filled += now.len() as u64;
-                    *left -= now.len() as u64;
-                    if *filled == *block || *left == 0 {
+                    *missing = missing.saturating_sub(now.len() as u64);
+                    *left = left.saturating_sub(now.len() as u64);
+                    if *missing == 0 || *left == 0 {
                         done.push(std::mem::take(hasher).finalize());
-                        *filled = 0;
+                        *missing = *block;
                     }
                     bytes = later;
                 }
@@ -331,6 +339,20 @@ mod tests {
         for step in [1 << 20, 4096, 61] {
             assert!(drive(&mut Stream::new(Steps(&bytes, step)).unwrap()) == expected, "{step}");
         }
+    }
+
+    #[test]
+    fn a_source_that_counts_too_many_is_an_error() {
+        struct Liar;
+        impl Read for Liar {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                Ok(buffer.len() + 1)
+            }
+        }
+        let fault = Stream::new(Liar).unwrap().take(1).map(<[u8]>::len).unwrap_err();
+        assert_eq!(fault.kind, crate::ErrorKind::Input);
+        let error = crate::Error::from(fault).to_string();
+        assert!(error.ends_with("a source gave more bytes than it was asked for"), "{error}");
     }
 
     #[test]

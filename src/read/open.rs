@@ -115,10 +115,12 @@ impl Opener {
     fn count(&mut self, memory: u32, segments: u64, bytes: u64) {
         let memory = memory as usize;
         if self.kept.len() <= memory {
-            self.kept.resize(memory + 1, Kept::default());
+            self.kept.resize(memory.saturating_add(1), Kept::default());
         }
-        self.kept[memory].segments += segments;
-        self.kept[memory].bytes += bytes;
+        if let Some(kept) = self.kept.get_mut(memory) {
+            kept.segments = kept.segments.saturating_add(segments);
+            kept.bytes = kept.bytes.saturating_add(bytes);
+        }
     }
 
     fn entry(&mut self, entry: &Entry) {
@@ -216,6 +218,6 @@ impl Visitor for Opener {
         let there = Segment { len, ..segment };
         let kept = len > 0 && self.segment(there).is_ok();
         let behind = if kept { u64::from(len) } else { 0 };
-        self.reached = Some((segment.memory, segment.address + behind));
+        self.reached = Some((segment.memory, segment.address.saturating_add(behind)));
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::contents::Content;
+use super::contents::{self, Content};
 use super::file::{CoreDumpFile, changed};
 use super::types;
 use crate::atomic_file::{AtomicFile, FileOptions};
@@ -123,10 +123,10 @@ impl CoreDumpFile<'_> {
             }
             loop {
                 self.check_stop()?;
-                let left = last - at;
-                let len = usize::try_from(left).map_or(ZEROS.len(), |l| l.min(ZEROS.len() - 1) + 1);
-                output.write_all(&ZEROS[..len]).map_err(|e| fail(at, e))?;
-                match at.checked_add(len as u64) {
+                let left = usize::try_from(contents::count(&(at..=last))).unwrap_or(usize::MAX);
+                let zeros = ZEROS.get(..left).unwrap_or(&ZEROS);
+                output.write_all(zeros).map_err(|e| fail(at, e))?;
+                match at.checked_add(zeros.len() as u64) {
                     Some(next) if next <= last => at = next,
                     _ => return Ok(()),
                 }
@@ -146,13 +146,14 @@ impl CoreDumpFile<'_> {
         let mut next = 0;
         for content in self.contents(memory)? {
             part(&content)?;
-            let (first, last) = content.addresses().into_inner();
-            match content {
-                Content::Data { .. } => restored.data += last - first + 1,
-                Content::LeftOut(_) => restored.left_out += last - first + 1,
-                Content::Zero(_) => {}
-            }
-            next = last + 1;
+            let addresses = content.addresses();
+            let count = match content {
+                Content::Data { .. } => &mut restored.data,
+                Content::LeftOut(_) => &mut restored.left_out,
+                Content::Zero(_) => &mut 0,
+            };
+            *count = count.saturating_add(contents::count(&addresses));
+            next = addresses.end().saturating_add(1);
         }
         match next == restored.len {
             true => Ok(restored),
@@ -162,8 +163,7 @@ impl CoreDumpFile<'_> {
 
     /// The length of a memory whose image can be had.
     fn byte_len(&self, memory: MemoryIndex) -> Result<u64> {
-        self.contents(memory)?;
-        u64::try_from(types::size(&self.memories()[memory.0 as usize])).map_err(|_| {
+        u64::try_from(types::size(self.checked(memory)?.1)).map_err(|_| {
             let message = format!("memory {memory}: no file can have its 2^64 bytes");
             Error::new(ErrorKind::Output, message)
         })
@@ -173,27 +173,24 @@ impl CoreDumpFile<'_> {
 /// Parts of `bytes` of a bounded length, each with its address.
 fn parts(address: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let parts = bytes.chunks(PART).enumerate();
-    parts.map(move |(i, part)| (address + (i * PART) as u64, part))
+    parts.map(move |(i, part)| (address.saturating_add(i.saturating_mul(PART) as u64), part))
 }
 
 /// Writes `bytes` at `offset`, but for the blocks of the file that are all zero.
 fn write_sparsely(file: &File, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
-    let mut at = offset;
-    let (mut run, mut run_at) = (&bytes[..0], offset);
-    let mut left = bytes;
+    let (mut left, mut at) = (bytes, offset);
+    // All from the first byte on that was not written and is in no block of zeros.
+    let (mut run, mut run_at) = (bytes, offset);
     while !left.is_empty() {
-        let to_edge = usize::try_from(BLOCK - at % BLOCK).unwrap_or(left.len());
+        let to_edge = usize::try_from(BLOCK.saturating_sub(at % BLOCK)).unwrap_or(left.len());
         let (block, later) = left.split_at(to_edge.min(left.len()));
-        left = later;
-        let passed = bytes.len() - later.len();
-        at = offset + passed as u64;
-        if *block == ZEROS[..block.len()] {
-            file.write_all_at(run, run_at)?;
-            (run, run_at) = (&bytes[passed..passed], at);
-        } else {
-            let start = passed - block.len() - run.len();
-            run = &bytes[start..passed];
+        at = at.saturating_add(block.len() as u64);
+        if ZEROS.starts_with(block) {
+            let (run_here, _) = run.split_at(run.len().saturating_sub(left.len()));
+            file.write_all_at(run_here, run_at)?;
+            (run, run_at) = (later, at);
         }
+        left = later;
     }
     file.write_all_at(run, run_at)
 }

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use zerocopy::FromBytes;
 
+use super::contents;
 use super::data::{self, DataSection, Segment};
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
@@ -55,13 +56,13 @@ impl Table {
                 let raw: &[RawSegment] =
                     entries(dump.bytes, *offset, memories.get(memory as usize));
                 let behind = raw.partition_point(|segment| segment.address.get() <= address);
-                Next::Index(raw[behind.saturating_sub(1)..].iter())
+                Next::Index(raw.get(behind.saturating_sub(1)..).unwrap_or_default().iter())
             }
             Self::List { segments, stride } => {
                 let key = (memory, address);
                 let behind =
                     segments.partition_point(|segment| (segment.memory, segment.address) <= key);
-                let listed = segments[behind.saturating_sub(1)..].iter();
+                let listed = segments.get(behind.saturating_sub(1)..).unwrap_or_default().iter();
                 Next::List(Listed { listed, stride: *stride, before: None, left: 0 })
             }
         };
@@ -127,7 +128,10 @@ impl Listed<'_> {
             }
         }
         self.before = self.listed.next().copied();
-        self.left = if self.stride > 1 { 2 * self.stride - 1 } else { 0 };
+        self.left = match self.stride {
+            1 => 0,
+            stride => stride.saturating_mul(2).saturating_sub(1),
+        };
         self.before
     }
 }
@@ -165,16 +169,19 @@ fn between(
     next: &Segment,
     left: &mut u64,
 ) -> Result<Option<Segment>> {
-    let mut sections = dump.data.partition_point(|section| section.end <= before.offset);
+    let passed = dump.data.partition_point(|section| section.end <= before.offset);
+    let mut sections = dump.data.get(passed..).unwrap_or_default();
     let mut at = before.in_file().end;
-    while *left > 0 {
-        *left -= 1;
+    while let Some(fewer) = left.checked_sub(1) {
+        *left = fewer;
         // No section is without a segment.
-        while dump.data.get(sections).is_some_and(|section| section.end <= at) {
-            sections += 1;
-            at = dump.data.get(sections).map_or(at, |section| section.start);
+        while let Some((section, later)) = sections.split_first()
+            && section.end <= at
+        {
+            sections = later;
+            at = later.first().map_or(at, |section| section.start);
         }
-        let Some(section) = dump.data.get(sections).filter(|_| at < next.offset) else { break };
+        let Some(section) = sections.first().filter(|_| at < next.offset) else { break };
         let mut input = Slice::new(dump.bytes, at);
         let mut decoder = Decoder::new(&mut input, section.end);
         if let Some(found) = data::segment(&mut decoder, dump.memories)? {
@@ -216,7 +223,7 @@ impl Builder {
 
     /// Takes a segment that puts nothing into a memory.
     pub(super) fn pass(&mut self) {
-        self.headers += 1;
+        self.headers = self.headers.saturating_add(1);
     }
 
     /// Takes the next segment of the file.
@@ -234,7 +241,7 @@ impl Builder {
             return Err(Fault::unsupported(segment.in_file(), message));
         }
         (self.ordered, self.last) = (ordered, Some(segment));
-        self.headers += 1;
+        self.headers = self.headers.saturating_add(1);
         if full && self.headers >= self.stride {
             self.thin();
         }
@@ -252,20 +259,21 @@ impl Builder {
     /// walked from it is, as before, less than twice the old stride behind it.
     fn thin(&mut self) {
         while self.segments.len() > self.most / 2 {
-            self.stride *= 2;
-            let mut kept = 0;
+            self.stride = self.stride.saturating_mul(2);
             let mut headers = 0_u64;
-            for i in 0..self.segments.len() {
-                headers += u64::from(self.behind[i]);
-                if i == 0 || headers >= self.stride {
-                    self.segments[kept] = self.segments[i];
-                    self.behind[kept] = u32::try_from(headers).unwrap_or(u32::MAX);
-                    (kept, headers) = (kept + 1, 0);
-                }
-            }
-            self.segments.truncate(kept);
-            self.behind.truncate(kept);
-            self.headers += headers;
+            let mut first = true;
+            let mut behind = self.behind.iter_mut();
+            self.segments.retain(|_| {
+                let Some(behind) = behind.next() else { return false };
+                headers = headers.saturating_add(u64::from(*behind));
+                let kept = std::mem::take(&mut first) || headers >= self.stride;
+                // Each is a header at least behind the one before it: 0 is that of none.
+                let from = if kept { std::mem::take(&mut headers) } else { 0 };
+                *behind = u32::try_from(from).unwrap_or(u32::MAX);
+                kept
+            });
+            self.behind.retain(|behind| *behind > 0);
+            self.headers = self.headers.saturating_add(headers);
         }
     }
 
@@ -288,25 +296,24 @@ fn resolve(mut segments: Vec<Segment>) -> Vec<Segment> {
     let mut open = BinaryHeap::new();
     for (i, segment) in segments.iter().enumerate() {
         open.push((segment.offset, i));
-        let next = segments.get(i + 1).filter(|next| next.memory == segment.memory);
+        let next = segments.get(i.saturating_add(1)).filter(|next| next.memory == segment.memory);
         if next.is_some_and(|next| next.address == segment.address) {
             continue;
         }
         // Up to where the next one begins, only those that are open count.
-        let until = next.map_or(u64::MAX, |next| next.address - 1);
+        let until = next.map_or(u64::MAX, |next| next.address.saturating_sub(1));
         let mut at = segment.address;
-        while let Some((_, top)) = open.peek() {
-            let top = segments[*top];
+        while let Some(top) = open.peek().and_then(|(_, top)| segments.get(*top)) {
             if top.last() < at {
                 open.pop();
                 continue;
             }
             let last = top.last().min(until);
-            add(&mut resolved, part(&top, at, last));
+            add(&mut resolved, part(top, at, last));
             if last == until {
                 break;
             }
-            at = last + 1;
+            at = last.saturating_add(1);
         }
         if next.is_none() {
             open.clear();
@@ -317,9 +324,9 @@ fn resolve(mut segments: Vec<Segment>) -> Vec<Segment> {
 
 /// The bytes of `segment` from `first` to `last`.
 fn part(segment: &Segment, first: u64, last: u64) -> Segment {
-    let offset = segment.offset + (first - segment.address);
+    let offset = segment.offset.saturating_add(first.saturating_sub(segment.address));
     // No part is longer than the whole.
-    let len = u32::try_from(last - first + 1).unwrap_or(segment.len);
+    let len = u32::try_from(contents::count(&(first..=last))).unwrap_or(segment.len);
     Segment { address: first, offset, len, memory: segment.memory }
 }
 
@@ -329,7 +336,7 @@ fn add(resolved: &mut Vec<Segment>, part: Segment) {
         let adjacent =
             last.memory == part.memory && last.last().checked_add(1) == Some(part.address);
         if adjacent && last.in_file().end == part.offset {
-            last.len += part.len;
+            last.len = last.len.saturating_add(part.len);
             return;
         }
     }

@@ -19,7 +19,7 @@ const END: u8 = 0x0b;
 
 /// The bytes of a memory.
 pub(super) fn size(ty: &MemoryType) -> u128 {
-    u128::from(ty.minimum) * u128::from(ty.page_size)
+    u128::from(ty.minimum).saturating_mul(ty.page_size.into())
 }
 
 /// The last address of a memory; `None` if it has none.
@@ -89,7 +89,7 @@ pub(super) fn global<I: Input>(from: &mut Decoder<'_, I>, before: usize) -> Resu
         0x7b => matches!(value, GlobalValue::V128(_)),
         // A short type of references is the byte of its heap type.
         _ => {
-            let top = top.unwrap_or(i64::from(ty) - 0x80);
+            let top = top.unwrap_or(i64::from(ty).saturating_sub(0x80));
             let of_type = reference(top).ok_or_else(|| {
                 let message = format!("the type {ty:#04x} is not known here");
                 Fault::unsupported(from.since(start), message)

@@ -228,7 +228,7 @@ fn difference(bytes: &[u8], walk: &Walk, index: &Index) -> Option<Box<Fault>> {
         for (i, raw) in of.segments.clone().zip(entries) {
             let listed = raw.of(memory);
             let found = next()?;
-            let entry = at..at + size_of::<RawSegment>() as u64;
+            let entry = at..at.saturating_add(size_of::<RawSegment>() as u64);
             if found != Some(listed) {
                 let found = match found {
                     Some(found) => found.to_string(),
@@ -283,7 +283,8 @@ fn required(walk: &Walk, end: u64) -> fault::Result<()> {
     }
     for section in ["coremodules", "coreinstances"] {
         if !walk.has(section) {
-            return Err(Fault::end(end, end + 1).within(format_args!("no section `{section}`")));
+            return Err(Fault::end(end, end.saturating_add(1))
+                .within(format_args!("no section `{section}`")));
         }
     }
     Ok(())
@@ -462,11 +463,12 @@ impl Blocks {
         if log2 == 0 || file.end > self.header.index {
             return;
         }
-        for block in file.start >> log2..=(file.end - 1) >> log2 {
+        for block in file.start >> log2..=file.end.saturating_sub(1) >> log2 {
             let start = (block << log2).max(file.start);
-            let last = file.end.min((block + 1).saturating_mul(1 << log2)) - 1;
-            let address = |offset| segment.address.saturating_add(offset - file.start);
-            let (memory, last) = (MemoryIndex(segment.memory), address(last));
+            let end = file.end.min(block.saturating_add(1).saturating_mul(1 << log2));
+            let address =
+                |offset: u64| segment.address.saturating_add(offset.saturating_sub(file.start));
+            let (memory, last) = (MemoryIndex(segment.memory), address(end.saturating_sub(1)));
             match self.memory.last_mut() {
                 Some((at, range)) if *at == block && range.memory == memory => {
                     range.addresses = *range.addresses.start()..=last;
@@ -483,7 +485,7 @@ impl Blocks {
     fn damage(&mut self, fault: Option<&Fault>) -> Option<Damage> {
         let mut bad = (0..self.header.block_count()).filter(|block| self.is_bad(*block));
         let first = bad.next().filter(|_| self.trusted)?;
-        let bad_blocks = 1 + bad.count();
+        let bad_blocks = bad.count().saturating_add(1);
         let range = self.header.block(first);
         let mut reason =
             format!("the checksum of {:#x}..{:#x} does not hold", range.start, range.end);

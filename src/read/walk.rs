@@ -119,7 +119,7 @@ impl Walk {
         let mut end = u64::MAX;
         while input.offset() < end && !input.at_end()? {
             self.section(input, end, to)?;
-            self.sections += 1;
+            self.sections = self.sections.saturating_add(1);
             match &self.header {
                 Some(header) => end = header.index,
                 None if self.sections == 2 => to.no_header(input.offset())?,
@@ -339,7 +339,7 @@ impl Walk {
         for i in 0..body.u32()? {
             let global = types::global(body, self.globals);
             to.global(global.map_err(|fault| fault.within(format_args!("global {i}")))?);
-            self.globals += 1;
+            self.globals = self.globals.saturating_add(1);
         }
         Ok(())
     }
@@ -348,7 +348,7 @@ impl Walk {
         let count = body.u32()?;
         let section = DataSection { start: body.offset(), end: body.end() };
         let first = self.segments;
-        self.segments += u64::from(count);
+        self.segments = self.segments.saturating_add(count.into());
         let mut sections = self.data.len();
         counted(&mut sections, MAX_DATA_SECTIONS, "sections with segments", body)?;
         if section.start < section.end {
@@ -399,7 +399,7 @@ fn counted<I: Input>(
     what: &str,
     body: &Decoder<'_, I>,
 ) -> Result<()> {
-    *count += 1;
+    *count = count.saturating_add(1);
     match *count <= most {
         true => Ok(()),
         false => {

@@ -2,6 +2,11 @@
 //! bytes that are not zero by their minimum, and a few zeros among them by a test for words that are
 //! zero; only where there are some are they looked at bit by bit.
 #![allow(unsafe_code)]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "positions are those of the slice in hand, whose length is at most `isize::MAX`"
+)]
 
 use std::arch::x86_64::*;
 use std::mem;

@@ -4,6 +4,12 @@
 //! goes to the gap sink at once. A gap that reaches over the edge of batches is known when both
 //! neighbours are done: finished batches are joined into stretches, of which there are never more
 //! than threads and one, so memory does not grow with the guest.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "positions lie in images, which end below 2^64, ranges end behind their start, memories \
+              are those that were counted for the lists, and bytes and times are of what was done"
+)]
 
 use std::mem;
 use std::ops::Range;

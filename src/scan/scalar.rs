@@ -1,4 +1,9 @@
 //! The scalar backend: the oracle. A word at a time where a word decides, else a byte at a time.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "positions are those of the slice in hand, whose length is at most `isize::MAX`"
+)]
 
 use std::ops::Range;
 

@@ -93,14 +93,14 @@ impl<'f, W: Ways> Descriptor<'f, W> {
             let mut bytes = piece.as_bytes();
             self.left = self.left.saturating_sub(bytes.len() as u64);
             let most = bytes.len().min(usize::try_from(lendable).unwrap_or(usize::MAX));
-            lendable -= most as u64;
+            lendable = lendable.saturating_sub(most as u64);
             if let Piece::Image { file: Some((file, at)), .. } = piece
                 && self.lends
                 && most >= W::LEAST_LENT
             {
                 self.write(&mut slices, written)?;
                 let lent = self.lend(file, *at, most, written)?;
-                bytes = &bytes[lent..];
+                bytes = bytes.get(lent..).unwrap_or_default();
             }
             slices.push(IoSlice::new(bytes));
             if slices.len() == IOV {
@@ -129,7 +129,8 @@ impl<'f, W: Ways> Descriptor<'f, W> {
                 Some(_) if !self.blocks => self.ways.write(self.fd, slices, false),
                 Some(_) => {
                     self.wait()?;
-                    let first = &slices[0][..slices[0].len().min(READY_BYTES)];
+                    let first: &[u8] = slices.first().map_or(&[], |first| first);
+                    let first = first.get(..READY_BYTES).unwrap_or(first);
                     self.ways.write(self.fd, &[IoSlice::new(first)], true)
                 }
             };
@@ -147,15 +148,16 @@ impl<'f, W: Ways> Descriptor<'f, W> {
     /// Lends up to `len` bytes of `file` and gives their number: what is left, for whatever reason, is
     /// to be written.
     fn lend(&mut self, file: &File, at: u64, len: usize, written: &mut u64) -> io::Result<usize> {
-        let (mut lent, mut waited) = (0, false);
+        let (mut lent, mut waited) = (0_usize, false);
         while lent < len {
             let wait = self.timeout.is_none();
-            match self.ways.lend(self.fd, file, at + lent as u64, len - lent, wait) {
+            let (next, left) = (at.saturating_add(lent as u64), len.saturating_sub(lent));
+            match self.ways.lend(self.fd, file, next, left, wait) {
                 // The file ends here.
                 Ok(0) => break,
                 Ok(some) => {
-                    lent += some;
-                    *written += some as u64;
+                    lent = lent.saturating_add(some);
+                    *written = written.saturating_add(some as u64);
                     waited = false;
                 }
                 Err(Errno::INTR) => {}

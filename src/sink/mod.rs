@@ -84,7 +84,7 @@ fn write_all(
         match write(rest) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
-                *written += n as u64;
+                *written = written.saturating_add(n as u64);
                 IoSlice::advance_slices(&mut rest, n);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

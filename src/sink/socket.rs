@@ -149,7 +149,7 @@ impl Ways for SocketWays {
             return None;
         }
         // One buffer more goes in when the socket is not yet full.
-        socket_send_buffer_size(fd).ok().map(|size| 2 * size as u64)
+        socket_send_buffer_size(fd).ok().map(|size| (size as u64).saturating_mul(2))
     }
 
     #[cfg(not(target_os = "linux"))]

@@ -3,6 +3,7 @@
 //!
 //! The types are asked here, before Wasmtime is asked for a value: to read a continuation reference
 //! from a frame would panic, and a reference has no encoding in a dump anyway.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -61,7 +62,7 @@ fn collect(
                     *(if call { &mut shapes.call } else { &mut shapes.here }) = Some(shape);
                 });
             }
-            defined += 1;
+            defined = defined.saturating_add(1);
         }
         if let Payload::DataSection(_) = payload {
             break;
@@ -95,7 +96,7 @@ fn walk(
         if here.is_some() || end.is_some() {
             let depth = validator.operand_stack_height() as usize;
             let stack = (0..depth).rev().map(|i| validator.get_operand_type(i).flatten()).collect();
-            let offset = u32::try_from(at - start).unwrap_or(0);
+            let offset = u32::try_from(at.saturating_sub(start)).unwrap_or(0);
             let shape = Shape { offset, locals: locals.clone(), stack };
             if let Some(end) = end {
                 tell(end, true, shape.clone());

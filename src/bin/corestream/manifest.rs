@@ -1,4 +1,8 @@
 //! The manifest: the state of a stopped guest as JSON, beside the images of its memories.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice)
+)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,10 @@
 //! Extents of the memory of a live guest: mapping after mapping, and page after page of those whose
 //! pages may be skipped.
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "addresses are those of memory that is there, in ranges that hold them: far below 2^64; \
+              a page has bytes"
+)]
 
 use std::io;
 use std::ops::Range;
@@ -104,7 +109,7 @@ fn userfaultfd_is_open() -> bool {
         // Longer ones are cut.
         let mut target = [0; TARGET.len() + 1];
         let read = readlinkat_raw(&folder, descriptor.file_name(), &mut target[..]);
-        read.is_ok_and(|len| target[..len] == *TARGET)
+        read.is_ok_and(|len| target.get(..len) == Some(TARGET))
     })
 }
 

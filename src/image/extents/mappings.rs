@@ -128,12 +128,12 @@ fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> Option<()> {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             other => other.ok().filter(|bytes| !bytes.is_empty())?,
         };
-        let end = bytes.iter().position(|b| *b == b'\n');
-        let part = &bytes[..end.unwrap_or(bytes.len())];
-        line.extend(part.iter().take(LINE_BYTES - line.len()));
-        let taken = part.len() + usize::from(end.is_some());
+        let part = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+        let ended = part.len() < bytes.len();
+        line.extend(part.iter().take(LINE_BYTES.saturating_sub(line.len())));
+        let taken = part.len().saturating_add(ended.into());
         file.consume(taken);
-        if end.is_some() {
+        if ended {
             return Some(());
         }
     }

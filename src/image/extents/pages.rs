@@ -1,6 +1,11 @@
 //! Which pages of private anonymous memory may hold data: those that are present or swapped.
 //!
 //! Source: `Documentation/admin-guide/mm/pagemap.rst` of Linux.
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "addresses are those of memory that is there, in ranges that hold them: far below 2^64; \
+              a page has bytes"
+)]
 
 use std::ops::Range;
 
@@ -118,19 +123,19 @@ impl<'k> Pages<'k> {
         let wanted = (pages.end / self.page_size - page).saturating_mul(8);
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX).min(ENTRY_BYTES);
         let read = loop {
-            match self.pagemap.read(page, &mut self.entries[..wanted]) {
+            match self.pagemap.read(page, self.entries.get_mut(..wanted).unwrap_or_default()) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 other => break other.ok()?,
             }
         };
-        let (entries, _) = self.entries[..read].as_chunks::<8>();
+        let (entries, _) = self.entries.get(..read).unwrap_or_default().as_chunks::<8>();
         let address = |index: usize| pages.start + index as u64 * self.page_size;
         let mut at = 0;
         // By ranges that are alike: most of a memory is, one way or the other.
         for alike in entries.chunk_by(|a, b| is_somewhere(*a) == is_somewhere(*b)) {
             let range = address(at)..address(at + alike.len());
             at += alike.len();
-            if is_somewhere(alike[0]) {
+            if alike.first().is_some_and(|entry| is_somewhere(*entry)) {
                 self.told.push(range.into());
             }
         }
