@@ -254,7 +254,8 @@ fn check(text: &str) {
     };
     let bytes = plan.to_vec().unwrap();
     let file = CoreDumpFile::from_slice(&bytes).unwrap();
-    let inspected = serde_json::to_string(&Description::inspect(&file, &bytes)).unwrap();
+    let inspected =
+        serde_json::to_string(&Description::inspect(&file, &bytes, &|_, _| vec![])).unwrap();
     let inspected: Value = serde_json::from_str(&inspected).unwrap();
     assert_eq!(inspected["bytes"], json!(bytes.len()));
     if !plan.shortfalls().is_empty() {
@@ -277,7 +278,8 @@ fn check(text: &str) {
 /// What is written of any dump that can be opened, of which `bytes` are, is JSON and no longer than that
 /// explains, and a manifest of a sound model; of the dump of that the same is written again.
 pub fn assert_written(file: &CoreDumpFile<'_>, bytes: &[u8]) {
-    let inspected = serde_json::to_string(&Description::inspect(file, bytes)).unwrap();
+    let inspected =
+        serde_json::to_string(&Description::inspect(file, bytes, &|_, _| vec![])).unwrap();
     let described: Value = serde_json::from_str(&inspected).unwrap();
     assert_eq!(described["bytes"], json!(bytes.len()));
     // The most is said of a memory, of which there may be 100, and of a segment of a few bytes.

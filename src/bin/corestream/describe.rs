@@ -7,13 +7,14 @@ use corestream::{CoreDumpFile, Global, GlobalIndex, GlobalValue, MemoryIndex, Me
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::symbols::{Known, Named, Position, Variable};
-
 /// The largest whole number up to which every one is a number of JavaScript: 2^53.
 const MAX_EXACT: u64 = 1 << 53;
 
-/// What is known of a frame, which waits for another one or does not.
-type Names<'d> = &'d dyn Fn(&FrameView<'_>, bool) -> Option<Named>;
+/// A field of an object, and its value.
+pub type Field = (&'static str, serde_json::Value);
+
+/// What a frame is called, as more fields of it; it waits for another one or does not.
+type Names<'d> = &'d dyn Fn(&FrameView<'_>, bool) -> Vec<Field>;
 
 /// A dump to be written as JSON.
 pub struct Description<'d> {
@@ -170,7 +171,7 @@ impl<T: Serialize> Serialize for Each<'_, T> {
 }
 
 /// A whole number; as a string where not every program reads the number exactly.
-struct Int(u64);
+pub struct Int(pub u64);
 
 impl Serialize for Int {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -182,7 +183,7 @@ impl Serialize for Int {
 }
 
 /// The same with a sign.
-struct Signed(i64);
+pub struct Signed(pub i64);
 
 impl Serialize for Signed {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -253,7 +254,7 @@ fn global(global: &Global) -> GlobalEntry {
 }
 
 /// A value; floats by their bits, so that every NaN is what it was.
-enum Scalar {
+pub enum Scalar {
     Whole(i64),
     Bits32(u32),
     Bits64(u64),
@@ -331,61 +332,8 @@ impl Serialize for FrameEntry<'_> {
         if frame.stack().len() > 0 {
             map.serialize_entry("stack", &List(|| frame.stack().map(ValueEntry)))?;
         }
-        if let Some(named) = self.of.names.and_then(|names| names(frame, self.caller)) {
-            add_names(&mut map, &named)?;
-        }
-        map.end()
-    }
-}
-
-/// Adds what a frame is called in the source.
-fn add_names<M: SerializeMap>(map: &mut M, named: &Named) -> Result<(), M::Error> {
-    map.serialize_entry("name", &named.name)?;
-    if let Some((own, inlined)) = named.positions.split_last() {
-        add_position(map, own)?;
-        map.serialize_entry("inlined", &List(|| inlined.iter().map(PositionEntry)))?;
-    }
-    match &named.problem {
-        Some(problem) => map.serialize_entry("problem", problem),
-        None => Ok(()),
-    }
-}
-
-fn add_position<M: SerializeMap>(map: &mut M, at: &Position) -> Result<(), M::Error> {
-    map.serialize_entry("file", &at.file)?;
-    map.serialize_entry("line", &at.line)?;
-    map.serialize_entry("column", &at.column)?;
-    map.serialize_entry("variables", &List(|| at.variables.iter().map(VariableEntry)))
-}
-
-/// A function that is inlined into the one of a frame.
-struct PositionEntry<'d>(&'d Position);
-
-impl Serialize for PositionEntry<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("name", &self.0.function)?;
-        add_position(&mut map, self.0)?;
-        map.end()
-    }
-}
-
-struct VariableEntry<'d>(&'d Variable);
-
-impl Serialize for VariableEntry<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("name", &self.0.name)?;
-        map.serialize_entry("parameter", &self.0.parameter)?;
-        match self.0.known {
-            Known::Nothing => map.serialize_entry("value", &None::<()>)?,
-            Known::Signed(x) => map.serialize_entry("value", &Signed(x))?,
-            Known::Unsigned(x) => map.serialize_entry("value", &Int(x))?,
-            Known::Boolean(x) => map.serialize_entry("value", &x)?,
-            Known::F32(bits) => map.serialize_entry("value", &Scalar::Bits32(bits))?,
-            Known::F64(bits) => map.serialize_entry("value", &Scalar::Bits64(bits))?,
-            Known::Pointer(x) => map.serialize_entry("value", &Int(x))?,
-            Known::LiesAt(x) => map.serialize_entry("address", &Int(x))?,
+        for (key, value) in self.of.names.map_or_else(Vec::new, |names| names(frame, self.caller)) {
+            map.serialize_entry(key, &value)?;
         }
         map.end()
     }

@@ -1,6 +1,7 @@
 //! `corestream inspect`: what is in a dump, for people in 80 columns, or as JSON.
 
 mod map;
+mod names;
 
 use std::env;
 use std::fmt::Display;
@@ -92,7 +93,9 @@ fn json(
     bytes: &[u8],
     symbols: &Symbols<'_>,
 ) -> io::Result<()> {
-    let names = |frame: &FrameView<'_>, caller| symbols.name(dump, frame, caller);
+    let names = |frame: &FrameView<'_>, caller| {
+        symbols.name(dump, frame, caller).as_ref().map_or_else(Vec::new, names::fields)
+    };
     let formatter = Visible(PrettyFormatter::new());
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
     Description::inspect(dump, bytes, &names).serialize(&mut serializer)?;
