@@ -102,6 +102,13 @@ impl Receiver {
         kib.parse::<usize>().unwrap() << 10
     }
 
+    /// The bytes that it has read, of whatever.
+    fn has_read(&self) -> usize {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
+        let line = io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
+        line.parse().unwrap()
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_raw(self.child.id().cast_signed()).unwrap(), signal).unwrap();
     }
@@ -495,6 +502,23 @@ fn a_signal_drops_what_is_under_way_and_leaves_nothing() {
         assert_eq!(receiver.end(), (Some(code), said));
         assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
     }
+}
+
+#[test]
+fn a_signal_does_not_drop_what_is_all_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n"]);
+    let bytes = dump_of("stays", 3, 1);
+    let before = receiver.has_read();
+    let mut socket = receiver.connect();
+    socket.write_all(&bytes).unwrap();
+    while receiver.has_read() < before + bytes.len() {
+        thread::sleep(Duration::from_millis(2));
+    }
+    receiver.signal(Signal::TERM);
+    assert!(receiver.line().contains(", whole"));
+    assert_eq!(receiver.end().0, Some(143));
+    assert!(read(folder.path(), "stays") == bytes);
 }
 
 #[test]

@@ -120,7 +120,13 @@ impl Receiver<'_> {
         thread::scope(|scope| {
             for i in 1..self.options.max_senders {
                 let builder = thread::Builder::new().stack_size(STACK);
-                if let Err(error) = builder.spawn_scoped(scope, || self.serve_in_turn()) {
+                // The other threads go on: a receiver with fewer places is better than none.
+                let serve = || {
+                    if let Err(failure) = self.serve_in_turn() {
+                        report::line(&failure.message);
+                    }
+                };
+                if let Err(error) = builder.spawn_scoped(scope, serve) {
                     report::line(&format!(
                         "warning: receive: no more than {i} senders at once: {error}"
                     ));

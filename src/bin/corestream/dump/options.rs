@@ -88,7 +88,8 @@ impl MemoryOption {
 /// How a dump is planned.
 #[derive(Args)]
 pub struct PlanOptions {
-    /// Data segments that the dump may have
+    /// Data segments that the dump may have; each memory that holds data has one, and each range between
+    /// data that is left out on purpose makes one more, whatever this is
     #[arg(long, value_name = "N", default_value_t = MAX_DATA_SEGMENTS,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DATA_SEGMENTS)))]
     max_segments: u32,

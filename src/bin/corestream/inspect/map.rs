@@ -89,11 +89,10 @@ struct Cell {
 }
 
 impl Cell {
-    /// Of `size` bytes. Where a cell is of several kinds, the one with more bytes shows; what was left
-    /// out shows before zero, because that is what one would look for.
+    /// Of `size` bytes. What was left out shows however little it is: one would look for it.
     fn shade(self, size: u64) -> Shade {
         match self {
-            Self { kept, left_out } if left_out > kept => Shade::LeftOut,
+            Self { left_out: 1.., .. } => Shade::LeftOut,
             Self { kept: 0, .. } => Shade::Zero,
             Self { kept, .. } if kept < size / 4 => Shade::Sparse,
             Self { kept, .. } if kept < size / 4 * 3 => Shade::Half,
@@ -200,7 +199,7 @@ mod tests {
             kept(10240, 101),
             left(10341, 100),
         ];
-        let row = format!("0x0000 --++##-.xx-{}", ".".repeat(53));
+        let row = format!("0x0000 --++##-.xxx{}", ".".repeat(53));
         assert_eq!(rows(65_535, &parts, ASCII), [row]);
     }
 

@@ -147,7 +147,7 @@ impl Intake<'_> {
         let socket = &self.connection.socket;
         loop {
             if self.stop.is_requested() {
-                return Err(Fault::Stopped);
+                return self.stopped(state);
             }
             let error = match rustix::io::read(socket, &mut *buffer) {
                 Ok(n) => return Ok(n),
@@ -155,7 +155,7 @@ impl Intake<'_> {
                 Err(Errno::AGAIN) => match self.stop.wait(socket.as_fd(), Some(self.terms.timeout))
                 {
                     Ok(Ready::Readable) => continue,
-                    Ok(Ready::Stopped) => return Err(Fault::Stopped),
+                    Ok(Ready::Stopped) => return self.stopped(state),
                     Ok(Ready::TimedOut) => format!("nothing came for {:?}", self.terms.timeout),
                     Err(error) => error.to_string(),
                 },
@@ -167,6 +167,11 @@ impl Intake<'_> {
                 false => Err(Fault::Broken(format!("is cut off: {}: {error}", state.so_far()))),
             };
         }
+    }
+
+    /// A signal came: what is all there is only to be named, and nothing is waited for.
+    fn stopped(&self, state: &State) -> Result<usize, Fault> {
+        if state.is_complete() { Ok(0) } else { Err(Fault::Stopped) }
     }
 
     /// Looks at what is known before the rest has come.
