@@ -4,18 +4,19 @@
 
 #[path = "common/tool.rs"]
 mod tool;
+#[path = "common/waiting.rs"]
+mod waiting;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::thread;
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tool::{names, stderr};
+use waiting::{has_a_file, wait_until};
 
 const STAGES: [&str; 6] = ["extents", "scan", "plan", "first_byte", "write", "whole"];
 const PERCENTILES: [&str; 5] =
@@ -227,24 +228,6 @@ fn files_that_have_no_room_are_an_error() {
     assert_eq!(output.status.code(), Some(1), "{line}");
     assert!(line.starts_with("corestream: .: ") && line.contains("File too large"), "{line}");
     assert_eq!(names(folder.path()), ["guest.mem"]);
-}
-
-/// Waits until `is_so`.
-fn wait_until(mut is_so: impl FnMut() -> bool) {
-    for _ in 0..30_000 {
-        if is_so() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    panic!("it did not come to that in 30 seconds");
-}
-
-/// Whether the process has an unnamed file open in the folder.
-fn has_a_file(child: &Child, folder: &Path) -> bool {
-    let fds = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
-    let targets = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
-    targets.into_iter().any(|target| target.starts_with(folder) && !target.ends_with("guest.mem"))
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 #[path = "common/tool.rs"]
 mod tool;
+#[path = "common/waiting.rs"]
+mod waiting;
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,11 +14,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tool::{names, stderr};
+use waiting::{has_a_file, wait_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -37,27 +39,9 @@ fn folder(len: u64) -> TempDir {
     folder
 }
 
-/// Waits until `is_so`.
-fn wait_until(mut is_so: impl FnMut() -> bool) {
-    for _ in 0..30_000 {
-        if is_so() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    panic!("it did not come to that in 30 seconds");
-}
-
 fn signal(child: &Child, signal: Signal) {
     let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
     kill_process(pid, signal).unwrap();
-}
-
-/// Whether the process has the unnamed file open that becomes the dump.
-fn is_writing_a_file(child: &Child, folder: &Path) -> bool {
-    let fds = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
-    let targets = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
-    targets.into_iter().any(|target| target.starts_with(folder) && !target.ends_with("guest.mem"))
 }
 
 #[test]
@@ -67,7 +51,7 @@ fn a_signal_ends_a_dump_to_a_file_and_leaves_nothing() {
         let folder = folder.path().canonicalize().unwrap();
         let args = ["--memory", "guest.mem,memory64", "-o", "new", "--max-segments", "1"];
         let child = corestream(&folder, &args).spawn().unwrap();
-        wait_until(|| is_writing_a_file(&child, &folder));
+        wait_until(|| has_a_file(&child, &folder));
         signal(&child, kind);
         let output = child.wait_with_output().unwrap();
         let said = format!("corestream: stopped by {name}, the output is not complete\n");
@@ -82,7 +66,7 @@ fn not_even_sigkill_leaves_anything() {
     let folder = folder.path().canonicalize().unwrap();
     let args = ["--memory", "guest.mem,memory64", "-o", "new", "--max-segments", "1"];
     let child = corestream(&folder, &args).spawn().unwrap();
-    wait_until(|| is_writing_a_file(&child, &folder));
+    wait_until(|| has_a_file(&child, &folder));
     signal(&child, Signal::KILL);
     assert!(!child.wait_with_output().unwrap().status.success());
     assert_eq!(names(&folder), ["guest.mem"]);

@@ -1,0 +1,25 @@
+//! To wait for a process until it is somewhere.
+
+use std::fs;
+use std::path::Path;
+use std::process::Child;
+use std::thread;
+use std::time::Duration;
+
+/// Waits until `is_so`.
+pub fn wait_until(mut is_so: impl FnMut() -> bool) {
+    for _ in 0..30_000 {
+        if is_so() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    panic!("it did not come to that in 30 seconds");
+}
+
+/// Whether the process has a file open in the folder, named or not, that is not its `guest.mem`.
+pub fn has_a_file(child: &Child, folder: &Path) -> bool {
+    let fds = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
+    let targets = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    targets.into_iter().any(|target| target.starts_with(folder) && !target.ends_with("guest.mem"))
+}
