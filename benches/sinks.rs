@@ -6,12 +6,12 @@
 #![allow(unsafe_code, reason = "the machine's limit for pipes is a loop of vmsplice")]
 
 mod common;
+#[path = "../tests/common/ends.rs"]
+mod ends;
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -38,19 +38,15 @@ fn main() {
 type Ends = (OwnedFd, OwnedFd);
 
 fn pipe() -> Ends {
-    let (reader, writer) = io::pipe().unwrap();
-    (reader.into(), writer.into())
+    ends::ends("pipe")
 }
 
 fn tcp() -> Ends {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    (listener.accept().unwrap().0.into(), writer.into())
+    ends::ends("tcp")
 }
 
 fn unix() -> Ends {
-    let (reader, writer) = UnixStream::pair().unwrap();
-    (reader.into(), writer.into())
+    ends::ends("unix")
 }
 
 /// Gives the writer's end to `work` while a thread reads all there is and drops it.

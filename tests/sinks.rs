@@ -5,10 +5,7 @@
 use std::cell::UnsafeCell;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +17,8 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, splice};
 
 mod common;
+#[path = "common/ends.rs"]
+mod ends;
 
 const MIB: usize = 1 << 20;
 
@@ -32,21 +31,7 @@ struct Ends {
 
 impl Ends {
     fn new(kind: &'static str) -> Self {
-        let (reader, writer): (OwnedFd, OwnedFd) = match kind {
-            "pipe" => {
-                let (reader, writer) = io::pipe().unwrap();
-                (reader.into(), writer.into())
-            }
-            "unix" => {
-                let (reader, writer) = UnixStream::pair().unwrap();
-                (reader.into(), writer.into())
-            }
-            _ => {
-                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-                let writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-                (listener.accept().unwrap().0.into(), writer.into())
-            }
-        };
+        let (reader, writer) = ends::ends(kind);
         Self { kind, reader: reader.into(), writer: writer.into() }
     }
 

@@ -4,13 +4,12 @@
 #![allow(unsafe_code, reason = "sets a handler and a timer")]
 
 mod common;
+#[path = "common/ends.rs"]
+mod ends;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -20,6 +19,7 @@ use corestream::{
     CoreDump, CoreDumpFile, Dumper, FileOptions, FileSink, Memory, MemoryImage, MemoryIndex,
     MemoryType, Pipe, Plan, Sink, Socket,
 };
+use ends::ends;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 const MIB: usize = 1 << 20;
@@ -74,24 +74,6 @@ fn read_slowly(mut reader: File) -> Vec<u8> {
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::Interrupted),
         }
         thread::sleep(Duration::from_micros(500));
-    }
-}
-
-fn ends(kind: &str) -> (OwnedFd, OwnedFd) {
-    match kind {
-        "pipe" => {
-            let (reader, writer) = io::pipe().unwrap();
-            (reader.into(), writer.into())
-        }
-        "unix" => {
-            let (reader, writer) = UnixStream::pair().unwrap();
-            (reader.into(), writer.into())
-        }
-        _ => {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            (listener.accept().unwrap().0.into(), writer.into())
-        }
     }
 }
 
