@@ -115,6 +115,15 @@ impl fmt::Display for Error {
     }
 }
 
+/// A name in one line, as [`Line`] writes it.
+pub(crate) struct Visible<'t>(pub(crate) &'t str);
+
+impl fmt::Display for Visible<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Line(f).write_str(self.0)
+    }
+}
+
 /// Text in one line that plays no tricks on a terminal: control characters, which the name of a file
 /// may have, are escaped.
 struct Line<'l, 'f>(&'l mut fmt::Formatter<'f>);

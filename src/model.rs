@@ -4,6 +4,7 @@
 //! Source: the tool-conventions'
 //! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md).
 
+mod display;
 mod left_out;
 
 use std::fmt;
@@ -548,16 +549,6 @@ impl<'a> CoreDump<'a> {
         }
         Ok(())
     }
-
-    /// The name of the module of a frame, as it is shown to people.
-    fn module_of(&self, frame: &Frame) -> String {
-        let instance = frame.instance.and_then(|i| self.instances.get(usize_of(i.0)));
-        let module = instance.and_then(|i| i.module);
-        match module.and_then(|m| Some((m, self.modules.get(usize_of(m.0))?))) {
-            Some((index, module)) => visible(&module.name_or_anonymous(usize_of(index.0))),
-            None => "<unknown module>".into(),
-        }
-    }
 }
 
 /// Every index here fits: only 64-bit targets are supported.
@@ -578,133 +569,5 @@ fn in_range(at: impl Fn() -> String, what: &str, index: Option<u32>, count: usiz
             Err(Error::model(format!("{at}: {what} index {index} is out of range, there {there}")))
         }
         _ => Ok(()),
-    }
-}
-
-/// A name with control characters escaped: it can't play tricks on a terminal.
-fn visible(name: &str) -> String {
-    let mut shown = String::with_capacity(name.len());
-    for c in name.chars() {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    shown
-}
-
-impl fmt::Display for RefType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl fmt::Display for MemoryType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} page{}", self.minimum, if self.minimum == 1 { "" } else { "s" })?;
-        if self.page_size != 65_536 {
-            write!(f, " of {} byte{}", self.page_size, if self.page_size == 1 { "" } else { "s" })?;
-        }
-        if let Some(maximum) = self.maximum {
-            write!(f, ", at most {maximum}")?;
-        }
-        if self.memory64 {
-            f.write_str(", memory64")?;
-        }
-        if self.shared {
-            f.write_str(", shared")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Missing => f.write_str("missing"),
-            Self::I32(x) => write!(f, "i32:{x}"),
-            Self::I64(x) => write!(f, "i64:{x}"),
-            Self::F32(x) => write!(f, "f32:{:?}", f32::from_bits(x)),
-            Self::F64(x) => write!(f, "f64:{:?}", f64::from_bits(x)),
-        }
-    }
-}
-
-impl fmt::Display for GlobalValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::I32(x) => Value::I32(x).fmt(f),
-            Self::I64(x) => Value::I64(x).fmt(f),
-            Self::F32(x) => Value::F32(x).fmt(f),
-            Self::F64(x) => Value::F64(x).fmt(f),
-            Self::V128(x) => write!(f, "v128:{x:#034x}"),
-            Self::Ref(ty) => ty.fmt(f),
-        }
-    }
-}
-
-/// A list of indices, `?` for one that is not known.
-fn indices(list: impl Iterator<Item = Option<u32>>) -> String {
-    let list: Vec<String> = list.map(|x| x.map_or("?".into(), |x| x.to_string())).collect();
-    if list.is_empty() { "none".into() } else { list.join(", ") }
-}
-
-fn values(f: &mut fmt::Formatter<'_>, what: &str, values: &[Value]) -> fmt::Result {
-    if values.is_empty() {
-        return Ok(());
-    }
-    let list: Vec<String> = values.iter().map(Value::to_string).collect();
-    write!(f, " ({what}: {})", list.join(", "))
-}
-
-impl fmt::Display for CoreDump<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "core dump of {}", visible(&self.name))?;
-        writeln!(f, "modules:")?;
-        for (i, module) in self.modules.iter().enumerate() {
-            writeln!(f, "  {i}: {}", visible(&module.name_or_anonymous(i)))?;
-        }
-        writeln!(f, "instances:")?;
-        for (i, instance) in self.instances.iter().enumerate() {
-            let module = instance.module.map_or("?".into(), |m| m.to_string());
-            let memories = indices(instance.memories.iter().map(|x| x.map(|x| x.0)));
-            let globals = indices(instance.globals.iter().map(|x| x.map(|x| x.0)));
-            writeln!(f, "  {i}: module {module}, memories {memories}, globals {globals}")?;
-        }
-        writeln!(f, "memories:")?;
-        for (i, memory) in self.memories.iter().enumerate() {
-            write!(f, "  {i}: {}, an image of {} bytes", memory.ty, memory.image.len())?;
-            match memory.left_out().map_or(0, |ranges| ranges.len()) {
-                0 => writeln!(f)?,
-                1 => writeln!(f, ", 1 range left out")?,
-                n => writeln!(f, ", {n} ranges left out")?,
-            }
-        }
-        writeln!(f, "globals:")?;
-        for (i, global) in self.globals.iter().enumerate() {
-            let mutable = if global.mutable { "mutable " } else { "" };
-            writeln!(f, "  {i}: {mutable}{}", global.value)?;
-        }
-        for thread in &self.threads {
-            writeln!(f, "thread {}:", visible(&thread.name))?;
-            for (i, frame) in thread.frames.iter().enumerate() {
-                let (module, function) = (self.module_of(frame), frame.function);
-                write!(f, "  {i}: {module} function {function} at {:#x}", frame.offset)?;
-                values(f, "locals", &frame.locals)?;
-                values(f, "stack", &frame.stack)?;
-                writeln!(f)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for CoreDump<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CoreDump")
-            .field("name", &self.name)
-            .field("modules", &self.modules.len())
-            .field("instances", &self.instances.len())
-            .field("memories", &self.memories.len())
-            .field("globals", &self.globals.len())
-            .field("threads", &self.threads.len())
-            .finish_non_exhaustive()
     }
 }
