@@ -377,6 +377,34 @@ fn extents_are_what_is_kept() {
     }
 }
 
+/// A range goes on over parts of a file that are asked about one by one, and over pages that were touched
+/// or not.
+#[test]
+fn ranges_that_go_on_over_many_extents() {
+    let len = 100 * PAGE;
+    let end = len as u64;
+    for range in [100..end, 5000..end - 100, 3 << 20..(4 << 20) + 1] {
+        for kind in KINDS {
+            let made = Made::new(kind, vec![9; len], &[range.clone(), 10..20]);
+            for threads in [1, 3] {
+                check(std::slice::from_ref(&made), &Dumper::new().threads(threads), 100_000);
+            }
+        }
+        let mut bytes = vec![0; len];
+        bytes.chunks_mut(PAGE).step_by(2).for_each(|page| page[..5000].fill(9));
+        let mut guest = CoreDump::new("guest.wasm");
+        let memory = Memory::new(MemoryType::wasm32(100), MemoryImage::from_slice(&bytes));
+        guest.add_memory(memory.without(range.clone()));
+        let dump = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
+        let inside = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
+        let seen = decode(&dump).contents(0, len);
+        bytes[inside.clone()].fill(0);
+        assert!(seen == bytes);
+        let Verdict::Whole(whole) = verdict(&dump).unwrap() else { panic!("it is whole") };
+        assert_eq!(whole.left_out[0].bytes, inside.len() as u64);
+    }
+}
+
 /// Pipes and sockets are lent pages of files: none with a byte that is left out and can be seen.
 #[test]
 fn streams_get_what_a_file_does() {

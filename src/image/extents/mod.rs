@@ -228,7 +228,10 @@ impl<'i> Extents<'i> {
                     return Ok(None);
                 }
             }
-            self.rest.start = self.behind_left_out(self.rest.start).min(self.rest.end);
+            let start = self.behind_left_out(self.rest.start);
+            // What is left out may go on in the extents that come next, and be passed with this one.
+            self.at = self.at.max(start);
+            self.rest.start = start.min(self.rest.end);
             let end = self.left_out.first().map_or(u64::MAX, |range| *range.start());
             let extent = self.rest.start..self.rest.end.min(end);
             if !extent.is_empty() {
