@@ -49,6 +49,10 @@ impl FileOptions {
     pub fn sync(self, sync: bool) -> Self {
         Self { sync, ..self }
     }
+
+    pub(crate) fn is_synced(self) -> bool {
+        self.sync
+    }
 }
 
 /// A file under construction. Dropped without [`commit`](Self::commit), it is gone.

@@ -2,15 +2,18 @@
 //! image -> extents -> scan -> plan -> encode -> sink.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::checksum::Checksums;
+use crate::control::{Control, Meter, Progress, Stage};
 use crate::encode::{self, Index, Pieces};
 use crate::error::{Error, ErrorKind, Result, zeros};
 use crate::image::{Bytes, ExtentMethod, ExtentOptions, MappingMethod};
@@ -23,8 +26,13 @@ use crate::sink::{FileSink, Sink};
 
 /// Pieces that a sink is given at once.
 const BATCH: usize = 512;
-/// Bytes that a sink is given at once: a larger piece comes in parts.
-const BATCH_BYTES: u64 = 8 << 20;
+/// Bytes that a sink is given at once, at least and at most: a larger piece comes in parts.
+const BATCH_BYTES: RangeInclusive<u64> = 64 << 10..=8 << 20;
+/// Bytes that a sink is given at first.
+const FIRST_BATCH_BYTES: u64 = 256 << 10;
+/// How long a sink may take for a batch: where it takes less, the next one is larger, where it takes
+/// more, smaller.
+const BATCH_TIME: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_millis(200);
 
 /// Bytes that are summed up before another thread could have been woken.
 const SMALL_BATCH: u64 = 64 << 10;
@@ -61,9 +69,8 @@ impl Dumper {
         let scan = scan::Options { scanner: Scanner::new(), threads, extents };
         let max_segments = limits::MAX_DATA_SEGMENTS;
         let max_section_bytes = limits::MAX_SECTION_BYTES;
-        let cancel = Arc::new(AtomicBool::new(false));
-        let checksums = true;
-        let options = plan::Options { max_segments, max_section_bytes, scan, checksums, cancel };
+        let (checksums, control) = (true, Control::default());
+        let options = plan::Options { max_segments, max_section_bytes, scan, checksums, control };
         Self { options }
     }
 
@@ -140,9 +147,42 @@ impl Dumper {
     }
 
     /// A flag that stops the work when it becomes true: planning and writing then fail with
-    /// [`ErrorKind::Cancelled`], and nothing is left behind. It is looked at every few megabytes.
+    /// [`ErrorKind::Cancelled`], and nothing is left behind. It is looked at every few megabytes, and
+    /// several times a second where a sink takes less; a sink that takes nothing at all is waited for.
     pub fn cancel(mut self, flag: Arc<AtomicBool>) -> Self {
-        self.options.cancel = flag;
+        self.options.control.cancel = flag;
+        self
+    }
+
+    /// Who is told how far planning and writing have come: in each stage at its beginning, every few
+    /// megabytes, and at its end if it succeeds. It costs nothing that can be measured, if
+    /// `watcher` is quick: the work waits for it.
+    ///
+    /// Any thread of a scan may call it, but only one at a time, and what it is told never goes back
+    /// within a stage. A stage that is cancelled, or fails, just ends.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use corestream::{CoreDump, Dumper, Stage};
+    ///
+    /// let written = Arc::new(AtomicU64::new(0));
+    /// let watched = written.clone();
+    /// let dumper = Dumper::new().progress(move |progress| {
+    ///     if progress.stage == Stage::Write {
+    ///         watched.store(progress.done, Ordering::Relaxed);
+    ///     }
+    /// });
+    ///
+    /// let dump = CoreDump::new("guest.wasm");
+    /// let plan = dumper.plan(&dump)?;
+    /// plan.write_to(&mut std::io::sink())?;
+    /// assert_eq!(written.load(Ordering::Relaxed), plan.len());
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn progress(mut self, watcher: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.options.control.watcher = Some(Arc::new(watcher));
         self
     }
 
@@ -192,14 +232,17 @@ impl Plan<'_> {
     fn stream<S: Sink + ?Sized>(&self, sink: &mut S, written: &mut u64) -> io::Result<()> {
         let checksums = Checksums::new(&self.index).map_err(io::Error::other)?;
         sink.begin(self.len())?;
-        let mut stream = Stream { sink, written, checksums, helper: self.helper() };
+        let meter = self.control.begin(Stage::Write, self.len());
+        let mut stream = Stream { sink, written, checksums, helper: self.helper(), meter };
+        let mut room = FIRST_BATCH_BYTES;
         let mut pieces = Pieces::new(self);
         let mut batch = Vec::new();
         let no_room = |_| io::Error::other(Error::out_of_memory("a table of pieces"));
         batch.try_reserve_exact(BATCH).map_err(no_room)?;
         loop {
-            self.check_cancelled().map_err(io::Error::other)?;
-            let copy = fill(&mut batch, &mut pieces);
+            self.control.check_cancelled().map_err(io::Error::other)?;
+            let start = Instant::now();
+            let copy = fill(&mut batch, &mut pieces, room);
             if batch.is_empty() && copy.is_none() {
                 break;
             }
@@ -208,14 +251,17 @@ impl Plan<'_> {
             if let Some((from, offset, len)) = copy {
                 stream.copy(from, offset, len)?;
             }
+            room = next_room(room, start.elapsed());
         }
         self.check_images().map_err(io::Error::other)?;
         // Also of the last batch: nothing that was stopped gets an index.
-        self.check_cancelled().map_err(io::Error::other)?;
-        let Stream { sink, written, mut checksums, .. } = stream;
+        self.control.check_cancelled().map_err(io::Error::other)?;
+        let Stream { sink, written, mut checksums, meter, .. } = stream;
         let index = Index::new(self, checksums.finish());
         index.emit(|bytes| sink.put(&[Piece::Bytes(bytes)], written))?;
-        sink.finish()
+        sink.finish()?;
+        meter.finish();
+        Ok(())
     }
 
     /// A thread for the checksums, where it is worth one and can be had.
@@ -280,16 +326,25 @@ impl Plan<'_> {
         let failed = |what: &str, source| {
             Error::io(ErrorKind::Output, format!("{}: {what}", path.display()), source)
         };
+        let sync = options.is_synced();
         let file = AtomicFile::create(path, options).map_err(|e| failed("cannot create", e))?;
         self.write_to(&mut FileSink::new(file.file())).map_err(|error| error.at(path.display()))?;
-        file.commit().map_err(|e| failed("cannot name the finished dump", e))
+        let meter = sync.then(|| self.control.begin(Stage::Sync, self.len()));
+        file.commit().map_err(|e| failed("cannot name the finished dump", e))?;
+        if let Some(meter) = meter {
+            meter.finish();
+        }
+        Ok(())
     }
 }
 
-/// Fills `batch` with what comes next, up to a part of an image that can't be borrowed: that one, as
+/// Fills `batch` with so many bytes of what comes next, or up to a part of an image that can't be borrowed: that one, as
 /// where it is, offset and length.
-fn fill<'p>(batch: &mut Vec<Piece<'p>>, pieces: &mut Pieces<'p>) -> Option<(Bytes<'p>, u64, u64)> {
-    let mut room = BATCH_BYTES;
+fn fill<'p>(
+    batch: &mut Vec<Piece<'p>>,
+    pieces: &mut Pieces<'p>,
+    mut room: u64,
+) -> Option<(Bytes<'p>, u64, u64)> {
     while batch.len() < BATCH && room > 0 {
         match pieces.next_part(room)? {
             Emitted::Piece(piece) => {
@@ -302,6 +357,19 @@ fn fill<'p>(batch: &mut Vec<Piece<'p>>, pieces: &mut Pieces<'p>) -> Option<(Byte
     None
 }
 
+/// The bytes of the next batch, after one of `room` bytes that took so long: through a slow sink too
+/// there is something to tell several times a second, and a moment to stop in.
+fn next_room(room: u64, took: Duration) -> u64 {
+    let next = if took < *BATCH_TIME.start() {
+        room.saturating_mul(2)
+    } else if took > *BATCH_TIME.end() {
+        room / 2
+    } else {
+        room
+    };
+    next.clamp(*BATCH_BYTES.start(), *BATCH_BYTES.end())
+}
+
 /// A dump on its way: to the sink, and past the checksums.
 struct Stream<'s, S: ?Sized> {
     sink: &'s mut S,
@@ -309,10 +377,19 @@ struct Stream<'s, S: ?Sized> {
     checksums: Checksums,
     /// Sums up while the sink is busy.
     helper: Option<ThreadPool>,
+    meter: Meter<'s>,
 }
 
 impl<S: Sink + ?Sized> Stream<'_, S> {
     fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<()> {
+        let before = *self.written;
+        self.send(pieces)?;
+        self.meter.add(self.written.saturating_sub(before));
+        Ok(())
+    }
+
+    /// Sends pieces and sums them up.
+    fn send(&mut self, pieces: &[Piece<'_>]) -> io::Result<()> {
         let checksums = &mut self.checksums;
         match &self.helper {
             Some(helper) if pieces.iter().map(Piece::len).sum::<u64>() > SMALL_BATCH => helper
@@ -340,5 +417,26 @@ impl<S: Sink + ?Sized> Stream<'_, S> {
             len = len.saturating_sub(part.len() as u64);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_follow_the_sink() {
+        let mut room = FIRST_BATCH_BYTES;
+        for expected in [512 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20, 8 << 20] {
+            room = next_room(room, Duration::from_millis(1));
+            assert_eq!(room, expected);
+        }
+        assert_eq!(next_room(room, Duration::from_millis(100)), room);
+        for _ in 0..7 {
+            let slower = next_room(room, Duration::from_secs(1));
+            assert_eq!(slower, room / 2);
+            room = slower;
+        }
+        assert_eq!(next_room(room, Duration::from_secs(9)), 64 << 10);
     }
 }

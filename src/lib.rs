@@ -45,6 +45,7 @@
 
 mod atomic_file;
 mod checksum;
+mod control;
 mod dump;
 mod encode;
 mod error;
@@ -67,6 +68,7 @@ mod unnamed_file;
 pub mod wasmtime;
 
 pub use atomic_file::FileOptions;
+pub use control::{Progress, Stage};
 pub use dump::Dumper;
 pub use error::{Error, ErrorKind, Result};
 pub use image::{ExtentMethod, MappingMethod, MemoryImage, SharedBytes};

@@ -16,7 +16,6 @@ use std::process::{Command, Output, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::decode;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
 use tool::{names, stderr};
 
@@ -448,72 +447,6 @@ fn a_socket_is_written_in_place() {
     let said = "corestream: socket: cannot connect: Connection refused (os error 111)\n";
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), said));
     assert_eq!(names(folder.path()), ["guest.mem", "socket"]);
-}
-
-#[test]
-fn a_terminal_is_written_to_only_by_force() {
-    let (folder, _) = folder();
-    let pty = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&pty).unwrap();
-    unlockpt(&pty).unwrap();
-    let name = ptsname(&pty, Vec::new()).unwrap().into_string().unwrap();
-    let terminal = || File::options().read(true).write(true).open(&name).unwrap();
-    for output in ["-", &name, "/dev/stdout"] {
-        let mut command = corestream();
-        command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", output]);
-        let done = command.stdout(terminal()).output().unwrap();
-        let shown = if output == "-" { "standard output" } else { output };
-        let expected = format!(
-            "corestream: {shown}: is a terminal, and the output is binary: redirect it, name a file \
-             with -o, or use --force\n"
-        );
-        assert_eq!((done.status.code(), stderr(&done)), (Some(2), expected));
-        let done = command.arg("--force").stdout(terminal()).output().unwrap();
-        assert!(done.status.success(), "{}", stderr(&done));
-    }
-}
-
-#[test]
-fn maps_have_colours_on_terminals_only() {
-    let (folder, _) = folder();
-    let args = ["--memory", "guest.mem", "-o", "guest.core"];
-    assert!(dump(folder.path(), &args).status.success());
-    let map = |no_color: Option<&str>, terminal: bool| {
-        let mut command = corestream();
-        command.current_dir(folder.path()).args(["inspect", "guest.core", "--map"]);
-        command
-            .env("LC_ALL", "C")
-            .env_remove("NO_COLOR")
-            .envs(no_color.map(|value| ("NO_COLOR", value)));
-        if !terminal {
-            return String::from_utf8(command.output().unwrap().stdout).unwrap();
-        }
-        let mut pty = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
-        grantpt(&pty).unwrap();
-        unlockpt(&pty).unwrap();
-        let name = ptsname(&pty, Vec::new()).unwrap().into_string().unwrap();
-        command.stdout(File::options().read(true).write(true).open(&name).unwrap());
-        let mut child = command.spawn().unwrap();
-        // Once nobody has the terminal any more, what is left in it can be read, and then an error.
-        drop(command);
-        let mut shown = Vec::new();
-        let _ = pty.read_to_end(&mut shown);
-        assert!(child.wait().unwrap().success());
-        String::from_utf8(shown).unwrap().replace('\r', "")
-    };
-    let plain = map(None, false);
-    assert!(
-        plain.contains("each cell ") && plain.contains('#') && !plain.contains('\x1b'),
-        "{plain}"
-    );
-    assert_eq!(map(Some("1"), true), plain);
-    // Set to nothing is not set.
-    for no_color in [None, Some("")] {
-        let coloured = map(no_color, true);
-        assert!(coloured.contains("\x1b[2m."), "{coloured}");
-        let signs = ["\x1b[0m", "\x1b[2m", "\x1b[32m"];
-        assert_eq!(signs.iter().fold(coloured, |text, sign| text.replace(sign, "")), plain);
-    }
 }
 
 #[test]

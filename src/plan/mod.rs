@@ -5,8 +5,6 @@ mod layout;
 mod segments;
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use degrade::Shortfall;
@@ -18,6 +16,7 @@ pub(crate) use layout::{
 };
 pub use segments::SEGMENT_COST;
 
+use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ExtentMethod, MappingMethod};
 use crate::limits;
@@ -40,7 +39,7 @@ pub struct Plan<'d> {
     pub(crate) index: IndexLayout,
     shortfalls: Vec<Shortfall>,
     stats: Stats,
-    cancel: Arc<AtomicBool>,
+    pub(crate) control: Control,
 }
 
 /// What precedes the data section.
@@ -103,8 +102,7 @@ pub(crate) struct Options {
     pub(crate) scan: scan::Options,
     /// Whether the dump has checksums.
     pub(crate) checksums: bool,
-    /// Stops the work when it becomes true.
-    pub(crate) cancel: Arc<AtomicBool>,
+    pub(crate) control: Control,
 }
 
 impl Options {
@@ -144,7 +142,7 @@ impl<'d> Plan<'d> {
 
         let scan_start = Instant::now();
         let selection = segments::Selection::new(options.max_segments);
-        let found = scan::scan(&images, options.scan, &selection, &options.cancel);
+        let found = scan::scan(&images, options.scan, &selection, &options.control);
         check_images(&memories)?;
         let found = found?;
 
@@ -181,7 +179,7 @@ impl<'d> Plan<'d> {
             scan_time: plan_start.duration_since(scan_start),
             plan_time: plan_start.elapsed(),
         };
-        let (shortfalls, cancel) = (kept.shortfalls, options.cancel);
+        let (shortfalls, control) = (kept.shortfalls, options.control);
         let plan = Self {
             prelude,
             memories,
@@ -191,19 +189,10 @@ impl<'d> Plan<'d> {
             index,
             shortfalls,
             stats,
-            cancel,
+            control,
         };
-        plan.check_cancelled()?;
+        plan.control.check_cancelled()?;
         Ok(plan)
-    }
-
-    /// # Errors
-    /// The work was cancelled.
-    pub(crate) fn check_cancelled(&self) -> Result<()> {
-        match self.cancel.load(Ordering::Relaxed) {
-            true => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
-            false => Ok(()),
-        }
     }
 
     /// # Errors

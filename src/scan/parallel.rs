@@ -18,6 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Gap, Scanned, Scanner};
+use crate::control::{Control, Meter, Stage};
 use crate::error::{Error, Result, zeros};
 use crate::image::{ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod};
 use crate::limits;
@@ -74,7 +75,7 @@ pub(crate) struct Found {
 }
 
 /// Scans `images` and hands to `gaps` every gap of at least `gaps.shortest()` bytes, and those in which
-/// bytes are left out; ends early, and with less found, when `cancel` becomes true.
+/// bytes are left out; ends early, and with less found, when `control` cancels.
 ///
 /// # Errors
 /// A forced way to find extents is not possible, an image can't be read, or the gap sink fails.
@@ -82,7 +83,7 @@ pub(crate) fn scan(
     images: &[Scanned<'_>],
     options: Options,
     gaps: &dyn GapSink,
-    cancel: &AtomicBool,
+    control: &Control,
 ) -> Result<Found> {
     let finder_start = Instant::now();
     let finder = Finder::new(options.extents, images.iter().any(|of| of.image.is_live()))?;
@@ -90,6 +91,7 @@ pub(crate) fn scan(
         images.iter().map(|of| of.image.extents(&finder).without(of.left_out)).collect();
     let finder_time = finder_start.elapsed();
     let methods = extents.iter().map(Extents::method).collect();
+    let bytes = images.iter().map(|of| of.image.len()).fold(0, u64::saturating_add);
     let shared = Shared {
         images,
         gaps,
@@ -97,16 +99,19 @@ pub(crate) fn scan(
         queue: Mutex::new(Queue::new(extents)),
         stretches: Mutex::new(images.iter().map(|_| Vec::new()).collect()),
         found: Mutex::default(),
-        cancel,
+        control,
+        meter: control.begin(Stage::Scan, bytes),
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
-    let bytes = images.iter().map(|of| of.image.len()).fold(0, u64::saturating_add);
     let batches = usize::try_from(bytes.div_ceil(BATCH_BYTES)).unwrap_or(usize::MAX);
     run_on(options.threads.min(batches), &|| shared.work());
 
     if let Some(error) = into_inner(shared.failure) {
         return Err(error);
+    }
+    if !control.is_cancelled() {
+        shared.meter.finish();
     }
     let queue = into_inner(shared.queue);
     let (extent_bytes, time) = into_inner(shared.found);
@@ -154,6 +159,8 @@ struct Batch<'i> {
     extents: Vec<Range<u64>>,
     /// What the extents may still have.
     holes: Holes<'i>,
+    /// Bytes of images from the end of the batch before to the end of this one.
+    passed: u64,
 }
 
 /// Where batches come from.
@@ -163,12 +170,17 @@ struct Queue<'i> {
     number: u64,
     /// What is left of the extent in hand.
     rest: Range<u64>,
+    /// Bytes of the images before this one.
+    before: u64,
+    /// Bytes of images up to the end of the last batch.
+    passed: u64,
     time: Duration,
 }
 
 impl<'i> Queue<'i> {
     fn new(extents: Vec<Extents<'i>>) -> Self {
-        Self { extents, memory: 0, number: 0, rest: 0..0, time: Duration::ZERO }
+        let (rest, time) = (0..0, Duration::ZERO);
+        Self { extents, memory: 0, number: 0, rest, before: 0, passed: 0, time }
     }
 
     /// Fills `batch` with what comes next, false at the end.
@@ -185,6 +197,7 @@ impl<'i> Queue<'i> {
                         batch.holes = extents.holes();
                     }
                     None if batch.extents.is_empty() => {
+                        self.before = self.before.saturating_add(extents.len());
                         self.memory += 1;
                         self.number = 0;
                         continue;
@@ -199,6 +212,10 @@ impl<'i> Queue<'i> {
         }
         (batch.memory, batch.number) = (self.memory, self.number);
         self.number += 1;
+        if !batch.extents.is_empty() {
+            let passed = self.before.saturating_add(self.rest.start);
+            batch.passed = passed - mem::replace(&mut self.passed, passed);
+        }
         self.time += start.elapsed();
         Ok(!batch.extents.is_empty())
     }
@@ -252,7 +269,8 @@ struct Shared<'s, 'i> {
     stretches: Mutex<Vec<Vec<Stretch>>>,
     /// Bytes of all extents, and the time that finding holes in them took.
     found: Mutex<(u64, Duration)>,
-    cancel: &'s AtomicBool,
+    control: &'s Control,
+    meter: Meter<'s>,
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
@@ -260,7 +278,7 @@ struct Shared<'s, 'i> {
 impl Shared<'_, '_> {
     /// Whether to go on: nobody has cancelled, and no thread has failed.
     fn goes_on(&self) -> bool {
-        !self.failed.load(Ordering::Relaxed) && !self.cancel.load(Ordering::Relaxed)
+        !self.failed.load(Ordering::Relaxed) && !self.control.is_cancelled()
     }
 
     /// Takes batches until there are none, or it does not go on.
@@ -298,6 +316,7 @@ impl Worker<'_, '_, '_> {
             }
             let span = self.scan_batch(&batch)?;
             self.finish_batch(&batch, span)?;
+            self.shared.meter.add(batch.passed);
         }
         self.hand_on()
     }

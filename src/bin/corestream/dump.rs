@@ -24,6 +24,7 @@ use crate::manifest::{self, Manifest};
 use crate::output::{Opened, Output};
 use crate::patient::Patient;
 use crate::peer::Peer;
+use crate::progress::{Display, When};
 use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
@@ -90,6 +91,10 @@ pub struct Dump {
     #[arg(long)]
     dry_run: bool,
 
+    /// Show on standard error how far a dump has come that takes more than a second
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    progress: When,
+
     /// Print what was done to standard error
     #[arg(long, value_name = "FORMAT")]
     stats: Option<StatsFormat>,
@@ -118,7 +123,10 @@ impl Dump {
             let gone = gone.then(|| Failure::new("an image was cut while it was dumped"));
             interrupt.failure().or(gone).unwrap_or(failure)
         };
-        let planned = self.plan.dumper().cancel(interrupt.cancel()).plan(&dump);
+        let goes_to = output.as_ref().map_or(&*dump.name, Output::name);
+        let progress = Display::start(self.progress, goes_to);
+        let dumper = self.plan.dumper().cancel(interrupt.cancel()).progress(progress.watcher());
+        let planned = dumper.plan(&dump);
         let plan = planned.map_err(|error| cause(error.into()))?;
         for shortfall in plan.shortfalls() {
             report::line(&format!("warning: {shortfall}"));
@@ -132,6 +140,7 @@ impl Dump {
             written.map_err(cause)?;
             write_time = Some(start.elapsed());
         }
+        progress.finish();
         if let Some(partial) = report::partial(plan.left_out().map(stats::left_out)) {
             report::line(&partial);
         }

@@ -11,6 +11,7 @@ mod manifest;
 mod output;
 mod patient;
 mod peer;
+mod progress;
 mod receive;
 mod report;
 #[cfg(feature = "run")]

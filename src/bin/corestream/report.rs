@@ -3,9 +3,11 @@
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clap::error::ErrorKind;
 use corestream::MemoryIndex;
+use indicatif::ProgressBar;
 
 use crate::patient::Patient;
 
@@ -146,9 +148,35 @@ pub fn is_hidden(c: char) -> bool {
     c.is_control() || hidden
 }
 
-/// Writes text to standard error as it is. Where nobody listens, nobody is told.
+/// Writes text to standard error as it is, above a bar that is there. Where nobody listens, nobody is
+/// told.
 pub fn raw(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let write = || {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    };
+    match &*bar() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+/// The bar at the bottom of the terminal.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+fn bar() -> MutexGuard<'static, Option<ProgressBar>> {
+    BAR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on there is a bar at the bottom of the terminal.
+pub fn begin_bar(shown: &ProgressBar) {
+    *bar() = Some(shown.clone());
+}
+
+/// There is no bar any more.
+pub fn end_bar() {
+    if let Some(bar) = bar().take() {
+        bar.finish_and_clear();
+    }
 }
 
 /// Writes text to standard output.

@@ -18,6 +18,7 @@ use self::guest::{Guest, Outcome};
 use self::options::{Directory, Variable};
 use crate::dump::{self, pattern};
 use crate::output::{Output, own_descriptor};
+use crate::progress::{Display, When};
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
@@ -71,6 +72,10 @@ pub struct Run {
     /// Replace a dump that exists
     #[arg(long)]
     force: bool,
+
+    /// Show on standard error how far a dump has come that takes more than a second
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    progress: When,
 
     /// Arguments of the guest
     #[arg(last = true, value_name = "ARGS")]
@@ -148,13 +153,16 @@ impl Run {
             report::line(&format!("warning: {note}"));
         }
         let interrupt = Interrupt::watch();
-        let planned = Dumper::new().cancel(interrupt.cancel()).plan(&captured.dump);
+        let progress = Display::start(self.progress, output.name());
+        let dumper = Dumper::new().cancel(interrupt.cancel()).progress(progress.watcher());
+        let planned = dumper.plan(&captured.dump);
         let plan = planned.map_err(|error| interrupt.failure().unwrap_or_else(|| error.into()))?;
         for shortfall in plan.shortfalls() {
             report::line(&format!("warning: {shortfall}"));
         }
         let written = dump::write(&plan, &output, None, &interrupt);
         written.map_err(|failure| interrupt.failure().unwrap_or(failure))?;
+        progress.finish();
         Ok(path)
     }
 

@@ -116,6 +116,7 @@ fn wait_for_end() -> ! {
 #[allow(clippy::exit, reason = "the main thread may be stuck in a system call")]
 fn end(signal: i32) -> ! {
     let failure = failure(signal);
+    report::end_bar();
     report::line(&failure.message);
     process::exit(failure.code.into())
 }

@@ -205,6 +205,11 @@ impl<'i> Extents<'i> {
         }
     }
 
+    /// Bytes of the image.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// What finds the holes that an extent may still have.
     pub(crate) fn holes(&self) -> Holes<'i> {
         let file = match self.source {

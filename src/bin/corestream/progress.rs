@@ -1,0 +1,231 @@
+//! How far a dump has come, on standard error: a bar at the bottom of a terminal, else plain lines.
+
+use std::env;
+use std::io::{IsTerminal, stderr};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use corestream::{Progress, Stage};
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::report;
+
+/// A dump that takes no longer has no progress to show.
+const SHORT: Duration = Duration::from_secs(1);
+/// How often a bar is drawn, and the speed looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How long there is no other line after one.
+const LINE: Duration = Duration::from_secs(1);
+/// Who wants to know that more than this is left?
+const LONG: Duration = Duration::from_secs(100 * 3600);
+/// Bytes of the stack of the thread that shows.
+const STACK: usize = 256 << 10;
+
+/// When progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// Where standard error is a terminal
+    Auto,
+    /// Everywhere: where it is no terminal as a line a second
+    Always,
+    /// Nowhere
+    Never,
+}
+
+/// Shows how far a dump has come, in a thread of its own, until it is dropped.
+pub struct Display {
+    told: Arc<Mutex<Option<Progress>>>,
+    thread: Option<(Sender<Option<Duration>>, JoinHandle<()>)>,
+    start: Instant,
+}
+
+impl Display {
+    /// Begins to show the progress of a dump that goes to `name`; without a thread there is nothing to see.
+    pub fn start(when: When, name: &str) -> Self {
+        let (told, start) = (Arc::default(), Instant::now());
+        let bar = stderr().is_terminal() && env::var("TERM").is_ok_and(|term| term != "dumb");
+        let thread = match when {
+            When::Never => None,
+            When::Auto if !bar => None,
+            When::Auto | When::Always => {
+                let (sender, end) = mpsc::channel();
+                let told = Arc::clone(&told);
+                let name = name.to_string();
+                let show = move || Shown::new(bar, name).follow(&told, &end);
+                let thread = thread::Builder::new().stack_size(STACK).spawn(show);
+                thread.ok().map(|thread| (sender, thread))
+            }
+        };
+        Self { told, thread, start }
+    }
+
+    /// What the library is to tell.
+    pub fn watcher(&self) -> impl Fn(Progress) + Send + Sync + use<> {
+        let told = self.told.clone();
+        move |progress| *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress)
+    }
+
+    /// The dump is written: if there were lines, there is a last one.
+    pub fn finish(mut self) {
+        self.end(Some(self.start.elapsed()));
+    }
+
+    fn end(&mut self, written_in: Option<Duration>) {
+        if let Some((end, thread)) = self.thread.take() {
+            // It waits for nothing else, and ends at once.
+            let _ = end.send(written_in);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        self.end(None);
+    }
+}
+
+/// What is shown.
+struct Shown {
+    /// Hidden where lines are printed: then it only knows how fast it goes.
+    bar: ProgressBar,
+    is_bar: bool,
+    name: String,
+    stage: Option<Stage>,
+    /// When the last line was printed.
+    line: Option<Instant>,
+}
+
+impl Shown {
+    fn new(is_bar: bool, name: String) -> Self {
+        let bar = ProgressBar::hidden();
+        if let Ok(style) = ProgressStyle::with_template("{prefix} [{wide_bar}] {msg}") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Self { bar, is_bar, name, stage: None, line: None }
+    }
+
+    /// Shows what is told until the other end says in which time the dump was written, or is gone.
+    fn follow(&mut self, told: &Mutex<Option<Progress>>, end: &mpsc::Receiver<Option<Duration>>) {
+        let (start, mut is_shown) = (Instant::now(), false);
+        let last = || *told.lock().unwrap_or_else(PoisonError::into_inner);
+        let written_in = loop {
+            match end.recv_timeout(TICK) {
+                Ok(written_in) => break written_in,
+                Err(RecvTimeoutError::Disconnected) => break None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let Some(progress) = last() else { continue };
+            self.update(progress);
+            if !is_shown && start.elapsed() >= SHORT {
+                is_shown = true;
+                if self.is_bar {
+                    self.bar.set_draw_target(ProgressDrawTarget::stderr());
+                    report::begin_bar(&self.bar);
+                }
+            }
+            if is_shown && !self.is_bar {
+                self.line(progress);
+            }
+        };
+        report::end_bar();
+        if let (Some(time), Some(_), Some(progress)) = (written_in, self.line, last()) {
+            let (name, time) = (&self.name, time.as_secs_f64());
+            let done = if progress.stage == Stage::Scan { "scanned" } else { "written" };
+            report::line(&format!(
+                "{name}: {done}, {} in {time:.1} s",
+                BinaryBytes(progress.total)
+            ));
+        }
+    }
+
+    /// Takes in what was told.
+    fn update(&mut self, progress: Progress) {
+        if self.stage != Some(progress.stage) {
+            self.stage = Some(progress.stage);
+            self.bar.reset();
+            self.bar.set_length(progress.total);
+            self.bar.set_prefix(doing(progress.stage));
+        }
+        self.bar.set_position(progress.done);
+        self.bar.set_message(self.text(progress));
+        self.bar.tick();
+    }
+
+    /// Prints a line, unless there has been one a moment ago.
+    fn line(&mut self, progress: Progress) {
+        if self.line.is_none_or(|line| line.elapsed() >= LINE) {
+            self.line = Some(Instant::now());
+            let (name, doing) = (&self.name, doing(progress.stage));
+            report::line(&format!("{name}: {doing} {}", self.text(progress)));
+        }
+    }
+
+    /// How much of how much, how fast, and how long it takes.
+    fn text(&self, progress: Progress) -> String {
+        let Progress { stage, done, total, .. } = progress;
+        let total = BinaryBytes(total);
+        if stage == Stage::Sync {
+            // The kernel does not say how far it is.
+            return total.to_string();
+        }
+        let mut text = format!("{} of {total}, {}/s", BinaryBytes(done), size(self.bar.per_sec()));
+        let left = self.bar.eta();
+        if !left.is_zero() && left < LONG {
+            text.push_str(&format!(", {} left", time(left)));
+        }
+        text
+    }
+}
+
+/// What goes on, as a word before the bytes.
+fn doing(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Scan => "scanning",
+        Stage::Write => "writing",
+        Stage::Sync => "waiting for the disk:",
+        _ => "working",
+    }
+}
+
+/// Bytes that need not be whole.
+fn size(mut bytes: f64) -> String {
+    let mut unit = "B";
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if bytes < 1024.0 {
+            break;
+        }
+        bytes /= 1024.0;
+        unit = larger;
+    }
+    format!("{bytes:.1} {unit}")
+}
+
+/// A time, as exact as it matters.
+fn time(time: Duration) -> String {
+    let seconds = time.as_secs() + u64::from(time.subsec_millis() >= 500);
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times() {
+        assert_eq!(size(0.0), "0.0 B");
+        assert_eq!(size(1023.0), "1023.0 B");
+        assert_eq!(size(1.5 * 1024.0 * 1024.0), "1.5 MiB");
+        assert_eq!(size(2_f64.powi(50)), "1024.0 TiB");
+        assert_eq!(time(Duration::from_millis(59_400)), "59 s");
+        assert_eq!(time(Duration::from_millis(59_600)), "1 min 0 s");
+        assert_eq!(time(Duration::from_secs(7265)), "2 h 1 min");
+    }
+}

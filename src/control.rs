@@ -1,0 +1,147 @@
+//! How a dump under way is watched and stopped: progress and cancelling.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a dump is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// The images are scanned. Bytes are those of all images: what is known to be zero, or left out,
+    /// counts when it is passed over.
+    Scan,
+    /// The dump is written. Bytes are those of the dump.
+    Write,
+    /// What was written is brought to disk ([`FileOptions::sync`](crate::FileOptions::sync)). Bytes
+    /// are those of the dump; none of them is done until all are.
+    Sync,
+}
+
+/// How far a dump has come, for [`Dumper::progress`](crate::Dumper::progress).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// What it is about.
+    pub stage: Stage,
+    /// The bytes that are done in this stage: 0 when it begins, all when it has succeeded.
+    pub done: u64,
+    /// The bytes of this stage, exactly.
+    pub total: u64,
+}
+
+/// Who is told how far it has come.
+type Watcher = dyn Fn(Progress) + Send + Sync;
+
+/// Who watches the work, and whether it is to go on.
+#[derive(Clone, Default)]
+pub(crate) struct Control {
+    /// Stops the work when it becomes true.
+    pub(crate) cancel: Arc<AtomicBool>,
+    pub(crate) watcher: Option<Arc<Watcher>>,
+}
+
+impl Control {
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    /// # Errors
+    /// The work was cancelled.
+    pub(crate) fn check_cancelled(&self) -> Result<()> {
+        match self.is_cancelled() {
+            true => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
+            false => Ok(()),
+        }
+    }
+
+    /// Begins a stage of so many bytes.
+    pub(crate) fn begin(&self, stage: Stage, total: u64) -> Meter<'_> {
+        let meter = Meter {
+            watcher: self.watcher.as_deref(),
+            stage,
+            total,
+            done: AtomicU64::new(0),
+            telling: Mutex::new(()),
+        };
+        meter.tell();
+        meter
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("cancel", &self.cancel)
+            .field("is_watched", &self.watcher.is_some())
+            .finish()
+    }
+}
+
+/// The bytes of one stage, as its threads get them done.
+pub(crate) struct Meter<'c> {
+    watcher: Option<&'c Watcher>,
+    stage: Stage,
+    total: u64,
+    done: AtomicU64,
+    /// Held by the thread that tells.
+    telling: Mutex<()>,
+}
+
+impl Meter<'_> {
+    /// So many bytes more are done.
+    pub(crate) fn add(&self, bytes: u64) {
+        if self.watcher.is_some() {
+            self.done.fetch_add(bytes, Ordering::Relaxed);
+            self.tell();
+        }
+    }
+
+    /// Everything is done, by all threads.
+    pub(crate) fn finish(&self) {
+        self.done.store(self.total, Ordering::Relaxed);
+        self.tell();
+    }
+
+    /// One thread at a time tells, so that what is told never goes back; the others have better to do
+    /// than to wait for it.
+    fn tell(&self) {
+        if let Some(watcher) = self.watcher
+            && let Ok(_telling) = self.telling.try_lock()
+        {
+            let done = self.done.load(Ordering::Relaxed).min(self.total);
+            watcher(Progress { stage: self.stage, done, total: self.total });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn many_threads_and_what_is_told_never_goes_back() {
+        let (told, all) = mpsc::channel();
+        let watcher = move |progress| told.send(progress).unwrap();
+        let control = Control { watcher: Some(Arc::new(watcher)), ..Control::default() };
+        let meter = control.begin(Stage::Scan, 8_000);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..1_000).for_each(|_| meter.add(1)));
+            }
+        });
+        assert_eq!(meter.done.load(Ordering::Relaxed), 8_000);
+        meter.finish();
+        drop(control);
+        let all: Vec<Progress> = all.iter().collect();
+        assert!(all.iter().all(|p| p.stage == Stage::Scan && p.total == 8_000));
+        assert!(all.is_sorted_by_key(|p| p.done));
+        assert_eq!((all[0].done, all[all.len() - 1].done), (0, 8_000));
+    }
+}

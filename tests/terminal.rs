@@ -1,0 +1,231 @@
+//! The tool at a terminal: binary, colours, and how far a dump has come.
+#![cfg(feature = "cli")]
+
+#[path = "common/tool.rs"]
+mod tool;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use tempfile::TempDir;
+use tool::{names, stderr};
+
+fn corestream() -> Command {
+    Command::new(assert_cmd::cargo::cargo_bin!("corestream"))
+}
+
+/// A folder with `guest.mem`, which no pipe holds as a whole.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut image = vec![1; 4 << 20];
+    image[70_000..90_000].fill(0);
+    fs::write(folder.path().join("guest.mem"), &image).unwrap();
+    folder
+}
+
+/// A terminal: the end of who looks at it, and the path of the other one.
+struct Terminal {
+    screen: File,
+    path: String,
+}
+
+impl Terminal {
+    fn new() -> Self {
+        let screen: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&screen).unwrap();
+        unlockpt(&screen).unwrap();
+        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&screen, size).unwrap();
+        let path = ptsname(&screen, Vec::new()).unwrap().into_string().unwrap();
+        Self { screen: screen.into(), path }
+    }
+
+    fn open(&self) -> File {
+        File::options().read(true).write(true).open(&self.path).unwrap()
+    }
+
+    /// What is on it, up to its end, which is when no process has it any more.
+    fn rest(&mut self) -> String {
+        let mut shown = Vec::new();
+        // The end is an error.
+        let _ = self.screen.read_to_end(&mut shown);
+        String::from_utf8(shown).unwrap()
+    }
+
+    /// What is on it until there is `wanted`.
+    fn until(&mut self, wanted: &str) -> String {
+        let (mut shown, mut part) = (Vec::new(), [0; 1024]);
+        loop {
+            let n = self.screen.read(&mut part).unwrap();
+            shown.extend(&part[..n]);
+            let text = String::from_utf8_lossy(&shown).into_owned();
+            if text.contains(wanted) {
+                return text;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_terminal_is_written_to_only_by_force() {
+    let folder = folder();
+    let terminal = Terminal::new();
+    for output in ["-", &terminal.path, "/dev/stdout"] {
+        let mut command = corestream();
+        command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", output]);
+        let done = command.stdout(terminal.open()).output().unwrap();
+        let shown = if output == "-" { "standard output" } else { output };
+        let expected = format!(
+            "corestream: {shown}: is a terminal, and the output is binary: redirect it, name a file \
+             with -o, or use --force\n"
+        );
+        assert_eq!((done.status.code(), stderr(&done)), (Some(2), expected));
+        // One that is small enough for a terminal that nobody reads.
+        command.args(["--force", "--only", "0:0..100"]);
+        let done = command.stdout(terminal.open()).output().unwrap();
+        assert!(done.status.success(), "{}", stderr(&done));
+    }
+}
+
+#[test]
+fn maps_have_colours_on_terminals_only() {
+    let folder = folder();
+    let mut dump = corestream();
+    dump.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
+    assert!(dump.status().unwrap().success());
+    let map = |no_color: Option<&str>, on_terminal: bool| {
+        let mut command = corestream();
+        command.current_dir(folder.path()).args(["inspect", "guest.core", "--map"]);
+        command
+            .env("LC_ALL", "C")
+            .env_remove("NO_COLOR")
+            .envs(no_color.map(|value| ("NO_COLOR", value)));
+        if !on_terminal {
+            return String::from_utf8(command.output().unwrap().stdout).unwrap();
+        }
+        let mut terminal = Terminal::new();
+        let mut child = command.stdout(terminal.open()).spawn().unwrap();
+        drop(command);
+        let shown = terminal.rest();
+        assert!(child.wait().unwrap().success());
+        shown.replace('\r', "")
+    };
+    let plain = map(None, false);
+    assert!(
+        plain.contains("each cell ") && plain.contains('#') && !plain.contains('\x1b'),
+        "{plain}"
+    );
+    assert_eq!(map(Some("1"), true), plain);
+    // Set to nothing is not set.
+    for no_color in [None, Some("")] {
+        let coloured = map(no_color, true);
+        assert!(coloured.contains("\x1b[2m."), "{coloured}");
+        let signs = ["\x1b[0m", "\x1b[2m", "\x1b[32m"];
+        assert_eq!(signs.iter().fold(coloured, |text, sign| text.replace(sign, "")), plain);
+    }
+}
+
+/// A dump to a pipe that nobody reads yet.
+fn stuck(folder: &TempDir, args: &[&str], term: &str, stderr: impl Into<Stdio>) -> Child {
+    let mut command = corestream();
+    command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "-"]);
+    command.args(args).env("TERM", term).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap()
+}
+
+/// Takes all of the dump.
+fn drain(child: &mut Child) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
+    assert!(child.wait().unwrap().success());
+    bytes
+}
+
+#[test]
+fn a_line_a_second_where_it_is_asked_for() {
+    let folder = folder();
+    let start = Instant::now();
+    let mut child = stuck(&folder, &["--progress", "always"], "xterm", Stdio::piped());
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said: Vec<String> = lines.by_ref().take(3).map(Result::unwrap).collect();
+    let len = drain(&mut child).len();
+    said.extend(lines.map(Result::unwrap));
+    // The first one comes after a second, as each does, and the last one says that it is written.
+    let most = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
+    assert!((4..=most).contains(&said.len()), "{said:#?}");
+    let last = said.pop().unwrap();
+    assert!(last.starts_with("corestream: standard output: written, 3.98 MiB in "), "{last}");
+    assert_eq!(len / 1024, (4 << 10) - 20);
+    for line in said {
+        let line = line.strip_prefix("corestream: standard output: writing ").unwrap();
+        let (done, rest) = line.split_once(" of 3.98 MiB, ").unwrap();
+        // What was taken is what a pipe holds, at most a MiB, but for the part of a batch.
+        assert!(["0 B", "1.00 MiB"].contains(&done) || done.ends_with(" KiB"), "{line}");
+        assert!(rest.contains("B/s"), "{line}");
+    }
+}
+
+#[test]
+fn a_bar_on_a_terminal_that_goes_when_it_is_done() {
+    let folder = folder();
+    for args in [&[][..], &["--progress", "auto"], &["--progress", "always"]] {
+        let mut terminal = Terminal::new();
+        let mut child = stuck(&folder, args, "xterm", terminal.open());
+        let shown = terminal.until("B/s");
+        let line = &shown[shown.find("writing [").unwrap()..];
+        assert!(line.contains(" of 3.98 MiB, "), "{line}");
+        drain(&mut child);
+        let rest = terminal.rest();
+        assert!(!rest.contains('\n') && rest.ends_with("\r\x1b[2K"), "{rest:?}");
+        // In 80 columns.
+        let drawn = shown + &rest;
+        let widest = drawn.split("\r\x1b[2K").map(|line| line.chars().count()).max();
+        assert!(widest.unwrap() <= 80, "{drawn:?}");
+    }
+}
+
+#[test]
+fn nothing_of_a_short_dump_or_where_it_is_not_wanted() {
+    let folder = folder();
+    let mut command = corestream();
+    command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
+    let output = command.args(["--progress", "always"]).output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+
+    let terminals: Vec<_> = (0..2).map(|_| Terminal::new()).collect();
+    let mut children = vec![
+        stuck(&folder, &["--progress", "never"], "xterm", terminals[0].open()),
+        stuck(&folder, &[], "dumb", terminals[1].open()),
+        stuck(&folder, &[], "xterm", Stdio::piped()),
+    ];
+    thread::sleep(Duration::from_millis(1500));
+    for child in &mut children {
+        drain(child);
+    }
+    for mut terminal in terminals {
+        assert_eq!(terminal.rest(), "");
+    }
+    let mut said = String::new();
+    children[2].stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "");
+}
+
+#[test]
+fn a_signal_leaves_no_bar_and_no_file() {
+    let folder = folder();
+    let mut terminal = Terminal::new();
+    let mut child = stuck(&folder, &[], "xterm", terminal.open());
+    terminal.until("B/s");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let rest = terminal.rest();
+    let said = "\r\x1b[2Kcorestream: stopped by SIGINT, the output is not complete\r\n";
+    assert!(rest.ends_with(said), "{rest:?}");
+    assert_eq!(names(folder.path()), ["guest.mem"]);
+}
