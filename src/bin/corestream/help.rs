@@ -36,19 +36,16 @@ const DUMP: &[Example] = &[
         &["corestream dump --memory guest.mem -o guest.core"],
     ),
     example(
-        "Dump the guest that a manifest describes, to a file with its name and the time:",
-        &["corestream dump --manifest guest.json -o '%n.%t.core'"],
+        "Dump the guest that a manifest describes, but for a range of its memory 0:",
+        &["corestream dump --manifest guest.json --exclude 0:0x400..0x800 -o '%n.core'"],
     ),
     example(
         "Compress the dump on its way:",
         &["corestream dump --memory guest.mem -o - | zstd -o guest.core.zst"],
     ),
     example(
-        "Send the dump to `corestream receive`, without a range that must stay here:",
-        &[
-            "corestream dump --memory guest.mem --exclude 0:0x400..0x800 \\",
-            "    --to tcp:127.0.0.1:4000",
-        ],
+        "Send the dump to `corestream receive`:",
+        &["corestream dump --memory guest.mem --to tcp:127.0.0.1:4000"],
     ),
 ];
 
@@ -99,15 +96,12 @@ const EXTRACT: &[Example] = &[
 
 const RECEIVE: &[Example] = &[
     example(
-        "Take the dumps of this machine, until Ctrl-C or SIGTERM:",
-        &["corestream receive unix:dumps.sock -o 'dumps/%n.%t.core'"],
+        "Take the dumps of this machine, none over 8 GiB, until Ctrl-C or SIGTERM:",
+        &["corestream receive unix:dumps.sock --max-size 8589934592 -o 'dumps/%n.core'"],
     ),
     example(
-        "Take the dumps of other machines too, none of them over 8 GiB:",
-        &[
-            "corestream receive tcp:0.0.0.0:4000 --any-host --max-size 8589934592 \\",
-            "    -o 'dumps/%n.%t.core'",
-        ],
+        "Take the dumps of other machines too:",
+        &["corestream receive tcp:0.0.0.0:4000 --any-host -o 'dumps/%n.%t.core'"],
     ),
     example("Take one dump:", &["corestream receive tcp:127.0.0.1:4000 --once -o guest.core"]),
 ];
