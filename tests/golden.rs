@@ -36,7 +36,10 @@ fn mask(path: &Path) {
     let text = fs::read_to_string(path).unwrap();
     let lines = text.lines().map(|line| match line.split_once(' ') {
         _ if line.starts_with("{\"") => mask_json(line),
-        Some(("extents" | "scanned" | "scan" | "plan" | "write" | "peak" | "disk", rest)) => {
+        // In columns, which text is not.
+        Some(("extents" | "scanned" | "scan" | "plan" | "write" | "peak" | "disk", rest))
+            if rest.starts_with(' ') =>
+        {
             let spaces = rest.len() - rest.trim_start().len();
             let end = rest.rsplit_once(", ").filter(|_| line.starts_with("disk"));
             let end = end.map_or(String::new(), |(_, end)| format!(", {end}"));
