@@ -12,7 +12,7 @@
 //! use wasmtime::{Config, Engine, Instance, Module, Store};
 //!
 //! # let folder = tempfile::tempdir()?;
-//! # let path = folder.path().join("guest.core");
+//! # let folder = folder.path();
 //! let engine = Engine::new(Config::new().coredump_on_trap(true))?;
 //! let module = Module::new(&engine, r#"(module (memory 1) (func (export "run") unreachable))"#)?;
 //! let mut store = Store::new(&engine, ());
@@ -20,9 +20,10 @@
 //! let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
 //!
 //! if let Err(error) = run.call(&mut store, ()) {
-//!     corestream::wasmtime::capture(&mut store, "guest.wat", &error)?.write_file(&path)?;
+//!     let captured = corestream::wasmtime::capture(&mut store, "guest.wat", &error)?;
+//!     captured.write_file(folder.join("guest.core"))?;
 //! }
-//! # assert_eq!(corestream::CoreDumpFile::open(&path)?.threads().count(), 1);
+//! # assert_eq!(corestream::CoreDumpFile::open(folder.join("guest.core"))?.threads().count(), 1);
 //! # Ok(())
 //! # }
 //! # #[cfg(not(feature = "run"))]
@@ -36,7 +37,7 @@
 //! use corestream::*;
 //!
 //! # let folder = tempfile::tempdir().unwrap();
-//! # let path = folder.path().join("guest.core");
+//! # let folder = folder.path();
 //! # let mut socket = Vec::new();
 //! # let mut bytes = vec![0; 1 << 20];
 //! # bytes[4096..8192].fill(1);
@@ -48,7 +49,7 @@
 //! dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
 //!
 //! let plan = Dumper::new().plan(&dump)?; // from here on the length is known to the byte
-//! plan.write_file(&path)?; // appears under its name when it is whole
+//! plan.write_file(folder.join("guest.core"))?; // appears under its name when it is whole
 //! plan.write_to(&mut socket)?; // any `io::Write`, or a `Pipe` or `Socket`, which know faster ways
 //! assert_eq!(socket.len() as u64, plan.len());
 //! # Ok::<(), Error>(())
@@ -62,14 +63,14 @@
 //!
 //! # use corestream::*;
 //! # let folder = tempfile::tempdir().unwrap();
-//! # let path = folder.path().join("guest.core");
+//! # let folder = folder.path();
 //! # let mut dump = CoreDump::new("guest.wasm");
 //! # dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&[7; 65_536])));
 //! # let module = dump.add_module("guest.wasm");
 //! # let instance = dump.add_instance(Instance::of(module));
 //! # dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
-//! # Dumper::new().plan(&dump)?.write_file(&path)?;
-//! let dump = CoreDumpFile::open(&path)?;
+//! # Dumper::new().plan(&dump)?.write_file(folder.join("guest.core"))?;
+//! let dump = CoreDumpFile::open(folder.join("guest.core"))?;
 //! for thread in dump.threads() {
 //!     for frame in thread.frames() {
 //!         println!("{}: function {} at {:#x}", thread.name(), frame.function, frame.offset);

@@ -84,8 +84,7 @@ impl Place {
 
     /// What a script uses is there, and what it makes is not.
     fn prepare(&self, script: &str) {
-        for folder in ["dumps", "bin", ".config/fish/completions", ".local/share/man/man1", "made"]
-        {
+        for folder in ["dumps", "bin", ".config/fish/completions", "made"] {
             fs::create_dir_all(self.path(folder)).unwrap();
         }
         let missing = STAND_INS.iter().filter(|(program, _)| !is_here(program));

@@ -127,7 +127,7 @@ const COMPLETIONS: &[Example] = &[
 
 const MAN: &[Example] = &[
     example("Read a page:", &["corestream man dump | man -l -"]),
-    example("Install all of them:", &["corestream man --all ~/.local/share/man/man1"]),
+    example("Install all of them:", &["corestream man --all ~/.cargo/share/man/man1"]),
 ];
 
 /// All subcommands, and their examples.

@@ -17,7 +17,8 @@ const APOSTROPHE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
 
 /// Prints a manual page, or writes all of them to a folder
 ///
-/// The pages are made of the same as `--help`, and are always those of this version.
+/// The pages are made of the same as `--help`, and are always those of this version. `man` finds them in
+/// share/man/man1 beside each bin folder of PATH.
 #[derive(Args)]
 pub struct Man {
     /// Subcommand whose page it is; by default that of the tool
