@@ -1,31 +1,106 @@
-//! corestream writes WebAssembly core dumps of guests with very large memories: it finds what is
-//! not zero in parallel, fixes the exact layout, and streams the dump to a file, a pipe or a socket
-//! straight from the guest's memory, without copying that memory.
+//! corestream writes WebAssembly core dumps of guests with very large memories, on a trap or whenever
+//! they are stopped. It finds what is not zero in parallel, fixes the exact layout of the dump, and then
+//! streams it to a file, a pipe or a socket straight from the guest's memory, without copying that
+//! memory. It reads dumps back as well, its own and those of other tools.
+//!
+//! # Embed
+//! With the feature `wasmtime`, a guest of Wasmtime that traps leaves its dump in a file:
+//!
+//! ```
+//! # #[cfg(feature = "run")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use wasmtime::{Config, Engine, Instance, Module, Store};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let folder = folder.path();
+//! let engine = Engine::new(Config::new().coredump_on_trap(true))?;
+//! let module = Module::new(&engine, r#"(module (memory 1) (func (export "run") unreachable))"#)?;
+//! let mut store = Store::new(&engine, ());
+//! let instance = Instance::new(&mut store, &module, &[])?;
+//! let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
+//!
+//! if let Err(error) = run.call(&mut store, ()) {
+//!     let captured = corestream::wasmtime::capture(&mut store, "guest.wat", &error)?;
+//!     captured.write_file(folder.join("guest.core"))?;
+//! }
+//! # assert_eq!(corestream::CoreDumpFile::open(folder.join("guest.core"))?.threads().count(), 1);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "run"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Dump
+//! Guests of any other engine are described by hand. Their memories are borrowed.
 //!
 //! ```
 //! use corestream::*;
 //!
-//! // The stopped guest: one memory, which is borrowed and not copied.
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let folder = folder.path();
+//! # let mut socket = Vec::new();
 //! # let mut bytes = vec![0; 1 << 20];
 //! # bytes[4096..8192].fill(1);
 //! let mut dump = CoreDump::new("guest.wasm");
-//! let memory = dump.add_memory(Memory::new(MemoryType::wasm32(16), MemoryImage::from_slice(&bytes)));
+//! let memory = Memory::new(MemoryType::wasm32(16), MemoryImage::from_slice(&bytes));
+//! let memory = dump.add_memory(memory);
 //! let module = dump.add_module("guest.wasm");
 //! let instance = dump.add_instance(Instance::of(module).with_memories([memory]));
 //! dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
 //!
-//! // The plan: a parallel scan, then the length of the dump is known to the byte.
-//! let plan = Dumper::new().plan(&dump)?;
-//! let mut socket = Vec::new();
-//! plan.write_to(&mut socket)?; // any `io::Write`
+//! let plan = Dumper::new().plan(&dump)?; // from here on the length is known to the byte
+//! plan.write_file(folder.join("guest.core"))?; // appears under its name when it is whole
+//! plan.write_to(&mut socket)?; // any `io::Write`, or a `Pipe` or `Socket`, which know faster ways
 //! assert_eq!(socket.len() as u64, plan.len());
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! Data flows one way: image -> extents -> scan -> plan -> encode -> sink. The dump is in the
-//! tool-conventions' [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md),
-//! as a module that every engine accepts.
+//! # Read
+//! A dump is mapped, and memory is found by its address without reading the rest.
+//!
+//! ```
+//! use corestream::{CoreDumpFile, MemoryIndex};
+//!
+//! # use corestream::*;
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let folder = folder.path();
+//! # let mut dump = CoreDump::new("guest.wasm");
+//! # dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&[7; 65_536])));
+//! # let module = dump.add_module("guest.wasm");
+//! # let instance = dump.add_instance(Instance::of(module));
+//! # dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
+//! # Dumper::new().plan(&dump)?.write_file(folder.join("guest.core"))?;
+//! let dump = CoreDumpFile::open(folder.join("guest.core"))?;
+//! for thread in dump.threads() {
+//!     for frame in thread.frames() {
+//!         println!("{}: function {} at {:#x}", thread.name(), frame.function, frame.offset);
+//!     }
+//! }
+//! let mut buffer = [0; 16];
+//! dump.read(MemoryIndex(0), 0x1000, &mut buffer)?;
+//! # assert_eq!(buffer, [7; 16]);
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # Features
+//! | feature | what it brings |
+//! |---|---|
+//! | `cli`, by default | the tool `corestream`; a library does without: `default-features = false` |
+//! | `wasmtime` | [`corestream::wasmtime`](https://docs.rs/corestream/latest/corestream/wasmtime/): guests of Wasmtime 48; the embedder brings the compiler |
+//! | `run` | `cli`, `wasmtime` and the subcommand `run`, with Wasmtime's compiler and WASI |
+//!
+//! # Where things are
+//! Data flows one way: image ([`MemoryImage`]) -> extents ([`ExtentMethod`]) -> scan ([`scan`]) -> plan
+//! ([`Plan`], made by a [`Dumper`]) -> encode ([`Piece`]) -> sink ([`Sink`]). What comes in is the model,
+//! [`CoreDump`]; [`read`] knows none of that and reads what comes out.
+//!
+//! Every cap of the format and of engines is in [`limits`]. All that can fail gives an [`Error`], one line
+//! that names the thing, with an [`ErrorKind`] to act on; nothing here prints, exits, or panics on input.
+//! The dump is in the tool-conventions'
+//! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md), as a module
+//! that every engine accepts.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]
 // Nothing that input says may end the process of who calls.
 #![cfg_attr(

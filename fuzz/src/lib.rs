@@ -3,10 +3,17 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "../../tests/fuzz/count.rs"]
 pub mod count;
+#[path = "../../tests/fuzz/image.rs"]
 mod image;
+#[path = "../../tests/fuzz/manifest.rs"]
 pub mod manifest;
+#[path = "../../tests/fuzz/plan.rs"]
 pub mod plan;
+#[path = "../../tests/fuzz/read.rs"]
 pub mod read;
+#[path = "../../tests/fuzz/roundtrip.rs"]
 pub mod roundtrip;
+#[path = "../../tests/fuzz/scan.rs"]
 pub mod scan;

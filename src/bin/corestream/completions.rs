@@ -2,12 +2,15 @@
 
 use std::io::Write;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
+use crate::help;
 use crate::report::Failure;
 
 /// Prints the completions for a shell
+///
+/// They complete subcommands, options and their values.
 #[derive(Args)]
 pub struct Completions {
     /// The shell that they are for
@@ -17,12 +20,7 @@ pub struct Completions {
 impl Completions {
     pub fn run(self) -> Result<(), Failure> {
         let mut script = Vec::new();
-        clap_complete::generate(
-            self.shell,
-            &mut crate::Command::command(),
-            "corestream",
-            &mut script,
-        );
+        clap_complete::generate(self.shell, &mut help::command(), "corestream", &mut script);
         std::io::stdout()
             .write_all(&script)
             .map_err(|error| Failure::new(format!("standard output: {error}")))

@@ -33,6 +33,11 @@ use crate::signals::Interrupt;
 const MAX_MANIFEST_BYTES: u64 = 256 << 20;
 
 /// Writes the core dump of a stopped guest
+///
+/// The guest is an image of each memory, by `--memory`, or all that a `--manifest` describes:
+/// threads, frames and globals too. The length of the dump is known before its first byte is
+/// written. A file appears under its name when it is whole, readable by its owner only, and a dump
+/// that fails leaves nothing behind.
 #[derive(Args)]
 pub struct Dump {
     /// Name of the process; by default the manifest's, else the first image's file name

@@ -24,6 +24,9 @@ const TRIES: u32 = 1000;
 const MAX_EMPTY_IMAGE: u64 = 1 << 40;
 
 /// Writes memories of a dump as raw images, sparse where they are zero
+///
+/// The dump is checked first: one that is damaged is refused, unless `--salvage` is given. Ranges
+/// that were left out of the dump on purpose are zeros in the image, and a line says so.
 #[derive(Args)]
 pub struct Extract {
     /// The dump

@@ -28,6 +28,9 @@ const NAME: usize = 48;
 const RANGES: usize = 8;
 
 /// Shows what is in a dump: process, modules, instances, memories, globals and threads
+///
+/// It reads the dumps of this tool and of any other, and of one that is cut off what there is: that
+/// is exit code 3. Without `--symbols`, functions are numbers and offsets.
 #[derive(Args)]
 pub struct Inspect {
     /// The dump

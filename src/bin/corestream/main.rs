@@ -5,8 +5,10 @@ mod completions;
 mod describe;
 mod dump;
 mod extract;
+mod help;
 mod input;
 mod inspect;
+mod man;
 mod manifest;
 mod output;
 mod patient;
@@ -23,11 +25,16 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{FromArgMatches, Parser};
 
 /// Writes WebAssembly core dumps of guests with very large memories, and reads them back
+///
+/// A core dump is what is left of a guest that crashed: its threads with their frames, its globals, and
+/// what stood in its memories. It is a file, which is itself a WebAssembly module. `dump` makes one of
+/// images of memories, of any size, and sends it to a file, a pipe or a socket, where `receive` may take
+/// it. `inspect`, `verify` and `extract` read dumps, those of other tools too.
 #[derive(Parser)]
-#[command(version, name = "corestream", arg_required_else_help = true)]
+#[command(version, name = "corestream", arg_required_else_help = true, max_term_width = 100)]
 enum Command {
     Dump(dump::Dump),
     #[cfg(feature = "run")]
@@ -38,10 +45,12 @@ enum Command {
     Receive(receive::Receive),
     Bench(bench::Bench),
     Completions(completions::Completions),
+    Man(man::Man),
 }
 
 fn main() -> ExitCode {
-    let command = match Command::try_parse() {
+    let matches = help::command().try_get_matches();
+    let command = match matches.and_then(|matches| Command::from_arg_matches(&matches)) {
         Ok(command) => command,
         Err(error) => return report::usage(&error),
     };
@@ -55,6 +64,7 @@ fn main() -> ExitCode {
         Command::Receive(receive) => receive.run(),
         Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
         Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
+        Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
     };
     signals::end_of_work();
     match result {

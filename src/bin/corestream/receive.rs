@@ -32,6 +32,10 @@ const STACK: usize = 512 << 10;
 const BREATH: Duration = Duration::from_secs(1);
 
 /// Takes dumps from `dump --to`, verifies each, and gives it its name when it is whole
+///
+/// Where it listens is a line of standard output; what became of each sender is one of standard
+/// error. Nothing is ever overwritten. Nothing is encrypted and nobody has to prove who they are,
+/// so that only addresses of this machine are listened on, unless `--any-host` is given.
 #[derive(Args)]
 pub struct Receive {
     /// Where to listen: tcp:HOST:PORT or unix:PATH; port 0 is any that is free

@@ -32,6 +32,9 @@ const FAILED: u8 = 125;
 const PRINTED_FRAMES: usize = 50;
 
 /// Runs a guest with WASI preview 1, and dumps it where it traps or hangs
+///
+/// The guest has the tool's standard streams, and of the environment and of the folders only what
+/// `--env` and `--dir` give it. Its exit code is the tool's.
 #[derive(Args)]
 pub struct Run {
     /// The guest: a core module, binary or text

@@ -10,6 +10,10 @@ use crate::patient::Patient;
 use crate::report::{self, Failure};
 
 /// Checks that a dump is whole: structure, index and checksums
+///
+/// A file is checked in parallel, a stream in bounded memory as it comes. Of a dump that is damaged
+/// a line says where, and which memory lies there. Dumps of other tools have no checksums, so that
+/// only their structure can be checked.
 #[derive(Args)]
 pub struct Verify {
     /// The dump, - is standard input
