@@ -440,7 +440,7 @@ fn a_stream_can_be_left_at_the_first_fault() {
     });
     let Ok(Verdict::Damaged(left)) = verdict else { panic!("{verdict:?}") };
     assert_eq!(left.reason, format!("at {at:#x}: a section has the id 99, which is none"));
-    assert_eq!(calls, ["Name(\"x\")", &format!("Length({})", own.len()), "Fault"]);
+    assert_eq!(calls, ["Name(\"guest.wasm\")", &format!("Length({})", own.len()), "Fault"]);
     // Who goes on learns which memory that concerns, or that there is no rest.
     let Verdict::Damaged(whole) = verify_stream(&own[..]).unwrap() else { panic!("it is") };
     assert!(whole.bad_blocks > 0 && whole.reason.ends_with(&left.reason), "{whole}");
