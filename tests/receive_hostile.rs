@@ -9,6 +9,9 @@ mod receiver;
 #[allow(dead_code, reason = "each test uses its part")]
 #[path = "common/tool.rs"]
 mod tool;
+#[allow(dead_code, reason = "each test uses its part")]
+#[path = "common/waiting.rs"]
+mod waiting;
 
 use std::fs;
 use std::io::Write;
@@ -21,6 +24,7 @@ use common::own::{self, Own};
 use corestream::limits::{MAX_DATA_SECTIONS, MAX_PARTIAL_SEGMENTS};
 use receiver::{MIB, Receiver, dump_of, read};
 use tool::names;
+use waiting::wait_until;
 
 /// An index can make a verifier keep the most that there may be; sixteen do so at once.
 #[test]
@@ -126,12 +130,14 @@ fn a_claim_reserves_little() {
     let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n"]);
     let free = rustix::fs::statvfs(folder.path()).unwrap();
     let length = (free.f_bavail * free.f_frsize / 2).min(4 << 30);
-    let before = receiver.has_read();
+    let mut read = receiver.has_read();
     let lie = claim(length);
     let mut socket = receiver.connect();
-    socket.write_all(&lie).unwrap();
-    while receiver.has_read() < before + lie.len() {
-        thread::sleep(Duration::from_millis(2));
+    // Whoever reads a part has made room for the one before it.
+    for part in lie.chunks(lie.len() / 3) {
+        socket.write_all(part).unwrap();
+        read += part.len();
+        wait_until(|| receiver.has_read() >= read);
     }
     let fds = fs::read_dir(format!("/proc/{}/fd", receiver.child.id())).unwrap();
     let files = fds.filter_map(|fd| fs::metadata(fd.unwrap().path()).ok());

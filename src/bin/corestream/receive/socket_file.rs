@@ -153,6 +153,26 @@ mod tests {
         assert!(error.ends_with("can't be locked: remove it first"), "{error}");
     }
 
+    /// What is deserted may be so no more when its folder can be locked.
+    #[test]
+    fn who_has_the_lock_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        drop(UnixListener::bind(&path).unwrap());
+        let lock = Lock::of(folder.path()).unwrap();
+        assert!(lock.is_held());
+        thread::scope(|scope| {
+            let other = scope.spawn(|| refused(&path));
+            // Time to do what it must not.
+            thread::sleep(Duration::from_millis(50));
+            std::fs::remove_file(&path).unwrap();
+            let fresh = UnixListener::bind(&path).unwrap();
+            drop(lock);
+            assert_eq!(other.join().unwrap(), "somebody listens there already");
+            drop(fresh);
+        });
+    }
+
     /// Many at the same moment, over and over: one of them listens, and nobody else's socket is lost.
     #[test]
     fn one_of_many_gets_it() {
