@@ -2,155 +2,27 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod common;
+#[allow(dead_code, reason = "each test uses its part")]
+#[path = "common/receiver.rs"]
+mod receiver;
+#[allow(dead_code, reason = "each test uses its part")]
 #[path = "common/tool.rs"]
 mod tool;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use common::own::{self, Own};
-use corestream::limits::{MAX_DATA_SECTIONS, MAX_PARTIAL_SEGMENTS};
-use corestream::{CoreDump, CoreDumpFile, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType};
-use rustix::process::{Pid, Signal, kill_process};
+use common::own;
+use corestream::{CoreDumpFile, MemoryIndex};
+use receiver::{MIB, Receiver, corestream, dump_of, read, without_port};
 use tool::{names, stderr};
-
-const MIB: usize = 1 << 20;
-
-fn corestream(folder: &Path) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder);
-    command
-}
-
-/// A receiver that listens.
-struct Receiver {
-    child: Child,
-    /// Where, as it says.
-    address: String,
-    said: BufReader<ChildStderr>,
-}
-
-impl Receiver {
-    /// One in `folder`, which listens on `address`.
-    fn start(folder: &Path, address: &str, args: &[&str]) -> Self {
-        let mut command = corestream(folder);
-        command.args(["receive", address]).args(args);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap());
-        let Some(address) = line.trim_end().strip_prefix("listening on ") else {
-            let mut why = String::new();
-            said.read_to_string(&mut why).unwrap();
-            panic!("{line:?}, {why}");
-        };
-        Self { address: address.into(), child, said }
-    }
-
-    fn tcp(folder: &Path, args: &[&str]) -> Self {
-        Self::start(folder, "tcp:127.0.0.1:0", args)
-    }
-
-    fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address.strip_prefix("tcp:").unwrap()).unwrap()
-    }
-
-    /// Sends bytes and closes the connection, which the receiver may do before.
-    fn send(&self, bytes: &[u8]) {
-        let _ = self.connect().write_all(bytes);
-    }
-
-    /// The next lines that it says.
-    fn lines(&mut self, count: usize) -> Vec<String> {
-        (0..count).map(|_| self.line()).collect()
-    }
-
-    /// The next line that it says, without what is before all of them.
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
-        without_port(line.strip_prefix("corestream: receive: ").expect(&line).trim_end())
-    }
-
-    /// Waits until it has so many connections.
-    fn wait_for_connections(&self, count: usize) {
-        let fds = format!("/proc/{}/fd", self.child.id());
-        let is_socket = |fd: &fs::DirEntry| {
-            fd.path().read_link().is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
-        };
-        // And the one that it listens on.
-        while fs::read_dir(&fds).unwrap().filter(|fd| is_socket(fd.as_ref().unwrap())).count()
-            < count + 1
-        {
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    /// Bytes of a kind in `/proc/PID/status`.
-    fn memory(&self, kind: &str) -> usize {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(kind)).unwrap();
-        let kib = line.trim_start_matches(':').trim().strip_suffix(" kB").unwrap();
-        kib.parse::<usize>().unwrap() << 10
-    }
-
-    /// The bytes that it has read, of whatever.
-    fn has_read(&self) -> usize {
-        let io = fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
-        let line = io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
-        line.parse().unwrap()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_raw(self.child.id().cast_signed()).unwrap(), signal).unwrap();
-    }
-
-    /// Its exit code and what it has said since the last line.
-    fn end(mut self) -> (Option<i32>, String) {
-        let code = self.child.wait().unwrap().code();
-        let mut rest = String::new();
-        self.said.read_to_string(&mut rest).unwrap();
-        (code, without_port(&rest))
-    }
-
-    /// Stops it while nothing is under way.
-    fn stop(self) {
-        self.signal(Signal::TERM);
-        let said = "corestream: receive: stopped by SIGTERM\n";
-        assert_eq!(self.end(), (Some(143), said.into()));
-    }
-}
-
-/// `text` with `PEER` for each address of a sender.
-fn without_port(text: &str) -> String {
-    let mut parts = text.split("tcp:127.0.0.1:");
-    let first = parts.next().unwrap().to_string();
-    parts.fold(first, |text, part| {
-        text + "PEER" + part.trim_start_matches(|c: char| c.is_ascii_digit())
-    })
-}
-
-/// A dump with a dense memory of so many pages.
-fn dump_of(name: &str, pages: u64, seed: u64) -> Vec<u8> {
-    let mut random = common::Random(seed);
-    let image: Vec<u8> =
-        (0..pages * 65_536 / 8).flat_map(|_| (random.next() | 1).to_le_bytes()).collect();
-    let mut dump = CoreDump::new(name);
-    dump.add_memory(Memory::new(MemoryType::wasm32(pages), MemoryImage::from_slice(&image)));
-    Dumper::new().plan(&dump).unwrap().to_vec().unwrap()
-}
-
-fn read(folder: &Path, name: &str) -> Vec<u8> {
-    fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
 
 #[test]
 fn a_dump_arrives_by_tcp_and_in_the_file_system() {
@@ -308,219 +180,6 @@ impl Then {
     }
 }
 
-/// A sender that has sent all may stay connected: that ends with the timeout, and nothing is lost.
-#[test]
-fn a_dump_is_whole_though_its_sender_stays() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n", "--timeout", "0.2"]);
-    let bytes = dump_of("stays", 3, 1);
-    let mut socket = receiver.connect();
-    socket.write_all(&bytes).unwrap();
-    assert!(receiver.line().contains(", whole"));
-    assert!(read(folder.path(), "stays") == bytes);
-    // A sender that wants to know waits until the other end is closed: the dump has its name then.
-    let mut socket = receiver.connect();
-    socket.write_all(&bytes).unwrap();
-    socket.shutdown(Shutdown::Write).unwrap();
-    socket.read_to_end(&mut Vec::new()).unwrap();
-    assert!(read(folder.path(), "stays.1") == bytes);
-    receiver.line();
-    receiver.stop();
-}
-
-/// An index can make a verifier keep the most that there may be; sixteen do so at once.
-#[test]
-fn hostile_tables_cost_bounded_memory() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n"]);
-    let before = receiver.memory("VmHWM");
-    let (many, listed) = (many_sections(), many_segments());
-    for (bytes, said) in
-        [(&many, "is damaged: "), (&listed, "is damaged: the checksum of 0x0..0x2 ")]
-    {
-        receiver.send(bytes);
-        let line = receiver.line();
-        assert!(line.contains(said), "{line}");
-        let more = receiver.memory("VmHWM") - before;
-        assert!(more < 16 * MIB, "{more} bytes for a sender");
-    }
-    thread::scope(|scope| {
-        for i in 0..16 {
-            let (mut socket, bytes) =
-                (receiver.connect(), if i % 2 == 0 { &many } else { &listed });
-            scope.spawn(move || {
-                // It may be closed at any time.
-                let _ = socket.write_all(bytes);
-            });
-        }
-        for line in receiver.lines(16) {
-            assert!(line.contains("is damaged: "), "{line}");
-        }
-    });
-    let more = receiver.memory("VmHWM") - before;
-    assert!(more < 16 * 16 * MIB, "{more} bytes for 16 senders");
-    assert!(names(folder.path()).is_empty());
-    receiver.stop();
-}
-
-/// More sections with segments than are kept track of.
-fn many_sections() -> Vec<u8> {
-    let dump = own::without(&dump_of("many", 1, 1));
-    let core = own::end_of_core(&dump);
-    let one = b"\0\x16\x0fcorestream.data\x01\0\x41\0\x0b\0";
-    let more = one.repeat(MAX_DATA_SECTIONS + 1);
-    let index = (dump.len() + own::HEADER + more.len()) as u64;
-    let mut bytes = dump[..core].to_vec();
-    Own::default().add_header(&mut bytes, index + 100, index);
-    bytes.extend([&dump[core..], &more, &[0; 100]].concat());
-    bytes
-}
-
-/// An index with as many segments as a dump with ranges may have, and blocks of two bytes.
-fn many_segments() -> Vec<u8> {
-    let dump = own::without(&dump_of("listed", 1, 1));
-    let core = own::end_of_core(&dump);
-    let index = (dump.len() + own::HEADER) as u64;
-    // The first lies in all blocks of the data, the others nowhere.
-    let others =
-        (0..MAX_PARTIAL_SEGMENTS as u64 - 1).map(|i| (0, 65_536 + 2 * i, index + 2 * i, 1));
-    let segments: Vec<_> = [(0, 0, index - 65_536, 65_536)].into_iter().chain(others).collect();
-    let own =
-        Own { flags: 1, block_log2: 1, left_out: vec![(0, 1 << 40, 1 << 40)], changing: vec![] };
-    let tables = own.index(1, &segments, &vec![0; usize::try_from(index.div_ceil(2)).unwrap()]);
-    let mut bytes = dump[..core].to_vec();
-    own.add_header(&mut bytes, index + tables.len() as u64, index);
-    bytes.extend([&dump[core..], &tables].concat());
-    bytes
-}
-
-#[test]
-fn what_is_cut_off_is_kept_only_if_that_is_wanted() {
-    let folder = tempfile::tempdir().unwrap();
-    let bytes = dump_of("guest", 64, 1);
-    let half = &bytes[..bytes.len() / 2];
-    let mut flipped = bytes.clone();
-    flipped[MIB * 3] ^= 1;
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n.core", "--keep-partial"]);
-    for (sent, kept) in [(half, "guest.core.partial"), (&flipped, "guest.core.1.partial")] {
-        receiver.send(sent);
-        let line = receiver.line();
-        assert!(line.ends_with(&format!("; kept as {kept}")), "{line}");
-        assert!(read(folder.path(), kept) == sent);
-        let metadata = folder.path().join(kept).metadata().unwrap();
-        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
-        // What was reserved for the rest is free again.
-        assert!(metadata.blocks() * 512 <= sent.len() as u64 + 65_536, "{metadata:?}");
-    }
-    // What is no dump has nothing to keep, and what is not wanted is not kept.
-    receiver.send(b"nothing of the kind");
-    assert!(receiver.line().starts_with("PEER: not a core dump"));
-    receiver.send(&own::without(&bytes));
-    assert!(receiver.line().contains("is by another tool"));
-    // Nor is there a reason why the receiver's own end should lose anything.
-    let mut socket = receiver.connect();
-    socket.write_all(half).unwrap();
-    receiver.wait_for_connections(1);
-    receiver.signal(Signal::INT);
-    let (code, said) = receiver.end();
-    assert_eq!(code, Some(130));
-    assert!(said.contains("PEER: dropped after "), "{said}");
-    let all = names(folder.path());
-    assert!(all.len() <= 3 && all.iter().all(|name| name.ends_with(".partial")), "{all:?}");
-}
-
-#[test]
-fn once_says_whether_the_dump_was_whole() {
-    let folder = tempfile::tempdir().unwrap();
-    let bytes = dump_of("guest", 32, 1);
-    let foreign = own::without(&bytes);
-    for (sent, args, code, said) in [
-        (&bytes[..], &[][..], 0, "guest: 2101377 bytes from PEER, whole, all checksums hold"),
-        (
-            &bytes[..MIB],
-            &[],
-            3,
-            "PEER: is cut off: 1048576 of 2101377 bytes (bytes 0x100000..0x201081)",
-        ),
-        (b"", &[], 3, "PEER: has sent nothing"),
-        (b"guest", &[], 3, "PEER: not a core dump: it does not begin as a WebAssembly module does"),
-        (
-            &bytes,
-            &["--max-size", "2000000"],
-            1,
-            "PEER: has 2101377 bytes, more than the 2000000 of --max-size",
-        ),
-        (
-            &foreign,
-            &[],
-            1,
-            "PEER: is by another tool, and one that is cut off may look whole: --any-tool takes such \
-             dumps",
-        ),
-        (
-            &foreign,
-            &["--any-tool"],
-            0,
-            "guest.1: 2097210 bytes from PEER, whole, by another tool: only its structure can be checked",
-        ),
-    ] {
-        let args = [&["-o", "%n", "--once"], args].concat();
-        let receiver = Receiver::tcp(folder.path(), &args);
-        receiver.send(sent);
-        let (found, line) = receiver.end();
-        let line = line.strip_prefix("corestream: receive: ").expect(&line).trim_end();
-        let said = said.replace("2101377", &bytes.len().to_string());
-        let said = said.replace("0x201081", &format!("{:#x}", bytes.len()));
-        let said = said.replace("2097210", &foreign.len().to_string());
-        assert_eq!((found, line), (Some(code), said.as_str()), "{args:?}");
-    }
-    assert_eq!(names(folder.path()), ["guest", "guest.1"]);
-    let receiver = Receiver::tcp(folder.path(), &["-o", "%n", "--once"]);
-    receiver.stop();
-}
-
-#[test]
-fn a_signal_drops_what_is_under_way_and_leaves_nothing() {
-    let bytes = dump_of("guest", 64, 1);
-    let half = &bytes[..bytes.len() / 2];
-    for (signal, code, name) in [(Signal::TERM, 143, "SIGTERM"), (Signal::INT, 130, "SIGINT")] {
-        let folder = tempfile::tempdir().unwrap();
-        let args = ["-o", "%n.core", "--max-senders", "2"];
-        let mut receiver = Receiver::start(folder.path(), "unix:socket", &args);
-        let connect = || UnixStream::connect(folder.path().join("socket")).unwrap();
-        let mut sockets = [connect(), connect(), connect()];
-        // The third one waits: it is not read from.
-        for socket in &mut sockets[..2] {
-            socket.write_all(half).unwrap();
-        }
-        receiver.wait_for_connections(2);
-        receiver.signal(signal);
-        for line in receiver.lines(2) {
-            assert!(line.starts_with("unix:socket: dropped after "), "{line}");
-        }
-        let said = format!("corestream: receive: stopped by {name}\n");
-        assert_eq!(receiver.end(), (Some(code), said));
-        assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
-    }
-}
-
-#[test]
-fn a_signal_does_not_drop_what_is_all_there() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n"]);
-    let bytes = dump_of("stays", 3, 1);
-    let before = receiver.has_read();
-    let mut socket = receiver.connect();
-    socket.write_all(&bytes).unwrap();
-    while receiver.has_read() < before + bytes.len() {
-        thread::sleep(Duration::from_millis(2));
-    }
-    receiver.signal(Signal::TERM);
-    assert!(receiver.line().contains(", whole"));
-    assert_eq!(receiver.end().0, Some(143));
-    assert!(read(folder.path(), "stays") == bytes);
-}
-
 #[test]
 fn a_name_that_is_taken_gets_a_number() {
     let folder = tempfile::tempdir().unwrap();
@@ -542,25 +201,6 @@ fn a_name_that_is_taken_gets_a_number() {
     assert_eq!(read(folder.path(), "guest.core"), b"kept");
     assert_eq!(read(folder.path(), "target"), b"kept too");
     assert!(path("guest.core.2").is_symlink() && !path("nothing").exists());
-}
-
-/// A dump says its length first, so that one for which there is no room is refused at once, and so is
-/// one that says more than there is.
-#[test]
-fn there_must_be_room() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n"]);
-    let bytes = dump_of("guest", 1, 1);
-    let core = own::end_of_core(&bytes);
-    let mut lie = bytes[..core].to_vec();
-    let own = Own { block_log2: 40, ..Own::default() };
-    own.add_header(&mut lie, 1 << 55, (1 << 55) - 100);
-    let mut socket = receiver.connect();
-    socket.write_all(&lie).unwrap();
-    let line = receiver.line();
-    assert!(line.contains("has 36028797018963968 bytes, and there is room for "), "{line}");
-    receiver.stop();
-    assert!(names(folder.path()).is_empty());
 }
 
 #[test]
@@ -622,7 +262,18 @@ fn mistakes_are_said_in_one_line() {
     }
     assert_eq!(names(dir), ["dumps", "file", "taken"]);
     // An open address, if it is asked for, and a socket that nobody listens on any more.
-    let receiver = Receiver::start(dir, "tcp:0.0.0.0:0", &["-o", "%n", "--any-host"]);
+    let any_host = ["-o", "%n", "--any-host", "--max-size", "1000000"];
+    let output = corestream(dir).args(["receive", "tcp:0.0.0.0:0"]).args(&any_host[..3]).output();
+    let output = output.unwrap();
+    assert_eq!(
+        (output.status.code(), stderr(&output).as_str()),
+        (
+            Some(2),
+            "corestream: receive: with --any-host one sender from anywhere could fill the disk: say how \
+             many bytes a dump may have with --max-size\n"
+        )
+    );
+    let receiver = Receiver::start(dir, "tcp:0.0.0.0:0", &any_host);
     receiver.stop();
     drop(UnixListener::bind(dir.join("deserted")).unwrap());
     let receiver = Receiver::start(dir, "unix:deserted", &["-o", "%n"]);

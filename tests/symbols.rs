@@ -17,6 +17,7 @@ use corestream::{
     CoreDump, Dumper, Frame, Global, GlobalValue, Instance, InstanceIndex, Memory, MemoryImage,
     MemoryType, Thread, Value,
 };
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value as Json;
 use tool::stderr;
 use wasm_encoder::{
@@ -307,6 +308,16 @@ fn files_that_are_no_modules() {
     fails(b"", "is no WebAssembly module in binary form");
     fails(b"(module)", "is no WebAssembly module in binary form");
     fails(b"\0asm\x0d\0\x01\0", "is a component, whose symbols are not supported: name the core");
+    // What may have no end is not read.
+    let fifo = folder.write("fifo.wasm", b"");
+    fs::remove_file(&fifo).unwrap();
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    for path in [Path::new("/dev/null"), &fifo, folder.folder.path()] {
+        let output = inspect(&dump, &[path.to_str().unwrap()], &[]);
+        let said =
+            format!("corestream: {}: is no regular file, which is needed here\n", path.display());
+        assert_eq!((output.status.code(), stderr(&output)), (Some(1), said));
+    }
     // Of one that is cut, what is there.
     let whole = fs::read(GUEST).unwrap();
     let cut = folder.write("cut.wasm", &whole[..0xea50a]);

@@ -7,7 +7,9 @@ mod foreign;
 use common::Random;
 use common::own::{self, Own};
 use common::reading::{PAGE, guest, images, read_all, small, verdict};
-use corestream::read::{Damage, MemoryRange, Verdict, Whole, verify_stream};
+use corestream::read::{
+    Damage, Early, MemoryRange, Verdict, Whole, verify_stream, verify_stream_with,
+};
 use corestream::*;
 use foreign::{CORE, module};
 use proptest::prelude::*;
@@ -410,18 +412,44 @@ fn what_others_may_leave_out_and_what_not() {
     assert!(damage(&headless).reason.contains("none called `corestream`"));
 }
 
+/// A stream that has no end, but an error.
+struct Failing<'b>(&'b [u8]);
+
+impl std::io::Read for Failing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 => Err(std::io::ErrorKind::ConnectionReset.into()),
+            n => Ok(n),
+        }
+    }
+}
+
+/// Sections that are wrong are known before the rest has come, and what is then known is the verdict.
+#[test]
+fn a_stream_can_be_left_at_the_first_fault() {
+    let mut own = Own::default().dump(&small());
+    let at = own::end_of_core(&own) + own::HEADER;
+    own[at] = 99;
+    let mut calls = Vec::new();
+    let verdict = verify_stream_with(Failing(&own[..at + 10]), |early| {
+        calls.push(format!("{early:?}"));
+        match early {
+            Early::Fault => Err(std::io::ErrorKind::Other.into()),
+            _ => Ok(()),
+        }
+    });
+    let Ok(Verdict::Damaged(left)) = verdict else { panic!("{verdict:?}") };
+    assert_eq!(left.reason, format!("at {at:#x}: a section has the id 99, which is none"));
+    assert_eq!(calls, ["Name(\"guest.wasm\")", &format!("Length({})", own.len()), "Fault"]);
+    // Who goes on learns which memory that concerns, or that there is no rest.
+    let Verdict::Damaged(whole) = verify_stream(&own[..]).unwrap() else { panic!("it is") };
+    assert!(whole.bad_blocks > 0 && whole.reason.ends_with(&left.reason), "{whole}");
+    assert!(verify_stream(Failing(&own[..at + 10])).is_err());
+}
+
 /// A stream that fails is an error, and not a dump that is cut off.
 #[test]
 fn a_stream_that_fails_is_an_error() {
-    struct Failing<'b>(&'b [u8]);
-    impl std::io::Read for Failing<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-            match self.0.read(buffer)? {
-                0 => Err(std::io::ErrorKind::ConnectionReset.into()),
-                n => Ok(n),
-            }
-        }
-    }
     let own = Own::default().dump(&small());
     for len in [0, 5, 20, 700, own.len() - 1, own.len()] {
         let error = verify_stream(Failing(&own[..len])).unwrap_err();

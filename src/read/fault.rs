@@ -49,9 +49,9 @@ impl Fault {
         Self::format("it has no section `core`")
     }
 
-    /// The file ends at `end`, though something goes on to `wanted` at least.
+    /// The dump, in a file or a stream, ends at `end`, though something goes on to `wanted` at least.
     pub(super) fn end(end: u64, wanted: u64) -> Box<Self> {
-        Self::boxed(ErrorKind::CutOff, end..wanted.max(end), "the file ends here")
+        Self::boxed(ErrorKind::CutOff, end..wanted.max(end), "the dump ends here")
     }
 
     /// The file has `end` bytes of the `length` that it says it has.

@@ -147,7 +147,7 @@ pub fn verify_stream(source: impl Read) -> Result<Verdict> {
     verify_stream_with(source, |_| Ok(()))
 }
 
-/// What the beginning of a stream says of a dump, long before the rest has come.
+/// What is known of a dump long before the rest of its stream has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Early<'s> {
@@ -158,13 +158,16 @@ pub enum Early<'s> {
     /// There is no section `corestream`: another tool wrote the dump, and it can't be told from one that
     /// is cut off between two of its sections.
     NoLength,
+    /// Something is wrong with its sections. The rest is read only to tell more of that: which blocks are
+    /// bad, and which memory lies in them.
+    Fault,
 }
 
 /// Like [`verify_stream`]; `early` gets what is known of the dump before it has passed, at the most once
-/// each, and can end the check.
+/// each, and can end the check. If it does so at [`Early::Fault`], the verdict is of what has passed.
 ///
 /// # Errors
-/// Those of [`verify_stream`], and that of `early`, as one of [`ErrorKind::Input`].
+/// Those of [`verify_stream`], and otherwise that of `early`, as one of [`ErrorKind::Input`].
 ///
 /// ```
 /// use corestream::read::{Early, verify_stream_with};
@@ -255,13 +258,16 @@ fn examine<I: Input>(
     let mut walk = Walk::default();
     let mut walked = Walked { sequence: Sequence::new(), early };
     let structure = walk.run(input, &mut walked).and_then(|()| required(&walk, input.offset()));
+    let is_of_dump = |fault: &Fault| fault.kind != ErrorKind::Input;
+    let ended = structure.as_ref().is_err_and(|fault| is_of_dump(fault))
+        && (walked.early)(Early::Fault).is_err();
     let walked = walked.sequence;
     let (fault, mut blocks) = match &walk.header {
-        Some(header) => {
+        Some(header) if !ended => {
             let mut blocks = Blocks::new(header.clone());
             (own(input, &walk, structure, &walked, crcs, differs, &mut blocks), Some(blocks))
         }
-        None => (structure.err(), None),
+        _ => (structure.err(), None),
     };
     let bad = blocks.as_mut().and_then(|blocks| blocks.damage(fault.as_deref()));
     match (bad, fault) {

@@ -241,6 +241,11 @@ pub fn write(
         Opened::File(path, options) => return Ok(plan.write_file_with(path, options)?),
         Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),
         Opened::Socket(socket) => plan.write_to(&mut Socket::new(&socket).write_timeout(timeout)),
+        Opened::Peer(peer) => {
+            let sent = plan.write_to(&mut Socket::new(&peer).write_timeout(timeout));
+            sent.map_err(|error| Failure::from(error).at(output.name()))?;
+            return output.take_leave(&peer, timeout);
+        }
         Opened::Pipe(pipe) => plan.write_to(&mut Pipe::new(&pipe).write_timeout(timeout)),
     }
     .map_err(|error| Failure::from(error).at(output.name()))?;

@@ -131,7 +131,7 @@ impl Extract {
             Opened::Regular(mut file) => {
                 dump.write_memory(memory, &mut file).map_err(|error| output.failed(error))?
             }
-            Opened::Socket(stream) | Opened::Pipe(stream) => {
+            Opened::Socket(stream) | Opened::Peer(stream) | Opened::Pipe(stream) => {
                 dump.write_memory(memory, Patient(stream)).map_err(|error| output.failed(error))?
             }
         };

@@ -1,5 +1,6 @@
 //! `corestream inspect`: what is in a dump, for people in 80 columns, or as JSON.
 
+mod columns;
 mod map;
 mod names;
 
@@ -14,16 +15,13 @@ use corestream::{CoreDumpFile, Global, MemoryIndex, MemoryType, Value};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
+use self::columns::{NAME, name, wrapped};
 use crate::describe::{self, Description};
 use crate::input::Input;
 use crate::patient::Patient;
 use crate::report::{self, Failure};
 use crate::symbols::{Position, SymbolFile, SymbolFiles, Symbols};
 
-/// Columns of a terminal.
-const COLUMNS: usize = 80;
-/// Characters of a name that are shown.
-const NAME: usize = 48;
 /// Ranges that were left out of a memory, of which so many are listed.
 const RANGES: usize = 8;
 
@@ -220,7 +218,7 @@ impl<W: Write> Text<'_, W> {
                 let comma = if i < last { "," } else { "" };
                 format!("{} {}{comma}", name(&variable.name), variable.known)
             });
-            self.wrapped("      ", variables)?;
+            wrapped(self.out, "      ", variables)?;
         }
         match named.problem {
             Some(problem) => write!(self.out, "     {}", report::escaped(&problem)),
@@ -246,8 +244,8 @@ impl<W: Write> Text<'_, W> {
     fn instance(&mut self, i: usize, instance: InstanceView<'_>) -> io::Result<()> {
         let module = known(instance.module());
         writeln!(self.out, "  {i}: module {module}")?;
-        self.wrapped("     memories", instance.memories().map(known))?;
-        self.wrapped("     globals", instance.globals().map(known))
+        wrapped(self.out, "     memories", instance.memories().map(known))?;
+        wrapped(self.out, "     globals", instance.globals().map(known))
     }
 
     fn memory(&mut self, i: usize, ty: &MemoryType) -> io::Result<()> {
@@ -293,24 +291,7 @@ impl<W: Write> Text<'_, W> {
     }
 
     fn values(&mut self, title: &str, values: impl Iterator<Item = Value>) -> io::Result<()> {
-        self.wrapped(title, values.map(|value| value.to_string()))
-    }
-
-    /// A line of items after its title, continued below it; nothing if there are none.
-    fn wrapped(&mut self, title: &str, items: impl Iterator<Item = String>) -> io::Result<()> {
-        let mut column = 0;
-        for item in items {
-            if column == 0 {
-                write!(self.out, "{title}")?;
-                column = title.len();
-            } else if column + 1 + item.len() > COLUMNS {
-                write!(self.out, "\n{:1$}", "", title.len())?;
-                column = title.len();
-            }
-            write!(self.out, " {item}")?;
-            column += 1 + item.len();
-        }
-        if column > 0 { writeln!(self.out) } else { Ok(()) }
+        wrapped(self.out, title, values.map(|value| value.to_string()))
     }
 
     fn module_of(&self, instance: Option<InstanceView<'_>>) -> String {
@@ -345,17 +326,4 @@ fn place(position: &Position) -> String {
 /// An index, `?` for one that is not known.
 fn known(index: Option<impl Display>) -> String {
     index.map_or("?".into(), |index| index.to_string())
-}
-
-/// A name that plays no tricks on a terminal, cut to what fits into a line.
-fn name(name: &str) -> String {
-    let mut shown = String::new();
-    for c in name.chars() {
-        if shown.len() >= NAME {
-            shown.push('…');
-            break;
-        }
-        report::push_visible(&mut shown, c);
-    }
-    shown
 }

@@ -13,12 +13,16 @@ use std::time::Duration;
 use corestream::FileOptions;
 use rustix::fs::OFlags;
 
-use crate::peer::Peer;
-use crate::report::Failure;
+use crate::peer::{self, Peer};
+use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
 /// Links that are followed at most, as in the kernel.
 const MAX_LINKS: usize = 40;
+
+/// How long to wait for a peer to close the connection, where no other time is said: `receive --sync` may
+/// have much to bring to disk before it does.
+const LEAVE: Duration = Duration::from_secs(30);
 
 /// Where bytes go.
 pub struct Output {
@@ -46,8 +50,10 @@ pub enum Opened<'o> {
     File(&'o Path, FileOptions),
     /// An open file, written from its present position on.
     Regular(&'o File),
-    /// A socket.
+    /// A socket that others may go on to write to.
     Socket(File),
+    /// A connection of its own to a peer.
+    Peer(File),
     /// A pipe, a terminal, a device.
     Pipe(File),
 }
@@ -155,9 +161,27 @@ impl Output {
                 let socket = peer.connect(timeout);
                 let socket =
                     socket.map_err(|e| self.failed(format_args!("cannot connect: {e}")))?;
-                Opened::Socket(socket.into())
+                Opened::Peer(socket.into())
             }
         })
+    }
+
+    /// Waits, once all was sent to a peer, until that closes the connection: a failure if it breaks it
+    /// instead, and a warning if it does neither for as long as `timeout`.
+    pub fn take_leave(&self, peer: &File, timeout: Option<Duration>) -> Result<(), Failure> {
+        let timeout = timeout.unwrap_or(LEAVE);
+        let left = peer::take_leave(peer, timeout);
+        match left
+            .map_err(|e| self.failed(format_args!("did not take the dump to its end: {e}")))?
+        {
+            true => {}
+            false => report::line(&format!(
+                "warning: {}: all was sent, but the connection was not closed for {timeout:?}: whether \
+                 it has arrived is not known",
+                self.name
+            )),
+        }
+        Ok(())
     }
 
     /// Brings what was written to an open file to disk, if that is wanted; [`Opened::File`] does so

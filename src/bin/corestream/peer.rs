@@ -4,11 +4,15 @@ use std::fmt;
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::ops::RangeFrom;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
 
 /// A peer that listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +50,39 @@ impl Peer {
         match self {
             Self::Tcp(address) => Ok(connect(address, timeout)?.into()),
             Self::Unix(path) => Ok(UnixStream::connect(path)?.into()),
+        }
+    }
+}
+
+/// Tells the peer that all was sent, and waits until it closes the connection: `false` if it does not for
+/// as long as `timeout`. What it sends meanwhile is of no interest.
+///
+/// # Errors
+/// It has broken the connection, as who drops a dump does, or who ends before all was read.
+pub fn take_leave(socket: impl AsFd, timeout: Duration) -> io::Result<bool> {
+    let socket = socket.as_fd();
+    match shutdown(socket, Shutdown::Write) {
+        // What has broken the connection is what the read says.
+        Ok(()) | Err(Errno::NOTCONN | Errno::PIPE) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let start = Instant::now();
+    let mut buffer = [0; 4096];
+    loop {
+        let left = timeout.saturating_sub(start.elapsed());
+        let mut fd = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+        // A time too long for the kernel is for ever.
+        match poll(&mut fd, Timespec::try_from(left).ok().as_ref()) {
+            Ok(0) => return Ok(false),
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+        match rustix::io::read(socket, &mut buffer) {
+            Ok(0) => return Ok(true),
+            Ok(_) if left.is_zero() => return Ok(false),
+            Ok(_) | Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
 }

@@ -2,34 +2,32 @@
 //! gives it its name when it is whole.
 
 mod intake;
+mod keep;
 mod listen;
 mod naming;
+mod pace;
+mod room;
+mod serve;
+mod socket_file;
 mod stop;
 
-use std::io;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 use corestream::{FileOptions, UnnamedFile};
 
-use self::intake::{Fault, Received, Terms};
-use self::listen::{Connection, Listener};
+use self::intake::Terms;
+use self::keep::Keeper;
+use self::listen::Listener;
 use self::naming::Naming;
-use self::stop::{Ready, Stop};
+use self::pace::Limits;
+use self::serve::Receiver;
+use self::stop::Stop;
 use crate::dump::seconds;
 use crate::peer::Peer;
 use crate::report::{self, Failure};
-use crate::verify;
-
-/// Bytes of the stack of a thread: what it reads into is not on it.
-const STACK: usize = 512 << 10;
-
-/// How long to wait when a sender can't be taken, since there are too many open files.
-const BREATH: Duration = Duration::from_secs(1);
 
 /// Takes dumps from `dump --to`, verifies each, and gives it its name when it is whole
 ///
@@ -60,7 +58,16 @@ pub struct Receive {
     #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
     timeout: Duration,
 
-    /// End after the first sender: 0 if its dump is whole, 3 if it is damaged or cut off, else 1
+    /// Bytes a second that a sender must send at least, over the time of --timeout; 0 is any
+    #[arg(long, value_name = "BYTES", default_value_t = 1024)]
+    min_rate: u64,
+
+    /// Seconds that a sender may take for all of its dump; by default as many as it needs
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    max_time: Option<Duration>,
+
+    /// End after the first sender that sends anything: 0 if its dump is whole, 3 if it is damaged or cut
+    /// off, else 1
     #[arg(long)]
     once: bool,
 
@@ -68,12 +75,17 @@ pub struct Receive {
     #[arg(long)]
     keep_partial: bool,
 
+    /// Names that end in .partial, in the folder, beyond which no more is kept
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "keep_partial")]
+    max_partials: usize,
+
     /// Take dumps of other tools too, which do not say how long they are: one that is cut off between
     /// two of its sections looks whole
     #[arg(long)]
     any_tool: bool,
 
-    /// Listen on an address that other machines reach; nothing is encrypted, and anybody can send
+    /// Listen on an address that other machines reach, with --max-size; nothing is encrypted, and anybody
+    /// can send
     #[arg(long)]
     any_host: bool,
 
@@ -84,6 +96,12 @@ pub struct Receive {
 
 impl Receive {
     pub fn run(self) -> Result<ExitCode, Failure> {
+        if self.any_host && self.max_size.is_none() {
+            return Err(Failure::usage(
+                "receive: with --any-host one sender from anywhere could fill the disk: say how many \
+                 bytes a dump may have with --max-size",
+            ));
+        }
         let output = self.output.display();
         let naming = Naming::new(&self.output);
         let naming = naming.map_err(|why| Failure::usage(format!("-o {output}: {why}")))?;
@@ -93,10 +111,14 @@ impl Receive {
         drop(UnnamedFile::create_in(naming.folder(), FileOptions::new())?);
         let listener = Listener::bind(&self.address, self.any_host)?;
         report::result(&report::escaped(&format!("listening on {}", listener.name())))?;
-        let terms =
-            Terms { max_size: self.max_size, timeout: self.timeout, any_tool: self.any_tool };
-        let receiver = Receiver { options: &self, naming, terms, listener, stop };
-        let served = if self.once { receiver.once() } else { receiver.serve() };
+        let max_partials = self.keep_partial.then_some(self.max_partials);
+        let receiver = Receiver {
+            terms: self.terms(),
+            keeper: Keeper::new(naming, FileOptions::new().sync(self.sync), max_partials),
+            listener,
+            stop,
+        };
+        let served = if self.once { receiver.once() } else { receiver.serve(self.max_senders) };
         match (served, receiver.stop.failure()) {
             (Ok(true), _) | (Ok(false), None) => Ok(ExitCode::SUCCESS),
             (Ok(false), Some(stopped)) => Err(stopped),
@@ -107,131 +129,12 @@ impl Receive {
             }
         }
     }
-}
 
-/// What all threads share.
-struct Receiver<'r> {
-    options: &'r Receive,
-    naming: Naming,
-    terms: Terms,
-    listener: Listener,
-    stop: Stop,
-}
-
-impl Receiver<'_> {
-    /// Serves senders until a signal comes: a thread for each that may be served at once.
-    fn serve(&self) -> Result<bool, Failure> {
-        thread::scope(|scope| {
-            for i in 1..self.options.max_senders {
-                let builder = thread::Builder::new().stack_size(STACK);
-                // The other threads go on: a receiver with fewer places is better than none.
-                let serve = || {
-                    if let Err(failure) = self.serve_in_turn() {
-                        report::line(&failure.message);
-                    }
-                };
-                if let Err(error) = builder.spawn_scoped(scope, serve) {
-                    report::line(&format!(
-                        "warning: receive: no more than {i} senders at once: {error}"
-                    ));
-                    break;
-                }
-            }
-            self.serve_in_turn()
-        })
+    /// What a sender may do.
+    fn terms(&self) -> Terms {
+        let pace =
+            Limits { timeout: self.timeout, min_rate: self.min_rate, max_time: self.max_time };
+        let (max_size, any_tool) = (self.max_size, self.any_tool);
+        Terms { max_size, pace, any_tool, keep_damaged: self.keep_partial }
     }
-
-    /// Serves one sender after the other until a signal comes.
-    fn serve_in_turn(&self) -> Result<bool, Failure> {
-        while let Some(connection) = self.accept()? {
-            match self.take(&connection) {
-                Ok(line) => report::line(&line),
-                Err(failure) => report::line(&failure.message),
-            }
-        }
-        Ok(false)
-    }
-
-    /// Serves one sender, whose dump must be whole; `false` if a signal comes before.
-    fn once(&self) -> Result<bool, Failure> {
-        let Some(connection) = self.accept()? else { return Ok(false) };
-        report::line(&self.take(&connection)?);
-        Ok(true)
-    }
-
-    /// Waits for the next sender; `None` if a signal comes.
-    fn accept(&self) -> Result<Option<Connection>, Failure> {
-        let failed = |what: &str, error: io::Error| {
-            Failure::new(format!("receive: {}: {what}: {error}", self.listener.name()))
-        };
-        loop {
-            match self.stop.wait(self.listener.as_fd(), None) {
-                Ok(Ready::Readable) => {}
-                Ok(Ready::Stopped | Ready::TimedOut) => return Ok(None),
-                Err(error) => return Err(failed("cannot wait", error)),
-            }
-            match self.listener.accept() {
-                Ok(connection) => return Ok(Some(connection)),
-                Err(error) if is_of_no_matter(&error) => {}
-                Err(error) => {
-                    report::line(&failed("cannot take a sender", error).message);
-                    // An error here is one of the wait above too.
-                    let _ = self.stop.pause(BREATH);
-                }
-            }
-        }
-    }
-
-    /// Takes a sender's dump; gives the line that says so.
-    fn take(&self, connection: &Connection) -> Result<String, Failure> {
-        let peer = &connection.peer;
-        let at_peer = |failure: Failure| failure.at(format_args!("receive: {peer}"));
-        let options = FileOptions::new().sync(self.options.sync);
-        let file = UnnamedFile::create_in(self.naming.folder(), options);
-        let file = file.map_err(|error| at_peer(error.into()))?;
-        let received = intake::take(connection, file.file(), &self.terms, &self.stop);
-        let fault = match &received.outcome {
-            Ok(whole) => {
-                let path = self.name(file, &received, true).map_err(at_peer)?;
-                let (path, bytes, notes) = (path.display(), whole.bytes, verify::notes(whole));
-                return Ok(format!("receive: {path}: {bytes} bytes from {peer}, whole{notes}"));
-            }
-            Err(fault) => fault,
-        };
-        let mut failure = match fault {
-            Fault::Broken(why) => Failure::damaged(why),
-            Fault::Refused(why) => Failure::new(why),
-            Fault::Stopped => Failure::new(format!("dropped after {} bytes", received.bytes)),
-        };
-        let keep = self.options.keep_partial && !matches!(fault, Fault::Refused(_));
-        if keep && received.name.is_some() {
-            let kept = match self.name(file, &received, false) {
-                Ok(path) => format!("; kept as {}", path.display()),
-                Err(failure) => format!("; can't be kept: {}", failure.message),
-            };
-            failure.message.push_str(&kept);
-        }
-        Err(at_peer(failure))
-    }
-
-    /// Gives a file its name.
-    fn name(
-        &self,
-        file: UnnamedFile,
-        received: &Received,
-        whole: bool,
-    ) -> Result<PathBuf, Failure> {
-        let name = received.name.as_deref().unwrap_or_default();
-        let names = self.naming.names(name, whole).map_err(Failure::new)?;
-        // What was reserved and did not come.
-        let cut = if whole { Ok(()) } else { file.file().set_len(received.bytes) };
-        cut.map_err(Failure::new)?;
-        Ok(file.commit(names)?)
-    }
-}
-
-/// Whether another thread has taken the sender, or it has gone.
-fn is_of_no_matter(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
-    matches!(error.kind(), WouldBlock | Interrupted | ConnectionAborted)
 }

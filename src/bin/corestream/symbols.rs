@@ -69,6 +69,10 @@ impl SymbolFiles {
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let at = |error| Failure::new(format!("{}: {error}", path.display()));
+    // To open a FIFO may never end, and neither may a device.
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(at("is no regular file, which is needed here".into()));
+    }
     let file = File::open(path).map_err(|error| at(format!("cannot open: {error}")))?;
     let mut bytes = Vec::new();
     let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);

@@ -4,24 +4,32 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use corestream::ErrorKind;
 use corestream::read::{Early, Verdict, Whole, verify_stream_with};
-use corestream::{ErrorKind, FileSink, Sink};
 use rustix::io::Errno;
 
 use super::listen::Connection;
+use super::pace::{Limits, Pace};
+use super::room::Room;
 use super::stop::{Ready, Stop};
 use crate::verify;
+
+/// How long a sender may take to close the connection when all has come and been verified, or to show
+/// that there is more.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// What a sender may do.
 pub struct Terms {
     /// Bytes of a dump.
     pub max_size: Option<u64>,
-    /// How long it may be silent.
-    pub timeout: Duration,
+    /// How slow it may be.
+    pub pace: Limits,
     /// Whether dumps that do not say how long they are, are taken.
     pub any_tool: bool,
+    /// Whether all is taken of a dump that is known to be damaged.
+    pub keep_damaged: bool,
 }
 
 /// What came of a sender.
@@ -47,12 +55,15 @@ pub enum Fault {
 
 /// Takes a dump into `file`, which is empty.
 pub fn take(connection: &Connection, file: &File, terms: &Terms, stop: &Stop) -> Received {
-    let intake = Intake { connection, file, terms, stop, state: RefCell::default() };
-    let verdict = verify_stream_with(&intake, |early| {
-        let mut state = intake.state.borrow_mut();
-        intake.early(&mut state, early).map_err(|fault| state.fail(fault))
-    });
-    let State { received, name, fault, .. } = intake.state.into_inner();
+    let state = RefCell::new(State::new(&terms.pace));
+    let intake = Intake { connection, file, terms, stop, state };
+    let verdict = verify_stream_with(&intake, |early| intake.early(early));
+    let fault = intake.state.borrow_mut().fault.take();
+    if let (true, None, Ok(Verdict::Damaged(_))) = (terms.keep_damaged, &fault, &verdict) {
+        // The verifier has had enough, who keeps it has not. What ends it is of no matter any more.
+        let _ = io::copy(&mut &intake, &mut io::sink());
+    }
+    let State { received, name, .. } = intake.state.into_inner();
     let outcome = match (fault, verdict) {
         (Some(fault), _) => Err(fault),
         (None, _) if received == 0 => Err(Fault::Broken("has sent nothing".into())),
@@ -74,20 +85,26 @@ struct Intake<'i> {
     file: &'i File,
     terms: &'i Terms,
     stop: &'i Stop,
-    state: RefCell<State>,
+    state: RefCell<State<'i>>,
 }
 
-#[derive(Default)]
-struct State {
+struct State<'i> {
     received: u64,
     name: Option<String>,
-    /// The bytes that the dump says it has.
+    /// The bytes that the dump says it has, and the room for them.
     length: Option<u64>,
+    room: Option<Room>,
+    pace: Pace<'i>,
     /// Why no more is read.
     fault: Option<Fault>,
 }
 
-impl State {
+impl<'i> State<'i> {
+    fn new(limits: &'i Limits) -> Self {
+        let pace = Pace::new(limits);
+        Self { received: 0, name: None, length: None, room: None, pace, fault: None }
+    }
+
     /// Ends the work; the verifier only needs to know that it has ended.
     fn fail(&mut self, fault: Fault) -> io::Error {
         self.fault = Some(fault);
@@ -120,18 +137,22 @@ impl Read for &Intake<'_> {
 
 impl Intake<'_> {
     /// Takes the next bytes into `buffer` and the file.
-    fn step(&self, state: &mut State, buffer: &mut [u8]) -> Result<usize, Fault> {
-        // One byte more than there may be tells a dump that ends there from one that does not.
+    fn step(&self, state: &mut State<'_>, buffer: &mut [u8]) -> Result<usize, Fault> {
         let end = state.length.or(self.terms.max_size).unwrap_or(u64::MAX);
-        let room = end.saturating_sub(state.received).saturating_add(1);
+        // One byte more than there may be tells a dump that ends there from one that does not; before its
+        // length was known there may have come more.
+        let room = end.saturating_add(1).saturating_sub(state.received);
         let room = usize::try_from(room).unwrap_or(usize::MAX).min(buffer.len());
-        let n = self.next(state, &mut buffer[..room])?;
+        let n = if room > 0 { self.next(state, &mut buffer[..room])? } else { 0 };
         let received = state.received.saturating_add(n as u64);
-        if n > 0 && received > end {
+        if received > end {
             return Err(match state.length {
                 Some(_) => Fault::Broken(format!("goes on behind its end, which is at {end:#x}")),
                 None => Fault::Refused(format!("has more than the {end} bytes of --max-size")),
             });
+        }
+        if let Some(room) = &mut state.room {
+            room.reserve(self.file, state.received, n as u64).map_err(Fault::Refused)?;
         }
         let mut file = self.file;
         let written = file.write_all(&buffer[..n]);
@@ -143,72 +164,85 @@ impl Intake<'_> {
     }
 
     /// Reads what comes next; nothing at the end.
-    fn next(&self, state: &State, buffer: &mut [u8]) -> Result<usize, Fault> {
-        let socket = &self.connection.socket;
+    fn next(&self, state: &mut State<'_>, buffer: &mut [u8]) -> Result<usize, Fault> {
         loop {
             if self.stop.is_requested() {
                 return self.stopped(state);
             }
-            let error = match rustix::io::read(socket, &mut *buffer) {
-                Ok(n) => return Ok(n),
+            let why = match rustix::io::read(&self.connection.socket, &mut *buffer) {
+                Ok(n) => match state.pace.left() {
+                    Ok(_) => return Ok(n),
+                    Err(why) => why,
+                },
                 Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => match self.stop.wait(socket.as_fd(), Some(self.terms.timeout))
-                {
+                Err(Errno::AGAIN) => match self.wait(state) {
                     Ok(Ready::Readable) => continue,
                     Ok(Ready::Stopped) => return self.stopped(state),
-                    Ok(Ready::TimedOut) => format!("nothing came for {:?}", self.terms.timeout),
-                    Err(error) => error.to_string(),
+                    Ok(Ready::TimedOut) => {
+                        format!("nothing came for {:?}", self.terms.pace.timeout)
+                    }
+                    Err(why) => why,
                 },
                 Err(errno) => io::Error::from(errno).to_string(),
             };
             // How the sender takes leave is of no matter when all is there.
             return match state.is_complete() {
                 true => Ok(0),
-                false => Err(Fault::Broken(format!("is cut off: {}: {error}", state.so_far()))),
+                false => Err(Fault::Broken(format!("is cut off: {}: {why}", state.so_far()))),
             };
         }
     }
 
+    /// Waits for the sender.
+    fn wait(&self, state: &mut State<'_>) -> Result<Ready, String> {
+        let patience = match state.is_complete() {
+            true => LEAVE.min(self.terms.pace.timeout),
+            false => state.pace.patience(state.received)?,
+        };
+        let start = Instant::now();
+        let ready = self.stop.wait(self.connection.socket.as_fd(), Some(patience));
+        state.pace.add(start.elapsed());
+        match ready.map_err(|error| error.to_string())? {
+            // It may be the time for all of the dump that is over.
+            Ready::TimedOut if !state.is_complete() => state.pace.left().map(|_| Ready::TimedOut),
+            ready => Ok(ready),
+        }
+    }
+
     /// A signal came: what is all there is only to be named, and nothing is waited for.
-    fn stopped(&self, state: &State) -> Result<usize, Fault> {
+    fn stopped(&self, state: &State<'_>) -> Result<usize, Fault> {
         if state.is_complete() { Ok(0) } else { Err(Fault::Stopped) }
     }
 
     /// Looks at what is known before the rest has come.
-    fn early(&self, state: &mut State, early: Early<'_>) -> Result<(), Fault> {
+    fn early(&self, early: Early<'_>) -> io::Result<()> {
+        let state = &mut *self.state.borrow_mut();
         match early {
             Early::Name(name) => state.name = Some(name.into()),
             Early::Length(length) => {
-                self.make_room(length, length.saturating_sub(state.received))?;
-                state.length = Some(length);
+                let room = self.room(length, state.received).map_err(|fault| state.fail(fault))?;
+                (state.length, state.room) = (Some(length), Some(room));
             }
             Early::NoLength if !self.terms.any_tool => {
-                return Err(Fault::Refused(
-                    "is by another tool, and one that is cut off may look whole: --any-tool takes \
-                     such dumps"
-                        .into(),
-                ));
+                let why = "is by another tool, and one that is cut off may look whole: --any-tool takes \
+                           such dumps";
+                return Err(state.fail(Fault::Refused(why.into())));
+            }
+            // It can only be dropped: no more of it is read, and the verdict is what is known.
+            Early::Fault if !self.terms.keep_damaged => {
+                return Err(io::ErrorKind::ConnectionAborted.into());
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// Checks the length of a dump, and reserves what is still to come.
-    fn make_room(&self, length: u64, left: u64) -> Result<(), Fault> {
+    /// Checks the length of a dump, of which `received` bytes have come.
+    fn room(&self, length: u64, received: u64) -> Result<Room, Fault> {
         if let Some(max) = self.terms.max_size.filter(|max| length > *max) {
             let message = format!("has {length} bytes, more than the {max} of --max-size");
             return Err(Fault::Refused(message));
         }
-        // To reserve what is not there can take long, and takes it from others meanwhile.
-        let free = rustix::fs::fstatvfs(self.file);
-        let free = free.map_or(u64::MAX, |free| free.f_bavail.saturating_mul(free.f_frsize));
-        if left > free {
-            let message = format!("has {length} bytes, and there is room for {free}");
-            return Err(Fault::Refused(message));
-        }
-        // A small dump is all there already, and nothing can't be reserved.
-        let reserved = if left > 0 { FileSink::new(self.file).begin(left) } else { Ok(()) };
-        reserved.map_err(|error| Fault::Refused(format!("no room for {length} bytes: {error}")))
+        Room::look_for(self.file, length, received).map_err(Fault::Refused)
     }
 }

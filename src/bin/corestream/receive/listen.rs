@@ -1,27 +1,26 @@
 //! The socket that senders connect to, by TCP or in the file system.
 
-use std::fs::Metadata;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_linger;
+
+use super::socket_file::SocketFile;
 use crate::peer::Peer;
 use crate::report::Failure;
 
-/// A socket that listens. The path of one in the file system is removed when it is dropped.
+/// A socket that listens.
 pub struct Listener {
     socket: Socket,
     /// As senders have to call it.
     name: String,
-    _path: Option<OwnPath>,
 }
 
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(SocketFile),
 }
 
 /// A sender.
@@ -30,6 +29,15 @@ pub struct Connection {
     pub socket: OwnedFd,
     /// Who it is, for people.
     pub peer: String,
+}
+
+impl Connection {
+    /// Sees to it that the sender gets an error instead of an ordinary end, when this is dropped: at
+    /// once by TCP, by a Unix socket only if it has sent what was not read.
+    pub fn reset(&self) {
+        // It may have gone already.
+        let _ = set_socket_linger(&self.socket, Some(Duration::ZERO));
+    }
 }
 
 impl Listener {
@@ -47,14 +55,12 @@ impl Listener {
                 let listener = TcpListener::bind(&addresses[..]).map_err(failed)?;
                 listener.set_nonblocking(true).map_err(failed)?;
                 let name = format!("tcp:{}", listener.local_addr().map_err(failed)?);
-                Ok(Self { socket: Socket::Tcp(listener), name, _path: None })
+                Ok(Self { socket: Socket::Tcp(listener), name })
             }
             Peer::Unix(path) => {
-                let listener = bind_path(path).map_err(failed)?;
-                let own = Some(OwnPath::new(path).map_err(failed)?);
-                listener.set_nonblocking(true).map_err(failed)?;
-                let name = address.to_string();
-                Ok(Self { socket: Socket::Unix(listener), name, _path: own })
+                let file = SocketFile::bind(path).map_err(failed)?;
+                file.listener().set_nonblocking(true).map_err(failed)?;
+                Ok(Self { socket: Socket::Unix(file), name: address.to_string() })
             }
         }
     }
@@ -72,8 +78,8 @@ impl Listener {
                 socket.set_nonblocking(true)?;
                 Ok(Connection { socket: socket.into(), peer: format!("tcp:{from}") })
             }
-            Socket::Unix(listener) => {
-                let (socket, _) = listener.accept()?;
+            Socket::Unix(file) => {
+                let (socket, _) = file.listener().accept()?;
                 socket.set_nonblocking(true)?;
                 Ok(Connection { socket: socket.into(), peer: self.name.clone() })
             }
@@ -85,7 +91,7 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.socket {
             Socket::Tcp(listener) => listener.as_fd(),
-            Socket::Unix(listener) => listener.as_fd(),
+            Socket::Unix(file) => file.listener().as_fd(),
         }
     }
 }
@@ -99,58 +105,4 @@ fn check_loopback(address: &Peer, addresses: &[SocketAddr]) -> Result<(), Failur
             other.ip()
         ))),
     }
-}
-
-/// Makes a socket at `path`; one that is there is replaced if nobody listens on it any more.
-fn bind_path(path: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let there = path.symlink_metadata()?;
-            if !there.file_type().is_socket() {
-                let what = "something that is no socket has this name";
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
-            }
-            if !is_deserted(path)? {
-                return Err(io::Error::new(
-                    io::ErrorKind::AddrInUse,
-                    "somebody listens there already",
-                ));
-            }
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)
-        }
-        result => result,
-    }
-}
-
-/// Whether nobody has the socket at `path` open. One of another kind asks, which nobody who listens
-/// takes for a sender.
-fn is_deserted(path: &Path) -> io::Result<bool> {
-    let asked = UnixDatagram::unbound()?.connect(path);
-    Ok(asked.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
-}
-
-/// A path that is removed in the end, unless something else has it by then.
-struct OwnPath {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl OwnPath {
-    fn new(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.into(), identity: identity(&path.symlink_metadata()?) })
-    }
-}
-
-impl Drop for OwnPath {
-    fn drop(&mut self) {
-        if self.path.symlink_metadata().is_ok_and(|there| identity(&there) == self.identity) {
-            // There is nobody to tell, and nothing else to do.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn identity(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
 }

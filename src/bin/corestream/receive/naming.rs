@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::dump::pattern::{MAX_NAME_BYTES, Values};
 use crate::output::folder_of;
 
-/// Names that are tried for a dump.
-const TRIES: u32 = 10_000;
+/// Names that are tried for a dump from the first on that looks free: others may be faster.
+const TRIES: usize = 10_000;
 
 /// Bytes that the name of a file may have.
 const MAX_FILE_NAME_BYTES: usize = 255;
@@ -47,7 +47,7 @@ impl Naming {
         if !folder.is_dir() {
             return Err(format!("there is no folder {}, make it first", folder.display()));
         }
-        if file_name.len() + numbered(TRIES).len() + PARTIAL.len() > MAX_FILE_NAME_BYTES {
+        if file_name.len() + numbered(u32::MAX).len() + PARTIAL.len() > MAX_FILE_NAME_BYTES {
             return Err(
                 "a name made of it can be longer than the 255 bytes that one may have".into()
             );
@@ -60,18 +60,55 @@ impl Naming {
         &self.folder
     }
 
-    /// The names for a dump of the process that calls itself `name`, best first.
+    /// The names for a dump of the process that calls itself `name`, best first: without a number, then
+    /// from a number on that nothing has.
     pub fn names(&self, name: &str, whole: bool) -> Result<impl Iterator<Item = PathBuf>, String> {
         let name = if name.is_empty() { UNNAMED } else { name };
         let base = Values::now(name).fill(&self.pattern)?;
         let end = if whole { "" } else { PARTIAL };
-        Ok((0..=TRIES).map(move |i| {
+        let path = move |i: u32| -> PathBuf {
             let mut name = base.clone().into_os_string();
             name.push(OsStr::new(&numbered(i)));
             name.push(end);
             name.into()
-        }))
+        };
+        let from = {
+            let path = path.clone();
+            std::iter::once_with(move || free_number(|i| is_taken(&path(i))))
+        };
+        let numbers = from.flat_map(|from| (from..=u32::MAX).take(TRIES));
+        Ok(std::iter::once(0).chain(numbers).map(path))
     }
+}
+
+/// Whether a name ends as those of dumps do that are not whole, and is not hidden, as those are that
+/// files without `O_TMPFILE` have for a while.
+pub fn is_partial(file_name: &OsStr) -> bool {
+    let name = file_name.as_bytes();
+    name.ends_with(PARTIAL.as_bytes()) && !name.starts_with(b".")
+}
+
+/// Whether something has this name. Of what can't be looked at it is said when it is to be made.
+fn is_taken(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// A number from 1 on that is free, where the one before it is not; found in about twice as many looks as
+/// it has binary digits, however many are taken.
+fn free_number(is_taken: impl Fn(u32) -> bool) -> u32 {
+    let (mut taken, mut free) = (0, 1_u32);
+    while free < u32::MAX && is_taken(free) {
+        (taken, free) = (free, free.saturating_mul(2));
+    }
+    while free.saturating_sub(taken) > 1 {
+        let middle = taken.midpoint(free);
+        if is_taken(middle) {
+            taken = middle;
+        } else {
+            free = middle;
+        }
+    }
+    free
 }
 
 /// What follows a name that is taken.
@@ -96,6 +133,41 @@ mod tests {
             let names: Vec<_> = naming.names(name, whole).unwrap().take(3).collect();
             assert_eq!(names, expected.map(|name| folder.path().join(name)));
         }
+    }
+
+    #[test]
+    fn names_do_not_run_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |i: u32| folder.path().join(format!("core{}", numbered(i)));
+        let naming = Naming::new(&path(0)).unwrap();
+        let next = || naming.names("any", true).unwrap().find(|name| !name.exists());
+        for i in 0..12_000 {
+            std::fs::write(path(i), "").unwrap();
+        }
+        assert_eq!(next(), Some(path(12_000)));
+        // One in between may be given again, but never one that is there.
+        std::fs::remove_file(path(0)).unwrap();
+        assert_eq!(next(), Some(path(0)));
+        for holes in [1, 2, 777, 11_999] {
+            (0..3).for_each(|i| std::fs::remove_file(path(holes + i * 3)).unwrap_or_default());
+            let name = next().unwrap();
+            std::fs::File::create_new(name).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_number_is_found_in_a_few_looks() {
+        for taken in (0..70).chain([10_000, 65_535, 65_536, u32::MAX - 1]) {
+            let looks = std::cell::Cell::new(0);
+            let found = free_number(|i| {
+                looks.set(looks.get() + 1);
+                i <= taken
+            });
+            assert_eq!(found, taken + 1);
+            assert!(looks.get() <= 2 * (32 - taken.leading_zeros()) + 1, "{taken}: {looks:?}");
+        }
+        // The last is tried even if it is taken, and then there are no more.
+        assert_eq!(free_number(|_| true), u32::MAX);
     }
 
     #[test]

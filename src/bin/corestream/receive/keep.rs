@@ -1,0 +1,63 @@
+//! Files for dumps, and the names that they get: of those that are whole, and of a number of others.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use corestream::{FileOptions, UnnamedFile};
+
+use super::naming::{Naming, is_partial};
+use crate::report::Failure;
+
+/// Where dumps are kept.
+pub struct Keeper {
+    naming: Naming,
+    options: FileOptions,
+    /// How many partial dumps the folder may have; `None` if none is kept.
+    max_partials: Option<usize>,
+    /// Held by who counts them and adds one.
+    counting: Mutex<()>,
+}
+
+impl Keeper {
+    pub fn new(naming: Naming, options: FileOptions, max_partials: Option<usize>) -> Self {
+        Self { naming, options, max_partials, counting: Mutex::new(()) }
+    }
+
+    /// Begins a file.
+    pub fn begin(&self) -> Result<UnnamedFile, Failure> {
+        Ok(UnnamedFile::create_in(self.naming.folder(), self.options)?)
+    }
+
+    /// Gives the file with a whole dump of the process that calls itself `name` its name.
+    pub fn keep(&self, file: UnnamedFile, name: &str) -> Result<PathBuf, Failure> {
+        Ok(file.commit(self.naming.names(name, true).map_err(Failure::new)?)?)
+    }
+
+    /// Gives the file with the first `bytes` of a dump its name, if that is wanted, and says so, to be
+    /// added to what is wrong with it.
+    pub fn keep_partial(&self, file: UnnamedFile, name: &str, bytes: u64) -> String {
+        let Some(max) = self.max_partials else { return String::new() };
+        // One that has panicked has counted nothing.
+        let _counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_partials(max) {
+            return format!("; not kept, there are {max} that end in .partial (--max-partials)");
+        }
+        let named = || {
+            // What was reserved and did not come.
+            file.file().set_len(bytes).map_err(Failure::new)?;
+            Ok::<_, Failure>(file.commit(self.naming.names(name, false).map_err(Failure::new)?)?)
+        };
+        match named() {
+            Ok(path) => format!("; kept as {}", path.display()),
+            Err(failure) => format!("; can't be kept: {}", failure.message),
+        }
+    }
+
+    /// Whether the folder has so many partial dumps; what can't be counted is not there.
+    fn has_partials(&self, count: usize) -> bool {
+        let entries = fs::read_dir(self.naming.folder()).into_iter().flatten().flatten();
+        let partial = entries.filter(|entry| is_partial(&entry.file_name()));
+        partial.take(count).count() == count
+    }
+}

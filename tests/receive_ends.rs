@@ -1,0 +1,302 @@
+//! How it ends between `corestream receive` and a sender: with all, with a part, with nothing, by a signal.
+#![cfg(all(feature = "cli", target_os = "linux"))]
+
+mod common;
+#[allow(dead_code, reason = "each test uses its part")]
+#[path = "common/receiver.rs"]
+mod receiver;
+#[allow(dead_code, reason = "each test uses its part")]
+#[path = "common/tool.rs"]
+mod tool;
+#[allow(dead_code, reason = "each test uses its part")]
+#[path = "common/waiting.rs"]
+mod waiting;
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::Duration;
+
+use common::own;
+use receiver::{MIB, Receiver, corestream, dump_of, read};
+use rustix::process::Signal;
+use tool::{names, stderr};
+use waiting::wait_until;
+
+/// A sender that has sent all may stay connected: it is not waited for, and nothing is lost.
+#[test]
+fn a_dump_is_whole_though_its_sender_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n", "--timeout", "3600"]);
+    let bytes = dump_of("stays", 3, 1);
+    let mut socket = receiver.connect();
+    socket.write_all(&bytes).unwrap();
+    wait_until(|| folder.path().join("stays").exists());
+    assert!(receiver.line().contains(", whole"));
+    assert!(read(folder.path(), "stays") == bytes);
+    // A sender that wants to know waits until the other end is closed: the dump has its name then.
+    let mut socket = receiver.connect();
+    socket.write_all(&bytes).unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    socket.read_to_end(&mut Vec::new()).unwrap();
+    assert!(read(folder.path(), "stays.1") == bytes);
+    receiver.line();
+    receiver.stop();
+}
+
+#[test]
+fn what_is_cut_off_is_kept_only_if_that_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = dump_of("guest", 64, 1);
+    let half = &bytes[..bytes.len() / 2];
+    let mut flipped = bytes.clone();
+    flipped[MIB * 3] ^= 1;
+    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n.core", "--keep-partial"]);
+    for (sent, kept) in [(half, "guest.core.partial"), (&flipped, "guest.core.1.partial")] {
+        receiver.send(sent);
+        let line = receiver.line();
+        assert!(line.ends_with(&format!("; kept as {kept}")), "{line}");
+        assert!(read(folder.path(), kept) == sent);
+        let metadata = folder.path().join(kept).metadata().unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        // What was reserved for the rest is free again.
+        assert!(metadata.blocks() * 512 <= sent.len() as u64 + 65_536, "{metadata:?}");
+    }
+    // What is no dump has nothing to keep, and what is not wanted is not kept.
+    receiver.send(b"nothing of the kind");
+    assert!(receiver.line().starts_with("PEER: not a core dump"));
+    receiver.send(&own::without(&bytes));
+    assert!(receiver.line().contains("is by another tool"));
+    // Nor is there a reason why the receiver's own end should lose anything.
+    let mut socket = receiver.connect();
+    socket.write_all(half).unwrap();
+    receiver.wait_for_connections(1);
+    receiver.signal(Signal::INT);
+    let (code, said) = receiver.end();
+    assert_eq!(code, Some(130));
+    assert!(said.contains("PEER: dropped after "), "{said}");
+    let all = names(folder.path());
+    assert!(all.len() <= 3 && all.iter().all(|name| name.ends_with(".partial")), "{all:?}");
+}
+
+#[test]
+fn once_says_whether_the_dump_was_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = dump_of("guest", 32, 1);
+    let foreign = own::without(&bytes);
+    for (sent, args, code, said) in [
+        (&bytes[..], &[][..], 0, "guest: 2101377 bytes from PEER, whole, all checksums hold"),
+        (
+            &bytes[..MIB],
+            &[],
+            3,
+            "PEER: is cut off: 1048576 of 2101377 bytes (bytes 0x100000..0x201081)",
+        ),
+        (b"guest", &[], 3, "PEER: not a core dump: it does not begin as a WebAssembly module does"),
+        (
+            &bytes,
+            &["--max-size", "2000000"],
+            1,
+            "PEER: has 2101377 bytes, more than the 2000000 of --max-size",
+        ),
+        (
+            &foreign,
+            &[],
+            1,
+            "PEER: is by another tool, and one that is cut off may look whole: --any-tool takes such \
+             dumps",
+        ),
+        (
+            &foreign,
+            &["--any-tool"],
+            0,
+            "guest.1: 2097210 bytes from PEER, whole, by another tool: only its structure can be checked",
+        ),
+    ] {
+        let args = [&["-o", "%n", "--once"], args].concat();
+        let receiver = Receiver::tcp(folder.path(), &args);
+        receiver.send(sent);
+        let (found, line) = receiver.end();
+        let line = line.strip_prefix("corestream: receive: ").expect(&line).trim_end();
+        let said = said.replace("2101377", &bytes.len().to_string());
+        let said = said.replace("0x201081", &format!("{:#x}", bytes.len()));
+        let said = said.replace("2097210", &foreign.len().to_string());
+        assert_eq!((found, line), (Some(code), said.as_str()), "{args:?}");
+    }
+    assert_eq!(names(folder.path()), ["guest", "guest.1"]);
+    let receiver = Receiver::tcp(folder.path(), &["-o", "%n", "--once"]);
+    receiver.stop();
+}
+
+#[test]
+fn a_signal_drops_what_is_under_way_and_leaves_nothing() {
+    let bytes = dump_of("guest", 64, 1);
+    let half = &bytes[..bytes.len() / 2];
+    for (signal, code, name) in [(Signal::TERM, 143, "SIGTERM"), (Signal::INT, 130, "SIGINT")] {
+        let folder = tempfile::tempdir().unwrap();
+        let args = ["-o", "%n.core", "--max-senders", "2"];
+        let mut receiver = Receiver::start(folder.path(), "unix:socket", &args);
+        let connect = || UnixStream::connect(folder.path().join("socket")).unwrap();
+        let mut sockets = [connect(), connect(), connect()];
+        // The third one waits: it is not read from.
+        for socket in &mut sockets[..2] {
+            socket.write_all(half).unwrap();
+        }
+        receiver.wait_for_connections(2);
+        receiver.signal(signal);
+        for line in receiver.lines(2) {
+            assert!(line.starts_with("unix:socket: dropped after "), "{line}");
+        }
+        let said = format!("corestream: receive: stopped by {name}\n");
+        assert_eq!(receiver.end(), (Some(code), said));
+        assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
+    }
+}
+
+#[test]
+fn a_signal_does_not_drop_what_is_all_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n"]);
+    let bytes = dump_of("stays", 3, 1);
+    let before = receiver.has_read();
+    let mut socket = receiver.connect();
+    socket.write_all(&bytes).unwrap();
+    while receiver.has_read() < before + bytes.len() {
+        thread::sleep(Duration::from_millis(2));
+    }
+    receiver.signal(Signal::TERM);
+    assert!(receiver.line().contains(", whole"));
+    assert_eq!(receiver.end().0, Some(143));
+    assert!(read(folder.path(), "stays") == bytes);
+}
+
+/// Who only looks whether anybody listens is not the one sender.
+#[test]
+fn once_waits_for_a_sender_that_sends() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["-o", "%n", "--once", "--timeout", "0.1"];
+    let mut receiver = Receiver::tcp(folder.path(), &args);
+    drop(receiver.connect());
+    assert_eq!(receiver.line(), "PEER: has sent nothing");
+    let silent = receiver.connect();
+    assert_eq!(receiver.line(), "PEER: is cut off: 0 bytes: nothing came for 100ms");
+    drop(silent);
+    let bytes = dump_of("guest", 1, 1);
+    receiver.send(&bytes);
+    let (code, said) = receiver.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(read(folder.path(), "guest") == bytes);
+    // A signal ends the wait.
+    let mut receiver = Receiver::tcp(folder.path(), &args);
+    drop(receiver.connect());
+    receiver.line();
+    receiver.stop();
+}
+
+/// A dump whose sections are wrong can only be dropped: the rest of it is not waited for.
+#[test]
+fn what_is_damaged_is_not_taken_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = dump_of("guest", 64, 1);
+    let at = own::end_of_core(&bytes) + own::HEADER;
+    bytes[at] = 99;
+    let said = format!("PEER: is damaged: at {at:#x}: a section has the id 99, which is none ");
+    for keep in [false, true] {
+        let args = ["-o", "%n", "--timeout", "2", "--keep-partial"];
+        let mut receiver = Receiver::tcp(folder.path(), &args[..if keep { 5 } else { 4 }]);
+        let mut socket = receiver.connect();
+        socket.write_all(&bytes[..MIB]).unwrap();
+        if keep {
+            socket.write_all(&bytes[MIB..]).unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
+        }
+        let line = receiver.line();
+        if keep {
+            // The index tells more of it.
+            assert!(line.starts_with("PEER: is damaged: the checksum of 0x0..0x100000 "), "{line}");
+            assert!(line.ends_with("; kept as guest.partial"), "{line}");
+            assert!(read(folder.path(), "guest.partial") == bytes);
+        } else {
+            assert!(line.starts_with(&said), "{line}");
+            assert!(names(folder.path()).is_empty());
+        }
+        let error = socket.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        receiver.stop();
+    }
+    // Nothing tells more of another tool's dump, and all of it is kept nevertheless.
+    let mut foreign = own::without(&dump_of("foreign", 64, 1));
+    let at = own::end_of_core(&foreign);
+    foreign[at] = 99;
+    let args = ["-o", "%n", "--keep-partial", "--any-tool"];
+    let mut receiver = Receiver::tcp(folder.path(), &args);
+    receiver.send(&foreign);
+    let line = receiver.line();
+    assert!(line.ends_with("; kept as foreign.partial"), "{line}");
+    assert!(read(folder.path(), "foreign.partial") == foreign);
+    receiver.stop();
+}
+
+#[test]
+fn only_so_many_partial_dumps_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = dump_of("guest", 1, 1);
+    let args = ["-o", "%n", "--keep-partial", "--max-partials", "2"];
+    let mut receiver = Receiver::tcp(folder.path(), &args);
+    let mut send = || {
+        receiver.send(&bytes[..bytes.len() / 2]);
+        receiver.line()
+    };
+    for kept in ["guest.partial", "guest.1.partial"] {
+        let line = send();
+        assert!(line.ends_with(&format!("; kept as {kept}")), "{line}");
+    }
+    let line = send();
+    let said = "; not kept, there are 2 that end in .partial (--max-partials)";
+    assert!(line.ends_with(said), "{line}");
+    fs::remove_file(folder.path().join("guest.partial")).unwrap();
+    let line = send();
+    assert!(line.ends_with("; kept as guest.partial"), "{line}");
+    receiver.send(&bytes);
+    assert!(receiver.line().starts_with("guest: "));
+    receiver.stop();
+    assert_eq!(names(folder.path()), ["guest", "guest.1.partial", "guest.partial"]);
+}
+
+/// All of a small dump is on its way before the receiver has looked at it.
+#[test]
+fn a_sender_learns_that_its_dump_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("guest.mem"), [1; 65_536]).unwrap();
+    let dump = |to: &str| {
+        let mut command = corestream(folder.path());
+        let output = command.args(["dump", "--memory", "guest.mem", "--to", to]).output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let dumps = folder.path().join("dumps");
+    fs::create_dir(&dumps).unwrap();
+    let mut receiver = Receiver::tcp(folder.path(), &["-o", "dumps/%n"]);
+    assert_eq!(dump(&receiver.address), (Some(0), String::new()));
+    assert!(receiver.line().starts_with("dumps/guest.mem: "));
+    // It has all of the dump, and can't give it a name.
+    let file = dumps.join("guest.mem");
+    fs::remove_file(&file).unwrap();
+    fs::remove_dir(&dumps).unwrap();
+    let (code, said) = dump(&receiver.address);
+    let line = receiver.line();
+    assert!(line.starts_with("PEER: dumps: cannot make a file in it: "), "{line}");
+    assert_eq!(code, Some(1), "{said}");
+    receiver.stop();
+
+    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n", "--max-size", "1000"]);
+    let (code, said) = dump(&receiver.address);
+    assert_eq!(code, Some(1));
+    let expected = "did not take the dump to its end: Connection reset by peer (os error 104)\n";
+    // It may be reset while it is sent.
+    assert!(said.contains(" bytes written: ") || said.ends_with(expected), "{said}");
+    assert_eq!(receiver.line(), "PEER: has more than the 1000 bytes of --max-size");
+    receiver.stop();
+}
