@@ -101,7 +101,9 @@ const RECEIVE: &[Example] = &[
     ),
     example(
         "Take the dumps of other machines too:",
-        &["corestream receive tcp:0.0.0.0:4000 --any-host -o 'dumps/%n.%t.core'"],
+        &[
+            "corestream receive tcp:0.0.0.0:4000 --any-host --max-size 17179869184 -o 'dumps/%n.%t.core'",
+        ],
     ),
     example("Take one dump:", &["corestream receive tcp:127.0.0.1:4000 --once -o guest.core"]),
 ];
