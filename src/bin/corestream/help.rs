@@ -96,8 +96,15 @@ const EXTRACT: &[Example] = &[
 
 const RECEIVE: &[Example] = &[
     example(
-        "Take the dumps of this machine, none over 8 GiB, until Ctrl-C or SIGTERM:",
-        &["corestream receive unix:dumps.sock --max-size 8589934592 -o 'dumps/%n.core'"],
+        "Take the dumps of this machine, until Ctrl-C or SIGTERM:",
+        &["corestream receive unix:dumps.sock -o 'dumps/%n.%t.core'"],
+    ),
+    example(
+        "Take the dumps of other machines too, none over 8 GiB:",
+        &[
+            "corestream receive tcp:0.0.0.0:4000 --any-host --max-size 8589934592 \\",
+            "    -o 'dumps/%n.%t.core'",
+        ],
     ),
     example("Take one dump:", &["corestream receive tcp:127.0.0.1:4000 --once -o guest.core"]),
 ];
