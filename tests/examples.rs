@@ -1,7 +1,6 @@
 //! Each example of the tool's help does what it says.
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
-#[allow(dead_code, reason = "each test uses its part")]
 #[path = "common/help.rs"]
 mod help;
 #[path = "common/tool.rs"]

@@ -2,13 +2,10 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod common;
-#[allow(dead_code, reason = "each test uses its part")]
 #[path = "common/receiver.rs"]
 mod receiver;
-#[allow(dead_code, reason = "each test uses its part")]
 #[path = "common/tool.rs"]
 mod tool;
-#[allow(dead_code, reason = "each test uses its part")]
 #[path = "common/waiting.rs"]
 mod waiting;
 

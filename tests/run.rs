@@ -1,7 +1,6 @@
 //! `corestream run`, as its user runs it.
 
 mod common;
-#[allow(dead_code, reason = "each test uses its part")]
 #[path = "common/tool.rs"]
 mod tool;
 

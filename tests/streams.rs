@@ -3,7 +3,8 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod common;
-#[allow(dead_code, reason = "each test uses its part")]
+#[path = "common/terminal.rs"]
+mod terminal;
 #[path = "common/tool.rs"]
 mod tool;
 
@@ -22,8 +23,8 @@ use common::decode;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
+use terminal::Terminal;
 use tool::stderr;
 
 const MIB: usize = 1 << 20;
@@ -356,20 +357,16 @@ fn mistakes_are_said_in_one_line() {
 fn a_terminal_as_a_descriptor_is_written_to_only_by_force() {
     let (folder, _) = folder();
     fs::write(folder.path().join("guest.mem"), vec![1; 10_000]).unwrap();
-    let pty = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&pty).unwrap();
-    unlockpt(&pty).unwrap();
-    let name = ptsname(&pty, Vec::new()).unwrap().into_string().unwrap();
-    let terminal = || File::options().read(true).write(true).open(&name).unwrap();
-    let output = with_descriptor_7(folder.path(), terminal(), &[]).output().unwrap();
+    let terminal = Terminal::new();
+    let output = with_descriptor_7(folder.path(), terminal.open(), &[]).output().unwrap();
     let said = "corestream: descriptor 7: is a terminal, and the output is binary: redirect it, name a \
                 file with -o, or use --force\n";
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(2), said));
     // Or the terminal is gone when the first dump has closed it.
-    let _open = terminal();
-    let mut reader = File::from(pty);
+    let _open = terminal.open();
+    let mut reader = terminal.screen.try_clone().unwrap();
     thread::spawn(move || while reader.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {});
     for args in [&["--force"][..], &["--force", "--write-timeout", "60"]] {
-        succeeds(with_descriptor_7(folder.path(), terminal(), args));
+        succeeds(with_descriptor_7(folder.path(), terminal.open(), args));
     }
 }

@@ -2,7 +2,6 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod common;
-#[allow(dead_code, reason = "each test uses its part")]
 #[path = "common/tool.rs"]
 mod tool;
 

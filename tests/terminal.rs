@@ -1,20 +1,20 @@
 //! The tool at a terminal: binary, colours, and how far a dump has come.
 #![cfg(feature = "cli")]
 
+#[path = "common/terminal.rs"]
+mod terminal;
 #[path = "common/tool.rs"]
 mod tool;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 use tempfile::TempDir;
+use terminal::Terminal;
 use tool::{names, stderr};
 
 fn corestream() -> Command {
@@ -28,49 +28,6 @@ fn folder() -> TempDir {
     image[70_000..90_000].fill(0);
     fs::write(folder.path().join("guest.mem"), &image).unwrap();
     folder
-}
-
-/// A terminal: the end of who looks at it, and the path of the other one.
-struct Terminal {
-    screen: File,
-    path: String,
-}
-
-impl Terminal {
-    fn new() -> Self {
-        let screen: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&screen).unwrap();
-        unlockpt(&screen).unwrap();
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&screen, size).unwrap();
-        let path = ptsname(&screen, Vec::new()).unwrap().into_string().unwrap();
-        Self { screen: screen.into(), path }
-    }
-
-    fn open(&self) -> File {
-        File::options().read(true).write(true).open(&self.path).unwrap()
-    }
-
-    /// What is on it, up to its end, which is when no process has it any more.
-    fn rest(&mut self) -> String {
-        let mut shown = Vec::new();
-        // The end is an error.
-        let _ = self.screen.read_to_end(&mut shown);
-        String::from_utf8(shown).unwrap()
-    }
-
-    /// What is on it until there is `wanted`.
-    fn until(&mut self, wanted: &str) -> String {
-        let (mut shown, mut part) = (Vec::new(), [0; 1024]);
-        loop {
-            let n = self.screen.read(&mut part).unwrap();
-            shown.extend(&part[..n]);
-            let text = String::from_utf8_lossy(&shown).into_owned();
-            if text.contains(wanted) {
-                return text;
-            }
-        }
-    }
 }
 
 #[test]

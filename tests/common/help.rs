@@ -1,4 +1,5 @@
 //! What the tool says of itself, taken apart.
+#![allow(dead_code, reason = "each test uses its part")]
 
 use std::env;
 use std::process::{Command, Output, Stdio};

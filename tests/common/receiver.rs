@@ -1,4 +1,5 @@
 //! A receiver under test: `corestream receive` as a process, and dumps to send to it.
+#![allow(dead_code, reason = "each test uses its part")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

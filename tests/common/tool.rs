@@ -1,4 +1,5 @@
 //! What the tests of the tool share: what it said, and what it left in a folder.
+#![allow(dead_code, reason = "each test uses its part")]
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! To wait for a process until it is somewhere.
+#![allow(dead_code, reason = "each test uses its part")]
 
 use std::fs;
 use std::path::Path;
