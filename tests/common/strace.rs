@@ -37,7 +37,9 @@ pub fn works() -> bool {
 
 /// `strace`, to which a program and its arguments are still to be added, with `log` for its own output.
 pub fn traced(log: &Path, calls: &str, injections: &[String]) -> Command {
-    let mut command = Command::new("strace");
+    let mut command = Command::new("env");
+    // What runs in the background of a shell without job control ignores this signal, and so would all below.
+    command.args(["--default-signal=INT", "strace"]);
     // Without the bytes that are written.
     command.args(["--follow-forks", "-qq", "-s", "0", "-o"]).arg(log);
     command.args(["-e", "signal=SIGINT,SIGTERM", "-e", &format!("trace={calls}")]);
