@@ -34,7 +34,9 @@
 //! Guests of any other engine are described by hand. Their memories are borrowed.
 //!
 //! ```
-//! use corestream::*;
+//! use corestream::{
+//!     CoreDump, Dumper, Frame, Instance, Memory, MemoryImage, MemoryType, Thread,
+//! };
 //!
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let folder = folder.path();
@@ -52,7 +54,7 @@
 //! plan.write_file(folder.join("guest.core"))?; // appears under its name when it is whole
 //! plan.write_to(&mut socket)?; // any `io::Write`, or a `Pipe` or `Socket`, which know faster ways
 //! assert_eq!(socket.len() as u64, plan.len());
-//! # Ok::<(), Error>(())
+//! # Ok::<(), corestream::Error>(())
 //! ```
 //!
 //! # Read

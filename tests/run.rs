@@ -118,6 +118,25 @@ fn the_example_of_readme() {
         orders,
         [damaged, damaged, Value::I32(0x10000), Value::I32(0x1020), Value::I32(0x1000)]
     );
+
+    // Its frames are lines of the text: what stands at the place of each.
+    let text = fs::read_to_string(&guest).unwrap();
+    let dump = folder.path().join("orders.core");
+    let args = ["inspect", dump.to_str().unwrap(), "--symbols", guest.to_str().unwrap(), "--json"];
+    let output = Command::new(env!("CARGO_BIN_EXE_corestream")).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let frames = json["threads"][0]["frames"].as_array().unwrap();
+    let of = |frame: &serde_json::Value| {
+        let number = |what: &str| usize::try_from(frame[what].as_u64().unwrap()).unwrap();
+        let line = text.lines().nth(number("line") - 1).unwrap();
+        let word = &line[number("column") - 1..];
+        let name = frame["name"].as_str().unwrap().to_string();
+        (name, word.split(' ').next().unwrap().trim_start_matches('(').to_string())
+    };
+    let calls = [("amount", "i32.load"), ("add_up", "call"), ("add_up", "call")];
+    let seen: Vec<_> = frames.iter().take(3).map(of).collect();
+    assert_eq!(seen, calls.map(|(name, word)| (name.to_string(), word.to_string())));
 }
 
 const EXIT: &str = r#"(module

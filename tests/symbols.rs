@@ -305,7 +305,12 @@ fn files_that_are_no_modules() {
         assert!(stderr(&output).contains(why), "{}", stderr(&output));
     };
     fails(b"", "is no WebAssembly module in binary form");
-    fails(b"(module)", "is no WebAssembly module in binary form");
+    let hint = ": if it is WebAssembly text, name what `wat2wasm --debug-names` makes of it";
+    match cfg!(feature = "run") {
+        true => fails(b"(module", "expected `)`"),
+        false => fails(b" (module)", &format!("is no WebAssembly module in binary form{hint}")),
+    }
+    fails(b"module", "is no WebAssembly module in binary form\n");
     fails(b"\0asm\x0d\0\x01\0", "is a component, whose symbols are not supported: name the core");
     // What may have no end is not read.
     let fifo = folder.write("fifo.wasm", b"");

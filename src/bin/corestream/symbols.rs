@@ -4,6 +4,8 @@ mod counted;
 mod demangle;
 mod dwarf;
 mod guest;
+#[cfg(feature = "run")]
+mod text;
 mod value;
 mod variables;
 
@@ -78,6 +80,9 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
     read.map_err(|error| at(format!("cannot read: {error}")))?;
     match bytes.len() as u64 {
+        #[cfg(feature = "run")]
+        0..=MAX_FILE => text::module(path, bytes).map_err(at),
+        #[cfg(not(feature = "run"))]
         0..=MAX_FILE => Ok(bytes),
         _ => Err(at(format!("is larger than {MAX_FILE} bytes, which is the most that is read"))),
     }

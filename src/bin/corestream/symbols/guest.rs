@@ -35,6 +35,16 @@ pub struct Guest<'b> {
     decoded: Cell<u64>,
 }
 
+/// What is said of a file that is no module.
+fn no_module(bytes: &[u8]) -> String {
+    let text = bytes.trim_ascii_start();
+    let way_out = match text.starts_with(b"(") || text.starts_with(b";;") {
+        true => ": if it is WebAssembly text, name what `wat2wasm --debug-names` makes of it",
+        false => "",
+    };
+    format!("is no WebAssembly module in binary form{way_out}")
+}
+
 /// Where a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -74,11 +84,11 @@ impl<'b> Guest<'b> {
                         Some(format!("{} (at offset {:#x})", error.message(), error.offset()));
                     break;
                 }
-                Err(_) => return Err("is no WebAssembly module in binary form".into()),
+                Err(_) => return Err(no_module(bytes)),
             }
         }
         if !begun {
-            return Err("is no WebAssembly module in binary form".into());
+            return Err(no_module(bytes));
         }
         Ok(guest)
     }
