@@ -165,12 +165,22 @@ pub fn exit_codes(subcommand: Option<&str>) -> Vec<ExitCode> {
             ("any other", "The guest's own"),
         ];
     }
-    let reads = matches!(subcommand, None | Some("inspect" | "verify" | "extract" | "receive"));
-    let damaged = reads.then_some(("3", "The dump that is read is damaged or cut off"));
-    let done =
-        [("0", "It is done: a dump that was written or read is whole"), ("1", "It failed"), USAGE];
-    let stopped = ("130, 143", "It was stopped by SIGINT or SIGTERM");
-    done.into_iter().chain(damaged).chain([stopped]).collect()
+    let done = match subcommand {
+        Some("bench" | "completions" | "man") => "It is done",
+        Some("receive") => "With --once: the dump is whole, and has its name",
+        _ => "It is done: a dump that was written or read is whole",
+    };
+    let damaged = match subcommand {
+        None | Some("inspect" | "verify" | "extract") => {
+            Some(("3", "The dump that is read is damaged or cut off"))
+        }
+        Some("receive") => Some(("3", "With --once: the dump is damaged or cut off")),
+        _ => None,
+    };
+    // The others make nothing that would have to be removed.
+    let stopped = !matches!(subcommand, Some("completions" | "man"));
+    let stopped = stopped.then_some(("130, 143", "It was stopped by SIGINT or SIGTERM"));
+    [("0", done), ("1", "It failed"), USAGE].into_iter().chain(damaged).chain(stopped).collect()
 }
 
 /// What clap knows of the tool, with examples at the end of each long help.

@@ -61,8 +61,10 @@ fn write_all(tool: &clap::Command, folder: &Path, force: bool) -> Result<(), Fai
     let mut files = Vec::new();
     for command in std::iter::once(tool).chain(tool.get_subcommands()) {
         let path = folder.join(format!("{}.1", page_name(command)));
-        if !force && path.symlink_metadata().is_ok() {
-            return Err(failed(&path, &"exists, use --force to replace it"));
+        match path.symlink_metadata() {
+            Ok(there) if there.is_dir() => return Err(failed(&path, &"is a folder")),
+            Ok(_) if !force => return Err(failed(&path, &"exists, use --force to replace it")),
+            _ => {}
         }
         let file = UnnamedFile::create_in(folder, FileOptions::new().replace(force))?;
         let written = file.file().write_all(page(tool, command)?.as_bytes());

@@ -94,8 +94,9 @@ impl Cell {
         match self {
             Self { left_out: 1.., .. } => Shade::LeftOut,
             Self { kept: 0, .. } => Shade::Zero,
-            Self { kept, .. } if kept < size / 4 => Shade::Sparse,
-            Self { kept, .. } if kept < size / 4 * 3 => Shade::Half,
+            // A cell has at most 2^54 bytes.
+            Self { kept, .. } if 4 * kept < size => Shade::Sparse,
+            Self { kept, .. } if 4 * kept < 3 * size => Shade::Half,
             _ => Shade::Dense,
         }
     }
@@ -113,10 +114,15 @@ pub fn picture(last: u64, parts: impl Iterator<Item = Part>, style: Style) -> St
     let cells = cells(last, log2, parts);
     let mut text = legend(log2, style);
     let width = digits(last);
+    let mut shades: Vec<_> = cells.iter().map(|cell| cell.shade(1 << log2)).collect();
+    if let (Some(shade), Some(cell)) = (shades.last_mut(), cells.last()) {
+        // The last one may be cut short by the end of the memory.
+        *shade = cell.shade((last & ((1 << log2) - 1)) + 1);
+    }
     let mut address = 0_u64;
-    for cells in cells.chunks(usize::try_from(row).unwrap_or(usize::MAX)) {
+    for shades in shades.chunks(usize::try_from(row).unwrap_or(usize::MAX)) {
         let _ = write!(text, "0x{address:0width$x} ");
-        line(&mut text, cells, 1 << log2, style);
+        line(&mut text, shades, style);
         address = address.wrapping_add(row << log2);
     }
     text
@@ -145,16 +151,16 @@ fn cells(last: u64, log2: u32, parts: impl Iterator<Item = Part>) -> Vec<Cell> {
     cells
 }
 
-fn line(text: &mut String, cells: &[Cell], size: u64, style: Style) {
+fn line(text: &mut String, shades: &[Shade], style: Style) {
     let mut before = None;
-    for shade in cells.iter().map(|cell| cell.shade(size)) {
+    for shade in shades {
         let colour = style.colour.then(|| shade.colour());
         if colour != before {
             let reset = if before.is_some() { "\x1b[0m" } else { "" };
             let _ = write!(text, "{reset}{}", colour.unwrap_or_default());
             before = colour;
         }
-        text.push(style.signs()[shade as usize]);
+        text.push(style.signs()[*shade as usize]);
     }
     text.push_str(if before.is_some() { "\x1b[0m\n" } else { "\n" });
 }
@@ -215,9 +221,7 @@ mod tests {
             let rows: Vec<&str> = text.lines().skip(1).collect();
             assert!((1..=32).contains(&rows.len()), "{last:#x}");
             let cells: String = rows.iter().map(|row| row.split_once(' ').unwrap().1).collect();
-            // The last cell may be cut short by the end of the memory.
-            let whole = cells.trim_end_matches(['-', '+']);
-            assert!(whole.len() + 1 >= cells.len() && whole.chars().all(|c| c == '#'), "{text}");
+            assert!(cells.chars().all(|c| c == '#'), "{text}");
             // Addresses of rows are those of their first cells.
             if let [first, second, ..] = rows[..] {
                 let at =
@@ -247,6 +251,18 @@ mod tests {
         let parts = [(Kind::Kept, 2048..=u64::MAX), (Kind::LeftOut, 1 << 40..=u64::MAX)];
         assert_eq!(rows(4095, &parts, ASCII), ["0x000 ..##"]);
         assert_eq!(rows(99, &[], ASCII), ["0x00 ."]);
+    }
+
+    /// A share is one of what the memory has there.
+    #[test]
+    fn the_last_cell_ends_with_the_memory() {
+        let signs = [(24, '-'), (25, '+'), (74, '+'), (75, '#'), (100, '#')];
+        for (kept, sign) in signs {
+            assert_eq!(rows(99, &[(Kind::Kept, 0..=kept - 1)], ASCII), [format!("0x00 {sign}")]);
+            let second = [(Kind::Kept, 1024..=1023 + kept)];
+            assert_eq!(rows(1123, &second, ASCII), [format!("0x000 .{sign}")]);
+        }
+        assert_eq!(rows(0, &[(Kind::Kept, 0..=0)], ASCII), ["0x0 #"]);
     }
 
     #[test]
