@@ -543,21 +543,6 @@ fn what_goes_in_by_standard_input_is_not_written_over() {
     assert_eq!(fs::read_to_string(folder.path().join("m.json")).unwrap(), text);
 }
 
-#[test]
-fn a_standard_output_that_is_closed_is_an_error() {
-    let (folder, _) = folder();
-    let tool = corestream().get_program().to_os_string();
-    for (closed, code) in [(">&-", 1), (">/dev/null", 0)] {
-        let line = format!("exec \"$0\" dump --memory guest.mem -o - {closed}");
-        let mut shell = Command::new("sh");
-        shell.current_dir(folder.path()).args(["-c", &line]).arg(&tool);
-        let output = shell.output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{closed}: {}", stderr(&output));
-        let said = "corestream: standard output: is closed: redirect it, or name a file with -o\n";
-        assert_eq!(stderr(&output), if code == 1 { said } else { "" });
-    }
-}
-
 /// A file that may not grow as far is an error like a full disk, not the end of the process.
 #[test]
 fn a_limit_on_the_size_of_files_is_an_error() {

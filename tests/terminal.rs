@@ -5,9 +5,11 @@
 mod terminal;
 #[path = "common/tool.rs"]
 mod tool;
+#[path = "common/waiting.rs"]
+mod waiting;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -57,11 +59,12 @@ fn maps_have_colours_on_terminals_only() {
     let mut dump = corestream();
     dump.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
     assert!(dump.status().unwrap().success());
-    let map = |no_color: Option<&str>, on_terminal: bool| {
+    let map = |term: &str, no_color: Option<&str>, on_terminal: bool| {
         let mut command = corestream();
         command.current_dir(folder.path()).args(["inspect", "guest.core", "--map"]);
         command
             .env("LC_ALL", "C")
+            .env("TERM", term)
             .env_remove("NO_COLOR")
             .envs(no_color.map(|value| ("NO_COLOR", value)));
         if !on_terminal {
@@ -74,15 +77,16 @@ fn maps_have_colours_on_terminals_only() {
         assert!(child.wait().unwrap().success());
         shown.replace('\r', "")
     };
-    let plain = map(None, false);
+    let plain = map("xterm", None, false);
     assert!(
         plain.contains("each cell ") && plain.contains('#') && !plain.contains('\x1b'),
         "{plain}"
     );
-    assert_eq!(map(Some("1"), true), plain);
+    assert_eq!(map("xterm", Some("1"), true), plain);
+    assert_eq!(map("dumb", None, true), plain);
     // Set to nothing is not set.
     for no_color in [None, Some("")] {
-        let coloured = map(no_color, true);
+        let coloured = map("xterm", no_color, true);
         assert!(coloured.contains("\x1b[2m."), "{coloured}");
         let signs = ["\x1b[0m", "\x1b[2m", "\x1b[32m"];
         assert_eq!(signs.iter().fold(coloured, |text, sign| text.replace(sign, "")), plain);
@@ -100,7 +104,7 @@ fn stuck(folder: &TempDir, args: &[&str], term: &str, stderr: impl Into<Stdio>) 
 fn drain(child: &mut Child) -> Vec<u8> {
     let mut bytes = Vec::new();
     child.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
-    assert!(child.wait().unwrap().success());
+    assert!(waiting::exit(child).success());
     bytes
 }
 
@@ -185,4 +189,61 @@ fn a_signal_leaves_no_bar_and_no_file() {
     let said = "\r\x1b[2Kcorestream: stopped by SIGINT, the output is not complete\r\n";
     assert!(rest.ends_with(said), "{rest:?}");
     assert_eq!(names(folder.path()), ["guest.mem"]);
+}
+
+/// In a terminal without room for a bar is what fits of the text, in one line.
+#[test]
+fn a_narrow_terminal_has_no_bar() {
+    let folder = folder();
+    for columns in [60, 40, 12] {
+        let mut terminal = Terminal::with_columns(columns);
+        let mut child = stuck(&folder, &[], "xterm", terminal.open());
+        let shown = terminal.until("writing ");
+        drain(&mut child);
+        let drawn = shown + &terminal.rest();
+        assert!(!drawn.contains(" ["), "{drawn:?}");
+        let lines = drawn.split("\r\x1b[2K").flat_map(|line| line.split(['\r', '\n']));
+        let widest = lines.map(|line| line.chars().count()).max().unwrap();
+        assert!(widest <= columns.into(), "{columns}: {drawn:?}");
+    }
+}
+
+/// A terminal that takes nothing, as after Ctrl-S.
+fn full_terminal() -> Terminal {
+    let terminal = Terminal::new();
+    let file = terminal.open();
+    rustix::io::ioctl_fionbio(&file, true).unwrap();
+    while (&file).write(&[b'x'; 256]).is_ok() {}
+    terminal
+}
+
+#[test]
+fn no_dump_waits_for_a_terminal() {
+    let folder = folder();
+    let terminal = full_terminal();
+    let mut child = stuck(&folder, &[], "xterm", terminal.open());
+    thread::sleep(Duration::from_millis(1500));
+    let mut bytes = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(waiting::exit(&mut child).code(), Some(0));
+}
+
+#[test]
+fn signals_end_what_a_terminal_holds_up() {
+    let folder = folder();
+    for (args, wait) in [(&[][..], 1500), (&["--progress", "never"], 100)] {
+        let terminal = full_terminal();
+        let mut child = stuck(&folder, args, "xterm", terminal.open());
+        thread::sleep(Duration::from_millis(wait));
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        assert_eq!(waiting::exit(&mut child).code(), Some(143));
+    }
+    // Where there is nothing to do any more but to say it.
+    let mut command = corestream();
+    let terminal = full_terminal();
+    command.args(["dump", "--memory", "there is none", "-o", "guest.core"]);
+    let mut child = command.current_dir(folder.path()).stderr(terminal.open()).spawn().unwrap();
+    thread::sleep(Duration::from_millis(500));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    waiting::exit(&mut child);
 }

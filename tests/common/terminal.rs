@@ -16,10 +16,14 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn new() -> Self {
+        Self::with_columns(80)
+    }
+
+    pub fn with_columns(ws_col: u16) -> Self {
         let screen: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&screen).unwrap();
         unlockpt(&screen).unwrap();
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row: 24, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&screen, size).unwrap();
         let path = ptsname(&screen, Vec::new()).unwrap().into_string().unwrap();
         Self { screen: screen.into(), path }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,18 @@ pub fn wait_until(mut is_so: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(1));
     }
     panic!("it did not come to that in 30 seconds");
+}
+
+/// Waits until a process ends; one that does not is killed.
+pub fn exit(child: &mut Child) -> ExitStatus {
+    for _ in 0..30_000 {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    panic!("it did not end in 30 seconds");
 }
 
 /// Whether the process has a file open in the folder, named or not, that is not its `guest.mem`.

@@ -6,7 +6,7 @@ use clap::Args;
 use clap_complete::Shell;
 
 use crate::help;
-use crate::report::Failure;
+use crate::report::{self, Failure};
 
 /// Prints the completions for a shell
 ///
@@ -21,8 +21,6 @@ impl Completions {
     pub fn run(self) -> Result<(), Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut help::command(), "corestream", &mut script);
-        std::io::stdout()
-            .write_all(&script)
-            .map_err(|error| Failure::new(format!("standard output: {error}")))
+        report::printed(std::io::stdout().write_all(&script))
     }
 }

@@ -63,7 +63,7 @@ impl Inspect {
             }
         };
         let printed = printed.and_then(|()| out.flush());
-        printed.map_err(|error| Failure::new(format!("standard output: {error}")))?;
+        report::printed(printed)?;
         input.check_unchanged()?;
         match dump.damage() {
             Some(damage) => Err(input.failed(damage)),
@@ -82,7 +82,9 @@ fn style(dump: &CoreDumpFile<'_>) -> map::Style {
             locale.contains("utf-8") || locale.contains("utf8")
         }),
         // <https://no-color.org>: whatever it is, unless it is empty.
-        colour: io::stdout().is_terminal() && set("NO_COLOR").is_none(),
+        colour: io::stdout().is_terminal()
+            && !report::is_dumb_terminal()
+            && set("NO_COLOR").is_none(),
         // Other tools' dumps have no way to tell zero from not captured.
         zero_known: dump.has_index(),
     }

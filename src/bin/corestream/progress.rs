@@ -1,8 +1,7 @@
 //! How far a dump has come, on standard error: a bar at the bottom of a terminal, else plain lines.
 
-use std::env;
 use std::io::{IsTerminal, stderr};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use corestream::{Progress, Stage};
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::termios::tcgetwinsize;
 
 use crate::report;
 
@@ -21,6 +21,12 @@ const TICK: Duration = Duration::from_millis(100);
 const LINE: Duration = Duration::from_secs(1);
 /// Who wants to know that more than this is left?
 const LONG: Duration = Duration::from_secs(100 * 3600);
+/// Less left would be shown as 0 seconds.
+const LEAST: Duration = Duration::from_millis(500);
+/// How long a dump that is done waits for what shows it, which a terminal may hold up.
+const GRACE: Duration = Duration::from_secs(1);
+/// Columns that a bar and what stands beside it need.
+const WIDE: u16 = 72;
 /// Bytes of the stack of the thread that shows.
 const STACK: usize = 256 << 10;
 
@@ -35,10 +41,19 @@ pub enum When {
     Never,
 }
 
+/// The thread that shows.
+struct Thread {
+    /// Takes in which time the dump was written, which is the end.
+    end: Sender<Option<Duration>>,
+    /// Has no other end any more when the thread is done.
+    done: Receiver<()>,
+    handle: JoinHandle<()>,
+}
+
 /// Shows how far a dump has come, in a thread of its own, until it is dropped.
 pub struct Display {
     told: Arc<Mutex<Option<Progress>>>,
-    thread: Option<(Sender<Option<Duration>>, JoinHandle<()>)>,
+    thread: Option<Thread>,
     start: Instant,
 }
 
@@ -46,17 +61,21 @@ impl Display {
     /// Begins to show the progress of a dump that goes to `name`; without a thread there is nothing to see.
     pub fn start(when: When, name: &str) -> Self {
         let (told, start) = (Arc::default(), Instant::now());
-        let bar = stderr().is_terminal() && env::var("TERM").is_ok_and(|term| term != "dumb");
+        let bar = stderr().is_terminal() && !report::is_dumb_terminal();
         let thread = match when {
             When::Never => None,
             When::Auto if !bar => None,
             When::Auto | When::Always => {
-                let (sender, end) = mpsc::channel();
+                let (end, ended) = mpsc::channel();
+                let (running, done) = mpsc::channel();
                 let told = Arc::clone(&told);
                 let name = name.to_string();
-                let show = move || Shown::new(bar, name).follow(&told, &end);
+                let show = move || {
+                    let _running: Sender<()> = running;
+                    Shown::new(bar, name).follow(&told, &ended);
+                };
                 let thread = thread::Builder::new().stack_size(STACK).spawn(show);
-                thread.ok().map(|thread| (sender, thread))
+                thread.ok().map(|handle| Thread { end, done, handle })
             }
         };
         Self { told, thread, start }
@@ -74,10 +93,12 @@ impl Display {
     }
 
     fn end(&mut self, written_in: Option<Duration>) {
-        if let Some((end, thread)) = self.thread.take() {
-            // It waits for nothing else, and ends at once.
-            let _ = end.send(written_in);
-            let _ = thread.join();
+        let Some(Thread { end, done, handle }) = self.thread.take() else { return };
+        let _ = end.send(written_in);
+        // It waits for nothing else, and ends at once, unless the terminal takes nothing: no dump waits
+        // for that.
+        if done.recv_timeout(GRACE) == Err(RecvTimeoutError::Disconnected) {
+            let _ = handle.join();
         }
     }
 }
@@ -101,15 +122,11 @@ struct Shown {
 
 impl Shown {
     fn new(is_bar: bool, name: String) -> Self {
-        let bar = ProgressBar::hidden();
-        if let Ok(style) = ProgressStyle::with_template("{prefix} [{wide_bar}] {msg}") {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        Self { bar, is_bar, name, stage: None, line: None }
+        Self { bar: ProgressBar::hidden(), is_bar, name, stage: None, line: None }
     }
 
     /// Shows what is told until the other end says in which time the dump was written, or is gone.
-    fn follow(&mut self, told: &Mutex<Option<Progress>>, end: &mpsc::Receiver<Option<Duration>>) {
+    fn follow(&mut self, told: &Mutex<Option<Progress>>, end: &Receiver<Option<Duration>>) {
         let (start, mut is_shown) = (Instant::now(), false);
         let last = || *told.lock().unwrap_or_else(PoisonError::into_inner);
         let written_in = loop {
@@ -123,8 +140,7 @@ impl Shown {
             if !is_shown && start.elapsed() >= SHORT {
                 is_shown = true;
                 if self.is_bar {
-                    self.bar.set_draw_target(ProgressDrawTarget::stderr());
-                    report::begin_bar(&self.bar);
+                    self.begin_bar();
                 }
             }
             if is_shown && !self.is_bar {
@@ -140,6 +156,17 @@ impl Shown {
                 BinaryBytes(progress.total)
             ));
         }
+    }
+
+    fn begin_bar(&self) {
+        let narrow = tcgetwinsize(stderr()).is_ok_and(|size| (1..WIDE).contains(&size.ws_col));
+        // What does not fit into the line of a narrow terminal is cut off.
+        let template = if narrow { "{prefix} {wide_msg}" } else { "{prefix} [{wide_bar}] {msg}" };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style.progress_chars("=> "));
+        }
+        self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        report::begin_bar(&self.bar);
     }
 
     /// Takes in what was told.
@@ -174,7 +201,7 @@ impl Shown {
         }
         let mut text = format!("{} of {total}, {}/s", BinaryBytes(done), size(self.bar.per_sec()));
         let left = self.bar.eta();
-        if !left.is_zero() && left < LONG {
+        if left >= LEAST && left < LONG {
             text.push_str(&format!(", {} left", time(left)));
         }
         text

@@ -1,7 +1,7 @@
 //! What the tool tells people: lines on standard error, and failures with their exit code.
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -77,9 +77,13 @@ pub fn usage(error: &clap::Error) -> ExitCode {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // Where nobody reads, nobody is told.
-            let _ = error.print();
-            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+            match error.print().or_else(nobody_reads) {
+                Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE)),
+                Err(error) => {
+                    line(&format!("standard output: {error}"));
+                    ExitCode::from(FAILED)
+                }
+            }
         }
         _ => {
             line(&in_one_line(&error.to_string()));
@@ -154,7 +158,9 @@ pub fn raw(text: &str) {
     let write = || {
         let _ = std::io::stderr().write_all(text.as_bytes());
     };
-    match &*bar() {
+    // Nobody waits for a bar because a line is not taken.
+    let bar = bar().clone();
+    match bar {
         Some(bar) => bar.suspend(write),
         None => write(),
     }
@@ -185,8 +191,26 @@ pub fn end_bar() {
 /// It can't be written.
 pub fn result(text: &str) -> Result<(), Failure> {
     let mut stdout = Patient(std::io::stdout());
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    printed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// What has come of text for standard output. Whoever has read enough of it, as `head` has, may go: that is
+/// no failure.
+///
+/// # Errors
+/// It could not be written.
+pub fn printed(written: io::Result<()>) -> Result<(), Failure> {
+    let written = written.or_else(nobody_reads);
     written.map_err(|error| Failure::new(format!("standard output: {error}")))
+}
+
+fn nobody_reads(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+}
+
+/// Whether a terminal, by its name in `TERM`, can do no more than print lines.
+pub fn is_dumb_terminal() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term == "dumb")
 }
 
 #[cfg(test)]

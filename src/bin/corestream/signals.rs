@@ -4,11 +4,15 @@ use std::process;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::report::{self, Failure};
+
+/// How long the process waits at its end for standard error, which may be a terminal that takes nothing.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Watches for the signals that end the work.
 pub struct Interrupt {
@@ -41,6 +45,11 @@ impl Interrupt {
                     end(signal);
                 }
                 cancel.store(true, Ordering::Relaxed);
+                if STATE.is(ENDING) {
+                    // All is done but for the last words, and standard error may not take them.
+                    thread::sleep(LAST_WORDS);
+                    exit(signal);
+                }
             }
         };
         if thread::Builder::new().stack_size(64 << 10).spawn(watch).is_ok() {
@@ -90,6 +99,10 @@ const ENDING: u8 = 2;
 static STATE: State = State(AtomicU8::new(WORKING));
 
 impl State {
+    fn is(&self, state: u8) -> bool {
+        self.0.load(Ordering::Relaxed) == state
+    }
+
     /// Changes from one state to another.
     ///
     /// # Errors
@@ -113,10 +126,20 @@ fn wait_for_end() -> ! {
     }
 }
 
-#[allow(clippy::exit, reason = "the main thread may be stuck in a system call")]
 fn end(signal: i32) -> ! {
-    let failure = failure(signal);
-    report::end_bar();
-    report::line(&failure.message);
-    process::exit(failure.code.into())
+    let (saying, said) = mpsc::channel::<()>();
+    let say = move || {
+        report::end_bar();
+        report::line(&failure(signal).message);
+        drop(saying);
+    };
+    if thread::Builder::new().stack_size(64 << 10).spawn(say).is_ok() {
+        let _ = said.recv_timeout(LAST_WORDS);
+    }
+    exit(signal)
+}
+
+#[allow(clippy::exit, reason = "the main thread may be stuck in a system call")]
+fn exit(signal: i32) -> ! {
+    process::exit(failure(signal).code.into())
 }
