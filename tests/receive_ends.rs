@@ -297,3 +297,52 @@ fn a_sender_learns_that_its_dump_is_not_kept() {
     assert_eq!(receiver.line(), "PEER: has more than the 1000 bytes of --max-size");
     receiver.stop();
 }
+
+/// By a Unix socket it learns so even if it has sent all, and only then; whatever the pieces that it sends.
+#[test]
+fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
+    let folder = tempfile::tempdir().unwrap();
+    let dumps = folder.path().join("dumps");
+    fs::create_dir(&dumps).unwrap();
+    let mut receiver = Receiver::start(folder.path(), "unix:socket", &["-o", "dumps/%n"]);
+    let bytes = dump_of("guest", 1, 1);
+    let len = bytes.len();
+    let mut send = |pieces: &[&[u8]], before_the_last: &dyn Fn()| {
+        let mut socket = UnixStream::connect(folder.path().join("socket")).unwrap();
+        let (last, first) = pieces.split_last().unwrap();
+        for piece in first {
+            socket.write_all(piece).unwrap();
+            thread::sleep(Duration::from_millis(30));
+        }
+        before_the_last();
+        socket.write_all(last).unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
+        let learned = socket.read(&mut [0; 1]).map_err(|error| error.kind());
+        (learned, receiver.line())
+    };
+    let small = dump_of("small", 0, 1);
+    let dribbled: Vec<&[u8]> = small.chunks(7).collect();
+    for pieces in [&[&bytes[..]][..], &[&bytes[..len - 1], &bytes[len - 1..]], &[&small], &dribbled]
+    {
+        let (learned, line) = send(pieces, &|| {});
+        assert_eq!(learned, Ok(0), "{line}");
+        assert!(line.contains(", whole"), "{line}");
+    }
+    let reset = Err(ErrorKind::ConnectionReset);
+    let longer = [&bytes[..], b"more"].concat();
+    for pieces in [&[&longer[..]][..], &[&bytes, b"x"]] {
+        let (learned, line) = send(pieces, &|| {});
+        assert!(line.contains("goes on behind its end"), "{line}");
+        assert_eq!(learned, reset);
+    }
+    let mut damaged = bytes.clone();
+    damaged[len / 2] ^= 1;
+    let (learned, line) = send(&[&damaged], &|| {});
+    assert!(line.contains("is damaged: "), "{line}");
+    assert_eq!(learned, reset);
+    let gone = || fs::rename(&dumps, folder.path().join("gone")).unwrap();
+    let (learned, line) = send(&[&bytes[..len - 1], &bytes[len - 1..]], &gone);
+    assert!(line.contains("cannot be given to a file"), "{line}");
+    assert_eq!(learned, reset);
+    receiver.stop();
+}

@@ -3,6 +3,7 @@
 
 mod intake;
 mod keep;
+mod last_byte;
 mod listen;
 mod naming;
 mod pace;
@@ -13,6 +14,7 @@ mod stop;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
@@ -117,6 +119,7 @@ impl Receive {
             keeper: Keeper::new(naming, FileOptions::new().sync(self.sync), max_partials),
             listener,
             stop,
+            is_short: AtomicBool::new(false),
         };
         let served = if self.once { receiver.once() } else { receiver.serve(self.max_senders) };
         match (served, receiver.stop.failure()) {

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use corestream::ErrorKind;
 use corestream::read::{Early, Verdict, Whole, verify_stream_with};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 
+use super::last_byte::{self, LastByte};
 use super::listen::Connection;
 use super::pace::{Limits, Pace};
 use super::room::Room;
@@ -55,7 +57,7 @@ pub enum Fault {
 
 /// Takes a dump into `file`, which is empty.
 pub fn take(connection: &Connection, file: &File, terms: &Terms, stop: &Stop) -> Received {
-    let state = RefCell::new(State::new(&terms.pace));
+    let state = RefCell::new(State::new(&terms.pace, LastByte::new(connection.is_unix)));
     let intake = Intake { connection, file, terms, stop, state };
     let verdict = verify_stream_with(&intake, |early| intake.early(early));
     let fault = intake.state.borrow_mut().fault.take();
@@ -95,14 +97,15 @@ struct State<'i> {
     length: Option<u64>,
     room: Option<Room>,
     pace: Pace<'i>,
+    last_byte: LastByte,
     /// Why no more is read.
     fault: Option<Fault>,
 }
 
 impl<'i> State<'i> {
-    fn new(limits: &'i Limits) -> Self {
+    fn new(limits: &'i Limits, last_byte: LastByte) -> Self {
         let pace = Pace::new(limits);
-        Self { received: 0, name: None, length: None, room: None, pace, fault: None }
+        Self { received: 0, name: None, length: None, room: None, pace, last_byte, fault: None }
     }
 
     /// Ends the work; the verifier only needs to know that it has ended.
@@ -169,7 +172,8 @@ impl Intake<'_> {
             if self.stop.is_requested() {
                 return self.stopped(state);
             }
-            let why = match rustix::io::read(&self.connection.socket, &mut *buffer) {
+            let left = state.length.map(|length| length.saturating_sub(state.received));
+            let why = match state.last_byte.read(&self.connection.socket, left, buffer) {
                 Ok(n) => match state.pace.left() {
                     Ok(_) => return Ok(n),
                     Err(why) => why,
@@ -178,6 +182,9 @@ impl Intake<'_> {
                 Err(Errno::AGAIN) => match self.wait(state) {
                     Ok(Ready::Readable) => continue,
                     Ok(Ready::Stopped) => return self.stopped(state),
+                    Ok(Ready::TimedOut) if state.last_byte.has_more(&self.connection.socket) => {
+                        continue;
+                    }
                     Ok(Ready::TimedOut) => {
                         format!("nothing came for {:?}", self.terms.pace.timeout)
                     }
@@ -200,7 +207,8 @@ impl Intake<'_> {
             false => state.pace.patience(state.received)?,
         };
         let start = Instant::now();
-        let ready = self.stop.wait(self.connection.socket.as_fd(), Some(patience));
+        let what = if state.last_byte.is_held() { last_byte::END } else { PollFlags::IN };
+        let ready = self.stop.wait_for(what, self.connection.socket.as_fd(), Some(patience));
         state.pace.add(start.elapsed());
         match ready.map_err(|error| error.to_string())? {
             // It may be the time for all of the dump that is over.
@@ -228,6 +236,7 @@ impl Intake<'_> {
                            such dumps";
                 return Err(state.fail(Fault::Refused(why.into())));
             }
+            Early::NoLength => state.last_byte.is_unknown(),
             // It can only be dropped: no more of it is read, and the verdict is what is known.
             Early::Fault if !self.terms.keep_damaged => {
                 return Err(io::ErrorKind::ConnectionAborted.into());

@@ -29,11 +29,20 @@ pub struct Connection {
     pub socket: OwnedFd,
     /// Who it is, for people.
     pub peer: String,
+    /// Whether it is a Unix socket, of which [`LastByte`](super::last_byte::LastByte) is to be thought.
+    pub is_unix: bool,
 }
 
 impl Connection {
-    /// Sees to it that the sender gets an error instead of an ordinary end, when this is dropped: at
-    /// once by TCP, by a Unix socket only if it has sent what was not read.
+    /// Its dump has its name: takes what still says otherwise.
+    pub fn confirm(&self) {
+        if self.is_unix {
+            let _ = rustix::io::read(&self.socket, &mut [0; 1]);
+        }
+    }
+
+    /// Sees to it that the sender gets an error instead of an ordinary end, when this is dropped: by TCP,
+    /// as a Unix socket does by itself if it has bytes that were not read.
     pub fn reset(&self) {
         // It may have gone already.
         let _ = set_socket_linger(&self.socket, Some(Duration::ZERO));
@@ -76,12 +85,16 @@ impl Listener {
             Socket::Tcp(listener) => {
                 let (socket, from) = listener.accept()?;
                 socket.set_nonblocking(true)?;
-                Ok(Connection { socket: socket.into(), peer: format!("tcp:{from}") })
+                Ok(Connection {
+                    socket: socket.into(),
+                    peer: format!("tcp:{from}"),
+                    is_unix: false,
+                })
             }
             Socket::Unix(file) => {
                 let (socket, _) = file.listener().accept()?;
                 socket.set_nonblocking(true)?;
-                Ok(Connection { socket: socket.into(), peer: self.name.clone() })
+                Ok(Connection { socket: socket.into(), peer: self.name.clone(), is_unix: true })
             }
         }
     }

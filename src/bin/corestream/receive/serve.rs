@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Receiver {
     pub keeper: Keeper,
     pub listener: Listener,
     pub stop: Stop,
+    /// Whether it has been said that no sender can be taken, since one was.
+    pub is_short: AtomicBool,
 }
 
 /// What came of a sender.
@@ -62,7 +65,7 @@ impl Receiver {
     /// Serves one sender after the other until a signal comes.
     fn serve_in_turn(&self) -> Result<bool, Failure> {
         while let Some(connection) = self.accept()? {
-            match self.take(&connection) {
+            match self.take(connection) {
                 Served::Named(line) => report::line(&line),
                 Served::Dropped(failure) | Served::Nothing(failure) => {
                     report::line(&failure.message);
@@ -76,7 +79,7 @@ impl Receiver {
     /// before.
     pub fn once(&self) -> Result<bool, Failure> {
         while let Some(connection) = self.accept()? {
-            match self.take(&connection) {
+            match self.take(connection) {
                 Served::Named(line) => {
                     report::line(&line);
                     return Ok(true);
@@ -100,10 +103,15 @@ impl Receiver {
                 Err(error) => return Err(failed("cannot wait", error)),
             }
             match self.listener.accept() {
-                Ok(connection) => return Ok(Some(connection)),
+                Ok(connection) => {
+                    self.is_short.store(false, Ordering::Relaxed);
+                    return Ok(Some(connection));
+                }
                 Err(error) if is_of_no_matter(&error) => {}
                 Err(error) => {
-                    report::line(&failed("cannot take a sender", error).message);
+                    if !self.is_short.swap(true, Ordering::Relaxed) {
+                        report::line(&failed("cannot take a sender", error).message);
+                    }
                     // An error here is one of the wait above too.
                     let _ = self.stop.pause(BREATH);
                 }
@@ -111,8 +119,9 @@ impl Receiver {
         }
     }
 
-    /// Takes a sender's dump.
-    fn take(&self, connection: &Connection) -> Served {
+    /// Takes a sender's dump. The connection is closed when it is known what came of it, and before anybody
+    /// is told: who reads that may be slow.
+    fn take(&self, connection: Connection) -> Served {
         let peer = &connection.peer;
         let dropped = |failure: Failure| {
             connection.reset();
@@ -122,7 +131,7 @@ impl Receiver {
             Ok(file) => file,
             Err(failure) => return dropped(failure),
         };
-        let received = intake::take(connection, file.file(), &self.terms, &self.stop);
+        let received = intake::take(&connection, file.file(), &self.terms, &self.stop);
         let name = received.name.as_deref();
         let fault = match &received.outcome {
             Ok(whole) => {
@@ -130,6 +139,7 @@ impl Receiver {
                     Ok(path) => path,
                     Err(failure) => return dropped(failure),
                 };
+                connection.confirm();
                 let (path, bytes, notes) = (path.display(), whole.bytes, verify::notes(whole));
                 let line = format!("receive: {path}: {bytes} bytes from {peer}, whole{notes}");
                 return Served::Named(line);

@@ -64,7 +64,17 @@ impl Stop {
 
     /// Waits until there is something to read, a signal has come, or the time is over.
     pub fn wait(&self, fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<Ready> {
-        self.poll(Some(fd), timeout)
+        self.wait_for(PollFlags::IN, fd, timeout)
+    }
+
+    /// The same for something else than to read.
+    pub fn wait_for(
+        &self,
+        what: PollFlags,
+        fd: BorrowedFd<'_>,
+        timeout: Option<Duration>,
+    ) -> io::Result<Ready> {
+        self.poll(Some((fd, what)), timeout)
     }
 
     /// Waits until the time is over, or a signal has come.
@@ -72,12 +82,16 @@ impl Stop {
         self.poll(None, Some(time))
     }
 
-    fn poll(&self, fd: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> io::Result<Ready> {
+    fn poll(
+        &self,
+        fd: Option<(BorrowedFd<'_>, PollFlags)>,
+        timeout: Option<Duration>,
+    ) -> io::Result<Ready> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let wake = PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN);
         // The same one twice where there is only one.
-        let fd = fd.unwrap_or(self.wake.as_fd());
-        let mut fds = [wake, PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        let (fd, what) = fd.unwrap_or((self.wake.as_fd(), PollFlags::IN));
+        let mut fds = [wake, PollFd::from_borrowed_fd(fd, what)];
         loop {
             let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
             // A time too long for the kernel is for ever.
