@@ -55,7 +55,7 @@ fn hostile_tables_cost_bounded_memory() {
         }
     });
     let more = receiver.memory("VmHWM") - before;
-    assert!(more < 16 * 16 * MIB, "{more} bytes for 16 senders");
+    assert!(more < 16 * 8 * MIB, "{more} bytes for 16 senders");
     assert!(names(folder.path()).is_empty());
     receiver.stop();
 }

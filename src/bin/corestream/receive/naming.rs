@@ -44,6 +44,10 @@ impl Naming {
             let path = pattern.display();
             return Err(format!("is a folder, name files in it, such as {path}/%n.%t.core"));
         };
+        let taken = longest == fill(0, UNNAMED)? && longest.metadata().is_ok_and(|m| !m.is_file());
+        if taken {
+            return Err("is there, and no regular file: dumps are received into files".into());
+        }
         if !folder.is_dir() {
             return Err(format!("there is no folder {}, make it first", folder.display()));
         }
@@ -65,7 +69,12 @@ impl Naming {
     pub fn names(&self, name: &str, whole: bool) -> Result<impl Iterator<Item = PathBuf>, String> {
         let name = if name.is_empty() { UNNAMED } else { name };
         let base = Values::now(name).fill(&self.pattern)?;
-        let end = if whole { "" } else { PARTIAL };
+        let end = match whole {
+            // Whatever a process calls itself, what is whole is not taken for what is not.
+            true if base.as_os_str().as_bytes().ends_with(PARTIAL.as_bytes()) => ".core",
+            true => "",
+            false => PARTIAL,
+        };
         let path = move |i: u32| -> PathBuf {
             let mut name = base.clone().into_os_string();
             name.push(OsStr::new(&numbered(i)));
@@ -81,11 +90,12 @@ impl Naming {
     }
 }
 
-/// Whether a name ends as those of dumps do that are not whole, and is not hidden, as those are that
-/// files without `O_TMPFILE` have for a while.
+/// Whether a name ends as those of dumps do that are not whole, and is none of those that files without
+/// `O_TMPFILE` have for a while.
 pub fn is_partial(file_name: &OsStr) -> bool {
-    let name = file_name.as_bytes();
-    name.ends_with(PARTIAL.as_bytes()) && !name.starts_with(b".")
+    let Some(name) = file_name.as_bytes().strip_suffix(PARTIAL.as_bytes()) else { return false };
+    let for_a_while = |rest: &[u8]| rest.iter().all(|b| b.is_ascii_digit() || *b == b'-');
+    !name.strip_prefix(b".corestream.").is_some_and(for_a_while)
 }
 
 /// Whether something has this name. Of what can't be looked at it is said when it is to be made.
@@ -132,6 +142,23 @@ mod tests {
         ] {
             let names: Vec<_> = naming.names(name, whole).unwrap().take(3).collect();
             assert_eq!(names, expected.map(|name| folder.path().join(name)));
+        }
+        let naming = Naming::new(&folder.path().join("%n")).unwrap();
+        let names: Vec<_> = naming.names("a.partial", true).unwrap().take(2).collect();
+        let expected = ["a.partial.core", "a.partial.1.core"];
+        assert_eq!(names, expected.map(|name| folder.path().join(name)));
+    }
+
+    #[test]
+    fn names_of_partial_dumps() {
+        for (name, expected) in [
+            ("guest.core.partial", true),
+            (".guest.core.partial", true),
+            (".corestream.guest.partial", true),
+            (".corestream.4711-3.partial", false),
+            ("guest.partial.core", false),
+        ] {
+            assert_eq!(is_partial(OsStr::new(name)), expected, "{name}");
         }
     }
 
@@ -181,6 +208,7 @@ mod tests {
             (folder.path().into(), "is a folder, name files in it"),
             (path("%n/core"), "%n and %t can only be"),
             (path("none/%n"), "there is no folder "),
+            (PathBuf::from("/dev/null"), "is there, and no regular file"),
             (path("%x"), "%x is no pattern"),
             (path(&format!("%n{long}")), "a name made of it can be longer"),
         ] {
