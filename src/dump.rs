@@ -148,9 +148,11 @@ impl Dumper {
 
     /// A flag that stops the work when it becomes true: planning and writing then fail with
     /// [`ErrorKind::Cancelled`], and nothing is left behind. It is looked at every few megabytes, and
-    /// several times a second where a sink takes less; a sink that takes nothing at all is waited for.
+    /// several times a second where a sink takes less. A [`Pipe`](crate::Pipe) or
+    /// [`Socket`](crate::Socket) whose reader takes nothing looks at it too; any other sink that waits is
+    /// waited for, unless it does so as well ([`Sink::cancel`]).
     pub fn cancel(mut self, flag: Arc<AtomicBool>) -> Self {
-        self.options.control.cancel = flag;
+        self.options.control.cancel = Some(flag);
         self
     }
 
@@ -231,6 +233,7 @@ impl Plan<'_> {
 
     fn stream<S: Sink + ?Sized>(&self, sink: &mut S, written: &mut u64) -> io::Result<()> {
         let checksums = Checksums::new(&self.index).map_err(io::Error::other)?;
+        sink.cancel(self.control.cancel.as_ref());
         sink.begin(self.len())?;
         let meter = self.control.begin(Stage::Write, self.len());
         let mut stream = Stream { sink, written, checksums, helper: self.helper(), meter };
@@ -276,6 +279,10 @@ impl Plan<'_> {
         // behind it. Other errors of an image say so themselves.
         if let Err(image) = self.check_images() {
             return image;
+        }
+        // A sink that has seen the flag ends with an error, whichever it is.
+        if self.control.is_cancelled() {
+            return Error::cancelled();
         }
         source.downcast::<Error>().unwrap_or_else(|source| {
             let message = format!("{written} of {} bytes written", self.len());

@@ -190,7 +190,7 @@ impl<'b> CoreDumpFile<'b> {
     /// The work is to stop.
     pub(super) fn check_stop(&self) -> Result<()> {
         match self.stop.as_ref().is_some_and(|stop| stop()) {
-            true => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
+            true => Err(Error::cancelled()),
             false => Ok(()),
         }
     }

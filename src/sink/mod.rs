@@ -7,6 +7,8 @@ mod sigpipe;
 mod socket;
 
 use std::io::{self, IoSlice, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub use file::FileSink;
 pub use pipe::Pipe;
@@ -29,6 +31,14 @@ const IOV: usize = 512;
 /// # Ok::<(), corestream::Error>(())
 /// ```
 pub trait Sink {
+    /// Called once before all else with the flag that stops the dump, if there is one
+    /// ([`Dumper::cancel`](crate::Dumper::cancel)). Between two calls of [`put`](Self::put) the dump looks
+    /// at it; a sink that may wait for long looks at it as well, and ends with any error when it is true:
+    /// the dump then fails with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
+    fn cancel(&mut self, flag: Option<&Arc<AtomicBool>>) {
+        let _ = flag;
+    }
+
     /// Called once before the first piece with the length of the dump in bytes.
     ///
     /// # Errors
