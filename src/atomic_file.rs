@@ -8,6 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -71,7 +72,8 @@ impl AtomicFile {
     /// If it is not to replace one, `path` must not exist.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`], or those of `open` in the folder of `path`.
+    /// [`io::ErrorKind::AlreadyExists`], a name that no file can have, or those of `open` in the folder of
+    /// `path`.
     pub(crate) fn create(path: &Path, options: FileOptions) -> io::Result<Self> {
         if path.file_name().is_none() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
@@ -79,7 +81,21 @@ impl AtomicFile {
         match path.symlink_metadata() {
             Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
             Ok(_) if !options.replace => return Err(io::ErrorKind::AlreadyExists.into()),
+            // What can't be looked at by this name can't be given it either, however long it was written.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                return Err(error);
+            }
             _ => {}
+        }
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
+            let message = "the path names a folder, and the name of a file is needed";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         Self::begin(path.to_path_buf(), options)
     }
@@ -389,6 +405,27 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
             assert_eq!(names(folder.path()).len(), 2);
         }
+    }
+
+    #[test]
+    fn a_name_that_no_file_can_have_fails_at_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("there")).unwrap();
+        let long = "n".repeat(300);
+        for (name, kind) in [
+            ("x/", io::ErrorKind::InvalidInput),
+            ("x/.", io::ErrorKind::InvalidInput),
+            ("a\0b", io::ErrorKind::InvalidInput),
+            (&long, io::ErrorKind::InvalidFilename),
+            ("there/", io::ErrorKind::IsADirectory),
+        ] {
+            for options in [NEW, REPLACE] {
+                let error = AtomicFile::create(&folder.path().join(name), options).unwrap_err();
+                assert_eq!(error.kind(), kind, "{name}: {error}");
+            }
+        }
+        AtomicFile::create(&folder.path().join("n".repeat(255)), NEW).unwrap().commit().unwrap();
+        assert_eq!(names(folder.path()).len(), 2);
     }
 
     #[test]
