@@ -30,6 +30,7 @@ const TRIES: u32 = 1000;
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[must_use]
 pub struct FileOptions {
     replace: bool,
     sync: bool,

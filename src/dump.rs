@@ -56,6 +56,7 @@ const COPY_BYTES: usize = 256 << 10;
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Dumper {
     options: plan::Options,
 }

@@ -60,6 +60,7 @@ impl Module {
 
 /// An instance of a module. What is `None` is not known, and `u32::MAX` in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
 pub struct Instance {
     /// The module that it is an instance of.
     pub module: Option<ModuleIndex>,
@@ -98,6 +99,7 @@ impl Instance {
 
 /// The type of a memory at the time of the dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct MemoryType {
     /// The size that it has now, in pages.
     pub minimum: u64,
@@ -183,6 +185,7 @@ impl MemoryType {
 ///
 /// An image that is shorter than the memory is followed by zeros.
 #[derive(Debug)]
+#[must_use]
 pub struct Memory<'a> {
     /// The type, with the present size.
     pub ty: MemoryType,
@@ -370,6 +373,7 @@ pub enum Value {
 
 /// An activation of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Frame {
     /// The instance whose function it is, if known.
     pub instance: Option<InstanceIndex>,
@@ -405,6 +409,7 @@ impl Frame {
 
 /// A thread of the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
 pub struct Thread {
     /// Its name.
     pub name: String,

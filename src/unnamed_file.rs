@@ -25,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "without `commit` it is gone"]
 pub struct UnnamedFile(AtomicFile);
 
 impl UnnamedFile {

@@ -181,6 +181,7 @@ impl<'b> CoreDumpFile<'b> {
     /// Stops [`restore`](Self::restore) and [`write_memory`](Self::write_memory) when `stop` says so:
     /// they then fail with [`ErrorKind::Cancelled`], and an image leaves nothing behind. It is asked
     /// every few megabytes, and before an image gets its name.
+    #[must_use]
     pub fn stop_if(mut self, stop: impl Fn() -> bool + Send + Sync + 'b) -> Self {
         self.stop = Some(Box::new(stop));
         self

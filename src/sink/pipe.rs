@@ -48,6 +48,7 @@ const PIPE_BYTES: usize = 1 << 20;
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use]
 pub struct Pipe<'f>(Descriptor<'f, PipeWays>);
 
 impl<'f> Pipe<'f> {

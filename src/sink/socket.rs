@@ -47,6 +47,7 @@ use crate::piece::Piece;
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use]
 pub struct Socket<'f>(Descriptor<'f, SocketWays>);
 
 impl<'f> Socket<'f> {
