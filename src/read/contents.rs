@@ -20,7 +20,9 @@ pub enum Content<'d> {
     },
     /// Bytes that are zero.
     Zero(RangeInclusive<u64>),
-    /// Bytes that nobody knows: they were left out of the dump.
+    /// Bytes that nobody knows: they were left out of the dump on purpose, or they are lost in a damaged
+    /// one ([`CoreDumpFile::salvage`](super::CoreDumpFile::salvage)).
+    /// [`CoreDumpFile::read`](super::CoreDumpFile::read) fails with which it is.
     LeftOut(RangeInclusive<u64>),
 }
 

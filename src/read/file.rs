@@ -362,12 +362,29 @@ impl<'b> CoreDumpFile<'b> {
             }
             None => &[],
         };
-        let lost = self.opened.lost.and_then(|(of, from)| match of.cmp(&memory.0) {
+        Ok(Contents::new(bytes, segments, left_out, self.lost(memory), rest))
+    }
+
+    /// The address from which on what is in no segment of a memory is lost.
+    fn lost(&self, memory: MemoryIndex) -> Option<u64> {
+        self.opened.lost.and_then(|(of, from)| match of.cmp(&memory.0) {
             std::cmp::Ordering::Less => Some(0),
             std::cmp::Ordering::Equal => Some(from),
             std::cmp::Ordering::Greater => None,
-        });
-        Ok(Contents::new(bytes, segments, left_out, lost, rest))
+        })
+    }
+
+    /// Bytes of a memory that are asked for are not there.
+    fn missing(&self, memory: MemoryIndex, range: RangeInclusive<u64>) -> Error {
+        let (first, last) = range.into_inner();
+        let range = format!("{first:#x}..={last:#x} of memory {memory}");
+        match (&self.damage, self.lost(memory)) {
+            // What was left out on purpose is in the index, and where one is had nothing is lost.
+            (Some(damage), Some(_)) => {
+                Error::new(damage.kind(), format!("{range} is lost in a damaged dump: {damage}"))
+            }
+            _ => Error::new(ErrorKind::LeftOut, format!("{range} was left out")),
+        }
     }
 
     /// Fills `buffer` from `address` of a memory on, with zeros where the dump says that it was zero.
@@ -378,8 +395,9 @@ impl<'b> CoreDumpFile<'b> {
     /// walked too: a few for each time that many that the dump has.
     ///
     /// # Errors
-    /// There is no such memory, it ends before ([`ErrorKind::Option`]), or a byte was left out
-    /// ([`ErrorKind::LeftOut`]; what is before it has been filled).
+    /// There is no such memory, it ends before ([`ErrorKind::Option`]), or a byte was left out on purpose
+    /// ([`ErrorKind::LeftOut`]) or is lost in a damaged dump (the kind of its [`damage`](Self::damage)).
+    /// What is before that byte has been filled.
     pub fn read(&self, memory: MemoryIndex, address: u64, buffer: &mut [u8]) -> Result<()> {
         let size = types::size(self.checked(memory)?.1);
         if u128::from(address).saturating_add(buffer.len() as u128) > size {
@@ -403,11 +421,7 @@ impl<'b> CoreDumpFile<'b> {
                     now.copy_from_slice(bytes.get(..len).ok_or_else(|| changed(memory))?);
                 }
                 Content::Zero(_) => now.fill(0),
-                Content::LeftOut(range) => {
-                    let (first, last) = range.into_inner();
-                    let message = format!("{first:#x}..={last:#x} of memory {memory} was left out");
-                    return Err(Error::new(ErrorKind::LeftOut, message));
-                }
+                Content::LeftOut(range) => return Err(self.missing(memory, range)),
             }
             left = later;
         }
