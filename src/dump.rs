@@ -262,7 +262,7 @@ impl Plan<'_> {
         self.control.check_cancelled().map_err(io::Error::other)?;
         let Stream { sink, written, mut checksums, meter, .. } = stream;
         let index = Index::new(self, checksums.finish());
-        index.emit(|bytes| sink.put(&[Piece::Bytes(bytes)], written))?;
+        index.emit(|bytes| put_all(sink, &[Piece::Bytes(bytes)], written))?;
         sink.finish()?;
         meter.finish();
         Ok(())
@@ -378,6 +378,23 @@ fn next_room(room: u64, took: Duration) -> u64 {
     next.clamp(*BATCH_BYTES.start(), *BATCH_BYTES.end())
 }
 
+/// Puts all of `pieces`, and takes a sink by its word.
+fn put_all<S: Sink + ?Sized>(
+    sink: &mut S,
+    pieces: &[Piece<'_>],
+    written: &mut u64,
+) -> io::Result<()> {
+    let before = *written;
+    sink.put(pieces, written)?;
+    let taken = written.saturating_sub(before);
+    let len = pieces.iter().map(Piece::len).sum::<u64>();
+    if taken == len {
+        return Ok(());
+    }
+    let message = format!("the sink says that it took {taken} of {len} bytes");
+    Err(io::Error::other(Error::new(ErrorKind::Output, message)))
+}
+
 /// A dump on its way: to the sink, and past the checksums.
 struct Stream<'s, S: ?Sized> {
     sink: &'s mut S,
@@ -403,11 +420,11 @@ impl<S: Sink + ?Sized> Stream<'_, S> {
             Some(helper) if pieces.iter().map(Piece::len).sum::<u64>() > SMALL_BATCH => helper
                 .in_place_scope(|scope| {
                     scope.spawn(|_| checksums.update(pieces));
-                    self.sink.put(pieces, self.written)
+                    put_all(self.sink, pieces, self.written)
                 }),
             _ => {
                 checksums.update(pieces);
-                self.sink.put(pieces, self.written)
+                put_all(self.sink, pieces, self.written)
             }
         }
     }

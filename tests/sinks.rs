@@ -468,6 +468,32 @@ fn a_sink_that_waits_is_given_the_flag() {
     assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::Unsupported);
 }
 
+/// A sink that says nothing of what it took, or too little: its fault, and not that of the plan.
+#[test]
+fn a_sink_that_says_too_little_is_told() {
+    struct Silent(u64);
+
+    impl Sink for Silent {
+        fn put(&mut self, _: &[corestream::Piece<'_>], written: &mut u64) -> io::Result<()> {
+            *written += self.0;
+            Ok(())
+        }
+
+        fn finish(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let dump = CoreDump::new("guest");
+    let plan = Dumper::new().checksums(false).plan(&dump).unwrap();
+    for taken in [0, 7, 1000] {
+        let error = plan.write_to(&mut Silent(taken)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Output);
+        let said = format!("the sink says that it took {taken} of ");
+        assert!(error.to_string().starts_with(&said), "{error}");
+    }
+}
+
 /// Slow is not stalled: each byte that is taken starts the time anew.
 #[test]
 fn a_slow_reader_gets_everything() {

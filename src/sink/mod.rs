@@ -30,6 +30,40 @@ const IOV: usize = 512;
 /// assert_eq!(bytes[..4], *b"\0asm");
 /// # Ok::<(), corestream::Error>(())
 /// ```
+///
+/// One of your own sees where a piece lies, as a slice or in an image file ([`Piece`]):
+///
+/// ```
+/// use corestream::{CoreDump, Dumper, Piece, Sink};
+///
+/// /// Counts what is in images, and lets all of it go.
+/// struct Count(u64);
+///
+/// impl Sink for Count {
+///     fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> std::io::Result<()> {
+///         for piece in pieces {
+///             if let Piece::Image { bytes, .. } = piece {
+///                 self.0 += bytes.len() as u64;
+///             }
+///             *written += piece.len(); // or the dump fails: some of it was not taken
+///         }
+///         Ok(())
+///     }
+///
+///     fn finish(&mut self) -> std::io::Result<()> {
+///         Ok(())
+///     }
+/// }
+///
+/// # use corestream::{Memory, MemoryImage, MemoryType};
+/// # let bytes = [1; 65_536];
+/// # let mut dump = CoreDump::new("guest.wasm");
+/// # dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+/// let mut count = Count(0);
+/// Dumper::new().plan(&dump)?.write_to(&mut count)?;
+/// assert_eq!(count.0, 65_536);
+/// # Ok::<(), corestream::Error>(())
+/// ```
 pub trait Sink {
     /// Called once before all else with the flag that stops the dump, if there is one
     /// ([`Dumper::cancel`](crate::Dumper::cancel)). Between two calls of [`put`](Self::put) the dump looks
