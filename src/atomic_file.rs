@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -141,20 +142,26 @@ impl AtomicFile {
     /// Gives the file the first of `names` that nobody has, all in its folder, and says which.
     ///
     /// # Errors
-    /// Those of [`commit`](Self::commit); the names are used up.
+    /// Those of [`commit`](Self::commit); the names are used up; one is in another folder, or there is
+    /// none, which is [`io::ErrorKind::InvalidInput`].
     pub(crate) fn commit_as(
         mut self,
         names: impl IntoIterator<Item = PathBuf>,
     ) -> io::Result<PathBuf> {
+        let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        let mut result = invalid("no name was given");
         for name in names {
+            if !is_same_folder(folder(&name), folder(&self.path)) {
+                return invalid("it is in another folder");
+            }
             self.path = name;
             match self.commit_once() {
                 Ok(()) => return Ok(std::mem::take(&mut self.path)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => result = Err(error),
                 Err(error) => return Err(error),
             }
         }
-        Err(io::ErrorKind::AlreadyExists.into())
+        result
     }
 
     fn commit_once(&mut self) -> io::Result<()> {
@@ -241,6 +248,12 @@ fn folder(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
+}
+
+/// Whether two paths lead to one folder.
+fn is_same_folder(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).ok();
+    a == b || place(a).is_some_and(|a| Some(a) == place(b))
 }
 
 /// A file without a name that can be given one, if the file system has such.
@@ -404,6 +417,17 @@ mod tests {
             );
             let error = begin().commit_as([a, b]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            let error = begin().commit_as([]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            // Another one, and the same by another path.
+            let other = tempfile::tempdir().unwrap();
+            let error = begin().commit_as([other.path().join("c")]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(names(other.path()).is_empty());
+            let link = other.path().join("link");
+            std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+            begin().commit_as([link.join("c")]).unwrap();
+            fs::remove_file(folder.path().join("c")).unwrap();
             assert_eq!(names(folder.path()).len(), 2);
         }
     }
