@@ -35,6 +35,12 @@ fn check_small(dump: &CoreDumpFile<'_>) {
     assert!(dump.instances().map(|i| i.to_instance()).eq(guest.instances));
     assert_eq!(dump.instance(InstanceIndex(1)).unwrap().module(), None);
     assert!(dump.instance(InstanceIndex(2)).is_none());
+    let shown: Vec<_> = dump.threads().map(|t| format!("{t:?}").replace("View", "")).collect();
+    assert!(shown.into_iter().eq(guest.threads.iter().map(|thread| format!("{thread:?}"))));
+    assert_eq!(
+        format!("{:?}", dump.instance(InstanceIndex(1)).unwrap()).split_once(' ').unwrap().0,
+        "InstanceView"
+    );
     assert!(dump.threads().map(|thread| thread.to_thread()).eq(guest.threads));
     assert_eq!(dump.threads().next().unwrap().frames().len(), 2);
     assert_eq!(dump.globals(), guest.globals);
