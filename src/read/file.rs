@@ -12,7 +12,7 @@ use super::tables::{DEGRADED, PARTIAL, RawRange};
 use super::types;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::map::{self, Map};
-use crate::model::{Global, InstanceIndex, MemoryIndex, MemoryType, ModuleIndex};
+use crate::model::{Global, GlobalIndex, InstanceIndex, MemoryIndex, MemoryType, ModuleIndex};
 
 /// A core dump that is open for reading, of this tool or of any other.
 ///
@@ -276,14 +276,46 @@ impl<'b> CoreDumpFile<'b> {
         self.opened.items.threads.iter().map(|at| ThreadView::at(self.bytes(), *at))
     }
 
+    /// A thread, by its position from 0.
+    ///
+    /// ```
+    /// use corestream::*;
+    ///
+    /// # let mut guest = CoreDump::new("guest.wasm");
+    /// # guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&[7; 65_536])));
+    /// # guest.add_global(Global::constant(7.into()));
+    /// # guest.add_thread(Thread::new("main"));
+    /// # let bytes = Dumper::new().plan(&guest)?.to_vec()?;
+    /// let dump = CoreDumpFile::from_slice(&bytes)?;
+    /// assert_eq!(dump.thread(0).unwrap().name(), "main");
+    /// assert_eq!(dump.global(GlobalIndex(0)).unwrap().value, GlobalValue::I32(7));
+    /// assert_eq!(dump.memory(MemoryIndex(0)), Some(MemoryType::wasm32(1)));
+    /// assert!(dump.thread(1).is_none() && dump.memory(1.into()).is_none());
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn thread(&self, index: usize) -> Option<ThreadView<'_>> {
+        let at = self.opened.items.threads.get(index)?;
+        Some(ThreadView::at(self.bytes(), *at))
+    }
+
     /// The globals.
     pub fn globals(&self) -> &[Global] {
         &self.opened.items.globals
     }
 
+    /// A global.
+    pub fn global(&self, index: GlobalIndex) -> Option<Global> {
+        self.globals().get(index.0 as usize).copied()
+    }
+
     /// The types of the memories, with the sizes that they had.
     pub fn memories(&self) -> &[MemoryType] {
         &self.opened.walk.memories
+    }
+
+    /// The type of a memory, with the size that it had.
+    pub fn memory(&self, index: MemoryIndex) -> Option<MemoryType> {
+        self.memories().get(index.0 as usize).copied()
     }
 
     /// What the dump holds of a memory.
