@@ -8,6 +8,8 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -29,6 +31,7 @@ const TRIES: u32 = 1000;
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[must_use]
 pub struct FileOptions {
     replace: bool,
     sync: bool,
@@ -71,7 +74,8 @@ impl AtomicFile {
     /// If it is not to replace one, `path` must not exist.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`], or those of `open` in the folder of `path`.
+    /// [`io::ErrorKind::AlreadyExists`], a name that no file can have, or those of `open` in the folder of
+    /// `path`.
     pub(crate) fn create(path: &Path, options: FileOptions) -> io::Result<Self> {
         if path.file_name().is_none() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
@@ -79,7 +83,21 @@ impl AtomicFile {
         match path.symlink_metadata() {
             Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
             Ok(_) if !options.replace => return Err(io::ErrorKind::AlreadyExists.into()),
+            // What can't be looked at by this name can't be given it either, however long it was written.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                return Err(error);
+            }
             _ => {}
+        }
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
+            let message = "the path names a folder, and the name of a file is needed";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         Self::begin(path.to_path_buf(), options)
     }
@@ -124,20 +142,26 @@ impl AtomicFile {
     /// Gives the file the first of `names` that nobody has, all in its folder, and says which.
     ///
     /// # Errors
-    /// Those of [`commit`](Self::commit); the names are used up.
+    /// Those of [`commit`](Self::commit); the names are used up; one is in another folder, or there is
+    /// none, which is [`io::ErrorKind::InvalidInput`].
     pub(crate) fn commit_as(
         mut self,
         names: impl IntoIterator<Item = PathBuf>,
     ) -> io::Result<PathBuf> {
+        let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        let mut result = invalid("no name was given");
         for name in names {
+            if !is_same_folder(folder(&name), folder(&self.path)) {
+                return invalid("it is in another folder");
+            }
             self.path = name;
             match self.commit_once() {
                 Ok(()) => return Ok(std::mem::take(&mut self.path)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => result = Err(error),
                 Err(error) => return Err(error),
             }
         }
-        Err(io::ErrorKind::AlreadyExists.into())
+        result
     }
 
     fn commit_once(&mut self) -> io::Result<()> {
@@ -224,6 +248,12 @@ fn folder(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
+}
+
+/// Whether two paths lead to one folder.
+fn is_same_folder(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).ok();
+    a == b || place(a).is_some_and(|a| Some(a) == place(b))
 }
 
 /// A file without a name that can be given one, if the file system has such.
@@ -387,8 +417,40 @@ mod tests {
             );
             let error = begin().commit_as([a, b]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            let error = begin().commit_as([]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            // Another one, and the same by another path.
+            let other = tempfile::tempdir().unwrap();
+            let error = begin().commit_as([other.path().join("c")]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(names(other.path()).is_empty());
+            let link = other.path().join("link");
+            std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+            begin().commit_as([link.join("c")]).unwrap();
+            fs::remove_file(folder.path().join("c")).unwrap();
             assert_eq!(names(folder.path()).len(), 2);
         }
+    }
+
+    #[test]
+    fn a_name_that_no_file_can_have_fails_at_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("there")).unwrap();
+        let long = "n".repeat(300);
+        for (name, kind) in [
+            ("x/", io::ErrorKind::InvalidInput),
+            ("x/.", io::ErrorKind::InvalidInput),
+            ("a\0b", io::ErrorKind::InvalidInput),
+            (&long, io::ErrorKind::InvalidFilename),
+            ("there/", io::ErrorKind::IsADirectory),
+        ] {
+            for options in [NEW, REPLACE] {
+                let error = AtomicFile::create(&folder.path().join(name), options).unwrap_err();
+                assert_eq!(error.kind(), kind, "{name}: {error}");
+            }
+        }
+        AtomicFile::create(&folder.path().join("n".repeat(255)), NEW).unwrap().commit().unwrap();
+        assert_eq!(names(folder.path()).len(), 2);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// What a dump is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,20 +40,20 @@ type Watcher = dyn Fn(Progress) + Send + Sync;
 #[derive(Clone, Default)]
 pub(crate) struct Control {
     /// Stops the work when it becomes true.
-    pub(crate) cancel: Arc<AtomicBool>,
+    pub(crate) cancel: Option<Arc<AtomicBool>>,
     pub(crate) watcher: Option<Arc<Watcher>>,
 }
 
 impl Control {
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancel.load(Ordering::Relaxed)
+        self.cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 
     /// # Errors
     /// The work was cancelled.
     pub(crate) fn check_cancelled(&self) -> Result<()> {
         match self.is_cancelled() {
-            true => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
+            true => Err(Error::cancelled()),
             false => Ok(()),
         }
     }

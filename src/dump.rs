@@ -56,6 +56,7 @@ const COPY_BYTES: usize = 256 << 10;
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Dumper {
     options: plan::Options,
 }
@@ -148,9 +149,11 @@ impl Dumper {
 
     /// A flag that stops the work when it becomes true: planning and writing then fail with
     /// [`ErrorKind::Cancelled`], and nothing is left behind. It is looked at every few megabytes, and
-    /// several times a second where a sink takes less; a sink that takes nothing at all is waited for.
+    /// several times a second where a sink takes less. A [`Pipe`](crate::Pipe) or
+    /// [`Socket`](crate::Socket) whose reader takes nothing looks at it too; any other sink that waits is
+    /// waited for, unless it does so as well ([`Sink::cancel`]).
     pub fn cancel(mut self, flag: Arc<AtomicBool>) -> Self {
-        self.options.control.cancel = flag;
+        self.options.control.cancel = Some(flag);
         self
     }
 
@@ -231,6 +234,7 @@ impl Plan<'_> {
 
     fn stream<S: Sink + ?Sized>(&self, sink: &mut S, written: &mut u64) -> io::Result<()> {
         let checksums = Checksums::new(&self.index).map_err(io::Error::other)?;
+        sink.cancel(self.control.cancel.as_ref());
         sink.begin(self.len())?;
         let meter = self.control.begin(Stage::Write, self.len());
         let mut stream = Stream { sink, written, checksums, helper: self.helper(), meter };
@@ -258,7 +262,7 @@ impl Plan<'_> {
         self.control.check_cancelled().map_err(io::Error::other)?;
         let Stream { sink, written, mut checksums, meter, .. } = stream;
         let index = Index::new(self, checksums.finish());
-        index.emit(|bytes| sink.put(&[Piece::Bytes(bytes)], written))?;
+        index.emit(|bytes| put_all(sink, &[Piece::Bytes(bytes)], written))?;
         sink.finish()?;
         meter.finish();
         Ok(())
@@ -276,6 +280,10 @@ impl Plan<'_> {
         // behind it. Other errors of an image say so themselves.
         if let Err(image) = self.check_images() {
             return image;
+        }
+        // A sink that has seen the flag ends with an error, whichever it is.
+        if self.control.is_cancelled() {
+            return Error::cancelled();
         }
         source.downcast::<Error>().unwrap_or_else(|source| {
             let message = format!("{written} of {} bytes written", self.len());
@@ -370,6 +378,23 @@ fn next_room(room: u64, took: Duration) -> u64 {
     next.clamp(*BATCH_BYTES.start(), *BATCH_BYTES.end())
 }
 
+/// Puts all of `pieces`, and takes a sink by its word.
+fn put_all<S: Sink + ?Sized>(
+    sink: &mut S,
+    pieces: &[Piece<'_>],
+    written: &mut u64,
+) -> io::Result<()> {
+    let before = *written;
+    sink.put(pieces, written)?;
+    let taken = written.saturating_sub(before);
+    let len = pieces.iter().map(Piece::len).sum::<u64>();
+    if taken == len {
+        return Ok(());
+    }
+    let message = format!("the sink says that it took {taken} of {len} bytes");
+    Err(io::Error::other(Error::new(ErrorKind::Output, message)))
+}
+
 /// A dump on its way: to the sink, and past the checksums.
 struct Stream<'s, S: ?Sized> {
     sink: &'s mut S,
@@ -395,11 +420,11 @@ impl<S: Sink + ?Sized> Stream<'_, S> {
             Some(helper) if pieces.iter().map(Piece::len).sum::<u64>() > SMALL_BATCH => helper
                 .in_place_scope(|scope| {
                     scope.spawn(|_| checksums.update(pieces));
-                    self.sink.put(pieces, self.written)
+                    put_all(self.sink, pieces, self.written)
                 }),
             _ => {
                 checksums.update(pieces);
-                self.sink.put(pieces, self.written)
+                put_all(self.sink, pieces, self.written)
             }
         }
     }

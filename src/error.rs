@@ -83,6 +83,10 @@ impl Error {
         Self::new(ErrorKind::Model, message)
     }
 
+    pub(crate) fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "cancelled")
+    }
+
     pub(crate) fn out_of_memory(what: &str) -> Self {
         Self::new(ErrorKind::Memory, format!("cannot allocate {what}"))
     }

@@ -88,7 +88,7 @@
 //! | feature | what it brings |
 //! |---|---|
 //! | `cli`, by default | the tool `corestream`; a library does without: `default-features = false` |
-//! | `wasmtime` | [`corestream::wasmtime`](https://docs.rs/corestream/latest/corestream/wasmtime/): guests of Wasmtime 48; the embedder brings the compiler |
+//! | `wasmtime` | [`corestream::wasmtime`](https://docs.rs/corestream/latest/corestream/wasmtime/): guests of Wasmtime 48; the embedder brings the compiler and, with `gc`, a collector |
 //! | `run` | `cli`, `wasmtime` and the subcommand `run`, with Wasmtime's compiler and WASI |
 //!
 //! # Where things are

@@ -6,11 +6,13 @@
 
 mod display;
 mod left_out;
+mod values;
 
 use std::fmt;
 use std::ops::{RangeBounds, RangeInclusive};
 
 use left_out::Selection;
+pub use values::{Global, GlobalValue, RefType, Value};
 
 use crate::error::{Error, Result};
 use crate::image::MemoryImage;
@@ -25,6 +27,18 @@ macro_rules! index {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.0.fmt(f)
+            }
+        }
+
+        impl From<u32> for $name {
+            fn from(index: u32) -> Self {
+                Self(index)
+            }
+        }
+
+        impl From<$name> for u32 {
+            fn from(index: $name) -> Self {
+                index.0
             }
         }
     )*};
@@ -60,6 +74,7 @@ impl Module {
 
 /// An instance of a module. What is `None` is not known, and `u32::MAX` in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
 pub struct Instance {
     /// The module that it is an instance of.
     pub module: Option<ModuleIndex>,
@@ -98,6 +113,7 @@ impl Instance {
 
 /// The type of a memory at the time of the dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct MemoryType {
     /// The size that it has now, in pages.
     pub minimum: u64,
@@ -183,6 +199,7 @@ impl MemoryType {
 ///
 /// An image that is shorter than the memory is followed by zeros.
 #[derive(Debug)]
+#[must_use]
 pub struct Memory<'a> {
     /// The type, with the present size.
     pub ty: MemoryType,
@@ -284,92 +301,9 @@ impl<'a> Memory<'a> {
     }
 }
 
-/// The top of one of the reference type hierarchies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefType {
-    /// `funcref`
-    Func,
-    /// `externref`
-    Extern,
-    /// `anyref`
-    Any,
-    /// `exnref`
-    Exn,
-    /// `contref`
-    Cont,
-}
-
-impl RefType {
-    /// All of them, in the order of their names in the text format.
-    pub const ALL: [Self; 5] = [Self::Func, Self::Extern, Self::Any, Self::Exn, Self::Cont];
-
-    /// The name in the text format.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Func => "funcref",
-            Self::Extern => "externref",
-            Self::Any => "anyref",
-            Self::Exn => "exnref",
-            Self::Cont => "contref",
-        }
-    }
-}
-
-/// The value of a global. Floats are their bits, so that the payload of a NaN is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GlobalValue {
-    /// `i32`
-    I32(i32),
-    /// `i64`
-    I64(i64),
-    /// `f32`, its bits
-    F32(u32),
-    /// `f64`, its bits
-    F64(u64),
-    /// `v128`, lane 0 of `i8x16` in the lowest byte
-    V128(u128),
-    /// A reference: its value has no meaning outside the process, null of its top type is written.
-    Ref(RefType),
-}
-
-/// A global with its value at the time of the dump.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Global {
-    /// Whether it was declared mutable; kept in the dump.
-    pub mutable: bool,
-    /// Type and value.
-    pub value: GlobalValue,
-}
-
-impl Global {
-    /// A global that was declared mutable.
-    pub fn mutable(value: GlobalValue) -> Self {
-        Self { mutable: true, value }
-    }
-
-    /// A global that was declared immutable.
-    pub fn constant(value: GlobalValue) -> Self {
-        Self { mutable: false, value }
-    }
-}
-
-/// A local or an operand in a frame. v128 and references have no encoding there: [`Value::Missing`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// The engine could not say.
-    Missing,
-    /// `i32`
-    I32(i32),
-    /// `i64`
-    I64(i64),
-    /// `f32`, its bits
-    F32(u32),
-    /// `f64`, its bits
-    F64(u64),
-}
-
 /// An activation of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Frame {
     /// The instance whose function it is, if known.
     pub instance: Option<InstanceIndex>,
@@ -405,6 +339,7 @@ impl Frame {
 
 /// A thread of the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
 pub struct Thread {
     /// Its name.
     pub name: String,

@@ -1,6 +1,7 @@
 //! A file that gets its name when it is whole, where only then the name is known.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::atomic_file::{AtomicFile, FileOptions};
@@ -25,6 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "without `commit` it is gone"]
 pub struct UnnamedFile(AtomicFile);
 
 impl UnnamedFile {
@@ -49,13 +51,39 @@ impl UnnamedFile {
     /// first one. All must be in its folder.
     ///
     /// # Errors
-    /// All names are taken, or the file can't be given one.
+    /// All names are taken, or the file can't be given one ([`ErrorKind::Output`]); there is no name, or
+    /// one that can't be, such as one in another folder ([`ErrorKind::Option`]).
+    ///
+    /// ```
+    /// use corestream::{ErrorKind, FileOptions, UnnamedFile};
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let folder = folder.path();
+    /// let file = UnnamedFile::create_in(folder, FileOptions::new())?;
+    /// let error = file.commit([]).unwrap_err();
+    /// assert_eq!((error.kind(), &*error.to_string()), (ErrorKind::Option, "no name was given"));
+    ///
+    /// let file = UnnamedFile::create_in(folder, FileOptions::new())?;
+    /// let error = file.commit([folder.join("elsewhere/dump")]).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Option);
+    /// assert!(error.to_string().ends_with(": cannot be given to a file: it is in another folder"));
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
     pub fn commit(self, names: impl IntoIterator<Item = PathBuf>) -> Result<PathBuf> {
-        let mut last = PathBuf::new();
-        let names = names.into_iter().inspect(|name| last.clone_from(name));
+        let mut last = None;
+        let names = names.into_iter().inspect(|name| last = Some(name.clone()));
         self.0.commit_as(names).map_err(|error| {
-            let message = format!("{}: cannot be given to a file", last.display());
-            Error::io(ErrorKind::Output, message, error)
+            let kind = match error.kind() {
+                io::ErrorKind::InvalidInput => ErrorKind::Option,
+                _ => ErrorKind::Output,
+            };
+            match last {
+                Some(last) => {
+                    let message = format!("{}: cannot be given to a file", last.display());
+                    Error::io(kind, message, error)
+                }
+                None => Error::new(kind, error.to_string()),
+            }
         })
     }
 }

@@ -336,7 +336,7 @@ fn nothing_of_an_untouched_reservation_is_made_to_exist() {
     for dumper in dumpers() {
         let dumper = dumper.threads(2);
         // Once before, so that what any dump needs is there.
-        dumper.plan(&dump_of(&[&[1; 100]])).unwrap();
+        let _ = dumper.plan(&dump_of(&[&[1; 100]])).unwrap();
         let before = status();
         let plan = dumper.plan(&dump).unwrap();
         plan.write_to(&mut io::sink()).unwrap();

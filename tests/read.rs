@@ -35,6 +35,12 @@ fn check_small(dump: &CoreDumpFile<'_>) {
     assert!(dump.instances().map(|i| i.to_instance()).eq(guest.instances));
     assert_eq!(dump.instance(InstanceIndex(1)).unwrap().module(), None);
     assert!(dump.instance(InstanceIndex(2)).is_none());
+    let shown: Vec<_> = dump.threads().map(|t| format!("{t:?}").replace("View", "")).collect();
+    assert!(shown.into_iter().eq(guest.threads.iter().map(|thread| format!("{thread:?}"))));
+    assert_eq!(
+        format!("{:?}", dump.instance(InstanceIndex(1)).unwrap()).split_once(' ').unwrap().0,
+        "InstanceView"
+    );
     assert!(dump.threads().map(|thread| thread.to_thread()).eq(guest.threads));
     assert_eq!(dump.threads().next().unwrap().frames().len(), 2);
     assert_eq!(dump.globals(), guest.globals);
@@ -345,6 +351,14 @@ fn a_damaged_dump_is_salvaged() {
     assert_eq!(coverage.left_out_bytes, (PAGE - end) as u64);
     assert!(contents(&dump, MemoryIndex(2)) == [0xee; 13]);
     assert_eq!(dump.coverage(MemoryIndex(2)).unwrap().left_out_bytes, 13);
+    // Nobody left them out.
+    for (memory, from) in [(FIRST, end), (MemoryIndex(2), 0)] {
+        let error = dump.read(memory, from as u64, &mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CutOff);
+        let (what, why) =
+            (format!(" of memory {memory} is lost in a damaged dump: "), "is cut off: ");
+        assert!(error.to_string().contains(&(what + why)), "{error}");
+    }
 
     // A section that is not known any more: only what is in the others is sure.
     let name = own.windows(15).position(|name| name == b"corestream.data").unwrap();
@@ -352,6 +366,7 @@ fn a_damaged_dump_is_salvaged() {
     renamed[name] ^= 1;
     let dump = CoreDumpFile::salvage_slice(&renamed).unwrap();
     assert_eq!(dump.damage().unwrap().kind(), ErrorKind::Damaged);
+    assert_eq!(dump.read(FIRST, 0, &mut vec![0; PAGE]).unwrap_err().kind(), ErrorKind::Damaged);
     let found = contents(&dump, FIRST);
     assert!(found.iter().zip(first).all(|(found, byte)| *found == *byte || *found == 0xee));
     assert!(!found.contains(&0) && found.contains(&1));

@@ -6,6 +6,8 @@ use std::cell::UnsafeCell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -394,6 +396,101 @@ fn a_reader_that_stalls_is_an_error() {
                 assert_eq!(written.parse(), Ok(read + left), "{kind}");
             }
         }
+    }
+}
+
+/// A dump that waits for its reader is stopped in time, with a timeout or without.
+#[test]
+fn a_dump_to_a_reader_that_stalls_is_cancelled() {
+    let bytes = vec![1; 32 * MIB];
+    let file = file(&bytes);
+    let cases = [(false, false), (false, true), (true, false), (true, true)];
+    for (mapped, non_blocking) in cases {
+        for timeout in [None, Some(Duration::from_secs(600))] {
+            for ends in Ends::all() {
+                let ends = if non_blocking { ends.non_blocking() } else { ends };
+                let image = match mapped {
+                    true => MemoryImage::open(file.path()).unwrap(),
+                    false => MemoryImage::from_slice(&bytes),
+                };
+                let mut dump = CoreDump::new("guest");
+                dump.add_memory(Memory::new(MemoryType::wasm32(512), image));
+                let flag = Arc::new(AtomicBool::new(false));
+                let plan = Dumper::new().cancel(flag.clone()).plan(&dump).unwrap();
+                let Ends { kind, reader, writer } = ends;
+                let left = Ends { kind, reader: File::open("/dev/null").unwrap(), writer };
+                let (told, result) = mpsc::channel();
+                let (early, late) = thread::scope(|scope| {
+                    let write = || plan.write_to(&mut *left.sink(How { timeout, lend: true }));
+                    scope.spawn(move || told.send(write()).unwrap());
+                    // By then nothing more goes in.
+                    let early = result.recv_timeout(Duration::from_millis(200));
+                    flag.store(true, Ordering::Relaxed);
+                    let late = result.recv_timeout(Duration::from_secs(5));
+                    // Whatever the writer waits for.
+                    drop(reader);
+                    (early, late)
+                });
+                assert!(early.is_err(), "{kind}");
+                let error = late.expect(kind).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Cancelled, "{kind}: {error}");
+            }
+        }
+    }
+}
+
+/// A sink of one's own that waits for the flag that it was given.
+#[test]
+fn a_sink_that_waits_is_given_the_flag() {
+    struct Stalled(Option<Arc<AtomicBool>>);
+
+    impl Sink for Stalled {
+        fn cancel(&mut self, flag: Option<&Arc<AtomicBool>>) {
+            self.0 = flag.cloned();
+        }
+
+        fn put(&mut self, _: &[corestream::Piece<'_>], _: &mut u64) -> io::Result<()> {
+            // A second thread that stops the dump while it is here.
+            self.0.as_ref().ok_or(io::ErrorKind::Unsupported)?.store(true, Ordering::Relaxed);
+            Err(io::ErrorKind::TimedOut.into())
+        }
+
+        fn finish(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let dump = CoreDump::new("guest");
+    let plan = Dumper::new().cancel(Arc::default()).plan(&dump).unwrap();
+    assert_eq!(plan.write_to(&mut Stalled(None)).unwrap_err().kind(), ErrorKind::Cancelled);
+    let plan = Dumper::new().plan(&dump).unwrap();
+    let error = plan.write_to(&mut Stalled(None)).unwrap_err();
+    assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::Unsupported);
+}
+
+/// A sink that says nothing of what it took, or too little: its fault, and not that of the plan.
+#[test]
+fn a_sink_that_says_too_little_is_told() {
+    struct Silent(u64);
+
+    impl Sink for Silent {
+        fn put(&mut self, _: &[corestream::Piece<'_>], written: &mut u64) -> io::Result<()> {
+            *written += self.0;
+            Ok(())
+        }
+
+        fn finish(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let dump = CoreDump::new("guest");
+    let plan = Dumper::new().checksums(false).plan(&dump).unwrap();
+    for taken in [0, 7, 1000] {
+        let error = plan.write_to(&mut Silent(taken)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Output);
+        let said = format!("the sink says that it took {taken} of ");
+        assert!(error.to_string().starts_with(&said), "{error}");
     }
 }
 

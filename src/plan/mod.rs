@@ -27,6 +27,7 @@ use crate::scan::{self, Scanned};
 ///
 /// Made by [`Dumper::plan`](crate::Dumper::plan); its length is known to the byte before the first
 /// byte is written.
+#[must_use = "nothing is written yet"]
 pub struct Plan<'d> {
     /// Everything before the data section, but for the section that the layout fixes.
     pub(crate) prelude: Prelude,

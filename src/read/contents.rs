@@ -1,5 +1,6 @@
 //! The contents of a memory in the order of addresses: data, zeros, and what was left out.
 
+use std::fmt;
 use std::iter::Peekable;
 use std::ops::RangeInclusive;
 
@@ -20,7 +21,9 @@ pub enum Content<'d> {
     },
     /// Bytes that are zero.
     Zero(RangeInclusive<u64>),
-    /// Bytes that nobody knows: they were left out of the dump.
+    /// Bytes that nobody knows: they were left out of the dump on purpose, or they are lost in a damaged
+    /// one ([`CoreDumpFile::salvage`](super::CoreDumpFile::salvage)).
+    /// [`CoreDumpFile::read`](super::CoreDumpFile::read) fails with which it is.
     LeftOut(RangeInclusive<u64>),
 }
 
@@ -96,6 +99,13 @@ impl<'d> Contents<'d> {
             (None, Some(lost)) => Content::Zero(at..=lost.saturating_sub(1).min(next)),
             (None, None) => Content::Zero(at..=next),
         })
+    }
+}
+
+/// The addresses that are to come.
+impl fmt::Debug for Contents<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contents").field("rest", &self.rest).finish_non_exhaustive()
     }
 }
 

@@ -12,7 +12,7 @@ use super::tables::{DEGRADED, PARTIAL, RawRange};
 use super::types;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::map::{self, Map};
-use crate::model::{Global, InstanceIndex, MemoryIndex, MemoryType, ModuleIndex};
+use crate::model::{Global, GlobalIndex, InstanceIndex, MemoryIndex, MemoryType, ModuleIndex};
 
 /// A core dump that is open for reading, of this tool or of any other.
 ///
@@ -181,6 +181,7 @@ impl<'b> CoreDumpFile<'b> {
     /// Stops [`restore`](Self::restore) and [`write_memory`](Self::write_memory) when `stop` says so:
     /// they then fail with [`ErrorKind::Cancelled`], and an image leaves nothing behind. It is asked
     /// every few megabytes, and before an image gets its name.
+    #[must_use]
     pub fn stop_if(mut self, stop: impl Fn() -> bool + Send + Sync + 'b) -> Self {
         self.stop = Some(Box::new(stop));
         self
@@ -190,7 +191,7 @@ impl<'b> CoreDumpFile<'b> {
     /// The work is to stop.
     pub(super) fn check_stop(&self) -> Result<()> {
         match self.stop.as_ref().is_some_and(|stop| stop()) {
-            true => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
+            true => Err(Error::cancelled()),
             false => Ok(()),
         }
     }
@@ -275,14 +276,46 @@ impl<'b> CoreDumpFile<'b> {
         self.opened.items.threads.iter().map(|at| ThreadView::at(self.bytes(), *at))
     }
 
+    /// A thread, by its position from 0.
+    ///
+    /// ```
+    /// use corestream::*;
+    ///
+    /// # let mut guest = CoreDump::new("guest.wasm");
+    /// # guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&[7; 65_536])));
+    /// # guest.add_global(Global::constant(7.into()));
+    /// # guest.add_thread(Thread::new("main"));
+    /// # let bytes = Dumper::new().plan(&guest)?.to_vec()?;
+    /// let dump = CoreDumpFile::from_slice(&bytes)?;
+    /// assert_eq!(dump.thread(0).unwrap().name(), "main");
+    /// assert_eq!(dump.global(GlobalIndex(0)).unwrap().value, GlobalValue::I32(7));
+    /// assert_eq!(dump.memory(MemoryIndex(0)), Some(MemoryType::wasm32(1)));
+    /// assert!(dump.thread(1).is_none() && dump.memory(1.into()).is_none());
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn thread(&self, index: usize) -> Option<ThreadView<'_>> {
+        let at = self.opened.items.threads.get(index)?;
+        Some(ThreadView::at(self.bytes(), *at))
+    }
+
     /// The globals.
     pub fn globals(&self) -> &[Global] {
         &self.opened.items.globals
     }
 
+    /// A global.
+    pub fn global(&self, index: GlobalIndex) -> Option<Global> {
+        self.globals().get(index.0 as usize).copied()
+    }
+
     /// The types of the memories, with the sizes that they had.
     pub fn memories(&self) -> &[MemoryType] {
         &self.opened.walk.memories
+    }
+
+    /// The type of a memory, with the size that it had.
+    pub fn memory(&self, index: MemoryIndex) -> Option<MemoryType> {
+        self.memories().get(index.0 as usize).copied()
     }
 
     /// What the dump holds of a memory.
@@ -361,12 +394,29 @@ impl<'b> CoreDumpFile<'b> {
             }
             None => &[],
         };
-        let lost = self.opened.lost.and_then(|(of, from)| match of.cmp(&memory.0) {
+        Ok(Contents::new(bytes, segments, left_out, self.lost(memory), rest))
+    }
+
+    /// The address from which on what is in no segment of a memory is lost.
+    fn lost(&self, memory: MemoryIndex) -> Option<u64> {
+        self.opened.lost.and_then(|(of, from)| match of.cmp(&memory.0) {
             std::cmp::Ordering::Less => Some(0),
             std::cmp::Ordering::Equal => Some(from),
             std::cmp::Ordering::Greater => None,
-        });
-        Ok(Contents::new(bytes, segments, left_out, lost, rest))
+        })
+    }
+
+    /// Bytes of a memory that are asked for are not there.
+    fn missing(&self, memory: MemoryIndex, range: RangeInclusive<u64>) -> Error {
+        let (first, last) = range.into_inner();
+        let range = format!("{first:#x}..={last:#x} of memory {memory}");
+        match (&self.damage, self.lost(memory)) {
+            // What was left out on purpose is in the index, and where one is had nothing is lost.
+            (Some(damage), Some(_)) => {
+                Error::new(damage.kind(), format!("{range} is lost in a damaged dump: {damage}"))
+            }
+            _ => Error::new(ErrorKind::LeftOut, format!("{range} was left out")),
+        }
     }
 
     /// Fills `buffer` from `address` of a memory on, with zeros where the dump says that it was zero.
@@ -377,8 +427,9 @@ impl<'b> CoreDumpFile<'b> {
     /// walked too: a few for each time that many that the dump has.
     ///
     /// # Errors
-    /// There is no such memory, it ends before ([`ErrorKind::Option`]), or a byte was left out
-    /// ([`ErrorKind::LeftOut`]; what is before it has been filled).
+    /// There is no such memory, it ends before ([`ErrorKind::Option`]), or a byte was left out on purpose
+    /// ([`ErrorKind::LeftOut`]) or is lost in a damaged dump (the kind of its [`damage`](Self::damage)).
+    /// What is before that byte has been filled.
     pub fn read(&self, memory: MemoryIndex, address: u64, buffer: &mut [u8]) -> Result<()> {
         let size = types::size(self.checked(memory)?.1);
         if u128::from(address).saturating_add(buffer.len() as u128) > size {
@@ -402,11 +453,7 @@ impl<'b> CoreDumpFile<'b> {
                     now.copy_from_slice(bytes.get(..len).ok_or_else(|| changed(memory))?);
                 }
                 Content::Zero(_) => now.fill(0),
-                Content::LeftOut(range) => {
-                    let (first, last) = range.into_inner();
-                    let message = format!("{first:#x}..={last:#x} of memory {memory} was left out");
-                    return Err(Error::new(ErrorKind::LeftOut, message));
-                }
+                Content::LeftOut(range) => return Err(self.missing(memory, range)),
             }
             left = later;
         }

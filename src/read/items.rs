@@ -3,6 +3,8 @@
 //! All of it was checked when the dump was opened, so nothing here fails; lists just end early if the
 //! file has changed since.
 
+use std::fmt;
+
 use super::decode::Decoder;
 use super::fault::Result;
 use super::input::Slice;
@@ -54,9 +56,16 @@ impl<T> Iterator for List<'_, T> {
 
 impl<T> ExactSizeIterator for List<'_, T> {}
 
+/// What is in it.
+impl<T: Clone + fmt::Debug> fmt::Debug for List<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
 /// An instance in a dump. What is `None` is not known; an index may be one that the dump does not
 /// list.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct InstanceView<'d> {
     module: Option<u32>,
     memories: List<'d, Option<u32>>,
@@ -105,7 +114,7 @@ impl<'d> InstanceView<'d> {
 }
 
 /// A thread in a dump.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ThreadView<'d> {
     name: &'d str,
     frames: List<'d, FrameView<'d>>,
@@ -138,7 +147,7 @@ impl<'d> ThreadView<'d> {
 }
 
 /// A frame in a dump.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct FrameView<'d> {
     /// The instance whose function it is, if known; it may be one that the dump does not list.
     pub instance: Option<InstanceIndex>,

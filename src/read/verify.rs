@@ -26,11 +26,19 @@ use crate::model::MemoryIndex;
 
 /// Whether a dump is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "it may say that the dump is damaged"]
 pub enum Verdict {
     /// It is.
     Whole(Whole),
     /// It is not.
     Damaged(Damage),
+}
+
+impl Verdict {
+    /// Whether the dump is whole.
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::Whole(_))
+    }
 }
 
 /// A dump that is whole.
@@ -115,7 +123,7 @@ pub fn verify_file(path: impl AsRef<Path>, threads: usize) -> Result<Verdict> {
 /// use corestream::{CoreDump, Dumper};
 ///
 /// let mut bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
-/// assert!(matches!(verify_slice(&bytes, 2)?, Verdict::Whole(_)));
+/// assert!(verify_slice(&bytes, 2)?.is_whole());
 ///
 /// bytes.truncate(bytes.len() - 1);
 /// let Verdict::Damaged(damage) = verify_slice(&bytes, 2)? else { panic!("it was cut") };

@@ -4,16 +4,22 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::{IOV, sigpipe, write_all};
+use crate::error::Error;
 use crate::piece::Piece;
 
 /// Bytes that a blocking pipe takes without blocking once `poll` says that it is ready.
 const READY_BYTES: usize = libc::PIPE_BUF;
+
+/// How long to wait before the flag that stops the dump is looked at again.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The ways in which bytes get into a descriptor.
 pub(super) trait Ways {
@@ -51,6 +57,8 @@ pub(super) struct Descriptor<'f, W> {
     fd: BorrowedFd<'f>,
     ways: W,
     timeout: Option<Duration>,
+    /// Ends the wait when it becomes true.
+    cancel: Option<Arc<AtomicBool>>,
     /// Whether a write without blocking is known to be impossible.
     blocks: bool,
     /// Whether parts of image files are lent, as far as is known.
@@ -61,11 +69,20 @@ pub(super) struct Descriptor<'f, W> {
 
 impl<'f, W: Ways> Descriptor<'f, W> {
     pub(super) fn new(fd: BorrowedFd<'f>, ways: W) -> Self {
-        Self { fd, ways, timeout: None, blocks: false, lends: true, left: 0 }
+        Self { fd, ways, timeout: None, cancel: None, blocks: false, lends: true, left: 0 }
     }
 
     pub(super) fn set_timeout(&mut self, timeout: Option<Duration>) {
         self.timeout = timeout;
+    }
+
+    pub(super) fn set_cancel(&mut self, flag: Option<Arc<AtomicBool>>) {
+        self.cancel = flag;
+    }
+
+    /// Whether a write may block for as long as it likes.
+    fn may_block(&self) -> bool {
+        self.timeout.is_none() && self.cancel.is_none()
     }
 
     pub(super) fn set_lend(&mut self, lend: bool) {
@@ -124,20 +141,20 @@ impl<'f, W: Ways> Descriptor<'f, W> {
     /// Writes some of `slices`, which don't begin with an empty one, as soon as any can be.
     fn write_some(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
-            let result = match self.timeout {
-                None => self.ways.write(self.fd, slices, true),
-                Some(_) if !self.blocks => self.ways.write(self.fd, slices, false),
-                Some(_) => {
-                    self.wait()?;
-                    let first: &[u8] = slices.first().map_or(&[], |first| first);
-                    let first = first.get(..READY_BYTES).unwrap_or(first);
-                    self.ways.write(self.fd, &[IoSlice::new(first)], true)
-                }
+            let result = if self.may_block() {
+                self.ways.write(self.fd, slices, true)
+            } else if !self.blocks {
+                self.ways.write(self.fd, slices, false)
+            } else {
+                self.wait()?;
+                let first: &[u8] = slices.first().map_or(&[], |first| first);
+                let first = first.get(..READY_BYTES).unwrap_or(first);
+                self.ways.write(self.fd, &[IoSlice::new(first)], true)
             };
             match result {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => self.wait()?,
-                Err(Errno::OPNOTSUPP) if self.timeout.is_some() && !self.blocks => {
+                Err(Errno::OPNOTSUPP) if !self.may_block() && !self.blocks => {
                     self.blocks = true;
                 }
                 result => return Ok(result?),
@@ -150,7 +167,7 @@ impl<'f, W: Ways> Descriptor<'f, W> {
     fn lend(&mut self, file: &File, at: u64, len: usize, written: &mut u64) -> io::Result<usize> {
         let (mut lent, mut waited) = (0_usize, false);
         while lent < len {
-            let wait = self.timeout.is_none();
+            let wait = self.may_block();
             let (next, left) = (at.saturating_add(lent as u64), len.saturating_sub(lent));
             match self.ways.lend(self.fd, file, next, left, wait) {
                 // The file ends here.
@@ -178,11 +195,17 @@ impl<'f, W: Ways> Descriptor<'f, W> {
     fn wait(&self) -> io::Result<()> {
         let start = Instant::now();
         loop {
+            if self.cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                return Err(io::Error::other(Error::cancelled()));
+            }
             let left = self.timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
+            let slice = self.cancel.is_some().then_some(LOOK);
+            let wait = left.into_iter().chain(slice).min();
             // A time that is too long for the system is none.
-            let left = left.and_then(|left| Timespec::try_from(left).ok());
-            match poll(&mut [PollFd::from_borrowed_fd(self.fd, PollFlags::OUT)], left.as_ref()) {
-                Ok(0) => return Err(self.timed_out()),
+            let spec = wait.and_then(|wait| Timespec::try_from(wait).ok());
+            match poll(&mut [PollFd::from_borrowed_fd(self.fd, PollFlags::OUT)], spec.as_ref()) {
+                Ok(0) if wait == left => return Err(self.timed_out()),
+                Ok(0) => {}
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),

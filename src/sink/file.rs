@@ -26,6 +26,7 @@ const TRIES: u32 = 10;
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use]
 pub struct FileSink<'f> {
     file: &'f File,
 }

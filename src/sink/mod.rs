@@ -7,6 +7,8 @@ mod sigpipe;
 mod socket;
 
 use std::io::{self, IoSlice, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub use file::FileSink;
 pub use pipe::Pipe;
@@ -28,7 +30,49 @@ const IOV: usize = 512;
 /// assert_eq!(bytes[..4], *b"\0asm");
 /// # Ok::<(), corestream::Error>(())
 /// ```
+///
+/// One of your own sees where a piece lies, as a slice or in an image file ([`Piece`]):
+///
+/// ```
+/// use corestream::{CoreDump, Dumper, Piece, Sink};
+///
+/// /// Counts what is in images, and lets all of it go.
+/// struct Count(u64);
+///
+/// impl Sink for Count {
+///     fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> std::io::Result<()> {
+///         for piece in pieces {
+///             if let Piece::Image { bytes, .. } = piece {
+///                 self.0 += bytes.len() as u64;
+///             }
+///             *written += piece.len(); // or the dump fails: some of it was not taken
+///         }
+///         Ok(())
+///     }
+///
+///     fn finish(&mut self) -> std::io::Result<()> {
+///         Ok(())
+///     }
+/// }
+///
+/// # use corestream::{Memory, MemoryImage, MemoryType};
+/// # let bytes = [1; 65_536];
+/// # let mut dump = CoreDump::new("guest.wasm");
+/// # dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+/// let mut count = Count(0);
+/// Dumper::new().plan(&dump)?.write_to(&mut count)?;
+/// assert_eq!(count.0, 65_536);
+/// # Ok::<(), corestream::Error>(())
+/// ```
 pub trait Sink {
+    /// Called once before all else with the flag that stops the dump, if there is one
+    /// ([`Dumper::cancel`](crate::Dumper::cancel)). Between two calls of [`put`](Self::put) the dump looks
+    /// at it; a sink that may wait for long looks at it as well, and ends with any error when it is true:
+    /// the dump then fails with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
+    fn cancel(&mut self, flag: Option<&Arc<AtomicBool>>) {
+        let _ = flag;
+    }
+
     /// Called once before the first piece with the length of the dump in bytes.
     ///
     /// # Errors

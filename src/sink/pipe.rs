@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -46,6 +48,7 @@ const PIPE_BYTES: usize = 1 << 20;
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use]
 pub struct Pipe<'f>(Descriptor<'f, PipeWays>);
 
 impl<'f> Pipe<'f> {
@@ -85,6 +88,10 @@ impl<'f> Pipe<'f> {
 }
 
 impl Sink for Pipe<'_> {
+    fn cancel(&mut self, flag: Option<&Arc<AtomicBool>>) {
+        self.0.set_cancel(flag.cloned());
+    }
+
     fn begin(&mut self, len: u64) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         enlarge(self.0.fd());

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -45,6 +47,7 @@ use crate::piece::Piece;
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use]
 pub struct Socket<'f>(Descriptor<'f, SocketWays>);
 
 impl<'f> Socket<'f> {
@@ -78,7 +81,9 @@ impl<'f> Socket<'f> {
         self
     }
 
-    /// Whether pages of image files are lent to the socket, as they are by default.
+    /// Whether pages of image files are lent to the socket, as they are by default. The call that does so
+    /// can't be kept from blocking: with a timeout, or a flag that stops the dump
+    /// ([`Dumper::cancel`](crate::Dumper::cancel)), they are lent only to a descriptor that does not block.
     pub fn lend(mut self, lend: bool) -> Self {
         self.0.set_lend(lend);
         self
@@ -86,6 +91,10 @@ impl<'f> Socket<'f> {
 }
 
 impl Sink for Socket<'_> {
+    fn cancel(&mut self, flag: Option<&Arc<AtomicBool>>) {
+        self.0.set_cancel(flag.cloned());
+    }
+
     fn begin(&mut self, len: u64) -> io::Result<()> {
         self.0.begin(len);
         Ok(())

@@ -40,6 +40,7 @@ pub fn capture<'a>(
 
 /// A guest, captured: its core dump, which borrows the store, and what it does not know.
 #[derive(Debug)]
+#[must_use = "nothing is written yet"]
 pub struct Captured<'a> {
     /// The guest.
     pub dump: CoreDump<'a>,
@@ -103,6 +104,7 @@ impl Captured<'_> {
 /// # #[cfg(not(feature = "run"))]
 /// # fn main() {}
 /// ```
+#[must_use]
 pub struct Capture<'w, T: 'static> {
     name: String,
     thread: String,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use corestream::{CoreDump, FileSink, Pipe, Plan, Socket};
+use corestream::{CoreDump, FileSink, Piece, Pipe, Plan, Sink, Socket};
 
 pub use self::options::{MemoryOption, PlanOptions, seconds};
 use self::ranges::RangeOption;
@@ -240,16 +240,36 @@ pub fn write(
     match output.open(interrupt, timeout)? {
         Opened::File(path, options) => return Ok(plan.write_file_with(path, options)?),
         Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),
-        Opened::Socket(socket) => plan.write_to(&mut Socket::new(&socket).write_timeout(timeout)),
+        Opened::Socket(socket) => {
+            plan.write_to(&mut Blocking(Socket::new(&socket).write_timeout(timeout)))
+        }
         Opened::Peer(peer) => {
-            let sent = plan.write_to(&mut Socket::new(&peer).write_timeout(timeout));
+            let sent = plan.write_to(&mut Blocking(Socket::new(&peer).write_timeout(timeout)));
             sent.map_err(|error| Failure::from(error).at(output.name()))?;
             return output.take_leave(&peer, timeout);
         }
-        Opened::Pipe(pipe) => plan.write_to(&mut Pipe::new(&pipe).write_timeout(timeout)),
+        Opened::Pipe(pipe) => plan.write_to(&mut Blocking(Pipe::new(&pipe).write_timeout(timeout))),
     }
     .map_err(|error| Failure::from(error).at(output.name()))?;
     output.sync()
+}
+
+/// A stream that is not told of the flag that stops the dump, so that its writes may block, which is
+/// faster: a signal that comes while one does ends the process.
+struct Blocking<S>(S);
+
+impl<S: Sink> Sink for Blocking<S> {
+    fn begin(&mut self, len: u64) -> io::Result<()> {
+        self.0.begin(len)
+    }
+
+    fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
+        self.0.put(pieces, written)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.0.finish()
+    }
 }
 
 /// Reads all of a manifest.

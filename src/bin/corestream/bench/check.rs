@@ -48,7 +48,7 @@ impl Checked {
         let compared = compare(checked.bytes(), read, checked.stats.threads);
         if let Err(why) = compared {
             // An image that was cut, or a signal, is behind it: then this is an error.
-            dumper.plan(guest)?;
+            let _ = dumper.plan(guest)?;
             return Err(Failure::new(format!(
                 "the dump does not hold what the image does: {why}; was the image written to?"
             )));
