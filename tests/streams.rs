@@ -325,7 +325,7 @@ fn mistakes_are_said_in_one_line() {
         (
             vec!["-o", "new", "--write-timeout", "0"],
             2,
-            "invalid value '0' for '--write-timeout <S>': must be a number of seconds above 0",
+            "invalid value '0' for '--write-timeout <S>': must be a number of seconds above 0, from 1e-9 to 1.8e19",
         ),
         (
             vec!["-o", "new", "--fd", "1"],

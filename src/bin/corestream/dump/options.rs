@@ -124,7 +124,7 @@ impl PlanOptions {
 /// A time in seconds, with a fraction if it has one.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let range = "must be a number of seconds, from 1e-9 (a nanosecond) to 1.8e19";
+    let range = "must be a number of seconds above 0, from 1e-9 to 1.8e19";
     time.filter(|time| !time.is_zero()).ok_or_else(|| range.into())
 }
 
