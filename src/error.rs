@@ -154,6 +154,8 @@ impl fmt::Debug for Error {
 }
 
 impl std::error::Error for Error {
+    /// The error of the operating system, as [`Error::io_error`]. What is displayed of this error ends with
+    /// it: who prints a chain of sources prints this error alone.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_ref().map(|source| source as _)
     }

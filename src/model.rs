@@ -360,7 +360,8 @@ impl Thread {
     }
 }
 
-/// A stopped guest: all that a core dump says, with its memories borrowed and not copied.
+/// A stopped guest: all that a core dump says, with its memories borrowed and not copied. The format has
+/// no tables, so those of a guest are in no dump.
 ///
 /// [`fmt::Display`] prints it for people, [`fmt::Debug`] only counts what it holds.
 ///

@@ -402,6 +402,14 @@ fn what_others_may_leave_out_and_what_not() {
     }
     let text = CoreDumpFile::from_slice(b"(module)").unwrap_err();
     assert_eq!(text.to_string(), "not a core dump: it does not begin as a WebAssembly module does");
+    for (bytes, said) in [
+        (&b""[..], "it is empty"),
+        (b"\0asm\x0d\0\x01\0", "it is a component, and a dump is a core module"),
+    ] {
+        let error = verdict(bytes).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Format);
+        assert_eq!(error.to_string(), format!("not a core dump: {said}"));
+    }
 
     // The header comes second, or there is no index to be trusted.
     let own = Own::default().dump(&small());

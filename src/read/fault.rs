@@ -94,6 +94,7 @@ impl Fault {
     }
 }
 
+#[doc(hidden)] // of a private type
 impl From<Box<Fault>> for Error {
     fn from(fault: Box<Fault>) -> Self {
         let line = fault.line();

@@ -20,6 +20,9 @@ use crate::model::{Global, MemoryType};
 /// What begins every module: the magic number and the version.
 const PREAMBLE: [u8; 8] = *b"\0asm\x01\0\0\0";
 
+/// What begins every component.
+const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
+
 /// The longest name of a section that is known here.
 const LONGEST_NAME: u32 = 16;
 
@@ -381,7 +384,9 @@ fn preamble<I: Input>(input: &mut I) -> Result<()> {
     let mut decoder = Decoder::new(input, u64::MAX);
     match decoder.array() {
         Ok(PREAMBLE) => Ok(()),
+        Ok(COMPONENT) => Err(Fault::format("it is a component, and a dump is a core module")),
         Err(fault) if fault.kind == ErrorKind::Input => Err(fault),
+        Err(fault) if fault.range.start == 0 => Err(Fault::format("it is empty")),
         _ => Err(Fault::format("it does not begin as a WebAssembly module does")),
     }
 }

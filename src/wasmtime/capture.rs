@@ -12,9 +12,11 @@ use super::describe::describe;
 use super::frames::{self, FrameRecorder, WasmFrame};
 use super::inventory::{Inventory, Words};
 use super::note::Note;
+use crate::atomic_file::FileOptions;
 use crate::dump::Dumper;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::CoreDump;
+use crate::plan::Plan;
 use crate::sink::Sink;
 
 /// The frames that Wasmtime keeps unless it is told otherwise
@@ -39,6 +41,38 @@ pub fn capture<'a>(
 }
 
 /// A guest, captured: its core dump, which borrows the store, and what it does not know.
+///
+/// What nobody is to see is left out before it is written:
+///
+/// ```
+/// # #[cfg(feature = "run")]
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use wasmtime::{Config, Engine, Instance, Module, Store};
+/// use corestream::{CoreDumpFile, Dumper, ErrorKind, FileOptions};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("guest.core");
+/// # let engine = Engine::new(Config::new().coredump_on_trap(true))?;
+/// # let text = r#"(module (memory 1) (data (i32.const 4096) "secret") (func (export "f") unreachable))"#;
+/// # let module = Module::new(&engine, text)?;
+/// # let mut store = Store::new(&engine, ());
+/// # let instance = Instance::new(&mut store, &module, &[])?;
+/// # let f = instance.get_typed_func::<(), ()>(&mut store, "f")?;
+/// # let error = f.call(&mut store, ()).unwrap_err();
+/// let mut captured = corestream::wasmtime::capture(&mut store, "guest.wat", &error)?;
+/// captured.dump.memories[0].leave_out(0x1000..0x1100); // where the guest keeps a key
+/// captured.write_file_with(&path, FileOptions::new().sync(true))?;
+/// let bytes = captured.plan(&Dumper::new().checksums(false))?.to_vec()?;
+///
+/// for dump in [CoreDumpFile::open(&path)?, CoreDumpFile::from_slice(&bytes)?] {
+///     let error = dump.read(0.into(), 0x1000, &mut [0; 6]).unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::LeftOut);
+/// }
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "run"))]
+/// # fn main() {}
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is written yet"]
 pub struct Captured<'a> {
@@ -55,15 +89,31 @@ impl Captured<'_> {
     /// # Errors
     /// Those of [`Dumper::plan`] and [`Plan::write_to`](crate::Plan::write_to).
     pub fn write_to<S: Sink + ?Sized>(&self, sink: &mut S) -> Result<()> {
-        Dumper::new().plan(&self.dump)?.write_to(sink)
+        self.plan(&Dumper::new())?.write_to(sink)
     }
 
     /// Writes the dump to a new file that appears only when it is whole.
     ///
     /// # Errors
-    /// Those of [`Dumper::plan`] and [`Plan::write_file`](crate::Plan::write_file).
+    /// Those of [`Dumper::plan`] and [`Plan::write_file`].
     pub fn write_file(&self, path: impl AsRef<Path>) -> Result<()> {
-        Dumper::new().plan(&self.dump)?.write_file(path)
+        self.write_file_with(path, FileOptions::new())
+    }
+
+    /// Like [`write_file`](Self::write_file), with options.
+    ///
+    /// # Errors
+    /// Those of [`Dumper::plan`] and [`Plan::write_file_with`].
+    pub fn write_file_with(&self, path: impl AsRef<Path>, options: FileOptions) -> Result<()> {
+        self.plan(&Dumper::new())?.write_file_with(path, options)
+    }
+
+    /// A plan of the dump, where the defaults of [`Dumper`] will not do.
+    ///
+    /// # Errors
+    /// Those of [`Dumper::plan`].
+    pub fn plan(&self, dumper: &Dumper) -> Result<Plan<'_>> {
+        dumper.plan(&self.dump)
     }
 
     /// The dump in one vector, as `WasmCoreDump::serialize` gives it.
@@ -71,7 +121,7 @@ impl Captured<'_> {
     /// # Errors
     /// Those of [`Dumper::plan`] and [`Plan::to_vec`](crate::Plan::to_vec).
     pub fn to_vec(&self) -> Result<Vec<u8>> {
-        Dumper::new().plan(&self.dump)?.to_vec()
+        self.plan(&Dumper::new())?.to_vec()
     }
 }
 

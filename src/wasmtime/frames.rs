@@ -179,7 +179,7 @@ fn read(ty: Option<ValType>, value: impl FnOnce() -> ::wasmtime::Result<Val>) ->
 }
 
 /// Records the frames of a guest when it traps, with their locals and operand stacks: a
-/// [`DebugHandler`] for stores of engines with [`Config::guest_debug`](::wasmtime::Config::guest_debug).
+/// [`DebugHandler`](::wasmtime::DebugHandler) for stores of engines with [`Config::guest_debug`](::wasmtime::Config::guest_debug).
 ///
 /// It only records; the dump is made after the call has returned, by
 /// [`Capture::frames`](super::Capture::frames). Clones share what they record.
