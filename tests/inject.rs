@@ -4,6 +4,8 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 #![allow(clippy::print_stdout, reason = "a test says what it tried, or could not try")]
 
+#[path = "common/environment.rs"]
+mod environment;
 #[path = "common/strace.rs"]
 mod strace;
 #[path = "common/tool.rs"]

@@ -7,6 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::environment;
+
 /// A system call of the main thread, as strace printed it.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -17,8 +19,8 @@ pub struct Call {
     pub line: String,
 }
 
-/// Whether faults can be injected here. If not, that is said, or is a failure where
-/// `CORESTREAM_REQUIRE_STRACE` is set.
+/// Returns whether strace can inject faults here, and otherwise skips the test
+/// ([`environment::skip`]).
 pub fn works() -> bool {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
@@ -28,9 +30,7 @@ pub fn works() -> bool {
     let failed_as_told = output.is_ok_and(|output| output.status.code() == Some(1))
         && fs::read_to_string(&log).is_ok_and(|log| log.contains("(INJECTED)"));
     if !failed_as_told {
-        let why = "strace is not here or may not trace: faults of system calls are not tried";
-        assert!(std::env::var_os("CORESTREAM_REQUIRE_STRACE").is_none(), "{why}");
-        println!("{why}");
+        environment::skip("strace", "strace is not installed, or may not trace");
     }
     failed_as_told
 }
