@@ -70,11 +70,14 @@ impl UnnamedFile {
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn commit(self, names: impl IntoIterator<Item = PathBuf>) -> Result<PathBuf> {
-        let mut last = self.0.folder().to_path_buf();
-        let names = names.into_iter().inspect(|name| last.clone_from(name));
+        let mut names = names.into_iter().peekable();
+        let mut last = names.peek().map_or_else(|| self.0.folder().into(), PathBuf::clone);
+        let names = names.inspect(|name| last.clone_from(name));
         self.0.commit_as(names).map_err(|error| {
+            // An EINVAL of the system is none of the caller's.
+            let is_own = error.source.raw_os_error().is_none();
             let kind = match error.source.kind() {
-                io::ErrorKind::InvalidInput => ErrorKind::Option,
+                io::ErrorKind::InvalidInput if is_own => ErrorKind::Option,
                 _ => ErrorKind::Output,
             };
             error.at(&last, "file", kind)

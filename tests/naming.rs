@@ -130,23 +130,28 @@ fn a_file_system_without_modes_gets_a_warning() {
 struct Mounted(TempDir);
 
 impl Mounted {
-    /// Mounts what `mkfs` has made of a file of 32 MiB.
-    fn new(mkfs: &[&str], options: &str) -> Option<Self> {
+    /// Mounts what `mkfs` has made of a file of 32 MiB; needs the `capability` of that name.
+    fn new(capability: &str, mkfs: &[&str], options: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("image");
         File::create(&image).unwrap().set_len(32 << 20).unwrap();
         fs::create_dir(folder.path().join("mount")).unwrap();
         let made = Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image).output();
         if !made.is_ok_and(|made| made.status.success()) {
-            environment::skip("mount", format_args!("{} cannot be run", mkfs[0]));
+            environment::skip(capability, format_args!("{} cannot be run", mkfs[0]));
             return None;
         }
         let mut command = Command::new("mount");
         command.args(["-o", options]).arg(&image).arg(folder.path().join("mount"));
         match command.output() {
             Ok(output) if output.status.success() => Some(Self(folder)),
-            output => {
-                environment::skip("mount", format_args!("{output:?}"));
+            Ok(output) => {
+                let why = stderr(&output).trim_end().replace('\n', "; ");
+                environment::skip(capability, why);
+                None
+            }
+            Err(error) => {
+                environment::skip(capability, error);
                 None
             }
         }
@@ -166,15 +171,38 @@ impl Drop for Mounted {
 /// vfat has no modes, no links and no unnamed files.
 #[test]
 fn a_dump_to_vfat_is_whole() {
-    let Some(mounted) = Mounted::new(&["/usr/sbin/mkfs.vfat"], "loop") else { return };
+    let Some(mounted) = Mounted::new("vfat", &["/usr/sbin/mkfs.vfat"], "loop") else { return };
     Guest::new().check_target(&mounted.path(), "has mode 0755 and not 0600");
-    let Some(mounted) = Mounted::new(&["/usr/sbin/mkfs.vfat"], "loop,umask=077") else { return };
+    let Some(mounted) = Mounted::new("vfat", &["/usr/sbin/mkfs.vfat"], "loop,umask=077") else { return };
     Guest::new().check_target(&mounted.path(), "");
+}
+
+/// An overlay, as in containers: its unnamed files are those of the layer below.
+#[test]
+fn a_dump_to_an_overlay_is_whole() {
+    let Some(mounted) = Mounted::new("mount", &["/usr/sbin/mkfs.ext4", "-q"], "loop") else { return };
+    let [lower, upper, work, over] =
+        ["lower", "upper", "work", "over"].map(|name| mounted.path().join(name));
+    for folder in [&lower, &upper, &work, &over] {
+        fs::create_dir(folder).unwrap();
+    }
+    let [lowerdir, upperdir, workdir] = [&lower, &upper, &work].map(|folder| folder.display());
+    let options = format!("lowerdir={lowerdir},upperdir={upperdir},workdir={workdir}");
+    let mut command = Command::new("mount");
+    command.args(["-t", "overlay", "-o", &options, "none"]).arg(&over);
+    let output = command.output().unwrap();
+    if !output.status.success() {
+        return environment::skip("overlay", stderr(&output).trim_end().replace('\n', "; "));
+    }
+    let guest = Guest::new();
+    let checked = std::panic::catch_unwind(|| guest.check_target(&over, ""));
+    Command::new("umount").arg("-l").arg(&over).status().unwrap();
+    checked.unwrap();
 }
 
 #[test]
 fn a_dump_to_ext4_is_whole() {
-    let Some(mounted) = Mounted::new(&["/usr/sbin/mkfs.ext4", "-q"], "loop") else { return };
+    let Some(mounted) = Mounted::new("mount", &["/usr/sbin/mkfs.ext4", "-q"], "loop") else { return };
     fs::remove_dir(mounted.path().join("lost+found")).unwrap();
     Guest::new().check_target(&mounted.path(), "");
 }
