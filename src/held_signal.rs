@@ -13,9 +13,7 @@ use std::ptr;
 /// Calls `work`, which may write to a pipe or socket: a reader that went away is only
 /// [`io::ErrorKind::BrokenPipe`].
 pub(crate) fn without_sigpipe<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let is_broken = |result: &io::Result<T>| {
-        matches!(result, Err(error) if error.kind() == io::ErrorKind::BrokenPipe)
-    };
+    let is_broken = |result: &io::Result<T>| matches!(result, Err(error) if error.kind() == io::ErrorKind::BrokenPipe);
     held_back(libc::SIGPIPE, work, is_broken)
 }
 

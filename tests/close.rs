@@ -82,7 +82,11 @@ fn an_error_of_close_fails_every_command_that_writes_a_file() {
             let output = shell(guest.path(), &fuse, &format!("exec \"$0\" {line}"));
             fuse.set(Faults::default());
             let said = stderr(&output);
-            assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{line}: {said}");
+            assert_eq!(
+                (output.status.code(), said.lines().count()),
+                (Some(1), 1),
+                "{line}: {said}"
+            );
             assert!(said.starts_with("corestream: "), "{line}: {said}");
             assert!(said.ends_with("No space left on device (os error 28)\n"), "{line}: {said}");
             // What the shell and `man` have made themselves is there.
@@ -158,7 +162,10 @@ fn what_cannot_be_synced_harms_no_file() {
         let output = shell(guest.path(), &fuse, &line);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.ends_with("cannot finish the dump: Input/output error (os error 5)\n"), "{said}");
+        assert!(
+            said.ends_with("cannot finish the dump: Input/output error (os error 5)\n"),
+            "{said}"
+        );
         match force.is_empty() {
             true => assert!(names(&fuse.path()).is_empty()),
             false => assert_eq!(fs::read(&new).unwrap(), b"old"),
@@ -200,7 +207,11 @@ fn a_write_that_fails_leaves_nothing() {
         for line in WRITERS.iter().filter(|line| !line.starts_with("man")) {
             let output = shell(guest.path(), &fuse, &format!("exec \"$0\" {line}"));
             let said = stderr(&output);
-            assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{line}: {said}");
+            assert_eq!(
+                (output.status.code(), said.lines().count()),
+                (Some(1), 1),
+                "{line}: {said}"
+            );
             let expected = format!("(os error {})\n", errno.raw_os_error());
             assert!(said.ends_with(&expected), "{line}: {said}");
             let mut left = names(&fuse.path());

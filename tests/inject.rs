@@ -233,6 +233,7 @@ fn try_all(
     check(None, &first);
     let unnamed = first.calls.iter().find(|call| call.line.contains("O_TMPFILE"));
     let always = unnamed.filter(|_| case.named);
+    assert!(!case.named || always.is_some(), "the file system here has no unnamed files");
     let deny = always.map(|call| format!("openat:error=EOPNOTSUPP:when={}", call.k));
     let plain = guest.run(case, names, deny.as_slice());
     check(None, &plain);
@@ -252,7 +253,9 @@ fn try_all(
                     let run = guest.run(case, names, &injections);
                     check(Some(trial), &run);
                     let denied = usize::from(always.is_some());
-                    faults.fetch_add(run.faults - denied, Ordering::Relaxed);
+                    // None at all if a signal was to come at a later `openat`: strace cannot deny one and
+                    // interrupt another, and a file without a name opens fewer.
+                    faults.fetch_add(run.faults.saturating_sub(denied), Ordering::Relaxed);
                 }
             });
         }
@@ -300,8 +303,12 @@ fn must(case: &Case, trial: &Trial<'_>) -> Option<bool> {
         "close" => None,
         // The folder of `--all` was made with that mode.
         "chmod" if trial.has(&["EPERM", "EINVAL", "ENOSYS"]) => Some(true),
-        // The folder of the file: `syncfs` needs no right to read it.
-        "openat" if line.contains("\".\"") && trial.has(&["EPERM"]) => Some(true),
+        // The folder of the file: `syncfs` needs no right to read it. Not with the file itself before it.
+        "openat"
+            if line.contains("\".\"") && trial.has(&["EPERM"]) && !trial.when.contains("..") =>
+        {
+            Some(true)
+        }
         "fallocate" => Some(!trial.has(&["EIO", "ENOSPC", "EDQUOT", "EFBIG"])),
         "write" | "writev" | "sendmsg" | "pwrite64" | "fsync" | "ftruncate" | "openat"
         | "fchmod" | "chmod"
@@ -386,8 +393,7 @@ fn check_written(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Ru
         let is_empty = || fs::read(work.join(name)).is_ok_and(|bytes| bytes.is_empty());
         status.signal() == Some(9) && name.ends_with(".partial") && (has_name || is_empty())
     };
-    let is_other =
-        |name: &&String| *name != "new" && Some(name.as_str()) != kept && !partial(name);
+    let is_other = |name: &&String| *name != "new" && Some(name.as_str()) != kept && !partial(name);
     let others: Vec<_> = names.iter().filter(is_other).collect();
     assert!(others.is_empty(), "{others:?} is left: {what}");
 }
@@ -416,8 +422,7 @@ fn assert_whole(path: &Path, expected: &[u8], what: &str) {
 
 /// The calls that have to do with what is written: not with what every program does at its start.
 fn writing(calls: &[Call]) -> Vec<Call> {
-    let is_write =
-        |call: &Call| matches!(&*call.name, "write" | "writev" | "pwrite64" | "sendmsg");
+    let is_write = |call: &Call| matches!(&*call.name, "write" | "writev" | "pwrite64" | "sendmsg");
     let written = calls.iter().rposition(is_write).unwrap_or(calls.len());
     let writes = |(i, call): &(usize, &Call)| match call.name.as_str() {
         "openat" => is_new(&call.line),

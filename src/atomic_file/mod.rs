@@ -181,10 +181,9 @@ impl AtomicFile {
         let named = finished.name_first(&path, names);
         let name = named.map_err(|source| keep(finished, &path, source))?;
         if let Some(directory) = directory {
-            directory.sync().map_err(|source| CommitError {
-                source,
-                outcome: Outcome::Named(name.clone()),
-            })?;
+            directory
+                .sync()
+                .map_err(|source| CommitError { source, outcome: Outcome::Named(name.clone()) })?;
         }
         Ok(name)
     }

@@ -74,8 +74,7 @@ impl Begun {
     fn unnamed(folder: &Path) -> Option<Self> {
         let file = open_unnamed(folder)?;
         let trial = open_unnamed(folder)?;
-        let ((), name) =
-            first_free(&folder.join("corestream"), |name| link(&trial, name)).ok()?;
+        let ((), name) = first_free(&folder.join("corestream"), |name| link(&trial, name)).ok()?;
         Some(match retry(|| fs::remove_file(&name)) {
             Ok(()) => Self::Unnamed(file),
             // As in a folder that may only be added to: the file with a name is there, so it is used.
@@ -295,7 +294,7 @@ fn is_same_folder(a: &Path, b: &Path) -> bool {
 #[cfg(target_os = "linux")]
 fn open_unnamed(folder: &Path) -> Option<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Some(rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR).ok()?.into())
+    Some(rustix::fs::openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR).ok()?.into())
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -328,7 +327,7 @@ fn link(file: &File, name: &Path) -> io::Result<()> {
 /// A new file of this name; never one that is there, nor through a symbolic link.
 fn named(name: &Path) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-    let open = || rustix::fs::open(name, flags, Mode::RUSR | Mode::WUSR);
+    let open = || rustix::fs::openat(CWD, name, flags, Mode::RUSR | Mode::WUSR);
     Ok(rustix::io::retry_on_intr(open)?.into())
 }
 
