@@ -16,6 +16,7 @@ use crate::checksum::Checksums;
 use crate::control::{Control, Meter, Progress, Stage};
 use crate::encode::{self, Index, Pieces};
 use crate::error::{Error, ErrorKind, Result, zeros};
+use crate::held_signal::without_sigxfsz;
 use crate::image::{Bytes, ExtentMethod, ExtentOptions, MappingMethod};
 use crate::limits;
 use crate::model::CoreDump;
@@ -224,7 +225,8 @@ impl Plan<'_> {
     /// ```
     pub fn write_to<S: Sink + ?Sized>(&self, sink: &mut S) -> Result<()> {
         let mut written = 0;
-        self.stream(sink, &mut written).map_err(|source| self.failed_after(written, source))?;
+        without_sigxfsz(|| self.stream(sink, &mut written))
+            .map_err(|source| self.failed_after(written, source))?;
         if written != self.len() {
             let message = format!("{written} bytes were emitted, {} were planned", self.len());
             return Err(Error::new(ErrorKind::Internal, message));
@@ -307,8 +309,12 @@ impl Plan<'_> {
     /// Writes the dump to a new file that only its owner can read, and that appears under its name
     /// only when it is whole.
     ///
+    /// On a file system without modes the file has the mode that the mount gives to all files: look at its metadata
+    /// where that matters.
+    ///
     /// # Errors
-    /// `path` exists; it can't be written there; then nothing is left behind.
+    /// `path` exists; it can't be written there; then nothing is left behind. A dump that is finished and can't be
+    /// given its name is kept under another ([`Error::kept_file`]).
     ///
     /// ```
     /// # use corestream::{CoreDump, Dumper};
@@ -328,7 +334,8 @@ impl Plan<'_> {
     /// Like [`write_file`](Self::write_file), with options.
     ///
     /// # Errors
-    /// It can't be written there; then an old file stays and nothing is left behind.
+    /// It can't be written there; then an old file stays and nothing is left behind. A dump that is finished and
+    /// can't be given its name is kept under another ([`Error::kept_file`]).
     pub fn write_file_with(&self, path: impl AsRef<Path>, options: FileOptions) -> Result<()> {
         let path = path.as_ref();
         let failed = |what: &str, source| {
@@ -338,7 +345,7 @@ impl Plan<'_> {
         let file = AtomicFile::create(path, options).map_err(|e| failed("cannot create", e))?;
         self.write_to(&mut FileSink::new(file.file())).map_err(|error| error.at(path.display()))?;
         let meter = sync.then(|| self.control.begin(Stage::Sync, self.len()));
-        file.commit().map_err(|e| failed("cannot name the finished dump", e))?;
+        file.commit().map_err(|error| error.at(path, "dump", ErrorKind::Output))?;
         if let Some(meter) = meter {
             meter.finish();
         }

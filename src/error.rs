@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 use std::io;
+use std::path::{Path, PathBuf};
 
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -34,6 +35,7 @@ struct Inner {
     kind: ErrorKind,
     message: String,
     source: Option<io::Error>,
+    kept: Option<PathBuf>,
 }
 
 /// The kinds of [`Error`], for programs that act on them.
@@ -72,11 +74,11 @@ pub enum ErrorKind {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+        Self(Box::new(Inner { kind, message: message.into(), source: None, kept: None }))
     }
 
     pub(crate) fn io(kind: ErrorKind, message: impl Into<String>, source: io::Error) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), source: Some(source) }))
+        Self(Box::new(Inner { kind, message: message.into(), source: Some(source), kept: None }))
     }
 
     pub(crate) fn model(message: impl Into<String>) -> Self {
@@ -97,6 +99,12 @@ impl Error {
         self
     }
 
+    /// The same error, of a finished file that is kept under this name.
+    pub(crate) fn kept(mut self, path: PathBuf) -> Self {
+        self.0.kept = Some(path);
+        self
+    }
+
     /// What kind of error this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -105,6 +113,27 @@ impl Error {
     /// The error of the operating system behind this one, if there is one.
     pub fn io_error(&self) -> Option<&io::Error> {
         self.0.source.as_ref()
+    }
+
+    /// Returns the path of a file that is finished in spite of this error.
+    ///
+    /// A finished file is never discarded. If it can't be given its name, it is kept under a partial name beside
+    /// it. If its folder can't be synced ([`FileOptions::sync`](crate::FileOptions::sync)), it has its name. All its
+    /// bytes have arrived in either case.
+    ///
+    /// ```
+    /// use corestream::{FileOptions, UnnamedFile};
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let folder = folder.path();
+    /// let file = UnnamedFile::create_in(folder, FileOptions::new())?;
+    /// let error = file.commit([folder.join("elsewhere/dump")]).unwrap_err();
+    /// let kept = error.kept_file().unwrap();
+    /// assert_eq!((kept.parent(), kept.extension().unwrap()), (Some(folder), "partial".as_ref()));
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn kept_file(&self) -> Option<&Path> {
+        self.0.kept.as_deref()
     }
 }
 

@@ -122,10 +122,12 @@
 
 mod atomic_file;
 mod checksum;
+mod close;
 mod control;
 mod dump;
 mod encode;
 mod error;
+mod held_signal;
 mod image;
 pub mod limits;
 mod model;
@@ -145,6 +147,7 @@ mod unnamed_file;
 pub mod wasmtime;
 
 pub use atomic_file::FileOptions;
+pub use close::check_close;
 pub use control::{Progress, Stage};
 pub use dump::Dumper;
 pub use error::{Error, ErrorKind, Result};

@@ -51,8 +51,10 @@ impl UnnamedFile {
     /// first one. All must be in its folder.
     ///
     /// # Errors
-    /// All names are taken, or the file can't be given one ([`ErrorKind::Output`]); there is no name, or
-    /// one that can't be, such as one in another folder ([`ErrorKind::Option`]).
+    /// What was written did not arrive ([`ErrorKind::Output`]): then nothing is left. All names are taken, or the
+    /// file can't be given one ([`ErrorKind::Output`]); there is no name, or one that can't be, such as one in
+    /// another folder ([`ErrorKind::Option`]): then the file is kept under another name
+    /// ([`Error::kept_file`]).
     ///
     /// ```
     /// use corestream::{ErrorKind, FileOptions, UnnamedFile};
@@ -60,30 +62,25 @@ impl UnnamedFile {
     /// # let folder = tempfile::tempdir().unwrap();
     /// # let folder = folder.path();
     /// let file = UnnamedFile::create_in(folder, FileOptions::new())?;
-    /// let error = file.commit([]).unwrap_err();
-    /// assert_eq!((error.kind(), &*error.to_string()), (ErrorKind::Option, "no name was given"));
-    ///
-    /// let file = UnnamedFile::create_in(folder, FileOptions::new())?;
     /// let error = file.commit([folder.join("elsewhere/dump")]).unwrap_err();
     /// assert_eq!(error.kind(), ErrorKind::Option);
-    /// assert!(error.to_string().ends_with(": cannot be given to a file: it is in another folder"));
+    /// let kept = error.kept_file().unwrap().display();
+    /// let cause = format!("cannot name the finished file, which is kept as {kept}: it is in another folder");
+    /// assert!(error.to_string().ends_with(&cause));
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn commit(self, names: impl IntoIterator<Item = PathBuf>) -> Result<PathBuf> {
-        let mut last = None;
-        let names = names.into_iter().inspect(|name| last = Some(name.clone()));
+        let mut names = names.into_iter().peekable();
+        let mut last = names.peek().map_or_else(|| self.0.folder().into(), PathBuf::clone);
+        let names = names.inspect(|name| last.clone_from(name));
         self.0.commit_as(names).map_err(|error| {
-            let kind = match error.kind() {
-                io::ErrorKind::InvalidInput => ErrorKind::Option,
+            // An EINVAL of the system is none of the caller's.
+            let is_own = error.source.raw_os_error().is_none();
+            let kind = match error.source.kind() {
+                io::ErrorKind::InvalidInput if is_own => ErrorKind::Option,
                 _ => ErrorKind::Output,
             };
-            match last {
-                Some(last) => {
-                    let message = format!("{}: cannot be given to a file", last.display());
-                    Error::io(kind, message, error)
-                }
-                None => Error::new(kind, error.to_string()),
-            }
+            error.at(&last, "file", kind)
         })
     }
 }

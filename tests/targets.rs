@@ -83,12 +83,23 @@ fn several_at_once_to_one_name() {
                 assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
                 assert!(said.starts_with("corestream: new: ") && said.contains("exists"), "{said}");
             }
-            let bytes = fs::read(dir.join("new")).unwrap();
-            assert!(bytes == if writer[0] == "dump" { whole.clone() } else { image() });
+            let expected = if writer[0] == "dump" { whole.clone() } else { image() };
+            assert!(fs::read(dir.join("new")).unwrap() == expected);
+            // The others that were finished are kept, and say where.
+            for kept in outputs.iter().filter_map(|output| kept(&stderr(output))) {
+                assert!(fs::read(dir.join(&kept)).unwrap() == expected);
+                fs::remove_file(dir.join(kept)).unwrap();
+            }
             assert_eq!(names(dir), ["guest.core", "guest.mem", "new"]);
             fs::remove_file(dir.join("new")).unwrap();
         }
     }
+}
+
+/// The partial name that a finished file has kept, as a message says.
+fn kept(said: &str) -> Option<String> {
+    let (_, rest) = said.split_once(", which is kept as ")?;
+    Some(rest.split_once(": ")?.0.into())
 }
 
 /// The image of the memory: whole pages.

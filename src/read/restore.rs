@@ -10,6 +10,7 @@ use super::file::{CoreDumpFile, changed};
 use super::types;
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::held_signal::without_sigxfsz;
 use crate::model::MemoryIndex;
 
 /// What a block of a file that is all zero is not written for, so that it stays a hole.
@@ -42,7 +43,8 @@ impl CoreDumpFile<'_> {
     ///
     /// # Errors
     /// There is no such memory; `path` exists and is not to be replaced; the image can't be written
-    /// there, or the work was stopped ([`stop_if`](Self::stop_if)): then nothing is left behind.
+    /// there, or the work was stopped ([`stop_if`](Self::stop_if)): then nothing is left behind. An image that is
+    /// finished and can't be given its name is kept under another ([`Error::kept_file`]).
     ///
     /// ```
     /// use corestream::*;
@@ -72,12 +74,13 @@ impl CoreDumpFile<'_> {
         };
         let len = self.byte_len(memory)?;
         let file = AtomicFile::create(path, options).map_err(|e| fail("cannot create", e))?;
-        file.file().set_len(len).map_err(|e| fail("cannot make it as long as the memory", e))?;
+        without_sigxfsz(|| file.file().set_len(len))
+            .map_err(|e| fail("cannot make it as long as the memory", e))?;
         let restored = self.each(memory, |content| match content {
             Content::Data { address, bytes } => {
                 for (at, part) in parts(*address, bytes) {
                     self.check_stop()?;
-                    write_sparsely(file.file(), at, part)
+                    without_sigxfsz(|| write_sparsely(file.file(), at, part))
                         .map_err(|source| fail("cannot write", source))?;
                 }
                 Ok(())
@@ -85,7 +88,7 @@ impl CoreDumpFile<'_> {
             _ => Ok(()),
         })?;
         self.check_stop()?;
-        file.commit().map_err(|e| fail("cannot name the finished image", e))?;
+        file.commit().map_err(|error| error.at(path, "image", ErrorKind::Output))?;
         Ok(restored)
     }
 
@@ -117,7 +120,7 @@ impl CoreDumpFile<'_> {
             if let Content::Data { bytes, .. } = content {
                 for (at, part) in parts(at, bytes) {
                     self.check_stop()?;
-                    output.write_all(part).map_err(|source| fail(at, source))?;
+                    without_sigxfsz(|| output.write_all(part)).map_err(|e| fail(at, e))?;
                 }
                 return Ok(());
             }
@@ -125,14 +128,14 @@ impl CoreDumpFile<'_> {
                 self.check_stop()?;
                 let left = usize::try_from(contents::count(&(at..=last))).unwrap_or(usize::MAX);
                 let zeros = ZEROS.get(..left).unwrap_or(&ZEROS);
-                output.write_all(zeros).map_err(|e| fail(at, e))?;
+                without_sigxfsz(|| output.write_all(zeros)).map_err(|e| fail(at, e))?;
                 match at.checked_add(zeros.len() as u64) {
                     Some(next) if next <= last => at = next,
                     _ => return Ok(()),
                 }
             }
         })?;
-        output.flush().map_err(|source| fail(restored.len, source))?;
+        without_sigxfsz(|| output.flush()).map_err(|source| fail(restored.len, source))?;
         Ok(restored)
     }
 

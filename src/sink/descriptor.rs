@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::{IOV, sigpipe, write_all};
+use super::{IOV, write_all};
 use crate::error::Error;
+use crate::held_signal::without_sigpipe;
 use crate::piece::Piece;
 
 /// Bytes that a blocking pipe takes without blocking once `poll` says that it is ready.
@@ -100,7 +101,7 @@ impl<'f, W: Ways> Descriptor<'f, W> {
 
     /// Takes all of `pieces`, as [`Sink::put`](super::Sink::put).
     pub(super) fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
-        sigpipe::held_back(|| self.put_pieces(pieces, written))
+        without_sigpipe(|| self.put_pieces(pieces, written))
     }
 
     fn put_pieces(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {

@@ -3,7 +3,12 @@
 use std::fs::File;
 use std::io;
 
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
 use super::Sink;
+use crate::close::check_close;
+use crate::held_signal::without_sigxfsz;
 use crate::piece::Piece;
 
 /// How often room is asked for. Some file systems begin anew after each signal, and with a signal every
@@ -13,7 +18,9 @@ const TRIES: u32 = 10;
 
 /// Writes to a file, from its present position on.
 ///
-/// The whole dump is preallocated, so that a full disk fails before the first byte.
+/// The whole dump is preallocated, so that a full disk fails before the first byte, and so does a limit on the size of
+/// files (`RLIMIT_FSIZE`). The error that `close` would have, as with NFS or quotas, is that of
+/// [`finish`](Sink::finish).
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper, FileSink};
@@ -40,7 +47,8 @@ impl<'f> FileSink<'f> {
 
 impl Sink for FileSink<'_> {
     fn begin(&mut self, len: u64) -> io::Result<()> {
-        preallocate(self.file, len)
+        check_limit(self.file, len)?;
+        without_sigxfsz(|| preallocate(self.file, len))
     }
 
     fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
@@ -48,7 +56,19 @@ impl Sink for FileSink<'_> {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        Ok(())
+        check_close(self.file)
+    }
+}
+
+/// Returns an error if the process may not write `len` bytes to a regular file from the present position on.
+fn check_limit(file: &File, len: u64) -> io::Result<()> {
+    let Some(limit) = getrlimit(Resource::Fsize).current else { return Ok(()) };
+    let is_regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    match rustix::fs::tell(file) {
+        Ok(at) if is_regular && at.checked_add(len).is_none_or(|end| end > limit) => {
+            Err(Errno::FBIG.into())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -59,7 +79,6 @@ impl Sink for FileSink<'_> {
 #[cfg(target_os = "linux")]
 fn preallocate(file: &File, len: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate, tell};
-    use rustix::io::Errno;
 
     let Ok(at) = tell(file) else { return Ok(()) };
     for _ in 0..TRIES {

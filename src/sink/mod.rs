@@ -3,7 +3,6 @@
 mod descriptor;
 mod file;
 mod pipe;
-mod sigpipe;
 mod socket;
 
 use std::io::{self, IoSlice, Write};

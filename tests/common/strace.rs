@@ -2,6 +2,7 @@
 //!
 //! It sees the calls themselves, also those of rustix, which no library between program and kernel
 //! sees.
+#![allow(dead_code, reason = "each test uses its part")]
 
 use std::fs;
 use std::path::Path;

@@ -21,7 +21,7 @@ use self::ranges::RangeOption;
 use self::stats::{PeakAnon, StatsFormat};
 use crate::input::Watch;
 use crate::manifest::{self, Manifest};
-use crate::output::{Opened, Output};
+use crate::output::{Opened, Output, warn_if_not_private};
 use crate::patient::Patient;
 use crate::peer::Peer;
 use crate::progress::{Display, When};
@@ -238,7 +238,11 @@ pub fn write(
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
     match output.open(interrupt, timeout)? {
-        Opened::File(path, options) => return Ok(plan.write_file_with(path, options)?),
+        Opened::File(path, options) => {
+            plan.write_file_with(path, options)?;
+            warn_if_not_private(path);
+            return Ok(());
+        }
         Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),
         Opened::Socket(socket) => {
             plan.write_to(&mut Blocking(Socket::new(&socket).write_timeout(timeout)))

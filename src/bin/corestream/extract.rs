@@ -1,18 +1,20 @@
 //! `corestream extract`: memories of a dump as raw images, and with `--all` a manifest beside them.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::Args;
 use corestream::read::{Damage, Restored, Verdict, verify_slice};
-use corestream::{CoreDumpFile, ErrorKind, FileOptions, MemoryIndex, MemoryType};
+use corestream::{
+    CoreDumpFile, ErrorKind, FileOptions, MemoryIndex, MemoryType, UnnamedFile, check_close,
+};
 
 use crate::describe::Description;
 use crate::input::Input;
-use crate::output::{Opened, Output, folder_of};
+use crate::output::{Opened, Output, folder_of, warn_if_not_private};
 use crate::patient::Patient;
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
@@ -20,6 +22,8 @@ use crate::verify::threads;
 
 /// Tries for a name that nobody has.
 const TRIES: u32 = 1000;
+/// The name of the manifest beside the images.
+const MANIFEST: &str = "manifest.json";
 /// Bytes of an image without data that every file system takes as a hole.
 const MAX_EMPTY_IMAGE: u64 = 1 << 40;
 
@@ -127,9 +131,16 @@ impl Extract {
         let memory = MemoryIndex(self.memory.unwrap_or_default());
         dump.contents(memory).map_err(|error| input.failed(&error))?;
         let restored = match output.open(interrupt, None)? {
-            Opened::File(path, options) => dump.restore(memory, path, options)?,
+            Opened::File(path, options) => {
+                let restored = dump.restore(memory, path, options)?;
+                warn_if_not_private(path);
+                restored
+            }
             Opened::Regular(mut file) => {
-                dump.write_memory(memory, &mut file).map_err(|error| output.failed(error))?
+                let restored = dump.write_memory(memory, &mut file);
+                let restored = restored.map_err(|error| output.failed(error))?;
+                check_close(file).map_err(|error| output.failed(error))?;
+                restored
             }
             Opened::Socket(stream) | Opened::Peer(stream) | Opened::Pipe(stream) => {
                 dump.write_memory(memory, Patient(stream)).map_err(|error| output.failed(error))?
@@ -223,8 +234,7 @@ impl Partial {
             match DirBuilder::new().mode(0o700).create(&partial) {
                 Ok(()) => {
                     let this = Self { path: Some(partial.clone()), names: Vec::new() };
-                    // Whatever the umask is.
-                    fs::set_permissions(partial, Permissions::from_mode(0o700))?;
+                    make_private(&partial)?;
                     return Ok(this);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -241,13 +251,27 @@ impl Partial {
         path
     }
 
-    /// Gives it its name; an empty folder of that name is replaced.
-    fn rename(mut self, path: &Path) -> io::Result<()> {
-        if let Some(partial) = &self.path {
-            fs::rename(partial, path)?;
+    /// Gives it its name; an empty folder of that name is replaced. Everything is in it, so if it can't be renamed
+    /// it stays, and the error says where.
+    fn rename(mut self, path: &Path) -> Result<(), Failure> {
+        let Some(partial) = self.path.take() else { return Ok(()) };
+        fs::rename(&partial, path).map_err(|error| {
+            let partial = partial.display();
+            let what = format!("cannot name the finished folder, which is kept as {partial}");
+            Failure::new(format!("{}: {what}: {error}", path.display()))
+        })
+    }
+}
+
+/// Makes a new folder accessible for its owner only, whatever the umask is. A file system without modes may refuse
+/// that: the images are worth more than their mode then.
+fn make_private(folder: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    match fs::set_permissions(folder, Permissions::from_mode(0o700)) {
+        Err(error) if matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported) => {
+            Ok(())
         }
-        self.path = None;
-        Ok(())
+        result => result,
     }
 }
 
@@ -308,15 +332,15 @@ impl Folder {
             let restored = dump.restore(memory, partial.add(image_name(i)), FileOptions::new());
             done.0.push((memory, restored.map_err(|error| input.failed(&error))?));
         }
-        let manifest = partial.add("manifest.json".into());
-        write_manifest(&manifest, dump)
-            .map_err(|error| failed("cannot write the manifest", error))?;
+        write_manifest(&partial.add(MANIFEST.into()), dump)
+            .map_err(|failure| failure.at(self.path.display()))?;
         if interrupt.cancel().load(Ordering::Relaxed) {
             // What is said of it is the caller's.
             return Err(failed("cannot finish it", io::ErrorKind::Interrupted.into()));
         }
         input.check_unchanged()?;
-        partial.rename(&self.path).map_err(|error| failed("cannot name it", error))?;
+        partial.rename(&self.path)?;
+        warn_if_not_private(&self.path);
         Ok(done)
     }
 }
@@ -334,13 +358,15 @@ fn image_name(memory: u32) -> String {
     format!("memory-{memory}.mem")
 }
 
-fn write_manifest(path: &Path, dump: &CoreDumpFile<'_>) -> io::Result<()> {
-    let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    // Whatever the umask is.
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    let mut writer = io::BufWriter::new(file);
+fn write_manifest(path: &Path, dump: &CoreDumpFile<'_>) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::new(format!("cannot write the manifest: {error}"));
+    let file = UnnamedFile::create_in(folder_of(path), FileOptions::new())?;
+    let mut writer = io::BufWriter::new(file.file());
     let image = |memory| (!has_no_image(dump, MemoryIndex(memory))).then(|| image_name(memory));
-    serde_json::to_writer_pretty(&mut writer, &Description::manifest(dump, &image))?;
-    writer.write_all(b"\n")?;
-    writer.flush()
+    let manifest = Description::manifest(dump, &image);
+    serde_json::to_writer_pretty(&mut writer, &manifest).map_err(|error| failed(error.into()))?;
+    writer.write_all(b"\n").and_then(|()| writer.flush()).map_err(failed)?;
+    drop(writer);
+    file.commit([path.to_path_buf()])?;
+    Ok(())
 }

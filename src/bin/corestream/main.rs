@@ -6,6 +6,7 @@ mod describe;
 mod dump;
 mod extract;
 mod help;
+mod inherited;
 mod input;
 mod inspect;
 mod man;
@@ -49,6 +50,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    signals::ignore_file_size_limit();
     let matches = help::command().try_get_matches();
     let command = match matches.and_then(|matches| Command::from_arg_matches(&matches)) {
         Ok(command) => command,

@@ -68,10 +68,9 @@ fn write_all(tool: &clap::Command, folder: &Path, force: bool) -> Result<(), Fai
         }
         let file = UnnamedFile::create_in(folder, FileOptions::new().replace(force))?;
         let written = file.file().write_all(page(tool, command)?.as_bytes());
-        // A page is for all who use the machine.
-        let written =
-            written.and_then(|()| file.file().set_permissions(Permissions::from_mode(0o644)));
         written.map_err(|error| failed(&path, &format_args!("cannot write: {error}")))?;
+        // A page is for all who use the machine. On a file system without modes the mount decides that.
+        let _ = file.file().set_permissions(Permissions::from_mode(0o644));
         files.push((file, path));
     }
     for (file, path) in files {

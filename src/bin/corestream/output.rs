@@ -4,15 +4,16 @@ use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use corestream::FileOptions;
 use rustix::fs::OFlags;
 
+use crate::inherited;
 use crate::peer::{self, Peer};
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
@@ -266,6 +267,21 @@ fn new_file(path: &Path, force: bool) -> Result<Place, String> {
     Ok(Place::File(path.into()))
 }
 
+/// Warns if others than the owner may read a new file or look into a new folder: the file system has no modes, or
+/// refuses to set them.
+pub fn warn_if_not_private(path: &Path) {
+    let Ok(metadata) = path.metadata() else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    let wanted = if metadata.is_dir() { 0o700 } else { 0o600 };
+    if mode & 0o077 != 0 {
+        report::line(&format!(
+            "warning: {}: has mode {mode:04o} and not {wanted:04o}, which its file system does not take: others \
+             may read it",
+            path.display()
+        ));
+    }
+}
+
 /// The folder of a path.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
@@ -299,7 +315,7 @@ fn open_descriptor(fd: i32) -> Result<File, String> {
         0 => duplicate(io::stdin().as_fd()),
         1 => duplicate(io::stdout().as_fd()),
         2 => duplicate(io::stderr().as_fd()),
-        fd => by_number(fd).map(File::from).map_err(|e| format!("is not open: {e}")),
+        fd => inherited::duplicate(fd).map(File::from).map_err(|e| format!("is not open: {e}")),
     }?;
     match rustix::fs::fcntl_getfl(&file) {
         Ok(flags) if flags & OFlags::ACCMODE == OFlags::RDONLY => {
@@ -307,30 +323,4 @@ fn open_descriptor(fd: i32) -> Result<File, String> {
         }
         _ => Ok(file),
     }
-}
-
-#[cfg(target_os = "linux")]
-fn by_number(fd: i32) -> io::Result<OwnedFd> {
-    use rustix::io::Errno;
-    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-    let this = pidfd_open(getpid(), PidfdFlags::empty());
-    match this.and_then(|this| pidfd_getfd(this, fd, PidfdGetfdFlags::empty())) {
-        Err(Errno::BADF) => Err(Errno::BADF.into()),
-        // Containers forbid this call. A pipe can be opened by its name as well.
-        Err(errno) => {
-            let path = format!("/proc/self/fd/{fd}");
-            match std::fs::metadata(&path) {
-                Ok(metadata) if metadata.file_type().is_fifo() => {
-                    Ok(File::options().write(true).open(path)?.into())
-                }
-                _ => Err(errno.into()),
-            }
-        }
-        Ok(fd) => Ok(fd),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn by_number(_: i32) -> io::Result<OwnedFd> {
-    Err(io::ErrorKind::Unsupported.into())
 }

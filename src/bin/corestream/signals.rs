@@ -14,6 +14,12 @@ use crate::report::{self, Failure};
 /// How long the process waits at its end for standard error, which may be a terminal that takes nothing.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Makes a file that may not grow further (`RLIMIT_FSIZE`) an error of the write, and not the end of the process.
+pub fn ignore_file_size_limit() {
+    // Where that fails, the library still holds the signal back in its own writes.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
+}
+
 /// Watches for the signals that end the work.
 pub struct Interrupt {
     /// Tells the library to stop.
@@ -27,8 +33,6 @@ impl Interrupt {
     /// without a handler, which leaves nothing behind either on file systems that have `O_TMPFILE`.
     pub fn watch() -> Self {
         let this = Self { cancel: Arc::default(), received: Arc::default() };
-        // A file that may not grow further is an error of the write, and not the end of the process.
-        let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
         let (cancel, received) = (this.cancel.clone(), this.received.clone());
         let (ready, is_ready) = mpsc::channel();
         let watch = move || {

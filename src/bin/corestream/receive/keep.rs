@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use corestream::{FileOptions, UnnamedFile};
 
 use super::naming::{Naming, is_partial};
+use crate::output::warn_if_not_private;
 use crate::report::Failure;
 
 /// Where dumps are kept.
@@ -31,7 +32,13 @@ impl Keeper {
 
     /// Gives the file with a whole dump of the process that calls itself `name` its name.
     pub fn keep(&self, file: UnnamedFile, name: &str) -> Result<PathBuf, Failure> {
-        Ok(file.commit(self.naming.names(name, true).map_err(Failure::new)?)?)
+        let path = match self.naming.names(name, true) {
+            Ok(names) => file.commit(names)?,
+            // Without a name it is kept under a partial one, as the error says.
+            Err(why) => file.commit([]).map_err(|error| Failure::from(error).at(why))?,
+        };
+        warn_if_not_private(&path);
+        Ok(path)
     }
 
     /// Gives the file with the first `bytes` of a dump its name, if that is wanted, and says so, to be

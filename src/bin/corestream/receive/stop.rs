@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
 
 use crate::report::Failure;
@@ -40,8 +40,6 @@ impl Stop {
     pub fn watch() -> io::Result<Self> {
         let (wake, writer) = io::pipe()?;
         let signal = Arc::<AtomicUsize>::default();
-        // A file that may not grow further is an error of the write, and not the end of the process.
-        flag::register(SIGXFSZ, Arc::default())?;
         for (i, (number, ..)) in SIGNALS.into_iter().enumerate() {
             // In this order: who wakes up finds the signal.
             flag::register_usize(number, signal.clone(), i + 1)?;

@@ -3,20 +3,34 @@
 //! Where the file system has them, an unnamed file (`O_TMPFILE`) is written and then given its name
 //! by `linkat`, so that not even SIGKILL leaves anything behind
 //! ([open(2)](https://man7.org/linux/man-pages/man2/open.2.html)). Elsewhere it is a file in the
-//! same folder under another name.
+//! same folder under another name, its *partial name*, `.NAME.PID-N.partial`.
+//!
+//! A finished file is never discarded. What can fail late is asked for early: whether unnamed files can
+//! be linked is tried on an empty one before the first byte ([`naming`]), and the folder to sync is opened at
+//! the start. Before the file gets its name, its bytes have arrived: `close` of a duplicate, and with
+//! [`FileOptions::sync`] `fsync`, have succeeded. If it can't be named after that, it keeps its partial name, and the
+//! error says which.
+//!
+//! There is no way back from a name that was given. An earlier version exchanged the old file with the new one, and
+//! exchanged them back if the last `fsync` of the folder failed. That could hit a directory that had
+//! appeared under the name meanwhile, and after a power cut the old file stayed under a partial name.
+//! It gained nothing: the new file is whole and on disk before the rename, so that after a power cut the name
+//! stands for the old file or for the new one, each of them whole.
 
-use std::ffi::{OsStr, OsString};
+mod naming;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
-/// Tries for a name that nobody has.
-const TRIES: u32 = 1000;
+use crate::close::check_close;
+use crate::error::{Error, ErrorKind};
+use naming::{Begun, Finished};
 
 /// How a dump becomes a file.
 ///
@@ -49,6 +63,8 @@ impl FileOptions {
     }
 
     /// Whether the file and its name are on disk before it is done (`fsync`).
+    ///
+    /// In a folder that the process may write to but not read, `syncfs` of its file system brings the name to disk.
     pub fn sync(self, sync: bool) -> Self {
         Self { sync, ..self }
     }
@@ -61,15 +77,16 @@ impl FileOptions {
 /// A file under construction. Dropped without [`commit`](Self::commit), it is gone.
 #[derive(Debug)]
 pub(crate) struct AtomicFile {
-    file: File,
+    begun: Begun,
     path: PathBuf,
-    /// The name that it has until it is whole, if it needs one.
-    temporary: Option<PathBuf>,
     options: FileOptions,
+    /// What brings its name to disk, if that is wanted.
+    directory: Option<Directory>,
 }
 
 impl AtomicFile {
-    /// Begins a file that will be called `path`, readable and writable for its owner only.
+    /// Begins a file that will be called `path`, readable and writable for its owner only, unless its
+    /// file system has no modes.
     ///
     /// If it is not to replace one, `path` must not exist.
     ///
@@ -111,32 +128,38 @@ impl AtomicFile {
     }
 
     fn begin(path: PathBuf, options: FileOptions) -> io::Result<Self> {
-        let (file, temporary) = match unnamed(folder(&path)) {
-            Some(file) => (file, None),
-            None => {
-                let (file, name) = first_free(&path, named)?;
-                (file, Some(name))
-            }
+        Self::with(Begun::new(&path)?, path, options)
+    }
+
+    fn with(begun: Begun, path: PathBuf, options: FileOptions) -> io::Result<Self> {
+        let directory = match options.sync {
+            true => Some(Directory::open(folder(&path), begun.file())?),
+            false => None,
         };
-        let this = Self { file, path, temporary, options };
-        // Whatever the umask is.
-        rustix::io::retry_on_intr(|| rustix::fs::fchmod(&this.file, Mode::RUSR | Mode::WUSR))?;
-        Ok(this)
+        make_private(begun.file())?;
+        Ok(Self { begun, path, options, directory })
+    }
+
+    /// The folder in which it will have its name.
+    pub(crate) fn folder(&self) -> &Path {
+        folder(&self.path)
     }
 
     /// The file to write to.
     pub(crate) fn file(&self) -> &File {
-        &self.file
+        self.begun.file()
     }
 
     /// Gives the file its name.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] if somebody was faster and it must not replace; those of
-    /// `fsync`, `linkat` and `rename`. The name is then what it was before, but for a file system that
-    /// can't exchange names: there an old file is gone if the last `fsync` fails.
-    pub(crate) fn commit(mut self) -> io::Result<()> {
-        self.commit_once()
+    /// The errors of `close` and `fsync`, after which nothing is left. Then [`io::ErrorKind::AlreadyExists`] if
+    /// somebody was faster and it must not replace, and the errors of `linkat` and `rename`: the finished file keeps
+    /// a partial name, and what had the name is untouched. Last the error of `fsync` of the folder:
+    /// the file has its name.
+    pub(crate) fn commit(self) -> Result<(), CommitError> {
+        let path = self.path.clone();
+        self.commit_as([path]).map(drop)
     }
 
     /// Gives the file the first of `names` that nobody has, all in its folder, and says which.
@@ -145,99 +168,118 @@ impl AtomicFile {
     /// Those of [`commit`](Self::commit); the names are used up; one is in another folder, or there is
     /// none, which is [`io::ErrorKind::InvalidInput`].
     pub(crate) fn commit_as(
-        mut self,
+        self,
         names: impl IntoIterator<Item = PathBuf>,
-    ) -> io::Result<PathBuf> {
-        let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        let mut result = invalid("no name was given");
-        for name in names {
-            if !is_same_folder(folder(&name), folder(&self.path)) {
-                return invalid("it is in another folder");
-            }
-            self.path = name;
-            match self.commit_once() {
-                Ok(()) => return Ok(std::mem::take(&mut self.path)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => result = Err(error),
-                Err(error) => return Err(error),
-            }
+    ) -> Result<PathBuf, CommitError> {
+        let Self { begun, path, options, directory } = self;
+        let dropped = |source| CommitError { source, outcome: Outcome::Dropped };
+        check_close(begun.file()).map_err(dropped)?;
+        if options.sync {
+            begun.file().sync_all().map_err(dropped)?;
         }
-        result
-    }
-
-    fn commit_once(&mut self) -> io::Result<()> {
-        if !self.options.sync {
-            self.give_name()?;
-            return Ok(());
+        let mut finished = begun.finish(options);
+        let named = finished.name_first(&path, names);
+        let name = named.map_err(|source| keep(finished, &path, source))?;
+        if let Some(directory) = directory {
+            directory
+                .sync()
+                .map_err(|source| CommitError { source, outcome: Outcome::Named(name.clone()) })?;
         }
-        // First, because nothing is to be taken back if it fails.
-        let folder = File::open(folder(&self.path))?;
-        self.file.sync_all()?;
-        let before = self.give_name()?;
-        sync_folder(&folder).inspect_err(|_| self.take_back(before))
-    }
-
-    /// Gives the file its name, and says what had it before.
-    fn give_name(&mut self) -> io::Result<Before> {
-        if self.options.replace {
-            return self.replace();
-        }
-        match &self.temporary {
-            None => link(&self.file, &self.path)?,
-            Some(name) if rename_to_new(name, &self.path).is_ok() => {
-                self.temporary = None;
-            }
-            // The drop removes the temporary name; this fails where the new one exists.
-            Some(name) => std::fs::hard_link(name, &self.path)?,
-        }
-        Ok(Before::Nothing)
-    }
-
-    fn replace(&mut self) -> io::Result<Before> {
-        if self.temporary.is_none() {
-            // A link can't replace: give it another name first.
-            let ((), name) = first_free(&self.path, |name| link(&self.file, name))?;
-            self.temporary = Some(name);
-        }
-        let Some(name) = &self.temporary else { return Ok(Before::Nothing) };
-        let mut before = Before::Lost;
-        if self.options.sync {
-            match exchange(name, &self.path) {
-                Ok(()) => return Ok(Before::Exchanged),
-                Err(Errno::NOENT) => before = Before::Nothing,
-                Err(_) => {}
-            }
-        }
-        std::fs::rename(name, &self.path)?;
-        self.temporary = None;
-        Ok(before)
-    }
-
-    /// Makes the name what it was, as far as that can be had.
-    fn take_back(&self, before: Before) {
-        // There is an error already, which is the one to tell.
-        let _ = match (before, &self.temporary) {
-            (Before::Nothing, _) => std::fs::remove_file(&self.path),
-            (Before::Exchanged, Some(old)) => std::fs::rename(old, &self.path),
-            (Before::Exchanged, None) | (Before::Lost, _) => Ok(()),
-        };
+        Ok(name)
     }
 }
 
-/// What had the name of a file before it did.
-#[derive(Clone, Copy)]
-enum Before {
-    Nothing,
-    /// An old file, which now has the temporary name.
-    Exchanged,
-    /// An old file, maybe, which is gone.
-    Lost,
+/// Sees to it that a finished file that could not be named is not lost.
+fn keep(finished: Finished, path: &Path, source: io::Error) -> CommitError {
+    let outcome = match finished.keep(path) {
+        Ok(kept) => Outcome::Kept(kept),
+        Err(error) => Outcome::Lost(error),
+    };
+    CommitError { source, outcome }
 }
 
-impl Drop for AtomicFile {
-    fn drop(&mut self) {
-        if let Some(name) = &self.temporary {
-            // There is nobody to tell, and nothing else to do.
-            let _ = std::fs::remove_file(name);
+/// Why a file could not be committed, and what became of it.
+#[derive(Debug)]
+pub(crate) struct CommitError {
+    pub(crate) source: io::Error,
+    outcome: Outcome,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    /// It could not be finished, and is gone.
+    Dropped,
+    /// It is whole and has this partial name.
+    Kept(PathBuf),
+    /// It is whole and has its name, but a power cut may still take that away.
+    Named(PathBuf),
+    /// It was whole and is gone: it could not even be kept under a partial name, for this reason.
+    Lost(io::Error),
+}
+
+impl CommitError {
+    /// The error for a file that was to be called `path`, and is a `thing`.
+    pub(crate) fn at(self, path: &Path, thing: &str, kind: ErrorKind) -> Error {
+        let path = path.display();
+        let Self { source, outcome } = self;
+        match outcome {
+            Outcome::Dropped => {
+                Error::io(kind, format!("{path}: cannot finish the {thing}"), source)
+            }
+            Outcome::Kept(kept) => {
+                let message = format!(
+                    "{path}: cannot name the finished {thing}, which is kept as {}",
+                    kept.display()
+                );
+                Error::io(kind, message, source).kept(kept)
+            }
+            Outcome::Named(named) => {
+                let message = format!(
+                    "{path}: the {thing} is there and whole, but cannot sync its folder: a power cut may \
+                     still take the name away"
+                );
+                Error::io(kind, message, source).kept(named)
+            }
+            Outcome::Lost(error) => {
+                let message = format!(
+                    "{path}: cannot name the finished {thing}, nor keep it under another name ({error})"
+                );
+                Error::io(kind, message, source)
+            }
+        }
+    }
+}
+
+/// What brings the names in a folder to disk.
+#[derive(Debug)]
+enum Directory {
+    Open(File),
+    /// The folder may not be read: a file of its file system.
+    Unreadable(File),
+}
+
+impl Directory {
+    fn open(folder: &Path, file: &File) -> io::Result<Self> {
+        match File::open(folder) {
+            Ok(folder) => Ok(Self::Open(folder)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Ok(Self::Unreadable(file.try_clone()?))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self {
+            // Some file systems know of no such thing.
+            Self::Open(folder) => match folder.sync_all() {
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+                result => result,
+            },
+            #[cfg(target_os = "linux")]
+            Self::Unreadable(file) => Ok(rustix::fs::syncfs(file)?),
+            #[cfg(not(target_os = "linux"))]
+            Self::Unreadable(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
@@ -250,92 +292,25 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// Whether two paths lead to one folder.
-fn is_same_folder(a: &Path, b: &Path) -> bool {
-    let place = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).ok();
-    a == b || place(a).is_some_and(|a| Some(a) == place(b))
-}
-
-/// A file without a name that can be given one, if the file system has such.
-#[cfg(target_os = "linux")]
-fn unnamed(folder: &Path) -> Option<File> {
-    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR).ok()?);
-    // Without /proc it could not be given its name later.
-    Path::new(&proc_name(&file)).exists().then_some(file)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn unnamed(_: &Path) -> Option<File> {
-    None
-}
-
-/// The name under which /proc shows an open file.
-fn proc_name(file: &File) -> String {
-    use std::os::fd::AsRawFd;
-    format!("/proc/self/fd/{}", file.as_raw_fd())
-}
-
-fn link(file: &File, name: &Path) -> io::Result<()> {
-    let linked = rustix::fs::linkat(CWD, proc_name(file), CWD, name, AtFlags::SYMLINK_FOLLOW);
-    linked.map_err(Into::into)
-}
-
-/// Renames a file, unless something has the new name. Unlike links, all common file systems have it.
-fn rename_to_new(from: &Path, to: &Path) -> Result<(), Errno> {
-    #[cfg(target_os = "linux")]
-    return rustix::fs::renameat_with(CWD, from, CWD, to, rustix::fs::RenameFlags::NOREPLACE);
-    #[cfg(not(target_os = "linux"))]
-    Err(Errno::NOSYS)
-}
-
-/// Exchanges two names.
-fn exchange(a: &Path, b: &Path) -> Result<(), Errno> {
-    #[cfg(target_os = "linux")]
-    return rustix::fs::renameat_with(CWD, a, CWD, b, rustix::fs::RenameFlags::EXCHANGE);
-    #[cfg(not(target_os = "linux"))]
-    Err(Errno::NOSYS)
-}
-
-/// Brings the names in a folder to disk, where the file system knows of that.
-fn sync_folder(folder: &File) -> io::Result<()> {
-    match folder.sync_all() {
-        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
-        result => result,
+/// Makes a file readable and writable for its owner only, whatever the umask and the default ACL of the folder are.
+///
+/// A file system without modes (vfat, many FUSE and CIFS mounts) refuses or ignores that. The dump is worth more than
+/// its mode then: the mode that the mount has set stays.
+fn make_private(file: &File) -> io::Result<()> {
+    const PRIVATE: u32 = 0o600;
+    if file.metadata().is_ok_and(|metadata| metadata.mode() & 0o777 == PRIVATE) {
+        return Ok(());
     }
-}
-
-/// A new file of this name; never one that is there, nor through a symbolic link.
-fn named(name: &Path) -> io::Result<File> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-    let open = || rustix::fs::open(name, flags, Mode::RUSR | Mode::WUSR);
-    Ok(rustix::io::retry_on_intr(open)?.into())
-}
-
-/// Calls `make` with names beside `path` until one is free.
-fn first_free<T>(path: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(T, PathBuf)> {
-    let base = path.file_name().unwrap_or(OsStr::new("corestream"));
-    for i in 0..TRIES {
-        let mut name = OsString::from(".");
-        name.push(base);
-        name.push(format!(".{}-{i}.partial", std::process::id()));
-        // A name of nearly 255 bytes has no room for more.
-        if name.len() > 255 {
-            name = format!(".corestream.{}-{i}.partial", std::process::id()).into();
-        }
-        let name = folder(path).join(name);
-        match make(&name) {
-            Ok(made) => return Ok((made, name)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
+    match rustix::io::retry_on_intr(|| rustix::fs::fchmod(file, Mode::RUSR | Mode::WUSR)) {
+        Err(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
+        result => Ok(result?),
     }
-    Err(Errno::EXIST.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsString;
     use std::fs;
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
@@ -346,8 +321,7 @@ mod tests {
 
     /// The same file as `create` makes it where there is no `O_TMPFILE`.
     fn create_named(path: &Path, options: FileOptions) -> io::Result<AtomicFile> {
-        let (file, name) = first_free(path, named)?;
-        Ok(AtomicFile { file, path: path.into(), temporary: Some(name), options })
+        AtomicFile::with(Begun::named(path)?, path.into(), options)
     }
 
     const NEW: FileOptions = FileOptions { replace: false, sync: true };
@@ -389,10 +363,17 @@ mod tests {
             let second = create(&path, NEW).unwrap();
             first.file().write_all(b"first").unwrap();
             first.commit().unwrap();
+            second.file().write_all(b"second").unwrap();
             let error = second.commit().unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(error.source.kind(), io::ErrorKind::AlreadyExists);
             assert_eq!(fs::read(&path).unwrap(), b"first");
-            assert_eq!(names(folder.path()).len(), 1);
+            // It was finished, so it stays.
+            let error = error.at(&path, "dump", ErrorKind::Output);
+            let kept = error.kept_file().unwrap();
+            assert_eq!(fs::read(kept).unwrap(), b"second");
+            assert_eq!(kept.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(names(folder.path()).len(), 2);
+            assert!(error.to_string().contains(&kept.display().to_string()), "{error}");
             let third = AtomicFile::create(&path, NEW).unwrap_err();
             assert_eq!(third.kind(), io::ErrorKind::AlreadyExists);
         }
@@ -416,19 +397,22 @@ mod tests {
                 (b"kept".into(), b"new".into())
             );
             let error = begin().commit_as([a, b]).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(error.source.kind(), io::ErrorKind::AlreadyExists);
             let error = begin().commit_as([]).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(error.source.kind(), io::ErrorKind::InvalidInput);
             // Another one, and the same by another path.
             let other = tempfile::tempdir().unwrap();
             let error = begin().commit_as([other.path().join("c")]).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(error.source.kind(), io::ErrorKind::InvalidInput);
             assert!(names(other.path()).is_empty());
             let link = other.path().join("link");
             std::os::unix::fs::symlink(folder.path(), &link).unwrap();
             begin().commit_as([link.join("c")]).unwrap();
             fs::remove_file(folder.path().join("c")).unwrap();
-            assert_eq!(names(folder.path()).len(), 2);
+            // And the three that found no name.
+            let is_partial = |name: &&OsString| name.as_bytes().ends_with(b".partial");
+            assert_eq!(names(folder.path()).iter().filter(is_partial).count(), 3);
+            assert_eq!(names(folder.path()).len(), 5);
         }
     }
 

@@ -1,0 +1,96 @@
+//! Signals that a write raises: held back in the writing thread, so that a failed write is only an error.
+//!
+//! A reader that went away raises SIGPIPE, and a file that passes `RLIMIT_FSIZE` raises SIGXFSZ. The default action
+//! of both ends the process, and an embedder's process is not this crate's to end. What the embedder does with
+//! the signals is left alone. The kernel sends both to the thread that writes, so that thread blocks the signal
+//! during the write and then removes it if it came.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+/// Calls `work`, which may write to a pipe or socket: a reader that went away is only
+/// [`io::ErrorKind::BrokenPipe`].
+pub(crate) fn without_sigpipe<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let is_broken = |result: &io::Result<T>| matches!(result, Err(error) if error.kind() == io::ErrorKind::BrokenPipe);
+    held_back(libc::SIGPIPE, work, is_broken)
+}
+
+/// Calls `work`, which may write to a regular file: a file that may not grow is only
+/// [`io::ErrorKind::FileTooLarge`].
+pub(crate) fn without_sigxfsz<T>(work: impl FnOnce() -> T) -> T {
+    // A sink of the embedder's may have hidden the error.
+    held_back(libc::SIGXFSZ, work, |_| true)
+}
+
+/// Calls `work` with `signal` blocked, and removes the signal if it came and `may_have_come`.
+fn held_back<T>(
+    signal: libc::c_int,
+    work: impl FnOnce() -> T,
+    may_have_come: impl Fn(&T) -> bool,
+) -> T {
+    let Some(before) = block(signal) else { return work() };
+    let was_pending = is_pending(signal);
+    let result = work();
+    if !was_pending && may_have_come(&result) && is_pending(signal) {
+        take(signal);
+    }
+    restore(&before);
+    result
+}
+
+/// The set that holds `signal` alone.
+fn only(signal: libc::c_int) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` makes a set of what it is given, to which a valid signal is added.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), signal);
+        set.assume_init()
+    }
+}
+
+/// Blocks `signal` in this thread; what was blocked before, or `None` if it can't be done.
+fn block(signal: libc::c_int) -> Option<libc::sigset_t> {
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: both point to sets of this function, and `before` is written if the call succeeds.
+    unsafe {
+        let set = only(signal);
+        let failed = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, before.as_mut_ptr());
+        (failed == 0).then(|| before.assume_init())
+    }
+}
+
+/// Whether `signal` waits for this thread.
+fn is_pending(signal: libc::c_int) -> bool {
+    let mut pending = MaybeUninit::uninit();
+    // SAFETY: `pending` is written if the call succeeds, and read only then.
+    unsafe {
+        libc::sigpending(pending.as_mut_ptr()) == 0
+            && libc::sigismember(pending.as_ptr(), signal) == 1
+    }
+}
+
+/// Removes the `signal` that waits for this thread.
+#[cfg(target_os = "linux")]
+fn take(signal: libc::c_int) {
+    let (set, now) = (only(signal), libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    // SAFETY: both point to variables of this function, and no information is asked for. It does not wait, not
+    // even if another thread has taken a signal that was sent to the whole process.
+    unsafe { libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const now) };
+}
+
+/// Removes the `signal` that waits for this thread.
+#[cfg(not(target_os = "linux"))]
+fn take(signal: libc::c_int) {
+    let (set, mut taken) = (only(signal), 0);
+    // SAFETY: both point to variables of this function. It returns at once: the signal is there.
+    unsafe { libc::sigwait(&raw const set, &raw mut taken) };
+}
+
+/// Blocks again what was blocked before, and nothing else.
+fn restore(before: &libc::sigset_t) {
+    // SAFETY: the set is one that `pthread_sigmask` gave; the old one is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, ptr::null_mut()) };
+}
