@@ -168,10 +168,12 @@ fn run() {
     }
 }
 
-/// Writes bytes to standard error, and tells `took` whenever it has taken some. Errors are ignored: there is
+/// Writes bytes to standard error, and tells `took` whenever it has taken some. An error may be one of the
+/// moment, such as a disk that is full: the write is tried once more. Then the text is lost, and there is
 /// nobody left to tell.
 fn put(mut bytes: &[u8], took: impl Fn()) {
     let stderr = io::stderr();
+    let mut has_failed = false;
     while !bytes.is_empty() {
         match rustix::io::write(&stderr, bytes) {
             Ok(0) => return,
@@ -188,7 +190,9 @@ fn put(mut bytes: &[u8], took: impl Fn()) {
                     Err(_) => return,
                 }
             }
-            Err(_) => return,
+            Err(Errno::PIPE) => return,
+            Err(_) if has_failed => return,
+            Err(_) => has_failed = true,
         }
     }
 }

@@ -37,7 +37,7 @@ use crate::report::{self, Failure};
 /// Takes dumps from `dump --to`, verifies each, and gives it its name when it is whole
 ///
 /// Where it listens is a line of standard output; what became of each sender is one of standard
-/// error. Nothing is ever overwritten. Nothing is encrypted and nobody has to prove who they are,
+/// error, and the reply to the sender: `ok`, or the reason. Nothing is ever overwritten. Nothing is encrypted and nobody has to prove who they are,
 /// so that only addresses of this machine are listened on, unless `--any-host` is given.
 #[derive(Args)]
 pub struct Receive {
