@@ -13,6 +13,7 @@ pub fn unsent(socket: BorrowedFd<'_>) -> Option<u64> {
     use rustix::ioctl::{Getter, ioctl};
 
     // The same number as of the terminals' `TIOCOUTQ`.
+    #[allow(clippy::cast_possible_truncation, reason = "the numbers of ioctls have 32 bits")]
     const SIOCOUTQ: rustix::ioctl::Opcode = libc::TIOCOUTQ as rustix::ioctl::Opcode;
     // SAFETY: `SIOCOUTQ` of a socket writes one `int` through its argument, and so does `TIOCOUTQ` of
     // anything else that knows this number; `Getter` passes a pointer to one.
