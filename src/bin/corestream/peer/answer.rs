@@ -56,8 +56,12 @@ pub fn wait_for_answer(
         Ok(()) | Err(Errno::NOTCONN | Errno::PIPE) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let (mut waiting, mut begun) = (Some(waiting), None);
-    let (mut since, mut left_over) = (Instant::now(), unsent(socket));
+    let mut waiting = Some(waiting);
+    // When the first byte of the reply came.
+    let mut begun = None;
+    // When the peer last took bytes out of the buffers, and what it left there.
+    let mut since = Instant::now();
+    let mut left_over = unsent(socket);
     loop {
         let limit = match begun {
             None => timeout,
