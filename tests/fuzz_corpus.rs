@@ -12,6 +12,8 @@ mod manifest;
 mod plan;
 #[path = "fuzz/read.rs"]
 mod read;
+#[path = "fuzz/reply.rs"]
+mod reply;
 #[path = "fuzz/roundtrip.rs"]
 mod roundtrip;
 #[path = "fuzz/scan.rs"]
@@ -58,6 +60,11 @@ fn plan_holds() {
 #[test]
 fn read_holds() {
     over_corpus("read", read::run);
+}
+
+#[test]
+fn reply_holds() {
+    over_corpus("reply", reply::run);
 }
 
 #[test]

@@ -19,9 +19,23 @@ use std::time::Duration;
 
 use common::own;
 use receiver::{MIB, Receiver, corestream, dump_of, read};
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use tool::{names, stderr};
 use waiting::wait_until;
+
+/// What a receiver replies, and how it ends the connection. A sender that does not read replies, as that of
+/// older versions, takes an end for "kept", and an error for "not kept".
+fn reply(socket: &mut impl Read) -> (String, Result<(), ErrorKind>) {
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 100]);
+    let end = loop {
+        match socket.read(&mut buffer) {
+            Ok(0) => break Ok(()),
+            Ok(n) => bytes.extend(&buffer[..n]),
+            Err(error) => break Err(error.kind()),
+        }
+    };
+    (String::from_utf8(bytes).unwrap(), end)
+}
 
 /// A sender that has sent all may stay connected: it is not waited for, and nothing is lost.
 #[test]
@@ -38,7 +52,7 @@ fn a_dump_is_whole_though_its_sender_stays() {
     let mut socket = receiver.connect();
     socket.write_all(&bytes).unwrap();
     socket.shutdown(Shutdown::Write).unwrap();
-    socket.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())));
     assert!(read(folder.path(), "stays.1") == bytes);
     receiver.line();
     receiver.stop();
@@ -220,8 +234,9 @@ fn what_is_damaged_is_not_taken_to_its_end() {
             assert!(line.starts_with(&said), "{line}");
             assert!(names(folder.path()).is_empty());
         }
-        let error = socket.read(&mut [0]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        let (reply, end) = reply(&mut socket);
+        assert!(reply.starts_with("is damaged: ") && reply.ends_with('\n'), "{reply}");
+        assert_eq!(end, Err(ErrorKind::ConnectionReset));
         receiver.stop();
     }
     // Nothing tells more of another tool's dump, and all of it is kept nevertheless.
@@ -285,20 +300,28 @@ fn a_sender_learns_that_its_dump_is_not_kept() {
     let (code, said) = dump(&receiver.address);
     let line = receiver.line();
     assert!(line.starts_with("PEER: dumps: cannot make a file in it: "), "{line}");
-    assert_eq!(code, Some(1), "{said}");
+    let reason = line.strip_prefix("PEER: ").unwrap();
+    let expected = format!("corestream: {}: did not keep the dump: {reason}\n", receiver.address);
+    assert_eq!((code, said), (Some(1), expected));
     receiver.stop();
 
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n", "--max-size", "1000"]);
-    let (code, said) = dump(&receiver.address);
-    assert_eq!(code, Some(1));
-    let expected = "did not take the dump to its end: Connection reset by peer (os error 104)\n";
-    // It may be reset while it is sent.
-    assert!(said.contains(" bytes written: ") || said.ends_with(expected), "{said}");
-    assert_eq!(receiver.line(), "PEER: has more than the 1000 bytes of --max-size");
-    receiver.stop();
+    for address in ["tcp:127.0.0.1:0", "unix:socket"] {
+        let args = ["-o", "%n", "--max-size", "1000"];
+        let mut receiver = Receiver::start(folder.path(), address, &args);
+        let (code, said) = dump(&receiver.address);
+        let line = receiver.line();
+        let (_, reason) =
+            line.split_once(": has ").map(|(peer, _)| line.split_at(peer.len() + 2)).unwrap();
+        assert!(reason.ends_with("--max-size"), "{line}");
+        let to = &receiver.address;
+        let expected = format!("corestream: {to}: did not keep the dump: {reason}\n");
+        assert_eq!((code, said), (Some(1), expected));
+        receiver.stop();
+    }
 }
 
-/// By a Unix socket it learns so even if it has sent all, and only then; whatever the pieces that it sends.
+/// Also a sender that does not read replies learns what came of its dump, by a Unix socket too, where the end
+/// of a connection is an error only if bytes were left unread; whatever the pieces that it sends.
 #[test]
 fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
     let folder = tempfile::tempdir().unwrap();
@@ -317,32 +340,75 @@ fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
         before_the_last();
         socket.write_all(last).unwrap();
         socket.shutdown(Shutdown::Write).unwrap();
-        let learned = socket.read(&mut [0; 1]).map_err(|error| error.kind());
-        (learned, receiver.line())
+        (reply(&mut socket), receiver.line())
     };
     let small = dump_of("small", 0, 1);
     let dribbled: Vec<&[u8]> = small.chunks(7).collect();
     for pieces in [&[&bytes[..]][..], &[&bytes[..len - 1], &bytes[len - 1..]], &[&small], &dribbled]
     {
         let (learned, line) = send(pieces, &|| {});
-        assert_eq!(learned, Ok(0), "{line}");
+        assert_eq!(learned, ("ok\n".into(), Ok(())), "{line}");
         assert!(line.contains(", whole"), "{line}");
     }
-    let reset = Err(ErrorKind::ConnectionReset);
+    let reset = |line: &str| {
+        let reason = line.strip_prefix("unix:socket: ").unwrap();
+        (format!("{reason}\n"), Err(ErrorKind::ConnectionReset))
+    };
     let longer = [&bytes[..], b"more"].concat();
     for pieces in [&[&longer[..]][..], &[&bytes, b"x"]] {
         let (learned, line) = send(pieces, &|| {});
         assert!(line.contains("goes on behind its end"), "{line}");
-        assert_eq!(learned, reset);
+        assert_eq!(learned, reset(&line));
     }
     let mut damaged = bytes.clone();
     damaged[len / 2] ^= 1;
     let (learned, line) = send(&[&damaged], &|| {});
     assert!(line.contains("is damaged: "), "{line}");
-    assert_eq!(learned, reset);
+    assert_eq!(learned, reset(&line));
     let gone = || fs::rename(&dumps, folder.path().join("gone")).unwrap();
     let (learned, line) = send(&[&bytes[..len - 1], &bytes[len - 1..]], &gone);
     assert!(line.contains("cannot be given to a file"), "{line}");
-    assert_eq!(learned, reset);
+    assert_eq!(learned, reset(&line));
     receiver.stop();
+}
+
+/// Numbers of descriptors below `limit` that the process does not have open.
+fn free_below(receiver: &Receiver, limit: u64) -> u64 {
+    let fds = fs::read_dir(format!("/proc/{}/fd", receiver.child.id())).unwrap();
+    let open = fds.filter_map(|fd| fd.unwrap().file_name().to_str()?.parse::<u64>().ok());
+    limit - open.filter(|fd| *fd < limit).count() as u64
+}
+
+/// Without free descriptors senders wait, for the connection or for the file, and none is dropped.
+#[test]
+fn senders_wait_for_free_descriptors() {
+    let bytes = dump_of("guest", 1, 1);
+    for free in 0..4 {
+        let folder = tempfile::tempdir().unwrap();
+        let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n", "--max-senders", "3"]);
+        let pid = Pid::from_raw(receiver.child.id().cast_signed());
+        let before = getrlimit(Resource::Nofile);
+        let limit = (1..).find(|limit| free_below(&receiver, *limit) > free).unwrap() - 1;
+        let low = Rlimit { current: Some(limit), ..before };
+        prlimit(pid, Resource::Nofile, low).unwrap();
+        let mut sockets: Vec<_> = (0..3).map(|_| receiver.connect()).collect();
+        for socket in &mut sockets {
+            socket.write_all(&bytes).unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
+        }
+        let line = receiver.line();
+        let short = "Too many open files (os error 24); senders wait until that changes";
+        assert!(line.contains(": cannot take a sender: ") && line.ends_with(short), "{line}");
+        // Many times the pause between two attempts: it is reported once.
+        thread::sleep(Duration::from_secs(1));
+        assert!(names(folder.path()).is_empty());
+        prlimit(pid, Resource::Nofile, before).unwrap();
+        for mut socket in sockets {
+            assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())), "{free} free");
+        }
+        let mut lines = receiver.lines(4);
+        lines.retain(|line| !line.contains(", whole"));
+        assert!(lines.len() == 1 && lines[0].ends_with(": takes senders again"), "{lines:?}");
+        receiver.stop();
+    }
 }

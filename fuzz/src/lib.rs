@@ -13,6 +13,8 @@ pub mod manifest;
 pub mod plan;
 #[path = "../../tests/fuzz/read.rs"]
 pub mod read;
+#[path = "../../tests/fuzz/reply.rs"]
+pub mod reply;
 #[path = "../../tests/fuzz/roundtrip.rs"]
 pub mod roundtrip;
 #[path = "../../tests/fuzz/scan.rs"]

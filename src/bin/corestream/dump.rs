@@ -72,12 +72,13 @@ pub struct Dump {
           value_parser = clap::value_parser!(i32).range(0..))]
     fd: Option<i32>,
 
-    /// Who gets the dump, by a connection that is made: tcp:HOST:PORT or unix:PATH
+    /// Who gets the dump, by a connection that is made: tcp:HOST:PORT or unix:PATH. The dump fails if the
+    /// receiver replies with a reason why it did not keep it
     #[arg(long, value_name = "PEER", conflicts_with = "output")]
     to: Option<Peer>,
 
-    /// Seconds to wait for a reader that takes nothing, such as 0.5, before the dump fails; by default
-    /// it waits for ever
+    /// Seconds to wait for a reader, such as 0.5, before the dump fails: for a connection, for one that
+    /// opens a FIFO, for one that takes nothing, and for a receiver's reply. By default it waits for ever
     #[arg(long, value_name = "S", value_parser = seconds)]
     write_timeout: Option<Duration>,
 
@@ -249,8 +250,7 @@ pub fn write(
         }
         Opened::Peer(peer) => {
             let sent = plan.write_to(&mut Blocking(Socket::new(&peer).write_timeout(timeout)));
-            sent.map_err(|error| Failure::from(error).at(output.name()))?;
-            return output.take_leave(&peer, timeout);
+            return output.conclude(&peer, sent.map_err(Failure::from), timeout, interrupt);
         }
         Opened::Pipe(pipe) => plan.write_to(&mut Blocking(Pipe::new(&pipe).write_timeout(timeout))),
     }

@@ -9,6 +9,7 @@ mod help;
 mod inherited;
 mod input;
 mod inspect;
+mod log;
 mod man;
 mod manifest;
 mod output;
@@ -69,11 +70,13 @@ fn main() -> ExitCode {
         Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
     };
     signals::end_of_work();
-    match result {
+    let code = match result {
         Ok(code) => code,
         Err(failure) => {
             report::line(&failure.message);
             ExitCode::from(failure.code)
         }
-    }
+    };
+    log::flush(log::patience_at_the_end());
+    code
 }

@@ -14,16 +14,14 @@ use corestream::FileOptions;
 use rustix::fs::OFlags;
 
 use crate::inherited;
-use crate::peer::{self, Peer};
+use crate::peer::answer::{self, Outcome};
+use crate::peer::reply::Answer;
+use crate::peer::{Peer, connect};
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
 /// Links that are followed at most, as in the kernel.
 const MAX_LINKS: usize = 40;
-
-/// How long to wait for a peer to close the connection, where no other time is said: `receive --sync` may
-/// have much to bring to disk before it does.
-const LEAVE: Duration = Duration::from_secs(30);
 
 /// Where bytes go.
 pub struct Output {
@@ -130,7 +128,8 @@ impl Output {
         free.ok().map(|free| free.f_bavail.saturating_mul(free.f_frsize))
     }
 
-    /// Opens it for writing; `timeout` is for a peer that does not answer.
+    /// Opens it for writing; a peer that does not answer and a FIFO without a reader are waited for as long as
+    /// `timeout`.
     pub fn open(
         &self,
         interrupt: &Interrupt,
@@ -154,7 +153,7 @@ impl Output {
                 }
             }
             Place::Fifo(path) => {
-                let fifo = File::options().write(true).open(path);
+                let fifo = connect::fifo(path, timeout);
                 let fifo = fifo.map_err(|e| self.failed(format_args!("cannot open: {e}")))?;
                 Opened::Pipe(fifo)
             }
@@ -167,22 +166,55 @@ impl Output {
         })
     }
 
-    /// Waits, once all was sent to a peer, until that closes the connection: a failure if it breaks it
-    /// instead, and a warning if it does neither for as long as `timeout`.
-    pub fn take_leave(&self, peer: &File, timeout: Option<Duration>) -> Result<(), Failure> {
-        let timeout = timeout.unwrap_or(LEAVE);
-        let left = peer::take_leave(peer, timeout);
-        match left
-            .map_err(|e| self.failed(format_args!("did not take the dump to its end: {e}")))?
-        {
-            true => {}
-            false => report::line(&format!(
-                "warning: {}: all was sent, but the connection was not closed for {timeout:?}: whether \
-                 it has arrived is not known",
-                self.name
-            )),
+    /// Ends the sending of a dump to a peer: waits for its answer to one that was `sent`, or looks for the
+    /// reason why it could not be.
+    ///
+    /// # Errors
+    /// Returns an error unless the peer kept the dump, as far as can be known: see
+    /// [`reply`](crate::peer::reply).
+    pub fn conclude(
+        &self,
+        peer: &File,
+        sent: Result<(), Failure>,
+        timeout: Option<Duration>,
+        interrupt: &Interrupt,
+    ) -> Result<(), Failure> {
+        let refused = |reason: &str| self.failed(format_args!("did not keep the dump: {reason}"));
+        if let Err(failure) = sent {
+            let reason = (!failure.is_cancelled()).then(|| answer::reason_of_refusal(peer));
+            return Err(match reason.flatten() {
+                Some(reason) => refused(&reason),
+                None => failure.at(&self.name),
+            });
         }
-        Ok(())
+        interrupt.everything_is_sent();
+        let waiting = || {
+            report::line(&format!(
+                "{}: everything was sent, waiting for the receiver to reply or to close the connection \
+                 (--write-timeout limits that)",
+                self.name
+            ));
+        };
+        let outcome =
+            answer::wait_for_answer(peer, timeout, waiting).map_err(|e| self.failed(e))?;
+        match outcome {
+            Outcome::Answered(Answer::Kept) => {
+                interrupt.everything_is_kept();
+                Ok(())
+            }
+            Outcome::Answered(Answer::Refused(reason)) => Err(refused(&reason)),
+            Outcome::Answered(Answer::EndedEarly) => Err(self.failed(
+                "closed its half of the connection before it had the whole dump, without a reply: whether \
+                 it kept the dump is not known",
+            )),
+            Outcome::Broken(error) => {
+                Err(self.failed(format_args!("did not take the dump to its end: {error}")))
+            }
+            Outcome::TimedOut(time) => Err(self.failed(format_args!(
+                "everything was sent, but the receiver neither replied nor closed the connection for \
+                 {time:?}: whether it kept the dump is not known"
+            ))),
+        }
     }
 
     /// Brings what was written to an open file to disk, if that is wanted; [`Opened::File`] does so

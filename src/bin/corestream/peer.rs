@@ -1,18 +1,17 @@
 //! Peers that a dump goes to, and what they listen on: `tcp:HOST:PORT` and `unix:PATH`.
 
+pub mod answer;
+pub mod connect;
+pub mod reply;
+pub mod unsent;
+
 use std::fmt;
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs};
 use std::ops::RangeFrom;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::{Shutdown, shutdown};
+use std::time::Duration;
 
 /// A peer that listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,62 +44,16 @@ impl Peer {
         }
     }
 
-    /// Connects to it. `timeout` is for one that does not answer, for each of its addresses.
+    /// Connects to the peer, which may take as long as `timeout`: for all of its addresses together.
+    ///
+    /// # Errors
+    /// Returns an error if the peer refuses the connection, or takes none in time.
     pub fn connect(&self, timeout: Option<Duration>) -> io::Result<OwnedFd> {
         match self {
-            Self::Tcp(address) => Ok(connect(address, timeout)?.into()),
-            Self::Unix(path) => Ok(UnixStream::connect(path)?.into()),
+            Self::Tcp(address) => connect::tcp(address, timeout),
+            Self::Unix(path) => connect::unix(path, timeout),
         }
     }
-}
-
-/// Tells the peer that all was sent, and waits until it closes the connection: `false` if it does not for
-/// as long as `timeout`. What it sends meanwhile is of no interest.
-///
-/// # Errors
-/// It has broken the connection, as who drops a dump does, or who ends before all was read.
-pub fn take_leave(socket: impl AsFd, timeout: Duration) -> io::Result<bool> {
-    let socket = socket.as_fd();
-    match shutdown(socket, Shutdown::Write) {
-        // What has broken the connection is what the read says.
-        Ok(()) | Err(Errno::NOTCONN | Errno::PIPE) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    let start = Instant::now();
-    let mut buffer = [0; 4096];
-    loop {
-        let left = timeout.saturating_sub(start.elapsed());
-        let mut fd = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
-        // A time too long for the kernel is for ever.
-        match poll(&mut fd, Timespec::try_from(left).ok().as_ref()) {
-            Ok(0) => return Ok(false),
-            Ok(_) => {}
-            Err(Errno::INTR) => continue,
-            Err(errno) => return Err(errno.into()),
-        }
-        match rustix::io::read(socket, &mut buffer) {
-            Ok(0) => return Ok(true),
-            Ok(_) if left.is_zero() => return Ok(false),
-            Ok(_) | Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-}
-
-/// Connects to the first address that takes it.
-fn connect(address: &str, timeout: Option<Duration>) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in address.to_socket_addrs()? {
-        let connected = match timeout {
-            Some(timeout) => TcpStream::connect_timeout(&address, timeout),
-            None => TcpStream::connect(address),
-        };
-        match connected {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 impl FromStr for Peer {

@@ -15,6 +15,8 @@ mod stop;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -28,13 +30,14 @@ use self::pace::Limits;
 use self::serve::Receiver;
 use self::stop::Stop;
 use crate::dump::seconds;
+use crate::log;
 use crate::peer::Peer;
 use crate::report::{self, Failure};
 
 /// Takes dumps from `dump --to`, verifies each, and gives it its name when it is whole
 ///
 /// Where it listens is a line of standard output; what became of each sender is one of standard
-/// error. Nothing is ever overwritten. Nothing is encrypted and nobody has to prove who they are,
+/// error, and the reply to the sender: `ok`, or the reason. Nothing is ever overwritten. Nothing is encrypted and nobody has to prove who they are,
 /// so that only addresses of this machine are listened on, unless `--any-host` is given.
 #[derive(Args)]
 pub struct Receive {
@@ -112,7 +115,10 @@ impl Receive {
         // What can't be done is said before anybody sends something.
         drop(UnnamedFile::create_in(naming.folder(), FileOptions::new())?);
         let listener = Listener::bind(&self.address, self.any_host)?;
-        report::result(&report::escaped(&format!("listening on {}", listener.name())))?;
+        log::never_wait().map_err(|e| {
+            Failure::new(format!("receive: cannot start a thread for standard error: {e}"))
+        })?;
+        announce(listener.name())?;
         let max_partials = self.keep_partial.then_some(self.max_partials);
         let receiver = Receiver {
             terms: self.terms(),
@@ -139,5 +145,31 @@ impl Receive {
             Limits { timeout: self.timeout, min_rate: self.min_rate, max_time: self.max_time };
         let (max_size, any_tool) = (self.max_size, self.any_tool);
         Terms { max_size, pace, any_tool, keep_damaged: self.keep_partial }
+    }
+}
+
+/// How long standard output may take for the line that says where the receiver listens.
+const ANNOUNCEMENT: Duration = Duration::from_secs(1);
+
+/// Says on standard output where the receiver listens. If standard output is not read, a thread keeps trying:
+/// the receiver serves its senders meanwhile, and a signal can end it.
+fn announce(name: &str) -> Result<(), Failure> {
+    let line = report::escaped(&format!("listening on {name}"));
+    let (done, is_done) = mpsc::channel();
+    thread::Builder::new()
+        .stack_size(64 << 10)
+        .spawn(move || {
+            // Nobody waits any more when it took too long.
+            let _ = done.send(report::result(&line));
+        })
+        .map_err(|e| Failure::new(format!("receive: cannot start a thread: {e}")))?;
+    match is_done.recv_timeout(ANNOUNCEMENT) {
+        Ok(announced) => announced,
+        Err(_) => {
+            report::line(&format!(
+                "warning: receive: standard output is not read, listening on {name} all the same"
+            ));
+            Ok(())
+        }
     }
 }

@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use corestream::MemoryIndex;
 use indicatif::ProgressBar;
 
+use crate::log;
 use crate::patient::Patient;
 
 /// Exit code of a command that failed.
@@ -152,12 +153,13 @@ pub fn is_hidden(c: char) -> bool {
     c.is_control() || hidden
 }
 
-/// Writes text to standard error as it is, above a bar that is there. Where nobody listens, nobody is
-/// told.
+/// Writes raw text to standard error, above the progress bar if one is shown. Ignores write errors.
 pub fn raw(text: &str) {
-    let write = || {
-        let _ = std::io::stderr().write_all(text.as_bytes());
-    };
+    log::write(text);
+}
+
+/// Writes to the terminal, above the progress bar if one is shown.
+pub fn above_the_bar(write: impl FnOnce()) {
     // Nobody waits for a bar because a line is not taken.
     let bar = bar().clone();
     match bar {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
+use crate::log;
 use crate::report::{self, Failure};
 
 /// How long the process waits at its end for standard error, which may be a terminal that takes nothing.
@@ -75,6 +76,17 @@ impl Interrupt {
         }
     }
 
+    /// From now on only the receiver knows whether the dump is complete: a signal that ends the wait for its
+    /// reply does not say that it is not.
+    pub fn everything_is_sent(&self) {
+        OUTPUT.store(SENT, Ordering::Relaxed);
+    }
+
+    /// The receiver has kept the dump, which a signal that comes now does not deny.
+    pub fn everything_is_kept(&self) {
+        OUTPUT.store(KEPT, Ordering::Relaxed);
+    }
+
     /// What to say if a signal stopped the work.
     pub fn failure(&self) -> Option<Failure> {
         match self.received.load(Ordering::Relaxed) {
@@ -87,8 +99,23 @@ impl Interrupt {
 fn failure(signal: i32) -> Failure {
     let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
     let code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
-    Failure::with_code(format!("stopped by {name}, the output is not complete"), code)
+    let output = match OUTPUT.load(Ordering::Relaxed) {
+        SENT => "everything was sent, but whether the receiver kept it is not known",
+        KEPT => "after the receiver kept the dump",
+        _ => "the output is not complete",
+    };
+    Failure::with_code(format!("stopped by {name}, {output}"), code)
 }
+
+/// What a signal may say of the output.
+static OUTPUT: AtomicU8 = AtomicU8::new(INCOMPLETE);
+
+/// It is not complete.
+const INCOMPLETE: u8 = 0;
+/// A receiver has it, and has not said yet whether it keeps it.
+const SENT: u8 = 1;
+/// A receiver has kept it.
+const KEPT: u8 = 2;
 
 /// What the process is about, which decides who may end it.
 struct State(AtomicU8);
@@ -135,6 +162,7 @@ fn end(signal: i32) -> ! {
     let say = move || {
         report::end_bar();
         report::line(&failure(signal).message);
+        log::flush(LAST_WORDS);
         drop(saying);
     };
     if thread::Builder::new().stack_size(64 << 10).spawn(say).is_ok() {

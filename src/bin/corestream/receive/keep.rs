@@ -26,8 +26,8 @@ impl Keeper {
     }
 
     /// Begins a file.
-    pub fn begin(&self) -> Result<UnnamedFile, Failure> {
-        Ok(UnnamedFile::create_in(self.naming.folder(), self.options)?)
+    pub fn begin(&self) -> Result<UnnamedFile, corestream::Error> {
+        UnnamedFile::create_in(self.naming.folder(), self.options)
     }
 
     /// Gives the file with a whole dump of the process that calls itself `name` its name.

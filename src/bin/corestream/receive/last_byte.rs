@@ -1,8 +1,10 @@
 //! The last byte of a dump that comes by a Unix socket: it is looked at, and stays there until the dump has
 //! its name.
 //!
-//! Who closes such a socket with bytes in it that were not read breaks the connection for the other side,
-//! and has no other way to do so. A sender that has sent all of its dump learns by it that it is not kept.
+//! Closing a Unix socket with unread bytes in it breaks the connection for the other side, and nothing else
+//! does. Senders that do not read replies (see [`reply`](crate::peer::reply)), such as those of older
+//! versions, learn by it that a dump which they have sent completely is not kept. Without it they would take an
+//! ordinary end for "kept".
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -3,13 +3,22 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{SendFlags, send};
 
 use super::socket_file::SocketFile;
+use super::stop::{Ready, Stop};
 use crate::peer::Peer;
+use crate::peer::reply;
+use crate::peer::unsent::unsent;
 use crate::report::Failure;
+
+/// How long the reason of a refusal may take to the sender's kernel.
+const DELIVERY: Duration = Duration::from_secs(1);
+/// How often to look whether it is there.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A socket that listens.
 pub struct Listener {
@@ -34,18 +43,37 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Its dump has its name: takes what still says otherwise.
+    /// Replies that the dump has its name.
     pub fn confirm(&self) {
         if self.is_unix {
+            // The last byte of the dump, which would break the connection.
             let _ = rustix::io::read(&self.socket, &mut [0; 1]);
         }
+        self.reply(reply::OK);
     }
 
-    /// Sees to it that the sender gets an error instead of an ordinary end, when this is dropped: by TCP,
-    /// as a Unix socket does by itself if it has bytes that were not read.
-    pub fn reset(&self) {
+    /// Replies why the dump is not kept, and sees to it that a sender that does not read replies gets an
+    /// error instead of an ordinary end, when this is dropped: by TCP a reset, as a Unix socket sends by itself
+    /// if it has bytes that were not read.
+    pub fn refuse(&self, reason: &str, stop: &Stop) {
+        self.reply(&reply::refusal(reason));
+        if self.is_unix {
+            return;
+        }
+        // A reset discards what the sender's kernel does not have yet.
+        let start = Instant::now();
+        while unsent(self.socket.as_fd()).is_some_and(|bytes| bytes > 0)
+            && start.elapsed() < DELIVERY
+            && stop.pause(LOOK).is_ok_and(|ready| ready == Ready::TimedOut)
+        {}
         // It may have gone already.
         let _ = set_socket_linger(&self.socket, Some(Duration::ZERO));
+    }
+
+    /// Sends a line, for which a socket that was never written to has room. The sender may have gone, or
+    /// not care.
+    fn reply(&self, line: &[u8]) {
+        let _ = send(&self.socket, line, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 }
 

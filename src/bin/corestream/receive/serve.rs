@@ -1,10 +1,14 @@
 //! Serves senders, many at once: each one's dump is taken, and gets its name or is dropped.
 
+use std::fmt::Display;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use corestream::UnnamedFile;
+use rustix::io::Errno;
 
 use super::intake::{self, Fault, Terms};
 use super::keep::Keeper;
@@ -17,7 +21,11 @@ use crate::verify;
 const STACK: usize = 512 << 10;
 
 /// How long to wait when a sender can't be taken, since there are too many open files.
-const BREATH: Duration = Duration::from_secs(1);
+const BREATH: Duration = Duration::from_millis(200);
+
+/// Descriptors that a dump must find free beside its file before it is taken: what gives the file its name
+/// opens as many, and would fail after all of the dump has come.
+const SPARE: usize = 2;
 
 /// What all threads share.
 pub struct Receiver {
@@ -25,7 +33,7 @@ pub struct Receiver {
     pub keeper: Keeper,
     pub listener: Listener,
     pub stop: Stop,
-    /// Whether it has been said that no sender can be taken, since one was.
+    /// Whether there were no free descriptors for the last sender, which was reported.
     pub is_short: AtomicBool,
 }
 
@@ -103,36 +111,63 @@ impl Receiver {
                 Err(error) => return Err(failed("cannot wait", error)),
             }
             match self.listener.accept() {
-                Ok(connection) => {
-                    self.is_short.store(false, Ordering::Relaxed);
-                    return Ok(Some(connection));
-                }
+                Ok(connection) => return Ok(Some(connection)),
                 Err(error) if is_of_no_matter(&error) => {}
-                Err(error) => {
-                    if !self.is_short.swap(true, Ordering::Relaxed) {
-                        report::line(&failed("cannot take a sender", error).message);
-                    }
-                    // An error here is one of the wait above too.
-                    let _ = self.stop.pause(BREATH);
-                }
+                // An error of the pause is one of the wait above too.
+                Err(error) => self.pause(&error),
             }
         }
     }
 
-    /// Takes a sender's dump. The connection is closed when it is known what came of it, and before anybody
-    /// is told: who reads that may be slow.
+    /// Waits a moment, since there is no free descriptor, and reports that if it was not so before. Senders
+    /// wait meanwhile, in the queue of the socket or with their connection.
+    fn pause(&self, error: &dyn Display) {
+        if !self.is_short.swap(true, Ordering::Relaxed) {
+            let name = self.listener.name();
+            report::line(&format!(
+                "receive: {name}: cannot take a sender: {error}; senders wait until that changes"
+            ));
+        }
+        let _ = self.stop.pause(BREATH);
+    }
+
+    /// Begins the file of a dump, as soon as there are free descriptors; `None` if a signal comes first.
+    fn begin(&self) -> Result<Option<(UnnamedFile, Spare)>, Failure> {
+        while !self.stop.is_requested() {
+            let error = match self.keeper.begin() {
+                Ok(file) => match Spare::take(&self.listener) {
+                    Ok(spare) => {
+                        if self.is_short.swap(false, Ordering::Relaxed) {
+                            let name = self.listener.name();
+                            report::line(&format!("receive: {name}: takes senders again"));
+                        }
+                        return Ok(Some((file, spare)));
+                    }
+                    Err(error) => error.to_string(),
+                },
+                Err(error) if error.io_error().is_some_and(is_shortage) => error.to_string(),
+                Err(error) => return Err(error.into()),
+            };
+            self.pause(&error);
+        }
+        Ok(None)
+    }
+
+    /// Takes a sender's dump, and replies what came of it.
     fn take(&self, connection: Connection) -> Served {
         let peer = &connection.peer;
         let dropped = |failure: Failure| {
-            connection.reset();
+            connection.refuse(&failure.message, &self.stop);
             Served::Dropped(failure.at(format_args!("receive: {peer}")))
         };
-        let file = match self.keeper.begin() {
-            Ok(file) => file,
+        let (file, spare) = match self.begin() {
+            Ok(Some(begun)) => begun,
+            Ok(None) => return dropped(Failure::new("dropped after 0 bytes")),
             Err(failure) => return dropped(failure),
         };
         let received = intake::take(&connection, file.file(), &self.terms, &self.stop);
         let name = received.name.as_deref();
+        drop(spare);
         let fault = match &received.outcome {
             Ok(whole) => {
                 let path = match self.keeper.keep(file, name.unwrap_or_default()) {
@@ -155,7 +190,8 @@ impl Receiver {
             (Fault::Broken(_), _) if received.bytes == 0 => {
                 return Served::Nothing(failure.at(format_args!("receive: {peer}")));
             }
-            (Fault::Refused(_), _) | (_, None) => {}
+            // Its room is free before the sender knows.
+            (Fault::Refused(_), _) | (_, None) => drop(file),
             (_, Some(name)) => {
                 let kept = self.keeper.keep_partial(file, name, received.bytes);
                 failure.message.push_str(&kept);
@@ -163,6 +199,22 @@ impl Receiver {
         }
         dropped(failure)
     }
+}
+
+/// Descriptors that are held until they are needed.
+struct Spare(#[expect(dead_code, reason = "held, not used")] [OwnedFd; SPARE]);
+
+impl Spare {
+    fn take(any: &impl AsFd) -> io::Result<Self> {
+        let spare = || any.as_fd().try_clone_to_owned();
+        Ok(Self([spare()?, spare()?]))
+    }
+}
+
+/// Whether there are too many open files, in this process or in the system.
+fn is_shortage(error: &io::Error) -> bool {
+    let short = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    short.contains(&error.raw_os_error())
 }
 
 /// Whether another thread has taken the sender, or it has gone.

@@ -1,0 +1,167 @@
+//! Waits for a peer's answer to a dump that was sent: its reply, or how it ends the connection.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_error;
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+
+use super::reply::{Answer, MAX_REASON, Reply};
+use super::unsent::unsent;
+
+/// How long a peer may take by TCP to show that it has ended its half before the sender ends its own.
+/// Afterwards an early end looks like an ordinary one: both sides' ends cross on the way.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// How long the rest of a reply may take whose first byte has come.
+const REST_OF_REPLY: Duration = Duration::from_secs(30);
+
+/// How long to wait without a word to the user.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// How often to look whether the peer still takes bytes out of the buffers.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What came of the wait.
+#[derive(Debug)]
+pub enum Outcome {
+    Answered(Answer),
+    /// The connection broke, as it does when a receiver drops a dump or ends.
+    Broken(io::Error),
+    /// Nothing came for this long.
+    TimedOut(Duration),
+}
+
+/// Tells the peer that everything was sent, and waits for its answer: for at most `timeout` after it took
+/// the last byte out of the buffers, or without a limit. Calls `waiting` once if that takes long.
+///
+/// A reply that has begun must be complete within [`REST_OF_REPLY`], so that nobody can keep a sender busy by
+/// a byte now and then.
+pub fn wait_for_answer(
+    socket: impl AsFd,
+    timeout: Option<Duration>,
+    waiting: impl FnOnce(),
+) -> io::Result<Outcome> {
+    let socket = socket.as_fd();
+    let mut reply = Reply::default();
+    let grace = if is_unix(socket) { Duration::ZERO } else { GRACE };
+    if is_readable(socket, grace)? && receive(socket, &mut [0], RecvFlags::PEEK) == Ok(0) {
+        reply.end_early();
+    }
+    match shutdown(socket, Shutdown::Write) {
+        // The read says what has broken the connection.
+        Ok(()) | Err(Errno::NOTCONN | Errno::PIPE) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let mut waiting = Some(waiting);
+    // When the first byte of the reply came.
+    let mut begun = None;
+    // When the peer last took bytes out of the buffers, and what it left there.
+    let mut since = Instant::now();
+    let mut left_over = unsent(socket);
+    loop {
+        let limit = match begun {
+            None => timeout,
+            Some(_) => Some(timeout.map_or(REST_OF_REPLY, |timeout| timeout.min(REST_OF_REPLY))),
+        };
+        let waited = begun.unwrap_or(since).elapsed();
+        if let Some(limit) = limit
+            && waited >= limit
+        {
+            return Ok(Outcome::TimedOut(limit));
+        }
+        let slice = limit.map_or(LOOK, |limit| limit.saturating_sub(waited).min(LOOK));
+        if !is_readable(socket, slice)? {
+            let left = unsent(socket);
+            if left < left_over {
+                // The peer is still reading.
+                (left_over, since) = (left, Instant::now());
+            }
+            if since.elapsed() >= SILENCE
+                && let Some(waiting) = waiting.take()
+            {
+                waiting();
+            }
+            continue;
+        }
+        let mut buffer = [0; MAX_REASON];
+        match receive(socket, &mut buffer, RecvFlags::empty()) {
+            Ok(0) => return Ok(ended(socket, &mut reply)),
+            Ok(n) => {
+                if let Some(answer) = reply.take(&buffer[..n]) {
+                    return Ok(Outcome::Answered(answer));
+                }
+                begun = begun.or(Some(Instant::now()));
+            }
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(errno) => {
+                return Ok(match reply.reason() {
+                    Some(reason) => Outcome::Answered(Answer::Refused(reason)),
+                    None => Outcome::Broken(errno.into()),
+                });
+            }
+        }
+    }
+}
+
+/// Returns the reason of a peer that broke the connection while the dump was sent, if it gave one. Does not
+/// wait.
+pub fn reason_of_refusal(socket: impl AsFd) -> Option<String> {
+    let mut reply = Reply::default();
+    let mut buffer = [0; MAX_REASON];
+    loop {
+        match receive(socket.as_fd(), &mut buffer, RecvFlags::empty()) {
+            Ok(0) => return reply.reason(),
+            Ok(n) => match reply.take(&buffer[..n]) {
+                Some(Answer::Refused(reason)) => return Some(reason),
+                // It cannot have kept what was not sent.
+                Some(_) => return None,
+                None => {}
+            },
+            Err(Errno::INTR) => {}
+            Err(_) => return reply.reason(),
+        }
+    }
+}
+
+/// The peer ended its half.
+fn ended(socket: BorrowedFd<'_>, reply: &mut Reply) -> Outcome {
+    // In this order: a peer that goes with bytes unread sets the error before it drops them.
+    let everything_taken = unsent(socket).is_none_or(|bytes| bytes == 0);
+    match socket_error(socket) {
+        Ok(Err(errno)) | Err(errno) => match reply.reason() {
+            Some(reason) => Outcome::Answered(Answer::Refused(reason)),
+            None => Outcome::Broken(errno.into()),
+        },
+        Ok(Ok(())) => Outcome::Answered(reply.end(everything_taken)),
+    }
+}
+
+fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
+    recv(socket, buffer, flags | RecvFlags::DONTWAIT).map(|(_, n)| n)
+}
+
+/// Waits for something to read, an end or an error.
+fn is_readable(socket: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
+    let mut fd = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+    match poll(&mut fd, Timespec::try_from(timeout).ok().as_ref()) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether `unsent` knows what the peer has read, and an early end can be told without waiting for it.
+#[cfg(target_os = "linux")]
+fn is_unix(socket: BorrowedFd<'_>) -> bool {
+    use rustix::net::AddressFamily;
+    rustix::net::sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_unix(_: BorrowedFd<'_>) -> bool {
+    false
+}

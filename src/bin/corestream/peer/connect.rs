@@ -1,0 +1,199 @@
+//! Opens what a dump goes to and may have to be waited for: connections, and FIFOs without a reader. A
+//! timeout covers all of it; without one the wait has no limit, and a signal ends the process.
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+/// How often to try again to open a FIFO: no event says that a reader has come.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// A time that the system can count, where a longer one was asked for.
+const ENOUGH: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// Connects by TCP to the first address of `HOST:PORT` that answers.
+pub fn tcp(address: &str, timeout: Option<Duration>) -> io::Result<OwnedFd> {
+    // Nothing is looked up for an address in numbers.
+    if let Ok(address) = address.parse() {
+        return first(&[address], timeout);
+    }
+    let Some(timeout) = timeout else {
+        return first(&address.to_socket_addrs()?.collect::<Vec<_>>(), None);
+    };
+    let start = Instant::now();
+    let addresses = resolve(address, timeout)?;
+    first(&addresses, Some(timeout.saturating_sub(start.elapsed())))
+}
+
+/// Connects to the first address that answers. Each may take an equal share of the time that is left, so that
+/// one that does not answer leaves some for the next.
+fn first(addresses: &[SocketAddr], timeout: Option<Duration>) -> io::Result<OwnedFd> {
+    let start = Instant::now();
+    if let ([address], Some(timeout)) = (addresses, timeout) {
+        return connect_within(address, timeout);
+    }
+    let several = addresses.len() > 1;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for (i, address) in addresses.iter().enumerate() {
+        let connected = match timeout {
+            None => TcpStream::connect(address).map(OwnedFd::from),
+            Some(timeout) => {
+                let left = timeout.saturating_sub(start.elapsed());
+                let share = left / u32::try_from(addresses.len() - i).unwrap_or(u32::MAX);
+                connect_within(address, share)
+            }
+        };
+        match connected {
+            Ok(socket) => return Ok(socket),
+            Err(error) if several => {
+                last = io::Error::new(error.kind(), format!("{address}: {error}"));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn connect_within(address: &SocketAddr, time: Duration) -> io::Result<OwnedFd> {
+    // Whole milliseconds, as they are shown.
+    let time = time.as_millis().try_into().map_or(ENOUGH, Duration::from_millis);
+    let time = time.clamp(Duration::from_millis(1), ENOUGH);
+    match TcpStream::connect_timeout(address, time) {
+        Ok(stream) => Ok(stream.into()),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(timed_out("no answer", time)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Looks up the addresses of a host, in a thread: the system's resolver has no limit of its own.
+fn resolve(address: &str, timeout: Duration) -> io::Result<Vec<SocketAddr>> {
+    let (found, result) = mpsc::channel();
+    let host = address.to_string();
+    thread::Builder::new().spawn(move || {
+        let addresses = host.to_socket_addrs().map(Iterator::collect);
+        // Nobody waits any more when it took too long.
+        let _ = found.send(addresses);
+    })?;
+    match result.recv_timeout(timeout) {
+        Ok(addresses) => addresses,
+        Err(RecvTimeoutError::Timeout) => {
+            Err(timed_out("the host's address was not found", timeout))
+        }
+        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the look-up has failed")),
+    }
+}
+
+/// Connects to a Unix socket, whose queue may be full.
+#[cfg(target_os = "linux")]
+pub fn unix(path: &Path, timeout: Option<Duration>) -> io::Result<OwnedFd> {
+    use rustix::net::sockopt::{Timeout, set_socket_timeout};
+    use rustix::net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
+    };
+
+    let Some(timeout) = timeout else { return Ok(UnixStream::connect(path)?.into()) };
+    let start = Instant::now();
+    let address = SocketAddrUnix::new(path)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    loop {
+        // A connect waits as long as this, see unix(7); one that does not block would not wait at all.
+        let left = timeout.saturating_sub(start.elapsed()).min(ENOUGH);
+        let left = left.max(Duration::from_millis(1));
+        set_socket_timeout(&socket, Timeout::Send, Some(left))?;
+        match connect(&socket, &address) {
+            Ok(()) => break,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if start.elapsed() < timeout => {}
+            Err(Errno::AGAIN) => return Err(timed_out("it took no connection", timeout)),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    // The writes have their own way to wait.
+    set_socket_timeout(&socket, Timeout::Send, None)?;
+    Ok(socket)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn unix(path: &Path, _: Option<Duration>) -> io::Result<OwnedFd> {
+    Ok(UnixStream::connect(path)?.into())
+}
+
+/// Opens a FIFO for writing, which waits for a reader.
+pub fn fifo(path: &Path, timeout: Option<Duration>) -> io::Result<File> {
+    let Some(timeout) = timeout else { return File::options().write(true).open(path) };
+    let start = Instant::now();
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    loop {
+        match File::options().write(true).custom_flags(flags).open(path) {
+            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {}
+            result => return result,
+        }
+        let left = timeout.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Err(timed_out("nobody opened it for reading", timeout));
+        }
+        thread::sleep(left.min(RETRY));
+    }
+}
+
+fn timed_out(what: &str, time: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("{what} for {time:?}"))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::TcpListener;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, listen, socket_with};
+
+    use super::*;
+
+    /// An address that does not answer, and what keeps it so.
+    fn deaf() -> (SocketAddr, Vec<OwnedFd>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        listen(&listener, 0).unwrap();
+        let mut held = vec![OwnedFd::from(listener)];
+        loop {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+            let _ = connect(&socket, &address);
+            let wait = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+            let is_deaf = poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&wait)) == Ok(0);
+            held.push(socket);
+            if is_deaf {
+                return (address, held);
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+        let (deaf, _held) = deaf();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let live = listener.local_addr().unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let timeout = Some(Duration::from_millis(900));
+        for addresses in [&[live][..], &[closed, live], &[deaf, live], &[closed, deaf, live]] {
+            assert!(first(addresses, timeout).is_ok(), "{addresses:?}");
+        }
+        assert!(first(&[closed, live], None).is_ok());
+        let error = first(&[closed, deaf], Some(Duration::from_millis(500))).unwrap_err();
+        let said = error.to_string();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(said.starts_with(&format!("{deaf}: no answer for ")), "{said}");
+        let said = first(&[deaf, closed], timeout).unwrap_err().to_string();
+        assert_eq!(said, format!("{closed}: Connection refused (os error 111)"));
+        assert!(first(&[], timeout).is_err() && first(&[], None).is_err());
+    }
+}
