@@ -55,13 +55,17 @@ impl<'d> Description<'d> {
     }
 
     fn memory(&'d self, index: u32, ty: &MemoryType) -> MemoryEntry<'d> {
-        let (image, left_out, rest) = match self.form {
-            Form::Manifest(image) => (image(index), self.left_out_on_purpose(index), None),
-            Form::Inspect(bytes) => (None, None, self.coverage(index, ty, bytes)),
+        let (image, left_out, changing, rest) = match self.form {
+            Form::Manifest(image) => {
+                let left_out = self.left_out_on_purpose(index);
+                (image(index), left_out, self.changing(index), None)
+            }
+            Form::Inspect(bytes) => (None, None, None, self.coverage(index, ty, bytes)),
         };
         MemoryEntry {
             image,
             left_out,
+            changing,
             minimum: Int(ty.minimum),
             maximum: ty.maximum.map(Int),
             memory64: ty.memory64,
@@ -69,6 +73,12 @@ impl<'d> Description<'d> {
             page_size: ty.page_size,
             rest,
         }
+    }
+
+    /// `true` if other threads may have written to a memory while it was read.
+    fn changing(&self, index: u32) -> Option<bool> {
+        let coverage = self.dump.coverage(MemoryIndex(index)).ok()?;
+        coverage.changing.then_some(true)
     }
 
     /// The ranges of a memory that the index lists; what may be lost is not among them.
@@ -88,7 +98,9 @@ impl<'d> Description<'d> {
     fn coverage(&'d self, index: u32, ty: &MemoryType, bytes: &'d [u8]) -> Option<Inspected<'d>> {
         let coverage = self.dump.coverage(MemoryIndex(index)).ok()?;
         Some(Inspected {
+            declared: self.dump.declared_pages(MemoryIndex(index)).map(Int),
             bytes: ty.byte_len().map(Int),
+            changing: coverage.changing,
             segments: coverage.segments,
             data_bytes: Int(coverage.data_bytes),
             coverage: word(self.dump, &coverage),
@@ -113,7 +125,7 @@ pub fn word(dump: &CoreDumpFile<'_>, coverage: &corestream::read::Coverage) -> &
     match coverage {
         coverage if coverage.left_out_bytes > 0 => "partial",
         coverage if coverage.changing => "changing while read",
-        _ if dump.has_index() => "whole",
+        _ if dump.has_index() && !dump.is_rewritten() => "whole",
         // The format has no way to tell zero from not captured.
         _ => "not known",
     }
@@ -127,6 +139,8 @@ impl Serialize for Description<'_> {
         if let Form::Inspect(_) = self.form {
             let own = dump.producer() == Producer::Corestream;
             map.serialize_entry("producer", if own { "corestream" } else { "other" })?;
+            map.serialize_entry("rewritten", &dump.is_rewritten())?;
+            map.serialize_entry("frame_layout", dump.frame_layout().name())?;
             map.serialize_entry("bytes", &dump.len())?;
             map.serialize_entry("index", &dump.has_index())?;
             map.serialize_entry("checksums", &dump.has_checksums())?;
@@ -206,12 +220,18 @@ struct MemoryEntry<'d> {
     page_size: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     left_out: Option<Each<'d, Range>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changing: Option<bool>,
     #[serde(flatten)]
     rest: Option<Inspected<'d>>,
 }
 
 #[derive(Serialize)]
 struct Inspected<'d> {
+    /// The pages that the dump declares, where the segments need more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    declared: Option<Int>,
+    changing: bool,
     bytes: Option<Int>,
     segments: u64,
     data_bytes: Int,
@@ -249,6 +269,7 @@ fn global(global: &Global) -> GlobalEntry {
         GlobalValue::F64(bits) => ("f64", Some(Scalar::Bits64(bits))),
         GlobalValue::V128(bits) => ("v128", Some(Scalar::Bits128(bits))),
         GlobalValue::Ref(top) => (top.name(), None),
+        GlobalValue::Missing(ty) => (ty.name(), None),
     };
     GlobalEntry { r#type: ty, mutable: global.mutable, value }
 }
