@@ -55,30 +55,22 @@ impl<'d> Description<'d> {
     }
 
     fn memory(&'d self, index: u32, ty: &MemoryType) -> MemoryEntry<'d> {
-        let (image, left_out, changing, rest) = match self.form {
-            Form::Manifest(image) => {
-                let left_out = self.left_out_on_purpose(index);
-                (image(index), left_out, self.changing(index), None)
-            }
-            Form::Inspect(bytes) => (None, None, None, self.coverage(index, ty, bytes)),
+        let coverage = self.dump.coverage(MemoryIndex(index));
+        let (image, left_out, rest) = match self.form {
+            Form::Manifest(image) => (image(index), self.left_out_on_purpose(index), None),
+            Form::Inspect(bytes) => (None, None, self.coverage(index, ty, bytes)),
         };
         MemoryEntry {
             image,
             left_out,
-            changing,
             minimum: Int(ty.minimum),
             maximum: ty.maximum.map(Int),
             memory64: ty.memory64,
             shared: ty.shared,
             page_size: ty.page_size,
+            changing: coverage.is_ok_and(|coverage| coverage.changing),
             rest,
         }
-    }
-
-    /// `true` if other threads may have written to a memory while it was read.
-    fn changing(&self, index: u32) -> Option<bool> {
-        let coverage = self.dump.coverage(MemoryIndex(index)).ok()?;
-        coverage.changing.then_some(true)
     }
 
     /// The ranges of a memory that the index lists; what may be lost is not among them.
@@ -100,7 +92,6 @@ impl<'d> Description<'d> {
         Some(Inspected {
             declared: self.dump.declared_pages(MemoryIndex(index)).map(Int),
             bytes: ty.byte_len().map(Int),
-            changing: coverage.changing,
             segments: coverage.segments,
             data_bytes: Int(coverage.data_bytes),
             coverage: word(self.dump, &coverage),
@@ -123,6 +114,9 @@ impl<'d> Description<'d> {
 /// What a dump says of how much of a memory it holds, in a word or two.
 pub fn word(dump: &CoreDumpFile<'_>, coverage: &corestream::read::Coverage) -> &'static str {
     match coverage {
+        coverage if coverage.left_out_bytes > 0 && coverage.changing => {
+            "partial, changing while read"
+        }
         coverage if coverage.left_out_bytes > 0 => "partial",
         coverage if coverage.changing => "changing while read",
         _ if dump.has_index() && !dump.is_rewritten() => "whole",
@@ -218,12 +212,17 @@ struct MemoryEntry<'d> {
     memory64: bool,
     shared: bool,
     page_size: u32,
+    #[serde(skip_serializing_if = "is_false")]
+    changing: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     left_out: Option<Each<'d, Range>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    changing: Option<bool>,
     #[serde(flatten)]
     rest: Option<Inspected<'d>>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Serialize)]
@@ -231,7 +230,6 @@ struct Inspected<'d> {
     /// The pages that the dump declares, where the segments need more.
     #[serde(skip_serializing_if = "Option::is_none")]
     declared: Option<Int>,
-    changing: bool,
     bytes: Option<Int>,
     segments: u64,
     data_bytes: Int,

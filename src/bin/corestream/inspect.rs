@@ -64,7 +64,7 @@ impl Inspect {
         };
         let printed = printed.and_then(|()| out.flush());
         report::printed(printed)?;
-        input.check_unchanged()?;
+        input.check_read()?;
         match dump.damage() {
             Some(damage) => Err(input.failed(damage)),
             None => Ok(()),

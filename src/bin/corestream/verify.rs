@@ -34,7 +34,7 @@ impl Verify {
         }
         let input = Input::open(&self.dump)?;
         let verdict = verify_slice(input.bytes(), threads(self.threads));
-        input.check_unchanged()?;
+        input.check_read()?;
         tell(&self.dump.display().to_string(), verdict.map_err(|error| input.failed(&error))?)
     }
 }
