@@ -596,7 +596,7 @@ fn one_unreadable_sector_costs_no_more_than_itself() {
     let (folder, _) = folder();
     let dir = folder.path();
     let mut image: Vec<u8> =
-        (0..3 << 20_u32).map(|i| (i / 4096 + i).to_le_bytes()[0] | 1).collect();
+        (0_u32..3 << 20).map(|i| (i / 4096 + i).to_le_bytes()[0] | 1).collect();
     image.resize(4 << 20, 0);
     fs::write(dir.join("guest.mem"), &image).unwrap();
     for checksums in [true, false] {

@@ -15,7 +15,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::map::{self, Map};
 use crate::model::{Global, GlobalIndex, InstanceIndex, MemoryIndex, MemoryType, ModuleIndex};
 
-/// A core dump that is open for reading, of this tool or of any other.
+/// A core dump that is open for reading, of this tool or of another writer. The frame layouts of Wasmtime,
+/// wasm-coredump-builder, wasm-coredump-rewriter and WasmEdge are known ([`FrameLayout`]).
 ///
 /// Nothing of the memories is copied, and with an index nothing of them is touched to open it. A dump
 /// of another tool is walked once, by the headers of its segments. Its segments may overlap and come

@@ -1,6 +1,6 @@
 //! Reading core dumps back: what is in them, whether they are whole, and the guest's memory.
 //!
-//! The reader is written against the format and knows nothing of the writer. One walk over the
+//! The reader is written against the format, and shares nothing with this project's writer. One walk over the
 //! sections serves all of it, of a mapped file and of a stream alike.
 
 mod bounds;

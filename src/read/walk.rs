@@ -258,7 +258,16 @@ impl Walk {
             }
         };
         let size = all.u32().map_err(|fault| fault.within(what))?;
-        let mut body = all.part(size.into()).map_err(|fault| fault.within(what))?;
+        let past = all.part(size.into()).err();
+        if let Some(fault) = past {
+            let moved = id == 0 && self.header.is_some();
+            return match moved && self.passes_index(input, size.into(), start)? {
+                true => Ok(()),
+                false => Err(fault.within(what)),
+            };
+        }
+        let mut body = Decoder::new(input, u64::MAX);
+        let mut body = body.part(size.into()).map_err(|fault| fault.within(what))?;
         let body = &mut body;
         let decoded = match id {
             0 => self.custom(body, start, to),
@@ -270,6 +279,24 @@ impl Walk {
         let whole = decoded.and_then(|()| body.finish());
         // A custom section says its name itself.
         whole.map_err(|fault| if id == 0 { fault } else { fault.within(what) })
+    }
+
+    /// Passes a section of `size` bytes that reaches past the offset of the index if it is the index itself:
+    /// another tool has made less of the sections before it. Says whether it is.
+    fn passes_index<I: Input>(&mut self, input: &mut I, size: u64, start: u64) -> Result<bool> {
+        let mut body = Decoder::new(input, u64::MAX);
+        let named = body.part(size).and_then(|mut body| {
+            let named = body.u32()? == LONGEST_NAME && body.take(16)? == b"corestream.index";
+            if named {
+                self.index(&mut body, start)?;
+            }
+            Ok(named)
+        });
+        match named {
+            Err(fault) if fault.kind == ErrorKind::Input => Err(fault),
+            // One that is cut off or unsound is none.
+            named => Ok(named.unwrap_or(false)),
+        }
     }
 
     fn custom<I: Input, V: Visitor>(
@@ -368,14 +395,16 @@ impl Walk {
     /// The index of a dump that is as it was written is where its header says, and never passed here. All
     /// sections up to this one were sound, so that another tool has made some of them longer or shorter.
     fn index<I: Input>(&mut self, body: &mut Decoder<'_, I>, start: u64) -> Result<()> {
+        let range = body.offset()..body.end();
+        body.skip_rest()?;
         if let Some(header) = self.header.take() {
             self.moved = Some(header);
         }
         if self.moved.is_none() {
-            self.belongs_to_header(start..body.end());
+            self.belongs_to_header(start..range.end);
         }
-        self.moved_index = Some(body.offset()..body.end());
-        body.skip_rest()
+        self.moved_index = Some(range);
+        Ok(())
     }
 
     fn modules<I: Input, V: Visitor>(

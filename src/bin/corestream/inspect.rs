@@ -27,8 +27,8 @@ const RANGES: usize = 8;
 
 /// Shows what is in a dump: process, modules, instances, memories, globals and threads
 ///
-/// It reads the dumps of this tool and of any other, and of one that is cut off what there is: that
-/// is exit code 3. Without `--symbols`, functions are numbers and offsets.
+/// It reads the dumps of this tool and of every known writer, names the layout of their frames, and of
+/// one that is cut off it shows what there is: that is exit code 3. Without `--symbols`, functions are numbers and offsets.
 #[derive(Args)]
 pub struct Inspect {
     /// The dump
