@@ -154,7 +154,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use image::{ExtentMethod, MappingMethod, MemoryImage, SharedBytes};
 pub use model::{
     CoreDump, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
-    MemoryIndex, MemoryType, Module, ModuleIndex, RefType, Thread, Value,
+    MemoryIndex, MemoryType, Module, ModuleIndex, NumberType, RefType, Thread, Value,
 };
 pub use piece::{Header, Piece};
 pub use plan::{CONTINUATION, Plan, SEGMENT_COST, Segment, Shortfall, Stats};

@@ -12,7 +12,7 @@ use std::fmt;
 use std::ops::{RangeBounds, RangeInclusive};
 
 use left_out::Selection;
-pub use values::{Global, GlobalValue, RefType, Value};
+pub use values::{Global, GlobalValue, NumberType, RefType, Value};
 
 use crate::error::{Error, Result};
 use crate::image::MemoryImage;
@@ -450,7 +450,8 @@ impl<'a> CoreDump<'a> {
     /// Checks that the description does not contradict itself.
     ///
     /// # Errors
-    /// The first item that does: an index out of range, a shared memory without a maximum,
+    /// The first item that does: an index out of range, a global whose value is not known
+    /// ([`GlobalValue::Missing`]), a shared memory without a maximum,
     /// more pages than the type can have, an image that is larger than its memory, a range to leave
     /// out that is past the end of its memory, over [`limits::MAX_LEFT_OUT_RANGES`] of those.
     pub fn validate(&self) -> Result<()> {
@@ -465,6 +466,14 @@ impl<'a> CoreDump<'a> {
             return Err(Error::model(format!(
                 "{left_out} ranges of memories are left out, a dump can list {most}: join some"
             )));
+        }
+        for (i, global) in self.globals.iter().enumerate() {
+            if let GlobalValue::Missing(ty) = global.value {
+                let ty = ty.name();
+                let message =
+                    format!("global {i}: its value is not known, give it one of type {ty}");
+                return Err(Error::model(message));
+            }
         }
         for (i, instance) in self.instances.iter().enumerate() {
             let at = || format!("instance {i}");

@@ -2,8 +2,16 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod common;
+#[path = "common/environment.rs"]
+mod environment;
+#[path = "common/foreign.rs"]
+mod foreign;
+#[path = "common/fuse.rs"]
+mod fuse;
 #[path = "common/tool.rs"]
 mod tool;
+#[path = "common/writers.rs"]
+mod writers;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,6 +19,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use fuse::{Faults, Fuse};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tool::{names, stderr};
@@ -454,4 +463,237 @@ fn a_dump_that_changes_while_it_is_extracted_is_an_error() {
         assert_eq!(names(&dir), before);
         assert_eq!(fs::read(dir.join("old.mem")).unwrap(), b"old");
     }
+}
+
+/// Every dump that a manifest can describe is made again, byte for byte.
+#[test]
+fn what_was_extracted_makes_the_same_dump() {
+    let (folder, _) = folder();
+    let dir = folder.path();
+    for memory in [
+        r#"{ "image": "first.mem", "changing": true }"#,
+        r#"{ "image": "first.mem", "shared": true, "maximum": 9, "changing": true }"#,
+        r#"{ "image": "first.mem", "memory64": true, "changing": true,
+             "left_out": [{ "first": 0, "last": 999 }, { "first": 1500, "last": 1500 }] }"#,
+        r#"{ "minimum": "281474976710656", "memory64": true, "changing": true }"#,
+        r#"{ "minimum": 0, "changing": true }"#,
+        r#"{ "image": "bytes.mem", "page_size": 1, "left_out": [{ "first": 0, "last": 69999 }] }"#,
+    ] {
+        let text = MANIFEST.replace(r#"{ "image": "first.mem", "maximum": 9 }"#, memory);
+        assert_ne!(text, MANIFEST);
+        fs::write(dir.join("one.json"), text).unwrap();
+        for options in [&[][..], &["--no-checksum"]] {
+            let make = |manifest, to| {
+                let args = ["dump", "--manifest", manifest, "-o", to, "--force"];
+                ok(dir, &[&args[..], options].concat());
+                fs::read(dir.join(to)).unwrap()
+            };
+            let first = make("one.json", "first.core");
+            let shown: Value =
+                serde_json::from_str(&ok(dir, &["inspect", "first.core", "--json"])).unwrap();
+            let changing = memory.contains("changing");
+            assert_eq!(shown["memories"][0]["changing"] == json!(true), changing, "{memory}");
+            ok(dir, &["extract", "first.core", "--all", "out"]);
+            assert!(make("out/manifest.json", "again.core") == first, "{memory}");
+            fs::remove_dir_all(dir.join("out")).unwrap();
+        }
+    }
+}
+
+/// Dumps of other writers are shown with their layout, and what is not known stays so.
+#[test]
+fn the_layout_of_other_writers_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let frames = [(Some(0), 2, 123, &[1, -1][..], &[][..])];
+    let plain = [(Some(0), 2, 123, &[][..], &[][..])];
+    for (name, bytes, layout, text) in [
+        (
+            "wasmer",
+            writers::wasmer(),
+            "no-instance",
+            "layout of wasm-coredump-builder, without instances",
+        ),
+        ("plain", writers::rewriter(&plain, 0), "standard", "standard layout"),
+        (
+            "rewriter",
+            writers::rewriter(&frames, 0),
+            "counts-first",
+            "layout of wasm-coredump-rewriter, counts before values",
+        ),
+        (
+            "wasmedge",
+            writers::wasmedge(b"guest"),
+            "no-instance-counts-first",
+            "layout of WasmEdge, without instances",
+        ),
+    ] {
+        fs::write(dir.join(name), &bytes).unwrap();
+        let shown = ok(dir, &["inspect", name]);
+        assert!(shown.contains(&format!("  frames: {text}\n")), "{shown}");
+        assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+        let shown: Value = serde_json::from_str(&ok(dir, &["inspect", name, "--json"])).unwrap();
+        assert_eq!((&shown["frame_layout"], &shown["rewritten"]), (&json!(layout), &json!(false)));
+        let instance = &shown["threads"][0]["frames"][0]["instance"];
+        assert_eq!(*instance == Value::Null, layout.starts_with("no-instance"), "{shown}");
+        let said = ok(dir, &["verify", name]);
+        assert!(
+            said.contains(&format!("only its structure can be checked; frames: {text}")),
+            "{said}"
+        );
+        ok(dir, &["extract", name, "--all", "out"]);
+        let again =
+            run(dir, &["dump", "--manifest", "out/manifest.json", "-o", "again", "--force"]);
+        if name == "wasmedge" {
+            let expected = "out/manifest.json: global 0: an i32 needs a value";
+            assert!(stderr(&again).contains(expected), "{}", stderr(&again));
+        } else {
+            assert!(again.status.success(), "{}", stderr(&again));
+            let again: Value =
+                serde_json::from_str(&ok(dir, &["inspect", "again", "--json"])).unwrap();
+            let frames = |shown: &Value| {
+                let frames = shown["threads"][0]["frames"].as_array().unwrap().clone();
+                let of = |frame: &Value| (frame["function"].clone(), frame["locals"].clone());
+                frames.iter().map(of).collect::<Vec<_>>()
+            };
+            assert_eq!(frames(&again), frames(&shown));
+        }
+        fs::remove_dir_all(dir.join("out")).unwrap();
+    }
+}
+
+/// A dump that another tool has rewritten is said to be that, and not damaged.
+#[test]
+fn a_rewritten_dump_is_said_to_be_that() {
+    let (folder, _) = folder();
+    let dir = folder.path();
+    let whole = fs::read(dir.join("guest.core")).unwrap();
+    // A section between `core` and `corestream`.
+    let core = common::own::end_of_core(&whole);
+    let bytes = [&whole[..core], b"\0\x02\x01x", &whole[core..]].concat();
+    fs::write(dir.join("rewritten.core"), &bytes).unwrap();
+    let said = ok(dir, &["verify", "rewritten.core"]);
+    let expected = format!(
+        "rewritten.core: rewritten, {} bytes in 4 segments, another tool has moved or changed its \
+         sections: only its structure can be checked, its checksums are of the original\n",
+        bytes.len()
+    );
+    assert_eq!(said, expected);
+    let shown = ok(dir, &["inspect", "rewritten.core"]);
+    assert!(
+        shown.contains("bytes, rewritten by another tool, its checksums are void\n"),
+        "{shown}"
+    );
+    ok(dir, &["extract", "rewritten.core", "--all", "out"]);
+    ok(dir, &["dump", "--manifest", "out/manifest.json", "-o", "again.core"]);
+    assert!(fs::read(dir.join("again.core")).unwrap() == whole);
+}
+
+/// A file system that fails to read some sectors: all else is had, and what is not is said.
+#[test]
+fn one_unreadable_sector_costs_no_more_than_itself() {
+    let Some(fuse) = Fuse::mount(Faults::default()) else { return };
+    let (folder, _) = folder();
+    let dir = folder.path();
+    let mut image: Vec<u8> =
+        (0_u32..3 << 20).map(|i| (i / 4096 + i).to_le_bytes()[0] | 1).collect();
+    image.resize(4 << 20, 0);
+    fs::write(dir.join("guest.mem"), &image).unwrap();
+    for checksums in [true, false] {
+        let options: &[&str] = if checksums { &[] } else { &["--no-checksum"] };
+        let args = ["dump", "--memory", "guest.mem", "-o", "guest.core", "--force"];
+        ok(dir, &[&args[..], options].concat());
+        let dump = fs::read(dir.join("guest.core")).unwrap();
+        fuse.set(Faults::default());
+        let path = fuse.path().join("guest.core");
+        fs::write(&path, &dump).unwrap();
+        let name = path.to_str().unwrap();
+        // In the middle of the data, and at its end.
+        let bad = [(1 << 20) + 8192..(1 << 20) + 12_288, (2 << 20) + 4096..(2 << 20) + 4097];
+        fuse.set(Faults { read: bad.to_vec(), ..Faults::default() });
+        drop_caches(&path);
+        let pages = [0x10_2000..0x10_3000, 0x20_1000..0x20_2000];
+        let eio = "Input/output error (os error 5)";
+        let why = format!("cannot read bytes 0x102000..0x103000: {eio}; so it is at 1 more place");
+        if checksums {
+            let output = run(dir, &["verify", name]);
+            let expected = format!("corestream: {name}: {why}\n");
+            assert_eq!((stderr(&output), output.status.code()), (expected, Some(1)));
+            assert!(output.stdout.is_empty());
+        }
+        drop_caches(&path);
+        for target in [&["--memory", "0", "-o", "new"][..], &["--all", "new"]] {
+            let output = run(dir, &[&["extract", name][..], target].concat());
+            let said = stderr(&output);
+            assert!(said.contains("cannot read bytes 0x102000..0x103000: "), "{said}");
+            assert!(
+                said.contains(eio) && said.ends_with("; --salvage takes what can be had\n"),
+                "{said}"
+            );
+            assert_eq!(output.status.code(), Some(1));
+            assert!(!dir.join("new").exists());
+        }
+        drop_caches(&path);
+        let output = run(dir, &["extract", name, "--memory", "0", "-o", "new", "--salvage"]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        let end = format!("corestream: {name}: only what can be had was extracted: {why}\n");
+        assert!(said.ends_with(&end), "{said}");
+        let shown: Value =
+            serde_json::from_str(&ok(dir, &["inspect", "guest.core", "--json"])).unwrap();
+        let part = &shown["memories"][0]["data"][0];
+        let offset = usize::try_from(part["offset"].as_u64().unwrap()).unwrap();
+        assert_eq!(part["address"], 0);
+        let mut expected = image.clone();
+        for page in pages {
+            let range = format!(
+                "warning: {name}: bytes {:#x}..{:#x} can't be read\n",
+                page.start, page.end
+            );
+            assert!(said.contains(&range), "{said}");
+            let (first, last) = (page.start - offset, page.end - offset - 1);
+            let line = format!(
+                "warning: memory 0: {first:#x}..={last:#x} can't be read, the image has zeros there\n"
+            );
+            assert!(said.contains(&line), "{said}");
+            expected[first..=last].fill(0);
+        }
+        assert!(fs::read(dir.join("new")).unwrap() == expected);
+        fs::remove_file(dir.join("new")).unwrap();
+        // In the sections that everything else needs.
+        fuse.set(Faults { read: std::iter::once(0..1).collect(), ..Faults::default() });
+        drop_caches(&path);
+        for command in [&["inspect"][..], &["verify"], &["extract", "--memory", "0", "-o", "new"]] {
+            let output = run(dir, &[command, &[name]].concat());
+            let expected = format!("cannot read bytes 0x0..0x1000: {eio}");
+            assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+            assert_eq!(output.status.code(), Some(1));
+        }
+    }
+}
+
+/// Images too: an error with path and offset, and no dump.
+#[test]
+fn an_unreadable_sector_of_an_image_is_an_error() {
+    let Some(fuse) = Fuse::mount(Faults::default()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    fs::write(dir.join("other.mem"), vec![7; 1 << 20]).unwrap();
+    let path = fuse.path().join("guest.mem");
+    fs::write(&path, vec![7; 1 << 20]).unwrap();
+    fuse.set(Faults { read: std::iter::once(0x5_0000..0x5_0001).collect(), ..Faults::default() });
+    drop_caches(&path);
+    let name = path.to_str().unwrap();
+    let output = run(dir, &["dump", "--memory", "other.mem", "--memory", name, "-o", "new.core"]);
+    let expected = format!(
+        "corestream: {name}: cannot read bytes 0x50000..0x51000: Input/output error (os error 5)\n"
+    );
+    assert_eq!((stderr(&output), output.status.code()), (expected, Some(1)));
+    assert_eq!(names(dir), ["other.mem"]);
+}
+
+/// Makes the kernel forget what it knows of a file.
+fn drop_caches(path: &Path) {
+    let file = File::open(path).unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
 }

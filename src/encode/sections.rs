@@ -11,7 +11,7 @@ use wasm_encoder::{
 };
 
 use crate::limits::UNKNOWN_INDEX;
-use crate::model::{self, CoreDump, Frame, GlobalValue, Value};
+use crate::model::{self, CoreDump, Frame, GlobalValue, NumberType, Value};
 use crate::plan::{Kept, Prelude, cut};
 
 /// The header of the module and all sections before `data`, but for `corestream`.
@@ -130,6 +130,12 @@ fn global_value(value: GlobalValue) -> (ValType, ConstExpr) {
             let ty = ValType::Ref(RefType { nullable: true, heap_type });
             (ty, ConstExpr::ref_null(heap_type))
         }
+        // A model with one is refused before anything is encoded.
+        GlobalValue::Missing(NumberType::I32) => global_value(GlobalValue::I32(0)),
+        GlobalValue::Missing(NumberType::I64) => global_value(GlobalValue::I64(0)),
+        GlobalValue::Missing(NumberType::F32) => global_value(GlobalValue::F32(0)),
+        GlobalValue::Missing(NumberType::F64) => global_value(GlobalValue::F64(0)),
+        GlobalValue::Missing(NumberType::V128) => global_value(GlobalValue::V128(0)),
     }
 }
 

@@ -33,6 +33,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// ```
 pub struct MemoryImage<'a> {
     source: Source<'a>,
+    /// Whether it is taken to change while it is dumped.
+    changing: bool,
 }
 
 /// Where the bytes of an image are.
@@ -91,7 +93,7 @@ impl<'a> MemoryImage<'a> {
     /// userfaultfd that only another process holds, say so by
     /// [`Dumper::trust_holes(false)`](crate::Dumper::trust_holes), and all of it is read.
     pub fn from_slice(bytes: &'a [u8]) -> Self {
-        Self { source: Source::Slice(bytes) }
+        Self { source: Source::Slice(bytes), changing: false }
     }
 
     /// The memory of a live guest that other threads may write while it is dumped. It is never
@@ -128,7 +130,7 @@ impl<'a> MemoryImage<'a> {
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn from_shared(memory: impl SharedBytes + 'static) -> MemoryImage<'static> {
-        MemoryImage { source: Source::Shared(SharedImage::new(Box::new(memory))) }
+        MemoryImage { source: Source::Shared(SharedImage::new(Box::new(memory))), changing: true }
     }
 
     /// Maps the file at `path`, of any length, whose first byte is at address 0. Holes of a sparse
@@ -149,7 +151,7 @@ impl<'a> MemoryImage<'a> {
         let path = path.as_ref();
         let file = open(path)?;
         let len = file.metadata().map_err(|source| fail(path, "cannot read", source))?.len();
-        Ok(MemoryImage { source: Source::File { file, len } })
+        Ok(MemoryImage { source: Source::File { file, len }, changing: false })
     }
 
     /// Maps a file that is open for reading.
@@ -158,7 +160,25 @@ impl<'a> MemoryImage<'a> {
     /// Those of `mmap`.
     pub fn from_file(file: File) -> std::io::Result<MemoryImage<'static>> {
         let map = map::Map::new(&file)?;
-        Ok(MemoryImage { source: Source::Mapped { map, file } })
+        Ok(MemoryImage { source: Source::Mapped { map, file }, changing: false })
+    }
+
+    /// Treats the bytes as changing: a file is read and not mapped, and the dump marks the memory as
+    /// *changing*.
+    ///
+    /// ```
+    /// use corestream::MemoryImage;
+    ///
+    /// assert!(MemoryImage::from_slice(&[0, 1, 2]).mark_changing().is_changing());
+    /// ```
+    #[must_use]
+    pub fn mark_changing(self) -> Self {
+        let len = self.len();
+        let source = match self.source {
+            Source::Mapped { file, .. } => Source::File { file, len },
+            source => source,
+        };
+        Self { source, changing: true }
     }
 
     /// Its length in bytes.
@@ -174,7 +194,7 @@ impl<'a> MemoryImage<'a> {
     /// Whether others may write its bytes while it is dumped
     /// ([`from_shared`](Self::from_shared)).
     pub fn is_changing(&self) -> bool {
-        matches!(self.source, Source::Shared(_))
+        self.changing
     }
 
     /// Whether it has no bytes at all.

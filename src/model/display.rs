@@ -51,6 +51,7 @@ impl fmt::Display for GlobalValue {
             Self::F64(x) => Value::F64(x).fmt(f),
             Self::V128(x) => write!(f, "v128:{x:#034x}"),
             Self::Ref(ty) => ty.fmt(f),
+            Self::Missing(ty) => write!(f, "{}:missing", ty.name()),
         }
     }
 }

@@ -31,6 +31,34 @@ impl RefType {
     }
 }
 
+/// A type of numbers or vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NumberType {
+    /// `i32`
+    I32,
+    /// `i64`
+    I64,
+    /// `f32`
+    F32,
+    /// `f64`
+    F64,
+    /// `v128`
+    V128,
+}
+
+impl NumberType {
+    /// Returns the name in the text format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::I32 => "i32",
+            Self::I64 => "i64",
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+            Self::V128 => "v128",
+        }
+    }
+}
+
 /// The value of a global. Floats are their bits, so that the payload of a NaN is kept.
 ///
 /// ```
@@ -54,6 +82,9 @@ pub enum GlobalValue {
     V128(u128),
     /// A reference: its value has no meaning outside the process, null of its top type is written.
     Ref(RefType),
+    /// A global of this type whose value is not known: WasmEdge writes no values. It can be read, and not
+    /// written.
+    Missing(NumberType),
 }
 
 /// A global with its value at the time of the dump.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::bounds::Memories;
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::input::Input;
@@ -85,16 +86,16 @@ impl fmt::Display for Segment {
 /// Decodes a segment and skips its payload; `None` if it puts nothing into a memory.
 pub(super) fn segment<I: Input>(
     from: &mut Decoder<'_, I>,
-    memories: &[MemoryType],
+    mut memories: &[MemoryType],
 ) -> Result<Option<Segment>> {
-    segment_or_cut(from, memories, |_, _| ())
+    segment_or_cut(from, &mut memories, |_, _| ())
 }
 
 /// Like [`segment`]; where the file ends within the payload of a segment that would put something
 /// into a memory, `cut` gets that segment, and the length of the file, before this fails.
 pub(super) fn segment_or_cut<I: Input>(
     from: &mut Decoder<'_, I>,
-    memories: &[MemoryType],
+    memories: &mut impl Memories,
     cut: impl FnOnce(Segment, u64),
 ) -> Result<Option<Segment>> {
     let start = from.offset();
@@ -108,13 +109,18 @@ pub(super) fn segment_or_cut<I: Input>(
         }
     };
     let address = match memory {
-        Some(memory) => address(from, memories.get(memory as usize))?,
+        Some(memory) => {
+            let start = from.offset();
+            let (address, memory64) = address(from)?;
+            memories.check_width(memory, memory64, from.since(start))?;
+            address
+        }
         None => 0,
     };
     let len = from.u32()?;
     let segment = Segment { address, offset: from.offset(), len, memory: memory.unwrap_or(0) };
     if memory.is_some() {
-        segment.check(memories, from.since(start))?;
+        memories.check(&segment, from.since(start))?;
     }
     let segment = (memory.is_some() && len > 0).then_some(segment);
     match (from.skip(len.into()), segment) {
@@ -126,8 +132,8 @@ pub(super) fn segment_or_cut<I: Input>(
     }
 }
 
-/// Decodes a constant expression that is an address of a memory of type `ty`.
-fn address<I: Input>(from: &mut Decoder<'_, I>, ty: Option<&MemoryType>) -> Result<u64> {
+/// Decodes a constant expression that is an address, of 64 bits or of 32.
+fn address<I: Input>(from: &mut Decoder<'_, I>) -> Result<(u64, bool)> {
     let start = from.offset();
     let (address, memory64) = match from.byte()? {
         I32_CONST => (u64::from(from.i32()?.cast_unsigned()), false),
@@ -141,14 +147,7 @@ fn address<I: Input>(from: &mut Decoder<'_, I>, ty: Option<&MemoryType>) -> Resu
         let message = "its address is more than one constant";
         return Err(Fault::unsupported(from.since(start), message));
     }
-    match ty {
-        Some(ty) if ty.memory64 != memory64 => {
-            let bits = if memory64 { 64 } else { 32 };
-            let message = format!("its address has {bits} bits, those of the memory have not");
-            Err(Fault::damaged(from.since(start), message))
-        }
-        _ => Ok(address),
-    }
+    Ok((address, memory64))
 }
 
 #[cfg(test)]

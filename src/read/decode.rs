@@ -37,6 +37,11 @@ impl<'i, I: Input> Decoder<'i, I> {
         self.end
     }
 
+    /// How many bytes are left to the end.
+    pub(super) fn left(&self) -> u64 {
+        self.end.saturating_sub(self.offset())
+    }
+
     /// The bytes from `start` to here.
     pub(super) fn since(&self, start: u64) -> Range<u64> {
         start..self.offset().max(start.saturating_add(1))
@@ -84,7 +89,7 @@ impl<'i, I: Input> Decoder<'i, I> {
 
     /// Skips all up to the end.
     pub(super) fn skip_rest(&mut self) -> Result<()> {
-        self.skip(self.end.saturating_sub(self.offset()))
+        self.skip(self.left())
     }
 
     /// Checks that nothing is left.
@@ -207,6 +212,24 @@ impl<'i, I: Input> Decoder<'i, I> {
             0x01 => Value::Missing,
             0x7f => Value::I32(self.i32()?),
             0x7e => Value::I64(self.i64()?),
+            0x7d => Value::F32(u32::from_le_bytes(self.array()?)),
+            0x7c => Value::F64(u64::from_le_bytes(self.array()?)),
+            other => {
+                let message = format!("a value has the type {other:#04x}, which is none");
+                return Err(Fault::damaged(self.since(start), message));
+            }
+        })
+    }
+}
+
+impl<I: Input> Decoder<'_, I> {
+    /// A value of a frame, as writers have it that give each type a fixed width.
+    pub(super) fn fixed_value(&mut self) -> Result<Value> {
+        let start = self.offset();
+        Ok(match self.byte()? {
+            0x01 => Value::Missing,
+            0x7f => Value::I32(i32::from_le_bytes(self.array()?)),
+            0x7e => Value::I64(i64::from_le_bytes(self.array()?)),
             0x7d => Value::F32(u32::from_le_bytes(self.array()?)),
             0x7c => Value::F64(u64::from_le_bytes(self.array()?)),
             other => {

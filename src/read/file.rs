@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::contents::{self, Content, Contents};
 use super::items::{self, InstanceView, ThreadView};
+use super::layout::FrameLayout;
 use super::open::{Kept, Opened};
 use super::table::{self, Dump};
 use super::tables::{DEGRADED, PARTIAL, RawRange};
@@ -14,7 +15,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::map::{self, Map};
 use crate::model::{Global, GlobalIndex, InstanceIndex, MemoryIndex, MemoryType, ModuleIndex};
 
-/// A core dump that is open for reading, of this tool or of any other.
+/// A core dump that is open for reading, of this tool or of another writer. The frame layouts of Wasmtime,
+/// wasm-coredump-builder, wasm-coredump-rewriter and WasmEdge are known ([`FrameLayout`]).
 ///
 /// Nothing of the memories is copied, and with an index nothing of them is touched to open it. A dump
 /// of another tool is walked once, by the headers of its segments. Its segments may overlap and come
@@ -214,13 +216,43 @@ impl<'b> CoreDumpFile<'b> {
 
     /// Who wrote it.
     pub fn producer(&self) -> Producer {
-        match self.opened.walk.header {
+        match self.opened.walk.own() {
             Some(_) => Producer::Corestream,
             None => Producer::Other,
         }
     }
 
-    /// Whether it has an index that is used.
+    /// Whether another tool has moved or changed sections of a dump of this project's. Then its checksums
+    /// are of other bytes; everything is read from the sections, and of the index only which ranges of
+    /// memories were left out, and which memories were changing.
+    pub fn is_rewritten(&self) -> bool {
+        self.opened.walk.moved.is_some()
+    }
+
+    /// Returns how the frames are laid out, which tells what wrote the dump. If that can't be told, threads
+    /// have no frames.
+    ///
+    /// ```
+    /// use corestream::read::FrameLayout;
+    /// use corestream::{CoreDump, CoreDumpFile, Dumper};
+    ///
+    /// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
+    /// assert_eq!(CoreDumpFile::from_slice(&bytes)?.frame_layout(), FrameLayout::Standard);
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn frame_layout(&self) -> FrameLayout {
+        self.opened.walk.layout
+    }
+
+    /// Returns the pages that the dump declares of a memory whose segments reach beyond them. Some writers
+    /// declare none: such a memory is as long as its segments need.
+    pub fn declared_pages(&self, memory: MemoryIndex) -> Option<u64> {
+        let grown = self.opened.walk.grown.iter();
+        grown.copied().find_map(|(grown, pages)| (grown == memory.0).then_some(pages))
+    }
+
+    /// Whether it has an index that is used; of a dump that was rewritten ([`is_rewritten`](Self::is_rewritten))
+    /// only for what was left out and what was changing.
     pub fn has_index(&self) -> bool {
         self.opened.index.is_some()
     }
@@ -241,7 +273,7 @@ impl<'b> CoreDumpFile<'b> {
     }
 
     fn flag(&self, flag: u32) -> bool {
-        self.opened.walk.header.as_ref().is_some_and(|header| header.flags & flag != 0)
+        self.opened.walk.own().is_some_and(|header| header.flags & flag != 0)
     }
 
     /// The name of the process.
@@ -251,13 +283,21 @@ impl<'b> CoreDumpFile<'b> {
 
     /// The names of the modules.
     pub fn modules(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
-        self.opened.items.modules.iter().map(|at| items::name(self.bytes(), *at))
+        self.opened.items.modules.iter().map(|at| self.module_name(*at))
+    }
+
+    /// The name of the module at an offset.
+    fn module_name(&self, at: u64) -> &str {
+        match self.opened.items.bare_module {
+            Some(len) => items::bare_name(self.bytes(), at, len),
+            None => items::name(self.bytes(), at),
+        }
     }
 
     /// The name of a module.
     pub fn module(&self, index: ModuleIndex) -> Option<&str> {
         let at = self.opened.items.modules.get(index.0 as usize)?;
-        Some(items::name(self.bytes(), *at))
+        Some(self.module_name(*at))
     }
 
     /// The instances.
@@ -273,7 +313,8 @@ impl<'b> CoreDumpFile<'b> {
 
     /// The threads.
     pub fn threads(&self) -> impl ExactSizeIterator<Item = ThreadView<'_>> + Clone {
-        self.opened.items.threads.iter().map(|at| ThreadView::at(self.bytes(), *at))
+        let layout = self.frame_layout();
+        self.opened.items.threads.iter().map(move |at| ThreadView::at(self.bytes(), *at, layout))
     }
 
     /// A thread, by its position from 0.
@@ -295,7 +336,7 @@ impl<'b> CoreDumpFile<'b> {
     /// ```
     pub fn thread(&self, index: usize) -> Option<ThreadView<'_>> {
         let at = self.opened.items.threads.get(index)?;
-        Some(ThreadView::at(self.bytes(), *at))
+        Some(ThreadView::at(self.bytes(), *at, self.frame_layout()))
     }
 
     /// The globals.

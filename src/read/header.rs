@@ -22,8 +22,13 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Decodes the body of the section; `start` is the offset of its id.
-    pub(super) fn decode<I: Input>(body: &mut Decoder<'_, I>, start: u64) -> Result<Self> {
+    /// Decodes the body of the section; `start` is the offset of its id. Offsets are checked only where it
+    /// is in place.
+    pub(super) fn decode<I: Input>(
+        body: &mut Decoder<'_, I>,
+        start: u64,
+        in_place: bool,
+    ) -> Result<Self> {
         let bytes: [u8; 32] = body.array()?;
         body.finish()?;
         let all = body.since(start);
@@ -40,7 +45,7 @@ impl Header {
         if flags.get() & !(PARTIAL | DEGRADED) != 0 {
             return Err(unknown(all, "flags", flags.get()));
         }
-        if index < all.end || index >= length {
+        if index >= length || (in_place && index < all.end) {
             let end = all.end;
             return damaged(format!(
                 "an index at {index:#x} is not between {end:#x} and {length:#x}"
@@ -117,7 +122,7 @@ mod tests {
         let crc = crc32fast::hash(&bytes[..28]);
         bytes[28..].copy_from_slice(&crc.to_le_bytes());
         let mut input = Slice::new(&bytes, 0);
-        let header = Header::decode(&mut Decoder::new(&mut input, 32), 0);
+        let header = Header::decode(&mut Decoder::new(&mut input, 32), 0, true);
         header.map_err(|fault| (fault.kind, fault.line()))
     }
 

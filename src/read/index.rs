@@ -3,18 +3,20 @@
 
 use std::ops::Range;
 
-use zerocopy::transmute;
+use zerocopy::{FromBytes, transmute};
 
 use super::contents;
 use super::data::Segment;
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::header::{Header, unknown};
-use super::input::Input;
+use super::input::{self, Input};
+use super::table::{self, Dump, Table};
 use super::tables::{CHANGING, PARTIAL, RawHead, RawMemory, RawRange, RawSegment, VERSION};
 use super::types;
 use super::walk::Walk;
 use crate::limits::{MAX_MEMORIES, MAX_PARTIAL_SEGMENTS};
+use crate::model::MemoryType;
 
 const NAME: &[u8] = b"corestream.index";
 
@@ -316,6 +318,64 @@ impl<I: Input> Tables<'_, '_, I> {
 }
 
 impl Index {
+    /// Decodes what still holds of the index of a dump that another tool has rewritten: the ranges that
+    /// were left out of each memory, and whether it was changing. `body` is what follows the name of the
+    /// section. `None` if its checksum does not hold, or it is not about these memories.
+    pub(super) fn moved(
+        bytes: &[u8],
+        body: Range<u64>,
+        header: &Header,
+        memories: &[MemoryType],
+    ) -> Option<Self> {
+        let content = input::part(bytes, body.clone())?;
+        let (summed, crc) = content.split_last_chunk::<4>()?;
+        if checksum(summed, content.len())? != u32::from_le_bytes(*crc) {
+            return None;
+        }
+        let (head, tables) = summed.split_first_chunk::<28>()?;
+        let head: RawHead = transmute!(*head);
+        let is_of_dump = head.version.get() == VERSION
+            && head.flags.get() == header.flags
+            && head.memories.get() as usize == memories.len();
+        let (entries, tables) =
+            <[RawMemory]>::ref_from_prefix_with_elems(tables, memories.len()).ok()?;
+        let skipped = (head.segments.get() as usize).checked_mul(size_of::<RawSegment>())?;
+        let after = tables.get(skipped..)?;
+        let count = head.ranges.get() as usize;
+        let (ranges, _) = <[RawRange]>::ref_from_prefix_with_elems(after, count).ok()?;
+        let offset = (after.as_ptr().addr()).checked_sub(bytes.as_ptr().addr())? as u64;
+        let mut index = Self { ranges: offset, ..Self::default() };
+        let mut at = 0;
+        for (entry, ty) in entries.iter().zip(memories) {
+            let of = next(&mut at, entry.ranges.get());
+            let mut left_out = 0_u64;
+            let mut before: Option<u64> = None;
+            for range in ranges.get(of.clone())? {
+                let (first, last) = (range.first.get(), range.last.get());
+                let follows = before.is_none_or(|before| before < first);
+                if first > last || !follows || u128::from(last) >= types::size(ty) {
+                    return None;
+                }
+                before = Some(last);
+                left_out = left_out.saturating_add(contents::count(&(first..=last)));
+            }
+            let changing = entry.flags.get() & CHANGING != 0;
+            index.memories.push(IndexedMemory { segments: 0..0, ranges: of, left_out, changing });
+        }
+        (is_of_dump && at == count).then_some(index)
+    }
+
+    /// Whether no segment of a table has a byte that was left out.
+    pub(super) fn is_apart_from(&self, dump: Dump<'_>, segments: &Table) -> bool {
+        (0..).zip(&self.memories).all(|(memory, of)| {
+            let ranges: &[RawRange] = table::entries(dump.bytes, self.ranges, Some(&of.ranges));
+            ranges.iter().all(|range| {
+                let next = segments.from(dump, memory, range.first.get()).next();
+                next.is_none_or(|segment| segment.address > range.last.get())
+            })
+        })
+    }
+
     /// For each memory its entries in a table.
     fn entries(
         &self,
@@ -324,6 +384,24 @@ impl Index {
         let entries: Vec<_> = self.memories.iter().map(|memory| table(memory).clone()).collect();
         entries.into_iter()
     }
+}
+
+/// The checksum of an index whose section has `len` bytes after its name, as it was written: with the least
+/// size that says so, whatever another tool has made of that.
+fn checksum(summed: &[u8], len: usize) -> Option<u32> {
+    let size = u32::try_from(len.checked_add(NAME.len())?.checked_add(1)?).ok()?;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&[0]);
+    let mut left = size;
+    while left >= 0x80 {
+        hasher.update(&[left.to_le_bytes()[0] | 0x80]);
+        left >>= 7;
+    }
+    hasher.update(&[left.to_le_bytes()[0]]);
+    hasher.update(&[u8::try_from(NAME.len()).ok()?]);
+    hasher.update(NAME);
+    hasher.update(summed);
+    Some(hasher.finalize())
 }
 
 /// The next `count` entries. A hundred times 32 bits do not overflow.

@@ -7,7 +7,8 @@ use std::fmt;
 
 use super::decode::Decoder;
 use super::fault::Result;
-use super::input::Slice;
+use super::input::{self, Slice};
+use super::layout::FrameLayout;
 use crate::limits::UNKNOWN_INDEX;
 use crate::model::{
     Frame, GlobalIndex, Instance, InstanceIndex, MemoryIndex, ModuleIndex, Thread, Value,
@@ -28,6 +29,15 @@ impl<'d, T> List<'d, T> {
     /// The vector at the offset of `from`, which is moved behind it.
     fn passed(from: &mut Decoder<'_, Slice<'d>>, decode: Decode<'d, T>) -> Result<Self> {
         let left = from.u32()?;
+        Self::counted(from, left, decode)
+    }
+
+    /// The same of a vector whose count was read.
+    fn counted(
+        from: &mut Decoder<'_, Slice<'d>>,
+        left: u32,
+        decode: Decode<'d, T>,
+    ) -> Result<Self> {
         let list = Self { input: from.input().clone(), left, decode };
         for _ in 0..left {
             decode(from)?;
@@ -121,13 +131,20 @@ pub struct ThreadView<'d> {
 }
 
 impl<'d> ThreadView<'d> {
-    /// At an offset of `bytes`, with so many frames.
-    pub(super) fn at(bytes: &'d [u8], (offset, frames): (u64, u32)) -> Self {
+    /// At an offset of `bytes`, with so many frames in this layout.
+    pub(super) fn at(bytes: &'d [u8], (offset, frames): (u64, u32), layout: FrameLayout) -> Self {
         let mut input = Slice::new(bytes, offset);
         let mut from = Decoder::new(&mut input, u64::MAX);
         let name = from.name().unwrap_or_default();
         let left = from.u32().map_or(0, |_| frames);
-        Self { name, frames: List { input, left, decode: FrameView::decode } }
+        let decode = match (layout.has_instance(), layout.has_counts_first()) {
+            (true, false) => FrameView::decode::<true, false>,
+            (false, false) => FrameView::decode::<false, false>,
+            (true, true) => FrameView::decode::<true, true>,
+            (false, true) => FrameView::decode::<false, true>,
+        };
+        let left = if layout.is_known() { left } else { 0 };
+        Self { name, frames: List { input, left, decode } }
     }
 
     /// Its name.
@@ -160,15 +177,21 @@ pub struct FrameView<'d> {
 }
 
 impl<'d> FrameView<'d> {
-    fn decode(from: &mut Decoder<'_, Slice<'d>>) -> Result<Self> {
+    fn decode<const INSTANCE: bool, const COUNTS_FIRST: bool>(
+        from: &mut Decoder<'_, Slice<'d>>,
+    ) -> Result<Self> {
         from.zero()?;
-        Ok(Self {
-            instance: index(from)?.map(InstanceIndex),
-            function: from.u32()?,
-            offset: from.u32()?,
-            locals: List::passed(from, |from| from.value())?,
-            stack: List::passed(from, |from| from.value())?,
-        })
+        let instance = if INSTANCE { index(from)?.map(InstanceIndex) } else { None };
+        let (function, offset) = (from.u32()?, from.u32()?);
+        let (locals, stack) = if COUNTS_FIRST {
+            let (locals, stack) = (from.u32()?, from.u32()?);
+            let locals = List::counted(from, locals, |from| from.fixed_value())?;
+            (locals, List::counted(from, stack, |from| from.fixed_value())?)
+        } else {
+            let locals = List::passed(from, |from| from.value())?;
+            (locals, List::passed(from, |from| from.value())?)
+        };
+        Ok(Self { instance, function, offset, locals, stack })
     }
 
     /// Parameters and locals; empty if not known.
@@ -193,6 +216,12 @@ impl<'d> FrameView<'d> {
 pub(super) fn name(bytes: &[u8], offset: u64) -> &str {
     let mut input = Slice::new(bytes, offset);
     Decoder::new(&mut input, u64::MAX).name().unwrap_or_default()
+}
+
+/// The `len` bytes at `offset` of `bytes` as a name.
+pub(super) fn bare_name(bytes: &[u8], offset: u64, len: u64) -> &str {
+    let range = offset..offset.saturating_add(len);
+    std::str::from_utf8(input::part(bytes, range).unwrap_or_default()).unwrap_or_default()
 }
 
 /// An index, `None` if it is not known.

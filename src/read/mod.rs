@@ -1,8 +1,9 @@
 //! Reading core dumps back: what is in them, whether they are whole, and the guest's memory.
 //!
-//! The reader is written against the format and knows nothing of the writer. One walk over the
+//! The reader is written against the format, and shares nothing with this project's writer. One walk over the
 //! sections serves all of it, of a mapped file and of a stream alike.
 
+mod bounds;
 mod contents;
 mod data;
 mod decode;
@@ -12,6 +13,7 @@ mod header;
 mod index;
 mod input;
 mod items;
+mod layout;
 mod open;
 mod restore;
 mod table;
@@ -23,6 +25,7 @@ mod walk;
 pub use contents::{Content, Contents};
 pub use file::{CoreDumpFile, Coverage, Producer};
 pub use items::{FrameView, InstanceView, ThreadView};
+pub use layout::FrameLayout;
 pub use restore::Restored;
 pub use verify::{
     Damage, Early, LeftOut, MemoryRange, Verdict, Whole, verify_file, verify_slice, verify_stream,

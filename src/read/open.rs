@@ -5,9 +5,10 @@ use super::fault::{Fault, Result};
 use super::header::Header;
 use super::index::{Entry, Index};
 use super::input::Slice;
-use super::table::{Builder, Table};
+use super::table::{Builder, Dump, Table};
 use super::tables::PARTIAL;
-use super::walk::{Visitor, Walk};
+use super::walk::{self, Visitor, Walk};
+use crate::error::ErrorKind;
 use crate::model::Global;
 
 /// A dump that was walked: where things are, and little else.
@@ -29,6 +30,8 @@ pub(super) struct Opened {
 pub(super) struct Items {
     pub(super) process: u64,
     pub(super) modules: Vec<u64>,
+    /// The length of the name of the only module, where the dump does not have it.
+    pub(super) bare_module: Option<u64>,
     pub(super) instances: Vec<u64>,
     /// And how many frames there are.
     pub(super) threads: Vec<(u64, u32)>,
@@ -45,6 +48,16 @@ pub(super) struct Kept {
 impl Opened {
     /// Opens a dump that is not damaged as far as can be seen without touching its data.
     pub(super) fn strict(bytes: &[u8]) -> Result<Self> {
+        match Self::as_written(bytes) {
+            Err(fault) if matches!(fault.kind, ErrorKind::Damaged | ErrorKind::CutOff) => {
+                Self::rewritten(bytes).ok_or(fault)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Opens a dump whose sections are where its writer has put them.
+    fn as_written(bytes: &[u8]) -> Result<Self> {
         let mut input = Slice::new(bytes, 0);
         let mut walk = Walk::default();
         let mut opener = Opener::new(Some(bytes.len() as u64));
@@ -52,15 +65,32 @@ impl Opened {
         if !walk.has("core") {
             return Err(Fault::no_core());
         }
-        let index = match &walk.header {
-            Some(header) => {
-                let entry = &mut |entry| opener.entry(&entry);
-                let mut index = Index::decode(&mut input, header, Some(&walk), entry)?;
-                index.disagrees.take().map_or(Ok(Some(index)), Err)?
+        let Some(header) = &walk.header else {
+            if opener.use_index {
+                // What was passed by its index has to be walked.
+                return Err(Fault::damaged(0..bytes.len() as u64, "has been rewritten"));
             }
-            None => None,
+            let marks = Marks::of(bytes, &walk);
+            return Ok(opener.finish(bytes, walk, marks, None));
         };
-        Ok(opener.finish(walk, index, None))
+        let entry = &mut |entry| opener.entry(&entry);
+        let mut index = Index::decode(&mut input, header, Some(&walk), entry)?;
+        if let Some(fault) = index.disagrees.take() {
+            return Err(fault);
+        }
+        walk::appended(&mut input, header)?;
+        Ok(opener.finish(bytes, walk, Marks::Index(index), None))
+    }
+
+    /// Opens a dump of this project's that another tool has rewritten, by its sections alone; `None` if it
+    /// is none.
+    fn rewritten(bytes: &[u8]) -> Option<Self> {
+        let mut walk = Walk::default();
+        let mut opener = Opener::new(None);
+        walk.run(&mut Slice::new(bytes, 0), &mut opener).ok()?;
+        let is_one = walk.moved.is_some() && walk.has("core");
+        let marks = Marks::of(bytes, &walk);
+        is_one.then(|| opener.finish(bytes, walk, marks, None))
     }
 
     /// Opens what comes before the first fault of a dump, by its sections alone; of a segment that is
@@ -72,6 +102,14 @@ impl Opened {
         if !walk.has("core") {
             return Err(walked.err().unwrap_or_else(Fault::no_core));
         }
+        if walk.complete && walk.header.is_none() && walk.bounded {
+            // All that is wrong is that its frames can't be told.
+            let marks = Marks::of(bytes, &walk);
+            return Ok(opener.finish(bytes, walk, marks, None));
+        }
+        if !walk.bounded {
+            opener.forget_segments();
+        }
         let index = match (&walk.header, &walked) {
             (Some(header), Ok(())) => {
                 let input = &mut Slice::new(bytes, header.index);
@@ -81,7 +119,7 @@ impl Opened {
         };
         // Only this project's segments are known to be in order, and what was left out on purpose is
         // in the index.
-        let partial = walk.header.as_ref().is_none_or(|header| header.flags & PARTIAL != 0);
+        let partial = walk.own().is_none_or(|header| header.flags & PARTIAL != 0);
         let (index, lost) = match (index, walked, opener.reached) {
             // There is something behind the dump, no more.
             (Some(index), _, _) if index.disagrees.is_none() => (Some(index), None),
@@ -91,7 +129,33 @@ impl Opened {
             (None, Err(_), Some(reached)) if !partial => (None, Some(reached)),
             _ => (None, Some((0, 0))),
         };
-        Ok(opener.finish(walk, index, lost))
+        let marks = index.map_or(Marks::None, Marks::Index);
+        Ok(opener.finish(bytes, walk, marks, lost))
+    }
+}
+
+/// What is known of memories besides their segments.
+enum Marks {
+    None,
+    /// All of the index.
+    Index(Index),
+    /// What holds of the index of a dump that was rewritten: which ranges were left out, and which memories
+    /// were changing. Where a segment is, it does not know any more.
+    Moved(Index),
+    /// There are ranges that were left out, and nobody knows which.
+    Lost,
+}
+
+impl Marks {
+    /// The marks of a dump that has no index where that belongs.
+    fn of(bytes: &[u8], walk: &Walk) -> Self {
+        let Some(header) = &walk.moved else { return Self::None };
+        let index = walk.moved_index.clone();
+        match index.and_then(|range| Index::moved(bytes, range, header, &walk.memories)) {
+            Some(index) => Self::Moved(index),
+            None if header.flags & PARTIAL != 0 => Self::Lost,
+            None => Self::None,
+        }
     }
 }
 
@@ -129,17 +193,44 @@ impl Opener {
         }
     }
 
-    fn finish(mut self, walk: Walk, index: Option<Index>, lost: Option<(u32, u64)>) -> Opened {
-        let table = match &index {
-            Some(index) => {
+    fn finish(
+        mut self,
+        bytes: &[u8],
+        walk: Walk,
+        marks: Marks,
+        lost: Option<(u32, u64)>,
+    ) -> Opened {
+        if let Some(segment) = walk.in_its_own_memory {
+            self.forget_segments();
+            // One that was pushed before.
+            let _ = self.segment(segment);
+        }
+        let (table, index, lost) = match marks {
+            Marks::Index(index) => {
                 let memories = index.memories.iter().map(|memory| memory.segments.clone());
-                Table::Index { offset: index.segments, memories: memories.collect() }
+                let table = Table::Index { offset: index.segments, memories: memories.collect() };
+                (table, Some(index), lost)
             }
-            None => self.table(),
+            Marks::Moved(index) => {
+                let table = self.table();
+                let dump = Dump { bytes, memories: &walk.memories, data: &walk.data };
+                match index.is_apart_from(dump, &table) {
+                    true => (table, Some(index), lost),
+                    false => (table, None, Some((0, 0))),
+                }
+            }
+            Marks::Lost => (self.table(), None, Some((0, 0))),
+            Marks::None => (self.table(), None, lost),
         };
         let mut kept = self.kept;
         kept.resize(walk.memories.len(), Kept::default());
         Opened { walk, items: self.items, table, index, kept, lost }
+    }
+
+    /// Takes back all segments.
+    fn forget_segments(&mut self) {
+        (self.builder, self.reached) = (Builder::new(), None);
+        self.kept.clear();
     }
 
     /// The table of what was walked; bytes that are overwritten are not counted any more.
@@ -161,10 +252,10 @@ impl Visitor for Opener {
     fn header(&mut self, header: &Header) -> Result<()> {
         let Some(length) = self.length else { return Ok(()) };
         self.use_index = true;
-        if length < header.length {
-            return Err(Fault::cut_off(length, header.length));
+        match length < header.length {
+            true => Err(Fault::cut_off(length, header.length)),
+            false => Ok(()),
         }
-        header.check_nothing_behind(length)
     }
 
     fn bad_header(&mut self, fault: Box<Fault>) -> Result<()> {
@@ -178,6 +269,11 @@ impl Visitor for Opener {
 
     fn module(&mut self, at: u64) {
         self.items.modules.push(at);
+    }
+
+    fn bare_module(&mut self, at: u64, len: u64) {
+        self.items.modules.push(at);
+        self.items.bare_module = Some(len);
     }
 
     fn instance(&mut self, at: u64) {

@@ -4,11 +4,13 @@
 //! [types](https://webassembly.github.io/spec/core/binary/types.html), and the proposals threads,
 //! custom-page-sizes, exception-handling and stack-switching.
 
+use std::ops::Range;
+
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::input::Input;
 use crate::limits::{MAX_GLOBALS, MAX_MEMORIES};
-use crate::model::{Global, GlobalValue, MemoryType, RefType};
+use crate::model::{Global, GlobalValue, MemoryType, NumberType, RefType};
 
 const HAS_MAXIMUM: u8 = 1;
 const SHARED: u8 = 2;
@@ -59,8 +61,12 @@ pub(super) fn memory<I: Input>(from: &mut Decoder<'_, I>, before: usize) -> Resu
     Ok(ty)
 }
 
-/// Decodes a global that `before` others come before.
-pub(super) fn global<I: Input>(from: &mut Decoder<'_, I>, before: usize) -> Result<Global> {
+/// Decodes a global that `before` others come before; `foreign` ones, of other writers, may have no value.
+pub(super) fn global<I: Input>(
+    from: &mut Decoder<'_, I>,
+    before: usize,
+    foreign: bool,
+) -> Result<Global> {
     let start = from.offset();
     if before >= MAX_GLOBALS {
         let message = format!("over the limit of {MAX_GLOBALS} globals");
@@ -80,7 +86,10 @@ pub(super) fn global<I: Input>(from: &mut Decoder<'_, I>, before: usize) -> Resu
             return Err(Fault::unsupported(from.since(start), message));
         }
     };
-    let value = constant(from)?;
+    let Some(value) = constant(from, foreign)? else {
+        let value = missing(ty, top).ok_or_else(|| unknown_type(from.since(start), ty))?;
+        return Ok(Global { mutable, value });
+    };
     let declared = match ty {
         0x7f => matches!(value, GlobalValue::I32(_)),
         0x7e => matches!(value, GlobalValue::I64(_)),
@@ -90,10 +99,7 @@ pub(super) fn global<I: Input>(from: &mut Decoder<'_, I>, before: usize) -> Resu
         // A short type of references is the byte of its heap type.
         _ => {
             let top = top.unwrap_or(i64::from(ty).saturating_sub(0x80));
-            let of_type = reference(top).ok_or_else(|| {
-                let message = format!("the type {ty:#04x} is not known here");
-                Fault::unsupported(from.since(start), message)
-            })?;
+            let of_type = reference(top).ok_or_else(|| unknown_type(from.since(start), ty))?;
             value == GlobalValue::Ref(of_type)
         }
     };
@@ -106,8 +112,25 @@ pub(super) fn global<I: Input>(from: &mut Decoder<'_, I>, before: usize) -> Resu
     }
 }
 
-/// Decodes a constant expression of one instruction.
-fn constant<I: Input>(from: &mut Decoder<'_, I>) -> Result<GlobalValue> {
+fn unknown_type(at: Range<u64>, ty: u8) -> Box<Fault> {
+    Fault::unsupported(at, format!("the type {ty:#04x} is not known here"))
+}
+
+/// What a global of this type is without a value.
+fn missing(ty: u8, top: Option<i64>) -> Option<GlobalValue> {
+    Some(match ty {
+        0x7f => GlobalValue::Missing(NumberType::I32),
+        0x7e => GlobalValue::Missing(NumberType::I64),
+        0x7d => GlobalValue::Missing(NumberType::F32),
+        0x7c => GlobalValue::Missing(NumberType::F64),
+        0x7b => GlobalValue::Missing(NumberType::V128),
+        _ => GlobalValue::Ref(reference(top.unwrap_or(i64::from(ty).saturating_sub(0x80)))?),
+    })
+}
+
+/// Decodes a constant expression of one instruction; `None` for one of none, which only `foreign` globals
+/// may have.
+fn constant<I: Input>(from: &mut Decoder<'_, I>, foreign: bool) -> Result<Option<GlobalValue>> {
     let start = from.offset();
     let not_constant = |from: &Decoder<'_, I>| {
         Err(Fault::unsupported(from.since(start), "its value is no single constant"))
@@ -125,11 +148,12 @@ fn constant<I: Input>(from: &mut Decoder<'_, I>) -> Result<GlobalValue> {
             from.u32()?;
             GlobalValue::Ref(RefType::Func)
         }
+        END if foreign => return Ok(None),
         0xfd if from.u32()? == 12 => GlobalValue::V128(u128::from_le_bytes(from.array()?)),
         _ => return not_constant(from),
     };
     match from.byte()? {
-        END => Ok(value),
+        END => Ok(Some(value)),
         _ => not_constant(from),
     }
 }
@@ -184,7 +208,7 @@ mod tests {
 
     #[test]
     fn globals() {
-        let global = |bytes: &[u8]| decode(bytes, |d| super::global(d, 0));
+        let global = |bytes: &[u8]| decode(bytes, |d| super::global(d, 0, false));
         let i32 = [0x7f, 0x01, 0x41, 0x7f, 0x0b]; // mutable, i32.const -1
         assert_eq!(global(&i32), Ok(Global::mutable(GlobalValue::I32(-1))));
         let mut v128 = vec![0x7b, 0x00, 0xfd, 0x0c]; // v128.const
@@ -208,5 +232,13 @@ mod tests {
         let error = global(&[0x7f, 0x00, 0x23, 0x00, 0x0b]).unwrap_err();
         assert_eq!(error, "at 0x2: its value is no single constant");
         assert!(global(&[0x63, 0x05, 0x00, 0xd2, 0x00, 0x0b]).is_err());
+        // Only others write a global without a value.
+        assert!(global(&[0x7f, 0x01, 0x0b]).is_err());
+        let foreign = |bytes: &[u8]| decode(bytes, |d| super::global(d, 0, true));
+        let missing = GlobalValue::Missing(NumberType::I64);
+        assert_eq!(foreign(&[0x7e, 0x01, 0x0b]), Ok(Global::mutable(missing)));
+        let null = GlobalValue::Ref(RefType::Func);
+        assert_eq!(foreign(&[0x70, 0x00, 0x0b]), Ok(Global::constant(null)));
+        assert!(foreign(&[0x7a, 0x00, 0x0b]).unwrap_err().contains("type 0x7a"));
     }
 }

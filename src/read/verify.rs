@@ -17,9 +17,10 @@ use super::file::{CoreDumpFile, Producer, mapped};
 use super::header::Header;
 use super::index::{Entry, Index, IndexedMemory};
 use super::input::{self, Input, Slice, Stream};
+use super::layout::FrameLayout;
 use super::table;
 use super::tables::{DEGRADED, PARTIAL, RawSegment};
-use super::walk::{Visitor, Walk};
+use super::walk::{self, Visitor, Walk};
 use crate::error::{ErrorKind, Result};
 use crate::limits::{MAX_DAMAGED_RANGES, MAX_THREADS};
 use crate::model::MemoryIndex;
@@ -51,6 +52,13 @@ pub struct Whole {
     pub segments: u64,
     /// Who wrote it. Of a dump by others only the structure can be checked.
     pub producer: Producer,
+    /// Whether another tool has moved or changed sections since: then the index and the checksums are of
+    /// other bytes, and only the structure could be checked.
+    pub rewritten: bool,
+    /// Bytes of sections that another tool has added after the end of the dump.
+    pub appended: u64,
+    /// How its frames are laid out; `None` without frames.
+    pub layout: Option<FrameLayout>,
     /// Whether it has checksums, which hold.
     pub checksums: bool,
     /// Whether ranges of memories were left out on purpose.
@@ -163,8 +171,9 @@ pub enum Early<'s> {
     Name(&'s str),
     /// The bytes of the whole dump, as the section `corestream` has them.
     Length(u64),
-    /// There is no section `corestream`: another tool wrote the dump, and it can't be told from one that
-    /// is cut off between two of its sections.
+    /// There is no section `corestream` where it belongs: another tool wrote the dump, and it can't be told
+    /// from one that is cut off between two of its sections. Or another tool has rewritten the dump: an
+    /// earlier [`Length`](Self::Length) is void.
     NoLength,
     /// Something is wrong with its sections. The rest is read only to tell more of that: which blocks are
     /// bad, and which memory lies in them.
@@ -270,10 +279,12 @@ fn examine<I: Input>(
     let ended = structure.as_ref().is_err_and(|fault| is_of_dump(fault))
         && (walked.early)(Early::Fault).is_err();
     let walked = walked.sequence;
+    let mut appended = 0;
     let (fault, mut blocks) = match &walk.header {
         Some(header) if !ended => {
             let mut blocks = Blocks::new(header.clone());
-            (own(input, &walk, structure, &walked, crcs, differs, &mut blocks), Some(blocks))
+            let checked = own(input, &walk, structure, &walked, crcs, differs, &mut blocks);
+            (checked.map(|added| appended = added).err(), Some(blocks))
         }
         _ => (structure.err(), None),
     };
@@ -284,16 +295,22 @@ fn examine<I: Input>(
         (None, Some(fault)) => damage(fault).map(Verdict::Damaged),
         (None, None) => {
             let left_out = blocks.map_or_else(Vec::new, |blocks| blocks.left_out);
-            Ok(Verdict::Whole(whole(&walk, input.offset(), left_out)))
+            Ok(Verdict::Whole(whole(&walk, input.offset(), appended, left_out)))
         }
     }
 }
 
-/// What the sections of a whole dump are; a dump that was cut off between two of them has not all.
+/// What the sections of a whole dump are; a dump that was cut off between two of them has not all. Some
+/// writers know neither modules nor instances, and a tool that rewrites a dump may leave out any section.
 fn required(walk: &Walk, end: u64) -> fault::Result<()> {
     if let Some(stray) = &walk.stray {
         let message = "a section of corestream's own, but none called `corestream`";
         return Err(Fault::damaged(stray.clone(), message));
+    }
+    let lists = [walk.has("coremodules"), walk.has("coreinstances")];
+    let other = walk.header.is_none() && lists == [false; 2] && walk.has_content();
+    if other || walk.moved.is_some() {
+        return Ok(());
     }
     for section in ["coremodules", "coreinstances"] {
         if !walk.has(section) {
@@ -305,7 +322,10 @@ fn required(walk: &Walk, end: u64) -> fault::Result<()> {
 }
 
 /// Goes on with a dump that has a header, from where the walk has ended to the end of the input;
-/// gives the first fault.
+/// gives the bytes that were added after its end.
+///
+/// # Errors
+/// The first fault.
 fn own<I: Input>(
     input: &mut I,
     walk: &Walk,
@@ -314,7 +334,7 @@ fn own<I: Input>(
     crcs: impl FnOnce(&mut I, &Header) -> Vec<u32>,
     differs: impl FnOnce(&Walk, &Index) -> Option<Box<Fault>>,
     blocks: &mut Blocks,
-) -> Option<Box<Fault>> {
+) -> fault::Result<u64> {
     let header = &blocks.header.clone();
     let mut listed = walked.empty();
     let complete = structure.is_ok().then_some(walk);
@@ -342,16 +362,20 @@ fn own<I: Input>(
     };
     let after = after();
     // A pipe is read to its end, whatever was found.
-    let behind = input.drain().and_then(|end| header.check_nothing_behind(end));
+    let behind = match structure.is_ok() && after.is_ok() {
+        true => walk::appended(input, header),
+        false => input.drain().and_then(|end| header.check_nothing_behind(end).map(|()| 0)),
+    };
+    let appended = *behind.as_ref().unwrap_or(&0);
     let mut faults: Vec<_> =
-        [structure, after, behind].into_iter().filter_map(fault::Result::err).collect();
+        [structure, after, behind.map(drop)].into_iter().filter_map(fault::Result::err).collect();
     // A stream that fails says nothing of the dump; and what is not known here may come of damage.
     faults.sort_by_key(|fault| match fault.kind {
         ErrorKind::Input => 0,
         ErrorKind::Unsupported => 2,
         _ => 1,
     });
-    faults.into_iter().next()
+    faults.into_iter().next().map_or(Ok(appended), Err)
 }
 
 /// The memories of which an index lists ranges.
@@ -366,14 +390,17 @@ fn left_out(index: &Index) -> Vec<LeftOut> {
     partial.map(of).collect()
 }
 
-fn whole(walk: &Walk, bytes: u64, left_out: Vec<LeftOut>) -> Whole {
-    let header = walk.header.as_ref();
-    let flag = |flag| header.is_some_and(|header| header.flags & flag != 0);
+fn whole(walk: &Walk, bytes: u64, appended: u64, left_out: Vec<LeftOut>) -> Whole {
+    let own = walk.own();
+    let flag = |flag| own.is_some_and(|header| header.flags & flag != 0);
     Whole {
         bytes,
         segments: walk.segments,
-        producer: if header.is_some() { Producer::Corestream } else { Producer::Other },
-        checksums: header.is_some_and(|header| header.block_log2 != 0),
+        producer: if own.is_some() { Producer::Corestream } else { Producer::Other },
+        rewritten: walk.moved.is_some(),
+        appended,
+        layout: walk.framed.then_some(walk.layout),
+        checksums: walk.header.as_ref().is_some_and(|header| header.block_log2 != 0),
         partial: flag(PARTIAL),
         left_out,
         degraded: flag(DEGRADED),

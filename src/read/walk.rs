@@ -7,14 +7,16 @@
 
 use std::ops::Range;
 
+use super::bounds::{self, Growing, Reach};
 use super::data::{self, DataSection, Segment};
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::header::Header;
-use super::input::Input;
+use super::input::{Input, Slice};
+use super::layout::{FrameLayout, Trials};
 use super::types;
 use crate::error::ErrorKind;
-use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED};
+use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED, MAX_NAME_BYTES};
 use crate::model::{Global, MemoryType};
 
 /// What begins every module: the magic number and the version.
@@ -25,6 +27,9 @@ const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 
 /// The longest name of a section that is known here.
 const LONGEST_NAME: u32 = 16;
+
+/// Bytes of frames that are tried at once.
+const TRIED: u64 = 4096;
 
 /// Takes what a walk finds. Offsets are those of what
 /// [`items`](super::items) decodes again.
@@ -44,13 +49,17 @@ pub(super) trait Visitor {
         Ok(())
     }
 
-    /// Two sections have passed, and there is no header: another tool's dump.
+    /// Two sections have passed, and there is no header: another tool's dump. Or there is one, but
+    /// another tool has rewritten the dump since.
     fn no_header(&mut self, _: u64) -> Result<()> {
         Ok(())
     }
 
     /// A module; its name is at the offset.
     fn module(&mut self, _: u64) {}
+
+    /// The only module; its name is at the offset, without a length, and has so many bytes.
+    fn bare_module(&mut self, _: u64, _len: u64) {}
 
     /// An instance; its fields are at the offset.
     fn instance(&mut self, _: u64) {}
@@ -91,6 +100,29 @@ pub(super) struct Walk {
     pub(super) segments: u64,
     /// A section of `corestream`'s own without the header that belongs to it.
     pub(super) stray: Option<Range<u64>>,
+    /// What `corestream` says, if another tool has rewritten the dump since: nothing in it says any more
+    /// where something is.
+    pub(super) moved: Option<Header>,
+    /// The body of the section `corestream.index` of such a dump, after its name.
+    pub(super) moved_index: Option<Range<u64>>,
+    /// How frames are laid out.
+    pub(super) layout: FrameLayout,
+    /// Whether a thread has frames.
+    pub(super) framed: bool,
+    /// Whether all sections have passed.
+    pub(super) complete: bool,
+    /// Memories that were declared too short, and the pages that were declared.
+    pub(super) grown: Vec<(u32, u64)>,
+    /// The only segment, where the dump stands in the memory that it is of.
+    pub(super) in_its_own_memory: Option<Segment>,
+    /// Whether the segments are known to lie in their memories.
+    pub(super) bounded: bool,
+    reaches: Vec<Reach>,
+    trials: Trials,
+    /// The frames of the first thread that were tried.
+    tried: Option<Range<u64>>,
+    /// Whether the end of this dump by another writer was told.
+    told: bool,
     sections: u64,
     seen: Vec<&'static str>,
     globals: usize,
@@ -100,16 +132,78 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Walks from the first byte to the index, or to the end of a dump that has no header.
+    /// Walks from the first byte to the index, or to the end of a dump that has no header where it
+    /// belongs.
     ///
     /// # Errors
     /// The first fault; what was passed before it stays known.
     pub(super) fn run<I: Input, V: Visitor>(&mut self, input: &mut I, to: &mut V) -> Result<()> {
         let walked = self.sections(input, to);
-        walked.map_err(|fault| match &self.header {
+        self.complete = walked.is_ok();
+        let settled = self.settle(input.offset());
+        walked.and(settled).map_err(|fault| match &self.header {
             Some(header) => fault.cut_off_from(header.length),
             None => fault,
         })
+    }
+
+    /// Whether the dump has a header, wherever that is: corestream wrote it.
+    pub(super) fn own(&self) -> Option<&Header> {
+        self.header.as_ref().or(self.moved.as_ref())
+    }
+
+    /// Whether the dump has anything but the name of its process.
+    pub(super) fn has_content(&self) -> bool {
+        self.tried.is_some() || self.has("memory")
+    }
+
+    /// Whether sections are laid out as another writer may do that.
+    fn is_foreign(&self) -> bool {
+        self.header.is_none()
+    }
+
+    /// Decides what only all sections tell, of a dump that ends at `end` if it is complete.
+    ///
+    /// # Errors
+    /// The first thing that can't be as it is.
+    fn settle(&mut self, end: u64) -> Result<()> {
+        if !self.is_foreign() {
+            self.bounded = true;
+            return Ok(());
+        }
+        let framed = self.settle_layout();
+        if self.moved.is_some() {
+            self.stray = None;
+        } else if self.complete {
+            let (memories, reaches) = (&self.memories, &self.reaches);
+            let segment = bounds::in_its_own_memory(memories, reaches, self.segments, end);
+            if let (Some(segment), [ty]) = (segment, &mut *self.memories) {
+                self.grown = vec![(0, ty.minimum)];
+                ty.minimum = ty.maximum.unwrap_or(ty.minimum);
+                (self.in_its_own_memory, self.bounded) = (Some(segment), true);
+                return framed;
+            }
+        }
+        let grow = self.moved.is_none();
+        self.grown = bounds::settle(&mut self.memories, &self.reaches, grow)?;
+        self.bounded = true;
+        framed
+    }
+
+    fn settle_layout(&mut self) -> Result<()> {
+        self.layout = match &self.moved {
+            Some(_) if self.trials.fits_standard() => FrameLayout::Standard,
+            Some(_) => FrameLayout::Unknown,
+            None => self.trials.layout(self.instances),
+        };
+        match (self.layout, &self.tried) {
+            (FrameLayout::Unknown, Some(range)) => {
+                let message = "corestack: the frames are in no layout that is known: they are \
+                               damaged, or another writer's";
+                Err(Fault::damaged(range.clone(), message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a section that a dump has once was passed.
@@ -125,13 +219,23 @@ impl Walk {
             self.sections = self.sections.saturating_add(1);
             match &self.header {
                 Some(header) => end = header.index,
-                None if self.sections == 2 => to.no_header(input.offset())?,
-                None => {}
+                None => {
+                    end = u64::MAX;
+                    if !self.told && (self.sections == 2 || self.moved.is_some()) {
+                        self.told = true;
+                        to.no_header(input.offset())?;
+                    }
+                }
             }
         }
         match &self.header {
             Some(header) if input.offset() < header.index => {
                 Err(Fault::end(input.offset(), header.index))
+            }
+            None if !self.has("core") && self.moved.is_some() => {
+                let end = input.offset();
+                let message = "corestream's own sections are there, but none called `core`";
+                Err(Fault::damaged(0..end, message))
             }
             None if !self.has("core") && self.stray.is_none() => Err(Fault::no_core()),
             _ => Ok(()),
@@ -154,7 +258,16 @@ impl Walk {
             }
         };
         let size = all.u32().map_err(|fault| fault.within(what))?;
-        let mut body = all.part(size.into()).map_err(|fault| fault.within(what))?;
+        let past = all.part(size.into()).err();
+        if let Some(fault) = past {
+            let moved = id == 0 && self.header.is_some();
+            return match moved && self.passes_index(input, size.into(), start)? {
+                true => Ok(()),
+                false => Err(fault.within(what)),
+            };
+        }
+        let mut body = Decoder::new(input, u64::MAX);
+        let mut body = body.part(size.into()).map_err(|fault| fault.within(what))?;
         let body = &mut body;
         let decoded = match id {
             0 => self.custom(body, start, to),
@@ -166,6 +279,24 @@ impl Walk {
         let whole = decoded.and_then(|()| body.finish());
         // A custom section says its name itself.
         whole.map_err(|fault| if id == 0 { fault } else { fault.within(what) })
+    }
+
+    /// Passes a section of `size` bytes that reaches past the offset of the index if it is the index itself:
+    /// another tool has made less of the sections before it. Says whether it is.
+    fn passes_index<I: Input>(&mut self, input: &mut I, size: u64, start: u64) -> Result<bool> {
+        let mut body = Decoder::new(input, u64::MAX);
+        let named = body.part(size).and_then(|mut body| {
+            let named = body.u32()? == LONGEST_NAME && body.take(16)? == b"corestream.index";
+            if named {
+                self.index(&mut body, start)?;
+            }
+            Ok(named)
+        });
+        match named {
+            Err(fault) if fault.kind == ErrorKind::Input => Err(fault),
+            // One that is cut off or unsound is none.
+            named => Ok(named.unwrap_or(false)),
+        }
     }
 
     fn custom<I: Input, V: Visitor>(
@@ -242,17 +373,17 @@ impl Walk {
         start: u64,
         to: &mut V,
     ) -> Result<()> {
-        let decoded = match self.sections == 1 && self.has("core") {
-            true => Header::decode(body, start),
-            false => {
-                let message = "does not follow a section `core` that is the first";
-                Err(Fault::damaged(start..body.end(), message))
-            }
-        };
+        let in_place = self.sections == 1 && self.has("core");
+        let decoded = Header::decode(body, start, in_place);
         let header = match decoded {
             Ok(header) => header,
             Err(fault) => return to.bad_header(fault).and_then(|()| body.skip_rest()),
         };
+        if !in_place {
+            // This project writes it nowhere else: another tool has moved it.
+            self.moved = Some(header);
+            return Ok(());
+        }
         if header.block_log2 != 0 {
             body.begin_blocks(header.block_log2, header.index);
         }
@@ -261,14 +392,19 @@ impl Walk {
         Ok(())
     }
 
-    /// The index of a dump with a header is where that says, and never passed here.
+    /// The index of a dump that is as it was written is where its header says, and never passed here. All
+    /// sections up to this one were sound, so that another tool has made some of them longer or shorter.
     fn index<I: Input>(&mut self, body: &mut Decoder<'_, I>, start: u64) -> Result<()> {
-        if let Some(header) = &self.header {
-            let message = format!("is not at {:#x}, where `corestream` says it is", header.index);
-            return Err(Fault::damaged(start..body.end(), message));
+        let range = body.offset()..body.end();
+        body.skip_rest()?;
+        if let Some(header) = self.header.take() {
+            self.moved = Some(header);
         }
-        self.belongs_to_header(start..body.end());
-        body.skip_rest()
+        if self.moved.is_none() {
+            self.belongs_to_header(start..range.end);
+        }
+        self.moved_index = Some(range);
+        Ok(())
     }
 
     fn modules<I: Input, V: Visitor>(
@@ -276,7 +412,11 @@ impl Walk {
         body: &mut Decoder<'_, I>,
         to: &mut V,
     ) -> Result<()> {
-        for i in 0..body.u32()? {
+        let count = body.u32()?;
+        if count == 1 && self.is_foreign() && body.left() <= MAX_NAME_BYTES as u64 {
+            return self.only_module(body, to).map_err(|fault| fault.within("module 0"));
+        }
+        for i in 0..count {
             let mut one = || {
                 body.zero()?;
                 let at = body.offset();
@@ -289,11 +429,43 @@ impl Walk {
         Ok(())
     }
 
+    /// Passes the only module of another writer, whose name may have no length (WasmEdge): then it is
+    /// all that is left.
+    fn only_module<I: Input, V: Visitor>(
+        &mut self,
+        body: &mut Decoder<'_, I>,
+        to: &mut V,
+    ) -> Result<()> {
+        body.zero()?;
+        let (at, end) = (body.offset(), body.end());
+        self.modules = 1;
+        let bytes = body.take(usize::try_from(body.left()).unwrap_or(usize::MAX))?;
+        let mut slice = Slice::new(bytes, 0);
+        let mut name = Decoder::new(&mut slice, bytes.len() as u64);
+        if name.name().and_then(|_| name.finish()).is_ok() {
+            to.module(at);
+            return Ok(());
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(name) => {
+                to.bare_module(at, name.len() as u64);
+                Ok(())
+            }
+            Err(_) => {
+                let message = "its name is neither UTF-8 with its length nor without";
+                Err(Fault::damaged(at..end.max(at.saturating_add(1)), message))
+            }
+        }
+    }
+
     fn instances<I: Input, V: Visitor>(
         &mut self,
         body: &mut Decoder<'_, I>,
         to: &mut V,
     ) -> Result<()> {
+        if self.is_foreign() && body.left() == 0 {
+            return Ok(());
+        }
         for i in 0..body.u32()? {
             let mut one = || {
                 body.zero()?;
@@ -317,12 +489,42 @@ impl Walk {
         let at = body.offset();
         body.check_name()?;
         let count = body.u32()?;
+        self.framed |= count > 0;
+        if self.is_foreign() {
+            return self.foreign_stack(body, at, count, to);
+        }
         // The frames before one that is damaged, or cut off, can be had.
         let fault = (0..count).find_map(|i| frame(body).err().map(|fault| (i, fault)));
         to.thread(at, fault.as_ref().map_or(count, |(i, _)| *i));
         if let Some((i, fault)) = fault {
             return Err(fault.within(format_args!("frame {i}")));
         }
+        counted(&mut self.threads, MAX_LISTED, "threads", body)
+    }
+
+    /// Passes the frames of a thread, whose layout is known at the end of the dump.
+    fn foreign_stack<I: Input, V: Visitor>(
+        &mut self,
+        body: &mut Decoder<'_, I>,
+        at: u64,
+        count: u32,
+        to: &mut V,
+    ) -> Result<()> {
+        let range = body.offset()..body.end().max(body.offset().saturating_add(1));
+        self.tried.get_or_insert(range);
+        self.trials.begin(count);
+        while body.left() > 0 {
+            match body.take(usize::try_from(body.left().min(TRIED)).unwrap_or(0)) {
+                Ok(bytes) => self.trials.feed(bytes),
+                Err(fault) => {
+                    // Of a list that is cut off no layout is known.
+                    to.thread(at, 0);
+                    return Err(fault);
+                }
+            }
+        }
+        self.trials.end();
+        to.thread(at, count);
         counted(&mut self.threads, MAX_LISTED, "threads", body)
     }
 
@@ -340,7 +542,7 @@ impl Walk {
         to: &mut V,
     ) -> Result<()> {
         for i in 0..body.u32()? {
-            let global = types::global(body, self.globals);
+            let global = types::global(body, self.globals, self.header.is_none());
             to.global(global.map_err(|fault| fault.within(format_args!("global {i}")))?);
             self.globals = self.globals.saturating_add(1);
         }
@@ -362,7 +564,14 @@ impl Walk {
         }
         for i in first..self.segments {
             let cut = |segment, file| to.cut(segment, file);
-            let segment = data::segment_or_cut(body, &self.memories, cut);
+            let segment = match &self.header {
+                Some(_) => data::segment_or_cut(body, &mut self.memories.as_slice(), cut),
+                None => {
+                    let (types, declared) = (&*self.memories, self.has("memory"));
+                    let mut growing = Growing { types, declared, reaches: &mut self.reaches };
+                    data::segment_or_cut(body, &mut growing, cut)
+                }
+            };
             let segment = segment.map_err(|mut fault| {
                 // Other tools may write what is not known here, but not this project.
                 if self.header.is_some() && fault.kind == ErrorKind::Unsupported {
@@ -377,6 +586,38 @@ impl Walk {
         }
         Ok(())
     }
+}
+
+/// Passes sections that another tool has added after the end of a dump; gives their bytes.
+///
+/// # Errors
+/// What is there is no custom section, or one that belongs into a dump.
+pub(super) fn appended<I: Input>(input: &mut I, header: &Header) -> Result<u64> {
+    let added = add_ons(input);
+    match (added, input.drain()) {
+        (Err(fault), _) if fault.kind == ErrorKind::Input => Err(fault),
+        (_, Err(fault)) => Err(fault),
+        (Ok(true), Ok(end)) => Ok(end.saturating_sub(header.length)),
+        (_, Ok(end)) => header.check_nothing_behind(end).map(|()| 0),
+    }
+}
+
+/// Whether there are only custom sections up to the end, and none of a dump's.
+fn add_ons<I: Input>(input: &mut I) -> Result<bool> {
+    while !input.at_end()? {
+        let mut all = Decoder::new(input, u64::MAX);
+        if all.byte()? != 0 {
+            return Ok(false);
+        }
+        let size = all.u32()?;
+        let mut body = all.part(size.into())?;
+        let name = body.check_name()?;
+        if name.starts_with("core") {
+            return Ok(false);
+        }
+        body.skip_rest()?;
+    }
+    Ok(true)
 }
 
 /// Checks the first bytes of the file.

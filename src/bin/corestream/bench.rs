@@ -7,7 +7,6 @@ mod summary;
 mod target;
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -71,7 +70,7 @@ impl Bench {
         let interrupt = Interrupt::watch();
         let path = &self.image.image;
         // One that can't be watched can't be opened either, which is said then.
-        let watch = Watch::new(path, interrupt.cancel());
+        let watch = Watch::new(path);
         let mut guest = CoreDump::new(self.image.name());
         let memory = self.image.memory()?;
         if memory.image.as_slice().is_none() {
@@ -79,16 +78,17 @@ impl Bench {
             return Err(Failure::new(format!("{name}: can't be mapped, which is needed here")));
         }
         guest.add_memory(memory);
-        sigbus::survive(guest.memories[0].image.as_slice().into_iter(), interrupt.cancel());
+        let cancel = Some(interrupt.cancel());
+        sigbus::survive(guest.memories[0].image.as_slice().into_iter(), cancel);
 
         let results = self.measure(&guest, &self.plan.dumper().cancel(interrupt.cancel()));
         let results = results.map_err(|failure| {
             // A signal, or an image that is gone, is behind a failure whatever that looks like.
-            let gone = interrupt.cancel().load(Ordering::Relaxed) && failure.is_cancelled();
-            let gone = gone.then(|| {
-                Failure::new(format!("{}: was cut while it was measured", path.display()))
+            let gone = failure.is_cancelled().then(|| {
+                let lost = sigbus::lost(guest.memories[0].image.as_slice().unwrap_or_default());
+                watch.as_ref().ok()?.failure(&lost, "measured")
             });
-            interrupt.failure().or(gone).unwrap_or(failure)
+            interrupt.failure().or(gone.flatten()).unwrap_or(failure)
         })?;
         if watch.is_ok_and(|watch| watch.has_changed()) {
             let path = path.display();

@@ -55,6 +55,7 @@ impl<'d> Description<'d> {
     }
 
     fn memory(&'d self, index: u32, ty: &MemoryType) -> MemoryEntry<'d> {
+        let coverage = self.dump.coverage(MemoryIndex(index));
         let (image, left_out, rest) = match self.form {
             Form::Manifest(image) => (image(index), self.left_out_on_purpose(index), None),
             Form::Inspect(bytes) => (None, None, self.coverage(index, ty, bytes)),
@@ -67,6 +68,7 @@ impl<'d> Description<'d> {
             memory64: ty.memory64,
             shared: ty.shared,
             page_size: ty.page_size,
+            changing: coverage.is_ok_and(|coverage| coverage.changing),
             rest,
         }
     }
@@ -88,6 +90,7 @@ impl<'d> Description<'d> {
     fn coverage(&'d self, index: u32, ty: &MemoryType, bytes: &'d [u8]) -> Option<Inspected<'d>> {
         let coverage = self.dump.coverage(MemoryIndex(index)).ok()?;
         Some(Inspected {
+            declared: self.dump.declared_pages(MemoryIndex(index)).map(Int),
             bytes: ty.byte_len().map(Int),
             segments: coverage.segments,
             data_bytes: Int(coverage.data_bytes),
@@ -111,9 +114,12 @@ impl<'d> Description<'d> {
 /// What a dump says of how much of a memory it holds, in a word or two.
 pub fn word(dump: &CoreDumpFile<'_>, coverage: &corestream::read::Coverage) -> &'static str {
     match coverage {
+        coverage if coverage.left_out_bytes > 0 && coverage.changing => {
+            "partial, changing while read"
+        }
         coverage if coverage.left_out_bytes > 0 => "partial",
         coverage if coverage.changing => "changing while read",
-        _ if dump.has_index() => "whole",
+        _ if dump.has_index() && !dump.is_rewritten() => "whole",
         // The format has no way to tell zero from not captured.
         _ => "not known",
     }
@@ -127,6 +133,8 @@ impl Serialize for Description<'_> {
         if let Form::Inspect(_) = self.form {
             let own = dump.producer() == Producer::Corestream;
             map.serialize_entry("producer", if own { "corestream" } else { "other" })?;
+            map.serialize_entry("rewritten", &dump.is_rewritten())?;
+            map.serialize_entry("frame_layout", dump.frame_layout().name())?;
             map.serialize_entry("bytes", &dump.len())?;
             map.serialize_entry("index", &dump.has_index())?;
             map.serialize_entry("checksums", &dump.has_checksums())?;
@@ -204,14 +212,24 @@ struct MemoryEntry<'d> {
     memory64: bool,
     shared: bool,
     page_size: u32,
+    #[serde(skip_serializing_if = "is_false")]
+    changing: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     left_out: Option<Each<'d, Range>>,
     #[serde(flatten)]
     rest: Option<Inspected<'d>>,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 #[derive(Serialize)]
 struct Inspected<'d> {
+    /// The pages that the dump declares, where the segments need more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    declared: Option<Int>,
     bytes: Option<Int>,
     segments: u64,
     data_bytes: Int,
@@ -249,6 +267,7 @@ fn global(global: &Global) -> GlobalEntry {
         GlobalValue::F64(bits) => ("f64", Some(Scalar::Bits64(bits))),
         GlobalValue::V128(bits) => ("v128", Some(Scalar::Bits128(bits))),
         GlobalValue::Ref(top) => (top.name(), None),
+        GlobalValue::Missing(ty) => (ty.name(), None),
     };
     GlobalEntry { r#type: ty, mutable: global.mutable, value }
 }

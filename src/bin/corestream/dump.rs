@@ -8,8 +8,6 @@ mod stats;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -122,12 +120,11 @@ impl Dump {
         let watches = self.watches(manifest.as_ref());
         let dump = self.guest(name, manifest)?;
         let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
-        sigbus::survive(images, interrupt.cancel());
+        sigbus::survive(images, Some(interrupt.cancel()));
         // A signal, or an image that is gone, is behind a failure whatever that looks like.
         let cause = |failure: Failure| {
-            let gone = interrupt.cancel().load(Ordering::Relaxed) && failure.is_cancelled();
-            let gone = gone.then(|| Failure::new("an image was cut while it was dumped"));
-            interrupt.failure().or(gone).unwrap_or(failure)
+            let gone = failure.is_cancelled().then(|| unread_image(&dump, &watches));
+            interrupt.failure().or(gone.flatten()).unwrap_or(failure)
         };
         let goes_to = output.as_ref().map_or(&*dump.name, Output::name);
         let progress = Display::start(self.progress, goes_to);
@@ -204,8 +201,7 @@ impl Dump {
         let of_manifest = manifest.map(|manifest| manifest.content.images(manifest.folder()));
         let images = self.memories.iter().map(|option| option.image.clone());
         let images = images.chain(of_manifest.into_iter().flatten());
-        // One that is cut is an error anyway, so nobody else says that it has changed.
-        let watch = |path: PathBuf| Watch::new(&path, Arc::default()).map(|watch| (path, watch));
+        let watch = |path: PathBuf| Watch::new(&path).map(|watch| (path, watch));
         // One that can't be watched can't be opened either, which is said then.
         images.filter_map(|path| watch(path).ok()).collect()
     }
@@ -229,6 +225,21 @@ impl Dump {
         dump.name = name;
         Ok(dump)
     }
+}
+
+/// Returns what to say of a mapped image that could not be read.
+fn unread_image(dump: &CoreDump<'_>, watches: &[(PathBuf, Watch)]) -> Option<Failure> {
+    let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
+    let lost = images.map(|image| (image.len() as u64, sigbus::lost(image)));
+    let lost: Vec<_> = lost.filter(|(_, lost)| !lost.is_empty()).collect();
+    // The mapping does not know its path: the file is one of that length.
+    let of_image = |(len, lost): &(u64, Vec<_>)| {
+        let files = watches.iter().filter(|(_, watch)| watch.len() == *len);
+        let mut failures = files.map(|(_, watch)| (watch.is_unreadable(lost), watch));
+        let (_, watch) = failures.clone().find(|(bad, _)| *bad).or_else(|| failures.next())?;
+        watch.failure(lost, "dumped")
+    };
+    lost.iter().find_map(of_image)
 }
 
 /// Writes a dump where it goes; a stream that takes no byte for as long as `timeout` fails.
@@ -314,7 +325,9 @@ impl ManifestFile {
     fn into_dump(self) -> Result<CoreDump<'static>, Failure> {
         let failed = |why: String| Failure::new(format!("{}: {why}", self.path.display()));
         let folder = self.path.parent().unwrap_or(Path::new(""));
-        let open = |image: &str| manifest::image(&folder.join(image)).map_err(|e| e.to_string());
+        let open = |image: &str, changing| {
+            manifest::image(&folder.join(image), changing).map_err(|e| e.to_string())
+        };
         let dump = self.content.into_dump(&open).map_err(failed)?;
         dump.validate().map_err(|error| failed(error.to_string()))?;
         Ok(dump)

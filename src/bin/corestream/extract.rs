@@ -2,12 +2,13 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::Args;
-use corestream::read::{Damage, Restored, Verdict, verify_slice};
+use corestream::read::{Content, Damage, Restored, Verdict, verify_slice};
 use corestream::{
     CoreDumpFile, ErrorKind, FileOptions, MemoryIndex, MemoryType, UnnamedFile, check_close,
 };
@@ -17,6 +18,7 @@ use crate::input::Input;
 use crate::output::{Opened, Output, folder_of, warn_if_not_private};
 use crate::patient::Patient;
 use crate::report::{self, Failure};
+use crate::sigbus;
 use crate::signals::Interrupt;
 use crate::verify::threads;
 
@@ -77,18 +79,35 @@ impl Extract {
         let interrupt = Interrupt::watch();
         let damage = self.check(&input)?;
         let (watch, cancel) = (input.watch(), interrupt.cancel());
-        let stop = move || cancel.load(Ordering::Relaxed) || watch.has_changed();
+        let salvage = self.salvage;
+        let stop = move || {
+            let unread = !salvage && sigbus::has_lost();
+            cancel.load(Ordering::Relaxed) || unread || watch.has_changed()
+        };
         let dump = input.dump()?.stop_if(stop);
         let done = match target {
             Target::Image(output) => self.one(&input, &dump, &output, &interrupt),
-            Target::Folder(folder) => folder.fill(&input, &dump, &interrupt),
+            Target::Folder(folder) => {
+                folder.fill(&input, &dump, &interrupt, || self.check_read(&input))
+            }
         };
-        // Whatever it looks like: a signal, or a dump that was changed, is behind it.
+        // Whatever it looks like: a signal, or a dump that was changed or can't be read, is behind it.
         let done = done.map_err(|failure| {
-            let changed = || input.check_unchanged().err();
-            interrupt.failure().or_else(changed).unwrap_or(failure)
+            let cause = || self.check_read(&input).err();
+            interrupt.failure().or_else(cause).unwrap_or(failure)
         })?;
         done.say_missing(&dump);
+        let lost = input.lost();
+        let damage = match (damage, input.unreadable(&lost)) {
+            (damage, Some(why)) => {
+                done.say_unread(&input, &dump, &lost);
+                // Most damage comes of the zeros that stand where nothing could be read.
+                let failure = input.damaged(format!("only what can be had was extracted: {why}"));
+                let damage = damage.and_then(|damaged| damaged.damage);
+                Some(Damaged { failure, damage })
+            }
+            (damage, None) => damage,
+        };
         if let Some(damage) = damage {
             damage.say_doubtful(&done);
             // What there was is written; that it is not all is still a failure.
@@ -100,6 +119,7 @@ impl Extract {
     /// Refuses a damaged dump, or gives what is to be said of it at the end.
     fn check(&self, input: &Input) -> Result<Option<Damaged>, Failure> {
         let verdict = verify_slice(input.bytes(), threads(self.threads));
+        self.check_read(input)?;
         let (why, damage) = match verdict {
             Ok(Verdict::Whole(_)) => return Ok(None),
             Ok(Verdict::Damaged(damage)) => (damage.to_string(), Some(damage)),
@@ -119,6 +139,17 @@ impl Extract {
         };
         let failure = input.damaged(hint);
         if self.salvage { Ok(Some(Damaged { failure, damage })) } else { Err(failure) }
+    }
+
+    /// Fails if the dump was changed, or can't be read and is not to be salvaged.
+    fn check_read(&self, input: &Input) -> Result<(), Failure> {
+        if self.salvage {
+            return input.check_unchanged();
+        }
+        input.check_read().map_err(|failure| match sigbus::has_lost() {
+            true => failure.with_hint("--salvage takes what can be had"),
+            false => failure,
+        })
     }
 
     fn one(
@@ -146,7 +177,7 @@ impl Extract {
                 dump.write_memory(memory, Patient(stream)).map_err(|error| output.failed(error))?
             }
         };
-        input.check_unchanged()?;
+        self.check_read(input)?;
         Ok(Done(vec![(memory, restored)]))
     }
 }
@@ -185,6 +216,38 @@ struct Done(Vec<(MemoryIndex, Restored)>);
 impl Done {
     fn has(&self, memory: MemoryIndex) -> bool {
         self.0.iter().any(|(done, _)| *done == memory)
+    }
+
+    /// Says what is zero in an image only because the dump could not be read there: a line for each range of
+    /// the dump, and for each of a memory.
+    fn say_unread(&self, input: &Input, dump: &CoreDumpFile<'_>, lost: &[Range<u64>]) {
+        let name = input.name();
+        for Range { start, end } in lost {
+            report::line(&format!("warning: {name}: bytes {start:#x}..{end:#x} can't be read"));
+        }
+        for (memory, _) in &self.0 {
+            let contents = dump.contents(*memory).into_iter().flatten();
+            let mut left = lost;
+            // Parts are in the order of addresses, which is mostly that of the dump.
+            for (address, part) in contents.filter_map(|content| match content {
+                Content::Data { address, bytes } => Some((address, input.place(bytes))),
+                _ => None,
+            }) {
+                if left.first().is_none_or(|range| range.start > part.start) {
+                    left = lost;
+                }
+                let passed = left.partition_point(|range| range.end <= part.start);
+                left = &left[passed..];
+                for range in left.iter().take_while(|range| range.start < part.end) {
+                    let first = address + (range.start.max(part.start) - part.start);
+                    let last = address + (range.end.min(part.end) - part.start - 1);
+                    report::line(&format!(
+                        "warning: memory {memory}: {first:#x}..={last:#x} can't be read, the image has \
+                         zeros there"
+                    ));
+                }
+            }
+        }
     }
 
     /// What is zero in an image only because the dump does not have it: a line for what was left out on
@@ -316,6 +379,7 @@ impl Folder {
         input: &Input,
         dump: &CoreDumpFile<'_>,
         interrupt: &Interrupt,
+        check: impl Fn() -> Result<(), Failure>,
     ) -> Result<Done, Failure> {
         let failed = |what: &str, error: io::Error| {
             Failure::new(format!("{}: {what}: {error}", self.path.display()))
@@ -338,7 +402,7 @@ impl Folder {
             // What is said of it is the caller's.
             return Err(failed("cannot finish it", io::ErrorKind::Interrupted.into()));
         }
-        input.check_unchanged()?;
+        check()?;
         partial.rename(&self.path)?;
         warn_if_not_private(&self.path);
         Ok(done)

@@ -1,10 +1,10 @@
-//! A dump that a subcommand reads: mapped, and watched in case it is changed meanwhile.
+//! A dump that a subcommand reads: mapped, and watched in case it is changed or can't be read meanwhile.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{File, Metadata};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use corestream::{CoreDumpFile, ErrorKind, MemoryImage};
 
@@ -23,8 +23,6 @@ pub struct Input {
 pub struct Watch {
     path: PathBuf,
     before: Version,
-    /// Set when bytes were read that are not there any more.
-    gone: Arc<AtomicBool>,
 }
 
 /// What changes with every write to a file: device and inode, length, and times of change.
@@ -36,15 +34,85 @@ fn version(m: &Metadata) -> Version {
 
 impl Watch {
     /// Watches the file at `path` from now on.
-    pub fn new(path: &Path, gone: Arc<AtomicBool>) -> std::io::Result<Self> {
-        Ok(Self { path: path.into(), before: version(&path.metadata()?), gone })
+    pub fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.into(), before: version(&path.metadata()?) })
     }
 
     /// Whether the file is not what it was: written to, cut, or another one.
     pub fn has_changed(&self) -> bool {
         let now = self.path.metadata().map(|metadata| version(&metadata));
-        self.gone.load(Ordering::Relaxed) || now.is_ok_and(|now| now != self.before)
+        now.is_ok_and(|now| now != self.before)
     }
+
+    /// Says why ranges of its file, which was mapped, could not be read.
+    pub fn why(&self, lost: &[Range<u64>]) -> Why {
+        let Some(first) = lost.first() else { return Why::Nothing };
+        let len = self.path.metadata().map(|metadata| metadata.len());
+        let is_cut = |len: u64| len < self.before.2 && first.end > len;
+        if len.is_ok_and(is_cut) {
+            return Why::Cut;
+        }
+        // Its medium may have come back since; what was read is zeros all the same.
+        let again = |range: &Range<u64>| {
+            let file = File::open(&self.path).ok()?;
+            let mut page = vec![0; usize::try_from(range.end - range.start).ok()?.min(1 << 16)];
+            file.read_exact_at(&mut page, range.start).err()
+        };
+        let error = lost.iter().find_map(again);
+        let io_error = || io::Error::from_raw_os_error(libc::EIO);
+        let ended = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+        Why::Unreadable(error.filter(|error| !ended(error)).unwrap_or_else(io_error))
+    }
+
+    /// Returns what to say of ranges of its file that could not be read.
+    pub fn failure(&self, lost: &[Range<u64>], meanwhile: &str) -> Option<Failure> {
+        let path = self.path.display();
+        match self.why(lost) {
+            Why::Nothing => None,
+            Why::Cut => Some(Failure::new(format!("{path}: was cut while it was {meanwhile}"))),
+            Why::Unreadable(error) => {
+                Some(Failure::new(format!("{path}: {}", unreadable(lost, &error))))
+            }
+        }
+    }
+
+    /// Whether its file is shorter now than where ranges could not be read, or fails there again.
+    pub fn is_unreadable(&self, lost: &[Range<u64>]) -> bool {
+        match self.why(lost) {
+            Why::Nothing => false,
+            Why::Cut => true,
+            Why::Unreadable(_) => {
+                let Ok(file) = File::open(&self.path) else { return true };
+                lost.iter().any(|range| file.read_exact_at(&mut [0], range.start).is_err())
+            }
+        }
+    }
+
+    /// Its length when it was opened.
+    pub fn len(&self) -> u64 {
+        self.before.2
+    }
+}
+
+/// Why bytes of a mapped file could not be read.
+pub enum Why {
+    /// All of it could be.
+    Nothing,
+    /// It has become shorter.
+    Cut,
+    /// Its medium fails.
+    Unreadable(io::Error),
+}
+
+/// Ranges of a file that can't be read, in words.
+fn unreadable(lost: &[Range<u64>], error: &io::Error) -> String {
+    let first = lost.first().cloned().unwrap_or_default();
+    let more = match lost.len().saturating_sub(1) {
+        0 => String::new(),
+        1 => "; so it is at 1 more place".into(),
+        more => format!("; so it is at {more} more places"),
+    };
+    format!("cannot read bytes {:#x}..{:#x}: {error}{more}", first.start, first.end)
 }
 
 impl Input {
@@ -56,20 +124,30 @@ impl Input {
                 "-: standard input can't be mapped: name a file; only `verify` takes a pipe",
             ));
         }
-        let gone = Arc::new(AtomicBool::new(false));
-        let watch = Watch::new(path, gone.clone());
+        let watch = Watch::new(path);
         let watch = watch.map_err(|error| Failure::new(format!("{name}: cannot open: {error}")))?;
         if !path.is_file() {
             return Err(Failure::new(format!("{name}: is no regular file, which is needed here")));
         }
         let file = MemoryImage::open(path)?;
-        sigbus::survive(file.as_slice().into_iter(), gone);
+        sigbus::survive(file.as_slice().into_iter(), None);
         Ok(Self { path: path.into(), file, watch })
     }
 
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         self.file.as_slice().unwrap_or_default()
+    }
+
+    /// Its name, as it is shown to people.
+    pub fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// Where in it a part of its bytes is.
+    pub fn place(&self, part: &[u8]) -> Range<u64> {
+        let start = (part.as_ptr().addr() - self.bytes().as_ptr().addr()) as u64;
+        start..start + part.len() as u64
     }
 
     /// What says whether it has changed.
@@ -82,7 +160,14 @@ impl Input {
         CoreDumpFile::salvage_slice(self.bytes()).map_err(|error| self.failed(&error))
     }
 
-    /// Fails if the file is not what it was: what was read of it is worth nothing.
+    /// Fails if the file is not what it was, or could not be read: what was read of it is worth nothing.
+    pub fn check_read(&self) -> Result<(), Failure> {
+        self.check_unchanged()?;
+        let lost = self.lost();
+        self.watch.failure(&lost, "read").map_or(Ok(()), Err)
+    }
+
+    /// Fails if the file is not what it was.
     pub fn check_unchanged(&self) -> Result<(), Failure> {
         match self.watch.has_changed() {
             true => Err(self.damaged("was changed while it was read")),
@@ -90,9 +175,23 @@ impl Input {
         }
     }
 
-    /// What to say of an error of this dump.
+    /// Bytes that could not be read so far: zeros stand there.
+    pub fn lost(&self) -> Vec<Range<u64>> {
+        sigbus::lost(self.bytes())
+    }
+
+    /// Ranges that could not be read, in words, with the error of the system.
+    pub fn unreadable(&self, lost: &[Range<u64>]) -> Option<String> {
+        match self.watch.why(lost) {
+            Why::Unreadable(error) => Some(unreadable(lost, &error)),
+            Why::Nothing | Why::Cut => None,
+        }
+    }
+
+    /// What to say of an error of this dump; that it can't be read is behind any other.
     pub fn failed(&self, error: &corestream::Error) -> Failure {
-        failed(&self.path.display().to_string(), error)
+        let of_dump = || failed(&self.path.display().to_string(), error);
+        self.check_read().err().unwrap_or_else(of_dump)
     }
 
     /// The line that says that the dump is damaged.

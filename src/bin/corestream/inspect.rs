@@ -27,8 +27,8 @@ const RANGES: usize = 8;
 
 /// Shows what is in a dump: process, modules, instances, memories, globals and threads
 ///
-/// It reads the dumps of this tool and of any other, and of one that is cut off what there is: that
-/// is exit code 3. Without `--symbols`, functions are numbers and offsets.
+/// It reads the dumps of this tool and of every known writer, names the layout of their frames, and of
+/// one that is cut off it shows what there is: that is exit code 3. Without `--symbols`, functions are numbers and offsets.
 #[derive(Args)]
 pub struct Inspect {
     /// The dump
@@ -64,7 +64,7 @@ impl Inspect {
         };
         let printed = printed.and_then(|()| out.flush());
         report::printed(printed)?;
-        input.check_unchanged()?;
+        input.check_read()?;
         match dump.damage() {
             Some(damage) => Err(input.failed(damage)),
             None => Ok(()),
@@ -86,7 +86,7 @@ fn style(dump: &CoreDumpFile<'_>) -> map::Style {
             && !report::is_dumb_terminal()
             && set("NO_COLOR").is_none(),
         // Other tools' dumps have no way to tell zero from not captured.
-        zero_known: dump.has_index(),
+        zero_known: dump.has_index() && !dump.is_rewritten(),
     }
 }
 
@@ -176,6 +176,11 @@ impl<W: Write> Text<'_, W> {
         let dump = self.dump;
         writeln!(self.out, "core dump of {}", name(dump.name()))?;
         writeln!(self.out, "  {} bytes, {}", dump.len(), kind(dump))?;
+        let framed = dump.threads().any(|thread| thread.frames().len() > 0);
+        let layout = dump.frame_layout();
+        if !layout.is_known() || (framed && dump.producer() == Producer::Other) {
+            writeln!(self.out, "  frames: {layout}")?;
+        }
         if dump.is_partial() {
             writeln!(self.out, "  partial: ranges of memories were left out on purpose")?;
         }
@@ -261,6 +266,10 @@ impl<W: Write> Text<'_, W> {
             "     {} of {size} bytes kept in {} segment{s}",
             coverage.data_bytes, coverage.segments
         )?;
+        if let Some(pages) = self.dump.declared_pages(memory) {
+            let s = if pages == 1 { "" } else { "s" };
+            writeln!(self.out, "     declared with {pages} page{s}, its segments need more")?;
+        }
         write!(self.out, "     coverage {}", describe::word(self.dump, &coverage))?;
         match coverage.left_out_bytes {
             0 => writeln!(self.out)?,
@@ -305,6 +314,7 @@ impl<W: Write> Text<'_, W> {
 
 fn kind(dump: &CoreDumpFile<'_>) -> &'static str {
     match (dump.producer(), dump.has_index(), dump.has_checksums()) {
+        _ if dump.is_rewritten() => "rewritten by another tool, its checksums are void",
         (Producer::Corestream, true, true) => "with index and checksums",
         (Producer::Corestream, true, false) => "with index, without checksums",
         (Producer::Corestream, false, _) => "its index is lost",

@@ -54,6 +54,11 @@ impl Failure {
         Self { message: format!("{thing}: {}", self.message), ..self }
     }
 
+    /// The same with what may help after it.
+    pub fn with_hint(self, hint: &str) -> Self {
+        Self { message: format!("{}; {hint}", self.message), ..self }
+    }
+
     /// Whether it is only that something told the library to stop.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled

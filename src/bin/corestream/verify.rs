@@ -34,7 +34,7 @@ impl Verify {
         }
         let input = Input::open(&self.dump)?;
         let verdict = verify_slice(input.bytes(), threads(self.threads));
-        input.check_unchanged()?;
+        input.check_read()?;
         tell(&self.dump.display().to_string(), verdict.map_err(|error| input.failed(&error))?)
     }
 }
@@ -63,19 +63,40 @@ pub fn fault(damage: &Damage) -> String {
 
 fn line(name: &str, whole: &Whole) -> String {
     let s = if whole.segments == 1 { "" } else { "s" };
-    let as_planned = if whole.partial { " as planned" } else { "" };
+    let what = match (whole.rewritten, whole.partial) {
+        (true, _) => "rewritten",
+        (false, true) => "whole as planned",
+        (false, false) => "whole",
+    };
     let (bytes, segments) = (whole.bytes, whole.segments);
-    let line = format!("{name}: whole{as_planned}, {bytes} bytes in {segments} segment{s}");
+    let line = format!("{name}: {what}, {bytes} bytes in {segments} segment{s}");
     line + &notes(whole)
 }
 
 /// What else there is to say of a dump that is whole.
 pub fn notes(whole: &Whole) -> String {
     let mut line = String::from(match (whole.producer, whole.checksums) {
+        _ if whole.rewritten => {
+            ", another tool has moved or changed its sections: only its structure can be checked, its \
+             checksums are of the original"
+        }
         (Producer::Corestream, true) => ", all checksums hold",
         (Producer::Corestream, false) => ", without checksums",
         (Producer::Other, _) => ", by another tool: only its structure can be checked",
     });
+    if let (Producer::Other, Some(layout)) = (whole.producer, whole.layout) {
+        line.push_str(&format!("; frames: {layout}"));
+    }
+    if whole.appended > 0 {
+        let s = if whole.appended == 1 { "" } else { "s" };
+        let appended = whole.appended;
+        line.push_str(&format!(
+            "; another tool has added {appended} byte{s} of sections after its end"
+        ));
+    }
+    if whole.rewritten && whole.partial {
+        line.push_str("; ranges of memories were left out on purpose");
+    }
     let left_out = whole.left_out.iter().map(|of| (of.memory, of.bytes, of.ranges));
     if let Some(partial) = report::partial(left_out) {
         line.push_str("; ");

@@ -73,7 +73,7 @@ impl MemoryOption {
 
     /// The memory, with its image.
     pub fn memory(&self) -> Result<Memory<'static>, Failure> {
-        let memory = manifest::memory(manifest::image(&self.image)?, None, self.ty);
+        let memory = manifest::memory(manifest::image(&self.image, false)?, None, self.ty);
         let checked = memory.validate();
         checked.map_err(|why| Failure::new(format!("{}: {why}", self.image.display())))?;
         Ok(memory)

@@ -236,7 +236,11 @@ impl Intake<'_> {
                            such dumps";
                 return Err(state.fail(Fault::Refused(why.into())));
             }
-            Early::NoLength => state.last_byte.is_unknown(),
+            Early::NoLength => {
+                // Of a dump that another tool has rewritten the length is not what it says.
+                (state.length, state.room) = (None, None);
+                state.last_byte.is_unknown();
+            }
             // It can only be dropped: no more of it is read, and the verdict is what is known.
             Early::Fault if !self.terms.keep_damaged => {
                 return Err(io::ErrorKind::ConnectionAborted.into());
