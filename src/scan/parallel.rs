@@ -115,7 +115,8 @@ pub(crate) fn scan(
         stretches: Mutex::new(images.iter().map(|_| Vec::new()).collect()),
         found: Mutex::default(),
         image_bytes: images.iter().map(|_| AtomicU64::new(0)).collect(),
-        read_bytes: (ALL_READ_BYTES / options.threads.clamp(1, limits::MAX_THREADS)).min(READ_BYTES),
+        read_bytes: (ALL_READ_BYTES / options.threads.clamp(1, limits::MAX_THREADS))
+            .min(READ_BYTES),
         control,
         meter: control.begin(Stage::Scan, bytes),
         failed: AtomicBool::new(false),
@@ -222,11 +223,7 @@ impl<'i> Queue<'i> {
             if self.rest.is_empty() {
                 let Some(extents) = self.extents.get_mut(self.memory) else { break };
                 match extents.next()? {
-                    Some(extent) => {
-                        self.rest = extent;
-                        batch.holes = extents.holes();
-                        batch.unmapped = extents.unmapped();
-                    }
+                    Some(extent) => self.rest = extent,
                     None if batch.extents.is_empty() => {
                         self.before = self.before.saturating_add(extents.len());
                         self.memory += 1;
@@ -240,6 +237,10 @@ impl<'i> Queue<'i> {
             batch.extents.push(self.rest.start..end);
             bytes += end - self.rest.start;
             self.rest.start = end;
+        }
+        if let Some(extents) = self.extents.get(self.memory) {
+            // Also where the extent was found for a batch of another thread.
+            (batch.holes, batch.unmapped) = (extents.holes(), extents.unmapped());
         }
         (batch.memory, batch.number) = (self.memory, self.number);
         self.number += 1;

@@ -1,10 +1,11 @@
-//! Blocks of a file that are reserved and were never written (`FIEMAP`).
+//! What the blocks of a file are allocated for (`FIEMAP`): data, or nothing yet.
 //!
 //! Source: `Documentation/filesystems/fiemap.rst` and `include/uapi/linux/fiemap.h` of Linux.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
 use std::fs::File;
+use std::ops::Range;
 
 use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, opcode};
@@ -51,15 +52,25 @@ struct Fiemap {
     extents: [Extent; EXTENTS],
 }
 
-/// Returns how many bytes of `file` are allocated and unwritten.
+/// Bytes of a file that have blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Allocated {
+    /// They hold data, or are waiting to be written.
+    pub(super) data: u64,
+    /// They are reserved and were never written. They can lie beyond the end of the file.
+    pub(super) unwritten: u64,
+}
+
+/// Returns what the blocks of the first `len` bytes of `file` are allocated for; if `flush`, its dirty pages
+/// are written first.
 ///
 /// # Errors
 /// Returns an error if the file system does not list its extents.
-pub(super) fn unwritten_bytes(file: &File) -> Result<u64, Errno> {
-    let mut bytes = 0_u64;
+pub(super) fn allocated(file: &File, len: u64, flush: bool) -> Result<Allocated, Errno> {
+    let mut allocated = Allocated::default();
     let mut start = 0;
     loop {
-        let flags = if start == 0 { SYNC } else { 0 };
+        let flags = if flush && start == 0 { SYNC } else { 0 };
         let extent_count = u32::try_from(EXTENTS).unwrap_or(0);
         let length = u64::MAX.checked_sub(start).ok_or(Errno::OVERFLOW)?;
         let head = Head { start, length, flags, extent_count, ..Head::default() };
@@ -72,19 +83,35 @@ pub(super) fn unwritten_bytes(file: &File) -> Result<u64, Errno> {
         let mapped = usize::try_from(map.head.mapped_extents).unwrap_or(0);
         let mut end = start;
         for extent in map.extents.iter().take(mapped) {
-            if extent.flags & UNWRITTEN != 0 {
-                bytes = bytes.saturating_add(extent.length);
-            }
+            let first = extent.logical.max(end);
             end = extent.logical.checked_add(extent.length).ok_or(Errno::OVERFLOW)?;
+            let kind = if extent.flags & UNWRITTEN == 0 {
+                allocated.add_data(first..end.min(len))
+            } else {
+                allocated.add_unwritten(first..end)
+            };
+            kind.ok_or(Errno::OVERFLOW)?;
             if extent.flags & LAST != 0 {
-                return Ok(bytes);
+                return Ok(allocated);
             }
         }
         if end <= start {
             // There are no more, or the file system does not get on.
-            return Ok(bytes);
+            return Ok(allocated);
         }
         start = end;
+    }
+}
+
+impl Allocated {
+    fn add_data(&mut self, range: Range<u64>) -> Option<()> {
+        self.data = self.data.checked_add(range.end.saturating_sub(range.start))?;
+        Some(())
+    }
+
+    fn add_unwritten(&mut self, range: Range<u64>) -> Option<()> {
+        self.unwritten = self.unwritten.checked_add(range.end.saturating_sub(range.start))?;
+        Some(())
     }
 }
 
@@ -124,9 +151,13 @@ mod tests {
         if rustix::fs::fallocate(&file, flags, 0, 1 << 20).is_err() {
             return;
         }
-        let Ok(bytes) = unwritten_bytes(&file) else { return };
-        assert_eq!(bytes, 1 << 20);
+        let Ok(found) = allocated(&file, 1 << 20, false) else { return };
+        assert_eq!(found, Allocated { data: 0, unwritten: 1 << 20 });
         file.write_all_at(&[1; 65_536], 65_536).unwrap();
-        assert_eq!(unwritten_bytes(&file), Ok((1 << 20) - 65_536));
+        let expected = Allocated { data: 65_536, unwritten: (1 << 20) - 65_536 };
+        assert_eq!(allocated(&file, 1 << 20, true), Ok(expected));
+        file.set_len(100_000).unwrap();
+        file.write_all_at(&[1], 99_999).unwrap();
+        assert_eq!(allocated(&file, 100_000, true).unwrap().data, 100_000 - 65_536);
     }
 }

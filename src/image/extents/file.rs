@@ -13,16 +13,17 @@
 //! bytes explain, some data was called a hole, and the plan is made again from the whole file. The check
 //! costs one `fstat` at the end, so an honest sparse file costs what it did.
 //!
-//! Blocks also hold metadata (trees of extents, attributes), and are reserved ahead by `fallocate`.
-//! [`explained`] allows for the former; [`fiemap`] counts the latter, once there is a doubt. A file that
-//! compresses occupies less than its data, so there the check is weaker. It is also weak where a client
-//! caches `st_blocks`. Therefore file systems outside the list in [`are_exact`] have their holes
-//! [sampled](Samples) too: pages at both ends of a hole and inside it are read, and one byte that is not
-//! zero makes the file doubtful.
+//! Blocks also hold metadata (trees of extents, attributes), and are reserved ahead by `fallocate`. So a
+//! file that occupies more than its extents is first asked for its allocation ([`fiemap`]), which tells
+//! data from reserved blocks; without it, some metadata is allowed for. A file that compresses occupies less
+//! than its data, so there the check is weaker. It is also weak where a client caches `st_blocks`. Therefore
+//! file systems outside the list in [`are_exact`] have their holes [sampled](Witness::sample) too: pages at both ends
+//! of a hole and inside it are read, and one byte that is not zero makes the file doubtful.
 //!
 //! # The invariants
 //! Every answer is clamped to the range that was asked about and rounded outwards to [`GRAIN`], so each
-//! step advances by at least that much, whatever the answers are.
+//! step advances by at least that much, whatever the answers are. An answer that had to be clamped because
+//! it cannot be right makes the file doubtful.
 //!
 //! # What was tried
 //! Counting the extents before the scan doubles the calls of `lseek`, which are most of the time that a
@@ -70,23 +71,23 @@ pub(super) enum Answer {
     Nothing,
     /// It calls all of the file a hole, which it is not, or need not be: why.
     Doubtful(String),
-    /// It can be asked. The samples are of a file system that may be wrong.
-    Ask(Option<Arc<Samples>>),
+    /// It can be asked.
+    Ask(Arc<Witness>),
 }
 
 /// Asks whether the file system can tell where the holes of the first `len` bytes of `file` are.
 pub(super) fn ask(file: &File, len: u64) -> Answer {
-    let Some(first) = imp::data(file, 0, len) else { return Answer::Nothing };
+    let witness = Witness::new(file, len);
+    let Some(first) = witness.data(file, 0, len) else { return Answer::Nothing };
     if len > 0 && first >= len {
-        let occupied = occupied(file);
-        if occupied > 0 && !is_preallocated(file, 0, occupied) {
-            return Answer::Doubtful(doubt(0, occupied));
+        if let Some(why) = contradiction(file, 0, &[], &witness) {
+            return Answer::Doubtful(why);
         }
         if len <= SMALL {
             return Answer::Doubtful("a small file that is reported as one hole was read".into());
         }
     }
-    Answer::Ask((!are_exact(file)).then(|| Arc::new(Samples::new())))
+    Answer::Ask(Arc::new(witness))
 }
 
 /// Why the extents of a file, which have `data` bytes outside of `left_out`, cannot be all of its data;
@@ -95,39 +96,49 @@ pub(super) fn contradiction(
     file: &File,
     data: u64,
     left_out: &[RangeInclusive<u64>],
-    samples: Option<&Samples>,
+    witness: &Witness,
 ) -> Option<String> {
-    if samples.is_some_and(|samples| samples.contradicted.load(Ordering::Relaxed)) {
+    if witness.found_data.load(Ordering::Relaxed) {
         return Some("SEEK_DATA calls bytes a hole that are not zero: all of it was read".into());
     }
+    if witness.found_nonsense.load(Ordering::Relaxed) {
+        let why = "SEEK_DATA and SEEK_HOLE give positions that cannot be: all of it was read";
+        return Some(why.into());
+    }
     let occupied = occupied(file);
-    if occupied <= explained(data) {
+    if occupied <= data {
         return None;
     }
-    let left_out = left_out.iter().map(|range| data_in(file, range));
+    let left_out = left_out.iter().map(|range| data_in(file, range, witness));
     let data = left_out.fold(data, u64::saturating_add);
-    let doubtful = occupied > explained(data) && !is_preallocated(file, data, occupied);
-    doubtful.then(|| doubt(data, occupied))
+    (!is_explained(file, witness.len, data, occupied)).then(|| {
+        format!(
+            "SEEK_DATA finds {data} bytes of data in a file that occupies {occupied}: all of it was \
+             read"
+        )
+    })
 }
 
-fn doubt(data: u64, occupied: u64) -> String {
-    format!(
-        "SEEK_DATA finds {data} bytes of data in a file that occupies {occupied}: all of it was read"
-    )
-}
-
-/// How many bytes a file with `data` bytes of data may occupy. One that is all hole occupies none.
-fn explained(data: u64) -> u64 {
-    if data == 0 {
-        return 0;
+/// Whether a file of `len` bytes, of which `data` are data, may occupy as much as it does.
+fn is_explained(file: &File, len: u64, data: u64, occupied: u64) -> bool {
+    if occupied <= data {
+        return true;
     }
-    data.saturating_add(data / DATA_PER_METADATA).saturating_add(METADATA)
+    // What is still to be written to reserved blocks is called unwritten until then.
+    let flush = !are_exact(file);
+    match fiemap::allocated(file, len, flush) {
+        Ok(allocated) => {
+            let known = data.saturating_add(allocated.unwritten);
+            allocated.data <= data && occupied <= with_metadata(known)
+        }
+        // A file that is all hole has no metadata either.
+        Err(_) => data > 0 && occupied <= with_metadata(data),
+    }
 }
 
-/// Whether blocks that were reserved and never written explain what `data` bytes do not.
-fn is_preallocated(file: &File, data: u64, occupied: u64) -> bool {
-    let unwritten = fiemap::unwritten_bytes(file).unwrap_or(0);
-    unwritten > 0 && occupied <= explained(data.saturating_add(unwritten))
+/// How much a file with `data` bytes of data occupies at most.
+fn with_metadata(data: u64) -> u64 {
+    data.saturating_add(data / DATA_PER_METADATA).saturating_add(METADATA)
 }
 
 /// Bytes that `file` occupies; 0 where that is unknown.
@@ -138,42 +149,38 @@ fn occupied(file: &File) -> u64 {
 }
 
 /// Bytes of data in a range of a file, without reading them.
-fn data_in(file: &File, range: &RangeInclusive<u64>) -> u64 {
-    let holes = Holes { file: Some(file), samples: None };
-    let mut rest = *range.start()..range.end().saturating_add(1);
+fn data_in(file: &File, range: &RangeInclusive<u64>, witness: &Witness) -> u64 {
+    let mut rest = *range.start()..range.end().saturating_add(1).min(witness.len);
     let mut bytes = 0_u64;
-    while let Some(extent) = holes.next_extent(&mut rest) {
+    while let Some(extent) = witness.next_extent(file, &mut rest) {
         bytes = bytes.saturating_add(extent.end.saturating_sub(extent.start));
     }
     bytes
 }
 
-/// The next part of the first `len` bytes of `file` from `at` on that begins with data and may have
-/// [`Holes`]; empty after the last.
+/// The next part of `file` from `at` on that begins with data and may have [`Holes`]; empty after the last.
 ///
 /// # Errors
-/// The file has become shorter than `len`.
-pub(super) fn next(
-    file: &File,
-    at: u64,
-    len: u64,
-    samples: Option<&Samples>,
-) -> Result<Range<u64>> {
-    let start = imp::data(file, at, len).unwrap_or(at);
-    if start >= len {
+/// The file has become shorter than it was.
+pub(super) fn next(file: &File, at: u64, witness: &Witness) -> Result<Range<u64>> {
+    let len = witness.len;
+    let data = witness.data(file, at, len).unwrap_or(at);
+    if data >= len {
         check_len(file, len)?;
     }
-    if let Some(samples) = samples {
-        samples.take(file, at..start);
-    }
+    let start = rounded_down(data).max(at);
+    witness.sample(file, at..start);
     Ok(start..len.min(start.saturating_add(PART)))
+}
+
+fn rounded_down(position: u64) -> u64 {
+    position & !(GRAIN - 1)
 }
 
 /// Finds the holes in a part of an image, if it is of a file that has some.
 #[derive(Default)]
 pub(crate) struct Holes<'i> {
-    pub(super) file: Option<&'i File>,
-    pub(super) samples: Option<Arc<Samples>>,
+    pub(super) file: Option<(&'i File, Arc<Witness>)>,
 }
 
 impl Holes<'_> {
@@ -184,50 +191,101 @@ impl Holes<'_> {
 
     /// Takes the next extent without holes from the front of `part`; `None` if there is none.
     pub(crate) fn next_extent(&self, part: &mut Range<u64>) -> Option<Range<u64>> {
-        let Range { start, end } = *part;
-        let extent = match self.file {
-            Some(file) => {
-                let data = imp::data(file, start, end).unwrap_or(start);
-                if let Some(samples) = &self.samples {
-                    samples.take(file, start..data);
-                }
-                data..imp::hole(file, data, end)
-            }
-            None => start..end,
-        };
-        part.start = extent.end;
+        if let Some((file, witness)) = &self.file {
+            return witness.next_extent(file, part);
+        }
+        let extent = part.clone();
+        part.start = part.end;
         (!extent.is_empty()).then_some(extent)
     }
 }
 
-/// Reads some pages of the holes of a file, in case they are none.
-pub(crate) struct Samples {
-    left: AtomicU32,
-    contradicted: AtomicBool,
+/// Asks for the holes of a file, and remembers whether an answer was wrong.
+pub(crate) struct Witness {
+    /// The bytes of the image.
+    len: u64,
+    /// How many samples may still be taken; none of a file system whose answers are exact.
+    samples: AtomicU32,
+    /// A byte in a hole was not zero.
+    found_data: AtomicBool,
+    /// A position was before the one that was asked about, or behind the end.
+    found_nonsense: AtomicBool,
 }
 
-impl Samples {
-    fn new() -> Self {
-        Self { left: AtomicU32::new(SAMPLES_OF_FILE), contradicted: AtomicBool::new(false) }
+impl Witness {
+    fn new(file: &File, len: u64) -> Self {
+        let samples = if are_exact(file) { 0 } else { SAMPLES_OF_FILE };
+        let (found_data, found_nonsense) = Default::default();
+        Self { len, samples: AtomicU32::new(samples), found_data, found_nonsense }
+    }
+
+    /// Where data begins from `at` on, `end` if it does not before; `None` where the file system can't
+    /// tell.
+    fn data(&self, file: &File, at: u64, end: u64) -> Option<u64> {
+        match imp::data(file, at) {
+            Ok(Some(data)) => {
+                self.check(at, data);
+                Some(data.clamp(at, end.max(at)))
+            }
+            Ok(None) => Some(end),
+            Err(()) => None,
+        }
+    }
+
+    /// Where the data at `at` ends, `end` if it goes on to there.
+    fn hole(&self, file: &File, at: u64, end: u64) -> u64 {
+        match imp::hole(file, at) {
+            Some(hole) => {
+                // The data at `at` has at least a byte.
+                self.check(at.saturating_add(1), hole);
+                if hole > at { hole.min(end) } else { end }
+            }
+            // The file was cut between the two calls: let the reader find that out.
+            None => end,
+        }
+    }
+
+    fn check(&self, at: u64, answer: u64) {
+        if answer < at || answer > self.len {
+            self.found_nonsense.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the next extent without holes from the front of `part`; `None` if there is none.
+    fn next_extent(&self, file: &File, part: &mut Range<u64>) -> Option<Range<u64>> {
+        let Range { start: at, end } = *part;
+        if at >= end {
+            return None;
+        }
+        let data = self.data(file, at, end).unwrap_or(at);
+        let start = rounded_down(data).max(at);
+        self.sample(file, at..start);
+        if data >= end {
+            part.start = end;
+            return None;
+        }
+        let hole = self.hole(file, data, end);
+        let extent = start..hole.checked_next_multiple_of(GRAIN).unwrap_or(end).min(end);
+        part.start = extent.end;
+        Some(extent)
     }
 
     /// Reads pages at both ends of `hole`, and evenly between.
-    fn take(&self, file: &File, hole: Range<u64>) {
-        let Some(last) = hole.end.checked_sub(SAMPLE as u64).map(|at| at.max(hole.start)) else {
-            return;
-        };
-        if hole.is_empty() {
+    fn sample(&self, file: &File, hole: Range<u64>) {
+        if hole.is_empty() || self.samples.load(Ordering::Relaxed) == 0 {
             return;
         }
+        let last = hole.end.saturating_sub(SAMPLE as u64).max(hole.start);
         let step = (last.saturating_sub(hole.start) / (SAMPLES_OF_HOLE - 1)).max(SAMPLE as u64);
         let mut at = hole.start;
         loop {
-            let left = |left: u32| left.checked_sub(1);
-            if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_err() {
+            let one_less = |left: u32| left.checked_sub(1);
+            let taken = self.samples.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+            if taken.is_err() {
                 return;
             }
             if !is_zero_at(file, at, hole.end) {
-                self.contradicted.store(true, Ordering::Relaxed);
+                self.found_data.store(true, Ordering::Relaxed);
                 return;
             }
             if at >= last {
@@ -336,26 +394,19 @@ pub(super) mod imp {
     use rustix::fs::{SeekFrom, seek};
     use rustix::io::Errno;
 
-    use super::GRAIN;
-
-    /// Where data begins from `at` on, `end` if it does not before; `None` where the file system can't
+    /// Where data begins from `at` on; `None` if there is no more, an error where the file system can't
     /// tell.
-    pub(in super::super) fn data(file: &File, at: u64, end: u64) -> Option<u64> {
+    pub(in super::super) fn data(file: &File, at: u64) -> Result<Option<u64>, ()> {
         match seek(file, SeekFrom::Data(at)) {
-            // Not below `at`, and the clamp is one for any answer.
-            Ok(start) => Some((start - start % GRAIN).clamp(at, end.max(at))),
-            Err(Errno::NXIO) => Some(end),
-            Err(_) => None,
+            Ok(data) => Ok(Some(data)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(_) => Err(()),
         }
     }
 
-    /// Where the data at `at` ends, `end` if it goes on to there.
-    pub(in super::super) fn hole(file: &File, at: u64, end: u64) -> u64 {
-        match seek(file, SeekFrom::Hole(at)) {
-            Ok(hole) if hole > at => hole.checked_next_multiple_of(GRAIN).unwrap_or(end).min(end),
-            // The file was cut between the two calls: let the reader find that out.
-            _ => end,
-        }
+    /// Where the data at `at` ends; `None` if that is not known.
+    pub(in super::super) fn hole(file: &File, at: u64) -> Option<u64> {
+        seek(file, SeekFrom::Hole(at)).ok()
     }
 }
 
@@ -364,12 +415,12 @@ pub(super) mod imp {
     use std::fs::File;
 
     /// Other systems can't be asked.
-    pub(in super::super) fn data(_: &File, _: u64, _: u64) -> Option<u64> {
-        None
+    pub(in super::super) fn data(_: &File, _: u64) -> Result<Option<u64>, ()> {
+        Err(())
     }
 
-    pub(in super::super) fn hole(_: &File, _: u64, end: u64) -> u64 {
-        end
+    pub(in super::super) fn hole(_: &File, _: u64) -> Option<u64> {
+        None
     }
 }
 
@@ -378,11 +429,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_explains_some_blocks_and_no_data_explains_none() {
-        assert_eq!(explained(0), 0);
-        assert_eq!(explained(4096), 4096 + 64 + METADATA);
-        assert_eq!(explained(64 << 20), (65 << 20) + METADATA);
-        assert_eq!(explained(u64::MAX), u64::MAX);
+    fn metadata_explains_some_blocks() {
+        assert_eq!(with_metadata(4096), 4096 + 64 + METADATA);
+        assert_eq!(with_metadata(64 << 20), (65 << 20) + METADATA);
+        assert_eq!(with_metadata(u64::MAX), u64::MAX);
+    }
+
+    fn sampled(file: &File, hole: Range<u64>) -> Witness {
+        let witness = Witness::new(file, u64::MAX);
+        witness.samples.store(SAMPLES_OF_FILE, Ordering::Relaxed);
+        witness.sample(file, hole);
+        witness
     }
 
     #[test]
@@ -390,20 +447,20 @@ mod tests {
         use std::os::unix::fs::FileExt;
 
         let len = 64 << 20;
-        for (at, found) in [(0, true), (len - 1, true), (len / 7 * 3 + 5, true), (12_345_678, false)] {
+        for (at, found) in
+            [(0, true), (len - 1, true), (len / 7 * 3 + 5, true), (12_345_678, false)]
+        {
             let file = tempfile::tempfile().unwrap();
             file.set_len(len).unwrap();
             file.write_all_at(b"x", at).unwrap();
-            let samples = Samples::new();
-            samples.take(&file, 0..len);
-            assert_eq!(samples.contradicted.load(Ordering::Relaxed), found, "{at}");
+            let witness = sampled(&file, 0..len);
+            assert_eq!(witness.found_data.load(Ordering::Relaxed), found, "{at}");
         }
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(b"x", 10).unwrap();
         for (hole, found) in [(10..10, false), (0..10, false), (10..11, true), (11..20, false)] {
-            let samples = Samples::new();
-            samples.take(&file, hole.clone());
-            assert_eq!(samples.contradicted.load(Ordering::Relaxed), found, "{hole:?}");
+            let witness = sampled(&file, hole.clone());
+            assert_eq!(witness.found_data.load(Ordering::Relaxed), found, "{hole:?}");
         }
     }
 
@@ -411,11 +468,23 @@ mod tests {
     fn samples_are_bounded() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 40).unwrap();
-        let samples = Samples::new();
+        let witness = sampled(&file, 0..1 << 40);
         for _ in 0..SAMPLES_OF_FILE {
-            samples.take(&file, 0..1 << 40);
+            witness.sample(&file, 0..1 << 40);
         }
-        assert_eq!(samples.left.load(Ordering::Relaxed), 0);
-        assert!(!samples.contradicted.load(Ordering::Relaxed));
+        assert_eq!(witness.samples.load(Ordering::Relaxed), 0);
+        assert!(!witness.found_data.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn positions_that_cannot_be_are_remembered() {
+        let file = tempfile::tempfile().unwrap();
+        for (at, answer, nonsense) in
+            [(0, 0, false), (10, 9, true), (10, 10, false), (0, 100, false), (0, 101, true)]
+        {
+            let witness = Witness::new(&file, 100);
+            witness.check(at, answer);
+            assert_eq!(witness.found_nonsense.load(Ordering::Relaxed), nonsense);
+        }
     }
 }

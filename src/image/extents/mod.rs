@@ -152,7 +152,7 @@ impl Finder {
             extents.source = Source::InDoubt;
         } else if self.trust_holes {
             match file::ask(file, len) {
-                file::Answer::Ask(samples) => extents.source = Source::File(file, samples),
+                file::Answer::Ask(witness) => extents.source = Source::File(file, witness),
                 file::Answer::Doubtful(why) => {
                     extents.source = Source::InDoubt;
                     extents.note = Some(why);
@@ -234,8 +234,7 @@ pub(crate) struct Extents<'i> {
 enum Source<'i> {
     Whole,
     InDoubt,
-    /// The samples are there if its answers are not taken for exact.
-    File(&'i File, Option<Arc<file::Samples>>),
+    File(&'i File, Arc<file::Witness>),
     Live(live::Live<'i>),
 }
 
@@ -278,9 +277,7 @@ impl<'i> Extents<'i> {
         left_out: &[RangeInclusive<u64>],
     ) -> Option<String> {
         match &self.source {
-            Source::File(file, samples) => {
-                file::contradiction(file, data, left_out, samples.as_deref())
-            }
+            Source::File(file, witness) => file::contradiction(file, data, left_out, witness),
             Source::Whole | Source::InDoubt | Source::Live(_) => None,
         }
     }
@@ -293,7 +290,7 @@ impl<'i> Extents<'i> {
     /// What finds the holes that an extent may still have.
     pub(crate) fn holes(&self) -> Holes<'i> {
         match &self.source {
-            Source::File(file, samples) => Holes { file: Some(file), samples: samples.clone() },
+            Source::File(file, witness) => Holes { file: Some((file, witness.clone())) },
             Source::Whole | Source::InDoubt | Source::Live(_) => Holes::default(),
         }
     }
@@ -342,9 +339,7 @@ impl<'i> Extents<'i> {
         let extent = match &mut self.source {
             _ if self.at >= self.len => self.len..self.len,
             Source::Whole | Source::InDoubt => self.at..self.len,
-            Source::File(file, samples) => {
-                file::next(file, self.at, self.len, samples.as_deref())?
-            }
+            Source::File(file, witness) => file::next(file, self.at, witness)?,
             Source::Live(live) => live.next(self.at),
         };
         self.at = extent.end;

@@ -245,7 +245,7 @@ mod tests {
                 + &mapping("8000-9000", ANONYMOUS, 0, 0, "rd");
             let mut smaps = smaps(&text);
             let expected = if untouched { Fact::Yes(0x3000) } else { Fact::No(0x8000) };
-            assert_eq!(smaps.is_untouched(0x2000, 0x3000), expected, "{text}");
+            assert_eq!(smaps.is_untouched(0x2000, 0x9000), expected, "{text}");
             assert_eq!(smaps.is_untouched(0x8000, 0x9000), Fact::Yes(0x9000));
             assert_eq!(smaps.is_untouched(0x9000, 0xa000), Fact::No(u64::MAX));
         }

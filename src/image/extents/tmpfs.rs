@@ -58,11 +58,12 @@ impl Tmpfs {
         let (Some(from), Some(to)) = (position(range.start), position(range.end)) else {
             return Some(range);
         };
-        let Some(data) = imp::data(&self.file, from, to) else { return Some(range) };
-        if data >= to {
-            return None;
-        }
-        let hole = imp::hole(&self.file, data, to);
+        let data = match imp::data(&self.file, from) {
+            Ok(Some(data)) if data < to => data.max(from),
+            Ok(_) => return None,
+            Err(()) => return Some(range),
+        };
+        let hole = imp::hole(&self.file, data).filter(|hole| *hole > data).unwrap_or(to).min(to);
         let address = |position: u64| position.checked_sub(offset)?.checked_add(start);
         match (address(data), address(hole)) {
             (Some(data), Some(hole)) if data < hole => Some(data..hole),
