@@ -133,18 +133,21 @@ impl<R: BufRead> Smaps<R> {
             }
             break Some(parse(&text)?);
         };
-        let range = header.start..header.end;
-        if range.start < self.read_to || range.is_empty() {
+        if header.start >= header.end {
             return None;
         }
         let is_supplied = found.is_supplied?;
-        if is_supplied {
-            push(&mut self.supplied, range.clone())?;
-        } else if header.is_anonymous() && found.resident == Some(0) && found.swapped == Some(0) {
-            // Without room for it, it is read.
-            let _ = push(&mut self.untouched, range.clone());
+        // A mapping that was merged with the one before, after that one was printed, begins below its end.
+        let range = header.start.max(self.read_to)..header.end;
+        if !range.is_empty() {
+            if is_supplied {
+                push(&mut self.supplied, range.clone())?;
+            } else if header.is_anonymous() && found.resident == Some(0) && found.swapped == Some(0) {
+                // Without room for it, it is read.
+                let _ = push(&mut self.untouched, range.clone());
+            }
+            self.read_to = range.end;
         }
-        self.read_to = range.end;
         self.complete = next.is_none();
         self.header = next;
         // After the last mapping there is nothing to read.
@@ -265,6 +268,19 @@ mod tests {
         assert_eq!(smaps.supplied, [0x2000..0x4000]);
     }
 
+    /// The kernel prints a mapping after it was merged with one that it has printed.
+    #[test]
+    fn mappings_may_overlap() {
+        let text = mapping("1000-3000", ANONYMOUS, 4, 0, "rd")
+            + &mapping("1000-4000", ANONYMOUS, 0, 0, "rd")
+            + &mapping("2000-4000", ANONYMOUS, 0, 0, "rd um")
+            + &mapping("3000-6000", ANONYMOUS, 0, 0, "rd um");
+        let mut smaps = smaps(&text);
+        smaps.read_until(u64::MAX);
+        assert!(smaps.complete);
+        assert_eq!((smaps.untouched, smaps.supplied), (vec![0x3000..0x4000], vec![0x4000..0x6000]));
+    }
+
     #[test]
     fn reads_no_further_than_needed() {
         let text = mapping("1000-2000", ANONYMOUS, 0, 0, "rd")
@@ -283,7 +299,6 @@ mod tests {
         for bad in [
             "2000-3000 rw-p 0 00:00 0 \nRss: 0 kB\nSwap: 0 kB\n".to_string(),
             mapping("2000-x", ANONYMOUS, 0, 0, "rd"),
-            mapping("1000-3000", ANONYMOUS, 0, 0, "rd"),
             mapping("2000-2000", ANONYMOUS, 0, 0, "rd"),
             mapping("2000-3000", ANONYMOUS, 0, 0, &"rd ".repeat(LINE_BYTES)),
             "nonsense\n".into(),
