@@ -142,7 +142,8 @@ impl<R: BufRead> Smaps<R> {
         if !range.is_empty() {
             if is_supplied {
                 push(&mut self.supplied, range.clone())?;
-            } else if header.is_anonymous() && found.resident == Some(0) && found.swapped == Some(0) {
+            } else if header.is_anonymous() && found.resident == Some(0) && found.swapped == Some(0)
+            {
                 // Without room for it, it is read.
                 let _ = push(&mut self.untouched, range.clone());
             }
