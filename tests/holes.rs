@@ -2,6 +2,7 @@
 //! in which reading a hole would allocate it.
 #![cfg(all(feature = "cli", target_os = "linux"))]
 #![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+#![allow(clippy::single_range_in_vec_init, reason = "images with one part")]
 
 mod common;
 #[path = "common/environment.rs"]

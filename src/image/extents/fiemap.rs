@@ -57,7 +57,7 @@ struct Fiemap {
 pub(super) struct Allocated {
     /// They hold data, or are waiting to be written.
     pub(super) data: u64,
-    /// They are reserved and were never written. They can lie beyond the end of the file.
+    /// They are reserved and were never written, or lie beyond the end of the file.
     pub(super) unwritten: u64,
 }
 
@@ -85,12 +85,10 @@ pub(super) fn allocated(file: &File, len: u64, flush: bool) -> Result<Allocated,
         for extent in map.extents.iter().take(mapped) {
             let first = extent.logical.max(end);
             end = extent.logical.checked_add(extent.length).ok_or(Errno::OVERFLOW)?;
-            let kind = if extent.flags & UNWRITTEN == 0 {
-                allocated.add_data(first..end.min(len))
-            } else {
-                allocated.add_unwritten(first..end)
-            };
-            kind.ok_or(Errno::OVERFLOW)?;
+            // Behind the end of the file all is reserved.
+            let written =
+                if extent.flags & UNWRITTEN == 0 { end.min(len).max(first) } else { first };
+            allocated.add(first..written, written..end).ok_or(Errno::OVERFLOW)?;
             if extent.flags & LAST != 0 {
                 return Ok(allocated);
             }
@@ -104,13 +102,11 @@ pub(super) fn allocated(file: &File, len: u64, flush: bool) -> Result<Allocated,
 }
 
 impl Allocated {
-    fn add_data(&mut self, range: Range<u64>) -> Option<()> {
-        self.data = self.data.checked_add(range.end.saturating_sub(range.start))?;
-        Some(())
-    }
-
-    fn add_unwritten(&mut self, range: Range<u64>) -> Option<()> {
-        self.unwritten = self.unwritten.checked_add(range.end.saturating_sub(range.start))?;
+    fn add(&mut self, data: Range<u64>, unwritten: Range<u64>) -> Option<()> {
+        // A range that ends before its start is empty.
+        let len = |range: Range<u64>| range.end.saturating_sub(range.start);
+        self.data = self.data.checked_add(len(data))?;
+        self.unwritten = self.unwritten.checked_add(len(unwritten))?;
         Some(())
     }
 }

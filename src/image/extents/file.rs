@@ -152,24 +152,26 @@ fn occupied(file: &File) -> u64 {
 fn data_in(file: &File, range: &RangeInclusive<u64>, witness: &Witness) -> u64 {
     let mut rest = *range.start()..range.end().saturating_add(1).min(witness.len);
     let mut bytes = 0_u64;
-    while let Some(extent) = witness.next_extent(file, &mut rest) {
+    // What is left out is not read, also not by samples.
+    while let Some((_, extent)) = witness.next_extent(file, &mut rest) {
         bytes = bytes.saturating_add(extent.end.saturating_sub(extent.start));
     }
     bytes
 }
 
 /// The next part of `file` from `at` on that begins with data and may have [`Holes`]; empty after the last.
+/// Nothing is read of it from `left_out` on.
 ///
 /// # Errors
 /// The file has become shorter than it was.
-pub(super) fn next(file: &File, at: u64, witness: &Witness) -> Result<Range<u64>> {
+pub(super) fn next(file: &File, at: u64, left_out: u64, witness: &Witness) -> Result<Range<u64>> {
     let len = witness.len;
     let data = witness.data(file, at, len).unwrap_or(at);
     if data >= len {
         check_len(file, len)?;
     }
     let start = rounded_down(data).max(at);
-    witness.sample(file, at..start);
+    witness.sample(file, at..start.min(left_out));
     Ok(start..len.min(start.saturating_add(PART)))
 }
 
@@ -192,7 +194,11 @@ impl Holes<'_> {
     /// Takes the next extent without holes from the front of `part`; `None` if there is none.
     pub(crate) fn next_extent(&self, part: &mut Range<u64>) -> Option<Range<u64>> {
         if let Some((file, witness)) = &self.file {
-            return witness.next_extent(file, part);
+            let at = part.start;
+            let found = witness.next_extent(file, part);
+            let hole_end = found.as_ref().map_or(part.end, |(hole_end, _)| *hole_end);
+            witness.sample(file, at..hole_end);
+            return found.map(|(_, extent)| extent);
         }
         let extent = part.clone();
         part.start = part.end;
@@ -251,23 +257,23 @@ impl Witness {
         }
     }
 
-    /// Takes the next extent without holes from the front of `part`; `None` if there is none.
-    fn next_extent(&self, file: &File, part: &mut Range<u64>) -> Option<Range<u64>> {
+    /// Takes the next extent without holes from the front of `part`, and gives the end of the hole before it
+    /// too; `None` if there is none.
+    fn next_extent(&self, file: &File, part: &mut Range<u64>) -> Option<(u64, Range<u64>)> {
         let Range { start: at, end } = *part;
         if at >= end {
             return None;
         }
         let data = self.data(file, at, end).unwrap_or(at);
-        let start = rounded_down(data).max(at);
-        self.sample(file, at..start);
         if data >= end {
             part.start = end;
             return None;
         }
+        let start = rounded_down(data).max(at);
         let hole = self.hole(file, data, end);
         let extent = start..hole.checked_next_multiple_of(GRAIN).unwrap_or(end).min(end);
         part.start = extent.end;
-        Some(extent)
+        Some((start, extent))
     }
 
     /// Reads pages at both ends of `hole`, and evenly between.
@@ -331,6 +337,7 @@ pub(in crate::image) fn shrunk(now: u64, needed: u64) -> Error {
 
 /// The type of the file system of `file` (`f_type` of `statfs`).
 #[cfg(target_os = "linux")]
+#[allow(clippy::useless_conversion, reason = "the field has another type on other targets")]
 fn file_system(file: &File) -> Option<i64> {
     // The type of the field differs between targets, its 32 bits do not.
     rustix::fs::fstatfs(file).ok().map(|found| i64::from(found.f_type) & 0xffff_ffff)

@@ -172,7 +172,7 @@ impl Finder {
     /// of which is read.
     pub(super) fn of_live(&self, start: usize, len: usize) -> Extents<'_> {
         let source = match &self.live {
-            Some(kernel) => Source::Live(live::Live::new(kernel, start, len)),
+            Some(kernel) => Source::Live(Box::new(live::Live::new(kernel, start, len))),
             None => Source::Whole,
         };
         Extents::new(source, len as u64)
@@ -235,7 +235,7 @@ enum Source<'i> {
     Whole,
     InDoubt,
     File(&'i File, Arc<file::Witness>),
-    Live(live::Live<'i>),
+    Live(Box<live::Live<'i>>),
 }
 
 impl<'i> Extents<'i> {
@@ -339,7 +339,10 @@ impl<'i> Extents<'i> {
         let extent = match &mut self.source {
             _ if self.at >= self.len => self.len..self.len,
             Source::Whole | Source::InDoubt => self.at..self.len,
-            Source::File(file, witness) => file::next(file, self.at, witness)?,
+            Source::File(file, witness) => {
+                let left_out = self.left_out.first().map_or(u64::MAX, |range| *range.start());
+                file::next(file, self.at, left_out, witness)?
+            }
             Source::Live(live) => live.next(self.at),
         };
         self.at = extent.end;

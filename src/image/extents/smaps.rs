@@ -218,6 +218,7 @@ fn next_in(table: &[Range<u64>], address: u64) -> Option<Range<u64>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "tables of one range")]
 mod tests {
     use super::*;
 
