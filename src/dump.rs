@@ -99,8 +99,8 @@ impl Dumper {
     }
 
     /// How the pages of a live guest's memory that were never touched are found:
-    /// [`ExtentMethod::PagemapScan`], [`Pagemap`](ExtentMethod::Pagemap), or
-    /// [`Whole`](ExtentMethod::Whole), which reads them. `None`, the default, is the best one that
+    /// [`ExtentMethod::PagemapScan`], [`Pagemap`](ExtentMethod::Pagemap),
+    /// [`Smaps`](ExtentMethod::Smaps), or [`Whole`](ExtentMethod::Whole), which reads them. `None`, the default, is the best one that
     /// the system has; planning fails if a method that is asked for can't be used. Files are not
     /// concerned.
     ///

@@ -23,10 +23,10 @@ fn corestream() -> Command {
     Command::new(assert_cmd::cargo::cargo_bin!("corestream"))
 }
 
-/// A folder with `guest.mem`, an image of a bit over a page.
+/// A folder with `guest.mem`, an image of two pages.
 fn folder() -> (TempDir, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
-    let mut image = vec![0; 70_000];
+    let mut image = vec![0; 131_072];
     image[1000..3000].fill(1);
     image[69_999] = 2;
     fs::write(folder.path().join("guest.mem"), &image).unwrap();
@@ -80,7 +80,7 @@ fn a_fifo_is_written_in_place() {
 #[test]
 fn options_of_a_memory() {
     let (folder, image) = folder();
-    let first = "guest.mem,memory64,page-size=1,maximum=100000,shared";
+    let first = "guest.mem,memory64,page-size=1,maximum=200000,shared";
     let args = ["--name", "two", "--memory", first, "--memory", "guest.mem", "-o", "-"];
     let output = dump(folder.path(), &[&args[..], &["--max-segments", "1"]].concat());
     assert!(output.status.success(), "{}", stderr(&output));
@@ -89,7 +89,7 @@ fn options_of_a_memory() {
     assert_eq!(decoded.segments.len(), 2);
     let ty = decoded.memories[0];
     assert!(ty.memory64 && ty.shared);
-    assert_eq!((ty.initial, ty.maximum, ty.page_size_log2), (70_000, Some(100_000), Some(0)));
+    assert_eq!((ty.initial, ty.maximum, ty.page_size_log2), (131_072, Some(200_000), Some(0)));
     for memory in [0, 1] {
         assert_eq!(decoded.contents(memory, image.len()), image);
     }
@@ -202,7 +202,7 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             vec!["--manifest", "small.json", "-o", "new"],
             1,
-            "small.json: memory 0: its image of 70000 bytes is larger than its 65536 bytes, it needs a \
+            "small.json: memory 0: its image of 131072 bytes is larger than its 65536 bytes, it needs a \
              minimum of 2 pages",
         ),
         (
@@ -492,7 +492,8 @@ fn holes_are_read_where_they_are_not_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let image = File::create(folder.path().join("sparse.mem")).unwrap();
     image.write_all_at(b"x", 1 << 20).unwrap();
-    let whole = (1 << 20) + 1;
+    let whole = 17 << 16;
+    image.set_len(whole).unwrap();
     for (args, method, scanned) in
         [(&[][..], "seek", 1..65_536), (&["--no-trust-holes"], "whole", whole..whole + 1)]
     {

@@ -36,7 +36,7 @@ fn ok(folder: &Path, args: &[&str]) -> (String, String) {
 /// A folder with the image of a guest that holds a secret, and the image without it.
 fn folder() -> (TempDir, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
-    let mut image = vec![0; 70_000];
+    let mut image = vec![0; 131_072];
     image[1000..3000].fill(1);
     image[69_999] = 2;
     image[AT..AT + SECRET.len()].copy_from_slice(SECRET);

@@ -315,7 +315,7 @@ fn mistakes_are_said_in_one_line() {
 #[test]
 fn a_terminal_as_a_descriptor_is_written_to_only_by_force() {
     let (folder, _) = folder();
-    fs::write(folder.path().join("guest.mem"), vec![1; 10_000]).unwrap();
+    fs::write(folder.path().join("guest.mem"), vec![1; 65_536]).unwrap();
     let terminal = Terminal::new();
     let output = with_descriptor_7(folder.path(), terminal.open(), &[]).output().unwrap();
     let said = "corestream: descriptor 7: is a terminal, and the output is binary: redirect it, name a \

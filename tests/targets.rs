@@ -17,7 +17,7 @@ use common::decode;
 use tempfile::TempDir;
 use tool::{names, stderr};
 
-const LEN: usize = 300_000;
+const LEN: usize = 5 << 16;
 
 fn tool_path() -> &'static Path {
     assert_cmd::cargo::cargo_bin!("corestream")

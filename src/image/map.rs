@@ -1,8 +1,9 @@
 //! Files as memory: the one place where a file is mapped.
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use memmap2::{Mmap, MmapOptions};
@@ -13,6 +14,65 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+/// The length of a regular file that can be an image.
+///
+/// # Errors
+/// It is no regular file, or one of a file system such as `/proc`, whose files have bytes although their
+/// length is 0.
+pub(crate) fn regular_len(file: &File) -> io::Result<u64> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        let what = kind(metadata.file_type());
+        let message = format!("an image must be a regular file, this is {what}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    if metadata.len() == 0 {
+        check_empty(file)?;
+    }
+    Ok(metadata.len())
+}
+
+fn kind(file_type: FileType) -> &'static str {
+    if file_type.is_dir() {
+        "a folder"
+    } else if file_type.is_char_device() {
+        "a character device"
+    } else if file_type.is_block_device() {
+        "a block device"
+    } else if file_type.is_fifo() {
+        "a FIFO"
+    } else if file_type.is_socket() {
+        "a socket"
+    } else {
+        "no regular file"
+    }
+}
+
+/// Checks that a file of length 0 has no bytes.
+fn check_empty(file: &File) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    let has_bytes = || {
+        let message = "the file has no length although it has bytes, as files of /proc do: copy it \
+                       to a regular file first";
+        Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+    };
+    // Some files of such file systems are never at their end: a regular file never has to be waited for.
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut ready = [PollFd::new(file, PollFlags::IN)];
+    if poll(&mut ready, Some(&now)) == Ok(0) {
+        return has_bytes();
+    }
+    loop {
+        match rustix::io::pread(file, &mut [0_u8; 1][..], 0) {
+            Ok(0) => return Ok(()),
+            Ok(_) => return has_bytes(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }
 
 /// A private, read-only mapping of a whole file.

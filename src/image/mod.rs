@@ -10,7 +10,7 @@ use std::path::Path;
 
 pub use extents::{ExtentMethod, MappingMethod};
 pub(crate) use extents::{Extents, Finder, Holes, Options as ExtentOptions};
-use extents::{check_len, shrunk};
+use extents::{check_len, mapping_reserves, shrunk};
 pub use shared::SharedBytes;
 use shared::SharedImage;
 
@@ -89,9 +89,11 @@ impl<'a> MemoryImage<'a> {
     /// The memory of a live guest.
     ///
     /// On Linux, pages of private anonymous memory that were never touched are known to be zero:
-    /// they are neither read nor made to exist. If some of them would get their data from a
-    /// userfaultfd that only another process holds, say so by
-    /// [`Dumper::trust_holes(false)`](crate::Dumper::trust_holes), and all of it is read.
+    /// they are neither read nor made to exist. Nor are the holes of a memfd or of another file in tmpfs
+    /// that is mapped shared, if this process can open the file: by a descriptor that it has, by its path,
+    /// or with `CAP_CHECKPOINT_RESTORE`. Any other mapping is read, and reading may allocate its pages:
+    /// huge pages of hugetlbfs, and private mappings of files. Memory that a userfaultfd supplies is read,
+    /// whichever process holds it.
     pub fn from_slice(bytes: &'a [u8]) -> Self {
         Self { source: Source::Slice(bytes), changing: false }
     }
@@ -99,6 +101,10 @@ impl<'a> MemoryImage<'a> {
     /// The memory of a live guest that other threads may write while it is dumped. It is never
     /// borrowed: a dump copies it through a small buffer, and holds of each byte a value that stood
     /// there at some time. Its length is that of now; what it grows by later is not part of it.
+    ///
+    /// Pages that were never touched when the dump was planned are not read, as those of
+    /// [`from_slice`](Self::from_slice): they count as zero, which they were then, also if a thread
+    /// writes to them before the dump is finished.
     ///
     /// ```
     /// use std::cell::UnsafeCell;
@@ -134,10 +140,12 @@ impl<'a> MemoryImage<'a> {
     }
 
     /// Maps the file at `path`, of any length, whose first byte is at address 0. Holes of a sparse
-    /// file are known to be zero without being read.
+    /// file are known to be zero without being read. A file of hugetlbfs is read as by
+    /// [`open_unmapped`](Self::open_unmapped), because a mapping takes huge pages for its holes.
     ///
     /// # Errors
-    /// The file can't be opened or mapped, or is no regular file.
+    /// The file can't be opened or mapped, is no regular file, or has bytes but no length, as files of
+    /// `/proc`.
     pub fn open(path: impl AsRef<Path>) -> Result<MemoryImage<'static>> {
         let path = path.as_ref();
         MemoryImage::from_file(open(path)?).map_err(|source| fail(path, "cannot map", source))
@@ -146,19 +154,23 @@ impl<'a> MemoryImage<'a> {
     /// Like [`open`](Self::open), but the file is read with a small buffer and not mapped.
     ///
     /// # Errors
-    /// The file can't be opened, or is no regular file.
+    /// The file can't be opened, is no regular file, or has bytes but no length, as files of `/proc`.
     pub fn open_unmapped(path: impl AsRef<Path>) -> Result<MemoryImage<'static>> {
         let path = path.as_ref();
         let file = open(path)?;
-        let len = file.metadata().map_err(|source| fail(path, "cannot read", source))?.len();
+        let len = map::regular_len(&file).map_err(|source| fail(path, "cannot read", source))?;
         Ok(MemoryImage { source: Source::File { file, len }, changing: false })
     }
 
-    /// Maps a file that is open for reading.
+    /// Maps a file that is open for reading; one of hugetlbfs is read instead.
     ///
     /// # Errors
-    /// Those of `mmap`.
+    /// Those of `mmap`. The file is no regular file, or has bytes but no length, as files of `/proc`.
     pub fn from_file(file: File) -> std::io::Result<MemoryImage<'static>> {
+        let len = map::regular_len(&file)?;
+        if mapping_reserves(&file) {
+            return Ok(MemoryImage { source: Source::File { file, len }, changing: false });
+        }
         let map = map::Map::new(&file)?;
         Ok(MemoryImage { source: Source::Mapped { map, file }, changing: false })
     }
@@ -226,19 +238,23 @@ impl<'a> MemoryImage<'a> {
         }
     }
 
-    /// Whether it is borrowed memory, whose pages the kernel can be asked about.
+    /// Whether it is memory of this process, whose pages the kernel can be asked about.
     pub(crate) fn is_live(&self) -> bool {
-        matches!(self.source, Source::Slice(_))
+        matches!(self.source, Source::Slice(_) | Source::Shared(_))
     }
 
-    /// The ranges that may hold data, in the order of their addresses, as `finder` finds them.
-    pub(crate) fn extents<'i>(&'i self, finder: &'i Finder) -> Extents<'i> {
+    /// The ranges that may hold data, in the order of their addresses, as `finder` finds them; all of a
+    /// file that is known to be in doubt.
+    pub(crate) fn extents<'i>(&'i self, finder: &'i Finder, in_doubt: bool) -> Extents<'i> {
         match &self.source {
             Source::Mapped { file, .. } | Source::File { file, .. } => {
-                finder.of_file(file, self.len())
+                finder.of_file(file, self.len(), in_doubt)
             }
-            Source::Slice(bytes) => finder.of_slice(bytes),
-            Source::Shared(_) => finder.whole(self.len()),
+            Source::Slice(bytes) => finder.of_live(bytes.as_ptr().addr(), bytes.len()),
+            Source::Shared(shared) => {
+                let (start, len) = shared.location();
+                finder.of_live(start, len)
+            }
         }
     }
 }
@@ -262,13 +278,13 @@ fn fail(path: &Path, what: &str, source: std::io::Error) -> Error {
 /// Opens a regular file.
 fn open(path: &Path) -> Result<File> {
     let file = map::open(path).map_err(|source| fail(path, "cannot open", source))?;
-    let metadata = file.metadata().map_err(|source| fail(path, "cannot read", source))?;
-    if !metadata.is_file() {
-        let what = if metadata.is_dir() { "a folder" } else { "no regular file" };
-        let message =
-            format!("{}: an image must be a regular file, this is {what}", path.display());
-        return Err(Error::new(ErrorKind::Image, message));
-    }
+    map::regular_len(&file).map_err(|source| match source.kind() {
+        // The cause says it all.
+        std::io::ErrorKind::InvalidInput => {
+            Error::new(ErrorKind::Image, format!("{}: {source}", path.display()))
+        }
+        _ => fail(path, "cannot read", source),
+    })?;
     Ok(file)
 }
 

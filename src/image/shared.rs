@@ -24,18 +24,24 @@ pub unsafe trait SharedBytes: Send + Sync {
 /// The image of a shared memory.
 pub(crate) struct SharedImage {
     memory: Box<dyn SharedBytes>,
-    len: u64,
+    len: usize,
 }
 
 impl SharedImage {
     pub(super) fn new(memory: Box<dyn SharedBytes>) -> Self {
-        let len = memory.bytes().len() as u64;
+        let len = memory.bytes().len();
         Self { memory, len }
+    }
+
+    /// The address of its first byte, and its length in bytes, when the image was made. Who asks the
+    /// kernel about these addresses looks at no byte.
+    pub(super) fn location(&self) -> (usize, usize) {
+        (self.memory.bytes().as_ptr().addr(), self.len)
     }
 
     /// Its length in bytes, when the image was made.
     pub(super) fn len(&self) -> u64 {
-        self.len
+        self.len as u64
     }
 
     /// Fills `buffer` with what stands from `at` on, each byte as it is at some time of the call.

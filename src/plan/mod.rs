@@ -83,9 +83,12 @@ pub struct Stats {
     pub extent_methods: Vec<ExtentMethod>,
     /// How the mappings under live memory were found; `None` where nothing was asked.
     pub mapping_method: Option<MappingMethod>,
+    /// Why extents were found in a worse way than others, or images were read as a whole: each reason in
+    /// one line. Mostly none.
+    pub extent_notes: Vec<String>,
     /// The name of the scan's backend.
     pub scanner: &'static str,
-    /// How many threads scanned at most.
+    /// How many threads scanned at most: those that were wanted, or as many of them as could be started.
     pub threads: usize,
     /// Time to find extents, in all threads together; part of `scan_time`.
     pub extent_time: Duration,
@@ -134,18 +137,34 @@ impl<'d> Plan<'d> {
         let kept = Kept::of(dump)?;
         let memories: Vec<_> = kept.memories.iter().filter_map(|i| dump.memories.get(*i)).collect();
         let left_out = memories.iter().map(|m| m.left_out()).collect::<Result<Vec<_>>>()?;
-        let images: Vec<_> = memories
+        let mut images: Vec<_> = memories
             .iter()
             .zip(&left_out)
-            .map(|(memory, left_out)| Scanned { image: &memory.image, left_out })
+            .map(|(memory, left_out)| Scanned { image: &memory.image, left_out, in_doubt: false })
             .collect();
         let types: Vec<_> = memories.iter().map(|m| m.ty).collect();
 
         let scan_start = Instant::now();
-        let selection = segments::Selection::new(options.max_segments);
-        let found = scan::scan(&images, options.scan, &selection, &options.control);
-        check_images(&memories)?;
-        let found = found?;
+        let mut doubts = Vec::new();
+        let (mut found, selection) = loop {
+            let selection = segments::Selection::new(options.max_segments);
+            let found = scan::scan(&images, options.scan, &selection, &options.control);
+            check_images(&memories)?;
+            let found = found?;
+            let mut any_new = false;
+            for (i, (image, doubt)) in images.iter_mut().zip(&found.doubts).enumerate() {
+                if let Some(doubt) = doubt {
+                    image.in_doubt = true;
+                    any_new = true;
+                    doubts.push(format!("memory {i}: {doubt}"));
+                }
+            }
+            // An image in doubt has one extent, so no image gets there twice.
+            if !any_new {
+                break (found, selection);
+            }
+        };
+        found.notes.append(&mut doubts);
 
         let plan_start = Instant::now();
         let holding_data = found.spans.iter().flatten().count();
@@ -174,8 +193,9 @@ impl<'d> Plan<'d> {
             left_out_ranges: ranges as u64,
             extent_methods: found.methods,
             mapping_method: found.mapping_method,
+            extent_notes: found.notes,
             scanner: options.scan.scanner.name(),
-            threads: options.scan.threads,
+            threads: found.threads,
             extent_time: found.extent_time,
             scan_time: plan_start.duration_since(scan_start),
             plan_time: plan_start.elapsed(),

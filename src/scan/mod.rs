@@ -21,6 +21,8 @@ pub(crate) struct Scanned<'i> {
     pub(crate) image: &'i MemoryImage<'i>,
     /// Ranges that are not read, in order.
     pub(crate) left_out: &'i [RangeInclusive<u64>],
+    /// Whether its file system was found to be wrong about its holes: then all of it is read.
+    pub(crate) in_doubt: bool,
 }
 
 impl Scanned<'_> {

@@ -11,16 +11,18 @@
               are those that were counted for the lists, and bytes and times are of what was done"
 )]
 
+use std::fs::File;
 use std::mem;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Gap, Scanned, Scanner};
 use crate::control::{Control, Meter, Stage};
 use crate::error::{Error, Result, zeros};
-use crate::image::{ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod};
+use crate::image::{Bytes, ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod};
 use crate::limits;
 
 /// Bytes of a batch: large enough that the queue costs nothing, small enough for an even share.
@@ -29,8 +31,11 @@ const BATCH_BYTES: u64 = 2 << 20;
 const BATCH_EXTENTS: usize = 256;
 /// Gaps that a thread collects before it hands them on.
 const GAPS: usize = 1024;
-/// Bytes of the buffer of a thread for images that can't be borrowed.
+/// Bytes of the buffer of a thread for images that can't be borrowed: at most this many, and
+/// [`ALL_READ_BYTES`] for all threads together.
 const READ_BYTES: usize = 256 << 10;
+/// Bytes of the buffers of all threads together.
+const ALL_READ_BYTES: usize = 4 << 20;
 
 /// Takes the gaps that a scan finds, in any order.
 pub(crate) trait GapSink: Sync {
@@ -68,6 +73,12 @@ pub(crate) struct Found {
     pub(crate) methods: Vec<ExtentMethod>,
     /// How mappings of live memory were found.
     pub(crate) mapping_method: Option<MappingMethod>,
+    /// Why extents were found in a worse way than others, or were not asked for although that was wanted.
+    pub(crate) notes: Vec<String>,
+    /// For each image why its extents cannot be all of its data. Then nothing that was found of it counts.
+    pub(crate) doubts: Vec<Option<String>>,
+    /// How many threads took part, or were wanted, if there was less to do.
+    pub(crate) threads: usize,
     /// Bytes of all extents, which is what was scanned.
     pub(crate) extent_bytes: u64,
     /// Time that finding extents took, in all threads together.
@@ -87,10 +98,14 @@ pub(crate) fn scan(
 ) -> Result<Found> {
     let finder_start = Instant::now();
     let finder = Finder::new(options.extents, images.iter().any(|of| of.image.is_live()))?;
+    let extents = images.iter().map(|of| of.image.extents(&finder, of.in_doubt));
     let extents: Vec<_> =
-        images.iter().map(|of| of.image.extents(&finder).without(of.left_out)).collect();
+        extents.zip(images).map(|(extents, of)| extents.without(of.left_out)).collect();
     let finder_time = finder_start.elapsed();
     let methods = extents.iter().map(Extents::method).collect();
+    let notes_of = |(i, of): (usize, &Extents<'_>)| Some(format!("memory {i}: {}", of.note()?));
+    let notes = finder.note().map(str::to_string).into_iter();
+    let notes = notes.chain(extents.iter().enumerate().filter_map(notes_of)).collect();
     let bytes = images.iter().map(|of| of.image.len()).fold(0, u64::saturating_add);
     let shared = Shared {
         images,
@@ -99,13 +114,17 @@ pub(crate) fn scan(
         queue: Mutex::new(Queue::new(extents)),
         stretches: Mutex::new(images.iter().map(|_| Vec::new()).collect()),
         found: Mutex::default(),
+        image_bytes: images.iter().map(|_| AtomicU64::new(0)).collect(),
+        read_bytes: (ALL_READ_BYTES / options.threads.clamp(1, limits::MAX_THREADS))
+            .min(READ_BYTES),
         control,
         meter: control.begin(Stage::Scan, bytes),
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
     let batches = usize::try_from(bytes.div_ceil(BATCH_BYTES)).unwrap_or(usize::MAX);
-    run_on(options.threads.min(batches), &|| shared.work());
+    let wanted = options.threads.min(batches).min(limits::MAX_THREADS);
+    let started = run_on(wanted, &|| shared.work());
 
     if let Some(error) = into_inner(shared.failure) {
         return Err(error);
@@ -114,31 +133,41 @@ pub(crate) fn scan(
         shared.meter.finish();
     }
     let queue = into_inner(shared.queue);
+    let doubt = |((of, extents), bytes): ((&Scanned<'_>, &Extents<'_>), &AtomicU64)| {
+        extents.contradiction(bytes.load(Ordering::Relaxed), of.left_out)
+    };
+    let doubts = if control.is_cancelled() {
+        // The bytes of its extents are not all counted.
+        images.iter().map(|_| None).collect()
+    } else {
+        images.iter().zip(&queue.extents).zip(&shared.image_bytes).map(doubt).collect()
+    };
     let (extent_bytes, time) = into_inner(shared.found);
     let stretches = into_inner(shared.stretches);
     Ok(Found {
         spans: stretches.into_iter().map(|mut list| list.pop().and_then(|s| s.span)).collect(),
         methods,
         mapping_method: finder.mapping_method(),
+        notes,
+        doubts,
+        threads: if started < wanted { started } else { options.threads },
         extent_bytes,
         extent_time: finder_time + queue.time + time,
     })
 }
 
-/// Runs `work` on this thread and on as many others as there should be and can be had.
-fn run_on(threads: usize, work: &(dyn Fn() + Sync)) {
-    let others = threads.min(limits::MAX_THREADS).saturating_sub(1);
-    let pool = (others > 0).then(|| rayon::ThreadPoolBuilder::new().num_threads(others).build());
-    match pool {
-        Some(Ok(pool)) => pool.in_place_scope(|scope| {
-            for _ in 0..others {
-                scope.spawn(|_| work());
-            }
-            work();
-        }),
+/// Runs `work` on this thread and on as many others as there should be and can be started; returns how
+/// many that were, this one included.
+///
+/// A pool of rayon starts all of its threads or none.
+fn run_on(threads: usize, work: &(dyn Fn() + Sync)) -> usize {
+    thread::scope(|scope| {
+        let start = |_: &usize| thread::Builder::new().spawn_scoped(scope, work).is_ok();
         // A machine that gives no threads to a crashing process still gets its dump.
-        Some(Err(_)) | None => work(),
-    }
+        let others = (1..threads).take_while(start).count();
+        work();
+        others + 1
+    })
 }
 
 /// A thread that panicked has poisoned nothing that is used afterwards: rayon passes the panic on.
@@ -159,6 +188,8 @@ struct Batch<'i> {
     extents: Vec<Range<u64>>,
     /// What the extents may still have.
     holes: Holes<'i>,
+    /// The file to read them from, if they must not be read through its mapping.
+    unmapped: Option<&'i File>,
     /// Bytes of images from the end of the batch before to the end of this one.
     passed: u64,
 }
@@ -192,10 +223,7 @@ impl<'i> Queue<'i> {
             if self.rest.is_empty() {
                 let Some(extents) = self.extents.get_mut(self.memory) else { break };
                 match extents.next()? {
-                    Some(extent) => {
-                        self.rest = extent;
-                        batch.holes = extents.holes();
-                    }
+                    Some(extent) => self.rest = extent,
                     None if batch.extents.is_empty() => {
                         self.before = self.before.saturating_add(extents.len());
                         self.memory += 1;
@@ -209,6 +237,10 @@ impl<'i> Queue<'i> {
             batch.extents.push(self.rest.start..end);
             bytes += end - self.rest.start;
             self.rest.start = end;
+        }
+        if let Some(extents) = self.extents.get(self.memory) {
+            // Also where the extent was found for a batch of another thread.
+            (batch.holes, batch.unmapped) = (extents.holes(), extents.unmapped());
         }
         (batch.memory, batch.number) = (self.memory, self.number);
         self.number += 1;
@@ -269,6 +301,10 @@ struct Shared<'s, 'i> {
     stretches: Mutex<Vec<Vec<Stretch>>>,
     /// Bytes of all extents, and the time that finding holes in them took.
     found: Mutex<(u64, Duration)>,
+    /// Bytes of the extents of each image.
+    image_bytes: Vec<AtomicU64>,
+    /// Bytes of the buffer of a thread.
+    read_bytes: usize,
     control: &'s Control,
     meter: Meter<'s>,
     failed: AtomicBool,
@@ -324,13 +360,16 @@ impl Worker<'_, '_, '_> {
     /// Scans the extents of a batch; gives the range from the first to the last byte not zero.
     fn scan_batch(&mut self, batch: &Batch<'_>) -> Result<Option<Range<u64>>> {
         let mut span: Option<Range<u64>> = None;
+        let mut bytes = 0;
         for part in &batch.extents {
             let mut part = part.clone();
             while let Some(extent) = self.next_extent(batch, &mut part) {
-                self.bytes += extent.end - extent.start;
-                self.scan_extent(batch.memory, extent, &mut span)?;
+                bytes += extent.end - extent.start;
+                self.scan_extent(batch, extent, &mut span)?;
             }
         }
+        self.bytes += bytes;
+        self.shared.image_bytes[batch.memory].fetch_add(bytes, Ordering::Relaxed);
         Ok(span)
     }
 
@@ -347,16 +386,20 @@ impl Worker<'_, '_, '_> {
 
     fn scan_extent(
         &mut self,
-        memory: usize,
+        batch: &Batch<'_>,
         extent: Range<u64>,
         span: &mut Option<Range<u64>>,
     ) -> Result<()> {
-        let image = self.shared.images[memory].image.bytes();
+        let memory = batch.memory;
+        let image = match batch.unmapped {
+            Some(file) => Bytes::File(file),
+            None => self.shared.images[memory].image.bytes(),
+        };
         if let Some(bytes) = image.as_slice() {
             return self.scan_slice(memory, slice(bytes, &extent), extent.start, span);
         }
         if self.buffer.is_empty() {
-            self.buffer = zeros(READ_BYTES, "a buffer to read an image")?;
+            self.buffer = zeros(self.shared.read_bytes, "a buffer to read an image")?;
         }
         let mut buffer = mem::take(&mut self.buffer);
         let mut at = extent.start;

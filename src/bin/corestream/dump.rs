@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use corestream::{CoreDump, FileSink, Piece, Pipe, Plan, Sink, Socket};
+use corestream::{CoreDump, FileSink, Memory, Piece, Pipe, Plan, Sink, Socket};
 
 pub use self::options::{MemoryOption, PlanOptions, seconds};
 use self::ranges::RangeOption;
@@ -118,6 +118,8 @@ impl Dump {
         let interrupt = Interrupt::watch();
 
         let watches = self.watches(manifest.as_ref());
+        let of_manifest =
+            manifest.as_ref().map(|manifest| manifest.content.images_with_pages(manifest.folder()));
         let dump = self.guest(name, manifest)?;
         let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
         sigbus::survive(images, Some(interrupt.cancel()));
@@ -146,6 +148,13 @@ impl Dump {
         progress.finish();
         if let Some(partial) = report::partial(plan.left_out().map(stats::left_out)) {
             report::line(&partial);
+        }
+        let of_options = self.memories.iter().map(|option| Some(option.image.clone()));
+        let paths = of_manifest.into_iter().flatten().chain(of_options);
+        for (memory, path) in dump.memories.iter().zip(paths) {
+            if let Some(warning) = path.and_then(|path| odd_length(memory, &path)) {
+                report::line(&warning);
+            }
         }
         for (path, _) in watches.iter().filter(|(_, watch)| watch.has_changed()) {
             report::line(&format!(
@@ -240,6 +249,22 @@ fn unread_image(dump: &CoreDump<'_>, watches: &[(PathBuf, Watch)]) -> Option<Fai
         watch.failure(lost, "dumped")
     };
     lost.iter().find_map(of_image)
+}
+
+/// The warning about an image that is empty, or ends within a page.
+fn odd_length(memory: &Memory<'_>, image: &Path) -> Option<String> {
+    let (len, page) = (memory.image.len(), u64::from(memory.ty.page_size.max(1)));
+    let image = image.display();
+    if len == 0 {
+        return Some(format!("warning: {image}: the image is empty: its memory holds no data"));
+    }
+    (len % page != 0).then(|| {
+        let bytes = report::bytes(len);
+        format!(
+            "warning: {image}: its length of {bytes} is not a multiple of the page size of {page}: the \
+             rest of the last page is zero"
+        )
+    })
 }
 
 /// Writes a dump where it goes; a stream that takes no byte for as long as `timeout` fails.

@@ -319,6 +319,16 @@ impl Manifest {
         self.memories.iter().filter_map(move |entry| Some(folder.join(entry.image.as_ref()?)))
     }
 
+    /// For each memory the path of its image, which counts from `folder`, unless the manifest says that
+    /// the memory has no pages.
+    pub fn images_with_pages(&self, folder: &Path) -> Vec<Option<PathBuf>> {
+        let of = |entry: &MemoryEntry| {
+            let has_pages = entry.minimum.as_ref().is_none_or(|pages| pages.0 > 0);
+            Some(folder.join(entry.image.as_ref()?)).filter(|_| has_pages)
+        };
+        self.memories.iter().map(of).collect()
+    }
+
     /// The guest, with its images as `open` gives them.
     ///
     /// # Errors

@@ -115,8 +115,16 @@ fn in_one_line(message: &str) -> String {
 
 /// Bytes in ranges of memories.
 pub fn bytes_in_ranges(bytes: u64, ranges: u64) -> String {
-    let of = |n: u64, what| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    format!("{} in {}", of(bytes, "byte"), of(ranges, "range"))
+    format!("{} in {}", self::bytes(bytes), count(ranges, "range"))
+}
+
+/// A number of bytes.
+pub fn bytes(n: u64) -> String {
+    count(n, "byte")
+}
+
+fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// What is said of a dump of which bytes of memories were left out on purpose: memory, bytes and

@@ -1,11 +1,44 @@
-//! Extents of a file: what its file system calls a hole is zero.
+//! Extents of a file: the ranges that its file system does not call a hole, and a cross-check of that
+//! claim.
+//!
+//! # The problem
+//! `SEEK_DATA` and `SEEK_HOLE` find the holes of a sparse file without reading them. Some file systems
+//! answer wrongly: a FUSE or virtiofs server whose `lseek` does not know the file, an NFS server over a
+//! file system with delayed allocation, ZFS releases that call data a hole until it has been written
+//! back. A dump that believes them holds zeros instead of data, and its checksums are right.
+//!
+//! # The idea
+//! A file that holds data occupies blocks, and `st_blocks` counts these on another path than `lseek`.
+//! The scan counts the bytes of all extents while it reads them. If the file occupies more than these
+//! bytes explain, some data was called a hole, and the plan is made again from the whole file. The check
+//! costs one `fstat` at the end, so an honest sparse file costs what it did.
+//!
+//! Blocks also hold metadata (trees of extents, attributes), and are reserved ahead by `fallocate`. So a
+//! file that occupies more than its extents is first asked for its allocation ([`fiemap`]), which tells
+//! data from reserved blocks; without it, some metadata is allowed for. A file that compresses occupies less
+//! than its data, so there the check is weaker. It is also weak where a client caches `st_blocks`. Therefore
+//! file systems outside the list in [`are_exact`] have their holes [sampled](Witness::sample) too: pages at both ends
+//! of a hole and inside it are read, and one byte that is not zero makes the file doubtful.
+//!
+//! # The invariants
+//! Every answer is clamped to the range that was asked about and rounded outwards to [`GRAIN`], so each
+//! step advances by at least that much, whatever the answers are. An answer that had to be clamped because
+//! it cannot be right makes the file doubtful.
+//!
+//! # What was tried
+//! Counting the extents before the scan doubles the calls of `lseek`, which are most of the time that a
+//! file with many holes takes. Trusting no file system but a few would read 64 GiB over a network to find
+//! 64 MiB.
 //!
 //! Source: [lseek(2)](https://man7.org/linux/man-pages/man2/lseek.2.html), "Seeking file data and
-//! holes".
+//! holes"; [inode(7)](https://man7.org/linux/man-pages/man7/inode.7.html), `st_blocks`.
 
 use std::fs::File;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use super::fiemap;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How far an extent of a file reaches before the holes in it have been asked for, in bytes.
@@ -13,29 +46,143 @@ use crate::error::{Error, ErrorKind, Result};
 /// Each question takes as long as reading a page, so they are asked by all threads: one thread at a
 /// time finds where data begins, and whoever scans such a part of the file finds the holes in it.
 const PART: u64 = 2 << 20;
+/// Answers are rounded to a multiple of this many bytes, outwards. Reading them takes as long as asking.
+const GRAIN: u64 = 4096;
+/// Bytes of a file that is read rather than believed to be one hole: a file system may keep a small file
+/// inside its inode, where it occupies no block.
+const SMALL: u64 = 64 << 10;
+/// Bytes of metadata that any file may occupy: blocks of a tree, and one of attributes.
+const METADATA: u64 = 16 << 10;
+/// Bytes of extents for one byte of metadata: ext4 and XFS need 12 and 16 bytes per extent, which has at
+/// least 4 KiB, in blocks that are at least half full.
+const DATA_PER_METADATA: u64 = 64;
+/// Bytes that one unit of `st_blocks` stands for.
+const BLOCK: u64 = 512;
+/// Bytes of a sample.
+const SAMPLE: usize = 4096;
+/// Samples of one hole at most.
+const SAMPLES_OF_HOLE: u64 = 8;
+/// Samples of one file at most.
+const SAMPLES_OF_FILE: u32 = 4096;
 
-/// Whether the file system can tell where the holes of `file` are.
-pub(super) fn can_tell(file: &File, len: u64) -> bool {
-    imp::data(file, 0, len).is_some()
+/// What a file system says of the holes of a file.
+pub(super) enum Answer {
+    /// It cannot tell.
+    Nothing,
+    /// It calls all of the file a hole, which it is not, or need not be: why.
+    Doubtful(String),
+    /// It can be asked.
+    Ask(Arc<Witness>),
 }
 
-/// The next part of the first `len` bytes of `file` from `at` on that begins with data and may have
-/// [`Holes`]; empty after the last.
+/// Asks whether the file system can tell where the holes of the first `len` bytes of `file` are.
+pub(super) fn ask(file: &File, len: u64) -> Answer {
+    let witness = Witness::new(file, len);
+    let Some(first) = witness.data(file, 0, len) else { return Answer::Nothing };
+    if len > 0 && first >= len {
+        if let Some(why) = contradiction(file, 0, &[], &witness) {
+            return Answer::Doubtful(why);
+        }
+        if len <= SMALL {
+            return Answer::Doubtful("a small file that is reported as one hole was read".into());
+        }
+    }
+    Answer::Ask(Arc::new(witness))
+}
+
+/// Why the extents of a file, which have `data` bytes outside of `left_out`, cannot be all of its data;
+/// `None` if they can.
+pub(super) fn contradiction(
+    file: &File,
+    data: u64,
+    left_out: &[RangeInclusive<u64>],
+    witness: &Witness,
+) -> Option<String> {
+    if witness.found_data.load(Ordering::Relaxed) {
+        return Some("SEEK_DATA calls bytes a hole that are not zero: all of it was read".into());
+    }
+    if witness.found_nonsense.load(Ordering::Relaxed) {
+        let why = "SEEK_DATA and SEEK_HOLE give positions that cannot be: all of it was read";
+        return Some(why.into());
+    }
+    let occupied = occupied(file);
+    if occupied <= data {
+        return None;
+    }
+    let left_out = left_out.iter().map(|range| data_in(file, range, witness));
+    let data = left_out.fold(data, u64::saturating_add);
+    (!is_explained(file, witness.len, data, occupied)).then(|| {
+        format!(
+            "SEEK_DATA finds {data} bytes of data in a file that occupies {occupied}: all of it was \
+             read"
+        )
+    })
+}
+
+/// Whether a file of `len` bytes, of which `data` are data, may occupy as much as it does.
+fn is_explained(file: &File, len: u64, data: u64, occupied: u64) -> bool {
+    if occupied <= data {
+        return true;
+    }
+    // What is still to be written to reserved blocks is called unwritten until then.
+    let flush = !are_exact(file);
+    match fiemap::allocated(file, len, flush) {
+        Ok(allocated) => {
+            let known = data.saturating_add(allocated.unwritten);
+            allocated.data <= data && occupied <= with_metadata(known)
+        }
+        // A file that is all hole has no metadata either.
+        Err(_) => data > 0 && occupied <= with_metadata(data),
+    }
+}
+
+/// How much a file with `data` bytes of data occupies at most.
+fn with_metadata(data: u64) -> u64 {
+    data.saturating_add(data / DATA_PER_METADATA).saturating_add(METADATA)
+}
+
+/// Bytes that `file` occupies; 0 where that is unknown.
+fn occupied(file: &File) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+
+    file.metadata().map_or(0, |metadata| metadata.blocks().saturating_mul(BLOCK))
+}
+
+/// Bytes of data in a range of a file, without reading them.
+fn data_in(file: &File, range: &RangeInclusive<u64>, witness: &Witness) -> u64 {
+    let mut rest = *range.start()..range.end().saturating_add(1).min(witness.len);
+    let mut bytes = 0_u64;
+    // What is left out is not read, also not by samples.
+    while let Some((_, extent)) = witness.next_extent(file, &mut rest) {
+        bytes = bytes.saturating_add(extent.end.saturating_sub(extent.start));
+    }
+    bytes
+}
+
+/// The next part of `file` from `at` on that begins with data and may have [`Holes`]; empty after the last.
+/// Nothing is read of it from `left_out` on.
 ///
 /// # Errors
-/// The file has become shorter than `len`.
-pub(super) fn next(file: &File, at: u64, len: u64) -> Result<Range<u64>> {
-    let start = imp::data(file, at, len).unwrap_or(at);
-    if start >= len {
+/// The file has become shorter than it was.
+pub(super) fn next(file: &File, at: u64, left_out: u64, witness: &Witness) -> Result<Range<u64>> {
+    let len = witness.len;
+    let data = witness.data(file, at, len).unwrap_or(at);
+    if data >= len {
         check_len(file, len)?;
     }
+    let start = rounded_down(data).max(at);
+    witness.sample(file, at..start.min(left_out));
     Ok(start..len.min(start.saturating_add(PART)))
+}
+
+fn rounded_down(position: u64) -> u64 {
+    position & !(GRAIN - 1)
 }
 
 /// Finds the holes in a part of an image, if it is of a file that has some.
 #[derive(Default)]
 pub(crate) struct Holes<'i> {
-    pub(super) file: Option<&'i File>,
+    pub(super) file: Option<(&'i File, Arc<Witness>)>,
 }
 
 impl Holes<'_> {
@@ -46,16 +193,127 @@ impl Holes<'_> {
 
     /// Takes the next extent without holes from the front of `part`; `None` if there is none.
     pub(crate) fn next_extent(&self, part: &mut Range<u64>) -> Option<Range<u64>> {
-        let Range { start, end } = *part;
-        let extent = match self.file {
-            Some(file) => {
-                let start = imp::data(file, start, end).unwrap_or(start);
-                start..imp::hole(file, start, end)
-            }
-            None => start..end,
-        };
-        part.start = extent.end;
+        if let Some((file, witness)) = &self.file {
+            let at = part.start;
+            let found = witness.next_extent(file, part);
+            let hole_end = found.as_ref().map_or(part.end, |(hole_end, _)| *hole_end);
+            witness.sample(file, at..hole_end);
+            return found.map(|(_, extent)| extent);
+        }
+        let extent = part.clone();
+        part.start = part.end;
         (!extent.is_empty()).then_some(extent)
+    }
+}
+
+/// Asks for the holes of a file, and remembers whether an answer was wrong.
+pub(crate) struct Witness {
+    /// The bytes of the image.
+    len: u64,
+    /// How many samples may still be taken; none of a file system whose answers are exact.
+    samples: AtomicU32,
+    /// A byte in a hole was not zero.
+    found_data: AtomicBool,
+    /// A position was before the one that was asked about, or behind the end.
+    found_nonsense: AtomicBool,
+}
+
+impl Witness {
+    fn new(file: &File, len: u64) -> Self {
+        let samples = if are_exact(file) { 0 } else { SAMPLES_OF_FILE };
+        let (found_data, found_nonsense) = Default::default();
+        Self { len, samples: AtomicU32::new(samples), found_data, found_nonsense }
+    }
+
+    /// Where data begins from `at` on, `end` if it does not before; `None` where the file system can't
+    /// tell.
+    fn data(&self, file: &File, at: u64, end: u64) -> Option<u64> {
+        match imp::data(file, at) {
+            Ok(Some(data)) => {
+                self.check(at, data);
+                Some(data.clamp(at, end.max(at)))
+            }
+            Ok(None) => Some(end),
+            Err(()) => None,
+        }
+    }
+
+    /// Where the data at `at` ends, `end` if it goes on to there.
+    fn hole(&self, file: &File, at: u64, end: u64) -> u64 {
+        match imp::hole(file, at) {
+            Some(hole) => {
+                // The data at `at` has at least a byte.
+                self.check(at.saturating_add(1), hole);
+                if hole > at { hole.min(end) } else { end }
+            }
+            // The file was cut between the two calls: let the reader find that out.
+            None => end,
+        }
+    }
+
+    fn check(&self, at: u64, answer: u64) {
+        if answer < at || answer > self.len {
+            self.found_nonsense.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the next extent without holes from the front of `part`, and gives the end of the hole before it
+    /// too; `None` if there is none.
+    fn next_extent(&self, file: &File, part: &mut Range<u64>) -> Option<(u64, Range<u64>)> {
+        let Range { start: at, end } = *part;
+        if at >= end {
+            return None;
+        }
+        let data = self.data(file, at, end).unwrap_or(at);
+        if data >= end {
+            part.start = end;
+            return None;
+        }
+        let start = rounded_down(data).max(at);
+        let hole = self.hole(file, data, end);
+        let extent = start..hole.checked_next_multiple_of(GRAIN).unwrap_or(end).min(end);
+        part.start = extent.end;
+        Some((start, extent))
+    }
+
+    /// Reads pages at both ends of `hole`, and evenly between.
+    fn sample(&self, file: &File, hole: Range<u64>) {
+        if hole.is_empty() || self.samples.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let last = hole.end.saturating_sub(SAMPLE as u64).max(hole.start);
+        let step = (last.saturating_sub(hole.start) / (SAMPLES_OF_HOLE - 1)).max(SAMPLE as u64);
+        let mut at = hole.start;
+        loop {
+            let one_less = |left: u32| left.checked_sub(1);
+            let taken = self.samples.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+            if taken.is_err() {
+                return;
+            }
+            if !is_zero_at(file, at, hole.end) {
+                self.found_data.store(true, Ordering::Relaxed);
+                return;
+            }
+            if at >= last {
+                return;
+            }
+            at = last.min(at.saturating_add(step));
+        }
+    }
+}
+
+/// Whether the page at `at` is zero as far as it lies before `end`; a page that cannot be read is not.
+fn is_zero_at(file: &File, at: u64, end: u64) -> bool {
+    let mut page = [0; SAMPLE];
+    let len = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(SAMPLE);
+    let Some(page) = page.get_mut(..len) else { return true };
+    loop {
+        match rustix::io::pread(file, &mut *page, at) {
+            // A file that was cut is found out elsewhere.
+            Ok(read) => return page.iter().take(read).all(|byte| *byte == 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
     }
 }
 
@@ -77,43 +335,163 @@ pub(in crate::image) fn shrunk(now: u64, needed: u64) -> Error {
     Error::new(ErrorKind::Image, message)
 }
 
+/// The type of the file system of `file` (`f_type` of `statfs`).
+#[cfg(target_os = "linux")]
+#[allow(clippy::useless_conversion, reason = "the field has another type on other targets")]
+fn file_system(file: &File) -> Option<i64> {
+    // The type of the field differs between targets, its 32 bits do not.
+    rustix::fs::fstatfs(file).ok().map(|found| i64::from(found.f_type) & 0xffff_ffff)
+}
+
+/// tmpfs, `/dev/shm` and memfds.
+#[cfg(target_os = "linux")]
+const TMPFS: i64 = 0x0102_1994;
+#[cfg(target_os = "linux")]
+const HUGETLBFS: i64 = 0x9584_58f6;
+
+/// Whether `file` is on a file system of this kernel whose `SEEK_DATA` looks at the page cache and at its
+/// own extents under a lock.
+#[cfg(target_os = "linux")]
+fn are_exact(file: &File) -> bool {
+    const EXT: i64 = 0xef53;
+    const XFS: i64 = 0x5846_5342;
+    const BTRFS: i64 = 0x9123_683e;
+    const F2FS: i64 = 0xf2f5_2010;
+    matches!(file_system(file), Some(TMPFS | HUGETLBFS | EXT | XFS | BTRFS | F2FS))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn are_exact(_: &File) -> bool {
+    false
+}
+
+/// Whether reading a hole of `file` through a mapping allocates the page, as in tmpfs and in hugetlbfs.
+/// `read` does not.
+#[cfg(target_os = "linux")]
+pub(super) fn mapping_allocates(file: &File) -> bool {
+    matches!(file_system(file), Some(TMPFS | HUGETLBFS))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn mapping_allocates(_: &File) -> bool {
+    false
+}
+
+/// Whether a mapping of `file` reserves all of its pages, as in hugetlbfs.
+#[cfg(target_os = "linux")]
+pub(in crate::image) fn mapping_reserves(file: &File) -> bool {
+    file_system(file) == Some(HUGETLBFS)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(in crate::image) fn mapping_reserves(_: &File) -> bool {
+    false
+}
+
+/// Whether `file` is in tmpfs, whose `SEEK_DATA` knows swapped pages too.
+#[cfg(target_os = "linux")]
+pub(super) fn is_in_tmpfs(file: &File) -> bool {
+    file_system(file) == Some(TMPFS)
+}
+
 #[cfg(any(target_os = "linux", target_os = "macos", target_os = "freebsd"))]
-mod imp {
+pub(super) mod imp {
     use std::fs::File;
 
     use rustix::fs::{SeekFrom, seek};
     use rustix::io::Errno;
 
-    /// Where data begins from `at` on, `end` if it does not before; `None` where the file system can't
+    /// Where data begins from `at` on; `None` if there is no more, an error where the file system can't
     /// tell.
-    pub(super) fn data(file: &File, at: u64, end: u64) -> Option<u64> {
+    pub(in super::super) fn data(file: &File, at: u64) -> Result<Option<u64>, ()> {
         match seek(file, SeekFrom::Data(at)) {
-            Ok(start) => Some(start.clamp(at, end.max(at))),
-            Err(Errno::NXIO) => Some(end),
-            Err(_) => None,
+            Ok(data) => Ok(Some(data)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(_) => Err(()),
         }
     }
 
-    /// Where the data at `at` ends, `end` if it goes on to there.
-    pub(super) fn hole(file: &File, at: u64, end: u64) -> u64 {
-        match seek(file, SeekFrom::Hole(at)) {
-            Ok(hole) if hole > at => hole.min(end),
-            // The file was cut between the two calls: let the reader find that out.
-            _ => end,
-        }
+    /// Where the data at `at` ends; `None` if that is not known.
+    pub(in super::super) fn hole(file: &File, at: u64) -> Option<u64> {
+        seek(file, SeekFrom::Hole(at)).ok()
     }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "macos", target_os = "freebsd")))]
-mod imp {
+pub(super) mod imp {
     use std::fs::File;
 
     /// Other systems can't be asked.
-    pub(super) fn data(_: &File, _: u64, _: u64) -> Option<u64> {
-        None
+    pub(in super::super) fn data(_: &File, _: u64) -> Result<Option<u64>, ()> {
+        Err(())
     }
 
-    pub(super) fn hole(_: &File, _: u64, end: u64) -> u64 {
-        end
+    pub(in super::super) fn hole(_: &File, _: u64) -> Option<u64> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_explains_some_blocks() {
+        assert_eq!(with_metadata(4096), 4096 + 64 + METADATA);
+        assert_eq!(with_metadata(64 << 20), (65 << 20) + METADATA);
+        assert_eq!(with_metadata(u64::MAX), u64::MAX);
+    }
+
+    fn sampled(file: &File, hole: Range<u64>) -> Witness {
+        let witness = Witness::new(file, u64::MAX);
+        witness.samples.store(SAMPLES_OF_FILE, Ordering::Relaxed);
+        witness.sample(file, hole);
+        witness
+    }
+
+    #[test]
+    fn samples_find_data_at_both_ends_and_inside() {
+        use std::os::unix::fs::FileExt;
+
+        let len = 64 << 20;
+        for (at, found) in
+            [(0, true), (len - 1, true), (len / 7 * 3 + 5, true), (12_345_678, false)]
+        {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(len).unwrap();
+            file.write_all_at(b"x", at).unwrap();
+            let witness = sampled(&file, 0..len);
+            assert_eq!(witness.found_data.load(Ordering::Relaxed), found, "{at}");
+        }
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(b"x", 10).unwrap();
+        for (hole, found) in [(10..10, false), (0..10, false), (10..11, true), (11..20, false)] {
+            let witness = sampled(&file, hole.clone());
+            assert_eq!(witness.found_data.load(Ordering::Relaxed), found, "{hole:?}");
+        }
+    }
+
+    #[test]
+    fn samples_are_bounded() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 40).unwrap();
+        let witness = sampled(&file, 0..1 << 40);
+        for _ in 0..SAMPLES_OF_FILE {
+            witness.sample(&file, 0..1 << 40);
+        }
+        assert_eq!(witness.samples.load(Ordering::Relaxed), 0);
+        assert!(!witness.found_data.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn positions_that_cannot_be_are_remembered() {
+        let file = tempfile::tempfile().unwrap();
+        for (at, answer, nonsense) in
+            [(0, 0, false), (10, 9, true), (10, 10, false), (0, 100, false), (0, 101, true)]
+        {
+            let witness = Witness::new(&file, 100);
+            witness.check(at, answer);
+            assert_eq!(witness.found_nonsense.load(Ordering::Relaxed), nonsense);
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! Extents of the memory of a live guest: mapping after mapping, and page after page of those whose
 //! pages may be skipped.
+//!
+//! Only addresses are looked at here, no byte of the memory: other threads may write to it meanwhile. A
+//! page that one of them touches after the kernel was asked counts as zero, which it was at that time.
 #![allow(
     clippy::arithmetic_side_effects,
     reason = "addresses are those of memory that is there, in ranges that hold them: far below 2^64; \
@@ -8,18 +11,25 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Dir, Mode, OFlags, open, readlinkat_raw};
 
-use super::mappings::{Lines, Mapping, Mappings};
+use super::mappings::{Kind, Lines, Mapping, Mappings};
 use super::pages::{Pages, is_somewhere};
 use super::proc::{Maps, Pagemap, Region};
+use super::smaps::{Fact, Smaps};
+use super::tmpfs::Tmpfs;
 use super::{ExtentMethod, MappingMethod};
 
 /// What this kernel can be asked about the memory of this process.
 pub(super) struct Kernel {
-    pagemap: Pagemap,
+    /// `None` if `smaps` has to do.
+    pagemap: Option<Pagemap>,
     method: ExtentMethod,
+    smaps: Mutex<Smaps>,
+    /// Why a better method could not be used.
+    note: Option<String>,
     /// For `PROCMAP_QUERY`; without it the lines are read.
     maps: Option<Maps>,
     page_size: u64,
@@ -47,13 +57,37 @@ impl Kernel {
         let witness = 0_u8;
         let address = (&raw const witness).addr() as u64;
 
-        let pagemap = Pagemap::open().map_err(Impossible::Method)?;
-        let works = |method| try_on(&pagemap, method, page_size, address).map(|()| method);
-        let method = match method {
-            Some(method) => works(method),
-            None => works(ExtentMethod::PagemapScan).or_else(|_| works(ExtentMethod::Pagemap)),
+        // Whatever the method: without it a userfaultfd of another process is not seen.
+        let smaps = Smaps::open().map_err(Impossible::Method)?;
+        if !smaps.works() {
+            let message = "/proc/self/smaps cannot be understood";
+            return Err(Impossible::Method(io::Error::other(message)));
+        }
+        let pagemap = || {
+            let pagemap = Pagemap::open()?;
+            let works = |method| try_on(&pagemap, method, page_size, address).map(|()| method);
+            let method = match method {
+                Some(method) => works(method)?,
+                None => {
+                    works(ExtentMethod::PagemapScan).or_else(|_| works(ExtentMethod::Pagemap))?
+                }
+            };
+            io::Result::Ok((pagemap, method))
         };
-        let method = method.map_err(Impossible::Method)?;
+        let (pagemap, method, note) = match method {
+            Some(ExtentMethod::Smaps) => (None, ExtentMethod::Smaps, None),
+            Some(_) => {
+                let (pagemap, method) = pagemap().map_err(Impossible::Method)?;
+                (Some(pagemap), method, None)
+            }
+            None => match pagemap() {
+                Ok((pagemap, method)) => (Some(pagemap), method, None),
+                Err(error) => {
+                    let note = format!("the pagemap cannot be used ({error}): smaps is used");
+                    (None, ExtentMethod::Smaps, Some(note))
+                }
+            },
+        };
 
         let query = || {
             let maps = Maps::open()?;
@@ -67,7 +101,17 @@ impl Kernel {
             None => query().or_else(|_| lines()),
         };
         let maps = maps.map_err(Impossible::Mappings)?;
-        Ok(Self { pagemap, method, maps, page_size })
+        let smaps = Mutex::new(smaps);
+        Ok(Self { pagemap, method, smaps, note, maps, page_size })
+    }
+
+    /// Why a better method could not be used, if one was tried.
+    pub(super) fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    fn smaps(&self) -> MutexGuard<'_, Smaps> {
+        self.smaps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How mappings are found.
@@ -119,57 +163,109 @@ pub(super) struct Live<'k> {
     memory: Range<u64>,
     mappings: Option<Mappings<'k>>,
     mapping: Mapping,
-    pages: Pages<'k>,
+    /// The file behind the mapping, if that is a shared one in tmpfs.
+    tmpfs: Option<Tmpfs>,
+    pages: Option<Pages<'k>>,
+    /// No userfaultfd supplies the pages from the address in hand up to this one.
+    not_supplied_to: u64,
     kernel: &'k Kernel,
 }
 
 impl<'k> Live<'k> {
-    pub(super) fn new(kernel: &'k Kernel, bytes: &'k [u8]) -> Self {
-        let start = bytes.as_ptr().addr() as u64;
-        let pages = Pages::new(&kernel.pagemap, kernel.method, kernel.page_size);
+    /// The extents of `len` bytes from the address `start` on.
+    pub(super) fn new(kernel: &'k Kernel, start: usize, len: usize) -> Self {
+        let (start, len) = (start as u64, len as u64);
+        let pages = |pagemap| Pages::new(pagemap, kernel.method, kernel.page_size);
         Self {
-            memory: start..start + bytes.len() as u64,
+            // No memory reaches beyond the last address.
+            memory: start..start.saturating_add(len),
             mappings: None,
-            mapping: Mapping { end: 0, skippable: false },
-            pages,
+            mapping: Mapping { end: 0, ..Mapping::UNKNOWN },
+            tmpfs: None,
+            pages: kernel.pagemap.as_ref().map(pages),
+            not_supplied_to: 0,
             kernel,
         }
     }
 
     /// How they are found.
     pub(super) fn method(&self) -> ExtentMethod {
-        self.pages.method()
+        self.kernel.method
     }
 
     /// Frees its buffers, once nobody asks any more.
     pub(super) fn close(&mut self) {
         self.mappings = None;
-        self.pages.close();
+        self.tmpfs = None;
+        if let Some(pages) = &mut self.pages {
+            pages.close();
+        }
     }
 
     /// The next extent from `at` on, which is not below the one before; positions are those in the
     /// memory. Empty after the last.
     pub(super) fn next(&mut self, at: u64) -> Range<u64> {
-        let base = self.memory.start;
+        let Range { start: base, end } = self.memory;
         let mut at = base + at;
-        while at < self.memory.end {
-            if at >= self.mapping.end {
-                // Only now: many memories may be waiting for their turn, each with its buffers.
-                let mappings = self.mappings.get_or_insert_with(|| match &self.kernel.maps {
-                    Some(maps) => Mappings::Query(maps),
-                    None => Mappings::Lines(Lines::open()),
-                });
-                self.mapping = mappings.at(at);
+        while at < end {
+            let data = self.step(at);
+            if !data.is_empty() {
+                return data.start - base..data.end - base;
             }
-            let end = self.mapping.end.min(self.memory.end);
-            if !self.mapping.skippable {
-                return at - base..end - base;
-            }
-            match self.pages.next(at..end) {
-                Some(extent) => return extent.start - base..extent.end - base,
-                None => at = end,
-            }
+            at = data.end;
         }
-        self.memory.end - base..self.memory.end - base
+        end - base..end - base
+    }
+
+    /// Finds the next data from `at` on, within the mapping there; if it is empty, all before its end is
+    /// zero.
+    fn step(&mut self, at: u64) -> Range<u64> {
+        if at >= self.mapping.end {
+            self.find_mapping(at);
+        }
+        let end = self.mapping.end.min(self.memory.end);
+        let found = match self.mapping.kind {
+            Kind::Data => return at..end,
+            Kind::Anonymous => match &mut self.pages {
+                Some(pages) => pages.next(at..end),
+                // What smaps calls untouched is not supplied either.
+                None => {
+                    return match self.kernel.smaps().is_untouched(at, end) {
+                        Fact::Yes(to) => to.min(end)..to.min(end),
+                        Fact::No(to) => at..to.min(end),
+                    };
+                }
+            },
+            Kind::SharedFile(_) => match &self.tmpfs {
+                Some(tmpfs) => tmpfs.next(at..end),
+                None => return at..end,
+            },
+        };
+        let data = found.unwrap_or(end..end);
+        if data.start <= self.not_supplied_to.max(at) {
+            return data;
+        }
+        // The pages before it are about to be skipped.
+        match self.kernel.smaps().is_not_supplied(at, data.start) {
+            Fact::Yes(to) => {
+                self.not_supplied_to = to;
+                // From `to` on it is looked at again.
+                if to < data.start { to..to } else { data }
+            }
+            Fact::No(to) => at..to.min(end),
+        }
+    }
+
+    fn find_mapping(&mut self, at: u64) {
+        // Only now: many memories may be waiting for their turn, each with its buffers.
+        let mappings = self.mappings.get_or_insert_with(|| match &self.kernel.maps {
+            Some(maps) => Mappings::Query(maps),
+            None => Mappings::Lines(Lines::open()),
+        });
+        self.mapping = mappings.at(at);
+        let before = self.tmpfs.take();
+        if let Kind::SharedFile(backing) = self.mapping.kind {
+            self.tmpfs = Tmpfs::open(backing, before);
+        }
     }
 }

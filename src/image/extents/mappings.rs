@@ -1,7 +1,8 @@
-//! Which mappings may have pages skipped: private anonymous ones, and nothing else.
+//! What kind of memory a mapping is, which decides what may be skipped in it.
 //!
-//! A page of any other mapping can hold data although it was never touched: that of a file, of a
-//! memfd, of shared memory, or of the kernel. Source:
+//! In private anonymous memory, pages that were never touched are zero. A page of any other mapping can
+//! hold data although it was never touched: that of a file, of a memfd, of shared memory, or of the
+//! kernel. Of a shared mapping of a file in tmpfs, the holes of the file are zero. Source:
 //! [proc_pid_maps(5)](https://man7.org/linux/man-pages/man5/proc_pid_maps.5.html).
 
 use std::fs::File;
@@ -10,20 +11,43 @@ use std::io::{BufRead, BufReader};
 use super::proc::{Maps, Vma};
 
 /// Bytes of a line of `/proc/self/maps` that matter: all numbers, and any name of anonymous memory.
-const LINE_BYTES: usize = 256;
+pub(super) const LINE_BYTES: usize = 256;
 
 /// What lies at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mapping {
     /// The address after it.
     pub(super) end: u64,
-    /// Whether its pages are zero unless the kernel says that they are somewhere.
-    pub(super) skippable: bool,
+    pub(super) kind: Kind,
+}
+
+/// What is known of a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Any page may hold data.
+    Data,
+    /// Private anonymous memory: a page is zero unless the kernel says that it is somewhere.
+    Anonymous,
+    /// A shared mapping of a file.
+    SharedFile(Backing),
+}
+
+/// The file behind a shared mapping, and which part of it is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Backing {
+    /// The addresses of the mapping.
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// The position in the file that `start` maps, in bytes.
+    pub(super) offset: u64,
+    /// Major and minor number of the device.
+    pub(super) device: (u32, u32),
+    pub(super) inode: u64,
 }
 
 impl Mapping {
     /// Nothing is known from an address on.
-    const UNKNOWN: Self = Self { end: u64::MAX, skippable: false };
+    pub(super) const UNKNOWN: Self = Self { end: u64::MAX, kind: Kind::Data };
 }
 
 /// Finds mappings in the order of their addresses.
@@ -53,21 +77,36 @@ fn names_memory(name: &[u8]) -> bool {
 }
 
 fn query(maps: &Maps, address: u64) -> Option<Mapping> {
-    let anonymous = |vma: &Vma| !vma.shared && !vma.file;
     let vma = maps.query(address).ok()?;
     if vma.start > address {
-        return Some(Mapping { end: vma.start, skippable: false });
+        return Some(Mapping { end: vma.start, kind: Kind::Data });
     }
-    if !anonymous(&vma) {
-        return Some(Mapping { end: vma.end, skippable: false });
+    if let Some(backing) = vma.backing() {
+        return Some(Mapping { end: vma.end, kind: Kind::SharedFile(backing) });
+    }
+    if !vma.is_anonymous() {
+        return Some(Mapping { end: vma.end, kind: Kind::Data });
     }
     // Only now, because names of files take time to make and can be long.
     match maps.query_name(address, names_memory) {
         // Mappings can be joined and split between the two calls: the second one counts.
-        Ok((vma, is_memory)) if vma.start <= address => {
-            Some(Mapping { end: vma.end, skippable: anonymous(&vma) && is_memory })
+        Ok((vma, true)) if vma.start <= address && vma.is_anonymous() => {
+            Some(Mapping { end: vma.end, kind: Kind::Anonymous })
         }
-        _ => Some(Mapping { end: vma.end, skippable: false }),
+        Ok((vma, _)) if vma.start <= address => Some(Mapping { end: vma.end, kind: Kind::Data }),
+        _ => Some(Mapping { end: vma.end, kind: Kind::Data }),
+    }
+}
+
+impl Vma {
+    fn is_anonymous(&self) -> bool {
+        !self.shared && self.inode == 0 && self.device == (0, 0)
+    }
+
+    /// The file behind it, if it is a shared mapping of one.
+    fn backing(&self) -> Option<Backing> {
+        let Self { start, end, offset, device, inode, .. } = *self;
+        (self.shared && inode != 0).then_some(Backing { start, end, offset, device, inode })
     }
 }
 
@@ -80,11 +119,18 @@ pub(super) struct Lines {
     line: Option<Line>,
 }
 
+/// A line of the file.
 #[derive(Debug, PartialEq, Eq)]
-struct Line {
-    start: u64,
-    end: u64,
-    skippable: bool,
+pub(super) struct Line {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    kind: Kind,
+}
+
+impl Line {
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.kind == Kind::Anonymous
+    }
 }
 
 impl Lines {
@@ -105,9 +151,9 @@ impl Lines {
         }
         let line = self.line.as_ref()?;
         Some(if line.start > address {
-            Mapping { end: line.start, skippable: false }
+            Mapping { end: line.start, kind: Kind::Data }
         } else {
-            Mapping { end: line.end, skippable: line.skippable }
+            Mapping { end: line.end, kind: line.kind }
         })
     }
 
@@ -122,7 +168,7 @@ impl Lines {
 }
 
 /// Appends a line without its end to `line`, cut to [`LINE_BYTES`]; `None` where there is no more.
-fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> Option<()> {
+pub(super) fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> Option<()> {
     loop {
         let bytes = match file.fill_buf() {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -140,21 +186,37 @@ fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> Option<()> {
 }
 
 /// `start-end permissions offset device inode name`; numbers are hexadecimal but for the inode.
-fn parse(line: &[u8]) -> Option<Line> {
+pub(super) fn parse(line: &[u8]) -> Option<Line> {
     let mut fields = line.splitn(6, |b| *b == b' ');
-    let mut field = || fields.next();
-    let addresses = std::str::from_utf8(field()?).ok()?;
-    let (permissions, _offset, device, inode) = (field()?, field()?, field()?, field()?);
-    let name = field().unwrap_or_default().trim_ascii();
+    let mut field = || fields.next().and_then(|field| std::str::from_utf8(field).ok());
+    let (addresses, permissions, offset) = (field()?, field()?, field()?);
+    let (device, inode) = (field()?, field()?);
+    let name = fields.next().unwrap_or_default().trim_ascii();
     let (start, end) = addresses.split_once('-')?;
-    let address = |digits| u64::from_str_radix(digits, 16).ok();
-    let anonymous = permissions.get(3) == Some(&b'p') && device == b"00:00" && inode == b"0";
-    let whole = line.len() < LINE_BYTES;
-    Some(Line {
-        start: address(start)?,
-        end: address(end)?,
-        skippable: anonymous && whole && names_memory(name),
-    })
+    let hexadecimal = |digits| u64::from_str_radix(digits, 16).ok();
+    let (start, end) = (hexadecimal(start)?, hexadecimal(end)?);
+    let vma = Vma {
+        start,
+        end,
+        offset: hexadecimal(offset)?,
+        shared: permissions.as_bytes().get(3) != Some(&b'p'),
+        device: parse_device(device)?,
+        inode: inode.parse().ok()?,
+    };
+    let is_whole = line.len() < LINE_BYTES;
+    let kind = match vma.backing() {
+        Some(backing) => Kind::SharedFile(backing),
+        None if vma.is_anonymous() && is_whole && names_memory(name) => Kind::Anonymous,
+        None => Kind::Data,
+    };
+    Some(Line { start, end, kind })
+}
+
+/// Major and minor number, both hexadecimal.
+fn parse_device(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once(':')?;
+    let number = |digits| u32::from_str_radix(digits, 16).ok();
+    Some((number(major)?, number(minor)?))
 }
 
 #[cfg(test)]
@@ -188,12 +250,26 @@ mod tests {
                 assert_eq!(parsed, None, "{line}");
                 continue;
             }
-            let expected = Line { start: 0x7f00_0000_1000, end: 0x7f00_0000_3000, skippable };
-            assert_eq!(parsed, Some(expected), "{line}");
+            let parsed = parsed.map(|line| (line.start, line.end, line.is_anonymous()));
+            assert_eq!(parsed, Some((0x7f00_0000_1000, 0x7f00_0000_3000, skippable)), "{line}");
         }
         for line in ["", "1000", "1000-2000", "x-y rw-p 0 00:00 0", "1-2-3 rw-p 0 00:00 0"] {
             assert_eq!(parse(line.as_bytes()), None, "{line}");
         }
+    }
+
+    #[test]
+    fn shared_mappings_name_their_file() {
+        let kind = |rest: &str| parse(format!("1000-3000 {rest}").as_bytes()).unwrap().kind;
+        let backing =
+            Backing { start: 0x1000, end: 0x3000, offset: 0x5000, device: (0, 1), inode: 1036 };
+        let expected = Kind::SharedFile(backing);
+        assert_eq!(kind("rw-s 00005000 00:01 1036    /memfd:guest (deleted)"), expected);
+        assert_eq!(kind("rw-s 00005000 00:01 1036 "), expected);
+        let long = format!("rw-s 00005000 00:01 1036 /{}", "x".repeat(LINE_BYTES));
+        assert_eq!(kind(&long), expected);
+        assert_eq!(kind("rw-p 00005000 00:01 1036    /memfd:guest (deleted)"), Kind::Data);
+        assert_eq!(kind("rw-s 00000000 00:00 0 "), Kind::Data);
     }
 
     #[test]
@@ -227,7 +303,7 @@ mod tests {
             let line = parse(line.as_bytes()).unwrap();
             let asked = query(&maps, line.start).unwrap();
             if asked.end == line.end {
-                assert_eq!(asked.skippable, line.skippable, "{line:?}");
+                assert_eq!(asked.kind, line.kind, "{line:?}");
                 seen += 1;
             }
         }

@@ -3,6 +3,11 @@
 //! Files are asked for their holes, memory of a live guest for the pages that were never touched.
 //! When in doubt, it is data.
 
+#[cfg(target_os = "linux")]
+mod fiemap;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_fiemap.rs"]
+mod fiemap;
 mod file;
 #[cfg(target_os = "linux")]
 mod live;
@@ -15,13 +20,18 @@ mod mappings;
 mod pages;
 #[cfg(target_os = "linux")]
 mod proc;
+#[cfg(target_os = "linux")]
+mod smaps;
+#[cfg(target_os = "linux")]
+mod tmpfs;
 
 use std::fmt;
 use std::fs::File;
 use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
 
 pub(crate) use file::Holes;
-pub(super) use file::{check_len, shrunk};
+pub(super) use file::{check_len, mapping_reserves, shrunk};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -37,14 +47,20 @@ use crate::error::{Error, ErrorKind, Result};
 pub enum ExtentMethod {
     /// Nothing was asked: the whole image is one extent.
     Whole,
-    /// `SEEK_DATA` and `SEEK_HOLE` on the file of the image.
+    /// `SEEK_DATA` and `SEEK_HOLE` on the file of the image, which the blocks of the file do not contradict.
     Seek,
+    /// The whole file was read, because the file occupies more blocks than `SEEK_DATA` finds data, or
+    /// bytes that it calls a hole are not zero.
+    ReadInDoubt,
     /// The ioctl `PAGEMAP_SCAN` (Linux 6.7 and later): private anonymous memory that is neither
     /// present nor swapped, or is the zero page, is no extent.
     PagemapScan,
     /// The entries of `/proc/self/pagemap`: private anonymous memory that is neither present nor
     /// swapped is no extent.
     Pagemap,
+    /// `/proc/self/smaps`, where the pagemap cannot be used: a private anonymous mapping of which nothing
+    /// is resident or swapped is no extent.
+    Smaps,
 }
 
 impl fmt::Display for ExtentMethod {
@@ -52,8 +68,10 @@ impl fmt::Display for ExtentMethod {
         f.write_str(match self {
             Self::Whole => "whole",
             Self::Seek => "seek",
+            Self::ReadInDoubt => "read-in-doubt",
             Self::PagemapScan => "pagemap-scan",
             Self::Pagemap => "pagemap",
+            Self::Smaps => "smaps",
         })
     }
 }
@@ -98,6 +116,8 @@ pub(crate) struct Options {
 pub(crate) struct Finder {
     trust_holes: bool,
     live: Option<live::Kernel>,
+    /// Why live memory is read, or asked about in a worse way than others.
+    note: Option<String>,
 }
 
 impl Finder {
@@ -108,8 +128,15 @@ impl Finder {
     pub(crate) fn new(options: Options, any_live: bool) -> Result<Self> {
         let forced = options.method.is_some() || options.mappings.is_some();
         let wanted = options.trust_holes && (any_live || forced);
-        let live = if wanted { probe(options)? } else { None };
-        Ok(Self { trust_holes: options.trust_holes, live })
+        let (live, note) = if wanted { probe(options)? } else { (None, None) };
+        // A method that is forced need not concern any image.
+        let note = note.filter(|_| any_live);
+        Ok(Self { trust_holes: options.trust_holes, live, note })
+    }
+
+    /// Why live memory is read, or asked about in a worse way than others.
+    pub(crate) fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// How mappings are found, where any are asked for.
@@ -117,44 +144,61 @@ impl Finder {
         self.live.as_ref().map(live::Kernel::mapping_method)
     }
 
-    /// One extent of `len` bytes.
-    pub(super) fn whole(&self, len: u64) -> Extents<'_> {
-        Extents::new(Source::Whole, len)
+    /// What is not a hole in the first `len` bytes of `file`; all of them if the file is known to be in
+    /// doubt.
+    pub(super) fn of_file<'i>(&self, file: &'i File, len: u64, in_doubt: bool) -> Extents<'i> {
+        let mut extents = Extents::new(Source::Whole, len);
+        if in_doubt {
+            extents.source = Source::InDoubt;
+        } else if self.trust_holes {
+            match file::ask(file, len) {
+                file::Answer::Ask(witness) => extents.source = Source::File(file, witness),
+                file::Answer::Doubtful(why) => {
+                    extents.source = Source::InDoubt;
+                    extents.note = Some(why);
+                }
+                file::Answer::Nothing => {
+                    let why = "the file system cannot tell where the holes of the file are";
+                    extents.note = Some(why.into());
+                }
+            }
+        }
+        let may_have_holes = !matches!(extents.source, Source::File(..));
+        extents.unmapped = (may_have_holes && file::mapping_allocates(file)).then_some(file);
+        extents
     }
 
-    /// What is not a hole in the first `len` bytes of `file`.
-    pub(super) fn of_file<'i>(&self, file: &'i File, len: u64) -> Extents<'i> {
-        let ask = self.trust_holes && file::can_tell(file, len);
-        let source = if ask { Source::File(file) } else { Source::Whole };
-        Extents::new(source, len)
-    }
-
-    /// What may have been written of memory of this process.
-    pub(super) fn of_slice<'i>(&'i self, bytes: &'i [u8]) -> Extents<'i> {
+    /// What may have been written of memory of this process: `len` bytes from the address `start` on, none
+    /// of which is read.
+    pub(super) fn of_live(&self, start: usize, len: usize) -> Extents<'_> {
         let source = match &self.live {
-            Some(kernel) => Source::Live(live::Live::new(kernel, bytes)),
+            Some(kernel) => Source::Live(Box::new(live::Live::new(kernel, start, len))),
             None => Source::Whole,
         };
-        Extents::new(source, bytes.len() as u64)
+        Extents::new(source, len as u64)
     }
 }
 
-/// What the kernel can be asked about live memory; `None` if that is nothing.
-fn probe(options: Options) -> Result<Option<live::Kernel>> {
+/// What the kernel can be asked about live memory, and a note if that is not the best there is; `None`
+/// if it can be asked nothing.
+fn probe(options: Options) -> Result<(Option<live::Kernel>, Option<String>)> {
     let impossible = |option: &str, method: &dyn fmt::Display, source| {
         let message = format!("{option}: {method} can't be used here");
         Error::io(ErrorKind::Option, message, source)
     };
     match options.method {
-        Some(ExtentMethod::Whole) => return Ok(None),
-        Some(ExtentMethod::Seek) => {
-            let message = "extent_method: seek is for files, this is for live memory";
+        Some(ExtentMethod::Whole) => return Ok((None, None)),
+        Some(method @ (ExtentMethod::Seek | ExtentMethod::ReadInDoubt)) => {
+            let message = format!("extent_method: {method} is for files, this is for live memory");
             return Err(Error::new(ErrorKind::Option, message));
         }
-        None | Some(ExtentMethod::PagemapScan | ExtentMethod::Pagemap) => {}
+        None | Some(ExtentMethod::PagemapScan | ExtentMethod::Pagemap | ExtentMethod::Smaps) => {}
     }
     match (live::Kernel::new(options.method, options.mappings), options.method, options.mappings) {
-        (Ok(kernel), ..) => Ok(Some(kernel)),
+        (Ok(kernel), ..) => {
+            let note = kernel.note().map(Into::into);
+            Ok((Some(kernel), note))
+        }
         (Err(live::Impossible::Method(source)), Some(method), _) => {
             Err(impossible("extent_method", &method, source))
         }
@@ -164,7 +208,10 @@ fn probe(options: Options) -> Result<Option<live::Kernel>> {
         (Err(live::Impossible::Mappings(source)), Some(method), _) => {
             Err(impossible("extent_method", &method, source))
         }
-        (Err(_), ..) => Ok(None),
+        (Err(live::Impossible::Method(why) | live::Impossible::Mappings(why)), ..) => {
+            let note = format!("untouched pages cannot be told ({why}): all live memory is read");
+            Ok((None, Some(note)))
+        }
     }
 }
 
@@ -178,17 +225,22 @@ pub(crate) struct Extents<'i> {
     rest: Range<u64>,
     /// What is no extent, whatever is there; those that were passed are gone.
     left_out: &'i [RangeInclusive<u64>],
+    /// Why there is a doubt, or nothing was asked although it was wanted.
+    note: Option<String>,
+    /// The file, if reading the extents through a mapping would allocate its holes.
+    unmapped: Option<&'i File>,
 }
 
 enum Source<'i> {
     Whole,
-    File(&'i File),
-    Live(live::Live<'i>),
+    InDoubt,
+    File(&'i File, Arc<file::Witness>),
+    Live(Box<live::Live<'i>>),
 }
 
 impl<'i> Extents<'i> {
     fn new(source: Source<'i>, len: u64) -> Self {
-        Self { source, at: 0, len, rest: 0..0, left_out: &[] }
+        Self { source, at: 0, len, rest: 0..0, left_out: &[], note: None, unmapped: None }
     }
 
     /// The same without what is in these ranges, which are in order.
@@ -200,8 +252,33 @@ impl<'i> Extents<'i> {
     pub(crate) fn method(&self) -> ExtentMethod {
         match &self.source {
             Source::Whole => ExtentMethod::Whole,
-            Source::File(_) => ExtentMethod::Seek,
+            Source::InDoubt => ExtentMethod::ReadInDoubt,
+            Source::File(..) => ExtentMethod::Seek,
             Source::Live(live) => live.method(),
+        }
+    }
+
+    /// Why there is a doubt, or nothing was asked although it was wanted.
+    pub(crate) fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// The file, if its extents must be read from it and not through a mapping, which would allocate the
+    /// holes in them.
+    pub(crate) fn unmapped(&self) -> Option<&'i File> {
+        self.unmapped
+    }
+
+    /// Why these extents, which had `data` bytes outside of `left_out`, cannot be all of the file's data;
+    /// `None` if they can.
+    pub(crate) fn contradiction(
+        &self,
+        data: u64,
+        left_out: &[RangeInclusive<u64>],
+    ) -> Option<String> {
+        match &self.source {
+            Source::File(file, witness) => file::contradiction(file, data, left_out, witness),
+            Source::Whole | Source::InDoubt | Source::Live(_) => None,
         }
     }
 
@@ -212,11 +289,10 @@ impl<'i> Extents<'i> {
 
     /// What finds the holes that an extent may still have.
     pub(crate) fn holes(&self) -> Holes<'i> {
-        let file = match self.source {
-            Source::File(file) => Some(file),
-            Source::Whole | Source::Live(_) => None,
-        };
-        Holes { file }
+        match &self.source {
+            Source::File(file, witness) => Holes { file: Some((file, witness.clone())) },
+            Source::Whole | Source::InDoubt | Source::Live(_) => Holes::default(),
+        }
     }
 
     /// The next extent in bytes, not empty; `None` after the last. It may have [`holes`](Self::holes).
@@ -262,8 +338,11 @@ impl<'i> Extents<'i> {
     fn find(&mut self) -> Result<Range<u64>> {
         let extent = match &mut self.source {
             _ if self.at >= self.len => self.len..self.len,
-            Source::Whole => self.at..self.len,
-            Source::File(file) => file::next(file, self.at, self.len)?,
+            Source::Whole | Source::InDoubt => self.at..self.len,
+            Source::File(file, witness) => {
+                let left_out = self.left_out.first().map_or(u64::MAX, |range| *range.start());
+                file::next(file, self.at, left_out, witness)?
+            }
             Source::Live(live) => live.next(self.at),
         };
         self.at = extent.end;

@@ -25,6 +25,10 @@ impl Kernel {
         Err(Impossible::Method(io::ErrorKind::Unsupported.into()))
     }
 
+    pub(super) fn note(&self) -> Option<&str> {
+        match self.0 {}
+    }
+
     pub(super) fn mapping_method(&self) -> MappingMethod {
         match self.0 {}
     }
@@ -34,7 +38,7 @@ impl Kernel {
 pub(super) struct Live<'k>(Infallible, PhantomData<&'k Kernel>);
 
 impl<'k> Live<'k> {
-    pub(super) fn new(kernel: &'k Kernel, _: &'k [u8]) -> Self {
+    pub(super) fn new(kernel: &'k Kernel, _: usize, _: usize) -> Self {
         match kernel.0 {}
     }
 

@@ -47,11 +47,6 @@ impl<'k> Pages<'k> {
         Self { pagemap, method, page_size, told, next: 0, told_to: 0, entries }
     }
 
-    /// How they are found.
-    pub(super) fn method(&self) -> ExtentMethod {
-        self.method
-    }
-
     /// The first part of `range`, which lies in one mapping and does not start below the one before,
     /// that may hold data; `None` if there is none.
     pub(super) fn next(&mut self, range: Range<u64>) -> Option<Range<u64>> {

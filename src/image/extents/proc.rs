@@ -1,4 +1,4 @@
-//! The two files of `/proc/self` that know about memory, and their ioctls.
+//! The files of `/proc/self` that know about memory, and the ioctls of two of them.
 //!
 //! Source: [PAGEMAP_SCAN(2const)](https://man7.org/linux/man-pages/man2/PAGEMAP_SCAN.2const.html),
 //! [proc_pid_pagemap(5)](https://man7.org/linux/man-pages/man5/proc_pid_pagemap.5.html) and
@@ -28,7 +28,7 @@ const SHARED: u64 = 1 << 3;
 const NAME_BYTES: usize = 128;
 
 /// Opens a file of `/proc/self`, if that is what the kernel keeps there.
-fn open(path: &str) -> io::Result<File> {
+pub(super) fn open(path: &str) -> io::Result<File> {
     let file = File::open(path)?;
     // An ordinary file under that name would tell what its author likes.
     if rustix::fs::fstatfs(&file)?.f_type != PROC_SUPER_MAGIC {
@@ -106,8 +106,11 @@ pub(super) struct Vma {
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) shared: bool,
-    /// Whether there is a file, or something like one, behind it.
-    pub(super) file: bool,
+    /// The position that `start` maps in the file behind it, in bytes.
+    pub(super) offset: u64,
+    /// Major and minor number of the device of that file; zeros, as the inode, without one.
+    pub(super) device: (u32, u32),
+    pub(super) inode: u64,
 }
 
 impl Maps {
@@ -150,7 +153,9 @@ impl Maps {
             start: arg.vma_start,
             end: arg.vma_end,
             shared: arg.vma_flags & SHARED != 0,
-            file: (arg.inode, arg.dev_major, arg.dev_minor) != (0, 0, 0),
+            offset: arg.vma_offset,
+            device: (arg.dev_major, arg.dev_minor),
+            inode: arg.inode,
         })
     }
 

@@ -164,6 +164,7 @@ impl<'b> Results<'b> {
             "dump_bytes": stats.dump_bytes,
             "segments": stats.segments,
             "extent_methods": self.methods(),
+            "extent_notes": stats.extent_notes,
             "scanner": stats.scanner,
             "threads": stats.threads,
             "checksums": !bench.plan.no_checksum,
@@ -184,6 +185,9 @@ impl<'b> Results<'b> {
         let path = bench.image.image.display();
         row("image", format!("{path}, {} bytes", stats.image_bytes));
         row("extents", format!("{} bytes ({})", stats.extent_bytes, self.methods().join(", ")));
+        for note in &stats.extent_notes {
+            row("note", note.clone());
+        }
         row("data", format!("{} bytes in {}", stats.data_bytes, count(stats.segments, "segment")));
         let checksums = if bench.plan.no_checksum { "without" } else { "with" };
         row("dump", format!("{} bytes, {checksums} checksums", stats.dump_bytes));

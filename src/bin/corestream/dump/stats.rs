@@ -115,6 +115,7 @@ pub fn render(
                 "left_out_bytes": stats.left_out_bytes,
                 "left_out_ranges": stats.left_out_ranges,
                 "extent_methods": methods,
+                "extent_notes": stats.extent_notes,
                 "scanner": stats.scanner,
                 "threads": stats.threads,
                 "extent_seconds": stats.extent_time.as_secs_f64(),
@@ -136,6 +137,9 @@ pub fn render(
             row("images", format!("{} bytes", stats.image_bytes));
             let (bytes, methods) = (stats.extent_bytes, methods.join(", "));
             row("extents", format!("{bytes} bytes ({methods}) in {}", seconds(stats.extent_time)));
+            for note in &stats.extent_notes {
+                row("note", report::escaped(note).trim_end().into());
+            }
             row("scanned", format!("{} bytes", stats.extent_bytes));
             row("kept", format!("{} bytes in {} segments", stats.data_bytes, stats.segments));
             if stats.left_out_ranges > 0 {
@@ -143,7 +147,8 @@ pub fn render(
             }
             row("dump", format!("{} bytes", stats.dump_bytes));
             let (scanner, threads) = (stats.scanner, stats.threads);
-            row("scan", format!("{} ({scanner}, {threads} threads)", seconds(stats.scan_time)));
+            let threads = format!("{threads} thread{}", if threads == 1 { "" } else { "s" });
+            row("scan", format!("{} ({scanner}, {threads})", seconds(stats.scan_time)));
             row("plan", seconds(stats.plan_time));
             row("write", write_time.map_or("nothing".into(), seconds));
             let peak = peak.map_or("not known".into(), |bytes| format!("{bytes} bytes"));

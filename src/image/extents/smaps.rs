@@ -1,0 +1,348 @@
+//! What `/proc/self/smaps` says of mappings: whether anything of one is resident or swapped, and whether
+//! a userfaultfd supplies its pages.
+//!
+//! # The problem
+//! A page of private anonymous memory that was never touched is zero, unless a userfaultfd is registered
+//! for it (`um`, missing faults): then a read gets what the holder of the descriptor supplies. The holder
+//! may be another process, as with snapshots that are restored lazily, so that no descriptor of this
+//! process shows it. The only place where the kernel tells is the line `VmFlags` of smaps. Where the
+//! pagemap cannot be read, smaps is also the only place that tells of untouched memory.
+//!
+//! # The cost
+//! The kernel walks the page tables of each mapping before it prints it: 13 ms per GiB that is present in
+//! pages of 4 KiB, and 5 µs for each mapping without any. So the file is read only once something is
+//! about to be skipped, once for all memories, and no further than the addresses that are asked about.
+//! What is kept are the ranges that matter, merged, and at most [`MAX_RANGES`] of each kind.
+//!
+//! # The invariant
+//! In doubt it is data: a mapping without its `VmFlags`, a line that cannot be parsed, a table that is
+//! full and a file that cannot be read all make the rest of the address space one that must be read.
+//!
+//! Source: [proc_pid_smaps(5)](https://man7.org/linux/man-pages/man5/proc_pid_smaps.5.html).
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::ops::Range;
+
+use super::mappings::{LINE_BYTES, Line, parse, read_line};
+use super::proc;
+
+/// Ranges of a table at most, of 16 bytes each.
+const MAX_RANGES: usize = 16 << 10;
+
+/// The part of smaps that was read so far.
+pub(super) struct Smaps<R = BufReader<File>> {
+    /// `None` at the end, and after the first thing that was not understood.
+    lines: Option<R>,
+    /// The line that begins the next mapping.
+    header: Option<Line>,
+    /// The mappings that end below this address are in the tables.
+    read_to: u64,
+    /// Whether the file was read to its end and understood.
+    complete: bool,
+    /// Pages that a userfaultfd supplies.
+    supplied: Vec<Range<u64>>,
+    /// Private anonymous memory of which nothing is resident or swapped.
+    untouched: Vec<Range<u64>>,
+}
+
+/// What is known of a range that begins at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fact {
+    /// It holds up to this address.
+    Yes(u64),
+    /// It does not hold, or is unknown, up to this address.
+    No(u64),
+}
+
+impl Smaps {
+    /// Opens the file; if that fails, nothing is known.
+    pub(super) fn open() -> std::io::Result<Self> {
+        Ok(Self::new(BufReader::new(proc::open("/proc/self/smaps")?)))
+    }
+}
+
+impl<R: BufRead> Smaps<R> {
+    fn new(lines: R) -> Self {
+        let (supplied, untouched) = (Vec::new(), Vec::new());
+        let (header, read_to, complete) = (None, 0, false);
+        let mut this = Self { lines: Some(lines), header, read_to, complete, supplied, untouched };
+        this.next_mapping();
+        this
+    }
+
+    /// Whether the first mapping could be understood.
+    pub(super) fn works(&self) -> bool {
+        self.lines.is_some() && self.read_to > 0
+    }
+
+    /// Whether no userfaultfd supplies the pages from `address` on, up to `end` or less.
+    pub(super) fn is_not_supplied(&mut self, address: u64, end: u64) -> Fact {
+        self.read_until(end);
+        match next_in(&self.supplied, address) {
+            Some(range) if range.start <= address => Fact::No(range.end),
+            range => {
+                let known = if self.complete { u64::MAX } else { self.read_to };
+                let clean = known.min(range.map_or(u64::MAX, |range| range.start));
+                if clean > address { Fact::Yes(clean) } else { Fact::No(u64::MAX) }
+            }
+        }
+    }
+
+    /// Whether the memory from `address` on was never touched, up to `end` or less.
+    pub(super) fn is_untouched(&mut self, address: u64, end: u64) -> Fact {
+        self.read_until(end);
+        match next_in(&self.untouched, address) {
+            Some(range) if range.start <= address => Fact::Yes(range.end),
+            range => Fact::No(range.map_or(u64::MAX, |range| range.start)),
+        }
+    }
+
+    /// Reads mappings until all below `end` are in the tables.
+    fn read_until(&mut self, end: u64) {
+        while self.read_to < end && self.lines.is_some() {
+            self.next_mapping();
+        }
+    }
+
+    /// Reads one mapping into the tables; on anything that is not understood it reads no further.
+    fn next_mapping(&mut self) {
+        if self.read_mapping().is_none() {
+            self.lines = None;
+        }
+    }
+
+    fn read_mapping(&mut self) -> Option<()> {
+        let lines = self.lines.as_mut()?;
+        let mut text = Vec::with_capacity(LINE_BYTES);
+        let header = match self.header.take() {
+            Some(header) => header,
+            None => {
+                read_line(lines, &mut text)?;
+                parse(&text)?
+            }
+        };
+        let mut found = Fields::default();
+        let next = loop {
+            text.clear();
+            if read_line(lines, &mut text).is_none() {
+                break None;
+            }
+            if found.take(&text) {
+                continue;
+            }
+            break Some(parse(&text)?);
+        };
+        if header.start >= header.end {
+            return None;
+        }
+        let is_supplied = found.is_supplied?;
+        // A mapping that was merged with the one before, after that one was printed, begins below its end.
+        let range = header.start.max(self.read_to)..header.end;
+        if !range.is_empty() {
+            if is_supplied {
+                push(&mut self.supplied, range.clone())?;
+            } else if header.is_anonymous() && found.resident == Some(0) && found.swapped == Some(0)
+            {
+                // Without room for it, it is read.
+                let _ = push(&mut self.untouched, range.clone());
+            }
+            self.read_to = range.end;
+        }
+        self.complete = next.is_none();
+        self.header = next;
+        // After the last mapping there is nothing to read.
+        self.header.is_some().then_some(())
+    }
+}
+
+/// The lines of a mapping that matter.
+#[derive(Default)]
+struct Fields {
+    /// In kB.
+    resident: Option<u64>,
+    /// In kB.
+    swapped: Option<u64>,
+    is_supplied: Option<bool>,
+}
+
+impl Fields {
+    /// Takes a line of the form `Key: value`; returns false if it has another form.
+    fn take(&mut self, line: &[u8]) -> bool {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
+        let (key, value) = line.split_at(colon);
+        // The first field of a header is followed by a space.
+        if key.contains(&b' ') {
+            return false;
+        }
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        match key {
+            b"Rss" => self.resident = kilobytes(value),
+            b"Swap" => self.swapped = kilobytes(value),
+            b"VmFlags" => {
+                // A line that was cut may lack a flag.
+                let is_whole = line.len() < LINE_BYTES;
+                let is_supplied = value.split(|byte| *byte == b' ').any(|flag| flag == b"um");
+                self.is_supplied = is_whole.then_some(is_supplied);
+            }
+            _ => {}
+        }
+        true
+    }
+}
+
+fn kilobytes(value: &[u8]) -> Option<u64> {
+    std::str::from_utf8(value).ok()?.strip_suffix(" kB")?.trim().parse().ok()
+}
+
+/// Appends a range that does not begin before the last one ends; `None` if the table is full.
+fn push(table: &mut Vec<Range<u64>>, range: Range<u64>) -> Option<()> {
+    if let Some(last) = table.last_mut()
+        && last.end == range.start
+    {
+        last.end = range.end;
+        return Some(());
+    }
+    if table.len() >= MAX_RANGES {
+        return None;
+    }
+    table.try_reserve(1).ok()?;
+    table.push(range);
+    Some(())
+}
+
+/// The first range that ends after `address`.
+fn next_in(table: &[Range<u64>], address: u64) -> Option<Range<u64>> {
+    let index = table.partition_point(|range| range.end <= address);
+    table.get(index).cloned()
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "tables of one range")]
+mod tests {
+    use super::*;
+
+    fn mapping(range: &str, rest: &str, resident: u64, swapped: u64, flags: &str) -> String {
+        format!(
+            "{range} {rest}\nSize: 8 kB\nRss:   {resident} kB\nPss: 4 kB\nSwap:  {swapped} kB\n\
+             SwapPss: 0 kB\nTHPeligible:    0\nVmFlags: {flags} \n"
+        )
+    }
+
+    const ANONYMOUS: &str = "rw-p 00000000 00:00 0 ";
+
+    fn smaps(text: &str) -> Smaps<&[u8]> {
+        Smaps::new(text.as_bytes())
+    }
+
+    #[test]
+    fn untouched_memory_is_anonymous_and_has_nothing_resident_or_swapped() {
+        for (rest, resident, swapped, flags, untouched) in [
+            (ANONYMOUS, 0, 0, "rd wr mr mw me ac", true),
+            ("rw-p 00000000 00:00 0      [anon:guest]", 0, 0, "rd", true),
+            (ANONYMOUS, 4, 0, "rd", false),
+            (ANONYMOUS, 0, 4, "rd", false),
+            (ANONYMOUS, 0, 0, "rd um", false),
+            ("rw-s 00000000 00:00 0 ", 0, 0, "rd", false),
+            ("rw-p 00000000 00:01 7  /memfd:x (deleted)", 0, 0, "rd", false),
+        ] {
+            let text = mapping("1000-3000", rest, resident, swapped, flags)
+                + &mapping("8000-9000", ANONYMOUS, 0, 0, "rd");
+            let mut smaps = smaps(&text);
+            let expected = if untouched { Fact::Yes(0x3000) } else { Fact::No(0x8000) };
+            assert_eq!(smaps.is_untouched(0x2000, 0x9000), expected, "{text}");
+            assert_eq!(smaps.is_untouched(0x8000, 0x9000), Fact::Yes(0x9000));
+            assert_eq!(smaps.is_untouched(0x9000, 0xa000), Fact::No(u64::MAX));
+        }
+    }
+
+    #[test]
+    fn supplied_memory_is_found_and_neighbours_are_merged() {
+        let text = mapping("1000-2000", ANONYMOUS, 0, 0, "rd")
+            + &mapping("2000-3000", ANONYMOUS, 0, 0, "rd um")
+            + &mapping("3000-4000", ANONYMOUS, 0, 0, "um uw")
+            + &mapping("5000-6000", ANONYMOUS, 0, 0, "rd uw");
+        let mut smaps = smaps(&text);
+        assert_eq!(smaps.is_not_supplied(0x1000, 0x2000), Fact::Yes(0x2000));
+        assert_eq!(smaps.is_not_supplied(0x1000, 0x6000), Fact::Yes(0x2000));
+        assert_eq!(smaps.is_not_supplied(0x2800, 0x3000), Fact::No(0x4000));
+        assert_eq!(smaps.is_not_supplied(0x5000, 0x6000), Fact::Yes(u64::MAX));
+        assert_eq!(smaps.supplied, [0x2000..0x4000]);
+    }
+
+    /// The kernel prints a mapping after it was merged with one that it has printed.
+    #[test]
+    fn mappings_may_overlap() {
+        let text = mapping("1000-3000", ANONYMOUS, 4, 0, "rd")
+            + &mapping("1000-4000", ANONYMOUS, 0, 0, "rd")
+            + &mapping("2000-4000", ANONYMOUS, 0, 0, "rd um")
+            + &mapping("3000-6000", ANONYMOUS, 0, 0, "rd um");
+        let mut smaps = smaps(&text);
+        smaps.read_until(u64::MAX);
+        assert!(smaps.complete);
+        assert_eq!((smaps.untouched, smaps.supplied), (vec![0x3000..0x4000], vec![0x4000..0x6000]));
+    }
+
+    #[test]
+    fn reads_no_further_than_needed() {
+        let text = mapping("1000-2000", ANONYMOUS, 0, 0, "rd")
+            + &mapping("2000-3000", ANONYMOUS, 0, 0, "rd")
+            + &mapping("3000-4000", ANONYMOUS, 0, 0, "rd");
+        let mut smaps = smaps(&text);
+        assert!(smaps.works());
+        assert_eq!(smaps.is_not_supplied(0x1000, 0x1800), Fact::Yes(0x2000));
+        assert_eq!(smaps.read_to, 0x2000);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_data() {
+        let good = mapping("1000-2000", ANONYMOUS, 0, 0, "rd");
+        let last = mapping("4000-5000", ANONYMOUS, 0, 0, "rd");
+        for bad in [
+            "2000-3000 rw-p 0 00:00 0 \nRss: 0 kB\nSwap: 0 kB\n".to_string(),
+            mapping("2000-x", ANONYMOUS, 0, 0, "rd"),
+            mapping("2000-2000", ANONYMOUS, 0, 0, "rd"),
+            mapping("2000-3000", ANONYMOUS, 0, 0, &"rd ".repeat(LINE_BYTES)),
+            "nonsense\n".into(),
+        ] {
+            let text = format!("{good}{bad}{last}");
+            let mut smaps = smaps(&text);
+            assert_eq!(smaps.is_not_supplied(0x2000, 0x5000), Fact::No(u64::MAX), "{bad}");
+            assert_eq!(smaps.is_not_supplied(0x4000, 0x5000), Fact::No(u64::MAX), "{bad}");
+            assert_eq!(smaps.is_untouched(0x4000, 0x5000), Fact::No(u64::MAX), "{bad}");
+        }
+        for empty in ["", "x", "\n"] {
+            let mut smaps = smaps(empty);
+            assert!(!smaps.works());
+            assert_eq!(smaps.is_not_supplied(0, 1), Fact::No(u64::MAX));
+        }
+    }
+
+    #[test]
+    fn tables_are_bounded() {
+        let mut text = String::new();
+        for i in 0..MAX_RANGES + 10 {
+            let range = format!("{:x}-{:x}", (2 * i + 1) << 12, (2 * i + 2) << 12);
+            text += &mapping(&range, ANONYMOUS, 0, 0, if i % 2 == 0 { "rd" } else { "rd um" });
+        }
+        let mut bounded = smaps(&text);
+        bounded.read_until(u64::MAX);
+        assert!(bounded.supplied.len() <= MAX_RANGES && bounded.untouched.len() <= MAX_RANGES);
+        let text = text.replace("rd um", "um").replace("VmFlags: rd", "VmFlags: um");
+        let mut full = smaps(&text);
+        assert_eq!(full.is_not_supplied(1 << 40, 1 << 41), Fact::No(u64::MAX));
+    }
+
+    /// What the kernel prints today is understood from the first line to the last.
+    #[test]
+    fn the_whole_file_of_this_process_is_understood() {
+        let Ok(mut smaps) = Smaps::open() else { return };
+        assert!(smaps.works());
+        smaps.read_until(u64::MAX);
+        assert!(smaps.complete);
+        let local = 0_u8;
+        let address = (&raw const local).addr() as u64;
+        assert!(matches!(smaps.is_not_supplied(address, address + 1), Fact::Yes(_)));
+        assert!(matches!(smaps.is_untouched(address, address + 1), Fact::No(_)));
+    }
+}
