@@ -10,6 +10,7 @@ mod input;
 mod inspect;
 mod man;
 mod manifest;
+mod module_file;
 mod output;
 mod patient;
 mod peer;

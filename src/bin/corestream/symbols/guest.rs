@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use wasmparser::{
-    BinaryReader, Encoding, FunctionBody, KnownCustom, Name, Operator, OperatorsReader, Parser,
+    BinaryReader, FunctionBody, KnownCustom, Name, Operator, OperatorsReader, Parser,
     Payload, Result, TypeRef,
 };
 
@@ -35,16 +35,6 @@ pub struct Guest<'b> {
     decoded: Cell<u64>,
 }
 
-/// What is said of a file that is no module.
-fn no_module(bytes: &[u8]) -> String {
-    let text = bytes.trim_ascii_start();
-    let way_out = match text.starts_with(b"(") || text.starts_with(b";;") {
-        true => ": if it is WebAssembly text, name what `wat2wasm --debug-names` makes of it",
-        false => "",
-    };
-    format!("is no WebAssembly module in binary form{way_out}")
-}
-
 /// Where a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -56,41 +46,17 @@ pub struct Place {
 }
 
 impl<'b> Guest<'b> {
-    /// Reads a module; of one that is cut or garbled what comes before the fault.
-    ///
-    /// # Errors
-    /// It is no module, in words.
-    pub fn read(bytes: &'b [u8]) -> std::result::Result<Self, String> {
+    /// Reads a module; of a truncated or garbled one everything before the fault.
+    pub fn read(bytes: &'b [u8]) -> Self {
         let mut guest = Self::default();
-        let mut begun = false;
         for payload in Parser::new(0).parse_all(bytes) {
-            let read = payload.and_then(|payload| {
-                if let Payload::Version { encoding, .. } = payload {
-                    begun = true;
-                    return Ok(encoding == Encoding::Component);
-                }
-                guest.payload(bytes, payload)?;
-                Ok(false)
-            });
-            match read {
-                Ok(false) => {}
-                Ok(true) => {
-                    return Err("is a component, whose symbols are not supported: name the core \
-                                module in it"
-                        .into());
-                }
-                Err(error) if begun => {
-                    guest.fault =
-                        Some(format!("{} (at offset {:#x})", error.message(), error.offset()));
-                    break;
-                }
-                Err(_) => return Err(no_module(bytes)),
+            if let Err(error) = payload.and_then(|payload| guest.payload(bytes, payload)) {
+                guest.fault =
+                    Some(format!("{} (at offset {:#x})", error.message(), error.offset()));
+                break;
             }
         }
-        if !begun {
-            return Err(no_module(bytes));
-        }
-        Ok(guest)
+        guest
     }
 
     fn payload(&mut self, bytes: &'b [u8], payload: Payload<'b>) -> Result<()> {
