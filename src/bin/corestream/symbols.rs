@@ -91,9 +91,11 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         #[cfg(feature = "run")]
         Form::Text => text::module(path, &bytes, true).map_err(Failure::new),
         #[cfg(not(feature = "run"))]
-        Form::Text => Err(at("is WebAssembly text: name what `wat2wasm --debug-names` makes of it, \
+        Form::Text => {
+            Err(at("is WebAssembly text: name what `wat2wasm --debug-names` makes of it, \
                               or install corestream with the feature `run`"
-            .into())),
+                .into()))
+        }
     }
 }
 
@@ -192,6 +194,16 @@ impl<'b> Symbols<'b> {
         named.name = named.name.or_else(|| outer?.function.clone());
         Some(named)
     }
+}
+
+/// Returns the line and the column of the source of the instruction at `offset` of a module, if its debugging
+/// information has them.
+#[cfg(feature = "run")]
+pub fn line_at(wasm: &[u8], offset: u64) -> Option<(u32, u32)> {
+    let guest = Guest::read(wasm);
+    let debug = Debug::read(&guest.debug).ok()??;
+    let position = debug.positions(guest.place_at(offset)?).ok()?.into_iter().next()?;
+    Some((position.line?, position.column?))
 }
 
 /// The module that a file is of: the one that is said, the only one, or the one that is called so.

@@ -27,8 +27,7 @@ fn reasons(len: u64, memories: impl Iterator<Item = (usize, MemoryType)>) -> Opt
 /// Says that a memory is too large, or may become so.
 fn too_large(index: usize, ty: MemoryType) -> Option<String> {
     let limit = u128::from(V8_MAX_MEMORY64_PAGES) * u128::from(PAGE_BYTES);
-    let is_over =
-        |pages: u64| ty.memory64 && u128::from(pages) * u128::from(ty.page_size) > limit;
+    let is_over = |pages: u64| ty.memory64 && u128::from(pages) * u128::from(ty.page_size) > limit;
     let (what, pages) = if is_over(ty.minimum) {
         ("size", ty.minimum)
     } else {

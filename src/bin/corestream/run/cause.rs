@@ -39,8 +39,7 @@ pub fn invalid(wasm: &[u8], error: &Error) -> String {
 /// The proposals that a module needs and `run` does not support; none if the module is invalid with all.
 fn missing_proposals(wasm: &[u8]) -> Vec<String> {
     let all = WasmFeatures::all();
-    let is_valid =
-        |features| Validator::new_with_features(features).validate_all(wasm).is_ok();
+    let is_valid = |features| Validator::new_with_features(features).validate_all(wasm).is_ok();
     if wasm.len() > MAX_SEARCHED || !is_valid(all) {
         return Vec::new();
     }
@@ -49,6 +48,12 @@ fn missing_proposals(wasm: &[u8]) -> Vec<String> {
     let others = others.filter(|(name, _)| !name.starts_with("CM") && *name != "COMPONENT_MODEL");
     let needed = others.filter(|(_, feature)| !is_valid(all.difference(*feature)));
     needed.map(|(name, _)| name.to_lowercase().replace('_', "-")).collect()
+}
+
+/// Splits a message of the validator into its cause and the offset in the module that it ends with.
+pub fn split_offset(message: &str) -> Option<(&str, u64)> {
+    let (cause, offset) = message.strip_suffix(')')?.rsplit_once(" (at offset 0x")?;
+    Some((cause, u64::from_str_radix(offset, 16).ok()?))
 }
 
 /// The chain of causes in one line, outermost first.
@@ -75,7 +80,8 @@ fn one(message: &str) -> String {
         // The cause that follows says it.
         return String::new();
     }
-    if let Some(pages) = between(&message, "memory minimum size of ", " pages exceeds memory limits")
+    if let Some(pages) =
+        between(&message, "memory minimum size of ", " pages exceeds memory limits")
     {
         let s = if pages == "1" { "" } else { "s" };
         return format!("the memory is too large for this machine: it begins with {pages} page{s}");
@@ -95,7 +101,9 @@ fn between<'m>(message: &'m str, begin: &str, end: &str) -> Option<&'m str> {
 fn lower_case(message: &str) -> String {
     let mut chars = message.chars();
     match (chars.next(), chars.next()) {
-        (Some(first), Some(second)) if first.is_ascii_uppercase() && second.is_ascii_lowercase() => {
+        (Some(first), Some(second))
+            if first.is_ascii_uppercase() && second.is_ascii_lowercase() =>
+        {
             format!("{}{}", first.to_ascii_lowercase(), &message[1..])
         }
         _ => message.into(),
@@ -119,7 +127,8 @@ mod tests {
         );
         let said = plain(&Error::msg("memory minimum size of 1 pages exceeds memory limits"));
         assert_eq!(said, "the memory is too large for this machine: it begins with 1 page");
-        let said = plain(&Error::msg("Unsupported feature: x").context("WebAssembly translation error"));
+        let said =
+            plain(&Error::msg("Unsupported feature: x").context("WebAssembly translation error"));
         assert_eq!(said, "unsupported feature: x");
     }
 

@@ -15,7 +15,7 @@ use super::module::{GuestModule, is_function};
 use super::{cause, invoke};
 use crate::module_file::{self, Form};
 use crate::report::Failure;
-use crate::symbols::text;
+use crate::symbols::{self, text};
 
 /// Bytes of a guest's file at most: it is read whole. V8 stops at the same size.
 const MAX_GUEST: u64 = 1 << 30;
@@ -38,42 +38,77 @@ pub struct Call {
     pub initialize: bool,
 }
 
-/// Reads a guest: the module in binary form, whichever form its file has.
-///
-/// # Errors
-/// Returns an error that names the file if it cannot be read or holds no core module.
-pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let at = |cause: String| Failure::new(format!("{}: {cause}", path.display()));
-    let cannot_read = |error: std::io::Error| at(format!("cannot read: {error}"));
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(cannot_read)?;
-    file.take(MAX_GUEST + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
-    if bytes.len() as u64 > MAX_GUEST {
-        return Err(at(format!("is larger than {MAX_GUEST} bytes, the largest guest that `run` takes")));
-    }
-    match module_file::form(&bytes, COMPONENT).map_err(at)? {
-        Form::Binary => Ok(bytes),
-        Form::Text => text::module(path, &bytes, false).map_err(Failure::new),
-    }
+/// A guest's file.
+pub struct Source<'p> {
+    path: &'p Path,
+    /// The module in binary form, whichever form the file has.
+    pub wasm: Vec<u8>,
+    /// The file's bytes, if they are text.
+    text: Option<Vec<u8>>,
 }
 
-/// Checks a module and resolves the call of the exported function `invoke`, or of `_start`.
-///
-/// # Errors
-/// Returns the first mistake, in one line without the name of the guest.
-pub fn check<T: 'static>(
-    wasm: &[u8],
-    invoke: Option<&str>,
-    args: &[String],
-    linker: &Linker<T>,
-    store: &mut Store<T>,
-) -> Result<Call, String> {
-    if let Err(error) = Module::validate(linker.engine(), wasm) {
-        return Err(cause::invalid(wasm, &error));
+impl<'p> Source<'p> {
+    /// Reads the guest at `path`.
+    ///
+    /// # Errors
+    /// Returns an error that names the file if it cannot be read or holds no core module.
+    pub fn read(path: &'p Path) -> Result<Self, Failure> {
+        let at = |cause: String| Failure::new(format!("{}: {cause}", path.display()));
+        let cannot_read = |error: std::io::Error| at(format!("cannot read: {error}"));
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(cannot_read)?;
+        file.take(MAX_GUEST + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
+        if bytes.len() as u64 > MAX_GUEST {
+            return Err(at(format!("is larger than {MAX_GUEST} bytes, the most that `run` takes")));
+        }
+        match module_file::form(&bytes, COMPONENT).map_err(at)? {
+            Form::Binary => Ok(Self { path, wasm: bytes, text: None }),
+            Form::Text => {
+                let wasm = text::module(path, &bytes, false).map_err(Failure::new)?;
+                Ok(Self { path, wasm, text: Some(bytes) })
+            }
+        }
     }
-    let module = GuestModule::parse(wasm).map_err(|error| format!("invalid module: {error}"))?;
-    check_imports(&module, linker, store)?;
-    call(&module, invoke, args)
+
+    /// Checks the guest and resolves the call of the exported function `invoke`, or of `_start`.
+    ///
+    /// # Errors
+    /// Returns the first mistake in one line, with the name of the guest.
+    pub fn check<T: 'static>(
+        &self,
+        invoke: Option<&str>,
+        args: &[String],
+        linker: &Linker<T>,
+        store: &mut Store<T>,
+    ) -> Result<Call, Failure> {
+        let path = self.path.display();
+        if let Err(error) = Module::validate(linker.engine(), &self.wasm) {
+            return Err(Failure::new(self.invalid(&error)));
+        }
+        let module = GuestModule::parse(&self.wasm)
+            .map_err(|error| Failure::new(format!("{path}: invalid module: {error}")))?;
+        let checked = check_imports(&module, linker, store);
+        let call = checked.and_then(|()| call(&module, invoke, args));
+        call.map_err(|cause| Failure::new(format!("{path}: {cause}")))
+    }
+
+    /// The message for an invalid module, with the line of the text if it has one.
+    fn invalid(&self, error: &wasmtime::Error) -> String {
+        let path = self.path.display();
+        let cause = cause::invalid(&self.wasm, error);
+        let Some((cause, offset)) = cause::split_offset(&cause) else {
+            return format!("{path}: {cause}");
+        };
+        let place = self.text.as_ref().and_then(|text| {
+            // Encoded again, because the lines take time and memory that a valid guest does not need.
+            let with_lines = text::module(self.path, text, true).ok()?;
+            symbols::line_at(&with_lines, offset)
+        });
+        match place {
+            Some((line, column)) => format!("{path}:{line}:{column}: {cause}"),
+            None => format!("{path}: {cause} (at offset {offset:#x})"),
+        }
+    }
 }
 
 /// Compares each import with what the linker provides.
@@ -108,8 +143,11 @@ fn check_imports<T: 'static>(
         [] => Ok(()),
         [first] => Err(first.clone()),
         [first, others @ ..] => {
-            let s = if others.len() == 1 { "" } else { "s" };
-            Err(format!("{first}; {} more import{s} do not fit either", others.len()))
+            let more = match others.len() {
+                1 => "1 more import does".into(),
+                n => format!("{n} more imports do"),
+            };
+            Err(format!("{first}; {more} not fit either"))
         }
     }
 }
@@ -209,7 +247,9 @@ fn call(module: &GuestModule<'_>, invoke: Option<&str>, args: &[String]) -> Resu
         Some((kind, function)) if initialize && is_function(kind) => {
             let ty = module.function_type(function);
             if !ty.is_some_and(|ty| ty.params().is_empty() && ty.results().is_empty()) {
-                return Err("function _initialize: it must have no parameters and no results".into());
+                return Err(
+                    "function _initialize: it must have no parameters and no results".into()
+                );
             }
             true
         }
@@ -220,8 +260,7 @@ fn call(module: &GuestModule<'_>, invoke: Option<&str>, args: &[String]) -> Resu
 
 /// The message for a function that is not exported, with the ones that are.
 fn no_function(module: &GuestModule<'_>, name: &str, default: bool) -> String {
-    let names: Vec<String> =
-        module.exported_functions().iter().map(|name| shown(name)).collect();
+    let names: Vec<String> = module.exported_functions().iter().map(|name| shown(name)).collect();
     let way_out = match (default, names.is_empty()) {
         (_, true) => ", and no other".into(),
         (true, false) => format!(", name one with --invoke: {}", list(&names)),

@@ -11,7 +11,7 @@ use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store, Val};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
-use super::check::{self, Call};
+use super::check::{Call, Source};
 use super::overflow::StackPointer;
 use super::{Run, TIME_LIMIT, cause, invoke};
 use crate::report::{self, Failure};
@@ -45,9 +45,10 @@ pub enum Outcome {
 impl Guest {
     /// Compiles the guest and prepares its store.
     pub fn load(run: &Run) -> Result<Self, Failure> {
-        let at = |cause: String| Failure::new(format!("{}: {cause}", run.guest.display()));
-        let failed = |error: Error| at(cause::plain(&error));
-        let wasm = check::read(&run.guest)?;
+        let failed = |error: Error| {
+            Failure::new(format!("{}: {}", run.guest.display(), cause::plain(&error)))
+        };
+        let source = Source::read(&run.guest)?;
         let engine = Engine::new(&config(run)).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         p1::add_to_linker_async(&mut linker, |wasi| wasi).map_err(failed)?;
@@ -61,9 +62,9 @@ impl Guest {
             store.set_debug_handler(recorder.clone());
         }
         let invoke = run.invoke.as_deref();
-        let call = check::check(&wasm, invoke, &run.args, &linker, &mut store).map_err(at)?;
-        let stack = StackPointer::find(&wasm);
-        let module = Module::from_binary(&engine, &wasm).map_err(failed)?;
+        let call = source.check(invoke, &run.args, &linker, &mut store)?;
+        let stack = StackPointer::find(&source.wasm);
+        let module = Module::from_binary(&engine, &source.wasm).map_err(failed)?;
         Ok(Self { store, linker, module, call, stack, instance: None, recorder })
     }
 

@@ -1,8 +1,8 @@
 //! The call of `--invoke`: arguments from the command line, results as text.
 
 use wasmparser::{
-    AbstractHeapType, CompositeInnerType, FuncType, HeapType, Operator,
-    Parser, Payload, RefType, ValType,
+    AbstractHeapType, CompositeInnerType, FuncType, HeapType, Operator, Parser, Payload, RefType,
+    ValType,
 };
 use wasmtime::Val;
 
@@ -124,9 +124,9 @@ fn integer(text: &str, bits: u32) -> Result<u128, Mistake> {
         None => (10, digits),
     };
     // An underscore has a digit on each side.
-    let is_digits = digits.split('_').all(|group| {
-        !group.is_empty() && group.chars().all(|c| c.is_digit(radix))
-    });
+    let is_digits = digits
+        .split('_')
+        .all(|group| !group.is_empty() && group.chars().all(|c| c.is_digit(radix)));
     if !is_digits {
         return Err(Mistake::Syntax);
     }
@@ -310,7 +310,9 @@ mod tests {
         for text in ["4294967296", "-2147483649", "0x1_0000_0000", &"9".repeat(99)] {
             assert_eq!(i32(text), Err(Mistake::Range), "{text}");
         }
-        for text in ["", "-", "--1", "0x", "_1", "1_", "1__0", "0x_1", "1.0", "ff", " 1", "+-1", "٣"] {
+        for text in
+            ["", "-", "--1", "0x", "_1", "1_", "1__0", "0x_1", "1.0", "ff", " 1", "+-1", "٣"]
+        {
             assert_eq!(i32(text), Err(Mistake::Syntax), "{text}");
         }
         assert_eq!(integer("18446744073709551615", 64), Ok(u64::MAX.into()));
@@ -361,7 +363,7 @@ mod tests {
         assert_eq!(vector("0x00000004ffffffff0000000200000001"), lanes);
         assert_eq!(vector("f32x4:1,0,0,-0"), Ok(0x8000_0000_0000_0000_0000_0000_3f80_0000));
         assert_eq!(vector("i8x16:1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,-1").unwrap() >> 120, 0xff);
-        assert_eq!(vector("f64x2:1e3,nan").unwrap() as u64, 1000_f64.to_bits());
+        assert_eq!(low_64(vector("f64x2:1e3,nan").unwrap()), 1000_f64.to_bits());
         assert_eq!(vector("i32x4:1,2,3"), Err(Mistake::Lanes { given: 3, of: 4 }));
         assert_eq!(vector("i16x8:70000,0,0,0,0,0,0,0"), Err(Mistake::Range));
         for text in ["", "1", "i32x5:1", "i32x4:1,2,3,x", "0x", "0xgg"] {

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use wasmparser::{
-    BinaryReader, FunctionBody, KnownCustom, Name, Operator, OperatorsReader, Parser,
-    Payload, Result, TypeRef,
+    BinaryReader, FunctionBody, KnownCustom, Name, Operator, OperatorsReader, Parser, Payload,
+    Result, TypeRef,
 };
 
 /// Functions of a module at most, which is where engines stop.
@@ -26,6 +26,9 @@ pub struct Guest<'b> {
     names: HashMap<u32, &'b str>,
     /// Where the contents of the section `code` begin.
     code: Option<&'b [u8]>,
+    /// Where they begin in the file.
+    #[cfg(feature = "run")]
+    code_offset: Option<u64>,
     /// The sections of DWARF by their names.
     pub debug: HashMap<&'b str, &'b [u8]>,
     /// Where the debugging information is, if it is in another file.
@@ -69,6 +72,10 @@ impl<'b> Guest<'b> {
             }
             Payload::CodeSectionStart { unchecked_range, .. } => {
                 self.code = slice(bytes, unchecked_range.start..bytes.len() as u64);
+                #[cfg(feature = "run")]
+                {
+                    self.code_offset = Some(unchecked_range.start);
+                }
             }
             Payload::CodeSectionEntry(body) if self.bodies.len() < MAX_FUNCTIONS => {
                 self.bodies.extend(slice(bytes, body.range()));
@@ -141,6 +148,13 @@ impl<'b> Guest<'b> {
         let start = (body.as_ptr().addr() - code.as_ptr().addr()) as u64;
         let back = u64::from(caller && self.is_behind_call(body, offset));
         Ok(Some(Place { address: start + u64::from(offset) - back, body: start }))
+    }
+
+    /// The place of the byte at `offset` of the module, if it is code.
+    #[cfg(feature = "run")]
+    pub fn place_at(&self, offset: u64) -> Option<Place> {
+        let address = offset.checked_sub(self.code_offset?)?;
+        Some(Place { address, body: 0 })
     }
 
     /// Whether the offset is one that a call returns to. Dumps give that of the call itself for a frame

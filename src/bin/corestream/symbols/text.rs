@@ -45,9 +45,6 @@ mod tests {
             "a b.wat:2:15: unknown func: failed to find name `$none`"
         );
         assert!(fails(b"(module").starts_with("a b.wat:1:8: "), "{}", fails(b"(module"));
-        assert_eq!(
-            fails(b"(module \xff)"),
-            "a b.wat: the text is not valid UTF-8 at offset 0x8"
-        );
+        assert_eq!(fails(b"(module \xff)"), "a b.wat: the text is not valid UTF-8 at offset 0x8");
     }
 }
