@@ -42,7 +42,7 @@ pub struct Call {
 pub struct Source<'p> {
     path: &'p Path,
     /// The module in binary form, whichever form the file has.
-    pub wasm: Vec<u8>,
+    wasm: Vec<u8>,
     /// The file's bytes, if they are text.
     text: Option<Vec<u8>>,
 }
@@ -82,14 +82,23 @@ impl<'p> Source<'p> {
         store: &mut Store<T>,
     ) -> Result<Call, Failure> {
         let path = self.path.display();
-        if let Err(error) = Module::validate(linker.engine(), &self.wasm) {
-            return Err(Failure::new(self.invalid(&error)));
-        }
-        let module = GuestModule::parse(&self.wasm)
-            .map_err(|error| Failure::new(format!("{path}: invalid module: {error}")))?;
+        let invalid = |error| Failure::new(self.invalid(&error));
+        let validate = || Module::validate(linker.engine(), &self.wasm).map_err(invalid);
+        let Ok(module) = GuestModule::parse(&self.wasm) else {
+            validate()?;
+            return Err(Failure::new(format!("{path}: cannot read the module")));
+        };
         let checked = check_imports(&module, linker, store);
         let call = checked.and_then(|()| call(&module, invoke, args));
-        call.map_err(|cause| Failure::new(format!("{path}: {cause}")))
+        let call = call.map_err(|cause| Failure::new(format!("{path}: {cause}")))?;
+        // Last, because it reads the bodies of all functions, which takes longest.
+        validate()?;
+        Ok(call)
+    }
+
+    /// The module in binary form.
+    pub fn into_wasm(self) -> Vec<u8> {
+        self.wasm
     }
 
     /// The message for an invalid module, with the line of the text if it has one.

@@ -63,8 +63,9 @@ impl Guest {
         }
         let invoke = run.invoke.as_deref();
         let call = source.check(invoke, &run.args, &linker, &mut store)?;
-        let stack = StackPointer::find(&source.wasm);
-        let module = Module::from_binary(&engine, &source.wasm).map_err(failed)?;
+        let wasm = source.into_wasm();
+        let stack = StackPointer::find(&wasm);
+        let module = Module::from_binary(&engine, &wasm).map_err(failed)?;
         Ok(Self { store, linker, module, call, stack, instance: None, recorder })
     }
 

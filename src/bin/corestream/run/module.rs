@@ -6,7 +6,7 @@ use wasmparser::{
     CompositeInnerType, ExternalKind, FuncType, Import, Parser, Payload, Result, SubType, TypeRef,
 };
 
-/// The sections of a valid module that say how it is linked and called.
+/// The sections of a module that say how it is linked and called. The module need not be valid.
 #[derive(Default)]
 pub struct GuestModule<'b> {
     types: Vec<Type>,
@@ -25,7 +25,10 @@ struct Type {
 }
 
 impl<'b> GuestModule<'b> {
-    /// Reads the module. It must be valid.
+    /// Reads the sections up to the code.
+    ///
+    /// # Errors
+    /// Returns an error if one of them cannot be parsed.
     pub fn parse(wasm: &'b [u8]) -> Result<Self> {
         let mut module = Self::default();
         for payload in Parser::new(0).parse_all(wasm) {
