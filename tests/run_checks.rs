@@ -426,8 +426,36 @@ fn demangles_names_in_the_backtrace() {
 
 #[test]
 fn no_message_names_an_option_of_the_library() {
-    let folder =
-        folder("huge.wat", "(module (memory i64 0x1000000000000) (func (export \"_start\")))");
-    let said = refused(folder.path(), &["huge.wat"]);
-    assert!(said.starts_with("huge.wat: the memory is too large for this machine"), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let line = |text: &str, args: &[&str]| {
+        fs::write(folder.path().join("guest.wat"), text).unwrap();
+        let said = stderr(&run(folder.path(), &[&["--force", "guest.wat"], args].concat()));
+        assert!(!said.contains("Config::") && !said.contains("tunable"), "{said}");
+        let line = said.lines().find(|line| !line.ends_with("out of bounds memory access"));
+        line.unwrap().replace("corestream: ", "")
+    };
+    let start = "(func (export \"_start\"))";
+    let said = line(&format!("(module (memory i64 0x1000000000000) {start})"), &[]);
+    assert_eq!(
+        said,
+        "guest.wat: the memory is too large for this machine: it begins with 281474976710656 pages"
+    );
+    let said = line(&format!("(module (memory i64 0x800000000) {start})"), &[]);
+    assert!(
+        said.starts_with("guest.wat: cannot reserve address space for the guest, 0x8"),
+        "{said}"
+    );
+    // What the dump does not know.
+    let said = line(&format!("(module (memory 1) (data (i32.const 65536) \"x\") {start})"), &[]);
+    assert_eq!(
+        said,
+        "warning: there is no backtrace: no function was running, or --max-frames is too large for \
+         this machine"
+    );
+    let deep = "(module (func $f (export \"_start\") (call $f)))";
+    fs::write(folder.path().join("deep.wat"), deep).unwrap();
+    let said = stderr(&run(folder.path(), &["--force", "deep.wat", "--max-frames", "1"]));
+    let expected = "warning: the backtrace stops at 1 frame, older ones may be missing: raise \
+                    --max-frames\n";
+    assert!(said.contains(expected), "{said}");
 }

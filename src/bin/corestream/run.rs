@@ -166,7 +166,7 @@ impl Run {
     fn write(&self, output: Option<Target>, captured: &Captured<'_>) -> Result<PathBuf, Failure> {
         let Target { path, output } = output.map_or_else(|| self.default_output(), Ok)?;
         for note in &captured.notes {
-            report::line(&format!("warning: {note}"));
+            report::line(&format!("warning: {}", cause::note(note)));
         }
         let interrupt = Interrupt::watch();
         let progress = Display::start(self.progress, output.name());

@@ -3,6 +3,7 @@
 //! Wasmtime's messages are for embedders: some have several lines, some name a method of its `Config` that
 //! a user of the tool cannot call. Each error becomes one line that says what is wrong with the guest.
 
+use corestream::wasmtime::Note;
 use wasmparser::{Validator, WasmFeatures};
 use wasmtime::Error;
 
@@ -69,6 +70,25 @@ pub fn plain(error: &Error) -> String {
     causes.join(": ")
 }
 
+/// What a dump does not know, with the option of the tool that helps where there is one.
+pub fn note(note: &Note) -> String {
+    match note {
+        Note::Frames { kept } => {
+            let s = if *kept == 1 { "" } else { "s" };
+            format!(
+                "the backtrace stops at {kept} frame{s}, older ones may be missing: raise --max-frames"
+            )
+        }
+        Note::NoFrames => "there is no backtrace: no function was running, or --max-frames is too \
+                           large for this machine"
+            .into(),
+        Note::NoInstances => {
+            "no instance is known: the guest had not started; --locals lists it".into()
+        }
+        other => other.to_string(),
+    }
+}
+
 /// One cause: its lines joined, in the tool's words.
 fn one(message: &str) -> String {
     let message = message.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -85,6 +105,9 @@ fn one(message: &str) -> String {
     {
         let s = if pages == "1" { "" } else { "s" };
         return format!("the memory is too large for this machine: it begins with {pages} page{s}");
+    }
+    if let Some(bytes) = message.strip_prefix("mmap failed to reserve ") {
+        return format!("cannot reserve address space for the guest, {bytes}");
     }
     if let Some(n) = between(&message, "table minimum size of ", " elements exceeds table limits") {
         let s = if n == "1" { "" } else { "s" };
