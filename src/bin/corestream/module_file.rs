@@ -57,11 +57,12 @@ fn text_or_other(bytes: &[u8], component: &str) -> Result<Form, String> {
     if bytes.starts_with(b"\x7fELF") {
         // Wasmtime's precompiled modules are ELF files too.
         let precompiled = bytes.windows(10).any(|window| window == b".wasmtime.");
-        return Err(match precompiled {
-            true => "is a module that Wasmtime has compiled already: name the .wasm file of it",
-            false => "is an ELF file, not a WebAssembly module",
-        }
-        .into());
+        let cause = if precompiled {
+            "is a module that Wasmtime has compiled already: name the .wasm file of it"
+        } else {
+            "is an ELF file, not a WebAssembly module"
+        };
+        return Err(cause.into());
     }
     if bytes.starts_with(b"#!") {
         return Err("is a script, not a WebAssembly module".into());

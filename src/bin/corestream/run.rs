@@ -120,9 +120,10 @@ impl Run {
                 let limit = matches!(error.downcast_ref(), Some(Trap::Interrupt));
                 let stack = guest.take_stack_pointer();
                 let captured = guest.captured(self, &error);
-                let cause = match limit {
-                    true => self.limit(),
-                    false => trap_cause(&error, stack.as_ref(), captured.as_ref().ok()),
+                let cause = if limit {
+                    self.limit()
+                } else {
+                    trap_cause(&error, stack.as_ref(), captured.as_ref().ok())
                 };
                 report::raw(&backtrace::render(&self.name(), &cause, &error));
                 self.dump(output, &captured);

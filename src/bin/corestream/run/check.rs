@@ -180,14 +180,14 @@ fn matches<T: 'static>(
             let fits = module.is_plain(ty)
                 && same(wanted.params(), provided.params().collect())
                 && same(wanted.results(), provided.results().collect());
-            match fits {
-                true => Ok(()),
-                false => Err(format!(
-                    "has the type {}, but WASI's function has the type {}",
-                    signature(wanted),
-                    provided_signature(&provided)
-                )),
+            if fits {
+                return Ok(());
             }
+            Err(format!(
+                "has the type {}, but WASI's function has the type {}",
+                signature(wanted),
+                provided_signature(&provided)
+            ))
         }
         // The linker provides functions only; should that change, instantiation compares the types.
         (TypeRef::Memory(_), ExternType::Memory(_))
@@ -270,10 +270,12 @@ fn call(module: &GuestModule<'_>, invoke: Option<&str>, args: &[String]) -> Resu
 /// The message for a function that is not exported, with the ones that are.
 fn no_function(module: &GuestModule<'_>, name: &str, default: bool) -> String {
     let names: Vec<String> = module.exported_functions().iter().map(|name| shown(name)).collect();
-    let way_out = match (default, names.is_empty()) {
-        (_, true) => ", and no other".into(),
-        (true, false) => format!(", name one with --invoke: {}", list(&names)),
-        (false, false) => format!(", only {}", list(&names)),
+    let way_out = if names.is_empty() {
+        ", and no other".into()
+    } else if default {
+        format!(", name one with --invoke: {}", list(&names))
+    } else {
+        format!(", only {}", list(&names))
     };
     format!("exports no function {}{way_out}", shown(name))
 }

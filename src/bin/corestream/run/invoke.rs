@@ -134,16 +134,14 @@ fn integer(text: &str, bits: u32) -> Result<u128, Mistake> {
     let magnitude = magnitude.map_err(|_| Mistake::Range)?;
     let mask = u128::MAX >> (u128::BITS - bits);
     let largest = if negative { (mask >> 1) + 1 } else { mask };
-    match magnitude <= largest {
-        true if negative => Ok(magnitude.wrapping_neg() & mask),
-        true => Ok(magnitude),
-        false => Err(Mistake::Range),
+    if magnitude > largest {
+        return Err(Mistake::Range);
     }
+    Ok(if negative { magnitude.wrapping_neg() & mask } else { magnitude })
 }
 
 /// The bits of a float of type `ty`, written as in WebAssembly text, or as Rust writes it.
 fn float(text: &str, ty: ValType) -> Result<u128, Mistake> {
-    let double = ty == ValType::F64;
     let lower = text.to_ascii_lowercase();
     let (sign, rest) = match lower.strip_prefix(['-', '+']) {
         Some(rest) => (&lower[..1], rest),
@@ -162,11 +160,12 @@ fn float(text: &str, ty: ValType) -> Result<u128, Mistake> {
         Err(error) if error.to_string().contains("out of range") => Err(Mistake::Range),
         // `.5` and the like.
         Err(_) if rest.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
-            let (bits, finite) = match double {
-                true => lower.parse::<f64>().map(|x| (u128::from(x.to_bits()), x.is_finite())),
-                false => lower.parse::<f32>().map(|x| (u128::from(x.to_bits()), x.is_finite())),
-            }
-            .map_err(|_| Mistake::Syntax)?;
+            let parsed = if ty == ValType::F64 {
+                lower.parse::<f64>().map(|x| (u128::from(x.to_bits()), x.is_finite()))
+            } else {
+                lower.parse::<f32>().map(|x| (u128::from(x.to_bits()), x.is_finite()))
+            };
+            let (bits, finite) = parsed.map_err(|_| Mistake::Syntax)?;
             if finite { Ok(bits) } else { Err(Mistake::Range) }
         }
         Err(_) => Err(Mistake::Syntax),
@@ -215,7 +214,7 @@ fn vector(text: &str) -> Result<u128, Mistake> {
             Some(ty) => float(lane, ty)?,
             None => integer(lane, bits)?,
         };
-        vector = vector << bits | lane;
+        vector = (vector << bits) | lane;
     }
     Ok(vector)
 }
