@@ -196,13 +196,13 @@ impl<'b> Symbols<'b> {
     }
 }
 
-/// Returns the line and the column of the source of the instruction at `offset` of a module, if its debugging
-/// information has them.
+/// Returns the line and the column of the instruction at `offset` of a module that [`text::module`] made with
+/// lines.
 #[cfg(feature = "run")]
 pub fn line_at(wasm: &[u8], offset: u64) -> Option<(u32, u32)> {
     let guest = Guest::read(wasm);
     let debug = Debug::read(&guest.debug).ok()??;
-    let position = debug.positions(guest.place_at(offset)?).ok()?.into_iter().next()?;
+    let position = debug.positions(guest.place_in_text(offset)?).ok()?.into_iter().next()?;
     Some((position.line?, position.column?))
 }
 

@@ -150,10 +150,15 @@ impl<'b> Guest<'b> {
         Ok(Some(Place { address: start + u64::from(offset) - back, body: start }))
     }
 
-    /// The place of the byte at `offset` of the module, if it is code.
+    /// The place of the byte at `offset` of a module made from text, if it is code.
+    ///
+    /// The crate `wast` counts the addresses of the lines from the first function: it leaves out the
+    /// number of functions before that, a LEB128 of `count` bytes.
     #[cfg(feature = "run")]
-    pub fn place_at(&self, offset: u64) -> Option<Place> {
-        let address = offset.checked_sub(self.code_offset?)?;
+    pub fn place_in_text(&self, offset: u64) -> Option<Place> {
+        let functions = u64::try_from(self.bodies.len()).ok()?;
+        let count = u64::from((64 - functions.leading_zeros()).div_ceil(7).max(1));
+        let address = offset.checked_sub(self.code_offset?)?.checked_sub(count)?;
         Some(Place { address, body: 0 })
     }
 
