@@ -150,7 +150,7 @@ fn says_why_a_module_is_invalid() {
     );
     // Proposals have names.
     assert_eq!(
-        refusal("legacy.wat", "(module (func (export \"_start\") (try (do) (catch_all))))"),
+        refusal("legacy.wat", "(module (func (export \"_start\") try catch_all end))"),
         "legacy.wat: uses the proposal legacy-exceptions, which `run` does not support"
     );
     assert_eq!(
