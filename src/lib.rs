@@ -100,7 +100,8 @@
 //! that names the thing, with an [`ErrorKind`] to act on; nothing here prints, exits, or panics on input.
 //! The dump is in the tool-conventions'
 //! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md), as a module
-//! that every engine accepts.
+//! that wasmparser's validator accepts with all features. An engine accepts it within limits of its own;
+//! those of V8 are in [`limits`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]

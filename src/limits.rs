@@ -12,6 +12,15 @@ pub const MAX_DATA_SEGMENTS: u32 = 100_000;
 /// Memories that engines accept in a module (JavaScript interface, "Limits").
 pub const MAX_MEMORIES: usize = 100;
 
+/// The longest module that V8 accepts, in bytes: 1 GiB (`kV8MaxWasmModuleSize` in V8's
+/// `src/wasm/wasm-limits.h`; JavaScript interface, "Limits"). Tried with V8 11.3 and 13.6.
+pub const V8_MAX_MODULE_BYTES: u64 = 1 << 30;
+
+/// The largest 64-bit memory that V8 accepts, in pages of 64 KiB: 16 GiB (`kV8MaxWasmMemory64Pages` in V8's
+/// `src/wasm/wasm-limits.h`; JavaScript interface, "Limits"). It holds for the size and for the declared
+/// maximum of a memory. Tried with V8 11.3 and 13.6.
+pub const V8_MAX_MEMORY64_PAGES: u64 = 262_144;
+
 /// Globals that engines accept in a module (JavaScript interface, "Limits").
 pub const MAX_GLOBALS: usize = 1_000_000;
 

@@ -304,13 +304,19 @@ fn files_that_are_no_modules() {
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains(why), "{}", stderr(&output));
     };
-    fails(b"", "is no WebAssembly module in binary form");
-    let hint = ": if it is WebAssembly text, name what `wat2wasm --debug-names` makes of it";
+    fails(b"", "is empty, not a WebAssembly module");
     match cfg!(feature = "run") {
-        true => fails(b"(module", "expected `)`"),
-        false => fails(b" (module)", &format!("is no WebAssembly module in binary form{hint}")),
+        true => fails(b"(module", "bad.wasm:1:8: expected `)`"),
+        false => fails(
+            b" (module)",
+            "is WebAssembly text: name what `wat2wasm --debug-names` makes of it, or install \
+             corestream with the feature `run`",
+        ),
     }
-    fails(b"module", "is no WebAssembly module in binary form\n");
+    fails(b"module", "is not a WebAssembly module, neither in binary nor in text form\n");
+    fails(b"\x1f\x8b\x08\0", "is compressed with gzip: decompress it first, with `gzip -d`");
+    fails(&fs::read(&dump).unwrap(), "is a core dump, not a guest");
+    fails(b"(component)", "is a component, whose symbols are not supported: name the core");
     fails(b"\0asm\x0d\0\x01\0", "is a component, whose symbols are not supported: name the core");
     // What may have no end is not read.
     let fifo = folder.write("fifo.wasm", b"");

@@ -4,6 +4,7 @@ mod options;
 pub mod pattern;
 mod ranges;
 mod stats;
+mod v8;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -91,7 +92,8 @@ pub struct Dump {
     #[arg(long)]
     sync: bool,
 
-    /// Print what the dump would be, and write nothing
+    /// Print what the dump would be, whether it fits on the disk, and whether V8 refuses it because of its
+    /// size; write nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -136,9 +138,11 @@ impl Dump {
         for shortfall in plan.shortfalls() {
             report::line(&format!("warning: {shortfall}"));
         }
+        let v8 = v8::refusal(&plan, &dump);
         let mut write_time = None;
         if self.dry_run {
-            report::result(&stats::plan(&plan, output.as_ref().and_then(Output::free_bytes)))?;
+            let free = output.as_ref().and_then(Output::free_bytes);
+            report::result(&stats::plan(&plan, free, v8.as_deref()))?;
         } else if let Some(output) = output {
             let start = Instant::now();
             let written = write(&plan, &output, self.write_timeout, &interrupt);
@@ -163,7 +167,9 @@ impl Dump {
             ));
         }
         if let (Some(format), Some(peak)) = (self.stats, peak) {
-            report::raw(&stats::render(format, plan.stats(), write_time, peak.finish()));
+            let rendered =
+                stats::render(format, plan.stats(), v8.as_deref(), write_time, peak.finish());
+            report::raw(&rendered);
         }
         Ok(())
     }

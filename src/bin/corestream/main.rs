@@ -12,6 +12,7 @@ mod inspect;
 mod log;
 mod man;
 mod manifest;
+mod module_file;
 mod output;
 mod patient;
 mod peer;

@@ -1,8 +1,13 @@
 //! `corestream run`: runs a guest with WASI, and dumps it where it traps or hangs.
 
+mod backtrace;
+mod cause;
+mod check;
 mod guest;
 mod invoke;
+mod module;
 mod options;
+mod overflow;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,11 +16,12 @@ use std::time::Duration;
 use clap::Args;
 use corestream::Dumper;
 use corestream::wasmtime::Captured;
-use wasmtime::{Trap, WasmBacktrace, WasmCoreDump};
+use wasmtime::{Error, Trap, WasmBacktrace, WasmCoreDump};
 use wasmtime_wasi::I32Exit;
 
 use self::guest::{Guest, Outcome};
 use self::options::{Directory, Variable};
+use self::overflow::StackPointer;
 use crate::dump::{self, pattern};
 use crate::output::{Output, own_descriptor};
 use crate::progress::{Display, When};
@@ -28,20 +34,20 @@ const TRAPPED: u8 = 134;
 const TIME_LIMIT: u8 = 124;
 /// Exit code of a failure of the tool's own.
 const FAILED: u8 = 125;
-/// Frames that are printed of a backtrace; all of them are in the dump.
-const PRINTED_FRAMES: usize = 50;
 
 /// Runs a guest with WASI preview 1, and dumps it where it traps or hangs
 ///
 /// The guest has the tool's standard streams, and of the environment and of the folders only what
-/// `--env` and `--dir` give it. Its exit code is the tool's.
+/// `--env` and `--dir` give it. Its exit code is the tool's. Imports, exports and the arguments of
+/// `--invoke` are checked before the guest is compiled.
 #[derive(Args)]
 pub struct Run {
     /// The guest: a core module, binary or text
     #[arg(value_name = "GUEST")]
     guest: PathBuf,
 
-    /// Function to call instead of `_start`; if it has parameters, ARGS are their values
+    /// Function to call instead of `_start`; if it has parameters, ARGS are their values: integers and
+    /// floats as in WebAssembly text (-1, 0xff, 1_000, 0x1p-3, nan), vectors as i32x4:1,2,3,4, and null
     #[arg(long, value_name = "FUNC")]
     invoke: Option<String>,
 
@@ -55,7 +61,7 @@ pub struct Run {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_frames: u32,
 
-    /// Dump the guest and end it after so many seconds
+    /// Dump the guest and end it after so many seconds of running; compiling it does not count
     #[arg(long, value_name = "S", value_parser = dump::seconds)]
     time_limit: Option<Duration>,
 
@@ -108,11 +114,19 @@ impl Run {
                 let trapped =
                     error.is::<Trap>() || error.is::<WasmBacktrace>() || error.is::<WasmCoreDump>();
                 if !trapped {
-                    return Err(Failure::new(format!("{}: {error:#}", self.guest.display())));
+                    let cause = cause::plain(&error);
+                    return Err(Failure::new(format!("{}: {cause}", self.guest.display())));
                 }
                 let limit = matches!(error.downcast_ref(), Some(Trap::Interrupt));
-                report::raw(&backtrace(&self.name(), &error, limit.then(|| self.limit())));
-                self.dump(output, &guest.captured(self, &error));
+                let stack = guest.take_stack_pointer();
+                let captured = guest.captured(self, &error);
+                let cause = if limit {
+                    self.limit()
+                } else {
+                    trap_cause(&error, stack.as_ref(), captured.as_ref().ok())
+                };
+                report::raw(&backtrace::render(&self.name(), &cause, &error));
+                self.dump(output, &captured);
                 Ok(if limit { TIME_LIMIT } else { TRAPPED })
             }
             // It waits in the host: there is nothing on the stack any more.
@@ -153,7 +167,7 @@ impl Run {
     fn write(&self, output: Option<Target>, captured: &Captured<'_>) -> Result<PathBuf, Failure> {
         let Target { path, output } = output.map_or_else(|| self.default_output(), Ok)?;
         for note in &captured.notes {
-            report::line(&format!("warning: {note}"));
+            report::line(&format!("warning: {}", cause::note(note)));
         }
         let interrupt = Interrupt::watch();
         let progress = Display::start(self.progress, output.name());
@@ -199,34 +213,19 @@ struct Target {
     output: Output,
 }
 
-/// What went wrong and where, as it is shown to people.
-fn backtrace(name: &str, error: &wasmtime::Error, limit: Option<String>) -> String {
-    let cause = limit.unwrap_or_else(|| error.root_cause().to_string());
-    let mut text = format!("corestream: {}: {}\n", shown(name), shown(&cause));
-    let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
-    for (i, frame) in frames.iter().enumerate().take(PRINTED_FRAMES) {
-        let module = shown(frame.module().name().unwrap_or(name));
-        let function = match frame.func_name() {
-            Some(name) => shown(name),
-            None => format!("function {}", frame.func_index()),
-        };
-        let offset = frame.func_offset().unwrap_or(0);
-        text.push_str(&format!("{i:>5}: {module}: {function} + {offset:#x}\n"));
-        for symbol in frame.symbols() {
-            if let (Some(file), Some(line)) = (symbol.file(), symbol.line()) {
-                text.push_str(&format!("         at {}:{line}\n", shown(file)));
-            }
-        }
+/// The cause of a trap; if it is that the guest's stack overflowed, that first.
+fn trap_cause(
+    error: &Error,
+    stack: Option<&StackPointer>,
+    captured: Option<&Captured<'_>>,
+) -> String {
+    let cause = error.root_cause().to_string();
+    let overflow = || {
+        let trap = error.downcast_ref::<Trap>()?;
+        stack?.verdict(&captured?.dump, *trap)
+    };
+    match overflow() {
+        Some(overflow) => format!("{overflow} ({cause})"),
+        None => cause,
     }
-    if frames.len() > PRINTED_FRAMES {
-        text.push_str(&format!("       and {} more\n", frames.len() - PRINTED_FRAMES));
-    }
-    text
-}
-
-/// A name of the guest's, as it may be shown on a terminal.
-fn shown(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    name.chars().for_each(|c| report::push_visible(&mut text, c));
-    text
 }

@@ -1,11 +1,11 @@
 //! What the frames of a dump are called: names, lines and variables by the files of its modules.
 
 mod counted;
-mod demangle;
+pub mod demangle;
 mod dwarf;
 mod guest;
 #[cfg(feature = "run")]
-mod text;
+pub mod text;
 mod value;
 mod variables;
 
@@ -17,6 +17,7 @@ use std::str::FromStr;
 use corestream::read::FrameView;
 use corestream::{CoreDumpFile, ModuleIndex};
 
+use crate::module_file::{self, Form};
 use crate::report::{self, Failure};
 use dwarf::Debug;
 pub use dwarf::Position;
@@ -27,6 +28,9 @@ pub use variables::Variable;
 
 /// Bytes of a file at most: it is read whole.
 const MAX_FILE: u64 = 1 << 30;
+/// The message for a component.
+const COMPONENT: &str =
+    "is a component, whose symbols are not supported: name the core module in it";
 
 /// The file of a module, as it is named on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +66,7 @@ impl SymbolFiles {
     /// Reads them.
     ///
     /// # Errors
-    /// One can't be read, or is too large.
+    /// Returns an error if a file cannot be read, is too large, or is not a module.
     pub fn read(files: &[SymbolFile]) -> Result<Self, Failure> {
         let read = files.iter().map(|file| Ok((file.clone(), read(&file.path)?)));
         read.collect::<Result<_, Failure>>().map(Self)
@@ -79,12 +83,19 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
     read.map_err(|error| at(format!("cannot read: {error}")))?;
-    match bytes.len() as u64 {
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(at(format!("is larger than {MAX_FILE} bytes, which is the most that is read")));
+    }
+    match module_file::form(&bytes, COMPONENT).map_err(at)? {
+        Form::Binary => Ok(bytes),
         #[cfg(feature = "run")]
-        0..=MAX_FILE => text::module(path, bytes).map_err(at),
+        Form::Text => text::module(path, &bytes, true).map_err(Failure::new),
         #[cfg(not(feature = "run"))]
-        0..=MAX_FILE => Ok(bytes),
-        _ => Err(at(format!("is larger than {MAX_FILE} bytes, which is the most that is read"))),
+        Form::Text => {
+            Err(at("is WebAssembly text: name what `wat2wasm --debug-names` makes of it, \
+                              or install corestream with the feature `run`"
+                .into()))
+        }
     }
 }
 
@@ -116,13 +127,12 @@ impl<'b> Symbols<'b> {
     /// Finds out which file is which module's.
     ///
     /// # Errors
-    /// A file is no module, or none of the dump's.
+    /// A file is none of the dump's modules.
     pub fn of(files: &'b SymbolFiles, dump: &CoreDumpFile<'_>) -> Result<Self, Failure> {
         let mut modules: Vec<Option<Symbolic<'b>>> = dump.modules().map(|_| None).collect();
         for (file, bytes) in &files.0 {
             let path = file.path.display().to_string();
-            let guest =
-                Guest::read(bytes).map_err(|cause| Failure::new(format!("{path}: {cause}")))?;
+            let guest = Guest::read(bytes);
             let index = which(file, &guest, files.0.len(), dump)
                 .map_err(|cause| Failure::usage(format!("{path}: {cause}")))?;
             if modules[index].is_some() {
@@ -184,6 +194,16 @@ impl<'b> Symbols<'b> {
         named.name = named.name.or_else(|| outer?.function.clone());
         Some(named)
     }
+}
+
+/// Returns the line and the column of the instruction at `offset` of a module that [`text::module`] made with
+/// lines.
+#[cfg(feature = "run")]
+pub fn line_at(wasm: &[u8], offset: u64) -> Option<(u32, u32)> {
+    let guest = Guest::read(wasm);
+    let debug = Debug::read(&guest.debug).ok()??;
+    let position = debug.positions(guest.place_in_text(offset)?).ok()?.into_iter().next()?;
+    Some((position.line?, position.column?))
 }
 
 /// The module that a file is of: the one that is said, the only one, or the one that is called so.

@@ -73,8 +73,9 @@ pub fn left_out(
     (memory, bytes.fold(0, u64::saturating_add), ranges.len() as u64)
 }
 
-/// What `--dry-run` prints: the plan, and whether it fits where there are `free` bytes.
-pub fn plan(plan: &Plan<'_>, free: Option<u64>) -> String {
+/// Returns what `--dry-run` prints: the plan, whether it fits where there are `free` bytes, and why V8 refuses
+/// it, if it does.
+pub fn plan(plan: &Plan<'_>, free: Option<u64>, v8: Option<&str>) -> String {
     let stats = plan.stats();
     let mut text = format!(
         "segments  {}\ndata      {} bytes\ndump      {} bytes\n",
@@ -87,6 +88,9 @@ pub fn plan(plan: &Plan<'_>, free: Option<u64>) -> String {
         let verdict = if plan.len() <= free { "it fits" } else { "it does not fit" };
         text.push_str(&format!("disk      {free} bytes free, {verdict}\n"));
     }
+    if let Some(refusal) = v8 {
+        text.push_str(&format!("V8        refuses it: {refusal}\n"));
+    }
     text
 }
 
@@ -97,6 +101,7 @@ fn missing(stats: &Stats) -> String {
 pub fn render(
     format: StatsFormat,
     stats: &Stats,
+    v8: Option<&str>,
     write_time: Option<Duration>,
     peak: Option<u64>,
 ) -> String {
@@ -118,6 +123,7 @@ pub fn render(
                 "extent_notes": stats.extent_notes,
                 "scanner": stats.scanner,
                 "threads": stats.threads,
+                "v8_refusal": v8,
                 "extent_seconds": stats.extent_time.as_secs_f64(),
                 "scan_seconds": stats.scan_time.as_secs_f64(),
                 "plan_seconds": stats.plan_time.as_secs_f64(),
@@ -146,6 +152,9 @@ pub fn render(
                 row("left out", missing(stats));
             }
             row("dump", format!("{} bytes", stats.dump_bytes));
+            if let Some(refusal) = v8 {
+                row("V8", format!("refuses it: {refusal}"));
+            }
             let (scanner, threads) = (stats.scanner, stats.threads);
             let threads = format!("{threads} thread{}", if threads == 1 { "" } else { "s" });
             row("scan", format!("{} ({scanner}, {threads})", seconds(stats.scan_time)));

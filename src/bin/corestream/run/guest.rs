@@ -7,11 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use corestream::wasmtime::{Capture, Captured, FrameRecorder};
-use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store};
+use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store, Val};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
-use super::{Run, TIME_LIMIT, invoke};
+use super::check::{Call, Source};
+use super::overflow::StackPointer;
+use super::{Run, TIME_LIMIT, cause, invoke};
 use crate::report::{self, Failure};
 
 /// How long a guest that is out of time may take to come back from its host.
@@ -24,6 +26,8 @@ pub struct Guest {
     store: Store<WasiP1Ctx>,
     linker: Linker<WasiP1Ctx>,
     module: Module,
+    call: Call,
+    stack: Option<StackPointer>,
     instance: Option<Instance>,
     recorder: FrameRecorder<WasiP1Ctx>,
 }
@@ -42,20 +46,10 @@ impl Guest {
     /// Compiles the guest and prepares its store.
     pub fn load(run: &Run) -> Result<Self, Failure> {
         let failed = |error: Error| {
-            // One line: the chain of causes, without the lines of the text that some have.
-            let causes: Vec<_> = error.chain().map(ToString::to_string).collect();
-            let causes: Vec<_> = causes.iter().flat_map(|c| c.lines()).map(str::trim).collect();
-            Failure::new(format!("{}: {}", run.guest.display(), causes.join(": ")))
+            Failure::new(format!("{}: {}", run.guest.display(), cause::plain(&error)))
         };
+        let source = Source::read(&run.guest)?;
         let engine = Engine::new(&config(run)).map_err(failed)?;
-        let bytes = std::fs::read(&run.guest).map_err(|error| {
-            Failure::new(format!("{}: cannot read: {error}", run.guest.display()))
-        })?;
-        if bytes.starts_with(b"\0asm") && bytes.get(6..8) == Some(&[1, 0]) {
-            let guest = run.guest.display();
-            return Err(Failure::new(format!("{guest}: is a component, `run` takes core modules")));
-        }
-        let module = Module::new(&engine, &bytes).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         p1::add_to_linker_async(&mut linker, |wasi| wasi).map_err(failed)?;
         // Wasmtime's own takes codes over 125 for an error.
@@ -67,7 +61,12 @@ impl Guest {
         if run.locals {
             store.set_debug_handler(recorder.clone());
         }
-        Ok(Self { store, linker, module, instance: None, recorder })
+        let invoke = run.invoke.as_deref();
+        let call = source.check(invoke, &run.args, &linker, &mut store)?;
+        let wasm = source.into_wasm();
+        let stack = StackPointer::find(&wasm);
+        let module = Module::from_binary(&engine, &wasm).map_err(failed)?;
+        Ok(Self { store, linker, module, call, stack, instance: None, recorder })
     }
 
     /// Instantiates the guest and calls its function.
@@ -92,7 +91,7 @@ impl Guest {
             let started = thread::Builder::new().stack_size(64 << 10).spawn(watch);
             started.map_err(|e| Failure::new(format!("cannot watch the time limit: {e}")))?;
         }
-        let call = self.call(run);
+        let call = self.call();
         let outcome = match run.time_limit {
             Some(limit) => runtime.block_on(async {
                 let limit = limit.saturating_add(GRACE);
@@ -112,32 +111,28 @@ impl Guest {
     }
 
     /// A mistake in what is called is an error; what the guest does is an outcome.
-    async fn call(&mut self, run: &Run) -> Result<Outcome, String> {
+    async fn call(&mut self) -> Result<Outcome, String> {
         let linked = self.linker.instantiate_pre(&self.module);
-        let linked = linked.map_err(|e| format!("{:#}", e).replace('\n', " "))?;
+        let linked = linked.map_err(|error| cause::plain(&error))?;
         let instance = match linked.instantiate_async(&mut self.store).await {
             Ok(instance) => instance,
             Err(error) => return Ok(Outcome::Failed(error)),
         };
         self.instance = Some(instance);
-        let name = run.invoke.as_deref().unwrap_or("_start");
+        let name = &self.call.name;
         let Some(function) = instance.get_func(&mut self.store, name) else {
-            let hint = if run.invoke.is_none() { ", name one with --invoke" } else { "" };
-            return Err(format!("exports no function {name}{hint}"));
+            return Err(format!("exports no function {name}"));
         };
-        let ty = function.ty(&self.store);
-        let parameters = invoke::parameters(&ty, &run.args);
-        let parameters = parameters.map_err(|why| format!("function {name}: {why}"))?;
-        let mut results = invoke::results(&ty).map_err(|why| format!("function {name}: {why}"))?;
         // A library that has something to do before its functions are called.
-        if run.invoke.is_some()
+        if self.call.initialize
             && let Some(initialize) = instance.get_func(&mut self.store, "_initialize")
-            && name != "_initialize"
             && let Err(error) = initialize.call_async(&mut self.store, &[], &mut []).await
         {
             return Ok(Outcome::Failed(error));
         }
-        match function.call_async(&mut self.store, &parameters, &mut results).await {
+        // The call overwrites them, whatever their types.
+        let mut results = vec![Val::I32(0); self.call.results];
+        match function.call_async(&mut self.store, &self.call.parameters, &mut results).await {
             Ok(()) => Ok(Outcome::Returned(invoke::render(&results))),
             Err(error) => Ok(Outcome::Failed(error)),
         }
@@ -151,6 +146,11 @@ impl Guest {
         let max_frames = usize::try_from(run.max_frames).unwrap_or(usize::MAX);
         let capture = Capture::new(run.name()).linker(linker).max_frames(max_frames);
         if run.locals { capture.frames(recorder) } else { capture }
+    }
+
+    /// Takes the guest's stack pointer out, if it is known.
+    pub fn take_stack_pointer(&mut self) -> Option<StackPointer> {
+        self.stack.take()
     }
 
     /// The guest after a call that failed.

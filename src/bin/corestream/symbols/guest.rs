@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use wasmparser::{
-    BinaryReader, Encoding, FunctionBody, KnownCustom, Name, Operator, OperatorsReader, Parser,
-    Payload, Result, TypeRef,
+    BinaryReader, FunctionBody, KnownCustom, Name, Operator, OperatorsReader, Parser, Payload,
+    Result, TypeRef,
 };
 
 /// Functions of a module at most, which is where engines stop.
@@ -26,6 +26,9 @@ pub struct Guest<'b> {
     names: HashMap<u32, &'b str>,
     /// Where the contents of the section `code` begin.
     code: Option<&'b [u8]>,
+    /// Where they begin in the file.
+    #[cfg(feature = "run")]
+    code_offset: Option<u64>,
     /// The sections of DWARF by their names.
     pub debug: HashMap<&'b str, &'b [u8]>,
     /// Where the debugging information is, if it is in another file.
@@ -33,16 +36,6 @@ pub struct Guest<'b> {
     /// Why the rest could not be read.
     pub fault: Option<String>,
     decoded: Cell<u64>,
-}
-
-/// What is said of a file that is no module.
-fn no_module(bytes: &[u8]) -> String {
-    let text = bytes.trim_ascii_start();
-    let way_out = match text.starts_with(b"(") || text.starts_with(b";;") {
-        true => ": if it is WebAssembly text, name what `wat2wasm --debug-names` makes of it",
-        false => "",
-    };
-    format!("is no WebAssembly module in binary form{way_out}")
 }
 
 /// Where a frame is.
@@ -56,41 +49,17 @@ pub struct Place {
 }
 
 impl<'b> Guest<'b> {
-    /// Reads a module; of one that is cut or garbled what comes before the fault.
-    ///
-    /// # Errors
-    /// It is no module, in words.
-    pub fn read(bytes: &'b [u8]) -> std::result::Result<Self, String> {
+    /// Reads a module; of a truncated or garbled one everything before the fault.
+    pub fn read(bytes: &'b [u8]) -> Self {
         let mut guest = Self::default();
-        let mut begun = false;
         for payload in Parser::new(0).parse_all(bytes) {
-            let read = payload.and_then(|payload| {
-                if let Payload::Version { encoding, .. } = payload {
-                    begun = true;
-                    return Ok(encoding == Encoding::Component);
-                }
-                guest.payload(bytes, payload)?;
-                Ok(false)
-            });
-            match read {
-                Ok(false) => {}
-                Ok(true) => {
-                    return Err("is a component, whose symbols are not supported: name the core \
-                                module in it"
-                        .into());
-                }
-                Err(error) if begun => {
-                    guest.fault =
-                        Some(format!("{} (at offset {:#x})", error.message(), error.offset()));
-                    break;
-                }
-                Err(_) => return Err(no_module(bytes)),
+            if let Err(error) = payload.and_then(|payload| guest.payload(bytes, payload)) {
+                guest.fault =
+                    Some(format!("{} (at offset {:#x})", error.message(), error.offset()));
+                break;
             }
         }
-        if !begun {
-            return Err(no_module(bytes));
-        }
-        Ok(guest)
+        guest
     }
 
     fn payload(&mut self, bytes: &'b [u8], payload: Payload<'b>) -> Result<()> {
@@ -103,6 +72,10 @@ impl<'b> Guest<'b> {
             }
             Payload::CodeSectionStart { unchecked_range, .. } => {
                 self.code = slice(bytes, unchecked_range.start..bytes.len() as u64);
+                #[cfg(feature = "run")]
+                {
+                    self.code_offset = Some(unchecked_range.start);
+                }
             }
             Payload::CodeSectionEntry(body) if self.bodies.len() < MAX_FUNCTIONS => {
                 self.bodies.extend(slice(bytes, body.range()));
@@ -175,6 +148,18 @@ impl<'b> Guest<'b> {
         let start = (body.as_ptr().addr() - code.as_ptr().addr()) as u64;
         let back = u64::from(caller && self.is_behind_call(body, offset));
         Ok(Some(Place { address: start + u64::from(offset) - back, body: start }))
+    }
+
+    /// The place of the byte at `offset` of a module made from text, if it is code.
+    ///
+    /// The crate `wast` counts the addresses of the lines from the first function: it leaves out the
+    /// number of functions before that, a LEB128 of `count` bytes.
+    #[cfg(feature = "run")]
+    pub fn place_in_text(&self, offset: u64) -> Option<Place> {
+        let functions = u64::try_from(self.bodies.len()).ok()?;
+        let count = u64::from((64 - functions.leading_zeros()).div_ceil(7).max(1));
+        let address = offset.checked_sub(self.code_offset?)?.checked_sub(count)?;
+        Some(Place { address, body: 0 })
     }
 
     /// Whether the offset is one that a call returns to. Dumps give that of the call itself for a frame

@@ -2,23 +2,49 @@
 
 use std::path::Path;
 
-use wat::{Detect, GenerateDwarf, Parser};
+use wat::{GenerateDwarf, Parser};
 
-/// The module that a text is, the same that is run, with the lines of the text as its debugging
-/// information; all else as it is.
+/// Returns the module that a text describes. With `lines` the lines of the text become its debugging
+/// information; all else stays the same.
 ///
 /// # Errors
-/// There is a mistake in the text; in one line.
-pub fn module(path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, String> {
-    if !matches!(Detect::from_bytes(&bytes), Detect::WasmText) {
-        return Ok(bytes);
-    }
+/// Returns the first mistake in the text as one line, `PATH:LINE:COLUMN: cause`.
+pub fn module(path: &Path, text: &[u8], lines: bool) -> Result<Vec<u8>, String> {
+    let name = path.display();
+    let text = std::str::from_utf8(text).map_err(|error| {
+        format!("{name}: the text is not valid UTF-8 at offset {:#x}", error.valid_up_to())
+    })?;
     let mut parser = Parser::new();
-    let parsed = parser.generate_dwarf(GenerateDwarf::Lines).parse_bytes(Some(path), &bytes);
-    parsed.map(|module| module.into_owned()).map_err(|error| {
-        // What it is and where, before lines of the text.
-        let error = error.to_string();
-        let lines: Vec<_> = error.lines().take(2).map(str::trim).collect();
-        lines.join(" ")
-    })
+    if lines {
+        parser.generate_dwarf(GenerateDwarf::Lines);
+    }
+    parser.parse_str(Some(path), text).map_err(|error| one_line(path, &error.to_string()))
+}
+
+/// The cause and the place of a mistake, without the excerpt of the text that follows them.
+fn one_line(path: &Path, message: &str) -> String {
+    let name = path.display();
+    let (cause, rest) = message.split_once(&format!("\n     --> {name}:")).unwrap_or((message, ""));
+    let cause = cause.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    match rest.lines().next().filter(|place| !place.is_empty()) {
+        Some(place) => format!("{name}:{place}: {cause}"),
+        None => format!("{name}: {cause}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_have_their_place() {
+        let fails = |text: &[u8]| module(Path::new("a b.wat"), text, false).unwrap_err();
+        assert_eq!(fails(b"(module\n  (funk))"), "a b.wat:2:4: expected valid module field");
+        assert_eq!(
+            fails(b"(module\n  (func (call $none)))"),
+            "a b.wat:2:15: unknown func: failed to find name `$none`"
+        );
+        assert!(fails(b"(module").starts_with("a b.wat:1:8: "), "{}", fails(b"(module"));
+        assert_eq!(fails(b"(module \xff)"), "a b.wat: the text is not valid UTF-8 at offset 0x8");
+    }
 }

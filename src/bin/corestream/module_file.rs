@@ -1,0 +1,192 @@
+//! What a file holds that should hold a WebAssembly module: a module, or what else, by its first bytes.
+
+use wasmparser::{Parser, Payload};
+
+/// How a module is written in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// In binary form.
+    Binary,
+    /// In text form.
+    Text,
+}
+
+/// The magic bytes of compressed files, the name of each format, and the command that unpacks it.
+const COMPRESSED: &[(&[u8], &str, &str)] = &[
+    (b"\x1f\x8b", "gzip", "gzip -d"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "zstd -d"),
+    (b"\xfd7zXZ\0", "xz", "xz -d"),
+    (b"BZh", "bzip2", "bzip2 -d"),
+    (b"\x04\x22\x4d\x18", "lz4", "lz4 -d"),
+    (b"PK\x03\x04", "zip", "unzip"),
+];
+
+/// The magic bytes of the binary form; the version and the layer follow, two bytes each.
+const MAGIC: &[u8] = b"\0asm";
+/// The version and the layer of a core module.
+const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
+
+/// Returns the form of the module in `bytes`.
+///
+/// # Errors
+/// Returns what the file holds instead, as the end of a sentence about it. That a file holds a component is
+/// said by `component`, because each caller knows another way out.
+pub fn form(bytes: &[u8], component: &str) -> Result<Form, String> {
+    let Some(header) = bytes.strip_prefix(MAGIC) else {
+        return text_or_other(bytes, component);
+    };
+    match header.first_chunk() {
+        None => Err("truncated: a module has a header of 8 bytes".into()),
+        Some(&CORE_MODULE) if is_core_dump(bytes) => {
+            Err("is a core dump, not a guest: `corestream inspect` shows what is in it".into())
+        }
+        Some(&CORE_MODULE) => Ok(Form::Binary),
+        Some([_, _, 1, 0]) => Err(component.into()),
+        Some([minor, major, ..]) => {
+            let version = u16::from_le_bytes([*minor, *major]);
+            Err(format!("unknown version {version} of the WebAssembly binary format"))
+        }
+    }
+}
+
+fn text_or_other(bytes: &[u8], component: &str) -> Result<Form, String> {
+    if let Some((_, name, command)) = COMPRESSED.iter().find(|(magic, ..)| bytes.starts_with(magic))
+    {
+        return Err(format!("is compressed with {name}: decompress it first, with `{command}`"));
+    }
+    if bytes.starts_with(b"\x7fELF") {
+        // Wasmtime's precompiled modules are ELF files too.
+        let precompiled = bytes.windows(10).any(|window| window == b".wasmtime.");
+        let cause = if precompiled {
+            "is a module that Wasmtime has compiled already: name the .wasm file of it"
+        } else {
+            "is an ELF file, not a WebAssembly module"
+        };
+        return Err(cause.into());
+    }
+    if bytes.starts_with(b"#!") {
+        return Err("is a script, not a WebAssembly module".into());
+    }
+    if bytes.is_empty() {
+        return Err("is empty, not a WebAssembly module".into());
+    }
+    let text = after_blanks(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes));
+    let Some(text) = text.strip_prefix(b"(") else {
+        return Err("is not a WebAssembly module, neither in binary nor in text form".into());
+    };
+    match after_blanks(text).strip_prefix(b"component") {
+        Some(rest) if !rest.first().is_some_and(|byte| is_id_char(*byte)) => Err(component.into()),
+        _ => Ok(Form::Text),
+    }
+}
+
+/// The text after white space and comments (core specification, "White Space").
+fn after_blanks(mut text: &[u8]) -> &[u8] {
+    loop {
+        text = text.trim_ascii_start();
+        if text.starts_with(b";;") {
+            text = text.iter().position(|byte| *byte == b'\n').map_or(&[], |end| &text[end..]);
+        } else if text.starts_with(b"(;") {
+            text = after_block_comment(text);
+        } else {
+            return text;
+        }
+    }
+}
+
+/// The text after the block comment that it begins with; such comments nest.
+fn after_block_comment(text: &[u8]) -> &[u8] {
+    let (mut depth, mut at) = (0_u64, 0);
+    while let Some(pair) = text.get(at..at + 2) {
+        match pair {
+            b"(;" => depth += 1,
+            b";)" if depth == 1 => return &text[at + 2..],
+            b";)" => depth -= 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        at += 2;
+    }
+    &[]
+}
+
+/// Whether a keyword goes on with this byte (core specification, "Tokens").
+fn is_id_char(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !b"\"(),;[]{}".contains(&byte)
+}
+
+/// Whether a module is a core dump: it has the sections that the format calls for, in any order.
+fn is_core_dump(bytes: &[u8]) -> bool {
+    let (mut core, mut listed) = (false, false);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload {
+            Ok(Payload::CustomSection(section)) => {
+                core |= section.name() == "core";
+                listed |= matches!(section.name(), "corestack" | "coremodules" | "coreinstances");
+            }
+            // No dump has code.
+            Ok(Payload::CodeSectionStart { .. }) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    core && listed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recognizes_both_forms() {
+        let form = |bytes: &[u8]| form(bytes, "component");
+        assert_eq!(form(b"\0asm\x01\0\0\0"), Ok(Form::Binary));
+        for text in [
+            "(module)",
+            "\u{feff} (module)",
+            ";; a (component)\n(module)",
+            "(; (; (component ;) ;)(module)",
+            "(func (export \"component\"))",
+            "(components)",
+            "(",
+        ] {
+            assert_eq!(form(text.as_bytes()), Ok(Form::Text), "{text}");
+        }
+    }
+
+    #[test]
+    fn recognizes_components_in_both_forms() {
+        let form = |bytes: &[u8]| form(bytes, "component");
+        for bytes in [
+            &b"\0asm\x0d\0\x01\0"[..],
+            b"(component)",
+            b" ;; x\n (; y (; z ;) ;) (\n component $id",
+            b"(component(core module))",
+            b"(component",
+        ] {
+            assert_eq!(form(bytes), Err("component".into()), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn names_what_else_a_file_holds() {
+        for (bytes, expected) in [
+            (&b""[..], "is empty"),
+            (b"\0asm\x01\0", "truncated: a module has a header"),
+            (b"\0asm\x02\0\0\0", "unknown version 2 of"),
+            (b"\x1f\x8b\x08\0", "is compressed with gzip: decompress it first, with `gzip -d`"),
+            (b"\x28\xb5\x2f\xfd", "is compressed with zstd"),
+            (b"\x7fELF\x02", "is an ELF file"),
+            (b"\x7fELF\x02 .wasmtime.engine", "is a module that Wasmtime has compiled already"),
+            (b"#!/bin/sh", "is a script"),
+            (b"console.log(1)", "is not a WebAssembly module"),
+            (b"(; without end", "is not a WebAssembly module"),
+            (b"\xff\xfe", "is not a WebAssembly module"),
+            (b"\0asm\x01\0\0\0\0\x06\x04core\0\0\x0a\x09corestack", "is a core dump, not a guest"),
+        ] {
+            let cause = form(bytes, "component").unwrap_err();
+            assert!(cause.starts_with(expected), "{bytes:?}: {cause}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The backtrace of a guest that stopped, as it is printed.
+
+use wasmtime::WasmBacktrace;
+
+use crate::report;
+use crate::symbols::demangle::demangled;
+
+/// Frames that are printed of a backtrace; all of them are in the dump.
+const PRINTED_FRAMES: usize = 50;
+
+/// Returns what went wrong and where, a line each.
+pub fn render(name: &str, cause: &str, error: &wasmtime::Error) -> String {
+    let mut text = format!("corestream: {}: {}\n", shown(name), shown(cause));
+    let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
+    for (i, frame) in frames.iter().enumerate().take(PRINTED_FRAMES) {
+        let module = shown(frame.module().name().unwrap_or(name));
+        let function = match frame.func_name() {
+            Some(name) => shown(&demangled(name)),
+            None => format!("function {}", frame.func_index()),
+        };
+        let offset = frame.func_offset().unwrap_or(0);
+        text.push_str(&format!("{i:>5}: {module}: {function} + {offset:#x}\n"));
+        for symbol in frame.symbols() {
+            if let (Some(file), Some(line)) = (symbol.file(), symbol.line()) {
+                text.push_str(&format!("         at {}:{line}\n", shown(file)));
+            }
+        }
+    }
+    if frames.len() > PRINTED_FRAMES {
+        text.push_str(&format!("       and {} more\n", frames.len() - PRINTED_FRAMES));
+    }
+    text
+}
+
+/// A name of the guest's, as it may be shown on a terminal.
+fn shown(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    name.chars().for_each(|c| report::push_visible(&mut text, c));
+    text
+}

@@ -1,0 +1,121 @@
+//! The guest's module as its file describes it, before it is compiled: types, imports, exports.
+
+use std::collections::HashMap;
+
+use wasmparser::{
+    CompositeInnerType, ExternalKind, FuncType, Import, Parser, Payload, Result, SubType, TypeRef,
+};
+
+/// The sections of a module that say how it is linked and called. The module need not be valid.
+#[derive(Default)]
+pub struct GuestModule<'b> {
+    types: Vec<Type>,
+    pub imports: Vec<Import<'b>>,
+    /// The index of the type of each function, imported ones first.
+    functions: Vec<u32>,
+    exports: HashMap<&'b str, (ExternalKind, u32)>,
+    /// The names of exported functions, in the order of the module.
+    exported_functions: Vec<&'b str>,
+}
+
+struct Type {
+    ty: SubType,
+    /// Whether it is in a recursion group of its own, as types without `rec` are.
+    alone: bool,
+}
+
+impl<'b> GuestModule<'b> {
+    /// Reads the sections up to the code.
+    ///
+    /// # Errors
+    /// Returns an error if one of them cannot be parsed.
+    pub fn parse(wasm: &'b [u8]) -> Result<Self> {
+        let mut module = Self::default();
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::TypeSection(section) => {
+                    for group in section {
+                        let group = group?;
+                        let alone = group.types().len() == 1;
+                        let types = group.into_types().map(|ty| Type { ty, alone });
+                        module.types.extend(types);
+                    }
+                }
+                Payload::ImportSection(section) => {
+                    for import in section.into_imports() {
+                        let import = import?;
+                        if let TypeRef::Func(ty) | TypeRef::FuncExact(ty) = import.ty {
+                            module.functions.push(ty);
+                        }
+                        module.imports.push(import);
+                    }
+                }
+                Payload::FunctionSection(section) => {
+                    for ty in section {
+                        module.functions.push(ty?);
+                    }
+                }
+                Payload::ExportSection(section) => {
+                    for export in section {
+                        let export = export?;
+                        if is_function(export.kind) {
+                            module.exported_functions.push(export.name);
+                        }
+                        module.exports.insert(export.name, (export.kind, export.index));
+                    }
+                }
+                // Nothing after the export section is needed.
+                Payload::CodeSectionStart { .. } => break,
+                _ => {}
+            }
+        }
+        Ok(module)
+    }
+
+    /// The export called `name`: its kind and its index.
+    pub fn export(&self, name: &str) -> Option<(ExternalKind, u32)> {
+        self.exports.get(name).copied()
+    }
+
+    /// The names of exported functions.
+    pub fn exported_functions(&self) -> &[&'b str] {
+        &self.exported_functions
+    }
+
+    /// The type of a function.
+    pub fn function_type(&self, function: u32) -> Option<&FuncType> {
+        self.signature(*self.functions.get(usize::try_from(function).ok()?)?)
+    }
+
+    /// The function type with this index.
+    pub fn signature(&self, ty: u32) -> Option<&FuncType> {
+        match self.composite(ty)? {
+            CompositeInnerType::Func(ty) => Some(ty),
+            _ => None,
+        }
+    }
+
+    /// The composite type with this index.
+    pub fn composite(&self, ty: u32) -> Option<&CompositeInnerType> {
+        Some(&self.get(ty)?.ty.composite_type.inner)
+    }
+
+    /// Whether a type is one that a host function can have: final, without a supertype, in a recursion
+    /// group of its own.
+    pub fn is_plain(&self, ty: u32) -> bool {
+        self.get(ty).is_some_and(|Type { ty, alone }| {
+            let composite = &ty.composite_type;
+            let described = composite.descriptor_idx.is_some() || composite.describes_idx.is_some();
+            *alone && ty.is_final && ty.supertype_idxs.is_empty() && !composite.shared && !described
+        })
+    }
+
+    fn get(&self, ty: u32) -> Option<&Type> {
+        self.types.get(usize::try_from(ty).ok()?)
+    }
+}
+
+/// Whether an export of this kind is a function.
+pub fn is_function(kind: ExternalKind) -> bool {
+    matches!(kind, ExternalKind::Func | ExternalKind::FuncExact)
+}
