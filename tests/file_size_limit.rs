@@ -91,25 +91,3 @@ fn a_limit_on_the_size_of_files_does_not_end_an_embedder() {
     assert!(said.ends_with("alive\n"), "{said}");
     assert_eq!(output.status.signal(), Some(libc::SIGXFSZ));
 }
-
-/// `run` says it as `dump` does, and the guest's dump is not left half written.
-#[cfg(feature = "run")]
-#[test]
-fn run_reports_a_limit_on_the_size_of_files() {
-    let folder = tempfile::tempdir().unwrap();
-    let guest = "(module (memory 64) (data (i32.const 0) \"x\") (data (i32.const 4000000) \"x\")
-                 (func (export \"_start\") (memory.fill (i32.const 0) (i32.const 1) (i32.const 4000000)) unreachable))";
-    fs::write(folder.path().join("guest.wat"), guest).unwrap();
-    for output in ["-o new", "-o - > new"] {
-        let line = format!("ulimit -f 2048; exec \"$0\" run guest.wat {output}");
-        let mut command = Command::new("sh");
-        command.current_dir(folder.path()).args(["-c", &line]);
-        let output = command.arg(assert_cmd::cargo::cargo_bin!("corestream")).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.signal(), None, "{said}");
-        assert_ne!(output.status.code(), Some(0), "{said}");
-        assert!(said.contains("File too large (os error 27)"), "{said}");
-        let _ = fs::remove_file(folder.path().join("new"));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-}
