@@ -367,7 +367,7 @@ fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
     assert_eq!(learned, reset(&line));
     let gone = || fs::rename(&dumps, folder.path().join("gone")).unwrap();
     let (learned, line) = send(&[&bytes[..len - 1], &bytes[len - 1..]], &gone);
-    assert!(line.contains("cannot be given to a file"), "{line}");
+    assert!(line.contains("cannot name the finished file, nor keep it"), "{line}");
     assert_eq!(learned, reset(&line));
     receiver.stop();
 }
