@@ -152,7 +152,7 @@ static BASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
 fn custom_last(bytes: &[u8]) -> Vec<u8> {
     let all = sections(bytes);
     let (last, first): (Vec<_>, Vec<_>) = all.iter().partition(|s| bytes[s.start] == 0);
-    let parts = first.iter().chain(&last).flat_map(|s| &bytes[s.start..s.end]);
+    let parts = first.iter().chain(&last).flat_map(|s: &Section| &bytes[s.start..s.end]);
     bytes[..8].iter().chain(parts).copied().collect()
 }
 
