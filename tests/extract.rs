@@ -1,5 +1,6 @@
 //! `inspect`, `verify` and `extract`, as their user runs them.
 #![cfg(all(feature = "cli", target_os = "linux"))]
+#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
 
 mod common;
 #[path = "common/environment.rs"]

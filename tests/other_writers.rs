@@ -1,6 +1,10 @@
 //! Dumps by other writers, and dumps that another tool has rewritten since corestream wrote them.
 
+#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+
 mod common;
+#[path = "common/environment.rs"]
+mod environment;
 #[path = "common/foreign.rs"]
 mod foreign;
 #[path = "common/writers.rs"]
@@ -394,6 +398,3 @@ fn reads_what_wasm_opt_writes() {
     assert!(contents(&dump, FIRST) == images[0].1);
     assert_eq!(dump.thread(0).unwrap().frames().len(), 2);
 }
-
-#[path = "common/environment.rs"]
-mod environment;

@@ -152,7 +152,7 @@ static BASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
 fn custom_last(bytes: &[u8]) -> Vec<u8> {
     let all = sections(bytes);
     let (last, first): (Vec<_>, Vec<_>) = all.iter().partition(|s| bytes[s.start] == 0);
-    let parts = first.iter().chain(&last).flat_map(|s| &bytes[s.start..s.end]);
+    let parts = first.iter().chain(&last).flat_map(|s: &Section| &bytes[s.start..s.end]);
     bytes[..8].iter().chain(parts).copied().collect()
 }
 
@@ -493,7 +493,8 @@ fn assert_contents(dump: &CoreDumpFile<'_>, bytes: &[u8]) {
         let last = of().map(|(_, address, data)| address + (data.len() as u64 - 1)).max().unwrap();
         let len = usize::try_from(last - first).unwrap_or(usize::MAX);
         // A dump in the memory that it is of has its only segment elsewhere than it says.
-        let moved = dump.declared_pages(MemoryIndex(i)).is_some() && bytes.len() % 65_536 == 0;
+        let moved =
+            dump.declared_pages(MemoryIndex(i)).is_some() && bytes.len().is_multiple_of(65_536);
         if moved || len > MOST || dump.left_out(MemoryIndex(i)).unwrap().next().is_some() {
             continue;
         }
