@@ -1,5 +1,6 @@
 //! What V8 accepts: the limits in `limits`, and what `dump --dry-run` says, against V8 itself.
 #![cfg(all(feature = "cli", target_os = "linux"))]
+#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
 
 #[path = "common/environment.rs"]
 mod environment;
