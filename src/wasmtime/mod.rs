@@ -60,6 +60,7 @@ mod frames;
 mod index_space;
 mod inventory;
 mod note;
+mod stack;
 
 pub use capture::{Capture, Captured, capture};
 pub use frames::FrameRecorder;

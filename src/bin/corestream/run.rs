@@ -1,8 +1,12 @@
 //! `corestream run`: runs a guest with WASI, and dumps it where it traps or hangs.
 
+mod expose;
 mod guest;
+mod host_call;
 mod invoke;
 mod options;
+mod output_stream;
+mod waiters;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,6 +19,7 @@ use wasmtime::{Trap, WasmBacktrace, WasmCoreDump};
 use wasmtime_wasi::I32Exit;
 
 use self::guest::{Guest, Outcome};
+use self::host_call::Pending;
 use self::options::{Directory, Variable};
 use crate::dump::{self, pattern};
 use crate::output::{Output, own_descriptor};
@@ -28,6 +33,9 @@ const TRAPPED: u8 = 134;
 const TIME_LIMIT: u8 = 124;
 /// Exit code of a failure of the tool's own.
 const FAILED: u8 = 125;
+/// What is said of a guest that was woken at the time limit.
+const WOKEN: &str = "warning: woken from memory.atomic.wait at the time limit, the frames are those of \
+                     the next loop, host call or function";
 /// Frames that are printed of a backtrace; all of them are in the dump.
 const PRINTED_FRAMES: usize = 50;
 
@@ -110,15 +118,25 @@ impl Run {
                 if !trapped {
                     return Err(Failure::new(format!("{}: {error:#}", self.guest.display())));
                 }
-                let limit = matches!(error.downcast_ref(), Some(Trap::Interrupt));
-                report::raw(&backtrace(&self.name(), &error, limit.then(|| self.limit())));
+                let pending = error.downcast_ref::<Pending>();
+                let interrupted = matches!(error.downcast_ref(), Some(Trap::Interrupt));
+                let woken = guest.woken();
+                let limit = interrupted || pending.is_some() || woken;
+                let limit_reached = limit.then(|| match pending {
+                    Some(pending) => format!("{} {pending}", self.limit()),
+                    None => self.limit(),
+                });
+                report::raw(&backtrace(&self.name(), &error, limit_reached));
+                if woken {
+                    report::line(WOKEN);
+                }
                 self.dump(output, &guest.captured(self, &error));
                 Ok(if limit { TIME_LIMIT } else { TRAPPED })
             }
             // It waits in the host: there is nothing on the stack any more.
             Outcome::Stuck => {
                 let (name, limit) = (self.name(), self.limit());
-                report::line(&format!("{name}: {limit}, it waits for its host"));
+                report::line(&format!("{name}: {limit}, it waits for its host: no frames are known"));
                 self.dump(output, &Ok(guest.live(self)));
                 Ok(TIME_LIMIT)
             }

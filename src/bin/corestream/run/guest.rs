@@ -4,14 +4,17 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corestream::wasmtime::{Capture, Captured, FrameRecorder};
 use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
-use super::{Run, TIME_LIMIT, invoke};
+use super::expose::{self, Exposed};
+use super::output_stream::Standard;
+use super::waiters::Waiters;
+use super::{Run, TIME_LIMIT, host_call, invoke};
 use crate::report::{self, Failure};
 
 /// How long a guest that is out of time may take to come back from its host.
@@ -24,8 +27,11 @@ pub struct Guest {
     store: Store<WasiP1Ctx>,
     linker: Linker<WasiP1Ctx>,
     module: Module,
+    /// Whether the start function was made an export, which is called.
+    start: bool,
     instance: Option<Instance>,
     recorder: FrameRecorder<WasiP1Ctx>,
+    waiters: Waiters,
 }
 
 /// How a call ended.
@@ -55,11 +61,19 @@ impl Guest {
             let guest = run.guest.display();
             return Err(Failure::new(format!("{guest}: is a component, `run` takes core modules")));
         }
+        let exposed = run.time_limit.and_then(|_| expose::expose(&bytes));
+        let (bytes, start) = match exposed {
+            Some(Exposed { bytes, start }) => (bytes, start),
+            None => (bytes, false),
+        };
         let module = Module::new(&engine, &bytes).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         p1::add_to_linker_async(&mut linker, |wasi| wasi).map_err(failed)?;
         // Wasmtime's own takes codes over 125 for an error.
         linker.allow_shadowing(true);
+        if run.time_limit.is_some() {
+            host_call::add_to_linker(&mut linker).map_err(failed)?;
+        }
         let exit = |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) };
         linker.func_wrap("wasi_snapshot_preview1", "proc_exit", exit).map_err(failed)?;
         let mut store = Store::new(&engine, wasi(run)?);
@@ -67,7 +81,8 @@ impl Guest {
         if run.locals {
             store.set_debug_handler(recorder.clone());
         }
-        Ok(Self { store, linker, module, instance: None, recorder })
+        let waiters = Waiters::default();
+        Ok(Self { store, linker, module, start, instance: None, recorder, waiters })
     }
 
     /// Instantiates the guest and calls its function.
@@ -78,11 +93,14 @@ impl Guest {
         if let Some(limit) = run.time_limit {
             let engine = self.store.engine().clone();
             self.store.set_epoch_deadline(1);
-            let (line, over) = (run.blocked(), over.clone());
+            host_call::set_limit(Instant::now() + limit);
+            let (line, over, waiters) = (run.blocked(), over.clone(), self.waiters.clone());
             let watch = move || {
                 thread::sleep(limit);
                 engine.increment_epoch();
-                thread::sleep(GRACE + LAST_GRACE);
+                let end = Instant::now() + GRACE + LAST_GRACE;
+                waiters.wake(&over, end);
+                thread::sleep(end.saturating_duration_since(Instant::now()));
                 // Never while a dump is written: who is first here has the say.
                 if !over.swap(true, Ordering::AcqRel) {
                     report::line(&line);
@@ -108,6 +126,14 @@ impl Guest {
         }
         // A thread may still wait for input.
         runtime.shutdown_background();
+        // What a woken guest has done since would not have happened without the limit.
+        if self.waiters.woken() {
+            match &outcome {
+                Ok(Outcome::Returned(_)) => return Ok(Outcome::Stuck),
+                Ok(Outcome::Failed(error)) if error.is::<I32Exit>() => return Ok(Outcome::Stuck),
+                _ => {}
+            }
+        }
         outcome.map_err(|why| Failure::new(format!("{}: {why}", run.guest.display())))
     }
 
@@ -120,6 +146,13 @@ impl Guest {
             Err(error) => return Ok(Outcome::Failed(error)),
         };
         self.instance = Some(instance);
+        self.waiters.add(&mut self.store, instance);
+        if self.start
+            && let Some(start) = instance.get_func(&mut self.store, expose::START)
+            && let Err(error) = start.call_async(&mut self.store, &[], &mut []).await
+        {
+            return Ok(Outcome::Failed(error));
+        }
         let name = run.invoke.as_deref().unwrap_or("_start");
         let Some(function) = instance.get_func(&mut self.store, name) else {
             let hint = if run.invoke.is_none() { ", name one with --invoke" } else { "" };
@@ -158,6 +191,11 @@ impl Guest {
         Self::capture(run, &self.linker, &self.recorder).trapped(&mut self.store, error)
     }
 
+    /// Whether the guest was woken from a wait at the time limit.
+    pub fn woken(&self) -> bool {
+        self.waiters.woken()
+    }
+
     /// The guest as it is, without frames.
     pub fn live(&mut self, run: &Run) -> Captured<'_> {
         let capture = Self::capture(run, &self.linker, &self.recorder);
@@ -183,6 +221,9 @@ fn config(run: &Run) -> Config {
 fn wasi(run: &Run) -> Result<WasiP1Ctx, Failure> {
     let mut wasi = WasiCtxBuilder::new();
     wasi.inherit_stdio().arg(run.name()).args(&run.args);
+    if run.time_limit.is_some() {
+        wasi.stdout(Standard::Output).stderr(Standard::Error);
+    }
     for variable in &run.env {
         wasi.env(&variable.name, &variable.value);
     }
