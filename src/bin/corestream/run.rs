@@ -33,9 +33,6 @@ const TRAPPED: u8 = 134;
 const TIME_LIMIT: u8 = 124;
 /// Exit code of a failure of the tool's own.
 const FAILED: u8 = 125;
-/// What is said of a guest that was woken at the time limit.
-const WOKEN: &str = "warning: woken from memory.atomic.wait at the time limit, the frames are those of \
-                     the next loop, host call or function";
 /// Frames that are printed of a backtrace; all of them are in the dump.
 const PRINTED_FRAMES: usize = 50;
 
@@ -119,17 +116,17 @@ impl Run {
                     return Err(Failure::new(format!("{}: {error:#}", self.guest.display())));
                 }
                 let pending = error.downcast_ref::<Pending>();
-                let interrupted = matches!(error.downcast_ref(), Some(Trap::Interrupt));
-                let woken = guest.woken();
-                let limit = interrupted || pending.is_some() || woken;
-                let limit_reached = limit.then(|| match pending {
+                let limit =
+                    pending.is_some() || matches!(error.downcast_ref(), Some(Trap::Interrupt));
+                let cause = limit.then(|| match pending {
                     Some(pending) => format!("{} {pending}", self.limit()),
+                    None if guest.waits(&error) => {
+                        format!("{} in memory.atomic.wait", self.limit())
+                    }
                     None => self.limit(),
                 });
-                report::raw(&backtrace(&self.name(), &error, limit_reached));
-                if woken {
-                    report::line(WOKEN);
-                }
+                let is_added = |function| guest.is_added(function);
+                report::raw(&backtrace(&self.name(), &error, cause, is_added));
                 self.dump(output, &guest.captured(self, &error));
                 Ok(if limit { TIME_LIMIT } else { TRAPPED })
             }
@@ -218,10 +215,18 @@ struct Target {
 }
 
 /// What went wrong and where, as it is shown to people.
-fn backtrace(name: &str, error: &wasmtime::Error, limit: Option<String>) -> String {
+fn backtrace(
+    name: &str,
+    error: &wasmtime::Error,
+    limit: Option<String>,
+    is_added: impl Fn(u32) -> bool,
+) -> String {
     let cause = limit.unwrap_or_else(|| error.root_cause().to_string());
     let mut text = format!("corestream: {}: {}\n", shown(name), shown(&cause));
     let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
+    // Functions of the tool's own are only at the top.
+    let added = frames.iter().take_while(|frame| is_added(frame.func_index())).count();
+    let frames = &frames[added..];
     for (i, frame) in frames.iter().enumerate().take(PRINTED_FRAMES) {
         let module = shown(frame.module().name().unwrap_or(name));
         let function = match frame.func_name() {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use corestream::wasmtime::{Capture, Captured, FrameRecorder};
-use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store};
+use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store, WasmBacktrace};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
@@ -29,6 +29,8 @@ pub struct Guest {
     module: Module,
     /// Whether the start function was made an export, which is called.
     start: bool,
+    /// The index of the first function that was added, which is the end of the guest's own.
+    first_added: u32,
     instance: Option<Instance>,
     recorder: FrameRecorder<WasiP1Ctx>,
     waiters: Waiters,
@@ -62,10 +64,8 @@ impl Guest {
             return Err(Failure::new(format!("{guest}: is a component, `run` takes core modules")));
         }
         let exposed = run.time_limit.and_then(|_| expose::expose(&bytes));
-        let (bytes, start) = match exposed {
-            Some(Exposed { bytes, start }) => (bytes, start),
-            None => (bytes, false),
-        };
+        let Exposed { bytes, start, first_added } =
+            exposed.unwrap_or(Exposed { bytes, start: false, first_added: u32::MAX });
         let module = Module::new(&engine, &bytes).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         p1::add_to_linker_async(&mut linker, |wasi| wasi).map_err(failed)?;
@@ -82,7 +82,8 @@ impl Guest {
             store.set_debug_handler(recorder.clone());
         }
         let waiters = Waiters::default();
-        Ok(Self { store, linker, module, start, instance: None, recorder, waiters })
+        let instance = None;
+        Ok(Self { store, linker, module, start, first_added, instance, recorder, waiters })
     }
 
     /// Instantiates the guest and calls its function.
@@ -126,14 +127,6 @@ impl Guest {
         }
         // A thread may still wait for input.
         runtime.shutdown_background();
-        // What a woken guest has done since would not have happened without the limit.
-        if self.waiters.woken() {
-            match &outcome {
-                Ok(Outcome::Returned(_)) => return Ok(Outcome::Stuck),
-                Ok(Outcome::Failed(error)) if error.is::<I32Exit>() => return Ok(Outcome::Stuck),
-                _ => {}
-            }
-        }
         outcome.map_err(|why| Failure::new(format!("{}: {why}", run.guest.display())))
     }
 
@@ -188,12 +181,24 @@ impl Guest {
 
     /// The guest after a call that failed.
     pub fn captured(&mut self, run: &Run, error: &Error) -> corestream::Result<Captured<'_>> {
-        Self::capture(run, &self.linker, &self.recorder).trapped(&mut self.store, error)
+        let capture = Self::capture(run, &self.linker, &self.recorder);
+        let mut captured = capture.trapped(&mut self.store, error)?;
+        for thread in &mut captured.dump.threads {
+            thread.frames.retain(|frame| frame.function < self.first_added);
+        }
+        Ok(captured)
     }
 
-    /// Whether the guest was woken from a wait at the time limit.
-    pub fn woken(&self) -> bool {
-        self.waiters.woken()
+    /// Whether the error is that of a guest that waits for a notification.
+    pub fn waits(&self, error: &Error) -> bool {
+        let backtrace = error.downcast_ref::<WasmBacktrace>();
+        let youngest = backtrace.and_then(|backtrace| backtrace.frames().first());
+        youngest.is_some_and(|frame| self.is_added(frame.func_index()))
+    }
+
+    /// Whether a function is not the guest's own: it waits in its place.
+    pub fn is_added(&self, function: u32) -> bool {
+        function >= self.first_added
     }
 
     /// The guest as it is, without frames.

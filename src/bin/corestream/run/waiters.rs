@@ -1,11 +1,9 @@
-//! Guests that wait in `memory.atomic.wait` at the time limit: they are woken, and come to the next
-//! place where the limit is looked at.
+//! Guests that wait in `memory.atomic.wait` at the time limit: they are woken, and stop at once (see
+//! [`expose`](super::expose)).
 //!
-//! Wasmtime parks the guest's thread there. No epoch reaches it, and no signal: a parked thread goes on
-//! only when its address is notified. Nobody says which address that is, so all of them are, on all
-//! pages that were ever touched: the guest has read where it waits. A notification takes about 20 ns and
-//! touches no memory. What the guest does between its wait and the next loop, host call or function is in
-//! the dump.
+//! A parked thread goes on only when its address is notified. Nobody says which address that is, so all
+//! of them are, on all pages that were ever touched: the guest has read where it waits. A notification
+//! takes about 20 ns and touches no memory.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::{AsContextMut, Extern, Instance, SharedMemory};
 
-/// How long to wait before the guest's threads are woken again: it may wait twice without a loop.
+/// How long to wait before the guest is woken again: it may have been about to wait.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How many pages the kernel is asked about at once.
 const PAGES: usize = 4096;
@@ -25,21 +23,17 @@ const PAGES: usize = 4096;
 #[derive(Clone, Default)]
 pub struct Waiters {
     memories: Arc<Mutex<Vec<SharedMemory>>>,
-    woken: Arc<AtomicBool>,
 }
 
 impl Waiters {
-    /// Adds the shared memories of an instance: those that it exports, and with guest debugging all.
+    /// Adds the shared memories that an instance exports.
     pub fn add(&self, store: &mut impl AsContextMut, instance: Instance) {
-        let mut found: Vec<_> =
-            instance.exports(&mut *store).filter_map(|export| match export.into_extern() {
-                Extern::SharedMemory(memory) => Some(memory),
-                _ => None,
-            }).collect();
-        let module = instance.module(&mut *store);
-        let memories = module.resources_required().num_memories;
-        found.extend((0..memories).filter_map(|i| instance.debug_shared_memory(&mut *store, i)));
-        self.memories.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        for export in instance.exports(store) {
+            if let Extern::SharedMemory(memory) = export.into_extern() {
+                memories.push(memory);
+            }
+        }
     }
 
     /// Wakes a guest that waits, again and again, until it is `over` or `end` has come.
@@ -48,37 +42,30 @@ impl Waiters {
         while !ends() {
             let memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner).clone();
             for memory in &memories {
-                self.wake_on(memory, &ends);
+                wake_on(memory, &ends);
             }
             thread::sleep(PAUSE);
         }
     }
+}
 
-    fn wake_on(&self, memory: &SharedMemory, ends: &impl Fn() -> bool) {
-        let page = rustix::param::page_size();
-        let (start, len) = (memory.data().as_ptr().addr(), memory.data_size());
-        let pages = len.div_ceil(page);
-        for first in (0..pages).step_by(PAGES) {
-            let count = PAGES.min(pages - first);
-            let touched = touched(start / page + first, count);
-            for at in (0..count).filter(|at| touched.get(*at).copied().unwrap_or(true)) {
-                if ends() {
-                    return;
-                }
-                let begin = (first + at) * page;
-                // A wait is for 4 or 8 bytes at their natural alignment.
-                for address in (begin..len.min(begin + page)).step_by(4) {
-                    if memory.atomic_notify(address as u64, u32::MAX).is_ok_and(|woken| woken > 0) {
-                        self.woken.store(true, Ordering::Release);
-                    }
-                }
+fn wake_on(memory: &SharedMemory, ends: &impl Fn() -> bool) {
+    let page = rustix::param::page_size();
+    let (start, len) = (memory.data().as_ptr().addr(), memory.data_size());
+    let pages = len.div_ceil(page);
+    for first in (0..pages).step_by(PAGES) {
+        let count = PAGES.min(pages - first);
+        let touched = touched(start / page + first, count);
+        for at in (0..count).filter(|at| touched.get(*at).copied().unwrap_or(true)) {
+            if ends() {
+                return;
+            }
+            let begin = (first + at) * page;
+            // A wait is for 4 or 8 bytes at their natural alignment.
+            for address in (begin..len.min(begin + page)).step_by(4) {
+                let _ = memory.atomic_notify(address as u64, u32::MAX);
             }
         }
-    }
-
-    /// Whether a guest was woken: what it did since then it would not have done.
-    pub fn woken(&self) -> bool {
-        self.woken.load(Ordering::Acquire)
     }
 }
 
