@@ -400,13 +400,33 @@ fn a_guest_that_traps_while_it_starts_up() {
     let exits = r#"(import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))"#;
     for (text, limit, code, functions) in [
         ("(func $s unreachable) (start $s)", false, 134, &[0][..]),
-        ("(memory 1) (func $s (i32.store (i32.const 4) (i32.const 9)) unreachable) (start $s) (func)", false, 134, &[0]),
+        (
+            "(memory 1) (func $s (i32.store (i32.const 4) (i32.const 9)) unreachable) (start $s) (func)",
+            false,
+            134,
+            &[0],
+        ),
         ("(func $f unreachable) (func $s (call $f)) (start $s)", false, 134, &[0, 1]),
         (r#"(memory 1) (data (i32.const 65535) "ab")"#, false, 134, &[]),
-        (r#"(memory 1) (data (i32.const 65535) "ab") (func unreachable) (func (param i32 i64))"#, false, 134, &[]),
-        ("(table 1 funcref) (elem (i32.const 1) $f) (func $f (param i32 funcref) (local i64))", false, 134, &[]),
+        (
+            r#"(memory 1) (data (i32.const 65535) "ab") (func unreachable) (func (param i32 i64))"#,
+            false,
+            134,
+            &[],
+        ),
+        (
+            "(table 1 funcref) (elem (i32.const 1) $f) (func $f (param i32 funcref) (local i64))",
+            false,
+            134,
+            &[],
+        ),
         ("(func $s (loop (br 0))) (start $s)", true, 124, &[0]),
-        ("(func $s (param i32) (result i32) (loop (br 0)) unreachable) (func $t (drop (call $s (i32.const 1)))) (start $t)", true, 124, &[0, 1]),
+        (
+            "(func $s (param i32) (result i32) (loop (br 0)) unreachable) (func $t (drop (call $s (i32.const 1)))) (start $t)",
+            true,
+            124,
+            &[0, 1],
+        ),
     ] {
         let text = format!(r#"(module {text} (func (export "_start")))"#);
         let folder = folder("start.wat", &text);

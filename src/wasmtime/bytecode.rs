@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use wasmparser::{
-    Chunk, FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator, OperatorsReader, Parser,
-    Payload, Result, ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
+    Chunk, FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator, OperatorsReader,
+    Parser, Payload, Result, ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
 };
 
 /// The positions that are asked for: for each defined function, offsets in the module in bytes.

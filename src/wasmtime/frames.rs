@@ -110,11 +110,7 @@ impl<T> FrameRecorder<T> {
 
     /// The stack that was recorded last of those that the frames of a backtrace can come from: the
     /// guest may have gone on after an earlier event. A backtrace of `max_frames` may be cut.
-    pub(super) fn matching(
-        &self,
-        backtrace: &[WasmFrame],
-        max_frames: usize,
-    ) -> Option<Stack> {
+    pub(super) fn matching(&self, backtrace: &[WasmFrame], max_frames: usize) -> Option<Stack> {
         let cut = backtrace.len() >= max_frames;
         let matches = |Stack { frames, .. }: &&Stack| {
             let len = if cut { frames.len().min(backtrace.len()) } else { frames.len() };

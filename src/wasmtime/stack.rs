@@ -152,7 +152,8 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) ->
                 found.push(Found::entered(store, handle, frame, youngest, &modules));
             }
             Some((frame, false)) => {
-                let found_here = Found::new(store, handle).filter(|found| found.is(&frame, &modules));
+                let found_here =
+                    Found::new(store, handle).filter(|found| found.is(&frame, &modules));
                 found.push(match found_here {
                     Some(found) => Found { exact: Some(frame.offset), ..found },
                     None => Found::of(frame),
@@ -410,14 +411,16 @@ fn with_values<T>(
     let mut positions: HashMap<u64, Positions> = HashMap::new();
     for found in &found {
         if let Some(values) = &found.values {
-            let positions = positions.entry(found.frame.module.debug_index_in_engine()).or_default();
+            let positions =
+                positions.entry(found.frame.module.debug_index_in_engine()).or_default();
             positions.entry(values.defined).or_default().insert(values.position);
         }
     }
     let shapes: HashMap<u64, _> = positions
         .into_iter()
         .map(|(id, positions)| {
-            let module = modules.by_id.get(&id).and_then(|on_stack| on_stack.module.debug_bytecode());
+            let module =
+                modules.by_id.get(&id).and_then(|on_stack| on_stack.module.debug_bytecode());
             (id, bytecode::shapes(module.unwrap_or_default(), &positions))
         })
         .collect();

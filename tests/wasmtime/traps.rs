@@ -64,23 +64,33 @@ fn fail(modules: &[&str], limits: Limits, debug: bool) -> Seen {
     linker.func_wrap("host", "tick", move || ticks.increment_epoch()).unwrap();
     // A call back into the guest: the function that is given.
     linker
-        .func_wrap_async("host", "call", |mut caller: Caller<'_, ()>, (f,): (Option<wasmtime::Func>,)| {
-            Box::new(async move { f.unwrap().call_async(&mut caller, &[], &mut []).await })
-        })
+        .func_wrap_async(
+            "host",
+            "call",
+            |mut caller: Caller<'_, ()>, (f,): (Option<wasmtime::Func>,)| {
+                Box::new(async move { f.unwrap().call_async(&mut caller, &[], &mut []).await })
+            },
+        )
         .unwrap();
     // An instance of another module, which traps as it starts up.
     for (name, text) in [
         ("segment", r#"(module (memory 1) (data (i32.const 65536) "x"))"#),
-        ("segment_and_function", r#"(module (memory 1) (data (i32.const 65536) "x") (func (param i64 i64)))"#),
-        ("start", "(module (func $s (local i32) (local.set 0 (i32.const 3)) unreachable) (start $s))"),
+        (
+            "segment_and_function",
+            r#"(module (memory 1) (data (i32.const 65536) "x") (func (param i64 i64)))"#,
+        ),
+        (
+            "start",
+            "(module (func $s (local i32) (local.set 0 (i32.const 3)) unreachable) (start $s))",
+        ),
     ] {
         let module = Module::new(&engine, text).unwrap();
         linker
             .func_wrap_async("instantiate", name, move |mut caller: Caller<'_, ()>, (): ()| {
                 let module = module.clone();
-                Box::new(async move {
-                    Instance::new_async(&mut caller, &module, &[]).await.map(drop)
-                })
+                Box::new(
+                    async move { Instance::new_async(&mut caller, &module, &[]).await.map(drop) },
+                )
             })
             .unwrap();
     }
@@ -136,23 +146,92 @@ fn where_a_module_starts_up() {
     let none: &[u32] = &[];
     for (modules, functions, locals) in [
         (&["(module (func $s unreachable) (start $s))"][..], &[0][..], vec![]),
-        (&["(module (memory 1) (func $s (local i32) (local.set 0 (i32.const 9)) unreachable) (start $s))"], &[0], vec![I(9)]),
-        (&["(module (func $f (param i32) unreachable) (func $s (call $f (i32.const 4))) (start $s) (func (param i64)))"], &[0, 1], vec![I(4)]),
+        (
+            &[
+                "(module (memory 1) (func $s (local i32) (local.set 0 (i32.const 9)) unreachable) (start $s))",
+            ],
+            &[0],
+            vec![I(9)],
+        ),
+        (
+            &[
+                "(module (func $f (param i32) unreachable) (func $s (call $f (i32.const 4))) (start $s) (func (param i64)))",
+            ],
+            &[0, 1],
+            vec![I(4)],
+        ),
         // The start function is another module's: this one has no functions, so no points at all.
-        (&[r#"(module (func (export "s") (local i32) (local.set 0 (i32.const 8)) unreachable))"#, r#"(module (import "0" "s" (func $s)) (start $s))"#], &[0], vec![I(8)]),
+        (
+            &[
+                r#"(module (func (export "s") (local i32) (local.set 0 (i32.const 8)) unreachable))"#,
+                r#"(module (import "0" "s" (func $s)) (start $s))"#,
+            ],
+            &[0],
+            vec![I(8)],
+        ),
         (&[r#"(module (import "host" "fail" (func $s)) (start $s))"#], none, vec![]),
-        (&[r#"(module (import "host" "fail" (func $s)) (start $s) (func (param i32 i64 externref)))"#], none, vec![]),
-        (&[r#"(module (import "host" "fail" (func $f)) (func $s (local i32) (local.set 0 (i32.const 5)) (call $f)) (start $s))"#], &[1], vec![I(5)]),
-        (&[r#"(module (import "host" "fail" (func $f)) (func $s (return_call $f)) (start $s))"#], none, vec![]),
+        (
+            &[
+                r#"(module (import "host" "fail" (func $s)) (start $s) (func (param i32 i64 externref)))"#,
+            ],
+            none,
+            vec![],
+        ),
+        (
+            &[
+                r#"(module (import "host" "fail" (func $f)) (func $s (local i32) (local.set 0 (i32.const 5)) (call $f)) (start $s))"#,
+            ],
+            &[1],
+            vec![I(5)],
+        ),
+        (
+            &[r#"(module (import "host" "fail" (func $f)) (func $s (return_call $f)) (start $s))"#],
+            none,
+            vec![],
+        ),
         (&[r#"(module (memory 1) (data (i32.const 65535) "ab"))"#], none, vec![]),
-        (&[r#"(module (memory 1) (data (i32.const 65535) "ab") (func (param i32 i64)) (func (result anyref) (ref.null any)))"#], none, vec![]),
-        (&[r#"(module (memory i64 1) (data (i64.const -1) "ab") (func unreachable))"#], none, vec![]),
-        (&["(module (table 1 funcref) (elem (i32.const 1) $f) (func $f (param i32) (local externref)))"], none, vec![]),
+        (
+            &[
+                r#"(module (memory 1) (data (i32.const 65535) "ab") (func (param i32 i64)) (func (result anyref) (ref.null any)))"#,
+            ],
+            none,
+            vec![],
+        ),
+        (
+            &[r#"(module (memory i64 1) (data (i64.const -1) "ab") (func unreachable))"#],
+            none,
+            vec![],
+        ),
+        (
+            &[
+                "(module (table 1 funcref) (elem (i32.const 1) $f) (func $f (param i32) (local externref)))",
+            ],
+            none,
+            vec![],
+        ),
         (&["(module (table 1 funcref) (elem (i32.const 2)))"], none, vec![]),
-        (&["(module (type $a (array i64)) (global (ref $a) (array.new_default $a (i32.const -1))) (func (param i32)))"], none, vec![]),
-        (&["(module (type $a (array i64)) (table 9 (ref $a) (array.new_default $a (i32.const -1))))"], none, vec![]),
+        (
+            &[
+                "(module (type $a (array i64)) (global (ref $a) (array.new_default $a (i32.const -1))) (func (param i32)))",
+            ],
+            none,
+            vec![],
+        ),
+        (
+            &[
+                "(module (type $a (array i64)) (table 9 (ref $a) (array.new_default $a (i32.const -1))))",
+            ],
+            none,
+            vec![],
+        ),
         (&["(module (tag $e) (func $s (throw $e)) (start $s))"], &[0], vec![]),
-        (&["(module (memory 1) (func $s (local i32) (local.set 0 (memory.grow (i32.const 1))) unreachable) (start $s))"], &[0], vec![I(1)]),
+        (
+            &[
+                "(module (memory 1) (func $s (local i32) (local.set 0 (memory.grow (i32.const 1))) unreachable) (start $s))",
+            ],
+            &[0],
+            vec![I(1)],
+        ),
     ] {
         let seen = both(modules, Limits::default());
         assert_eq!(seen.functions, functions, "{modules:?}");
@@ -215,13 +294,20 @@ fn where_a_function_runs() {
 fn where_the_stack_overflows() {
     let body = "(param i32 externref) (local i64 f32 v128 anyref f64)
         (call $f (i32.add (local.get 0) (i32.const 1)) (local.get 1))";
-    let called = format!(r#"(module (func $f {body}) (func (export "run") (call $f (i32.const 1) (ref.null extern))))"#);
-    let started = format!("(module (func $f {body}) (func $s (call $f (i32.const 1) (ref.null extern))) (start $s))");
+    let called = format!(
+        r#"(module (func $f {body}) (func (export "run") (call $f (i32.const 1) (ref.null extern))))"#
+    );
+    let started = format!(
+        "(module (func $f {body}) (func $s (call $f (i32.const 1) (ref.null extern))) (start $s))"
+    );
     for text in [called, started] {
-        let seen = both(&[&text], Limits::default());
+        // Without guest debugging frames are smaller, and so there are more.
+        let seen = fail(&[&text], Limits::default(), true);
         assert!(seen.functions.len() > 1000);
+        assert!(seen.backtrace.iter().map(|(function, _)| function).eq(&seen.functions));
         for (at, frame) in (1..).zip(seen.locals.iter().rev().skip(1)) {
-            let zeros = [Value::I64(0), Value::F32(0), Value::Missing, Value::Missing, Value::F64(0)];
+            let zeros =
+                [Value::I64(0), Value::F32(0), Value::Missing, Value::Missing, Value::F64(0)];
             assert_eq!(frame[..2], [I(at), Value::Missing]);
             assert_eq!(frame[2..], zeros);
         }
@@ -326,10 +412,16 @@ impl DebugHandler for Dumping {
 #[test]
 fn live_at_every_event() {
     for (text, functions) in [
-        ("(module (func $s (param i32) (local externref) (call $s (i32.const 1))) (func $t (call $s (i32.const 1))) (start $t))", None),
+        (
+            "(module (func $s (param i32) (local externref) (call $s (i32.const 1))) (func $t (call $s (i32.const 1))) (start $t))",
+            None,
+        ),
         ("(module (func $s unreachable) (start $s))", Some(vec![0])),
         (r#"(module (memory 1) (data (i32.const 65536) "x"))"#, Some(vec![])),
-        (r#"(module (memory 1) (data (i32.const 65536) "x") (func (param i32 i64 anyref)))"#, Some(vec![])),
+        (
+            r#"(module (memory 1) (data (i32.const 65536) "x") (func (param i32 i64 anyref)))"#,
+            Some(vec![]),
+        ),
         ("(module (tag $e) (func $s (throw $e)) (start $s))", Some(vec![0])),
     ] {
         let engine = Engine::new(config().guest_debug(true)).unwrap();
@@ -405,12 +497,12 @@ fn components() {
                 (func (export "f") (param i32 i32)))
             (core instance $i (instantiate $m))
             (func (export "f") (param "x" string) (canon lift (core func $i "f")
-                (memory $i "m") (realloc (func $i "realloc")))))
+                (memory (core memory $i "m")) (realloc (core func $i "realloc")))))
         (component $b
             (import "f" (func $f (param "x" string)))
             (core module $memory (memory (export "m") 1) (data (i32.const 0) "text"))
             (core instance $memory (instantiate $memory))
-            (core func $f (canon lower (func $f) (memory $memory "m")))
+            (core func $f (canon lower (func $f) (memory (core memory $memory "m"))))
             (core module $m (import "" "f" (func $f (param i32 i32)))
                 (func (export "run") (local i64) (call $f (i32.const 0) (i32.const 4))))
             (core instance $i (instantiate $m (with "" (instance (export "f" (func $f))))))

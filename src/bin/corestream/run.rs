@@ -133,7 +133,9 @@ impl Run {
             // It waits in the host: there is nothing on the stack any more.
             Outcome::Stuck => {
                 let (name, limit) = (self.name(), self.limit());
-                report::line(&format!("{name}: {limit}, it waits for its host: no frames are known"));
+                report::line(&format!(
+                    "{name}: {limit}, it waits for its host: no frames are known"
+                ));
                 self.dump(output, &Ok(guest.live(self)));
                 Ok(TIME_LIMIT)
             }

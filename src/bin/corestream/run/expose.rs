@@ -180,7 +180,9 @@ impl Contents {
                     }
                 }
                 Payload::StartSection { func, .. } => this.start = Some(func),
-                Payload::CodeSectionEntry(body) if this.memories.iter().any(|(shared, _)| *shared) => {
+                Payload::CodeSectionEntry(body)
+                    if this.memories.iter().any(|(shared, _)| *shared) =>
+                {
                     let mut operators = body.get_operators_reader().ok()?;
                     while !operators.eof() {
                         let start = operators.original_position();
