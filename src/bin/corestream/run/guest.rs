@@ -204,6 +204,7 @@ impl Guest {
     /// The guest as it is, without frames.
     pub fn live(&mut self, run: &Run) -> Captured<'_> {
         let capture = Self::capture(run, &self.linker, &self.recorder);
+        let capture = capture.thread("main, which waits for its host: no frames are known");
         capture.instances(self.instance).live(&mut self.store)
     }
 }
