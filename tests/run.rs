@@ -1,6 +1,8 @@
 //! `corestream run`, as its user runs it.
 
 mod common;
+#[path = "common/environment.rs"]
+mod environment;
 #[path = "common/tool.rs"]
 mod tool;
 
@@ -306,6 +308,34 @@ fn a_guest_that_waits_in_a_host_call_is_dumped_with_its_frames() {
             check_host_call(folder.path(), "wait.wat", locals, &arguments);
         }
     }
+}
+
+/// The same of a real program: `sleep` of wasi-libc, called by `work`, called by `main`.
+#[test]
+fn a_c_program_is_dumped_in_its_sleep() {
+    let text = "#include <unistd.h>\n\
+        __attribute__((noinline)) int work(int n) { sleep(n); return n; }\n\
+        int main(void) { return work(100); }\n";
+    let folder = folder("sleeps.c", text);
+    let compile = |clang: &str| {
+        Command::new(clang)
+            .current_dir(folder.path())
+            .args(["--target=wasm32-wasi", "-g", "-O1", "-o", "sleeps.wasm", "sleeps.c"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    };
+    if !["clang-22", "clang"].into_iter().any(compile) {
+        return environment::skip("clang", "no clang that compiles for WASI");
+    }
+    let output = run(folder.path(), &["sleeps.wasm", "--locals", "--time-limit", "0.3"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(124), "{said}");
+    assert!(said.contains("stopped after 0.3 s in the host call poll_oneoff\n"), "{said}");
+    let at = |name: &str| said.find(name).unwrap_or_else(|| panic!("{name}: {said}"));
+    assert!(at(": sleep + 0x") < at(": work + 0x"), "{said}");
+    let bytes = fs::read(folder.path().join("sleeps.wasm.core")).unwrap();
+    let values = &decode(&bytes).threads[0].1;
+    assert!(values.iter().any(|frame| frame.locals.contains(&Value::I32(100))), "{values:?}");
 }
 
 /// Under a time limit the guest's output goes another way; nothing of it is lost or changed.

@@ -59,8 +59,8 @@ pub(super) fn of_backtrace(frames: &[FrameInfo]) -> Vec<WasmFrame> {
 /// [`Value::Missing`](crate::Value::Missing).
 ///
 /// A function that is only entered, where the stack overflows or an epoch interrupts it, has its
-/// locals: its parameters, and zeros. Where the stack overflows it has no instance of its own yet. One
-/// that runs out of fuel as it is entered has no values. One that is interrupted in a loop has its
+/// locals: its parameters, and zeros. Its instance is known only if its module has no other. One that runs
+/// out of fuel as it is entered has no values. One that is interrupted in a loop has its
 /// locals, but no operands.
 ///
 /// Module start-up code (segments, global initializers) has no frame in a dump. If it is on the stack

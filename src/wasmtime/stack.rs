@@ -129,10 +129,11 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) ->
     {
         *youngest = true;
     }
-    // Even to take the handle of a frame that is out of fuel would panic.
-    let mut frames = known.iter().zip(&entered);
-    let no_point = moment == Moment::Other
-        && frames.any(|(frame, entered)| *entered && modules.is_first(frame));
+    // Even to take the handle of a frame that is out of fuel may panic. What the moment says is only
+    // about the youngest frame.
+    let no_point = known.iter().zip(&entered).enumerate().any(|(at, (frame, entered))| {
+        *entered && modules.is_first(frame) && (at > 0 || moment == Moment::Other)
+    });
     let limit = if no_point { None } else { limit(store, known.len(), on_stack, activations) };
     let Some(limit) = limit else {
         let complete = on_stack == Some(known.len());
@@ -149,7 +150,7 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) ->
         match known.next() {
             Some((frame, true)) => {
                 let youngest = (at == 0).then_some(moment);
-                found.push(Found::entered(store, handle, frame, youngest, &modules));
+                found.push(Found::entered(handle, frame, youngest, &modules));
             }
             Some((frame, false)) => {
                 let found_here =
@@ -370,9 +371,8 @@ impl Found {
         Some(Self { frame, values, exact: None })
     }
 
-    /// A frame that was only entered; `moment` is known for the youngest.
-    fn entered<T>(
-        store: &mut StoreContextMut<'_, T>,
+    /// A frame that was only entered; `moment` is known for the youngest. Its instance is not asked for.
+    fn entered(
         handle: FrameHandle,
         frame: WasmFrame,
         moment: Option<Moment>,
@@ -385,9 +385,6 @@ impl Found {
         // Only where this is the function's beginning its values are known to be written.
         let entry = modules.entry(&found.frame).filter(|entry| found.frame.offset < entry.offset);
         if let (Some(entry), Some(defined)) = (entry, modules.defined(&found.frame)) {
-            if moment == Some(Moment::Interrupt) {
-                found.frame.instance = handle.instance(&mut *store).ok();
-            }
             let position = entry.position;
             found.values = Some(Values { handle, defined, position, entered: true });
         }
