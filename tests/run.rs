@@ -1,6 +1,8 @@
 //! `corestream run`, as its user runs it.
 
 mod common;
+#[path = "common/environment.rs"]
+mod environment;
 #[path = "common/tool.rs"]
 mod tool;
 
@@ -222,42 +224,266 @@ fn a_guest_without_end_overflows_its_stack() {
     }
 }
 
-/// It waits for its host, where no epoch reaches it.
-#[test]
-fn a_guest_that_waits_is_dumped() {
-    // `poll_oneoff` on a clock, a minute.
-    let folder = folder(
-        "wait.wat",
+/// Calls `$call` in `work`, called by `_start`, when its memory and its global are 42.
+fn in_a_host_call(import: &str, data: &str, call: &str) -> String {
+    format!(
         r#"(module
-        (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" {import})
         (memory (export "memory") 1)
-        (data (i32.const 0) "\00\00\00\00\00\00\00\00" "\00\00\00\00\00\00\00\00" "\01\00\00\00\00\00\00\00"
-                            "\00\58\47\f8\0d\00\00\00")
-        (func (export "_start") (drop (call $poll (i32.const 0) (i32.const 100) (i32.const 1) (i32.const 200)))))"#,
-    );
-    let output = run(folder.path(), &["wait.wat", "--time-limit", "0.2"]);
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(124), "{said}");
-    assert!(said.contains("stopped after 0.2 s, it waits for its host"), "{said}");
-    let bytes = fs::read(folder.path().join("wait.wat.core")).unwrap();
-    assert_eq!(decode(&bytes).contents(0, 65_536)[16], 1);
+        (global $g (mut i32) (i32.const 0))
+        (data (i32.const 0) "{data}")
+        (func $work (param i32)
+            (i32.store (i32.const 1000) (local.get 0))
+            (global.set $g (local.get 0))
+            (loop (drop {call}) (br 0)))
+        (func (export "_start") (call $work (i32.const 42))))"#
+    )
 }
 
-/// It blocks the thread that it runs on: nothing can be dumped, but it ends.
+/// The dump of such a guest is that of its entry into the host call at `call`.
+fn check_host_call(folder: &Path, name: &str, locals: bool, arguments: &[i32]) {
+    let bytes = fs::read(folder.join(format!("{name}.core"))).unwrap();
+    let decoded = decode(&bytes);
+    assert_eq!(decoded.contents(0, 65_536)[1000], 42);
+    assert_eq!(decoded.globals[0].1, corestream::GlobalValue::I32(42));
+    let frames = &decoded.threads[0].1;
+    let functions: Vec<_> = frames.iter().map(|f| (f.instance, f.function)).collect();
+    assert_eq!(functions, [(0, 1), (0, 2)]);
+    // The call: after the store, `global.set`, `loop` and the arguments.
+    assert!(frames[0].offset > 10, "{}", frames[0].offset);
+    if locals {
+        assert_eq!(frames[0].locals, [Value::I32(42)]);
+        let arguments: Vec<_> = arguments.iter().copied().map(Value::I32).collect();
+        assert_eq!(frames[0].stack, arguments);
+        assert_eq!(frames[1].stack, [Value::I32(42)]);
+    }
+}
+
+/// A minute of sleep, a read from a pipe that nobody writes to, a write to a pipe that nobody reads:
+/// no epoch reaches the guest there.
 #[test]
-fn a_guest_that_blocks_is_ended() {
-    let folder = folder(
-        "block.wat",
-        r#"(module (memory 1 1 shared) (func (export "_start")
-            (drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1)))))"#,
+fn a_guest_that_waits_in_a_host_call_is_dumped_with_its_frames() {
+    // A subscription to a clock; a buffer of 256 bytes at 2000.
+    let clock = r"\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\01\00\00\00\00\00\00\00\00\58\47\f8\0d\00\00\00";
+    let buffer = r"\d0\07\00\00\00\01\00\00";
+    let poll = in_a_host_call(
+        r#""poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32))"#,
+        clock,
+        "(call $poll (i32.const 0) (i32.const 100) (i32.const 1) (i32.const 200))",
     );
-    let output = run(folder.path(), &["block.wat", "--time-limit", "0.2"]);
-    assert_eq!(output.status.code(), Some(124));
-    assert_eq!(
-        stderr(&output),
-        "corestream: block.wat: stopped after 0.2 s, it waits for its host and can't be dumped\n"
+    let read = in_a_host_call(
+        r#""fd_read" (func $read (param i32 i32 i32 i32) (result i32))"#,
+        buffer,
+        "(call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 200))",
     );
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    let write = in_a_host_call(
+        r#""fd_write" (func $write (param i32 i32 i32 i32) (result i32))"#,
+        buffer,
+        "(call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 200))",
+    );
+    for (call, text, arguments) in [
+        ("poll_oneoff", poll, [0, 100, 1, 200]),
+        ("fd_read", read, [0, 0, 1, 200]),
+        ("fd_write", write, [1, 0, 1, 200]),
+    ] {
+        for locals in [false, true] {
+            let folder = folder("wait.wat", &text);
+            let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+            command.current_dir(folder.path()).args(["run", "wait.wat", "--time-limit", "0.3"]);
+            if locals {
+                command.arg("--locals");
+            }
+            // Both ends stay open, and nobody reads or writes.
+            let (_reader, output) = std::io::pipe().unwrap();
+            let (input, _writer) = std::io::pipe().unwrap();
+            command.stdin(input).stdout(output).stderr(std::process::Stdio::piped());
+            let output = command.spawn().unwrap().wait_with_output().unwrap();
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(124), "{call}: {said}");
+            let first = format!(
+                "corestream: wait.wat: stopped after 0.3 s in the host call {call}\n    0: wait.wat: work + 0x"
+            );
+            assert!(said.starts_with(&first), "{said}");
+            assert!(!said.contains("warning"), "{said}");
+            check_host_call(folder.path(), "wait.wat", locals, &arguments);
+        }
+    }
+}
+
+/// The same of a real program: `sleep` of wasi-libc, called by `work`, called by `main`.
+#[test]
+fn a_c_program_is_dumped_in_its_sleep() {
+    let text = "#include <unistd.h>\n\
+        __attribute__((noinline)) int work(int n) { sleep(n); return n; }\n\
+        int main(void) { return work(100); }\n";
+    let folder = folder("sleeps.c", text);
+    let compile = |clang: &str| {
+        Command::new(clang)
+            .current_dir(folder.path())
+            .args(["--target=wasm32-wasi", "-g", "-O1", "-o", "sleeps.wasm", "sleeps.c"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    };
+    if !["clang-22", "clang"].into_iter().any(compile) {
+        return environment::skip("clang", "no clang that compiles for WASI");
+    }
+    let output = run(folder.path(), &["sleeps.wasm", "--locals", "--time-limit", "0.3"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(124), "{said}");
+    assert!(said.contains("stopped after 0.3 s in the host call poll_oneoff\n"), "{said}");
+    let at = |name: &str| said.find(name).unwrap_or_else(|| panic!("{name}: {said}"));
+    assert!(at(": sleep + 0x") < at(": work + 0x"), "{said}");
+    let bytes = fs::read(folder.path().join("sleeps.wasm.core")).unwrap();
+    let values = &decode(&bytes).threads[0].1;
+    assert!(values.iter().any(|frame| frame.locals.contains(&Value::I32(100))), "{values:?}");
+}
+
+/// Under a time limit the guest's output goes another way; nothing of it is lost or changed.
+#[test]
+fn output_under_a_time_limit_is_whole() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 2)
+        (func (export "_start") (local i32)
+            (i32.store (i32.const 0) (i32.const 1000)) (i32.store (i32.const 4) (i32.const 100000))
+            (loop (i32.store8 (i32.add (i32.const 1000) (local.get 0)) (i32.rem_u (local.get 0) (i32.const 251)))
+                (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+                (br_if 0 (i32.lt_u (local.get 0) (i32.const 100000))))
+            (if (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)) (then unreachable))
+            (if (i32.ne (i32.load (i32.const 8)) (i32.const 100000)) (then unreachable))))"#;
+    let folder = folder("write.wat", text);
+    let expected: Vec<_> = (0..100_000_u32).map(|i| (i % 251).to_le_bytes()[0]).collect();
+    let output = run(folder.path(), &["write.wat", "--time-limit", "60"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(output.stdout == expected);
+    let path = folder.path().join("output");
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.current_dir(folder.path()).args(["run", "write.wat", "--time-limit", "60"]);
+    assert!(command.stdout(fs::File::create(&path).unwrap()).status().unwrap().success());
+    assert!(fs::read(&path).unwrap() == expected);
+}
+
+/// `memory.atomic.wait`, which blocks the thread that the guest runs on: of an exported memory, of one
+/// that is not, and in the start function.
+#[test]
+fn a_guest_that_waits_for_a_notification_is_dumped_with_its_frames() {
+    for (memory, start, wait) in [
+        (r#"(memory (export "memory") 1 10 shared)"#, "", "i32.const 8) (i32.const 0"),
+        ("(memory 1 10 shared)", "", "i32.const 65528) (i32.const 0"),
+        ("(memory 1 10 shared)", "(start $s)", "i32.const 8) (i32.const 0"),
+    ] {
+        let text = format!(
+            r#"(module {memory} (global (mut i32) (i32.const 0))
+            (func $w (param i32) (result i32)
+                (global.set 0 (local.get 0))
+                (i32.const 7)
+                (drop (memory.atomic.wait32 offset=0 ({wait}) (i64.const -1)))
+                (global.set 0 (i32.const 0)))
+            (func $s (drop (call $w (i32.const 42)))) {start}
+            (func (export "_start") (call $s)))"#
+        );
+        let folder = folder("block.wat", &text);
+        for locals in [false, true] {
+            let args = ["block.wat", "--time-limit", "0.3", "--force"];
+            let output =
+                run(folder.path(), &[&args[..], if locals { &["--locals"] } else { &[] }].concat());
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(124), "{said}");
+            let first = "corestream: block.wat: stopped after 0.3 s in memory.atomic.wait\n    \
+                         0: block.wat: w + 0x";
+            assert!(said.starts_with(first), "{said}");
+            let bytes = fs::read(folder.path().join("block.wat.core")).unwrap();
+            let decoded = decode(&bytes);
+            // The guest has run no instruction since.
+            assert_eq!(decoded.globals[0].1, corestream::GlobalValue::I32(42));
+            let functions: Vec<_> = decoded.threads[0].1.iter().map(|f| f.function).collect();
+            assert_eq!(functions, if start.is_empty() { &[0, 1, 2][..] } else { &[0, 1] });
+            // Locals, `local.get`, `global.set`, three constants of 2 and one of 4 bytes at most.
+            assert!((12..=16).contains(&decoded.threads[0].1[0].offset));
+            if locals {
+                let frame = &decoded.threads[0].1[0];
+                assert_eq!(frame.locals, [Value::I32(42)]);
+                assert_eq!(frame.stack[0], Value::I32(7));
+                assert_eq!(frame.stack[3], Value::I64(-1));
+            }
+        }
+    }
+}
+
+/// A guest that is notified, or whose wait ends, goes on as without a limit.
+#[test]
+fn a_wait_that_ends_before_the_time_limit() {
+    let text = r#"(module (memory 1 1 shared) (memory 1) (func (export "_start")
+        (if (i32.ne (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const 1000)) (i32.const 2))
+            (then unreachable))
+        (if (i32.ne (memory.atomic.wait64 offset=8 (i32.const 0) (i64.const 1) (i64.const -1)) (i32.const 1))
+            (then unreachable))))"#;
+    let folder = folder("wait.wat", text);
+    let output = run(folder.path(), &["wait.wat", "--time-limit", "60"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+/// Wherever a guest traps before its first call, it is dumped with locals as it is without: in its start
+/// function, in segments, at the limit, in a host call.
+#[test]
+fn a_guest_that_traps_while_it_starts_up() {
+    let exits = r#"(import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))"#;
+    for (text, limit, code, functions) in [
+        ("(func $s unreachable) (start $s)", false, 134, &[0][..]),
+        (
+            "(memory 1) (func $s (i32.store (i32.const 4) (i32.const 9)) unreachable) (start $s) (func)",
+            false,
+            134,
+            &[0],
+        ),
+        ("(func $f unreachable) (func $s (call $f)) (start $s)", false, 134, &[0, 1]),
+        (r#"(memory 1) (data (i32.const 65535) "ab")"#, false, 134, &[]),
+        (
+            r#"(memory 1) (data (i32.const 65535) "ab") (func unreachable) (func (param i32 i64))"#,
+            false,
+            134,
+            &[],
+        ),
+        (
+            "(table 1 funcref) (elem (i32.const 1) $f) (func $f (param i32 funcref) (local i64))",
+            false,
+            134,
+            &[],
+        ),
+        ("(func $s (loop (br 0))) (start $s)", true, 124, &[0]),
+        (
+            "(func $s (param i32) (result i32) (loop (br 0)) unreachable) (func $t (drop (call $s (i32.const 1)))) (start $t)",
+            true,
+            124,
+            &[0, 1],
+        ),
+    ] {
+        let text = format!(r#"(module {text} (func (export "_start")))"#);
+        let folder = folder("start.wat", &text);
+        let mut dumps = Vec::new();
+        for more in [&[][..], &["--locals"]] {
+            let limit = if limit { &["--time-limit", "0.3"][..] } else { &[] };
+            let args = [&["start.wat", "--force"], more, limit].concat();
+            let output = run(folder.path(), &args);
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(code), "{text} {more:?}: {said}");
+            let bytes = fs::read(folder.path().join("start.wat.core")).unwrap();
+            let decoded = decode(&bytes);
+            let found: Vec<_> = decoded.threads[0].1.iter().map(|f| f.function).collect();
+            assert_eq!(found, functions, "{text} {more:?}");
+            dumps.push((decoded.instances.len(), decoded.memories.len(), decoded.globals.len()));
+        }
+        assert_eq!(dumps[0], dumps[1], "{text}");
+    }
+    // A host call that is pending in the start function.
+    let text = format!(
+        r#"(module {exits} (memory (export "memory") 1) (func $s (drop
+            (call $read (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 200)))
+            (loop (br 0))) (start $s) (func (export "_start")))"#
+    );
+    let folder = folder("start.wat", &text);
+    let output = run(folder.path(), &["start.wat", "--locals", "--time-limit", "0.3"]);
+    assert_eq!(output.status.code(), Some(124), "{}", stderr(&output));
 }
 
 /// Names of the guest's play no tricks on a terminal.

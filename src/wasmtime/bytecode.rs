@@ -5,15 +5,72 @@
 //! from a frame would panic, and a reference has no encoding in a dump anyway.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use wasmparser::{
-    FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator, OperatorsReader, Parser,
-    Payload, Result, ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
+    Chunk, FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator, OperatorsReader,
+    Parser, Payload, Result, ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
 };
 
 /// The positions that are asked for: for each defined function, offsets in the module in bytes.
 pub(super) type Positions = BTreeMap<u32, BTreeSet<u32>>;
+
+/// Where the first operator of a function stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Bytes from the start of the function's body.
+    pub(super) offset: u32,
+    /// Bytes from the start of the module.
+    pub(super) position: u32,
+}
+
+/// The entries of these functions, by their indices among those that the module defines; a function
+/// that can't be found is left out.
+pub(super) fn entries(module: &[u8], defined: &HashSet<u32>) -> HashMap<u32, Entry> {
+    let mut entries = HashMap::new();
+    let mut index = 0_u32;
+    for payload in Parser::new(0).parse_all(module) {
+        if entries.len() == defined.len() {
+            break;
+        }
+        let body = match payload {
+            Ok(Payload::CodeSectionEntry(body)) => body,
+            Ok(_) => continue,
+            // The engine accepted the module; where this parser does not, what was found counts.
+            Err(_) => break,
+        };
+        if defined.contains(&index)
+            && let Ok(operators) = body.get_operators_reader()
+        {
+            let at = operators.original_position();
+            let offset = at.checked_sub(body.range().start).and_then(|at| u32::try_from(at).ok());
+            if let (Some(offset), Ok(position)) = (offset, u32::try_from(at)) {
+                entries.insert(index, Entry { offset, position });
+            }
+        }
+        index = index.saturating_add(1);
+    }
+    entries
+}
+
+/// Whether a module has a start function; yes if it can't be told.
+pub(super) fn has_start(mut module: &[u8]) -> bool {
+    let mut parser = Parser::new(0);
+    loop {
+        match parser.parse(module, true) {
+            Ok(Chunk::Parsed { consumed, payload }) => {
+                match payload {
+                    Payload::StartSection { .. } => return true,
+                    // Sections are in order, and start comes before code.
+                    Payload::CodeSectionStart { .. } | Payload::End(_) => return false,
+                    _ => {}
+                }
+                module = module.get(consumed..).unwrap_or_default();
+            }
+            _ => return true,
+        }
+    }
+}
 
 /// What is known of a function at an instruction.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,6 +12,7 @@ use super::describe::describe;
 use super::frames::{self, FrameRecorder, WasmFrame};
 use super::inventory::{Inventory, Words};
 use super::note::Note;
+use super::stack::{self, Moment, Stack};
 use crate::atomic_file::FileOptions;
 use crate::dump::Dumper;
 use crate::error::{Error, ErrorKind, Result};
@@ -281,15 +282,13 @@ impl<'w, T: 'static> Capture<'w, T> {
     pub fn live<'a>(&self, store: &'a mut impl AsContextMut<Data = T>) -> Captured<'a> {
         let inventory = self.reachable(&mut store.as_context_mut());
         let none = inventory.instances.is_empty();
-        let stack = frames::of_stack(&mut store.as_context_mut(), false);
-        let mut captured = if stack.is_empty() {
+        let mut stack = stack::of_stack(&mut store.as_context_mut(), Moment::Other);
+        if stack.frames.is_empty() {
             let backtrace = WasmBacktrace::force_capture(&*store);
-            let backtrace = frames::of_backtrace(backtrace.frames());
-            let notes = self.cut(&backtrace);
-            self.describe(store, inventory, backtrace, notes)
-        } else {
-            self.describe(store, inventory, stack, Vec::new())
-        };
+            stack = Stack { frames: frames::of_backtrace(backtrace.frames()), complete: false };
+        }
+        let notes = if stack.complete { Vec::new() } else { self.cut(&stack.frames) };
+        let mut captured = self.describe(store, inventory, stack.frames, notes);
         if none {
             captured.notes.insert(0, Note::NoInstances);
         }
@@ -318,8 +317,9 @@ impl<'w, T: 'static> Capture<'w, T> {
         backtrace: Vec<WasmFrame>,
     ) -> Captured<'a> {
         let recorded = self.recorder.and_then(|r| r.matching(&backtrace, self.max_frames));
-        if let Some(recorded) = recorded {
-            return self.describe(store, inventory, recorded, Vec::new());
+        if let Some(Stack { frames, complete }) = recorded {
+            let notes = if complete { Vec::new() } else { self.cut(&frames) };
+            return self.describe(store, inventory, frames, notes);
         }
         let mut notes = self.cut(&backtrace);
         if backtrace.is_empty() {

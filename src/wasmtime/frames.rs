@@ -1,23 +1,20 @@
-//! Frames of a Wasmtime guest: from a backtrace, or with guest debugging from the stack itself, with
-//! locals and operand stack.
+//! Frames of a Wasmtime guest: those of a backtrace, and the recorder that keeps those of a trap.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::{Future, ready};
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::wasmtime::{
-    AsContextMut, DebugEvent, DebugHandler, ExternType, FrameHandle, FrameInfo, Instance, Module,
-    StoreContextMut, Trap, Val, WasmBacktrace,
+    AsContextMut, DebugEvent, DebugHandler, FrameInfo, Instance, Module, StoreContextMut,
+    WasmBacktrace,
 };
-use wasmparser::ValType;
 
-use super::bytecode::{self, Positions, Shape, Shapes};
+use super::stack::{self, Moment, Stack};
 use crate::model::Value;
 
 /// A frame in the words of the engine.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct WasmFrame {
     pub(super) module: Module,
     /// Known where the stack itself was read.
@@ -41,143 +38,6 @@ pub(super) fn of_backtrace(frames: &[FrameInfo]) -> Vec<WasmFrame> {
     frames.iter().map(frame).collect()
 }
 
-/// The frames that are on the stack now, youngest first. Empty without guest debugging. `overflow`
-/// is whether the stack has just overflown.
-pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, overflow: bool) -> Vec<WasmFrame> {
-    // Where the youngest frame is exactly, only a backtrace tells.
-    let backtrace = WasmBacktrace::force_capture(&*store);
-    let youngest = of_backtrace(&backtrace.frames()[..backtrace.frames().len().min(1)]).pop();
-    // No instruction is at 0. A function that is being entered has its frame, but nothing is written
-    // to it yet: to ask for its instance would panic, or worse, follow what was there before.
-    let entered = overflow || youngest.as_ref().is_some_and(|frame| frame.offset == 0);
-    let Some(found) = walk(store, entered) else { return Vec::new() };
-    let mut modules = BTreeMap::new();
-    for frame in &found {
-        let (_, positions) = modules
-            .entry(frame.module.debug_index_in_engine())
-            .or_insert_with(|| (frame.module.clone(), Positions::new()));
-        positions.entry(frame.defined).or_default().insert(frame.position);
-    }
-    let modules: HashMap<_, _> = modules
-        .into_iter()
-        .map(|(id, (module, positions))| {
-            let shapes = bytecode::shapes(module.debug_bytecode().unwrap_or_default(), &positions);
-            (id, (imported_functions(&module), shapes))
-        })
-        .collect();
-    let mut frames = Vec::new();
-    let (first, mut youngest) = if entered { (youngest, None) } else { (None, youngest) };
-    frames.extend(first);
-    frames.extend(found.into_iter().map(|frame| {
-        let (imported, shapes) = &modules[&frame.module.debug_index_in_engine()];
-        let shapes = shapes.get(&(frame.defined, frame.position));
-        let function = imported.saturating_add(frame.defined);
-        let youngest = youngest.take();
-        let exact = youngest
-            .filter(|exact| Module::same(&exact.module, &frame.module))
-            .filter(|exact| exact.function == function)
-            .map(|exact| exact.offset);
-        let shape = shapes.and_then(|shapes| choose(shapes, exact));
-        // At an epoch's interrupt the engine gives another position of the same function: locals
-        // have their types anywhere in it, operands do not.
-        let there = exact.is_none_or(|exact| shape.is_some_and(|shape| shape.offset == exact));
-        WasmFrame {
-            locals: locals(store, &frame.handle, shape),
-            stack: if there { stack(store, &frame.handle, shape) } else { Vec::new() },
-            module: frame.module,
-            instance: Some(frame.instance),
-            function,
-            offset: exact.or(shape.map(|shape| shape.offset)).unwrap_or(0),
-        }
-    }));
-    frames
-}
-
-/// The instruction that a frame is at: the one at `offset` in its function if that is known, else the
-/// call that it made.
-fn choose(shapes: &Shapes, offset: Option<u32>) -> Option<&Shape> {
-    let Shapes { call, here } = shapes;
-    let is_there = |shape: &&Shape| offset.is_none_or(|offset| shape.offset == offset);
-    call.as_ref().filter(is_there).or(here.as_ref()).or(call.as_ref())
-}
-
-/// A frame that was found on the stack.
-struct Found {
-    handle: FrameHandle,
-    module: Module,
-    instance: Instance,
-    /// The index among the functions that the module defines.
-    defined: u32,
-    /// Bytes from the start of the module.
-    position: u32,
-}
-
-/// The frames on the stack, without the youngest if it has only been `entered`; `None` if there is
-/// none at all.
-fn walk<T>(store: &mut StoreContextMut<'_, T>, entered: bool) -> Option<Vec<Found>> {
-    let mut found = Vec::new();
-    let exits: Vec<_> = store.debug_exit_frames().collect();
-    let any = !exits.is_empty();
-    let mut skip = entered;
-    for exit in exits {
-        let mut next = Some(exit);
-        while let Some(handle) = next {
-            // A handle fails only when the guest has gone on, and nobody let it.
-            if !std::mem::take(&mut skip)
-                && let Ok(Some((function, position))) =
-                    handle.wasm_function_index_and_pc(&mut *store)
-                && let Ok(instance) = handle.instance(&mut *store)
-            {
-                let module = instance.module(&mut *store).clone();
-                let (defined, position) = (function.as_u32(), position.raw());
-                let handle = handle.clone();
-                found.push(Found { handle, module, instance, defined, position });
-            }
-            next = handle.parent(&mut *store).unwrap_or(None);
-        }
-    }
-    any.then_some(found)
-}
-
-fn imported_functions(module: &Module) -> u32 {
-    let imported = module.imports().filter(|import| matches!(import.ty(), ExternType::Func(_)));
-    u32::try_from(imported.count()).unwrap_or(u32::MAX)
-}
-
-fn locals<T>(
-    store: &mut StoreContextMut<'_, T>,
-    frame: &FrameHandle,
-    shape: Option<&Shape>,
-) -> Vec<Value> {
-    let count = frame.num_locals(&mut *store).unwrap_or(0);
-    let ty = |i| shape.and_then(|shape| shape.locals.get(i).copied());
-    (0..count).map(|i| read(ty(i as usize), || frame.local(&mut *store, i))).collect()
-}
-
-fn stack<T>(
-    store: &mut StoreContextMut<'_, T>,
-    frame: &FrameHandle,
-    shape: Option<&Shape>,
-) -> Vec<Value> {
-    let count = frame.num_stacks(&mut *store).unwrap_or(0);
-    let ty = |i| shape.and_then(|shape| shape.stack.get(i).copied().flatten());
-    (0..count).map(|i| read(ty(i as usize), || frame.stack(&mut *store, i))).collect()
-}
-
-/// Reads a value if its type is one that a dump can hold.
-fn read(ty: Option<ValType>, value: impl FnOnce() -> ::wasmtime::Result<Val>) -> Value {
-    if !matches!(ty, Some(ValType::I32 | ValType::I64 | ValType::F32 | ValType::F64)) {
-        return Value::Missing;
-    }
-    match value() {
-        Ok(Val::I32(x)) => Value::I32(x),
-        Ok(Val::I64(x)) => Value::I64(x),
-        Ok(Val::F32(bits)) => Value::F32(bits),
-        Ok(Val::F64(bits)) => Value::F64(bits),
-        _ => Value::Missing,
-    }
-}
-
 /// Records the frames of a guest when it traps, with their locals and operand stacks: a
 /// [`DebugHandler`](::wasmtime::DebugHandler) for stores of engines with [`Config::guest_debug`](::wasmtime::Config::guest_debug).
 ///
@@ -198,9 +58,14 @@ fn read(ty: Option<ValType>, value: impl FnOnce() -> ::wasmtime::Result<Val>) ->
 /// still have theirs. A frame that calls still has the arguments of its call. v128 and references have no encoding in a dump and are
 /// [`Value::Missing`](crate::Value::Missing).
 ///
-/// A function that is only being entered, where the stack overflows or an epoch interrupts it, has
-/// no values and no instance of its own yet; one that is interrupted in a loop has its locals, but no
-/// operands.
+/// A function that is only entered, where the stack overflows or an epoch interrupts it, has its
+/// locals: its parameters, and zeros. Its instance is known only if its module has no other. One that runs
+/// out of fuel as it is entered has no values. One that is interrupted in a loop has its
+/// locals, but no operands.
+///
+/// Module start-up code (segments, global initializers) has no frame in a dump. If it is on the stack
+/// in several activations at once, because a host function instantiates another module, the frames
+/// have no values.
 ///
 /// ```
 /// # #[cfg(feature = "run")]
@@ -232,7 +97,7 @@ fn read(ty: Option<ValType>, value: impl FnOnce() -> ::wasmtime::Result<Val>) ->
 pub struct FrameRecorder<T> {
     /// Stacks, the one that was seen last at the end; each is the older part of the one before: an
     /// error that a host function passes on is seen once for each entry into wasm.
-    recorded: Arc<Mutex<Vec<Vec<WasmFrame>>>>,
+    recorded: Arc<Mutex<Vec<Stack>>>,
     // Says nothing about whether a `T` may be sent: none is held.
     data: PhantomData<fn(T)>,
 }
@@ -245,29 +110,28 @@ impl<T> FrameRecorder<T> {
 
     /// The stack that was recorded last of those that the frames of a backtrace can come from: the
     /// guest may have gone on after an earlier event. A backtrace of `max_frames` may be cut.
-    pub(super) fn matching(
-        &self,
-        backtrace: &[WasmFrame],
-        max_frames: usize,
-    ) -> Option<Vec<WasmFrame>> {
+    pub(super) fn matching(&self, backtrace: &[WasmFrame], max_frames: usize) -> Option<Stack> {
         let cut = backtrace.len() >= max_frames;
-        let matches = |stack: &&Vec<WasmFrame>| {
-            let len = if cut { stack.len().min(backtrace.len()) } else { stack.len() };
-            len == backtrace.len() && alike(&stack[..len], backtrace)
+        let matches = |Stack { frames, .. }: &&Stack| {
+            let len = if cut { frames.len().min(backtrace.len()) } else { frames.len() };
+            len == backtrace.len() && alike(&frames[..len], backtrace)
         };
         self.lock().iter().rev().find(matches).cloned()
     }
 
-    fn record(&self, stack: Vec<WasmFrame>) {
+    fn record(&self, stack: Stack) {
+        if stack.frames.is_empty() {
+            return;
+        }
         let mut recorded = self.lock();
-        recorded.retain(|longer| {
-            let part = longer.len().checked_sub(stack.len()).filter(|more| *more > 0);
-            part.is_some_and(|more| alike(&longer[more..], &stack))
+        recorded.retain(|Stack { frames, .. }| {
+            let part = frames.len().checked_sub(stack.frames.len()).filter(|more| *more > 0);
+            part.is_some_and(|more| alike(&frames[more..], &stack.frames))
         });
         recorded.push(stack);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Vec<WasmFrame>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Stack>> {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -294,7 +158,7 @@ impl<T> Clone for FrameRecorder<T> {
 
 impl<T> fmt::Debug for FrameRecorder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let frames = self.lock().first().map_or(0, Vec::len);
+        let frames = self.lock().first().map_or(0, |stack| stack.frames.len());
         f.debug_struct("FrameRecorder").field("frames", &frames).finish_non_exhaustive()
     }
 }
@@ -307,7 +171,7 @@ impl<T: 'static> DebugHandler for FrameRecorder<T> {
         mut store: StoreContextMut<'_, T>,
         event: DebugEvent<'_>,
     ) -> impl Future<Output = ()> + Send {
-        let overflow = matches!(event, DebugEvent::Trap(Trap::StackOverflow));
+        let moment = Moment::of(&event);
         let ends = match event {
             DebugEvent::Trap(_) | DebugEvent::Exception(_) => true,
             // An error that has passed through wasm before was recorded where it began.
@@ -315,7 +179,7 @@ impl<T: 'static> DebugHandler for FrameRecorder<T> {
             _ => false,
         };
         if ends {
-            self.record(of_stack(&mut store.as_context_mut(), overflow));
+            self.record(stack::of_stack(&mut store.as_context_mut(), moment));
         }
         ready(())
     }

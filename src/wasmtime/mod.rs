@@ -49,6 +49,50 @@
 //! With [`Config::guest_debug`](::wasmtime::Config::guest_debug) everything of that is known, and a
 //! [`FrameRecorder`] gives frames with their locals and operand stacks, without a cap.
 //!
+//! # A guest that hangs in a host call
+//! An epoch deadline does not reach a guest that waits in a host function, and to drop the future of its
+//! call takes its stack away without a trace. Let the host function itself give up: its error is that of
+//! a guest that trapped, with the frames, memories and globals of the entry into the host function. A
+//! call that does not wait pays nothing for that.
+//!
+//! ```
+//! # #[cfg(feature = "run")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use wasmtime::{Caller, Config, Engine, Linker, Module, Store};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+//! let engine = Engine::new(Config::new().coredump_on_trap(true))?;
+//! let mut linker = Linker::new(&engine);
+//! linker.func_wrap_async("host", "sleep", |_: Caller<'_, ()>, (seconds,): (u32,)| {
+//!     Box::new(async move {
+//!         let sleep = tokio::time::sleep(Duration::from_secs(seconds.into()));
+//!         let limit = Duration::from_millis(10);
+//!         let in_time = tokio::time::timeout(limit, sleep).await;
+//!         in_time.map_err(|_| wasmtime::Error::msg("the time limit was reached in sleep"))
+//!     })
+//! })?;
+//! let text = r#"(module (import "host" "sleep" (func $sleep (param i32)))
+//!     (func (export "run") (call $sleep (i32.const 100))))"#;
+//! let module = Module::new(&engine, text)?;
+//! let mut store = Store::new(&engine, ());
+//! let instance = linker.instantiate_async(&mut store, &module).await?;
+//! let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
+//!
+//! let error = run.call_async(&mut store, ()).await.unwrap_err();
+//! let captured = corestream::wasmtime::capture(&mut store, "guest.wat", &error)?;
+//! assert_eq!(captured.dump.threads[0].frames.len(), 1);
+//! # Ok(())
+//! # })
+//! # }
+//! # #[cfg(not(feature = "run"))]
+//! # fn main() {}
+//! ```
+//!
+//! `memory.atomic.wait` blocks the thread and calls no host function. Another thread can wake it with
+//! [`SharedMemory::atomic_notify`](::wasmtime::SharedMemory::atomic_notify); the guest then goes on to its
+//! next loop or function, where an epoch deadline stops it.
+//!
 //! # A guest that goes on
 //! [`Capture::live`] takes a guest that is not trapped, in a host function, at an epoch deadline or at
 //! a breakpoint. It changes nothing in the store; the guest goes on whether the dump succeeded or not.
@@ -60,6 +104,7 @@ mod frames;
 mod index_space;
 mod inventory;
 mod note;
+mod stack;
 
 pub use capture::{Capture, Captured, capture};
 pub use frames::FrameRecorder;

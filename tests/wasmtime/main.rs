@@ -10,3 +10,4 @@ mod frames;
 mod guests;
 mod live;
 mod side_by_side;
+mod traps;

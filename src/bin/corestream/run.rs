@@ -3,11 +3,15 @@
 mod backtrace;
 mod cause;
 mod check;
+mod expose;
 mod guest;
+mod host_call;
 mod invoke;
 mod module;
 mod options;
+mod output_stream;
 mod overflow;
+mod waiters;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,6 +24,7 @@ use wasmtime::{Error, Trap, WasmBacktrace, WasmCoreDump};
 use wasmtime_wasi::I32Exit;
 
 use self::guest::{Guest, Outcome};
+use self::host_call::Pending;
 use self::options::{Directory, Variable};
 use self::overflow::StackPointer;
 use crate::dump::{self, pattern};
@@ -117,22 +122,29 @@ impl Run {
                     let cause = cause::plain(&error);
                     return Err(Failure::new(format!("{}: {cause}", self.guest.display())));
                 }
-                let limit = matches!(error.downcast_ref(), Some(Trap::Interrupt));
+                let pending = error.downcast_ref::<Pending>();
+                let limit =
+                    pending.is_some() || matches!(error.downcast_ref(), Some(Trap::Interrupt));
+                let waits = guest.waits(&error);
+                let first_added = guest.first_added();
                 let stack = guest.take_stack_pointer();
                 let captured = guest.captured(self, &error);
-                let cause = if limit {
-                    self.limit()
-                } else {
-                    trap_cause(&error, stack.as_ref(), captured.as_ref().ok())
+                let cause = match pending {
+                    Some(pending) => format!("{} {pending}", self.limit()),
+                    None if limit && waits => format!("{} in memory.atomic.wait", self.limit()),
+                    None if limit => self.limit(),
+                    None => trap_cause(&error, stack.as_ref(), captured.as_ref().ok()),
                 };
-                report::raw(&backtrace::render(&self.name(), &cause, &error));
+                report::raw(&backtrace::render(&self.name(), &cause, &error, first_added));
                 self.dump(output, &captured);
                 Ok(if limit { TIME_LIMIT } else { TRAPPED })
             }
             // It waits in the host: there is nothing on the stack any more.
             Outcome::Stuck => {
                 let (name, limit) = (self.name(), self.limit());
-                report::line(&format!("{name}: {limit}, it waits for its host"));
+                report::line(&format!(
+                    "{name}: {limit}, it waits for its host: no frames are known"
+                ));
                 self.dump(output, &Ok(guest.live(self)));
                 Ok(TIME_LIMIT)
             }

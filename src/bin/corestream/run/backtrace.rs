@@ -9,9 +9,13 @@ use crate::symbols::demangle::demangled;
 const PRINTED_FRAMES: usize = 50;
 
 /// Returns what went wrong and where, a line each.
-pub fn render(name: &str, cause: &str, error: &wasmtime::Error) -> String {
+///
+/// Functions from index `first_added` on are the tool's own. They are the youngest frames, if any, and are not shown.
+pub fn render(name: &str, cause: &str, error: &wasmtime::Error, first_added: u32) -> String {
     let mut text = format!("corestream: {}: {}\n", shown(name), shown(cause));
     let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
+    let added = frames.iter().take_while(|frame| frame.func_index() >= first_added).count();
+    let frames = frames.get(added..).unwrap_or_default();
     for (i, frame) in frames.iter().enumerate().take(PRINTED_FRAMES) {
         let module = shown(frame.module().name().unwrap_or(name));
         let function = match frame.func_name() {

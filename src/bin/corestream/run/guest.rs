@@ -4,16 +4,19 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corestream::wasmtime::{Capture, Captured, FrameRecorder};
-use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store, Val};
+use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store, Val, WasmBacktrace};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
 use super::check::{Call, Source};
+use super::expose::{self, Exposed};
+use super::output_stream::Standard;
 use super::overflow::StackPointer;
-use super::{Run, TIME_LIMIT, cause, invoke};
+use super::waiters::Waiters;
+use super::{Run, TIME_LIMIT, cause, host_call, invoke};
 use crate::report::{self, Failure};
 
 /// How long a guest that is out of time may take to come back from its host.
@@ -28,8 +31,13 @@ pub struct Guest {
     module: Module,
     call: Call,
     stack: Option<StackPointer>,
+    /// Whether the start function was made an export, which is called.
+    start: bool,
+    /// The index of the first function that was added, which is the end of the guest's own.
+    first_added: u32,
     instance: Option<Instance>,
     recorder: FrameRecorder<WasiP1Ctx>,
+    waiters: Waiters,
 }
 
 /// How a call ended.
@@ -54,6 +62,9 @@ impl Guest {
         p1::add_to_linker_async(&mut linker, |wasi| wasi).map_err(failed)?;
         // Wasmtime's own takes codes over 125 for an error.
         linker.allow_shadowing(true);
+        if run.time_limit.is_some() {
+            host_call::add_to_linker(&mut linker).map_err(failed)?;
+        }
         let exit = |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) };
         linker.func_wrap("wasi_snapshot_preview1", "proc_exit", exit).map_err(failed)?;
         let mut store = Store::new(&engine, wasi(run)?);
@@ -65,8 +76,24 @@ impl Guest {
         let call = source.check(invoke, &run.args, &linker, &mut store)?;
         let wasm = source.into_wasm();
         let stack = StackPointer::find(&wasm);
-        let module = Module::from_binary(&engine, &wasm).map_err(failed)?;
-        Ok(Self { store, linker, module, call, stack, instance: None, recorder })
+        let exposed = run.time_limit.and_then(|_| expose::expose(&wasm));
+        let Exposed { bytes, start, first_added } =
+            exposed.unwrap_or(Exposed { bytes: wasm, start: false, first_added: u32::MAX });
+        let module = Module::from_binary(&engine, &bytes).map_err(failed)?;
+        let waiters = Waiters::default();
+        let instance = None;
+        Ok(Self {
+            store,
+            linker,
+            module,
+            call,
+            stack,
+            start,
+            first_added,
+            instance,
+            recorder,
+            waiters,
+        })
     }
 
     /// Instantiates the guest and calls its function.
@@ -77,11 +104,14 @@ impl Guest {
         if let Some(limit) = run.time_limit {
             let engine = self.store.engine().clone();
             self.store.set_epoch_deadline(1);
-            let (line, over) = (run.blocked(), over.clone());
+            host_call::set_limit(Instant::now() + limit);
+            let (line, over, waiters) = (run.blocked(), over.clone(), self.waiters.clone());
             let watch = move || {
                 thread::sleep(limit);
                 engine.increment_epoch();
-                thread::sleep(GRACE + LAST_GRACE);
+                let end = Instant::now() + GRACE + LAST_GRACE;
+                waiters.wake(&over, end);
+                thread::sleep(end.saturating_duration_since(Instant::now()));
                 // Never while a dump is written: who is first here has the say.
                 if !over.swap(true, Ordering::AcqRel) {
                     report::line(&line);
@@ -119,6 +149,13 @@ impl Guest {
             Err(error) => return Ok(Outcome::Failed(error)),
         };
         self.instance = Some(instance);
+        self.waiters.add(&mut self.store, instance);
+        if self.start
+            && let Some(start) = instance.get_func(&mut self.store, expose::START)
+            && let Err(error) = start.call_async(&mut self.store, &[], &mut []).await
+        {
+            return Ok(Outcome::Failed(error));
+        }
         let name = &self.call.name;
         let Some(function) = instance.get_func(&mut self.store, name) else {
             return Err(format!("exports no function {name}"));
@@ -155,12 +192,30 @@ impl Guest {
 
     /// The guest after a call that failed.
     pub fn captured(&mut self, run: &Run, error: &Error) -> corestream::Result<Captured<'_>> {
-        Self::capture(run, &self.linker, &self.recorder).trapped(&mut self.store, error)
+        let capture = Self::capture(run, &self.linker, &self.recorder);
+        let mut captured = capture.trapped(&mut self.store, error)?;
+        for thread in &mut captured.dump.threads {
+            thread.frames.retain(|frame| frame.function < self.first_added);
+        }
+        Ok(captured)
+    }
+
+    /// Whether the error is that of a guest that waits for a notification.
+    pub fn waits(&self, error: &Error) -> bool {
+        let backtrace = error.downcast_ref::<WasmBacktrace>();
+        let youngest = backtrace.and_then(|backtrace| backtrace.frames().first());
+        youngest.is_some_and(|frame| frame.func_index() >= self.first_added)
+    }
+
+    /// The index of the first function that is not the guest's own: it waits in its place.
+    pub fn first_added(&self) -> u32 {
+        self.first_added
     }
 
     /// The guest as it is, without frames.
     pub fn live(&mut self, run: &Run) -> Captured<'_> {
         let capture = Self::capture(run, &self.linker, &self.recorder);
+        let capture = capture.thread("main, which waits for its host: no frames are known");
         capture.instances(self.instance).live(&mut self.store)
     }
 }
@@ -183,6 +238,9 @@ fn config(run: &Run) -> Config {
 fn wasi(run: &Run) -> Result<WasiP1Ctx, Failure> {
     let mut wasi = WasiCtxBuilder::new();
     wasi.inherit_stdio().arg(run.name()).args(&run.args);
+    if run.time_limit.is_some() {
+        wasi.stdout(Standard::Output).stderr(Standard::Error);
+    }
     for variable in &run.env {
         wasi.env(&variable.name, &variable.value);
     }

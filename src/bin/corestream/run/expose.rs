@@ -1,0 +1,324 @@
+//! Modules with shared memories, changed such that a guest that waits in `memory.atomic.wait` can be
+//! stopped there.
+//!
+//! # The problem
+//! Wasmtime parks the thread of a guest that waits. No epoch and no signal reaches it. A notification
+//! does, but needs the memory, which need not be exported and is not at hand while the start function
+//! runs; and a guest that was woken goes on to the next loop or function before it looks at the epoch.
+//!
+//! # The idea
+//! - Each shared memory is exported, and the start function too, which is called after instantiation.
+//! - Each wait becomes a call of a function that is added at the end of the module. It executes the same
+//!   instruction, then a loop, in front of which the epoch is looked at. So a guest that is woken at the
+//!   limit runs no instruction of its own, and its frames are those of the wait.
+//!
+//! # The invariant
+//! No index and no offset of the module changes, so those of the dump are right: types, functions and
+//! exports are added at the end, and a call takes the bytes of its wait, with a padded index and
+//! `nop`. The added functions are the youngest frames of a guest that waits; they do not get into the
+//! dump.
+//!
+//! # What was tried
+//! A function that is imported instead would move the indices of all others.
+
+use std::ops::Range;
+
+use wasm_encoder::{Encode, ExportKind, RawSection};
+use wasmparser::{ExternalKind, MemArgTarget, Operator, Parser, Payload, TypeRef};
+
+/// What the added exports begin with.
+const PREFIX: &str = "corestream:";
+/// The export of the start function.
+pub const START: &str = "corestream:start";
+
+/// The ids of the sections that come after the exports.
+const AFTER_EXPORTS: [u8; 5] = [8, 9, 10, 11, 12];
+const TYPE: u8 = 1;
+const FUNCTION: u8 = 3;
+const EXPORT: u8 = 7;
+const START_SECTION: u8 = 8;
+const CODE: u8 = 10;
+
+/// A module, changed.
+pub struct Exposed {
+    pub bytes: Vec<u8>,
+    /// Whether it has a start function, which is to be called.
+    pub start: bool,
+    /// The index of the first function that was added.
+    pub first_added: u32,
+}
+
+/// What is added to a section.
+#[derive(Default)]
+struct Added {
+    count: u32,
+    bytes: Vec<u8>,
+}
+
+/// A wait instruction.
+struct Wait {
+    /// Bytes from the start of the module.
+    at: Range<usize>,
+    memory64: bool,
+    /// Whether it compares 64 bits.
+    wide: bool,
+}
+
+/// What must be known of a module.
+#[derive(Default)]
+struct Contents {
+    /// For each memory whether it is shared, and whether it has 64-bit addresses.
+    memories: Vec<(bool, bool)>,
+    types: u32,
+    functions: u32,
+    start: Option<u32>,
+    waits: Vec<Wait>,
+}
+
+/// Changes a module in binary or text form; `None` if it has no shared memory, or if it can't be read:
+/// then it is the engine that says why.
+pub fn expose(module: &[u8]) -> Option<Exposed> {
+    let module = wat::parse_bytes(module).ok()?;
+    let contents = Contents::read(&module)?;
+    let mut exports = Added::default();
+    for (index, (shared, _)) in (0..).zip(&contents.memories) {
+        if *shared {
+            exports.export(&format!("{PREFIX}memory:{index}"), ExportKind::Memory, index);
+        }
+    }
+    if exports.count == 0 {
+        return None;
+    }
+    if let Some(function) = contents.start {
+        exports.export(START, ExportKind::Func, function);
+    }
+    let mut bytes = module.to_vec();
+    let (mut types, mut functions, mut code) = <(Added, Added, Added)>::default();
+    // For each kind of wait its function: instructions that are the same to the byte share one.
+    let mut kinds: Vec<(Vec<u8>, u32)> = Vec::new();
+    for wait in &contents.waits {
+        let instruction = module.get(wait.at.clone())?.to_vec();
+        let function = match kinds.iter().find(|(other, _)| *other == instruction) {
+            Some((_, function)) => *function,
+            None => {
+                let function = contents.functions.checked_add(functions.count)?;
+                contents.types.checked_add(types.count)?.encode(&mut functions.bytes);
+                functions.count += 1;
+                types.wait_type(wait);
+                code.wait_body(&instruction);
+                kinds.push((instruction, function));
+                function
+            }
+        };
+        call(bytes.get_mut(wait.at.clone())?, function)?;
+    }
+    let mut changed = wasm_encoder::Module::new();
+    let mut exports = Some(exports);
+    for payload in Parser::new(0).parse_all(&module) {
+        let Some((id, range)) = payload.ok()?.as_section() else { continue };
+        let section = bytes.get(to_usize(range)?)?;
+        if AFTER_EXPORTS.contains(&id)
+            && let Some(exports) = exports.take()
+        {
+            exports.append_to(&mut changed, EXPORT, &[0])?;
+        }
+        match id {
+            TYPE => types.append_to(&mut changed, id, section)?,
+            FUNCTION => functions.append_to(&mut changed, id, section)?,
+            CODE => code.append_to(&mut changed, id, section)?,
+            EXPORT => exports.take()?.append_to(&mut changed, id, section)?,
+            START_SECTION => {}
+            _ => {
+                changed.section(&RawSection { id, data: section });
+            }
+        }
+    }
+    if let Some(exports) = exports {
+        exports.append_to(&mut changed, EXPORT, &[0])?;
+    }
+    let (start, first_added) = (contents.start.is_some(), contents.functions);
+    Some(Exposed { bytes: changed.finish(), start, first_added })
+}
+
+impl Contents {
+    fn read(module: &[u8]) -> Option<Self> {
+        let mut this = Self::default();
+        for payload in Parser::new(0).parse_all(module) {
+            match payload.ok()? {
+                Payload::TypeSection(section) => {
+                    for group in section {
+                        let count = u32::try_from(group.ok()?.types().len()).ok()?;
+                        this.types = this.types.checked_add(count)?;
+                    }
+                }
+                Payload::ImportSection(section) => {
+                    for import in section.into_imports() {
+                        match import.ok()?.ty {
+                            TypeRef::Func(_) | TypeRef::FuncExact(_) => {
+                                this.functions = this.functions.checked_add(1)?;
+                            }
+                            TypeRef::Memory(ty) => this.memories.push((ty.shared, ty.memory64)),
+                            _ => {}
+                        }
+                    }
+                }
+                Payload::FunctionSection(section) => {
+                    this.functions = this.functions.checked_add(section.count())?;
+                }
+                Payload::MemorySection(section) => {
+                    for ty in section {
+                        let ty = ty.ok()?;
+                        this.memories.push((ty.shared, ty.memory64));
+                    }
+                }
+                Payload::ExportSection(section) => {
+                    for export in section {
+                        let export = export.ok()?;
+                        if export.name.starts_with(PREFIX) && export.kind != ExternalKind::Tag {
+                            return None;
+                        }
+                    }
+                }
+                Payload::StartSection { func, .. } => this.start = Some(func),
+                Payload::CodeSectionEntry(body)
+                    if this.memories.iter().any(|(shared, _)| *shared) =>
+                {
+                    let mut operators = body.get_operators_reader().ok()?;
+                    while !operators.eof() {
+                        let start = operators.original_position();
+                        let (memarg, wide) = match operators.read().ok()? {
+                            Operator::MemoryAtomicWait32 { memarg } => (memarg, false),
+                            Operator::MemoryAtomicWait64 { memarg } => (memarg, true),
+                            _ => continue,
+                        };
+                        let MemArgTarget::Memory(memory) = memarg.target else { continue };
+                        let at = to_usize(start..operators.original_position())?;
+                        // A wait on a memory that is not shared traps.
+                        if let Some((true, memory64)) =
+                            this.memories.get(usize::try_from(memory).ok()?).copied()
+                        {
+                            this.waits.push(Wait { at, memory64, wide });
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Some(this)
+    }
+}
+
+impl Added {
+    fn export(&mut self, name: &str, kind: ExportKind, index: u32) {
+        name.encode(&mut self.bytes);
+        kind.encode(&mut self.bytes);
+        index.encode(&mut self.bytes);
+        self.count += 1;
+    }
+
+    /// The type of a function that waits: address, expected value, timeout, and what came of it.
+    fn wait_type(&mut self, wait: &Wait) {
+        const I32: u8 = 0x7f;
+        const I64: u8 = 0x7e;
+        let address = if wait.memory64 { I64 } else { I32 };
+        let expected = if wait.wide { I64 } else { I32 };
+        self.bytes.extend([0x60, 3, address, expected, I64, 1, I32]);
+        self.count += 1;
+    }
+
+    /// The body of a function that waits, then comes to a loop.
+    fn wait_body(&mut self, instruction: &[u8]) {
+        // No locals; `local.get` of the three parameters.
+        let mut body = vec![0, 0x20, 0, 0x20, 1, 0x20, 2];
+        body.extend(instruction);
+        // `loop`, `end`, and the end of the function.
+        body.extend([0x03, 0x40, 0x0b, 0x0b]);
+        body.encode(&mut self.bytes);
+        self.count += 1;
+    }
+
+    /// Adds a section that has all items of `section`, then the added ones.
+    fn append_to(&self, module: &mut wasm_encoder::Module, id: u8, section: &[u8]) -> Option<()> {
+        let (mut count, mut len) = (0_u32, 0_usize);
+        for byte in section.iter().take(5) {
+            count |= u32::from(byte & 0x7f).checked_shl(u32::try_from(len * 7).ok()?)?;
+            len += 1;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let mut data = Vec::with_capacity(section.len() + self.bytes.len() + 5);
+        count.checked_add(self.count)?.encode(&mut data);
+        data.extend(section.get(len..)?);
+        data.extend(&self.bytes);
+        module.section(&RawSection { id, data: &data });
+        Some(())
+    }
+}
+
+/// Writes a call over an instruction, all of it.
+fn call(instruction: &mut [u8], function: u32) -> Option<()> {
+    let index_len = instruction.len().checked_sub(1)?.min(5);
+    if index_len < 5 && function >> (7 * index_len) != 0 {
+        return None;
+    }
+    instruction.fill(0x01);
+    let (opcode, rest) = instruction.split_first_mut()?;
+    *opcode = 0x10;
+    let index = rest.get_mut(..index_len)?;
+    for (i, byte) in index.iter_mut().enumerate() {
+        let more = if i + 1 < index_len { 0x80 } else { 0 };
+        *byte = (function >> (7 * i)).to_le_bytes()[0] & 0x7f | more;
+    }
+    Some(())
+}
+
+fn to_usize(range: Range<u64>) -> Option<Range<usize>> {
+    Some(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"(module (import "" "f" (func)) (memory 1 2 shared) (memory i64 1 2 shared)
+        (func $s (drop (memory.atomic.wait32 offset=300 (i32.const 0) (i32.const 0) (i64.const -1))))
+        (func (export "run") (result i32) (call $s)
+            (drop (memory.atomic.wait64 1 (i64.const 0) (i64.const 0) (i64.const -1)))
+            (memory.atomic.wait32 offset=300 (i32.const 0) (i32.const 0) (i64.const -1)))
+        (start $s))"#;
+
+    #[test]
+    fn indices_and_offsets_stay() {
+        let before = wat::parse_str(TEXT).unwrap();
+        let Exposed { bytes, start, first_added } = expose(TEXT.as_bytes()).unwrap();
+        assert!(start);
+        assert_eq!(first_added, 3);
+        wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
+            .validate_all(&bytes)
+            .unwrap();
+        let bodies = |module: &[u8]| {
+            let mut bodies = Vec::new();
+            for payload in Parser::new(0).parse_all(module) {
+                if let Payload::CodeSectionEntry(body) = payload.unwrap() {
+                    bodies.push(body.as_bytes().to_vec());
+                }
+            }
+            bodies
+        };
+        let (before, after) = (bodies(&before), bodies(&bytes));
+        // Two kinds of waits, two functions.
+        assert_eq!((before.len(), after.len()), (2, 4));
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!(before.len(), after.len());
+            assert_ne!(before, after);
+        }
+    }
+
+    #[test]
+    fn modules_without_shared_memories_stay() {
+        for text in ["(module)", "(module (memory 1))", "(module (memory 1) (func (unknown)))"] {
+            assert!(expose(text.as_bytes()).is_none(), "{text}");
+        }
+    }
+}

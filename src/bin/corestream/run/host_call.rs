@@ -1,0 +1,125 @@
+//! Host calls that are pending at the time limit: they end with an error of their own, so that the
+//! frames of the guest are those of its entry into the call.
+//!
+//! To drop the future of the whole call would unwind the guest's stack without a trace of it. So each
+//! WASI function that can wait races with the limit inside of its own call. A call that does not
+//! wait pays nothing for it: the limit is looked at only once the call's own future is pending.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::OnceLock;
+use std::task::{Poll, ready};
+use std::time::Instant;
+
+use tokio::time::sleep_until;
+use wasmtime::{AsContextMut, Caller, Extern, Linker};
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as wasi, WasiSnapshotPreview1};
+use wiggle::GuestMemory;
+
+/// The moment of the time limit; not set without one.
+static LIMIT: OnceLock<Instant> = OnceLock::new();
+
+/// Sets the moment at which pending host calls end. Once for the process.
+pub fn set_limit(at: Instant) {
+    let _ = LIMIT.set(at);
+}
+
+/// The moment at which pending host calls end.
+pub fn limit() -> Option<Instant> {
+    LIMIT.get().copied()
+}
+
+/// The error of a host call that was pending at the time limit.
+#[derive(Debug)]
+pub struct Pending(pub &'static str);
+
+impl fmt::Display for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "in the host call {}", self.0)
+    }
+}
+
+impl std::error::Error for Pending {}
+
+/// Waits for a host call, but not beyond the time limit.
+async fn until_limit(
+    name: &'static str,
+    call: impl Future<Output = wasmtime::Result<i32>>,
+) -> wasmtime::Result<i32> {
+    let mut call = pin!(call);
+    let mut timer = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(result) = call.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        let Some(at) = limit() else { return Poll::Pending };
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at.into())));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(Pending(name).into()))
+    })
+    .await
+}
+
+macro_rules! define {
+    ($linker:ident, $($name:ident($($arg:ident: $ty:ty),*);)*) => {$(
+        $linker.func_wrap_async(
+            "wasi_snapshot_preview1",
+            stringify!($name),
+            |mut caller: Caller<'_, WasiP1Ctx>, ($($arg,)*): ($($ty,)*)| {
+                Box::new(until_limit(stringify!($name), async move {
+                    let memory = caller.get_export("memory");
+                    let fuel = caller.as_context_mut().hostcall_fuel();
+                    let (mut memory, wasi) = match &memory {
+                        Some(Extern::Memory(memory)) => {
+                            let (memory, wasi) = memory.data_and_store_mut(&mut caller);
+                            (GuestMemory::Unshared(memory), wasi)
+                        }
+                        Some(Extern::SharedMemory(memory)) => {
+                            (GuestMemory::Shared(memory.data()), caller.data_mut())
+                        }
+                        _ => wasmtime::bail!("missing required memory export"),
+                    };
+                    wasi.set_hostcall_fuel(fuel);
+                    wasi::$name(wasi, &mut memory, $($arg),*).await
+                }))
+            },
+        )?;
+    )*};
+}
+
+/// Defines the functions of WASI preview 1 that can wait, in a linker that has all of them already and
+/// allows shadowing.
+pub fn add_to_linker(linker: &mut Linker<WasiP1Ctx>) -> wasmtime::Result<()> {
+    // All that `wasmtime_wasi::p1` declares as `async`.
+    define!(linker,
+        fd_advise(a: i32, b: i64, c: i64, d: i32);
+        fd_close(a: i32);
+        fd_datasync(a: i32);
+        fd_fdstat_get(a: i32, b: i32);
+        fd_filestat_get(a: i32, b: i32);
+        fd_filestat_set_size(a: i32, b: i64);
+        fd_filestat_set_times(a: i32, b: i64, c: i64, d: i32);
+        fd_pread(a: i32, b: i32, c: i32, d: i64, e: i32);
+        fd_pwrite(a: i32, b: i32, c: i32, d: i64, e: i32);
+        fd_read(a: i32, b: i32, c: i32, d: i32);
+        fd_readdir(a: i32, b: i32, c: i32, d: i64, e: i32);
+        fd_renumber(a: i32, b: i32);
+        fd_seek(a: i32, b: i64, c: i32, d: i32);
+        fd_sync(a: i32);
+        fd_write(a: i32, b: i32, c: i32, d: i32);
+        path_create_directory(a: i32, b: i32, c: i32);
+        path_filestat_get(a: i32, b: i32, c: i32, d: i32, e: i32);
+        path_filestat_set_times(a: i32, b: i32, c: i32, d: i32, e: i64, f: i64, g: i32);
+        path_link(a: i32, b: i32, c: i32, d: i32, e: i32, f: i32, g: i32);
+        path_open(a: i32, b: i32, c: i32, d: i32, e: i32, f: i64, g: i64, h: i32, i: i32);
+        path_readlink(a: i32, b: i32, c: i32, d: i32, e: i32, f: i32);
+        path_remove_directory(a: i32, b: i32, c: i32);
+        path_rename(a: i32, b: i32, c: i32, d: i32, e: i32, f: i32);
+        path_symlink(a: i32, b: i32, c: i32, d: i32, e: i32);
+        path_unlink_file(a: i32, b: i32, c: i32);
+        poll_oneoff(a: i32, b: i32, c: i32, d: i32);
+    );
+    Ok(())
+}
