@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::encode::index;
-use crate::image::Bytes;
+use crate::image::Payload;
 use crate::piece::{Emitted, Header, Piece};
 use crate::plan::{CONTINUATION, DataSection, Plan, Segment, sign_extended};
 
@@ -45,9 +45,14 @@ impl<'p> Pieces<'p> {
         Self { plan, sections, segments: 0..0, next: Next::Core, rest: None }
     }
 
-    /// The next piece, or as much of it as fits into `most` bytes if it is a part of an image.
-    pub(crate) fn next_part(&mut self, most: u64) -> Option<Emitted<'p>> {
+    /// The next piece, or as much of it as fits into `most` bytes if it is a part of an image, and into
+    /// `most_copied` if that has to be copied.
+    pub(crate) fn next_part(&mut self, most: u64, most_copied: u64) -> Option<Emitted<'p>> {
         let piece = self.rest.take().or_else(|| self.next())?;
+        let most = match piece {
+            Emitted::Piece(_) => most,
+            Emitted::Copy { .. } => most.min(most_copied),
+        };
         let (part, rest) = piece.split(most);
         self.rest = rest;
         Some(part)
@@ -126,16 +131,13 @@ fn segment_header(segment: &Segment, memory64: bool) -> Header {
 
 fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Option<Emitted<'p>> {
     let (address, len) = (segment.address, u64::from(segment.len));
-    Some(match plan.memories.get(segment.memory as usize)?.image.bytes() {
-        Bytes::Slice(bytes) => {
-            Emitted::Piece(Piece::Image { bytes: part(bytes, address, len), file: None })
-        }
-        Bytes::Mapped(bytes, file) => {
+    Some(match plan.memories.get(segment.memory as usize)?.image.payload() {
+        Payload::Borrowed(bytes, file) => {
             // A file is mapped from its start on: an address is an offset.
-            let file = Some((file, address));
+            let file = file.map(|file| (file, address));
             Emitted::Piece(Piece::Image { bytes: part(bytes, address, len), file })
         }
-        from @ (Bytes::File(_) | Bytes::Shared(_)) => Emitted::Copy { from, offset: address, len },
+        Payload::Copied(from) => Emitted::Copy { from, offset: address, len },
     })
 }
 

@@ -72,6 +72,7 @@ struct Memory {
     memory64: Option<bool>,
     shared: Option<bool>,
     small_pages: Option<bool>,
+    changing: Option<bool>,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -150,6 +151,7 @@ impl Described {
                 ("memory64", m.memory64.map(Value::Bool)),
                 ("shared", m.shared.map(Value::Bool)),
                 ("page_size", m.small_pages.map(|small| json!(if small { 1 } else { 65_536 }))),
+                ("changing", m.changing.map(Value::Bool)),
             ])
         };
         let global = |(ty, mutable, number): &(u8, Option<bool>, Number)| {
@@ -222,7 +224,7 @@ pub fn run(bytes: &[u8]) {
 }
 
 /// The bytes of an image, by its name: no file is opened here.
-fn image(name: &str) -> Result<MemoryImage<'static>, String> {
+fn image(name: &str, changing: bool) -> Result<MemoryImage<'static>, String> {
     static IMAGES: [&[u8]; 4] = [&[], &[1; 100], b"\0\0\x01\0", &{
         let mut bytes = [0; 70_000];
         bytes[60_000] = 1;
@@ -231,7 +233,10 @@ fn image(name: &str) -> Result<MemoryImage<'static>, String> {
     }];
     match name.as_bytes().last() {
         Some(b'!') => Err(format!("{name}: cannot open")),
-        last => Ok(MemoryImage::from_slice(IMAGES[usize::from(*last.unwrap_or(&0) % 4)])),
+        last => {
+            let image = MemoryImage::from_slice(IMAGES[usize::from(*last.unwrap_or(&0) % 4)]);
+            Ok(if changing { image.mark_changing() } else { image })
+        }
     }
 }
 
@@ -265,9 +270,10 @@ fn check(text: &str) {
     let restored: Vec<_> = (0..).zip(&dump.memories).map(|(i, m)| restore(&file, i, m)).collect();
     let name = |memory: u32| Some(memory.to_string());
     let written = serde_json::to_string_pretty(&Description::manifest(&file, &name)).unwrap();
-    let open = |name: &str| {
+    let open = |name: &str, changing: bool| {
         let bytes: &Vec<u8> = &restored[name.parse::<usize>().unwrap()];
-        Ok(MemoryImage::from_slice(bytes))
+        let image = MemoryImage::from_slice(bytes);
+        Ok(if changing { image.mark_changing() } else { image })
     };
     let again = Manifest::parse(&written).unwrap().into_dump(&open).unwrap();
     assert_same(&again, &dump);

@@ -55,6 +55,7 @@ impl<'d> Description<'d> {
     }
 
     fn memory(&'d self, index: u32, ty: &MemoryType) -> MemoryEntry<'d> {
+        let coverage = self.dump.coverage(MemoryIndex(index));
         let (image, left_out, rest) = match self.form {
             Form::Manifest(image) => (image(index), self.left_out_on_purpose(index), None),
             Form::Inspect(bytes) => (None, None, self.coverage(index, ty, bytes)),
@@ -67,6 +68,7 @@ impl<'d> Description<'d> {
             memory64: ty.memory64,
             shared: ty.shared,
             page_size: ty.page_size,
+            changing: coverage.is_ok_and(|coverage| coverage.changing),
             rest,
         }
     }
@@ -111,6 +113,9 @@ impl<'d> Description<'d> {
 /// What a dump says of how much of a memory it holds, in a word or two.
 pub fn word(dump: &CoreDumpFile<'_>, coverage: &corestream::read::Coverage) -> &'static str {
     match coverage {
+        coverage if coverage.left_out_bytes > 0 && coverage.changing => {
+            "partial, changing while read"
+        }
         coverage if coverage.left_out_bytes > 0 => "partial",
         coverage if coverage.changing => "changing while read",
         _ if dump.has_index() => "whole",
@@ -204,10 +209,17 @@ struct MemoryEntry<'d> {
     memory64: bool,
     shared: bool,
     page_size: u32,
+    #[serde(skip_serializing_if = "is_false")]
+    changing: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     left_out: Option<Each<'d, Range>>,
     #[serde(flatten)]
     rest: Option<Inspected<'d>>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Serialize)]

@@ -8,18 +8,16 @@ mod stats;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use corestream::{CoreDump, FileSink, Piece, Pipe, Plan, Sink, Socket};
+use corestream::{Change, CoreDump, FileSink, Piece, Pipe, Plan, Shortfall, Sink, Socket};
 
 pub use self::options::{MemoryOption, PlanOptions, seconds};
 use self::ranges::RangeOption;
 use self::stats::{PeakAnon, StatsFormat};
-use crate::input::Watch;
 use crate::manifest::{self, Manifest};
 use crate::output::{Opened, Output};
 use crate::patient::Patient;
@@ -44,7 +42,8 @@ pub struct Dump {
     #[arg(long)]
     name: Option<String>,
 
-    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES][,shared]
+    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES][,shared][,changing].
+    /// With `changing`, the image is taken to be written to meanwhile, and the dump marks the memory
     #[arg(long = "memory", value_name = "IMAGE",
           value_parser = OsStringValueParser::new().try_map(MemoryOption::parse))]
     memories: Vec<MemoryOption>,
@@ -118,10 +117,10 @@ impl Dump {
         let peak = self.stats.map(|_| PeakAnon::watch());
         let interrupt = Interrupt::watch();
 
-        let watches = self.watches(manifest.as_ref());
+        let images = self.images(manifest.as_ref());
         let dump = self.guest(name, manifest)?;
-        let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
-        sigbus::survive(images, interrupt.cancel());
+        let mapped = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
+        sigbus::survive(mapped, interrupt.cancel());
         // A signal, or an image that is gone, is behind a failure whatever that looks like.
         let cause = |failure: Failure| {
             let gone = interrupt.cancel().load(Ordering::Relaxed) && failure.is_cancelled();
@@ -149,14 +148,9 @@ impl Dump {
         if let Some(partial) = report::partial(plan.left_out().map(stats::left_out)) {
             report::line(&partial);
         }
-        for (path, _) in watches.iter().filter(|(_, watch)| watch.has_changed()) {
-            report::line(&format!(
-                "warning: {}: was written to while it was dumped: the dump may hold old and new bytes",
-                path.display()
-            ));
-        }
+        warn_of_changes(&plan, &images);
         if let (Some(format), Some(peak)) = (self.stats, peak) {
-            report::raw(&stats::render(format, plan.stats(), write_time, peak.finish()));
+            report::raw(&stats::render(format, &plan, write_time, peak.finish()));
         }
         Ok(())
     }
@@ -192,21 +186,17 @@ impl Dump {
                 path if path == Path::new("-") => "/dev/stdin".into(),
                 path => path.into(),
             });
-            inputs.extend(manifest.content.images(manifest.folder()));
+            inputs.extend(manifest.content.images(manifest.folder()).flatten());
         }
         output.check_inputs(&inputs)?;
         Ok(Some(output))
     }
 
-    /// What says whether an image has changed.
-    fn watches(&self, manifest: Option<&ManifestFile>) -> Vec<(PathBuf, Watch)> {
+    /// The path of the image of each memory, in the order of [`guest`](Self::guest).
+    fn images(&self, manifest: Option<&ManifestFile>) -> Vec<Option<PathBuf>> {
         let of_manifest = manifest.map(|manifest| manifest.content.images(manifest.folder()));
-        let images = self.memories.iter().map(|option| option.image.clone());
-        let images = images.chain(of_manifest.into_iter().flatten());
-        // One that is cut is an error anyway, so nobody else says that it has changed.
-        let watch = |path: PathBuf| Watch::new(&path, Arc::default()).map(|watch| (path, watch));
-        // One that can't be watched can't be opened either, which is said then.
-        images.filter_map(|path| watch(path).ok()).collect()
+        let images = self.memories.iter().map(|option| Some(option.image.clone()));
+        of_manifest.into_iter().flatten().chain(images).collect()
     }
 
     /// The guest: what the manifest says, then the images of the command line, and what is left out.
@@ -227,6 +217,25 @@ impl Dump {
         }
         dump.name = name;
         Ok(dump)
+    }
+}
+
+/// Says which images were written to, or may have been. `images` are the paths of those of the guest.
+fn warn_of_changes(plan: &Plan<'_>, images: &[Option<PathBuf>]) {
+    // A dump counts its own memories: without those that it has no room for.
+    let is_dropped = |index: &usize| {
+        let dropped = |s: &Shortfall| matches!(s, Shortfall::Memory(m) if m.0 as usize == *index);
+        plan.shortfalls().iter().any(dropped)
+    };
+    let images = images.iter().enumerate().filter(|(index, _)| !is_dropped(index));
+    let images: Vec<_> = images.map(|(_, path)| path.as_deref()).collect();
+    for (memory, change) in plan.changes().filter(|(_, change)| *change != Change::Assumed) {
+        let path = images.get(memory.0 as usize).copied().flatten().unwrap_or(Path::new(""));
+        report::line(&format!(
+            "warning: {}: {change}: the dump may hold old and new bytes, and marks memory {memory} \
+             as changing",
+            path.display()
+        ));
     }
 }
 
@@ -310,7 +319,9 @@ impl ManifestFile {
     fn into_dump(self) -> Result<CoreDump<'static>, Failure> {
         let failed = |why: String| Failure::new(format!("{}: {why}", self.path.display()));
         let folder = self.path.parent().unwrap_or(Path::new(""));
-        let open = |image: &str| manifest::image(&folder.join(image)).map_err(|e| e.to_string());
+        let open = |image: &str, changing| {
+            manifest::image(&folder.join(image), changing).map_err(|e| e.to_string())
+        };
         let dump = self.content.into_dump(&open).map_err(failed)?;
         dump.validate().map_err(|error| failed(error.to_string()))?;
         Ok(dump)

@@ -40,6 +40,9 @@ struct MemoryEntry {
     memory64: bool,
     #[serde(default)]
     shared: bool,
+    /// Whether the image is taken to change while it is dumped.
+    #[serde(default)]
+    changing: bool,
     page_size: Option<u32>,
     #[serde(default)]
     left_out: Vec<RangeEntry>,
@@ -260,8 +263,11 @@ impl FrameEntry {
 }
 
 /// The image at `path`: mapped, or read where that is not possible, as with a limit on the address space
-/// or on a file system that has no mappings.
-pub fn image(path: &Path) -> corestream::Result<MemoryImage<'static>> {
+/// or on a file system that has no mappings. One that is taken to be `changing` is read.
+pub fn image(path: &Path, changing: bool) -> corestream::Result<MemoryImage<'static>> {
+    if changing {
+        return MemoryImage::open_unmapped(path).map(MemoryImage::mark_changing);
+    }
     MemoryImage::open(path).or_else(|error| MemoryImage::open_unmapped(path).map_err(|_| error))
 }
 
@@ -272,13 +278,14 @@ pub fn memory(image: MemoryImage<'_>, minimum: Option<u64>, ty: MemoryType) -> M
     Memory::new(MemoryType { minimum, ..ty }, image)
 }
 
-/// Opens an image by what the manifest calls it.
-type Open<'o, 'i> = dyn Fn(&str) -> Result<MemoryImage<'i>, String> + 'o;
+/// Opens an image by what the manifest calls it, and by whether it is taken to change.
+type Open<'o, 'i> = dyn Fn(&str, bool) -> Result<MemoryImage<'i>, String> + 'o;
 
 impl MemoryEntry {
     fn memory<'i>(&self, open: &Open<'_, 'i>) -> Result<Memory<'i>, String> {
         let image = match &self.image {
-            Some(image) => open(image)?,
+            Some(image) => open(image, self.changing)?,
+            None if self.changing => MemoryImage::from_slice(&[]).mark_changing(),
             None => MemoryImage::from_slice(&[]),
         };
         let ty = MemoryType {
@@ -307,9 +314,9 @@ impl Manifest {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// The paths of its images, which count from `folder`.
-    pub fn images(&self, folder: &Path) -> impl Iterator<Item = PathBuf> {
-        self.memories.iter().filter_map(move |entry| Some(folder.join(entry.image.as_ref()?)))
+    /// The path of the image of each memory that has one; paths count from `folder`.
+    pub fn images(&self, folder: &Path) -> impl Iterator<Item = Option<PathBuf>> {
+        self.memories.iter().map(move |entry| Some(folder.join(entry.image.as_ref()?)))
     }
 
     /// The guest, with its images as `open` gives them.
@@ -346,7 +353,7 @@ mod tests {
     use super::*;
 
     fn dump(text: &str) -> Result<CoreDump<'static>, String> {
-        Manifest::parse(text)?.into_dump(&|image| Err(format!("no {image} here")))
+        Manifest::parse(text)?.into_dump(&|image, _| Err(format!("no {image} here")))
     }
 
     #[test]
@@ -354,6 +361,7 @@ mod tests {
         let dump = dump(
             r#"{ "name": "guest", "modules": ["a", null],
                  "memories": [{ "minimum": "281474976710656", "memory64": true,
+                                "changing": true,
                                 "left_out": [{ "first": 9, "last": 9 },
                                              { "first": 20, "last": "18446744073709551615" }] }],
                  "globals": [{ "type": "i32", "mutable": true, "value": -1 },
@@ -371,6 +379,7 @@ mod tests {
         assert_eq!(dump.modules[1].name, None);
         assert_eq!(dump.memories[0].ty, MemoryType::wasm64(1 << 48));
         assert_eq!(dump.memories[0].left_out().unwrap(), [9..=9, 20..=u64::MAX]);
+        assert!(dump.memories[0].image.is_changing());
         let values: Vec<_> = dump.globals.iter().map(|g| g.value).collect();
         assert_eq!(
             values,
