@@ -226,7 +226,7 @@ impl Plan<'_> {
         sink.begin(self.len())?;
         let meter = self.control.begin(Stage::Write, self.len());
         let mut stream = Stream { sink, written, checksums, helper: self.helper(), meter };
-        stream.run(Pieces::new(self), &self.control)?;
+        stream.run(Pieces::new(self), self.has_copies(), &self.control)?;
         self.check_images().map_err(io::Error::other)?;
         let changing = self.look_for_changes().map_err(io::Error::other)?;
         // Also of the last batch: nothing that was stopped gets an index.

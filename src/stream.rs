@@ -7,8 +7,10 @@
 //! that buffer.
 //!
 //! The copy costs time, but hardly any that the sink has to wait for: with two buffers, the helper
-//! fetches and sums up the next batch while the sink takes the present one. A buffer is small enough to
-//! stay in a core's cache, so the sink does not go to memory for the bytes a second time.
+//! fetches and sums up the next batch while the sink takes the present one. Headers are copied into
+//! the buffer too, so the sink gets a batch as one piece, which takes it fewer steps than
+//! hundreds of small ones. A buffer is small enough to stay in a core's cache, so the sink does not go
+//! to memory for the bytes a second time.
 //!
 //! The invariant that makes the order simple: when a batch is sent, everything before it is summed
 //! up, and it is itself summed up already if it was copied, else while it is sent. At most one batch is
@@ -40,17 +42,20 @@ const BATCH_TIME: RangeInclusive<Duration> = Duration::from_millis(50)..=Duratio
 
 /// Bytes that are summed up before another thread could have been woken.
 const SMALL_BATCH: u64 = 64 << 10;
-/// Bytes of the buffer for copies, of which there are two.
+/// Bytes of a buffer for copies at least and at most. There are two.
+const MIN_COPY: usize = 256 << 10;
 const COPY_BYTES: usize = 1 << 20;
 
-/// What a sink is given at once.
+/// What a sink is given at once: pieces that nobody can change, or a copy.
+#[derive(Default)]
 struct Batch<'p> {
-    /// In the order of the dump; empty bytes stand where those of a copy belong.
+    /// Without a copy: the pieces.
     pieces: Vec<Piece<'p>>,
-    copies: Vec<Copy<'p>>,
-    /// The bytes of the copies, once they were fetched.
+    /// With a copy: all of its bytes, once those of images were fetched.
     buffer: Vec<u8>,
-    /// Bytes of all pieces and copies.
+    /// The parts of images that have to be fetched; empty if nothing is copied.
+    copies: Vec<Copy<'p>>,
+    /// Its length in bytes.
     len: u64,
 }
 
@@ -59,84 +64,114 @@ struct Copy<'p> {
     from: Bytes<'p>,
     /// The position of its first byte in the image.
     offset: u64,
-    /// Which piece it is.
-    piece: usize,
     /// Where its bytes go in the buffer.
     at: Range<usize>,
 }
 
 impl<'p> Batch<'p> {
-    fn new() -> Result<Self> {
-        Ok(Self { pieces: table()?, copies: Vec::new(), buffer: Vec::new(), len: 0 })
-    }
-
-    /// Replaces what it holds by at most `room` bytes of what comes next; empty at the end.
-    fn fill(&mut self, pieces: &mut Pieces<'p>, mut room: u64) -> Result<()> {
+    /// Replaces what it holds by at most `room` bytes of what comes next; empty at the end. `copies` says
+    /// whether any part of the dump has to be copied.
+    fn fill(&mut self, pieces: &mut Pieces<'p>, room: u64, copies: bool) -> Result<()> {
         self.pieces.clear();
         self.copies.clear();
         self.len = 0;
-        let mut copied = 0_usize;
-        while self.pieces.len() < BATCH && room > 0 && copied < COPY_BYTES {
-            let most_copied = COPY_BYTES.saturating_sub(copied) as u64;
-            let Some(next) = pieces.next_part(room, most_copied) else { break };
-            let len = match next {
-                Emitted::Piece(piece) => {
-                    self.pieces.push(piece);
-                    piece.len()
+        reserve(&mut self.pieces)?;
+        while self.pieces.len() < BATCH && self.len < room {
+            if copies && pieces.next_is_copied() {
+                // What is borrowed or long goes first; headers go along with the copy.
+                let borrowed = self.pieces.iter().any(|piece| matches!(piece, Piece::Image { .. }));
+                if borrowed || self.len > SMALL_BATCH {
+                    return Ok(());
                 }
-                Emitted::Copy { from, offset, len } => {
-                    // At most what was left of the buffer.
-                    let end = copied.saturating_add(usize::try_from(len).unwrap_or(COPY_BYTES));
-                    let piece = self.pieces.len();
-                    self.pieces.push(Piece::Bytes(&[]));
-                    if self.copies.capacity() == 0 {
-                        self.copies = table()?;
-                    }
-                    self.copies.push(Copy { from, offset, piece, at: copied..end });
-                    copied = end;
-                    len
-                }
+                return self.fill_copied(pieces, room);
+            }
+            let Some(Emitted::Piece(piece)) = pieces.next_part(room.saturating_sub(self.len))
+            else {
+                return Ok(());
             };
-            room = room.saturating_sub(len);
-            self.len = self.len.saturating_add(len);
-        }
-        if copied > self.buffer.len() {
-            self.buffer = Vec::new();
-            let len = copied.next_power_of_two().min(COPY_BYTES);
-            self.buffer = zeros(len, "a buffer to copy an image")?;
+            self.len = self.len.saturating_add(piece.len());
+            self.pieces.push(piece);
         }
         Ok(())
+    }
+
+    /// Goes on with a copy, into which the pieces so far go as well.
+    fn fill_copied(&mut self, pieces: &mut Pieces<'p>, room: u64) -> Result<()> {
+        reserve(&mut self.copies)?;
+        let capacity = usize::try_from(room).unwrap_or(COPY_BYTES).clamp(MIN_COPY, COPY_BYTES);
+        if self.buffer.len() < capacity {
+            self.buffer = Vec::new();
+            self.buffer = zeros(capacity, "a buffer to copy an image")?;
+        }
+        let mut end = 0_usize;
+        for piece in &self.pieces {
+            end = put_bytes(&mut self.buffer, end, piece.as_bytes())?;
+        }
+        self.pieces.clear();
+        let room = room.min(capacity as u64);
+        while self.copies.len() < BATCH && (end as u64) < room {
+            // A piece that is not split must fit as a whole.
+            let left = room.saturating_sub(end as u64);
+            if !pieces.next_fits(left) {
+                break;
+            }
+            match pieces.next_part(left) {
+                Some(Emitted::Piece(piece)) => {
+                    end = put_bytes(&mut self.buffer, end, piece.as_bytes())?;
+                }
+                Some(Emitted::Copy { from, offset, len }) => {
+                    // No longer than what is left of the buffer.
+                    let start = end;
+                    end = end.saturating_add(usize::try_from(len).unwrap_or(capacity));
+                    self.copies.push(Copy { from, offset, at: start..end });
+                }
+                None => break,
+            }
+        }
+        self.len = end as u64;
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn is_copied(&self) -> bool {
+        !self.copies.is_empty()
     }
 
     /// Fetches the bytes of the copies and sums up the batch.
     fn prepare(&mut self, checksums: &mut Checksums) -> Result<()> {
         for copy in &self.copies {
-            let bytes = self.buffer.get_mut(copy.at.clone()).unwrap_or_default();
+            let bytes = self.buffer.get_mut(copy.at.clone()).ok_or_else(too_long)?;
             copy.from.read_at(bytes, copy.offset)?;
         }
-        checksums.update(&self.whole()?);
+        checksums.update(&[self.copied()]);
         Ok(())
     }
 
-    /// Its pieces, copies included.
-    fn whole(&self) -> Result<Vec<Piece<'_>>> {
-        let mut pieces = table()?;
-        pieces.extend_from_slice(&self.pieces);
-        for copy in &self.copies {
-            if let Some(piece) = pieces.get_mut(copy.piece) {
-                *piece = Piece::Bytes(self.buffer.get(copy.at.clone()).unwrap_or_default());
-            }
-        }
-        Ok(pieces)
+    /// A batch that was prepared, as one piece.
+    fn copied(&self) -> Piece<'_> {
+        let len = usize::try_from(self.len).unwrap_or(usize::MAX);
+        Piece::Bytes(self.buffer.get(..len).unwrap_or_default())
     }
 }
 
-/// An empty table that has room for one entry a piece.
-fn table<T>() -> Result<Vec<T>> {
-    let mut table = Vec::new();
+/// Copies `bytes` to `buffer` at `start`; gives their end.
+fn put_bytes(buffer: &mut [u8], start: usize, bytes: &[u8]) -> Result<usize> {
+    let end = start.saturating_add(bytes.len());
+    buffer.get_mut(start..end).ok_or_else(too_long)?.copy_from_slice(bytes);
+    Ok(end)
+}
+
+fn too_long() -> Error {
+    Error::new(ErrorKind::Internal, "a batch that is longer than its buffer")
+}
+
+/// Makes room in a table of a batch for as many entries as it may have.
+fn reserve<T>(table: &mut Vec<T>) -> Result<()> {
     let no_room = |_| Error::out_of_memory("a table of pieces");
-    table.try_reserve_exact(BATCH).map_err(no_room)?;
-    Ok(table)
+    table.try_reserve_exact(BATCH).map_err(no_room)
 }
 
 /// A dump on its way: to the sink, and past the checksums.
@@ -150,44 +185,41 @@ pub(crate) struct Stream<'s, S: ?Sized> {
 }
 
 impl<S: Sink + ?Sized> Stream<'_, S> {
-    /// Sends all of `pieces`.
-    pub(crate) fn run(&mut self, mut pieces: Pieces<'_>, control: &Control) -> io::Result<()> {
-        let (mut batch, mut next) = (new_batch()?, new_batch()?);
+    /// Sends all of `pieces`; `copies` says whether any of them has to be copied.
+    pub(crate) fn run(
+        &mut self,
+        mut pieces: Pieces<'_>,
+        copies: bool,
+        control: &Control,
+    ) -> io::Result<()> {
+        let (mut batch, mut next) = (Batch::default(), Batch::default());
         let mut room = FIRST_BATCH_BYTES;
-        self.fill(&mut batch, &mut pieces, room)?;
+        // Whether the batch is summed up, and its bytes are fetched if they are copied.
+        let mut is_prepared = false;
+        batch.fill(&mut pieces, room, copies).map_err(io::Error::other)?;
         loop {
             control.check_cancelled().map_err(io::Error::other)?;
-            if batch.pieces.is_empty() {
+            if batch.is_empty() {
                 return Ok(());
             }
             let start = Instant::now();
             let before = *self.written;
-            if batch.copies.is_empty() {
-                self.send(&batch.pieces, batch.len)?;
-                room = next_room(room, start.elapsed());
-                self.fill(&mut batch, &mut pieces, room)?;
-            } else {
-                next.fill(&mut pieces, room).map_err(io::Error::other)?;
-                self.send_prepared(&batch, &mut next)?;
-                room = next_room(room, start.elapsed());
+            if batch.is_copied() {
+                if !is_prepared {
+                    batch.prepare(&mut self.checksums).map_err(io::Error::other)?;
+                }
+                next.fill(&mut pieces, room, copies).map_err(io::Error::other)?;
+                self.send_copied(&batch, &mut next)?;
+                is_prepared = next.is_copied();
                 std::mem::swap(&mut batch, &mut next);
+            } else {
+                self.send(&batch.pieces, batch.len)?;
+                is_prepared = false;
+                batch.fill(&mut pieces, room, copies).map_err(io::Error::other)?;
             }
+            room = next_room(room, start.elapsed());
             self.meter.add(self.written.saturating_sub(before));
         }
-    }
-
-    /// Fills a batch that none is sent before; if it has copies, it is prepared at once.
-    fn fill<'p>(
-        &mut self,
-        batch: &mut Batch<'p>,
-        pieces: &mut Pieces<'p>,
-        room: u64,
-    ) -> io::Result<()> {
-        batch.fill(pieces, room).map_err(io::Error::other)?;
-        if !batch.copies.is_empty() {
-            batch.prepare(&mut self.checksums).map_err(io::Error::other)?;
-        }
-        Ok(())
     }
 
     /// Sends pieces that nobody can change, `len` bytes, and sums them up.
@@ -207,13 +239,13 @@ impl<S: Sink + ?Sized> Stream<'_, S> {
         }
     }
 
-    /// Sends a batch that is prepared; prepares `next` if it has copies.
-    fn send_prepared(&mut self, batch: &Batch<'_>, next: &mut Batch<'_>) -> io::Result<()> {
-        let pieces = batch.whole().map_err(io::Error::other)?;
+    /// Sends a copy that is prepared, and prepares `next` meanwhile if it is one.
+    fn send_copied(&mut self, batch: &Batch<'_>, next: &mut Batch<'_>) -> io::Result<()> {
+        let pieces = [batch.copied()];
         let checksums = &mut self.checksums;
         let mut prepared = Ok(());
         let sent = match &self.helper {
-            _ if next.copies.is_empty() => put_all(self.sink, &pieces, self.written),
+            _ if !next.is_copied() => put_all(self.sink, &pieces, self.written),
             Some(helper) if next.len > SMALL_BATCH => helper.in_place_scope(|scope| {
                 scope.spawn(|_| prepared = next.prepare(checksums));
                 put_all(self.sink, &pieces, self.written)
@@ -229,10 +261,6 @@ impl<S: Sink + ?Sized> Stream<'_, S> {
         sent?;
         prepared.map_err(io::Error::other)
     }
-}
-
-fn new_batch<'p>() -> io::Result<Batch<'p>> {
-    Batch::new().map_err(io::Error::other)
 }
 
 /// The bytes of the next batch, after one of `room` bytes that took so long: through a slow sink too

@@ -45,14 +45,31 @@ impl<'p> Pieces<'p> {
         Self { plan, sections, segments: 0..0, next: Next::Core, rest: None }
     }
 
-    /// The next piece, or as much of it as fits into `most` bytes if it is a part of an image, and into
-    /// `most_copied` if that has to be copied.
-    pub(crate) fn next_part(&mut self, most: u64, most_copied: u64) -> Option<Emitted<'p>> {
+    /// Whether the next piece is a part of an image that has to be copied.
+    pub(crate) fn next_is_copied(&mut self) -> bool {
+        matches!(self.peek(), Some(Emitted::Copy { .. }))
+    }
+
+    /// Whether there is a next piece that can go into a copy of `most` bytes: not a part of an image that
+    /// is borrowed, and no header that is longer.
+    pub(crate) fn next_fits(&mut self, most: u64) -> bool {
+        match self.peek() {
+            Some(Emitted::Copy { .. }) => true,
+            Some(Emitted::Piece(Piece::Image { .. })) | None => false,
+            Some(Emitted::Piece(piece)) => piece.len() <= most,
+        }
+    }
+
+    fn peek(&mut self) -> Option<&Emitted<'p>> {
+        if self.rest.is_none() {
+            self.rest = self.next();
+        }
+        self.rest.as_ref()
+    }
+
+    /// The next piece, or as much of it as fits into `most` bytes if it is a part of an image.
+    pub(crate) fn next_part(&mut self, most: u64) -> Option<Emitted<'p>> {
         let piece = self.rest.take().or_else(|| self.next())?;
-        let most = match piece {
-            Emitted::Piece(_) => most,
-            Emitted::Copy { .. } => most.min(most_copied),
-        };
         let (part, rest) = piece.split(most);
         self.rest = rest;
         Some(part)
