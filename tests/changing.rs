@@ -308,7 +308,8 @@ fn a_writer_that_comes_and_goes_is_noticed() {
     let pwrite = || {
         File::options().write(true).open(&path).unwrap().write_all_at(b"new", 9).unwrap();
     };
-    let works: [(&str, Box<dyn FnOnce()>, Option<Change>); 4] = [
+    type Work<'w> = Box<dyn FnOnce() + 'w>;
+    let works: [(&str, Work<'_>, Option<Change>); 4] = [
         ("nothing", Box::new(|| {}), None),
         ("read", Box::new(|| drop(fs::read(&path).unwrap())), None),
         ("mapping", Box::new(write_through_mapping), Some(Change::Writable)),

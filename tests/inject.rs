@@ -427,8 +427,7 @@ const DUMP: Case = Case::new(&["dump", "--memory", "guest.mem", "-o", "new"]);
 const DUMP_SYNC: Case = Case::new(&["dump", "--memory", "guest.mem", "-o", "new", "--sync"]);
 const REPLACE: Case =
     Case::new(&["dump", "--memory", "guest.mem", "-o", "new", "--sync", "--force"]);
-const DUMP_OUT: Case =
-    Case::new(&["dump", "--name", "guest.mem", "--memory", "guest.mem", "-o", "-"]);
+const DUMP_OUT: Case = Case::new(&["dump", "--name=guest.mem", "--memory", "guest.mem", "-o", "-"]);
 const EXTRACT: Case = Case::new(&["extract", "guest.core", "--memory", "0", "-o", "new"]);
 const EXTRACT_ALL: Case = Case::new(&["extract", "guest.core", "--all", "new"]);
 const EXTRACT_OUT: Case = Case::new(&["extract", "guest.core", "--memory", "0"]);

@@ -101,7 +101,8 @@ mod tests {
     fn finds_descriptors_and_mappings() {
         let (path, file) = file();
         if Writers::of(&file) == Writers::Unknown {
-            return println!("no leases on this file system: not tested");
+            // This file system does not tell.
+            return;
         }
         assert_eq!(Writers::of(&file), Writers::None);
         let writer = File::options().read(true).write(true).open(&path).unwrap();
