@@ -28,9 +28,11 @@ fn main() {
     {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().write_all(&image.bytes).unwrap();
-        pipes(rounds, &image, file.path());
-        sockets(rounds, &image, file.path());
-        files(rounds, &image);
+        // Nobody has it open for writing.
+        let path = file.into_temp_path();
+        pipes(rounds, &image, &path);
+        sockets(rounds, &image, &path);
+        files(rounds, &image, &path);
     }
 }
 
@@ -93,6 +95,21 @@ fn of_file(path: &Path, memories: usize) -> CoreDump<'static> {
     dump
 }
 
+/// The same bytes in a file that cannot change.
+fn of_sealed(path: &Path, memories: usize) -> CoreDump<'static> {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+    let sealed = File::from(memfd_create("guest", MemfdFlags::ALLOW_SEALING).unwrap());
+    io::copy(&mut File::open(path).unwrap(), &mut &sealed).unwrap();
+    fcntl_add_seals(&sealed, SealFlags::WRITE | SealFlags::SHRINK).unwrap();
+    let mut dump = CoreDump::new("guest");
+    for _ in 0..memories {
+        let image = MemoryImage::from_file(sealed.try_clone().unwrap()).unwrap();
+        dump.add_memory(Memory::new(MemoryType::wasm32(image.len() / 65_536), image));
+    }
+    dump
+}
+
 /// A program that writes to the pipe.
 fn run(command: &mut Command, pipe: File) {
     let done = command.stdin(Stdio::null()).stdout(pipe).status().unwrap();
@@ -114,11 +131,13 @@ fn vmsplice_all(bytes: &[u8], pipe: &File) {
 fn pipes(rounds: usize, image: &Image, path: &Path) {
     let bytes = &image.bytes[..];
     let (live, file) = (guest(bytes), of_file(path, 1));
-    let planned = Dumper::new().plan(&file).unwrap();
+    let sealed = of_sealed(path, 1);
+    let planned = Dumper::new().plan(&sealed).unwrap();
     let expected = crc32fast::hash(&planned.to_vec().unwrap());
+    assert_eq!(sum(pipe(), |pipe| to_pipe(&sealed, &pipe)), expected);
     assert_eq!(sum(pipe(), |pipe| to_pipe(&live, &pipe)), expected);
     assert_eq!(sum(pipe(), |pipe| to_pipe(&file, &pipe)), expected);
-    let mapped = file.memories[0].image.as_slice().unwrap();
+    let mapped = sealed.memories[0].image.as_slice().unwrap();
     let tool = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_corestream"));
         command.args(["dump", "--name", "guest", "-o", "-", "--memory"]).arg(path);
@@ -132,8 +151,9 @@ fn pipes(rounds: usize, image: &Image, path: &Path) {
         ),
         ("corestream dump", Box::new(|| drained(pipe(), |pipe| run(&mut tool(), pipe)))),
         ("library, image file", Box::new(|| drained(pipe(), |pipe| to_pipe(&file, &pipe)))),
+        ("library, sealed image", Box::new(|| drained(pipe(), |pipe| to_pipe(&sealed, &pipe)))),
         (
-            "library, image file, planned",
+            "library, sealed, planned",
             Box::new(|| {
                 drained(pipe(), |pipe| planned.write_to(&mut Pipe::new(&pipe)).unwrap());
             }),
@@ -164,7 +184,8 @@ fn pipes(rounds: usize, image: &Image, path: &Path) {
     ];
     let of = table(&format!("{} to a pipe", image.name), rounds, &works);
     ratio("cat / corestream dump", of("cat image") / of("corestream dump"));
-    ratio("planned / bare vmsplice", of("library, image file, planned") / of("bare vmsplice"));
+    ratio("planned / bare vmsplice", of("library, sealed, planned") / of("bare vmsplice"));
+    ratio("copied / lent", of("library, image file") / of("library, sealed image"));
     ratio("live guest / write_all", of("library, live guest") / of("write_all, pipe of 1 MiB"));
 }
 
@@ -174,7 +195,7 @@ fn sockets(rounds: usize, image: &Image, path: &Path) {
     let mut live = guest(bytes);
     let again = MemoryImage::from_slice(bytes);
     live.add_memory(Memory::new(MemoryType::wasm32(again.len() / 65_536), again));
-    let file = of_file(path, 2);
+    let (file, sealed) = (of_file(path, 2), of_sealed(path, 2));
     let mut expected = Sum(Hasher::new());
     let planned = Dumper::new().plan(&live).unwrap();
     planned.write_to(&mut expected).unwrap();
@@ -182,6 +203,7 @@ fn sockets(rounds: usize, image: &Image, path: &Path) {
     for ends in [tcp, unix] {
         assert_eq!(sum(ends(), |socket| to_socket(&live, &socket)), expected);
         assert_eq!(sum(ends(), |socket| to_socket(&file, &socket)), expected);
+        assert_eq!(sum(ends(), |socket| to_socket(&sealed, &socket)), expected);
     }
     for (name, ends) in [("TCP", tcp as fn() -> Ends), ("Unix", unix)] {
         let works: Vec<Work<'_>> = vec![
@@ -202,11 +224,12 @@ fn sockets(rounds: usize, image: &Image, path: &Path) {
                 }),
             ),
             ("image file", Box::new(|| drained(ends(), |socket| to_socket(&file, &socket)))),
+            ("sealed image", Box::new(|| drained(ends(), |socket| to_socket(&sealed, &socket)))),
             (
-                "image file, nothing lent",
+                "sealed image, nothing lent",
                 Box::new(|| {
                     drained(ends(), |socket| {
-                        let plan = Dumper::new().plan(&file).unwrap();
+                        let plan = Dumper::new().plan(&sealed).unwrap();
                         plan.write_to(&mut Socket::new(&socket).lend(false)).unwrap();
                     });
                 }),
@@ -216,11 +239,18 @@ fn sockets(rounds: usize, image: &Image, path: &Path) {
         ratio("write_all / live guest", of("write_all") / of("live guest"));
         ratio("write_all / planned", of("write_all") / of("live guest, planned"));
         ratio("write_all / image file", of("write_all") / of("image file"));
+        ratio("copied / lent", of("image file") / of("sealed image"));
     }
 }
 
-/// Whether one vectored write of many small pieces costs more than one of the same bytes in a row.
-fn files(rounds: usize, image: &Image) {
+/// Whether one vectored write of many small pieces costs more than one of the same bytes in a row, and what
+/// the copy of an image that may change costs.
+fn files(rounds: usize, image: &Image, path: &Path) {
+    let (file, sealed) = (of_file(path, 1), of_sealed(path, 1));
+    let to_file = |dump: &CoreDump<'_>| {
+        let plan = Dumper::new().plan(dump).unwrap();
+        plan.write_to(&mut FileSink::new(&common::fresh_file())).unwrap();
+    };
     let live = guest(&image.bytes);
     let plan = Dumper::new().checksums(false).plan(&live).unwrap();
     let whole = plan.to_vec().unwrap();
@@ -231,9 +261,12 @@ fn files(rounds: usize, image: &Image) {
             Box::new(|| plan.write_to(&mut FileSink::new(&common::fresh_file())).unwrap()),
         ),
         ("slices of 4 KiB and 8 bytes", Box::new(|| vectored(&whole))),
+        ("image file", Box::new(|| to_file(&file))),
+        ("sealed image", Box::new(|| to_file(&sealed))),
     ];
     let of = table(&format!("{} to a file", image.name), rounds, &works);
     ratio("write_all / pieces", of("write_all of the dump") / of("pieces, planned"));
+    ratio("copied / in place", of("image file") / of("sealed image"));
 }
 
 /// What `pieces` are at worst: a header before every page.

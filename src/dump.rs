@@ -2,43 +2,30 @@
 //! image -> extents -> scan -> plan -> encode -> sink.
 
 use std::io;
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::checksum::Checksums;
-use crate::control::{Control, Meter, Progress, Stage};
+use crate::control::{Control, Progress, Stage};
 use crate::encode::{self, Index, Pieces};
-use crate::error::{Error, ErrorKind, Result, zeros};
+use crate::error::{Error, ErrorKind, Result};
 use crate::held_signal::without_sigxfsz;
-use crate::image::{Bytes, ExtentMethod, ExtentOptions, MappingMethod};
+use crate::image::{ExtentMethod, ExtentOptions, MappingMethod};
 use crate::limits;
 use crate::model::CoreDump;
-use crate::piece::{Emitted, Piece};
+use crate::piece::Piece;
 use crate::plan::{self, Plan};
 use crate::scan::{self, Scanner};
 use crate::sink::{FileSink, Sink};
+use crate::stream::{Stream, put_all};
 
-/// Pieces that a sink is given at once.
-const BATCH: usize = 512;
-/// Bytes that a sink is given at once, at least and at most: a larger piece comes in parts.
-const BATCH_BYTES: RangeInclusive<u64> = 64 << 10..=8 << 20;
-/// Bytes that a sink is given at first.
-const FIRST_BATCH_BYTES: u64 = 256 << 10;
-/// How long a sink may take for a batch: where it takes less, the next one is larger, where it takes
-/// more, smaller.
-const BATCH_TIME: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_millis(200);
-
-/// Bytes that are summed up before another thread could have been woken.
-const SMALL_BATCH: u64 = 64 << 10;
-/// Bytes of the buffer for parts of images that can't be borrowed.
-const COPY_BYTES: usize = 256 << 10;
+/// Bytes of a dump that is written before another thread could have been started.
+const SMALL_DUMP: u64 = 64 << 10;
 
 /// Makes plans of core dumps.
 ///
@@ -207,11 +194,12 @@ impl Default for Dumper {
 }
 
 impl Plan<'_> {
-    /// Streams the dump to `sink`, straight from the images.
+    /// Streams the dump to `sink`, straight from images that cannot change and through a small buffer from
+    /// others ([`MemoryImage`](crate::MemoryImage#files-that-change)).
     ///
     /// # Errors
     /// The sink fails; the error says how many bytes it has taken. An image file has become
-    /// shorter. The work was cancelled.
+    /// shorter, or its file system writable. The work was cancelled.
     ///
     /// ```
     /// # use corestream::{CoreDump, Dumper};
@@ -240,39 +228,23 @@ impl Plan<'_> {
         sink.begin(self.len())?;
         let meter = self.control.begin(Stage::Write, self.len());
         let mut stream = Stream { sink, written, checksums, helper: self.helper(), meter };
-        let mut room = FIRST_BATCH_BYTES;
-        let mut pieces = Pieces::new(self);
-        let mut batch = Vec::new();
-        let no_room = |_| io::Error::other(Error::out_of_memory("a table of pieces"));
-        batch.try_reserve_exact(BATCH).map_err(no_room)?;
-        loop {
-            self.control.check_cancelled().map_err(io::Error::other)?;
-            let start = Instant::now();
-            let copy = fill(&mut batch, &mut pieces, room);
-            if batch.is_empty() && copy.is_none() {
-                break;
-            }
-            stream.put(&batch)?;
-            batch.clear();
-            if let Some((from, offset, len)) = copy {
-                stream.copy(from, offset, len)?;
-            }
-            room = next_room(room, start.elapsed());
-        }
+        stream.run(Pieces::new(self), self.has_copies(), &self.control)?;
         self.check_images().map_err(io::Error::other)?;
+        let changing = self.look_for_changes().map_err(io::Error::other)?;
         // Also of the last batch: nothing that was stopped gets an index.
         self.control.check_cancelled().map_err(io::Error::other)?;
         let Stream { sink, written, mut checksums, meter, .. } = stream;
-        let index = Index::new(self, checksums.finish());
+        let index = Index::new(self, checksums.finish(), &changing);
         index.emit(|bytes| put_all(sink, &[Piece::Bytes(bytes)], written))?;
         sink.finish()?;
         meter.finish();
         Ok(())
     }
 
-    /// A thread for the checksums, where it is worth one and can be had.
+    /// A thread for the checksums and for copies, where it is worth one and the system gives one.
     fn helper(&self) -> Option<ThreadPool> {
-        let worth = self.stats().threads > 1 && self.index.blocks > 0 && self.len() > SMALL_BATCH;
+        let any_work = self.index.blocks > 0 || self.has_copies();
+        let worth = self.stats().threads > 1 && any_work && self.len() > SMALL_DUMP;
         let pool = worth.then(|| ThreadPoolBuilder::new().num_threads(1).build());
         pool.and_then(Result::ok)
     }
@@ -350,125 +322,5 @@ impl Plan<'_> {
             meter.finish();
         }
         Ok(())
-    }
-}
-
-/// Fills `batch` with so many bytes of what comes next, or up to a part of an image that can't be borrowed: that one, as
-/// where it is, offset and length.
-fn fill<'p>(
-    batch: &mut Vec<Piece<'p>>,
-    pieces: &mut Pieces<'p>,
-    mut room: u64,
-) -> Option<(Bytes<'p>, u64, u64)> {
-    while batch.len() < BATCH && room > 0 {
-        match pieces.next_part(room)? {
-            Emitted::Piece(piece) => {
-                room = room.saturating_sub(piece.len());
-                batch.push(piece);
-            }
-            Emitted::Copy { from, offset, len } => return Some((from, offset, len)),
-        }
-    }
-    None
-}
-
-/// The bytes of the next batch, after one of `room` bytes that took so long: through a slow sink too
-/// there is something to tell several times a second, and a moment to stop in.
-fn next_room(room: u64, took: Duration) -> u64 {
-    let next = if took < *BATCH_TIME.start() {
-        room.saturating_mul(2)
-    } else if took > *BATCH_TIME.end() {
-        room / 2
-    } else {
-        room
-    };
-    next.clamp(*BATCH_BYTES.start(), *BATCH_BYTES.end())
-}
-
-/// Puts all of `pieces`, and takes a sink by its word.
-fn put_all<S: Sink + ?Sized>(
-    sink: &mut S,
-    pieces: &[Piece<'_>],
-    written: &mut u64,
-) -> io::Result<()> {
-    let before = *written;
-    sink.put(pieces, written)?;
-    let taken = written.saturating_sub(before);
-    let len = pieces.iter().map(Piece::len).sum::<u64>();
-    if taken == len {
-        return Ok(());
-    }
-    let message = format!("the sink says that it took {taken} of {len} bytes");
-    Err(io::Error::other(Error::new(ErrorKind::Output, message)))
-}
-
-/// A dump on its way: to the sink, and past the checksums.
-struct Stream<'s, S: ?Sized> {
-    sink: &'s mut S,
-    written: &'s mut u64,
-    checksums: Checksums,
-    /// Sums up while the sink is busy.
-    helper: Option<ThreadPool>,
-    meter: Meter<'s>,
-}
-
-impl<S: Sink + ?Sized> Stream<'_, S> {
-    fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<()> {
-        let before = *self.written;
-        self.send(pieces)?;
-        self.meter.add(self.written.saturating_sub(before));
-        Ok(())
-    }
-
-    /// Sends pieces and sums them up.
-    fn send(&mut self, pieces: &[Piece<'_>]) -> io::Result<()> {
-        let checksums = &mut self.checksums;
-        match &self.helper {
-            Some(helper) if pieces.iter().map(Piece::len).sum::<u64>() > SMALL_BATCH => helper
-                .in_place_scope(|scope| {
-                    scope.spawn(|_| checksums.update(pieces));
-                    put_all(self.sink, pieces, self.written)
-                }),
-            _ => {
-                checksums.update(pieces);
-                put_all(self.sink, pieces, self.written)
-            }
-        }
-    }
-
-    /// Sends bytes that can't be borrowed, by a small buffer: what is summed up is what is sent.
-    fn copy(&mut self, from: Bytes<'_>, mut offset: u64, mut len: u64) -> io::Result<()> {
-        let room = COPY_BYTES.min(usize::try_from(len).unwrap_or(COPY_BYTES));
-        let mut buffer = zeros(room, "a buffer to read an image").map_err(io::Error::other)?;
-        while len > 0 {
-            let part = buffer.len().min(usize::try_from(len).unwrap_or(usize::MAX));
-            let (part, _) = buffer.split_at_mut(part);
-            from.read_at(part, offset).map_err(io::Error::other)?;
-            self.put(&[Piece::Bytes(part)])?;
-            offset = offset.saturating_add(part.len() as u64);
-            len = len.saturating_sub(part.len() as u64);
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_follow_the_sink() {
-        let mut room = FIRST_BATCH_BYTES;
-        for expected in [512 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20, 8 << 20] {
-            room = next_room(room, Duration::from_millis(1));
-            assert_eq!(room, expected);
-        }
-        assert_eq!(next_room(room, Duration::from_millis(100)), room);
-        for _ in 0..7 {
-            let slower = next_room(room, Duration::from_secs(1));
-            assert_eq!(slower, room / 2);
-            room = slower;
-        }
-        assert_eq!(next_room(room, Duration::from_secs(9)), 64 << 10);
     }
 }

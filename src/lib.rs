@@ -137,6 +137,7 @@ mod plan;
 pub mod read;
 pub mod scan;
 mod sink;
+mod stream;
 mod unnamed_file;
 #[cfg(feature = "wasmtime")]
 #[allow(
@@ -152,7 +153,7 @@ pub use close::check_close;
 pub use control::{Progress, Stage};
 pub use dump::Dumper;
 pub use error::{Error, ErrorKind, Result};
-pub use image::{ExtentMethod, MappingMethod, MemoryImage, SharedBytes};
+pub use image::{Change, ExtentMethod, MappingMethod, MemoryImage, SharedBytes};
 pub use model::{
     CoreDump, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
     MemoryIndex, MemoryType, Module, ModuleIndex, NumberType, RefType, Thread, Value,

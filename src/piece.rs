@@ -46,15 +46,15 @@ impl Header {
 pub enum Piece<'p> {
     /// Header bytes that were made on the way.
     Header(Header),
-    /// Bytes of the plan, or of a small buffer.
+    /// Bytes of the plan, or of an image that may change: then a copy.
     Bytes(&'p [u8]),
     /// A part of an image, borrowed.
     Image {
         /// The bytes, where they lie.
         bytes: &'p [u8],
-        /// If the image is a file that was mapped: that file, and the offset of the first byte in it.
-        /// Nobody changes it while the image lives, so that a sink may have the kernel lend its pages
-        /// where it must never do so with the memory of a live guest.
+        /// If the image is a mapped file: that file, and the offset of the first byte in it. The file
+        /// is one that cannot change ([`MemoryImage`](crate::MemoryImage#files-that-change)), so a sink
+        /// may have the kernel lend its pages. It must never do so with the memory of a live guest.
         file: Option<(&'p File, u64)>,
     },
 }

@@ -127,6 +127,7 @@ fn little_memory_is_needed() {
     for i in 1..=64 {
         sparse.write_all_at(&vec![1; 1 << 20], i << 33).unwrap();
     }
+    drop(sparse);
     let mut gaps = vec![1; 64 << 20];
     gaps.chunks_mut(128).for_each(|object| object[40..].fill(0));
     fs::write(folder.path().join("gaps.mem"), gaps).unwrap();
@@ -289,7 +290,8 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
             vec!["--memory", "guest.mem,memory65", "-o", "new"],
             2,
             "invalid value 'guest.mem,memory65' for '--memory <IMAGE>': there is no option memory65, \
-             only memory64, shared, maximum=PAGES and page-size=1; --help shows what there is",
+             only memory64, shared, changing, maximum=PAGES and page-size=1; --help shows what \
+             there is",
         ),
         (
             vec!["--memory", "guest.mem", "-o", "new", "--forse"],
@@ -494,6 +496,7 @@ fn holes_are_read_where_they_are_not_trusted() {
     image.write_all_at(b"x", 1 << 20).unwrap();
     let whole = 17 << 16;
     image.set_len(whole).unwrap();
+    drop(image);
     for (args, method, scanned) in
         [(&[][..], "seek", 1..65_536), (&["--no-trust-holes"], "whole", whole..whole + 1)]
     {
@@ -572,7 +575,7 @@ fn an_image_that_is_written_to_meanwhile_is_said() {
     stdout.read_to_end(&mut Vec::new()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = "corestream: warning: dense.mem: was written to while it was dumped: the dump may hold \
-                old and new bytes\n";
+                old and new bytes, and marks memory 0 as changing\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(0)));
 }
 

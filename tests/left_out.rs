@@ -21,8 +21,8 @@ use common::reading::{contents, verdict};
 use common::{cost, decode, gaps};
 use corestream::read::{Content, Verdict};
 use corestream::{
-    CoreDump, CoreDumpFile, Dumper, ErrorKind, ExtentMethod, Memory, MemoryImage, MemoryIndex,
-    MemoryType, Pipe, Plan, SEGMENT_COST, SharedBytes, Socket, limits,
+    Change, CoreDump, CoreDumpFile, Dumper, ErrorKind, ExtentMethod, Memory, MemoryImage,
+    MemoryIndex, MemoryType, Pipe, Plan, SEGMENT_COST, SharedBytes, Socket, limits,
 };
 use proptest::prelude::*;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
@@ -253,7 +253,10 @@ fn check_index(bytes: &[u8], plan: &Plan<'_>, all: &[Made], expected: &[(Vec<u8>
         assert!(contents(&dump, memory) == seen, "memory {i}");
         (sum, count) = (sum + bytes, count + left_out.len());
         own.left_out.extend(left_out.into_iter().map(|r| (i, *r.start(), *r.end())));
-        own.changing.extend((made.kind == Kind::Shared).then_some(i));
+        // The test has its image files open for writing.
+        let change = plan.changes().find(|(of, _)| *of == memory).map(|(_, change)| change);
+        assert!(made.kind != Kind::Shared || change == Some(Change::Assumed));
+        own.changing.extend(change.map(|_| i));
     }
     let stats = plan.stats();
     assert_eq!((stats.left_out_bytes, stats.left_out_ranges), (sum, count as u64));

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::encode::index;
-use crate::image::Bytes;
+use crate::image::Payload;
 use crate::piece::{Emitted, Header, Piece};
 use crate::plan::{CONTINUATION, DataSection, Plan, Segment, sign_extended};
 
@@ -43,6 +43,28 @@ impl<'p> Pieces<'p> {
     pub(crate) fn new(plan: &'p Plan<'p>) -> Self {
         let sections = plan.sections.iter();
         Self { plan, sections, segments: 0..0, next: Next::Core, rest: None }
+    }
+
+    /// Whether the next piece is a part of an image that has to be copied.
+    pub(crate) fn next_is_copied(&mut self) -> bool {
+        matches!(self.peek(), Some(Emitted::Copy { .. }))
+    }
+
+    /// Whether there is a next piece that can go into a copy of `most` bytes: not a part of an image that
+    /// is borrowed, and no header that is longer.
+    pub(crate) fn next_fits(&mut self, most: u64) -> bool {
+        match self.peek() {
+            Some(Emitted::Copy { .. }) => true,
+            Some(Emitted::Piece(Piece::Image { .. })) | None => false,
+            Some(Emitted::Piece(piece)) => piece.len() <= most,
+        }
+    }
+
+    fn peek(&mut self) -> Option<&Emitted<'p>> {
+        if self.rest.is_none() {
+            self.rest = self.next();
+        }
+        self.rest.as_ref()
     }
 
     /// The next piece, or as much of it as fits into `most` bytes if it is a part of an image.
@@ -126,16 +148,13 @@ fn segment_header(segment: &Segment, memory64: bool) -> Header {
 
 fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Option<Emitted<'p>> {
     let (address, len) = (segment.address, u64::from(segment.len));
-    Some(match plan.memories.get(segment.memory as usize)?.image.bytes() {
-        Bytes::Slice(bytes) => {
-            Emitted::Piece(Piece::Image { bytes: part(bytes, address, len), file: None })
-        }
-        Bytes::Mapped(bytes, file) => {
+    Some(match plan.memories.get(segment.memory as usize)?.image.payload() {
+        Payload::Borrowed(bytes, file) => {
             // A file is mapped from its start on: an address is an offset.
-            let file = Some((file, address));
+            let file = file.map(|file| (file, address));
             Emitted::Piece(Piece::Image { bytes: part(bytes, address, len), file })
         }
-        from @ (Bytes::File(_) | Bytes::Shared(_)) => Emitted::Copy { from, offset: address, len },
+        Payload::Copied(from) => Emitted::Copy { from, offset: address, len },
     })
 }
 

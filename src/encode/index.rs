@@ -115,11 +115,13 @@ pub(crate) struct Index<'p> {
     plan: &'p Plan<'p>,
     /// The checksums of all blocks before the index.
     checksums: &'p [u32],
+    /// Whether each memory may have changed while it was read.
+    changing: &'p [bool],
 }
 
 impl<'p> Index<'p> {
-    pub(crate) fn new(plan: &'p Plan<'p>, checksums: &'p [u32]) -> Self {
-        Self { plan, checksums }
+    pub(crate) fn new(plan: &'p Plan<'p>, checksums: &'p [u32], changing: &'p [bool]) -> Self {
+        Self { plan, checksums, changing }
     }
 
     /// Gives the bytes of the section to `put`, a bounded number at once.
@@ -165,13 +167,13 @@ impl<'p> Index<'p> {
         chunks: &mut Chunks<F>,
     ) -> io::Result<()> {
         let mut segments = self.plan.segments.iter().peekable();
-        let memories = self.plan.memories.iter().zip(&self.plan.left_out);
-        for (i, (memory, left_out)) in (0_u32..).zip(memories) {
+        let memories = self.changing.iter().zip(&self.plan.left_out);
+        for (i, (changing, left_out)) in (0_u32..).zip(memories) {
             let mut of_memory = 0_u32;
             while segments.next_if(|segment| segment.memory == i).is_some() {
                 of_memory = of_memory.saturating_add(1);
             }
-            let flags = if memory.image.is_changing() { CHANGING } else { 0 };
+            let flags = if *changing { CHANGING } else { 0 };
             let entry = MemoryEntry {
                 segments: of_memory.into(),
                 ranges: count(left_out.len()),

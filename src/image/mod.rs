@@ -1,8 +1,13 @@
 //! The bytes of a linear memory: borrowed from a live guest, mapped from a file, or read from one.
 
+#[cfg(target_os = "linux")]
+mod events;
 mod extents;
+mod fixed;
 pub(crate) mod map;
 mod shared;
+mod watch;
+mod writers;
 
 use std::fmt;
 use std::fs::File;
@@ -13,17 +18,26 @@ pub(crate) use extents::{Extents, Finder, Holes, Options as ExtentOptions};
 use extents::{check_len, mapping_reserves, shrunk};
 pub use shared::SharedBytes;
 use shared::SharedImage;
+pub use watch::Change;
+pub(crate) use watch::Watch;
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// The bytes of one linear memory. Nothing of them is copied to make one.
 ///
 /// # Files that change
-/// The file behind a mapped image must not change while the image lives. A dump of one that is
-/// written to holds a mixture of old and new bytes; the process that maps one that is made shorter
-/// is killed by SIGBUS when it reads past the new end. Where that can't be promised, an image that
-/// is read instead ([`MemoryImage::open_unmapped`]) gives an error, at the cost of one copy through
-/// a small buffer.
+/// A dump of a file that somebody writes to meanwhile is valid, but torn: it holds old and new bytes. Each
+/// byte that may change is copied once through a small buffer, and the checksums are those of the copy. If
+/// the file was written to, or was open for writing, the dump marks the memory as *changing*, and
+/// [`Plan::changes`](crate::Plan::changes) tells. Bytes are written straight from the image, or lent to a
+/// pipe, only where nobody can change them: the borrowed memory of a live guest, a memfd with the seals
+/// `F_SEAL_WRITE` and `F_SEAL_SHRINK`, a file with fs-verity, and a file on a local file system that is
+/// read-only as a whole.
+///
+/// A file that is made shorter is another matter. The scan reads through the mapping, and a process
+/// that reads a mapping past the new end of its file is killed by SIGBUS. Where that can't be ruled out,
+/// use an image that is read instead ([`MemoryImage::open_unmapped`]): the dump then fails with an
+/// error.
 ///
 /// ```
 /// use corestream::MemoryImage;
@@ -33,8 +47,19 @@ use crate::error::{Error, ErrorKind, Result};
 /// ```
 pub struct MemoryImage<'a> {
     source: Source<'a>,
-    /// Whether it is taken to change while it is dumped.
-    changing: bool,
+    /// What is known of who may write the bytes.
+    stability: Stability,
+}
+
+/// Whether the bytes of an image may change while it is dumped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stability {
+    /// Nobody can write them.
+    Fixed,
+    /// Nobody is known to write them, but it is possible.
+    Changeable,
+    /// They are taken to change: the dump says so.
+    Changing,
 }
 
 /// Where the bytes of an image are.
@@ -78,6 +103,14 @@ impl<'i> Bytes<'i> {
     }
 }
 
+/// How a dump takes the bytes of an image.
+pub(crate) enum Payload<'i> {
+    /// From where they lie; with their file if they are a mapping of it.
+    Borrowed(&'i [u8], Option<&'i File>),
+    /// By a copy.
+    Copied(Bytes<'i>),
+}
+
 enum Source<'a> {
     Slice(&'a [u8]),
     Mapped { map: map::Map, file: File },
@@ -95,7 +128,7 @@ impl<'a> MemoryImage<'a> {
     /// huge pages of hugetlbfs, and private mappings of files. Memory that a userfaultfd supplies is read,
     /// whichever process holds it.
     pub fn from_slice(bytes: &'a [u8]) -> Self {
-        Self { source: Source::Slice(bytes), changing: false }
+        Self { source: Source::Slice(bytes), stability: Stability::Fixed }
     }
 
     /// The memory of a live guest that other threads may write while it is dumped. It is never
@@ -136,7 +169,8 @@ impl<'a> MemoryImage<'a> {
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn from_shared(memory: impl SharedBytes + 'static) -> MemoryImage<'static> {
-        MemoryImage { source: Source::Shared(SharedImage::new(Box::new(memory))), changing: true }
+        let source = Source::Shared(SharedImage::new(Box::new(memory)));
+        MemoryImage { source, stability: Stability::Changing }
     }
 
     /// Maps the file at `path`, of any length, whose first byte is at address 0. Holes of a sparse
@@ -159,7 +193,8 @@ impl<'a> MemoryImage<'a> {
         let path = path.as_ref();
         let file = open(path)?;
         let len = map::regular_len(&file).map_err(|source| fail(path, "cannot read", source))?;
-        Ok(MemoryImage { source: Source::File { file, len }, changing: false })
+        let stability = stability(&file);
+        Ok(MemoryImage { source: Source::File { file, len }, stability })
     }
 
     /// Maps a file that is open for reading; one of hugetlbfs is read instead.
@@ -169,28 +204,40 @@ impl<'a> MemoryImage<'a> {
     pub fn from_file(file: File) -> std::io::Result<MemoryImage<'static>> {
         let len = map::regular_len(&file)?;
         if mapping_reserves(&file) {
-            return Ok(MemoryImage { source: Source::File { file, len }, changing: false });
+            let stability = stability(&file);
+            return Ok(MemoryImage { source: Source::File { file, len }, stability });
         }
         let map = map::Map::new(&file)?;
-        Ok(MemoryImage { source: Source::Mapped { map, file }, changing: false })
+        let stability = stability(&file);
+        Ok(MemoryImage { source: Source::Mapped { map, file }, stability })
     }
 
-    /// Treats the bytes as changing: a file is read and not mapped, and the dump marks the memory as
-    /// *changing*.
+    /// Treats the bytes as changing, whatever they are of. Each byte is copied before it is summed up and
+    /// written, a file is read and not mapped, and the dump marks the memory as *changing*.
     ///
     /// ```
-    /// use corestream::MemoryImage;
+    /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType};
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("guest.mem");
+    /// # let core = folder.path().join("guest.core");
+    /// # std::fs::write(&path, [1; 65_536]).unwrap();
     ///
-    /// assert!(MemoryImage::from_slice(&[0, 1, 2]).mark_changing().is_changing());
+    /// let image = MemoryImage::open(&path)?.mark_changing();
+    /// assert!(image.is_changing());
+    ///
+    /// let mut dump = CoreDump::new("guest.wasm");
+    /// dump.add_memory(Memory::new(MemoryType::wasm32(1), image));
+    /// Dumper::new().plan(&dump)?.write_file(&core)?;
+    /// assert!(corestream::CoreDumpFile::open(&core)?.coverage(MemoryIndex(0))?.changing);
+    /// # Ok::<(), corestream::Error>(())
     /// ```
-    #[must_use]
     pub fn mark_changing(self) -> Self {
         let len = self.len();
         let source = match self.source {
             Source::Mapped { file, .. } => Source::File { file, len },
             source => source,
         };
-        Self { source, changing: true }
+        Self { source, stability: Stability::Changing }
     }
 
     /// Its length in bytes.
@@ -203,10 +250,11 @@ impl<'a> MemoryImage<'a> {
         }
     }
 
-    /// Whether others may write its bytes while it is dumped
-    /// ([`from_shared`](Self::from_shared)).
+    /// Whether its bytes are taken to change while it is dumped
+    /// ([`from_shared`](Self::from_shared), [`mark_changing`](Self::mark_changing)). A file that can
+    /// change, but was not marked, is none of these: the dump finds out.
     pub fn is_changing(&self) -> bool {
-        self.changing
+        self.stability == Stability::Changing
     }
 
     /// Whether it has no bytes at all.
@@ -214,7 +262,8 @@ impl<'a> MemoryImage<'a> {
         self.len() == 0
     }
 
-    /// The bytes, if they are in the address space of this process and nobody writes them.
+    /// The bytes, if they are in the address space of this process and no other thread writes them. If they
+    /// are those of a file that can change, so can they.
     pub fn as_slice(&self) -> Option<&[u8]> {
         self.bytes().as_slice()
     }
@@ -225,6 +274,49 @@ impl<'a> MemoryImage<'a> {
             Source::Mapped { map, file } => Bytes::Mapped(map.bytes(), file),
             Source::File { file, .. } => Bytes::File(file),
             Source::Shared(shared) => Bytes::Shared(shared),
+        }
+    }
+
+    /// The bytes as a dump takes them: borrowed if nobody can write them, else to be copied.
+    pub(crate) fn payload(&self) -> Payload<'_> {
+        match (self.stability, self.bytes()) {
+            (Stability::Fixed, Bytes::Slice(bytes)) => Payload::Borrowed(bytes, None),
+            (Stability::Fixed, Bytes::Mapped(bytes, file)) => Payload::Borrowed(bytes, Some(file)),
+            // Read, not taken from the mapping: a file that was cut is an error then and no SIGBUS.
+            (_, Bytes::Mapped(_, file)) => Payload::Copied(Bytes::File(file)),
+            (_, bytes) => Payload::Copied(bytes),
+        }
+    }
+
+    /// The file of the image, if it is one that can change. One that is marked as changing may be one that
+    /// cannot.
+    fn changeable_file(&self) -> Option<&File> {
+        match &self.source {
+            Source::Mapped { file, .. } | Source::File { file, .. } => {
+                let is_fixed = match self.stability {
+                    Stability::Fixed => true,
+                    Stability::Changeable => false,
+                    Stability::Changing => fixed::is_fixed(file),
+                };
+                (!is_fixed).then_some(file)
+            }
+            Source::Slice(_) | Source::Shared(_) => None,
+        }
+    }
+
+    /// # Errors
+    /// The file could not change when it was opened, and now it can: what was sent of it may not be what
+    /// was summed up.
+    pub(crate) fn check_fixed(&self) -> Result<()> {
+        match &self.source {
+            Source::Mapped { file, .. } if self.stability == Stability::Fixed => {
+                if fixed::is_fixed(file) {
+                    return Ok(());
+                }
+                let message = "the file system of the image became writable while it was dumped";
+                Err(Error::new(ErrorKind::Image, message))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -269,6 +361,11 @@ impl fmt::Debug for MemoryImage<'_> {
         };
         write!(f, "MemoryImage({source} of {} bytes)", self.len())
     }
+}
+
+/// What is known of who may write a file.
+fn stability(file: &File) -> Stability {
+    if fixed::is_fixed(file) { Stability::Fixed } else { Stability::Changeable }
 }
 
 fn fail(path: &Path, what: &str, source: std::io::Error) -> Error {

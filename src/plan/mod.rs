@@ -18,7 +18,7 @@ pub use segments::SEGMENT_COST;
 
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ExtentMethod, MappingMethod};
+use crate::image::{Change, ExtentMethod, MappingMethod, Payload, Watch};
 use crate::limits;
 use crate::model::{CoreDump, Memory, MemoryIndex, MemoryType};
 use crate::scan::{self, Scanned};
@@ -41,6 +41,8 @@ pub struct Plan<'d> {
     shortfalls: Vec<Shortfall>,
     stats: Stats,
     pub(crate) control: Control,
+    /// What happens to the files of images from the scan on.
+    watch: Watch,
 }
 
 /// What precedes the data section.
@@ -144,6 +146,8 @@ impl<'d> Plan<'d> {
             .collect();
         let types: Vec<_> = memories.iter().map(|m| m.ty).collect();
 
+        // Before the first byte is read.
+        let watch = Watch::begin(memories.iter().map(|memory| &memory.image));
         let scan_start = Instant::now();
         let mut doubts = Vec::new();
         let (mut found, selection) = loop {
@@ -211,6 +215,7 @@ impl<'d> Plan<'d> {
             shortfalls,
             stats,
             control,
+            watch,
         };
         plan.control.check_cancelled()?;
         Ok(plan)
@@ -220,6 +225,50 @@ impl<'d> Plan<'d> {
     /// The file of an image was cut since it was opened.
     pub(crate) fn check_images(&self) -> Result<()> {
         check_images(&self.memories)
+    }
+
+    /// Whether bytes of images have to be copied.
+    pub(crate) fn has_copies(&self) -> bool {
+        self.memories.iter().any(|memory| matches!(memory.image.payload(), Payload::Copied(_)))
+    }
+
+    /// Whether each memory may have changed since it was scanned. Called after its last byte was read.
+    ///
+    /// # Errors
+    /// An image that could not change can by now.
+    pub(crate) fn look_for_changes(&self) -> Result<Vec<bool>> {
+        for (i, memory) in self.memories.iter().enumerate() {
+            let checked = memory.image.check_fixed();
+            checked.map_err(|error| error.at(format_args!("memory {i}")))?;
+        }
+        self.watch.look(self.memories.iter().map(|memory| &memory.image));
+        Ok(self.watch.changes().map(|change| change.is_some()).collect())
+    }
+
+    /// The memories that the last dump of this plan marks as *changing*, and why. An image file is looked
+    /// at from the scan until all of its bytes were read; what was seen once is marked in all later
+    /// dumps of the plan too. Before the first dump only those are listed that the caller marked.
+    ///
+    /// ```
+    /// use corestream::{Change, CoreDump, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType};
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("guest.mem");
+    /// # std::fs::write(&path, [1; 65_536]).unwrap();
+    ///
+    /// let mut dump = CoreDump::new("guest.wasm");
+    /// dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::open(&path)?));
+    /// let plan = Dumper::new().plan(&dump)?;
+    /// plan.write_to(&mut std::io::sink())?;
+    /// assert_eq!(plan.changes().count(), 0);
+    ///
+    /// std::fs::write(&path, [2; 65_536]).unwrap();
+    /// plan.write_to(&mut std::io::sink())?;
+    /// assert!(plan.changes().eq([(MemoryIndex(0), Change::Written)]));
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn changes(&self) -> impl Iterator<Item = (MemoryIndex, Change)> {
+        let all = (0..).map(MemoryIndex).zip(self.watch.changes());
+        all.filter_map(|(memory, change)| Some((memory, change?)))
     }
 
     /// The exact length of the dump in bytes.

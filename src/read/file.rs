@@ -96,7 +96,7 @@ pub struct Coverage {
     pub data_bytes: u64,
     /// Bytes of it that were left out, or are lost in a damaged dump.
     pub left_out_bytes: u64,
-    /// Other threads may have written to it while it was read.
+    /// It may have been written to while it was read: it may hold old and new bytes.
     pub changing: bool,
 }
 

@@ -65,6 +65,8 @@ pub struct Whole {
     pub partial: bool,
     /// Each memory of which some were.
     pub left_out: Vec<LeftOut>,
+    /// Each memory that may have been written to while it was dumped: it may hold old and new bytes.
+    pub changing: Vec<MemoryIndex>,
     /// Whether parts of the guest were left out because the format has no room for them.
     pub degraded: bool,
 }
@@ -294,8 +296,8 @@ fn examine<I: Input>(
         (Some(damage), _) => Ok(Verdict::Damaged(damage)),
         (None, Some(fault)) => damage(fault).map(Verdict::Damaged),
         (None, None) => {
-            let left_out = blocks.map_or_else(Vec::new, |blocks| blocks.left_out);
-            Ok(Verdict::Whole(whole(&walk, input.offset(), appended, left_out)))
+            let noted = blocks.map_or_else(Default::default, |b| (b.left_out, b.changing));
+            Ok(Verdict::Whole(whole(&walk, input.offset(), appended, noted)))
         }
     }
 }
@@ -352,6 +354,7 @@ fn own<I: Input>(
         })?;
         blocks.trusted = true;
         blocks.left_out = left_out(&index);
+        blocks.changing = changing(&index);
         index.disagrees.take().map_or(Ok(()), Err)?;
         if complete.is_some() && !listed.is_the_same(walked) {
             let message = "corestream.index: the segments are not those of the sections";
@@ -390,7 +393,20 @@ fn left_out(index: &Index) -> Vec<LeftOut> {
     partial.map(of).collect()
 }
 
-fn whole(walk: &Walk, bytes: u64, appended: u64, left_out: Vec<LeftOut>) -> Whole {
+/// The memories that an index marks as changing.
+fn changing(index: &Index) -> Vec<MemoryIndex> {
+    let memories = (0..).map(MemoryIndex).zip(&index.memories);
+    memories.filter(|(_, of)| of.changing).map(|(memory, _)| memory).collect()
+}
+
+/// A whole dump of `bytes`, `appended` of them after its own end; the index notes which memories are partial and
+/// which were changing.
+fn whole(
+    walk: &Walk,
+    bytes: u64,
+    appended: u64,
+    (left_out, changing): (Vec<LeftOut>, Vec<MemoryIndex>),
+) -> Whole {
     let own = walk.own();
     let flag = |flag| own.is_some_and(|header| header.flags & flag != 0);
     Whole {
@@ -403,6 +419,7 @@ fn whole(walk: &Walk, bytes: u64, appended: u64, left_out: Vec<LeftOut>) -> Whol
         checksums: walk.header.as_ref().is_some_and(|header| header.block_log2 != 0),
         partial: flag(PARTIAL),
         left_out,
+        changing,
         degraded: flag(DEGRADED),
     }
 }
@@ -489,12 +506,21 @@ struct Blocks {
     memory: Vec<(u64, MemoryRange)>,
     /// What the index says was left out; one entry a memory at most.
     left_out: Vec<LeftOut>,
+    /// The memories that the index marks as changing.
+    changing: Vec<MemoryIndex>,
 }
 
 impl Blocks {
     fn new(header: Header) -> Self {
-        let (found, expected, memory, left_out) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { header, found, expected, trusted: false, memory, left_out }
+        Self {
+            header,
+            found: Vec::new(),
+            expected: Vec::new(),
+            trusted: false,
+            memory: Vec::new(),
+            left_out: Vec::new(),
+            changing: Vec::new(),
+        }
     }
 
     /// Notes the blocks that a segment lies in.

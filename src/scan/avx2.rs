@@ -1,6 +1,10 @@
 //! The AVX2 backend: 128 bytes at a time, prefetched. Zeros are skipped by a test of all of them,
 //! bytes that are not zero by their minimum, and a few zeros among them by a test for words that are
 //! zero; only where there are some are they looked at bit by bit.
+//!
+//! Some bytes are read again, such as the end of the word before a block. If a mapped file is written
+//! to meanwhile, the second look can see more zeros than the first. The runs are then those of neither
+//! time, but positions stay in order and in the slice; the caller drops runs that are empty.
 #![allow(unsafe_code)]
 #![allow(
     clippy::arithmetic_side_effects,
@@ -120,7 +124,7 @@ fn next_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
         let all = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
         if _mm256_testz_si256(all, all) != 0 {
             // Long zeros, at the speed of a search for their end.
-            let end = bytes.len().min(at.saturating_add(min_gap - zeros));
+            let end = bytes.len().min(at.saturating_add(min_gap.saturating_sub(zeros)));
             let next = next_nonzero(&bytes[..end], at);
             zeros += next - at;
             at = next;
@@ -174,7 +178,8 @@ fn next_long_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
             _ => at + MASK,
         };
         let start = zero - trailing_zeros(&bytes[from..zero]);
-        let enough = bytes.len().min(start.saturating_add(min_gap));
+        // Zeros that were not there before can be enough by themselves.
+        let enough = bytes.len().min(start.saturating_add(min_gap).max(zero));
         at = next_nonzero(&bytes[..enough], zero);
         if at - start >= min_gap {
             return start;

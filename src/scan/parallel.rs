@@ -428,12 +428,19 @@ impl Worker<'_, '_, '_> {
         let scanner = self.shared.scanner;
         let mut found: Option<Range<u64>> = None;
         scanner.runs(bytes, min_gap, |run| {
+            // A mapped file may be written to while it is scanned. Runs stay in order then, but one may
+            // be empty, which no segment can be, and a gap too short.
+            if run.is_empty() {
+                return;
+            }
             let run = base + run.start as u64..base + run.end as u64;
             match &mut found {
                 None => found = Some(run),
+                Some(found) if run.start.saturating_sub(found.end) < shortest => {
+                    found.end = run.end;
+                }
                 Some(found) => {
                     let gap = mem::replace(&mut found.end, run.end)..run.start;
-                    // The scanner has left out those that are shorter.
                     if let Err(error) = self.found(memory, &gap) {
                         result = Err(error);
                     }

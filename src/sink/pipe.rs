@@ -1,4 +1,4 @@
-//! A pipe as a sink: made larger, and given the pages of image files without copying them.
+//! A pipe as a sink: made larger, and lent the pages of image files that cannot change.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -25,13 +25,11 @@ const PIPE_BYTES: usize = 1 << 20;
 /// waited for, and a reader that goes away is [`io::ErrorKind::BrokenPipe`] and never a SIGPIPE.
 ///
 /// # Image files
-/// On Linux, the pages of images that are mapped files ([`MemoryImage::open`]) are lent to the pipe by
-/// [`splice`](https://man7.org/linux/man-pages/man2/splice.2.html) and not copied; memory of a live
-/// guest never is. When the dump is done, the pipe holds none of them any more: its end, as long as
-/// the pipe, is copied. Only a reader that splices on what it gets, to somewhere that keeps it, sees
-/// what is written to the file later. For such a reader see [`lend`](Self::lend).
-///
-/// [`MemoryImage::open`]: crate::MemoryImage::open
+/// On Linux, the pages of mapped files that cannot change
+/// ([`MemoryImage`](crate::MemoryImage#files-that-change)) are lent to the pipe by
+/// [`splice`](https://man7.org/linux/man-pages/man2/splice.2.html) and not copied. The memory of a live
+/// guest is never lent. When the dump is done, the pipe holds no lent page any more: the last bytes of the
+/// dump, as many as fit into the pipe, are copied.
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper, Pipe};

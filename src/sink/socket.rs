@@ -1,4 +1,4 @@
-//! A socket as a sink: large vectored writes, and pages of image files to sockets of this machine.
+//! A socket as a sink: large vectored writes, and lent pages of image files that cannot change.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -21,14 +21,11 @@ use crate::piece::Piece;
 /// is neither shut down nor are its options changed.
 ///
 /// # Image files
-/// On Linux, the pages of images that are mapped files ([`MemoryImage::open`]) are lent to a Unix
-/// socket by [`sendfile`](https://man7.org/linux/man-pages/man2/sendfile.2.html) and not copied;
-/// memory of a live guest never is, and to TCP, where it gains nothing, neither are files. When the
-/// dump is done, the socket holds none of them any more: its end, twice as long as the socket's
-/// buffer, is copied. Only a peer that splices on what it gets, to somewhere that keeps it, sees what
-/// is written to the file later. For such a peer see [`lend`](Self::lend).
-///
-/// [`MemoryImage::open`]: crate::MemoryImage::open
+/// On Linux, the pages of mapped files that cannot change
+/// ([`MemoryImage`](crate::MemoryImage#files-that-change)) are lent to a Unix socket by
+/// [`sendfile`](https://man7.org/linux/man-pages/man2/sendfile.2.html) and not copied. The memory of a live
+/// guest is never lent, and to TCP, where it gains nothing, no file is. When the dump is done, the socket
+/// holds no lent page any more: the last bytes of the dump, twice as many as its buffer has, are copied.
 ///
 /// ```
 /// use std::os::unix::net::UnixStream;

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use arbitrary::Arbitrary;
 use corestream::{MemoryImage, SharedBytes};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 /// Bytes that a hole of a file is made of.
 const BLOCK: usize = 4096;
@@ -46,15 +46,18 @@ pub fn far(bytes: &[u8], address: u64) -> MemoryImage<'static> {
     MemoryImage::from_file(file(bytes, address)).unwrap()
 }
 
-/// A file with `bytes` at `address`, and holes where they are zero.
+/// A file with `bytes` at `address`, and holes where they are zero. It is sealed, so no dump marks it as
+/// changing.
 fn file(bytes: &[u8], address: u64) -> File {
-    let file = File::from(memfd_create("image", MemfdFlags::CLOEXEC).unwrap());
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(memfd_create("image", flags).unwrap());
     file.set_len(address + bytes.len() as u64).unwrap();
     for (i, block) in bytes.chunks(BLOCK).enumerate() {
         if block.iter().any(|byte| *byte != 0) {
             file.write_all_at(block, address + (i * BLOCK) as u64).unwrap();
         }
     }
+    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK).unwrap();
     file
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use corestream::{CoreDump, FileSink, Memory, Piece, Pipe, Plan, Sink, Socket};
+use corestream::{Change, CoreDump, FileSink, Memory, Piece, Pipe, Plan, Shortfall, Sink, Socket};
 
 pub use self::options::{MemoryOption, PlanOptions, seconds};
 use self::ranges::RangeOption;
@@ -43,7 +43,8 @@ pub struct Dump {
     #[arg(long)]
     name: Option<String>,
 
-    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES][,shared]
+    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES][,shared][,changing].
+    /// With `changing`, the image is taken to be written to meanwhile, and the dump marks the memory
     #[arg(long = "memory", value_name = "IMAGE",
           value_parser = OsStringValueParser::new().try_map(MemoryOption::parse))]
     memories: Vec<MemoryOption>,
@@ -119,12 +120,15 @@ impl Dump {
         let peak = self.stats.map(|_| PeakAnon::watch());
         let interrupt = Interrupt::watch();
 
-        let watches = self.watches(manifest.as_ref());
+        let images = self.images(manifest.as_ref());
+        // An image that can't be watched can't be opened either, which is an error below.
+        let watch = |path: &Option<PathBuf>| Watch::new(path.as_ref()?).ok();
+        let watches: Vec<_> = images.iter().map(watch).collect();
         let of_manifest =
             manifest.as_ref().map(|manifest| manifest.content.images_with_pages(manifest.folder()));
         let dump = self.guest(name, manifest)?;
-        let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
-        sigbus::survive(images, Some(interrupt.cancel()));
+        let mapped = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
+        sigbus::survive(mapped, Some(interrupt.cancel()));
         // A signal, or an image that is gone, is behind a failure whatever that looks like.
         let cause = |failure: Failure| {
             let gone = failure.is_cancelled().then(|| unread_image(&dump, &watches));
@@ -160,15 +164,9 @@ impl Dump {
                 report::line(&warning);
             }
         }
-        for (path, _) in watches.iter().filter(|(_, watch)| watch.has_changed()) {
-            report::line(&format!(
-                "warning: {}: was written to while it was dumped: the dump may hold old and new bytes",
-                path.display()
-            ));
-        }
+        warn_of_changes(&plan, &images);
         if let (Some(format), Some(peak)) = (self.stats, peak) {
-            let rendered =
-                stats::render(format, plan.stats(), v8.as_deref(), write_time, peak.finish());
+            let rendered = stats::render(format, &plan, v8.as_deref(), write_time, peak.finish());
             report::raw(&rendered);
         }
         Ok(())
@@ -205,20 +203,17 @@ impl Dump {
                 path if path == Path::new("-") => "/dev/stdin".into(),
                 path => path.into(),
             });
-            inputs.extend(manifest.content.images(manifest.folder()));
+            inputs.extend(manifest.content.images(manifest.folder()).flatten());
         }
         output.check_inputs(&inputs)?;
         Ok(Some(output))
     }
 
-    /// What says whether an image has changed.
-    fn watches(&self, manifest: Option<&ManifestFile>) -> Vec<(PathBuf, Watch)> {
+    /// The path of the image of each memory, in the order of [`guest`](Self::guest).
+    fn images(&self, manifest: Option<&ManifestFile>) -> Vec<Option<PathBuf>> {
         let of_manifest = manifest.map(|manifest| manifest.content.images(manifest.folder()));
-        let images = self.memories.iter().map(|option| option.image.clone());
-        let images = images.chain(of_manifest.into_iter().flatten());
-        let watch = |path: PathBuf| Watch::new(&path).map(|watch| (path, watch));
-        // One that can't be watched can't be opened either, which is said then.
-        images.filter_map(|path| watch(path).ok()).collect()
+        let images = self.memories.iter().map(|option| Some(option.image.clone()));
+        of_manifest.into_iter().flatten().chain(images).collect()
     }
 
     /// The guest: what the manifest says, then the images of the command line, and what is left out.
@@ -242,19 +237,12 @@ impl Dump {
     }
 }
 
-/// Returns what to say of a mapped image that could not be read.
-fn unread_image(dump: &CoreDump<'_>, watches: &[(PathBuf, Watch)]) -> Option<Failure> {
-    let images = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
-    let lost = images.map(|image| (image.len() as u64, sigbus::lost(image)));
-    let lost: Vec<_> = lost.filter(|(_, lost)| !lost.is_empty()).collect();
-    // The mapping does not know its path: the file is one of that length.
-    let of_image = |(len, lost): &(u64, Vec<_>)| {
-        let files = watches.iter().filter(|(_, watch)| watch.len() == *len);
-        let mut failures = files.map(|(_, watch)| (watch.is_unreadable(lost), watch));
-        let (_, watch) = failures.clone().find(|(bad, _)| *bad).or_else(|| failures.next())?;
-        watch.failure(lost, "dumped")
-    };
-    lost.iter().find_map(of_image)
+/// Returns what to say of a mapped image that could not be read. `watches` are in the order of the memories.
+fn unread_image(dump: &CoreDump<'_>, watches: &[Option<Watch>]) -> Option<Failure> {
+    dump.memories.iter().zip(watches).find_map(|(memory, watch)| {
+        let lost = sigbus::lost(memory.image.as_slice()?);
+        watch.as_ref()?.failure(&lost, "dumped")
+    })
 }
 
 /// The warning about an image that is empty, or ends within a page.
@@ -271,6 +259,25 @@ fn odd_length(memory: &Memory<'_>, image: &Path) -> Option<String> {
              rest of the last page is zero"
         )
     })
+}
+
+/// Says which images were written to, or may have been. `images` are the paths of those of the guest.
+fn warn_of_changes(plan: &Plan<'_>, images: &[Option<PathBuf>]) {
+    // A dump counts its own memories: without those that it has no room for.
+    let is_dropped = |index: &usize| {
+        let dropped = |s: &Shortfall| matches!(s, Shortfall::Memory(m) if m.0 as usize == *index);
+        plan.shortfalls().iter().any(dropped)
+    };
+    let images = images.iter().enumerate().filter(|(index, _)| !is_dropped(index));
+    let images: Vec<_> = images.map(|(_, path)| path.as_deref()).collect();
+    for (memory, change) in plan.changes().filter(|(_, change)| *change != Change::Assumed) {
+        let path = images.get(memory.0 as usize).copied().flatten().unwrap_or(Path::new(""));
+        report::line(&format!(
+            "warning: {}: {change}: the dump may hold old and new bytes, and marks memory {memory} \
+             as changing",
+            path.display()
+        ));
+    }
 }
 
 /// Writes a dump where it goes; a stream that takes no byte for as long as `timeout` fails.

@@ -75,23 +75,6 @@ impl Watch {
             }
         }
     }
-
-    /// Whether its file is shorter now than where ranges could not be read, or fails there again.
-    pub fn is_unreadable(&self, lost: &[Range<u64>]) -> bool {
-        match self.why(lost) {
-            Why::Nothing => false,
-            Why::Cut => true,
-            Why::Unreadable(_) => {
-                let Ok(file) = File::open(&self.path) else { return true };
-                lost.iter().any(|range| file.read_exact_at(&mut [0], range.start).is_err())
-            }
-        }
-    }
-
-    /// Its length when it was opened.
-    pub fn len(&self) -> u64 {
-        self.before.2
-    }
 }
 
 /// Why bytes of a mapped file could not be read.

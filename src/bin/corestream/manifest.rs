@@ -314,9 +314,9 @@ impl Manifest {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// The paths of its images, which count from `folder`.
-    pub fn images(&self, folder: &Path) -> impl Iterator<Item = PathBuf> {
-        self.memories.iter().filter_map(move |entry| Some(folder.join(entry.image.as_ref()?)))
+    /// The path of the image of each memory that has one; paths count from `folder`.
+    pub fn images(&self, folder: &Path) -> impl Iterator<Item = Option<PathBuf>> {
+        self.memories.iter().map(move |entry| Some(folder.join(entry.image.as_ref()?)))
     }
 
     /// For each memory the path of its image, which counts from `folder`, unless the manifest says that

@@ -102,6 +102,11 @@ pub fn notes(whole: &Whole) -> String {
         line.push_str("; ");
         line.push_str(&partial);
     }
+    if !whole.changing.is_empty() {
+        let changing: Vec<_> = whole.changing.iter().map(ToString::to_string).collect();
+        let memories = if changing.len() == 1 { "memory" } else { "memories" };
+        line.push_str(&format!("; {memories} {} changing while read", changing.join(", ")));
+    }
     if whole.degraded {
         line.push_str("; parts of the guest are left out that the format has no room for");
     }

@@ -17,6 +17,8 @@ use crate::report::Failure;
 pub struct MemoryOption {
     pub image: PathBuf,
     pub ty: MemoryType,
+    /// Whether the image is taken to change while it is dumped.
+    pub changing: bool,
 }
 
 impl MemoryOption {
@@ -32,11 +34,12 @@ impl MemoryOption {
     }
 
     fn plain(image: OsString) -> Self {
-        Self { image: image.into(), ty: MemoryType::wasm32(0) }
+        Self { image: image.into(), ty: MemoryType::wasm32(0), changing: false }
     }
 
     fn with_options(text: &str) -> Result<Self, String> {
         let mut ty = MemoryType::wasm32(0);
+        let mut changing = false;
         let mut image = text;
         // From the end, so that a path may contain commas as long as no option follows one.
         while let Some((path, option)) = image.rsplit_once(',') {
@@ -47,6 +50,7 @@ impl MemoryOption {
             match (key, value) {
                 ("memory64", None) => ty.memory64 = true,
                 ("shared", None) => ty.shared = true,
+                ("changing", None) => changing = true,
                 ("maximum", Some(pages)) => {
                     let pages = pages.parse().map_err(|_| format!("maximum={pages}: no number"))?;
                     ty.maximum = Some(pages);
@@ -58,8 +62,8 @@ impl MemoryOption {
                 }
                 _ => {
                     return Err(format!(
-                        "there is no option {option}, only memory64, shared, maximum=PAGES and \
-                         page-size=1"
+                        "there is no option {option}, only memory64, shared, changing, \
+                         maximum=PAGES and page-size=1"
                     ));
                 }
             }
@@ -68,12 +72,12 @@ impl MemoryOption {
         if image.is_empty() {
             return Err("the path of the image is missing".into());
         }
-        Ok(Self { image: image.into(), ty })
+        Ok(Self { image: image.into(), ty, changing })
     }
 
     /// The memory, with its image.
     pub fn memory(&self) -> Result<Memory<'static>, Failure> {
-        let memory = manifest::memory(manifest::image(&self.image, false)?, None, self.ty);
+        let memory = manifest::memory(manifest::image(&self.image, self.changing)?, None, self.ty);
         let checked = memory.validate();
         checked.map_err(|why| Failure::new(format!("{}: {why}", self.image.display())))?;
         Ok(memory)
@@ -145,10 +149,12 @@ mod tests {
     fn path_and_options() {
         let parse = |text: &str| MemoryOption::parse(text.into());
         let plain = parse("a/b.mem").unwrap();
-        assert_eq!(plain, MemoryOption { image: "a/b.mem".into(), ty: MemoryType::wasm32(0) });
-        let all = parse("m,memory64,page-size=1,maximum=70000,shared").unwrap();
+        let image = "a/b.mem".into();
+        let ty = MemoryType::wasm32(0);
+        assert_eq!(plain, MemoryOption { image, ty, changing: false });
+        let all = parse("m,memory64,page-size=1,maximum=70000,shared,changing").unwrap();
         let ty = MemoryType::wasm64(0).with_page_size(1).with_maximum(70_000).with_shared();
-        assert_eq!(all, MemoryOption { image: "m".into(), ty });
+        assert_eq!(all, MemoryOption { image: "m".into(), ty, changing: true });
     }
 
     #[test]
@@ -158,6 +164,7 @@ mod tests {
             ("m,maximum=x", "maximum=x: no number"),
             ("m,page-size=4096", "page-size=4096: a page has 1 or 65536 bytes"),
             ("m,shared=1", "there is no option shared=1"),
+            ("m,changing=yes", "there is no option changing=yes"),
             (",shared", "the path of the image is missing"),
         ] {
             let error = MemoryOption::parse(text.into()).unwrap_err();

@@ -100,11 +100,13 @@ fn missing(stats: &Stats) -> String {
 
 pub fn render(
     format: StatsFormat,
-    stats: &Stats,
+    plan: &Plan<'_>,
     v8: Option<&str>,
     write_time: Option<Duration>,
     peak: Option<u64>,
 ) -> String {
+    let stats = plan.stats();
+    let changing: Vec<u32> = plan.changes().map(|(memory, _)| memory.0).collect();
     let mut methods: Vec<String> = stats.extent_methods.iter().map(ToString::to_string).collect();
     methods.dedup();
     match format {
@@ -119,6 +121,7 @@ pub fn render(
                 "segments": stats.segments,
                 "left_out_bytes": stats.left_out_bytes,
                 "left_out_ranges": stats.left_out_ranges,
+                "changing_memories": changing,
                 "extent_methods": methods,
                 "extent_notes": stats.extent_notes,
                 "scanner": stats.scanner,
@@ -150,6 +153,11 @@ pub fn render(
             row("kept", format!("{} bytes in {} segments", stats.data_bytes, stats.segments));
             if stats.left_out_ranges > 0 {
                 row("left out", missing(stats));
+            }
+            if !changing.is_empty() {
+                let changing: Vec<_> = changing.iter().map(ToString::to_string).collect();
+                let s = if changing.len() == 1 { "y" } else { "ies" };
+                row("changing", format!("memor{s} {}", changing.join(", ")));
             }
             row("dump", format!("{} bytes", stats.dump_bytes));
             if let Some(refusal) = v8 {

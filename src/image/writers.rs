@@ -1,0 +1,130 @@
+//! Whether a file is open for writing, by a lease that is held for a moment.
+//!
+//! A read lease can be had only while nobody has the file open for writing, a writable shared mapping
+//! included, which keeps its file open after `close`. So asking for one answers the question, and
+//! nothing else does: `/proc` shows other users' descriptors to root alone.
+//!
+//! Whoever opens the file for writing while somebody holds a lease waits, and the holder gets a
+//! signal, by default SIGIO, which kills it. The lease is therefore released at once, a few
+//! microseconds after it was granted, and its signal is SIGURG, which is ignored by default. It
+//! belongs to a file description that is opened for it: that of the image may be the caller's too.
+//!
+//! The kernel does not count the descriptor that `memfd_create` returns, nor mappings made from it, as
+//! writers. So memory files that have no name, unless they are sealed, always count as open for writing.
+//!
+//! Source: [F_SETLEASE(2const)](https://man7.org/linux/man-pages/man2/F_SETLEASE.2const.html).
+#![allow(unsafe_code)]
+
+use std::fs::File;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
+
+/// What the kernel says of the writers of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writers {
+    /// Nobody has the file open for writing.
+    None,
+    /// Somebody has.
+    Some,
+    /// Leases do not tell: the file belongs to another user, or its file system has no leases or
+    /// grants them without knowing every writer.
+    Unknown,
+}
+
+/// The fcntl command that chooses the signal of a lease; the libc crate lacks it.
+#[cfg(target_os = "linux")]
+const F_SETSIG: libc::c_int = 10;
+
+#[cfg(not(target_os = "linux"))]
+impl Writers {
+    /// Other systems do not tell.
+    pub(super) fn of(_: &File) -> Self {
+        Self::Unknown
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Writers {
+    /// Asks who has `file` open for writing at this moment.
+    pub(super) fn of(file: &File) -> Self {
+        let Ok(own) = reopen(file) else { return Self::Unknown };
+        let fd = own.as_raw_fd();
+        // SAFETY: these commands take an integer and a descriptor that is open; they touch no memory
+        // of this process.
+        let lease = |kind: libc::c_int| unsafe { libc::fcntl(fd, libc::F_SETLEASE, kind) };
+        // SAFETY: as above.
+        let signal = unsafe { libc::fcntl(fd, F_SETSIG, libc::SIGURG) };
+        if signal != 0 {
+            return Self::Unknown;
+        }
+        if lease(libc::F_RDLCK) != 0 {
+            let error = std::io::Error::last_os_error().raw_os_error();
+            return if error == Some(libc::EAGAIN) { Self::Some } else { Self::Unknown };
+        }
+        // Closing the descriptor would release it as well.
+        lease(libc::F_UNLCK);
+        if super::fixed::is_unnamed_memory(file) {
+            return Self::Some;
+        }
+        if super::fixed::is_on_local_file_system(file) { Self::None } else { Self::Unknown }
+    }
+}
+
+/// The same file, opened once more and only for reading.
+#[cfg(target_os = "linux")]
+fn reopen(file: &File) -> std::io::Result<File> {
+    use rustix::fs::{Mode, OFlags, open};
+
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(open(path_of(file), flags, Mode::empty())?.into())
+}
+
+/// A path that leads to an open file, whatever its name is by now.
+#[cfg(target_os = "linux")]
+pub(super) fn path_of(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// A file of this process, its handle for writing closed.
+    fn file() -> (tempfile::TempPath, File) {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        std::fs::write(&path, [1; 8192]).unwrap();
+        let file = File::open(&path).unwrap();
+        (path, file)
+    }
+
+    #[test]
+    fn finds_descriptors_and_mappings() {
+        let (path, file) = file();
+        if Writers::of(&file) == Writers::Unknown {
+            // This file system does not tell.
+            return;
+        }
+        assert_eq!(Writers::of(&file), Writers::None);
+        let writer = File::options().read(true).write(true).open(&path).unwrap();
+        assert_eq!(Writers::of(&file), Writers::Some);
+        let map = memmap2::MmapRaw::map_raw(&writer).unwrap();
+        drop(writer);
+        assert_eq!(Writers::of(&file), Writers::Some);
+        drop(map);
+        assert_eq!(Writers::of(&file), Writers::None);
+    }
+
+    #[test]
+    fn a_memfd_is_open_for_writing() {
+        use rustix::fs::{MemfdFlags, memfd_create};
+
+        let memfd = memfd_create("guest", MemfdFlags::empty()).unwrap();
+        assert_eq!(Writers::of(&memfd.into()), Writers::Some);
+    }
+
+    #[test]
+    fn a_handle_for_writing_is_a_writer_itself() {
+        let file = tempfile::tempfile().unwrap();
+        assert_ne!(Writers::of(&file), Writers::None);
+    }
+}
