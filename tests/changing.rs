@@ -6,6 +6,7 @@
 #[path = "common/ends.rs"]
 mod ends;
 #[path = "common/environment.rs"]
+#[allow(clippy::print_stdout, reason = "a test that does not run says so")]
 mod environment;
 #[path = "common/tool.rs"]
 mod tool;
