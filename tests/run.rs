@@ -331,11 +331,14 @@ fn a_c_program_is_dumped_in_its_sleep() {
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(124), "{said}");
     assert!(said.contains("stopped after 0.3 s in the host call poll_oneoff\n"), "{said}");
-    let at = |name: &str| said.find(name).unwrap_or_else(|| panic!("{name}: {said}"));
-    assert!(at(": sleep + 0x") < at(": work + 0x"), "{said}");
     let bytes = fs::read(folder.path().join("sleeps.wasm.core")).unwrap();
-    let values = &decode(&bytes).threads[0].1;
-    assert!(values.iter().any(|frame| frame.locals.contains(&Value::I32(100))), "{values:?}");
+    // `sleep`, `work`, `main` and `_start`, at the least; the argument is a value of several.
+    let frames = &decode(&bytes).threads[0].1;
+    assert!(frames.len() >= 4, "{frames:?}");
+    let seconds = |frame: &&common::DecodedFrame| {
+        frame.locals.iter().chain(&frame.stack).any(|value| *value == Value::I32(100))
+    };
+    assert!(frames.iter().filter(seconds).count() >= 2, "{frames:?}");
 }
 
 /// Under a time limit the guest's output goes another way; nothing of it is lost or changed.
