@@ -1,4 +1,5 @@
 //! `corestream run`, as its user runs it.
+#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
 
 mod common;
 #[path = "common/environment.rs"]
