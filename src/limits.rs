@@ -82,6 +82,12 @@ pub const MAX_PARTIAL_SEGMENTS: usize = 1 << 18;
 /// one more segment, and together with one for each memory those never pass [`MAX_DATA_SEGMENTS`].
 pub const MAX_LEFT_OUT_RANGES: usize = 65_536;
 
+/// Notes of a dump ([`CoreDump::notes`](crate::CoreDump::notes)). Notes are for a person to read.
+pub const MAX_NOTES: usize = 64;
+
+/// Bytes of a note of a dump.
+pub const MAX_NOTE_BYTES: usize = 1024;
+
 /// Ranges of memories that a verifier lists of a damaged dump: 40 bytes each, and more than a person reads.
 pub const MAX_DAMAGED_RANGES: usize = 1024;
 

@@ -395,6 +395,23 @@ pub struct CoreDump<'a> {
     pub globals: Vec<Global>,
     /// Its threads.
     pub threads: Vec<Thread>,
+    /// What a reader of the dump should know, a line each: what is missing and why, or how it was found.
+    ///
+    /// A plan adds its own ([`Stats::extent_notes`](crate::Stats::extent_notes)). A dump holds the first
+    /// [`MAX_NOTES`](crate::limits::MAX_NOTES), each cut to
+    /// [`MAX_NOTE_BYTES`](crate::limits::MAX_NOTE_BYTES).
+    ///
+    /// ```
+    /// use corestream::{CoreDump, CoreDumpFile, Dumper};
+    ///
+    /// let mut dump = CoreDump::new("guest.wasm");
+    /// dump.notes.push("stopped by the time limit".into());
+    /// let bytes = Dumper::new().plan(&dump)?.to_vec()?;
+    /// let dump = CoreDumpFile::from_slice(&bytes)?;
+    /// assert_eq!(dump.notes().collect::<Vec<_>>(), ["stopped by the time limit"]);
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub notes: Vec<String>,
 }
 
 /// Adds an item and gives its index back. More than 2^32 items do not fit into a process.
@@ -414,6 +431,7 @@ impl<'a> CoreDump<'a> {
             memories: Vec::new(),
             globals: Vec::new(),
             threads: Vec::new(),
+            notes: Vec::new(),
         }
     }
 

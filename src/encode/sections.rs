@@ -1,21 +1,27 @@
 //! The small sections, by wasm-encoder: everything that precedes the data section, in the order
-//! `core, coremodules, coreinstances, corestack (one a thread), memory, global`; `corestream`, which
-//! is fixed by the plan, goes after the first one.
+//! `core, coremodules, coreinstances, corestack (one a thread), corestream.notes, memory, global`;
+//! `corestream`, which is fixed by the plan, goes after the first one.
 //!
 //! What explains a crash comes before what is big, so that a cut-off stream holds the backtrace.
 
 use wasm_encoder::{
     AbstractHeapType, ConstExpr, CoreDumpInstancesSection, CoreDumpModulesSection, CoreDumpSection,
-    CoreDumpStackSection, CoreDumpValue, GlobalSection, GlobalType, HeapType, Ieee32, Ieee64,
-    MemorySection, MemoryType, Module, RefType, ValType,
+    CoreDumpStackSection, CoreDumpValue, CustomSection, Encode, GlobalSection, GlobalType,
+    HeapType, Ieee32, Ieee64, MemorySection, MemoryType, Module, RefType, ValType,
 };
 
-use crate::limits::UNKNOWN_INDEX;
+use crate::limits::{MAX_NOTE_BYTES, MAX_NOTES, UNKNOWN_INDEX};
 use crate::model::{self, CoreDump, Frame, GlobalValue, NumberType, Value};
 use crate::plan::{Kept, Prelude, cut};
 
-/// The header of the module and all sections before `data`, but for `corestream`.
-pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept) -> Prelude {
+/// The name of the section with notes.
+const NOTES: &str = "corestream.notes";
+/// The version of its layout.
+const NOTES_VERSION: u32 = 1;
+
+/// The header of the module and all sections before `data`, but for `corestream`. `found` are notes of the
+/// plan.
+pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept, found: &[String]) -> Prelude {
     let mut module = Module::new();
     module.section(&CoreDumpSection::new(cut(&dump.name)));
     let core_len = module.len();
@@ -28,6 +34,10 @@ pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept) -> Prelude {
         }
         module.section(&stack);
     }
+    let notes: Vec<_> = dump.notes.iter().chain(found).take(MAX_NOTES).collect();
+    if !notes.is_empty() {
+        module.section(&CustomSection { name: NOTES.into(), data: encoded(&notes).into() });
+    }
     if !kept.memories.is_empty() {
         module.section(&memories(dump, kept));
     }
@@ -37,6 +47,16 @@ pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept) -> Prelude {
     let mut core = module.finish();
     let state = core.split_off(core_len);
     Prelude { core, state }
+}
+
+/// The body of the section with notes, after its name.
+fn encoded(notes: &[&String]) -> Vec<u8> {
+    let mut body = NOTES_VERSION.to_le_bytes().to_vec();
+    notes.len().encode(&mut body);
+    for note in notes {
+        note.split_at(note.floor_char_boundary(MAX_NOTE_BYTES)).0.encode(&mut body);
+    }
+    body
 }
 
 fn modules(dump: &CoreDump<'_>, kept: &Kept) -> CoreDumpModulesSection {

@@ -132,7 +132,7 @@ impl<'d> Plan<'d> {
     pub(crate) fn new(
         dump: &'d CoreDump<'d>,
         options: Options,
-        prelude: impl FnOnce(&CoreDump<'_>, &Kept) -> Prelude,
+        prelude: impl FnOnce(&CoreDump<'_>, &Kept, &[String]) -> Prelude,
     ) -> Result<Self> {
         options.check()?;
         dump.validate()?;
@@ -181,7 +181,7 @@ impl<'d> Plan<'d> {
         let ranges = left_out.iter().map(Vec::len).sum();
         let entries = Entries { memories: types.len(), segments: segments.len(), ranges };
         check_listed(&entries)?;
-        let prelude = prelude(dump, &kept);
+        let prelude = prelude(dump, &kept, &found.notes);
         let index = prelude.len().saturating_add(data_len);
         let index = IndexLayout::new(index, entries, options.checksums);
         let index = index.ok_or_else(|| Error::out_of_memory("the index, it is over 4 GiB"))?;

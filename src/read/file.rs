@@ -294,6 +294,12 @@ impl<'b> CoreDumpFile<'b> {
         }
     }
 
+    /// Returns what the writer of the dump wants its reader to know
+    /// ([`CoreDump::notes`](crate::CoreDump::notes)).
+    pub fn notes(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
+        self.opened.items.notes.iter().map(|at| items::name(self.bytes(), *at))
+    }
+
     /// The name of a module.
     pub fn module(&self, index: ModuleIndex) -> Option<&str> {
         let at = self.opened.items.modules.get(index.0 as usize)?;

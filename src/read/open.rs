@@ -36,6 +36,7 @@ pub(super) struct Items {
     /// And how many frames there are.
     pub(super) threads: Vec<(u64, u32)>,
     pub(super) globals: Vec<Global>,
+    pub(super) notes: Vec<u64>,
 }
 
 /// What is in the segments of a memory.
@@ -282,6 +283,10 @@ impl Visitor for Opener {
 
     fn thread(&mut self, at: u64, frames: u32) {
         self.items.threads.push((at, frames));
+    }
+
+    fn note(&mut self, at: u64) {
+        self.items.notes.push(at);
     }
 
     fn global(&mut self, global: Global) {

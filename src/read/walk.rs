@@ -16,7 +16,7 @@ use super::input::{Input, Slice};
 use super::layout::{FrameLayout, Trials};
 use super::types;
 use crate::error::ErrorKind;
-use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED, MAX_NAME_BYTES};
+use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED, MAX_NAME_BYTES, MAX_NOTES};
 use crate::model::{Global, MemoryType};
 
 /// What begins every module: the magic number and the version.
@@ -66,6 +66,9 @@ pub(super) trait Visitor {
 
     /// A thread; its name is at the offset, so many frames that are not damaged after it.
     fn thread(&mut self, _: u64, _frames: u32) {}
+
+    /// A note; its text is at the offset.
+    fn note(&mut self, _: u64) {}
 
     /// A global.
     fn global(&mut self, _: Global) {}
@@ -316,6 +319,7 @@ impl Walk {
             b"corestack" => "corestack",
             b"corestream" => "corestream",
             b"corestream.data" => "corestream.data",
+            b"corestream.notes" => "corestream.notes",
             b"corestream.index" => "corestream.index",
             _ => return body.skip_rest(),
         };
@@ -341,6 +345,10 @@ impl Walk {
             "corestream.data" => {
                 self.belongs_to_header(start..body.end());
                 self.data(body, to)
+            }
+            "corestream.notes" => {
+                self.belongs_to_header(start..body.end());
+                notes(body, to)
             }
             _ => self.index(body, start),
         }?;
@@ -630,6 +638,28 @@ fn preamble<I: Input>(input: &mut I) -> Result<()> {
         Err(fault) if fault.range.start == 0 => Err(Fault::format("it is empty")),
         _ => Err(Fault::format("it does not begin as a WebAssembly module does")),
     }
+}
+
+/// Passes notes. Those of a version that is not known stay unread.
+fn notes<I: Input, V: Visitor>(body: &mut Decoder<'_, I>, to: &mut V) -> Result<()> {
+    if body.take(4)? != 1_u32.to_le_bytes() {
+        return body.skip_rest();
+    }
+    let start = body.offset();
+    let count = body.u32()?;
+    if count as usize > MAX_NOTES {
+        return Err(Fault::damaged(body.since(start), format!("has {count} notes")));
+    }
+    for i in 0..count {
+        let mut one = || {
+            let at = body.offset();
+            body.check_name()?;
+            to.note(at);
+            Ok(())
+        };
+        one().map_err(|fault: Box<Fault>| fault.within(format_args!("note {i}")))?;
+    }
+    Ok(())
 }
 
 fn process<I: Input, V: Visitor>(body: &mut Decoder<'_, I>, to: &mut V) -> Result<()> {

@@ -151,6 +151,9 @@ impl Serialize for Description<'_> {
         map.serialize_entry("instances", &List(instances))?;
         let threads = || dump.threads().map(|thread| ThreadEntry { of: self, thread });
         map.serialize_entry("threads", &List(threads))?;
+        if dump.notes().len() > 0 {
+            map.serialize_entry("notes", &List(|| dump.notes()))?;
+        }
         map.end()
     }
 }

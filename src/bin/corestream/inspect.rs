@@ -188,6 +188,9 @@ impl<W: Write> Text<'_, W> {
             let line = "  parts of the guest are left out that the format has no room for";
             writeln!(self.out, "{line}")?;
         }
+        for note in dump.notes() {
+            writeln!(self.out, "  note: {}", name(note))?;
+        }
         self.list("modules", dump.modules(), |this, i, module| {
             writeln!(this.out, "  {i}: {}", name(module))
         })?;

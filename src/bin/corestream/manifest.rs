@@ -28,6 +28,8 @@ pub struct Manifest {
     instances: Vec<InstanceEntry>,
     #[serde(default)]
     threads: Vec<ThreadEntry>,
+    #[serde(default)]
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -354,6 +356,7 @@ impl Manifest {
             let frames = entry.frames.iter().map(FrameEntry::frame);
             dump.add_thread(Thread::new(entry.name).with_frames(frames));
         }
+        dump.notes = self.notes;
         Ok(dump)
     }
 }

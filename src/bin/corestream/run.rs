@@ -128,7 +128,7 @@ impl Run {
                 let waits = guest.waits(&error);
                 let first_added = guest.first_added();
                 let stack = guest.take_stack_pointer();
-                let captured = guest.captured(self, &error);
+                let mut captured = guest.captured(self, &error);
                 let cause = match pending {
                     Some(pending) => format!("{} {pending}", self.limit()),
                     None if limit && waits => format!("{} in memory.atomic.wait", self.limit()),
@@ -136,16 +136,22 @@ impl Run {
                     None => trap_cause(&error, stack.as_ref(), captured.as_ref().ok()),
                 };
                 report::raw(&backtrace::render(&self.name(), &cause, &error, first_added));
-                self.dump(output, &captured);
+                if let Ok(captured) = &mut captured
+                    && (pending.is_some() || (limit && waits))
+                {
+                    captured.dump.notes.push(format!("{cause}: the frames are those of its entry"));
+                }
+                self.dump(output, captured);
                 Ok(if limit { TIME_LIMIT } else { TRAPPED })
             }
             // It waits in the host: there is nothing on the stack any more.
             Outcome::Stuck => {
                 let (name, limit) = (self.name(), self.limit());
-                report::line(&format!(
-                    "{name}: {limit}, it waits for its host: no frames are known"
-                ));
-                self.dump(output, &Ok(guest.live(self)));
+                let cause = format!("{limit}, it waits for its host: no frames are known");
+                report::line(&format!("{name}: {cause}"));
+                let mut captured = guest.live(self);
+                captured.dump.notes.push(cause);
+                self.dump(output, Ok(captured));
                 Ok(TIME_LIMIT)
             }
         }
@@ -167,8 +173,8 @@ impl Run {
     }
 
     /// Writes the dump and says where it is; a guest that crashed has crashed, dump or not.
-    fn dump(&self, output: Option<Target>, captured: &Result<Captured<'_>, corestream::Error>) {
-        let written = captured.as_ref().map_err(|error| Failure::new(error.to_string()));
+    fn dump(&self, output: Option<Target>, captured: Result<Captured<'_>, corestream::Error>) {
+        let written = captured.map_err(|error| Failure::new(error.to_string()));
         let written = written.and_then(|captured| self.write(output, captured));
         match written {
             Ok(path) => report::line(&format!("{}: core dumped", path.display())),
@@ -176,10 +182,16 @@ impl Run {
         }
     }
 
-    fn write(&self, output: Option<Target>, captured: &Captured<'_>) -> Result<PathBuf, Failure> {
+    fn write(
+        &self,
+        output: Option<Target>,
+        mut captured: Captured<'_>,
+    ) -> Result<PathBuf, Failure> {
         let Target { path, output } = output.map_or_else(|| self.default_output(), Ok)?;
         for note in &captured.notes {
-            report::line(&format!("warning: {}", cause::note(note)));
+            let note = cause::note(note);
+            report::line(&format!("warning: {note}"));
+            captured.dump.notes.push(note);
         }
         let interrupt = Interrupt::watch();
         let progress = Display::start(self.progress, output.name());
