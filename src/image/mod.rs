@@ -4,6 +4,7 @@
 mod events;
 mod extents;
 mod fixed;
+mod gather;
 pub(crate) mod map;
 mod shared;
 mod watch;
@@ -16,6 +17,7 @@ use std::path::Path;
 pub use extents::{ExtentMethod, MappingMethod};
 pub(crate) use extents::{Extents, Finder, Holes, Options as ExtentOptions};
 use extents::{check_len, shrunk};
+pub(crate) use gather::Part;
 pub use shared::SharedBytes;
 use shared::SharedImage;
 pub use watch::Change;
@@ -81,6 +83,22 @@ impl<'i> Bytes<'i> {
         match self {
             Self::Slice(bytes) | Self::Mapped(bytes, _) => Some(bytes),
             Self::File(_) | Self::Shared(_) => None,
+        }
+    }
+
+    /// Whether both are the bytes of the same image, as far as it matters: parts of it can be read together.
+    pub(crate) fn is_same_file(self, other: Self) -> bool {
+        matches!((self, other), (Self::File(one), Self::File(other)) if std::ptr::eq(one, other))
+    }
+
+    /// Fills all `parts`, which are in order and do not overlap; what is between them may go to `scratch`.
+    ///
+    /// # Errors
+    /// They can't be read, or end before a part is full.
+    pub(crate) fn read_parts(self, parts: &mut [Part<'_>], scratch: &mut [u8]) -> Result<()> {
+        match self {
+            Self::File(file) => gather::read_parts(file, parts, scratch),
+            _ => parts.iter_mut().try_for_each(|(position, bytes)| self.read_at(bytes, *position)),
         }
     }
 
