@@ -588,6 +588,8 @@ fn the_default_finds_extents() {
 
 #[test]
 fn without_the_pagemap_smaps_is_used_and_a_note_says_so() {
+    // The process of strace inherits limits that other tests set.
+    let _alone = alone();
     if !strace::works() {
         return;
     }
