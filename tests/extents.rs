@@ -11,7 +11,6 @@ mod environment;
 #[allow(dead_code, reason = "this test uses a part of it")]
 mod huge_pages;
 #[path = "common/strace.rs"]
-#[allow(dead_code, reason = "this test uses a part of it")]
 mod strace;
 #[path = "extents/userfaultfd.rs"]
 mod userfaultfd;

@@ -10,7 +10,6 @@ mod environment;
 #[path = "common/huge_pages.rs"]
 mod huge_pages;
 #[path = "common/strace.rs"]
-#[allow(dead_code, reason = "this test uses a part of it")]
 mod strace;
 #[path = "common/tool.rs"]
 mod tool;

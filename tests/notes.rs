@@ -5,10 +5,8 @@
 #[path = "common/environment.rs"]
 mod environment;
 #[path = "common/strace.rs"]
-#[allow(dead_code, reason = "this test uses a part of it")]
 mod strace;
 #[path = "common/tool.rs"]
-#[allow(dead_code, reason = "this test uses a part of it")]
 mod tool;
 
 use std::fs;
