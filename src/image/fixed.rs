@@ -14,7 +14,8 @@
 //!   mount of it is read-only, and a second mount may be writable. Only the options of the superblock
 //!   in `/proc/self/mountinfo` are a proof. They are one only for local file systems: the server of
 //!   a network file system, the process behind FUSE, and the lower layers of overlayfs change files
-//!   without asking this kernel.
+//!   without asking this kernel. Such a file system can be made writable during a dump, and read-only again
+//!   before its end. So the file is watched too ([`watch`](super::watch)), and not lent where that is impossible.
 //!
 //! The immutable attribute (`chattr +i`) is no proof: whoever set it can remove it.
 //!
@@ -23,13 +24,18 @@
 use std::fs::File;
 
 /// Whether the kernel guarantees that the bytes of `file` do not change.
-#[cfg(target_os = "linux")]
 pub(super) fn is_fixed(file: &File) -> bool {
-    is_sealed(file) || has_verity(file) || is_on_read_only_file_system(file)
+    is_fixed_for_good(file) || is_on_read_only_file_system(file)
+}
+
+/// Whether the bytes of `file` never change again. Those on a read-only file system do if that is made writable.
+#[cfg(target_os = "linux")]
+pub(super) fn is_fixed_for_good(file: &File) -> bool {
+    is_sealed(file) || has_verity(file)
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn is_fixed(_: &File) -> bool {
+pub(super) fn is_fixed_for_good(_: &File) -> bool {
     false
 }
 
@@ -102,6 +108,11 @@ fn statx(file: &File) -> Option<rustix::fs::Statx> {
     use rustix::fs::{AtFlags, StatxFlags};
 
     rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_on_read_only_file_system(_: &File) -> bool {
+    false
 }
 
 #[cfg(target_os = "linux")]

@@ -54,8 +54,10 @@ pub struct MemoryImage<'a> {
 /// Whether the bytes of an image may change while it is dumped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stability {
-    /// Nobody can write them.
+    /// Nobody can ever write them.
     Fixed,
+    /// Nobody can write them while their file system is read-only.
+    ReadOnly,
     /// Nobody is known to write them, but it is possible.
     Changeable,
     /// They are taken to change: the dump says so.
@@ -277,14 +279,28 @@ impl<'a> MemoryImage<'a> {
         }
     }
 
-    /// The bytes as a dump takes them: borrowed if nobody can write them, else to be copied.
-    pub(crate) fn payload(&self) -> Payload<'_> {
-        match (self.stability, self.bytes()) {
-            (Stability::Fixed, Bytes::Slice(bytes)) => Payload::Borrowed(bytes, None),
-            (Stability::Fixed, Bytes::Mapped(bytes, file)) => Payload::Borrowed(bytes, Some(file)),
+    /// The bytes as a dump takes them: borrowed if nobody can write them, else to be copied. `is_guarded` says that a
+    /// write to its [`guarded_file`](Self::guarded_file) would be seen.
+    pub(crate) fn payload(&self, is_guarded: bool) -> Payload<'_> {
+        let is_fixed = match self.stability {
+            Stability::Fixed => true,
+            Stability::ReadOnly => is_guarded,
+            Stability::Changeable | Stability::Changing => false,
+        };
+        match self.bytes() {
+            Bytes::Slice(bytes) if is_fixed => Payload::Borrowed(bytes, None),
+            Bytes::Mapped(bytes, file) if is_fixed => Payload::Borrowed(bytes, Some(file)),
             // Read, not taken from the mapping: a file that was cut is an error then and no SIGBUS.
-            (_, Bytes::Mapped(_, file)) => Payload::Copied(Bytes::File(file)),
-            (_, bytes) => Payload::Copied(bytes),
+            Bytes::Mapped(_, file) => Payload::Copied(Bytes::File(file)),
+            bytes => Payload::Copied(bytes),
+        }
+    }
+
+    /// The file of the image, if its bytes are borrowed and only its file system keeps them from being changed.
+    fn guarded_file(&self) -> Option<&File> {
+        match &self.source {
+            Source::Mapped { file, .. } if self.stability == Stability::ReadOnly => Some(file),
+            _ => None,
         }
     }
 
@@ -294,29 +310,13 @@ impl<'a> MemoryImage<'a> {
         match &self.source {
             Source::Mapped { file, .. } | Source::File { file, .. } => {
                 let is_fixed = match self.stability {
-                    Stability::Fixed => true,
+                    Stability::Fixed | Stability::ReadOnly => true,
                     Stability::Changeable => false,
                     Stability::Changing => fixed::is_fixed(file),
                 };
                 (!is_fixed).then_some(file)
             }
             Source::Slice(_) | Source::Shared(_) => None,
-        }
-    }
-
-    /// # Errors
-    /// The file could not change when it was opened, and now it can: what was sent of it may not be what
-    /// was summed up.
-    pub(crate) fn check_fixed(&self) -> Result<()> {
-        match &self.source {
-            Source::Mapped { file, .. } if self.stability == Stability::Fixed => {
-                if fixed::is_fixed(file) {
-                    return Ok(());
-                }
-                let message = "the file system of the image became writable while it was dumped";
-                Err(Error::new(ErrorKind::Image, message))
-            }
-            _ => Ok(()),
         }
     }
 
@@ -365,7 +365,13 @@ impl fmt::Debug for MemoryImage<'_> {
 
 /// What is known of who may write a file.
 fn stability(file: &File) -> Stability {
-    if fixed::is_fixed(file) { Stability::Fixed } else { Stability::Changeable }
+    if fixed::is_fixed_for_good(file) {
+        Stability::Fixed
+    } else if fixed::is_fixed(file) {
+        Stability::ReadOnly
+    } else {
+        Stability::Changeable
+    }
 }
 
 fn fail(path: &Path, what: &str, source: std::io::Error) -> Error {
