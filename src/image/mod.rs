@@ -4,6 +4,7 @@
 mod events;
 mod extents;
 mod fixed;
+mod gather;
 pub(crate) mod map;
 mod shared;
 mod watch;
@@ -16,6 +17,7 @@ use std::path::Path;
 pub use extents::{ExtentMethod, MappingMethod};
 pub(crate) use extents::{Extents, Finder, Holes, Options as ExtentOptions};
 use extents::{check_len, mapping_reserves, shrunk};
+pub(crate) use gather::Part;
 pub use shared::SharedBytes;
 use shared::SharedImage;
 pub use watch::Change;
@@ -56,7 +58,7 @@ pub struct MemoryImage<'a> {
 enum Stability {
     /// Nobody can ever write them.
     Fixed,
-    /// Nobody can write them while their file system is read-only.
+    /// Nobody can write them as long as their file system is read-only.
     ReadOnly,
     /// Nobody is known to write them, but it is possible.
     Changeable,
@@ -83,6 +85,22 @@ impl<'i> Bytes<'i> {
         match self {
             Self::Slice(bytes) | Self::Mapped(bytes, _) => Some(bytes),
             Self::File(_) | Self::Shared(_) => None,
+        }
+    }
+
+    /// Whether both are the bytes of the same image, as far as it matters: parts of it can be read together.
+    pub(crate) fn is_same_file(self, other: Self) -> bool {
+        matches!((self, other), (Self::File(one), Self::File(other)) if std::ptr::eq(one, other))
+    }
+
+    /// Fills all `parts`, which are in order and do not overlap; what is between them may go to `scratch`.
+    ///
+    /// # Errors
+    /// They can't be read, or end before a part is full.
+    pub(crate) fn read_parts(self, parts: &mut [Part<'_>], scratch: &mut [u8]) -> Result<()> {
+        match self {
+            Self::File(file) => gather::read_parts(file, parts, scratch),
+            _ => parts.iter_mut().try_for_each(|(position, bytes)| self.read_at(bytes, *position)),
         }
     }
 
@@ -312,7 +330,7 @@ impl<'a> MemoryImage<'a> {
                 let is_fixed = match self.stability {
                     Stability::Fixed | Stability::ReadOnly => true,
                     Stability::Changeable => false,
-                    Stability::Changing => fixed::is_fixed(file),
+                    Stability::Changing => stability(file) != Stability::Changeable,
                 };
                 (!is_fixed).then_some(file)
             }
@@ -365,9 +383,9 @@ impl fmt::Debug for MemoryImage<'_> {
 
 /// What is known of who may write a file.
 fn stability(file: &File) -> Stability {
-    if fixed::is_fixed_for_good(file) {
+    if fixed::is_fixed(file) {
         Stability::Fixed
-    } else if fixed::is_fixed(file) {
+    } else if fixed::is_on_read_only_file_system(file) {
         Stability::ReadOnly
     } else {
         Stability::Changeable

@@ -174,7 +174,11 @@ impl Watch {
         let guarded = || self.images.iter().map(|watched| &watched.guard);
         // Before the events are read: what is read-only again has left one.
         let now: Vec<_> = images
-            .map(|image| image.guarded_file().map(|file| (fixed::is_fixed(file), version(file))))
+            .map(|image| {
+                image
+                    .guarded_file()
+                    .map(|file| (fixed::is_on_read_only_file_system(file), version(file)))
+            })
             .collect();
         if let Some(events) = &self.guards {
             events.read(|number, _| {
@@ -186,9 +190,9 @@ impl Watch {
             });
         }
         for (i, (guard, now)) in guarded().zip(now).enumerate() {
-            let (Some(guard), Some((is_fixed, version))) = (guard, now) else { continue };
+            let (Some(guard), Some((is_read_only, version))) = (guard, now) else { continue };
             let was_written = guard.was_written.load(Ordering::Relaxed);
-            if !is_fixed || was_written || version != guard.version {
+            if !is_read_only || was_written || version != guard.version {
                 let message = format!(
                     "memory {i}: the file system of the image became writable while it was dumped"
                 );
