@@ -6,8 +6,8 @@
 //! same folder under another name, its *partial name*, `.NAME.PID-N.partial`.
 //!
 //! A finished file is never discarded. What can fail late is asked for early: whether unnamed files can
-//! be linked is tried on an empty one before the first byte ([`naming`]), and the folder to sync is opened at
-//! the start. Before the file gets its name, its bytes have arrived: `close` of a duplicate, and with
+//! be linked is tried on an empty one before the first byte ([`naming`]), and its directory is opened at the start
+//! ([`directory`]), so that a rename of that directory does no harm. Before the file gets its name, its bytes have arrived: `close` of a duplicate, and with
 //! [`FileOptions::sync`] `fsync`, have succeeded. If it can't be named after that, it keeps its partial name, and the
 //! error says which.
 //!
@@ -17,20 +17,23 @@
 //! It gained nothing: the new file is whole and on disk before the rename, so that after a power cut the name
 //! stands for the old file or for the new one, each of them whole.
 
+mod directory;
 mod naming;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use crate::close::check_close;
 use crate::error::{Error, ErrorKind};
-use naming::{Begun, Finished};
+use directory::{Directory, Syncer};
+use naming::{Begun, Finished, Leftover, file_name};
 
 /// How a dump becomes a file.
 ///
@@ -78,10 +81,12 @@ impl FileOptions {
 #[derive(Debug)]
 pub(crate) struct AtomicFile {
     begun: Begun,
+    /// Where it will have its name.
+    directory: Arc<Directory>,
     path: PathBuf,
     options: FileOptions,
     /// What brings its name to disk, if that is wanted.
-    directory: Option<Directory>,
+    syncer: Option<Syncer>,
 }
 
 impl AtomicFile {
@@ -111,12 +116,14 @@ impl AtomicFile {
             }
             _ => {}
         }
-        let bytes = path.as_os_str().as_bytes();
-        if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
-            let message = "the path names a folder, and the name of a file is needed";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        file_name(path)?;
+        let directory = Arc::new(Directory::open(folder(path))?);
+        if options.replace && directory.is_append_only() && path.symlink_metadata().is_ok() {
+            let message =
+                "the directory is append-only, where no file can be replaced: name a new file";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
-        Self::begin(path.to_path_buf(), options)
+        Self::begin(directory, path.to_path_buf(), options)
     }
 
     /// Begins a file in `folder` whose name is not known yet ([`commit_as`](Self::commit_as)).
@@ -124,20 +131,27 @@ impl AtomicFile {
     /// # Errors
     /// Those of `open` in the folder.
     pub(crate) fn create_in(folder: &Path, options: FileOptions) -> io::Result<Self> {
-        Self::begin(folder.join("corestream"), options)
+        let directory = Arc::new(Directory::open(folder)?);
+        Self::begin(directory, folder.join("corestream"), options)
     }
 
-    fn begin(path: PathBuf, options: FileOptions) -> io::Result<Self> {
-        Self::with(Begun::new(&path)?, path, options)
+    fn begin(directory: Arc<Directory>, path: PathBuf, options: FileOptions) -> io::Result<Self> {
+        let begun = Begun::new(&directory, base(&path))?;
+        Self::with(begun, directory, path, options)
     }
 
-    fn with(begun: Begun, path: PathBuf, options: FileOptions) -> io::Result<Self> {
-        let directory = match options.sync {
-            true => Some(Directory::open(folder(&path), begun.file())?),
+    fn with(
+        begun: Begun,
+        directory: Arc<Directory>,
+        path: PathBuf,
+        options: FileOptions,
+    ) -> io::Result<Self> {
+        let syncer = match options.sync {
+            true => Some(Syncer::new(&directory, begun.file())?),
             false => None,
         };
         make_private(begun.file())?;
-        Ok(Self { begun, path, options, directory })
+        Ok(Self { begun, directory, path, options, syncer })
     }
 
     /// The folder in which it will have its name.
@@ -155,8 +169,8 @@ impl AtomicFile {
     /// # Errors
     /// The errors of `close` and `fsync`, after which nothing is left. Then [`io::ErrorKind::AlreadyExists`] if
     /// somebody was faster and it must not replace, and the errors of `linkat` and `rename`: the finished file keeps
-    /// a partial name, and what had the name is untouched. Last the error of `fsync` of the folder:
-    /// the file has its name.
+    /// a partial name, and what had the name is untouched. Last those of a file that has its name: `fsync` of the
+    /// folder fails, the folder has been moved, or the partial name can't be removed.
     pub(crate) fn commit(self) -> Result<(), CommitError> {
         let path = self.path.clone();
         self.commit_as([path]).map(drop)
@@ -171,28 +185,43 @@ impl AtomicFile {
         self,
         names: impl IntoIterator<Item = PathBuf>,
     ) -> Result<PathBuf, CommitError> {
-        let Self { begun, path, options, directory } = self;
+        let Self { begun, directory: home, path, options, syncer } = self;
         let dropped = |source| CommitError { source, outcome: Outcome::Dropped };
         check_close(begun.file()).map_err(dropped)?;
         if options.sync {
             begun.file().sync_all().map_err(dropped)?;
         }
-        let mut finished = begun.finish(options);
-        let named = finished.name_first(&path, names);
-        let name = named.map_err(|source| keep(finished, &path, source))?;
-        if let Some(directory) = directory {
-            directory
-                .sync()
-                .map_err(|source| CommitError { source, outcome: Outcome::Named(name.clone()) })?;
+        let mut finished = begun.finish(Arc::clone(&home), options);
+        let named = finished.name_first(names);
+        let (name, directory) = match named {
+            Ok(named) => named,
+            Err(source) => return Err(keep(finished, &home, base(&path), source)),
+        };
+        let synced = match syncer {
+            Some(syncer) if Arc::ptr_eq(&directory, &home) => syncer.sync(),
+            Some(_) => directory::sync(&directory),
+            None => Ok(()),
+        };
+        synced.map_err(|source| CommitError { source, outcome: Outcome::Named(name.clone()) })?;
+        if !directory.is_at(folder(&name)) {
+            let place = directory.shown().join(base(&name));
+            let source = io::ErrorKind::NotFound.into();
+            return Err(CommitError { source, outcome: Outcome::Moved(place) });
         }
-        Ok(name)
+        match finished.take_leftover() {
+            None => Ok(name),
+            Some(Leftover { path, why }) => {
+                Err(CommitError { source: why, outcome: Outcome::Twice { name, leftover: path } })
+            }
+        }
     }
 }
 
 /// Sees to it that a finished file that could not be named is not lost.
-fn keep(finished: Finished, path: &Path, source: io::Error) -> CommitError {
-    let outcome = match finished.keep(path) {
+fn keep(finished: Finished, home: &Directory, base: &OsStr, source: io::Error) -> CommitError {
+    let outcome = match finished.keep(base) {
         Ok(kept) => Outcome::Kept(kept),
+        Err(_) if home.is_removed() => Outcome::Removed,
         Err(error) => Outcome::Lost(error),
     };
     CommitError { source, outcome }
@@ -213,8 +242,14 @@ enum Outcome {
     Kept(PathBuf),
     /// It is whole and has its name, but a power cut may still take that away.
     Named(PathBuf),
+    /// It is whole and is here, and the path to which it was to be written leads elsewhere.
+    Moved(PathBuf),
+    /// It is whole and has its name, and another one that could not be removed.
+    Twice { name: PathBuf, leftover: PathBuf },
     /// It was whole and is gone: it could not even be kept under a partial name, for this reason.
     Lost(io::Error),
+    /// It was whole and is gone, as its directory is.
+    Removed,
 }
 
 impl CommitError {
@@ -240,6 +275,27 @@ impl CommitError {
                 );
                 Error::io(kind, message, source).kept(named)
             }
+            Outcome::Moved(place) => {
+                let message = format!(
+                    "{path}: the {thing} is whole, but its directory was moved while it was written: \
+                     the {thing} is now {}",
+                    place.display()
+                );
+                Error::new(kind, message).kept(place)
+            }
+            Outcome::Twice { name, leftover } => {
+                let message = format!(
+                    "{path}: the {thing} is there and whole, but cannot remove its second name {}",
+                    leftover.display()
+                );
+                Error::io(kind, message, source).kept(name)
+            }
+            Outcome::Removed => {
+                let message = format!(
+                    "{path}: the {thing} is lost, because its directory was removed while it was written"
+                );
+                Error::new(kind, message)
+            }
             Outcome::Lost(error) => {
                 let message = format!(
                     "{path}: cannot name the finished {thing}, nor keep it under another name ({error})"
@@ -250,46 +306,17 @@ impl CommitError {
     }
 }
 
-/// What brings the names in a folder to disk.
-#[derive(Debug)]
-enum Directory {
-    Open(File),
-    /// The folder may not be read: a file of its file system.
-    Unreadable(File),
-}
-
-impl Directory {
-    fn open(folder: &Path, file: &File) -> io::Result<Self> {
-        match File::open(folder) {
-            Ok(folder) => Ok(Self::Open(folder)),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Ok(Self::Unreadable(file.try_clone()?))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        match self {
-            // Some file systems know of no such thing.
-            Self::Open(folder) => match folder.sync_all() {
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-                result => result,
-            },
-            #[cfg(target_os = "linux")]
-            Self::Unreadable(file) => Ok(rustix::fs::syncfs(file)?),
-            #[cfg(not(target_os = "linux"))]
-            Self::Unreadable(_) => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
-}
-
 /// The folder of a path.
 fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
+}
+
+/// The last part of a path that was checked to have one.
+fn base(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or_default()
 }
 
 /// Makes a file readable and writable for its owner only, whatever the umask and the default ACL of the folder are.
@@ -313,6 +340,7 @@ mod tests {
     use std::ffi::OsString;
     use std::fs;
     use std::io::Write;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::PermissionsExt;
 
     fn names(folder: &Path) -> Vec<OsString> {
@@ -321,7 +349,9 @@ mod tests {
 
     /// The same file as `create` makes it where there is no `O_TMPFILE`.
     fn create_named(path: &Path, options: FileOptions) -> io::Result<AtomicFile> {
-        AtomicFile::with(Begun::named(path)?, path.into(), options)
+        let directory = Arc::new(Directory::open(folder(path))?);
+        let begun = Begun::named(&directory, base(path))?;
+        AtomicFile::with(begun, directory, path.into(), options)
     }
 
     const NEW: FileOptions = FileOptions { replace: false, sync: true };

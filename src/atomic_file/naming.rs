@@ -23,21 +23,30 @@
 //! after all is copied to a file with a partial name. A file that has a partial name is closed and renamed:
 //! without replacing, else by a hard link, else over an empty file that `O_EXCL` has made under the final name.
 //!
+//! In an append-only directory (`chattr +a`) no name can be removed or changed, so nothing is tried there: the unnamed
+//! file is linked under its final name at the end. Where the trial shows that a name can't be removed for another reason,
+//! the file keeps the name of the trial until it is renamed, and hard links are not used: both names would stay.
+//!
+//! All names are relative to an open [`Directory`]. If the path leads to another directory when the file is finished,
+//! because somebody has put a new one in the place of the old one, the file is named in the new one, since that is
+//! where the path leads. If that fails, or the path leads nowhere, the file is named in the old one.
+//!
 //! # The cost
 //! Four system calls more for an unnamed file. SIGKILL between two of them leaves an empty file under a partial
 //! name; on the last way it leaves one under the final name. To look for the name and then to rename without a
 //! reservation would leave nothing, but could overwrite a file that appears in between, which is worse.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::directory::Directory;
 use super::{FileOptions, folder};
 use crate::close::check_close;
 use crate::held_signal::without_sigxfsz;
@@ -48,6 +57,9 @@ const TRIES: u32 = 1000;
 /// Bytes that are copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
+/// The name on which partial names are based where no other is known.
+const BASE: &str = "corestream";
+
 /// A file that is being written.
 #[derive(Debug)]
 pub(super) enum Begun {
@@ -56,30 +68,40 @@ pub(super) enum Begun {
 }
 
 impl Begun {
-    /// Makes an empty file in the folder of `path`.
-    pub(super) fn new(path: &Path) -> io::Result<Self> {
-        match Self::unnamed(folder(path)) {
+    /// Makes an empty file in `directory`, which will be called `base`.
+    pub(super) fn new(directory: &Arc<Directory>, base: &OsStr) -> io::Result<Self> {
+        if directory.is_append_only() {
+            let message = "the directory is append-only and its file system has no unnamed files, so that a \
+                           dump cannot appear in it as a whole: name a file in another directory";
+            let refused = || io::Error::new(io::ErrorKind::PermissionDenied, message);
+            return directory.create_unnamed().map(Self::Unnamed).ok_or_else(refused);
+        }
+        match Self::unnamed(directory) {
             Some(begun) => Ok(begun),
-            None => Self::named(path),
+            None => Self::named(directory, base),
         }
     }
 
     /// Makes a file with a partial name.
-    pub(super) fn named(path: &Path) -> io::Result<Self> {
-        let (file, name) = first_free(path, named)?;
-        Ok(Self::Named(file, PartialName(Some(name))))
+    pub(super) fn named(directory: &Arc<Directory>, base: &OsStr) -> io::Result<Self> {
+        let (file, name) = first_free(base, |name| directory.create(name))?;
+        Ok(Self::Named(file, PartialName::new(directory, name)))
     }
 
     /// Makes a file that can be linked later, if the file system has such.
-    fn unnamed(folder: &Path) -> Option<Self> {
-        let file = open_unnamed(folder)?;
-        let trial = open_unnamed(folder)?;
-        let ((), name) = first_free(&folder.join("corestream"), |name| link(&trial, name)).ok()?;
-        Some(match retry(|| fs::remove_file(&name)) {
-            Ok(()) => Self::Unnamed(file),
-            // As in a folder that may only be added to: the file with a name is there, so it is used.
-            Err(_) => Self::Named(trial, PartialName(Some(name))),
-        })
+    fn unnamed(directory: &Arc<Directory>) -> Option<Self> {
+        let trial = directory.create_unnamed()?;
+        let base = OsStr::new(BASE);
+        let ((), name) = first_free(base, |name| directory.link(&trial, name)).ok()?;
+        let mut name = PartialName::new(directory, name);
+        match name.remove() {
+            Ok(()) => {
+                drop(trial);
+                directory.create_unnamed().map(Self::Unnamed)
+            }
+            // The file with a name is there, so it is used.
+            Err(_) => Some(Self::Named(trial, name)),
+        }
     }
 
     pub(super) fn file(&self) -> &File {
@@ -88,14 +110,20 @@ impl Begun {
         }
     }
 
-    /// All is written.
-    pub(super) fn finish(self, options: FileOptions) -> Finished {
+    /// All is written: the file is to be named in `home`, where it was begun.
+    pub(super) fn finish(self, home: Arc<Directory>, options: FileOptions) -> Finished {
         let state = match self {
             Self::Unnamed(file) => State::Unnamed(file),
+            // Somebody has removed the name, and perhaps the directory with it. The bytes are still there.
+            Self::Named(file, mut name) if name.is_gone() => {
+                name.forget();
+                State::Unnamed(file)
+            }
             // Closed: some file systems rename no open file.
             Self::Named(_, name) => State::Named(name),
         };
-        Finished { state, options }
+        let successor = home.successor().map(Arc::new);
+        Finished { state, options, home, successor, leftover: None }
     }
 }
 
@@ -104,6 +132,18 @@ impl Begun {
 pub(super) struct Finished {
     state: State,
     options: FileOptions,
+    /// Where it was begun.
+    home: Arc<Directory>,
+    /// Where the path of `home` leads now, if that is another directory.
+    successor: Option<Arc<Directory>>,
+    leftover: Option<Leftover>,
+}
+
+/// A partial name that the file has beside its final one because it could not be removed.
+#[derive(Debug)]
+pub(super) struct Leftover {
+    pub(super) path: PathBuf,
+    pub(super) why: io::Error,
 }
 
 #[derive(Debug)]
@@ -115,20 +155,19 @@ enum State {
 }
 
 impl Finished {
-    /// Gives the file the first of `names` that nobody has, which must be in the folder of `path`.
+    /// Gives the file the first of `names` that nobody has, and returns it with the directory in which it is.
     pub(super) fn name_first(
         &mut self,
-        path: &Path,
         names: impl IntoIterator<Item = PathBuf>,
-    ) -> io::Result<PathBuf> {
+    ) -> io::Result<(PathBuf, Arc<Directory>)> {
         let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         let mut result = invalid("no name was given");
-        for name in names {
-            if !is_same_folder(folder(&name), folder(path)) {
+        for path in names {
+            if !self.is_here(folder(&path)) {
                 return invalid("it is in another folder");
             }
-            match self.give(&name) {
-                Ok(()) => return Ok(name),
+            match self.give(file_name(&path)?) {
+                Ok(directory) => return Ok((path, directory)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => result = Err(error),
                 Err(error) => return Err(error),
             }
@@ -136,48 +175,94 @@ impl Finished {
         result
     }
 
-    fn give(&mut self, path: &Path) -> io::Result<()> {
+    /// Whether a path leads to the directory of the file, or did when it was begun.
+    fn is_here(&self, path: &Path) -> bool {
+        let successor = self.successor.as_ref();
+        path == self.home.path()
+            || self.home.is_at(path)
+            || successor.is_some_and(|directory| directory.is_at(path))
+    }
+
+    /// Gives the file a name where the path leads now, or else where it led at the start.
+    fn give(&mut self, name: &OsStr) -> io::Result<Arc<Directory>> {
+        if let Some(directory) = self.successor.clone() {
+            match self.give_in(&directory, name) {
+                Ok(()) => return Ok(directory),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+                // As on another file system: to be there at all is worth more.
+                Err(_) => {}
+            }
+        }
+        let home = Arc::clone(&self.home);
+        self.give_in(&home, name).map(|()| home)
+    }
+
+    fn give_in(&mut self, directory: &Arc<Directory>, name: &OsStr) -> io::Result<()> {
         let replace = self.options.replace;
         if let State::Unnamed(file) = &self.state
-            && !replace
+            && (!replace || directory.is_append_only())
         {
-            match link(file, path) {
+            match directory.link(file, name) {
+                // A link whose reply was lost is reported as an error, or repeated and found to exist.
+                Err(_) if is_file(file, directory.identity(name)) => return Ok(()),
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {}
                 result => return result,
             }
         }
-        self.give_partial_name(path)?;
-        let State::Named(name) = &mut self.state else { return Ok(()) };
-        let Some(partial) = name.path() else { return Ok(()) };
+        self.give_partial_name(directory, name)?;
+        let State::Named(partial) = &mut self.state else { return Ok(()) };
         if replace {
-            retry(|| fs::rename(partial, path))?;
-        } else if !rename_to_new(partial, path)? {
+            partial.rename_over(directory, name)?;
+        } else if !partial.rename_to_new(directory, name)? {
             // It has both names.
-            name.remove();
+            let path = partial.shown();
+            self.leftover = partial.remove().err().map(|why| Leftover { path, why });
         }
-        name.0 = None;
+        partial.forget();
         Ok(())
     }
 
-    /// Gives the file a partial name if it has none.
-    fn give_partial_name(&mut self, path: &Path) -> io::Result<()> {
+    /// Gives the file a partial name if it has none: a link in `directory`, or a copy where it was begun.
+    fn give_partial_name(&mut self, directory: &Arc<Directory>, base: &OsStr) -> io::Result<()> {
         let State::Unnamed(file) = &self.state else { return Ok(()) };
-        let (state, result) = match first_free(path, |name| link(file, name)) {
-            Ok(((), name)) => (State::Named(PartialName(Some(name))), Ok(())),
-            Err(refused) => match copy(file, path, self.options) {
-                Ok(name) => (State::Named(name), Ok(())),
-                Err(error) => (State::Lost(error), Err(refused)),
-            },
+        let refused = match first_free(base, |name| directory.link(file, name)) {
+            Ok(((), name)) => {
+                self.state = State::Named(PartialName::new(directory, name));
+                return Ok(());
+            }
+            Err(refused) => refused,
+        };
+        let copied_to = match &self.successor {
+            Some(successor) if self.home.is_removed() => successor,
+            _ => &self.home,
+        };
+        if !Arc::ptr_eq(directory, copied_to) {
+            return Err(refused);
+        }
+        let (state, result) = match copy(file, directory, base, self.options) {
+            Ok(name) => (State::Named(name), Ok(())),
+            Err(error) => (State::Lost(error), Err(refused)),
         };
         self.state = state;
         result
     }
 
-    /// Leaves the file under a partial name, which it gives.
-    pub(super) fn keep(mut self, path: &Path) -> io::Result<PathBuf> {
-        self.give_partial_name(path)?;
+    /// What is wrong with a file that has its name.
+    pub(super) fn take_leftover(&mut self) -> Option<Leftover> {
+        self.leftover.take()
+    }
+
+    /// Leaves the file under a partial name made of `base`, and returns its path.
+    pub(super) fn keep(mut self, base: &OsStr) -> io::Result<PathBuf> {
+        let home = Arc::clone(&self.home);
+        self.give_partial_name(&home, base)?;
         match self.state {
-            State::Named(mut name) => name.0.take().ok_or_else(|| Errno::NOENT.into()),
+            State::Named(name) if name.is_lost() => Err(Errno::NOENT.into()),
+            State::Named(mut name) => {
+                let path = name.shown();
+                name.forget();
+                Ok(path)
+            }
             State::Lost(error) => Err(error),
             State::Unnamed(_) => Err(Errno::NOENT.into()),
         }
@@ -186,79 +271,137 @@ impl Finished {
 
 /// The name of a file until it has its final one. Dropped, the file is removed.
 #[derive(Debug)]
-pub(super) struct PartialName(Option<PathBuf>);
+pub(super) struct PartialName {
+    directory: Arc<Directory>,
+    /// `None` once the file has lost it, or is to keep it.
+    name: Option<OsString>,
+    /// Whether names can be removed from the directory, as far as is known.
+    is_removable: bool,
+}
 
 impl PartialName {
-    fn path(&self) -> Option<&Path> {
-        self.0.as_deref()
+    fn new(directory: &Arc<Directory>, name: OsString) -> Self {
+        Self { directory: Arc::clone(directory), name: Some(name), is_removable: true }
     }
 
-    fn remove(&mut self) {
-        if let Some(path) = self.0.take() {
-            // There is nobody to tell, and nothing else to do.
-            let _ = retry(|| fs::remove_file(&path));
+    fn name(&self) -> io::Result<&OsStr> {
+        self.name.as_deref().ok_or_else(|| Errno::NOENT.into())
+    }
+
+    /// Whether somebody has removed it.
+    fn is_gone(&self) -> bool {
+        let identity = |name: &OsString| self.directory.identity(name);
+        self.name.as_ref().is_some_and(|name| identity(name) == Err(Errno::NOENT))
+    }
+
+    /// Whether no file has it, also if the kernel remembers one.
+    fn is_lost(&self) -> bool {
+        self.name.as_ref().is_some_and(|name| self.is_gone() || self.directory.lacks(name))
+    }
+
+    fn shown(&self) -> PathBuf {
+        self.directory.shown().join(self.name.as_deref().unwrap_or_default())
+    }
+
+    /// Lets the file keep the name.
+    fn forget(&mut self) {
+        self.name = None;
+    }
+
+    fn remove(&mut self) -> io::Result<()> {
+        let Some(name) = &self.name else { return Ok(()) };
+        match self.directory.remove(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.is_removable = false;
+                Err(error)
+            }
+            _ => {
+                self.name = None;
+                Ok(())
+            }
+        }
+    }
+
+    fn rename_over(&self, to: &Directory, new: &OsStr) -> io::Result<()> {
+        let name = self.name()?;
+        match self.directory.rename_to(name, to, new) {
+            Err(_) if self.directory.was_renamed(name, to, new) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Renames a file, closed by now, unless something has the new name. `false` if it keeps the old name too.
+    fn rename_to_new(&self, to: &Directory, new: &OsStr) -> io::Result<bool> {
+        let name = self.name()?;
+        match self.directory.rename_to_new(name, to, new) {
+            Ok(()) => return Ok(true),
+            Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
+            Err(_) if self.is_gone() && self.directory.was_renamed(name, to, new) => {
+                return Ok(true);
+            }
+            Err(errno) if !self.is_removable => return Err(errno.into()),
+            Err(_) => {}
+        }
+        match self.directory.link_to(name, to, new) {
+            Ok(()) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+            Err(_) => {}
+        }
+        self.rename_over_own(to, new).map(|()| true)
+    }
+
+    /// Reserves the new name by an empty file, which the rename then replaces: that can't be another's, unless it is
+    /// put in the place of the empty one between the last look and the rename.
+    fn rename_over_own(&self, to: &Directory, new: &OsStr) -> io::Result<()> {
+        let reserved = to.create(new)?.metadata();
+        let reserved = reserved.inspect_err(|_| drop(to.remove(new)))?;
+        let own = (reserved.dev(), reserved.ino());
+        let is_own = || to.identity(new) == Ok(own);
+        let renamed = match is_own() {
+            true => self.rename_over(to, new),
+            false => Err(Errno::EXIST.into()),
+        };
+        let Err(error) = renamed else { return Ok(()) };
+        if !is_own() {
+            return Err(error);
+        }
+        // Only if the file is known to be where it was: if the rename was carried out in spite of its error, the name
+        // is that of the file by now, whatever the kernel remembers.
+        if self.directory.was_not_renamed(self.name()?) {
+            // The error above is the one to tell.
+            let _ = to.remove(new);
+        }
+        match error.kind() {
+            // The name was not taken by others: the file system replaces no file, and another name is of no use.
+            io::ErrorKind::AlreadyExists => {
+                let message =
+                    "its file system has neither hard links nor a rename that replaces a file";
+                Err(io::Error::new(io::ErrorKind::Unsupported, message))
+            }
+            _ => Err(error),
         }
     }
 }
 
 impl Drop for PartialName {
     fn drop(&mut self) {
-        self.remove();
+        // There is nobody to tell, and nothing else to do.
+        let _ = self.remove();
     }
-}
-
-/// Renames a file, closed by now, unless something has the new name. `false` if it keeps the old name too.
-fn rename_to_new(from: &Path, to: &Path) -> io::Result<bool> {
-    match rename_noreplace(from, to) {
-        Ok(()) => return Ok(true),
-        Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
-        Err(_) => {}
-    }
-    match fs::hard_link(from, to) {
-        Ok(()) => return Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-        Err(_) => {}
-    }
-    rename_over_own(from, to).map(|()| true)
-}
-
-fn rename_noreplace(from: &Path, to: &Path) -> Result<(), Errno> {
-    #[cfg(target_os = "linux")]
-    return rustix::io::retry_on_intr(|| {
-        rustix::fs::renameat_with(CWD, from, CWD, to, rustix::fs::RenameFlags::NOREPLACE)
-    });
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = (from, to);
-        Err(Errno::NOSYS)
-    }
-}
-
-/// Reserves the new name by an empty file, which the rename then replaces: that can't be another's, unless it is put
-/// in the place of the empty one between the last look and the rename.
-fn rename_over_own(from: &Path, to: &Path) -> io::Result<()> {
-    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let reserved = named(to)?.metadata().inspect_err(|_| drop(fs::remove_file(to)));
-    let own = identity(reserved?);
-    let is_own = || to.symlink_metadata().is_ok_and(|metadata| identity(metadata) == own);
-    let renamed = match is_own() {
-        true => retry(|| fs::rename(from, to)),
-        false => Err(Errno::EXIST.into()),
-    };
-    if renamed.is_err() && is_own() {
-        // The error above is the one to tell.
-        let _ = fs::remove_file(to);
-    }
-    renamed
 }
 
 /// Copies a file that can't be linked to one with a partial name.
 ///
 /// It does not ask where the holes are, because some file systems answer wrongly, but skips parts that are all zero.
-fn copy(from: &File, path: &Path, options: FileOptions) -> io::Result<PartialName> {
+fn copy(
+    from: &File,
+    directory: &Arc<Directory>,
+    base: &OsStr,
+    options: FileOptions,
+) -> io::Result<PartialName> {
     let len = from.metadata()?.len();
-    let (to, name) = first_free(path, named)?;
-    let name = PartialName(Some(name));
+    let (to, name) = first_free(base, |name| directory.create(name))?;
+    let name = PartialName::new(directory, name);
     super::make_private(&to)?;
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(COPY_BYTES).map_err(|_| io::ErrorKind::OutOfMemory)?;
@@ -284,75 +427,38 @@ fn copy(from: &File, path: &Path, options: FileOptions) -> io::Result<PartialNam
     Ok(name)
 }
 
-/// Whether two paths lead to one folder.
-fn is_same_folder(a: &Path, b: &Path) -> bool {
-    let place = |path: &Path| path.metadata().map(|m| (m.dev(), m.ino())).ok();
-    a == b || place(a).is_some_and(|a| Some(a) == place(b))
+/// Whether `identity` is that of `file`.
+fn is_file(file: &File, identity: Result<(u64, u64), Errno>) -> bool {
+    file.metadata().is_ok_and(|metadata| identity == Ok((metadata.dev(), metadata.ino())))
 }
 
-/// A file without a name. It can be read, so that it can be copied if it can't be linked.
-#[cfg(target_os = "linux")]
-fn open_unnamed(folder: &Path) -> Option<File> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Some(rustix::fs::openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR).ok()?.into())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_unnamed(_: &Path) -> Option<File> {
-    None
-}
-
-/// Links an unnamed file by the name under which /proc shows it, or else by its descriptor.
-fn link(file: &File, name: &Path) -> io::Result<()> {
-    let shown = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let by_proc = || rustix::fs::linkat(CWD, &shown, CWD, name, AtFlags::SYMLINK_FOLLOW);
-    let errno = match rustix::io::retry_on_intr(by_proc) {
-        Ok(()) => return Ok(()),
-        Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
-        Err(errno) => errno,
-    };
-    #[cfg(target_os = "linux")]
-    {
-        let by_descriptor = || rustix::fs::linkat(file, "", CWD, name, AtFlags::EMPTY_PATH);
-        match rustix::io::retry_on_intr(by_descriptor) {
-            Ok(()) => return Ok(()),
-            Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
-            // The first error says more: this way may not even be there.
-            Err(_) => {}
-        }
+/// Returns the name that a path gives to a file.
+///
+/// # Errors
+/// The path ends as those of directories do.
+pub(super) fn file_name(path: &Path) -> io::Result<&OsStr> {
+    let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let name = path.file_name().ok_or_else(|| invalid("the path names no file"))?;
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
+        return Err(invalid("the path names a folder, and the name of a file is needed"));
     }
-    Err(errno.into())
+    Ok(name)
 }
 
-/// A new file of this name; never one that is there, nor through a symbolic link.
-fn named(name: &Path) -> io::Result<File> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-    let open = || rustix::fs::openat(CWD, name, flags, Mode::RUSR | Mode::WUSR);
-    Ok(rustix::io::retry_on_intr(open)?.into())
-}
-
-/// Repeats a call that a signal interrupts, which network file systems let happen.
-fn retry(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-/// Calls `make` with names beside `path` until one is free.
-fn first_free<T>(path: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(T, PathBuf)> {
-    let base = path.file_name().unwrap_or(OsStr::new("corestream"));
+/// Calls `make` with partial names made of `base` until one is free.
+fn first_free<T>(
+    base: &OsStr,
+    make: impl Fn(&OsStr) -> io::Result<T>,
+) -> io::Result<(T, OsString)> {
     for i in 0..TRIES {
         let mut name = OsString::from(".");
         name.push(base);
         name.push(format!(".{}-{i}.partial", std::process::id()));
         // A name of nearly 255 bytes has no room for more.
         if name.len() > 255 {
-            name = format!(".corestream.{}-{i}.partial", std::process::id()).into();
+            name = format!(".{BASE}.{}-{i}.partial", std::process::id()).into();
         }
-        let name = folder(path).join(name);
         match make(&name) {
             Ok(made) => return Ok((made, name)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -148,7 +148,7 @@ fn segment_header(segment: &Segment, memory64: bool) -> Header {
 
 fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Option<Emitted<'p>> {
     let (address, len) = (segment.address, u64::from(segment.len));
-    Some(match plan.memories.get(segment.memory as usize)?.image.payload() {
+    Some(match plan.payload(segment.memory as usize)? {
         Payload::Borrowed(bytes, file) => {
             // A file is mapped from its start on: an address is an offset.
             let file = file.map(|file| (file, address));

@@ -14,7 +14,8 @@
 //!   mount of it is read-only, and a second mount may be writable. Only the options of the superblock
 //!   in `/proc/self/mountinfo` are a proof. They are one only for local file systems: the server of
 //!   a network file system, the process behind FUSE, and the lower layers of overlayfs change files
-//!   without asking this kernel.
+//!   without asking this kernel. Such a file system can be made writable during a dump, and read-only again
+//!   before its end. So the file is watched too ([`watch`](super::watch)), and not lent where that is impossible.
 //!
 //! The immutable attribute (`chattr +i`) is no proof: whoever set it can remove it.
 //!

@@ -297,15 +297,28 @@ impl<'a> MemoryImage<'a> {
         }
     }
 
-    /// The bytes as a dump takes them: borrowed if nobody can write them, else to be copied.
-    pub(crate) fn payload(&self) -> Payload<'_> {
-        let is_fixed = matches!(self.stability, Stability::Fixed | Stability::ReadOnly);
-        match (is_fixed, self.bytes()) {
-            (true, Bytes::Slice(bytes)) => Payload::Borrowed(bytes, None),
-            (true, Bytes::Mapped(bytes, file)) => Payload::Borrowed(bytes, Some(file)),
+    /// The bytes as a dump takes them: borrowed if nobody can write them, else to be copied. `is_guarded` says that a
+    /// write to its [`guarded_file`](Self::guarded_file) would be seen.
+    pub(crate) fn payload(&self, is_guarded: bool) -> Payload<'_> {
+        let is_fixed = match self.stability {
+            Stability::Fixed => true,
+            Stability::ReadOnly => is_guarded,
+            Stability::Changeable | Stability::Changing => false,
+        };
+        match self.bytes() {
+            Bytes::Slice(bytes) if is_fixed => Payload::Borrowed(bytes, None),
+            Bytes::Mapped(bytes, file) if is_fixed => Payload::Borrowed(bytes, Some(file)),
             // Read, not taken from the mapping: a file that was cut is an error then and no SIGBUS.
-            (_, Bytes::Mapped(_, file)) => Payload::Copied(Bytes::File(file)),
-            (_, bytes) => Payload::Copied(bytes),
+            Bytes::Mapped(_, file) => Payload::Copied(Bytes::File(file)),
+            bytes => Payload::Copied(bytes),
+        }
+    }
+
+    /// The file of the image, if its bytes are borrowed and only its file system keeps them from being changed.
+    fn guarded_file(&self) -> Option<&File> {
+        match &self.source {
+            Source::Mapped { file, .. } if self.stability == Stability::ReadOnly => Some(file),
+            _ => None,
         }
     }
 
@@ -322,22 +335,6 @@ impl<'a> MemoryImage<'a> {
                 (!is_fixed).then_some(file)
             }
             Source::Slice(_) | Source::Shared(_) => None,
-        }
-    }
-
-    /// # Errors
-    /// The file could not change when it was opened, and now it can: what was sent of it may not be what
-    /// was summed up.
-    pub(crate) fn check_fixed(&self) -> Result<()> {
-        match &self.source {
-            Source::Mapped { file, .. } if self.stability == Stability::ReadOnly => {
-                if fixed::is_on_read_only_file_system(file) {
-                    return Ok(());
-                }
-                let message = "the file system of the image became writable while it was dumped";
-                Err(Error::new(ErrorKind::Image, message))
-            }
-            _ => Ok(()),
         }
     }
 

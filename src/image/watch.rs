@@ -10,17 +10,25 @@
 //! the length and times of the file decide. They miss a write through a mapping whose page was already
 //! writable: docs/reliability.md says so.
 //!
-//! Nothing here is needed for a dump to be valid: bytes that may change are fetched once. So whatever
+//! Nothing of this is needed for a dump to be valid: bytes that may change are fetched once. So whatever
 //! fails here only makes the answer less certain.
+//!
+//! # Read-only file systems
+//! The pages of an image on a read-only file system are lent, and a dump of them is damaged if somebody makes the
+//! file system writable, writes to the image, and makes it read-only again before the end, when only a look at the
+//! file system is left. The kernel refuses to make a file system read-only while a file is open for writing, a
+//! writable mapping included. So each writer has left an event by then. These images have an inotify instance of
+//! their own, which no busy writer of another image can make overflow. An image that can't be watched is not lent.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use super::MemoryImage;
 #[cfg(target_os = "linux")]
 use super::events::Events;
 use super::writers::Writers;
+use super::{MemoryImage, fixed};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Why a dump marks a memory as *changing*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +74,8 @@ impl std::fmt::Display for Change {
 #[derive(Default)]
 pub(crate) struct Watch {
     events: Option<Events>,
+    /// Watches the images that are lent because their file system is read-only.
+    guards: Option<Events>,
     /// One for each image.
     images: Vec<Watched>,
 }
@@ -77,6 +87,16 @@ struct Watched {
     start: Option<Start>,
     /// The code of the worst change that was seen; 0 is none.
     worst: AtomicU8,
+    /// What is watched of an image that is lent because its file system is read-only.
+    guard: Option<Guard>,
+}
+
+/// A file on a read-only file system.
+struct Guard {
+    version: Option<Version>,
+    /// The number that its events carry.
+    events: i32,
+    was_written: AtomicBool,
 }
 
 /// A file when the scan began.
@@ -105,15 +125,22 @@ impl Watch {
             let number = events.as_ref().and_then(|events| events.add(file));
             Start { writers: Writers::of(file), version: version(file), events: number }
         };
+        let any_guarded = images.clone().any(|image| image.guarded_file().is_some());
+        let guards = if any_guarded { Events::new() } else { None };
+        let guard = |file| {
+            let events = guards.as_ref().and_then(|events| events.add(file))?;
+            Some(Guard { version: version(file), events, was_written: AtomicBool::new(false) })
+        };
         let watched = |image: &'i MemoryImage<'i>| {
             let assumed = image.is_changing().then_some(Change::Assumed);
             Watched {
                 start: image.changeable_file().map(start),
                 worst: AtomicU8::new(assumed.map_or(0, Change::code)),
+                guard: image.guarded_file().and_then(guard),
             }
         };
         let images = images.map(watched).collect();
-        Self { events, images }
+        Self { events, guards, images }
     }
 
     /// Looks for changes since the beginning; `images` are those of [`begin`](Self::begin).
@@ -128,6 +155,51 @@ impl Watch {
                 watched.compare(start, writers, version);
             }
         }
+    }
+
+    /// Whether a write to image `i` is seen although its file system was read-only.
+    pub(crate) fn is_guarded(&self, i: usize) -> bool {
+        self.images.get(i).is_some_and(|watched| watched.guard.is_some())
+    }
+
+    /// Checks that the images that are lent because their file system is read-only could not change since the
+    /// beginning; `images` are those of [`begin`](Self::begin).
+    ///
+    /// # Errors
+    /// One could: the bytes that were sent may not be those of the checksums.
+    pub(crate) fn check_guarded<'i>(
+        &self,
+        images: impl Iterator<Item = &'i MemoryImage<'i>>,
+    ) -> Result<()> {
+        let guarded = || self.images.iter().map(|watched| &watched.guard);
+        // Before the events are read: what is read-only again has left one.
+        let now: Vec<_> = images
+            .map(|image| {
+                image
+                    .guarded_file()
+                    .map(|file| (fixed::is_on_read_only_file_system(file), version(file)))
+            })
+            .collect();
+        if let Some(events) = &self.guards {
+            events.read(|number, _| {
+                for guard in guarded().flatten() {
+                    if number.is_none_or(|number| number == guard.events) {
+                        guard.was_written.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        for (i, (guard, now)) in guarded().zip(now).enumerate() {
+            let (Some(guard), Some((is_read_only, version))) = (guard, now) else { continue };
+            let was_written = guard.was_written.load(Ordering::Relaxed);
+            if !is_read_only || was_written || version != guard.version {
+                let message = format!(
+                    "memory {i}: the file system of the image became writable while it was dumped"
+                );
+                return Err(Error::new(ErrorKind::Image, message));
+            }
+        }
+        Ok(())
     }
 
     fn read_events(&self) {

@@ -5,9 +5,14 @@
 //! nothing else does: `/proc` shows other users' descriptors to root alone.
 //!
 //! Whoever opens the file for writing while somebody holds a lease waits, and the holder gets a
-//! signal, by default SIGIO, which kills it. The lease is therefore released at once, a few
-//! microseconds after it was granted, and its signal is SIGURG, which is ignored by default. It
-//! belongs to a file description that is opened for it: that of the image may be the caller's too.
+//! signal, by default SIGIO, which kills it. The lease is therefore released at once, and its signal is
+//! SIGURG, which is ignored by default. It belongs to a file description that is opened for it: that of the
+//! image may be the caller's too.
+//!
+//! This is not free of side effects. A running process holds the lease for a few microseconds. A process that is
+//! stopped in between (SIGSTOP, a cgroup that is frozen or out of CPU time) holds it longer, and a writer's `open`
+//! then waits until the process goes on or the kernel breaks the lease, after `/proc/sys/fs/lease-break-time`, 45
+//! seconds by default. A writer that opens the file with `O_NONBLOCK` in that time does not wait but gets `EAGAIN`.
 //!
 //! The kernel does not count the descriptor that `memfd_create` returns, nor mappings made from it, as
 //! writers. So memory files that have no name, unless they are sealed, always count as open for writing.

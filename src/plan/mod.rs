@@ -227,9 +227,14 @@ impl<'d> Plan<'d> {
         check_images(&self.memories)
     }
 
+    /// How the dump takes the bytes of memory `i`.
+    pub(crate) fn payload(&self, i: usize) -> Option<Payload<'_>> {
+        Some(self.memories.get(i)?.image.payload(self.watch.is_guarded(i)))
+    }
+
     /// Whether bytes of images have to be copied.
     pub(crate) fn has_copies(&self) -> bool {
-        self.memories.iter().any(|memory| matches!(memory.image.payload(), Payload::Copied(_)))
+        (0..self.memories.len()).any(|i| matches!(self.payload(i), Some(Payload::Copied(_))))
     }
 
     /// Whether each memory may have changed since it was scanned. Called after its last byte was read.
@@ -237,10 +242,7 @@ impl<'d> Plan<'d> {
     /// # Errors
     /// An image that could not change can by now.
     pub(crate) fn look_for_changes(&self) -> Result<Vec<bool>> {
-        for (i, memory) in self.memories.iter().enumerate() {
-            let checked = memory.image.check_fixed();
-            checked.map_err(|error| error.at(format_args!("memory {i}")))?;
-        }
+        self.watch.check_guarded(self.memories.iter().map(|memory| &memory.image))?;
         self.watch.look(self.memories.iter().map(|memory| &memory.image));
         Ok(self.watch.changes().map(|change| change.is_some()).collect())
     }

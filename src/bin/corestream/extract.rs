@@ -1,9 +1,10 @@
 //! `corestream extract`: memories of a dump as raw images, and with `--all` a manifest beside them.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -13,9 +14,12 @@ use corestream::{
     CoreDumpFile, ErrorKind, FileOptions, MemoryIndex, MemoryType, UnnamedFile, check_close,
 };
 
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
 use crate::describe::Description;
 use crate::input::Input;
-use crate::output::{Opened, Output, folder_of, warn_if_not_private};
+use crate::output::{Opened, Output, folder_of, is_append_only, warn_if_not_private};
 use crate::patient::Patient;
 use crate::report::{self, Failure};
 use crate::sigbus;
@@ -281,9 +285,14 @@ struct Folder {
     path: PathBuf,
 }
 
-/// The same under another name, until all is in it; removed when dropped before.
+/// The same under another name, until all is in it; removed when dropped before. It is named, renamed and removed by
+/// open descriptors, so that a rename of the directory in which it is does no harm.
 struct Partial {
-    path: Option<PathBuf>,
+    parent: OwnedFd,
+    /// `None` once the folder is finished.
+    name: Option<String>,
+    folder: OwnedFd,
+    path: PathBuf,
     /// What is in it, as far as it was begun.
     names: Vec<String>,
 }
@@ -291,25 +300,43 @@ struct Partial {
 impl Partial {
     /// Makes a folder beside `path`, under a name that nobody has.
     fn new(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = rustix::fs::open(folder_of(path), flags, Mode::empty())?;
         for i in 0..TRIES {
             let name = format!(".corestream.{}-{i}.partial", std::process::id());
-            let partial = path.with_file_name(name);
-            match DirBuilder::new().mode(0o700).create(&partial) {
-                Ok(()) => {
-                    let this = Self { path: Some(partial.clone()), names: Vec::new() };
-                    make_private(&partial)?;
-                    return Ok(this);
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
+            match rustix::fs::mkdirat(&parent, &name, Mode::RWXU) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => continue,
+                Err(errno) => return Err(errno.into()),
             }
+            let flags = flags | OFlags::NOFOLLOW;
+            let opened = rustix::fs::openat(&parent, &name, flags, Mode::empty());
+            let folder = opened.inspect_err(|_| {
+                let _ = rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR);
+            })?;
+            let path = path.with_file_name(&name);
+            let this = Self { parent, name: Some(name), folder, path, names: Vec::new() };
+            this.make_private()?;
+            return Ok(this);
         }
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
+    /// Makes it accessible for its owner only, whatever the umask is. A file system without modes may refuse that:
+    /// the images are worth more than their mode then.
+    fn make_private(&self) -> io::Result<()> {
+        let Some(name) = &self.name else { return Ok(()) };
+        match rustix::fs::chmodat(&self.parent, name, Mode::RWXU, AtFlags::empty()) {
+            Err(Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                Ok(())
+            }
+            result => Ok(result?),
+        }
+    }
+
     /// The path of a new file in it.
     fn add(&mut self, name: String) -> PathBuf {
-        let path = self.path.as_deref().unwrap_or(Path::new("")).join(&name);
+        let path = self.path.join(&name);
         self.names.push(name);
         path
     }
@@ -317,36 +344,62 @@ impl Partial {
     /// Gives it its name; an empty folder of that name is replaced. Everything is in it, so if it can't be renamed
     /// it stays, and the error says where.
     fn rename(mut self, path: &Path) -> Result<(), Failure> {
-        let Some(partial) = self.path.take() else { return Ok(()) };
-        fs::rename(&partial, path).map_err(|error| {
-            let partial = partial.display();
-            let what = format!("cannot name the finished folder, which is kept as {partial}");
-            Failure::new(format!("{}: {what}: {error}", path.display()))
-        })
-    }
-}
-
-/// Makes a new folder accessible for its owner only, whatever the umask is. A file system without modes may refuse
-/// that: the images are worth more than their mode then.
-fn make_private(folder: &Path) -> io::Result<()> {
-    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
-    match fs::set_permissions(folder, Permissions::from_mode(0o700)) {
-        Err(error) if matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported) => {
-            Ok(())
+        let Some(partial) = self.name.take() else { return Ok(()) };
+        let failed = |what: String| Failure::new(format!("{}: {what}", path.display()));
+        let name = path.file_name().unwrap_or_default();
+        let renamed = rustix::fs::renameat(&self.parent, &partial, &self.parent, name);
+        if let Err(errno) = renamed
+            && !self.was_renamed(&partial, name, path)
+        {
+            let kept = self.parent_path(path).join(partial);
+            let kept = kept.display();
+            let error = io::Error::from(errno);
+            let what = format!("cannot name the finished folder, which is kept as {kept}: {error}");
+            return Err(failed(what));
         }
-        result => result,
+        match self.is_in(folder_of(path)) {
+            true => Ok(()),
+            false => Err(failed(format!(
+                "the folder is whole, but its directory was moved while it was written: the folder is now {}",
+                self.parent_path(path).join(name).display()
+            ))),
+        }
+    }
+
+    /// Whether a rename that failed was carried out all the same, because only its reply was lost.
+    fn was_renamed(&self, partial: &str, name: &OsStr, path: &Path) -> bool {
+        let Ok(entries) = fs::read_dir(self.parent_path(path)) else { return false };
+        let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
+        let has = |names: &[OsString], name: &OsStr| names.iter().any(|entry| entry == name);
+        names.is_ok_and(|names| has(&names, name) && !has(&names, OsStr::new(partial)))
+    }
+
+    /// Whether `directory` leads to the directory in which it was made.
+    fn is_in(&self, directory: &Path) -> bool {
+        let identity = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let own = rustix::fs::fstat(&self.parent).map(identity);
+        own.is_ok() && own == rustix::fs::stat(directory).map(identity)
+    }
+
+    /// A path that leads to the directory in which it was made for `path`.
+    fn parent_path(&self, path: &Path) -> PathBuf {
+        let path = folder_of(path);
+        if self.is_in(path) {
+            return path.into();
+        }
+        let link = format!("/proc/self/fd/{}", self.parent.as_raw_fd());
+        fs::read_link(link).unwrap_or_else(|_| path.into())
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        let Some(path) = &self.path else { return };
-        // By name, because that needs no descriptor, and there may be no more. There is nobody to tell,
-        // and nothing else to do.
+        let Some(partial) = &self.name else { return };
+        // There is nobody to tell, and nothing else to do.
         for name in &self.names {
-            let _ = fs::remove_file(path.join(name));
+            let _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::empty());
         }
-        let _ = fs::remove_dir(path);
+        let _ = rustix::fs::unlinkat(&self.parent, partial, AtFlags::REMOVEDIR);
     }
 }
 
@@ -369,6 +422,12 @@ impl Folder {
         let parent = folder_of(path);
         if !parent.is_dir() {
             return failed(format!("there is no folder {}, make it first", parent.display()));
+        }
+        if is_append_only(parent) {
+            return failed(format!(
+                "{} is append-only, where no finished folder can be renamed: name a folder elsewhere",
+                parent.display()
+            ));
         }
         Ok(Self { path: path.into() })
     }

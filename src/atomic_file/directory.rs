@@ -1,0 +1,249 @@
+//! The directory of a file, held by a descriptor, so that it stays the same directory whatever its path is by now.
+//!
+//! A dump may take minutes. If its directory is renamed meanwhile, as scripts do that rotate or hand over dumps, its old
+//! path leads nowhere, or to a new directory of that name. Every call that names, renames or removes the file is
+//! therefore relative to the descriptor. On Linux it is opened with `O_PATH`, which needs no permission to read the
+//! directory ([open(2)](https://man7.org/linux/man-pages/man2/open.2.html)).
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+
+#[cfg(target_os = "linux")]
+const ACCESS: OFlags = OFlags::PATH;
+#[cfg(not(target_os = "linux"))]
+const ACCESS: OFlags = OFlags::RDONLY;
+
+/// An open directory.
+#[derive(Debug)]
+pub(super) struct Directory {
+    /// The path that led to it when it was opened.
+    path: PathBuf,
+    fd: OwnedFd,
+    is_append_only: bool,
+}
+
+impl Directory {
+    /// Opens the directory at `path`.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let flags = ACCESS | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))?;
+        let is_append_only = is_append_only(&fd);
+        Ok(Self { path: path.into(), fd, is_append_only })
+    }
+
+    /// Returns whether names can be added to it, but neither removed nor changed (`chattr +a`).
+    pub(super) fn is_append_only(&self) -> bool {
+        self.is_append_only
+    }
+
+    /// Returns whether `path` leads to this directory.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        let place = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let own = rustix::fs::fstat(&self.fd).map(place);
+        own.is_ok() && own == rustix::fs::stat(path).map(place)
+    }
+
+    /// Opens the directory to which the path leads by now, if that is another one.
+    pub(super) fn successor(&self) -> Option<Self> {
+        if self.is_at(&self.path) { None } else { Self::open(&self.path).ok() }
+    }
+
+    /// Returns whether it was removed: nothing can be named in it any more.
+    pub(super) fn is_removed(&self) -> bool {
+        // Some file systems count no links, so an empty count alone is no proof.
+        let has_no_link = rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0);
+        has_no_link && !self.is_at(&self.path)
+    }
+
+    /// Returns a path that leads to it now.
+    pub(super) fn shown(&self) -> PathBuf {
+        if self.is_at(&self.path) {
+            return self.path.clone();
+        }
+        let link = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        std::fs::read_link(link).unwrap_or_else(|_| self.path.clone())
+    }
+
+    /// Returns the path by which the caller knows it.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens it for reading, as `fsync` needs it.
+    fn open_to_read(&self) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(retry_on_intr(|| rustix::fs::openat(&self.fd, ".", flags, Mode::empty()))?.into())
+    }
+
+    /// Makes a file without a name. It can be read, so that it can be copied if it can't be linked.
+    #[cfg(target_os = "linux")]
+    pub(super) fn create_unnamed(&self) -> Option<File> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        Some(rustix::fs::openat(&self.fd, ".", flags, Mode::RUSR | Mode::WUSR).ok()?.into())
+    }
+
+    /// Other systems have no files without names.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn create_unnamed(&self) -> Option<File> {
+        None
+    }
+
+    /// Makes a new file of this name, which can be read too. Never opens one that exists, nor follows a symbolic link.
+    pub(super) fn create(&self, name: &OsStr) -> io::Result<File> {
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR);
+        Ok(retry_on_intr(open)?.into())
+    }
+
+    /// Links an unnamed file by the name under which /proc shows it, or else by its descriptor.
+    pub(super) fn link(&self, file: &File, name: &OsStr) -> io::Result<()> {
+        let shown = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let by_proc = || rustix::fs::linkat(CWD, &shown, &self.fd, name, AtFlags::SYMLINK_FOLLOW);
+        let errno = match retry_on_intr(by_proc) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
+            Err(errno) => errno,
+        };
+        #[cfg(target_os = "linux")]
+        {
+            let by_descriptor =
+                || rustix::fs::linkat(file, "", &self.fd, name, AtFlags::EMPTY_PATH);
+            match retry_on_intr(by_descriptor) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
+                // The first error says more: this way may not even be there.
+                Err(_) => {}
+            }
+        }
+        Err(errno.into())
+    }
+
+    /// Gives the file `name` of this directory a second name.
+    pub(super) fn link_to(&self, name: &OsStr, to: &Self, new: &OsStr) -> io::Result<()> {
+        let link = || rustix::fs::linkat(&self.fd, name, &to.fd, new, AtFlags::empty());
+        Ok(retry_on_intr(link)?)
+    }
+
+    /// Renames the file `name` of this directory, over a file that has the new name.
+    pub(super) fn rename_to(&self, name: &OsStr, to: &Self, new: &OsStr) -> io::Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::renameat(&self.fd, name, &to.fd, new))?)
+    }
+
+    /// Renames the file `name` of this directory, unless something has the new name.
+    #[cfg(target_os = "linux")]
+    pub(super) fn rename_to_new(&self, name: &OsStr, to: &Self, new: &OsStr) -> Result<(), Errno> {
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        retry_on_intr(|| rustix::fs::renameat_with(&self.fd, name, &to.fd, new, flags))
+    }
+
+    /// Other systems lack the flag.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn rename_to_new(&self, _: &OsStr, _: &Self, _: &OsStr) -> Result<(), Errno> {
+        Err(Errno::NOSYS)
+    }
+
+    /// Returns whether a rename that failed was carried out all the same, because only its reply was lost, as may
+    /// happen on network file systems.
+    pub(super) fn was_renamed(&self, name: &OsStr, to: &Self, new: &OsStr) -> bool {
+        lists(self, name) == Some(false) && lists(to, new) == Some(true)
+    }
+
+    /// Returns whether a rename that failed was certainly not carried out.
+    pub(super) fn was_not_renamed(&self, name: &OsStr) -> bool {
+        lists(self, name) == Some(true)
+    }
+
+    /// Returns whether the directory is known to have no file of this name.
+    pub(super) fn lacks(&self, name: &OsStr) -> bool {
+        lists(self, name) == Some(false)
+    }
+
+    /// Removes the file of this name.
+    pub(super) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()))?)
+    }
+
+    /// Returns what identifies the file of this name: its device and inode number.
+    pub(super) fn identity(&self, name: &OsStr) -> Result<(u64, u64), Errno> {
+        let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        #[allow(clippy::useless_conversion, reason = "their types differ between systems")]
+        Ok((stat.st_dev.into(), stat.st_ino.into()))
+    }
+}
+
+/// Returns whether a directory has an entry of this name, as its file system lists it, and `None` where it can't be
+/// listed. After an operation that failed, the kernel may still remember the names of before.
+fn lists(directory: &Directory, name: &OsStr) -> Option<bool> {
+    let entries = rustix::fs::Dir::new(directory.open_to_read().ok()?).ok()?;
+    for entry in entries {
+        if entry.ok()?.file_name().to_bytes() == name.as_bytes() {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+#[cfg(target_os = "linux")]
+fn is_append_only(fd: &OwnedFd) -> bool {
+    use rustix::fs::{StatxAttributes, StatxFlags, statx};
+
+    let known = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE);
+    known.is_ok_and(|statx| statx.stx_attributes.contains(StatxAttributes::APPEND))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_append_only(_: &OwnedFd) -> bool {
+    false
+}
+
+/// What brings the names in a directory to disk.
+#[derive(Debug)]
+pub(super) enum Syncer {
+    Directory(File),
+    /// The directory may not be read: a file of its file system.
+    FileSystem(File),
+}
+
+impl Syncer {
+    /// Prepares for a sync of `directory`, in whose file system `file` is.
+    pub(super) fn new(directory: &Directory, file: &File) -> io::Result<Self> {
+        match directory.open_to_read() {
+            Ok(directory) => Ok(Self::Directory(directory)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Ok(Self::FileSystem(file.try_clone()?))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        match self {
+            Self::Directory(directory) => sync_directory(directory),
+            #[cfg(target_os = "linux")]
+            Self::FileSystem(file) => Ok(rustix::fs::syncfs(file)?),
+            #[cfg(not(target_os = "linux"))]
+            Self::FileSystem(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// Brings the names in a directory to disk that was not expected to be needed.
+pub(super) fn sync(directory: &Directory) -> io::Result<()> {
+    sync_directory(&directory.open_to_read()?)
+}
+
+fn sync_directory(directory: &File) -> io::Result<()> {
+    match directory.sync_all() {
+        // Some file systems know of no such thing.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        result => result,
+    }
+}
