@@ -17,6 +17,7 @@
 //! ahead.
 
 use std::io;
+use std::mem;
 use std::ops::{Range, RangeInclusive};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,8 @@ const SMALL_BATCH: u64 = 64 << 10;
 /// Bytes of a buffer for copies at least and at most. There are two.
 const MIN_COPY: usize = 256 << 10;
 const COPY_BYTES: usize = 1 << 20;
+/// Bytes for gaps that are read along with an image.
+const SCRATCH_BYTES: usize = 64 << 10;
 
 /// What a sink is given at once: pieces that nobody can change, or a copy.
 #[derive(Default)]
@@ -55,6 +58,8 @@ struct Batch<'p> {
     buffer: Vec<u8>,
     /// The parts of images that have to be fetched; empty if nothing is copied.
     copies: Vec<Copy<'p>>,
+    /// For bytes between parts of images.
+    scratch: Vec<u8>,
     /// Its length in bytes.
     len: u64,
 }
@@ -103,6 +108,9 @@ impl<'p> Batch<'p> {
             self.buffer = Vec::new();
             self.buffer = zeros(capacity, "a buffer to copy an image")?;
         }
+        if self.scratch.is_empty() {
+            self.scratch = zeros(SCRATCH_BYTES, "a buffer to copy an image")?;
+        }
         let mut end = 0_usize;
         for piece in &self.pieces {
             end = put_bytes(&mut self.buffer, end, piece.as_bytes())?;
@@ -142,12 +150,36 @@ impl<'p> Batch<'p> {
 
     /// Fetches the bytes of the copies and sums up the batch.
     fn prepare(&mut self, checksums: &mut Checksums) -> Result<()> {
-        for copy in &self.copies {
-            let bytes = self.buffer.get_mut(copy.at.clone()).ok_or_else(too_long)?;
-            copy.from.read_at(bytes, copy.offset)?;
-        }
+        self.fetch()?;
         checksums.update(&[self.copied()]);
         Ok(())
+    }
+
+    /// Fetches the bytes of the copies, those of one file together.
+    fn fetch(&mut self) -> Result<()> {
+        let scratch = &mut self.scratch;
+        let mut parts = Vec::new();
+        reserve(&mut parts)?;
+        let mut from: Option<Bytes<'p>> = None;
+        let (mut rest, mut start) = (&mut self.buffer[..], 0_usize);
+        for copy in &self.copies {
+            // Headers stand between them.
+            let skipped = copy.at.start.saturating_sub(start);
+            let after = mem::take(&mut rest).split_at_mut_checked(skipped).ok_or_else(too_long)?.1;
+            let split = after.split_at_mut_checked(copy.at.len());
+            let (bytes, after) = split.ok_or_else(too_long)?;
+            (rest, start) = (after, copy.at.end);
+            if let Some(from) = from.filter(|from| !from.is_same_file(copy.from)) {
+                from.read_parts(&mut parts, scratch)?;
+                parts.clear();
+            }
+            from = Some(copy.from);
+            parts.push((copy.offset, bytes));
+        }
+        match from {
+            Some(from) => from.read_parts(&mut parts, scratch),
+            None => Ok(()),
+        }
     }
 
     /// A batch that was prepared, as one piece.
@@ -211,7 +243,7 @@ impl<S: Sink + ?Sized> Stream<'_, S> {
                 next.fill(&mut pieces, room, copies).map_err(io::Error::other)?;
                 self.send_copied(&batch, &mut next)?;
                 is_prepared = next.is_copied();
-                std::mem::swap(&mut batch, &mut next);
+                mem::swap(&mut batch, &mut next);
             } else {
                 self.send(&batch.pieces, batch.len)?;
                 is_prepared = false;

@@ -7,6 +7,9 @@
 mod common;
 #[path = "common/environment.rs"]
 mod environment;
+#[path = "common/huge_pages.rs"]
+#[allow(dead_code, reason = "this test uses a part of it")]
+mod huge_pages;
 #[path = "common/strace.rs"]
 #[allow(dead_code, reason = "this test uses a part of it")]
 mod strace;
@@ -585,6 +588,8 @@ fn the_default_finds_extents() {
 
 #[test]
 fn without_the_pagemap_smaps_is_used_and_a_note_says_so() {
+    // The process of strace inherits limits that other tests set.
+    let _alone = alone();
     if !strace::works() {
         return;
     }
@@ -769,6 +774,8 @@ fn huge_pages() {
 #[test]
 fn reserved_huge_pages() {
     let _alone = alone();
+    // Without it the mapping below fails, unless the system has huge pages anyway.
+    let _pool = huge_pages::Pool::new(1);
     let area = Area::new(8 * MIB);
     let at = area.start.addr().next_multiple_of(2 * MIB) - area.start.addr();
     let flags = MapFlags::PRIVATE | MapFlags::HUGETLB | MapFlags::FIXED;

@@ -7,6 +7,8 @@
 mod common;
 #[path = "common/environment.rs"]
 mod environment;
+#[path = "common/huge_pages.rs"]
+mod huge_pages;
 #[path = "common/strace.rs"]
 #[allow(dead_code, reason = "this test uses a part of it")]
 mod strace;
@@ -21,6 +23,7 @@ use std::thread;
 
 use common::{Random, decode_any};
 use corestream::{CoreDump, Dumper, ExtentMethod, Memory, MemoryImage, MemoryType, Stats};
+use huge_pages::Pool;
 use rustix::fs::FallocateFlags;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -369,9 +372,12 @@ fn holes_of_an_image_in_a_full_tmpfs_are_read() {
     };
     let file = File::create_new(mount.path("guest.mem")).unwrap();
     fill(&file);
-    let blocks = file.metadata().unwrap().blocks();
+    // A file that is open for writing counts as changing.
+    drop(file);
     let folder = tempfile::tempdir().unwrap();
     let path = mount.path("guest.mem");
+    let blocks = || path.metadata().unwrap().blocks();
+    let before = blocks();
     let path = path.to_str().unwrap();
     for args in [&[][..], &["--no-trust-holes"]] {
         let common = ["dump", "--memory", path, "--name", "guest", "-o", "-"];
@@ -379,42 +385,7 @@ fn holes_of_an_image_in_a_full_tmpfs_are_read() {
         assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!(stderr(&output), "");
         assert_eq!(decode_any(&output.stdout).segments.len(), 3);
-        assert_eq!(file.metadata().unwrap().blocks(), blocks);
-    }
-}
-
-/// Huge pages that this test has added to the pool, which it takes back.
-struct Pool(String);
-
-impl Pool {
-    const PATH: &str = "/proc/sys/vm/nr_hugepages";
-
-    fn new(pages: u64) -> Option<Self> {
-        let before = fs::read_to_string(Self::PATH).ok()?.trim().to_string();
-        let wanted = before.parse::<u64>().ok()? + pages;
-        let this = Self(before);
-        fs::write(Self::PATH, wanted.to_string()).ok()?;
-        let now = fs::read_to_string(Self::PATH).ok()?.trim().parse::<u64>().ok()?;
-        (now == wanted).then_some(this)
-    }
-
-    fn free() -> u64 {
-        let text = fs::read_to_string("/proc/meminfo").unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("HugePages_Free:")).unwrap();
-        line.trim().parse().unwrap()
-    }
-
-    fn reserved() -> u64 {
-        let text = fs::read_to_string("/proc/meminfo").unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("HugePages_Rsvd:")).unwrap();
-        line.trim().parse().unwrap()
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // It was written before.
-        let _ = fs::write(Self::PATH, &self.0);
+        assert_eq!(blocks(), before);
     }
 }
 

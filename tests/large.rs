@@ -634,8 +634,8 @@ fn lists_of_a_hostile_dump_cost_no_memory() {
     let count = 16 * MIB;
     section("coremodules", &[], &[], 0);
     section("coreinstances", &[1, 0, 0], &[7], count);
-    section("corestack", &[0, 0], &[0, 1, 2, 3, 0, 0], count / 6);
-    section("corestack", &[0, 0, 1, 0, 1, 2, 3, 0], &[1], count);
+    section("corestack", &[0, 0], &[0, 0, 2, 3, 0, 0], count / 6);
+    section("corestack", &[0, 0, 1, 0, 0, 2, 3, 0], &[1], count);
     let (dump, peak) = peak_of(|| CoreDumpFile::from_slice(&bytes).unwrap());
     assert!(peak < MIB, "{peak} bytes to open");
     let (read, peak) = peak_of(|| {

@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 use tool::{names, stderr};
 
-const LEN: usize = 300_000;
+const LEN: usize = 5 * 65_536;
 
 /// A directory with `guest.mem` and its dump `guest.core`, and what they hold.
 struct Guest {
@@ -37,9 +37,8 @@ struct Guest {
 impl Guest {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut image = vec![6; LEN];
+        let image = vec![6; LEN];
         fs::write(folder.path().join("guest.mem"), &image).unwrap();
-        image.resize(LEN.next_multiple_of(65_536), 0);
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
         command.args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
         let output = command.current_dir(folder.path()).output().unwrap();

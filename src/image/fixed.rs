@@ -22,14 +22,19 @@
 
 use std::fs::File;
 
-/// Whether the kernel guarantees that the bytes of `file` do not change.
+/// Whether the kernel guarantees that the bytes of `file` never change.
 #[cfg(target_os = "linux")]
 pub(super) fn is_fixed(file: &File) -> bool {
-    is_sealed(file) || has_verity(file) || is_on_read_only_file_system(file)
+    is_sealed(file) || has_verity(file)
 }
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn is_fixed(_: &File) -> bool {
+    false
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn is_on_read_only_file_system(_: &File) -> bool {
     false
 }
 
@@ -104,8 +109,9 @@ fn statx(file: &File) -> Option<rustix::fs::Statx> {
     rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()
 }
 
+/// Whether nobody can write to `file` until its file system is mounted anew.
 #[cfg(target_os = "linux")]
-fn is_on_read_only_file_system(file: &File) -> bool {
+pub(super) fn is_on_read_only_file_system(file: &File) -> bool {
     use rustix::fs::{StatVfsMountFlags, StatxFlags, fstatvfs};
 
     let read_only =

@@ -4,6 +4,7 @@
 mod events;
 mod extents;
 mod fixed;
+mod gather;
 pub(crate) mod map;
 mod shared;
 mod watch;
@@ -16,6 +17,7 @@ use std::path::Path;
 pub use extents::{ExtentMethod, MappingMethod};
 pub(crate) use extents::{Extents, Finder, Holes, Options as ExtentOptions};
 use extents::{check_len, mapping_reserves, shrunk};
+pub(crate) use gather::Part;
 pub use shared::SharedBytes;
 use shared::SharedImage;
 pub use watch::Change;
@@ -54,8 +56,10 @@ pub struct MemoryImage<'a> {
 /// Whether the bytes of an image may change while it is dumped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stability {
-    /// Nobody can write them.
+    /// Nobody can ever write them.
     Fixed,
+    /// Nobody can write them as long as their file system is read-only.
+    ReadOnly,
     /// Nobody is known to write them, but it is possible.
     Changeable,
     /// They are taken to change: the dump says so.
@@ -81,6 +85,22 @@ impl<'i> Bytes<'i> {
         match self {
             Self::Slice(bytes) | Self::Mapped(bytes, _) => Some(bytes),
             Self::File(_) | Self::Shared(_) => None,
+        }
+    }
+
+    /// Whether both are the bytes of the same image, as far as it matters: parts of it can be read together.
+    pub(crate) fn is_same_file(self, other: Self) -> bool {
+        matches!((self, other), (Self::File(one), Self::File(other)) if std::ptr::eq(one, other))
+    }
+
+    /// Fills all `parts`, which are in order and do not overlap; what is between them may go to `scratch`.
+    ///
+    /// # Errors
+    /// They can't be read, or end before a part is full.
+    pub(crate) fn read_parts(self, parts: &mut [Part<'_>], scratch: &mut [u8]) -> Result<()> {
+        match self {
+            Self::File(file) => gather::read_parts(file, parts, scratch),
+            _ => parts.iter_mut().try_for_each(|(position, bytes)| self.read_at(bytes, *position)),
         }
     }
 
@@ -279,9 +299,10 @@ impl<'a> MemoryImage<'a> {
 
     /// The bytes as a dump takes them: borrowed if nobody can write them, else to be copied.
     pub(crate) fn payload(&self) -> Payload<'_> {
-        match (self.stability, self.bytes()) {
-            (Stability::Fixed, Bytes::Slice(bytes)) => Payload::Borrowed(bytes, None),
-            (Stability::Fixed, Bytes::Mapped(bytes, file)) => Payload::Borrowed(bytes, Some(file)),
+        let is_fixed = matches!(self.stability, Stability::Fixed | Stability::ReadOnly);
+        match (is_fixed, self.bytes()) {
+            (true, Bytes::Slice(bytes)) => Payload::Borrowed(bytes, None),
+            (true, Bytes::Mapped(bytes, file)) => Payload::Borrowed(bytes, Some(file)),
             // Read, not taken from the mapping: a file that was cut is an error then and no SIGBUS.
             (_, Bytes::Mapped(_, file)) => Payload::Copied(Bytes::File(file)),
             (_, bytes) => Payload::Copied(bytes),
@@ -294,9 +315,9 @@ impl<'a> MemoryImage<'a> {
         match &self.source {
             Source::Mapped { file, .. } | Source::File { file, .. } => {
                 let is_fixed = match self.stability {
-                    Stability::Fixed => true,
+                    Stability::Fixed | Stability::ReadOnly => true,
                     Stability::Changeable => false,
-                    Stability::Changing => fixed::is_fixed(file),
+                    Stability::Changing => stability(file) != Stability::Changeable,
                 };
                 (!is_fixed).then_some(file)
             }
@@ -309,8 +330,8 @@ impl<'a> MemoryImage<'a> {
     /// was summed up.
     pub(crate) fn check_fixed(&self) -> Result<()> {
         match &self.source {
-            Source::Mapped { file, .. } if self.stability == Stability::Fixed => {
-                if fixed::is_fixed(file) {
+            Source::Mapped { file, .. } if self.stability == Stability::ReadOnly => {
+                if fixed::is_on_read_only_file_system(file) {
                     return Ok(());
                 }
                 let message = "the file system of the image became writable while it was dumped";
@@ -365,7 +386,13 @@ impl fmt::Debug for MemoryImage<'_> {
 
 /// What is known of who may write a file.
 fn stability(file: &File) -> Stability {
-    if fixed::is_fixed(file) { Stability::Fixed } else { Stability::Changeable }
+    if fixed::is_fixed(file) {
+        Stability::Fixed
+    } else if fixed::is_on_read_only_file_system(file) {
+        Stability::ReadOnly
+    } else {
+        Stability::Changeable
+    }
 }
 
 fn fail(path: &Path, what: &str, source: std::io::Error) -> Error {

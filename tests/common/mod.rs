@@ -101,7 +101,10 @@ impl<'b> Decoded<'b> {
                 let frames = stack.frames.iter().map(frame).collect();
                 self.threads.push((stack.name.into(), frames));
             }
-            _ if matches!(section.name(), "corestream" | "corestream.index") => {}
+            _ if matches!(
+                section.name(),
+                "corestream" | "corestream.notes" | "corestream.index"
+            ) => {}
             _ => {
                 assert_eq!(section.name(), CONTINUATION);
                 let reader = BinaryReader::new(section.data(), section.data_offset());

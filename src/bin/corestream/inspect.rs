@@ -189,7 +189,7 @@ impl<W: Write> Text<'_, W> {
             writeln!(self.out, "{line}")?;
         }
         for note in dump.notes() {
-            writeln!(self.out, "  note: {}", name(note))?;
+            write!(self.out, "  note: {}", report::escaped(note))?;
         }
         self.list("modules", dump.modules(), |this, i, module| {
             writeln!(this.out, "  {i}: {}", name(module))

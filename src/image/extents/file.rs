@@ -37,8 +37,8 @@
 
 use std::fs::File;
 use std::ops::{Range, RangeInclusive};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::fiemap;
 use crate::error::{Error, ErrorKind, Result};
@@ -236,6 +236,11 @@ pub(crate) struct Witness {
     found_data: AtomicBool,
     /// A position was before the one that was asked about, or behind the end.
     found_nonsense: AtomicBool,
+    /// The last range without holes that was found.
+    ///
+    /// Each part asks where the data at its start ends. tmpfs answers by walking the pages up to there, so the
+    /// parts of a dense file together would take time quadratic in its length.
+    data: Mutex<Range<u64>>,
 }
 
 impl Witness {
@@ -243,12 +248,15 @@ impl Witness {
         let samples = if are_exact(file) { 0 } else { SAMPLES_OF_FILE };
         let (found_data, found_nonsense) = Default::default();
         let (samples, holes) = (AtomicU32::new(samples), AtomicU64::new(0));
-        Self { len, samples, holes, found_data, found_nonsense }
+        Self { len, samples, holes, found_data, found_nonsense, data: Mutex::new(0..0) }
     }
 
     /// Where data begins from `at` on, `end` if it does not before; `None` where the file system can't
     /// tell.
     fn data(&self, file: &File, at: u64, end: u64) -> Option<u64> {
+        if self.known().contains(&at) {
+            return Some(at);
+        }
         match imp::data(file, at) {
             Ok(Some(data)) => {
                 self.check(at, data);
@@ -262,15 +270,24 @@ impl Witness {
 
     /// Where the data at `at` ends, `end` if it goes on to there.
     fn hole(&self, file: &File, at: u64, end: u64) -> u64 {
+        let known = self.known();
+        if known.contains(&at) {
+            return known.end.min(end);
+        }
         match imp::hole(file, at) {
             Some(hole) => {
                 // The data at `at` has at least a byte.
                 self.check(at.saturating_add(1), hole);
+                *self.data.lock().unwrap_or_else(PoisonError::into_inner) = at..hole;
                 if hole > at { hole.min(end) } else { end }
             }
             // The file was cut between the two calls: let the reader find that out.
             None => end,
         }
+    }
+
+    fn known(&self) -> Range<u64> {
+        self.data.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn check(&self, at: u64, answer: u64) {
