@@ -735,7 +735,7 @@ fn mistakes() {
     fs::write(dir.join("library.wat"), "(module)").unwrap();
     for (args, code, expected) in [
         (vec!["none.wasm"], 125, "none.wasm: cannot read: No such file or directory (os error 2)"),
-        (vec!["bad.wat"], 125, "bad.wat: "),
+        (vec!["bad.wat"], 125, "bad.wat:1:34: invalid module: "),
         (vec!["component.wasm"], 125, "component.wasm: is a component, `run` takes core modules"),
         (
             vec!["import.wat"],
