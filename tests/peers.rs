@@ -250,6 +250,50 @@ fn a_refusal_in_the_middle_is_shown() {
     }
 }
 
+/// A peer that has replied need neither read the rest nor close the connection, however it sends its line.
+#[test]
+fn a_reply_in_the_middle_ends_the_dump() {
+    let long = "x".repeat(100_000);
+    let cut = "x".repeat(512);
+    for kind in ["tcp", "unix"] {
+        for (pieces, said) in [
+            (vec!["disk full\n"], "disk full"),
+            (vec!["disk ", "full\n"], "disk full"),
+            (vec![long.as_str()], cut.as_str()),
+            (vec!["ok\n"], "it replied `ok` before it had the whole dump"),
+        ] {
+            let pieces: Vec<String> = pieces.into_iter().map(Into::into).collect();
+            let (to, code, line) = dump_to(kind, 640, &[], move |mut socket| {
+                match &mut socket {
+                    Socket::Tcp(socket) => socket.read_exact(&mut [0; 1000]).unwrap(),
+                    Socket::Unix(socket) => socket.read_exact(&mut [0; 1000]).unwrap(),
+                }
+                for piece in pieces {
+                    thread::sleep(Duration::from_millis(100));
+                    socket.write(piece.as_bytes());
+                }
+                Some(socket)
+            });
+            let expected = format!("corestream: {to}: did not keep the dump: {said}\n");
+            assert_eq!((code, line), (Some(1), expected), "{kind}");
+        }
+    }
+}
+
+/// An `ok` that is there before the sender has shut down its half is not about the whole dump.
+#[test]
+fn an_early_ok_is_not_taken_for_kept() {
+    for kind in ["tcp", "unix"] {
+        let (to, code, said) = dump_to(kind, 1, &[], |mut socket| {
+            socket.write(b"ok\n");
+            socket.read_all();
+            None
+        });
+        let early = "did not keep the dump: it replied `ok` before it had the whole dump";
+        assert_eq!((code, said), (Some(1), format!("corestream: {to}: {early}\n")), "{kind}");
+    }
+}
+
 #[test]
 fn a_signal_while_the_reply_is_awaited_claims_nothing() {
     let folder = folder(1);

@@ -6,13 +6,18 @@ mod common;
 mod environment;
 #[path = "common/tool.rs"]
 mod tool;
+#[path = "common/waiting.rs"]
+mod waiting;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use common::{Decoded, decode};
 use corestream::Value;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tool::stderr;
 
@@ -48,9 +53,8 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// The dump of wordcount has the memory and the frames of `wordcount.json`. The youngest frame is at
-/// `youngest`: optimised code has the trap of `unreachable` where the jump to it is.
-fn check_wordcount(decoded: &Decoded<'_>, youngest: u32) {
+/// The dump of wordcount has the memory and the frames of `wordcount.json`.
+fn check_wordcount(decoded: &Decoded<'_>) {
     assert_eq!(decoded.name, "wordcount.wasm");
     assert_eq!(decoded.memories[0].initial, 759);
     let memory = decoded.contents(0, 759 * 65_536);
@@ -61,7 +65,8 @@ fn check_wordcount(decoded: &Decoded<'_>, youngest: u32) {
     assert_eq!(
         frames,
         [
-            (0, 49, youngest),
+            // The `unreachable` itself, and not the branch to it.
+            (0, 49, 56),
             report,
             report,
             report,
@@ -87,18 +92,17 @@ fn a_real_guest() {
         lines[0],
         "corestream: wordcount.wasm: wasm trap: wasm `unreachable` instruction executed"
     );
-    assert_eq!(lines[1], "    0: wordcount.wasm: report + 0x6");
+    assert_eq!(lines[1], "    0: wordcount.wasm: report + 0x38");
     assert_eq!(lines[9], "    8: wordcount.wasm: _start + 0x23");
     assert_eq!(lines[10..], ["corestream: wordcount.wasm.core: core dumped"]);
-    check_wordcount(&decode(&fs::read(folder.path().join("wordcount.wasm.core")).unwrap()), 6);
+    check_wordcount(&decode(&fs::read(folder.path().join("wordcount.wasm.core")).unwrap()));
 
     // The same with locals, beside the first.
     let output = run(folder.path(), &["--locals", guest.to_str().unwrap(), "-o", "%n.locals"]);
     assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
     let bytes = fs::read(folder.path().join("wordcount.wasm.locals")).unwrap();
     let decoded = decode(&bytes);
-    // Guest debugging knows better: this is the `unreachable` itself.
-    check_wordcount(&decoded, 56);
+    check_wordcount(&decoded);
     // `depth` counts down from 5 to 0.
     let depths: Vec<_> = decoded.threads[0].1[..6].iter().map(|f| f.locals[1]).collect();
     assert_eq!(depths, [0, 1, 2, 3, 4, 5].map(Value::I32));
@@ -169,10 +173,11 @@ fn exit_codes_and_results_are_the_guests() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// Of a code the low byte is left, as of any process's.
+/// Of a code the low byte is left, as of any process's, but never 0 of another one.
 #[test]
 fn every_exit_code_is_the_guests() {
-    for (code, expected) in [(125, 125), (126, 126), (200, 200), (255, 255), (-1, 255), (256, 0)] {
+    let codes = [(0, 0), (125, 125), (126, 126), (200, 200), (255, 255), (-1, 255), (257, 1)];
+    for (code, expected) in codes {
         let text = EXIT.replace("i32.const 42", &format!("i32.const {code}"));
         let folder = folder("exit.wat", &text);
         for more in [&[][..], &["--locals"]] {
@@ -181,6 +186,133 @@ fn every_exit_code_is_the_guests() {
             assert_eq!(stderr(&output), "");
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn a_guest_that_fails_never_ends_with_exit_code_0() {
+    for code in [256_u32, 0xff00, 0x8000_0000] {
+        let text = EXIT.replace("i32.const 42", &format!("i32.const {code}"));
+        let folder = folder("exit.wat", &text);
+        for more in [&[][..], &["--locals"]] {
+            let output = run(folder.path(), &[&["exit.wat"], more].concat());
+            let said = format!(
+                "corestream: exit.wat: the guest's exit code {code} does not fit into 8 bits: it becomes 1\n"
+            );
+            assert_eq!((output.status.code(), stderr(&output)), (Some(1), said));
+        }
+    }
+}
+
+/// The place of an `unreachable` is its own, whichever branch the compiler makes of it.
+#[test]
+fn an_unreachable_has_its_own_place() {
+    // Bytes of the body: the number of locals, 0; then as written.
+    for (body, offset) in [
+        ("unreachable", 1),
+        ("loop unreachable end", 3),
+        ("i32.const 1 drop unreachable", 4),
+        ("global.get 0 if unreachable end", 5),
+        ("global.get 0 i32.eqz if nop else unreachable end", 8),
+        ("global.get 0 i32.eqz if nop end unreachable", 8),
+        ("block global.get 0 br_if 0 return end unreachable", 9),
+        ("block global.get 0 i32.eqz br_if 0 unreachable end", 8),
+        ("global.get 0 drop call 0 unreachable", 6),
+    ] {
+        let text = format!(
+            r#"(module (func) (global (mut i32) (i32.const 1))
+            (func $f {body}) (func (export "_start") (call $f)))"#
+        );
+        let folder = folder("place.wat", &text);
+        for more in [&[][..], &["--locals"], &["--time-limit", "60"]] {
+            let output = run(folder.path(), &[&["place.wat", "--force"], more].concat());
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(134), "{said}");
+            let line = format!("    0: place.wat: f + {offset:#x}");
+            assert_eq!(said.lines().nth(1), Some(line.as_str()), "{body} {more:?}");
+            let bytes = fs::read(folder.path().join("place.wat.core")).unwrap();
+            let frame = &decode(&bytes).threads[0].1[0];
+            assert_eq!((frame.function, frame.offset), (1, offset), "{body} {more:?}");
+        }
+    }
+}
+
+/// Shared memories are dumped whether they are exported or not, and have their own indices.
+#[test]
+fn shared_memories_are_dumped() {
+    for (memories, shared) in [
+        ("(memory 1 10 shared)", &[0][..]),
+        ("(memory 1) (memory 1 10 shared)", &[1]),
+        ("(memory 1 10 shared) (memory 1) (memory 1 10 shared)", &[0, 2]),
+        (r#"(memory 1 10 shared) (memory (export "m") 1 10 shared)"#, &[0, 1]),
+    ] {
+        for start in ["", "(start $f)"] {
+            let stores: String = (shared.iter())
+                .map(|i| format!("(i32.atomic.store {i} (i32.const 16) (i32.const {}))", i + 7))
+                .collect();
+            let text = format!(
+                r#"(module {memories} (func $f {stores} unreachable) {start}
+                (func (export "_start") (call $f)))"#
+            );
+            let folder = folder("shared.wat", &text);
+            for more in [&[][..], &["--locals"], &["--time-limit", "60"]] {
+                let output = run(folder.path(), &[&["shared.wat", "--force"], more].concat());
+                let said = stderr(&output);
+                assert_eq!(output.status.code(), Some(134), "{said}");
+                assert!(!said.contains("is not known"), "{memories} {more:?}: {said}");
+                let bytes = fs::read(folder.path().join("shared.wat.core")).unwrap();
+                let decoded = decode(&bytes);
+                assert_eq!(decoded.memories.len(), memories.matches("(memory").count());
+                let instance = &decoded.instances[0];
+                for index in shared {
+                    let memory = usize::try_from(instance.memories[*index]).unwrap();
+                    let byte = decoded.contents(memory, 65_536)[16];
+                    assert_eq!(usize::from(byte), index + 7, "{memories} {more:?}");
+                }
+                let frames = &decoded.threads[0].1;
+                assert_eq!(frames[0].function, 0);
+                assert_eq!(frames.len(), if start.is_empty() { 2 } else { 1 }, "{frames:?}");
+            }
+        }
+    }
+}
+
+/// The guest has trapped: that stays its exit code, whenever a signal stops the dump.
+#[test]
+fn a_signal_that_stops_the_dump_leaves_the_guests_exit_code() {
+    for (limit, code) in [(&[][..], 134), (&["--time-limit", "0.3"][..], 124)] {
+        let body = if limit.is_empty() { "unreachable" } else { "(loop (br 0))" };
+        let text = format!(
+            r#"(module (memory 40) (func (export "_start")
+            (memory.fill (i32.const 0) (i32.const 1) (i32.const 2621440)) {body}))"#
+        );
+        for reads in [false, true] {
+            let folder = folder("trap.wat", &text);
+            let fifo = folder.path().join("fifo");
+            mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+            let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+            command.current_dir(folder.path()).args(["run", "trap.wat", "-o", "fifo"]).args(limit);
+            let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+            // A dump that waits for its reader, and one whose reader takes nothing more.
+            let mut said = BufReader::new(child.stderr.take().unwrap());
+            let mut line = String::new();
+            said.read_line(&mut line).unwrap();
+            assert!(line.starts_with("corestream: trap.wat: "), "{line}");
+            let reader = reads.then(|| {
+                let mut fifo = fs::File::open(&fifo).unwrap();
+                fifo.read_exact(&mut [0; 1000]).unwrap();
+                fifo
+            });
+            let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
+            kill_process(pid, Signal::INT).unwrap();
+            waiting::exit(&mut child);
+            let mut rest = String::new();
+            said.read_to_string(&mut rest).unwrap();
+            let last = "corestream: no core dump: stopped by SIGINT, the output is not complete";
+            assert_eq!(rest.lines().last(), Some(last), "{rest}");
+            assert_eq!(child.wait().unwrap().code(), Some(code), "{reads}");
+            drop(reader);
+        }
     }
 }
 

@@ -207,6 +207,7 @@ const ECHO: &str = r#"(module
     (func (export "refs") (param externref anyref (ref null $f)) (result externref anyref (ref null $f))
         local.get 0 local.get 1 local.get 2)
     (func (export "strict") (param (ref func)))
+    (func (export "concrete") (param (ref null $f) (ref $f)))
     (func $made (export "made") (result (ref func)) ref.func $made)
     (func (export "two") (param i32 v128))
     (global (export "g") i32 (i32.const 1)))"#;
@@ -263,6 +264,26 @@ fn rejects_arguments_that_do_not_fit() {
         ),
         ("f32", &["1e39"], "argument 1 (`1e39`) is out of range for f32: at most 3.4028235e38"),
         (
+            "f32",
+            &["nan:0x0"],
+            "argument 1 (`nan:0x0`) has a NaN payload that does not fit: 0x1 to 0x7fffff",
+        ),
+        (
+            "concrete",
+            &["1", "null"],
+            "argument 1 (`1`) is not of type (ref null 0): only null can be given",
+        ),
+        (
+            "concrete",
+            &["null", "null"],
+            "argument 2 (`null`) cannot be null: (ref 0) is a type without null",
+        ),
+        (
+            "concrete",
+            &[],
+            "takes 2 parameters ((ref null 0), (ref 0)), but 0 arguments are given after --",
+        ),
+        (
             "f64",
             &["1)(drop"],
             "argument 1 (`1)(drop`) is not of type f64: give a number such as -1.5, 1e3, 0x1p-3, inf \
@@ -300,8 +321,36 @@ fn rejects_arguments_that_do_not_fit() {
     assert_eq!(
         said,
         "echo.wat: exports no function _start, name one with --invoke: i32, i64, f32, f64, v128, \
-         funcref, refs, strict and 2 more"
+         funcref, refs, strict and 3 more"
     );
+}
+
+/// Its length is known before it is read, for which there is no memory; the file has no data.
+#[test]
+fn refuses_a_file_that_is_too_large() {
+    let folder = folder("trap.wat", "(module (func (export \"_start\") unreachable))");
+    fs::File::create(folder.path().join("large")).unwrap().set_len(1 << 40).unwrap();
+    assert_eq!(run(folder.path(), &["trap.wat"]).status.code(), Some(134));
+    for (args, code, expected) in [
+        (&["run", "large"][..], 125, "the most that `run` takes"),
+        (&["inspect", "trap.wat.core", "--symbols", "large"], 1, "which is the most that is read"),
+    ] {
+        let mut command = Command::new("sh");
+        command.current_dir(folder.path()).arg("-c").arg("ulimit -v 800000 && exec \"$@\"");
+        command.arg("sh").arg(assert_cmd::cargo::cargo_bin!("corestream")).args(args);
+        let output = command.output().unwrap();
+        let said = format!("corestream: large: is larger than 1073741824 bytes, {expected}\n");
+        assert_eq!((output.status.code(), stderr(&output)), (Some(code), said));
+    }
+}
+
+/// The backtrace of a function whose name is empty has its index.
+#[test]
+fn an_empty_name_is_none() {
+    let folder =
+        folder("empty.wat", "(module (func (@name \"\") (export \"_start\") unreachable))");
+    let said = stderr(&run(folder.path(), &["empty.wat"]));
+    assert_eq!(said.lines().nth(1), Some("    0: empty.wat: function 0 + 0x1"), "{said}");
 }
 
 /// The first line on standard error of a guest that traps.

@@ -45,6 +45,11 @@
 //! [`Note`] says so. The same for the instance of a frame whose module has several, or may have: without
 //! a trap and without guest debugging, Wasmtime lists no instances.
 //!
+//! # The offset of a trap
+//! Without guest debugging, Wasmtime's compiler merges a branch and a trap right after it, and reports the
+//! offset of the branch: that of the `if` or `br_if` that leads to an `unreachable`, and with epochs that of the
+//! function or loop that begins with it. The library passes the offset on as it is.
+//!
 //! # Guest debugging
 //! With [`Config::guest_debug`](::wasmtime::Config::guest_debug) everything of that is known, and a
 //! [`FrameRecorder`] gives frames with their locals and operand stacks, without a cap.

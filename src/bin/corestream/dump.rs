@@ -22,7 +22,7 @@ use crate::input::Watch;
 use crate::manifest::{self, Manifest};
 use crate::output::{Opened, Output, warn_if_not_private};
 use crate::patient::Patient;
-use crate::peer::Peer;
+use crate::peer::{Peer, answer};
 use crate::progress::{Display, When};
 use crate::report::{self, Failure};
 use crate::sigbus;
@@ -298,7 +298,8 @@ pub fn write(
             plan.write_to(&mut Blocking(Socket::new(&socket).write_timeout(timeout)))
         }
         Opened::Peer(peer) => {
-            let sent = plan.write_to(&mut Blocking(Socket::new(&peer).write_timeout(timeout)));
+            let mut sink = Blocking(Socket::new(&peer).write_timeout(timeout));
+            let sent = answer::send_until_reply(&peer, || plan.write_to(&mut sink));
             return output.conclude(&peer, sent.map_err(Failure::from), timeout, interrupt);
         }
         Opened::Pipe(pipe) => plan.write_to(&mut Blocking(Pipe::new(&pipe).write_timeout(timeout))),

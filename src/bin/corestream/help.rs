@@ -161,8 +161,9 @@ pub fn exit_codes(subcommand: Option<&str>) -> Vec<ExitCode> {
             USAGE,
             ("124", "The guest ran out of time"),
             ("125", "The tool itself failed"),
-            ("134", "The guest trapped, also where its dump failed"),
-            ("any other", "The guest's own"),
+            ("134", "The guest trapped (even if dumping it failed, or a signal stopped that)"),
+            ("128+n", "Signal n ended the guest while it ran"),
+            ("any other", "The guest's own: its low 8 bits, or 1 if only these are 0"),
         ];
     }
     let done = match subcommand {

@@ -11,6 +11,8 @@ mod module;
 mod options;
 mod output_stream;
 mod overflow;
+mod shared;
+mod unreachable;
 mod waiters;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +39,8 @@ use crate::signals::Interrupt;
 const TRAPPED: u8 = 134;
 /// Exit code of a guest that ran out of time, as `timeout` gives it.
 const TIME_LIMIT: u8 = 124;
+/// Exit code of a guest that failed with a code whose low 8 bits are 0.
+const FAILED_GUEST: u8 = 1;
 /// Exit code of a failure of the tool's own.
 const FAILED: u8 = 125;
 
@@ -113,8 +117,7 @@ impl Run {
             }
             Outcome::Failed(error) => {
                 if let Some(I32Exit(code)) = error.downcast_ref() {
-                    // What the kernel keeps of a code.
-                    return Ok(code.to_le_bytes()[0]);
+                    return Ok(self.exit_code(code.cast_unsigned()));
                 }
                 let trapped =
                     error.is::<Trap>() || error.is::<WasmBacktrace>() || error.is::<WasmCoreDump>();
@@ -122,11 +125,14 @@ impl Run {
                     let cause = cause::plain(&error);
                     return Err(Failure::new(format!("{}: {cause}", self.guest.display())));
                 }
+                // From here on the guest has stopped, whether the dump is written or not.
                 let pending = error.downcast_ref::<Pending>();
                 let limit =
                     pending.is_some() || matches!(error.downcast_ref(), Some(Trap::Interrupt));
+                let code = if limit { TIME_LIMIT } else { TRAPPED };
+                let interrupt = Interrupt::watch_dump_of_guest(code);
                 let waits = guest.waits(&error);
-                let first_added = guest.first_added();
+                let (first_added, place) = (guest.first_added(), guest.place(&error));
                 let stack = guest.take_stack_pointer();
                 let mut captured = guest.captured(self, &error);
                 let cause = match pending {
@@ -135,26 +141,41 @@ impl Run {
                     None if limit => self.limit(),
                     None => trap_cause(&error, stack.as_ref(), captured.as_ref().ok()),
                 };
-                report::raw(&backtrace::render(&self.name(), &cause, &error, first_added));
+                let name = self.name();
+                report::raw(&backtrace::render(&name, &cause, &error, first_added, place));
                 if let Ok(captured) = &mut captured
                     && (pending.is_some() || (limit && waits))
                 {
                     captured.dump.notes.push(format!("{cause}: the frames are those of its entry"));
                 }
-                self.dump(output, captured);
-                Ok(if limit { TIME_LIMIT } else { TRAPPED })
+                self.dump(output, captured, &interrupt);
+                Ok(code)
             }
             // It waits in the host: there is nothing on the stack any more.
             Outcome::Stuck => {
+                let interrupt = Interrupt::watch_dump_of_guest(TIME_LIMIT);
                 let (name, limit) = (self.name(), self.limit());
                 let cause = format!("{limit}, it waits for its host: no frames are known");
                 report::line(&format!("{name}: {cause}"));
                 let mut captured = guest.live(self);
                 captured.dump.notes.push(cause);
-                self.dump(output, Ok(captured));
+                self.dump(output, Ok(captured), &interrupt);
                 Ok(TIME_LIMIT)
             }
         }
+    }
+
+    /// The exit code for that of the guest, of which a process has the low 8 bits: never 0 unless the guest's is.
+    fn exit_code(&self, code: u32) -> u8 {
+        let low = code.to_le_bytes()[0];
+        if low != 0 || code == 0 {
+            return low;
+        }
+        let name = self.name();
+        report::line(&format!(
+            "{name}: the guest's exit code {code} does not fit into 8 bits: it becomes {FAILED_GUEST}"
+        ));
+        FAILED_GUEST
     }
 
     /// The guest's file name: its process's name and argv[0].
@@ -173,9 +194,14 @@ impl Run {
     }
 
     /// Writes the dump and says where it is; a guest that crashed has crashed, dump or not.
-    fn dump(&self, output: Option<Target>, captured: Result<Captured<'_>, corestream::Error>) {
+    fn dump(
+        &self,
+        output: Option<Target>,
+        captured: Result<Captured<'_>, corestream::Error>,
+        interrupt: &Interrupt,
+    ) {
         let written = captured.map_err(|error| Failure::new(error.to_string()));
-        let written = written.and_then(|captured| self.write(output, captured));
+        let written = written.and_then(|captured| self.write(output, captured, interrupt));
         match written {
             Ok(path) => report::line(&format!("{}: core dumped", path.display())),
             Err(failure) => report::line(&format!("no core dump: {}", failure.message)),
@@ -186,6 +212,7 @@ impl Run {
         &self,
         output: Option<Target>,
         mut captured: Captured<'_>,
+        interrupt: &Interrupt,
     ) -> Result<PathBuf, Failure> {
         let Target { path, output } = output.map_or_else(|| self.default_output(), Ok)?;
         for note in &captured.notes {
@@ -193,7 +220,6 @@ impl Run {
             report::line(&format!("warning: {note}"));
             captured.dump.notes.push(note);
         }
-        let interrupt = Interrupt::watch();
         let progress = Display::start(self.progress, output.name());
         let dumper = Dumper::new().cancel(interrupt.cancel()).progress(progress.watcher());
         let planned = dumper.plan(&captured.dump);
@@ -201,7 +227,7 @@ impl Run {
         for shortfall in plan.shortfalls() {
             report::line(&format!("warning: {shortfall}"));
         }
-        let written = dump::write(&plan, &output, None, &interrupt);
+        let written = dump::write(&plan, &output, None, interrupt);
         written.map_err(|failure| interrupt.failure().unwrap_or(failure))?;
         progress.finish();
         Ok(path)

@@ -64,6 +64,14 @@ impl Interrupt {
         this
     }
 
+    /// Watches while the dump of a guest that has stopped is written. A signal stops the dump, and not the guest: the
+    /// exit code stays that of the guest's end.
+    #[cfg(feature = "run")]
+    pub fn watch_dump_of_guest(code: u8) -> Self {
+        STOPPED_GUEST.store(code, Ordering::Relaxed);
+        Self::watch()
+    }
+
     /// The flag that stops the library.
     pub fn cancel(&self) -> Arc<AtomicBool> {
         self.cancel.clone()
@@ -106,6 +114,9 @@ fn failure(signal: i32) -> Failure {
     };
     Failure::with_code(format!("stopped by {name}, {output}"), code)
 }
+
+/// The exit code for a guest that has stopped, whose dump is written; 0 without one.
+static STOPPED_GUEST: AtomicU8 = AtomicU8::new(0);
 
 /// What a signal may say of the output.
 static OUTPUT: AtomicU8 = AtomicU8::new(INCOMPLETE);
@@ -161,7 +172,11 @@ fn end(signal: i32) -> ! {
     let (saying, said) = mpsc::channel::<()>();
     let say = move || {
         report::end_bar();
-        report::line(&failure(signal).message);
+        let message = failure(signal).message;
+        report::line(&match STOPPED_GUEST.load(Ordering::Relaxed) {
+            0 => message,
+            _ => format!("no core dump: {message}"),
+        });
         log::flush(LAST_WORDS);
         drop(saying);
     };
@@ -173,5 +188,9 @@ fn end(signal: i32) -> ! {
 
 #[allow(clippy::exit, reason = "the main thread may be stuck in a system call")]
 fn exit(signal: i32) -> ! {
-    process::exit(failure(signal).code.into())
+    let code = match STOPPED_GUEST.load(Ordering::Relaxed) {
+        0 => failure(signal).code,
+        code => code,
+    };
+    process::exit(code.into())
 }

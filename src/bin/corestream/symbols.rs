@@ -80,11 +80,17 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         return Err(at("is no regular file, which is needed here".into()));
     }
     let file = File::open(path).map_err(|error| at(format!("cannot open: {error}")))?;
+    let too_large =
+        || at(format!("is larger than {MAX_FILE} bytes, which is the most that is read"));
+    if file.metadata().is_ok_and(|metadata| metadata.len() > MAX_FILE) {
+        return Err(too_large());
+    }
     let mut bytes = Vec::new();
     let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
     read.map_err(|error| at(format!("cannot read: {error}")))?;
+    // It may have grown meanwhile.
     if bytes.len() as u64 > MAX_FILE {
-        return Err(at(format!("is larger than {MAX_FILE} bytes, which is the most that is read")));
+        return Err(too_large());
     }
     match module_file::form(&bytes, COMPONENT).map_err(at)? {
         Form::Binary => Ok(bytes),

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::socket_error;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 
-use super::reply::{Answer, MAX_REASON, Reply};
+use super::reply::{Answer, EARLY_OK, MAX_REASON, Reply};
 use super::unsent::unsent;
 
 /// How long a peer may take by TCP to show that it has ended its half before the sender ends its own.
@@ -48,8 +50,13 @@ pub fn wait_for_answer(
     let socket = socket.as_fd();
     let mut reply = Reply::default();
     let grace = if is_unix(socket) { Duration::ZERO } else { GRACE };
-    if is_readable(socket, grace)? && receive(socket, &mut [0], RecvFlags::PEEK) == Ok(0) {
-        reply.end_early();
+    if is_readable(socket, grace)? {
+        match receive(socket, &mut [0], RecvFlags::PEEK) {
+            Ok(0) => reply.end_early(),
+            Ok(_) => reply.begin_early(),
+            // The read below says what it is.
+            Err(_) => {}
+        }
     }
     match shutdown(socket, Shutdown::Write) {
         // The read says what has broken the connection.
@@ -107,8 +114,62 @@ pub fn wait_for_answer(
     }
 }
 
-/// Returns the reason of a peer that broke the connection while the dump was sent, if it gave one. Does not
-/// wait.
+/// Sends a dump by `send`, and breaks the connection off as soon as the peer has replied: it does not want the rest,
+/// and need not take it. The reply stays, for [`reason_of_refusal`].
+///
+/// The peer is listened to on a thread of its own, because `send` blocks in writes that are the faster for it. Where
+/// there is none, the reply is read when the connection breaks or a timeout ends the dump.
+pub fn send_until_reply<T>(socket: impl AsFd, send: impl FnOnce() -> T) -> T {
+    let socket = socket.as_fd();
+    let Ok((done, is_done)) = UnixStream::pair() else { return send() };
+    thread::scope(|scope| {
+        let listen = move || break_off_at_reply(socket, is_done.as_fd());
+        // Without one, as said.
+        let _ = thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, listen);
+        let sent = send();
+        drop(done);
+        sent
+    })
+}
+
+/// Shuts the sender's half down once a whole reply has come, but not after `is_done` is at its end.
+fn break_off_at_reply(socket: BorrowedFd<'_>, is_done: BorrowedFd<'_>) {
+    let mut line = [0; MAX_REASON + 1];
+    // Whether the socket has something to read already that is no whole reply: no event tells of more.
+    let mut is_partial = false;
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(is_done, PollFlags::IN),
+            PollFd::from_borrowed_fd(socket, PollFlags::IN),
+        ];
+        let (fds, timeout) = if is_partial {
+            (&mut fds[..1], Timespec::try_from(LOOK).ok())
+        } else {
+            (&mut fds[..], None)
+        };
+        match poll(fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+        if !fds[0].revents().is_empty() {
+            return;
+        }
+        match receive(socket, &mut line, RecvFlags::PEEK) {
+            Ok(n) if n == line.len() || line[..n].contains(&b'\n') => {
+                let _ = shutdown(socket, Shutdown::Write);
+                return;
+            }
+            // A part of a line, or the end of the peer's half.
+            Ok(_) => is_partial = true,
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // The write that fails says it.
+            Err(_) => return,
+        }
+    }
+}
+
+/// Returns the reason of a peer that replied, or broke the connection, while the dump was sent, if it gave one.
+/// Does not wait.
 pub fn reason_of_refusal(socket: impl AsFd) -> Option<String> {
     let mut reply = Reply::default();
     let mut buffer = [0; MAX_REASON];
@@ -118,7 +179,7 @@ pub fn reason_of_refusal(socket: impl AsFd) -> Option<String> {
             Ok(n) => match reply.take(&buffer[..n]) {
                 Some(Answer::Refused(reason)) => return Some(reason),
                 // It cannot have kept what was not sent.
-                Some(_) => return None,
+                Some(_) => return Some(EARLY_OK.into()),
                 None => {}
             },
             Err(Errno::INTR) => {}

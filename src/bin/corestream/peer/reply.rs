@@ -8,7 +8,8 @@
 //! `ok` and a line feed when the dump has its name, and then closes the connection. A receiver that does not
 //! keep the dump sends the reason instead: at most [`MAX_REASON`] bytes of printable ASCII and a line feed.
 //! Then it breaks the connection, so that senders that do not read replies still get an error. A reason may
-//! come at any time, `ok` only after the last byte.
+//! come at any time, `ok` only after the sender has shut down its half: one that comes earlier is not about the
+//! whole dump, and does not count.
 //!
 //! Peers that send no reply, such as `nc -l`, are believed if they close the connection in the ordinary
 //! way, after they had everything. The end of their half counts as "after" if the sender had shut down its own
@@ -20,6 +21,9 @@ pub const OK: &[u8] = b"ok\n";
 
 /// Bytes of a reason at most, without the line feed.
 pub const MAX_REASON: usize = 512;
+
+/// The reason that stands for an `ok` before the end of the dump.
+pub const EARLY_OK: &str = "it replied `ok` before it had the whole dump";
 
 /// What a peer made of a dump, as far as its reply or the lack of one tells.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +40,7 @@ pub enum Answer {
 #[derive(Debug, Default)]
 pub struct Reply {
     line: Vec<u8>,
+    begun_early: bool,
     ended_early: bool,
 }
 
@@ -43,6 +48,11 @@ impl Reply {
     /// Notes that the peer ended its half before the sender ended its own.
     pub fn end_early(&mut self) {
         self.ended_early = true;
+    }
+
+    /// Notes that bytes of the reply came before the sender ended its own half.
+    pub fn begin_early(&mut self) {
+        self.begun_early = true;
     }
 
     /// Returns whether a part of a line has come.
@@ -86,6 +96,7 @@ impl Reply {
     fn answer(&mut self) -> Answer {
         let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
         match line {
+            b"ok" if self.begun_early => Answer::Refused(EARLY_OK.into()),
             b"ok" => Answer::Kept,
             b"" => Answer::Refused("it gave no reason".into()),
             reason => Answer::Refused(String::from_utf8_lossy(reason).into_owned()),
@@ -171,6 +182,16 @@ mod tests {
         let mut reply = Reply::default();
         reply.take(b"ok");
         assert_eq!(reply.end(true), Answer::Kept);
+    }
+
+    #[test]
+    fn only_an_ok_after_the_dump_counts() {
+        let mut reply = Reply::default();
+        reply.begin_early();
+        assert_eq!(reply.take(b"ok\n"), refused(EARLY_OK));
+        let mut reply = Reply::default();
+        reply.begin_early();
+        assert_eq!(reply.take(b"disk full\n"), refused("disk full"));
     }
 
     #[test]

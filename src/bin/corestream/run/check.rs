@@ -57,9 +57,15 @@ impl<'p> Source<'p> {
         let cannot_read = |error: std::io::Error| at(format!("cannot read: {error}"));
         let mut bytes = Vec::new();
         let file = File::open(path).map_err(cannot_read)?;
+        let too_large =
+            || at(format!("is larger than {MAX_GUEST} bytes, the most that `run` takes"));
+        // The length of anything else than a regular file says nothing.
+        if file.metadata().is_ok_and(|file| file.is_file() && file.len() > MAX_GUEST) {
+            return Err(too_large());
+        }
         file.take(MAX_GUEST + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
         if bytes.len() as u64 > MAX_GUEST {
-            return Err(at(format!("is larger than {MAX_GUEST} bytes, the most that `run` takes")));
+            return Err(too_large());
         }
         match module_file::form(&bytes, COMPONENT).map_err(at)? {
             Form::Binary => Ok(Self { path, wasm: bytes, text: None }),
@@ -211,7 +217,7 @@ fn is_same(wanted: ValType, provided: &wasmtime::ValType) -> bool {
 }
 
 fn signature(ty: &wasmparser::FuncType) -> String {
-    let text = |types: &[ValType]| types.iter().map(ToString::to_string).collect();
+    let text = |types: &[ValType]| types.iter().map(|ty| invoke::type_text(*ty)).collect();
     arrow(text(ty.params()), text(ty.results()))
 }
 

@@ -1,14 +1,17 @@
-//! Modules with shared memories, changed such that a guest that waits in `memory.atomic.wait` can be
-//! stopped there.
+//! Modules with shared memories, changed such that the memories can be dumped, and that a guest that waits in
+//! `memory.atomic.wait` can be stopped there.
 //!
 //! # The problem
+//! Without guest debugging Wasmtime gives no shared memory to its embedder but those that are exported.
+//!
 //! Wasmtime parks the thread of a guest that waits. No epoch and no signal reaches it. A notification
 //! does, but needs the memory, which need not be exported and is not at hand while the start function
 //! runs; and a guest that was woken goes on to the next loop or function before it looks at the epoch.
 //!
 //! # The idea
-//! - Each shared memory is exported, and the start function too, which is called after instantiation.
-//! - Each wait becomes a call of a function that is added at the end of the module. It executes the same
+//! - Each shared memory is exported. With a time limit the start function is too, and is called after
+//!   instantiation.
+//! - With a time limit each wait becomes a call of a function that is added at the end of the module. It executes the same
 //!   instruction, then a loop, in front of which the epoch is looked at. So a guest that is woken at the
 //!   limit runs no instruction of its own, and its frames are those of the wait.
 //!
@@ -76,18 +79,21 @@ struct Contents {
 }
 
 /// Changes a module in binary or text form; `None` if it has no shared memory, or if it can't be read:
-/// then it is the engine that says why.
-pub fn expose(module: &[u8]) -> Option<Exposed> {
+/// then it is the engine that says why. `waits` is whether waits are to be stopped.
+pub fn expose(module: &[u8], waits: bool) -> Option<Exposed> {
     let module = wat::parse_bytes(module).ok()?;
-    let contents = Contents::read(&module)?;
+    let mut contents = Contents::read(&module, waits)?;
     let mut exports = Added::default();
     for (index, (shared, _)) in (0..).zip(&contents.memories) {
         if *shared {
-            exports.export(&format!("{PREFIX}memory:{index}"), ExportKind::Memory, index);
+            exports.export(&memory_export(index), ExportKind::Memory, index);
         }
     }
     if exports.count == 0 {
         return None;
+    }
+    if !waits {
+        contents.start = None;
     }
     if let Some(function) = contents.start {
         exports.export(START, ExportKind::Func, function);
@@ -127,7 +133,7 @@ pub fn expose(module: &[u8]) -> Option<Exposed> {
             FUNCTION => functions.append_to(&mut changed, id, section)?,
             CODE => code.append_to(&mut changed, id, section)?,
             EXPORT => exports.take()?.append_to(&mut changed, id, section)?,
-            START_SECTION => {}
+            START_SECTION if waits => {}
             _ => {
                 changed.section(&RawSection { id, data: section });
             }
@@ -140,8 +146,13 @@ pub fn expose(module: &[u8]) -> Option<Exposed> {
     Some(Exposed { bytes: changed.finish(), start, first_added })
 }
 
+/// The name of the export of a shared memory.
+pub fn memory_export(index: u32) -> String {
+    format!("{PREFIX}memory:{index}")
+}
+
 impl Contents {
-    fn read(module: &[u8]) -> Option<Self> {
+    fn read(module: &[u8], waits: bool) -> Option<Self> {
         let mut this = Self::default();
         for payload in Parser::new(0).parse_all(module) {
             match payload.ok()? {
@@ -181,7 +192,7 @@ impl Contents {
                 }
                 Payload::StartSection { func, .. } => this.start = Some(func),
                 Payload::CodeSectionEntry(body)
-                    if this.memories.iter().any(|(shared, _)| *shared) =>
+                    if waits && this.memories.iter().any(|(shared, _)| *shared) =>
                 {
                     let mut operators = body.get_operators_reader().ok()?;
                     while !operators.eof() {
@@ -291,7 +302,7 @@ mod tests {
     #[test]
     fn indices_and_offsets_stay() {
         let before = wat::parse_str(TEXT).unwrap();
-        let Exposed { bytes, start, first_added } = expose(TEXT.as_bytes()).unwrap();
+        let Exposed { bytes, start, first_added } = expose(TEXT.as_bytes(), true).unwrap();
         assert!(start);
         assert_eq!(first_added, 3);
         wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
@@ -316,9 +327,30 @@ mod tests {
     }
 
     #[test]
+    fn without_a_time_limit_only_exports_are_added() {
+        let before = wat::parse_str(TEXT).unwrap();
+        let Exposed { bytes, start, .. } = expose(TEXT.as_bytes(), false).unwrap();
+        assert!(!start);
+        let sections = |module: &[u8]| -> Vec<(u8, Vec<u8>)> {
+            let sections = Parser::new(0).parse_all(module);
+            let sections = sections.filter_map(|payload| payload.unwrap().as_section());
+            let of = |(id, range)| (id, module[to_usize(range).unwrap()].to_vec());
+            sections.map(of).filter(|(id, _)| *id != EXPORT).collect()
+        };
+        assert_eq!(sections(&before), sections(&bytes));
+        let exports = Parser::new(0).parse_all(&bytes).find_map(|payload| match payload {
+            Ok(Payload::ExportSection(section)) => {
+                Some(section.into_iter().map(|export| export.unwrap().name).collect::<Vec<_>>())
+            }
+            _ => None,
+        });
+        assert_eq!(exports.unwrap(), ["run", "corestream:memory:0", "corestream:memory:1"]);
+    }
+
+    #[test]
     fn modules_without_shared_memories_stay() {
         for text in ["(module)", "(module (memory 1))", "(module (memory 1) (func (unknown)))"] {
-            assert!(expose(text.as_bytes()).is_none(), "{text}");
+            assert!(expose(text.as_bytes(), false).is_none(), "{text}");
         }
     }
 }

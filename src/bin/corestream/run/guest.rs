@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use corestream::wasmtime::{Capture, Captured, FrameRecorder};
-use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store, Val, WasmBacktrace};
+use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store, Trap, Val, WasmBacktrace};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
@@ -16,7 +16,7 @@ use super::expose::{self, Exposed};
 use super::output_stream::Standard;
 use super::overflow::StackPointer;
 use super::waiters::Waiters;
-use super::{Run, TIME_LIMIT, cause, host_call, invoke};
+use super::{Run, TIME_LIMIT, cause, host_call, invoke, shared, unreachable};
 use crate::report::{self, Failure};
 
 /// How long a guest that is out of time may take to come back from its host.
@@ -28,6 +28,8 @@ const LAST_GRACE: Duration = Duration::from_secs(1);
 pub struct Guest {
     store: Store<WasiP1Ctx>,
     linker: Linker<WasiP1Ctx>,
+    /// The guest as it was before anything was added to it.
+    wasm: Vec<u8>,
     module: Module,
     call: Call,
     stack: Option<StackPointer>,
@@ -76,15 +78,20 @@ impl Guest {
         let call = source.check(invoke, &run.args, &linker, &mut store)?;
         let wasm = source.into_wasm();
         let stack = StackPointer::find(&wasm);
-        let exposed = run.time_limit.and_then(|_| expose::expose(&wasm));
-        let Exposed { bytes, start, first_added } =
-            exposed.unwrap_or(Exposed { bytes: wasm, start: false, first_added: u32::MAX });
-        let module = Module::from_binary(&engine, &bytes).map_err(failed)?;
+        let exposed = expose::expose(&wasm, run.time_limit.is_some());
+        let (module, start, first_added) = match exposed {
+            Some(Exposed { bytes, start, first_added }) => {
+                (Module::from_binary(&engine, &bytes), start, first_added)
+            }
+            None => (Module::from_binary(&engine, &wasm), false, u32::MAX),
+        };
+        let module = module.map_err(failed)?;
         let waiters = Waiters::default();
         let instance = None;
         Ok(Self {
             store,
             linker,
+            wasm,
             module,
             call,
             stack,
@@ -192,12 +199,37 @@ impl Guest {
 
     /// The guest after a call that failed.
     pub fn captured(&mut self, run: &Run, error: &Error) -> corestream::Result<Captured<'_>> {
+        let place = self.place_of_unreachable(error);
         let capture = Self::capture(run, &self.linker, &self.recorder);
+        let shared = shared::Memories::of(&mut self.store, self.instance, error);
         let mut captured = capture.trapped(&mut self.store, error)?;
+        shared.place(&mut captured);
         for thread in &mut captured.dump.threads {
             thread.frames.retain(|frame| frame.function < self.first_added);
         }
+        if let Some((reported, offset)) = place
+            && let Some(frame) =
+                captured.dump.threads.first_mut().and_then(|t| t.frames.first_mut())
+            && (frame.function, u64::from(frame.offset)) == reported
+        {
+            frame.offset = offset;
+        }
         Ok(captured)
+    }
+
+    /// The function and the offset that the engine reports for an `unreachable`, and its true offset, if that is
+    /// another one.
+    fn place_of_unreachable(&self, error: &Error) -> Option<((u32, u64), u32)> {
+        let Some(Trap::UnreachableCodeReached) = error.downcast_ref() else { return None };
+        let frame = error.downcast_ref::<WasmBacktrace>()?.frames().first()?;
+        let (function, offset) = (frame.func_index(), frame.func_offset()? as u64);
+        let place = unreachable::place(&self.wasm, function, offset)?;
+        Some(((function, offset), place))
+    }
+
+    /// The offset of the instruction that trapped in its function, if the engine reports another one.
+    pub fn place(&self, error: &Error) -> Option<u32> {
+        self.place_of_unreachable(error).map(|(_, offset)| offset)
     }
 
     /// Whether the error is that of a guest that waits for a notification.

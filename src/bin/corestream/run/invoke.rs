@@ -2,7 +2,7 @@
 
 use wasmparser::{
     AbstractHeapType, CompositeInnerType, FuncType, HeapType, Operator, Parser, Payload, RefType,
-    ValType,
+    UnpackedIndex, ValType,
 };
 use wasmtime::Val;
 
@@ -20,6 +20,8 @@ enum Mistake {
     Syntax,
     /// It is a number, but the type has no room for it.
     Range,
+    /// It is a NaN whose payload does not fit.
+    Payload,
     /// It has another number of lanes than its shape.
     Lanes { given: usize, of: usize },
 }
@@ -41,7 +43,7 @@ pub fn parameters(
     if types.len() != args.len() {
         let s = if types.len() == 1 { "" } else { "s" };
         let given = if args.len() == 1 { "argument is" } else { "arguments are" };
-        let list: Vec<String> = types.iter().map(ToString::to_string).collect();
+        let list: Vec<String> = types.iter().map(|ty| type_text(*ty)).collect();
         let list = type_list(&list);
         return Err(format!(
             "takes {} parameter{s} ({list}), but {} {given} given after --",
@@ -66,6 +68,25 @@ pub fn type_list(types: &[String]) -> String {
     list
 }
 
+/// A type as in WebAssembly text; types of the module by their indices.
+pub fn type_text(ty: ValType) -> String {
+    match ty {
+        ValType::Ref(ty) => reference_text(ty),
+        ty => ty.to_string(),
+    }
+}
+
+fn reference_text(ty: RefType) -> String {
+    let null = if ty.is_nullable() { "null " } else { "" };
+    let index =
+        |index: UnpackedIndex| index.as_module_index().map_or(String::new(), |i| i.to_string());
+    match ty.heap_type() {
+        HeapType::Concrete(ty) => format!("(ref {null}{})", index(ty)),
+        HeapType::Exact(ty) => format!("(ref {null}(exact {}))", index(ty)),
+        HeapType::Abstract { .. } => ty.to_string(),
+    }
+}
+
 fn shown(arg: &str) -> String {
     match arg.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}...", &arg[..end]),
@@ -87,6 +108,7 @@ fn value(module: &GuestModule<'_>, ty: ValType, arg: &str) -> Result<Val, String
     value.map_err(|mistake| match mistake {
         Mistake::Syntax => format!("is not of type {ty}: give {}", example(ty)),
         Mistake::Range => format!("is out of range for {ty}: {}", range(ty)),
+        Mistake::Payload => format!("has a NaN payload that does not fit: {}", payload(ty)),
         Mistake::Lanes { given, of } => {
             let lanes = if given == 1 { "lane" } else { "lanes" };
             format!("has {given} {lanes}, its shape has {of}")
@@ -109,6 +131,14 @@ fn range(ty: ValType) -> &'static str {
         ValType::F32 => "at most 3.4028235e38",
         ValType::F64 => "at most 1.7976931348623157e308",
         _ => "each lane must fit its shape, signed or unsigned",
+    }
+}
+
+fn payload(ty: ValType) -> &'static str {
+    match ty {
+        ValType::F32 => "0x1 to 0x7fffff",
+        ValType::F64 => "0x1 to 0xfffffffffffff",
+        _ => "0x1 to 0x7fffff for f32x4, 0x1 to 0xfffffffffffff for f64x2",
     }
 }
 
@@ -157,7 +187,9 @@ fn float(text: &str, ty: ValType) -> Result<u128, Mistake> {
     let module = format!("(module (global {ty} ({ty}.const {sign}{rest})))");
     match wat::parse_str(module) {
         Ok(wasm) => constant(&wasm).ok_or(Mistake::Syntax),
-        Err(error) if error.to_string().contains("out of range") => Err(Mistake::Range),
+        Err(error) if error.to_string().contains("out of range") => {
+            Err(if rest.starts_with("nan") { Mistake::Payload } else { Mistake::Range })
+        }
         // `.5` and the like.
         Err(_) if rest.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
             let parsed = if ty == ValType::F64 {
@@ -221,11 +253,12 @@ fn vector(text: &str) -> Result<u128, Mistake> {
 
 /// A null reference, the only one that can be named on a command line.
 fn reference(module: &GuestModule<'_>, ty: RefType, arg: &str) -> Result<Val, String> {
+    let text = reference_text(ty);
     if !matches!(arg, "null" | "ref.null") {
-        return Err(format!("is not of type {ty}: only null can be given"));
+        return Err(format!("is not of type {text}: only null can be given"));
     }
     if !ty.is_nullable() {
-        return Err(format!("cannot be null: {ty} is a type without null"));
+        return Err(format!("cannot be null: {text} is a type without null"));
     }
     let null = match ty.heap_type() {
         HeapType::Abstract { shared: false, ty } => null_of(ty),
@@ -241,7 +274,7 @@ fn reference(module: &GuestModule<'_>, ty: RefType, arg: &str) -> Result<Val, St
         }
         HeapType::Abstract { .. } => None,
     };
-    null.ok_or_else(|| format!("cannot be given: `run` does not support parameters of type {ty}"))
+    null.ok_or_else(|| format!("cannot be given: `run` does not support parameters of type {text}"))
 }
 
 fn null_of(ty: AbstractHeapType) -> Option<Val> {
@@ -348,6 +381,11 @@ mod tests {
             assert_eq!(f32(text), Err(Mistake::Range), "{text}");
         }
         assert_eq!(f64("1e309"), Err(Mistake::Range));
+        for text in ["nan:0x0", "-nan:0x800000", "nan:0x10000000000000000"] {
+            assert_eq!(f32(text), Err(Mistake::Payload), "{text}");
+        }
+        assert_eq!(f64("nan:0x10000000000000"), Err(Mistake::Payload));
+        assert_eq!(float("nan:0xfffffffffffff", ValType::F64), Ok(0x7fff_ffff_ffff_ffff));
         for text in ["", "-", "x", "1)(", "1 2", "nan:", "1e", "0x", "$a", "infinite"] {
             assert_eq!(f64(text), Err(Mistake::Syntax), "{text}");
         }

@@ -1,0 +1,294 @@
+//! The true place of an `unreachable` that trapped, where the compiler reports another one.
+//!
+//! # The problem
+//! Cranelift merges a conditional branch and a block that does nothing but trap into one conditional trap, which
+//! has the place of the branch. So a guest that runs into `unreachable` seems to stop at the `if` or `br_if` that
+//! leads there. The check of the time limit, at the entry of a function and of a loop, is a branch too. No setting
+//! of the engine turns that off, but the optimization level, which costs the guest too much.
+//!
+//! # The idea
+//! Only `unreachable` traps with this cause. If another instruction stands at the reported place, the
+//! `unreachable` is in one of the arms of a branch there: in the code that follows, or in that which the branch
+//! goes to. An arm is looked for in the guest's bytes, up to the first instruction that the compiler cannot
+//! merge: one that ends a block of the compiler's, or that has an effect.
+//!
+//! # The invariant
+//! All instructions but those count as mergeable, so that every `unreachable` that the trap may be is found. The
+//! place is corrected only if there is exactly one; otherwise the place of the branch stays.
+//!
+//! # The cost
+//! One function is parsed, after the guest has trapped.
+
+use wasmparser::{FunctionBody, Operator, OperatorsReader, Parser, Payload, TypeRef};
+
+/// Returns the offset of the `unreachable` that trapped in a function, in bytes from the start of its body.
+/// `offset` is the reported one. `None` if that is right, or if it is not certain which instruction trapped.
+pub fn place(wasm: &[u8], function: u32, offset: u64) -> Option<u32> {
+    let body = body(wasm, function)?;
+    let start = body.range().start;
+    let reported = start.checked_add(offset)?;
+    let mut operators = body.get_operators_reader().ok()?;
+    let mut candidates = if reported < operators.original_position() {
+        // The entry of the function.
+        vec![only_trap(operators)]
+    } else {
+        // For each block around the instruction whether it is a loop.
+        let mut blocks = Vec::new();
+        loop {
+            let at = operators.original_position();
+            let operator = operators.read().ok()?;
+            if at == reported {
+                break arms(&operator, &operators, &blocks);
+            }
+            if at > reported {
+                return None;
+            }
+            match operator {
+                Operator::Loop { .. } => blocks.push(true),
+                Operator::End => {
+                    blocks.pop();
+                }
+                operator if begins_block(&operator) => blocks.push(false),
+                _ => {}
+            }
+        }
+    };
+    candidates.retain(Option::is_some);
+    candidates.dedup();
+    let [Some(at)] = candidates[..] else { return None };
+    u32::try_from(at.checked_sub(start)?).ok()
+}
+
+/// The body of a function, by its index.
+fn body(wasm: &[u8], function: u32) -> Option<FunctionBody<'_>> {
+    let mut index = 0_u32;
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload.ok()? {
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    if let TypeRef::Func(_) | TypeRef::FuncExact(_) = import.ok()?.ty {
+                        index = index.checked_add(1)?;
+                    }
+                }
+            }
+            Payload::CodeSectionEntry(body) if index == function => return Some(body),
+            Payload::CodeSectionEntry(_) => index = index.checked_add(1)?,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The `unreachable` of each arm of a branch at `operator`, after which `rest` comes.
+fn arms(operator: &Operator<'_>, rest: &OperatorsReader<'_>, blocks: &[bool]) -> Vec<Option<u64>> {
+    let target = match operator {
+        Operator::Unreachable => return Vec::new(),
+        Operator::If { .. } => after_arm(rest.clone()),
+        Operator::BrIf { relative_depth }
+        | Operator::BrOnNull { relative_depth }
+        | Operator::BrOnNonNull { relative_depth }
+        | Operator::BrOnCast { relative_depth, .. }
+        | Operator::BrOnCastFail { relative_depth, .. } => {
+            let depth = usize::try_from(*relative_depth).unwrap_or(usize::MAX);
+            match blocks.iter().rev().nth(depth) {
+                // If a loop began with `unreachable`, this instruction would not be reached. The outermost label
+                // is that of the function, which returns.
+                Some(true) | None => None,
+                Some(false) => after_blocks(rest.clone(), depth),
+            }
+        }
+        _ => None,
+    };
+    vec![only_trap(rest.clone()), target.and_then(only_trap)]
+}
+
+/// What comes after the first arm of an `if`: the second arm, or what follows.
+fn after_arm(mut operators: OperatorsReader<'_>) -> Option<OperatorsReader<'_>> {
+    let mut depth = 0_u32;
+    loop {
+        match operators.read().ok()? {
+            Operator::Else | Operator::End if depth == 0 => return Some(operators),
+            Operator::End => depth = depth.checked_sub(1)?,
+            operator if begins_block(&operator) => depth = depth.checked_add(1)?,
+            _ => {}
+        }
+    }
+}
+
+/// What comes after the end of this block and of `more` around it.
+fn after_blocks(
+    mut operators: OperatorsReader<'_>,
+    mut more: usize,
+) -> Option<OperatorsReader<'_>> {
+    let mut depth = 0_u32;
+    loop {
+        match operators.read().ok()? {
+            Operator::End if depth > 0 => depth = depth.checked_sub(1)?,
+            Operator::End => match more.checked_sub(1) {
+                Some(left) => more = left,
+                None => return Some(operators),
+            },
+            operator if begins_block(&operator) => depth = depth.checked_add(1)?,
+            _ => {}
+        }
+    }
+}
+
+/// The position of the `unreachable` that comes before anything that the compiler cannot merge.
+fn only_trap(mut operators: OperatorsReader<'_>) -> Option<u64> {
+    loop {
+        let at = operators.original_position();
+        let operator = operators.read().ok()?;
+        if let Operator::Unreachable = operator {
+            return Some(at);
+        }
+        if ends_block(&operator) || has_effect(&operator) {
+            return None;
+        }
+    }
+}
+
+fn begins_block(operator: &Operator<'_>) -> bool {
+    matches!(
+        operator,
+        Operator::Block { .. }
+            | Operator::Loop { .. }
+            | Operator::If { .. }
+            | Operator::TryTable { .. }
+    )
+}
+
+/// Whether a block of the compiler's ends at an instruction.
+fn ends_block(operator: &Operator<'_>) -> bool {
+    matches!(
+        operator,
+        Operator::Loop { .. }
+            | Operator::If { .. }
+            | Operator::Else
+            | Operator::End
+            | Operator::Br { .. }
+            | Operator::BrIf { .. }
+            | Operator::BrTable { .. }
+            | Operator::BrOnNull { .. }
+            | Operator::BrOnNonNull { .. }
+            | Operator::BrOnCast { .. }
+            | Operator::BrOnCastFail { .. }
+            | Operator::Return
+            | Operator::ReturnCall { .. }
+            | Operator::ReturnCallIndirect { .. }
+            | Operator::ReturnCallRef { .. }
+            | Operator::Throw { .. }
+            | Operator::ThrowRef
+    )
+}
+
+/// Whether an instruction certainly has an effect, so that the compiler keeps it before a trap.
+fn has_effect(operator: &Operator<'_>) -> bool {
+    matches!(
+        operator,
+        Operator::Call { .. }
+            | Operator::CallIndirect { .. }
+            | Operator::CallRef { .. }
+            | Operator::GlobalSet { .. }
+            | Operator::I32Store { .. }
+            | Operator::I32Store8 { .. }
+            | Operator::I32Store16 { .. }
+            | Operator::I64Store { .. }
+            | Operator::I64Store8 { .. }
+            | Operator::I64Store16 { .. }
+            | Operator::I64Store32 { .. }
+            | Operator::F32Store { .. }
+            | Operator::F64Store { .. }
+            | Operator::V128Store { .. }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The place of the trap in function 1 of a module with this body and a parameter, reported at `offset`.
+    fn in_body(body: &str, offset: u64) -> Option<u32> {
+        let text = format!(
+            "(module (import \"\" \"\" (func)) (func (param i32) (result i32) {body}) (memory 1))"
+        );
+        place(&wat::parse_str(text).unwrap(), 1, offset)
+    }
+
+    #[test]
+    fn an_arm_that_only_traps_is_the_place() {
+        // Bytes: 0 locals, 1 `local.get 0`, 3 the branch with its label or type, 5 what follows.
+        for (body, expected) in [
+            ("local.get 0 if unreachable end i32.const 1", Some(5)),
+            ("local.get 0 if else unreachable end i32.const 1", Some(6)),
+            ("local.get 0 if nop end unreachable", Some(7)),
+            (
+                "local.get 0 if local.get 0 i32.const 1 i32.add drop unreachable end i32.const 1",
+                Some(11),
+            ),
+            ("local.get 0 if block unreachable end end i32.const 1", Some(7)),
+            ("local.get 0 if loop unreachable end end i32.const 1", None),
+            ("local.get 0 if block end unreachable end i32.const 1", None),
+            ("local.get 0 if call 0 unreachable end i32.const 1", None),
+            // Either of two.
+            ("local.get 0 if unreachable else unreachable end unreachable", None),
+            ("local.get 0 if unreachable end unreachable", None),
+            // One of the two stores first.
+            (
+                "local.get 0 if unreachable end i32.const 0 i32.const 0 i32.store unreachable",
+                Some(5),
+            ),
+        ] {
+            assert_eq!(in_body(body, 3), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_target_of_a_branch_is_the_place() {
+        // Bytes: 0 locals, 1 and 3 blocks, 5 `local.get 0`, 7 `br_if`, 9 what follows.
+        for (body, expected) in [
+            (
+                "block block local.get 0 br_if 0 i32.const 1 return end unreachable end i32.const 1",
+                Some(13),
+            ),
+            (
+                "block block local.get 0 br_if 1 i32.const 1 return end unreachable end i32.const 1",
+                None,
+            ),
+            (
+                "block block local.get 0 br_if 1 i32.const 1 return end i32.const 1 return end unreachable",
+                Some(17),
+            ),
+            (
+                "block block local.get 0 br_if 0 unreachable end i32.const 1 return end i32.const 1",
+                Some(9),
+            ),
+            ("block block local.get 0 br_if 0 unreachable end unreachable end i32.const 1", None),
+            ("loop block local.get 0 br_if 1 unreachable end end i32.const 1", Some(9)),
+            (
+                "block block local.get 0 br_if 0 block block end end unreachable end end i32.const 1",
+                None,
+            ),
+        ] {
+            assert_eq!(in_body(body, 7), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn entries_of_functions_and_loops() {
+        assert_eq!(in_body("unreachable", 0), Some(1));
+        assert_eq!(in_body("local.get 0 drop unreachable", 0), Some(4));
+        assert_eq!(in_body("loop unreachable end i32.const 1", 1), Some(3));
+        assert_eq!(in_body("call 0 unreachable", 0), None);
+    }
+
+    #[test]
+    fn a_place_that_is_right_stays() {
+        assert_eq!(in_body("unreachable", 1), None);
+        assert_eq!(in_body("nop unreachable", 2), None);
+        // No instruction begins there.
+        assert_eq!(in_body("i32.const 1 drop unreachable", 2), None);
+        assert_eq!(in_body("unreachable", 1000), None);
+        assert_eq!(in_body("unreachable", u64::MAX), None);
+    }
+}
