@@ -8,6 +8,8 @@ mod ends;
 #[path = "common/environment.rs"]
 #[allow(clippy::print_stdout, reason = "a test that does not run says so")]
 mod environment;
+#[path = "common/strace.rs"]
+mod strace;
 #[path = "common/tool.rs"]
 mod tool;
 
@@ -488,7 +490,85 @@ fn a_read_only_file_system_is_lent_from_and_a_read_only_mount_is_not() {
     let error = plan.write_to(&mut Interlude(Some(Box::new(remount)))).unwrap_err();
     let said = "memory 0: the file system of the image became writable while it was dumped";
     assert_eq!(error.to_string(), said);
+
+    // It becomes writable, is written to and becomes read-only again, before the end.
+    for by_mapping in [false, true] {
+        run("mount", &["-o", "remount,ro", source]).unwrap();
+        let dump = dump_of(MemoryImage::open(&image).unwrap());
+        let plan = Dumper::new().plan(&dump).unwrap();
+        let interlude = || {
+            run("mount", &["-o", "remount,rw", source]).unwrap();
+            let file = File::options().read(true).write(true).open(&image).unwrap();
+            match by_mapping {
+                true => store(&memmap2::MmapRaw::map_raw(&file).unwrap(), PAGE, 77),
+                false => file.write_all_at(b"new", 0).unwrap(),
+            }
+            drop(file);
+            run("mount", &["-o", "remount,ro", source]).unwrap();
+        };
+        let error = plan.write_to(&mut Interlude(Some(Box::new(interlude)))).unwrap_err();
+        assert_eq!(error.to_string(), said);
+    }
+
+    // Without inotify nobody would know: the image is copied.
+    if strace::works() {
+        // Larger than a pipe, whose last bytes are copied in any case.
+        run("mount", &["-o", "remount,rw", source]).unwrap();
+        fs::write(&image, vec![7; 4 * MIB]).unwrap();
+        run("mount", &["-o", "remount,ro", source]).unwrap();
+        for (injections, is_lent) in
+            [(&[][..], true), (&["inotify_init1:error=EMFILE".into()], false)]
+        {
+            let log = folder.path().join("log");
+            let mut command = strace::traced(&log, "inotify_init1,splice", injections);
+            command.arg(assert_cmd::cargo::cargo_bin!("corestream")).stdout(Stdio::piped());
+            command.args(["dump", "-o", "-", "--memory"]).arg(&image);
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{}", tool::stderr(&output));
+            whole(&output.stdout);
+            assert_eq!(fs::read_to_string(&log).unwrap().contains("splice("), is_lent);
+        }
+    }
     drop(bind);
+}
+
+/// Somebody holds a write lease on the image, and gives it up when the kernel asks for that, as a file server does.
+#[test]
+fn a_write_lease_is_waited_for() {
+    let (folder, path) = folder(MIB);
+    let args = ["dump", "--memory", "guest.mem", "-o", "guest.core"];
+    assert!(corestream(folder.path(), &args).status().unwrap().success());
+    for (name, args) in [
+        ("guest.mem", &["dump", "--memory", "guest.mem", "-o", "-"][..]),
+        ("guest.core", &["extract", "guest.core", "--memory", "0", "-o", "-"]),
+        ("guest.core", &["verify", "guest.core"]),
+        ("guest.core", &["inspect", "guest.core"]),
+    ] {
+        let file = File::open(path.with_file_name(name)).unwrap();
+        // SAFETY: commands that take an integer, on a descriptor that is open. The signal is ignored by default.
+        let ask = |command: libc::c_int, value: libc::c_int| unsafe {
+            libc::fcntl(file.as_raw_fd(), command, value)
+        };
+        const F_SETSIG: libc::c_int = 10;
+        assert_eq!(ask(F_SETSIG, libc::SIGURG), 0);
+        if ask(libc::F_SETLEASE, libc::F_WRLCK) != 0 {
+            return environment::skip("leases", io::Error::last_os_error());
+        }
+        let child = corestream(folder.path(), args).stdout(Stdio::piped()).spawn().unwrap();
+        while ask(libc::F_GETLEASE, 0) == libc::F_WRLCK {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // It waits for this.
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(ask(libc::F_SETLEASE, libc::F_UNLCK), 0);
+        drop(file);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(
+            (tool::stderr(&output).as_str(), output.status.code()),
+            ("", Some(0)),
+            "{args:?}"
+        );
+    }
 }
 
 /// Writers open the image all the time, while the tool asks whether there are any: no signal ends the

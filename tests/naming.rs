@@ -218,7 +218,7 @@ fn check_injected(guest: &Guest, line: &str, injections: &[String], is_called: b
     let folder = tempfile::tempdir().unwrap();
     let (work, log) = (folder.path().join("work"), folder.path().join("log"));
     fs::create_dir(&work).unwrap();
-    let calls = "linkat,renameat2,fchmod,openat,pidfd_getfd,link";
+    let calls = "linkat,renameat2,fchmod,openat,pidfd_getfd,link,unlink,unlinkat,fcntl";
     let mut command = strace::traced(&log, calls, injections);
     command.current_dir(&work).args(["sh", "-c", line]);
     command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
@@ -261,6 +261,134 @@ fn a_dump_is_whole_where_its_mode_cannot_be_set() {
     // The mode fits already.
     check_injected(&guest, dump, &["fchmod:error=EPERM".into()], false);
     check_injected(&guest, &format!("umask 077; {dump}"), &["fchmod:error=EPERM".into()], false);
+}
+
+#[test]
+fn a_dump_is_whole_where_descriptors_cannot_be_duplicated() {
+    if !strace::works() {
+        return;
+    }
+    let guest = Guest::new();
+    for errno in ["EPERM", "EACCES", "ENOSYS", "EINVAL", "EMFILE"] {
+        let line = "exec \"$0\" dump --memory \"$1\" -o new";
+        check_injected(&guest, line, &[format!("fcntl:error={errno}")], true);
+    }
+}
+
+/// The name of the trial, which stays, becomes that of the dump.
+#[test]
+fn a_dump_has_one_name_where_none_can_be_removed() {
+    if !strace::works() {
+        return;
+    }
+    let guest = Guest::new();
+    for options in ["", " --force"] {
+        let line = format!("exec \"$0\" dump --memory \"$1\" -o new{options}");
+        check_injected(&guest, &line, &["unlink,unlinkat:error=EPERM".into()], true);
+    }
+    // Nor be renamed.
+    let folder = tempfile::tempdir().unwrap();
+    let (work, log) = (folder.path().join("work"), folder.path().join("log"));
+    fs::create_dir(&work).unwrap();
+    let calls = "unlink,unlinkat,rename,renameat,renameat2";
+    let mut command = strace::traced(&log, calls, &[format!("{calls}:error=EPERM")]);
+    command.current_dir(&work).arg(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.args(["dump", "-o", "new", "--memory"]).arg(guest.folder.path().join("guest.mem"));
+    let output = command.output().unwrap();
+    let said = stderr(&output);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    let kept = work.join(kept(&said));
+    assert!(fs::read(&kept).unwrap() == guest.dump);
+    assert_eq!((kept.metadata().unwrap().nlink(), names(&work).len()), (1, 1));
+}
+
+#[test]
+fn a_second_name_that_cannot_be_removed_is_reported() {
+    if !strace::works() {
+        return;
+    }
+    let guest = Guest::new();
+    let faults = Faults { rename_flags: Some(Errno::INVAL), ..Faults::default() };
+    let Some(fuse) = Fuse::mount(faults) else { return };
+    let log = guest.folder.path().join("log");
+    let calls = "unlink,unlinkat";
+    let mut command = strace::traced(&log, calls, &[format!("{calls}:error=EPERM")]);
+    command.arg(assert_cmd::cargo::cargo_bin!("corestream")).current_dir(guest.folder.path());
+    let new = fuse.path().join("new");
+    let output = command.args(["dump", "--memory", "guest.mem", "-o"]).arg(&new).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("the dump is there and whole, but cannot remove its second name "),
+        "{said}"
+    );
+    assert!(fs::read(&new).unwrap() == guest.dump);
+    assert_eq!(names(&fuse.path()).len(), 2);
+}
+
+/// A rename that is carried out although it reports an error, whether or not the kernel still remembers the old names.
+#[test]
+fn a_rename_whose_reply_is_lost_does_not_lose_the_dump() {
+    let guest = Guest::new();
+    for remembered in [0, 3600] {
+        for (link, rename_flags) in [
+            (Some(Errno::NOSYS), Some(Errno::INVAL)),
+            (Some(Errno::NOSYS), None),
+            (None, Some(Errno::INVAL)),
+        ] {
+            for tmpfile in [false, true] {
+                let faults = Faults {
+                    tmpfile,
+                    link,
+                    rename_flags,
+                    rename_lost: Some(Errno::IO),
+                    remembered,
+                    ..Faults::default()
+                };
+                println!("{faults:?}");
+                let Some(fuse) = Fuse::mount(faults) else { return };
+                for (line, file, expected) in [
+                    ("dump --memory guest.mem -o $1/new", "new", &guest.dump),
+                    ("dump --memory guest.mem -o $1/new --force", "new", &guest.dump),
+                    ("extract guest.core --memory 0 -o $1/image", "image", &guest.image),
+                    ("extract guest.core --all $1/all", "all/memory-0.mem", &guest.image),
+                ] {
+                    let output = guest.shell(&fuse.path(), &format!("exec \"$0\" {line}"));
+                    let said = stderr(&output);
+                    assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{line}");
+                    // Not by the kernel, which may remember another file.
+                    assert!(fuse.contents(file) == *expected, "{line}");
+                }
+                assert_eq!(names(&fuse.path()), ["all", "image", "new"]);
+            }
+        }
+    }
+}
+
+/// Where nothing can take the place of the empty file that reserves a name, other names are of no use either.
+#[test]
+fn a_rename_that_replaces_nothing_is_not_taken_for_a_taken_name() {
+    let faults = Faults {
+        link: Some(Errno::NOSYS),
+        rename_flags: Some(Errno::INVAL),
+        rename_over: Some(Errno::EXIST),
+        ..Faults::default()
+    };
+    for tmpfile in [false, true] {
+        let Some(fuse) = Fuse::mount(Faults { tmpfile, ..faults.clone() }) else { return };
+        let file = unnamed(&fuse, FileOptions::new());
+        let mut asked = 0;
+        let paths = (0..9).map(|i| fuse.path().join(i.to_string())).inspect(|_| asked += 1);
+        let error = file.commit(paths).unwrap_err();
+        let kept = error.kept_file().unwrap();
+        assert_eq!(fs::read(kept).unwrap(), b"finished");
+        assert_eq!(names(&fuse.path()), [kept.file_name().unwrap().to_str().unwrap()]);
+        assert!(
+            error.to_string().ends_with("neither hard links nor a rename that replaces a file")
+        );
+        // `commit` looks at the first name in advance.
+        assert!(asked <= 2, "{asked}");
+    }
 }
 
 #[test]

@@ -367,7 +367,7 @@ fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
     assert_eq!(learned, reset(&line));
     let gone = || fs::rename(&dumps, folder.path().join("gone")).unwrap();
     let (learned, line) = send(&[&bytes[..len - 1], &bytes[len - 1..]], &gone);
-    assert!(line.contains("cannot name the finished file, nor keep it"), "{line}");
+    assert!(line.contains("its directory was moved while it was written"), "{line}");
     assert_eq!(learned, reset(&line));
     receiver.stop();
 }
@@ -379,7 +379,45 @@ fn free_below(receiver: &Receiver, limit: u64) -> u64 {
     limit - open.filter(|fd| *fd < limit).count() as u64
 }
 
-/// Without free descriptors senders wait, for the connection or for the file, and none is dropped.
+/// Senders that stay silent use up the free descriptors. Those who wait are served when the silent ones are dropped.
+#[test]
+fn silent_senders_do_not_keep_others_out_for_ever() {
+    let bytes = dump_of("guest", 1, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["-o", "%n", "--max-senders", "40", "--timeout", "1"];
+    let mut receiver = Receiver::tcp(folder.path(), &args);
+    let pid = Pid::from_raw(receiver.child.id().cast_signed());
+    let before = getrlimit(Resource::Nofile);
+    let limit = (1..).find(|limit| free_below(&receiver, *limit) > 20).unwrap();
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(limit), ..before }).unwrap();
+    let mut silent: Vec<_> = (0..40).map(|_| receiver.connect()).collect();
+    for socket in &mut silent {
+        socket.write_all(b"\0asm\x01").unwrap();
+    }
+    let mut socket = receiver.connect();
+    socket.write_all(&bytes).unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())));
+    // Its lines are those of the silent senders, as many as were dropped by now.
+    receiver.child.kill().unwrap();
+    receiver.child.wait().unwrap();
+}
+
+/// A receiver that could never take a sender says so at the start.
+#[test]
+fn a_limit_that_is_too_low_for_one_sender_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = "ulimit -n 5; exec \"$0\" receive unix:socket -o %n";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", line]).arg(assert_cmd::cargo::cargo_bin!("corestream"));
+    let output = command.current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("Too many open files"), "{said}");
+}
+
+/// Without free descriptors senders wait for their connection, and none is dropped.
 #[test]
 fn senders_wait_for_free_descriptors() {
     let bytes = dump_of("guest", 1, 1);

@@ -85,7 +85,8 @@ impl Begun {
     /// Makes a file with a partial name.
     pub(super) fn named(directory: &Arc<Directory>, base: &OsStr) -> io::Result<Self> {
         let (file, name) = first_free(base, |name| directory.create(name))?;
-        Ok(Self::Named(file, PartialName::new(directory, name)))
+        let name = PartialName::new(directory, name, &file);
+        Ok(Self::Named(file, name))
     }
 
     /// Makes a file that can be linked later, if the file system has such.
@@ -93,7 +94,7 @@ impl Begun {
         let trial = directory.create_unnamed()?;
         let base = OsStr::new(BASE);
         let ((), name) = first_free(base, |name| directory.link(&trial, name)).ok()?;
-        let mut name = PartialName::new(directory, name);
+        let mut name = PartialName::new(directory, name, &trial);
         match name.remove() {
             Ok(()) => {
                 drop(trial);
@@ -227,7 +228,7 @@ impl Finished {
         let State::Unnamed(file) = &self.state else { return Ok(()) };
         let refused = match first_free(base, |name| directory.link(file, name)) {
             Ok(((), name)) => {
-                self.state = State::Named(PartialName::new(directory, name));
+                self.state = State::Named(PartialName::new(directory, name, file));
                 return Ok(());
             }
             Err(refused) => refused,
@@ -277,11 +278,15 @@ pub(super) struct PartialName {
     name: Option<OsString>,
     /// Whether names can be removed from the directory, as far as is known.
     is_removable: bool,
+    /// Device and inode number of the file.
+    identity: Option<(u64, u64)>,
 }
 
 impl PartialName {
-    fn new(directory: &Arc<Directory>, name: OsString) -> Self {
-        Self { directory: Arc::clone(directory), name: Some(name), is_removable: true }
+    fn new(directory: &Arc<Directory>, name: OsString, file: &File) -> Self {
+        let identity = file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        let directory = Arc::clone(directory);
+        Self { directory, name: Some(name), is_removable: true, identity }
     }
 
     fn name(&self) -> io::Result<&OsStr> {
@@ -332,13 +337,24 @@ impl PartialName {
 
     /// Renames a file, closed by now, unless something has the new name. `false` if it keeps the old name too.
     fn rename_to_new(&self, to: &Directory, new: &OsStr) -> io::Result<bool> {
+        let error = match self.try_rename_to_new(to, new) {
+            Err(error) => error,
+            result => return result,
+        };
+        let is_own = || to.identity(new).ok() == self.identity;
+        // The name may also be taken by others, who have removed the partial one.
+        let may_be_own = error.kind() != io::ErrorKind::AlreadyExists || is_own();
+        match may_be_own && self.directory.was_renamed(self.name()?, to, new) {
+            true => Ok(true),
+            false => Err(error),
+        }
+    }
+
+    fn try_rename_to_new(&self, to: &Directory, new: &OsStr) -> io::Result<bool> {
         let name = self.name()?;
         match self.directory.rename_to_new(name, to, new) {
             Ok(()) => return Ok(true),
             Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
-            Err(_) if self.is_gone() && self.directory.was_renamed(name, to, new) => {
-                return Ok(true);
-            }
             Err(errno) if !self.is_removable => return Err(errno.into()),
             Err(_) => {}
         }
@@ -401,7 +417,7 @@ fn copy(
 ) -> io::Result<PartialName> {
     let len = from.metadata()?.len();
     let (to, name) = first_free(base, |name| directory.create(name))?;
-    let name = PartialName::new(directory, name);
+    let name = PartialName::new(directory, name, &to);
     super::make_private(&to)?;
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(COPY_BYTES).map_err(|_| io::ErrorKind::OutOfMemory)?;

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendFlags, SocketType, sendmsg};
 
 use super::Sink;
 use super::descriptor::{Descriptor, Ways};
@@ -93,6 +93,13 @@ impl Sink for Socket<'_> {
     }
 
     fn begin(&mut self, len: u64) -> io::Result<()> {
+        // Messages of another socket may be lost, and one that does not fit is cut or refused.
+        if rustix::net::sockopt::socket_type(self.0.fd())
+            .is_ok_and(|kind| kind != SocketType::STREAM)
+        {
+            let message = "a dump is a stream, and this is not a stream socket";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
         self.0.begin(len);
         Ok(())
     }

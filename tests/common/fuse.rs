@@ -54,6 +54,12 @@ pub struct Faults {
     pub rename_flags: Option<Errno>,
     /// `rename` fails while the file is open.
     pub rename_open: Option<Errno>,
+    /// `rename` fails if something has the new name.
+    pub rename_over: Option<Errno>,
+    /// `rename` is carried out and reports an error all the same, as if its reply were lost.
+    pub rename_lost: Option<Errno>,
+    /// The seconds for which the kernel remembers names without asking again.
+    pub remembered: u64,
     /// Whether there are files without a name (`O_TMPFILE`).
     pub tmpfile: bool,
     /// A read that touches one of these ranges of any file fails with `EIO`. The kernel reads whole pages.
@@ -121,6 +127,23 @@ impl Fuse {
     /// Changes what goes wrong from now on.
     pub fn set(&self, faults: Faults) {
         lock(&self.store).faults = faults;
+    }
+
+    /// The bytes of the file at `path`, which counts from the root. Asks the store, not the kernel.
+    ///
+    /// # Panics
+    /// Panics if there is no such file.
+    pub fn contents(&self, path: &str) -> Vec<u8> {
+        let mut store = lock(&self.store);
+        let mut number = 1;
+        for name in path.split('/') {
+            let node = store.node(number).unwrap();
+            number = *node
+                .entries
+                .get(OsStr::new(name))
+                .unwrap_or_else(|| panic!("no {name} in {path}"));
+        }
+        store.node(number).unwrap().data.clone()
     }
 }
 
@@ -361,7 +384,8 @@ impl Store {
     /// `struct fuse_entry_out`, valid for no time at all.
     fn entry(&mut self, node: u64) -> Answer {
         let mut reply = Reply::default();
-        reply.u64(node).u64(0).u64(0).u64(0).u64(0);
+        let remembered = self.faults.remembered;
+        reply.u64(node).u64(0).u64(remembered).u64(remembered).u64(0);
         self.attr(node, &mut reply)?;
         Ok(reply)
     }
@@ -518,7 +542,8 @@ impl Store {
         let refused = faults
             .rename
             .or(faults.rename_flags.filter(|_| flags != 0))
-            .or(faults.rename_open.filter(|_| is_open));
+            .or(faults.rename_open.filter(|_| is_open))
+            .or(faults.rename_over.filter(|_| replaced.is_some()));
         if let Some(errno) = refused {
             return Err(errno);
         }
@@ -543,7 +568,7 @@ impl Store {
             self.node(from)?.entries.remove(old);
         }
         self.node(to)?.entries.insert(new.into(), number);
-        Ok(Reply::default())
+        self.faults.rename_lost.map_or(Ok(Reply::default()), Err)
     }
 
     fn read(&mut self, request: &Request<'_>) -> Answer {

@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 use clap::Args;
 use corestream::read::{Content, Damage, Restored, Verdict, verify_slice};
 use corestream::{
-    CoreDumpFile, ErrorKind, FileOptions, MemoryIndex, MemoryType, UnnamedFile, check_close,
+    CoreDumpFile, ErrorKind, FileOptions, Global, GlobalValue, MemoryIndex, MemoryType,
+    UnnamedFile, check_close,
 };
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -464,6 +465,13 @@ impl Folder {
         check()?;
         partial.rename(&self.path)?;
         warn_if_not_private(&self.path);
+        let unknown = |global: &Global| matches!(global.value, GlobalValue::Missing(_));
+        if let Some(index) = dump.globals().iter().position(unknown) {
+            report::line(&format!(
+                "warning: {}: global {index} has no value in the dump: add one before `dump --manifest`",
+                self.path.join(MANIFEST).display()
+            ));
+        }
         Ok(done)
     }
 }

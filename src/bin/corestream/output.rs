@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use corestream::FileOptions;
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
+use rustix::net::SocketType;
 
 use crate::inherited;
 use crate::peer::answer::{self, Outcome};
@@ -93,6 +94,9 @@ impl Output {
                 "{name}: is a terminal, and the output is binary: redirect it, name a file with -o, or \
                  use --force"
             )));
+        }
+        if let Place::Open(file) = &place {
+            check_open(file).map_err(|why| Failure::usage(format!("{name}: {why}")))?;
         }
         Ok(Self { name, place, force, sync })
     }
@@ -236,6 +240,25 @@ impl Output {
     /// What to say of an error of this output.
     pub fn failed(&self, error: impl Display) -> Failure {
         Failure::new(format!("{}: {error}", self.name))
+    }
+}
+
+/// Refuses an open file in which a dump would not be what was written to it.
+fn check_open(file: &File) -> Result<(), String> {
+    // Warnings, statistics and progress would get into the dump. A terminal or /dev/null has room for both.
+    let identity = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+    let own = rustix::fs::fstat(file).map_err(|errno| errno.to_string())?;
+    let is_device = FileType::from_raw_mode(own.st_mode) == FileType::CharacterDevice;
+    if !is_device && rustix::fs::fstat(io::stderr()).map(identity) == Ok(identity(own)) {
+        return Err(
+            "standard error goes there too, and messages would get into the output: redirect \
+                    one of them"
+                .into(),
+        );
+    }
+    match rustix::net::sockopt::socket_type(file) {
+        Ok(SocketType::STREAM) | Err(_) => Ok(()),
+        Ok(_) => Err("is not a stream socket: messages of it may be lost or cut".into()),
     }
 }
 

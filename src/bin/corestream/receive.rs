@@ -15,7 +15,7 @@ mod stop;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -118,15 +118,17 @@ impl Receive {
         log::never_wait().map_err(|e| {
             Failure::new(format!("receive: cannot start a thread for standard error: {e}"))
         })?;
-        announce(listener.name())?;
         let max_partials = self.keep_partial.then_some(self.max_partials);
         let receiver = Receiver {
             terms: self.terms(),
             keeper: Keeper::new(naming, FileOptions::new().sync(self.sync), max_partials),
             listener,
             stop,
+            turn: Mutex::new(()),
             is_short: AtomicBool::new(false),
         };
+        receiver.check_descriptors()?;
+        announce(receiver.listener.name())?;
         let served = if self.once { receiver.once() } else { receiver.serve(self.max_senders) };
         match (served, receiver.stop.failure()) {
             (Ok(true), _) | (Ok(false), None) => Ok(ExitCode::SUCCESS),

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub struct Receiver {
     pub keeper: Keeper,
     pub listener: Listener,
     pub stop: Stop,
+    /// Held while a sender is accepted: only one thread at a time takes descriptors for the next one.
+    pub turn: Mutex<()>,
     /// Whether there were no free descriptors for the last sender, which was reported.
     pub is_short: AtomicBool,
 }
@@ -72,8 +75,8 @@ impl Receiver {
 
     /// Serves one sender after the other until a signal comes.
     fn serve_in_turn(&self) -> Result<bool, Failure> {
-        while let Some(connection) = self.accept()? {
-            match self.take(connection) {
+        while let Some((connection, begun)) = self.accept()? {
+            match self.take(connection, begun) {
                 Served::Named(line) => report::line(&line),
                 Served::Dropped(failure) | Served::Nothing(failure) => {
                     report::line(&failure.message);
@@ -86,8 +89,8 @@ impl Receiver {
     /// Serves the first sender that sends anything, whose dump must be whole; `false` if a signal comes
     /// before.
     pub fn once(&self) -> Result<bool, Failure> {
-        while let Some(connection) = self.accept()? {
-            match self.take(connection) {
+        while let Some((connection, begun)) = self.accept()? {
+            match self.take(connection, begun) {
                 Served::Named(line) => {
                     report::line(&line);
                     return Ok(true);
@@ -99,8 +102,11 @@ impl Receiver {
         Ok(false)
     }
 
-    /// Waits for the next sender; `None` if a signal comes.
-    fn accept(&self) -> Result<Option<Connection>, Failure> {
+    /// Waits for the next sender and begins the file of its dump; `None` if a signal comes.
+    ///
+    /// The file comes first, with the descriptors that it needs later, so a sender is accepted only if its
+    /// dump can be taken. Otherwise senders could use up all descriptors without one of them being served.
+    fn accept(&self) -> Result<Option<(Connection, Result<Begun, Failure>)>, Failure> {
         let failed = |what: &str, error: io::Error| {
             Failure::new(format!("receive: {}: {what}: {error}", self.listener.name()))
         };
@@ -110,17 +116,37 @@ impl Receiver {
                 Ok(Ready::Stopped | Ready::TimedOut) => return Ok(None),
                 Err(error) => return Err(failed("cannot wait", error)),
             }
-            match self.listener.accept() {
-                Ok(connection) => return Ok(Some(connection)),
-                Err(error) if is_of_no_matter(&error) => {}
-                // An error of the pause is one of the wait above too.
-                Err(error) => self.pause(&error),
+            let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            // Another thread may have taken the sender: no file is begun for nothing.
+            match self.stop.wait(self.listener.as_fd(), Some(Duration::ZERO)) {
+                Ok(Ready::Readable) => {}
+                Ok(Ready::Stopped) => return Ok(None),
+                Ok(Ready::TimedOut) => continue,
+                Err(error) => return Err(failed("cannot wait", error)),
             }
+            let shortage = match self.begin() {
+                Err(NotBegun::Shortage(error)) => error,
+                begun => match self.listener.accept() {
+                    Ok(connection) => {
+                        if self.is_short.swap(false, Ordering::Relaxed) {
+                            let name = self.listener.name();
+                            report::line(&format!("receive: {name}: takes senders again"));
+                        }
+                        let begun = begun.map_err(NotBegun::into_failure);
+                        return Ok(Some((connection, begun)));
+                    }
+                    Err(error) if is_of_no_matter(&error) => continue,
+                    // An error of the pause is one of the wait above too.
+                    Err(error) => error.to_string(),
+                },
+            };
+            drop(turn);
+            self.pause(&shortage);
         }
     }
 
     /// Waits a moment, since there is no free descriptor, and reports that if it was not so before. Senders
-    /// wait meanwhile, in the queue of the socket or with their connection.
+    /// wait in the queue of the socket meanwhile.
     fn pause(&self, error: &dyn Display) {
         if !self.is_short.swap(true, Ordering::Relaxed) {
             let name = self.listener.name();
@@ -131,38 +157,45 @@ impl Receiver {
         let _ = self.stop.pause(BREATH);
     }
 
-    /// Begins the file of a dump, as soon as there are free descriptors; `None` if a signal comes first.
-    fn begin(&self) -> Result<Option<(UnnamedFile, Spare)>, Failure> {
-        while !self.stop.is_requested() {
-            let error = match self.keeper.begin() {
-                Ok(file) => match Spare::take(&self.listener) {
-                    Ok(spare) => {
-                        if self.is_short.swap(false, Ordering::Relaxed) {
-                            let name = self.listener.name();
-                            report::line(&format!("receive: {name}: takes senders again"));
-                        }
-                        return Ok(Some((file, spare)));
-                    }
-                    Err(error) => error.to_string(),
-                },
-                Err(error) if error.io_error().is_some_and(is_shortage) => error.to_string(),
-                Err(error) => return Err(error.into()),
-            };
-            self.pause(&error);
+    /// Begins the file of a dump, and holds the descriptors that naming it will need.
+    fn begin(&self) -> Result<Begun, NotBegun> {
+        let file = self.keeper.begin().map_err(|error| {
+            if error.io_error().is_some_and(is_shortage) {
+                NotBegun::Shortage(error.to_string())
+            } else {
+                NotBegun::Failed(error.into())
+            }
+        })?;
+        let spare = Spare::take(&self.listener);
+        let spare = spare.map_err(|error| NotBegun::Shortage(error.to_string()))?;
+        Ok(Begun { file, spare })
+    }
+
+    /// Fails if the limit on open files is too low for a single sender.
+    pub fn check_descriptors(&self) -> Result<(), Failure> {
+        let begun = self.begin().and_then(|begun| {
+            let connection = self.listener.as_fd().try_clone_to_owned();
+            connection.map(|_| drop(begun)).map_err(|error| NotBegun::Shortage(error.to_string()))
+        });
+        match begun {
+            Err(NotBegun::Shortage(error)) => Err(Failure::new(format!(
+                "receive: {}: cannot take any sender: {error}; raise the limit (ulimit -n)",
+                self.listener.name()
+            ))),
+            // A directory that cannot be written to may be repaired, and each sender gets the reason.
+            Ok(()) | Err(NotBegun::Failed(_)) => Ok(()),
         }
-        Ok(None)
     }
 
     /// Takes a sender's dump, and replies what came of it.
-    fn take(&self, connection: Connection) -> Served {
+    fn take(&self, connection: Connection, begun: Result<Begun, Failure>) -> Served {
         let peer = &connection.peer;
         let dropped = |failure: Failure| {
             connection.refuse(&failure.message, &self.stop);
             Served::Dropped(failure.at(format_args!("receive: {peer}")))
         };
-        let (file, spare) = match self.begin() {
-            Ok(Some(begun)) => begun,
-            Ok(None) => return dropped(Failure::new("dropped after 0 bytes")),
+        let Begun { file, spare } = match begun {
+            Ok(begun) => begun,
             Err(failure) => return dropped(failure),
         };
         let received = intake::take(&connection, file.file(), &self.terms, &self.stop);
@@ -198,6 +231,28 @@ impl Receiver {
             }
         }
         dropped(failure)
+    }
+}
+
+/// The file of a dump, and the descriptors that naming it will need.
+struct Begun {
+    file: UnnamedFile,
+    spare: Spare,
+}
+
+/// Why the file of a dump could not be begun.
+enum NotBegun {
+    /// There is no free descriptor.
+    Shortage(String),
+    Failed(Failure),
+}
+
+impl NotBegun {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Shortage(error) => Failure::new(error),
+            Self::Failed(failure) => failure,
+        }
     }
 }
 
