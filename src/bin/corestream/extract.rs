@@ -327,7 +327,8 @@ impl Partial {
     /// the images are worth more than their mode then.
     fn make_private(&self) -> io::Result<()> {
         let Some(name) = &self.name else { return Ok(()) };
-        match rustix::fs::chmodat(&self.parent, name, Mode::RWXU, AtFlags::empty()) {
+        let chmod = || rustix::fs::chmodat(&self.parent, name, Mode::RWXU, AtFlags::empty());
+        match rustix::io::retry_on_intr(chmod) {
             Err(Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
                 Ok(())
             }
