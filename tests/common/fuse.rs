@@ -274,6 +274,9 @@ struct Node {
 struct Handle {
     node: u64,
     writes: bool,
+    /// The fault of its flushes, which is that of the moment when it was opened. A child that another test forks
+    /// meanwhile has a copy of the descriptor until its `exec`, and flushes the file then.
+    flush: Option<Errno>,
 }
 
 /// Nodes are never forgotten, only emptied: tests are short.
@@ -483,7 +486,8 @@ impl Store {
         self.node(node)?.open += 1;
         let handle = self.next;
         self.next += 1;
-        self.handles.insert(handle, Handle { node, writes: flags & 3 != 0 });
+        let flush = self.faults.flush;
+        self.handles.insert(handle, Handle { node, writes: flags & 3 != 0, flush });
         Ok(opened(handle))
     }
 
@@ -620,8 +624,8 @@ impl Store {
     }
 
     fn flush(&mut self, handle: u64) -> Answer {
-        let Some(errno) = self.faults.flush else { return Ok(Reply::default()) };
         let handle = self.handles.get(&handle).ok_or(Errno::BADF)?;
+        let Some(errno) = handle.flush else { return Ok(Reply::default()) };
         let (node, writes) = (handle.node, handle.writes);
         let node = self.node(node)?;
         if !writes || node.data.is_empty() {
