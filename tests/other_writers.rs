@@ -384,7 +384,11 @@ fn reads_what_wasm_opt_writes() {
     let folder = tempfile::tempdir().unwrap();
     let [before, after] = ["before.wasm", "after.wasm"].map(|name| folder.path().join(name));
     let images = vec![images().swap_remove(0)];
-    let bytes = Dumper::new().plan(&common::reading::guest(&images)).unwrap().to_vec();
+    let mut guest = common::reading::guest(&images);
+    // Binaryen 108 does not know all types of references.
+    guest.globals.clear();
+    guest.instances.iter_mut().for_each(|instance| instance.globals.clear());
+    let bytes = Dumper::new().plan(&guest).unwrap().to_vec();
     std::fs::write(&before, bytes.unwrap()).unwrap();
     let mut command = Command::new("wasm-opt");
     let ran = command.args(["-all"]).arg(&before).arg("-o").arg(&after).output();
