@@ -107,10 +107,11 @@ fn a_file_is_where_its_path_leads_when_it_is_finished() {
         // The same directory by another path.
         let begun = Begun::new(at, replace);
         begun.move_directory();
-        symlink(at.join("moved"), at.join("d")).ok().map(|()| {
+        // The FUSE file system has no symbolic links.
+        if symlink(at.join("moved"), at.join("d")).is_ok() {
             begun.commit().unwrap();
             fs::remove_file(at.join("d")).unwrap();
-        });
+        }
 
         // Removed, with whatever is in it, and made anew.
         let begun = Begun::new(at, replace);

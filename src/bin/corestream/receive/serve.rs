@@ -106,7 +106,7 @@ impl Receiver {
     ///
     /// The file comes first, with the descriptors that it needs later, so a sender is accepted only if its
     /// dump can be taken. Otherwise senders could use up all descriptors without one of them being served.
-    fn accept(&self) -> Result<Option<(Connection, Result<Begun, Failure>)>, Failure> {
+    fn accept(&self) -> Result<Option<Accepted>, Failure> {
         let failed = |what: &str, error: io::Error| {
             Failure::new(format!("receive: {}: {what}: {error}", self.listener.name()))
         };
@@ -233,6 +233,9 @@ impl Receiver {
         dropped(failure)
     }
 }
+
+/// A sender, and the file of its dump, or why there is none.
+type Accepted = (Connection, Result<Begun, Failure>);
 
 /// The file of a dump, and the descriptors that naming it will need.
 struct Begun {
