@@ -167,6 +167,39 @@ fn a_signal_drops_what_is_under_way_and_leaves_nothing() {
     }
 }
 
+/// The kernel ends the connections of a process that is killed. It must not look as if the dump were kept, also
+/// if the receiver had read everything but the end of the sender's half.
+#[test]
+fn a_killed_receiver_breaks_the_connection() {
+    let bytes = dump_of("guest", 2, 1);
+    let part = &bytes[..bytes.len() - 1];
+    let folder = tempfile::tempdir().unwrap();
+    let kill = |receiver: Receiver, before: usize, end: &dyn Fn()| {
+        wait_until(|| receiver.has_read() >= before + part.len());
+        receiver.signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", receiver.child.id());
+        wait_until(|| fs::read_to_string(&stat).unwrap().contains(") T "));
+        end();
+        receiver.signal(Signal::KILL);
+        assert_eq!(receiver.end(), (None, String::new()));
+        assert!(!folder.path().join("guest").exists());
+    };
+    let receiver = Receiver::tcp(folder.path(), &["-o", "%n"]);
+    let before = receiver.has_read();
+    let mut socket = receiver.connect();
+    socket.write_all(part).unwrap();
+    kill(receiver, before, &|| socket.shutdown(Shutdown::Write).unwrap());
+    assert_eq!(reply(&mut socket), (String::new(), Err(ErrorKind::ConnectionReset)));
+
+    // By a Unix socket it is the last byte that is not read before the dump has its name.
+    let receiver = Receiver::start(folder.path(), "unix:socket", &["-o", "%n"]);
+    let before = receiver.has_read();
+    let mut socket = UnixStream::connect(folder.path().join("socket")).unwrap();
+    socket.write_all(&bytes).unwrap();
+    kill(receiver, before, &|| {});
+    assert_eq!(reply(&mut socket), (String::new(), Err(ErrorKind::ConnectionReset)));
+}
+
 #[test]
 fn a_signal_does_not_drop_what_is_all_there() {
     let folder = tempfile::tempdir().unwrap();

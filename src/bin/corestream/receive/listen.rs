@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{SendFlags, send};
 
@@ -43,31 +44,36 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Replies that the dump has its name.
+    /// Replies that the dump has its name, and lets the connection end in the ordinary way from now on.
     pub fn confirm(&self) {
         if self.is_unix {
             // The last byte of the dump, which would break the connection.
             let _ = rustix::io::read(&self.socket, &mut [0; 1]);
+        } else {
+            // First: the dump is kept, even if this process ends before it has said so.
+            let _ = set_socket_linger(&self.socket, None);
         }
         self.reply(reply::OK);
     }
 
-    /// Replies why the dump is not kept, and sees to it that a sender that does not read replies gets an
-    /// error instead of an ordinary end, when this is dropped: by TCP a reset, as a Unix socket sends by itself
-    /// if it has bytes that were not read.
+    /// Replies why the dump is not kept. A sender that does not read replies gets an error instead of an
+    /// ordinary end when this is dropped, as whenever a dump was not confirmed: by TCP a reset, as a Unix socket
+    /// sends by itself if it has bytes that were not read.
     pub fn refuse(&self, reason: &str, stop: &Stop) {
         self.reply(&reply::refusal(reason));
         if self.is_unix {
             return;
         }
         // A reset discards what the sender's kernel does not have yet.
-        let start = Instant::now();
-        while unsent(self.socket.as_fd()).is_some_and(|bytes| bytes > 0)
-            && start.elapsed() < DELIVERY
-            && stop.pause(LOOK).is_ok_and(|ready| ready == Ready::TimedOut)
-        {}
-        // It may have gone already.
-        let _ = set_socket_linger(&self.socket, Some(Duration::ZERO));
+        let deadline = Instant::now() + DELIVERY;
+        while unsent(self.socket.as_fd()).is_some_and(|bytes| bytes > 0) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // An error comes if the sender has gone: nobody takes the rest then.
+            let gone = stop.wait_for(PollFlags::empty(), self.socket.as_fd(), Some(LOOK.min(left)));
+            if left.is_zero() || !gone.is_ok_and(|ready| ready == Ready::TimedOut) {
+                break;
+            }
+        }
     }
 
     /// Sends a line, for which a socket that was never written to has room. The sender may have gone, or
@@ -113,6 +119,9 @@ impl Listener {
             Socket::Tcp(listener) => {
                 let (socket, from) = listener.accept()?;
                 socket.set_nonblocking(true)?;
+                // Whatever ends this process, the sender gets a reset: after an ordinary end it would take a
+                // dump for kept that is not. Before this, a close with bytes unread has the same effect.
+                set_socket_linger(&socket, Some(Duration::ZERO))?;
                 Ok(Connection {
                     socket: socket.into(),
                     peer: format!("tcp:{from}"),
