@@ -9,8 +9,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
+use super::reopen::path_of;
 use super::watch::Change;
-use super::writers::path_of;
 
 /// Bytes of the buffer for events.
 const BUFFER_BYTES: usize = 4096;

@@ -6,6 +6,7 @@ mod extents;
 mod fixed;
 mod gather;
 pub(crate) mod map;
+mod reopen;
 mod shared;
 mod watch;
 mod writers;

@@ -52,7 +52,7 @@ impl Writers {
 impl Writers {
     /// Asks who has `file` open for writing at this moment.
     pub(super) fn of(file: &File) -> Self {
-        let Ok(own) = reopen(file) else { return Self::Unknown };
+        let Ok(own) = super::reopen::reopen(file) else { return Self::Unknown };
         let fd = own.as_raw_fd();
         // SAFETY: these commands take an integer and a descriptor that is open; they touch no memory
         // of this process.
@@ -73,21 +73,6 @@ impl Writers {
         }
         if super::fixed::is_on_local_file_system(file) { Self::None } else { Self::Unknown }
     }
-}
-
-/// The same file, opened once more and only for reading.
-#[cfg(target_os = "linux")]
-fn reopen(file: &File) -> std::io::Result<File> {
-    use rustix::fs::{Mode, OFlags, open};
-
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    Ok(open(path_of(file), flags, Mode::empty())?.into())
-}
-
-/// A path that leads to an open file, whatever its name is by now.
-#[cfg(target_os = "linux")]
-pub(super) fn path_of(file: &File) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -180,18 +180,25 @@ fn into_inner<T>(mutex: Mutex<T>) -> T {
 }
 
 /// Extents of one memory that one thread scans at once.
-#[derive(Default)]
 struct Batch<'i> {
     memory: usize,
     /// Position among the batches of its memory.
     number: u64,
     extents: Vec<Range<u64>>,
-    /// What the extents may still have.
-    holes: Holes<'i>,
+    /// Finds the holes that the extents may still have; kept from batch to batch of the same memory.
+    holes: Option<Holes<'i>>,
     /// The file to read them from, if they must not be read through its mapping.
     unmapped: Option<&'i File>,
     /// Bytes of images from the end of the batch before to the end of this one.
     passed: u64,
+}
+
+impl Batch<'_> {
+    /// One of no memory yet.
+    fn new() -> Self {
+        let (extents, holes, unmapped) = (Vec::new(), None, None);
+        Self { memory: usize::MAX, number: 0, extents, holes, unmapped, passed: 0 }
+    }
 }
 
 /// Where batches come from.
@@ -238,8 +245,9 @@ impl<'i> Queue<'i> {
             bytes += end - self.rest.start;
             self.rest.start = end;
         }
-        if let Some(extents) = self.extents.get(self.memory) {
-            // Also where the extent was found for a batch of another thread.
+        // Also where the extent was found for a batch of another thread.
+        let is_other = batch.memory != self.memory;
+        if let Some(extents) = self.extents.get(self.memory).filter(|_| is_other) {
             (batch.holes, batch.unmapped) = (extents.holes(), extents.unmapped());
         }
         (batch.memory, batch.number) = (self.memory, self.number);
@@ -343,14 +351,14 @@ struct Worker<'w, 's, 'i> {
 
 impl Worker<'_, '_, '_> {
     fn run(&mut self) -> Result<()> {
-        let mut batch = Batch::default();
+        let mut batch = Batch::new();
         let no_room = |_| Error::out_of_memory("a table of gaps");
         self.gaps.try_reserve_exact(GAPS).map_err(no_room)?;
         while self.shared.goes_on() {
             if !lock(&self.shared.queue).fill(&mut batch)? {
                 break;
             }
-            let span = self.scan_batch(&batch)?;
+            let span = self.scan_batch(&mut batch)?;
             self.finish_batch(&batch, span)?;
             self.shared.meter.add(batch.passed);
         }
@@ -358,11 +366,11 @@ impl Worker<'_, '_, '_> {
     }
 
     /// Scans the extents of a batch; gives the range from the first to the last byte not zero.
-    fn scan_batch(&mut self, batch: &Batch<'_>) -> Result<Option<Range<u64>>> {
+    fn scan_batch(&mut self, batch: &mut Batch<'_>) -> Result<Option<Range<u64>>> {
         let mut span: Option<Range<u64>> = None;
         let mut bytes = 0;
-        for part in &batch.extents {
-            let mut part = part.clone();
+        for i in 0..batch.extents.len() {
+            let mut part = batch.extents[i].clone();
             while let Some(extent) = self.next_extent(batch, &mut part) {
                 bytes += extent.end - extent.start;
                 self.scan_extent(batch, extent, &mut span)?;
@@ -373,13 +381,15 @@ impl Worker<'_, '_, '_> {
         Ok(span)
     }
 
-    fn next_extent(&mut self, batch: &Batch<'_>, part: &mut Range<u64>) -> Option<Range<u64>> {
-        if !batch.holes.are_asked_for() {
+    fn next_extent(&mut self, batch: &mut Batch<'_>, part: &mut Range<u64>) -> Option<Range<u64>> {
+        let Some(holes) = &mut batch.holes else {
             // There may be very many extents, and a look at the clock takes as long as 100 bytes.
-            return batch.holes.next_extent(part);
-        }
+            let extent = part.clone();
+            part.start = part.end;
+            return (!extent.is_empty()).then_some(extent);
+        };
         let start = Instant::now();
-        let extent = batch.holes.next_extent(part);
+        let extent = holes.next_extent(part);
         self.time += start.elapsed();
         extent
     }

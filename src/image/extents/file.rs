@@ -42,6 +42,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::fiemap;
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::reopen::reopen;
 
 /// How far an extent of a file reaches before the holes in it have been asked for, in bytes.
 ///
@@ -109,7 +110,7 @@ pub(super) fn contradiction(
         return Some("SEEK_DATA calls bytes a hole that are not zero: all of it was read".into());
     }
     if witness.found_nonsense.load(Ordering::Relaxed) {
-        let why = "SEEK_DATA and SEEK_HOLE give positions that cannot be: all of it was read";
+        let why = "SEEK_DATA and SEEK_HOLE give answers that cannot be: all of it was read";
         return Some(why.into());
     }
     let occupied = occupied(file);
@@ -189,6 +190,7 @@ pub(super) fn next(file: &File, at: u64, left_out: u64, witness: &Witness) -> Re
         check_len(file, len)?;
     }
     let start = rounded_down(data).max(at);
+    witness.holes.fetch_add((start > at).into(), Ordering::Relaxed);
     witness.sample(file, at..start.min(left_out));
     Ok(start..len.min(start.saturating_add(PART)))
 }
@@ -197,30 +199,52 @@ fn rounded_down(position: u64) -> u64 {
     position & !(GRAIN - 1)
 }
 
-/// Finds the holes in a part of an image, if it is of a file that has some.
-#[derive(Default)]
+/// Finds the holes in parts of an image of a file. Each thread has its own.
 pub(crate) struct Holes<'i> {
-    pub(super) file: Option<(&'i File, Arc<Witness>)>,
+    handle: Handle<'i>,
+    witness: Arc<Witness>,
+    /// How many it has found. A count that the threads share would cost as much as the questions.
+    count: u64,
 }
 
-impl Holes<'_> {
-    /// Whether the kernel is asked: where it is not, there are none.
-    pub(crate) fn are_asked_for(&self) -> bool {
-        self.file.is_some()
+/// A file to ask.
+enum Handle<'i> {
+    Shared(&'i File),
+    /// Opened once more. The kernel locks the position of a file while it answers, so threads that ask by the
+    /// same description wait for each other.
+    Own(File),
+}
+
+impl Handle<'_> {
+    fn file(&self) -> &File {
+        match self {
+            Self::Shared(file) => file,
+            Self::Own(file) => file,
+        }
+    }
+}
+
+impl<'i> Holes<'i> {
+    pub(super) fn of(file: &'i File, witness: Arc<Witness>) -> Self {
+        // The server of another file system would have to open it too.
+        let own = if witness.is_exact { reopen(file).ok() } else { None };
+        Self { handle: own.map_or(Handle::Shared(file), Handle::Own), witness, count: 0 }
     }
 
     /// Takes the next extent without holes from the front of `part`; `None` if there is none.
-    pub(crate) fn next_extent(&self, part: &mut Range<u64>) -> Option<Range<u64>> {
-        if let Some((file, witness)) = &self.file {
-            let at = part.start;
-            let found = witness.next_extent(file, part);
-            let hole_end = found.as_ref().map_or(part.end, |(hole_end, _)| *hole_end);
-            witness.sample(file, at..hole_end);
-            return found.map(|(_, extent)| extent);
-        }
-        let extent = part.clone();
-        part.start = part.end;
-        (!extent.is_empty()).then_some(extent)
+    pub(crate) fn next_extent(&mut self, part: &mut Range<u64>) -> Option<Range<u64>> {
+        let (file, at) = (self.handle.file(), part.start);
+        let found = self.witness.next_extent(file, part);
+        let hole_end = found.as_ref().map_or(part.end, |(hole_end, _)| *hole_end);
+        self.count = self.count.saturating_add((hole_end > at).into());
+        self.witness.sample(file, at..hole_end);
+        found.map(|(_, extent)| extent)
+    }
+}
+
+impl Drop for Holes<'_> {
+    fn drop(&mut self) {
+        self.witness.holes.fetch_add(self.count, Ordering::Relaxed);
     }
 }
 
@@ -228,39 +252,44 @@ impl Holes<'_> {
 pub(crate) struct Witness {
     /// The bytes of the image.
     len: u64,
+    /// Whether the answers of the file system are known to be exact.
+    is_exact: bool,
     /// How many samples may still be taken; none of a file system whose answers are exact.
     samples: AtomicU32,
     /// Holes that were found; one that reaches over the edge of a part counts twice.
     holes: AtomicU64,
     /// A byte in a hole was not zero.
     found_data: AtomicBool,
-    /// A position was before the one that was asked about, or behind the end.
+    /// A position was before the one that was asked about, or behind the end, or there was none where data ends.
     found_nonsense: AtomicBool,
-    /// The last range without holes that was found.
+    /// The last range without holes that reaches over the end of the part that asked.
     ///
     /// Each part asks where the data at its start ends. tmpfs answers by walking the pages up to there, so the
     /// parts of a dense file together would take time quadratic in its length.
     data: Mutex<Range<u64>>,
+    /// Where that range ends, at least: behind it nobody needs the lock, for which the threads would queue at
+    /// each extent.
+    data_end: AtomicU64,
 }
 
 impl Witness {
     fn new(file: &File, len: u64) -> Self {
-        let samples = if are_exact(file) { 0 } else { SAMPLES_OF_FILE };
+        let is_exact = are_exact(file);
+        let samples = AtomicU32::new(if is_exact { 0 } else { SAMPLES_OF_FILE });
         let (found_data, found_nonsense) = Default::default();
-        let (samples, holes) = (AtomicU32::new(samples), AtomicU64::new(0));
-        Self { len, samples, holes, found_data, found_nonsense, data: Mutex::new(0..0) }
+        let (holes, data, data_end) = Default::default();
+        Self { len, is_exact, samples, holes, found_data, found_nonsense, data, data_end }
     }
 
     /// Where data begins from `at` on, `end` if it does not before; `None` where the file system can't
     /// tell.
     fn data(&self, file: &File, at: u64, end: u64) -> Option<u64> {
-        if self.known().contains(&at) {
+        if self.end_of_data(at).is_some() {
             return Some(at);
         }
         match imp::data(file, at) {
             Ok(Some(data)) => {
                 self.check(at, data);
-                self.holes.fetch_add((data > at).into(), Ordering::Relaxed);
                 Some(data.clamp(at, end.max(at)))
             }
             Ok(None) => Some(end),
@@ -270,24 +299,35 @@ impl Witness {
 
     /// Where the data at `at` ends, `end` if it goes on to there.
     fn hole(&self, file: &File, at: u64, end: u64) -> u64 {
-        let known = self.known();
-        if known.contains(&at) {
-            return known.end.min(end);
+        if let Some(hole) = self.end_of_data(at) {
+            return hole.min(end);
         }
         match imp::hole(file, at) {
             Some(hole) => {
                 // The data at `at` has at least a byte.
                 self.check(at.saturating_add(1), hole);
-                *self.data.lock().unwrap_or_else(PoisonError::into_inner) = at..hole;
+                if hole > end {
+                    *self.data.lock().unwrap_or_else(PoisonError::into_inner) = at..hole;
+                    self.data_end.fetch_max(hole, Ordering::Relaxed);
+                }
                 if hole > at { hole.min(end) } else { end }
             }
-            // The file was cut between the two calls: let the reader find that out.
-            None => end,
+            // The file was cut between the two calls, which the reader finds out, or one of the two answers is
+            // wrong: zeros that count as data would make up for data that was called a hole.
+            None => {
+                self.found_nonsense.store(true, Ordering::Relaxed);
+                end
+            }
         }
     }
 
-    fn known(&self) -> Range<u64> {
-        self.data.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Where the data at `at` ends, if another part has found that.
+    fn end_of_data(&self, at: u64) -> Option<u64> {
+        if at >= self.data_end.load(Ordering::Relaxed) {
+            return None;
+        }
+        let known = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains(&at).then_some(known.end)
     }
 
     fn check(&self, at: u64, answer: u64) {

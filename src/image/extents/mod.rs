@@ -288,10 +288,10 @@ impl<'i> Extents<'i> {
     }
 
     /// What finds the holes that an extent may still have.
-    pub(crate) fn holes(&self) -> Holes<'i> {
+    pub(crate) fn holes(&self) -> Option<Holes<'i>> {
         match &self.source {
-            Source::File(file, witness) => Holes { file: Some((file, witness.clone())) },
-            Source::Whole | Source::InDoubt | Source::Live(_) => Holes::default(),
+            Source::File(file, witness) => Some(Holes::of(file, witness.clone())),
+            Source::Whole | Source::InDoubt | Source::Live(_) => None,
         }
     }
 
