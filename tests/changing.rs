@@ -532,6 +532,88 @@ fn a_read_only_file_system_is_lent_from_and_a_read_only_mount_is_not() {
     drop(bind);
 }
 
+/// Of an image that nobody has touched for some seconds, the times tell who wrote to it: no inotify instance
+/// is needed, whose end takes milliseconds.
+#[test]
+fn the_times_of_an_older_image_tell_of_its_writers() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = folder.path().join("device");
+    File::create(&device).unwrap().set_len(64 << 20).unwrap();
+    let device = device.to_str().unwrap();
+    let mounted = run("/usr/sbin/mkfs.ext4", &["-q", device])
+        .and_then(|()| Mounted::new(&["-o", "loop", device], &folder.path().join("fs")));
+    let mounted = match mounted {
+        Ok(mounted) => mounted,
+        Err(why) => return environment::skip("mount", why),
+    };
+    let at = |name: &str| mounted.0.join(name);
+    let write_through_mapping = |path: &Path| {
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        store(&memmap2::MmapRaw::map_raw(&file).unwrap(), PAGE, 77);
+    };
+    let writable = |path: &Path| File::options().write(true).open(path).unwrap();
+    type Work<'w> = &'w dyn Fn(&Path);
+    let works: [(&str, Work<'_>, Option<Change>); 7] = [
+        ("nothing", &|_| {}, None),
+        ("read", &|path| drop(fs::read(path).unwrap()), None),
+        ("renamed", &|path| fs::rename(path, at("other")).unwrap(), None),
+        ("removed", &|path| fs::remove_file(path).unwrap(), None),
+        ("mapping", &write_through_mapping, Some(Change::Written)),
+        ("pwrite", &|path| writable(path).write_all_at(b"new", 9).unwrap(), Some(Change::Written)),
+        ("longer", &|path| writable(path).set_len(5 << 20).unwrap(), Some(Change::Written)),
+    ];
+    for (name, ..) in &works {
+        fs::write(at(name), vec![7; 4 * MIB]).unwrap();
+    }
+    fs::write(at("guest.mem"), vec![7; 4 * MIB]).unwrap();
+    thread::sleep(Duration::from_secs(6));
+    for (name, work, expected) in works {
+        let dump = dump_of(MemoryImage::open(at(name)).unwrap());
+        let plan = Dumper::new().plan(&dump).unwrap();
+        plan.write_to(&mut Interlude(Some(Box::new(|| work(&at(name)))))).unwrap();
+        let change = plan.changes().next().map(|(_, change)| change);
+        assert_eq!(change, expected, "{name}");
+        if expected.is_some() {
+            // It has just been written to, so its times do not tell of the next write.
+            let dump = dump_of(MemoryImage::open(at(name)).unwrap());
+            let plan = Dumper::new().plan(&dump).unwrap();
+            let work = || writable(&at(name)).write_all_at(b"newer", 1).unwrap();
+            plan.write_to(&mut Interlude(Some(Box::new(work)))).unwrap();
+            assert_eq!(plan.changes().map(|(_, change)| change).next(), expected, "{name} again");
+        }
+    }
+
+    // It is lent if its file system is read-only, and no write is missed.
+    let remount = |how: &str| run("mount", &["-o", how, mounted.0.to_str().unwrap()]).unwrap();
+    remount("remount,ro");
+    let image = at("guest.mem");
+    if strace::works() {
+        let log = folder.path().join("log");
+        let mut command = strace::traced(&log, "inotify_init1,splice", &[]);
+        command.arg(assert_cmd::cargo::cargo_bin!("corestream")).stdout(Stdio::piped());
+        let output = command.args(["dump", "-o", "-", "--memory"]).arg(&image).output().unwrap();
+        assert_eq!(tool::stderr(&output), "");
+        whole(&output.stdout);
+        let calls = fs::read_to_string(&log).unwrap();
+        assert!(calls.contains("splice(") && !calls.contains("inotify"), "{calls}");
+    }
+    for by_mapping in [true, false] {
+        let dump = dump_of(MemoryImage::open(&image).unwrap());
+        let plan = Dumper::new().plan(&dump).unwrap();
+        let interlude = || {
+            remount("remount,rw");
+            match by_mapping {
+                true => write_through_mapping(&image),
+                false => writable(&image).write_all_at(b"new", 0).unwrap(),
+            }
+            remount("remount,ro");
+        };
+        let error = plan.write_to(&mut Interlude(Some(Box::new(interlude)))).unwrap_err();
+        let said = "memory 0: the file system of the image became writable while it was dumped";
+        assert_eq!(error.to_string(), said, "by mapping: {by_mapping}");
+    }
+}
+
 /// Somebody holds a write lease on the image, and gives it up when the kernel asks for that, as a file server does.
 #[test]
 fn a_write_lease_is_waited_for() {

@@ -46,6 +46,20 @@ pub(super) fn is_on_local_file_system(file: &File) -> bool {
     magic(file).is_some_and(|magic| LOCAL_FILE_SYSTEMS.contains(&magic))
 }
 
+/// Whether each write to `file` sets its modification time, also one through a mapping that was made since.
+///
+/// tmpfs and hugetlbfs do not look at mappings: a page that was read through a writable one is writable.
+#[cfg(target_os = "linux")]
+pub(super) fn updates_times_on_write(file: &File) -> bool {
+    let is_memory = |magic| magic == TMPFS || magic == HUGETLBFS;
+    magic(file).is_some_and(|magic| LOCAL_FILE_SYSTEMS.contains(&magic) && !is_memory(magic))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn updates_times_on_write(_: &File) -> bool {
+    false
+}
+
 /// Whether `file` is a memfd or the like: memory that has no name in a file system.
 #[cfg(target_os = "linux")]
 pub(super) fn is_unnamed_memory(file: &File) -> bool {

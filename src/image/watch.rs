@@ -2,9 +2,8 @@
 //!
 //! The question is asked when the scan begins and when the last byte of an image has been fetched. The
 //! answer is certain on local file systems ([`Writers`]): nobody has the file open for writing at either
-//! moment, and inotify reports every descriptor that was opened for writing and closed in between, as
-//! well as every write and every change of length. A writer that keeps a mapping but not its descriptor
-//! is seen at the end, and if it has unmapped the file by then, its close is reported.
+//! moment, and whoever wrote in between left a [`Trace`]. A writer that keeps a mapping but not its descriptor
+//! is seen at the end.
 //!
 //! Where one of these is missing (another user's file, a network file system, no inotify instance left),
 //! the length and times of the file decide. They miss a write through a mapping whose page was already
@@ -13,22 +12,34 @@
 //! Nothing of this is needed for a dump to be valid: bytes that may change are fetched once. So whatever
 //! fails here only makes the answer less certain.
 //!
+//! # Traces
+//! The modification time is a trace if it lies a few seconds back: whatever is written from now on changes it.
+//! inotify reports every write, and every close of a descriptor that was open for writing, also where the time
+//! is too young, or does not change because tmpfs does not see a write through a mapping. But closing an inotify
+//! instance waits for the kernel's read-copy-update, up to 15 ms, so there is one only if a file needs it.
+//!
 //! # Read-only file systems
 //! The pages of an image on a read-only file system are lent, and a dump of them is damaged if somebody makes the
 //! file system writable, writes to the image, and makes it read-only again before the end, when only a look at the
 //! file system is left. The kernel refuses to make a file system read-only while a file is open for writing, a
-//! writable mapping included. So each writer has left an event by then. These images have an inotify instance of
-//! their own, which no busy writer of another image can make overflow. An image that can't be watched is not lent.
+//! writable mapping included. So each writer has left its trace by then. Those of these images that need inotify
+//! have an instance of their own, which no busy writer of another image can make overflow. An image that can't be
+//! watched is not lent.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{Duration, SystemTime};
 
 #[cfg(target_os = "linux")]
 use super::events::Events;
 use super::writers::Writers;
 use super::{MemoryImage, fixed};
 use crate::error::{Error, ErrorKind, Result};
+
+/// How far the times of a file must lie back for the next write to give it others: vfat counts in steps of two
+/// seconds, and others in ticks of the kernel.
+const SETTLED: Duration = Duration::from_secs(4);
 
 /// Why a dump marks a memory as *changing*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,9 +104,8 @@ struct Watched {
 
 /// A file on a read-only file system.
 struct Guard {
-    version: Option<Version>,
-    /// The number that its events carry.
-    events: i32,
+    version: Version,
+    trace: Trace,
     was_written: AtomicBool,
 }
 
@@ -103,51 +113,109 @@ struct Guard {
 struct Start {
     writers: Writers,
     version: Option<Version>,
-    /// The number that its events carry.
-    events: Option<i32>,
+    /// `None` if a writer may leave none.
+    trace: Option<Trace>,
 }
 
-/// The length of a file and the times of its last change.
-type Version = (u64, (i64, i64), (i64, i64));
+/// What shows that a file was written to by somebody who has closed it since.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trace {
+    /// Its modification time.
+    Times,
+    /// Events with this number.
+    Events(i32),
+}
 
-fn version(file: &File) -> Option<Version> {
-    let m = file.metadata().ok()?;
-    Some((m.len(), (m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec())))
+impl Trace {
+    /// Whether events with this number, or with `None` of all files, are of the file.
+    fn is_of_event(self, number: Option<i32>) -> bool {
+        matches!(self, Self::Events(own) if number.is_none_or(|number| number == own))
+    }
+}
+
+/// The length of a file and the times of its last change, in seconds and nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Version {
+    len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Version {
+    fn of(file: &File) -> Option<Self> {
+        let m = file.metadata().ok()?;
+        let modified = (m.mtime(), m.mtime_nsec());
+        Some(Self { len: m.len(), modified, changed: (m.ctime(), m.ctime_nsec()) })
+    }
+
+    /// Whether the next write gives the file other times.
+    fn is_settled(&self) -> bool {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let limit = since_epoch.ok().and_then(|now| now.checked_sub(SETTLED));
+        let limit = limit.and_then(|limit| i64::try_from(limit.as_secs()).ok());
+        limit.is_some_and(|limit| self.modified.0 < limit && self.changed.0 < limit)
+    }
+
+    /// Whether the file has not been written to since it was `other`. Its other time also changes for other
+    /// reasons, such as a new name.
+    fn has_contents_of(&self, other: &Self) -> bool {
+        (self.len, self.modified) == (other.len, other.modified)
+    }
+}
+
+/// Finds for each file what trace a writer leaves.
+#[derive(Default)]
+struct Tracer {
+    /// Made for the first file that needs it; `Some(None)` if there is no more to be had.
+    events: Option<Option<Events>>,
+}
+
+impl Tracer {
+    fn trace(&mut self, file: &File, version: Option<&Version>) -> Option<Trace> {
+        if fixed::updates_times_on_write(file) && version.is_some_and(Version::is_settled) {
+            return Some(Trace::Times);
+        }
+        let events = self.events.get_or_insert_with(Events::new).as_ref()?;
+        events.add(file).map(Trace::Events)
+    }
+
+    fn into_events(self) -> Option<Events> {
+        self.events.flatten()
+    }
 }
 
 impl Watch {
     /// Watches the files of `images` from now on.
-    pub(crate) fn begin<'i>(images: impl Iterator<Item = &'i MemoryImage<'i>> + Clone) -> Self {
-        let any = images.clone().any(|image| image.changeable_file().is_some());
-        let events = if any { Events::new() } else { None };
-        let start = |file| {
-            // In this order: whoever opens the file after the question about writers is reported.
-            let number = events.as_ref().and_then(|events| events.add(file));
-            Start { writers: Writers::of(file), version: version(file), events: number }
+    pub(crate) fn begin<'i>(images: impl Iterator<Item = &'i MemoryImage<'i>>) -> Self {
+        let (mut events, mut guards) = (Tracer::default(), Tracer::default());
+        let mut start = |file| {
+            let version = Version::of(file);
+            // In this order: whoever opens the file after the question about writers leaves a trace.
+            let trace = events.trace(file, version.as_ref());
+            Start { writers: Writers::of(file), version, trace }
         };
-        let any_guarded = images.clone().any(|image| image.guarded_file().is_some());
-        let guards = if any_guarded { Events::new() } else { None };
-        let guard = |file| {
-            let events = guards.as_ref().and_then(|events| events.add(file))?;
-            Some(Guard { version: version(file), events, was_written: AtomicBool::new(false) })
+        let mut guard = |file| {
+            let version = Version::of(file)?;
+            let trace = guards.trace(file, Some(&version))?;
+            Some(Guard { version, trace, was_written: AtomicBool::new(false) })
         };
         let watched = |image: &'i MemoryImage<'i>| {
             let assumed = image.is_changing().then_some(Change::Assumed);
             Watched {
-                start: image.changeable_file().map(start),
+                start: image.changeable_file().map(&mut start),
                 worst: AtomicU8::new(assumed.map_or(0, Change::code)),
-                guard: image.guarded_file().and_then(guard),
+                guard: image.guarded_file().and_then(&mut guard),
             }
         };
         let images = images.map(watched).collect();
-        Self { events, guards, images }
+        Self { events: events.into_events(), guards: guards.into_events(), images }
     }
 
     /// Looks for changes since the beginning; `images` are those of [`begin`](Self::begin).
     pub(crate) fn look<'i>(&self, images: impl Iterator<Item = &'i MemoryImage<'i>>) {
         // Before the events are read: a writer that is gone by now has left one.
         let end: Vec<_> = images
-            .map(|image| image.changeable_file().map(|file| (Writers::of(file), version(file))))
+            .map(|image| image.changeable_file().map(|file| (Writers::of(file), Version::of(file))))
             .collect();
         self.read_events();
         for (watched, end) in self.images.iter().zip(end) {
@@ -177,13 +245,13 @@ impl Watch {
             .map(|image| {
                 image
                     .guarded_file()
-                    .map(|file| (fixed::is_on_read_only_file_system(file), version(file)))
+                    .map(|file| (fixed::is_on_read_only_file_system(file), Version::of(file)))
             })
             .collect();
         if let Some(events) = &self.guards {
             events.read(|number, _| {
                 for guard in guarded().flatten() {
-                    if number.is_none_or(|number| number == guard.events) {
+                    if guard.trace.is_of_event(number) {
                         guard.was_written.store(true, Ordering::Relaxed);
                     }
                 }
@@ -192,7 +260,7 @@ impl Watch {
         for (i, (guard, now)) in guarded().zip(now).enumerate() {
             let (Some(guard), Some((is_read_only, version))) = (guard, now) else { continue };
             let was_written = guard.was_written.load(Ordering::Relaxed);
-            if !is_read_only || was_written || version != guard.version {
+            if !is_read_only || was_written || version != Some(guard.version) {
                 let message = format!(
                     "memory {i}: the file system of the image became writable while it was dumped"
                 );
@@ -206,8 +274,8 @@ impl Watch {
         let Some(events) = &self.events else { return };
         events.read(|number, change| {
             for watched in &self.images {
-                let own = watched.start.as_ref().and_then(|start| start.events);
-                if own.is_some() && (number.is_none() || number == own) {
+                let trace = watched.start.as_ref().and_then(|start| start.trace);
+                if trace.is_some_and(|trace| trace.is_of_event(number)) {
                     watched.add(change);
                 }
             }
@@ -225,12 +293,14 @@ impl Watched {
         if start.writers == Writers::Some || writers == Writers::Some {
             self.add(Change::Writable);
         }
-        let is_certain =
-            start.events.is_some() && start.writers == Writers::None && writers == Writers::None;
-        // Times change for other reasons as well, such as a new name.
-        if let (false, Some(before), Some(after)) = (is_certain, start.version, version)
-            && before != after
-        {
+        let (Some(before), Some(after)) = (start.version, version) else { return };
+        let nobody_writes = start.writers == Writers::None && writers == Writers::None;
+        let is_same = match start.trace.filter(|_| nobody_writes) {
+            Some(Trace::Times) => after.has_contents_of(&before),
+            Some(Trace::Events(_)) => true,
+            None => after == before,
+        };
+        if !is_same {
             self.add(Change::Written);
         }
     }
