@@ -1,6 +1,9 @@
-//! The tests that `docs/reliability.md` names are there.
+//! What the documents say of the code is so: the tests that `docs/reliability.md` names are there, and
+//! `SECURITY.md` names every file with `unsafe`.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 #[test]
 fn every_test_that_is_named_exists() {
@@ -15,4 +18,26 @@ fn every_test_that_is_named_exists() {
         named += 1;
     }
     assert!(named > 30, "{named}");
+}
+
+/// The files below a directory that allow `unsafe`.
+fn add_files_with_unsafe(directory: &Path, files: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            add_files_with_unsafe(&path, files);
+        } else if fs::read_to_string(&path).unwrap().contains("allow(unsafe_code") {
+            files.insert(path.to_str().unwrap().into());
+        }
+    }
+}
+
+#[test]
+fn every_file_with_unsafe_is_named() {
+    let mut found = BTreeSet::new();
+    add_files_with_unsafe(Path::new("src"), &mut found);
+    let page = fs::read_to_string("SECURITY.md").unwrap();
+    let section = page.split("## Unsafe code").nth(1).unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert_eq!(rows.map(String::from).collect::<BTreeSet<_>>(), found);
 }

@@ -5,9 +5,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType};
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,6 +16,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::common;
 
 pub const MIB: usize = 1 << 20;
+
+/// How long a receiver may take for anything: what hangs fails its test instead of all tests.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn corestream(folder: &Path) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
@@ -27,7 +31,8 @@ pub struct Receiver {
     pub child: Child,
     /// Where, as it says.
     pub address: String,
-    said: BufReader<ChildStderr>,
+    /// The lines that it says, with their ends.
+    said: mpsc::Receiver<String>,
 }
 
 impl Receiver {
@@ -44,7 +49,15 @@ impl Receiver {
             said.read_to_string(&mut why).unwrap();
             panic!("{line:?}, {why}");
         };
-        Self { address: address.into(), child, said }
+        let (lines, received) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            while said.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                // Nobody may want it any more.
+                let _ = lines.send(std::mem::take(&mut line));
+            }
+        });
+        Self { address: address.into(), child, said: received }
     }
 
     pub fn tcp(folder: &Path, args: &[&str]) -> Self {
@@ -67,8 +80,7 @@ impl Receiver {
 
     /// The next line that it says, without what is before all of them.
     pub fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
+        let line = self.said.recv_timeout(PATIENCE).expect("it says no more");
         without_port(line.strip_prefix("corestream: receive: ").expect(&line).trim_end())
     }
 
@@ -78,10 +90,12 @@ impl Receiver {
         let is_socket = |fd: &fs::DirEntry| {
             fd.path().read_link().is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
         };
+        let start = Instant::now();
         // And the one that it listens on.
         while fs::read_dir(&fds).unwrap().filter(|fd| is_socket(fd.as_ref().unwrap())).count()
             < count + 1
         {
+            assert!(start.elapsed() < PATIENCE, "it takes no connection");
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -107,10 +121,20 @@ impl Receiver {
 
     /// Its exit code and what it has said since the last line.
     pub fn end(mut self) -> (Option<i32>, String) {
-        let code = self.child.wait().unwrap().code();
+        let start = Instant::now();
         let mut rest = String::new();
-        self.said.read_to_string(&mut rest).unwrap();
-        (code, without_port(&rest))
+        // The lines end with the process.
+        loop {
+            match self.said.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
+                Ok(line) => rest.push_str(&line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    let _ = self.child.kill();
+                    panic!("it does not end: {rest}");
+                }
+            }
+        }
+        (self.child.wait().unwrap().code(), without_port(&rest))
     }
 
     /// Stops it while nothing is under way.

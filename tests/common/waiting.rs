@@ -7,6 +7,8 @@ use std::process::{Child, ExitStatus};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 /// Waits until `is_so`.
 pub fn wait_until(mut is_so: impl FnMut() -> bool) {
     for _ in 0..30_000 {
@@ -35,4 +37,12 @@ pub fn has_a_file(child: &Child, folder: &Path) -> bool {
     let fds = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
     let targets = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
     targets.into_iter().any(|target| target.starts_with(folder) && !target.ends_with("guest.mem"))
+}
+
+/// Whether the process handles a signal.
+pub fn catches(child: &Child, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+    mask & (1 << (signal.as_raw() - 1)) != 0
 }

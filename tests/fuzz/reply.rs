@@ -23,7 +23,7 @@ pub fn run(bytes: &[u8]) {
         Answer::Kept => assert!(bytes.is_empty() || line == b"ok" || line == b"ok\r"),
         // A byte that is no text becomes a character of three.
         Answer::Refused(reason) => assert!(reason.len() <= 3 * MAX_REASON),
-        Answer::EndedEarly => panic!("it did not"),
+        Answer::EndedEarly | Answer::EarlyOk => panic!("it did not"),
     }
     let line = refusal(&String::from_utf8_lossy(bytes));
     assert!(line != OK && line.len() <= MAX_REASON + 1);

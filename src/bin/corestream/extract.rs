@@ -207,10 +207,8 @@ impl Damaged {
             report::line(&format!("warning: {range} is from bytes that are damaged"));
         }
         if damage.more_memory > 0 {
-            let more = damage.more_memory;
-            report::line(&format!(
-                "warning: and {more} more ranges are from bytes that are damaged"
-            ));
+            let more = report::count(damage.more_memory as u64, "more range");
+            report::line(&format!("warning: and {more} from bytes that are damaged"));
         }
     }
 }

@@ -286,7 +286,7 @@ impl<W: Write> Text<'_, W> {
         }
         match ranges.count() {
             0 => {}
-            more => writeln!(self.out, "     and {more} ranges more")?,
+            more => writeln!(self.out, "     and {} more", report::count(more as u64, "range"))?,
         }
         self.picture(memory, ty)
     }

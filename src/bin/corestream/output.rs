@@ -16,7 +16,7 @@ use rustix::net::SocketType;
 
 use crate::inherited;
 use crate::peer::answer::{self, Outcome};
-use crate::peer::reply::Answer;
+use crate::peer::reply::{Answer, EARLY_OK};
 use crate::peer::{Peer, connect};
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
@@ -211,6 +211,9 @@ impl Output {
                 "closed its half of the connection before it had the whole dump, without a reply: whether \
                  it kept the dump is not known",
             )),
+            Outcome::Answered(Answer::EarlyOk) => Err(self.failed(format_args!(
+                "{EARLY_OK}: whether it kept the dump is not known"
+            ))),
             Outcome::Broken(error) => {
                 Err(self.failed(format_args!("did not take the dump to its end: {error}")))
             }

@@ -123,7 +123,8 @@ pub fn bytes(n: u64) -> String {
     count(n, "byte")
 }
 
-fn count(n: u64, what: &str) -> String {
+/// A number of things, of which `what` is the singular.
+pub fn count(n: u64, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 

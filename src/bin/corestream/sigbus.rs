@@ -2,7 +2,7 @@
 //! there and notes where it did, so that the work goes on or ends with an error that says what happened.
 //!
 //! There are two causes, which the signal does not tell apart: the file has become shorter, or its medium
-//! fails. [`lost`] gives the places, and who asks looks at the file. One page is replaced at a time, so that
+//! fails. [`lost`] returns the ranges; the caller examines the file to tell the causes apart. One page is replaced at a time, so that
 //! a bad sector costs no more than itself. After [`MOST`] of them the rest of the file is replaced at once:
 //! each may cost a mapping, and a process may have no more than some ten thousands.
 #![allow(unsafe_code)]
@@ -30,8 +30,30 @@ struct Files {
     stop: Option<Arc<AtomicBool>>,
     /// Pages that were replaced.
     count: AtomicUsize,
-    /// Their first addresses and the bytes that were replaced from there on.
-    pages: Box<[(AtomicUsize, AtomicUsize)]>,
+    /// The addresses of what was replaced: [`MOST`] single pages, and what was replaced at once of each file.
+    replaced: Box<[Replaced]>,
+}
+
+/// Addresses that were replaced; none at first.
+struct Replaced {
+    start: AtomicUsize,
+    end: AtomicUsize,
+}
+
+impl Replaced {
+    fn new() -> Self {
+        Self { start: AtomicUsize::new(usize::MAX), end: AtomicUsize::new(0) }
+    }
+
+    /// Adds what lies between the addresses too. Two threads may do so at once.
+    fn extend(&self, addresses: &Range<usize>) {
+        self.start.fetch_min(addresses.start, Ordering::AcqRel);
+        self.end.fetch_max(addresses.end, Ordering::AcqRel);
+    }
+
+    fn addresses(&self) -> Range<usize> {
+        self.start.load(Ordering::Acquire)..self.end.load(Ordering::Acquire)
+    }
 }
 
 static FILES: OnceLock<Files> = OnceLock::new();
@@ -45,10 +67,9 @@ pub fn survive<'m>(files: impl Iterator<Item = &'m [u8]>, stop: Option<Arc<Atomi
         start..(start + bytes.len()).next_multiple_of(page)
     });
     let mapped: Vec<_> = mapped.collect();
-    // One more for what is replaced at once.
-    let pages = (0..=MOST).map(|_| Default::default()).collect();
+    let replaced = (0..MOST.saturating_add(mapped.len())).map(|_| Replaced::new()).collect();
     let count = AtomicUsize::new(0);
-    if FILES.set(Files { mapped, page, stop, count, pages }).is_err() {
+    if FILES.set(Files { mapped, page, stop, count, replaced }).is_err() {
         // It is there already: one process runs one command.
         return;
     }
@@ -76,13 +97,12 @@ pub fn has_lost() -> bool {
 pub fn lost(file: &[u8]) -> Vec<Range<u64>> {
     let Some(files) = FILES.get() else { return Vec::new() };
     let base = file.as_ptr().addr();
-    let known = files.count.load(Ordering::Acquire).min(files.pages.len());
-    let entries = files.pages.iter().take(known).filter_map(|(start, len)| {
-        let (start, len) = (start.load(Ordering::Acquire), len.load(Ordering::Acquire));
-        let from = start.max(base).checked_sub(base)?;
-        let to = (start + len).checked_sub(base)?.min(file.len());
-        (from < to).then_some(from as u64..to as u64)
-    });
+    let entries =
+        files.replaced.iter().map(Replaced::addresses).filter_map(|Range { start, end }| {
+            let from = start.max(base).checked_sub(base)?;
+            let to = end.checked_sub(base)?.min(file.len());
+            (from < to).then_some(from as u64..to as u64)
+        });
     let mut ranges: Vec<Range<u64>> = entries.collect();
     ranges.sort_unstable_by_key(|range| (range.start, range.end));
     ranges.dedup_by(|next, range| {
@@ -109,28 +129,25 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut c_
 fn replace(address: *mut c_void) -> bool {
     let Some(files) = FILES.get() else { return false };
     let at = address.addr() & !(files.page - 1);
-    let Some(file) = files.mapped.iter().find(|file| file.contains(&at)) else { return false };
-    let entry = files.count.fetch_add(1, Ordering::AcqRel);
-    let (mut start, mut len) = (at, files.page);
-    let mut done = entry < MOST && map_zeros(address, start, len);
+    let Some(i) = files.mapped.iter().position(|file| file.contains(&at)) else { return false };
+    let file = &files.mapped[i];
+    let number = files.count.fetch_add(1, Ordering::AcqRel);
+    let mut addresses = at..at + files.page;
+    let mut done = number < MOST && map_zeros(address, &addresses);
     for huge in HUGE {
-        if !done && entry < MOST {
-            (start, len) = (at & !(huge - 1), huge);
-            done = file.start <= start && map_zeros(address, start, len);
+        if !done && number < MOST {
+            let start = at & !(huge - 1);
+            addresses = start..start + huge;
+            done = file.start <= start && map_zeros(address, &addresses);
         }
     }
+    let mut entry = number;
     if !done {
-        (start, len) = (at, file.end - at);
-        done = map_zeros(address, start, len);
+        (addresses, entry) = (at..file.end, MOST + i);
+        done = map_zeros(address, &addresses);
     }
-    if let Some((known, bytes)) = files.pages.get(entry.min(MOST)) {
-        // Of several at once, the one that begins first.
-        let first = match known.load(Ordering::Acquire) {
-            0 => start,
-            first => first.min(start),
-        };
-        known.store(first, Ordering::Release);
-        bytes.store(bytes.load(Ordering::Acquire).max(start + len - first), Ordering::Release);
+    if let Some(entry) = files.replaced.get(entry) {
+        entry.extend(&addresses);
     }
     if let Some(stop) = &files.stop {
         stop.store(true, Ordering::Release);
@@ -138,12 +155,14 @@ fn replace(address: *mut c_void) -> bool {
     done
 }
 
-/// Maps zeros from `start` on, an address in the mapping of a file.
-fn map_zeros(address: *mut c_void, start: usize, len: usize) -> bool {
+/// Maps zeros at `addresses`, which lie in the mapping of a file.
+fn map_zeros(address: *mut c_void, addresses: &Range<usize>) -> bool {
     let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
     // SAFETY: the range lies in the mapping of a file, which lives as long as the work on it, and of which
     // a mapping of huge pages is a multiple of them long. Its bytes can't be read, and zeros in their place
     // harm nobody: the mapping is read as bytes, nobody writes to it, and where zeros are is told.
-    let mapped = unsafe { mmap_anonymous(address.with_addr(start), len, ProtFlags::READ, flags) };
+    let mapped = unsafe {
+        mmap_anonymous(address.with_addr(addresses.start), addresses.len(), ProtFlags::READ, flags)
+    };
     mapped.is_ok()
 }

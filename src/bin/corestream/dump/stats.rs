@@ -150,7 +150,14 @@ pub fn render(
                 row("note", report::escaped(note).trim_end().into());
             }
             row("scanned", format!("{} bytes", stats.extent_bytes));
-            row("kept", format!("{} bytes in {} segments", stats.data_bytes, stats.segments));
+            row(
+                "kept",
+                format!(
+                    "{} in {}",
+                    report::bytes(stats.data_bytes),
+                    report::count(stats.segments, "segment")
+                ),
+            );
             if stats.left_out_ranges > 0 {
                 row("left out", missing(stats));
             }

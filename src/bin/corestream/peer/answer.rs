@@ -226,3 +226,23 @@ fn is_unix(socket: BorrowedFd<'_>) -> bool {
 fn is_unix(_: BorrowedFd<'_>) -> bool {
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// An `ok` that is there before the sender has shut down its half need not be about the whole dump.
+    #[test]
+    fn an_early_ok_is_not_taken_for_kept() {
+        for (reply, expected) in
+            [("ok\n", Answer::EarlyOk), ("disk full\n", Answer::Refused("disk full".into()))]
+        {
+            let (socket, mut peer) = UnixStream::pair().unwrap();
+            peer.write_all(reply.as_bytes()).unwrap();
+            let outcome = wait_for_answer(&socket, None, || {}).unwrap();
+            assert!(matches!(outcome, Outcome::Answered(answer) if answer == expected), "{reply}");
+        }
+    }
+}

@@ -22,8 +22,8 @@ pub const OK: &[u8] = b"ok\n";
 /// Bytes of a reason at most, without the line feed.
 pub const MAX_REASON: usize = 512;
 
-/// The reason that stands for an `ok` before the end of the dump.
-pub const EARLY_OK: &str = "it replied `ok` before it had the whole dump";
+/// The reason that stands for an `ok` before everything was sent.
+pub const EARLY_OK: &str = "replied `ok` before the whole dump was sent";
 
 /// What a peer made of a dump, as far as its reply or the lack of one tells.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub enum Answer {
     Refused(String),
     /// The peer ended its half of the connection before it had everything, and said nothing.
     EndedEarly,
+    /// The peer replied `ok` before it could know that everything had come.
+    EarlyOk,
 }
 
 /// The reply of one peer, while its bytes come in. It keeps at most [`MAX_REASON`] of them.
@@ -96,7 +98,7 @@ impl Reply {
     fn answer(&mut self) -> Answer {
         let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
         match line {
-            b"ok" if self.begun_early => Answer::Refused(EARLY_OK.into()),
+            b"ok" if self.begun_early => Answer::EarlyOk,
             b"ok" => Answer::Kept,
             b"" => Answer::Refused("it gave no reason".into()),
             reason => Answer::Refused(String::from_utf8_lossy(reason).into_owned()),
@@ -188,7 +190,7 @@ mod tests {
     fn only_an_ok_after_the_dump_counts() {
         let mut reply = Reply::default();
         reply.begin_early();
-        assert_eq!(reply.take(b"ok\n"), refused(EARLY_OK));
+        assert_eq!(reply.take(b"ok\n"), Some(Answer::EarlyOk));
         let mut reply = Reply::default();
         reply.begin_early();
         assert_eq!(reply.take(b"disk full\n"), refused("disk full"));
@@ -232,7 +234,7 @@ mod tests {
             match answer(&bytes, size) {
                 Some(Answer::Kept) => assert!(line == b"ok" || line == b"ok\r"),
                 Some(Answer::Refused(_)) => assert!(line != b"ok"),
-                Some(Answer::EndedEarly) => panic!("{bytes:?}"),
+                Some(Answer::EndedEarly | Answer::EarlyOk) => panic!("{bytes:?}"),
                 None => assert!(line.len() == bytes.len() && line.len() <= MAX_REASON),
             }
         }

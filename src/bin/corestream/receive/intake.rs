@@ -18,9 +18,8 @@ use super::room::Room;
 use super::stop::{Ready, Stop};
 use crate::verify;
 
-/// How long a sender may take to close the connection when all has come and been verified, or to show
-/// that there is more.
-const LEAVE: Duration = Duration::from_secs(1);
+/// How long to wait, after the whole dump has arrived, for the sender to close the connection or to send more.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a sender may do.
 pub struct Terms {
@@ -34,7 +33,7 @@ pub struct Terms {
     pub keep_damaged: bool,
 }
 
-/// What came of a sender.
+/// The result of one connection.
 pub struct Received {
     /// What the process calls itself; `None` if what came is no dump.
     pub name: Option<String>,
@@ -62,7 +61,7 @@ pub fn take(connection: &Connection, file: &File, terms: &Terms, stop: &Stop) ->
     let verdict = verify_stream_with(&intake, |early| intake.early(early));
     let fault = intake.state.borrow_mut().fault.take();
     if let (true, None, Ok(Verdict::Damaged(_))) = (terms.keep_damaged, &fault, &verdict) {
-        // The verifier has had enough, who keeps it has not. What ends it is of no matter any more.
+        // The verifier stops at the first fault, but `--keep-partial` keeps the rest too. Later errors are ignored.
         let _ = io::copy(&mut &intake, &mut io::sink());
     }
     let State { received, name, .. } = intake.state.into_inner();
@@ -100,12 +99,15 @@ struct State<'i> {
     last_byte: LastByte,
     /// Why no more is read.
     fault: Option<Fault>,
+    /// Whether nothing more is read because everything has come.
+    has_ended: bool,
 }
 
 impl<'i> State<'i> {
     fn new(limits: &'i Limits, last_byte: LastByte) -> Self {
         let pace = Pace::new(limits);
-        Self { received: 0, name: None, length: None, room: None, pace, last_byte, fault: None }
+        let (received, name, length, room, fault, has_ended) = Default::default();
+        Self { received, name, length, room, pace, last_byte, fault, has_ended }
     }
 
     /// Ends the work; the verifier only needs to know that it has ended.
@@ -134,7 +136,13 @@ impl Read for &Intake<'_> {
         if state.fault.is_some() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        self.step(&mut state, buffer).map_err(|fault| state.fail(fault))
+        if state.has_ended {
+            // The sender is not waited for again.
+            return Ok(0);
+        }
+        let n = self.step(&mut state, buffer).map_err(|fault| state.fail(fault))?;
+        state.has_ended = n == 0 && !buffer.is_empty();
+        Ok(n)
     }
 }
 
@@ -192,7 +200,7 @@ impl Intake<'_> {
                 },
                 Err(errno) => io::Error::from(errno).to_string(),
             };
-            // How the sender takes leave is of no matter when all is there.
+            // A complete dump is kept however the connection ends.
             return match state.is_complete() {
                 true => Ok(0),
                 false => Err(Fault::Broken(format!("is cut off: {}: {why}", state.so_far()))),
@@ -203,7 +211,7 @@ impl Intake<'_> {
     /// Waits for the sender.
     fn wait(&self, state: &mut State<'_>) -> Result<Ready, String> {
         let patience = match state.is_complete() {
-            true => LEAVE.min(self.terms.pace.timeout),
+            true => CLOSE_TIMEOUT.min(self.terms.pace.timeout),
             false => state.pace.patience(state.received)?,
         };
         let start = Instant::now();
@@ -217,7 +225,7 @@ impl Intake<'_> {
         }
     }
 
-    /// A signal came: what is all there is only to be named, and nothing is waited for.
+    /// After a signal, a complete dump is still named; an incomplete one is dropped.
     fn stopped(&self, state: &State<'_>) -> Result<usize, Fault> {
         if state.is_complete() { Ok(0) } else { Err(Fault::Stopped) }
     }
@@ -239,7 +247,7 @@ impl Intake<'_> {
             Early::NoLength => {
                 // Of a dump that another tool has rewritten the length is not what it says.
                 (state.length, state.room) = (None, None);
-                state.last_byte.is_unknown();
+                state.last_byte.forget();
             }
             // It can only be dropped: no more of it is read, and the verdict is what is known.
             Early::Fault if !self.terms.keep_damaged => {

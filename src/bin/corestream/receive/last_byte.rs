@@ -34,7 +34,7 @@ impl LastByte {
     }
 
     /// The dump does not say where it ends.
-    pub fn is_unknown(&mut self) {
+    pub fn forget(&mut self) {
         self.state = State::None;
     }
 

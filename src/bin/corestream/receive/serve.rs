@@ -46,7 +46,7 @@ enum Served {
     Named(String),
     /// Its dump has none.
     Dropped(Failure),
-    /// It has gone without a word, as who looks whether anybody listens does.
+    /// It sent nothing, as a port check does.
     Nothing(Failure),
 }
 
@@ -135,7 +135,7 @@ impl Receiver {
                         let begun = begun.map_err(NotBegun::into_failure);
                         return Ok(Some((connection, begun)));
                     }
-                    Err(error) if is_of_no_matter(&error) => continue,
+                    Err(error) if is_transient(&error) => continue,
                     // An error of the pause is one of the wait above too.
                     Err(error) => error.to_string(),
                 },
@@ -200,10 +200,14 @@ impl Receiver {
         };
         let received = intake::take(&connection, file.file(), &self.terms, &self.stop);
         let name = received.name.as_deref();
-        drop(spare);
         let fault = match &received.outcome {
             Ok(whole) => {
-                let path = match self.keeper.keep(file, name.unwrap_or_default()) {
+                // No other thread takes the descriptors for a sender before the file has its name.
+                let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(spare);
+                let kept = self.keeper.keep(file, name.unwrap_or_default());
+                drop(turn);
+                let path = match kept {
                     Ok(path) => path,
                     Err(failure) => return dropped(failure),
                 };
@@ -214,6 +218,7 @@ impl Receiver {
             }
             Err(fault) => fault,
         };
+        drop(spare);
         let mut failure = match fault {
             Fault::Broken(why) => Failure::damaged(why),
             Fault::Refused(why) => Failure::new(why),
@@ -221,6 +226,7 @@ impl Receiver {
         };
         match (fault, name) {
             (Fault::Broken(_), _) if received.bytes == 0 => {
+                connection.refuse(&failure.message, &self.stop);
                 return Served::Nothing(failure.at(format_args!("receive: {peer}")));
             }
             // Its room is free before the sender knows.
@@ -275,8 +281,8 @@ fn is_shortage(error: &io::Error) -> bool {
     short.contains(&error.raw_os_error())
 }
 
-/// Whether another thread has taken the sender, or it has gone.
-fn is_of_no_matter(error: &io::Error) -> bool {
+/// Whether `accept` failed only because another thread took the sender, or the sender closed the connection.
+fn is_transient(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
     matches!(error.kind(), WouldBlock | Interrupted | ConnectionAborted)
 }
