@@ -175,7 +175,7 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
             1,
             "none.core: cannot open: No such file or directory (os error 2)",
         ),
-        (&["inspect", "full"], 1, "full: is no regular file, which is needed here"),
+        (&["inspect", "full"], 1, "full: not a regular file"),
         (
             &["inspect", "guest.json"],
             3,
@@ -222,7 +222,8 @@ fn a_damaged_dump_is_refused_unless_told_to_go_on() {
         assert!(output.stdout.is_empty());
     }
     let refused = run(dir, &["extract", "flipped.core", "--memory", "0", "-o", "new"]);
-    let expected = format!("corestream: flipped.core: {reason}; --salvage takes what can be had\n");
+    let expected =
+        format!("corestream: flipped.core: {reason}; --salvage extracts the readable parts\n");
     assert_eq!((stderr(&refused), refused.status.code()), (expected, Some(3)));
     assert!(!dir.join("new").exists());
     let salvage = ["--memory", "0", "-o", "new", "--salvage"];
@@ -628,7 +629,7 @@ fn one_unreadable_sector_costs_no_more_than_itself() {
             let said = stderr(&output);
             assert!(said.contains("cannot read bytes 0x102000..0x103000: "), "{said}");
             assert!(
-                said.contains(eio) && said.ends_with("; --salvage takes what can be had\n"),
+                said.contains(eio) && said.ends_with("; --salvage extracts the readable parts\n"),
                 "{said}"
             );
             assert_eq!(output.status.code(), Some(1));
@@ -638,7 +639,7 @@ fn one_unreadable_sector_costs_no_more_than_itself() {
         let output = run(dir, &["extract", name, "--memory", "0", "-o", "new", "--salvage"]);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{said}");
-        let end = format!("corestream: {name}: only what can be had was extracted: {why}\n");
+        let end = format!("corestream: {name}: only the readable parts were extracted: {why}\n");
         assert!(said.ends_with(&end), "{said}");
         let shown: Value =
             serde_json::from_str(&ok(dir, &["inspect", "guest.core", "--json"])).unwrap();

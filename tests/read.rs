@@ -326,7 +326,7 @@ fn a_memory_of_2_to_the_64_bytes() {
     assert!(error.to_string().contains("2^64"), "{error}");
 }
 
-/// What is before the damage can be had, and what may be lost is said.
+/// What comes before the damage is readable, and what may be lost is reported.
 #[test]
 fn a_damaged_dump_is_salvaged() {
     let foreign = small();

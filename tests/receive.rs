@@ -96,9 +96,9 @@ fn what_is_good_arrives_whole_whoever_else_sends() {
             (&[], Then::Zeros, "not a core dump: it does not begin as"),
             (&[], Then::Silence, "is cut off: 0 bytes: nothing came for 1s"),
             (&[], Then::Close, "has sent nothing"),
-            (&behind, Then::Close, "goes on behind its end"),
+            (&behind, Then::Close, "has data past its end"),
             (&foreign, Then::Close, "is by another tool"),
-            (&bad, Then::Zeros, "goes on behind its end"),
+            (&bad, Then::Zeros, "has data past its end"),
         ],
     ];
     let mut expected = Vec::new();
@@ -221,12 +221,7 @@ fn mistakes_are_said_in_one_line() {
              it: --any-host allows that",
         ),
         (&in_use, "%n", 1, &in_use_said),
-        (
-            "unix:file",
-            "%n",
-            1,
-            "receive: unix:file: cannot listen there: something that is no socket has this name",
-        ),
+        ("unix:file", "%n", 1, "receive: unix:file: cannot listen there: not a socket"),
         (
             "unix:taken",
             "%n",

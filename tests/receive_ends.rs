@@ -391,7 +391,7 @@ fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
     let longer = [&bytes[..], b"more"].concat();
     for pieces in [&[&longer[..]][..], &[&bytes, b"x"]] {
         let (learned, line) = send(pieces, &|| {});
-        assert!(line.contains("goes on behind its end"), "{line}");
+        assert!(line.contains("has data past its end"), "{line}");
         assert_eq!(learned, reset(&line));
     }
     let mut damaged = bytes.clone();

@@ -324,8 +324,7 @@ fn files_that_are_no_modules() {
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
     for path in [Path::new("/dev/null"), &fifo, folder.folder.path()] {
         let output = inspect(&dump, &[path.to_str().unwrap()], &[]);
-        let said =
-            format!("corestream: {}: is no regular file, which is needed here\n", path.display());
+        let said = format!("corestream: {}: not a regular file\n", path.display());
         assert_eq!((output.status.code(), stderr(&output)), (Some(1), said));
     }
     // Of one that is cut, what is there.

@@ -112,7 +112,7 @@ impl CoreDumpFile<'static> {
         Self::strict(Source::Map(mapped(path)?)).map_err(|error| error.at(path.display()))
     }
 
-    /// Opens what can be had of the dump at `path`; see [`salvage_slice`](CoreDumpFile::salvage_slice).
+    /// Opens the readable parts of the dump at `path`; see [`salvage_slice`](CoreDumpFile::salvage_slice).
     ///
     /// # Errors
     /// Those of [`open`](Self::open), but for damage behind the name of the process.
@@ -139,7 +139,7 @@ impl<'b> CoreDumpFile<'b> {
         Self::strict(Source::Slice(bytes))
     }
 
-    /// Opens what can be had of a dump in memory that may be damaged or cut off: what comes before
+    /// Opens the readable parts of a dump in memory that may be damaged or cut off: what comes before
     /// the first fault that opening sees; where the file ends within a segment, the part of that which
     /// is there. [`damage`](Self::damage) says what the fault is, and what may be lost of memories
     /// counts as left out.
@@ -542,7 +542,7 @@ pub(super) fn mapped(path: &Path) -> Result<Map> {
     let file = map::open(path).map_err(|source| fail("cannot open", source))?;
     let metadata = file.metadata().map_err(|source| fail("cannot read", source))?;
     if !metadata.is_file() {
-        let message = format!("{}: is no regular file, and can't be mapped", path.display());
+        let message = format!("{}: not a regular file", path.display());
         return Err(Error::new(ErrorKind::Input, message));
     }
     Map::new(&file).map_err(|source| fail("cannot map", source))

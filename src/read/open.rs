@@ -161,7 +161,7 @@ impl Marks {
 }
 
 struct Opener {
-    /// The length of the file; `None` if what can be had is wanted of a damaged one.
+    /// The length of the file; `None` if the readable parts of a damaged one are wanted.
     length: Option<u64>,
     use_index: bool,
     items: Items,

@@ -164,7 +164,7 @@ impl CoreDumpFile<'_> {
         }
     }
 
-    /// The length of a memory whose image can be had.
+    /// The length of a memory whose image can be restored.
     fn byte_len(&self, memory: MemoryIndex) -> Result<u64> {
         u64::try_from(types::size(self.checked(memory)?.1)).map_err(|_| {
             let message = format!("memory {memory}: no file can have its 2^64 bytes");

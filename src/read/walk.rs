@@ -501,7 +501,7 @@ impl Walk {
         if self.is_foreign() {
             return self.foreign_stack(body, at, count, to);
         }
-        // The frames before one that is damaged, or cut off, can be had.
+        // The frames before one that is damaged or cut off are readable.
         let fault = (0..count).find_map(|i| frame(body).err().map(|fault| (i, fault)));
         to.thread(at, fault.as_ref().map_or(count, |(i, _)| *i));
         if let Some((i, fault)) = fault {

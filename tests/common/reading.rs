@@ -115,7 +115,7 @@ fn as_of_a_stream(slice: &Verdict, stream: &Verdict) -> Verdict {
     slice
 }
 
-/// Reads everything that can be had; nothing may panic.
+/// Reads everything that is readable; nothing may panic.
 pub fn read_all(bytes: &[u8]) {
     for dump in [CoreDumpFile::from_slice(bytes), CoreDumpFile::salvage_slice(bytes)] {
         let Ok(dump) = dump else { continue };

@@ -61,7 +61,7 @@ pub struct Extract {
     #[arg(long)]
     force: bool,
 
-    /// Go on with a damaged dump: take what can be had, and say what is missing
+    /// Go on with a damaged dump: extract the readable parts, and say what is missing
     #[arg(long)]
     salvage: bool,
 
@@ -96,7 +96,7 @@ impl Extract {
                 folder.fill(&input, &dump, &interrupt, || self.check_read(&input))
             }
         };
-        // Whatever it looks like: a signal, or a dump that was changed or can't be read, is behind it.
+        // The root cause may be a signal, a changed dump, or an I/O error: report that instead.
         let done = done.map_err(|failure| {
             let cause = || self.check_read(&input).err();
             interrupt.failure().or_else(cause).unwrap_or(failure)
@@ -107,7 +107,8 @@ impl Extract {
             (damage, Some(why)) => {
                 done.say_unread(&input, &dump, &lost);
                 // Most damage comes of the zeros that stand where nothing could be read.
-                let failure = input.damaged(format!("only what can be had was extracted: {why}"));
+                let failure =
+                    input.damaged(format!("only the readable parts were extracted: {why}"));
                 let damage = damage.and_then(|damaged| damaged.damage);
                 Some(Damaged { failure, damage })
             }
@@ -138,9 +139,9 @@ impl Extract {
             }
         };
         let hint = if self.salvage {
-            format!("only what can be had was extracted: {why}")
+            format!("only the readable parts were extracted: {why}")
         } else {
-            format!("{why}; --salvage takes what can be had")
+            format!("{why}; --salvage extracts the readable parts")
         };
         let failure = input.damaged(hint);
         if self.salvage { Ok(Some(Damaged { failure, damage })) } else { Err(failure) }
@@ -152,7 +153,7 @@ impl Extract {
             return input.check_unchanged();
         }
         input.check_read().map_err(|failure| match sigbus::has_lost() {
-            true => failure.with_hint("--salvage takes what can be had"),
+            true => failure.with_hint("--salvage extracts the readable parts"),
             false => failure,
         })
     }
@@ -193,7 +194,7 @@ enum Target {
     Folder(Folder),
 }
 
-/// A damaged dump of which was taken what can be had.
+/// A damaged dump whose readable parts were extracted.
 struct Damaged {
     failure: Failure,
     damage: Option<Damage>,
@@ -221,7 +222,7 @@ impl Done {
         self.0.iter().any(|(done, _)| *done == memory)
     }
 
-    /// Says what is zero in an image only because the dump could not be read there: a line for each range of
+    /// Reports ranges that are zero because the dump could not be read there: a line for each range of
     /// the dump, and for each of a memory.
     fn say_unread(&self, input: &Input, dump: &CoreDumpFile<'_>, lost: &[Range<u64>]) {
         let name = input.name();
@@ -443,7 +444,7 @@ impl Folder {
         let failed = |what: &str, error: io::Error| {
             Failure::new(format!("{}: {what}: {error}", self.path.display()))
         };
-        interrupt.wait_for_clean_up();
+        interrupt.begin_clean_up();
         let mut partial =
             Partial::new(&self.path).map_err(|error| failed("cannot make it", error))?;
         let mut done = Done(Vec::new());
@@ -458,7 +459,7 @@ impl Folder {
         write_manifest(&partial.add(MANIFEST.into()), dump)
             .map_err(|failure| failure.at(self.path.display()))?;
         if interrupt.cancel().load(Ordering::Relaxed) {
-            // What is said of it is the caller's.
+            // The caller reports the signal.
             return Err(failed("cannot finish it", io::ErrorKind::Interrupted.into()));
         }
         check()?;

@@ -69,7 +69,9 @@ impl Watch {
         let path = self.path.display();
         match self.why(lost) {
             Why::Nothing => None,
-            Why::Cut => Some(Failure::new(format!("{path}: was cut while it was {meanwhile}"))),
+            Why::Cut => {
+                Some(Failure::new(format!("{path}: was truncated while it was {meanwhile}")))
+            }
             Why::Unreadable(error) => {
                 Some(Failure::new(format!("{path}: {}", unreadable(lost, &error))))
             }
@@ -110,7 +112,7 @@ impl Input {
         let watch = Watch::new(path);
         let watch = watch.map_err(|error| Failure::new(format!("{name}: cannot open: {error}")))?;
         if !path.is_file() {
-            return Err(Failure::new(format!("{name}: is no regular file, which is needed here")));
+            return Err(Failure::new(format!("{name}: not a regular file")));
         }
         let file = MemoryImage::open(path)?;
         sigbus::survive(file.as_slice().into_iter(), None);
@@ -138,7 +140,7 @@ impl Input {
         self.watch.clone()
     }
 
-    /// Opens the dump in it; of a damaged one what can be had.
+    /// Opens the dump in it, or the readable parts of a damaged one.
     pub fn dump(&self) -> Result<CoreDumpFile<'_>, Failure> {
         CoreDumpFile::salvage_slice(self.bytes()).map_err(|error| self.failed(&error))
     }

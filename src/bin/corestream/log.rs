@@ -1,5 +1,5 @@
-//! Lines for standard error, written by a thread of their own: nobody else ever waits for long, or for ever,
-//! because standard error is not read.
+//! Lines for standard error, written by a thread of their own: other threads never block because standard
+//! error is not read.
 //!
 //! The problem: standard error may be a pipe whose reader hangs, or a terminal that was stopped. A `write(2)`
 //! to it blocks for ever, and every thread that has something to say gets stuck, even one that was told by a
@@ -15,7 +15,7 @@
 //! standard error takes bytes, and at most [`PATIENCE`] while it takes none; after that only once it takes
 //! bytes again. `receive` never waits ([`never_wait`]). At the end of the process [`flush`] waits a last time.
 //!
-//! Where no thread can be had, the line is written directly, and blocks: better than no line.
+//! If the thread cannot be started, the line is written directly, and may block: better than no line.
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,8 +35,8 @@ const ROOM: usize = 256 << 10;
 /// How long a line waits for standard error while that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long the end of a command waits for standard error while that takes nothing: a pager may be behind
-/// it.
+/// How long the end of a command waits for standard error while that takes nothing: it may be
+/// piped into a pager.
 pub const AT_THE_END: Duration = Duration::from_secs(5);
 
 /// Bytes of the stack of the thread, which may have to draw a progress bar anew.
@@ -45,7 +45,7 @@ const STACK: usize = 256 << 10;
 /// Writes text to standard error, in its turn.
 pub fn write(text: &str) {
     let mut state = LOG.state();
-    if state.thread == Thread::None && start(&mut state).is_err() {
+    if !state.is_running && start(&mut state).is_err() {
         drop(state);
         put(text.as_bytes(), || {});
         return;
@@ -64,7 +64,7 @@ pub fn write(text: &str) {
 pub fn never_wait() -> io::Result<()> {
     let mut state = LOG.state();
     state.never_wait = true;
-    if state.thread == Thread::None { start(&mut state) } else { Ok(()) }
+    if !state.is_running { start(&mut state) } else { Ok(()) }
 }
 
 /// Waits until everything is written, as long as standard error takes bytes, and for `patience` while it
@@ -87,15 +87,10 @@ struct Log {
     changed: Condvar,
 }
 
-#[derive(PartialEq, Eq)]
-enum Thread {
-    None,
-    Runs,
-}
-
 struct State {
     queue: Queue,
-    thread: Thread,
+    /// Whether the thread was started.
+    is_running: bool,
     never_wait: bool,
     /// Somebody has waited for standard error in vain, and it has taken nothing since.
     stuck: bool,
@@ -106,7 +101,7 @@ struct State {
 static LOG: Log = Log {
     state: Mutex::new(State {
         queue: Queue::new(),
-        thread: Thread::None,
+        is_running: false,
         never_wait: false,
         stuck: false,
         progress: 0,
@@ -138,7 +133,7 @@ fn wait(mut state: MutexGuard<'_, State>, ticket: u64, patience: Duration) {
 
 fn start(state: &mut State) -> io::Result<()> {
     thread::Builder::new().name("log".into()).stack_size(STACK).spawn(run)?;
-    state.thread = Thread::Runs;
+    state.is_running = true;
     Ok(())
 }
 

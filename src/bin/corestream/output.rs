@@ -141,7 +141,7 @@ impl Output {
     ) -> Result<Opened<'_>, Failure> {
         Ok(match &self.place {
             Place::File(path) => {
-                interrupt.wait_for_clean_up();
+                interrupt.begin_clean_up();
                 let options = FileOptions::new().replace(self.force).sync(self.sync);
                 Opened::File(path, options)
             }
@@ -191,7 +191,7 @@ impl Output {
                 None => failure.at(&self.name),
             });
         }
-        interrupt.everything_is_sent();
+        interrupt.mark_sent();
         let waiting = || {
             report::line(&format!(
                 "{}: everything was sent, waiting for the receiver to reply or to close the connection \
@@ -203,7 +203,7 @@ impl Output {
             answer::wait_for_answer(peer, timeout, waiting).map_err(|e| self.failed(e))?;
         match outcome {
             Outcome::Answered(Answer::Kept) => {
-                interrupt.everything_is_kept();
+                interrupt.mark_kept();
                 Ok(())
             }
             Outcome::Answered(Answer::Refused(reason)) => Err(refused(&reason)),
@@ -359,8 +359,7 @@ pub fn folder_of(path: &Path) -> &Path {
 /// The number of the descriptor of this process that a path stands for: `/dev/stdout`,
 /// `/dev/fd/3`, `/proc/self/fd/3`, or a link to one of them.
 ///
-/// Opened by its path, a file that is behind one would be written from its start on, and replaced
-/// with `--force`.
+/// Opened by such a path, a file would be overwritten from its start, and replaced with `--force`.
 pub fn own_descriptor(path: &Path) -> Option<i32> {
     let own = Path::new("/proc").join(std::process::id().to_string()).join("fd");
     let mut path = path.to_path_buf();

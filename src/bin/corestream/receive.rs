@@ -36,9 +36,9 @@ use crate::report::{self, Failure};
 
 /// Takes dumps from `dump --to`, verifies each, and gives it its name when it is whole
 ///
-/// Where it listens is a line of standard output; what became of each sender is one of standard
-/// error, and the reply to the sender: `ok`, or the reason. Nothing is ever overwritten. Nothing is encrypted and nobody has to prove who they are,
-/// so that only addresses of this machine are listened on, unless `--any-host` is given.
+/// Prints the address it listens on to standard output, and one line for each sender to standard error. Each
+/// sender gets a reply: `ok`, or the reason why its dump was not kept. Nothing is ever overwritten. There is no
+/// encryption and no authentication, so it listens only on addresses of this machine, unless `--any-host` is given.
 #[derive(Args)]
 pub struct Receive {
     /// Where to listen: tcp:HOST:PORT or unix:PATH; port 0 is any that is free

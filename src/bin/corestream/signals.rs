@@ -30,8 +30,8 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Watches from now on, in a thread of its own. Where none can be had, signals do what they do
-    /// without a handler, which leaves nothing behind either on file systems that have `O_TMPFILE`.
+    /// Watches from now on, in a thread of its own. If the thread cannot be started, signals keep their default
+    /// action, which leaves nothing behind either on file systems that have `O_TMPFILE`.
     pub fn watch() -> Self {
         let this = Self { cancel: Arc::default(), received: Arc::default() };
         let (cancel, received) = (this.cancel.clone(), this.received.clone());
@@ -42,7 +42,7 @@ impl Interrupt {
             drop(ready);
             let Ok(mut signals) = signals else { return };
             for signal in signals.forever() {
-                // A stream may be stuck in a write that nobody takes; and a second signal means it.
+                // A write may be blocked for ever. A second signal ends the process at once.
                 let again = received.swap(signal, Ordering::Relaxed) != 0;
                 if STATE.change(WORKING, ENDING).is_ok()
                     || again && STATE.change(CLEANING, ENDING).is_ok()
@@ -77,8 +77,8 @@ impl Interrupt {
         self.cancel.clone()
     }
 
-    /// From now on there is something that must be removed when the work is stopped: wait for that.
-    pub fn wait_for_clean_up(&self) {
+    /// From now on there is something to remove when the work is stopped: a signal waits for that.
+    pub fn begin_clean_up(&self) {
         if STATE.change(WORKING, CLEANING) == Err(ENDING) {
             wait_for_end();
         }
@@ -86,12 +86,12 @@ impl Interrupt {
 
     /// From now on only the receiver knows whether the dump is complete: a signal that ends the wait for its
     /// reply does not say that it is not.
-    pub fn everything_is_sent(&self) {
+    pub fn mark_sent(&self) {
         OUTPUT.store(SENT, Ordering::Relaxed);
     }
 
     /// The receiver has kept the dump, which a signal that comes now does not deny.
-    pub fn everything_is_kept(&self) {
+    pub fn mark_kept(&self) {
         OUTPUT.store(KEPT, Ordering::Relaxed);
     }
 
@@ -154,7 +154,7 @@ impl State {
     }
 }
 
-/// The main thread is done: what it has to say is what is said, unless a signal was first.
+/// The main thread is done: its message is printed, unless a signal came first.
 pub fn end_of_work() {
     if STATE.0.swap(ENDING, Ordering::Relaxed) == ENDING {
         wait_for_end();

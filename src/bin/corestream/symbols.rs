@@ -77,7 +77,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let at = |error| Failure::new(format!("{}: {error}", path.display()));
     // To open a FIFO may never end, and neither may a device.
     if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-        return Err(at("is no regular file, which is needed here".into()));
+        return Err(at("not a regular file".into()));
     }
     let file = File::open(path).map_err(|error| at(format!("cannot open: {error}")))?;
     let too_large =

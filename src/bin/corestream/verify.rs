@@ -30,12 +30,15 @@ impl Verify {
         if self.dump == Path::new("-") {
             let name = "standard input";
             let verdict = verify_stream(Patient(std::io::stdin().lock()));
-            return tell(name, verdict.map_err(|error| input::failed(name, &error))?);
+            return print_verdict(name, verdict.map_err(|error| input::failed(name, &error))?);
         }
         let input = Input::open(&self.dump)?;
         let verdict = verify_slice(input.bytes(), threads(self.threads));
         input.check_read()?;
-        tell(&self.dump.display().to_string(), verdict.map_err(|error| input.failed(&error))?)
+        print_verdict(
+            &self.dump.display().to_string(),
+            verdict.map_err(|error| input.failed(&error))?,
+        )
     }
 }
 
@@ -47,7 +50,7 @@ pub fn threads(asked: Option<u16>) -> usize {
     }
 }
 
-fn tell(name: &str, verdict: Verdict) -> Result<(), Failure> {
+fn print_verdict(name: &str, verdict: Verdict) -> Result<(), Failure> {
     match verdict {
         Verdict::Whole(whole) => report::result(&report::escaped(&line(name, &whole))),
         Verdict::Damaged(damage) => Err(Failure::damaged(format!("{name}: {}", fault(&damage)))),

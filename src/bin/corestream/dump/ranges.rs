@@ -38,7 +38,7 @@ impl RangeOption {
         &self,
         option: &str,
         dump: &mut CoreDump<'_>,
-        tell: impl FnOnce(&mut Memory<'_>, (Bound, Bound)),
+        apply: impl FnOnce(&mut Memory<'_>, (Bound, Bound)),
     ) -> Result<(), Failure> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
 
@@ -50,7 +50,7 @@ impl RangeOption {
         let memory = dump.memories.get_mut(*memory).ok_or_else(|| {
             Failure::usage(format!("{option} {text}: there is no memory {memory}, {there}"))
         })?;
-        tell(memory, (start.map_or(Unbounded, Included), end.map_or(Unbounded, Excluded)));
+        apply(memory, (start.map_or(Unbounded, Included), end.map_or(Unbounded, Excluded)));
         Ok(())
     }
 }

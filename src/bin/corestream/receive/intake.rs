@@ -158,7 +158,7 @@ impl Intake<'_> {
         let received = state.received.saturating_add(n as u64);
         if received > end {
             return Err(match state.length {
-                Some(_) => Fault::Broken(format!("goes on behind its end, which is at {end:#x}")),
+                Some(_) => Fault::Broken(format!("has data past its end at {end:#x}")),
                 None => Fault::Refused(format!("has more than the {end} bytes of --max-size")),
             });
         }

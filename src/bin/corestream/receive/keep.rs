@@ -16,7 +16,7 @@ pub struct Keeper {
     options: FileOptions,
     /// How many partial dumps the folder may have; `None` if none is kept.
     max_partials: Option<usize>,
-    /// Held by who counts them and adds one.
+    /// Held while partial dumps are counted and one is added.
     counting: Mutex<()>,
 }
 
@@ -61,7 +61,7 @@ impl Keeper {
         }
     }
 
-    /// Whether the folder has so many partial dumps; what can't be counted is not there.
+    /// Returns whether the directory has at least `count` partial dumps. Entries that cannot be read do not count.
     fn has_partials(&self, count: usize) -> bool {
         let entries = fs::read_dir(self.naming.folder()).into_iter().flatten().flatten();
         let partial = entries.filter(|entry| is_partial(&entry.file_name()));

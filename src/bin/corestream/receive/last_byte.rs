@@ -84,8 +84,8 @@ impl LastByte {
                 let most = if most == 0 { buffer.len() } else { most.min(buffer.len()) };
                 rustix::io::read(socket, &mut buffer[..most])
             }
-            // The last of those that are there may be it; one alone is not, for there is more behind what
-            // says how long a dump is.
+            // The last available byte may be the dump's last. A single byte is not: data follows the section
+            // that gives the length.
             (State::ToCome, None) => {
                 let there = peek(socket, buffer)?;
                 rustix::io::read(socket, &mut buffer[..there.saturating_sub(1).max(1)])

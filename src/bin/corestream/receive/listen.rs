@@ -84,7 +84,7 @@ impl Connection {
 }
 
 impl Listener {
-    /// Listens; to who is not on this machine only if `any_host` says so.
+    /// Listens on `address`, which must be a loopback address unless `any_host` is set.
     pub fn bind(address: &Peer, any_host: bool) -> Result<Self, Failure> {
         let failed = |error: io::Error| {
             Failure::new(format!("receive: {address}: cannot listen there: {error}"))

@@ -90,15 +90,14 @@ impl Naming {
     }
 }
 
-/// Whether a name ends as those of dumps do that are not whole, and is none of those that files without
-/// `O_TMPFILE` have for a while.
+/// Returns whether this is the name of a partial dump, not of a file under construction.
 pub fn is_partial(file_name: &OsStr) -> bool {
     let Some(name) = file_name.as_bytes().strip_suffix(PARTIAL.as_bytes()) else { return false };
     let for_a_while = |rest: &[u8]| rest.iter().all(|b| b.is_ascii_digit() || *b == b'-');
     !name.strip_prefix(b".corestream.").is_some_and(for_a_while)
 }
 
-/// Whether something has this name. Of what can't be looked at it is said when it is to be made.
+/// Returns whether something has this name. An error here is reported when the file is created.
 fn is_taken(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }

@@ -1,4 +1,4 @@
-//! How slow a sender may be: silent for so long, with so few bytes a second, for so long in all.
+//! Limits on slow senders: idle time, minimum rate, total time.
 
 use std::time::{Duration, Instant};
 

@@ -88,7 +88,7 @@ fn check_deserted(path: &Path, locked: bool) -> io::Result<()> {
     let there = path.symlink_metadata()?;
     let error = |kind, what: &str| Err(io::Error::new(kind, what));
     if !there.file_type().is_socket() {
-        return error(io::ErrorKind::AlreadyExists, "something that is no socket has this name");
+        return error(io::ErrorKind::AlreadyExists, "not a socket");
     }
     // One of another kind asks, which nobody who listens takes for a sender.
     let asked = UnixDatagram::unbound()?.connect(path);
@@ -127,7 +127,7 @@ mod tests {
         drop(file);
         assert!(!path.exists());
         std::fs::write(&path, "kept").unwrap();
-        assert_eq!(refused(&path), "something that is no socket has this name");
+        assert_eq!(refused(&path), "not a socket");
         assert_eq!(std::fs::read(&path).unwrap(), b"kept");
     }
 
