@@ -106,9 +106,14 @@ fn a_receiver_ends_by_a_signal_though_its_streams_are_not_read() {
         command.args(["receive", "unix:socket", "-o", "%n", "--max-senders", "2"]);
         let mut child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
         let socket = folder.path().join("socket");
-        waiting::wait_until(|| socket.exists());
         for _ in 0..10 {
-            let mut socket = UnixStream::connect(&socket).unwrap();
+            // The socket has its name before it listens.
+            let mut connected = None;
+            waiting::wait_until(|| {
+                connected = UnixStream::connect(&socket).ok();
+                connected.is_some()
+            });
+            let mut socket = connected.unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
             socket.write_all(&bytes).unwrap();
             socket.shutdown(Shutdown::Write).unwrap();
