@@ -209,6 +209,31 @@ fn an_end_without_a_reply_decides() {
     assert_eq!((code, said), (Some(1), format!("corestream: {to}: {broken}\n")));
 }
 
+/// A connection that breaks when everything was sent is not one that the peer closed, whether the sender has ended
+/// its half by then or not.
+#[test]
+fn a_break_after_everything_is_not_taken_for_kept() {
+    let folder = folder(1);
+    assert!(dump(folder.path(), &["-o", "expected"]).status().unwrap().success());
+    let len = usize::try_from(folder.path().join("expected").metadata().unwrap().len()).unwrap();
+    for kind in ["tcp", "unix"] {
+        for i in 0..20 {
+            let (to, code, said) = dump_to(kind, 1, &[], move |mut socket| {
+                match &mut socket {
+                    Socket::Tcp(socket) => socket.read_exact(&mut vec![0; len]).unwrap(),
+                    // The byte that is left breaks the connection.
+                    Socket::Unix(socket) => socket.read_exact(&mut vec![0; len - 1]).unwrap(),
+                }
+                thread::sleep(Duration::from_millis(i * 2));
+                socket.reset();
+                None
+            });
+            let broken = format!("corestream: {to}: did not take the dump to its end: ");
+            assert!(code == Some(1) && said.starts_with(&broken), "{kind} {i}: {code:?} {said}");
+        }
+    }
+}
+
 /// A peer that ends its half before it has everything does not say by that that it kept the dump, whatever
 /// it does afterwards.
 #[test]

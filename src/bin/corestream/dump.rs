@@ -8,6 +8,7 @@ mod v8;
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,8 @@ use crate::input::Watch;
 use crate::manifest::{self, Manifest};
 use crate::output::{Opened, Output, warn_if_not_private};
 use crate::patient::Patient;
-use crate::peer::{Peer, answer};
+use crate::peer::Peer;
+use crate::peer::answer::Exchange;
 use crate::progress::{Display, When};
 use crate::report::{self, Failure};
 use crate::sigbus;
@@ -299,8 +301,9 @@ pub fn write(
         }
         Opened::Peer(peer) => {
             let mut sink = Blocking(Socket::new(&peer).write_timeout(timeout));
-            let sent = answer::send_until_reply(&peer, || plan.write_to(&mut sink));
-            return output.conclude(&peer, sent.map_err(Failure::from), timeout, interrupt);
+            let exchange = Exchange::new(peer.as_fd());
+            let sent = exchange.send_until_reply(|| plan.write_to(&mut sink));
+            return output.conclude(&exchange, sent.map_err(Failure::from), timeout, interrupt);
         }
         Opened::Pipe(pipe) => plan.write_to(&mut Blocking(Pipe::new(&pipe).write_timeout(timeout))),
     }

@@ -15,7 +15,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::net::SocketType;
 
 use crate::inherited;
-use crate::peer::answer::{self, Outcome};
+use crate::peer::answer::{Exchange, Outcome};
 use crate::peer::reply::{Answer, EARLY_OK};
 use crate::peer::{Peer, connect};
 use crate::report::{self, Failure};
@@ -178,14 +178,14 @@ impl Output {
     /// [`reply`](crate::peer::reply).
     pub fn conclude(
         &self,
-        peer: &File,
+        exchange: &Exchange<'_>,
         sent: Result<(), Failure>,
         timeout: Option<Duration>,
         interrupt: &Interrupt,
     ) -> Result<(), Failure> {
         let refused = |reason: &str| self.failed(format_args!("did not keep the dump: {reason}"));
         if let Err(failure) = sent {
-            let reason = (!failure.is_cancelled()).then(|| answer::reason_of_refusal(peer));
+            let reason = (!failure.is_cancelled()).then(|| exchange.reason_of_refusal());
             return Err(match reason.flatten() {
                 Some(reason) => refused(&reason),
                 None => failure.at(&self.name),
@@ -199,8 +199,7 @@ impl Output {
                 self.name
             ));
         };
-        let outcome =
-            answer::wait_for_answer(peer, timeout, waiting).map_err(|e| self.failed(e))?;
+        let outcome = exchange.wait_for_answer(timeout, waiting).map_err(|e| self.failed(e))?;
         match outcome {
             Outcome::Answered(Answer::Kept) => {
                 interrupt.mark_kept();

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,16 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// How often to look whether the peer still takes bytes out of the buffers.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// A dump on its way to a peer, and the peer's answer.
+///
+/// The kernel reports that a connection broke once, to whoever asks first, and afterwards a broken connection looks
+/// like one that the peer closed in the ordinary way. So whoever asks leaves a note here.
+pub struct Exchange<'s> {
+    socket: BorrowedFd<'s>,
+    /// The error that broke the connection; 0 for none so far.
+    error: AtomicI32,
+}
+
 /// What came of the wait.
 #[derive(Debug)]
 pub enum Outcome {
@@ -37,172 +48,196 @@ pub enum Outcome {
     TimedOut(Duration),
 }
 
-/// Tells the peer that everything was sent, and waits for its answer: for at most `timeout` after it took
-/// the last byte out of the buffers, or without a limit. Calls `waiting` once if that takes long.
-///
-/// A reply that has begun must be complete within [`REST_OF_REPLY`], so that nobody can keep a sender busy by
-/// a byte now and then.
-pub fn wait_for_answer(
-    socket: impl AsFd,
-    timeout: Option<Duration>,
-    waiting: impl FnOnce(),
-) -> io::Result<Outcome> {
-    let socket = socket.as_fd();
-    let mut reply = Reply::default();
-    let grace = if is_unix(socket) { Duration::ZERO } else { GRACE };
-    if is_readable(socket, grace)? {
-        match receive(socket, &mut [0], RecvFlags::PEEK) {
-            Ok(0) => reply.end_early(),
-            Ok(_) => reply.begin_early(),
-            // The read below says what it is.
-            Err(_) => {}
-        }
+impl<'s> Exchange<'s> {
+    pub fn new(socket: BorrowedFd<'s>) -> Self {
+        Self { socket, error: AtomicI32::new(0) }
     }
-    match shutdown(socket, Shutdown::Write) {
-        // The read says what has broken the connection.
-        Ok(()) | Err(Errno::NOTCONN | Errno::PIPE) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    let mut waiting = Some(waiting);
-    // When the first byte of the reply came.
-    let mut begun = None;
-    // When the peer last took bytes out of the buffers, and what it left there.
-    let mut since = Instant::now();
-    let mut left_over = unsent(socket);
-    loop {
-        let limit = match begun {
-            None => timeout,
-            Some(_) => Some(timeout.map_or(REST_OF_REPLY, |timeout| timeout.min(REST_OF_REPLY))),
-        };
-        let waited = begun.unwrap_or(since).elapsed();
-        if let Some(limit) = limit
-            && waited >= limit
-        {
-            return Ok(Outcome::TimedOut(limit));
-        }
-        let slice = limit.map_or(LOOK, |limit| limit.saturating_sub(waited).min(LOOK));
-        if !is_readable(socket, slice)? {
-            let left = unsent(socket);
-            if left < left_over {
-                // The peer is still reading.
-                (left_over, since) = (left, Instant::now());
-            }
-            if since.elapsed() >= SILENCE
-                && let Some(waiting) = waiting.take()
-            {
-                waiting();
-            }
-            continue;
-        }
-        let mut buffer = [0; MAX_REASON];
-        match receive(socket, &mut buffer, RecvFlags::empty()) {
-            Ok(0) => return Ok(ended(socket, &mut reply)),
-            Ok(n) => {
-                if let Some(answer) = reply.take(&buffer[..n]) {
-                    return Ok(Outcome::Answered(answer));
-                }
-                begun = begun.or(Some(Instant::now()));
-            }
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(errno) => {
-                return Ok(match reply.reason() {
-                    Some(reason) => Outcome::Answered(Answer::Refused(reason)),
-                    None => Outcome::Broken(errno.into()),
-                });
-            }
-        }
-    }
-}
 
-/// Sends a dump by `send`, and breaks the connection off as soon as the peer has replied: it does not want the rest,
-/// and need not take it. The reply stays, for [`reason_of_refusal`].
-///
-/// The peer is listened to on a thread of its own, because `send` blocks in writes that are the faster for it. Where
-/// there is none, the reply is read when the connection breaks or a timeout ends the dump.
-pub fn send_until_reply<T>(socket: impl AsFd, send: impl FnOnce() -> T) -> T {
-    let socket = socket.as_fd();
-    let Ok((done, is_done)) = UnixStream::pair() else { return send() };
-    thread::scope(|scope| {
-        let listen = move || break_off_at_reply(socket, is_done.as_fd());
-        // Without one, as said.
-        let _ = thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, listen);
-        let sent = send();
-        drop(done);
-        sent
-    })
-}
+    /// Sends a dump by `send`, and breaks the connection off as soon as the peer has replied: it does not want the
+    /// rest, and need not take it. The reply stays, for [`reason_of_refusal`](Self::reason_of_refusal).
+    ///
+    /// The peer is listened to on a thread of its own, because `send` blocks in writes that are the faster for it.
+    /// If the thread cannot be started, the reply is read when the connection breaks or a timeout ends the dump.
+    pub fn send_until_reply<T>(&self, send: impl FnOnce() -> T) -> T {
+        let Ok((done, is_done)) = UnixStream::pair() else { return send() };
+        thread::scope(|scope| {
+            let listen = move || self.break_off_at_reply(is_done.as_fd());
+            // Without one, as said.
+            let _ = thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, listen);
+            let sent = send();
+            drop(done);
+            sent
+        })
+    }
 
-/// Shuts the sender's half down once a whole reply has come, but not after `is_done` is at its end.
-fn break_off_at_reply(socket: BorrowedFd<'_>, is_done: BorrowedFd<'_>) {
-    let mut line = [0; MAX_REASON + 1];
-    // Whether the socket has something to read already that is no whole reply: no event tells of more.
-    let mut is_partial = false;
-    loop {
-        let mut fds = [
-            PollFd::from_borrowed_fd(is_done, PollFlags::IN),
-            PollFd::from_borrowed_fd(socket, PollFlags::IN),
-        ];
-        let (fds, timeout) = if is_partial {
-            (&mut fds[..1], Timespec::try_from(LOOK).ok())
-        } else {
-            (&mut fds[..], None)
-        };
-        match poll(fds, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return,
-        }
-        if !fds[0].revents().is_empty() {
-            return;
-        }
-        match receive(socket, &mut line, RecvFlags::PEEK) {
-            Ok(n) if n == line.len() || line[..n].contains(&b'\n') => {
-                let _ = shutdown(socket, Shutdown::Write);
+    /// Shuts the sender's half down once a whole reply has come, but not after `is_done` is at its end.
+    fn break_off_at_reply(&self, is_done: BorrowedFd<'_>) {
+        let mut line = [0; MAX_REASON + 1];
+        // Whether the socket has something to read already that is no whole reply: no event tells of more.
+        let mut is_partial = false;
+        loop {
+            let mut fds = [
+                PollFd::from_borrowed_fd(is_done, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.socket, PollFlags::IN),
+            ];
+            let (fds, timeout) = if is_partial {
+                (&mut fds[..1], Timespec::try_from(LOOK).ok())
+            } else {
+                (&mut fds[..], None)
+            };
+            match poll(fds, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+            if !fds[0].revents().is_empty() {
                 return;
             }
-            // A part of a line, or the end of the peer's half.
-            Ok(_) => is_partial = true,
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            // The write that fails says it.
-            Err(_) => return,
+            match self.receive(&mut line, RecvFlags::PEEK) {
+                Ok(n) if n == line.len() || line[..n].contains(&b'\n') => {
+                    let _ = shutdown(self.socket, Shutdown::Write);
+                    return;
+                }
+                // A part of a line, or the end of the peer's half.
+                Ok(_) => is_partial = true,
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                // The write that fails reports it, or the wait for the answer.
+                Err(_) => return,
+            }
         }
     }
-}
 
-/// Returns the reason of a peer that replied, or broke the connection, while the dump was sent, if it gave one.
-/// Does not wait.
-pub fn reason_of_refusal(socket: impl AsFd) -> Option<String> {
-    let mut reply = Reply::default();
-    let mut buffer = [0; MAX_REASON];
-    loop {
-        match receive(socket.as_fd(), &mut buffer, RecvFlags::empty()) {
-            Ok(0) => return reply.reason(),
-            Ok(n) => match reply.take(&buffer[..n]) {
-                Some(Answer::Refused(reason)) => return Some(reason),
-                // It cannot have kept what was not sent.
-                Some(_) => return Some(EARLY_OK.into()),
-                None => {}
-            },
-            Err(Errno::INTR) => {}
-            Err(_) => return reply.reason(),
+    /// Tells the peer that everything was sent, and waits for its answer: for at most `timeout` after it took
+    /// the last byte out of the buffers, or without a limit. Calls `waiting` once if that takes long.
+    ///
+    /// A reply that has begun must be complete within [`REST_OF_REPLY`], so that nobody can keep a sender busy by
+    /// a byte now and then.
+    pub fn wait_for_answer(
+        &self,
+        timeout: Option<Duration>,
+        waiting: impl FnOnce(),
+    ) -> io::Result<Outcome> {
+        let socket = self.socket;
+        let mut reply = Reply::default();
+        let grace = if is_unix(socket) { Duration::ZERO } else { GRACE };
+        if is_readable(socket, grace)? {
+            match self.receive(&mut [0], RecvFlags::PEEK) {
+                Ok(0) => reply.end_early(),
+                Ok(_) => reply.begin_early(),
+                // If it is one of the connection, it is noted.
+                Err(_) => {}
+            }
+        }
+        match shutdown(socket, Shutdown::Write) {
+            Ok(()) => {}
+            // Only a connection that broke is not connected.
+            Err(errno @ (Errno::NOTCONN | Errno::PIPE)) => self.note(errno),
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut waiting = Some(waiting);
+        // When the first byte of the reply came.
+        let mut begun = None;
+        // When the peer last took bytes out of the buffers, and what it left there.
+        let mut since = Instant::now();
+        let mut left_over = unsent(socket);
+        loop {
+            let limit = match begun {
+                None => timeout,
+                Some(_) => {
+                    Some(timeout.map_or(REST_OF_REPLY, |timeout| timeout.min(REST_OF_REPLY)))
+                }
+            };
+            let waited = begun.unwrap_or(since).elapsed();
+            if let Some(limit) = limit
+                && waited >= limit
+            {
+                return Ok(Outcome::TimedOut(limit));
+            }
+            let slice = limit.map_or(LOOK, |limit| limit.saturating_sub(waited).min(LOOK));
+            if !is_readable(socket, slice)? {
+                let left = unsent(socket);
+                if left < left_over {
+                    // The peer is still reading.
+                    (left_over, since) = (left, Instant::now());
+                }
+                if since.elapsed() >= SILENCE
+                    && let Some(waiting) = waiting.take()
+                {
+                    waiting();
+                }
+                continue;
+            }
+            let mut buffer = [0; MAX_REASON];
+            match self.receive(&mut buffer, RecvFlags::empty()) {
+                Ok(0) => return Ok(self.ended(&mut reply)),
+                Ok(n) => {
+                    if let Some(answer) = reply.take(&buffer[..n]) {
+                        return Ok(Outcome::Answered(answer));
+                    }
+                    begun = begun.or(Some(Instant::now()));
+                }
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(errno) => return Ok(broken(&mut reply, errno)),
+            }
         }
     }
-}
 
-/// The peer ended its half.
-fn ended(socket: BorrowedFd<'_>, reply: &mut Reply) -> Outcome {
-    // In this order: a peer that goes with bytes unread sets the error before it drops them.
-    let everything_taken = unsent(socket).is_none_or(|bytes| bytes == 0);
-    match socket_error(socket) {
-        Ok(Err(errno)) | Err(errno) => match reply.reason() {
-            Some(reason) => Outcome::Answered(Answer::Refused(reason)),
-            None => Outcome::Broken(errno.into()),
-        },
-        Ok(Ok(())) => Outcome::Answered(reply.end(everything_taken)),
+    /// Returns the reason of a peer that replied, or broke the connection, while the dump was sent, if it gave one.
+    /// Does not wait.
+    pub fn reason_of_refusal(&self) -> Option<String> {
+        let mut reply = Reply::default();
+        let mut buffer = [0; MAX_REASON];
+        loop {
+            match self.receive(&mut buffer, RecvFlags::empty()) {
+                Ok(0) => return reply.reason(),
+                Ok(n) => match reply.take(&buffer[..n]) {
+                    Some(Answer::Refused(reason)) => return Some(reason),
+                    // It cannot have kept what was not sent.
+                    Some(_) => return Some(EARLY_OK.into()),
+                    None => {}
+                },
+                Err(Errno::INTR) => {}
+                Err(_) => return reply.reason(),
+            }
+        }
+    }
+
+    /// The peer ended its half.
+    fn ended(&self, reply: &mut Reply) -> Outcome {
+        // In this order: a peer that goes with bytes unread sets the error before it drops them.
+        let everything_taken = unsent(self.socket).is_none_or(|bytes| bytes == 0);
+        if let Ok(Err(errno)) | Err(errno) = socket_error(self.socket) {
+            self.note(errno);
+        }
+        match self.error.load(Ordering::Relaxed) {
+            0 => Outcome::Answered(reply.end(everything_taken)),
+            errno => broken(reply, Errno::from_raw_os_error(errno)),
+        }
+    }
+
+    /// Receives what there is, and notes an error of the connection.
+    fn receive(&self, buffer: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
+        let received = recv(self.socket, buffer, flags | RecvFlags::DONTWAIT).map(|(_, n)| n);
+        if let Err(errno) = received
+            && !matches!(errno, Errno::INTR | Errno::AGAIN)
+        {
+            self.note(errno);
+        }
+        received
+    }
+
+    /// Notes what broke the connection: the first error is the cause.
+    fn note(&self, errno: Errno) {
+        let (new, relaxed) = (errno.raw_os_error(), Ordering::Relaxed);
+        let _ = self.error.compare_exchange(0, new, relaxed, relaxed);
     }
 }
 
-fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
-    recv(socket, buffer, flags | RecvFlags::DONTWAIT).map(|(_, n)| n)
+/// The connection broke, and the peer may have said why.
+fn broken(reply: &mut Reply, errno: Errno) -> Outcome {
+    match reply.reason() {
+        Some(reason) => Outcome::Answered(Answer::Refused(reason)),
+        None => Outcome::Broken(errno.into()),
+    }
 }
 
 /// Waits for something to read, an end or an error.
@@ -230,6 +265,8 @@ fn is_unix(_: BorrowedFd<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
 
     use super::*;
 
@@ -241,8 +278,42 @@ mod tests {
         {
             let (socket, mut peer) = UnixStream::pair().unwrap();
             peer.write_all(reply.as_bytes()).unwrap();
-            let outcome = wait_for_answer(&socket, None, || {}).unwrap();
+            let outcome = Exchange::new(socket.as_fd()).wait_for_answer(None, || {}).unwrap();
             assert!(matches!(outcome, Outcome::Answered(answer) if answer == expected), "{reply}");
+        }
+    }
+    /// A peer that breaks the connection is no peer that closes it, whoever sees the error first.
+    #[test]
+    fn a_broken_connection_is_not_taken_for_kept() {
+        // With a byte of the dump unread, as a receiver leaves it that is killed.
+        let unix = || {
+            let (socket, peer) = UnixStream::pair().unwrap();
+            (OwnedFd::from(socket), OwnedFd::from(peer))
+        };
+        let tcp = || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (OwnedFd::from(socket), OwnedFd::from(listener.accept().unwrap().0))
+        };
+        let pairs: [&dyn Fn() -> (OwnedFd, OwnedFd); 2] = [&unix, &tcp];
+        for pair in pairs {
+            for early_end in [false, true] {
+                let (socket, peer) = pair();
+                rustix::io::write(&socket, b"dump").unwrap();
+                if early_end {
+                    shutdown(&peer, Shutdown::Write).unwrap();
+                }
+                let exchange = Exchange::new(socket.as_fd());
+                let outcome = thread::scope(|scope| {
+                    scope.spawn(move || {
+                        thread::sleep(Duration::from_millis(5));
+                        drop(peer);
+                    });
+                    exchange.send_until_reply(|| thread::sleep(Duration::from_millis(50)));
+                    exchange.wait_for_answer(None, || {}).unwrap()
+                });
+                assert!(matches!(outcome, Outcome::Broken(_)), "{outcome:?}");
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use corestream::ErrorKind;
 use corestream::read::{Early, Verdict, Whole, verify_stream_with};
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::last_byte::{self, LastByte};
@@ -20,6 +20,9 @@ use crate::verify;
 
 /// How long to wait, after the whole dump has arrived, for the sender to close the connection or to send more.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long to wait for a sender to end its half when a signal has come and the whole dump has arrived.
+const LAST_GRACE: Duration = Duration::from_millis(100);
 
 /// What a sender may do.
 pub struct Terms {
@@ -227,7 +230,13 @@ impl Intake<'_> {
 
     /// After a signal, a complete dump is still named; an incomplete one is dropped.
     fn stopped(&self, state: &State<'_>) -> Result<usize, Fault> {
-        if state.is_complete() { Ok(0) } else { Err(Fault::Stopped) }
+        if !state.is_complete() {
+            return Err(Fault::Stopped);
+        }
+        // A reply before the sender has ended its half does not count.
+        let mut fd = [PollFd::from_borrowed_fd(self.connection.socket.as_fd(), last_byte::END)];
+        let _ = poll(&mut fd, Timespec::try_from(LAST_GRACE).ok().as_ref());
+        Ok(0)
     }
 
     /// Looks at what is known before the rest has come.
