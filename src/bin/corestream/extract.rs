@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use crate::describe::Description;
 use crate::input::Input;
-use crate::output::{Opened, Output, folder_of, is_append_only, warn_if_not_private};
+use crate::output::{Opened, Output, check_folder, folder_of, is_append_only, warn_if_not_private};
 use crate::patient::Patient;
 use crate::report::{self, Failure};
 use crate::sigbus;
@@ -421,8 +421,8 @@ impl Folder {
             Err(error) => return failed(format!("cannot look into it: {error}")),
         }
         let parent = folder_of(path);
-        if !parent.is_dir() {
-            return failed(format!("there is no folder {}, make it first", parent.display()));
+        if let Err(why) = check_folder(parent) {
+            return failed(why);
         }
         if is_append_only(parent) {
             return failed(format!(

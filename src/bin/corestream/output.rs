@@ -317,11 +317,19 @@ fn new_file(path: &Path, force: bool) -> Result<Place, String> {
     if path.is_symlink() && !force {
         return Err("is a symbolic link to nothing, use --force to replace it".into());
     }
-    let folder = folder_of(path);
-    if !folder.is_dir() {
-        return Err(format!("there is no folder {}, make it first", folder.display()));
-    }
+    check_folder(folder_of(path))?;
     Ok(Place::File(path.into()))
+}
+
+/// Checks that there is a folder for a new file.
+pub fn check_folder(folder: &Path) -> Result<(), String> {
+    match folder.metadata() {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(format!("{}: cannot be looked at: {error}", folder.display()))
+        }
+        _ => Err(format!("there is no folder {}, make it first", folder.display())),
+    }
 }
 
 /// Warns if others than the owner may read a new file or look into a new folder: the file system has no modes, or
