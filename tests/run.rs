@@ -4,19 +4,24 @@
 mod common;
 #[path = "common/environment.rs"]
 mod environment;
+#[path = "common/strace.rs"]
+mod strace;
 #[path = "common/tool.rs"]
 mod tool;
 #[path = "common/waiting.rs"]
 mod waiting;
 
-use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use common::{Decoded, decode};
 use corestream::Value;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tool::stderr;
@@ -501,6 +506,91 @@ fn output_under_a_time_limit_is_whole() {
 
 /// `memory.atomic.wait`, which blocks the thread that the guest runs on: of an exported memory, of one
 /// that is not, and in the start function.
+/// Copies standard input to standard output; any error is its exit code.
+const ECHO: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_read"
+        (func $read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write"
+        (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 2)
+    (func $check (param i32) (if (local.get 0) (then (call $exit (local.get 0)))))
+    (func (export "_start") (local $end i32)
+        (i32.store (i32.const 0) (i32.const 1024))
+        (loop $next
+            (i32.store (i32.const 4) (i32.const 65536))
+            (call $check (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+            (i32.store (i32.const 16) (i32.const 1024))
+            (local.set $end (i32.add (i32.const 1024) (i32.load (i32.const 8))))
+            (loop $rest
+                (i32.store (i32.const 20) (i32.sub (local.get $end) (i32.load (i32.const 16))))
+                (call $check (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 12)))
+                (i32.store (i32.const 16)
+                    (i32.add (i32.load (i32.const 16)) (i32.load (i32.const 12))))
+                (br_if $rest (i32.lt_u (i32.load (i32.const 16)) (local.get $end))))
+            (br_if $next (i32.load (i32.const 8))))))"#;
+
+/// Streams whose descriptions do not block, as a parent may leave them, are waited for.
+#[test]
+fn streams_that_do_not_block_are_waited_for() {
+    let folder = folder("echo.wat", ECHO);
+    let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i / 3).to_le_bytes()[0]).collect();
+    for is_socket in [false, true] {
+        for limit in [&[][..], &["--time-limit", "60"]] {
+            let ((stdin, mut input), (mut output, stdout)): ((OwnedFd, File), (File, OwnedFd)) =
+                if is_socket {
+                    let (stdin, input) = UnixStream::pair().unwrap();
+                    let (output, stdout) = UnixStream::pair().unwrap();
+                    let (input, output) = (OwnedFd::from(input), OwnedFd::from(output));
+                    ((stdin.into(), input.into()), (output.into(), stdout.into()))
+                } else {
+                    let (stdin, input) = std::io::pipe().unwrap();
+                    let (output, stdout) = std::io::pipe().unwrap();
+                    let (input, output) = (OwnedFd::from(input), OwnedFd::from(output));
+                    ((stdin.into(), input.into()), (output.into(), stdout.into()))
+                };
+            for fd in [&stdin, &stdout] {
+                fcntl_setfl(fd, fcntl_getfl(fd).unwrap() | OFlags::NONBLOCK).unwrap();
+            }
+            let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+            command.current_dir(folder.path()).args(["run", "echo.wat"]).args(limit);
+            let kept = stdin.try_clone().unwrap();
+            let mut child = command.stdin(stdin).stdout(stdout).spawn().unwrap();
+            drop(command);
+            let sent = bytes.clone();
+            let sending = std::thread::spawn(move || {
+                // The guest waits for it.
+                std::thread::sleep(Duration::from_millis(200));
+                input.write_all(&sent).unwrap();
+            });
+            // The guest waits until the pipe is read.
+            std::thread::sleep(Duration::from_millis(600));
+            let mut received = Vec::new();
+            output.read_to_end(&mut received).unwrap();
+            sending.join().unwrap();
+            assert_eq!(waiting::exit(&mut child).code(), Some(0));
+            assert!(received == bytes, "{} bytes", received.len());
+            // The flag belongs to others too.
+            assert!(fcntl_getfl(&kept).unwrap().contains(OFlags::NONBLOCK));
+        }
+    }
+}
+
+/// Compiling a guest needs no thread that it can't get.
+#[test]
+fn a_guest_is_run_by_one_thread_if_there_are_no_more() {
+    if !strace::works() {
+        return;
+    }
+    let folder = folder("trap.wat", "(module (func $f unreachable) (export \"_start\" (func $f)))");
+    let log = folder.path().join("log");
+    let mut command = strace::traced(&log, "clone3,clone", &["clone3:error=EAGAIN".into()]);
+    command.arg(assert_cmd::cargo::cargo_bin!("corestream")).args(["run", "trap.wat"]);
+    let output = command.current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
+    assert!(folder.path().join("trap.wat.core").exists());
+}
+
 #[test]
 fn a_guest_that_waits_for_a_notification_is_dumped_with_its_frames() {
     for (memory, start, wait) in [
@@ -561,6 +651,25 @@ fn a_wait_that_ends_before_the_time_limit() {
 
 /// Wherever a guest traps before its first call, it is dumped with locals as it is without: in its start
 /// function, in segments, at the limit, in a host call.
+/// A start function is a guest's whole work if it exports no function.
+#[test]
+fn a_start_function_alone_is_run() {
+    for locals in [&[][..], &["--locals"]] {
+        let folder = folder("trap.wat", "(module (memory 1) (func $s unreachable) (start $s))");
+        let output = run(folder.path(), &[&["trap.wat"], locals].concat());
+        assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
+        let bytes = fs::read(folder.path().join("trap.wat.core")).unwrap();
+        let decoded = decode(&bytes);
+        assert_eq!(decoded.threads[0].1[0].function, 0);
+        assert_eq!(decoded.memories.len(), 1);
+    }
+    let folder = folder("start.wat", "(module (func $s) (start $s))");
+    assert_eq!(run(folder.path(), &["start.wat"]).status.code(), Some(0));
+    let output = run(folder.path(), &["start.wat", "--", "x"]);
+    let said = "corestream: start.wat: runs its start function only, which takes no argument x\n";
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(125), said));
+}
+
 #[test]
 fn a_guest_that_traps_while_it_starts_up() {
     let exits = r#"(import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))"#;
@@ -742,7 +851,7 @@ fn mistakes() {
             125,
             "import.wat: unknown import `a::b`: `run` provides WASI preview 1",
         ),
-        (vec!["library.wat"], 125, "library.wat: exports no function _start, and no other"),
+        (vec!["library.wat"], 125, "library.wat: exports no function _start and no other function"),
         (vec!["exit.wat", "--invoke", "x"], 125, "exit.wat: exports no function x"),
         (
             vec!["exit.wat", "--invoke", "add"],

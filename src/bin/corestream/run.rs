@@ -12,6 +12,7 @@ mod options;
 mod output_stream;
 mod overflow;
 mod shared;
+mod standard_input;
 mod unreachable;
 mod waiters;
 

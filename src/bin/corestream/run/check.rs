@@ -28,8 +28,8 @@ const COMPONENT: &str = "is a component, `run` takes core modules";
 
 /// The call that `run` makes, with everything that it needs resolved.
 pub struct Call {
-    /// The exported function to call.
-    pub name: String,
+    /// The exported function to call; `None` if the start function is all that there is to run.
+    pub name: Option<String>,
     /// Its arguments.
     pub parameters: Vec<Val>,
     /// The number of its results.
@@ -252,6 +252,15 @@ fn call(module: &GuestModule<'_>, invoke: Option<&str>, args: &[String]) -> Resu
             let kind = format!("{kind:?}").to_lowercase();
             return Err(format!("export {} is a {kind}, not a function", shown(name)));
         }
+        None if invoke.is_none()
+            && module.has_start()
+            && module.exported_functions().is_empty() =>
+        {
+            if let Some(arg) = args.first() {
+                return Err(format!("runs its start function only, which takes no argument {arg}"));
+            }
+            return Ok(Call { name: None, parameters: vec![], results: 0, initialize: false });
+        }
         None => return Err(no_function(module, name, invoke.is_none())),
     };
     let ty = module.function_type(function).ok_or("the called function has no type")?;
@@ -270,14 +279,14 @@ fn call(module: &GuestModule<'_>, invoke: Option<&str>, args: &[String]) -> Resu
         }
         _ => false,
     };
-    Ok(Call { name: name.into(), parameters, results: ty.results().len(), initialize })
+    Ok(Call { name: Some(name.into()), parameters, results: ty.results().len(), initialize })
 }
 
 /// The message for a function that is not exported, with the ones that are.
 fn no_function(module: &GuestModule<'_>, name: &str, default: bool) -> String {
     let names: Vec<String> = module.exported_functions().iter().map(|name| shown(name)).collect();
     let way_out = if names.is_empty() {
-        ", and no other".into()
+        " and no other function".into()
     } else if default {
         format!(", name one with --invoke: {}", list(&names))
     } else {

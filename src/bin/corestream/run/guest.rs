@@ -16,7 +16,7 @@ use super::expose::{self, Exposed};
 use super::output_stream::Standard;
 use super::overflow::StackPointer;
 use super::waiters::Waiters;
-use super::{Run, TIME_LIMIT, cause, host_call, invoke, shared, unreachable};
+use super::{Run, TIME_LIMIT, cause, host_call, invoke, shared, standard_input, unreachable};
 use crate::report::{self, Failure};
 
 /// How long a guest that is out of time may take to come back from its host.
@@ -163,7 +163,9 @@ impl Guest {
         {
             return Ok(Outcome::Failed(error));
         }
-        let name = &self.call.name;
+        let Some(name) = &self.call.name else {
+            return Ok(Outcome::Returned(String::new()));
+        };
         let Some(function) = instance.get_func(&mut self.store, name) else {
             return Err(format!("exports no function {name}"));
         };
@@ -263,16 +265,18 @@ fn config(run: &Run) -> Config {
     config.wasm_memory64(true).wasm_custom_page_sizes(true).wasm_wide_arithmetic(true);
     config.wasm_function_references(true).wasm_gc(true).wasm_exceptions(true);
     config.wasm_threads(true).shared_memory(true);
+    // Wasmtime compiles in a pool of rayon's, which panics where no thread can be started.
+    config.parallel_compilation(rayon::ThreadPoolBuilder::new().build_global().is_ok());
     config
 }
 
 /// The guest's world: its arguments, this process's streams, and what was asked for.
 fn wasi(run: &Run) -> Result<WasiP1Ctx, Failure> {
     let mut wasi = WasiCtxBuilder::new();
-    wasi.inherit_stdio().arg(run.name()).args(&run.args);
-    if run.time_limit.is_some() {
-        wasi.stdout(Standard::Output).stderr(Standard::Error);
-    }
+    standard_input::wait_for_input()
+        .map_err(|error| Failure::new(format!("cannot use standard input: {error}")))?;
+    wasi.inherit_stdin().stdout(Standard::Output).stderr(Standard::Error);
+    wasi.arg(run.name()).args(&run.args);
     for variable in &run.env {
         wasi.env(&variable.name, &variable.value);
     }

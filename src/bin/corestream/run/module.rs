@@ -16,6 +16,8 @@ pub struct GuestModule<'b> {
     exports: HashMap<&'b str, (ExternalKind, u32)>,
     /// The names of exported functions, in the order of the module.
     exported_functions: Vec<&'b str>,
+    /// Whether instantiating it calls a function of its own.
+    has_start: bool,
 }
 
 struct Type {
@@ -64,7 +66,8 @@ impl<'b> GuestModule<'b> {
                         module.exports.insert(export.name, (export.kind, export.index));
                     }
                 }
-                // Nothing after the export section is needed.
+                Payload::StartSection { .. } => module.has_start = true,
+                // Nothing after the start section is needed.
                 Payload::CodeSectionStart { .. } => break,
                 _ => {}
             }
@@ -80,6 +83,11 @@ impl<'b> GuestModule<'b> {
     /// The names of exported functions.
     pub fn exported_functions(&self) -> &[&'b str] {
         &self.exported_functions
+    }
+
+    /// Whether the module has a start function.
+    pub fn has_start(&self) -> bool {
+        self.has_start
     }
 
     /// The type of a function.

@@ -1,6 +1,7 @@
-//! The guest's standard output and error under a time limit: a write to a full pipe ends at the limit.
+//! The guest's standard output and error: a write to a full pipe waits, and ends at the time limit.
 //!
-//! Wasmtime's own streams block the thread in `write`, where no limit reaches it. These ask the
+//! Wasmtime's own streams fail if the description does not block, and else block the thread in `write`, where
+//! no limit reaches it. These ask the
 //! kernel not to wait (`RWF_NOWAIT`), which costs no system call of its own, and wait for room
 //! themselves.
 
@@ -92,7 +93,6 @@ impl Stream {
                 Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => wait_for_room(fd)?,
-                Err(Errno::PIPE) => return Err(StreamError::Closed),
                 Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::SPIPE)
                     if matches!(self.way, Way::NoWait) =>
                 {
