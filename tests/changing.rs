@@ -329,6 +329,14 @@ fn a_writer_that_comes_and_goes_is_noticed() {
         // What was seen once stays.
         assert_eq!(whole(&plan.to_vec().unwrap()).changing.len(), usize::from(change.is_some()));
     }
+    if parent == shm {
+        // A name is no content.
+        let dump = dump_of(MemoryImage::open(&path).unwrap());
+        let plan = Dumper::new().plan(&dump).unwrap();
+        let remove = || fs::remove_file(&path).unwrap();
+        plan.write_to(&mut Interlude(Some(Box::new(remove)))).unwrap();
+        assert_eq!(plan.changes().next(), None);
+    }
 }
 
 #[test]

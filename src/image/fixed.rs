@@ -69,6 +69,11 @@ pub(super) fn is_unnamed_memory(file: &File) -> bool {
     is_memory && file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
 }
 
+#[cfg(not(target_os = "linux"))]
+pub(super) fn is_unnamed_memory(_: &File) -> bool {
+    false
+}
+
 /// The magic number of the file system.
 #[cfg(target_os = "linux")]
 fn magic(file: &File) -> Option<u32> {

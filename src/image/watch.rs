@@ -111,6 +111,8 @@ struct Guard {
 
 /// A file when the scan began.
 struct Start {
+    /// Whether it is memory that had no name, whose writers the kernel does not count.
+    is_unnamed: bool,
     writers: Writers,
     version: Option<Version>,
     /// `None` if a writer may leave none.
@@ -192,7 +194,8 @@ impl Watch {
             let version = Version::of(file);
             // In this order: whoever opens the file after the question about writers leaves a trace.
             let trace = events.trace(file, version.as_ref());
-            Start { writers: Writers::of(file), version, trace }
+            let is_unnamed = fixed::is_unnamed_memory(file);
+            Start { is_unnamed, writers: Writers::of(file), version, trace }
         };
         let mut guard = |file| {
             let version = Version::of(file)?;
@@ -290,12 +293,12 @@ impl Watch {
 
 impl Watched {
     fn compare(&self, start: &Start, writers: Writers, version: Option<Version>) {
-        if start.writers == Writers::Some || writers == Writers::Some {
+        let is_any = |answer: Writers| [start.writers, writers].contains(&answer);
+        if start.is_unnamed || is_any(Writers::Some) {
             self.add(Change::Writable);
         }
         let (Some(before), Some(after)) = (start.version, version) else { return };
-        let nobody_writes = start.writers == Writers::None && writers == Writers::None;
-        let is_same = match start.trace.filter(|_| nobody_writes) {
+        let is_same = match start.trace.filter(|_| !is_any(Writers::Unknown)) {
             Some(Trace::Times) => after.has_contents_of(&before),
             Some(Trace::Events(_)) => true,
             None => after == before,

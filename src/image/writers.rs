@@ -15,7 +15,8 @@
 //! seconds by default. A writer that opens the file with `O_NONBLOCK` in that time does not wait but gets `EAGAIN`.
 //!
 //! The kernel does not count the descriptor that `memfd_create` returns, nor mappings made from it, as
-//! writers. So memory files that have no name, unless they are sealed, always count as open for writing.
+//! writers. So this is no question to ask of memory files that have no name from the beginning: unless they are
+//! sealed, they always count as open for writing.
 //!
 //! Source: [F_SETLEASE(2const)](https://man7.org/linux/man-pages/man2/F_SETLEASE.2const.html).
 #![allow(unsafe_code)]
@@ -68,9 +69,6 @@ impl Writers {
         }
         // Closing the descriptor would release it as well.
         lease(libc::F_UNLCK);
-        if super::fixed::is_unnamed_memory(file) {
-            return Self::Some;
-        }
         if super::fixed::is_on_local_file_system(file) { Self::None } else { Self::Unknown }
     }
 }
@@ -102,14 +100,6 @@ mod tests {
         assert_eq!(Writers::of(&file), Writers::Some);
         drop(map);
         assert_eq!(Writers::of(&file), Writers::None);
-    }
-
-    #[test]
-    fn a_memfd_is_open_for_writing() {
-        use rustix::fs::{MemfdFlags, memfd_create};
-
-        let memfd = memfd_create("guest", MemfdFlags::empty()).unwrap();
-        assert_eq!(Writers::of(&memfd.into()), Writers::Some);
     }
 
     #[test]
