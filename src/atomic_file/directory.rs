@@ -45,26 +45,40 @@ impl Directory {
 
     /// Returns whether `path` leads to this directory.
     pub(super) fn is_at(&self, path: &Path) -> bool {
+        self.leads_here(path) == Some(true)
+    }
+
+    /// Returns whether `path` leads elsewhere, or nowhere.
+    pub(super) fn is_not_at(&self, path: &Path) -> bool {
+        self.leads_here(path) == Some(false)
+    }
+
+    /// Returns whether `path` leads here; `None` if that cannot be found out, as after an I/O error.
+    fn leads_here(&self, path: &Path) -> Option<bool> {
         let place = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
-        let own = rustix::fs::fstat(&self.fd).map(place);
-        own.is_ok() && own == rustix::fs::stat(path).map(place)
+        let own = retry_on_intr(|| rustix::fs::fstat(&self.fd)).map(place).ok()?;
+        match retry_on_intr(|| rustix::fs::stat(path)).map(place) {
+            Ok(there) => Some(there == own),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Some(false),
+            Err(_) => None,
+        }
     }
 
     /// Opens the directory to which the path leads by now, if that is another one.
     pub(super) fn successor(&self) -> Option<Self> {
-        if self.is_at(&self.path) { None } else { Self::open(&self.path).ok() }
+        if self.is_not_at(&self.path) { Self::open(&self.path).ok() } else { None }
     }
 
     /// Returns whether it was removed: nothing can be named in it any more.
     pub(super) fn is_removed(&self) -> bool {
         // Some file systems count no links, so an empty count alone is no proof.
         let has_no_link = rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0);
-        has_no_link && !self.is_at(&self.path)
+        has_no_link && self.is_not_at(&self.path)
     }
 
     /// Returns a path that leads to it now.
     pub(super) fn shown(&self) -> PathBuf {
-        if self.is_at(&self.path) {
+        if !self.is_not_at(&self.path) {
             return self.path.clone();
         }
         let link = format!("/proc/self/fd/{}", self.fd.as_raw_fd());

@@ -203,7 +203,7 @@ impl AtomicFile {
             None => Ok(()),
         };
         synced.map_err(|source| CommitError { source, outcome: Outcome::Named(name.clone()) })?;
-        if !directory.is_at(folder(&name)) {
+        if directory.is_not_at(folder(&name)) {
             let place = directory.shown().join(base(&name));
             let source = io::ErrorKind::NotFound.into();
             return Err(CommitError { source, outcome: Outcome::Moved(place) });
