@@ -60,7 +60,7 @@ fn has_written(child: &Child, folder: &Path) -> bool {
 
 #[test]
 fn a_signal_ends_a_dump_to_a_file_and_leaves_nothing() {
-    for (kind, name, code) in [(Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143)] {
+    for (kind, name, code) in waiting::stop_signals() {
         let folder = folder(4096 * MIB);
         let folder = folder.path().canonicalize().unwrap();
         let args = ["--memory", "guest.mem,memory64", "-o", "new", "--max-segments", "1"];
@@ -89,7 +89,7 @@ fn not_even_sigkill_leaves_anything() {
 /// A reader that does not read: the write is stuck in the kernel, and the signal ends it.
 #[test]
 fn a_signal_ends_a_dump_to_a_stuck_pipe() {
-    for (kind, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+    for (kind, _, code) in waiting::stop_signals() {
         let folder = folder(64 * MIB);
         let args = ["--memory", "guest.mem", "-o", "-", "--max-segments", "1"];
         let mut child = corestream(folder.path(), &args).spawn().unwrap();

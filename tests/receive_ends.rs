@@ -146,7 +146,7 @@ fn once_says_whether_the_dump_was_whole() {
 fn a_signal_drops_what_is_under_way_and_leaves_nothing() {
     let bytes = dump_of("guest", 64, 1);
     let half = &bytes[..bytes.len() / 2];
-    for (signal, code, name) in [(Signal::TERM, 143, "SIGTERM"), (Signal::INT, 130, "SIGINT")] {
+    for (signal, name, code) in waiting::stop_signals() {
         let folder = tempfile::tempdir().unwrap();
         let args = ["-o", "%n.core", "--max-senders", "2"];
         let mut receiver = Receiver::start(folder.path(), "unix:socket", &args);

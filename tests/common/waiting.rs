@@ -41,8 +41,21 @@ pub fn has_a_file(child: &Child, folder: &Path) -> bool {
 
 /// Whether the process handles a signal.
 pub fn catches(child: &Child, signal: Signal) -> bool {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    is_in_mask(child.id(), "SigCgt:", signal)
+}
+
+fn is_in_mask(process: u32, mask: &str, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix(mask)).unwrap();
     let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
     mask & (1 << (signal.as_raw() - 1)) != 0
+}
+
+/// The signals that end the work, their names and the exit codes. Not SIGHUP if these tests run under `nohup`.
+pub fn stop_signals() -> Vec<(Signal, &'static str, i32)> {
+    let mut signals = vec![(Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143)];
+    if !is_in_mask(std::process::id(), "SigIgn:", Signal::HUP) {
+        signals.push((Signal::HUP, "SIGHUP", 129));
+    }
+    signals
 }

@@ -180,7 +180,8 @@ pub fn exit_codes(subcommand: Option<&str>) -> Vec<ExitCode> {
     };
     // The others make nothing that would have to be removed.
     let stopped = !matches!(subcommand, Some("completions" | "man"));
-    let stopped = stopped.then_some(("130, 143", "It was stopped by SIGINT or SIGTERM"));
+    let stopped =
+        stopped.then_some(("129, 130, 143", "It was stopped by SIGHUP, SIGINT or SIGTERM"));
     [("0", done), ("1", "It failed"), USAGE].into_iter().chain(damaged).chain(stopped).collect()
 }
 

@@ -23,6 +23,7 @@ mod report;
 mod run;
 mod sigbus;
 mod signals;
+mod stop_signals;
 mod symbols;
 mod verify;
 

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the work ends at once and leaves nothing behind.
+//! SIGHUP, SIGINT and SIGTERM: the work ends at once and leaves nothing behind.
 
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
@@ -6,11 +6,12 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::SIGXFSZ;
 use signal_hook::iterator::Signals;
 
 use crate::log;
 use crate::report::{self, Failure};
+use crate::stop_signals;
 
 /// How long the process waits at its end for standard error, which may be a terminal that takes nothing.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ impl Interrupt {
         let (ready, is_ready) = mpsc::channel();
         let watch = move || {
             // Only now: with a handler, and without a thread, signals would do nothing at all.
-            let signals = Signals::new([SIGINT, SIGTERM]);
+            let signals = Signals::new(stop_signals::to_watch());
             drop(ready);
             let Ok(mut signals) = signals else { return };
             for signal in signals.forever() {
@@ -105,8 +106,7 @@ impl Interrupt {
 }
 
 fn failure(signal: i32) -> Failure {
-    let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
-    let code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
+    let (name, code) = (stop_signals::name(signal), stop_signals::exit_code(signal));
     let output = match OUTPUT.load(Ordering::Relaxed) {
         SENT => "everything was sent, but whether the receiver kept it is not known",
         KEPT => "after the receiver kept the dump",

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM while dumps are received: each thread that waits for a socket sees them.
+//! SIGHUP, SIGINT and SIGTERM while dumps are received: each thread that waits for a socket sees them.
 
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,17 +8,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
 
 use crate::report::Failure;
-
-/// The signals that end the work, and the exit codes and names that they have.
-const SIGNALS: [(i32, u8, &str); 2] = [(SIGINT, 130, "SIGINT"), (SIGTERM, 143, "SIGTERM")];
+use crate::stop_signals;
 
 /// Watches for the signals that end the work.
 pub struct Stop {
-    /// Which of them came, counted from 1.
+    /// The number of the one that came; 0 for none.
     signal: Arc<AtomicUsize>,
     /// Has bytes when one came, which nobody reads, so that all who wait see them.
     wake: PipeReader,
@@ -40,9 +37,9 @@ impl Stop {
     pub fn watch() -> io::Result<Self> {
         let (wake, writer) = io::pipe()?;
         let signal = Arc::<AtomicUsize>::default();
-        for (i, (number, ..)) in SIGNALS.into_iter().enumerate() {
+        for number in stop_signals::to_watch() {
             // In this order: who wakes up finds the signal.
-            flag::register_usize(number, signal.clone(), i + 1)?;
+            flag::register_usize(number, signal.clone(), usize::try_from(number).unwrap_or(0))?;
             pipe::register(number, writer.try_clone()?)?;
         }
         Ok(Self { signal, wake })
@@ -55,9 +52,9 @@ impl Stop {
 
     /// What to say at the end if a signal came.
     pub fn failure(&self) -> Option<Failure> {
-        let which = self.signal.load(Ordering::Relaxed).checked_sub(1)?;
-        let (_, code, name) = SIGNALS.get(which)?;
-        Some(Failure::with_code(format!("receive: stopped by {name}"), *code))
+        let signal = i32::try_from(self.signal.load(Ordering::Relaxed)).ok().filter(|n| *n != 0)?;
+        let message = format!("receive: stopped by {}", stop_signals::name(signal));
+        Some(Failure::with_code(message, stop_signals::exit_code(signal)))
     }
 
     /// Waits until there is something to read, a signal has come, or the time is over.

@@ -1,0 +1,47 @@
+//! The signals that end the work, as their sender expects: by an exit code of 128 and the signal's number, with
+//! nothing left behind.
+
+use std::fs;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+const NAMES: [(i32, &str); 3] = [(SIGHUP, "SIGHUP"), (SIGINT, "SIGINT"), (SIGTERM, "SIGTERM")];
+
+/// Returns the signals to watch for. SIGHUP is none of them if it is ignored, as under `nohup`: the work is to
+/// outlive its terminal.
+pub fn to_watch() -> impl Iterator<Item = i32> {
+    let is_hangup_ignored = is_ignored(SIGHUP);
+    let signals = NAMES.into_iter().map(|(signal, _)| signal);
+    signals.filter(move |signal| !(*signal == SIGHUP && is_hangup_ignored))
+}
+
+/// Returns the name of one of the signals.
+pub fn name(signal: i32) -> &'static str {
+    NAMES.iter().find(|(number, _)| *number == signal).map_or("a signal", |(_, name)| name)
+}
+
+/// Returns the exit code of a process that a signal ends.
+pub fn exit_code(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+}
+
+/// Returns whether the process ignores a signal; `false` where that cannot be found out.
+fn is_ignored(signal: i32) -> bool {
+    let Ok(status) = fs::read_to_string("/proc/self/status") else { return false };
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    signal > 0 && mask & (1 << (signal - 1)) != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_codes() {
+        for (signal, name, code) in [(1, "SIGHUP", 129), (2, "SIGINT", 130), (15, "SIGTERM", 143)] {
+            assert_eq!((super::name(signal), exit_code(signal)), (name, code));
+        }
+        assert!(to_watch().any(|signal| signal == SIGTERM));
+    }
+}
