@@ -29,6 +29,28 @@ fn a_standard_output_that_is_closed_is_an_error() {
     }
 }
 
+/// What is written to a standard stream that was closed would be lost without an error.
+#[test]
+fn standard_streams_that_are_closed_are_errors_by_any_name() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("guest.mem"), [1; 65_536]).unwrap();
+    let tool = corestream().get_program().to_os_string();
+    for (command, said) in [
+        ("dump --memory guest.mem --fd 1 >&-", "descriptor 1: is not open"),
+        ("dump --memory guest.mem --fd 0 <&-", "descriptor 0: is not open"),
+        ("dump --memory guest.mem -o /dev/stdout >&-", "/dev/stdout: is not open"),
+        ("dump --memory guest.mem -o /dev/fd/1 >&-", "/dev/fd/1: is not open"),
+        ("dump --manifest - -o core <&-", "standard input: is closed"),
+        ("verify - <&-", "standard input: is closed"),
+    ] {
+        let mut shell = Command::new("sh");
+        shell.current_dir(folder.path()).args(["-c", &format!("exec \"$0\" {command}")]).arg(&tool);
+        let output = shell.stdin(Stdio::null()).output().unwrap();
+        assert_eq!(stderr(&output), format!("corestream: {said}\n"), "{command}");
+        assert_eq!(output.status.code(), Some(1), "{command}");
+    }
+}
+
 /// Commands that print text, and the exit code that they have.
 fn texts(folder: &std::path::Path) -> Vec<(Vec<&'static str>, i32)> {
     fs::write(folder.join("guest.mem"), [1; 65_536]).unwrap();

@@ -25,6 +25,7 @@ use crate::output::{Opened, Output, warn_if_not_private};
 use crate::patient::Patient;
 use crate::peer::Peer;
 use crate::peer::answer::Exchange;
+use crate::placeholder::is_placeholder;
 use crate::progress::{Display, When};
 use crate::report::{self, Failure};
 use crate::sigbus;
@@ -349,6 +350,9 @@ struct ManifestFile {
 impl ManifestFile {
     fn read(path: &Path) -> Result<Self, Failure> {
         let (name, text) = if path == Path::new("-") {
+            if is_placeholder(std::io::stdin()) {
+                return Err(Failure::new("standard input: is closed"));
+            }
             ("standard input".into(), read_text(Patient(std::io::stdin())))
         } else {
             (path.display().to_string(), File::open(path).and_then(read_text))

@@ -16,6 +16,7 @@ mod module_file;
 mod output;
 mod patient;
 mod peer;
+mod placeholder;
 mod progress;
 mod receive;
 mod report;

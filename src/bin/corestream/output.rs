@@ -18,6 +18,7 @@ use crate::inherited;
 use crate::peer::answer::{Exchange, Outcome};
 use crate::peer::reply::{Answer, EARLY_OK};
 use crate::peer::{Peer, connect};
+use crate::placeholder::is_placeholder;
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
@@ -266,12 +267,7 @@ fn check_open(file: &File) -> Result<(), String> {
 
 fn standard_output() -> Result<File, String> {
     let file = duplicate(io::stdout().as_fd())?;
-    // What Rust's runtime opens at the start in place of a descriptor that is closed.
-    let null = Path::new("/dev/null").metadata().is_ok_and(|null| {
-        file.metadata().is_ok_and(|metadata| metadata.rdev() == null.rdev() && null.rdev() != 0)
-    });
-    let both = rustix::fs::fcntl_getfl(&file).is_ok_and(|flags| flags.contains(OFlags::RDWR));
-    if null && both {
+    if is_placeholder(&file) {
         return Err("is closed: redirect it, or name a file with -o".into());
     }
     Ok(file)
@@ -389,6 +385,9 @@ fn open_descriptor(fd: i32) -> Result<File, String> {
         2 => duplicate(io::stderr().as_fd()),
         fd => inherited::duplicate(fd).map(File::from).map_err(|e| format!("is not open: {e}")),
     }?;
+    if fd <= 2 && is_placeholder(&file) {
+        return Err("is not open".into());
+    }
     match rustix::fs::fcntl_getfl(&file) {
         Ok(flags) if flags & OFlags::ACCMODE == OFlags::RDONLY => {
             Err("is not open for writing".into())

@@ -7,6 +7,7 @@ use corestream::read::{Damage, Producer, Verdict, Whole, verify_slice, verify_st
 
 use crate::input::{self, Input};
 use crate::patient::Patient;
+use crate::placeholder::is_placeholder;
 use crate::report::{self, Failure};
 
 /// Checks that a dump is whole: structure, index and checksums
@@ -29,6 +30,9 @@ impl Verify {
     pub fn run(self) -> Result<(), Failure> {
         if self.dump == Path::new("-") {
             let name = "standard input";
+            if is_placeholder(std::io::stdin()) {
+                return Err(Failure::new(format!("{name}: is closed")));
+            }
             let verdict = verify_stream(Patient(std::io::stdin().lock()));
             return print_verdict(name, verdict.map_err(|error| input::failed(name, &error))?);
         }

@@ -1,0 +1,21 @@
+//! Standard streams that were closed when the process began.
+//!
+//! Rust's runtime opens `/dev/null` in place of each, so that no file gets its number: what is written there would be
+//! lost without an error.
+
+use std::fs::Metadata;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{OFlags, fcntl_getfl, fstat};
+
+/// Returns whether a standard stream was closed: `/dev/null` is there, and open for both reading and writing, as a
+/// redirection to it is not.
+pub fn is_placeholder(stream: impl AsFd) -> bool {
+    let null = Path::new("/dev/null").metadata().map(|null: Metadata| null.rdev());
+    let is_null =
+        null.is_ok_and(|null| null != 0 && fstat(&stream).is_ok_and(|stat| stat.st_rdev == null));
+    let access = fcntl_getfl(&stream).map(|flags| flags & OFlags::ACCMODE);
+    is_null && access == Ok(OFlags::RDWR)
+}
