@@ -169,6 +169,11 @@ fn exit_codes_and_results_are_the_guests() {
         run(folder.path(), &["exit.wat", "--invoke", "add", "--", "-1", "2", "0.5", "1e3"]);
     assert_eq!(output.stdout, b"1001.5\n-1\n", "{}", stderr(&output));
     assert_eq!(output.status.code(), Some(0));
+    // A time limit past the end of the clock is none.
+    for limit in ["1e10", "9.3e18", "1e19", "1.8e19"] {
+        let output = run(folder.path(), &["exit.wat", "--time-limit", limit]);
+        assert_eq!((output.status.code(), stderr(&output)), (Some(42), String::new()), "{limit}");
+    }
     // No dump was made.
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -17,7 +17,7 @@ mod waiters;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use corestream::Dumper;
@@ -102,7 +102,9 @@ pub struct Run {
 
 impl Run {
     /// The guest's own exit code, or that of what happened to it.
-    pub fn run(self) -> Result<ExitCode, Failure> {
+    pub fn run(mut self) -> Result<ExitCode, Failure> {
+        // A limit past the end of the clock is no limit.
+        self.time_limit = self.time_limit.filter(|limit| deadline(*limit).is_some());
         let done = self.execute().map(ExitCode::from);
         done.map_err(|failure| Failure::with_code(failure.message, FAILED))
     }
@@ -255,6 +257,11 @@ impl Run {
         let first = self.resolve(Path::new("%n.core"));
         if first.is_ok() { first } else { self.resolve(Path::new("%n.%p.core")) }
     }
+}
+
+/// Returns the moment at which a limit that starts now ends; `None` if the clock ends before.
+fn deadline(limit: Duration) -> Option<Instant> {
+    Instant::now().checked_add(limit)
 }
 
 /// Where a dump goes, and how that is called.

@@ -16,7 +16,7 @@ use super::expose::{self, Exposed};
 use super::output_stream::Standard;
 use super::overflow::StackPointer;
 use super::waiters::Waiters;
-use super::{Run, TIME_LIMIT, cause, host_call, invoke, shared, unreachable};
+use super::{Run, TIME_LIMIT, cause, deadline, host_call, invoke, shared, unreachable};
 use crate::report::{self, Failure};
 
 /// How long a guest that is out of time may take to come back from its host.
@@ -111,7 +111,9 @@ impl Guest {
         if let Some(limit) = run.time_limit {
             let engine = self.store.engine().clone();
             self.store.set_epoch_deadline(1);
-            host_call::set_limit(Instant::now() + limit);
+            if let Some(at) = deadline(limit) {
+                host_call::set_limit(at);
+            }
             let (line, over, waiters) = (run.blocked(), over.clone(), self.waiters.clone());
             let watch = move || {
                 thread::sleep(limit);
