@@ -13,6 +13,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{Decoded, decode};
 use corestream::Value;
@@ -505,20 +506,29 @@ fn output_under_a_time_limit_is_whole() {
 }
 
 /// `memory.atomic.wait`, which blocks the thread that the guest runs on: of an exported memory, of one
-/// that is not, and in the start function.
+/// that is not, and in the start function; without a timeout, and with one of 1000 seconds.
 #[test]
 fn a_guest_that_waits_for_a_notification_is_dumped_with_its_frames() {
-    for (memory, start, wait) in [
-        (r#"(memory (export "memory") 1 10 shared)"#, "", "i32.const 8) (i32.const 0"),
-        ("(memory 1 10 shared)", "", "i32.const 65528) (i32.const 0"),
-        ("(memory 1 10 shared)", "(start $s)", "i32.const 8) (i32.const 0"),
+    const FOREVER: i64 = -1;
+    const LONG: i64 = 1_000_000_000_000;
+    for (memory, start, wait, timeout) in [
+        (
+            r#"(memory (export "memory") 1 10 shared)"#,
+            "",
+            "wait32 (i32.const 8) (i32.const 0)",
+            FOREVER,
+        ),
+        ("(memory 1 10 shared)", "", "wait32 (i32.const 65528) (i32.const 0)", LONG),
+        ("(memory 1 10 shared)", "", "wait64 (i32.const 65528) (i64.const 0)", FOREVER),
+        ("(memory i64 1 10 shared)", "", "wait64 (i64.const 65528) (i64.const 0)", LONG),
+        ("(memory 1 10 shared)", "(start $s)", "wait32 (i32.const 8) (i32.const 0)", FOREVER),
     ] {
         let text = format!(
             r#"(module {memory} (global (mut i32) (i32.const 0))
             (func $w (param i32) (result i32)
                 (global.set 0 (local.get 0))
                 (i32.const 7)
-                (drop (memory.atomic.wait32 offset=0 ({wait}) (i64.const -1)))
+                (drop (memory.atomic.{wait} (i64.const {timeout})))
                 (global.set 0 (i32.const 0)))
             (func $s (drop (call $w (i32.const 42)))) {start}
             (func (export "_start") (call $s)))"#
@@ -539,29 +549,93 @@ fn a_guest_that_waits_for_a_notification_is_dumped_with_its_frames() {
             assert_eq!(decoded.globals[0].1, corestream::GlobalValue::I32(42));
             let functions: Vec<_> = decoded.threads[0].1.iter().map(|f| f.function).collect();
             assert_eq!(functions, if start.is_empty() { &[0, 1, 2][..] } else { &[0, 1] });
-            // Locals, `local.get`, `global.set`, three constants of 2 and one of 4 bytes at most.
-            assert!((12..=16).contains(&decoded.threads[0].1[0].offset));
+            // Locals, `local.get`, `global.set`, four constants of 12 bytes at most.
+            assert!((12..=20).contains(&decoded.threads[0].1[0].offset));
             if locals {
                 let frame = &decoded.threads[0].1[0];
                 assert_eq!(frame.locals, [Value::I32(42)]);
                 assert_eq!(frame.stack[0], Value::I32(7));
-                assert_eq!(frame.stack[3], Value::I64(-1));
+                assert_eq!(frame.stack[3], Value::I64(timeout));
             }
         }
     }
 }
 
-/// A guest that is notified, or whose wait ends, goes on as without a limit.
+/// The time limit does not look for the address that a guest waits at: all 768 MiB were written to.
 #[test]
-fn a_wait_that_ends_before_the_time_limit() {
-    let text = r#"(module (memory 1 1 shared) (memory 1) (func (export "_start")
-        (if (i32.ne (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const 1000)) (i32.const 2))
-            (then unreachable))
-        (if (i32.ne (memory.atomic.wait64 offset=8 (i32.const 0) (i64.const 1) (i64.const -1)) (i32.const 1))
-            (then unreachable))))"#;
-    let folder = folder("wait.wat", text);
-    let output = run(folder.path(), &["wait.wat", "--time-limit", "60"]);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+fn a_guest_that_waits_in_a_large_memory_is_stopped() {
+    let text = r#"(module (memory 12288 12288 shared) (func $wait (export "_start")
+        (memory.fill (i32.const 0) (i32.const 1) (i32.const 0x30000000))
+        (drop (memory.atomic.wait32 (i32.const 0x2ffffffc) (i32.const 0x01010101) (i64.const -1)))))"#;
+    let folder = folder("dense.wat", text);
+    let output = run(folder.path(), &["dense.wat", "--time-limit", "1", "-o", "/dev/null"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(124), "{said}");
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines[0], "corestream: dense.wat: stopped after 1 s in memory.atomic.wait");
+    assert!(lines[1].starts_with("    0: dense.wat: wait + 0x"), "{said}");
+    assert_eq!(lines[2..], ["corestream: /dev/null: core dumped"]);
+}
+
+/// Waits of less than a slice, of several, and of a value that is another one already.
+#[test]
+fn waits_have_the_same_results_under_a_time_limit() {
+    const ATOMIC: &str = "memory.atomic.wait";
+    let waits = [
+        ("32 (i32.const 0) (i32.const 0) (i64.const 0)", 2),
+        ("32 (i32.const 0) (i32.const 0) (i64.const 1000)", 2),
+        ("32 (i32.const 0) (i32.const 0) (i64.const 50_000_000)", 2),
+        ("32 (i32.const 0) (i32.const 0) (i64.const 120_000_000)", 2),
+        ("64 offset=8 (i32.const 0) (i64.const 0) (i64.const 150_000_000)", 2),
+        ("32 (i32.const 0) (i32.const 1) (i64.const -1)", 1),
+        ("64 offset=8 (i32.const 0) (i64.const 1) (i64.const -1)", 1),
+        ("64 offset=8 (i32.const 0) (i64.const 1) (i64.const 1000)", 1),
+        ("64 offset=8 (i32.const 0) (i64.const 1) (i64.const 120_000_000)", 1),
+    ];
+    let checks: String = waits
+        .iter()
+        .map(|(wait, result)| {
+            format!("(if (i32.ne ({ATOMIC}{wait}) (i32.const {result})) (then unreachable))")
+        })
+        .collect();
+    let text = format!(r#"(module (memory 1 1 shared) (func (export "_start") {checks}))"#);
+    let folder = folder("wait.wat", text.as_str());
+    for more in [&[][..], &["--locals"], &["--time-limit", "60"]] {
+        let start = Instant::now();
+        let output = run(folder.path(), &[&["wait.wat"], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{more:?}: {}", stderr(&output));
+        // The sum of all timeouts of waits that expire.
+        assert!(start.elapsed() >= Duration::from_nanos(320_001_000), "{more:?}");
+    }
+}
+
+/// A wait that traps does so in the guest's own function.
+#[test]
+fn a_wait_that_traps_is_the_guests() {
+    for (wait, cause) in
+        [("i32.const 2", "unaligned atomic"), ("i32.const 65536", "out of bounds memory access")]
+    {
+        let text = format!(
+            r#"(module (memory 1 1 shared) (func $wait (export "_start")
+            (drop (memory.atomic.wait32 ({wait}) (i32.const 0) (i64.const -1)))))"#
+        );
+        let folder = folder("trap.wat", &text);
+        let mut offsets = Vec::new();
+        for limit in [&[][..], &["--time-limit", "60"]] {
+            let output = run(folder.path(), &[&["trap.wat", "--force"], limit].concat());
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(134), "{said}");
+            assert_eq!(
+                said.lines().next(),
+                Some(&*format!("corestream: trap.wat: wasm trap: {cause}"))
+            );
+            let bytes = fs::read(folder.path().join("trap.wat.core")).unwrap();
+            let decoded = decode(&bytes);
+            let [frame] = &decoded.threads[0].1[..] else { panic!("{said}") };
+            offsets.push((frame.function, frame.offset));
+        }
+        assert_eq!(offsets[0], offsets[1], "{wait}");
+    }
 }
 
 /// Wherever a guest traps before its first call, it is dumped with locals as it is without: in its start

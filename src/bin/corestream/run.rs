@@ -13,7 +13,6 @@ mod output_stream;
 mod overflow;
 mod shared;
 mod unreachable;
-mod waiters;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use corestream::wasmtime::{Capture, Captured, FrameRecorder};
 use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store, Trap, Val, WasmBacktrace};
@@ -15,7 +15,6 @@ use super::check::{Call, Source};
 use super::expose::{self, Exposed};
 use super::output_stream::Standard;
 use super::overflow::StackPointer;
-use super::waiters::Waiters;
 use super::{Run, TIME_LIMIT, cause, deadline, host_call, invoke, shared, unreachable};
 use crate::report::{self, Failure};
 
@@ -33,13 +32,10 @@ pub struct Guest {
     module: Module,
     call: Call,
     stack: Option<StackPointer>,
-    /// Whether the start function was made an export, which is called.
-    start: bool,
     /// The index of the first function that was added, which is the end of the guest's own.
     first_added: u32,
     instance: Option<Instance>,
     recorder: FrameRecorder<WasiP1Ctx>,
-    waiters: Waiters,
 }
 
 /// How a call ended.
@@ -79,28 +75,15 @@ impl Guest {
         let wasm = source.into_wasm();
         let stack = StackPointer::find(&wasm);
         let exposed = expose::expose(&wasm, run.time_limit.is_some());
-        let (module, start, first_added) = match exposed {
-            Some(Exposed { bytes, start, first_added }) => {
-                (Module::from_binary(&engine, &bytes), start, first_added)
+        let (module, first_added) = match exposed {
+            Some(Exposed { bytes, first_added }) => {
+                (Module::from_binary(&engine, &bytes), first_added)
             }
-            None => (Module::from_binary(&engine, &wasm), false, u32::MAX),
+            None => (Module::from_binary(&engine, &wasm), u32::MAX),
         };
         let module = module.map_err(failed)?;
-        let waiters = Waiters::default();
         let instance = None;
-        Ok(Self {
-            store,
-            linker,
-            wasm,
-            module,
-            call,
-            stack,
-            start,
-            first_added,
-            instance,
-            recorder,
-            waiters,
-        })
+        Ok(Self { store, linker, wasm, module, call, stack, first_added, instance, recorder })
     }
 
     /// Instantiates the guest and calls its function.
@@ -114,13 +97,11 @@ impl Guest {
             if let Some(at) = deadline(limit) {
                 host_call::set_limit(at);
             }
-            let (line, over, waiters) = (run.blocked(), over.clone(), self.waiters.clone());
+            let (line, over) = (run.blocked(), over.clone());
             let watch = move || {
                 thread::sleep(limit);
                 engine.increment_epoch();
-                let end = Instant::now() + GRACE + LAST_GRACE;
-                waiters.wake(&over, end);
-                thread::sleep(end.saturating_duration_since(Instant::now()));
+                thread::sleep(GRACE + LAST_GRACE);
                 // Never while a dump is written: who is first here has the say.
                 if !over.swap(true, Ordering::AcqRel) {
                     report::line(&line);
@@ -158,13 +139,6 @@ impl Guest {
             Err(error) => return Ok(Outcome::Failed(error)),
         };
         self.instance = Some(instance);
-        self.waiters.add(&mut self.store, instance);
-        if self.start
-            && let Some(start) = instance.get_func(&mut self.store, expose::START)
-            && let Err(error) = start.call_async(&mut self.store, &[], &mut []).await
-        {
-            return Ok(Outcome::Failed(error));
-        }
         let name = &self.call.name;
         let Some(function) = instance.get_func(&mut self.store, name) else {
             return Err(format!("exports no function {name}"));
