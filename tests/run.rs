@@ -283,6 +283,20 @@ fn shared_memories_are_dumped() {
     }
 }
 
+/// A guest that exports a tag under the name that `run` would give to a shared memory is valid, and runs.
+#[test]
+fn a_guest_may_have_any_export() {
+    let text = r#"(module (memory 1 1 shared) (tag (export "corestream:memory:0"))
+        (func (export "_start") unreachable))"#;
+    let folder = folder("tag.wat", text);
+    for more in [&[][..], &["--time-limit", "60"], &["--locals"]] {
+        let output = run(folder.path(), &[&["tag.wat", "--force"], more].concat());
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(134), "{said}");
+        assert!(said.ends_with("corestream: tag.wat.core: core dumped\n"), "{said}");
+    }
+}
+
 /// The guest has trapped: that stays its exit code, whenever a signal stops the dump.
 #[test]
 fn a_signal_that_stops_the_dump_leaves_the_guests_exit_code() {

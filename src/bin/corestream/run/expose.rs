@@ -55,7 +55,7 @@
 use std::ops::Range;
 
 use wasm_encoder::{BlockType, Encode, ExportKind, RawSection, ValType};
-use wasmparser::{ExternalKind, MemArgTarget, Operator, Parser, Payload, TypeRef};
+use wasmparser::{MemArgTarget, Operator, Parser, Payload, TypeRef};
 
 /// What the added exports begin with.
 const PREFIX: &str = "corestream:";
@@ -104,8 +104,9 @@ struct Contents {
     waits: Vec<Wait>,
 }
 
-/// Changes a module in binary or text form; `None` if it has no shared memory, or if it can't be read:
-/// the engine then reports the error. `waits`: also make waits interruptible.
+/// Changes a module in binary or text form; `None` if it has no shared memory, if it exports something under
+/// a name that is to be added, or if it can't be read: the engine then reports the error. `waits`: also make
+/// waits interruptible.
 pub fn expose(module: &[u8], waits: bool) -> Option<Exposed> {
     let module = wat::parse_bytes(module).ok()?;
     let contents = Contents::read(&module, waits)?;
@@ -203,7 +204,8 @@ impl Contents {
                 Payload::ExportSection(section) => {
                     for export in section {
                         let export = export.ok()?;
-                        if export.name.starts_with(PREFIX) && export.kind != ExternalKind::Tag {
+                        // The added names must be free, whatever the kind of their owner is.
+                        if export.name.starts_with(PREFIX) {
                             return None;
                         }
                     }
@@ -397,6 +399,15 @@ mod tests {
             _ => None,
         });
         assert_eq!(exports.unwrap(), ["run", "corestream:memory:0", "corestream:memory:1"]);
+    }
+
+    #[test]
+    fn modules_that_use_an_added_name_stay() {
+        for item in ["(tag (export \"NAME\"))", "(func (export \"NAME\"))"] {
+            let text = format!("(module (memory 1 1 shared) {item})");
+            let text = text.replace("NAME", &memory_export(0));
+            assert!(expose(text.as_bytes(), true).is_none(), "{text}");
+        }
     }
 
     #[test]
