@@ -141,6 +141,22 @@ fn says_why_a_module_is_invalid() {
         refusal("bad.wat", text),
         "bad.wat:3:6: invalid module: type mismatch: expected i32, found i64"
     );
+    // Names of the guest's that look like those of the engine's API.
+    for name in ["run_async", "Store::new", "Config::shared_memory", "compile time"] {
+        let text =
+            format!("(module (func (export \"_start\") (export \"{name}\") (export \"{name}\")))");
+        let wasm = wat(&text);
+        // The last export begins with the length of its name.
+        let at =
+            wasm.windows(name.len()).rposition(|window| window == name.as_bytes()).unwrap() - 1;
+        assert_eq!(
+            refusal("twice.wasm", &wasm),
+            format!(
+                "twice.wasm: invalid module: duplicate export name `{name}` already defined (at \
+                 offset {at:#x})"
+            )
+        );
+    }
     // Proposals have names.
     assert_eq!(
         refusal("legacy.wat", "(module (func (export \"_start\") try catch_all end))"),
