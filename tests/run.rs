@@ -297,6 +297,26 @@ fn a_guest_may_have_any_export() {
     }
 }
 
+/// A write that blocks although the stream promises room: an eventfd whose counter is full.
+#[test]
+fn a_write_that_blocks_the_thread_ends_the_tool_without_a_dump() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "\10\00\00\00\08\00\00\00")
+        (data (i32.const 16) "\fe\ff\ff\ff\ff\ff\ff\ff")
+        (func (export "_start") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
+    let folder = folder("block.wat", text);
+    let full = rustix::event::eventfd(1, rustix::event::EventfdFlags::empty()).unwrap();
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.current_dir(folder.path()).args(["run", "block.wat", "--time-limit", "0.1"]);
+    let output = command.stdout(full).output().unwrap();
+    let said =
+        "corestream: block.wat: stopped after 0.1 s, blocked in a host call, cannot be dumped\n";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(124), said.into()));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
 /// The guest has trapped: that stays its exit code, whenever a signal stops the dump.
 #[test]
 fn a_signal_that_stops_the_dump_leaves_the_guests_exit_code() {

@@ -152,17 +152,6 @@ impl Run {
                 self.dump(output, captured, &interrupt);
                 Ok(code)
             }
-            // It waits in the host: there is nothing on the stack any more.
-            Outcome::Stuck => {
-                let interrupt = Interrupt::watch_dump_of_guest(TIME_LIMIT);
-                let (name, limit) = (self.name(), self.limit());
-                let cause = format!("{limit}, it waits for its host: no frames are known");
-                report::line(&format!("{name}: {cause}"));
-                let mut captured = guest.live(self);
-                captured.dump.notes.push(cause);
-                self.dump(output, Ok(captured), &interrupt);
-                Ok(TIME_LIMIT)
-            }
         }
     }
 
@@ -191,7 +180,7 @@ impl Run {
     /// What is said of a guest whose thread is blocked in the host.
     fn blocked(&self) -> String {
         let (name, limit) = (self.name(), self.limit());
-        format!("{name}: {limit}, it waits for its host and can't be dumped")
+        format!("{name}: {limit}, blocked in a host call, cannot be dumped")
     }
 
     /// Writes the dump and says where it is; a guest that crashed has crashed, dump or not.

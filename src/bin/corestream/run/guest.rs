@@ -18,10 +18,8 @@ use super::overflow::StackPointer;
 use super::{Run, TIME_LIMIT, cause, deadline, host_call, invoke, shared, unreachable};
 use crate::report::{self, Failure};
 
-/// How long a guest that is out of time may take to come back from its host.
-const GRACE: Duration = Duration::from_secs(1);
-/// How much longer the thread that it runs on may be blocked, where no timer is looked at.
-const LAST_GRACE: Duration = Duration::from_secs(1);
+/// How long the thread of a guest that is out of time may be blocked.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// A guest, loaded and perhaps started.
 pub struct Guest {
@@ -44,8 +42,6 @@ pub enum Outcome {
     Returned(String),
     /// By a trap, the time limit, or an exit.
     Failed(Error),
-    /// Not at all: it waits in the host.
-    Stuck,
 }
 
 impl Guest {
@@ -101,7 +97,7 @@ impl Guest {
             let watch = move || {
                 thread::sleep(limit);
                 engine.increment_epoch();
-                thread::sleep(GRACE + LAST_GRACE);
+                thread::sleep(GRACE);
                 // Never while a dump is written: who is first here has the say.
                 if !over.swap(true, Ordering::AcqRel) {
                     report::line(&line);
@@ -111,14 +107,8 @@ impl Guest {
             let started = thread::Builder::new().stack_size(64 << 10).spawn(watch);
             started.map_err(|e| Failure::new(format!("cannot watch the time limit: {e}")))?;
         }
-        let call = self.call();
-        let outcome = match run.time_limit {
-            Some(limit) => runtime.block_on(async {
-                let limit = limit.saturating_add(GRACE);
-                tokio::time::timeout(limit, call).await.unwrap_or(Ok(Outcome::Stuck))
-            }),
-            None => runtime.block_on(call),
-        };
+        // Every host call that can be pending ends at the limit by itself.
+        let outcome = runtime.block_on(self.call());
         if over.swap(true, Ordering::AcqRel) {
             // The watch is about to end the process.
             loop {
@@ -218,13 +208,6 @@ impl Guest {
     /// The index of the first function that is not the guest's own: it waits in its place.
     pub fn first_added(&self) -> u32 {
         self.first_added
-    }
-
-    /// The guest as it is, without frames.
-    pub fn live(&mut self, run: &Run) -> Captured<'_> {
-        let capture = Self::capture(run, &self.linker, &self.recorder);
-        let capture = capture.thread("main, which waits for its host: no frames are known");
-        capture.instances(self.instance).live(&mut self.store)
     }
 }
 
