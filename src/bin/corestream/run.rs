@@ -134,7 +134,7 @@ impl Run {
                 let interrupt = Interrupt::watch_dump_of_guest(code);
                 let waits = guest.waits(&error);
                 let (first_added, place) = (guest.first_added(), guest.place(&error));
-                let stack = guest.take_stack_pointer();
+                let stack = if limit { None } else { guest.stack_pointer() };
                 let mut captured = guest.captured(self, &error);
                 let cause = match pending {
                     Some(pending) => format!("{} {pending}", self.limit()),
@@ -177,7 +177,7 @@ impl Run {
         format!("stopped after {} s", self.time_limit.unwrap_or_default().as_secs_f64())
     }
 
-    /// What is said of a guest whose thread is blocked in the host.
+    /// Returns the message for a guest whose thread is blocked in the host.
     fn blocked(&self) -> String {
         let (name, limit) = (self.name(), self.limit());
         format!("{name}: {limit}, blocked in a host call, cannot be dumped")

@@ -29,7 +29,6 @@ pub struct Guest {
     wasm: Vec<u8>,
     module: Module,
     call: Call,
-    stack: Option<StackPointer>,
     /// The index of the first function that was added, which is the end of the guest's own.
     first_added: u32,
     instance: Option<Instance>,
@@ -69,7 +68,6 @@ impl Guest {
         let invoke = run.invoke.as_deref();
         let call = source.check(invoke, &run.args, &linker, &mut store)?;
         let wasm = source.into_wasm();
-        let stack = StackPointer::find(&wasm);
         let exposed = expose::expose(&wasm, run.time_limit.is_some());
         let (module, first_added) = match exposed {
             Some(Exposed { bytes, first_added }) => {
@@ -79,7 +77,7 @@ impl Guest {
         };
         let module = module.map_err(failed)?;
         let instance = None;
-        Ok(Self { store, linker, wasm, module, call, stack, first_added, instance, recorder })
+        Ok(Self { store, linker, wasm, module, call, first_added, instance, recorder })
     }
 
     /// Instantiates the guest and calls its function.
@@ -158,9 +156,9 @@ impl Guest {
         if run.locals { capture.frames(recorder) } else { capture }
     }
 
-    /// Takes the guest's stack pointer out, if it is known.
-    pub fn take_stack_pointer(&mut self) -> Option<StackPointer> {
-        self.stack.take()
+    /// Returns the guest's stack pointer, if it has one that is known.
+    pub fn stack_pointer(&self) -> Option<StackPointer> {
+        StackPointer::find(&self.wasm)
     }
 
     /// The guest after a call that failed.
