@@ -295,6 +295,14 @@ fn a_guest_may_have_any_export() {
         assert_eq!(output.status.code(), Some(134), "{said}");
         assert!(said.ends_with("corestream: tag.wat.core: core dumped\n"), "{said}");
     }
+    // Its waits are stopped all the same.
+    let wait =
+        "(drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1))) unreachable";
+    fs::write(folder.path().join("tag.wat"), text.replace("unreachable", wait)).unwrap();
+    let output = run(folder.path(), &["tag.wat", "--force", "--time-limit", "0.1"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(124), "{said}");
+    assert!(said.contains("stopped after 0.1 s in memory.atomic.wait\n"), "{said}");
 }
 
 /// A write that blocks although the stream promises room: an eventfd whose counter is full.

@@ -76,6 +76,8 @@ pub struct Exposed {
     pub bytes: Vec<u8>,
     /// The index of the first function that was added.
     pub first_added: u32,
+    /// Whether the shared memories have exports of their own.
+    pub exports: bool,
 }
 
 /// What is added to a section.
@@ -101,22 +103,25 @@ struct Contents {
     memories: Vec<(bool, bool)>,
     types: u32,
     functions: u32,
+    /// Whether the module has an export whose name begins as those of the added ones.
+    taken: bool,
     waits: Vec<Wait>,
 }
 
-/// Changes a module in binary or text form; `None` if it has no shared memory, if it exports something under
-/// a name that is to be added, or if it can't be read: the engine then reports the error. `waits`: also make
-/// waits interruptible.
+/// Changes a module in binary or text form; `None` if it has no shared memory, or if it can't be read:
+/// the engine then reports the error. `waits`: also make waits interruptible.
 pub fn expose(module: &[u8], waits: bool) -> Option<Exposed> {
     let module = wat::parse_bytes(module).ok()?;
     let contents = Contents::read(&module, waits)?;
     let mut exports = Added::default();
     for (index, (shared, _)) in (0..).zip(&contents.memories) {
-        if *shared {
+        // Names are unique among exports of all kinds.
+        if *shared && !contents.taken {
             exports.export(&memory_export(index), ExportKind::Memory, index);
         }
     }
-    if exports.count == 0 {
+    let has_exports = exports.count > 0;
+    if !has_exports && contents.waits.is_empty() {
         return None;
     }
     let mut bytes = module.to_vec();
@@ -162,7 +167,7 @@ pub fn expose(module: &[u8], waits: bool) -> Option<Exposed> {
     if let Some(exports) = exports {
         exports.append_to(&mut changed, EXPORT, &[0])?;
     }
-    Some(Exposed { bytes: changed.finish(), first_added: contents.functions })
+    Some(Exposed { bytes: changed.finish(), first_added: contents.functions, exports: has_exports })
 }
 
 /// The name of the export of a shared memory.
@@ -203,11 +208,7 @@ impl Contents {
                 }
                 Payload::ExportSection(section) => {
                     for export in section {
-                        let export = export.ok()?;
-                        // The added names must be free, whatever the kind of their owner is.
-                        if export.name.starts_with(PREFIX) {
-                            return None;
-                        }
+                        this.taken |= export.ok()?.name.starts_with(PREFIX);
                     }
                 }
                 Payload::CodeSectionEntry(body)
@@ -358,7 +359,7 @@ mod tests {
     #[test]
     fn indices_and_offsets_stay() {
         let before = wat::parse_str(TEXT).unwrap();
-        let Exposed { bytes, first_added } = expose(TEXT.as_bytes(), true).unwrap();
+        let Exposed { bytes, first_added, .. } = expose(TEXT.as_bytes(), true).unwrap();
         assert_eq!(first_added, 3);
         wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
             .validate_all(&bytes)
@@ -402,11 +403,18 @@ mod tests {
     }
 
     #[test]
-    fn modules_that_use_an_added_name_stay() {
+    fn modules_that_use_an_added_name_get_no_exports() {
         for item in ["(tag (export \"NAME\"))", "(func (export \"NAME\"))"] {
             let text = format!("(module (memory 1 1 shared) {item})");
             let text = text.replace("NAME", &memory_export(0));
             assert!(expose(text.as_bytes(), true).is_none(), "{text}");
+            let wait = "memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1)";
+            let text = text.replace("(memory", &format!("(func (drop ({wait}))) (memory"));
+            let exposed = expose(text.as_bytes(), true).unwrap();
+            assert_eq!(
+                (exposed.exports, exposed.first_added),
+                (false, text.matches("(func").count() as u32)
+            );
         }
     }
 

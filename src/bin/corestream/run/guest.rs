@@ -31,6 +31,8 @@ pub struct Guest {
     call: Call,
     /// The index of the first function that was added, which is the end of the guest's own.
     first_added: u32,
+    /// Whether exports were added for the shared memories.
+    exports: bool,
     instance: Option<Instance>,
     recorder: FrameRecorder<WasiP1Ctx>,
 }
@@ -69,15 +71,15 @@ impl Guest {
         let call = source.check(invoke, &run.args, &linker, &mut store)?;
         let wasm = source.into_wasm();
         let exposed = expose::expose(&wasm, run.time_limit.is_some());
-        let (module, first_added) = match exposed {
-            Some(Exposed { bytes, first_added }) => {
-                (Module::from_binary(&engine, &bytes), first_added)
+        let (module, first_added, exports) = match exposed {
+            Some(Exposed { bytes, first_added, exports }) => {
+                (Module::from_binary(&engine, &bytes), first_added, exports)
             }
-            None => (Module::from_binary(&engine, &wasm), u32::MAX),
+            None => (Module::from_binary(&engine, &wasm), u32::MAX, false),
         };
         let module = module.map_err(failed)?;
         let instance = None;
-        Ok(Self { store, linker, wasm, module, call, first_added, instance, recorder })
+        Ok(Self { store, linker, wasm, module, call, first_added, exports, instance, recorder })
     }
 
     /// Instantiates the guest and calls its function.
@@ -165,7 +167,11 @@ impl Guest {
     pub fn captured(&mut self, run: &Run, error: &Error) -> corestream::Result<Captured<'_>> {
         let place = self.place_of_unreachable(error);
         let capture = Self::capture(run, &self.linker, &self.recorder);
-        let shared = shared::Memories::of(&mut self.store, self.instance, error);
+        let shared = if self.exports {
+            shared::Memories::of(&mut self.store, self.instance, error)
+        } else {
+            shared::Memories::default()
+        };
         let mut captured = capture.trapped(&mut self.store, error)?;
         shared.place(&mut captured);
         for thread in &mut captured.dump.threads {
