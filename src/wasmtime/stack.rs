@@ -54,9 +54,10 @@
 //! than everything else. It is formatted only if there are several activations or a start function.
 //!
 //! # What was tried
-//! To take a handle and to compare its number of locals with the function's: it does not panic where
-//! there is a point before it, and proves nothing. To split a backtrace into activations by the calls
-//! that its frames are at: indirect calls and tail calls leave that open.
+//! - Comparing a handle's number of locals with the function's: it can match by accident, so it proves
+//!   nothing.
+//! - Splitting a backtrace into activations by the calls that its frames are at: indirect calls and tail
+//!   calls leave that open.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use std::collections::{BTreeMap, HashMap, HashSet};

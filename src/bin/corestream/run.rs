@@ -63,13 +63,13 @@ pub struct Run {
     #[arg(long)]
     locals: bool,
 
-    // Wasmtime has no trace at all where it can't reserve room for so many.
+    // Wasmtime gives no backtrace if it cannot allocate room for this many frames.
     /// Frames that are dumped at most; with --locals all are
     #[arg(long, value_name = "N", default_value_t = 100_000,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_frames: u32,
 
-    /// Dump the guest and end it after so many seconds of running; compiling it does not count
+    /// Dump the guest and stop it after S seconds of running; compiling it does not count
     #[arg(long, value_name = "S", value_parser = dump::seconds)]
     time_limit: Option<Duration>,
 
@@ -100,7 +100,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The guest's own exit code, or that of what happened to it.
+    /// Returns the guest's exit code, or the code for how it ended.
     pub fn run(mut self) -> Result<ExitCode, Failure> {
         // A limit past the end of the clock is no limit.
         self.time_limit = self.time_limit.filter(|limit| deadline(*limit).is_some());
@@ -155,7 +155,7 @@ impl Run {
         }
     }
 
-    /// The exit code for that of the guest, of which a process has the low 8 bits: never 0 unless the guest's is.
+    /// Returns the low 8 bits of the guest's exit code, or 1 if only those bits are 0.
     fn exit_code(&self, code: u32) -> u8 {
         let low = code.to_le_bytes()[0];
         if low != 0 || code == 0 {
@@ -223,7 +223,7 @@ impl Run {
         Ok(path)
     }
 
-    /// What can't be written is said before the guest runs.
+    /// Checks the output before the guest runs.
     fn resolve(&self, path: &Path) -> Result<Target, Failure> {
         let is_stream = matches!(own_descriptor(path), Some(0..=2));
         if path == Path::new("-") || is_stream {
@@ -252,13 +252,13 @@ fn deadline(limit: Duration) -> Option<Instant> {
     Instant::now().checked_add(limit)
 }
 
-/// Where a dump goes, and how that is called.
+/// The output of a dump, and its path for messages.
 struct Target {
     path: PathBuf,
     output: Output,
 }
 
-/// The cause of a trap; if it is that the guest's stack overflowed, that first.
+/// Returns the cause of a trap, preceded by a stack overflow if there was one.
 fn trap_cause(
     error: &Error,
     stack: Option<&StackPointer>,

@@ -98,7 +98,8 @@ impl Guest {
                 thread::sleep(limit);
                 engine.increment_epoch();
                 thread::sleep(GRACE);
-                // Never while a dump is written: who is first here has the say.
+                // Whichever thread sets `over` first decides, so the process never ends while a dump is
+                // written.
                 if !over.swap(true, Ordering::AcqRel) {
                     report::line(&line);
                     std::process::exit(TIME_LIMIT.into());
@@ -120,7 +121,7 @@ impl Guest {
         outcome.map_err(|why| Failure::new(format!("{}: {why}", run.guest.display())))
     }
 
-    /// A mistake in what is called is an error; what the guest does is an outcome.
+    /// Returns an error if the call itself is wrong. A trap or an exit is an outcome.
     async fn call(&mut self) -> Result<Outcome, String> {
         let linked = self.linker.instantiate_pre(&self.module);
         let linked = linked.map_err(|error| cause::plain(&error))?;
@@ -133,7 +134,7 @@ impl Guest {
         let Some(function) = instance.get_func(&mut self.store, name) else {
             return Err(format!("exports no function {name}"));
         };
-        // A library that has something to do before its functions are called.
+        // A library that must be initialized first.
         if self.call.initialize
             && let Some(initialize) = instance.get_func(&mut self.store, "_initialize")
             && let Err(error) = initialize.call_async(&mut self.store, &[], &mut []).await
@@ -229,7 +230,7 @@ fn config(run: &Run) -> Config {
     config
 }
 
-/// The guest's world: its arguments, this process's streams, and what was asked for.
+/// Builds the WASI context: arguments, standard streams, and the variables and directories given by options.
 fn wasi(run: &Run) -> Result<WasiP1Ctx, Failure> {
     let mut wasi = WasiCtxBuilder::new();
     wasi.inherit_stdio().arg(run.name()).args(&run.args);
