@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Decoded, decode};
 use corestream::Value;
@@ -174,6 +174,11 @@ fn exit_codes_and_results_are_the_guests() {
         run(folder.path(), &["exit.wat", "--invoke", "add", "--", "-1", "2", "0.5", "1e3"]);
     assert_eq!(output.stdout, b"1001.5\n-1\n", "{}", stderr(&output));
     assert_eq!(output.status.code(), Some(0));
+    // A time limit past the end of the clock is none.
+    for limit in ["1e10", "9.3e18", "1e19", "1.8e19"] {
+        let output = run(folder.path(), &["exit.wat", "--time-limit", limit]);
+        assert_eq!((output.status.code(), stderr(&output)), (Some(42), String::new()), "{limit}");
+    }
     // No dump was made.
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -280,6 +285,48 @@ fn shared_memories_are_dumped() {
             }
         }
     }
+}
+
+/// A guest that exports a tag under the name that `run` would give to a shared memory is valid, and runs.
+#[test]
+fn a_guest_may_have_any_export() {
+    let text = r#"(module (memory 1 1 shared) (tag (export "corestream:memory:0"))
+        (func (export "_start") unreachable))"#;
+    let folder = folder("tag.wat", text);
+    for more in [&[][..], &["--time-limit", "60"], &["--locals"]] {
+        let output = run(folder.path(), &[&["tag.wat", "--force"], more].concat());
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(134), "{said}");
+        assert!(said.ends_with("corestream: tag.wat.core: core dumped\n"), "{said}");
+    }
+    // Its waits are stopped all the same.
+    let wait =
+        "(drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1))) unreachable";
+    fs::write(folder.path().join("tag.wat"), text.replace("unreachable", wait)).unwrap();
+    let output = run(folder.path(), &["tag.wat", "--force", "--time-limit", "0.1"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(124), "{said}");
+    assert!(said.contains("stopped after 0.1 s in memory.atomic.wait\n"), "{said}");
+}
+
+/// A write that blocks although the stream promises room: an eventfd whose counter is full.
+#[test]
+fn a_write_that_blocks_the_thread_ends_the_tool_without_a_dump() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "\10\00\00\00\08\00\00\00")
+        (data (i32.const 16) "\fe\ff\ff\ff\ff\ff\ff\ff")
+        (func (export "_start") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
+    let folder = folder("block.wat", text);
+    let full = rustix::event::eventfd(1, rustix::event::EventfdFlags::empty()).unwrap();
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.current_dir(folder.path()).args(["run", "block.wat", "--time-limit", "0.1"]);
+    let output = command.stdout(full).output().unwrap();
+    let said =
+        "corestream: block.wat: stopped after 0.1 s, blocked in a host call, cannot be dumped\n";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(124), said.into()));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 /// The guest has trapped: that stays its exit code, whenever a signal stops the dump.
@@ -504,8 +551,6 @@ fn output_under_a_time_limit_is_whole() {
     assert!(fs::read(&path).unwrap() == expected);
 }
 
-/// `memory.atomic.wait`, which blocks the thread that the guest runs on: of an exported memory, of one
-/// that is not, and in the start function.
 /// Copies standard input to standard output; any error is its exit code.
 const ECHO: &str = r#"(module
     (import "wasi_snapshot_preview1" "fd_read"
@@ -591,19 +636,30 @@ fn a_guest_is_run_by_one_thread_if_there_are_no_more() {
     assert!(folder.path().join("trap.wat.core").exists());
 }
 
+/// `memory.atomic.wait`, which blocks the thread that the guest runs on: of an exported memory, of one
+/// that is not, and in the start function; without a timeout, and with one of 1000 seconds.
 #[test]
 fn a_guest_that_waits_for_a_notification_is_dumped_with_its_frames() {
-    for (memory, start, wait) in [
-        (r#"(memory (export "memory") 1 10 shared)"#, "", "i32.const 8) (i32.const 0"),
-        ("(memory 1 10 shared)", "", "i32.const 65528) (i32.const 0"),
-        ("(memory 1 10 shared)", "(start $s)", "i32.const 8) (i32.const 0"),
+    const FOREVER: i64 = -1;
+    const LONG: i64 = 1_000_000_000_000;
+    for (memory, start, wait, timeout) in [
+        (
+            r#"(memory (export "memory") 1 10 shared)"#,
+            "",
+            "wait32 (i32.const 8) (i32.const 0)",
+            FOREVER,
+        ),
+        ("(memory 1 10 shared)", "", "wait32 (i32.const 65528) (i32.const 0)", LONG),
+        ("(memory 1 10 shared)", "", "wait64 (i32.const 65528) (i64.const 0)", FOREVER),
+        ("(memory i64 1 10 shared)", "", "wait64 (i64.const 65528) (i64.const 0)", LONG),
+        ("(memory 1 10 shared)", "(start $s)", "wait32 (i32.const 8) (i32.const 0)", FOREVER),
     ] {
         let text = format!(
             r#"(module {memory} (global (mut i32) (i32.const 0))
             (func $w (param i32) (result i32)
                 (global.set 0 (local.get 0))
                 (i32.const 7)
-                (drop (memory.atomic.wait32 offset=0 ({wait}) (i64.const -1)))
+                (drop (memory.atomic.{wait} (i64.const {timeout})))
                 (global.set 0 (i32.const 0)))
             (func $s (drop (call $w (i32.const 42)))) {start}
             (func (export "_start") (call $s)))"#
@@ -624,29 +680,93 @@ fn a_guest_that_waits_for_a_notification_is_dumped_with_its_frames() {
             assert_eq!(decoded.globals[0].1, corestream::GlobalValue::I32(42));
             let functions: Vec<_> = decoded.threads[0].1.iter().map(|f| f.function).collect();
             assert_eq!(functions, if start.is_empty() { &[0, 1, 2][..] } else { &[0, 1] });
-            // Locals, `local.get`, `global.set`, three constants of 2 and one of 4 bytes at most.
-            assert!((12..=16).contains(&decoded.threads[0].1[0].offset));
+            // Locals, `local.get`, `global.set`, four constants of 12 bytes at most.
+            assert!((12..=20).contains(&decoded.threads[0].1[0].offset));
             if locals {
                 let frame = &decoded.threads[0].1[0];
                 assert_eq!(frame.locals, [Value::I32(42)]);
                 assert_eq!(frame.stack[0], Value::I32(7));
-                assert_eq!(frame.stack[3], Value::I64(-1));
+                assert_eq!(frame.stack[3], Value::I64(timeout));
             }
         }
     }
 }
 
-/// A guest that is notified, or whose wait ends, goes on as without a limit.
+/// The time limit does not look for the address that a guest waits at: all 768 MiB were written to.
 #[test]
-fn a_wait_that_ends_before_the_time_limit() {
-    let text = r#"(module (memory 1 1 shared) (memory 1) (func (export "_start")
-        (if (i32.ne (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const 1000)) (i32.const 2))
-            (then unreachable))
-        (if (i32.ne (memory.atomic.wait64 offset=8 (i32.const 0) (i64.const 1) (i64.const -1)) (i32.const 1))
-            (then unreachable))))"#;
-    let folder = folder("wait.wat", text);
-    let output = run(folder.path(), &["wait.wat", "--time-limit", "60"]);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+fn a_guest_that_waits_in_a_large_memory_is_stopped() {
+    let text = r#"(module (memory 12288 12288 shared) (func $wait (export "_start")
+        (memory.fill (i32.const 0) (i32.const 1) (i32.const 0x30000000))
+        (drop (memory.atomic.wait32 (i32.const 0x2ffffffc) (i32.const 0x01010101) (i64.const -1)))))"#;
+    let folder = folder("dense.wat", text);
+    let output = run(folder.path(), &["dense.wat", "--time-limit", "1", "-o", "/dev/null"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(124), "{said}");
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines[0], "corestream: dense.wat: stopped after 1 s in memory.atomic.wait");
+    assert!(lines[1].starts_with("    0: dense.wat: wait + 0x"), "{said}");
+    assert_eq!(lines[2..], ["corestream: /dev/null: core dumped"]);
+}
+
+/// Waits of less than a slice, of several, and of a value that is another one already.
+#[test]
+fn waits_have_the_same_results_under_a_time_limit() {
+    const ATOMIC: &str = "memory.atomic.wait";
+    let waits = [
+        ("32 (i32.const 0) (i32.const 0) (i64.const 0)", 2),
+        ("32 (i32.const 0) (i32.const 0) (i64.const 1000)", 2),
+        ("32 (i32.const 0) (i32.const 0) (i64.const 50_000_000)", 2),
+        ("32 (i32.const 0) (i32.const 0) (i64.const 120_000_000)", 2),
+        ("64 offset=8 (i32.const 0) (i64.const 0) (i64.const 150_000_000)", 2),
+        ("32 (i32.const 0) (i32.const 1) (i64.const -1)", 1),
+        ("64 offset=8 (i32.const 0) (i64.const 1) (i64.const -1)", 1),
+        ("64 offset=8 (i32.const 0) (i64.const 1) (i64.const 1000)", 1),
+        ("64 offset=8 (i32.const 0) (i64.const 1) (i64.const 120_000_000)", 1),
+    ];
+    let checks: String = waits
+        .iter()
+        .map(|(wait, result)| {
+            format!("(if (i32.ne ({ATOMIC}{wait}) (i32.const {result})) (then unreachable))")
+        })
+        .collect();
+    let text = format!(r#"(module (memory 1 1 shared) (func (export "_start") {checks}))"#);
+    let folder = folder("wait.wat", text.as_str());
+    for more in [&[][..], &["--locals"], &["--time-limit", "60"]] {
+        let start = Instant::now();
+        let output = run(folder.path(), &[&["wait.wat"], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{more:?}: {}", stderr(&output));
+        // The sum of all timeouts of waits that expire.
+        assert!(start.elapsed() >= Duration::from_nanos(320_001_000), "{more:?}");
+    }
+}
+
+/// A wait that traps does so in the guest's own function.
+#[test]
+fn a_wait_that_traps_is_the_guests() {
+    for (wait, cause) in
+        [("i32.const 2", "unaligned atomic"), ("i32.const 65536", "out of bounds memory access")]
+    {
+        let text = format!(
+            r#"(module (memory 1 1 shared) (func $wait (export "_start")
+            (drop (memory.atomic.wait32 ({wait}) (i32.const 0) (i64.const -1)))))"#
+        );
+        let folder = folder("trap.wat", &text);
+        let mut offsets = Vec::new();
+        for limit in [&[][..], &["--time-limit", "60"]] {
+            let output = run(folder.path(), &[&["trap.wat", "--force"], limit].concat());
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(134), "{said}");
+            assert_eq!(
+                said.lines().next(),
+                Some(&*format!("corestream: trap.wat: wasm trap: {cause}"))
+            );
+            let bytes = fs::read(folder.path().join("trap.wat.core")).unwrap();
+            let decoded = decode(&bytes);
+            let [frame] = &decoded.threads[0].1[..] else { panic!("{said}") };
+            offsets.push((frame.function, frame.offset));
+        }
+        assert_eq!(offsets[0], offsets[1], "{wait}");
+    }
 }
 
 /// Wherever a guest traps before its first call, it is dumped with locals as it is without: in its start

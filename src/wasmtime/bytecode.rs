@@ -128,13 +128,13 @@ fn collect(
     Ok(())
 }
 
-/// Validates a function and tells the shapes at each wanted position, and whether it is that of the
+/// Validates a function and reports the shape at each wanted position, and whether it is that of the
 /// call before it.
 fn walk(
     function: FuncToValidate<ValidatorResources>,
     body: &FunctionBody<'_>,
     wanted: &BTreeSet<u32>,
-    mut tell: impl FnMut(u32, bool, Shape),
+    mut report: impl FnMut(u32, bool, Shape),
 ) -> Result<()> {
     let start = body.range().start;
     let mut validator = function.into_validator(FuncValidatorAllocations::default());
@@ -156,10 +156,10 @@ fn walk(
             let offset = u32::try_from(at.saturating_sub(start)).unwrap_or(0);
             let shape = Shape { offset, locals: locals.clone(), stack };
             if let Some(end) = end {
-                tell(end, true, shape.clone());
+                report(end, true, shape.clone());
             }
             if let Some(here) = here {
-                tell(here, false, shape);
+                report(here, false, shape);
             }
         }
         validator.op(at, &operator)?;

@@ -10,7 +10,7 @@ use ::wasmtime::{
 
 use super::describe::describe;
 use super::frames::{self, FrameRecorder, WasmFrame};
-use super::inventory::{Inventory, Words};
+use super::inventory::{ImportHints, Inventory};
 use super::note::Note;
 use super::stack::{self, Moment, Stack};
 use crate::atomic_file::FileOptions;
@@ -43,7 +43,7 @@ pub fn capture<'a>(
 
 /// A guest, captured: its core dump, which borrows the store, and what it does not know.
 ///
-/// What nobody is to see is left out before it is written:
+/// Exclude secrets before writing:
 ///
 /// ```
 /// # #[cfg(feature = "run")]
@@ -161,7 +161,7 @@ pub struct Capture<'w, T: 'static> {
     thread: String,
     max_frames: usize,
     instances: Vec<Instance>,
-    words: Words<'w, T>,
+    hints: ImportHints<'w, T>,
     recorder: Option<&'w FrameRecorder<T>>,
 }
 
@@ -173,7 +173,7 @@ impl<'w, T: 'static> Capture<'w, T> {
             thread: "main".into(),
             max_frames: DEFAULT_MAX_FRAMES,
             instances: Vec::new(),
-            words: Words { defined: HashMap::new(), instances: Vec::new(), linker: None },
+            hints: ImportHints { defined: HashMap::new(), instances: Vec::new(), linker: None },
             recorder: None,
         }
     }
@@ -193,21 +193,21 @@ impl<'w, T: 'static> Capture<'w, T> {
 
     /// Imports are what `linker` has for them: the linker that the instances were made with.
     pub fn linker(mut self, linker: &'w Linker<T>) -> Self {
-        self.words.linker = Some(linker);
+        self.hints.linker = Some(linker);
         self
     }
 
     /// Every import `module` `name` is `item`, a memory or a global. Comes before
     /// [`instance`](Self::instance) and [`linker`](Self::linker).
     pub fn define(mut self, module: &str, name: &str, item: impl Into<Extern>) -> Self {
-        self.words.defined.insert((module.into(), name.into()), item.into());
+        self.hints.defined.insert((module.into(), name.into()), item.into());
         self
     }
 
     /// Every import from the module `name` is what `instance` exports. Comes before
     /// [`linker`](Self::linker). Of a guest that is not trapped the instance is captured.
     pub fn instance(mut self, name: &str, instance: Instance) -> Self {
-        self.words.instances.push((name.into(), instance));
+        self.hints.instances.push((name.into(), instance));
         self.instances([instance])
     }
 
@@ -273,9 +273,8 @@ impl<'w, T: 'static> Capture<'w, T> {
     /// Captures a guest that is not trapped: from a host function, an epoch deadline's callback or a
     /// debug handler, or between two calls.
     ///
-    /// With guest debugging that is all of the store, with locals and operand stacks; else it is the
-    /// instances that were named, and of what they do not export there is nothing. Nothing in the
-    /// store is changed.
+    /// With guest debugging it captures all of the store, with locals and operand stacks; otherwise it
+    /// captures the named instances and only the items they export. Nothing in the store is changed.
     ///
     /// # Panics
     /// An instance or an item is not of this store.
@@ -342,8 +341,8 @@ impl<'w, T: 'static> Capture<'w, T> {
         frames: Vec<WasmFrame>,
         mut notes: Vec<Note>,
     ) -> Captured<'a> {
-        let (words, thread) = (&self.words, &self.thread);
-        let mut dump = describe(store, inventory, words, thread, frames, &mut notes);
+        let (hints, thread) = (&self.hints, &self.thread);
+        let mut dump = describe(store, inventory, hints, thread, frames, &mut notes);
         dump.name.clone_from(&self.name);
         Captured { dump, notes }
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ::wasmtime::{AsContext, AsContextMut, GlobalType, HeapType, Mutability, Val, ValType};
 
 use super::frames::WasmFrame;
-use super::inventory::{AnyMemory, Inventory, Words};
+use super::inventory::{AnyMemory, ImportHints, Inventory};
 use super::note::Note;
 use crate::image::MemoryImage;
 use crate::model::{
@@ -22,7 +22,7 @@ pub(super) fn instance_index(at: usize) -> InstanceIndex {
 pub(super) fn describe<'a, C: AsContextMut>(
     store: &'a mut C,
     mut inventory: Inventory,
-    words: &Words<'_, C::Data>,
+    hints: &ImportHints<'_, C::Data>,
     thread: &str,
     frames: Vec<WasmFrame>,
     notes: &mut Vec<Note>,
@@ -31,7 +31,7 @@ pub(super) fn describe<'a, C: AsContextMut>(
     for frame in &frames {
         inventory.module(&frame.module);
     }
-    let spaces = inventory.spaces(&mut store.as_context_mut(), words, notes);
+    let spaces = inventory.spaces(&mut store.as_context_mut(), hints, notes);
     for (at, spaces) in spaces.into_iter().enumerate() {
         let module = inventory.instances[at].module(&*store).clone();
         let module = ModuleIndex(inventory.module(&module));

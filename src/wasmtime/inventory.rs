@@ -18,15 +18,15 @@ pub(super) enum AnyMemory {
     Shared(SharedMemory),
 }
 
-/// What the embedder says about imports.
-pub(super) struct Words<'w, T: 'static> {
+/// The items that the embedder names for imports.
+pub(super) struct ImportHints<'w, T: 'static> {
     pub(super) defined: HashMap<(String, String), Extern>,
     pub(super) instances: Vec<(String, Instance)>,
     pub(super) linker: Option<&'w Linker<T>>,
 }
 
-impl<T> Words<'_, T> {
-    fn of(&self, store: &mut StoreContextMut<'_, T>, import: &ImportType<'_>) -> Option<Extern> {
+impl<T> ImportHints<'_, T> {
+    fn find(&self, store: &mut StoreContextMut<'_, T>, import: &ImportType<'_>) -> Option<Extern> {
         let (module, name) = (import.module(), import.name());
         if let Some(defined) = self.defined.get(&(module.to_owned(), name.to_owned())) {
             return Some(defined.clone());
@@ -144,7 +144,7 @@ impl Inventory {
     pub(super) fn spaces<T>(
         &mut self,
         store: &mut StoreContextMut<'_, T>,
-        words: &Words<'_, T>,
+        hints: &ImportHints<'_, T>,
         notes: &mut Vec<Note>,
     ) -> Vec<Spaces> {
         // What is exported anywhere is listed before anything is resolved.
@@ -153,8 +153,8 @@ impl Inventory {
             .into_iter()
             .enumerate()
             .map(|(i, exports)| Spaces {
-                memories: self.memory_space(store, words, notes, i, &exports.memories),
-                globals: self.global_space(store, words, notes, i, &exports.globals),
+                memories: self.memory_space(store, hints, notes, i, &exports.memories),
+                globals: self.global_space(store, hints, notes, i, &exports.globals),
             })
             .collect()
     }
@@ -184,7 +184,7 @@ impl Inventory {
     fn memory_space<T>(
         &mut self,
         store: &mut StoreContextMut<'_, T>,
-        words: &Words<'_, T>,
+        hints: &ImportHints<'_, T>,
         notes: &mut Vec<Note>,
         at: usize,
         exported: &[(u32, MemoryType)],
@@ -204,11 +204,11 @@ impl Inventory {
                 slots.push(Slot::Known(known));
                 continue;
             }
-            let Some(word) = words.of(store, &import) else {
+            let Some(hint) = hints.find(store, &import) else {
                 slots.push(Slot::Import(ty));
                 continue;
             };
-            slots.push(match self.any_memory(word) {
+            slots.push(match self.any_memory(hint) {
                 Some(item) if fits_memory(store, &self.memories[item as usize], &ty) => {
                     Slot::Known(item)
                 }
@@ -254,7 +254,7 @@ impl Inventory {
     fn global_space<T>(
         &mut self,
         store: &mut StoreContextMut<'_, T>,
-        words: &Words<'_, T>,
+        hints: &ImportHints<'_, T>,
         notes: &mut Vec<Note>,
         at: usize,
         exported: &[(u32, GlobalType)],
@@ -272,11 +272,11 @@ impl Inventory {
                 slots.push(Slot::Known(self.global(global)));
                 continue;
             }
-            let Some(word) = words.of(store, &import) else {
+            let Some(hint) = hints.find(store, &import) else {
                 slots.push(Slot::Import(ty));
                 continue;
             };
-            slots.push(match word.into_global() {
+            slots.push(match hint.into_global() {
                 Some(global) if fits_global(&global.ty(&mut *store), &ty) => {
                     Slot::Known(self.global(global))
                 }

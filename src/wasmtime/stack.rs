@@ -49,10 +49,15 @@
 //! start-up code included, only the `Debug` text of a backtrace says. A text of another form counts as
 //! not known, which costs values and nothing else.
 //!
+//! # The cost
+//! Every exception that a guest throws is recorded, so each frame on the stack counts. The text takes longer
+//! than everything else. It is formatted only if there are several activations or a start function.
+//!
 //! # What was tried
-//! To take a handle and to compare its number of locals with the function's: it does not panic where
-//! there is a point before it, and proves nothing. To split a backtrace into activations by the calls
-//! that its frames are at: indirect calls and tail calls leave that open.
+//! - Comparing a handle's number of locals with the function's: it can match by accident, so it proves
+//!   nothing.
+//! - Splitting a backtrace into activations by the calls that its frames are at: indirect calls and tail
+//!   calls leave that open.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -110,10 +115,8 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) ->
     if known.is_empty() {
         return Stack::default();
     }
-    let on_stack = frames_on_stack(&backtrace);
     let offsets: Vec<_> =
         backtrace.frames().iter().map(|frame| frame.func_offset().is_some()).collect();
-    drop(backtrace);
     let mut modules = Modules::default();
     for frame in &known {
         modules.add(&frame.module, frame.function);
@@ -134,12 +137,20 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) ->
     let no_point = known.iter().zip(&entered).enumerate().any(|(at, (frame, entered))| {
         *entered && modules.is_first(frame) && (at > 0 || moment == Moment::Other)
     });
-    let limit = if no_point { None } else { limit(store, known.len(), on_stack, activations) };
+    let one_activation = activations == Some(1);
+    let (limit, complete) = if !no_point && one_activation && !any_start(store) {
+        // No start-up code: all handles are frames, of which the backtrace may list only the youngest.
+        (Some(usize::MAX), true)
+    } else {
+        // Only here: the text of a deep stack takes longer than all the rest.
+        let on_stack = frames_on_stack(&backtrace);
+        let limit = if no_point { None } else { limit(known.len(), on_stack, one_activation) };
+        (limit, on_stack == Some(known.len()))
+    };
+    drop(backtrace);
     let Some(limit) = limit else {
-        let complete = on_stack == Some(known.len());
         return Stack { frames: known, complete };
     };
-    let complete = limit == usize::MAX || on_stack == Some(known.len());
     let handles = take_handles(store, limit);
     if handles.len() < known.len() {
         return Stack { frames: known, complete };
@@ -172,27 +183,23 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) ->
     Stack { frames: with_values(store, found, &modules), complete }
 }
 
-/// How many handles may be taken; `None` for none.
-fn limit<T>(
-    store: &mut StoreContextMut<'_, T>,
-    known: usize,
-    on_stack: Option<usize>,
-    activations: Option<usize>,
-) -> Option<usize> {
+/// Whether a module of the store may have a start function.
+fn any_start<T>(store: &mut StoreContextMut<'_, T>) -> bool {
+    let modules = store.as_context_mut().debug_all_modules();
+    modules.iter().any(|module| module.debug_bytecode().is_none_or(bytecode::has_start))
+}
+
+/// Returns the number of handles that may be taken where start-up code may be on the stack; `None` for none.
+fn limit(known: usize, on_stack: Option<usize>, one_activation: bool) -> Option<usize> {
     if on_stack == Some(known) {
         return Some(known);
     }
-    if activations != Some(1) {
+    if !one_activation {
         return None;
     }
-    // The backtrace was cut, or its oldest frame starts a module up.
-    let modules = store.as_context_mut().debug_all_modules();
-    if modules.iter().any(|module| module.debug_bytecode().is_none_or(bytecode::has_start)) {
-        let but_one = on_stack.and_then(|frames| frames.checked_sub(1));
-        Some(but_one.map_or(known, |frames| frames.max(known)))
-    } else {
-        Some(usize::MAX)
-    }
+    // The backtrace was cut, or the oldest frame on the stack starts a module up.
+    let but_one = on_stack.and_then(|frames| frames.checked_sub(1));
+    Some(but_one.map_or(known, |frames| frames.max(known)))
 }
 
 /// The handles of the youngest frames, at most `limit`; no other frame is looked at.
@@ -216,10 +223,10 @@ fn take_handles<T>(store: &mut StoreContextMut<'_, T>, limit: usize) -> Vec<Fram
     handles
 }
 
-/// How many frames there are between entries into wasm and exits from it, with those that a
-/// backtrace does not list; `None` if it can't be told.
+/// Counts the frames between entries into wasm and exits from it, with those that a backtrace does not
+/// list; `None` if it can't be told. Formats the whole backtrace, which takes a microsecond for each frame.
 fn frames_on_stack(backtrace: &WasmBacktrace) -> Option<usize> {
-    let mut counter = Counter::default();
+    let mut counter = Counter::new();
     write!(counter, "{backtrace:?}").ok()?;
     counter.finish()
 }
@@ -230,10 +237,9 @@ fn frames_on_stack(backtrace: &WasmBacktrace) -> Option<usize> {
 ///
 /// Names before that field are the guest's. They stand in quotes, and after the last such field there is
 /// no quote.
-#[derive(Default)]
 struct Counter {
-    /// The last bytes, at most as many as the longest text that is looked for.
-    tail: Vec<u8>,
+    field: Finder,
+    frame: Finder,
     /// Frames since the last beginning of the field; `None` before it, and where it is in doubt.
     frames: Option<usize>,
     /// Whether the list has ended.
@@ -241,8 +247,10 @@ struct Counter {
 }
 
 impl Counter {
-    const FIELD: &[u8] = b"_runtime_trace: Backtrace([";
-    const FRAME: &[u8] = b"Frame { pc: ";
+    fn new() -> Self {
+        let field = Finder::new(b"_trace: Backtrace([");
+        Self { field, frame: Finder::new(b"Frame { pc: "), frames: None, ended: false }
+    }
 
     fn finish(self) -> Option<usize> {
         self.frames.filter(|_| self.ended)
@@ -252,14 +260,11 @@ impl Counter {
 impl Write for Counter {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes() {
-            if self.tail.len() == Self::FIELD.len() {
-                self.tail.remove(0);
-            }
-            self.tail.push(byte);
-            if self.tail.ends_with(Self::FIELD) {
+            let (field, frame) = (self.field.ends_at(byte), self.frame.ends_at(byte));
+            if field {
                 self.frames = Some(0);
                 self.ended = false;
-            } else if self.tail.ends_with(Self::FRAME) {
+            } else if frame {
                 self.frames = self.frames.and_then(|frames| frames.checked_add(1));
             } else if byte == b'"' {
                 self.frames = None;
@@ -268,6 +273,37 @@ impl Write for Counter {
             }
         }
         Ok(())
+    }
+}
+
+/// Finds a text in bytes that come one at a time, each of which is looked at once.
+///
+/// The first byte of the text is nowhere else in it. So where a match breaks off, no other one has begun
+/// before this byte, and occurrences do not overlap.
+struct Finder {
+    text: &'static [u8],
+    /// Bytes of the text that the last bytes match.
+    matched: usize,
+}
+
+impl Finder {
+    fn new(text: &'static [u8]) -> Self {
+        debug_assert!(text.split_first().is_some_and(|(first, rest)| !rest.contains(first)));
+        Self { text, matched: 0 }
+    }
+
+    /// Whether an occurrence of the text ends at `byte`, the next one.
+    fn ends_at(&mut self, byte: u8) -> bool {
+        self.matched = if self.text.get(self.matched) == Some(&byte) {
+            self.matched.saturating_add(1)
+        } else {
+            usize::from(self.text.first() == Some(&byte))
+        };
+        let found = self.matched == self.text.len();
+        if found {
+            self.matched = 0;
+        }
+        found
     }
 }
 
@@ -483,5 +519,48 @@ fn read(ty: Option<ValType>, value: impl FnOnce() -> ::wasmtime::Result<Val>) ->
         Ok(Val::F32(bits)) => Value::F32(bits),
         Ok(Val::F64(bits)) => Value::F64(bits),
         _ => Value::Missing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number of frames in a text, whole and a byte at a time.
+    fn count(text: &str) -> Option<usize> {
+        let (mut whole, mut bytes) = (Counter::new(), Counter::new());
+        whole.write_str(text).unwrap();
+        text.split("").for_each(|part| bytes.write_str(part).unwrap());
+        let count = whole.finish();
+        assert_eq!(bytes.finish(), count, "{text}");
+        count
+    }
+
+    #[test]
+    fn counts_the_frames_of_a_text() {
+        let frame = "Frame { pc: 94, fp: 140 }";
+        for (text, expected) in [
+            ("", None),
+            ("WasmBacktrace { wasm_trace: [], _runtime_trace: Backtrace([]) }", Some(0)),
+            ("{ _runtime_trace: Backtrace([FRAME]) }", Some(1)),
+            ("{ _runtime_trace: Backtrace([FRAME, FRAME, FFrame { FRAME]) }", Some(3)),
+            ("{ __runtime_trace_trace: Backtrace([FRAME, FRAME]) }", Some(2)),
+            // Only the last list counts.
+            (
+                "{ _runtime_trace: Backtrace([FRAME]), _runtime_trace: Backtrace([FRAME, FRAME]) }",
+                Some(2),
+            ),
+            // It has no end, or its field has another name.
+            ("{ _runtime_trace: Backtrace([FRAME, FRAME", None),
+            ("{ _runtime_trace: [FRAME] }", None),
+            // Names of a guest's are in quotes.
+            (r#"{ name: Some("_runtime_trace: Backtrace([FRAME])") }"#, None),
+            (
+                r#"{ name: Some("_runtime_trace: Backtrace([FRAME"), _runtime_trace: Backtrace([FRAME]) }"#,
+                Some(1),
+            ),
+        ] {
+            assert_eq!(count(&text.replace("FRAME", frame)), expected, "{text}");
+        }
     }
 }

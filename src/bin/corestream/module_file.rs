@@ -1,4 +1,4 @@
-//! What a file holds that should hold a WebAssembly module: a module, or what else, by its first bytes.
+//! Detects the format of a file that should hold a WebAssembly module.
 
 use wasmparser::{Parser, Payload};
 
@@ -29,8 +29,8 @@ const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
 /// Returns the form of the module in `bytes`.
 ///
 /// # Errors
-/// Returns what the file holds instead, as the end of a sentence about it. That a file holds a component is
-/// said by `component`, because each caller knows another way out.
+/// Returns the format that the file has instead, as the end of a sentence about it. `component` is the message
+/// for a component: the remedy differs by caller.
 pub fn form(bytes: &[u8], component: &str) -> Result<Form, String> {
     let Some(header) = bytes.strip_prefix(MAGIC) else {
         return text_or_other(bytes, component);

@@ -14,11 +14,10 @@ mod overflow;
 mod shared;
 mod standard_input;
 mod unreachable;
-mod waiters;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use corestream::Dumper;
@@ -65,13 +64,13 @@ pub struct Run {
     #[arg(long)]
     locals: bool,
 
-    // Wasmtime has no trace at all where it can't reserve room for so many.
+    // Wasmtime gives no backtrace if it cannot allocate room for this many frames.
     /// Frames that are dumped at most; with --locals all are
     #[arg(long, value_name = "N", default_value_t = 100_000,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_frames: u32,
 
-    /// Dump the guest and end it after so many seconds of running; compiling it does not count
+    /// Dump the guest and stop it after S seconds of running; compiling it does not count
     #[arg(long, value_name = "S", value_parser = dump::seconds)]
     time_limit: Option<Duration>,
 
@@ -102,8 +101,10 @@ pub struct Run {
 }
 
 impl Run {
-    /// The guest's own exit code, or that of what happened to it.
-    pub fn run(self) -> Result<ExitCode, Failure> {
+    /// Returns the guest's exit code, or the code for how it ended.
+    pub fn run(mut self) -> Result<ExitCode, Failure> {
+        // A limit past the end of the clock is no limit.
+        self.time_limit = self.time_limit.filter(|limit| deadline(*limit).is_some());
         let done = self.execute().map(ExitCode::from);
         done.map_err(|failure| Failure::with_code(failure.message, FAILED))
     }
@@ -134,7 +135,7 @@ impl Run {
                 let interrupt = Interrupt::watch_dump_of_guest(code);
                 let waits = guest.waits(&error);
                 let (first_added, place) = (guest.first_added(), guest.place(&error));
-                let stack = guest.take_stack_pointer();
+                let stack = if limit { None } else { guest.stack_pointer() };
                 let mut captured = guest.captured(self, &error);
                 let cause = match pending {
                     Some(pending) => format!("{} {pending}", self.limit()),
@@ -152,21 +153,10 @@ impl Run {
                 self.dump(output, captured, &interrupt);
                 Ok(code)
             }
-            // It waits in the host: there is nothing on the stack any more.
-            Outcome::Stuck => {
-                let interrupt = Interrupt::watch_dump_of_guest(TIME_LIMIT);
-                let (name, limit) = (self.name(), self.limit());
-                let cause = format!("{limit}, it waits for its host: no frames are known");
-                report::line(&format!("{name}: {cause}"));
-                let mut captured = guest.live(self);
-                captured.dump.notes.push(cause);
-                self.dump(output, Ok(captured), &interrupt);
-                Ok(TIME_LIMIT)
-            }
         }
     }
 
-    /// The exit code for that of the guest, of which a process has the low 8 bits: never 0 unless the guest's is.
+    /// Returns the low 8 bits of the guest's exit code, or 1 if only those bits are 0.
     fn exit_code(&self, code: u32) -> u8 {
         let low = code.to_le_bytes()[0];
         if low != 0 || code == 0 {
@@ -188,10 +178,10 @@ impl Run {
         format!("stopped after {} s", self.time_limit.unwrap_or_default().as_secs_f64())
     }
 
-    /// What is said of a guest whose thread is blocked in the host.
+    /// Returns the message for a guest whose thread is blocked in the host.
     fn blocked(&self) -> String {
         let (name, limit) = (self.name(), self.limit());
-        format!("{name}: {limit}, it waits for its host and can't be dumped")
+        format!("{name}: {limit}, blocked in a host call, cannot be dumped")
     }
 
     /// Writes the dump and says where it is; a guest that crashed has crashed, dump or not.
@@ -234,7 +224,7 @@ impl Run {
         Ok(path)
     }
 
-    /// What can't be written is said before the guest runs.
+    /// Checks the output before the guest runs.
     fn resolve(&self, path: &Path) -> Result<Target, Failure> {
         let is_stream = matches!(own_descriptor(path), Some(0..=2));
         if path == Path::new("-") || is_stream {
@@ -258,13 +248,18 @@ impl Run {
     }
 }
 
-/// Where a dump goes, and how that is called.
+/// Returns the moment at which a limit that starts now ends; `None` if the clock ends before.
+fn deadline(limit: Duration) -> Option<Instant> {
+    Instant::now().checked_add(limit)
+}
+
+/// The output of a dump, and its path for messages.
 struct Target {
     path: PathBuf,
     output: Output,
 }
 
-/// The cause of a trap; if it is that the guest's stack overflowed, that first.
+/// Returns the cause of a trap, preceded by a stack overflow if there was one.
 fn trap_cause(
     error: &Error,
     stack: Option<&StackPointer>,

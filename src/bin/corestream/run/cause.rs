@@ -12,26 +12,30 @@ const SUPPORTED: WasmFeatures =
     WasmFeatures::WASM3.union(WasmFeatures::CUSTOM_PAGE_SIZES).union(WasmFeatures::WIDE_ARITHMETIC);
 /// Bytes of a module at most in which unsupported proposals are looked for: it is validated once for each.
 const MAX_SEARCHED: usize = 64 << 20;
-/// The beginnings of what an embedder may do and a user of the tool may not.
+/// Messages that are addressed to embedders. Whole ones: any part of them may be a name of the guest's in
+/// another message.
 const FOR_EMBEDDERS: &[&str] = &[
-    "Config::",
-    "Store::",
-    "Engine::",
-    "Linker::",
-    "Module::",
-    "InstanceAllocationStrategy",
-    "tunables.",
-    "tunable.",
-    "_async",
-    "compile time",
-    "configuration time",
+    "shared memory support is disabled for this engine -- see `Config::shared_memory`",
+    "support for shared memories was disabled at compile time",
+    "creation of shared memories disabled at compile time",
+    "store configuration requires that `*_async` functions are used instead",
+    "support for GC was disabled at compile time",
+    "cannot use GC types: the `gc` feature was disabled at compile time",
+    "cannot create a GC runtime: the `gc` feature was disabled at compile time",
+    "cannot allocate a GC store: the `gc` feature was disabled at compile time",
+    "cannot allocate a GC store when GC is disabled at configuration time",
+    "no GC runtime: GC disabled at compile time or configuration time",
+    "tunable.memory_guard_size overflows",
+    "tunables.memory_reservation overflows",
+    "tunables.memory_reservation_for_growth overflows",
 ];
 
 /// Says why a module is not valid: a proposal that `run` does not support, or a mistake.
 pub fn invalid(wasm: &[u8], error: &Error) -> String {
     let missing = missing_proposals(wasm);
     if missing.is_empty() {
-        return format!("invalid module: {}", plain(error));
+        // The validator speaks of the guest only, with its names.
+        return format!("invalid module: {}", chain(error, in_words));
     }
     let s = if missing.len() == 1 { "" } else { "s" };
     format!("uses the proposal{s} {}, which `run` does not support", missing.join(", "))
@@ -57,11 +61,23 @@ pub fn split_offset(message: &str) -> Option<(&str, u64)> {
     Some((cause, u64::from_str_radix(offset, 16).ok()?))
 }
 
-/// The chain of causes in one line, outermost first.
+/// The chain of causes in one line, outermost first, without words for embedders.
 pub fn plain(error: &Error) -> String {
+    chain(error, |message| {
+        if FOR_EMBEDDERS.contains(&message) {
+            return "the engine, as `run` sets it up, does not support what the guest needs".into();
+        }
+        in_words(message)
+    })
+}
+
+/// The chain of causes in one line, outermost first; each is given to `reword` as one line.
+fn chain(error: &Error, reword: impl Fn(&str) -> String) -> String {
     let mut causes: Vec<String> = Vec::new();
     for cause in error.chain() {
-        let cause = one(&cause.to_string());
+        let message = cause.to_string();
+        let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+        let cause = reword(&lines.collect::<Vec<_>>().join(" "));
         // Some errors repeat their source.
         if !cause.is_empty() && !causes.iter().any(|said| said.contains(&cause)) {
             causes.push(cause);
@@ -89,19 +105,13 @@ pub fn note(note: &Note) -> String {
     }
 }
 
-/// One cause: its lines joined, in the tool's words.
-fn one(message: &str) -> String {
-    let message = message.lines().map(str::trim).filter(|line| !line.is_empty());
-    let message = message.collect::<Vec<_>>().join(" ");
-    if FOR_EMBEDDERS.iter().any(|word| message.contains(word)) {
-        return "the engine, as `run` sets it up, does not support what the guest needs".into();
-    }
+/// One cause in the tool's words.
+fn in_words(message: &str) -> String {
     if message == "WebAssembly translation error" || message == "Invalid input WebAssembly code" {
         // The cause that follows says it.
         return String::new();
     }
-    if let Some(pages) =
-        between(&message, "memory minimum size of ", " pages exceeds memory limits")
+    if let Some(pages) = between(message, "memory minimum size of ", " pages exceeds memory limits")
     {
         let s = if pages == "1" { "" } else { "s" };
         return format!("the memory is too large for this machine: it begins with {pages} page{s}");
@@ -109,11 +119,11 @@ fn one(message: &str) -> String {
     if let Some(bytes) = message.strip_prefix("mmap failed to reserve ") {
         return format!("cannot reserve address space for the guest, {bytes}");
     }
-    if let Some(n) = between(&message, "table minimum size of ", " elements exceeds table limits") {
+    if let Some(n) = between(message, "table minimum size of ", " elements exceeds table limits") {
         let s = if n == "1" { "" } else { "s" };
         return format!("a table is too large: it begins with {n} element{s}");
     }
-    lower_case(&message)
+    lower_case(message)
 }
 
 fn between<'m>(message: &'m str, begin: &str, end: &str) -> Option<&'m str> {
@@ -148,6 +158,9 @@ mod tests {
             "failed to instantiate: the engine, as `run` sets it up, does not support what the guest \
              needs"
         );
+        // A name of the guest's is no reason to keep a message back.
+        let said = plain(&Error::msg("export `Store::new_async` has no type"));
+        assert_eq!(said, "export `Store::new_async` has no type");
         let said = plain(&Error::msg("memory minimum size of 1 pages exceeds memory limits"));
         assert_eq!(said, "the memory is too large for this machine: it begins with 1 page");
         let said =

@@ -1,4 +1,4 @@
-//! What is checked of a guest before it is compiled: that it is valid, its imports, and the call.
+//! Checks a guest before compilation: its imports, the call, and its validity.
 //!
 //! Compiling a large guest takes a minute, and `--time-limit` does not cover it. So every mistake that the
 //! bytes of the module show is reported first. The engine validates, because only it knows which proposals
@@ -228,7 +228,7 @@ fn provided_signature(ty: &FuncType) -> String {
     )
 }
 
-/// A function type as `(i32, i64) -> (i32)`, without an end that nobody would read.
+/// A function type as `(i32, i64) -> (i32)`, cut to a readable length.
 fn arrow(parameters: Vec<String>, results: Vec<String>) -> String {
     format!("({}) -> ({})", invoke::type_list(&parameters), invoke::type_list(&results))
 }

@@ -1,54 +1,83 @@
-//! Modules with shared memories, changed such that the memories can be dumped, and that a guest that waits in
-//! `memory.atomic.wait` can be stopped there.
+//! Rewrites a module so that its shared memories can be dumped and a guest in `memory.atomic.wait` can be
+//! stopped.
 //!
 //! # The problem
-//! Without guest debugging Wasmtime gives no shared memory to its embedder but those that are exported.
+//! Without guest debugging Wasmtime shows an embedder only exported shared memories.
 //!
-//! Wasmtime parks the thread of a guest that waits. No epoch and no signal reaches it. A notification
-//! does, but needs the memory, which need not be exported and is not at hand while the start function
-//! runs; and a guest that was woken goes on to the next loop or function before it looks at the epoch.
+//! Wasmtime parks the thread of a guest that waits. No epoch and no signal reaches it there.
 //!
 //! # The idea
-//! - Each shared memory is exported. With a time limit the start function is too, and is called after
-//!   instantiation.
-//! - With a time limit each wait becomes a call of a function that is added at the end of the module. It executes the same
-//!   instruction, then a loop, in front of which the epoch is looked at. So a guest that is woken at the
-//!   limit runs no instruction of its own, and its frames are those of the wait.
+//! - Each shared memory is exported.
+//! - With a time limit each wait becomes a call of a function that is added at the end of the module. The
+//!   function waits in slices of at most 50 ms, in a loop. Wasmtime checks the epoch at the head of a loop, so
+//!   the guest traps there at most one slice after the limit.
 //!
-//! # The invariant
-//! No index and no offset of the module changes, so those of the dump are right: types, functions and
-//! exports are added at the end, and a call takes the bytes of its wait, with a padded index and
-//! `nop`. The added functions are the youngest frames of a guest that waits; they do not get into the
-//! dump.
+//! The function, for an instruction WAIT (core specification, threads proposal: a negative timeout is
+//! infinite; result 0 is "ok", 1 "not-equal", 2 "timed-out"):
+//!
+//! ```wat
+//! (func (param $address i32) (param $expected i32) (param $timeout i64) (result i32) (local $result i32)
+//!   (loop $next (result i32)
+//!     (local.get $address) (local.get $expected)
+//!     ;; The lesser of both, without signs: a negative timeout is greater than any slice.
+//!     (select (local.get $timeout) (i64.const SLICE) (i64.lt_u (local.get $timeout) (i64.const SLICE)))
+//!     WAIT
+//!     ;; The wait has ended, or this was the last slice.
+//!     (i32.or (i32.ne (local.tee $result) (i32.const 2))
+//!             (i64.le_u (local.get $timeout) (i64.const SLICE)))
+//!     (if (result i32)
+//!       (then (local.get $result))
+//!       (else
+//!         (if (i64.ge_s (local.get $timeout) (i64.const 0))
+//!           (then (local.set $timeout (i64.sub (local.get $timeout) (i64.const SLICE)))))
+//!         (br $next)))))
+//! ```
+//!
+//! # The invariants
+//! - A wait in slices has the result of one wait. Each slice compares the value again, and a notification
+//!   between two slices would be lost. Neither can be seen: `run` has one guest thread, so nobody changes the
+//!   value or notifies the guest while it waits.
+//! - A timeout of at most one slice, and the rest that is left for the last slice, are waited for exactly.
+//! - No index and no offset of the module changes, so those of the dump are right: types, functions and
+//!   exports are added at the end, and a call takes the bytes of its wait, with a padded index and
+//!   `nop`. The added functions are the youngest frames of a guest that waits. They do not get into the
+//!   dump.
+//!
+//! # The cost
+//! A guest that waits wakes up 20 times a second, which takes microseconds each time. A finite timeout becomes
+//! longer by that.
 //!
 //! # What was tried
-//! A function that is imported instead would move the indices of all others.
+//! - An imported function instead of an added one would move the indices of all others.
+//! - Notifying the guest at the limit: nobody knows the address that it waits at. To notify every address
+//!   takes 20 ns for each, minutes for a large memory that was touched everywhere.
 
 use std::ops::Range;
 
-use wasm_encoder::{Encode, ExportKind, RawSection};
-use wasmparser::{ExternalKind, MemArgTarget, Operator, Parser, Payload, TypeRef};
+use wasm_encoder::{BlockType, Encode, ExportKind, RawSection, ValType};
+use wasmparser::{MemArgTarget, Operator, Parser, Payload, TypeRef};
 
 /// What the added exports begin with.
 const PREFIX: &str = "corestream:";
-/// The export of the start function.
-pub const START: &str = "corestream:start";
+/// The longest time that a guest waits without a check of the epoch, in nanoseconds.
+const SLICE: i64 = 50_000_000;
+/// The result of a wait whose timeout has expired.
+const TIMED_OUT: i32 = 2;
 
 /// The ids of the sections that come after the exports.
 const AFTER_EXPORTS: [u8; 5] = [8, 9, 10, 11, 12];
 const TYPE: u8 = 1;
 const FUNCTION: u8 = 3;
 const EXPORT: u8 = 7;
-const START_SECTION: u8 = 8;
 const CODE: u8 = 10;
 
 /// A module, changed.
 pub struct Exposed {
     pub bytes: Vec<u8>,
-    /// Whether it has a start function, which is to be called.
-    pub start: bool,
     /// The index of the first function that was added.
     pub first_added: u32,
+    /// Whether the shared memories have exports of their own.
+    pub exports: bool,
 }
 
 /// What is added to a section.
@@ -74,29 +103,26 @@ struct Contents {
     memories: Vec<(bool, bool)>,
     types: u32,
     functions: u32,
-    start: Option<u32>,
+    /// Whether the module has an export whose name begins as those of the added ones.
+    taken: bool,
     waits: Vec<Wait>,
 }
 
 /// Changes a module in binary or text form; `None` if it has no shared memory, or if it can't be read:
-/// then it is the engine that says why. `waits` is whether waits are to be stopped.
+/// the engine then reports the error. `waits`: also make waits interruptible.
 pub fn expose(module: &[u8], waits: bool) -> Option<Exposed> {
     let module = wat::parse_bytes(module).ok()?;
-    let mut contents = Contents::read(&module, waits)?;
+    let contents = Contents::read(&module, waits)?;
     let mut exports = Added::default();
     for (index, (shared, _)) in (0..).zip(&contents.memories) {
-        if *shared {
+        // Names are unique among exports of all kinds.
+        if *shared && !contents.taken {
             exports.export(&memory_export(index), ExportKind::Memory, index);
         }
     }
-    if exports.count == 0 {
+    let has_exports = exports.count > 0;
+    if !has_exports && contents.waits.is_empty() {
         return None;
-    }
-    if !waits {
-        contents.start = None;
-    }
-    if let Some(function) = contents.start {
-        exports.export(START, ExportKind::Func, function);
     }
     let mut bytes = module.to_vec();
     let (mut types, mut functions, mut code) = <(Added, Added, Added)>::default();
@@ -133,7 +159,6 @@ pub fn expose(module: &[u8], waits: bool) -> Option<Exposed> {
             FUNCTION => functions.append_to(&mut changed, id, section)?,
             CODE => code.append_to(&mut changed, id, section)?,
             EXPORT => exports.take()?.append_to(&mut changed, id, section)?,
-            START_SECTION if waits => {}
             _ => {
                 changed.section(&RawSection { id, data: section });
             }
@@ -142,8 +167,7 @@ pub fn expose(module: &[u8], waits: bool) -> Option<Exposed> {
     if let Some(exports) = exports {
         exports.append_to(&mut changed, EXPORT, &[0])?;
     }
-    let (start, first_added) = (contents.start.is_some(), contents.functions);
-    Some(Exposed { bytes: changed.finish(), start, first_added })
+    Some(Exposed { bytes: changed.finish(), first_added: contents.functions, exports: has_exports })
 }
 
 /// The name of the export of a shared memory.
@@ -184,13 +208,9 @@ impl Contents {
                 }
                 Payload::ExportSection(section) => {
                     for export in section {
-                        let export = export.ok()?;
-                        if export.name.starts_with(PREFIX) && export.kind != ExternalKind::Tag {
-                            return None;
-                        }
+                        this.taken |= export.ok()?.name.starts_with(PREFIX);
                     }
                 }
-                Payload::StartSection { func, .. } => this.start = Some(func),
                 Payload::CodeSectionEntry(body)
                     if waits && this.memories.iter().any(|(shared, _)| *shared) =>
                 {
@@ -227,7 +247,7 @@ impl Added {
         self.count += 1;
     }
 
-    /// The type of a function that waits: address, expected value, timeout, and what came of it.
+    /// Adds the type of a function that waits: address, expected value, timeout, and the result.
     fn wait_type(&mut self, wait: &Wait) {
         const I32: u8 = 0x7f;
         const I64: u8 = 0x7e;
@@ -237,13 +257,50 @@ impl Added {
         self.count += 1;
     }
 
-    /// The body of a function that waits, then comes to a loop.
+    /// Adds the body of a function that waits in slices: see the text at the beginning of this file.
     fn wait_body(&mut self, instruction: &[u8]) {
-        // No locals; `local.get` of the three parameters.
-        let mut body = vec![0, 0x20, 0, 0x20, 1, 0x20, 2];
-        body.extend(instruction);
-        // `loop`, `end`, and the end of the function.
-        body.extend([0x03, 0x40, 0x0b, 0x0b]);
+        const ADDRESS: u32 = 0;
+        const EXPECTED: u32 = 1;
+        const TIMEOUT: u32 = 2;
+        const RESULT: u32 = 3;
+        let one_result = BlockType::Result(ValType::I32);
+        let mut body = wasm_encoder::Function::new([(1, ValType::I32)]);
+        body.instructions()
+            .loop_(one_result)
+            .local_get(ADDRESS)
+            .local_get(EXPECTED)
+            .local_get(TIMEOUT)
+            .i64_const(SLICE)
+            .local_get(TIMEOUT)
+            .i64_const(SLICE)
+            .i64_lt_u()
+            .select();
+        body.raw(instruction.iter().copied());
+        body.instructions()
+            .local_tee(RESULT)
+            .i32_const(TIMED_OUT)
+            .i32_ne()
+            .local_get(TIMEOUT)
+            .i64_const(SLICE)
+            .i64_le_u()
+            .i32_or()
+            .if_(one_result)
+            .local_get(RESULT)
+            .else_()
+            .local_get(TIMEOUT)
+            .i64_const(0)
+            .i64_ge_s()
+            .if_(BlockType::Empty)
+            .local_get(TIMEOUT)
+            .i64_const(SLICE)
+            .i64_sub()
+            .local_set(TIMEOUT)
+            .end()
+            // The loop: around the `if`.
+            .br(1)
+            .end()
+            .end()
+            .end();
         body.encode(&mut self.bytes);
         self.count += 1;
     }
@@ -302,8 +359,7 @@ mod tests {
     #[test]
     fn indices_and_offsets_stay() {
         let before = wat::parse_str(TEXT).unwrap();
-        let Exposed { bytes, start, first_added } = expose(TEXT.as_bytes(), true).unwrap();
-        assert!(start);
+        let Exposed { bytes, first_added, .. } = expose(TEXT.as_bytes(), true).unwrap();
         assert_eq!(first_added, 3);
         wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
             .validate_all(&bytes)
@@ -329,8 +385,7 @@ mod tests {
     #[test]
     fn without_a_time_limit_only_exports_are_added() {
         let before = wat::parse_str(TEXT).unwrap();
-        let Exposed { bytes, start, .. } = expose(TEXT.as_bytes(), false).unwrap();
-        assert!(!start);
+        let Exposed { bytes, .. } = expose(TEXT.as_bytes(), false).unwrap();
         let sections = |module: &[u8]| -> Vec<(u8, Vec<u8>)> {
             let sections = Parser::new(0).parse_all(module);
             let sections = sections.filter_map(|payload| payload.unwrap().as_section());
@@ -345,6 +400,19 @@ mod tests {
             _ => None,
         });
         assert_eq!(exports.unwrap(), ["run", "corestream:memory:0", "corestream:memory:1"]);
+    }
+
+    #[test]
+    fn modules_that_use_an_added_name_get_no_exports() {
+        let wait = "memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1)";
+        for (item, functions) in [("(tag (export NAME))", 1), ("(func (export NAME))", 2)] {
+            let item = item.replace("NAME", &format!("\"{}\"", memory_export(0)));
+            let text = format!("(module (memory 1 1 shared) {item})");
+            assert!(expose(text.as_bytes(), true).is_none(), "{text}");
+            let text = format!("(module (memory 1 1 shared) {item} (func (drop ({wait}))))");
+            let exposed = expose(text.as_bytes(), true).unwrap();
+            assert_eq!((exposed.exports, exposed.first_added), (false, functions), "{text}");
+        }
     }
 
     #[test]

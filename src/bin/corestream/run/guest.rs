@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use corestream::wasmtime::{Capture, Captured, FrameRecorder};
 use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store, Trap, Val, WasmBacktrace};
@@ -15,14 +15,13 @@ use super::check::{Call, Source};
 use super::expose::{self, Exposed};
 use super::output_stream::Standard;
 use super::overflow::StackPointer;
-use super::waiters::Waiters;
-use super::{Run, TIME_LIMIT, cause, host_call, invoke, shared, standard_input, unreachable};
+use super::{
+    Run, TIME_LIMIT, cause, deadline, host_call, invoke, shared, standard_input, unreachable,
+};
 use crate::report::{self, Failure};
 
-/// How long a guest that is out of time may take to come back from its host.
-const GRACE: Duration = Duration::from_secs(1);
-/// How much longer the thread that it runs on may be blocked, where no timer is looked at.
-const LAST_GRACE: Duration = Duration::from_secs(1);
+/// How long the thread of a guest that is out of time may be blocked.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// A guest, loaded and perhaps started.
 pub struct Guest {
@@ -32,14 +31,12 @@ pub struct Guest {
     wasm: Vec<u8>,
     module: Module,
     call: Call,
-    stack: Option<StackPointer>,
-    /// Whether the start function was made an export, which is called.
-    start: bool,
     /// The index of the first function that was added, which is the end of the guest's own.
     first_added: u32,
+    /// Whether exports were added for the shared memories.
+    exports: bool,
     instance: Option<Instance>,
     recorder: FrameRecorder<WasiP1Ctx>,
-    waiters: Waiters,
 }
 
 /// How a call ended.
@@ -48,8 +45,6 @@ pub enum Outcome {
     Returned(String),
     /// By a trap, the time limit, or an exit.
     Failed(Error),
-    /// Not at all: it waits in the host.
-    Stuck,
 }
 
 impl Guest {
@@ -77,30 +72,16 @@ impl Guest {
         let invoke = run.invoke.as_deref();
         let call = source.check(invoke, &run.args, &linker, &mut store)?;
         let wasm = source.into_wasm();
-        let stack = StackPointer::find(&wasm);
         let exposed = expose::expose(&wasm, run.time_limit.is_some());
-        let (module, start, first_added) = match exposed {
-            Some(Exposed { bytes, start, first_added }) => {
-                (Module::from_binary(&engine, &bytes), start, first_added)
+        let (module, first_added, exports) = match exposed {
+            Some(Exposed { bytes, first_added, exports }) => {
+                (Module::from_binary(&engine, &bytes), first_added, exports)
             }
-            None => (Module::from_binary(&engine, &wasm), false, u32::MAX),
+            None => (Module::from_binary(&engine, &wasm), u32::MAX, false),
         };
         let module = module.map_err(failed)?;
-        let waiters = Waiters::default();
         let instance = None;
-        Ok(Self {
-            store,
-            linker,
-            wasm,
-            module,
-            call,
-            stack,
-            start,
-            first_added,
-            instance,
-            recorder,
-            waiters,
-        })
+        Ok(Self { store, linker, wasm, module, call, first_added, exports, instance, recorder })
     }
 
     /// Instantiates the guest and calls its function.
@@ -111,15 +92,16 @@ impl Guest {
         if let Some(limit) = run.time_limit {
             let engine = self.store.engine().clone();
             self.store.set_epoch_deadline(1);
-            host_call::set_limit(Instant::now() + limit);
-            let (line, over, waiters) = (run.blocked(), over.clone(), self.waiters.clone());
+            if let Some(at) = deadline(limit) {
+                host_call::set_limit(at);
+            }
+            let (line, over) = (run.blocked(), over.clone());
             let watch = move || {
                 thread::sleep(limit);
                 engine.increment_epoch();
-                let end = Instant::now() + GRACE + LAST_GRACE;
-                waiters.wake(&over, end);
-                thread::sleep(end.saturating_duration_since(Instant::now()));
-                // Never while a dump is written: who is first here has the say.
+                thread::sleep(GRACE);
+                // Whichever thread sets `over` first decides, so the process never ends while a dump is
+                // written.
                 if !over.swap(true, Ordering::AcqRel) {
                     report::line(&line);
                     std::process::exit(TIME_LIMIT.into());
@@ -128,14 +110,8 @@ impl Guest {
             let started = thread::Builder::new().stack_size(64 << 10).spawn(watch);
             started.map_err(|e| Failure::new(format!("cannot watch the time limit: {e}")))?;
         }
-        let call = self.call();
-        let outcome = match run.time_limit {
-            Some(limit) => runtime.block_on(async {
-                let limit = limit.saturating_add(GRACE);
-                tokio::time::timeout(limit, call).await.unwrap_or(Ok(Outcome::Stuck))
-            }),
-            None => runtime.block_on(call),
-        };
+        // Every host call that can be pending ends at the limit by itself.
+        let outcome = runtime.block_on(self.call());
         if over.swap(true, Ordering::AcqRel) {
             // The watch is about to end the process.
             loop {
@@ -147,7 +123,7 @@ impl Guest {
         outcome.map_err(|why| Failure::new(format!("{}: {why}", run.guest.display())))
     }
 
-    /// A mistake in what is called is an error; what the guest does is an outcome.
+    /// Returns an error if the call itself is wrong. A trap or an exit is an outcome.
     async fn call(&mut self) -> Result<Outcome, String> {
         let linked = self.linker.instantiate_pre(&self.module);
         let linked = linked.map_err(|error| cause::plain(&error))?;
@@ -156,20 +132,13 @@ impl Guest {
             Err(error) => return Ok(Outcome::Failed(error)),
         };
         self.instance = Some(instance);
-        self.waiters.add(&mut self.store, instance);
-        if self.start
-            && let Some(start) = instance.get_func(&mut self.store, expose::START)
-            && let Err(error) = start.call_async(&mut self.store, &[], &mut []).await
-        {
-            return Ok(Outcome::Failed(error));
-        }
         let Some(name) = &self.call.name else {
             return Ok(Outcome::Returned(String::new()));
         };
         let Some(function) = instance.get_func(&mut self.store, name) else {
             return Err(format!("exports no function {name}"));
         };
-        // A library that has something to do before its functions are called.
+        // A library that must be initialized first.
         if self.call.initialize
             && let Some(initialize) = instance.get_func(&mut self.store, "_initialize")
             && let Err(error) = initialize.call_async(&mut self.store, &[], &mut []).await
@@ -194,16 +163,20 @@ impl Guest {
         if run.locals { capture.frames(recorder) } else { capture }
     }
 
-    /// Takes the guest's stack pointer out, if it is known.
-    pub fn take_stack_pointer(&mut self) -> Option<StackPointer> {
-        self.stack.take()
+    /// Returns the guest's stack pointer, if it has one that is known.
+    pub fn stack_pointer(&self) -> Option<StackPointer> {
+        StackPointer::find(&self.wasm)
     }
 
     /// The guest after a call that failed.
     pub fn captured(&mut self, run: &Run, error: &Error) -> corestream::Result<Captured<'_>> {
         let place = self.place_of_unreachable(error);
         let capture = Self::capture(run, &self.linker, &self.recorder);
-        let shared = shared::Memories::of(&mut self.store, self.instance, error);
+        let shared = if self.exports {
+            shared::Memories::of(&mut self.store, self.instance, error)
+        } else {
+            shared::Memories::default()
+        };
         let mut captured = capture.trapped(&mut self.store, error)?;
         shared.place(&mut captured);
         for thread in &mut captured.dump.threads {
@@ -245,13 +218,6 @@ impl Guest {
     pub fn first_added(&self) -> u32 {
         self.first_added
     }
-
-    /// The guest as it is, without frames.
-    pub fn live(&mut self, run: &Run) -> Captured<'_> {
-        let capture = Self::capture(run, &self.linker, &self.recorder);
-        let capture = capture.thread("main, which waits for its host: no frames are known");
-        capture.instances(self.instance).live(&mut self.store)
-    }
 }
 
 /// An engine that takes every guest that it can, and says all that it knows when one crashes.
@@ -270,7 +236,7 @@ fn config(run: &Run) -> Config {
     config
 }
 
-/// The guest's world: its arguments, this process's streams, and what was asked for.
+/// Builds the WASI context: arguments, standard streams, and the variables and directories given by options.
 fn wasi(run: &Run) -> Result<WasiP1Ctx, Failure> {
     let mut wasi = WasiCtxBuilder::new();
     standard_input::wait_for_input()

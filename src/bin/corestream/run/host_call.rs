@@ -1,7 +1,7 @@
 //! Host calls that are pending at the time limit: they end with an error of their own, so that the
 //! frames of the guest are those of its entry into the call.
 //!
-//! To drop the future of the whole call would unwind the guest's stack without a trace of it. So each
+//! Dropping the future of the whole call would unwind the guest's stack and lose its frames. So each
 //! WASI function that can wait races with the limit inside of its own call. A call that does not
 //! wait pays nothing for it: the limit is looked at only once the call's own future is pending.
 

@@ -36,13 +36,13 @@ pub enum Standard {
 /// A stream of a guest.
 struct Stream {
     standard: Standard,
-    way: Way,
+    mode: WriteMode,
 }
 
 /// How to write without waiting beyond the limit.
 #[derive(Clone, Copy)]
-enum Way {
-    /// Just write: files and devices such as `/dev/null` always have room.
+enum WriteMode {
+    /// Plain writes, for files and devices such as `/dev/null`, which always have room.
     Plain,
     /// Write, but not wait for room: pipes and sockets.
     NoWait,
@@ -50,7 +50,7 @@ enum Way {
     Ask,
 }
 
-impl Way {
+impl WriteMode {
     fn of(standard: Standard, fd: BorrowedFd<'_>) -> Self {
         let file_type = fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
         match file_type {
@@ -68,7 +68,7 @@ impl Stream {
             Standard::Output => output.as_fd(),
             Standard::Error => error.as_fd(),
         };
-        Self { standard, way: Way::of(standard, fd) }
+        Self { standard, mode: WriteMode::of(standard, fd) }
     }
 
     fn write_all(&mut self, mut bytes: &[u8]) -> StreamResult<()> {
@@ -78,13 +78,13 @@ impl Stream {
             Standard::Error => error.as_fd(),
         };
         while !bytes.is_empty() {
-            let written = match self.way {
-                Way::Plain => rustix::io::write(fd, bytes),
+            let written = match self.mode {
+                WriteMode::Plain => rustix::io::write(fd, bytes),
                 // -1: at the file's own position.
-                Way::NoWait => {
+                WriteMode::NoWait => {
                     pwritev2(fd, &[IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT)
                 }
-                Way::Ask => {
+                WriteMode::Ask => {
                     wait_for_room(fd)?;
                     rustix::io::write(fd, &bytes[..bytes.len().min(PIPE_BUF)])
                 }
@@ -94,9 +94,9 @@ impl Stream {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => wait_for_room(fd)?,
                 Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::SPIPE)
-                    if matches!(self.way, Way::NoWait) =>
+                    if matches!(self.mode, WriteMode::NoWait) =>
                 {
-                    self.way = Way::Ask;
+                    self.mode = WriteMode::Ask;
                 }
                 Err(error) => {
                     let error = io::Error::from(error);

@@ -31,6 +31,8 @@ use wasmparser::{
 };
 use wasmtime::Trap;
 
+use crate::report;
+
 /// The name that linkers give the global.
 const NAME: &str = "__stack_pointer";
 /// Bytes below the stack pointer that a function without calls uses (LLVM, `WebAssemblyFrameLowering`).
@@ -86,7 +88,7 @@ impl StackPointer {
         Some(Self { global, named, initial, floor, users })
     }
 
-    /// Says that the stack overflowed, if it did: the guest is the one in `dump`, which `trap` stopped.
+    /// Returns the message for a stack overflow if `dump`, taken after `trap`, shows one.
     pub fn verdict(&self, dump: &CoreDump<'_>, trap: Trap) -> Option<String> {
         if matches!(trap, Trap::Interrupt | Trap::StackOverflow) {
             return None;
@@ -108,23 +110,19 @@ impl StackPointer {
             }
         }
         let (certain, what) = if signed < 0 && value >= memory {
-            let bytes = bytes(signed.unsigned_abs());
+            let bytes = report::bytes(signed.unsigned_abs());
             (self.named, format!("the stack pointer is {bytes} below address 0"))
         } else if value < self.floor {
-            let bytes = bytes(self.floor - value);
+            let bytes = report::bytes(self.floor - value);
             (false, format!("the stack reaches {bytes} into the static data"))
         } else if trap == Trap::MemoryOutOfBounds && self.floor == 0 && value < RED_ZONE {
-            (false, format!("the stack has {} left", bytes(value)))
+            (false, format!("the stack has {} left", report::bytes(value)))
         } else {
             return None;
         };
         let likely = if certain { "" } else { "likely a " };
         Some(format!("{likely}stack overflow: {what}"))
     }
-}
-
-fn bytes(n: u64) -> String {
-    format!("{n} byte{}", if n == 1 { "" } else { "s" })
 }
 
 impl Facts {
