@@ -209,7 +209,7 @@ fn end_of_help(subcommand: Option<&str>) -> String {
     if subcommand.is_none() {
         text.push_str("\n\nExit codes:");
         for (code, meaning) in exit_codes(None) {
-            let _ = write!(text, "\n  {code:<10}{meaning}");
+            let _ = write!(text, "\n  {code:<15}{meaning}");
         }
         text.push_str("\n\n`corestream COMMAND --help` has the examples of a command.");
     }
