@@ -305,8 +305,13 @@ fn a_writer_that_comes_and_goes_is_noticed() {
     let write_through_mapping = || {
         let file = File::options().read(true).write(true).open(&path).unwrap();
         let map = memmap2::MmapRaw::map_raw(&file).unwrap();
-        // SAFETY: the first byte lies in the mapping, which is accessed by atomics alone.
-        unsafe { AtomicU8::from_ptr(map.as_mut_ptr()) }.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the first two bytes lie in the mapping, which is accessed by atomics alone.
+        let [first, second] =
+            [0, 1].map(|i| unsafe { AtomicU8::from_ptr(map.as_mut_ptr().add(i)) });
+        // Reading makes the page writable, so the kernel does not see the write. It is another byte, because a read
+        // and a write of the same one may become a single instruction.
+        let value = second.load(Ordering::Relaxed);
+        first.store(value.wrapping_add(100), Ordering::Relaxed);
     };
     let pwrite = || {
         File::options().write(true).open(&path).unwrap().write_all_at(b"new", 9).unwrap();
@@ -318,6 +323,8 @@ fn a_writer_that_comes_and_goes_is_noticed() {
         ("mapping", Box::new(write_through_mapping), Some(Change::Writable)),
         ("pwrite", Box::new(pwrite), Some(Change::Written)),
     ];
+    // Old enough for its times to count, if they could be relied on here.
+    thread::sleep(Duration::from_secs(6));
     for (name, work, expected) in works {
         let dump = dump_of(MemoryImage::open(&path).unwrap());
         let plan = Dumper::new().plan(&dump).unwrap();

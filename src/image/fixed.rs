@@ -51,8 +51,7 @@ pub(super) fn is_on_local_file_system(file: &File) -> bool {
 /// tmpfs and hugetlbfs do not look at mappings: a page that was read through a writable one is writable.
 #[cfg(target_os = "linux")]
 pub(super) fn updates_times_on_write(file: &File) -> bool {
-    let is_memory = |magic| magic == TMPFS || magic == HUGETLBFS;
-    magic(file).is_some_and(|magic| LOCAL_FILE_SYSTEMS.contains(&magic) && !is_memory(magic))
+    is_on_local_file_system(file) && !is_in_memory(file)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -65,13 +64,18 @@ pub(super) fn updates_times_on_write(_: &File) -> bool {
 pub(super) fn is_unnamed_memory(file: &File) -> bool {
     use std::os::unix::fs::MetadataExt;
 
-    let is_memory = magic(file).is_some_and(|magic| magic == TMPFS || magic == HUGETLBFS);
-    is_memory && file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    is_in_memory(file) && file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
 }
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn is_unnamed_memory(_: &File) -> bool {
     false
+}
+
+/// Whether the file system of `file` is memory.
+#[cfg(target_os = "linux")]
+fn is_in_memory(file: &File) -> bool {
+    magic(file).is_some_and(|magic| magic == TMPFS || magic == HUGETLBFS)
 }
 
 /// The magic number of the file system.

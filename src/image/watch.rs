@@ -26,6 +26,7 @@
 //! have an instance of their own, which no busy writer of another image can make overflow. An image that can't be
 //! watched is not lent.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -165,53 +166,47 @@ impl Version {
     }
 }
 
-/// Finds for each file what trace a writer leaves.
-#[derive(Default)]
-struct Tracer {
-    /// Made for the first file that needs it; `Some(None)` if there is no more to be had.
-    events: Option<Option<Events>>,
-}
-
-impl Tracer {
-    fn trace(&mut self, file: &File, version: Option<&Version>) -> Option<Trace> {
-        if fixed::updates_times_on_write(file) && version.is_some_and(Version::is_settled) {
-            return Some(Trace::Times);
-        }
-        let events = self.events.get_or_insert_with(Events::new).as_ref()?;
-        events.add(file).map(Trace::Events)
+/// Returns the trace that a writer of `file` leaves; `None` if it may leave none. Makes `events` for the first file
+/// that needs them.
+fn trace(
+    events: &OnceCell<Option<Events>>,
+    file: &File,
+    version: Option<&Version>,
+) -> Option<Trace> {
+    if fixed::updates_times_on_write(file) && version.is_some_and(Version::is_settled) {
+        return Some(Trace::Times);
     }
-
-    fn into_events(self) -> Option<Events> {
-        self.events.flatten()
-    }
+    let events = events.get_or_init(Events::new).as_ref()?;
+    events.add(file).map(Trace::Events)
 }
 
 impl Watch {
     /// Watches the files of `images` from now on.
     pub(crate) fn begin<'i>(images: impl Iterator<Item = &'i MemoryImage<'i>>) -> Self {
-        let (mut events, mut guards) = (Tracer::default(), Tracer::default());
-        let mut start = |file| {
+        let (events, guards) = (OnceCell::new(), OnceCell::new());
+        let start = |file| {
             let version = Version::of(file);
             // In this order: whoever opens the file after the question about writers leaves a trace.
-            let trace = events.trace(file, version.as_ref());
+            let trace = trace(&events, file, version.as_ref());
             let is_unnamed = fixed::is_unnamed_memory(file);
             Start { is_unnamed, writers: Writers::of(file), version, trace }
         };
-        let mut guard = |file| {
+        let guard = |file| {
             let version = Version::of(file)?;
-            let trace = guards.trace(file, Some(&version))?;
+            let trace = trace(&guards, file, Some(&version))?;
             Some(Guard { version, trace, was_written: AtomicBool::new(false) })
         };
         let watched = |image: &'i MemoryImage<'i>| {
             let assumed = image.is_changing().then_some(Change::Assumed);
             Watched {
-                start: image.changeable_file().map(&mut start),
+                start: image.changeable_file().map(start),
                 worst: AtomicU8::new(assumed.map_or(0, Change::code)),
-                guard: image.guarded_file().and_then(&mut guard),
+                guard: image.guarded_file().and_then(guard),
             }
         };
         let images = images.map(watched).collect();
-        Self { events: events.into_events(), guards: guards.into_events(), images }
+        let [events, guards] = [events, guards].map(|events| events.into_inner().flatten());
+        Self { events, guards, images }
     }
 
     /// Looks for changes since the beginning; `images` are those of [`begin`](Self::begin).
