@@ -225,7 +225,7 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             [&memory[..], &["-o", "guest.mem/new"]].concat(),
             1,
-            "guest.mem/new: cannot be looked at: Not a directory (os error 20)",
+            "guest.mem/new: cannot access: Not a directory (os error 20)",
         ),
         (
             [&memory[..], &["-o", "nowhere"]].concat(),

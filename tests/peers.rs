@@ -285,7 +285,7 @@ fn a_reply_in_the_middle_ends_the_dump() {
             (vec!["disk full\n"], "disk full"),
             (vec!["disk ", "full\n"], "disk full"),
             (vec![long.as_str()], cut.as_str()),
-            (vec!["ok\n"], "replied `ok` before the whole dump was sent"),
+            (vec!["ok\n"], "replied `ok` before the end of the dump"),
         ] {
             let pieces: Vec<String> = pieces.into_iter().map(Into::into).collect();
             let (to, code, line) = dump_to(kind, 640, &[], move |mut socket| {

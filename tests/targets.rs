@@ -125,9 +125,9 @@ fn links_and_folders_in_the_way() {
         let run = |name: &str| run(dir, &[writer, &[name]].concat());
         fails(&run("sub"), "sub: is a folder, name a file in it");
         fails(&run("to-folder"), "to-folder: is a folder, name a file in it");
-        let many = "cannot be looked at: Too many levels of symbolic links (os error 40)";
+        let many = "cannot access: Too many levels of symbolic links (os error 40)";
         fails(&run("loop"), &format!("loop: {many}"));
-        fails(&run("kept/new"), "kept/new: cannot be looked at: Not a directory (os error 20)");
+        fails(&run("kept/new"), "kept/new: cannot access: Not a directory (os error 20)");
         let full = run("/dev/full");
         assert!(stderr(&full).ends_with("No space left on device (os error 28)\n"));
         assert_eq!(full.status.code(), Some(1));

@@ -20,7 +20,9 @@ use rustix::io::Errno;
 
 use crate::describe::Description;
 use crate::input::Input;
-use crate::output::{Opened, Output, check_folder, folder_of, is_append_only, warn_if_not_private};
+use crate::output::{
+    Opened, Output, check_directory, folder_of, is_append_only, warn_if_not_private,
+};
 use crate::patient::Patient;
 use crate::report::{self, Failure};
 use crate::sigbus;
@@ -421,7 +423,7 @@ impl Folder {
             Err(error) => return failed(format!("cannot look into it: {error}")),
         }
         let parent = folder_of(path);
-        if let Err(why) = check_folder(parent) {
+        if let Err(why) = check_directory(parent) {
             return failed(why);
         }
         if is_append_only(parent) {

@@ -301,7 +301,7 @@ fn place(path: &Path, force: bool) -> Result<Place, String> {
             device.map(Place::Open).map_err(|e| format!("cannot open: {e}"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => new_file(path, force),
-        Err(error) => Err(format!("cannot be looked at: {error}")),
+        Err(error) => Err(format!("cannot access: {error}")),
     }
 }
 
@@ -313,18 +313,18 @@ fn new_file(path: &Path, force: bool) -> Result<Place, String> {
     if path.is_symlink() && !force {
         return Err("is a symbolic link to nothing, use --force to replace it".into());
     }
-    check_folder(folder_of(path))?;
+    check_directory(folder_of(path))?;
     Ok(Place::File(path.into()))
 }
 
-/// Checks that there is a folder for a new file.
-pub fn check_folder(folder: &Path) -> Result<(), String> {
-    match folder.metadata() {
+/// Checks that the directory for a new file exists.
+pub fn check_directory(directory: &Path) -> Result<(), String> {
+    match directory.metadata() {
         Ok(metadata) if metadata.is_dir() => Ok(()),
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(format!("{}: cannot be looked at: {error}", folder.display()))
+            Err(format!("{}: cannot access: {error}", directory.display()))
         }
-        _ => Err(format!("there is no folder {}, make it first", folder.display())),
+        _ => Err(format!("there is no folder {}, make it first", directory.display())),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Standard streams that were closed when the process began.
 //!
-//! Rust's runtime opens `/dev/null` in place of each, so that no file gets its number: what is written there would be
-//! lost without an error.
+//! Rust's runtime opens `/dev/null` for each of them, so that no other file gets its number. Output to it would be lost
+//! without an error.
 
 use std::fs::Metadata;
 use std::os::fd::AsFd;
@@ -10,8 +10,8 @@ use std::path::Path;
 
 use rustix::fs::{OFlags, fcntl_getfl, fstat};
 
-/// Returns whether a standard stream was closed: `/dev/null` is there, and open for both reading and writing, as a
-/// redirection to it is not.
+/// Returns whether a standard stream was closed: it is `/dev/null`, open for both reading and writing. A redirection
+/// to `/dev/null` opens it for one of the two.
 pub fn is_placeholder(stream: impl AsFd) -> bool {
     let null = Path::new("/dev/null").metadata().map(|null: Metadata| null.rdev());
     let is_null =

@@ -1,5 +1,4 @@
-//! The signals that end the work, as their sender expects: by an exit code of 128 and the signal's number, with
-//! nothing left behind.
+//! The signals that end the work. The tool then leaves nothing behind and exits with 128 plus the signal's number.
 
 use std::fs;
 
@@ -7,8 +6,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 const NAMES: [(i32, &str); 3] = [(SIGHUP, "SIGHUP"), (SIGINT, "SIGINT"), (SIGTERM, "SIGTERM")];
 
-/// Returns the signals to watch for. SIGHUP is none of them if it is ignored, as under `nohup`: the work is to
-/// outlive its terminal.
+/// Returns the signals to watch for. SIGHUP is left out if it is ignored, as under `nohup`: the work then outlives its
+/// terminal.
 pub fn to_watch() -> impl Iterator<Item = i32> {
     let is_hangup_ignored = is_ignored(SIGHUP);
     let signals = NAMES.into_iter().map(|(signal, _)| signal);

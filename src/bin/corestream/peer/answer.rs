@@ -30,8 +30,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// A dump on its way to a peer, and the peer's answer.
 ///
-/// The kernel reports that a connection broke once, to whoever asks first, and afterwards a broken connection looks
-/// like one that the peer closed in the ordinary way. So whoever asks leaves a note here.
+/// The kernel reports an error of a connection once, to the first call that asks. After that, a broken connection
+/// looks like one that the peer closed in the ordinary way. So each call that gets the error notes it here.
 pub struct Exchange<'s> {
     socket: BorrowedFd<'s>,
     /// The error that broke the connection; 0 for none so far.
@@ -56,13 +56,13 @@ impl<'s> Exchange<'s> {
     /// Sends a dump by `send`, and breaks the connection off as soon as the peer has replied: it does not want the
     /// rest, and need not take it. The reply stays, for [`reason_of_refusal`](Self::reason_of_refusal).
     ///
-    /// The peer is listened to on a thread of its own, because `send` blocks in writes that are the faster for it.
+    /// Another thread listens to the peer, because `send` blocks in its writes, which is faster.
     /// If the thread cannot be started, the reply is read when the connection breaks or a timeout ends the dump.
     pub fn send_until_reply<T>(&self, send: impl FnOnce() -> T) -> T {
         let Ok((done, is_done)) = UnixStream::pair() else { return send() };
         thread::scope(|scope| {
             let listen = move || self.break_off_at_reply(is_done.as_fd());
-            // Without one, as said.
+            // Without the thread, see above.
             let _ = thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, listen);
             let sent = send();
             drop(done);
@@ -109,8 +109,8 @@ impl<'s> Exchange<'s> {
     /// Tells the peer that everything was sent, and waits for its answer: for at most `timeout` after it took
     /// the last byte out of the buffers, or without a limit. Calls `waiting` once if that takes long.
     ///
-    /// A reply that has begun must be complete within [`REST_OF_REPLY`], so that nobody can keep a sender busy by
-    /// a byte now and then.
+    /// A reply that has begun must be complete within [`REST_OF_REPLY`], so a peer cannot hold the sender up by
+    /// sending a byte now and then.
     pub fn wait_for_answer(
         &self,
         timeout: Option<Duration>,
@@ -282,7 +282,7 @@ mod tests {
             assert!(matches!(outcome, Outcome::Answered(answer) if answer == expected), "{reply}");
         }
     }
-    /// A peer that breaks the connection is no peer that closes it, whoever sees the error first.
+    /// A broken connection is not taken for an ordinary close, whichever thread sees the error first.
     #[test]
     fn a_broken_connection_is_not_taken_for_kept() {
         // With a byte of the dump unread, as a receiver leaves it that is killed.

@@ -22,8 +22,8 @@ pub const OK: &[u8] = b"ok\n";
 /// Bytes of a reason at most, without the line feed.
 pub const MAX_REASON: usize = 512;
 
-/// The reason that stands for an `ok` before everything was sent.
-pub const EARLY_OK: &str = "replied `ok` before the whole dump was sent";
+/// The message for an `ok` that comes before the sender has ended its half of the connection.
+pub const EARLY_OK: &str = "replied `ok` before the end of the dump";
 
 /// What a peer made of a dump, as far as its reply or the lack of one tells.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum Answer {
     Refused(String),
     /// The peer ended its half of the connection before it had everything, and said nothing.
     EndedEarly,
-    /// The peer replied `ok` before it could know that everything had come.
+    /// The peer replied `ok` before the sender had ended its half of the connection.
     EarlyOk,
 }
 

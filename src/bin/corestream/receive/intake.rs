@@ -140,7 +140,7 @@ impl Read for &Intake<'_> {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         if state.has_ended {
-            // The sender is not waited for again.
+            // Once is enough to wait for the sender.
             return Ok(0);
         }
         let n = self.step(&mut state, buffer).map_err(|fault| state.fail(fault))?;
@@ -233,7 +233,7 @@ impl Intake<'_> {
         if !state.is_complete() {
             return Err(Fault::Stopped);
         }
-        // A reply before the sender has ended its half does not count.
+        // An `ok` does not count before the sender has ended its half.
         let mut fd = [PollFd::from_borrowed_fd(self.connection.socket.as_fd(), last_byte::END)];
         let _ = poll(&mut fd, Timespec::try_from(LAST_GRACE).ok().as_ref());
         Ok(0)

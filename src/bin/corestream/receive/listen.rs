@@ -44,21 +44,20 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Replies that the dump has its name, and lets the connection end in the ordinary way from now on.
+    /// Replies that the dump has its name. From now on the connection ends in the ordinary way.
     pub fn confirm(&self) {
         if self.is_unix {
             // The last byte of the dump, which would break the connection.
             let _ = rustix::io::read(&self.socket, &mut [0; 1]);
         } else {
-            // First: the dump is kept, even if this process ends before it has said so.
+            // Before the reply: the dump is kept even if this process ends before it sends one.
             let _ = set_socket_linger(&self.socket, None);
         }
         self.reply(reply::OK);
     }
 
-    /// Replies why the dump is not kept. A sender that does not read replies gets an error instead of an
-    /// ordinary end when this is dropped, as whenever a dump was not confirmed: by TCP a reset, as a Unix socket
-    /// sends by itself if it has bytes that were not read.
+    /// Replies why the dump is not kept. When a connection without [`confirm`](Self::confirm) is dropped, a sender
+    /// that does not read replies gets an error: a reset by TCP, and by a Unix socket the error for unread bytes.
     pub fn refuse(&self, reason: &str, stop: &Stop) {
         self.reply(&reply::refusal(reason));
         if self.is_unix {
@@ -68,7 +67,7 @@ impl Connection {
         let deadline = Instant::now() + DELIVERY;
         while unsent(self.socket.as_fd()).is_some_and(|bytes| bytes > 0) {
             let left = deadline.saturating_duration_since(Instant::now());
-            // An error comes if the sender has gone: nobody takes the rest then.
+            // `poll` reports an error if the sender has gone, which then takes no more.
             let gone = stop.wait_for(PollFlags::empty(), self.socket.as_fd(), Some(LOOK.min(left)));
             if left.is_zero() || !gone.is_ok_and(|ready| ready == Ready::TimedOut) {
                 break;
@@ -119,8 +118,8 @@ impl Listener {
             Socket::Tcp(listener) => {
                 let (socket, from) = listener.accept()?;
                 socket.set_nonblocking(true)?;
-                // Whatever ends this process, the sender gets a reset: after an ordinary end it would take a
-                // dump for kept that is not. Before this, a close with bytes unread has the same effect.
+                // However this process ends, the sender gets a reset. After an ordinary end it would assume that
+                // its dump was kept. Until this call, closing the socket with unread bytes has the same effect.
                 set_socket_linger(&socket, Some(Duration::ZERO))?;
                 Ok(Connection {
                     socket: socket.into(),

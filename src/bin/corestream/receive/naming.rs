@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::dump::pattern::{MAX_NAME_BYTES, Values};
-use crate::output::{check_folder, folder_of};
+use crate::output::{check_directory, folder_of};
 
 /// Names that are tried for a dump from the first on that looks free: others may be faster.
 const TRIES: usize = 10_000;
@@ -48,7 +48,7 @@ impl Naming {
         if taken {
             return Err("is there, and no regular file: dumps are received into files".into());
         }
-        check_folder(folder)?;
+        check_directory(folder)?;
         if file_name.len() + numbered(u32::MAX).len() + PARTIAL.len() > MAX_FILE_NAME_BYTES {
             return Err(
                 "a name made of it can be longer than the 255 bytes that one may have".into()
@@ -205,7 +205,7 @@ mod tests {
             (folder.path().into(), "is a folder, name files in it"),
             (path("%n/core"), "%n and %t can only be"),
             (path("none/%n"), "there is no folder "),
-            (PathBuf::from("/dev/null/none/%n"), "/dev/null/none: cannot be looked at: "),
+            (PathBuf::from("/dev/null/none/%n"), "/dev/null/none: cannot access: "),
             (PathBuf::from("/dev/null"), "is there, and no regular file"),
             (path("%x"), "%x is no pattern"),
             (path(&format!("%n{long}")), "a name made of it can be longer"),

@@ -34,7 +34,7 @@ pub struct Receiver {
     pub keeper: Keeper,
     pub listener: Listener,
     pub stop: Stop,
-    /// Held while a sender is accepted: only one thread at a time takes descriptors for the next one.
+    /// Held while a sender is accepted or a dump is named: only one thread at a time takes descriptors.
     pub turn: Mutex<()>,
     /// Whether there were no free descriptors for the last sender, which was reported.
     pub is_short: AtomicBool,
@@ -202,7 +202,7 @@ impl Receiver {
         let name = received.name.as_deref();
         let fault = match &received.outcome {
             Ok(whole) => {
-                // No other thread takes the descriptors for a sender before the file has its name.
+                // Until the file has its name, no other thread takes the free descriptors for a sender.
                 let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
                 drop(spare);
                 let kept = self.keeper.keep(file, name.unwrap_or_default());

@@ -35,11 +35,11 @@
 //!
 //! # The invariants
 //! - A wait in slices has the result of one wait. Each slice compares the value again, and a notification
-//!   between two slices would be lost. Neither can be seen: `run` has one guest thread, so nobody changes the
-//!   value or notifies the guest while it waits.
-//! - A timeout of at most one slice, and the rest that is left for the last slice, are waited for exactly.
-//! - No index and no offset of the module changes, so those of the dump are right: types, functions and
-//!   exports are added at the end, and a call takes the bytes of its wait, with a padded index and
+//!   between two slices would be lost. The guest cannot observe either: `run` has one guest thread, so the value
+//!   does not change and no notification comes while it waits.
+//! - The last slice is as long as the rest of the timeout, so a timeout is exact but for the wake-ups.
+//! - The indices and offsets of the module stay the same, so those in the dump are right: types, functions and
+//!   exports are added at the end, and a call is as long as the wait it replaces, with a padded index and
 //!   `nop`. The added functions are the youngest frames of a guest that waits. They do not get into the
 //!   dump.
 //!
@@ -108,7 +108,7 @@ struct Contents {
     waits: Vec<Wait>,
 }
 
-/// Changes a module in binary or text form; `None` if it has no shared memory, or if it can't be read:
+/// Changes a module in binary or text form; `None` if nothing is to be changed, or if it can't be read:
 /// the engine then reports the error. `waits`: also make waits interruptible.
 pub fn expose(module: &[u8], waits: bool) -> Option<Exposed> {
     let module = wat::parse_bytes(module).ok()?;

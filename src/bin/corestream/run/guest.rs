@@ -239,7 +239,7 @@ fn config(run: &Run) -> Config {
 /// Builds the WASI context: arguments, standard streams, and the variables and directories given by options.
 fn wasi(run: &Run) -> Result<WasiP1Ctx, Failure> {
     let mut wasi = WasiCtxBuilder::new();
-    standard_input::wait_for_input()
+    standard_input::make_blocking()
         .map_err(|error| Failure::new(format!("cannot use standard input: {error}")))?;
     wasi.inherit_stdin().stdout(Standard::Output).stderr(Standard::Error);
     wasi.arg(run.name()).args(&run.args);

@@ -1,4 +1,4 @@
-//! Standard input whose description does not block, as a parent may leave it: a read of the guest has to wait.
+//! Standard input in non-blocking mode, as a parent process may leave it: the guest's reads have to wait.
 
 use std::fs::File;
 use std::io;
@@ -10,23 +10,23 @@ use rustix::stdio::dup2_stdin;
 
 use crate::patient::Patient;
 
-/// Sees to it that reads of standard input wait.
+/// Makes reads of standard input block.
 ///
-/// The flag belongs to the description, which other processes share. So this process gets another one: of the same
-/// pipe or terminal, or, for a socket, of a pipe into which a thread copies what comes.
+/// `O_NONBLOCK` belongs to the open file description, which other processes share. So standard input is replaced: by
+/// the same pipe or terminal, opened again, or, for a socket, by a pipe into which a thread copies the input.
 ///
 /// # Errors
-/// Returns an error if there is neither.
-pub fn wait_for_input() -> io::Result<()> {
+/// Returns an error if neither can be opened.
+pub fn make_blocking() -> io::Result<()> {
     let stdin = io::stdin();
-    // Nothing is wrong with a closed one that the guest would not find out.
+    // If it is closed, the guest's reads report that.
     let Ok(flags) = fcntl_getfl(&stdin) else { return Ok(()) };
     let is_file = fstat(&stdin)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
     if is_file || !flags.contains(OFlags::NONBLOCK) {
         return Ok(());
     }
-    // Not to wait for a writer.
+    // Opening a FIFO would wait for a writer.
     let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     if let Ok(again) = open("/proc/self/fd/0", flags, Mode::empty()) {
         fcntl_setfl(&again, OFlags::empty())?;
