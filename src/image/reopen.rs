@@ -1,5 +1,5 @@
-//! A file opened once more, for a description of its own: leases and positions belong to the description,
-//! and that of an image may be the caller's too.
+//! Opens a file again: leases and file positions belong to the open file description, which an image may share with
+//! the caller.
 
 use std::fs::File;
 use std::io;

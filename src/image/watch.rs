@@ -13,10 +13,10 @@
 //! fails here only makes the answer less certain.
 //!
 //! # Traces
-//! The modification time is a trace if it lies a few seconds back: whatever is written from now on changes it.
-//! inotify reports every write, and every close of a descriptor that was open for writing, also where the time
-//! is too young, or does not change because tmpfs does not see a write through a mapping. But closing an inotify
-//! instance waits for the kernel's read-copy-update, up to 15 ms, so there is one only if a file needs it.
+//! A modification time that is a few seconds old is a trace: the next write changes it. A writer that sets it back
+//! escapes. inotify reports every write, and every close of a descriptor that was open for writing, also where the
+//! time is too recent, or on tmpfs, which does not see a write through a mapping. But closing an inotify instance
+//! waits up to 15 ms for the kernel's read-copy-update, so one is made only if a file needs it.
 //!
 //! # Read-only file systems
 //! The pages of an image on a read-only file system are lent, and a dump of them is damaged if somebody makes the
@@ -38,8 +38,8 @@ use super::writers::Writers;
 use super::{MemoryImage, fixed};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How far the times of a file must lie back for the next write to give it others: vfat counts in steps of two
-/// seconds, and others in ticks of the kernel.
+/// How old the times of a file must be for the next write to change them: vfat counts in steps of two seconds, others
+/// in ticks of the kernel.
 const SETTLED: Duration = Duration::from_secs(4);
 
 /// Why a dump marks a memory as *changing*.
@@ -159,8 +159,8 @@ impl Version {
         limit.is_some_and(|limit| self.modified.0 < limit && self.changed.0 < limit)
     }
 
-    /// Whether the file has not been written to since it was `other`. Its other time also changes for other
-    /// reasons, such as a new name.
+    /// Whether the file has not been written to since it was `other`. The change time is not compared: a new name
+    /// changes it too.
     fn has_contents_of(&self, other: &Self) -> bool {
         (self.len, self.modified) == (other.len, other.modified)
     }

@@ -203,15 +203,15 @@ fn rounded_down(position: u64) -> u64 {
 pub(crate) struct Holes<'i> {
     handle: Handle<'i>,
     witness: Arc<Witness>,
-    /// How many it has found. A count that the threads share would cost as much as the questions.
+    /// The number of holes found. A counter shared by the threads would cost as much as `lseek`.
     count: u64,
 }
 
 /// A file to ask.
 enum Handle<'i> {
     Shared(&'i File),
-    /// Opened once more. The kernel locks the position of a file while it answers, so threads that ask by the
-    /// same description wait for each other.
+    /// Opened again. The kernel locks the file position during `lseek`, so threads that share an open file
+    /// description wait for each other.
     Own(File),
 }
 
@@ -226,7 +226,7 @@ impl Handle<'_> {
 
 impl<'i> Holes<'i> {
     pub(super) fn of(file: &'i File, witness: Arc<Witness>) -> Self {
-        // The server of another file system would have to open it too.
+        // Elsewhere it may cost a request to a server.
         let own = if witness.is_exact { reopen(file).ok() } else { None };
         Self { handle: own.map_or(Handle::Shared(file), Handle::Own), witness, count: 0 }
     }
@@ -260,15 +260,15 @@ pub(crate) struct Witness {
     holes: AtomicU64,
     /// A byte in a hole was not zero.
     found_data: AtomicBool,
-    /// A position was before the one that was asked about, or behind the end, or there was none where data ends.
+    /// A position was before the one in the question or after the end of the file, or the data had no end.
     found_nonsense: AtomicBool,
     /// The last range without holes that reaches over the end of the part that asked.
     ///
     /// Each part asks where the data at its start ends. tmpfs answers by walking the pages up to there, so the
     /// parts of a dense file together would take time quadratic in its length.
     data: Mutex<Range<u64>>,
-    /// Where that range ends, at least: behind it nobody needs the lock, for which the threads would queue at
-    /// each extent.
+    /// The end of that range. Positions after it need no lock, which the threads would otherwise take for each
+    /// extent.
     data_end: AtomicU64,
 }
 
@@ -312,8 +312,8 @@ impl Witness {
                 }
                 if hole > at { hole.min(end) } else { end }
             }
-            // The file was cut between the two calls, which the reader finds out, or one of the two answers is
-            // wrong: zeros that count as data would make up for data that was called a hole.
+            // The file was truncated between the two calls, which the reader detects, or one of the answers is
+            // wrong. Zeros that count as data would then hide data that was called a hole.
             None => {
                 self.found_nonsense.store(true, Ordering::Relaxed);
                 end
