@@ -591,6 +591,39 @@ fn a_rewritten_dump_is_said_to_be_that() {
     assert!(fs::read(dir.join("again.core")).unwrap() == whole);
 }
 
+/// One byte before the data costs no more than what it says, and all else is extracted with exit code 3.
+#[test]
+fn a_damaged_byte_before_the_data_costs_no_memory() {
+    let (folder, image) = folder();
+    let dir = folder.path();
+    let whole = fs::read(dir.join("guest.core")).unwrap();
+    let after = |name: &[u8]| {
+        whole.windows(name.len()).position(|bytes| bytes == name).unwrap() + name.len()
+    };
+    for (what, at, byte) in [
+        ("modules", after(b"\x0bcoremodules"), 0x7f),
+        ("stack", after(b"\x09corestack"), 0x33),
+        ("first byte", 0, 0x01),
+        ("header", after(b"\x0acorestream"), 0x09),
+    ] {
+        let mut bad = whole.clone();
+        bad[at] = byte;
+        fs::write(dir.join("bad.core"), &bad).unwrap();
+        let refused = run(dir, &["extract", "bad.core", "--memory", "0", "-o", "new"]);
+        assert_eq!(refused.status.code(), Some(3), "{what}: {}", stderr(&refused));
+        assert!(!dir.join("new").exists());
+        let args = ["extract", "bad.core", "--memory", "0", "-o", "new", "--salvage"];
+        let output = run(dir, &args);
+        assert_eq!(output.status.code(), Some(3), "{what}: {}", stderr(&output));
+        let mut expected = image.clone();
+        expected.resize(131_072, 0);
+        assert!(fs::read(dir.join("new")).unwrap() == expected, "{what}");
+        fs::remove_file(dir.join("new")).unwrap();
+        let output = run(dir, &["inspect", "bad.core"]);
+        assert_eq!(output.status.code(), Some(3), "{what}: {}", stderr(&output));
+    }
+}
+
 /// A file system that fails to read some sectors: all else is had, and what is not is said.
 #[test]
 fn one_unreadable_sector_costs_no_more_than_itself() {
@@ -671,6 +704,26 @@ fn one_unreadable_sector_costs_no_more_than_itself() {
             assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
             assert_eq!(output.status.code(), Some(1));
         }
+        // The index is at the other end, and all else comes from there.
+        drop_caches(&path);
+        let output = run(dir, &["extract", name, "--memory", "0", "-o", "new", "--salvage"]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(
+            said.contains(&format!("warning: {name}: bytes 0x0..0x1000 can't be read\n")),
+            "{said}"
+        );
+        let size = "warning: memory 0: the size of the memory is lost, the image ends with the last page that \
+                    has data\n";
+        assert!(said.contains(size), "{said}");
+        let zeros = 0x1000 - offset;
+        let lost =
+            format!("memory 0: 0x0..={:#x} can't be read, the image has zeros there\n", zeros - 1);
+        assert!(said.contains(&lost), "{said}");
+        let mut expected = image[..3 << 20].to_vec();
+        expected[..zeros].fill(0);
+        assert!(fs::read(dir.join("new")).unwrap() == expected);
+        fs::remove_file(dir.join("new")).unwrap();
     }
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use common::Random;
 use common::own::{self, Own};
 use common::reading::{PAGE, contents, guest, images, read_all, small, verdict};
-use corestream::read::{Content, Producer, Verdict, Whole, verify_file};
+use corestream::read::{Content, Producer, Verdict, Whole, verify_file, verify_slice};
 use corestream::*;
 use foreign::{CORE, address, foreign, module};
 use proptest::prelude::*;
@@ -360,16 +360,20 @@ fn a_damaged_dump_is_salvaged() {
         assert!(error.to_string().contains(&(what + why)), "{error}");
     }
 
-    // A section that is not known any more: only what is in the others is sure.
+    // A section that is not known any more, by the index and without it.
     let name = own.windows(15).position(|name| name == b"corestream.data").unwrap();
     let mut renamed = own.clone();
     renamed[name] ^= 1;
     let dump = CoreDumpFile::salvage_slice(&renamed).unwrap();
     assert_eq!(dump.damage().unwrap().kind(), ErrorKind::Damaged);
-    assert_eq!(dump.read(FIRST, 0, &mut vec![0; PAGE]).unwrap_err().kind(), ErrorKind::Damaged);
+    check_small_memories(&dump);
+    drop(dump);
+    *renamed.last_mut().unwrap() ^= 1;
+    let dump = CoreDumpFile::salvage_slice(&renamed).unwrap();
+    assert_eq!(dump.damage().unwrap().kind(), ErrorKind::Damaged);
     let found = contents(&dump, FIRST);
     assert!(found.iter().zip(first).all(|(found, byte)| *found == *byte || *found == 0xee));
-    assert!(!found.contains(&0) && found.contains(&1));
+    assert!(found.contains(&1));
 
     // Nothing is lost with the index alone, nor with what is behind it.
     for bad in [&own[..own.len() - 1], &[&own[..], b"more"].concat()] {
@@ -382,6 +386,92 @@ fn a_damaged_dump_is_salvaged() {
     let dump = CoreDumpFile::salvage_slice(&partial[..partial.len() - 1]).unwrap();
     assert!(dump.read(FIRST, 200, &mut [0]).is_err());
     dump.read(FIRST, 100, &mut [0]).unwrap();
+}
+
+/// Whatever is wrong before the data, or between it, a sound index says where the bytes of memories are.
+#[test]
+fn memories_are_had_by_the_index_whatever_is_wrong_before_it() {
+    let foreign = small();
+    for own in [Own::default(), Own { block_log2: 0, ..Own::default() }] {
+        let whole = own.dump(&foreign);
+        let expected = CoreDumpFile::from_slice(&whole).unwrap();
+        let decoded = common::decode(&whole);
+        let payload = |at: usize| {
+            decoded.segments.iter().any(|segment| {
+                let start = segment.data.as_ptr().addr() - whole.as_ptr().addr();
+                (start..start + segment.data.len()).contains(&at)
+            })
+        };
+        let index = whole.windows(16).position(|name| name == b"corestream.index").unwrap() - 4;
+        let check = |dump: &CoreDumpFile<'_>, what: &str| {
+            assert!(dump.damage().is_some(), "{what}");
+            assert_eq!(dump.memories().len(), expected.memories().len(), "{what}");
+            for i in (0..).map(MemoryIndex).take(dump.memories().len()) {
+                // A size that is lost is that of the segments, one that is damaged may be too large.
+                let len = |dump: &CoreDumpFile<'_>| dump.memory(i).unwrap().byte_len().unwrap();
+                let (mut found, mut image) = (contents(dump, i), contents(&expected, i));
+                let zeros = |from: &[u8]| from.iter().all(|byte| *byte == 0);
+                let both = len(dump).min(len(&expected));
+                let both = usize::try_from(both).unwrap().min(found.len()).min(image.len());
+                let (more, rest) = (found.split_off(both), image.split_off(both));
+                assert!(found == image && zeros(&more) && zeros(&rest), "{what}: memory {i}");
+            }
+        };
+        for at in (0..index).filter(|at| !payload(*at)) {
+            for mask in [0x01, 0x40, 0x80, 0xff] {
+                let mut bad = whole.clone();
+                bad[at] ^= mask;
+                if CoreDumpFile::from_slice(&bad).is_err() {
+                    let what = format!("{at:#x} with {mask:#x}");
+                    let dump = CoreDumpFile::salvage_slice(&bad);
+                    check(&dump.unwrap_or_else(|error| panic!("{what}: {error}")), &what);
+                }
+            }
+        }
+        // Nothing at all is left of the first sections.
+        let first = decoded.segments[0].data.as_ptr().addr() - whole.as_ptr().addr();
+        let mut bad = whole.clone();
+        bad[..first].fill(0);
+        let dump = CoreDumpFile::salvage_slice(&bad).unwrap();
+        check(&dump, "zeros");
+        assert_eq!((dump.name(), dump.threads().count()), ("", 0));
+        assert_eq!(dump.declared_pages(FIRST), Some(0));
+        let error = dump.damage().unwrap();
+        assert_eq!(error.to_string(), "at 0x0: does not begin as a WebAssembly module does");
+        let verdict = verify_slice(&bad, 1).unwrap();
+        let Verdict::Damaged(damage) = verdict else { panic!("zeros are no sections") };
+        assert_eq!(damage.bad_blocks, usize::from(own.block_log2 != 0));
+        // The same with what another tool has added behind it, and with a byte behind it that nobody knows.
+        let added = [&bad[..], b"\0\x05\x04noteX"].concat();
+        check(&CoreDumpFile::salvage_slice(&added[..added.len() - 1]).unwrap(), "added");
+        assert!(CoreDumpFile::salvage_slice(&added).is_err());
+        drop(dump);
+        // An index of other places is none: a byte was taken out.
+        bad.remove(3);
+        assert!(CoreDumpFile::salvage_slice(&bad).is_err());
+    }
+}
+
+/// Where only the content of a section is damaged, those behind it are read.
+#[test]
+fn a_damaged_section_does_not_hide_those_behind_it() {
+    let whole = Own::default().dump(&small());
+    let expected = CoreDumpFile::from_slice(&whole).unwrap();
+    let section = |name: &str| {
+        let name = [&[u8::try_from(name.len()).unwrap()], name.as_bytes()].concat();
+        whole.windows(name.len()).position(|bytes| bytes == name).unwrap() + name.len()
+    };
+    for name in ["coremodules", "coreinstances", "corestack"] {
+        let mut bad = whole.clone();
+        bad[section(name)] ^= 0x7f;
+        let dump = CoreDumpFile::salvage_slice(&bad).unwrap();
+        assert_eq!(dump.name(), expected.name(), "{name}");
+        assert_eq!(dump.globals(), expected.globals(), "{name}");
+        assert_eq!(dump.memories(), expected.memories(), "{name}");
+        let threads = expected.threads().count() - usize::from(name == "corestack");
+        assert_eq!(dump.threads().count(), threads, "{name}");
+        check_small_memories(&dump);
+    }
 }
 
 /// Wherever a dump is cut, every byte of a memory that lies in what is left is there, and nothing else

@@ -22,9 +22,9 @@ use crate::model::{Global, GlobalIndex, InstanceIndex, MemoryIndex, MemoryType, 
 /// of another tool is walked once, by the headers of its segments. Its segments may overlap and come
 /// in any order: the last one of the file wins. Custom sections that are not known are passed over.
 ///
-/// What is checked when it is opened is everything but the contents of memories, and their checksums
-/// ([`verify`](Self::verify) does that). So lists can be read without an error. Indices in instances
-/// and frames may be those of things that the dump does not list.
+/// What is checked when it is opened is everything but the contents of memories, their checksums, and whether an
+/// index lists the segments that the sections hold: [`verify`](Self::verify) does that. So lists can be read without
+/// an error. Indices in instances and frames may be those of things that the dump does not list.
 ///
 /// # Files that change
 /// The file must not change while it is open. The contents of one that is written to are a mixture of
@@ -115,7 +115,8 @@ impl CoreDumpFile<'static> {
     /// Opens the readable parts of the dump at `path`; see [`salvage_slice`](CoreDumpFile::salvage_slice).
     ///
     /// # Errors
-    /// Those of [`open`](Self::open), but for damage behind the name of the process.
+    /// Those of [`open`](Self::open), but for damage behind the name of the process, and for any damage where the
+    /// index is sound.
     pub fn salvage(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::lenient(Source::Map(mapped(path)?)).map_err(|error| error.at(path.display()))
@@ -139,13 +140,20 @@ impl<'b> CoreDumpFile<'b> {
         Self::strict(Source::Slice(bytes))
     }
 
-    /// Opens the readable parts of a dump in memory that may be damaged or cut off: what comes before
-    /// the first fault that opening sees; where the file ends within a segment, the part of that which
-    /// is there. [`damage`](Self::damage) says what the fault is, and what may be lost of memories
-    /// counts as left out.
+    /// Opens the readable parts of a dump in memory that may be damaged or cut off. [`damage`](Self::damage)
+    /// says what opening has found wrong.
+    ///
+    /// Where the index of a dump of this project's is sound, all that is known of its memories comes from there,
+    /// wherever else the dump is damaged, and lists have what is in sections that are sound. The pages of a memory
+    /// whose type is lost are as many as its segments need ([`declared_pages`](Self::declared_pages) says so), and the
+    /// name of a process that is lost is empty. Bytes may be wrong all the same: [`verify`](Self::verify) says which.
+    ///
+    /// Without an index it is what comes before the first fault; where the file ends within a segment, the part of
+    /// that which is there. What may be lost of memories counts as left out.
     ///
     /// # Errors
-    /// Those of [`from_slice`](Self::from_slice), but for damage behind the name of the process.
+    /// Those of [`from_slice`](Self::from_slice), but for damage behind the name of the process, and for any damage
+    /// where the index is sound.
     ///
     /// ```
     /// use corestream::*;
@@ -175,7 +183,10 @@ impl<'b> CoreDumpFile<'b> {
     fn lenient(source: Source<'b>) -> Result<Self> {
         let (opened, damage) = match Opened::strict(source.bytes()) {
             Ok(opened) => (opened, None),
-            Err(fault) => (Opened::lenient(source.bytes())?, Some(fault.into())),
+            Err(fault) => {
+                let (opened, fault) = Opened::lenient(source.bytes(), fault)?;
+                (opened, Some(fault.into()))
+            }
         };
         Ok(Self { source, opened, damage, stop: None })
     }
@@ -245,7 +256,8 @@ impl<'b> CoreDumpFile<'b> {
     }
 
     /// Returns the pages that the dump declares of a memory whose segments reach beyond them. Some writers
-    /// declare none: such a memory is as long as its segments need.
+    /// declare none: such a memory is as long as its segments need. So is one whose type a damaged dump has lost
+    /// ([`salvage`](CoreDumpFile::salvage)): 0 pages.
     pub fn declared_pages(&self, memory: MemoryIndex) -> Option<u64> {
         let grown = self.opened.walk.grown.iter();
         grown.copied().find_map(|(grown, pages)| (grown == memory.0).then_some(pages))
@@ -276,9 +288,9 @@ impl<'b> CoreDumpFile<'b> {
         self.opened.walk.own().is_some_and(|header| header.flags & flag != 0)
     }
 
-    /// The name of the process.
+    /// The name of the process; empty where a damaged dump has lost it.
     pub fn name(&self) -> &str {
-        items::name(self.bytes(), self.opened.items.process)
+        self.opened.items.process.map_or("", |at| items::name(self.bytes(), at))
     }
 
     /// The names of the modules.

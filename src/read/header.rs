@@ -52,10 +52,15 @@ impl Header {
             ));
         }
         let this = Self { flags: flags.get(), length, index, block_log2 };
-        match this.blocks() {
-            Some(_) => Ok(this),
+        match this.checked() {
+            Some(this) => Ok(this),
             None => damaged(format!("blocks of 2^{block_log2} bytes are not possible")),
         }
+    }
+
+    /// The same, if it has blocks of a length that can be.
+    pub(super) fn checked(self) -> Option<Self> {
+        self.blocks().is_some().then_some(self)
     }
 
     /// How many checksums there are; `None` if that is more than there may be.

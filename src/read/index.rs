@@ -10,15 +10,24 @@ use super::data::Segment;
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::header::{Header, unknown};
-use super::input::{self, Input};
+use super::input::{self, Input, Slice};
 use super::table::{self, Dump, Table};
 use super::tables::{CHANGING, PARTIAL, RawHead, RawMemory, RawRange, RawSegment, VERSION};
 use super::types;
-use super::walk::Walk;
+use super::walk::{self, Walk};
 use crate::limits::{MAX_MEMORIES, MAX_PARTIAL_SEGMENTS};
 use crate::model::MemoryType;
 
 const NAME: &[u8] = b"corestream.index";
+
+/// The same after its length.
+const NAMED: &[u8] = b"\x10corestream.index";
+
+/// The bytes of a section are no more.
+const MAX_SECTION: usize = u32::MAX as usize;
+
+/// Places that are tried for an index at the end of a file: its bytes may be anything.
+const MAX_PLACES: usize = 16;
 
 /// Where the entries of the tables are.
 #[derive(Debug, Default)]
@@ -384,6 +393,34 @@ impl Index {
         let entries: Vec<_> = self.memories.iter().map(|memory| table(memory).clone()).collect();
         entries.into_iter()
     }
+}
+
+/// What `corestream` says of a dump that ends with an index, by each place at which that may begin, the last one first.
+/// Whether one is there, [`Index::decode`] tells. Nothing but sections that another tool has added comes after it.
+pub(super) fn at_end(bytes: &[u8]) -> impl Iterator<Item = Header> {
+    let from = bytes.len().saturating_sub(MAX_SECTION);
+    let tail = bytes.get(from..).unwrap_or_default();
+    let names = tail.windows(NAMED.len()).enumerate().rev().filter(|(_, name)| *name == NAMED);
+    let places = names.take(MAX_PLACES).map(move |(at, _)| at.saturating_add(from));
+    places.flat_map(move |name| (1..=5).filter_map(move |digits| header_of(bytes, name, digits)))
+}
+
+/// What `corestream` says of a dump whose index has its name, with the length of that, at `name`, after a size of so many
+/// bytes; `None` if that can't be.
+fn header_of(bytes: &[u8], name: usize, digits: usize) -> Option<Header> {
+    let start = name.checked_sub(digits)?.checked_sub(1)?;
+    let mut input = Slice::new(bytes, start as u64);
+    let mut section = Decoder::new(&mut input, bytes.len() as u64);
+    let (custom, size) = (section.byte().ok()? == 0, section.u32().ok()?);
+    let sized = section.offset() == name as u64;
+    let end = section.offset().checked_add(size.into())?;
+    section.skip(NAMED.len() as u64).ok()?;
+    let head: [u8; 28] = section.array().ok()?;
+    let head: RawHead = transmute!(head);
+    let last = walk::is_appended(&mut Slice::new(bytes, end));
+    (custom && sized && end <= bytes.len() as u64 && last).then_some(())?;
+    let (flags, block_log2) = (head.flags.get(), head.block_log2.get());
+    Header { flags, length: end, index: start as u64, block_log2 }.checked()
 }
 
 /// The checksum of an index whose section has `len` bytes after its name, as it was written: with the least

@@ -16,6 +16,7 @@ mod items;
 mod layout;
 mod open;
 mod restore;
+mod salvage;
 mod table;
 mod tables;
 mod types;

@@ -28,7 +28,8 @@ pub(super) struct Opened {
 /// Where the items of a dump are, as [`items`](super::items) decodes them.
 #[derive(Debug, Default)]
 pub(super) struct Items {
-    pub(super) process: u64,
+    /// `None` if a damaged dump has lost it.
+    pub(super) process: Option<u64>,
     pub(super) modules: Vec<u64>,
     /// The length of the name of the only module, where the dump does not have it.
     pub(super) bare_module: Option<u64>,
@@ -93,50 +94,10 @@ impl Opened {
         let marks = Marks::of(bytes, &walk);
         is_one.then(|| opener.finish(bytes, walk, marks, None))
     }
-
-    /// Opens what comes before the first fault of a dump, by its sections alone; of a segment that is
-    /// cut off, what is there of it.
-    pub(super) fn lenient(bytes: &[u8]) -> Result<Self> {
-        let mut walk = Walk::default();
-        let mut opener = Opener::new(None);
-        let walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
-        if !walk.has("core") {
-            return Err(walked.err().unwrap_or_else(Fault::no_core));
-        }
-        if walk.complete && walk.header.is_none() && walk.bounded {
-            // All that is wrong is that its frames can't be told.
-            let marks = Marks::of(bytes, &walk);
-            return Ok(opener.finish(bytes, walk, marks, None));
-        }
-        if !walk.bounded {
-            opener.forget_segments();
-        }
-        let index = match (&walk.header, &walked) {
-            (Some(header), Ok(())) => {
-                let input = &mut Slice::new(bytes, header.index);
-                Index::decode(input, header, Some(&walk), &mut |_| ()).ok()
-            }
-            _ => None,
-        };
-        // Only this project's segments are known to be in order, and what was left out on purpose is
-        // in the index.
-        let partial = walk.own().is_none_or(|header| header.flags & PARTIAL != 0);
-        let (index, lost) = match (index, walked, opener.reached) {
-            // There is something behind the dump, no more.
-            (Some(index), _, _) if index.disagrees.is_none() => (Some(index), None),
-            // A section may have been taken for one that is not known.
-            (Some(_), _, _) => (None, Some((0, 0))),
-            (None, Ok(()), _) if !partial => (None, None),
-            (None, Err(_), Some(reached)) if !partial => (None, Some(reached)),
-            _ => (None, Some((0, 0))),
-        };
-        let marks = index.map_or(Marks::None, Marks::Index);
-        Ok(opener.finish(bytes, walk, marks, lost))
-    }
 }
 
 /// What is known of memories besides their segments.
-enum Marks {
+pub(super) enum Marks {
     None,
     /// All of the index.
     Index(Index),
@@ -149,7 +110,7 @@ enum Marks {
 
 impl Marks {
     /// The marks of a dump that has no index where that belongs.
-    fn of(bytes: &[u8], walk: &Walk) -> Self {
+    pub(super) fn of(bytes: &[u8], walk: &Walk) -> Self {
         let Some(header) = &walk.moved else { return Self::None };
         let index = walk.moved_index.clone();
         match index.and_then(|range| Index::moved(bytes, range, header, &walk.memories)) {
@@ -160,19 +121,21 @@ impl Marks {
     }
 }
 
-struct Opener {
+/// Keeps what a walk finds.
+pub(super) struct Opener {
     /// The length of the file; `None` if the readable parts of a damaged one are wanted.
     length: Option<u64>,
+    /// Whether segments are those of the index.
     use_index: bool,
     items: Items,
     builder: Builder,
     kept: Vec<Kept>,
     /// The memory and the address of the end of what was found, if segments are in order.
-    reached: Option<(u32, u64)>,
+    pub(super) reached: Option<(u32, u64)>,
 }
 
 impl Opener {
-    fn new(length: Option<u64>) -> Self {
+    pub(super) fn new(length: Option<u64>) -> Self {
         let (items, builder) = (Items::default(), Builder::new());
         Self { length, use_index: false, items, builder, kept: Vec::new(), reached: None }
     }
@@ -188,13 +151,18 @@ impl Opener {
         }
     }
 
-    fn entry(&mut self, entry: &Entry) {
+    /// One that takes segments from an index ([`entry`](Self::entry)), of a damaged dump.
+    pub(super) fn by_index() -> Self {
+        Self { use_index: true, ..Self::new(None) }
+    }
+
+    pub(super) fn entry(&mut self, entry: &Entry) {
         if let Entry::Segment(segment) = entry {
             self.count(segment.memory, 1, segment.len.into());
         }
     }
 
-    fn finish(
+    pub(super) fn finish(
         mut self,
         bytes: &[u8],
         walk: Walk,
@@ -229,7 +197,7 @@ impl Opener {
     }
 
     /// Takes back all segments.
-    fn forget_segments(&mut self) {
+    pub(super) fn forget_segments(&mut self) {
         (self.builder, self.reached) = (Builder::new(), None);
         self.kept.clear();
     }
@@ -264,7 +232,7 @@ impl Visitor for Opener {
     }
 
     fn process(&mut self, at: u64, _: &str) -> Result<()> {
-        self.items.process = at;
+        self.items.process = Some(at);
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use super::header::Header;
 use super::index::{Entry, Index, IndexedMemory};
 use super::input::{self, Input, Slice, Stream};
 use super::layout::FrameLayout;
+use super::salvage::Found;
 use super::table;
 use super::tables::{DEGRADED, PARTIAL, RawSegment};
 use super::walk::{self, Visitor, Walk};
@@ -141,14 +142,31 @@ pub fn verify_file(path: impl AsRef<Path>, threads: usize) -> Result<Verdict> {
 /// # Ok::<(), corestream::Error>(())
 /// ```
 pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
-    let crcs = |_: &mut _, header: &Header| block_crcs(bytes, header, threads);
-    let differs = |walk: &Walk, index: &Index| difference(bytes, walk, index);
-    examine(&mut Slice::new(bytes, 0), &mut |_| Ok(()), crcs, differs)
+    let examine = |walk: &mut Walk| {
+        let crcs = |_: &mut _, header: &Header| block_crcs(bytes, header, threads);
+        let differs = |walk: &Walk, index: &Index| difference(bytes, walk, index);
+        examine(walk, &mut Slice::new(bytes, 0), &mut |_| Ok(()), crcs, differs)
+    };
+    let mut walk = Walk::default();
+    let verdict = examine(&mut walk);
+    let is_damaged = match &verdict {
+        Ok(verdict) => !verdict.is_whole(),
+        Err(error) => error.kind() == ErrorKind::Format,
+    };
+    if is_damaged
+        && walk.header.is_none()
+        && let Some(found) = Found::of(bytes, None)
+        && let Ok(damage @ Verdict::Damaged(_)) = examine(&mut Walk::with_header(found.header))
+    {
+        return Ok(damage);
+    }
+    verdict
 }
 
 /// Checks a dump that comes through a pipe or a socket, to its end, in memory that is bounded: none of
 /// it is kept, and no seeking is needed. The verdict is that of [`verify_slice`], but that an index which
-/// is not what the sections say is named as a whole.
+/// is not what the sections say is named as a whole, and that of a dump whose first sections are damaged no
+/// checksum is known: if not even its first bytes are those of a module, it is no core dump.
 ///
 /// # Errors
 /// It can't be read, is no core dump at all, or has something that is not known here.
@@ -206,7 +224,7 @@ pub fn verify_stream_with(
     mut early: impl FnMut(Early<'_>) -> io::Result<()>,
 ) -> Result<Verdict> {
     let crcs = |stream: &mut Stream<_>, _: &Header| stream.block_crcs();
-    examine(&mut Stream::new(source)?, &mut early, crcs, |_, _| None)
+    examine(&mut Walk::default(), &mut Stream::new(source)?, &mut early, crcs, |_, _| None)
 }
 
 impl CoreDumpFile<'_> {
@@ -265,18 +283,18 @@ fn difference(bytes: &[u8], walk: &Walk, index: &Index) -> Option<Box<Fault>> {
     None
 }
 
-/// Checks a dump; `early` gets what is known first, `crcs` gives the checksums of its blocks when all of
+/// Checks a dump by a walk that is new; `early` gets what is known first, `crcs` gives the checksums of its blocks when all of
 /// them have passed, `differs` says more of an index whose segments are not those of the sections, if it
 /// can.
 fn examine<I: Input>(
+    walk: &mut Walk,
     input: &mut I,
     early: &mut dyn FnMut(Early<'_>) -> io::Result<()>,
     crcs: impl FnOnce(&mut I, &Header) -> Vec<u32>,
     differs: impl FnOnce(&Walk, &Index) -> Option<Box<Fault>>,
 ) -> Result<Verdict> {
-    let mut walk = Walk::default();
     let mut walked = Walked { sequence: Sequence::new(), early };
-    let structure = walk.run(input, &mut walked).and_then(|()| required(&walk, input.offset()));
+    let structure = walk.run(input, &mut walked).and_then(|()| required(walk, input.offset()));
     let is_of_dump = |fault: &Fault| fault.kind != ErrorKind::Input;
     let ended = structure.as_ref().is_err_and(|fault| is_of_dump(fault))
         && (walked.early)(Early::Fault).is_err();
@@ -285,7 +303,7 @@ fn examine<I: Input>(
     let (fault, mut blocks) = match &walk.header {
         Some(header) if !ended => {
             let mut blocks = Blocks::new(header.clone());
-            let checked = own(input, &walk, structure, &walked, crcs, differs, &mut blocks);
+            let checked = own(input, walk, structure, &walked, crcs, differs, &mut blocks);
             (checked.map(|added| appended = added).err(), Some(blocks))
         }
         _ => (structure.err(), None),
@@ -297,7 +315,7 @@ fn examine<I: Input>(
         (None, Some(fault)) => damage(fault).map(Verdict::Damaged),
         (None, None) => {
             let noted = blocks.map_or_else(Default::default, |b| (b.left_out, b.changing));
-            Ok(Verdict::Whole(whole(&walk, input.offset(), appended, noted)))
+            Ok(Verdict::Whole(whole(walk, input.offset(), appended, noted)))
         }
     }
 }

@@ -120,6 +120,8 @@ pub(super) struct Walk {
     pub(super) in_its_own_memory: Option<Segment>,
     /// Whether the segments are known to lie in their memories.
     pub(super) bounded: bool,
+    /// Whether a section that is damaged is passed by its size.
+    passes_damage: bool,
     reaches: Vec<Reach>,
     trials: Trials,
     /// The frames of the first thread that were tried.
@@ -135,6 +137,18 @@ pub(super) struct Walk {
 }
 
 impl Walk {
+    /// One over a damaged dump whose index is sound, and whose header is as that says. If the sizes of all
+    /// sections lead to the index, it passes those of which only the content is damaged.
+    pub(super) fn of_damaged(header: Header, bytes: &[u8]) -> Self {
+        let passes_damage = sizes_lead_to(header.index, bytes).is_ok_and(|they_do| they_do);
+        Self { header: Some(header), passes_damage, ..Self::default() }
+    }
+
+    /// One over a dump whose header is known, because its index is, though it may be damaged.
+    pub(super) fn with_header(header: Header) -> Self {
+        Self { header: Some(header), ..Self::default() }
+    }
+
     /// Walks from the first byte to the index, or to the end of a dump that has no header where it
     /// belongs.
     ///
@@ -215,8 +229,14 @@ impl Walk {
     }
 
     fn sections<I: Input, V: Visitor>(&mut self, input: &mut I, to: &mut V) -> Result<()> {
-        preamble(input)?;
-        let mut end = u64::MAX;
+        match preamble(input) {
+            Err(_) if self.passes_damage => {}
+            Err(fault) if fault.kind == ErrorKind::Format && self.header.is_some() => {
+                return Err(no_module());
+            }
+            begun => begun?,
+        }
+        let mut end = self.header.as_ref().map_or(u64::MAX, |header| header.index);
         while input.offset() < end && !input.at_end()? {
             self.section(input, end, to)?;
             self.sections = self.sections.saturating_add(1);
@@ -255,6 +275,7 @@ impl Walk {
             6 => "section global",
             11 => "section data",
             1..=13 => "a section of no interest",
+            _ if self.passes_damage => "a section of no id",
             _ => {
                 let message = format!("a section has the id {id}, which is none");
                 return Err(Fault::damaged(all.since(start), message));
@@ -280,6 +301,9 @@ impl Walk {
             _ => body.skip_rest(),
         };
         let whole = decoded.and_then(|()| body.finish());
+        if whole.is_err() && self.passes_damage {
+            return body.skip_rest();
+        }
         // A custom section says its name itself.
         whole.map_err(|fault| if id == 0 { fault } else { fault.within(what) })
     }
@@ -381,6 +405,10 @@ impl Walk {
         start: u64,
         to: &mut V,
     ) -> Result<()> {
+        if self.header.is_some() {
+            // It is known by other means.
+            return body.skip_rest();
+        }
         let in_place = self.sections == 1 && self.has("core");
         let decoded = Header::decode(body, start, in_place);
         let header = match decoded {
@@ -626,6 +654,28 @@ fn add_ons<I: Input>(input: &mut I) -> Result<bool> {
         body.skip_rest()?;
     }
     Ok(true)
+}
+
+/// Whether there are only such sections up to the end.
+pub(super) fn is_appended<I: Input>(input: &mut I) -> bool {
+    add_ons(input).unwrap_or(false)
+}
+
+/// Whether the sizes of sections, one after the other, end at `index`.
+fn sizes_lead_to(index: u64, bytes: &[u8]) -> Result<bool> {
+    let mut input = Slice::new(bytes, PREAMBLE.len() as u64);
+    while input.offset() < index {
+        let mut section = Decoder::new(&mut input, index);
+        section.byte()?;
+        let size = section.u32()?;
+        section.skip(size.into())?;
+    }
+    Ok(input.offset() == index)
+}
+
+/// The first bytes of a dump are not those of a module.
+pub(super) fn no_module() -> Box<Fault> {
+    Fault::damaged(0..PREAMBLE.len() as u64, "does not begin as a WebAssembly module does")
 }
 
 /// Checks the first bytes of the file.

@@ -1,10 +1,10 @@
 //! A small guest, its dump, and what every reading of a dump must hold; shared with the fuzz targets.
 
 use super::own;
-use corestream::read::{Content, Verdict, verify_slice, verify_stream};
+use corestream::read::{Content, Early, Verdict, verify_slice, verify_stream_with};
 use corestream::{
-    CoreDump, CoreDumpFile, Dumper, Frame, Global, GlobalValue, Instance, Memory, MemoryImage,
-    MemoryIndex, MemoryType, RefType, Result, Thread, Value,
+    CoreDump, CoreDumpFile, Dumper, ErrorKind, Frame, Global, GlobalValue, Instance, Memory,
+    MemoryImage, MemoryIndex, MemoryType, RefType, Result, Thread, Value,
 };
 
 pub const PAGE: usize = 65_536;
@@ -92,7 +92,19 @@ pub fn verdict(bytes: &[u8]) -> Result<Verdict> {
         }
     }
     let slice = verify_slice(bytes, 1);
-    match (&slice, verify_stream(Slow(bytes, 0))) {
+    let mut has_header = false;
+    let stream = verify_stream_with(Slow(bytes, 0), |early| {
+        has_header |= matches!(early, Early::Length(_));
+        Ok(())
+    });
+    match (&slice, stream) {
+        // Only a file has an end at which an index may be found.
+        (Ok(Verdict::Damaged(_)), Err(stream)) if stream.kind() == ErrorKind::Format => {
+            assert!(!has_header, "{stream}");
+        }
+        (Ok(Verdict::Damaged(slice)), Ok(Verdict::Damaged(stream))) if !has_header => {
+            assert!(slice.bad_blocks >= stream.bad_blocks, "{slice}, {stream}");
+        }
         (Ok(slice), Ok(stream)) => assert_eq!(as_of_a_stream(slice, &stream), stream),
         (Err(slice), Err(stream)) => assert_eq!(slice.to_string(), stream.to_string()),
         (slice, stream) => panic!("{slice:?}, as a stream {stream:?}"),

@@ -103,6 +103,7 @@ impl Extract {
             let cause = || self.check_read(&input).err();
             interrupt.failure().or_else(cause).unwrap_or(failure)
         })?;
+        done.say_sizes(&dump);
         done.say_missing(&dump);
         let lost = input.lost();
         let damage = match (damage, input.unreadable(&lost)) {
@@ -117,7 +118,7 @@ impl Extract {
             (damage, None) => damage,
         };
         if let Some(damage) = damage {
-            damage.say_doubtful(&done);
+            damage.say_doubtful(&done, !lost.is_empty());
             // What there was is written; that it is not all is still a failure.
             return Err(damage.failure);
         }
@@ -203,15 +204,20 @@ struct Damaged {
 }
 
 impl Damaged {
-    /// A line for each range of an image that may not be what it was.
-    fn say_doubtful(&self, done: &Done) {
+    /// A line for each range of an image that may not be what it was. The checksum of a block does not hold either if
+    /// a page of it could not be read.
+    fn say_doubtful(&self, done: &Done, unread: bool) {
         let Some(damage) = &self.damage else { return };
+        let from = match unread {
+            true => "from blocks that are damaged or could not be read as a whole",
+            false => "from bytes that are damaged",
+        };
         for range in damage.all_memory.iter().filter(|range| done.has(range.memory)) {
-            report::line(&format!("warning: {range} is from bytes that are damaged"));
+            report::line(&format!("warning: {range} is {from}"));
         }
         if damage.more_memory > 0 {
             let more = report::count(damage.more_memory as u64, "more range");
-            report::line(&format!("warning: and {more} from bytes that are damaged"));
+            report::line(&format!("warning: and {more} {from}"));
         }
     }
 }
@@ -253,6 +259,25 @@ impl Done {
                     ));
                 }
             }
+        }
+    }
+
+    /// A line for each memory of a damaged dump whose size is not known.
+    fn say_sizes(&self, dump: &CoreDumpFile<'_>) {
+        if dump.damage().is_none() {
+            return;
+        }
+        for (memory, _) in &self.0 {
+            let line = match dump.declared_pages(*memory) {
+                Some(0) => {
+                    "the size of the memory is lost, the image ends with the last page that has data"
+                }
+                Some(_) => {
+                    "the size of the memory is damaged, the image ends with the last page that has data"
+                }
+                None => continue,
+            };
+            report::line(&format!("warning: memory {memory}: {line}"));
         }
     }
 

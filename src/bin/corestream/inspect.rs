@@ -270,8 +270,16 @@ impl<W: Write> Text<'_, W> {
             coverage.data_bytes, coverage.segments
         )?;
         if let Some(pages) = self.dump.declared_pages(memory) {
-            let s = if pages == 1 { "" } else { "s" };
-            writeln!(self.out, "     declared with {pages} page{s}, its segments need more")?;
+            match self.dump.damage().is_some() && pages == 0 {
+                true => {
+                    writeln!(self.out, "     its size is lost, this is what its segments need")?
+                }
+                false => writeln!(
+                    self.out,
+                    "     declared with {}, its segments need more",
+                    report::count(pages, "page")
+                )?,
+            }
         }
         write!(self.out, "     coverage {}", describe::word(self.dump, &coverage))?;
         match coverage.left_out_bytes {

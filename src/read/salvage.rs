@@ -1,0 +1,149 @@
+//! Opening what is readable of a damaged dump: by its index where that is sound, wherever else the dump is
+//! damaged, and otherwise by its sections up to the first fault.
+
+use super::data::Segment;
+use super::fault::{Fault, Result};
+use super::header::Header;
+use super::index::{self, Entry, Index};
+use super::input::Slice;
+use super::open::{Marks, Opened, Opener};
+use super::table;
+use super::tables::{PARTIAL, RawRange};
+use super::types;
+use super::walk::{self, Walk};
+use crate::error::ErrorKind;
+use crate::model::MemoryType;
+
+impl Opened {
+    /// Opens what is readable of a dump in which opening has found `fault`; gives the fault as well, in other
+    /// words where these would not be true of what was found.
+    ///
+    /// # Errors
+    /// There is nothing of a dump.
+    pub(super) fn lenient(bytes: &[u8], fault: Box<Fault>) -> Result<(Self, Box<Fault>)> {
+        let mut walk = Walk::default();
+        let mut opener = Opener::new(None);
+        let walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
+        if walk.complete && walk.header.is_none() && walk.bounded && walk.has("core") {
+            // All that is wrong is that its frames can't be told.
+            let marks = Marks::of(bytes, &walk);
+            return Ok((opener.finish(bytes, walk, marks, None), fault));
+        }
+        if let Some(found) = Found::of(bytes, walk.header.as_ref()) {
+            let fault = match fault.kind {
+                ErrorKind::Format => walk::no_module(),
+                _ => fault,
+            };
+            return Ok((found.open(bytes), fault));
+        }
+        if !walk.has("core") {
+            return Err(walked.err().unwrap_or_else(Fault::no_core));
+        }
+        if !walk.bounded {
+            opener.forget_segments();
+        }
+        // Only this project's segments are known to be in order, and what was left out on purpose is
+        // in the index.
+        let partial = walk.own().is_none_or(|header| header.flags & PARTIAL != 0);
+        let lost = match (walked, opener.reached) {
+            (Ok(()), _) if !partial => None,
+            (Err(_), Some(reached)) if !partial => Some(reached),
+            _ => Some((0, 0)),
+        };
+        Ok((opener.finish(bytes, walk, Marks::None, lost), fault))
+    }
+}
+
+/// An index that is sound, of a dump that is damaged before it.
+pub(super) struct Found {
+    /// What `corestream` says, or would say.
+    pub(super) header: Header,
+    index: Index,
+    /// The last segment of each memory.
+    last: Vec<Option<Segment>>,
+}
+
+impl Found {
+    /// The index that `header` speaks of; without a header one at the end of the file.
+    pub(super) fn of(bytes: &[u8], header: Option<&Header>) -> Option<Self> {
+        match header {
+            Some(header) => Self::decode(bytes, header),
+            None => {
+                let mut found =
+                    index::at_end(bytes).filter_map(|header| Self::decode(bytes, &header));
+                // Where it is says that nothing was moved: data ends where the index begins.
+                found.find(|found| {
+                    let last = found.last.iter().flatten().next_back();
+                    last.is_none_or(|last| last.in_file().end == found.header.index)
+                })
+            }
+        }
+    }
+
+    fn decode(bytes: &[u8], header: &Header) -> Option<Self> {
+        let mut last: Vec<Option<Segment>> = Vec::new();
+        let mut inside = true;
+        let mut entry = |entry| {
+            if let Entry::Segment(segment) = entry {
+                let at = segment.memory as usize;
+                last.resize(last.len().max(at.saturating_add(1)), None);
+                if let Some(last) = last.get_mut(at) {
+                    *last = Some(segment);
+                }
+                inside &= segment.in_file().end <= header.index
+                    && u128::from(segment.address).saturating_add(segment.len.into()) <= 1 << 64;
+            }
+        };
+        let mut input = Slice::new(bytes, header.index);
+        let index = Index::decode(&mut input, header, None, &mut entry).ok()?;
+        inside.then(|| Self { header: header.clone(), index, last })
+    }
+
+    /// Opens the dump: its memories by the index, the rest by the sections that are sound.
+    fn open(self, bytes: &[u8]) -> Opened {
+        let Self { header, index, last } = self;
+        let mut walk = Walk::of_damaged(header.clone(), bytes);
+        let mut opener = Opener::by_index();
+        // Why it ends is known.
+        let _ = walk.run(&mut Slice::new(bytes, 0), &mut opener);
+        (walk.header, walk.moved) = (Some(header.clone()), None);
+        let entry = &mut |entry| opener.entry(&entry);
+        let _ = Index::decode(&mut Slice::new(bytes, header.index), &header, None, entry);
+        // The section of memories may be lost, or wrong; the index is neither.
+        walk.memories.truncate(index.memories.len());
+        for (i, memory) in (0_u32..).zip(&index.memories) {
+            let ranges: &[RawRange] = table::entries(bytes, index.ranges, Some(&memory.ranges));
+            let of_ranges = ranges.last().map(|range| range.last.get());
+            let of_segments = last.get(i as usize).copied().flatten().map(|segment| segment.last());
+            let needed = of_ranges.max(of_segments);
+            match walk.memories.get_mut(i as usize) {
+                Some(ty) => {
+                    let declared = ty.minimum;
+                    if needed > types::last_address(ty) {
+                        *ty = with_address(*ty, needed);
+                        walk.grown.push((i, declared));
+                    }
+                }
+                None => {
+                    walk.memories.push(with_address(MemoryType::wasm32(0), needed));
+                    walk.grown.push((i, 0));
+                }
+            }
+        }
+        opener.finish(bytes, walk, Marks::Index(index), None)
+    }
+}
+
+/// The type of a memory that has an address, in whole pages.
+fn with_address(ty: MemoryType, address: Option<u64>) -> MemoryType {
+    let pages = |page: u32| {
+        let before = address.map(|last| last.checked_div(page.into()).unwrap_or(last));
+        before.map_or(0, |before| before.saturating_add(1))
+    };
+    let memory64 = ty.memory64 || address.is_some_and(|last| last > u64::from(u32::MAX));
+    // 2^64 pages of one byte are more than can be said.
+    let page_size = if pages(ty.page_size) == u64::MAX { 65_536 } else { ty.page_size };
+    let minimum = pages(page_size);
+    let maximum = ty.maximum.filter(|maximum| *maximum >= minimum && page_size == ty.page_size);
+    MemoryType { minimum, maximum, memory64, shared: ty.shared && maximum.is_some(), page_size }
+}
