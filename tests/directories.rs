@@ -17,6 +17,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind::AlreadyExists;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use corestream::{
@@ -92,6 +93,32 @@ fn a_file_in_a_directory_that_was_moved_is_named_there() {
         assert_eq!(fs::read(file).unwrap(), b"finished");
         assert_eq!(names(&at.join("moved")), ["file"]);
     });
+}
+
+/// No path leads to a file system that was detached: no place is named that is none.
+#[test]
+fn a_file_in_a_file_system_that_was_unmounted_is_not_said_to_be_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("d");
+    fs::create_dir(&directory).unwrap();
+    let run = |command: &str, args: &[&str]| {
+        let output = Command::new(command).args(args).arg(&directory).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    if !run("mount", &["-t", "tmpfs", "none"]) {
+        return environment::skip("mount", "no tmpfs can be mounted");
+    }
+    let file = UnnamedFile::create_in(&directory, FileOptions::new()).unwrap();
+    assert!(run("umount", &["-l"]));
+    let name = directory.join("file");
+    let error = file.commit([name.clone()]).unwrap_err();
+    let expected = format!(
+        "{}: the file is whole, but its file system was unmounted while it was written: the file is there and \
+         not here",
+        name.display()
+    );
+    assert_eq!((error.to_string(), error.kept_file()), (expected, None));
+    assert!(names(&directory).is_empty());
 }
 
 #[test]

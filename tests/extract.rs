@@ -622,6 +622,14 @@ fn a_damaged_byte_before_the_data_costs_no_memory() {
         let output = run(dir, &["inspect", "bad.core"]);
         assert_eq!(output.status.code(), Some(3), "{what}: {}", stderr(&output));
     }
+    // Cut between two sections, as the dump of another writer may be.
+    fs::write(dir.join("bad.core"), &whole[..10 + usize::from(whole[9])]).unwrap();
+    for command in ["verify", "inspect"] {
+        let output = run(dir, &[command, "bad.core"]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains("no section `coremodules`"), "{said}");
+    }
 }
 
 /// A file system that fails to read some sectors: all else is had, and what is not is said.

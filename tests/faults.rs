@@ -15,7 +15,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -136,27 +136,53 @@ fn an_image_that_is_cut_while_it_is_written_is_an_error() {
     assert!((reader.join().unwrap() as u64) < 64 * MIB);
 }
 
-/// A file system with too little room: nothing is written at all.
-#[test]
-fn a_full_disk_fails_before_the_first_byte() {
-    let folder = folder(8 * MIB);
-    fs::create_dir(folder.path().join("small")).unwrap();
-    let script = "mount -t tmpfs -o size=4m none small || exit 77
-                  \"$0\" dump --memory guest.mem -o small/new --max-segments 1
-                  code=$?; ls small; exit $code";
+/// Runs a script in which `small` can be mounted, and `$0` is the tool; `None` where nothing can be mounted.
+fn with_small_disk(dir: &Path, script: &str) -> Option<Output> {
+    fs::create_dir(dir.join("small")).unwrap();
     let tool = assert_cmd::cargo::cargo_bin!("corestream");
     let output = Command::new("unshare")
         .args(["--mount", "sh", "-c", script])
         .arg(tool)
-        .current_dir(folder.path())
+        .current_dir(dir)
         .output();
     let output = match output {
         Ok(output) if output.status.code() != Some(77) => output,
-        other => return environment::skip("mount", format_args!("{other:?}")),
+        other => {
+            environment::skip("mount", format_args!("{other:?}"));
+            return None;
+        }
     };
     if stderr(&output).starts_with("unshare: ") {
-        return environment::skip("mount", stderr(&output));
+        environment::skip("mount", stderr(&output));
+        return None;
     }
+    Some(output)
+}
+
+/// The error names the image as it was to be called, and nothing is left.
+#[test]
+fn a_disk_that_becomes_full_fails_the_extraction() {
+    let folder = folder(8 * MIB);
+    let script = "mount -t tmpfs -o size=4m none small || exit 77
+                  yes | head -c 8388608 >full.mem
+                  \"$0\" dump --memory full.mem -o guest.core || exit
+                  \"$0\" extract guest.core --all small/out
+                  code=$?; ls -A small; exit $code";
+    let Some(output) = with_small_disk(folder.path(), script) else { return };
+    let said =
+        "corestream: small/out/memory-0.mem: cannot write: No space left on device (os error 28)\n";
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
+    assert!(output.stdout.is_empty(), "nothing is left in the directory");
+}
+
+/// A file system with too little room: nothing is written at all.
+#[test]
+fn a_full_disk_fails_before_the_first_byte() {
+    let folder = folder(8 * MIB);
+    let script = "mount -t tmpfs -o size=4m none small || exit 77
+                  \"$0\" dump --memory guest.mem -o small/new --max-segments 1
+                  code=$?; ls small; exit $code";
+    let Some(output) = with_small_disk(folder.path(), script) else { return };
     let said = "corestream: small/new: 0 of 8388850 bytes written: No space left on device \
                 (os error 28)\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));

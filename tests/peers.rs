@@ -192,6 +192,16 @@ fn an_end_without_a_reply_decides() {
              connection for 300ms: whether it kept the dump is not known\n"
         );
         assert_eq!((code, said), (Some(1), expected));
+        let (to, code, said) = dump_to(kind, 1, &timeout, |mut socket| {
+            socket.read_all();
+            socket.write(b"disk fu");
+            Some(socket)
+        });
+        let expected = format!(
+            "corestream: {to}: everything was sent, but the rest of the receiver's reply did not come for \
+             300ms: whether it kept the dump is not known\n"
+        );
+        assert_eq!((code, said), (Some(1), expected));
         // A peer that goes with bytes unread has not taken them.
         let (to, code, said) = dump_to(kind, 1, &[], |socket| {
             socket.wait_for_end();

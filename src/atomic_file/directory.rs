@@ -76,13 +76,19 @@ impl Directory {
         has_no_link && self.is_not_at(&self.path)
     }
 
-    /// Returns a path that leads to it now.
+    /// Returns a path that leads to it now, or else by which the caller knows it.
     pub(super) fn shown(&self) -> PathBuf {
-        if !self.is_not_at(&self.path) {
-            return self.path.clone();
+        if self.is_not_at(&self.path) {
+            self.place().unwrap_or_else(|| self.path.clone())
+        } else {
+            self.path.clone()
         }
+    }
+
+    /// Returns a path that leads to it, if there is one: none does to a directory of a file system that was detached.
+    pub(super) fn place(&self) -> Option<PathBuf> {
         let link = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
-        std::fs::read_link(link).unwrap_or_else(|_| self.path.clone())
+        std::fs::read_link(link).ok().filter(|path| self.is_at(path))
     }
 
     /// Returns the path by which the caller knows it.

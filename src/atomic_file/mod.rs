@@ -204,7 +204,7 @@ impl AtomicFile {
         };
         synced.map_err(|source| CommitError { source, outcome: Outcome::Named(name.clone()) })?;
         if directory.is_not_at(folder(&name)) {
-            let place = directory.shown().join(base(&name));
+            let place = directory.place().map(|place| place.join(base(&name)));
             let source = io::ErrorKind::NotFound.into();
             return Err(CommitError { source, outcome: Outcome::Moved(place) });
         }
@@ -242,8 +242,8 @@ enum Outcome {
     Kept(PathBuf),
     /// It is whole and has its name, but a power cut may still take that away.
     Named(PathBuf),
-    /// It is whole and is here, and the path to which it was to be written leads elsewhere.
-    Moved(PathBuf),
+    /// It is whole and is here, if any path leads to it, and the path to which it was to be written leads elsewhere.
+    Moved(Option<PathBuf>),
     /// It is whole and has its name, and another one that could not be removed.
     Twice { name: PathBuf, leftover: PathBuf },
     /// It was whole and is gone: it could not even be kept under a partial name, for this reason.
@@ -275,13 +275,20 @@ impl CommitError {
                 );
                 Error::io(kind, message, source).kept(named)
             }
-            Outcome::Moved(place) => {
+            Outcome::Moved(Some(place)) => {
                 let message = format!(
                     "{path}: the {thing} is whole, but its directory was moved while it was written: \
                      the {thing} is now {}",
                     place.display()
                 );
                 Error::new(kind, message).kept(place)
+            }
+            Outcome::Moved(None) => {
+                let message = format!(
+                    "{path}: the {thing} is whole, but its file system was unmounted while it was written: \
+                     the {thing} is there and not here"
+                );
+                Error::new(kind, message)
             }
             Outcome::Twice { name, leftover } => {
                 let message = format!(

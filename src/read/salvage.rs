@@ -24,8 +24,9 @@ impl Opened {
         let mut walk = Walk::default();
         let mut opener = Opener::new(None);
         let walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
-        if walk.complete && walk.header.is_none() && walk.bounded && walk.has("core") {
-            // All that is wrong is that its frames can't be told.
+        let of_others = walk.header.is_none() && walk.stray.is_none();
+        if walk.complete && of_others && walk.bounded && walk.has("core") {
+            // All that is wrong is that its frames can't be told, or that it ends between two sections.
             let marks = Marks::of(bytes, &walk);
             return Ok((opener.finish(bytes, walk, marks, None), fault));
         }

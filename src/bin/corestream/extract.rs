@@ -385,13 +385,18 @@ impl Partial {
             let what = format!("cannot name the finished folder, which is kept as {kept}: {error}");
             return Err(failed(what));
         }
-        match self.is_in(folder_of(path)) {
-            true => Ok(()),
-            false => Err(failed(format!(
-                "the folder is whole, but its directory was moved while it was written: the folder is now {}",
-                self.parent_path(path).join(name).display()
-            ))),
+        if self.is_in(folder_of(path)) {
+            return Ok(());
         }
+        Err(failed(match self.place() {
+            Some(place) => format!(
+                "the folder is whole, but its directory was moved while it was written: the folder is now {}",
+                place.join(name).display()
+            ),
+            None => "the folder is whole, but its file system was unmounted while it was written: the folder \
+                     is there and not here"
+                .into(),
+        }))
     }
 
     /// Whether a rename that failed was carried out all the same, because only its reply was lost.
@@ -412,11 +417,26 @@ impl Partial {
     /// A path that leads to the directory in which it was made for `path`.
     fn parent_path(&self, path: &Path) -> PathBuf {
         let path = folder_of(path);
-        if self.is_in(path) {
-            return path.into();
-        }
+        if self.is_in(path) { path.into() } else { self.place().unwrap_or_else(|| path.into()) }
+    }
+
+    /// The path that leads to the directory in which it was made, if there is one.
+    fn place(&self) -> Option<PathBuf> {
         let link = format!("/proc/self/fd/{}", self.parent.as_raw_fd());
-        fs::read_link(link).unwrap_or_else(|_| path.into())
+        fs::read_link(link).ok().filter(|place| self.is_in(place))
+    }
+
+    /// What to say of an image that could not be written to it: it has the name that it was to get, and nothing that is
+    /// named in it is left.
+    fn failed(&self, error: &corestream::Error, name: &str, path: &Path) -> Failure {
+        if !self.is_in(folder_of(path)) {
+            let what =
+                "the directory was moved or removed while the folder was written, nothing is kept";
+            return Failure::new(format!("{}: {what}", path.display()));
+        }
+        let (hidden, shown) = (self.path.join(name), path.join(name));
+        let message = error.to_string();
+        Failure::new(message.replace(&*hidden.to_string_lossy(), &shown.to_string_lossy()))
     }
 }
 
@@ -480,8 +500,13 @@ impl Folder {
             if has_no_image(dump, memory) {
                 continue;
             }
-            let restored = dump.restore(memory, partial.add(image_name(i)), FileOptions::new());
-            done.0.push((memory, restored.map_err(|error| input.failed(&error))?));
+            let name = image_name(i);
+            let restored = dump.restore(memory, partial.add(name.clone()), FileOptions::new());
+            let restored = restored.map_err(|error| match error.kind() {
+                ErrorKind::Output => partial.failed(&error, &name, &self.path),
+                _ => input.failed(&error),
+            });
+            done.0.push((memory, restored?));
         }
         write_manifest(&partial.add(MANIFEST.into()), dump)
             .map_err(|failure| failure.at(self.path.display()))?;

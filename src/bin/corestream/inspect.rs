@@ -10,8 +10,8 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use corestream::read::{FrameView, InstanceView, Producer};
-use corestream::{CoreDumpFile, Global, MemoryIndex, MemoryType, Value};
+use corestream::read::{FrameView, InstanceView, Producer, Verdict};
+use corestream::{CoreDumpFile, ErrorKind, Global, MemoryIndex, MemoryType, Value};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
@@ -21,6 +21,7 @@ use crate::input::Input;
 use crate::patient::Patient;
 use crate::report::{self, Failure};
 use crate::symbols::{Position, SymbolFile, SymbolFiles, Symbols};
+use crate::verify::threads;
 
 /// Ranges that were left out of a memory, of which so many are listed.
 const RANGES: usize = 8;
@@ -66,9 +67,23 @@ impl Inspect {
         report::printed(printed)?;
         input.check_read()?;
         match dump.damage() {
+            // What is not known here may come of damage.
+            Some(damage) if damage.kind() == ErrorKind::Unsupported => {
+                Err(found_by_verifier(&input, &dump).unwrap_or_else(|| input.failed(damage)))
+            }
             Some(damage) => Err(input.failed(damage)),
+            // To verify a dump without an index is another walk, which sees sections that are missing.
+            None if !dump.has_index() => found_by_verifier(&input, &dump).map_or(Ok(()), Err),
             None => Ok(()),
         }
+    }
+}
+
+/// What a verifier finds wrong with a dump.
+fn found_by_verifier(input: &Input, dump: &CoreDumpFile<'_>) -> Option<Failure> {
+    match dump.verify(threads(None)) {
+        Ok(Verdict::Damaged(damage)) => Some(input.damaged(damage)),
+        _ => None,
     }
 }
 

@@ -221,6 +221,10 @@ impl Output {
                 "everything was sent, but the receiver neither replied nor closed the connection for \
                  {time:?}: whether it kept the dump is not known"
             ))),
+            Outcome::Unfinished(time) => Err(self.failed(format_args!(
+                "everything was sent, but the rest of the receiver's reply did not come for {time:?}: whether it \
+                 kept the dump is not known"
+            ))),
         }
     }
 

@@ -1,6 +1,7 @@
 //! `corestream run`: runs a guest with WASI, and dumps it where it traps or hangs.
 
 mod backtrace;
+mod busy;
 mod cause;
 mod check;
 mod expose;

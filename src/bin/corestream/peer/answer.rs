@@ -46,6 +46,8 @@ pub enum Outcome {
     Broken(io::Error),
     /// Nothing came for this long.
     TimedOut(Duration),
+    /// A reply began to come, and its end did not for this long.
+    Unfinished(Duration),
 }
 
 impl<'s> Exchange<'s> {
@@ -150,7 +152,10 @@ impl<'s> Exchange<'s> {
             if let Some(limit) = limit
                 && waited >= limit
             {
-                return Ok(Outcome::TimedOut(limit));
+                return Ok(match begun {
+                    None => Outcome::TimedOut(limit),
+                    Some(_) => Outcome::Unfinished(limit),
+                });
             }
             let slice = limit.map_or(LOOK, |limit| limit.saturating_sub(waited).min(LOOK));
             if !is_readable(socket, slice)? {

@@ -11,6 +11,7 @@ use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store, Trap, Val
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
+use super::busy::Busy;
 use super::check::{Call, Source};
 use super::expose::{self, Exposed};
 use super::output_stream::Standard;
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::report::{self, Failure};
 
-/// How long the thread of a guest that is out of time may be blocked.
+/// How long the thread of a guest that is out of time may be blocked, without any use of a processor.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// A guest, loaded and perhaps started.
@@ -96,10 +97,12 @@ impl Guest {
                 host_call::set_limit(at);
             }
             let (line, over) = (run.blocked(), over.clone());
+            let busy = Busy::this_thread();
             let watch = move || {
                 thread::sleep(limit);
                 engine.increment_epoch();
-                thread::sleep(GRACE);
+                // One instruction may take longer: to fill or to copy gigabytes, to grow a memory.
+                while busy.is_so_for(GRACE) {}
                 // Whichever thread sets `over` first decides, so the process never ends while a dump is
                 // written.
                 if !over.swap(true, Ordering::AcqRel) {
