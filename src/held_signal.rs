@@ -6,38 +6,50 @@
 //! during the write and then removes it if it came.
 #![allow(unsafe_code)]
 
-use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 
 /// Calls `work`, which may write to a pipe or socket: a reader that went away is only
-/// [`io::ErrorKind::BrokenPipe`].
-pub(crate) fn without_sigpipe<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let is_broken = |result: &io::Result<T>| matches!(result, Err(error) if error.kind() == io::ErrorKind::BrokenPipe);
-    held_back(libc::SIGPIPE, work, is_broken)
+/// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
+pub(crate) fn without_sigpipe<T>(work: impl FnOnce() -> T) -> T {
+    held_back(libc::SIGPIPE, work)
 }
 
 /// Calls `work`, which may write to a regular file: a file that may not grow is only
-/// [`io::ErrorKind::FileTooLarge`].
+/// [`FileTooLarge`](std::io::ErrorKind::FileTooLarge).
 pub(crate) fn without_sigxfsz<T>(work: impl FnOnce() -> T) -> T {
-    // A sink of the embedder's may have hidden the error.
-    held_back(libc::SIGXFSZ, work, |_| true)
+    held_back(libc::SIGXFSZ, work)
 }
 
-/// Calls `work` with `signal` blocked, and removes the signal if it came and `may_have_come`.
-fn held_back<T>(
+/// Calls `work` with `signal` blocked, and removes the signal if it came, whatever `work` says: the error may have been
+/// hidden, by a sink of the embedder's or because another one came after it.
+fn held_back<T>(signal: libc::c_int, work: impl FnOnce() -> T) -> T {
+    let _held = Held::new(signal);
+    work()
+}
+
+/// A signal that is blocked until this is dropped, also by a panic of an embedder's sink.
+struct Held {
     signal: libc::c_int,
-    work: impl FnOnce() -> T,
-    may_have_come: impl Fn(&T) -> bool,
-) -> T {
-    let Some(before) = block(signal) else { return work() };
-    let was_pending = is_pending(signal);
-    let result = work();
-    if !was_pending && may_have_come(&result) && is_pending(signal) {
-        take(signal);
+    /// What was blocked before.
+    before: libc::sigset_t,
+    was_pending: bool,
+}
+
+impl Held {
+    fn new(signal: libc::c_int) -> Option<Self> {
+        let before = block(signal)?;
+        Some(Self { signal, before, was_pending: is_pending(signal) })
     }
-    restore(&before);
-    result
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.was_pending && is_pending(self.signal) {
+            take(self.signal);
+        }
+        restore(&self.before);
+    }
 }
 
 /// The set that holds `signal` alone.

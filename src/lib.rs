@@ -138,6 +138,7 @@ pub mod read;
 pub mod scan;
 mod sink;
 mod stream;
+mod threads;
 mod unnamed_file;
 #[cfg(feature = "wasmtime")]
 #[allow(

@@ -170,25 +170,43 @@ impl Directory {
         Err(Errno::NOSYS)
     }
 
-    /// Returns whether a rename that failed was carried out all the same, because only its reply was lost, as may
-    /// happen on network file systems.
-    pub(super) fn was_renamed(&self, name: &OsStr, to: &Self, new: &OsStr) -> bool {
-        lists(self, name) == Some(false) && lists(to, new) == Some(true)
+    /// Returns whether a rename of the file with this inode number that failed was carried out all the same, because only
+    /// its reply was lost, as may happen on network file systems. The new name may have been another file's before, and
+    /// the old one may have been removed by others, so the number decides.
+    pub(super) fn was_renamed(&self, name: &OsStr, to: &Self, new: &OsStr, inode: u64) -> bool {
+        self.listed(name) == Some(None) && to.listed(new) == Some(Some(inode))
     }
 
-    /// Returns whether a rename that failed was certainly not carried out.
-    pub(super) fn was_not_renamed(&self, name: &OsStr) -> bool {
-        lists(self, name) == Some(true)
-    }
-
-    /// Returns whether the directory is known to have no file of this name.
-    pub(super) fn lacks(&self, name: &OsStr) -> bool {
-        lists(self, name) == Some(false)
+    /// Returns the inode number of the file of this name, if there is one, as its file system lists it, and `None` where
+    /// it can't be listed. After an operation that failed, the kernel may still remember the names of before.
+    pub(super) fn listed(&self, name: &OsStr) -> Option<Option<u64>> {
+        let entries = rustix::fs::Dir::new(self.open_to_read().ok()?).ok()?;
+        for entry in entries {
+            let entry = entry.ok()?;
+            if entry.file_name().to_bytes() == name.as_bytes() {
+                return Some(Some(entry.ino()));
+            }
+        }
+        Some(None)
     }
 
     /// Removes the file of this name.
     pub(super) fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(retry_on_intr(|| rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()))?)
+    }
+
+    /// Returns a handle of the file of this name by which nothing can be read or written: its inode number is not used for
+    /// another file while the handle is there, and systems that lock open files do not count it as open.
+    #[cfg(target_os = "linux")]
+    pub(super) fn hold(&self, name: &OsStr) -> Option<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty())).ok()
+    }
+
+    /// Other systems have no such handles.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn hold(&self, _: &OsStr) -> Option<OwnedFd> {
+        None
     }
 
     /// Returns what identifies the file of this name: its device and inode number.
@@ -197,18 +215,6 @@ impl Directory {
         #[allow(clippy::useless_conversion, reason = "their types differ between systems")]
         Ok((stat.st_dev.into(), stat.st_ino.into()))
     }
-}
-
-/// Returns whether a directory has an entry of this name, as its file system lists it, and `None` where it can't be
-/// listed. After an operation that failed, the kernel may still remember the names of before.
-fn lists(directory: &Directory, name: &OsStr) -> Option<bool> {
-    let entries = rustix::fs::Dir::new(directory.open_to_read().ok()?).ok()?;
-    for entry in entries {
-        if entry.ok()?.file_name().to_bytes() == name.as_bytes() {
-            return Some(true);
-        }
-    }
-    Some(false)
 }
 
 #[cfg(target_os = "linux")]

@@ -39,6 +39,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -121,7 +122,11 @@ impl Begun {
                 State::Unnamed(file)
             }
             // Closed: some file systems rename no open file.
-            Self::Named(_, name) => State::Named(name),
+            Self::Named(file, mut name) => {
+                name.hold();
+                drop(file);
+                State::Named(name)
+            }
         };
         let successor = home.successor().map(Arc::new);
         Finished { state, options, home, successor, leftover: None }
@@ -211,7 +216,7 @@ impl Finished {
             }
         }
         self.give_partial_name(directory, name)?;
-        let State::Named(partial) = &mut self.state else { return Ok(()) };
+        let State::Named(partial) = &mut self.state else { return Err(self.lost()) };
         if replace {
             partial.rename_over(directory, name)?;
         } else if !partial.rename_to_new(directory, name)? {
@@ -225,10 +230,16 @@ impl Finished {
 
     /// Gives the file a partial name if it has none: a link in `directory`, or a copy where it was begun.
     fn give_partial_name(&mut self, directory: &Arc<Directory>, base: &OsStr) -> io::Result<()> {
-        let State::Unnamed(file) = &self.state else { return Ok(()) };
+        let file = match &self.state {
+            State::Unnamed(file) => file,
+            State::Named(_) => return Ok(()),
+            State::Lost(_) => return Err(self.lost()),
+        };
         let refused = match first_free(base, |name| directory.link(file, name)) {
             Ok(((), name)) => {
-                self.state = State::Named(PartialName::new(directory, name, file));
+                let mut name = PartialName::new(directory, name, file);
+                name.hold();
+                self.state = State::Named(name);
                 return Ok(());
             }
             Err(refused) => refused,
@@ -248,6 +259,14 @@ impl Finished {
         result
     }
 
+    /// Why the file is lost.
+    fn lost(&self) -> io::Error {
+        match &self.state {
+            State::Lost(error) => io::Error::new(error.kind(), error.to_string()),
+            State::Unnamed(_) | State::Named(_) => Errno::NOENT.into(),
+        }
+    }
+
     /// What is wrong with a file that has its name.
     pub(super) fn take_leftover(&mut self) -> Option<Leftover> {
         self.leftover.take()
@@ -256,16 +275,18 @@ impl Finished {
     /// Leaves the file under a partial name made of `base`, and returns its path.
     pub(super) fn keep(mut self, base: &OsStr) -> io::Result<PathBuf> {
         let home = Arc::clone(&self.home);
-        self.give_partial_name(&home, base)?;
+        if let Err(error) = self.give_partial_name(&home, base) {
+            // Where the final name is taken, a partial one may be free.
+            let successor = self.successor.clone().ok_or(error)?;
+            self.give_partial_name(&successor, base)?;
+        }
         match self.state {
-            State::Named(name) if name.is_lost() => Err(Errno::NOENT.into()),
-            State::Named(mut name) => {
+            State::Named(mut name) if !name.is_lost() => {
                 let path = name.shown();
                 name.forget();
                 Ok(path)
             }
-            State::Lost(error) => Err(error),
-            State::Unnamed(_) => Err(Errno::NOENT.into()),
+            _ => Err(self.lost()),
         }
     }
 }
@@ -280,13 +301,20 @@ pub(super) struct PartialName {
     is_removable: bool,
     /// Device and inode number of the file.
     identity: Option<(u64, u64)>,
+    /// Sees to it that no other file gets that number when this one is closed and others have removed it.
+    held: Option<OwnedFd>,
 }
 
 impl PartialName {
     fn new(directory: &Arc<Directory>, name: OsString, file: &File) -> Self {
         let identity = file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
         let directory = Arc::clone(directory);
-        Self { directory, name: Some(name), is_removable: true, identity }
+        Self { directory, name: Some(name), is_removable: true, identity, held: None }
+    }
+
+    /// Holds on to the file, which is about to be closed.
+    fn hold(&mut self) {
+        self.held = self.name.as_ref().and_then(|name| self.directory.hold(name));
     }
 
     fn name(&self) -> io::Result<&OsStr> {
@@ -301,7 +329,9 @@ impl PartialName {
 
     /// Whether no file has it, also if the kernel remembers one.
     fn is_lost(&self) -> bool {
-        self.name.as_ref().is_some_and(|name| self.is_gone() || self.directory.lacks(name))
+        self.name
+            .as_ref()
+            .is_some_and(|name| self.is_gone() || self.directory.listed(name) == Some(None))
     }
 
     fn shown(&self) -> PathBuf {
@@ -330,9 +360,14 @@ impl PartialName {
     fn rename_over(&self, to: &Directory, new: &OsStr) -> io::Result<()> {
         let name = self.name()?;
         match self.directory.rename_to(name, to, new) {
-            Err(_) if self.directory.was_renamed(name, to, new) => Ok(()),
+            Err(_) if self.was_renamed(name, to, new) => Ok(()),
             result => result,
         }
+    }
+
+    /// Whether a rename that failed was carried out all the same.
+    fn was_renamed(&self, name: &OsStr, to: &Directory, new: &OsStr) -> bool {
+        self.identity.is_some_and(|(_, inode)| self.directory.was_renamed(name, to, new, inode))
     }
 
     /// Renames a file, closed by now, unless something has the new name. `false` if it keeps the old name too.
@@ -341,10 +376,7 @@ impl PartialName {
             Err(error) => error,
             result => return result,
         };
-        let is_own = || to.identity(new).ok() == self.identity;
-        // The name may also be taken by others, who have removed the partial one.
-        let may_be_own = error.kind() != io::ErrorKind::AlreadyExists || is_own();
-        match may_be_own && self.directory.was_renamed(self.name()?, to, new) {
+        match self.was_renamed(self.name()?, to, new) {
             true => Ok(true),
             false => Err(error),
         }
@@ -381,9 +413,15 @@ impl PartialName {
         if !is_own() {
             return Err(error);
         }
-        // Only if the file is known to be where it was: if the rename was carried out in spite of its error, the name
-        // is that of the file by now, whatever the kernel remembers.
-        if self.directory.was_not_renamed(self.name()?) {
+        // Only what is known to be the empty file: if the rename was carried out in spite of its error, the name is that
+        // of the file by now, whatever the kernel remembers.
+        let name = self.name()?;
+        let stays = match to.listed(new) {
+            Some(inode) => inode == Some(own.1),
+            // What the kernel remembers of a directory that can't be listed has to do.
+            None => self.directory.identity(name).is_ok_and(|file| self.identity == Some(file)),
+        };
+        if stays {
             // The error above is the one to tell.
             let _ = to.remove(new);
         }
@@ -417,7 +455,7 @@ fn copy(
 ) -> io::Result<PartialName> {
     let len = from.metadata()?.len();
     let (to, name) = first_free(base, |name| directory.create(name))?;
-    let name = PartialName::new(directory, name, &to);
+    let mut name = PartialName::new(directory, name, &to);
     super::make_private(&to)?;
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(COPY_BYTES).map_err(|_| io::ErrorKind::OutOfMemory)?;
@@ -440,6 +478,7 @@ fn copy(
     if options.is_synced() {
         to.sync_all()?;
     }
+    name.hold();
     Ok(name)
 }
 
@@ -481,5 +520,73 @@ fn first_free<T>(
             Err(error) => return Err(error),
         }
     }
-    Err(Errno::EXIST.into())
+    Err(io::Error::other(format!(
+        "all {TRIES} partial names are taken, remove what an earlier process has left"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A rename fails whose file others have removed, although the old name is gone and the new one is there.
+    #[test]
+    fn a_name_that_others_have_is_not_taken_for_a_rename() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Arc::new(Directory::open(folder.path()).unwrap());
+        let partial = || match Begun::named(&directory, OsStr::new("dump")).unwrap() {
+            Begun::Named(file, mut name) => {
+                name.hold();
+                drop(file);
+                fs::remove_file(name.shown()).unwrap();
+                name
+            }
+            Begun::Unnamed(_) => panic!("it has a name"),
+        };
+        let old = folder.path().join("old");
+        fs::write(&old, "old").unwrap();
+        let error = partial().rename_over(&directory, OsStr::new("old")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(fs::read(&old).unwrap(), b"old");
+        let error = partial().rename_over_own(&directory, OsStr::new("new")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(!folder.path().join("new").exists(), "the empty file is left");
+    }
+
+    /// What could not be copied has no name, whatever is asked of it next.
+    #[test]
+    fn a_file_that_is_lost_gets_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Arc::new(Directory::open(folder.path()).unwrap());
+        let state = State::Lost(io::ErrorKind::StorageFull.into());
+        let options = FileOptions::new();
+        let mut lost = Finished { state, options, home, successor: None, leftover: None };
+        let names = ["a", "b"].map(|name| folder.path().join(name));
+        let error = lost.name_first(names).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(lost.keep(OsStr::new("a")).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+
+    /// A directory that was removed and made anew, in which the final name is taken: a partial one is free.
+    #[test]
+    fn a_file_is_kept_where_its_path_leads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        fs::create_dir(&path).unwrap();
+        let home = Arc::new(Directory::open(&path).unwrap());
+        let begun = Begun::new(&home, OsStr::new("dump")).unwrap();
+        begun.file().write_all_at(b"finished", 0).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("dump"), "other").unwrap();
+        let mut finished = begun.finish(home, FileOptions::new());
+        let error = finished.name_first([path.join("dump")]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        let kept = finished.keep(OsStr::new("dump")).unwrap();
+        assert_eq!(kept.parent(), Some(&*path));
+        assert_eq!(fs::read(kept).unwrap(), b"finished");
+        assert_eq!(fs::read(path.join("dump")).unwrap(), b"other");
+    }
 }

@@ -120,7 +120,8 @@ impl Map {
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
         // SAFETY: the mapping is private, read-only and owned by `Map`, so this process neither
         // writes through it nor outlives it. What Rust can't see is a change of the file by others:
-        // that nobody does so while the image lives is the contract in the docs of `MemoryImage`.
+        // that nobody does so is what the docs of all that is mapped ask for: `MemoryImage`,
+        // `CoreDumpFile` and `verify_file`.
         let map = unsafe { MmapOptions::new().len(len).map(file) }?;
         Ok(Self(Some(map)))
     }

@@ -148,33 +148,31 @@ pub(super) fn settle(
 ) -> Result<Vec<(u32, u64)>> {
     let mut grown = Vec::new();
     for reach in reaches {
+        let in_section = |fault: Box<Fault>| fault.within("section data");
         let index = reach.memory as usize;
-        let at = reach.at.clone();
-        let count = memories.len();
-        let Some(ty) = memories.get_mut(index) else {
-            let message = format!("there is no memory {index}, the dump has {count}");
-            return Err(Fault::damaged(at, message).within("section data"));
+        let Some(ty) = memories.get(index).copied() else {
+            let message = format!("there is no memory {index}, the dump has {}", memories.len());
+            return Err(in_section(Fault::damaged(reach.at.clone(), message)));
         };
-        let types = [*ty];
-        let of_first = Segment { memory: 0, ..reach.last };
         for (width, memory64) in [(&reach.narrow, false), (&reach.wide, true)] {
             if let Some(at) = width {
-                let checked = (&mut &types[..]).check_width(0, memory64, at.clone());
-                checked.map_err(|fault| fault.within("section data"))?;
+                let checked = (&mut &*memories).check_width(reach.memory, memory64, at.clone());
+                checked.map_err(in_section)?;
             }
         }
-        if end(&reach.last) <= types::size(ty) {
+        if end(&reach.last) <= types::size(&ty) {
             continue;
         }
         let pages = end(&reach.last).div_ceil(u128::from(ty.page_size.max(1)));
         let pages = u64::try_from(pages).unwrap_or(u64::MAX);
         let most = ty.maximum.unwrap_or_else(|| max_pages(ty.memory64, ty.page_size));
         if !grow || pages > most {
-            let checked = of_first.check(&types, at);
-            return checked.map(|()| grown).map_err(|fault| fault.within("section data"));
+            reach.last.check(memories, reach.at.clone()).map_err(in_section)?;
         }
         grown.push((reach.memory, ty.minimum));
-        ty.minimum = pages;
+        if let Some(ty) = memories.get_mut(index) {
+            ty.minimum = pages;
+        }
     }
     Ok(grown)
 }

@@ -378,9 +378,12 @@ impl Index {
     pub(super) fn is_apart_from(&self, dump: Dump<'_>, segments: &Table) -> bool {
         (0..).zip(&self.memories).all(|(memory, of)| {
             let ranges: &[RawRange] = table::entries(dump.bytes, self.ranges, Some(&of.ranges));
+            let Some(first) = ranges.first() else { return true };
+            // Both are in order, so that each segment is looked at once.
+            let mut segments = segments.from(dump, memory, first.first.get()).peekable();
             ranges.iter().all(|range| {
-                let next = segments.from(dump, memory, range.first.get()).next();
-                next.is_none_or(|segment| segment.address > range.last.get())
+                while segments.next_if(|segment| segment.last() < range.first.get()).is_some() {}
+                segments.peek().is_none_or(|segment| segment.address > range.last.get())
             })
         })
     }

@@ -7,8 +7,7 @@ use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::io::{self, Read};
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
-
-use rayon::prelude::*;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::data::{self, Segment};
 use super::decode::Decoder;
@@ -25,6 +24,7 @@ use super::walk::{self, Visitor, Walk};
 use crate::error::{ErrorKind, Result};
 use crate::limits::{MAX_DAMAGED_RANGES, MAX_THREADS};
 use crate::model::MemoryIndex;
+use crate::threads::run_on;
 
 /// Whether a dump is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +114,8 @@ pub struct MemoryRange {
     pub addresses: RangeInclusive<u64>,
 }
 
-/// Checks the dump at `path`, which is mapped, with so many threads.
+/// Checks the dump at `path`, which is mapped, with so many threads. The file must not change meanwhile
+/// ([Files that change](CoreDumpFile#files-that-change)).
 ///
 /// # Errors
 /// It can't be opened or mapped, is no core dump at all, or has something that is not known here. A
@@ -239,15 +240,20 @@ impl CoreDumpFile<'_> {
 
 /// The checksums of all blocks of a dump in memory.
 fn block_crcs(bytes: &[u8], header: &Header, threads: usize) -> Vec<u32> {
-    let crc = |block| crc32fast::hash(input::part(bytes, header.block(block)).unwrap_or_default());
-    let blocks = 0..header.block_count();
-    let threads = threads.min(blocks.len()).clamp(1, MAX_THREADS);
-    // One thread is this one, which does as well where the system gives no more.
-    let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build());
-    match pool {
-        Some(Ok(pool)) => pool.install(|| blocks.into_par_iter().map(crc).collect()),
-        _ => blocks.map(crc).collect(),
-    }
+    let blocks = header.block_count();
+    let found: Vec<_> = (0..blocks).map(|_| AtomicU32::new(0)).collect();
+    let next = AtomicU32::new(0);
+    let work = || {
+        loop {
+            // It counts no further than blocks and threads together, and never wraps.
+            let block = next.fetch_add(1, Ordering::Relaxed);
+            let Some(found) = found.get(block as usize) else { break };
+            let bytes = input::part(bytes, header.block(block)).unwrap_or_default();
+            found.store(crc32fast::hash(bytes), Ordering::Relaxed);
+        }
+    };
+    run_on(threads.min(blocks as usize).clamp(1, MAX_THREADS), &work);
+    found.into_iter().map(AtomicU32::into_inner).collect()
 }
 
 /// The first entry of the index that is not what the sections say, of a dump in memory; both have the

@@ -16,7 +16,6 @@ use std::mem;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Gap, Scanned, Scanner};
@@ -24,6 +23,7 @@ use crate::control::{Control, Meter, Stage};
 use crate::error::{Error, Result, zeros};
 use crate::image::{Bytes, ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod};
 use crate::limits;
+use crate::threads::run_on;
 
 /// Bytes of a batch: large enough that the queue costs nothing, small enough for an even share.
 const BATCH_BYTES: u64 = 2 << 20;
@@ -153,20 +153,6 @@ pub(crate) fn scan(
         threads: if started < wanted { started } else { options.threads },
         extent_bytes,
         extent_time: finder_time + queue.time + time,
-    })
-}
-
-/// Runs `work` on this thread and on as many others as there should be and can be started; returns how
-/// many that were, this one included.
-///
-/// A pool of rayon starts all of its threads or none.
-fn run_on(threads: usize, work: &(dyn Fn() + Sync)) -> usize {
-    thread::scope(|scope| {
-        let start = |_: &usize| thread::Builder::new().spawn_scoped(scope, work).is_ok();
-        // A machine that gives no threads to a crashing process still gets its dump.
-        let others = (1..threads).take_while(start).count();
-        work();
-        others + 1
     })
 }
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
@@ -16,10 +17,11 @@ use crate::piece::Piece;
 #[cfg(target_os = "linux")]
 const TRIES: u32 = 10;
 
-/// Writes to a file, from its present position on.
+/// Writes to a file, from its present position on, or to its end if it was opened to append.
 ///
 /// The whole dump is preallocated, so that a full disk fails before the first byte, and so does a limit on the size of
-/// files (`RLIMIT_FSIZE`). The error that `close` would have, as with NFS or quotas, is that of
+/// files (`RLIMIT_FSIZE`). After a dump that failed, the room behind the end stays reserved until somebody sets the length
+/// of the file. The error that `close` would have, as with NFS or quotas, is that of
 /// [`finish`](Sink::finish).
 ///
 /// ```
@@ -64,11 +66,20 @@ impl Sink for FileSink<'_> {
 fn check_limit(file: &File, len: u64) -> io::Result<()> {
     let Some(limit) = getrlimit(Resource::Fsize).current else { return Ok(()) };
     let is_regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
-    match rustix::fs::tell(file) {
-        Ok(at) if is_regular && at.checked_add(len).is_none_or(|end| end > limit) => {
+    match position(file) {
+        Some(at) if is_regular && at.checked_add(len).is_none_or(|end| end > limit) => {
             Err(Errno::FBIG.into())
         }
         _ => Ok(()),
+    }
+}
+
+/// Returns where the next write goes: to the end of a file that was opened to append, else to the present position.
+fn position(file: &File) -> Option<u64> {
+    let appends = rustix::fs::fcntl_getfl(file).is_ok_and(|flags| flags.contains(OFlags::APPEND));
+    match appends {
+        true => file.metadata().map(|metadata| metadata.len()).ok(),
+        false => rustix::fs::tell(file).ok(),
     }
 }
 
@@ -78,9 +89,9 @@ fn check_limit(file: &File, len: u64) -> io::Result<()> {
 /// system or a sandbox that has no such call, the writes are not concerned.
 #[cfg(target_os = "linux")]
 fn preallocate(file: &File, len: u64) -> io::Result<()> {
-    use rustix::fs::{FallocateFlags, fallocate, tell};
+    use rustix::fs::{FallocateFlags, fallocate};
 
-    let Ok(at) = tell(file) else { return Ok(()) };
+    let Some(at) = position(file) else { return Ok(()) };
     for _ in 0..TRIES {
         match fallocate(file, FallocateFlags::KEEP_SIZE, at, len) {
             Err(Errno::INTR) => {}

@@ -96,7 +96,7 @@ pub trait Sink {
 }
 
 /// Vectored writes; short ones are continued and interrupted ones repeated. A write of nothing is
-/// [`io::ErrorKind::WriteZero`].
+/// [`io::ErrorKind::WriteZero`], and one of more bytes than were given is an error too.
 impl<W: Write + ?Sized> Sink for W {
     fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
         let mut slices = Vec::with_capacity(pieces.len().min(IOV));
@@ -127,6 +127,9 @@ fn write_all(
         match write(rest) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
+                if n > rest.iter().map(|slice| slice.len()).fold(0, usize::saturating_add) {
+                    return Err(io::Error::other("a writer took more bytes than it was given"));
+                }
                 *written = written.saturating_add(n as u64);
                 IoSlice::advance_slices(&mut rest, n);
             }
@@ -209,6 +212,14 @@ mod tests {
             assert_eq!(written, expected.len() as u64);
             assert!(output.taken == expected, "step {step}");
         }
+    }
+
+    #[test]
+    fn a_writer_that_counts_too_many_is_an_error() {
+        let mut output = Reluctant::new(1, 0, Ok(usize::MAX));
+        let (result, written, _) = put_all(&mut output);
+        assert_eq!(result.unwrap_err().to_string(), "a writer took more bytes than it was given");
+        assert_eq!(written, 0);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! `corestream extract`: memories of a dump as raw images, and with `--all` a manifest beside them.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -313,7 +314,8 @@ struct Folder {
 }
 
 /// The same under another name, until all is in it; removed when dropped before. It is named, renamed and removed by
-/// open descriptors, so that a rename of the directory in which it is does no harm.
+/// open descriptors: if the directory in which it is gets another name, it is removed there, or finished there if all is
+/// in it.
 struct Partial {
     parent: OwnedFd,
     /// `None` once the folder is finished.
@@ -402,9 +404,12 @@ impl Partial {
     /// Whether a rename that failed was carried out all the same, because only its reply was lost.
     fn was_renamed(&self, partial: &str, name: &OsStr, path: &Path) -> bool {
         let Ok(entries) = fs::read_dir(self.parent_path(path)) else { return false };
-        let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
-        let has = |names: &[OsString], name: &OsStr| names.iter().any(|entry| entry == name);
-        names.is_ok_and(|names| has(&names, name) && !has(&names, OsStr::new(partial)))
+        let names: io::Result<Vec<_>> =
+            entries.map(|entry| entry.map(|entry| (entry.file_name(), entry.ino()))).collect();
+        let (Ok(names), Ok(own)) = (names, rustix::fs::fstat(&self.folder)) else { return false };
+        let inode =
+            |name: &OsStr| names.iter().find(|(entry, _)| entry == name).map(|entry| entry.1);
+        inode(OsStr::new(partial)).is_none() && inode(name) == Some(own.st_ino)
     }
 
     /// Whether `directory` leads to the directory in which it was made.

@@ -229,14 +229,13 @@ impl Output {
     }
 
     /// Brings what was written to an open file to disk, if that is wanted; [`Opened::File`] does so
-    /// itself.
+    /// itself. A block device says nowhere else that it could not be written.
     pub fn sync(&self) -> Result<(), Failure> {
-        match &self.place {
-            Place::Open(file) if self.sync && file.metadata().is_ok_and(|m| m.is_file()) => {
-                file.sync_all().map_err(|e| self.failed(e))
-            }
-            _ => Ok(()),
-        }
+        let Place::Open(file) = &self.place else { return Ok(()) };
+        let of_type = file.metadata().map(|metadata| metadata.file_type());
+        let wanted = of_type
+            .is_ok_and(|of_type| (self.sync && of_type.is_file()) || of_type.is_block_device());
+        if wanted { file.sync_all().map_err(|e| self.failed(e)) } else { Ok(()) }
     }
 
     /// As it is shown to people.
