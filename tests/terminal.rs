@@ -132,6 +132,34 @@ fn a_line_a_second_where_it_is_asked_for() {
     }
 }
 
+/// Nothing is said to be scanned or written while nobody is there.
+#[test]
+fn what_is_waited_for_is_shown() {
+    let folder = folder();
+    let fifo = folder.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    let dump = || {
+        let mut command = corestream();
+        command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "fifo"]);
+        command.args(["--progress", "always"]).env("TERM", "xterm");
+        command
+    };
+    let mut child = dump().stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "corestream: fifo: waiting for a reader");
+    fs::read(&fifo).unwrap();
+    assert!(waiting::exit(&mut child).success());
+    let last = lines.last().unwrap();
+    assert!(last.starts_with("corestream: fifo: written, 3.98 MiB in "), "{last}");
+
+    let mut terminal = Terminal::new();
+    let mut child = dump().stderr(terminal.open()).spawn().unwrap();
+    terminal.until("waiting for a reader");
+    fs::read(&fifo).unwrap();
+    assert!(waiting::exit(&mut child).success());
+    assert!(terminal.rest().ends_with("\r\x1b[2K"));
+}
+
 #[test]
 fn a_bar_on_a_terminal_that_goes_when_it_is_done() {
     let folder = folder();

@@ -152,7 +152,7 @@ impl Dump {
             report::result(&stats::plan(&plan, free, v8.as_deref()))?;
         } else if let Some(output) = output {
             let start = Instant::now();
-            let written = write(&plan, &output, self.write_timeout, &interrupt);
+            let written = write(&plan, &output, self.write_timeout, &interrupt, &progress);
             written.map_err(cause)?;
             write_time = Some(start.elapsed());
         }
@@ -283,14 +283,21 @@ fn warn_of_changes(plan: &Plan<'_>, images: &[Option<PathBuf>]) {
     }
 }
 
-/// Writes a dump where it goes; a stream that takes no byte for as long as `timeout` fails.
+/// Writes a dump where it goes; a stream that takes no byte for as long as `timeout` fails. `progress` shows what is
+/// waited for.
 pub fn write(
     plan: &Plan<'_>,
     output: &Output,
     timeout: Option<Duration>,
     interrupt: &Interrupt,
+    progress: &Display,
 ) -> Result<(), Failure> {
-    match output.open(interrupt, timeout)? {
+    let open = || output.open(interrupt, timeout);
+    let opened = match output.awaits() {
+        Some(who) => progress.during(who, open),
+        None => open(),
+    };
+    match opened? {
         Opened::File(path, options) => {
             plan.write_file_with(path, options)?;
             warn_if_not_private(path);
@@ -304,7 +311,10 @@ pub fn write(
             let mut sink = Blocking(Socket::new(&peer).write_timeout(timeout));
             let exchange = Exchange::new(peer.as_fd());
             let sent = exchange.send_until_reply(|| plan.write_to(&mut sink));
-            return output.conclude(&exchange, sent.map_err(Failure::from), timeout, interrupt);
+            let sent = sent.map_err(Failure::from);
+            return progress.during("the receiver's reply", || {
+                output.conclude(&exchange, sent, timeout, interrupt)
+            });
         }
         Opened::Pipe(pipe) => plan.write_to(&mut Blocking(Pipe::new(&pipe).write_timeout(timeout))),
     }

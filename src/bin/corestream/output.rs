@@ -133,6 +133,15 @@ impl Output {
         free.ok().map(|free| free.f_bavail.saturating_mul(free.f_frsize))
     }
 
+    /// Returns who has to be there before it can be opened, if anybody.
+    pub fn awaits(&self) -> Option<&'static str> {
+        match &self.place {
+            Place::File(_) | Place::Open(_) => None,
+            Place::Fifo(_) => Some("a reader"),
+            Place::Peer(_) => Some("the receiver"),
+        }
+    }
+
     /// Opens it for writing; a peer that does not answer and a FIFO without a reader are waited for as long as
     /// `timeout`.
     pub fn open(

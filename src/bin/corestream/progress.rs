@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, stderr};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -50,9 +50,17 @@ struct Thread {
     handle: JoinHandle<()>,
 }
 
+/// What is told to the thread that shows.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    progress: Option<Progress>,
+    /// What nothing goes on without, in words.
+    waits_for: Option<&'static str>,
+}
+
 /// Shows how far a dump has come, in a thread of its own, until it is dropped.
 pub struct Display {
-    told: Arc<Mutex<Option<Progress>>>,
+    told: Arc<Mutex<Told>>,
     thread: Option<Thread>,
     start: Instant,
 }
@@ -84,7 +92,15 @@ impl Display {
     /// What the library is to tell.
     pub fn watcher(&self) -> impl Fn(Progress) + Send + Sync + use<> {
         let told = self.told.clone();
-        move |progress| *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress)
+        move |progress| lock(&told).progress = Some(progress)
+    }
+
+    /// Shows while `work` lasts that it waits for something.
+    pub fn during<T>(&self, waits_for: &'static str, work: impl FnOnce() -> T) -> T {
+        lock(&self.told).waits_for = Some(waits_for);
+        let done = work();
+        lock(&self.told).waits_for = None;
+        done
     }
 
     /// The dump is written: if there were lines, there is a last one.
@@ -101,6 +117,11 @@ impl Display {
             let _ = handle.join();
         }
     }
+}
+
+/// A thread that panicked leaves nothing half done in it.
+fn lock(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Display {
@@ -126,17 +147,20 @@ impl Shown {
     }
 
     /// Shows what is told until the other end says in which time the dump was written, or is gone.
-    fn follow(&mut self, told: &Mutex<Option<Progress>>, end: &Receiver<Option<Duration>>) {
+    fn follow(&mut self, told: &Mutex<Told>, end: &Receiver<Option<Duration>>) {
         let (start, mut is_shown) = (Instant::now(), false);
-        let last = || *told.lock().unwrap_or_else(PoisonError::into_inner);
         let written_in = loop {
             match end.recv_timeout(TICK) {
                 Ok(written_in) => break written_in,
                 Err(RecvTimeoutError::Disconnected) => break None,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let Some(progress) = last() else { continue };
-            self.update(progress);
+            let Told { progress, waits_for } = *lock(told);
+            let Some(progress) = progress else { continue };
+            match waits_for {
+                None => self.update(progress),
+                Some(what) => self.wait(what),
+            }
             if !is_shown && start.elapsed() >= SHORT {
                 is_shown = true;
                 if self.is_bar {
@@ -144,11 +168,16 @@ impl Shown {
                 }
             }
             if is_shown && !self.is_bar {
-                self.line(progress);
+                let text = match waits_for {
+                    None => format!("{} {}", doing(progress.stage), self.text(progress)),
+                    Some(what) => format!("waiting for {what}"),
+                };
+                self.line(&text);
             }
         };
         report::end_bar();
-        if let (Some(time), Some(_), Some(progress)) = (written_in, self.line, last()) {
+        let last = lock(told).progress;
+        if let (Some(time), Some(_), Some(progress)) = (written_in, self.line, last) {
             let (name, time) = (&self.name, time.as_secs_f64());
             let done = if progress.stage == Stage::Scan { "scanned" } else { "written" };
             report::line(&format!(
@@ -182,12 +211,21 @@ impl Shown {
         self.bar.tick();
     }
 
+    /// Shows that nothing goes on.
+    fn wait(&mut self, what: &str) {
+        // What goes on next begins anew.
+        self.stage = None;
+        self.bar.set_position(0);
+        self.bar.set_prefix(format!("waiting for {what}"));
+        self.bar.set_message("");
+        self.bar.tick();
+    }
+
     /// Prints a line, unless there has been one a moment ago.
-    fn line(&mut self, progress: Progress) {
+    fn line(&mut self, text: &str) {
         if self.line.is_none_or(|line| line.elapsed() >= LINE) {
             self.line = Some(Instant::now());
-            let (name, doing) = (&self.name, doing(progress.stage));
-            report::line(&format!("{name}: {doing} {}", self.text(progress)));
+            report::line(&format!("{}: {text}", self.name));
         }
     }
 

@@ -219,7 +219,7 @@ impl Run {
         for shortfall in plan.shortfalls() {
             report::line(&format!("warning: {shortfall}"));
         }
-        let written = dump::write(&plan, &output, None, interrupt);
+        let written = dump::write(&plan, &output, None, interrupt, &progress);
         written.map_err(|failure| interrupt.failure().unwrap_or(failure))?;
         progress.finish();
         Ok(path)
