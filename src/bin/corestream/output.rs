@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use corestream::FileOptions;
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags};
+use rustix::io::Errno;
 use rustix::net::SocketType;
 
 use crate::inherited;
@@ -329,14 +330,22 @@ fn new_file(path: &Path, force: bool) -> Result<Place, String> {
     Ok(Place::File(path.into()))
 }
 
-/// Checks that the directory for a new file exists.
+/// Checks that the directory for a new file exists, and that files may be made in it.
 pub fn check_directory(directory: &Path) -> Result<(), String> {
     match directory.metadata() {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(metadata) if metadata.is_dir() => {}
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(format!("{}: cannot access: {error}", directory.display()))
+            return Err(format!("{}: cannot access: {error}", directory.display()));
         }
-        _ => Err(format!("there is no folder {}, make it first", directory.display())),
+        _ => return Err(format!("there is no folder {}, make it first", directory.display())),
+    }
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    match rustix::fs::accessat(CWD, directory, access, AtFlags::EACCESS) {
+        // Only what is known to fail later: other errors may come of a sandbox.
+        Err(errno @ (Errno::ACCESS | Errno::ROFS)) => {
+            Err(format!("cannot create: {}", io::Error::from(errno)))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -357,7 +366,7 @@ pub fn warn_if_not_private(path: &Path) {
 
 /// Whether names can be added to a directory, but neither removed nor changed (`chattr +a`).
 pub fn is_append_only(directory: &Path) -> bool {
-    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    use rustix::fs::{StatxAttributes, StatxFlags, statx};
 
     let known = statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE);
     known.is_ok_and(|statx| statx.stx_attributes.contains(StatxAttributes::APPEND))
