@@ -23,6 +23,11 @@
 
 use std::fs::File;
 
+#[cfg(target_os = "linux")]
+use super::file_system::{
+    BTRFS, EROFS, EXFAT, EXT, F2FS, HUGETLBFS, ISO9660, SQUASHFS, TMPFS, UDF, VFAT, XFS, magic,
+};
+
 /// Whether the kernel guarantees that the bytes of `file` never change.
 #[cfg(target_os = "linux")]
 pub(super) fn is_fixed(file: &File) -> bool {
@@ -78,35 +83,10 @@ fn is_in_memory(file: &File) -> bool {
     magic(file).is_some_and(|magic| magic == TMPFS || magic == HUGETLBFS)
 }
 
-/// The magic number of the file system.
+/// The file systems that only this kernel writes to. Memfds are in tmpfs as well.
 #[cfg(target_os = "linux")]
-fn magic(file: &File) -> Option<u32> {
-    let statfs = rustix::fs::fstatfs(file).ok()?;
-    // The type of the field differs between architectures; magic numbers have 32 bits.
-    u32::try_from(i128::from(statfs.f_type) & 0xffff_ffff).ok()
-}
-
-#[cfg(target_os = "linux")]
-const TMPFS: u32 = 0x0102_1994;
-#[cfg(target_os = "linux")]
-const HUGETLBFS: u32 = 0x9584_58f6;
-
-/// The magic numbers of local file systems, from `linux/magic.h` and the sources of each.
-#[cfg(target_os = "linux")]
-const LOCAL_FILE_SYSTEMS: [u32; 12] = [
-    0x0000_4d44, // vfat
-    0x0000_9660, // iso9660
-    0x0000_ef53, // ext2, ext3, ext4
-    TMPFS,       // memfd as well
-    0x1501_3346, // udf
-    0x2011_bab0, // exfat
-    0x5846_5342, // xfs
-    0x7371_7368, // squashfs
-    0x9123_683e, // btrfs
-    HUGETLBFS,
-    0xe0f5_e1e2, // erofs
-    0xf2f5_2010, // f2fs
-];
+const LOCAL_FILE_SYSTEMS: [u32; 12] =
+    [BTRFS, EROFS, EXFAT, EXT, F2FS, HUGETLBFS, ISO9660, SQUASHFS, TMPFS, UDF, VFAT, XFS];
 
 #[cfg(target_os = "linux")]
 fn is_sealed(file: &File) -> bool {

@@ -3,6 +3,7 @@
 #[cfg(target_os = "linux")]
 mod events;
 mod extents;
+mod file_system;
 mod fixed;
 mod gather;
 pub(crate) mod map;

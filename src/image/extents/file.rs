@@ -42,6 +42,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::fiemap;
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::file_system::{BTRFS, EXT, F2FS, HUGETLBFS, TMPFS, XFS, magic};
 use crate::image::reopen::reopen;
 
 /// How far an extent of a file reaches before the holes in it have been asked for, in bytes.
@@ -414,63 +415,27 @@ pub(in crate::image) fn shrunk(now: u64, needed: u64) -> Error {
     Error::new(ErrorKind::Image, message)
 }
 
-/// The type of the file system of `file` (`f_type` of `statfs`).
-#[cfg(target_os = "linux")]
-#[allow(clippy::useless_conversion, reason = "the field has another type on other targets")]
-fn file_system(file: &File) -> Option<i64> {
-    // The type of the field differs between targets, its 32 bits do not.
-    rustix::fs::fstatfs(file).ok().map(|found| i64::from(found.f_type) & 0xffff_ffff)
-}
-
-/// tmpfs, `/dev/shm` and memfds.
-#[cfg(target_os = "linux")]
-const TMPFS: i64 = 0x0102_1994;
-#[cfg(target_os = "linux")]
-const HUGETLBFS: i64 = 0x9584_58f6;
-
 /// Whether `file` is on a file system of this kernel whose `SEEK_DATA` looks at the page cache and at its
 /// own extents under a lock.
-#[cfg(target_os = "linux")]
 fn are_exact(file: &File) -> bool {
-    const EXT: i64 = 0xef53;
-    const XFS: i64 = 0x5846_5342;
-    const BTRFS: i64 = 0x9123_683e;
-    const F2FS: i64 = 0xf2f5_2010;
-    matches!(file_system(file), Some(TMPFS | HUGETLBFS | EXT | XFS | BTRFS | F2FS))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn are_exact(_: &File) -> bool {
-    false
+    matches!(magic(file), Some(TMPFS | HUGETLBFS | EXT | XFS | BTRFS | F2FS))
 }
 
 /// Whether reading a hole of `file` through a mapping allocates the page, as in tmpfs and in hugetlbfs.
 /// `read` does not.
-#[cfg(target_os = "linux")]
 pub(super) fn mapping_allocates(file: &File) -> bool {
-    matches!(file_system(file), Some(TMPFS | HUGETLBFS))
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn mapping_allocates(_: &File) -> bool {
-    false
+    matches!(magic(file), Some(TMPFS | HUGETLBFS))
 }
 
 /// Whether a mapping of `file` reserves all of its pages, as in hugetlbfs.
-#[cfg(target_os = "linux")]
 pub(in crate::image) fn mapping_reserves(file: &File) -> bool {
-    file_system(file) == Some(HUGETLBFS)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(in crate::image) fn mapping_reserves(_: &File) -> bool {
-    false
+    magic(file) == Some(HUGETLBFS)
 }
 
 /// Whether `file` is in tmpfs, whose `SEEK_DATA` knows swapped pages too.
 #[cfg(target_os = "linux")]
 pub(super) fn is_in_tmpfs(file: &File) -> bool {
-    file_system(file) == Some(TMPFS)
+    magic(file) == Some(TMPFS)
 }
 
 #[cfg(any(target_os = "linux", target_os = "macos", target_os = "freebsd"))]
