@@ -2,7 +2,10 @@
 //!
 //! Source: `linux/magic.h`, and the sources of each file system.
 
-#![cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "no other system has these numbers"))]
+#![cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "no other system has these numbers")
+)]
 
 use std::fs::File;
 
