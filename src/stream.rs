@@ -71,6 +71,8 @@ struct Copy<'p> {
     offset: u64,
     /// Where its bytes go in the buffer.
     at: Range<usize>,
+    /// Whether what is between the copy before and this one must not be read.
+    is_apart: bool,
 }
 
 impl<'p> Batch<'p> {
@@ -127,11 +129,11 @@ impl<'p> Batch<'p> {
                 Some(Emitted::Piece(piece)) => {
                     end = put_bytes(&mut self.buffer, end, piece.as_bytes())?;
                 }
-                Some(Emitted::Copy { from, offset, len }) => {
+                Some(Emitted::Copy { from, offset, len, is_apart }) => {
                     // No longer than what is left of the buffer.
                     let start = end;
                     end = end.saturating_add(usize::try_from(len).unwrap_or(capacity));
-                    self.copies.push(Copy { from, offset, at: start..end });
+                    self.copies.push(Copy { from, offset, at: start..end, is_apart });
                 }
                 None => break,
             }
@@ -169,7 +171,7 @@ impl<'p> Batch<'p> {
             let split = after.split_at_mut_checked(copy.at.len());
             let (bytes, after) = split.ok_or_else(too_long)?;
             (rest, start) = (after, copy.at.end);
-            if let Some(from) = from.filter(|from| !from.is_same_file(copy.from)) {
+            if let Some(from) = from.filter(|from| copy.is_apart || !from.is_same_file(copy.from)) {
                 from.read_parts(&mut parts, scratch)?;
                 parts.clear();
             }
@@ -327,7 +329,38 @@ pub(crate) fn put_all<S: Sink + ?Sized>(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
+    use crate::{CoreDump, Dumper, Memory, MemoryImage, MemoryType};
+
+    /// What was left out is read neither into the dump nor beside it; a gap of zeros may be.
+    #[test]
+    fn what_is_left_out_is_not_read_along_with_its_neighbours() {
+        for zeros in [0, 100] {
+            let file = tempfile::tempfile().unwrap();
+            let mut bytes = vec![1; 65_536];
+            let secret = 300..340;
+            bytes[secret.clone()].fill(0x5e);
+            bytes[secret.end..secret.end + zeros].fill(0);
+            bytes[200..250].fill(0);
+            file.write_all_at(&bytes, 0).unwrap();
+            let image = MemoryImage::from_file(file).unwrap().mark_changing();
+            let mut dump = CoreDump::new("guest");
+            let memory = Memory::new(MemoryType::wasm32(1), image);
+            dump.add_memory(memory.without(secret.start as u64..secret.end as u64));
+            let plan = Dumper::new().plan(&dump).unwrap();
+            let mut batch = Batch::default();
+            let mut pieces = Pieces::new(&plan);
+            while {
+                batch.fill(&mut pieces, 1 << 20, true).unwrap();
+                !batch.is_empty() && !batch.is_copied()
+            } {}
+            assert_eq!(batch.copies.len(), 3);
+            batch.fetch().unwrap();
+            assert!(!batch.buffer.contains(&0x5e) && !batch.scratch.contains(&0x5e), "{zeros}");
+        }
+    }
 
     #[test]
     fn batches_follow_the_sink() {

@@ -154,7 +154,10 @@ fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Option<Emitted<'p>> {
             let file = file.map(|file| (file, address));
             Emitted::Piece(Piece::Image { bytes: part(bytes, address, len), file })
         }
-        Payload::Copied(from) => Emitted::Copy { from, offset: address, len },
+        Payload::Copied(from) => {
+            let is_apart = plan.leaves_out_shortly_before(segment);
+            Emitted::Copy { from, offset: address, len, is_apart }
+        }
     })
 }
 

@@ -12,7 +12,7 @@ use super::read_file_at;
 use crate::error::Result;
 
 /// The longest gap that is read, in bytes.
-const MAX_GAP: u64 = 1024;
+pub(crate) const MAX_GAP: u64 = 1024;
 /// Parts that are read at once; each takes two buffers of the 1024 that a call takes.
 const MAX_PARTS: usize = 400;
 

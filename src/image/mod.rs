@@ -19,7 +19,7 @@ use std::path::Path;
 pub use extents::{ExtentMethod, MappingMethod};
 pub(crate) use extents::{Extents, Finder, Holes, Options as ExtentOptions};
 use extents::{check_len, mapping_reserves, shrunk};
-pub(crate) use gather::Part;
+pub(crate) use gather::{MAX_GAP, Part};
 pub use shared::SharedBytes;
 use shared::SharedImage;
 pub use watch::Change;

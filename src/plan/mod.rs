@@ -18,7 +18,7 @@ pub use segments::SEGMENT_COST;
 
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Change, ExtentMethod, MappingMethod, Payload, Watch};
+use crate::image::{Change, ExtentMethod, MAX_GAP, MappingMethod, Payload, Watch};
 use crate::limits;
 use crate::model::{CoreDump, Memory, MemoryIndex, MemoryType};
 use crate::scan::{self, Scanned};
@@ -294,6 +294,14 @@ impl<'d> Plan<'d> {
     pub fn left_out(&self) -> impl Iterator<Item = (MemoryIndex, &[RangeInclusive<u64>])> {
         let all = (0..).map(MemoryIndex).zip(self.left_out.iter().map(Vec::as_slice));
         all.filter(|(_, ranges)| !ranges.is_empty())
+    }
+
+    /// Whether bytes that are so near before a segment that they may be read along with it were left out.
+    pub(crate) fn leaves_out_shortly_before(&self, segment: &Segment) -> bool {
+        let ranges = self.left_out.get(segment.memory as usize).map_or(&[][..], Vec::as_slice);
+        let before = ranges.partition_point(|range| *range.start() < segment.address);
+        let last = before.checked_sub(1).and_then(|last| ranges.get(last));
+        last.is_some_and(|range| segment.address.saturating_sub(*range.end()) <= MAX_GAP)
     }
 
     /// What planning took and found.
