@@ -33,7 +33,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// A dump of a file that somebody writes to meanwhile is valid, but torn: it holds old and new bytes. Each
 /// byte that may change is copied once through a small buffer, and the checksums are those of the copy. If
 /// the file was written to, or was open for writing, the dump marks the memory as *changing*, and
-/// [`Plan::changes`](crate::Plan::changes) tells. Bytes are written straight from the image, or lent to a
+/// [`Plan::changes`](crate::Plan::changes) tells, as far as the kernel lets this process know: of another user's file, and
+/// on network file systems, it may not. Bytes are written straight from the image, or lent to a
 /// pipe, only where nobody can change them: the borrowed memory of a live guest, a memfd with the seals
 /// `F_SEAL_WRITE` and `F_SEAL_SHRINK`, a file with fs-verity, and a file on a local file system that is
 /// read-only as a whole.
@@ -424,7 +425,9 @@ fn read_file_at(file: &File, buffer: &mut [u8], at: u64) -> Result<()> {
         match rustix::io::pread(file, &mut *left, next) {
             Ok(0) => {
                 let now = file.metadata().map_or(next, |metadata| metadata.len());
-                return Err(shrunk(now, end));
+                // A file may be as long as it was, and still give no more.
+                let end_of_file = || fail(std::io::ErrorKind::UnexpectedEof.into());
+                return Err(if now < end { shrunk(now, end) } else { end_of_file() });
             }
             Ok(read) => {
                 left = left.get_mut(read..).unwrap_or_default();

@@ -135,10 +135,12 @@ fn replace(address: *mut c_void) -> bool {
     let mut addresses = at..at + files.page;
     let mut done = number < MOST && map_zeros(address, &addresses);
     for huge in HUGE {
-        if !done && number < MOST {
-            let start = at & !(huge - 1);
-            addresses = start..start + huge;
-            done = file.start <= start && map_zeros(address, &addresses);
+        if !done
+            && number < MOST
+            && let Some(page) = huge_page(file, at, huge)
+        {
+            addresses = page;
+            done = map_zeros(address, &addresses);
         }
     }
     let mut entry = number;
@@ -155,14 +157,38 @@ fn replace(address: *mut c_void) -> bool {
     done
 }
 
+/// The huge page of `at`, unless it reaches beyond the mapping of the file: then it is none, because files of hugetlbfs
+/// are whole pages long.
+fn huge_page(file: &Range<usize>, at: usize, len: usize) -> Option<Range<usize>> {
+    let start = at & !(len - 1);
+    let end = start.checked_add(len)?;
+    (file.start <= start && end <= file.end).then_some(start..end)
+}
+
 /// Maps zeros at `addresses`, which lie in the mapping of a file.
 fn map_zeros(address: *mut c_void, addresses: &Range<usize>) -> bool {
     let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-    // SAFETY: the range lies in the mapping of a file, which lives as long as the work on it, and of which
-    // a mapping of huge pages is a multiple of them long. Its bytes can't be read, and zeros in their place
+    // SAFETY: the range lies in the mapping of a file, which lives as long as the work on it. Its bytes can't be read, and zeros in their place
     // harm nobody: the mapping is read as bytes, nobody writes to it, and where zeros are is told.
     let mapped = unsafe {
         mmap_anonymous(address.with_addr(addresses.start), addresses.len(), ProtFlags::READ, flags)
     };
     mapped.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_huge_page_reaches_beyond_its_file() {
+        const HUGE: usize = 2 << 20;
+        let file = 3 * HUGE..5 * HUGE + 4096;
+        assert_eq!(huge_page(&file, 3 * HUGE, HUGE), Some(3 * HUGE..4 * HUGE));
+        assert_eq!(huge_page(&file, 5 * HUGE - 4096, HUGE), Some(4 * HUGE..5 * HUGE));
+        // At the end of the file, and at its start.
+        assert_eq!(huge_page(&file, 5 * HUGE, HUGE), None);
+        assert_eq!(huge_page(&(3 * HUGE + 4096..5 * HUGE), 3 * HUGE + 4096, HUGE), None);
+        assert_eq!(huge_page(&(0..usize::MAX), usize::MAX - 4096, HUGE), None);
+    }
 }
