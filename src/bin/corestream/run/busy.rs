@@ -58,7 +58,7 @@ mod tests {
         thread::scope(|scope| {
             let (this, that) = mpsc::channel();
             let (computes, ends) = (&computes, &ends);
-            scope.spawn(move || {
+            let worker = scope.spawn(move || {
                 this.send(Busy::this_thread()).unwrap();
                 while computes.load(Ordering::Relaxed) {}
                 while !ends.load(Ordering::Relaxed) {
@@ -71,6 +71,7 @@ mod tests {
             // It may take a moment to come to rest.
             while busy.is_so_for(Duration::from_millis(100)) {}
             ends.store(true, Ordering::Relaxed);
+            worker.thread().unpark();
         });
     }
 }
