@@ -150,6 +150,49 @@ fn what_is_told_is_what_the_sink_has_taken() {
     assert_eq!(log.take(false).len(), 1);
 }
 
+/// A flag that is false again by the time that planning ends: a plan that is returned is of all data.
+#[test]
+fn a_flag_that_is_true_for_a_moment_gives_no_half_plan() {
+    let dense = vec![7; 32 * MIB];
+    let mut dump = CoreDump::new("guest.wasm");
+    dump.add_memory(memory(512, MemoryImage::from_slice(&dense)));
+    let whole = Dumper::new().plan(&dump).unwrap().len();
+    let mut cancelled = 0;
+    for round in 0..400 {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let flag = cancel.clone();
+        // The first batch sets it, and another thread takes it back at any moment after that.
+        let (begun, is_begun) = std::sync::mpsc::channel();
+        let dumper = Dumper::new().threads(1 + round % 2).cancel(cancel.clone());
+        let dumper = dumper.progress(move |progress| {
+            if progress.stage == Stage::Scan && progress.done > 0 && progress.done < 8 * MIB as u64
+            {
+                flag.store(true, Ordering::Relaxed);
+                let _ = begun.send(());
+            }
+        });
+        let plan = std::thread::scope(|scope| {
+            let cancel = cancel.clone();
+            scope.spawn(move || {
+                let _ = is_begun.recv_timeout(std::time::Duration::from_secs(1));
+                for _ in 0..round * 10 {
+                    std::hint::spin_loop();
+                }
+                cancel.store(false, Ordering::Relaxed);
+            });
+            dumper.plan(&dump)
+        });
+        match plan {
+            Ok(plan) => assert_eq!(plan.len(), whole),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Cancelled);
+                cancelled += 1;
+            }
+        }
+    }
+    assert!(cancelled > 0);
+}
+
 #[test]
 fn cancelled_by_who_watches() {
     let dense = vec![7; 64 * MIB];

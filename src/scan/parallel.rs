@@ -86,10 +86,10 @@ pub(crate) struct Found {
 }
 
 /// Scans `images` and hands to `gaps` every gap of at least `gaps.shortest()` bytes, and those in which
-/// bytes are left out; ends early, and with less found, when `control` cancels.
+/// bytes are left out.
 ///
 /// # Errors
-/// A forced way to find extents is not possible, an image can't be read, or the gap sink fails.
+/// It was cancelled before all was scanned, a forced way to find extents is not possible, an image can't be read, or the gap sink fails.
 pub(crate) fn scan(
     images: &[Scanned<'_>],
     options: Options,
@@ -120,6 +120,7 @@ pub(crate) fn scan(
         control,
         meter: control.begin(Stage::Scan, bytes),
         failed: AtomicBool::new(false),
+        cancelled: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
     let batches = usize::try_from(bytes.div_ceil(BATCH_BYTES)).unwrap_or(usize::MAX);
@@ -129,19 +130,16 @@ pub(crate) fn scan(
     if let Some(error) = into_inner(shared.failure) {
         return Err(error);
     }
-    if !control.is_cancelled() {
-        shared.meter.finish();
+    // What counts is what the threads have seen: the flag may be false again by now.
+    if shared.cancelled.into_inner() {
+        return Err(Error::cancelled());
     }
+    shared.meter.finish();
     let queue = into_inner(shared.queue);
     let doubt = |((of, extents), bytes): ((&Scanned<'_>, &Extents<'_>), &AtomicU64)| {
         extents.contradiction(bytes.load(Ordering::Relaxed), of.left_out)
     };
-    let doubts = if control.is_cancelled() {
-        // The bytes of its extents are not all counted.
-        images.iter().map(|_| None).collect()
-    } else {
-        images.iter().zip(&queue.extents).zip(&shared.image_bytes).map(doubt).collect()
-    };
+    let doubts = images.iter().zip(&queue.extents).zip(&shared.image_bytes).map(doubt).collect();
     let (extent_bytes, time) = into_inner(shared.found);
     let stretches = into_inner(shared.stretches);
     Ok(Found {
@@ -156,7 +154,7 @@ pub(crate) fn scan(
     })
 }
 
-/// A thread that panicked has poisoned nothing that is used afterwards: rayon passes the panic on.
+/// A thread that panicked has poisoned nothing that is used afterwards: `thread::scope` passes the panic on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -302,13 +300,18 @@ struct Shared<'s, 'i> {
     control: &'s Control,
     meter: Meter<'s>,
     failed: AtomicBool,
+    /// Whether a thread has stopped because it was to.
+    cancelled: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
 impl Shared<'_, '_> {
     /// Whether to go on: nobody has cancelled, and no thread has failed.
     fn goes_on(&self) -> bool {
-        !self.failed.load(Ordering::Relaxed) && !self.control.is_cancelled()
+        if self.control.is_cancelled() {
+            self.cancelled.store(true, Ordering::Relaxed);
+        }
+        !self.failed.load(Ordering::Relaxed) && !self.cancelled.load(Ordering::Relaxed)
     }
 
     /// Takes batches until there are none, or it does not go on.

@@ -29,7 +29,8 @@ const PIPE_BYTES: usize = 1 << 20;
 /// ([`MemoryImage`](crate::MemoryImage#files-that-change)) are lent to the pipe by
 /// [`splice`](https://man7.org/linux/man-pages/man2/splice.2.html) and not copied. The memory of a live
 /// guest is never lent. When the dump is done, the pipe holds no lent page any more: the last bytes of the
-/// dump, as many as fit into the pipe, are copied.
+/// dump, as many as fit into the pipe, are copied. A reader that makes the pipe larger meanwhile, or passes the pages on
+/// by `splice` or `tee`, has lent ones for longer.
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper, Pipe};

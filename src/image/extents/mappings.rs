@@ -6,7 +6,7 @@
 //! [proc_pid_maps(5)](https://man7.org/linux/man-pages/man5/proc_pid_maps.5.html).
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 
 use super::proc::{Maps, Vma};
 
@@ -159,28 +159,41 @@ impl Lines {
 
     fn next_line(&mut self) -> Option<Line> {
         let mut line = Vec::with_capacity(LINE_BYTES);
-        if read_line(self.file.as_mut()?, &mut line).is_none() {
-            // Never start again in the middle.
-            self.file = None;
+        match read_line(self.file.as_mut()?, &mut line) {
+            Ok(true) => parse(&line),
+            _ => {
+                // Never start again in the middle.
+                self.file = None;
+                None
+            }
         }
-        parse(&line)
     }
 }
 
-/// Appends a line without its end to `line`, cut to [`LINE_BYTES`]; `None` where there is no more.
-pub(super) fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> Option<()> {
+/// Appends a line without its end to `line`, cut to [`LINE_BYTES`]; false where there is no more.
+///
+/// # Errors
+/// It can't be read, or has no end: what is in `line` then is not all of it.
+pub(super) fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     loop {
         let bytes = match file.fill_buf() {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            other => other.ok().filter(|bytes| !bytes.is_empty())?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result?,
         };
+        if bytes.is_empty() {
+            return if line.is_empty() {
+                Ok(false)
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            };
+        }
         let part = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
         let ended = part.len() < bytes.len();
         line.extend(part.iter().take(LINE_BYTES.saturating_sub(line.len())));
         let taken = part.len().saturating_add(ended.into());
         file.consume(taken);
         if ended {
-            return Some(());
+            return Ok(true);
         }
     }
 }
@@ -279,12 +292,13 @@ mod tests {
             let mut file = BufReader::with_capacity(capacity, text.as_bytes());
             let mut read = || {
                 let mut line = Vec::new();
-                (read_line(&mut file, &mut line), line)
+                (read_line(&mut file, &mut line).ok(), line)
             };
-            assert_eq!(read(), (Some(()), vec![b'x'; LINE_BYTES]));
-            assert_eq!(read(), (Some(()), b"next".to_vec()));
+            assert_eq!(read(), (Some(true), vec![b'x'; LINE_BYTES]));
+            assert_eq!(read(), (Some(true), b"next".to_vec()));
+            // It has no end, so that more of it may be missing.
             assert_eq!(read(), (None, b"last".to_vec()));
-            assert_eq!(read(), (None, Vec::new()));
+            assert_eq!(read(), (Some(false), Vec::new()));
         }
     }
 

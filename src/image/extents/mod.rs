@@ -208,6 +208,9 @@ fn probe(options: Options) -> Result<(Option<live::Kernel>, Option<String>)> {
         (Err(live::Impossible::Mappings(source)), Some(method), _) => {
             Err(impossible("extent_method", &method, source))
         }
+        (Err(live::Impossible::Method(source)), None, Some(mappings)) => {
+            Err(impossible("mapping_method", &mappings, source))
+        }
         (Err(live::Impossible::Method(why) | live::Impossible::Mappings(why)), ..) => {
             let note = format!("untouched pages cannot be told ({why}): all live memory is read");
             Ok((None, Some(note)))

@@ -118,14 +118,15 @@ impl<R: BufRead> Smaps<R> {
         let header = match self.header.take() {
             Some(header) => header,
             None => {
-                read_line(lines, &mut text)?;
-                parse(&text)?
+                let is_there = read_line(lines, &mut text).ok()?;
+                is_there.then(|| parse(&text))??
             }
         };
         let mut found = Fields::default();
         let next = loop {
             text.clear();
-            if read_line(lines, &mut text).is_none() {
+            // An error is no end: what comes after it is not known.
+            if !read_line(lines, &mut text).ok()? {
                 break None;
             }
             if found.take(&text) {
@@ -220,6 +221,8 @@ fn next_in(table: &[Range<u64>], address: u64) -> Option<Range<u64>> {
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init, reason = "tables of one range")]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     fn mapping(range: &str, rest: &str, resident: u64, swapped: u64, flags: &str) -> String {
@@ -315,6 +318,25 @@ mod tests {
             let mut smaps = smaps(empty);
             assert!(!smaps.works());
             assert_eq!(smaps.is_not_supplied(0, 1), Fact::No(u64::MAX));
+        }
+    }
+
+    /// An error is not the end: what was not read may be anything.
+    #[test]
+    fn what_cannot_be_read_is_data() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::OutOfMemory.into())
+            }
+        }
+        let good = mapping("1000-2000", ANONYMOUS, 0, 0, "rd");
+        for cut in [good.len(), good.len() - 1] {
+            let text = good.as_bytes()[..cut].chain(Broken);
+            let mut smaps = Smaps::new(BufReader::new(text));
+            assert_eq!(smaps.is_not_supplied(0x1000, 0x5000), Fact::No(u64::MAX), "{cut}");
+            assert_eq!(smaps.is_not_supplied(0x4000, 0x5000), Fact::No(u64::MAX), "{cut}");
+            assert!(!smaps.complete);
         }
     }
 
