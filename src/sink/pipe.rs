@@ -57,7 +57,8 @@ impl<'f> Pipe<'f> {
     }
 
     /// How long to wait for a reader that takes nothing; then the dump fails with
-    /// [`io::ErrorKind::TimedOut`]. `None`, the default, is for ever.
+    /// [`io::ErrorKind::TimedOut`]. `None`, the default, is for ever. A terminal that says that it takes bytes and then
+    /// takes none holds a write up all the same.
     ///
     /// ```
     /// use std::io::ErrorKind::TimedOut;
