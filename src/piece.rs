@@ -87,8 +87,6 @@ pub(crate) enum Emitted<'p> {
         offset: u64,
         /// How many bytes.
         len: u64,
-        /// Whether the bytes before it must not be read along with it, because some were left out.
-        is_apart: bool,
     },
 }
 
@@ -96,13 +94,12 @@ impl Emitted<'_> {
     /// The first `len` bytes and the rest, if it is a part of an image and longer.
     pub(crate) fn split(self, len: u64) -> (Self, Option<Self>) {
         match self {
-            Self::Copy { from, offset, len: whole, is_apart } if whole > len => (
-                Self::Copy { from, offset, len, is_apart },
+            Self::Copy { from, offset, len: whole } if whole > len => (
+                Self::Copy { from, offset, len },
                 Some(Self::Copy {
                     from,
                     offset: offset.saturating_add(len),
                     len: whole.saturating_sub(len),
-                    is_apart: false,
                 }),
             ),
             Self::Piece(Piece::Image { bytes, file }) if bytes.len() as u64 > len => {

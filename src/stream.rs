@@ -129,7 +129,8 @@ impl<'p> Batch<'p> {
                 Some(Emitted::Piece(piece)) => {
                     end = put_bytes(&mut self.buffer, end, piece.as_bytes())?;
                 }
-                Some(Emitted::Copy { from, offset, len, is_apart }) => {
+                Some(Emitted::Copy { from, offset, len }) => {
+                    let is_apart = pieces.is_apart();
                     // No longer than what is left of the buffer.
                     let start = end;
                     end = end.saturating_add(usize::try_from(len).unwrap_or(capacity));

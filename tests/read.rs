@@ -452,6 +452,21 @@ fn memories_are_had_by_the_index_whatever_is_wrong_before_it() {
     }
 }
 
+/// A dump whose header has lost its name is not taken for one of another tool, whose zeros are zeros.
+#[test]
+fn what_was_left_out_stays_known_without_the_header() {
+    let partial = Own { flags: 1, left_out: vec![(0, 0, 99)], ..Own::default() }.dump(&small());
+    let name = partial.windows(10).position(|name| name == b"corestream").unwrap();
+    for at in name - 1..name + 10 {
+        let mut bad = partial.clone();
+        bad[at] ^= 0x20;
+        assert!(CoreDumpFile::from_slice(&bad).is_err(), "{at:#x}");
+        let dump = CoreDumpFile::salvage_slice(&bad).unwrap();
+        assert!(dump.damage().is_some() && dump.is_partial(), "{at:#x}");
+        assert_eq!(dump.left_out(FIRST).unwrap().next(), Some(0..=99), "{at:#x}");
+    }
+}
+
 /// Where only the content of a section is damaged, those behind it are read.
 #[test]
 fn a_damaged_section_does_not_hide_those_behind_it() {

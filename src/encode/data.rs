@@ -28,6 +28,8 @@ pub(crate) struct Pieces<'p> {
     next: Next<'p>,
     /// What is left of a piece that was asked for in parts.
     rest: Option<Emitted<'p>>,
+    /// The segment whose payload came last.
+    segment: Option<&'p Segment>,
 }
 
 enum Next<'p> {
@@ -42,7 +44,13 @@ enum Next<'p> {
 impl<'p> Pieces<'p> {
     pub(crate) fn new(plan: &'p Plan<'p>) -> Self {
         let sections = plan.sections.iter();
-        Self { plan, sections, segments: 0..0, next: Next::Core, rest: None }
+        Self { plan, sections, segments: 0..0, next: Next::Core, rest: None, segment: None }
+    }
+
+    /// Whether the bytes shortly before the segment of the last piece must not be read along with it, because some were
+    /// left out.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.segment.is_some_and(|segment| self.plan.leaves_out_shortly_before(segment))
     }
 
     /// Whether the next piece is a part of an image that has to be copied.
@@ -106,6 +114,7 @@ impl<'p> Iterator for Pieces<'p> {
             }
             Next::Payload(segment) => {
                 self.next = if self.segments.is_empty() { Next::Section } else { Next::Segment };
+                self.segment = Some(segment);
                 return payload(self.plan, segment);
             }
         };
@@ -154,10 +163,7 @@ fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Option<Emitted<'p>> {
             let file = file.map(|file| (file, address));
             Emitted::Piece(Piece::Image { bytes: part(bytes, address, len), file })
         }
-        Payload::Copied(from) => {
-            let is_apart = plan.leaves_out_shortly_before(segment);
-            Emitted::Copy { from, offset: address, len, is_apart }
-        }
+        Payload::Copied(from) => Emitted::Copy { from, offset: address, len },
     })
 }
 

@@ -49,6 +49,12 @@ impl Fault {
         Self::format("it has no section `core`")
     }
 
+    /// A section of this project's without the one that belongs to it.
+    pub(super) fn stray(range: Range<u64>) -> Box<Self> {
+        let message = "a section of corestream's own, but none called `corestream`";
+        Self::damaged(range, message)
+    }
+
     /// The dump, in a file or a stream, ends at `end`, though something goes on to `wanted` at least.
     pub(super) fn end(end: u64, wanted: u64) -> Box<Self> {
         Self::boxed(ErrorKind::CutOff, end..wanted.max(end), "the dump ends here")

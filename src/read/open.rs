@@ -68,6 +68,10 @@ impl Opened {
             return Err(Fault::no_core());
         }
         let Some(header) = &walk.header else {
+            // With an index it may be known what was left out.
+            if let (Some(index), None) = (&walk.moved_index, &walk.moved) {
+                return Err(Fault::stray(index.clone()));
+            }
             if opener.use_index {
                 // What was passed by its index has to be walked.
                 return Err(Fault::damaged(0..bytes.len() as u64, "has been rewritten"));

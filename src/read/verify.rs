@@ -330,8 +330,7 @@ fn examine<I: Input>(
 /// writers know neither modules nor instances, and a tool that rewrites a dump may leave out any section.
 fn required(walk: &Walk, end: u64) -> fault::Result<()> {
     if let Some(stray) = &walk.stray {
-        let message = "a section of corestream's own, but none called `corestream`";
-        return Err(Fault::damaged(stray.clone(), message));
+        return Err(Fault::stray(stray.clone()));
     }
     let lists = [walk.has("coremodules"), walk.has("coreinstances")];
     let other = walk.header.is_none() && lists == [false; 2] && walk.has_content();

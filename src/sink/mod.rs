@@ -114,6 +114,29 @@ impl<W: Write + ?Sized> Sink for W {
     }
 }
 
+/// The slices after their first `n` bytes.
+///
+/// # Errors
+/// They have fewer, which [`IoSlice::advance_slices`] would panic at.
+fn advanced<'s, 'b>(slices: &'s mut [IoSlice<'b>], n: usize) -> io::Result<&'s mut [IoSlice<'b>]> {
+    let mut left = n;
+    let is_taken = |slice: &&IoSlice<'_>| {
+        let more = left.checked_sub(slice.len());
+        left = more.unwrap_or(left);
+        more.is_some()
+    };
+    let taken = slices.iter().take_while(is_taken).count();
+    let rest = slices.get_mut(taken..).unwrap_or_default();
+    match rest.first_mut() {
+        Some(slice) => slice.advance(left),
+        None if left > 0 => {
+            return Err(io::Error::other("a writer took more bytes than it was given"));
+        }
+        None => {}
+    }
+    Ok(rest)
+}
+
 /// Writes all of `slices` and empties the list; `write` takes some of them.
 fn write_all(
     slices: &mut Vec<IoSlice<'_>>,
@@ -127,11 +150,8 @@ fn write_all(
         match write(rest) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
-                if n > rest.iter().map(|slice| slice.len()).fold(0, usize::saturating_add) {
-                    return Err(io::Error::other("a writer took more bytes than it was given"));
-                }
+                rest = advanced(rest, n)?;
                 *written = written.saturating_add(n as u64);
-                IoSlice::advance_slices(&mut rest, n);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
