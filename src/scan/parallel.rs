@@ -89,7 +89,8 @@ pub(crate) struct Found {
 /// bytes are left out.
 ///
 /// # Errors
-/// It was cancelled before all was scanned, a forced way to find extents is not possible, an image can't be read, or the gap sink fails.
+/// Returns an error if the scan was cancelled, a forced way to find extents is not possible, an image can't be read, or
+/// the gap sink fails.
 pub(crate) fn scan(
     images: &[Scanned<'_>],
     options: Options,

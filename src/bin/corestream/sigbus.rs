@@ -168,8 +168,9 @@ fn huge_page(file: &Range<usize>, at: usize, len: usize) -> Option<Range<usize>>
 /// Maps zeros at `addresses`, which lie in the mapping of a file.
 fn map_zeros(address: *mut c_void, addresses: &Range<usize>) -> bool {
     let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-    // SAFETY: the range lies in the mapping of a file, which lives as long as the work on it. Its bytes can't be read, and zeros in their place
-    // harm nobody: the mapping is read as bytes, nobody writes to it, and where zeros are is told.
+    // SAFETY: the range lies in the mapping of a file, which lives as long as the work on it. Its bytes can't be read,
+    // and zeros in their place harm nobody: the mapping is read as bytes, nobody writes to it, and `lost` reports the
+    // zeros.
     let mapped = unsafe {
         mmap_anonymous(address.with_addr(addresses.start), addresses.len(), ProtFlags::READ, flags)
     };
