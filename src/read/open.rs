@@ -47,6 +47,13 @@ pub(super) struct Kept {
     pub(super) bytes: u64,
 }
 
+impl Kept {
+    pub(super) fn add(&mut self, segments: u64, bytes: u64) {
+        self.segments = self.segments.saturating_add(segments);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
 impl Opened {
     /// Opens a dump that is not damaged as far as can be seen without touching its data.
     pub(super) fn strict(bytes: &[u8]) -> Result<Self> {
@@ -150,17 +157,16 @@ impl Opener {
             self.kept.resize(memory.saturating_add(1), Kept::default());
         }
         if let Some(kept) = self.kept.get_mut(memory) {
-            kept.segments = kept.segments.saturating_add(segments);
-            kept.bytes = kept.bytes.saturating_add(bytes);
+            kept.add(segments, bytes);
         }
     }
 
-    /// One that takes segments from an index ([`entry`](Self::entry)), of a damaged dump.
-    pub(super) fn by_index() -> Self {
-        Self { use_index: true, ..Self::new(None) }
+    /// Returns an opener for a damaged dump whose index lists `kept`, for each memory.
+    pub(super) fn by_index(kept: Vec<Kept>) -> Self {
+        Self { use_index: true, kept, ..Self::new(None) }
     }
 
-    pub(super) fn entry(&mut self, entry: &Entry) {
+    fn entry(&mut self, entry: &Entry) {
         if let Entry::Segment(segment) = entry {
             self.count(segment.memory, 1, segment.len.into());
         }

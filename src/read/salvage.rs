@@ -6,7 +6,7 @@ use super::fault::{Fault, Result};
 use super::header::Header;
 use super::index::{self, Entry, Index};
 use super::input::Slice;
-use super::open::{Marks, Opened, Opener};
+use super::open::{Kept, Marks, Opened, Opener};
 use super::table;
 use super::tables::{PARTIAL, RawRange};
 use super::types;
@@ -60,8 +60,15 @@ pub(super) struct Found {
     /// What `corestream` says, or would say.
     pub(super) header: Header,
     index: Index,
-    /// The last segment of each memory.
-    last: Vec<Option<Segment>>,
+    /// For each memory up to the last one with segments.
+    memories: Vec<Segments>,
+}
+
+/// What an index lists of one memory.
+#[derive(Clone, Copy, Default)]
+struct Segments {
+    kept: Kept,
+    last: Option<Segment>,
 }
 
 impl Found {
@@ -74,7 +81,7 @@ impl Found {
                     index::at_end(bytes).filter_map(|header| Self::decode(bytes, &header));
                 // Where it is says that nothing was moved: data ends where the index begins.
                 found.find(|found| {
-                    let last = found.last.iter().flatten().next_back();
+                    let last = found.memories.iter().filter_map(|of| of.last).next_back();
                     last.is_none_or(|last| last.in_file().end == found.header.index)
                 })
             }
@@ -82,14 +89,15 @@ impl Found {
     }
 
     fn decode(bytes: &[u8], header: &Header) -> Option<Self> {
-        let mut last: Vec<Option<Segment>> = Vec::new();
+        let mut memories: Vec<Segments> = Vec::new();
         let mut inside = true;
         let mut entry = |entry| {
             if let Entry::Segment(segment) = entry {
                 let at = segment.memory as usize;
-                last.resize(last.len().max(at.saturating_add(1)), None);
-                if let Some(last) = last.get_mut(at) {
-                    *last = Some(segment);
+                memories.resize(memories.len().max(at.saturating_add(1)), Segments::default());
+                if let Some(of) = memories.get_mut(at) {
+                    of.kept.add(1, segment.len.into());
+                    of.last = Some(segment);
                 }
                 inside &= segment.in_file().end <= header.index
                     && u128::from(segment.address).saturating_add(segment.len.into()) <= 1 << 64;
@@ -97,25 +105,24 @@ impl Found {
         };
         let mut input = Slice::new(bytes, header.index);
         let index = Index::decode(&mut input, header, None, &mut entry).ok()?;
-        inside.then(|| Self { header: header.clone(), index, last })
+        inside.then(|| Self { header: header.clone(), index, memories })
     }
 
     /// Opens the dump: its memories by the index, the rest by the sections that are sound.
     fn open(self, bytes: &[u8]) -> Opened {
-        let Self { header, index, last } = self;
+        let Self { header, index, memories } = self;
         let mut walk = Walk::of_damaged(header.clone(), bytes);
-        let mut opener = Opener::by_index();
+        let mut opener = Opener::by_index(memories.iter().map(|of| of.kept).collect());
         // Why it ends is known.
         let _ = walk.run(&mut Slice::new(bytes, 0), &mut opener);
-        (walk.header, walk.moved) = (Some(header.clone()), None);
-        let entry = &mut |entry| opener.entry(&entry);
-        let _ = Index::decode(&mut Slice::new(bytes, header.index), &header, None, entry);
+        (walk.header, walk.moved) = (Some(header), None);
         // The section of memories may be lost, or wrong; the index is neither.
         walk.memories.truncate(index.memories.len());
         for (i, memory) in (0_u32..).zip(&index.memories) {
             let ranges: &[RawRange] = table::entries(bytes, index.ranges, Some(&memory.ranges));
             let of_ranges = ranges.last().map(|range| range.last.get());
-            let of_segments = last.get(i as usize).copied().flatten().map(|segment| segment.last());
+            let of_segments =
+                memories.get(i as usize).and_then(|of| of.last).map(|last| last.last());
             let needed = of_ranges.max(of_segments);
             match walk.memories.get_mut(i as usize) {
                 Some(ty) => {

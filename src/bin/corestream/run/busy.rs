@@ -1,4 +1,4 @@
-//! Whether a thread works or is blocked, as the kernel counts its time on a processor.
+//! Tells a thread that works from one that is blocked, by the processor time that the kernel counts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,41 +7,42 @@ use std::time::Duration;
 
 /// A thread of this process.
 pub struct Busy {
-    /// The file of /proc that tells of it.
-    stat: PathBuf,
+    /// Its `stat` file in /proc.
+    path: PathBuf,
 }
 
-/// What the kernel tells of a thread: whether it runs or could run, and its time on a processor in ticks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Told {
-    runs: bool,
+/// The state of a thread.
+struct Stat {
+    /// Whether it runs or waits for a processor.
+    is_runnable: bool,
+    /// User and system time, in clock ticks.
     ticks: (u64, u64),
 }
 
 impl Busy {
-    /// The thread that calls this.
+    /// Returns the calling thread.
     pub fn this_thread() -> Self {
         let thread = fs::read_link("/proc/thread-self").unwrap_or_default();
-        Self { stat: Path::new("/proc").join(thread).join("stat") }
+        Self { path: Path::new("/proc").join(thread).join("stat") }
     }
 
-    /// Waits for `time`, and returns whether the thread has worked or could have meanwhile. A thread of which nothing
-    /// is known counts as blocked.
-    pub fn is_so_for(&self, time: Duration) -> bool {
-        let before = self.told();
+    /// Sleeps for `time` and returns whether the thread used a processor, or was ready to, in that time. Returns false
+    /// if the kernel does not say.
+    pub fn worked_during(&self, time: Duration) -> bool {
+        let before = self.stat();
         thread::sleep(time);
-        self.told()
-            .is_some_and(|now| now.runs || before.is_some_and(|before| before.ticks != now.ticks))
+        let used_time = |now: &Stat| before.is_some_and(|before| before.ticks != now.ticks);
+        self.stat().is_some_and(|now| now.is_runnable || used_time(&now))
     }
 
-    fn told(&self) -> Option<Told> {
-        let stat = fs::read_to_string(&self.stat).ok()?;
-        // The name of the thread, which may hold anything, stands before it in parentheses.
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        let runs = fields.next()? == "R";
-        // The fields 14 and 15 of proc_pid_stat(5), of which this was the third.
-        let mut time = fields.skip(10).map(str::parse);
-        Some(Told { runs, ticks: (time.next()?.ok()?, time.next()?.ok()?) })
+    fn stat(&self) -> Option<Stat> {
+        let text = fs::read_to_string(&self.path).ok()?;
+        // The name of the thread comes before that, in parentheses, and may hold any character.
+        let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+        let is_runnable = fields.next()? == "R";
+        // Fields 14 and 15 of proc_pid_stat(5); the state is field 3.
+        let mut times = fields.skip(10).map(str::parse);
+        Some(Stat { is_runnable, ticks: (times.next()?.ok()?, times.next()?.ok()?) })
     }
 }
 
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_computes_is_busy_and_one_that_waits_is_not() {
+    fn tells_a_computing_thread_from_a_parked_one() {
         let (computes, ends) = (AtomicBool::new(true), AtomicBool::new(false));
         thread::scope(|scope| {
             let (this, that) = mpsc::channel();
@@ -66,12 +67,14 @@ mod tests {
                 }
             });
             let busy = that.recv().unwrap();
-            assert!(busy.is_so_for(Duration::from_millis(100)));
+            let works = busy.worked_during(Duration::from_millis(100));
             computes.store(false, Ordering::Relaxed);
-            // It may take a moment to come to rest.
-            while busy.is_so_for(Duration::from_millis(100)) {}
+            // The thread needs a moment to park.
+            let rests = (0..50).any(|_| !busy.worked_during(Duration::from_millis(100)));
+            // Before any assertion, so that a failure does not wait for the thread.
             ends.store(true, Ordering::Relaxed);
             worker.thread().unpark();
+            assert!(works && rests, "works: {works}, rests: {rests}");
         });
     }
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::report::{self, Failure};
 
-/// How long the thread of a guest that is out of time may be blocked, without any use of a processor.
+/// How long the thread of a guest may use no processor after the time limit.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// A guest, loaded and perhaps started.
@@ -101,8 +101,8 @@ impl Guest {
             let watch = move || {
                 thread::sleep(limit);
                 engine.increment_epoch();
-                // One instruction may take longer: to fill or to copy gigabytes, to grow a memory.
-                while busy.is_so_for(GRACE) {}
+                // `memory.fill`, `memory.copy` and `memory.grow` of gigabytes take longer, and check no epoch.
+                while busy.worked_during(GRACE) {}
                 // Whichever thread sets `over` first decides, so the process never ends while a dump is
                 // written.
                 if !over.swap(true, Ordering::AcqRel) {
