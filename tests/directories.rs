@@ -113,8 +113,8 @@ fn a_file_in_a_file_system_that_was_unmounted_is_not_said_to_be_elsewhere() {
     let name = directory.join("file");
     let error = file.commit([name.clone()]).unwrap_err();
     let expected = format!(
-        "{}: the file is whole, but its file system was unmounted while it was written: the file is there and \
-         not here",
+        "{}: the file is whole, but its file system was unmounted while it was written: the file is on \
+         that file system",
         name.display()
     );
     assert_eq!((error.to_string(), error.kept_file()), (expected, None));

@@ -286,7 +286,7 @@ impl CommitError {
             Outcome::Moved(None) => {
                 let message = format!(
                     "{path}: the {thing} is whole, but its file system was unmounted while it was written: \
-                     the {thing} is there and not here"
+                     the {thing} is on that file system"
                 );
                 Error::new(kind, message)
             }

@@ -120,7 +120,7 @@ impl Map {
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
         // SAFETY: the mapping is private, read-only and owned by `Map`, so this process neither
         // writes through it nor outlives it. What Rust can't see is a change of the file by others:
-        // that nobody does so is what the docs of all that is mapped ask for: `MemoryImage`,
+        // the docs of every type that maps a file require that nobody does so: `MemoryImage`,
         // `CoreDumpFile` and `verify_file`.
         let map = unsafe { MmapOptions::new().len(len).map(file) }?;
         Ok(Self(Some(map)))

@@ -115,8 +115,8 @@ impl CoreDumpFile<'static> {
     /// Opens the readable parts of the dump at `path`; see [`salvage_slice`](CoreDumpFile::salvage_slice).
     ///
     /// # Errors
-    /// Those of [`open`](Self::open), but for damage behind the name of the process, and for any damage where the
-    /// index is sound.
+    /// Returns the errors of [`open`](Self::open), except for damage after the section `core`, and for any damage if the
+    /// index is sound and in its place.
     pub fn salvage(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::lenient(Source::Map(mapped(path)?)).map_err(|error| error.at(path.display()))
@@ -152,8 +152,8 @@ impl<'b> CoreDumpFile<'b> {
     /// that which is there. What may be lost of memories counts as left out.
     ///
     /// # Errors
-    /// Those of [`from_slice`](Self::from_slice), but for damage behind the name of the process, and for any damage
-    /// where the index is sound.
+    /// Returns the errors of [`from_slice`](Self::from_slice), except for damage after the section `core`, and for any
+    /// damage if the index is sound and in its place.
     ///
     /// ```
     /// use corestream::*;

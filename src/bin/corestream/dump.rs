@@ -283,8 +283,8 @@ fn warn_of_changes(plan: &Plan<'_>, images: &[Option<PathBuf>]) {
     }
 }
 
-/// Writes a dump where it goes; a stream that takes no byte for as long as `timeout` fails. `progress` shows what is
-/// waited for.
+/// Writes a dump where it goes; a stream that takes no byte for as long as `timeout` fails. `progress` shows
+/// what the dump waits for.
 pub fn write(
     plan: &Plan<'_>,
     output: &Output,
@@ -294,7 +294,7 @@ pub fn write(
 ) -> Result<(), Failure> {
     let open = || output.open(interrupt, timeout);
     let opened = match output.awaits() {
-        Some(who) => progress.during(who, open),
+        Some(who) => progress.while_waiting_for(who, open),
         None => open(),
     };
     match opened? {
@@ -312,7 +312,7 @@ pub fn write(
             let exchange = Exchange::new(peer.as_fd());
             let sent = exchange.send_until_reply(|| plan.write_to(&mut sink));
             let sent = sent.map_err(Failure::from);
-            return progress.during("the receiver's reply", || {
+            return progress.while_waiting_for("the receiver's reply", || {
                 output.conclude(&exchange, sent, timeout, interrupt)
             });
         }

@@ -396,7 +396,7 @@ impl Partial {
                 place.join(name).display()
             ),
             None => "the folder is whole, but its file system was unmounted while it was written: the folder \
-                     is there and not here"
+                     is on that file system"
                 .into(),
         }))
     }

@@ -50,11 +50,11 @@ struct Thread {
     handle: JoinHandle<()>,
 }
 
-/// What is told to the thread that shows.
+/// The latest state of the dump, for the thread that shows it.
 #[derive(Clone, Copy, Default)]
 struct Told {
     progress: Option<Progress>,
-    /// What nothing goes on without, in words.
+    /// What the dump waits for, in words.
     waits_for: Option<&'static str>,
 }
 
@@ -95,8 +95,8 @@ impl Display {
         move |progress| lock(&told).progress = Some(progress)
     }
 
-    /// Shows while `work` lasts that it waits for something.
-    pub fn during<T>(&self, waits_for: &'static str, work: impl FnOnce() -> T) -> T {
+    /// Runs `work` and shows meanwhile that the dump waits for `waits_for`.
+    pub fn while_waiting_for<T>(&self, waits_for: &'static str, work: impl FnOnce() -> T) -> T {
         lock(&self.told).waits_for = Some(waits_for);
         let done = work();
         lock(&self.told).waits_for = None;

@@ -173,7 +173,7 @@ impl Lines {
 /// Appends a line without its end to `line`, cut to [`LINE_BYTES`]; false where there is no more.
 ///
 /// # Errors
-/// It can't be read, or has no end: what is in `line` then is not all of it.
+/// Returns an error if the file can't be read, or ends within a line. `line` is then incomplete.
 pub(super) fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     loop {
         let bytes = match file.fill_buf() {

@@ -125,7 +125,7 @@ impl<R: BufRead> Smaps<R> {
         let mut found = Fields::default();
         let next = loop {
             text.clear();
-            // An error is no end: what comes after it is not known.
+            // After an error the rest of the file is unknown, so it does not count as the end.
             if !read_line(lines, &mut text).ok()? {
                 break None;
             }
