@@ -632,6 +632,65 @@ fn a_damaged_byte_before_the_data_costs_no_memory() {
     }
 }
 
+/// Whatever byte is damaged, and whatever is lost with it: what `--salvage` extracts is what it was, or a line
+/// says that it may not be.
+#[test]
+fn nothing_that_is_extracted_from_a_damaged_dump_is_wrong_without_a_word() {
+    let (folder, image) = folder();
+    let dir = folder.path();
+    let mut expected = image;
+    expected.resize(131_072, 0);
+    for checksums in [true, false] {
+        let options: &[&str] = if checksums { &[] } else { &["--no-checksum"] };
+        let args = ["dump", "--manifest", "guest.json", "-o", "guest.core", "--force"];
+        ok(dir, &[&args[..], options].concat());
+        let whole = fs::read(dir.join("guest.core")).unwrap();
+        ok(dir, &["extract", "guest.core", "--all", "whole"]);
+        let manifest = fs::read(dir.join("whole/manifest.json")).unwrap();
+        fs::remove_dir_all(dir.join("whole")).unwrap();
+        let data = whole.windows(2000).position(|bytes| bytes == [1; 2000]).unwrap();
+        let index = whole.windows(17).position(|bytes| bytes == b"\x10corestream.index").unwrap();
+        for at in 0..data + 3 {
+            // A bit near the top of a number, and all bits; in turn nothing else is wrong, there is junk at the end,
+            // the index is lost, or it is not where it was.
+            let mut bad = whole.clone();
+            bad[at] ^= if at % 2 == 0 { 0x40 } else { 0xff };
+            let kind = at % 5;
+            match kind {
+                0 => {}
+                1 => bad.push(0x55),
+                2 => bad.truncate(index + 7),
+                3 => bad.insert(at, bad[at]),
+                _ => drop(bad.remove(at)),
+            }
+            let case = format!("byte {at:#x}, checksums: {checksums}");
+            fs::write(dir.join("bad.core"), &bad).unwrap();
+            let output = run(dir, &["extract", "bad.core", "--all", "out", "--salvage"]);
+            let said = stderr(&output);
+            // Without checksums a name that is another name is not seen.
+            let unseen = !checksums && kind == 0 && output.status.success();
+            assert!(unseen || output.status.code() == Some(3), "{case}: {said}");
+            if unseen {
+                fs::remove_dir_all(dir.join("out")).unwrap();
+                continue;
+            }
+            let Ok(found) = fs::read(dir.join("out/manifest.json")) else {
+                // Where bytes were moved within the first sections, nothing is left.
+                assert!(kind > 2 && !dir.join("out").exists(), "{case}: {said}");
+                continue;
+            };
+            let unchecked = said.contains("nothing tells whether the rest is right");
+            assert_eq!(unchecked, !checksums || kind > 1, "{case}: {said}");
+            let doubtful = unchecked || said.contains("manifest.json (names, sizes of ");
+            assert!(doubtful || found == manifest, "{case}: {said}");
+            let memory = fs::read(dir.join("out/memory-0.mem")).unwrap_or_default();
+            let doubtful = unchecked || said.contains("memory 0 0x3e8..=");
+            assert!(doubtful || memory == expected, "{case}: {said}");
+            fs::remove_dir_all(dir.join("out")).unwrap();
+        }
+    }
+}
+
 /// A file system that fails to read some sectors: all else is had, and what is not is said.
 #[test]
 fn one_unreadable_sector_costs_no_more_than_itself() {

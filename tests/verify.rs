@@ -195,9 +195,16 @@ fn every_bad_block_names_its_memory() {
     assert_eq!(found.all_memory.last().unwrap(), &range(1, tail..=4999));
     assert_eq!(found.all_memory.len(), 2);
 
+    // Only the first block has bytes of what comes before the memory.
+    assert!(!found.guest && found.checksums);
+
     // The header is damaged, and so is the memory in its block; where the index is damaged, nothing can tell.
-    assert_eq!(bad(&mut [50].into_iter()).all_memory, [range(0, 0..=block(1) - 1)]);
-    assert_eq!(bad(&mut [data + 4096, own.len() - 1].into_iter()).all_memory, []);
+    let found = bad(&mut [50].into_iter());
+    assert_eq!(found.all_memory, [range(0, 0..=block(1) - 1)]);
+    assert!(found.guest && found.checksums);
+    let found = bad(&mut [data + 4096, own.len() - 1].into_iter());
+    assert_eq!(found.all_memory, []);
+    assert!(!found.guest && !found.checksums);
 
     let found = bad(&mut (data + (1 << 20)..end).step_by(2048));
     assert_eq!(found.all_memory.len(), limits::MAX_DAMAGED_RANGES);
@@ -207,6 +214,38 @@ fn every_bad_block_names_its_memory() {
         .windows(2)
         .all(|pair| *pair[0].addresses.end() + 1 < *pair[1].addresses.start());
     assert!(ends);
+}
+
+/// A fault that comes before all bad blocks is told first, and the blocks all the same.
+#[test]
+fn a_fault_before_bad_blocks_hides_none_of_them() {
+    let own = Own { block_log2: 9, ..Own::default() }.dump(&small());
+    let at = own::end_of_core(&own) + own::HEADER;
+    let blocks = own::index_of(&own).div_ceil(512);
+    assert!(blocks > 1);
+    // The id of the first section after the header, and the checksum of its block with it.
+    let mut bad = own.clone();
+    bad[at] = 99;
+    let crc = crc32fast::hash(&bad[..512]);
+    let table = bad.len() - 4 - 4 * blocks;
+    bad[table..table + 4].copy_from_slice(&crc.to_le_bytes());
+    let end = bad.len() - 4;
+    let crc = crc32fast::hash(&bad[own::index_of(&own)..end]);
+    bad[end..].copy_from_slice(&crc.to_le_bytes());
+    let only = damage(&bad);
+    assert_eq!((only.range.start, only.bad_blocks), (at as u64, 0));
+    assert!(only.checksums && !only.guest);
+    let last = own::index_of(&own) - 1;
+    bad[last] ^= 1;
+    let found = damage(&bad);
+    assert_eq!(
+        (&found.range, found.bad_blocks, found.all_memory.is_empty()),
+        (&only.range, 1, false)
+    );
+    let expected =
+        format!("at {at:#x}: a section has the id 99, which is none; 1 block is bad behind it");
+    assert_eq!(found.to_string(), expected);
+    assert!(found.checksums && !found.guest && !found.cut_off);
 }
 
 /// Each of these indices has a checksum that holds.

@@ -115,8 +115,7 @@ impl CoreDumpFile<'static> {
     /// Opens the readable parts of the dump at `path`; see [`salvage_slice`](CoreDumpFile::salvage_slice).
     ///
     /// # Errors
-    /// Returns the errors of [`open`](Self::open), except for damage after the section `core`, and for any damage if the
-    /// index is sound and in its place.
+    /// Returns those of [`salvage_slice`](CoreDumpFile::salvage_slice), and what keeps the file from being mapped.
     pub fn salvage(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::lenient(Source::Map(mapped(path)?)).map_err(|error| error.at(path.display()))
@@ -148,12 +147,13 @@ impl<'b> CoreDumpFile<'b> {
     /// whose type is lost are as many as its segments need ([`declared_pages`](Self::declared_pages) says so), and the
     /// name of a process that is lost is empty. Bytes may be wrong all the same: [`verify`](Self::verify) says which.
     ///
-    /// Without an index it is what comes before the first fault; where the file ends within a segment, the part of
-    /// that which is there. What may be lost of memories counts as left out.
+    /// Without an index it is the sections that are sound, as long as their sizes can be believed, otherwise those
+    /// before the first fault; where the file ends within a segment, the part of that which is there. What may be lost
+    /// of memories counts as left out.
     ///
     /// # Errors
-    /// Returns the errors of [`from_slice`](Self::from_slice), except for damage after the section `core`, and for any
-    /// damage if the index is sound and in its place.
+    /// There is nothing of a core dump: neither a sound index, nor a section `core`, nor a section `corestream` behind a
+    /// damaged first section ([`ErrorKind::Format`], or what that section fails with).
     ///
     /// ```
     /// use corestream::*;

@@ -14,7 +14,7 @@ use super::input::{self, Input, Slice};
 use super::table::{self, Dump, Table};
 use super::tables::{CHANGING, PARTIAL, RawHead, RawMemory, RawRange, RawSegment, VERSION};
 use super::types;
-use super::walk::{self, Walk};
+use super::walk::Walk;
 use crate::limits::{MAX_MEMORIES, MAX_PARTIAL_SEGMENTS};
 use crate::model::MemoryType;
 
@@ -399,7 +399,7 @@ impl Index {
 }
 
 /// What `corestream` says of a dump that ends with an index, by each place at which that may begin, the last one first.
-/// Whether one is there, [`Index::decode`] tells. Nothing but sections that another tool has added comes after it.
+/// Whether one is there, [`Index::decode`] tells. Anything may follow it.
 pub(super) fn at_end(bytes: &[u8]) -> impl Iterator<Item = Header> {
     let from = bytes.len().saturating_sub(MAX_SECTION);
     let tail = bytes.get(from..).unwrap_or_default();
@@ -420,8 +420,7 @@ fn header_of(bytes: &[u8], name: usize, digits: usize) -> Option<Header> {
     section.skip(NAMED.len() as u64).ok()?;
     let head: [u8; 28] = section.array().ok()?;
     let head: RawHead = transmute!(head);
-    let last = walk::is_appended(&mut Slice::new(bytes, end));
-    (custom && sized && end <= bytes.len() as u64 && last).then_some(())?;
+    (custom && sized && end <= bytes.len() as u64).then_some(())?;
     let (flags, block_log2) = (head.flags.get(), head.block_log2.get());
     Header { flags, length: end, index: start as u64, block_log2 }.checked()
 }

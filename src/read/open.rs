@@ -143,12 +143,15 @@ pub(super) struct Opener {
     kept: Vec<Kept>,
     /// The memory and the address of the end of what was found, if segments are in order.
     pub(super) reached: Option<(u32, u64)>,
+    /// The same before the first section with segments that is damaged.
+    pub(super) lost: Option<(u32, u64)>,
 }
 
 impl Opener {
     pub(super) fn new(length: Option<u64>) -> Self {
         let (items, builder) = (Items::default(), Builder::new());
-        Self { length, use_index: false, items, builder, kept: Vec::new(), reached: None }
+        let kept = Vec::new();
+        Self { length, use_index: false, items, builder, kept, reached: None, lost: None }
     }
 
     fn count(&mut self, memory: u32, segments: u64, bytes: u64) {
@@ -298,5 +301,9 @@ impl Visitor for Opener {
         let kept = len > 0 && self.segment(there).is_ok();
         let behind = if kept { u64::from(len) } else { 0 };
         self.reached = Some((segment.memory, segment.address.saturating_add(behind)));
+    }
+
+    fn lost(&mut self) {
+        self.lost = self.lost.or(self.reached).or(Some((0, 0)));
     }
 }

@@ -2,6 +2,7 @@
 //! damaged, and otherwise by its sections up to the first fault.
 
 use super::data::Segment;
+use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::header::Header;
 use super::index::{self, Entry, Index};
@@ -20,24 +21,31 @@ impl Opened {
     ///
     /// # Errors
     /// There is nothing of a dump.
-    pub(super) fn lenient(bytes: &[u8], fault: Box<Fault>) -> Result<(Self, Box<Fault>)> {
+    pub(super) fn lenient(bytes: &[u8], mut fault: Box<Fault>) -> Result<(Self, Box<Fault>)> {
         let mut walk = Walk::default();
         let mut opener = Opener::new(None);
-        let walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
+        let mut walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
         let of_others = walk.header.is_none() && walk.stray.is_none();
         if walk.complete && of_others && walk.bounded && walk.has("core") {
             // All that is wrong is that its frames can't be told, or that it ends between two sections.
             let marks = Marks::of(bytes, &walk);
             return Ok((opener.finish(bytes, walk, marks, None), fault));
         }
-        if let Some(found) = Found::of(bytes, walk.header.as_ref()) {
-            let fault = match fault.kind {
-                ErrorKind::Format => walk::no_module(),
-                _ => fault,
-            };
-            return Ok((found.open(bytes), fault));
+        let header = match walk.has("core") {
+            true => walk.header.clone(),
+            false => header_by_size(bytes),
+        };
+        if let Some(found) = Found::of(bytes, header.as_ref()) {
+            return Ok((found.open(bytes), as_damage(fault, bytes)));
         }
-        if !walk.has("core") {
+        if let Some(header) = header
+            && walked.is_err()
+            && sizes_hold(&header, bytes)
+        {
+            (walk, opener) = (Walk::of_damaged(header, true), Opener::new(None));
+            walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
+            fault = as_damage(fault, bytes);
+        } else if !walk.has("core") {
             return Err(walked.err().unwrap_or_else(Fault::no_core));
         }
         if !walk.bounded {
@@ -46,13 +54,61 @@ impl Opened {
         // Only this project's segments are known to be in order, and what was left out on purpose is
         // in the index.
         let partial = walk.own().is_none_or(|header| header.flags & PARTIAL != 0);
-        let lost = match (walked, opener.reached) {
-            (Ok(()), _) if !partial => None,
-            (Err(_), Some(reached)) if !partial => Some(reached),
-            _ => Some((0, 0)),
+        let lost = match walked {
+            _ if partial => Some((0, 0)),
+            Ok(()) => opener.lost,
+            Err(_) => opener.lost.or(opener.reached).or(Some((0, 0))),
         };
         Ok((opener.finish(bytes, walk, Marks::None, lost), fault))
     }
+}
+
+/// The fault of what is a dump after all.
+fn as_damage(fault: Box<Fault>, bytes: &[u8]) -> Box<Fault> {
+    match fault.kind {
+        ErrorKind::Format if bytes.starts_with(&walk::PREAMBLE) => {
+            Fault::damaged(0..bytes.len() as u64, "it has no section `core`")
+        }
+        ErrorKind::Format => walk::no_module(),
+        _ => fault,
+    }
+}
+
+/// What `corestream` says of a dump of which the first section, before it, is damaged but for its size.
+fn header_by_size(bytes: &[u8]) -> Option<Header> {
+    let mut input = Slice::new(bytes, walk::PREAMBLE.len() as u64);
+    let mut all = Decoder::new(&mut input, bytes.len() as u64);
+    all.byte().ok()?;
+    let size = all.u32().ok()?;
+    all.skip(size.into()).ok()?;
+    let start = all.offset();
+    let custom = all.byte().ok()? == 0;
+    let size = all.u32().ok()?;
+    let mut body = all.part(size.into()).ok()?;
+    let named = body.u32().ok()? == 10 && body.take(10).ok()? == b"corestream";
+    (custom && named).then_some(())?;
+    Header::decode(&mut body, start, true).ok()
+}
+
+/// Whether the sizes of sections, one after the other, lead to the index, or to the end of a file that
+/// is cut off before it.
+fn sizes_hold(header: &Header, bytes: &[u8]) -> bool {
+    let len = bytes.len() as u64;
+    let end_of_section = |start| {
+        let mut input = Slice::new(bytes, start);
+        let mut section = Decoder::new(&mut input, header.index);
+        section.byte()?;
+        let size = section.u32()?;
+        section.part(size.into()).map(|body| body.end())
+    };
+    let mut at = walk::PREAMBLE.len() as u64;
+    while at < header.index && at < len {
+        match end_of_section(at) {
+            Ok(end) => at = end,
+            Err(fault) => return fault.kind == ErrorKind::CutOff,
+        }
+    }
+    true
 }
 
 /// An index that is sound, of a dump that is damaged before it.
@@ -79,10 +135,15 @@ impl Found {
             None => {
                 let mut found =
                     index::at_end(bytes).filter_map(|header| Self::decode(bytes, &header));
-                // Where it is says that nothing was moved: data ends where the index begins.
+                // Where it is says that nothing was moved: data ends where the index begins. Where there is no
+                // data, nothing but sections may follow, or it could be that of a dump in the guest's memory.
                 found.find(|found| {
                     let last = found.memories.iter().filter_map(|of| of.last).next_back();
-                    last.is_none_or(|last| last.in_file().end == found.header.index)
+                    let mut rest = Slice::new(bytes, found.header.length);
+                    last.map_or_else(
+                        || walk::is_appended(&mut rest),
+                        |last| last.in_file().end == found.header.index,
+                    )
                 })
             }
         }
@@ -111,7 +172,7 @@ impl Found {
     /// Opens the dump: its memories by the index, the rest by the sections that are sound.
     fn open(self, bytes: &[u8]) -> Opened {
         let Self { header, index, memories } = self;
-        let mut walk = Walk::of_damaged(header.clone(), bytes);
+        let mut walk = Walk::of_damaged(header.clone(), sizes_hold(&header, bytes));
         let mut opener = Opener::by_index(memories.iter().map(|of| of.kept).collect());
         // Why it ends is known.
         let _ = walk.run(&mut Slice::new(bytes, 0), &mut opener);

@@ -49,9 +49,13 @@ pub(super) fn memory<I: Input>(from: &mut Decoder<'_, I>, before: usize) -> Resu
         true => match from.u32()? {
             0 => 1,
             16 => 65_536,
-            log2 => {
+            log2 @ ..=64 => {
                 let message = format!("pages of 2^{log2} bytes are not known here");
                 return Err(Fault::unsupported(from.since(start), message));
+            }
+            log2 => {
+                let message = format!("pages of 2^{log2} bytes are not possible");
+                return Err(Fault::damaged(from.since(start), message));
             }
         },
         false => 65_536,

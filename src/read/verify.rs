@@ -103,6 +103,14 @@ pub struct Damage {
     pub all_memory: Vec<MemoryRange>,
     /// How many more ranges there are than `all_memory` has.
     pub more_memory: usize,
+    /// Whether a bad block has bytes of the sections before the memory: names, sizes of memories, globals
+    /// and frames may be wrong, even where they can be read.
+    pub guest: bool,
+    /// Whether checksums tell the bad blocks from the good ones. They do not where the dump has none or
+    /// where its index is lost: then any byte may be wrong.
+    pub checksums: bool,
+    /// Whether `range` is the first bad block.
+    is_block: bool,
 }
 
 /// A range of a memory.
@@ -318,7 +326,10 @@ fn examine<I: Input>(
     match (bad, fault) {
         (_, Some(fault)) if fault.kind == ErrorKind::Input => Err(fault.into()),
         (Some(damage), _) => Ok(Verdict::Damaged(damage)),
-        (None, Some(fault)) => damage(fault).map(Verdict::Damaged),
+        (None, Some(fault)) => {
+            let checksums = blocks.is_some_and(|blocks| blocks.are_compared());
+            damage(fault, checksums).map(Verdict::Damaged)
+        }
         (None, None) => {
             let noted = blocks.map_or_else(Default::default, |b| (b.left_out, b.changing));
             Ok(Verdict::Whole(whole(walk, input.offset(), appended, noted)))
@@ -448,14 +459,23 @@ fn whole(
 }
 
 /// What a fault says of the dump, if it is one of the dump.
-fn damage(fault: Box<Fault>) -> Result<Damage> {
+fn damage(fault: Box<Fault>, checksums: bool) -> Result<Damage> {
     let cut_off = fault.kind == ErrorKind::CutOff;
     if !cut_off && fault.kind != ErrorKind::Damaged {
         return Err(fault.into());
     }
-    let (range, reason) = (fault.range.clone(), fault.line());
-    let (memory, all_memory) = (Vec::new(), Vec::new());
-    Ok(Damage { range, reason, cut_off, bad_blocks: 0, memory, all_memory, more_memory: 0 })
+    Ok(Damage {
+        range: fault.range.clone(),
+        reason: fault.line(),
+        cut_off,
+        bad_blocks: 0,
+        memory: Vec::new(),
+        all_memory: Vec::new(),
+        more_memory: 0,
+        guest: false,
+        checksums,
+        is_block: false,
+    })
 }
 
 /// The segments of a dump in order, as a number that nobody can foresee.
@@ -527,6 +547,8 @@ struct Blocks {
     trusted: bool,
     /// In the order of blocks; no more than there are blocks and memories.
     memory: Vec<(u64, MemoryRange)>,
+    /// Where the first segment begins, if there is one.
+    first_segment: Option<u64>,
     /// What the index says was left out; one entry a memory at most.
     left_out: Vec<LeftOut>,
     /// The memories that the index marks as changing.
@@ -541,6 +563,7 @@ impl Blocks {
             expected: Vec::new(),
             trusted: false,
             memory: Vec::new(),
+            first_segment: None,
             left_out: Vec::new(),
             changing: Vec::new(),
         }
@@ -550,6 +573,7 @@ impl Blocks {
     fn add(&mut self, segment: &Segment) {
         let log2 = self.header.block_log2;
         let file = segment.in_file();
+        self.first_segment.get_or_insert(file.start);
         if log2 == 0 || file.end > self.header.index {
             return;
         }
@@ -571,26 +595,46 @@ impl Blocks {
         }
     }
 
-    /// The first block that is bad, unless `fault` lies before it.
+    /// Whether it is known which blocks are bad.
+    fn are_compared(&self) -> bool {
+        self.trusted && self.header.block_log2 != 0
+    }
+
+    /// What is wrong, if a block is bad; `fault` comes first if it lies before all of those.
     fn damage(&mut self, fault: Option<&Fault>) -> Option<Damage> {
         let mut bad = (0..self.header.block_count()).filter(|block| self.is_bad(*block));
         let first = bad.next().filter(|_| self.trusted)?;
         let bad_blocks = bad.count().saturating_add(1);
-        let range = self.header.block(first);
-        let mut reason =
-            format!("the checksum of {:#x}..{:#x} does not hold", range.start, range.end);
-        match fault {
-            Some(fault) if fault.range.start < range.start => return None,
-            Some(fault) if fault.range.start < range.end => {
-                reason = format!("{reason}; {}", fault.line());
+        let block = self.header.block(first);
+        let in_words =
+            || format!("the checksum of {:#x}..{:#x} does not hold", block.start, block.end);
+        let (range, reason) = match fault {
+            Some(fault) if fault.range.start < block.start => {
+                let blocks = if bad_blocks == 1 { "block is" } else { "blocks are" };
+                let reason = format!("{}; {bad_blocks} {blocks} bad behind it", fault.line());
+                (fault.range.clone(), reason)
             }
-            _ => {}
-        }
-        let of_block = |(block, _): &&(u64, MemoryRange)| *block == u64::from(first);
+            Some(fault) if fault.range.start < block.end => {
+                (block.clone(), format!("{}; {}", in_words(), fault.line()))
+            }
+            _ => (block.clone(), in_words()),
+        };
+        let is_block = range == block;
+        let of_block = |(block, _): &&(u64, MemoryRange)| *block == u64::from(first) && is_block;
         let memory = self.memory.iter().filter(of_block).map(|(_, range)| range.clone()).collect();
         let (all_memory, more_memory) = self.all_memory();
-        let cut_off = false;
-        Some(Damage { range, reason, cut_off, bad_blocks, memory, all_memory, more_memory })
+        Some(Damage {
+            cut_off: !is_block && fault.is_some_and(|fault| fault.kind == ErrorKind::CutOff),
+            range,
+            reason,
+            bad_blocks,
+            memory,
+            all_memory,
+            more_memory,
+            guest: block.start < self.first_segment.unwrap_or(self.header.index),
+            checksums: true,
+            is_block,
+        })
     }
 
     fn is_bad(&self, block: u32) -> bool {
@@ -628,7 +672,7 @@ impl fmt::Display for MemoryRange {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)?;
-        if self.bad_blocks > 1 {
+        if self.bad_blocks > 1 && self.is_block {
             write!(f, "; {} blocks are bad, this is the first", self.bad_blocks)?;
         }
         for (i, range) in self.memory.iter().enumerate() {

@@ -20,7 +20,7 @@ use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED, MAX_NAME_BYTES, MAX_NOTES};
 use crate::model::{Global, MemoryType};
 
 /// What begins every module: the magic number and the version.
-const PREAMBLE: [u8; 8] = *b"\0asm\x01\0\0\0";
+pub(super) const PREAMBLE: [u8; 8] = *b"\0asm\x01\0\0\0";
 
 /// What begins every component.
 const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
@@ -88,6 +88,9 @@ pub(super) trait Visitor {
 
     /// A segment whose payload is cut off, since the file has so many bytes; a fault follows.
     fn cut(&mut self, _: Segment, _file: u64) {}
+
+    /// The rest of a section with segments is damaged; a fault follows.
+    fn lost(&mut self) {}
 }
 
 /// What a walk knows of what it has passed.
@@ -137,11 +140,10 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// One over a damaged dump whose index is sound, and whose header is as that says. If the sizes of all
-    /// sections lead to the index, it passes those of which only the content is damaged.
-    pub(super) fn of_damaged(header: Header, bytes: &[u8]) -> Self {
-        let passes_damage = sizes_lead_to(header.index, bytes).is_ok_and(|they_do| they_do);
-        Self { header: Some(header), passes_damage, ..Self::default() }
+    /// One over a damaged dump whose header is known. If the sizes of its sections can be believed, it
+    /// passes those of which only the content is damaged.
+    pub(super) fn of_damaged(header: Header, sizes_hold: bool) -> Self {
+        Self { header: Some(header), passes_damage: sizes_hold, ..Self::default() }
     }
 
     /// One over a dump whose header is known, because its index is, though it may be damaged.
@@ -158,9 +160,13 @@ impl Walk {
         let walked = self.sections(input, to);
         self.complete = walked.is_ok();
         let settled = self.settle(input.offset());
-        walked.and(settled).map_err(|fault| match &self.header {
-            Some(header) => fault.cut_off_from(header.length),
-            None => fault,
+        walked.and(settled).map_err(|mut fault| {
+            let Some(header) = &self.header else { return fault };
+            // A dump without checksums has nothing else to tell damage from what a later version may write.
+            if fault.kind == ErrorKind::Unsupported && header.block_log2 == 0 {
+                fault.kind = ErrorKind::Damaged;
+            }
+            fault.cut_off_from(header.length)
         })
     }
 
@@ -586,6 +592,18 @@ impl Walk {
     }
 
     fn data<I: Input, V: Visitor>(&mut self, body: &mut Decoder<'_, I>, to: &mut V) -> Result<()> {
+        let passed = self.segments(body, to);
+        if passed.is_err() {
+            to.lost();
+        }
+        passed
+    }
+
+    fn segments<I: Input, V: Visitor>(
+        &mut self,
+        body: &mut Decoder<'_, I>,
+        to: &mut V,
+    ) -> Result<()> {
         let count = body.u32()?;
         let section = DataSection { start: body.offset(), end: body.end() };
         let first = self.segments;
@@ -659,18 +677,6 @@ fn add_ons<I: Input>(input: &mut I) -> Result<bool> {
 /// Whether there are only such sections up to the end.
 pub(super) fn is_appended<I: Input>(input: &mut I) -> bool {
     add_ons(input).unwrap_or(false)
-}
-
-/// Whether the sizes of sections, one after the other, end at `index`.
-fn sizes_lead_to(index: u64, bytes: &[u8]) -> Result<bool> {
-    let mut input = Slice::new(bytes, PREAMBLE.len() as u64);
-    while input.offset() < index {
-        let mut section = Decoder::new(&mut input, index);
-        section.byte()?;
-        let size = section.u32()?;
-        section.skip(size.into())?;
-    }
-    Ok(input.offset() == index)
 }
 
 /// The first bytes of a dump are not those of a module.

@@ -119,7 +119,7 @@ impl Extract {
             (damage, None) => damage,
         };
         if let Some(damage) = damage {
-            damage.say_doubtful(&done, !lost.is_empty());
+            damage.say_doubtful(&done, &dump, !lost.is_empty());
             // What there was is written; that it is not all is still a failure.
             return Err(damage.failure);
         }
@@ -133,14 +133,16 @@ impl Extract {
         let (why, damage) = match verdict {
             Ok(Verdict::Whole(_)) => return Ok(None),
             Ok(Verdict::Damaged(damage)) => (damage.to_string(), Some(damage)),
-            Err(error) => {
-                let failure = input.failed(&error);
-                // What is not known here may still leave something that is.
-                return match self.salvage && error.kind() == ErrorKind::Unsupported {
-                    true => Ok(Some(Damaged { failure, damage: None })),
-                    false => Err(failure),
-                };
+            Err(error) if self.salvage && error.kind() == ErrorKind::Format => {
+                // Its first bytes may be all that is wrong.
+                let dump = input.dump()?;
+                (dump.damage().unwrap_or(&error).to_string(), None)
             }
+            // What is not known here may still leave something that is.
+            Err(error) if self.salvage && error.kind() == ErrorKind::Unsupported => {
+                return Ok(Some(Damaged { failure: input.failed(&error), damage: None }));
+            }
+            Err(error) => return Err(input.failed(&error)),
         };
         let hint = if self.salvage {
             format!("only the readable parts were extracted: {why}")
@@ -170,7 +172,12 @@ impl Extract {
         interrupt: &Interrupt,
     ) -> Result<Done, Failure> {
         let memory = MemoryIndex(self.memory.unwrap_or_default());
-        dump.contents(memory).map_err(|error| input.failed(&error))?;
+        dump.contents(memory).map_err(|error| match dump.damage() {
+            Some(damage) if damage.kind() != ErrorKind::Unsupported => {
+                input.damaged(format!("{error}; {damage}"))
+            }
+            _ => input.failed(&error),
+        })?;
         let restored = match output.open(interrupt, None)? {
             Opened::File(path, options) => {
                 let restored = dump.restore(memory, path, options)?;
@@ -188,7 +195,7 @@ impl Extract {
             }
         };
         self.check_read(input)?;
-        Ok(Done(vec![(memory, restored)]))
+        Ok(Done { memories: vec![(memory, restored)], manifest: false })
     }
 }
 
@@ -205,14 +212,26 @@ struct Damaged {
 }
 
 impl Damaged {
-    /// A line for each range of an image that may not be what it was. The checksum of a block does not hold either if
-    /// a page of it could not be read.
-    fn say_doubtful(&self, done: &Done, unread: bool) {
-        let Some(damage) = &self.damage else { return };
+    /// A line for each thing that was extracted and may not be what it was. The checksum of a block does not hold
+    /// either if a page of it could not be read.
+    fn say_doubtful(&self, done: &Done, dump: &CoreDumpFile<'_>, unread: bool) {
+        let compared = self.damage.as_ref().filter(|damage| damage.checksums);
+        let Some(damage) = compared else {
+            let line = if dump.has_checksums() {
+                "the checksums are lost: nothing tells whether the rest is right"
+            } else {
+                "the dump has no checksums: nothing tells whether the rest is right"
+            };
+            report::line(&format!("warning: {line}"));
+            return;
+        };
         let from = match unread {
             true => "from blocks that are damaged or could not be read as a whole",
-            false => "from bytes that are damaged",
+            false => "from blocks that are damaged",
         };
+        if damage.guest {
+            report::line(&format!("warning: {} {from}", done.described()));
+        }
         for range in damage.all_memory.iter().filter(|range| done.has(range.memory)) {
             report::line(&format!("warning: {range} is {from}"));
         }
@@ -223,12 +242,24 @@ impl Damaged {
     }
 }
 
-/// The memories that were restored.
-struct Done(Vec<(MemoryIndex, Restored)>);
+/// What was extracted.
+struct Done {
+    memories: Vec<(MemoryIndex, Restored)>,
+    /// Whether a manifest has all else.
+    manifest: bool,
+}
 
 impl Done {
     fn has(&self, memory: MemoryIndex) -> bool {
-        self.0.iter().any(|(done, _)| *done == memory)
+        self.memories.iter().any(|(done, _)| *done == memory)
+    }
+
+    /// What came from the sections before the memory.
+    fn described(&self) -> String {
+        match (self.manifest, self.memories.first()) {
+            (false, Some((memory, _))) => format!("the size of memory {memory} is"),
+            _ => format!("{MANIFEST} (names, sizes of memories, globals, frames) is"),
+        }
     }
 
     /// Reports ranges that are zero because the dump could not be read there: a line for each range of
@@ -238,7 +269,7 @@ impl Done {
         for Range { start, end } in lost {
             report::line(&format!("warning: {name}: bytes {start:#x}..{end:#x} can't be read"));
         }
-        for (memory, _) in &self.0 {
+        for (memory, _) in &self.memories {
             let contents = dump.contents(*memory).into_iter().flatten();
             let mut left = lost;
             // Parts are in the order of addresses, which is mostly that of the dump.
@@ -268,7 +299,7 @@ impl Done {
         if dump.damage().is_none() {
             return;
         }
-        for (memory, _) in &self.0 {
+        for (memory, _) in &self.memories {
             let line = match dump.declared_pages(*memory) {
                 Some(0) => {
                     "the size of the memory is lost, the image ends with the last page that has data"
@@ -285,7 +316,7 @@ impl Done {
     /// What is zero in an image only because the dump does not have it: a line for what was left out on
     /// purpose, or one for each range that may be lost.
     fn say_missing(&self, dump: &CoreDumpFile<'_>) {
-        let missing = self.0.iter().filter(|(_, restored)| restored.left_out > 0);
+        let missing = self.memories.iter().filter(|(_, restored)| restored.left_out > 0);
         let ranges = |memory| dump.left_out(memory).into_iter().flatten();
         if dump.has_index() {
             let of = |(memory, restored): &(MemoryIndex, Restored)| {
@@ -499,7 +530,7 @@ impl Folder {
         interrupt.begin_clean_up();
         let mut partial =
             Partial::new(&self.path).map_err(|error| failed("cannot make it", error))?;
-        let mut done = Done(Vec::new());
+        let mut done = Done { memories: Vec::new(), manifest: true };
         for i in (0..).take(dump.memories().len()) {
             let memory = MemoryIndex(i);
             if has_no_image(dump, memory) {
@@ -511,7 +542,7 @@ impl Folder {
                 ErrorKind::Output => partial.failed(&error, &name, &self.path),
                 _ => input.failed(&error),
             });
-            done.0.push((memory, restored?));
+            done.memories.push((memory, restored?));
         }
         write_manifest(&partial.add(MANIFEST.into()), dump)
             .map_err(|failure| failure.at(self.path.display()))?;

@@ -29,14 +29,15 @@ const RANGES: usize = 8;
 /// Shows what is in a dump: process, modules, instances, memories, globals and threads
 ///
 /// It reads the dumps of this tool and of every known writer, names the layout of their frames, and of
-/// one that is cut off it shows what there is: that is exit code 3. Without `--symbols`, functions are numbers and offsets.
+/// one that is cut off it shows what there is: that is exit code 3. It does not compare checksums: `verify` does that.
+/// Without `--symbols`, functions are numbers and offsets.
 #[derive(Args)]
 pub struct Inspect {
     /// The dump
     #[arg(value_name = "DUMP")]
     dump: PathBuf,
 
-    /// Print JSON: the shape of a manifest, with lengths, coverage and offsets
+    /// Print JSON: the shape of a manifest, with lengths, coverage and offsets; no checksums are compared
     #[arg(long)]
     json: bool,
 
