@@ -443,12 +443,34 @@ fn memories_are_had_by_the_index_whatever_is_wrong_before_it() {
         assert_eq!(damage.bad_blocks, usize::from(own.block_log2 != 0));
         // The same with what another tool has added behind it, and with a byte behind it that nobody knows.
         let added = [&bad[..], b"\0\x05\x04noteX"].concat();
-        check(&CoreDumpFile::salvage_slice(&added[..added.len() - 1]).unwrap(), "added");
-        assert!(CoreDumpFile::salvage_slice(&added).is_err());
+        for added in [&added[..added.len() - 1], &added] {
+            check(&CoreDumpFile::salvage_slice(added).unwrap(), "added");
+        }
         drop(dump);
         // An index of other places is none: a byte was taken out.
         bad.remove(3);
         assert!(CoreDumpFile::salvage_slice(&bad).is_err());
+    }
+}
+
+/// The index of a dump in the guest's memory is not taken for that of a dump that has lost its own.
+#[test]
+fn an_index_in_the_memory_of_the_guest_is_none() {
+    for inner in [
+        Own::default().dump(&small()),
+        Dumper::new().plan(&CoreDump::new("x")).unwrap().to_vec().unwrap(),
+    ] {
+        let mut memory = vec![7; 65_536];
+        memory[4096..4096 + inner.len()].copy_from_slice(&inner);
+        let mut guest = CoreDump::new("guest.wasm");
+        guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&memory)));
+        let mut outer = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
+        outer.truncate(50_000);
+        let dump = CoreDumpFile::salvage_slice(&outer).unwrap();
+        assert_eq!((dump.name(), dump.has_index()), ("guest.wasm", false));
+        drop(dump);
+        outer[..100].fill(0);
+        assert!(CoreDumpFile::salvage_slice(&outer).is_err());
     }
 }
 

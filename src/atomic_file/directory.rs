@@ -209,9 +209,14 @@ impl Directory {
         None
     }
 
+    /// Returns what the file system says of the file of this name.
+    pub(super) fn stat(&self, name: &OsStr) -> Result<rustix::fs::Stat, Errno> {
+        rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
     /// Returns what identifies the file of this name: its device and inode number.
     pub(super) fn identity(&self, name: &OsStr) -> Result<(u64, u64), Errno> {
-        let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = self.stat(name)?;
         #[allow(clippy::useless_conversion, reason = "their types differ between systems")]
         Ok((stat.st_dev.into(), stat.st_ino.into()))
     }

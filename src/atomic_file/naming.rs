@@ -360,8 +360,23 @@ impl PartialName {
     fn rename_over(&self, to: &Directory, new: &OsStr) -> io::Result<()> {
         let name = self.name()?;
         match self.directory.rename_to(name, to, new) {
+            Ok(()) => self.check_renamed(to, new),
             Err(_) if self.was_renamed(name, to, new) => Ok(()),
-            result => result,
+            error => error,
+        }
+    }
+
+    /// Checks that what was renamed is the file, and not another that somebody has put in its place.
+    ///
+    /// The kernel of a network client may number a file anew, so what has the size and the time of the file is the file.
+    fn check_renamed(&self, to: &Directory, new: &OsStr) -> io::Result<()> {
+        let Some(held) = &self.held else { return Ok(()) };
+        let (Ok(own), Ok(there)) = (rustix::fs::fstat(held), to.stat(new)) else { return Ok(()) };
+        let number = |stat: &rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let content = |stat: &rustix::fs::Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+        match number(&own) == number(&there) || content(&own) == content(&there) {
+            true => Ok(()),
+            false => Err(io::Error::other("somebody has put another file in its place")),
         }
     }
 
@@ -385,13 +400,13 @@ impl PartialName {
     fn try_rename_to_new(&self, to: &Directory, new: &OsStr) -> io::Result<bool> {
         let name = self.name()?;
         match self.directory.rename_to_new(name, to, new) {
-            Ok(()) => return Ok(true),
+            Ok(()) => return self.check_renamed(to, new).map(|()| true),
             Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
             Err(errno) if !self.is_removable => return Err(errno.into()),
             Err(_) => {}
         }
         match self.directory.link_to(name, to, new) {
-            Ok(()) => return Ok(false),
+            Ok(()) => return self.check_renamed(to, new).map(|()| false),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
             Err(_) => {}
         }
@@ -553,6 +568,40 @@ mod tests {
         let error = partial().rename_over_own(&directory, OsStr::new("new")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(!folder.path().join("new").exists(), "the empty file is left");
+    }
+
+    /// Somebody puts another file in the place of a finished one, just before it gets its name.
+    #[test]
+    fn a_file_that_others_have_put_in_its_place_is_not_taken_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Arc::new(Directory::open(folder.path()).unwrap());
+        for (old, replaced) in [(false, false), (false, true), (true, false), (true, true)] {
+            let new = folder.path().join("dump");
+            if old {
+                fs::write(&new, "old").unwrap();
+            }
+            let Begun::Named(file, mut name) =
+                Begun::named(&directory, OsStr::new("dump")).unwrap()
+            else {
+                panic!("it has a name")
+            };
+            file.write_all_at(b"finished", 0).unwrap();
+            name.hold();
+            drop(file);
+            if replaced {
+                fs::write(folder.path().join("other"), "of others").unwrap();
+                fs::rename(folder.path().join("other"), name.shown()).unwrap();
+            }
+            let renamed = match old {
+                true => name.rename_over(&directory, OsStr::new("dump")),
+                false => name.rename_to_new(&directory, OsStr::new("dump")).map(drop),
+            };
+            let said = renamed.map_err(|error| error.to_string());
+            let expected = "somebody has put another file in its place".to_string();
+            assert_eq!(said, if replaced { Err(expected) } else { Ok(()) });
+            name.forget();
+            fs::remove_file(&new).unwrap();
+        }
     }
 
     /// What could not be copied has no name, whatever is asked of it next.

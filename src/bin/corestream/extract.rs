@@ -412,11 +412,17 @@ impl Partial {
         if let Err(errno) = renamed
             && !self.was_renamed(&partial, name, path)
         {
+            if self.is_gone(&partial) {
+                return Err(failed(format!("somebody has removed the finished folder: {errno}")));
+            }
             let kept = self.parent_path(path).join(partial);
             let kept = kept.display();
             let error = io::Error::from(errno);
             let what = format!("cannot name the finished folder, which is kept as {kept}: {error}");
             return Err(failed(what));
+        }
+        if renamed.is_ok() && self.is_gone(name) {
+            return Err(failed("somebody has put another folder in its place".into()));
         }
         if self.is_in(folder_of(path)) {
             return Ok(());
@@ -441,6 +447,22 @@ impl Partial {
         let inode =
             |name: &OsStr| names.iter().find(|(entry, _)| entry == name).map(|entry| entry.1);
         inode(OsStr::new(partial)).is_none() && inode(name) == Some(own.st_ino)
+    }
+
+    /// Whether what has this name is not the folder. The kernel of a network client may number a folder anew, so what has
+    /// its time is the folder, unless that was removed.
+    fn is_gone(&self, name: impl AsRef<OsStr>) -> bool {
+        let number = |stat: &rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let time = |stat: &rustix::fs::Stat| (stat.st_mtime, stat.st_mtime_nsec);
+        let there = rustix::fs::statat(&self.parent, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW);
+        match (there, rustix::fs::fstat(&self.folder)) {
+            (Ok(there), Ok(own)) => {
+                let is_other = own.st_nlink == 0 || time(&there) != time(&own);
+                number(&there) != number(&own) && is_other
+            }
+            (Err(Errno::NOENT), _) => true,
+            _ => false,
+        }
     }
 
     /// Whether `directory` leads to the directory in which it was made.
@@ -588,4 +610,40 @@ fn write_manifest(path: &Path, dump: &CoreDumpFile<'_>) -> Result<(), Failure> {
     drop(writer);
     file.commit([path.to_path_buf()])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Somebody takes away the finished folder before it gets its name, or puts another in its place.
+    #[test]
+    fn a_folder_of_others_is_not_taken_for_the_finished_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("out");
+        for (case, expected) in [
+            ("is left alone", Ok(())),
+            ("is removed", Err("somebody has removed the finished folder")),
+            ("is replaced", Err("somebody has put another folder in its place")),
+        ] {
+            let mut partial = Partial::new(&path).unwrap();
+            fs::write(partial.add("file".into()), "content").unwrap();
+            let hidden = partial.path.clone();
+            if case != "is left alone" {
+                fs::remove_dir_all(&hidden).unwrap();
+            }
+            if case == "is replaced" {
+                fs::create_dir(&hidden).unwrap();
+            }
+            match (partial.rename(&path), expected) {
+                (Ok(()), Ok(())) => assert_eq!(fs::read(path.join("file")).unwrap(), b"content"),
+                (Err(failure), Err(expected)) => {
+                    let said = failure.message;
+                    assert!(said.contains(expected), "{case}: {said}");
+                }
+                (renamed, _) => panic!("{case}: {}", renamed.is_ok()),
+            }
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
 }
