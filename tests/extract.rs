@@ -167,8 +167,8 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             &["extract", "guest.core"],
             2,
-            "the following required arguments were not provided: --memory <I>; --help shows what \
-             there is",
+            "the following required arguments were not provided: <--memory <I>|--all <DIR>>; --help \
+             shows what there is",
         ),
         (
             &["verify", "none.core"],

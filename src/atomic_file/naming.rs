@@ -217,6 +217,12 @@ impl Finished {
         }
         self.give_partial_name(directory, name)?;
         let State::Named(partial) = &mut self.state else { return Err(self.lost()) };
+        if let Err(error) = partial.check() {
+            // It is not this file's name any more, so it is not removed either.
+            partial.forget();
+            self.state = State::Lost(io::Error::new(error.kind(), error.to_string()));
+            return Err(error);
+        }
         if replace {
             partial.rename_over(directory, name)?;
         } else if !partial.rename_to_new(directory, name)? {
@@ -360,23 +366,28 @@ impl PartialName {
     fn rename_over(&self, to: &Directory, new: &OsStr) -> io::Result<()> {
         let name = self.name()?;
         match self.directory.rename_to(name, to, new) {
-            Ok(()) => self.check_renamed(to, new),
             Err(_) if self.was_renamed(name, to, new) => Ok(()),
-            error => error,
+            result => result,
         }
     }
 
-    /// Checks that what was renamed is the file, and not another that somebody has put in its place.
+    /// Checks that what has the name is the file, and not another that somebody has put in its place. That can still
+    /// happen until the rename; what has the new name after it tells nothing, since others may replace that at once.
     ///
     /// The kernel of a network client may number a file anew, so what has the size and the time of the file is the file.
-    fn check_renamed(&self, to: &Directory, new: &OsStr) -> io::Result<()> {
+    fn check(&self) -> io::Result<()> {
         let Some(held) = &self.held else { return Ok(()) };
-        let (Ok(own), Ok(there)) = (rustix::fs::fstat(held), to.stat(new)) else { return Ok(()) };
+        let there = self.directory.stat(self.name()?);
+        let (Ok(own), Ok(there)) = (rustix::fs::fstat(held), there) else { return Ok(()) };
         let number = |stat: &rustix::fs::Stat| (stat.st_dev, stat.st_ino);
         let content = |stat: &rustix::fs::Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
         match number(&own) == number(&there) || content(&own) == content(&there) {
             true => Ok(()),
-            false => Err(io::Error::other("somebody has put another file in its place")),
+            false => {
+                let shown = self.shown();
+                let what = format!("somebody has put another file in place of {}", shown.display());
+                Err(io::Error::other(what))
+            }
         }
     }
 
@@ -400,13 +411,13 @@ impl PartialName {
     fn try_rename_to_new(&self, to: &Directory, new: &OsStr) -> io::Result<bool> {
         let name = self.name()?;
         match self.directory.rename_to_new(name, to, new) {
-            Ok(()) => return self.check_renamed(to, new).map(|()| true),
+            Ok(()) => return Ok(true),
             Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
             Err(errno) if !self.is_removable => return Err(errno.into()),
             Err(_) => {}
         }
         match self.directory.link_to(name, to, new) {
-            Ok(()) => return self.check_renamed(to, new).map(|()| false),
+            Ok(()) => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
             Err(_) => {}
         }
@@ -570,37 +581,32 @@ mod tests {
         assert!(!folder.path().join("new").exists(), "the empty file is left");
     }
 
-    /// Somebody puts another file in the place of a finished one, just before it gets its name.
+    /// Somebody puts another file in the place of a finished one before it gets its name: that file is left alone.
     #[test]
     fn a_file_that_others_have_put_in_its_place_is_not_taken_for_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = Arc::new(Directory::open(folder.path()).unwrap());
-        for (old, replaced) in [(false, false), (false, true), (true, false), (true, true)] {
-            let new = folder.path().join("dump");
-            if old {
-                fs::write(&new, "old").unwrap();
-            }
-            let Begun::Named(file, mut name) =
-                Begun::named(&directory, OsStr::new("dump")).unwrap()
-            else {
-                panic!("it has a name")
-            };
+        for (replace, replaced) in [(false, false), (false, true), (true, false), (true, true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let home = Arc::new(Directory::open(folder.path()).unwrap());
+            let begun = Begun::named(&home, OsStr::new("dump")).unwrap();
+            let Begun::Named(file, name) = &begun else { panic!("it has a name") };
+            let (partial, new) = (name.shown(), folder.path().join("dump"));
             file.write_all_at(b"finished", 0).unwrap();
-            name.hold();
-            drop(file);
+            let mut finished = begun.finish(home, FileOptions::new().replace(replace));
             if replaced {
                 fs::write(folder.path().join("other"), "of others").unwrap();
-                fs::rename(folder.path().join("other"), name.shown()).unwrap();
+                fs::rename(folder.path().join("other"), &partial).unwrap();
             }
-            let renamed = match old {
-                true => name.rename_over(&directory, OsStr::new("dump")),
-                false => name.rename_to_new(&directory, OsStr::new("dump")).map(drop),
-            };
-            let said = renamed.map_err(|error| error.to_string());
-            let expected = "somebody has put another file in its place".to_string();
-            assert_eq!(said, if replaced { Err(expected) } else { Ok(()) });
-            name.forget();
-            fs::remove_file(&new).unwrap();
+            let named = finished.name_first([new.clone()]);
+            if replaced {
+                let said = named.unwrap_err().to_string();
+                assert!(said.starts_with("somebody has put another file in place of "), "{said}");
+                assert!(finished.keep(OsStr::new("dump")).is_err());
+                assert!(!new.exists());
+                assert_eq!(fs::read(partial).unwrap(), b"of others");
+            } else {
+                named.unwrap();
+                assert_eq!(fs::read(new).unwrap(), b"finished");
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use corestream::read::{Content, Damage, Restored, Verdict, verify_slice};
 use corestream::{
     CoreDumpFile, ErrorKind, FileOptions, Global, GlobalValue, MemoryIndex, MemoryType,
@@ -42,13 +42,14 @@ const MAX_EMPTY_IMAGE: u64 = 1 << 40;
 /// The dump is checked first: one that is damaged is refused, unless `--salvage` is given. Ranges
 /// that were left out of the dump on purpose are zeros in the image, and a line says so.
 #[derive(Args)]
+#[command(group(ArgGroup::new("what").required(true)))]
 pub struct Extract {
     /// The dump
     #[arg(value_name = "DUMP")]
     dump: PathBuf,
 
     /// Index of the memory to extract
-    #[arg(long, value_name = "I", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(long, value_name = "I", group = "what")]
     memory: Option<u32>,
 
     /// Where the image goes, - is standard output
@@ -57,7 +58,7 @@ pub struct Extract {
 
     /// Extract everything to a new folder: memory-N.mem for each memory, and manifest.json, from
     /// which `dump --manifest` makes the same dump
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", group = "what")]
     all: Option<PathBuf>,
 
     /// Replace a file that exists, write to a terminal
@@ -408,21 +409,20 @@ impl Partial {
         let Some(partial) = self.name.take() else { return Ok(()) };
         let failed = |what: String| Failure::new(format!("{}: {what}", path.display()));
         let name = path.file_name().unwrap_or_default();
+        if self.is_gone(&partial) {
+            let hidden = self.parent_path(path).join(partial);
+            let hidden = hidden.display();
+            return Err(failed(format!("somebody has taken away the finished folder {hidden}")));
+        }
         let renamed = rustix::fs::renameat(&self.parent, &partial, &self.parent, name);
         if let Err(errno) = renamed
             && !self.was_renamed(&partial, name, path)
         {
-            if self.is_gone(&partial) {
-                return Err(failed(format!("somebody has removed the finished folder: {errno}")));
-            }
             let kept = self.parent_path(path).join(partial);
             let kept = kept.display();
             let error = io::Error::from(errno);
             let what = format!("cannot name the finished folder, which is kept as {kept}: {error}");
             return Err(failed(what));
-        }
-        if renamed.is_ok() && self.is_gone(name) {
-            return Err(failed("somebody has put another folder in its place".into()));
         }
         if self.is_in(folder_of(path)) {
             return Ok(());
@@ -523,6 +523,9 @@ impl Folder {
             Ok(true) => return failed("is not empty, name a new folder".into()),
             Ok(false) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return failed("is no folder, name a new one".into());
+            }
             Err(error) => return failed(format!("cannot look into it: {error}")),
         }
         let parent = folder_of(path);
@@ -623,8 +626,8 @@ mod tests {
         let path = parent.path().join("out");
         for (case, expected) in [
             ("is left alone", Ok(())),
-            ("is removed", Err("somebody has removed the finished folder")),
-            ("is replaced", Err("somebody has put another folder in its place")),
+            ("is removed", Err("somebody has taken away the finished folder")),
+            ("is replaced", Err("somebody has taken away the finished folder")),
         ] {
             let mut partial = Partial::new(&path).unwrap();
             fs::write(partial.add("file".into()), "content").unwrap();

@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use corestream::{CoreDumpFile, ErrorKind, MemoryImage};
@@ -112,7 +112,10 @@ impl Input {
         let watch = Watch::new(path);
         let watch = watch.map_err(|error| Failure::new(format!("{name}: cannot open: {error}")))?;
         if !path.is_file() {
-            return Err(Failure::new(format!("{name}: not a regular file")));
+            let is_pipe = path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+            let hint =
+                if is_pipe { ": only `verify -` takes a pipe, as standard input" } else { "" };
+            return Err(Failure::new(format!("{name}: not a regular file{hint}")));
         }
         let file = MemoryImage::open(path)?;
         sigbus::survive(file.as_slice().into_iter(), None);

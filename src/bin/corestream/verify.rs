@@ -70,14 +70,19 @@ pub fn fault(damage: &Damage) -> String {
 
 fn line(name: &str, whole: &Whole) -> String {
     let s = if whole.segments == 1 { "" } else { "s" };
-    let what = match (whole.rewritten, whole.partial) {
-        (true, _) => "rewritten",
-        (false, true) => "whole as planned",
-        (false, false) => "whole",
-    };
+    let what = what(whole);
     let (bytes, segments) = (whole.bytes, whole.segments);
     let line = format!("{name}: {what}, {bytes} bytes in {segments} segment{s}");
     line + &notes(whole)
+}
+
+/// What a dump is called in which nothing is wrong.
+pub fn what(whole: &Whole) -> &'static str {
+    match (whole.rewritten, whole.partial) {
+        (true, _) => "rewritten",
+        (false, true) => "whole as planned",
+        (false, false) => "whole",
+    }
 }
 
 /// What else there is to say of a dump that is whole.
