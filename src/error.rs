@@ -73,7 +73,17 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    /// Returns an error of what is built on this library: an adapter of an engine, a sink.
+    ///
+    /// `message` is one line that names the thing and, where known, the place and the way out.
+    ///
+    /// ```
+    /// use corestream::{Error, ErrorKind};
+    ///
+    /// let error = Error::new(ErrorKind::Guest, "the guest has no frames");
+    /// assert_eq!((error.kind(), error.to_string()), (ErrorKind::Guest, "the guest has no frames".into()));
+    /// ```
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), source: None, kept: None }))
     }
 

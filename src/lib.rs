@@ -4,34 +4,11 @@
 //! memory. It reads dumps back as well, its own and those of other tools.
 //!
 //! # Embed
-//! With the feature `wasmtime`, a guest of Wasmtime that traps leaves its dump in a file:
-//!
-//! ```
-//! # #[cfg(feature = "run")]
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use wasmtime::{Config, Engine, Instance, Module, Store};
-//!
-//! # let folder = tempfile::tempdir()?;
-//! # let folder = folder.path();
-//! let engine = Engine::new(Config::new().coredump_on_trap(true))?;
-//! let module = Module::new(&engine, r#"(module (memory 1) (func (export "run") unreachable))"#)?;
-//! let mut store = Store::new(&engine, ());
-//! let instance = Instance::new(&mut store, &module, &[])?;
-//! let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
-//!
-//! if let Err(error) = run.call(&mut store, ()) {
-//!     let captured = corestream::wasmtime::capture(&mut store, "guest.wat", &error)?;
-//!     captured.write_file(folder.join("guest.core"))?;
-//! }
-//! # assert_eq!(corestream::CoreDumpFile::open(folder.join("guest.core"))?.threads().count(), 1);
-//! # Ok(())
-//! # }
-//! # #[cfg(not(feature = "run"))]
-//! # fn main() {}
-//! ```
+//! The crate [`corestream-wasmtime`](https://docs.rs/corestream-wasmtime) describes guests of Wasmtime: a guest that
+//! traps leaves its dump in a file with one call. The model below is for guests of any other engine.
 //!
 //! # Dump
-//! Guests of any other engine are described by hand. Their memories are borrowed.
+//! Guests of any engine are described by hand. Their memories are borrowed.
 //!
 //! ```
 //! use corestream::{
@@ -84,12 +61,12 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! # Features
-//! | feature | what it brings |
+//! # Other crates
+//! | crate | what it brings |
 //! |---|---|
-//! | `cli`, by default | the tool `corestream`; a library does without: `default-features = false` |
-//! | `wasmtime` | [`corestream::wasmtime`](https://docs.rs/corestream/latest/corestream/wasmtime/): guests of Wasmtime 48; the embedder brings the compiler and, with `gc`, a collector |
-//! | `run` | `cli`, `wasmtime` and the subcommand `run`, with Wasmtime's compiler and WASI |
+//! | [`corestream-wasmtime`](https://docs.rs/corestream-wasmtime) | guests of Wasmtime; the embedder brings the compiler and, with `gc`, a collector |
+//! | [`corestream-symbols`](https://docs.rs/corestream-symbols) | functions, lines, inlined calls and variables of the frames in a dump |
+//! | [`corestream-cli`](https://docs.rs/corestream-cli) | the tool `corestream` |
 //!
 //! # Where things are
 //! Data flows one way: image ([`MemoryImage`]) -> extents ([`ExtentMethod`]) -> scan ([`scan`]) -> plan
@@ -140,14 +117,6 @@ mod sink;
 mod stream;
 mod threads;
 mod unnamed_file;
-#[cfg(feature = "wasmtime")]
-#[allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "indices are those of lists that it made itself of what the engine of this process gave; \
-              the guest's code is read by `bytecode` alone, which denies both"
-)]
-pub mod wasmtime;
 
 pub use atomic_file::FileOptions;
 pub use close::check_close;

@@ -5,8 +5,8 @@
 use std::fs::File;
 use std::io::Write;
 
-use corestream::wasmtime::capture;
 use corestream::{Dumper, FileSink};
+use corestream_wasmtime::capture;
 use wasmtime::{Config, Engine, Error, Instance, Module, Store, WasmCoreDump};
 
 use super::common::{Random, fresh_file};

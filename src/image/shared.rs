@@ -69,20 +69,6 @@ impl SharedImage {
     }
 }
 
-// SAFETY: Wasmtime reserves the whole range of a shared memory when it is made, never moves it, and
-// keeps it as long as a handle lives. The second half of the contract is not met to the letter: other
-// threads' guests write these bytes, outside of Rust's rules, and Wasmtime does so on their behalf
-// from Rust (`memory.copy`, host functions), not always with atomic operations. What is relied on is
-// that a relaxed load of memory that is mapped gives some value on every target of Wasmtime's: one
-// that is torn or mixed is acceptable, no byte decides over anything but the dump's contents, and the
-// dump's coverage says that the memory was changing.
-#[cfg(feature = "wasmtime")]
-unsafe impl SharedBytes for ::wasmtime::SharedMemory {
-    fn bytes(&self) -> &[UnsafeCell<u8>] {
-        self.data()
-    }
-}
-
 /// Copies `bytes` to `buffer`, which is as long, by words where they are aligned.
 fn copy(bytes: &[UnsafeCell<u8>], buffer: &mut [u8]) {
     // SAFETY: atomics are cells too: any bytes are valid ones, and `align_to` takes care of size and

@@ -1,13 +1,6 @@
 //! Any text: an error or a model. A model that is sound becomes a dump, and the manifest that is written
 //! of that dump the same model, and the same dump, again.
 
-#[path = "../../src/bin/corestream/describe.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the tool uses all of it")]
-mod describe;
-#[path = "../../src/bin/corestream/manifest.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the tool uses all of it")]
-mod parser;
-
 use std::path::Path;
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -15,8 +8,7 @@ use corestream::read::Content;
 use corestream::{CoreDump, CoreDumpFile, Dumper, GlobalValue, MemoryImage, MemoryIndex};
 use serde_json::{Map, Value, json};
 
-use describe::Description;
-use parser::Manifest;
+use corestream_cli::internals::{Description, Manifest};
 
 /// What bytes begin with that describe a manifest; others are its text. It is not part of any text.
 const DESCRIBED: u8 = 0xff;

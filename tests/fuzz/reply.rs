@@ -1,11 +1,7 @@
 //! Any bytes of a receiver: the answer is the same however they are cut, a reason is bounded, and only `ok` says
 //! that a dump was kept. Any text as a reason: one printable line, which reads back as the same refusal.
 
-#[path = "../../src/bin/corestream/peer/reply.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the tool uses all of it")]
-mod parser;
-
-use parser::{Answer, MAX_REASON, OK, Reply, refusal};
+use corestream_cli::internals::{Answer, MAX_REASON, OK, Reply, refusal};
 
 /// What a reply comes to, of which `bytes` come, in pieces of `size`; then the connection ends.
 fn answer(bytes: &[u8], size: usize) -> Answer {

@@ -1,0 +1,369 @@
+//! `corestream inspect`: what is in a dump, for people in 80 columns, or as JSON.
+
+mod columns;
+mod map;
+mod names;
+
+use std::env;
+use std::fmt::Display;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use corestream::read::{FrameView, InstanceView, Producer, Verdict};
+use corestream::{CoreDumpFile, ErrorKind, Global, MemoryIndex, MemoryType, Value};
+use corestream_symbols::{Position, Symbols};
+use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter};
+
+use self::columns::{NAME, name, wrapped};
+use crate::describe::{self, Description};
+use crate::input::Input;
+use crate::patient::Patient;
+use crate::report::{self, Failure};
+use crate::symbol_files::{SymbolFile, SymbolFiles};
+use crate::verify::threads;
+
+/// Ranges that were left out of a memory, of which so many are listed.
+const RANGES: usize = 8;
+
+/// Shows what is in a dump: process, modules, instances, memories, globals and threads
+///
+/// It reads the dumps of this tool and of every known writer, names the layout of their frames, and of
+/// one that is cut off it shows what there is: that is exit code 3. It does not compare checksums: `verify` does that.
+/// Without `--symbols`, functions are numbers and offsets.
+#[derive(Args)]
+pub struct Inspect {
+    /// The dump
+    #[arg(value_name = "DUMP")]
+    dump: PathBuf,
+
+    /// Print JSON: the shape of a manifest, with lengths, coverage and offsets; no checksums are compared
+    #[arg(long)]
+    json: bool,
+
+    /// Draw a picture of each memory: what of it is zero, sparse, dense or left out
+    #[arg(long, conflicts_with = "json")]
+    map: bool,
+
+    /// Name functions, lines and variables of frames by the file of a module
+    #[arg(long, value_name = "[INDEX=]GUEST.wasm")]
+    symbols: Vec<SymbolFile>,
+}
+
+impl Inspect {
+    pub fn run(self) -> Result<(), Failure> {
+        let input = Input::open(&self.dump)?;
+        let dump = input.dump()?;
+        let files = SymbolFiles::read(&self.symbols)?;
+        let symbols = files.symbols(&dump)?;
+        let mut out = BufWriter::new(Patient(io::stdout().lock()));
+        let printed = match self.json {
+            true => json(&mut out, &dump, input.bytes(), &symbols),
+            false => {
+                let map = self.map.then(|| style(&dump));
+                Text { out: &mut out, dump: &dump, map, symbols: &symbols }.print()
+            }
+        };
+        let printed = printed.and_then(|()| out.flush());
+        report::printed(printed)?;
+        input.check_read()?;
+        match dump.damage() {
+            // What is not known here may come of damage.
+            Some(damage) if damage.kind() == ErrorKind::Unsupported => {
+                Err(found_by_verifier(&input, &dump).unwrap_or_else(|| input.failed(damage)))
+            }
+            Some(damage) => Err(input.failed(damage)),
+            // To verify a dump without an index is another walk, which sees sections that are missing.
+            None if !dump.has_index() => found_by_verifier(&input, &dump).map_or(Ok(()), Err),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a verifier finds wrong with a dump.
+fn found_by_verifier(input: &Input, dump: &CoreDumpFile<'_>) -> Option<Failure> {
+    match dump.verify(threads(None)) {
+        Ok(Verdict::Damaged(damage)) => Some(input.damaged(damage)),
+        _ => None,
+    }
+}
+
+/// How pictures are drawn on this standard output.
+fn style(dump: &CoreDumpFile<'_>) -> map::Style {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+    map::Style {
+        // The first that is set says it, as for setlocale(3).
+        unicode: ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).is_some_and(|locale| {
+            let locale = locale.to_string_lossy().to_lowercase();
+            locale.contains("utf-8") || locale.contains("utf8")
+        }),
+        // <https://no-color.org>: whatever it is, unless it is empty.
+        colour: io::stdout().is_terminal()
+            && !report::is_dumb_terminal()
+            && set("NO_COLOR").is_none(),
+        // Other tools' dumps have no way to tell zero from not captured.
+        zero_known: dump.has_index() && !dump.is_rewritten(),
+    }
+}
+
+fn json(
+    out: &mut impl Write,
+    dump: &CoreDumpFile<'_>,
+    bytes: &[u8],
+    symbols: &Symbols<'_>,
+) -> io::Result<()> {
+    let names = |frame: &FrameView<'_>, caller| {
+        symbols.resolve(dump, frame, caller).as_ref().map_or_else(Vec::new, names::fields)
+    };
+    let formatter = Visible(PrettyFormatter::new());
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
+    Description::inspect(dump, bytes, &names).serialize(&mut serializer)?;
+    out.write_all(b"\n")
+}
+
+/// JSON for people too: what would play tricks on a terminal is escaped.
+struct Visible<'i>(PrettyFormatter<'i>);
+
+impl Formatter for Visible<'_> {
+    fn write_string_fragment<W: Write + ?Sized>(
+        &mut self,
+        out: &mut W,
+        text: &str,
+    ) -> io::Result<()> {
+        for part in text.split_inclusive(report::is_hidden) {
+            match part.chars().next_back() {
+                Some(c) if report::is_hidden(c) => {
+                    out.write_all(&part.as_bytes()[..part.len() - c.len_utf8()])?;
+                    write!(out, "\\u{:04x}", u32::from(c))?;
+                }
+                _ => out.write_all(part.as_bytes())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_array<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.begin_array(out)
+    }
+
+    fn end_array<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.end_array(out)
+    }
+
+    fn begin_array_value<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.0.begin_array_value(out, first)
+    }
+
+    fn end_array_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.end_array_value(out)
+    }
+
+    fn begin_object<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.begin_object(out)
+    }
+
+    fn end_object<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.end_object(out)
+    }
+
+    fn begin_object_key<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.0.begin_object_key(out, first)
+    }
+
+    fn begin_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.begin_object_value(out)
+    }
+
+    fn end_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.0.end_object_value(out)
+    }
+}
+
+struct Text<'t, W> {
+    out: &'t mut W,
+    dump: &'t CoreDumpFile<'t>,
+    /// How memories are drawn, if they are.
+    map: Option<map::Style>,
+    symbols: &'t Symbols<'t>,
+}
+
+impl<W: Write> Text<'_, W> {
+    fn print(&mut self) -> io::Result<()> {
+        let dump = self.dump;
+        writeln!(self.out, "core dump of {}", name(dump.name()))?;
+        writeln!(self.out, "  {} bytes, {}", dump.len(), kind(dump))?;
+        let framed = dump.threads().any(|thread| thread.frames().len() > 0);
+        let layout = dump.frame_layout();
+        if !layout.is_known() || (framed && dump.producer() == Producer::Other) {
+            writeln!(self.out, "  frames: {layout}")?;
+        }
+        if dump.is_partial() {
+            writeln!(self.out, "  partial: ranges of memories were left out on purpose")?;
+        }
+        if dump.is_degraded() {
+            let line = "  parts of the guest are left out that the format has no room for";
+            writeln!(self.out, "{line}")?;
+        }
+        for note in dump.notes() {
+            write!(self.out, "  note: {}", report::escaped(note))?;
+        }
+        self.list("modules", dump.modules(), |this, i, module| {
+            writeln!(this.out, "  {i}: {}", name(module))
+        })?;
+        self.list("instances", dump.instances(), Self::instance)?;
+        self.list("memories", dump.memories().iter(), Self::memory)?;
+        self.list("globals", dump.globals().iter(), Self::global)?;
+        for thread in dump.threads() {
+            writeln!(self.out, "thread {}", name(thread.name()))?;
+            for (i, frame) in thread.frames().enumerate() {
+                let module = self.module_of(frame.instance.and_then(|i| dump.instance(i)));
+                let (function, offset) = (frame.function, frame.offset);
+                writeln!(self.out, "  {i}: {module} function {function} at {offset:#x}")?;
+                self.named(&frame, i > 0)?;
+                self.values("     locals", frame.locals())?;
+                self.values("     stack", frame.stack())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a frame is called in the source; `caller` says that it waits for another one.
+    fn named(&mut self, frame: &FrameView<'_>, caller: bool) -> io::Result<()> {
+        let Some(named) = self.symbols.resolve(self.dump, frame, caller) else { return Ok(()) };
+        if let (Some(function), true) = (&named.name, named.positions.is_empty()) {
+            writeln!(self.out, "     {}", name(function))?;
+        }
+        for (i, position) in named.positions.iter().enumerate() {
+            let inlined = i + 1 < named.positions.len();
+            let function = if inlined { &position.function } else { &named.name };
+            let function = function.as_deref().map_or("?".into(), name);
+            let (word, at) = (if inlined { " inlined" } else { "" }, place(position));
+            writeln!(self.out, "     {function}{word}{at}")?;
+            let last = position.variables.len().saturating_sub(1);
+            let variables = position.variables.iter().enumerate().map(|(i, variable)| {
+                let comma = if i < last { "," } else { "" };
+                format!("{} {}{comma}", name(&variable.name), variable.known)
+            });
+            wrapped(self.out, "      ", variables)?;
+        }
+        match named.problem {
+            Some(problem) => write!(self.out, "     {}", report::escaped(&problem)),
+            None => Ok(()),
+        }
+    }
+
+    fn list<T>(
+        &mut self,
+        title: &str,
+        items: impl Iterator<Item = T>,
+        show: impl Fn(&mut Self, usize, T) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for (i, item) in items.enumerate() {
+            if i == 0 {
+                writeln!(self.out, "{title}")?;
+            }
+            show(self, i, item)?;
+        }
+        Ok(())
+    }
+
+    fn instance(&mut self, i: usize, instance: InstanceView<'_>) -> io::Result<()> {
+        let module = known(instance.module());
+        writeln!(self.out, "  {i}: module {module}")?;
+        wrapped(self.out, "     memories", instance.memories().map(known))?;
+        wrapped(self.out, "     globals", instance.globals().map(known))
+    }
+
+    fn memory(&mut self, i: usize, ty: &MemoryType) -> io::Result<()> {
+        writeln!(self.out, "  {i}: {ty}")?;
+        let size = ty.byte_len().map_or("2^64".into(), |len| len.to_string());
+        let memory = MemoryIndex(u32::try_from(i).unwrap_or(u32::MAX));
+        let Ok(coverage) = self.dump.coverage(memory) else { return Ok(()) };
+        let s = if coverage.segments == 1 { "" } else { "s" };
+        writeln!(
+            self.out,
+            "     {} of {size} bytes kept in {} segment{s}",
+            coverage.data_bytes, coverage.segments
+        )?;
+        if let Some(pages) = self.dump.declared_pages(memory) {
+            match self.dump.damage().is_some() && pages == 0 {
+                true => {
+                    writeln!(self.out, "     its size is lost, this is what its segments need")?
+                }
+                false => writeln!(
+                    self.out,
+                    "     declared with {}, its segments need more",
+                    report::count(pages, "page")
+                )?,
+            }
+        }
+        write!(self.out, "     coverage {}", describe::word(self.dump, &coverage))?;
+        match coverage.left_out_bytes {
+            0 => writeln!(self.out)?,
+            1 => writeln!(self.out, ", without 1 byte")?,
+            bytes => writeln!(self.out, ", without {bytes} bytes")?,
+        }
+        let Ok(ranges) = self.dump.left_out(memory) else { return Ok(()) };
+        let mut ranges = ranges.map(|range| format!("{:#x}..={:#x}", range.start(), range.end()));
+        for range in ranges.by_ref().take(RANGES) {
+            writeln!(self.out, "     left out {range}")?;
+        }
+        match ranges.count() {
+            0 => {}
+            more => writeln!(self.out, "     and {} more", report::count(more as u64, "range"))?,
+        }
+        self.picture(memory, ty)
+    }
+
+    fn picture(&mut self, memory: MemoryIndex, ty: &MemoryType) -> io::Result<()> {
+        let last = ty.byte_len().map_or(Some(u64::MAX), |len| len.checked_sub(1));
+        let (Some(style), Some(last)) = (self.map, last) else { return Ok(()) };
+        let Ok(contents) = self.dump.contents(memory) else { return Ok(()) };
+        let picture = map::picture(last, contents.map(|content| map::part(&content)), style);
+        self.out.write_all(picture.as_bytes())
+    }
+
+    fn global(&mut self, i: usize, global: &Global) -> io::Result<()> {
+        let mutable = if global.mutable { "mutable " } else { "" };
+        writeln!(self.out, "  {i}: {mutable}{}", global.value)
+    }
+
+    fn values(&mut self, title: &str, values: impl Iterator<Item = Value>) -> io::Result<()> {
+        wrapped(self.out, title, values.map(|value| value.to_string()))
+    }
+
+    fn module_of(&self, instance: Option<InstanceView<'_>>) -> String {
+        let index = instance.and_then(|instance| instance.module());
+        let module = index.and_then(|index| self.dump.module(index));
+        module.map_or("<unknown module>".into(), name)
+    }
+}
+
+fn kind(dump: &CoreDumpFile<'_>) -> &'static str {
+    match (dump.producer(), dump.has_index(), dump.has_checksums()) {
+        _ if dump.is_rewritten() => "rewritten by another tool, its checksums are void",
+        (Producer::Corestream, true, true) => "with index and checksums",
+        (Producer::Corestream, true, false) => "with index, without checksums",
+        (Producer::Corestream, false, _) => "its index is lost",
+        (Producer::Other, ..) => "by another tool, without index and checksums",
+    }
+}
+
+/// File, line and column, behind the name of a function; of a long path its end.
+fn place(position: &Position) -> String {
+    let Some(file) = &position.file else { return String::new() };
+    let long = file.chars().count().saturating_sub(NAME);
+    let file: String = file.chars().skip(long).collect();
+    let mut shown = String::from(if long > 0 { " at …" } else { " at " });
+    file.chars().for_each(|c| report::push_visible(&mut shown, c));
+    for number in [position.line, position.column].into_iter().map_while(|number| number) {
+        shown += &format!(":{number}");
+    }
+    shown
+}
+
+/// An index, `?` for one that is not known.
+fn known(index: Option<impl Display>) -> String {
+    index.map_or("?".into(), |index| index.to_string())
+}

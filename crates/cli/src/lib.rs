@@ -1,0 +1,101 @@
+//! The tool `corestream`: parses its arguments and hands over to one file a subcommand.
+//!
+//! This library is there for the tool and its tests; its version says nothing of its functions. To write and read dumps
+//! in a program, use the crate [`corestream`].
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod bench;
+mod completions;
+mod describe;
+mod dump;
+mod extract;
+mod help;
+mod inherited;
+mod input;
+mod inspect;
+mod log;
+mod man;
+mod manifest;
+mod module_file;
+mod output;
+mod patient;
+mod peer;
+mod placeholder;
+mod progress;
+mod receive;
+mod report;
+#[cfg(feature = "run")]
+mod run;
+mod sigbus;
+mod signals;
+mod stop_signals;
+mod symbol_files;
+mod verify;
+#[cfg(feature = "run")]
+mod wat_text;
+
+use std::process::ExitCode;
+
+use clap::{FromArgMatches, Parser};
+
+/// Writes WebAssembly core dumps of guests with very large memories, and reads them back
+///
+/// A core dump is what is left of a guest that crashed: its threads with their frames, its globals, and
+/// what stood in its memories. It is a file, which is itself a WebAssembly module. `dump` makes one of
+/// images of memories, of any size, and sends it to a file, a pipe or a socket, where `receive` may take
+/// it. `inspect`, `verify` and `extract` read dumps, those of other tools too.
+#[derive(Parser)]
+#[command(version, name = "corestream", arg_required_else_help = true, max_term_width = 100)]
+enum Command {
+    Dump(dump::Dump),
+    #[cfg(feature = "run")]
+    Run(run::Run),
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Extract(extract::Extract),
+    Receive(receive::Receive),
+    Bench(bench::Bench),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+/// Runs the tool with the arguments of the process.
+pub fn main() -> ExitCode {
+    signals::ignore_file_size_limit();
+    let matches = help::command().try_get_matches();
+    let command = match matches.and_then(|matches| Command::from_arg_matches(&matches)) {
+        Ok(command) => command,
+        Err(error) => return report::usage(&error),
+    };
+    let result = match command {
+        Command::Dump(dump) => dump.run().map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "run")]
+        Command::Run(run) => run.run(),
+        Command::Inspect(inspect) => inspect.run().map(|()| ExitCode::SUCCESS),
+        Command::Verify(verify) => verify.run().map(|()| ExitCode::SUCCESS),
+        Command::Extract(extract) => extract.run().map(|()| ExitCode::SUCCESS),
+        Command::Receive(receive) => receive.run(),
+        Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
+        Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
+        Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
+    };
+    signals::end_of_work();
+    let code = match result {
+        Ok(code) => code,
+        Err(failure) => {
+            report::line(&failure.message);
+            ExitCode::from(failure.code)
+        }
+    };
+    log::flush(log::patience_at_the_end());
+    code
+}
+
+/// What tests and fuzz targets use of the tool.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::describe::Description;
+    pub use crate::manifest::Manifest;
+    pub use crate::peer::reply::{Answer, MAX_REASON, OK, Reply, refusal};
+}

@@ -1,0 +1,7 @@
+//! The tool `corestream`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    corestream_cli::main()
+}

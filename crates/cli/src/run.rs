@@ -1,0 +1,278 @@
+//! `corestream run`: runs a guest with WASI, and dumps it where it traps or hangs.
+
+mod backtrace;
+mod busy;
+mod cause;
+mod check;
+mod expose;
+mod guest;
+mod host_call;
+mod invoke;
+mod module;
+mod options;
+mod output_stream;
+mod overflow;
+mod shared;
+mod standard_input;
+mod unreachable;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use corestream::Dumper;
+use corestream_wasmtime::Captured;
+use wasmtime::{Error, Trap, WasmBacktrace, WasmCoreDump};
+use wasmtime_wasi::I32Exit;
+
+use self::guest::{Guest, Outcome};
+use self::host_call::Pending;
+use self::options::{Directory, Variable};
+use self::overflow::StackPointer;
+use crate::dump::{self, pattern};
+use crate::output::{Output, own_descriptor};
+use crate::progress::{Display, When};
+use crate::report::{self, Failure};
+use crate::signals::Interrupt;
+
+/// Exit code of a guest that trapped: what a shell gives for SIGABRT.
+const TRAPPED: u8 = 134;
+/// Exit code of a guest that ran out of time, as `timeout` gives it.
+const TIME_LIMIT: u8 = 124;
+/// Exit code of a guest that failed with a code whose low 8 bits are 0.
+const FAILED_GUEST: u8 = 1;
+/// Exit code of a failure of the tool's own.
+const FAILED: u8 = 125;
+
+/// Runs a guest with WASI preview 1, and dumps it where it traps or hangs
+///
+/// The guest has the tool's standard streams, and of the environment and of the folders only what
+/// `--env` and `--dir` give it. Its exit code is the tool's. Imports, exports and the arguments of
+/// `--invoke` are checked before the guest is compiled.
+#[derive(Args)]
+pub struct Run {
+    /// The guest: a core module, binary or text
+    #[arg(value_name = "GUEST")]
+    guest: PathBuf,
+
+    /// Function to call instead of `_start`; if it has parameters, ARGS are their values: integers and
+    /// floats as in WebAssembly text (-1, 0xff, 1_000, 0x1p-3, nan), vectors as i32x4:1,2,3,4, and null
+    #[arg(long, value_name = "FUNC")]
+    invoke: Option<String>,
+
+    /// Dump locals and operand stacks too; the guest is slower
+    #[arg(long)]
+    locals: bool,
+
+    // Wasmtime gives no backtrace if it cannot allocate room for this many frames.
+    /// Frames that are dumped at most; with --locals all are
+    #[arg(long, value_name = "N", default_value_t = 100_000,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_frames: u32,
+
+    /// Dump the guest and stop it after S seconds of running; compiling it does not count
+    #[arg(long, value_name = "S", value_parser = dump::seconds)]
+    time_limit: Option<Duration>,
+
+    /// Environment variable of the guest; it has no others
+    #[arg(long = "env", value_name = "K=V")]
+    env: Vec<Variable>,
+
+    /// Folder that the guest may use, under the same name or as GUEST
+    #[arg(long = "dir", value_name = "HOST[::GUEST]")]
+    dirs: Vec<Directory>,
+
+    /// Where a dump goes, with %p, %t, %n and %% as in `dump`; by default the guest's file name with
+    /// .core, or .PID.core where that exists
+    #[arg(short, long, value_name = "DUMP")]
+    output: Option<PathBuf>,
+
+    /// Replace a dump that exists
+    #[arg(long)]
+    force: bool,
+
+    /// Show on standard error how far a dump has come that takes more than a second
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    progress: When,
+
+    /// Arguments of the guest
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+impl Run {
+    /// Returns the guest's exit code, or the code for how it ended.
+    pub fn run(mut self) -> Result<ExitCode, Failure> {
+        // A limit past the end of the clock is no limit.
+        self.time_limit = self.time_limit.filter(|limit| deadline(*limit).is_some());
+        let done = self.execute().map(ExitCode::from);
+        done.map_err(|failure| Failure::with_code(failure.message, FAILED))
+    }
+
+    fn execute(&self) -> Result<u8, Failure> {
+        let output = self.output.as_deref().map(|path| self.resolve(path)).transpose()?;
+        let mut guest = Guest::load(self)?;
+        match guest.run(self)? {
+            Outcome::Returned(results) => {
+                report::result(&results)?;
+                Ok(0)
+            }
+            Outcome::Failed(error) => {
+                if let Some(I32Exit(code)) = error.downcast_ref() {
+                    return Ok(self.exit_code(code.cast_unsigned()));
+                }
+                let trapped =
+                    error.is::<Trap>() || error.is::<WasmBacktrace>() || error.is::<WasmCoreDump>();
+                if !trapped {
+                    let cause = cause::plain(&error);
+                    return Err(Failure::new(format!("{}: {cause}", self.guest.display())));
+                }
+                // From here on the guest has stopped, whether the dump is written or not.
+                let pending = error.downcast_ref::<Pending>();
+                let limit =
+                    pending.is_some() || matches!(error.downcast_ref(), Some(Trap::Interrupt));
+                let code = if limit { TIME_LIMIT } else { TRAPPED };
+                let interrupt = Interrupt::watch_dump_of_guest(code);
+                let waits = guest.waits(&error);
+                let (first_added, place) = (guest.first_added(), guest.place(&error));
+                let stack = if limit { None } else { guest.stack_pointer() };
+                let mut captured = guest.captured(self, &error);
+                let cause = match pending {
+                    Some(pending) => format!("{} {pending}", self.limit()),
+                    None if limit && waits => format!("{} in memory.atomic.wait", self.limit()),
+                    None if limit => self.limit(),
+                    None => trap_cause(&error, stack.as_ref(), captured.as_ref().ok()),
+                };
+                let name = self.name();
+                report::raw(&backtrace::render(&name, &cause, &error, first_added, place));
+                if let Ok(captured) = &mut captured
+                    && (pending.is_some() || (limit && waits))
+                {
+                    captured.dump.notes.push(format!("{cause}: the frames are those of its entry"));
+                }
+                self.dump(output, captured, &interrupt);
+                Ok(code)
+            }
+        }
+    }
+
+    /// Returns the low 8 bits of the guest's exit code, or 1 if only those bits are 0.
+    fn exit_code(&self, code: u32) -> u8 {
+        let low = code.to_le_bytes()[0];
+        if low != 0 || code == 0 {
+            return low;
+        }
+        let name = self.name();
+        report::line(&format!(
+            "{name}: the guest's exit code {code} does not fit into 8 bits: it becomes {FAILED_GUEST}"
+        ));
+        FAILED_GUEST
+    }
+
+    /// The guest's file name: its process's name and argv[0].
+    fn name(&self) -> String {
+        self.guest.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn limit(&self) -> String {
+        format!("stopped after {} s", self.time_limit.unwrap_or_default().as_secs_f64())
+    }
+
+    /// Returns the message for a guest whose thread is blocked in the host.
+    fn blocked(&self) -> String {
+        let (name, limit) = (self.name(), self.limit());
+        format!("{name}: {limit}, blocked in a host call, cannot be dumped")
+    }
+
+    /// Writes the dump and says where it is; a guest that crashed has crashed, dump or not.
+    fn dump(
+        &self,
+        output: Option<Target>,
+        captured: Result<Captured<'_>, corestream::Error>,
+        interrupt: &Interrupt,
+    ) {
+        let written = captured.map_err(|error| Failure::new(error.to_string()));
+        let written = written.and_then(|captured| self.write(output, captured, interrupt));
+        match written {
+            Ok(path) => report::line(&format!("{}: core dumped", path.display())),
+            Err(failure) => report::line(&format!("no core dump: {}", failure.message)),
+        }
+    }
+
+    fn write(
+        &self,
+        output: Option<Target>,
+        mut captured: Captured<'_>,
+        interrupt: &Interrupt,
+    ) -> Result<PathBuf, Failure> {
+        let Target { path, output } = output.map_or_else(|| self.default_output(), Ok)?;
+        for note in &captured.notes {
+            let note = cause::note(note);
+            report::line(&format!("warning: {note}"));
+            captured.dump.notes.push(note);
+        }
+        let progress = Display::start(self.progress, output.name());
+        let dumper = Dumper::new().cancel(interrupt.cancel()).progress(progress.watcher());
+        let planned = dumper.plan(&captured.dump);
+        let plan = planned.map_err(|error| interrupt.failure().unwrap_or_else(|| error.into()))?;
+        for shortfall in plan.shortfalls() {
+            report::line(&format!("warning: {shortfall}"));
+        }
+        let written = dump::write(&plan, &output, None, interrupt, &progress);
+        written.map_err(|failure| interrupt.failure().unwrap_or(failure))?;
+        progress.finish();
+        Ok(path)
+    }
+
+    /// Checks the output before the guest runs.
+    fn resolve(&self, path: &Path) -> Result<Target, Failure> {
+        let is_stream = matches!(own_descriptor(path), Some(0..=2));
+        if path == Path::new("-") || is_stream {
+            let path = path.display();
+            return Err(Failure::new(format!(
+                "-o {path}: this stream is the guest's, name a file"
+            )));
+        }
+        let name = self.name();
+        let filled = pattern::Values::now(&name).fill(path);
+        let path = filled.map_err(|why| Failure::new(format!("-o {}: {why}", path.display())))?;
+        let output = Output::resolve(&path, self.force, false)?;
+        output.check_inputs(std::slice::from_ref(&self.guest))?;
+        Ok(Target { path, output })
+    }
+
+    /// A name that is free: the dump of a crash is not lost because of an older one.
+    fn default_output(&self) -> Result<Target, Failure> {
+        let first = self.resolve(Path::new("%n.core"));
+        if first.is_ok() { first } else { self.resolve(Path::new("%n.%p.core")) }
+    }
+}
+
+/// Returns the moment at which a limit that starts now ends; `None` if the clock ends before.
+fn deadline(limit: Duration) -> Option<Instant> {
+    Instant::now().checked_add(limit)
+}
+
+/// The output of a dump, and its path for messages.
+struct Target {
+    path: PathBuf,
+    output: Output,
+}
+
+/// Returns the cause of a trap, preceded by a stack overflow if there was one.
+fn trap_cause(
+    error: &Error,
+    stack: Option<&StackPointer>,
+    captured: Option<&Captured<'_>>,
+) -> String {
+    let cause = error.root_cause().to_string();
+    let overflow = || {
+        let trap = error.downcast_ref::<Trap>()?;
+        stack?.verdict(&captured?.dump, *trap)
+    };
+    match overflow() {
+        Some(overflow) => format!("{overflow} ({cause})"),
+        None => cause,
+    }
+}

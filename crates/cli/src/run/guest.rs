@@ -1,0 +1,257 @@
+//! The guest: its engine, its store, its instance, and the call.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use corestream_wasmtime::{Capture, Captured, FrameRecorder};
+use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store, Trap, Val, WasmBacktrace};
+use wasmtime_wasi::p1::{self, WasiP1Ctx};
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
+
+use super::busy::Busy;
+use super::check::{Call, Source};
+use super::expose::{self, Exposed};
+use super::output_stream::Standard;
+use super::overflow::StackPointer;
+use super::{
+    Run, TIME_LIMIT, cause, deadline, host_call, invoke, shared, standard_input, unreachable,
+};
+use crate::report::{self, Failure};
+
+/// How long the thread of a guest may use no processor after the time limit.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A guest, loaded and perhaps started.
+pub struct Guest {
+    store: Store<WasiP1Ctx>,
+    linker: Linker<WasiP1Ctx>,
+    /// The guest as it was before anything was added to it.
+    wasm: Vec<u8>,
+    module: Module,
+    call: Call,
+    /// The index of the first function that was added, which is the end of the guest's own.
+    first_added: u32,
+    /// Whether exports were added for the shared memories.
+    exports: bool,
+    instance: Option<Instance>,
+    recorder: FrameRecorder<WasiP1Ctx>,
+}
+
+/// How a call ended.
+pub enum Outcome {
+    /// With these results, as text.
+    Returned(String),
+    /// By a trap, the time limit, or an exit.
+    Failed(Error),
+}
+
+impl Guest {
+    /// Compiles the guest and prepares its store.
+    pub fn load(run: &Run) -> Result<Self, Failure> {
+        let failed = |error: Error| {
+            Failure::new(format!("{}: {}", run.guest.display(), cause::plain(&error)))
+        };
+        let source = Source::read(&run.guest)?;
+        let engine = Engine::new(&config(run)).map_err(failed)?;
+        let mut linker = Linker::new(&engine);
+        p1::add_to_linker_async(&mut linker, |wasi| wasi).map_err(failed)?;
+        // Wasmtime's own takes codes over 125 for an error.
+        linker.allow_shadowing(true);
+        if run.time_limit.is_some() {
+            host_call::add_to_linker(&mut linker).map_err(failed)?;
+        }
+        let exit = |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) };
+        linker.func_wrap("wasi_snapshot_preview1", "proc_exit", exit).map_err(failed)?;
+        let mut store = Store::new(&engine, wasi(run)?);
+        let recorder = FrameRecorder::new();
+        if run.locals {
+            store.set_debug_handler(recorder.clone());
+        }
+        let invoke = run.invoke.as_deref();
+        let call = source.check(invoke, &run.args, &linker, &mut store)?;
+        let wasm = source.into_wasm();
+        let exposed = expose::expose(&wasm, run.time_limit.is_some());
+        let (module, first_added, exports) = match exposed {
+            Some(Exposed { bytes, first_added, exports }) => {
+                (Module::from_binary(&engine, &bytes), first_added, exports)
+            }
+            None => (Module::from_binary(&engine, &wasm), u32::MAX, false),
+        };
+        let module = module.map_err(failed)?;
+        let instance = None;
+        Ok(Self { store, linker, wasm, module, call, first_added, exports, instance, recorder })
+    }
+
+    /// Instantiates the guest and calls its function.
+    pub fn run(&mut self, run: &Run) -> Result<Outcome, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.map_err(|e| Failure::new(format!("cannot run the guest: {e}")))?;
+        let over = Arc::new(AtomicBool::new(false));
+        if let Some(limit) = run.time_limit {
+            let engine = self.store.engine().clone();
+            self.store.set_epoch_deadline(1);
+            if let Some(at) = deadline(limit) {
+                host_call::set_limit(at);
+            }
+            let (line, over) = (run.blocked(), over.clone());
+            let busy = Busy::this_thread();
+            let watch = move || {
+                thread::sleep(limit);
+                engine.increment_epoch();
+                // `memory.fill`, `memory.copy` and `memory.grow` of gigabytes take longer, and check no epoch.
+                while busy.worked_during(GRACE) {}
+                // Whichever thread sets `over` first decides, so the process never ends while a dump is
+                // written.
+                if !over.swap(true, Ordering::AcqRel) {
+                    report::line(&line);
+                    std::process::exit(TIME_LIMIT.into());
+                }
+            };
+            let started = thread::Builder::new().stack_size(64 << 10).spawn(watch);
+            started.map_err(|e| Failure::new(format!("cannot watch the time limit: {e}")))?;
+        }
+        // Every host call that can be pending ends at the limit by itself.
+        let outcome = runtime.block_on(self.call());
+        if over.swap(true, Ordering::AcqRel) {
+            // The watch is about to end the process.
+            loop {
+                thread::park();
+            }
+        }
+        // A thread may still wait for input.
+        runtime.shutdown_background();
+        outcome.map_err(|why| Failure::new(format!("{}: {why}", run.guest.display())))
+    }
+
+    /// Returns an error if the call itself is wrong. A trap or an exit is an outcome.
+    async fn call(&mut self) -> Result<Outcome, String> {
+        let linked = self.linker.instantiate_pre(&self.module);
+        let linked = linked.map_err(|error| cause::plain(&error))?;
+        let instance = match linked.instantiate_async(&mut self.store).await {
+            Ok(instance) => instance,
+            Err(error) => return Ok(Outcome::Failed(error)),
+        };
+        self.instance = Some(instance);
+        let Some(name) = &self.call.name else {
+            return Ok(Outcome::Returned(String::new()));
+        };
+        let Some(function) = instance.get_func(&mut self.store, name) else {
+            return Err(format!("exports no function {name}"));
+        };
+        // A library that must be initialized first.
+        if self.call.initialize
+            && let Some(initialize) = instance.get_func(&mut self.store, "_initialize")
+            && let Err(error) = initialize.call_async(&mut self.store, &[], &mut []).await
+        {
+            return Ok(Outcome::Failed(error));
+        }
+        // The call overwrites them, whatever their types.
+        let mut results = vec![Val::I32(0); self.call.results];
+        match function.call_async(&mut self.store, &self.call.parameters, &mut results).await {
+            Ok(()) => Ok(Outcome::Returned(invoke::render(&results))),
+            Err(error) => Ok(Outcome::Failed(error)),
+        }
+    }
+
+    fn capture<'g>(
+        run: &Run,
+        linker: &'g Linker<WasiP1Ctx>,
+        recorder: &'g FrameRecorder<WasiP1Ctx>,
+    ) -> Capture<'g, WasiP1Ctx> {
+        let max_frames = usize::try_from(run.max_frames).unwrap_or(usize::MAX);
+        let capture = Capture::new(run.name()).linker(linker).max_frames(max_frames);
+        if run.locals { capture.frames(recorder) } else { capture }
+    }
+
+    /// Returns the guest's stack pointer, if it has one that is known.
+    pub fn stack_pointer(&self) -> Option<StackPointer> {
+        StackPointer::find(&self.wasm)
+    }
+
+    /// The guest after a call that failed.
+    pub fn captured(&mut self, run: &Run, error: &Error) -> corestream::Result<Captured<'_>> {
+        let place = self.place_of_unreachable(error);
+        let capture = Self::capture(run, &self.linker, &self.recorder);
+        let shared = if self.exports {
+            shared::Memories::of(&mut self.store, self.instance, error)
+        } else {
+            shared::Memories::default()
+        };
+        let mut captured = capture.trapped(&mut self.store, error)?;
+        shared.place(&mut captured);
+        for thread in &mut captured.dump.threads {
+            thread.frames.retain(|frame| frame.function < self.first_added);
+        }
+        if let Some((reported, offset)) = place
+            && let Some(frame) =
+                captured.dump.threads.first_mut().and_then(|t| t.frames.first_mut())
+            && (frame.function, u64::from(frame.offset)) == reported
+        {
+            frame.offset = offset;
+        }
+        Ok(captured)
+    }
+
+    /// The function and the offset that the engine reports for an `unreachable`, and its true offset, if that is
+    /// another one.
+    fn place_of_unreachable(&self, error: &Error) -> Option<((u32, u64), u32)> {
+        let Some(Trap::UnreachableCodeReached) = error.downcast_ref() else { return None };
+        let frame = error.downcast_ref::<WasmBacktrace>()?.frames().first()?;
+        let (function, offset) = (frame.func_index(), frame.func_offset()? as u64);
+        let place = unreachable::place(&self.wasm, function, offset)?;
+        Some(((function, offset), place))
+    }
+
+    /// The offset of the instruction that trapped in its function, if the engine reports another one.
+    pub fn place(&self, error: &Error) -> Option<u32> {
+        self.place_of_unreachable(error).map(|(_, offset)| offset)
+    }
+
+    /// Whether the error is that of a guest that waits for a notification.
+    pub fn waits(&self, error: &Error) -> bool {
+        let backtrace = error.downcast_ref::<WasmBacktrace>();
+        let youngest = backtrace.and_then(|backtrace| backtrace.frames().first());
+        youngest.is_some_and(|frame| frame.func_index() >= self.first_added)
+    }
+
+    /// The index of the first function that is not the guest's own: it waits in its place.
+    pub fn first_added(&self) -> u32 {
+        self.first_added
+    }
+}
+
+/// An engine that takes every guest that it can, and says all that it knows when one crashes.
+fn config(run: &Run) -> Config {
+    let mut config = Config::new();
+    config.coredump_on_trap(true).guest_debug(run.locals);
+    config.wasm_backtrace_max_frames(
+        usize::try_from(run.max_frames).ok().and_then(NonZeroUsize::new),
+    );
+    config.epoch_interruption(run.time_limit.is_some());
+    config.wasm_memory64(true).wasm_custom_page_sizes(true).wasm_wide_arithmetic(true);
+    config.wasm_function_references(true).wasm_gc(true).wasm_exceptions(true);
+    config.wasm_threads(true).shared_memory(true);
+    // Wasmtime compiles in a pool of rayon's, which panics where no thread can be started.
+    config.parallel_compilation(rayon::ThreadPoolBuilder::new().build_global().is_ok());
+    config
+}
+
+/// Builds the WASI context: arguments, standard streams, and the variables and directories given by options.
+fn wasi(run: &Run) -> Result<WasiP1Ctx, Failure> {
+    let mut wasi = WasiCtxBuilder::new();
+    standard_input::make_blocking()
+        .map_err(|error| Failure::new(format!("cannot use standard input: {error}")))?;
+    wasi.inherit_stdin().stdout(Standard::Output).stderr(Standard::Error);
+    wasi.arg(run.name()).args(&run.args);
+    for variable in &run.env {
+        wasi.env(&variable.name, &variable.value);
+    }
+    for dir in &run.dirs {
+        let opened = wasi.preopened_dir(&dir.host, &dir.guest, FsPerms::ReadWrite);
+        opened.map_err(|error| Failure::new(format!("{}: {error:#}", dir.host.display())))?;
+    }
+    Ok(wasi.build_p1())
+}

@@ -1,0 +1,70 @@
+//! Which memory of a dump is which shared memory of the guest.
+//!
+//! Without guest debugging the library learns of shared memories only by exports, which do not say at which index
+//! they are. [`expose`](super::expose) has added an export with the index of each. The dump lists the shared
+//! memories in the order of the exports, each once, so that the indices can be told from that.
+
+use corestream::MemoryIndex;
+use corestream_wasmtime::{Captured, Note};
+use wasmtime::{AsContextMut, Error, Extern, Instance, WasmCoreDump};
+
+use super::expose::memory_export;
+
+/// The shared memories of the guest.
+#[derive(Default)]
+pub struct Memories {
+    /// The addresses of their first bytes, in the order of the exports.
+    listed: Vec<usize>,
+    /// For each index of the guest which of the listed memories it is.
+    indices: Vec<(u32, usize)>,
+}
+
+impl Memories {
+    /// Finds the shared memories of `instance`, or of the one that `error` names.
+    pub fn of(store: &mut impl AsContextMut, instance: Option<Instance>, error: &Error) -> Self {
+        let trapped = || error.downcast_ref::<WasmCoreDump>()?.instances().first().copied();
+        let mut this = Self::default();
+        let Some(instance) = instance.or_else(trapped) else { return this };
+        for export in instance.exports(&mut *store) {
+            if let Some(address) = address(export.into_extern())
+                && !this.listed.contains(&address)
+            {
+                this.listed.push(address);
+            }
+        }
+        let count = instance.module(&mut *store).resources_required().num_memories;
+        for index in 0..count {
+            let export = instance.get_export(&mut *store, &memory_export(index));
+            if let Some(address) = export.and_then(address)
+                && let Some(listed) = this.listed.iter().position(|other| *other == address)
+            {
+                this.indices.push((index, listed));
+            }
+        }
+        this
+    }
+
+    /// Enters them in the dump where the library could not tell one from another.
+    pub fn place(&self, captured: &mut Captured<'_>) {
+        let memories = captured.dump.memories.iter().enumerate();
+        let shared = memories.filter(|(_, memory)| memory.ty.shared);
+        let shared: Vec<_> = shared.filter_map(|(item, _)| u32::try_from(item).ok()).collect();
+        let [instance] = &mut captured.dump.instances[..] else { return };
+        if shared.len() != self.listed.len() {
+            return;
+        }
+        for (index, listed) in &self.indices {
+            let slot = usize::try_from(*index).ok().and_then(|i| instance.memories.get_mut(i));
+            if let (Some(slot @ None), Some(item)) = (slot, shared.get(*listed)) {
+                *slot = Some(MemoryIndex(*item));
+                captured.notes.retain(
+                    |note| !matches!(note, Note::Memory { index: known, .. } if known == index),
+                );
+            }
+        }
+    }
+}
+
+fn address(item: Extern) -> Option<usize> {
+    item.into_shared_memory().map(|memory| memory.data().as_ptr().addr())
+}

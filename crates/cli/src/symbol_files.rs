@@ -1,0 +1,125 @@
+//! The files of a dump's modules, as they are named on the command line.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use corestream::{CoreDumpFile, ModuleIndex};
+use corestream_symbols::{ModuleFile, Symbols};
+
+use crate::module_file::{self, Form};
+use crate::report::{self, Failure};
+#[cfg(feature = "run")]
+use crate::wat_text;
+
+/// Bytes of a file at most: it is read whole.
+const MAX_FILE: u64 = 1 << 30;
+/// The message for a component.
+const COMPONENT: &str =
+    "is a component, whose symbols are not supported: name the core module in it";
+
+/// The file of a module, as it is named on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SymbolFile {
+    /// Which module it is, where that is said.
+    module: Option<ModuleIndex>,
+    path: PathBuf,
+}
+
+impl FromStr for SymbolFile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = |index: &str| !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit());
+        let (module, path) = match text.split_once('=') {
+            Some((index, path)) if digits(index) => {
+                let module = index.parse().map_err(|_| format!("there is no module {index}"))?;
+                (Some(ModuleIndex(module)), path)
+            }
+            _ => (None, text),
+        };
+        match path {
+            "" => Err("names no file".into()),
+            path => Ok(Self { module, path: path.into() }),
+        }
+    }
+}
+
+/// The bytes of the files, which [`Symbols`] borrows.
+pub struct SymbolFiles(Vec<(SymbolFile, Vec<u8>)>);
+
+impl SymbolFiles {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be read, is too large, or is not a module.
+    pub fn read(files: &[SymbolFile]) -> Result<Self, Failure> {
+        let read = files.iter().map(|file| Ok((file.clone(), read(&file.path)?)));
+        read.collect::<Result<_, Failure>>().map(Self)
+    }
+
+    /// Finds out which file is which module's, and reports what of them is not used.
+    ///
+    /// # Errors
+    /// A file is none of the dump's modules.
+    pub fn symbols(&self, dump: &CoreDumpFile<'_>) -> Result<Symbols<'_>, Failure> {
+        let files = self.0.iter().map(|(file, bytes)| {
+            let of = ModuleFile::new(&file.path, bytes);
+            file.module.map_or(of, |module| of.of_module(module))
+        });
+        let files: Vec<_> = files.collect();
+        let symbols = Symbols::new(&files, dump).map_err(Failure::usage)?;
+        symbols.warnings().for_each(|warning| report::line(&format!("warning: {warning}")));
+        Ok(symbols)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let at = |error| Failure::new(format!("{}: {error}", path.display()));
+    // To open a FIFO may never end, and neither may a device.
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(at("not a regular file".into()));
+    }
+    let file = File::open(path).map_err(|error| at(format!("cannot open: {error}")))?;
+    let too_large =
+        || at(format!("is larger than {MAX_FILE} bytes, which is the most that is read"));
+    if file.metadata().is_ok_and(|metadata| metadata.len() > MAX_FILE) {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::new();
+    let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
+    read.map_err(|error| at(format!("cannot read: {error}")))?;
+    // It may have grown meanwhile.
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(too_large());
+    }
+    match module_file::form(&bytes, COMPONENT).map_err(at)? {
+        Form::Binary => Ok(bytes),
+        #[cfg(feature = "run")]
+        Form::Text => wat_text::module(path, &bytes, true).map_err(Failure::new),
+        #[cfg(not(feature = "run"))]
+        Form::Text => {
+            Err(at("is WebAssembly text: name what `wat2wasm --debug-names` makes of it, \
+                              or install corestream-cli with the feature `run`"
+                .into()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_on_the_command_line() {
+        let file = |text: &str| {
+            text.parse::<SymbolFile>().map(|f| (f.module.map(|module| module.0), f.path))
+        };
+        assert_eq!(file("a.wasm"), Ok((None, "a.wasm".into())));
+        assert_eq!(file("12=b=c.wasm"), Ok((Some(12), "b=c.wasm".into())));
+        assert_eq!(file("a=b.wasm"), Ok((None, "a=b.wasm".into())));
+        assert_eq!(file("=b"), Ok((None, "=b".into())));
+        assert!(file("").is_err() && file("0=").is_err() && file("4294967296=x").is_err());
+    }
+}

@@ -1,0 +1,602 @@
+//! Every system call by which a dump or an image is written or read fails, with every error and at
+//! every position, on a file, a pipe and a socket; and signals come at each. What comes out is whole,
+//! or it is not there and a line says why.
+#![cfg(target_os = "linux")]
+#![allow(clippy::print_stdout, reason = "a test says what it tried, or could not try")]
+
+#[path = "../../../tests/common/environment.rs"]
+mod environment;
+#[path = "../../../tests/common/strace.rs"]
+mod strace;
+#[path = "../../../tests/common/tool.rs"]
+mod tool;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use corestream::read::verify_slice;
+use corestream::{CoreDumpFile, MemoryIndex};
+use strace::Call;
+use tempfile::TempDir;
+use tool::{names, stderr};
+
+/// What writes, makes, names, or prepares for it.
+const WRITES: &str = "write,writev,pwrite64,pwritev,pwritev2,fallocate,ftruncate,fsync,fdatasync,linkat,\
+                      rename,renameat,renameat2,unlink,unlinkat,fchmod,chmod,fchmodat,openat,close,mkdir,mkdirat,sendmsg,sendto,\
+                      vmsplice,splice,sendfile,fcntl,clone,clone3";
+
+/// What reads, or says what there is to read.
+const READS: &str = "read,readv,pread64,preadv,lseek,mmap,statx,openat";
+
+const ERRORS: [&str; 9] =
+    ["EIO", "ENOSPC", "EINTR", "EAGAIN", "EDQUOT", "EFBIG", "EPERM", "EINVAL", "ENOSYS"];
+
+/// Those of them that reading can meet.
+const READ_ERRORS: [&str; 5] = ["EIO", "EINTR", "EAGAIN", "EINVAL", "ENOSYS"];
+
+/// Trials that run at the same time: most of one is waiting.
+const AT_ONCE: usize = 4;
+
+/// A way to run the tool.
+#[derive(Clone, Copy)]
+struct Case {
+    /// What it is called with; `guest.mem` and `guest.core` stand for the inputs.
+    args: &'static [&'static str],
+    input: Option<&'static str>,
+    output: Stream,
+    /// Whether there is an old file under the name `new`.
+    old: bool,
+    /// Whether the file system is to have no `O_TMPFILE`.
+    named: bool,
+}
+
+/// What standard output is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stream {
+    File,
+    Pipe,
+    Socket,
+}
+
+impl Case {
+    const fn new(args: &'static [&'static str]) -> Self {
+        Self { args, input: None, output: Stream::File, old: false, named: false }
+    }
+
+    const fn to(self, output: Stream) -> Self {
+        Self { output, ..self }
+    }
+
+    const fn old(self) -> Self {
+        Self { old: true, ..self }
+    }
+
+    const fn named(self) -> Self {
+        Self { named: true, ..self }
+    }
+}
+
+/// The inputs, and what is to become of them.
+struct Guest {
+    folder: TempDir,
+    dump: Vec<u8>,
+    image: Vec<u8>,
+    /// The image as a file that cannot change.
+    sealed: fs::File,
+}
+
+impl Guest {
+    /// A guest with two large parts, which are lent to pipes and sockets, and small ones between, one
+    /// each `step` bytes.
+    fn new(step: usize) -> Self {
+        let mut image = vec![0; 40 << 16];
+        image[100..1_400_100].fill(3);
+        image[1_500_000..2_000_000].chunks_mut(step).for_each(|part| part[..300].fill(7));
+        image[2_010_000..2_600_000].fill(5);
+        for (i, byte) in image.iter_mut().enumerate().filter(|(_, byte)| **byte != 0) {
+            *byte ^= i.to_le_bytes()[1] & 0xf0;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("guest.mem");
+        fs::write(&path, &image).unwrap();
+        // Never old enough for its times to tell of writers, so that each run makes the same calls.
+        let later = SystemTime::now() + Duration::from_secs(86_400);
+        fs::File::options().append(true).open(&path).unwrap().set_modified(later).unwrap();
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+        command.args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
+        let output = command.current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let dump = fs::read(folder.path().join("guest.core")).unwrap();
+        Self { folder, dump, sealed: sealed(&image), image }
+    }
+
+    /// Runs the tool under strace.
+    fn run(&self, case: &Case, calls: &str, injections: &[String]) -> Run {
+        let folder = tempfile::tempdir().unwrap();
+        let (work, log) = (folder.path().join("work"), folder.path().join("log"));
+        fs::create_dir(&work).unwrap();
+        if case.old {
+            fs::write(work.join("new"), "old").unwrap();
+        }
+        let mut command = strace::traced(&log, calls, injections);
+        command.current_dir(&work).arg(assert_cmd::cargo::cargo_bin!("corestream"));
+        let place = |arg: &str| match arg {
+            // Only pages of such a file are lent.
+            "guest.mem" if case.output != Stream::File => {
+                format!("/proc/{}/fd/{}", std::process::id(), self.sealed.as_raw_fd()).into()
+            }
+            "guest.mem" | "guest.core" => self.folder.path().join(arg).into_os_string(),
+            arg => arg.into(),
+        };
+        command.args(case.args.iter().map(|arg| place(arg)));
+        if case.args[0] == "dump" {
+            // With more of them it is chance which one asks for the holes of the image.
+            command.args(["--threads", "1"]);
+        }
+        command.stdin(match case.input {
+            Some(name) => fs::File::open(self.folder.path().join(name)).unwrap().into(),
+            None => Stdio::null(),
+        });
+        command.stderr(Stdio::piped());
+        let reading = match case.output {
+            Stream::File => {
+                command.stdout(fs::File::create(folder.path().join("stdout")).unwrap());
+                None
+            }
+            Stream::Pipe => {
+                let (reader, writer) = std::io::pipe().unwrap();
+                command.stdout(writer);
+                Some(OwnedFd::from(reader))
+            }
+            Stream::Socket => {
+                let (reader, writer) = UnixStream::pair().unwrap();
+                command.stdout(OwnedFd::from(writer));
+                Some(reader.into())
+            }
+        };
+        let reading = reading.map(|reader| thread::spawn(move || read_all(reader.into())));
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        drop(command);
+        let stdout = match reading {
+            Some(reading) => reading.join().unwrap(),
+            None => fs::read(folder.path().join("stdout")).unwrap(),
+        };
+        let faults = strace::faults(&log);
+        Run { output, stdout, faults, calls: strace::calls(&log), folder }
+    }
+}
+
+/// A memfd that nobody can write to any more.
+fn sealed(bytes: &[u8]) -> fs::File {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+    let memfd = memfd_create("guest.mem", MemfdFlags::ALLOW_SEALING).unwrap();
+    let mut memfd = fs::File::from(memfd);
+    memfd.write_all(bytes).unwrap();
+    fcntl_add_seals(&memfd, SealFlags::WRITE | SealFlags::SHRINK).unwrap();
+    memfd
+}
+
+fn read_all(mut reader: fs::File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// What came of it.
+struct Run {
+    output: Output,
+    stdout: Vec<u8>,
+    faults: usize,
+    calls: Vec<Call>,
+    folder: TempDir,
+}
+
+/// A fault, and where it comes.
+struct Trial<'c> {
+    call: &'c Call,
+    /// What strace is to do: `error=EIO`, or `signal=SIGTERM`.
+    fault: String,
+    /// At which calls of that name.
+    when: String,
+}
+
+impl Trial<'_> {
+    fn has(&self, errors: &[&str]) -> bool {
+        errors.iter().any(|error| self.fault.strip_prefix("error=") == Some(error))
+    }
+
+    fn is_signal(&self) -> bool {
+        self.fault.starts_with("signal=")
+    }
+}
+
+/// Each error once at each of `calls`, those of a disk that is full or broken also from there on, and
+/// each signal. Calls of the name in `always` fail from that one on.
+fn trials<'c>(calls: &'c [Call], always: Option<&Call>) -> Vec<Trial<'c>> {
+    let mut trials = Vec::new();
+    for call in calls {
+        let when = match always {
+            Some(first) if first.name == call.name => format!("{}..{}", first.k, call.k),
+            _ => call.k.to_string(),
+        };
+        let mut add =
+            |fault: String, when: &str| trials.push(Trial { call, fault, when: when.into() });
+        let reads = READS.split(',').any(|name| name == call.name) && !is_new(&call.line);
+        for error in if reads { &READ_ERRORS[..] } else { &ERRORS } {
+            add(format!("error={error}"), &when);
+        }
+        // Lines for people are written by `write` too.
+        if call.name != "write" {
+            for error in ["EIO", "ENOSPC"] {
+                add(format!("error={error}"), &format!("{}+", call.k));
+            }
+        }
+        for signal in ["SIGINT", "SIGTERM", "SIGKILL"] {
+            add(format!("signal={signal}"), &call.k.to_string());
+        }
+    }
+    trials
+}
+
+/// Runs the tool as it is, then with every fault at every call that `choose` chooses, a few at the
+/// same time. Gives the number of faults.
+fn try_all(
+    guest: &Guest,
+    case: &Case,
+    names: &str,
+    choose: impl Fn(&[Call]) -> Vec<Call>,
+    check: impl Fn(Option<&Trial<'_>>, &Run) + Sync,
+) -> usize {
+    let first = guest.run(case, names, &[]);
+    check(None, &first);
+    let unnamed = first.calls.iter().find(|call| call.line.contains("O_TMPFILE"));
+    let always = unnamed.filter(|_| case.named);
+    assert!(!case.named || always.is_some(), "the file system here has no unnamed files");
+    let deny = always.map(|call| format!("openat:error=EOPNOTSUPP:when={}", call.k));
+    let plain = guest.run(case, names, deny.as_slice());
+    check(None, &plain);
+    let mut calls = choose(&plain.calls);
+    // A fault before the call that is denied is the same as without the denial.
+    calls.retain(|call| always.is_none_or(|always| always.name != call.name || always.k < call.k));
+    let trials = trials(&calls, always);
+    let (next, faults) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(trial) = trials.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let Trial { call, fault, when } = trial;
+                    let mut injections = vec![format!("{}:{fault}:when={when}", call.name)];
+                    if always.is_some_and(|always| always.name != call.name) {
+                        injections.extend(deny.clone());
+                    }
+                    let run = guest.run(case, names, &injections);
+                    check(Some(trial), &run);
+                    let denied = usize::from(always.is_some());
+                    // None at all if a signal was to come at a later `openat`: strace cannot deny one and
+                    // interrupt another, and a file without a name opens fewer.
+                    faults.fetch_add(run.faults.saturating_sub(denied), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let faults = faults.into_inner();
+    println!(
+        "{:?} to {:?}: {} calls, {} runs, {faults} faults",
+        case.args,
+        case.output,
+        calls.len(),
+        trials.len()
+    );
+    faults
+}
+
+/// Whether these are the arguments of an `openat` that makes a file, or opens its folder.
+fn is_new(line: &str) -> bool {
+    ["O_TMPFILE", "O_CREAT", "\".\""].iter().any(|part| line.contains(part))
+}
+
+/// Whether the work must succeed, or fail, in spite of a fault; `None` if either is right.
+fn must(case: &Case, trial: &Trial<'_>) -> Option<bool> {
+    let Call { name, line, .. } = trial.call;
+    if trial.is_signal() {
+        return None;
+    }
+    match name.as_str() {
+        // What is read may be asked for only to be sure, or there is another way.
+        _ if READS.split(',').any(|read| read == name) && !(name == "openat" && is_new(line)) => {
+            None
+        }
+        // Only a faster way, or another thread.
+        "clone3" | "clone" | "splice" | "sendfile" => Some(true),
+        "fcntl" => line.contains("PIPE_SZ").then_some(true),
+        // A file that has a name is as good, and so is one that gets its name by a link.
+        "openat" if line.contains("O_TMPFILE") => (!trial.when.ends_with('+')).then_some(true),
+        // There is another way to link, and after that a copy.
+        "linkat" => Some(true),
+        // To rename without replacing: there is a link.
+        "renameat2" => Some(true),
+        // The file of the trial is then the one that is written.
+        "unlinkat" => Some(true),
+        "renameat" if trial.has(&["EINTR"]) && !case.args.contains(&"--all") => Some(true),
+        // Only one of them is there to learn its error.
+        "close" => None,
+        // The folder of `--all` was made with that mode.
+        "fchmodat" if trial.has(&["EPERM", "EINVAL", "ENOSYS"]) => Some(true),
+        // The folder of the file: `syncfs` needs no right to read it. Not with the file itself before it.
+        "openat"
+            if line.contains("\".\"")
+                && !line.contains("O_PATH")
+                && trial.has(&["EPERM"])
+                && !trial.when.contains("..") =>
+        {
+            Some(true)
+        }
+        "fallocate" => Some(!trial.has(&["EIO", "ENOSPC", "EDQUOT", "EFBIG"])),
+        "write" | "writev" | "sendmsg" | "pwrite64" | "fsync" | "ftruncate" | "openat"
+        | "fchmod" | "fchmodat"
+            if trial.has(&["EINTR"]) =>
+        {
+            Some(true)
+        }
+        "write" | "writev" | "sendmsg" if trial.has(&["EAGAIN"]) => {
+            Some(case.output != Stream::File)
+        }
+        // Some file systems have no such thing.
+        "fsync" if trial.has(&["EINVAL"]) => None,
+        _ => Some(false),
+    }
+}
+
+/// Checks that what was written is whole, or not there and said to be so.
+fn check_written(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Run) {
+    let what = match trial {
+        Some(Trial { call, fault, when }) => {
+            format!("{fault} at {} {when}: {}", call.name, call.line)
+        }
+        None => "no fault".into(),
+    };
+    let said = stderr(&run.output);
+    let what = format!("{:?}, {what}\n{said}", case.args);
+    let expected = if case.args[0] == "dump" { &guest.dump } else { &guest.image };
+    let work = run.folder.path().join("work");
+    let names = names(&work);
+    let named = case.args.contains(&"new");
+    let status = run.output.status;
+    if let Some(success) = trial.map_or(Some(true), |trial| must(case, trial)) {
+        assert_eq!(status.success(), success, "{what}");
+    }
+    if status.success() {
+        // A lease that is refused so means that somebody has the image open for writing. A memfd without
+        // seals counts as that too.
+        let refused = |trial: &Trial<'_>| {
+            let line = &trial.call.line;
+            line.contains("F_GET_SEALS")
+                || trial.has(&["EAGAIN"]) && line.contains("F_SETLEASE, F_RDLCK")
+        };
+        if !said.is_empty() && trial.is_some_and(refused) {
+            assert!(said.contains("was open for writing") && said.lines().count() == 1, "{what}");
+            return;
+        }
+        assert_eq!(said, "", "{what}");
+        match named {
+            true => assert_whole(&work.join("new"), expected, &what),
+            false => assert!(is_same(&run.stdout, expected), "{what}"),
+        }
+        assert_eq!(names, if named { &["new"][..] } else { &[] }, "{what}");
+        return;
+    }
+    // Or a signal came before it was watched for.
+    let killed = status.signal().is_some() && trial.is_some_and(Trial::is_signal);
+    let code = match trial.map(|trial| trial.fault.as_str()) {
+        Some("signal=SIGINT") => 130,
+        Some("signal=SIGTERM") => 143,
+        _ => 1,
+    };
+    assert!(killed || status.code() == Some(code), "{status}: {what}");
+    let line =
+        said.starts_with("corestream: ") && said.lines().count() == 1 && said.ends_with('\n');
+    assert!(killed || line && said.chars().all(|c| c == '\n' || !c.is_control()), "{what}");
+    assert!(run.stdout.len() <= expected.len() && expected.starts_with(&run.stdout), "{what}");
+    let new = work.join("new");
+    // It is finished and has its name: only the last `fsync`, that of its folder, has failed.
+    let is_named = said.contains("cannot sync its folder");
+    match fs::read(&new) {
+        Ok(_) if is_named => {
+            assert_eq!(trial.unwrap().call.name, "fsync", "{what}");
+            assert_whole(&new, expected, &what);
+        }
+        Ok(bytes) if case.old && bytes == b"old" => {}
+        // It was killed after it was done.
+        Ok(_) if killed => assert_whole(&new, expected, &what),
+        Ok(_) => panic!("something is under the name: {what}"),
+        Err(_) if new.is_dir() => assert!(killed, "{what}"),
+        Err(_) => assert!(!case.old && !is_named, "the file is gone: {what}"),
+    }
+    // A finished one that got no name stays, and is whole.
+    let kept = kept(&said);
+    if let Some(kept) = kept {
+        let failed = &trial.unwrap().call.name;
+        assert!(matches!(failed.as_str(), "renameat" | "openat"), "{what}");
+        assert_whole(&work.join(kept), expected, &what);
+    }
+    // What has a name while it is written can't be removed by who was killed. What has none for that time was
+    // tried with an empty file.
+    let partial = |name: &String| {
+        let has_name = case.named || case.args.contains(&"--all") || case.old;
+        let is_empty = || fs::read(work.join(name)).is_ok_and(|bytes| bytes.is_empty());
+        status.signal() == Some(9) && name.ends_with(".partial") && (has_name || is_empty())
+    };
+    let is_other = |name: &&String| *name != "new" && Some(name.as_str()) != kept && !partial(name);
+    let others: Vec<_> = names.iter().filter(is_other).collect();
+    assert!(others.is_empty(), "{others:?} is left: {what}");
+}
+
+/// The partial name that a finished file has kept, as a message says.
+fn kept(said: &str) -> Option<&str> {
+    let (_, rest) = said.split_once(", which is kept as ")?;
+    let (path, _) = rest.split_once(": ")?;
+    Path::new(path).file_name()?.to_str()
+}
+
+/// Whether these are the bytes that are expected, or a whole dump of the same memory with a note about how it was read.
+fn is_same(bytes: &[u8], expected: &[u8]) -> bool {
+    if bytes == expected {
+        return true;
+    }
+    let Ok(dump) = CoreDumpFile::from_slice(bytes) else { return false };
+    let whole = verify_slice(bytes, 1).is_ok_and(|verdict| verdict.is_whole());
+    let expected = CoreDumpFile::from_slice(expected).unwrap();
+    let memory = |dump: &CoreDumpFile<'_>| {
+        let mut memory = Vec::new();
+        dump.write_memory(MemoryIndex(0), &mut memory).unwrap();
+        memory
+    };
+    whole && dump.notes().len() == 1 && memory(&dump) == memory(&expected)
+}
+
+fn assert_whole(path: &Path, expected: &[u8], what: &str) {
+    let mode = path.metadata().unwrap().permissions().mode() & 0o777;
+    if !path.is_dir() {
+        assert!(is_same(&fs::read(path).unwrap(), expected), "{what}");
+        assert_eq!(mode, 0o600, "{what}");
+        return;
+    }
+    assert_eq!(mode, 0o700, "{what}");
+    assert_eq!(names(path), ["manifest.json", "memory-0.mem"]);
+    assert_whole(&path.join("memory-0.mem"), expected, what);
+    let manifest = fs::read(path.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["memories"][0]["image"], "memory-0.mem");
+}
+
+/// The calls that have to do with what is written: not with what every program does at its start.
+fn writing(calls: &[Call]) -> Vec<Call> {
+    let is_write = |call: &Call| matches!(&*call.name, "write" | "writev" | "pwrite64" | "sendmsg");
+    let written = calls.iter().rposition(is_write).unwrap_or(calls.len());
+    let writes = |(i, call): &(usize, &Call)| match call.name.as_str() {
+        "openat" => is_new(&call.line),
+        "fcntl" => !call.line.contains("F_GETFD"),
+        // Before that, descriptors are closed that were only read.
+        "close" => *i > written,
+        _ => true,
+    };
+    calls.iter().enumerate().filter(writes).map(|(_, call)| call.clone()).collect()
+}
+
+/// The calls from the first one on that looks at an input.
+fn reading(calls: &[Call]) -> Vec<Call> {
+    let first = |call: &Call| call.line.contains("/guest.") || call.line.starts_with("0, \"");
+    let calls = calls.iter().skip_while(|call| !first(call));
+    // Where the allocator gets no memory, a program ends.
+    calls.filter(|call| call.name != "mmap" || !call.line.contains("ANONYMOUS")).cloned().collect()
+}
+
+const DUMP: Case = Case::new(&["dump", "--memory", "guest.mem", "-o", "new"]);
+const DUMP_SYNC: Case = Case::new(&["dump", "--memory", "guest.mem", "-o", "new", "--sync"]);
+const REPLACE: Case =
+    Case::new(&["dump", "--memory", "guest.mem", "-o", "new", "--sync", "--force"]);
+const DUMP_OUT: Case = Case::new(&["dump", "--name=guest.mem", "--memory", "guest.mem", "-o", "-"]);
+const EXTRACT: Case = Case::new(&["extract", "guest.core", "--memory", "0", "-o", "new"]);
+const EXTRACT_ALL: Case = Case::new(&["extract", "guest.core", "--all", "new"]);
+const EXTRACT_OUT: Case = Case::new(&["extract", "guest.core", "--memory", "0"]);
+
+fn try_writing(step: usize, cases: &[Case]) {
+    if !strace::works() {
+        return;
+    }
+    let guest = Guest::new(step);
+    for case in cases {
+        let check = |trial: Option<&Trial<'_>>, run: &Run| check_written(&guest, case, trial, run);
+        let faults = try_all(&guest, case, WRITES, writing, check);
+        assert!(faults > 100, "{faults}");
+    }
+}
+
+#[test]
+fn a_dump_to_a_file_is_whole_or_not_there() {
+    try_writing(1000, &[DUMP_SYNC, DUMP.named(), REPLACE.old(), REPLACE.old().named()]);
+}
+
+#[test]
+fn a_dump_to_a_stream_is_whole_or_said_to_be_cut_off() {
+    try_writing(1000, &[DUMP_OUT, DUMP_OUT.to(Stream::Pipe), DUMP_OUT.to(Stream::Socket)]);
+}
+
+#[test]
+fn an_image_is_whole_or_not_there() {
+    try_writing(200_000, &[EXTRACT, EXTRACT.named(), EXTRACT_ALL, EXTRACT_OUT.to(Stream::Pipe)]);
+}
+
+/// Checks that what is read is right, or said not to be.
+fn check_read(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Run) {
+    if case.args.contains(&"new") {
+        return check_written(guest, case, trial, run);
+    }
+    let said = stderr(&run.output);
+    let (call, fault) =
+        trial.map_or((String::new(), ""), |t| (format!("{:?}", t.call), t.fault.as_str()));
+    let what = format!("{:?}, {fault} at {call}\n{said}", case.args);
+    let shown = String::from_utf8_lossy(&run.stdout);
+    let of_input =
+        |trial: &Trial<'_>| trial.call.name == "read" && trial.call.line.starts_with("0,");
+    if trial.is_some_and(|trial| of_input(trial) && trial.has(&["EINTR", "EAGAIN"])) {
+        assert!(run.output.status.success(), "{what}");
+    }
+    match run.output.status.code() {
+        Some(0) => {
+            assert!(said.is_empty() && shown.contains(": whole, "), "{what}{shown}");
+            assert!(shown.contains(&guest.dump.len().to_string()), "{what}");
+        }
+        Some(1 | 3) => assert!(run.stdout.is_empty() && said.lines().count() == 1, "{what}{shown}"),
+        Some(130 | 143) => assert!(fault.starts_with("signal="), "{what}"),
+        _ => assert!(fault.starts_with("signal="), "{what}"),
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_said() {
+    if !strace::works() {
+        return;
+    }
+    let guest = Guest::new(200_000);
+    let verify_input = Case { input: Some("guest.core"), ..Case::new(&["verify", "-"]) };
+    for case in [Case::new(&["verify", "guest.core"]), verify_input, EXTRACT, DUMP] {
+        let check = |trial: Option<&Trial<'_>>, run: &Run| check_read(&guest, &case, trial, run);
+        let faults = try_all(&guest, &case, READS, reading, check);
+        assert!(faults > 50, "{faults}");
+    }
+}
+
+/// A machine that gives no thread: the dump is whole all the same, and a signal still ends it.
+#[test]
+fn without_threads_a_dump_is_whole_and_a_signal_ends_it() {
+    if !strace::works() {
+        return;
+    }
+    let guest = Guest::new(200_000);
+    let none: Vec<String> =
+        ["clone3", "clone"].map(|name| format!("{name}:error=EAGAIN:when=1+")).into();
+    for case in [DUMP, DUMP_OUT.to(Stream::Pipe), DUMP_OUT.to(Stream::Socket), EXTRACT_ALL] {
+        let run = guest.run(&case, WRITES, &none);
+        assert!(run.faults > 0);
+        check_written(&guest, &case, None, &run);
+    }
+    for name in ["TERM", "INT"] {
+        let mut injections = none.clone();
+        injections.push(format!("writev:signal=SIG{name}:when=2"));
+        let run = guest.run(&DUMP, WRITES, &injections);
+        let expected = if name == "TERM" { 15 } else { 2 };
+        assert_eq!(run.output.status.signal(), Some(expected), "{}", stderr(&run.output));
+        assert!(names(&run.folder.path().join("work")).is_empty());
+    }
+}

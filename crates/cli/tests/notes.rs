@@ -1,0 +1,122 @@
+//! Notes of a dump: the lines by which its writer tells its reader what is missing, and how it was found.
+#![cfg(target_os = "linux")]
+#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+
+#[path = "../../../tests/common/environment.rs"]
+mod environment;
+#[path = "../../../tests/common/strace.rs"]
+mod strace;
+#[path = "../../../tests/common/tool.rs"]
+mod tool;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use corestream::limits::{MAX_NOTE_BYTES, MAX_NOTES};
+use corestream::{CoreDump, CoreDumpFile, Dumper, ErrorKind};
+use tool::stderr;
+
+fn notes(dump: &CoreDump<'_>) -> Vec<String> {
+    let bytes = Dumper::new().plan(dump).unwrap().to_vec().unwrap();
+    let dump = CoreDumpFile::from_slice(&bytes).unwrap();
+    dump.notes().map(String::from).collect()
+}
+
+#[test]
+fn notes_come_back() {
+    let mut dump = CoreDump::new("guest");
+    assert!(notes(&dump).is_empty());
+    dump.notes = vec!["stopped by the time limit".into(), String::new(), "żółć".into()];
+    assert_eq!(notes(&dump), dump.notes);
+}
+
+#[test]
+fn notes_are_bounded() {
+    let mut dump = CoreDump::new("guest");
+    // No character is cut in two.
+    dump.notes = vec!["x".to_string() + &"é".repeat(MAX_NOTE_BYTES); MAX_NOTES + 1];
+    let notes = notes(&dump);
+    assert_eq!(notes.len(), MAX_NOTES);
+    assert!(notes.iter().all(|note| note.len() == MAX_NOTE_BYTES - 1), "{}", notes[0].len());
+}
+
+/// A dump by another writer with one section of notes.
+fn with_notes(body: &[u8]) -> Vec<u8> {
+    let mut bytes = b"\0asm\x01\0\0\0\0\x07\x04core\0\0".to_vec();
+    bytes.push(0);
+    bytes.push(u8::try_from(body.len() + 17).unwrap());
+    bytes.push(16);
+    bytes.extend(b"corestream.notes");
+    bytes.extend(body);
+    bytes
+}
+
+#[test]
+fn too_many_notes_are_damage_and_an_unknown_version_is_skipped() {
+    let open = |body: &[u8]| {
+        CoreDumpFile::salvage_slice(&with_notes(body)).map(|dump| {
+            let damage = dump.damage().map(ToString::to_string).unwrap_or_default();
+            (dump.notes().map(String::from).collect::<Vec<_>>(), damage)
+        })
+    };
+    let (read, _) = open(&[1, 0, 0, 0, 1, 2, b'h', b'i']).unwrap();
+    assert_eq!(read, ["hi"]);
+    let (read, _) = open(&[2, 0, 0, 0, 9, 9, 9]).unwrap();
+    assert!(read.is_empty());
+    let (read, damage) = open(&[1, 0, 0, 0, 65]).unwrap();
+    assert!(read.is_empty() && damage.contains("corestream.notes"), "{damage}");
+    let (_, damage) = open(&[1, 0, 0, 0, 1, 1, 0xff]).unwrap();
+    assert!(damage.contains("note 0") && damage.contains("UTF-8"), "{damage}");
+}
+
+fn corestream(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.current_dir(folder).args(args).output().unwrap()
+}
+
+/// An image that was read in doubt is noted in the dump, in `inspect` and in the manifest.
+#[test]
+fn inspect_shows_how_an_image_was_read() {
+    if !strace::works() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("guest.mem"), vec![7; 2 << 16]).unwrap();
+    let mut command =
+        strace::traced(&folder.path().join("log"), "lseek", &["lseek:error=ENXIO".to_string()]);
+    command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
+    let output = command.current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+
+    let output = corestream(folder.path(), &["inspect", "guest.core"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = text.lines().find(|line| line.starts_with("  note: memory 0: ")).unwrap_or(&text);
+    assert!(line.contains("SEEK_DATA") && line.ends_with("was read"), "{line}");
+
+    let output = corestream(folder.path(), &["inspect", "guest.core", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(json["notes"][0].as_str().unwrap().starts_with("memory 0: "), "{json}");
+
+    let output = corestream(folder.path(), &["extract", "guest.core", "--all", "all"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let again = ["dump", "--manifest", "all/manifest.json", "-o", "again.core"];
+    let output = corestream(folder.path(), &again);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert!(read("guest.core") == read("again.core"));
+}
+
+#[test]
+fn a_manifest_has_notes() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("guest.json"), r#"{ "notes": ["a\u001b[31mb"] }"#).unwrap();
+    let output =
+        corestream(folder.path(), &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = corestream(folder.path(), &["inspect", "guest.core"]);
+    assert!(String::from_utf8(output.stdout).unwrap().contains("\n  note: a\\u{1b}[31mb\n"));
+    let error = CoreDumpFile::from_slice(&with_notes(&[1])).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Damaged | ErrorKind::CutOff), "{error}");
+}

@@ -1,0 +1,200 @@
+//! A guest's module as its file has it: names and bodies of functions, and debugging information.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use wasmparser::{
+    BinaryReader, FunctionBody, KnownCustom, Name, Operator, OperatorsReader, Parser, Payload,
+    Result, TypeRef,
+};
+
+/// Functions of a module at most, which is where engines stop.
+const MAX_FUNCTIONS: usize = 1_000_000;
+/// Bytes of code that are decoded at most, to find out where calls are.
+const MAX_DECODED: u64 = 1 << 30;
+
+/// What a file says of its functions.
+#[derive(Default)]
+pub struct Guest<'b> {
+    /// The name of the module.
+    pub name: Option<&'b str>,
+    /// Functions that it imports; they come first among the indices.
+    imported: u32,
+    /// The bodies of those that it defines, after their size fields.
+    bodies: Vec<&'b [u8]>,
+    names: HashMap<u32, &'b str>,
+    /// Where the contents of the section `code` begin.
+    code: Option<&'b [u8]>,
+    /// Where they begin in the file.
+    code_offset: Option<u64>,
+    /// The sections of DWARF by their names.
+    pub debug: HashMap<&'b str, &'b [u8]>,
+    /// Where the debugging information is, if it is in another file.
+    pub external: Option<&'b str>,
+    /// Why the rest could not be read.
+    pub fault: Option<String>,
+    decoded: Cell<u64>,
+}
+
+/// Where a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The address for DWARF: bytes from the start of the contents of the section `code`, to the
+    /// instruction that is being executed.
+    pub address: u64,
+    /// The same of the function's body, after its size field.
+    pub body: u64,
+}
+
+impl<'b> Guest<'b> {
+    /// Reads a module; of a truncated or garbled one everything before the fault.
+    pub fn read(bytes: &'b [u8]) -> Self {
+        let mut guest = Self::default();
+        for payload in Parser::new(0).parse_all(bytes) {
+            if let Err(error) = payload.and_then(|payload| guest.payload(bytes, payload)) {
+                guest.fault =
+                    Some(format!("{} (at offset {:#x})", error.message(), error.offset()));
+                break;
+            }
+        }
+        guest
+    }
+
+    fn payload(&mut self, bytes: &'b [u8], payload: Payload<'b>) -> Result<()> {
+        match payload {
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    let function = matches!(import?.ty, TypeRef::Func(_) | TypeRef::FuncExact(_));
+                    self.imported += u32::from(function);
+                }
+            }
+            Payload::CodeSectionStart { unchecked_range, .. } => {
+                self.code = slice(bytes, unchecked_range.start..bytes.len() as u64);
+                self.code_offset = Some(unchecked_range.start);
+            }
+            Payload::CodeSectionEntry(body) if self.bodies.len() < MAX_FUNCTIONS => {
+                self.bodies.extend(slice(bytes, body.range()));
+            }
+            Payload::CustomSection(section) => match section.as_known() {
+                // Names are a help: where they are garbled, those before that are taken.
+                KnownCustom::Name(names) => {
+                    for name in names {
+                        let Ok(name) = name else { break };
+                        self.name(name);
+                    }
+                }
+                _ if section.name().starts_with(".debug_") => {
+                    self.debug.entry(section.name()).or_insert(section.data());
+                }
+                _ if section.name() == "external_debug_info" => {
+                    self.external = BinaryReader::new(section.data(), 0).read_string().ok();
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, name: Name<'b>) {
+        match name {
+            Name::Module { name, .. } => self.name = Some(name),
+            Name::Function(names) => {
+                for naming in names.into_iter().take(MAX_FUNCTIONS).flatten() {
+                    self.names.insert(naming.index, naming.name);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The name of a function, as the module gives it.
+    pub fn function(&self, function: u32) -> Option<&'b str> {
+        self.names.get(&function).copied()
+    }
+
+    /// Where in this module a frame is. `caller` says that it waits for another one.
+    ///
+    /// # Errors
+    /// There is no such place, so the frame is one of another module; in words.
+    pub fn place(
+        &self,
+        function: u32,
+        offset: u32,
+        caller: bool,
+    ) -> std::result::Result<Option<Place>, String> {
+        let Some(defined) = function.checked_sub(self.imported) else {
+            let n = self.imported;
+            return Err(format!("has no code of function {function}, it imports {n}"));
+        };
+        let Some(body) = self.bodies.get(defined as usize) else {
+            let all = self.bodies.len() as u64 + u64::from(self.imported);
+            let s = if all == 1 { "" } else { "s" };
+            return Err(format!("has no function {function}, only {all} function{s}"));
+        };
+        if offset as usize >= body.len() {
+            return Err(format!(
+                "has no offset {offset:#x} in function {function}, which has {:#x} bytes",
+                body.len()
+            ));
+        }
+        // No function begins with an instruction: its locals are declared there.
+        let Some(code) = self.code.filter(|_| offset > 0) else { return Ok(None) };
+        let start = (body.as_ptr().addr() - code.as_ptr().addr()) as u64;
+        let back = u64::from(caller && self.is_behind_call(body, offset));
+        Ok(Some(Place { address: start + u64::from(offset) - back, body: start }))
+    }
+
+    /// The place of the byte at `offset` of a module made from text, if it is code.
+    ///
+    /// The crate `wast` counts the addresses of the lines from the first function: it leaves out the
+    /// number of functions before that, a LEB128 of `count` bytes.
+    pub fn place_in_text(&self, offset: u64) -> Option<Place> {
+        let functions = u64::try_from(self.bodies.len()).ok()?;
+        let count = u64::from((64 - functions.leading_zeros()).div_ceil(7).max(1));
+        let address = offset.checked_sub(self.code_offset?)?.checked_sub(count)?;
+        Some(Place { address, body: 0 })
+    }
+
+    /// Whether the offset is one that a call returns to. Dumps give that of the call itself for a frame
+    /// that waits; some give that of the instruction behind it, which may be of another line. The byte
+    /// before that belongs to the call.
+    fn is_behind_call(&self, body: &'b [u8], offset: u32) -> bool {
+        self.decoded.set(self.decoded.get() + u64::from(offset));
+        if self.decoded.get() > MAX_DECODED {
+            return false;
+        }
+        let body = FunctionBody::new(BinaryReader::new(body, 0));
+        let Ok(mut reader) = body.get_operators_reader() else { return false };
+        let mut behind_call = false;
+        while reader.original_position() < u64::from(offset) {
+            let Ok(operator) = reader.read() else { return false };
+            behind_call = is_call(&operator);
+        }
+        let here = reader.original_position() == u64::from(offset);
+        here && behind_call && !next_is_call(&mut reader)
+    }
+}
+
+fn next_is_call(reader: &mut OperatorsReader<'_>) -> bool {
+    reader.read().is_ok_and(|operator| is_call(&operator))
+}
+
+/// Whether a frame can wait at this instruction for another one.
+fn is_call(operator: &Operator<'_>) -> bool {
+    matches!(
+        operator,
+        Operator::Call { .. }
+            | Operator::CallIndirect { .. }
+            | Operator::CallRef { .. }
+            | Operator::Resume { .. }
+            | Operator::ResumeThrow { .. }
+            | Operator::Suspend { .. }
+            | Operator::Switch { .. }
+    )
+}
+
+fn slice(bytes: &[u8], range: Range<u64>) -> Option<&[u8]> {
+    bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+}

@@ -1,0 +1,262 @@
+//! Functions, lines, inlined calls and variables of the frames in a WebAssembly core dump, by the name sections and
+//! the DWARF of the guest's modules.
+//!
+//! A dump has function indices and code offsets. The files of the guest's modules tell what they mean:
+//!
+//! ```
+//! use corestream::{CoreDump, CoreDumpFile, Dumper, Frame, Instance, Thread};
+//! use corestream_symbols::{ModuleFile, Symbols};
+//!
+//! # fn module() -> Vec<u8> {
+//! #     use wasm_encoder::*;
+//! #     let (mut types, mut functions, mut code) =
+//! #         (TypeSection::new(), FunctionSection::new(), CodeSection::new());
+//! #     types.ty().function([], []);
+//! #     functions.function(0);
+//! #     let mut body = Function::new([]);
+//! #     body.instructions().unreachable().end();
+//! #     code.function(&body);
+//! #     let (mut names, mut map) = (NameSection::new(), NameMap::new());
+//! #     map.append(0, "_ZN5guest4main17h0123456789abcdefE");
+//! #     names.functions(&map);
+//! #     let mut module = Module::new();
+//! #     module.section(&types).section(&functions).section(&code).section(&names);
+//! #     module.finish()
+//! # }
+//! // A module with one function, and the dump of a guest that trapped in it.
+//! let wasm: Vec<u8> = module();
+//! let mut dump = CoreDump::new("guest.wasm");
+//! let module = dump.add_module("guest.wasm");
+//! let instance = dump.add_instance(Instance::of(module));
+//! dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 0, 1)]));
+//! let bytes = Dumper::new().plan(&dump)?.to_vec()?;
+//!
+//! let dump = CoreDumpFile::from_slice(&bytes)?;
+//! let files = [ModuleFile::new("guest.wasm", &wasm)];
+//! let symbols = Symbols::new(&files, &dump)?;
+//! let thread = dump.threads().next().unwrap();
+//! for (i, frame) in thread.frames().enumerate() {
+//!     let resolved = symbols.resolve(&dump, &frame, i > 0).unwrap();
+//!     assert_eq!(resolved.name.as_deref(), Some("guest::main"));
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Files are as untrusted as dumps: of a garbled one everything before the fault is used, and the work that its
+//! debugging information can cause is bounded.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod counted;
+mod demangle;
+mod dwarf;
+mod guest;
+mod value;
+mod variables;
+
+use std::fmt;
+use std::path::Path;
+
+use corestream::read::FrameView;
+use corestream::{CoreDumpFile, ModuleIndex};
+
+use dwarf::Debug;
+use guest::Guest;
+use value::State;
+
+pub use demangle::demangled;
+pub use dwarf::Position;
+pub use value::Known;
+pub use variables::Variable;
+
+/// The file of a module of the dump, in binary form.
+#[derive(Clone, Copy, Debug)]
+pub struct ModuleFile<'b> {
+    module: Option<ModuleIndex>,
+    path: &'b Path,
+    bytes: &'b [u8],
+}
+
+impl<'b> ModuleFile<'b> {
+    /// A file with so many bytes. Which module it is of, its path tells, or its name section.
+    pub fn new(path: &'b (impl AsRef<Path> + ?Sized), bytes: &'b [u8]) -> Self {
+        Self { module: None, path: path.as_ref(), bytes }
+    }
+
+    /// The same file, of a module that is known.
+    #[must_use]
+    pub fn of_module(self, module: ModuleIndex) -> Self {
+        Self { module: Some(module), ..self }
+    }
+}
+
+/// Why a file can't be used for a dump: it is none of its modules'.
+#[derive(Debug)]
+pub struct Error {
+    path: String,
+    cause: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.cause)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A module of the dump, with its file.
+struct Symbolic<'b> {
+    path: String,
+    guest: Guest<'b>,
+    debug: Option<Debug<'b>>,
+}
+
+/// The files of a dump's modules.
+pub struct Symbols<'b> {
+    /// The file of each module that has one.
+    modules: Vec<Option<Symbolic<'b>>>,
+    warnings: Vec<String>,
+}
+
+impl fmt::Debug for Symbols<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths = self.modules.iter().map(|of| of.as_ref().map(|of| &of.path));
+        f.debug_list().entries(paths).finish()
+    }
+}
+
+/// What is known of a frame.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Resolved {
+    /// The function of the frame.
+    pub name: Option<String>,
+    /// Where it is: the innermost function that is inlined into it first, itself last.
+    pub positions: Vec<Position>,
+    /// Why there is no more.
+    pub problem: Option<String>,
+}
+
+impl<'b> Symbols<'b> {
+    /// Finds out which file is which module's.
+    ///
+    /// # Errors
+    /// A file is none of the dump's modules, or two are the same module's.
+    pub fn new(files: &[ModuleFile<'b>], dump: &CoreDumpFile<'_>) -> Result<Self, Error> {
+        let mut modules: Vec<Option<Symbolic<'b>>> = dump.modules().map(|_| None).collect();
+        let mut warnings = Vec::new();
+        for file in files {
+            let path = file.path.display().to_string();
+            let guest = Guest::read(file.bytes);
+            let failed = |cause| Error { path: path.clone(), cause };
+            let index = which(file, &guest, files.len(), dump).map_err(failed)?;
+            if modules[index].is_some() {
+                return Err(failed(format!("module {index} has a file already")));
+            }
+            if let Some(fault) = &guest.fault {
+                warnings.push(format!("{path}: read in part: {fault}"));
+            }
+            let debug = Debug::read(&guest.debug).unwrap_or_else(|cause| {
+                let what = "its debugging information is not used";
+                warnings.push(format!("{path}: {what}: {cause}"));
+                None
+            });
+            if let (None, Some(external)) = (&debug, guest.external) {
+                let line = "has its debugging information in another file, name that one instead";
+                warnings.push(format!("{path}: {line}: {external}"));
+            }
+            modules[index] = Some(Symbolic { path, guest, debug });
+        }
+        Ok(Self { modules, warnings })
+    }
+
+    /// What of the files is not used, a line each.
+    pub fn warnings(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.warnings.iter().map(String::as_str)
+    }
+
+    /// What is known of a frame; nothing where its module has no file. `caller` says that it waits for
+    /// another one.
+    pub fn resolve(
+        &self,
+        dump: &CoreDumpFile<'_>,
+        frame: &FrameView<'_>,
+        caller: bool,
+    ) -> Option<Resolved> {
+        let module = match frame.instance {
+            Some(instance) => dump.instance(instance)?.module()?.0 as usize,
+            // Whichever instance it is of, there is only one module that it can be of.
+            None if self.modules.len() == 1 => 0,
+            None => return None,
+        };
+        let of = self.modules.get(module)?.as_ref()?;
+        let mut resolved = Resolved::default();
+        match of.guest.place(frame.function, frame.offset, caller) {
+            Ok(place) => {
+                resolved.name = of.guest.function(frame.function).map(demangle::demangled);
+                if let (Some(debug), Some(place)) = (&of.debug, place) {
+                    match debug.positions(place) {
+                        Ok(positions) => resolved.positions = positions,
+                        Err(cause) => {
+                            let what = "debugging information";
+                            resolved.problem = Some(format!("{}: {what}: {cause}", of.path));
+                        }
+                    }
+                }
+            }
+            Err(cause) => resolved.problem = Some(format!("{}: {cause}", of.path)),
+        }
+        let state = State { dump, frame, caller };
+        for variable in resolved.positions.iter_mut().flat_map(|position| &mut position.variables) {
+            variable.known = state.known(variable);
+        }
+        let outer = resolved.positions.last();
+        resolved.name = resolved.name.or_else(|| outer?.function.clone());
+        Some(resolved)
+    }
+}
+
+/// Returns the line and the column of the instruction at `offset`, in bytes, of a module in binary form; `None` if its
+/// debugging information does not tell.
+pub fn line_at(wasm: &[u8], offset: u64) -> Option<(u32, u32)> {
+    let guest = Guest::read(wasm);
+    let debug = Debug::read(&guest.debug).ok()??;
+    let position = debug.positions(guest.place_in_text(offset)?).ok()?.into_iter().next()?;
+    Some((position.line?, position.column?))
+}
+
+/// The module that a file is of: the one that is said, the only one, or the one that is called so.
+fn which(
+    file: &ModuleFile<'_>,
+    guest: &Guest<'_>,
+    files: usize,
+    dump: &CoreDumpFile<'_>,
+) -> Result<usize, String> {
+    let count = dump.modules().len();
+    if let Some(index) = file.module {
+        let module = dump.module(index).map(|_| index.0 as usize);
+        return module.ok_or_else(|| format!("there is no module {index}, the dump has {count}"));
+    }
+    if (count, files) == (1, 1) {
+        return Ok(0);
+    }
+    let name = |path: &str| Path::new(path).file_name().map(|name| name.to_os_string());
+    let of_file = file.path.file_name();
+    let same = |module: &str| {
+        let module_name = name(module);
+        (module_name.is_some() && module_name.as_deref() == of_file) || guest.name == Some(module)
+    };
+    let matching: Vec<usize> =
+        dump.modules().enumerate().filter(|(_, name)| same(name)).map(|(i, _)| i).collect();
+    match matching[..] {
+        [index] => Ok(index),
+        [] => Err("is called as none of the dump's modules; say which with INDEX=FILE".into()),
+        _ => Err("is called as several of the dump's modules; say which with INDEX=FILE".into()),
+    }
+}
+
+/// Keeps the code in README true.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

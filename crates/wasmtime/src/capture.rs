@@ -1,0 +1,348 @@
+//! The capture: what the embedder knows about a guest, and the call that turns its store into a
+//! core dump.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use wasmtime::{
+    AsContextMut, Extern, Instance, Linker, StoreContextMut, WasmBacktrace, WasmCoreDump,
+};
+
+use super::describe::describe;
+use super::frames::{self, FrameRecorder, WasmFrame};
+use super::inventory::{ImportHints, Inventory};
+use super::note::Note;
+use super::stack::{self, Moment, Stack};
+use corestream::{CoreDump, Dumper, Error, ErrorKind, FileOptions, Plan, Result, Sink};
+
+/// The frames that Wasmtime keeps unless it is told otherwise
+/// ([`Config::wasm_backtrace_max_frames`](wasmtime::Config::wasm_backtrace_max_frames)).
+const DEFAULT_MAX_FRAMES: usize = 20;
+
+/// Turns the store of a call that failed with `error` into a core dump called `name`.
+///
+/// The same as `Capture::new(name).trapped(store, error)`.
+///
+/// # Errors
+/// `error` carries no core dump: see [`Capture::trapped`].
+///
+/// # Panics
+/// `error` is not of this store.
+pub fn capture<'a>(
+    store: &'a mut impl AsContextMut,
+    name: &str,
+    error: &wasmtime::Error,
+) -> Result<Captured<'a>> {
+    Capture::new(name).trapped(store, error)
+}
+
+/// A guest, captured: its core dump, which borrows the store, and what it does not know.
+///
+/// Exclude secrets before writing:
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use wasmtime::{Config, Engine, Instance, Module, Store};
+/// use corestream::{CoreDumpFile, Dumper, ErrorKind, FileOptions};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("guest.core");
+/// # let engine = Engine::new(Config::new().coredump_on_trap(true))?;
+/// # let text = r#"(module (memory 1) (data (i32.const 4096) "secret") (func (export "f") unreachable))"#;
+/// # let module = Module::new(&engine, text)?;
+/// # let mut store = Store::new(&engine, ());
+/// # let instance = Instance::new(&mut store, &module, &[])?;
+/// # let f = instance.get_typed_func::<(), ()>(&mut store, "f")?;
+/// # let error = f.call(&mut store, ()).unwrap_err();
+/// let mut captured = corestream::wasmtime::capture(&mut store, "guest.wat", &error)?;
+/// captured.dump.memories[0].leave_out(0x1000..0x1100); // where the guest keeps a key
+/// captured.write_file_with(&path, FileOptions::new().sync(true))?;
+/// let bytes = captured.plan(&Dumper::new().checksums(false))?.to_vec()?;
+///
+/// for dump in [CoreDumpFile::open(&path)?, CoreDumpFile::from_slice(&bytes)?] {
+///     let error = dump.read(0.into(), 0x1000, &mut [0; 6]).unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::LeftOut);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is written yet"]
+pub struct Captured<'a> {
+    /// The guest.
+    pub dump: CoreDump<'a>,
+    /// What is not known of it; mostly nothing.
+    pub notes: Vec<Note>,
+}
+
+impl Captured<'_> {
+    /// Streams the dump to `sink`, straight from the guest's memories, with the defaults of
+    /// [`Dumper`].
+    ///
+    /// # Errors
+    /// Those of [`Dumper::plan`] and [`Plan::write_to`](corestream::Plan::write_to).
+    pub fn write_to<S: Sink + ?Sized>(&self, sink: &mut S) -> Result<()> {
+        self.plan(&Dumper::new())?.write_to(sink)
+    }
+
+    /// Writes the dump to a new file that appears only when it is whole.
+    ///
+    /// # Errors
+    /// Those of [`Dumper::plan`] and [`Plan::write_file`].
+    pub fn write_file(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.write_file_with(path, FileOptions::new())
+    }
+
+    /// Like [`write_file`](Self::write_file), with options.
+    ///
+    /// # Errors
+    /// Those of [`Dumper::plan`] and [`Plan::write_file_with`].
+    pub fn write_file_with(&self, path: impl AsRef<Path>, options: FileOptions) -> Result<()> {
+        self.plan(&Dumper::new())?.write_file_with(path, options)
+    }
+
+    /// A plan of the dump, where the defaults of [`Dumper`] will not do.
+    ///
+    /// # Errors
+    /// Those of [`Dumper::plan`].
+    pub fn plan(&self, dumper: &Dumper) -> Result<Plan<'_>> {
+        dumper.plan(&self.dump)
+    }
+
+    /// The dump in one vector, as `WasmCoreDump::serialize` gives it.
+    ///
+    /// # Errors
+    /// Those of [`Dumper::plan`] and [`Plan::to_vec`](corestream::Plan::to_vec).
+    pub fn to_vec(&self) -> Result<Vec<u8>> {
+        self.plan(&Dumper::new())?.to_vec()
+    }
+}
+
+/// How a store becomes a core dump, with what the embedder knows and Wasmtime does not say.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use corestream::wasmtime::Capture;
+/// use wasmtime::{Caller, Engine, Linker, Module, Store};
+///
+/// let engine = Engine::default();
+/// let text = r#"(module (import "" "dump" (func $dump)) (memory (export "memory") 1)
+///                       (func (export "run") (call $dump)))"#;
+/// let module = Module::new(&engine, text)?;
+/// let mut linker = Linker::new(&engine);
+/// linker.func_wrap("", "dump", |mut caller: Caller<'_, Option<wasmtime::Instance>>| {
+///     let instance = *caller.data();
+///     let captured = Capture::new("guest.wat").instances(instance).live(&mut caller);
+///     assert_eq!(captured.dump.memories.len(), 1);
+///     captured.write_to(&mut std::io::sink())?;
+///     Ok(()) // the guest goes on
+/// })?;
+/// let mut store = Store::new(&engine, None);
+/// let instance = linker.instantiate(&mut store, &module)?;
+/// *store.data_mut() = Some(instance);
+/// instance.get_typed_func::<(), ()>(&mut store, "run")?.call(&mut store, ())?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+pub struct Capture<'w, T: 'static> {
+    name: String,
+    thread: String,
+    max_frames: usize,
+    instances: Vec<Instance>,
+    hints: ImportHints<'w, T>,
+    recorder: Option<&'w FrameRecorder<T>>,
+}
+
+impl<'w, T: 'static> Capture<'w, T> {
+    /// A capture of a process of this name, of which nothing is known but what Wasmtime says.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            thread: "main".into(),
+            max_frames: DEFAULT_MAX_FRAMES,
+            instances: Vec::new(),
+            hints: ImportHints { defined: HashMap::new(), instances: Vec::new(), linker: None },
+            recorder: None,
+        }
+    }
+
+    /// The name of the thread; "main" by default.
+    pub fn thread(mut self, name: impl Into<String>) -> Self {
+        self.thread = name.into();
+        self
+    }
+
+    /// How many frames [`Config::wasm_backtrace_max_frames`](wasmtime::Config::wasm_backtrace_max_frames)
+    /// lets Wasmtime keep, 20 by default: a backtrace of so many gets a [`Note::Frames`].
+    pub fn max_frames(mut self, frames: usize) -> Self {
+        self.max_frames = frames;
+        self
+    }
+
+    /// Imports are what `linker` has for them: the linker that the instances were made with.
+    pub fn linker(mut self, linker: &'w Linker<T>) -> Self {
+        self.hints.linker = Some(linker);
+        self
+    }
+
+    /// Every import `module` `name` is `item`, a memory or a global. Comes before
+    /// [`instance`](Self::instance) and [`linker`](Self::linker).
+    pub fn define(mut self, module: &str, name: &str, item: impl Into<Extern>) -> Self {
+        self.hints.defined.insert((module.into(), name.into()), item.into());
+        self
+    }
+
+    /// Every import from the module `name` is what `instance` exports. Comes before
+    /// [`linker`](Self::linker). Of a guest that is not trapped the instance is captured.
+    pub fn instance(mut self, name: &str, instance: Instance) -> Self {
+        self.hints.instances.push((name.into(), instance));
+        self.instances([instance])
+    }
+
+    /// The instances of a guest that is not trapped. With guest debugging all are known anyway; without
+    /// it there may be others, so which one a frame is of is not known.
+    pub fn instances(mut self, instances: impl IntoIterator<Item = Instance>) -> Self {
+        self.instances.extend(instances);
+        self
+    }
+
+    /// Frames with locals and operand stacks, as `recorder` has seen them at the trap.
+    pub fn frames(mut self, recorder: &'w FrameRecorder<T>) -> Self {
+        self.recorder = Some(recorder);
+        self
+    }
+
+    /// Captures the store of a call that failed with `error`.
+    ///
+    /// Without [`Config::coredump_on_trap`](wasmtime::Config::coredump_on_trap) the error says
+    /// nothing about the store: then the guest is what [`live`](Self::live) would see, with the
+    /// frames of the error's backtrace.
+    ///
+    /// # Errors
+    /// `error` carries no core dump, no instance is named, and there is no guest debugging: there is
+    /// nothing to dump.
+    ///
+    /// # Panics
+    /// `error`, an instance or an item is not of this store.
+    pub fn trapped<'a>(
+        &self,
+        store: &'a mut impl AsContextMut<Data = T>,
+        error: &wasmtime::Error,
+    ) -> Result<Captured<'a>> {
+        if let Some(core_dump) = error.downcast_ref::<WasmCoreDump>() {
+            return Ok(self.core_dump(store, core_dump));
+        }
+        let inventory = self.reachable(&mut store.as_context_mut());
+        if inventory.instances.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Guest,
+                "the error carries no core dump: turn on Config::coredump_on_trap, or name the \
+                 guest's instances",
+            ));
+        }
+        let backtrace = error.downcast_ref::<WasmBacktrace>();
+        let backtrace = frames::of_backtrace(backtrace.map_or(&[], WasmBacktrace::frames));
+        Ok(self.finish(store, inventory, backtrace))
+    }
+
+    /// Captures the store of a call that trapped, with what its error carried.
+    ///
+    /// # Panics
+    /// `core_dump`, an instance or an item is not of this store.
+    pub fn core_dump<'a>(
+        &self,
+        store: &'a mut impl AsContextMut<Data = T>,
+        core_dump: &WasmCoreDump,
+    ) -> Captured<'a> {
+        let inventory = Inventory::of_core_dump(core_dump);
+        self.finish(store, inventory, frames::of_backtrace(core_dump.frames()))
+    }
+
+    /// Captures a guest that is not trapped: from a host function, an epoch deadline's callback or a
+    /// debug handler, or between two calls.
+    ///
+    /// With guest debugging it captures all of the store, with locals and operand stacks; otherwise it
+    /// captures the named instances and only the items they export. Nothing in the store is changed.
+    ///
+    /// # Panics
+    /// An instance or an item is not of this store.
+    pub fn live<'a>(&self, store: &'a mut impl AsContextMut<Data = T>) -> Captured<'a> {
+        let inventory = self.reachable(&mut store.as_context_mut());
+        let none = inventory.instances.is_empty();
+        let mut stack = stack::of_stack(&mut store.as_context_mut(), Moment::Other);
+        if stack.frames.is_empty() {
+            let backtrace = WasmBacktrace::force_capture(&*store);
+            stack = Stack { frames: frames::of_backtrace(backtrace.frames()), complete: false };
+        }
+        let notes = if stack.complete { Vec::new() } else { self.cut(&stack.frames) };
+        let mut captured = self.describe(store, inventory, stack.frames, notes);
+        if none {
+            captured.notes.insert(0, Note::NoInstances);
+        }
+        captured
+    }
+
+    /// What there is without a core dump: all instances, or those that were named.
+    fn reachable(&self, store: &mut StoreContextMut<'_, T>) -> Inventory {
+        let mut instances = store.as_context_mut().debug_all_instances();
+        let all = !instances.is_empty();
+        if !all {
+            for instance in &self.instances {
+                if !instances.contains(instance) {
+                    instances.push(*instance);
+                }
+            }
+        }
+        Inventory::of_instances(store, instances, all)
+    }
+
+    /// The frames of the recorder where they belong to this backtrace, else the backtrace.
+    fn finish<'a>(
+        &self,
+        store: &'a mut impl AsContextMut<Data = T>,
+        inventory: Inventory,
+        backtrace: Vec<WasmFrame>,
+    ) -> Captured<'a> {
+        let recorded = self.recorder.and_then(|r| r.matching(&backtrace, self.max_frames));
+        if let Some(Stack { frames, complete }) = recorded {
+            let notes = if complete { Vec::new() } else { self.cut(&frames) };
+            return self.describe(store, inventory, frames, notes);
+        }
+        let mut notes = self.cut(&backtrace);
+        if backtrace.is_empty() {
+            notes.push(Note::NoFrames);
+        }
+        self.describe(store, inventory, backtrace, notes)
+    }
+
+    /// Says so if a backtrace may have been cut.
+    fn cut(&self, backtrace: &[WasmFrame]) -> Vec<Note> {
+        let kept = backtrace.len();
+        let cut = kept > 0 && kept >= self.max_frames;
+        if cut { vec![Note::Frames { kept }] } else { Vec::new() }
+    }
+
+    fn describe<'a>(
+        &self,
+        store: &'a mut impl AsContextMut<Data = T>,
+        inventory: Inventory,
+        frames: Vec<WasmFrame>,
+        mut notes: Vec<Note>,
+    ) -> Captured<'a> {
+        let (hints, thread) = (&self.hints, &self.thread);
+        let mut dump = describe(store, inventory, hints, thread, frames, &mut notes);
+        dump.name.clone_from(&self.name);
+        Captured { dump, notes }
+    }
+}
+
+impl<T> std::fmt::Debug for Capture<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Capture")
+            .field("name", &self.name)
+            .field("max_frames", &self.max_frames)
+            .field("instances", &self.instances.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,156 @@
+//! The inventory of a store and the frames of its guest, in the words of the model.
+
+use std::collections::HashMap;
+
+use wasmtime::{AsContext, AsContextMut, GlobalType, HeapType, Mutability, Val, ValType};
+
+use super::frames::WasmFrame;
+use super::inventory::{AnyMemory, ImportHints, Inventory};
+use super::note::Note;
+use super::shared::SharedHandle;
+use corestream::{
+    CoreDump, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
+    MemoryImage, MemoryIndex, MemoryType, Module, ModuleIndex, RefType, Thread,
+};
+
+/// The index of an instance; more than 2^32 do not fit into a process.
+pub(super) fn instance_index(at: usize) -> InstanceIndex {
+    InstanceIndex(u32::try_from(at).unwrap_or(u32::MAX))
+}
+
+/// All of a guest but its name: the memories of `store` are borrowed for as long as the dump lives.
+pub(super) fn describe<'a, C: AsContextMut>(
+    store: &'a mut C,
+    mut inventory: Inventory,
+    hints: &ImportHints<'_, C::Data>,
+    thread: &str,
+    frames: Vec<WasmFrame>,
+    notes: &mut Vec<Note>,
+) -> CoreDump<'a> {
+    let mut dump = CoreDump::new("");
+    for frame in &frames {
+        inventory.module(&frame.module);
+    }
+    let spaces = inventory.spaces(&mut store.as_context_mut(), hints, notes);
+    for (at, spaces) in spaces.into_iter().enumerate() {
+        let module = inventory.instances[at].module(&*store).clone();
+        let module = ModuleIndex(inventory.module(&module));
+        let memories = spaces.memories.into_iter().map(|item| item.map(MemoryIndex));
+        let globals = spaces.globals.into_iter().map(|item| item.map(GlobalIndex));
+        dump.add_instance(Instance::of(module).with_memories(memories).with_globals(globals));
+    }
+    for module in &inventory.modules {
+        dump.modules.push(Module { name: module.name().map(Into::into) });
+    }
+    let frames = model_frames(&mut inventory, &dump, frames, notes);
+    dump.add_thread(Thread::new(thread).with_frames(frames));
+    // Values want the store for themselves, so they come before the memories that borrow it.
+    for item in &inventory.globals {
+        let ty = item.ty(&*store);
+        let value = global_value(&ty, || item.get(&mut *store));
+        dump.add_global(Global { mutable: ty.mutability() == Mutability::Var, value });
+    }
+    let store: &'a C = store;
+    for item in &inventory.memories {
+        dump.add_memory(memory(store, item));
+    }
+    dump
+}
+
+fn model_frames(
+    inventory: &mut Inventory,
+    dump: &CoreDump<'_>,
+    frames: Vec<WasmFrame>,
+    notes: &mut Vec<Note>,
+) -> Vec<Frame> {
+    // For each module its only instance, `None` if it has several. Where not all instances are
+    // listed, it may have others.
+    let mut only: HashMap<ModuleIndex, Option<InstanceIndex>> = HashMap::new();
+    let listed = if inventory.all_instances { &dump.instances[..] } else { &[] };
+    for (at, instance) in listed.iter().enumerate() {
+        if let Some(module) = instance.module {
+            let here = Some(instance_index(at));
+            only.entry(module).and_modify(|only| *only = None).or_insert(here);
+        }
+    }
+    let positions: HashMap<u32, usize> = inventory
+        .instances
+        .iter()
+        .enumerate()
+        .map(|(at, instance)| (instance.debug_index_in_store(), at))
+        .collect();
+    let mut unknown: Vec<(ModuleIndex, usize)> = Vec::new();
+    let frames = frames
+        .into_iter()
+        .map(|frame| {
+            let module = ModuleIndex(inventory.module(&frame.module));
+            let exact = frame.instance.and_then(|instance| {
+                positions.get(&instance.debug_index_in_store()).copied().map(instance_index)
+            });
+            let instance = exact.or_else(|| only.get(&module).copied().flatten());
+            if instance.is_none() {
+                match unknown.iter_mut().find(|(of, _)| *of == module) {
+                    Some((_, frames)) => *frames += 1,
+                    None => unknown.push((module, 1)),
+                }
+            }
+            Frame::new(instance, frame.function, frame.offset)
+                .with_locals(frame.locals)
+                .with_stack(frame.stack)
+        })
+        .collect();
+    notes.extend(
+        unknown.into_iter().map(|(module, frames)| Note::FrameInstances { module, frames }),
+    );
+    frames
+}
+
+fn memory<'a, C: AsContext>(store: &'a C, item: &AnyMemory) -> Memory<'a> {
+    match item {
+        AnyMemory::Unshared(memory) => {
+            let ty = memory_type(&memory.ty(store), memory.size(store));
+            Memory::new(ty, MemoryImage::from_slice(memory.data(store)))
+        }
+        AnyMemory::Shared(memory) => {
+            let image = MemoryImage::from_shared(SharedHandle(memory.clone()));
+            let ty = memory.ty();
+            // Another thread may let it grow between two questions.
+            let pages = image.len() / ty.page_size();
+            Memory::new(memory_type(&ty, pages), image)
+        }
+    }
+}
+
+/// The type of a memory that has `pages` pages now.
+fn memory_type(ty: &wasmtime::MemoryType, pages: u64) -> MemoryType {
+    MemoryType {
+        minimum: pages,
+        maximum: ty.maximum(),
+        memory64: ty.is_64(),
+        shared: ty.is_shared(),
+        // Wasmtime has pages of 1 byte and of 64 KiB.
+        page_size: u32::try_from(ty.page_size()).unwrap_or(u32::MAX),
+    }
+}
+
+/// The value of a global; `get` is not asked for a reference, which it could not always give.
+fn global_value(ty: &GlobalType, get: impl FnOnce() -> Val) -> GlobalValue {
+    if let ValType::Ref(ty) = ty.content() {
+        return GlobalValue::Ref(match ty.heap_type().top() {
+            HeapType::Func => RefType::Func,
+            HeapType::Extern => RefType::Extern,
+            HeapType::Exn => RefType::Exn,
+            HeapType::Cont => RefType::Cont,
+            _ => RefType::Any,
+        });
+    }
+    match get() {
+        Val::I32(x) => GlobalValue::I32(x),
+        Val::I64(x) => GlobalValue::I64(x),
+        Val::F32(bits) => GlobalValue::F32(bits),
+        Val::F64(bits) => GlobalValue::F64(bits),
+        Val::V128(x) => GlobalValue::V128(x.as_u128()),
+        // Not reached: the type is that of a number.
+        _ => GlobalValue::Ref(RefType::Any),
+    }
+}

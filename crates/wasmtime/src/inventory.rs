@@ -1,0 +1,377 @@
+//! The inventory: the modules, instances, memories and globals of a store, each once, by identity.
+
+use std::collections::HashMap;
+
+use wasmtime::{
+    Extern, ExternType, Global, GlobalType, ImportType, Instance, Linker, Memory, MemoryType,
+    Module, Mutability, SharedMemory, StoreContextMut, ValType, WasmCoreDump,
+};
+
+use super::describe::instance_index;
+use super::index_space::{self, Slot};
+use super::note::Note;
+
+/// A memory of a store.
+#[derive(Clone)]
+pub(super) enum AnyMemory {
+    Unshared(Memory),
+    Shared(SharedMemory),
+}
+
+/// The items that the embedder names for imports.
+pub(super) struct ImportHints<'w, T: 'static> {
+    pub(super) defined: HashMap<(String, String), Extern>,
+    pub(super) instances: Vec<(String, Instance)>,
+    pub(super) linker: Option<&'w Linker<T>>,
+}
+
+impl<T> ImportHints<'_, T> {
+    fn find(&self, store: &mut StoreContextMut<'_, T>, import: &ImportType<'_>) -> Option<Extern> {
+        let (module, name) = (import.module(), import.name());
+        if let Some(defined) = self.defined.get(&(module.to_owned(), name.to_owned())) {
+            return Some(defined.clone());
+        }
+        if let Some((_, instance)) = self.instances.iter().find(|(named, _)| named == module) {
+            return instance.get_export(store, name);
+        }
+        self.linker?.get_by_import(store, import)
+    }
+}
+
+/// Everything of a store that a dump lists, in its order.
+#[derive(Default)]
+pub(super) struct Inventory {
+    pub(super) modules: Vec<Module>,
+    pub(super) instances: Vec<Instance>,
+    pub(super) memories: Vec<AnyMemory>,
+    pub(super) globals: Vec<Global>,
+    module_ids: HashMap<u64, u32>,
+    memory_ids: HashMap<u64, u32>,
+    /// By the address of their first byte, which never changes.
+    shared_ids: HashMap<usize, u32>,
+    global_ids: HashMap<u64, u32>,
+    /// Whether all instances of the store are listed.
+    pub(super) all_instances: bool,
+    /// Whether all globals, and all memories that are not shared, are listed.
+    complete: bool,
+}
+
+/// The index spaces of an instance, by indices of the dump.
+pub(super) struct Spaces {
+    pub(super) memories: Vec<Option<u32>>,
+    pub(super) globals: Vec<Option<u32>>,
+}
+
+/// What an instance exports, by indices of the dump, with the types that its module declares.
+struct Exports {
+    memories: Vec<(u32, MemoryType)>,
+    globals: Vec<(u32, GlobalType)>,
+}
+
+/// More than 2^32 items do not fit into a process.
+fn next<T>(list: &[T]) -> u32 {
+    u32::try_from(list.len()).unwrap_or(u32::MAX)
+}
+
+impl Inventory {
+    /// All that Wasmtime lists for a trap, in the same order.
+    pub(super) fn of_core_dump(core_dump: &WasmCoreDump) -> Self {
+        let mut inventory = Self { all_instances: true, complete: true, ..Self::default() };
+        for module in core_dump.modules() {
+            inventory.module(module);
+        }
+        inventory.instances = core_dump.instances().to_vec();
+        for memory in core_dump.memories() {
+            inventory.memory(*memory);
+        }
+        for global in core_dump.globals() {
+            inventory.global(*global);
+        }
+        inventory
+    }
+
+    /// These instances, and what can be reached from them; `all` is whether the store has no others.
+    pub(super) fn of_instances<T>(
+        store: &mut StoreContextMut<'_, T>,
+        instances: Vec<Instance>,
+        all: bool,
+    ) -> Self {
+        let mut inventory = Self { all_instances: all, ..Self::default() };
+        for instance in &instances {
+            inventory.module(instance.module(&mut *store));
+        }
+        inventory.instances = instances;
+        inventory
+    }
+
+    pub(super) fn module(&mut self, module: &Module) -> u32 {
+        *self.module_ids.entry(module.debug_index_in_engine()).or_insert_with(|| {
+            self.modules.push(module.clone());
+            next(&self.modules) - 1
+        })
+    }
+
+    fn memory(&mut self, memory: Memory) -> u32 {
+        *self.memory_ids.entry(memory.debug_index_in_store()).or_insert_with(|| {
+            self.memories.push(AnyMemory::Unshared(memory));
+            next(&self.memories) - 1
+        })
+    }
+
+    fn shared_memory(&mut self, memory: SharedMemory) -> u32 {
+        *self.shared_ids.entry(memory.data().as_ptr().addr()).or_insert_with(|| {
+            self.memories.push(AnyMemory::Shared(memory));
+            next(&self.memories) - 1
+        })
+    }
+
+    fn global(&mut self, global: Global) -> u32 {
+        *self.global_ids.entry(global.debug_index_in_store()).or_insert_with(|| {
+            self.globals.push(global);
+            next(&self.globals) - 1
+        })
+    }
+
+    fn any_memory(&mut self, item: Extern) -> Option<u32> {
+        match item {
+            Extern::Memory(memory) => Some(self.memory(memory)),
+            Extern::SharedMemory(memory) => Some(self.shared_memory(memory)),
+            _ => None,
+        }
+    }
+
+    /// The index spaces of each instance.
+    pub(super) fn spaces<T>(
+        &mut self,
+        store: &mut StoreContextMut<'_, T>,
+        hints: &ImportHints<'_, T>,
+        notes: &mut Vec<Note>,
+    ) -> Vec<Spaces> {
+        // What is exported anywhere is listed before anything is resolved.
+        let exported: Vec<_> = (0..self.instances.len()).map(|i| self.exports(store, i)).collect();
+        exported
+            .into_iter()
+            .enumerate()
+            .map(|(i, exports)| Spaces {
+                memories: self.memory_space(store, hints, notes, i, &exports.memories),
+                globals: self.global_space(store, hints, notes, i, &exports.globals),
+            })
+            .collect()
+    }
+
+    /// The memories and globals that an instance exports.
+    fn exports<T>(&mut self, store: &mut StoreContextMut<'_, T>, instance: usize) -> Exports {
+        let instance = self.instances[instance];
+        let module = instance.module(&mut *store).clone();
+        let (mut memories, mut globals) = (Vec::new(), Vec::new());
+        for export in module.exports() {
+            let item = |store| instance.get_export(store, export.name());
+            match export.ty() {
+                ExternType::Memory(ty) => {
+                    let item = item(&mut *store).and_then(|item| self.any_memory(item));
+                    memories.extend(item.map(|item| (item, ty)));
+                }
+                ExternType::Global(ty) => {
+                    let item = item(&mut *store).and_then(Extern::into_global);
+                    globals.extend(item.map(|item| (self.global(item), ty)));
+                }
+                _ => {}
+            }
+        }
+        Exports { memories, globals }
+    }
+
+    fn memory_space<T>(
+        &mut self,
+        store: &mut StoreContextMut<'_, T>,
+        hints: &ImportHints<'_, T>,
+        notes: &mut Vec<Note>,
+        at: usize,
+        exported: &[(u32, MemoryType)],
+    ) -> Vec<Option<u32>> {
+        let instance = self.instances[at];
+        let module = instance.module(&mut *store).clone();
+        let exact = |store: &mut StoreContextMut<'_, T>, index| {
+            let unshared = instance.debug_memory(&mut *store, index).map(Extern::Memory);
+            unshared.or_else(|| {
+                instance.debug_shared_memory(&mut *store, index).map(Extern::SharedMemory)
+            })
+        };
+        let mut slots = Vec::new();
+        for import in module.imports() {
+            let ExternType::Memory(ty) = import.ty() else { continue };
+            if let Some(known) = exact(store, next(&slots)).and_then(|item| self.any_memory(item)) {
+                slots.push(Slot::Known(known));
+                continue;
+            }
+            let Some(hint) = hints.find(store, &import) else {
+                slots.push(Slot::Import(ty));
+                continue;
+            };
+            slots.push(match self.any_memory(hint) {
+                Some(item) if fits_memory(store, &self.memories[item as usize], &ty) => {
+                    Slot::Known(item)
+                }
+                _ => {
+                    notes.push(Note::import(&import));
+                    Slot::Import(ty)
+                }
+            });
+        }
+        for defined in 0..module.resources_required().num_memories {
+            let item = exact(store, next(&slots)).and_then(|item| self.any_memory(item));
+            let id = u64::from(instance.debug_index_in_store()) << 32 | u64::from(defined);
+            let item = item.or_else(|| self.memory_ids.get(&id).copied());
+            slots.push(item.map_or(Slot::Defined, Slot::Known));
+        }
+        let complete = self.complete;
+        let all = |slot: &Slot<MemoryType>| match slot {
+            Slot::Import(ty) if complete && !ty.is_shared() => {
+                Some((0..next(&self.memories)).collect())
+            }
+            _ => None,
+        };
+        // What an instance defines and does not share is known by its identity.
+        let shared = |item: u32| matches!(self.memories[item as usize], AnyMemory::Shared(_));
+        let is = |slot: &Slot<MemoryType>, item: u32, declared: &MemoryType| match slot {
+            Slot::Import(ty) => ty == declared,
+            Slot::Defined => shared(item),
+            _ => false,
+        };
+        let fits = |slot: &Slot<MemoryType>, item: u32| match slot {
+            Slot::Import(ty) => fits_memory(store, &self.memories[item as usize], ty),
+            _ => false,
+        };
+        let space = index_space::resolve(slots, exported, all, is, fits);
+        for (index, item) in (0..).zip(&space) {
+            if item.is_none() {
+                notes.push(Note::Memory { instance: instance_index(at), index });
+            }
+        }
+        space
+    }
+
+    fn global_space<T>(
+        &mut self,
+        store: &mut StoreContextMut<'_, T>,
+        hints: &ImportHints<'_, T>,
+        notes: &mut Vec<Note>,
+        at: usize,
+        exported: &[(u32, GlobalType)],
+    ) -> Vec<Option<u32>> {
+        let instance = self.instances[at];
+        let module = instance.module(&mut *store).clone();
+        let mut slots = Vec::new();
+        for import in module.imports() {
+            let ExternType::Global(ty) = import.ty() else { continue };
+            if is_of_component(&import) {
+                slots.push(Slot::Other);
+                continue;
+            }
+            if let Some(global) = instance.debug_global(&mut *store, next(&slots)) {
+                slots.push(Slot::Known(self.global(global)));
+                continue;
+            }
+            let Some(hint) = hints.find(store, &import) else {
+                slots.push(Slot::Import(ty));
+                continue;
+            };
+            slots.push(match hint.into_global() {
+                Some(global) if fits_global(&global.ty(&mut *store), &ty) => {
+                    Slot::Known(self.global(global))
+                }
+                _ => {
+                    notes.push(Note::import(&import));
+                    Slot::Import(ty)
+                }
+            });
+        }
+        while let Some(global) = instance.debug_global(&mut *store, next(&slots)) {
+            slots.push(Slot::Known(self.global(global)));
+        }
+        self.push_defined_globals(&module, instance, &mut slots);
+        let all = |slot: &Slot<GlobalType>| match slot {
+            Slot::Import(_) if self.complete => Some((0..next(&self.globals)).collect()),
+            _ => None,
+        };
+        let types: Vec<_> = self.globals.iter().map(|global| global.ty(&mut *store)).collect();
+        let is = |slot: &Slot<GlobalType>, _, declared: &GlobalType| match slot {
+            Slot::Import(ty) => fits_global(declared, ty) && fits_global(ty, declared),
+            _ => false,
+        };
+        let fits = |slot: &Slot<GlobalType>, item: u32| match slot {
+            Slot::Import(ty) => fits_global(&types[item as usize], ty),
+            _ => false,
+        };
+        let space = index_space::resolve(slots, exported, all, is, fits);
+        let count = space.iter().filter(|item| item.is_none()).count();
+        if count > 0 {
+            notes.push(Note::Globals { instance: instance_index(at), count });
+        }
+        space
+    }
+
+    /// Adds the globals that `instance` defines, as far as they are listed, by their identity.
+    fn push_defined_globals(
+        &self,
+        module: &Module,
+        instance: Instance,
+        slots: &mut Vec<Slot<GlobalType>>,
+    ) {
+        let imported =
+            module.imports().filter(|import| matches!(import.ty(), ExternType::Global(_))).count();
+        let first = u64::from(instance.debug_index_in_store()) << 32;
+        for (id, item) in &self.global_ids {
+            let Some(defined) = id.checked_sub(first).filter(|d| *d < u64::from(u32::MAX)) else {
+                continue;
+            };
+            let index = imported + usize::try_from(defined).unwrap_or(usize::MAX);
+            if slots.len() <= index {
+                slots.resize(index + 1, Slot::Defined);
+            }
+            slots[index] = Slot::Known(*item);
+        }
+    }
+}
+
+impl Note {
+    fn import(import: &ImportType<'_>) -> Self {
+        Self::Import { module: import.module().into(), name: import.name().into() }
+    }
+}
+
+/// Whether a memory may be what is imported with this type: it may have grown since.
+fn fits_memory<T>(store: &StoreContextMut<'_, T>, memory: &AnyMemory, import: &MemoryType) -> bool {
+    let (ty, size) = match memory {
+        AnyMemory::Unshared(memory) => (memory.ty(store), memory.size(store)),
+        AnyMemory::Shared(memory) => (memory.ty(), memory.size()),
+    };
+    let maximum = match (import.maximum(), ty.maximum()) {
+        (Some(import), Some(maximum)) => maximum <= import,
+        (Some(_), None) => false,
+        (None, _) => true,
+    };
+    let same = |ty: &MemoryType| (ty.is_64(), ty.is_shared(), ty.page_size());
+    same(&ty) == same(import) && size >= import.minimum() && maximum
+}
+
+/// Whether a global of type `ty` may be what is imported with this type.
+fn fits_global(ty: &GlobalType, import: &GlobalType) -> bool {
+    let matches = |a: &ValType, b: &ValType| a.matches(b);
+    let (content, wanted) = (ty.content(), import.content());
+    match (ty.mutability(), import.mutability()) {
+        (Mutability::Const, Mutability::Const) => matches(content, wanted),
+        (Mutability::Var, Mutability::Var) => matches(content, wanted) && matches(wanted, content),
+        _ => false,
+    }
+}
+
+/// Whether this is an import that Wasmtime's own adapters of components have: a flag of the
+/// component, which no list contains and whose identity may equal that of a global.
+fn is_of_component(import: &ImportType<'_>) -> bool {
+    match import.module() {
+        "flags" => import.name().starts_with("instance"),
+        "instance" => import.name() == "task_may_block",
+        _ => false,
+    }
+}

@@ -1,0 +1,311 @@
+//! The same guest, dumped by us and by `WasmCoreDump::serialize`, decoded: the same process, modules,
+//! instances, memories, globals and frames. Each test lists exactly what differs.
+
+use corestream::read::{Producer, Verdict};
+use corestream::{CoreDumpFile, InstanceIndex, MemoryIndex, ModuleIndex};
+use corestream_wasmtime::{Capture, Captured, Note};
+use wasmtime::{
+    Engine, Extern, Global, GlobalType, Linker, Memory, MemoryType, Module, Mutability, Store, Val,
+    ValType, WasmCoreDump,
+};
+
+use crate::common::{Decoded, decode, decode_any};
+use crate::guests::{Trapped, config, engine, instantiate, trap, trap_in};
+
+/// Captures a guest both ways and lists what differs.
+fn compare(trapped: &mut Trapped, capture: &Capture<'_, ()>) -> (Vec<String>, Vec<Note>) {
+    let core_dump = trapped.error.downcast_ref::<WasmCoreDump>().unwrap();
+    let reference = core_dump.serialize(&mut trapped.store, "guest");
+    read_back(&reference);
+    let Captured { dump, notes } = capture.trapped(&mut trapped.store, &trapped.error).unwrap();
+    let ours = corestream::Dumper::new().plan(&dump).unwrap();
+    // At most a hundredth longer, but for the index: its table, its head, and the section that says
+    // where it is.
+    let index = 20 * ours.segments().len() as u64 + 8 * dump.memories.len() as u64 + 256;
+    assert!(ours.len() <= reference.len() as u64 * 101 / 100 + index, "{} bytes", ours.len());
+    let ours = ours.to_vec().unwrap();
+    (differences(&decode(&ours), &decode_any(&reference)), notes)
+}
+
+/// A dump that the reference wrote gives its memories back to our reader, and is called whole.
+fn read_back(reference: &[u8]) {
+    let decoded = decode_any(reference);
+    let dump = CoreDumpFile::from_slice(reference).unwrap();
+    assert_eq!((dump.producer(), dump.has_index()), (Producer::Other, false));
+    assert!(matches!(dump.verify(2), Ok(Verdict::Whole(whole)) if !whole.checksums));
+    assert_eq!(dump.memories().len(), decoded.memories.len());
+    for (i, ty) in (0..).zip(dump.memories()) {
+        let mut image = Vec::new();
+        dump.write_memory(MemoryIndex(i), &mut image).unwrap();
+        assert_eq!(image.len() as u64, ty.byte_len().unwrap());
+        assert!(image == decoded.contents(i as usize, image.len()), "memory {i}");
+    }
+    assert_eq!(dump.globals().len(), decoded.globals.len());
+    let frames: Vec<_> = dump.threads().map(|thread| thread.frames().len()).collect();
+    let expected: Vec<_> = decoded.threads.iter().map(|(_, frames)| frames.len()).collect();
+    assert_eq!(frames, expected);
+}
+
+fn differences(ours: &Decoded<'_>, reference: &Decoded<'_>) -> Vec<String> {
+    assert_eq!(ours.name, reference.name);
+    assert_eq!(ours.modules, reference.modules);
+    assert_eq!(ours.memories, reference.memories);
+    for (i, ty) in ours.memories.iter().enumerate() {
+        let len = usize::try_from(ty.initial).unwrap() * 65_536;
+        assert!(ours.contents(i, len) == reference.contents(i, len), "memory {i}");
+    }
+    assert_eq!(ours.globals, reference.globals);
+    assert_eq!(ours.instances.len(), reference.instances.len());
+    let mut found = Vec::new();
+    let mut note = |what: String, ours: u32, reference: u32| {
+        if ours != reference {
+            let name = |x| if x == u32::MAX { "unknown".into() } else { format!("{x}") };
+            found.push(format!("{what}: {} instead of {}", name(ours), name(reference)));
+        }
+    };
+    for (i, (a, b)) in ours.instances.iter().zip(&reference.instances).enumerate() {
+        assert_eq!(a.module_index, b.module_index);
+        assert_eq!((a.memories.len(), a.globals.len()), (b.memories.len(), b.globals.len()));
+        for (j, (a, b)) in a.memories.iter().zip(&b.memories).enumerate() {
+            note(format!("instance {i} memory {j}"), *a, *b);
+        }
+        for (j, (a, b)) in a.globals.iter().zip(&b.globals).enumerate() {
+            note(format!("instance {i} global {j}"), *a, *b);
+        }
+    }
+    assert_eq!((ours.threads.len(), reference.threads.len()), (1, 1));
+    let ((name, frames), (reference_name, reference_frames)) =
+        (&ours.threads[0], &reference.threads[0]);
+    assert_eq!(name, reference_name);
+    assert_eq!(frames.len(), reference_frames.len());
+    for (i, (a, b)) in frames.iter().zip(reference_frames).enumerate() {
+        assert_eq!((a.function, a.offset), (b.function, b.offset), "frame {i}");
+        assert_eq!((&a.locals, &a.stack), (&b.locals, &b.stack), "frame {i}");
+        note(format!("frame {i} instance"), a.instance, b.instance);
+    }
+    found
+}
+
+/// Nothing differs and nothing is unknown.
+fn the_same(trapped: &mut Trapped) {
+    assert_eq!(compare(trapped, &Capture::new("guest")), (vec![], vec![]));
+}
+
+#[test]
+fn no_memory() {
+    the_same(&mut trap(&engine(), r#"(module (func (export "run") unreachable))"#, &[]));
+}
+
+#[test]
+fn several_memories() {
+    let text = r#"(module $several
+        (memory 1) (memory $b 2 7) (memory 0)
+        (data (i32.const 0) "first") (data (i32.const 60000) "never") (data (memory $b) (i32.const 131071) "!")
+        (func $inner (i32.store8 $b (i32.const 4095) (i32.const 1)) unreachable)
+        (func (export "run") (drop (memory.grow $b (i32.const 3))) (call $inner)))"#;
+    let mut trapped = trap(&engine(), text, &[]);
+    the_same(&mut trapped);
+    let captured = corestream_wasmtime::capture(&mut trapped.store, "guest", &trapped.error);
+    let bytes = captured.unwrap().to_vec().unwrap();
+    let decoded = decode(&bytes);
+    // Memory that data segments initialised, in a page that nobody touched.
+    assert_eq!(decoded.contents(0, 65_536)[60_000..60_005], *b"never");
+    assert_eq!((decoded.memories[1].initial, decoded.memories[1].maximum), (5, Some(7)));
+}
+
+#[test]
+fn memory64() {
+    let text = r#"(module (memory i64 3 5) (data (i64.const 100000) "data")
+        (func (export "run") (drop (i64.load (i64.const -1)))))"#;
+    the_same(&mut trap(&engine(), text, &[]));
+}
+
+#[test]
+fn all_types_of_globals() {
+    let text = r#"(module
+        (global i32 (i32.const -1)) (global (mut i64) (i64.const 0x8000000000000000))
+        (global f32 (f32.const nan:0x200001)) (global (mut f64) (f64.const -0x1.8p-1000))
+        (global (mut v128) (v128.const i64x2 0x0123456789abcdef 0xfedcba9876543210))
+        (global funcref (ref.func $run)) (global (mut externref) (ref.null extern))
+        (global anyref (ref.i31 (i32.const 5))) (global (mut i31ref) (ref.null i31))
+        (global (ref $t) (ref.func $run)) (type $t (func))
+        (elem declare func $run)
+        (func $run (export "run") (type $t) unreachable))"#;
+    the_same(&mut trap(&engine(), text, &[]));
+}
+
+const RECURSION: &str = r#"(module
+    (func $down (param i32)
+        (if (i32.eqz (local.get 0)) (then unreachable))
+        (call $down (i32.sub (local.get 0) (i32.const 1))))
+    (func (export "run") (call $down (i32.const 1000))))"#;
+
+#[test]
+fn deep_recursion() {
+    let mut trapped = trap(&engine(), RECURSION, &[]);
+    let capture = Capture::new("guest").max_frames(100_000);
+    assert_eq!(compare(&mut trapped, &capture), (vec![], vec![]));
+    let captured = capture.trapped(&mut trapped.store, &trapped.error).unwrap();
+    assert_eq!(captured.dump.threads[0].frames.len(), 1002);
+}
+
+#[test]
+fn where_wasmtime_cuts_the_frames_it_is_said() {
+    let mut trapped = trap(&Engine::new(&config()).unwrap(), RECURSION, &[]);
+    let (differences, notes) = compare(&mut trapped, &Capture::new("guest"));
+    assert_eq!((differences, &notes[..]), (vec![], &[Note::Frames { kept: 20 }][..]));
+    assert_eq!(
+        notes[0].to_string(),
+        "the backtrace stops at 20 frames, older ones may be missing: raise \
+         Config::wasm_backtrace_max_frames"
+    );
+}
+
+#[test]
+fn a_start_function_that_traps() {
+    let text = r#"(module (memory 1) (data (i32.const 9) "x") (global (mut i32) (i32.const 4))
+        (func $start (global.set 0 (i32.const 5)) (unreachable)) (start $start))"#;
+    let mut trapped = trap(&engine(), text, &[]);
+    assert!(trapped.instances.is_empty());
+    the_same(&mut trapped);
+}
+
+const OWNER: &str = r#"(module $owner
+    (memory (export "memory") 1) (global (export "global") (mut i32) (i32.const 7))
+    (global i64 (i64.const 1)) (data (i32.const 65000) "owned")
+    (func (export "fail") unreachable))"#;
+
+const USER: &str = r#"(module $user
+    (import "owner" "fail" (func $fail)) (import "owner" "global" (global (mut i32)))
+    (import "owner" "memory" (memory 1))
+    (global f32 (f32.const 1))
+    (func (export "run") (global.set 0 (i32.const 8)) (call $fail)))"#;
+
+/// A store with `owners` instances of OWNER, the first of which is used.
+fn owner_and_user(owners: usize, user: &str) -> Trapped {
+    let mut store = Store::new(&engine(), ());
+    let module = Module::new(store.engine(), OWNER).unwrap();
+    let owners: Vec<_> =
+        (0..owners).map(|_| wasmtime::Instance::new(&mut store, &module, &[]).unwrap()).collect();
+    let imports =
+        ["fail", "global", "memory"].map(|name| owners[0].get_export(&mut store, name).unwrap());
+    trap_in(store, owners, user, &imports)
+}
+
+/// The imports are the only memory and the only mutable i32 of the store.
+#[test]
+fn two_instances_share_by_elimination() {
+    the_same(&mut owner_and_user(1, USER));
+}
+
+/// Two of each: nobody says which one is imported, nor which instance fails.
+#[test]
+fn what_can_not_be_known_is_unknown() {
+    let mut trapped = owner_and_user(2, USER);
+    let unknown = compare(&mut trapped, &Capture::new("guest"));
+    let frame = "frame 0 instance: unknown instead of 1";
+    let user = InstanceIndex(2);
+    assert_eq!(
+        unknown,
+        (
+            vec![
+                "instance 2 memory 0: unknown instead of 0".to_string(),
+                "instance 2 global 0: unknown instead of 0".into(),
+                frame.into(),
+            ],
+            vec![
+                Note::Memory { instance: user, index: 0 },
+                Note::Globals { instance: user, count: 1 },
+                Note::FrameInstances { module: ModuleIndex(0), frames: 1 },
+            ]
+        )
+    );
+}
+
+/// The embedder's word in its three forms.
+#[test]
+fn what_the_embedder_says_is_known() {
+    let mut trapped = owner_and_user(2, USER);
+    let owner = trapped.instances[0];
+    let expected = (
+        vec!["frame 0 instance: unknown instead of 1".to_string()],
+        vec![Note::FrameInstances { module: ModuleIndex(0), frames: 1 }],
+    );
+    let named = Capture::new("guest").instance("owner", owner);
+    assert_eq!(compare(&mut trapped, &named), expected);
+
+    let mut linker = Linker::new(trapped.store.engine());
+    linker.instance(&mut trapped.store, "owner", owner).unwrap();
+    let linked = Capture::new("guest").linker(&linker);
+    assert_eq!(compare(&mut trapped, &linked), expected);
+
+    let memory = owner.get_memory(&mut trapped.store, "memory").unwrap();
+    let global = owner.get_global(&mut trapped.store, "global").unwrap();
+    let defined =
+        Capture::new("guest").define("owner", "memory", memory).define("owner", "global", global);
+    assert_eq!(compare(&mut trapped, &defined), expected);
+
+    // What does not fit is not believed.
+    let wrong = Capture::new("guest").define("owner", "memory", global);
+    let (differences, notes) = compare(&mut trapped, &wrong.define("owner", "global", memory));
+    assert_eq!(differences.len(), 3);
+    let import = |name: &str| Note::Import { module: "owner".into(), name: name.into() };
+    assert!(notes.contains(&import("memory")) && notes.contains(&import("global")), "{notes:?}");
+}
+
+/// What an instance imports and exports again is known by its identity.
+#[test]
+fn imports_that_are_exported_again() {
+    let user = USER.replace(
+        "(func (export",
+        r#"(export "m" (memory 0)) (export "g" (global 0)) (func (export"#,
+    );
+    let (differences, notes) = compare(&mut owner_and_user(2, &user), &Capture::new("guest"));
+    assert_eq!(differences, ["frame 0 instance: unknown instead of 1"]);
+    assert_eq!(notes, [Note::FrameInstances { module: ModuleIndex(0), frames: 1 }]);
+}
+
+#[test]
+fn what_the_host_defines() {
+    let engine = engine();
+    let mut store = Store::new(&engine, ());
+    instantiate(&mut store, OWNER, &[]);
+    let memory = Memory::new(&mut store, MemoryType::new(2, Some(9))).unwrap();
+    memory.write(&mut store, 70_000, b"from the host").unwrap();
+    let ty = GlobalType::new(ValType::F64, Mutability::Const);
+    let global = Global::new(&mut store, ty, Val::F64(3)).unwrap();
+    let text = r#"(module (import "" "memory" (memory 1 10)) (import "" "global" (global f64))
+        (memory 1) (data (memory 1) (i32.const 5) "own")
+        (func (export "run") unreachable))"#;
+    let imports: [Extern; 2] = [memory.into(), global.into()];
+    the_same(&mut trap_in(store, vec![], text, &imports));
+}
+
+/// Modules without a name, and one that is instantiated twice.
+#[test]
+fn names_of_modules() {
+    let mut store = Store::new(&engine(), ());
+    let module = Module::new(store.engine(), "(module (memory 1))").unwrap();
+    for _ in 0..2 {
+        wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+    }
+    let text = r#"(module $named (func (export "run") unreachable))"#;
+    let mut trapped = trap_in(store, vec![], text, &[]);
+    the_same(&mut trapped);
+    let captured = corestream_wasmtime::capture(&mut trapped.store, "guest", &trapped.error);
+    let dump = captured.unwrap().dump;
+    let said = dump.to_string();
+    assert!(said.contains("0: <anonymous-module-0>") && said.contains("1: named"), "{said}");
+    assert!(format!("{dump:?}").contains("instances: 3"), "{dump:?}");
+}
+
+/// A host function that fails is dumped like a trap.
+#[test]
+fn an_error_of_a_host_function() {
+    let mut store = Store::new(&engine(), ());
+    let host = wasmtime::Func::wrap(&mut store, || -> wasmtime::Result<()> {
+        Err(wasmtime::Error::msg("the host says no"))
+    });
+    let text = r#"(module (import "" "" (func)) (func (export "run") (call 0)))"#;
+    the_same(&mut trap_in(store, vec![], text, &[host.into()]));
+}
