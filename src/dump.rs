@@ -65,7 +65,8 @@ impl Dumper {
 
     /// How many segments a dump may have, 1 to 100,000. Every memory that holds data gets one, and every
     /// range between data that is left out on purpose ([`Memory::without`](crate::Memory::without))
-    /// one more, also if that makes more; never over 100,000.
+    /// one more, also if that makes more. Beyond the data section, in dumps over 4 GiB, a segment is cut at each end of
+    /// a section, and those cuts are not counted. The data section has never more than 100,000.
     pub fn max_segments(mut self, segments: u32) -> Self {
         self.options.max_segments = segments;
         self
@@ -150,7 +151,8 @@ impl Dumper {
     /// `watcher` is quick: the work waits for it.
     ///
     /// Any thread of a scan may call it, but only one at a time, and what it is told never goes back
-    /// within a stage. A stage that is cancelled, or fails, just ends.
+    /// within a stage, except that a scan begins anew if the holes of an image file turn out to be doubtful. A stage
+    /// that is cancelled, or fails, just ends.
     ///
     /// ```
     /// use std::sync::Arc;

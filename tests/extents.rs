@@ -981,3 +981,24 @@ fn random_mappings() {
         check(&[bytes, &bytes[start..end]]);
     }
 }
+
+/// A guest's file that grows after it was opened: the answers about the longer file are no contradictions.
+#[test]
+fn an_image_file_that_grows_is_not_doubted() {
+    use std::os::unix::fs::FileExt;
+
+    let file = tempfile::NamedTempFile::new_in(".").unwrap();
+    file.as_file().set_len(64 << 20).unwrap();
+    file.as_file().write_all_at(&[1; 4096], 20 << 20).unwrap();
+    let image = MemoryImage::open(file.path()).unwrap();
+    let mut dump = CoreDump::new("guest");
+    dump.add_memory(Memory::new(MemoryType::wasm32(1024), image));
+    for len in [65_536, 4 << 20] {
+        file.as_file().write_all_at(&vec![2; len], 64 << 20).unwrap();
+        let plan = Dumper::new().plan(&dump).unwrap();
+        let stats = plan.stats();
+        assert!(stats.extent_notes.is_empty(), "{:?}", stats.extent_notes);
+        assert!(stats.extent_bytes < 4 << 20, "{}", stats.extent_bytes);
+        assert_eq!(stats.data_bytes, 4096);
+    }
+}

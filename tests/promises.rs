@@ -12,7 +12,8 @@ fn every_test_that_is_named_exists() {
     for code in page.split('`').skip(1).step_by(2) {
         let Some((file, test)) = code.split_once("::") else { continue };
         let places = ["tests", "crates/cli/tests", "crates/wasmtime/tests", "crates/symbols/tests"];
-        let text = places.iter().find_map(|place| fs::read_to_string(format!("{place}/{file}.rs")).ok());
+        let text =
+            places.iter().find_map(|place| fs::read_to_string(format!("{place}/{file}.rs")).ok());
         let text = text.unwrap_or_else(|| panic!("{code}: there is no such file"));
         assert!(text.contains(&format!("fn {test}(")), "{code} is not there");
         named += 1;

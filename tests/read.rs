@@ -474,6 +474,63 @@ fn an_index_in_the_memory_of_the_guest_is_none() {
     }
 }
 
+/// Without an index, no segment that is lost counts as zeros, whatever hides it.
+#[test]
+fn lost_segments_are_no_zeros() {
+    let mut memory = vec![0; 2 * 65_536];
+    memory[5000..9000].fill(1);
+    memory[70_000..80_000].fill(2);
+    let mut guest = CoreDump::new("guest.wasm");
+    guest.add_memory(Memory::new(MemoryType::wasm32(2), MemoryImage::from_slice(&memory)));
+    let whole = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
+    let index = own::index_of(&whole);
+    let first = whole.windows(4000).position(|bytes| bytes == [1; 4000]).unwrap();
+    // The section data: id, size of two bytes, count; then the head of the first segment.
+    let data = (0..first).rfind(|at| whole[*at] == 11 && whole[at + 3] == 2).unwrap();
+    // The section memory: id, size, count, flags, minimum.
+    let types = whole.windows(5).position(|bytes| bytes == [5, 3, 1, 0, 2]).unwrap();
+    let changes: [&[(usize, u8)]; 8] = [
+        &[(data + 3, 1)],     // one segment fewer
+        &[(data + 3, 0)],     // none
+        &[(data, 42)],        // no id
+        &[(data, 10)],        // the id of a section of no interest
+        &[(data, 0)],         // a custom section with a name that is none
+        &[(first - 5, 0x7f)], // the head of the first segment
+        &[(types, 42)],       // no section of memories
+        &[(types + 3, 0x70)], // flags that are none
+    ];
+    for (i, change) in changes.into_iter().enumerate() {
+        for cut in [false, true] {
+            let mut bad = whole.clone();
+            change.iter().for_each(|(at, byte)| bad[*at] = *byte);
+            bad[index + 40] ^= 1;
+            if cut {
+                bad.truncate(index + 20);
+            }
+            let dump = CoreDumpFile::salvage_slice(&bad).unwrap();
+            assert!(dump.damage().is_some() && !dump.has_index(), "{i}");
+            // Each byte is what it was, or is lost.
+            let contents = dump.contents(FIRST).unwrap();
+            for content in contents {
+                let addresses = content.addresses();
+                let (start, end) = (*addresses.start() as usize, *addresses.end() as usize);
+                let expected = &memory[start..=end];
+                match content {
+                    Content::Data { bytes, .. } => assert!(bytes == expected, "{i}, {start:#x}"),
+                    Content::Zero(_) => {
+                        assert!(expected.iter().all(|byte| *byte == 0), "{i}, {start:#x}");
+                    }
+                    Content::LeftOut(_) => {}
+                }
+            }
+            // The section that is damaged hides the data in it, and no other does.
+            let kept = dump.coverage(FIRST).unwrap().data_bytes;
+            let all = if i < 6 { [0, 4000].as_slice() } else { &[14_000] };
+            assert!(all.contains(&kept), "{i}: {kept}");
+        }
+    }
+}
+
 /// A dump whose header has lost its name is not taken for one of another tool, whose zeros are zeros.
 #[test]
 fn what_was_left_out_stays_known_without_the_header() {

@@ -116,17 +116,19 @@ impl Begun {
     pub(super) fn finish(self, home: Arc<Directory>, options: FileOptions) -> Finished {
         let state = match self {
             Self::Unnamed(file) => State::Unnamed(file),
-            // Somebody has removed the name, and perhaps the directory with it. The bytes are still there.
-            Self::Named(file, mut name) if name.is_gone() => {
-                name.forget();
-                State::Unnamed(file)
-            }
-            // Closed: some file systems rename no open file.
-            Self::Named(file, mut name) => {
-                name.hold();
-                drop(file);
-                State::Named(name)
-            }
+            Self::Named(file, mut name) => match name.hold(&file) {
+                // Closed: some file systems rename no open file.
+                true => {
+                    drop(file);
+                    State::Named(name)
+                }
+                // Somebody has removed the name, and perhaps the directory with it, or has given it to another file.
+                // The bytes are still there.
+                false => {
+                    name.forget();
+                    State::Unnamed(file)
+                }
+            },
         };
         let successor = home.successor().map(Arc::new);
         Finished { state, options, home, successor, leftover: None }
@@ -244,7 +246,7 @@ impl Finished {
         let refused = match first_free(base, |name| directory.link(file, name)) {
             Ok(((), name)) => {
                 let mut name = PartialName::new(directory, name, file);
-                name.hold();
+                name.hold(file);
                 self.state = State::Named(name);
                 return Ok(());
             }
@@ -318,9 +320,21 @@ impl PartialName {
         Self { directory, name: Some(name), is_removable: true, identity, held: None }
     }
 
-    /// Holds on to the file, which is about to be closed.
-    fn hold(&mut self) {
-        self.held = self.name.as_ref().and_then(|name| self.directory.hold(name));
+    /// Holds on to the file, which is about to be closed. Returns whether the name is still that of the file, as far as
+    /// can be told.
+    fn hold(&mut self, file: &File) -> bool {
+        let Some(name) = &self.name else { return false };
+        let own = rustix::fs::fstat(file);
+        self.held = self.directory.hold(name);
+        let there = match &self.held {
+            Some(held) => rustix::fs::fstat(held),
+            None => self.directory.stat(name),
+        };
+        match (own, there) {
+            (Ok(own), Ok(there)) => is_same(&own, &there),
+            (_, Err(errno)) => errno != Errno::NOENT,
+            (Err(_), Ok(_)) => true,
+        }
     }
 
     fn name(&self) -> io::Result<&OsStr> {
@@ -373,22 +387,23 @@ impl PartialName {
 
     /// Checks that what has the name is the file, and not another that somebody has put in its place. That can still
     /// happen until the rename; what has the new name after it tells nothing, since others may replace that at once.
-    ///
-    /// The kernel of a network client may number a file anew, so what has the size and the time of the file is the file.
     fn check(&self) -> io::Result<()> {
-        let Some(held) = &self.held else { return Ok(()) };
-        let there = self.directory.stat(self.name()?);
-        let (Ok(own), Ok(there)) = (rustix::fs::fstat(held), there) else { return Ok(()) };
-        let number = |stat: &rustix::fs::Stat| (stat.st_dev, stat.st_ino);
-        let content = |stat: &rustix::fs::Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
-        match number(&own) == number(&there) || content(&own) == content(&there) {
-            true => Ok(()),
-            false => {
-                let shown = self.shown();
-                let what = format!("somebody has put another file in place of {}", shown.display());
-                Err(io::Error::other(what))
+        let name = self.name()?;
+        let is_own = match &self.held {
+            Some(held) => match (rustix::fs::fstat(held), self.directory.stat(name)) {
+                (Ok(own), Ok(there)) => is_same(&own, &there),
+                // The rename tells.
+                _ => true,
+            },
+            None => {
+                self.directory.identity(name).map(Some).is_ok_and(|there| there == self.identity)
             }
+        };
+        if is_own || self.is_gone() {
+            return Ok(());
         }
+        let what = format!("somebody has put another file in place of {}", self.shown().display());
+        Err(io::Error::other(what))
     }
 
     /// Whether a rename that failed was carried out all the same.
@@ -470,6 +485,14 @@ impl Drop for PartialName {
     }
 }
 
+/// Whether two files are the same one. The kernel of a network client may number a file anew, so what has the size and the
+/// time of the file is the file.
+fn is_same(one: &rustix::fs::Stat, other: &rustix::fs::Stat) -> bool {
+    let number = |stat: &rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+    let content = |stat: &rustix::fs::Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+    number(one) == number(other) || content(one) == content(other)
+}
+
 /// Copies a file that can't be linked to one with a partial name.
 ///
 /// It does not ask where the holes are, because some file systems answer wrongly, but skips parts that are all zero.
@@ -504,7 +527,7 @@ fn copy(
     if options.is_synced() {
         to.sync_all()?;
     }
-    name.hold();
+    name.hold(&to);
     Ok(name)
 }
 
@@ -564,7 +587,7 @@ mod tests {
         let directory = Arc::new(Directory::open(folder.path()).unwrap());
         let partial = || match Begun::named(&directory, OsStr::new("dump")).unwrap() {
             Begun::Named(file, mut name) => {
-                name.hold();
+                assert!(name.hold(&file));
                 drop(file);
                 fs::remove_file(name.shown()).unwrap();
                 name
@@ -584,28 +607,43 @@ mod tests {
     /// Somebody puts another file in the place of a finished one before it gets its name: that file is left alone.
     #[test]
     fn a_file_that_others_have_put_in_its_place_is_not_taken_for_it() {
-        for (replace, replaced) in [(false, false), (false, true), (true, false), (true, true)] {
+        let cases = [
+            (false, ""),
+            (false, "before"),
+            (false, "after"),
+            (true, ""),
+            (true, "before"),
+            (true, "after"),
+        ];
+        for (replace, replaced) in cases {
             let folder = tempfile::tempdir().unwrap();
             let home = Arc::new(Directory::open(folder.path()).unwrap());
             let begun = Begun::named(&home, OsStr::new("dump")).unwrap();
             let Begun::Named(file, name) = &begun else { panic!("it has a name") };
             let (partial, new) = (name.shown(), folder.path().join("dump"));
             file.write_all_at(b"finished", 0).unwrap();
+            let replace_partial = |when| {
+                if replaced == when {
+                    fs::write(folder.path().join("other"), "of others").unwrap();
+                    fs::rename(folder.path().join("other"), &partial).unwrap();
+                }
+            };
+            replace_partial("before");
             let mut finished = begun.finish(home, FileOptions::new().replace(replace));
-            if replaced {
-                fs::write(folder.path().join("other"), "of others").unwrap();
-                fs::rename(folder.path().join("other"), &partial).unwrap();
-            }
+            replace_partial("after");
             let named = finished.name_first([new.clone()]);
-            if replaced {
+            if replaced == "after" {
                 let said = named.unwrap_err().to_string();
                 assert!(said.starts_with("somebody has put another file in place of "), "{said}");
                 assert!(finished.keep(OsStr::new("dump")).is_err());
                 assert!(!new.exists());
                 assert_eq!(fs::read(partial).unwrap(), b"of others");
             } else {
+                // As long as the file is open, its bytes are there.
                 named.unwrap();
                 assert_eq!(fs::read(new).unwrap(), b"finished");
+                let theirs = (replaced == "before").then(|| b"of others".to_vec());
+                assert_eq!(fs::read(partial).ok(), theirs);
             }
         }
     }

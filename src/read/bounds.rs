@@ -58,6 +58,12 @@ pub(super) struct Reach {
 }
 
 impl Reach {
+    /// The memory, the last address that a segment of it has, and whether addresses have 64 bits.
+    pub(super) fn needs(&self) -> (u32, Option<u64>, bool) {
+        let last = (self.last.len > 0).then(|| self.last.last());
+        (self.memory, last, self.wide.is_some())
+    }
+
     fn new(memory: u32, at: Range<u64>) -> Self {
         let last = Segment { address: 0, offset: 0, len: 0, memory };
         Self { memory, last, at, narrow: None, wide: None }

@@ -1,6 +1,8 @@
 //! Opening what is readable of a damaged dump: by its index where that is sound, wherever else the dump is
-//! damaged, and otherwise by its sections up to the first fault.
+//! damaged; otherwise by its sections, past damaged ones if the sizes of all can be believed, else up to the first
+//! fault.
 
+use super::bounds::Reach;
 use super::data::Segment;
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
@@ -39,11 +41,11 @@ impl Opened {
             return Ok((found.open(bytes), as_damage(fault, bytes)));
         }
         if let Some(header) = header
-            && walked.is_err()
             && sizes_hold(&header, bytes)
         {
             (walk, opener) = (Walk::of_damaged(header, true), Opener::new(None));
             walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
+            add_lost_memories(&mut walk);
             fault = as_damage(fault, bytes);
         } else if !walk.has("core") {
             return Err(walked.err().unwrap_or_else(Fault::no_core));
@@ -60,6 +62,27 @@ impl Opened {
             Err(_) => opener.lost.or(opener.reached).or(Some((0, 0))),
         };
         Ok((opener.finish(bytes, walk, Marks::None, lost), fault))
+    }
+}
+
+/// Gives memories whose types are lost the size that their segments need.
+fn add_lost_memories(walk: &mut Walk) {
+    if !walk.has_lost_memory() {
+        return;
+    }
+    for (memory, needed, wide) in walk.reaches().iter().map(Reach::needs).collect::<Vec<_>>() {
+        let missing = MemoryType { memory64: wide, ..MemoryType::wasm32(0) };
+        while walk.memories.len() <= memory as usize {
+            walk.grown.push((u32::try_from(walk.memories.len()).unwrap_or(memory), 0));
+            walk.memories.push(MemoryType::wasm32(0));
+        }
+        let Some(ty) = walk.memories.get_mut(memory as usize) else { continue };
+        let declared = ty.minimum;
+        if needed > types::last_address(ty) {
+            *ty = with_address(if declared == 0 { missing } else { *ty }, needed);
+            walk.grown.retain(|(grown, _)| *grown != memory);
+            walk.grown.push((memory, declared));
+        }
     }
 }
 

@@ -120,11 +120,8 @@ impl Listed<'_> {
                     self.before = found;
                     return found;
                 }
-                // The file was walked once: this can only fail if it has changed.
-                Err(_) => {
-                    self.listed = Default::default();
-                    return None;
-                }
+                // A section between them is damaged: what it had is lost. Or the file has changed.
+                Err(_) => {}
             }
         }
         self.before = self.listed.next().copied();

@@ -125,6 +125,8 @@ pub(super) struct Walk {
     pub(super) bounded: bool,
     /// Whether a section that is damaged is passed by its size.
     passes_damage: bool,
+    /// Whether the section of memories is one of those.
+    lost_memory: bool,
     reaches: Vec<Reach>,
     trials: Trials,
     /// The frames of the first thread that were tried.
@@ -229,6 +231,16 @@ impl Walk {
         }
     }
 
+    /// Whether the types of the memories of a damaged dump are lost, so that segments alone tell of them.
+    pub(super) fn has_lost_memory(&self) -> bool {
+        self.passes_damage && (self.lost_memory || !self.has("memory"))
+    }
+
+    /// How far the segments of each memory reach whose type is lost, or does not say.
+    pub(super) fn reaches(&self) -> &[Reach] {
+        &self.reaches
+    }
+
     /// Whether a section that a dump has once was passed.
     pub(super) fn has(&self, section: &str) -> bool {
         self.seen.contains(&section)
@@ -307,8 +319,20 @@ impl Walk {
             _ => body.skip_rest(),
         };
         let whole = decoded.and_then(|()| body.finish());
-        if whole.is_err() && self.passes_damage {
-            return body.skip_rest();
+        if self.passes_damage {
+            // What this project does not write, or what has more than it says, may hold segments that nobody sees.
+            let may_hold_data = match id {
+                0 | 5 | 6 => false,
+                11 => whole.is_err(),
+                _ => true,
+            };
+            if may_hold_data {
+                to.lost();
+            }
+            self.lost_memory |= id == 5 && whole.is_err();
+            if whole.is_err() {
+                return body.skip_rest();
+            }
         }
         // A custom section says its name itself.
         whole.map_err(|fault| if id == 0 { fault } else { fault.within(what) })
@@ -338,11 +362,12 @@ impl Walk {
         start: u64,
         to: &mut V,
     ) -> Result<()> {
-        let len = body.u32()?;
+        let len = body.u32().inspect_err(|_| to.lost())?;
         if len > LONGEST_NAME {
-            return body.skip_rest();
+            return self.pass_unknown(body, to);
         }
-        let what = match body.take(usize::try_from(len).unwrap_or(0))? {
+        let name = body.take(usize::try_from(len).unwrap_or(0)).inspect_err(|_| to.lost())?;
+        let what = match name {
             b"core" => "core",
             b"coremodules" => "coremodules",
             b"coreinstances" => "coreinstances",
@@ -351,9 +376,21 @@ impl Walk {
             b"corestream.data" => "corestream.data",
             b"corestream.notes" => "corestream.notes",
             b"corestream.index" => "corestream.index",
-            _ => return body.skip_rest(),
+            _ => return self.pass_unknown(body, to),
         };
         self.known(what, body, start, to).map_err(|fault| fault.within(what))
+    }
+
+    /// Passes a custom section that is not known. In a damaged dump it may be one with segments whose name is damaged.
+    fn pass_unknown<I: Input, V: Visitor>(
+        &self,
+        body: &mut Decoder<'_, I>,
+        to: &mut V,
+    ) -> Result<()> {
+        if self.passes_damage {
+            to.lost();
+        }
+        body.skip_rest()
     }
 
     fn known<I: Input, V: Visitor>(
@@ -374,7 +411,8 @@ impl Walk {
             "corestack" => self.stack(body, to),
             "corestream.data" => {
                 self.belongs_to_header(start..body.end());
-                self.data(body, to)
+                let whole = self.data(body, to).and_then(|()| body.finish());
+                whole.inspect_err(|_| to.lost())
             }
             "corestream.notes" => {
                 self.belongs_to_header(start..body.end());
@@ -619,9 +657,12 @@ impl Walk {
         for i in first..self.segments {
             let cut = |segment, file| to.cut(segment, file);
             let segment = match &self.header {
-                Some(_) => data::segment_or_cut(body, &mut self.memories.as_slice(), cut),
-                None => {
-                    let (types, declared) = (&*self.memories, self.has("memory"));
+                Some(_) if !self.has_lost_memory() => {
+                    data::segment_or_cut(body, &mut self.memories.as_slice(), cut)
+                }
+                _ => {
+                    let declared = self.has("memory") && !self.lost_memory;
+                    let types = &*self.memories;
                     let mut growing = Growing { types, declared, reaches: &mut self.reaches };
                     data::segment_or_cut(body, &mut growing, cut)
                 }

@@ -114,13 +114,14 @@ impl Extract {
                 // Most damage comes of the zeros that stand where nothing could be read.
                 let failure =
                     input.damaged(format!("only the readable parts were extracted: {why}"));
+                let is_verified = damage.is_none();
                 let damage = damage.and_then(|damaged| damaged.damage);
-                Some(Damaged { failure, damage })
+                Some(Damaged { failure, damage, is_verified })
             }
             (damage, None) => damage,
         };
         if let Some(damage) = damage {
-            damage.say_doubtful(&done, &dump, !lost.is_empty());
+            damage.say_doubtful(&done, !lost.is_empty());
             // What there was is written; that it is not all is still a failure.
             return Err(damage.failure);
         }
@@ -141,7 +142,8 @@ impl Extract {
             }
             // What is not known here may still leave something that is.
             Err(error) if self.salvage && error.kind() == ErrorKind::Unsupported => {
-                return Ok(Some(Damaged { failure: input.failed(&error), damage: None }));
+                let failure = input.failed(&error);
+                return Ok(Some(Damaged { failure, damage: None, is_verified: false }));
             }
             Err(error) => return Err(input.failed(&error)),
         };
@@ -151,7 +153,10 @@ impl Extract {
             format!("{why}; --salvage extracts the readable parts")
         };
         let failure = input.damaged(hint);
-        if self.salvage { Ok(Some(Damaged { failure, damage })) } else { Err(failure) }
+        match self.salvage {
+            true => Ok(Some(Damaged { failure, damage, is_verified: false })),
+            false => Err(failure),
+        }
     }
 
     /// Fails if the dump was changed, or can't be read and is not to be salvaged.
@@ -210,20 +215,21 @@ enum Target {
 struct Damaged {
     failure: Failure,
     damage: Option<Damage>,
+    /// Whether nothing was wrong when it was verified.
+    is_verified: bool,
 }
 
 impl Damaged {
     /// A line for each thing that was extracted and may not be what it was. The checksum of a block does not hold
     /// either if a page of it could not be read.
-    fn say_doubtful(&self, done: &Done, dump: &CoreDumpFile<'_>, unread: bool) {
+    fn say_doubtful(&self, done: &Done, unread: bool) {
         let compared = self.damage.as_ref().filter(|damage| damage.checksums);
         let Some(damage) = compared else {
-            let line = if dump.has_checksums() {
-                "the checksums are lost: nothing tells whether the rest is right"
-            } else {
-                "the dump has no checksums: nothing tells whether the rest is right"
-            };
-            report::line(&format!("warning: {line}"));
+            if !self.is_verified {
+                report::line(
+                    "warning: no checksums can be compared: nothing tells whether the rest is right",
+                );
+            }
             return;
         };
         let from = match unread {

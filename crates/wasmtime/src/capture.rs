@@ -54,7 +54,7 @@ pub fn capture<'a>(
 /// # let instance = Instance::new(&mut store, &module, &[])?;
 /// # let f = instance.get_typed_func::<(), ()>(&mut store, "f")?;
 /// # let error = f.call(&mut store, ()).unwrap_err();
-/// let mut captured = corestream::wasmtime::capture(&mut store, "guest.wat", &error)?;
+/// let mut captured = corestream_wasmtime::capture(&mut store, "guest.wat", &error)?;
 /// captured.dump.memories[0].leave_out(0x1000..0x1100); // where the guest keeps a key
 /// captured.write_file_with(&path, FileOptions::new().sync(true))?;
 /// let bytes = captured.plan(&Dumper::new().checksums(false))?.to_vec()?;
@@ -122,7 +122,7 @@ impl Captured<'_> {
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use corestream::wasmtime::Capture;
+/// use corestream_wasmtime::Capture;
 /// use wasmtime::{Caller, Engine, Linker, Module, Store};
 ///
 /// let engine = Engine::default();

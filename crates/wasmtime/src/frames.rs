@@ -70,7 +70,7 @@ pub(super) fn of_backtrace(frames: &[FrameInfo]) -> Vec<WasmFrame> {
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use corestream::Value;
-/// use corestream::wasmtime::{Capture, FrameRecorder};
+/// use corestream_wasmtime::{Capture, FrameRecorder};
 /// use wasmtime::{Config, Engine, Instance, Module, Store};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {

@@ -19,7 +19,7 @@
 //! let f = instance.get_typed_func::<(), ()>(&mut store, "f")?;
 //!
 //! if let Err(error) = f.call(&mut store, ()) {
-//!     let captured = corestream::wasmtime::capture(&mut store, "guest.wat", &error)?;
+//!     let captured = corestream_wasmtime::capture(&mut store, "guest.wat", &error)?;
 //!     captured.write_to(&mut std::io::sink())?; // or write_file, or to_vec
 //!     assert_eq!(captured.dump.threads[0].frames.len(), 1);
 //! }
@@ -83,7 +83,7 @@
 //! let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
 //!
 //! let error = run.call_async(&mut store, ()).await.unwrap_err();
-//! let captured = corestream::wasmtime::capture(&mut store, "guest.wat", &error)?;
+//! let captured = corestream_wasmtime::capture(&mut store, "guest.wat", &error)?;
 //! assert_eq!(captured.dump.threads[0].frames.len(), 1);
 //! # Ok(())
 //! # })

@@ -114,6 +114,13 @@ pub(super) fn contradiction(
         let why = "SEEK_DATA and SEEK_HOLE give answers that cannot be: all of it was read";
         return Some(why.into());
     }
+    // A file that grows occupies more, whose data is counted too.
+    let len = present_len(file).max(witness.len);
+    let grown = match len > witness.len {
+        true => data_in(file, &(witness.len..=len.saturating_sub(1)), &Witness::new(file, len)),
+        false => 0,
+    };
+    let data = data.saturating_add(grown);
     let occupied = occupied(file);
     let metadata = metadata_of_holes(witness.holes.load(Ordering::Relaxed));
     if occupied <= data.saturating_add(metadata) {
@@ -121,7 +128,7 @@ pub(super) fn contradiction(
     }
     let left_out = left_out.iter().map(|range| data_in(file, range, witness));
     let data = left_out.fold(data, u64::saturating_add);
-    (!is_explained(file, witness.len, data, occupied)).then(|| {
+    (!is_explained(file, len, data, occupied)).then(|| {
         format!(
             "SEEK_DATA finds {data} bytes of data in a file that occupies {occupied}: all of it was \
              read"
@@ -159,6 +166,11 @@ fn metadata_of_holes(holes: u64) -> u64 {
 /// How much a file with `data` bytes of data occupies at most.
 fn with_metadata(data: u64) -> u64 {
     data.saturating_add(data / DATA_PER_METADATA).saturating_add(METADATA)
+}
+
+/// The length of `file` by now; 0 where that is unknown.
+fn present_len(file: &File) -> u64 {
+    file.metadata().map_or(0, |metadata| metadata.len())
 }
 
 /// Bytes that `file` occupies; 0 where that is unknown.
@@ -290,7 +302,7 @@ impl Witness {
         }
         match imp::data(file, at) {
             Ok(Some(data)) => {
-                self.check(at, data);
+                self.check(file, at, data);
                 Some(data.clamp(at, end.max(at)))
             }
             Ok(None) => Some(end),
@@ -306,7 +318,7 @@ impl Witness {
         match imp::hole(file, at) {
             Some(hole) => {
                 // The data at `at` has at least a byte.
-                self.check(at.saturating_add(1), hole);
+                self.check(file, at.saturating_add(1), hole);
                 if hole > end {
                     *self.data.lock().unwrap_or_else(PoisonError::into_inner) = at..hole;
                     self.data_end.fetch_max(hole, Ordering::Relaxed);
@@ -331,8 +343,9 @@ impl Witness {
         known.contains(&at).then_some(known.end)
     }
 
-    fn check(&self, at: u64, answer: u64) {
-        if answer < at || answer > self.len {
+    fn check(&self, file: &File, at: u64, answer: u64) {
+        // Answers are about the file as it is by now, which may have grown.
+        if answer < at || (answer > self.len && answer > present_len(file)) {
             self.found_nonsense.store(true, Ordering::Relaxed);
         }
     }
@@ -534,7 +547,7 @@ mod tests {
             [(0, 0, false), (10, 9, true), (10, 10, false), (0, 100, false), (0, 101, true)]
         {
             let witness = Witness::new(&file, 100);
-            witness.check(at, answer);
+            witness.check(&file, at, answer);
             assert_eq!(witness.found_nonsense.load(Ordering::Relaxed), nonsense);
         }
     }
