@@ -78,7 +78,7 @@ impl Extract {
     pub fn run(self) -> Result<(), Failure> {
         let input = Input::open(&self.dump)?;
         let target = match &self.all {
-            Some(folder) => Target::Folder(Folder::new(folder)?),
+            Some(folder) => Target::Folder(Folder::new(folder, self.salvage)?),
             None => {
                 let output = Output::resolve(&self.output, self.force, false)?;
                 output.check_inputs(std::slice::from_ref(&self.dump))?;
@@ -201,7 +201,7 @@ impl Extract {
             }
         };
         self.check_read(input)?;
-        Ok(Done { memories: vec![(memory, restored)], manifest: false })
+        Ok(Done { memories: vec![(memory, restored)], skipped: Vec::new(), manifest: false })
     }
 }
 
@@ -252,6 +252,8 @@ impl Damaged {
 /// What was extracted.
 struct Done {
     memories: Vec<(MemoryIndex, Restored)>,
+    /// Memories of a damaged dump whose images no file system takes.
+    skipped: Vec<MemoryIndex>,
     /// Whether a manifest has all else.
     manifest: bool,
 }
@@ -349,6 +351,8 @@ impl Done {
 /// A folder that appears under its name when all is in it.
 struct Folder {
     path: PathBuf,
+    /// Whether what can't be extracted of a damaged dump is left out.
+    salvage: bool,
 }
 
 /// The same under another name, until all is in it; removed when dropped before. It is named, renamed and removed by
@@ -517,7 +521,7 @@ impl Drop for Partial {
 
 impl Folder {
     /// Looks at the path, so that what can't be done is said at once.
-    fn new(path: &Path) -> Result<Self, Failure> {
+    fn new(path: &Path, salvage: bool) -> Result<Self, Failure> {
         let failed = |why: String| Err(Failure::new(format!("{}: {why}", path.display())));
         if path.file_name().is_none() {
             return failed("names no folder".into());
@@ -544,7 +548,7 @@ impl Folder {
                 parent.display()
             ));
         }
-        Ok(Self { path: path.into() })
+        Ok(Self { path: path.into(), salvage })
     }
 
     /// Extracts everything.
@@ -561,7 +565,7 @@ impl Folder {
         interrupt.begin_clean_up();
         let mut partial =
             Partial::new(&self.path).map_err(|error| failed("cannot make it", error))?;
-        let mut done = Done { memories: Vec::new(), manifest: true };
+        let mut done = Done { memories: Vec::new(), skipped: Vec::new(), manifest: true };
         for i in (0..).take(dump.memories().len()) {
             let memory = MemoryIndex(i);
             if has_no_image(dump, memory) {
@@ -569,13 +573,22 @@ impl Folder {
             }
             let name = image_name(i);
             let restored = dump.restore(memory, partial.add(name.clone()), FileOptions::new());
+            if self.salvage
+                && let Err(error) = &restored
+                && error.io_error().is_some_and(is_too_large)
+            {
+                // Its size may be what is damaged; the other memories are worth more than an error.
+                report::line(&format!("warning: memory {i}: is not extracted: {error}"));
+                done.skipped.push(memory);
+                continue;
+            }
             let restored = restored.map_err(|error| match error.kind() {
                 ErrorKind::Output => partial.failed(&error, &name, &self.path),
                 _ => input.failed(&error),
             });
             done.memories.push((memory, restored?));
         }
-        write_manifest(&partial.add(MANIFEST.into()), dump)
+        write_manifest(&partial.add(MANIFEST.into()), dump, &done.skipped)
             .map_err(|failure| failure.at(self.path.display()))?;
         if interrupt.cancel().load(Ordering::Relaxed) {
             // The caller reports the signal.
@@ -603,16 +616,29 @@ fn has_no_image(dump: &CoreDumpFile<'_>, memory: MemoryIndex) -> bool {
     empty && len.is_none_or(|len| len > MAX_EMPTY_IMAGE)
 }
 
+/// Whether a file can't be as long as it is to be: for its file system, or for any.
+fn is_too_large(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidInput)
+}
+
 /// The name of the image of a memory.
 fn image_name(memory: u32) -> String {
     format!("memory-{memory}.mem")
 }
 
-fn write_manifest(path: &Path, dump: &CoreDumpFile<'_>) -> Result<(), Failure> {
+fn write_manifest(
+    path: &Path,
+    dump: &CoreDumpFile<'_>,
+    skipped: &[MemoryIndex],
+) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new(format!("cannot write the manifest: {error}"));
     let file = UnnamedFile::create_in(folder_of(path), FileOptions::new())?;
     let mut writer = io::BufWriter::new(file.file());
-    let image = |memory| (!has_no_image(dump, MemoryIndex(memory))).then(|| image_name(memory));
+    let image = |memory| {
+        let is_missing =
+            has_no_image(dump, MemoryIndex(memory)) || skipped.contains(&MemoryIndex(memory));
+        (!is_missing).then(|| image_name(memory))
+    };
     let manifest = Description::manifest(dump, &image);
     serde_json::to_writer_pretty(&mut writer, &manifest).map_err(|error| failed(error.into()))?;
     writer.write_all(b"\n").and_then(|()| writer.flush()).map_err(failed)?;

@@ -692,6 +692,42 @@ fn nothing_that_is_extracted_from_a_damaged_dump_is_wrong_without_a_word() {
     }
 }
 
+/// An image that no file system takes costs a damaged dump only itself: its size may be what is damaged.
+#[test]
+fn an_image_that_is_too_large_costs_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    fs::write(dir.join("a.mem"), vec![1; 65_536]).unwrap();
+    for pages in [1_u64 << 31, 1 << 47] {
+        let manifest = format!(
+            r#"{{ "memories": [{{ "image": "a.mem", "minimum": "{pages}", "memory64": true }}, {{ "image": "a.mem" }}] }}"#
+        );
+        fs::write(dir.join("guest.json"), manifest).unwrap();
+        ok(dir, &["dump", "--manifest", "guest.json", "-o", "guest.core", "--force"]);
+        let refused = run(dir, &["extract", "guest.core", "--all", "out"]);
+        assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+        assert!(!dir.join("out").exists());
+        let mut bad = fs::read(dir.join("guest.core")).unwrap();
+        bad[1000] ^= 2;
+        fs::write(dir.join("bad.core"), bad).unwrap();
+        let output = run(dir, &["extract", "bad.core", "--all", "out", "--salvage"]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(
+            said.contains("warning: memory 0: is not extracted: ")
+                && said.contains("File too large"),
+            "{said}"
+        );
+        assert_eq!(names(&dir.join("out")), ["manifest.json", "memory-1.mem"]);
+        assert!(fs::read(dir.join("out/memory-1.mem")).unwrap() == vec![1; 65_536]);
+        let manifest: Value =
+            serde_json::from_slice(&fs::read(dir.join("out/manifest.json")).unwrap()).unwrap();
+        assert_eq!(manifest["memories"][0]["image"], Value::Null);
+        assert_eq!(manifest["memories"][1]["image"], "memory-1.mem");
+        fs::remove_dir_all(dir.join("out")).unwrap();
+    }
+}
+
 /// A file system that fails to read some sectors: all else is had, and what is not is said.
 #[test]
 fn one_unreadable_sector_costs_no_more_than_itself() {
