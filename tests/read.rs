@@ -513,7 +513,8 @@ fn lost_segments_are_no_zeros() {
             let contents = dump.contents(FIRST).unwrap();
             for content in contents {
                 let addresses = content.addresses();
-                let (start, end) = (*addresses.start() as usize, *addresses.end() as usize);
+                let [start, end] =
+                    [*addresses.start(), *addresses.end()].map(|at| usize::try_from(at).unwrap());
                 let expected = &memory[start..=end];
                 match content {
                     Content::Data { bytes, .. } => assert!(bytes == expected, "{i}, {start:#x}"),

@@ -578,7 +578,8 @@ impl Folder {
                 && error.io_error().is_some_and(is_too_large)
             {
                 // Its size may be what is damaged; the other memories are worth more than an error.
-                report::line(&format!("warning: memory {i}: is not extracted: {error}"));
+                let why = partial.failed(error, &name, &self.path).message;
+                report::line(&format!("warning: memory {i} is not extracted: {why}"));
                 done.skipped.push(memory);
                 continue;
             }
