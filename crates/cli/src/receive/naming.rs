@@ -81,9 +81,9 @@ impl Naming {
         };
         let from = {
             let path = path.clone();
-            std::iter::once_with(move || free_number(|i| is_taken(&path(i))))
+            std::iter::once_with(move || (1..u32::MAX).find(|i| !is_taken(&path(*i))))
         };
-        let numbers = from.flat_map(|from| (from..=u32::MAX).take(TRIES));
+        let numbers = from.flatten().flat_map(|from| (from..=u32::MAX).take(TRIES));
         Ok(std::iter::once(0).chain(numbers).map(path))
     }
 }
@@ -98,24 +98,6 @@ pub fn is_partial(file_name: &OsStr) -> bool {
 /// Returns whether something has this name. An error here is reported when the file is created.
 fn is_taken(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
-}
-
-/// A number from 1 on that is free, where the one before it is not; found in about twice as many looks as
-/// it has binary digits, however many are taken.
-fn free_number(is_taken: impl Fn(u32) -> bool) -> u32 {
-    let (mut taken, mut free) = (0, 1_u32);
-    while free < u32::MAX && is_taken(free) {
-        (taken, free) = (free, free.saturating_mul(2));
-    }
-    while free.saturating_sub(taken) > 1 {
-        let middle = taken.midpoint(free);
-        if is_taken(middle) {
-            taken = middle;
-        } else {
-            free = middle;
-        }
-    }
-    free
 }
 
 /// What follows a name that is taken.
@@ -177,21 +159,6 @@ mod tests {
             let name = next().unwrap();
             std::fs::File::create_new(name).unwrap();
         }
-    }
-
-    #[test]
-    fn a_number_is_found_in_a_few_looks() {
-        for taken in (0..70).chain([10_000, 65_535, 65_536, u32::MAX - 1]) {
-            let looks = std::cell::Cell::new(0);
-            let found = free_number(|i| {
-                looks.set(looks.get() + 1);
-                i <= taken
-            });
-            assert_eq!(found, taken + 1);
-            assert!(looks.get() <= 2 * (32 - taken.leading_zeros()) + 1, "{taken}: {looks:?}");
-        }
-        // The last is tried even if it is taken, and then there are no more.
-        assert_eq!(free_number(|_| true), u32::MAX);
     }
 
     #[test]
