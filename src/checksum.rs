@@ -3,7 +3,6 @@
 use crc32fast::Hasher;
 
 use crate::error::{Error, Result};
-use crate::piece::Piece;
 use crate::plan::IndexLayout;
 
 /// Sums up the bytes of a dump in the order in which they are sent.
@@ -36,12 +35,11 @@ impl Checksums {
     }
 
     /// The next bytes.
-    pub(crate) fn update(&mut self, pieces: &[Piece<'_>]) {
+    pub(crate) fn update<'b>(&mut self, parts: impl IntoIterator<Item = &'b [u8]>) {
         if !self.are_wanted() {
             return;
         }
-        for piece in pieces {
-            let mut rest = piece.as_bytes();
+        for mut rest in parts {
             while !rest.is_empty() {
                 let len = usize::try_from(self.missing).unwrap_or(usize::MAX).min(rest.len());
                 let (part, after) = rest.split_at(len);
@@ -61,11 +59,11 @@ impl Checksums {
     }
 
     /// The checksums of all blocks; the last one may be shorter.
-    pub(crate) fn finish(&mut self) -> &[u32] {
+    pub(crate) fn finish(mut self) -> Vec<u32> {
         if self.missing < self.block {
             self.end_block();
         }
-        &self.done
+        self.done
     }
 }
 
@@ -83,7 +81,7 @@ mod tests {
                 let mut checksums = Checksums::new(&index).unwrap();
                 for part in bytes[..len].chunks(step) {
                     let (a, b) = part.split_at(part.len() / 3);
-                    checksums.update(&[Piece::Bytes(a), Piece::Image { bytes: b, file: None }]);
+                    checksums.update([a, b]);
                 }
                 let expected: Vec<_> = bytes[..len].chunks(1 << 20).map(crc32fast::hash).collect();
                 assert_eq!(checksums.finish(), expected, "{len} bytes by {step}");

@@ -1,12 +1,11 @@
 //! Errors of `close`.
 //!
 //! NFS, CIFS, FUSE and quotas may accept every write and report only at `close` that the bytes did not arrive
-//! ([close(2)](https://man7.org/linux/man-pages/man2/close.2.html)). The drop of a [`File`] ignores that error.
+//! ([close(2)](https://man7.org/linux/man-pages/man2/close.2.html)). The drop of a [`File`](std::fs::File) ignores that error.
 #![allow(unsafe_code)]
 
-use std::fs::File;
 use std::io;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -31,12 +30,12 @@ const TRIES: u32 = 100;
 /// corestream::check_close(&file)?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub fn check_close(file: &File) -> io::Result<()> {
+pub fn check_close(file: impl AsFd) -> io::Result<()> {
     for _ in 0..TRIES {
-        let duplicate = match file.try_clone() {
+        let duplicate = match file.as_fd().try_clone_to_owned() {
             Ok(duplicate) => duplicate,
             // No descriptor is free, or a sandbox refuses the call: `fsync` takes longer and reports the same.
-            Err(_) => return file.sync_all(),
+            Err(_) => return Ok(rustix::fs::fsync(&file)?),
         };
         match close(duplicate) {
             Ok(()) => return Ok(()),
@@ -49,7 +48,7 @@ pub fn check_close(file: &File) -> io::Result<()> {
 }
 
 /// Closes a file. It is closed in any case, also after an error.
-fn close(file: File) -> Result<(), Errno> {
+fn close(file: OwnedFd) -> Result<(), Errno> {
     // SAFETY: the descriptor is open and owned by `file`, which gives it up: nothing else closes it.
     let result = unsafe { libc::close(file.into_raw_fd()) };
     match result {

@@ -1,11 +1,65 @@
 //! How a dump under way is watched and stopped: progress and cancelling.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, Result};
+
+/// Stops work that is under way, from any thread or from a signal handler, and says why. Clones stop the same work.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicBool, Ordering};
+///
+/// use corestream::Cancel;
+///
+/// let cancel = Cancel::new();
+/// cancel.clone().cancel("the host shuts down");
+/// assert!(cancel.is_cancelled());
+/// assert_eq!(cancel.reason(), Some("the host shuts down"));
+///
+/// // A flag that a signal handler sets; it has no reason.
+/// let flag = Arc::new(AtomicBool::new(false));
+/// let cancel = Cancel::from(flag.clone());
+/// flag.store(true, Ordering::Relaxed);
+/// assert!(cancel.is_cancelled());
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Cancel {
+    flag: Arc<AtomicBool>,
+    reason: Arc<OnceLock<String>>,
+}
+
+impl Cancel {
+    /// Returns one that has not stopped anything yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stops the work. The first reason counts, one line without a full stop.
+    pub fn cancel(&self, reason: impl Into<String>) {
+        // Another reason was first.
+        let _ = self.reason.set(reason.into());
+        self.flag.store(true, Ordering::Release);
+    }
+
+    /// Whether the work is to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.flag.load(Ordering::Acquire)
+    }
+
+    /// Why it is, if that was said.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.get().map(String::as_str)
+    }
+}
+
+impl From<Arc<AtomicBool>> for Cancel {
+    fn from(flag: Arc<AtomicBool>) -> Self {
+        Self { flag, reason: Arc::default() }
+    }
+}
 
 /// What a dump is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,20 +94,25 @@ type Watcher = dyn Fn(Progress) + Send + Sync;
 #[derive(Clone, Default)]
 pub(crate) struct Control {
     /// Stops the work when it becomes true.
-    pub(crate) cancel: Option<Arc<AtomicBool>>,
+    pub(crate) cancel: Option<Cancel>,
     pub(crate) watcher: Option<Arc<Watcher>>,
 }
 
 impl Control {
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
+        self.cancel.as_ref().is_some_and(Cancel::is_cancelled)
+    }
+
+    /// The error of work that was cancelled.
+    pub(crate) fn cancelled(&self) -> Error {
+        Error::cancelled(self.cancel.as_ref().and_then(Cancel::reason))
     }
 
     /// # Errors
     /// The work was cancelled.
     pub(crate) fn check_cancelled(&self) -> Result<()> {
         match self.is_cancelled() {
-            true => Err(Error::cancelled()),
+            true => Err(self.cancelled()),
             false => Ok(()),
         }
     }

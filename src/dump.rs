@@ -1,31 +1,17 @@
 //! The dumper: the one place that wires the stages
-//! image -> extents -> scan -> plan -> encode -> sink.
+//! image -> extents -> scan -> plan. Writing the plan is [`write`](crate::write)'s.
 
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
-
-use crate::atomic_file::{AtomicFile, FileOptions};
-use crate::checksum::Checksums;
-use crate::control::{Control, Progress, Stage};
-use crate::encode::{self, Index, Pieces};
-use crate::error::{Error, ErrorKind, Result};
-use crate::held_signal::without_sigxfsz;
+use crate::control::{Cancel, Control, Progress};
+use crate::encode;
+use crate::error::Result;
 use crate::image::{ExtentMethod, ExtentOptions, MappingMethod};
 use crate::limits;
 use crate::model::CoreDump;
-use crate::piece::Piece;
 use crate::plan::{self, Plan};
 use crate::scan::{self, Scanner};
-use crate::sink::{FileSink, Sink};
-use crate::stream::{Stream, put_all};
-
-/// Bytes of a dump that is written before another thread could have been started.
-const SMALL_DUMP: u64 = 64 << 10;
 
 /// Makes plans of core dumps.
 ///
@@ -136,13 +122,11 @@ impl Dumper {
         self
     }
 
-    /// A flag that stops the work when it becomes true: planning and writing then fail with
-    /// [`ErrorKind::Cancelled`], and nothing is left behind. It is looked at every few megabytes, and
-    /// several times a second where a sink takes less. A [`Pipe`](crate::Pipe) or
-    /// [`Socket`](crate::Socket) whose reader takes nothing looks at it too; any other sink that waits is
-    /// waited for, unless it does so as well ([`Sink::cancel`]).
-    pub fn cancel(mut self, flag: Arc<AtomicBool>) -> Self {
-        self.options.control.cancel = Some(flag);
+    /// What stops the work: planning and writing then fail with
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and nothing is left behind. It is looked at every few
+    /// megabytes. A [`Writer`](crate::Writer) can have another one.
+    pub fn cancel(mut self, cancel: impl Into<Cancel>) -> Self {
+        self.options.control.cancel = Some(cancel.into());
         self
     }
 
@@ -192,137 +176,5 @@ impl Dumper {
 impl Default for Dumper {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Plan<'_> {
-    /// Streams the dump to `sink`, straight from images that cannot change and through a small buffer from
-    /// others ([`MemoryImage`](crate::MemoryImage#files-that-change)).
-    ///
-    /// # Errors
-    /// The sink fails; the error says how many bytes it has taken. An image file has become
-    /// shorter, or its file system writable. The work was cancelled.
-    ///
-    /// ```
-    /// # use corestream::{CoreDump, Dumper};
-    /// let dump = CoreDump::new("guest.wasm");
-    /// let plan = Dumper::new().plan(&dump)?;
-    /// plan.write_to(&mut std::io::sink())?;
-    ///
-    /// let error = plan.write_to(&mut &mut [0; 10][..]).unwrap_err();
-    /// assert_eq!(error.to_string(), "10 of 159 bytes written: write zero");
-    /// # Ok::<(), corestream::Error>(())
-    /// ```
-    pub fn write_to<S: Sink + ?Sized>(&self, sink: &mut S) -> Result<()> {
-        let mut written = 0;
-        without_sigxfsz(|| self.stream(sink, &mut written))
-            .map_err(|source| self.failed_after(written, source))?;
-        if written != self.len() {
-            let message = format!("{written} bytes were emitted, {} were planned", self.len());
-            return Err(Error::new(ErrorKind::Internal, message));
-        }
-        Ok(())
-    }
-
-    fn stream<S: Sink + ?Sized>(&self, sink: &mut S, written: &mut u64) -> io::Result<()> {
-        let checksums = Checksums::new(&self.index).map_err(io::Error::other)?;
-        sink.cancel(self.control.cancel.as_ref());
-        sink.begin(self.len())?;
-        let meter = self.control.begin(Stage::Write, self.len());
-        let mut stream = Stream { sink, written, checksums, helper: self.helper(), meter };
-        stream.run(Pieces::new(self), self.has_copies(), &self.control)?;
-        self.check_images().map_err(io::Error::other)?;
-        let changing = self.look_for_changes().map_err(io::Error::other)?;
-        // Also of the last batch: nothing that was stopped gets an index.
-        self.control.check_cancelled().map_err(io::Error::other)?;
-        let Stream { sink, written, mut checksums, meter, .. } = stream;
-        let index = Index::new(self, checksums.finish(), &changing);
-        index.emit(|bytes| put_all(sink, &[Piece::Bytes(bytes)], written))?;
-        sink.finish()?;
-        meter.finish();
-        Ok(())
-    }
-
-    /// A thread for the checksums and for copies, where it is worth one and the system gives one.
-    fn helper(&self) -> Option<ThreadPool> {
-        let any_work = self.index.blocks > 0 || self.has_copies();
-        let worth = self.stats().threads > 1 && any_work && self.len() > SMALL_DUMP;
-        let pool = worth.then(|| ThreadPoolBuilder::new().num_threads(1).build());
-        pool.and_then(Result::ok)
-    }
-
-    fn failed_after(&self, written: u64, source: io::Error) -> Error {
-        // An image that was cut makes a read end early and a write fail with EFAULT: say what was
-        // behind it. Other errors of an image say so themselves.
-        if let Err(image) = self.check_images() {
-            return image;
-        }
-        // A sink that has seen the flag ends with an error, whichever it is.
-        if self.control.is_cancelled() {
-            return Error::cancelled();
-        }
-        source.downcast::<Error>().unwrap_or_else(|source| {
-            let message = format!("{written} of {} bytes written", self.len());
-            Error::io(ErrorKind::Output, message, source)
-        })
-    }
-
-    /// The dump in one vector.
-    ///
-    /// # Errors
-    /// Memory for it can't be had, or an image file has become shorter.
-    pub fn to_vec(&self) -> Result<Vec<u8>> {
-        let out_of_memory = || Error::out_of_memory("a vector for the whole dump");
-        let len = usize::try_from(self.len()).map_err(|_| out_of_memory())?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(len).map_err(|_| out_of_memory())?;
-        self.write_to(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// Writes the dump to a new file that only its owner can read, and that appears under its name
-    /// only when it is whole.
-    ///
-    /// On a file system without modes the file has the mode that the mount gives to all files: look at its metadata
-    /// where that matters.
-    ///
-    /// # Errors
-    /// `path` exists; it can't be written there; then nothing is left behind. A dump that is finished and can't be
-    /// given its name is kept under another ([`Error::kept_file`]).
-    ///
-    /// ```
-    /// # use corestream::{CoreDump, Dumper};
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// # let path = folder.path().join("guest.core");
-    /// let dump = CoreDump::new("guest.wasm");
-    /// let plan = Dumper::new().plan(&dump)?;
-    /// plan.write_file(&path)?;
-    /// assert_eq!(path.metadata().unwrap().len(), plan.len());
-    /// assert!(plan.write_file(&path).is_err());
-    /// # Ok::<(), corestream::Error>(())
-    /// ```
-    pub fn write_file(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.write_file_with(path, FileOptions::new())
-    }
-
-    /// Like [`write_file`](Self::write_file), with options.
-    ///
-    /// # Errors
-    /// It can't be written there; then an old file stays and nothing is left behind. A dump that is finished and
-    /// can't be given its name is kept under another ([`Error::kept_file`]).
-    pub fn write_file_with(&self, path: impl AsRef<Path>, options: FileOptions) -> Result<()> {
-        let path = path.as_ref();
-        let failed = |what: &str, source| {
-            Error::io(ErrorKind::Output, format!("{}: {what}", path.display()), source)
-        };
-        let sync = options.is_synced();
-        let file = AtomicFile::create(path, options).map_err(|e| failed("cannot create", e))?;
-        self.write_to(&mut FileSink::new(file.file())).map_err(|error| error.at(path.display()))?;
-        let meter = sync.then(|| self.control.begin(Stage::Sync, self.len()));
-        file.commit().map_err(|error| error.at(path, "dump", ErrorKind::Output))?;
-        if let Some(meter) = meter {
-            meter.finish();
-        }
-        Ok(())
     }
 }

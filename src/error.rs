@@ -95,8 +95,12 @@ impl Error {
         Self::new(ErrorKind::Model, message)
     }
 
-    pub(crate) fn cancelled() -> Self {
-        Self::new(ErrorKind::Cancelled, "cancelled")
+    pub(crate) fn cancelled(reason: Option<&str>) -> Self {
+        let message = match reason {
+            Some(reason) => format!("cancelled: {reason}"),
+            None => "cancelled".into(),
+        };
+        Self::new(ErrorKind::Cancelled, message)
     }
 
     pub(crate) fn out_of_memory(what: &str) -> Self {

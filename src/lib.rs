@@ -99,6 +99,7 @@
 )]
 
 mod atomic_file;
+mod batch;
 mod checksum;
 mod close;
 mod control;
@@ -110,17 +111,18 @@ mod image;
 pub mod limits;
 mod model;
 mod piece;
+mod pieces;
 mod plan;
 pub mod read;
 pub mod scan;
 mod sink;
-mod stream;
 mod threads;
 mod unnamed_file;
+mod write;
 
 pub use atomic_file::FileOptions;
 pub use close::check_close;
-pub use control::{Progress, Stage};
+pub use control::{Cancel, Progress, Stage};
 pub use dump::Dumper;
 pub use error::{Error, ErrorKind, Result};
 pub use image::{Change, ExtentMethod, MappingMethod, MemoryImage, SharedBytes};
@@ -128,11 +130,13 @@ pub use model::{
     CoreDump, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
     MemoryIndex, MemoryType, Module, ModuleIndex, NumberType, RefType, Thread, Value,
 };
-pub use piece::{Header, Piece};
+pub use piece::Piece;
+pub use pieces::{Pieces, Reader};
 pub use plan::{CONTINUATION, Plan, SEGMENT_COST, Segment, Shortfall, Stats};
 pub use read::CoreDumpFile;
 pub use sink::{FileSink, Pipe, Sink, Socket};
 pub use unnamed_file::UnnamedFile;
+pub use write::Writer;
 
 /// Keeps the code in README true.
 #[cfg(doctest)]

@@ -2,114 +2,110 @@
 
 use std::fs::File;
 
-use crate::image::Bytes;
-
 /// The most bytes that stand between the payloads of two segments.
 pub(crate) const HEADER_BYTES: usize = 64;
 
-/// A few bytes of header, by value.
-#[derive(Clone, Copy, Debug)]
-pub struct Header {
-    bytes: [u8; HEADER_BYTES],
-    len: u8,
-}
-
-#[allow(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "whatever the guest is, a header is never longer than the section `corestream`, which the \
-              encoder asserts to fit"
-)]
-impl Header {
-    pub(crate) fn new() -> Self {
-        Self { bytes: [0; HEADER_BYTES], len: 0 }
-    }
-
-    /// Appends `bytes`; what is written here is always shorter than [`HEADER_BYTES`].
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
-        let len = usize::from(self.len);
-        let free = &mut self.bytes[len..];
-        free[..bytes.len()].copy_from_slice(bytes);
-        // The sum is at most 64, or the line above would have panicked.
-        self.len += u8::try_from(bytes.len()).unwrap_or(0);
-    }
-
-    /// The bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
-    }
-}
-
-/// A part of a dump. The pieces of a dump, one after the other, are the dump.
+/// A part of a dump, borrowed. The pieces of a dump, one after the other, are the dump.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum Piece<'p> {
-    /// Header bytes that were made on the way.
-    Header(Header),
-    /// Bytes of the plan, or of an image that may change: then a copy.
-    Bytes(&'p [u8]),
-    /// A part of an image, borrowed.
-    Image {
-        /// The bytes, where they lie.
-        bytes: &'p [u8],
-        /// If the image is a mapped file: that file, and the offset of the first byte in it. The file
-        /// is one that cannot change ([`MemoryImage`](crate::MemoryImage#files-that-change)), so a sink
-        /// may have the kernel lend its pages. It must never do so with the memory of a live guest.
-        file: Option<(&'p File, u64)>,
-    },
+pub struct Piece<'p> {
+    /// The position of its first byte in the dump.
+    pub offset: u64,
+    /// Its bytes: those of an image where they lie, or a few that were made on the way.
+    pub bytes: &'p [u8],
+    /// If the bytes are those of a mapped image file: that file, and the position of the first byte in it. The file is
+    /// one that cannot change ([`MemoryImage`](crate::MemoryImage#files-that-change)), so that the kernel may lend its
+    /// pages. Never let it do so with the memory of a live guest.
+    pub file: Option<(&'p File, u64)>,
 }
 
 impl<'p> Piece<'p> {
+    /// A piece that is of no file.
+    ///
+    /// ```
+    /// use corestream::Piece;
+    ///
+    /// let piece = Piece::new(8, b"bytes");
+    /// assert_eq!((piece.offset, piece.bytes, piece.len()), (8, &b"bytes"[..], 5));
+    /// ```
+    pub fn new(offset: u64, bytes: &'p [u8]) -> Self {
+        Self { offset, bytes, file: None }
+    }
+
+    /// The same piece, whose bytes are also at `at` in a file that cannot change.
+    #[must_use]
+    pub fn with_file(self, file: &'p File, at: u64) -> Self {
+        Self { file: Some((file, at)), ..self }
+    }
+
     /// Its length in bytes.
-    #[allow(clippy::len_without_is_empty, reason = "no piece is empty")]
+    #[allow(clippy::len_without_is_empty, reason = "no piece of a dump is empty")]
     pub fn len(&self) -> u64 {
-        self.as_bytes().len() as u64
+        self.bytes.len() as u64
     }
 
-    /// Its bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Header(header) => header.as_bytes(),
-            Self::Bytes(bytes) | Self::Image { bytes, .. } => bytes,
-        }
+    /// What is left after its first `len` bytes; `None` if it has not as many.
+    fn after(self, len: usize) -> Option<Self> {
+        let (bytes, more) = (self.bytes.get(len..)?, len as u64);
+        let file = match self.file {
+            Some((file, at)) => Some((file, at.checked_add(more)?)),
+            None => None,
+        };
+        Some(Self { offset: self.offset.checked_add(more)?, bytes, file })
     }
 }
 
-/// What `encode` yields: a piece, or a part of an image that can't be borrowed and becomes pieces by
-/// way of a small buffer.
-#[derive(Clone, Copy)]
-pub(crate) enum Emitted<'p> {
-    Piece(Piece<'p>),
-    Copy {
-        /// Where the bytes are.
-        from: Bytes<'p>,
-        /// The position of the first one, in bytes.
-        offset: u64,
-        /// How many bytes.
-        len: u64,
-    },
+/// Returns what is left of `pieces` after their first `taken` bytes; `None` if they have not as many.
+///
+/// The first piece that is left may be changed into its rest.
+pub(crate) fn advance<'s, 'p>(
+    pieces: &'s mut [Piece<'p>],
+    taken: usize,
+) -> Option<&'s mut [Piece<'p>]> {
+    let mut left = taken;
+    let is_taken = |piece: &&Piece<'_>| {
+        let more = left.checked_sub(piece.bytes.len());
+        left = more.unwrap_or(left);
+        more.is_some()
+    };
+    let whole = pieces.iter().take_while(is_taken).count();
+    let rest = pieces.get_mut(whole..)?;
+    match rest.first_mut() {
+        Some(first) => *first = first.after(left)?,
+        None if left > 0 => return None,
+        None => {}
+    }
+    Some(rest)
 }
 
-impl Emitted<'_> {
-    /// The first `len` bytes and the rest, if it is a part of an image and longer.
-    pub(crate) fn split(self, len: u64) -> (Self, Option<Self>) {
-        match self {
-            Self::Copy { from, offset, len: whole } if whole > len => (
-                Self::Copy { from, offset, len },
-                Some(Self::Copy {
-                    from,
-                    offset: offset.saturating_add(len),
-                    len: whole.saturating_sub(len),
-                }),
-            ),
-            Self::Piece(Piece::Image { bytes, file }) if bytes.len() as u64 > len => {
-                // Shorter than the slice, whose length is a `usize`.
-                let (first, rest) = bytes.split_at(usize::try_from(len).unwrap_or(bytes.len()));
-                let image = |bytes, file| Self::Piece(Piece::Image { bytes, file });
-                let after = file.map(|(file, at)| (file, at.saturating_add(first.len() as u64)));
-                (image(first, file), Some(image(rest, after)))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_pieces() {
+        let file = tempfile::tempfile().unwrap();
+        let all = b"abcdefgh";
+        let pieces = || {
+            let first = Piece::new(100, &all[..3]);
+            [
+                first,
+                Piece { offset: 103, bytes: &all[3..7], file: Some((&file, 40)) },
+                Piece::new(107, &all[7..]),
+            ]
+        };
+        for taken in 0..=8 {
+            let mut pieces = pieces();
+            let rest = advance(&mut pieces, taken).unwrap();
+            let bytes: Vec<u8> = rest.iter().flat_map(|piece| piece.bytes.to_vec()).collect();
+            assert_eq!(bytes, all[taken..]);
+            if let Some(first) = rest.first() {
+                assert_eq!(first.offset, 100 + taken as u64);
+                let at = first.file.map(|(_, at)| at);
+                assert_eq!(at, (3..7).contains(&taken).then(|| 37 + taken as u64));
             }
-            whole => (whole, None),
         }
+        assert!(advance(&mut pieces(), 9).is_none());
+        assert!(advance(&mut pieces(), usize::MAX).is_none());
     }
 }

@@ -66,7 +66,7 @@ fn embedder(folder: &Path) {
     assert_eq!(file.metadata().unwrap().len(), LIMIT);
     file.seek(SeekFrom::Start(0)).unwrap();
     is_too_large(&reader.write_memory(MemoryIndex(0), &mut file).unwrap_err());
-    assert!(FileSink::new(&file).begin(LEN as u64).is_err());
+    assert!(FileSink::new(&file).begin(LEN as u64, true).is_err());
     plan.write_to(&mut Hides(&file)).unwrap();
 
     // As much as there may be is no error.

@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use corestream::{
-    CoreDump, Dumper, ErrorKind, FileSink, Memory, MemoryImage, MemoryType, Pipe, Plan, Sink,
-    Socket,
+    Cancel, CoreDump, Dumper, ErrorKind, FileSink, Memory, MemoryImage, MemoryType, Piece, Pipe,
+    Plan, Result, Sink, Socket,
 };
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, splice};
@@ -50,9 +50,14 @@ impl Ends {
     /// The sink that is made for it.
     fn sink(&self, how: How) -> Box<dyn Sink + '_> {
         match self.kind {
-            "pipe" => Box::new(Pipe::new(&self.writer).write_timeout(how.timeout).lend(how.lend)),
-            _ => Box::new(Socket::new(&self.writer).write_timeout(how.timeout).lend(how.lend)),
+            "pipe" => Box::new(Pipe::new(&self.writer).lend(how.lend)),
+            _ => Box::new(Socket::new(&self.writer).lend(how.lend)),
         }
+    }
+
+    /// Writes a dump to it.
+    fn write(&self, plan: &Plan<'_>, how: How) -> Result<()> {
+        plan.writer().stall_timeout(how.timeout).write_to(&mut *self.sink(how))
     }
 }
 
@@ -165,7 +170,7 @@ fn read_all(mut reader: File, step: usize) -> Vec<u8> {
 fn sent(plan: &Plan<'_>, ends: Ends, how: How, step: usize) -> Vec<u8> {
     let reader = ends.reader.try_clone().unwrap();
     let reading = thread::spawn(move || read_all(reader, step));
-    plan.write_to(&mut *ends.sink(how)).unwrap();
+    ends.write(plan, how).unwrap();
     drop(ends);
     reading.join().unwrap()
 }
@@ -208,8 +213,7 @@ fn what_is_no_pipe_is_written_the_plain_way() {
     let expected = plan.to_vec().unwrap();
     for how in [FAST, TIMED] {
         let output = tempfile::NamedTempFile::new().unwrap();
-        let mut pipe = Pipe::new(&output).write_timeout(how.timeout);
-        plan.write_to(&mut pipe).unwrap();
+        plan.writer().stall_timeout(how.timeout).write_to(&mut Pipe::new(&output)).unwrap();
         assert!(std::fs::read(output.path()).unwrap() == expected);
         for kind in ["unix", "tcp"] {
             let ends = Ends { kind: "pipe", ..Ends::new(kind) };
@@ -236,7 +240,7 @@ fn a_reader_that_splices_on_gets_the_same_bytes() {
             let reader = second.reader.try_clone().unwrap();
             thread::spawn(move || read_all(reader, MIB))
         };
-        plan.write_to(&mut *ends.sink(how)).unwrap();
+        ends.write(&plan, how).unwrap();
         drop(ends);
         moving.join().unwrap();
         assert!(reading.join().unwrap() == expected, "{how:?}");
@@ -252,15 +256,25 @@ fn read_some(mut reader: &File, len: usize) -> Vec<u8> {
 
 /// Gives all of an image file to a sink, as the pieces of a file that cannot change. That this one can
 /// shows which of its pages the sink has lent.
-fn put_file(sink: &mut dyn Sink, file: &File, bytes: &[u8]) {
-    sink.begin(bytes.len() as u64).unwrap();
-    let (mut at, mut written) = (0, 0);
-    for part in bytes.chunks(256 << 10) {
-        let piece = corestream::Piece::Image { bytes: part, file: Some((file, at)) };
-        sink.put(&[piece], &mut written).unwrap();
-        at += part.len() as u64;
+fn put_file(ends: &Ends, how: How, file: &File, bytes: &[u8]) {
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    let mut sink = ends.sink(how);
+    sink.begin(bytes.len() as u64, how.timeout.is_none()).unwrap();
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let part = &rest[..rest.len().min(256 << 10)];
+        let offset = at as u64;
+        match sink.put(&[Piece::new(offset, part).with_file(file, offset)]) {
+            Ok(taken) => at += taken,
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+                let fd = sink.waits_on().unwrap();
+                poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], None).unwrap();
+            }
+        }
     }
-    assert_eq!(written, at);
     sink.finish().unwrap();
 }
 
@@ -274,7 +288,7 @@ fn a_dump_that_is_done_is_done_with_its_image() {
         let ends = Ends::new(kind);
         let mut got = Vec::new();
         thread::scope(|scope| {
-            let writing = scope.spawn(|| put_file(&mut *ends.sink(FAST), file.as_file(), &bytes));
+            let writing = scope.spawn(|| put_file(&ends, FAST, file.as_file(), &bytes));
             // Reads only when it must, so that the writer can go on.
             let mut before = 0;
             while !writing.is_finished() {
@@ -311,7 +325,7 @@ fn live_memory_is_copied() {
         let plan = Dumper::new().plan(&dump).unwrap();
         let expected = plan.to_vec().unwrap();
         let got = thread::scope(|scope| {
-            scope.spawn(|| plan.write_to(&mut *ends.sink(FAST)).unwrap());
+            scope.spawn(|| ends.write(&plan, FAST).unwrap());
             let got = read_some(&ends.reader, expected.len() - MIB / 2);
             let moved =
                 splice(&ends.reader, None, &second.writer, None, MIB / 4, SpliceFlags::MOVE);
@@ -350,7 +364,7 @@ fn image_files_are_lent_to_pipes_and_unix_sockets() {
         let ends = Ends::new(kind);
         let reader = ends.reader.try_clone().unwrap();
         let bytes = thread::scope(|scope| {
-            scope.spawn(|| put_file(&mut *ends.sink(how), file.as_file(), &ones));
+            scope.spawn(|| put_file(&ends, how, file.as_file(), &ones));
             let mut bytes = read_some(&reader, MIB);
             // By now the writer waits for the reader.
             thread::sleep(Duration::from_millis(200));
@@ -393,8 +407,7 @@ fn a_reader_that_stalls_is_an_error() {
                 let reading = thread::spawn(move || (read_some(&reader, 99_999).len(), reader));
                 let timeout = Some(Duration::from_millis(100));
                 let start = Instant::now();
-                let error =
-                    plan.write_to(&mut *ends.sink(How { timeout, lend: true })).unwrap_err();
+                let error = ends.write(&plan, How { timeout, lend: true }).unwrap_err();
                 assert!(start.elapsed() >= Duration::from_millis(100));
                 assert!(start.elapsed() < Duration::from_secs(10));
                 assert_eq!(error.kind(), ErrorKind::Output);
@@ -436,7 +449,7 @@ fn a_dump_to_a_reader_that_stalls_is_cancelled() {
                 let left = Ends { kind, reader: File::open("/dev/null").unwrap(), writer };
                 let (told, result) = mpsc::channel();
                 let (early, late) = thread::scope(|scope| {
-                    let write = || plan.write_to(&mut *left.sink(How { timeout, lend: true }));
+                    let write = || left.write(&plan, How { timeout, lend: true });
                     scope.spawn(move || told.send(write()).unwrap());
                     // By then nothing more goes in.
                     let early = result.recv_timeout(Duration::from_millis(200));
@@ -454,59 +467,157 @@ fn a_dump_to_a_reader_that_stalls_is_cancelled() {
     }
 }
 
-/// A sink of one's own that waits for the flag that it was given.
+/// A sink of one's own that fails when it is told to stop: what counts is that it was told.
 #[test]
-fn a_sink_that_waits_is_given_the_flag() {
-    struct Stalled(Option<Arc<AtomicBool>>);
+fn a_sink_that_is_stopped_is_cancelled() {
+    struct Stopped(Cancel);
 
-    impl Sink for Stalled {
-        fn cancel(&mut self, flag: Option<&Arc<AtomicBool>>) {
-            self.0 = flag.cloned();
-        }
-
-        fn put(&mut self, _: &[corestream::Piece<'_>], _: &mut u64) -> io::Result<()> {
-            // A second thread that stops the dump while it is here.
-            self.0.as_ref().ok_or(io::ErrorKind::Unsupported)?.store(true, Ordering::Relaxed);
+    impl Sink for Stopped {
+        fn put(&mut self, _: &[Piece<'_>]) -> io::Result<usize> {
+            // As by another thread, while it is here.
+            self.0.cancel("the host shuts down");
             Err(io::ErrorKind::TimedOut.into())
-        }
-
-        fn finish(&mut self) -> io::Result<()> {
-            Ok(())
         }
     }
 
     let dump = CoreDump::new("guest");
-    let plan = Dumper::new().cancel(Arc::default()).plan(&dump).unwrap();
-    assert_eq!(plan.write_to(&mut Stalled(None)).unwrap_err().kind(), ErrorKind::Cancelled);
     let plan = Dumper::new().plan(&dump).unwrap();
-    let error = plan.write_to(&mut Stalled(None)).unwrap_err();
-    assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::Unsupported);
+    let cancel = Cancel::new();
+    let writer = plan.writer().cancel(Some(cancel.clone()));
+    let error = writer.write_to(&mut Stopped(cancel)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert_eq!(error.to_string(), "cancelled: the host shuts down");
+    // Another writer of the same plan is not concerned.
+    plan.write_to(&mut io::sink()).unwrap();
 }
 
-/// A sink that says nothing of what it took, or too little: its fault, and not that of the plan.
+/// A sink that takes nothing, or says that it took more than there was.
 #[test]
-fn a_sink_that_says_too_little_is_told() {
-    struct Silent(u64);
+fn a_sink_that_miscounts_is_told() {
+    struct Counts(usize);
 
-    impl Sink for Silent {
-        fn put(&mut self, _: &[corestream::Piece<'_>], written: &mut u64) -> io::Result<()> {
-            *written += self.0;
-            Ok(())
-        }
-
-        fn finish(&mut self) -> io::Result<()> {
-            Ok(())
+    impl Sink for Counts {
+        fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
+            assert!(pieces.iter().all(|piece| !piece.bytes.is_empty()));
+            Ok(self.0)
         }
     }
 
     let dump = CoreDump::new("guest");
     let plan = Dumper::new().checksums(false).plan(&dump).unwrap();
-    for taken in [0, 7, 1000] {
-        let error = plan.write_to(&mut Silent(taken)).unwrap_err();
+    for (taken, said) in [
+        (0, "0 of 150 bytes written: write zero"),
+        (100_000, "the sink says that it took 100000 bytes, which is more than it was given"),
+        (usize::MAX, "which is more than it was given"),
+    ] {
+        let error = plan.write_to(&mut Counts(taken)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Output);
-        let said = format!("the sink says that it took {taken} of ");
-        assert!(error.to_string().starts_with(&said), "{error}");
+        assert!(error.to_string().ends_with(said), "{error}");
     }
+    // One byte at a time is slow, but right.
+    plan.write_to(&mut Counts(1)).unwrap();
+}
+
+/// A deadline ends a dump whether its sink takes bytes or not.
+#[test]
+fn a_deadline_ends_a_dump() {
+    let bytes = vec![1; 32 * MIB];
+    let mut dump = CoreDump::new("guest");
+    dump.add_memory(Memory::new(MemoryType::wasm32(512), MemoryImage::from_slice(&bytes)));
+    let plan = Dumper::new().plan(&dump).unwrap();
+    for ends in Ends::all() {
+        for slow in [false, true] {
+            let reader = ends.reader.try_clone().unwrap();
+            let done = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut buffer = [0; 4096];
+                    while slow && !done.load(Ordering::Relaxed) {
+                        (&reader).read_exact(&mut buffer).unwrap();
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                });
+                let deadline = Instant::now() + Duration::from_millis(300);
+                let writer = plan.writer().deadline(Some(deadline));
+                let error = writer.write_to(&mut *ends.sink(FAST)).unwrap_err();
+                assert!(deadline <= Instant::now());
+                assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::TimedOut);
+                assert!(error.to_string().ends_with("the deadline has passed"), "{error}");
+                done.store(true, Ordering::Relaxed);
+            });
+        }
+    }
+}
+
+/// Who pulls gets the very bytes that a sink gets, by pieces and by any reads.
+#[test]
+fn what_is_pulled_is_what_is_written() {
+    let guest = Guest::new();
+    let dump = guest.dump();
+    for checksums in [true, false] {
+        let plan = Dumper::new().checksums(checksums).plan(&dump).unwrap();
+        let expected = plan.to_vec().unwrap();
+        let mut pieces = plan.pieces().unwrap();
+        let (mut bytes, mut files) = (Vec::new(), 0);
+        while let Some(batch) = pieces.next_batch().unwrap() {
+            assert!((1..=512).contains(&batch.len()));
+            assert!(batch.iter().map(Piece::len).sum::<u64>() <= 8 << 20);
+            for piece in batch {
+                assert_eq!(piece.offset, bytes.len() as u64);
+                if let Some((file, at)) = piece.file {
+                    let mut there = vec![0; piece.bytes.len()];
+                    file.read_exact_at(&mut there, at).unwrap();
+                    assert!(there == piece.bytes);
+                    files += 1;
+                }
+                bytes.extend_from_slice(piece.bytes);
+            }
+        }
+        assert!(bytes == expected && files > 0, "{files}");
+        assert!(pieces.next_batch().unwrap().is_none());
+        for step in [1 << 20, 4999] {
+            let mut reader = plan.reader().unwrap();
+            let (mut bytes, mut buffer) = (Vec::new(), vec![0; step]);
+            loop {
+                match reader.read(&mut buffer).unwrap() {
+                    0 => break,
+                    n => bytes.extend_from_slice(&buffer[..n]),
+                }
+            }
+            assert!(bytes == expected, "{step}");
+            assert_eq!(reader.read(&mut buffer).unwrap(), 0);
+        }
+    }
+}
+
+/// Whoever pulls learns of an image that was cut, and gets nothing after that.
+#[test]
+fn what_is_pulled_of_an_image_that_is_cut_is_an_error() {
+    let file = file(&vec![1; 4 * MIB]);
+    let mut dump = CoreDump::new("guest");
+    let image = MemoryImage::open_unmapped(file.path()).unwrap();
+    dump.add_memory(Memory::new(MemoryType::wasm32(64), image));
+    let plan = Dumper::new().plan(&dump).unwrap();
+    file.as_file().set_len(3 * MIB as u64).unwrap();
+    let mut reader = plan.reader().unwrap();
+    let mut bytes = Vec::new();
+    let error = reader.read_to_end(&mut bytes).unwrap_err();
+    let error = error.downcast::<corestream::Error>().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Image, "{error}");
+    assert!(reader.read(&mut [0; 10]).is_err());
+    assert!(bytes.len() < 4 * MIB);
+}
+
+#[test]
+fn a_plan_and_what_pulls_it_go_to_other_threads() {
+    fn is_send<T: Send>(_: &T) {}
+    let dump = CoreDump::new("guest");
+    let plan = Dumper::new().plan(&dump).unwrap();
+    let (pieces, reader) = (plan.pieces().unwrap(), plan.reader().unwrap());
+    is_send(&&plan);
+    is_send(&pieces);
+    is_send(&reader);
+    is_send(&plan.writer());
 }
 
 /// Slow is not stalled: each byte that is taken starts the time anew.
@@ -531,7 +642,7 @@ fn a_slow_reader_gets_everything() {
             }
         });
         let how = How { timeout: Some(Duration::from_millis(250)), lend: true };
-        plan.write_to(&mut *ends.sink(how)).unwrap();
+        ends.write(&plan, how).unwrap();
         drop(ends);
         assert!(reading.join().unwrap() == expected);
     }
@@ -554,7 +665,7 @@ fn a_reader_that_goes_away_is_an_error() {
                 let Ends { kind, reader, writer } = ends;
                 let reading = thread::spawn(move || drop(read_some(&reader, 99_999)));
                 let left = Ends { kind, reader: File::open("/dev/null").unwrap(), writer };
-                let error = plan.write_to(&mut *left.sink(how)).unwrap_err();
+                let error = left.write(&plan, how).unwrap_err();
                 reading.join().unwrap();
                 let source = error.io_error().unwrap().kind();
                 let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
@@ -577,7 +688,7 @@ fn an_image_that_is_cut_is_an_error() {
         file.as_file().set_len(5 * MIB as u64 + 7).unwrap();
         let reader = ends.reader.try_clone().unwrap();
         let reading = thread::spawn(move || read_all(reader, MIB));
-        let error = plan.write_to(&mut *ends.sink(FAST)).unwrap_err();
+        let error = ends.write(&plan, FAST).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Image);
         assert!(error.to_string().contains("was cut to 5242887 bytes"), "{error}");
         drop(ends);
@@ -591,11 +702,8 @@ fn pieces_without_a_beginning() {
     let ends = Ends::new("pipe");
     let file = file(&vec![7; MIB]);
     let bytes = vec![7; MIB];
-    let piece =
-        corestream::Piece::Image { bytes: &bytes[..40_000], file: Some((file.as_file(), 100)) };
-    let mut written = 0;
-    Pipe::new(&ends.writer).put(&[piece], &mut written).unwrap();
-    assert_eq!(written, 40_000);
+    let piece = Piece::new(0, &bytes[..40_000]).with_file(file.as_file(), 100);
+    assert_eq!(Pipe::new(&ends.writer).put(&[piece]).unwrap(), 40_000);
     (&ends.writer).write_all(b"end").unwrap();
     assert_eq!(read_some(&ends.reader, 40_003)[40_000..], *b"end");
 }

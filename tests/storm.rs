@@ -85,10 +85,10 @@ fn sent(plan: &Plan<'_>, kind: &str, blocks: bool, timeout: Option<Duration>) ->
     }
     let reading = thread::spawn(move || read_slowly(reader.into()));
     let mut sink: Box<dyn Sink> = match kind {
-        "pipe" => Box::new(Pipe::new(&writer).write_timeout(timeout)),
-        _ => Box::new(Socket::new(&writer).write_timeout(timeout)),
+        "pipe" => Box::new(Pipe::new(&writer)),
+        _ => Box::new(Socket::new(&writer)),
     };
-    plan.write_to(&mut *sink).unwrap();
+    plan.writer().stall_timeout(timeout).write_to(&mut *sink).unwrap();
     drop(sink);
     drop(writer);
     reading.join().unwrap()

@@ -3,11 +3,12 @@
 //! Source: core specification, "Binary format",
 //! [data section](https://webassembly.github.io/spec/core/binary/modules.html#data-section).
 
+use std::fs::File;
 use std::ops::Range;
 
 use crate::encode::index;
-use crate::image::Payload;
-use crate::piece::{Emitted, Header, Piece};
+use crate::image::{Bytes, Payload};
+use crate::piece::HEADER_BYTES;
 use crate::plan::{CONTINUATION, DataSection, Plan, Segment, sign_extended};
 
 pub(super) const CUSTOM: u8 = 0;
@@ -18,16 +19,32 @@ const I32_CONST: u8 = 0x41;
 const I64_CONST: u8 = 0x42;
 const END: u8 = 0x0b;
 
-/// The pieces of a dump up to its index, in order: what precedes the data, then headers and payloads
-/// by turns.
-pub(crate) struct Pieces<'p> {
+/// A part of a dump: bytes to be borrowed, or where they are to be fetched from.
+pub(crate) enum Part<'p> {
+    /// A header, which was appended to the buffer for those.
+    Header,
+    /// Bytes of the plan.
+    Bytes(&'p [u8]),
+    /// Bytes of an image that are borrowed, with its file and their position in it if they are a mapping of one.
+    Image(&'p [u8], Option<(&'p File, u64)>),
+    /// Bytes of an image that have to be copied.
+    Copy {
+        /// Where they are.
+        from: Bytes<'p>,
+        /// The position of the first one.
+        offset: u64,
+        /// How many there are.
+        len: u64,
+    },
+}
+
+/// The parts of a dump up to its index, in order: what precedes the data, then headers and payloads by turns.
+pub(crate) struct Parts<'p> {
     plan: &'p Plan<'p>,
     sections: std::slice::Iter<'p, DataSection>,
     /// What is left of the section in hand.
     segments: Range<usize>,
     next: Next<'p>,
-    /// What is left of a piece that was asked for in parts.
-    rest: Option<Emitted<'p>>,
     /// The segment whose payload came last.
     segment: Option<&'p Segment>,
 }
@@ -39,131 +56,141 @@ enum Next<'p> {
     Section,
     Segment,
     Payload(&'p Segment),
+    /// What is left of a payload that was asked for in parts.
+    Rest(Part<'p>),
 }
 
-impl<'p> Pieces<'p> {
+impl<'p> Parts<'p> {
     pub(crate) fn new(plan: &'p Plan<'p>) -> Self {
         let sections = plan.sections.iter();
-        Self { plan, sections, segments: 0..0, next: Next::Core, rest: None, segment: None }
+        Self { plan, sections, segments: 0..0, next: Next::Core, segment: None }
     }
 
-    /// Whether the bytes shortly before the segment of the last piece must not be read along with it, because some were
+    /// Whether the bytes shortly before the segment of the last part must not be read along with it, because some were
     /// left out.
     pub(crate) fn is_apart(&self) -> bool {
         self.segment.is_some_and(|segment| self.plan.leaves_out_shortly_before(segment))
     }
 
-    /// Whether the next piece is a part of an image that has to be copied.
-    pub(crate) fn next_is_copied(&mut self) -> bool {
-        matches!(self.peek(), Some(Emitted::Copy { .. }))
-    }
-
-    /// Whether there is a next piece that can go into a copy of `most` bytes: not a part of an image that
-    /// is borrowed, and no header that is longer.
-    pub(crate) fn next_fits(&mut self, most: u64) -> bool {
-        match self.peek() {
-            Some(Emitted::Copy { .. }) => true,
-            Some(Emitted::Piece(Piece::Image { .. })) | None => false,
-            Some(Emitted::Piece(piece)) => piece.len() <= most,
+    /// Whether the next part is one that has to be copied.
+    pub(crate) fn next_is_copied(&self) -> bool {
+        match &self.next {
+            Next::Payload(segment) => {
+                let payload = self.plan.payload(segment.memory as usize);
+                matches!(payload, Some(Payload::Copied(_)))
+            }
+            Next::Rest(part) => matches!(part, Part::Copy { .. }),
+            _ => false,
         }
     }
 
-    fn peek(&mut self) -> Option<&Emitted<'p>> {
-        if self.rest.is_none() {
-            self.rest = self.next();
+    /// Whether the next part can go into a copy of `most` bytes: it is no part of an image that is borrowed, and no
+    /// header or section that might be longer.
+    pub(crate) fn next_fits(&self, most: u64) -> bool {
+        match &self.next {
+            Next::Payload(_) | Next::Rest(_) => self.next_is_copied(),
+            Next::Core => self.plan.prelude.core.len() as u64 <= most,
+            Next::State => self.plan.prelude.state.len() as u64 <= most,
+            Next::Header | Next::Section | Next::Segment => HEADER_BYTES as u64 <= most,
         }
-        self.rest.as_ref()
     }
 
-    /// The next piece, or as much of it as fits into `most` bytes if it is a part of an image.
-    pub(crate) fn next_part(&mut self, most: u64) -> Option<Emitted<'p>> {
-        let piece = self.rest.take().or_else(|| self.next())?;
-        let (part, rest) = piece.split(most);
-        self.rest = rest;
-        Some(part)
-    }
-}
-
-impl<'p> Iterator for Pieces<'p> {
-    type Item = Emitted<'p>;
-
-    fn next(&mut self) -> Option<Emitted<'p>> {
-        let piece = match self.next {
+    /// The next part, or as much of it as fits into `most` bytes if it is one of an image. The bytes of a header are
+    /// appended to `headers`.
+    pub(crate) fn next(&mut self, most: u64, headers: &mut Vec<u8>) -> Option<Part<'p>> {
+        match std::mem::replace(&mut self.next, Next::Section) {
             Next::Core => {
                 self.next = Next::Header;
-                Piece::Bytes(&self.plan.prelude.core)
+                Some(Part::Bytes(&self.plan.prelude.core))
             }
             Next::Header => {
                 self.next = Next::State;
-                Piece::Header(index::header_section(self.plan))
+                index::push_header_section(headers, self.plan);
+                Some(Part::Header)
             }
-            Next::State => {
-                self.next = Next::Section;
-                Piece::Bytes(&self.plan.prelude.state)
-            }
+            Next::State => Some(Part::Bytes(&self.plan.prelude.state)),
             Next::Section => {
                 let section = self.sections.next()?;
                 self.segments = section.segments.clone();
                 self.next = Next::Segment;
-                Piece::Header(section_header(section))
+                push_section_header(headers, section);
+                Some(Part::Header)
             }
             Next::Segment => {
                 let segment = self.plan.segments.get(self.segments.next()?)?;
                 self.next = Next::Payload(segment);
-                Piece::Header(segment_header(segment, self.plan.ty(segment).memory64))
+                push_segment_header(headers, segment, self.plan.ty(segment).memory64);
+                Some(Part::Header)
             }
             Next::Payload(segment) => {
-                self.next = if self.segments.is_empty() { Next::Section } else { Next::Segment };
                 self.segment = Some(segment);
-                return payload(self.plan, segment);
+                self.split(payload(self.plan, segment)?, most)
             }
-        };
-        Some(Emitted::Piece(piece))
+            Next::Rest(part) => self.split(part, most),
+        }
+    }
+
+    /// The first `most` bytes of a part of an image; the rest comes next, or else what follows the payload.
+    fn split(&mut self, part: Part<'p>, most: u64) -> Option<Part<'p>> {
+        self.next = if self.segments.is_empty() { Next::Section } else { Next::Segment };
+        Some(match part {
+            Part::Copy { from, offset, len } if len > most => {
+                let (after, left) = (offset.checked_add(most)?, len.checked_sub(most)?);
+                self.next = Next::Rest(Part::Copy { from, offset: after, len: left });
+                Part::Copy { from, offset, len: most }
+            }
+            Part::Image(bytes, file) if bytes.len() as u64 > most => {
+                // Shorter than the slice, whose length is a `usize`.
+                let (first, rest) = bytes.split_at_checked(usize::try_from(most).ok()?)?;
+                let after = match file {
+                    Some((file, at)) => Some((file, at.checked_add(most)?)),
+                    None => None,
+                };
+                self.next = Next::Rest(Part::Image(rest, after));
+                Part::Image(first, file)
+            }
+            whole => whole,
+        })
     }
 }
 
 /// Id, size, the name of a custom section, and the number of segments.
-fn section_header(section: &DataSection) -> Header {
-    let mut header = Header::new();
-    header.push(&[if section.continuation { CUSTOM } else { DATA }]);
-    push_u32(&mut header, section.body_len);
+fn push_section_header(to: &mut Vec<u8>, section: &DataSection) {
+    to.push(if section.continuation { CUSTOM } else { DATA });
+    push_u32(to, section.body_len);
     if section.continuation {
-        push_name(&mut header, CONTINUATION);
+        push_name(to, CONTINUATION);
     }
-    push_u32(&mut header, section.count());
-    header
+    push_u32(to, section.count());
 }
 
 /// Flag, memory unless it is the first, address as a constant expression, and length.
-fn segment_header(segment: &Segment, memory64: bool) -> Header {
-    let mut header = Header::new();
+fn push_segment_header(to: &mut Vec<u8>, segment: &Segment, memory64: bool) {
     if segment.memory == 0 {
-        header.push(&[ACTIVE]);
+        to.push(ACTIVE);
     } else {
-        header.push(&[ACTIVE_WITH_MEMORY]);
-        push_u32(&mut header, segment.memory);
+        to.push(ACTIVE_WITH_MEMORY);
+        push_u32(to, segment.memory);
     }
     if memory64 {
-        header.push(&[I64_CONST]);
-        push_i64(&mut header, segment.address.cast_signed());
+        to.push(I64_CONST);
+        push_i64(to, segment.address.cast_signed());
     } else {
-        header.push(&[I32_CONST]);
-        push_i64(&mut header, sign_extended(segment.address));
+        to.push(I32_CONST);
+        push_i64(to, sign_extended(segment.address));
     }
-    header.push(&[END]);
-    push_u32(&mut header, segment.len);
-    header
+    to.push(END);
+    push_u32(to, segment.len);
 }
 
-fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Option<Emitted<'p>> {
+fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Option<Part<'p>> {
     let (address, len) = (segment.address, u64::from(segment.len));
     Some(match plan.payload(segment.memory as usize)? {
+        // A file is mapped from its start on: an address is an offset.
         Payload::Borrowed(bytes, file) => {
-            // A file is mapped from its start on: an address is an offset.
-            let file = file.map(|file| (file, address));
-            Emitted::Piece(Piece::Image { bytes: part(bytes, address, len), file })
+            Part::Image(part(bytes, address, len), file.map(|file| (file, address)))
         }
-        Payload::Copied(from) => Emitted::Copy { from, offset: address, len },
+        Payload::Copied(from) => Part::Copy { from, offset: address, len },
     })
 }
 
@@ -175,35 +202,35 @@ fn part(image: &[u8], address: u64, len: u64) -> &[u8] {
 }
 
 /// Appends the name of a section of ours.
-pub(super) fn push_name(header: &mut Header, name: &str) {
+pub(super) fn push_name(to: &mut Vec<u8>, name: &str) {
     // Its length takes one byte.
-    push_u32(header, u32::try_from(name.len()).unwrap_or(u32::MAX));
-    header.push(name.as_bytes());
+    push_u32(to, u32::try_from(name.len()).unwrap_or(u32::MAX));
+    to.extend_from_slice(name.as_bytes());
 }
 
 /// Appends an unsigned LEB128.
-pub(super) fn push_u32(header: &mut Header, mut value: u32) {
+pub(super) fn push_u32(to: &mut Vec<u8>, mut value: u32) {
     loop {
         let low = value.to_le_bytes()[0] & 0x7f;
         value >>= 7;
         if value == 0 {
-            return header.push(&[low]);
+            return to.push(low);
         }
-        header.push(&[low | 0x80]);
+        to.push(low | 0x80);
     }
 }
 
 /// Appends a signed LEB128.
-fn push_i64(header: &mut Header, mut value: i64) {
+fn push_i64(to: &mut Vec<u8>, mut value: i64) {
     loop {
         let low = value.to_le_bytes()[0] & 0x7f;
         value >>= 6;
         // Nothing but the sign is left, and the bit that says so is in `low`.
         if value == 0 || value == -1 {
-            return header.push(&[low]);
+            return to.push(low);
         }
         value >>= 1;
-        header.push(&[low | 0x80]);
+        to.push(low | 0x80);
     }
 }
 
@@ -235,10 +262,11 @@ mod tests {
                 for bit in 0..if memory64 { 64 } else { 32 } {
                     for address in [1_u64 << bit, (1 << bit) - 1] {
                         let segment = Segment { address, len: 1, memory };
-                        let header = segment_header(&segment, memory64);
+                        let mut header = Vec::new();
+                        push_segment_header(&mut header, &segment, memory64);
                         let mut expected = reference(&segment, memory64);
                         expected.push(1);
-                        assert_eq!(header.as_bytes(), expected, "{segment:?}, memory64 {memory64}");
+                        assert_eq!(header, expected, "{segment:?}, memory64 {memory64}");
                         assert_eq!(segment.header_len(&ty) as usize, expected.len());
                     }
                 }

@@ -1,15 +1,13 @@
 //! The sections `corestream` and `corestream.index`: how long the dump is, where everything is in it,
 //! and checksums. `docs/format.md` describes them byte by byte.
 
-use std::io;
-
 use crc32fast::Hasher;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::data::{CUSTOM, push_name, push_u32};
-use crate::error::Error;
-use crate::piece::{HEADER_BYTES, Header};
+use crate::error::{Error, ErrorKind, Result};
+use crate::piece::HEADER_BYTES;
 use crate::plan::{
     CRC_BYTES, HEADER, HEADER_SECTION_BYTES, INDEX, INDEX_HEAD_BYTES, MEMORY_ENTRY_BYTES, Plan,
     RANGE_ENTRY_BYTES, SEGMENT_ENTRY_BYTES,
@@ -24,8 +22,10 @@ const DEGRADED: u32 = 1 << 1;
 /// A memory may have been written to while it was read.
 const CHANGING: u32 = 1 << 0;
 
-/// Bytes of the index that are handed on at once.
+/// Bytes of the index that are made at once, up to an entry more.
 const CHUNK: usize = 64 << 10;
+/// The most bytes of an entry of its tables, and of what stands before them.
+const MAX_ENTRY: usize = 64;
 
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
@@ -85,8 +85,8 @@ const _: () = {
     assert!(HEADER_SECTION_BYTES <= HEADER_BYTES as u64);
 };
 
-/// The section `corestream`.
-pub(super) fn header_section(plan: &Plan<'_>) -> Header {
+/// Appends the section `corestream`.
+pub(super) fn push_header_section(to: &mut Vec<u8>, plan: &Plan<'_>) {
     let fields = HeaderFields {
         version: VERSION.into(),
         flags: flags(plan).into(),
@@ -94,14 +94,12 @@ pub(super) fn header_section(plan: &Plan<'_>) -> Header {
         index: plan.index.offset.into(),
         block_log2: plan.index.block_log2.into(),
     };
-    let mut header = Header::new();
-    header.push(&[CUSTOM]);
+    to.push(CUSTOM);
     // Less than 64.
-    push_u32(&mut header, u32::try_from(HEADER_SECTION_BYTES - 2).unwrap_or(u32::MAX));
-    push_name(&mut header, HEADER);
-    header.push(fields.as_bytes());
-    header.push(&crc32fast::hash(fields.as_bytes()).to_le_bytes());
-    header
+    push_u32(to, u32::try_from(HEADER_SECTION_BYTES - 2).unwrap_or(u32::MAX));
+    push_name(to, HEADER);
+    to.extend_from_slice(fields.as_bytes());
+    to.extend_from_slice(&crc32fast::hash(fields.as_bytes()).to_le_bytes());
 }
 
 fn flags(plan: &Plan<'_>) -> u32 {
@@ -110,46 +108,93 @@ fn flags(plan: &Plan<'_>) -> u32 {
     partial | degraded
 }
 
-/// The section `corestream.index`, made as it is written.
+/// The section `corestream.index`, made a bounded number of bytes at a time.
 pub(crate) struct Index<'p> {
     plan: &'p Plan<'p>,
     /// The checksums of all blocks before the index.
-    checksums: &'p [u32],
+    checksums: Vec<u32>,
     /// Whether each memory may have changed while it was read.
-    changing: &'p [bool],
+    changing: Vec<bool>,
+    /// The checksum of what was made.
+    crc: Hasher,
+    next: Next,
+}
+
+/// What comes next.
+#[derive(Clone, Copy)]
+enum Next {
+    Head,
+    /// The entry of a memory, whose segments begin at `segment`.
+    Memory {
+        memory: usize,
+        segment: usize,
+    },
+    /// The entry of a segment, whose header begins at `offset` in the dump. `left` segments of its section have not been
+    /// listed; the next section is `section`.
+    Segment {
+        segment: usize,
+        section: usize,
+        left: usize,
+        offset: u64,
+    },
+    Range {
+        memory: usize,
+        range: usize,
+    },
+    Checksum(usize),
+    Crc,
+    End,
 }
 
 impl<'p> Index<'p> {
-    pub(crate) fn new(plan: &'p Plan<'p>, checksums: &'p [u32], changing: &'p [bool]) -> Self {
-        Self { plan, checksums, changing }
+    pub(crate) fn new(plan: &'p Plan<'p>, checksums: Vec<u32>, changing: Vec<bool>) -> Self {
+        Self { plan, checksums, changing, crc: Hasher::new(), next: Next::Head }
     }
 
-    /// Gives the bytes of the section to `put`, a bounded number at once.
+    /// Replaces the bytes of `chunk` by the next ones of the section; none are left at its end.
     ///
     /// # Errors
-    /// Those of `put`.
-    pub(crate) fn emit(&self, put: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let no_room = |_| io::Error::other(Error::out_of_memory("a buffer for the index"));
-        let mut buffer = Vec::new();
-        buffer.try_reserve_exact(CHUNK).map_err(no_room)?;
-        let mut chunks = Chunks { buffer, crc: Hasher::new(), put };
-        self.head(&mut chunks)?;
-        self.memories(&mut chunks)?;
-        self.segments(&mut chunks)?;
-        self.ranges(&mut chunks)?;
-        for checksum in self.checksums {
-            chunks.push(&checksum.to_le_bytes())?;
+    /// There is no memory for them.
+    pub(crate) fn fill(&mut self, chunk: &mut Vec<u8>) -> Result<()> {
+        chunk.clear();
+        let no_room = |_| Error::out_of_memory("a buffer for the index");
+        chunk.try_reserve(CHUNK + MAX_ENTRY).map_err(no_room)?;
+        while chunk.len() < CHUNK {
+            match self.next {
+                Next::Head => {
+                    self.push_head(chunk);
+                    self.next = Next::Memory { memory: 0, segment: 0 };
+                }
+                Next::Memory { memory, segment } => self.push_memory(chunk, memory, segment),
+                Next::Segment { segment, section, left, offset } => {
+                    self.push_segments(chunk, segment, section, left, offset)?;
+                }
+                Next::Range { memory, range } => self.push_range(chunk, memory, range),
+                Next::Checksum(i) => match self.checksums.get(i) {
+                    Some(checksum) => {
+                        chunk.extend_from_slice(&checksum.to_le_bytes());
+                        self.next = Next::Checksum(i.saturating_add(1));
+                    }
+                    None => self.next = Next::Crc,
+                },
+                Next::Crc => {
+                    self.crc.update(chunk);
+                    chunk.extend_from_slice(&self.crc.clone().finalize().to_le_bytes());
+                    self.next = Next::End;
+                    return Ok(());
+                }
+                Next::End => return Ok(()),
+            }
         }
-        chunks.finish()
+        self.crc.update(chunk);
+        Ok(())
     }
 
-    fn head<F: FnMut(&[u8]) -> io::Result<()>>(&self, chunks: &mut Chunks<F>) -> io::Result<()> {
+    fn push_head(&self, to: &mut Vec<u8>) {
         let plan = self.plan;
-        let mut section = Header::new();
-        section.push(&[CUSTOM]);
-        push_u32(&mut section, plan.index.body_len);
-        push_name(&mut section, INDEX);
-        chunks.push(section.as_bytes())?;
+        to.push(CUSTOM);
+        push_u32(to, plan.index.body_len);
+        push_name(to, INDEX);
         let head = Head {
             version: VERSION.into(),
             flags: flags(plan).into(),
@@ -159,93 +204,85 @@ impl<'p> Index<'p> {
             block_log2: plan.index.block_log2.into(),
             blocks: plan.index.blocks.into(),
         };
-        chunks.push(head.as_bytes())
+        to.extend_from_slice(head.as_bytes());
     }
 
-    fn memories<F: FnMut(&[u8]) -> io::Result<()>>(
-        &self,
-        chunks: &mut Chunks<F>,
-    ) -> io::Result<()> {
-        let mut segments = self.plan.segments.iter().peekable();
-        let memories = self.changing.iter().zip(&self.plan.left_out);
-        for (i, (changing, left_out)) in (0_u32..).zip(memories) {
-            let mut of_memory = 0_u32;
-            while segments.next_if(|segment| segment.memory == i).is_some() {
-                of_memory = of_memory.saturating_add(1);
-            }
-            let flags = if *changing { CHANGING } else { 0 };
-            let entry = MemoryEntry {
-                segments: of_memory.into(),
-                ranges: count(left_out.len()),
-                flags: flags.into(),
-            };
-            chunks.push(entry.as_bytes())?;
-        }
-        Ok(())
+    fn push_memory(&mut self, to: &mut Vec<u8>, memory: usize, segment: usize) {
+        let entry = self.changing.get(memory).zip(self.plan.left_out.get(memory));
+        let Some((changing, left_out)) = entry else {
+            let offset = self.plan.data_offset();
+            self.next = Next::Segment { segment: 0, section: 0, left: 0, offset };
+            return;
+        };
+        // They are in the order of memories.
+        let rest = self.plan.segments.get(segment..).unwrap_or_default();
+        let own = rest.partition_point(|segment| segment.memory as usize <= memory);
+        let entry = MemoryEntry {
+            segments: count(own),
+            ranges: count(left_out.len()),
+            flags: if *changing { CHANGING } else { 0 }.into(),
+        };
+        to.extend_from_slice(entry.as_bytes());
+        let (memory, segment) = (memory.saturating_add(1), segment.saturating_add(own));
+        self.next = Next::Memory { memory, segment };
     }
 
-    fn ranges<F: FnMut(&[u8]) -> io::Result<()>>(&self, chunks: &mut Chunks<F>) -> io::Result<()> {
-        for range in self.plan.left_out.iter().flatten() {
-            let (first, last) = (*range.start(), *range.end());
-            let entry = RangeEntry { first: first.into(), last: last.into() };
-            chunks.push(entry.as_bytes())?;
-        }
-        Ok(())
-    }
-
-    fn segments<F: FnMut(&[u8]) -> io::Result<()>>(
-        &self,
-        chunks: &mut Chunks<F>,
-    ) -> io::Result<()> {
+    /// Appends entries of segments until the chunk is full or all are listed.
+    fn push_segments(
+        &mut self,
+        to: &mut Vec<u8>,
+        mut segment: usize,
+        mut section: usize,
+        mut left: usize,
+        mut offset: u64,
+    ) -> Result<()> {
         let plan = self.plan;
-        let mut offset = plan.data_offset();
-        for section in &plan.sections {
-            offset = offset.saturating_add(section.head_len());
-            for segment in plan.segments.get(section.segments.clone()).unwrap_or_default() {
-                offset = offset.saturating_add(segment.header_len(plan.ty(segment)).into());
-                let entry = SegmentEntry {
-                    address: segment.address.into(),
-                    offset: offset.into(),
-                    len: segment.len.into(),
+        let too_far = || Error::new(ErrorKind::Internal, "a segment past the end of all offsets");
+        let after = |offset: u64, len: u64| offset.checked_add(len).ok_or_else(too_far);
+        while to.len() < CHUNK {
+            if left == 0 {
+                let Some(next) = plan.sections.get(section) else {
+                    self.next = Next::Range { memory: 0, range: 0 };
+                    return Ok(());
                 };
-                chunks.push(entry.as_bytes())?;
-                offset = offset.saturating_add(segment.len.into());
+                offset = after(offset, next.head_len())?;
+                (segment, left) = (next.segments.start, next.segments.len());
+                section = section.saturating_add(1);
             }
+            let room = CHUNK.saturating_sub(to.len()).div_ceil(size_of::<SegmentEntry>());
+            let some = left.min(room);
+            let end = segment.saturating_add(some);
+            for one in plan.segments.get(segment..end).unwrap_or_default() {
+                offset = after(offset, one.header_len(plan.ty(one)).into())?;
+                let entry = SegmentEntry {
+                    address: one.address.into(),
+                    offset: offset.into(),
+                    len: one.len.into(),
+                };
+                to.extend_from_slice(entry.as_bytes());
+                offset = after(offset, one.len.into())?;
+            }
+            (segment, left) = (end, left.saturating_sub(some));
         }
+        self.next = Next::Segment { segment, section, left, offset };
         Ok(())
+    }
+
+    fn push_range(&mut self, to: &mut Vec<u8>, memory: usize, range: usize) {
+        self.next = match self.plan.left_out.get(memory).map(|ranges| ranges.get(range)) {
+            Some(Some(left_out)) => {
+                let (first, last) = (*left_out.start(), *left_out.end());
+                let entry = RangeEntry { first: first.into(), last: last.into() };
+                to.extend_from_slice(entry.as_bytes());
+                Next::Range { memory, range: range.saturating_add(1) }
+            }
+            Some(None) => Next::Range { memory: memory.saturating_add(1), range: 0 },
+            None => Next::Checksum(0),
+        };
     }
 }
 
 /// The entries of a table, which are less than the bytes of the section: those are a `u32`.
 fn count(entries: usize) -> U32 {
     u32::try_from(entries).unwrap_or(u32::MAX).into()
-}
-
-/// Collects small parts, and sums up what has passed.
-struct Chunks<F> {
-    buffer: Vec<u8>,
-    crc: Hasher,
-    put: F,
-}
-
-impl<F: FnMut(&[u8]) -> io::Result<()>> Chunks<F> {
-    fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.buffer.len().saturating_add(bytes.len()) > CHUNK {
-            self.hand_on()?;
-        }
-        self.buffer.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn hand_on(&mut self) -> io::Result<()> {
-        self.crc.update(&self.buffer);
-        (self.put)(&self.buffer)?;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn finish(mut self) -> io::Result<()> {
-        self.hand_on()?;
-        (self.put)(&self.crc.finalize().to_le_bytes())
-    }
 }

@@ -26,9 +26,9 @@
 //! have an instance of their own, which no busy writer of another image can make overflow. An image that can't be
 //! watched is not lent.
 
-use std::cell::OnceCell;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -169,7 +169,7 @@ impl Version {
 /// Returns the trace that a writer of `file` leaves; `None` if it may leave none. Makes `events` for the first file
 /// that needs them.
 fn trace(
-    events: &OnceCell<Option<Events>>,
+    events: &OnceLock<Option<Events>>,
     file: &File,
     version: Option<&Version>,
 ) -> Option<Trace> {
@@ -183,7 +183,7 @@ fn trace(
 impl Watch {
     /// Watches the files of `images` from now on.
     pub(crate) fn begin<'i>(images: impl Iterator<Item = &'i MemoryImage<'i>>) -> Self {
-        let (events, guards) = (OnceCell::new(), OnceCell::new());
+        let (events, guards) = (OnceLock::new(), OnceLock::new());
         let start = |file| {
             let version = Version::of(file);
             // In this order: whoever opens the file after the question about writers leaves a trace.

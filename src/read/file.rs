@@ -204,7 +204,7 @@ impl<'b> CoreDumpFile<'b> {
     /// The work is to stop.
     pub(super) fn check_stop(&self) -> Result<()> {
         match self.stop.as_ref().is_some_and(|stop| stop()) {
-            true => Err(Error::cancelled()),
+            true => Err(Error::cancelled(None)),
             false => Ok(()),
         }
     }

@@ -133,7 +133,7 @@ pub(crate) fn scan(
     }
     // What counts is what the threads have seen: the flag may be false again by now.
     if shared.cancelled.into_inner() {
-        return Err(Error::cancelled());
+        return Err(control.cancelled());
     }
     shared.meter.finish();
     let queue = into_inner(shared.queue);

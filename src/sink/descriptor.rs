@@ -1,26 +1,18 @@
-//! What pipes and sockets share: a descriptor that is waited for, a fast way for image files, and the
-//! plain way behind it.
+//! What pipes and sockets share: a fast way for image files, and the plain way behind it.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::{IOV, write_all};
-use crate::error::Error;
+use super::slices;
 use crate::held_signal::without_sigpipe;
 use crate::piece::Piece;
 
 /// Bytes that a blocking pipe takes without blocking once `poll` says that it is ready.
 const READY_BYTES: usize = libc::PIPE_BUF;
-
-/// How long to wait before the flag that stops the dump is looked at again.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// The ways in which bytes get into a descriptor.
 pub(super) trait Ways {
@@ -54,169 +46,135 @@ pub(super) trait Ways {
 
 /// A descriptor that is written to in order.
 #[derive(Debug)]
-pub(super) struct Descriptor<'f, W> {
-    fd: BorrowedFd<'f>,
+pub(super) struct Descriptor<F, W> {
+    fd: F,
     ways: W,
-    timeout: Option<Duration>,
-    /// Ends the wait when it becomes true.
-    cancel: Option<Arc<AtomicBool>>,
+    /// Whether a write may block for as long as it likes.
+    may_block: bool,
     /// Whether a write without blocking is known to be impossible.
     blocks: bool,
     /// Whether parts of image files are lent, as far as is known.
     lends: bool,
+    /// Whether the descriptor was waited for to lend a part.
+    has_waited: bool,
+    /// Where in the dump the last part that was lent has ended: what is left of a piece is lent however short it is.
+    lent_to: Option<u64>,
     /// Bytes of the dump that are still to come; 0 if that is not known.
     left: u64,
 }
 
-impl<'f, W: Ways> Descriptor<'f, W> {
-    pub(super) fn new(fd: BorrowedFd<'f>, ways: W) -> Self {
-        Self { fd, ways, timeout: None, cancel: None, blocks: false, lends: true, left: 0 }
-    }
-
-    pub(super) fn set_timeout(&mut self, timeout: Option<Duration>) {
-        self.timeout = timeout;
-    }
-
-    pub(super) fn set_cancel(&mut self, flag: Option<Arc<AtomicBool>>) {
-        self.cancel = flag;
-    }
-
-    /// Whether a write may block for as long as it likes.
-    fn may_block(&self) -> bool {
-        self.timeout.is_none() && self.cancel.is_none()
+impl<F: AsFd, W: Ways> Descriptor<F, W> {
+    pub(super) fn new(fd: F, ways: W) -> Self {
+        Self {
+            fd,
+            ways,
+            may_block: true,
+            blocks: false,
+            lends: true,
+            has_waited: false,
+            lent_to: None,
+            left: 0,
+        }
     }
 
     pub(super) fn set_lend(&mut self, lend: bool) {
         self.lends = lend;
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'f> {
-        self.fd
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// A dump of `len` bytes begins.
-    pub(super) fn begin(&mut self, len: u64) {
-        self.left = len;
+    pub(super) fn begin(&mut self, len: u64, may_block: bool) {
+        (self.left, self.may_block) = (len, may_block);
     }
 
-    /// Takes all of `pieces`, as [`Sink::put`](super::Sink::put).
-    pub(super) fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
-        without_sigpipe(|| self.put_pieces(pieces, written))
+    /// Takes some of `pieces`, as [`Sink::put`](super::Sink::put).
+    pub(super) fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
+        let taken = match pieces.first().map(|first| self.lend(first)) {
+            Some(Ok(0)) | None => self.write(pieces),
+            Some(lent) => lent,
+        }?;
+        self.left = self.left.saturating_sub(taken as u64);
+        Ok(taken)
     }
 
-    fn put_pieces(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
-        let mut lendable = self.lendable();
-        let mut slices = Vec::with_capacity(pieces.len().min(IOV));
-        for piece in pieces {
-            let mut bytes = piece.as_bytes();
-            self.left = self.left.saturating_sub(bytes.len() as u64);
-            let most = bytes.len().min(usize::try_from(lendable).unwrap_or(usize::MAX));
-            lendable = lendable.saturating_sub(most as u64);
-            if let Piece::Image { file: Some((file, at)), .. } = piece
-                && self.lends
-                && most >= W::LEAST_LENT
-            {
-                self.write(&mut slices, written)?;
-                let lent = self.lend(file, *at, most, written)?;
-                bytes = bytes.get(lent..).unwrap_or_default();
-            }
-            slices.push(IoSlice::new(bytes));
-            if slices.len() == IOV {
-                self.write(&mut slices, written)?;
-            }
+    /// Whether a piece is one that is lent, if there is room for that.
+    fn is_lent(&self, piece: &Piece<'_>) -> bool {
+        self.lends && piece.file.is_some() && piece.bytes.len() >= self.least_lent(piece)
+    }
+
+    /// From how many bytes on a piece is lent.
+    fn least_lent(&self, piece: &Piece<'_>) -> usize {
+        if self.lent_to == Some(piece.offset) { 1 } else { W::LEAST_LENT }
+    }
+
+    /// Lends the first bytes of a piece and gives their number; what can't be lent, for whatever reason, is to be written.
+    fn lend(&mut self, piece: &Piece<'_>) -> Result<usize, Errno> {
+        let Some((file, at)) = piece.file.filter(|_| self.is_lent(piece)) else { return Ok(0) };
+        let capacity = self.ways.capacity(self.fd.as_fd());
+        let lendable = capacity.map_or(0, |capacity| self.left.saturating_sub(capacity));
+        let most = piece.bytes.len().min(usize::try_from(lendable).unwrap_or(usize::MAX));
+        if most < self.least_lent(piece) {
+            return Ok(0);
         }
-        self.write(&mut slices, written)
-    }
-
-    /// How many of the next bytes may be lent.
-    fn lendable(&self) -> u64 {
-        let capacity = if self.lends { self.ways.capacity(self.fd) } else { None };
-        capacity.map_or(0, |capacity| self.left.saturating_sub(capacity))
-    }
-
-    /// Writes all of `slices` and empties the list.
-    fn write(&mut self, slices: &mut Vec<IoSlice<'_>>, written: &mut u64) -> io::Result<()> {
-        write_all(slices, written, |slices| self.write_some(slices))
-    }
-
-    /// Writes some of `slices`, which don't begin with an empty one, as soon as any can be.
-    fn write_some(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        loop {
-            let result = if self.may_block() {
-                self.ways.write(self.fd, slices, true)
-            } else if !self.blocks {
-                self.ways.write(self.fd, slices, false)
-            } else {
-                self.wait()?;
-                let first: &[u8] = slices.first().map_or(&[], |first| first);
-                let first = first.get(..READY_BYTES).unwrap_or(first);
-                self.ways.write(self.fd, &[IoSlice::new(first)], true)
-            };
-            match result {
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.wait()?,
-                Err(Errno::OPNOTSUPP) if !self.may_block() && !self.blocks => {
-                    self.blocks = true;
+        let mut lent = 0_usize;
+        let ended = without_sigpipe(|| {
+            // All in one go, or as much as goes without waiting: each call more would cost a few others.
+            while lent < most {
+                let next = at.saturating_add(lent as u64);
+                let left = most.saturating_sub(lent);
+                match self.ways.lend(self.fd.as_fd(), file, next, left, self.may_block) {
+                    // The file ends here.
+                    Ok(0) => break,
+                    Ok(some) => lent = lent.saturating_add(some),
+                    Err(errno) => return Err(errno),
                 }
-                result => return Ok(result?),
             }
+            Ok(())
+        });
+        if lent > 0 {
+            self.has_waited = false;
+            self.lent_to = piece.offset.checked_add(lent as u64);
         }
-    }
-
-    /// Lends up to `len` bytes of `file` and gives their number: what is left, for whatever reason, is
-    /// to be written.
-    fn lend(&mut self, file: &File, at: u64, len: usize, written: &mut u64) -> io::Result<usize> {
-        let (mut lent, mut waited) = (0_usize, false);
-        while lent < len {
-            let wait = self.may_block();
-            let (next, left) = (at.saturating_add(lent as u64), len.saturating_sub(lent));
-            match self.ways.lend(self.fd, file, next, left, wait) {
-                // The file ends here.
-                Ok(0) => break,
-                Ok(some) => {
-                    lent = lent.saturating_add(some);
-                    *written = written.saturating_add(some as u64);
-                    waited = false;
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) if !waited => {
-                    self.wait()?;
-                    waited = true;
-                }
-                Err(_) => {
-                    self.lends = false;
-                    break;
-                }
+        match ended {
+            Ok(()) => {}
+            Err(Errno::INTR) if lent == 0 => return Err(Errno::INTR),
+            Err(Errno::AGAIN) if lent == 0 && !self.has_waited => {
+                self.has_waited = true;
+                return Err(Errno::AGAIN);
             }
+            Err(Errno::INTR | Errno::AGAIN) if lent > 0 => {}
+            Err(_) => self.lends = false,
         }
         Ok(lent)
     }
 
-    /// Waits until the descriptor takes bytes, or is broken, which the next write tells.
-    fn wait(&self) -> io::Result<()> {
-        let start = Instant::now();
-        loop {
-            if self.cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
-                return Err(io::Error::other(Error::cancelled()));
-            }
-            let left = self.timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
-            let slice = self.cancel.is_some().then_some(LOOK);
-            let wait = left.into_iter().chain(slice).min();
-            // A time that is too long for the system is none.
-            let spec = wait.and_then(|wait| Timespec::try_from(wait).ok());
-            match poll(&mut [PollFd::from_borrowed_fd(self.fd, PollFlags::OUT)], spec.as_ref()) {
-                Ok(0) if wait == left => return Err(self.timed_out()),
-                Ok(0) => {}
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
+    /// Writes some of `pieces`, up to the next one that is lent.
+    fn write(&mut self, pieces: &[Piece<'_>]) -> Result<usize, Errno> {
+        let lent = pieces.iter().skip(1).position(|piece| self.is_lent(piece));
+        let end = lent.map_or(pieces.len(), |lent| lent.saturating_add(1));
+        let slices = slices(pieces.get(..end).unwrap_or(pieces));
+        if self.may_block {
+            return self.ways.write(self.fd.as_fd(), &slices, true);
+        }
+        if !self.blocks {
+            match self.ways.write(self.fd.as_fd(), &slices, false) {
+                Err(Errno::OPNOTSUPP) => self.blocks = true,
+                result => return result,
             }
         }
-    }
-
-    fn timed_out(&self) -> io::Error {
-        let waited = self.timeout.unwrap_or_default();
-        io::Error::new(io::ErrorKind::TimedOut, format!("nothing was taken for {waited:?}"))
+        // A small write does not block if the descriptor is ready.
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut [PollFd::from_borrowed_fd(self.fd.as_fd(), PollFlags::OUT)], Some(&now))? == 0
+        {
+            return Err(Errno::AGAIN);
+        }
+        let first = slices.iter().map(|slice| &**slice).find(|slice| !slice.is_empty());
+        let first = first.unwrap_or_default();
+        let first = first.get(..READY_BYTES).unwrap_or(first);
+        self.ways.write(self.fd.as_fd(), &[IoSlice::new(first)], true)
     }
 }
 
@@ -227,6 +185,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
+    use crate::piece::advance;
 
     /// Takes `step` bytes a call; what it answers otherwise is due in turn.
     #[derive(Debug)]
@@ -298,25 +257,32 @@ mod tests {
         let mut pieces = Vec::new();
         for (i, part) in bytes.chunks(100_000).enumerate() {
             let at = i as u64 * 100_000;
-            pieces.push(Piece::Bytes(b"header"));
-            pieces.push(Piece::Image { bytes: &part[..1000], file: Some((&file, at)) });
-            pieces.push(Piece::Image { bytes: &part[1000..], file: Some((&file, at + 1000)) });
-            pieces.push(Piece::Image { bytes: &part[..70_000], file: None });
+            let of = |bytes, file| Piece { file, ..Piece::new(0, bytes) };
+            pieces.push(of(&b"header"[..], None));
+            pieces.push(of(&part[..1000], Some((&file, at))));
+            pieces.push(of(&part[1000..], Some((&file, at + 1000))));
+            pieces.push(of(&part[..70_000], None));
         }
-        let expected: Vec<u8> = pieces.iter().flat_map(|p| p.as_bytes().to_vec()).collect();
+        let expected: Vec<u8> = pieces.iter().flat_map(|piece| piece.bytes.to_vec()).collect();
         let answers = answers.to_vec();
         let (taken, lent, calls) = Default::default();
         let fake = Fake { taken, lent, step, answers, calls, blocks };
         // Always ready.
         let ready = File::options().write(true).open("/dev/null").unwrap();
         let mut descriptor = Descriptor::new(ready.as_fd(), &fake);
-        descriptor.set_timeout(blocks.then_some(Duration::from_secs(60)));
-        descriptor.begin(expected.len() as u64);
-        let mut written = 0;
-        for part in pieces.chunks(5) {
-            descriptor.put(part, &mut written).unwrap();
+        descriptor.begin(expected.len() as u64, !blocks);
+        for part in pieces.chunks_mut(5) {
+            let mut rest = part;
+            while !rest.is_empty() {
+                match descriptor.put(rest) {
+                    Ok(taken) => rest = advance(rest, taken).unwrap(),
+                    Err(error) => {
+                        let kinds = [io::ErrorKind::Interrupted, io::ErrorKind::WouldBlock];
+                        assert!(kinds.contains(&error.kind()), "{error}");
+                    }
+                }
+            }
         }
-        assert_eq!(written, expected.len() as u64);
         assert!(*fake.taken.borrow() == expected, "{answers:?} by {step}", answers = fake.answers);
         fake.lent.get()
     }

@@ -1,13 +1,13 @@
 //! A regular file as a sink: its room is reserved before the first byte.
 
-use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::Sink;
+use super::{Sink, slices};
 use crate::close::check_close;
 use crate::held_signal::without_sigxfsz;
 use crate::piece::Piece;
@@ -36,37 +36,38 @@ const TRIES: u32 = 10;
 /// ```
 #[derive(Debug)]
 #[must_use]
-pub struct FileSink<'f> {
-    file: &'f File,
+pub struct FileSink<F> {
+    file: F,
 }
 
-impl<'f> FileSink<'f> {
-    /// A sink that writes to `file`.
-    pub fn new(file: &'f File) -> Self {
+impl<F: AsFd> FileSink<F> {
+    /// A sink that writes to `file`, which it owns or borrows.
+    pub fn new(file: F) -> Self {
         Self { file }
     }
 }
 
-impl Sink for FileSink<'_> {
-    fn begin(&mut self, len: u64) -> io::Result<()> {
-        check_limit(self.file, len)?;
-        without_sigxfsz(|| preallocate(self.file, len))
+impl<F: AsFd> Sink for FileSink<F> {
+    fn begin(&mut self, len: u64, _: bool) -> io::Result<()> {
+        check_limit(&self.file, len)?;
+        without_sigxfsz(|| preallocate(&self.file, len))
     }
 
-    fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
-        Sink::put(&mut self.file, pieces, written)
+    fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
+        Ok(rustix::io::writev(&self.file, &slices(pieces))?)
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        check_close(self.file)
+        check_close(&self.file)
     }
 }
 
 /// Returns an error if the process may not write `len` bytes to a regular file from the present position on.
-fn check_limit(file: &File, len: u64) -> io::Result<()> {
+fn check_limit(file: impl AsFd, len: u64) -> io::Result<()> {
     let Some(limit) = getrlimit(Resource::Fsize).current else { return Ok(()) };
-    let is_regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
-    match position(file) {
+    let is_regular = rustix::fs::fstat(&file)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+    match position(&file) {
         Some(at) if is_regular && at.checked_add(len).is_none_or(|end| end > limit) => {
             Err(Errno::FBIG.into())
         }
@@ -75,11 +76,11 @@ fn check_limit(file: &File, len: u64) -> io::Result<()> {
 }
 
 /// Returns where the next write goes: to the end of a file that was opened to append, else to the present position.
-fn position(file: &File) -> Option<u64> {
-    let appends = rustix::fs::fcntl_getfl(file).is_ok_and(|flags| flags.contains(OFlags::APPEND));
+fn position(file: impl AsFd) -> Option<u64> {
+    let appends = rustix::fs::fcntl_getfl(&file).is_ok_and(|flags| flags.contains(OFlags::APPEND));
     match appends {
-        true => file.metadata().map(|metadata| metadata.len()).ok(),
-        false => rustix::fs::tell(file).ok(),
+        true => u64::try_from(rustix::fs::fstat(&file).ok()?.st_size).ok(),
+        false => rustix::fs::tell(&file).ok(),
     }
 }
 
@@ -88,12 +89,12 @@ fn position(file: &File) -> Option<u64> {
 /// Only a disk that has no room, or is broken, is an error. Whatever else is in the way, be it a file
 /// system or a sandbox that has no such call, the writes are not concerned.
 #[cfg(target_os = "linux")]
-fn preallocate(file: &File, len: u64) -> io::Result<()> {
+fn preallocate(file: impl AsFd, len: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
 
-    let Some(at) = position(file) else { return Ok(()) };
+    let Some(at) = position(&file) else { return Ok(()) };
     for _ in 0..TRIES {
-        match fallocate(file, FallocateFlags::KEEP_SIZE, at, len) {
+        match fallocate(&file, FallocateFlags::KEEP_SIZE, at, len) {
             Err(Errno::INTR) => {}
             Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO)) => {
                 return Err(errno.into());
@@ -105,6 +106,6 @@ fn preallocate(file: &File, len: u64) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn preallocate(_: &File, _: u64) -> io::Result<()> {
+fn preallocate(_: impl AsFd, _: u64) -> io::Result<()> {
     Ok(())
 }

@@ -3,14 +3,12 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::Sink;
 use super::descriptor::{Descriptor, Ways};
+use crate::held_signal::without_sigpipe;
 use crate::piece::Piece;
 
 /// Bytes that a pipe is made to hold, if the system allows it
@@ -48,36 +46,12 @@ const PIPE_BYTES: usize = 1 << 20;
 /// ```
 #[derive(Debug)]
 #[must_use]
-pub struct Pipe<'f>(Descriptor<'f, PipeWays>);
+pub struct Pipe<F>(Descriptor<F, PipeWays>);
 
-impl<'f> Pipe<'f> {
-    /// A sink that writes to `pipe`.
-    pub fn new(pipe: &'f (impl AsFd + ?Sized)) -> Self {
-        Self(Descriptor::new(pipe.as_fd(), PipeWays))
-    }
-
-    /// How long to wait for a reader that takes nothing; then the dump fails with
-    /// [`io::ErrorKind::TimedOut`]. `None`, the default, is for ever. A terminal that says that it takes bytes and then
-    /// takes none holds a write up all the same.
-    ///
-    /// ```
-    /// use std::io::ErrorKind::TimedOut;
-    /// use std::time::Duration;
-    ///
-    /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, Pipe};
-    ///
-    /// let bytes = vec![1; 32 * 65_536];
-    /// let mut dump = CoreDump::new("guest.wasm");
-    /// dump.add_memory(Memory::new(MemoryType::wasm32(32), MemoryImage::from_slice(&bytes)));
-    /// let (_reader, writer) = std::io::pipe().unwrap();
-    /// let mut pipe = Pipe::new(&writer).write_timeout(Some(Duration::from_millis(10)));
-    /// let error = Dumper::new().plan(&dump)?.write_to(&mut pipe).unwrap_err();
-    /// assert_eq!(error.io_error().unwrap().kind(), TimedOut);
-    /// # Ok::<(), corestream::Error>(())
-    /// ```
-    pub fn write_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.0.set_timeout(timeout);
-        self
+impl<F: AsFd> Pipe<F> {
+    /// A sink that writes to `pipe`, which it owns or borrows.
+    pub fn new(pipe: F) -> Self {
+        Self(Descriptor::new(pipe, PipeWays))
     }
 
     /// Whether pages of image files are lent to the pipe, as they are by default.
@@ -87,24 +61,20 @@ impl<'f> Pipe<'f> {
     }
 }
 
-impl Sink for Pipe<'_> {
-    fn cancel(&mut self, flag: Option<&Arc<AtomicBool>>) {
-        self.0.set_cancel(flag.cloned());
-    }
-
-    fn begin(&mut self, len: u64) -> io::Result<()> {
+impl<F: AsFd> Sink for Pipe<F> {
+    fn begin(&mut self, len: u64, may_block: bool) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         enlarge(self.0.fd());
-        self.0.begin(len);
+        self.0.begin(len, may_block);
         Ok(())
     }
 
-    fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
-        self.0.put(pieces, written)
+    fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
+        self.0.put(pieces)
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        Ok(())
+    fn waits_on(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.fd())
     }
 }
 
@@ -138,10 +108,11 @@ impl Ways for PipeWays {
         use rustix::io::{ReadWriteFlags, pwritev2, writev};
 
         if wait {
-            return writev(fd, slices);
+            return without_sigpipe(|| writev(fd, slices));
         }
         // All ones stand for the present position.
-        match pwritev2(fd, slices, u64::MAX, ReadWriteFlags::NOWAIT) {
+        let now = || pwritev2(fd, slices, u64::MAX, ReadWriteFlags::NOWAIT);
+        match without_sigpipe(now) {
             Err(Errno::NOSYS | Errno::INVAL) => Err(Errno::OPNOTSUPP),
             result => result,
         }
@@ -176,7 +147,10 @@ impl Ways for PipeWays {
         slices: &[IoSlice<'_>],
         wait: bool,
     ) -> Result<usize, Errno> {
-        if wait { rustix::io::writev(fd, slices) } else { Err(Errno::OPNOTSUPP) }
+        match wait {
+            true => without_sigpipe(|| rustix::io::writev(fd, slices)),
+            false => Err(Errno::OPNOTSUPP),
+        }
     }
 
     fn lend(&self, _: BorrowedFd<'_>, _: &File, _: u64, _: usize, _: bool) -> Result<usize, Errno> {

@@ -3,15 +3,14 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, SocketType, sendmsg};
 
 use super::Sink;
 use super::descriptor::{Descriptor, Ways};
+#[cfg(not(target_os = "linux"))]
+use crate::held_signal::without_sigpipe;
 use crate::piece::Piece;
 
 /// Writes to a connected stream socket, such as a `TcpStream` or a `UnixStream`.
@@ -45,54 +44,25 @@ use crate::piece::Piece;
 /// ```
 #[derive(Debug)]
 #[must_use]
-pub struct Socket<'f>(Descriptor<'f, SocketWays>);
+pub struct Socket<F>(Descriptor<F, SocketWays>);
 
-impl<'f> Socket<'f> {
-    /// A sink that writes to `socket`.
-    pub fn new(socket: &'f (impl AsFd + ?Sized)) -> Self {
-        Self(Descriptor::new(socket.as_fd(), SocketWays))
-    }
-
-    /// How long to wait for a peer that takes nothing; then the dump fails with
-    /// [`io::ErrorKind::TimedOut`]. `None`, the default, is for ever, whatever the socket's own options
-    /// say.
-    ///
-    /// ```
-    /// use std::io::ErrorKind::TimedOut;
-    /// use std::os::unix::net::UnixStream;
-    /// use std::time::Duration;
-    ///
-    /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, Socket};
-    ///
-    /// let bytes = vec![1; 32 * 65_536];
-    /// let mut dump = CoreDump::new("guest.wasm");
-    /// dump.add_memory(Memory::new(MemoryType::wasm32(32), MemoryImage::from_slice(&bytes)));
-    /// let (_peer, socket) = UnixStream::pair().unwrap();
-    /// let mut socket = Socket::new(&socket).write_timeout(Some(Duration::from_millis(10)));
-    /// let error = Dumper::new().plan(&dump)?.write_to(&mut socket).unwrap_err();
-    /// assert_eq!(error.io_error().unwrap().kind(), TimedOut);
-    /// # Ok::<(), corestream::Error>(())
-    /// ```
-    pub fn write_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.0.set_timeout(timeout);
-        self
+impl<F: AsFd> Socket<F> {
+    /// A sink that writes to `socket`, which it owns or borrows.
+    pub fn new(socket: F) -> Self {
+        Self(Descriptor::new(socket, SocketWays))
     }
 
     /// Whether pages of image files are lent to the socket, as they are by default. The call that does so
-    /// can't be kept from blocking: with a timeout, or a flag that stops the dump
-    /// ([`Dumper::cancel`](crate::Dumper::cancel)), they are lent only to a descriptor that does not block.
+    /// can't be kept from blocking: if the dump can be stopped or has a time limit
+    /// ([`Writer`](crate::Writer)), they are lent only to a descriptor that does not block.
     pub fn lend(mut self, lend: bool) -> Self {
         self.0.set_lend(lend);
         self
     }
 }
 
-impl Sink for Socket<'_> {
-    fn cancel(&mut self, flag: Option<&Arc<AtomicBool>>) {
-        self.0.set_cancel(flag.cloned());
-    }
-
-    fn begin(&mut self, len: u64) -> io::Result<()> {
+impl<F: AsFd> Sink for Socket<F> {
+    fn begin(&mut self, len: u64, may_block: bool) -> io::Result<()> {
         // Messages of another socket may be lost, and one that does not fit is cut or refused.
         if rustix::net::sockopt::socket_type(self.0.fd())
             .is_ok_and(|kind| kind != SocketType::STREAM)
@@ -100,16 +70,16 @@ impl Sink for Socket<'_> {
             let message = "a dump is a stream, and this is not a stream socket";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        self.0.begin(len);
+        self.0.begin(len, may_block);
         Ok(())
     }
 
-    fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
-        self.0.put(pieces, written)
+    fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
+        self.0.put(pieces)
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        Ok(())
+    fn waits_on(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.fd())
     }
 }
 
@@ -127,7 +97,11 @@ impl Ways for SocketWays {
         wait: bool,
     ) -> Result<usize, Errno> {
         let flags = if wait { SendFlags::empty() } else { SendFlags::DONTWAIT };
-        sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags)
+        let send = |flags| sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags);
+        #[cfg(target_os = "linux")]
+        return send(flags | SendFlags::NOSIGNAL);
+        #[cfg(not(target_os = "linux"))]
+        without_sigpipe(|| send(flags))
     }
 
     #[cfg(target_os = "linux")]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use corestream::{Change, CoreDump, FileSink, Memory, Piece, Pipe, Plan, Shortfall, Sink, Socket};
+use corestream::{Change, CoreDump, FileSink, Memory, Pipe, Plan, Shortfall, Socket};
 
 pub use self::options::{MemoryOption, PlanOptions, seconds};
 use self::ranges::RangeOption;
@@ -297,6 +297,9 @@ pub fn write(
         Some(who) => progress.while_waiting_for(who, open),
         None => open(),
     };
+    // Without the flag that stops the dump writes may block, which is faster: a signal that comes while one does ends
+    // the process.
+    let stream = plan.writer().cancel(None).stall_timeout(timeout);
     match opened? {
         Opened::File(path, options) => {
             plan.write_file_with(path, options)?;
@@ -304,40 +307,20 @@ pub fn write(
             return Ok(());
         }
         Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),
-        Opened::Socket(socket) => {
-            plan.write_to(&mut Blocking(Socket::new(&socket).write_timeout(timeout)))
-        }
+        Opened::Socket(socket) => stream.write_to(&mut Socket::new(socket)),
         Opened::Peer(peer) => {
-            let mut sink = Blocking(Socket::new(&peer).write_timeout(timeout));
             let exchange = Exchange::new(peer.as_fd());
-            let sent = exchange.send_until_reply(|| plan.write_to(&mut sink));
+            let mut sink = Socket::new(peer.as_fd());
+            let sent = exchange.send_until_reply(|| stream.write_to(&mut sink));
             let sent = sent.map_err(Failure::from);
             return progress.while_waiting_for("the receiver's reply", || {
                 output.conclude(&exchange, sent, timeout, interrupt)
             });
         }
-        Opened::Pipe(pipe) => plan.write_to(&mut Blocking(Pipe::new(&pipe).write_timeout(timeout))),
+        Opened::Pipe(pipe) => stream.write_to(&mut Pipe::new(pipe)),
     }
     .map_err(|error| Failure::from(error).at(output.name()))?;
     output.sync()
-}
-
-/// A stream that is not told of the flag that stops the dump, so that its writes may block, which is
-/// faster: a signal that comes while one does ends the process.
-struct Blocking<S>(S);
-
-impl<S: Sink> Sink for Blocking<S> {
-    fn begin(&mut self, len: u64) -> io::Result<()> {
-        self.0.begin(len)
-    }
-
-    fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
-        self.0.put(pieces, written)
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        self.0.finish()
-    }
 }
 
 /// Reads all of a manifest.

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -166,7 +166,7 @@ impl Ready<'_> {
             Self::File(folder) => {
                 let mut file = fresh_file(folder).map_err(|why| io::Error::other(why.message))?;
                 if preallocated {
-                    FileSink::new(&file).begin(bytes.len() as u64)?;
+                    FileSink::new(&file).begin(bytes.len() as u64, true)?;
                 }
                 file.write_all(bytes)?;
                 (file.metadata()?.len(), Some(file))
@@ -293,16 +293,19 @@ impl<S: Sink> Noted<S> {
 }
 
 impl<S: Sink> Sink for Noted<S> {
-    fn begin(&mut self, len: u64) -> io::Result<()> {
-        self.sink.begin(len)
+    fn begin(&mut self, len: u64, may_block: bool) -> io::Result<()> {
+        self.sink.begin(len, may_block)
     }
 
-    fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
+    fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
         self.first.get_or_insert_with(Instant::now);
-        let before = *written;
-        let result = self.sink.put(pieces, written);
-        self.bytes += *written - before;
-        result
+        let taken = self.sink.put(pieces)?;
+        self.bytes += taken as u64;
+        Ok(taken)
+    }
+
+    fn waits_on(&self) -> Option<BorrowedFd<'_>> {
+        self.sink.waits_on()
     }
 
     fn finish(&mut self) -> io::Result<()> {
@@ -314,12 +317,7 @@ impl<S: Sink> Sink for Noted<S> {
 struct Null;
 
 impl Sink for Null {
-    fn put(&mut self, pieces: &[Piece<'_>], written: &mut u64) -> io::Result<()> {
-        *written += pieces.iter().map(Piece::len).sum::<u64>();
-        Ok(())
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        Ok(())
+    fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
+        Ok(pieces.iter().map(|piece| piece.bytes.len()).sum())
     }
 }

@@ -44,7 +44,7 @@ impl Room {
         let length = self.length;
         // Nothing can't be reserved.
         if end > received {
-            let reserved = FileSink::new(file).begin(end.saturating_sub(received));
+            let reserved = FileSink::new(file).begin(end.saturating_sub(received), true);
             reserved.map_err(|error| {
                 format!(
                     "has {length} bytes, and after {received} there is no room for more: {error}"
