@@ -1,0 +1,56 @@
+//! An engine of one's own: it reserves 6 GiB for a memory64, of which its guest has touched three places. The dump costs
+//! what the guest has touched.
+
+use std::error::Error;
+
+use corestream::read::{Verdict, verify_file};
+use corestream::{
+    CoreDump, CoreDumpFile, Dumper, Frame, Global, GlobalValue, Instance, Memory, MemoryImage,
+    MemoryIndex, MemoryType, Thread, Value,
+};
+use memmap2::MmapOptions;
+
+const PAGE: usize = 65_536;
+const LEN: usize = 6 << 30;
+/// Where the guest has written, and what.
+const TOUCHED: [(usize, &[u8]); 3] =
+    [(0, b"first"), ((4 << 30) - 2, b"over 4 GiB"), (LEN - 4, b"last")];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut memory = MmapOptions::new().len(LEN).no_reserve_swap().map_anon()?;
+    for (at, bytes) in TOUCHED {
+        memory[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    let mut dump = CoreDump::new("guest.wasm");
+    let ty = MemoryType::wasm64((LEN / PAGE) as u64);
+    let memory = dump.add_memory(Memory::new(ty, MemoryImage::from_slice(&memory)));
+    let stack_pointer = dump.add_global(Global::mutable(GlobalValue::I64(1 << 20)));
+    let module = dump.add_module("guest.wasm");
+    let instance = Instance::of(module).with_memories([memory]).with_globals([stack_pointer]);
+    let instance = dump.add_instance(instance);
+    let frame = Frame::new(instance, 7, 42).with_locals([Value::I64(-1), Value::Missing]);
+    dump.add_thread(Thread::new("main").with_frames([frame]));
+
+    let plan = Dumper::new().plan(&dump)?;
+    // The kernel knows which pages were never touched.
+    assert!(plan.stats().extent_bytes < 1 << 20, "{:?}", plan.stats());
+    assert!(plan.len() < 4096, "{} bytes", plan.len());
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("guest.core");
+    plan.write_file(&path)?;
+
+    let Verdict::Whole(whole) = verify_file(&path, 2)? else { return Err("it is damaged".into()) };
+    assert_eq!((whole.bytes, whole.segments), (plan.len(), 3));
+    let read = CoreDumpFile::open(&path)?;
+    assert_eq!(read.memory(MemoryIndex(0)), Some(ty));
+    for (at, bytes) in TOUCHED {
+        let mut buffer = vec![0; bytes.len()];
+        read.read(MemoryIndex(0), at as u64, &mut buffer)?;
+        assert_eq!(buffer, bytes);
+    }
+    let thread = read.threads().next().ok_or("no thread")?;
+    let frame = thread.frames().next().ok_or("no frame")?;
+    assert_eq!((frame.function, frame.offset), (7, 42));
+    Ok(())
+}

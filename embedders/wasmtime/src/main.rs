@@ -1,0 +1,53 @@
+//! A host whose guest traps: the dump goes to a file, and over a socket to a process that keeps it.
+
+use std::error::Error;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::Duration;
+
+use corestream_wasmtime::corestream::read::{Verdict, verify_file, verify_slice};
+use corestream_wasmtime::corestream::{CoreDumpFile, Dumper, MemoryIndex, Socket};
+use wasmtime::{Config, Engine, Instance, Module, Store};
+
+const GUEST: &str = r#"(module $guest
+    (memory 100)
+    (data (i32.const 70000) "what was in memory")
+    (func $inner unreachable)
+    (func (export "run") call $inner))"#;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let engine = Engine::new(Config::new().coredump_on_trap(true))?;
+    let module = Module::new(&engine, GUEST)?;
+    let mut store = Store::new(&engine, ());
+    let instance = Instance::new(&mut store, &module, &[])?;
+    let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
+    let error = run.call(&mut store, ()).err().ok_or("it did not trap")?;
+    let captured = corestream_wasmtime::capture(&mut store, "guest.wat", &error)?;
+
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("guest.core");
+    captured.write_file(&path)?;
+    assert!(matches!(verify_file(&path, 2)?, Verdict::Whole(_)));
+    let dump = CoreDumpFile::open(&path)?;
+    let thread = dump.threads().next().ok_or("no thread")?;
+    let functions: Vec<_> = thread.frames().map(|frame| frame.function).collect();
+    assert_eq!(functions, [0, 1]);
+    let mut buffer = [0; 18];
+    dump.read(MemoryIndex(0), 70_000, &mut buffer)?;
+    assert_eq!(buffer, *b"what was in memory");
+
+    // A receiver that hangs fails the dump, and does not stop the host for ever.
+    let (mut peer, socket) = UnixStream::pair()?;
+    let receiver = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        peer.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let plan = Dumper::new().plan(&captured.dump)?;
+    let writer = plan.writer().stall_timeout(Some(Duration::from_secs(10)));
+    writer.write_to(&mut Socket::new(socket))?;
+    let bytes = receiver.join().map_err(|_| "the receiver has panicked")??;
+    assert!(verify_slice(&bytes, 2)?.is_whole());
+    assert_eq!(bytes, std::fs::read(&path)?);
+    Ok(())
+}
