@@ -10,7 +10,7 @@ use std::io;
 use std::time::Duration;
 
 use common::{drained_pipe, fresh_file, guest, images, plain_read};
-use corestream::scan::Scanner;
+use corestream::internals::Scanner;
 use corestream::{Dumper, FileSink, Piece, Sink};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 

@@ -7,7 +7,9 @@ use std::thread;
 use crate::control::{Cancel, Control, Progress};
 use crate::encode;
 use crate::error::Result;
-use crate::image::{ExtentMethod, ExtentOptions, MappingMethod};
+use crate::image::ExtentOptions;
+#[cfg(feature = "internals")]
+use crate::image::{ExtentMethod, MappingMethod};
 use crate::limits;
 use crate::model::CoreDump;
 use crate::plan::{self, Plan};
@@ -88,6 +90,8 @@ impl Dumper {
     /// assert_eq!(plan.stats().extent_methods, [ExtentMethod::Whole]);
     /// # Ok::<(), corestream::Error>(())
     /// ```
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
     pub fn extent_method(mut self, method: Option<ExtentMethod>) -> Self {
         self.options.scan.extents.method = method;
         self
@@ -96,12 +100,16 @@ impl Dumper {
     /// How the mappings under a live guest's memory are found, which decide what may be skipped.
     /// `None`, the default, is the best way that the system has; planning fails if one that is asked
     /// for can't be used.
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
     pub fn mapping_method(mut self, method: Option<MappingMethod>) -> Self {
         self.options.scan.extents.mappings = method;
         self
     }
 
     /// The backend of the scan.
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
     pub fn scanner(mut self, scanner: Scanner) -> Self {
         self.options.scan.scanner = scanner;
         self
@@ -110,6 +118,8 @@ impl Dumper {
     /// How many bytes the body of a section with data may have, at least
     /// [`limits::MIN_SECTION_BYTES`]; what does not fit into the data section goes on in custom
     /// sections called `corestream.data`.
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
     pub fn max_section_bytes(mut self, bytes: u32) -> Self {
         self.options.max_section_bytes = bytes;
         self

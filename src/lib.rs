@@ -69,7 +69,7 @@
 //! | [`corestream-cli`](https://docs.rs/corestream-cli) | the tool `corestream` |
 //!
 //! # Where things are
-//! Data flows one way: image ([`MemoryImage`]) -> extents ([`ExtentMethod`]) -> scan ([`scan`]) -> plan
+//! Data flows one way: image ([`MemoryImage`]) -> extents ([`ExtentMethod`]) -> scan -> plan
 //! ([`Plan`], made by a [`Dumper`]) -> encode ([`Piece`]) -> sink ([`Sink`]). What comes in is the model,
 //! [`CoreDump`]; [`read`] knows none of that and reads what comes out.
 //!
@@ -114,7 +114,8 @@ mod piece;
 mod pieces;
 mod plan;
 pub mod read;
-pub mod scan;
+#[allow(unreachable_pub, reason = "public with the feature `internals`")]
+mod scan;
 mod sink;
 mod threads;
 mod unnamed_file;
@@ -132,11 +133,19 @@ pub use model::{
 };
 pub use piece::Piece;
 pub use pieces::{Pieces, Reader};
-pub use plan::{CONTINUATION, Plan, SEGMENT_COST, Segment, Shortfall, Stats};
+pub use plan::{Plan, Segment, Shortfall, Stats};
 pub use read::CoreDumpFile;
 pub use sink::{FileSink, Pipe, Sink, Socket};
 pub use unnamed_file::UnnamedFile;
 pub use write::Writer;
+
+/// What tests and benches use of the library, and nobody else: it may change at any time.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::plan::{CONTINUATION, SEGMENT_COST};
+    pub use crate::scan::Scanner;
+}
 
 /// Keeps the code in README true.
 #[cfg(doctest)]

@@ -18,10 +18,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use corestream::internals::CONTINUATION;
 use corestream::read::Verdict;
 use corestream::{
-    CONTINUATION, CoreDump, CoreDumpFile, Dumper, FileOptions, Memory, MemoryImage, MemoryIndex,
-    MemoryType, Piece, Pipe, Plan, Sink, Socket,
+    CoreDump, CoreDumpFile, Dumper, FileOptions, Memory, MemoryImage, MemoryIndex, MemoryType,
+    Piece, Pipe, Plan, Sink, Socket,
 };
 use rustix::mm::{MapFlags, ProtFlags};
 

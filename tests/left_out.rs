@@ -19,10 +19,11 @@ use std::thread;
 use common::own::{self, Own};
 use common::reading::{contents, verdict};
 use common::{cost, decode, gaps};
+use corestream::internals::SEGMENT_COST;
 use corestream::read::{Content, Verdict};
 use corestream::{
     Change, CoreDump, CoreDumpFile, Dumper, ErrorKind, ExtentMethod, Memory, MemoryImage,
-    MemoryIndex, MemoryType, Pipe, Plan, SEGMENT_COST, SharedBytes, Socket, limits,
+    MemoryIndex, MemoryType, Pipe, Plan, SharedBytes, Socket, limits,
 };
 use proptest::prelude::*;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};

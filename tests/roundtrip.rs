@@ -4,8 +4,8 @@
 mod common;
 
 use common::{Random, cost, decode, gaps, least_cost};
+use corestream::internals::Scanner;
 use corestream::read::Verdict;
-use corestream::scan::Scanner;
 use corestream::{CoreDump, CoreDumpFile, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType};
 use proptest::prelude::*;
 

@@ -28,7 +28,7 @@ use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 
-use corestream::scan::Scanner;
+use corestream::internals::Scanner;
 use counts::{Counts, Verdict};
 use stages::{Case, INPUTS, input};
 

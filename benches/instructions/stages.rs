@@ -7,8 +7,9 @@ use std::fmt;
 use std::hint::black_box;
 use std::io;
 
-use corestream::scan::Scanner;
-use corestream::{Dumper, ExtentMethod, Piece, SEGMENT_COST, Sink};
+use corestream::internals::SEGMENT_COST;
+use corestream::internals::Scanner;
+use corestream::{Dumper, ExtentMethod, Piece, Sink};
 
 use super::Result;
 use super::common::{self, Random, guest};

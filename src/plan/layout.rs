@@ -15,6 +15,7 @@ use crate::limits;
 use crate::model::MemoryType;
 
 /// The name of the custom sections that hold what does not fit into the data section.
+#[allow(unreachable_pub, reason = "public with the feature `internals`")]
 pub const CONTINUATION: &str = "corestream.data";
 
 /// The name of the custom section that says how long the dump is.

@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 
 pub use degrade::Shortfall;
 pub(crate) use degrade::{Kept, cut};
-pub use layout::{CONTINUATION, Segment};
+#[allow(unreachable_pub, reason = "public with the feature `internals`")]
+pub use layout::CONTINUATION;
+pub use layout::Segment;
 pub(crate) use layout::{
     CRC_BYTES, DataSection, Entries, HEADER, HEADER_SECTION_BYTES, INDEX, INDEX_HEAD_BYTES,
     IndexLayout, MEMORY_ENTRY_BYTES, RANGE_ENTRY_BYTES, SEGMENT_ENTRY_BYTES, sign_extended,
 };
+#[cfg(feature = "internals")]
 pub use segments::SEGMENT_COST;
 
 use crate::control::Control;

@@ -21,6 +21,7 @@ use crate::scan::{Gap, GapSink};
 
 /// What one more segment costs, in bytes: its header in the data section, which has about 12 for
 /// most addresses of a 32-bit memory, and its 20 bytes of the index.
+#[allow(unreachable_pub, reason = "public with the feature `internals`")]
 pub const SEGMENT_COST: u64 = 12 + SEGMENT_ENTRY_BYTES;
 
 /// Gaps that the list has room for at first.

@@ -47,7 +47,9 @@ pub(crate) struct Gap {
 /// Finds runs in a slice, by a backend that was chosen when it was made.
 ///
 /// ```
-/// use corestream::scan::Scanner;
+/// # #[cfg(feature = "internals")]
+/// # fn main() {
+/// use corestream::internals::Scanner;
 ///
 /// let mut bytes = [0; 100];
 /// bytes[10] = 1;
@@ -56,6 +58,9 @@ pub(crate) struct Gap {
 /// let mut runs = Vec::new();
 /// Scanner::new().runs(&bytes, 8, |run| runs.push(run));
 /// assert_eq!(runs, [10..14, 50..51]);
+/// # }
+/// # #[cfg(not(feature = "internals"))]
+/// # fn main() {}
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Scanner {

@@ -5,7 +5,8 @@
 pub mod own;
 pub mod reading;
 
-use corestream::{CONTINUATION, GlobalValue, RefType, SEGMENT_COST, Value};
+use corestream::internals::{CONTINUATION, SEGMENT_COST};
+use corestream::{GlobalValue, RefType, Value};
 use wasmparser::{
     BinaryReader, CoreDumpValue, Data, DataKind, DataSectionReader, KnownCustom, Operator, Parser,
     Payload, Validator, WasmFeatures,

@@ -2,9 +2,9 @@
 //! length is exact, no limit is passed, and the dump gives the images back.
 
 use arbitrary::{Arbitrary, Unstructured};
+use corestream::internals::Scanner;
 use corestream::limits::max_pages;
 use corestream::read::{Verdict, verify_slice};
-use corestream::scan::Scanner;
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType, Plan,
 };

@@ -6,8 +6,9 @@ use std::io::Read;
 use std::sync::LazyLock;
 
 use arbitrary::{Arbitrary, Unstructured};
+use corestream::internals::CONTINUATION;
 use corestream::read::{Verdict, verify_slice, verify_stream};
-use corestream::{CONTINUATION, CoreDumpFile, Dumper, MemoryIndex};
+use corestream::{CoreDumpFile, Dumper, MemoryIndex};
 use wasmparser::{
     BinaryReader, DataKind, DataSectionReader, Operator, Parser, Payload, Validator, WasmFeatures,
 };

@@ -6,8 +6,9 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 use arbitrary::{Arbitrary, Unstructured};
-use corestream::scan::Scanner;
-use corestream::{CoreDump, Dumper, Memory, MemoryType, SEGMENT_COST};
+use corestream::internals::SEGMENT_COST;
+use corestream::internals::Scanner;
+use corestream::{CoreDump, Dumper, Memory, MemoryType};
 
 use crate::image::Kind;
 
