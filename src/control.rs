@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, Result};
 
-/// Stops work that is under way, from any thread or from a signal handler, and says why. Clones stop the same work.
+/// Stops work that is under way, from any thread, and says why. Clones stop the same work. A signal handler must not call
+/// [`cancel`](Self::cancel), which allocates; it can set a flag that one of these is made [from](Self::from).
 ///
 /// ```
 /// use std::sync::Arc;

@@ -16,7 +16,8 @@ const READER_BYTES: u64 = 1 << 20;
 /// io_uring or a client of an object store.
 ///
 /// A batch lies in the images as far as their bytes cannot change, and otherwise in a buffer. The checksums of the dump
-/// are made on the way, in the thread that pulls.
+/// are made on the way, in the thread that pulls. What stops the work is that of the
+/// [`Dumper`](crate::Dumper::cancel); nobody is told of progress, which the caller sees itself.
 pub struct Pieces<'p> {
     plan: &'p Plan<'p>,
     batches: Batches<'p>,
@@ -39,7 +40,8 @@ impl<'p> Pieces<'p> {
         Ok(Self { plan, batches: Batches::new(plan), batch: Batch::default(), stage })
     }
 
-    /// Returns the next pieces, at least one, at most 512 and 8 MiB; `None` at the end of the dump.
+    /// Returns the next pieces, at least one and at most 512; `None` at the end of the dump. They have about 8 MiB at
+    /// most, unless the sections before the memory, which are not split, have more.
     ///
     /// # Errors
     /// An image can't be read, or has become shorter; the work was cancelled ([`Dumper::cancel`](crate::Dumper::cancel));
@@ -55,12 +57,23 @@ impl<'p> Pieces<'p> {
     /// Fills the batch with at most `room` bytes; it is empty at the end.
     fn pull(&mut self, room: u64) -> Result<()> {
         let stage = std::mem::replace(&mut self.stage, Stage::Failed);
-        self.stage = self.step(stage, room)?;
-        Ok(())
+        match self.step(stage, room) {
+            Ok(stage) => {
+                self.stage = stage;
+                Ok(())
+            }
+            Err(error) => {
+                // Its bytes may never have been fetched.
+                self.batch = Batch::default();
+                Err(error)
+            }
+        }
     }
 
     fn step(&mut self, stage: Stage, room: u64) -> Result<Stage> {
-        self.plan.control.check_cancelled()?;
+        if matches!(stage, Stage::Data(_) | Stage::Index) {
+            self.plan.control.check_cancelled()?;
+        }
         let batch = &mut self.batch;
         match stage {
             Stage::Data(mut checksums) => {
@@ -74,9 +87,14 @@ impl<'p> Pieces<'p> {
             }
             Stage::Index => {
                 self.batches.fill_index(batch)?;
-                Ok(if batch.is_empty() { Stage::End } else { Stage::Index })
+                // What is complete is not stopped any more.
+                let is_last = self.batches.offset() == self.plan.len();
+                Ok(if is_last { Stage::End } else { Stage::Index })
             }
-            Stage::End => Ok(Stage::End),
+            Stage::End => {
+                *batch = Batch::default();
+                Ok(Stage::End)
+            }
             Stage::Failed => Err(crate::Error::new(
                 crate::ErrorKind::Option,
                 "the dump has failed before: its pieces can't be continued",

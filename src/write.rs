@@ -72,6 +72,8 @@ pub struct Writer<'p> {
     plan: &'p Plan<'p>,
     control: Control,
     limits: Limits,
+    /// Whether a sink may block although the work can be stopped.
+    may_block: bool,
 }
 
 /// How long a sink may be waited for.
@@ -85,17 +87,24 @@ struct Limits {
 
 impl<'p> Writer<'p> {
     fn new(plan: &'p Plan<'p>) -> Self {
-        Self { plan, control: plan.control.clone(), limits: Limits::default() }
+        Self { plan, control: plan.control.clone(), limits: Limits::default(), may_block: false }
     }
 
-    /// What stops the work: writing then fails with [`ErrorKind::Cancelled`], and nothing is left behind. `None` lets
-    /// writes to a [`Pipe`](crate::Pipe) or [`Socket`](crate::Socket) block, which is faster. The default is that of
-    /// the [`Dumper`](crate::Dumper::cancel).
+    /// What stops the work: writing then fails with [`ErrorKind::Cancelled`], and nothing is left behind. The default is
+    /// that of the [`Dumper`](crate::Dumper::cancel).
     ///
-    /// It is looked at every few megabytes, and several times a second where a sink takes less or is waited for. A sink
-    /// that waits itself is waited for.
+    /// It is looked at every few megabytes, whenever a sink has taken a part of what it was given, and several times a
+    /// second where a sink is waited for. A sink that waits itself is waited for.
     pub fn cancel(mut self, cancel: Option<Cancel>) -> Self {
         self.control.cancel = cancel;
+        self
+    }
+
+    /// Whether a [`Pipe`](crate::Pipe) or [`Socket`](crate::Socket) may block although the work can be stopped, which is
+    /// faster: what stops the work is then not looked at before the reader has taken something. Without anything that
+    /// stops it, a sink may block anyway; with a time limit it never may.
+    pub fn may_block(mut self, may_block: bool) -> Self {
+        self.may_block = may_block;
         self
     }
 
@@ -151,7 +160,7 @@ impl<'p> Writer<'p> {
 
     fn stream<S: Sink + ?Sized>(&self, sink: &mut S, written: &mut u64) -> io::Result<()> {
         let checksums = Checksums::new(&self.plan.index).map_err(io::Error::other)?;
-        let may_block = self.control.cancel.is_none()
+        let may_block = (self.may_block || self.control.cancel.is_none())
             && self.limits.stall.is_none()
             && self.limits.deadline.is_none();
         sink.begin(self.plan.len(), may_block)?;
@@ -247,6 +256,7 @@ impl fmt::Debug for Writer<'_> {
             .field("plan", self.plan)
             .field("control", &self.control)
             .field("limits", &self.limits)
+            .field("may_block", &self.may_block)
             .finish()
     }
 }
@@ -478,6 +488,9 @@ impl<S: Sink + ?Sized> Output<'_, S> {
                     // No further than the end of the dump.
                     *self.written = self.written.saturating_add(taken as u64);
                     since = None;
+                    if !rest.is_empty() {
+                        self.check()?;
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => self.check()?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

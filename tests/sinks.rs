@@ -593,19 +593,57 @@ fn what_is_pulled_is_what_is_written() {
 /// Whoever pulls learns of an image that was cut, and gets nothing after that.
 #[test]
 fn what_is_pulled_of_an_image_that_is_cut_is_an_error() {
-    let file = file(&vec![1; 4 * MIB]);
+    for left in [0, 3 * MIB] {
+        let file = file(&vec![1; 4 * MIB]);
+        let mut dump = CoreDump::new("guest");
+        let image = MemoryImage::open_unmapped(file.path()).unwrap();
+        dump.add_memory(Memory::new(MemoryType::wasm32(64), image));
+        let plan = Dumper::new().plan(&dump).unwrap();
+        file.as_file().set_len(left as u64).unwrap();
+        let mut reader = plan.reader().unwrap();
+        let mut bytes = Vec::new();
+        let error = reader.read_to_end(&mut bytes).unwrap_err();
+        let error = error.downcast::<corestream::Error>().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Image, "{error}");
+        assert!(reader.read(&mut [0; 10]).is_err());
+        assert!(bytes.len() <= left);
+        let mut pieces = plan.pieces().unwrap();
+        while pieces.next_batch().is_ok() {}
+        assert!(pieces.next_batch().is_err());
+    }
+}
+
+/// A flag that is set while the dump is written ends it also where the sink may block; what is complete is not stopped.
+#[test]
+fn a_flag_counts_also_where_a_sink_may_block() {
+    struct Sets(Cancel, usize);
+
+    impl Sink for Sets {
+        fn begin(&mut self, _: u64, may_block: bool) -> io::Result<()> {
+            assert!(may_block);
+            Ok(())
+        }
+
+        fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
+            self.0.cancel("an image could not be read");
+            self.1 += 1;
+            Ok(pieces[0].bytes.len().min(4096))
+        }
+    }
+
+    let bytes = vec![1; 4 * MIB];
     let mut dump = CoreDump::new("guest");
-    let image = MemoryImage::open_unmapped(file.path()).unwrap();
-    dump.add_memory(Memory::new(MemoryType::wasm32(64), image));
-    let plan = Dumper::new().plan(&dump).unwrap();
-    file.as_file().set_len(3 * MIB as u64).unwrap();
+    dump.add_memory(Memory::new(MemoryType::wasm32(64), MemoryImage::from_slice(&bytes)));
+    let cancel = Cancel::new();
+    let plan = Dumper::new().cancel(cancel.clone()).plan(&dump).unwrap();
     let mut reader = plan.reader().unwrap();
-    let mut bytes = Vec::new();
-    let error = reader.read_to_end(&mut bytes).unwrap_err();
-    let error = error.downcast::<corestream::Error>().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Image, "{error}");
-    assert!(reader.read(&mut [0; 10]).is_err());
-    assert!(bytes.len() < 4 * MIB);
+    let mut all = vec![0; usize::try_from(plan.len()).unwrap()];
+    reader.read_exact(&mut all).unwrap();
+    let mut sink = Sets(cancel, 0);
+    let error = plan.writer().may_block(true).write_to(&mut sink).unwrap_err();
+    assert_eq!(error.to_string(), "cancelled: an image could not be read");
+    assert_eq!(sink.1, 1, "it is looked at after each part");
+    assert_eq!(reader.read(&mut [0; 10]).unwrap(), 0);
 }
 
 #[test]

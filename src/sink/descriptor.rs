@@ -57,6 +57,10 @@ pub(super) struct Descriptor<F, W> {
     lends: bool,
     /// Whether the descriptor was waited for to lend a part.
     has_waited: bool,
+    /// Whether the descriptor was ready for a write that would have blocked all the same.
+    was_ready: bool,
+    /// Whether nothing more of the dump may be lent: the rest has to fit into the descriptor as a copy.
+    is_rest: bool,
     /// Where in the dump the last part that was lent has ended: what is left of a piece is lent however short it is.
     lent_to: Option<u64>,
     /// Bytes of the dump that are still to come; 0 if that is not known.
@@ -72,6 +76,8 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
             blocks: false,
             lends: true,
             has_waited: false,
+            was_ready: false,
+            is_rest: false,
             lent_to: None,
             left: 0,
         }
@@ -87,7 +93,7 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
 
     /// A dump of `len` bytes begins.
     pub(super) fn begin(&mut self, len: u64, may_block: bool) {
-        (self.left, self.may_block) = (len, may_block);
+        (self.left, self.may_block, self.is_rest) = (len, may_block, false);
     }
 
     /// Takes some of `pieces`, as [`Sink::put`](super::Sink::put).
@@ -102,7 +108,10 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
 
     /// Whether a piece is one that is lent, if there is room for that.
     fn is_lent(&self, piece: &Piece<'_>) -> bool {
-        self.lends && piece.file.is_some() && piece.bytes.len() >= self.least_lent(piece)
+        self.lends
+            && !self.is_rest
+            && piece.file.is_some()
+            && piece.bytes.len() >= self.least_lent(piece)
     }
 
     /// From how many bytes on a piece is lent.
@@ -115,6 +124,9 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
         let Some((file, at)) = piece.file.filter(|_| self.is_lent(piece)) else { return Ok(0) };
         let capacity = self.ways.capacity(self.fd.as_fd());
         let lendable = capacity.map_or(0, |capacity| self.left.saturating_sub(capacity));
+        if lendable < W::LEAST_LENT as u64 {
+            self.is_rest = true;
+        }
         let most = piece.bytes.len().min(usize::try_from(lendable).unwrap_or(usize::MAX));
         if most < self.least_lent(piece) {
             return Ok(0);
@@ -162,19 +174,35 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
         if !self.blocks {
             match self.ways.write(self.fd.as_fd(), &slices, false) {
                 Err(Errno::OPNOTSUPP) => self.blocks = true,
-                result => return result,
+                // Some file systems never take anything without blocking, and are always ready.
+                Err(Errno::AGAIN) if self.is_ready()? => {
+                    self.blocks = self.was_ready;
+                    self.was_ready = true;
+                    if !self.blocks {
+                        return Err(Errno::AGAIN);
+                    }
+                }
+                result => {
+                    self.was_ready &= result.is_err();
+                    return result;
+                }
             }
         }
         // A small write does not block if the descriptor is ready.
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        if poll(&mut [PollFd::from_borrowed_fd(self.fd.as_fd(), PollFlags::OUT)], Some(&now))? == 0
-        {
+        if !self.is_ready()? {
             return Err(Errno::AGAIN);
         }
         let first = slices.iter().map(|slice| &**slice).find(|slice| !slice.is_empty());
         let first = first.unwrap_or_default();
         let first = first.get(..READY_BYTES).unwrap_or(first);
         self.ways.write(self.fd.as_fd(), &[IoSlice::new(first)], true)
+    }
+
+    /// Whether the descriptor takes bytes now, or is broken.
+    fn is_ready(&self) -> Result<bool, Errno> {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::from_borrowed_fd(self.fd.as_fd(), PollFlags::OUT)];
+        Ok(poll(&mut fds, Some(&now))? > 0)
     }
 }
 
@@ -197,6 +225,8 @@ mod tests {
         answers: Vec<Result<(), Errno>>,
         calls: Cell<usize>,
         blocks: bool,
+        /// Whether a write without blocking is refused, though the descriptor is ready.
+        is_reluctant: bool,
     }
 
     impl Fake {
@@ -217,6 +247,9 @@ mod tests {
         ) -> Result<usize, Errno> {
             if self.blocks && !wait {
                 return Err(Errno::OPNOTSUPP);
+            }
+            if self.is_reluctant && !wait {
+                return Err(Errno::AGAIN);
             }
             let mut room = self.step;
             for slice in slices {
@@ -266,7 +299,7 @@ mod tests {
         let expected: Vec<u8> = pieces.iter().flat_map(|piece| piece.bytes.to_vec()).collect();
         let answers = answers.to_vec();
         let (taken, lent, calls) = Default::default();
-        let fake = Fake { taken, lent, step, answers, calls, blocks };
+        let fake = Fake { taken, lent, step, answers, calls, blocks, is_reluctant: false };
         // Always ready.
         let ready = File::options().write(true).open("/dev/null").unwrap();
         let mut descriptor = Descriptor::new(ready.as_fd(), &fake);
@@ -308,5 +341,30 @@ mod tests {
                 assert_eq!(check(&[Ok(())], step, 350_000, blocks), 3 * 99_000 + 49_000);
             }
         }
+    }
+
+    /// A file on a file system that takes nothing without blocking, and is always ready.
+    #[test]
+    fn what_is_ready_and_takes_nothing_is_written_to_all_the_same() {
+        let (taken, lent, calls) = Default::default();
+        let answers = vec![Ok(())];
+        let fake =
+            Fake { taken, lent, step: 999, answers, calls, blocks: false, is_reluctant: true };
+        let ready = File::options().write(true).open("/dev/null").unwrap();
+        let mut descriptor = Descriptor::new(ready.as_fd(), &fake);
+        descriptor.begin(5000, false);
+        let bytes = [7; 5000];
+        let (mut at, mut refused) = (0, 0);
+        while at < bytes.len() {
+            match descriptor.put(&[Piece::new(at as u64, &bytes[at..])]) {
+                Ok(some) => at += some,
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    refused += 1;
+                }
+            }
+            assert!(refused < 2);
+        }
+        assert_eq!(*fake.taken.borrow(), bytes);
     }
 }

@@ -297,9 +297,9 @@ pub fn write(
         Some(who) => progress.while_waiting_for(who, open),
         None => open(),
     };
-    // Without the flag that stops the dump writes may block, which is faster: a signal that comes while one does ends
-    // the process.
-    let stream = plan.writer().cancel(None).stall_timeout(timeout);
+    // Writes may block, which is faster: a signal that comes while one does ends the process. Between them the flag is
+    // looked at: it also says that an image could not be read.
+    let stream = plan.writer().may_block(true).stall_timeout(timeout);
     match opened? {
         Opened::File(path, options) => {
             plan.write_file_with(path, options)?;
