@@ -53,7 +53,8 @@ fn has_written(child: &Child, folder: &Path) -> bool {
     let is_written = |fd: &Path| {
         let target = fs::read_link(fd).unwrap_or_default();
         let is_output = target.starts_with(folder) && !target.ends_with("guest.mem");
-        is_output && fd.metadata().is_ok_and(|metadata| metadata.len() > 0)
+        // Its directory is open as well.
+        is_output && fd.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0)
     };
     fds.filter_map(Result::ok).any(|fd| is_written(&fd.path()))
 }
