@@ -116,7 +116,7 @@ impl Dumper {
     }
 
     /// How many bytes the body of a section with data may have, at least
-    /// [`limits::MIN_SECTION_BYTES`]; what does not fit into the data section goes on in custom
+    /// `MIN_SECTION_BYTES`; what does not fit into the data section goes on in custom
     /// sections called `corestream.data`.
     #[cfg(feature = "internals")]
     #[doc(hidden)]

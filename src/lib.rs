@@ -143,7 +143,7 @@ pub use write::Writer;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::plan::{CONTINUATION, SEGMENT_COST};
+    pub use crate::plan::{CONTINUATION, MIN_SECTION_BYTES, SEGMENT_COST};
     pub use crate::scan::Scanner;
 }
 

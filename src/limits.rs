@@ -38,10 +38,6 @@ pub const MAX_NAME_BYTES: usize = 100_000;
 /// Bytes that the body of a section may have: its size is a `u32` (core specification, "Sections").
 pub const MAX_SECTION_BYTES: u32 = u32::MAX;
 
-/// The smallest limit on the body of a section that [`crate::Dumper`] takes, in bytes: a name,
-/// a count, and a segment with some payload always fit.
-pub const MIN_SECTION_BYTES: u32 = 256;
-
 /// The least size of a block of the dump that has a checksum of its own, as a power of two: 1 MiB.
 pub const MIN_CHECKSUM_BLOCK_LOG2: u32 = 20;
 

@@ -503,7 +503,7 @@ fn too_many_segments_beside_them() {
     let memory = Memory::new(MemoryType::wasm32(1024), MemoryImage::from_slice(&image));
     let mut guest = CoreDump::new("sections");
     guest.add_memory(memory.without(0..1));
-    let dumper = Dumper::new().max_section_bytes(limits::MIN_SECTION_BYTES);
+    let dumper = Dumper::new().max_section_bytes(corestream::internals::MIN_SECTION_BYTES);
     let error = dumper.plan(&guest).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Option);
     assert!(error.to_string().starts_with("max_section_bytes: "), "{error}");

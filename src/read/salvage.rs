@@ -71,18 +71,23 @@ fn add_lost_memories(walk: &mut Walk) {
         return;
     }
     for (memory, needed, wide) in walk.reaches().iter().map(Reach::needs).collect::<Vec<_>>() {
-        let missing = MemoryType { memory64: wide, ..MemoryType::wasm32(0) };
-        while walk.memories.len() <= memory as usize {
-            walk.grown.push((u32::try_from(walk.memories.len()).unwrap_or(memory), 0));
-            walk.memories.push(MemoryType::wasm32(0));
-        }
-        let Some(ty) = walk.memories.get_mut(memory as usize) else { continue };
+        cover(walk, memory, needed, wide);
+    }
+}
+
+/// Makes a memory long enough for the address that is needed, and notes the pages that were declared; adds it, and those
+/// before it, where their types are lost. `wide` says that its addresses have 64 bits.
+fn cover(walk: &mut Walk, memory: u32, needed: Option<u64>, wide: bool) {
+    for lost in (0..=memory).skip(walk.memories.len()) {
+        walk.memories.push(MemoryType::wasm32(0));
+        walk.grown.push((lost, 0));
+    }
+    let Some(ty) = walk.memories.get_mut(memory as usize) else { return };
+    if needed > types::last_address(ty) {
         let declared = ty.minimum;
-        if needed > types::last_address(ty) {
-            *ty = with_address(if declared == 0 { missing } else { *ty }, needed);
-            walk.grown.retain(|(grown, _)| *grown != memory);
-            walk.grown.push((memory, declared));
-        }
+        *ty = with_address(MemoryType { memory64: ty.memory64 || wide, ..*ty }, needed);
+        walk.grown.retain(|(grown, _)| *grown != memory);
+        walk.grown.push((memory, declared));
     }
 }
 
@@ -207,20 +212,7 @@ impl Found {
             let of_ranges = ranges.last().map(|range| range.last.get());
             let of_segments =
                 memories.get(i as usize).and_then(|of| of.last).map(|last| last.last());
-            let needed = of_ranges.max(of_segments);
-            match walk.memories.get_mut(i as usize) {
-                Some(ty) => {
-                    let declared = ty.minimum;
-                    if needed > types::last_address(ty) {
-                        *ty = with_address(*ty, needed);
-                        walk.grown.push((i, declared));
-                    }
-                }
-                None => {
-                    walk.memories.push(with_address(MemoryType::wasm32(0), needed));
-                    walk.grown.push((i, 0));
-                }
-            }
+            cover(&mut walk, i, of_ranges.max(of_segments), false);
         }
         opener.finish(bytes, walk, Marks::Index(index), None)
     }

@@ -89,7 +89,8 @@ pub(super) trait Visitor {
     /// A segment whose payload is cut off, since the file has so many bytes; a fault follows.
     fn cut(&mut self, _: Segment, _file: u64) {}
 
-    /// The rest of a section with segments is damaged; a fault follows.
+    /// Segments may be lost here: a section that has some is damaged, or a damaged dump has one that this project does
+    /// not write.
     fn lost(&mut self) {}
 }
 
