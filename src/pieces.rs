@@ -17,7 +17,7 @@ const READER_BYTES: u64 = 1 << 20;
 ///
 /// A batch lies in the images as far as their bytes cannot change, and otherwise in a buffer. The checksums of the dump
 /// are made on the way, in the thread that pulls. What stops the work is that of the
-/// [`Dumper`](crate::Dumper::cancel); nobody is told of progress, which the caller sees itself.
+/// [`Dumper`](crate::Dumper::cancel). Progress is not reported: the caller sees it by the offsets of the pieces.
 pub struct Pieces<'p> {
     plan: &'p Plan<'p>,
     batches: Batches<'p>,

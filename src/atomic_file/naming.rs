@@ -485,8 +485,8 @@ impl Drop for PartialName {
     }
 }
 
-/// Whether two files are the same one. The kernel of a network client may number a file anew, so what has the size and the
-/// time of the file is the file.
+/// Returns whether two files are the same file. A network client may give a file a new inode number, so the same size and
+/// modification time count as the same file too.
 fn is_same(one: &rustix::fs::Stat, other: &rustix::fs::Stat) -> bool {
     let number = |stat: &rustix::fs::Stat| (stat.st_dev, stat.st_ino);
     let content = |stat: &rustix::fs::Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);

@@ -75,8 +75,8 @@ fn add_lost_memories(walk: &mut Walk) {
     }
 }
 
-/// Makes a memory long enough for the address that is needed, and notes the pages that were declared; adds it, and those
-/// before it, where their types are lost. `wide` says that its addresses have 64 bits.
+/// Makes a memory long enough for the address that is needed, and notes the pages that were declared. Adds the memory, and
+/// those before it, if their types are lost. `wide` says that its addresses have 64 bits.
 fn cover(walk: &mut Walk, memory: u32, needed: Option<u64>, wide: bool) {
     for lost in (0..=memory).skip(walk.memories.len()) {
         walk.memories.push(MemoryType::wasm32(0));
@@ -91,7 +91,7 @@ fn cover(walk: &mut Walk, memory: u32, needed: Option<u64>, wide: bool) {
     }
 }
 
-/// The fault of what is a dump after all.
+/// Turns "not a core dump" into damage, for a file in which a dump was found.
 fn as_damage(fault: Box<Fault>, bytes: &[u8]) -> Box<Fault> {
     match fault.kind {
         ErrorKind::Format if bytes.starts_with(&walk::PREAMBLE) => {

@@ -59,7 +59,8 @@ pub(super) struct Descriptor<F, W> {
     has_waited: bool,
     /// Whether the descriptor was ready for a write that would have blocked all the same.
     was_ready: bool,
-    /// Whether nothing more of the dump may be lent: the rest has to fit into the descriptor as a copy.
+    /// Whether nothing more of the dump may be lent: what is left fits into the descriptor, which holds lent pages until
+    /// its reader takes them, so it is copied.
     is_rest: bool,
     /// Where in the dump the last part that was lent has ended: what is left of a piece is lent however short it is.
     lent_to: Option<u64>,

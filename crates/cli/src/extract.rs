@@ -459,8 +459,8 @@ impl Partial {
         inode(OsStr::new(partial)).is_none() && inode(name) == Some(own.st_ino)
     }
 
-    /// Whether what has this name is not the folder. The kernel of a network client may number a folder anew, so what has
-    /// its time is the folder, unless that was removed.
+    /// Returns whether this name is no longer that of the folder. A network client may give a folder a new inode number, so
+    /// a different number alone does not count: the time must differ too, or the folder must have been removed.
     fn is_gone(&self, name: impl AsRef<OsStr>) -> bool {
         let number = |stat: &rustix::fs::Stat| (stat.st_dev, stat.st_ino);
         let time = |stat: &rustix::fs::Stat| (stat.st_mtime, stat.st_mtime_nsec);
