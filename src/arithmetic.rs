@@ -1,0 +1,125 @@
+//! Checked arithmetic on the crate's own numbers: lengths, positions and counts.
+//!
+//! Saturating arithmetic invents a number, which ends up as a wrong offset in a dump that looks whole. A sum, a
+//! difference or a conversion here is either exact or an error of [`ErrorKind::Internal`] that names the place in the
+//! source. Numbers of an input are not the crate's own: the reader checks those where it knows their offset.
+
+use std::fmt;
+use std::panic::Location;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Exact sums, differences and products.
+pub(crate) trait Checked: Copy {
+    /// Returns `self + other`.
+    ///
+    /// # Errors
+    /// Returns an error of [`ErrorKind::Internal`] if the sum has too many bits.
+    fn plus(self, other: Self) -> Result<Self>;
+
+    /// Returns `self - other`.
+    ///
+    /// # Errors
+    /// Returns an error of [`ErrorKind::Internal`] if `other` is larger.
+    fn minus(self, other: Self) -> Result<Self>;
+
+    /// Returns `self * other`.
+    ///
+    /// # Errors
+    /// Returns an error of [`ErrorKind::Internal`] if the product has too many bits.
+    fn times(self, other: Self) -> Result<Self>;
+}
+
+macro_rules! checked {
+    ($($number:ty),*) => {$(
+        impl Checked for $number {
+            #[track_caller]
+            #[inline]
+            fn plus(self, other: Self) -> Result<Self> {
+                let place = Location::caller();
+                self.checked_add(other).ok_or_else(|| overflow(place, format_args!("{self} + {other}")))
+            }
+
+            #[track_caller]
+            #[inline]
+            fn minus(self, other: Self) -> Result<Self> {
+                let place = Location::caller();
+                self.checked_sub(other).ok_or_else(|| overflow(place, format_args!("{self} - {other}")))
+            }
+
+            #[track_caller]
+            #[inline]
+            fn times(self, other: Self) -> Result<Self> {
+                let place = Location::caller();
+                self.checked_mul(other).ok_or_else(|| overflow(place, format_args!("{self} * {other}")))
+            }
+        }
+    )*};
+}
+
+checked!(u32, u64, usize);
+
+/// Returns the sum of `numbers`.
+///
+/// # Errors
+/// Returns an error of [`ErrorKind::Internal`] if the sum has too many bits.
+#[track_caller]
+pub(crate) fn sum<T: Checked + Default>(numbers: impl IntoIterator<Item = T>) -> Result<T> {
+    let mut sum = T::default();
+    for number in numbers {
+        sum = sum.plus(number)?;
+    }
+    Ok(sum)
+}
+
+/// Converts `number` to another type.
+///
+/// # Errors
+/// Returns an error of [`ErrorKind::Internal`] if the type has no such number.
+#[track_caller]
+#[inline]
+pub(crate) fn exact<T: TryFrom<N>, N: Copy + fmt::Display>(number: N) -> Result<T> {
+    let place = Location::caller();
+    T::try_from(number)
+        .map_err(|_| overflow(place, format_args!("{number} as {}", std::any::type_name::<T>())))
+}
+
+/// Returns the smaller of `len` and `most` as a `usize`, which it always fits.
+#[inline]
+pub(crate) fn at_most(len: u64, most: usize) -> usize {
+    usize::try_from(len).map_or(most, |len| len.min(most))
+}
+
+#[cold]
+fn overflow(place: &Location<'_>, what: fmt::Arguments<'_>) -> Error {
+    Error::new(ErrorKind::Internal, format!("{what} overflows ({place}), please report this"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exact_results_are_returned() {
+        assert_eq!(1_u64.plus(2).unwrap(), 3);
+        assert_eq!(3_usize.minus(3).unwrap(), 0);
+        assert_eq!(0x1_0000_u32.times(0xffff).unwrap(), 0xffff_0000);
+        assert_eq!(sum([1_u64, 2, 3]).unwrap(), 6);
+        assert_eq!(exact::<u32, _>(u64::from(u32::MAX)).unwrap(), u32::MAX);
+        assert_eq!([at_most(u64::MAX, 7), at_most(3, 7)], [7, 3]);
+    }
+
+    #[test]
+    fn overflow_names_the_numbers_and_the_place() {
+        let line = line!() + 1;
+        let error = u64::MAX.plus(1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        let place = format!("18446744073709551615 + 1 overflows (src/arithmetic.rs:{line}:");
+        assert!(error.to_string().starts_with(&place), "{error}");
+        assert!(1_u32.minus(2).unwrap_err().to_string().starts_with("1 - 2 overflows"));
+        assert!(u64::MAX.times(2).unwrap_err().to_string().contains("* 2 overflows"));
+        assert!(sum([usize::MAX, 1]).is_err());
+        let error = exact::<u32, _>(1_u64 << 32).unwrap_err();
+        assert!(error.to_string().starts_with("4294967296 as u32 overflows"), "{error}");
+    }
+}
