@@ -108,13 +108,16 @@ mod control;
 mod dump;
 mod encode;
 mod error;
+mod format;
 mod held_signal;
 mod image;
+mod leb;
 pub mod limits;
 mod model;
 mod piece;
 mod pieces;
 mod plan;
+mod ranges;
 pub mod read;
 #[allow(unreachable_pub, reason = "public with the feature `internals`")]
 mod scan;
@@ -135,7 +138,8 @@ pub use model::{
 };
 pub use piece::Piece;
 pub use pieces::{Pieces, Reader};
-pub use plan::{Plan, Segment, Shortfall, Stats};
+pub use plan::{DumpMemoryIndex, Plan, Segment, Shortfall, Stats};
+pub use ranges::AddressRanges;
 pub use read::CoreDumpFile;
 pub use sink::{FileSink, Pipe, Sink, Socket};
 pub use unnamed_file::UnnamedFile;
@@ -145,7 +149,7 @@ pub use write::Writer;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::plan::{CONTINUATION, MIN_SECTION_BYTES, SEGMENT_COST};
+    pub use crate::plan::{MIN_SECTION_BYTES, SEGMENT_COST};
     pub use crate::scan::Scanner;
 }
 

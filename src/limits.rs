@@ -107,6 +107,6 @@ pub fn max_pages(memory64: bool, page_size: u32) -> u64 {
         (false, 1) => u64::from(u32::MAX),
         (false, _) => MEMORY32_BYTES / page_size,
         (true, 1) => u64::MAX,
-        (true, _) => (u64::MAX / page_size).saturating_add(1),
+        (true, _) => u64::MAX.div_ceil(page_size.get()),
     }
 }

@@ -196,6 +196,43 @@ fn over_100_memories_those_of_the_youngest_frames_stay() {
     }
 }
 
+/// Over 100 memories, the indices of the description and of the dump differ: a plan speaks of those of the description,
+/// and only its segments of those of the dump.
+#[test]
+fn a_plan_names_memories_by_their_index_in_the_description() {
+    let bytes: Vec<_> = (0..150).map(|i| [i, i, i]).collect();
+    let mut dump = CoreDump::new("guest");
+    for (i, bytes) in bytes.iter().enumerate() {
+        let image = MemoryImage::from_slice(bytes);
+        let image = if i == 130 { image.mark_changing() } else { image };
+        let memory = Memory::new(MemoryType::wasm32(1), image);
+        dump.add_memory(if i == 120 { memory.without(1..2) } else { memory });
+    }
+    let module = dump.add_module("m");
+    let memories = [120, 130].map(MemoryIndex);
+    let instance = dump.add_instance(Instance::of(module).with_memories(memories));
+    dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 0, 0)]));
+    let plan = Dumper::new().plan(&dump).unwrap();
+    let kept: Vec<_> = (0..98).chain([120, 130]).map(MemoryIndex).collect();
+    assert!(plan.memories().eq(kept.iter().copied()));
+    let excluded = plan.left_out().map(|(memory, ranges)| (memory, ranges.as_slice()));
+    assert_eq!(excluded.collect::<Vec<_>>(), [(MemoryIndex(120), &[1..=1][..])]);
+    assert!(plan.changes().eq([(MemoryIndex(130), Change::Assumed)]));
+    for segment in plan.segments() {
+        let index = kept[segment.memory.0 as usize];
+        let data = &bytes[index.0 as usize][segment.address as usize..][..segment.len as usize];
+        assert!(data.iter().all(|byte| u32::from(*byte) == index.0), "{segment:?}");
+    }
+
+    // A dump is a description of its own.
+    let dumped = plan.to_vec().unwrap();
+    let read = CoreDumpFile::from_slice(&dumped).unwrap();
+    assert!(read.left_out(MemoryIndex(98)).unwrap().eq([1..=1]));
+    assert!(read.coverage(MemoryIndex(99)).unwrap().changing);
+    let memories = [98, 99].map(|index| Some(MemoryIndex(index)));
+    assert!(read.instances().next().unwrap().memories().eq(memories));
+}
+
 #[test]
 fn names_over_the_limit_are_cut_between_characters() {
     let name = "\u{e9}".repeat(MAX_NAME_BYTES / 2 + 1);

@@ -136,7 +136,8 @@ fn ties_are_kept_in_order() {
     }
     for threads in THREADS {
         let plan = Dumper::new().max_segments(30).threads(threads).plan(&dump).unwrap();
-        let found: Vec<_> = plan.segments().iter().map(|s| (s.memory, s.address, s.len)).collect();
+        let found: Vec<_> =
+            plan.segments().iter().map(|s| (s.memory.0, s.address, s.len)).collect();
         let mut expected: Vec<_> = (0..28).map(|i| (0, i * 128, 28)).collect();
         expected.push((0, 28 * 128, 471 * 128 + 28));
         expected.push((1, 0, 499 * 128 + 28));

@@ -195,7 +195,7 @@ fn memories_that_grow_and_shrink() {
     words.set(3 * PAGE / 8, 1);
     let again = Dumper::new().max_segments(1).plan(&dump).unwrap();
     assert!(plan.to_vec().unwrap() == again.to_vec().unwrap());
-    assert_eq!(plan.stats().image_bytes, 2 * PAGE as u64);
+    assert_eq!(plan.stats().image_bytes, 2 * PAGE as u128);
 
     words.resize(PAGE);
     let error = plan.to_vec().unwrap_err();

@@ -6,18 +6,15 @@
 use std::fs::File;
 use std::ops::Range;
 
-use crate::encode::index;
+use super::header::push_header_section;
+use super::name::push_name;
+use crate::format::{
+    ACTIVE, ACTIVE_WITH_MEMORY, CONTINUATION, CUSTOM, DATA, END, I32_CONST, I64_CONST,
+};
 use crate::image::{Bytes, Payload};
+use crate::leb::{push_i64, push_u32};
 use crate::piece::HEADER_BYTES;
-use crate::plan::{CONTINUATION, DataSection, Plan, Segment, sign_extended};
-
-pub(super) const CUSTOM: u8 = 0;
-const DATA: u8 = 11;
-const ACTIVE: u8 = 0;
-const ACTIVE_WITH_MEMORY: u8 = 2;
-const I32_CONST: u8 = 0x41;
-const I64_CONST: u8 = 0x42;
-const END: u8 = 0x0b;
+use crate::plan::{DataSection, Plan, Segment, sign_extended};
 
 /// A part of a dump: bytes to be borrowed, or where they are to be fetched from.
 pub(crate) enum Part<'p> {
@@ -76,7 +73,7 @@ impl<'p> Parts<'p> {
     pub(crate) fn next_is_copied(&self) -> bool {
         match &self.next {
             Next::Payload(segment) => {
-                let payload = self.plan.payload(segment.memory as usize);
+                let payload = self.plan.payload(segment.memory.0 as usize);
                 matches!(payload, Some(Payload::Copied(_)))
             }
             Next::Rest(part) => matches!(part, Part::Copy { .. }),
@@ -105,7 +102,7 @@ impl<'p> Parts<'p> {
             }
             Next::Header => {
                 self.next = Next::State;
-                index::push_header_section(headers, self.plan);
+                push_header_section(headers, self.plan);
                 Some(Part::Header)
             }
             Next::State => Some(Part::Bytes(&self.plan.prelude.state)),
@@ -161,16 +158,16 @@ fn push_section_header(to: &mut Vec<u8>, section: &DataSection) {
     if section.continuation {
         push_name(to, CONTINUATION);
     }
-    push_u32(to, section.count());
+    push_u32(to, section.count);
 }
 
 /// Flag, memory unless it is the first, address as a constant expression, and length.
 fn push_segment_header(to: &mut Vec<u8>, segment: &Segment, memory64: bool) {
-    if segment.memory == 0 {
+    if segment.memory.0 == 0 {
         to.push(ACTIVE);
     } else {
         to.push(ACTIVE_WITH_MEMORY);
-        push_u32(to, segment.memory);
+        push_u32(to, segment.memory.0);
     }
     if memory64 {
         to.push(I64_CONST);
@@ -185,59 +182,25 @@ fn push_segment_header(to: &mut Vec<u8>, segment: &Segment, memory64: bool) {
 
 fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Option<Part<'p>> {
     let (address, len) = (segment.address, u64::from(segment.len));
-    Some(match plan.payload(segment.memory as usize)? {
+    Some(match plan.payload(segment.memory.0 as usize)? {
         // A file is mapped from its start on: an address is an offset.
         Payload::Borrowed(bytes, file) => {
-            Part::Image(part(bytes, address, len), file.map(|file| (file, address)))
+            Part::Image(part(bytes, address, segment.len)?, file.map(|file| (file, address)))
         }
         Payload::Copied(from) => Part::Copy { from, offset: address, len },
     })
 }
 
-/// The bytes of a segment, which lies in its image.
-fn part(image: &[u8], address: u64, len: u64) -> &[u8] {
-    // The length of an image in memory is a `usize`.
-    let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(image.len());
-    image.get(index(address)..index(address.saturating_add(len))).unwrap_or_default()
-}
-
-/// Appends the name of a section of ours.
-pub(super) fn push_name(to: &mut Vec<u8>, name: &str) {
-    // Its length takes one byte.
-    push_u32(to, u32::try_from(name.len()).unwrap_or(u32::MAX));
-    to.extend_from_slice(name.as_bytes());
-}
-
-/// Appends an unsigned LEB128.
-pub(super) fn push_u32(to: &mut Vec<u8>, mut value: u32) {
-    loop {
-        let low = value.to_le_bytes()[0] & 0x7f;
-        value >>= 7;
-        if value == 0 {
-            return to.push(low);
-        }
-        to.push(low | 0x80);
-    }
-}
-
-/// Appends a signed LEB128.
-fn push_i64(to: &mut Vec<u8>, mut value: i64) {
-    loop {
-        let low = value.to_le_bytes()[0] & 0x7f;
-        value >>= 6;
-        // Nothing but the sign is left, and the bit that says so is in `low`.
-        if value == 0 || value == -1 {
-            return to.push(low);
-        }
-        value >>= 1;
-        to.push(low | 0x80);
-    }
+/// The bytes of a segment; `None` if it does not lie in its image, which ends the parts before the planned length.
+fn part(image: &[u8], address: u64, len: u32) -> Option<&[u8]> {
+    image.get(usize::try_from(address).ok()?..)?.get(..len as usize)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::MemoryType;
+    use crate::plan::DumpMemoryIndex;
 
     /// What `wasm-encoder` writes for the same segment, without the count before it.
     fn reference(segment: &Segment, memory64: bool) -> Vec<u8> {
@@ -247,7 +210,7 @@ mod tests {
             false => ConstExpr::i32_const(u32::try_from(segment.address).unwrap().cast_signed()),
         };
         let mut section = DataSection::new();
-        section.active(segment.memory, &offset, std::iter::empty::<u8>());
+        section.active(segment.memory.0, &offset, std::iter::empty::<u8>());
         let mut bytes = Vec::new();
         section.encode(&mut bytes);
         // Size and count take a byte each; the last byte is the length 0.
@@ -261,6 +224,7 @@ mod tests {
             for memory in [0, 1, 99, 128] {
                 for bit in 0..if memory64 { 64 } else { 32 } {
                     for address in [1_u64 << bit, (1 << bit) - 1] {
+                        let memory = DumpMemoryIndex(memory);
                         let segment = Segment { address, len: 1, memory };
                         let mut header = Vec::new();
                         push_segment_header(&mut header, &segment, memory64);

@@ -10,14 +10,10 @@ use wasm_encoder::{
     HeapType, Ieee32, Ieee64, MemorySection, MemoryType, Module, RefType, ValType,
 };
 
+use crate::format::{NOTES, NOTES_VERSION};
 use crate::limits::{MAX_NOTE_BYTES, MAX_NOTES, UNKNOWN_INDEX};
 use crate::model::{self, CoreDump, Frame, GlobalValue, NumberType, Value};
 use crate::plan::{Kept, Prelude, cut};
-
-/// The name of the section with notes.
-const NOTES: &str = "corestream.notes";
-/// The version of its layout.
-const NOTES_VERSION: u32 = 1;
 
 /// The header of the module and all sections before `data`, but for `corestream`. `found` are notes of the
 /// plan.
@@ -38,10 +34,10 @@ pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept, found: &[String]) -> Pre
     if !notes.is_empty() {
         module.section(&CustomSection { name: NOTES.into(), data: encoded(&notes).into() });
     }
-    if !kept.memories.is_empty() {
+    if !kept.memories.items.is_empty() {
         module.section(&memories(dump, kept));
     }
-    if !kept.globals.is_empty() {
+    if !kept.globals.items.is_empty() {
         module.section(&globals(dump, kept));
     }
     let mut core = module.finish();
@@ -69,19 +65,11 @@ fn modules(dump: &CoreDump<'_>, kept: &Kept) -> CoreDumpModulesSection {
 
 fn instances(dump: &CoreDump<'_>, kept: &Kept) -> CoreDumpInstancesSection {
     let mut section = CoreDumpInstancesSection::new();
-    // What is not known, or not in the dump.
-    let index = |indices: &[Option<u32>], i: u32| {
-        indices.get(i as usize).copied().flatten().unwrap_or(UNKNOWN_INDEX)
-    };
     for instance in dump.instances.iter().take(kept.instances) {
         section.instance(
             instance.module.map_or(UNKNOWN_INDEX, |m| m.0),
-            instance.memories.iter().map(|memory| {
-                memory.map_or(UNKNOWN_INDEX, |memory| index(&kept.memory_indices, memory.0))
-            }),
-            instance.globals.iter().map(|global| {
-                global.map_or(UNKNOWN_INDEX, |global| index(&kept.global_indices, global.0))
-            }),
+            instance.memories.iter().map(|memory| kept.memories.in_dump(*memory)),
+            instance.globals.iter().map(|global| kept.globals.in_dump(*global)),
         );
     }
     section
@@ -110,7 +98,8 @@ fn value(value: Value) -> CoreDumpValue {
 
 fn memories(dump: &CoreDump<'_>, kept: &Kept) -> MemorySection {
     let mut section = MemorySection::new();
-    for memory in kept.memories.iter().filter_map(|memory| dump.memories.get(*memory)) {
+    for memory in kept.memories.items.iter().filter_map(|index| dump.memories.get(index.0 as usize))
+    {
         let ty = &memory.ty;
         section.memory(MemoryType {
             minimum: ty.minimum,
@@ -125,7 +114,7 @@ fn memories(dump: &CoreDump<'_>, kept: &Kept) -> MemorySection {
 
 fn globals(dump: &CoreDump<'_>, kept: &Kept) -> GlobalSection {
     let mut section = GlobalSection::new();
-    for global in kept.globals.iter().filter_map(|global| dump.globals.get(*global)) {
+    for global in kept.globals.items.iter().filter_map(|index| dump.globals.get(index.0 as usize)) {
         let (val_type, init) = global_value(global.value);
         section.global(GlobalType { val_type, mutable: global.mutable, shared: false }, &init);
     }

@@ -232,11 +232,12 @@ impl Watch {
     /// beginning; `images` are those of [`begin`](Self::begin).
     ///
     /// # Errors
-    /// One could: the bytes that were sent may not be those of the checksums.
+    /// Returns the position of an image that could, and an error: the bytes that were sent may not be those of the
+    /// checksums.
     pub(crate) fn check_guarded<'i>(
         &self,
         images: impl Iterator<Item = &'i MemoryImage<'i>>,
-    ) -> Result<()> {
+    ) -> Result<(), (usize, Error)> {
         let guarded = || self.images.iter().map(|watched| &watched.guard);
         // Before the events are read: what is read-only again has left one.
         let now: Vec<_> = images
@@ -259,10 +260,8 @@ impl Watch {
             let (Some(guard), Some((is_read_only, version))) = (guard, now) else { continue };
             let was_written = guard.was_written.load(Ordering::Relaxed);
             if !is_read_only || was_written || version != Some(guard.version) {
-                let message = format!(
-                    "memory {i}: the file system of the image became writable while it was dumped"
-                );
-                return Err(Error::new(ErrorKind::Image, message));
+                let message = "the file system of the image became writable while it was dumped";
+                return Err((i, Error::new(ErrorKind::Image, message)));
             }
         }
         Ok(())

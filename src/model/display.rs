@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{CoreDump, Frame, GlobalValue, MemoryType, RefType, Value, usize_of};
+use super::core_dump::CoreDump;
+use super::memory::MemoryType;
+use super::thread::Frame;
+use super::values::{GlobalValue, RefType, Value};
 use crate::error::Visible;
 
 impl fmt::Display for RefType {
@@ -59,11 +62,11 @@ impl fmt::Display for GlobalValue {
 impl CoreDump<'_> {
     /// The name of the module of a frame, as it is shown to people.
     fn module_of(&self, frame: &Frame) -> String {
-        let instance = frame.instance.and_then(|i| self.instances.get(usize_of(i.0)));
+        let instance = frame.instance.and_then(|i| self.instances.get(i.0 as usize));
         let module = instance.and_then(|i| i.module);
-        match module.and_then(|m| Some((m, self.modules.get(usize_of(m.0))?))) {
+        match module.and_then(|m| Some((m, self.modules.get(m.0 as usize)?))) {
             Some((index, module)) => {
-                Visible(&module.name_or_anonymous(usize_of(index.0))).to_string()
+                Visible(&module.name_or_anonymous(index.0 as usize)).to_string()
             }
             None => "<unknown module>".into(),
         }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 
-use super::MemoryType;
+use crate::ranges::AddressRanges;
 
 /// A range of addresses as it was given.
 #[derive(Clone, Copy, Debug)]
@@ -78,87 +78,40 @@ impl Selection {
         self.only.push(Given::new(range));
     }
 
-    /// The ranges of a memory of this type that are left out: in order, not empty, and none touches
-    /// another.
-    pub(super) fn left_out(&self, ty: &MemoryType) -> Result<Vec<RangeInclusive<u64>>, String> {
-        let size = u128::from(ty.minimum).saturating_mul(ty.page_size.into());
+    /// Resolves the excluded ranges of a memory of `size` bytes.
+    pub(super) fn left_out(&self, size: u128) -> Result<AddressRanges, String> {
         let resolve = |list: &[Given], what: &str| {
             let mut ranges = Vec::with_capacity(list.len());
             for given in list {
                 let range = given.resolve(size);
                 ranges.extend(range.map_err(|why| format!("the range {given} {what} {why}"))?);
             }
-            Ok::<_, String>(joined(ranges))
+            Ok::<_, String>(AddressRanges::joined(ranges))
         };
-        let mut left_out = resolve(&self.without, "to leave out")?;
-        if !self.only.is_empty() {
-            left_out.extend(outside(&resolve(&self.only, "to keep")?, size));
-            left_out = joined(left_out);
+        let left_out = resolve(&self.without, "to leave out")?;
+        if self.only.is_empty() {
+            return Ok(left_out);
         }
-        Ok(left_out)
+        Ok(left_out.with(resolve(&self.only, "to keep")?.outside(size)))
     }
-}
-
-/// The same addresses as ranges in order, of which none touches another.
-fn joined(mut ranges: Vec<RangeInclusive<u64>>) -> Vec<RangeInclusive<u64>> {
-    ranges.sort_unstable_by_key(|range| *range.start());
-    ranges.dedup_by(|next, range| {
-        let touches = *next.start() <= range.end().saturating_add(1);
-        if touches {
-            *range = *range.start()..=*range.end().max(next.end());
-        }
-        touches
-    });
-    ranges
-}
-
-/// What is in none of `ranges`, which are joined, of a memory of `size` bytes.
-fn outside(ranges: &[RangeInclusive<u64>], size: u128) -> Vec<RangeInclusive<u64>> {
-    let mut outside = Vec::new();
-    let mut next = 0_u128;
-    let mut until = |end: u128, then: u128| {
-        // Both are addresses, or one more than the last.
-        if let (Ok(first), Some(Ok(last))) =
-            (u64::try_from(next), end.checked_sub(1).map(u64::try_from))
-            && next < end
-        {
-            outside.push(first..=last);
-        }
-        next = then;
-    };
-    for range in ranges {
-        until(u128::from(*range.start()), u128::from(*range.end()) + 1);
-    }
-    until(size, size);
-    outside
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ALL: MemoryType = MemoryType {
-        minimum: 1 << 48,
-        maximum: None,
-        memory64: true,
-        shared: false,
-        page_size: 65_536,
-    };
+    const ALL: u128 = 1 << 64;
 
-    fn bytes(len: u64) -> MemoryType {
-        MemoryType::wasm32(len).with_page_size(1)
-    }
-
-    fn without(ty: &MemoryType, ranges: &[(Bound<u64>, Bound<u64>)]) -> Vec<RangeInclusive<u64>> {
+    fn without(size: u128, ranges: &[(Bound<u64>, Bound<u64>)]) -> Vec<RangeInclusive<u64>> {
         let mut selection = Selection::default();
         ranges.iter().for_each(|range| selection.leave_out(range));
-        selection.left_out(ty).unwrap()
+        selection.left_out(size).unwrap().as_slice().to_vec()
     }
 
-    fn only(ty: &MemoryType, ranges: &[(Bound<u64>, Bound<u64>)]) -> Vec<RangeInclusive<u64>> {
+    fn only(size: u128, ranges: &[(Bound<u64>, Bound<u64>)]) -> Vec<RangeInclusive<u64>> {
         let mut selection = Selection::default();
         ranges.iter().for_each(|range| selection.keep_only(range));
-        selection.left_out(ty).unwrap()
+        selection.left_out(size).unwrap().as_slice().to_vec()
     }
 
     fn range(start: u64, end: u64) -> (Bound<u64>, Bound<u64>) {
@@ -168,10 +121,10 @@ mod tests {
     #[test]
     fn ranges_are_put_in_order_and_joined() {
         let ranges = [range(50, 60), range(10, 20), range(20, 30), range(12, 15), range(0, 1)];
-        assert_eq!(without(&bytes(100), &ranges), [0..=0, 10..=29, 50..=59]);
-        assert_eq!(only(&bytes(100), &ranges), [1..=9, 30..=49, 60..=99]);
-        assert_eq!(only(&bytes(60), &ranges), [1..=9, 30..=49]);
-        assert_eq!(without(&bytes(100), &[]), []);
+        assert_eq!(without(100, &ranges), [0..=0, 10..=29, 50..=59]);
+        assert_eq!(only(100, &ranges), [1..=9, 30..=49, 60..=99]);
+        assert_eq!(only(60, &ranges), [1..=9, 30..=49]);
+        assert_eq!(without(100, &[]), []);
     }
 
     #[test]
@@ -179,17 +132,17 @@ mod tests {
         let open = (Bound::Unbounded, Bound::Unbounded);
         let end = (Bound::Included(u64::MAX), Bound::Unbounded);
         let last = (Bound::Excluded(u64::MAX - 1), Bound::Included(u64::MAX));
-        assert_eq!(without(&ALL, &[open]), [0..=u64::MAX]);
-        assert_eq!(without(&ALL, &[last, end]), [u64::MAX..=u64::MAX]);
-        assert_eq!(without(&ALL, &[open, last]), [0..=u64::MAX]);
-        assert_eq!(only(&ALL, &[end]), [0..=u64::MAX - 1]);
-        assert_eq!(only(&ALL, &[open]), []);
+        assert_eq!(without(ALL, &[open]), [0..=u64::MAX]);
+        assert_eq!(without(ALL, &[last, end]), [u64::MAX..=u64::MAX]);
+        assert_eq!(without(ALL, &[open, last]), [0..=u64::MAX]);
+        assert_eq!(only(ALL, &[end]), [0..=u64::MAX - 1]);
+        assert_eq!(only(ALL, &[open]), []);
         // Nothing is behind the end of a memory, which is no mistake.
         let behind = (Bound::Included(100), Bound::Unbounded);
-        assert_eq!(without(&bytes(100), &[behind]), []);
-        assert_eq!(without(&bytes(0), &[open]), []);
-        assert_eq!(only(&bytes(0), &[open]), []);
-        assert_eq!(only(&bytes(100), &[behind]), [0..=99]);
+        assert_eq!(without(100, &[behind]), []);
+        assert_eq!(without(0, &[open]), []);
+        assert_eq!(only(0, &[open]), []);
+        assert_eq!(only(100, &[behind]), [0..=99]);
     }
 
     #[test]
@@ -213,11 +166,11 @@ mod tests {
             let mut selection = Selection::default();
             selection.leave_out(&given);
             let expected = format!("the range {message}");
-            assert_eq!(selection.left_out(&bytes(100)).unwrap_err(), expected);
+            assert_eq!(selection.left_out(100).unwrap_err(), expected);
         }
         let mut selection = Selection::default();
         selection.keep_only(&range(3, 2));
-        let error = selection.left_out(&bytes(100)).unwrap_err();
+        let error = selection.left_out(100).unwrap_err();
         assert!(error.starts_with("the range 0x3..0x2 to keep is empty"), "{error}");
     }
 }

@@ -13,7 +13,8 @@ use crate::model::{CoreDump, GlobalIndex, Instance, MemoryIndex, Thread, Value};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Shortfall {
-    /// A memory over [`limits::MAX_MEMORIES`] is left out; instances refer to it as not known.
+    /// A memory over [`limits::MAX_MEMORIES`] is left out; instances refer to it as not known. The index is that of
+    /// the description.
     Memory(MemoryIndex),
     /// So many globals over [`limits::MAX_GLOBALS`] are left out.
     Globals(usize),
@@ -72,17 +73,48 @@ impl fmt::Display for Shortfall {
     }
 }
 
-/// What is kept of a guest.
+/// The items of one kind that a dump keeps, and the two index spaces: the model's and the dump's.
+#[derive(Debug)]
+pub(crate) struct KeptItems<I> {
+    /// The model's index of each item of the dump, in the dump's order.
+    pub(crate) items: Vec<I>,
+    /// The dump's index of each item of the model, in the model's order.
+    places: Vec<Option<u32>>,
+}
+
+impl<I: From<u32> + Into<u32> + Copy> KeptItems<I> {
+    /// Keeps at most `most` of `count` items: those in `first` first, then the others in their order.
+    ///
+    /// # Errors
+    /// Returns an error if its tables cannot be allocated.
+    fn choose<F: Iterator<Item = I>>(
+        count: usize,
+        most: usize,
+        first: impl FnOnce() -> F,
+    ) -> Result<Self> {
+        let places = choose(count, most, || first().map(|index| index.into() as usize))?;
+        let kept = places.iter().flatten().count();
+        let items = (0..).zip(&places).filter_map(|(i, place)| place.map(|_| I::from(i)));
+        Ok(Self { items: table(kept, items)?, places })
+    }
+
+    /// Returns the model's indices of the items that are not in the dump.
+    fn missing(&self) -> impl Iterator<Item = I> {
+        (0..).zip(&self.places).filter(|(_, place)| place.is_none()).map(|(i, _)| I::from(i))
+    }
+
+    /// Returns the index that the dump has for an item: [`limits::UNKNOWN_INDEX`] if it is unknown or not in the dump.
+    pub(crate) fn in_dump(&self, index: Option<I>) -> u32 {
+        let place = index.and_then(|index| self.places.get(index.into() as usize));
+        place.copied().flatten().unwrap_or(limits::UNKNOWN_INDEX)
+    }
+}
+
+/// What a dump keeps of a guest.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    /// For each memory of the dump its index in the model.
-    pub(crate) memories: Vec<usize>,
-    /// For each memory of the model its index in the dump.
-    pub(crate) memory_indices: Vec<Option<u32>>,
-    /// For each global of the dump its index in the model.
-    pub(crate) globals: Vec<usize>,
-    /// For each global of the model its index in the dump.
-    pub(crate) global_indices: Vec<Option<u32>>,
+    pub(crate) memories: KeptItems<MemoryIndex>,
+    pub(crate) globals: KeptItems<GlobalIndex>,
     /// How many modules are listed.
     pub(crate) modules: usize,
     /// How many instances are listed.
@@ -95,52 +127,39 @@ pub(crate) struct Kept {
 
 impl Kept {
     /// # Errors
-    /// Its tables can't be had.
+    /// Returns an error if a table cannot be allocated.
     pub(crate) fn of(dump: &CoreDump<'_>) -> Result<Self> {
         let mut shortfalls = Vec::new();
-        let memory_indices = choose(dump.memories.len(), limits::MAX_MEMORIES, || {
-            let of_frames = instances_by_age(dump).flat_map(|instance| &instance.memories);
-            of_frames.filter_map(|m| m.map(|m| m.0 as usize))
+        let memories = KeptItems::choose(dump.memories.len(), limits::MAX_MEMORIES, || {
+            instances_by_age(dump).flat_map(|instance| instance.memories.iter().copied().flatten())
         })?;
-        let global_indices = choose(dump.globals.len(), limits::MAX_GLOBALS, || {
-            let of_frames = instances_by_age(dump).flat_map(|instance| &instance.globals);
-            of_frames.filter_map(|g| g.map(|g: GlobalIndex| g.0 as usize))
+        let globals = KeptItems::choose(dump.globals.len(), limits::MAX_GLOBALS, || {
+            instances_by_age(dump).flat_map(|instance| instance.globals.iter().copied().flatten())
         })?;
-        for (i, kept) in (0..).zip(&memory_indices) {
-            if kept.is_none() {
-                shortfalls.push(Shortfall::Memory(MemoryIndex(i)));
-            }
-        }
-        let globals = global_indices.iter().filter(|kept| kept.is_none()).count();
-        if globals > 0 {
-            shortfalls.push(Shortfall::Globals(globals));
+        shortfalls.extend(memories.missing().map(Shortfall::Memory));
+        let missing_globals = globals.missing().count();
+        if missing_globals > 0 {
+            shortfalls.push(Shortfall::Globals(missing_globals));
         }
         note_names(dump, &mut shortfalls);
 
-        let modules = fitting(
-            dump.modules
-                .iter()
-                .enumerate()
-                .take(limits::MAX_LISTED)
-                .map(|(i, m)| name_bytes(&m.name_or_anonymous(i))),
-        );
-        if modules < dump.modules.len() {
-            shortfalls.push(Shortfall::Modules(dump.modules.len().saturating_sub(modules)));
+        let modules = dump.modules.iter().enumerate().take(limits::MAX_LISTED);
+        let modules = fitting(modules.map(|(i, m)| name_bytes(&m.name_or_anonymous(i))));
+        let missing_modules = dump.modules.iter().skip(modules).len();
+        if missing_modules > 0 {
+            shortfalls.push(Shortfall::Modules(missing_modules));
         }
-        let instances = fitting(
-            dump.instances
-                .iter()
-                .take(limits::MAX_LISTED)
-                .map(|i| [4, i.memories.len(), i.globals.len()].map(leb_bytes))
-                .map(|parts| parts.into_iter().fold(0, u64::saturating_add)),
-        );
-        if instances < dump.instances.len() {
-            shortfalls.push(Shortfall::Instances(dump.instances.len().saturating_sub(instances)));
+        let instances = dump.instances.iter().take(limits::MAX_LISTED);
+        let instances = fitting(instances.map(instance_bytes));
+        let missing_instances = dump.instances.iter().skip(instances).len();
+        if missing_instances > 0 {
+            shortfalls.push(Shortfall::Instances(missing_instances));
         }
         let threads = dump.threads.iter().take(limits::MAX_LISTED);
         let frames = table(threads.len(), threads.map(frames_that_fit))?;
-        if frames.len() < dump.threads.len() {
-            shortfalls.push(Shortfall::Threads(dump.threads.len().saturating_sub(frames.len())));
+        let missing_threads = dump.threads.iter().skip(frames.len()).len();
+        if missing_threads > 0 {
+            shortfalls.push(Shortfall::Threads(missing_threads));
         }
         for (thread, (kept, all)) in frames.iter().copied().zip(&dump.threads).enumerate() {
             let of = all.frames.len();
@@ -148,16 +167,7 @@ impl Kept {
                 shortfalls.push(Shortfall::Frames { thread, kept, of });
             }
         }
-        Ok(Self {
-            memories: positions(&memory_indices)?,
-            memory_indices,
-            globals: positions(&global_indices)?,
-            global_indices,
-            modules,
-            instances,
-            frames,
-            shortfalls,
-        })
+        Ok(Self { memories, globals, modules, instances, frames, shortfalls })
     }
 }
 
@@ -185,29 +195,22 @@ fn choose<I: Iterator<Item = usize>>(
         return table(count, (0..).map(Some));
     }
     let mut chosen = table(count, iter::repeat(false))?;
-    let mut left = most;
+    let mut places = 0..most;
     for item in first().chain(0..count) {
-        if left == 0 {
-            break;
-        }
         if let Some(chosen) = chosen.get_mut(item).filter(|chosen| !**chosen) {
+            if places.next().is_none() {
+                break;
+            }
             *chosen = true;
-            left = left.saturating_sub(1);
         }
     }
     let mut next = 0..;
     table(count, chosen.into_iter().map(|chosen| if chosen { next.next() } else { None }))
 }
 
-/// The indices of those that have one.
-fn positions(indices: &[Option<u32>]) -> Result<Vec<usize>> {
-    let count = indices.iter().flatten().count();
-    table(count, indices.iter().enumerate().filter_map(|(i, kept)| kept.map(|_| i)))
-}
-
 /// The instances of all frames, the youngest frame of every thread first.
 fn instances_by_age<'d>(dump: &'d CoreDump<'_>) -> impl Iterator<Item = &'d Instance> + 'd {
-    let deepest = dump.threads.iter().map(|t| t.frames.len()).max().unwrap_or(0);
+    let deepest = dump.threads.iter().map(|t| t.frames.len()).fold(0, usize::max);
     (0..deepest)
         .flat_map(|depth| dump.threads.iter().filter_map(move |t| t.frames.get(depth)))
         .filter_map(|frame| dump.instances.get(frame.instance?.0 as usize))
@@ -228,44 +231,62 @@ fn note_names(dump: &CoreDump<'_>, shortfalls: &mut Vec<Shortfall>) {
     }
 }
 
-/// An upper bound for so many LEB128 of 32 bits.
-fn leb_bytes(count: usize) -> u64 {
-    (count as u64).saturating_mul(limits::MAX_LEB_U32_BYTES.into())
+/// Returns an upper bound for `count` LEB128 of 32 bits, in bytes; `None` if it has more than 64 bits.
+fn leb_bytes(count: usize) -> Option<u64> {
+    (count as u64).checked_mul(limits::MAX_LEB_U32_BYTES.into())
 }
 
-/// An upper bound for a name and the flag before it.
-fn name_bytes(name: &str) -> u64 {
-    leb_bytes(2).saturating_add(cut(name).len() as u64)
+/// Returns an upper bound for a name and the flag before it.
+fn name_bytes(name: &str) -> Option<u64> {
+    leb_bytes(2)?.checked_add(cut(name).len() as u64)
 }
 
-/// How many items of these lengths fit into the body of a section.
-fn fitting(lengths: impl Iterator<Item = u64>) -> usize {
-    // What precedes the items: names of the section and of a thread, and a count.
+/// Returns an upper bound for an instance.
+fn instance_bytes(instance: &Instance) -> Option<u64> {
+    let lists =
+        leb_bytes(instance.memories.len())?.checked_add(leb_bytes(instance.globals.len())?)?;
+    lists.checked_add(leb_bytes(4)?)
+}
+
+/// Returns how many items of these lengths fit into the body of a section, in order. An item whose length is `None`
+/// has more than 64 bits of it and does not fit.
+fn fitting(lengths: impl Iterator<Item = Option<u64>>) -> usize {
+    // The names of the section and of a thread, and a count, precede the items.
     const ROOM: u64 = limits::MAX_SECTION_BYTES as u64 - limits::MAX_NAME_BYTES as u64 - 64;
     let mut left = ROOM;
-    lengths
-        .take_while(|len| {
-            let fits = *len <= left;
-            left = left.saturating_sub(*len);
-            fits
-        })
-        .count()
+    let fits = |len: Option<u64>| {
+        left = left.checked_sub(len?)?;
+        Some(())
+    };
+    lengths.map_while(fits).count()
 }
 
 fn frames_that_fit(thread: &Thread) -> usize {
     // The type and the longest encoding of a value, `i64`.
     const VALUE: u64 = 11;
-    let values = |list: &[Value]| (list.len() as u64).saturating_mul(VALUE);
-    fitting(
-        thread.frames.iter().map(|f| {
-            leb_bytes(6).saturating_add(values(&f.locals)).saturating_add(values(&f.stack))
-        }),
-    )
+    let values = |list: &[Value]| (list.len() as u64).checked_mul(VALUE);
+    fitting(thread.frames.iter().map(|frame| {
+        let values = values(&frame.locals)?.checked_add(values(&frame.stack)?)?;
+        values.checked_add(leb_bytes(6)?)
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_index_spaces_agree() {
+        let indices = |list: &[u32]| list.iter().copied().map(MemoryIndex).collect::<Vec<_>>();
+        let first = indices(&[4, 9, 4, 1]);
+        let kept = KeptItems::choose(6, 3, || first.into_iter()).unwrap();
+        assert_eq!(kept.items, indices(&[0, 1, 4]));
+        assert_eq!(kept.missing().collect::<Vec<_>>(), indices(&[2, 3, 5]));
+        let in_dump = |index| kept.in_dump(Some(MemoryIndex(index)));
+        assert_eq!([0, 1, 4].map(in_dump), [0, 1, 2]);
+        assert_eq!([2, 3, 5, 6].map(in_dump), [limits::UNKNOWN_INDEX; 4]);
+        assert_eq!(kept.in_dump(None), limits::UNKNOWN_INDEX);
+    }
 
     #[test]
     fn what_comes_first_is_chosen_and_order_is_kept() {
@@ -277,7 +298,8 @@ mod tests {
     #[test]
     fn as_many_as_fit() {
         let most = u64::from(limits::MAX_SECTION_BYTES);
-        assert_eq!(fitting([most / 2, most / 3, most / 4, 1].into_iter()), 2);
-        assert_eq!(fitting([1, 2].into_iter()), 2);
+        assert_eq!(fitting([most / 2, most / 3, most / 4, 1].into_iter().map(Some)), 2);
+        assert_eq!(fitting([1, 2].into_iter().map(Some)), 2);
+        assert_eq!(fitting([Some(1), None, Some(1)].into_iter()), 1);
     }
 }

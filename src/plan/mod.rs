@@ -9,21 +9,19 @@ use std::time::{Duration, Instant};
 
 pub use degrade::Shortfall;
 pub(crate) use degrade::{Kept, cut};
-#[allow(unreachable_pub, reason = "public with the feature `internals`")]
-pub use layout::CONTINUATION;
-pub use layout::Segment;
-pub(crate) use layout::{
-    CRC_BYTES, DataSection, Entries, HEADER, HEADER_SECTION_BYTES, INDEX, INDEX_HEAD_BYTES,
-    IndexLayout, MEMORY_ENTRY_BYTES, RANGE_ENTRY_BYTES, SEGMENT_ENTRY_BYTES, sign_extended,
-};
+pub(crate) use layout::{DataSection, Entries, IndexLayout, sign_extended};
+pub use layout::{DumpMemoryIndex, Segment};
 #[cfg(feature = "internals")]
 pub use segments::SEGMENT_COST;
 
+use crate::arithmetic::{Checked, sum};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::HEADER_SECTION_BYTES;
 use crate::image::{Change, ExtentMethod, MAX_GAP, MappingMethod, Payload, Watch};
 use crate::limits;
 use crate::model::{CoreDump, Memory, MemoryIndex, MemoryType};
+use crate::ranges::AddressRanges;
 use crate::scan::{self, Scanned};
 
 /// The smallest limit on the body of a section, in bytes: a name, a count, and a segment with some payload always fit.
@@ -38,10 +36,10 @@ pub const MIN_SECTION_BYTES: u32 = 256;
 pub struct Plan<'d> {
     /// Everything before the data section, but for the section that the layout fixes.
     pub(crate) prelude: Prelude,
+    /// The offset of the first section with data in bytes.
+    pub(crate) data_offset: u64,
     /// The memories of the dump, in its order.
-    pub(crate) memories: Vec<&'d Memory<'d>>,
-    /// For each of them what is left out on purpose.
-    pub(crate) left_out: Vec<Vec<RangeInclusive<u64>>>,
+    pub(crate) memories: Vec<PlannedMemory<'d>>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) sections: Vec<DataSection>,
     pub(crate) index: IndexLayout,
@@ -50,6 +48,15 @@ pub struct Plan<'d> {
     pub(crate) control: Control,
     /// What happens to the files of images from the scan on.
     watch: Watch,
+}
+
+/// A memory that the dump keeps.
+pub(crate) struct PlannedMemory<'d> {
+    /// Its index in the description.
+    pub(crate) index: MemoryIndex,
+    pub(crate) memory: &'d Memory<'d>,
+    /// Its excluded ranges.
+    pub(crate) left_out: AddressRanges,
 }
 
 /// What precedes the data section.
@@ -61,10 +68,9 @@ pub(crate) struct Prelude {
 }
 
 impl Prelude {
-    /// Its length in bytes with the section `corestream`.
-    fn len(&self) -> u64 {
-        let sections = (self.core.len() as u64).saturating_add(self.state.len() as u64);
-        sections.saturating_add(HEADER_SECTION_BYTES)
+    /// Returns its length in bytes with the section `corestream`.
+    fn len(&self) -> Result<u64> {
+        Ok(self.core.len().plus(HEADER_SECTION_BYTES)?.plus(self.state.len())? as u64)
     }
 }
 
@@ -72,10 +78,10 @@ impl Prelude {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// The memories, as their types say.
-    pub memory_bytes: u64,
-    /// Their images.
-    pub image_bytes: u64,
+    /// The size of all memories.
+    pub memory_bytes: u128,
+    /// The length of all images.
+    pub image_bytes: u128,
     /// The extents, all of which was scanned.
     pub extent_bytes: u64,
     /// The payload of all segments.
@@ -85,7 +91,7 @@ pub struct Stats {
     /// The number of segments.
     pub segments: u64,
     /// What was left out of memories on purpose; it was not read either.
-    pub left_out_bytes: u64,
+    pub left_out_bytes: u128,
     /// The number of ranges that were.
     pub left_out_ranges: u64,
     /// How the extents of each image were found.
@@ -142,19 +148,19 @@ impl<'d> Plan<'d> {
         prelude: impl FnOnce(&CoreDump<'_>, &Kept, &[String]) -> Prelude,
     ) -> Result<Self> {
         options.check()?;
-        dump.validate()?;
+        let mut excluded = dump.resolve()?;
         let kept = Kept::of(dump)?;
-        let memories: Vec<_> = kept.memories.iter().filter_map(|i| dump.memories.get(*i)).collect();
-        let left_out = memories.iter().map(|m| m.left_out()).collect::<Result<Vec<_>>>()?;
-        let mut images: Vec<_> = memories
-            .iter()
-            .zip(&left_out)
-            .map(|(memory, left_out)| Scanned { image: &memory.image, left_out, in_doubt: false })
-            .collect();
-        let types: Vec<_> = memories.iter().map(|m| m.ty).collect();
+        let planned = kept.memories.items.iter().filter_map(|index| {
+            let i = index.0 as usize;
+            let left_out = std::mem::take(excluded.get_mut(i)?);
+            Some(PlannedMemory { index: *index, memory: dump.memories.get(i)?, left_out })
+        });
+        let memories: Vec<_> = planned.collect();
+        let mut images: Vec<_> = memories.iter().map(scanned).collect();
+        let types: Vec<_> = memories.iter().map(|planned| planned.memory.ty).collect();
 
         // Before the first byte is read.
-        let watch = Watch::begin(memories.iter().map(|memory| &memory.image));
+        let watch = Watch::begin(memories.iter().map(|planned| &planned.memory.image));
         let scan_start = Instant::now();
         let mut doubts = Vec::new();
         let (mut found, selection) = loop {
@@ -163,11 +169,11 @@ impl<'d> Plan<'d> {
             check_images(&memories)?;
             let found = found?;
             let mut any_new = false;
-            for (i, (image, doubt)) in images.iter_mut().zip(&found.doubts).enumerate() {
+            for (image, doubt) in images.iter_mut().zip(&found.doubts) {
                 if let Some(doubt) = doubt {
                     image.in_doubt = true;
                     any_new = true;
-                    doubts.push(format!("memory {i}: {doubt}"));
+                    doubts.push(format!("memory {}: {doubt}", image.memory));
                 }
             }
             // An image in doubt has one extent, so no image gets there twice.
@@ -180,27 +186,29 @@ impl<'d> Plan<'d> {
         let plan_start = Instant::now();
         let holding_data = found.spans.iter().flatten().count();
         let gaps = selection.finish(holding_data)?;
-        let count = gaps.len().saturating_add(holding_data);
+        let count = gaps.len().plus(holding_data)?;
         let mut layout = layout::Layout::new(&types, options.max_section_bytes, count)?;
         segments::split(&found.spans, &gaps, |memory, range| layout.place(memory, range))?;
         drop(gaps);
-        let (segments, sections, data_len) = layout.finish();
-        let ranges = left_out.iter().map(Vec::len).sum();
+        let (segments, sections, data_len) = layout.finish()?;
+        let ranges = sum(memories.iter().map(|planned| planned.left_out.len()))?;
         let entries = Entries { memories: types.len(), segments: segments.len(), ranges };
         check_listed(&entries)?;
         let prelude = prelude(dump, &kept, &found.notes);
-        let index = prelude.len().saturating_add(data_len);
-        let index = IndexLayout::new(index, entries, options.checksums);
+        let data_offset = prelude.len()?;
+        let index = IndexLayout::new(data_offset.plus(data_len)?, entries, options.checksums);
         let index = index.ok_or_else(|| Error::out_of_memory("the index, it is over 4 GiB"))?;
 
         let stats = Stats {
-            memory_bytes: memory_bytes(&types),
-            image_bytes: images.iter().map(|of| of.image.len()).fold(0, u64::saturating_add),
+            // A dump has at most 100 memories of at most 2^64 bytes.
+            memory_bytes: types.iter().map(MemoryType::size).sum(),
+            image_bytes: images.iter().map(|of| u128::from(of.image.len())).sum(),
             extent_bytes: found.extent_bytes,
-            data_bytes: segments.iter().map(|s| u64::from(s.len)).sum(),
-            dump_bytes: index.offset.saturating_add(index.len()),
+            // Fewer than 2^32 segments of fewer than 2^32 bytes.
+            data_bytes: segments.iter().map(|segment| u64::from(segment.len)).sum(),
+            dump_bytes: index.offset.plus(index.len())?,
             segments: segments.len() as u64,
-            left_out_bytes: left_out.iter().flatten().map(bytes_in).fold(0, u64::saturating_add),
+            left_out_bytes: memories.iter().map(|planned| planned.left_out.byte_len()).sum(),
             left_out_ranges: ranges as u64,
             extent_methods: found.methods,
             mapping_method: found.mapping_method,
@@ -214,8 +222,8 @@ impl<'d> Plan<'d> {
         let (shortfalls, control) = (kept.shortfalls, options.control);
         let plan = Self {
             prelude,
+            data_offset,
             memories,
-            left_out,
             segments,
             sections,
             index,
@@ -236,7 +244,7 @@ impl<'d> Plan<'d> {
 
     /// How the dump takes the bytes of memory `i`.
     pub(crate) fn payload(&self, i: usize) -> Option<Payload<'_>> {
-        Some(self.memories.get(i)?.image.payload(self.watch.is_guarded(i)))
+        Some(self.memories.get(i)?.memory.image.payload(self.watch.is_guarded(i)))
     }
 
     /// Whether bytes of images have to be copied.
@@ -249,9 +257,18 @@ impl<'d> Plan<'d> {
     /// # Errors
     /// An image that could not change can by now.
     pub(crate) fn look_for_changes(&self) -> Result<Vec<bool>> {
-        self.watch.check_guarded(self.memories.iter().map(|memory| &memory.image))?;
-        self.watch.look(self.memories.iter().map(|memory| &memory.image));
+        let images = || self.memories.iter().map(|planned| &planned.memory.image);
+        self.watch.check_guarded(images()).map_err(|(i, error)| self.error_at(i, error))?;
+        self.watch.look(images());
         Ok(self.watch.changes().map(|change| change.is_some()).collect())
+    }
+
+    /// Names the memory of image `i` in its error.
+    fn error_at(&self, i: usize, error: Error) -> Error {
+        match self.memories.get(i) {
+            Some(planned) => error.at(format_args!("memory {}", planned.index)),
+            None => error,
+        }
     }
 
     /// The memories that the last dump of this plan marks as *changing*, and why. An image file is looked
@@ -276,8 +293,16 @@ impl<'d> Plan<'d> {
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn changes(&self) -> impl Iterator<Item = (MemoryIndex, Change)> {
-        let all = (0..).map(MemoryIndex).zip(self.watch.changes());
+        let all = self.memories().zip(self.watch.changes());
         all.filter_map(|(memory, change)| Some((memory, change?)))
+    }
+
+    /// Returns the memories of the dump, in its order: the first one is memory 0 of the dump, the [`DumpMemoryIndex`] of
+    /// its [`Segment`]s.
+    ///
+    /// A dump that has room for all memories has them in the order of the description.
+    pub fn memories(&self) -> impl Iterator<Item = MemoryIndex> {
+        self.memories.iter().map(|planned| planned.index)
     }
 
     /// The exact length of the dump in bytes.
@@ -296,19 +321,18 @@ impl<'d> Plan<'d> {
         &self.shortfalls
     }
 
-    /// What the dump leaves out on purpose: each memory of it with such ranges
-    /// ([`Memory::without`]), and its ranges in order.
-    pub fn left_out(&self) -> impl Iterator<Item = (MemoryIndex, &[RangeInclusive<u64>])> {
-        let all = (0..).map(MemoryIndex).zip(self.left_out.iter().map(Vec::as_slice));
+    /// Returns the excluded ranges ([`Memory::without`]) of each memory of the dump that has some.
+    pub fn left_out(&self) -> impl Iterator<Item = (MemoryIndex, &AddressRanges)> {
+        let all = self.memories.iter().map(|planned| (planned.index, &planned.left_out));
         all.filter(|(_, ranges)| !ranges.is_empty())
     }
 
     /// Whether bytes that are so near before a segment that they may be read along with it were left out.
     pub(crate) fn leaves_out_shortly_before(&self, segment: &Segment) -> bool {
-        let ranges = self.left_out.get(segment.memory as usize).map_or(&[][..], Vec::as_slice);
-        let before = ranges.partition_point(|range| *range.start() < segment.address);
-        let last = before.checked_sub(1).and_then(|last| ranges.get(last));
-        last.is_some_and(|range| segment.address.saturating_sub(*range.end()) <= MAX_GAP)
+        let of = self.memories.get(segment.memory.0 as usize);
+        let before = of.and_then(|planned| planned.left_out.last_from(segment.address));
+        let gap = |range: &RangeInclusive<u64>| segment.address.checked_sub(*range.end());
+        before.is_some_and(|range| gap(range).is_none_or(|gap| gap <= MAX_GAP))
     }
 
     /// What planning took and found.
@@ -316,21 +340,22 @@ impl<'d> Plan<'d> {
         &self.stats
     }
 
-    /// The offset of the first section with data in the dump, in bytes.
-    pub(crate) fn data_offset(&self) -> u64 {
-        self.prelude.len()
-    }
-
     /// The type of a memory of the dump.
     #[allow(clippy::indexing_slicing, reason = "a segment of the plan is of a memory of the plan")]
     pub(crate) fn ty(&self, segment: &Segment) -> &MemoryType {
-        &self.memories[segment.memory as usize].ty
+        &self.memories[segment.memory.0 as usize].memory.ty
     }
 }
 
-fn check_images(memories: &[&Memory<'_>]) -> Result<()> {
-    for (i, memory) in memories.iter().enumerate() {
-        memory.image.check_len().map_err(|error| error.at(format_args!("memory {i}")))?;
+/// What of a memory is scanned.
+fn scanned<'p>(planned: &'p PlannedMemory<'_>) -> Scanned<'p> {
+    let PlannedMemory { index, memory, left_out } = planned;
+    Scanned { memory: *index, image: &memory.image, left_out, in_doubt: false }
+}
+
+fn check_images(memories: &[PlannedMemory<'_>]) -> Result<()> {
+    for PlannedMemory { index, memory, .. } in memories {
+        memory.image.check_len().map_err(|error| error.at(format_args!("memory {index}")))?;
     }
     Ok(())
 }
@@ -348,16 +373,6 @@ fn check_listed(entries: &Entries) -> Result<()> {
          are left out"
     );
     Err(Error::new(ErrorKind::Option, message))
-}
-
-/// The length of a range that is not empty; all 2^64 bytes count as one less.
-fn bytes_in(range: &RangeInclusive<u64>) -> u64 {
-    range.end().saturating_sub(*range.start()).saturating_add(1)
-}
-
-fn memory_bytes(types: &[MemoryType]) -> u64 {
-    let bytes = types.iter().map(|ty| ty.byte_len().unwrap_or(u64::MAX));
-    bytes.fold(0, u64::saturating_add)
 }
 
 impl std::fmt::Debug for Plan<'_> {

@@ -14,15 +14,17 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::arithmetic::Checked;
 use crate::error::{Error, Result};
+use crate::format::IndexSegment;
 use crate::limits;
-use crate::plan::layout::SEGMENT_ENTRY_BYTES;
+use crate::plan::layout::DumpMemoryIndex;
 use crate::scan::{Gap, GapSink};
 
 /// What one more segment costs, in bytes: its header in the data section, which has about 12 for
 /// most addresses of a 32-bit memory, and its 20 bytes of the index.
 #[allow(unreachable_pub, reason = "public with the feature `internals`")]
-pub const SEGMENT_COST: u64 = 12 + SEGMENT_ENTRY_BYTES;
+pub const SEGMENT_COST: u64 = 12 + size_of::<IndexSegment>() as u64;
 
 /// Gaps that the list has room for at first.
 const FIRST_ROOM: usize = 4096;
@@ -41,7 +43,7 @@ pub(super) struct Selection {
 impl Selection {
     /// A selection for at most `budget` segments.
     pub(super) fn new(budget: u32) -> Self {
-        let budget = usize::try_from(budget).unwrap_or(usize::MAX);
+        let budget = budget as usize;
         // The last segment of a memory has no gap after it: a budget of one keeps none.
         let shortest = if budget < 2 { u64::MAX } else { SEGMENT_COST + 1 };
         let shortest = AtomicU64::new(shortest);
@@ -55,10 +57,9 @@ impl Selection {
     pub(super) fn finish(self, memories: usize) -> Result<Vec<Gap>> {
         let mut gaps = self.gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
         let left_out = self.left_out.into_inner().unwrap_or_else(PoisonError::into_inner);
-        keep_longest(
-            &mut gaps,
-            self.budget.saturating_sub(memories.saturating_add(left_out.len())),
-        );
+        // Memories and excluded ranges alone may exceed the budget: then no other gap is kept.
+        let most = self.budget.saturating_sub(memories).saturating_sub(left_out.len());
+        keep_longest(&mut gaps, most);
         gaps.shrink_to_fit();
         gaps.try_reserve_exact(left_out.len()).map_err(|_| out_of_memory())?;
         gaps.extend(left_out);
@@ -74,8 +75,9 @@ impl GapSink for Selection {
 
     fn take(&self, found: &mut Vec<Gap>) -> Result<()> {
         let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        // No gap is kept with a budget of one segment.
         let most = self.budget.saturating_sub(1);
-        let full = most.saturating_mul(2);
+        let full = most.times(2)?;
         for gap in found.drain(..) {
             // What was found before the limit rose may be below it by now.
             if gap.len < self.shortest.load(Ordering::Relaxed) {
@@ -84,7 +86,7 @@ impl GapSink for Selection {
             if gaps.len() == gaps.capacity() {
                 // Most guests need few; the others get all the room at once, so that the list is
                 // moved, and for a moment there twice, only while it is small.
-                let all = full.saturating_sub(gaps.len());
+                let all = full.minus(gaps.len())?;
                 let room = if gaps.is_empty() { FIRST_ROOM.min(all) } else { all };
                 gaps.try_reserve_exact(room).map_err(|_| out_of_memory())?;
             }
@@ -125,17 +127,17 @@ fn keep_longest(gaps: &mut Vec<Gap>, count: usize) {
 pub(super) fn split(
     spans: &[Option<Range<u64>>],
     gaps: &[Gap],
-    mut segment: impl FnMut(u32, Range<u64>) -> Result<()>,
+    mut segment: impl FnMut(DumpMemoryIndex, Range<u64>) -> Result<()>,
 ) -> Result<()> {
     let mut gaps = gaps.iter().peekable();
     // A plan has at most 100 memories.
     for (memory, span) in (0..).zip(spans) {
         let Some(mut rest) = span.clone() else { continue };
         while let Some(gap) = gaps.next_if(|gap| gap.memory == memory) {
-            let end = mem::replace(&mut rest.start, gap.start.saturating_add(gap.len));
-            segment(memory, end..gap.start)?;
+            let start = mem::replace(&mut rest.start, gap.end());
+            segment(DumpMemoryIndex(memory), start..gap.start)?;
         }
-        segment(memory, rest)?;
+        segment(DumpMemoryIndex(memory), rest)?;
     }
     Ok(())
 }
@@ -205,7 +207,7 @@ mod tests {
             &[Some(0..10), None, Some(5..100)],
             &[gap(0, 4, 2), gap(2, 20, 50)],
             |memory, range| {
-                segments.push((memory, range));
+                segments.push((memory.0, range));
                 Ok(())
             },
         )

@@ -9,18 +9,22 @@ mod avx2;
 mod parallel;
 mod scalar;
 
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 
 use crate::image::MemoryImage;
+use crate::model::MemoryIndex;
+use crate::ranges::AddressRanges;
 
 pub(crate) use parallel::{GapSink, Options, scan};
 
 /// What is scanned of a memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Scanned<'i> {
+    /// Its index in the description, for messages.
+    pub(crate) memory: MemoryIndex,
     pub(crate) image: &'i MemoryImage<'i>,
-    /// Ranges that are not read, in order.
-    pub(crate) left_out: &'i [RangeInclusive<u64>],
+    /// Ranges that are not read.
+    pub(crate) left_out: &'i AddressRanges,
     /// Whether its file system was found to be wrong about its holes: then all of it is read.
     pub(crate) in_doubt: bool,
 }
@@ -28,8 +32,7 @@ pub(crate) struct Scanned<'i> {
 impl Scanned<'_> {
     /// Whether bytes between `gap.start` and `gap.end` are left out.
     fn leaves_out(&self, gap: &Range<u64>) -> bool {
-        let passed = self.left_out.partition_point(|range| *range.end() < gap.start);
-        self.left_out.get(passed).is_some_and(|range| *range.start() < gap.end)
+        self.left_out.overlaps(gap)
     }
 }
 
@@ -42,6 +45,14 @@ pub(crate) struct Gap {
     pub(crate) start: u64,
     /// Length in bytes.
     pub(crate) len: u64,
+}
+
+impl Gap {
+    /// Returns the address after the last byte.
+    #[allow(clippy::arithmetic_side_effects, reason = "a gap ends within an image")]
+    pub(crate) fn end(&self) -> u64 {
+        self.start + self.len
+    }
 }
 
 /// Finds runs in a slice, by a backend that was chosen when it was made.

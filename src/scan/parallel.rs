@@ -101,12 +101,14 @@ pub(crate) fn scan(
     let finder = Finder::new(options.extents, images.iter().any(|of| of.image.is_live()))?;
     let extents = images.iter().map(|of| of.image.extents(&finder, of.in_doubt));
     let extents: Vec<_> =
-        extents.zip(images).map(|(extents, of)| extents.without(of.left_out)).collect();
+        extents.zip(images).map(|(extents, of)| extents.without(of.left_out.as_slice())).collect();
     let finder_time = finder_start.elapsed();
     let methods = extents.iter().map(Extents::method).collect();
-    let notes_of = |(i, of): (usize, &Extents<'_>)| Some(format!("memory {i}: {}", of.note()?));
+    let note_of = |(of, extents): (&Scanned<'_>, &Extents<'_>)| {
+        Some(format!("memory {}: {}", of.memory, extents.note()?))
+    };
     let notes = finder.note().map(str::to_string).into_iter();
-    let notes = notes.chain(extents.iter().enumerate().filter_map(notes_of)).collect();
+    let notes = notes.chain(images.iter().zip(&extents).filter_map(note_of)).collect();
     let bytes = images.iter().map(|of| of.image.len()).fold(0, u64::saturating_add);
     let shared = Shared {
         images,
@@ -138,7 +140,7 @@ pub(crate) fn scan(
     shared.meter.finish();
     let queue = into_inner(shared.queue);
     let doubt = |((of, extents), bytes): ((&Scanned<'_>, &Extents<'_>), &AtomicU64)| {
-        extents.contradiction(bytes.load(Ordering::Relaxed), of.left_out)
+        extents.contradiction(bytes.load(Ordering::Relaxed), of.left_out.as_slice())
     };
     let doubts = images.iter().zip(&queue.extents).zip(&shared.image_bytes).map(doubt).collect();
     let (extent_bytes, time) = into_inner(shared.found);

@@ -5,12 +5,15 @@
 pub mod own;
 pub mod reading;
 
-use corestream::internals::{CONTINUATION, SEGMENT_COST};
+use corestream::internals::SEGMENT_COST;
 use corestream::{GlobalValue, RefType, Value};
 use wasmparser::{
     BinaryReader, CoreDumpValue, Data, DataKind, DataSectionReader, KnownCustom, Operator, Parser,
     Payload, Validator, WasmFeatures,
 };
+
+/// The custom sections that continue the data section (`docs/format.md`).
+pub const CONTINUATION: &str = "corestream.data";
 
 /// A dump as wasmparser reads it.
 #[derive(Debug, Default)]

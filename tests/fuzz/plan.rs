@@ -145,7 +145,7 @@ fn assert_dump(input: &Input, guests: &[Guest], plan: &Plan<'_>, most: usize, li
     let decoded = decode(&bytes);
     assert_eq!(decoded.segments.len(), plan.segments().len());
     for (found, planned) in decoded.segments.iter().zip(plan.segments()) {
-        assert_eq!((found.memory, found.address), (planned.memory, planned.address));
+        assert_eq!((found.memory, found.address), (planned.memory.0, planned.address));
         assert_eq!(found.data.len(), planned.len as usize);
     }
     assert!(decoded.in_data_section <= most);

@@ -6,7 +6,6 @@ use std::io::Read;
 use std::sync::LazyLock;
 
 use arbitrary::{Arbitrary, Unstructured};
-use corestream::internals::CONTINUATION;
 use corestream::read::{Verdict, verify_slice, verify_stream};
 use corestream::{CoreDumpFile, Dumper, MemoryIndex};
 use wasmparser::{
@@ -522,7 +521,7 @@ fn segments(bytes: &[u8]) -> Option<Vec<(u32, u64, &[u8])>> {
     for payload in Parser::new(0).parse_all(bytes) {
         let section = match payload.ok()? {
             Payload::DataSection(section) => section,
-            Payload::CustomSection(section) if section.name() == CONTINUATION => {
+            Payload::CustomSection(section) if section.name() == "corestream.data" => {
                 let reader = BinaryReader::new(section.data(), section.data_offset());
                 DataSectionReader::new(reader).ok()?
             }

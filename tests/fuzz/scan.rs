@@ -234,7 +234,7 @@ fn plans(input: &Input, images: &[&[u8]]) {
     for (scanner, threads) in [(Scanner::new(), 1), other] {
         let plan = dumper.clone().scanner(scanner).threads(threads).plan(&dump).unwrap();
         let found: Vec<_> =
-            plan.segments().iter().map(|s| (s.memory, s.address, u64::from(s.len))).collect();
+            plan.segments().iter().map(|s| (s.memory.0, s.address, u64::from(s.len))).collect();
         let bytes = plan.to_vec().unwrap();
         assert_eq!(bytes.len() as u64, plan.len());
         match &first {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use corestream::{Change, CoreDump, FileSink, Memory, Pipe, Plan, Shortfall, Socket};
+use corestream::{Change, CoreDump, FileSink, Memory, Pipe, Plan, Socket};
 
 pub use self::options::{MemoryOption, PlanOptions, seconds};
 use self::ranges::RangeOption;
@@ -266,19 +266,18 @@ fn odd_length(memory: &Memory<'_>, image: &Path) -> Option<String> {
 
 /// Says which images were written to, or may have been. `images` are the paths of those of the guest.
 fn warn_of_changes(plan: &Plan<'_>, images: &[Option<PathBuf>]) {
-    // A dump counts its own memories: without those that it has no room for.
-    let is_dropped = |index: &usize| {
-        let dropped = |s: &Shortfall| matches!(s, Shortfall::Memory(m) if m.0 as usize == *index);
-        plan.shortfalls().iter().any(dropped)
-    };
-    let images = images.iter().enumerate().filter(|(index, _)| !is_dropped(index));
-    let images: Vec<_> = images.map(|(_, path)| path.as_deref()).collect();
     for (memory, change) in plan.changes().filter(|(_, change)| *change != Change::Assumed) {
-        let path = images.get(memory.0 as usize).copied().flatten().unwrap_or(Path::new(""));
+        let path = images.get(memory.0 as usize).and_then(Option::as_deref);
+        let path = path.unwrap_or(Path::new("")).display();
+        // A dump without room for all memories numbers them anew.
+        let number = (0..).zip(plan.memories()).find(|(_, index)| *index == memory);
+        let renumbered = match number {
+            Some((number, _)) if number != memory.0 => format!(" (memory {number} of the dump)"),
+            _ => String::new(),
+        };
         report::line(&format!(
-            "warning: {}: {change}: the dump may hold old and new bytes, and marks memory {memory} \
-             as changing",
-            path.display()
+            "warning: {path}: {change}: the dump may hold old and new bytes, and marks memory \
+             {memory}{renumbered} as changing"
         ));
     }
 }

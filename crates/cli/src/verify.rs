@@ -109,7 +109,7 @@ pub fn notes(whole: &Whole) -> String {
     if whole.rewritten && whole.partial {
         line.push_str("; ranges of memories were left out on purpose");
     }
-    let left_out = whole.left_out.iter().map(|of| (of.memory, of.bytes, of.ranges));
+    let left_out = whole.left_out.iter().map(|of| (of.memory, of.bytes.into(), of.ranges));
     if let Some(partial) = report::partial(left_out) {
         line.push_str("; ");
         line.push_str(&partial);

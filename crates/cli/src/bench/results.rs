@@ -114,7 +114,7 @@ impl<'b> Results<'b> {
     }
 
     /// Bytes a second of something that took `seconds`.
-    fn speed(bytes: u64, seconds: f64) -> Option<f64> {
+    fn speed(bytes: u128, seconds: f64) -> Option<f64> {
         (bytes > 0 && seconds > 0.0).then(|| bytes as f64 / seconds)
     }
 
@@ -125,12 +125,12 @@ impl<'b> Results<'b> {
         let extents = self.stats.extent_bytes;
         [
             ("image_bytes_per_second", "image", Self::speed(self.stats.image_bytes, whole)),
-            ("dump_bytes_per_second", "dump", Self::speed(self.stats.dump_bytes, whole)),
-            ("scan_bytes_per_second", "scan", Self::speed(extents, self.median("scan"))),
+            ("dump_bytes_per_second", "dump", Self::speed(self.stats.dump_bytes.into(), whole)),
+            ("scan_bytes_per_second", "scan", Self::speed(extents.into(), self.median("scan"))),
             (
                 "plain_read_bytes_per_second",
                 "plain read",
-                Self::speed(self.read_bytes as u64, read),
+                Self::speed(self.read_bytes as u128, read),
             ),
         ]
     }

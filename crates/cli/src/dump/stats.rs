@@ -1,14 +1,13 @@
 //! What `--stats` prints: bytes, segments, seconds, and the peak of the process's own memory.
 
 use std::fmt::Write;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use corestream::{MemoryIndex, Plan, Stats};
+use corestream::{AddressRanges, MemoryIndex, Plan, Stats};
 
 use crate::report;
 
@@ -66,11 +65,8 @@ fn rss_anon() -> Option<u64> {
 }
 
 /// The bytes and ranges that are left out of a memory on purpose.
-pub fn left_out(
-    (memory, ranges): (MemoryIndex, &[RangeInclusive<u64>]),
-) -> (MemoryIndex, u64, u64) {
-    let bytes = ranges.iter().map(|range| (range.end() - range.start()).saturating_add(1));
-    (memory, bytes.fold(0, u64::saturating_add), ranges.len() as u64)
+pub fn left_out((memory, ranges): (MemoryIndex, &AddressRanges)) -> (MemoryIndex, u128, u64) {
+    (memory, ranges.byte_len(), ranges.len() as u64)
 }
 
 /// Returns what `--dry-run` prints: the plan, whether it fits where there are `free` bytes, and why V8 refuses

@@ -1,21 +1,15 @@
 //! Whether V8 accepts a dump: it has limits on size that the WebAssembly specification does not.
 
 use corestream::limits::{PAGE_BYTES, V8_MAX_MEMORY64_PAGES, V8_MAX_MODULE_BYTES};
-use corestream::{CoreDump, MemoryIndex, MemoryType, Plan, Shortfall};
+use corestream::{CoreDump, MemoryIndex, MemoryType, Plan};
 
 /// Says why V8 refuses a dump because of its size; `None` if it does not.
 pub fn refusal(plan: &Plan<'_>, dump: &CoreDump<'_>) -> Option<String> {
-    let is_left_out = |index: usize| {
-        plan.shortfalls().iter().any(|shortfall| match shortfall {
-            Shortfall::Memory(MemoryIndex(memory)) => *memory as usize == index,
-            _ => false,
-        })
-    };
-    let memories = dump.memories.iter().enumerate().filter(|(index, _)| !is_left_out(*index));
-    reasons(plan.len(), memories.map(|(index, memory)| (index, memory.ty)))
+    let ty = |index: MemoryIndex| Some((index, dump.memories.get(index.0 as usize)?.ty));
+    reasons(plan.len(), plan.memories().filter_map(ty))
 }
 
-fn reasons(len: u64, memories: impl Iterator<Item = (usize, MemoryType)>) -> Option<String> {
+fn reasons(len: u64, memories: impl Iterator<Item = (MemoryIndex, MemoryType)>) -> Option<String> {
     let mut reasons = Vec::new();
     if len > V8_MAX_MODULE_BYTES {
         reasons.push(format!("a module of {len} bytes is over its limit of {V8_MAX_MODULE_BYTES}"));
@@ -25,7 +19,7 @@ fn reasons(len: u64, memories: impl Iterator<Item = (usize, MemoryType)>) -> Opt
 }
 
 /// Says that a memory is too large, or may become so.
-fn too_large(index: usize, ty: MemoryType) -> Option<String> {
+fn too_large(index: MemoryIndex, ty: MemoryType) -> Option<String> {
     let limit = u128::from(V8_MAX_MEMORY64_PAGES) * u128::from(PAGE_BYTES);
     let is_over = |pages: u64| ty.memory64 && u128::from(pages) * u128::from(ty.page_size) > limit;
     let (what, pages) = if is_over(ty.minimum) {
@@ -43,7 +37,7 @@ mod tests {
     use super::*;
 
     fn of(len: u64, ty: MemoryType) -> Option<String> {
-        reasons(len, [(3, ty)].into_iter())
+        reasons(len, [(MemoryIndex(3), ty)].into_iter())
     }
 
     #[test]

@@ -1,0 +1,183 @@
+//! The on-disk format, once: section ids and names, flags, opcodes, and the structures of corestream's own sections.
+//!
+//! The writer and the reader share these definitions and no logic. `docs/format.md` describes each structure byte by
+//! byte; the names of the other sections are those of the tool-conventions'
+//! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md), and ids and opcodes those
+//! of the core specification,
+//! ["Binary format"](https://webassembly.github.io/spec/core/binary/modules.html).
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The id of a custom section.
+pub(crate) const CUSTOM: u8 = 0;
+/// The id of the data section.
+pub(crate) const DATA: u8 = 11;
+
+/// The flags of an active data segment of memory 0, whose index is not written.
+pub(crate) const ACTIVE: u8 = 0;
+/// The flags of an active data segment with the index of its memory.
+pub(crate) const ACTIVE_WITH_MEMORY: u8 = 2;
+
+/// The opcode `i32.const`.
+pub(crate) const I32_CONST: u8 = 0x41;
+/// The opcode `i64.const`.
+pub(crate) const I64_CONST: u8 = 0x42;
+/// The opcode `end`.
+pub(crate) const END: u8 = 0x0b;
+
+/// The length of the dump and the offset of its index ([`Header`]).
+pub(crate) const HEADER: &str = "corestream";
+/// The data segments that do not fit into the data section.
+pub(crate) const CONTINUATION: &str = "corestream.data";
+/// Notes for a person.
+pub(crate) const NOTES: &str = "corestream.notes";
+/// The section that closes the dump ([`IndexHead`]).
+pub(crate) const INDEX: &str = "corestream.index";
+
+/// The version of the sections [`HEADER`] and [`INDEX`].
+pub(crate) const VERSION: u32 = 1;
+/// The version of the section [`NOTES`].
+pub(crate) const NOTES_VERSION: u32 = 1;
+
+/// Flag of the dump: ranges of memories were excluded on purpose.
+pub(crate) const PARTIAL: u32 = 1 << 0;
+/// Flag of the dump: parts of the guest are missing because the format has no room for them.
+pub(crate) const DEGRADED: u32 = 1 << 1;
+/// Flag of a memory: other threads or processes may have written to it while it was read.
+pub(crate) const CHANGING: u32 = 1 << 0;
+
+/// The body of the section [`HEADER`], after its name.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct Header {
+    pub(crate) fields: HeaderFields,
+    /// The CRC-32 of the fields.
+    pub(crate) crc: U32,
+}
+
+/// What the section [`HEADER`] says.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct HeaderFields {
+    /// [`VERSION`].
+    pub(crate) version: U32,
+    /// [`PARTIAL`] and [`DEGRADED`].
+    pub(crate) flags: U32,
+    /// The length of the dump in bytes.
+    pub(crate) length: U64,
+    /// The offset of the section [`INDEX`] in bytes.
+    pub(crate) index: U64,
+    /// The binary logarithm of the length of a block with a checksum; 0 without checksums.
+    pub(crate) block_log2: U32,
+}
+
+/// The first fields of the section [`INDEX`], after its name. Its tables follow: [`IndexMemory`], [`IndexSegment`],
+/// [`IndexRange`], the checksum of each block, and the CRC-32 of all that (each a `u32`).
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct IndexHead {
+    /// [`VERSION`].
+    pub(crate) version: U32,
+    /// The flags of the [`Header`].
+    pub(crate) flags: U32,
+    /// The number of memories.
+    pub(crate) memories: U32,
+    /// The number of segments of all memories.
+    pub(crate) segments: U32,
+    /// The number of excluded ranges of all memories.
+    pub(crate) ranges: U32,
+    /// The same as in the [`Header`].
+    pub(crate) block_log2: U32,
+    /// The number of checksums.
+    pub(crate) blocks: U32,
+}
+
+/// A memory in the index.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct IndexMemory {
+    /// The number of its segments.
+    pub(crate) segments: U32,
+    /// The number of its excluded ranges.
+    pub(crate) ranges: U32,
+    /// [`CHANGING`].
+    pub(crate) flags: U32,
+}
+
+/// A data segment in the index.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct IndexSegment {
+    /// The address of its first byte in its memory.
+    pub(crate) address: U64,
+    /// The offset of its first byte in the dump.
+    pub(crate) offset: U64,
+    /// Its length in bytes.
+    pub(crate) len: U32,
+}
+
+/// An excluded range of a memory in the index.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct IndexRange {
+    /// The first address.
+    pub(crate) first: U64,
+    /// The last address.
+    pub(crate) last: U64,
+}
+
+/// The length of a checksum in bytes.
+pub(crate) const CRC_BYTES: usize = size_of::<U32>();
+
+/// The length in bytes of the name of one of corestream's sections, with its own length before it.
+pub(crate) const fn name_bytes(name: &str) -> usize {
+    1 + one_byte(name.len()) as usize
+}
+
+/// Returns a length as the only byte of its LEB128.
+///
+/// # Panics
+/// Panics if it needs more bytes, which no name of a section and not the section [`HEADER`] does: at compile time,
+/// where it is called in a constant.
+#[allow(clippy::cast_possible_truncation, clippy::panic, reason = "checked, and constants")]
+pub(crate) const fn one_byte(len: usize) -> u8 {
+    assert!(len < 128, "the length needs more than one byte");
+    len as u8
+}
+
+/// The length in bytes of the body of the section [`HEADER`].
+pub(crate) const HEADER_BODY_BYTES: usize = name_bytes(HEADER) + size_of::<Header>();
+
+/// The length in bytes of the whole section [`HEADER`]: id, size and body.
+pub(crate) const HEADER_SECTION_BYTES: usize = 1 + 1 + one_byte(HEADER_BODY_BYTES) as usize;
+
+// docs/format.md fixes these lengths.
+const _: () = {
+    assert!(size_of::<Header>() == 32);
+    assert!(size_of::<IndexHead>() == 28);
+    assert!(size_of::<IndexMemory>() == 12);
+    assert!(size_of::<IndexSegment>() == 20);
+    assert!(size_of::<IndexRange>() == 16);
+    assert!(CRC_BYTES == 4);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_little_endian_and_unaligned() {
+        let bytes = [
+            0xee, // misaligns what follows
+            1, 0, 0, 0, 0, 0, 0, 0, // address
+            0, 2, 0, 0, 0, 0, 0, 0, // offset
+            3, 0, 0, 0x80, // length
+        ];
+        let segment = IndexSegment::ref_from_bytes(&bytes[1..]).unwrap();
+        assert_eq!(segment.address.get(), 1);
+        assert_eq!(segment.offset.get(), 0x200);
+        assert_eq!(segment.len.get(), 0x8000_0003);
+        assert_eq!(segment.as_bytes(), &bytes[1..]);
+    }
+}

@@ -1,0 +1,204 @@
+//! Memories and their types.
+
+use std::ops::RangeBounds;
+
+use super::left_out::Selection;
+use crate::error::{Error, Result};
+use crate::image::MemoryImage;
+use crate::limits;
+use crate::ranges::AddressRanges;
+
+/// The type of a memory at the time of the dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct MemoryType {
+    /// The size that it has now, in pages.
+    pub minimum: u64,
+    /// The size that it may grow to, in pages.
+    pub maximum: Option<u64>,
+    /// Whether its addresses have 64 bits.
+    pub memory64: bool,
+    /// Whether threads share it; then it needs a maximum.
+    pub shared: bool,
+    /// The size of a page in bytes: 65,536, or 1 (custom-page-sizes proposal).
+    pub page_size: u32,
+}
+
+impl MemoryType {
+    /// A memory of `pages` pages of 64 KiB with 32-bit addresses.
+    pub fn wasm32(pages: u64) -> Self {
+        Self { minimum: pages, maximum: None, memory64: false, shared: false, page_size: 65_536 }
+    }
+
+    /// A memory of `pages` pages of 64 KiB with 64-bit addresses.
+    pub fn wasm64(pages: u64) -> Self {
+        Self { memory64: true, ..Self::wasm32(pages) }
+    }
+
+    /// The same with a maximum, in pages.
+    pub fn with_maximum(self, pages: u64) -> Self {
+        Self { maximum: Some(pages), ..self }
+    }
+
+    /// The same, shared between threads.
+    pub fn with_shared(self) -> Self {
+        Self { shared: true, ..self }
+    }
+
+    /// The same with pages of `bytes` bytes: 1 or 65,536.
+    pub fn with_page_size(self, bytes: u32) -> Self {
+        Self { page_size: bytes, ..self }
+    }
+
+    /// The size in bytes, `None` if it has more than 64 bits.
+    pub fn byte_len(&self) -> Option<u64> {
+        u64::try_from(self.size()).ok()
+    }
+
+    /// Returns the size in bytes.
+    #[allow(clippy::arithmetic_side_effects, reason = "a product of 64 and 32 bits, of 128 bits")]
+    pub(crate) fn size(&self) -> u128 {
+        u128::from(self.minimum) * u128::from(self.page_size)
+    }
+
+    /// What contradicts itself in this type with an image of `image_len` bytes.
+    pub(crate) fn check(&self, image_len: u64) -> Result<(), String> {
+        if !matches!(self.page_size, 1 | 65_536) {
+            return Err(format!("a page has 1 or 65536 bytes, not {}", self.page_size));
+        }
+        let most = limits::max_pages(self.memory64, self.page_size);
+        let bits = if self.memory64 { 64 } else { 32 };
+        if self.minimum > most {
+            let pages = self.minimum;
+            return Err(format!("{pages} pages are more than the {most} of a {bits}-bit memory"));
+        }
+        match self.maximum {
+            Some(maximum) if maximum > most => {
+                return Err(format!(
+                    "a maximum of {maximum} pages is more than the {most} of a {bits}-bit memory"
+                ));
+            }
+            Some(maximum) if maximum < self.minimum => {
+                let pages = self.minimum;
+                return Err(format!("{pages} pages are more than its maximum of {maximum}"));
+            }
+            None if self.shared => return Err("a shared memory needs a maximum".into()),
+            _ => {}
+        }
+        let bytes = self.size();
+        if u128::from(image_len) > bytes {
+            let pages = image_len.div_ceil(u64::from(self.page_size));
+            return Err(format!(
+                "its image of {image_len} bytes is larger than its {bytes} bytes, it needs a \
+                 minimum of {pages} pages"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A memory: its type, and the image of its contents.
+///
+/// An image that is shorter than the memory is followed by zeros.
+#[derive(Debug)]
+#[must_use]
+pub struct Memory<'a> {
+    /// The type, with the present size.
+    pub ty: MemoryType,
+    /// The contents.
+    pub image: MemoryImage<'a>,
+    /// What of it is dumped.
+    selection: Selection,
+}
+
+impl<'a> Memory<'a> {
+    /// A memory of this type with these contents.
+    pub fn new(ty: MemoryType, image: MemoryImage<'a>) -> Self {
+        Self { ty, image, selection: Selection::default() }
+    }
+
+    /// The same without a range of addresses, in bytes: what stands there is neither read nor dumped, and
+    /// the dump says that it was left out on purpose. Several add up; they may come in any order and
+    /// overlap.
+    ///
+    /// ```
+    /// use corestream::*;
+    ///
+    /// let mut bytes = vec![7; 65_536];
+    /// bytes[1000..1032].copy_from_slice(b"a key that nobody else may have.");
+    /// let image = MemoryImage::from_slice(&bytes);
+    /// let memory = Memory::new(MemoryType::wasm32(1), image).without(1000..1032);
+    /// assert_eq!(memory.left_out()?.as_slice(), [1000..=1031]);
+    ///
+    /// let mut dump = CoreDump::new("guest.wasm");
+    /// dump.add_memory(memory);
+    /// let bytes = Dumper::new().plan(&dump)?.to_vec()?;
+    /// let dump = CoreDumpFile::from_slice(&bytes)?;
+    /// assert!(dump.is_partial());
+    /// let error = dump.read(MemoryIndex(0), 1000, &mut [0; 32]).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::LeftOut);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn without(mut self, range: impl RangeBounds<u64>) -> Self {
+        self.leave_out(range);
+        self
+    }
+
+    /// The same without all but a range of addresses, in bytes. Several add up, and of what they are
+    /// [`without`](Self::without) leaves out still more.
+    ///
+    /// ```
+    /// # use corestream::*;
+    /// # let bytes = vec![7; 65_536];
+    /// # let image = MemoryImage::from_slice(&bytes);
+    /// let memory = Memory::new(MemoryType::wasm32(1), image).only(..4096).without(16..32);
+    /// assert_eq!(memory.left_out()?.as_slice(), [16..=31, 4096..=65_535]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn only(mut self, range: impl RangeBounds<u64>) -> Self {
+        self.keep_only(range);
+        self
+    }
+
+    /// Leaves a range out, as [`without`](Self::without) does.
+    pub fn leave_out(&mut self, range: impl RangeBounds<u64>) {
+        self.selection.leave_out(&range);
+    }
+
+    /// Leaves out all but a range and those of other such calls, as [`only`](Self::only) does.
+    pub fn keep_only(&mut self, range: impl RangeBounds<u64>) {
+        self.selection.keep_only(&range);
+    }
+
+    /// Resolves the excluded ranges of addresses.
+    ///
+    /// # Errors
+    /// Returns an error if a range is empty or past the end of the memory.
+    pub fn left_out(&self) -> Result<AddressRanges> {
+        self.selection.left_out(self.ty.size()).map_err(Error::model)
+    }
+
+    /// Checks that type, image, and what is left out do not contradict each other.
+    ///
+    /// # Errors
+    /// A shared memory without a maximum, more pages than the type can have, a page that has
+    /// neither 1 nor 65,536 bytes, an image that is larger than the memory, a range to leave out or to
+    /// keep that is empty or past the end of the memory.
+    pub fn validate(&self) -> Result<()> {
+        self.checked_left_out().map(drop)
+    }
+
+    /// Does so, and gives what is left out.
+    pub(super) fn checked_left_out(&self) -> Result<AddressRanges> {
+        self.check_type()?;
+        self.left_out()
+    }
+
+    fn check_type(&self) -> Result<()> {
+        self.ty.check(self.image.len()).map_err(|why| {
+            let too_large = !self.ty.memory64 && self.ty.byte_len() > Some(limits::MEMORY32_BYTES);
+            let way_out = if too_large { ", it must be a memory64" } else { "" };
+            Error::model(why + way_out)
+        })
+    }
+}

@@ -1,0 +1,21 @@
+//! The stopped guest in the words of the format: process, modules, instances, memories, globals,
+//! threads, frames and values. No I/O happens here.
+//!
+//! Source: the tool-conventions'
+//! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md).
+
+mod core_dump;
+mod display;
+mod index;
+mod instance;
+mod left_out;
+mod memory;
+mod thread;
+mod values;
+
+pub use core_dump::CoreDump;
+pub use index::{GlobalIndex, InstanceIndex, MemoryIndex, ModuleIndex};
+pub use instance::{Instance, Module};
+pub use memory::{Memory, MemoryType};
+pub use thread::{Frame, Thread};
+pub use values::{Global, GlobalValue, NumberType, RefType, Value};

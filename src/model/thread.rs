@@ -1,0 +1,63 @@
+//! Threads and their frames.
+
+use super::index::InstanceIndex;
+use super::values::Value;
+
+/// An activation of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Frame {
+    /// The instance whose function it is, if known.
+    pub instance: Option<InstanceIndex>,
+    /// The index of the function in its module's index space, imported functions included.
+    pub function: u32,
+    /// Bytes from the start of the function's body, after its size field; 0 if unknown.
+    pub offset: u32,
+    /// Parameters and locals; empty if not known.
+    pub locals: Vec<Value>,
+    /// The operand stack, its bottom first; empty if not known.
+    pub stack: Vec<Value>,
+}
+
+impl Frame {
+    /// A frame of function index `function` of `instance` at code offset `offset`.
+    pub fn new(instance: impl Into<Option<InstanceIndex>>, function: u32, offset: u32) -> Self {
+        let instance = instance.into();
+        Self { instance, function, offset, locals: Vec::new(), stack: Vec::new() }
+    }
+
+    /// The same with these locals.
+    pub fn with_locals(mut self, locals: impl IntoIterator<Item = Value>) -> Self {
+        self.locals = locals.into_iter().collect();
+        self
+    }
+
+    /// The same with this operand stack, its bottom first.
+    pub fn with_stack(mut self, stack: impl IntoIterator<Item = Value>) -> Self {
+        self.stack = stack.into_iter().collect();
+        self
+    }
+}
+
+/// A thread of the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Thread {
+    /// Its name.
+    pub name: String,
+    /// Its frames, from youngest to oldest.
+    pub frames: Vec<Frame>,
+}
+
+impl Thread {
+    /// A thread without frames.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), frames: Vec::new() }
+    }
+
+    /// The same with these frames, from youngest to oldest.
+    pub fn with_frames(mut self, frames: impl IntoIterator<Item = Frame>) -> Self {
+        self.frames = frames.into_iter().collect();
+        self
+    }
+}
