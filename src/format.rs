@@ -131,6 +131,7 @@ pub(crate) struct IndexRange {
 pub(crate) const CRC_BYTES: usize = size_of::<U32>();
 
 /// The length in bytes of the name of one of corestream's sections, with its own length before it.
+#[allow(clippy::arithmetic_side_effects, reason = "at most 128")]
 pub(crate) const fn name_bytes(name: &str) -> usize {
     1 + one_byte(name.len()) as usize
 }

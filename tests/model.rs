@@ -220,7 +220,8 @@ fn a_plan_names_memories_by_their_index_in_the_description() {
     assert!(plan.changes().eq([(MemoryIndex(130), Change::Assumed)]));
     for segment in plan.segments() {
         let index = kept[segment.memory.0 as usize];
-        let data = &bytes[index.0 as usize][segment.address as usize..][..segment.len as usize];
+        let address = usize::try_from(segment.address).unwrap();
+        let data = &bytes[index.0 as usize][address..][..segment.len as usize];
         assert!(data.iter().all(|byte| u32::from(*byte) == index.0), "{segment:?}");
     }
 
