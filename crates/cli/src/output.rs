@@ -364,14 +364,6 @@ pub fn warn_if_not_private(path: &Path) {
     }
 }
 
-/// Whether names can be added to a directory, but neither removed nor changed (`chattr +a`).
-pub fn is_append_only(directory: &Path) -> bool {
-    use rustix::fs::{StatxAttributes, StatxFlags, statx};
-
-    let known = statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE);
-    known.is_ok_and(|statx| statx.stx_attributes.contains(StatxAttributes::APPEND))
-}
-
 /// The folder of a path.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
