@@ -11,7 +11,7 @@ use std::time::Instant;
 use corestream::CoreDump;
 use corestream::limits::MAX_THREADS;
 
-use super::results::Row;
+use super::row::Row;
 use crate::report::Failure;
 
 /// Bytes that a thread takes at once, so that all are done at the same time.
