@@ -122,7 +122,7 @@ impl Output {
         }
     }
 
-    /// The bytes that are free where it goes; `None` where that means nothing.
+    /// The bytes that are free where it goes; `None` where that means nothing, or where they can't be counted.
     pub fn free_bytes(&self) -> Option<u64> {
         let free = match &self.place {
             Place::File(path) => rustix::fs::statvfs(folder_of(path)),
@@ -131,7 +131,7 @@ impl Output {
             }
             _ => return None,
         };
-        free.ok().map(|free| free.f_bavail.saturating_mul(free.f_frsize))
+        free.ok().and_then(|free| free.f_bavail.checked_mul(free.f_frsize))
     }
 
     /// Returns who has to be there before it can be opened, if anybody.

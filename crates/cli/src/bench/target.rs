@@ -13,12 +13,12 @@ use clap::ValueEnum;
 use corestream::{FileSink, Piece, Pipe, Plan, Sink, Socket, UnnamedFile};
 
 use super::row::Row;
+use crate::platform;
 use crate::report::Failure;
 
 /// Bytes that the reader of a pipe or socket takes at once.
 const READ_BYTES: usize = 1 << 20;
 /// Bytes that a pipe is made to hold for the bare copy: as many as the product does.
-#[cfg(target_os = "linux")]
 const PIPE_BYTES: usize = 1 << 20;
 /// What a socket of this machine is called.
 const LOOPBACK: &str = "tcp:127.0.0.1";
@@ -169,9 +169,7 @@ impl Ready<'_> {
                 (file.metadata()?.len(), Some(file))
             }
             Self::Pipe(Stream { mut writer, reader }) => {
-                #[cfg(target_os = "linux")]
-                // A pipe that stays as it was is only slower.
-                let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES);
+                platform::enlarge_pipe(&writer, PIPE_BYTES);
                 writer.write_all(bytes)?;
                 drop(writer);
                 (joined(reader)?, None)
