@@ -129,7 +129,7 @@ impl Error {
         self.0.source.as_ref()
     }
 
-    /// Returns the path of a file that is finished in spite of this error.
+    /// Returns the path of a file, or of a [`NewDirectory`](crate::NewDirectory), that is finished in spite of this error.
     ///
     /// A finished file is never discarded. If it can't be given its name, it is kept under a partial name beside
     /// it. If its folder can't be synced ([`FileOptions::sync`](crate::FileOptions::sync)), it has its name. All its

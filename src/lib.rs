@@ -126,7 +126,7 @@ mod threads;
 mod unnamed_file;
 mod write;
 
-pub use atomic_file::FileOptions;
+pub use atomic_file::{FileOptions, NewDirectory};
 pub use close::check_close;
 pub use control::{Cancel, Progress, Stage};
 pub use dump::Dumper;

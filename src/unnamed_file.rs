@@ -1,5 +1,6 @@
 //! A file that gets its name when it is whole, where only then the name is known.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,10 +37,42 @@ impl UnnamedFile {
     /// None can be made there.
     pub fn create_in(folder: impl AsRef<Path>, options: FileOptions) -> Result<Self> {
         let folder = folder.as_ref();
-        AtomicFile::create_in(folder, options).map(Self).map_err(|error| {
-            let message = format!("{}: cannot make a file in it", folder.display());
-            Error::io(ErrorKind::Output, message, error)
-        })
+        AtomicFile::create_in(folder, options).map(Self).map_err(|error| refused(folder, error))
+    }
+
+    /// Makes a file in `folder` that never gets a name: it is gone when it is closed.
+    ///
+    /// On file systems without `O_TMPFILE` it has a name for a moment.
+    ///
+    /// # Errors
+    /// Returns an error of [`ErrorKind::Output`] if no file can be made there.
+    ///
+    /// ```
+    /// use corestream::UnnamedFile;
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let folder = folder.path();
+    /// let file = UnnamedFile::scratch(folder)?;
+    /// assert_eq!(file.metadata().unwrap().len(), 0);
+    /// assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn scratch(folder: impl AsRef<Path>) -> Result<File> {
+        let folder = folder.as_ref();
+        AtomicFile::scratch(folder).map_err(|error| refused(folder, error))
+    }
+
+    /// Returns whether a file of [`create_in`](Self::create_in) may have this name until it is committed, or if it can't
+    /// be given another. No system has unnamed files everywhere.
+    ///
+    /// ```
+    /// use corestream::UnnamedFile;
+    ///
+    /// assert!(UnnamedFile::is_partial_name(".corestream.4711-3.partial"));
+    /// assert!(!UnnamedFile::is_partial_name("guest.partial"));
+    /// ```
+    pub fn is_partial_name(name: impl AsRef<OsStr>) -> bool {
+        AtomicFile::is_name_until_commit(name.as_ref())
     }
 
     /// The file to write to.
@@ -83,4 +116,9 @@ impl UnnamedFile {
             error.at(&last, "file", kind)
         })
     }
+}
+
+fn refused(folder: &Path, error: io::Error) -> Error {
+    let message = format!("{}: cannot make a file in it", folder.display());
+    Error::io(ErrorKind::Output, message, error)
 }

@@ -4,7 +4,7 @@
 use corestream::read::verify_slice;
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, FileOptions, FileSink, Frame, Instance, Memory, MemoryImage,
-    MemoryType, ModuleIndex, Pipe, Socket, Thread, UnnamedFile,
+    MemoryType, ModuleIndex, NewDirectory, Pipe, Socket, Thread, UnnamedFile,
 };
 
 /// Each of these is dropped, and a warning says so.
@@ -31,6 +31,7 @@ fn what_is_dropped_is_said() -> Result<(), Box<dyn std::error::Error>> {
         FileSink::new(&file),
         Pipe::new(&file),
         Socket::new(&file).lend(false),
+        NewDirectory::create(folder.path().join("new"))?,
         UnnamedFile::create_in(folder.path(), FileOptions::new())?,
         verify_slice(&bytes, 1)?,
         CoreDumpFile::from_slice(&bytes)?.stop_if(|| false),

@@ -8,7 +8,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -34,8 +34,19 @@ impl Directory {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = ACCESS | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))?;
-        let is_append_only = is_append_only(&fd);
-        Ok(Self { path: path.into(), fd, is_append_only })
+        Ok(Self::of(path.into(), fd))
+    }
+
+    /// Opens a directory in this one. Never follows a symbolic link.
+    pub(super) fn open_child(&self, name: &OsStr) -> io::Result<Self> {
+        let flags = ACCESS | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty()))?;
+        Ok(Self::of(self.path.join(name), fd))
+    }
+
+    fn of(path: PathBuf, fd: OwnedFd) -> Self {
+        let is_append_only = is_append_only(&fd, Path::new(""));
+        Self { path, fd, is_append_only }
     }
 
     /// Returns whether names can be added to it, but neither removed nor changed (`chattr +a`).
@@ -55,10 +66,9 @@ impl Directory {
 
     /// Returns whether `path` leads here; `None` if that cannot be found out, as after an I/O error.
     fn leads_here(&self, path: &Path) -> Option<bool> {
-        let place = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
-        let own = retry_on_intr(|| rustix::fs::fstat(&self.fd)).map(place).ok()?;
-        match retry_on_intr(|| rustix::fs::stat(path)).map(place) {
-            Ok(there) => Some(there == own),
+        let own = retry_on_intr(|| rustix::fs::fstat(&self.fd)).ok()?;
+        match retry_on_intr(|| rustix::fs::stat(path)) {
+            Ok(there) => Some(identity(&there) == identity(&own)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Some(false),
             Err(_) => None,
         }
@@ -121,6 +131,16 @@ impl Directory {
             OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC;
         let open = || rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR);
         Ok(retry_on_intr(open)?.into())
+    }
+
+    /// Makes a new directory of this name. It is not tried again after a signal: it may be there.
+    pub(super) fn create_child(&self, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::mkdirat(&self.fd, name, Mode::RWXU)?)
+    }
+
+    /// Changes the mode of the file of this name.
+    pub(super) fn change_mode(&self, name: &OsStr, mode: Mode) -> Result<(), Errno> {
+        retry_on_intr(|| rustix::fs::chmodat(&self.fd, name, mode, AtFlags::empty()))
     }
 
     /// Links an unnamed file by the name under which /proc shows it, or else by its descriptor.
@@ -195,6 +215,11 @@ impl Directory {
         Ok(retry_on_intr(|| rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()))?)
     }
 
+    /// Removes the empty directory of this name.
+    pub(super) fn remove_directory(&self, name: &OsStr) -> io::Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR))?)
+    }
+
     /// Returns a handle of the file of this name by which nothing can be read or written: its inode number is not used for
     /// another file while the handle is there, and systems that lock open files do not count it as open.
     #[cfg(target_os = "linux")]
@@ -216,22 +241,34 @@ impl Directory {
 
     /// Returns what identifies the file of this name: its device and inode number.
     pub(super) fn identity(&self, name: &OsStr) -> Result<(u64, u64), Errno> {
-        let stat = self.stat(name)?;
-        #[allow(clippy::useless_conversion, reason = "their types differ between systems")]
-        Ok((stat.st_dev.into(), stat.st_ino.into()))
+        self.stat(name).map(|stat| identity(&stat))
     }
 }
 
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Returns what identifies a file: its device and inode number.
+#[allow(clippy::useless_conversion, reason = "their types differ between systems")]
+pub(super) fn identity(stat: &rustix::fs::Stat) -> (u64, u64) {
+    (stat.st_dev.into(), stat.st_ino.into())
+}
+
+/// Returns whether names can be added to the directory at `path`, relative to `fd`, but neither removed nor changed.
 #[cfg(target_os = "linux")]
-fn is_append_only(fd: &OwnedFd) -> bool {
+pub(super) fn is_append_only(fd: impl AsFd, path: &Path) -> bool {
     use rustix::fs::{StatxAttributes, StatxFlags, statx};
 
-    let known = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE);
+    let known = statx(fd, path, AtFlags::EMPTY_PATH, StatxFlags::TYPE);
     known.is_ok_and(|statx| statx.stx_attributes.contains(StatxAttributes::APPEND))
 }
 
+/// Other systems lack `statx`.
 #[cfg(not(target_os = "linux"))]
-fn is_append_only(_: &OwnedFd) -> bool {
+pub(super) fn is_append_only(_: impl AsFd, _: &Path) -> bool {
     false
 }
 

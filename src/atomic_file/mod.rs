@@ -3,7 +3,7 @@
 //! Where the file system has them, an unnamed file (`O_TMPFILE`) is written and then given its name
 //! by `linkat`, so that not even SIGKILL leaves anything behind
 //! ([open(2)](https://man7.org/linux/man-pages/man2/open.2.html)). Elsewhere it is a file in the
-//! same folder under another name, its *partial name*, `.NAME.PID-N.partial`.
+//! same folder under another name, its *partial name*, `.NAME.PID-N.partial`. [`NewDirectory`] does the same for a directory.
 //!
 //! A finished file is never discarded. What can fail late is asked for early: whether unnamed files can
 //! be linked is tried on an empty one before the first byte ([`naming`]), and its directory is opened at the start
@@ -17,65 +17,31 @@
 //! It gained nothing: the new file is whole and on disk before the rename, so that after a power cut the name
 //! stands for the old file or for the new one, each of them whole.
 
+mod commit_error;
 mod directory;
+mod mode;
 mod naming;
+mod new_directory;
+mod options;
+mod partial_name;
+mod paths;
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::Mode;
-use rustix::io::Errno;
-
+use self::commit_error::{CommitError, Outcome};
+use self::directory::{Directory, Syncer};
+use self::mode::make_private;
+use self::naming::{Begun, Finished, Leftover};
+use self::partial_name::{BASE, is_without_base};
+use self::paths::{base, file_name, folder};
 use crate::close::check_close;
-use crate::error::{Error, ErrorKind};
-use directory::{Directory, Syncer};
-use naming::{Begun, Finished, Leftover, file_name};
 
-/// How a dump becomes a file.
-///
-/// ```
-/// # use corestream::{CoreDump, Dumper, FileOptions};
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("guest.core");
-/// let dump = CoreDump::new("guest.wasm");
-/// let plan = Dumper::new().plan(&dump)?;
-/// plan.write_file_with(&path, FileOptions::new().sync(true))?;
-/// plan.write_file_with(&path, FileOptions::new().replace(true))?;
-/// # Ok::<(), corestream::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default)]
-#[must_use]
-pub struct FileOptions {
-    replace: bool,
-    sync: bool,
-}
-
-impl FileOptions {
-    /// A new file, left to the kernel to bring to disk.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Whether a file that exists is replaced, once the new one is whole.
-    pub fn replace(self, replace: bool) -> Self {
-        Self { replace, ..self }
-    }
-
-    /// Whether the file and its name are on disk before it is done (`fsync`).
-    ///
-    /// In a folder that the process may write to but not read, `syncfs` of its file system brings the name to disk.
-    pub fn sync(self, sync: bool) -> Self {
-        Self { sync, ..self }
-    }
-
-    pub(crate) fn is_synced(self) -> bool {
-        self.sync
-    }
-}
+pub use self::new_directory::NewDirectory;
+pub use self::options::FileOptions;
 
 /// A file under construction. Dropped without [`commit`](Self::commit), it is gone.
 #[derive(Debug)]
@@ -132,7 +98,28 @@ impl AtomicFile {
     /// Those of `open` in the folder.
     pub(crate) fn create_in(folder: &Path, options: FileOptions) -> io::Result<Self> {
         let directory = Arc::new(Directory::open(folder)?);
-        Self::begin(directory, folder.join("corestream"), options)
+        Self::begin(directory, folder.join(BASE), options)
+    }
+
+    /// Makes a file in `folder` that will never have a name, and is gone when it is closed. On file systems without
+    /// unnamed files it has a partial name for a moment.
+    ///
+    /// # Errors
+    /// Those of `open` in the folder.
+    pub(crate) fn scratch(folder: &Path) -> io::Result<File> {
+        let directory = Arc::new(Directory::open(folder)?);
+        if let Some(file) = directory.create_unnamed() {
+            return Ok(file);
+        }
+        match Begun::new(&directory, OsStr::new(BASE))? {
+            Begun::Unnamed(file) => Ok(file),
+            Begun::Named(file, mut name) => name.remove().map(|()| file),
+        }
+    }
+
+    /// Returns whether a file of [`create_in`](Self::create_in) may have this name until it is committed.
+    pub(crate) fn is_name_until_commit(name: &OsStr) -> bool {
+        is_without_base(name)
     }
 
     fn begin(directory: Arc<Directory>, path: PathBuf, options: FileOptions) -> io::Result<Self> {
@@ -227,123 +214,10 @@ fn keep(finished: Finished, home: &Directory, base: &OsStr, source: io::Error) -
     CommitError { source, outcome }
 }
 
-/// Why a file could not be committed, and what became of it.
-#[derive(Debug)]
-pub(crate) struct CommitError {
-    pub(crate) source: io::Error,
-    outcome: Outcome,
-}
-
-#[derive(Debug)]
-enum Outcome {
-    /// It could not be finished, and is gone.
-    Dropped,
-    /// It is whole and has this partial name.
-    Kept(PathBuf),
-    /// It is whole and has its name, but a power cut may still take that away.
-    Named(PathBuf),
-    /// It is whole and is here, if any path leads to it, and the path to which it was to be written leads elsewhere.
-    Moved(Option<PathBuf>),
-    /// It is whole and has its name, and another one that could not be removed.
-    Twice { name: PathBuf, leftover: PathBuf },
-    /// It was whole and is gone: it could not even be kept under a partial name, for this reason.
-    Lost(io::Error),
-    /// It was whole and is gone, as its directory is.
-    Removed,
-}
-
-impl CommitError {
-    /// The error for a file that was to be called `path`, and is a `thing`.
-    pub(crate) fn at(self, path: &Path, thing: &str, kind: ErrorKind) -> Error {
-        let path = path.display();
-        let Self { source, outcome } = self;
-        match outcome {
-            Outcome::Dropped => {
-                Error::io(kind, format!("{path}: cannot finish the {thing}"), source)
-            }
-            Outcome::Kept(kept) => {
-                let message = format!(
-                    "{path}: cannot name the finished {thing}, which is kept as {}",
-                    kept.display()
-                );
-                Error::io(kind, message, source).kept(kept)
-            }
-            Outcome::Named(named) => {
-                let message = format!(
-                    "{path}: the {thing} is there and whole, but cannot sync its folder: a power cut may \
-                     still take the name away"
-                );
-                Error::io(kind, message, source).kept(named)
-            }
-            Outcome::Moved(Some(place)) => {
-                let message = format!(
-                    "{path}: the {thing} is whole, but its directory was moved while it was written: \
-                     the {thing} is now {}",
-                    place.display()
-                );
-                Error::new(kind, message).kept(place)
-            }
-            Outcome::Moved(None) => {
-                let message = format!(
-                    "{path}: the {thing} is whole, but its file system was unmounted while it was written: \
-                     the {thing} is on that file system"
-                );
-                Error::new(kind, message)
-            }
-            Outcome::Twice { name, leftover } => {
-                let message = format!(
-                    "{path}: the {thing} is there and whole, but cannot remove its second name {}",
-                    leftover.display()
-                );
-                Error::io(kind, message, source).kept(name)
-            }
-            Outcome::Removed => {
-                let message = format!(
-                    "{path}: the {thing} is lost, because its directory was removed while it was written"
-                );
-                Error::new(kind, message)
-            }
-            Outcome::Lost(error) => {
-                let message = format!(
-                    "{path}: cannot name the finished {thing}, nor keep it under another name ({error})"
-                );
-                Error::io(kind, message, source)
-            }
-        }
-    }
-}
-
-/// The folder of a path.
-fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// The last part of a path that was checked to have one.
-fn base(path: &Path) -> &OsStr {
-    path.file_name().unwrap_or_default()
-}
-
-/// Makes a file readable and writable for its owner only, whatever the umask and the default ACL of the folder are.
-///
-/// A file system without modes (vfat, many FUSE and CIFS mounts) refuses or ignores that. The dump is worth more than
-/// its mode then: the mode that the mount has set stays.
-fn make_private(file: &File) -> io::Result<()> {
-    const PRIVATE: u32 = 0o600;
-    if file.metadata().is_ok_and(|metadata| metadata.mode() & 0o777 == PRIVATE) {
-        return Ok(());
-    }
-    match rustix::io::retry_on_intr(|| rustix::fs::fchmod(file, Mode::RUSR | Mode::WUSR)) {
-        Err(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
-        result => Ok(result?),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use std::ffi::OsString;
     use std::fs;
     use std::io::Write;

@@ -36,30 +36,25 @@
 //! name; on the last way it leaves one under the final name. To look for the name and then to rename without a
 //! reservation would leave nothing, but could overwrite a file that appears in between, which is worse.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::directory::Directory;
-use super::{FileOptions, folder};
+use super::directory::{Directory, identity};
+use super::mode::make_private;
+use super::options::FileOptions;
+use super::partial_name::{BASE, PartialName, first_free};
+use super::paths::{file_name, folder};
 use crate::close::check_close;
 use crate::held_signal::without_sigxfsz;
 
-/// Tries for a name that nobody has.
-const TRIES: u32 = 1000;
-
 /// Bytes that are copied at once.
 const COPY_BYTES: usize = 1 << 20;
-
-/// The name on which partial names are based where no other is known.
-const BASE: &str = "corestream";
 
 /// A file that is being written.
 #[derive(Debug)]
@@ -299,200 +294,6 @@ impl Finished {
     }
 }
 
-/// The name of a file until it has its final one. Dropped, the file is removed.
-#[derive(Debug)]
-pub(super) struct PartialName {
-    directory: Arc<Directory>,
-    /// `None` once the file has lost it, or is to keep it.
-    name: Option<OsString>,
-    /// Whether names can be removed from the directory, as far as is known.
-    is_removable: bool,
-    /// Device and inode number of the file.
-    identity: Option<(u64, u64)>,
-    /// Sees to it that no other file gets that number when this one is closed and others have removed it.
-    held: Option<OwnedFd>,
-}
-
-impl PartialName {
-    fn new(directory: &Arc<Directory>, name: OsString, file: &File) -> Self {
-        let identity = file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
-        let directory = Arc::clone(directory);
-        Self { directory, name: Some(name), is_removable: true, identity, held: None }
-    }
-
-    /// Holds on to the file, which is about to be closed. Returns whether the name is still that of the file, as far as
-    /// can be told.
-    fn hold(&mut self, file: &File) -> bool {
-        let Some(name) = &self.name else { return false };
-        let own = rustix::fs::fstat(file);
-        self.held = self.directory.hold(name);
-        let there = match &self.held {
-            Some(held) => rustix::fs::fstat(held),
-            None => self.directory.stat(name),
-        };
-        match (own, there) {
-            (Ok(own), Ok(there)) => is_same(&own, &there),
-            (_, Err(errno)) => errno != Errno::NOENT,
-            (Err(_), Ok(_)) => true,
-        }
-    }
-
-    fn name(&self) -> io::Result<&OsStr> {
-        self.name.as_deref().ok_or_else(|| Errno::NOENT.into())
-    }
-
-    /// Whether somebody has removed it.
-    fn is_gone(&self) -> bool {
-        let identity = |name: &OsString| self.directory.identity(name);
-        self.name.as_ref().is_some_and(|name| identity(name) == Err(Errno::NOENT))
-    }
-
-    /// Whether no file has it, also if the kernel remembers one.
-    fn is_lost(&self) -> bool {
-        self.name
-            .as_ref()
-            .is_some_and(|name| self.is_gone() || self.directory.listed(name) == Some(None))
-    }
-
-    fn shown(&self) -> PathBuf {
-        self.directory.shown().join(self.name.as_deref().unwrap_or_default())
-    }
-
-    /// Lets the file keep the name.
-    fn forget(&mut self) {
-        self.name = None;
-    }
-
-    fn remove(&mut self) -> io::Result<()> {
-        let Some(name) = &self.name else { return Ok(()) };
-        match self.directory.remove(name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                self.is_removable = false;
-                Err(error)
-            }
-            _ => {
-                self.name = None;
-                Ok(())
-            }
-        }
-    }
-
-    fn rename_over(&self, to: &Directory, new: &OsStr) -> io::Result<()> {
-        let name = self.name()?;
-        match self.directory.rename_to(name, to, new) {
-            Err(_) if self.was_renamed(name, to, new) => Ok(()),
-            result => result,
-        }
-    }
-
-    /// Checks that what has the name is the file, and not another that somebody has put in its place. That can still
-    /// happen until the rename; what has the new name after it tells nothing, since others may replace that at once.
-    fn check(&self) -> io::Result<()> {
-        let name = self.name()?;
-        let is_own = match &self.held {
-            Some(held) => match (rustix::fs::fstat(held), self.directory.stat(name)) {
-                (Ok(own), Ok(there)) => is_same(&own, &there),
-                // The rename tells.
-                _ => true,
-            },
-            None => {
-                self.directory.identity(name).map(Some).is_ok_and(|there| there == self.identity)
-            }
-        };
-        if is_own || self.is_gone() {
-            return Ok(());
-        }
-        let what = format!("somebody has put another file in place of {}", self.shown().display());
-        Err(io::Error::other(what))
-    }
-
-    /// Whether a rename that failed was carried out all the same.
-    fn was_renamed(&self, name: &OsStr, to: &Directory, new: &OsStr) -> bool {
-        self.identity.is_some_and(|(_, inode)| self.directory.was_renamed(name, to, new, inode))
-    }
-
-    /// Renames a file, closed by now, unless something has the new name. `false` if it keeps the old name too.
-    fn rename_to_new(&self, to: &Directory, new: &OsStr) -> io::Result<bool> {
-        let error = match self.try_rename_to_new(to, new) {
-            Err(error) => error,
-            result => return result,
-        };
-        match self.was_renamed(self.name()?, to, new) {
-            true => Ok(true),
-            false => Err(error),
-        }
-    }
-
-    fn try_rename_to_new(&self, to: &Directory, new: &OsStr) -> io::Result<bool> {
-        let name = self.name()?;
-        match self.directory.rename_to_new(name, to, new) {
-            Ok(()) => return Ok(true),
-            Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
-            Err(errno) if !self.is_removable => return Err(errno.into()),
-            Err(_) => {}
-        }
-        match self.directory.link_to(name, to, new) {
-            Ok(()) => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-            Err(_) => {}
-        }
-        self.rename_over_own(to, new).map(|()| true)
-    }
-
-    /// Reserves the new name by an empty file, which the rename then replaces: that can't be another's, unless it is
-    /// put in the place of the empty one between the last look and the rename.
-    fn rename_over_own(&self, to: &Directory, new: &OsStr) -> io::Result<()> {
-        let reserved = to.create(new)?.metadata();
-        let reserved = reserved.inspect_err(|_| drop(to.remove(new)))?;
-        let own = (reserved.dev(), reserved.ino());
-        let is_own = || to.identity(new) == Ok(own);
-        let renamed = match is_own() {
-            true => self.rename_over(to, new),
-            false => Err(Errno::EXIST.into()),
-        };
-        let Err(error) = renamed else { return Ok(()) };
-        if !is_own() {
-            return Err(error);
-        }
-        // Only what is known to be the empty file: if the rename was carried out in spite of its error, the name is that
-        // of the file by now, whatever the kernel remembers.
-        let name = self.name()?;
-        let stays = match to.listed(new) {
-            Some(inode) => inode == Some(own.1),
-            // What the kernel remembers of a directory that can't be listed has to do.
-            None => self.directory.identity(name).is_ok_and(|file| self.identity == Some(file)),
-        };
-        if stays {
-            // The error above is the one to tell.
-            let _ = to.remove(new);
-        }
-        match error.kind() {
-            // The name was not taken by others: the file system replaces no file, and another name is of no use.
-            io::ErrorKind::AlreadyExists => {
-                let message =
-                    "its file system has neither hard links nor a rename that replaces a file";
-                Err(io::Error::new(io::ErrorKind::Unsupported, message))
-            }
-            _ => Err(error),
-        }
-    }
-}
-
-impl Drop for PartialName {
-    fn drop(&mut self) {
-        // There is nobody to tell, and nothing else to do.
-        let _ = self.remove();
-    }
-}
-
-/// Returns whether two files are the same file. A network client may give a file a new inode number, so the same size and
-/// modification time count as the same file too.
-fn is_same(one: &rustix::fs::Stat, other: &rustix::fs::Stat) -> bool {
-    let number = |stat: &rustix::fs::Stat| (stat.st_dev, stat.st_ino);
-    let content = |stat: &rustix::fs::Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
-    number(one) == number(other) || content(one) == content(other)
-}
-
 /// Copies a file that can't be linked to one with a partial name.
 ///
 /// It does not ask where the holes are, because some file systems answer wrongly, but skips parts that are all zero.
@@ -505,7 +306,7 @@ fn copy(
     let len = from.metadata()?.len();
     let (to, name) = first_free(base, |name| directory.create(name))?;
     let mut name = PartialName::new(directory, name, &to);
-    super::make_private(&to)?;
+    make_private(&to)?;
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(COPY_BYTES).map_err(|_| io::ErrorKind::OutOfMemory)?;
     buffer.resize(COPY_BYTES, 0);
@@ -531,47 +332,9 @@ fn copy(
     Ok(name)
 }
 
-/// Whether `identity` is that of `file`.
-fn is_file(file: &File, identity: Result<(u64, u64), Errno>) -> bool {
-    file.metadata().is_ok_and(|metadata| identity == Ok((metadata.dev(), metadata.ino())))
-}
-
-/// Returns the name that a path gives to a file.
-///
-/// # Errors
-/// The path ends as those of directories do.
-pub(super) fn file_name(path: &Path) -> io::Result<&OsStr> {
-    let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let name = path.file_name().ok_or_else(|| invalid("the path names no file"))?;
-    let bytes = path.as_os_str().as_bytes();
-    if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
-        return Err(invalid("the path names a folder, and the name of a file is needed"));
-    }
-    Ok(name)
-}
-
-/// Calls `make` with partial names made of `base` until one is free.
-fn first_free<T>(
-    base: &OsStr,
-    make: impl Fn(&OsStr) -> io::Result<T>,
-) -> io::Result<(T, OsString)> {
-    for i in 0..TRIES {
-        let mut name = OsString::from(".");
-        name.push(base);
-        name.push(format!(".{}-{i}.partial", std::process::id()));
-        // A name of nearly 255 bytes has no room for more.
-        if name.len() > 255 {
-            name = format!(".{BASE}.{}-{i}.partial", std::process::id()).into();
-        }
-        match make(&name) {
-            Ok(made) => return Ok((made, name)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::Error::other(format!(
-        "all {TRIES} partial names are taken, remove what an earlier process has left"
-    )))
+/// Whether `named` is the identity of `file`.
+fn is_file(file: &File, named: Result<(u64, u64), Errno>) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|own| named == Ok(identity(&own)))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! `corestream bench`: how long a dump of an image takes, beside what the machine can do at best.
 
 mod check;
+mod file_data;
 mod limits;
 mod results;
+mod row;
 mod summary;
 mod target;
 
@@ -15,7 +17,8 @@ use corestream::{CoreDump, Dumper};
 
 use self::check::Checked;
 use self::limits::PlainRead;
-use self::results::{Results, Row};
+use self::results::{Results, Setup};
+use self::row::Row;
 use self::target::{Target, To};
 use crate::dump::{MemoryOption, PlanOptions};
 use crate::input::Watch;
@@ -101,7 +104,13 @@ impl Bench {
         let target = Target { to: self.to, folder: &self.dir };
         let read = PlainRead::new(&self.image.image, guest, !self.plan.no_trust_holes)?;
         let checked = Checked::new(&target, guest, dumper, &read)?;
-        let mut results = Results::new(self, &checked, &read);
+        let setup = Setup {
+            image: &self.image.image,
+            to: self.to,
+            dir: &self.dir,
+            checksums: !self.plan.no_checksum,
+        };
+        let mut results = Results::new(setup, &checked, &read);
 
         let mut start = Instant::now();
         for round in 0.. {

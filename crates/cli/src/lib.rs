@@ -22,6 +22,7 @@ mod output;
 mod patient;
 mod peer;
 mod placeholder;
+mod platform;
 mod progress;
 mod receive;
 mod report;

@@ -122,7 +122,7 @@ impl Output {
         }
     }
 
-    /// The bytes that are free where it goes; `None` where that means nothing.
+    /// The bytes that are free where it goes; `None` where that means nothing, or where they can't be counted.
     pub fn free_bytes(&self) -> Option<u64> {
         let free = match &self.place {
             Place::File(path) => rustix::fs::statvfs(folder_of(path)),
@@ -131,7 +131,7 @@ impl Output {
             }
             _ => return None,
         };
-        free.ok().map(|free| free.f_bavail.saturating_mul(free.f_frsize))
+        free.ok().and_then(|free| free.f_bavail.checked_mul(free.f_frsize))
     }
 
     /// Returns who has to be there before it can be opened, if anybody.
@@ -362,14 +362,6 @@ pub fn warn_if_not_private(path: &Path) {
             path.display()
         ));
     }
-}
-
-/// Whether names can be added to a directory, but neither removed nor changed (`chattr +a`).
-pub fn is_append_only(directory: &Path) -> bool {
-    use rustix::fs::{StatxAttributes, StatxFlags, statx};
-
-    let known = statx(CWD, directory, AtFlags::empty(), StatxFlags::TYPE);
-    known.is_ok_and(|statx| statx.stx_attributes.contains(StatxAttributes::APPEND))
 }
 
 /// The folder of a path.

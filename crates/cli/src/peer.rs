@@ -3,7 +3,6 @@
 pub mod answer;
 pub mod connect;
 pub mod reply;
-pub mod unsent;
 
 use std::fmt;
 use std::io;

@@ -1,9 +1,11 @@
 //! `corestream run`: runs a guest with WASI, and dumps it where it traps or hangs.
 
+mod arguments;
 mod backtrace;
 mod busy;
 mod cause;
 mod check;
+mod exit_code;
 mod expose;
 mod guest;
 mod host_call;
@@ -18,88 +20,24 @@ mod unreachable;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use clap::Args;
 use corestream::Dumper;
 use corestream_wasmtime::Captured;
 use wasmtime::{Error, Trap, WasmBacktrace, WasmCoreDump};
 use wasmtime_wasi::I32Exit;
 
+use self::arguments::deadline;
+use self::exit_code::{FAILED, FAILED_GUEST, TIME_LIMIT, TRAPPED};
 use self::guest::{Guest, Outcome};
 use self::host_call::Pending;
-use self::options::{Directory, Variable};
 use self::overflow::StackPointer;
 use crate::dump::{self, pattern};
 use crate::output::{Output, own_descriptor};
-use crate::progress::{Display, When};
+use crate::progress::Display;
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
-/// Exit code of a guest that trapped: what a shell gives for SIGABRT.
-const TRAPPED: u8 = 134;
-/// Exit code of a guest that ran out of time, as `timeout` gives it.
-const TIME_LIMIT: u8 = 124;
-/// Exit code of a guest that failed with a code whose low 8 bits are 0.
-const FAILED_GUEST: u8 = 1;
-/// Exit code of a failure of the tool's own.
-const FAILED: u8 = 125;
-
-/// Runs a guest with WASI preview 1, and dumps it where it traps or hangs
-///
-/// The guest has the tool's standard streams, and of the environment and of the folders only what
-/// `--env` and `--dir` give it. Its exit code is the tool's. Imports, exports and the arguments of
-/// `--invoke` are checked before the guest is compiled.
-#[derive(Args)]
-pub struct Run {
-    /// The guest: a core module, binary or text
-    #[arg(value_name = "GUEST")]
-    guest: PathBuf,
-
-    /// Function to call instead of `_start`; if it has parameters, ARGS are their values: integers and
-    /// floats as in WebAssembly text (-1, 0xff, 1_000, 0x1p-3, nan), vectors as i32x4:1,2,3,4, and null
-    #[arg(long, value_name = "FUNC")]
-    invoke: Option<String>,
-
-    /// Dump locals and operand stacks too; the guest is slower
-    #[arg(long)]
-    locals: bool,
-
-    // Wasmtime gives no backtrace if it cannot allocate room for this many frames.
-    /// Frames that are dumped at most; with --locals all are
-    #[arg(long, value_name = "N", default_value_t = 100_000,
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    max_frames: u32,
-
-    /// Dump the guest and stop it after S seconds of running; compiling it does not count
-    #[arg(long, value_name = "S", value_parser = dump::seconds)]
-    time_limit: Option<Duration>,
-
-    /// Environment variable of the guest; it has no others
-    #[arg(long = "env", value_name = "K=V")]
-    env: Vec<Variable>,
-
-    /// Folder that the guest may use, under the same name or as GUEST
-    #[arg(long = "dir", value_name = "HOST[::GUEST]")]
-    dirs: Vec<Directory>,
-
-    /// Where a dump goes, with %p, %t, %n and %% as in `dump`; by default the guest's file name with
-    /// .core, or .PID.core where that exists
-    #[arg(short, long, value_name = "DUMP")]
-    output: Option<PathBuf>,
-
-    /// Replace a dump that exists
-    #[arg(long)]
-    force: bool,
-
-    /// Show on standard error how far a dump has come that takes more than a second
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    progress: When,
-
-    /// Arguments of the guest
-    #[arg(last = true, value_name = "ARGS")]
-    args: Vec<String>,
-}
+pub use self::arguments::Run;
 
 impl Run {
     /// Returns the guest's exit code, or the code for how it ended.
@@ -170,21 +108,6 @@ impl Run {
         FAILED_GUEST
     }
 
-    /// The guest's file name: its process's name and argv[0].
-    fn name(&self) -> String {
-        self.guest.file_name().unwrap_or_default().to_string_lossy().into_owned()
-    }
-
-    fn limit(&self) -> String {
-        format!("stopped after {} s", self.time_limit.unwrap_or_default().as_secs_f64())
-    }
-
-    /// Returns the message for a guest whose thread is blocked in the host.
-    fn blocked(&self) -> String {
-        let (name, limit) = (self.name(), self.limit());
-        format!("{name}: {limit}, blocked in a host call, cannot be dumped")
-    }
-
     /// Writes the dump and says where it is; a guest that crashed has crashed, dump or not.
     fn dump(
         &self,
@@ -247,11 +170,6 @@ impl Run {
         let first = self.resolve(Path::new("%n.core"));
         if first.is_ok() { first } else { self.resolve(Path::new("%n.%p.core")) }
     }
-}
-
-/// Returns the moment at which a limit that starts now ends; `None` if the clock ends before.
-fn deadline(limit: Duration) -> Option<Instant> {
-    Instant::now().checked_add(limit)
 }
 
 /// The output of a dump, and its path for messages.

@@ -67,7 +67,7 @@ pub fn survive<'m>(files: impl Iterator<Item = &'m [u8]>, stop: Option<Arc<Atomi
         start..(start + bytes.len()).next_multiple_of(page)
     });
     let mapped: Vec<_> = mapped.collect();
-    let replaced = (0..MOST.saturating_add(mapped.len())).map(|_| Replaced::new()).collect();
+    let replaced = (0..MOST).chain(0..mapped.len()).map(|_| Replaced::new()).collect();
     let count = AtomicUsize::new(0);
     if FILES.set(Files { mapped, page, stop, count, replaced }).is_err() {
         // It is there already: one process runs one command.

@@ -4,31 +4,38 @@ use std::fs;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-const NAMES: [(i32, &str); 3] = [(SIGHUP, "SIGHUP"), (SIGINT, "SIGINT"), (SIGTERM, "SIGTERM")];
+/// The number of each, its name, and the exit code of a process that it ends.
+const SIGNALS: [(i32, &str, u8); 3] =
+    [(SIGHUP, "SIGHUP", 129), (SIGINT, "SIGINT", 130), (SIGTERM, "SIGTERM", 143)];
 
 /// Returns the signals to watch for. SIGHUP is left out if it is ignored, as under `nohup`: the work then outlives its
 /// terminal.
 pub fn to_watch() -> impl Iterator<Item = i32> {
     let is_hangup_ignored = is_ignored(SIGHUP);
-    let signals = NAMES.into_iter().map(|(signal, _)| signal);
+    let signals = SIGNALS.into_iter().map(|(signal, ..)| signal);
     signals.filter(move |signal| !(*signal == SIGHUP && is_hangup_ignored))
 }
 
 /// Returns the name of one of the signals.
 pub fn name(signal: i32) -> &'static str {
-    NAMES.iter().find(|(number, _)| *number == signal).map_or("a signal", |(_, name)| name)
+    known(signal).map_or("a signal", |(_, name, _)| name)
 }
 
-/// Returns the exit code of a process that a signal ends.
+/// Returns the exit code of a process that one of the signals ends; 1 for another.
 pub fn exit_code(signal: i32) -> u8 {
-    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+    known(signal).map_or(1, |(.., code)| code)
+}
+
+fn known(signal: i32) -> Option<(i32, &'static str, u8)> {
+    SIGNALS.into_iter().find(|(number, ..)| *number == signal)
 }
 
 /// Returns whether the process ignores a signal; `false` where that cannot be found out.
 fn is_ignored(signal: i32) -> bool {
     let Ok(status) = fs::read_to_string("/proc/self/status") else { return false };
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let Some(mask) = mask else { return false };
     signal > 0 && mask & (1 << (signal - 1)) != 0
 }
 

@@ -327,7 +327,7 @@ fn must(case: &Case, trial: &Trial<'_>) -> Option<bool> {
         "renameat2" => Some(true),
         // The file of the trial is then the one that is written.
         "unlinkat" => Some(true),
-        "renameat" if trial.has(&["EINTR"]) && !case.args.contains(&"--all") => Some(true),
+        "renameat" if trial.has(&["EINTR"]) => Some(true),
         // Only one of them is there to learn its error.
         "close" => None,
         // The folder of `--all` was made with that mode.

@@ -22,12 +22,12 @@ impl Budget {
     /// # Errors
     /// So many are not left; then none are.
     pub fn take(&self, bytes: u64) -> Result<()> {
-        let left = self.0.get().checked_sub(bytes);
-        self.0.set(left.unwrap_or(0));
-        match left {
-            Some(_) => Ok(()),
-            None => Err(Error::UnexpectedEof(ReaderOffsetId(0))),
-        }
+        let Some(left) = self.0.get().checked_sub(bytes) else {
+            self.0.set(0);
+            return Err(Error::UnexpectedEof(ReaderOffsetId(0)));
+        };
+        self.0.set(left);
+        Ok(())
     }
 
     /// Whether nothing is left.

@@ -97,7 +97,7 @@ impl<'b> Debug<'b> {
         if let (Some(function), Some(unit)) = (function, unit)
             && let Some(AttributeValue::Addr(begin)) =
                 unit.entry(function)?.attr_value(gimli::DW_AT_low_pc)
-            && begin.saturating_add(SIZE_FIELD) < body
+            && body.checked_sub(begin).is_some_and(|before| before > SIZE_FIELD)
         {
             // It begins before the function does: it is one that the linker has dropped, which is at an
             // address where others are.

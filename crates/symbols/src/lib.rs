@@ -51,6 +51,7 @@ mod counted;
 mod demangle;
 mod dwarf;
 mod guest;
+mod known;
 mod value;
 mod variables;
 
@@ -66,7 +67,7 @@ use value::State;
 
 pub use demangle::demangled;
 pub use dwarf::Position;
-pub use value::Known;
+pub use known::Known;
 pub use variables::Variable;
 
 /// The file of a module of the dump, in binary form.

@@ -1,33 +1,10 @@
 //! Values of variables, as far as the dump knows them.
 
-use std::fmt;
-
 use corestream::read::{FrameView, InstanceView};
 use corestream::{CoreDumpFile, GlobalValue, Value};
 
+use super::known::Known;
 use super::variables::{Base, Shape, Variable};
-
-/// What is known of a variable. As text it is `= VALUE`, or `at ADDRESS`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Known {
-    /// Neither its value nor its address.
-    Nothing,
-    /// A signed integer.
-    Signed(i64),
-    /// An unsigned integer.
-    Unsigned(u64),
-    /// A truth value.
-    Boolean(bool),
-    /// The bits of a float of 32 bits.
-    F32(u32),
-    /// The bits of a float of 64 bits.
-    F64(u64),
-    /// A pointer, by the address that it holds.
-    Pointer(u64),
-    /// Something larger, by the address where it lies.
-    LiesAt(u64),
-}
 
 /// A frame of a dump, with what its variables may be in.
 pub struct State<'s, 'd, 'f> {
@@ -144,21 +121,6 @@ impl Bits {
             Shape::Address(_) => Known::Pointer(bits >> unused),
             Shape::Other => return None,
         })
-    }
-}
-
-impl fmt::Display for Known {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Nothing => f.write_str("= ?"),
-            Self::Signed(x) => write!(f, "= {x}"),
-            Self::Unsigned(x) => write!(f, "= {x}"),
-            Self::Boolean(x) => write!(f, "= {x}"),
-            Self::F32(x) => write!(f, "= {:?}", f32::from_bits(x)),
-            Self::F64(x) => write!(f, "= {:?}", f64::from_bits(x)),
-            Self::Pointer(x) => write!(f, "= {x:#x}"),
-            Self::LiesAt(x) => write!(f, "at {x:#x}"),
-        }
     }
 }
 

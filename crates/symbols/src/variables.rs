@@ -4,7 +4,7 @@ use gimli::{AttributeValue, Operation, Reader, UnitOffset, UnitRef};
 
 use super::counted::{Budget, Counted};
 use super::demangle::cut;
-use super::value::Known;
+use super::known::Known;
 
 type Entry<'b> = gimli::DebuggingInformationEntry<Counted<'b>>;
 

@@ -28,7 +28,7 @@ pub(super) struct Entry {
 /// that can't be found is left out.
 pub(super) fn entries(module: &[u8], defined: &HashSet<u32>) -> HashMap<u32, Entry> {
     let mut entries = HashMap::new();
-    let mut index = 0_u32;
+    let mut indices = 0..=u32::MAX;
     for payload in Parser::new(0).parse_all(module) {
         if entries.len() == defined.len() {
             break;
@@ -39,6 +39,7 @@ pub(super) fn entries(module: &[u8], defined: &HashSet<u32>) -> HashMap<u32, Ent
             // The engine accepted the module; where this parser does not, what was found counts.
             Err(_) => break,
         };
+        let Some(index) = indices.next() else { break };
         if defined.contains(&index)
             && let Ok(operators) = body.get_operators_reader()
         {
@@ -48,7 +49,6 @@ pub(super) fn entries(module: &[u8], defined: &HashSet<u32>) -> HashMap<u32, Ent
                 entries.insert(index, Entry { offset, position });
             }
         }
-        index = index.saturating_add(1);
     }
     entries
 }
@@ -108,10 +108,11 @@ fn collect(
     shapes: &mut HashMap<(u32, u32), Shapes>,
 ) -> Result<()> {
     let mut validator = Validator::new_with_features(WasmFeatures::all());
-    let mut defined = 0;
+    let mut indices = 0..=u32::MAX;
     for payload in Parser::new(0).parse_all(module) {
         let payload = payload?;
         if let ValidPayload::Func(function, body) = validator.payload(&payload)? {
+            let Some(defined) = indices.next() else { break };
             if let Some(wanted) = positions.get(&defined) {
                 // A function that is odd to this parser costs only its own frames their values.
                 let _ = walk(function, &body, wanted, |at, call, shape| {
@@ -119,7 +120,6 @@ fn collect(
                     *(if call { &mut shapes.call } else { &mut shapes.here }) = Some(shape);
                 });
             }
-            defined = defined.saturating_add(1);
         }
         if let Payload::DataSection(_) = payload {
             break;
@@ -136,6 +136,7 @@ fn walk(
     wanted: &BTreeSet<u32>,
     mut report: impl FnMut(u32, bool, Shape),
 ) -> Result<()> {
+    let Some(last) = wanted.last().copied().map(u64::from) else { return Ok(()) };
     let start = body.range().start;
     let mut validator = function.into_validator(FuncValidatorAllocations::default());
     let mut reader = body.get_binary_reader();
@@ -143,17 +144,19 @@ fn walk(
     let locals: Vec<_> =
         (0..validator.len_locals()).filter_map(|i| validator.get_local_type(i)).collect();
     let wanted_at = |at| u32::try_from(at).ok().filter(|at| wanted.contains(at));
-    let last = wanted.last().copied().map_or(0, u64::from);
     let mut reader = OperatorsReader::new(reader);
     while !reader.eof() && reader.original_position() <= last {
         let at = reader.original_position();
         let operator = reader.read()?;
         let (here, end) = (wanted_at(at), wanted_at(reader.original_position()));
         let end = end.filter(|_| is_call(&operator));
-        if here.is_some() || end.is_some() {
+        // A function too long for the offsets of a dump has no shapes beyond them.
+        let offset = at.checked_sub(start).and_then(|offset| u32::try_from(offset).ok());
+        if let Some(offset) = offset
+            && (here.is_some() || end.is_some())
+        {
             let depth = validator.operand_stack_height() as usize;
             let stack = (0..depth).rev().map(|i| validator.get_operand_type(i).flatten()).collect();
-            let offset = u32::try_from(at.saturating_sub(start)).unwrap_or(0);
             let shape = Shape { offset, locals: locals.clone(), stack };
             if let Some(end) = end {
                 report(end, true, shape.clone());

@@ -9,10 +9,11 @@ use wasmtime::{
 };
 
 use super::describe::describe;
-use super::frames::{self, FrameRecorder, WasmFrame};
+use super::frames::FrameRecorder;
 use super::inventory::{ImportHints, Inventory};
 use super::note::Note;
 use super::stack::{self, Moment, Stack};
+use super::wasm_frame::{WasmFrame, of_backtrace};
 use corestream::{CoreDump, Dumper, Error, ErrorKind, FileOptions, Plan, Result, Sink};
 
 /// The frames that Wasmtime keeps unless it is told otherwise
@@ -242,7 +243,7 @@ impl<'w, T: 'static> Capture<'w, T> {
             ));
         }
         let backtrace = error.downcast_ref::<WasmBacktrace>();
-        let backtrace = frames::of_backtrace(backtrace.map_or(&[], WasmBacktrace::frames));
+        let backtrace = of_backtrace(backtrace.map_or(&[], WasmBacktrace::frames));
         Ok(self.finish(store, inventory, backtrace))
     }
 
@@ -256,7 +257,7 @@ impl<'w, T: 'static> Capture<'w, T> {
         core_dump: &WasmCoreDump,
     ) -> Captured<'a> {
         let inventory = Inventory::of_core_dump(core_dump);
-        self.finish(store, inventory, frames::of_backtrace(core_dump.frames()))
+        self.finish(store, inventory, of_backtrace(core_dump.frames()))
     }
 
     /// Captures a guest that is not trapped: from a host function, an epoch deadline's callback or a
@@ -273,7 +274,7 @@ impl<'w, T: 'static> Capture<'w, T> {
         let mut stack = stack::of_stack(&mut store.as_context_mut(), Moment::Other);
         if stack.frames.is_empty() {
             let backtrace = WasmBacktrace::force_capture(&*store);
-            stack = Stack { frames: frames::of_backtrace(backtrace.frames()), complete: false };
+            stack = Stack { frames: of_backtrace(backtrace.frames()), complete: false };
         }
         let notes = if stack.complete { Vec::new() } else { self.cut(&stack.frames) };
         let mut captured = self.describe(store, inventory, stack.frames, notes);

@@ -4,19 +4,17 @@ use std::collections::HashMap;
 
 use wasmtime::{AsContext, AsContextMut, GlobalType, HeapType, Mutability, Val, ValType};
 
-use super::frames::WasmFrame;
-use super::inventory::{AnyMemory, ImportHints, Inventory};
+use super::inventory::{AnyMemory, ImportHints, Inventory, instance_indices};
 use super::note::Note;
 use super::shared::SharedHandle;
+use super::wasm_frame::WasmFrame;
 use corestream::{
     CoreDump, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
     MemoryImage, MemoryIndex, MemoryType, Module, ModuleIndex, RefType, Thread,
 };
 
-/// The index of an instance; more than 2^32 do not fit into a process.
-pub(super) fn instance_index(at: usize) -> InstanceIndex {
-    InstanceIndex(u32::try_from(at).unwrap_or(u32::MAX))
-}
+/// The offset in a dump of a frame whose offset is unknown.
+const UNKNOWN_OFFSET: u32 = 0;
 
 /// All of a guest but its name: the memories of `store` are borrowed for as long as the dump lives.
 pub(super) fn describe<'a, C: AsContextMut>(
@@ -32,12 +30,13 @@ pub(super) fn describe<'a, C: AsContextMut>(
         inventory.module(&frame.module);
     }
     let spaces = inventory.spaces(&mut store.as_context_mut(), hints, notes);
-    for (at, spaces) in spaces.into_iter().enumerate() {
-        let module = inventory.instances[at].module(&*store).clone();
-        let module = ModuleIndex(inventory.module(&module));
+    for spaces in spaces {
+        let module = spaces.instance.module(&*store).clone();
+        let module = inventory.module(&module).map(ModuleIndex);
         let memories = spaces.memories.into_iter().map(|item| item.map(MemoryIndex));
         let globals = spaces.globals.into_iter().map(|item| item.map(GlobalIndex));
-        dump.add_instance(Instance::of(module).with_memories(memories).with_globals(globals));
+        let instance = Instance { module, ..Instance::default() };
+        dump.add_instance(instance.with_memories(memories).with_globals(globals));
     }
     for module in &inventory.modules {
         dump.modules.push(Module { name: module.name().map(Into::into) });
@@ -67,34 +66,29 @@ fn model_frames(
     // listed, it may have others.
     let mut only: HashMap<ModuleIndex, Option<InstanceIndex>> = HashMap::new();
     let listed = if inventory.all_instances { &dump.instances[..] } else { &[] };
-    for (at, instance) in listed.iter().enumerate() {
+    for (index, instance) in instance_indices().zip(listed) {
         if let Some(module) = instance.module {
-            let here = Some(instance_index(at));
-            only.entry(module).and_modify(|only| *only = None).or_insert(here);
+            only.entry(module).and_modify(|only| *only = None).or_insert(Some(index));
         }
     }
-    let positions: HashMap<u32, usize> = inventory
-        .instances
-        .iter()
-        .enumerate()
-        .map(|(at, instance)| (instance.debug_index_in_store(), at))
-        .collect();
+    let instances = inventory.instances.iter().map(wasmtime::Instance::debug_index_in_store);
+    let positions: HashMap<u32, InstanceIndex> = instances.zip(instance_indices()).collect();
     let mut unknown: Vec<(ModuleIndex, usize)> = Vec::new();
     let frames = frames
         .into_iter()
         .map(|frame| {
-            let module = ModuleIndex(inventory.module(&frame.module));
-            let exact = frame.instance.and_then(|instance| {
-                positions.get(&instance.debug_index_in_store()).copied().map(instance_index)
-            });
-            let instance = exact.or_else(|| only.get(&module).copied().flatten());
-            if instance.is_none() {
+            let module = inventory.module(&frame.module).map(ModuleIndex);
+            let exact = frame
+                .instance
+                .and_then(|instance| positions.get(&instance.debug_index_in_store()).copied());
+            let instance = exact.or_else(|| only.get(&module?).copied().flatten());
+            if let (None, Some(module)) = (instance, module) {
                 match unknown.iter_mut().find(|(of, _)| *of == module) {
                     Some((_, frames)) => *frames += 1,
                     None => unknown.push((module, 1)),
                 }
             }
-            Frame::new(instance, frame.function, frame.offset)
+            Frame::new(instance, frame.function, frame.offset.unwrap_or(UNKNOWN_OFFSET))
                 .with_locals(frame.locals)
                 .with_stack(frame.stack)
         })
@@ -128,8 +122,8 @@ fn memory_type(ty: &wasmtime::MemoryType, pages: u64) -> MemoryType {
         maximum: ty.maximum(),
         memory64: ty.is_64(),
         shared: ty.is_shared(),
-        // Wasmtime has pages of 1 byte and of 64 KiB.
-        page_size: u32::try_from(ty.page_size()).unwrap_or(u32::MAX),
+        // Wasmtime has pages of 1 byte and of 64 KiB. A dump has no others either: the plan refuses them, as it does 0.
+        page_size: u32::try_from(ty.page_size()).unwrap_or_default(),
     }
 }
 

@@ -1,42 +1,14 @@
-//! Frames of a Wasmtime guest: those of a backtrace, and the recorder that keeps those of a trap.
+//! The recorder that keeps the frames of a guest at its trap.
 
 use std::fmt;
 use std::future::{Future, ready};
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use wasmtime::{
-    AsContextMut, DebugEvent, DebugHandler, FrameInfo, Instance, Module, StoreContextMut,
-    WasmBacktrace,
-};
+use wasmtime::{AsContextMut, DebugEvent, DebugHandler, Module, StoreContextMut, WasmBacktrace};
 
 use super::stack::{self, Moment, Stack};
-use corestream::Value;
-
-/// A frame in the words of the engine.
-#[derive(Clone, Debug)]
-pub(super) struct WasmFrame {
-    pub(super) module: Module,
-    /// Known where the stack itself was read.
-    pub(super) instance: Option<Instance>,
-    pub(super) function: u32,
-    pub(super) offset: u32,
-    pub(super) locals: Vec<Value>,
-    pub(super) stack: Vec<Value>,
-}
-
-/// The frames of a backtrace, youngest first.
-pub(super) fn of_backtrace(frames: &[FrameInfo]) -> Vec<WasmFrame> {
-    let frame = |frame: &FrameInfo| WasmFrame {
-        module: frame.module().clone(),
-        instance: None,
-        function: frame.func_index(),
-        offset: frame.func_offset().and_then(|offset| u32::try_from(offset).ok()).unwrap_or(0),
-        locals: Vec::new(),
-        stack: Vec::new(),
-    };
-    frames.iter().map(frame).collect()
-}
+use super::wasm_frame::WasmFrame;
 
 /// Records the frames of a guest when it traps, with their locals and operand stacks: a
 /// [`DebugHandler`](wasmtime::DebugHandler) for stores of engines with [`Config::guest_debug`](wasmtime::Config::guest_debug).

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
+use corestream::InstanceIndex;
 use wasmtime::{
     Extern, ExternType, Global, GlobalType, ImportType, Instance, Linker, Memory, MemoryType,
     Module, Mutability, SharedMemory, StoreContextMut, ValType, WasmCoreDump,
 };
 
-use super::describe::instance_index;
 use super::index_space::{self, Slot};
 use super::note::Note;
 
@@ -45,11 +45,11 @@ pub(super) struct Inventory {
     pub(super) instances: Vec<Instance>,
     pub(super) memories: Vec<AnyMemory>,
     pub(super) globals: Vec<Global>,
-    module_ids: HashMap<u64, u32>,
-    memory_ids: HashMap<u64, u32>,
+    module_ids: HashMap<u64, Option<u32>>,
+    memory_ids: HashMap<u64, Option<u32>>,
     /// By the address of their first byte, which never changes.
-    shared_ids: HashMap<usize, u32>,
-    global_ids: HashMap<u64, u32>,
+    shared_ids: HashMap<usize, Option<u32>>,
+    global_ids: HashMap<u64, Option<u32>>,
     /// Whether all instances of the store are listed.
     pub(super) all_instances: bool,
     /// Whether all globals, and all memories that are not shared, are listed.
@@ -58,6 +58,7 @@ pub(super) struct Inventory {
 
 /// The index spaces of an instance, by indices of the dump.
 pub(super) struct Spaces {
+    pub(super) instance: Instance,
     pub(super) memories: Vec<Option<u32>>,
     pub(super) globals: Vec<Option<u32>>,
 }
@@ -68,9 +69,21 @@ struct Exports {
     globals: Vec<(u32, GlobalType)>,
 }
 
-/// More than 2^32 items do not fit into a process.
-fn next<T>(list: &[T]) -> u32 {
-    u32::try_from(list.len()).unwrap_or(u32::MAX)
+/// The indices of instances, of which Wasmtime has at most 2^32 in a store.
+pub(super) fn instance_indices() -> impl Iterator<Item = InstanceIndex> {
+    (0..=u32::MAX).map(InstanceIndex)
+}
+
+/// Adds an item to a list and returns its index; `None` if it is beyond the indices of a dump, which no plan accepts.
+fn add<T>(list: &mut Vec<T>, item: T) -> Option<u32> {
+    let index = u32::try_from(list.len()).ok();
+    list.push(item);
+    index
+}
+
+/// All indices of a list, if a dump can have so many.
+fn indices<T>(list: &[T]) -> Option<Vec<u32>> {
+    Some((0..u32::try_from(list.len()).ok()?).collect())
 }
 
 impl Inventory {
@@ -104,38 +117,34 @@ impl Inventory {
         inventory
     }
 
-    pub(super) fn module(&mut self, module: &Module) -> u32 {
-        *self.module_ids.entry(module.debug_index_in_engine()).or_insert_with(|| {
-            self.modules.push(module.clone());
-            next(&self.modules) - 1
-        })
+    pub(super) fn module(&mut self, module: &Module) -> Option<u32> {
+        let id = module.debug_index_in_engine();
+        *self.module_ids.entry(id).or_insert_with(|| add(&mut self.modules, module.clone()))
     }
 
-    fn memory(&mut self, memory: Memory) -> u32 {
-        *self.memory_ids.entry(memory.debug_index_in_store()).or_insert_with(|| {
-            self.memories.push(AnyMemory::Unshared(memory));
-            next(&self.memories) - 1
-        })
+    fn memory(&mut self, memory: Memory) -> Option<u32> {
+        *self
+            .memory_ids
+            .entry(memory.debug_index_in_store())
+            .or_insert_with(|| add(&mut self.memories, AnyMemory::Unshared(memory)))
     }
 
-    fn shared_memory(&mut self, memory: SharedMemory) -> u32 {
-        *self.shared_ids.entry(memory.data().as_ptr().addr()).or_insert_with(|| {
-            self.memories.push(AnyMemory::Shared(memory));
-            next(&self.memories) - 1
-        })
+    fn shared_memory(&mut self, memory: SharedMemory) -> Option<u32> {
+        *self
+            .shared_ids
+            .entry(memory.data().as_ptr().addr())
+            .or_insert_with(|| add(&mut self.memories, AnyMemory::Shared(memory)))
     }
 
-    fn global(&mut self, global: Global) -> u32 {
-        *self.global_ids.entry(global.debug_index_in_store()).or_insert_with(|| {
-            self.globals.push(global);
-            next(&self.globals) - 1
-        })
+    fn global(&mut self, global: Global) -> Option<u32> {
+        let id = global.debug_index_in_store();
+        *self.global_ids.entry(id).or_insert_with(|| add(&mut self.globals, global))
     }
 
     fn any_memory(&mut self, item: Extern) -> Option<u32> {
         match item {
-            Extern::Memory(memory) => Some(self.memory(memory)),
-            Extern::SharedMemory(memory) => Some(self.shared_memory(memory)),
+            Extern::Memory(memory) => self.memory(memory),
+            Extern::SharedMemory(memory) => self.shared_memory(memory),
             _ => None,
         }
     }
@@ -148,20 +157,35 @@ impl Inventory {
         notes: &mut Vec<Note>,
     ) -> Vec<Spaces> {
         // What is exported anywhere is listed before anything is resolved.
-        let exported: Vec<_> = (0..self.instances.len()).map(|i| self.exports(store, i)).collect();
-        exported
+        let instances = self.instances.clone();
+        let exported: Vec<_> = instances
             .into_iter()
-            .enumerate()
-            .map(|(i, exports)| Spaces {
-                memories: self.memory_space(store, hints, notes, i, &exports.memories),
-                globals: self.global_space(store, hints, notes, i, &exports.globals),
+            .map(|instance| (instance, self.exports(store, instance)))
+            .collect();
+        instance_indices()
+            .zip(exported)
+            .map(|(index, (instance, exports))| Spaces {
+                instance,
+                memories: self.memory_space(
+                    store,
+                    hints,
+                    notes,
+                    (index, instance),
+                    &exports.memories,
+                ),
+                globals: self.global_space(
+                    store,
+                    hints,
+                    notes,
+                    (index, instance),
+                    &exports.globals,
+                ),
             })
             .collect()
     }
 
     /// The memories and globals that an instance exports.
-    fn exports<T>(&mut self, store: &mut StoreContextMut<'_, T>, instance: usize) -> Exports {
-        let instance = self.instances[instance];
+    fn exports<T>(&mut self, store: &mut StoreContextMut<'_, T>, instance: Instance) -> Exports {
         let module = instance.module(&mut *store).clone();
         let (mut memories, mut globals) = (Vec::new(), Vec::new());
         for export in module.exports() {
@@ -173,7 +197,8 @@ impl Inventory {
                 }
                 ExternType::Global(ty) => {
                     let item = item(&mut *store).and_then(Extern::into_global);
-                    globals.extend(item.map(|item| (self.global(item), ty)));
+                    let item = item.and_then(|item| self.global(item));
+                    globals.extend(item.map(|item| (item, ty)));
                 }
                 _ => {}
             }
@@ -186,12 +211,12 @@ impl Inventory {
         store: &mut StoreContextMut<'_, T>,
         hints: &ImportHints<'_, T>,
         notes: &mut Vec<Note>,
-        at: usize,
+        (at, instance): (InstanceIndex, Instance),
         exported: &[(u32, MemoryType)],
     ) -> Vec<Option<u32>> {
-        let instance = self.instances[at];
         let module = instance.module(&mut *store).clone();
-        let exact = |store: &mut StoreContextMut<'_, T>, index| {
+        let exact = |store: &mut StoreContextMut<'_, T>, slots: &[Slot<MemoryType>]| {
+            let index = u32::try_from(slots.len()).ok()?;
             let unshared = instance.debug_memory(&mut *store, index).map(Extern::Memory);
             unshared.or_else(|| {
                 instance.debug_shared_memory(&mut *store, index).map(Extern::SharedMemory)
@@ -200,7 +225,7 @@ impl Inventory {
         let mut slots = Vec::new();
         for import in module.imports() {
             let ExternType::Memory(ty) = import.ty() else { continue };
-            if let Some(known) = exact(store, next(&slots)).and_then(|item| self.any_memory(item)) {
+            if let Some(known) = exact(store, &slots).and_then(|item| self.any_memory(item)) {
                 slots.push(Slot::Known(known));
                 continue;
             }
@@ -219,16 +244,14 @@ impl Inventory {
             });
         }
         for defined in 0..module.resources_required().num_memories {
-            let item = exact(store, next(&slots)).and_then(|item| self.any_memory(item));
+            let item = exact(store, &slots).and_then(|item| self.any_memory(item));
             let id = u64::from(instance.debug_index_in_store()) << 32 | u64::from(defined);
-            let item = item.or_else(|| self.memory_ids.get(&id).copied());
+            let item = item.or_else(|| self.memory_ids.get(&id).copied().flatten());
             slots.push(item.map_or(Slot::Defined, Slot::Known));
         }
         let complete = self.complete;
         let all = |slot: &Slot<MemoryType>| match slot {
-            Slot::Import(ty) if complete && !ty.is_shared() => {
-                Some((0..next(&self.memories)).collect())
-            }
+            Slot::Import(ty) if complete && !ty.is_shared() => indices(&self.memories),
             _ => None,
         };
         // What an instance defines and does not share is known by its identity.
@@ -243,9 +266,9 @@ impl Inventory {
             _ => false,
         };
         let space = index_space::resolve(slots, exported, all, is, fits);
-        for (index, item) in (0..).zip(&space) {
+        for (index, item) in (0..=u32::MAX).zip(&space) {
             if item.is_none() {
-                notes.push(Note::Memory { instance: instance_index(at), index });
+                notes.push(Note::Memory { instance: at, index });
             }
         }
         space
@@ -256,11 +279,13 @@ impl Inventory {
         store: &mut StoreContextMut<'_, T>,
         hints: &ImportHints<'_, T>,
         notes: &mut Vec<Note>,
-        at: usize,
+        (at, instance): (InstanceIndex, Instance),
         exported: &[(u32, GlobalType)],
     ) -> Vec<Option<u32>> {
-        let instance = self.instances[at];
         let module = instance.module(&mut *store).clone();
+        let exact = |store: &mut StoreContextMut<'_, T>, slots: &[Slot<GlobalType>]| {
+            instance.debug_global(&mut *store, u32::try_from(slots.len()).ok()?)
+        };
         let mut slots = Vec::new();
         for import in module.imports() {
             let ExternType::Global(ty) = import.ty() else { continue };
@@ -268,8 +293,8 @@ impl Inventory {
                 slots.push(Slot::Other);
                 continue;
             }
-            if let Some(global) = instance.debug_global(&mut *store, next(&slots)) {
-                slots.push(Slot::Known(self.global(global)));
+            if let Some(global) = exact(store, &slots) {
+                slots.push(self.global_slot(global));
                 continue;
             }
             let Some(hint) = hints.find(store, &import) else {
@@ -278,7 +303,7 @@ impl Inventory {
             };
             slots.push(match hint.into_global() {
                 Some(global) if fits_global(&global.ty(&mut *store), &ty) => {
-                    Slot::Known(self.global(global))
+                    self.global_slot(global)
                 }
                 _ => {
                     notes.push(Note::import(&import));
@@ -286,12 +311,12 @@ impl Inventory {
                 }
             });
         }
-        while let Some(global) = instance.debug_global(&mut *store, next(&slots)) {
-            slots.push(Slot::Known(self.global(global)));
+        while let Some(global) = exact(store, &slots) {
+            slots.push(self.global_slot(global));
         }
         self.push_defined_globals(&module, instance, &mut slots);
         let all = |slot: &Slot<GlobalType>| match slot {
-            Slot::Import(_) if self.complete => Some((0..next(&self.globals)).collect()),
+            Slot::Import(_) if self.complete => indices(&self.globals),
             _ => None,
         };
         let types: Vec<_> = self.globals.iter().map(|global| global.ty(&mut *store)).collect();
@@ -306,9 +331,13 @@ impl Inventory {
         let space = index_space::resolve(slots, exported, all, is, fits);
         let count = space.iter().filter(|item| item.is_none()).count();
         if count > 0 {
-            notes.push(Note::Globals { instance: instance_index(at), count });
+            notes.push(Note::Globals { instance: at, count });
         }
         space
+    }
+
+    fn global_slot(&mut self, global: Global) -> Slot<GlobalType> {
+        self.global(global).map_or(Slot::Other, Slot::Known)
     }
 
     /// Adds the globals that `instance` defines, as far as they are listed, by their identity.
@@ -325,11 +354,13 @@ impl Inventory {
             let Some(defined) = id.checked_sub(first).filter(|d| *d < u64::from(u32::MAX)) else {
                 continue;
             };
-            let index = imported + usize::try_from(defined).unwrap_or(usize::MAX);
-            if slots.len() <= index {
-                slots.resize(index + 1, Slot::Defined);
+            let defined = usize::try_from(defined).ok();
+            let len = defined.and_then(|defined| imported.checked_add(defined)?.checked_add(1));
+            let (Some(len), Some(item)) = (len, item) else { continue };
+            if slots.len() < len {
+                slots.resize(len, Slot::Defined);
             }
-            slots[index] = Slot::Known(*item);
+            slots[len - 1] = Slot::Known(*item);
         }
     }
 }

@@ -124,6 +124,7 @@ mod inventory;
 mod note;
 mod shared;
 mod stack;
+mod wasm_frame;
 
 pub use {corestream, wasmtime};
 

@@ -70,7 +70,7 @@ use wasmtime::{
 };
 
 use super::bytecode::{self, Entry, Positions, Shape, Shapes};
-use super::frames::{WasmFrame, of_backtrace};
+use super::wasm_frame::{WasmFrame, of_backtrace};
 use corestream::Value;
 
 /// The moment at which a stack is looked at, as far as its youngest frame depends on it.
@@ -115,18 +115,12 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) ->
     if known.is_empty() {
         return Stack::default();
     }
-    let offsets: Vec<_> =
-        backtrace.frames().iter().map(|frame| frame.func_offset().is_some()).collect();
     let mut modules = Modules::default();
     for frame in &known {
         modules.add(&frame.module, frame.function);
     }
     modules.find_entries();
-    let mut entered: Vec<_> = known
-        .iter()
-        .zip(offsets)
-        .map(|(frame, has_offset)| !has_offset || modules.is_entered(frame))
-        .collect();
+    let mut entered: Vec<_> = known.iter().map(|frame| modules.is_entered(frame)).collect();
     if moment == Moment::Overflow
         && let Some(youngest) = entered.first_mut()
     {
@@ -167,7 +161,7 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) ->
                 let found_here =
                     Found::new(store, handle).filter(|found| found.is(&frame, &modules));
                 found.push(match found_here {
-                    Some(found) => Found { exact: Some(frame.offset), ..found },
+                    Some(found) => Found { exact: frame.offset, ..found },
                     None => Found::of(frame),
                 });
             }
@@ -282,26 +276,24 @@ impl Write for Counter {
 /// before this byte, and occurrences do not overlap.
 struct Finder {
     text: &'static [u8],
-    /// Bytes of the text that the last bytes match.
-    matched: usize,
+    /// The end of the text, after what the last bytes match.
+    rest: &'static [u8],
 }
 
 impl Finder {
     fn new(text: &'static [u8]) -> Self {
         debug_assert!(text.split_first().is_some_and(|(first, rest)| !rest.contains(first)));
-        Self { text, matched: 0 }
+        Self { text, rest: text }
     }
 
     /// Whether an occurrence of the text ends at `byte`, the next one.
     fn ends_at(&mut self, byte: u8) -> bool {
-        self.matched = if self.text.get(self.matched) == Some(&byte) {
-            self.matched.saturating_add(1)
-        } else {
-            usize::from(self.text.first() == Some(&byte))
-        };
-        let found = self.matched == self.text.len();
+        let after = |text: &'static [u8]| text.split_first().filter(|(next, _)| **next == byte);
+        let matched = after(self.rest).or_else(|| after(self.text));
+        self.rest = matched.map_or(self.text, |(_, rest)| rest);
+        let found = self.rest.is_empty();
         if found {
-            self.matched = 0;
+            self.rest = self.text;
         }
         found
     }
@@ -315,7 +307,8 @@ struct Modules {
 
 struct OnStack {
     module: Module,
-    imported: u32,
+    /// The number of functions that the module imports; `None` if no index space can hold them.
+    imported: Option<u32>,
     /// The functions on the stack, among those that the module defines.
     defined: HashSet<u32>,
     entries: HashMap<u32, Entry>,
@@ -328,7 +321,7 @@ impl Modules {
             let (imported, defined) = (imported_functions(module), HashSet::new());
             OnStack { module: module.clone(), imported, defined, entries: HashMap::new() }
         });
-        on_stack.defined.extend(function.checked_sub(on_stack.imported));
+        on_stack.defined.extend(on_stack.imported.and_then(|count| function.checked_sub(count)));
     }
 
     fn find_entries(&mut self) {
@@ -344,7 +337,7 @@ impl Modules {
 
     /// The index of a frame's function among those that its module defines.
     fn defined(&self, frame: &WasmFrame) -> Option<u32> {
-        frame.function.checked_sub(self.of(&frame.module)?.imported)
+        frame.function.checked_sub(self.of(&frame.module)?.imported?)
     }
 
     fn entry(&self, frame: &WasmFrame) -> Option<Entry> {
@@ -353,7 +346,7 @@ impl Modules {
 
     /// Whether a frame is not certain to have reached the first operator of its function.
     fn is_entered(&self, frame: &WasmFrame) -> bool {
-        self.entry(frame).is_none_or(|entry| frame.offset < entry.offset)
+        self.entry(frame).is_none_or(|entry| is_before(frame.offset, entry))
     }
 
     /// Whether there may be no function with points before that of this frame.
@@ -362,9 +355,14 @@ impl Modules {
     }
 }
 
-fn imported_functions(module: &Module) -> u32 {
+/// Whether an offset may be before the first operator of its function.
+fn is_before(offset: Option<u32>, entry: Entry) -> bool {
+    offset.is_none_or(|offset| offset < entry.offset)
+}
+
+fn imported_functions(module: &Module) -> Option<u32> {
     let imported = module.imports().filter(|import| matches!(import.ty(), ExternType::Func(_)));
-    u32::try_from(imported.count()).unwrap_or(u32::MAX)
+    u32::try_from(imported.count()).ok()
 }
 
 /// A frame, and where its values are.
@@ -389,7 +387,7 @@ struct Values {
 impl Found {
     /// A frame without values.
     fn of(frame: WasmFrame) -> Self {
-        let exact = Some(frame.offset);
+        let exact = frame.offset;
         Self { frame, values: None, exact }
     }
 
@@ -399,10 +397,10 @@ impl Found {
         let instance = handle.instance(&mut *store).ok()?;
         let module = instance.module(&mut *store).clone();
         let (defined, position) = (defined.as_u32(), position.raw());
-        let function = imported_functions(&module).checked_add(defined)?;
+        let function = imported_functions(&module)?.checked_add(defined)?;
         let (locals, stack) = (Vec::new(), Vec::new());
         let instance = Some(instance);
-        let frame = WasmFrame { module, instance, function, offset: 0, locals, stack };
+        let frame = WasmFrame { module, instance, function, offset: None, locals, stack };
         let values = Some(Values { handle, defined, position, entered: false });
         Some(Self { frame, values, exact: None })
     }
@@ -419,7 +417,8 @@ impl Found {
             return found;
         }
         // Only where this is the function's beginning its values are known to be written.
-        let entry = modules.entry(&found.frame).filter(|entry| found.frame.offset < entry.offset);
+        let entry = modules.entry(&found.frame);
+        let entry = entry.filter(|entry| is_before(found.frame.offset, *entry));
         if let (Some(entry), Some(defined)) = (entry, modules.defined(&found.frame)) {
             let position = entry.position;
             found.values = Some(Values { handle, defined, position, entered: true });
@@ -474,7 +473,7 @@ fn with_values<T>(
         if exact.is_none_or(|exact| shape.is_some_and(|shape| shape.offset == exact)) {
             frame.stack = stack(store, &values.handle, shape);
         }
-        frame.offset = exact.or(shape.map(|shape| shape.offset)).unwrap_or(0);
+        frame.offset = exact.or(shape.map(|shape| shape.offset));
         frame
     };
     found.into_iter().map(frame).collect()
@@ -493,7 +492,8 @@ fn locals<T>(
     frame: &FrameHandle,
     shape: Option<&Shape>,
 ) -> Vec<Value> {
-    let count = frame.num_locals(&mut *store).unwrap_or(0);
+    // A handle fails only when the guest has gone on, and nobody let it.
+    let Ok(count) = frame.num_locals(&mut *store) else { return Vec::new() };
     let ty = |i| shape.and_then(|shape| shape.locals.get(i).copied());
     (0..count).map(|i| read(ty(i as usize), || frame.local(&mut *store, i))).collect()
 }
@@ -503,7 +503,7 @@ fn stack<T>(
     frame: &FrameHandle,
     shape: Option<&Shape>,
 ) -> Vec<Value> {
-    let count = frame.num_stacks(&mut *store).unwrap_or(0);
+    let Ok(count) = frame.num_stacks(&mut *store) else { return Vec::new() };
     let ty = |i| shape.and_then(|shape| shape.stack.get(i).copied().flatten());
     (0..count).map(|i| read(ty(i as usize), || frame.stack(&mut *store, i))).collect()
 }

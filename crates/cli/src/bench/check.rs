@@ -1,5 +1,6 @@
 //! The answer is checked before it is timed: one dump is read back and compared with its image.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use corestream::read::{Content, Verdict, verify_slice};
@@ -72,23 +73,23 @@ fn compare(dump: &[u8], read: &PlainRead<'_>, threads: usize) -> Result<(), Stri
     let contents = dump.contents(MemoryIndex(0)).map_err(|error| error.to_string())?;
     for part in contents {
         let (first, last) = part.addresses().into_inner();
-        let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
-        let same = match part {
-            Content::Data { bytes, .. } => {
-                read.image().get(index(first)..).and_then(|rest| rest.get(..bytes.len()))
-                    == Some(bytes)
+        let same = match (part, in_image(first, last)) {
+            (Content::Data { bytes, .. }, Some(range)) => read.image().get(range) == Some(bytes),
+            (Content::Zero(_), Some(range)) => {
+                read.overlapping(range).all(|extent| any_bit(&read.image()[extent]) == 0)
             }
-            Content::Zero(_) => {
-                let mut extents = read.overlapping(index(first)..index(last).saturating_add(1));
-                extents.all(|extent| any_bit(&read.image()[extent]) == 0)
-            }
-            Content::LeftOut(_) => false,
+            (Content::LeftOut(_), _) | (_, None) => false,
         };
         if !same {
             return Err(format!("they differ between {first:#x} and {last:#x}"));
         }
     }
     Ok(())
+}
+
+/// The range of an image from its first address to its last; `None` if no image in this process has it.
+fn in_image(first: u64, last: u64) -> Option<Range<usize>> {
+    Some(usize::try_from(first).ok()?..usize::try_from(last).ok()?.checked_add(1)?)
 }
 
 #[cfg(test)]

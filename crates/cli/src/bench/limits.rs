@@ -11,7 +11,8 @@ use std::time::Instant;
 use corestream::CoreDump;
 use corestream::limits::MAX_THREADS;
 
-use super::results::Row;
+use super::file_data;
+use super::row::Row;
 use crate::report::Failure;
 
 /// Bytes that a thread takes at once, so that all are done at the same time.
@@ -33,7 +34,8 @@ impl<'i> PlainRead<'i> {
         let extents = if trust_holes {
             let file = File::open(path);
             let failed = |e| Failure::new(format!("{}: cannot open: {e}", path.display()));
-            data(&file.map_err(failed)?, image.len())
+            let data = file_data::ranges(&file.map_err(failed)?, image.len());
+            data.unwrap_or_else(|| whole(image.len()))
         } else {
             whole(image.len())
         };
@@ -125,39 +127,6 @@ pub fn any_bit(bytes: &[u8]) -> u64 {
 pub fn whole(len: usize) -> Vec<Range<usize>> {
     let whole = 0..len;
     if whole.is_empty() { Vec::new() } else { vec![whole] }
-}
-
-/// Where the first `len` bytes of `file` are no hole; everything, where its file system can't tell.
-#[cfg(any(target_os = "linux", target_os = "macos", target_os = "freebsd"))]
-fn data(file: &File, len: usize) -> Vec<Range<usize>> {
-    use rustix::fs::{SeekFrom, seek};
-    use rustix::io::Errno;
-
-    let (mut extents, mut at) = (Vec::new(), 0);
-    // What is beyond the address space is beyond the image, which is mapped.
-    let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(len);
-    while at < len {
-        let start = match seek(file, SeekFrom::Data(at as u64)) {
-            Ok(start) => index(start),
-            Err(Errno::NXIO) => break,
-            Err(_) => return whole(len),
-        };
-        let end = match seek(file, SeekFrom::Hole(start as u64)) {
-            Ok(end) if index(end) > start => index(end),
-            _ => len,
-        };
-        if start < end {
-            extents.push(start..end);
-        }
-        at = end;
-    }
-    extents
-}
-
-/// Other systems can't be asked.
-#[cfg(not(any(target_os = "linux", target_os = "macos", target_os = "freebsd")))]
-fn data(_: &File, len: usize) -> Vec<Range<usize>> {
-    whole(len)
 }
 
 #[cfg(test)]

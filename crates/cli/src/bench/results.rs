@@ -1,30 +1,18 @@
 //! What `bench` prints: a table for people, or one JSON object.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use corestream::Stats;
 use serde_json::{Map, Value, json};
 
-use super::Bench;
 use super::check::Checked;
 use super::limits::PlainRead;
+use super::row::Row;
 use super::summary::{HEAD, Times, ms};
 use super::target::To;
 use crate::report::escaped;
-
-/// The time of one thing in one run, its name in JSON, and that for people.
-pub struct Row {
-    key: &'static str,
-    label: &'static str,
-    time: Duration,
-}
-
-impl Row {
-    pub fn new(key: &'static str, label: &'static str, time: Duration) -> Self {
-        Self { key, label, time }
-    }
-}
 
 /// One thing in all runs.
 struct Series {
@@ -33,9 +21,18 @@ struct Series {
     times: Times,
 }
 
+/// What is measured.
+pub struct Setup<'b> {
+    pub image: &'b Path,
+    pub to: To,
+    /// The folder of files.
+    pub dir: &'b Path,
+    pub checksums: bool,
+}
+
 /// Everything that was measured.
 pub struct Results<'b> {
-    bench: &'b Bench,
+    setup: Setup<'b>,
     stats: Stats,
     /// The dump that was checked.
     first: Duration,
@@ -54,9 +51,9 @@ struct Ratio {
 }
 
 impl<'b> Results<'b> {
-    pub fn new(bench: &'b Bench, checked: &Checked, read: &PlainRead<'_>) -> Self {
+    pub fn new(setup: Setup<'b>, checked: &Checked, read: &PlainRead<'_>) -> Self {
         let (stats, first, read_bytes) = (checked.stats.clone(), checked.time, read.bytes());
-        Self { bench, stats, first, read_bytes, runs: 0, stages: Vec::new(), limits: Vec::new() }
+        Self { setup, stats, first, read_bytes, runs: 0, stages: Vec::new(), limits: Vec::new() }
     }
 
     /// Adds a run, and the limits that were measured after it.
@@ -148,11 +145,11 @@ impl<'b> Results<'b> {
             self.ratios().into_iter().map(|r| (r.key, json!(r.value))).collect();
         let speeds: Map<String, Value> =
             self.speeds().iter().map(|(key, _, speed)| ((*key).into(), json!(speed))).collect();
-        let (bench, stats) = (self.bench, &self.stats);
+        let (setup, stats) = (&self.setup, &self.stats);
         let json = json!({
-            "image": bench.image.image.to_string_lossy(),
-            "to": bench.to.name(),
-            "dir": bench.dir.to_string_lossy(),
+            "image": setup.image.to_string_lossy(),
+            "to": setup.to.name(),
+            "dir": setup.dir.to_string_lossy(),
             "runs": self.runs,
             "runs_not_counted": 1,
             "first_dump_seconds": self.first.as_secs_f64(),
@@ -167,7 +164,7 @@ impl<'b> Results<'b> {
             "extent_notes": stats.extent_notes,
             "scanner": stats.scanner,
             "threads": stats.threads,
-            "checksums": !bench.plan.no_checksum,
+            "checksums": setup.checksums,
             "stages": all(&self.stages),
             "limits": all(&self.limits),
             "ratios": ratios,
@@ -178,22 +175,22 @@ impl<'b> Results<'b> {
 
     /// A table for people.
     pub fn text(&self) -> String {
-        let (bench, stats) = (self.bench, &self.stats);
+        let (setup, stats) = (&self.setup, &self.stats);
         let mut text = String::new();
         let mut row =
             |name: &str, value: String| text.push_str(&escaped(&format!("{name:<9} {value}")));
-        let path = bench.image.image.display();
+        let path = setup.image.display();
         row("image", format!("{path}, {} bytes", stats.image_bytes));
         row("extents", format!("{} bytes ({})", stats.extent_bytes, self.methods().join(", ")));
         for note in &stats.extent_notes {
             row("note", note.clone());
         }
         row("data", format!("{} bytes in {}", stats.data_bytes, count(stats.segments, "segment")));
-        let checksums = if bench.plan.no_checksum { "without" } else { "with" };
+        let checksums = if setup.checksums { "with" } else { "without" };
         row("dump", format!("{} bytes, {checksums} checksums", stats.dump_bytes));
-        let to = match bench.to {
+        let to = match setup.to {
             To::Null => "null: bytes are counted and dropped".into(),
-            To::File => format!("file: a fresh one each time in {}", bench.dir.display()),
+            To::File => format!("file: a fresh one each time in {}", setup.dir.display()),
             To::Pipe => "pipe: a thread of this process reads it".into(),
             To::Tcp => "tcp: a thread of this process reads from 127.0.0.1".into(),
         };

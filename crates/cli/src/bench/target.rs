@@ -10,21 +10,18 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use clap::ValueEnum;
-use corestream::{FileSink, Piece, Pipe, Plan, Sink, Socket};
-use rustix::fs::{CWD, Mode, OFlags};
+use corestream::{FileSink, Piece, Pipe, Plan, Sink, Socket, UnnamedFile};
 
-use super::results::Row;
+use super::row::Row;
+use crate::platform;
 use crate::report::Failure;
 
 /// Bytes that the reader of a pipe or socket takes at once.
 const READ_BYTES: usize = 1 << 20;
 /// Bytes that a pipe is made to hold for the bare copy: as many as the product does.
-#[cfg(target_os = "linux")]
 const PIPE_BYTES: usize = 1 << 20;
 /// What a socket of this machine is called.
 const LOOPBACK: &str = "tcp:127.0.0.1";
-/// Tries for a name that nobody has.
-const TRIES: u32 = 1000;
 
 /// The kind of place that dumps go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -172,9 +169,7 @@ impl Ready<'_> {
                 (file.metadata()?.len(), Some(file))
             }
             Self::Pipe(Stream { mut writer, reader }) => {
-                #[cfg(target_os = "linux")]
-                // A pipe that stays as it was is only slower.
-                let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES);
+                platform::enlarge_pipe(&writer, PIPE_BYTES);
                 writer.write_all(bytes)?;
                 drop(writer);
                 (joined(reader)?, None)
@@ -249,28 +244,8 @@ fn tcp() -> io::Result<(OwnedFd, OwnedFd)> {
 /// A new file without a name, which is gone when it is closed, in whatever way the process ends; on file
 /// systems that have no such files, unless it ends right between making one and taking its name away.
 pub fn fresh_file(folder: &Path) -> Result<File, Failure> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    #[cfg(target_os = "linux")]
-    if let Ok(file) = rustix::fs::open(folder, flags | OFlags::TMPFILE, Mode::RUSR | Mode::WUSR) {
-        return Ok(file.into());
-    }
-    // Not every file system has such files: next best is one whose name is taken away at once.
-    let mut result = Err(io::ErrorKind::AlreadyExists.into());
-    for i in 0..TRIES {
-        let path = folder.join(format!(".corestream-bench.{}-{i}.partial", std::process::id()));
-        let new = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        result = rustix::fs::openat(CWD, &path, new, Mode::RUSR | Mode::WUSR)
-            .map_err(io::Error::from)
-            .and_then(|file| std::fs::remove_file(&path).map(|()| File::from(file)));
-        match &result {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            _ => break,
-        }
-    }
-    result.map_err(|error| {
-        let folder = folder.display();
-        Failure::new(format!("{folder}: cannot make a file in it: {error}; --dir names a folder"))
-    })
+    UnnamedFile::scratch(folder)
+        .map_err(|error| Failure::from(error).with_hint("--dir names a folder"))
 }
 
 /// Notes when the first byte comes, and is the sink in it otherwise.

@@ -13,7 +13,7 @@ use rustix::net::sockopt::socket_error;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 
 use super::reply::{Answer, EARLY_OK, MAX_REASON, Reply};
-use super::unsent::unsent;
+use crate::platform::{is_unix, unsent};
 
 /// How long a peer may take by TCP to show that it has ended its half before the sender ends its own.
 /// Afterwards an early end looks like an ordinary one: both sides' ends cross on the way.
@@ -253,18 +253,6 @@ fn is_readable(socket: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
         Err(Errno::INTR) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
-}
-
-/// Whether `unsent` knows what the peer has read, and an early end can be told without waiting for it.
-#[cfg(target_os = "linux")]
-fn is_unix(socket: BorrowedFd<'_>) -> bool {
-    use rustix::net::AddressFamily;
-    rustix::net::sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_unix(_: BorrowedFd<'_>) -> bool {
-    false
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use crate::platform;
+
 /// How often to try again to open a FIFO: no event says that a reader has come.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -43,12 +45,13 @@ fn first(addresses: &[SocketAddr], timeout: Option<Duration>) -> io::Result<Owne
     }
     let several = addresses.len() > 1;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for (i, address) in addresses.iter().enumerate() {
+    for (address, sharing) in addresses.iter().zip((1..=addresses.len()).rev()) {
         let connected = match timeout {
             None => TcpStream::connect(address).map(OwnedFd::from),
             Some(timeout) => {
                 let left = timeout.saturating_sub(start.elapsed());
-                let share = left / u32::try_from(addresses.len() - i).unwrap_or(u32::MAX);
+                // One of so many has no time that could be counted.
+                let share = u32::try_from(sharing).map_or(Duration::ZERO, |sharing| left / sharing);
                 connect_within(address, share)
             }
         };
@@ -93,45 +96,21 @@ fn resolve(address: &str, timeout: Duration) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Connects to a Unix socket, whose queue may be full.
-#[cfg(target_os = "linux")]
 pub fn unix(path: &Path, timeout: Option<Duration>) -> io::Result<OwnedFd> {
-    use rustix::net::sockopt::{Timeout, set_socket_timeout};
-    use rustix::net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
-    };
-
     let Some(timeout) = timeout else { return Ok(UnixStream::connect(path)?.into()) };
-    let start = Instant::now();
-    let address = SocketAddrUnix::new(path)?;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    loop {
-        // A connect waits as long as this, see unix(7); one that does not block would not wait at all.
-        let left = timeout.saturating_sub(start.elapsed()).min(ENOUGH);
-        let left = left.max(Duration::from_millis(1));
-        set_socket_timeout(&socket, Timeout::Send, Some(left))?;
-        match connect(&socket, &address) {
-            Ok(()) => break,
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) if start.elapsed() < timeout => {}
-            Err(Errno::AGAIN) => return Err(timed_out("it took no connection", timeout)),
-            Err(errno) => return Err(errno.into()),
+    match platform::connect_unix(path, timeout, ENOUGH) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(timed_out("it took no connection", timeout))
         }
+        connected => connected,
     }
-    // The writes have their own way to wait.
-    set_socket_timeout(&socket, Timeout::Send, None)?;
-    Ok(socket)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub fn unix(path: &Path, _: Option<Duration>) -> io::Result<OwnedFd> {
-    Ok(UnixStream::connect(path)?.into())
 }
 
 /// Opens a FIFO for writing, which waits for a reader.
 pub fn fifo(path: &Path, timeout: Option<Duration>) -> io::Result<File> {
     let Some(timeout) = timeout else { return File::options().write(true).open(path) };
     let start = Instant::now();
-    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     loop {
         match File::options().write(true).custom_flags(flags).open(path) {
             Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {}

@@ -11,12 +11,12 @@ use corestream::read::{Early, Verdict, Whole, verify_stream_with};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::last_byte::{self, LastByte};
+use super::last_byte::LastByte;
 use super::listen::Connection;
 use super::pace::{Limits, Pace};
 use super::room::Room;
 use super::stop::{Ready, Stop};
-use crate::verify;
+use crate::{platform, verify};
 
 /// How long to wait, after the whole dump has arrived, for the sender to close the connection or to send more.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -83,6 +83,12 @@ pub fn take(connection: &Connection, file: &File, terms: &Terms, stop: &Stop) ->
     Received { name, bytes: received, outcome }
 }
 
+/// Returns how many bytes to ask for where `left` may come, at most `most`. One byte more than that tells a dump that ends
+/// there from one that does not.
+fn one_more(left: u64, most: usize) -> usize {
+    usize::try_from(left).map_or(most, |left| if left < most { left + 1 } else { most })
+}
+
 /// Between the socket and the verifier.
 struct Intake<'i> {
     connection: &'i Connection,
@@ -119,6 +125,14 @@ impl<'i> State<'i> {
         io::ErrorKind::ConnectionAborted.into()
     }
 
+    /// The fault of a dump that goes on after `end`.
+    fn past(&self, end: u64) -> Fault {
+        match self.length {
+            Some(_) => Fault::Broken(format!("has data past its end at {end:#x}")),
+            None => Fault::Refused(format!("has more than the {end} bytes of --max-size")),
+        }
+    }
+
     /// Whether all has come that the dump says it has.
     fn is_complete(&self) -> bool {
         self.length == Some(self.received)
@@ -152,18 +166,23 @@ impl Read for &Intake<'_> {
 impl Intake<'_> {
     /// Takes the next bytes into `buffer` and the file.
     fn step(&self, state: &mut State<'_>, buffer: &mut [u8]) -> Result<usize, Fault> {
-        let end = state.length.or(self.terms.max_size).unwrap_or(u64::MAX);
-        // One byte more than there may be tells a dump that ends there from one that does not; before its
-        // length was known there may have come more.
-        let room = end.saturating_add(1).saturating_sub(state.received);
-        let room = usize::try_from(room).unwrap_or(usize::MAX).min(buffer.len());
+        let end = state.length.or(self.terms.max_size);
+        let room = match end {
+            // Before its length was known there may have come more than it has.
+            Some(end) => match end.checked_sub(state.received) {
+                Some(left) => one_more(left, buffer.len()),
+                None => return Err(state.past(end)),
+            },
+            None => buffer.len(),
+        };
         let n = if room > 0 { self.next(state, &mut buffer[..room])? } else { 0 };
-        let received = state.received.saturating_add(n as u64);
-        if received > end {
-            return Err(match state.length {
-                Some(_) => Fault::Broken(format!("has data past its end at {end:#x}")),
-                None => Fault::Refused(format!("has more than the {end} bytes of --max-size")),
-            });
+        let received = state.received.checked_add(n as u64);
+        let received =
+            received.ok_or_else(|| Fault::Refused("has more bytes than can be counted".into()))?;
+        if let Some(end) = end
+            && received > end
+        {
+            return Err(state.past(end));
         }
         if let Some(room) = &mut state.room {
             room.reserve(self.file, state.received, n as u64).map_err(Fault::Refused)?;
@@ -183,7 +202,7 @@ impl Intake<'_> {
             if self.stop.is_requested() {
                 return self.stopped(state);
             }
-            let left = state.length.map(|length| length.saturating_sub(state.received));
+            let left = state.length.and_then(|length| length.checked_sub(state.received));
             let why = match state.last_byte.read(&self.connection.socket, left, buffer) {
                 Ok(n) => match state.pace.left() {
                     Ok(_) => return Ok(n),
@@ -218,7 +237,7 @@ impl Intake<'_> {
             false => state.pace.patience(state.received)?,
         };
         let start = Instant::now();
-        let what = if state.last_byte.is_held() { last_byte::END } else { PollFlags::IN };
+        let what = if state.last_byte.is_held() { platform::PEER_END } else { PollFlags::IN };
         let ready = self.stop.wait_for(what, self.connection.socket.as_fd(), Some(patience));
         state.pace.add(start.elapsed());
         match ready.map_err(|error| error.to_string())? {
@@ -234,7 +253,7 @@ impl Intake<'_> {
             return Err(Fault::Stopped);
         }
         // An `ok` does not count before the sender has ended its half.
-        let mut fd = [PollFd::from_borrowed_fd(self.connection.socket.as_fd(), last_byte::END)];
+        let mut fd = [PollFd::from_borrowed_fd(self.connection.socket.as_fd(), platform::PEER_END)];
         let _ = poll(&mut fd, Timespec::try_from(LAST_GRACE).ok().as_ref());
         Ok(0)
     }

@@ -8,9 +8,11 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, Timespec, poll};
 use rustix::io::{Errno, Result};
 use rustix::net::{RecvFlags, recv};
+
+use crate::platform;
 
 /// Reads a dump from a socket, but for its last byte.
 pub struct LastByte {
@@ -29,7 +31,7 @@ enum State {
 
 impl LastByte {
     pub fn new(is_unix: bool) -> Self {
-        let known = is_unix && cfg!(target_os = "linux");
+        let known = is_unix && platform::KEEPS_LAST_BYTE;
         Self { state: if known { State::ToCome } else { State::None } }
     }
 
@@ -79,16 +81,19 @@ impl LastByte {
                 Ok(n)
             }
             (State::ToCome, Some(left)) => {
-                let most = usize::try_from(left.saturating_sub(1)).unwrap_or(usize::MAX);
-                // None are left where it came before it was known to be the last.
-                let most = if most == 0 { buffer.len() } else { most.min(buffer.len()) };
+                let most = match left.checked_sub(1).map(usize::try_from) {
+                    Some(Ok(most)) => most.min(buffer.len()),
+                    // None are left where it came before it was known to be the last.
+                    None | Some(Err(_)) => buffer.len(),
+                };
                 rustix::io::read(socket, &mut buffer[..most])
             }
             // The last available byte may be the dump's last. A single byte is not: data follows the section
             // that gives the length.
             (State::ToCome, None) => {
                 let there = peek(socket, buffer)?;
-                rustix::io::read(socket, &mut buffer[..there.saturating_sub(1).max(1)])
+                let most = if there > 1 { there - 1 } else { 1 };
+                rustix::io::read(socket, &mut buffer[..most])
             }
         }
     }
@@ -101,13 +106,7 @@ fn peek(socket: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
 
 /// Whether the sender will send no more.
 fn has_ended(socket: &OwnedFd) -> Result<bool> {
-    let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), END)];
+    let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), platform::PEER_END)];
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     Ok(!fds[0].revents().is_empty())
 }
-
-/// What a socket is polled for that is waited for to end.
-#[cfg(target_os = "linux")]
-pub const END: PollFlags = PollFlags::RDHUP;
-#[cfg(not(target_os = "linux"))]
-pub const END: PollFlags = PollFlags::HUP;

@@ -13,7 +13,7 @@ use super::socket_file::SocketFile;
 use super::stop::{Ready, Stop};
 use crate::peer::Peer;
 use crate::peer::reply;
-use crate::peer::unsent::unsent;
+use crate::platform::unsent;
 use crate::report::Failure;
 
 /// How long the reason of a refusal may take to the sender's kernel.

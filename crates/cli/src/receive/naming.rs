@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use corestream::UnnamedFile;
+
 use crate::dump::pattern::{MAX_NAME_BYTES, Values};
 use crate::output::{check_directory, folder_of};
 
@@ -90,9 +92,7 @@ impl Naming {
 
 /// Returns whether this is the name of a partial dump, not of a file under construction.
 pub fn is_partial(file_name: &OsStr) -> bool {
-    let Some(name) = file_name.as_bytes().strip_suffix(PARTIAL.as_bytes()) else { return false };
-    let for_a_while = |rest: &[u8]| rest.iter().all(|b| b.is_ascii_digit() || *b == b'-');
-    !name.strip_prefix(b".corestream.").is_some_and(for_a_while)
+    file_name.as_bytes().ends_with(PARTIAL.as_bytes()) && !UnnamedFile::is_partial_name(file_name)
 }
 
 /// Returns whether something has this name. An error here is reported when the file is created.

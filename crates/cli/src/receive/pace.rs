@@ -47,10 +47,10 @@ impl<'l> Pace<'l> {
         let Limits { timeout, min_rate, .. } = *self.limits;
         let left = self.left()?;
         if self.waited >= timeout {
-            let came = received.saturating_sub(self.before);
+            let came = received.abs_diff(self.before);
             // Bytes a millisecond, by a thousand.
-            let least = u128::from(min_rate).saturating_mul(self.waited.as_millis());
-            if u128::from(came).saturating_mul(1000) < least {
+            let least = u128::from(min_rate).checked_mul(self.waited.as_millis());
+            if least.is_none_or(|least| u128::from(came) * 1000 < least) {
                 let waited = self.waited;
                 return Err(format!(
                     "only {came} bytes came in {waited:.1?}, fewer than the {min_rate} a second of \
@@ -64,7 +64,7 @@ impl<'l> Pace<'l> {
 
     /// The sender was waited for.
     pub fn add(&mut self, waited: Duration) {
-        self.waited = self.waited.saturating_add(waited);
+        self.waited += waited;
     }
 }
 

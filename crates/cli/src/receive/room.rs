@@ -23,9 +23,11 @@ impl Room {
     /// # Errors
     /// There is not, in words.
     pub fn look_for(file: &File, length: u64, received: u64) -> Result<Self, String> {
-        let free = rustix::fs::fstatvfs(file);
-        let free = free.map_or(u64::MAX, |free| free.f_bavail.saturating_mul(free.f_frsize));
-        if length.saturating_sub(received) > free {
+        // A file system that does not say may have room.
+        if let Ok(free) = rustix::fs::fstatvfs(file)
+            && let free = u128::from(free.f_bavail) * u128::from(free.f_frsize)
+            && u128::from(length) > u128::from(received) + free
+        {
             return Err(format!("has {length} bytes, and there is room for {free}"));
         }
         Ok(Self { length, reserved: received })
@@ -36,15 +38,17 @@ impl Room {
     /// # Errors
     /// The disk is full, in words.
     pub fn reserve(&mut self, file: &File, received: u64, coming: u64) -> Result<(), String> {
-        let wanted = received.saturating_add(coming);
+        let wanted = received.checked_add(coming);
+        let wanted = wanted.ok_or("has more bytes than can be counted")?;
         if wanted <= self.reserved {
             return Ok(());
         }
-        let end = wanted.saturating_mul(2).max(FIRST).min(self.length);
         let length = self.length;
+        // No dump is longer than what can't be counted.
+        let end = wanted.checked_mul(2).map_or(length, |twice| twice.max(FIRST).min(length));
         // Nothing can't be reserved.
-        if end > received {
-            let reserved = FileSink::new(file).begin(end.saturating_sub(received), true);
+        if let Some(more) = end.checked_sub(received).filter(|more| *more > 0) {
+            let reserved = FileSink::new(file).begin(more, true);
             reserved.map_err(|error| {
                 format!(
                     "has {length} bytes, and after {received} there is no room for more: {error}"

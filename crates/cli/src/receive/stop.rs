@@ -38,8 +38,9 @@ impl Stop {
         let (wake, writer) = io::pipe()?;
         let signal = Arc::<AtomicUsize>::default();
         for number in stop_signals::to_watch() {
+            let value = usize::try_from(number).map_err(io::Error::other)?;
             // In this order: who wakes up finds the signal.
-            flag::register_usize(number, signal.clone(), usize::try_from(number).unwrap_or(0))?;
+            flag::register_usize(number, signal.clone(), value)?;
             pipe::register(number, writer.try_clone()?)?;
         }
         Ok(Self { signal, wake })

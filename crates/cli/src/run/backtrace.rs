@@ -30,8 +30,9 @@ pub fn render(
             _ => format!("function {}", frame.func_index()),
         };
         let place = place.filter(|_| i == 0);
-        let offset = place.map_or(frame.func_offset().unwrap_or(0) as u64, u64::from);
-        text.push_str(&format!("{i:>5}: {module}: {function} + {offset:#x}\n"));
+        let offset = place.map(u64::from).or(frame.func_offset().map(|offset| offset as u64));
+        let offset = offset.map_or(String::new(), |offset| format!(" + {offset:#x}"));
+        text.push_str(&format!("{i:>5}: {module}: {function}{offset}\n"));
         // The engine's lines are those of its own place.
         for symbol in frame.symbols().iter().filter(|_| place.is_none()) {
             if let (Some(file), Some(line)) = (symbol.file(), symbol.line()) {

@@ -11,14 +11,14 @@ use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store, Trap, Val
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
+use super::arguments::{Run, deadline};
 use super::busy::Busy;
 use super::check::{Call, Source};
+use super::exit_code::TIME_LIMIT;
 use super::expose::{self, Exposed};
 use super::output_stream::Standard;
 use super::overflow::StackPointer;
-use super::{
-    Run, TIME_LIMIT, cause, deadline, host_call, invoke, shared, standard_input, unreachable,
-};
+use super::{cause, host_call, invoke, shared, standard_input, unreachable};
 use crate::report::{self, Failure};
 
 /// How long the thread of a guest may use no processor after the time limit.
@@ -161,8 +161,7 @@ impl Guest {
         linker: &'g Linker<WasiP1Ctx>,
         recorder: &'g FrameRecorder<WasiP1Ctx>,
     ) -> Capture<'g, WasiP1Ctx> {
-        let max_frames = usize::try_from(run.max_frames).unwrap_or(usize::MAX);
-        let capture = Capture::new(run.name()).linker(linker).max_frames(max_frames);
+        let capture = Capture::new(run.name()).linker(linker).max_frames(run.max_frames as usize);
         if run.locals { capture.frames(recorder) } else { capture }
     }
 
@@ -227,9 +226,7 @@ impl Guest {
 fn config(run: &Run) -> Config {
     let mut config = Config::new();
     config.coredump_on_trap(true).guest_debug(run.locals);
-    config.wasm_backtrace_max_frames(
-        usize::try_from(run.max_frames).ok().and_then(NonZeroUsize::new),
-    );
+    config.wasm_backtrace_max_frames(NonZeroUsize::new(run.max_frames as usize));
     config.epoch_interruption(run.time_limit.is_some());
     config.wasm_memory64(true).wasm_custom_page_sizes(true).wasm_wide_arithmetic(true);
     config.wasm_function_references(true).wasm_gc(true).wasm_exceptions(true);

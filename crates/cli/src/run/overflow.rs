@@ -35,6 +35,8 @@ use crate::report;
 
 /// The name that linkers give the global.
 const NAME: &str = "__stack_pointer";
+/// The index of a stack pointer without a name: LLVM puts it first.
+const UNNAMED: u32 = 0;
 /// Bytes below the stack pointer that a function without calls uses (LLVM, `WebAssemblyFrameLowering`).
 const RED_ZONE: u64 = 128;
 /// Instructions of a function in which the stack pointer is moved, if it is.
@@ -75,7 +77,7 @@ impl StackPointer {
         for payload in Parser::new(0).parse_all(wasm) {
             facts.payload(payload.ok()?).ok()?;
         }
-        let global = facts.named.unwrap_or(0);
+        let global = facts.named.unwrap_or(UNNAMED);
         let defined = global.checked_sub(facts.imported_globals)?;
         let initial = (*facts.globals.get(usize::try_from(defined).ok()?)?)?;
         let named = facts.named.is_some();
@@ -166,7 +168,8 @@ impl Facts {
                     if let DataKind::Active { memory_index: 0, offset_expr } = data.kind
                         && let Some(offset) = constant(&offset_expr)
                     {
-                        self.data_ends.push(offset.saturating_add(data.data.len() as u64));
+                        // A segment past 2^64 is past the end of any memory: its guest has not started.
+                        self.data_ends.extend(offset.checked_add(data.data.len() as u64));
                     }
                 }
             }

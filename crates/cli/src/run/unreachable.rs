@@ -89,7 +89,7 @@ fn arms(operator: &Operator<'_>, rest: &OperatorsReader<'_>, blocks: &[bool]) ->
         | Operator::BrOnNonNull { relative_depth }
         | Operator::BrOnCast { relative_depth, .. }
         | Operator::BrOnCastFail { relative_depth, .. } => {
-            let depth = usize::try_from(*relative_depth).unwrap_or(usize::MAX);
+            let depth = *relative_depth as usize;
             match blocks.iter().rev().nth(depth) {
                 // If a loop began with `unreachable`, this instruction would not be reached. The outermost label
                 // is that of the function, which returns.

@@ -6,7 +6,6 @@ use std::os::fd::BorrowedFd;
 /// Returns the number of bytes that are still on the way: by TCP those that the peer's kernel has not
 /// acknowledged, by a Unix socket those that the peer has not read, with what the kernel needs for them.
 /// `None` where that cannot be found out.
-#[cfg(target_os = "linux")]
 pub fn unsent(socket: BorrowedFd<'_>) -> Option<u64> {
     use std::ffi::c_int;
 
@@ -21,12 +20,7 @@ pub fn unsent(socket: BorrowedFd<'_>) -> Option<u64> {
     bytes.ok().and_then(|bytes| u64::try_from(bytes).ok())
 }
 
-#[cfg(not(target_os = "linux"))]
-pub fn unsent(_: BorrowedFd<'_>) -> Option<u64> {
-    None
-}
-
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::os::fd::AsFd;

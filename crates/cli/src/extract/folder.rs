@@ -1,0 +1,142 @@
+//! `extract --all`: a folder with an image of each memory, and a manifest of all else.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use corestream::{
+    CoreDumpFile, Error, ErrorKind, FileOptions, Global, GlobalValue, MemoryIndex, MemoryType,
+    NewDirectory, UnnamedFile,
+};
+
+use super::done::{Done, MANIFEST};
+use crate::describe::Description;
+use crate::input::Input;
+use crate::output::{check_directory, folder_of, warn_if_not_private};
+use crate::report::{self, Failure};
+use crate::signals::Interrupt;
+
+/// Bytes of an image without data that every file system takes as a hole.
+const MAX_EMPTY_IMAGE: u64 = 1 << 40;
+
+/// Why an image could not be written to a folder that is not where it was.
+const MOVED: &str =
+    "the directory was moved or removed while the folder was written, nothing is kept";
+
+/// A folder that appears under its name when all is in it.
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Whether what can't be extracted of a damaged dump is left out.
+    salvage: bool,
+}
+
+impl Folder {
+    /// Looks at the path, so that what can't be done is said at once.
+    pub(super) fn new(path: &Path, salvage: bool) -> Result<Self, Failure> {
+        // No mistake in the command line, but what is there at the moment.
+        NewDirectory::check(path).map_err(Failure::new)?;
+        check_directory(folder_of(path)).map_err(|why| Failure::new(why).at(path.display()))?;
+        Ok(Self { path: path.into(), salvage })
+    }
+
+    /// Extracts everything.
+    pub(super) fn fill(
+        &self,
+        input: &Input,
+        dump: &CoreDumpFile<'_>,
+        interrupt: &Interrupt,
+        check: impl Fn() -> Result<(), Failure>,
+    ) -> Result<Done, Failure> {
+        interrupt.begin_clean_up();
+        let mut directory = NewDirectory::create(&self.path).map_err(Failure::new)?;
+        let mut done = Done { memories: Vec::new(), skipped: Vec::new(), manifest: true };
+        for i in (0..).take(dump.memories().len()) {
+            let memory = MemoryIndex(i);
+            if has_no_image(dump, memory) {
+                continue;
+            }
+            let name = image_name(i);
+            let image = directory.add(&name)?;
+            let restored = dump.restore(memory, &image, FileOptions::new());
+            // The image is to have the name that it gets, and not the one that it has for a while.
+            let failed = |error: &Error| match directory.is_moved() {
+                true => Failure::new(MOVED).at(self.path.display()),
+                false => {
+                    let (hidden, shown) = (image.to_string_lossy(), self.path.join(&name));
+                    Failure::new(error.to_string().replace(&*hidden, &shown.to_string_lossy()))
+                }
+            };
+            if self.salvage
+                && let Err(error) = &restored
+                && error.io_error().is_some_and(is_too_large)
+            {
+                // Its size may be what is damaged; the other memories are worth more than an error.
+                let why = failed(error).message;
+                report::line(&format!("warning: memory {i} is not extracted: {why}"));
+                done.skipped.push(memory);
+                continue;
+            }
+            let restored = restored.map_err(|error| match error.kind() {
+                ErrorKind::Output => failed(&error),
+                _ => input.failed(&error),
+            });
+            done.memories.push((memory, restored?));
+        }
+        write_manifest(&directory.add(MANIFEST)?, dump, &done.skipped)
+            .map_err(|failure| failure.at(self.path.display()))?;
+        if interrupt.cancel().load(Ordering::Relaxed) {
+            // The caller reports the signal.
+            return Err(Failure::new("cannot finish it").at(self.path.display()));
+        }
+        check()?;
+        directory.commit()?;
+        warn_if_not_private(&self.path);
+        let unknown = |global: &Global| matches!(global.value, GlobalValue::Missing(_));
+        if let Some(index) = dump.globals().iter().position(unknown) {
+            report::line(&format!(
+                "warning: {}: global {index} has no value in the dump: add one before `dump --manifest`",
+                self.path.join(MANIFEST).display()
+            ));
+        }
+        Ok(done)
+    }
+}
+
+/// A memory that holds no data, and is larger than file systems take, has none: what the manifest
+/// says of it is all there is.
+fn has_no_image(dump: &CoreDumpFile<'_>, memory: MemoryIndex) -> bool {
+    let len = dump.memories().get(memory.0 as usize).and_then(MemoryType::byte_len);
+    let empty = dump.coverage(memory).is_ok_and(|coverage| coverage.data_bytes == 0);
+    empty && len.is_none_or(|len| len > MAX_EMPTY_IMAGE)
+}
+
+/// Whether a file can't be as long as it is to be: for its file system, or for any.
+fn is_too_large(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidInput)
+}
+
+/// The name of the image of a memory.
+fn image_name(memory: u32) -> String {
+    format!("memory-{memory}.mem")
+}
+
+fn write_manifest(
+    path: &Path,
+    dump: &CoreDumpFile<'_>,
+    skipped: &[MemoryIndex],
+) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::new(format!("cannot write the manifest: {error}"));
+    let file = UnnamedFile::create_in(folder_of(path), FileOptions::new())?;
+    let mut writer = io::BufWriter::new(file.file());
+    let image = |memory| {
+        let is_missing =
+            has_no_image(dump, MemoryIndex(memory)) || skipped.contains(&MemoryIndex(memory));
+        (!is_missing).then(|| image_name(memory))
+    };
+    let manifest = Description::manifest(dump, &image);
+    serde_json::to_writer_pretty(&mut writer, &manifest).map_err(|error| failed(error.into()))?;
+    writer.write_all(b"\n").and_then(|()| writer.flush()).map_err(failed)?;
+    drop(writer);
+    file.commit([path.to_path_buf()])?;
+    Ok(())
+}

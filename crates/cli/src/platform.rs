@@ -1,0 +1,11 @@
+//! What the tool asks of the operating system beyond POSIX. Each system has a backend with the same functions.
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(not(target_os = "linux"))]
+mod other;
+
+#[cfg(target_os = "linux")]
+pub use linux::*;
+#[cfg(not(target_os = "linux"))]
+pub use other::*;
