@@ -19,8 +19,8 @@ use corestream::{
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::describe::Description;
 use crate::input::Input;
+use crate::json::Manifest;
 use crate::output::{
     Opened, Output, check_directory, folder_of, is_append_only, warn_if_not_private,
 };
@@ -640,7 +640,7 @@ fn write_manifest(
             has_no_image(dump, MemoryIndex(memory)) || skipped.contains(&MemoryIndex(memory));
         (!is_missing).then(|| image_name(memory))
     };
-    let manifest = Description::manifest(dump, &image);
+    let manifest = Manifest::new(dump, &image);
     serde_json::to_writer_pretty(&mut writer, &manifest).map_err(|error| failed(error.into()))?;
     writer.write_all(b"\n").and_then(|()| writer.flush()).map_err(failed)?;
     drop(writer);

@@ -2,7 +2,6 @@
 
 mod columns;
 mod map;
-mod names;
 
 use std::env;
 use std::fmt::Display;
@@ -14,11 +13,10 @@ use corestream::read::{FrameView, InstanceView, Producer, Verdict};
 use corestream::{CoreDumpFile, ErrorKind, Global, MemoryIndex, MemoryType, Value};
 use corestream_symbols::{Position, Symbols};
 use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter};
 
 use self::columns::{NAME, name, wrapped};
-use crate::describe::{self, Description};
 use crate::input::Input;
+use crate::json::{self, Inspection};
 use crate::patient::Patient;
 use crate::report::{self, Failure};
 use crate::symbol_files::{SymbolFile, SymbolFiles};
@@ -59,7 +57,7 @@ impl Inspect {
         let symbols = files.symbols(&dump)?;
         let mut out = BufWriter::new(Patient(io::stdout().lock()));
         let printed = match self.json {
-            true => json(&mut out, &dump, input.bytes(), &symbols),
+            true => print_json(&mut out, &dump, input.bytes(), &symbols),
             false => {
                 let map = self.map.then(|| style(&dump));
                 Text { out: &mut out, dump: &dump, map, symbols: &symbols }.print()
@@ -107,77 +105,19 @@ fn style(dump: &CoreDumpFile<'_>) -> map::Style {
     }
 }
 
-fn json(
+fn print_json(
     out: &mut impl Write,
     dump: &CoreDumpFile<'_>,
     bytes: &[u8],
     symbols: &Symbols<'_>,
 ) -> io::Result<()> {
     let names = |frame: &FrameView<'_>, caller| {
-        symbols.resolve(dump, frame, caller).as_ref().map_or_else(Vec::new, names::fields)
+        symbols.resolve(dump, frame, caller).as_ref().map(json::Symbols::from)
     };
-    let formatter = Visible(PrettyFormatter::new());
+    let formatter = json::Visible::default();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
-    Description::inspect(dump, bytes, &names).serialize(&mut serializer)?;
+    Inspection::new(dump, bytes, &names).serialize(&mut serializer)?;
     out.write_all(b"\n")
-}
-
-/// JSON for people too: what would play tricks on a terminal is escaped.
-struct Visible<'i>(PrettyFormatter<'i>);
-
-impl Formatter for Visible<'_> {
-    fn write_string_fragment<W: Write + ?Sized>(
-        &mut self,
-        out: &mut W,
-        text: &str,
-    ) -> io::Result<()> {
-        for part in text.split_inclusive(report::is_hidden) {
-            match part.chars().next_back() {
-                Some(c) if report::is_hidden(c) => {
-                    out.write_all(&part.as_bytes()[..part.len() - c.len_utf8()])?;
-                    write!(out, "\\u{:04x}", u32::from(c))?;
-                }
-                _ => out.write_all(part.as_bytes())?,
-            }
-        }
-        Ok(())
-    }
-
-    fn begin_array<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.begin_array(out)
-    }
-
-    fn end_array<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.end_array(out)
-    }
-
-    fn begin_array_value<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        self.0.begin_array_value(out, first)
-    }
-
-    fn end_array_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.end_array_value(out)
-    }
-
-    fn begin_object<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.begin_object(out)
-    }
-
-    fn end_object<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.end_object(out)
-    }
-
-    fn begin_object_key<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        self.0.begin_object_key(out, first)
-    }
-
-    fn begin_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.begin_object_value(out)
-    }
-
-    fn end_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.end_object_value(out)
-    }
 }
 
 struct Text<'t, W> {
@@ -298,7 +238,7 @@ impl<W: Write> Text<'_, W> {
                 )?,
             }
         }
-        write!(self.out, "     coverage {}", describe::word(self.dump, &coverage))?;
+        write!(self.out, "     coverage {}", json::coverage(self.dump, &coverage))?;
         match coverage.left_out_bytes {
             0 => writeln!(self.out)?,
             1 => writeln!(self.out, ", without 1 byte")?,

@@ -7,16 +7,16 @@
 
 mod bench;
 mod completions;
-mod describe;
 mod dump;
 mod extract;
 mod help;
+mod image;
 mod inherited;
 mod input;
 mod inspect;
+mod json;
 mod log;
 mod man;
-mod manifest;
 mod module_file;
 mod output;
 mod patient;
@@ -95,7 +95,6 @@ pub fn main() -> ExitCode {
 /// What tests and fuzz targets use of the tool.
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::describe::Description;
-    pub use crate::manifest::Manifest;
+    pub use crate::json::{Inspection, Manifest};
     pub use crate::peer::reply::{Answer, MAX_REASON, OK, Reply, refusal};
 }
