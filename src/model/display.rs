@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{CoreDump, Frame, GlobalValue, MemoryType, RefType, Value, usize_of};
-use crate::error::Visible;
+use crate::visible::Visible;
 
 impl fmt::Display for RefType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

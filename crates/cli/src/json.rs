@@ -23,7 +23,7 @@ mod symbols;
 mod thread;
 mod value;
 
-pub use self::formatter::Visible;
+pub use self::formatter::VisibleFormatter;
 pub use self::inspection::Inspection;
 pub use self::list::List;
 pub use self::manifest::Manifest;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clap::error::ErrorKind;
-use corestream::MemoryIndex;
+use corestream::{MemoryIndex, Visible};
 use indicatif::ProgressBar;
 
 use crate::log;
@@ -139,32 +139,9 @@ pub fn partial(mut left_out: impl Iterator<Item = (MemoryIndex, u64, u64)>) -> O
     Some(left_out.map(of).fold(line, |line, next| line + ", " + &next))
 }
 
-/// Writes one line to standard error; control characters in it are escaped.
+/// Writes one line to standard error, visible as a whole.
 pub fn line(message: &str) {
-    raw(&format!("corestream: {}", escaped(message)));
-}
-
-/// `message` as a line, control characters in it escaped.
-pub fn escaped(message: &str) -> String {
-    let mut line = String::with_capacity(message.len() + 1);
-    for c in message.chars() {
-        push_visible(&mut line, c);
-    }
-    line.push('\n');
-    line
-}
-
-/// Appends a character as it is, or escaped if it would play tricks on a terminal.
-pub fn push_visible(text: &mut String, c: char) {
-    if is_hidden(c) { text.extend(c.escape_default()) } else { text.push(c) }
-}
-
-/// Whether a character would play tricks on a terminal: control characters, separators of lines, and
-/// what changes the direction of text or is not seen. All have 16 bits.
-pub fn is_hidden(c: char) -> bool {
-    let hidden = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}');
-    c.is_control() || hidden
+    raw(&format!("corestream: {}\n", Visible(message)));
 }
 
 /// Writes raw text to standard error, above the progress bar if one is shown. Ignores write errors.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use corestream::Stats;
+use corestream::{Stats, Visible};
 use serde_json::{Map, Value, json};
 
 use super::Bench;
@@ -11,7 +11,6 @@ use super::check::Checked;
 use super::limits::PlainRead;
 use super::summary::{HEAD, Times, ms};
 use super::target::To;
-use crate::report::escaped;
 
 /// The time of one thing in one run, its name in JSON, and that for people.
 pub struct Row {
@@ -180,8 +179,9 @@ impl<'b> Results<'b> {
     pub fn text(&self) -> String {
         let (bench, stats) = (self.bench, &self.stats);
         let mut text = String::new();
-        let mut row =
-            |name: &str, value: String| text.push_str(&escaped(&format!("{name:<9} {value}")));
+        let mut row = |name: &str, value: String| {
+            text.push_str(&format!("{}\n", Visible(format_args!("{name:<9} {value}"))))
+        };
         let path = bench.image.image.display();
         row("image", format!("{path}, {} bytes", stats.image_bytes));
         row("extents", format!("{} bytes ({})", stats.extent_bytes, self.methods().join(", ")));

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use corestream::{MemoryIndex, Plan, Stats};
+use corestream::{MemoryIndex, Plan, Stats, Visible};
 
 use crate::json;
 use crate::report::{self, Failure};
@@ -80,7 +80,7 @@ pub fn render(
             let (bytes, methods) = (stats.extent_bytes, methods.join(", "));
             row("extents", format!("{bytes} bytes ({methods}) in {}", seconds(stats.extent_time)));
             for note in &stats.extent_notes {
-                row("note", report::escaped(note).trim_end().into());
+                row("note", Visible(note).to_string());
             }
             row("scanned", format!("{} bytes", stats.extent_bytes));
             row(

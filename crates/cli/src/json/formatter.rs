@@ -2,26 +2,24 @@
 
 use std::io::{self, Write};
 
+use corestream::Visible;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
-use crate::report::is_hidden;
-
-/// JSON for people too: what would play tricks on a terminal is escaped.
+/// Writes indented JSON for people too: characters that play tricks on a terminal are escaped, as `\uXXXX`.
 #[derive(Default)]
-pub struct Visible(PrettyFormatter<'static>);
+pub struct VisibleFormatter(PrettyFormatter<'static>);
 
-impl Formatter for Visible {
+impl Formatter for VisibleFormatter {
     fn write_string_fragment<W: Write + ?Sized>(
         &mut self,
         out: &mut W,
         text: &str,
     ) -> io::Result<()> {
-        for part in text.split_inclusive(is_hidden) {
+        for part in text.split_inclusive(is_escaped) {
             let mut chars = part.chars();
             match chars.next_back() {
-                Some(c) if is_hidden(c) => {
+                Some(c) if is_escaped(c) => {
                     out.write_all(chars.as_str().as_bytes())?;
-                    // All of them have 16 bits.
                     write!(out, "\\u{:04x}", u32::from(c))?;
                 }
                 _ => out.write_all(part.as_bytes())?,
@@ -65,4 +63,9 @@ impl Formatter for Visible {
     fn end_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
         self.0.end_object_value(out)
     }
+}
+
+/// Returns whether a character is escaped, which those of more than 16 bits are not.
+fn is_escaped(c: char) -> bool {
+    Visible(c).is_escaped()
 }
