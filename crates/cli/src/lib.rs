@@ -5,6 +5,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod bar;
 mod bench;
 mod completions;
 mod dump;
@@ -31,6 +32,7 @@ mod sigbus;
 mod signals;
 mod stop_signals;
 mod symbol_files;
+mod usage;
 mod verify;
 #[cfg(feature = "run")]
 mod wat_text;
@@ -66,7 +68,7 @@ pub fn main() -> ExitCode {
     let matches = help::command().try_get_matches();
     let command = match matches.and_then(|matches| Command::from_arg_matches(&matches)) {
         Ok(command) => command,
-        Err(error) => return report::usage(&error),
+        Err(error) => return usage::report(&error),
     };
     let result = match command {
         Command::Dump(dump) => dump.run().map(|()| ExitCode::SUCCESS),

@@ -27,7 +27,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::report;
+use crate::bar;
 
 /// Bytes of text that wait at most.
 const ROOM: usize = 256 << 10;
@@ -150,7 +150,7 @@ fn run() {
             }
         };
         drop(state);
-        report::above_the_bar(|| {
+        bar::write_above(|| {
             put(text.as_bytes(), || {
                 let mut state = LOG.state();
                 state.progress = state.progress.wrapping_add(1);

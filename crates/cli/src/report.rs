@@ -2,12 +2,8 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::process::ExitCode;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use clap::error::ErrorKind;
 use corestream::{MemoryIndex, Visible};
-use indicatif::ProgressBar;
 
 use crate::log;
 use crate::patient::Patient;
@@ -15,7 +11,7 @@ use crate::patient::Patient;
 /// Exit code of a command that failed.
 const FAILED: u8 = 1;
 /// Exit code of a command that was called wrongly, as clap's.
-const USAGE: u8 = 2;
+pub const USAGE: u8 = 2;
 /// Exit code for a dump that is damaged or cut off.
 const DAMAGED: u8 = 3;
 
@@ -77,42 +73,6 @@ impl From<corestream::Error> for Failure {
     }
 }
 
-/// Tells what clap has to say: help and versions as they are, a mistake in one line.
-pub fn usage(error: &clap::Error) -> ExitCode {
-    match error.kind() {
-        ErrorKind::DisplayHelp
-        | ErrorKind::DisplayVersion
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            match error.print().or_else(nobody_reads) {
-                Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE)),
-                Err(error) => {
-                    line(&format!("standard output: {error}"));
-                    ExitCode::from(FAILED)
-                }
-            }
-        }
-        _ => {
-            line(&in_one_line(&error.to_string()));
-            ExitCode::from(USAGE)
-        }
-    }
-}
-
-/// Clap's message without its frame: `error:` before it, the usage and a reference to the help
-/// after it.
-fn in_one_line(message: &str) -> String {
-    let message = message.strip_prefix("error: ").unwrap_or(message);
-    let lines = message.lines().map(str::trim);
-    let lines =
-        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
-    let lines =
-        lines.filter(|line| !line.is_empty()).map(|line| match line.strip_prefix("tip: ") {
-            Some(tip) => format!("({tip})"),
-            None => line.to_string(),
-        });
-    lines.collect::<Vec<_>>().join(" ") + "; --help shows what there is"
-}
-
 /// Bytes in ranges of memories.
 pub fn bytes_in_ranges(bytes: u64, ranges: u64) -> String {
     format!("{} in {}", self::bytes(bytes), count(ranges, "range"))
@@ -149,35 +109,6 @@ pub fn raw(text: &str) {
     log::write(text);
 }
 
-/// Writes to the terminal, above the progress bar if one is shown.
-pub fn above_the_bar(write: impl FnOnce()) {
-    // Nobody waits for a bar because a line is not taken.
-    let bar = bar().clone();
-    match bar {
-        Some(bar) => bar.suspend(write),
-        None => write(),
-    }
-}
-
-/// The bar at the bottom of the terminal.
-static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
-
-fn bar() -> MutexGuard<'static, Option<ProgressBar>> {
-    BAR.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// From now on there is a bar at the bottom of the terminal.
-pub fn begin_bar(shown: &ProgressBar) {
-    *bar() = Some(shown.clone());
-}
-
-/// There is no bar any more.
-pub fn end_bar() {
-    if let Some(bar) = bar().take() {
-        bar.finish_and_clear();
-    }
-}
-
 /// Writes text to standard output.
 ///
 /// # Errors
@@ -204,18 +135,4 @@ fn nobody_reads(error: io::Error) -> io::Result<()> {
 /// Whether a terminal, by its name in `TERM`, can do no more than print lines.
 pub fn is_dumb_terminal() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term == "dumb")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mistake_is_one_line() {
-        let clap = "error: unexpected argument '--forse' found\n\n  tip: a similar argument exists: \
-                    '--force'\n\nUsage: corestream dump\n\nFor more information, try '--help'.\n";
-        let line = "unexpected argument '--forse' found (a similar argument exists: '--force'); \
-                    --help shows what there is";
-        assert_eq!(in_one_line(clap), line);
-    }
 }
