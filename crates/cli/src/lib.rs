@@ -39,7 +39,7 @@ mod wat_text;
 
 use std::process::ExitCode;
 
-use clap::{FromArgMatches, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 /// Writes WebAssembly core dumps of guests with very large memories, and reads them back
 ///
@@ -65,7 +65,8 @@ enum Command {
 /// Runs the tool with the arguments of the process.
 pub fn main() -> ExitCode {
     signals::ignore_file_size_limit();
-    let matches = help::command().try_get_matches();
+    let tool = help::with_examples(Command::command());
+    let matches = tool.clone().try_get_matches();
     let command = match matches.and_then(|matches| Command::from_arg_matches(&matches)) {
         Ok(command) => command,
         Err(error) => return usage::report(&error),
@@ -79,8 +80,8 @@ pub fn main() -> ExitCode {
         Command::Extract(extract) => extract.run().map(|()| ExitCode::SUCCESS),
         Command::Receive(receive) => receive.run(),
         Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
-        Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
-        Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
+        Command::Completions(completions) => completions.run(tool).map(|()| ExitCode::SUCCESS),
+        Command::Man(man) => man.run(tool).map(|()| ExitCode::SUCCESS),
     };
     signals::end_of_work();
     let code = match result {

@@ -74,23 +74,26 @@ impl From<corestream::Error> for Failure {
 }
 
 /// Bytes in ranges of memories.
-pub fn bytes_in_ranges(bytes: u64, ranges: u64) -> String {
+pub fn bytes_in_ranges(bytes: impl Into<u128>, ranges: u64) -> String {
     format!("{} in {}", self::bytes(bytes), count(ranges, "range"))
 }
 
 /// A number of bytes.
-pub fn bytes(n: u64) -> String {
+pub fn bytes(n: impl Into<u128>) -> String {
     count(n, "byte")
 }
 
 /// A number of things, of which `what` is the singular.
-pub fn count(n: u64, what: &str) -> String {
+pub fn count(n: impl Into<u128>, what: &str) -> String {
+    let n: u128 = n.into();
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// What is said of a dump of which bytes of memories were left out on purpose: memory, bytes and
 /// ranges; `None` if there are none.
-pub fn partial(mut left_out: impl Iterator<Item = (MemoryIndex, u64, u64)>) -> Option<String> {
+pub fn partial(
+    mut left_out: impl Iterator<Item = (MemoryIndex, impl Into<u128>, u64)>,
+) -> Option<String> {
     let of = |(memory, bytes, ranges)| {
         format!("memory {memory} without {}", bytes_in_ranges(bytes, ranges))
     };

@@ -19,12 +19,12 @@ pub enum StatsFormat {
     Json,
 }
 
-/// The bytes and ranges that are left out of a memory on purpose.
+/// Returns the bytes and ranges that are left out of a memory on purpose. All of the largest memory is 2^64 bytes.
 pub fn left_out(
     (memory, ranges): (MemoryIndex, &[RangeInclusive<u64>]),
-) -> (MemoryIndex, u64, u64) {
-    let bytes = ranges.iter().map(|range| (range.end() - range.start()).saturating_add(1));
-    (memory, bytes.fold(0, u64::saturating_add), ranges.len() as u64)
+) -> (MemoryIndex, u128, u64) {
+    let bytes = ranges.iter().map(|range| u128::from(range.end() - range.start()) + 1);
+    (memory, bytes.sum(), ranges.len() as u64)
 }
 
 /// Returns what `--dry-run` prints: the plan, whether it fits where there are `free` bytes, and why V8 refuses
