@@ -112,3 +112,17 @@ pub fn render(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_all_bytes_of_the_largest_memory() {
+        let memory = MemoryIndex(3);
+        assert_eq!(left_out((memory, &[0..=u64::MAX])), (memory, 1 << 64, 1));
+        assert_eq!(left_out((memory, &[1..=1, 5..=9])), (memory, 6, 2));
+        let line = report::partial([left_out((memory, &[0..=u64::MAX]))].into_iter()).unwrap();
+        assert!(line.ends_with("memory 3 without 18446744073709551616 bytes in 1 range"), "{line}");
+    }
+}
