@@ -1,8 +1,10 @@
 //! The one error type of the crate: small, opaque, and it names the thing and the place.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::visible::Visible;
 
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -153,40 +155,11 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = Line(f);
-        line.write_str(&self.0.message)?;
+        write!(f, "{}", Visible(&self.0.message))?;
         match &self.0.source {
-            Some(source) => write!(line, ": {source}"),
+            Some(source) => write!(f, ": {}", Visible(source)),
             None => Ok(()),
         }
-    }
-}
-
-/// A name in one line, as [`Line`] writes it.
-pub(crate) struct Visible<'t>(pub(crate) &'t str);
-
-impl fmt::Display for Visible<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Line(f).write_str(self.0)
-    }
-}
-
-/// Text in one line that plays no tricks on a terminal: control characters, which the name of a file
-/// may have, are escaped.
-struct Line<'l, 'f>(&'l mut fmt::Formatter<'f>);
-
-impl Write for Line<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for part in text.split_inclusive(char::is_control) {
-            match (part.strip_suffix(char::is_control), part.chars().next_back()) {
-                (Some(before), Some(c)) => {
-                    self.0.write_str(before)?;
-                    write!(self.0, "{}", c.escape_default())?;
-                }
-                _ => self.0.write_str(part)?,
-            }
-        }
-        Ok(())
     }
 }
 

@@ -124,6 +124,7 @@ mod scan;
 mod sink;
 mod threads;
 mod unnamed_file;
+mod visible;
 mod write;
 
 pub use atomic_file::{FileOptions, NewDirectory};
@@ -143,6 +144,7 @@ pub use ranges::AddressRanges;
 pub use read::CoreDumpFile;
 pub use sink::{FileSink, Pipe, Sink, Socket};
 pub use unnamed_file::UnnamedFile;
+pub use visible::Visible;
 pub use write::Writer;
 
 /// What tests and benches use of the library, and nobody else: it may change at any time.

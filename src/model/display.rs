@@ -6,7 +6,7 @@ use super::core_dump::CoreDump;
 use super::memory::MemoryType;
 use super::thread::Frame;
 use super::values::{GlobalValue, RefType, Value};
-use crate::error::Visible;
+use crate::visible::Visible;
 
 impl fmt::Display for RefType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ use corestream::read::Content;
 use corestream::{CoreDump, CoreDumpFile, Dumper, GlobalValue, MemoryImage, MemoryIndex};
 use serde_json::{Map, Value, json};
 
-use corestream_cli::internals::{Description, Manifest};
+use corestream_cli::internals::{Inspection, Manifest};
 
 /// What bytes begin with that describe a manifest; others are its text. It is not part of any text.
 const DESCRIBED: u8 = 0xff;
@@ -238,7 +238,7 @@ fn check(text: &str) {
         Err(why) => return assert!(!why.is_empty()),
     };
     let folder = Path::new("folder");
-    assert!(manifest.images(folder).count() <= text.len());
+    assert!(manifest.images(folder).len() <= text.len());
     let dump = match manifest.into_dump(&image) {
         Ok(dump) => dump,
         Err(why) => return assert!(!why.is_empty()),
@@ -251,8 +251,8 @@ fn check(text: &str) {
     };
     let bytes = plan.to_vec().unwrap();
     let file = CoreDumpFile::from_slice(&bytes).unwrap();
-    let inspected =
-        serde_json::to_string(&Description::inspect(&file, &bytes, &|_, _| vec![])).unwrap();
+    let inspected = serde_json::to_string(&Inspection::new(&file, &bytes, &|_, _| None)).unwrap();
+    assert_reads_back(&inspected);
     let inspected: Value = serde_json::from_str(&inspected).unwrap();
     assert_eq!(inspected["bytes"], json!(bytes.len()));
     if !plan.shortfalls().is_empty() {
@@ -261,23 +261,31 @@ fn check(text: &str) {
 
     let restored: Vec<_> = (0..).zip(&dump.memories).map(|(i, m)| restore(&file, i, m)).collect();
     let name = |memory: u32| Some(memory.to_string());
-    let written = serde_json::to_string_pretty(&Description::manifest(&file, &name)).unwrap();
+    let written = serde_json::to_string_pretty(&Manifest::new(&file, &name)).unwrap();
     let open = |name: &str, changing: bool| {
         let bytes: &Vec<u8> = &restored[name.parse::<usize>().unwrap()];
         let image = MemoryImage::from_slice(bytes);
         Ok(if changing { image.mark_changing() } else { image })
     };
-    let again = Manifest::parse(&written).unwrap().into_dump(&open).unwrap();
+    let again = Manifest::parse(&written).unwrap();
+    assert_eq!(serde_json::to_string_pretty(&again).unwrap(), written);
+    let again = again.into_dump(&open).unwrap();
     assert_same(&again, &dump);
     let again = Dumper::new().threads(1).plan(&again).unwrap().to_vec().unwrap();
     assert!(again == bytes, "not the same dump again");
 }
 
+/// A report that is read is written as the same text again.
+fn assert_reads_back(text: &str) {
+    let inspection: Inspection<'_> = serde_json::from_str(text).unwrap();
+    assert_eq!(serde_json::to_string(&inspection).unwrap(), text);
+}
+
 /// What is written of any dump that can be opened, of which `bytes` are, is JSON and no longer than that
 /// explains, and a manifest of a sound model; of the dump of that the same is written again.
 pub fn assert_written(file: &CoreDumpFile<'_>, bytes: &[u8]) {
-    let inspected =
-        serde_json::to_string(&Description::inspect(file, bytes, &|_, _| vec![])).unwrap();
+    let inspected = serde_json::to_string(&Inspection::new(file, bytes, &|_, _| None)).unwrap();
+    assert_reads_back(&inspected);
     let described: Value = serde_json::from_str(&inspected).unwrap();
     assert_eq!(described["bytes"], json!(bytes.len()));
     // The most is said of a memory, of which there may be 100, and of a segment of a few bytes.
@@ -285,8 +293,10 @@ pub fn assert_written(file: &CoreDumpFile<'_>, bytes: &[u8]) {
     assert!(inspected.len() <= most, "{} for {}", inspected.len(), bytes.len());
 
     let none = |_| None;
-    let written = serde_json::to_string(&Description::manifest(file, &none)).unwrap();
-    let dump = Manifest::parse(&written).unwrap().into_dump(&image);
+    let written = serde_json::to_string(&Manifest::new(file, &none)).unwrap();
+    let again = Manifest::parse(&written).unwrap();
+    assert_eq!(serde_json::to_string(&again).unwrap(), written);
+    let dump = again.into_dump(&image);
     // Another writer's global may have no value, which nobody can make up.
     if file.globals().iter().any(|global| matches!(global.value, GlobalValue::Missing(_))) {
         assert!(dump.unwrap_err().ends_with(" needs a value"));
@@ -301,7 +311,7 @@ pub fn assert_written(file: &CoreDumpFile<'_>, bytes: &[u8]) {
     assert_eq!(plan.shortfalls(), []);
     let bytes = plan.to_vec().unwrap();
     let again = CoreDumpFile::from_slice(&bytes).unwrap();
-    let again = serde_json::to_string(&Description::manifest(&again, &none)).unwrap();
+    let again = serde_json::to_string(&Manifest::new(&again, &none)).unwrap();
     assert_eq!(again, written);
 }
 

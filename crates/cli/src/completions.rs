@@ -5,7 +5,6 @@ use std::io::Write;
 use clap::Args;
 use clap_complete::Shell;
 
-use crate::help;
 use crate::report::{self, Failure};
 
 /// Prints the completions for a shell
@@ -18,9 +17,9 @@ pub struct Completions {
 }
 
 impl Completions {
-    pub fn run(self) -> Result<(), Failure> {
+    pub fn run(self, mut tool: clap::Command) -> Result<(), Failure> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut help::command(), "corestream", &mut script);
+        clap_complete::generate(self.shell, &mut tool, "corestream", &mut script);
         report::printed(std::io::stdout().write_all(&script))
     }
 }

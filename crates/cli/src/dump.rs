@@ -18,9 +18,10 @@ use corestream::{Change, CoreDump, FileSink, Memory, Pipe, Plan, Socket};
 
 pub use self::options::{MemoryOption, PlanOptions, seconds};
 use self::ranges::RangeOption;
-use self::stats::{PeakAnon, StatsFormat};
+use self::stats::StatsFormat;
+use crate::image;
 use crate::input::Watch;
-use crate::manifest::{self, Manifest};
+use crate::json::Manifest;
 use crate::output::{Opened, Output, warn_if_not_private};
 use crate::patient::Patient;
 use crate::peer::Peer;
@@ -120,7 +121,6 @@ impl Dump {
         let manifest = self.manifest.as_deref().map(ManifestFile::read).transpose()?;
         let name = self.name(manifest.as_ref());
         let output = self.output(&name, manifest.as_ref())?;
-        let peak = self.stats.map(|_| PeakAnon::watch());
         let interrupt = Interrupt::watch();
 
         let images = self.images(manifest.as_ref());
@@ -168,18 +168,17 @@ impl Dump {
             }
         }
         warn_of_changes(&plan, &images);
-        if let (Some(format), Some(peak)) = (self.stats, peak) {
-            let rendered = stats::render(format, &plan, v8.as_deref(), write_time, peak.finish());
-            report::raw(&rendered);
+        if let Some(format) = self.stats {
+            report::raw(&stats::render(format, &plan, v8.as_deref(), write_time)?);
         }
         Ok(())
     }
 
     /// The name of the process.
     fn name(&self, manifest: Option<&ManifestFile>) -> String {
-        let of_manifest = manifest.and_then(|manifest| manifest.content.name.as_ref());
-        if let Some(name) = self.name.as_ref().or(of_manifest) {
-            return name.clone();
+        let of_manifest = manifest.and_then(|manifest| manifest.content.name.as_deref());
+        if let Some(name) = self.name.as_deref().or(of_manifest) {
+            return name.to_string();
         }
         self.memories.first().map(MemoryOption::name).unwrap_or_default()
     }
@@ -206,7 +205,7 @@ impl Dump {
                 path if path == Path::new("-") => "/dev/stdin".into(),
                 path => path.into(),
             });
-            inputs.extend(manifest.content.images(manifest.folder()).flatten());
+            inputs.extend(manifest.content.images(manifest.folder()).into_iter().flatten());
         }
         output.check_inputs(&inputs)?;
         Ok(Some(output))
@@ -336,7 +335,7 @@ fn read_text(file: impl Read) -> io::Result<String> {
 /// A manifest and where it is.
 struct ManifestFile {
     path: PathBuf,
-    content: Manifest,
+    content: Manifest<'static>,
 }
 
 impl ManifestFile {
@@ -363,8 +362,8 @@ impl ManifestFile {
     fn into_dump(self) -> Result<CoreDump<'static>, Failure> {
         let failed = |why: String| Failure::new(format!("{}: {why}", self.path.display()));
         let folder = self.path.parent().unwrap_or(Path::new(""));
-        let open = |image: &str, changing| {
-            manifest::image(&folder.join(image), changing).map_err(|e| e.to_string())
+        let open = |name: &str, changing| {
+            image::open(&folder.join(name), changing).map_err(|e| e.to_string())
         };
         let dump = self.content.into_dump(&open).map_err(failed)?;
         dump.validate().map_err(|error| failed(error.to_string()))?;

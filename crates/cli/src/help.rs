@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use clap::CommandFactory;
 use clap::builder::PossibleValuesParser;
 
 /// What somebody wants, and the lines of a shell that do it.
@@ -185,11 +184,10 @@ pub fn exit_codes(subcommand: Option<&str>) -> Vec<ExitCode> {
     [("0", done), ("1", "It failed"), USAGE].into_iter().chain(damaged).chain(stopped).collect()
 }
 
-/// What clap knows of the tool, with examples at the end of each long help.
-pub fn command() -> clap::Command {
+/// Returns what clap knows of the tool, with examples at the end of each long help.
+pub fn with_examples(tool: clap::Command) -> clap::Command {
     let pages = PossibleValuesParser::new(SUBCOMMANDS.iter().map(|(name, _)| *name));
-    crate::Command::command()
-        .after_long_help(end_of_help(None))
+    tool.after_long_help(end_of_help(None))
         .mut_subcommands(|command| {
             let end = end_of_help(Some(command.get_name()));
             command.after_long_help(end)

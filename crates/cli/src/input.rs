@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use corestream::{CoreDumpFile, ErrorKind, MemoryImage};
 
-use crate::report::Failure;
+use crate::report::{self, Failure};
 use crate::sigbus;
 
 /// A mapped dump.
@@ -55,7 +55,8 @@ impl Watch {
         // Its medium may have come back since; what was read is zeros all the same.
         let again = |range: &Range<u64>| {
             let file = File::open(&self.path).ok()?;
-            let mut page = vec![0; usize::try_from(range.end - range.start).ok()?.min(1 << 16)];
+            let mut page =
+                vec![0; usize::try_from(range.end.checked_sub(range.start)?).ok()?.min(1 << 16)];
             file.read_exact_at(&mut page, range.start).err()
         };
         let error = lost.iter().find_map(again);
@@ -92,10 +93,11 @@ pub enum Why {
 /// Ranges of a file that can't be read, in words.
 fn unreadable(lost: &[Range<u64>], error: &io::Error) -> String {
     let first = lost.first().cloned().unwrap_or_default();
-    let more = match lost.len().saturating_sub(1) {
-        0 => String::new(),
-        1 => "; so it is at 1 more place".into(),
-        more => format!("; so it is at {more} more places"),
+    let more = match lost {
+        [] | [_] => String::new(),
+        [_, more @ ..] => {
+            format!("; so it is at {}", report::count(more.len() as u64, "more place"))
+        }
     };
     format!("cannot read bytes {:#x}..{:#x}: {error}{more}", first.start, first.end)
 }

@@ -1,8 +1,7 @@
-//! `corestream inspect`: what is in a dump, for people in 80 columns, or as JSON.
+//! `corestream inspect`: what is in a dump, for people in the columns of their terminal, or as JSON.
 
 mod columns;
 mod map;
-mod names;
 
 use std::env;
 use std::fmt::Display;
@@ -11,14 +10,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use corestream::read::{FrameView, InstanceView, Producer, Verdict};
-use corestream::{CoreDumpFile, ErrorKind, Global, MemoryIndex, MemoryType, Value};
+use corestream::{CoreDumpFile, ErrorKind, Global, MemoryIndex, MemoryType, Value, Visible};
 use corestream_symbols::{Position, Symbols};
 use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter};
 
-use self::columns::{NAME, name, wrapped};
-use crate::describe::{self, Description};
+use self::columns::Columns;
 use crate::input::Input;
+use crate::json::{self, Inspection};
 use crate::patient::Patient;
 use crate::report::{self, Failure};
 use crate::symbol_files::{SymbolFile, SymbolFiles};
@@ -58,12 +56,12 @@ impl Inspect {
         let files = SymbolFiles::read(&self.symbols)?;
         let symbols = files.symbols(&dump)?;
         let mut out = BufWriter::new(Patient(io::stdout().lock()));
-        let printed = match self.json {
-            true => json(&mut out, &dump, input.bytes(), &symbols),
-            false => {
-                let map = self.map.then(|| style(&dump));
-                Text { out: &mut out, dump: &dump, map, symbols: &symbols }.print()
-            }
+        let printed = if self.json {
+            print_json(&mut out, &dump, input.bytes(), &symbols)
+        } else {
+            let columns = Columns::of_standard_output();
+            let map = self.map.then(|| style(&dump));
+            Text { out: &mut out, dump: &dump, columns, map, symbols: &symbols }.print()
         };
         let printed = printed.and_then(|()| out.flush());
         report::printed(printed)?;
@@ -107,82 +105,25 @@ fn style(dump: &CoreDumpFile<'_>) -> map::Style {
     }
 }
 
-fn json(
+fn print_json(
     out: &mut impl Write,
     dump: &CoreDumpFile<'_>,
     bytes: &[u8],
     symbols: &Symbols<'_>,
 ) -> io::Result<()> {
     let names = |frame: &FrameView<'_>, caller| {
-        symbols.resolve(dump, frame, caller).as_ref().map_or_else(Vec::new, names::fields)
+        symbols.resolve(dump, frame, caller).as_ref().map(json::Symbols::from)
     };
-    let formatter = Visible(PrettyFormatter::new());
+    let formatter = json::VisibleFormatter::default();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
-    Description::inspect(dump, bytes, &names).serialize(&mut serializer)?;
+    Inspection::new(dump, bytes, &names).serialize(&mut serializer)?;
     out.write_all(b"\n")
-}
-
-/// JSON for people too: what would play tricks on a terminal is escaped.
-struct Visible<'i>(PrettyFormatter<'i>);
-
-impl Formatter for Visible<'_> {
-    fn write_string_fragment<W: Write + ?Sized>(
-        &mut self,
-        out: &mut W,
-        text: &str,
-    ) -> io::Result<()> {
-        for part in text.split_inclusive(report::is_hidden) {
-            match part.chars().next_back() {
-                Some(c) if report::is_hidden(c) => {
-                    out.write_all(&part.as_bytes()[..part.len() - c.len_utf8()])?;
-                    write!(out, "\\u{:04x}", u32::from(c))?;
-                }
-                _ => out.write_all(part.as_bytes())?,
-            }
-        }
-        Ok(())
-    }
-
-    fn begin_array<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.begin_array(out)
-    }
-
-    fn end_array<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.end_array(out)
-    }
-
-    fn begin_array_value<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        self.0.begin_array_value(out, first)
-    }
-
-    fn end_array_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.end_array_value(out)
-    }
-
-    fn begin_object<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.begin_object(out)
-    }
-
-    fn end_object<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.end_object(out)
-    }
-
-    fn begin_object_key<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        self.0.begin_object_key(out, first)
-    }
-
-    fn begin_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.begin_object_value(out)
-    }
-
-    fn end_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.end_object_value(out)
-    }
 }
 
 struct Text<'t, W> {
     out: &'t mut W,
     dump: &'t CoreDumpFile<'t>,
+    columns: Columns,
     /// How memories are drawn, if they are.
     map: Option<map::Style>,
     symbols: &'t Symbols<'t>,
@@ -191,7 +132,7 @@ struct Text<'t, W> {
 impl<W: Write> Text<'_, W> {
     fn print(&mut self) -> io::Result<()> {
         let dump = self.dump;
-        writeln!(self.out, "core dump of {}", name(dump.name()))?;
+        writeln!(self.out, "core dump of {}", self.columns.name(dump.name()))?;
         writeln!(self.out, "  {} bytes, {}", dump.len(), kind(dump))?;
         let framed = dump.threads().any(|thread| thread.frames().len() > 0);
         let layout = dump.frame_layout();
@@ -206,16 +147,16 @@ impl<W: Write> Text<'_, W> {
             writeln!(self.out, "{line}")?;
         }
         for note in dump.notes() {
-            write!(self.out, "  note: {}", report::escaped(note))?;
+            writeln!(self.out, "  note: {}", Visible(note))?;
         }
         self.list("modules", dump.modules(), |this, i, module| {
-            writeln!(this.out, "  {i}: {}", name(module))
+            writeln!(this.out, "  {i}: {}", this.columns.name(module))
         })?;
         self.list("instances", dump.instances(), Self::instance)?;
         self.list("memories", dump.memories().iter(), Self::memory)?;
         self.list("globals", dump.globals().iter(), Self::global)?;
         for thread in dump.threads() {
-            writeln!(self.out, "thread {}", name(thread.name()))?;
+            writeln!(self.out, "thread {}", self.columns.name(thread.name()))?;
             for (i, frame) in thread.frames().enumerate() {
                 let module = self.module_of(frame.instance.and_then(|i| dump.instance(i)));
                 let (function, offset) = (frame.function, frame.offset);
@@ -232,34 +173,46 @@ impl<W: Write> Text<'_, W> {
     fn named(&mut self, frame: &FrameView<'_>, caller: bool) -> io::Result<()> {
         let Some(named) = self.symbols.resolve(self.dump, frame, caller) else { return Ok(()) };
         if let (Some(function), true) = (&named.name, named.positions.is_empty()) {
-            writeln!(self.out, "     {}", name(function))?;
+            writeln!(self.out, "     {}", self.columns.name(function))?;
         }
-        for (i, position) in named.positions.iter().enumerate() {
-            let inlined = i + 1 < named.positions.len();
-            let function = if inlined { &position.function } else { &named.name };
-            let function = function.as_deref().map_or("?".into(), name);
-            let (word, at) = (if inlined { " inlined" } else { "" }, place(position));
-            writeln!(self.out, "     {function}{word}{at}")?;
-            let last = position.variables.len().saturating_sub(1);
-            let variables = position.variables.iter().enumerate().map(|(i, variable)| {
-                let comma = if i < last { "," } else { "" };
-                format!("{} {}{comma}", name(&variable.name), variable.known)
-            });
-            wrapped(self.out, "      ", variables)?;
+        if let Some((own, inlined)) = named.positions.split_last() {
+            for position in inlined {
+                self.position(position.function.as_deref(), " inlined", position)?;
+            }
+            self.position(named.name.as_deref(), "", own)?;
         }
         match named.problem {
-            Some(problem) => write!(self.out, "     {}", report::escaped(&problem)),
+            Some(problem) => writeln!(self.out, "     {}", Visible(problem)),
             None => Ok(()),
         }
+    }
+
+    /// Where a function is, and the variables that are in scope.
+    fn position(
+        &mut self,
+        function: Option<&str>,
+        word: &str,
+        position: &Position,
+    ) -> io::Result<()> {
+        let columns = self.columns;
+        let function = function.map_or("?".into(), |function| columns.name(function));
+        writeln!(self.out, "     {function}{word}{}", place(position, columns))?;
+        let mut variables = position.variables.iter().peekable();
+        let items = std::iter::from_fn(|| {
+            let variable = variables.next()?;
+            let comma = if variables.peek().is_some() { "," } else { "" };
+            Some(format!("{} {}{comma}", columns.name(&variable.name), variable.known))
+        });
+        columns.wrapped(self.out, "      ", items)
     }
 
     fn list<T>(
         &mut self,
         title: &str,
         items: impl Iterator<Item = T>,
-        show: impl Fn(&mut Self, usize, T) -> io::Result<()>,
+        show: impl Fn(&mut Self, u32, T) -> io::Result<()>,
     ) -> io::Result<()> {
-        for (i, item) in items.enumerate() {
+        for (i, item) in (0..).zip(items) {
             if i == 0 {
                 writeln!(self.out, "{title}")?;
             }
@@ -268,41 +221,32 @@ impl<W: Write> Text<'_, W> {
         Ok(())
     }
 
-    fn instance(&mut self, i: usize, instance: InstanceView<'_>) -> io::Result<()> {
+    fn instance(&mut self, i: u32, instance: InstanceView<'_>) -> io::Result<()> {
         let module = known(instance.module());
         writeln!(self.out, "  {i}: module {module}")?;
-        wrapped(self.out, "     memories", instance.memories().map(known))?;
-        wrapped(self.out, "     globals", instance.globals().map(known))
+        self.columns.wrapped(self.out, "     memories", instance.memories().map(known))?;
+        self.columns.wrapped(self.out, "     globals", instance.globals().map(known))
     }
 
-    fn memory(&mut self, i: usize, ty: &MemoryType) -> io::Result<()> {
+    fn memory(&mut self, i: u32, ty: &MemoryType) -> io::Result<()> {
         writeln!(self.out, "  {i}: {ty}")?;
         let size = ty.byte_len().map_or("2^64".into(), |len| len.to_string());
-        let memory = MemoryIndex(u32::try_from(i).unwrap_or(u32::MAX));
+        let memory = MemoryIndex(i);
         let Ok(coverage) = self.dump.coverage(memory) else { return Ok(()) };
-        let s = if coverage.segments == 1 { "" } else { "s" };
-        writeln!(
-            self.out,
-            "     {} of {size} bytes kept in {} segment{s}",
-            coverage.data_bytes, coverage.segments
-        )?;
+        let segments = report::count(coverage.segments, "segment");
+        writeln!(self.out, "     {} of {size} bytes kept in {segments}", coverage.data_bytes)?;
         if let Some(pages) = self.dump.declared_pages(memory) {
-            match self.dump.damage().is_some() && pages == 0 {
-                true => {
-                    writeln!(self.out, "     its size is lost, this is what its segments need")?
-                }
-                false => writeln!(
-                    self.out,
-                    "     declared with {}, its segments need more",
-                    report::count(pages, "page")
-                )?,
+            if self.dump.damage().is_some() && pages == 0 {
+                writeln!(self.out, "     its size is lost, this is what its segments need")?;
+            } else {
+                let pages = report::count(pages, "page");
+                writeln!(self.out, "     declared with {pages}, its segments need more")?;
             }
         }
-        write!(self.out, "     coverage {}", describe::word(self.dump, &coverage))?;
+        write!(self.out, "     coverage {}", json::coverage(self.dump, &coverage))?;
         match coverage.left_out_bytes {
             0 => writeln!(self.out)?,
-            1 => writeln!(self.out, ", without 1 byte")?,
-            bytes => writeln!(self.out, ", without {bytes} bytes")?,
+            bytes => writeln!(self.out, ", without {}", report::bytes(bytes))?,
         }
         let Ok(ranges) = self.dump.left_out(memory) else { return Ok(()) };
         let mut ranges = ranges.map(|range| format!("{:#x}..={:#x}", range.start(), range.end()));
@@ -320,23 +264,23 @@ impl<W: Write> Text<'_, W> {
         let last = ty.byte_len().map_or(Some(u64::MAX), |len| len.checked_sub(1));
         let (Some(style), Some(last)) = (self.map, last) else { return Ok(()) };
         let Ok(contents) = self.dump.contents(memory) else { return Ok(()) };
-        let picture = map::picture(last, contents.map(|content| map::part(&content)), style);
-        self.out.write_all(picture.as_bytes())
+        let parts = contents.map(|content| map::part(&content));
+        map::draw(self.out, self.columns, last, parts, style)
     }
 
-    fn global(&mut self, i: usize, global: &Global) -> io::Result<()> {
+    fn global(&mut self, i: u32, global: &Global) -> io::Result<()> {
         let mutable = if global.mutable { "mutable " } else { "" };
         writeln!(self.out, "  {i}: {mutable}{}", global.value)
     }
 
     fn values(&mut self, title: &str, values: impl Iterator<Item = Value>) -> io::Result<()> {
-        wrapped(self.out, title, values.map(|value| value.to_string()))
+        self.columns.wrapped(self.out, title, values.map(|value| value.to_string()))
     }
 
     fn module_of(&self, instance: Option<InstanceView<'_>>) -> String {
         let index = instance.and_then(|instance| instance.module());
         let module = index.and_then(|index| self.dump.module(index));
-        module.map_or("<unknown module>".into(), name)
+        module.map_or("<unknown module>".into(), |name| self.columns.name(name))
     }
 }
 
@@ -350,13 +294,13 @@ fn kind(dump: &CoreDumpFile<'_>) -> &'static str {
     }
 }
 
-/// File, line and column, behind the name of a function; of a long path its end.
-fn place(position: &Position) -> String {
+/// File, line and column, after the name of a function; of a long path its end.
+fn place(position: &Position, columns: Columns) -> String {
     let Some(file) = &position.file else { return String::new() };
-    let long = file.chars().count().saturating_sub(NAME);
-    let file: String = file.chars().skip(long).collect();
-    let mut shown = String::from(if long > 0 { " at …" } else { " at " });
-    file.chars().for_each(|c| report::push_visible(&mut shown, c));
+    let last = file.char_indices().rev().take(columns.of_name()).last();
+    let start = last.map_or(0, |(start, _)| start);
+    let cut = if start > 0 { "…" } else { "" };
+    let mut shown = format!(" at {cut}{}", Visible(file.get(start..).unwrap_or_default()));
     for number in [position.line, position.column].into_iter().map_while(|number| number) {
         shown += &format!(":{number}");
     }

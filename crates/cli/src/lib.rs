@@ -5,18 +5,19 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod bar;
 mod bench;
 mod completions;
-mod describe;
 mod dump;
 mod extract;
 mod help;
+mod image;
 mod inherited;
 mod input;
 mod inspect;
+mod json;
 mod log;
 mod man;
-mod manifest;
 mod module_file;
 mod output;
 mod patient;
@@ -32,13 +33,14 @@ mod sigbus;
 mod signals;
 mod stop_signals;
 mod symbol_files;
+mod usage;
 mod verify;
 #[cfg(feature = "run")]
 mod wat_text;
 
 use std::process::ExitCode;
 
-use clap::{FromArgMatches, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 /// Writes WebAssembly core dumps of guests with very large memories, and reads them back
 ///
@@ -64,10 +66,11 @@ enum Command {
 /// Runs the tool with the arguments of the process.
 pub fn main() -> ExitCode {
     signals::ignore_file_size_limit();
-    let matches = help::command().try_get_matches();
+    let tool = help::with_examples(Command::command());
+    let matches = tool.clone().try_get_matches();
     let command = match matches.and_then(|matches| Command::from_arg_matches(&matches)) {
         Ok(command) => command,
-        Err(error) => return report::usage(&error),
+        Err(error) => return usage::report(&error),
     };
     let result = match command {
         Command::Dump(dump) => dump.run().map(|()| ExitCode::SUCCESS),
@@ -78,8 +81,8 @@ pub fn main() -> ExitCode {
         Command::Extract(extract) => extract.run().map(|()| ExitCode::SUCCESS),
         Command::Receive(receive) => receive.run(),
         Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
-        Command::Completions(completions) => completions.run().map(|()| ExitCode::SUCCESS),
-        Command::Man(man) => man.run().map(|()| ExitCode::SUCCESS),
+        Command::Completions(completions) => completions.run(tool).map(|()| ExitCode::SUCCESS),
+        Command::Man(man) => man.run(tool).map(|()| ExitCode::SUCCESS),
     };
     signals::end_of_work();
     let code = match result {
@@ -96,7 +99,6 @@ pub fn main() -> ExitCode {
 /// What tests and fuzz targets use of the tool.
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::describe::Description;
-    pub use crate::manifest::Manifest;
+    pub use crate::json::{Inspection, Manifest};
     pub use crate::peer::reply::{Answer, MAX_REASON, OK, Reply, refusal};
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::report;
+use crate::bar;
 
 /// Bytes of text that wait at most.
 const ROOM: usize = 256 << 10;
@@ -150,10 +150,10 @@ fn run() {
             }
         };
         drop(state);
-        report::above_the_bar(|| {
+        bar::write_above(|| {
             put(text.as_bytes(), || {
                 let mut state = LOG.state();
-                state.progress = state.progress.wrapping_add(1);
+                state.progress += 1;
                 state.stuck = false;
                 LOG.changed.notify_all();
             });
@@ -217,29 +217,31 @@ impl Queue {
     /// Adds a text, and returns the number of entries that are written when it is; `None` if there is no room
     /// for it. One that is larger than all the room is taken if it is alone.
     fn push(&mut self, text: &str) -> Option<u64> {
-        if self.bytes > 0 && self.bytes.saturating_add(text.len()) > ROOM {
+        let room = ROOM.checked_sub(self.bytes);
+        if self.bytes > 0 && room.is_none_or(|room| text.len() > room) {
             let lines = text.lines().count() as u64;
             match self.entries.back_mut() {
-                Some(Entry::Dropped(count)) => *count = count.saturating_add(lines),
+                Some(Entry::Dropped(count)) => *count += lines,
                 _ => self.add(Entry::Dropped(lines)),
             }
             return None;
         }
-        self.bytes = self.bytes.saturating_add(text.len());
+        self.bytes += text.len();
         self.add(Entry::Text(text.into()));
         Some(self.pushed)
     }
 
     fn add(&mut self, entry: Entry) {
         self.entries.push_back(entry);
-        self.pushed = self.pushed.wrapping_add(1);
+        self.pushed += 1;
     }
 
     /// Takes out the next text to write.
     fn pop(&mut self) -> Option<String> {
         Some(match self.entries.pop_front()? {
             Entry::Text(text) => {
-                self.bytes = self.bytes.saturating_sub(text.len());
+                // What was added with it.
+                self.bytes -= text.len();
                 text
             }
             Entry::Dropped(1) => {
@@ -253,7 +255,7 @@ impl Queue {
 
     /// What was popped last is written.
     fn has_written(&mut self) {
-        self.written = self.written.wrapping_add(1);
+        self.written += 1;
     }
 }
 

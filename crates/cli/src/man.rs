@@ -34,8 +34,8 @@ pub struct Man {
 }
 
 impl Man {
-    pub fn run(self) -> Result<(), Failure> {
-        let tool = tool();
+    pub fn run(self, tool: clap::Command) -> Result<(), Failure> {
+        let tool = filled_in(tool);
         if let Some(folder) = &self.all {
             return write_all(&tool, folder, self.force);
         }
@@ -45,9 +45,9 @@ impl Man {
     }
 }
 
-/// What clap knows of the tool, all names and options filled in.
-fn tool() -> clap::Command {
-    let mut tool = help::command().disable_help_subcommand(true);
+/// Returns what clap knows of the tool, all names and options filled in.
+fn filled_in(tool: clap::Command) -> clap::Command {
+    let mut tool = tool.disable_help_subcommand(true);
     tool.build();
     tool
 }

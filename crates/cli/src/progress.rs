@@ -11,7 +11,7 @@ use corestream::{Progress, Stage};
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::termios::tcgetwinsize;
 
-use crate::report;
+use crate::{bar, report};
 
 /// A dump that takes no longer has no progress to show.
 const SHORT: Duration = Duration::from_secs(1);
@@ -175,7 +175,7 @@ impl Shown {
                 self.line(&text);
             }
         };
-        report::end_bar();
+        bar::end();
         let last = lock(told).progress;
         if let (Some(time), Some(_), Some(progress)) = (written_in, self.line, last) {
             let (name, time) = (&self.name, time.as_secs_f64());
@@ -195,7 +195,7 @@ impl Shown {
             self.bar.set_style(style.progress_chars("=> "));
         }
         self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        report::begin_bar(&self.bar);
+        bar::begin(&self.bar);
     }
 
     /// Takes in what was told.

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use corestream::{FileOptions, UnnamedFile};
+use corestream::{FileOptions, UnnamedFile, Visible};
 
 use self::intake::Terms;
 use self::keep::Keeper;
@@ -156,7 +156,7 @@ const ANNOUNCEMENT: Duration = Duration::from_secs(1);
 /// Says on standard output where the receiver listens. If standard output is not read, a thread keeps trying:
 /// the receiver serves its senders meanwhile, and a signal can end it.
 fn announce(name: &str) -> Result<(), Failure> {
-    let line = report::escaped(&format!("listening on {name}"));
+    let line = format!("listening on {}\n", Visible(name));
     let (done, is_done) = mpsc::channel();
     thread::Builder::new()
         .stack_size(64 << 10)

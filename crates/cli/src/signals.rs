@@ -9,9 +9,8 @@ use std::time::Duration;
 use signal_hook::consts::SIGXFSZ;
 use signal_hook::iterator::Signals;
 
-use crate::log;
 use crate::report::{self, Failure};
-use crate::stop_signals;
+use crate::{bar, log, stop_signals};
 
 /// How long the process waits at its end for standard error, which may be a terminal that takes nothing.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -171,7 +170,7 @@ fn wait_for_end() -> ! {
 fn end(signal: i32) -> ! {
     let (saying, said) = mpsc::channel::<()>();
     let say = move || {
-        report::end_bar();
+        bar::end();
         let message = failure(signal).message;
         report::line(&match STOPPED_GUEST.load(Ordering::Relaxed) {
             0 => message,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use corestream::Visible;
 use corestream::read::{Damage, Producer, Verdict, Whole, verify_slice, verify_stream};
 
 use crate::input::{self, Input};
@@ -56,7 +57,7 @@ pub fn threads(asked: Option<u16>) -> usize {
 
 fn print_verdict(name: &str, verdict: Verdict) -> Result<(), Failure> {
     match verdict {
-        Verdict::Whole(whole) => report::result(&report::escaped(&line(name, &whole))),
+        Verdict::Whole(whole) => report::result(&format!("{}\n", Visible(line(name, &whole)))),
         Verdict::Damaged(damage) => Err(Failure::damaged(format!("{name}: {}", fault(&damage)))),
     }
 }
@@ -109,7 +110,7 @@ pub fn notes(whole: &Whole) -> String {
     if whole.rewritten && whole.partial {
         line.push_str("; ranges of memories were left out on purpose");
     }
-    let left_out = whole.left_out.iter().map(|of| (of.memory, of.bytes.into(), of.ranges));
+    let left_out = whole.left_out.iter().map(|of| (of.memory, of.bytes, of.ranges));
     if let Some(partial) = report::partial(left_out) {
         line.push_str("; ");
         line.push_str(&partial);

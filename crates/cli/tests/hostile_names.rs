@@ -23,7 +23,7 @@ const TRICKS: &str =
 
 fn corestream(folder: &Path) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder);
+    command.current_dir(folder).env_remove("COLUMNS");
     command
 }
 
@@ -150,6 +150,12 @@ fn errors_of_the_library_are_one_line() {
             "{error:?}"
         );
     }
+    // They show a name as the tool does.
+    let name = TRICKS.replace(['/', '\0'], "");
+    let error = MemoryImage::open(folder.path().join(&name)).err().unwrap().to_string();
+    let line = shown(&corestream(folder.path()).args(["inspect", &name]).output().unwrap());
+    let visible = corestream::Visible(&name).to_string();
+    assert!(error.contains(&visible) && line.contains(&visible), "{error:?}, {line:?}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 #[path = "../../../tests/common/mod.rs"]
 mod common;
+#[path = "../../../tests/common/own_memory.rs"]
+mod own_memory;
 #[path = "../../../tests/common/receiver.rs"]
 mod receiver;
 #[path = "../../../tests/common/tool.rs"]
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use common::own;
 use corestream::{CoreDumpFile, MemoryIndex};
+use own_memory::peak_anon;
 use receiver::{MIB, Receiver, corestream, dump_of, read, without_port};
 use tool::{names, stderr};
 
@@ -290,10 +293,10 @@ fn two_gib_arrive_whole_in_little_memory() {
     let before = receiver.memory("VmHWM");
     let mut command = corestream(folder.path());
     command.arg("dump").args(["--memory", "guest.mem"].repeat(8));
-    let output = command.args(["--stats", "json", "--to", &receiver.address]).output().unwrap();
+    command.args(["--stats", "json", "--to", &receiver.address]);
+    let (output, peak) = peak_anon(&mut command);
     assert!(output.status.success(), "{}", stderr(&output));
     let stats: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
-    let peak = stats["peak_anon_bytes"].as_u64().unwrap();
     assert!((1..16 << 20).contains(&peak), "{peak} bytes of the sender");
     let line = receiver.line();
     assert!(line.ends_with(" bytes from PEER, whole, all checksums hold"), "{line}");

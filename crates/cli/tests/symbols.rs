@@ -17,6 +17,7 @@ use corestream::{
     CoreDump, Dumper, Frame, Global, GlobalValue, Instance, InstanceIndex, Memory, MemoryImage,
     MemoryType, Thread, Value,
 };
+use corestream_cli::internals::Inspection;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value as Json;
 use tool::stderr;
@@ -86,7 +87,13 @@ fn inspect(dump: &Path, symbols: &[&str], more: &[&str]) -> Output {
 fn frames(dump: &Path, symbols: &[&str]) -> Vec<Json> {
     let output = inspect(dump, symbols, &["--json"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    let json: Json = serde_json::from_slice(&output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    // The report is read back, and written as the same text again.
+    let read: Inspection<'_> = serde_json::from_str(&text).unwrap();
+    if !text.contains("\\u") {
+        assert_eq!(serde_json::to_string_pretty(&read).unwrap() + "\n", text);
+    }
+    let json: Json = serde_json::from_str(&text).unwrap();
     json["threads"][0]["frames"].as_array().unwrap().clone()
 }
 

@@ -92,6 +92,42 @@ fn maps_have_colours_on_terminals_only() {
     }
 }
 
+#[test]
+fn inspect_fills_the_columns_that_there_are() {
+    let folder = folder();
+    let name = "n".repeat(300);
+    let mut dump = corestream();
+    dump.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
+    assert!(dump.args(["--name", &name]).status().unwrap().success());
+    let inspect = |columns: Option<&str>| {
+        let mut command = corestream();
+        command.current_dir(folder.path()).args(["inspect", "guest.core", "--map"]);
+        command.env("LC_ALL", "C").env("NO_COLOR", "1").env_remove("COLUMNS");
+        command.envs(columns.map(|columns| ("COLUMNS", columns)));
+        command
+    };
+    let piped = |columns: Option<&str>| {
+        String::from_utf8(inspect(columns).output().unwrap().stdout).unwrap()
+    };
+    for (columns, name, cells) in [(40, 24, 16), (60, 36, 32), (80, 48, 64), (132, 78, 64)] {
+        let set = columns.to_string();
+        let text = piped(Some(&set));
+        assert_eq!(text.lines().next().unwrap(), format!("core dump of {}…", "n".repeat(name)));
+        let row = text.lines().find(|line| line.starts_with("0x")).unwrap();
+        assert_eq!(row.split_once(' ').unwrap().1.len(), cells, "{text}");
+        // A terminal knows better than the environment.
+        let mut terminal = Terminal::with_columns(columns);
+        let mut child = inspect(Some("77")).stdout(terminal.open()).spawn().unwrap();
+        let on_terminal = terminal.rest().replace('\r', "");
+        assert!(child.wait().unwrap().success());
+        assert_eq!(on_terminal, text);
+    }
+    // As if there were 80.
+    for columns in [None, Some(""), Some("0"), Some("many")] {
+        assert_eq!(piped(columns), piped(Some("80")));
+    }
+}
+
 /// A dump to a pipe that nobody reads yet.
 fn stuck(folder: &TempDir, args: &[&str], term: &str, stderr: impl Into<Stdio>) -> Child {
     let mut command = corestream();

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use corestream::Stats;
+use corestream::{Stats, Visible};
 use serde_json::{Map, Value, json};
 
 use super::check::Checked;
@@ -12,7 +12,6 @@ use super::limits::PlainRead;
 use super::row::Row;
 use super::summary::{HEAD, Times, ms};
 use super::target::To;
-use crate::report::escaped;
 
 /// One thing in all runs.
 struct Series {
@@ -177,8 +176,9 @@ impl<'b> Results<'b> {
     pub fn text(&self) -> String {
         let (setup, stats) = (&self.setup, &self.stats);
         let mut text = String::new();
-        let mut row =
-            |name: &str, value: String| text.push_str(&escaped(&format!("{name:<9} {value}")));
+        let mut row = |name: &str, value: String| {
+            text.push_str(&format!("{}\n", Visible(format_args!("{name:<9} {value}"))))
+        };
         let path = setup.image.display();
         row("image", format!("{path}, {} bytes", stats.image_bytes));
         row("extents", format!("{} bytes ({})", stats.extent_bytes, self.methods().join(", ")));

@@ -9,7 +9,7 @@ use clap::Args;
 use corestream::limits::MAX_DATA_SEGMENTS;
 use corestream::{Dumper, Memory, MemoryType};
 
-use crate::manifest;
+use crate::image;
 use crate::report::Failure;
 
 /// An image and the type of its memory; how many pages it has is its image's to say.
@@ -77,7 +77,7 @@ impl MemoryOption {
 
     /// The memory, with its image.
     pub fn memory(&self) -> Result<Memory<'static>, Failure> {
-        let memory = manifest::memory(manifest::image(&self.image, self.changing)?, None, self.ty);
+        let memory = image::memory(image::open(&self.image, self.changing)?, None, self.ty);
         let checked = memory.validate();
         checked.map_err(|why| Failure::new(format!("{}: {why}", self.image.display())))?;
         Ok(memory)

@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::report;
+use corestream::Visible;
 
 /// Bytes of a process's name in a file name at most: what stands around it must fit too.
 pub const MAX_NAME_BYTES: usize = 128;
@@ -82,7 +82,7 @@ fn os_string(bytes: &[u8]) -> OsString {
 fn harmless(name: &str) -> String {
     let name = &name[..name.floor_char_boundary(MAX_NAME_BYTES)];
     let mut harmless: String =
-        name.chars().map(|c| if c == '/' || report::is_hidden(c) { '_' } else { c }).collect();
+        name.chars().map(|c| if c == '/' || Visible(c).is_escaped() { '_' } else { c }).collect();
     if harmless.starts_with(['.', '-']) {
         harmless.replace_range(..1, "_");
     }

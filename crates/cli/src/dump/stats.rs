@@ -1,15 +1,13 @@
-//! What `--stats` prints: bytes, segments, seconds, and the peak of the process's own memory.
+//! What `--stats` prints: bytes, segments and seconds.
 
 use std::fmt::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use corestream::{AddressRanges, MemoryIndex, Plan, Stats};
+use corestream::{AddressRanges, MemoryIndex, Plan, Stats, Visible};
 
-use crate::report;
+use crate::json;
+use crate::report::{self, Failure};
 
 /// How statistics are printed.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -20,51 +18,7 @@ pub enum StatsFormat {
     Json,
 }
 
-/// Watches the anonymous memory of this process (`RssAnon`), because the kernel keeps a peak only
-/// of all of its memory, mapped page cache included.
-pub struct PeakAnon {
-    peak: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl PeakAnon {
-    const INTERVAL: Duration = Duration::from_millis(2);
-
-    pub fn watch() -> Self {
-        let (peak, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let thread = {
-            let (peak, stop) = (peak.clone(), stop.clone());
-            thread::Builder::new().stack_size(64 << 10).spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    peak.fetch_max(rss_anon().unwrap_or(0), Ordering::Relaxed);
-                    thread::park_timeout(Self::INTERVAL);
-                }
-            })
-        };
-        Self { peak, stop, thread: thread.ok() }
-    }
-
-    /// The peak in bytes; `None` where the system does not say.
-    pub fn finish(self) -> Option<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread {
-            thread.thread().unpark();
-            // It can't have panicked, and its figures are counted anyway.
-            let _ = thread.join();
-        }
-        rss_anon().map(|now| now.max(self.peak.load(Ordering::Relaxed)))
-    }
-}
-
-/// `RssAnon` of /proc/self/status in bytes.
-fn rss_anon() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
-}
-
-/// The bytes and ranges that are left out of a memory on purpose.
+/// Returns the bytes and ranges that are left out of a memory on purpose. All of the largest memory is 2^64 bytes.
 pub fn left_out((memory, ranges): (MemoryIndex, &AddressRanges)) -> (MemoryIndex, u128, u64) {
     (memory, ranges.byte_len(), ranges.len() as u64)
 }
@@ -99,37 +53,16 @@ pub fn render(
     plan: &Plan<'_>,
     v8: Option<&str>,
     write_time: Option<Duration>,
-    peak: Option<u64>,
-) -> String {
+) -> Result<String, Failure> {
     let stats = plan.stats();
     let changing: Vec<u32> = plan.changes().map(|(memory, _)| memory.0).collect();
     let mut methods: Vec<String> = stats.extent_methods.iter().map(ToString::to_string).collect();
     methods.dedup();
     match format {
         StatsFormat::Json => {
-            let json = serde_json::json!({
-                "memory_bytes": stats.memory_bytes,
-                "image_bytes": stats.image_bytes,
-                "extent_bytes": stats.extent_bytes,
-                "scanned_bytes": stats.extent_bytes,
-                "data_bytes": stats.data_bytes,
-                "dump_bytes": stats.dump_bytes,
-                "segments": stats.segments,
-                "left_out_bytes": stats.left_out_bytes,
-                "left_out_ranges": stats.left_out_ranges,
-                "changing_memories": changing,
-                "extent_methods": methods,
-                "extent_notes": stats.extent_notes,
-                "scanner": stats.scanner,
-                "threads": stats.threads,
-                "v8_refusal": v8,
-                "extent_seconds": stats.extent_time.as_secs_f64(),
-                "scan_seconds": stats.scan_time.as_secs_f64(),
-                "plan_seconds": stats.plan_time.as_secs_f64(),
-                "write_seconds": write_time.map(|time| time.as_secs_f64()),
-                "peak_anon_bytes": peak,
-            });
-            format!("{json}\n")
+            let stats = json::Stats::new(stats, changing, methods, v8, write_time);
+            let json = serde_json::to_string(&stats);
+            json.map(|json| json + "\n").map_err(Failure::new)
         }
         StatsFormat::Text => {
             let mut text = String::new();
@@ -143,7 +76,7 @@ pub fn render(
             let (bytes, methods) = (stats.extent_bytes, methods.join(", "));
             row("extents", format!("{bytes} bytes ({methods}) in {}", seconds(stats.extent_time)));
             for note in &stats.extent_notes {
-                row("note", report::escaped(note).trim_end().into());
+                row("note", Visible(note).to_string());
             }
             row("scanned", format!("{} bytes", stats.extent_bytes));
             row(
@@ -171,9 +104,26 @@ pub fn render(
             row("scan", format!("{} ({scanner}, {threads})", seconds(stats.scan_time)));
             row("plan", seconds(stats.plan_time));
             row("write", write_time.map_or("nothing".into(), seconds));
-            let peak = peak.map_or("not known".into(), |bytes| format!("{bytes} bytes"));
-            row("peak", format!("{peak} of anonymous memory"));
-            text
+            Ok(text)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corestream::{Memory, MemoryImage, MemoryType};
+
+    use super::*;
+
+    #[test]
+    fn counts_all_bytes_of_the_largest_memory() {
+        let memory = MemoryIndex(3);
+        let largest = || Memory::new(MemoryType::wasm64(1 << 48), MemoryImage::from_slice(&[]));
+        let all = largest().without(..).left_out().unwrap();
+        assert_eq!(left_out((memory, &all)), (memory, 1 << 64, 1));
+        let some = largest().without(1..2).without(5..10).left_out().unwrap();
+        assert_eq!(left_out((memory, &some)), (memory, 6, 2));
+        let line = report::partial([left_out((memory, &all))].into_iter()).unwrap();
+        assert!(line.ends_with("memory 3 without 18446744073709551616 bytes in 1 range"), "{line}");
     }
 }

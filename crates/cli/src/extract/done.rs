@@ -91,7 +91,7 @@ impl Done {
         let ranges = |memory| dump.left_out(memory).into_iter().flatten();
         if dump.has_index() {
             let of = |(memory, restored): &(MemoryIndex, Restored)| {
-                (*memory, restored.left_out.into(), ranges(*memory).count() as u64)
+                (*memory, restored.left_out, ranges(*memory).count() as u64)
             };
             if let Some(partial) = report::partial(missing.map(of)) {
                 report::line(&format!("{partial}: zeros stand there in the image"));

@@ -10,8 +10,8 @@ use corestream::{
 };
 
 use super::done::{Done, MANIFEST};
-use crate::describe::Description;
 use crate::input::Input;
+use crate::json::Manifest;
 use crate::output::{check_directory, folder_of, warn_if_not_private};
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
@@ -133,7 +133,7 @@ fn write_manifest(
             has_no_image(dump, MemoryIndex(memory)) || skipped.contains(&MemoryIndex(memory));
         (!is_missing).then(|| image_name(memory))
     };
-    let manifest = Description::manifest(dump, &image);
+    let manifest = Manifest::new(dump, &image);
     serde_json::to_writer_pretty(&mut writer, &manifest).map_err(|error| failed(error.into()))?;
     writer.write_all(b"\n").and_then(|()| writer.flush()).map_err(failed)?;
     drop(writer);

@@ -1,21 +1,21 @@
 //! The picture of a memory: rows of cells, each of which stands for as many bytes.
 //!
-//! A pure function of the parts of a memory. What it needs is bounded by the rows and cells below,
-//! whatever the size of the memory; the work is linear in the parts.
+//! A pure function of the parts of a memory and of the width of a line. It needs memory for the rows and cells below,
+//! whatever the size of the memory that is drawn; the work is linear in the parts.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{self, Write};
 use std::ops::RangeInclusive;
 
 use corestream::read::Content;
 
+use super::columns::Columns;
+
 /// Rows of a picture at most.
 const ROWS: u64 = 32;
-/// Cells of a row, and of a row whose address is wide.
-const CELLS: u64 = 64;
-const FEW_CELLS: u64 = 32;
-/// Hexadecimal digits of an address that leave room for a whole row in 80 columns.
-const DIGITS: usize = 13;
-/// A cell is at least 2^10 bytes: a page of 64 KiB is a row.
+/// Cells of a row: as many as fit beside its address. Powers of two, so that addresses are round.
+const CELLS: [usize; 5] = [256, 128, 64, 32, 16];
+/// A cell is at least 2^10 bytes: a page of 64 KiB is a row of 64 cells.
 const LEAST: u32 = 10;
 
 /// What a range of a memory is.
@@ -89,62 +89,74 @@ struct Cell {
 }
 
 impl Cell {
-    /// Of `size` bytes. What was left out shows however little it is: one would look for it.
+    /// Returns how a cell of `size` bytes is drawn. Bytes that are left out show however few they are: one would look
+    /// for them.
     fn shade(self, size: u64) -> Shade {
+        let quarters = 4 * u128::from(self.kept);
         match self {
             Self { left_out: 1.., .. } => Shade::LeftOut,
             Self { kept: 0, .. } => Shade::Zero,
-            // A cell has at most 2^54 bytes.
-            Self { kept, .. } if 4 * kept < size => Shade::Sparse,
-            Self { kept, .. } if 4 * kept < 3 * size => Shade::Half,
+            _ if quarters < u128::from(size) => Shade::Sparse,
+            _ if quarters < 3 * u128::from(size) => Shade::Half,
             _ => Shade::Dense,
         }
     }
 }
 
-/// The picture of a memory whose last address is `last`: lines that each end as a line, at most 80
-/// columns wide. `parts` are in the order of addresses, without overlap.
-pub fn picture(last: u64, parts: impl Iterator<Item = Part>, style: Style) -> String {
-    let digits = |n: u64| n.checked_ilog2().map_or(1, |log2| log2 as usize / 4 + 1);
-    let row = if digits(last) > DIGITS { FEW_CELLS } else { CELLS };
-    let mut log2 = LEAST;
-    while last >> log2 >= ROWS * row {
-        log2 += 1;
-    }
+/// Draws a memory whose last address is `last`, in lines that are no wider than `columns`. `parts` are in the order of
+/// addresses, without overlap.
+pub fn draw(
+    out: &mut impl Write,
+    columns: Columns,
+    last: u64,
+    parts: impl Iterator<Item = Part>,
+    style: Style,
+) -> io::Result<()> {
+    let digits = format!("{last:x}").len();
+    let fits = |cells: &usize| columns.have_room_for("0x".len() + digits + " ".len() + cells);
+    let row = CELLS.into_iter().find(fits).unwrap_or(16);
+    // Of the cells of 2^63 bytes two are enough for any memory.
+    let log2 = (LEAST..63).find(|log2| (last >> log2) / (row as u64) < ROWS).unwrap_or(63);
     let cells = cells(last, log2, parts);
-    let mut text = legend(log2, style);
-    let width = digits(last);
     let mut shades: Vec<_> = cells.iter().map(|cell| cell.shade(1 << log2)).collect();
     if let (Some(shade), Some(cell)) = (shades.last_mut(), cells.last()) {
         // The last one may be cut short by the end of the memory.
-        *shade = cell.shade((last & ((1 << log2) - 1)) + 1);
+        *shade = cell.shade((last & mask(log2)) + 1);
     }
-    let mut address = 0_u64;
-    for shades in shades.chunks(usize::try_from(row).unwrap_or(usize::MAX)) {
-        let _ = write!(text, "0x{address:0width$x} ");
+    legend(out, columns, log2, style)?;
+    let mut text = String::new();
+    for (i, shades) in (0_u64..).zip(shades.chunks(row)) {
+        let address = (i * row as u64) << log2;
+        let _ = write!(text, "0x{address:0digits$x} ");
         line(&mut text, shades, style);
-        address = address.wrapping_add(row << log2);
     }
-    text
+    out.write_all(text.as_bytes())
 }
 
-/// The cells up to the one of the address `last`.
+/// Returns the bits of an address within a cell. A cell has at most 2^63 bytes.
+fn mask(log2: u32) -> u64 {
+    (1 << log2) - 1
+}
+
+/// Returns the cells up to the one of the address `last`.
 fn cells(last: u64, log2: u32, parts: impl Iterator<Item = Part>) -> Vec<Cell> {
-    let at = |address: u64| usize::try_from(address >> log2).unwrap_or(usize::MAX);
-    let mut cells = vec![Cell::default(); at(last) + 1];
+    let mut cells: Vec<_> = (0..=last >> log2).map(|_| Cell::default()).collect();
     for (kind, range) in parts {
         if kind == Kind::Zero {
             continue;
         }
+        // Past the end of a memory is nothing to draw.
         let (first, end) = (*range.start(), (*range.end()).min(last));
-        // Behind the end of a memory is nothing to draw.
-        for i in at(first)..=at(end).min(cells.len() - 1) {
-            let begin = (i as u64) << log2;
-            let (first, end) = (first.max(begin), end.min(begin + ((1 << log2) - 1)));
+        let touched = usize::try_from(first >> log2).ok().and_then(|i| cells.get_mut(i..));
+        let touched = (first >> log2..=end >> log2).zip(touched.unwrap_or_default());
+        for (i, cell) in touched {
+            let begin = i << log2;
+            let (first, end) = (first.max(begin), end.min(begin | mask(log2)));
+            // No cell has more bytes than fit.
             let bytes = end - first + 1;
             match kind {
-                Kind::LeftOut => cells[i].left_out += bytes,
-                _ => cells[i].kept += bytes,
+                Kind::LeftOut => cell.left_out += bytes,
+                _ => cell.kept += bytes,
             }
         }
     }
@@ -165,16 +177,21 @@ fn line(text: &mut String, shades: &[Shade], style: Style) {
     text.push_str(if before.is_some() { "\x1b[0m\n" } else { "\n" });
 }
 
-fn legend(log2: u32, style: Style) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let unit = units[(log2 / 10 - 1) as usize];
+/// Writes the line that says what each sign means.
+fn legend(out: &mut impl Write, columns: Columns, log2: u32, style: Style) -> io::Result<()> {
+    let units = [("EiB", 60), ("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let mut sizes = units.into_iter().filter_map(|(unit, of)| Some((log2.checked_sub(of)?, unit)));
+    let (log2, unit) = sizes.next().unwrap_or((log2, "bytes"));
     let [zero, sparse, half, dense, left_out] = style.signs();
     let nothing = if style.zero_known { "zero" } else { "not kept" };
-    format!(
-        "each cell {} {unit}: {zero} {nothing}, {sparse} < 1/4 kept, {half} < 3/4, {dense} more, \
-         {left_out} left out\n",
-        1_u32 << (log2 % 10)
-    )
+    let items = [
+        format!("{zero} {nothing},"),
+        format!("{sparse} < 1/4 kept,"),
+        format!("{half} < 3/4,"),
+        format!("{dense} more,"),
+        format!("{left_out} left out"),
+    ];
+    columns.wrapped(out, &format!("each cell {} {unit}:", 1_u64 << log2), items.into_iter())
 }
 
 #[cfg(test)]
@@ -183,8 +200,14 @@ mod tests {
 
     const ASCII: Style = Style { unicode: false, colour: false, zero_known: true };
 
+    fn picture(columns: usize, last: u64, parts: &[Part], style: Style) -> String {
+        let (mut out, parts) = (Vec::new(), parts.iter().cloned());
+        draw(&mut out, Columns::new(columns), last, parts, style).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
     fn rows(last: u64, parts: &[Part], style: Style) -> Vec<String> {
-        picture(last, parts.iter().cloned(), style).lines().skip(1).map(Into::into).collect()
+        picture(80, last, parts, style).lines().skip(1).map(Into::into).collect()
     }
 
     #[test]
@@ -210,26 +233,32 @@ mod tests {
     }
 
     /// Every address of a memory is in exactly one cell, however large it is, and cells are no more
-    /// than they may be and fit into 80 columns.
+    /// than they may be and fit into the columns.
     #[test]
     fn any_size_is_bounded() {
         let sizes = (0..64).flat_map(|log2| [(1_u64 << log2) - 1, 1 << log2]);
         for last in sizes.chain([u64::MAX, (1 << 40) - 1, 759 * 65_536 - 1]) {
-            let parts = [(Kind::Kept, 0..=last)];
-            let text = picture(last, parts.iter().cloned(), ASCII);
-            assert!(text.lines().all(|line| line.len() <= 80), "{text}");
-            let rows: Vec<&str> = text.lines().skip(1).collect();
-            assert!((1..=32).contains(&rows.len()), "{last:#x}");
-            let cells: String = rows.iter().map(|row| row.split_once(' ').unwrap().1).collect();
-            assert!(cells.chars().all(|c| c == '#'), "{text}");
-            // Addresses of rows are those of their first cells.
-            if let [first, second, ..] = rows[..] {
-                let at =
-                    |row: &str| u64::from_str_radix(&row[2..row.find(' ').unwrap()], 16).unwrap();
-                let cell = (at(second) - at(first))
-                    / (first.len() as u64 - second.find(' ').unwrap() as u64 - 1);
-                assert!(cell.is_power_of_two() && cells.len() as u64 == last / cell + 1);
+            for columns in [40, 79, 80, 132, 1000] {
+                is_bounded(last, columns);
             }
+        }
+    }
+
+    fn is_bounded(last: u64, columns: usize) {
+        let text = picture(columns, last, &[(Kind::Kept, 0..=last)], ASCII);
+        assert!(text.lines().all(|line| line.len() <= columns), "{text}");
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("0x")).collect();
+        assert!((1..=32).contains(&rows.len()), "{last:#x}");
+        let cells: String = rows.iter().map(|row| row.split_once(' ').unwrap().1).collect();
+        assert!(cells.chars().all(|c| c == '#'), "{text}");
+        // Addresses of rows are those of their first cells.
+        if let [first, second, ..] = rows[..] {
+            let at = |row: &str| u64::from_str_radix(&row[2..row.find(' ').unwrap()], 16).unwrap();
+            let row = (first.len() - first.find(' ').unwrap() - 1) as u64;
+            let cell = (at(second) - at(first)) / row;
+            assert!(cell.is_power_of_two() && cells.len() as u64 == last / cell + 1);
+            // No more than half of a line is empty.
+            assert!(first.len() * 2 > columns.min(256), "{text}");
         }
     }
 
@@ -268,7 +297,7 @@ mod tests {
     #[test]
     fn legends() {
         let legend =
-            |last, style| picture(last, [].into_iter(), style).lines().next().unwrap().to_string();
+            |last, style| picture(80, last, &[], style).lines().next().unwrap().to_string();
         let ascii = "each cell 1 KiB: . zero, - < 1/4 kept, + < 3/4, # more, x left out";
         assert_eq!(legend(65_535, ASCII), ascii);
         let unicode = Style { unicode: true, zero_known: false, ..ASCII };

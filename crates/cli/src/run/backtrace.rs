@@ -1,9 +1,8 @@
 //! The backtrace of a guest that stopped, as it is printed.
 
-use wasmtime::WasmBacktrace;
-
-use crate::report;
+use corestream::Visible;
 use corestream_symbols::demangled;
+use wasmtime::WasmBacktrace;
 
 /// Frames that are printed of a backtrace; all of them are in the dump.
 const PRINTED_FRAMES: usize = 50;
@@ -48,7 +47,5 @@ pub fn render(
 
 /// A name of the guest's, as it may be shown on a terminal.
 fn shown(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    name.chars().for_each(|c| report::push_visible(&mut text, c));
-    text
+    Visible(name).to_string()
 }

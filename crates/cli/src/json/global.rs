@@ -1,0 +1,72 @@
+//! A global.
+
+use std::borrow::Cow;
+
+use corestream::{GlobalValue, RefType};
+use serde::{Deserialize, Serialize};
+
+use super::number::Number;
+use super::present;
+
+/// A global; one of a reference type has no value.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Global<'d> {
+    #[serde(rename = "type")]
+    ty: Cow<'d, str>,
+    #[serde(default)]
+    mutable: bool,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    value: Option<Number>,
+}
+
+impl From<&corestream::Global> for Global<'_> {
+    fn from(global: &corestream::Global) -> Self {
+        let (ty, value) = match global.value {
+            GlobalValue::I32(x) => ("i32", Some(x.into())),
+            GlobalValue::I64(x) => ("i64", Some(x.into())),
+            GlobalValue::F32(bits) => ("f32", Some(Number::from_f32(bits))),
+            GlobalValue::F64(bits) => ("f64", Some(Number::from_f64(bits))),
+            GlobalValue::V128(bits) => ("v128", Some(Number::from_v128(bits))),
+            GlobalValue::Ref(top) => (top.name(), None),
+            GlobalValue::Missing(ty) => (ty.name(), None),
+        };
+        Self { ty: ty.into(), mutable: global.mutable, value }
+    }
+}
+
+impl Global<'_> {
+    /// Returns the global of the library.
+    ///
+    /// # Errors
+    /// Returns a message if there is no such type, or if the value does not fit it.
+    pub fn to_global(&self) -> Result<corestream::Global, String> {
+        Ok(corestream::Global { mutable: self.mutable, value: self.to_value()? })
+    }
+
+    fn to_value(&self) -> Result<GlobalValue, String> {
+        let ty = &*self.ty;
+        if let Some(top) = RefType::ALL.into_iter().find(|top| top.name() == ty) {
+            return match self.value {
+                None => Ok(GlobalValue::Ref(top)),
+                Some(_) => Err(format!("a {ty} has no value in a dump, leave it out")),
+            };
+        }
+        let number = self.value.as_ref().ok_or_else(|| format!("an {ty} needs a value"));
+        let value = match (ty, number) {
+            ("i32", number) => number?.to_i32().map(GlobalValue::I32),
+            ("i64", number) => number?.to_i64().map(GlobalValue::I64),
+            ("f32", number) => number?.to_f32().map(GlobalValue::F32),
+            ("f64", number) => number?.to_f64().map(GlobalValue::F64),
+            ("v128", Ok(number @ Number::Text(_))) => number.to_v128().map(GlobalValue::V128),
+            ("v128", _) => return Err("a v128 needs a value of the form \"0x…\"".into()),
+            _ => {
+                return Err(format!(
+                    "there is no type {ty}, only i32, i64, f32, f64, v128, funcref, externref, \
+                     anyref, exnref and contref"
+                ));
+            }
+        };
+        value.ok_or_else(|| format!("its value is no {ty}"))
+    }
+}

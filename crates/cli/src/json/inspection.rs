@@ -1,0 +1,91 @@
+//! The report of `inspect --json`.
+
+use std::borrow::Cow;
+
+use corestream::read::FrameView;
+use corestream::{CoreDumpFile, MemoryIndex};
+use serde::{Deserialize, Serialize};
+
+use super::frame::InspectedFrame;
+use super::global::Global;
+use super::instance::Instance;
+use super::memory::InspectedMemory;
+use super::thread::Thread;
+use super::{List, Symbols, manifest};
+
+/// Returns what a frame is called; the flag says whether it waits for another one.
+type Names<'d> = dyn Fn(&FrameView<'_>, bool) -> Option<Symbols> + 'd;
+
+/// What is in a dump: the lists of a manifest, with lengths, coverage, and where everything is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inspection<'d> {
+    name: Cow<'d, str>,
+    producer: Producer,
+    rewritten: bool,
+    frame_layout: Cow<'d, str>,
+    bytes: u64,
+    index: bool,
+    checksums: bool,
+    partial: bool,
+    degraded: bool,
+    damage: Option<String>,
+    modules: List<'d, Option<Cow<'d, str>>>,
+    memories: List<'d, InspectedMemory<'d>>,
+    globals: List<'d, Global<'d>>,
+    instances: List<'d, Instance<'d>>,
+    threads: List<'d, Thread<'d, InspectedFrame<'d>>>,
+    #[serde(default, skip_serializing_if = "List::is_empty")]
+    notes: List<'d, Cow<'d, str>>,
+}
+
+/// Who wrote a dump.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Producer {
+    Corestream,
+    Other,
+}
+
+impl From<corestream::read::Producer> for Producer {
+    fn from(producer: corestream::read::Producer) -> Self {
+        match producer {
+            corestream::read::Producer::Corestream => Self::Corestream,
+            corestream::read::Producer::Other => Self::Other,
+        }
+    }
+}
+
+impl<'d> Inspection<'d> {
+    /// Describes a dump, of which `bytes` are. `names` returns what each frame is called.
+    pub fn new(dump: &'d CoreDumpFile<'d>, bytes: &'d [u8], names: &'d Names<'d>) -> Self {
+        Self {
+            name: dump.name().into(),
+            producer: dump.producer().into(),
+            rewritten: dump.is_rewritten(),
+            frame_layout: dump.frame_layout().name().into(),
+            bytes: dump.len(),
+            index: dump.has_index(),
+            checksums: dump.has_checksums(),
+            partial: dump.is_partial(),
+            degraded: dump.is_degraded(),
+            damage: dump.damage().map(ToString::to_string),
+            modules: manifest::modules(dump),
+            memories: List::made(move || {
+                let memories = (0..).zip(dump.memories());
+                let of = move |(i, ty)| InspectedMemory::new(dump, MemoryIndex(i), ty, bytes);
+                memories.filter_map(of)
+            }),
+            globals: manifest::globals(dump),
+            instances: manifest::instances(dump, None),
+            threads: List::made(move || {
+                let frame = move |i, view: FrameView<'d>| {
+                    let symbols = names(&view, i > 0);
+                    InspectedFrame::new(view, symbols)
+                };
+                dump.threads().map(move |thread| Thread::new(thread, frame))
+            }),
+            notes: manifest::notes(dump),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The manifest: the state of a stopped guest, beside the images of its memories.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use corestream::{CoreDump, CoreDumpFile, MemoryIndex, Module};
+use serde::{Deserialize, Serialize};
+
+use super::frame::Frame;
+use super::global::Global;
+use super::instance::Instance;
+use super::memory::{Memory, Open};
+use super::thread::Thread;
+use super::{Counts, List};
+
+/// A guest, as the manifest describes it. Every list may be left out.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a manifest, which is an object")]
+pub struct Manifest<'d> {
+    /// The name of the process.
+    pub name: Option<Cow<'d, str>>,
+    #[serde(default)]
+    modules: List<'d, Option<Cow<'d, str>>>,
+    #[serde(default)]
+    memories: List<'d, Memory<'d>>,
+    #[serde(default)]
+    globals: List<'d, Global<'d>>,
+    #[serde(default)]
+    instances: List<'d, Instance<'d>>,
+    #[serde(default)]
+    threads: List<'d, Thread<'d, Frame<'d>>>,
+    #[serde(default, skip_serializing_if = "List::is_empty")]
+    notes: List<'d, Cow<'d, str>>,
+}
+
+impl<'d> Manifest<'d> {
+    /// Describes the guest of a dump. `image` returns the name of the image of each memory that has one.
+    pub fn new(dump: &'d CoreDumpFile<'d>, image: &'d dyn Fn(u32) -> Option<String>) -> Self {
+        let counts = Counts::of(dump);
+        Self {
+            name: Some(dump.name().into()),
+            modules: modules(dump),
+            memories: List::made(move || {
+                let memories = (0..).zip(dump.memories());
+                memories.filter_map(move |(i, ty)| Memory::new(dump, MemoryIndex(i), ty, image(i)))
+            }),
+            globals: globals(dump),
+            instances: instances(dump, Some(counts)),
+            threads: List::made(move || {
+                let frame = move |_, view| Frame::new(view, Some(counts));
+                dump.threads().map(move |thread| Thread::new(thread, frame))
+            }),
+            notes: notes(dump),
+        }
+    }
+
+    /// Parses the text of a manifest.
+    ///
+    /// # Errors
+    /// Returns what is wrong, with line and column.
+    pub fn parse(text: &str) -> Result<Manifest<'static>, String> {
+        // Some editors put a byte order mark before it.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// Returns for each memory the path of its image, if it has one; paths count from `folder`.
+    pub fn images(&self, folder: &Path) -> Vec<Option<PathBuf>> {
+        self.memories.map(|memory| Some(folder.join(&**memory.image.as_ref()?)))
+    }
+
+    /// Returns for each memory the path of its image, as [`images`](Self::images) does, unless the manifest says that
+    /// the memory has no pages.
+    pub fn images_with_pages(&self, folder: &Path) -> Vec<Option<PathBuf>> {
+        self.memories.map(|memory| {
+            let has_pages = memory.minimum.is_none_or(|pages| pages.0 > 0);
+            memory.image.as_ref().filter(|_| has_pages).map(|image| folder.join(&**image))
+        })
+    }
+
+    /// Returns the guest, with its images as `open` returns them.
+    ///
+    /// # Errors
+    /// Returns a message if an image cannot be opened, or if a value does not fit its type.
+    pub fn into_dump<'i>(self, open: &Open<'_, 'i>) -> Result<CoreDump<'i>, String> {
+        let mut dump = CoreDump::new(self.name.unwrap_or_default());
+        let names = self.modules.into_iter().map(|name| name.map(Cow::into_owned));
+        dump.modules = names.map(|name| Module { name }).collect();
+        for (i, memory) in self.memories.into_iter().enumerate() {
+            let memory = memory.into_memory(open).map_err(|why| format!("memory {i}: {why}"))?;
+            dump.add_memory(memory);
+        }
+        for (i, global) in self.globals.into_iter().enumerate() {
+            dump.add_global(global.to_global().map_err(|why| format!("global {i}: {why}"))?);
+        }
+        for instance in self.instances {
+            dump.add_instance(instance.into_instance());
+        }
+        for thread in self.threads {
+            dump.add_thread(thread.into_thread());
+        }
+        dump.notes = self.notes.into_iter().map(Cow::into_owned).collect();
+        Ok(dump)
+    }
+}
+
+/// Returns the name of each module that has one.
+pub(super) fn modules<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Option<Cow<'d, str>>> {
+    List::made(move || {
+        dump.modules().enumerate().map(|(i, name)| {
+            (name != format!("<anonymous-module-{i}>")).then_some(Cow::Borrowed(name))
+        })
+    })
+}
+
+pub(super) fn globals<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Global<'d>> {
+    List::made(move || dump.globals().iter().map(Global::from))
+}
+
+pub(super) fn instances<'d>(
+    dump: &'d CoreDumpFile<'d>,
+    counts: Option<Counts>,
+) -> List<'d, Instance<'d>> {
+    List::made(move || dump.instances().map(move |instance| Instance::new(instance, counts)))
+}
+
+pub(super) fn notes<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Cow<'d, str>> {
+    List::made(move || dump.notes().map(Cow::Borrowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use corestream::{GlobalValue, MemoryIndex, MemoryType, RefType, Value};
+
+    use super::*;
+
+    fn dump(text: &str) -> Result<CoreDump<'static>, String> {
+        Manifest::parse(text)?.into_dump(&|image, _| Err(format!("no {image} here")))
+    }
+
+    #[test]
+    fn everything_that_a_manifest_can_say() {
+        let dump = dump(
+            r#"{ "name": "guest", "modules": ["a", null],
+                 "memories": [{ "minimum": "281474976710656", "memory64": true,
+                                "changing": true,
+                                "left_out": [{ "first": 9, "last": 9 },
+                                             { "first": 20, "last": "18446744073709551615" }] }],
+                 "globals": [{ "type": "i32", "mutable": true, "value": -1 },
+                             { "type": "i64", "value": "-9223372036854775808" },
+                             { "type": "f32", "value": "0x7fa00001" }, { "type": "f64", "value": 1 },
+                             { "type": "v128", "value": "0xff000000000000000000000000000001" },
+                             { "type": "exnref" }],
+                 "instances": [{ "module": 0, "memories": [0, null], "globals": [5] }, {}],
+                 "threads": [{ "name": "t", "frames": [{ "function": 3,
+                               "locals": [{ "i32": 1 }, "missing", { "f32": 1.5 }],
+                               "stack": [{ "i64": "-1" }, { "f64": "0x7ff8000000000001" }] }] }] }"#,
+        )
+        .unwrap();
+        assert_eq!(dump.name, "guest");
+        assert_eq!(dump.modules[1].name, None);
+        assert_eq!(dump.memories[0].ty, MemoryType::wasm64(1 << 48));
+        assert_eq!(dump.memories[0].left_out().unwrap().as_slice(), [9..=9, 20..=u64::MAX]);
+        assert!(dump.memories[0].image.is_changing());
+        let values: Vec<_> = dump.globals.iter().map(|g| g.value).collect();
+        assert_eq!(
+            values,
+            [
+                GlobalValue::I32(-1),
+                GlobalValue::I64(i64::MIN),
+                GlobalValue::F32(0x7fa0_0001),
+                GlobalValue::F64(1.0_f64.to_bits()),
+                GlobalValue::V128((0xff << 120) | 1),
+                GlobalValue::Ref(RefType::Exn),
+            ]
+        );
+        assert!(dump.globals[0].mutable && !dump.globals[1].mutable);
+        assert_eq!(dump.instances[0].memories, [Some(MemoryIndex(0)), None]);
+        assert_eq!(dump.instances[1], corestream::Instance::default());
+        let frame = &dump.threads[0].frames[0];
+        let f32_bits = 1.5_f32.to_bits();
+        assert_eq!(frame.locals, [Value::I32(1), Value::Missing, Value::F32(f32_bits)]);
+        assert_eq!(frame.stack, [Value::I64(-1), Value::F64(0x7ff8_0000_0000_0001)]);
+        dump.validate().unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, expected) in [
+            ("{", "EOF while parsing an object at line 1 column 1"),
+            (r#"{ "nam": 1 }"#, "unknown field `nam`"),
+            (r#"{ "memories": [{ "minimum": -1 }] }"#, "a number of pages is a whole number"),
+            (
+                r#"{ "memories": [{ "left_out": [{ "first": 1.5, "last": 2 }] }] }"#,
+                "an address is a",
+            ),
+            (r#"{ "memories": [{ "left_out": [{ "first": 1 }] }] }"#, "missing field `last`"),
+            (
+                r#"{ "memories": [{ "maximum": [] }] }"#,
+                "expected a number, or one in a string at line 1 column",
+            ),
+            (
+                r#"{ "globals": [{ "type": "i32", "value": null }] }"#,
+                "expected a number, or one in a string",
+            ),
+            (r#"{ "globals": [{ "type": "i31", "value": 1 }] }"#, "global 0: there is no type i31"),
+            (r#"{ "globals": [{ "type": "i32" }] }"#, "global 0: an i32 needs a value"),
+            (r#"{ "globals": [{ "type": "i32", "value": 2147483648 }] }"#, "its value is no i32"),
+            (r#"{ "globals": [{ "type": "f32", "value": 1e39 }] }"#, "its value is no f32"),
+            (r#"{ "globals": [{ "type": "funcref", "value": 0 }] }"#, "a funcref has no value"),
+            (r#"{ "globals": [{ "type": "v128", "value": 1 }] }"#, "a v128 needs a value"),
+            (
+                r#"{ "threads": [{ "frames": [{ "function": 0, "stack": [{ "i32": 1.5 }] }] }] }"#,
+                "the value is no i32",
+            ),
+            (
+                r#"{ "threads": [{ "frames": [{ "function": 0, "stack": [{ "v128": 1 }] }] }] }"#,
+                "a value is \"missing\" or one of {\"i32\": …}, i64, f32 and f64: unknown variant `v128`",
+            ),
+            (
+                r#"{ "threads": [{ "frames": [{ "function": 0, "stack": [7] }] }] }"#,
+                "a value is \"missing\" or",
+            ),
+        ] {
+            let error = dump(text).map(|_| ()).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

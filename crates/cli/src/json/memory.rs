@@ -1,0 +1,181 @@
+//! A memory: as in a manifest, and with what a dump holds of it.
+
+use std::borrow::Cow;
+
+use corestream::read::{Content, Coverage};
+use corestream::{CoreDumpFile, MemoryImage, MemoryIndex, MemoryType};
+use serde::{Deserialize, Serialize};
+
+use super::number::{Address, Pages, Whole};
+use super::{List, is_false};
+use crate::image::memory;
+
+/// A memory. Its size may be left out: then it has the pages of its image.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory<'d> {
+    /// The path of its image, relative to the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<Cow<'d, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) minimum: Option<Pages>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    maximum: Option<Pages>,
+    #[serde(default)]
+    memory64: bool,
+    #[serde(default)]
+    shared: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    page_size: Option<u32>,
+    /// Whether it changes while it is dumped, or did.
+    #[serde(default, skip_serializing_if = "is_false")]
+    changing: bool,
+    #[serde(default, skip_serializing_if = "List::is_empty")]
+    left_out: List<'d, Range>,
+}
+
+/// Addresses of a memory that are left out of a dump.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    first: Address,
+    last: Address,
+}
+
+/// Opens an image by its name in the manifest. The flag says whether the image is taken to change.
+pub type Open<'o, 'i> = dyn Fn(&str, bool) -> Result<MemoryImage<'i>, String> + 'o;
+
+impl<'d> Memory<'d> {
+    /// Describes a memory of a dump for a manifest, with the name of its image, if it has one; `None` if there is no
+    /// such memory.
+    pub(super) fn new(
+        dump: &'d CoreDumpFile<'d>,
+        index: MemoryIndex,
+        ty: &MemoryType,
+        image: Option<String>,
+    ) -> Option<Self> {
+        let coverage = dump.coverage(index).ok()?;
+        // What may be lost is not left out on purpose.
+        let on_purpose = dump.has_index() && coverage.left_out_bytes > 0;
+        let left_out = if on_purpose { left_out_of(dump, index) } else { List::default() };
+        let image = image.map(Cow::Owned);
+        Some(Self { image, left_out, ..Self::of_type(ty, &coverage) })
+    }
+
+    fn of_type(ty: &MemoryType, coverage: &Coverage) -> Self {
+        Self {
+            image: None,
+            minimum: Some(Pages(ty.minimum)),
+            maximum: ty.maximum.map(Pages),
+            memory64: ty.memory64,
+            shared: ty.shared,
+            page_size: Some(ty.page_size),
+            changing: coverage.changing,
+            left_out: List::default(),
+        }
+    }
+
+    /// Returns the memory of the library, with the image that `open` returns.
+    ///
+    /// # Errors
+    /// Returns the message of `open`.
+    pub fn into_memory<'i>(self, open: &Open<'_, 'i>) -> Result<corestream::Memory<'i>, String> {
+        let image = match &self.image {
+            Some(image) => open(image, self.changing)?,
+            None if self.changing => MemoryImage::from_slice(&[]).mark_changing(),
+            None => MemoryImage::from_slice(&[]),
+        };
+        let ty = MemoryType {
+            minimum: 0,
+            maximum: self.maximum.map(|pages| pages.0),
+            memory64: self.memory64,
+            shared: self.shared,
+            page_size: self.page_size.unwrap_or(65_536),
+        };
+        let mut memory = memory(image, self.minimum.map(|pages| pages.0), ty);
+        for range in self.left_out {
+            memory.leave_out(range.first.0..=range.last.0);
+        }
+        Ok(memory)
+    }
+}
+
+fn left_out_of<'d>(dump: &'d CoreDumpFile<'d>, index: MemoryIndex) -> List<'d, Range> {
+    List::made(move || {
+        let ranges = dump.left_out(index).into_iter().flatten();
+        ranges.map(|range| Range { first: Address(*range.start()), last: Address(*range.end()) })
+    })
+}
+
+/// A memory as `inspect` reports it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct InspectedMemory<'d> {
+    /// Without an image, and without the list of what is left out, which comes below.
+    #[serde(flatten)]
+    memory: Memory<'d>,
+    /// The pages that the dump declares, where the segments need more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    declared: Option<Pages>,
+    /// `null` for 2^64.
+    bytes: Option<Whole>,
+    segments: u64,
+    data_bytes: Whole,
+    coverage: Cow<'d, str>,
+    left_out: List<'d, Range>,
+    data: List<'d, Part>,
+}
+
+/// Bytes of a memory, and where they are in the dump.
+#[derive(Debug, Serialize, Deserialize)]
+struct Part {
+    address: Address,
+    offset: u64,
+    length: u64,
+}
+
+impl Part {
+    /// Describes the data of a part of a memory, which lie in `bytes`; `None` if it has none.
+    #[allow(clippy::arithmetic_side_effects, reason = "the reader lends parts of these bytes")]
+    fn new(content: &Content<'_>, bytes: &[u8]) -> Option<Self> {
+        let Content::Data { address, bytes: part } = content else { return None };
+        let offset = (part.as_ptr().addr() - bytes.as_ptr().addr()) as u64;
+        Some(Self { address: Address(*address), offset, length: part.len() as u64 })
+    }
+}
+
+impl<'d> InspectedMemory<'d> {
+    /// Describes a memory of a dump, of which `bytes` are; `None` if there is no such memory.
+    pub(super) fn new(
+        dump: &'d CoreDumpFile<'d>,
+        index: MemoryIndex,
+        ty: &MemoryType,
+        bytes: &'d [u8],
+    ) -> Option<Self> {
+        let coverage = dump.coverage(index).ok()?;
+        Some(Self {
+            memory: Memory::of_type(ty, &coverage),
+            declared: dump.declared_pages(index).map(Pages),
+            bytes: ty.byte_len().map(Whole),
+            segments: coverage.segments,
+            data_bytes: Whole(coverage.data_bytes),
+            coverage: self::coverage(dump, &coverage).into(),
+            left_out: left_out_of(dump, index),
+            data: List::made(move || {
+                let contents = dump.contents(index).into_iter().flatten();
+                contents.filter_map(move |content| Part::new(&content, bytes))
+            }),
+        })
+    }
+}
+
+/// Returns in a few words how much of a memory a dump holds.
+pub fn coverage(dump: &CoreDumpFile<'_>, coverage: &Coverage) -> &'static str {
+    match (coverage.left_out_bytes > 0, coverage.changing) {
+        (true, true) => "partial, changing while read",
+        (true, false) => "partial",
+        (false, true) => "changing while read",
+        (false, false) if dump.has_index() && !dump.is_rewritten() => "whole",
+        // The format has no way to tell zero from not captured.
+        (false, false) => "not known",
+    }
+}

@@ -1,0 +1,42 @@
+//! A thread.
+
+use std::borrow::Cow;
+
+use corestream::read::{FrameView, ThreadView};
+use serde::{Deserialize, Serialize};
+
+use super::List;
+use super::frame::Frame;
+
+/// A thread with its frames of type `F`, from youngest to oldest.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, bound(deserialize = "F: Deserialize<'de>"))]
+pub struct Thread<'d, F> {
+    #[serde(default)]
+    name: Cow<'d, str>,
+    #[serde(default)]
+    frames: List<'d, F>,
+}
+
+impl<'d, F: 'd> Thread<'d, F> {
+    /// Describes a thread of a dump. `frame` makes an item of a frame and its index.
+    pub(super) fn new(
+        thread: ThreadView<'d>,
+        frame: impl Fn(usize, FrameView<'d>) -> F + Clone + 'd,
+    ) -> Self {
+        let name = thread.name().into();
+        let frames = List::made(move || {
+            let frame = frame.clone();
+            thread.frames().enumerate().map(move |(i, view)| frame(i, view))
+        });
+        Self { name, frames }
+    }
+}
+
+impl<'d> Thread<'d, Frame<'d>> {
+    /// Returns the thread of the library.
+    pub fn into_thread(self) -> corestream::Thread {
+        let frames = self.frames.into_iter().map(Frame::into_frame);
+        corestream::Thread::new(self.name).with_frames(frames)
+    }
+}

@@ -1,0 +1,86 @@
+//! Text from untrusted input, as messages show it.
+//!
+//! Names in a dump, paths, and messages of other processes may hold any character. Written to a terminal as they are,
+//! control characters move the cursor, change colours or send keys, line separators forge a second message, marks of
+//! direction show a name as another one, and characters without a width hide in it. The rule for all messages is here:
+//! such characters are escaped as in Rust's literals, everything else stays. JSON and WAT escape by the rules of
+//! their formats.
+
+use std::fmt::{self, Write};
+
+/// Displays text in one line that plays no tricks on a terminal.
+///
+/// Escapes control characters, line and paragraph separators, and characters that change the direction of text or have
+/// no width. The library's errors and the `Display` of its model are written so. Names that
+/// [`CoreDumpFile`](crate::CoreDumpFile) returns are as they are in the dump: display them with this.
+///
+/// ```
+/// use corestream::Visible;
+///
+/// assert_eq!(Visible("guest\n\u{1b}[31m.wasm").to_string(), "guest\\n\\u{1b}[31m.wasm");
+/// assert_eq!(Visible("exe.\u{202e}gnp").to_string(), "exe.\\u{202e}gnp");
+/// assert_eq!(Visible("größer").to_string(), "größer");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Visible<T>(pub T);
+
+impl Visible<char> {
+    /// Returns whether this character is escaped. Every such character has 16 bits.
+    pub fn is_escaped(self) -> bool {
+        let without_width_or_order = matches!(
+            self.0,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+        );
+        self.0.is_control() || without_width_or_order
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Visible<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escape(f), "{}", self.0)
+    }
+}
+
+/// Passes text on with characters escaped.
+struct Escape<'e, 'f>(&'e mut fmt::Formatter<'f>);
+
+impl Write for Escape<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(|c| Visible(c).is_escaped()) {
+            let mut before = part.chars();
+            match before.next_back().filter(|c| Visible(*c).is_escaped()) {
+                Some(escaped) => write!(self.0, "{}{}", before.as_str(), escaped.escape_default())?,
+                None => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_what_plays_tricks_and_nothing_else() {
+        let text = "a\tb\u{7f}\u{9b}\u{ad}\u{61c}\u{200b}\u{2028}\u{2066}\u{feff}é日🦀\\'\"";
+        let expected =
+            "a\\tb\\u{7f}\\u{9b}\\u{ad}\\u{61c}\\u{200b}\\u{2028}\\u{2066}\\u{feff}é日🦀\\'\"";
+        assert_eq!(Visible(text).to_string(), expected);
+        assert_eq!(Visible(format_args!("{}{}", '\n', 1)).to_string(), "\\n1");
+        assert_eq!(Visible("").to_string(), "");
+    }
+
+    #[test]
+    fn escaped_characters_have_16_bits() {
+        let escaped = ('\0'..=char::MAX).filter(|c| Visible(*c).is_escaped());
+        assert_eq!(escaped.max(), Some('\u{fffb}'));
+    }
+}
