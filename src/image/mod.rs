@@ -25,6 +25,7 @@ use shared::SharedImage;
 pub use watch::Change;
 pub(crate) use watch::Watch;
 
+use crate::arithmetic::Checked;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The bytes of one linear memory. Nothing of them is copied to make one.
@@ -114,8 +115,8 @@ impl<'i> Bytes<'i> {
     pub(crate) fn read_at(self, buffer: &mut [u8], at: u64) -> Result<()> {
         match self {
             Self::Slice(bytes) | Self::Mapped(bytes, _) => {
-                let start = usize::try_from(at).unwrap_or(usize::MAX);
-                let part = bytes.get(start..).and_then(|rest| rest.get(..buffer.len()));
+                let rest = usize::try_from(at).ok().and_then(|start| bytes.get(start..));
+                let part = rest.and_then(|rest| rest.get(..buffer.len()));
                 let too_short = || Error::new(ErrorKind::Internal, "a read beyond an image");
                 buffer.copy_from_slice(part.ok_or_else(too_short)?);
                 Ok(())
@@ -358,17 +359,17 @@ impl<'a> MemoryImage<'a> {
 
     /// The ranges that may hold data, in the order of their addresses, as `finder` finds them; all of a
     /// file that is known to be in doubt.
-    pub(crate) fn extents<'i>(&'i self, finder: &'i Finder, in_doubt: bool) -> Extents<'i> {
-        match &self.source {
+    pub(crate) fn extents<'i>(&'i self, finder: &'i Finder, in_doubt: bool) -> Result<Extents<'i>> {
+        Ok(match &self.source {
             Source::Mapped { file, .. } | Source::File { file, .. } => {
-                finder.of_file(file, self.len(), in_doubt)
+                finder.of_file(file, self.len(), in_doubt)?
             }
             Source::Slice(bytes) => finder.of_live(bytes.as_ptr().addr(), bytes.len()),
             Source::Shared(shared) => {
                 let (start, len) = shared.location();
                 finder.of_live(start, len)
             }
-        }
+        })
     }
 }
 
@@ -419,7 +420,7 @@ fn open(path: &Path) -> Result<File> {
 fn read_file_at(file: &File, buffer: &mut [u8], at: u64) -> Result<()> {
     let fail =
         |source| Error::io(ErrorKind::Image, format!("cannot read an image at {at:#x}"), source);
-    let end = at.saturating_add(buffer.len() as u64);
+    let end = at.plus(buffer.len() as u64)?;
     let (mut left, mut next) = (buffer, at);
     while !left.is_empty() {
         match rustix::io::pread(file, &mut *left, next) {
@@ -431,7 +432,7 @@ fn read_file_at(file: &File, buffer: &mut [u8], at: u64) -> Result<()> {
             }
             Ok(read) => {
                 left = left.get_mut(read..).unwrap_or_default();
-                next = next.saturating_add(read as u64);
+                next = next.plus(read as u64)?;
             }
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(fail(errno.into())),

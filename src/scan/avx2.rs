@@ -124,7 +124,9 @@ fn next_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
         let all = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
         if _mm256_testz_si256(all, all) != 0 {
             // Long zeros, at the speed of a search for their end.
-            let end = bytes.len().min(at.saturating_add(min_gap.saturating_sub(zeros)));
+            // The zeros that a gap lacks: none if a writer of a mapped file has made more than it needs.
+            let missing = min_gap.saturating_sub(zeros);
+            let end = at + missing.min(bytes.len() - at);
             let next = next_nonzero(&bytes[..end], at);
             zeros += next - at;
             at = next;
@@ -179,7 +181,7 @@ fn next_long_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
         };
         let start = zero - trailing_zeros(&bytes[from..zero]);
         // Zeros that were not there before can be enough by themselves.
-        let enough = bytes.len().min(start.saturating_add(min_gap).max(zero));
+        let enough = (start + min_gap.min(bytes.len() - start)).max(zero);
         at = next_nonzero(&bytes[..enough], zero);
         if at - start >= min_gap {
             return start;

@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::slices;
+use crate::arithmetic::at_most;
 use crate::held_signal::without_sigpipe;
 use crate::piece::Piece;
 
@@ -64,8 +65,8 @@ pub(super) struct Descriptor<F, W> {
     is_rest: bool,
     /// Where in the dump the last part that was lent has ended: what is left of a piece is lent however short it is.
     lent_to: Option<u64>,
-    /// Bytes of the dump that are still to come; 0 if that is not known.
-    left: u64,
+    /// Bytes of the dump that are still to come, if that is known.
+    left: Option<u64>,
 }
 
 impl<F: AsFd, W: Ways> Descriptor<F, W> {
@@ -80,7 +81,7 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
             was_ready: false,
             is_rest: false,
             lent_to: None,
-            left: 0,
+            left: None,
         }
     }
 
@@ -94,7 +95,7 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
 
     /// A dump of `len` bytes begins.
     pub(super) fn begin(&mut self, len: u64, may_block: bool) {
-        (self.left, self.may_block, self.is_rest) = (len, may_block, false);
+        (self.left, self.may_block, self.is_rest) = (Some(len), may_block, false);
     }
 
     /// Takes some of `pieces`, as [`Sink::put`](super::Sink::put).
@@ -103,7 +104,7 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
             Some(Ok(0)) | None => self.write(pieces),
             Some(lent) => lent,
         }?;
-        self.left = self.left.saturating_sub(taken as u64);
+        self.left = self.left.and_then(|left| left.checked_sub(taken as u64));
         Ok(taken)
     }
 
@@ -124,29 +125,32 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
     fn lend(&mut self, piece: &Piece<'_>) -> Result<usize, Errno> {
         let Some((file, at)) = piece.file.filter(|_| self.is_lent(piece)) else { return Ok(0) };
         let capacity = self.ways.capacity(self.fd.as_fd());
-        let lendable = capacity.map_or(0, |capacity| self.left.saturating_sub(capacity));
+        // None of the bytes at the end that the descriptor may still hold.
+        let lendable = self.left.zip(capacity).map_or(0, |(left, most)| left.saturating_sub(most));
         if lendable < W::LEAST_LENT as u64 {
             self.is_rest = true;
         }
-        let most = piece.bytes.len().min(usize::try_from(lendable).unwrap_or(usize::MAX));
+        let most = at_most(lendable, piece.bytes.len());
         if most < self.least_lent(piece) {
             return Ok(0);
         }
-        let mut lent = 0_usize;
+        let (mut next, mut left) = (at, most);
         let ended = without_sigpipe(|| {
             // All in one go, or as much as goes without waiting: each call more would cost a few others.
-            while lent < most {
-                let next = at.saturating_add(lent as u64);
-                let left = most.saturating_sub(lent);
+            while left > 0 {
                 match self.ways.lend(self.fd.as_fd(), file, next, left, self.may_block) {
                     // The file ends here.
                     Ok(0) => break,
-                    Ok(some) => lent = lent.saturating_add(some),
+                    Ok(some) => {
+                        next = next.checked_add(some as u64).ok_or(Errno::OVERFLOW)?;
+                        left = left.checked_sub(some).ok_or(Errno::OVERFLOW)?;
+                    }
                     Err(errno) => return Err(errno),
                 }
             }
             Ok(())
         });
+        let lent = most.abs_diff(left);
         if lent > 0 {
             self.has_waited = false;
             self.lent_to = piece.offset.checked_add(lent as u64);
@@ -166,9 +170,9 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
 
     /// Writes some of `pieces`, up to the next one that is lent.
     fn write(&mut self, pieces: &[Piece<'_>]) -> Result<usize, Errno> {
-        let lent = pieces.iter().skip(1).position(|piece| self.is_lent(piece));
-        let end = lent.map_or(pieces.len(), |lent| lent.saturating_add(1));
-        let slices = slices(pieces.get(..end).unwrap_or(pieces));
+        let mut later = pieces.iter().enumerate().skip(1);
+        let lent = later.find(|(_, piece)| self.is_lent(piece));
+        let slices = slices(lent.and_then(|(end, _)| pieces.get(..end)).unwrap_or(pieces));
         if self.may_block {
             return self.ways.write(self.fd.as_fd(), &slices, true);
         }

@@ -136,7 +136,7 @@ impl Ways for SocketWays {
             return None;
         }
         // One buffer more goes in when the socket is not yet full.
-        socket_send_buffer_size(fd).ok().map(|size| (size as u64).saturating_mul(2))
+        (socket_send_buffer_size(fd).ok()? as u64).checked_mul(2)
     }
 
     #[cfg(not(target_os = "linux"))]

@@ -18,7 +18,7 @@ const LAST: u32 = 1;
 /// `FIEMAP_EXTENT_UNWRITTEN`.
 const UNWRITTEN: u32 = 0x800;
 /// Extents of one call.
-const EXTENTS: usize = 64;
+const EXTENTS: u32 = 64;
 
 /// `struct fiemap` without its extents.
 #[derive(Clone, Copy, Default)]
@@ -49,7 +49,7 @@ const _: () = assert!(size_of::<Head>() == 32 && size_of::<Extent>() == 56);
 #[repr(C)]
 struct Fiemap {
     head: Head,
-    extents: [Extent; EXTENTS],
+    extents: [Extent; EXTENTS as usize],
 }
 
 /// Bytes of a file that have blocks.
@@ -71,21 +71,21 @@ pub(super) fn allocated(file: &File, len: u64, flush: bool) -> Result<Allocated,
     let mut start = 0;
     loop {
         let flags = if flush && start == 0 { SYNC } else { 0 };
-        let extent_count = u32::try_from(EXTENTS).unwrap_or(0);
         let length = u64::MAX.checked_sub(start).ok_or(Errno::OVERFLOW)?;
-        let head = Head { start, length, flags, extent_count, ..Head::default() };
-        let mut map = Fiemap { head, extents: [Extent::default(); EXTENTS] };
+        let head = Head { start, length, flags, extent_count: EXTENTS, ..Head::default() };
+        let mut map = Fiemap { head, extents: [Extent::default(); EXTENTS as usize] };
         let request = Request(&mut map);
         // SAFETY: the code means FIEMAP for every file; it reads and writes `map`, whose layout is that
         // of `struct fiemap` with `extent_count` extents, which is how many there is room for, and which
         // is borrowed until the call has returned. Any bytes are a valid `Fiemap`.
         unsafe { rustix::ioctl::ioctl(file, request) }?;
-        let mapped = usize::try_from(map.head.mapped_extents).unwrap_or(0);
+        let mapped = usize::try_from(map.head.mapped_extents).map_err(|_| Errno::OVERFLOW)?;
         let mut end = start;
-        for extent in map.extents.iter().take(mapped) {
+        for extent in map.extents.get(..mapped).ok_or(Errno::OVERFLOW)? {
+            // Where extents overlap, no byte counts twice.
             let first = extent.logical.max(end);
-            end = extent.logical.checked_add(extent.length).ok_or(Errno::OVERFLOW)?;
-            // Behind the end of the file all is reserved.
+            end = extent.logical.checked_add(extent.length).ok_or(Errno::OVERFLOW)?.max(first);
+            // After the end of the file all is reserved.
             let written =
                 if extent.flags & UNWRITTEN == 0 { end.min(len).max(first) } else { first };
             allocated.add(first..written, written..end).ok_or(Errno::OVERFLOW)?;
@@ -103,10 +103,9 @@ pub(super) fn allocated(file: &File, len: u64, flush: bool) -> Result<Allocated,
 
 impl Allocated {
     fn add(&mut self, data: Range<u64>, unwritten: Range<u64>) -> Option<()> {
-        // A range that ends before its start is empty.
-        let len = |range: Range<u64>| range.end.saturating_sub(range.start);
-        self.data = self.data.checked_add(len(data))?;
-        self.unwritten = self.unwritten.checked_add(len(unwritten))?;
+        let len = |range: Range<u64>| range.end.checked_sub(range.start);
+        self.data = self.data.checked_add(len(data)?)?;
+        self.unwritten = self.unwritten.checked_add(len(unwritten)?)?;
         Some(())
     }
 }

@@ -177,8 +177,7 @@ impl<'k> Live<'k> {
         let (start, len) = (start as u64, len as u64);
         let pages = |pagemap| Pages::new(pagemap, kernel.method, kernel.page_size);
         Self {
-            // No memory reaches beyond the last address.
-            memory: start..start.saturating_add(len),
+            memory: start..start + len,
             mappings: None,
             mapping: Mapping { end: 0, ..Mapping::UNKNOWN },
             tmpfs: None,

@@ -187,10 +187,14 @@ pub(super) fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> io::Resu
                 Err(io::ErrorKind::UnexpectedEof.into())
             };
         }
-        let part = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
-        let ended = part.len() < bytes.len();
-        line.extend(part.iter().take(LINE_BYTES.saturating_sub(line.len())));
-        let taken = part.len().saturating_add(ended.into());
+        let part = bytes.split_inclusive(|b| *b == b'\n').next().unwrap_or_default();
+        let (text, ended) = match part.strip_suffix(b"\n") {
+            Some(text) => (text, true),
+            None => (part, false),
+        };
+        // The room that is left: none in a line that is full.
+        line.extend(text.iter().take(LINE_BYTES.saturating_sub(line.len())));
+        let taken = part.len();
         file.consume(taken);
         if ended {
             return Ok(true);

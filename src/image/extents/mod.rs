@@ -146,12 +146,17 @@ impl Finder {
 
     /// What is not a hole in the first `len` bytes of `file`; all of them if the file is known to be in
     /// doubt.
-    pub(super) fn of_file<'i>(&self, file: &'i File, len: u64, in_doubt: bool) -> Extents<'i> {
+    pub(super) fn of_file<'i>(
+        &self,
+        file: &'i File,
+        len: u64,
+        in_doubt: bool,
+    ) -> Result<Extents<'i>> {
         let mut extents = Extents::new(Source::Whole, len);
         if in_doubt {
             extents.source = Source::InDoubt;
         } else if self.trust_holes {
-            match file::ask(file, len) {
+            match file::ask(file, len)? {
                 file::Answer::Ask(witness) => extents.source = Source::File(file, witness),
                 file::Answer::Doubtful(why) => {
                     extents.source = Source::InDoubt;
@@ -165,7 +170,7 @@ impl Finder {
         }
         let may_have_holes = !matches!(extents.source, Source::File(..));
         extents.unmapped = (may_have_holes && file::mapping_allocates(file)).then_some(file);
-        extents
+        Ok(extents)
     }
 
     /// What may have been written of memory of this process: `len` bytes from the address `start` on, none
@@ -278,10 +283,10 @@ impl<'i> Extents<'i> {
         &self,
         data: u64,
         left_out: &[RangeInclusive<u64>],
-    ) -> Option<String> {
+    ) -> Result<Option<String>> {
         match &self.source {
             Source::File(file, witness) => file::contradiction(file, data, left_out, witness),
-            Source::Whole | Source::InDoubt | Source::Live(_) => None,
+            Source::Whole | Source::InDoubt | Source::Live(_) => Ok(None),
         }
     }
 
@@ -330,8 +335,8 @@ impl<'i> Extents<'i> {
         while let Some((range, later)) = self.left_out.split_first()
             && *range.start() <= at
         {
-            // No image has a byte behind the largest address.
-            at = at.max(range.end().saturating_add(1));
+            // A range that ends at the largest address has all the rest.
+            at = range.end().checked_add(1).map_or(self.len, |after| after.max(at));
             self.left_out = later;
         }
         at

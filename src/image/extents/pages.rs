@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::ExtentMethod;
 use super::proc::{Pagemap, Region};
+use crate::arithmetic::at_most;
 
 /// Regions that one `PAGEMAP_SCAN` gives at most; the kernel collects no more at once either.
 const REGIONS: usize = 512;
@@ -63,7 +64,7 @@ impl<'k> Pages<'k> {
             if start >= range.end {
                 return None;
             }
-            let end = range.end.min(start.saturating_add(WINDOW));
+            let end = range.end.min(start + WINDOW);
             self.ask(start..end.next_multiple_of(self.page_size));
         }
     }
@@ -115,8 +116,7 @@ impl<'k> Pages<'k> {
         self.entries.try_reserve_exact(ENTRY_BYTES - self.entries.len()).ok()?;
         self.entries.resize(ENTRY_BYTES, 0);
         let page = pages.start / self.page_size;
-        let wanted = (pages.end / self.page_size - page).saturating_mul(8);
-        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX).min(ENTRY_BYTES);
+        let wanted = at_most(pages.end / self.page_size - page, ENTRY_BYTES / 8) * 8;
         let read = loop {
             match self.pagemap.read(page, self.entries.get_mut(..wanted).unwrap_or_default()) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

@@ -86,7 +86,8 @@ impl Pagemap {
         // and writes at most `vec_len` regions at `vec`, which is `regions`, borrowed until the call
         // has returned; any bytes are a valid `Region`. No flag is set, so nothing else changes.
         let count = unsafe { rustix::ioctl::ioctl(&self.0, request) }?;
-        Ok((usize::try_from(count).unwrap_or(0).min(regions.len()), arg.walk_end))
+        let count = usize::try_from(count).ok().filter(|count| *count <= regions.len());
+        Ok((count.ok_or(Errno::OVERFLOW)?, arg.walk_end))
     }
 
     /// Fills `entries`, 8 bytes a page, from that of the page with number `page` on; gives how many
@@ -133,7 +134,7 @@ impl Maps {
         let mut name = [0_u8; NAME_BYTES];
         let vma = self.query_by(QueryArg {
             query_addr: at,
-            vma_name_size: u32::try_from(name.len()).unwrap_or(0),
+            vma_name_size: u32::try_from(name.len()).map_err(|_| Errno::OVERFLOW)?,
             vma_name_addr: address(name.as_mut_ptr().cast()),
             ..QueryArg::default()
         })?;
