@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::IoSliceMut;
 use std::mem;
 
-use super::read_file_at;
+use super::read::read_file_at;
 use crate::arithmetic::{Checked, exact};
 use crate::error::Result;
 

@@ -19,7 +19,7 @@
 //! in any case, so there a little is allowed for ([`metadata_of_holes`]) before that list, which is long, is
 //! asked for: up to 32 bytes a hole may be missed. A file that compresses occupies less
 //! than its data, so there the check is weaker. It is also weak where a client caches `st_blocks`. Therefore
-//! file systems outside the list in [`are_exact`] have their holes [sampled](Witness::sample) too: pages at both ends
+//! file systems outside the list in [`has_exact_holes`] have their holes [sampled](Witness::sample) too: pages at both ends
 //! of a hole and inside it are read, and one byte that is not zero makes the file doubtful.
 //!
 //! # The invariants
@@ -41,11 +41,12 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::fiemap;
 use crate::arithmetic::{Checked, at_most};
-use crate::error::{Error, ErrorKind, Result};
-use crate::image::file_system::{BTRFS, EXT, F2FS, HUGETLBFS, TMPFS, XFS, magic};
-use crate::image::reopen::reopen;
+use crate::error::Result;
+use crate::image::backend::file_system::has_exact_holes;
+use crate::image::backend::reopen::reopen;
+use crate::image::backend::{fiemap, seek};
+use crate::image::read::check_len;
 
 /// How far an extent of a file reaches before the holes in it have been asked for, in bytes.
 ///
@@ -89,7 +90,7 @@ pub(super) enum Answer {
 /// Asks whether the file system can tell where the holes of the first `len` bytes of `file` are.
 ///
 /// # Errors
-/// Returns an error of [`ErrorKind::Internal`] if a sum has too many bits.
+/// Returns an error of [`Internal`](crate::ErrorKind::Internal) if a sum has too many bits.
 pub(super) fn ask(file: &File, len: u64) -> Result<Answer> {
     let witness = Witness::new(file, len);
     let Some(first) = witness.data(file, 0, len) else { return Ok(Answer::Nothing) };
@@ -109,7 +110,7 @@ pub(super) fn ask(file: &File, len: u64) -> Result<Answer> {
 /// `None` if they can.
 ///
 /// # Errors
-/// Returns an error of [`ErrorKind::Internal`] if a sum has too many bits.
+/// Returns an error of [`Internal`](crate::ErrorKind::Internal) if a sum has too many bits.
 pub(super) fn contradiction(
     file: &File,
     data: u64,
@@ -159,7 +160,7 @@ fn is_explained(file: &File, len: u64, data: u64, occupied: u64) -> bool {
         return true;
     }
     // What is still to be written to reserved blocks is called unwritten until then.
-    let flush = !are_exact(file);
+    let flush = !has_exact_holes(file);
     match fiemap::allocated(file, len, flush) {
         Ok(allocated) => {
             let most = data.checked_add(allocated.unwritten).and_then(with_metadata);
@@ -253,7 +254,7 @@ impl<'i> Holes<'i> {
     /// Takes the next extent without holes from the front of `part`; `None` if there is none.
     ///
     /// # Errors
-    /// Returns an error of [`ErrorKind::Internal`] if there are too many holes to count.
+    /// Returns an error of [`Internal`](crate::ErrorKind::Internal) if there are too many holes to count.
     pub(crate) fn next_extent(&mut self, part: &mut Range<u64>) -> Result<Option<Range<u64>>> {
         let (file, at) = (self.handle.file(), part.start);
         let found = self.witness.next_extent(file, part);
@@ -296,7 +297,7 @@ pub(crate) struct Witness {
 
 impl Witness {
     fn new(file: &File, len: u64) -> Self {
-        let is_exact = are_exact(file);
+        let is_exact = has_exact_holes(file);
         let samples = AtomicU32::new(if is_exact { 0 } else { SAMPLES_OF_FILE });
         let (found_data, found_nonsense) = Default::default();
         let (holes, data, data_end) = Default::default();
@@ -309,7 +310,7 @@ impl Witness {
         if self.end_of_data(at).is_some() {
             return Some(at);
         }
-        match imp::data(file, at) {
+        match seek::data(file, at) {
             Ok(Some(data)) => {
                 self.check(file, data, data >= at);
                 Some(data.clamp(at, end.max(at)))
@@ -324,7 +325,7 @@ impl Witness {
         if let Some(hole) = self.end_of_data(at) {
             return hole.min(end);
         }
-        match imp::hole(file, at) {
+        match seek::hole(file, at) {
             Some(hole) => {
                 // The data at `at` has at least a byte.
                 self.check(file, hole, hole > at);
@@ -419,84 +420,6 @@ fn is_zero_at(file: &File, at: u64, end: u64) -> bool {
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return false,
         }
-    }
-}
-
-/// A file that was cut looks as if it ended in a hole.
-pub(in crate::image) fn check_len(file: &File, expected: u64) -> Result<()> {
-    match file.metadata() {
-        Ok(metadata) if metadata.len() >= expected => Ok(()),
-        Ok(metadata) => Err(shrunk(metadata.len(), expected)),
-        Err(source) => {
-            Err(Error::io(ErrorKind::Image, "cannot read the length of an image", source))
-        }
-    }
-}
-
-/// The error for an image file that was cut while it was dumped: how long it is, and must be.
-pub(in crate::image) fn shrunk(now: u64, needed: u64) -> Error {
-    let message =
-        format!("the image file was cut to {now} bytes while it was dumped, {needed} are needed");
-    Error::new(ErrorKind::Image, message)
-}
-
-/// Whether `file` is on a file system of this kernel whose `SEEK_DATA` looks at the page cache and at its
-/// own extents under a lock.
-fn are_exact(file: &File) -> bool {
-    matches!(magic(file), Some(TMPFS | HUGETLBFS | EXT | XFS | BTRFS | F2FS))
-}
-
-/// Whether reading a hole of `file` through a mapping allocates the page, as in tmpfs and in hugetlbfs.
-/// `read` does not.
-pub(super) fn mapping_allocates(file: &File) -> bool {
-    matches!(magic(file), Some(TMPFS | HUGETLBFS))
-}
-
-/// Whether a mapping of `file` reserves all of its pages, as in hugetlbfs.
-pub(in crate::image) fn mapping_reserves(file: &File) -> bool {
-    magic(file) == Some(HUGETLBFS)
-}
-
-/// Whether `file` is in tmpfs, whose `SEEK_DATA` knows swapped pages too.
-#[cfg(target_os = "linux")]
-pub(super) fn is_in_tmpfs(file: &File) -> bool {
-    magic(file) == Some(TMPFS)
-}
-
-#[cfg(any(target_os = "linux", target_os = "macos", target_os = "freebsd"))]
-pub(super) mod imp {
-    use std::fs::File;
-
-    use rustix::fs::{SeekFrom, seek};
-    use rustix::io::Errno;
-
-    /// Where data begins from `at` on; `None` if there is no more, an error where the file system can't
-    /// tell.
-    pub(in super::super) fn data(file: &File, at: u64) -> Result<Option<u64>, ()> {
-        match seek(file, SeekFrom::Data(at)) {
-            Ok(data) => Ok(Some(data)),
-            Err(Errno::NXIO) => Ok(None),
-            Err(_) => Err(()),
-        }
-    }
-
-    /// Where the data at `at` ends; `None` if that is not known.
-    pub(in super::super) fn hole(file: &File, at: u64) -> Option<u64> {
-        seek(file, SeekFrom::Hole(at)).ok()
-    }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "macos", target_os = "freebsd")))]
-pub(super) mod imp {
-    use std::fs::File;
-
-    /// Other systems can't be asked.
-    pub(in super::super) fn data(_: &File, _: u64) -> Result<Option<u64>, ()> {
-        Err(())
-    }
-
-    pub(in super::super) fn hole(_: &File, _: u64) -> Option<u64> {
-        None
     }
 }
 

@@ -10,6 +10,8 @@ use std::ops::Range;
 use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, opcode};
 
+use crate::image::backend::answers::Allocated;
+
 /// `FIEMAP_FLAG_SYNC`: what is still in the page cache is written first, so that it is not called
 /// unwritten.
 const SYNC: u32 = 1;
@@ -52,21 +54,12 @@ struct Fiemap {
     extents: [Extent; EXTENTS as usize],
 }
 
-/// Bytes of a file that have blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Allocated {
-    /// They hold data, or are waiting to be written.
-    pub(super) data: u64,
-    /// They are reserved and were never written, or lie beyond the end of the file.
-    pub(super) unwritten: u64,
-}
-
 /// Returns what the blocks of the first `len` bytes of `file` are allocated for; if `flush`, its dirty pages
 /// are written first.
 ///
 /// # Errors
 /// Returns an error if the file system does not list its extents.
-pub(super) fn allocated(file: &File, len: u64, flush: bool) -> Result<Allocated, Errno> {
+pub(in crate::image) fn allocated(file: &File, len: u64, flush: bool) -> Result<Allocated, Errno> {
     let mut allocated = Allocated::default();
     let mut start = 0;
     loop {
@@ -88,7 +81,8 @@ pub(super) fn allocated(file: &File, len: u64, flush: bool) -> Result<Allocated,
             // After the end of the file all is reserved.
             let written =
                 if extent.flags & UNWRITTEN == 0 { end.min(len).max(first) } else { first };
-            allocated.add(first..written, written..end).ok_or(Errno::OVERFLOW)?;
+            let sum = add(allocated, first..written, written..end);
+            allocated = sum.ok_or(Errno::OVERFLOW)?;
             if extent.flags & LAST != 0 {
                 return Ok(allocated);
             }
@@ -101,13 +95,13 @@ pub(super) fn allocated(file: &File, len: u64, flush: bool) -> Result<Allocated,
     }
 }
 
-impl Allocated {
-    fn add(&mut self, data: Range<u64>, unwritten: Range<u64>) -> Option<()> {
-        let len = |range: Range<u64>| range.end.checked_sub(range.start);
-        self.data = self.data.checked_add(len(data)?)?;
-        self.unwritten = self.unwritten.checked_add(len(unwritten)?)?;
-        Some(())
-    }
+/// Adds bytes with data and bytes without; `None` if there are too many.
+fn add(sum: Allocated, data: Range<u64>, unwritten: Range<u64>) -> Option<Allocated> {
+    let len = |range: Range<u64>| range.end.checked_sub(range.start);
+    Some(Allocated {
+        data: sum.data.checked_add(len(data)?)?,
+        unwritten: sum.unwritten.checked_add(len(unwritten)?)?,
+    })
 }
 
 struct Request<'a>(&'a mut Fiemap);

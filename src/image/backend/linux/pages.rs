@@ -11,9 +11,9 @@ use std::ops::Range;
 
 use rustix::io::Errno;
 
-use super::ExtentMethod;
 use super::proc::{Pagemap, Region};
 use crate::arithmetic::at_most;
+use crate::image::method::ExtentMethod;
 
 /// Regions that one `PAGEMAP_SCAN` gives at most; the kernel collects no more at once either.
 const REGIONS: usize = 512;

@@ -20,10 +20,11 @@ use super::pages::{Pages, is_somewhere};
 use super::proc::{Maps, Pagemap, Region};
 use super::smaps::{Fact, Smaps};
 use super::tmpfs::Tmpfs;
-use super::{ExtentMethod, MappingMethod};
+use crate::image::backend::answers::Impossible;
+use crate::image::method::{ExtentMethod, MappingMethod};
 
 /// What this kernel can be asked about the memory of this process.
-pub(super) struct Kernel {
+pub(in crate::image) struct Kernel {
     /// `None` if `smaps` has to do.
     pagemap: Option<Pagemap>,
     method: ExtentMethod,
@@ -35,17 +36,9 @@ pub(super) struct Kernel {
     page_size: u64,
 }
 
-/// Why it can't be asked.
-pub(super) enum Impossible {
-    /// No way, or not the forced one, to find pages.
-    Method(io::Error),
-    /// No way, or not the forced one, to find mappings.
-    Mappings(io::Error),
-}
-
 impl Kernel {
     /// Tries each way that is wanted, or all, the best one first, on a page that is in use.
-    pub(super) fn new(
+    pub(in crate::image) fn new(
         method: Option<ExtentMethod>,
         mappings: Option<MappingMethod>,
     ) -> Result<Self, Impossible> {
@@ -106,7 +99,7 @@ impl Kernel {
     }
 
     /// Why a better method could not be used, if one was tried.
-    pub(super) fn note(&self) -> Option<&str> {
+    pub(in crate::image) fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }
 
@@ -115,7 +108,7 @@ impl Kernel {
     }
 
     /// How mappings are found.
-    pub(super) fn mapping_method(&self) -> MappingMethod {
+    pub(in crate::image) fn mapping_method(&self) -> MappingMethod {
         if self.maps.is_some() { MappingMethod::ProcmapQuery } else { MappingMethod::Maps }
     }
 }
@@ -158,7 +151,7 @@ fn userfaultfd_is_open() -> bool {
 }
 
 /// The extents of one memory.
-pub(super) struct Live<'k> {
+pub(in crate::image) struct Live<'k> {
     /// The addresses of the memory, which need not be those of whole pages.
     memory: Range<u64>,
     mappings: Option<Mappings<'k>>,
@@ -173,7 +166,7 @@ pub(super) struct Live<'k> {
 
 impl<'k> Live<'k> {
     /// The extents of `len` bytes from the address `start` on.
-    pub(super) fn new(kernel: &'k Kernel, start: usize, len: usize) -> Self {
+    pub(in crate::image) fn new(kernel: &'k Kernel, start: usize, len: usize) -> Self {
         let (start, len) = (start as u64, len as u64);
         let pages = |pagemap| Pages::new(pagemap, kernel.method, kernel.page_size);
         Self {
@@ -188,12 +181,12 @@ impl<'k> Live<'k> {
     }
 
     /// How they are found.
-    pub(super) fn method(&self) -> ExtentMethod {
+    pub(in crate::image) fn method(&self) -> ExtentMethod {
         self.kernel.method
     }
 
     /// Frees its buffers, once nobody asks any more.
-    pub(super) fn close(&mut self) {
+    pub(in crate::image) fn close(&mut self) {
         self.mappings = None;
         self.tmpfs = None;
         if let Some(pages) = &mut self.pages {
@@ -203,7 +196,7 @@ impl<'k> Live<'k> {
 
     /// The next extent from `at` on, which is not below the one before; positions are those in the
     /// memory. Empty after the last.
-    pub(super) fn next(&mut self, at: u64) -> Range<u64> {
+    pub(in crate::image) fn next(&mut self, at: u64) -> Range<u64> {
         let Range { start: base, end } = self.memory;
         let mut at = base + at;
         while at < end {

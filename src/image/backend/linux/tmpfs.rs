@@ -29,8 +29,9 @@ use rustix::fs::{
 };
 use rustix::path::Arg;
 
-use super::file::{imp, is_in_tmpfs};
+use super::file_system::is_in_tmpfs;
 use super::mappings::Backing;
+use crate::image::backend::seek_data as seek;
 
 /// The file behind a mapping, open for `SEEK_DATA`.
 pub(super) struct Tmpfs {
@@ -58,12 +59,12 @@ impl Tmpfs {
         let (Some(from), Some(to)) = (position(range.start), position(range.end)) else {
             return Some(range);
         };
-        let data = match imp::data(&self.file, from) {
+        let data = match seek::data(&self.file, from) {
             Ok(Some(data)) if data < to => data.max(from),
             Ok(_) => return None,
             Err(()) => return Some(range),
         };
-        let hole = imp::hole(&self.file, data).filter(|hole| *hole > data).unwrap_or(to).min(to);
+        let hole = seek::hole(&self.file, data).filter(|hole| *hole > data).unwrap_or(to).min(to);
         let address = |position: u64| position.checked_sub(offset)?.checked_add(start);
         match (address(data), address(hole)) {
             (Some(data), Some(hole)) if data < hole => Some(data..hole),

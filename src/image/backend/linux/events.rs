@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
 use super::reopen::path_of;
-use super::watch::Change;
+use crate::image::change::Change;
 
 /// Bytes of the buffer for events.
 const BUFFER_BYTES: usize = 4096;
@@ -19,23 +19,23 @@ const BUFFER_BYTES: usize = 4096;
 const MAX_EVENTS: usize = 1 << 14;
 
 /// An inotify instance.
-pub(super) struct Events(OwnedFd);
+pub(in crate::image) struct Events(OwnedFd);
 
 impl Events {
     /// An instance without files; `None` if the system gives no more.
-    pub(super) fn new() -> Option<Self> {
+    pub(in crate::image) fn new() -> Option<Self> {
         inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok().map(Self)
     }
 
     /// Adds a file; gives the number that its events carry. Equal files have the same one.
-    pub(super) fn add(&self, file: &File) -> Option<i32> {
+    pub(in crate::image) fn add(&self, file: &File) -> Option<i32> {
         let what = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE;
         inotify::add_watch(&self.0, path_of(file), what).ok()
     }
 
     /// Passes on what has happened since the last call: the number of the file, or `None` for all of
     /// them, and what its event means.
-    pub(super) fn read(&self, mut seen: impl FnMut(Option<i32>, Change)) {
+    pub(in crate::image) fn read(&self, mut seen: impl FnMut(Option<i32>, Change)) {
         let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
         let mut reader = Reader::new(&self.0, &mut buffer);
         for _ in 0..MAX_EVENTS {

@@ -1,4 +1,4 @@
-//! Whether a file is open for writing, by a lease that is held for a moment.
+//! Leases: whether a file is open for writing, by one that is held for a moment, and files on which others hold one.
 //!
 //! A read lease can be had only while nobody has the file open for writing, a writable shared mapping
 //! included, which keeps its file open after `close`. So asking for one answers the question, and
@@ -22,58 +22,57 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-#[cfg(target_os = "linux")]
+use std::io;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
-/// What the kernel says of the writers of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Writers {
-    /// Nobody has the file open for writing.
-    None,
-    /// Somebody has.
-    Some,
-    /// Leases do not tell: the file belongs to another user, or its file system has no leases or
-    /// grants them without knowing every writer.
-    Unknown,
-}
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::file_system::is_on_local_file_system;
+use super::reopen::reopen;
+use crate::image::backend::answers::Writers;
 
 /// The fcntl command that chooses the signal of a lease; the libc crate lacks it.
-#[cfg(target_os = "linux")]
 const F_SETSIG: libc::c_int = 10;
 
-#[cfg(not(target_os = "linux"))]
-impl Writers {
-    /// Other systems do not tell.
-    pub(super) fn of(_: &File) -> Self {
-        Self::Unknown
+/// Asks who has `file` open for writing at this moment.
+pub(in crate::image) fn writers_of(file: &File) -> Writers {
+    let Ok(own) = reopen(file) else { return Writers::Unknown };
+    let fd = own.as_raw_fd();
+    // SAFETY: these commands take an integer and a descriptor that is open; they touch no memory
+    // of this process.
+    let lease = |kind: libc::c_int| unsafe { libc::fcntl(fd, libc::F_SETLEASE, kind) };
+    // SAFETY: as above.
+    let signal = unsafe { libc::fcntl(fd, F_SETSIG, libc::SIGURG) };
+    if signal != 0 {
+        return Writers::Unknown;
     }
+    if lease(libc::F_RDLCK) != 0 {
+        let error = io::Error::last_os_error().raw_os_error();
+        return if error == Some(libc::EAGAIN) { Writers::Some } else { Writers::Unknown };
+    }
+    // Closing the descriptor would release it as well.
+    lease(libc::F_UNLCK);
+    if is_on_local_file_system(file) { Writers::None } else { Writers::Unknown }
 }
 
-#[cfg(target_os = "linux")]
-impl Writers {
-    /// Asks who has `file` open for writing at this moment.
-    pub(super) fn of(file: &File) -> Self {
-        let Ok(own) = super::reopen::reopen(file) else { return Self::Unknown };
-        let fd = own.as_raw_fd();
-        // SAFETY: these commands take an integer and a descriptor that is open; they touch no memory
-        // of this process.
-        let lease = |kind: libc::c_int| unsafe { libc::fcntl(fd, libc::F_SETLEASE, kind) };
-        // SAFETY: as above.
-        let signal = unsafe { libc::fcntl(fd, F_SETSIG, libc::SIGURG) };
-        if signal != 0 {
-            return Self::Unknown;
-        }
-        if lease(libc::F_RDLCK) != 0 {
-            let error = std::io::Error::last_os_error().raw_os_error();
-            return if error == Some(libc::EAGAIN) { Self::Some } else { Self::Unknown };
-        }
-        // Closing the descriptor would release it as well.
-        lease(libc::F_UNLCK);
-        if super::fixed::is_on_local_file_system(file) { Self::None } else { Self::Unknown }
+/// Opens a regular file on which somebody holds a lease, once the lease is given up.
+///
+/// # Errors
+/// Returns the errors of `open`, and [`Errno::AGAIN`] for anything that is not a regular file.
+pub(in crate::image) fn open_without_lease(path: &Path) -> io::Result<File> {
+    let place = File::from(open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+    if !place.metadata()?.is_file() {
+        return Err(Errno::AGAIN.into());
     }
+    // By the descriptor: the path may lead to a FIFO by now, which would be waited for without end.
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(retry_on_intr(|| open(&path, flags, Mode::empty()))?.into())
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -88,23 +87,23 @@ mod tests {
     #[test]
     fn finds_descriptors_and_mappings() {
         let (path, file) = file();
-        if Writers::of(&file) == Writers::Unknown {
+        if writers_of(&file) == Writers::Unknown {
             // This file system does not tell.
             return;
         }
-        assert_eq!(Writers::of(&file), Writers::None);
+        assert_eq!(writers_of(&file), Writers::None);
         let writer = File::options().read(true).write(true).open(&path).unwrap();
-        assert_eq!(Writers::of(&file), Writers::Some);
+        assert_eq!(writers_of(&file), Writers::Some);
         let map = memmap2::MmapRaw::map_raw(&writer).unwrap();
         drop(writer);
-        assert_eq!(Writers::of(&file), Writers::Some);
+        assert_eq!(writers_of(&file), Writers::Some);
         drop(map);
-        assert_eq!(Writers::of(&file), Writers::None);
+        assert_eq!(writers_of(&file), Writers::None);
     }
 
     #[test]
     fn a_handle_for_writing_is_a_writer_itself() {
         let file = tempfile::tempfile().unwrap();
-        assert_ne!(Writers::of(&file), Writers::None);
+        assert_ne!(writers_of(&file), Writers::None);
     }
 }

@@ -15,7 +15,7 @@
 //!   in `/proc/self/mountinfo` are a proof. They are one only for local file systems: the server of
 //!   a network file system, the process behind FUSE, and the lower layers of overlayfs change files
 //!   without asking this kernel. Such a file system can be made writable during a dump, and read-only again
-//!   before its end. So the file is watched too ([`watch`](super::watch)), and not lent where that is impossible.
+//!   before its end. So the file is watched too ([`watch`](crate::image::watch)), and not lent where that is impossible.
 //!
 //! The immutable attribute (`chattr +i`) is no proof: whoever set it can remove it.
 //!
@@ -23,72 +23,13 @@
 
 use std::fs::File;
 
-#[cfg(target_os = "linux")]
-use super::file_system::{
-    BTRFS, EROFS, EXFAT, EXT, F2FS, HUGETLBFS, ISO9660, SQUASHFS, TMPFS, UDF, VFAT, XFS, magic,
-};
+use super::file_system::is_on_local_file_system;
 
 /// Whether the kernel guarantees that the bytes of `file` never change.
-#[cfg(target_os = "linux")]
-pub(super) fn is_fixed(file: &File) -> bool {
+pub(in crate::image) fn is_fixed(file: &File) -> bool {
     is_sealed(file) || has_verity(file)
 }
 
-#[cfg(not(target_os = "linux"))]
-pub(super) fn is_fixed(_: &File) -> bool {
-    false
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn is_on_read_only_file_system(_: &File) -> bool {
-    false
-}
-
-/// Whether `file` is on a file system that only this kernel writes to, so that its leases and times
-/// tell about every writer.
-#[cfg(target_os = "linux")]
-pub(super) fn is_on_local_file_system(file: &File) -> bool {
-    magic(file).is_some_and(|magic| LOCAL_FILE_SYSTEMS.contains(&magic))
-}
-
-/// Whether each write to `file` sets its modification time, also one through a mapping that was made since.
-///
-/// tmpfs and hugetlbfs do not look at mappings: a page that was read through a writable one is writable.
-#[cfg(target_os = "linux")]
-pub(super) fn updates_times_on_write(file: &File) -> bool {
-    is_on_local_file_system(file) && !is_in_memory(file)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn updates_times_on_write(_: &File) -> bool {
-    false
-}
-
-/// Whether `file` is a memfd or the like: memory that has no name in a file system.
-#[cfg(target_os = "linux")]
-pub(super) fn is_unnamed_memory(file: &File) -> bool {
-    use std::os::unix::fs::MetadataExt;
-
-    is_in_memory(file) && file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn is_unnamed_memory(_: &File) -> bool {
-    false
-}
-
-/// Whether the file system of `file` is memory.
-#[cfg(target_os = "linux")]
-fn is_in_memory(file: &File) -> bool {
-    magic(file).is_some_and(|magic| magic == TMPFS || magic == HUGETLBFS)
-}
-
-/// The file systems that only this kernel writes to. Memfds are in tmpfs as well.
-#[cfg(target_os = "linux")]
-const LOCAL_FILE_SYSTEMS: [u32; 12] =
-    [BTRFS, EROFS, EXFAT, EXT, F2FS, HUGETLBFS, ISO9660, SQUASHFS, TMPFS, UDF, VFAT, XFS];
-
-#[cfg(target_os = "linux")]
 fn is_sealed(file: &File) -> bool {
     use rustix::fs::{SealFlags, fcntl_get_seals};
 
@@ -96,7 +37,6 @@ fn is_sealed(file: &File) -> bool {
     fcntl_get_seals(file).is_ok_and(|seals| seals.contains(needed))
 }
 
-#[cfg(target_os = "linux")]
 fn has_verity(file: &File) -> bool {
     use rustix::fs::StatxAttributes;
 
@@ -106,7 +46,6 @@ fn has_verity(file: &File) -> bool {
     })
 }
 
-#[cfg(target_os = "linux")]
 fn statx(file: &File) -> Option<rustix::fs::Statx> {
     use rustix::fs::{AtFlags, StatxFlags};
 
@@ -114,8 +53,7 @@ fn statx(file: &File) -> Option<rustix::fs::Statx> {
 }
 
 /// Whether nobody can write to `file` until its file system is mounted anew.
-#[cfg(target_os = "linux")]
-pub(super) fn is_on_read_only_file_system(file: &File) -> bool {
+pub(in crate::image) fn is_on_read_only_file_system(file: &File) -> bool {
     use rustix::fs::{StatVfsMountFlags, StatxFlags, fstatvfs};
 
     let read_only =
@@ -136,7 +74,6 @@ pub(super) fn is_on_read_only_file_system(file: &File) -> bool {
 /// A line is `id parent major:minor root point options [tag]... - type source super-options`; spaces in
 /// its fields are escaped. Source:
 /// [proc_pid_mountinfo(5)](https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html).
-#[cfg(target_os = "linux")]
 fn has_read_only_superblock(mountinfo: &[u8], mount: u64) -> bool {
     let id = mount.to_string();
     let mut lines = mountinfo.split(|byte| *byte == b'\n');
@@ -147,7 +84,7 @@ fn has_read_only_superblock(mountinfo: &[u8], mount: u64) -> bool {
     options.split(|byte| *byte == b',').next() == Some(b"ro")
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
