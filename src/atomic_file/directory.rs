@@ -8,17 +8,14 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-#[cfg(target_os = "linux")]
-const ACCESS: OFlags = OFlags::PATH;
-#[cfg(not(target_os = "linux"))]
-const ACCESS: OFlags = OFlags::RDONLY;
+use super::backend;
 
 /// An open directory.
 #[derive(Debug)]
@@ -32,9 +29,9 @@ pub(super) struct Directory {
 impl Directory {
     /// Opens the directory at `path`.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let flags = ACCESS | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = backend::ACCESS | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))?;
-        let is_append_only = is_append_only(&fd);
+        let is_append_only = backend::is_append_only(&fd);
         Ok(Self { path: path.into(), fd, is_append_only })
     }
 
@@ -103,16 +100,8 @@ impl Directory {
     }
 
     /// Makes a file without a name. It can be read, so that it can be copied if it can't be linked.
-    #[cfg(target_os = "linux")]
     pub(super) fn create_unnamed(&self) -> Option<File> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        Some(rustix::fs::openat(&self.fd, ".", flags, Mode::RUSR | Mode::WUSR).ok()?.into())
-    }
-
-    /// Other systems have no files without names.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn create_unnamed(&self) -> Option<File> {
-        None
+        backend::create_unnamed(self.fd.as_fd())
     }
 
     /// Makes a new file of this name, which can be read too. Never opens one that exists, nor follows a symbolic link.
@@ -132,16 +121,11 @@ impl Directory {
             Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
             Err(errno) => errno,
         };
-        #[cfg(target_os = "linux")]
-        {
-            let by_descriptor =
-                || rustix::fs::linkat(file, "", &self.fd, name, AtFlags::EMPTY_PATH);
-            match retry_on_intr(by_descriptor) {
-                Ok(()) => return Ok(()),
-                Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
-                // The first error says more: this way may not even be there.
-                Err(_) => {}
-            }
+        match backend::link_by_descriptor(file.as_fd(), self.fd.as_fd(), name) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
+            // The first error says more: this way may not even be there.
+            Err(_) => {}
         }
         Err(errno.into())
     }
@@ -158,16 +142,8 @@ impl Directory {
     }
 
     /// Renames the file `name` of this directory, unless something has the new name.
-    #[cfg(target_os = "linux")]
     pub(super) fn rename_to_new(&self, name: &OsStr, to: &Self, new: &OsStr) -> Result<(), Errno> {
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
-        retry_on_intr(|| rustix::fs::renameat_with(&self.fd, name, &to.fd, new, flags))
-    }
-
-    /// Other systems lack the flag.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn rename_to_new(&self, _: &OsStr, _: &Self, _: &OsStr) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
+        backend::rename_to_new(self.fd.as_fd(), name, to.fd.as_fd(), new)
     }
 
     /// Returns whether a rename of the file with this inode number that failed was carried out all the same, because only
@@ -197,16 +173,8 @@ impl Directory {
 
     /// Returns a handle of the file of this name by which nothing can be read or written: its inode number is not used for
     /// another file while the handle is there, and systems that lock open files do not count it as open.
-    #[cfg(target_os = "linux")]
     pub(super) fn hold(&self, name: &OsStr) -> Option<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty())).ok()
-    }
-
-    /// Other systems have no such handles.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn hold(&self, _: &OsStr) -> Option<OwnedFd> {
-        None
+        backend::hold(self.fd.as_fd(), name)
     }
 
     /// Returns what the file system says of the file of this name.
@@ -220,19 +188,6 @@ impl Directory {
         #[allow(clippy::useless_conversion, reason = "their types differ between systems")]
         Ok((stat.st_dev.into(), stat.st_ino.into()))
     }
-}
-
-#[cfg(target_os = "linux")]
-fn is_append_only(fd: &OwnedFd) -> bool {
-    use rustix::fs::{StatxAttributes, StatxFlags, statx};
-
-    let known = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE);
-    known.is_ok_and(|statx| statx.stx_attributes.contains(StatxAttributes::APPEND))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_append_only(_: &OwnedFd) -> bool {
-    false
 }
 
 /// What brings the names in a directory to disk.
@@ -258,10 +213,7 @@ impl Syncer {
     pub(super) fn sync(&self) -> io::Result<()> {
         match self {
             Self::Directory(directory) => sync_directory(directory),
-            #[cfg(target_os = "linux")]
-            Self::FileSystem(file) => Ok(rustix::fs::syncfs(file)?),
-            #[cfg(not(target_os = "linux"))]
-            Self::FileSystem(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::FileSystem(file) => backend::sync_file_system(file),
         }
     }
 }

@@ -40,7 +40,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,7 +47,9 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::directory::Directory;
-use super::{FileOptions, folder};
+use super::mode::make_private;
+use super::options::FileOptions;
+use super::paths::{file_name, folder};
 use crate::arithmetic::at_most;
 use crate::close::check_close;
 use crate::held_signal::without_sigxfsz;
@@ -506,7 +507,7 @@ fn copy(
     let len = from.metadata()?.len();
     let (to, name) = first_free(base, |name| directory.create(name))?;
     let mut name = PartialName::new(directory, name, &to);
-    super::make_private(&to)?;
+    make_private(&to)?;
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(COPY_BYTES).map_err(|_| io::ErrorKind::OutOfMemory)?;
     buffer.resize(COPY_BYTES, 0);
@@ -532,20 +533,6 @@ fn copy(
 /// Whether `identity` is that of `file`.
 fn is_file(file: &File, identity: Result<(u64, u64), Errno>) -> bool {
     file.metadata().is_ok_and(|metadata| identity == Ok((metadata.dev(), metadata.ino())))
-}
-
-/// Returns the name that a path gives to a file.
-///
-/// # Errors
-/// The path ends as those of directories do.
-pub(super) fn file_name(path: &Path) -> io::Result<&OsStr> {
-    let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let name = path.file_name().ok_or_else(|| invalid("the path names no file"))?;
-    let bytes = path.as_os_str().as_bytes();
-    if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
-        return Err(invalid("the path names a folder, and the name of a file is needed"));
-    }
-    Ok(name)
 }
 
 /// Calls `make` with partial names made of `base` until one is free.

@@ -1,13 +1,13 @@
 //! What pipes and sockets share: a fast way for image files, and the plain way behind it.
 
-use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::slices;
+use super::traits::slices;
+use super::transport::Transport;
 use crate::arithmetic::at_most;
 use crate::held_signal::without_sigpipe;
 use crate::piece::Piece;
@@ -15,41 +15,11 @@ use crate::piece::Piece;
 /// Bytes that a blocking pipe takes without blocking once `poll` says that it is ready.
 const READY_BYTES: usize = libc::PIPE_BUF;
 
-/// The ways in which bytes get into a descriptor.
-pub(super) trait Ways {
-    /// Bytes of a part of an image file from which on it is lent: to lend shorter ones costs more than
-    /// to write them with what is around them.
-    const LEAST_LENT: usize;
-
-    /// Writes some of `slices`; `wait` is whether it may block. [`Errno::OPNOTSUPP`] if it can't help
-    /// blocking.
-    fn write(&self, fd: BorrowedFd<'_>, slices: &[IoSlice<'_>], wait: bool)
-    -> Result<usize, Errno>;
-
-    /// Has the kernel hand over up to `len` bytes of `file` from `at` on, without copying them. What
-    /// can't be handed over is written, and then says why it fails.
-    fn lend(
-        &self,
-        fd: BorrowedFd<'_>,
-        file: &File,
-        at: u64,
-        len: usize,
-        wait: bool,
-    ) -> Result<usize, Errno>;
-
-    /// The most bytes that the descriptor holds until its reader takes them; `None` if nothing is to
-    /// be lent to it.
-    ///
-    /// So many bytes at the end of a dump are copied: when they are all in, the reader has taken what
-    /// was lent before them, and the dump is done with the image.
-    fn capacity(&self, fd: BorrowedFd<'_>) -> Option<u64>;
-}
-
 /// A descriptor that is written to in order.
 #[derive(Debug)]
-pub(super) struct Descriptor<F, W> {
+pub(super) struct Descriptor<F, T> {
     fd: F,
-    ways: W,
+    transport: T,
     /// Whether a write may block for as long as it likes.
     may_block: bool,
     /// Whether a write without blocking is known to be impossible.
@@ -69,11 +39,11 @@ pub(super) struct Descriptor<F, W> {
     left: Option<u64>,
 }
 
-impl<F: AsFd, W: Ways> Descriptor<F, W> {
-    pub(super) fn new(fd: F, ways: W) -> Self {
+impl<F: AsFd, T: Transport> Descriptor<F, T> {
+    pub(super) fn new(fd: F, transport: T) -> Self {
         Self {
             fd,
-            ways,
+            transport,
             may_block: true,
             blocks: false,
             lends: true,
@@ -98,7 +68,7 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
         (self.left, self.may_block, self.is_rest) = (Some(len), may_block, false);
     }
 
-    /// Takes some of `pieces`, as [`Sink::put`](super::Sink::put).
+    /// Takes some of `pieces`, as `Sink::put`.
     pub(super) fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
         let taken = match pieces.first().map(|first| self.lend(first)) {
             Some(Ok(0)) | None => self.write(pieces),
@@ -118,16 +88,16 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
 
     /// From how many bytes on a piece is lent.
     fn least_lent(&self, piece: &Piece<'_>) -> usize {
-        if self.lent_to == Some(piece.offset) { 1 } else { W::LEAST_LENT }
+        if self.lent_to == Some(piece.offset) { 1 } else { T::LEAST_LENT }
     }
 
     /// Lends the first bytes of a piece and gives their number; what can't be lent, for whatever reason, is to be written.
     fn lend(&mut self, piece: &Piece<'_>) -> Result<usize, Errno> {
         let Some((file, at)) = piece.file.filter(|_| self.is_lent(piece)) else { return Ok(0) };
-        let capacity = self.ways.capacity(self.fd.as_fd());
+        let capacity = self.transport.capacity(self.fd.as_fd());
         // None of the bytes at the end that the descriptor may still hold.
         let lendable = self.left.zip(capacity).map_or(0, |(left, most)| left.saturating_sub(most));
-        if lendable < W::LEAST_LENT as u64 {
+        if lendable < T::LEAST_LENT as u64 {
             self.is_rest = true;
         }
         let most = at_most(lendable, piece.bytes.len());
@@ -138,7 +108,7 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
         let ended = without_sigpipe(|| {
             // All in one go, or as much as goes without waiting: each call more would cost a few others.
             while left > 0 {
-                match self.ways.lend(self.fd.as_fd(), file, next, left, self.may_block) {
+                match self.transport.lend(self.fd.as_fd(), file, next, left, self.may_block) {
                     // The file ends here.
                     Ok(0) => break,
                     Ok(some) => {
@@ -174,10 +144,10 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
         let lent = later.find(|(_, piece)| self.is_lent(piece));
         let slices = slices(lent.and_then(|(end, _)| pieces.get(..end)).unwrap_or(pieces));
         if self.may_block {
-            return self.ways.write(self.fd.as_fd(), &slices, true);
+            return self.transport.write(self.fd.as_fd(), &slices, true);
         }
         if !self.blocks {
-            match self.ways.write(self.fd.as_fd(), &slices, false) {
+            match self.transport.write(self.fd.as_fd(), &slices, false) {
                 Err(Errno::OPNOTSUPP) => self.blocks = true,
                 // Some file systems never take anything without blocking, and are always ready.
                 Err(Errno::AGAIN) if self.is_ready()? => {
@@ -200,7 +170,7 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
         let first = slices.iter().map(|slice| &**slice).find(|slice| !slice.is_empty());
         let first = first.unwrap_or_default();
         let first = first.get(..READY_BYTES).unwrap_or(first);
-        self.ways.write(self.fd.as_fd(), &[IoSlice::new(first)], true)
+        self.transport.write(self.fd.as_fd(), &[IoSlice::new(first)], true)
     }
 
     /// Whether the descriptor takes bytes now, or is broken.
@@ -214,6 +184,7 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
+    use std::fs::File;
     use std::os::fd::AsFd;
     use std::os::unix::fs::FileExt;
 
@@ -241,7 +212,7 @@ mod tests {
         }
     }
 
-    impl Ways for &Fake {
+    impl Transport for &Fake {
         const LEAST_LENT: usize = 16 << 10;
 
         fn write(

@@ -1,0 +1,43 @@
+//! How a file is made.
+
+/// How a dump becomes a file.
+///
+/// ```
+/// # use corestream::{CoreDump, Dumper, FileOptions};
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("guest.core");
+/// let dump = CoreDump::new("guest.wasm");
+/// let plan = Dumper::new().plan(&dump)?;
+/// plan.write_file_with(&path, FileOptions::new().sync(true))?;
+/// plan.write_file_with(&path, FileOptions::new().replace(true))?;
+/// # Ok::<(), corestream::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct FileOptions {
+    pub(super) replace: bool,
+    pub(super) sync: bool,
+}
+
+impl FileOptions {
+    /// A new file, left to the kernel to bring to disk.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether a file that exists is replaced, once the new one is whole.
+    pub fn replace(self, replace: bool) -> Self {
+        Self { replace, ..self }
+    }
+
+    /// Whether the file and its name are on disk before it is done (`fsync`).
+    ///
+    /// In a folder that the process may write to but not read, `syncfs` of its file system brings the name to disk.
+    pub fn sync(self, sync: bool) -> Self {
+        Self { sync, ..self }
+    }
+
+    pub(crate) fn is_synced(self) -> bool {
+        self.sync
+    }
+}

@@ -1,0 +1,33 @@
+//! The parts of a path.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The folder of a path.
+pub(super) fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The last part of a path that was checked to have one.
+pub(super) fn base(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or_default()
+}
+
+/// Returns the name that a path gives to a file.
+///
+/// # Errors
+/// The path ends as those of directories do.
+pub(super) fn file_name(path: &Path) -> io::Result<&OsStr> {
+    let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let name = path.file_name().ok_or_else(|| invalid("the path names no file"))?;
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
+        return Err(invalid("the path names a folder, and the name of a file is needed"));
+    }
+    Ok(name)
+}
