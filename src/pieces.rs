@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use crate::arithmetic::Checked;
 use crate::batch::{Batch, Batches, MAX_BYTES};
 use crate::checksum::Checksums;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::piece::Piece;
 use crate::plan::Plan;
 
@@ -96,8 +96,8 @@ impl<'p> Pieces<'p> {
                 *batch = Batch::default();
                 Ok(Stage::End)
             }
-            Stage::Failed => Err(crate::Error::new(
-                crate::ErrorKind::Option,
+            Stage::Failed => Err(Error::new(
+                ErrorKind::Option,
                 "the dump has failed before: its pieces can't be continued",
             )),
         }

@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Gap, Scanned, Scanner};
+use super::scanned::{Gap, Scanned};
+use super::scanner::Scanner;
 use crate::arithmetic::{at_most, exact};
 use crate::control::{Control, Meter, Stage};
 use crate::error::{Error, ErrorKind, Result, zeros};

@@ -16,7 +16,7 @@ use std::arch::x86_64::*;
 use std::mem;
 use std::ops::Range;
 
-use super::scalar;
+use crate::scan::backend::scalar;
 
 /// Bytes that are tested at once.
 const BLOCK: usize = 128;
@@ -31,15 +31,20 @@ const AHEAD: usize = 1024;
 
 /// Proof that this machine has AVX2: it can only be made by asking.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Avx2(());
+pub(in crate::scan) struct Avx2(());
 
 impl Avx2 {
-    pub(super) fn new() -> Option<Self> {
+    pub(in crate::scan) fn new() -> Option<Self> {
         is_x86_feature_detected!("avx2").then_some(Self(()))
     }
 
-    /// See [`super::Scanner::runs`]; `min_gap` is at least 1.
-    pub(super) fn runs(self, bytes: &[u8], min_gap: usize, found: impl FnMut(Range<usize>)) {
+    /// See [`Scanner::runs`](crate::scan::Scanner::runs); `min_gap` is at least 1.
+    pub(in crate::scan) fn runs(
+        self,
+        bytes: &[u8],
+        min_gap: usize,
+        found: impl FnMut(Range<usize>),
+    ) {
         // SAFETY: `self` exists, so the processor has AVX2.
         unsafe { runs(bytes, min_gap, found) }
     }

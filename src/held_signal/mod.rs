@@ -6,8 +6,18 @@
 //! during the write and then removes it if it came.
 #![allow(unsafe_code)]
 
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(not(target_os = "linux"))]
+mod other;
+
 use std::mem::MaybeUninit;
 use std::ptr;
+
+#[cfg(target_os = "linux")]
+use linux as platform;
+#[cfg(not(target_os = "linux"))]
+use other as platform;
 
 /// Calls `work`, which may write to a pipe or socket: a reader that went away is only
 /// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
@@ -46,7 +56,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if !self.was_pending && is_pending(self.signal) {
-            take(self.signal);
+            platform::take(&only(self.signal));
         }
         restore(&self.before);
     }
@@ -82,23 +92,6 @@ fn is_pending(signal: libc::c_int) -> bool {
         libc::sigpending(pending.as_mut_ptr()) == 0
             && libc::sigismember(pending.as_ptr(), signal) == 1
     }
-}
-
-/// Removes the `signal` that waits for this thread.
-#[cfg(target_os = "linux")]
-fn take(signal: libc::c_int) {
-    let (set, now) = (only(signal), libc::timespec { tv_sec: 0, tv_nsec: 0 });
-    // SAFETY: both point to variables of this function, and no information is asked for. It does not wait, not
-    // even if another thread has taken a signal that was sent to the whole process.
-    unsafe { libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const now) };
-}
-
-/// Removes the `signal` that waits for this thread.
-#[cfg(not(target_os = "linux"))]
-fn take(signal: libc::c_int) {
-    let (set, mut taken) = (only(signal), 0);
-    // SAFETY: both point to variables of this function. It returns at once: the signal is there.
-    unsafe { libc::sigwait(&raw const set, &raw mut taken) };
 }
 
 /// Blocks again what was blocked before, and nothing else.

@@ -11,8 +11,8 @@ const WORD: usize = size_of::<u64>();
 const LOW_BITS: u64 = u64::from_ne_bytes([0x01; WORD]);
 const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; WORD]);
 
-/// See [`super::Scanner::runs`]; `min_gap` is at least 1.
-pub(super) fn runs(bytes: &[u8], min_gap: usize, mut found: impl FnMut(Range<usize>)) {
+/// See [`Scanner::runs`](crate::scan::Scanner::runs); `min_gap` is at least 1.
+pub(in crate::scan) fn runs(bytes: &[u8], min_gap: usize, mut found: impl FnMut(Range<usize>)) {
     let mut next = next_nonzero(bytes, 0);
     while next < bytes.len() {
         let start = next;
@@ -27,7 +27,7 @@ pub(super) fn runs(bytes: &[u8], min_gap: usize, mut found: impl FnMut(Range<usi
 }
 
 /// The index of the first byte from `from` on that is not zero, or the length.
-pub(super) fn next_nonzero(bytes: &[u8], from: usize) -> usize {
+pub(in crate::scan) fn next_nonzero(bytes: &[u8], from: usize) -> usize {
     skip(bytes, from, |word| word == 0, |byte| byte == 0)
 }
 
