@@ -37,21 +37,21 @@ macro_rules! checked {
             #[inline]
             fn plus(self, other: Self) -> Result<Self> {
                 let place = Location::caller();
-                self.checked_add(other).ok_or_else(|| overflow(place, format_args!("{self} + {other}")))
+                self.checked_add(other).ok_or_else(|| failed(self as u64, '+', other as u64, place))
             }
 
             #[track_caller]
             #[inline]
             fn minus(self, other: Self) -> Result<Self> {
                 let place = Location::caller();
-                self.checked_sub(other).ok_or_else(|| overflow(place, format_args!("{self} - {other}")))
+                self.checked_sub(other).ok_or_else(|| failed(self as u64, '-', other as u64, place))
             }
 
             #[track_caller]
             #[inline]
             fn times(self, other: Self) -> Result<Self> {
                 let place = Location::caller();
-                self.checked_mul(other).ok_or_else(|| overflow(place, format_args!("{self} * {other}")))
+                self.checked_mul(other).ok_or_else(|| failed(self as u64, '*', other as u64, place))
             }
         }
     )*};
@@ -88,6 +88,14 @@ pub(crate) fn exact<T: TryFrom<N>, N: Copy + fmt::Display>(number: N) -> Result<
 #[inline]
 pub(crate) fn at_most(len: u64, most: usize) -> usize {
     usize::try_from(len).map_or(most, |len| len.min(most))
+}
+
+/// Returns the error of an operation. It takes the numbers by value, so that the code that succeeds need not keep them in
+/// memory for it, which costs a few instructions.
+#[cold]
+#[inline(never)]
+fn failed(left: u64, operator: char, right: u64, place: &Location<'_>) -> Error {
+    overflow(place, format_args!("{left} {operator} {right}"))
 }
 
 #[cold]

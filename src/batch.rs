@@ -13,6 +13,7 @@ use std::fs::File;
 use std::mem;
 use std::ops::Range;
 
+use crate::arithmetic::{Checked, at_most};
 use crate::checksum::Checksums;
 use crate::encode::{Index, Part, Parts};
 use crate::error::{Error, ErrorKind, Result, zeros};
@@ -118,8 +119,7 @@ impl Batch<'_> {
                 _ => None,
             };
             pieces.push(Piece { offset, bytes, file });
-            // No further than the end of the plan, whose length is a `u64`.
-            offset = offset.saturating_add(bytes.len() as u64);
+            offset = offset.plus(bytes.len() as u64)?;
         }
         Ok(pieces)
     }
@@ -211,8 +211,10 @@ impl<'p> Batches<'p> {
         reserve(&mut batch.slices)?;
         // All headers of a batch; so none of them is ever moved.
         let no_room = |_| Error::out_of_memory("a buffer for headers");
-        batch.headers.try_reserve(MAX_PIECES.saturating_mul(HEADER_BYTES)).map_err(no_room)?;
-        while batch.slices.len() < MAX_PIECES && batch.len < room {
+        batch.headers.try_reserve(MAX_PIECES * HEADER_BYTES).map_err(no_room)?;
+        while batch.slices.len() < MAX_PIECES
+            && let Some(left) = room.checked_sub(batch.len).filter(|left| *left > 0)
+        {
             if self.has_copies && self.parts.next_is_copied() {
                 // What is borrowed or long goes first; headers go along with the copy.
                 let is_image = |slice: &Slice<'_>| matches!(slice, Slice::Borrowed(_, Some(_)));
@@ -223,7 +225,6 @@ impl<'p> Batches<'p> {
                 break;
             }
             let before = batch.headers.len();
-            let left = room.saturating_sub(batch.len);
             let Some(part) = self.parts.next(left, &mut batch.headers) else { break };
             let slice = match part {
                 Part::Header => Slice::Header(before..batch.headers.len()),
@@ -235,7 +236,7 @@ impl<'p> Batches<'p> {
                 Slice::Header(at) => at.len(),
                 Slice::Borrowed(bytes, _) => bytes.len(),
             };
-            batch.len = batch.len.saturating_add(len as u64);
+            batch.len = batch.len.plus(len as u64)?;
             batch.slices.push(slice);
         }
         self.advance(batch)
@@ -244,7 +245,7 @@ impl<'p> Batches<'p> {
     /// Goes on with a copy, into which what is in the batch so far goes as well.
     fn fill_copied(&mut self, batch: &mut Batch<'p>, room: u64) -> Result<()> {
         reserve(&mut batch.copies)?;
-        let capacity = usize::try_from(room).unwrap_or(COPY_BYTES).clamp(MIN_COPY, COPY_BYTES);
+        let capacity = at_most(room, COPY_BYTES).max(MIN_COPY);
         if batch.buffer.len() < capacity {
             batch.buffer = Vec::new();
             batch.buffer = zeros(capacity, "a buffer to copy an image")?;
@@ -263,7 +264,7 @@ impl<'p> Batches<'p> {
         let room = room.min(capacity as u64);
         while batch.copies.len() < MAX_PIECES && (end as u64) < room {
             // A part that is not split must fit as a whole.
-            let left = room.saturating_sub(end as u64);
+            let left = room.minus(end as u64)?;
             if !self.parts.next_fits(left) {
                 break;
             }

@@ -2,6 +2,7 @@
 
 use crc32fast::Hasher;
 
+use crate::arithmetic::{at_most, exact};
 use crate::error::{Error, Result};
 use crate::plan::IndexLayout;
 
@@ -23,7 +24,7 @@ impl Checksums {
     /// The table can't be had.
     pub(crate) fn new(index: &IndexLayout) -> Result<Self> {
         let mut done = Vec::new();
-        done.try_reserve_exact(usize::try_from(index.blocks).unwrap_or(usize::MAX))
+        done.try_reserve_exact(exact(index.blocks)?)
             .map_err(|_| Error::out_of_memory("the table of checksums"))?;
         let block = if index.block_log2 == 0 { 0 } else { 1 << index.block_log2 };
         Ok(Self { block, done, hasher: Hasher::new(), missing: block })
@@ -41,10 +42,10 @@ impl Checksums {
         }
         for mut rest in parts {
             while !rest.is_empty() {
-                let len = usize::try_from(self.missing).unwrap_or(usize::MAX).min(rest.len());
-                let (part, after) = rest.split_at(len);
+                let (part, after) = rest.split_at(at_most(self.missing, rest.len()));
                 self.hasher.update(part);
-                self.missing = self.missing.saturating_sub(part.len() as u64);
+                // A part has at most as many bytes as are missing.
+                self.missing = self.missing.abs_diff(part.len() as u64);
                 if self.missing == 0 {
                     self.end_block();
                 }

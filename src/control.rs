@@ -84,7 +84,7 @@ pub struct Progress {
     pub stage: Stage,
     /// The bytes that are done in this stage: 0 when it begins, all when it has succeeded.
     pub done: u64,
-    /// The bytes of this stage, exactly.
+    /// The bytes of this stage, exactly, unless a scan is of images with more bytes than 64 bits can count.
     pub total: u64,
 }
 

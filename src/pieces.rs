@@ -3,9 +3,10 @@
 use std::fmt;
 use std::io::{self, Read};
 
+use crate::arithmetic::Checked;
 use crate::batch::{Batch, Batches, MAX_BYTES};
 use crate::checksum::Checksums;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::piece::Piece;
 use crate::plan::Plan;
 
@@ -95,8 +96,8 @@ impl<'p> Pieces<'p> {
                 *batch = Batch::default();
                 Ok(Stage::End)
             }
-            Stage::Failed => Err(crate::Error::new(
-                crate::ErrorKind::Option,
+            Stage::Failed => Err(Error::new(
+                ErrorKind::Option,
                 "the dump has failed before: its pieces can't be continued",
             )),
         }
@@ -141,10 +142,11 @@ impl Read for Reader<'_> {
                     && len > 0
                 {
                     to.copy_from_slice(from);
-                    self.byte = self.byte.saturating_add(len);
+                    self.byte = self.byte.plus(len).map_err(io::Error::other)?;
                     return Ok(len);
                 }
-                (self.piece, self.byte) = (self.piece.saturating_add(1), 0);
+                self.piece = self.piece.plus(1).map_err(io::Error::other)?;
+                self.byte = 0;
                 continue;
             }
             self.pieces.pull(READER_BYTES).map_err(io::Error::other)?;

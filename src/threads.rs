@@ -8,10 +8,11 @@ use std::thread;
 /// A pool of rayon starts all of its threads or none.
 pub(crate) fn run_on(threads: usize, work: &(dyn Fn() + Sync)) -> usize {
     thread::scope(|scope| {
-        let start = |_: &usize| thread::Builder::new().spawn_scoped(scope, work).is_ok();
-        // A machine that gives no threads to a crashing process still gets its dump.
-        let others = (1..threads).take_while(start).count();
+        let fails = |_: &usize| thread::Builder::new().spawn_scoped(scope, work).is_err();
+        // A machine that gives no threads to a crashing process still gets its dump. This thread is number 0, so the
+        // number of the first one that cannot be started is how many there are.
+        let count = (1..threads).find(fails).unwrap_or(threads.max(1));
         work();
-        others.saturating_add(1)
+        count
     })
 }

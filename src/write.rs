@@ -23,6 +23,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::arithmetic::Checked;
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::batch::{Batch, Batches, MAX_BYTES};
 use crate::checksum::Checksums;
@@ -456,6 +457,7 @@ impl<S: Sink + ?Sized> Stream<'_, S> {
 /// there is something to tell several times a second, and a moment to stop in.
 fn next_room(room: u64, took: Duration) -> u64 {
     let next = if took < *BATCH_TIME.start() {
+        // No larger than `clamp` lets it be.
         room.saturating_mul(2)
     } else if took > *BATCH_TIME.end() {
         room / 2
@@ -485,8 +487,7 @@ impl<S: Sink + ?Sized> Output<'_, S> {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(taken) => {
                     rest = advance(rest, taken).ok_or_else(|| took_too_many(taken))?;
-                    // No further than the end of the dump.
-                    *self.written = self.written.saturating_add(taken as u64);
+                    *self.written = self.written.plus(taken as u64).map_err(io::Error::other)?;
                     since = None;
                     if !rest.is_empty() {
                         self.check()?;

@@ -15,10 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-#[cfg(target_os = "linux")]
-const ACCESS: OFlags = OFlags::PATH;
-#[cfg(not(target_os = "linux"))]
-const ACCESS: OFlags = OFlags::RDONLY;
+use super::backend;
 
 /// An open directory.
 #[derive(Debug)]
@@ -32,20 +29,20 @@ pub(super) struct Directory {
 impl Directory {
     /// Opens the directory at `path`.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let flags = ACCESS | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = backend::ACCESS | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))?;
         Ok(Self::of(path.into(), fd))
     }
 
     /// Opens a directory in this one. Never follows a symbolic link.
     pub(super) fn open_child(&self, name: &OsStr) -> io::Result<Self> {
-        let flags = ACCESS | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = backend::ACCESS | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty()))?;
         Ok(Self::of(self.path.join(name), fd))
     }
 
     fn of(path: PathBuf, fd: OwnedFd) -> Self {
-        let is_append_only = is_append_only(&fd, Path::new(""));
+        let is_append_only = backend::is_append_only(&fd, Path::new(""));
         Self { path, fd, is_append_only }
     }
 
@@ -113,16 +110,8 @@ impl Directory {
     }
 
     /// Makes a file without a name. It can be read, so that it can be copied if it can't be linked.
-    #[cfg(target_os = "linux")]
     pub(super) fn create_unnamed(&self) -> Option<File> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        Some(rustix::fs::openat(&self.fd, ".", flags, Mode::RUSR | Mode::WUSR).ok()?.into())
-    }
-
-    /// Other systems have no files without names.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn create_unnamed(&self) -> Option<File> {
-        None
+        backend::create_unnamed(self.fd.as_fd())
     }
 
     /// Makes a new file of this name, which can be read too. Never opens one that exists, nor follows a symbolic link.
@@ -152,16 +141,11 @@ impl Directory {
             Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
             Err(errno) => errno,
         };
-        #[cfg(target_os = "linux")]
-        {
-            let by_descriptor =
-                || rustix::fs::linkat(file, "", &self.fd, name, AtFlags::EMPTY_PATH);
-            match retry_on_intr(by_descriptor) {
-                Ok(()) => return Ok(()),
-                Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
-                // The first error says more: this way may not even be there.
-                Err(_) => {}
-            }
+        match backend::link_by_descriptor(file.as_fd(), self.fd.as_fd(), name) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
+            // The first error says more: this way may not even be there.
+            Err(_) => {}
         }
         Err(errno.into())
     }
@@ -178,16 +162,8 @@ impl Directory {
     }
 
     /// Renames the file `name` of this directory, unless something has the new name.
-    #[cfg(target_os = "linux")]
     pub(super) fn rename_to_new(&self, name: &OsStr, to: &Self, new: &OsStr) -> Result<(), Errno> {
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
-        retry_on_intr(|| rustix::fs::renameat_with(&self.fd, name, &to.fd, new, flags))
-    }
-
-    /// Other systems lack the flag.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn rename_to_new(&self, _: &OsStr, _: &Self, _: &OsStr) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
+        backend::rename_to_new(self.fd.as_fd(), name, to.fd.as_fd(), new)
     }
 
     /// Returns whether a rename of the file with this inode number that failed was carried out all the same, because only
@@ -222,16 +198,8 @@ impl Directory {
 
     /// Returns a handle of the file of this name by which nothing can be read or written: its inode number is not used for
     /// another file while the handle is there, and systems that lock open files do not count it as open.
-    #[cfg(target_os = "linux")]
     pub(super) fn hold(&self, name: &OsStr) -> Option<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, Mode::empty())).ok()
-    }
-
-    /// Other systems have no such handles.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn hold(&self, _: &OsStr) -> Option<OwnedFd> {
-        None
+        backend::hold(self.fd.as_fd(), name)
     }
 
     /// Returns what the file system says of the file of this name.
@@ -257,21 +225,6 @@ pub(super) fn identity(stat: &rustix::fs::Stat) -> (u64, u64) {
     (stat.st_dev.into(), stat.st_ino.into())
 }
 
-/// Returns whether names can be added to the directory at `path`, relative to `fd`, but neither removed nor changed.
-#[cfg(target_os = "linux")]
-pub(super) fn is_append_only(fd: impl AsFd, path: &Path) -> bool {
-    use rustix::fs::{StatxAttributes, StatxFlags, statx};
-
-    let known = statx(fd, path, AtFlags::EMPTY_PATH, StatxFlags::TYPE);
-    known.is_ok_and(|statx| statx.stx_attributes.contains(StatxAttributes::APPEND))
-}
-
-/// Other systems lack `statx`.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn is_append_only(_: impl AsFd, _: &Path) -> bool {
-    false
-}
-
 /// What brings the names in a directory to disk.
 #[derive(Debug)]
 pub(super) enum Syncer {
@@ -295,10 +248,7 @@ impl Syncer {
     pub(super) fn sync(&self) -> io::Result<()> {
         match self {
             Self::Directory(directory) => sync_directory(directory),
-            #[cfg(target_os = "linux")]
-            Self::FileSystem(file) => Ok(rustix::fs::syncfs(file)?),
-            #[cfg(not(target_os = "linux"))]
-            Self::FileSystem(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::FileSystem(file) => backend::sync_file_system(file),
         }
     }
 }

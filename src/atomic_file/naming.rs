@@ -50,6 +50,7 @@ use super::mode::make_private;
 use super::options::FileOptions;
 use super::partial_name::{BASE, PartialName, first_free};
 use super::paths::{file_name, folder};
+use crate::arithmetic::at_most;
 use crate::close::check_close;
 use crate::held_signal::without_sigxfsz;
 
@@ -312,15 +313,12 @@ fn copy(
     buffer.resize(COPY_BYTES, 0);
     without_sigxfsz(|| {
         to.set_len(len)?;
-        let mut at = 0;
-        while at < len {
-            let left = usize::try_from(len.saturating_sub(at)).unwrap_or(COPY_BYTES);
-            let (part, _) = buffer.split_at_mut(left.min(COPY_BYTES));
+        for at in (0..len).step_by(COPY_BYTES) {
+            let (part, _) = buffer.split_at_mut(at_most(len.abs_diff(at), COPY_BYTES));
             from.read_exact_at(part, at)?;
             if part.iter().any(|byte| *byte != 0) {
                 to.write_all_at(part, at)?;
             }
-            at = at.saturating_add(part.len() as u64);
         }
         Ok::<(), io::Error>(())
     })?;

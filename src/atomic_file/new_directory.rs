@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use rustix::fs::CWD;
 
+use super::backend::is_append_only;
 use super::commit_error::{CommitError, Outcome};
-use super::directory::{Directory, is_append_only};
+use super::directory::Directory;
 use super::mode::make_directory_private;
 use super::partial_name::{BASE, PartialName, first_free};
 use super::paths::{base, folder};

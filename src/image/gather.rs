@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::IoSliceMut;
 use std::mem;
 
-use super::read_file_at;
+use super::read::read_file_at;
+use crate::arithmetic::{Checked, exact};
 use crate::error::Result;
 
 /// The longest gap that is read, in bytes.
@@ -30,9 +31,9 @@ pub(super) fn read_parts(
     scratch: &mut [u8],
 ) -> Result<()> {
     while !parts.is_empty() {
-        let count = neighbours(parts, scratch.len());
+        let count = neighbours(parts, scratch.len())?;
         let (group, after) = parts.split_at_mut(count);
-        if count == 1 || !read_at_once(file, group, scratch) {
+        if count == 1 || !read_at_once(file, group, scratch)? {
             // One by one, so that an error names its place.
             for (position, bytes) in group {
                 read_file_at(file, bytes, *position)?;
@@ -44,41 +45,37 @@ pub(super) fn read_parts(
 }
 
 /// How many of `parts`, at least one, are read by one call, with `room` bytes for their gaps.
-fn neighbours(parts: &[Part<'_>], room: usize) -> usize {
+fn neighbours(parts: &[Part<'_>], room: usize) -> Result<usize> {
     let mut room = room as u64;
     let near = parts.iter().zip(parts.iter().skip(1)).take_while(|(part, next)| {
-        let end = part.0.saturating_add(part.1.len() as u64);
-        let Some(gap) = next.0.checked_sub(end).filter(|gap| *gap <= MAX_GAP) else { return false };
-        match room.checked_sub(gap) {
-            Some(left) => {
-                room = left;
-                true
-            }
-            None => false,
-        }
+        let distance = next.0.checked_sub(part.0);
+        let gap = distance.and_then(|distance| distance.checked_sub(part.1.len() as u64));
+        let left = gap.filter(|gap| *gap <= MAX_GAP).and_then(|gap| room.checked_sub(gap));
+        room = left.unwrap_or(room);
+        left.is_some()
     });
-    near.count().saturating_add(1).min(MAX_PARTS)
+    near.take(MAX_PARTS - 1).count().plus(1)
 }
 
 /// Whether one call has filled all parts of a group.
-fn read_at_once(file: &File, group: &mut [Part<'_>], mut scratch: &mut [u8]) -> bool {
-    let Some(start) = group.first().map(|(position, _)| *position) else { return true };
-    let mut slices = Vec::with_capacity(group.len().saturating_mul(2));
-    let (mut end, mut total) = (start, 0_u64);
+fn read_at_once(file: &File, group: &mut [Part<'_>], mut scratch: &mut [u8]) -> Result<bool> {
+    let Some(start) = group.first().map(|(position, _)| *position) else { return Ok(true) };
+    let mut slices = Vec::with_capacity(group.len().times(2)?);
+    let mut end = start;
     for (position, bytes) in group {
-        let gap = usize::try_from(position.saturating_sub(end)).unwrap_or(usize::MAX);
+        let gap = exact(position.minus(end)?)?;
         let Some((between, rest)) = mem::take(&mut scratch).split_at_mut_checked(gap) else {
-            return false;
+            return Ok(false);
         };
         scratch = rest;
         if gap > 0 {
             slices.push(IoSliceMut::new(between));
         }
-        total = total.saturating_add((gap as u64).saturating_add(bytes.len() as u64));
-        end = position.saturating_add(bytes.len() as u64);
+        end = position.plus(bytes.len() as u64)?;
         slices.push(IoSliceMut::new(bytes));
     }
-    rustix::io::preadv(file, &mut slices, start).is_ok_and(|read| read as u64 == total)
+    let total = end.minus(start)?;
+    Ok(rustix::io::preadv(file, &mut slices, start).is_ok_and(|read| read as u64 == total))
 }
 
 #[cfg(test)]

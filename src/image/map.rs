@@ -8,6 +8,8 @@ use std::path::Path;
 
 use memmap2::{Mmap, MmapOptions};
 
+use super::backend::leases::open_without_lease;
+
 /// Opens a file for reading; `O_NONBLOCK` so that a FIFO is not waited for, but seen to be one.
 ///
 /// With that flag, a file on which somebody holds a write lease, as Samba does for its clients, fails with `EAGAIN`
@@ -19,33 +21,9 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(Errno::AGAIN) => wait_for_lease(path),
+        Err(Errno::AGAIN) => open_without_lease(path),
         result => Ok(result?.into()),
     }
-}
-
-/// Opens a regular file on which somebody holds a lease, once the lease is given up.
-#[cfg(target_os = "linux")]
-fn wait_for_lease(path: &Path) -> io::Result<File> {
-    use std::os::fd::AsRawFd;
-
-    use rustix::fs::{Mode, OFlags, open};
-    use rustix::io::{Errno, retry_on_intr};
-
-    let place = File::from(open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
-    if !place.metadata()?.is_file() {
-        return Err(Errno::AGAIN.into());
-    }
-    // By the descriptor: the path may lead to a FIFO by now, which would be waited for without end.
-    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    Ok(retry_on_intr(|| open(&path, flags, Mode::empty()))?.into())
-}
-
-/// Other systems have no leases.
-#[cfg(not(target_os = "linux"))]
-fn wait_for_lease(_: &Path) -> io::Result<File> {
-    Err(rustix::io::Errno::AGAIN.into())
 }
 
 /// The length of a regular file that can be an image.

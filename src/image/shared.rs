@@ -50,8 +50,8 @@ impl SharedImage {
     /// It ends before the buffer is full.
     pub(super) fn read_at(&self, buffer: &mut [u8], at: u64) -> Result<()> {
         let bytes = self.memory.bytes();
-        let start = usize::try_from(at).unwrap_or(usize::MAX);
-        match bytes.get(start..).and_then(|rest| rest.get(..buffer.len())) {
+        let rest = usize::try_from(at).ok().and_then(|start| bytes.get(start..));
+        match rest.and_then(|rest| rest.get(..buffer.len())) {
             Some(bytes) => {
                 copy(bytes, buffer);
                 Ok(())

@@ -32,55 +32,18 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
-#[cfg(target_os = "linux")]
-use super::events::Events;
-use super::writers::Writers;
-use super::{MemoryImage, fixed};
+use super::backend::answers::Writers;
+use super::backend::events::Events;
+use super::backend::file_system::{is_unnamed_memory, updates_times_on_write};
+use super::backend::fixed::is_on_read_only_file_system;
+use super::backend::leases::writers_of;
+use super::change::Change;
+use super::memory_image::MemoryImage;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How old the times of a file must be for the next write to change them: vfat counts in steps of two seconds, others
 /// in ticks of the kernel.
 const SETTLED: Duration = Duration::from_secs(4);
-
-/// Why a dump marks a memory as *changing*.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Change {
-    /// The caller says that it changes ([`MemoryImage::mark_changing`], [`MemoryImage::from_shared`]).
-    Assumed,
-    /// Somebody had the file open for writing, which includes a writable mapping of it, and may have
-    /// written to it.
-    Writable,
-    /// Somebody wrote to the file, or changed its length.
-    Written,
-}
-
-impl Change {
-    fn from_code(code: u8) -> Option<Self> {
-        [Self::Assumed, Self::Writable, Self::Written]
-            .into_iter()
-            .find(|change| change.code() == code)
-    }
-
-    /// Greater for what is worse; 0 is no change.
-    fn code(self) -> u8 {
-        match self {
-            Self::Assumed => 1,
-            Self::Writable => 2,
-            Self::Written => 3,
-        }
-    }
-}
-
-impl std::fmt::Display for Change {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Assumed => "is taken to change while it is dumped",
-            Self::Writable => "was open for writing while it was dumped",
-            Self::Written => "was written to while it was dumped",
-        })
-    }
-}
 
 /// Watches the image files of a dump.
 #[derive(Default)]
@@ -173,7 +136,7 @@ fn trace(
     file: &File,
     version: Option<&Version>,
 ) -> Option<Trace> {
-    if fixed::updates_times_on_write(file) && version.is_some_and(Version::is_settled) {
+    if updates_times_on_write(file) && version.is_some_and(Version::is_settled) {
         return Some(Trace::Times);
     }
     let events = events.get_or_init(Events::new).as_ref()?;
@@ -188,8 +151,8 @@ impl Watch {
             let version = Version::of(file);
             // In this order: whoever opens the file after the question about writers leaves a trace.
             let trace = trace(&events, file, version.as_ref());
-            let is_unnamed = fixed::is_unnamed_memory(file);
-            Start { is_unnamed, writers: Writers::of(file), version, trace }
+            let is_unnamed = is_unnamed_memory(file);
+            Start { is_unnamed, writers: writers_of(file), version, trace }
         };
         let guard = |file| {
             let version = Version::of(file)?;
@@ -213,7 +176,7 @@ impl Watch {
     pub(crate) fn look<'i>(&self, images: impl Iterator<Item = &'i MemoryImage<'i>>) {
         // Before the events are read: a writer that is gone by now has left one.
         let end: Vec<_> = images
-            .map(|image| image.changeable_file().map(|file| (Writers::of(file), Version::of(file))))
+            .map(|image| image.changeable_file().map(|file| (writers_of(file), Version::of(file))))
             .collect();
         self.read_events();
         for (watched, end) in self.images.iter().zip(end) {
@@ -244,7 +207,7 @@ impl Watch {
             .map(|image| {
                 image
                     .guarded_file()
-                    .map(|file| (fixed::is_on_read_only_file_system(file), Version::of(file)))
+                    .map(|file| (is_on_read_only_file_system(file), Version::of(file)))
             })
             .collect();
         if let Some(events) = &self.guards {
@@ -305,21 +268,4 @@ impl Watched {
     fn add(&self, change: Change) {
         self.worst.fetch_max(change.code(), Ordering::Relaxed);
     }
-}
-
-/// Other systems report no events.
-#[cfg(not(target_os = "linux"))]
-struct Events;
-
-#[cfg(not(target_os = "linux"))]
-impl Events {
-    fn new() -> Option<Self> {
-        None
-    }
-
-    fn add(&self, _: &File) -> Option<i32> {
-        None
-    }
-
-    fn read(&self, _: impl FnMut(Option<i32>, Change)) {}
 }

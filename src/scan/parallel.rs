@@ -18,9 +18,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Gap, Scanned, Scanner};
+use super::scanned::{Gap, Scanned};
+use super::scanner::Scanner;
+use crate::arithmetic::{at_most, exact};
 use crate::control::{Control, Meter, Stage};
-use crate::error::{Error, Result, zeros};
+use crate::error::{Error, ErrorKind, Result, zeros};
 use crate::image::{Bytes, ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod};
 use crate::limits;
 use crate::threads::run_on;
@@ -91,17 +93,18 @@ pub(crate) struct Found {
 /// # Errors
 /// Returns an error if the scan was cancelled, a forced way to find extents is not possible, an image can't be read, or
 /// the gap sink fails.
-pub(crate) fn scan(
-    images: &[Scanned<'_>],
+pub(crate) fn scan<'i>(
+    images: &[Scanned<'i>],
     options: Options,
     gaps: &dyn GapSink,
     control: &Control,
 ) -> Result<Found> {
     let finder_start = Instant::now();
     let finder = Finder::new(options.extents, images.iter().any(|of| of.image.is_live()))?;
-    let extents = images.iter().map(|of| of.image.extents(&finder, of.in_doubt));
-    let extents: Vec<_> =
-        extents.zip(images).map(|(extents, of)| extents.without(of.left_out.as_slice())).collect();
+    let extents_of = |of: &Scanned<'i>| {
+        Ok(of.image.extents(&finder, of.in_doubt)?.without(of.left_out.as_slice()))
+    };
+    let extents = images.iter().map(extents_of).collect::<Result<Vec<_>>>()?;
     let finder_time = finder_start.elapsed();
     let methods = extents.iter().map(Extents::method).collect();
     let note_of = |(of, extents): (&Scanned<'_>, &Extents<'_>)| {
@@ -109,6 +112,7 @@ pub(crate) fn scan(
     };
     let notes = finder.note().map(str::to_string).into_iter();
     let notes = notes.chain(images.iter().zip(&extents).filter_map(note_of)).collect();
+    // A bound, as all numbers of progress: sparse images can have more bytes together than 64 bits can count.
     let bytes = images.iter().map(|of| of.image.len()).fold(0, u64::saturating_add);
     let shared = Shared {
         images,
@@ -126,8 +130,8 @@ pub(crate) fn scan(
         cancelled: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
-    let batches = usize::try_from(bytes.div_ceil(BATCH_BYTES)).unwrap_or(usize::MAX);
-    let wanted = options.threads.min(batches).min(limits::MAX_THREADS);
+    let threads = options.threads.min(limits::MAX_THREADS);
+    let wanted = at_most(bytes.div_ceil(BATCH_BYTES), threads);
     let started = run_on(wanted, &|| shared.work());
 
     if let Some(error) = into_inner(shared.failure) {
@@ -142,7 +146,8 @@ pub(crate) fn scan(
     let doubt = |((of, extents), bytes): ((&Scanned<'_>, &Extents<'_>), &AtomicU64)| {
         extents.contradiction(bytes.load(Ordering::Relaxed), of.left_out.as_slice())
     };
-    let doubts = images.iter().zip(&queue.extents).zip(&shared.image_bytes).map(doubt).collect();
+    let doubts = images.iter().zip(&queue.extents).zip(&shared.image_bytes).map(doubt);
+    let doubts = doubts.collect::<Result<_>>()?;
     let (extent_bytes, time) = into_inner(shared.found);
     let stretches = into_inner(shared.stretches);
     Ok(Found {
@@ -195,7 +200,7 @@ struct Queue<'i> {
     number: u64,
     /// What is left of the extent in hand.
     rest: Range<u64>,
-    /// Bytes of the images before this one.
+    /// Bytes of the images before this one, for progress: where 64 bits can't count them, as many as they can.
     before: u64,
     /// Bytes of images up to the end of the last batch.
     passed: u64,
@@ -363,7 +368,7 @@ impl Worker<'_, '_, '_> {
         let mut bytes = 0;
         for i in 0..batch.extents.len() {
             let mut part = batch.extents[i].clone();
-            while let Some(extent) = self.next_extent(batch, &mut part) {
+            while let Some(extent) = self.next_extent(batch, &mut part)? {
                 bytes += extent.end - extent.start;
                 self.scan_extent(batch, extent, &mut span)?;
             }
@@ -373,12 +378,16 @@ impl Worker<'_, '_, '_> {
         Ok(span)
     }
 
-    fn next_extent(&mut self, batch: &mut Batch<'_>, part: &mut Range<u64>) -> Option<Range<u64>> {
+    fn next_extent(
+        &mut self,
+        batch: &mut Batch<'_>,
+        part: &mut Range<u64>,
+    ) -> Result<Option<Range<u64>>> {
         let Some(holes) = &mut batch.holes else {
             // There may be very many extents, and a look at the clock takes as long as 100 bytes.
             let extent = part.clone();
             part.start = part.end;
-            return (!extent.is_empty()).then_some(extent);
+            return Ok((!extent.is_empty()).then_some(extent));
         };
         let start = Instant::now();
         let extent = holes.next_extent(part);
@@ -392,13 +401,13 @@ impl Worker<'_, '_, '_> {
         extent: Range<u64>,
         span: &mut Option<Range<u64>>,
     ) -> Result<()> {
-        let memory = batch.memory;
         let image = match batch.unmapped {
             Some(file) => Bytes::File(file),
-            None => self.shared.images[memory].image.bytes(),
+            None => self.shared.images[batch.memory].image.bytes(),
         };
+        let memory = exact(batch.memory)?;
         if let Some(bytes) = image.as_slice() {
-            return self.scan_slice(memory, slice(bytes, &extent), extent.start, span);
+            return self.scan_slice(memory, slice(bytes, &extent)?, extent.start, span);
         }
         if self.buffer.is_empty() {
             self.buffer = zeros(self.shared.read_bytes, "a buffer to read an image")?;
@@ -406,8 +415,7 @@ impl Worker<'_, '_, '_> {
         let mut buffer = mem::take(&mut self.buffer);
         let mut at = extent.start;
         while at < extent.end {
-            let left = usize::try_from(extent.end - at).unwrap_or(usize::MAX);
-            let len = buffer.len().min(left);
+            let len = at_most(extent.end - at, buffer.len());
             image.read_at(&mut buffer[..len], at)?;
             self.scan_slice(memory, &buffer[..len], at, span)?;
             at += len as u64;
@@ -419,16 +427,18 @@ impl Worker<'_, '_, '_> {
     /// Scans `bytes`, which stand at `base`, and extends `span` by what is found.
     fn scan_slice(
         &mut self,
-        memory: usize,
+        memory: u32,
         bytes: &[u8],
         base: u64,
         span: &mut Option<Range<u64>>,
     ) -> Result<()> {
         let shortest = self.shared.gaps.shortest();
-        let min_gap = usize::try_from(shortest).unwrap_or(usize::MAX);
+        // No slice has a gap of more bytes than a `usize` can count.
+        let min_gap = at_most(shortest, usize::MAX);
         let mut result = Ok(());
         let scanner = self.shared.scanner;
         let mut found: Option<Range<u64>> = None;
+        let is_short = |gap: Option<u64>| gap.is_none_or(|len| len < shortest);
         scanner.runs(bytes, min_gap, |run| {
             // A mapped file may be written to while it is scanned. Runs stay in order then, but one may
             // be empty, which no segment can be, and a gap too short.
@@ -438,7 +448,7 @@ impl Worker<'_, '_, '_> {
             let run = base + run.start as u64..base + run.end as u64;
             match &mut found {
                 None => found = Some(run),
-                Some(found) if run.start.saturating_sub(found.end) < shortest => {
+                Some(found) if is_short(run.start.checked_sub(found.end)) => {
                     found.end = run.end;
                 }
                 Some(found) => {
@@ -463,15 +473,15 @@ impl Worker<'_, '_, '_> {
     }
 
     /// Takes a gap between extents, which may be one because bytes are left out.
-    fn found_between(&mut self, memory: usize, gap: &Range<u64>, shortest: u64) -> Result<()> {
-        if self.shared.images[memory].leaves_out(gap) {
+    fn found_between(&mut self, memory: u32, gap: &Range<u64>, shortest: u64) -> Result<()> {
+        if self.shared.images[memory as usize].leaves_out(gap) {
             return self.shared.gaps.keep(as_gap(memory, gap));
         }
         if gap.end - gap.start < shortest { Ok(()) } else { self.found(memory, gap) }
     }
 
     /// Takes a gap of zeros that is long enough.
-    fn found(&mut self, memory: usize, gap: &Range<u64>) -> Result<()> {
+    fn found(&mut self, memory: u32, gap: &Range<u64>) -> Result<()> {
         self.gaps.push(as_gap(memory, gap));
         if self.gaps.len() < GAPS { Ok(()) } else { self.hand_on() }
     }
@@ -485,20 +495,21 @@ impl Worker<'_, '_, '_> {
         let gaps = join(&mut lock(&self.shared.stretches)[batch.memory], done);
         let shortest = self.shared.gaps.shortest();
         for gap in gaps.into_iter().flatten() {
-            self.found_between(batch.memory, &gap, shortest)?;
+            self.found_between(exact(batch.memory)?, &gap, shortest)?;
         }
         Ok(())
     }
 }
 
-fn as_gap(memory: usize, gap: &Range<u64>) -> Gap {
-    // A plan has at most 100 memories.
-    let memory = u32::try_from(memory).unwrap_or(u32::MAX);
+fn as_gap(memory: u32, gap: &Range<u64>) -> Gap {
     Gap { memory, start: gap.start, len: gap.end - gap.start }
 }
 
-/// The bytes of an extent, which always lies in its image.
-fn slice<'b>(bytes: &'b [u8], extent: &Range<u64>) -> &'b [u8] {
-    let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-    &bytes[index(extent.start)..index(extent.end)]
+/// Returns the bytes of an extent.
+///
+/// # Errors
+/// Returns an error of [`ErrorKind::Internal`] if the extent does not lie in its image.
+fn slice<'b>(bytes: &'b [u8], extent: &Range<u64>) -> Result<&'b [u8]> {
+    let bytes = bytes.get(exact(extent.start)?..exact(extent.end)?);
+    bytes.ok_or_else(|| Error::new(ErrorKind::Internal, "an extent beyond its image"))
 }

@@ -1,54 +1,25 @@
 //! What pipes and sockets share: a fast way for image files, and the plain way behind it.
 
-use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::slices;
+use super::traits::slices;
+use super::transport::Transport;
+use crate::arithmetic::at_most;
 use crate::held_signal::without_sigpipe;
 use crate::piece::Piece;
 
 /// Bytes that a blocking pipe takes without blocking once `poll` says that it is ready.
 const READY_BYTES: usize = libc::PIPE_BUF;
 
-/// The ways in which bytes get into a descriptor.
-pub(super) trait Ways {
-    /// Bytes of a part of an image file from which on it is lent: to lend shorter ones costs more than
-    /// to write them with what is around them.
-    const LEAST_LENT: usize;
-
-    /// Writes some of `slices`; `wait` is whether it may block. [`Errno::OPNOTSUPP`] if it can't help
-    /// blocking.
-    fn write(&self, fd: BorrowedFd<'_>, slices: &[IoSlice<'_>], wait: bool)
-    -> Result<usize, Errno>;
-
-    /// Has the kernel hand over up to `len` bytes of `file` from `at` on, without copying them. What
-    /// can't be handed over is written, and then says why it fails.
-    fn lend(
-        &self,
-        fd: BorrowedFd<'_>,
-        file: &File,
-        at: u64,
-        len: usize,
-        wait: bool,
-    ) -> Result<usize, Errno>;
-
-    /// The most bytes that the descriptor holds until its reader takes them; `None` if nothing is to
-    /// be lent to it.
-    ///
-    /// So many bytes at the end of a dump are copied: when they are all in, the reader has taken what
-    /// was lent before them, and the dump is done with the image.
-    fn capacity(&self, fd: BorrowedFd<'_>) -> Option<u64>;
-}
-
 /// A descriptor that is written to in order.
 #[derive(Debug)]
-pub(super) struct Descriptor<F, W> {
+pub(super) struct Descriptor<F, T> {
     fd: F,
-    ways: W,
+    transport: T,
     /// Whether a write may block for as long as it likes.
     may_block: bool,
     /// Whether a write without blocking is known to be impossible.
@@ -64,15 +35,15 @@ pub(super) struct Descriptor<F, W> {
     is_rest: bool,
     /// Where in the dump the last part that was lent has ended: what is left of a piece is lent however short it is.
     lent_to: Option<u64>,
-    /// Bytes of the dump that are still to come; 0 if that is not known.
-    left: u64,
+    /// Bytes of the dump that are still to come, if that is known.
+    left: Option<u64>,
 }
 
-impl<F: AsFd, W: Ways> Descriptor<F, W> {
-    pub(super) fn new(fd: F, ways: W) -> Self {
+impl<F: AsFd, T: Transport> Descriptor<F, T> {
+    pub(super) fn new(fd: F, transport: T) -> Self {
         Self {
             fd,
-            ways,
+            transport,
             may_block: true,
             blocks: false,
             lends: true,
@@ -80,7 +51,7 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
             was_ready: false,
             is_rest: false,
             lent_to: None,
-            left: 0,
+            left: None,
         }
     }
 
@@ -94,16 +65,16 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
 
     /// A dump of `len` bytes begins.
     pub(super) fn begin(&mut self, len: u64, may_block: bool) {
-        (self.left, self.may_block, self.is_rest) = (len, may_block, false);
+        (self.left, self.may_block, self.is_rest) = (Some(len), may_block, false);
     }
 
-    /// Takes some of `pieces`, as [`Sink::put`](super::Sink::put).
+    /// Takes some of `pieces`, as `Sink::put`.
     pub(super) fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
         let taken = match pieces.first().map(|first| self.lend(first)) {
             Some(Ok(0)) | None => self.write(pieces),
             Some(lent) => lent,
         }?;
-        self.left = self.left.saturating_sub(taken as u64);
+        self.left = self.left.and_then(|left| left.checked_sub(taken as u64));
         Ok(taken)
     }
 
@@ -117,36 +88,39 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
 
     /// From how many bytes on a piece is lent.
     fn least_lent(&self, piece: &Piece<'_>) -> usize {
-        if self.lent_to == Some(piece.offset) { 1 } else { W::LEAST_LENT }
+        if self.lent_to == Some(piece.offset) { 1 } else { T::LEAST_LENT }
     }
 
     /// Lends the first bytes of a piece and gives their number; what can't be lent, for whatever reason, is to be written.
     fn lend(&mut self, piece: &Piece<'_>) -> Result<usize, Errno> {
         let Some((file, at)) = piece.file.filter(|_| self.is_lent(piece)) else { return Ok(0) };
-        let capacity = self.ways.capacity(self.fd.as_fd());
-        let lendable = capacity.map_or(0, |capacity| self.left.saturating_sub(capacity));
-        if lendable < W::LEAST_LENT as u64 {
+        let capacity = self.transport.capacity(self.fd.as_fd());
+        // None of the bytes at the end that the descriptor may still hold.
+        let lendable = self.left.zip(capacity).map_or(0, |(left, most)| left.saturating_sub(most));
+        if lendable < T::LEAST_LENT as u64 {
             self.is_rest = true;
         }
-        let most = piece.bytes.len().min(usize::try_from(lendable).unwrap_or(usize::MAX));
+        let most = at_most(lendable, piece.bytes.len());
         if most < self.least_lent(piece) {
             return Ok(0);
         }
-        let mut lent = 0_usize;
+        let (mut next, mut left) = (at, most);
         let ended = without_sigpipe(|| {
             // All in one go, or as much as goes without waiting: each call more would cost a few others.
-            while lent < most {
-                let next = at.saturating_add(lent as u64);
-                let left = most.saturating_sub(lent);
-                match self.ways.lend(self.fd.as_fd(), file, next, left, self.may_block) {
+            while left > 0 {
+                match self.transport.lend(self.fd.as_fd(), file, next, left, self.may_block) {
                     // The file ends here.
                     Ok(0) => break,
-                    Ok(some) => lent = lent.saturating_add(some),
+                    Ok(some) => {
+                        next = next.checked_add(some as u64).ok_or(Errno::OVERFLOW)?;
+                        left = left.checked_sub(some).ok_or(Errno::OVERFLOW)?;
+                    }
                     Err(errno) => return Err(errno),
                 }
             }
             Ok(())
         });
+        let lent = most.abs_diff(left);
         if lent > 0 {
             self.has_waited = false;
             self.lent_to = piece.offset.checked_add(lent as u64);
@@ -166,14 +140,14 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
 
     /// Writes some of `pieces`, up to the next one that is lent.
     fn write(&mut self, pieces: &[Piece<'_>]) -> Result<usize, Errno> {
-        let lent = pieces.iter().skip(1).position(|piece| self.is_lent(piece));
-        let end = lent.map_or(pieces.len(), |lent| lent.saturating_add(1));
-        let slices = slices(pieces.get(..end).unwrap_or(pieces));
+        let mut later = pieces.iter().enumerate().skip(1);
+        let lent = later.find(|(_, piece)| self.is_lent(piece));
+        let slices = slices(lent.and_then(|(end, _)| pieces.get(..end)).unwrap_or(pieces));
         if self.may_block {
-            return self.ways.write(self.fd.as_fd(), &slices, true);
+            return self.transport.write(self.fd.as_fd(), &slices, true);
         }
         if !self.blocks {
-            match self.ways.write(self.fd.as_fd(), &slices, false) {
+            match self.transport.write(self.fd.as_fd(), &slices, false) {
                 Err(Errno::OPNOTSUPP) => self.blocks = true,
                 // Some file systems never take anything without blocking, and are always ready.
                 Err(Errno::AGAIN) if self.is_ready()? => {
@@ -196,7 +170,7 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
         let first = slices.iter().map(|slice| &**slice).find(|slice| !slice.is_empty());
         let first = first.unwrap_or_default();
         let first = first.get(..READY_BYTES).unwrap_or(first);
-        self.ways.write(self.fd.as_fd(), &[IoSlice::new(first)], true)
+        self.transport.write(self.fd.as_fd(), &[IoSlice::new(first)], true)
     }
 
     /// Whether the descriptor takes bytes now, or is broken.
@@ -210,6 +184,7 @@ impl<F: AsFd, W: Ways> Descriptor<F, W> {
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
+    use std::fs::File;
     use std::os::fd::AsFd;
     use std::os::unix::fs::FileExt;
 
@@ -237,7 +212,7 @@ mod tests {
         }
     }
 
-    impl Ways for &Fake {
+    impl Transport for &Fake {
         const LEAST_LENT: usize = 16 << 10;
 
         fn write(

@@ -7,15 +7,11 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::{Sink, slices};
+use super::backend::file::reserve;
+use super::traits::{Sink, slices};
 use crate::close::check_close;
 use crate::held_signal::without_sigxfsz;
 use crate::piece::Piece;
-
-/// How often room is asked for. Some file systems begin anew after each signal, and with a signal every
-/// few milliseconds, as from a profiler, never end.
-#[cfg(target_os = "linux")]
-const TRIES: u32 = 10;
 
 /// Writes to a file, from its present position on, or to its end if it was opened to append.
 ///
@@ -50,7 +46,10 @@ impl<F: AsFd> FileSink<F> {
 impl<F: AsFd> Sink for FileSink<F> {
     fn begin(&mut self, len: u64, _: bool) -> io::Result<()> {
         check_limit(&self.file, len)?;
-        without_sigxfsz(|| preallocate(&self.file, len))
+        match position(&self.file) {
+            Some(at) => without_sigxfsz(|| reserve(&self.file, at, len)),
+            None => Ok(()),
+        }
     }
 
     fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
@@ -82,30 +81,4 @@ fn position(file: impl AsFd) -> Option<u64> {
         true => u64::try_from(rustix::fs::fstat(&file).ok()?.st_size).ok(),
         false => rustix::fs::tell(&file).ok(),
     }
-}
-
-/// Reserves `len` bytes from the present position on.
-///
-/// Only a disk that has no room, or is broken, is an error. Whatever else is in the way, be it a file
-/// system or a sandbox that has no such call, the writes are not concerned.
-#[cfg(target_os = "linux")]
-fn preallocate(file: impl AsFd, len: u64) -> io::Result<()> {
-    use rustix::fs::{FallocateFlags, fallocate};
-
-    let Some(at) = position(&file) else { return Ok(()) };
-    for _ in 0..TRIES {
-        match fallocate(&file, FallocateFlags::KEEP_SIZE, at, len) {
-            Err(Errno::INTR) => {}
-            Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO)) => {
-                return Err(errno.into());
-            }
-            Ok(()) | Err(_) => return Ok(()),
-        }
-    }
-    Ok(())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn preallocate(_: impl AsFd, _: u64) -> io::Result<()> {
-    Ok(())
 }

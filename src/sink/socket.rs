@@ -1,16 +1,13 @@
 //! A socket as a sink: large vectored writes, and lent pages of image files that cannot change.
 
-use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, SocketType, sendmsg};
+use rustix::net::SocketType;
 
-use super::Sink;
-use super::descriptor::{Descriptor, Ways};
-#[cfg(not(target_os = "linux"))]
-use crate::held_signal::without_sigpipe;
+use super::backend::socket::SocketTransport;
+use super::descriptor::Descriptor;
+use super::traits::Sink;
 use crate::piece::Piece;
 
 /// Writes to a connected stream socket, such as a `TcpStream` or a `UnixStream`.
@@ -44,12 +41,12 @@ use crate::piece::Piece;
 /// ```
 #[derive(Debug)]
 #[must_use]
-pub struct Socket<F>(Descriptor<F, SocketWays>);
+pub struct Socket<F>(Descriptor<F, SocketTransport>);
 
 impl<F: AsFd> Socket<F> {
     /// A sink that writes to `socket`, which it owns or borrows.
     pub fn new(socket: F) -> Self {
-        Self(Descriptor::new(socket, SocketWays))
+        Self(Descriptor::new(socket, SocketTransport))
     }
 
     /// Whether pages of image files are lent to the socket, as they are by default. The call that does so
@@ -80,67 +77,5 @@ impl<F: AsFd> Sink for Socket<F> {
 
     fn waits_on(&self) -> Option<BorrowedFd<'_>> {
         Some(self.0.fd())
-    }
-}
-
-/// `sendmsg` and `sendfile`.
-#[derive(Debug)]
-struct SocketWays;
-
-impl Ways for SocketWays {
-    const LEAST_LENT: usize = 64 << 10;
-
-    fn write(
-        &self,
-        fd: BorrowedFd<'_>,
-        slices: &[IoSlice<'_>],
-        wait: bool,
-    ) -> Result<usize, Errno> {
-        let flags = if wait { SendFlags::empty() } else { SendFlags::DONTWAIT };
-        let send = |flags| sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags);
-        #[cfg(target_os = "linux")]
-        return send(flags | SendFlags::NOSIGNAL);
-        #[cfg(not(target_os = "linux"))]
-        without_sigpipe(|| send(flags))
-    }
-
-    #[cfg(target_os = "linux")]
-    fn lend(
-        &self,
-        fd: BorrowedFd<'_>,
-        file: &File,
-        mut at: u64,
-        len: usize,
-        wait: bool,
-    ) -> Result<usize, Errno> {
-        use rustix::fs::{OFlags, fcntl_getfl, sendfile};
-
-        // There is no flag for this call alone.
-        if !wait && !fcntl_getfl(fd)?.contains(OFlags::NONBLOCK) {
-            return Err(Errno::OPNOTSUPP);
-        }
-        sendfile(fd, file, Some(&mut at), len)
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn lend(&self, _: BorrowedFd<'_>, _: &File, _: u64, _: usize, _: bool) -> Result<usize, Errno> {
-        Err(Errno::OPNOTSUPP)
-    }
-
-    #[cfg(target_os = "linux")]
-    fn capacity(&self, fd: BorrowedFd<'_>) -> Option<u64> {
-        use rustix::net::AddressFamily;
-        use rustix::net::sockopt::{socket_domain, socket_send_buffer_size};
-
-        if socket_domain(fd) != Ok(AddressFamily::UNIX) {
-            return None;
-        }
-        // One buffer more goes in when the socket is not yet full.
-        socket_send_buffer_size(fd).ok().map(|size| (size as u64).saturating_mul(2))
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn capacity(&self, _: BorrowedFd<'_>) -> Option<u64> {
-        None
     }
 }

@@ -19,7 +19,7 @@
 //! in any case, so there a little is allowed for ([`metadata_of_holes`]) before that list, which is long, is
 //! asked for: up to 32 bytes a hole may be missed. A file that compresses occupies less
 //! than its data, so there the check is weaker. It is also weak where a client caches `st_blocks`. Therefore
-//! file systems outside the list in [`are_exact`] have their holes [sampled](Witness::sample) too: pages at both ends
+//! file systems outside the list in [`has_exact_holes`] have their holes [sampled](Witness::sample) too: pages at both ends
 //! of a hole and inside it are read, and one byte that is not zero makes the file doubtful.
 //!
 //! # The invariants
@@ -37,13 +37,16 @@
 
 use std::fs::File;
 use std::ops::{Range, RangeInclusive};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::fiemap;
-use crate::error::{Error, ErrorKind, Result};
-use crate::image::file_system::{BTRFS, EXT, F2FS, HUGETLBFS, TMPFS, XFS, magic};
-use crate::image::reopen::reopen;
+use crate::arithmetic::{Checked, at_most};
+use crate::error::Result;
+use crate::image::backend::file_system::has_exact_holes;
+use crate::image::backend::reopen::reopen;
+use crate::image::backend::{fiemap, seek};
+use crate::image::read::check_len;
 
 /// How far an extent of a file reaches before the holes in it have been asked for, in bytes.
 ///
@@ -85,55 +88,70 @@ pub(super) enum Answer {
 }
 
 /// Asks whether the file system can tell where the holes of the first `len` bytes of `file` are.
-pub(super) fn ask(file: &File, len: u64) -> Answer {
+///
+/// # Errors
+/// Returns an error of [`Internal`](crate::ErrorKind::Internal) if a sum has too many bits.
+pub(super) fn ask(file: &File, len: u64) -> Result<Answer> {
     let witness = Witness::new(file, len);
-    let Some(first) = witness.data(file, 0, len) else { return Answer::Nothing };
+    let Some(first) = witness.data(file, 0, len) else { return Ok(Answer::Nothing) };
     if len > 0 && first >= len {
-        if let Some(why) = contradiction(file, 0, &[], &witness) {
-            return Answer::Doubtful(why);
+        if let Some(why) = contradiction(file, 0, &[], &witness)? {
+            return Ok(Answer::Doubtful(why));
         }
         if len <= SMALL {
-            return Answer::Doubtful("a small file that is reported as one hole was read".into());
+            let why = "a small file that is reported as one hole was read";
+            return Ok(Answer::Doubtful(why.into()));
         }
     }
-    Answer::Ask(Arc::new(witness))
+    Ok(Answer::Ask(Arc::new(witness)))
 }
 
 /// Why the extents of a file, which have `data` bytes outside of `left_out`, cannot be all of its data;
 /// `None` if they can.
+///
+/// # Errors
+/// Returns an error of [`Internal`](crate::ErrorKind::Internal) if a sum has too many bits.
 pub(super) fn contradiction(
     file: &File,
     data: u64,
     left_out: &[RangeInclusive<u64>],
     witness: &Witness,
-) -> Option<String> {
+) -> Result<Option<String>> {
     if witness.found_data.load(Ordering::Relaxed) {
-        return Some("SEEK_DATA calls bytes a hole that are not zero: all of it was read".into());
+        let why = "SEEK_DATA calls bytes a hole that are not zero: all of it was read";
+        return Ok(Some(why.into()));
     }
     if witness.found_nonsense.load(Ordering::Relaxed) {
         let why = "SEEK_DATA and SEEK_HOLE give answers that cannot be: all of it was read";
-        return Some(why.into());
+        return Ok(Some(why.into()));
     }
     // A file that grows occupies more, whose data is counted too.
     let len = present_len(file).max(witness.len);
-    let grown = match len > witness.len {
-        true => data_in(file, &(witness.len..=len.saturating_sub(1)), &Witness::new(file, len)),
-        false => 0,
-    };
-    let data = data.saturating_add(grown);
-    let occupied = occupied(file);
-    let metadata = metadata_of_holes(witness.holes.load(Ordering::Relaxed));
-    if occupied <= data.saturating_add(metadata) {
-        return None;
+    let mut data = data;
+    if len > witness.len {
+        data = data.plus(data_in(file, witness.len..len, &Witness::new(file, len))?)?;
     }
-    let left_out = left_out.iter().map(|range| data_in(file, range, witness));
-    let data = left_out.fold(data, u64::saturating_add);
-    (!is_explained(file, len, data, occupied)).then(|| {
+    // A file that cannot be asked contradicts nothing.
+    let Ok(metadata) = file.metadata() else { return Ok(None) };
+    let Some(occupied) = metadata.blocks().checked_mul(BLOCK) else {
+        let why = "the file system counts more blocks than there can be: all of it was read";
+        return Ok(Some(why.into()));
+    };
+    let metadata = metadata_of_holes(witness.holes.load(Ordering::Relaxed))?;
+    if occupied <= data.plus(metadata)? {
+        return Ok(None);
+    }
+    for range in left_out {
+        // No image has a byte at the largest address.
+        let end = range.end().checked_add(1).map_or(witness.len, |end| end.min(witness.len));
+        data = data.plus(data_in(file, *range.start()..end, witness)?)?;
+    }
+    Ok((!is_explained(file, len, data, occupied)).then(|| {
         format!(
             "SEEK_DATA finds {data} bytes of data in a file that occupies {occupied}: all of it was \
              read"
         )
-    })
+    }))
 }
 
 /// Whether a file of `len` bytes, of which `data` are data, may occupy as much as it does.
@@ -142,30 +160,26 @@ fn is_explained(file: &File, len: u64, data: u64, occupied: u64) -> bool {
         return true;
     }
     // What is still to be written to reserved blocks is called unwritten until then.
-    let flush = !are_exact(file);
+    let flush = !has_exact_holes(file);
     match fiemap::allocated(file, len, flush) {
         Ok(allocated) => {
-            let known = data.saturating_add(allocated.unwritten);
-            allocated.data <= data && occupied <= with_metadata(known)
+            let most = data.checked_add(allocated.unwritten).and_then(with_metadata);
+            allocated.data <= data && most.is_none_or(|most| occupied <= most)
         }
         // A file that is all hole has no metadata either.
-        Err(_) => data > 0 && occupied <= with_metadata(data),
+        Err(_) => data > 0 && with_metadata(data).is_none_or(|most| occupied <= most),
     }
 }
 
 /// Bytes of metadata that a file with so many holes may have without its allocation being listed, which takes
 /// about 3 µs for each extent, as long as finding the holes did.
-fn metadata_of_holes(holes: u64) -> u64 {
-    if holes <= FEW_HOLES {
-        0
-    } else {
-        holes.saturating_mul(METADATA_PER_HOLE).saturating_add(GRAIN)
-    }
+fn metadata_of_holes(holes: u64) -> Result<u64> {
+    if holes <= FEW_HOLES { Ok(0) } else { holes.times(METADATA_PER_HOLE)?.plus(GRAIN) }
 }
 
-/// How much a file with `data` bytes of data occupies at most.
-fn with_metadata(data: u64) -> u64 {
-    data.saturating_add(data / DATA_PER_METADATA).saturating_add(METADATA)
+/// Returns the most bytes that a file with `data` bytes of data occupies; `None` if any number can be.
+fn with_metadata(data: u64) -> Option<u64> {
+    data.checked_add(data / DATA_PER_METADATA)?.checked_add(METADATA)
 }
 
 /// The length of `file` by now; 0 where that is unknown.
@@ -173,22 +187,15 @@ fn present_len(file: &File) -> u64 {
     file.metadata().map_or(0, |metadata| metadata.len())
 }
 
-/// Bytes that `file` occupies; 0 where that is unknown.
-fn occupied(file: &File) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-
-    file.metadata().map_or(0, |metadata| metadata.blocks().saturating_mul(BLOCK))
-}
-
 /// Bytes of data in a range of a file, without reading them.
-fn data_in(file: &File, range: &RangeInclusive<u64>, witness: &Witness) -> u64 {
-    let mut rest = *range.start()..range.end().saturating_add(1).min(witness.len);
+fn data_in(file: &File, range: Range<u64>, witness: &Witness) -> Result<u64> {
+    let mut rest = range;
     let mut bytes = 0_u64;
     // What is left out is not read, also not by samples.
     while let Some((_, extent)) = witness.next_extent(file, &mut rest) {
-        bytes = bytes.saturating_add(extent.end.saturating_sub(extent.start));
+        bytes = bytes.plus(extent.end.minus(extent.start)?)?;
     }
-    bytes
+    Ok(bytes)
 }
 
 /// The next part of `file` from `at` on that begins with data and may have [`Holes`]; empty after the last.
@@ -205,7 +212,7 @@ pub(super) fn next(file: &File, at: u64, left_out: u64, witness: &Witness) -> Re
     let start = rounded_down(data).max(at);
     witness.holes.fetch_add((start > at).into(), Ordering::Relaxed);
     witness.sample(file, at..start.min(left_out));
-    Ok(start..len.min(start.saturating_add(PART)))
+    Ok(start..start.checked_add(PART).map_or(len, |end| end.min(len)))
 }
 
 fn rounded_down(position: u64) -> u64 {
@@ -245,13 +252,16 @@ impl<'i> Holes<'i> {
     }
 
     /// Takes the next extent without holes from the front of `part`; `None` if there is none.
-    pub(crate) fn next_extent(&mut self, part: &mut Range<u64>) -> Option<Range<u64>> {
+    ///
+    /// # Errors
+    /// Returns an error of [`Internal`](crate::ErrorKind::Internal) if there are too many holes to count.
+    pub(crate) fn next_extent(&mut self, part: &mut Range<u64>) -> Result<Option<Range<u64>>> {
         let (file, at) = (self.handle.file(), part.start);
         let found = self.witness.next_extent(file, part);
         let hole_end = found.as_ref().map_or(part.end, |(hole_end, _)| *hole_end);
-        self.count = self.count.saturating_add((hole_end > at).into());
+        self.count = self.count.plus((hole_end > at).into())?;
         self.witness.sample(file, at..hole_end);
-        found.map(|(_, extent)| extent)
+        Ok(found.map(|(_, extent)| extent))
     }
 }
 
@@ -287,7 +297,7 @@ pub(crate) struct Witness {
 
 impl Witness {
     fn new(file: &File, len: u64) -> Self {
-        let is_exact = are_exact(file);
+        let is_exact = has_exact_holes(file);
         let samples = AtomicU32::new(if is_exact { 0 } else { SAMPLES_OF_FILE });
         let (found_data, found_nonsense) = Default::default();
         let (holes, data, data_end) = Default::default();
@@ -300,9 +310,9 @@ impl Witness {
         if self.end_of_data(at).is_some() {
             return Some(at);
         }
-        match imp::data(file, at) {
+        match seek::data(file, at) {
             Ok(Some(data)) => {
-                self.check(file, at, data);
+                self.check(file, data, data >= at);
                 Some(data.clamp(at, end.max(at)))
             }
             Ok(None) => Some(end),
@@ -315,10 +325,10 @@ impl Witness {
         if let Some(hole) = self.end_of_data(at) {
             return hole.min(end);
         }
-        match imp::hole(file, at) {
+        match seek::hole(file, at) {
             Some(hole) => {
                 // The data at `at` has at least a byte.
-                self.check(file, at.saturating_add(1), hole);
+                self.check(file, hole, hole > at);
                 if hole > end {
                     *self.data.lock().unwrap_or_else(PoisonError::into_inner) = at..hole;
                     self.data_end.fetch_max(hole, Ordering::Relaxed);
@@ -343,9 +353,11 @@ impl Witness {
         known.contains(&at).then_some(known.end)
     }
 
-    fn check(&self, file: &File, at: u64, answer: u64) {
+    /// Remembers an answer that cannot be right: one that does not follow the position in the question, or one after
+    /// the end of the file.
+    fn check(&self, file: &File, answer: u64, follows: bool) {
         // Answers are about the file as it is by now, which may have grown.
-        if answer < at || (answer > self.len && answer > present_len(file)) {
+        if !follows || (answer > self.len && answer > present_len(file)) {
             self.found_nonsense.store(true, Ordering::Relaxed);
         }
     }
@@ -374,8 +386,9 @@ impl Witness {
         if hole.is_empty() || self.samples.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let last = hole.end.saturating_sub(SAMPLE as u64).max(hole.start);
-        let step = (last.saturating_sub(hole.start) / (SAMPLES_OF_HOLE - 1)).max(SAMPLE as u64);
+        let last = hole.end.checked_sub(SAMPLE as u64);
+        let last = last.map_or(hole.start, |last| last.max(hole.start));
+        let step = (last.abs_diff(hole.start) / (SAMPLES_OF_HOLE - 1)).max(SAMPLE as u64);
         let mut at = hole.start;
         loop {
             let one_less = |left: u32| left.checked_sub(1);
@@ -390,7 +403,7 @@ impl Witness {
             if at >= last {
                 return;
             }
-            at = last.min(at.saturating_add(step));
+            at = at.checked_add(step).map_or(last, |next| next.min(last));
         }
     }
 }
@@ -398,8 +411,8 @@ impl Witness {
 /// Whether the page at `at` is zero as far as it lies before `end`; a page that cannot be read is not.
 fn is_zero_at(file: &File, at: u64, end: u64) -> bool {
     let mut page = [0; SAMPLE];
-    let len = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(SAMPLE);
-    let Some(page) = page.get_mut(..len) else { return true };
+    let part = end.checked_sub(at).and_then(|len| page.get_mut(..at_most(len, SAMPLE)));
+    let Some(page) = part else { return true };
     loop {
         match rustix::io::pread(file, &mut *page, at) {
             // A file that was cut is found out elsewhere.
@@ -410,93 +423,15 @@ fn is_zero_at(file: &File, at: u64, end: u64) -> bool {
     }
 }
 
-/// A file that was cut looks as if it ended in a hole.
-pub(in crate::image) fn check_len(file: &File, expected: u64) -> Result<()> {
-    match file.metadata() {
-        Ok(metadata) if metadata.len() >= expected => Ok(()),
-        Ok(metadata) => Err(shrunk(metadata.len(), expected)),
-        Err(source) => {
-            Err(Error::io(ErrorKind::Image, "cannot read the length of an image", source))
-        }
-    }
-}
-
-/// The error for an image file that was cut while it was dumped: how long it is, and must be.
-pub(in crate::image) fn shrunk(now: u64, needed: u64) -> Error {
-    let message =
-        format!("the image file was cut to {now} bytes while it was dumped, {needed} are needed");
-    Error::new(ErrorKind::Image, message)
-}
-
-/// Whether `file` is on a file system of this kernel whose `SEEK_DATA` looks at the page cache and at its
-/// own extents under a lock.
-fn are_exact(file: &File) -> bool {
-    matches!(magic(file), Some(TMPFS | HUGETLBFS | EXT | XFS | BTRFS | F2FS))
-}
-
-/// Whether reading a hole of `file` through a mapping allocates the page, as in tmpfs and in hugetlbfs.
-/// `read` does not.
-pub(super) fn mapping_allocates(file: &File) -> bool {
-    matches!(magic(file), Some(TMPFS | HUGETLBFS))
-}
-
-/// Whether a mapping of `file` reserves all of its pages, as in hugetlbfs.
-pub(in crate::image) fn mapping_reserves(file: &File) -> bool {
-    magic(file) == Some(HUGETLBFS)
-}
-
-/// Whether `file` is in tmpfs, whose `SEEK_DATA` knows swapped pages too.
-#[cfg(target_os = "linux")]
-pub(super) fn is_in_tmpfs(file: &File) -> bool {
-    magic(file) == Some(TMPFS)
-}
-
-#[cfg(any(target_os = "linux", target_os = "macos", target_os = "freebsd"))]
-pub(super) mod imp {
-    use std::fs::File;
-
-    use rustix::fs::{SeekFrom, seek};
-    use rustix::io::Errno;
-
-    /// Where data begins from `at` on; `None` if there is no more, an error where the file system can't
-    /// tell.
-    pub(in super::super) fn data(file: &File, at: u64) -> Result<Option<u64>, ()> {
-        match seek(file, SeekFrom::Data(at)) {
-            Ok(data) => Ok(Some(data)),
-            Err(Errno::NXIO) => Ok(None),
-            Err(_) => Err(()),
-        }
-    }
-
-    /// Where the data at `at` ends; `None` if that is not known.
-    pub(in super::super) fn hole(file: &File, at: u64) -> Option<u64> {
-        seek(file, SeekFrom::Hole(at)).ok()
-    }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "macos", target_os = "freebsd")))]
-pub(super) mod imp {
-    use std::fs::File;
-
-    /// Other systems can't be asked.
-    pub(in super::super) fn data(_: &File, _: u64) -> Result<Option<u64>, ()> {
-        Err(())
-    }
-
-    pub(in super::super) fn hole(_: &File, _: u64) -> Option<u64> {
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn metadata_explains_some_blocks() {
-        assert_eq!(with_metadata(4096), 4096 + 64 + METADATA);
-        assert_eq!(with_metadata(64 << 20), (65 << 20) + METADATA);
-        assert_eq!(with_metadata(u64::MAX), u64::MAX);
+        assert_eq!(with_metadata(4096), Some(4096 + 64 + METADATA));
+        assert_eq!(with_metadata(64 << 20), Some((65 << 20) + METADATA));
+        assert_eq!(with_metadata(u64::MAX), None);
     }
 
     fn sampled(file: &File, hole: Range<u64>) -> Witness {
@@ -547,7 +482,7 @@ mod tests {
             [(0, 0, false), (10, 9, true), (10, 10, false), (0, 100, false), (0, 101, true)]
         {
             let witness = Witness::new(&file, 100);
-            witness.check(&file, at, answer);
+            witness.check(&file, answer, answer >= at);
             assert_eq!(witness.found_nonsense.load(Ordering::Relaxed), nonsense);
         }
     }

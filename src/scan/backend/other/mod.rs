@@ -1,0 +1,3 @@
+//! Architectures without a backend of their own.
+
+pub(in crate::scan) mod avx2;

@@ -1,0 +1,3 @@
+//! x86-64.
+
+pub(in crate::scan) mod avx2;

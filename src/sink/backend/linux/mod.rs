@@ -1,0 +1,5 @@
+//! Linux.
+
+pub(in crate::sink) mod file;
+pub(in crate::sink) mod pipe;
+pub(in crate::sink) mod socket;

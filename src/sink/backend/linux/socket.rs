@@ -1,0 +1,53 @@
+//! Sockets: written to by `sendmsg`, and lent pages by `sendfile`.
+
+use std::fs::File;
+use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{OFlags, fcntl_getfl, sendfile};
+use rustix::io::Errno;
+use rustix::net::sockopt::{socket_domain, socket_send_buffer_size};
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, sendmsg};
+
+use crate::sink::transport::Transport;
+
+/// `sendmsg` and `sendfile`.
+#[derive(Debug)]
+pub(in crate::sink) struct SocketTransport;
+
+impl Transport for SocketTransport {
+    const LEAST_LENT: usize = 64 << 10;
+
+    fn write(
+        &self,
+        fd: BorrowedFd<'_>,
+        slices: &[IoSlice<'_>],
+        wait: bool,
+    ) -> Result<usize, Errno> {
+        let flags = if wait { SendFlags::empty() } else { SendFlags::DONTWAIT };
+        sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags | SendFlags::NOSIGNAL)
+    }
+
+    fn lend(
+        &self,
+        fd: BorrowedFd<'_>,
+        file: &File,
+        mut at: u64,
+        len: usize,
+        wait: bool,
+    ) -> Result<usize, Errno> {
+        // There is no flag for this call alone.
+        if !wait && !fcntl_getfl(fd)?.contains(OFlags::NONBLOCK) {
+            return Err(Errno::OPNOTSUPP);
+        }
+        sendfile(fd, file, Some(&mut at), len)
+    }
+
+    fn capacity(&self, fd: BorrowedFd<'_>) -> Option<u64> {
+        if socket_domain(fd) != Ok(AddressFamily::UNIX) {
+            return None;
+        }
+        // One buffer more goes in when the socket is not yet full.
+        (socket_send_buffer_size(fd).ok()? as u64).checked_mul(2)
+    }
+}

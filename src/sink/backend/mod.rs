@@ -1,0 +1,16 @@
+//! How bytes get into descriptors: one directory per platform, all with the same functions.
+//!
+//! To port the crate, write one more directory, and choose it here. A platform that knows no fast way does without, as
+//! `other` does.
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(not(target_os = "linux"))]
+mod other;
+
+#[cfg(target_os = "linux")]
+use linux as platform;
+#[cfg(not(target_os = "linux"))]
+use other as platform;
+
+pub(super) use platform::{file, pipe, socket};

@@ -1,0 +1,41 @@
+//! Pipes are written to by `writev`.
+
+use std::fs::File;
+use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
+
+use rustix::io::{Errno, writev};
+
+use crate::held_signal::without_sigpipe;
+use crate::sink::transport::Transport;
+
+/// Does nothing.
+pub(in crate::sink) fn enlarge(_: BorrowedFd<'_>) {}
+
+/// `writev`.
+#[derive(Debug)]
+pub(in crate::sink) struct PipeTransport;
+
+impl Transport for PipeTransport {
+    const LEAST_LENT: usize = 16 << 10;
+
+    fn write(
+        &self,
+        fd: BorrowedFd<'_>,
+        slices: &[IoSlice<'_>],
+        wait: bool,
+    ) -> Result<usize, Errno> {
+        match wait {
+            true => without_sigpipe(|| writev(fd, slices)),
+            false => Err(Errno::OPNOTSUPP),
+        }
+    }
+
+    fn lend(&self, _: BorrowedFd<'_>, _: &File, _: u64, _: usize, _: bool) -> Result<usize, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    fn capacity(&self, _: BorrowedFd<'_>) -> Option<u64> {
+        None
+    }
+}
