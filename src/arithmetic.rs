@@ -57,7 +57,7 @@ macro_rules! checked {
     )*};
 }
 
-checked!(u32, u64, usize);
+checked!(u32, u64, u128, usize);
 
 /// Returns the sum of `numbers`.
 ///

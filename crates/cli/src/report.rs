@@ -114,8 +114,8 @@ fn in_one_line(message: &str) -> String {
 }
 
 /// Bytes in ranges of memories.
-pub fn bytes_in_ranges(bytes: u64, ranges: u64) -> String {
-    format!("{} in {}", self::bytes(bytes), count(ranges, "range"))
+pub fn bytes_in_ranges(bytes: impl Into<u128>, ranges: u64) -> String {
+    format!("{} in {}", count(bytes, "byte"), count(ranges, "range"))
 }
 
 /// A number of bytes.
@@ -124,13 +124,16 @@ pub fn bytes(n: u64) -> String {
 }
 
 /// A number of things, of which `what` is the singular.
-pub fn count(n: u64, what: &str) -> String {
+pub fn count(n: impl Into<u128>, what: &str) -> String {
+    let n = n.into();
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// What is said of a dump of which bytes of memories were left out on purpose: memory, bytes and
 /// ranges; `None` if there are none.
-pub fn partial(mut left_out: impl Iterator<Item = (MemoryIndex, u64, u64)>) -> Option<String> {
+pub fn partial<N: Into<u128>>(
+    mut left_out: impl Iterator<Item = (MemoryIndex, N, u64)>,
+) -> Option<String> {
     let of = |(memory, bytes, ranges)| {
         format!("memory {memory} without {}", bytes_in_ranges(bytes, ranges))
     };
