@@ -37,27 +37,27 @@ macro_rules! checked {
             #[inline]
             fn plus(self, other: Self) -> Result<Self> {
                 let place = Location::caller();
-                self.checked_add(other).ok_or_else(|| failed(self as u64, '+', other as u64, place))
+                self.checked_add(other).ok_or_else(|| failed(self as u128, '+', other as u128, place))
             }
 
             #[track_caller]
             #[inline]
             fn minus(self, other: Self) -> Result<Self> {
                 let place = Location::caller();
-                self.checked_sub(other).ok_or_else(|| failed(self as u64, '-', other as u64, place))
+                self.checked_sub(other).ok_or_else(|| failed(self as u128, '-', other as u128, place))
             }
 
             #[track_caller]
             #[inline]
             fn times(self, other: Self) -> Result<Self> {
                 let place = Location::caller();
-                self.checked_mul(other).ok_or_else(|| failed(self as u64, '*', other as u64, place))
+                self.checked_mul(other).ok_or_else(|| failed(self as u128, '*', other as u128, place))
             }
         }
     )*};
 }
 
-checked!(u32, u64, usize);
+checked!(u32, u64, u128, usize);
 
 /// Returns the sum of `numbers`.
 ///
@@ -94,7 +94,7 @@ pub(crate) fn at_most(len: u64, most: usize) -> usize {
 /// memory for it, which costs a few instructions.
 #[cold]
 #[inline(never)]
-fn failed(left: u64, operator: char, right: u64, place: &Location<'_>) -> Error {
+fn failed(left: u128, operator: char, right: u128, place: &Location<'_>) -> Error {
     overflow(place, format_args!("{left} {operator} {right}"))
 }
 

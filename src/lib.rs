@@ -98,7 +98,6 @@
     )
 )]
 
-#[allow(dead_code, reason = "the stages move to it one by one")]
 mod arithmetic;
 mod atomic_file;
 mod batch;

@@ -124,7 +124,7 @@ fn what_was_left_out_is_said() {
     assert!(found.partial);
     let left_out: Vec<_> =
         found.left_out.iter().map(|of| (of.memory.0, of.ranges, of.bytes)).collect();
-    assert_eq!(left_out, [(0, 2, 1100), (1, 1, PAGE as u64 - 1000)]);
+    assert_eq!(left_out, [(0, 2, 1100), (1, 1, PAGE as u128 - 1000)]);
     let dump = CoreDumpFile::from_slice(&own).unwrap();
     assert!(dump.is_partial());
     let left_out: Vec<_> = dump.left_out(FIRST).unwrap().collect();
@@ -348,7 +348,7 @@ fn a_damaged_dump_is_salvaged() {
     assert!(contents(&dump, FIRST) == expected);
     let coverage = dump.coverage(FIRST).unwrap();
     assert_eq!((coverage.segments, coverage.data_bytes), (2, 90));
-    assert_eq!(coverage.left_out_bytes, (PAGE - end) as u64);
+    assert_eq!(coverage.left_out_bytes, (PAGE - end) as u128);
     assert!(contents(&dump, MemoryIndex(2)) == [0xee; 13]);
     assert_eq!(dump.coverage(MemoryIndex(2)).unwrap().left_out_bytes, 13);
     // Nobody left them out.
@@ -624,7 +624,7 @@ fn what_is_there_of_a_cut_segment_is_salvaged() {
                 let coverage = dump.coverage(MemoryIndex(i)).unwrap();
                 assert_eq!((coverage.segments, coverage.data_bytes), sums);
                 let lost = expected.iter().filter(|byte| **byte == 0xee).count() as u64;
-                assert_eq!(coverage.left_out_bytes, lost);
+                assert_eq!(coverage.left_out_bytes, u128::from(lost));
             }
         }
     }

@@ -8,9 +8,9 @@
 
 use std::ops::Range;
 
-use super::data::Segment;
 use super::fault::{Fault, Result};
-use super::types;
+use super::segment::{Placement, Segment};
+use super::{types, wide};
 use crate::limits::{MAX_MEMORIES, max_pages};
 use crate::model::MemoryType;
 
@@ -23,7 +23,7 @@ pub(super) trait Memories {
     fn check_width(&mut self, memory: u32, memory64: bool, at: Range<u64>) -> Result<()>;
 
     /// Checks that a segment is in its memory.
-    fn check(&mut self, segment: &Segment, at: Range<u64>) -> Result<()>;
+    fn check(&mut self, segment: &Placement, at: Range<u64>) -> Result<()>;
 }
 
 /// Memories that are declared with the size that they had.
@@ -39,7 +39,7 @@ impl Memories for &[MemoryType] {
         }
     }
 
-    fn check(&mut self, segment: &Segment, at: Range<u64>) -> Result<()> {
+    fn check(&mut self, segment: &Placement, at: Range<u64>) -> Result<()> {
         segment.check(self, at)
     }
 }
@@ -48,8 +48,8 @@ impl Memories for &[MemoryType] {
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
     memory: u32,
-    /// The segment that ends last.
-    last: Segment,
+    /// The segment that ends last, which may be empty. A memory can have all of its addresses.
+    last: Placement,
     /// The head of that.
     at: Range<u64>,
     /// The widths of addresses that were met before the memory was declared, and where.
@@ -60,19 +60,14 @@ pub(super) struct Reach {
 impl Reach {
     /// The memory, the last address that a segment of it has, and whether addresses have 64 bits.
     pub(super) fn needs(&self) -> (u32, Option<u64>, bool) {
-        let last = (self.last.len > 0).then(|| self.last.last());
+        let last = self.last.segment().map(|segment| segment.last());
         (self.memory, last, self.wide.is_some())
     }
 
     fn new(memory: u32, at: Range<u64>) -> Self {
-        let last = Segment { address: 0, offset: 0, len: 0, memory };
+        let last = Placement { address: 0, offset: 0, len: 0, memory };
         Self { memory, last, at, narrow: None, wide: None }
     }
-}
-
-/// The address after a segment.
-fn end(segment: &Segment) -> u128 {
-    u128::from(segment.address).saturating_add(segment.len.into())
 }
 
 /// Memories of a dump that does not say where its index is.
@@ -86,17 +81,17 @@ pub(super) struct Growing<'w> {
 
 impl Growing<'_> {
     fn reach(&mut self, memory: u32, at: &Range<u64>) -> Result<&mut Reach> {
-        let known = self.reaches.iter().position(|reach| reach.memory == memory);
-        if known.is_none() {
-            if memory as usize >= MAX_MEMORIES {
-                let message = format!("there is no memory {memory}");
-                return Err(Fault::damaged(at.clone(), message));
-            }
-            self.reaches.push(Reach::new(memory, at.clone()));
-        }
-        let last = self.reaches.len().saturating_sub(1);
         let missing = || Fault::damaged(at.clone(), format!("there is no memory {memory}"));
-        self.reaches.get_mut(known.unwrap_or(last)).ok_or_else(missing)
+        let known = self.reaches.iter().position(|reach| reach.memory == memory);
+        let reach = match known {
+            Some(known) => self.reaches.get_mut(known),
+            None if memory as usize >= MAX_MEMORIES => None,
+            None => {
+                self.reaches.push(Reach::new(memory, at.clone()));
+                self.reaches.last_mut()
+            }
+        };
+        reach.ok_or_else(missing)
     }
 }
 
@@ -111,29 +106,35 @@ impl Memories for Growing<'_> {
         Ok(())
     }
 
-    fn check(&mut self, segment: &Segment, at: Range<u64>) -> Result<()> {
+    fn check(&mut self, segment: &Placement, at: Range<u64>) -> Result<()> {
         if let Some(ty) = self.types.get(segment.memory as usize) {
-            if end(segment) <= types::size(ty) {
+            if segment.end() <= types::size(ty) {
                 return Ok(());
             }
-            if end(segment) > most(ty).saturating_add(slack(ty)) {
-                return segment.check(self.types, at);
+            let over = segment.end().checked_sub(most(ty));
+            if over.is_some_and(|over| over > slack(ty)) {
+                return Err(segment.past_the_end(ty, at));
             }
         } else if self.declared {
             return segment.check(self.types, at);
         }
+        segment.check_addresses(&at)?;
         let reach = self.reach(segment.memory, &at)?;
-        if end(segment) >= end(&reach.last) {
+        if segment.end() >= reach.last.end() {
             (reach.last, reach.at) = (*segment, at);
         }
         Ok(())
     }
 }
 
+/// The pages that a memory can have at most.
+fn most_pages(ty: &MemoryType) -> u64 {
+    ty.maximum.unwrap_or_else(|| max_pages(ty.memory64, ty.page_size))
+}
+
 /// The bytes that a memory can have at most.
 fn most(ty: &MemoryType) -> u128 {
-    let pages = ty.maximum.unwrap_or_else(|| max_pages(ty.memory64, ty.page_size));
-    u128::from(pages).saturating_mul(ty.page_size.into())
+    wide::product(most_pages(ty), ty.page_size.into())
 }
 
 /// The bytes by which a segment may pass that, if all else is as wasm-coredump-rewriter has it.
@@ -166,15 +167,13 @@ pub(super) fn settle(
                 checked.map_err(in_section)?;
             }
         }
-        if end(&reach.last) <= types::size(&ty) {
+        if reach.last.end() <= types::size(&ty) {
             continue;
         }
-        let pages = end(&reach.last).div_ceil(u128::from(ty.page_size.max(1)));
-        let pages = u64::try_from(pages).unwrap_or(u64::MAX);
-        let most = ty.maximum.unwrap_or_else(|| max_pages(ty.memory64, ty.page_size));
-        if !grow || pages > most {
-            reach.last.check(memories, reach.at.clone()).map_err(in_section)?;
-        }
+        let pages = u64::try_from(types::pages(reach.last.end(), ty.page_size));
+        let pages = pages.ok().filter(|pages| grow && *pages <= most_pages(&ty));
+        let past_the_end = || in_section(reach.last.past_the_end(&ty, reach.at.clone()));
+        let pages = pages.ok_or_else(past_the_end)?;
         grown.push((reach.memory, ty.minimum));
         if let Some(ty) = memories.get_mut(index) {
             ty.minimum = pages;
@@ -196,6 +195,54 @@ pub(super) fn in_its_own_memory(
     let last = reach.last;
     let same = most(ty) == u128::from(len) && ty.minimum == 0 && ty.maximum.is_some();
     let near = last.address.abs_diff(last.offset) <= MISJUDGED;
-    let to_the_end = last.memory == 0 && last.in_file().end == len && last.len > 0;
-    (same && near && to_the_end).then_some(Segment { address: last.offset, ..last })
+    let to_the_end = last.memory == 0 && last.end_in_file() == len.into();
+    let there = Placement { address: last.offset, ..last };
+    there.segment().filter(|_| same && near && to_the_end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placement(address: u64, len: u32) -> Placement {
+        Placement { memory: 0, address, offset: 0, len }
+    }
+
+    /// What a memory is, of whose type segments alone tell until the end.
+    fn settled(segments: &[Placement], ty: MemoryType) -> Result<(MemoryType, Vec<(u32, u64)>)> {
+        let mut reaches = Vec::new();
+        let mut growing = Growing { types: &[], declared: false, reaches: &mut reaches };
+        for (i, segment) in (0..).zip(segments) {
+            growing.check(segment, i..i + 1)?;
+        }
+        let mut memories = [ty];
+        let grown = settle(&mut memories, &reaches, true)?;
+        Ok((memories[0], grown))
+    }
+
+    #[test]
+    fn memories_grow_to_the_end_of_all_addresses() {
+        let last = [placement(3, 9), placement(u64::MAX, 1)];
+        let (ty, grown) = settled(&last, MemoryType::wasm64(1)).unwrap();
+        assert_eq!((types::size(&ty), grown), (1 << 64, vec![(0, 1)]));
+        let whole = MemoryType::wasm64(1 << 48);
+        assert_eq!(settled(&last, whole).unwrap(), (whole, Vec::new()));
+        // With pages of a byte, a memory has no last address of 64 bits.
+        let bytes = MemoryType::wasm64(0).with_page_size(1);
+        let fault = settled(&last, bytes).unwrap_err();
+        assert!(fault.line().contains("1 bytes at address 0xffffffffffffffff are past the end"));
+        let (ty, _) = settled(&[placement(u64::MAX - 1, 1)], bytes).unwrap();
+        assert_eq!(ty.minimum, u64::MAX);
+    }
+
+    #[test]
+    fn no_memory_has_a_segment_past_the_end_of_all_addresses() {
+        let fault = settled(&[placement(u64::MAX, 2)], MemoryType::wasm64(1)).unwrap_err();
+        let line = "at 0x0: 2-byte segment at address 0xffffffffffffffff is past the end of all \
+                    addresses";
+        assert_eq!((fault.line(), fault.range), (line.into(), 0..1));
+        // One that is empty may end there, but needs a memory that does.
+        let (ty, _) = settled(&[placement(u64::MAX, 0)], MemoryType::wasm64(1)).unwrap();
+        assert_eq!(ty.minimum, 1 << 48);
+    }
 }

@@ -31,18 +31,19 @@ impl Content<'_> {
     /// The addresses that it covers; never empty.
     pub fn addresses(&self) -> RangeInclusive<u64> {
         match self {
+            // A bound is meant, for what no dump has: no bytes, or more of them than there are addresses.
             Self::Data { address, bytes } => {
-                let more = (bytes.len() as u64).saturating_sub(1);
-                *address..=address.saturating_add(more)
+                *address..=address.saturating_add((bytes.len() as u64).saturating_sub(1))
             }
             Self::Zero(range) | Self::LeftOut(range) => range.clone(),
         }
     }
 }
 
-/// How many addresses there are; all 2^64 count as one less.
-pub(super) fn count(addresses: &RangeInclusive<u64>) -> u64 {
-    addresses.end().saturating_sub(*addresses.start()).saturating_add(1)
+/// The address before `address`, if that is not before `at`.
+#[inline]
+fn before(address: u64, at: u64) -> Option<u64> {
+    if address <= at { None } else { address.checked_sub(1) }
 }
 
 /// The parts of a memory from an address to its end, without a gap. Made by
@@ -73,32 +74,41 @@ impl<'d> Contents<'d> {
         Self { bytes, segments: segments.peekable(), left_out, lost, rest }
     }
 
-    /// The first part of the rest.
+    /// The first part of the rest, which is `at..=last`.
     fn part(&mut self, at: u64, last: u64) -> Option<Content<'d>> {
-        let next = match self.segments.peek() {
-            Some(segment) if segment.address <= at => {
-                let segment = self.segments.next()?;
-                let passed = usize::try_from(at.checked_sub(segment.address)?).ok()?;
-                let bytes = input::part(self.bytes, segment.in_file())?.get(passed..)?;
-                return Some(Content::Data { address: at, bytes });
-            }
-            Some(segment) => segment.address.saturating_sub(1).min(last),
+        // The last address before the next segment.
+        let next = match self.segments.peek().copied() {
+            Some(segment) => match before(segment.address(), at) {
+                Some(next) => next.min(last),
+                None => {
+                    self.segments.next();
+                    let passed = usize::try_from(at.checked_sub(segment.address())?).ok()?;
+                    let bytes = input::part(self.bytes, segment.in_file())?.get(passed..)?;
+                    return Some(Content::Data { address: at, bytes });
+                }
+            },
             None => last,
         };
-        Some(match (self.left_out.split_first(), self.lost) {
-            (Some((range, later)), _) if range.first.get() <= at => {
-                // At least one byte, even of a file that has changed.
-                let end = range.last.get().min(next).max(at);
-                self.left_out = later;
-                Content::LeftOut(at..=end)
+        // Zeros end there, or where something is not known.
+        let mut zeros = next;
+        if let Some((range, later)) = self.left_out.split_first() {
+            match before(range.first.get(), at) {
+                Some(before) => zeros = zeros.min(before),
+                None => {
+                    // At least one byte, even of a file that has changed.
+                    let end = range.last.get().min(next).max(at);
+                    self.left_out = later;
+                    return Some(Content::LeftOut(at..=end));
+                }
             }
-            (_, Some(lost)) if lost <= at => Content::LeftOut(at..=next),
-            (Some((range, _)), _) => {
-                Content::Zero(at..=range.first.get().saturating_sub(1).min(next).max(at))
+        }
+        if let Some(lost) = self.lost {
+            match before(lost, at) {
+                Some(before) => zeros = zeros.min(before),
+                None => return Some(Content::LeftOut(at..=next)),
             }
-            (None, Some(lost)) => Content::Zero(at..=lost.saturating_sub(1).min(next)),
-            (None, None) => Content::Zero(at..=next),
-        })
+        }
+        Some(Content::Zero(at..=zeros))
     }
 }
 
@@ -118,5 +128,67 @@ impl<'d> Iterator for Contents<'d> {
         let end = *part.addresses().end();
         self.rest = end.checked_add(1).filter(|next| *next <= last).map(|next| next..=last);
         Some(part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::segment::Placement;
+    use super::super::table::{Dump, Table};
+    use super::*;
+
+    /// The contents from `at` on of a memory of 2^64 bytes with segments at these addresses, one after the other in
+    /// `bytes`.
+    fn contents<'d>(
+        table: &'d mut Table,
+        bytes: &'d [u8],
+        segments: &[(u64, u32)],
+        lost: Option<u64>,
+        at: u64,
+    ) -> Contents<'d> {
+        let mut offset = 0;
+        let segments = segments.iter().map(|(address, len)| {
+            let segment = Placement { memory: 0, address: *address, offset, len: *len }.segment();
+            offset += u64::from(*len);
+            segment.unwrap()
+        });
+        *table = Table::List { segments: segments.collect(), walked: 0 };
+        let segments = table.from(Dump { bytes, memories: &[], data: &[] }, 0, at);
+        Contents::new(bytes, segments, &[], lost, Some(at..=u64::MAX))
+    }
+
+    #[test]
+    fn a_segment_may_end_at_the_end_of_all_addresses() {
+        let bytes = [1, 2, 3, 4];
+        let segments = [(0, 1), (u64::MAX - 2, 3)];
+        let mut table = Table::List { segments: Vec::new(), walked: 0 };
+        let expected = [
+            Content::Data { address: 0, bytes: &bytes[..1] },
+            Content::Zero(1..=u64::MAX - 3),
+            Content::Data { address: u64::MAX - 2, bytes: &bytes[1..] },
+        ];
+        let found: Vec<_> = contents(&mut table, &bytes, &segments, None, 0).collect();
+        assert_eq!(found, expected);
+        assert_eq!(found[2].addresses(), u64::MAX - 2..=u64::MAX);
+        let found: Vec<_> = contents(&mut table, &bytes, &segments, None, u64::MAX).collect();
+        assert_eq!(found, [Content::Data { address: u64::MAX, bytes: &bytes[3..] }]);
+        let found: Vec<_> = contents(&mut table, &bytes, &segments, Some(2), 0).skip(1).collect();
+        let lost = Content::LeftOut(2..=u64::MAX - 3);
+        assert_eq!(found, [Content::Zero(1..=1), lost, expected[2].clone()]);
+    }
+
+    #[test]
+    fn all_addresses_may_be_zero_or_lost() {
+        for (lost, expected) in [
+            (None, vec![Content::Zero(0..=u64::MAX)]),
+            (Some(0), vec![Content::LeftOut(0..=u64::MAX)]),
+            (
+                Some(u64::MAX),
+                vec![Content::Zero(0..=u64::MAX - 1), Content::LeftOut(u64::MAX..=u64::MAX)],
+            ),
+        ] {
+            let mut table = Table::List { segments: Vec::new(), walked: 0 };
+            assert!(contents(&mut table, &[], &[], lost, 0).eq(expected), "{lost:?}");
+        }
     }
 }

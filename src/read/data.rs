@@ -1,16 +1,13 @@
-//! A data segment, and where it lies in a file.
+//! Decodes data segments.
 //!
 //! Source: core specification, "Binary format",
 //! [data section](https://webassembly.github.io/spec/core/binary/modules.html#data-section).
-
-use std::fmt;
-use std::ops::Range;
 
 use super::bounds::Memories;
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::input::Input;
-use super::types;
+use super::segment::{Placement, Segment};
 use crate::error::ErrorKind;
 use crate::model::MemoryType;
 
@@ -25,62 +22,6 @@ pub(super) struct DataSection {
     pub(super) start: u64,
     /// The offset of the byte after it.
     pub(super) end: u64,
-}
-
-/// A part of a memory that lies in the file; never empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Segment {
-    /// The address of its first byte.
-    pub(super) address: u64,
-    /// The offset of its first byte in the file.
-    pub(super) offset: u64,
-    /// Its length in bytes.
-    pub(super) len: u32,
-    /// Whose part it is.
-    pub(super) memory: u32,
-}
-
-impl Segment {
-    /// The address of its last byte: the one after it may have no 64 bits.
-    pub(super) fn last(&self) -> u64 {
-        self.address.saturating_add(u64::from(self.len).saturating_sub(1))
-    }
-
-    /// Where it is in the file. The length of a file always fits.
-    pub(super) fn in_file(&self) -> Range<u64> {
-        self.offset..self.offset.saturating_add(self.len.into())
-    }
-
-    /// Whether it lies behind `other` as an index has them.
-    pub(super) fn follows(&self, other: &Self) -> bool {
-        (other.memory, other.last()) < (self.memory, self.address)
-    }
-
-    /// Checks that it is in its memory.
-    pub(super) fn check(&self, memories: &[MemoryType], at: Range<u64>) -> Result<()> {
-        let Some(ty) = memories.get(self.memory as usize) else {
-            let (memory, n) = (self.memory, memories.len());
-            let message = format!("there is no memory {memory}, the dump has {n}");
-            return Err(Fault::damaged(at, message));
-        };
-        let bytes = types::size(ty);
-        if u128::from(self.address).saturating_add(self.len.into()) > bytes {
-            let (address, len, memory) = (self.address, self.len, self.memory);
-            let message = format!(
-                "{len} bytes at address {address:#x} are past the end of memory {memory} \
-                 ({bytes:#x} bytes)"
-            );
-            return Err(Fault::damaged(at, message));
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Segment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, offset, len, memory } = self;
-        write!(f, "{len} bytes at address {address:#x} of memory {memory} from {offset:#x} on")
-    }
 }
 
 /// Decodes a segment and skips its payload; `None` if it puts nothing into a memory.
@@ -108,21 +49,18 @@ pub(super) fn segment_or_cut<I: Input>(
             return Err(Fault::damaged(from.since(start), message));
         }
     };
-    let address = match memory {
-        Some(memory) => {
-            let start = from.offset();
-            let (address, memory64) = address(from)?;
-            memories.check_width(memory, memory64, from.since(start))?;
-            address
-        }
-        None => 0,
+    let Some(memory) = memory else {
+        let len = from.u32()?;
+        return from.skip(len.into()).map(|()| None);
     };
+    let at_address = from.offset();
+    let (address, memory64) = address(from)?;
+    memories.check_width(memory, memory64, from.since(at_address))?;
     let len = from.u32()?;
-    let segment = Segment { address, offset: from.offset(), len, memory: memory.unwrap_or(0) };
-    if memory.is_some() {
-        memories.check(&segment, from.since(start))?;
-    }
-    let segment = (memory.is_some() && len > 0).then_some(segment);
+    let placement = Placement { memory, address, offset: from.offset(), len };
+    let at = from.since(start);
+    memories.check(&placement, at.clone())?;
+    let segment = placement.checked(at)?;
     match (from.skip(len.into()), segment) {
         (Err(fault), Some(segment)) if fault.kind == ErrorKind::CutOff => {
             cut(segment, fault.range.start);
@@ -175,8 +113,8 @@ mod tests {
             0x02, // two bytes
             0xaa, 0xbb,
         ];
-        let expected = Segment { address: 1024, offset: 6, len: 2, memory: 0 };
-        assert_eq!(decode(&bytes), Ok(Some(expected)));
+        let expected = Placement { address: 1024, offset: 6, len: 2, memory: 0 };
+        assert_eq!(decode(&bytes), Ok(expected.segment()));
         let bytes = [
             0x02, 0x81, 0x00, // active, memory 1, padded
             0x42, 0x03, // i64.const 3
@@ -184,8 +122,8 @@ mod tests {
             0x01, // one byte
             0xaa,
         ];
-        let expected = Segment { address: 3, offset: 7, len: 1, memory: 1 };
-        assert_eq!(decode(&bytes), Ok(Some(expected)));
+        let expected = Placement { address: 3, offset: 7, len: 1, memory: 1 };
+        assert_eq!(decode(&bytes), Ok(expected.segment()));
     }
 
     #[test]

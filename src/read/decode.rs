@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::fault::{Fault, Result};
+use super::fault::{Fault, Result, not_empty};
 use super::input::{Input, Slice};
 use crate::limits::MAX_NAME_BYTES;
 use crate::model::Value;
@@ -38,13 +38,19 @@ impl<'i, I: Input> Decoder<'i, I> {
     }
 
     /// How many bytes are left to the end.
-    pub(super) fn left(&self) -> u64 {
-        self.end.saturating_sub(self.offset())
+    ///
+    /// # Errors
+    /// The input stands past the end.
+    pub(super) fn left(&self) -> Result<u64> {
+        let (here, end) = (self.offset(), self.end);
+        end.checked_sub(here).ok_or_else(|| {
+            Fault::damaged(not_empty(end, here), format!("ends at {end:#x}, before {here:#x}"))
+        })
     }
 
     /// The bytes from `start` to here.
     pub(super) fn since(&self, start: u64) -> Range<u64> {
-        start..self.offset().max(start.saturating_add(1))
+        not_empty(start, self.offset())
     }
 
     /// Where `len` bytes end; fails if that is past the end.
@@ -55,7 +61,7 @@ impl<'i, I: Input> Decoder<'i, I> {
             _ => {
                 let end = self.end;
                 let message = format!("{len} bytes reach past {end:#x}, where this ends");
-                Err(Fault::damaged(start..end.max(start.saturating_add(1)), message))
+                Err(Fault::damaged(not_empty(start, end), message))
             }
         }
     }
@@ -83,21 +89,23 @@ impl<'i, I: Input> Decoder<'i, I> {
     }
 
     /// Says over what the checksums of the input are ([`Input::begin_blocks`]).
-    pub(super) fn begin_blocks(&mut self, log2: u32, end: u64) {
-        self.input.begin_blocks(log2, end);
+    pub(super) fn begin_blocks(&mut self, log2: u32, end: u64) -> Result<()> {
+        self.input.begin_blocks(log2, end)
     }
 
     /// Skips all up to the end.
     pub(super) fn skip_rest(&mut self) -> Result<()> {
-        self.skip(self.left())
+        self.skip(self.left()?)
     }
 
     /// Checks that nothing is left.
     pub(super) fn finish(&self) -> Result<()> {
-        let (here, end) = (self.offset(), self.end);
-        match end.saturating_sub(here) {
+        match self.left()? {
             0 => Ok(()),
-            left => Err(Fault::damaged(here..end, format!("{left} bytes too many"))),
+            left => {
+                let range = self.offset()..self.end;
+                Err(Fault::damaged(range, format!("{left} bytes too many")))
+            }
         }
     }
 
@@ -116,8 +124,8 @@ impl<'i, I: Input> Decoder<'i, I> {
     /// An unsigned LEB128 of 32 bits; longer than it needs to be is fine.
     #[inline]
     pub(super) fn u32(&mut self) -> Result<u32> {
-        // Cut to 32 bits by what it was asked for.
-        self.unsigned(32).map(|value| u32::try_from(value).unwrap_or(u32::MAX))
+        let start = self.offset();
+        u32::try_from(self.unsigned(32)?).map_err(|_| self.out_of_range(start, 32))
     }
 
     /// An unsigned LEB128 of 64 bits.
@@ -127,12 +135,18 @@ impl<'i, I: Input> Decoder<'i, I> {
 
     /// A signed LEB128 of 32 bits.
     pub(super) fn i32(&mut self) -> Result<i32> {
-        self.signed(32).map(|value| i32::try_from(value).unwrap_or(0))
+        let start = self.offset();
+        i32::try_from(self.signed(32)?).map_err(|_| self.out_of_range(start, 32))
     }
 
     /// A signed LEB128 of 33 bits.
     pub(super) fn i33(&mut self) -> Result<i64> {
-        self.signed(33)
+        let start = self.offset();
+        let value = self.signed(33)?;
+        match (-1 << 32..1 << 32).contains(&value) {
+            true => Ok(value),
+            false => Err(self.out_of_range(start, 33)),
+        }
     }
 
     /// A signed LEB128 of 64 bits.
@@ -140,6 +154,7 @@ impl<'i, I: Input> Decoder<'i, I> {
         self.signed(64)
     }
 
+    /// An unsigned LEB128 of no more bytes than one of `bits` bits has; it may have some bits more.
     #[inline]
     fn unsigned(&mut self, bits: u32) -> Result<u64> {
         let start = self.offset();
@@ -147,8 +162,8 @@ impl<'i, I: Input> Decoder<'i, I> {
         for shift in (0..bits).step_by(7) {
             let byte = self.byte()?;
             let low = u64::from(byte & 0x7f);
-            let left = bits.saturating_sub(shift);
-            if left < 7 && low >> left != 0 {
+            // The tenth byte has room for one bit.
+            if shift == 63 && low > 1 {
                 break;
             }
             value |= low << shift;
@@ -159,21 +174,21 @@ impl<'i, I: Input> Decoder<'i, I> {
         Err(self.out_of_range(start, bits))
     }
 
+    /// A signed LEB128 of no more bytes than one of `bits` bits has; it may have some bits more.
     fn signed(&mut self, bits: u32) -> Result<i64> {
         let start = self.offset();
         let mut value = 0;
         for shift in (0..bits).step_by(7) {
             let byte = self.byte()?;
-            // The sign is the highest of the seven bits; what is over `bits` must repeat it.
-            let low = (byte << 1).cast_signed() >> 1;
-            let left = bits.saturating_sub(shift);
-            if left < 7 && !matches!(low >> left.saturating_sub(1), 0 | -1) {
-                break;
-            }
             if byte & 0x80 == 0 {
+                // The sign is the highest of the seven bits; what is over 64 bits must repeat it.
+                let low = (byte << 1).cast_signed() >> 1;
+                if shift == 63 && !matches!(low, 0 | -1) {
+                    break;
+                }
                 return Ok(value | i64::from(low) << shift);
             }
-            value |= i64::from(low & 0x7f) << shift;
+            value |= i64::from(byte & 0x7f) << shift;
         }
         Err(self.out_of_range(start, bits))
     }
@@ -200,9 +215,9 @@ impl<'i, I: Input> Decoder<'i, I> {
     pub(super) fn check_name(&mut self) -> Result<&str> {
         let start = self.offset();
         let len = self.name_len()?;
-        let range = start..self.offset().saturating_add(len as u64);
-        let name = std::str::from_utf8(self.take(len)?);
-        name.map_err(|_| Fault::damaged(range, "a name is not UTF-8"))
+        let end = self.check(len as u64)?;
+        let name = std::str::from_utf8(self.input.take(len)?);
+        name.map_err(|_| Fault::damaged(start..end, "a name is not UTF-8"))
     }
 
     /// A value of a frame.
@@ -260,6 +275,7 @@ impl<'b> Decoder<'_, Slice<'b>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn decode<'b, T>(
         bytes: &'b [u8],
@@ -304,6 +320,7 @@ mod tests {
             (&[0xff, 0xff, 0xff, 0xff, 0x07], Some(i32::MAX)),
             (&[0x80, 0x80, 0x80, 0x80, 0x08], None), // a 33rd bit that is not the sign
             (&[0xff, 0xff, 0xff, 0xff, 0x3f], None),
+            (&[0x80, 0x80, 0x80, 0x80, 0x70], None), // -2^32
             (&[0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], None), // a sixth byte
         ] {
             assert_eq!(decode(bytes, |d| d.i32()), expected, "{bytes:x?}");
@@ -312,6 +329,48 @@ mod tests {
         assert_eq!(decode(&least, |d| d.i64()), Some(i64::MIN));
         let over = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
         assert_eq!(decode(&over, |d| d.i64()), None);
+    }
+
+    #[test]
+    fn heap_types_have_33_bits() {
+        let most = [0xff, 0xff, 0xff, 0xff, 0x0f];
+        assert_eq!(decode(&most, |d| d.i33()), Some((1 << 32) - 1));
+        let least = [0x80, 0x80, 0x80, 0x80, 0x70];
+        assert_eq!(decode(&least, |d| d.i33()), Some(-1 << 32));
+        for over in [[0x80, 0x80, 0x80, 0x80, 0x10], [0xff, 0xff, 0xff, 0xff, 0x6f]] {
+            assert_eq!(decode(&over, |d| d.i33()), None, "{over:x?}");
+        }
+    }
+
+    #[test]
+    fn the_place_of_a_number_that_is_too_large_is_its_bytes() {
+        let bytes = [0, 0xff, 0xff, 0xff, 0xff, 0x1f, 0];
+        let mut input = Slice::new(&bytes, 1);
+        let fault = Decoder::new(&mut input, 7).u32().unwrap_err();
+        assert_eq!(fault.range, 1..6);
+    }
+
+    #[test]
+    fn lengths_past_all_offsets_are_damage() {
+        let bytes = [0; 9];
+        let mut input = Slice::new(&bytes, 8);
+        let mut decoder = Decoder::new(&mut input, u64::MAX);
+        for fault in
+            [decoder.skip(u64::MAX - 7).unwrap_err(), decoder.part(u64::MAX).err().unwrap()]
+        {
+            assert_eq!((fault.kind, fault.range), (ErrorKind::Damaged, 8..u64::MAX));
+        }
+        // This has 64 bits, and the file ends before.
+        assert_eq!(decoder.skip(u64::MAX - 8).unwrap_err().kind, ErrorKind::CutOff);
+    }
+
+    #[test]
+    fn an_end_that_was_passed_is_damage() {
+        let bytes = [0; 9];
+        let mut input = Slice::new(&bytes, 8);
+        let mut decoder = Decoder::new(&mut input, 7);
+        assert_eq!(decoder.left().unwrap_err().range, 7..8);
+        assert!(decoder.finish().is_err() && decoder.skip_rest().is_err());
     }
 
     #[test]

@@ -22,6 +22,12 @@ pub(super) struct Fault {
     source: Option<io::Error>,
 }
 
+/// Returns the range from `start` to `end`, or to the byte at `start` if that is longer: the place of a fault has a byte.
+/// Only the range from the last offset of all stays empty, at which no file has a byte.
+pub(super) fn not_empty(start: u64, end: u64) -> Range<u64> {
+    start..start.checked_add(1).map_or(end, |next| next.max(end))
+}
+
 impl Fault {
     fn boxed(kind: ErrorKind, range: Range<u64>, message: impl Into<String>) -> Box<Self> {
         Box::new(Self { kind, range, message: message.into(), placed: true, source: None })
@@ -57,7 +63,18 @@ impl Fault {
 
     /// The dump, in a file or a stream, ends at `end`, though something goes on to `wanted` at least.
     pub(super) fn end(end: u64, wanted: u64) -> Box<Self> {
-        Self::boxed(ErrorKind::CutOff, end..wanted.max(end), "the dump ends here")
+        Self::boxed(ErrorKind::CutOff, not_empty(end, wanted), "the dump ends here")
+    }
+
+    /// The dump ends at `end`, before the end of `len` bytes from `start` on.
+    pub(super) fn end_within(end: u64, start: u64, len: u64) -> Box<Self> {
+        match start.checked_add(len) {
+            Some(wanted) => Self::end(end, wanted),
+            None => {
+                let message = format!("{len} bytes are past the end of all offsets");
+                Self::damaged(not_empty(start, end), message)
+            }
+        }
     }
 
     /// The file has `end` bytes of the `length` that it says it has.
@@ -100,6 +117,15 @@ impl Fault {
     }
 }
 
+/// An error of this crate's own numbers, which is not about a place of the file.
+impl From<Error> for Box<Fault> {
+    fn from(error: Error) -> Self {
+        let mut fault = Fault::boxed(error.kind(), 0..0, error.to_string());
+        fault.placed = false;
+        fault
+    }
+}
+
 #[doc(hidden)] // of a private type
 impl From<Box<Fault>> for Error {
     fn from(fault: Box<Fault>) -> Self {
@@ -108,5 +134,37 @@ impl From<Box<Fault>> for Error {
             Some(source) => Self::io(fault.kind, line, source),
             None => Self::new(fault.kind, line),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arithmetic::Checked;
+
+    #[test]
+    fn the_place_of_a_fault_has_a_byte() {
+        assert_eq!(not_empty(3, 3), 3..4);
+        assert_eq!(not_empty(3, 9), 3..9);
+        assert_eq!(not_empty(u64::MAX - 1, 0), u64::MAX - 1..u64::MAX);
+        assert_eq!(not_empty(u64::MAX, u64::MAX), u64::MAX..u64::MAX);
+    }
+
+    #[test]
+    fn bytes_past_all_offsets_are_damage_and_no_end() {
+        let cut_off = Fault::end_within(10, 7, u64::MAX - 7);
+        assert_eq!((cut_off.kind, &cut_off.range), (ErrorKind::CutOff, &(10..u64::MAX)));
+        let damaged = Fault::end_within(10, 7, u64::MAX - 6);
+        assert_eq!((damaged.kind, &damaged.range), (ErrorKind::Damaged, &(7..10)));
+        let line = "at 0x7: 18446744073709551609 bytes are past the end of all offsets";
+        assert_eq!(damaged.line(), line);
+    }
+
+    #[test]
+    fn an_internal_error_stays_one() {
+        let fault: Box<Fault> = u64::MAX.plus(1).unwrap_err().into();
+        assert_eq!(fault.kind, ErrorKind::Internal);
+        let error = Error::from(fault.within("section data"));
+        assert!(error.to_string().starts_with("18446744073709551615 + 1 overflows"), "{error}");
     }
 }

@@ -4,13 +4,13 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::contents::{self, Content, Contents};
+use super::contents::{Content, Contents};
 use super::items::{self, InstanceView, ThreadView};
 use super::layout::FrameLayout;
 use super::open::{Kept, Opened};
 use super::table::{self, Dump};
 use super::tables::{DEGRADED, PARTIAL, RawRange};
-use super::types;
+use super::{types, wide};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::map::{self, Map};
 use crate::model::{Global, GlobalIndex, InstanceIndex, MemoryIndex, MemoryType, ModuleIndex};
@@ -94,8 +94,8 @@ pub struct Coverage {
     pub segments: u64,
     /// Bytes in those, each address counted once.
     pub data_bytes: u64,
-    /// Bytes of it that were left out, or are lost in a damaged dump.
-    pub left_out_bytes: u64,
+    /// Bytes of it that were left out, or are lost in a damaged dump: up to all 2^64.
+    pub left_out_bytes: u128,
     /// It may have been written to while it was read: it may hold old and new bytes.
     pub changing: bool,
 }
@@ -385,10 +385,7 @@ impl<'b> CoreDumpFile<'b> {
         let (index, _) = self.checked(memory)?;
         let Kept { segments, bytes } = self.opened.kept.get(index).copied().unwrap_or_default();
         let of_index = self.opened.index.as_ref().and_then(|all| all.memories.get(index));
-        // Only a memory that is lost as a whole can have 2^64 bytes.
-        let left_out_bytes = self
-            .left_out(memory)?
-            .fold(0_u64, |sum, range| sum.saturating_add(contents::count(&range)));
+        let left_out_bytes = self.left_out(memory)?.map(|range| wide::count(&range)).sum();
         let changing = of_index.is_some_and(|memory| memory.changing);
         Ok(Coverage { segments, data_bytes: bytes, left_out_bytes, changing })
     }
@@ -491,7 +488,7 @@ impl<'b> CoreDumpFile<'b> {
     /// What is before that byte has been filled.
     pub fn read(&self, memory: MemoryIndex, address: u64, buffer: &mut [u8]) -> Result<()> {
         let size = types::size(self.checked(memory)?.1);
-        if u128::from(address).saturating_add(buffer.len() as u128) > size {
+        if wide::sum(address, buffer.len() as u64) > size {
             let len = buffer.len();
             let message = format!(
                 "{len} bytes at address {address:#x} are past the end of memory {memory} \
@@ -504,8 +501,7 @@ impl<'b> CoreDumpFile<'b> {
         while !left.is_empty() {
             // The parts go on to the end of the memory, unless the file has changed.
             let part = contents.next().ok_or_else(|| changed(memory))?;
-            let len = usize::try_from(contents::count(&part.addresses()))
-                .map_or(left.len(), |len| len.min(left.len()));
+            let len = wide::count_at_most(&part.addresses(), left.len());
             let (now, later) = left.split_at_mut(len);
             match part {
                 Content::Data { bytes, .. } => {

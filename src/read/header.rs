@@ -19,9 +19,21 @@ pub(super) struct Header {
     pub(super) index: u64,
     /// A checksum is over 2^`block_log2` bytes; 0 without checksums.
     pub(super) block_log2: u32,
+    /// How many checksums there are.
+    blocks: u32,
 }
 
 impl Header {
+    /// Returns what the section says; `None` if there can't be so many blocks, or blocks of that length.
+    pub(super) fn new(flags: u32, length: u64, index: u64, block_log2: u32) -> Option<Self> {
+        let blocks = match block_log2 {
+            0 => 0,
+            log2 => u32::try_from(index.div_ceil(1_u64.checked_shl(log2)?)).ok()?,
+        };
+        let this = Self { flags, length, index, block_log2, blocks };
+        (blocks <= MAX_CHECKSUM_BLOCKS).then_some(this)
+    }
+
     /// Decodes the body of the section; `start` is the offset of its id. Offsets are checked only where it
     /// is in place.
     pub(super) fn decode<I: Input>(
@@ -51,46 +63,31 @@ impl Header {
                 "an index at {index:#x} is not between {end:#x} and {length:#x}"
             ));
         }
-        let this = Self { flags: flags.get(), length, index, block_log2 };
-        match this.checked() {
-            Some(this) => Ok(this),
-            None => damaged(format!("blocks of 2^{block_log2} bytes are not possible")),
-        }
-    }
-
-    /// The same, if it has blocks of a length that can be.
-    pub(super) fn checked(self) -> Option<Self> {
-        self.blocks().is_some().then_some(self)
-    }
-
-    /// How many checksums there are; `None` if that is more than there may be.
-    fn blocks(&self) -> Option<u32> {
-        if self.block_log2 == 0 {
-            return Some(0);
-        }
-        let block = 1_u64.checked_shl(self.block_log2)?;
-        u32::try_from(self.index.div_ceil(block))
-            .ok()
-            .filter(|blocks| *blocks <= MAX_CHECKSUM_BLOCKS)
+        Self::new(flags.get(), length, index, block_log2).ok_or_else(|| {
+            Fault::damaged(all, format!("blocks of 2^{block_log2} bytes are not possible"))
+        })
     }
 
     /// How many checksums there are.
     pub(super) fn block_count(&self) -> u32 {
-        self.blocks().unwrap_or(0)
+        self.blocks
     }
 
-    /// The bytes of the file that a checksum is over.
+    /// The bytes of the file that the checksum of one of the blocks is over.
     pub(super) fn block(&self, block: u32) -> Range<u64> {
         let start = u64::from(block) << self.block_log2;
-        let end = start.saturating_add(1 << self.block_log2);
-        start..end.min(self.index)
+        match start.checked_add(1 << self.block_log2) {
+            Some(end) if end < self.index => start..end,
+            // The last block, which may be shorter.
+            _ => start..self.index,
+        }
     }
 
     /// Checks that the file has no more than `length` bytes, which is what it has.
     pub(super) fn check_nothing_behind(&self, length: u64) -> Result<()> {
-        match length.saturating_sub(self.length) {
-            0 => Ok(()),
-            more => {
+        match length.checked_sub(self.length) {
+            None | Some(0) => Ok(()),
+            Some(more) => {
                 let message = format!("{more} bytes behind the end of the dump");
                 Err(Fault::damaged(self.length..length, message))
             }
@@ -139,6 +136,15 @@ mod tests {
         assert_eq!(header.block(0), 0..1 << 20);
         assert_eq!(header.block(4), 0x40_0000..0x40_0005);
         assert_eq!(decode(|bytes| bytes[24] = 0).unwrap().block_count(), 0);
+    }
+
+    #[test]
+    fn the_last_block_may_end_past_all_offsets() {
+        let header = Header::new(0, u64::MAX, u64::MAX - 1, 63).unwrap();
+        assert_eq!(header.block_count(), 2);
+        assert_eq!(header.block(0), 0..1 << 63);
+        assert_eq!(header.block(1), 1 << 63..u64::MAX - 1);
+        assert!(Header::new(0, u64::MAX, u64::MAX - 1, 64).is_none());
     }
 
     #[test]

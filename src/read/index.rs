@@ -5,16 +5,16 @@ use std::ops::Range;
 
 use zerocopy::{FromBytes, transmute};
 
-use super::contents;
-use super::data::Segment;
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::header::{Header, unknown};
 use super::input::{self, Input, Slice};
+use super::segment::Segment;
 use super::table::{self, Dump, Table};
 use super::tables::{CHANGING, PARTIAL, RawHead, RawMemory, RawRange, RawSegment, VERSION};
-use super::types;
 use super::walk::Walk;
+use super::{types, wide};
+use crate::arithmetic::Checked;
 use crate::limits::{MAX_MEMORIES, MAX_PARTIAL_SEGMENTS};
 use crate::model::MemoryType;
 
@@ -49,8 +49,8 @@ pub(super) struct IndexedMemory {
     pub(super) segments: Range<usize>,
     /// Its entries in the table of ranges.
     pub(super) ranges: Range<usize>,
-    /// Bytes in those; all 2^64 count as one less.
-    pub(super) left_out: u64,
+    /// Bytes in those, up to 2^64.
+    pub(super) left_out: u128,
     /// Other threads may have written to it while it was read.
     pub(super) changing: bool,
 }
@@ -75,11 +75,16 @@ impl Index {
         input: &mut I,
         header: &Header,
         walked: Option<&Walk>,
-        entry: &mut impl FnMut(Entry),
+        entry: &mut impl FnMut(Entry) -> Result<()>,
     ) -> Result<Self> {
         let range = header.index_range();
         input.mark();
-        let from = Decoder::new(input, range.end.saturating_sub(4));
+        // The checksum is the last four bytes.
+        let summed = range.end.checked_sub(4).filter(|end| range.start <= *end);
+        let Some(summed) = summed else {
+            return Err(Fault::damaged(range, "corestream.index: has no room for its checksum"));
+        };
+        let from = Decoder::new(input, summed);
         let mut tables = Tables { from, header, walked, index: Self::default() };
         let decoded = tables.decode(entry);
         let Tables { mut from, index, .. } = tables;
@@ -106,7 +111,7 @@ struct Tables<'i, 'w, I> {
 }
 
 impl<I: Input> Tables<'_, '_, I> {
-    fn decode(&mut self, entry: &mut impl FnMut(Entry)) -> Result<()> {
+    fn decode(&mut self, entry: &mut impl FnMut(Entry) -> Result<()>) -> Result<()> {
         self.section()?;
         let head = self.head()?;
         self.memories(&head)?;
@@ -116,11 +121,11 @@ impl<I: Input> Tables<'_, '_, I> {
             if head.ranges.get() > 0 {
                 listed.push(segment);
             }
-            entry(Entry::Segment(segment));
+            entry(Entry::Segment(segment))
         })?;
         self.ranges(&listed)?;
         for _ in 0..head.blocks.get() {
-            entry(Entry::Checksum(u32::from_le_bytes(self.from.array()?)));
+            entry(Entry::Checksum(u32::from_le_bytes(self.from.array()?)))?;
         }
         Ok(())
     }
@@ -139,7 +144,7 @@ impl<I: Input> Tables<'_, '_, I> {
         let start = from.offset();
         let custom = from.byte()? == 0;
         let size = from.u32()?;
-        let left = self.header.length.saturating_sub(from.offset());
+        let left = self.header.length.minus(from.offset())?;
         let named = from.u32()? == 16 && from.take(NAME.len())? == NAME;
         if !custom || !named {
             return Err(Fault::damaged(from.since(start), "is not where `corestream` says it is"));
@@ -189,11 +194,10 @@ impl<I: Input> Tables<'_, '_, I> {
             (head.ranges.get(), size_of::<RawRange>()),
             (head.blocks.get(), size_of::<u32>()),
         ];
-        // Each is less than 2^37.
-        let bytes = tables.iter().map(|(n, size)| u64::from(*n).saturating_mul(*size as u64));
-        let expected: u64 = bytes.sum();
-        let left = self.from.end().saturating_sub(self.from.offset());
-        if expected != left {
+        let bytes = tables.iter().map(|(n, size)| wide::product(u64::from(*n), *size as u64));
+        let expected: u128 = bytes.sum();
+        let left = self.from.left()?;
+        if expected != left.into() {
             return Err(damaged(format!(
                 "its tables have {expected} bytes and not the {left} left"
             )));
@@ -212,6 +216,10 @@ impl<I: Input> Tables<'_, '_, I> {
 
     fn memories(&mut self, head: &RawHead) -> Result<()> {
         let start = self.from.offset();
+        let differ = |from: &Decoder<'_, I>| {
+            let message = "the segments or ranges of its memories are not as many as it lists";
+            Fault::damaged(from.since(start), message)
+        };
         let (mut segments, mut ranges) = (0, 0);
         for i in 0..head.memories.get() {
             let entry = self.from.offset();
@@ -221,9 +229,14 @@ impl<I: Input> Tables<'_, '_, I> {
                 let fault = unknown(self.from.since(entry), "flags", memory.flags.get());
                 return Err(fault.within(format_args!("memory {i}")));
             }
+            let entries = (
+                next(&mut segments, memory.segments.get()),
+                next(&mut ranges, memory.ranges.get()),
+            );
+            let (Some(segments), Some(ranges)) = entries else { return Err(differ(&self.from)) };
             self.index.memories.push(IndexedMemory {
-                segments: next(&mut segments, memory.segments.get()),
-                ranges: next(&mut ranges, memory.ranges.get()),
+                segments,
+                ranges,
                 left_out: 0,
                 changing: memory.flags.get() & CHANGING != 0,
             });
@@ -231,15 +244,12 @@ impl<I: Input> Tables<'_, '_, I> {
         let expected = (u64::from(head.segments.get()), u64::from(head.ranges.get()));
         match (segments as u64, ranges as u64) == expected {
             true => Ok(()),
-            false => {
-                let message = "the segments or ranges of its memories are not as many as it lists";
-                Err(Fault::damaged(self.from.since(start), message))
-            }
+            false => Err(differ(&self.from)),
         }
     }
 
     /// The table of segments: in order, in their memories, and in the sections.
-    fn segments(&mut self, mut each: impl FnMut(Segment)) -> Result<()> {
+    fn segments(&mut self, mut each: impl FnMut(Segment) -> Result<()>) -> Result<()> {
         self.index.segments = self.from.offset();
         let mut sections = self.walked.map_or(&[][..], |walk| &walk.data).iter().peekable();
         let mut before: Option<Segment> = None;
@@ -248,34 +258,33 @@ impl<I: Input> Tables<'_, '_, I> {
                 let start = self.from.offset();
                 let bytes: [u8; 20] = self.from.array()?;
                 let raw: RawSegment = transmute!(bytes);
-                let segment = raw.of(memory);
-                let Segment { offset, len, .. } = segment;
-                let file = segment.in_file();
                 let at = self.from.since(start);
+                let in_segment = |fault: Box<Fault>| fault.within(format_args!("segment {i}"));
                 let damaged = |message: String| {
                     Err(Fault::damaged(at.clone(), format!("segment {i}: {message}")))
                 };
-                if len == 0 {
+                let Some(segment) = raw.of(memory).checked(at.clone()).map_err(in_segment)? else {
                     return damaged("is empty".into());
-                }
+                };
+                let file = segment.in_file();
                 let behind = before.is_none_or(|before| {
-                    segment.follows(&before) && before.in_file().end <= offset
+                    segment.follows(&before) && before.in_file().end <= file.start
                 });
                 if !behind {
                     return damaged("is not behind the one before it".into());
                 }
                 self.compare(|walk| {
-                    segment
-                        .check(&walk.memories, at.clone())
-                        .map_err(|fault| fault.within(format_args!("segment {i}")))?;
+                    segment.placement().check(&walk.memories, at.clone()).map_err(in_segment)?;
                     while sections.next_if(|section| section.end < file.end).is_some() {}
-                    match sections.peek().is_some_and(|section| section.start <= offset) {
+                    match sections.peek().is_some_and(|section| section.start <= file.start) {
                         true => Ok(()),
-                        false => damaged(format!("{offset:#x}..{:#x} is in no section", file.end)),
+                        false => {
+                            damaged(format!("{:#x}..{:#x} is in no section", file.start, file.end))
+                        }
                     }
                 });
                 before = Some(segment);
-                each(segment);
+                each(segment)?;
             }
         }
         Ok(())
@@ -290,7 +299,7 @@ impl<I: Input> Tables<'_, '_, I> {
         {
             let mut segments = segments.get(of).unwrap_or_default().iter().peekable();
             let mut before: Option<u64> = None;
-            let mut left_out = 0_u64;
+            let mut left_out = 0_u128;
             for i in entries {
                 let start = self.from.offset();
                 let bytes: [u8; 16] = self.from.array()?;
@@ -305,10 +314,12 @@ impl<I: Input> Tables<'_, '_, I> {
                 if first > last {
                     return damaged("is empty");
                 }
-                if before.is_some_and(|before| first <= before.saturating_add(1)) {
+                // Or none, if it does not come after the one before it.
+                let gap = |before| first.checked_sub(before);
+                if before.is_some_and(|before| gap(before).is_none_or(|gap| gap <= 1)) {
                     return damaged("is not behind the one before it, or touches it");
                 }
-                if segments.peek().is_some_and(|segment| segment.address <= last) {
+                if segments.peek().is_some_and(|segment| segment.address() <= last) {
                     return damaged("has bytes that a segment holds");
                 }
                 self.compare(|walk| match walk.memories.get(memory) {
@@ -316,7 +327,7 @@ impl<I: Input> Tables<'_, '_, I> {
                     _ => damaged("is past the end of its memory"),
                 });
                 before = Some(last);
-                left_out = left_out.saturating_add(contents::count(&(first..=last)));
+                left_out = left_out.plus(wide::count(&(first..=last)))?;
             }
             if let Some(memory) = self.index.memories.get_mut(memory) {
                 memory.left_out = left_out;
@@ -356,8 +367,8 @@ impl Index {
         let mut index = Self { ranges: offset, ..Self::default() };
         let mut at = 0;
         for (entry, ty) in entries.iter().zip(memories) {
-            let of = next(&mut at, entry.ranges.get());
-            let mut left_out = 0_u64;
+            let of = next(&mut at, entry.ranges.get())?;
+            let mut left_out = 0_u128;
             let mut before: Option<u64> = None;
             for range in ranges.get(of.clone())? {
                 let (first, last) = (range.first.get(), range.last.get());
@@ -366,7 +377,7 @@ impl Index {
                     return None;
                 }
                 before = Some(last);
-                left_out = left_out.saturating_add(contents::count(&(first..=last)));
+                left_out = left_out.checked_add(wide::count(&(first..=last)))?;
             }
             let changing = entry.flags.get() & CHANGING != 0;
             index.memories.push(IndexedMemory { segments: 0..0, ranges: of, left_out, changing });
@@ -383,7 +394,7 @@ impl Index {
             let mut segments = segments.from(dump, memory, first.first.get()).peekable();
             ranges.iter().all(|range| {
                 while segments.next_if(|segment| segment.last() < range.first.get()).is_some() {}
-                segments.peek().is_none_or(|segment| segment.address > range.last.get())
+                segments.peek().is_none_or(|segment| segment.address() > range.last.get())
             })
         })
     }
@@ -401,10 +412,9 @@ impl Index {
 /// What `corestream` says of a dump that ends with an index, by each place at which that may begin, the last one first.
 /// Whether one is there, [`Index::decode`] tells. Anything may follow it.
 pub(super) fn at_end(bytes: &[u8]) -> impl Iterator<Item = Header> {
-    let from = bytes.len().saturating_sub(MAX_SECTION);
-    let tail = bytes.get(from..).unwrap_or_default();
-    let names = tail.windows(NAMED.len()).enumerate().rev().filter(|(_, name)| *name == NAMED);
-    let places = names.take(MAX_PLACES).map(move |(at, _)| at.saturating_add(from));
+    let tail = bytes.windows(NAMED.len()).enumerate().rev().take(MAX_SECTION);
+    let names = tail.filter(|(_, name)| *name == NAMED);
+    let places = names.take(MAX_PLACES).map(|(at, _)| at);
     places.flat_map(move |name| (1..=5).filter_map(move |digits| header_of(bytes, name, digits)))
 }
 
@@ -422,7 +432,7 @@ fn header_of(bytes: &[u8], name: usize, digits: usize) -> Option<Header> {
     let head: RawHead = transmute!(head);
     (custom && sized && end <= bytes.len() as u64).then_some(())?;
     let (flags, block_log2) = (head.flags.get(), head.block_log2.get());
-    Header { flags, length: end, index: start as u64, block_log2 }.checked()
+    Header::new(flags, end, start as u64, block_log2)
 }
 
 /// The checksum of an index whose section has `len` bytes after its name, as it was written: with the least
@@ -443,9 +453,9 @@ fn checksum(summed: &[u8], len: usize) -> Option<u32> {
     Some(hasher.finalize())
 }
 
-/// The next `count` entries. A hundred times 32 bits do not overflow.
-fn next(from: &mut usize, count: u32) -> Range<usize> {
+/// The next `count` entries; `None` if there can't be so many.
+fn next(from: &mut usize, count: u32) -> Option<Range<usize>> {
     let start = *from;
-    *from = from.saturating_add(count as usize);
-    start..*from
+    *from = start.checked_add(count as usize)?;
+    Some(start..*from)
 }

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 
 use super::fault::{Fault, Result};
+use crate::arithmetic::{Checked, at_most};
 use crate::error::zeros;
 use crate::limits::MAX_NAME_BYTES;
 
@@ -44,7 +45,10 @@ pub(super) trait Input {
     fn at_end(&mut self) -> Result<bool>;
 
     /// Says that checksums are over blocks of 2^`log2` bytes from the first byte to `end`.
-    fn begin_blocks(&mut self, log2: u32, end: u64);
+    ///
+    /// # Errors
+    /// Returns an internal error.
+    fn begin_blocks(&mut self, log2: u32, end: u64) -> Result<()>;
 
     /// Begins the range that [`crc`](Self::crc) is of.
     fn mark(&mut self);
@@ -69,18 +73,22 @@ pub(super) struct Slice<'b> {
 impl<'b> Slice<'b> {
     /// From `offset` on.
     pub(super) fn new(bytes: &'b [u8], offset: u64) -> Self {
-        let at = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let at = at_most(offset, bytes.len());
         Self { bytes, at, mark: at }
     }
 
     /// Like [`Input::take`], borrowed from the slice.
     pub(super) fn borrow(&mut self, len: usize) -> Result<&'b [u8]> {
-        let end = self.at.saturating_add(len);
-        let Some(taken) = self.bytes.get(self.at..end) else {
-            return Err(Fault::end(self.bytes.len() as u64, end as u64));
-        };
-        self.at = end;
-        Ok(taken)
+        let taken = self.at.checked_add(len).and_then(|end| {
+            let taken = self.bytes.get(self.at..end)?;
+            self.at = end;
+            Some(taken)
+        });
+        taken.ok_or_else(|| self.ended(len as u64))
+    }
+
+    fn ended(&self, wanted: u64) -> Box<Fault> {
+        Fault::end_within(self.bytes.len() as u64, self.at as u64, wanted)
     }
 }
 
@@ -96,10 +104,9 @@ impl Input for Slice<'_> {
 
     #[inline]
     fn skip(&mut self, len: u64) -> Result<()> {
-        let end = self.offset().saturating_add(len);
-        match usize::try_from(end) {
-            Ok(at) if at <= self.bytes.len() => self.at = at,
-            _ => return Err(Fault::end(self.bytes.len() as u64, end)),
+        match self.offset().checked_add(len).map(usize::try_from) {
+            Some(Ok(at)) if at <= self.bytes.len() => self.at = at,
+            _ => return Err(self.ended(len)),
         }
         Ok(())
     }
@@ -113,7 +120,9 @@ impl Input for Slice<'_> {
         Ok(self.at == self.bytes.len())
     }
 
-    fn begin_blocks(&mut self, _: u32, _: u64) {}
+    fn begin_blocks(&mut self, _: u32, _: u64) -> Result<()> {
+        Ok(())
+    }
 
     fn mark(&mut self) {
         self.mark = self.at;
@@ -129,9 +138,10 @@ pub(super) struct Stream<R> {
     source: R,
     buffer: Box<[u8]>,
     /// What of the buffer was read and not yet taken.
-    start: usize,
-    end: usize,
+    held: Range<usize>,
     offset: u64,
+    /// The offset of the end of what was read.
+    known_end: u64,
     marked: Option<crc32fast::Hasher>,
     blocks: Blocks,
 }
@@ -142,7 +152,7 @@ enum Blocks {
     Unknown(Vec<u8>),
     /// There are none.
     Off,
-    /// `missing` bytes of the block in hand, and `left` bytes of all blocks, are to come.
+    /// `missing` bytes of the block in hand, and `left` bytes of the blocks after it, are to come.
     On { block: u64, missing: u64, left: u64, hasher: crc32fast::Hasher, done: Vec<u32> },
 }
 
@@ -152,7 +162,7 @@ impl<R: Read> Stream<R> {
     pub(super) fn new(source: R) -> crate::error::Result<Self> {
         let buffer = zeros(BUFFER, "a buffer to read a dump")?.into_boxed_slice();
         let blocks = Blocks::Unknown(Vec::new());
-        Ok(Self { source, buffer, start: 0, end: 0, offset: 0, marked: None, blocks })
+        Ok(Self { source, buffer, held: 0..0, offset: 0, known_end: 0, marked: None, blocks })
     }
 
     /// The checksums of the blocks that have passed.
@@ -163,54 +173,48 @@ impl<R: Read> Stream<R> {
         }
     }
 
-    /// How many bytes were read and not yet taken.
-    fn held(&self) -> usize {
-        self.end.saturating_sub(self.start)
-    }
-
     /// Reads until the buffer has `len` bytes; `false` if the stream ends before.
     fn fill(&mut self, len: usize) -> Result<bool> {
-        if self.held() < len && self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.held());
+        if self.held.len() < len && self.held.start > 0 {
+            self.buffer.copy_within(self.held.clone(), 0);
+            self.held = 0..self.held.len();
         }
-        while self.held() < len {
-            let free = self.buffer.get_mut(self.end..).unwrap_or_default();
+        while self.held.len() < len {
+            let free = self.buffer.get_mut(self.held.end..).unwrap_or_default();
             let room = free.len();
             match self.source.read(free) {
                 Ok(0) => return Ok(false),
-                Ok(read) if read <= room => self.end = self.end.saturating_add(read),
+                Ok(read) if read <= room => {
+                    self.held.end = self.held.end.plus(read)?;
+                    self.known_end = self.known_end.plus(read as u64)?;
+                }
                 Ok(_) => {
                     let error = io::Error::other("a source gave more bytes than it was asked for");
-                    return Err(Fault::io(self.known_end(), error));
+                    return Err(Fault::io(self.known_end, error));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Fault::io(self.known_end(), error)),
+                Err(error) => return Err(Fault::io(self.known_end, error)),
             }
         }
         Ok(true)
     }
 
-    /// Takes at most `len` bytes of those that the buffer has.
-    fn advance(&mut self, len: usize) -> &[u8] {
-        let end = self.start.saturating_add(len).min(self.end);
-        let bytes = self.buffer.get(self.start..end).unwrap_or_default();
+    /// Takes `len` bytes of those that the buffer has, or all if it has fewer.
+    #[inline]
+    fn advance(&mut self, len: usize) -> Result<&[u8]> {
+        let held = self.buffer.get(self.held.clone()).unwrap_or_default();
+        let bytes = held.get(..len).unwrap_or(held);
         if let Some(marked) = &mut self.marked {
             marked.update(bytes);
         }
-        self.blocks.update(bytes);
-        self.start = end;
-        self.offset = self.offset.saturating_add(bytes.len() as u64);
-        bytes
-    }
-
-    /// The offset of the end of what was read.
-    fn known_end(&self) -> u64 {
-        self.offset.saturating_add(self.held() as u64)
+        self.blocks.update(bytes)?;
+        self.held.start = self.held.start.plus(bytes.len())?;
+        self.offset = self.offset.plus(bytes.len() as u64)?;
+        Ok(bytes)
     }
 
     fn ended(&self, wanted: u64) -> Box<Fault> {
-        Fault::end(self.known_end(), self.offset.saturating_add(wanted))
+        Fault::end_within(self.known_end, self.offset, wanted)
     }
 }
 
@@ -221,10 +225,10 @@ impl<R: Read> Input for Stream<R> {
 
     #[inline]
     fn take(&mut self, len: usize) -> Result<&[u8]> {
-        if self.held() < len && !self.fill(len)? {
+        if self.held.len() < len && !self.fill(len)? {
             return Err(self.ended(len as u64));
         }
-        Ok(self.advance(len))
+        self.advance(len)
     }
 
     fn skip(&mut self, len: u64) -> Result<()> {
@@ -233,15 +237,15 @@ impl<R: Read> Input for Stream<R> {
             if !self.fill(1)? {
                 return Err(self.ended(left));
             }
-            let taken = self.advance(usize::try_from(left).unwrap_or(usize::MAX));
-            left = left.saturating_sub(taken.len() as u64);
+            let taken = self.advance(at_most(left, self.held.len()))?;
+            left = left.minus(taken.len() as u64)?;
         }
         Ok(())
     }
 
     fn drain(&mut self) -> Result<u64> {
         while self.fill(1)? {
-            self.advance(usize::MAX);
+            self.advance(self.held.len())?;
         }
         Ok(self.offset)
     }
@@ -250,14 +254,17 @@ impl<R: Read> Input for Stream<R> {
         Ok(!self.fill(1)?)
     }
 
-    fn begin_blocks(&mut self, log2: u32, end: u64) {
+    fn begin_blocks(&mut self, log2: u32, end: u64) -> Result<()> {
         if let Blocks::Unknown(before) = &mut self.blocks {
             let before = std::mem::take(before);
             let (hasher, done) = (crc32fast::Hasher::new(), Vec::new());
             let block = 1 << log2;
-            self.blocks = Blocks::On { block, missing: block, left: end, hasher, done };
-            self.blocks.update(&before);
+            let missing = end.min(block);
+            let left = end.minus(missing)?;
+            self.blocks = Blocks::On { block, missing, left, hasher, done };
+            self.blocks.update(&before)?;
         }
+        Ok(())
     }
 
     fn mark(&mut self) {
@@ -270,29 +277,31 @@ impl<R: Read> Input for Stream<R> {
 }
 
 impl Blocks {
-    fn update(&mut self, mut bytes: &[u8]) {
+    fn update(&mut self, mut bytes: &[u8]) -> Result<()> {
         match self {
             Self::Off => {}
-            Self::Unknown(before) if before.len().saturating_add(bytes.len()) <= BEFORE_BLOCKS => {
-                before.extend_from_slice(bytes);
+            Self::Unknown(before) => {
+                let room = BEFORE_BLOCKS.checked_sub(before.len());
+                match room.is_some_and(|room| bytes.len() <= room) {
+                    true => before.extend_from_slice(bytes),
+                    false => *self = Self::Off,
+                }
             }
-            Self::Unknown(_) => *self = Self::Off,
             Self::On { block, missing, left, hasher, done } => {
-                while !bytes.is_empty() && *left > 0 {
-                    let room = (*missing).min(*left);
-                    let room = usize::try_from(room).unwrap_or(usize::MAX);
-                    let (now, later) = bytes.split_at(room.min(bytes.len()));
+                while !bytes.is_empty() && *missing > 0 {
+                    let (now, later) = bytes.split_at(at_most(*missing, bytes.len()));
                     hasher.update(now);
-                    *missing = missing.saturating_sub(now.len() as u64);
-                    *left = left.saturating_sub(now.len() as u64);
-                    if *missing == 0 || *left == 0 {
+                    *missing = missing.minus(now.len() as u64)?;
+                    if *missing == 0 {
                         done.push(std::mem::take(hasher).finalize());
-                        *missing = *block;
+                        *missing = (*left).min(*block);
+                        *left = left.minus(*missing)?;
                     }
                     bytes = later;
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -342,6 +351,21 @@ mod tests {
     }
 
     #[test]
+    fn a_length_past_all_offsets_is_damage() {
+        let bytes = bytes(100);
+        let (mut slice, mut stream) = (Slice::new(&bytes, 0), Stream::new(&bytes[..]).unwrap());
+        let inputs: [&mut dyn Input; 2] = [&mut slice, &mut stream];
+        for input in inputs {
+            input.take(10).unwrap();
+            let fault = input.skip(u64::MAX - 9).unwrap_err();
+            assert_eq!(fault.kind, crate::ErrorKind::Damaged);
+            assert!(fault.line().ends_with("past the end of all offsets"), "{}", fault.line());
+        }
+        let fault = Slice::new(&bytes, 10).skip(u64::MAX - 10).unwrap_err();
+        assert_eq!((fault.kind, fault.range), (crate::ErrorKind::CutOff, 100..u64::MAX));
+    }
+
+    #[test]
     fn a_source_that_counts_too_many_is_an_error() {
         struct Liar;
         impl Read for Liar {
@@ -362,7 +386,7 @@ mod tests {
         {
             let mut stream = Stream::new(Steps(&bytes, 700)).unwrap();
             stream.take(before).unwrap();
-            stream.begin_blocks(log2, end);
+            stream.begin_blocks(log2, end).unwrap();
             stream.drain().unwrap();
             let blocks = bytes[..usize::try_from(end).unwrap()].chunks(1 << log2);
             let expected: Vec<_> = blocks.map(crc32fast::hash).collect();

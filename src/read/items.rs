@@ -220,8 +220,9 @@ pub(super) fn name(bytes: &[u8], offset: u64) -> &str {
 
 /// The `len` bytes at `offset` of `bytes` as a name.
 pub(super) fn bare_name(bytes: &[u8], offset: u64, len: u64) -> &str {
-    let range = offset..offset.saturating_add(len);
-    std::str::from_utf8(input::part(bytes, range).unwrap_or_default()).unwrap_or_default()
+    let range = offset.checked_add(len).map(|end| offset..end);
+    let name = range.and_then(|range| input::part(bytes, range));
+    std::str::from_utf8(name.unwrap_or_default()).unwrap_or_default()
 }
 
 /// An index, `None` if it is not known.

@@ -261,16 +261,16 @@ impl Trial {
             Next::Signed(bits) => {
                 if let Some(value) = section.number.signed(byte, bits)? {
                     self.hasher.write_u64(value);
-                    self.next_value();
+                    self.next_value()?;
                 }
             }
             Next::Fixed(left) => {
-                section.number.fixed(byte);
+                section.number.fixed(byte)?;
                 match left.checked_sub(1) {
                     None | Some(0) => {
                         let value = section.number.take_fixed();
                         self.hasher.write_u64(value);
-                        self.next_value();
+                        self.next_value()?;
                     }
                     Some(left) => section.next = Next::Fixed(left),
                 }
@@ -331,19 +331,20 @@ impl Trial {
         }
     }
 
-    /// Goes on after a value.
-    fn next_value(&mut self) {
+    /// Goes on after a value; `None` if there is none to come.
+    fn next_value(&mut self) -> Option<()> {
         let section = &mut self.section;
         if let Some(left) = section.left.0.checked_sub(1) {
             section.left.0 = left;
             if left == 0 && !self.layout.has_counts_first() {
                 section.next = Next::Stack;
-                return;
+                return Some(());
             }
         } else {
-            section.left.1 = section.left.1.saturating_sub(1);
+            section.left.1 = section.left.1.checked_sub(1)?;
         }
         self.after_values();
+        Some(())
     }
 
     fn value_type(&mut self, byte: u8) -> Option<()> {
@@ -352,10 +353,7 @@ impl Trial {
         self.hasher.write_u8(of_stack.into());
         let fixed = self.layout.has_counts_first();
         self.section.next = match byte {
-            0x01 => {
-                self.next_value();
-                return Some(());
-            }
+            0x01 => return self.next_value(),
             0x7f if fixed => Next::Fixed(4),
             0x7e if fixed => Next::Fixed(8),
             0x7f => Next::Signed(32),
@@ -398,7 +396,7 @@ impl Number {
     fn signed(&mut self, byte: u8, bits: u32) -> Option<Option<u64>> {
         let low = (byte << 1).cast_signed() >> 1;
         let left = bits.checked_sub(self.shift)?;
-        if left < 7 && !matches!(low >> left.saturating_sub(1), 0 | -1) {
+        if left < 7 && !matches!(low >> left.checked_sub(1)?, 0 | -1) {
             return None;
         }
         let low = if byte & 0x80 == 0 { i64::from(low) } else { i64::from(low & 0x7f) };
@@ -411,14 +409,15 @@ impl Number {
             let Self { value, .. } = std::mem::take(self);
             return Some(Some(value));
         }
-        self.shift = self.shift.saturating_add(7);
+        self.shift = self.shift.checked_add(7)?;
         (self.shift < bits).then_some(None)
     }
 
-    /// Takes a byte of a number of fixed width, the lowest first.
-    fn fixed(&mut self, byte: u8) {
-        self.value |= u64::from(byte) << self.shift;
-        self.shift = self.shift.saturating_add(8).min(56);
+    /// Takes a byte of a number of fixed width, the lowest first; `None` if it has no room for one more.
+    fn fixed(&mut self, byte: u8) -> Option<()> {
+        self.value |= u64::from(byte).checked_shl(self.shift)?;
+        self.shift = self.shift.checked_add(8)?;
+        Some(())
     }
 
     /// Ends one: an `i32` is widened by its sign, as those in LEB128 are.

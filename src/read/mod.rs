@@ -17,11 +17,13 @@ mod layout;
 mod open;
 mod restore;
 mod salvage;
+mod segment;
 mod table;
 mod tables;
 mod types;
 mod verify;
 mod walk;
+mod wide;
 
 pub use contents::{Content, Contents};
 pub use file::{CoreDumpFile, Coverage, Producer};

@@ -1,14 +1,16 @@
 //! Opening a dump: what a walk over the sections keeps, and the table of segments.
 
-use super::data::{DataSection, Segment};
+use super::data::DataSection;
 use super::fault::{Fault, Result};
 use super::header::Header;
 use super::index::{Entry, Index};
 use super::input::Slice;
+use super::segment::Segment;
 use super::table::{Builder, Dump, Table};
 use super::tables::PARTIAL;
 use super::walk::{self, Visitor, Walk};
-use crate::error::ErrorKind;
+use crate::arithmetic::Checked;
+use crate::error::{self, ErrorKind};
 use crate::model::Global;
 
 /// A dump that was walked: where things are, and little else.
@@ -48,9 +50,10 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn add(&mut self, segments: u64, bytes: u64) {
-        self.segments = self.segments.saturating_add(segments);
-        self.bytes = self.bytes.saturating_add(bytes);
+    pub(super) fn add(&mut self, segments: u64, bytes: u64) -> error::Result<()> {
+        self.segments = self.segments.plus(segments)?;
+        self.bytes = self.bytes.plus(bytes)?;
+        Ok(())
     }
 }
 
@@ -84,7 +87,7 @@ impl Opened {
                 return Err(Fault::damaged(0..bytes.len() as u64, "has been rewritten"));
             }
             let marks = Marks::of(bytes, &walk);
-            return Ok(opener.finish(bytes, walk, marks, None));
+            return opener.finish(bytes, walk, marks, None);
         };
         let entry = &mut |entry| opener.entry(&entry);
         let mut index = Index::decode(&mut input, header, Some(&walk), entry)?;
@@ -92,7 +95,7 @@ impl Opened {
             return Err(fault);
         }
         walk::appended(&mut input, header)?;
-        Ok(opener.finish(bytes, walk, Marks::Index(index), None))
+        opener.finish(bytes, walk, Marks::Index(index), None)
     }
 
     /// Opens a dump of this project's that another tool has rewritten, by its sections alone; `None` if it
@@ -103,7 +106,7 @@ impl Opened {
         walk.run(&mut Slice::new(bytes, 0), &mut opener).ok()?;
         let is_one = walk.moved.is_some() && walk.has("core");
         let marks = Marks::of(bytes, &walk);
-        is_one.then(|| opener.finish(bytes, walk, marks, None))
+        is_one.then(|| opener.finish(bytes, walk, marks, None).ok()).flatten()
     }
 }
 
@@ -154,13 +157,14 @@ impl Opener {
         Self { length, use_index: false, items, builder, kept, reached: None, lost: None }
     }
 
-    fn count(&mut self, memory: u32, segments: u64, bytes: u64) {
+    #[inline]
+    fn count(&mut self, memory: u32, segments: u64, bytes: u64) -> Result<()> {
         let memory = memory as usize;
-        if self.kept.len() <= memory {
-            self.kept.resize(memory.saturating_add(1), Kept::default());
-        }
-        if let Some(kept) = self.kept.get_mut(memory) {
-            kept.add(segments, bytes);
+        loop {
+            match self.kept.get_mut(memory) {
+                Some(kept) => return Ok(kept.add(segments, bytes)?),
+                None => self.kept.push(Kept::default()),
+            }
         }
     }
 
@@ -169,19 +173,22 @@ impl Opener {
         Self { use_index: true, kept, ..Self::new(None) }
     }
 
-    fn entry(&mut self, entry: &Entry) {
-        if let Entry::Segment(segment) = entry {
-            self.count(segment.memory, 1, segment.len.into());
+    fn entry(&mut self, entry: &Entry) -> Result<()> {
+        match entry {
+            Entry::Segment(segment) => self.count(segment.memory(), 1, segment.len().into()),
+            Entry::Checksum(_) => Ok(()),
         }
     }
 
+    /// # Errors
+    /// Returns an internal error.
     pub(super) fn finish(
         mut self,
         bytes: &[u8],
         walk: Walk,
         marks: Marks,
         lost: Option<(u32, u64)>,
-    ) -> Opened {
+    ) -> Result<Opened> {
         if let Some(segment) = walk.in_its_own_memory {
             self.forget_segments();
             // One that was pushed before.
@@ -194,19 +201,19 @@ impl Opener {
                 (table, Some(index), lost)
             }
             Marks::Moved(index) => {
-                let table = self.table();
+                let table = self.table()?;
                 let dump = Dump { bytes, memories: &walk.memories, data: &walk.data };
                 match index.is_apart_from(dump, &table) {
                     true => (table, Some(index), lost),
                     false => (table, None, Some((0, 0))),
                 }
             }
-            Marks::Lost => (self.table(), None, Some((0, 0))),
-            Marks::None => (self.table(), None, lost),
+            Marks::Lost => (self.table()?, None, Some((0, 0))),
+            Marks::None => (self.table()?, None, lost),
         };
         let mut kept = self.kept;
         kept.resize(walk.memories.len(), Kept::default());
-        Opened { walk, items: self.items, table, index, kept, lost }
+        Ok(Opened { walk, items: self.items, table, index, kept, lost })
     }
 
     /// Takes back all segments.
@@ -216,17 +223,17 @@ impl Opener {
     }
 
     /// The table of what was walked; bytes that are overwritten are not counted any more.
-    fn table(&mut self) -> Table {
-        let (table, sorted) = std::mem::replace(&mut self.builder, Builder::new()).finish();
+    fn table(&mut self) -> Result<Table> {
+        let (table, sorted) = std::mem::replace(&mut self.builder, Builder::new()).finish()?;
         if let Table::List { segments, .. } = &table
             && sorted
         {
             self.kept.iter_mut().for_each(|kept| kept.bytes = 0);
             for part in segments {
-                self.count(part.memory, 0, part.len.into());
+                self.count(part.memory(), 0, part.len().into())?;
             }
         }
-        table
+        Ok(table)
     }
 }
 
@@ -280,27 +287,26 @@ impl Visitor for Opener {
 
     fn segment(&mut self, segment: Segment) -> Result<()> {
         self.builder.push(segment)?;
-        self.count(segment.memory, 1, segment.len.into());
+        self.count(segment.memory(), 1, segment.len().into())?;
         // Its last byte: there may be no address behind it.
-        self.reached = Some((segment.memory, segment.last()));
+        self.reached = Some((segment.memory(), segment.last()));
         Ok(())
     }
 
-    fn nothing(&mut self) {
-        self.builder.pass();
+    fn nothing(&mut self) -> Result<()> {
+        self.builder.pass()
     }
 
     fn cut(&mut self, segment: Segment, file: u64) {
-        // Less than the whole, which fits.
-        let len = u32::try_from(file.saturating_sub(segment.offset)).unwrap_or(0);
-        if self.length.is_some() || len >= segment.len {
+        if self.length.is_some() {
             return;
         }
-        // A segment that can't be listed is lost as a whole.
-        let there = Segment { len, ..segment };
-        let kept = len > 0 && self.segment(there).is_ok();
-        let behind = if kept { u64::from(len) } else { 0 };
-        self.reached = Some((segment.memory, segment.address.saturating_add(behind)));
+        let lost_from = match segment.split_at_offset(file) {
+            Some((there, lost)) if self.segment(there).is_ok() => lost.address(),
+            // Nothing of it is there. Or it can't be listed: then it is lost as a whole.
+            _ => segment.address(),
+        };
+        self.reached = Some((segment.memory(), lost_from));
     }
 
     fn lost(&mut self) {

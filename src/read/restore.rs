@@ -5,9 +5,10 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::contents::{self, Content};
+use super::contents::Content;
 use super::file::{CoreDumpFile, changed};
-use super::types;
+use super::{types, wide};
+use crate::arithmetic::{Checked, at_most, exact};
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::held_signal::without_sigxfsz;
@@ -126,7 +127,7 @@ impl CoreDumpFile<'_> {
             }
             loop {
                 self.check_stop()?;
-                let left = usize::try_from(contents::count(&(at..=last))).unwrap_or(usize::MAX);
+                let left = wide::count_at_most(&(at..=last), ZEROS.len());
                 let zeros = ZEROS.get(..left).unwrap_or(&ZEROS);
                 without_sigxfsz(|| output.write_all(zeros)).map_err(|e| fail(at, e))?;
                 match at.checked_add(zeros.len() as u64) {
@@ -146,7 +147,7 @@ impl CoreDumpFile<'_> {
         mut part: impl FnMut(&Content<'_>) -> Result<()>,
     ) -> Result<Restored> {
         let mut restored = Restored { len: self.byte_len(memory)?, ..Restored::default() };
-        let mut next = 0;
+        let mut last = None;
         for content in self.contents(memory)? {
             part(&content)?;
             let addresses = content.addresses();
@@ -155,10 +156,10 @@ impl CoreDumpFile<'_> {
                 Content::LeftOut(_) => &mut restored.left_out,
                 Content::Zero(_) => &mut 0,
             };
-            *count = count.saturating_add(contents::count(&addresses));
-            next = addresses.end().saturating_add(1);
+            *count = count.plus(exact(wide::count(&addresses))?)?;
+            last = Some(*addresses.end());
         }
-        match next == restored.len {
+        match last == types::last_address(self.checked(memory)?.1) {
             true => Ok(restored),
             false => Err(changed(memory)),
         }
@@ -175,8 +176,7 @@ impl CoreDumpFile<'_> {
 
 /// Parts of `bytes` of a bounded length, each with its address.
 fn parts(address: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
-    let parts = bytes.chunks(PART).enumerate();
-    parts.map(move |(i, part)| (address.saturating_add(i.saturating_mul(PART) as u64), part))
+    (address..=u64::MAX).step_by(PART).zip(bytes.chunks(PART))
 }
 
 /// Writes `bytes` at `offset`, but for the blocks of the file that are all zero.
@@ -185,15 +185,31 @@ fn write_sparsely(file: &File, offset: u64, bytes: &[u8]) -> std::io::Result<()>
     // All from the first byte on that was not written and is in no block of zeros.
     let (mut run, mut run_at) = (bytes, offset);
     while !left.is_empty() {
-        let to_edge = usize::try_from(BLOCK.saturating_sub(at % BLOCK)).unwrap_or(left.len());
-        let (block, later) = left.split_at(to_edge.min(left.len()));
-        at = at.saturating_add(block.len() as u64);
+        let to_edge = BLOCK.abs_diff(at % BLOCK);
+        let (block, later) = left.split_at(at_most(to_edge, left.len()));
+        at = at.checked_add(block.len() as u64).ok_or(std::io::ErrorKind::FileTooLarge)?;
         if ZEROS.starts_with(block) {
-            let (run_here, _) = run.split_at(run.len().saturating_sub(left.len()));
+            // What is left is the end of the run.
+            let (run_here, _) = run.split_at(run.len().abs_diff(left.len()));
             file.write_all_at(run_here, run_at)?;
             (run, run_at) = (later, at);
         }
         left = later;
     }
     file.write_all_at(run, run_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_whole_at_the_end_of_all_addresses() {
+        let bytes = vec![0; PART + 3];
+        let last = u64::MAX - PART as u64 - 2;
+        let found: Vec<_> = parts(last, &bytes).map(|(at, part)| (at, part.len())).collect();
+        assert_eq!(found, [(last, PART), (u64::MAX - 2, 3)]);
+        let found: Vec<_> = parts(last + 3, &bytes[..PART]).map(|(_, part)| part.len()).collect();
+        assert_eq!(found, [PART]);
+    }
 }

@@ -3,18 +3,19 @@
 //! fault.
 
 use super::bounds::Reach;
-use super::data::Segment;
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::header::Header;
 use super::index::{self, Entry, Index};
 use super::input::Slice;
 use super::open::{Kept, Marks, Opened, Opener};
+use super::segment::Segment;
 use super::table;
 use super::tables::{PARTIAL, RawRange};
-use super::types;
 use super::walk::{self, Walk};
-use crate::error::ErrorKind;
+use super::{types, wide};
+use crate::arithmetic::exact;
+use crate::error::{self, ErrorKind};
 use crate::model::MemoryType;
 
 impl Opened {
@@ -31,21 +32,21 @@ impl Opened {
         if walk.complete && of_others && walk.bounded && walk.has("core") {
             // All that is wrong is that its frames can't be told, or that it ends between two sections.
             let marks = Marks::of(bytes, &walk);
-            return Ok((opener.finish(bytes, walk, marks, None), fault));
+            return Ok((opener.finish(bytes, walk, marks, None)?, fault));
         }
         let header = match walk.has("core") {
             true => walk.header.clone(),
             false => header_by_size(bytes),
         };
         if let Some(found) = Found::of(bytes, header.as_ref()) {
-            return Ok((found.open(bytes), as_damage(fault, bytes)));
+            return Ok((found.open(bytes)?, as_damage(fault, bytes)));
         }
         if let Some(header) = header
             && sizes_hold(&header, bytes)
         {
             (walk, opener) = (Walk::of_damaged(header, true), Opener::new(None));
             walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
-            add_lost_memories(&mut walk);
+            add_lost_memories(&mut walk)?;
             fault = as_damage(fault, bytes);
         } else if !walk.has("core") {
             return Err(walked.err().unwrap_or_else(Fault::no_core));
@@ -61,34 +62,38 @@ impl Opened {
             Ok(()) => opener.lost,
             Err(_) => opener.lost.or(opener.reached).or(Some((0, 0))),
         };
-        Ok((opener.finish(bytes, walk, Marks::None, lost), fault))
+        Ok((opener.finish(bytes, walk, Marks::None, lost)?, fault))
     }
 }
 
 /// Gives memories whose types are lost the size that their segments need.
-fn add_lost_memories(walk: &mut Walk) {
+fn add_lost_memories(walk: &mut Walk) -> error::Result<()> {
     if !walk.has_lost_memory() {
-        return;
+        return Ok(());
     }
     for (memory, needed, wide) in walk.reaches().iter().map(Reach::needs).collect::<Vec<_>>() {
-        cover(walk, memory, needed, wide);
+        cover(walk, memory, needed, wide)?;
     }
+    Ok(())
 }
 
 /// Makes a memory long enough for the address that is needed, and notes the pages that were declared. Adds the memory, and
 /// those before it, if their types are lost. `wide` says that its addresses have 64 bits.
-fn cover(walk: &mut Walk, memory: u32, needed: Option<u64>, wide: bool) {
+fn cover(walk: &mut Walk, memory: u32, needed: Option<u64>, wide: bool) -> error::Result<()> {
     for lost in (0..=memory).skip(walk.memories.len()) {
         walk.memories.push(MemoryType::wasm32(0));
         walk.grown.push((lost, 0));
     }
-    let Some(ty) = walk.memories.get_mut(memory as usize) else { return };
-    if needed > types::last_address(ty) {
+    let Some(ty) = walk.memories.get_mut(memory as usize) else { return Ok(()) };
+    if let Some(last) = needed
+        && needed > types::last_address(ty)
+    {
         let declared = ty.minimum;
-        *ty = with_address(MemoryType { memory64: ty.memory64 || wide, ..*ty }, needed);
+        *ty = with_address(MemoryType { memory64: ty.memory64 || wide, ..*ty }, last)?;
         walk.grown.retain(|(grown, _)| *grown != memory);
         walk.grown.push((memory, declared));
     }
+    Ok(())
 }
 
 /// Turns "not a core dump" into damage, for a file in which a dump was found.
@@ -182,15 +187,17 @@ impl Found {
         let mut inside = true;
         let mut entry = |entry| {
             if let Entry::Segment(segment) = entry {
-                let at = segment.memory as usize;
-                memories.resize(memories.len().max(at.saturating_add(1)), Segments::default());
+                let at = segment.memory() as usize;
+                while memories.len() <= at {
+                    memories.push(Segments::default());
+                }
                 if let Some(of) = memories.get_mut(at) {
-                    of.kept.add(1, segment.len.into());
+                    of.kept.add(1, segment.len().into())?;
                     of.last = Some(segment);
                 }
-                inside &= segment.in_file().end <= header.index
-                    && u128::from(segment.address).saturating_add(segment.len.into()) <= 1 << 64;
+                inside &= segment.in_file().end <= header.index;
             }
+            Ok(())
         };
         let mut input = Slice::new(bytes, header.index);
         let index = Index::decode(&mut input, header, None, &mut entry).ok()?;
@@ -198,7 +205,7 @@ impl Found {
     }
 
     /// Opens the dump: its memories by the index, the rest by the sections that are sound.
-    fn open(self, bytes: &[u8]) -> Opened {
+    fn open(self, bytes: &[u8]) -> Result<Opened> {
         let Self { header, index, memories } = self;
         let mut walk = Walk::of_damaged(header.clone(), sizes_hold(&header, bytes));
         let mut opener = Opener::by_index(memories.iter().map(|of| of.kept).collect());
@@ -212,22 +219,39 @@ impl Found {
             let of_ranges = ranges.last().map(|range| range.last.get());
             let of_segments =
                 memories.get(i as usize).and_then(|of| of.last).map(|last| last.last());
-            cover(&mut walk, i, of_ranges.max(of_segments), false);
+            cover(&mut walk, i, of_ranges.max(of_segments), false)?;
         }
         opener.finish(bytes, walk, Marks::Index(index), None)
     }
 }
 
-/// The type of a memory that has an address, in whole pages.
-fn with_address(ty: MemoryType, address: Option<u64>) -> MemoryType {
-    let pages = |page: u32| {
-        let before = address.map(|last| last.checked_div(page.into()).unwrap_or(last));
-        before.map_or(0, |before| before.saturating_add(1))
+/// The type of a memory that has the address `last`, in whole pages.
+fn with_address(ty: MemoryType, last: u64) -> error::Result<MemoryType> {
+    let pages = |page_size| types::pages(wide::count(&(0..=last)), page_size);
+    let memory64 = ty.memory64 || last > u64::from(u32::MAX);
+    let (page_size, minimum) = match u64::try_from(pages(ty.page_size)) {
+        Ok(minimum) => (ty.page_size, minimum),
+        // 2^64 pages of one byte are more than can be said.
+        Err(_) => (65_536, exact(pages(65_536))?),
     };
-    let memory64 = ty.memory64 || address.is_some_and(|last| last > u64::from(u32::MAX));
-    // 2^64 pages of one byte are more than can be said.
-    let page_size = if pages(ty.page_size) == u64::MAX { 65_536 } else { ty.page_size };
-    let minimum = pages(page_size);
     let maximum = ty.maximum.filter(|maximum| *maximum >= minimum && page_size == ty.page_size);
-    MemoryType { minimum, maximum, memory64, shared: ty.shared && maximum.is_some(), page_size }
+    let shared = ty.shared && maximum.is_some();
+    Ok(MemoryType { minimum, maximum, memory64, shared, page_size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_covers_the_last_of_all_addresses() {
+        let with_address = |ty, last| with_address(ty, last).unwrap();
+        let ty = MemoryType::wasm32(0);
+        assert_eq!(with_address(ty, 65_535), MemoryType::wasm32(1));
+        assert_eq!(with_address(ty, 65_536), MemoryType::wasm32(2));
+        assert_eq!(with_address(ty, u64::MAX), MemoryType::wasm64(1 << 48));
+        let bytes = MemoryType::wasm64(0).with_page_size(1);
+        assert_eq!(with_address(bytes, u64::MAX - 1).minimum, u64::MAX);
+        assert_eq!(with_address(bytes, u64::MAX), MemoryType::wasm64(1 << 48));
+    }
 }

@@ -11,12 +11,14 @@ use std::ops::Range;
 
 use zerocopy::FromBytes;
 
-use super::contents;
-use super::data::{self, DataSection, Segment};
+use super::data::{self, DataSection};
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::input::{self, Input, Slice};
+use super::segment::Segment;
 use super::tables::RawSegment;
+use crate::arithmetic::Checked;
+use crate::error;
 use crate::limits::MAX_LISTED_SEGMENTS;
 use crate::model::MemoryType;
 
@@ -34,9 +36,9 @@ pub(super) enum Table {
     List {
         /// Segments that do not overlap; the last one of the file is among them.
         segments: Vec<Segment>,
-        /// With 1 all are listed; else those that are not are less than twice as many headers
-        /// behind one that is.
-        stride: u64,
+        /// How many headers are walked at most from one that is listed to the next: less than twice the stride, or
+        /// none if all are listed.
+        walked: u64,
     },
 }
 
@@ -55,19 +57,23 @@ impl Table {
             Self::Index { offset, memories } => {
                 let raw: &[RawSegment] =
                     entries(dump.bytes, *offset, memories.get(memory as usize));
-                let behind = raw.partition_point(|segment| segment.address.get() <= address);
-                Next::Index(raw.get(behind.saturating_sub(1)..).unwrap_or_default().iter())
+                Next::Index(from_last(raw, |segment| segment.address.get() <= address).iter())
             }
-            Self::List { segments, stride } => {
+            Self::List { segments, walked } => {
                 let key = (memory, address);
-                let behind =
-                    segments.partition_point(|segment| (segment.memory, segment.address) <= key);
-                let listed = segments.get(behind.saturating_sub(1)..).unwrap_or_default().iter();
-                Next::List(Listed { listed, stride: *stride, before: None, left: 0 })
+                let listed =
+                    from_last(segments, |segment| (segment.memory(), segment.address()) <= key);
+                Next::List(Listed { listed: listed.iter(), walked: *walked, before: None, left: 0 })
             }
         };
         Segments { dump, memory, address, next }
     }
+}
+
+/// Returns what is sorted from the last entry on that `is_before`, or all of it if none is.
+fn from_last<T>(sorted: &[T], is_before: impl FnMut(&T) -> bool) -> &[T] {
+    let after_first = sorted.get(1..).unwrap_or_default();
+    sorted.get(after_first.partition_point(is_before)..).unwrap_or_default()
 }
 
 /// Those entries of a table in the file, which was checked when the dump was opened.
@@ -103,7 +109,8 @@ enum Next<'d> {
 #[derive(Clone)]
 struct Listed<'d> {
     listed: std::slice::Iter<'d, Segment>,
-    stride: u64,
+    /// How many headers are walked at most from one segment that is listed to the next.
+    walked: u64,
     /// The segment to walk on from.
     before: Option<Segment>,
     /// How many headers may still be walked until the next segment that is listed.
@@ -125,10 +132,7 @@ impl Listed<'_> {
             }
         }
         self.before = self.listed.next().copied();
-        self.left = match self.stride {
-            1 => 0,
-            stride => stride.saturating_mul(2).saturating_sub(1),
-        };
+        self.left = self.walked;
         self.before
     }
 }
@@ -136,7 +140,8 @@ impl Listed<'_> {
 impl Segments<'_> {
     fn step(&mut self) -> Option<Segment> {
         match &mut self.next {
-            Next::Index(entries) => entries.next().map(|raw| raw.of(self.memory)),
+            // Each was checked when the dump was opened. Only if the file has changed since, one is none.
+            Next::Index(entries) => entries.next().and_then(|raw| raw.of(self.memory).segment()),
             Next::List(listed) => listed.step(self.dump),
         }
     }
@@ -148,11 +153,11 @@ impl Iterator for Segments<'_> {
     fn next(&mut self) -> Option<Segment> {
         loop {
             let segment = self.step()?;
-            if segment.memory > self.memory {
+            if segment.memory() > self.memory {
                 self.next = Next::Index(Default::default());
                 return None;
             }
-            if (segment.memory, segment.last()) >= (self.memory, self.address) {
+            if (segment.memory(), segment.last()) >= (self.memory, self.address) {
                 return Some(segment);
             }
         }
@@ -166,7 +171,7 @@ fn between(
     next: &Segment,
     left: &mut u64,
 ) -> Result<Option<Segment>> {
-    let passed = dump.data.partition_point(|section| section.end <= before.offset);
+    let passed = dump.data.partition_point(|section| section.end <= before.offset());
     let mut sections = dump.data.get(passed..).unwrap_or_default();
     let mut at = before.in_file().end;
     while let Some(fewer) = left.checked_sub(1) {
@@ -178,11 +183,11 @@ fn between(
             sections = later;
             at = later.first().map_or(at, |section| section.start);
         }
-        let Some(section) = sections.first().filter(|_| at < next.offset) else { break };
+        let Some(section) = sections.first().filter(|_| at < next.offset()) else { break };
         let mut input = Slice::new(dump.bytes, at);
         let mut decoder = Decoder::new(&mut input, section.end);
         if let Some(found) = data::segment(&mut decoder, dump.memories)? {
-            if found.offset < next.offset {
+            if found.offset() < next.offset() {
                 return Ok(Some(found));
             }
             break;
@@ -197,7 +202,7 @@ fn between(
 #[derive(Debug)]
 pub(super) struct Builder {
     segments: Vec<Segment>,
-    /// How many headers each is behind the one before it; `u32::MAX` or more are longer than strides.
+    /// The [`distance`] of each to the one before it.
     behind: Vec<u32>,
     most: usize,
     stride: u64,
@@ -219,8 +224,12 @@ impl Builder {
     }
 
     /// Takes a segment that puts nothing into a memory.
-    pub(super) fn pass(&mut self) {
-        self.headers = self.headers.saturating_add(1);
+    ///
+    /// # Errors
+    /// Returns an internal error.
+    pub(super) fn pass(&mut self) -> Result<()> {
+        self.headers = self.headers.plus(1)?;
+        Ok(())
     }
 
     /// Takes the next segment of the file.
@@ -238,13 +247,13 @@ impl Builder {
             return Err(Fault::unsupported(segment.in_file(), message));
         }
         (self.ordered, self.last) = (ordered, Some(segment));
-        self.headers = self.headers.saturating_add(1);
+        self.headers = self.headers.plus(1)?;
         if full && self.headers >= self.stride {
-            self.thin();
+            self.thin()?;
         }
         if self.headers >= self.stride || self.segments.is_empty() {
             self.segments.push(segment);
-            self.behind.push(u32::try_from(self.headers).unwrap_or(u32::MAX));
+            self.behind.push(distance(self.headers));
             self.headers = 0;
         }
         Ok(())
@@ -254,98 +263,101 @@ impl Builder {
     ///
     /// One that is dropped is less than the new stride behind one that stays, and what was to be
     /// walked from it is, as before, less than twice the old stride behind it.
-    fn thin(&mut self) {
+    fn thin(&mut self) -> Result<()> {
         while self.segments.len() > self.most / 2 {
-            self.stride = self.stride.saturating_mul(2);
+            self.stride = self.stride.times(2)?;
             let mut headers = 0_u64;
             let mut first = true;
-            let mut behind = self.behind.iter_mut();
-            self.segments.retain(|_| {
-                let Some(behind) = behind.next() else { return false };
-                headers = headers.saturating_add(u64::from(*behind));
+            for behind in &mut self.behind {
+                headers = headers.plus(u64::from(*behind))?;
                 let kept = std::mem::take(&mut first) || headers >= self.stride;
                 // Each is a header at least behind the one before it: 0 is that of none.
-                let from = if kept { std::mem::take(&mut headers) } else { 0 };
-                *behind = u32::try_from(from).unwrap_or(u32::MAX);
-                kept
-            });
+                *behind = if kept { distance(std::mem::take(&mut headers)) } else { 0 };
+            }
+            let mut behind = self.behind.iter();
+            self.segments.retain(|_| behind.next().is_some_and(|behind| *behind > 0));
             self.behind.retain(|behind| *behind > 0);
-            self.headers = self.headers.saturating_add(headers);
+            self.headers = self.headers.plus(headers)?;
         }
+        Ok(())
     }
 
     /// The table, and whether segments had to be sorted.
-    pub(super) fn finish(mut self) -> (Table, bool) {
+    ///
+    /// # Errors
+    /// Returns an internal error.
+    pub(super) fn finish(mut self) -> error::Result<(Table, bool)> {
         // What is walked always lies before something that is listed.
         self.segments.extend(self.last.filter(|last| self.segments.last() != Some(last)));
-        let segments = if self.ordered { self.segments } else { resolve(self.segments) };
-        (Table::List { segments, stride: self.stride }, !self.ordered)
+        let segments = if self.ordered { self.segments } else { resolve(self.segments)? };
+        let walked = match self.stride {
+            1 => 0,
+            stride => stride.times(2)?.minus(1)?,
+        };
+        Ok((Table::List { segments, walked }, !self.ordered))
     }
+}
+
+/// Returns a number of headers as the distance of two segments that are listed. A bound is meant: `u32::MAX` stands for
+/// that many or more, which is longer than every stride. It takes 2^50 headers to make a stride longer than that.
+fn distance(headers: u64) -> u32 {
+    u32::try_from(headers).unwrap_or(u32::MAX)
 }
 
 /// Sorts segments and cuts out of each what a later one of the file overwrites.
 ///
 /// Goes over the addresses once; a heap holds the segments that begin before the address in hand,
 /// the last of the file on top.
-fn resolve(mut segments: Vec<Segment>) -> Vec<Segment> {
-    segments.sort_unstable_by_key(|segment| (segment.memory, segment.address));
+fn resolve(mut segments: Vec<Segment>) -> error::Result<Vec<Segment>> {
+    segments.sort_unstable_by_key(|segment| (segment.memory(), segment.address()));
     let mut resolved = Vec::new();
     let mut open = BinaryHeap::new();
-    for (i, segment) in segments.iter().enumerate() {
-        open.push((segment.offset, i));
-        let next = segments.get(i.saturating_add(1)).filter(|next| next.memory == segment.memory);
-        if next.is_some_and(|next| next.address == segment.address) {
-            continue;
-        }
+    let nexts = segments.iter().skip(1).map(Some).chain([None]);
+    for ((i, segment), next) in segments.iter().enumerate().zip(nexts) {
+        open.push((segment.offset(), i));
+        let next = next.filter(|next| next.memory() == segment.memory());
         // Up to where the next one begins, only those that are open count.
-        let until = next.map_or(u64::MAX, |next| next.address.saturating_sub(1));
-        let mut at = segment.address;
+        let until = match next {
+            Some(next) if next.address() == segment.address() => continue,
+            Some(next) => next.address().minus(1)?,
+            None => u64::MAX,
+        };
+        let mut at = segment.address();
         while let Some(top) = open.peek().and_then(|(_, top)| segments.get(*top)) {
             if top.last() < at {
                 open.pop();
                 continue;
             }
             let last = top.last().min(until);
-            add(&mut resolved, part(top, at, last));
-            if last == until {
-                break;
+            add(&mut resolved, top.part(at..=last)?);
+            match last.checked_add(1) {
+                Some(after) if last < until => at = after,
+                _ => break,
             }
-            at = last.saturating_add(1);
         }
         if next.is_none() {
             open.clear();
         }
     }
-    resolved
-}
-
-/// The bytes of `segment` from `first` to `last`.
-fn part(segment: &Segment, first: u64, last: u64) -> Segment {
-    let offset = segment.offset.saturating_add(first.saturating_sub(segment.address));
-    // No part is longer than the whole.
-    let len = u32::try_from(contents::count(&(first..=last))).unwrap_or(segment.len);
-    Segment { address: first, offset, len, memory: segment.memory }
+    Ok(resolved)
 }
 
 /// Adds a part, or makes the last one longer if it is of the same segment.
 fn add(resolved: &mut Vec<Segment>, part: Segment) {
-    if let Some(last) = resolved.last_mut() {
-        let adjacent =
-            last.memory == part.memory && last.last().checked_add(1) == Some(part.address);
-        if adjacent && last.in_file().end == part.offset {
-            last.len = last.len.saturating_add(part.len);
-            return;
-        }
+    let last = resolved.last_mut();
+    match last.and_then(|last| last.joined(&part).map(|joined| (last, joined))) {
+        Some((last, joined)) => *last = joined,
+        None => resolved.push(part),
     }
-    resolved.push(part);
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::segment::Placement;
     use super::*;
 
     fn segment(memory: u32, address: u64, offset: u64, len: u32) -> Segment {
-        Segment { address, offset, len, memory }
+        Placement { address, offset, len, memory }.segment().unwrap()
     }
 
     fn all(table: &Table) -> &[Segment] {
@@ -368,7 +380,7 @@ mod tests {
         ] {
             builder.push(one).unwrap();
         }
-        let (table, sorted) = builder.finish();
+        let (table, sorted) = builder.finish().unwrap();
         assert!(sorted);
         assert_eq!(
             all(&table),
@@ -388,7 +400,7 @@ mod tests {
         let mut builder = Builder::new();
         builder.push(segment(0, u64::MAX - 3, 100, 4)).unwrap();
         builder.push(segment(0, u64::MAX, 200, 1)).unwrap();
-        let (table, _) = builder.finish();
+        let (table, _) = builder.finish().unwrap();
         let expected = [segment(0, u64::MAX - 3, 100, 3), segment(0, u64::MAX, 200, 1)];
         assert_eq!(all(&table), expected);
     }
@@ -405,10 +417,10 @@ mod tests {
         for i in 0..17 {
             builder.push(segment(0, i * 10, i * 20, 5)).unwrap();
         }
-        let (table, _) = builder.finish();
+        let (table, _) = builder.finish().unwrap();
         let expected = [0, 8, 16].map(|i| segment(0, i * 10, i * 20, 5));
         assert_eq!(all(&table), expected);
-        assert!(matches!(table, Table::List { stride: 8, .. }));
+        assert!(matches!(table, Table::List { walked: 15, .. }));
     }
 
     /// A data section of segments of a byte, of which every third is empty or passive.
@@ -447,14 +459,14 @@ mod tests {
                     builder.push(found).unwrap();
                     expected.push(found);
                 }
-                None => builder.pass(),
+                None => builder.pass().unwrap(),
             }
         }
         assert_eq!(expected.len(), 40);
-        let (table, _) = builder.finish();
+        let (table, _) = builder.finish().unwrap();
         for address in 0..=u64::from(u16::MAX) {
             let found: Vec<_> = table.from(dump, 0, address).take(3).collect();
-            let first = expected.partition_point(|segment| segment.address < address);
+            let first = expected.partition_point(|segment| segment.address() < address);
             let most = expected.len().min(first + 3);
             assert_eq!(found, expected[first..most], "from {address:#x}");
         }
@@ -494,7 +506,7 @@ mod tests {
                     headers.push(bytes.len());
                     let one: &[u8] = if random(2) == 0 { &[1, 0] } else { &[0, 0x41, 0, 0x0b, 0] };
                     bytes.extend(one);
-                    builder.pass();
+                    builder.pass().unwrap();
                 }
                 headers.push(bytes.len());
                 bytes.extend([0, 0x41, 0x80 | (i << 2 & 0x7f), i >> 5, 0x0b, 1, i]);
@@ -502,20 +514,20 @@ mod tests {
                 expected.push((headers.len() - 1, segment(0, u64::from(i) * 4, offset, 1)));
                 builder.push(expected.last().unwrap().1).unwrap();
             }
-            let (table, _) = builder.finish();
-            let Table::List { segments, stride } = &table else { panic!("a list") };
-            assert!(segments.len() <= 9 && *stride <= headers.len() as u64, "{stride}");
+            let (table, _) = builder.finish().unwrap();
+            let Table::List { segments, walked } = &table else { panic!("a list") };
+            assert!(segments.len() <= 9 && *walked <= 2 * headers.len() as u64, "{walked}");
             let data = [DataSection { start: 0, end: bytes.len() as u64 }];
             for address in 0..=59 * 4 {
-                let from = segments.iter().rposition(|listed| listed.address <= address).unwrap();
+                let from = segments.iter().rposition(|listed| listed.address() <= address).unwrap();
                 let at = expected.iter().find(|(_, one)| *one == segments[from]).unwrap().0;
                 // All that is out of reach can't be decoded.
                 let mut spoiled = vec![0xff; bytes.len()];
-                let reach = at + 2 * usize::try_from(*stride).unwrap();
+                let reach = at + usize::try_from(*walked).unwrap() + 1;
                 let end = headers.get(reach).map_or(bytes.len(), |end| *end);
                 spoiled[headers[at]..end].copy_from_slice(&bytes[headers[at]..end]);
                 let dump = Dump { bytes: &spoiled, memories: &memories, data: &data };
-                let first = expected.partition_point(|(_, one)| one.address < address);
+                let first = expected.partition_point(|(_, one)| one.address() < address);
                 let found = table.from(dump, 0, address).next();
                 assert_eq!(found, Some(expected[first].1), "{round}, {address}");
                 let dump = Dump { bytes: &bytes, memories: &memories, data: &data };
@@ -530,7 +542,7 @@ mod tests {
     fn the_stride_is_long_enough_to_make_room() {
         let mut builder = Builder::with_limit(16);
         for i in 0..10_000 {
-            (0..1000).for_each(|_| builder.pass());
+            (0..1000).for_each(|_| builder.pass().unwrap());
             builder.push(segment(0, i * 10, i * 20_000, 5)).unwrap();
             assert!(builder.segments.len() <= 16 && builder.segments.len() == builder.behind.len());
         }

@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::data::Segment;
+use super::segment::Placement;
 
 /// The version of both sections that this reader knows.
 pub(super) const VERSION: u32 = 1;
@@ -61,10 +61,10 @@ pub(super) struct RawSegment {
 }
 
 impl RawSegment {
-    /// The entry as one of a memory.
-    pub(super) fn of(&self, memory: u32) -> Segment {
+    /// The entry as one of a memory, unchecked.
+    pub(super) fn of(&self, memory: u32) -> Placement {
         let Self { address, offset, len } = self;
-        Segment { address: address.get(), offset: offset.get(), len: len.get(), memory }
+        Placement { address: address.get(), offset: offset.get(), len: len.get(), memory }
     }
 }
 

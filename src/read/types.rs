@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::input::Input;
+use super::wide;
 use crate::limits::{MAX_GLOBALS, MAX_MEMORIES};
 use crate::model::{Global, GlobalValue, MemoryType, NumberType, RefType};
 
@@ -21,7 +22,12 @@ const END: u8 = 0x0b;
 
 /// The bytes of a memory.
 pub(super) fn size(ty: &MemoryType) -> u128 {
-    u128::from(ty.minimum).saturating_mul(ty.page_size.into())
+    wide::product(ty.minimum, ty.page_size.into())
+}
+
+/// The pages of `page_size` bytes that it takes to have so many bytes.
+pub(super) fn pages(bytes: u128, page_size: u32) -> u128 {
+    bytes.div_ceil(page_size.max(1).into())
 }
 
 /// The last address of a memory; `None` if it has none.
@@ -100,10 +106,9 @@ pub(super) fn global<I: Input>(
         0x7d => matches!(value, GlobalValue::F32(_)),
         0x7c => matches!(value, GlobalValue::F64(_)),
         0x7b => matches!(value, GlobalValue::V128(_)),
-        // A short type of references is the byte of its heap type.
         _ => {
-            let top = top.unwrap_or(i64::from(ty).saturating_sub(0x80));
-            let of_type = reference(top).ok_or_else(|| unknown_type(from.since(start), ty))?;
+            let of_type = of_references(ty, top);
+            let of_type = of_type.ok_or_else(|| unknown_type(from.since(start), ty))?;
             value == GlobalValue::Ref(of_type)
         }
     };
@@ -128,7 +133,7 @@ fn missing(ty: u8, top: Option<i64>) -> Option<GlobalValue> {
         0x7d => GlobalValue::Missing(NumberType::F32),
         0x7c => GlobalValue::Missing(NumberType::F64),
         0x7b => GlobalValue::Missing(NumberType::V128),
-        _ => GlobalValue::Ref(reference(top.unwrap_or(i64::from(ty).saturating_sub(0x80)))?),
+        _ => GlobalValue::Ref(of_references(ty, top)?),
     })
 }
 
@@ -162,10 +167,20 @@ fn constant<I: Input>(from: &mut Decoder<'_, I>, foreign: bool) -> Result<Option
     }
 }
 
+/// The top of the hierarchy of a type of references, which is written in full as `heap_type`, or short as the byte of
+/// its heap type; `None` for others.
+fn of_references(ty: u8, heap_type: Option<i64>) -> Option<RefType> {
+    heap_type.map_or_else(|| of_byte(ty), reference)
+}
+
 /// The top of the hierarchy of an abstract heap type; `None` for others.
 fn reference(heap_type: i64) -> Option<RefType> {
     // The types are single bytes below 0x80, negative as signed LEB128.
-    let byte = u8::try_from(heap_type.checked_add(0x80)?).ok()?;
+    of_byte(u8::try_from(heap_type.checked_add(0x80)?).ok()?)
+}
+
+/// The same of the byte of a heap type.
+fn of_byte(byte: u8) -> Option<RefType> {
     Some(match byte {
         0x70 | 0x73 => RefType::Func,
         0x6f | 0x72 => RefType::Extern,

@@ -9,7 +9,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::data::{self, Segment};
+use super::data;
 use super::decode::Decoder;
 use super::fault::{self, Fault};
 use super::file::{CoreDumpFile, Producer, mapped};
@@ -18,6 +18,7 @@ use super::index::{Entry, Index, IndexedMemory};
 use super::input::{self, Input, Slice, Stream};
 use super::layout::FrameLayout;
 use super::salvage::Found;
+use super::segment::{Placement, Segment};
 use super::table;
 use super::tables::{DEGRADED, PARTIAL, RawSegment};
 use super::walk::{self, Visitor, Walk};
@@ -80,8 +81,8 @@ pub struct LeftOut {
     pub memory: MemoryIndex,
     /// How many ranges of it.
     pub ranges: u64,
-    /// The bytes in all of them; all 2^64 count as one less.
-    pub bytes: u64,
+    /// The bytes in all of them: up to all 2^64.
+    pub bytes: u128,
 }
 
 /// What is wrong with a dump: the first place of the file that is.
@@ -282,8 +283,8 @@ fn difference(bytes: &[u8], walk: &Walk, index: &Index) -> Option<Box<Fault>> {
         for (i, raw) in of.segments.clone().zip(entries) {
             let listed = raw.of(memory);
             let found = next()?;
-            let entry = at..at.saturating_add(size_of::<RawSegment>() as u64);
-            if found != Some(listed) {
+            let entry = at..at.checked_add(size_of::<RawSegment>() as u64)?;
+            if found.as_ref().map(Segment::placement) != Some(&listed) {
                 let found = match found {
                     Some(found) => found.to_string(),
                     None => "one that puts nothing into a memory".to_string(),
@@ -350,8 +351,7 @@ fn required(walk: &Walk, end: u64) -> fault::Result<()> {
     }
     for section in ["coremodules", "coreinstances"] {
         if !walk.has(section) {
-            return Err(Fault::end(end, end.saturating_add(1))
-                .within(format_args!("no section `{section}`")));
+            return Err(Fault::end(end, end).within(format_args!("no section `{section}`")));
         }
     }
     Ok(())
@@ -375,16 +375,21 @@ fn own<I: Input>(
     let mut listed = walked.empty();
     let complete = structure.is_ok().then_some(walk);
     let after = || {
-        input
-            .skip(header.index.saturating_sub(input.offset()))
-            .map_err(|fault| fault.cut_off_from(header.length))?;
+        // A fault of a section that reaches past the index may stand there already.
+        let to_index = header.index.checked_sub(input.offset()).ok_or_else(|| {
+            Fault::damaged(header.index_range(), "the sections before the index reach into it")
+        });
+        input.skip(to_index?).map_err(|fault| fault.cut_off_from(header.length))?;
         blocks.found = crcs(input, header);
-        let mut index = Index::decode(input, header, complete, &mut |entry| match entry {
-            Entry::Segment(segment) => {
-                listed.add(&segment);
-                blocks.add(&segment);
+        let mut index = Index::decode(input, header, complete, &mut |entry| {
+            match entry {
+                Entry::Segment(segment) => {
+                    listed.add(&segment);
+                    blocks.add(segment);
+                }
+                Entry::Checksum(crc) => blocks.expected.push(crc),
             }
-            Entry::Checksum(crc) => blocks.expected.push(crc),
+            Ok(())
         })?;
         blocks.trusted = true;
         blocks.left_out = left_out(&index);
@@ -403,16 +408,19 @@ fn own<I: Input>(
         true => walk::appended(input, header),
         false => input.drain().and_then(|end| header.check_nothing_behind(end).map(|()| 0)),
     };
-    let appended = *behind.as_ref().unwrap_or(&0);
-    let mut faults: Vec<_> =
-        [structure, after, behind.map(drop)].into_iter().filter_map(fault::Result::err).collect();
     // A stream that fails says nothing of the dump; and what is not known here may come of damage.
-    faults.sort_by_key(|fault| match fault.kind {
+    let rank = |fault: &Fault| match fault.kind {
         ErrorKind::Input => 0,
         ErrorKind::Unsupported => 2,
         _ => 1,
-    });
-    faults.into_iter().next().map_or(Ok(appended), Err)
+    };
+    let before =
+        [structure.err(), after.err()].into_iter().flatten().min_by_key(|fault| rank(fault));
+    match (before, behind) {
+        (Some(before), Err(behind)) if rank(&behind) < rank(&before) => Err(behind),
+        (Some(before), _) => Err(before),
+        (None, behind) => behind,
+    }
 }
 
 /// The memories of which an index lists ranges.
@@ -496,7 +504,7 @@ impl Sequence {
     }
 
     fn add(&mut self, segment: &Segment) {
-        let Segment { address, offset, len, memory } = *segment;
+        let Placement { address, offset, len, memory } = *segment.placement();
         (address, offset, len, memory).hash(&mut self.hasher);
     }
 
@@ -570,25 +578,31 @@ impl Blocks {
     }
 
     /// Notes the blocks that a segment lies in.
-    fn add(&mut self, segment: &Segment) {
+    fn add(&mut self, segment: Segment) {
         let log2 = self.header.block_log2;
-        let file = segment.in_file();
-        self.first_segment.get_or_insert(file.start);
-        if log2 == 0 || file.end > self.header.index {
+        self.first_segment.get_or_insert(segment.offset());
+        if log2 == 0 || segment.in_file().end > self.header.index {
             return;
         }
-        for block in file.start >> log2..=file.end.saturating_sub(1) >> log2 {
-            let start = (block << log2).max(file.start);
-            let end = file.end.min(block.saturating_add(1).saturating_mul(1 << log2));
-            let address =
-                |offset: u64| segment.address.saturating_add(offset.saturating_sub(file.start));
-            let (memory, last) = (MemoryIndex(segment.memory), address(end.saturating_sub(1)));
+        let mut rest = Some(segment);
+        while let Some(segment) = rest.take() {
+            let block = segment.offset() >> log2;
+            // The last block may end past all offsets, but no segment does.
+            let end = block.checked_add(1).and_then(|next| next.checked_mul(1 << log2));
+            let here = match end.and_then(|end| segment.split_at_offset(end)) {
+                Some((here, later)) => {
+                    rest = Some(later);
+                    here
+                }
+                None => segment,
+            };
+            let (memory, last) = (MemoryIndex(segment.memory()), here.last());
             match self.memory.last_mut() {
                 Some((at, range)) if *at == block && range.memory == memory => {
                     range.addresses = *range.addresses.start()..=last;
                 }
                 _ => {
-                    let addresses = address(start)..=last;
+                    let addresses = here.address()..=last;
                     self.memory.push((block, MemoryRange { memory, addresses }));
                 }
             }
@@ -602,9 +616,9 @@ impl Blocks {
 
     /// What is wrong, if a block is bad; `fault` comes first if it lies before all of those.
     fn damage(&mut self, fault: Option<&Fault>) -> Option<Damage> {
-        let mut bad = (0..self.header.block_count()).filter(|block| self.is_bad(*block));
-        let first = bad.next().filter(|_| self.trusted)?;
-        let bad_blocks = bad.count().saturating_add(1);
+        let bad = || (0..self.header.block_count()).filter(|block| self.is_bad(*block));
+        let first = bad().next().filter(|_| self.trusted)?;
+        let bad_blocks = bad().count();
         let block = self.header.block(first);
         let in_words =
             || format!("the checksum of {:#x}..{:#x} does not hold", block.start, block.end);
@@ -655,7 +669,7 @@ impl Blocks {
             }
             one
         });
-        let more = all.len().saturating_sub(MAX_DAMAGED_RANGES);
+        let more = all.iter().skip(MAX_DAMAGED_RANGES).count();
         all.truncate(MAX_DAMAGED_RANGES);
         (all.into_iter().map(|(_, range)| range).collect(), more)
     }

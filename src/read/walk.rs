@@ -8,13 +8,15 @@
 use std::ops::Range;
 
 use super::bounds::{self, Growing, Reach};
-use super::data::{self, DataSection, Segment};
+use super::data::{self, DataSection};
 use super::decode::Decoder;
-use super::fault::{Fault, Result};
+use super::fault::{Fault, Result, not_empty};
 use super::header::Header;
 use super::input::{Input, Slice};
 use super::layout::{FrameLayout, Trials};
+use super::segment::Segment;
 use super::types;
+use crate::arithmetic::{Checked, at_most};
 use crate::error::ErrorKind;
 use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED, MAX_NAME_BYTES, MAX_NOTES};
 use crate::model::{Global, MemoryType};
@@ -29,7 +31,7 @@ const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 const LONGEST_NAME: u32 = 16;
 
 /// Bytes of frames that are tried at once.
-const TRIED: u64 = 4096;
+const TRIED: usize = 4096;
 
 /// Takes what a walk finds. Offsets are those of what
 /// [`items`](super::items) decodes again.
@@ -84,7 +86,9 @@ pub(super) trait Visitor {
     }
 
     /// A segment that puts nothing into a memory.
-    fn nothing(&mut self) {}
+    fn nothing(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// A segment whose payload is cut off, since the file has so many bytes; a fault follows.
     fn cut(&mut self, _: Segment, _file: u64) {}
@@ -258,7 +262,7 @@ impl Walk {
         let mut end = self.header.as_ref().map_or(u64::MAX, |header| header.index);
         while input.offset() < end && !input.at_end()? {
             self.section(input, end, to)?;
-            self.sections = self.sections.saturating_add(1);
+            self.sections = self.sections.plus(1)?;
             match &self.header {
                 Some(header) => end = header.index,
                 None => {
@@ -367,7 +371,7 @@ impl Walk {
         if len > LONGEST_NAME {
             return self.pass_unknown(body, to);
         }
-        let name = body.take(usize::try_from(len).unwrap_or(0)).inspect_err(|_| to.lost())?;
+        let name = body.take(len as usize).inspect_err(|_| to.lost())?;
         let what = match name {
             b"core" => "core",
             b"coremodules" => "coremodules",
@@ -466,7 +470,7 @@ impl Walk {
             return Ok(());
         }
         if header.block_log2 != 0 {
-            body.begin_blocks(header.block_log2, header.index);
+            body.begin_blocks(header.block_log2, header.index)?;
         }
         to.header(&header)?;
         self.header = Some(header);
@@ -494,7 +498,7 @@ impl Walk {
         to: &mut V,
     ) -> Result<()> {
         let count = body.u32()?;
-        if count == 1 && self.is_foreign() && body.left() <= MAX_NAME_BYTES as u64 {
+        if count == 1 && self.is_foreign() && body.left()? <= MAX_NAME_BYTES as u64 {
             return self.only_module(body, to).map_err(|fault| fault.within("module 0"));
         }
         for i in 0..count {
@@ -520,7 +524,7 @@ impl Walk {
         body.zero()?;
         let (at, end) = (body.offset(), body.end());
         self.modules = 1;
-        let bytes = body.take(usize::try_from(body.left()).unwrap_or(usize::MAX))?;
+        let bytes = body.take(at_most(body.left()?, MAX_NAME_BYTES))?;
         let mut slice = Slice::new(bytes, 0);
         let mut name = Decoder::new(&mut slice, bytes.len() as u64);
         if name.name().and_then(|_| name.finish()).is_ok() {
@@ -534,7 +538,7 @@ impl Walk {
             }
             Err(_) => {
                 let message = "its name is neither UTF-8 with its length nor without";
-                Err(Fault::damaged(at..end.max(at.saturating_add(1)), message))
+                Err(Fault::damaged(not_empty(at, end), message))
             }
         }
     }
@@ -544,7 +548,7 @@ impl Walk {
         body: &mut Decoder<'_, I>,
         to: &mut V,
     ) -> Result<()> {
-        if self.is_foreign() && body.left() == 0 {
+        if self.is_foreign() && body.left()? == 0 {
             return Ok(());
         }
         for i in 0..body.u32()? {
@@ -591,11 +595,10 @@ impl Walk {
         count: u32,
         to: &mut V,
     ) -> Result<()> {
-        let range = body.offset()..body.end().max(body.offset().saturating_add(1));
-        self.tried.get_or_insert(range);
+        self.tried.get_or_insert(not_empty(body.offset(), body.end()));
         self.trials.begin(count);
-        while body.left() > 0 {
-            match body.take(usize::try_from(body.left().min(TRIED)).unwrap_or(0)) {
+        while body.left()? > 0 {
+            match body.take(at_most(body.left()?, TRIED)) {
                 Ok(bytes) => self.trials.feed(bytes),
                 Err(fault) => {
                     // Of a list that is cut off no layout is known.
@@ -625,7 +628,7 @@ impl Walk {
         for i in 0..body.u32()? {
             let global = types::global(body, self.globals, self.header.is_none());
             to.global(global.map_err(|fault| fault.within(format_args!("global {i}")))?);
-            self.globals = self.globals.saturating_add(1);
+            self.globals = self.globals.plus(1)?;
         }
         Ok(())
     }
@@ -643,10 +646,13 @@ impl Walk {
         body: &mut Decoder<'_, I>,
         to: &mut V,
     ) -> Result<()> {
+        let start = body.offset();
         let count = body.u32()?;
         let section = DataSection { start: body.offset(), end: body.end() };
         let first = self.segments;
-        self.segments = self.segments.saturating_add(count.into());
+        self.segments = first.checked_add(count.into()).ok_or_else(|| {
+            Fault::unsupported(body.since(start), "more segments than can be counted")
+        })?;
         let mut sections = self.data.len();
         counted(&mut sections, MAX_DATA_SECTIONS, "sections with segments", body)?;
         if section.start < section.end {
@@ -677,7 +683,7 @@ impl Walk {
             })?;
             match segment {
                 Some(segment) => to.segment(segment)?,
-                None => to.nothing(),
+                None => to.nothing()?,
             }
         }
         Ok(())
@@ -693,7 +699,9 @@ pub(super) fn appended<I: Input>(input: &mut I, header: &Header) -> Result<u64> 
     match (added, input.drain()) {
         (Err(fault), _) if fault.kind == ErrorKind::Input => Err(fault),
         (_, Err(fault)) => Err(fault),
-        (Ok(true), Ok(end)) => Ok(end.saturating_sub(header.length)),
+        (Ok(true), Ok(end)) => {
+            end.checked_sub(header.length).ok_or_else(|| Fault::cut_off(end, header.length))
+        }
         (_, Ok(end)) => header.check_nothing_behind(end).map(|()| 0),
     }
 }
@@ -773,7 +781,7 @@ fn counted<I: Input>(
     what: &str,
     body: &Decoder<'_, I>,
 ) -> Result<()> {
-    *count = count.saturating_add(1);
+    *count = count.plus(1)?;
     match *count <= most {
         true => Ok(()),
         false => {

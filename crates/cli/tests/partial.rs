@@ -204,7 +204,7 @@ fn memories_of_all_addresses() {
         ok(dir, &["verify", "all.core"])
     };
     assert!(
-        verdict.contains("memory 0 without 18446744073709551615 bytes in 1 range"),
+        verdict.contains("memory 0 without 18446744073709551616 bytes in 1 range"),
         "{verdict}"
     );
 }
