@@ -11,11 +11,43 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The id of a custom section.
 pub(crate) const CUSTOM: u8 = 0;
+/// The id of the memory section.
+pub(crate) const MEMORY: u8 = 5;
+/// The id of the global section.
+pub(crate) const GLOBAL: u8 = 6;
 /// The id of the data section.
 pub(crate) const DATA: u8 = 11;
 
+/// Flag of a memory's type: it has a maximum.
+pub(crate) const HAS_MAXIMUM: u8 = 1;
+/// Flag of a memory's type: threads share it.
+pub(crate) const SHARED: u8 = 2;
+/// Flag of a memory's type: its addresses have 64 bits.
+pub(crate) const MEMORY64: u8 = 4;
+/// Flag of a memory's type: the size of its pages follows.
+pub(crate) const HAS_PAGE_SIZE: u8 = 8;
+
+/// The type of a value of a frame that is not known (Coredump format).
+pub(crate) const MISSING: u8 = 0x01;
+/// The type `i32`.
+pub(crate) const I32: u8 = 0x7f;
+/// The type `i64`.
+pub(crate) const I64: u8 = 0x7e;
+/// The type `f32`.
+pub(crate) const F32: u8 = 0x7d;
+/// The type `f64`.
+pub(crate) const F64: u8 = 0x7c;
+/// The type `v128`.
+pub(crate) const V128: u8 = 0x7b;
+/// A nullable reference type, whose heap type follows.
+pub(crate) const REF_NULL_TYPE: u8 = 0x63;
+/// A reference type that is not nullable, whose heap type follows.
+pub(crate) const REF_TYPE: u8 = 0x64;
+
 /// The flags of an active data segment of memory 0, whose index is not written.
 pub(crate) const ACTIVE: u8 = 0;
+/// The flags of a passive data segment.
+pub(crate) const PASSIVE: u8 = 1;
 /// The flags of an active data segment with the index of its memory.
 pub(crate) const ACTIVE_WITH_MEMORY: u8 = 2;
 
@@ -23,9 +55,29 @@ pub(crate) const ACTIVE_WITH_MEMORY: u8 = 2;
 pub(crate) const I32_CONST: u8 = 0x41;
 /// The opcode `i64.const`.
 pub(crate) const I64_CONST: u8 = 0x42;
+/// The opcode `f32.const`.
+pub(crate) const F32_CONST: u8 = 0x43;
+/// The opcode `f64.const`.
+pub(crate) const F64_CONST: u8 = 0x44;
+/// The opcode `ref.null`.
+pub(crate) const REF_NULL: u8 = 0xd0;
+/// The opcode `ref.func`.
+pub(crate) const REF_FUNC: u8 = 0xd2;
+/// The first byte of the vector opcodes.
+pub(crate) const VECTOR: u8 = 0xfd;
+/// What follows [`VECTOR`] in the opcode `v128.const`.
+pub(crate) const V128_CONST: u32 = 12;
 /// The opcode `end`.
 pub(crate) const END: u8 = 0x0b;
 
+/// The process: what makes a module a core dump.
+pub(crate) const CORE: &str = "core";
+/// The modules of the process.
+pub(crate) const MODULES: &str = "coremodules";
+/// The instances of the process.
+pub(crate) const INSTANCES: &str = "coreinstances";
+/// The frames of one thread.
+pub(crate) const STACK: &str = "corestack";
 /// The length of the dump and the offset of its index ([`Header`]).
 pub(crate) const HEADER: &str = "corestream";
 /// The data segments that do not fit into the data section.

@@ -7,7 +7,7 @@
 //! [integers](https://webassembly.github.io/spec/core/binary/values.html#integers).
 #![allow(
     clippy::arithmetic_side_effects,
-    reason = "the operands are numbers of bits, at most 70, and nothing is subtracted from a smaller one"
+    reason = "the operands are numbers of bits: of at most 64, fewer than those of the number were taken"
 )]
 
 /// Returns the length of an unsigned LEB128 in bytes, 1 to 5.
@@ -19,6 +19,58 @@ pub(crate) fn u32_len(value: u32) -> u32 {
 pub(crate) fn i64_len(value: i64) -> u32 {
     let magnitude = if value < 0 { !value } else { value };
     (64 - magnitude.leading_zeros() + 1).div_ceil(7)
+}
+
+/// A number with more bits than it may have, or more bytes than one of that many bits needs.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooLong;
+
+/// A LEB128 of which some bytes were taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Partial {
+    value: u64,
+    /// The number of its bits that were taken.
+    len: u32,
+}
+
+impl Partial {
+    /// Takes the next byte of an unsigned number of `bits` bits; returns the number after its last byte.
+    #[inline]
+    pub(crate) fn unsigned(&mut self, byte: u8, bits: u32) -> Result<Option<u64>, TooLong> {
+        let low = u64::from(byte & 0x7f);
+        let room = bits - self.len;
+        if room < 7 && low >> room != 0 {
+            return Err(TooLong);
+        }
+        self.value |= low << self.len;
+        if byte & 0x80 == 0 {
+            return Ok(Some(self.value));
+        }
+        self.go_on(bits)
+    }
+
+    /// Takes the next byte of a signed number of `bits` bits; returns the number after its last byte.
+    #[inline]
+    pub(crate) fn signed(&mut self, byte: u8, bits: u32) -> Result<Option<i64>, TooLong> {
+        // The sign is the highest of the seven bits. Those over `bits` must repeat it.
+        let low = (byte << 1).cast_signed() >> 1;
+        let room = bits - self.len;
+        if room < 7 && !matches!(low >> (room - 1), 0 | -1) {
+            return Err(TooLong);
+        }
+        if byte & 0x80 == 0 {
+            return Ok(Some(self.value.cast_signed() | i64::from(low) << self.len));
+        }
+        self.value |= u64::from(byte & 0x7f) << self.len;
+        self.go_on(bits)
+    }
+
+    /// Makes room for one more byte.
+    #[inline]
+    fn go_on<T>(&mut self, bits: u32) -> Result<Option<T>, TooLong> {
+        self.len += 7;
+        if self.len < bits { Ok(None) } else { Err(TooLong) }
+    }
 }
 
 /// Appends an unsigned LEB128.
@@ -67,6 +119,54 @@ mod tests {
             assert_eq!(bytes, expected, "{value:#x}");
             assert_eq!(i64_len(value) as usize, expected.len(), "{value:#x}");
         }
+    }
+
+    fn unsigned(bytes: &[u8], bits: u32) -> Result<Option<u64>, TooLong> {
+        let mut partial = Partial::default();
+        let (last, before) = bytes.split_last().unwrap();
+        for byte in before {
+            assert_eq!(partial.unsigned(*byte, bits)?, None, "{bytes:x?}");
+        }
+        partial.unsigned(*last, bits)
+    }
+
+    fn signed(bytes: &[u8], bits: u32) -> Result<Option<i64>, TooLong> {
+        let mut partial = Partial::default();
+        let (last, before) = bytes.split_last().unwrap();
+        for byte in before {
+            assert_eq!(partial.signed(*byte, bits)?, None, "{bytes:x?}");
+        }
+        partial.signed(*last, bits)
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded_if_it_has_room() {
+        for value in edges() {
+            for bits in [32, 33, 64] {
+                let mut bytes = Vec::new();
+                value.encode(&mut bytes);
+                let fits = bits == 64 || value >> bits == 0;
+                let expected = if fits { Ok(Some(value)) } else { Err(TooLong) };
+                assert_eq!(unsigned(&bytes, bits), expected, "{value:#x} of {bits} bits");
+
+                let value = value.cast_signed();
+                let (mut bytes, unused) = (Vec::new(), 64 - bits);
+                value.encode(&mut bytes);
+                let fits = value << unused >> unused == value;
+                let expected = if fits { Ok(Some(value)) } else { Err(TooLong) };
+                assert_eq!(signed(&bytes, bits), expected, "{value:#x} of {bits} bits");
+            }
+        }
+    }
+
+    #[test]
+    fn padding_may_fill_all_bytes_and_no_more() {
+        assert_eq!(unsigned(&[0x83, 0x80, 0x80, 0x80, 0x00], 32), Ok(Some(3)));
+        assert_eq!(unsigned(&[0x83, 0x80, 0x80, 0x80, 0x80], 32), Err(TooLong));
+        assert_eq!(signed(&[0xff, 0xff, 0xff, 0xff, 0x7f], 32), Ok(Some(-1)));
+        assert_eq!(signed(&[0xff, 0xff, 0xff, 0xff, 0xff], 32), Err(TooLong));
+        assert_eq!(signed(&[0xff, 0xff, 0xff, 0xff, 0x0f], 32), Err(TooLong));
+        assert_eq!(unsigned(&[0x80; 3], 32), Ok(None));
     }
 
     #[test]

@@ -145,6 +145,7 @@ mod tests {
         assert_eq!(all.byte_len(), ALL);
         assert!(all.outside(ALL).is_empty());
         assert!(all.contains(0) && all.contains(u64::MAX));
+        assert_eq!([range_len(&(0..=u64::MAX)), range_len(&(1..=u64::MAX))], [ALL, ALL - 1]);
         let none = AddressRanges::default();
         assert_eq!(none.outside(ALL), all);
         assert!(none.outside(0).is_empty());

@@ -108,7 +108,7 @@ impl Memories for Growing<'_> {
 
     fn check(&mut self, segment: &Placement, at: Range<u64>) -> Result<()> {
         if let Some(ty) = self.types.get(segment.memory as usize) {
-            if segment.end() <= types::size(ty) {
+            if segment.end() <= ty.size() {
                 return Ok(());
             }
             let over = segment.end().checked_sub(most(ty));
@@ -167,7 +167,7 @@ pub(super) fn settle(
                 checked.map_err(in_section)?;
             }
         }
-        if reach.last.end() <= types::size(&ty) {
+        if reach.last.end() <= ty.size() {
             continue;
         }
         let pages = u64::try_from(types::pages(reach.last.end(), ty.page_size));
@@ -224,7 +224,7 @@ mod tests {
     fn memories_grow_to_the_end_of_all_addresses() {
         let last = [placement(3, 9), placement(u64::MAX, 1)];
         let (ty, grown) = settled(&last, MemoryType::wasm64(1)).unwrap();
-        assert_eq!((types::size(&ty), grown), (1 << 64, vec![(0, 1)]));
+        assert_eq!((ty.size(), grown), (1 << 64, vec![(0, 1)]));
         let whole = MemoryType::wasm64(1 << 48);
         assert_eq!(settled(&last, whole).unwrap(), (whole, Vec::new()));
         // With pages of a byte, a memory has no last address of 64 bits.

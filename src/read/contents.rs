@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::input;
 use super::table::Segments;
-use super::tables::RawRange;
+use crate::format::IndexRange;
 
 /// A part of a memory. Addresses are given by the first and the last byte, since a memory of 2^64
 /// bytes has no end of 64 bits.
@@ -52,7 +52,7 @@ fn before(address: u64, at: u64) -> Option<u64> {
 pub struct Contents<'d> {
     bytes: &'d [u8],
     segments: Peekable<Segments<'d>>,
-    left_out: &'d [RawRange],
+    left_out: &'d [IndexRange],
     /// From here on, what is in no segment is lost.
     lost: Option<u64>,
     /// What is to come.
@@ -64,7 +64,7 @@ impl<'d> Contents<'d> {
     pub(super) fn new(
         bytes: &'d [u8],
         segments: Segments<'d>,
-        left_out: &'d [RawRange],
+        left_out: &'d [IndexRange],
         lost: Option<u64>,
         rest: Option<RangeInclusive<u64>>,
     ) -> Self {

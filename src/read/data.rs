@@ -9,11 +9,8 @@ use super::fault::{Fault, Result};
 use super::input::Input;
 use super::segment::{Placement, Segment};
 use crate::error::ErrorKind;
+use crate::format::{ACTIVE, ACTIVE_WITH_MEMORY, END, I32_CONST, I64_CONST, PASSIVE};
 use crate::model::MemoryType;
-
-const I32_CONST: u8 = 0x41;
-const I64_CONST: u8 = 0x42;
-const END: u8 = 0x0b;
 
 /// A section with segments, `data` or `corestream.data`.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +37,13 @@ pub(super) fn segment_or_cut<I: Input>(
     cut: impl FnOnce(Segment, u64),
 ) -> Result<Option<Segment>> {
     let start = from.offset();
-    let memory = match from.u32()? {
-        0 => Some(0),
-        1 => None,
-        2 => Some(from.u32()?),
-        flag => {
-            let message = format!("a segment has the flag {flag}, which is none");
+    let flags = from.u32()?;
+    let memory = match u8::try_from(flags) {
+        Ok(ACTIVE) => Some(0),
+        Ok(PASSIVE) => None,
+        Ok(ACTIVE_WITH_MEMORY) => Some(from.u32()?),
+        _ => {
+            let message = format!("a segment has the flag {flags}, which is none");
             return Err(Fault::damaged(from.since(start), message));
         }
     };

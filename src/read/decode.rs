@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use super::fault::{Fault, Result, not_empty};
 use super::input::{Input, Slice};
+use crate::format::{F32, F64, I32, I64, MISSING};
+use crate::leb::{self, TooLong};
 use crate::limits::MAX_NAME_BYTES;
 use crate::model::Value;
 
@@ -125,7 +127,7 @@ impl<'i, I: Input> Decoder<'i, I> {
     #[inline]
     pub(super) fn u32(&mut self) -> Result<u32> {
         let start = self.offset();
-        u32::try_from(self.unsigned(32)?).map_err(|_| self.out_of_range(start, 32))
+        u32::try_from(self.unsigned(32)?).map_err(|_| self.too_long(start, 32))
     }
 
     /// An unsigned LEB128 of 64 bits.
@@ -136,17 +138,12 @@ impl<'i, I: Input> Decoder<'i, I> {
     /// A signed LEB128 of 32 bits.
     pub(super) fn i32(&mut self) -> Result<i32> {
         let start = self.offset();
-        i32::try_from(self.signed(32)?).map_err(|_| self.out_of_range(start, 32))
+        i32::try_from(self.signed(32)?).map_err(|_| self.too_long(start, 32))
     }
 
     /// A signed LEB128 of 33 bits.
     pub(super) fn i33(&mut self) -> Result<i64> {
-        let start = self.offset();
-        let value = self.signed(33)?;
-        match (-1 << 32..1 << 32).contains(&value) {
-            true => Ok(value),
-            false => Err(self.out_of_range(start, 33)),
-        }
+        self.signed(33)
     }
 
     /// A signed LEB128 of 64 bits.
@@ -154,46 +151,34 @@ impl<'i, I: Input> Decoder<'i, I> {
         self.signed(64)
     }
 
-    /// An unsigned LEB128 of no more bytes than one of `bits` bits has; it may have some bits more.
     #[inline]
     fn unsigned(&mut self, bits: u32) -> Result<u64> {
         let start = self.offset();
-        let mut value = 0;
-        for shift in (0..bits).step_by(7) {
-            let byte = self.byte()?;
-            let low = u64::from(byte & 0x7f);
-            // The tenth byte has room for one bit.
-            if shift == 63 && low > 1 {
-                break;
-            }
-            value |= low << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
+        let mut number = leb::Partial::default();
+        loop {
+            match number.unsigned(self.byte()?, bits) {
+                Ok(None) => {}
+                Ok(Some(number)) => return Ok(number),
+                Err(TooLong) => return Err(self.too_long(start, bits)),
             }
         }
-        Err(self.out_of_range(start, bits))
     }
 
-    /// A signed LEB128 of no more bytes than one of `bits` bits has; it may have some bits more.
+    #[inline]
     fn signed(&mut self, bits: u32) -> Result<i64> {
         let start = self.offset();
-        let mut value = 0;
-        for shift in (0..bits).step_by(7) {
-            let byte = self.byte()?;
-            if byte & 0x80 == 0 {
-                // The sign is the highest of the seven bits; what is over 64 bits must repeat it.
-                let low = (byte << 1).cast_signed() >> 1;
-                if shift == 63 && !matches!(low, 0 | -1) {
-                    break;
-                }
-                return Ok(value | i64::from(low) << shift);
+        let mut number = leb::Partial::default();
+        loop {
+            match number.signed(self.byte()?, bits) {
+                Ok(None) => {}
+                Ok(Some(number)) => return Ok(number),
+                Err(TooLong) => return Err(self.too_long(start, bits)),
             }
-            value |= i64::from(byte & 0x7f) << shift;
         }
-        Err(self.out_of_range(start, bits))
     }
 
-    fn out_of_range(&self, start: u64, bits: u32) -> Box<Fault> {
+    #[cold]
+    fn too_long(&self, start: u64, bits: u32) -> Box<Fault> {
         Fault::damaged(self.since(start), format!("a number has more than {bits} bits"))
     }
 
@@ -211,6 +196,11 @@ impl<'i, I: Input> Decoder<'i, I> {
         }
     }
 
+    /// Returns whether the next name is `name`. Another one may be left half decoded.
+    pub(super) fn is_named(&mut self, name: &str) -> Result<bool> {
+        Ok(self.u32()? as usize == name.len() && self.take(name.len())? == name.as_bytes())
+    }
+
     /// Checks a name, its length and that it is UTF-8, and gives it.
     pub(super) fn check_name(&mut self) -> Result<&str> {
         let start = self.offset();
@@ -224,11 +214,11 @@ impl<'i, I: Input> Decoder<'i, I> {
     pub(super) fn value(&mut self) -> Result<Value> {
         let start = self.offset();
         Ok(match self.byte()? {
-            0x01 => Value::Missing,
-            0x7f => Value::I32(self.i32()?),
-            0x7e => Value::I64(self.i64()?),
-            0x7d => Value::F32(u32::from_le_bytes(self.array()?)),
-            0x7c => Value::F64(u64::from_le_bytes(self.array()?)),
+            MISSING => Value::Missing,
+            I32 => Value::I32(self.i32()?),
+            I64 => Value::I64(self.i64()?),
+            F32 => Value::F32(u32::from_le_bytes(self.array()?)),
+            F64 => Value::F64(u64::from_le_bytes(self.array()?)),
             other => {
                 let message = format!("a value has the type {other:#04x}, which is none");
                 return Err(Fault::damaged(self.since(start), message));
@@ -242,11 +232,11 @@ impl<I: Input> Decoder<'_, I> {
     pub(super) fn fixed_value(&mut self) -> Result<Value> {
         let start = self.offset();
         Ok(match self.byte()? {
-            0x01 => Value::Missing,
-            0x7f => Value::I32(i32::from_le_bytes(self.array()?)),
-            0x7e => Value::I64(i64::from_le_bytes(self.array()?)),
-            0x7d => Value::F32(u32::from_le_bytes(self.array()?)),
-            0x7c => Value::F64(u64::from_le_bytes(self.array()?)),
+            MISSING => Value::Missing,
+            I32 => Value::I32(i32::from_le_bytes(self.array()?)),
+            I64 => Value::I64(i64::from_le_bytes(self.array()?)),
+            F32 => Value::F32(u32::from_le_bytes(self.array()?)),
+            F64 => Value::F64(u64::from_le_bytes(self.array()?)),
             other => {
                 let message = format!("a value has the type {other:#04x}, which is none");
                 return Err(Fault::damaged(self.since(start), message));

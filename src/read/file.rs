@@ -9,11 +9,12 @@ use super::items::{self, InstanceView, ThreadView};
 use super::layout::FrameLayout;
 use super::open::{Kept, Opened};
 use super::table::{self, Dump};
-use super::tables::{DEGRADED, PARTIAL, RawRange};
 use super::{types, wide};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::{DEGRADED, IndexRange, PARTIAL};
 use crate::image::map::{self, Map};
 use crate::model::{Global, GlobalIndex, InstanceIndex, MemoryIndex, MemoryType, ModuleIndex};
+use crate::ranges::range_len;
 
 /// A core dump that is open for reading, of this tool or of another writer. The frame layouts of Wasmtime,
 /// wasm-coredump-builder, wasm-coredump-rewriter and WasmEdge are known ([`FrameLayout`]).
@@ -385,7 +386,7 @@ impl<'b> CoreDumpFile<'b> {
         let (index, _) = self.checked(memory)?;
         let Kept { segments, bytes } = self.opened.kept.get(index).copied().unwrap_or_default();
         let of_index = self.opened.index.as_ref().and_then(|all| all.memories.get(index));
-        let left_out_bytes = self.left_out(memory)?.map(|range| wide::count(&range)).sum();
+        let left_out_bytes = self.left_out(memory)?.map(|range| range_len(&range)).sum();
         let changing = of_index.is_some_and(|memory| memory.changing);
         Ok(Coverage { segments, data_bytes: bytes, left_out_bytes, changing })
     }
@@ -443,7 +444,7 @@ impl<'b> CoreDumpFile<'b> {
         let bytes = self.bytes();
         let dump = Dump { bytes, memories: &walk.memories, data: &walk.data };
         let segments = self.opened.table.from(dump, memory.0, address);
-        let left_out: &[RawRange] = match &self.opened.index {
+        let left_out: &[IndexRange] = match &self.opened.index {
             Some(all) => {
                 let ranges = all.memories.get(index).map(|memory| &memory.ranges);
                 table::entries(bytes, all.ranges, ranges)
@@ -487,7 +488,7 @@ impl<'b> CoreDumpFile<'b> {
     /// ([`ErrorKind::LeftOut`]) or is lost in a damaged dump (the kind of its [`damage`](Self::damage)).
     /// What is before that byte has been filled.
     pub fn read(&self, memory: MemoryIndex, address: u64, buffer: &mut [u8]) -> Result<()> {
-        let size = types::size(self.checked(memory)?.1);
+        let size = self.checked(memory)?.1.size();
         if wide::sum(address, buffer.len() as u64) > size {
             let len = buffer.len();
             let message = format!(

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use zerocopy::IntoBytes;
+
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::input::Input;
-use super::tables::{DEGRADED, PARTIAL, RawHeader, VERSION};
+use crate::format::{self, DEGRADED, HeaderFields, PARTIAL, VERSION};
 use crate::limits::MAX_CHECKSUM_BLOCKS;
 
 /// What the section `corestream` says.
@@ -41,14 +43,14 @@ impl Header {
         start: u64,
         in_place: bool,
     ) -> Result<Self> {
-        let bytes: [u8; 32] = body.array()?;
+        let bytes: [u8; size_of::<format::Header>()] = body.array()?;
         body.finish()?;
         let all = body.since(start);
         let damaged = |message: String| Err(Fault::damaged(all.clone(), message));
-        let raw = zerocopy::transmute!(bytes);
-        let RawHeader { version, flags, length, index, block_log2, crc } = raw;
+        let format::Header { fields, crc } = zerocopy::transmute!(bytes);
+        let HeaderFields { version, flags, length, index, block_log2 } = fields;
         let (length, index, block_log2) = (length.get(), index.get(), block_log2.get());
-        if crc32fast::hash(&bytes[..28]) != crc.get() {
+        if crc32fast::hash(fields.as_bytes()) != crc.get() {
             return damaged("the checksum of this section does not hold".into());
         }
         if version.get() != VERSION {

@@ -9,19 +9,22 @@ use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::header::{Header, unknown};
 use super::input::{self, Input, Slice};
-use super::segment::Segment;
+use super::segment::{Placement, Segment};
 use super::table::{self, Dump, Table};
-use super::tables::{CHANGING, PARTIAL, RawHead, RawMemory, RawRange, RawSegment, VERSION};
 use super::walk::Walk;
-use super::{types, wide};
+use super::wide;
 use crate::arithmetic::Checked;
+use crate::format::{
+    CHANGING, CUSTOM, INDEX, IndexHead, IndexMemory, IndexRange, IndexSegment, PARTIAL, VERSION,
+    name_bytes,
+};
+use crate::leb;
 use crate::limits::{MAX_MEMORIES, MAX_PARTIAL_SEGMENTS};
 use crate::model::MemoryType;
+use crate::ranges::range_len;
 
-const NAME: &[u8] = b"corestream.index";
-
-/// The same after its length.
-const NAMED: &[u8] = b"\x10corestream.index";
+/// The name of the section after its length.
+const NAMED: &[u8; name_bytes(INDEX)] = b"\x10corestream.index";
 
 /// The bytes of a section are no more.
 const MAX_SECTION: usize = u32::MAX as usize;
@@ -97,7 +100,7 @@ impl Index {
             let message = "corestream.index: its checksum does not hold";
             return Err(Fault::damaged(range, message));
         }
-        decoded.map_err(|fault| fault.within("corestream.index"))?;
+        decoded.map_err(|fault| fault.within(INDEX))?;
         Ok(index)
     }
 }
@@ -134,7 +137,7 @@ impl<I: Input> Tables<'_, '_, I> {
     fn compare(&mut self, check: impl FnOnce(&Walk) -> Result<()>) {
         if let (Some(walk), None) = (self.walked, &self.index.disagrees) {
             let fault = check(walk).err();
-            self.index.disagrees = fault.map(|fault| fault.within("corestream.index"));
+            self.index.disagrees = fault.map(|fault| fault.within(INDEX));
         }
     }
 
@@ -142,10 +145,10 @@ impl<I: Input> Tables<'_, '_, I> {
     fn section(&mut self) -> Result<()> {
         let from = &mut self.from;
         let start = from.offset();
-        let custom = from.byte()? == 0;
+        let custom = from.byte()? == CUSTOM;
         let size = from.u32()?;
         let left = self.header.length.minus(from.offset())?;
-        let named = from.u32()? == 16 && from.take(NAME.len())? == NAME;
+        let named = from.is_named(INDEX)?;
         if !custom || !named {
             return Err(Fault::damaged(from.since(start), "is not where `corestream` says it is"));
         }
@@ -156,10 +159,10 @@ impl<I: Input> Tables<'_, '_, I> {
         Ok(())
     }
 
-    fn head(&mut self) -> Result<RawHead> {
+    fn head(&mut self) -> Result<IndexHead> {
         let start = self.from.offset();
         let bytes: [u8; 28] = self.from.array()?;
-        let head: RawHead = transmute!(bytes);
+        let head: IndexHead = transmute!(bytes);
         let at = self.from.since(start);
         let damaged = |message| Fault::damaged(at.clone(), message);
         let (memories, segments) = (head.memories.get(), head.segments.get());
@@ -189,9 +192,9 @@ impl<I: Input> Tables<'_, '_, I> {
             return Err(Fault::unsupported(at, message));
         }
         let tables = [
-            (memories, size_of::<RawMemory>()),
-            (segments, size_of::<RawSegment>()),
-            (head.ranges.get(), size_of::<RawRange>()),
+            (memories, size_of::<IndexMemory>()),
+            (segments, size_of::<IndexSegment>()),
+            (head.ranges.get(), size_of::<IndexRange>()),
             (head.blocks.get(), size_of::<u32>()),
         ];
         let bytes = tables.iter().map(|(n, size)| wide::product(u64::from(*n), *size as u64));
@@ -214,7 +217,7 @@ impl<I: Input> Tables<'_, '_, I> {
         Ok(head)
     }
 
-    fn memories(&mut self, head: &RawHead) -> Result<()> {
+    fn memories(&mut self, head: &IndexHead) -> Result<()> {
         let start = self.from.offset();
         let differ = |from: &Decoder<'_, I>| {
             let message = "the segments or ranges of its memories are not as many as it lists";
@@ -224,7 +227,7 @@ impl<I: Input> Tables<'_, '_, I> {
         for i in 0..head.memories.get() {
             let entry = self.from.offset();
             let bytes: [u8; 12] = self.from.array()?;
-            let memory: RawMemory = transmute!(bytes);
+            let memory: IndexMemory = transmute!(bytes);
             if memory.flags.get() & !CHANGING != 0 {
                 let fault = unknown(self.from.since(entry), "flags", memory.flags.get());
                 return Err(fault.within(format_args!("memory {i}")));
@@ -257,13 +260,15 @@ impl<I: Input> Tables<'_, '_, I> {
             for i in entries {
                 let start = self.from.offset();
                 let bytes: [u8; 20] = self.from.array()?;
-                let raw: RawSegment = transmute!(bytes);
+                let raw: IndexSegment = transmute!(bytes);
                 let at = self.from.since(start);
                 let in_segment = |fault: Box<Fault>| fault.within(format_args!("segment {i}"));
                 let damaged = |message: String| {
                     Err(Fault::damaged(at.clone(), format!("segment {i}: {message}")))
                 };
-                let Some(segment) = raw.of(memory).checked(at.clone()).map_err(in_segment)? else {
+                let Some(segment) =
+                    Placement::listed(&raw, memory).checked(at.clone()).map_err(in_segment)?
+                else {
                     return damaged("is empty".into());
                 };
                 let file = segment.in_file();
@@ -303,7 +308,7 @@ impl<I: Input> Tables<'_, '_, I> {
             for i in entries {
                 let start = self.from.offset();
                 let bytes: [u8; 16] = self.from.array()?;
-                let raw: RawRange = transmute!(bytes);
+                let raw: IndexRange = transmute!(bytes);
                 let (first, last) = (raw.first.get(), raw.last.get());
                 while segments.next_if(|segment| segment.last() < first).is_some() {}
                 let at = self.from.since(start);
@@ -323,11 +328,11 @@ impl<I: Input> Tables<'_, '_, I> {
                     return damaged("has bytes that a segment holds");
                 }
                 self.compare(|walk| match walk.memories.get(memory) {
-                    Some(ty) if u128::from(last) < types::size(ty) => Ok(()),
+                    Some(ty) if u128::from(last) < ty.size() => Ok(()),
                     _ => damaged("is past the end of its memory"),
                 });
                 before = Some(last);
-                left_out = left_out.plus(wide::count(&(first..=last)))?;
+                left_out = left_out.plus(range_len(&(first..=last)))?;
             }
             if let Some(memory) = self.index.memories.get_mut(memory) {
                 memory.left_out = left_out;
@@ -352,17 +357,17 @@ impl Index {
         if checksum(summed, content.len())? != u32::from_le_bytes(*crc) {
             return None;
         }
-        let (head, tables) = summed.split_first_chunk::<28>()?;
-        let head: RawHead = transmute!(*head);
+        let (head, tables) = summed.split_first_chunk::<{ size_of::<IndexHead>() }>()?;
+        let head: IndexHead = transmute!(*head);
         let is_of_dump = head.version.get() == VERSION
             && head.flags.get() == header.flags
             && head.memories.get() as usize == memories.len();
         let (entries, tables) =
-            <[RawMemory]>::ref_from_prefix_with_elems(tables, memories.len()).ok()?;
-        let skipped = (head.segments.get() as usize).checked_mul(size_of::<RawSegment>())?;
+            <[IndexMemory]>::ref_from_prefix_with_elems(tables, memories.len()).ok()?;
+        let skipped = (head.segments.get() as usize).checked_mul(size_of::<IndexSegment>())?;
         let after = tables.get(skipped..)?;
         let count = head.ranges.get() as usize;
-        let (ranges, _) = <[RawRange]>::ref_from_prefix_with_elems(after, count).ok()?;
+        let (ranges, _) = <[IndexRange]>::ref_from_prefix_with_elems(after, count).ok()?;
         let offset = (after.as_ptr().addr()).checked_sub(bytes.as_ptr().addr())? as u64;
         let mut index = Self { ranges: offset, ..Self::default() };
         let mut at = 0;
@@ -373,11 +378,11 @@ impl Index {
             for range in ranges.get(of.clone())? {
                 let (first, last) = (range.first.get(), range.last.get());
                 let follows = before.is_none_or(|before| before < first);
-                if first > last || !follows || u128::from(last) >= types::size(ty) {
+                if first > last || !follows || u128::from(last) >= ty.size() {
                     return None;
                 }
                 before = Some(last);
-                left_out = left_out.checked_add(wide::count(&(first..=last)))?;
+                left_out = left_out.checked_add(range_len(&(first..=last)))?;
             }
             let changing = entry.flags.get() & CHANGING != 0;
             index.memories.push(IndexedMemory { segments: 0..0, ranges: of, left_out, changing });
@@ -388,7 +393,7 @@ impl Index {
     /// Whether no segment of a table has a byte that was left out.
     pub(super) fn is_apart_from(&self, dump: Dump<'_>, segments: &Table) -> bool {
         (0..).zip(&self.memories).all(|(memory, of)| {
-            let ranges: &[RawRange] = table::entries(dump.bytes, self.ranges, Some(&of.ranges));
+            let ranges: &[IndexRange] = table::entries(dump.bytes, self.ranges, Some(&of.ranges));
             let Some(first) = ranges.first() else { return true };
             // Both are in order, so that each segment is looked at once.
             let mut segments = segments.from(dump, memory, first.first.get()).peekable();
@@ -424,12 +429,12 @@ fn header_of(bytes: &[u8], name: usize, digits: usize) -> Option<Header> {
     let start = name.checked_sub(digits)?.checked_sub(1)?;
     let mut input = Slice::new(bytes, start as u64);
     let mut section = Decoder::new(&mut input, bytes.len() as u64);
-    let (custom, size) = (section.byte().ok()? == 0, section.u32().ok()?);
+    let (custom, size) = (section.byte().ok()? == CUSTOM, section.u32().ok()?);
     let sized = section.offset() == name as u64;
     let end = section.offset().checked_add(size.into())?;
     section.skip(NAMED.len() as u64).ok()?;
-    let head: [u8; 28] = section.array().ok()?;
-    let head: RawHead = transmute!(head);
+    let head: [u8; size_of::<IndexHead>()] = section.array().ok()?;
+    let head: IndexHead = transmute!(head);
     (custom && sized && end <= bytes.len() as u64).then_some(())?;
     let (flags, block_log2) = (head.flags.get(), head.block_log2.get());
     Header::new(flags, end, start as u64, block_log2)
@@ -438,17 +443,11 @@ fn header_of(bytes: &[u8], name: usize, digits: usize) -> Option<Header> {
 /// The checksum of an index whose section has `len` bytes after its name, as it was written: with the least
 /// size that says so, whatever another tool has made of that.
 fn checksum(summed: &[u8], len: usize) -> Option<u32> {
-    let size = u32::try_from(len.checked_add(NAME.len())?.checked_add(1)?).ok()?;
+    let mut head = vec![CUSTOM];
+    leb::push_u32(&mut head, u32::try_from(len.checked_add(NAMED.len())?).ok()?);
+    head.extend_from_slice(NAMED);
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&[0]);
-    let mut left = size;
-    while left >= 0x80 {
-        hasher.update(&[left.to_le_bytes()[0] | 0x80]);
-        left >>= 7;
-    }
-    hasher.update(&[left.to_le_bytes()[0]]);
-    hasher.update(&[u8::try_from(NAME.len()).ok()?]);
-    hasher.update(NAME);
+    hasher.update(&head);
     hasher.update(summed);
     Some(hasher.finalize())
 }

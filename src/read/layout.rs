@@ -26,6 +26,8 @@
 use std::fmt;
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 
+use crate::format::{F32, F64, I32, I64, MISSING};
+use crate::leb;
 use crate::limits::{MAX_CODE_OFFSET, MAX_FUNCTIONS, UNKNOWN_INDEX};
 
 /// How the frames of a dump are laid out, which tells what wrote it.
@@ -185,7 +187,8 @@ struct Trial {
 struct Section {
     fits: bool,
     next: Next,
-    number: Number,
+    leb: leb::Partial,
+    fixed: Fixed,
     frames: u32,
     /// Values of both kinds of the frame in hand, and how many are to come.
     counts: (u32, u32),
@@ -196,10 +199,10 @@ struct Section {
 
 impl Section {
     fn new(frames: u32) -> Self {
-        let number = Number::default();
+        let (leb, fixed) = (leb::Partial::default(), Fixed::default());
         let (counts, left) = ((0, 0), (0, 0));
         let next = Next::Frame;
-        Self { fits: true, next, number, frames, counts, left, most: None, impossible: false }
+        Self { fits: true, next, leb, fixed, frames, counts, left, most: None, impossible: false }
     }
 }
 
@@ -259,16 +262,17 @@ impl Trial {
             }
             Next::Type => self.value_type(byte)?,
             Next::Signed(bits) => {
-                if let Some(value) = section.number.signed(byte, bits)? {
-                    self.hasher.write_u64(value);
+                if let Some(value) = section.leb.signed(byte, bits).ok()? {
+                    section.leb = leb::Partial::default();
+                    self.hasher.write_u64(value.cast_unsigned());
                     self.next_value()?;
                 }
             }
             Next::Fixed(left) => {
-                section.number.fixed(byte)?;
+                section.fixed.push(byte)?;
                 match left.checked_sub(1) {
                     None | Some(0) => {
-                        let value = section.number.take_fixed();
+                        let value = section.fixed.value();
                         self.hasher.write_u64(value);
                         self.next_value()?;
                     }
@@ -276,8 +280,9 @@ impl Trial {
                 }
             }
             Next::Instance | Next::Function | Next::Offset | Next::Locals | Next::Stack => {
-                if let Some(value) = section.number.unsigned(byte)? {
-                    self.field(value);
+                if let Some(value) = section.leb.unsigned(byte, 32).ok()? {
+                    section.leb = leb::Partial::default();
+                    self.field(u32::try_from(value).ok()?);
                 }
             }
         }
@@ -353,79 +358,43 @@ impl Trial {
         self.hasher.write_u8(of_stack.into());
         let fixed = self.layout.has_counts_first();
         self.section.next = match byte {
-            0x01 => return self.next_value(),
-            0x7f if fixed => Next::Fixed(4),
-            0x7e if fixed => Next::Fixed(8),
-            0x7f => Next::Signed(32),
-            0x7e => Next::Signed(64),
-            0x7d => Next::Fixed(4),
-            0x7c => Next::Fixed(8),
+            MISSING => return self.next_value(),
+            I32 if fixed => Next::Fixed(4),
+            I64 if fixed => Next::Fixed(8),
+            I32 => Next::Signed(32),
+            I64 => Next::Signed(64),
+            F32 => Next::Fixed(4),
+            F64 => Next::Fixed(8),
             _ => return None,
         };
-        self.section.number.width = match self.section.next {
-            Next::Fixed(4) if byte == 0x7f => 32,
-            _ => 64,
-        };
+        self.section.fixed = Fixed { is_i32: byte == I32, ..Fixed::default() };
         Some(())
     }
 }
 
-/// A number of which some bytes were taken.
+/// A number of fixed width of which some bytes were taken.
 #[derive(Clone, Copy, Debug, Default)]
-struct Number {
+struct Fixed {
     value: u64,
-    shift: u32,
-    /// Bits of a signed number of fixed width.
-    width: u32,
+    /// The number of its bits that were taken.
+    len: u32,
+    /// Whether it is an `i32`.
+    is_i32: bool,
 }
 
-impl Number {
-    /// Takes a byte of an unsigned LEB128 of 32 bits, as `Decoder::u32` does; gives the number after its
-    /// last byte, or `None` if there is no such number.
-    fn unsigned(&mut self, byte: u8) -> Option<Option<u32>> {
-        let low = u64::from(byte & 0x7f);
-        let left = 32_u32.checked_sub(self.shift)?;
-        if left < 7 && low >> left != 0 {
-            return None;
-        }
-        self.value |= low << self.shift;
-        self.more(byte, 32)?.map(u32::try_from).transpose().ok()
-    }
-
-    /// The same of a signed one of 32 or 64 bits, as `Decoder::i32` does.
-    fn signed(&mut self, byte: u8, bits: u32) -> Option<Option<u64>> {
-        let low = (byte << 1).cast_signed() >> 1;
-        let left = bits.checked_sub(self.shift)?;
-        if left < 7 && !matches!(low >> left.checked_sub(1)?, 0 | -1) {
-            return None;
-        }
-        let low = if byte & 0x80 == 0 { i64::from(low) } else { i64::from(low & 0x7f) };
-        self.value |= (low << self.shift).cast_unsigned();
-        self.more(byte, bits)
-    }
-
-    fn more(&mut self, byte: u8, bits: u32) -> Option<Option<u64>> {
-        if byte & 0x80 == 0 {
-            let Self { value, .. } = std::mem::take(self);
-            return Some(Some(value));
-        }
-        self.shift = self.shift.checked_add(7)?;
-        (self.shift < bits).then_some(None)
-    }
-
-    /// Takes a byte of a number of fixed width, the lowest first; `None` if it has no room for one more.
-    fn fixed(&mut self, byte: u8) -> Option<()> {
-        self.value |= u64::from(byte).checked_shl(self.shift)?;
-        self.shift = self.shift.checked_add(8)?;
+impl Fixed {
+    /// Takes the next byte, the lowest first; `None` if it has no room for one more.
+    fn push(&mut self, byte: u8) -> Option<()> {
+        self.value |= u64::from(byte).checked_shl(self.len)?;
+        self.len = self.len.checked_add(8)?;
         Some(())
     }
 
-    /// Ends one: an `i32` is widened by its sign, as those in LEB128 are.
-    fn take_fixed(&mut self) -> u64 {
-        let Self { value, width, .. } = std::mem::take(self);
-        match (width, u32::try_from(value)) {
-            (32, Ok(value)) => i64::from(value.cast_signed()).cast_unsigned(),
-            _ => value,
+    /// Returns the number after its last byte: an `i32` widened by its sign, as those in LEB128 are.
+    fn value(&self) -> u64 {
+        match u32::try_from(self.value) {
+            Ok(value) if self.is_i32 => i64::from(value.cast_signed()).cast_unsigned(),
+            _ => self.value,
         }
     }
 }

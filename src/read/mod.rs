@@ -19,7 +19,6 @@ mod restore;
 mod salvage;
 mod segment;
 mod table;
-mod tables;
 mod types;
 mod verify;
 mod walk;

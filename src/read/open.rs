@@ -7,10 +7,10 @@ use super::index::{Entry, Index};
 use super::input::Slice;
 use super::segment::Segment;
 use super::table::{Builder, Dump, Table};
-use super::tables::PARTIAL;
 use super::walk::{self, Visitor, Walk};
 use crate::arithmetic::Checked;
 use crate::error::{self, ErrorKind};
+use crate::format::{CORE, PARTIAL};
 use crate::model::Global;
 
 /// A dump that was walked: where things are, and little else.
@@ -74,7 +74,7 @@ impl Opened {
         let mut walk = Walk::default();
         let mut opener = Opener::new(Some(bytes.len() as u64));
         walk.run(&mut input, &mut opener)?;
-        if !walk.has("core") {
+        if !walk.has(CORE) {
             return Err(Fault::no_core());
         }
         let Some(header) = &walk.header else {
@@ -104,7 +104,7 @@ impl Opened {
         let mut walk = Walk::default();
         let mut opener = Opener::new(None);
         walk.run(&mut Slice::new(bytes, 0), &mut opener).ok()?;
-        let is_one = walk.moved.is_some() && walk.has("core");
+        let is_one = walk.moved.is_some() && walk.has(CORE);
         let marks = Marks::of(bytes, &walk);
         is_one.then(|| opener.finish(bytes, walk, marks, None).ok()).flatten()
     }

@@ -13,6 +13,7 @@ use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::held_signal::without_sigxfsz;
 use crate::model::MemoryIndex;
+use crate::ranges::range_len;
 
 /// What a block of a file that is all zero is not written for, so that it stays a hole.
 const BLOCK: u64 = 4096;
@@ -156,7 +157,7 @@ impl CoreDumpFile<'_> {
                 Content::LeftOut(_) => &mut restored.left_out,
                 Content::Zero(_) => &mut 0,
             };
-            *count = count.plus(exact(wide::count(&addresses))?)?;
+            *count = count.plus(exact(range_len(&addresses))?)?;
             last = Some(*addresses.end());
         }
         match last == types::last_address(self.checked(memory)?.1) {
@@ -167,7 +168,7 @@ impl CoreDumpFile<'_> {
 
     /// The length of a memory whose image can be restored.
     fn byte_len(&self, memory: MemoryIndex) -> Result<u64> {
-        u64::try_from(types::size(self.checked(memory)?.1)).map_err(|_| {
+        u64::try_from(self.checked(memory)?.1.size()).map_err(|_| {
             let message = format!("memory {memory}: no file can have its 2^64 bytes");
             Error::new(ErrorKind::Output, message)
         })

@@ -11,12 +11,13 @@ use super::input::Slice;
 use super::open::{Kept, Marks, Opened, Opener};
 use super::segment::Segment;
 use super::table;
-use super::tables::{PARTIAL, RawRange};
+use super::types;
 use super::walk::{self, Walk};
-use super::{types, wide};
 use crate::arithmetic::exact;
 use crate::error::{self, ErrorKind};
+use crate::format::{CORE, CUSTOM, HEADER, IndexRange, PARTIAL};
 use crate::model::MemoryType;
+use crate::ranges::range_len;
 
 impl Opened {
     /// Opens what is readable of a dump in which opening has found `fault`; gives the fault as well, in other
@@ -29,12 +30,12 @@ impl Opened {
         let mut opener = Opener::new(None);
         let mut walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
         let of_others = walk.header.is_none() && walk.stray.is_none();
-        if walk.complete && of_others && walk.bounded && walk.has("core") {
+        if walk.complete && of_others && walk.bounded && walk.has(CORE) {
             // All that is wrong is that its frames can't be told, or that it ends between two sections.
             let marks = Marks::of(bytes, &walk);
             return Ok((opener.finish(bytes, walk, marks, None)?, fault));
         }
-        let header = match walk.has("core") {
+        let header = match walk.has(CORE) {
             true => walk.header.clone(),
             false => header_by_size(bytes),
         };
@@ -48,7 +49,7 @@ impl Opened {
             walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
             add_lost_memories(&mut walk)?;
             fault = as_damage(fault, bytes);
-        } else if !walk.has("core") {
+        } else if !walk.has(CORE) {
             return Err(walked.err().unwrap_or_else(Fault::no_core));
         }
         if !walk.bounded {
@@ -115,10 +116,10 @@ fn header_by_size(bytes: &[u8]) -> Option<Header> {
     let size = all.u32().ok()?;
     all.skip(size.into()).ok()?;
     let start = all.offset();
-    let custom = all.byte().ok()? == 0;
+    let custom = all.byte().ok()? == CUSTOM;
     let size = all.u32().ok()?;
     let mut body = all.part(size.into()).ok()?;
-    let named = body.u32().ok()? == 10 && body.take(10).ok()? == b"corestream";
+    let named = body.is_named(HEADER).ok()?;
     (custom && named).then_some(())?;
     Header::decode(&mut body, start, true).ok()
 }
@@ -215,7 +216,7 @@ impl Found {
         // The section of memories may be lost, or wrong; the index is neither.
         walk.memories.truncate(index.memories.len());
         for (i, memory) in (0_u32..).zip(&index.memories) {
-            let ranges: &[RawRange] = table::entries(bytes, index.ranges, Some(&memory.ranges));
+            let ranges: &[IndexRange] = table::entries(bytes, index.ranges, Some(&memory.ranges));
             let of_ranges = ranges.last().map(|range| range.last.get());
             let of_segments =
                 memories.get(i as usize).and_then(|of| of.last).map(|last| last.last());
@@ -227,7 +228,7 @@ impl Found {
 
 /// The type of a memory that has the address `last`, in whole pages.
 fn with_address(ty: MemoryType, last: u64) -> error::Result<MemoryType> {
-    let pages = |page_size| types::pages(wide::count(&(0..=last)), page_size);
+    let pages = |page_size| types::pages(range_len(&(0..=last)), page_size);
     let memory64 = ty.memory64 || last > u64::from(u32::MAX);
     let (page_size, minimum) = match u64::try_from(pages(ty.page_size)) {
         Ok(minimum) => (ty.page_size, minimum),

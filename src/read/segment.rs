@@ -8,9 +8,10 @@ use std::fmt;
 use std::ops::{Range, RangeInclusive};
 
 use super::fault::{Fault, Result};
-use super::{types, wide};
+use super::wide;
 use crate::arithmetic::{Checked, exact};
 use crate::error;
+use crate::format::IndexSegment;
 use crate::model::MemoryType;
 
 /// The addresses of the largest memory that there can be.
@@ -30,6 +31,12 @@ pub(super) struct Placement {
 }
 
 impl Placement {
+    /// Returns what an entry of the index says of a segment of `memory`.
+    pub(super) fn listed(entry: &IndexSegment, memory: u32) -> Self {
+        let IndexSegment { address, offset, len } = entry;
+        Self { memory, address: address.get(), offset: offset.get(), len: len.get() }
+    }
+
     /// Returns the address after its last byte, which may have more than 64 bits.
     pub(super) fn end(&self) -> u128 {
         wide::sum(self.address, self.len.into())
@@ -47,7 +54,7 @@ impl Placement {
             let message = format!("there is no memory {memory}, the dump has {n}");
             return Err(Fault::damaged(at, message));
         };
-        match self.end() <= types::size(ty) {
+        match self.end() <= ty.size() {
             true => Ok(()),
             false => Err(self.past_the_end(ty, at)),
         }
@@ -57,7 +64,7 @@ impl Placement {
     #[cold]
     pub(super) fn past_the_end(&self, ty: &MemoryType, at: Range<u64>) -> Box<Fault> {
         let Self { memory, address, len, .. } = self;
-        let bytes = types::size(ty);
+        let bytes = ty.size();
         let message = format!(
             "{len} bytes at address {address:#x} are past the end of memory {memory} ({bytes:#x} bytes)"
         );

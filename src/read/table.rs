@@ -15,10 +15,10 @@ use super::data::{self, DataSection};
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::input::{self, Input, Slice};
-use super::segment::Segment;
-use super::tables::RawSegment;
+use super::segment::{Placement, Segment};
 use crate::arithmetic::Checked;
 use crate::error;
+use crate::format::IndexSegment;
 use crate::limits::MAX_LISTED_SEGMENTS;
 use crate::model::MemoryType;
 
@@ -55,7 +55,7 @@ impl Table {
     pub(super) fn from<'d>(&'d self, dump: Dump<'d>, memory: u32, address: u64) -> Segments<'d> {
         let next = match self {
             Self::Index { offset, memories } => {
-                let raw: &[RawSegment] =
+                let raw: &[IndexSegment] =
                     entries(dump.bytes, *offset, memories.get(memory as usize));
                 Next::Index(from_last(raw, |segment| segment.address.get() <= address).iter())
             }
@@ -101,7 +101,7 @@ pub(super) struct Segments<'d> {
 
 #[derive(Clone)]
 enum Next<'d> {
-    Index(std::slice::Iter<'d, RawSegment>),
+    Index(std::slice::Iter<'d, IndexSegment>),
     List(Listed<'d>),
 }
 
@@ -141,7 +141,9 @@ impl Segments<'_> {
     fn step(&mut self) -> Option<Segment> {
         match &mut self.next {
             // Each was checked when the dump was opened. Only if the file has changed since, one is none.
-            Next::Index(entries) => entries.next().and_then(|raw| raw.of(self.memory).segment()),
+            Next::Index(entries) => {
+                entries.next().and_then(|raw| Placement::listed(raw, self.memory).segment())
+            }
             Next::List(listed) => listed.step(self.dump),
         }
     }

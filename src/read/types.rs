@@ -9,21 +9,13 @@ use std::ops::Range;
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::input::Input;
-use super::wide;
+use crate::format::{
+    END, F32, F32_CONST, F64, F64_CONST, HAS_MAXIMUM, HAS_PAGE_SIZE, I32, I32_CONST, I64,
+    I64_CONST, MEMORY64, REF_FUNC, REF_NULL, REF_NULL_TYPE, REF_TYPE, SHARED, V128, V128_CONST,
+    VECTOR,
+};
 use crate::limits::{MAX_GLOBALS, MAX_MEMORIES};
 use crate::model::{Global, GlobalValue, MemoryType, NumberType, RefType};
-
-const HAS_MAXIMUM: u8 = 1;
-const SHARED: u8 = 2;
-const MEMORY64: u8 = 4;
-const HAS_PAGE_SIZE: u8 = 8;
-
-const END: u8 = 0x0b;
-
-/// The bytes of a memory.
-pub(super) fn size(ty: &MemoryType) -> u128 {
-    wide::product(ty.minimum, ty.page_size.into())
-}
 
 /// The pages of `page_size` bytes that it takes to have so many bytes.
 pub(super) fn pages(bytes: u128, page_size: u32) -> u128 {
@@ -32,7 +24,7 @@ pub(super) fn pages(bytes: u128, page_size: u32) -> u128 {
 
 /// The last address of a memory; `None` if it has none.
 pub(super) fn last_address(ty: &MemoryType) -> Option<u64> {
-    u64::try_from(size(ty).checked_sub(1)?).ok()
+    u64::try_from(ty.size().checked_sub(1)?).ok()
 }
 
 /// Decodes the type of a memory that `before` others come before.
@@ -85,7 +77,7 @@ pub(super) fn global<I: Input>(
     let ty = from.byte()?;
     // What is left of a type of references that is written in full.
     let top = match ty {
-        0x63 | 0x64 => Some(from.i33()?),
+        REF_NULL_TYPE | REF_TYPE => Some(from.i33()?),
         _ => None,
     };
     let mutable = match from.byte()? {
@@ -101,11 +93,11 @@ pub(super) fn global<I: Input>(
         return Ok(Global { mutable, value });
     };
     let declared = match ty {
-        0x7f => matches!(value, GlobalValue::I32(_)),
-        0x7e => matches!(value, GlobalValue::I64(_)),
-        0x7d => matches!(value, GlobalValue::F32(_)),
-        0x7c => matches!(value, GlobalValue::F64(_)),
-        0x7b => matches!(value, GlobalValue::V128(_)),
+        I32 => matches!(value, GlobalValue::I32(_)),
+        I64 => matches!(value, GlobalValue::I64(_)),
+        F32 => matches!(value, GlobalValue::F32(_)),
+        F64 => matches!(value, GlobalValue::F64(_)),
+        V128 => matches!(value, GlobalValue::V128(_)),
         _ => {
             let of_type = of_references(ty, top);
             let of_type = of_type.ok_or_else(|| unknown_type(from.since(start), ty))?;
@@ -128,11 +120,11 @@ fn unknown_type(at: Range<u64>, ty: u8) -> Box<Fault> {
 /// What a global of this type is without a value.
 fn missing(ty: u8, top: Option<i64>) -> Option<GlobalValue> {
     Some(match ty {
-        0x7f => GlobalValue::Missing(NumberType::I32),
-        0x7e => GlobalValue::Missing(NumberType::I64),
-        0x7d => GlobalValue::Missing(NumberType::F32),
-        0x7c => GlobalValue::Missing(NumberType::F64),
-        0x7b => GlobalValue::Missing(NumberType::V128),
+        I32 => GlobalValue::Missing(NumberType::I32),
+        I64 => GlobalValue::Missing(NumberType::I64),
+        F32 => GlobalValue::Missing(NumberType::F32),
+        F64 => GlobalValue::Missing(NumberType::F64),
+        V128 => GlobalValue::Missing(NumberType::V128),
         _ => GlobalValue::Ref(of_references(ty, top)?),
     })
 }
@@ -145,20 +137,22 @@ fn constant<I: Input>(from: &mut Decoder<'_, I>, foreign: bool) -> Result<Option
         Err(Fault::unsupported(from.since(start), "its value is no single constant"))
     };
     let value = match from.byte()? {
-        0x41 => GlobalValue::I32(from.i32()?),
-        0x42 => GlobalValue::I64(from.i64()?),
-        0x43 => GlobalValue::F32(u32::from_le_bytes(from.array()?)),
-        0x44 => GlobalValue::F64(u64::from_le_bytes(from.array()?)),
-        0xd0 => match reference(from.i33()?) {
+        I32_CONST => GlobalValue::I32(from.i32()?),
+        I64_CONST => GlobalValue::I64(from.i64()?),
+        F32_CONST => GlobalValue::F32(u32::from_le_bytes(from.array()?)),
+        F64_CONST => GlobalValue::F64(u64::from_le_bytes(from.array()?)),
+        REF_NULL => match reference(from.i33()?) {
             Some(top) => GlobalValue::Ref(top),
             None => return not_constant(from),
         },
-        0xd2 => {
+        REF_FUNC => {
             from.u32()?;
             GlobalValue::Ref(RefType::Func)
         }
         END if foreign => return Ok(None),
-        0xfd if from.u32()? == 12 => GlobalValue::V128(u128::from_le_bytes(from.array()?)),
+        VECTOR if from.u32()? == V128_CONST => {
+            GlobalValue::V128(u128::from_le_bytes(from.array()?))
+        }
         _ => return not_constant(from),
     };
     match from.byte()? {

@@ -20,9 +20,9 @@ use super::layout::FrameLayout;
 use super::salvage::Found;
 use super::segment::{Placement, Segment};
 use super::table;
-use super::tables::{DEGRADED, PARTIAL, RawSegment};
 use super::walk::{self, Visitor, Walk};
 use crate::error::{ErrorKind, Result};
+use crate::format::{DEGRADED, INDEX, INSTANCES, IndexSegment, MODULES, PARTIAL};
 use crate::limits::{MAX_DAMAGED_RANGES, MAX_THREADS};
 use crate::model::MemoryIndex;
 use crate::threads::run_on;
@@ -279,18 +279,18 @@ fn difference(bytes: &[u8], walk: &Walk, index: &Index) -> Option<Box<Fault>> {
     };
     let mut at = index.segments;
     for (memory, of) in (0..).zip(&index.memories) {
-        let entries: &[RawSegment] = table::entries(bytes, index.segments, Some(&of.segments));
+        let entries: &[IndexSegment] = table::entries(bytes, index.segments, Some(&of.segments));
         for (i, raw) in of.segments.clone().zip(entries) {
-            let listed = raw.of(memory);
+            let listed = Placement::listed(raw, memory);
             let found = next()?;
-            let entry = at..at.checked_add(size_of::<RawSegment>() as u64)?;
+            let entry = at..at.checked_add(size_of::<IndexSegment>() as u64)?;
             if found.as_ref().map(Segment::placement) != Some(&listed) {
                 let found = match found {
                     Some(found) => found.to_string(),
                     None => "one that puts nothing into a memory".to_string(),
                 };
                 let message = format!("segment {i}: lists {listed}; the sections have {found}");
-                return Some(Fault::damaged(entry, message).within("corestream.index"));
+                return Some(Fault::damaged(entry, message).within(INDEX));
             }
             at = entry.end;
         }
@@ -344,12 +344,12 @@ fn required(walk: &Walk, end: u64) -> fault::Result<()> {
     if let Some(stray) = &walk.stray {
         return Err(Fault::stray(stray.clone()));
     }
-    let lists = [walk.has("coremodules"), walk.has("coreinstances")];
+    let lists = [walk.has(MODULES), walk.has(INSTANCES)];
     let other = walk.header.is_none() && lists == [false; 2] && walk.has_content();
     if other || walk.moved.is_some() {
         return Ok(());
     }
-    for section in ["coremodules", "coreinstances"] {
+    for section in [MODULES, INSTANCES] {
         if !walk.has(section) {
             return Err(Fault::end(end, end).within(format_args!("no section `{section}`")));
         }

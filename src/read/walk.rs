@@ -18,6 +18,10 @@ use super::segment::Segment;
 use super::types;
 use crate::arithmetic::{Checked, at_most};
 use crate::error::ErrorKind;
+use crate::format::{
+    CONTINUATION, CORE, CUSTOM, DATA, GLOBAL, HEADER, INDEX, INSTANCES, MEMORY, MODULES, NOTES,
+    STACK,
+};
 use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED, MAX_NAME_BYTES, MAX_NOTES};
 use crate::model::{Global, MemoryType};
 
@@ -27,8 +31,8 @@ pub(super) const PREAMBLE: [u8; 8] = *b"\0asm\x01\0\0\0";
 /// What begins every component.
 const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 
-/// The longest name of a section that is known here.
-const LONGEST_NAME: u32 = 16;
+/// The names of the custom sections that are known here.
+const KNOWN: [&str; 8] = [CORE, MODULES, INSTANCES, STACK, HEADER, CONTINUATION, NOTES, INDEX];
 
 /// Bytes of frames that are tried at once.
 const TRIED: usize = 4096;
@@ -278,12 +282,12 @@ impl Walk {
             Some(header) if input.offset() < header.index => {
                 Err(Fault::end(input.offset(), header.index))
             }
-            None if !self.has("core") && self.moved.is_some() => {
+            None if !self.has(CORE) && self.moved.is_some() => {
                 let end = input.offset();
                 let message = "corestream's own sections are there, but none called `core`";
                 Err(Fault::damaged(0..end, message))
             }
-            None if !self.has("core") && self.stray.is_none() => Err(Fault::no_core()),
+            None if !self.has(CORE) && self.stray.is_none() => Err(Fault::no_core()),
             _ => Ok(()),
         }
     }
@@ -293,10 +297,10 @@ impl Walk {
         let start = all.offset();
         let id = all.byte()?;
         let what = match id {
-            0 => "a custom section",
-            5 => "section memory",
-            6 => "section global",
-            11 => "section data",
+            CUSTOM => "a custom section",
+            MEMORY => "section memory",
+            GLOBAL => "section global",
+            DATA => "section data",
             1..=13 => "a section of no interest",
             _ if self.passes_damage => "a section of no id",
             _ => {
@@ -307,7 +311,7 @@ impl Walk {
         let size = all.u32().map_err(|fault| fault.within(what))?;
         let past = all.part(size.into()).err();
         if let Some(fault) = past {
-            let moved = id == 0 && self.header.is_some();
+            let moved = id == CUSTOM && self.header.is_some();
             return match moved && self.passes_index(input, size.into(), start)? {
                 true => Ok(()),
                 false => Err(fault.within(what)),
@@ -317,30 +321,30 @@ impl Walk {
         let mut body = body.part(size.into()).map_err(|fault| fault.within(what))?;
         let body = &mut body;
         let decoded = match id {
-            0 => self.custom(body, start, to),
-            5 => self.once("memory", body, start).and_then(|()| self.memory(body)),
-            6 => self.once("global", body, start).and_then(|()| self.global(body, to)),
-            11 => self.once("data", body, start).and_then(|()| self.data(body, to)),
+            CUSTOM => self.custom(body, start, to),
+            MEMORY => self.once("memory", body, start).and_then(|()| self.memory(body)),
+            GLOBAL => self.once("global", body, start).and_then(|()| self.global(body, to)),
+            DATA => self.once("data", body, start).and_then(|()| self.data(body, to)),
             _ => body.skip_rest(),
         };
         let whole = decoded.and_then(|()| body.finish());
         if self.passes_damage {
             // What this project does not write, or what has more than it says, may hold segments that nobody sees.
             let may_hold_data = match id {
-                0 | 5 | 6 => false,
-                11 => whole.is_err(),
+                CUSTOM | MEMORY | GLOBAL => false,
+                DATA => whole.is_err(),
                 _ => true,
             };
             if may_hold_data {
                 to.lost();
             }
-            self.lost_memory |= id == 5 && whole.is_err();
+            self.lost_memory |= id == MEMORY && whole.is_err();
             if whole.is_err() {
                 return body.skip_rest();
             }
         }
         // A custom section says its name itself.
-        whole.map_err(|fault| if id == 0 { fault } else { fault.within(what) })
+        whole.map_err(|fault| if id == CUSTOM { fault } else { fault.within(what) })
     }
 
     /// Passes a section of `size` bytes that reaches past the offset of the index if it is the index itself:
@@ -348,7 +352,7 @@ impl Walk {
     fn passes_index<I: Input>(&mut self, input: &mut I, size: u64, start: u64) -> Result<bool> {
         let mut body = Decoder::new(input, u64::MAX);
         let named = body.part(size).and_then(|mut body| {
-            let named = body.u32()? == LONGEST_NAME && body.take(16)? == b"corestream.index";
+            let named = body.is_named(INDEX)?;
             if named {
                 self.index(&mut body, start)?;
             }
@@ -367,21 +371,14 @@ impl Walk {
         start: u64,
         to: &mut V,
     ) -> Result<()> {
-        let len = body.u32().inspect_err(|_| to.lost())?;
-        if len > LONGEST_NAME {
+        // Another name may be of any length, and no UTF-8.
+        let len = body.u32().inspect_err(|_| to.lost())? as usize;
+        if KNOWN.iter().all(|known| known.len() != len) {
             return self.pass_unknown(body, to);
         }
-        let name = body.take(len as usize).inspect_err(|_| to.lost())?;
-        let what = match name {
-            b"core" => "core",
-            b"coremodules" => "coremodules",
-            b"coreinstances" => "coreinstances",
-            b"corestack" => "corestack",
-            b"corestream" => "corestream",
-            b"corestream.data" => "corestream.data",
-            b"corestream.notes" => "corestream.notes",
-            b"corestream.index" => "corestream.index",
-            _ => return self.pass_unknown(body, to),
+        let name = body.take(len).inspect_err(|_| to.lost())?;
+        let Some(what) = KNOWN.into_iter().find(|known| known.as_bytes() == name) else {
+            return self.pass_unknown(body, to);
         };
         self.known(what, body, start, to).map_err(|fault| fault.within(what))
     }
@@ -405,21 +402,21 @@ impl Walk {
         start: u64,
         to: &mut V,
     ) -> Result<()> {
-        if !matches!(what, "corestack" | "corestream.data" | "corestream.index") {
+        if !matches!(what, STACK | CONTINUATION | INDEX) {
             self.once(what, body, start)?;
         }
         match what {
-            "core" => process(body, to),
-            "corestream" => self.header(body, start, to),
-            "coremodules" => self.modules(body, to),
-            "coreinstances" => self.instances(body, to),
-            "corestack" => self.stack(body, to),
-            "corestream.data" => {
+            CORE => process(body, to),
+            HEADER => self.header(body, start, to),
+            MODULES => self.modules(body, to),
+            INSTANCES => self.instances(body, to),
+            STACK => self.stack(body, to),
+            CONTINUATION => {
                 self.belongs_to_header(start..body.end());
                 let whole = self.data(body, to).and_then(|()| body.finish());
                 whole.inspect_err(|_| to.lost())
             }
-            "corestream.notes" => {
+            NOTES => {
                 self.belongs_to_header(start..body.end());
                 notes(body, to)
             }
@@ -458,7 +455,7 @@ impl Walk {
             // It is known by other means.
             return body.skip_rest();
         }
-        let in_place = self.sections == 1 && self.has("core");
+        let in_place = self.sections == 1 && self.has(CORE);
         let decoded = Header::decode(body, start, in_place);
         let header = match decoded {
             Ok(header) => header,
