@@ -174,6 +174,9 @@ impl Watch {
 
     /// Looks for changes since the beginning; `images` are those of [`begin`](Self::begin).
     pub(crate) fn look<'i>(&self, images: impl Iterator<Item = &'i MemoryImage<'i>>) {
+        if self.images.iter().all(|watched| watched.start.is_none()) {
+            return;
+        }
         // Before the events are read: a writer that is gone by now has left one.
         let end: Vec<_> = images
             .map(|image| image.changeable_file().map(|file| (writers_of(file), Version::of(file))))
@@ -202,6 +205,9 @@ impl Watch {
         images: impl Iterator<Item = &'i MemoryImage<'i>>,
     ) -> Result<(), (usize, Error)> {
         let guarded = || self.images.iter().map(|watched| &watched.guard);
+        if guarded().all(Option::is_none) {
+            return Ok(());
+        }
         // Before the events are read: what is read-only again has left one.
         let now: Vec<_> = images
             .map(|image| {
