@@ -8,8 +8,8 @@
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::thread;
 
 use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, Piece};
@@ -24,7 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     dump.add_memory(Memory::new(MemoryType::wasm64(image.len().div_ceil(65_536)), image));
     let plan = Dumper::new().plan(&dump)?;
 
-    let output = File::create_new(output)?;
+    // For its owner only: a dump holds whatever the guest held.
+    let output = OpenOptions::new().write(true).create_new(true).mode(0o600).open(output)?;
     // The length is known before the first byte.
     output.set_len(plan.len())?;
     let mut pieces = plan.pieces()?;

@@ -44,10 +44,10 @@ impl Checksums {
             while !rest.is_empty() {
                 let (part, after) = rest.split_at(at_most(self.missing, rest.len()));
                 self.hasher.update(part);
-                // A part has at most as many bytes as are missing.
-                self.missing = self.missing.abs_diff(part.len() as u64);
-                if self.missing == 0 {
-                    self.end_block();
+                match self.missing.checked_sub(part.len() as u64) {
+                    // A part has at most as many bytes as are missing.
+                    None | Some(0) => self.end_block(),
+                    Some(missing) => self.missing = missing,
                 }
                 rest = after;
             }

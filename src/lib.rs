@@ -133,12 +133,12 @@ pub use dump::Dumper;
 pub use error::{Error, ErrorKind, Result};
 pub use image::{Change, ExtentMethod, MappingMethod, MemoryImage, SharedBytes};
 pub use model::{
-    CoreDump, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
-    MemoryIndex, MemoryType, Module, ModuleIndex, NumberType, RefType, Thread, Value,
+    CoreDump, DumpMemoryIndex, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex,
+    Memory, MemoryIndex, MemoryType, Module, ModuleIndex, NumberType, RefType, Thread, Value,
 };
 pub use piece::Piece;
 pub use pieces::{Pieces, Reader};
-pub use plan::{DumpMemoryIndex, Plan, Segment, Shortfall, Stats};
+pub use plan::{Plan, Segment, Shortfall, Stats};
 pub use ranges::AddressRanges;
 pub use read::CoreDumpFile;
 pub use sink::{FileSink, Pipe, Sink, Socket};

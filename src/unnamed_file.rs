@@ -34,7 +34,7 @@ impl UnnamedFile {
     /// Begins a file that will have a name in `folder`.
     ///
     /// # Errors
-    /// None can be made there.
+    /// Returns an error of [`ErrorKind::Output`] if no file can be made there.
     pub fn create_in(folder: impl AsRef<Path>, options: FileOptions) -> Result<Self> {
         let folder = folder.as_ref();
         AtomicFile::create_in(folder, options).map(Self).map_err(|error| refused(folder, error))
@@ -42,7 +42,7 @@ impl UnnamedFile {
 
     /// Makes a file in `folder` that never gets a name: it is gone when it is closed.
     ///
-    /// On file systems without `O_TMPFILE` it has a name for a moment.
+    /// On file systems without `O_TMPFILE` it briefly has a partial name.
     ///
     /// # Errors
     /// Returns an error of [`ErrorKind::Output`] if no file can be made there.

@@ -3,15 +3,16 @@
 //! Names in a dump, paths, and messages of other processes may hold any character. Written to a terminal as they are,
 //! control characters move the cursor, change colours or send keys, line separators forge a second message, marks of
 //! direction show a name as another one, and characters without a width hide in it. The rule for all messages is here:
-//! such characters are escaped as in Rust's literals, everything else stays. JSON and WAT escape by the rules of
-//! their formats.
+//! such characters are escaped as in Rust's literals, everything else stays. JSON, WAT and
+//! the replies of `corestream receive` (ASCII) escape by the rules of their formats.
 
 use std::fmt::{self, Write};
 
 /// Displays text in one line that plays no tricks on a terminal.
 ///
-/// Escapes control characters, line and paragraph separators, and characters that change the direction of text or have
-/// no width. The library's errors and the `Display` of its model are written so. Names that
+/// Escapes control characters, line and paragraph separators, the marks and controls that change the direction of text,
+/// and the format characters without a width of the basic plane, such as soft hyphens and byte order marks. Variation
+/// selectors and joiners of scripts stay, since names in many languages need them. The library's errors and the `Display` of its model are written so. Names that
 /// [`CoreDumpFile`](crate::CoreDumpFile) returns are as they are in the dump: display them with this.
 ///
 /// ```
@@ -25,7 +26,7 @@ use std::fmt::{self, Write};
 pub struct Visible<T>(pub T);
 
 impl Visible<char> {
-    /// Returns whether this character is escaped. Every such character has 16 bits.
+    /// Returns whether this character is escaped.
     pub fn is_escaped(self) -> bool {
         let without_width_or_order = matches!(
             self.0,

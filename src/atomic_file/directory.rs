@@ -122,7 +122,7 @@ impl Directory {
         Ok(retry_on_intr(open)?.into())
     }
 
-    /// Makes a new directory of this name. It is not tried again after a signal: it may be there.
+    /// Makes a new directory of this name. Does not retry after `EINTR`: the directory may exist already.
     pub(super) fn create_child(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::mkdirat(&self.fd, name, Mode::RWXU)?)
     }
@@ -253,7 +253,7 @@ impl Syncer {
     }
 }
 
-/// Brings the names in a directory to disk that was not expected to be needed.
+/// Syncs the names of a directory for which no [`Syncer`] was prepared.
 pub(super) fn sync(directory: &Directory) -> io::Result<()> {
     sync_directory(&directory.open_to_read()?)
 }

@@ -176,7 +176,7 @@ impl AtomicFile {
     }
 }
 
-/// Sees to it that a finished file that could not be named is not lost.
+/// Keeps a finished file that could not be named under its partial name.
 fn keep(finished: Finished, home: &Directory, base: &OsStr, source: io::Error) -> CommitError {
     let outcome = match finished.keep(base) {
         Ok(kept) => Outcome::Kept(kept),

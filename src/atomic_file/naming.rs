@@ -314,7 +314,8 @@ fn copy(
     without_sigxfsz(|| {
         to.set_len(len)?;
         for at in (0..len).step_by(COPY_BYTES) {
-            let (part, _) = buffer.split_at_mut(at_most(len.abs_diff(at), COPY_BYTES));
+            let left = len.checked_sub(at).ok_or(io::ErrorKind::InvalidData)?;
+            let (part, _) = buffer.split_at_mut(at_most(left, COPY_BYTES));
             from.read_exact_at(part, at)?;
             if part.iter().any(|byte| *byte != 0) {
                 to.write_all_at(part, at)?;

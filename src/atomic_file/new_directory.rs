@@ -43,7 +43,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Debug)]
-#[must_use = "without `commit` it is gone"]
+#[must_use = "dropping it without `commit` removes it"]
 pub struct NewDirectory {
     /// What it will be called.
     path: PathBuf,
@@ -56,7 +56,8 @@ pub struct NewDirectory {
 }
 
 impl NewDirectory {
-    /// Checks whether a directory can be made at `path`, as far as can be told without making one. An empty directory
+    /// Checks whether a directory can be made at `path`, as far as can be told without making one:
+    /// [`create`](Self::create) checks again, since anything may happen in between. An empty directory
     /// may be there.
     ///
     /// # Errors

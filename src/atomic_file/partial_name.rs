@@ -40,7 +40,7 @@ pub(super) struct PartialName {
     is_removable: bool,
     /// Device and inode number of the file.
     identity: Option<(u64, u64)>,
-    /// Sees to it that no other file gets that number when this one is closed and others have removed it.
+    /// Keeps that number from being used for another file when this one is closed and others have removed it.
     held: Option<OwnedFd>,
 }
 
@@ -108,7 +108,7 @@ impl PartialName {
         self.name = None;
     }
 
-    /// Whether it was given up: dropped, nothing is removed.
+    /// Returns whether the name was given up: then `Drop` removes nothing.
     pub(super) fn is_forgotten(&self) -> bool {
         self.name.is_none()
     }
@@ -147,7 +147,7 @@ impl PartialName {
         let is_own = match &self.held {
             Some(held) => match (rustix::fs::fstat(held), self.directory.stat(name)) {
                 (Ok(own), Ok(there)) => is_same(&own, &there),
-                // The rename tells.
+                // Unknown: the rename decides.
                 _ => true,
             },
             None => {
@@ -171,7 +171,7 @@ impl PartialName {
                 is_removed || !is_same(&own, &there)
             }
             (Err(errno), _) => errno == Errno::NOENT,
-            // The rename tells.
+            // Unknown: the rename decides.
             (Ok(_), Err(_)) => false,
         }
     }
@@ -296,5 +296,8 @@ pub(super) fn is_without_base(name: &OsStr) -> bool {
     else {
         return false;
     };
-    middle.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-')
+    // The process id and a number.
+    let parts: Vec<_> = middle.split(|byte| *byte == b'-').collect();
+    let is_number = |part: &&[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+    parts.len() == 2 && parts.iter().all(is_number)
 }

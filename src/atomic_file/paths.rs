@@ -21,7 +21,7 @@ pub(super) fn base(path: &Path) -> &OsStr {
 /// Returns the name that a path gives to a file.
 ///
 /// # Errors
-/// The path ends as those of directories do.
+/// Returns an error if the path ends with `/` or `/.`.
 pub(super) fn file_name(path: &Path) -> io::Result<&OsStr> {
     let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
     let name = path.file_name().ok_or_else(|| invalid("the path names no file"))?;

@@ -199,8 +199,7 @@ fn part(image: &[u8], address: u64, len: u32) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::MemoryType;
-    use crate::plan::DumpMemoryIndex;
+    use crate::model::{DumpMemoryIndex, MemoryType};
 
     /// What `wasm-encoder` writes for the same segment, without the count before it.
     fn reference(segment: &Segment, memory64: bool) -> Vec<u8> {

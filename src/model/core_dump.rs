@@ -13,7 +13,7 @@ use crate::ranges::AddressRanges;
 /// A stopped guest: all that a core dump says, with its memories borrowed and not copied. The format has
 /// no tables, so those of a guest are in no dump.
 ///
-/// [`fmt::Display`] prints it for people, [`fmt::Debug`] only counts what it holds.
+/// [`Display`](std::fmt::Display) prints it for people, [`Debug`](std::fmt::Debug) only counts what it holds.
 ///
 /// ```
 /// use corestream::*;
@@ -137,7 +137,7 @@ impl<'a> CoreDump<'a> {
         self.resolve().map(drop)
     }
 
-    /// Does so, and returns the excluded ranges of each memory.
+    /// Validates the description and returns the excluded ranges of each memory.
     pub(crate) fn resolve(&self) -> Result<Vec<AddressRanges>> {
         check_count(&self.modules, "modules")?;
         check_count(&self.instances, "instances")?;

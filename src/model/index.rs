@@ -3,8 +3,8 @@
 use std::fmt;
 
 macro_rules! index {
-    ($(#[$doc:meta] $name:ident)*) => {$(
-        #[$doc]
+    ($($(#[$doc:meta])+ $name:ident)*) => {$(
+        $(#[$doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(pub u32);
 
@@ -29,12 +29,31 @@ macro_rules! index {
 }
 
 index! {
-    /// The position of a module in a [`CoreDump`], from 0.
+    /// The position of a module in a [`CoreDump`](crate::CoreDump), from 0.
     ModuleIndex
-    /// The position of an instance in a [`CoreDump`], from 0.
+    /// The position of an instance in a [`CoreDump`](crate::CoreDump), from 0.
     InstanceIndex
-    /// The position of a memory in a [`CoreDump`], from 0.
+    /// The position of a memory in a description, from 0: in a [`CoreDump`](crate::CoreDump) that is written, or in a
+    /// [`CoreDumpFile`](crate::CoreDumpFile) that is read.
+    ///
+    /// Where a dump has no room for all memories, reading it gives another description, with indices of its own.
     MemoryIndex
-    /// The position of a global in a [`CoreDump`], from 0.
+    /// The position of a global in a [`CoreDump`](crate::CoreDump), from 0.
     GlobalIndex
+    /// The index of a memory in the dump that a [`Plan`](crate::Plan) writes: in the index space of the module.
+    ///
+    /// It is not the [`MemoryIndex`] of the description, which may have more memories than a dump can hold.
+    /// [`Plan::memories`](crate::Plan::memories) leads from one to the other.
+    ///
+    /// ```
+    /// use corestream::{CoreDump, Dumper, DumpMemoryIndex, Memory, MemoryImage, MemoryType};
+    ///
+    /// let mut dump = CoreDump::new("guest.wasm");
+    /// let memory = dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&[7])));
+    /// let plan = Dumper::new().plan(&dump)?;
+    /// assert_eq!(plan.segments()[0].memory, DumpMemoryIndex(0));
+    /// assert_eq!(plan.memories().nth(0), Some(memory));
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    DumpMemoryIndex
 }

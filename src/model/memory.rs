@@ -188,7 +188,7 @@ impl<'a> Memory<'a> {
         self.checked_left_out().map(drop)
     }
 
-    /// Does so, and gives what is left out.
+    /// Checks the memory and returns its excluded ranges.
     pub(super) fn checked_left_out(&self) -> Result<AddressRanges> {
         self.check_type()?;
         self.left_out()

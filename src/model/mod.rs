@@ -14,7 +14,7 @@ mod thread;
 mod values;
 
 pub use core_dump::CoreDump;
-pub use index::{GlobalIndex, InstanceIndex, MemoryIndex, ModuleIndex};
+pub use index::{DumpMemoryIndex, GlobalIndex, InstanceIndex, MemoryIndex, ModuleIndex};
 pub use instance::{Instance, Module};
 pub use memory::{Memory, MemoryType};
 pub use thread::{Frame, Thread};

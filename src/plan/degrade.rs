@@ -197,11 +197,13 @@ fn choose<I: Iterator<Item = usize>>(
     let mut chosen = table(count, iter::repeat(false))?;
     let mut places = 0..most;
     for item in first().chain(0..count) {
+        // The frames of a crashed guest may name the same few items a million times.
+        if places.is_empty() {
+            break;
+        }
         if let Some(chosen) = chosen.get_mut(item).filter(|chosen| !**chosen) {
-            if places.next().is_none() {
-                break;
-            }
             *chosen = true;
+            places.next();
         }
     }
     let mut next = 0..;

@@ -18,7 +18,7 @@ use crate::format::{
 };
 use crate::leb;
 use crate::limits;
-use crate::model::MemoryType;
+use crate::model::{DumpMemoryIndex, MemoryType};
 
 /// The bytes that precede the count in a section that continues the data section.
 const CONTINUATION_NAME_BYTES: u32 = one_byte(name_bytes(CONTINUATION)) as u32;
@@ -35,20 +35,6 @@ pub struct Segment {
     pub len: u32,
     /// The index of its memory in the dump.
     pub memory: DumpMemoryIndex,
-}
-
-/// The index of a memory in the dump that is written: of the module's memories, in the order of
-/// [`Plan::memories`](crate::Plan::memories).
-///
-/// It is not the [`MemoryIndex`](crate::MemoryIndex) of the description, which may have more memories than a dump can
-/// hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DumpMemoryIndex(pub u32);
-
-impl std::fmt::Display for DumpMemoryIndex {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 impl Segment {

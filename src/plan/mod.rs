@@ -4,13 +4,14 @@ mod degrade;
 mod layout;
 mod segments;
 
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 pub use degrade::Shortfall;
 pub(crate) use degrade::{Kept, cut};
+pub use layout::Segment;
 pub(crate) use layout::{DataSection, Entries, IndexLayout, sign_extended};
-pub use layout::{DumpMemoryIndex, Segment};
 #[cfg(feature = "internals")]
 pub use segments::SEGMENT_COST;
 
@@ -22,7 +23,7 @@ use crate::image::{Change, ExtentMethod, MAX_GAP, MappingMethod, Payload, Watch}
 use crate::limits;
 use crate::model::{CoreDump, Memory, MemoryIndex, MemoryType};
 use crate::ranges::AddressRanges;
-use crate::scan::{self, Scanned};
+use crate::scan::{self, Note, Scanned};
 
 /// The smallest limit on the body of a section, in bytes: a name, a count, and a segment with some payload always fit.
 #[allow(unreachable_pub, reason = "public with the feature `internals`")]
@@ -169,11 +170,11 @@ impl<'d> Plan<'d> {
             check_images(&memories)?;
             let found = found?;
             let mut any_new = false;
-            for (image, doubt) in images.iter_mut().zip(&found.doubts) {
+            for (i, (image, doubt)) in images.iter_mut().zip(&found.doubts).enumerate() {
                 if let Some(doubt) = doubt {
                     image.in_doubt = true;
                     any_new = true;
-                    doubts.push(format!("memory {}: {doubt}", image.memory));
+                    doubts.push(Note { image: Some(i), text: doubt.clone() });
                 }
             }
             // An image in doubt has one extent, so no image gets there twice.
@@ -194,7 +195,11 @@ impl<'d> Plan<'d> {
         let ranges = sum(memories.iter().map(|planned| planned.left_out.len()))?;
         let entries = Entries { memories: types.len(), segments: segments.len(), ranges };
         check_listed(&entries)?;
-        let prelude = prelude(dump, &kept, &found.notes);
+        // A dump numbers its memories anew if it has no room for all of them.
+        let in_dump: Vec<_> = found.notes.iter().map(|note| in_words(note, Some)).collect();
+        let prelude = prelude(dump, &kept, &in_dump);
+        let index_of = |i: usize| memories.get(i).map(|planned| planned.index);
+        let extent_notes = found.notes.iter().map(|note| in_words(note, index_of)).collect();
         let data_offset = prelude.len()?;
         let index = IndexLayout::new(data_offset.plus(data_len)?, entries, options.checksums);
         let index = index.ok_or_else(|| Error::out_of_memory("the index, it is over 4 GiB"))?;
@@ -212,7 +217,7 @@ impl<'d> Plan<'d> {
             left_out_ranges: ranges as u64,
             extent_methods: found.methods,
             mapping_method: found.mapping_method,
-            extent_notes: found.notes,
+            extent_notes,
             scanner: options.scan.scanner.name(),
             threads: found.threads,
             extent_time: found.extent_time,
@@ -297,8 +302,8 @@ impl<'d> Plan<'d> {
         all.filter_map(|(memory, change)| Some((memory, change?)))
     }
 
-    /// Returns the memories of the dump, in its order: the first one is memory 0 of the dump, the [`DumpMemoryIndex`] of
-    /// its [`Segment`]s.
+    /// Returns the memories of the dump, in its order: the first one is memory 0 of the dump, the
+    /// [`DumpMemoryIndex`](crate::DumpMemoryIndex) of its [`Segment`]s.
     ///
     /// A dump that has room for all memories has them in the order of the description.
     pub fn memories(&self) -> impl Iterator<Item = MemoryIndex> {
@@ -349,8 +354,15 @@ impl<'d> Plan<'d> {
 
 /// What of a memory is scanned.
 fn scanned<'p>(planned: &'p PlannedMemory<'_>) -> Scanned<'p> {
-    let PlannedMemory { index, memory, left_out } = planned;
-    Scanned { memory: *index, image: &memory.image, left_out, in_doubt: false }
+    Scanned { image: &planned.memory.image, left_out: &planned.left_out, in_doubt: false }
+}
+
+/// Returns a note as a line; `index_of` gives the index of an image's memory.
+fn in_words<I: Display>(note: &Note, index_of: impl Fn(usize) -> Option<I>) -> String {
+    match note.image.and_then(index_of) {
+        Some(index) => format!("memory {index}: {}", note.text),
+        None => note.text.clone(),
+    }
 }
 
 fn check_images(memories: &[PlannedMemory<'_>]) -> Result<()> {

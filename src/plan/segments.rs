@@ -18,7 +18,7 @@ use crate::arithmetic::Checked;
 use crate::error::{Error, Result};
 use crate::format::IndexSegment;
 use crate::limits;
-use crate::plan::layout::DumpMemoryIndex;
+use crate::model::DumpMemoryIndex;
 use crate::scan::{Gap, GapSink};
 
 /// What one more segment costs, in bytes: its header in the data section, which has about 12 for

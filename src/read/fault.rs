@@ -23,7 +23,7 @@ pub(super) struct Fault {
 }
 
 /// Returns the range from `start` to `end`, or to the byte at `start` if that is longer: the place of a fault has a byte.
-/// Only the range from the last offset of all stays empty, at which no file has a byte.
+/// A range at offset 2^64-1 stays empty: no file has a byte there.
 pub(super) fn not_empty(start: u64, end: u64) -> Range<u64> {
     start..start.checked_add(1).map_or(end, |next| next.max(end))
 }

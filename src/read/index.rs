@@ -15,8 +15,8 @@ use super::walk::Walk;
 use super::wide;
 use crate::arithmetic::Checked;
 use crate::format::{
-    CHANGING, CUSTOM, INDEX, IndexHead, IndexMemory, IndexRange, IndexSegment, PARTIAL, VERSION,
-    name_bytes,
+    CHANGING, CRC_BYTES, CUSTOM, INDEX, IndexHead, IndexMemory, IndexRange, IndexSegment, PARTIAL,
+    VERSION, name_bytes,
 };
 use crate::leb;
 use crate::limits::{MAX_MEMORIES, MAX_PARTIAL_SEGMENTS};
@@ -83,7 +83,7 @@ impl Index {
         let range = header.index_range();
         input.mark();
         // The checksum is the last four bytes.
-        let summed = range.end.checked_sub(4).filter(|end| range.start <= *end);
+        let summed = range.end.checked_sub(CRC_BYTES as u64).filter(|end| range.start <= *end);
         let Some(summed) = summed else {
             return Err(Fault::damaged(range, "corestream.index: has no room for its checksum"));
         };
@@ -161,7 +161,7 @@ impl<I: Input> Tables<'_, '_, I> {
 
     fn head(&mut self) -> Result<IndexHead> {
         let start = self.from.offset();
-        let bytes: [u8; 28] = self.from.array()?;
+        let bytes: [u8; size_of::<IndexHead>()] = self.from.array()?;
         let head: IndexHead = transmute!(bytes);
         let at = self.from.since(start);
         let damaged = |message| Fault::damaged(at.clone(), message);
@@ -226,7 +226,7 @@ impl<I: Input> Tables<'_, '_, I> {
         let (mut segments, mut ranges) = (0, 0);
         for i in 0..head.memories.get() {
             let entry = self.from.offset();
-            let bytes: [u8; 12] = self.from.array()?;
+            let bytes: [u8; size_of::<IndexMemory>()] = self.from.array()?;
             let memory: IndexMemory = transmute!(bytes);
             if memory.flags.get() & !CHANGING != 0 {
                 let fault = unknown(self.from.since(entry), "flags", memory.flags.get());
@@ -259,7 +259,7 @@ impl<I: Input> Tables<'_, '_, I> {
         for (memory, entries) in (0..).zip(self.index.entries(|memory| &memory.segments)) {
             for i in entries {
                 let start = self.from.offset();
-                let bytes: [u8; 20] = self.from.array()?;
+                let bytes: [u8; size_of::<IndexSegment>()] = self.from.array()?;
                 let raw: IndexSegment = transmute!(bytes);
                 let at = self.from.since(start);
                 let in_segment = |fault: Box<Fault>| fault.within(format_args!("segment {i}"));
@@ -307,7 +307,7 @@ impl<I: Input> Tables<'_, '_, I> {
             let mut left_out = 0_u128;
             for i in entries {
                 let start = self.from.offset();
-                let bytes: [u8; 16] = self.from.array()?;
+                let bytes: [u8; size_of::<IndexRange>()] = self.from.array()?;
                 let raw: IndexRange = transmute!(bytes);
                 let (first, last) = (raw.first.get(), raw.last.get());
                 while segments.next_if(|segment| segment.last() < first).is_some() {}
@@ -319,7 +319,7 @@ impl<I: Input> Tables<'_, '_, I> {
                 if first > last {
                     return damaged("is empty");
                 }
-                // Or none, if it does not come after the one before it.
+                // `None` if this range starts before the previous one ends.
                 let gap = |before| first.checked_sub(before);
                 if before.is_some_and(|before| gap(before).is_none_or(|gap| gap <= 1)) {
                     return damaged("is not behind the one before it, or touches it");
@@ -353,7 +353,7 @@ impl Index {
         memories: &[MemoryType],
     ) -> Option<Self> {
         let content = input::part(bytes, body.clone())?;
-        let (summed, crc) = content.split_last_chunk::<4>()?;
+        let (summed, crc) = content.split_last_chunk::<CRC_BYTES>()?;
         if checksum(summed, content.len())? != u32::from_le_bytes(*crc) {
             return None;
         }

@@ -303,7 +303,7 @@ impl Visitor for Opener {
         }
         let lost_from = match segment.split_at_offset(file) {
             Some((there, lost)) if self.segment(there).is_ok() => lost.address(),
-            // Nothing of it is there. Or it can't be listed: then it is lost as a whole.
+            // No byte of it is in the file, or the table is full: the whole segment is lost.
             _ => segment.address(),
         };
         self.reached = Some((segment.memory(), lost_from));

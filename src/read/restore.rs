@@ -186,12 +186,14 @@ fn write_sparsely(file: &File, offset: u64, bytes: &[u8]) -> std::io::Result<()>
     // All from the first byte on that was not written and is in no block of zeros.
     let (mut run, mut run_at) = (bytes, offset);
     while !left.is_empty() {
-        let to_edge = BLOCK.abs_diff(at % BLOCK);
+        let to_edge = BLOCK.checked_sub(at % BLOCK).ok_or(std::io::ErrorKind::InvalidData)?;
         let (block, later) = left.split_at(at_most(to_edge, left.len()));
         at = at.checked_add(block.len() as u64).ok_or(std::io::ErrorKind::FileTooLarge)?;
         if ZEROS.starts_with(block) {
             // What is left is the end of the run.
-            let (run_here, _) = run.split_at(run.len().abs_diff(left.len()));
+            let before = run.len().checked_sub(left.len());
+            let split = before.and_then(|before| run.split_at_checked(before));
+            let (run_here, _) = split.ok_or(std::io::ErrorKind::InvalidData)?;
             file.write_all_at(run_here, run_at)?;
             (run, run_at) = (later, at);
         }

@@ -95,7 +95,7 @@ impl Placement {
         }
     }
 
-    /// Returns the fault of a segment that there can't be.
+    /// Returns the error for a segment past the end of all addresses or offsets.
     #[cold]
     fn past_all(&self, at: Range<u64>) -> Box<Fault> {
         let Self { offset, len, .. } = self;
@@ -194,7 +194,7 @@ impl Segment {
         self.last().minus(last)?;
         let offset = self.offset().plus(first.minus(self.address())?)?;
         let len = exact::<u32, _>(last.minus(first)?)?.plus(1)?;
-        // A part of what was checked.
+        // The whole was checked, so its part is valid.
         Ok(Self(Placement { address: first, offset, len, ..self.0 }))
     }
 

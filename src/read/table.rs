@@ -70,7 +70,7 @@ impl Table {
     }
 }
 
-/// Returns what is sorted from the last entry on that `is_before`, or all of it if none is.
+/// Returns the tail of `sorted` from the last entry for which `is_before` holds, or all of it if it holds for none.
 fn from_last<T>(sorted: &[T], is_before: impl FnMut(&T) -> bool) -> &[T] {
     let after_first = sorted.get(1..).unwrap_or_default();
     sorted.get(after_first.partition_point(is_before)..).unwrap_or_default()

@@ -173,7 +173,7 @@ fn reference(heap_type: i64) -> Option<RefType> {
     of_byte(u8::try_from(heap_type.checked_add(0x80)?).ok()?)
 }
 
-/// The same of the byte of a heap type.
+/// Returns the top type for the byte of a heap type.
 fn of_byte(byte: u8) -> Option<RefType> {
     Some(match byte {
         0x70 | 0x73 => RefType::Func,

@@ -10,5 +10,5 @@ mod scanned;
 mod scanner;
 
 pub(crate) use parallel::{GapSink, Options, scan};
-pub(crate) use scanned::{Gap, Scanned};
+pub(crate) use scanned::{Gap, Note, Scanned};
 pub use scanner::Scanner;

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::scanned::{Gap, Scanned};
+use super::scanned::{Gap, Note, Scanned};
 use super::scanner::Scanner;
 use crate::arithmetic::{at_most, exact};
 use crate::control::{Control, Meter, Stage};
@@ -76,7 +76,7 @@ pub(crate) struct Found {
     /// How mappings of live memory were found.
     pub(crate) mapping_method: Option<MappingMethod>,
     /// Why extents were found in a worse way than others, or were not asked for although that was wanted.
-    pub(crate) notes: Vec<String>,
+    pub(crate) notes: Vec<Note>,
     /// For each image why its extents cannot be all of its data. Then nothing that was found of it counts.
     pub(crate) doubts: Vec<Option<String>>,
     /// How many threads took part, or were wanted, if there was less to do.
@@ -107,11 +107,11 @@ pub(crate) fn scan<'i>(
     let extents = images.iter().map(extents_of).collect::<Result<Vec<_>>>()?;
     let finder_time = finder_start.elapsed();
     let methods = extents.iter().map(Extents::method).collect();
-    let note_of = |(of, extents): (&Scanned<'_>, &Extents<'_>)| {
-        Some(format!("memory {}: {}", of.memory, extents.note()?))
+    let note_of = |(i, extents): (usize, &Extents<'_>)| {
+        Some(Note { image: Some(i), text: extents.note()?.into() })
     };
-    let notes = finder.note().map(str::to_string).into_iter();
-    let notes = notes.chain(images.iter().zip(&extents).filter_map(note_of)).collect();
+    let notes = finder.note().map(|text| Note { image: None, text: text.into() }).into_iter();
+    let notes = notes.chain(extents.iter().enumerate().filter_map(note_of)).collect();
     // A bound, as all numbers of progress: sparse images can have more bytes together than 64 bits can count.
     let bytes = images.iter().map(|of| of.image.len()).fold(0, u64::saturating_add);
     let shared = Shared {

@@ -3,14 +3,11 @@
 use std::ops::Range;
 
 use crate::image::MemoryImage;
-use crate::model::MemoryIndex;
 use crate::ranges::AddressRanges;
 
 /// What is scanned of a memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Scanned<'i> {
-    /// Its index in the description, for messages.
-    pub(crate) memory: MemoryIndex,
     pub(crate) image: &'i MemoryImage<'i>,
     /// Ranges that are not read.
     pub(crate) left_out: &'i AddressRanges,
@@ -23,6 +20,14 @@ impl Scanned<'_> {
     pub(super) fn leaves_out(&self, gap: &Range<u64>) -> bool {
         self.left_out.overlaps(gap)
     }
+}
+
+/// What to tell a person about the scan: why it took a worse way than others.
+#[derive(Debug)]
+pub(crate) struct Note {
+    /// The position of the image among those that are scanned; `None` if it concerns all of them.
+    pub(crate) image: Option<usize>,
+    pub(crate) text: String,
 }
 
 /// Zeros, and what is left out, between two runs of one memory.

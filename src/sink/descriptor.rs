@@ -95,7 +95,7 @@ impl<F: AsFd, T: Transport> Descriptor<F, T> {
     fn lend(&mut self, piece: &Piece<'_>) -> Result<usize, Errno> {
         let Some((file, at)) = piece.file.filter(|_| self.is_lent(piece)) else { return Ok(0) };
         let capacity = self.transport.capacity(self.fd.as_fd());
-        // None of the bytes at the end that the descriptor may still hold.
+        // The last bytes, as many as the descriptor may still hold, are copied.
         let lendable = self.left.zip(capacity).map_or(0, |(left, most)| left.saturating_sub(most));
         if lendable < T::LEAST_LENT as u64 {
             self.is_rest = true;
@@ -120,7 +120,8 @@ impl<F: AsFd, T: Transport> Descriptor<F, T> {
             }
             Ok(())
         });
-        let lent = most.abs_diff(left);
+        // No more is left than there was.
+        let lent = most.checked_sub(left).ok_or(Errno::OVERFLOW)?;
         if lent > 0 {
             self.has_waited = false;
             self.lent_to = piece.offset.checked_add(lent as u64);

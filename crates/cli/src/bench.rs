@@ -1,7 +1,6 @@
 //! `corestream bench`: how long a dump of an image takes, beside what the machine can do at best.
 
 mod check;
-mod file_data;
 mod limits;
 mod results;
 mod row;

@@ -240,7 +240,7 @@ impl Queue {
     fn pop(&mut self) -> Option<String> {
         Some(match self.entries.pop_front()? {
             Entry::Text(text) => {
-                // What was added with it.
+                // `push` added this length.
                 self.bytes -= text.len();
                 text
             }

@@ -1,5 +1,6 @@
 //! What the tool asks of the operating system beyond POSIX. Each system has a backend with the same functions.
 
+pub mod file_data;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(not(target_os = "linux"))]

@@ -91,7 +91,7 @@ fn cause(error: &Error) -> Option<String> {
     })
 }
 
-/// Returns what of two things that cannot be used together is wrong.
+/// Describes a conflict between arguments.
 fn conflict(error: &Error) -> Option<String> {
     let (what, name) = match text(error, ContextKind::InvalidArg) {
         Some(name) => ("argument", name),

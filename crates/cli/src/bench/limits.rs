@@ -11,8 +11,8 @@ use std::time::Instant;
 use corestream::CoreDump;
 use corestream::limits::MAX_THREADS;
 
-use super::file_data;
 use super::row::Row;
+use crate::platform::file_data;
 use crate::report::Failure;
 
 /// Bytes that a thread takes at once, so that all are done at the same time.

@@ -33,7 +33,7 @@ pub(super) struct Folder {
 impl Folder {
     /// Looks at the path, so that what can't be done is said at once.
     pub(super) fn new(path: &Path, salvage: bool) -> Result<Self, Failure> {
-        // No mistake in the command line, but what is there at the moment.
+        // Not a usage error: the path may be free the next time.
         NewDirectory::check(path).map_err(Failure::new)?;
         check_directory(folder_of(path)).map_err(|why| Failure::new(why).at(path.display()))?;
         Ok(Self { path: path.into(), salvage })
@@ -58,7 +58,7 @@ impl Folder {
             let name = image_name(i);
             let image = directory.add(&name)?;
             let restored = dump.restore(memory, &image, FileOptions::new());
-            // The image is to have the name that it gets, and not the one that it has for a while.
+            // An error names the final path of the image, not the temporary one.
             let failed = |error: &Error| match directory.is_moved() {
                 true => Failure::new(MOVED).at(self.path.display()),
                 false => {

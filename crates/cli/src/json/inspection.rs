@@ -57,7 +57,7 @@ impl From<corestream::read::Producer> for Producer {
 }
 
 impl<'d> Inspection<'d> {
-    /// Describes a dump, of which `bytes` are. `names` returns what each frame is called.
+    /// Describes a dump; `bytes` is all of it. `names` returns what each frame is called.
     pub fn new(dump: &'d CoreDumpFile<'d>, bytes: &'d [u8], names: &'d Names<'d>) -> Self {
         Self {
             name: dump.name().into(),

@@ -144,7 +144,7 @@ impl Part {
 }
 
 impl<'d> InspectedMemory<'d> {
-    /// Describes a memory of a dump, of which `bytes` are; `None` if there is no such memory.
+    /// Describes a memory of a dump; `bytes` is all of the dump. Returns `None` if there is no such memory.
     pub(super) fn new(
         dump: &'d CoreDumpFile<'d>,
         index: MemoryIndex,

@@ -50,7 +50,7 @@ fn first(addresses: &[SocketAddr], timeout: Option<Duration>) -> io::Result<Owne
             None => TcpStream::connect(address).map(OwnedFd::from),
             Some(timeout) => {
                 let left = timeout.saturating_sub(start.elapsed());
-                // One of so many has no time that could be counted.
+                // With over 2^32 addresses, none of them has any time.
                 let share = u32::try_from(sharing).map_or(Duration::ZERO, |sharing| left / sharing);
                 connect_within(address, share)
             }

@@ -107,6 +107,9 @@ impl Reply {
 }
 
 /// Makes the line that refuses a dump: printable ASCII only, the rest escaped, and cut where it is too long.
+///
+/// The wire has this rule of its own because the peer may be any program. What is read from it is shown by
+/// [`Visible`](corestream::Visible), as everything else.
 pub fn refusal(reason: &str) -> Vec<u8> {
     let mut line = Vec::new();
     for c in reason.chars() {

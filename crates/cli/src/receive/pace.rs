@@ -47,7 +47,8 @@ impl<'l> Pace<'l> {
         let Limits { timeout, min_rate, .. } = *self.limits;
         let left = self.left()?;
         if self.waited >= timeout {
-            let came = received.abs_diff(self.before);
+            // Nothing that came is taken back.
+            let came = received - self.before;
             // Bytes a millisecond, by a thousand.
             let least = u128::from(min_rate).checked_mul(self.waited.as_millis());
             if least.is_none_or(|least| u128::from(came) * 1000 < least) {

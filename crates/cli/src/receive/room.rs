@@ -44,7 +44,7 @@ impl Room {
             return Ok(());
         }
         let length = self.length;
-        // No dump is longer than what can't be counted.
+        // On overflow, the length of the dump is the bound.
         let end = wanted.checked_mul(2).map_or(length, |twice| twice.max(FIRST).min(length));
         // Nothing can't be reserved.
         if let Some(more) = end.checked_sub(received).filter(|more| *more > 0) {

@@ -55,7 +55,7 @@
 use std::ops::Range;
 
 use wasm_encoder::{BlockType, Encode, ExportKind, RawSection, ValType};
-use wasmparser::{MemArgTarget, Operator, Parser, Payload, TypeRef};
+use wasmparser::{BinaryReader, MemArgTarget, Operator, Parser, Payload, TypeRef};
 
 /// What the added exports begin with.
 const PREFIX: &str = "corestream:";
@@ -307,14 +307,8 @@ impl Added {
 
     /// Adds a section that has all items of `section`, then the added ones.
     fn append_to(&self, module: &mut wasm_encoder::Module, id: u8, section: &[u8]) -> Option<()> {
-        let (mut count, mut len) = (0_u32, 0_usize);
-        for byte in section.iter().take(5) {
-            count |= u32::from(byte & 0x7f).checked_shl(u32::try_from(len * 7).ok()?)?;
-            len += 1;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
+        let mut items = BinaryReader::new(section, 0);
+        let (count, len) = (items.read_var_u32().ok()?, items.current_position());
         let mut data = Vec::with_capacity(section.len() + self.bytes.len() + 5);
         count.checked_add(self.count)?.encode(&mut data);
         data.extend(section.get(len..)?);
