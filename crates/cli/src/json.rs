@@ -18,6 +18,7 @@ mod list;
 mod manifest;
 mod memory;
 mod number;
+mod object;
 mod stats;
 mod symbols;
 mod thread;

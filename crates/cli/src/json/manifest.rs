@@ -11,23 +11,23 @@ use super::global::Global;
 use super::instance::Instance;
 use super::memory::{Memory, Open};
 use super::thread::Thread;
-use super::{Counts, List};
+use super::{Counts, List, object};
 
 /// A guest, as the manifest describes it. Every list may be left out.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a manifest, which is an object")]
+#[serde(deny_unknown_fields)]
 pub struct Manifest<'d> {
     /// The name of the process.
     pub name: Option<Cow<'d, str>>,
     #[serde(default)]
     modules: List<'d, Option<Cow<'d, str>>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::list")]
     memories: List<'d, Memory<'d>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::list")]
     globals: List<'d, Global<'d>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::list")]
     instances: List<'d, Instance<'d>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::list")]
     threads: List<'d, Thread<'d, Frame<'d>>>,
     #[serde(default, skip_serializing_if = "List::is_empty")]
     notes: List<'d, Cow<'d, str>>,
@@ -61,7 +61,7 @@ impl<'d> Manifest<'d> {
     pub fn parse(text: &str) -> Result<Manifest<'static>, String> {
         // Some editors put a byte order mark before it.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        serde_json::from_str(text).map_err(|error| error.to_string())
+        object::parse(text).map_err(|error| error.to_string())
     }
 
     /// Returns for each memory the path of its image, if it has one; paths count from `folder`.
@@ -189,6 +189,11 @@ mod tests {
         for (text, expected) in [
             ("{", "EOF while parsing an object at line 1 column 1"),
             (r#"{ "nam": 1 }"#, "unknown field `nam`"),
+            ("[]", "invalid type: sequence, expected an object"),
+            (r#"{ "memories": [[]] }"#, "invalid type: sequence, expected an object"),
+            (r#"{ "memories": [{ "left_out": [[0, 1]] }] }"#, "sequence, expected an object"),
+            (r#"{ "threads": [{ "frames": [[]] }] }"#, "sequence, expected an object"),
+            (r#"{ "instances": [7] }"#, "invalid type: integer `7`, expected an object"),
             (r#"{ "memories": [{ "minimum": -1 }] }"#, "a number of pages is a whole number"),
             (
                 r#"{ "memories": [{ "left_out": [{ "first": 1.5, "last": 2 }] }] }"#,

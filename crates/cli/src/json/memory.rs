@@ -7,7 +7,7 @@ use corestream::{CoreDumpFile, MemoryImage, MemoryIndex, MemoryType};
 use serde::{Deserialize, Serialize};
 
 use super::number::{Address, Pages, Whole};
-use super::{List, is_false};
+use super::{List, is_false, object};
 use crate::image::memory;
 
 /// A memory. Its size may be left out: then it has the pages of its image.
@@ -30,7 +30,7 @@ pub struct Memory<'d> {
     /// Whether it changes while it is dumped, or did.
     #[serde(default, skip_serializing_if = "is_false")]
     changing: bool,
-    #[serde(default, skip_serializing_if = "List::is_empty")]
+    #[serde(default, deserialize_with = "object::list", skip_serializing_if = "List::is_empty")]
     left_out: List<'d, Range>,
 }
 

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use corestream::read::{FrameView, ThreadView};
 use serde::{Deserialize, Serialize};
 
-use super::List;
 use super::frame::Frame;
+use super::{List, object};
 
 /// A thread with its frames of type `F`, from youngest to oldest.
 #[derive(Debug, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ use super::frame::Frame;
 pub struct Thread<'d, F> {
     #[serde(default)]
     name: Cow<'d, str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::list")]
     frames: List<'d, F>,
 }
 
