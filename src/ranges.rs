@@ -36,6 +36,24 @@ impl AddressRanges {
         Self(ranges)
     }
 
+    /// Adds a range after all others. Returns `false`, and adds nothing, if it is empty, or if it does not begin after the
+    /// last one, with an address between them.
+    pub(crate) fn push(&mut self, range: RangeInclusive<u64>) -> bool {
+        let gap = self.0.last().map(|last| range.start().checked_sub(*last.end()));
+        let follows = gap.is_none_or(|gap| gap.is_some_and(|gap| gap > 1));
+        let fits = follows && !range.is_empty();
+        if fits {
+            self.0.push(range);
+        }
+        fits
+    }
+
+    /// Returns the ranges that have addresses at `address` or after it.
+    pub(crate) fn from(&self, address: u64) -> &[RangeInclusive<u64>] {
+        let before = self.0.partition_point(|range| *range.end() < address);
+        self.0.get(before..).unwrap_or_default()
+    }
+
     /// Returns these and `more` ranges, joined.
     pub(crate) fn with(mut self, more: Self) -> Self {
         self.0.extend(more.0);
@@ -150,6 +168,19 @@ mod tests {
         assert_eq!(none.outside(ALL), all);
         assert!(none.outside(0).is_empty());
         assert!(!none.contains(0) && !none.overlaps(&(0..u64::MAX)));
+    }
+
+    #[test]
+    fn ranges_are_added_in_order_and_apart() {
+        let mut ranges = AddressRanges::default();
+        let empty = RangeInclusive::new(9, 8);
+        assert!(!ranges.push(empty) && ranges.push(5..=6));
+        for range in [0..=1, 5..=9, 6..=7, 7..=9] {
+            assert!(!ranges.push(range.clone()), "{range:?}");
+        }
+        assert!(ranges.push(8..=8) && ranges.push(u64::MAX..=u64::MAX) && !ranges.push(0..=0));
+        assert_eq!(ranges.as_slice(), [5..=6, 8..=8, u64::MAX..=u64::MAX]);
+        assert_eq!([0, 6, 7, 9].map(|address| ranges.from(address).len()), [3, 3, 2, 1]);
     }
 
     proptest! {

@@ -1,12 +1,10 @@
 //! The contents of a memory in the order of addresses: data, zeros, and what was left out.
 
 use std::fmt;
-use std::iter::Peekable;
 use std::ops::RangeInclusive;
 
 use super::input;
-use super::table::Segments;
-use crate::format::IndexRange;
+use super::segment::Segment;
 
 /// A part of a memory. Addresses are given by the first and the last byte, since a memory of 2^64
 /// bytes has no end of 64 bits.
@@ -51,8 +49,8 @@ fn before(address: u64, at: u64) -> Option<u64> {
 #[derive(Clone)]
 pub struct Contents<'d> {
     bytes: &'d [u8],
-    segments: Peekable<Segments<'d>>,
-    left_out: &'d [IndexRange],
+    segments: &'d [Segment],
+    left_out: &'d [RangeInclusive<u64>],
     /// From here on, what is in no segment is lost.
     lost: Option<u64>,
     /// What is to come.
@@ -60,28 +58,25 @@ pub struct Contents<'d> {
 }
 
 impl<'d> Contents<'d> {
-    /// `rest` is `None` where there is nothing.
+    /// Segments and excluded ranges are those from the beginning of `rest` on, which is `None` where there is nothing.
     pub(super) fn new(
         bytes: &'d [u8],
-        segments: Segments<'d>,
-        left_out: &'d [IndexRange],
+        segments: &'d [Segment],
+        left_out: &'d [RangeInclusive<u64>],
         lost: Option<u64>,
         rest: Option<RangeInclusive<u64>>,
     ) -> Self {
-        let at = rest.as_ref().map_or(0, |rest| *rest.start());
-        let passed = left_out.partition_point(|range| range.last.get() < at);
-        let left_out = left_out.get(passed..).unwrap_or_default();
-        Self { bytes, segments: segments.peekable(), left_out, lost, rest }
+        Self { bytes, segments, left_out, lost, rest }
     }
 
     /// The first part of the rest, which is `at..=last`.
     fn part(&mut self, at: u64, last: u64) -> Option<Content<'d>> {
         // The last address before the next segment.
-        let next = match self.segments.peek().copied() {
-            Some(segment) => match before(segment.address(), at) {
+        let next = match self.segments.split_first() {
+            Some((segment, later)) => match before(segment.address(), at) {
                 Some(next) => next.min(last),
                 None => {
-                    self.segments.next();
+                    self.segments = later;
                     let passed = usize::try_from(at.checked_sub(segment.address())?).ok()?;
                     let bytes = input::part(self.bytes, segment.in_file())?.get(passed..)?;
                     return Some(Content::Data { address: at, bytes });
@@ -92,11 +87,11 @@ impl<'d> Contents<'d> {
         // Zeros end there, or where something is not known.
         let mut zeros = next;
         if let Some((range, later)) = self.left_out.split_first() {
-            match before(range.first.get(), at) {
+            match before(*range.start(), at) {
                 Some(before) => zeros = zeros.min(before),
                 None => {
                     // At least one byte, even of a file that has changed.
-                    let end = range.last.get().min(next).max(at);
+                    let end = (*range.end()).min(next).max(at);
                     self.left_out = later;
                     return Some(Content::LeftOut(at..=end));
                 }
@@ -134,7 +129,7 @@ impl<'d> Iterator for Contents<'d> {
 #[cfg(test)]
 mod tests {
     use super::super::segment::Placement;
-    use super::super::table::{Dump, Table};
+    use super::super::table::{Builder, Table};
     use super::*;
 
     /// The contents from `at` on of a memory of 2^64 bytes with segments at these addresses, one after the other in
@@ -152,16 +147,17 @@ mod tests {
             offset += u64::from(*len);
             segment.unwrap()
         });
-        *table = Table::List { segments: segments.collect(), walked: 0 };
-        let segments = table.from(Dump { bytes, memories: &[], data: &[] }, 0, at);
-        Contents::new(bytes, segments, &[], lost, Some(at..=u64::MAX))
+        let mut builder = Builder::new();
+        segments.for_each(|segment| builder.push(segment).unwrap());
+        *table = builder.finish().unwrap().0;
+        Contents::new(bytes, table.from(0, at), &[], lost, Some(at..=u64::MAX))
     }
 
     #[test]
     fn a_segment_may_end_at_the_end_of_all_addresses() {
         let bytes = [1, 2, 3, 4];
         let segments = [(0, 1), (u64::MAX - 2, 3)];
-        let mut table = Table::List { segments: Vec::new(), walked: 0 };
+        let mut table = Table::default();
         let expected = [
             Content::Data { address: 0, bytes: &bytes[..1] },
             Content::Zero(1..=u64::MAX - 3),
@@ -187,7 +183,7 @@ mod tests {
                 vec![Content::Zero(0..=u64::MAX - 1), Content::LeftOut(u64::MAX..=u64::MAX)],
             ),
         ] {
-            let mut table = Table::List { segments: Vec::new(), walked: 0 };
+            let mut table = Table::default();
             assert!(contents(&mut table, &[], &[], lost, 0).eq(expected), "{lost:?}");
         }
     }

@@ -8,10 +8,9 @@ use super::contents::{Content, Contents};
 use super::items::{self, InstanceView, ThreadView};
 use super::layout::FrameLayout;
 use super::open::{Kept, Opened};
-use super::table::{self, Dump};
 use super::{types, wide};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{DEGRADED, IndexRange, PARTIAL};
+use crate::format::{DEGRADED, PARTIAL};
 use crate::image::map::{self, Map};
 use crate::model::{Global, GlobalIndex, InstanceIndex, MemoryIndex, MemoryType, ModuleIndex};
 use crate::ranges::range_len;
@@ -438,20 +437,12 @@ impl<'b> CoreDumpFile<'b> {
     /// There is no such memory.
     pub fn contents_from(&self, memory: MemoryIndex, address: u64) -> Result<Contents<'_>> {
         let (index, ty) = self.checked(memory)?;
-        let walk = &self.opened.walk;
         let last = types::last_address(ty);
         let rest = last.filter(|last| address <= *last).map(|last| address..=last);
-        let bytes = self.bytes();
-        let dump = Dump { bytes, memories: &walk.memories, data: &walk.data };
-        let segments = self.opened.table.from(dump, memory.0, address);
-        let left_out: &[IndexRange] = match &self.opened.index {
-            Some(all) => {
-                let ranges = all.memories.get(index).map(|memory| &memory.ranges);
-                table::entries(bytes, all.ranges, ranges)
-            }
-            None => &[],
-        };
-        Ok(Contents::new(bytes, segments, left_out, self.lost(memory), rest))
+        let segments = self.opened.table.from(memory.0, address);
+        let of_index = self.opened.index.as_ref().and_then(|all| all.memories.get(index));
+        let left_out = of_index.map_or(&[][..], |memory| memory.left_out.from(address));
+        Ok(Contents::new(self.bytes(), segments, left_out, self.lost(memory), rest))
     }
 
     /// The address from which on what is in no segment of a memory is lost.
@@ -478,10 +469,7 @@ impl<'b> CoreDumpFile<'b> {
 
     /// Fills `buffer` from `address` of a memory on, with zeros where the dump says that it was zero.
     ///
-    /// Takes time that is logarithmic in the number of segments, and linear in the bytes. Without an
-    /// index, and with more segments than are listed
-    /// ([`MAX_LISTED_SEGMENTS`](crate::limits::MAX_LISTED_SEGMENTS)), some headers of segments are
-    /// walked too: a few for each time that many that the dump has.
+    /// Takes time that is logarithmic in the number of segments, and linear in the bytes.
     ///
     /// # Errors
     /// There is no such memory, it ends before ([`ErrorKind::Option`]), or a byte was left out on purpose

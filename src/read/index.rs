@@ -10,7 +10,7 @@ use super::fault::{Fault, Result};
 use super::header::{Header, unknown};
 use super::input::{self, Input, Slice};
 use super::segment::{Placement, Segment};
-use super::table::{self, Dump, Table};
+use super::table::Table;
 use super::walk::Walk;
 use super::wide;
 use crate::arithmetic::Checked;
@@ -19,9 +19,9 @@ use crate::format::{
     VERSION, name_bytes,
 };
 use crate::leb;
-use crate::limits::{MAX_MEMORIES, MAX_PARTIAL_SEGMENTS};
+use crate::limits::{MAX_LEFT_OUT_RANGES, MAX_MEMORIES, MAX_PARTIAL_SEGMENTS};
 use crate::model::MemoryType;
-use crate::ranges::range_len;
+use crate::ranges::AddressRanges;
 
 /// The name of the section after its length.
 const NAMED: &[u8; name_bytes(INDEX)] = b"\x10corestream.index";
@@ -32,13 +32,11 @@ const MAX_SECTION: usize = u32::MAX as usize;
 /// Places that are tried for an index at the end of a file: its bytes may be anything.
 const MAX_PLACES: usize = 16;
 
-/// Where the entries of the tables are.
+/// What the index says, but for the long tables of segments and checksums.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// Offset in the file of the table of segments.
     pub(super) segments: u64,
-    /// Offset in the file of the table of ranges.
-    pub(super) ranges: u64,
     /// In the order of the memory section.
     pub(super) memories: Vec<IndexedMemory>,
     /// Where it is not what the sections say, first.
@@ -50,10 +48,8 @@ pub(super) struct Index {
 pub(super) struct IndexedMemory {
     /// Its entries in the table of segments.
     pub(super) segments: Range<usize>,
-    /// Its entries in the table of ranges.
-    pub(super) ranges: Range<usize>,
-    /// Bytes in those, up to 2^64.
-    pub(super) left_out: u128,
+    /// Its excluded ranges.
+    pub(super) left_out: AddressRanges,
     /// Other threads may have written to it while it was read.
     pub(super) changing: bool,
 }
@@ -117,7 +113,7 @@ impl<I: Input> Tables<'_, '_, I> {
     fn decode(&mut self, entry: &mut impl FnMut(Entry) -> Result<()>) -> Result<()> {
         self.section()?;
         let head = self.head()?;
-        self.memories(&head)?;
+        let ranges = self.memories(&head)?;
         let mut listed = Vec::new();
         self.segments(|segment| {
             // Ranges are rare, and held against the segments only where there are some.
@@ -126,7 +122,7 @@ impl<I: Input> Tables<'_, '_, I> {
             }
             entry(Entry::Segment(segment))
         })?;
-        self.ranges(&listed)?;
+        self.ranges(&listed, ranges)?;
         for _ in 0..head.blocks.get() {
             entry(Entry::Checksum(u32::from_le_bytes(self.from.array()?)))?;
         }
@@ -191,6 +187,10 @@ impl<I: Input> Tables<'_, '_, I> {
             );
             return Err(Fault::unsupported(at, message));
         }
+        if ranges as usize > MAX_LEFT_OUT_RANGES {
+            let message = format!("{ranges} ranges are over the limit of {MAX_LEFT_OUT_RANGES}");
+            return Err(Fault::unsupported(at, message));
+        }
         let tables = [
             (memories, size_of::<IndexMemory>()),
             (segments, size_of::<IndexSegment>()),
@@ -217,12 +217,14 @@ impl<I: Input> Tables<'_, '_, I> {
         Ok(head)
     }
 
-    fn memories(&mut self, head: &IndexHead) -> Result<()> {
+    /// The table of memories; returns the entries of each in the table of ranges.
+    fn memories(&mut self, head: &IndexHead) -> Result<Vec<Range<usize>>> {
         let start = self.from.offset();
         let differ = |from: &Decoder<'_, I>| {
             let message = "the segments or ranges of its memories are not as many as it lists";
             Fault::damaged(from.since(start), message)
         };
+        let mut all_ranges = Vec::new();
         let (mut segments, mut ranges) = (0, 0);
         for i in 0..head.memories.get() {
             let entry = self.from.offset();
@@ -237,16 +239,14 @@ impl<I: Input> Tables<'_, '_, I> {
                 next(&mut ranges, memory.ranges.get()),
             );
             let (Some(segments), Some(ranges)) = entries else { return Err(differ(&self.from)) };
-            self.index.memories.push(IndexedMemory {
-                segments,
-                ranges,
-                left_out: 0,
-                changing: memory.flags.get() & CHANGING != 0,
-            });
+            let changing = memory.flags.get() & CHANGING != 0;
+            let left_out = AddressRanges::default();
+            self.index.memories.push(IndexedMemory { segments, left_out, changing });
+            all_ranges.push(ranges);
         }
         let expected = (u64::from(head.segments.get()), u64::from(head.ranges.get()));
         match (segments as u64, ranges as u64) == expected {
-            true => Ok(()),
+            true => Ok(all_ranges),
             false => Err(differ(&self.from)),
         }
     }
@@ -256,7 +256,7 @@ impl<I: Input> Tables<'_, '_, I> {
         self.index.segments = self.from.offset();
         let mut sections = self.walked.map_or(&[][..], |walk| &walk.data).iter().peekable();
         let mut before: Option<Segment> = None;
-        for (memory, entries) in (0..).zip(self.index.entries(|memory| &memory.segments)) {
+        for (memory, entries) in (0..).zip(self.index.entries()) {
             for i in entries {
                 let start = self.from.offset();
                 let bytes: [u8; size_of::<IndexSegment>()] = self.from.array()?;
@@ -296,15 +296,10 @@ impl<I: Input> Tables<'_, '_, I> {
     }
 
     /// The table of ranges: in order, in their memories, and where none of `segments` is.
-    fn ranges(&mut self, segments: &[Segment]) -> Result<()> {
-        self.index.ranges = self.from.offset();
-        let of = self.index.entries(|memory| &memory.segments);
-        for (memory, (entries, of)) in
-            self.index.entries(|memory| &memory.ranges).zip(of).enumerate()
-        {
+    fn ranges(&mut self, segments: &[Segment], ranges: Vec<Range<usize>>) -> Result<()> {
+        for (memory, (entries, of)) in ranges.into_iter().zip(self.index.entries()).enumerate() {
             let mut segments = segments.get(of).unwrap_or_default().iter().peekable();
-            let mut before: Option<u64> = None;
-            let mut left_out = 0_u128;
+            let mut left_out = AddressRanges::default();
             for i in entries {
                 let start = self.from.offset();
                 let bytes: [u8; size_of::<IndexRange>()] = self.from.array()?;
@@ -319,9 +314,7 @@ impl<I: Input> Tables<'_, '_, I> {
                 if first > last {
                     return damaged("is empty");
                 }
-                // `None` if this range starts before the previous one ends.
-                let gap = |before| first.checked_sub(before);
-                if before.is_some_and(|before| gap(before).is_none_or(|gap| gap <= 1)) {
+                if !left_out.push(first..=last) {
                     return damaged("is not behind the one before it, or touches it");
                 }
                 if segments.peek().is_some_and(|segment| segment.address() <= last) {
@@ -331,8 +324,6 @@ impl<I: Input> Tables<'_, '_, I> {
                     Some(ty) if u128::from(last) < ty.size() => Ok(()),
                     _ => damaged("is past the end of its memory"),
                 });
-                before = Some(last);
-                left_out = left_out.plus(range_len(&(first..=last)))?;
             }
             if let Some(memory) = self.index.memories.get_mut(memory) {
                 memory.left_out = left_out;
@@ -360,6 +351,7 @@ impl Index {
         let (head, tables) = summed.split_first_chunk::<{ size_of::<IndexHead>() }>()?;
         let head: IndexHead = transmute!(*head);
         let is_of_dump = head.version.get() == VERSION
+            && head.ranges.get() as usize <= MAX_LEFT_OUT_RANGES
             && head.flags.get() == header.flags
             && head.memories.get() as usize == memories.len();
         let (entries, tables) =
@@ -368,50 +360,55 @@ impl Index {
         let after = tables.get(skipped..)?;
         let count = head.ranges.get() as usize;
         let (ranges, _) = <[IndexRange]>::ref_from_prefix_with_elems(after, count).ok()?;
-        let offset = (after.as_ptr().addr()).checked_sub(bytes.as_ptr().addr())? as u64;
-        let mut index = Self { ranges: offset, ..Self::default() };
+        let mut index = Self::default();
         let mut at = 0;
         for (entry, ty) in entries.iter().zip(memories) {
             let of = next(&mut at, entry.ranges.get())?;
-            let mut left_out = 0_u128;
-            let mut before: Option<u64> = None;
-            for range in ranges.get(of.clone())? {
+            let mut left_out = AddressRanges::default();
+            for range in ranges.get(of)? {
                 let (first, last) = (range.first.get(), range.last.get());
-                let follows = before.is_none_or(|before| before < first);
-                if first > last || !follows || u128::from(last) >= ty.size() {
-                    return None;
-                }
-                before = Some(last);
-                left_out = left_out.checked_add(range_len(&(first..=last)))?;
+                let fits = u128::from(last) < ty.size() && left_out.push(first..=last);
+                fits.then_some(())?;
             }
             let changing = entry.flags.get() & CHANGING != 0;
-            index.memories.push(IndexedMemory { segments: 0..0, ranges: of, left_out, changing });
+            index.memories.push(IndexedMemory { segments: 0..0, left_out, changing });
         }
         (is_of_dump && at == count).then_some(index)
     }
 
-    /// Whether no segment of a table has a byte that was left out.
-    pub(super) fn is_apart_from(&self, dump: Dump<'_>, segments: &Table) -> bool {
+    /// Returns whether no segment of a table has an excluded byte.
+    pub(super) fn is_apart_from(&self, table: &Table) -> bool {
         (0..).zip(&self.memories).all(|(memory, of)| {
-            let ranges: &[IndexRange] = table::entries(dump.bytes, self.ranges, Some(&of.ranges));
-            let Some(first) = ranges.first() else { return true };
+            let Some(first) = of.left_out.as_slice().first() else { return true };
             // Both are in order, so that each segment is looked at once.
-            let mut segments = segments.from(dump, memory, first.first.get()).peekable();
-            ranges.iter().all(|range| {
-                while segments.next_if(|segment| segment.last() < range.first.get()).is_some() {}
-                segments.peek().is_none_or(|segment| segment.address() > range.last.get())
+            let mut segments = table.from(memory, *first.start()).iter().peekable();
+            of.left_out.iter().all(|range| {
+                while segments.next_if(|segment| segment.last() < *range.start()).is_some() {}
+                segments.peek().is_none_or(|segment| segment.address() > *range.end())
             })
         })
     }
 
-    /// For each memory its entries in a table.
-    fn entries(
-        &self,
-        table: impl Fn(&IndexedMemory) -> &Range<usize>,
-    ) -> std::vec::IntoIter<Range<usize>> {
-        let entries: Vec<_> = self.memories.iter().map(|memory| table(memory).clone()).collect();
+    /// Returns the entries of each memory in the table of segments.
+    fn entries(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let entries: Vec<_> = self.memories.iter().map(|memory| memory.segments.clone()).collect();
         entries.into_iter()
     }
+}
+
+/// Returns those entries of the table of segments at `offset`; none if they are not there.
+pub(super) fn segments<'b>(
+    bytes: &'b [u8],
+    offset: u64,
+    entries: &Range<usize>,
+) -> &'b [IndexSegment] {
+    let part = || {
+        let at =
+            |entry: usize| offset.checked_add(entry.checked_mul(size_of::<IndexSegment>())? as u64);
+        let table = input::part(bytes, at(entries.start)?..at(entries.end)?)?;
+        <[IndexSegment]>::ref_from_bytes(table).ok()
+    };
+    part().unwrap_or_default()
 }
 
 /// What `corestream` says of a dump that ends with an index, by each place at which that may begin, the last one first.

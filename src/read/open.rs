@@ -6,7 +6,7 @@ use super::header::Header;
 use super::index::{Entry, Index};
 use super::input::Slice;
 use super::segment::Segment;
-use super::table::{Builder, Dump, Table};
+use super::table::{Builder, Table};
 use super::walk::{self, Visitor, Walk};
 use crate::arithmetic::Checked;
 use crate::error::{self, ErrorKind};
@@ -87,7 +87,7 @@ impl Opened {
                 return Err(Fault::damaged(0..bytes.len() as u64, "has been rewritten"));
             }
             let marks = Marks::of(bytes, &walk);
-            return opener.finish(bytes, walk, marks, None);
+            return opener.finish(walk, marks, None);
         };
         let entry = &mut |entry| opener.entry(&entry);
         let mut index = Index::decode(&mut input, header, Some(&walk), entry)?;
@@ -95,7 +95,7 @@ impl Opened {
             return Err(fault);
         }
         walk::appended(&mut input, header)?;
-        opener.finish(bytes, walk, Marks::Index(index), None)
+        opener.finish(walk, Marks::Index(index), None)
     }
 
     /// Opens a dump of this project's that another tool has rewritten, by its sections alone; `None` if it
@@ -106,7 +106,7 @@ impl Opened {
         walk.run(&mut Slice::new(bytes, 0), &mut opener).ok()?;
         let is_one = walk.moved.is_some() && walk.has(CORE);
         let marks = Marks::of(bytes, &walk);
-        is_one.then(|| opener.finish(bytes, walk, marks, None).ok()).flatten()
+        is_one.then(|| opener.finish(walk, marks, None).ok()).flatten()
     }
 }
 
@@ -168,14 +168,17 @@ impl Opener {
         }
     }
 
-    /// Returns an opener for a damaged dump whose index lists `kept`, for each memory.
-    pub(super) fn by_index(kept: Vec<Kept>) -> Self {
-        Self { use_index: true, kept, ..Self::new(None) }
+    /// Returns an opener for a damaged dump whose index lists these segments, and `kept` for each memory.
+    pub(super) fn by_index(builder: Builder, kept: Vec<Kept>) -> Self {
+        Self { use_index: true, builder, kept, ..Self::new(None) }
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<()> {
         match entry {
-            Entry::Segment(segment) => self.count(segment.memory(), 1, segment.len().into()),
+            Entry::Segment(segment) => {
+                self.builder.push(*segment)?;
+                self.count(segment.memory(), 1, segment.len().into())
+            }
             Entry::Checksum(_) => Ok(()),
         }
     }
@@ -184,7 +187,6 @@ impl Opener {
     /// Returns an internal error.
     pub(super) fn finish(
         mut self,
-        bytes: &[u8],
         walk: Walk,
         marks: Marks,
         lost: Option<(u32, u64)>,
@@ -196,14 +198,12 @@ impl Opener {
         }
         let (table, index, lost) = match marks {
             Marks::Index(index) => {
-                let memories = index.memories.iter().map(|memory| memory.segments.clone());
-                let table = Table::Index { offset: index.segments, memories: memories.collect() };
-                (table, Some(index), lost)
+                // The segments of an index are in order, and do not overlap.
+                (self.table()?, Some(index), lost)
             }
             Marks::Moved(index) => {
                 let table = self.table()?;
-                let dump = Dump { bytes, memories: &walk.memories, data: &walk.data };
-                match index.is_apart_from(dump, &table) {
+                match index.is_apart_from(&table) {
                     true => (table, Some(index), lost),
                     false => (table, None, Some((0, 0))),
                 }
@@ -225,11 +225,9 @@ impl Opener {
     /// The table of what was walked; bytes that are overwritten are not counted any more.
     fn table(&mut self) -> Result<Table> {
         let (table, sorted) = std::mem::replace(&mut self.builder, Builder::new()).finish()?;
-        if let Table::List { segments, .. } = &table
-            && sorted
-        {
+        if sorted {
             self.kept.iter_mut().for_each(|kept| kept.bytes = 0);
-            for part in segments {
+            for part in table.all() {
                 self.count(part.memory(), 0, part.len().into())?;
             }
         }
@@ -291,10 +289,6 @@ impl Visitor for Opener {
         // Its last byte: there may be no address behind it.
         self.reached = Some((segment.memory(), segment.last()));
         Ok(())
-    }
-
-    fn nothing(&mut self) -> Result<()> {
-        self.builder.pass()
     }
 
     fn cut(&mut self, segment: Segment, file: u64) {

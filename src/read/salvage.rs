@@ -10,12 +10,12 @@ use super::index::{self, Entry, Index};
 use super::input::Slice;
 use super::open::{Kept, Marks, Opened, Opener};
 use super::segment::Segment;
-use super::table;
+use super::table::Builder;
 use super::types;
 use super::walk::{self, Walk};
 use crate::arithmetic::exact;
 use crate::error::{self, ErrorKind};
-use crate::format::{CORE, CUSTOM, HEADER, IndexRange, PARTIAL};
+use crate::format::{CORE, CUSTOM, HEADER, PARTIAL};
 use crate::model::MemoryType;
 use crate::ranges::range_len;
 
@@ -33,7 +33,7 @@ impl Opened {
         if walk.complete && of_others && walk.bounded && walk.has(CORE) {
             // All that is wrong is that its frames can't be told, or that it ends between two sections.
             let marks = Marks::of(bytes, &walk);
-            return Ok((opener.finish(bytes, walk, marks, None)?, fault));
+            return Ok((opener.finish(walk, marks, None)?, fault));
         }
         let header = match walk.has(CORE) {
             true => walk.header.clone(),
@@ -63,7 +63,7 @@ impl Opened {
             Ok(()) => opener.lost,
             Err(_) => opener.lost.or(opener.reached).or(Some((0, 0))),
         };
-        Ok((opener.finish(bytes, walk, Marks::None, lost)?, fault))
+        Ok((opener.finish(walk, Marks::None, lost)?, fault))
     }
 }
 
@@ -152,6 +152,8 @@ pub(super) struct Found {
     index: Index,
     /// For each memory up to the last one with segments.
     memories: Vec<Segments>,
+    /// All segments.
+    builder: Builder,
 }
 
 /// What an index lists of one memory.
@@ -185,9 +187,11 @@ impl Found {
 
     fn decode(bytes: &[u8], header: &Header) -> Option<Self> {
         let mut memories: Vec<Segments> = Vec::new();
+        let mut builder = Builder::new();
         let mut inside = true;
         let mut entry = |entry| {
             if let Entry::Segment(segment) = entry {
+                builder.push(segment)?;
                 let at = segment.memory() as usize;
                 while memories.len() <= at {
                     memories.push(Segments::default());
@@ -202,27 +206,26 @@ impl Found {
         };
         let mut input = Slice::new(bytes, header.index);
         let index = Index::decode(&mut input, header, None, &mut entry).ok()?;
-        inside.then(|| Self { header: header.clone(), index, memories })
+        inside.then(|| Self { header: header.clone(), index, memories, builder })
     }
 
     /// Opens the dump: its memories by the index, the rest by the sections that are sound.
     fn open(self, bytes: &[u8]) -> Result<Opened> {
-        let Self { header, index, memories } = self;
+        let Self { header, index, memories, builder } = self;
         let mut walk = Walk::of_damaged(header.clone(), sizes_hold(&header, bytes));
-        let mut opener = Opener::by_index(memories.iter().map(|of| of.kept).collect());
+        let mut opener = Opener::by_index(builder, memories.iter().map(|of| of.kept).collect());
         // Why it ends is known.
         let _ = walk.run(&mut Slice::new(bytes, 0), &mut opener);
         (walk.header, walk.moved) = (Some(header), None);
         // The section of memories may be lost, or wrong; the index is neither.
         walk.memories.truncate(index.memories.len());
         for (i, memory) in (0_u32..).zip(&index.memories) {
-            let ranges: &[IndexRange] = table::entries(bytes, index.ranges, Some(&memory.ranges));
-            let of_ranges = ranges.last().map(|range| range.last.get());
+            let of_ranges = memory.left_out.as_slice().last().map(|range| *range.end());
             let of_segments =
                 memories.get(i as usize).and_then(|of| of.last).map(|last| last.last());
             cover(&mut walk, i, of_ranges.max(of_segments), false)?;
         }
-        opener.finish(bytes, walk, Marks::Index(index), None)
+        opener.finish(walk, Marks::Index(index), None)
     }
 }
 

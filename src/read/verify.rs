@@ -14,12 +14,11 @@ use super::decode::Decoder;
 use super::fault::{self, Fault};
 use super::file::{CoreDumpFile, Producer, mapped};
 use super::header::Header;
-use super::index::{Entry, Index, IndexedMemory};
+use super::index::{self, Entry, Index, IndexedMemory};
 use super::input::{self, Input, Slice, Stream};
 use super::layout::FrameLayout;
 use super::salvage::Found;
 use super::segment::{Placement, Segment};
-use super::table;
 use super::walk::{self, Visitor, Walk};
 use crate::error::{ErrorKind, Result};
 use crate::format::{DEGRADED, INDEX, INSTANCES, IndexSegment, MODULES, PARTIAL};
@@ -279,7 +278,7 @@ fn difference(bytes: &[u8], walk: &Walk, index: &Index) -> Option<Box<Fault>> {
     };
     let mut at = index.segments;
     for (memory, of) in (0..).zip(&index.memories) {
-        let entries: &[IndexSegment] = table::entries(bytes, index.segments, Some(&of.segments));
+        let entries = index::segments(bytes, index.segments, &of.segments);
         for (i, raw) in of.segments.clone().zip(entries) {
             let listed = Placement::listed(raw, memory);
             let found = next()?;
@@ -426,11 +425,11 @@ fn own<I: Input>(
 /// The memories of which an index lists ranges.
 fn left_out(index: &Index) -> Vec<LeftOut> {
     let memories = (0..).map(MemoryIndex).zip(&index.memories);
-    let partial = memories.filter(|(_, of)| !of.ranges.is_empty());
+    let partial = memories.filter(|(_, of)| !of.left_out.is_empty());
     let of = |(memory, of): (_, &IndexedMemory)| LeftOut {
         memory,
-        ranges: of.ranges.len() as u64,
-        bytes: of.left_out,
+        ranges: of.left_out.len() as u64,
+        bytes: of.left_out.byte_len(),
     };
     partial.map(of).collect()
 }

@@ -89,11 +89,6 @@ pub(super) trait Visitor {
         Ok(())
     }
 
-    /// A segment that puts nothing into a memory.
-    fn nothing(&mut self) -> Result<()> {
-        Ok(())
-    }
-
     /// A segment whose payload is cut off, since the file has so many bytes; a fault follows.
     fn cut(&mut self, _: Segment, _file: u64) {}
 
@@ -678,9 +673,8 @@ impl Walk {
                 }
                 fault.within(format_args!("segment {i}"))
             })?;
-            match segment {
-                Some(segment) => to.segment(segment)?,
-                None => to.nothing()?,
+            if let Some(segment) = segment {
+                to.segment(segment)?;
             }
         }
         Ok(())
