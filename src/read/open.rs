@@ -62,7 +62,7 @@ impl Opened {
     pub(super) fn strict(bytes: &[u8]) -> Result<Self> {
         match Self::as_written(bytes) {
             Err(fault) if matches!(fault.kind, ErrorKind::Damaged | ErrorKind::CutOff) => {
-                Self::rewritten(bytes).ok_or(fault)
+                Self::rewritten(bytes).unwrap_or(Err(fault))
             }
             opened => opened,
         }
@@ -100,13 +100,21 @@ impl Opened {
 
     /// Opens a dump of this project's that another tool has rewritten, by its sections alone; `None` if it
     /// is none.
-    fn rewritten(bytes: &[u8]) -> Option<Self> {
+    fn rewritten(bytes: &[u8]) -> Option<Result<Self>> {
         let mut walk = Walk::default();
         let mut opener = Opener::new(None);
-        walk.run(&mut Slice::new(bytes, 0), &mut opener).ok()?;
-        let is_one = walk.moved.is_some() && walk.has(CORE);
-        let marks = Marks::of(bytes, &walk);
-        is_one.then(|| opener.finish(walk, marks, None).ok()).flatten()
+        let walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
+        if walk.moved.is_none() || !walk.has(CORE) {
+            return None;
+        }
+        match walked {
+            Ok(()) => {
+                let marks = Marks::of(bytes, &walk);
+                Some(opener.finish(walk, marks, None))
+            }
+            // It is one, and what cannot be read of it is no damage.
+            Err(fault) => (fault.kind == ErrorKind::Unsupported).then_some(Err(fault)),
+        }
     }
 }
 

@@ -152,8 +152,6 @@ pub(super) struct Found {
     index: Index,
     /// For each memory up to the last one with segments.
     memories: Vec<Segments>,
-    /// All segments.
-    builder: Builder,
 }
 
 /// What an index lists of one memory.
@@ -187,11 +185,9 @@ impl Found {
 
     fn decode(bytes: &[u8], header: &Header) -> Option<Self> {
         let mut memories: Vec<Segments> = Vec::new();
-        let mut builder = Builder::new();
         let mut inside = true;
         let mut entry = |entry| {
             if let Entry::Segment(segment) = entry {
-                builder.push(segment)?;
                 let at = segment.memory() as usize;
                 while memories.len() <= at {
                     memories.push(Segments::default());
@@ -206,12 +202,19 @@ impl Found {
         };
         let mut input = Slice::new(bytes, header.index);
         let index = Index::decode(&mut input, header, None, &mut entry).ok()?;
-        inside.then(|| Self { header: header.clone(), index, memories, builder })
+        inside.then(|| Self { header: header.clone(), index, memories })
     }
 
     /// Opens the dump: its memories by the index, the rest by the sections that are sound.
     fn open(self, bytes: &[u8]) -> Result<Opened> {
-        let Self { header, index, memories, builder } = self;
+        let Self { header, index, memories } = self;
+        // A verifier keeps no segments: their number has no limit there.
+        let mut builder = Builder::new();
+        let mut keep = |entry| match entry {
+            Entry::Segment(segment) => builder.push(segment),
+            Entry::Checksum(_) => Ok(()),
+        };
+        Index::decode(&mut Slice::new(bytes, header.index), &header, None, &mut keep)?;
         let mut walk = Walk::of_damaged(header.clone(), sizes_hold(&header, bytes));
         let mut opener = Opener::by_index(builder, memories.iter().map(|of| of.kept).collect());
         // Why it ends is known.
