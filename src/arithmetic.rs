@@ -86,7 +86,10 @@ pub(crate) fn exact<T: TryFrom<N>, N: Copy + fmt::Display>(number: N) -> Result<
 
 /// Returns the smaller of `len` and `most` as a `usize`, which it always fits.
 #[inline]
-pub(crate) fn at_most(len: u64, most: usize) -> usize {
+pub(crate) fn at_most<N>(len: N, most: usize) -> usize
+where
+    usize: TryFrom<N>,
+{
     usize::try_from(len).map_or(most, |len| len.min(most))
 }
 
@@ -114,7 +117,7 @@ mod tests {
         assert_eq!(0x1_0000_u32.times(0xffff).unwrap(), 0xffff_0000);
         assert_eq!(sum([1_u64, 2, 3]).unwrap(), 6);
         assert_eq!(exact::<u32, _>(u64::from(u32::MAX)).unwrap(), u32::MAX);
-        assert_eq!([at_most(u64::MAX, 7), at_most(3, 7)], [7, 3]);
+        assert_eq!([at_most(u64::MAX, 7), at_most(3_u64, 7), at_most(1_u128 << 64, 7)], [7, 3, 7]);
     }
 
     #[test]

@@ -164,6 +164,9 @@ mod tests {
         assert!(all.outside(ALL).is_empty());
         assert!(all.contains(0) && all.contains(u64::MAX));
         assert_eq!([range_len(&(0..=u64::MAX)), range_len(&(1..=u64::MAX))], [ALL, ALL - 1]);
+        #[allow(clippy::reversed_empty_ranges, reason = "an empty range")]
+        let empty = 8..=7;
+        assert_eq!(range_len(&empty), 0);
         let none = AddressRanges::default();
         assert_eq!(none.outside(ALL), all);
         assert!(none.outside(0).is_empty());

@@ -9,6 +9,7 @@ use super::items::{self, InstanceView, ThreadView};
 use super::layout::FrameLayout;
 use super::open::{Kept, Opened};
 use super::{types, wide};
+use crate::arithmetic::at_most;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{DEGRADED, PARTIAL};
 use crate::image::map::{self, Map};
@@ -490,7 +491,7 @@ impl<'b> CoreDumpFile<'b> {
         while !left.is_empty() {
             // The parts go on to the end of the memory, unless the file has changed.
             let part = contents.next().ok_or_else(|| changed(memory))?;
-            let len = wide::count_at_most(&part.addresses(), left.len());
+            let len = at_most(range_len(&part.addresses()), left.len());
             let (now, later) = left.split_at_mut(len);
             match part {
                 Content::Data { bytes, .. } => {

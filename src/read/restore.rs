@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::contents::Content;
 use super::file::{CoreDumpFile, changed};
-use super::{types, wide};
+use super::types;
 use crate::arithmetic::{Checked, at_most, exact};
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -128,7 +128,7 @@ impl CoreDumpFile<'_> {
             }
             loop {
                 self.check_stop()?;
-                let left = wide::count_at_most(&(at..=last), ZEROS.len());
+                let left = at_most(range_len(&(at..=last)), ZEROS.len());
                 let zeros = ZEROS.get(..left).unwrap_or(&ZEROS);
                 without_sigxfsz(|| output.write_all(zeros)).map_err(|e| fail(at, e))?;
                 match at.checked_add(zeros.len() as u64) {
