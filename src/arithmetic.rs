@@ -2,7 +2,7 @@
 //!
 //! Saturating arithmetic invents a number, which ends up as a wrong offset in a dump that looks whole. A sum, a
 //! difference or a conversion here is either exact or an error of [`ErrorKind::Internal`] that names the place in the
-//! source. Numbers of an input are not the crate's own: the reader checks those where it knows their offset.
+//! source. The reader checks the numbers of its input itself, where it knows their offset.
 
 use std::fmt;
 use std::panic::Location;

@@ -191,8 +191,7 @@ pub(crate) const fn name_bytes(name: &str) -> usize {
 /// Returns a length as the only byte of its LEB128.
 ///
 /// # Panics
-/// Panics if it needs more bytes, which no name of a section and not the section [`HEADER`] does: at compile time,
-/// where it is called in a constant.
+/// Panics if the length needs more than one byte. No name in this file and not the section [`HEADER`] is that long.
 #[allow(clippy::cast_possible_truncation, clippy::panic, reason = "checked, and constants")]
 pub(crate) const fn one_byte(len: usize) -> u8 {
     assert!(len < 128, "the length needs more than one byte");

@@ -66,8 +66,8 @@ pub const MAX_LISTED: usize = 1_000_000;
 /// data, so that this is enough for 256 TiB.
 pub const MAX_DATA_SECTIONS: usize = 65_536;
 
-/// Segments of a dump that a reader opens: it keeps all of them, 24 bytes each. Engines accept a tenth of that
-/// ([`MAX_DATA_SEGMENTS`]), and a verifier has no such limit.
+/// Segments that a dump may have to be opened. A reader keeps all of them in memory, 24 bytes each, and needs more while
+/// it sorts those of other writers. Engines accept a tenth of that ([`MAX_DATA_SEGMENTS`]). A verifier has no such limit.
 pub const MAX_LISTED_SEGMENTS: usize = 1 << 20;
 
 /// Segments that an index may have in a dump of which ranges were left out: a verifier keeps them, 24 bytes

@@ -54,7 +54,7 @@ impl Builder {
     /// Takes the next segment of the file.
     ///
     /// # Errors
-    /// There are more segments than a table can have, or than there is memory for.
+    /// Returns an error if the table is full, or if memory for the segment cannot be allocated.
     pub(super) fn push(&mut self, segment: Segment) -> Result<()> {
         if self.segments.len() == self.most {
             let message = format!("over the limit of {} segments", self.most);

@@ -25,7 +25,7 @@ pub fn end() {
 
 /// Runs `write`, which writes to the terminal, above the bar if one is shown.
 pub fn write_above(write: impl FnOnce()) {
-    // The lock is not held meanwhile: nobody waits for a bar because the terminal takes nothing.
+    // Releases the lock first, so that a terminal that accepts no output blocks no other thread here.
     let bar = bar().clone();
     match bar {
         Some(bar) => bar.suspend(write),

@@ -1,4 +1,4 @@
-//! What was extracted, and what people are told of it: what is missing, and what may not be what it was.
+//! The result of an extraction, and its warnings: missing memories, and bytes that may be wrong.
 
 use std::ops::Range;
 
@@ -43,7 +43,7 @@ impl Done {
         for (memory, _) in &self.memories {
             let contents = dump.contents(*memory).into_iter().flatten();
             let mut left = lost;
-            // Parts are in the order of addresses, which is mostly that of the dump.
+            // Parts come in the order of addresses, which is usually their order in the dump.
             for (address, part) in contents.filter_map(|content| match content {
                 Content::Data { address, bytes } => Some((address, input.place(bytes))),
                 _ => None,

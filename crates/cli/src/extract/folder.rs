@@ -1,4 +1,4 @@
-//! `extract --all`: a folder with an image of each memory, and a manifest of all else.
+//! `extract --all`: a directory with an image of each memory, and a manifest of everything else.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -19,11 +19,11 @@ use crate::signals::Interrupt;
 /// Bytes of an image without data that every file system takes as a hole.
 const MAX_EMPTY_IMAGE: u64 = 1 << 40;
 
-/// Why an image could not be written to a folder that is not where it was.
+/// The error for a directory that was moved or removed during the extraction.
 const MOVED: &str =
     "the directory was moved or removed while the folder was written, nothing is kept";
 
-/// A folder that appears under its name when all is in it.
+/// A directory that appears under its name once it is complete.
 pub(super) struct Folder {
     path: PathBuf,
     /// Whether what can't be extracted of a damaged dump is left out.
@@ -31,7 +31,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Looks at the path, so that what can't be done is said at once.
+    /// Checks the path early, before the dump is verified.
     pub(super) fn new(path: &Path, salvage: bool) -> Result<Self, Failure> {
         // Not a usage error: the path may be free the next time.
         NewDirectory::check(path).map_err(Failure::new)?;
@@ -110,7 +110,7 @@ fn has_no_image(dump: &CoreDumpFile<'_>, memory: MemoryIndex) -> bool {
     empty && len.is_none_or(|len| len > MAX_EMPTY_IMAGE)
 }
 
-/// Whether a file can't be as long as it is to be: for its file system, or for any.
+/// Returns whether a file is too large for its file system, or for any.
 fn is_too_large(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidInput)
 }
