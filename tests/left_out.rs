@@ -499,6 +499,30 @@ fn as_many_as_a_dump_can_list() {
     assert_eq!(error.to_string(), message);
 }
 
+/// A reader keeps all ranges of an index, and so has a limit on them.
+#[test]
+fn an_index_with_more_ranges_than_the_limit_is_unsupported() {
+    let mut guest = CoreDump::new("many");
+    guest.add_memory(Memory::new(MemoryType::wasm32(3), MemoryImage::from_slice(&[])));
+    let without = own::without(&Dumper::new().plan(&guest).unwrap().to_vec().unwrap());
+    let most = limits::MAX_LEFT_OUT_RANGES as u64;
+    let listing = |count: u64| {
+        let left_out = (0..count).map(|i| (0, 2 * i, 2 * i)).collect();
+        Own { flags: 1, left_out, ..Own::default() }.dump(&without)
+    };
+    let bytes = listing(most);
+    let dump = CoreDumpFile::from_slice(&bytes).unwrap();
+    assert_eq!(dump.left_out(FIRST).unwrap().count() as u64, most);
+
+    let bytes = listing(most + 1);
+    let message = "65537 ranges are over the limit of 65536";
+    for error in [CoreDumpFile::from_slice(&bytes).err(), verdict(&bytes).err()] {
+        let error = error.unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().ends_with(message), "{error}");
+    }
+}
+
 /// A stream could not be checked in bounded memory.
 #[test]
 fn too_many_segments_beside_them() {
