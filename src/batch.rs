@@ -108,7 +108,15 @@ impl Batch<'_> {
     /// # Errors
     /// There is no memory for a table of them.
     pub(crate) fn pieces(&self) -> Result<Vec<Piece<'_>>> {
-        let mut pieces = Vec::new();
+        self.pieces_in(Vec::new())
+    }
+
+    /// Its pieces, once its bytes are there, in a table that is empty.
+    ///
+    /// # Errors
+    /// There is no memory for a larger table.
+    pub(crate) fn pieces_in<'t>(&'t self, table: Vec<Piece<'t>>) -> Result<Vec<Piece<'t>>> {
+        let mut pieces = table;
         let no_room = |_| Error::out_of_memory("a table of pieces");
         pieces.try_reserve_exact(self.count()).map_err(no_room)?;
         let mut offset = self.offset;

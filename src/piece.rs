@@ -55,6 +55,13 @@ impl<'p> Piece<'p> {
     }
 }
 
+/// Empties a table of pieces, so that its allocation can hold pieces that live for another time.
+pub(crate) fn emptied<'p>(mut pieces: Vec<Piece<'_>>) -> Vec<Piece<'p>> {
+    pieces.clear();
+    // Collecting a vector into one of the same layout keeps the allocation, and there is nothing to collect.
+    pieces.into_iter().filter_map(|_| None).collect()
+}
+
 /// Returns what is left of `pieces` after their first `taken` bytes; `None` if they have not as many.
 ///
 /// The first piece that is left may be changed into its rest.
@@ -81,6 +88,17 @@ pub(crate) fn advance<'s, 'p>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_emptied_table_keeps_its_allocation() {
+        let table = {
+            let bytes = vec![1, 2];
+            let mut pieces = Vec::with_capacity(100);
+            pieces.push(Piece::new(0, &bytes));
+            emptied(pieces)
+        };
+        assert!(table.is_empty() && table.capacity() >= 100);
+    }
 
     #[test]
     fn what_is_left_of_pieces() {
