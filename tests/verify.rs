@@ -4,11 +4,15 @@ mod common;
 #[path = "common/foreign.rs"]
 mod foreign;
 
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use common::Random;
 use common::own::{self, Own};
 use common::reading::{PAGE, guest, images, read_all, small, verdict};
 use corestream::read::{
-    Damage, Early, MemoryRange, Verdict, Whole, verify_stream, verify_stream_with,
+    Damage, Early, MemoryRange, ReadAt, Verdict, Whole, verify_slice, verify_source, verify_stream,
+    verify_stream_with,
 };
 use corestream::*;
 use foreign::{CORE, module};
@@ -25,6 +29,69 @@ fn damage(bytes: &[u8]) -> Damage {
     match verdict(bytes).unwrap() {
         Verdict::Damaged(damage) => damage,
         Verdict::Whole(whole) => panic!("{whole:?}"),
+    }
+}
+
+/// A source that fails at one of its reads.
+struct FailsAt<'b> {
+    bytes: &'b [u8],
+    reads: AtomicUsize,
+    fails: usize,
+}
+
+impl ReadAt for FailsAt<'_> {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.bytes.len() as u64)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match self.reads.fetch_add(1, Ordering::Relaxed) == self.fails {
+            true => Err(io::ErrorKind::ConnectionReset.into()),
+            false => self.bytes.read_exact_at(buffer, offset),
+        }
+    }
+}
+
+#[test]
+fn a_source_that_fails_at_any_read_is_an_error() {
+    for bytes in [Own::default().dump(&small()), small()] {
+        let mut fails = 0;
+        loop {
+            let source = FailsAt { bytes: &bytes, reads: AtomicUsize::new(0), fails };
+            let verdict = verify_source(&source, 2);
+            if source.reads.load(Ordering::Relaxed) <= fails {
+                // The second one lacks the section `corestream`.
+                assert_eq!(verdict.unwrap(), verify_slice(&bytes, 1).unwrap());
+                break;
+            }
+            let error = verdict.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Input);
+            assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::ConnectionReset);
+            fails += 1;
+        }
+        assert!(fails > 0);
+    }
+}
+
+/// A source that has fewer bytes than it says.
+struct Shorter<'b>(&'b [u8], u64);
+
+impl ReadAt for Shorter<'_> {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.1)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+}
+
+#[test]
+fn a_source_that_becomes_shorter_is_an_error() {
+    let bytes = Own::default().dump(&small());
+    for len in (0..bytes.len()).step_by(7) {
+        let source = Shorter(&bytes[..len], bytes.len() as u64);
+        assert_eq!(verify_source(&source, 1).unwrap_err().kind(), ErrorKind::Input);
     }
 }
 

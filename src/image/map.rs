@@ -86,6 +86,7 @@ fn check_empty(file: &File) -> io::Result<()> {
 }
 
 /// A private, read-only mapping of a whole file.
+#[derive(Debug)]
 pub(crate) struct Map(Option<Mmap>);
 
 impl Map {

@@ -28,9 +28,30 @@ pub(super) fn not_empty(start: u64, end: u64) -> Range<u64> {
     start..start.checked_add(1).map_or(end, |next| next.max(end))
 }
 
+/// Returns what was decoded, or `None` where something is wrong with the dump.
+///
+/// # Errors
+/// Returns the fault if the dump cannot be read.
+pub(super) fn readable<T>(decoded: Result<T>) -> Result<Option<T>> {
+    match decoded {
+        Ok(decoded) => Ok(Some(decoded)),
+        Err(fault) if fault.is_of_dump() => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
 impl Fault {
     fn boxed(kind: ErrorKind, range: Range<u64>, message: impl Into<String>) -> Box<Self> {
         Box::new(Self { kind, range, message: message.into(), placed: true, source: None })
+    }
+
+    /// Returns whether it is about the bytes of the dump, and not about how they were had: a source that failed, no memory
+    /// left, work that was cancelled, or an error of this crate's own.
+    pub(super) fn is_of_dump(&self) -> bool {
+        matches!(
+            self.kind,
+            ErrorKind::Format | ErrorKind::Damaged | ErrorKind::CutOff | ErrorKind::Unsupported
+        )
     }
 
     /// Something in `range` contradicts itself, or what was before it.

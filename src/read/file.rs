@@ -177,15 +177,17 @@ impl<'b> CoreDumpFile<'b> {
     }
 
     fn strict(source: Source<'b>) -> Result<Self> {
-        let opened = Opened::strict(source.bytes())?;
+        let opened = Opened::strict(super::source::Source::new(&source.bytes())?)?;
         Ok(Self { source, opened, damage: None, stop: None })
     }
 
     fn lenient(source: Source<'b>) -> Result<Self> {
-        let (opened, damage) = match Opened::strict(source.bytes()) {
+        let bytes = source.bytes();
+        let all = super::source::Source::new(&bytes)?;
+        let (opened, damage) = match Opened::strict(all) {
             Ok(opened) => (opened, None),
             Err(fault) => {
-                let (opened, fault) = Opened::lenient(source.bytes(), fault)?;
+                let (opened, fault) = Opened::lenient(all, fault)?;
                 (opened, Some(fault.into()))
             }
         };

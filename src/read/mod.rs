@@ -15,9 +15,11 @@ mod input;
 mod items;
 mod layout;
 mod open;
+mod read_at;
 mod restore;
 mod salvage;
 mod segment;
+mod source;
 mod table;
 mod types;
 mod verify;
@@ -28,8 +30,9 @@ pub use contents::{Content, Contents};
 pub use file::{CoreDumpFile, Coverage, Producer};
 pub use items::{FrameView, InstanceView, ThreadView};
 pub use layout::FrameLayout;
+pub use read_at::{MappedFile, ReadAt};
 pub use restore::Restored;
 pub use verify::{
-    Damage, Early, LeftOut, MemoryRange, Verdict, Whole, verify_file, verify_slice, verify_stream,
-    verify_stream_with,
+    Damage, Early, LeftOut, MemoryRange, Verdict, Whole, verify_file, verify_slice, verify_source,
+    verify_stream, verify_stream_with,
 };

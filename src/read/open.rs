@@ -1,11 +1,12 @@
 //! Opening a dump: what a walk over the sections keeps, and the table of segments.
 
 use super::data::DataSection;
-use super::fault::{Fault, Result};
+use super::fault::{Fault, Result, readable};
 use super::header::Header;
 use super::index::{Entry, Index};
-use super::input::Slice;
+use super::input::{Cursor, Input};
 use super::segment::Segment;
+use super::source::Source;
 use super::table::{Builder, Table};
 use super::walk::{self, Visitor, Walk};
 use crate::arithmetic::Checked;
@@ -59,21 +60,25 @@ impl Kept {
 
 impl Opened {
     /// Opens a dump that is not damaged as far as can be seen without touching its data.
-    pub(super) fn strict(bytes: &[u8]) -> Result<Self> {
-        match Self::as_written(bytes) {
+    pub(super) fn strict(source: Source<'_>) -> Result<Self> {
+        // The code for each kind of input is its own: a dump without an index may have a million segments to decode.
+        let opened = match &mut source.input(0) {
+            Cursor::Slice(input) => Self::as_written(source, input),
+            Cursor::Window(input) => Self::as_written(source, input),
+        };
+        match opened {
             Err(fault) if matches!(fault.kind, ErrorKind::Damaged | ErrorKind::CutOff) => {
-                Self::rewritten(bytes).unwrap_or(Err(fault))
+                Self::rewritten(source).unwrap_or(Err(fault))
             }
             opened => opened,
         }
     }
 
     /// Opens a dump whose sections are where its writer has put them.
-    fn as_written(bytes: &[u8]) -> Result<Self> {
-        let mut input = Slice::new(bytes, 0);
+    fn as_written<I: Input>(source: Source<'_>, input: &mut I) -> Result<Self> {
         let mut walk = Walk::default();
-        let mut opener = Opener::new(Some(bytes.len() as u64));
-        walk.run(&mut input, &mut opener)?;
+        let mut opener = Opener::new(Some(source.len()));
+        walk.run(input, &mut opener)?;
         if !walk.has(CORE) {
             return Err(Fault::no_core());
         }
@@ -84,36 +89,36 @@ impl Opened {
             }
             if opener.use_index {
                 // What was passed by its index has to be walked.
-                return Err(Fault::damaged(0..bytes.len() as u64, "has been rewritten"));
+                return Err(Fault::damaged(0..source.len(), "has been rewritten"));
             }
-            let marks = Marks::of(bytes, &walk);
+            let marks = Marks::of(source, &walk)?;
             return opener.finish(walk, marks, None);
         };
         let entry = &mut |entry| opener.entry(&entry);
-        let mut index = Index::decode(&mut input, header, Some(&walk), entry)?;
+        let mut index = Index::decode(input, header, Some(&walk), entry)?;
         if let Some(fault) = index.disagrees.take() {
             return Err(fault);
         }
-        walk::appended(&mut input, header)?;
+        walk::appended(input, header)?;
         opener.finish(walk, Marks::Index(index), None)
     }
 
     /// Opens a dump of this project's that another tool has rewritten, by its sections alone; `None` if it
     /// is none.
-    fn rewritten(bytes: &[u8]) -> Option<Result<Self>> {
+    fn rewritten(source: Source<'_>) -> Option<Result<Self>> {
         let mut walk = Walk::default();
         let mut opener = Opener::new(None);
-        let walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
-        if walk.moved.is_none() || !walk.has(CORE) {
-            return None;
-        }
+        let walked = walk.run(&mut source.input(0), &mut opener);
+        let is_rewritten = walk.moved.is_some() && walk.has(CORE);
         match walked {
-            Ok(()) => {
-                let marks = Marks::of(bytes, &walk);
-                Some(opener.finish(walk, marks, None))
+            Ok(()) if is_rewritten => {
+                let marks = Marks::of(source, &walk);
+                Some(marks.and_then(|marks| opener.finish(walk, marks, None)))
             }
             // It is one, and what cannot be read of it is no damage.
-            Err(fault) => (fault.kind == ErrorKind::Unsupported).then_some(Err(fault)),
+            Err(fault) if is_rewritten && fault.kind == ErrorKind::Unsupported => Some(Err(fault)),
+            Err(fault) if !fault.is_of_dump() => Some(Err(fault)),
+            _ => None,
         }
     }
 }
@@ -132,14 +137,20 @@ pub(super) enum Marks {
 
 impl Marks {
     /// The marks of a dump that has no index where that belongs.
-    pub(super) fn of(bytes: &[u8], walk: &Walk) -> Self {
-        let Some(header) = &walk.moved else { return Self::None };
-        let index = walk.moved_index.clone();
-        match index.and_then(|range| Index::moved(bytes, range, header, &walk.memories)) {
+    ///
+    /// # Errors
+    /// The dump cannot be read.
+    pub(super) fn of(source: Source<'_>, walk: &Walk) -> Result<Self> {
+        let Some(header) = &walk.moved else { return Ok(Self::None) };
+        let index = match walk.moved_index.clone() {
+            Some(range) => Index::moved(source, range, header, &walk.memories)?,
+            None => None,
+        };
+        Ok(match index {
             Some(index) => Self::Moved(index),
             None if header.flags & PARTIAL != 0 => Self::Lost,
             None => Self::None,
-        }
+        })
     }
 }
 

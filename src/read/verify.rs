@@ -8,17 +8,20 @@ use std::io::{self, Read};
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::data;
 use super::decode::Decoder;
 use super::fault::{self, Fault};
 use super::file::{CoreDumpFile, Producer, mapped};
 use super::header::Header;
-use super::index::{self, Entry, Index, IndexedMemory};
-use super::input::{self, Input, Slice, Stream};
+use super::index::{Entry, Index, IndexedMemory};
+use super::input::{Cursor, Input, Stream};
 use super::layout::FrameLayout;
+use super::read_at::ReadAt;
 use super::salvage::Found;
 use super::segment::{Placement, Segment};
+use super::source::Source;
 use super::walk::{self, Visitor, Walk};
 use crate::error::{ErrorKind, Result};
 use crate::format::{DEGRADED, INDEX, INSTANCES, IndexSegment, MODULES, PARTIAL};
@@ -151,10 +154,36 @@ pub fn verify_file(path: impl AsRef<Path>, threads: usize) -> Result<Verdict> {
 /// # Ok::<(), corestream::Error>(())
 /// ```
 pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
-    let examine = |walk: &mut Walk| {
-        let crcs = |_: &mut _, header: &Header| block_crcs(bytes, header, threads);
-        let differs = |walk: &Walk, index: &Index| difference(bytes, walk, index);
-        examine(walk, &mut Slice::new(bytes, 0), &mut |_| Ok(()), crcs, differs)
+    verify(Source::new(&bytes)?, threads)
+}
+
+/// Checks a dump in any source of bytes, with so many threads, which read it in parts of at most 1 MiB.
+///
+/// # Errors
+/// Returns the errors of [`verify_slice`], and an error of [`ErrorKind::Input`] if the source cannot be read.
+///
+/// ```
+/// use corestream::read::verify_source;
+/// use corestream::{CoreDump, Dumper};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("guest.core");
+/// Dumper::new().plan(&CoreDump::new("guest.wasm"))?.write_file(&path)?;
+/// // By `pread`: nothing is mapped.
+/// let file = std::fs::File::open(&path).unwrap();
+/// assert!(verify_source(&file, 2)?.is_whole());
+/// # Ok::<(), corestream::Error>(())
+/// ```
+pub fn verify_source(source: &dyn ReadAt, threads: usize) -> Result<Verdict> {
+    verify(Source::new(source)?, threads)
+}
+
+/// Checks a dump in any source, with so many threads.
+fn verify(source: Source<'_>, threads: usize) -> Result<Verdict> {
+    // The code for each kind of input is its own, since most of the time goes into decoding.
+    let examine = |walk: &mut Walk| match &mut source.input(0) {
+        Cursor::Slice(input) => examine_source(walk, source, input, threads),
+        Cursor::Window(input) => examine_source(walk, source, input, threads),
     };
     let mut walk = Walk::default();
     let verdict = examine(&mut walk);
@@ -164,12 +193,24 @@ pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
     };
     if is_damaged
         && walk.header.is_none()
-        && let Some(found) = Found::of(bytes, None)
+        && let Some(found) = Found::of(source, None)?
         && let Ok(damage @ Verdict::Damaged(_)) = examine(&mut Walk::with_header(found.header))
     {
         return Ok(damage);
     }
     verdict
+}
+
+/// Checks a dump by a walk over `input`, which begins where `source` does.
+fn examine_source<I: Input>(
+    walk: &mut Walk,
+    source: Source<'_>,
+    input: &mut I,
+    threads: usize,
+) -> Result<Verdict> {
+    let crcs = |_: &mut _, header: &Header| block_crcs(source, header, threads);
+    let differs = |walk: &Walk, index: &Index| difference(source, walk, index);
+    examine(walk, input, &mut |_| Ok(()), crcs, differs)
 }
 
 /// Checks a dump that comes through a pipe or a socket, to its end, in memory that is bounded: none of
@@ -232,7 +273,7 @@ pub fn verify_stream_with(
     source: impl Read,
     mut early: impl FnMut(Early<'_>) -> io::Result<()>,
 ) -> Result<Verdict> {
-    let crcs = |stream: &mut Stream<_>, _: &Header| stream.block_crcs();
+    let crcs = |stream: &mut Stream<_>, _: &Header| Ok(stream.block_crcs());
     examine(&mut Walk::default(), &mut Stream::new(source)?, &mut early, crcs, |_, _| None)
 }
 
@@ -242,56 +283,85 @@ impl CoreDumpFile<'_> {
     /// # Errors
     /// Those of [`verify_slice`].
     pub fn verify(&self, threads: usize) -> Result<Verdict> {
-        verify_slice(self.bytes(), threads)
+        verify(Source::new(&self.bytes())?, threads)
     }
 }
 
-/// The checksums of all blocks of a dump in memory.
-fn block_crcs(bytes: &[u8], header: &Header, threads: usize) -> Vec<u32> {
+/// Bytes of a source that are summed up at once.
+const SUMMED: u64 = 1 << 20;
+
+/// The checksums of all blocks of a dump.
+///
+/// # Errors
+/// A block cannot be read.
+fn block_crcs(source: Source<'_>, header: &Header, threads: usize) -> fault::Result<Vec<u32>> {
     let blocks = header.block_count();
     let found: Vec<_> = (0..blocks).map(|_| AtomicU32::new(0)).collect();
     let next = AtomicU32::new(0);
+    let failure = Mutex::new(None);
     let work = || {
+        let mut buffer = Vec::new();
         loop {
             // It counts no further than blocks and threads together, and never wraps.
             let block = next.fetch_add(1, Ordering::Relaxed);
             let Some(found) = found.get(block as usize) else { break };
-            let bytes = input::part(bytes, header.block(block)).unwrap_or_default();
-            found.store(crc32fast::hash(bytes), Ordering::Relaxed);
+            match block_crc(source, header.block(block), &mut buffer) {
+                Ok(crc) => found.store(crc, Ordering::Relaxed),
+                Err(fault) => {
+                    let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                    failure.get_or_insert(fault);
+                    break;
+                }
+            }
         }
     };
     run_on(threads.min(blocks as usize).clamp(1, MAX_THREADS), &work);
-    found.into_iter().map(AtomicU32::into_inner).collect()
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(fault) => Err(fault),
+        None => Ok(found.into_iter().map(AtomicU32::into_inner).collect()),
+    }
 }
 
-/// The first entry of the index that is not what the sections say, of a dump in memory; both have the
-/// same number of segments.
-fn difference(bytes: &[u8], walk: &Walk, index: &Index) -> Option<Box<Fault>> {
+/// The checksum of a block, as far as the source has it.
+fn block_crc(source: Source<'_>, block: Range<u64>, buffer: &mut Vec<u8>) -> fault::Result<u32> {
+    let mut hasher = crc32fast::Hasher::new();
+    let (mut at, end) = (block.start, block.end.min(source.len()));
+    while at < end {
+        let next = at.checked_add(SUMMED).map_or(end, |next| next.min(end));
+        let part = source.part(at..next, buffer).map_err(|error| Fault::io(at, error))?;
+        hasher.update(part);
+        at = next;
+    }
+    Ok(hasher.finalize())
+}
+
+/// The first entry of the index that is not what the sections say; both have the same number of segments.
+fn difference(source: Source<'_>, walk: &Walk, index: &Index) -> Option<Box<Fault>> {
     let mut sections = walk.data.iter();
-    let (mut input, mut end) = (Slice::new(bytes, 0), 0);
+    let (mut input, mut end) = (source.input(0), 0);
     let mut next = || {
         while input.offset() >= end {
             let section = sections.next()?;
-            (input, end) = (Slice::new(bytes, section.start), section.end);
+            (input, end) = (source.input(section.start), section.end);
         }
         data::segment(&mut Decoder::new(&mut input, end), &walk.memories).ok()
     };
-    let mut at = index.segments;
+    let mut entries = source.input(index.segments);
+    let mut entries = Decoder::new(&mut entries, u64::MAX);
     for (memory, of) in (0..).zip(&index.memories) {
-        let entries = index::segments(bytes, index.segments, &of.segments);
-        for (i, raw) in of.segments.clone().zip(entries) {
-            let listed = Placement::listed(raw, memory);
+        for i in of.segments.clone() {
+            let start = entries.offset();
+            let entry: [u8; size_of::<IndexSegment>()] = entries.array().ok()?;
+            let listed = Placement::listed(&zerocopy::transmute!(entry), memory);
             let found = next()?;
-            let entry = at..at.checked_add(size_of::<IndexSegment>() as u64)?;
             if found.as_ref().map(Segment::placement) != Some(&listed) {
                 let found = match found {
                     Some(found) => found.to_string(),
                     None => "one that puts nothing into a memory".to_string(),
                 };
                 let message = format!("segment {i}: lists {listed}; the sections have {found}");
-                return Some(Fault::damaged(entry, message).within(INDEX));
+                return Some(Fault::damaged(entries.since(start), message).within(INDEX));
             }
-            at = entry.end;
         }
     }
     None
@@ -304,7 +374,7 @@ fn examine<I: Input>(
     walk: &mut Walk,
     input: &mut I,
     early: &mut dyn FnMut(Early<'_>) -> io::Result<()>,
-    crcs: impl FnOnce(&mut I, &Header) -> Vec<u32>,
+    crcs: impl FnOnce(&mut I, &Header) -> fault::Result<Vec<u32>>,
     differs: impl FnOnce(&Walk, &Index) -> Option<Box<Fault>>,
 ) -> Result<Verdict> {
     let mut walked = Walked { sequence: Sequence::new(), early };
@@ -366,7 +436,7 @@ fn own<I: Input>(
     walk: &Walk,
     structure: fault::Result<()>,
     walked: &Sequence,
-    crcs: impl FnOnce(&mut I, &Header) -> Vec<u32>,
+    crcs: impl FnOnce(&mut I, &Header) -> fault::Result<Vec<u32>>,
     differs: impl FnOnce(&Walk, &Index) -> Option<Box<Fault>>,
     blocks: &mut Blocks,
 ) -> fault::Result<u64> {
@@ -379,7 +449,7 @@ fn own<I: Input>(
             Fault::damaged(header.index_range(), "the sections before the index reach into it")
         });
         input.skip(to_index?).map_err(|fault| fault.cut_off_from(header.length))?;
-        blocks.found = crcs(input, header);
+        blocks.found = crcs(input, header)?;
         let mut index = Index::decode(input, header, complete, &mut |entry| {
             match entry {
                 Entry::Segment(segment) => {

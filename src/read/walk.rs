@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::bounds::{self, Growing, Reach};
 use super::data::{self, DataSection};
 use super::decode::Decoder;
-use super::fault::{Fault, Result, not_empty};
+use super::fault::{Fault, Result, not_empty, readable};
 use super::header::Header;
 use super::input::{Input, Slice};
 use super::layout::{FrameLayout, Trials};
@@ -716,13 +716,18 @@ fn add_ons<I: Input>(input: &mut I) -> Result<bool> {
 }
 
 /// Whether there are only such sections up to the end.
-pub(super) fn is_appended<I: Input>(input: &mut I) -> bool {
-    add_ons(input).unwrap_or(false)
+pub(super) fn is_appended<I: Input>(input: &mut I) -> Result<bool> {
+    readable(add_ons(input)).map(|only| only == Some(true))
 }
 
 /// The first bytes of a dump are not those of a module.
 pub(super) fn no_module() -> Box<Fault> {
     Fault::damaged(0..PREAMBLE.len() as u64, "does not begin as a WebAssembly module does")
+}
+
+/// Returns whether the next bytes are those that begin a module.
+pub(super) fn is_module<I: Input>(input: &mut I) -> bool {
+    Decoder::new(input, u64::MAX).array().is_ok_and(|bytes| bytes == PREAMBLE)
 }
 
 /// Checks the first bytes of the file.

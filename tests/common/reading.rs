@@ -1,7 +1,9 @@
 //! A small guest, its dump, and what every reading of a dump must hold; shared with the fuzz targets.
 
 use super::own;
-use corestream::read::{Content, Early, Verdict, verify_slice, verify_stream_with};
+use corestream::read::{
+    Content, Early, ReadAt, Verdict, verify_slice, verify_source, verify_stream_with,
+};
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, ErrorKind, Frame, Global, GlobalValue, Instance, Memory,
     MemoryImage, MemoryIndex, MemoryType, RefType, Result, Thread, Value,
@@ -80,7 +82,20 @@ pub fn contents(dump: &CoreDumpFile<'_>, memory: MemoryIndex) -> Vec<u8> {
     bytes
 }
 
-/// Both verifiers say the same.
+/// Bytes that are read, and not lent.
+pub struct Unlent<'b>(pub &'b [u8]);
+
+impl ReadAt for Unlent<'_> {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+}
+
+/// All verifiers say the same.
 pub fn verdict(bytes: &[u8]) -> Result<Verdict> {
     /// Gives a stream byte by byte at times.
     struct Slow<'b>(&'b [u8], usize);
@@ -92,6 +107,12 @@ pub fn verdict(bytes: &[u8]) -> Result<Verdict> {
         }
     }
     let slice = verify_slice(bytes, 1);
+    let source = verify_source(&Unlent(bytes), 2);
+    match (&slice, &source) {
+        (Ok(slice), Ok(source)) => assert_eq!(slice, source),
+        (Err(slice), Err(source)) => assert_eq!(slice.to_string(), source.to_string()),
+        (slice, source) => panic!("{slice:?}, of a source {source:?}"),
+    }
     let mut has_header = false;
     let stream = verify_stream_with(Slow(bytes, 0), |early| {
         has_header |= matches!(early, Early::Length(_));
