@@ -62,7 +62,7 @@ impl From<Arc<AtomicBool>> for Cancel {
     }
 }
 
-/// What a dump is about.
+/// What work on a dump is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
@@ -74,9 +74,14 @@ pub enum Stage {
     /// What was written is brought to disk ([`FileOptions::sync`](crate::FileOptions::sync)). Bytes
     /// are those of the dump; none of them is done until all are.
     Sync,
+    /// A dump is opened. Bytes are those of the dump: what need not be read counts when it is passed over.
+    Open,
+    /// A memory of a dump is restored. Bytes are those of the memory that lie in the dump.
+    Restore,
 }
 
-/// How far a dump has come, for [`Dumper::progress`](crate::Dumper::progress).
+/// How far work on a dump has come, for [`Dumper::progress`](crate::Dumper::progress) and
+/// [`OpenOptions::progress`](crate::read::OpenOptions::progress).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {

@@ -38,7 +38,7 @@ pub enum Shortfall {
     Instances(usize),
     /// Modules do not fit into a section.
     Modules(usize),
-    /// So many threads over [`limits::MAX_LISTED`] are left out.
+    /// So many threads over [`limits::MAX_LISTED_THREADS`] are left out.
     Threads(usize),
 }
 
@@ -66,7 +66,7 @@ impl fmt::Display for Shortfall {
             Self::Instances(n) => write!(f, "the last {n} instances do not fit into a section"),
             Self::Modules(n) => write!(f, "the last {n} modules do not fit into a section"),
             Self::Threads(n) => {
-                let most = limits::MAX_LISTED;
+                let most = limits::MAX_LISTED_THREADS;
                 write!(f, "the last {n} threads are left out: a dump has at most {most} threads")
             }
         }
@@ -155,7 +155,7 @@ impl Kept {
         if missing_instances > 0 {
             shortfalls.push(Shortfall::Instances(missing_instances));
         }
-        let threads = dump.threads.iter().take(limits::MAX_LISTED);
+        let threads = dump.threads.iter().take(limits::MAX_LISTED_THREADS);
         let frames = table(threads.len(), threads.map(frames_that_fit))?;
         let missing_threads = dump.threads.iter().skip(frames.len()).len();
         if missing_threads > 0 {
@@ -243,15 +243,18 @@ fn name_bytes(name: &str) -> Option<u64> {
     leb_bytes(2)?.checked_add(cut(name).len() as u64)
 }
 
-/// Returns an upper bound for an instance.
+/// Returns an upper bound for an instance; `None` if its index spaces are longer than any engine's, and a reader's.
 fn instance_bytes(instance: &Instance) -> Option<u64> {
+    if instance.memories.len().max(instance.globals.len()) > limits::MAX_GLOBALS {
+        return None;
+    }
     let lists =
         leb_bytes(instance.memories.len())?.checked_add(leb_bytes(instance.globals.len())?)?;
     lists.checked_add(leb_bytes(4)?)
 }
 
 /// Returns how many items of these lengths fit into the body of a section, in order. An item whose length is `None`
-/// has more than 64 bits of it and does not fit.
+/// is too long for a reader does not fit.
 fn fitting(lengths: impl Iterator<Item = Option<u64>>) -> usize {
     // The names of the section and of a thread, and a count, precede the items.
     const ROOM: u64 = limits::MAX_SECTION_BYTES as u64 - limits::MAX_NAME_BYTES as u64 - 64;
@@ -266,7 +269,10 @@ fn fitting(lengths: impl Iterator<Item = Option<u64>>) -> usize {
 fn frames_that_fit(thread: &Thread) -> usize {
     // The type and the longest encoding of a value, `i64`.
     const VALUE: u64 = 11;
-    let values = |list: &[Value]| (list.len() as u64).checked_mul(VALUE);
+    let values = |list: &[Value]| {
+        let len = Some(list.len()).filter(|len| *len <= limits::MAX_FRAME_VALUES)?;
+        (len as u64).checked_mul(VALUE)
+    };
     fitting(thread.frames.iter().map(|frame| {
         let values = values(&frame.locals)?.checked_add(values(&frame.stack)?)?;
         values.checked_add(leb_bytes(6)?)

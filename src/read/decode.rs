@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::fault::{Fault, Result, not_empty};
-use super::input::{Input, Slice};
+use super::input::Input;
 use crate::format::{F32, F64, I32, I64, MISSING};
 use crate::leb::{self, TooLong};
 use crate::limits::MAX_NAME_BYTES;
@@ -210,6 +210,11 @@ impl<'i, I: Input> Decoder<'i, I> {
         name.map_err(|_| Fault::damaged(start..end, "a name is not UTF-8"))
     }
 
+    /// Decodes a name, into a string of its own.
+    pub(super) fn name(&mut self) -> Result<String> {
+        self.check_name().map(String::from)
+    }
+
     /// A value of a frame.
     pub(super) fn value(&mut self) -> Result<Value> {
         let start = self.offset();
@@ -245,25 +250,9 @@ impl<I: Input> Decoder<'_, I> {
     }
 }
 
-impl<'b> Decoder<'_, Slice<'b>> {
-    /// Where it stands.
-    pub(super) fn input(&self) -> &Slice<'b> {
-        self.input
-    }
-
-    /// A name, borrowed.
-    pub(super) fn name(&mut self) -> Result<&'b str> {
-        let start = self.offset();
-        let len = self.name_len()?;
-        self.check(len as u64)?;
-        let bytes = self.input.borrow(len)?;
-        std::str::from_utf8(bytes)
-            .map_err(|_| Fault::damaged(self.since(start), "a name is not UTF-8"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::input::Slice;
     use super::*;
     use crate::error::ErrorKind;
 

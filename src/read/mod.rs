@@ -14,7 +14,9 @@ mod index;
 mod input;
 mod items;
 mod layout;
+mod memory;
 mod open;
+mod open_options;
 mod read_at;
 mod restore;
 mod salvage;
@@ -27,9 +29,11 @@ mod walk;
 mod wide;
 
 pub use contents::{Content, Contents};
-pub use file::{CoreDumpFile, Coverage, Producer};
-pub use items::{FrameView, InstanceView, ThreadView};
+pub use file::{CoreDumpFile, Producer};
+pub use items::{Frames, ThreadView};
 pub use layout::FrameLayout;
+pub use memory::{Coverage, MemoryView, SegmentView};
+pub use open_options::OpenOptions;
 pub use read_at::{MappedFile, ReadAt};
 pub use restore::Restored;
 pub use verify::{

@@ -14,6 +14,7 @@ use super::table::Builder;
 use super::types;
 use super::walk::{self, Walk};
 use crate::arithmetic::exact;
+use crate::control::Control;
 use crate::error::{self, ErrorKind};
 use crate::format::{CORE, CUSTOM, HEADER, PARTIAL};
 use crate::model::MemoryType;
@@ -25,9 +26,13 @@ impl Opened {
     ///
     /// # Errors
     /// There is nothing of a dump.
-    pub(super) fn lenient(source: Source<'_>, mut fault: Box<Fault>) -> Result<(Self, Box<Fault>)> {
+    pub(super) fn lenient(
+        source: Source<'_>,
+        mut fault: Box<Fault>,
+        control: &Control,
+    ) -> Result<(Self, Box<Fault>)> {
         let mut walk = Walk::default();
-        let mut opener = Opener::new(None);
+        let mut opener = Opener::new(None, control);
         let mut walked = walk.run(&mut source.input(0), &mut opener);
         let of_others = walk.header.is_none() && walk.stray.is_none();
         if walk.complete && of_others && walk.bounded && walk.has(CORE) {
@@ -40,12 +45,12 @@ impl Opened {
             false => header_by_size(source)?,
         };
         if let Some(found) = Found::of(source, header.as_ref())? {
-            return Ok((found.open(source)?, as_damage(fault, source)));
+            return Ok((found.open(source, control)?, as_damage(fault, source)));
         }
         if let Some(header) = header
             && sizes_hold(&header, source)?
         {
-            (walk, opener) = (Walk::of_damaged(header, true), Opener::new(None));
+            (walk, opener) = (Walk::of_damaged(header, true), Opener::new(None, control));
             walked = walk.run(&mut source.input(0), &mut opener);
             add_lost_memories(&mut walk)?;
             fault = as_damage(fault, source);
@@ -215,7 +220,7 @@ impl Found {
     }
 
     /// Opens the dump: its memories by the index, the rest by the sections that are sound.
-    fn open(self, source: Source<'_>) -> Result<Opened> {
+    fn open(self, source: Source<'_>, control: &Control) -> Result<Opened> {
         let Self { header, index, memories } = self;
         // A verifier keeps no segments: their number has no limit there.
         let mut builder = Builder::new();
@@ -225,7 +230,8 @@ impl Found {
         };
         Index::decode(&mut source.input(header.index), &header, None, &mut keep)?;
         let mut walk = Walk::of_damaged(header.clone(), sizes_hold(&header, source)?);
-        let mut opener = Opener::by_index(builder, memories.iter().map(|of| of.kept).collect());
+        let mut opener =
+            Opener::by_index(builder, memories.iter().map(|of| of.kept).collect(), control);
         // Why it ends is known.
         let _ = walk.run(&mut source.input(0), &mut opener);
         (walk.header, walk.moved) = (Some(header), None);

@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 
+use super::fault::{self, Fault};
 use super::input::{self, Cursor, Slice, Window};
 use super::read_at::ReadAt;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +26,19 @@ impl<'s> Source<'s> {
         let failed =
             |error| Error::io(ErrorKind::Input, "cannot tell the length of the dump", error);
         Ok(Self { bytes, len: len.map_err(failed)? })
+    }
+
+    /// Returns a source of which it is known that it has `len` bytes.
+    pub(super) fn with_len(bytes: &'s (dyn ReadAt + 's), len: u64) -> Self {
+        Self { bytes, len }
+    }
+
+    /// Fills `buffer` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// Returns an error if the source cannot be read.
+    pub(super) fn read(self, offset: u64, buffer: &mut [u8]) -> fault::Result<()> {
+        self.bytes.read_exact_at(buffer, offset).map_err(|error| Fault::io(offset, error))
     }
 
     /// Returns the length in bytes.

@@ -13,11 +13,12 @@ use std::sync::{Mutex, PoisonError};
 use super::data;
 use super::decode::Decoder;
 use super::fault::{self, Fault};
-use super::file::{CoreDumpFile, Producer, mapped};
+use super::file::{CoreDumpFile, Producer};
 use super::header::Header;
 use super::index::{Entry, Index, IndexedMemory};
 use super::input::{Cursor, Input, Stream};
 use super::layout::FrameLayout;
+use super::open_options::regular_file;
 use super::read_at::ReadAt;
 use super::salvage::Found;
 use super::segment::{Placement, Segment};
@@ -75,7 +76,7 @@ pub struct Whole {
     pub degraded: bool,
 }
 
-/// What was left out of a memory on purpose ([`CoreDumpFile::left_out`] says where).
+/// What was left out of a memory on purpose ([`MemoryView::unknown`](super::MemoryView::unknown) says where).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeftOut {
@@ -125,15 +126,15 @@ pub struct MemoryRange {
     pub addresses: RangeInclusive<u64>,
 }
 
-/// Checks the dump at `path`, which is mapped, with so many threads. The file must not change meanwhile
-/// ([Files that change](CoreDumpFile#files-that-change)).
+/// Checks the dump at `path`, which is read and not mapped, with so many threads.
 ///
 /// # Errors
-/// It can't be opened or mapped, is no core dump at all, or has something that is not known here. A
+/// It can't be read, is no core dump at all, or has something that is not known here. A
 /// dump that is damaged is a verdict.
 pub fn verify_file(path: impl AsRef<Path>, threads: usize) -> Result<Verdict> {
     let path = path.as_ref();
-    verify_slice(mapped(path)?.bytes(), threads).map_err(|error| error.at(path.display()))
+    let verdict = regular_file(path).and_then(|file| verify_source(&file, threads));
+    verdict.map_err(|error| error.at(path.display()))
 }
 
 /// Checks a dump in memory, with so many threads.
@@ -283,7 +284,7 @@ impl CoreDumpFile<'_> {
     /// # Errors
     /// Those of [`verify_slice`].
     pub fn verify(&self, threads: usize) -> Result<Verdict> {
-        verify(Source::new(&self.bytes())?, threads)
+        verify(self.source(), threads)
     }
 }
 

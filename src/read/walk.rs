@@ -22,8 +22,8 @@ use crate::format::{
     CONTINUATION, CORE, CUSTOM, DATA, GLOBAL, HEADER, INDEX, INSTANCES, MEMORY, MODULES, NOTES,
     STACK,
 };
-use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED, MAX_NAME_BYTES, MAX_NOTES};
-use crate::model::{Global, MemoryType};
+use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED, MAX_LISTED_THREADS, MAX_NAME_BYTES, MAX_NOTES};
+use crate::model::MemoryType;
 
 /// What begins every module: the magic number and the version.
 pub(super) const PREAMBLE: [u8; 8] = *b"\0asm\x01\0\0\0";
@@ -61,23 +61,35 @@ pub(super) trait Visitor {
         Ok(())
     }
 
-    /// A module; its name is at the offset.
-    fn module(&mut self, _: u64) {}
+    /// A module; the byte before its name is at the offset.
+    fn module(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
 
     /// The only module; its name is at the offset, without a length, and has so many bytes.
-    fn bare_module(&mut self, _: u64, _len: u64) {}
+    fn bare_module(&mut self, _: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
 
-    /// An instance; its fields are at the offset.
-    fn instance(&mut self, _: u64) {}
+    /// An instance; the byte before its fields is at the offset.
+    fn instance(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
 
     /// A thread; its name is at the offset, so many frames that are not damaged after it.
-    fn thread(&mut self, _: u64, _frames: u32) {}
+    fn thread(&mut self, _: u64, _frames: u32) -> Result<()> {
+        Ok(())
+    }
 
     /// A note; its text is at the offset.
-    fn note(&mut self, _: u64) {}
+    fn note(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
 
-    /// A global.
-    fn global(&mut self, _: Global) {}
+    /// A global, at the offset.
+    fn global(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
 
     /// A section with segments; says whether they are wanted.
     fn segments(&mut self, _: &DataSection) -> bool {
@@ -495,10 +507,10 @@ impl Walk {
         }
         for i in 0..count {
             let mut one = || {
-                body.zero()?;
                 let at = body.offset();
+                body.zero()?;
                 body.check_name()?;
-                to.module(at);
+                to.module(at)?;
                 counted(&mut self.modules, MAX_LISTED, "modules", body)
             };
             one().map_err(|fault| fault.within(format_args!("module {i}")))?;
@@ -513,21 +525,18 @@ impl Walk {
         body: &mut Decoder<'_, I>,
         to: &mut V,
     ) -> Result<()> {
+        let start = body.offset();
         body.zero()?;
         let (at, end) = (body.offset(), body.end());
         self.modules = 1;
         let bytes = body.take(at_most(body.left()?, MAX_NAME_BYTES))?;
         let mut slice = Slice::new(bytes, 0);
         let mut name = Decoder::new(&mut slice, bytes.len() as u64);
-        if name.name().and_then(|_| name.finish()).is_ok() {
-            to.module(at);
-            return Ok(());
+        if name.check_name().is_ok() && name.finish().is_ok() {
+            return to.module(start);
         }
         match std::str::from_utf8(bytes) {
-            Ok(name) => {
-                to.bare_module(at, name.len() as u64);
-                Ok(())
-            }
+            Ok(name) => to.bare_module(at, name.len() as u64),
             Err(_) => {
                 let message = "its name is neither UTF-8 with its length nor without";
                 Err(Fault::damaged(not_empty(at, end), message))
@@ -545,15 +554,15 @@ impl Walk {
         }
         for i in 0..body.u32()? {
             let mut one = || {
-                body.zero()?;
                 let at = body.offset();
+                body.zero()?;
                 body.u32()?;
                 for _ in 0..2 {
                     for _ in 0..body.u32()? {
                         body.u32()?;
                     }
                 }
-                to.instance(at);
+                to.instance(at)?;
                 counted(&mut self.instances, MAX_LISTED, "instances", body)
             };
             one().map_err(|fault| fault.within(format_args!("instance {i}")))?;
@@ -572,11 +581,11 @@ impl Walk {
         }
         // The frames before one that is damaged or cut off are readable.
         let fault = (0..count).find_map(|i| frame(body).err().map(|fault| (i, fault)));
-        to.thread(at, fault.as_ref().map_or(count, |(i, _)| *i));
+        to.thread(at, fault.as_ref().map_or(count, |(i, _)| *i))?;
         if let Some((i, fault)) = fault {
             return Err(fault.within(format_args!("frame {i}")));
         }
-        counted(&mut self.threads, MAX_LISTED, "threads", body)
+        counted(&mut self.threads, MAX_LISTED_THREADS, "threads", body)
     }
 
     /// Passes the frames of a thread, whose layout is known at the end of the dump.
@@ -594,14 +603,14 @@ impl Walk {
                 Ok(bytes) => self.trials.feed(bytes),
                 Err(fault) => {
                     // Of a list that is cut off no layout is known.
-                    to.thread(at, 0);
+                    to.thread(at, 0)?;
                     return Err(fault);
                 }
             }
         }
         self.trials.end();
-        to.thread(at, count);
-        counted(&mut self.threads, MAX_LISTED, "threads", body)
+        to.thread(at, count)?;
+        counted(&mut self.threads, MAX_LISTED_THREADS, "threads", body)
     }
 
     fn memory<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
@@ -618,8 +627,10 @@ impl Walk {
         to: &mut V,
     ) -> Result<()> {
         for i in 0..body.u32()? {
+            let at = body.offset();
             let global = types::global(body, self.globals, self.header.is_none());
-            to.global(global.map_err(|fault| fault.within(format_args!("global {i}")))?);
+            global.map_err(|fault| fault.within(format_args!("global {i}")))?;
+            to.global(at)?;
             self.globals = self.globals.plus(1)?;
         }
         Ok(())
@@ -756,8 +767,7 @@ fn notes<I: Input, V: Visitor>(body: &mut Decoder<'_, I>, to: &mut V) -> Result<
         let mut one = || {
             let at = body.offset();
             body.check_name()?;
-            to.note(at);
-            Ok(())
+            to.note(at)
         };
         one().map_err(|fault: Box<Fault>| fault.within(format_args!("note {i}")))?;
     }
