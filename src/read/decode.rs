@@ -210,9 +210,12 @@ impl<'i, I: Input> Decoder<'i, I> {
         name.map_err(|_| Fault::damaged(start..end, "a name is not UTF-8"))
     }
 
-    /// Decodes a name, into a string of its own.
+    /// Decodes a name, into a string of its own. It is checked only there: the bytes of a source may change.
     pub(super) fn name(&mut self) -> Result<String> {
-        self.check_name().map(String::from)
+        let start = self.offset();
+        let len = self.name_len()?;
+        let name = String::from_utf8(self.take(len)?.to_vec());
+        name.map_err(|_| Fault::damaged(self.since(start), "a name is not UTF-8"))
     }
 
     /// A value of a frame.

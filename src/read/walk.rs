@@ -777,7 +777,8 @@ fn notes<I: Input, V: Visitor>(body: &mut Decoder<'_, I>, to: &mut V) -> Result<
 fn process<I: Input, V: Visitor>(body: &mut Decoder<'_, I>, to: &mut V) -> Result<()> {
     body.zero()?;
     let at = body.offset();
-    to.process(at, body.check_name()?)
+    let name = body.name()?;
+    to.process(at, &name)
 }
 
 /// Counts one more of something that there is a limit for.

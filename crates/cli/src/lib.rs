@@ -18,6 +18,7 @@ mod inspect;
 mod json;
 mod log;
 mod man;
+mod mapped;
 mod module_file;
 mod output;
 mod patient;

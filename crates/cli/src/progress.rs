@@ -179,7 +179,12 @@ impl Shown {
         let last = lock(told).progress;
         if let (Some(time), Some(_), Some(progress)) = (written_in, self.line, last) {
             let (name, time) = (&self.name, time.as_secs_f64());
-            let done = if progress.stage == Stage::Scan { "scanned" } else { "written" };
+            let done = match progress.stage {
+                Stage::Scan => "scanned",
+                Stage::Open => "read",
+                Stage::Restore => "extracted",
+                _ => "written",
+            };
             report::line(&format!(
                 "{name}: {done}, {} in {time:.1} s",
                 BinaryBytes(progress.total)
@@ -252,6 +257,8 @@ fn doing(stage: Stage) -> &'static str {
         Stage::Scan => "scanning",
         Stage::Write => "writing",
         Stage::Sync => "waiting for the disk:",
+        Stage::Open => "reading",
+        Stage::Restore => "extracting",
         _ => "working",
     }
 }

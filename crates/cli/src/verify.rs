@@ -37,7 +37,7 @@ impl Verify {
             let verdict = verify_stream(Patient(std::io::stdin().lock()));
             return print_verdict(name, verdict.map_err(|error| input::failed(name, &error))?);
         }
-        let input = Input::open(&self.dump)?;
+        let input = Input::open(&self.dump, None)?;
         let verdict = verify_slice(input.bytes(), threads(self.threads));
         input.check_read()?;
         print_verdict(

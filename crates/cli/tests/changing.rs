@@ -737,6 +737,6 @@ fn a_write_during_a_slow_dump_is_marked() {
     assert_eq!(whole(&bytes).changing, [MemoryIndex(0)]);
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
     let mut last = [0];
-    dump.read(MemoryIndex(0), (8 * MIB - 1) as u64, &mut last).unwrap();
+    dump.memory(MemoryIndex(0)).unwrap().read((8 * MIB - 1) as u64, &mut last).unwrap();
     assert_eq!(last, [0xee]);
 }

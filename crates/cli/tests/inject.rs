@@ -458,7 +458,7 @@ fn is_same(bytes: &[u8], expected: &[u8]) -> bool {
     let expected = CoreDumpFile::from_slice(expected).unwrap();
     let memory = |dump: &CoreDumpFile<'_>| {
         let mut memory = Vec::new();
-        dump.write_memory(MemoryIndex(0), &mut memory).unwrap();
+        dump.memory(MemoryIndex(0)).unwrap().write_to(&mut memory).unwrap();
         memory
     };
     whole && dump.notes().len() == 1 && memory(&dump) == memory(&expected)

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use corestream::{CoreDump, CoreDumpFile, MemoryIndex, Module};
+use corestream::read::MemoryView;
+use corestream::{CoreDump, CoreDumpFile, Module};
 use serde::{Deserialize, Serialize};
 
 use super::frame::Frame;
@@ -26,29 +27,31 @@ pub struct Manifest<'d> {
     #[serde(default, deserialize_with = "object::list")]
     globals: List<'d, Global<'d>>,
     #[serde(default, deserialize_with = "object::list")]
-    instances: List<'d, Instance<'d>>,
+    instances: List<'d, Instance>,
     #[serde(default, deserialize_with = "object::list")]
-    threads: List<'d, Thread<'d, Frame<'d>>>,
+    threads: List<'d, Thread<'d, Frame>>,
     #[serde(default, skip_serializing_if = "List::is_empty")]
     notes: List<'d, Cow<'d, str>>,
 }
 
 impl<'d> Manifest<'d> {
     /// Describes the guest of a dump. `image` returns the name of the image of each memory that has one.
-    pub fn new(dump: &'d CoreDumpFile<'d>, image: &'d dyn Fn(u32) -> Option<String>) -> Self {
+    pub fn new(
+        dump: &'d CoreDumpFile<'d>,
+        image: &'d dyn Fn(MemoryView<'_>) -> Option<String>,
+    ) -> Self {
         let counts = Counts::of(dump);
         Self {
             name: Some(dump.name().into()),
             modules: modules(dump),
             memories: List::made(move || {
-                let memories = (0..).zip(dump.memories());
-                memories.filter_map(move |(i, ty)| Memory::new(dump, MemoryIndex(i), ty, image(i)))
+                dump.memories().map(move |memory| Ok(Memory::new(memory, image(memory))))
             }),
             globals: globals(dump),
             instances: instances(dump, Some(counts)),
             threads: List::made(move || {
-                let frame = move |_, view| Frame::new(view, Some(counts));
-                dump.threads().map(move |thread| Thread::new(thread, frame))
+                let frame = move |_, frame| Frame::new(frame, Some(counts));
+                dump.threads().map(move |thread| Ok(Thread::new(thread?, frame)))
             }),
             notes: notes(dump),
         }
@@ -66,16 +69,18 @@ impl<'d> Manifest<'d> {
 
     /// Returns for each memory the path of its image, if it has one; paths count from `folder`.
     pub fn images(&self, folder: &Path) -> Vec<Option<PathBuf>> {
-        self.memories.map(|memory| Some(folder.join(&**memory.image.as_ref()?)))
+        let memories = self.memories.items().iter();
+        memories.map(|memory| Some(folder.join(&**memory.image.as_ref()?))).collect()
     }
 
     /// Returns for each memory the path of its image, as [`images`](Self::images) does, unless the manifest says that
     /// the memory has no pages.
     pub fn images_with_pages(&self, folder: &Path) -> Vec<Option<PathBuf>> {
-        self.memories.map(|memory| {
+        let image = |memory: &Memory<'_>| {
             let has_pages = memory.minimum.is_none_or(|pages| pages.0 > 0);
             memory.image.as_ref().filter(|_| has_pages).map(|image| folder.join(&**image))
-        })
+        };
+        self.memories.items().iter().map(image).collect()
     }
 
     /// Returns the guest, with its images as `open` returns them.
@@ -84,22 +89,22 @@ impl<'d> Manifest<'d> {
     /// Returns a message if an image cannot be opened, or if a value does not fit its type.
     pub fn into_dump<'i>(self, open: &Open<'_, 'i>) -> Result<CoreDump<'i>, String> {
         let mut dump = CoreDump::new(self.name.unwrap_or_default());
-        let names = self.modules.into_iter().map(|name| name.map(Cow::into_owned));
+        let names = self.modules.into_items().into_iter().map(|name| name.map(Cow::into_owned));
         dump.modules = names.map(|name| Module { name }).collect();
-        for (i, memory) in self.memories.into_iter().enumerate() {
+        for (i, memory) in self.memories.into_items().into_iter().enumerate() {
             let memory = memory.into_memory(open).map_err(|why| format!("memory {i}: {why}"))?;
             dump.add_memory(memory);
         }
-        for (i, global) in self.globals.into_iter().enumerate() {
+        for (i, global) in self.globals.into_items().into_iter().enumerate() {
             dump.add_global(global.to_global().map_err(|why| format!("global {i}: {why}"))?);
         }
-        for instance in self.instances {
+        for instance in self.instances.into_items() {
             dump.add_instance(instance.into_instance());
         }
-        for thread in self.threads {
+        for thread in self.threads.into_items() {
             dump.add_thread(thread.into_thread());
         }
-        dump.notes = self.notes.into_iter().map(Cow::into_owned).collect();
+        dump.notes = self.notes.into_items().into_iter().map(Cow::into_owned).collect();
         Ok(dump)
     }
 }
@@ -108,24 +113,25 @@ impl<'d> Manifest<'d> {
 pub(super) fn modules<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Option<Cow<'d, str>>> {
     List::made(move || {
         dump.modules().enumerate().map(|(i, name)| {
-            (name != format!("<anonymous-module-{i}>")).then_some(Cow::Borrowed(name))
+            let name = name?;
+            Ok((name != format!("<anonymous-module-{i}>")).then_some(Cow::Owned(name)))
         })
     })
 }
 
 pub(super) fn globals<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Global<'d>> {
-    List::made(move || dump.globals().iter().map(Global::from))
+    List::made(move || dump.globals().map(|global| Ok(Global::from(&global?))))
 }
 
 pub(super) fn instances<'d>(
     dump: &'d CoreDumpFile<'d>,
     counts: Option<Counts>,
-) -> List<'d, Instance<'d>> {
-    List::made(move || dump.instances().map(move |instance| Instance::new(instance, counts)))
+) -> List<'d, Instance> {
+    List::made(move || dump.instances().map(move |instance| Ok(Instance::new(instance?, counts))))
 }
 
 pub(super) fn notes<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Cow<'d, str>> {
-    List::made(move || dump.notes().map(Cow::Borrowed))
+    List::made(move || dump.notes().map(|note| Ok(Cow::Owned(note?))))
 }
 
 #[cfg(test)]
