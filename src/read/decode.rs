@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(decode(&[0x7f, 0x7f], |d| d.value()), Some(Value::I32(-1)));
         assert_eq!(decode(&[0x7d, 1, 0, 0xc0, 0x7f], |d| d.value()), Some(Value::F32(0x7fc0_0001)));
         assert_eq!(decode(&[0x7b], |d| d.value()), None); // v128 has no encoding here
-        assert_eq!(decode(&[2, b'o', b'k'], |d| d.name()), Some("ok"));
+        assert_eq!(decode(&[2, b'o', b'k'], |d| d.name()), Some("ok".into()));
         assert_eq!(decode(&[1, 0xff], |d| d.check_name().map(|_| ())), None);
         assert_eq!(decode(&[0xa1, 0x8d, 0x06], |d| d.name()), None); // 100,001 bytes
     }

@@ -319,3 +319,44 @@ fn push<T>(list: &mut Vec<T>, item: T) -> Result<()> {
     list.push(item);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CoreDump, CoreDumpFile, Dumper, ErrorKind, GlobalValue};
+
+    /// The place of every 64th item is kept; the others are found from there.
+    #[test]
+    fn an_item_is_that_of_the_list() {
+        for count in [0, 1, 63, 64, 65, 128, 200] {
+            let mut guest = CoreDump::new("guest");
+            for i in 0..count {
+                guest.add_module("m".repeat(i));
+                guest.add_global(Global::constant(GlobalValue::I64(i64::MAX >> (i % 64))));
+                let module = ModuleIndex(i.try_into().unwrap());
+                guest.add_instance(Instance::of(module));
+            }
+            let bytes = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
+            let dump = CoreDumpFile::from_slice(&bytes).unwrap();
+            assert_eq!(dump.modules().len(), count);
+            let index = |i: usize| u32::try_from(i).unwrap();
+            for (i, name) in dump.modules().enumerate() {
+                let name = name.unwrap();
+                assert_eq!(name, "m".repeat(i));
+                assert_eq!(dump.module(ModuleIndex(index(i))).unwrap(), name);
+            }
+            for (i, global) in dump.globals().enumerate() {
+                assert_eq!(global.unwrap(), guest.globals[i]);
+                assert_eq!(dump.global(GlobalIndex(index(i))).unwrap(), guest.globals[i]);
+            }
+            for (i, instance) in dump.instances().enumerate() {
+                assert_eq!(instance.unwrap(), guest.instances[i]);
+                assert_eq!(dump.instance(InstanceIndex(index(i))).unwrap(), guest.instances[i]);
+            }
+            let error = dump.module(ModuleIndex(index(count))).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Option);
+            let expected = format!("there is no module {count}, the dump has {count}");
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+}
