@@ -205,7 +205,8 @@ impl Shown {
 
     /// Takes in what was told.
     fn update(&mut self, progress: Progress) {
-        if self.stage != Some(progress.stage) {
+        // Several memories are extracted, each of its own length.
+        if self.stage != Some(progress.stage) || self.bar.length() != Some(progress.total) {
             self.stage = Some(progress.stage);
             self.bar.reset();
             self.bar.set_length(progress.total);
