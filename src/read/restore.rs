@@ -129,7 +129,7 @@ impl MemoryView<'_> {
         let file = AtomicFile::create(path, options).map_err(|e| failed("cannot create", e))?;
         without_sigxfsz(|| file.file().set_len(restored.len))
             .map_err(|e| failed("cannot make it as long as the memory", e))?;
-        self.write_data(&meter, &|part, bytes| {
+        self.write_data(restored.data, &meter, &|part, bytes| {
             without_sigxfsz(|| write_sparsely(file.file(), part.address, bytes))
                 .map_err(|source| failed("cannot write", source))
         })?;
@@ -191,9 +191,10 @@ impl MemoryView<'_> {
         Ok(restored)
     }
 
-    /// Passes all data to `write`, by as many threads as there are to be.
+    /// Passes all data, so many bytes, to `write`, by as many threads as there are to be.
     fn write_data(
         &self,
+        data: u64,
         meter: &Meter<'_>,
         write: &(dyn Fn(&Part, &[u8]) -> Result<()> + Sync),
     ) -> Result<()> {
@@ -221,7 +222,9 @@ impl MemoryView<'_> {
                 }
             }
         };
-        run_on(self.dump.threads.clamp(1, MAX_THREADS), &work);
+        // One for each part is enough.
+        let threads = at_most(data.div_ceil(PART), self.dump.threads.min(MAX_THREADS));
+        run_on(threads.max(1), &work);
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
             None => Ok(()),
