@@ -16,6 +16,7 @@ use super::table::Table;
 use super::walk::Walk;
 use super::wide;
 use crate::arithmetic::Checked;
+use crate::error::ErrorKind;
 use crate::format::{
     CHANGING, CRC_BYTES, CUSTOM, INDEX, IndexHead, IndexMemory, IndexRange, IndexSegment, PARTIAL,
     VERSION, name_bytes,
@@ -31,8 +32,8 @@ const NAMED: &[u8; name_bytes(INDEX)] = b"\x10corestream.index";
 /// The bytes of a section are no more.
 const MAX_SECTION: u64 = u32::MAX as u64;
 
-/// Bytes that are searched at once for the name of the index.
-const SEARCHED: u64 = 1 << 20;
+/// Bytes in which the name of the index may begin that are searched at once.
+const SEARCHED: u64 = (1 << 20) - NAMED.len() as u64;
 
 /// Places that are tried for an index at the end of a file: its bytes may be anything.
 const MAX_PLACES: usize = 16;
@@ -192,18 +193,8 @@ impl<I: Input> Tables<'_, '_, I> {
             );
             return Err(Fault::unsupported(at, message));
         }
-        if ranges as usize > MAX_LEFT_OUT_RANGES {
-            let message = format!("{ranges} ranges are over the limit of {MAX_LEFT_OUT_RANGES}");
-            return Err(Fault::unsupported(at, message));
-        }
-        let tables = [
-            (memories, size_of::<IndexMemory>()),
-            (segments, size_of::<IndexSegment>()),
-            (head.ranges.get(), size_of::<IndexRange>()),
-            (head.blocks.get(), size_of::<u32>()),
-        ];
-        let bytes = tables.iter().map(|(n, size)| wide::product(u64::from(*n), *size as u64));
-        let expected: u128 = bytes.sum();
+        check_ranges(&head, at.clone())?;
+        let expected = table_bytes(&head);
         let left = self.from.left()?;
         if expected != left.into() {
             return Err(damaged(format!(
@@ -357,32 +348,39 @@ impl Index {
         let (Some(summed), Some(hasher)) = (summed, hasher) else { return Ok(None) };
         let mut input = source.input(body.start);
         input.mark(hasher);
-        let mut decode = || {
-            let mut from = Decoder::new(&mut input, summed);
-            let index = Self::decode_moved(&mut from, header, memories)?;
-            from.skip_rest()?;
+        let decoded = Self::decode_moved(&mut Decoder::new(&mut input, summed), header, memories);
+        let mut holds = || {
+            Decoder::new(&mut input, summed).skip_rest()?;
             let crc = input.crc();
             let stored = Decoder::new(&mut input, body.end).array()?;
-            Ok(index.filter(|_| crc == u32::from_le_bytes(stored)))
+            Ok(crc == u32::from_le_bytes(stored))
         };
-        Ok(readable(decode())?.flatten())
+        match (readable(holds())?, decoded) {
+            (Some(true), Err(fault)) if fault.kind == ErrorKind::Unsupported => Err(fault),
+            (Some(true), decoded) => Ok(readable(decoded)?.flatten()),
+            _ => Ok(None),
+        }
     }
 
     /// Decodes all but the checksum; `None` if it is not about these memories.
+    ///
+    /// # Errors
+    /// It contradicts itself, or has more ranges than a reader keeps.
     fn decode_moved<I: Input>(
         from: &mut Decoder<'_, I>,
         header: &Header,
         memories: &[MemoryType],
     ) -> Result<Option<Self>> {
+        let start = from.offset();
         let head: [u8; size_of::<IndexHead>()] = from.array()?;
         let head: IndexHead = transmute!(head);
         let is_of_dump = head.version.get() == VERSION
-            && head.ranges.get() as usize <= MAX_LEFT_OUT_RANGES
             && head.flags.get() == header.flags
             && head.memories.get() as usize == memories.len();
         if !is_of_dump {
             return Ok(None);
         }
+        check_ranges(&head, from.since(start)).map_err(|fault| fault.within(INDEX))?;
         let mut entries = Vec::new();
         for _ in memories {
             let entry: [u8; size_of::<IndexMemory>()] = from.array()?;
@@ -432,6 +430,28 @@ impl Index {
     }
 }
 
+/// Checks that a reader can keep the ranges of an index, whose head is at `at`.
+fn check_ranges(head: &IndexHead, at: Range<u64>) -> Result<()> {
+    match head.ranges.get() {
+        ranges if ranges as usize > MAX_LEFT_OUT_RANGES => {
+            let message = format!("{ranges} ranges are over the limit of {MAX_LEFT_OUT_RANGES}");
+            Err(Fault::unsupported(at, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the bytes of the tables after the head of an index.
+fn table_bytes(head: &IndexHead) -> u128 {
+    let tables = [
+        (head.memories.get(), size_of::<IndexMemory>()),
+        (head.segments.get(), size_of::<IndexSegment>()),
+        (head.ranges.get(), size_of::<IndexRange>()),
+        (head.blocks.get(), size_of::<u32>()),
+    ];
+    tables.iter().map(|(n, size)| wide::product(u64::from(*n), *size as u64)).sum()
+}
+
 /// What `corestream` says of a dump that ends with an index, by each place at which that may begin, the last one first.
 /// Whether one is there, [`Index::decode`] tells. Anything may follow it.
 ///
@@ -461,7 +481,7 @@ fn places(source: Source<'_>) -> Result<Vec<u64>> {
         // A name may begin before the end of a part and go on after it.
         let more = end.checked_add(NAMED.len() as u64).map_or(len, |more| more.min(len));
         let part =
-            source.part(start..more, &mut buffer).map_err(|error| Fault::io(start, error))?;
+            source.part(start..more, &mut buffer)?;
         let names = part.windows(NAMED.len()).enumerate().rev().filter(|(_, name)| *name == NAMED);
         let at = names.filter_map(|(at, _)| start.checked_add(at as u64).filter(|at| *at < end));
         let room = places.len()..MAX_PLACES;
@@ -485,7 +505,11 @@ fn header_of(source: Source<'_>, name: u64, digits: u64) -> Result<Option<Header
     let head: [u8; size_of::<IndexHead>()] = section.array()?;
     let head: IndexHead = transmute!(head);
     let (flags, block_log2) = (head.flags.get(), head.block_log2.get());
-    let end = end.filter(|_| custom && sized);
+    // An index of another length is none, which is seen before all of it is read.
+    let tables_end = end.and_then(|end| end.checked_sub(CRC_BYTES as u64));
+    let left = tables_end.and_then(|end| end.checked_sub(section.offset()));
+    let fits = left.is_some_and(|left| u128::from(left) == table_bytes(&head));
+    let end = end.filter(|_| custom && sized && fits);
     Ok(end.and_then(|end| Header::new(flags, end, start, block_log2)))
 }
 

@@ -56,8 +56,8 @@ pub(super) trait Input {
     /// Begins the range that [`crc`](Self::crc) is of; `before` has what precedes it.
     fn mark(&mut self, before: Hasher);
 
-    /// The CRC-32 of what precedes the range, and of the bytes since [`mark`](Self::mark).
-    fn crc(&self) -> u32;
+    /// Returns the CRC-32 of what precedes the range, and of the bytes since [`mark`](Self::mark), which ends the range.
+    fn crc(&mut self) -> u32;
 }
 
 /// A part of a dump in memory, if it is there.
@@ -132,8 +132,8 @@ impl Input for Slice<'_> {
         (self.mark, self.before) = (self.at, Some(before));
     }
 
-    fn crc(&self) -> u32 {
-        let mut hasher = self.before.clone().unwrap_or_default();
+    fn crc(&mut self) -> u32 {
+        let mut hasher = self.before.take().unwrap_or_default();
         hasher.update(self.bytes.get(self.mark..self.at).unwrap_or_default());
         hasher.finalize()
     }
@@ -151,7 +151,10 @@ pub(super) struct Window<'s> {
     /// The length of the source in bytes.
     len: u64,
     at: u64,
+    /// It only grows, so that it is filled with zeros once.
     buffer: Vec<u8>,
+    /// Bytes of the buffer that were read.
+    filled: usize,
     /// The offset of the first byte of the buffer.
     start: u64,
     /// Bytes to read when the buffer has too few.
@@ -164,14 +167,14 @@ impl<'s> Window<'s> {
     pub(super) fn new(source: &'s dyn ReadAt, len: u64, offset: u64) -> Self {
         let at = offset.min(len);
         let (buffer, ahead) = (Vec::new(), *READ_AHEAD.start());
-        Self { source, len, at, buffer, start: at, ahead, marked: None }
+        Self { source, len, at, buffer, filled: 0, start: at, ahead, marked: None }
     }
 
     /// Where the next bytes are in the buffer, if it has `len` of them.
     fn held(&self, len: usize) -> Option<Range<usize>> {
         let from = usize::try_from(self.at.checked_sub(self.start)?).ok()?;
         let to = from.checked_add(len)?;
-        (to <= self.buffer.len()).then_some(from..to)
+        (to <= self.filled).then_some(from..to)
     }
 
     /// Reads until the buffer has the next `len` bytes.
@@ -183,21 +186,26 @@ impl<'s> Window<'s> {
         if len as u64 > left {
             return Err(self.ended(len as u64));
         }
-        let is_next = self.start.checked_add(self.buffer.len() as u64) >= Some(self.at);
-        self.ahead = match is_next && !self.buffer.is_empty() {
+        // What of the buffer comes next.
+        let from = self.at.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        let rest = from.filter(|from| *from <= self.filled).unwrap_or(self.filled)..self.filled;
+        let is_next = self.filled > 0 && from.is_some_and(|from| from <= self.filled);
+        self.ahead = match is_next {
             true => self.ahead.times(2)?.min(*READ_AHEAD.end()),
             false => *READ_AHEAD.start(),
         };
         let wanted = at_most(left, len.max(self.ahead));
-        self.buffer.clear();
-        let no_room = |_| crate::Error::out_of_memory("a buffer to read a dump");
-        self.buffer.try_reserve_exact(wanted).map_err(no_room)?;
-        self.buffer.resize(wanted, 0);
-        self.start = self.at;
-        if let Err(error) = self.source.read_exact_at(&mut self.buffer, self.at) {
-            self.buffer.clear();
-            return Err(Fault::io(self.at, error));
+        self.buffer.copy_within(rest.clone(), 0);
+        (self.start, self.filled) = (self.at, rest.len());
+        if let Some(more) = wanted.checked_sub(self.buffer.len()) {
+            let no_room = |_| crate::Error::out_of_memory("a buffer to read a dump");
+            self.buffer.try_reserve_exact(more).map_err(no_room)?;
+            self.buffer.resize(wanted, 0);
         }
+        let offset = self.at.plus(rest.len() as u64)?;
+        let to_fill = self.buffer.get_mut(rest.len()..wanted).unwrap_or_default();
+        self.source.read_exact_at(to_fill, offset).map_err(|error| Fault::io(offset, error))?;
+        self.filled = wanted;
         Ok(0..len)
     }
 
@@ -251,8 +259,8 @@ impl Input for Window<'_> {
         self.marked = Some(before);
     }
 
-    fn crc(&self) -> u32 {
-        self.marked.clone().unwrap_or_default().finalize()
+    fn crc(&mut self) -> u32 {
+        self.marked.take().unwrap_or_default().finalize()
     }
 }
 
@@ -303,7 +311,7 @@ impl Input for Cursor<'_> {
         delegate!(self, input => input.mark(before));
     }
 
-    fn crc(&self) -> u32 {
+    fn crc(&mut self) -> u32 {
         delegate!(self, input => input.crc())
     }
 }
@@ -446,8 +454,8 @@ impl<R: Read> Input for Stream<R> {
         self.marked = Some(before);
     }
 
-    fn crc(&self) -> u32 {
-        self.marked.clone().unwrap_or_default().finalize()
+    fn crc(&mut self) -> u32 {
+        self.marked.take().unwrap_or_default().finalize()
     }
 }
 

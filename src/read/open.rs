@@ -252,8 +252,7 @@ impl<'c> Opener<'c> {
     ) -> Result<Opened> {
         if let Some(segment) = walk.in_its_own_memory {
             self.forget_segments();
-            // One that was pushed before.
-            let _ = self.segment(segment);
+            self.segment(segment)?;
         }
         let (table, index, lost) = match marks {
             Marks::Index(index) => {

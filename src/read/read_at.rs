@@ -1,7 +1,7 @@
 //! Random access to the bytes of a dump, wherever it is: in memory, in a file, behind a network.
 //!
-//! A verifier reads a dump in parts, and several threads read it at once. A [`ReadAt`] gives them these parts. Where all bytes are in memory and cannot change, the source lends them, and nothing is
-//! copied.
+//! A reader takes a dump in parts, and several threads read it at once. A [`ReadAt`] gives them these parts. Where all bytes
+//! are in memory and cannot change, the source lends them, and nothing is copied.
 //!
 //! A mapping of a file is such memory only if nobody changes the file: that is a promise that no type can check, so
 //! [`MappedFile`] has an unsafe constructor. A [`File`] is a source as well, which is read.
@@ -12,7 +12,7 @@ use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use crate::image::map::Map;
+use crate::image::map::{self, Map};
 
 /// A source of the bytes of a dump. Threads verify and extract a dump together, so a source is read by several at once.
 ///
@@ -50,7 +50,7 @@ use crate::image::map::Map;
 /// ```
 #[allow(clippy::len_without_is_empty, reason = "no dump is empty")]
 pub trait ReadAt: Send + Sync {
-    /// Returns the number of bytes. A verifier asks once, before anything else.
+    /// Returns the number of bytes. A reader asks once, before anything else.
     ///
     /// # Errors
     /// Returns the error of whatever holds the bytes.
@@ -65,7 +65,8 @@ pub trait ReadAt: Send + Sync {
 
     /// Lends all bytes, if they are in memory and cannot change; otherwise `None`.
     ///
-    /// A source that lends its bytes is never read.
+    /// A reader may ask at any time. It decodes what is lent, and reads the contents of memories by
+    /// [`read_exact_at`](Self::read_exact_at).
     fn as_slice(&self) -> Option<&[u8]> {
         None
     }
@@ -108,8 +109,10 @@ impl ReadAt for Vec<u8> {
 
 /// Reads by `pread`: the position of the file is neither used nor moved.
 impl ReadAt for File {
+    /// # Errors
+    /// Returns an error if it is no regular file, or one that has bytes and no length, as those of `/proc`.
     fn len(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        map::regular_len(self, "a dump")
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -172,9 +175,7 @@ impl MappedFile {
     /// ```
     #[allow(unsafe_code, reason = "its caller makes a promise that nothing can check")]
     pub unsafe fn new(file: &File) -> io::Result<Self> {
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
+        map::regular_len(file, "a dump")?;
         Map::new(file).map(Self)
     }
 }

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::contents::{Content, Contents};
-use super::fault::Fault;
 use super::memory::MemoryView;
 use super::source::Source;
 use super::types;
@@ -267,7 +266,7 @@ impl MemoryView<'_> {
 /// The bytes of a part: those that the source lends, or else those that are read into `buffer`.
 fn read<'b>(source: Source<'b>, part: &Part, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
     let end = part.offset.plus(part.len)?;
-    Ok(source.part(part.offset..end, buffer).map_err(|error| Fault::io(part.offset, error))?)
+    Ok(source.part(part.offset..end, buffer)?)
 }
 
 /// Writes `bytes` at `offset`, but for the blocks of the file that are all zero.

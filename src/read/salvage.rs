@@ -33,11 +33,11 @@ impl Opened {
     ) -> Result<(Self, Box<Fault>)> {
         let mut walk = Walk::default();
         let mut opener = Opener::new(None, control);
-        let mut walked = walk.run(&mut source.input(0), &mut opener);
+        let mut walked = of_dump(walk.run(&mut source.input(0), &mut opener))?;
         let of_others = walk.header.is_none() && walk.stray.is_none();
         if walk.complete && of_others && walk.bounded && walk.has(CORE) {
             // All that is wrong is that its frames can't be told, or that it ends between two sections.
-            let marks = Marks::of(source, &walk)?;
+            let marks = readable(Marks::of(source, &walk))?.unwrap_or(Marks::Lost);
             return Ok((opener.finish(walk, marks, None)?, fault));
         }
         let header = match walk.has(CORE) {
@@ -45,15 +45,15 @@ impl Opened {
             false => header_by_size(source)?,
         };
         if let Some(found) = Found::of(source, header.as_ref())? {
-            return Ok((found.open(source, control)?, as_damage(fault, source)));
+            return Ok((found.open(source, control)?, as_damage(fault, source)?));
         }
         if let Some(header) = header
             && sizes_hold(&header, source)?
         {
             (walk, opener) = (Walk::of_damaged(header, true), Opener::new(None, control));
-            walked = walk.run(&mut source.input(0), &mut opener);
+            walked = of_dump(walk.run(&mut source.input(0), &mut opener))?;
             add_lost_memories(&mut walk)?;
-            fault = as_damage(fault, source);
+            fault = as_damage(fault, source)?;
         } else if !walk.has(CORE) {
             return Err(walked.err().unwrap_or_else(Fault::no_core));
         }
@@ -102,15 +102,29 @@ fn cover(walk: &mut Walk, memory: u32, needed: Option<u64>, wide: bool) -> error
     Ok(())
 }
 
+/// Returns how a walk has ended.
+///
+/// # Errors
+/// The dump cannot be read.
+fn of_dump(walked: Result<()>) -> Result<Result<()>> {
+    match walked {
+        Err(fault) if !fault.is_of_dump() => Err(fault),
+        walked => Ok(walked),
+    }
+}
+
 /// Turns "not a core dump" into damage, for a file in which a dump was found.
-fn as_damage(fault: Box<Fault>, source: Source<'_>) -> Box<Fault> {
-    match fault.kind {
-        ErrorKind::Format if walk::is_module(&mut source.input(0)) => {
+///
+/// # Errors
+/// The dump cannot be read.
+fn as_damage(fault: Box<Fault>, source: Source<'_>) -> Result<Box<Fault>> {
+    Ok(match fault.kind {
+        ErrorKind::Format if walk::is_module(&mut source.input(0))? => {
             Fault::damaged(0..source.len(), "it has no section `core`")
         }
         ErrorKind::Format => walk::no_module(),
         _ => fault,
-    }
+    })
 }
 
 /// What `corestream` says of a dump of which the first section, before it, is damaged but for its size.
@@ -136,20 +150,20 @@ fn header_by_size(source: Source<'_>) -> Result<Option<Header>> {
 /// Whether the sizes of sections, one after the other, lead to the index, or to the end of a file that
 /// is cut off before it.
 fn sizes_hold(header: &Header, source: Source<'_>) -> Result<bool> {
-    let len = source.len();
-    let end_of_section = |start| {
-        let mut input = source.input(start);
-        let mut section = Decoder::new(&mut input, header.index);
-        section.byte()?;
-        let size = section.u32()?;
-        section.part(size.into()).map(|body| body.end())
+    let mut input = source.input(walk::PREAMBLE.len() as u64);
+    let mut sections = Decoder::new(&mut input, header.index);
+    let mut pass = || -> Result<u64> {
+        sections.byte()?;
+        let size = sections.u32()?;
+        sections.skip(size.into())?;
+        Ok(sections.offset())
     };
     let mut at = walk::PREAMBLE.len() as u64;
-    while at < header.index && at < len {
-        match end_of_section(at) {
+    while at < header.index && at < source.len() {
+        match pass() {
             Ok(end) => at = end,
-            Err(fault) if fault.kind == ErrorKind::Input => return Err(fault),
-            Err(fault) => return Ok(fault.kind == ErrorKind::CutOff),
+            Err(fault) if fault.is_of_dump() => return Ok(fault.kind == ErrorKind::CutOff),
+            Err(fault) => return Err(fault),
         }
     }
     Ok(true)
@@ -232,8 +246,8 @@ impl Found {
         let mut walk = Walk::of_damaged(header.clone(), sizes_hold(&header, source)?);
         let mut opener =
             Opener::by_index(builder, memories.iter().map(|of| of.kept).collect(), control);
-        // Why it ends is known.
-        let _ = walk.run(&mut source.input(0), &mut opener);
+        // Why it ends is known, unless the dump cannot be read.
+        readable(walk.run(&mut source.input(0), &mut opener))?;
         (walk.header, walk.moved) = (Some(header), None);
         // The section of memories may be lost, or wrong; the index is neither.
         walk.memories.truncate(index.memories.len());

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::data;
 use super::decode::Decoder;
-use super::fault::{self, Fault};
+use super::fault::{self, Fault, is_of_dump, readable};
 use super::file::{CoreDumpFile, Producer};
 use super::header::Header;
 use super::index::{Entry, Index, IndexedMemory};
@@ -195,9 +195,12 @@ fn verify(source: Source<'_>, threads: usize) -> Result<Verdict> {
     if is_damaged
         && walk.header.is_none()
         && let Some(found) = Found::of(source, None)?
-        && let Ok(damage @ Verdict::Damaged(_)) = examine(&mut Walk::with_header(found.header))
     {
-        return Ok(damage);
+        match examine(&mut Walk::with_header(found.header)) {
+            Ok(damage @ Verdict::Damaged(_)) => return Ok(damage),
+            Err(error) if !is_of_dump(error.kind()) => return Err(error),
+            _ => {}
+        }
     }
     verdict
 }
@@ -275,7 +278,7 @@ pub fn verify_stream_with(
     mut early: impl FnMut(Early<'_>) -> io::Result<()>,
 ) -> Result<Verdict> {
     let crcs = |stream: &mut Stream<_>, _: &Header| Ok(stream.block_crcs());
-    examine(&mut Walk::default(), &mut Stream::new(source)?, &mut early, crcs, |_, _| None)
+    examine(&mut Walk::default(), &mut Stream::new(source)?, &mut early, crcs, |_, _| Ok(None))
 }
 
 impl CoreDumpFile<'_> {
@@ -311,6 +314,8 @@ fn block_crcs(source: Source<'_>, header: &Header, threads: usize) -> fault::Res
                 Err(fault) => {
                     let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
                     failure.get_or_insert(fault);
+                    // The others stop too.
+                    next.store(blocks, Ordering::Relaxed);
                     break;
                 }
             }
@@ -329,7 +334,7 @@ fn block_crc(source: Source<'_>, block: Range<u64>, buffer: &mut Vec<u8>) -> fau
     let (mut at, end) = (block.start, block.end.min(source.len()));
     while at < end {
         let next = at.checked_add(SUMMED).map_or(end, |next| next.min(end));
-        let part = source.part(at..next, buffer).map_err(|error| Fault::io(at, error))?;
+        let part = source.part(at..next, buffer)?;
         hasher.update(part);
         at = next;
     }
@@ -337,35 +342,42 @@ fn block_crc(source: Source<'_>, block: Range<u64>, buffer: &mut Vec<u8>) -> fau
 }
 
 /// The first entry of the index that is not what the sections say; both have the same number of segments.
-fn difference(source: Source<'_>, walk: &Walk, index: &Index) -> Option<Box<Fault>> {
+///
+/// # Errors
+/// The dump cannot be read.
+fn difference(
+    source: Source<'_>,
+    walk: &Walk,
+    index: &Index,
+) -> fault::Result<Option<Box<Fault>>> {
     let mut sections = walk.data.iter();
     let (mut input, mut end) = (source.input(0), 0);
     let mut next = || {
         while input.offset() >= end {
-            let section = sections.next()?;
+            let Some(section) = sections.next() else { return Ok(None) };
             (input, end) = (source.input(section.start), section.end);
         }
-        data::segment(&mut Decoder::new(&mut input, end), &walk.memories).ok()
+        readable(data::segment(&mut Decoder::new(&mut input, end), &walk.memories))
     };
     let mut entries = source.input(index.segments);
     let mut entries = Decoder::new(&mut entries, u64::MAX);
     for (memory, of) in (0..).zip(&index.memories) {
         for i in of.segments.clone() {
             let start = entries.offset();
-            let entry: [u8; size_of::<IndexSegment>()] = entries.array().ok()?;
+            let entry: [u8; size_of::<IndexSegment>()] = entries.array()?;
             let listed = Placement::listed(&zerocopy::transmute!(entry), memory);
-            let found = next()?;
+            let Some(found) = next()? else { return Ok(None) };
             if found.as_ref().map(Segment::placement) != Some(&listed) {
                 let found = match found {
                     Some(found) => found.to_string(),
                     None => "one that puts nothing into a memory".to_string(),
                 };
                 let message = format!("segment {i}: lists {listed}; the sections have {found}");
-                return Some(Fault::damaged(entries.since(start), message).within(INDEX));
+                return Ok(Some(Fault::damaged(entries.since(start), message).within(INDEX)));
             }
         }
     }
-    None
+    Ok(None)
 }
 
 /// Checks a dump by a walk that is new; `early` gets what is known first, `crcs` gives the checksums of its blocks when all of
@@ -376,13 +388,16 @@ fn examine<I: Input>(
     input: &mut I,
     early: &mut dyn FnMut(Early<'_>) -> io::Result<()>,
     crcs: impl FnOnce(&mut I, &Header) -> fault::Result<Vec<u32>>,
-    differs: impl FnOnce(&Walk, &Index) -> Option<Box<Fault>>,
+    differs: impl FnOnce(&Walk, &Index) -> fault::Result<Option<Box<Fault>>>,
 ) -> Result<Verdict> {
     let mut walked = Walked { sequence: Sequence::new(), early };
     let structure = walk.run(input, &mut walked).and_then(|()| required(walk, input.offset()));
-    let is_of_dump = |fault: &Fault| fault.kind != ErrorKind::Input;
-    let ended = structure.as_ref().is_err_and(|fault| is_of_dump(fault))
-        && (walked.early)(Early::Fault).is_err();
+    let structure = match structure {
+        // What comes after it cannot be read either.
+        Err(fault) if !fault.is_of_dump() => return Err(fault.into()),
+        structure => structure,
+    };
+    let ended = structure.is_err() && (walked.early)(Early::Fault).is_err();
     let walked = walked.sequence;
     let mut appended = 0;
     let (fault, mut blocks) = match &walk.header {
@@ -395,7 +410,7 @@ fn examine<I: Input>(
     };
     let bad = blocks.as_mut().and_then(|blocks| blocks.damage(fault.as_deref()));
     match (bad, fault) {
-        (_, Some(fault)) if fault.kind == ErrorKind::Input => Err(fault.into()),
+        (_, Some(fault)) if !fault.is_of_dump() => Err(fault.into()),
         (Some(damage), _) => Ok(Verdict::Damaged(damage)),
         (None, Some(fault)) => {
             let checksums = blocks.is_some_and(|blocks| blocks.are_compared());
@@ -438,7 +453,7 @@ fn own<I: Input>(
     structure: fault::Result<()>,
     walked: &Sequence,
     crcs: impl FnOnce(&mut I, &Header) -> fault::Result<Vec<u32>>,
-    differs: impl FnOnce(&Walk, &Index) -> Option<Box<Fault>>,
+    differs: impl FnOnce(&Walk, &Index) -> fault::Result<Option<Box<Fault>>>,
     blocks: &mut Blocks,
 ) -> fault::Result<u64> {
     let header = &blocks.header.clone();
@@ -468,7 +483,7 @@ fn own<I: Input>(
         if complete.is_some() && !listed.is_the_same(walked) {
             let message = "corestream.index: the segments are not those of the sections";
             let whole = || Fault::damaged(header.index_range(), message);
-            return Err(differs(walk, &index).unwrap_or_else(whole));
+            return Err(differs(walk, &index)?.unwrap_or_else(whole));
         }
         Ok(())
     };
@@ -480,7 +495,7 @@ fn own<I: Input>(
     };
     // A stream that fails says nothing of the dump; and what is not known here may come of damage.
     let rank = |fault: &Fault| match fault.kind {
-        ErrorKind::Input => 0,
+        kind if !is_of_dump(kind) => 0,
         ErrorKind::Unsupported => 2,
         _ => 1,
     };

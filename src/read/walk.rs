@@ -264,7 +264,7 @@ impl Walk {
 
     fn sections<I: Input, V: Visitor>(&mut self, input: &mut I, to: &mut V) -> Result<()> {
         match preamble(input) {
-            Err(_) if self.passes_damage => {}
+            Err(fault) if self.passes_damage && fault.is_of_dump() => {}
             Err(fault) if fault.kind == ErrorKind::Format && self.header.is_some() => {
                 return Err(no_module());
             }
@@ -335,7 +335,8 @@ impl Walk {
             _ => body.skip_rest(),
         };
         let whole = decoded.and_then(|()| body.finish());
-        if self.passes_damage {
+        let is_of_dump = whole.as_ref().err().is_none_or(|fault| fault.is_of_dump());
+        if self.passes_damage && is_of_dump {
             // What this project does not write, or what has more than it says, may hold segments that nobody sees.
             let may_hold_data = match id {
                 CUSTOM | MEMORY | GLOBAL => false,
@@ -366,7 +367,7 @@ impl Walk {
             Ok(named)
         });
         match named {
-            Err(fault) if fault.kind == ErrorKind::Input => Err(fault),
+            Err(fault) if !fault.is_of_dump() => Err(fault),
             // One that is cut off or unsound is none.
             named => Ok(named.unwrap_or(false)),
         }
@@ -699,7 +700,7 @@ impl Walk {
 pub(super) fn appended<I: Input>(input: &mut I, header: &Header) -> Result<u64> {
     let added = add_ons(input);
     match (added, input.drain()) {
-        (Err(fault), _) if fault.kind == ErrorKind::Input => Err(fault),
+        (Err(fault), _) if !fault.is_of_dump() => Err(fault),
         (_, Err(fault)) => Err(fault),
         (Ok(true), Ok(end)) => {
             end.checked_sub(header.length).ok_or_else(|| Fault::cut_off(end, header.length))
@@ -737,8 +738,12 @@ pub(super) fn no_module() -> Box<Fault> {
 }
 
 /// Returns whether the next bytes are those that begin a module.
-pub(super) fn is_module<I: Input>(input: &mut I) -> bool {
-    Decoder::new(input, u64::MAX).array().is_ok_and(|bytes| bytes == PREAMBLE)
+///
+/// # Errors
+/// The dump cannot be read.
+pub(super) fn is_module<I: Input>(input: &mut I) -> Result<bool> {
+    let bytes = readable(Decoder::new(input, u64::MAX).array())?;
+    Ok(bytes == Some(PREAMBLE))
 }
 
 /// Checks the first bytes of the file.
@@ -747,7 +752,7 @@ fn preamble<I: Input>(input: &mut I) -> Result<()> {
     match decoder.array() {
         Ok(PREAMBLE) => Ok(()),
         Ok(COMPONENT) => Err(Fault::format("it is a component, and a dump is a core module")),
-        Err(fault) if fault.kind == ErrorKind::Input => Err(fault),
+        Err(fault) if !fault.is_of_dump() => Err(fault),
         Err(fault) if fault.range.start == 0 => Err(Fault::format("it is empty")),
         _ => Err(Fault::format("it does not begin as a WebAssembly module does")),
     }
