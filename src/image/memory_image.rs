@@ -143,7 +143,8 @@ impl<'a> MemoryImage<'a> {
     pub fn open_unmapped(path: impl AsRef<Path>) -> Result<MemoryImage<'static>> {
         let path = path.as_ref();
         let file = open(path)?;
-        let len = map::regular_len(&file, "an image").map_err(|source| fail(path, "cannot read", source))?;
+        let len = map::regular_len(&file, "an image")
+            .map_err(|source| fail(path, "cannot read", source))?;
         let stability = stability(&file);
         Ok(MemoryImage { source: Source::File { file, len }, stability })
     }

@@ -480,8 +480,7 @@ fn places(source: Source<'_>) -> Result<Vec<u64>> {
         let start = end.saturating_sub(SEARCHED).max(first);
         // A name may begin before the end of a part and go on after it.
         let more = end.checked_add(NAMED.len() as u64).map_or(len, |more| more.min(len));
-        let part =
-            source.part(start..more, &mut buffer)?;
+        let part = source.part(start..more, &mut buffer)?;
         let names = part.windows(NAMED.len()).enumerate().rev().filter(|(_, name)| *name == NAMED);
         let at = names.filter_map(|(at, _)| start.checked_add(at as u64).filter(|at| *at < end));
         let room = places.len()..MAX_PLACES;

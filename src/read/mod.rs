@@ -36,7 +36,4 @@ pub use memory::{Coverage, MemoryView, SegmentView};
 pub use open_options::OpenOptions;
 pub use read_at::{MappedFile, ReadAt};
 pub use restore::Restored;
-pub use verify::{
-    Damage, Early, LeftOut, MemoryRange, Verdict, Whole, verify_file, verify_slice, verify_source,
-    verify_stream, verify_stream_with,
-};
+pub use verify::{Damage, Early, LeftOut, MemoryRange, Verdict, Verifier, Whole};

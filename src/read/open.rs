@@ -13,16 +13,13 @@ use super::source::Source;
 use super::table::{Builder, Table};
 use super::walk::{self, Visitor, Walk};
 use crate::arithmetic::Checked;
-use crate::control::Control;
+use crate::control::{Control, Lookout};
 use crate::error::{self, Error, ErrorKind};
 use crate::format::{CORE, PARTIAL};
 use crate::limits::{
     MAX_DATA_SECTIONS, MAX_GLOBALS, MAX_LEFT_OUT_RANGES, MAX_LISTED, MAX_LISTED_SEGMENTS,
     MAX_LISTED_THREADS, MAX_METADATA_BYTES, MAX_NAME_BYTES,
 };
-
-/// Segments after which opening looks whether it is cancelled.
-const LOOK: u32 = 4096;
 
 /// A dump that was walked: where things are, and little else.
 #[derive(Debug)]
@@ -177,10 +174,7 @@ impl Marks {
 
 /// Keeps what a walk finds.
 pub(super) struct Opener<'c> {
-    /// Stops the work.
-    control: &'c Control,
-    /// Segments until somebody looks at it.
-    left: u32,
+    lookout: Lookout<'c>,
     /// The length of the file; `None` if the readable parts of a damaged one are wanted.
     length: Option<u64>,
     /// Whether segments are those of the index.
@@ -198,8 +192,9 @@ impl<'c> Opener<'c> {
     pub(super) fn new(length: Option<u64>, control: &'c Control) -> Self {
         let (items, builder) = (Items::default(), Builder::new());
         let kept = Vec::new();
-        let (use_index, left, reached, lost) = (false, LOOK, None, None);
-        Self { control, left, length, use_index, items, builder, kept, reached, lost }
+        let (use_index, reached, lost) = (false, None, None);
+        let lookout = Lookout::new(control);
+        Self { lookout, length, use_index, items, builder, kept, reached, lost }
     }
 
     #[inline]
@@ -224,13 +219,7 @@ impl<'c> Opener<'c> {
     /// Returns an error if the table is full or the work was cancelled.
     #[inline]
     fn push(&mut self, segment: Segment) -> Result<()> {
-        match self.left.checked_sub(1) {
-            Some(left) => self.left = left,
-            None => {
-                self.left = LOOK;
-                self.control.check_cancelled()?;
-            }
-        }
+        self.lookout.step()?;
         self.builder.push(segment)?;
         self.count(segment.memory(), 1, segment.len().into())
     }

@@ -22,7 +22,7 @@ use crate::image::map::{self, Map};
 /// ```
 /// use std::io;
 ///
-/// use corestream::read::{ReadAt, verify_source};
+/// use corestream::read::{ReadAt, Verifier};
 /// use corestream::{CoreDump, Dumper};
 ///
 /// /// A dump in parts of 1 KiB, as an object store may keep it.
@@ -45,7 +45,7 @@ use crate::image::map::{self, Map};
 ///
 /// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
 /// let parts = Parts(bytes.chunks(1024).map(Vec::from).collect());
-/// assert!(verify_source(&parts, 2)?.is_whole());
+/// assert!(Verifier::new().verify(&parts)?.is_whole());
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[allow(clippy::len_without_is_empty, reason = "no dump is empty")]

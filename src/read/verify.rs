@@ -2,13 +2,15 @@
 //! stream in bounded memory, by the same code and with the same verdict. Only which entry of an index
 //! is not what the sections say takes a second look, which a stream does not give.
 
+use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::io::{self, Read};
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use super::data;
 use super::decode::Decoder;
@@ -24,6 +26,8 @@ use super::salvage::Found;
 use super::segment::{Placement, Segment};
 use super::source::Source;
 use super::walk::{self, Visitor, Walk};
+use crate::arithmetic::Checked;
+use crate::control::{Cancel, Control, Lookout, Meter, Progress, Stage};
 use crate::error::{ErrorKind, Result};
 use crate::format::{DEGRADED, INDEX, INSTANCES, IndexSegment, MODULES, PARTIAL};
 use crate::limits::{MAX_DAMAGED_RANGES, MAX_THREADS};
@@ -126,116 +130,277 @@ pub struct MemoryRange {
     pub addresses: RangeInclusive<u64>,
 }
 
-/// Checks the dump at `path`, which is read and not mapped, with so many threads.
-///
-/// # Errors
-/// It can't be read, is no core dump at all, or has something that is not known here. A
-/// dump that is damaged is a verdict.
-pub fn verify_file(path: impl AsRef<Path>, threads: usize) -> Result<Verdict> {
-    let path = path.as_ref();
-    let verdict = regular_file(path).and_then(|file| verify_source(&file, threads));
-    verdict.map_err(|error| error.at(path.display()))
-}
-
-/// Checks a dump in memory, with so many threads.
-///
-/// # Errors
-/// It is no core dump at all, or has something that is not known here.
+/// Checks dumps.
 ///
 /// ```
-/// use corestream::read::{Verdict, verify_slice};
+/// use corestream::read::{Verdict, Verifier};
 /// use corestream::{CoreDump, Dumper};
 ///
 /// let mut bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
-/// assert!(verify_slice(&bytes, 2)?.is_whole());
+/// let verifier = Verifier::new().threads(2);
+/// assert!(verifier.verify(&bytes)?.is_whole());
 ///
 /// bytes.truncate(bytes.len() - 1);
-/// let Verdict::Damaged(damage) = verify_slice(&bytes, 2)? else { panic!("it was cut") };
+/// let Verdict::Damaged(damage) = verifier.verify(&bytes)? else { panic!("it was cut") };
 /// assert!(damage.cut_off);
 /// # Ok::<(), corestream::Error>(())
 /// ```
-pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
-    verify(Source::new(&bytes)?, threads)
+#[derive(Clone, Debug)]
+#[must_use = "nothing is checked yet"]
+pub struct Verifier {
+    threads: usize,
+    control: Control,
 }
 
-/// Checks a dump in any source of bytes, with so many threads, which read it in parts of at most 1 MiB.
-///
-/// # Errors
-/// Returns the errors of [`verify_slice`], and an error of [`ErrorKind::Input`] if the source cannot be read.
-///
-/// ```
-/// use corestream::read::verify_source;
-/// use corestream::{CoreDump, Dumper};
-///
-/// # let directory = tempfile::tempdir().unwrap();
-/// # let path = directory.path().join("guest.core");
-/// Dumper::new().plan(&CoreDump::new("guest.wasm"))?.write_file(&path)?;
-/// // By `pread`: nothing is mapped.
-/// let file = std::fs::File::open(&path).unwrap();
-/// assert!(verify_source(&file, 2)?.is_whole());
-/// # Ok::<(), corestream::Error>(())
-/// ```
-pub fn verify_source(source: &dyn ReadAt, threads: usize) -> Result<Verdict> {
-    verify(Source::new(source)?, threads)
+impl Default for Verifier {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Verifier {
+    /// Returns the default: as many threads as there are cores, nobody watches.
+    pub fn new() -> Self {
+        let threads = thread::available_parallelism().map_or(1, |n| n.get());
+        Self { threads, control: Control::default() }
+    }
+
+    /// Sets how many threads sum up the blocks of a dump, the caller's included; at least 1. A stream takes one.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// Sets what stops the work: it then fails with [`ErrorKind::Cancelled`]. The work looks at it every few megabytes and
+    /// every few thousand segments. A stream that waits for its writer is waited for.
+    pub fn cancel(mut self, cancel: Option<Cancel>) -> Self {
+        self.control.cancel = cancel;
+        self
+    }
+
+    /// Sets who is told how far the work has come.
+    pub fn progress(mut self, watcher: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.control.watcher = Some(Arc::new(watcher));
+        self
+    }
+
+    /// Checks a dump in any source of bytes. Threads read it in parts of at most 1 MiB.
+    ///
+    /// # Errors
+    /// Returns an error if it is no core dump at all, if it has something that is not known here, or if the source cannot
+    /// be read ([`ErrorKind::Input`]). A dump that is damaged is a verdict.
+    pub fn verify(&self, source: impl ReadAt) -> Result<Verdict> {
+        verify(Source::new(&source)?, self.threads, &self.control)
+    }
+
+    /// Checks the dump at `path`, which is read and not mapped.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read, and the errors of [`verify`](Self::verify).
+    pub fn verify_file(&self, path: impl AsRef<Path>) -> Result<Verdict> {
+        let path = path.as_ref();
+        let verdict = regular_file(path).and_then(|file| self.verify(&file));
+        verdict.map_err(|error| error.at(path.display()))
+    }
+
+    /// Checks a dump that comes through a pipe or a socket, to its end, in memory that is bounded: none of
+    /// it is kept, and no seeking is needed. The verdict is that of [`verify`](Self::verify), but that an index which
+    /// is not what the sections say is named as a whole, and that of a dump whose first sections are damaged no
+    /// checksum is known: if not even its first bytes are those of a module, it is no core dump.
+    ///
+    /// # Errors
+    /// Returns an error if the stream cannot be read, if it is no core dump, or if it has something that is not known here.
+    ///
+    /// ```
+    /// use corestream::read::Verifier;
+    /// use corestream::{CoreDump, Dumper};
+    ///
+    /// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
+    /// let verifier = Verifier::new();
+    /// assert_eq!(verifier.verify_stream(&bytes[..])?, verifier.verify(&bytes)?);
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn verify_stream(&self, stream: impl Read) -> Result<Verdict> {
+        self.verify_stream_with(stream, |_| Ok(()))
+    }
+
+    /// Like [`verify_stream`](Self::verify_stream); `early` gets what is known of the dump before it has passed, at the
+    /// most once each, and can end the check. If it does so at [`Early::Fault`], the verdict is of what has passed.
+    ///
+    /// # Errors
+    /// Returns the errors of [`verify_stream`](Self::verify_stream), and otherwise that of `early`, as one of
+    /// [`ErrorKind::Input`].
+    ///
+    /// ```
+    /// use corestream::read::{Early, Verifier};
+    /// use corestream::{CoreDump, Dumper};
+    ///
+    /// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
+    /// let refuse = |early: Early<'_>| match early {
+    ///     Early::Length(length) if length > 100 => Err(std::io::ErrorKind::FileTooLarge.into()),
+    ///     _ => Ok(()),
+    /// };
+    /// let error = Verifier::new().verify_stream_with(&bytes[..], refuse).unwrap_err();
+    /// assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::FileTooLarge);
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn verify_stream_with(
+        &self,
+        stream: impl Read,
+        mut early: impl FnMut(Early<'_>) -> io::Result<()>,
+    ) -> Result<Verdict> {
+        let total = Cell::new(None);
+        let control = &self.control;
+        let watched = Watched { stream, control, total: &total, meter: None, passed: 0 };
+        let mut early = |known: Early<'_>| {
+            if let Early::Length(length) = known {
+                total.set(Some(length));
+            }
+            early(known)
+        };
+        let crcs = |stream: &mut Stream<_>, _: &Header| Ok(stream.block_crcs());
+        let (mut walk, mut input) = (Walk::default(), Stream::new(watched)?);
+        let differs = |_: &Walk, _: &Index| Ok(None);
+        let verdict = examine(&mut walk, &mut input, &mut early, crcs, differs, control);
+        verdict.map_err(|error| match control.check_cancelled() {
+            // The stream has failed because of that.
+            Err(cancelled) => cancelled,
+            Ok(()) => error,
+        })
+    }
+}
+
+/// A stream of which somebody watches how much has passed, and that ends when the work is cancelled.
+struct Watched<'c, R> {
+    stream: R,
+    control: &'c Control,
+    /// How many bytes the dump has, once it has said so.
+    total: &'c Cell<Option<u64>>,
+    meter: Option<Meter<'c>>,
+    /// Bytes that have passed before there was a meter.
+    passed: u64,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.control.check_cancelled().map_err(io::Error::other)?;
+        let count = self.stream.read(buffer)?;
+        if let (None, Some(total)) = (&self.meter, self.total.get()) {
+            let meter = self.control.begin(Stage::Verify, total);
+            meter.add(self.passed);
+            self.meter = Some(meter);
+        }
+        match &self.meter {
+            Some(meter) => meter.add(count as u64),
+            None => self.passed = self.passed.plus(count as u64).map_err(io::Error::other)?,
+        }
+        Ok(count)
+    }
 }
 
 /// Checks a dump in any source, with so many threads.
-fn verify(source: Source<'_>, threads: usize) -> Result<Verdict> {
-    // The code for each kind of input is its own, since most of the time goes into decoding.
-    let examine = |walk: &mut Walk| match &mut source.input(0) {
-        Cursor::Slice(input) => examine_source(walk, source, input, threads),
-        Cursor::Window(input) => examine_source(walk, source, input, threads),
-    };
+fn verify(source: Source<'_>, threads: usize, control: &Control) -> Result<Verdict> {
+    let work = Work { source, threads, control, meter: control.begin(Stage::Verify, source.len()) };
     let mut walk = Walk::default();
-    let verdict = examine(&mut walk);
+    let verdict = work.examine(&mut walk);
     let is_damaged = match &verdict {
         Ok(verdict) => !verdict.is_whole(),
         Err(error) => error.kind() == ErrorKind::Format,
     };
+    let mut of_index = None;
     if is_damaged
         && walk.header.is_none()
         && let Some(found) = Found::of(source, None)?
     {
-        match examine(&mut Walk::with_header(found.header)) {
-            Ok(damage @ Verdict::Damaged(_)) => return Ok(damage),
+        match work.examine(&mut Walk::with_header(found.header)) {
+            Ok(damage @ Verdict::Damaged(_)) => of_index = Some(damage),
             Err(error) if !is_of_dump(error.kind()) => return Err(error),
             _ => {}
         }
     }
+    let verdict = of_index.map_or(verdict, Ok);
+    if verdict.is_ok() {
+        work.meter.finish();
+    }
     verdict
 }
 
-/// Checks a dump by a walk over `input`, which begins where `source` does.
-fn examine_source<I: Input>(
-    walk: &mut Walk,
-    source: Source<'_>,
-    input: &mut I,
+/// What the check of a source works with.
+struct Work<'w> {
+    source: Source<'w>,
     threads: usize,
-) -> Result<Verdict> {
-    let crcs = |_: &mut _, header: &Header| block_crcs(source, header, threads);
-    let differs = |walk: &Walk, index: &Index| difference(source, walk, index);
-    examine(walk, input, &mut |_| Ok(()), crcs, differs)
+    control: &'w Control,
+    meter: Meter<'w>,
 }
 
-/// Checks a dump that comes through a pipe or a socket, to its end, in memory that is bounded: none of
-/// it is kept, and no seeking is needed. The verdict is that of [`verify_slice`], but that an index which
-/// is not what the sections say is named as a whole, and that of a dump whose first sections are damaged no
-/// checksum is known: if not even its first bytes are those of a module, it is no core dump.
-///
-/// # Errors
-/// It can't be read, is no core dump at all, or has something that is not known here.
-///
-/// ```
-/// use corestream::read::{verify_slice, verify_stream};
-/// use corestream::{CoreDump, Dumper};
-///
-/// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
-/// assert_eq!(verify_stream(&bytes[..])?, verify_slice(&bytes, 1)?);
-/// # Ok::<(), corestream::Error>(())
-/// ```
-pub fn verify_stream(source: impl Read) -> Result<Verdict> {
-    verify_stream_with(source, |_| Ok(()))
+impl Work<'_> {
+    /// Checks the dump by a walk.
+    fn examine(&self, walk: &mut Walk) -> Result<Verdict> {
+        // The code for each kind of input is its own, since most of the time goes into decoding.
+        match &mut self.source.input(0) {
+            Cursor::Slice(input) => self.examine_input(walk, input),
+            Cursor::Window(input) => self.examine_input(walk, input),
+        }
+    }
+
+    fn examine_input<I: Input>(&self, walk: &mut Walk, input: &mut I) -> Result<Verdict> {
+        let crcs = |_: &mut _, header: &Header| self.block_crcs(header);
+        let differs = |walk: &Walk, index: &Index| difference(self.source, walk, index);
+        examine(walk, input, &mut |_| Ok(()), crcs, differs, self.control)
+    }
+
+    /// The checksums of all blocks of the dump.
+    ///
+    /// # Errors
+    /// A block cannot be read, or the work was cancelled.
+    fn block_crcs(&self, header: &Header) -> fault::Result<Vec<u32>> {
+        let blocks = header.block_count();
+        let found: Vec<_> = (0..blocks).map(|_| AtomicU32::new(0)).collect();
+        let next = AtomicU32::new(0);
+        let failure = Mutex::new(None);
+        let work = || {
+            let mut buffer = Vec::new();
+            loop {
+                // It counts no further than blocks and threads together, and never wraps.
+                let block = next.fetch_add(1, Ordering::Relaxed);
+                let Some(found) = found.get(block as usize) else { break };
+                match self.block_crc(header.block(block), &mut buffer) {
+                    Ok(crc) => found.store(crc, Ordering::Relaxed),
+                    Err(fault) => {
+                        let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                        failure.get_or_insert(fault);
+                        // The others stop too.
+                        next.store(blocks, Ordering::Relaxed);
+                        break;
+                    }
+                }
+            }
+        };
+        run_on(self.threads.min(blocks as usize).clamp(1, MAX_THREADS), &work);
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(fault) => Err(fault),
+            None => Ok(found.into_iter().map(AtomicU32::into_inner).collect()),
+        }
+    }
+
+    /// The checksum of a block, as far as the source has it.
+    fn block_crc(&self, block: Range<u64>, buffer: &mut Vec<u8>) -> fault::Result<u32> {
+        let mut hasher = crc32fast::Hasher::new();
+        let (mut at, end) = (block.start, block.end.min(self.source.len()));
+        while at < end {
+            self.control.check_cancelled()?;
+            let next = at.checked_add(SUMMED).map_or(end, |next| next.min(end));
+            let part = self.source.part(at..next, buffer)?;
+            hasher.update(part);
+            self.meter.add(part.len() as u64);
+            at = next;
+        }
+        Ok(hasher.finalize())
+    }
 }
+
+/// Bytes of a source that are summed up at once.
+const SUMMED: u64 = 1 << 20;
 
 /// What is known of a dump long before the rest of its stream has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,102 +419,22 @@ pub enum Early<'s> {
     Fault,
 }
 
-/// Like [`verify_stream`]; `early` gets what is known of the dump before it has passed, at the most once
-/// each, and can end the check. If it does so at [`Early::Fault`], the verdict is of what has passed.
-///
-/// # Errors
-/// Those of [`verify_stream`], and otherwise that of `early`, as one of [`ErrorKind::Input`].
-///
-/// ```
-/// use corestream::read::{Early, verify_stream_with};
-/// use corestream::{CoreDump, Dumper};
-///
-/// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
-/// let refuse = |early: Early<'_>| match early {
-///     Early::Length(length) if length > 100 => Err(std::io::ErrorKind::FileTooLarge.into()),
-///     _ => Ok(()),
-/// };
-/// let error = verify_stream_with(&bytes[..], refuse).unwrap_err();
-/// assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::FileTooLarge);
-/// # Ok::<(), corestream::Error>(())
-/// ```
-pub fn verify_stream_with(
-    source: impl Read,
-    mut early: impl FnMut(Early<'_>) -> io::Result<()>,
-) -> Result<Verdict> {
-    let crcs = |stream: &mut Stream<_>, _: &Header| Ok(stream.block_crcs());
-    examine(&mut Walk::default(), &mut Stream::new(source)?, &mut early, crcs, |_, _| Ok(None))
-}
-
 impl CoreDumpFile<'_> {
-    /// Checks structure, index and checksums, with so many threads.
+    /// Checks structure, index and checksums. Threads, cancelling and progress are those of
+    /// [`OpenOptions`](super::OpenOptions).
     ///
     /// # Errors
-    /// Those of [`verify_slice`].
-    pub fn verify(&self, threads: usize) -> Result<Verdict> {
-        verify(self.source(), threads)
+    /// Returns the errors of [`Verifier::verify`].
+    pub fn verify(&self) -> Result<Verdict> {
+        verify(self.source(), self.threads, &self.control)
     }
-}
-
-/// Bytes of a source that are summed up at once.
-const SUMMED: u64 = 1 << 20;
-
-/// The checksums of all blocks of a dump.
-///
-/// # Errors
-/// A block cannot be read.
-fn block_crcs(source: Source<'_>, header: &Header, threads: usize) -> fault::Result<Vec<u32>> {
-    let blocks = header.block_count();
-    let found: Vec<_> = (0..blocks).map(|_| AtomicU32::new(0)).collect();
-    let next = AtomicU32::new(0);
-    let failure = Mutex::new(None);
-    let work = || {
-        let mut buffer = Vec::new();
-        loop {
-            // It counts no further than blocks and threads together, and never wraps.
-            let block = next.fetch_add(1, Ordering::Relaxed);
-            let Some(found) = found.get(block as usize) else { break };
-            match block_crc(source, header.block(block), &mut buffer) {
-                Ok(crc) => found.store(crc, Ordering::Relaxed),
-                Err(fault) => {
-                    let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
-                    failure.get_or_insert(fault);
-                    // The others stop too.
-                    next.store(blocks, Ordering::Relaxed);
-                    break;
-                }
-            }
-        }
-    };
-    run_on(threads.min(blocks as usize).clamp(1, MAX_THREADS), &work);
-    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(fault) => Err(fault),
-        None => Ok(found.into_iter().map(AtomicU32::into_inner).collect()),
-    }
-}
-
-/// The checksum of a block, as far as the source has it.
-fn block_crc(source: Source<'_>, block: Range<u64>, buffer: &mut Vec<u8>) -> fault::Result<u32> {
-    let mut hasher = crc32fast::Hasher::new();
-    let (mut at, end) = (block.start, block.end.min(source.len()));
-    while at < end {
-        let next = at.checked_add(SUMMED).map_or(end, |next| next.min(end));
-        let part = source.part(at..next, buffer)?;
-        hasher.update(part);
-        at = next;
-    }
-    Ok(hasher.finalize())
 }
 
 /// The first entry of the index that is not what the sections say; both have the same number of segments.
 ///
 /// # Errors
 /// The dump cannot be read.
-fn difference(
-    source: Source<'_>,
-    walk: &Walk,
-    index: &Index,
-) -> fault::Result<Option<Box<Fault>>> {
+fn difference(source: Source<'_>, walk: &Walk, index: &Index) -> fault::Result<Option<Box<Fault>>> {
     let mut sections = walk.data.iter();
     let (mut input, mut end) = (source.input(0), 0);
     let mut next = || {
@@ -389,8 +474,10 @@ fn examine<I: Input>(
     early: &mut dyn FnMut(Early<'_>) -> io::Result<()>,
     crcs: impl FnOnce(&mut I, &Header) -> fault::Result<Vec<u32>>,
     differs: impl FnOnce(&Walk, &Index) -> fault::Result<Option<Box<Fault>>>,
+    control: &Control,
 ) -> Result<Verdict> {
-    let mut walked = Walked { sequence: Sequence::new(), early };
+    let lookout = Lookout::new(control);
+    let mut walked = Walked { sequence: Sequence::new(), early, lookout };
     let structure = walk.run(input, &mut walked).and_then(|()| required(walk, input.offset()));
     let structure = match structure {
         // What comes after it cannot be read either.
@@ -602,6 +689,7 @@ impl Sequence {
 struct Walked<'e> {
     sequence: Sequence,
     early: &'e mut dyn FnMut(Early<'_>) -> io::Result<()>,
+    lookout: Lookout<'e>,
 }
 
 impl Walked<'_> {
@@ -624,6 +712,7 @@ impl Visitor for Walked<'_> {
     }
 
     fn segment(&mut self, segment: Segment) -> fault::Result<()> {
+        self.lookout.step()?;
         self.sequence.add(&segment);
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use clap::{ArgGroup, Args};
-use corestream::read::{OpenOptions, Verdict, verify_slice};
+use corestream::read::{OpenOptions, Verdict, Verifier};
 use corestream::{Cancel, CoreDumpFile, ErrorKind, MemoryIndex, check_close};
 
 use self::done::{Damaged, Done};
@@ -75,8 +75,8 @@ impl Extract {
                 Target::Image(output)
             }
         };
-        let damage = self.check(&input)?;
         let progress = Display::start(self.progress, &input.name());
+        let damage = self.check(&input, &interrupt, &progress)?;
         let (watch, show, cancel) = (input.watch(), progress.watcher(), interrupt.cancel());
         let options = OpenOptions::new()
             .threads(threads(self.threads))
@@ -124,8 +124,17 @@ impl Extract {
     }
 
     /// Refuses a damaged dump, or gives what is to be said of it at the end.
-    fn check(&self, input: &Input) -> Result<Option<Damaged>, Failure> {
-        let verdict = verify_slice(input.bytes(), threads(self.threads));
+    fn check(
+        &self,
+        input: &Input,
+        interrupt: &Interrupt,
+        progress: &Display,
+    ) -> Result<Option<Damaged>, Failure> {
+        let verifier = Verifier::new()
+            .threads(threads(self.threads))
+            .cancel(Some(Cancel::from(interrupt.cancel())))
+            .progress(progress.watcher());
+        let verdict = verifier.verify(input.source());
         self.check_read(input)?;
         let (why, damage) = match verdict {
             Ok(Verdict::Whole(_)) => return Ok(None),

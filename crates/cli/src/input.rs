@@ -135,6 +135,11 @@ impl Input {
         self.file.as_slice().unwrap_or_default()
     }
 
+    /// What a reader reads.
+    pub fn source(&self) -> &MappedFile {
+        &self.file
+    }
+
     /// Its name, as it is shown to people.
     pub fn name(&self) -> String {
         self.path.display().to_string()
@@ -147,7 +152,7 @@ impl Input {
 
     /// Opens the dump in it, or the readable parts of a damaged one.
     pub fn dump(&self, options: &OpenOptions) -> Result<CoreDumpFile<'_>, Failure> {
-        let opened = options.clone().salvage(true).open_source(&self.file);
+        let opened = options.clone().salvage(true).open_source(self.source());
         opened.map_err(|error| self.failed(&error))
     }
 

@@ -20,7 +20,6 @@ use crate::json::{self, Inspection};
 use crate::patient::Patient;
 use crate::report::{self, Failure};
 use crate::symbol_files::{SymbolFile, SymbolFiles};
-use crate::verify::threads;
 
 /// Ranges that were left out of a memory, of which so many are listed.
 const RANGES: usize = 8;
@@ -88,7 +87,7 @@ impl Inspect {
 
 /// What a verifier finds wrong with a dump.
 fn found_by_verifier(input: &Input, dump: &CoreDumpFile<'_>) -> Option<Failure> {
-    match dump.verify(threads(None)) {
+    match dump.verify() {
         Ok(Verdict::Damaged(damage)) => Some(input.damaged(damage)),
         _ => None,
     }

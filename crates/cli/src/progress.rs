@@ -181,6 +181,7 @@ impl Shown {
             let (name, time) = (&self.name, time.as_secs_f64());
             let done = match progress.stage {
                 Stage::Scan => "scanned",
+                Stage::Verify => "checked",
                 Stage::Open => "read",
                 Stage::Restore => "extracted",
                 _ => "written",
@@ -258,6 +259,7 @@ fn doing(stage: Stage) -> &'static str {
         Stage::Scan => "scanning",
         Stage::Write => "writing",
         Stage::Sync => "waiting for the disk:",
+        Stage::Verify => "checking",
         Stage::Open => "reading",
         Stage::Restore => "extracting",
         _ => "working",

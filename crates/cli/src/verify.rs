@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use corestream::Visible;
-use corestream::read::{Damage, Producer, Verdict, Whole, verify_slice, verify_stream};
+use corestream::read::{Damage, Producer, Verdict, Verifier, Whole};
 
 use crate::input::{self, Input};
 use crate::patient::Patient;
 use crate::placeholder::is_placeholder;
+use crate::progress::{Display, When};
 use crate::report::{self, Failure};
 
 /// Checks that a dump is whole: structure, index and checksums
@@ -25,6 +26,10 @@ pub struct Verify {
     /// Threads that check; by default one a core
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
+
+    /// Show on standard error how far a check has come that takes more than a second
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    progress: When,
 }
 
 impl Verify {
@@ -34,11 +39,17 @@ impl Verify {
             if is_placeholder(std::io::stdin()) {
                 return Err(Failure::new(format!("{name}: is closed")));
             }
-            let verdict = verify_stream(Patient(std::io::stdin().lock()));
+            let progress = Display::start(self.progress, name);
+            let verifier = Verifier::new().progress(progress.watcher());
+            let verdict = verifier.verify_stream(Patient(std::io::stdin().lock()));
+            progress.finish();
             return print_verdict(name, verdict.map_err(|error| input::failed(name, &error))?);
         }
         let input = Input::open(&self.dump, None)?;
-        let verdict = verify_slice(input.bytes(), threads(self.threads));
+        let progress = Display::start(self.progress, &input.name());
+        let verifier = Verifier::new().threads(threads(self.threads)).progress(progress.watcher());
+        let verdict = verifier.verify(input.source());
+        progress.finish();
         input.check_read()?;
         print_verdict(
             &self.dump.display().to_string(),

@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use corestream::read::{Verdict, verify_slice};
+use corestream::read::{Verdict, Verifier};
 use corestream::{CoreDumpFile, MemoryIndex};
 use help::{Example, commands, examples, is_here, printed, with};
 use rustix::process::{Pid, Signal, kill_process};
@@ -235,7 +235,7 @@ impl Place {
         let shown = path.display();
         match path.extension().unwrap().to_str().unwrap() {
             "core" => {
-                let verdict = verify_slice(&bytes, 1).unwrap();
+                let verdict = Verifier::new().threads(1).verify(&bytes).unwrap();
                 assert!(matches!(verdict, Verdict::Whole(_)), "{shown}: {verdict:?}");
                 let dump = CoreDumpFile::from_slice(&bytes).unwrap();
                 let of_dump = dump.memory(MemoryIndex(0)).unwrap();

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use corestream::read::verify_slice;
+use corestream::read::Verifier;
 use corestream::{CoreDumpFile, MemoryIndex};
 use strace::Call;
 use tempfile::TempDir;
@@ -454,7 +454,7 @@ fn is_same(bytes: &[u8], expected: &[u8]) -> bool {
         return true;
     }
     let Ok(dump) = CoreDumpFile::from_slice(bytes) else { return false };
-    let whole = verify_slice(bytes, 1).is_ok_and(|verdict| verdict.is_whole());
+    let whole = Verifier::new().threads(1).verify(bytes).is_ok_and(|verdict| verdict.is_whole());
     let expected = CoreDumpFile::from_slice(expected).unwrap();
     let memory = |dump: &CoreDumpFile<'_>| {
         let mut memory = Vec::new();

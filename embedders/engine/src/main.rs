@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use corestream::read::{Verdict, verify_file};
+use corestream::read::{Verdict, Verifier};
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, Frame, Global, GlobalValue, Instance, Memory, MemoryImage,
     MemoryIndex, MemoryType, Thread, Value,
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = folder.path().join("guest.core");
     plan.write_file(&path)?;
 
-    let Verdict::Whole(whole) = verify_file(&path, 2)? else { return Err("it is damaged".into()) };
+    let Verdict::Whole(whole) = Verifier::new().threads(2).verify_file(&path)? else { return Err("it is damaged".into()) };
     assert_eq!((whole.bytes, whole.segments), (plan.len(), 3));
     let read = CoreDumpFile::open(&path)?;
     assert_eq!(read.memory(MemoryIndex(0)), Some(ty));

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use corestream_wasmtime::corestream::read::{Verdict, verify_file, verify_slice};
+use corestream_wasmtime::corestream::read::{Verdict, Verifier};
 use corestream_wasmtime::corestream::{CoreDumpFile, Dumper, MemoryIndex, Socket};
 use wasmtime::{Config, Engine, Instance, Module, Store};
 
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("guest.core");
     captured.write_file(&path)?;
-    assert!(matches!(verify_file(&path, 2)?, Verdict::Whole(_)));
+    assert!(matches!(Verifier::new().threads(2).verify_file(&path)?, Verdict::Whole(_)));
     let dump = CoreDumpFile::open(&path)?;
     let thread = dump.threads().next().ok_or("no thread")?;
     let functions: Vec<_> = thread.frames().map(|frame| frame.function).collect();
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let writer = plan.writer().stall_timeout(Some(Duration::from_secs(10)));
     writer.write_to(&mut Socket::new(socket))?;
     let bytes = receiver.join().map_err(|_| "the receiver has panicked")??;
-    assert!(verify_slice(&bytes, 2)?.is_whole());
+    assert!(Verifier::new().threads(2).verify(&bytes)?.is_whole());
     assert_eq!(bytes, std::fs::read(&path)?);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use corestream::read::{Content, Verdict, verify_slice};
+use corestream::read::{Content, Verdict, Verifier};
 use corestream::{CoreDump, CoreDumpFile, Dumper, FileSink, MemoryImage, MemoryIndex, Stats};
 
 use super::limits::{PlainRead, any_bit};
@@ -65,7 +65,8 @@ impl Checked {
 
 /// Whether a dump is whole and its only memory is the image.
 fn compare(bytes: &[u8], read: &PlainRead<'_>, threads: usize) -> Result<(), String> {
-    match verify_slice(bytes, threads).map_err(|error| error.to_string())? {
+    let verdict = Verifier::new().threads(threads).verify(&bytes);
+    match verdict.map_err(|error| error.to_string())? {
         Verdict::Whole(_) => {}
         Verdict::Damaged(damage) => return Err(damage.to_string()),
     }
