@@ -65,7 +65,8 @@ fn check(images: &[Vec<u8>], memory64: bool) {
                 expected.resize(image.len().next_multiple_of(PAGE), 0);
                 assert!(decoded.contents(i, expected.len()) == expected, "memory {i}");
                 let mut restored = Vec::new();
-                read.write_memory(MemoryIndex(u32::try_from(i).unwrap()), &mut restored).unwrap();
+                let memory = read.memory(MemoryIndex(u32::try_from(i).unwrap())).unwrap();
+                memory.write_to(&mut restored).unwrap();
                 assert!(restored == expected, "memory {i}, read back");
             }
         }

@@ -488,7 +488,7 @@ fn what_others_may_leave_out_and_what_not() {
     // Opened, but not taken as whole.
     for sections in [&[CORE][..], &[CORE, modules], &[CORE, instances]] {
         let bytes = module(sections);
-        assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().memories(), []);
+        assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().memories().len(), 0);
         assert!(damage(&bytes).cut_off);
     }
     let stray = module(&[CORE, modules, instances, (0, b"\x0fcorestream.data\0")]);

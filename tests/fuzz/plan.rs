@@ -157,12 +157,12 @@ fn assert_dump(input: &Input, guests: &[Guest], plan: &Plan<'_>, most: usize, li
     let file = CoreDumpFile::from_slice(&bytes).unwrap();
     for (i, guest) in (0..).zip(guests) {
         assert!(contents(&decoded, i, guest) == guest.bytes, "memory {i}");
-        let memory = MemoryIndex(i);
-        assert_eq!(file.memories()[i as usize], guest.ty);
-        let coverage = file.coverage(memory).unwrap();
+        let view = file.memory(MemoryIndex(i)).unwrap();
+        assert_eq!(view.ty(), guest.ty);
+        let coverage = view.coverage();
         assert_eq!(coverage.changing, guest.kind == Kind::Shared && guest.address == 0);
         let mut found = vec![0xee; guest.bytes.len()];
-        file.read(memory, guest.address, &mut found).unwrap();
+        view.read(guest.address, &mut found).unwrap();
         assert!(found == guest.bytes, "memory {i}");
     }
 }
