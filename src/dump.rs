@@ -2,7 +2,6 @@
 //! image -> extents -> scan -> plan. Writing the plan is [`write`](crate::write)'s.
 
 use std::sync::Arc;
-use std::thread;
 
 use crate::control::{Cancel, Control, Progress};
 use crate::encode;
@@ -14,6 +13,7 @@ use crate::limits;
 use crate::model::CoreDump;
 use crate::plan::{self, Plan};
 use crate::scan::{self, Scanner};
+use crate::threads::cores;
 
 /// Makes plans of core dumps.
 ///
@@ -41,7 +41,7 @@ impl Dumper {
     /// The default: 100,000 segments at most, as many threads as there are cores, what the
     /// kernel calls a hole trusted.
     pub fn new() -> Self {
-        let threads = thread::available_parallelism().map_or(1, |n| n.get());
+        let threads = cores();
         let extents = ExtentOptions { trust_holes: true, method: None, mappings: None };
         let scan = scan::Options { scanner: Scanner::new(), threads, extents };
         let max_segments = limits::MAX_DATA_SEGMENTS;

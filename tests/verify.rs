@@ -10,10 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::Random;
 use common::own::{self, Own};
 use common::reading::{PAGE, guest, images, read_all, small, verdict};
-use corestream::read::{
-    Damage, Early, MemoryRange, ReadAt, Verdict, Whole, verify_slice, verify_source, verify_stream,
-    verify_stream_with,
-};
+use corestream::read::{Damage, Early, MemoryRange, ReadAt, Verdict, Verifier, Whole};
 use corestream::*;
 use foreign::{CORE, module};
 use proptest::prelude::*;
@@ -58,10 +55,10 @@ fn a_source_that_fails_at_any_read_is_an_error() {
         let mut fails = 0;
         loop {
             let source = FailsAt { bytes: &bytes, reads: AtomicUsize::new(0), fails };
-            let verdict = verify_source(&source, 2);
+            let verdict = Verifier::new().threads(2).verify(&source);
             if source.reads.load(Ordering::Relaxed) <= fails {
                 // The second one lacks the section `corestream`.
-                assert_eq!(verdict.unwrap(), verify_slice(&bytes, 1).unwrap());
+                assert_eq!(verdict.unwrap(), Verifier::new().threads(1).verify(&bytes).unwrap());
                 break;
             }
             let error = verdict.unwrap_err();
@@ -91,7 +88,10 @@ fn a_source_that_becomes_shorter_is_an_error() {
     let bytes = Own::default().dump(&small());
     for len in (0..bytes.len()).step_by(7) {
         let source = Shorter(&bytes[..len], bytes.len() as u64);
-        assert_eq!(verify_source(&source, 1).unwrap_err().kind(), ErrorKind::Input);
+        assert_eq!(
+            Verifier::new().threads(1).verify(&source).unwrap_err().kind(),
+            ErrorKind::Input
+        );
     }
 }
 
@@ -376,7 +376,9 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
         )
     );
     // So does a stream, but can't look again; and every entry is found, in whatever section it is.
-    let Verdict::Damaged(stream) = verify_stream(&bad[..]).unwrap() else { panic!("it is not") };
+    let Verdict::Damaged(stream) = Verifier::new().verify_stream(&bad[..]).unwrap() else {
+        panic!("it is not")
+    };
     assert_eq!(stream.range, index as u64..own.len() as u64);
     let message = "corestream.index: the segments are not those of the sections";
     assert_eq!(stream.reason, format!("at {index:#x}: {message}"));
@@ -488,7 +490,7 @@ fn what_others_may_leave_out_and_what_not() {
     // Opened, but not taken as whole.
     for sections in [&[CORE][..], &[CORE, modules], &[CORE, instances]] {
         let bytes = module(sections);
-        assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().memories(), []);
+        assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().memories().len(), 0);
         assert!(damage(&bytes).cut_off);
     }
     let stray = module(&[CORE, modules, instances, (0, b"\x0fcorestream.data\0")]);
@@ -549,7 +551,7 @@ fn a_stream_can_be_left_at_the_first_fault() {
     let at = own::end_of_core(&own) + own::HEADER;
     own[at] = 99;
     let mut calls = Vec::new();
-    let verdict = verify_stream_with(Failing(&own[..at + 10]), |early| {
+    let verdict = Verifier::new().verify_stream_with(Failing(&own[..at + 10]), |early| {
         calls.push(format!("{early:?}"));
         match early {
             Early::Fault => Err(std::io::ErrorKind::Other.into()),
@@ -560,9 +562,11 @@ fn a_stream_can_be_left_at_the_first_fault() {
     assert_eq!(left.reason, format!("at {at:#x}: a section has the id 99, which is none"));
     assert_eq!(calls, ["Name(\"guest.wasm\")", &format!("Length({})", own.len()), "Fault"]);
     // Who goes on learns which memory that concerns, or that there is no rest.
-    let Verdict::Damaged(whole) = verify_stream(&own[..]).unwrap() else { panic!("it is") };
+    let Verdict::Damaged(whole) = Verifier::new().verify_stream(&own[..]).unwrap() else {
+        panic!("it is")
+    };
     assert!(whole.bad_blocks > 0 && whole.reason.ends_with(&left.reason), "{whole}");
-    assert!(verify_stream(Failing(&own[..at + 10])).is_err());
+    assert!(Verifier::new().verify_stream(Failing(&own[..at + 10])).is_err());
 }
 
 /// A stream that fails is an error, and not a dump that is cut off.
@@ -570,7 +574,7 @@ fn a_stream_can_be_left_at_the_first_fault() {
 fn a_stream_that_fails_is_an_error() {
     let own = Own::default().dump(&small());
     for len in [0, 5, 20, 700, own.len() - 1, own.len()] {
-        let error = verify_stream(Failing(&own[..len])).unwrap_err();
+        let error = Verifier::new().verify_stream(Failing(&own[..len])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Input, "{error}");
         assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::ConnectionReset);
     }

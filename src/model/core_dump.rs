@@ -58,7 +58,7 @@ pub struct CoreDump<'a> {
     /// dump.notes.push("stopped by the time limit".into());
     /// let bytes = Dumper::new().plan(&dump)?.to_vec()?;
     /// let dump = CoreDumpFile::from_slice(&bytes)?;
-    /// assert_eq!(dump.notes().collect::<Vec<_>>(), ["stopped by the time limit"]);
+    /// assert_eq!(dump.notes().next().unwrap()?, "stopped by the time limit");
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub notes: Vec<String>,

@@ -67,8 +67,8 @@ pub struct CoreDumpFile<'b> {
     len: u64,
     pub(super) opened: Opened,
     damage: Option<Error>,
-    /// How many threads work on it.
-    pub(super) threads: usize,
+    /// How many threads work on it; `None` stands for the number of cores.
+    pub(super) threads: Option<usize>,
     /// Who watches and stops the work on it.
     pub(super) control: Control,
 }
@@ -179,7 +179,7 @@ impl<'b> CoreDumpFile<'b> {
     pub(super) fn new(
         source: Box<dyn ReadAt + 'b>,
         salvage: bool,
-        threads: usize,
+        threads: Option<usize>,
         control: Control,
     ) -> Result<Self> {
         let all = Source::new(&*source)?;

@@ -12,10 +12,10 @@ use super::segment::Segment;
 use super::source::Source;
 use super::table::{Builder, Table};
 use super::walk::{self, Visitor, Walk};
-use crate::arithmetic::Checked;
+use crate::arithmetic::{Checked, at_most};
 use crate::control::{Control, Lookout};
 use crate::error::{self, Error, ErrorKind};
-use crate::format::{CORE, PARTIAL};
+use crate::format::{CORE, IndexSegment, PARTIAL};
 use crate::limits::{
     MAX_DATA_SECTIONS, MAX_GLOBALS, MAX_LEFT_OUT_RANGES, MAX_LISTED, MAX_LISTED_SEGMENTS,
     MAX_LISTED_THREADS, MAX_METADATA_BYTES, MAX_NAME_BYTES,
@@ -112,6 +112,9 @@ impl Opened {
             let marks = Marks::of(source, &walk)?;
             return opener.finish(walk, marks, None);
         };
+        // The index has no room for more, whatever the sections say.
+        let room = header.length.minus(header.index)? / size_of::<IndexSegment>() as u64;
+        opener.builder.expect(at_most(walk.segments.min(room), MAX_LISTED_SEGMENTS))?;
         let entry = &mut |entry| opener.entry(&entry);
         let mut index = Index::decode(input, header, Some(&walk), entry)?;
         if let Some(fault) = index.disagrees.take() {
@@ -271,8 +274,8 @@ impl<'c> Opener<'c> {
 
     /// The table of what was walked; bytes that are overwritten are not counted any more.
     fn table(&mut self) -> Result<Table> {
-        let (table, sorted) = std::mem::replace(&mut self.builder, Builder::new()).finish()?;
-        if sorted {
+        let (table, overlap) = std::mem::replace(&mut self.builder, Builder::new()).finish()?;
+        if overlap {
             self.kept.iter_mut().for_each(|kept| kept.bytes = 0);
             for part in table.all() {
                 self.count(part.memory(), 0, part.len().into())?;

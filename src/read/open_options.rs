@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 
 use super::file::CoreDumpFile;
 use super::read_at::ReadAt;
@@ -32,7 +31,8 @@ use crate::image::map;
 #[must_use = "nothing is opened yet"]
 pub struct OpenOptions {
     salvage: bool,
-    threads: usize,
+    /// `None` stands for the number of cores, which only the work that needs it asks for.
+    threads: Option<usize>,
     control: Control,
 }
 
@@ -45,8 +45,7 @@ impl Default for OpenOptions {
 impl OpenOptions {
     /// Returns the default: only dumps that are not damaged, as many threads as there are cores, nobody watches.
     pub fn new() -> Self {
-        let threads = thread::available_parallelism().map_or(1, |n| n.get());
-        Self { salvage: false, threads, control: Control::default() }
+        Self { salvage: false, threads: None, control: Control::default() }
     }
 
     /// Sets whether the readable parts of a damaged dump are opened ([`CoreDumpFile::salvage_slice`] says which).
@@ -57,7 +56,7 @@ impl OpenOptions {
 
     /// Sets how many threads verify and restore, the caller's included; at least 1. Opening takes one.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads.max(1);
+        self.threads = Some(threads.max(1));
         self
     }
 

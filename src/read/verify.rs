@@ -10,7 +10,6 @@ use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use super::data;
 use super::decode::Decoder;
@@ -32,7 +31,7 @@ use crate::error::{ErrorKind, Result};
 use crate::format::{DEGRADED, INDEX, INSTANCES, IndexSegment, MODULES, PARTIAL};
 use crate::limits::{MAX_DAMAGED_RANGES, MAX_THREADS};
 use crate::model::MemoryIndex;
-use crate::threads::run_on;
+use crate::threads::{cores, run_on};
 
 /// Whether a dump is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,7 +147,8 @@ pub struct MemoryRange {
 #[derive(Clone, Debug)]
 #[must_use = "nothing is checked yet"]
 pub struct Verifier {
-    threads: usize,
+    /// `None` stands for the number of cores.
+    threads: Option<usize>,
     control: Control,
 }
 
@@ -161,13 +161,12 @@ impl Default for Verifier {
 impl Verifier {
     /// Returns the default: as many threads as there are cores, nobody watches.
     pub fn new() -> Self {
-        let threads = thread::available_parallelism().map_or(1, |n| n.get());
-        Self { threads, control: Control::default() }
+        Self { threads: None, control: Control::default() }
     }
 
     /// Sets how many threads sum up the blocks of a dump, the caller's included; at least 1. A stream takes one.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads.max(1);
+        self.threads = Some(threads.max(1));
         self
     }
 
@@ -298,8 +297,9 @@ impl<R: Read> Read for Watched<'_, R> {
     }
 }
 
-/// Checks a dump in any source, with so many threads.
-fn verify(source: Source<'_>, threads: usize, control: &Control) -> Result<Verdict> {
+/// Checks a dump in any source, with so many threads, or as many as there are cores.
+fn verify(source: Source<'_>, threads: Option<usize>, control: &Control) -> Result<Verdict> {
+    let threads = threads.unwrap_or_else(cores);
     let work = Work { source, threads, control, meter: control.begin(Stage::Verify, source.len()) };
     let mut walk = Walk::default();
     let verdict = work.examine(&mut walk);

@@ -61,7 +61,7 @@ pub fn capture<'a>(
 /// let bytes = captured.plan(&Dumper::new().checksums(false))?.to_vec()?;
 ///
 /// for dump in [CoreDumpFile::open(&path)?, CoreDumpFile::from_slice(&bytes)?] {
-///     let error = dump.read(0.into(), 0x1000, &mut [0; 6]).unwrap_err();
+///     let error = dump.memory(0.into())?.read(0x1000, &mut [0; 6]).unwrap_err();
 ///     assert_eq!(error.kind(), ErrorKind::LeftOut);
 /// }
 /// # Ok(())

@@ -30,11 +30,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     captured.write_file(&path)?;
     assert!(matches!(Verifier::new().threads(2).verify_file(&path)?, Verdict::Whole(_)));
     let dump = CoreDumpFile::open(&path)?;
-    let thread = dump.threads().next().ok_or("no thread")?;
-    let functions: Vec<_> = thread.frames().map(|frame| frame.function).collect();
+    let frames = dump.thread(0)?.frames().collect::<Result<Vec<_>, _>>()?;
+    let functions: Vec<_> = frames.iter().map(|frame| frame.function).collect();
     assert_eq!(functions, [0, 1]);
     let mut buffer = [0; 18];
-    dump.read(MemoryIndex(0), 70_000, &mut buffer)?;
+    dump.memory(MemoryIndex(0))?.read(70_000, &mut buffer)?;
     assert_eq!(buffer, *b"what was in memory");
 
     // A receiver that hangs fails the dump, and does not stop the host for ever.
