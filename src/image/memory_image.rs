@@ -180,7 +180,7 @@ impl<'a> MemoryImage<'a> {
     /// let mut dump = CoreDump::new("guest.wasm");
     /// dump.add_memory(Memory::new(MemoryType::wasm32(1), image));
     /// Dumper::new().plan(&dump)?.write_file(&core)?;
-    /// assert!(corestream::CoreDumpFile::open(&core)?.coverage(MemoryIndex(0))?.changing);
+    /// assert!(corestream::CoreDumpFile::open(&core)?.memory(MemoryIndex(0))?.coverage().changing);
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn mark_changing(self) -> Self {
