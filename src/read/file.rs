@@ -29,7 +29,8 @@ use crate::model::{Global, GlobalIndex, Instance, InstanceIndex, MemoryIndex, Mo
 /// # Sources
 /// A dump can be in any source of bytes ([`ReadAt`]): a slice, a file, which is read, a file that an unsafe constructor
 /// has mapped ([`MappedFile`](super::MappedFile)), or one of your own. Names, frames and the contents of memories are read
-/// when they are asked for, and what is kept of a dump owns its bytes: at most [`MAX_METADATA_BYTES`], whatever is in it.
+/// when they are asked for, and what is kept of a dump owns its bytes: at most [`MAX_METADATA_BYTES`](crate::limits::MAX_METADATA_BYTES),
+/// whatever is in it.
 ///
 /// The source should not change while the dump is open. If it does, what is read is a mixture of old and new bytes, or an
 /// error.
@@ -194,7 +195,6 @@ impl<'b> CoreDumpFile<'b> {
             Err(fault) => return Err(fault.into()),
         };
         meter.finish();
-        drop(meter);
         Ok(Self { source, len, opened, damage, threads, control })
     }
 

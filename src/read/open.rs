@@ -113,7 +113,8 @@ impl Opened {
             return opener.finish(walk, marks, None);
         };
         // The index has no room for more, whatever the sections say.
-        let room = header.length.minus(header.index)? / size_of::<IndexSegment>() as u64;
+        let room = header.length.minus(header.index)?.checked_div(size_of::<IndexSegment>() as u64);
+        let room = room.unwrap_or_default();
         opener.builder.expect(at_most(walk.segments.min(room), MAX_LISTED_SEGMENTS))?;
         let entry = &mut |entry| opener.entry(&entry);
         let mut index = Index::decode(input, header, Some(&walk), entry)?;
