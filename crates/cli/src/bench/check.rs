@@ -65,7 +65,7 @@ impl Checked {
 
 /// Whether a dump is whole and its only memory is the image.
 fn compare(bytes: &[u8], read: &PlainRead<'_>, threads: usize) -> Result<(), String> {
-    let verdict = Verifier::new().threads(threads).verify(&bytes);
+    let verdict = Verifier::new().threads(threads).verify(bytes);
     match verdict.map_err(|error| error.to_string())? {
         Verdict::Whole(_) => {}
         Verdict::Damaged(damage) => return Err(damage.to_string()),
