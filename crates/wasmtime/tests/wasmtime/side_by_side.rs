@@ -2,7 +2,7 @@
 //! instances, memories, globals and frames. Each test lists exactly what differs.
 
 use corestream::read::{Producer, Verdict};
-use corestream::{CoreDumpFile, InstanceIndex, MemoryIndex, ModuleIndex};
+use corestream::{CoreDumpFile, InstanceIndex, ModuleIndex};
 use corestream_wasmtime::{Capture, Captured, Note};
 use wasmtime::{
     Engine, Extern, Global, GlobalType, Linker, Memory, MemoryType, Module, Mutability, Store, Val,
