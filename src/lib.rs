@@ -29,7 +29,7 @@
 //!
 //! let plan = Dumper::new().plan(&dump)?; // from here on the length is known to the byte
 //! plan.write_file(folder.join("guest.core"))?; // appears under its name when it is whole
-//! plan.write_to(&mut socket)?; // any `io::Write`, or a `Pipe` or `Socket`, which know faster ways
+//! plan.write_to(&mut socket)?; // any `io::Write`, or a `PipeSink` or `SocketSink`, which know faster ways
 //! assert_eq!(socket.len() as u64, plan.len());
 //! # Ok::<(), corestream::Error>(())
 //! ```
@@ -141,7 +141,7 @@ pub use pieces::{Pieces, Reader};
 pub use plan::{Plan, Segment, Shortfall, Stats};
 pub use ranges::AddressRanges;
 pub use read::CoreDumpFile;
-pub use sink::{FileSink, Pipe, Sink, Socket};
+pub use sink::{FileSink, PipeSink, Sink, SocketSink};
 pub use unnamed_file::UnnamedFile;
 pub use visible::Visible;
 pub use write::Writer;

@@ -101,7 +101,7 @@ impl<'p> Writer<'p> {
         self
     }
 
-    /// Whether a [`Pipe`](crate::Pipe) or [`Socket`](crate::Socket) may block although the work can be stopped, which is
+    /// Whether a [`PipeSink`](crate::PipeSink) or [`SocketSink`](crate::SocketSink) may block although the work can be stopped, which is
     /// faster: what stops the work is then not looked at before the reader has taken something. Without anything that
     /// stops it, a sink may block anyway; with a time limit it never may.
     pub fn may_block(mut self, may_block: bool) -> Self {
@@ -123,7 +123,7 @@ impl<'p> Writer<'p> {
     /// use std::io::ErrorKind::TimedOut;
     /// use std::time::Duration;
     ///
-    /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, Pipe};
+    /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, PipeSink};
     ///
     /// let bytes = vec![1; 32 * 65_536];
     /// let mut dump = CoreDump::new("guest.wasm");
@@ -131,7 +131,7 @@ impl<'p> Writer<'p> {
     /// let (_reader, writer) = std::io::pipe().unwrap();
     /// let plan = Dumper::new().plan(&dump)?;
     /// let writer_of_plan = plan.writer().stall_timeout(Some(Duration::from_millis(10)));
-    /// let error = writer_of_plan.write_to(&mut Pipe::new(&writer)).unwrap_err();
+    /// let error = writer_of_plan.write_to(&mut PipeSink::new(&writer)).unwrap_err();
     /// assert_eq!(error.io_error().unwrap().kind(), TimedOut);
     /// # Ok::<(), corestream::Error>(())
     /// ```

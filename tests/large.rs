@@ -21,7 +21,7 @@ use std::thread;
 use corestream::read::Verdict;
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, FileOptions, Memory, MemoryImage, MemoryIndex, MemoryType,
-    Piece, Pipe, Plan, Sink, Socket,
+    Piece, PipeSink, Plan, Sink, SocketSink,
 };
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -432,8 +432,8 @@ fn dense_2_gib_over_sockets_and_a_pipe() {
                     }
                 });
                 match kind {
-                    "pipe" => plan.write_to(&mut Pipe::new(&writer)).unwrap(),
-                    _ => plan.write_to(&mut Socket::new(&writer)).unwrap(),
+                    "pipe" => plan.write_to(&mut PipeSink::new(&writer)).unwrap(),
+                    _ => plan.write_to(&mut SocketSink::new(&writer)).unwrap(),
                 }
                 drop(writer);
                 reading.join().unwrap()

@@ -23,7 +23,7 @@ use corestream::internals::SEGMENT_COST;
 use corestream::read::{Content, Verdict};
 use corestream::{
     Change, CoreDump, CoreDumpFile, Dumper, ErrorKind, ExtentMethod, Memory, MemoryImage,
-    MemoryIndex, MemoryType, Pipe, Plan, SharedBytes, Socket, limits,
+    MemoryIndex, MemoryType, PipeSink, Plan, SharedBytes, SocketSink, limits,
 };
 use proptest::prelude::*;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
@@ -422,7 +422,7 @@ fn streams_get_what_a_file_does() {
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).map(|_| bytes)
     });
-    plan.write_to(&mut Pipe::new(&writer)).unwrap();
+    plan.write_to(&mut PipeSink::new(&writer)).unwrap();
     drop(writer);
     assert!(reading.join().unwrap().unwrap() == expected);
     let (mut reader, writer) = UnixStream::pair().unwrap();
@@ -430,7 +430,7 @@ fn streams_get_what_a_file_does() {
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).map(|_| bytes)
     });
-    plan.write_to(&mut Socket::new(&writer)).unwrap();
+    plan.write_to(&mut SocketSink::new(&writer)).unwrap();
     drop(writer);
     assert!(reading.join().unwrap().unwrap() == expected);
 }

@@ -4,7 +4,7 @@
 use corestream::read::verify_slice;
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, FileOptions, FileSink, Frame, Instance, Memory, MemoryImage,
-    MemoryType, ModuleIndex, NewDirectory, Pipe, Socket, Thread, UnnamedFile,
+    MemoryType, ModuleIndex, NewDirectory, PipeSink, SocketSink, Thread, UnnamedFile,
 };
 
 /// Each of these is dropped, and a warning says so.
@@ -29,8 +29,8 @@ fn what_is_dropped_is_said() -> Result<(), Box<dyn std::error::Error>> {
         Dumper::new().plan(&dump)?,
         FileOptions::new(),
         FileSink::new(&file),
-        Pipe::new(&file),
-        Socket::new(&file).lend(false),
+        PipeSink::new(&file),
+        SocketSink::new(&file).lend(false),
         NewDirectory::create(folder.path().join("new"))?,
         UnnamedFile::create_in(folder.path(), FileOptions::new())?,
         verify_slice(&bytes, 1)?,

@@ -80,7 +80,7 @@ fn each<T: PartialEq>(expected: &T, work: impl Fn() -> Result<T, Error>) -> usiz
             Ok(done) => assert!(done == *expected, "allocation {k}"),
             Err(error) => {
                 assert!(failed, "{error}");
-                assert_eq!(error.kind(), ErrorKind::Memory, "{error}");
+                assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
                 assert!(error.to_string().contains("cannot allocate "), "{error}");
                 errors += 1;
             }

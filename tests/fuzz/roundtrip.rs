@@ -13,8 +13,8 @@ use corestream::limits::max_pages;
 use corestream::read::{Verdict, Whole, verify_file, verify_slice, verify_stream};
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, FileSink, Frame, Global, GlobalIndex, GlobalValue, Instance,
-    InstanceIndex, Memory, MemoryIndex, MemoryType, ModuleIndex, Pipe, Plan, RefType, Socket,
-    Thread, Value,
+    InstanceIndex, Memory, MemoryIndex, MemoryType, ModuleIndex, PipeSink, Plan, RefType,
+    SocketSink, Thread, Value,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -311,14 +311,14 @@ impl Way {
             Self::Pipe { lend } => {
                 let (reader, writer) = io::pipe().unwrap();
                 received(input, whole, reader, || {
-                    plan.write_to(&mut Pipe::new(&writer).lend(lend)).unwrap();
+                    plan.write_to(&mut PipeSink::new(&writer).lend(lend)).unwrap();
                     drop(writer);
                 })
             }
             Self::Socket { lend } => {
                 let (peer, socket) = UnixStream::pair().unwrap();
                 received(input, whole, peer, || {
-                    plan.write_to(&mut Socket::new(&socket).lend(lend)).unwrap();
+                    plan.write_to(&mut SocketSink::new(&socket).lend(lend)).unwrap();
                     drop(socket);
                 })
             }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use corestream::{Change, CoreDump, FileSink, Memory, Pipe, Plan, Socket};
+use corestream::{Change, CoreDump, FileSink, Memory, PipeSink, Plan, SocketSink};
 
 pub use self::options::{MemoryOption, PlanOptions, seconds};
 use self::ranges::RangeOption;
@@ -305,17 +305,17 @@ pub fn write(
             return Ok(());
         }
         Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),
-        Opened::Socket(socket) => stream.write_to(&mut Socket::new(socket)),
+        Opened::Socket(socket) => stream.write_to(&mut SocketSink::new(socket)),
         Opened::Peer(peer) => {
             let exchange = Exchange::new(peer.as_fd());
-            let mut sink = Socket::new(peer.as_fd());
+            let mut sink = SocketSink::new(peer.as_fd());
             let sent = exchange.send_until_reply(|| stream.write_to(&mut sink));
             let sent = sent.map_err(Failure::from);
             return progress.while_waiting_for("the receiver's reply", || {
                 output.conclude(&exchange, sent, timeout, interrupt)
             });
         }
-        Opened::Pipe(pipe) => stream.write_to(&mut Pipe::new(pipe)),
+        Opened::Pipe(pipe) => stream.write_to(&mut PipeSink::new(pipe)),
     }
     .map_err(|error| Failure::from(error).at(output.name()))?;
     output.sync()
