@@ -77,7 +77,7 @@ pub enum Stage {
 }
 
 /// How far a dump has come, for [`Dumper::progress`](crate::Dumper::progress).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Progress {
     /// What it is about.

@@ -26,7 +26,7 @@ pub(crate) fn zeros(len: usize, what: &str) -> Result<Vec<u8>> {
 /// use corestream::{CoreDump, Dumper, ErrorKind, Instance, ModuleIndex};
 ///
 /// let mut dump = CoreDump::new("guest.wasm");
-/// dump.add_instance(Instance::of(ModuleIndex(7)));
+/// dump.add_instance(Instance::new(ModuleIndex(7)));
 /// let error = Dumper::new().plan(&dump).unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::Model);
 /// assert_eq!(error.to_string(), "instance 0: module index 7 is out of range, there are 0 modules");

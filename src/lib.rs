@@ -24,7 +24,7 @@
 //! let memory = Memory::new(MemoryType::wasm32(16), MemoryImage::from_slice(&bytes));
 //! let memory = dump.add_memory(memory);
 //! let module = dump.add_module("guest.wasm");
-//! let instance = dump.add_instance(Instance::of(module).with_memories([memory]));
+//! let instance = dump.add_instance(Instance::new(module).with_memories([memory]));
 //! dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
 //!
 //! let plan = Dumper::new().plan(&dump)?; // from here on the length is known to the byte
@@ -46,7 +46,7 @@
 //! # let mut dump = CoreDump::new("guest.wasm");
 //! # dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&[7; 65_536])));
 //! # let module = dump.add_module("guest.wasm");
-//! # let instance = dump.add_instance(Instance::of(module));
+//! # let instance = dump.add_instance(Instance::new(module));
 //! # dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
 //! # Dumper::new().plan(&dump)?.write_file(folder.join("guest.core"))?;
 //! let dump = CoreDumpFile::open(folder.join("guest.core"))?;
@@ -98,9 +98,11 @@
     )
 )]
 
+mod address_range;
 mod arithmetic;
 mod atomic_file;
 mod batch;
+mod byte_size;
 mod checksum;
 mod close;
 mod control;
@@ -126,7 +128,9 @@ mod unnamed_file;
 mod visible;
 mod write;
 
+pub use address_range::AddressRange;
 pub use atomic_file::{FileOptions, NewDirectory};
+pub use byte_size::ByteSize;
 pub use close::check_close;
 pub use control::{Cancel, Progress, Stage};
 pub use dump::Dumper;

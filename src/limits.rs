@@ -50,7 +50,7 @@ pub const MAX_CHECKSUM_BLOCKS: u32 = 65_536;
 pub const MAX_THREADS: usize = 256;
 
 /// Bytes of a page, if a memory's type does not say otherwise (core specification, "Memory instances").
-pub const PAGE_BYTES: u64 = 65_536;
+pub const PAGE_BYTES: u32 = 65_536;
 
 /// Bytes that a 32-bit memory can address.
 pub const MEMORY32_BYTES: u64 = 1 << 32;

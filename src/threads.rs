@@ -2,6 +2,20 @@
 
 use std::thread;
 
+use crate::limits::MAX_THREADS;
+
+/// Returns how many threads a caller means by `threads`: at most [`MAX_THREADS`], and for 0 one per core.
+///
+/// Cores are those that the process may use, by its affinity and its control group.
+pub(crate) fn wanted(threads: usize) -> usize {
+    let wanted = match threads {
+        // A system that does not say has one.
+        0 => thread::available_parallelism().map_or(1, |cores| cores.get()),
+        threads => threads,
+    };
+    wanted.min(MAX_THREADS)
+}
+
 /// Runs `work` on this thread and on as many others as there should be and can be started; returns how
 /// many that were, this one included.
 ///
@@ -15,4 +29,16 @@ pub(crate) fn run_on(threads: usize, work: &(dyn Fn() + Sync)) -> usize {
         work();
         count
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_one_thread_per_core() {
+        let cores = thread::available_parallelism().unwrap().get();
+        let expected = [cores.min(MAX_THREADS), 1, 2, MAX_THREADS, MAX_THREADS];
+        assert_eq!([0, 1, 2, MAX_THREADS, usize::MAX].map(wanted), expected);
+    }
 }

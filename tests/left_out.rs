@@ -135,7 +135,8 @@ impl Made {
             _ => MemoryImage::from_slice(&self.bytes),
         };
         let pages = (self.len() / PAGE) as u64;
-        let ty = MemoryType { memory64: self.memory64, ..MemoryType::wasm32(pages) };
+        let mut ty = MemoryType::wasm32(pages);
+        ty.memory64 = self.memory64;
         let memory = Memory::new(ty, image);
         let memory =
             self.without.iter().fold(memory, |memory, range| memory.without(range.clone()));

@@ -35,7 +35,7 @@ fn what_is_dropped_is_said() -> Result<(), Box<dyn std::error::Error>> {
         UnnamedFile::create_in(folder.path(), FileOptions::new())?,
         verify_slice(&bytes, 1)?,
         CoreDumpFile::from_slice(&bytes)?.stop_if(|| false),
-        Instance::of(ModuleIndex(0)),
+        Instance::new(ModuleIndex(0)),
         MemoryType::wasm32(1).with_shared(),
         Memory::new(MemoryType::wasm32(0), MemoryImage::from_slice(&[])).without(..),
         Thread::new("main").with_frames([]),

@@ -149,7 +149,7 @@ impl Guest {
         let shared = self.bytes[3].iter().copied().map(UnsafeCell::new).collect();
         let image = MemoryImage::from_shared(Shared(shared));
         let ty = MemoryType::wasm32(image.len().div_ceil(65_536));
-        let ty = MemoryType { shared: true, maximum: Some(1000), ..ty };
+        let ty = ty.with_maximum(1000).with_shared();
         dump.add_memory(Memory::new(ty, image));
         dump
     }

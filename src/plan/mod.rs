@@ -76,7 +76,7 @@ impl Prelude {
 }
 
 /// What planning a dump took and found. Lengths are in bytes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// The size of all memories.
@@ -104,7 +104,8 @@ pub struct Stats {
     pub extent_notes: Vec<String>,
     /// The name of the scan's backend.
     pub scanner: &'static str,
-    /// How many threads scanned at most: those that were wanted, or as many of them as could be started.
+    /// How many threads scanned at most: those of [`Dumper::threads`](crate::Dumper::threads), or as many of them as
+    /// could be started.
     pub threads: usize,
     /// Time to find extents, in all threads together; part of `scan_time`.
     pub extent_time: Duration,
@@ -133,9 +134,6 @@ impl Options {
         if self.max_section_bytes < least {
             let message = format!("max_section_bytes: a section needs at least {least} bytes");
             return Err(Error::new(ErrorKind::Option, message));
-        }
-        if self.scan.threads == 0 {
-            return Err(Error::new(ErrorKind::Option, "threads: at least 1 thread is needed"));
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ use crate::ranges::range_len;
 /// # let mut guest = CoreDump::new("guest.wasm");
 /// # guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
 /// # let module = guest.add_module("guest.wasm");
-/// # let instance = guest.add_instance(Instance::of(module));
+/// # let instance = guest.add_instance(Instance::new(module));
 /// # guest.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("guest.core");

@@ -4,7 +4,7 @@ use super::own;
 use corestream::read::{Content, Early, Verdict, verify_slice, verify_stream_with};
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, ErrorKind, Frame, Global, GlobalValue, Instance, Memory,
-    MemoryImage, MemoryIndex, MemoryType, RefType, Result, Thread, Value,
+    MemoryImage, MemoryIndex, MemoryType, Module, RefType, Result, Thread, Value,
 };
 
 pub const PAGE: usize = 65_536;
@@ -38,9 +38,9 @@ pub fn guest(images: &[(MemoryType, Vec<u8>)]) -> CoreDump<'_> {
     guest.add_global(Global::constant(GlobalValue::V128(1 << 100)));
     guest.add_global(Global::mutable(GlobalValue::Ref(RefType::Exn)));
     let module = guest.add_module("guest.wasm");
-    guest.add_anonymous_module();
+    guest.add_module(Module::anonymous());
     let instance =
-        guest.add_instance(Instance::of(module).with_memories(memories).with_globals([global]));
+        guest.add_instance(Instance::new(module).with_memories(memories).with_globals([global]));
     guest.add_instance(Instance::default().with_memories([None, Some(MemoryIndex(0))]));
     guest.add_thread(
         Thread::new("main").with_frames([

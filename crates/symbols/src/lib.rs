@@ -27,7 +27,7 @@
 //! let wasm: Vec<u8> = module();
 //! let mut dump = CoreDump::new("guest.wasm");
 //! let module = dump.add_module("guest.wasm");
-//! let instance = dump.add_instance(Instance::of(module));
+//! let instance = dump.add_instance(Instance::new(module));
 //! dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 0, 1)]));
 //! let bytes = Dumper::new().plan(&dump)?.to_vec()?;
 //!
