@@ -41,7 +41,7 @@ const RUNS: (usize, usize) = (5, 100);
 /// that is on disk only takes longer. Percentiles are nearest ranks.
 #[derive(Args)]
 pub struct Bench {
-    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES][,shared][,changing]
+    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES|SIZE][,shared][,changing]
     #[arg(value_name = "IMAGE",
           value_parser = OsStringValueParser::new().try_map(MemoryOption::parse))]
     image: MemoryOption,

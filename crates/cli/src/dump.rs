@@ -16,7 +16,7 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use corestream::{Change, CoreDump, FileSink, Memory, PipeSink, Plan, SocketSink};
 
-pub use self::options::{MemoryOption, PlanOptions, seconds};
+pub use self::options::{MemoryOption, PlanOptions, seconds, some_bytes};
 use self::ranges::RangeOption;
 use self::stats::StatsFormat;
 use crate::image;
@@ -47,7 +47,7 @@ pub struct Dump {
     #[arg(long)]
     name: Option<String>,
 
-    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES][,shared][,changing].
+    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES|SIZE][,shared][,changing].
     /// With `changing`, the image is taken to be written to meanwhile, and the dump marks the memory
     #[arg(long = "memory", value_name = "IMAGE",
           value_parser = OsStringValueParser::new().try_map(MemoryOption::parse))]
@@ -58,7 +58,8 @@ pub struct Dump {
     manifest: Option<PathBuf>,
 
     /// Leave a range of a memory's addresses out: it is not read, and the dump says that it is missing.
-    /// MEMORY is an index; START and END are bytes, decimal or after 0x hexadecimal, and may be left out
+    /// MEMORY is an index; START and END are decimal, hexadecimal after 0x, or sizes such as 1.5GiB, and the
+    /// start and the end of the memory if absent
     #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
     exclude: Vec<RangeOption>,
 

@@ -52,9 +52,9 @@ pub struct Extract {
     #[arg(long)]
     salvage: bool,
 
-    /// Threads that check the dump first; by default one a core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    /// Threads that check the dump first; 0 is one per core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: u16,
 }
 
 impl Extract {

@@ -81,7 +81,7 @@ impl Inspect {
 
 /// What a verifier finds wrong with a dump.
 fn found_by_verifier(input: &Input, dump: &CoreDumpFile<'_>) -> Option<Failure> {
-    match dump.verify(threads(None)) {
+    match dump.verify(threads(0)) {
         Ok(Verdict::Damaged(damage)) => Some(input.damaged(damage)),
         _ => None,
     }

@@ -22,9 +22,9 @@ pub struct Verify {
     #[arg(value_name = "DUMP")]
     dump: PathBuf,
 
-    /// Threads that check; by default one a core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    /// Threads that check; 0 is one per core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: u16,
 }
 
 impl Verify {
@@ -47,11 +47,11 @@ impl Verify {
     }
 }
 
-/// As many threads as were asked for, or there are cores.
-pub fn threads(asked: Option<u16>) -> usize {
+/// Returns how many threads `--threads` means: 0 is one per core.
+pub fn threads(asked: u16) -> usize {
     match asked {
-        Some(threads) => threads.into(),
-        None => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        threads => threads.into(),
     }
 }
 
