@@ -154,8 +154,11 @@ pub use write::Writer;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::plan::{MIN_SECTION_BYTES, SEGMENT_COST};
+    pub use crate::plan::SEGMENT_COST;
     pub use crate::scan::Scanner;
+
+    /// The least that `Dumper::max_section_bytes` takes.
+    pub const MIN_SECTION_BYTES: u32 = crate::limits::MIN_SECTION_BYTES;
 }
 
 /// Keeps the code in README true.

@@ -25,11 +25,12 @@ use rustix::io::Errno;
 
 use crate::arithmetic::Checked;
 use crate::atomic_file::{AtomicFile, FileOptions};
-use crate::batch::{Batch, Batches, MAX_BYTES};
+use crate::batch::{Batch, Batches};
 use crate::checksum::Checksums;
 use crate::control::{Cancel, Control, Meter, Progress, Stage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::held_signal::without_sigxfsz;
+use crate::limits::MAX_BATCH_BYTES;
 use crate::piece::{Piece, advance, emptied};
 use crate::pieces::{Pieces, Reader};
 use crate::plan::Plan;
@@ -40,7 +41,7 @@ const SMALL_DUMP: u64 = 64 << 10;
 /// Bytes that are summed up before another thread could have been woken.
 const SMALL_BATCH: u64 = 64 << 10;
 /// Bytes that a sink is given at once, at least and at most.
-const BATCH_BYTES: RangeInclusive<u64> = 64 << 10..=MAX_BYTES;
+const BATCH_BYTES: RangeInclusive<u64> = 64 << 10..=MAX_BATCH_BYTES;
 /// Bytes that a sink is given at first.
 const FIRST_BATCH_BYTES: u64 = 256 << 10;
 /// How long a sink may take for a batch: where it takes less, the next one is larger, where it takes

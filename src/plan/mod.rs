@@ -25,10 +25,6 @@ use crate::model::{CoreDump, Memory, MemoryIndex, MemoryType};
 use crate::ranges::AddressRanges;
 use crate::scan::{self, Note, Scanned};
 
-/// The smallest limit on the body of a section, in bytes: a name, a count, and a segment with some payload always fit.
-#[allow(unreachable_pub, reason = "public with the feature `internals`")]
-pub const MIN_SECTION_BYTES: u32 = 256;
-
 /// The segments and the exact layout of a dump, and the guest that it is of.
 ///
 /// Made by [`Dumper::plan`](crate::Dumper::plan); its length is known to the byte before the first
@@ -130,7 +126,7 @@ impl Options {
     fn check(&self) -> Result<()> {
         segments::check_budget(self.max_segments)
             .map_err(|why| Error::new(ErrorKind::Option, format!("max_segments: {why}")))?;
-        let least = MIN_SECTION_BYTES;
+        let least = limits::MIN_SECTION_BYTES;
         if self.max_section_bytes < least {
             let message = format!("max_section_bytes: a section needs at least {least} bytes");
             return Err(Error::new(ErrorKind::Option, message));

@@ -21,6 +21,7 @@ use self::row::Row;
 use self::target::{Target, To};
 use crate::dump::{MemoryOption, PlanOptions};
 use crate::input::Watch;
+use crate::limits::MAX_RUNS;
 use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
@@ -56,7 +57,7 @@ pub struct Bench {
     dir: PathBuf,
 
     /// Runs that are counted; by default as many as fit into 10 seconds, 5 to 100
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RUNS)))]
     runs: Option<u32>,
 
     /// Print one JSON object: the same, and the time of each run, in seconds

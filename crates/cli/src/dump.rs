@@ -22,6 +22,7 @@ use self::stats::StatsFormat;
 use crate::image;
 use crate::input::Watch;
 use crate::json::Manifest;
+use crate::limits::MAX_MANIFEST_BYTES;
 use crate::output::{Opened, Output, warn_if_not_private};
 use crate::patient::Patient;
 use crate::peer::Peer;
@@ -31,9 +32,6 @@ use crate::progress::{Display, When};
 use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
-
-/// Bytes of a manifest at most: that of a million frames has less.
-const MAX_MANIFEST_BYTES: u64 = 256 << 20;
 
 /// Writes the core dump of a stopped guest
 ///

@@ -30,6 +30,7 @@ use self::pace::Limits;
 use self::serve::Receiver;
 use self::stop::Stop;
 use crate::dump::{seconds, some_bytes};
+use crate::limits::MAX_SENDERS;
 use crate::log;
 use crate::peer::Peer;
 use crate::report::{self, Failure};
@@ -52,7 +53,7 @@ pub struct Receive {
     output: PathBuf,
 
     /// Senders that are served at once; more of them wait
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_SENDERS)))]
     max_senders: u16,
 
     /// Size that a dump may have, such as 8GiB; by default it may take all the room there is

@@ -12,12 +12,10 @@ use corestream::{
 use super::done::{Done, MANIFEST};
 use crate::input::Input;
 use crate::json::Manifest;
+use crate::limits::MAX_EMPTY_IMAGE_BYTES;
 use crate::output::{check_directory, folder_of, warn_if_not_private};
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
-
-/// Bytes of an image without data that every file system takes as a hole.
-const MAX_EMPTY_IMAGE: u64 = 1 << 40;
 
 /// The error for a directory that was moved or removed during the extraction.
 const MOVED: &str =
@@ -107,7 +105,7 @@ impl Folder {
 fn has_no_image(dump: &CoreDumpFile<'_>, memory: MemoryIndex) -> bool {
     let len = dump.memories().get(memory.0 as usize).and_then(MemoryType::byte_len);
     let empty = dump.coverage(memory).is_ok_and(|coverage| coverage.data_bytes == 0);
-    empty && len.is_none_or(|len| len > MAX_EMPTY_IMAGE)
+    empty && len.is_none_or(|len| len > MAX_EMPTY_IMAGE_BYTES)
 }
 
 /// Returns whether a file is too large for its file system, or for any.

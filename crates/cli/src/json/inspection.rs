@@ -13,8 +13,8 @@ use super::memory::InspectedMemory;
 use super::thread::Thread;
 use super::{List, Symbols, manifest};
 
-/// Returns what a frame is called; the flag says whether it waits for another one.
-type Names<'d> = dyn Fn(&FrameView<'_>, bool) -> Option<Symbols> + 'd;
+/// Returns what a frame of this index in its thread is called.
+type Names<'d> = dyn Fn(&FrameView<'_>, usize) -> Option<Symbols> + 'd;
 
 /// What is in a dump: the lists of a manifest, with lengths, coverage, and where everything is.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ impl<'d> Inspection<'d> {
             instances: manifest::instances(dump, None),
             threads: List::made(move || {
                 let frame = move |i, view: FrameView<'d>| {
-                    let symbols = names(&view, i > 0);
+                    let symbols = names(&view, i);
                     InspectedFrame::new(view, symbols)
                 };
                 dump.threads().map(move |thread| Thread::new(thread, frame))
