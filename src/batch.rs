@@ -18,13 +18,10 @@ use crate::checksum::Checksums;
 use crate::encode::{Index, Part, Parts};
 use crate::error::{Error, ErrorKind, Result, zeros};
 use crate::image::Bytes;
+use crate::limits::MAX_BATCH_PIECES;
 use crate::piece::{HEADER_BYTES, Piece};
 use crate::plan::Plan;
 
-/// Pieces of a batch at most.
-pub(crate) const MAX_PIECES: usize = 512;
-/// Bytes of a batch at most: a larger piece comes in parts.
-pub(crate) const MAX_BYTES: u64 = 8 << 20;
 /// Bytes before a copy that go along with it.
 const SMALL: u64 = 64 << 10;
 /// Bytes of the buffer for copies at least and at most.
@@ -219,8 +216,8 @@ impl<'p> Batches<'p> {
         reserve(&mut batch.slices)?;
         // All headers of a batch; so none of them is ever moved.
         let no_room = |_| Error::out_of_memory("a buffer for headers");
-        batch.headers.try_reserve(MAX_PIECES * HEADER_BYTES).map_err(no_room)?;
-        while batch.slices.len() < MAX_PIECES
+        batch.headers.try_reserve(MAX_BATCH_PIECES * HEADER_BYTES).map_err(no_room)?;
+        while batch.slices.len() < MAX_BATCH_PIECES
             && let Some(left) = room.checked_sub(batch.len).filter(|left| *left > 0)
         {
             if self.has_copies && self.parts.next_is_copied() {
@@ -270,7 +267,7 @@ impl<'p> Batches<'p> {
             end = put_bytes(&mut batch.buffer, end, bytes)?;
         }
         let room = room.min(capacity as u64);
-        while batch.copies.len() < MAX_PIECES && (end as u64) < room {
+        while batch.copies.len() < MAX_BATCH_PIECES && (end as u64) < room {
             // A part that is not split must fit as a whole.
             let left = room.minus(end as u64)?;
             if !self.parts.next_fits(left) {
@@ -348,7 +345,7 @@ fn too_long() -> Error {
 /// Makes room in a table of a batch for as many entries as it may have.
 fn reserve<T>(table: &mut Vec<T>) -> Result<()> {
     let no_room = |_| Error::out_of_memory("a table of pieces");
-    table.try_reserve_exact(MAX_PIECES).map_err(no_room)
+    table.try_reserve_exact(MAX_BATCH_PIECES).map_err(no_room)
 }
 
 #[cfg(test)]

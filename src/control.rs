@@ -84,7 +84,7 @@ pub enum Stage {
 
 /// How far work on a dump has come, for [`Dumper::progress`](crate::Dumper::progress) and
 /// [`OpenOptions::progress`](crate::read::OpenOptions::progress).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Progress {
     /// What it is about.

@@ -13,7 +13,6 @@ use crate::limits;
 use crate::model::CoreDump;
 use crate::plan::{self, Plan};
 use crate::scan::{self, Scanner};
-use crate::threads::cores;
 
 /// Makes plans of core dumps.
 ///
@@ -41,9 +40,8 @@ impl Dumper {
     /// The default: 100,000 segments at most, as many threads as there are cores, what the
     /// kernel calls a hole trusted.
     pub fn new() -> Self {
-        let threads = cores();
         let extents = ExtentOptions { trust_holes: true, method: None, mappings: None };
-        let scan = scan::Options { scanner: Scanner::new(), threads, extents };
+        let scan = scan::Options { scanner: Scanner::new(), threads: 0, extents };
         let max_segments = limits::MAX_DATA_SEGMENTS;
         let max_section_bytes = limits::MAX_SECTION_BYTES;
         let (checksums, control) = (true, Control::default());
@@ -60,8 +58,19 @@ impl Dumper {
         self
     }
 
-    /// How many threads scan, the caller's included; at least 1. Fewer are used where there is less
-    /// to do, where the system gives no more, and over [`limits::MAX_THREADS`]. The dump is the same for any number.
+    /// Sets how many threads scan, the caller's included; 0, the default, is one per core that the process may use.
+    ///
+    /// Fewer are used where there is less to do, where the system gives no more, and over [`limits::MAX_THREADS`]. The
+    /// dump is the same for any number.
+    ///
+    /// ```
+    /// use corestream::{CoreDump, Dumper};
+    ///
+    /// let dump = CoreDump::new("guest.wasm");
+    /// assert_eq!(Dumper::new().threads(1).plan(&dump)?.stats().threads, 1);
+    /// assert_eq!(Dumper::new().threads(0).plan(&dump)?.to_vec()?, Dumper::new().plan(&dump)?.to_vec()?);
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
     pub fn threads(mut self, threads: usize) -> Self {
         self.options.scan.threads = threads;
         self

@@ -26,7 +26,7 @@ pub(crate) fn zeros(len: usize, what: &str) -> Result<Vec<u8>> {
 /// use corestream::{CoreDump, Dumper, ErrorKind, Instance, ModuleIndex};
 ///
 /// let mut dump = CoreDump::new("guest.wasm");
-/// dump.add_instance(Instance::of(ModuleIndex(7)));
+/// dump.add_instance(Instance::new(ModuleIndex(7)));
 /// let error = Dumper::new().plan(&dump).unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::Model);
 /// assert_eq!(error.to_string(), "instance 0: module index 7 is out of range, there are 0 modules");
@@ -54,8 +54,8 @@ pub enum ErrorKind {
     Output,
     /// An engine says too little about a guest to dump it; nothing was written.
     Guest,
-    /// A table of the plan could not be allocated; nothing was written.
-    Memory,
+    /// There is not enough memory for a table or a buffer.
+    OutOfMemory,
     /// It was told to stop ([`crate::Dumper::cancel`]).
     Cancelled,
     /// A core dump could not be opened, mapped or read.
@@ -106,7 +106,7 @@ impl Error {
     }
 
     pub(crate) fn out_of_memory(what: &str) -> Self {
-        Self::new(ErrorKind::Memory, format!("cannot allocate {what}"))
+        Self::new(ErrorKind::OutOfMemory, format!("cannot allocate {what}"))
     }
 
     /// The same error, with the thing that it concerns before it.

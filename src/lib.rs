@@ -24,12 +24,12 @@
 //! let memory = Memory::new(MemoryType::wasm32(16), MemoryImage::from_slice(&bytes));
 //! let memory = dump.add_memory(memory);
 //! let module = dump.add_module("guest.wasm");
-//! let instance = dump.add_instance(Instance::of(module).with_memories([memory]));
+//! let instance = dump.add_instance(Instance::new(module).with_memories([memory]));
 //! dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
 //!
 //! let plan = Dumper::new().plan(&dump)?; // from here on the length is known to the byte
 //! plan.write_file(folder.join("guest.core"))?; // appears under its name when it is whole
-//! plan.write_to(&mut socket)?; // any `io::Write`, or a `Pipe` or `Socket`, which know faster ways
+//! plan.write_to(&mut socket)?; // any `io::Write`, or a `PipeSink` or `SocketSink`, which know faster ways
 //! assert_eq!(socket.len() as u64, plan.len());
 //! # Ok::<(), corestream::Error>(())
 //! ```
@@ -47,7 +47,7 @@
 //! # let mut dump = CoreDump::new("guest.wasm");
 //! # dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&[7; 65_536])));
 //! # let module = dump.add_module("guest.wasm");
-//! # let instance = dump.add_instance(Instance::of(module));
+//! # let instance = dump.add_instance(Instance::new(module));
 //! # dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
 //! # Dumper::new().plan(&dump)?.write_file(folder.join("guest.core"))?;
 //! let dump = CoreDumpFile::open(folder.join("guest.core"))?;
@@ -101,9 +101,11 @@
     )
 )]
 
+mod address_range;
 mod arithmetic;
 mod atomic_file;
 mod batch;
+mod byte_size;
 mod checksum;
 mod close;
 mod control;
@@ -129,7 +131,9 @@ mod unnamed_file;
 mod visible;
 mod write;
 
+pub use address_range::AddressRange;
 pub use atomic_file::{FileOptions, NewDirectory};
+pub use byte_size::ByteSize;
 pub use close::check_close;
 pub use control::{Cancel, Progress, Stage};
 pub use dump::Dumper;
@@ -144,7 +148,7 @@ pub use pieces::{Pieces, Reader};
 pub use plan::{Plan, Segment, Shortfall, Stats};
 pub use ranges::AddressRanges;
 pub use read::CoreDumpFile;
-pub use sink::{FileSink, Pipe, Sink, Socket};
+pub use sink::{FileSink, PipeSink, Sink, SocketSink};
 pub use unnamed_file::UnnamedFile;
 pub use visible::Visible;
 pub use write::Writer;
@@ -153,8 +157,11 @@ pub use write::Writer;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::plan::{MIN_SECTION_BYTES, SEGMENT_COST};
+    pub use crate::plan::SEGMENT_COST;
     pub use crate::scan::Scanner;
+
+    /// The least that `Dumper::max_section_bytes` takes.
+    pub const MIN_SECTION_BYTES: u32 = crate::limits::MIN_SECTION_BYTES;
 }
 
 /// Keeps the code in README true.

@@ -1,8 +1,16 @@
-//! Every cap of the format and of the engines that read it, each with its source.
+//! Every limit of the format, of the engines that read it and of this crate, each with its source.
 //!
-//! No other file defines one. The caps of engines are those of the
+//! No other file of the crate defines one. The limits of engines are those of the
 //! [WebAssembly JavaScript Interface, "Limits"](https://webassembly.github.io/spec/js-api/#limits),
 //! which wasmparser, V8 and Binaryen share.
+//!
+//! ```
+//! use corestream::limits::{MAX_MEMORIES, PAGE_BYTES, V8_MAX_MEMORY64_PAGES, V8_MAX_MODULE_BYTES, max_pages};
+//!
+//! assert_eq!(MAX_MEMORIES, 100);
+//! assert_eq!(max_pages(false, PAGE_BYTES) * u64::from(PAGE_BYTES), 4 << 30);
+//! assert_eq!(V8_MAX_MEMORY64_PAGES * u64::from(PAGE_BYTES), 16 * V8_MAX_MODULE_BYTES);
+//! ```
 
 use std::num::NonZeroU64;
 
@@ -45,12 +53,24 @@ pub const MIN_CHECKSUM_BLOCK_LOG2: u32 = 20;
 /// (`docs/format.md`, "Checksums").
 pub const MAX_CHECKSUM_BLOCKS: u32 = 65_536;
 
+/// Pieces of a batch at most ([`Pieces::next_batch`](crate::Pieces::next_batch), [`Sink::put`](crate::Sink::put)):
+/// fewer than the 1024 that one vectored write takes on Linux (`IOV_MAX`,
+/// [writev(2)](https://man7.org/linux/man-pages/man2/writev.2.html)).
+pub const MAX_BATCH_PIECES: usize = 512;
+
+/// Bytes of a batch at most: 8 MiB. A larger piece comes in parts, except for the sections before the memory.
+pub const MAX_BATCH_BYTES: u64 = 8 << 20;
+
+/// The smallest limit on the body of a section with data, in bytes: a name, a count, and a segment with some payload
+/// always fit.
+pub(crate) const MIN_SECTION_BYTES: u32 = 256;
+
 /// Threads that are used at most, however many are asked for: each costs a stack and a place in every
 /// queue, and no machine's memory feeds as many.
 pub const MAX_THREADS: usize = 256;
 
 /// Bytes of a page, if a memory's type does not say otherwise (core specification, "Memory instances").
-pub const PAGE_BYTES: u64 = 65_536;
+pub const PAGE_BYTES: u32 = 65_536;
 
 /// Bytes that a 32-bit memory can address.
 pub const MEMORY32_BYTES: u64 = 1 << 32;

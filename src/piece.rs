@@ -60,7 +60,7 @@ impl<'p> Piece<'p> {
 pub(crate) fn emptied<'p>(mut pieces: Vec<Piece<'_>>) -> Vec<Piece<'p>> {
     pieces.clear();
     // Collecting a vector into one of the same layout keeps the allocation, and there is nothing to collect.
-    pieces.into_iter().filter_map(|_| None).collect()
+    pieces.into_iter().map_while(|_| None).collect()
 }
 
 /// Returns what is left of `pieces` after their first `taken` bytes; `None` if they have not as many.

@@ -4,9 +4,10 @@ use std::fmt;
 use std::io::{self, Read};
 
 use crate::arithmetic::Checked;
-use crate::batch::{Batch, Batches, MAX_BYTES};
+use crate::batch::{Batch, Batches};
 use crate::checksum::Checksums;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::MAX_BATCH_BYTES;
 use crate::piece::Piece;
 use crate::plan::Plan;
 
@@ -41,14 +42,15 @@ impl<'p> Pieces<'p> {
         Ok(Self { plan, batches: Batches::new(plan), batch: Batch::default(), stage })
     }
 
-    /// Returns the next pieces, at least one and at most 512; `None` at the end of the dump. They have about 8 MiB at
-    /// most, unless the sections before the memory, which are not split, have more.
+    /// Returns the next pieces, at least one and at most [`MAX_BATCH_PIECES`](crate::limits::MAX_BATCH_PIECES); `None` at
+    /// the end of the dump. They have at most about [`MAX_BATCH_BYTES`], unless the sections before the memory, which are
+    /// not split, have more.
     ///
     /// # Errors
     /// An image can't be read, or has become shorter; the work was cancelled ([`Dumper::cancel`](crate::Dumper::cancel));
     /// there is no memory for a buffer. Every later call fails too.
     pub fn next_batch(&mut self) -> Result<Option<Vec<Piece<'_>>>> {
-        self.pull(MAX_BYTES)?;
+        self.pull(MAX_BATCH_BYTES)?;
         match self.batch.is_empty() {
             true => Ok(None),
             false => self.batch.pieces().map(Some),

@@ -125,6 +125,35 @@ impl AddressRanges {
     }
 }
 
+impl FromIterator<RangeInclusive<u64>> for AddressRanges {
+    /// Sorts and joins ranges, which may come in any order, overlap, or be empty.
+    ///
+    /// ```
+    /// use corestream::AddressRanges;
+    ///
+    /// let ranges: AddressRanges = [32..=47, 0..=7, 16..=31].into_iter().collect();
+    /// assert_eq!(ranges.as_slice(), [0..=7, 16..=47]);
+    /// ```
+    fn from_iter<I: IntoIterator<Item = RangeInclusive<u64>>>(ranges: I) -> Self {
+        Self::joined(ranges.into_iter().filter(|range| !range.is_empty()).collect())
+    }
+}
+
+impl Extend<RangeInclusive<u64>> for AddressRanges {
+    fn extend<I: IntoIterator<Item = RangeInclusive<u64>>>(&mut self, ranges: I) {
+        *self = std::mem::take(self).with(ranges.into_iter().collect());
+    }
+}
+
+impl IntoIterator for AddressRanges {
+    type Item = RangeInclusive<u64>;
+    type IntoIter = std::vec::IntoIter<RangeInclusive<u64>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl<'r> IntoIterator for &'r AddressRanges {
     type Item = &'r RangeInclusive<u64>;
     type IntoIter = std::slice::Iter<'r, RangeInclusive<u64>>;
@@ -210,6 +239,13 @@ mod tests {
                 prop_assert!(apart, "{ranges:?}");
             }
             prop_assert_eq!(joined.byte_len() + outside.byte_len(), size);
+            // One by one, with empty ranges between them.
+            let mut extended = AddressRanges::default();
+            for range in ranges.iter() {
+                extended.extend([RangeInclusive::new(range.start() + 1, *range.start()), range.clone()]);
+            }
+            prop_assert_eq!(&extended, &joined);
+            prop_assert_eq!(&extended.into_iter().collect::<AddressRanges>(), &joined);
         }
     }
 }

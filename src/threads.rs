@@ -2,9 +2,19 @@
 
 use std::thread;
 
-/// Returns the number of cores that this process may use. It asks the system, which takes some 50 microseconds.
+use crate::limits::MAX_THREADS;
+
+/// Returns the number of cores that this process may use, by its affinity and its control group. It asks the system, which
+/// takes some 50 microseconds.
 pub(crate) fn cores() -> usize {
-    thread::available_parallelism().map_or(1, |n| n.get())
+    // A system that does not say has one.
+    thread::available_parallelism().map_or(1, |cores| cores.get())
+}
+
+/// Returns how many threads a caller means by `threads`: at most [`MAX_THREADS`], and for 0 one per core.
+pub(crate) fn wanted(threads: usize) -> usize {
+    let wanted = if threads == 0 { cores() } else { threads };
+    wanted.min(MAX_THREADS)
 }
 
 /// Runs `work` on this thread and on as many others as there should be and can be started; returns how
@@ -20,4 +30,15 @@ pub(crate) fn run_on(threads: usize, work: &(dyn Fn() + Sync)) -> usize {
         work();
         count
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_one_thread_per_core() {
+        let expected = [cores().min(MAX_THREADS), 1, 2, MAX_THREADS, MAX_THREADS];
+        assert_eq!([0, 1, 2, MAX_THREADS, usize::MAX].map(wanted), expected);
+    }
 }

@@ -22,7 +22,7 @@ use std::fmt::{self, Write};
 /// assert_eq!(Visible("exe.\u{202e}gnp").to_string(), "exe.\\u{202e}gnp");
 /// assert_eq!(Visible("größer").to_string(), "größer");
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Visible<T>(pub T);
 
 impl Visible<char> {

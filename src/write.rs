@@ -25,11 +25,12 @@ use rustix::io::Errno;
 
 use crate::arithmetic::Checked;
 use crate::atomic_file::{AtomicFile, FileOptions};
-use crate::batch::{Batch, Batches, MAX_BYTES};
+use crate::batch::{Batch, Batches};
 use crate::checksum::Checksums;
 use crate::control::{Cancel, Control, Meter, Progress, Stage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::held_signal::without_sigxfsz;
+use crate::limits::MAX_BATCH_BYTES;
 use crate::piece::{Piece, advance, emptied};
 use crate::pieces::{Pieces, Reader};
 use crate::plan::Plan;
@@ -40,7 +41,7 @@ const SMALL_DUMP: u64 = 64 << 10;
 /// Bytes that are summed up before another thread could have been woken.
 const SMALL_BATCH: u64 = 64 << 10;
 /// Bytes that a sink is given at once, at least and at most.
-const BATCH_BYTES: RangeInclusive<u64> = 64 << 10..=MAX_BYTES;
+const BATCH_BYTES: RangeInclusive<u64> = 64 << 10..=MAX_BATCH_BYTES;
 /// Bytes that a sink is given at first.
 const FIRST_BATCH_BYTES: u64 = 256 << 10;
 /// How long a sink may take for a batch: where it takes less, the next one is larger, where it takes
@@ -101,7 +102,7 @@ impl<'p> Writer<'p> {
         self
     }
 
-    /// Whether a [`Pipe`](crate::Pipe) or [`Socket`](crate::Socket) may block although the work can be stopped, which is
+    /// Whether a [`PipeSink`](crate::PipeSink) or [`SocketSink`](crate::SocketSink) may block although the work can be stopped, which is
     /// faster: what stops the work is then not looked at before the reader has taken something. Without anything that
     /// stops it, a sink may block anyway; with a time limit it never may.
     pub fn may_block(mut self, may_block: bool) -> Self {
@@ -123,7 +124,7 @@ impl<'p> Writer<'p> {
     /// use std::io::ErrorKind::TimedOut;
     /// use std::time::Duration;
     ///
-    /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, Pipe};
+    /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, PipeSink};
     ///
     /// let bytes = vec![1; 32 * 65_536];
     /// let mut dump = CoreDump::new("guest.wasm");
@@ -131,7 +132,7 @@ impl<'p> Writer<'p> {
     /// let (_reader, writer) = std::io::pipe().unwrap();
     /// let plan = Dumper::new().plan(&dump)?;
     /// let writer_of_plan = plan.writer().stall_timeout(Some(Duration::from_millis(10)));
-    /// let error = writer_of_plan.write_to(&mut Pipe::new(&writer)).unwrap_err();
+    /// let error = writer_of_plan.write_to(&mut PipeSink::new(&writer)).unwrap_err();
     /// assert_eq!(error.io_error().unwrap().kind(), TimedOut);
     /// # Ok::<(), corestream::Error>(())
     /// ```

@@ -631,7 +631,7 @@ unsafe impl SharedBytes for Raw {
 fn shared_dump_of(area: &Area) -> CoreDump<'static> {
     let image = MemoryImage::from_shared(Raw(area.start.cast_const().cast(), area.len));
     let pages = (area.len as u64).div_ceil(65_536);
-    let ty = MemoryType { shared: true, maximum: Some(pages), ..MemoryType::wasm64(pages) };
+    let ty = MemoryType::wasm64(pages).with_maximum(pages).with_shared();
     let mut dump = CoreDump::new("shared");
     dump.add_memory(Memory::new(ty, image));
     dump

@@ -21,7 +21,7 @@ use std::thread;
 use corestream::read::Verdict;
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, ErrorKind, FileOptions, Memory, MemoryImage, MemoryIndex,
-    MemoryType, Piece, Pipe, Plan, Sink, Socket, limits,
+    MemoryType, Piece, PipeSink, Plan, Sink, SocketSink, limits,
 };
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -433,8 +433,8 @@ fn dense_2_gib_over_sockets_and_a_pipe() {
                     }
                 });
                 match kind {
-                    "pipe" => plan.write_to(&mut Pipe::new(&writer)).unwrap(),
-                    _ => plan.write_to(&mut Socket::new(&writer)).unwrap(),
+                    "pipe" => plan.write_to(&mut PipeSink::new(&writer)).unwrap(),
+                    _ => plan.write_to(&mut SocketSink::new(&writer)).unwrap(),
                 }
                 drop(writer);
                 reading.join().unwrap()

@@ -23,7 +23,7 @@ use corestream::internals::SEGMENT_COST;
 use corestream::read::{Content, Verdict};
 use corestream::{
     Change, CoreDump, CoreDumpFile, Dumper, ErrorKind, ExtentMethod, Memory, MemoryImage,
-    MemoryIndex, MemoryType, Pipe, Plan, SharedBytes, Socket, limits,
+    MemoryIndex, MemoryType, PipeSink, Plan, SharedBytes, SocketSink, limits,
 };
 use proptest::prelude::*;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
@@ -135,7 +135,8 @@ impl Made {
             _ => MemoryImage::from_slice(&self.bytes),
         };
         let pages = (self.len() / PAGE) as u64;
-        let ty = MemoryType { memory64: self.memory64, ..MemoryType::wasm32(pages) };
+        let mut ty = MemoryType::wasm32(pages);
+        ty.memory64 = self.memory64;
         let memory = Memory::new(ty, image);
         let memory =
             self.without.iter().fold(memory, |memory, range| memory.without(range.clone()));
@@ -424,7 +425,7 @@ fn streams_get_what_a_file_does() {
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).map(|_| bytes)
     });
-    plan.write_to(&mut Pipe::new(&writer)).unwrap();
+    plan.write_to(&mut PipeSink::new(&writer)).unwrap();
     drop(writer);
     assert!(reading.join().unwrap().unwrap() == expected);
     let (mut reader, writer) = UnixStream::pair().unwrap();
@@ -432,7 +433,7 @@ fn streams_get_what_a_file_does() {
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).map(|_| bytes)
     });
-    plan.write_to(&mut Socket::new(&writer)).unwrap();
+    plan.write_to(&mut SocketSink::new(&writer)).unwrap();
     drop(writer);
     assert!(reading.join().unwrap().unwrap() == expected);
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{DecodedFrame, decode};
-use corestream::limits::{MAX_MEMORIES, MAX_NAME_BYTES};
+use corestream::limits::{MAX_MEMORIES, MAX_NAME_BYTES, MAX_THREADS};
 use corestream::*;
 
 fn image(len: usize) -> MemoryImage<'static> {
@@ -51,7 +51,7 @@ fn contradictions_name_the_item() {
         })
     };
     assert_eq!(
-        instance(Instance::of(ModuleIndex(1))),
+        instance(Instance::new(ModuleIndex(1))),
         "instance 1: module index 1 is out of range, there is 1 module"
     );
     assert_eq!(
@@ -78,7 +78,6 @@ fn options_out_of_range() {
             Dumper::new().max_segments(100_001),
             "max_segments: 100001 segments are more than the 100000 that engines accept",
         ),
-        (Dumper::new().threads(0), "threads: at least 1 thread is needed"),
         (
             Dumper::new().max_section_bytes(255),
             "max_section_bytes: a section needs at least 256 bytes",
@@ -86,6 +85,20 @@ fn options_out_of_range() {
     ] {
         let error = dumper.plan(&dump).unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Option, expected));
+    }
+}
+
+#[test]
+fn zero_threads_are_one_per_core() {
+    let dump = CoreDump::new("guest");
+    let cores = std::thread::available_parallelism().unwrap().get().min(MAX_THREADS);
+    for (dumper, threads) in [
+        (Dumper::new(), cores),
+        (Dumper::new().threads(0), cores),
+        (Dumper::new().threads(3), 3),
+        (Dumper::new().threads(usize::MAX), MAX_THREADS),
+    ] {
+        assert_eq!(dumper.plan(&dump).unwrap().stats().threads, threads);
     }
 }
 
@@ -107,14 +120,14 @@ fn everything_comes_back() {
         GlobalValue::F64(0x7ff0_0000_0000_0001),
         GlobalValue::V128(u128::MAX - 5),
     ];
-    let references = RefType::ALL.map(GlobalValue::Ref);
+    let references = RefType::ALL.iter().copied().map(GlobalValue::Ref);
     for (i, value) in values.into_iter().chain(references).enumerate() {
-        dump.add_global(Global { mutable: i % 2 == 0, value });
+        dump.add_global(if i % 2 == 0 { Global::mutable(value) } else { Global::constant(value) });
     }
     let module = dump.add_module("a.wasm");
-    dump.add_anonymous_module();
-    dump.add_instance(Instance::of(module).with_memories(m).with_globals([GlobalIndex(2)]));
-    let unknown = Instance { module: None, memories: vec![None, Some(m[1])], globals: vec![None] };
+    dump.add_module(Module::anonymous());
+    dump.add_instance(Instance::new(module).with_memories(m).with_globals([GlobalIndex(2)]));
+    let unknown = Instance::new(None).with_memories([None, Some(m[1])]).with_globals([None]);
     let unknown = dump.add_instance(unknown);
     let locals = [Value::I32(-1), Value::Missing, Value::F32(0x7fa0_0001)];
     let stack = [Value::I64(i64::MIN), Value::F64(0xfff0_0000_0000_0001)];
@@ -164,7 +177,7 @@ fn over_100_memories_those_of_the_youngest_frames_stay() {
         .collect();
     let instances: Vec<_> = memories
         .iter()
-        .map(|m| dump.add_instance(Instance::of(module).with_memories([*m])))
+        .map(|m| dump.add_instance(Instance::new(module).with_memories([*m])))
         .collect();
     let frames = |range: std::ops::Range<usize>| {
         instances[range].iter().map(|i| Frame::new(*i, 0, 0)).collect::<Vec<_>>()
@@ -210,7 +223,7 @@ fn a_plan_names_memories_by_their_index_in_the_description() {
     }
     let module = dump.add_module("m");
     let memories = [120, 130].map(MemoryIndex);
-    let instance = dump.add_instance(Instance::of(module).with_memories(memories));
+    let instance = dump.add_instance(Instance::new(module).with_memories(memories));
     dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 0, 0)]));
     let plan = Dumper::new().plan(&dump).unwrap();
     let kept: Vec<_> = (0..98).chain([120, 130]).map(MemoryIndex).collect();
@@ -257,8 +270,8 @@ fn shown_to_people() {
     let ty = MemoryType::wasm64(2).with_maximum(3).with_shared();
     let memory = dump.add_memory(Memory::new(ty, image(5)));
     let global = dump.add_global(Global::mutable(GlobalValue::F64(1.5_f64.to_bits())));
-    let module = dump.add_anonymous_module();
-    let instance = Instance::of(module).with_memories([memory]).with_globals([Some(global), None]);
+    let module = dump.add_module(Module::anonymous());
+    let instance = Instance::new(module).with_memories([memory]).with_globals([Some(global), None]);
     let instance = dump.add_instance(instance);
     let frame = Frame::new(instance, 3, 17).with_stack([Value::I64(-2)]);
     dump.add_thread(Thread::new("main").with_frames([frame, Frame::new(None, 1, 0)]));

@@ -4,7 +4,7 @@
 use corestream::read::{OpenOptions, Verifier};
 use corestream::{
     CoreDump, Dumper, FileOptions, FileSink, Frame, Instance, Memory, MemoryImage, MemoryType,
-    ModuleIndex, NewDirectory, Pipe, Socket, Thread, UnnamedFile,
+    ModuleIndex, NewDirectory, PipeSink, SocketSink, Thread, UnnamedFile,
 };
 
 /// Each of these is dropped, and a warning says so.
@@ -29,14 +29,14 @@ fn what_is_dropped_is_said() -> Result<(), Box<dyn std::error::Error>> {
         Dumper::new().plan(&dump)?,
         FileOptions::new(),
         FileSink::new(&file),
-        Pipe::new(&file),
-        Socket::new(&file).lend(false),
+        PipeSink::new(&file),
+        SocketSink::new(&file).lend(false),
         NewDirectory::create(folder.path().join("new"))?,
         UnnamedFile::create_in(folder.path(), FileOptions::new())?,
         Verifier::new().threads(1).verify(&bytes)?,
         OpenOptions::new(),
         OpenOptions::new().salvage(true).threads(1),
-        Instance::of(ModuleIndex(0)),
+        Instance::new(ModuleIndex(0)),
         MemoryType::wasm32(1).with_shared(),
         Memory::new(MemoryType::wasm32(0), MemoryImage::from_slice(&[])).without(..),
         Thread::new("main").with_frames([]),

@@ -80,7 +80,7 @@ fn each<T: PartialEq>(expected: &T, work: impl Fn() -> Result<T, Error>) -> usiz
             Ok(done) => assert!(done == *expected, "allocation {k}"),
             Err(error) => {
                 assert!(failed, "{error}");
-                assert_eq!(error.kind(), ErrorKind::Memory, "{error}");
+                assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
                 assert!(error.to_string().contains("cannot allocate "), "{error}");
                 errors += 1;
             }
@@ -121,7 +121,7 @@ fn tables_that_cannot_be_allocated_are_errors() {
         let is_shared = image.is_changing();
         let mut dump = CoreDump::new("guest");
         let ty = MemoryType::wasm32(48);
-        let ty = if is_shared { MemoryType { shared: true, maximum: Some(48), ..ty } } else { ty };
+        let ty = if is_shared { ty.with_maximum(48).with_shared() } else { ty };
         dump.add_memory(Memory::new(ty, image));
         for (threads, method) in [(1, None), (2, Some(ExtentMethod::Pagemap))] {
             let dumper = Dumper::new().threads(threads).extent_method(method);

@@ -24,7 +24,8 @@ fn pages(image: &[u8]) -> u64 {
 fn check(images: &[Vec<u8>], memory64: bool) {
     let mut dump = CoreDump::new("test");
     for image in images {
-        let ty = MemoryType { memory64, ..MemoryType::wasm32(pages(image)) };
+        let mut ty = MemoryType::wasm32(pages(image));
+        ty.memory64 = memory64;
         dump.add_memory(Memory::new(ty, MemoryImage::from_slice(image)));
     }
     let slices: Vec<_> = images.iter().map(Vec::as_slice).collect();

@@ -55,7 +55,7 @@ unsafe impl SharedBytes for Words {
 fn dump_of(words: &Words) -> CoreDump<'static> {
     let image = MemoryImage::from_shared(words.clone());
     let pages = image.len().div_ceil(PAGE as u64);
-    let ty = MemoryType { shared: true, maximum: Some(pages), ..MemoryType::wasm32(pages) };
+    let ty = MemoryType::wasm32(pages).with_maximum(pages).with_shared();
     let mut dump = CoreDump::new("shared");
     dump.add_memory(Memory::new(ty, image));
     dump

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
-use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, Pipe, Sink, Socket};
+use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, PipeSink, Sink, SocketSink};
 
 /// Writes to readers that are gone, then by itself, which is the end of the process.
 fn embedder() {
@@ -23,7 +23,7 @@ fn embedder() {
         let plan = Dumper::new().plan(&dump).unwrap();
         let (_, pipe) = io::pipe().unwrap();
         let (_, socket) = UnixStream::pair().unwrap();
-        let sinks: [&mut dyn Sink; 2] = [&mut Pipe::new(&pipe), &mut Socket::new(&socket)];
+        let sinks: [&mut dyn Sink; 2] = [&mut PipeSink::new(&pipe), &mut SocketSink::new(&socket)];
         for sink in sinks {
             let error = plan.write_to(sink).unwrap_err();
             assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::BrokenPipe);

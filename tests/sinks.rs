@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use corestream::{
-    Cancel, CoreDump, Dumper, ErrorKind, FileSink, Memory, MemoryImage, MemoryType, Piece, Pipe,
-    Plan, Result, Sink, Socket,
+    Cancel, CoreDump, Dumper, ErrorKind, FileSink, Memory, MemoryImage, MemoryType, Piece,
+    PipeSink, Plan, Result, Sink, SocketSink,
 };
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, splice};
@@ -50,8 +50,8 @@ impl Ends {
     /// The sink that is made for it.
     fn sink(&self, how: How) -> Box<dyn Sink + '_> {
         match self.kind {
-            "pipe" => Box::new(Pipe::new(&self.writer).lend(how.lend)),
-            _ => Box::new(Socket::new(&self.writer).lend(how.lend)),
+            "pipe" => Box::new(PipeSink::new(&self.writer).lend(how.lend)),
+            _ => Box::new(SocketSink::new(&self.writer).lend(how.lend)),
         }
     }
 
@@ -149,7 +149,7 @@ impl Guest {
         let shared = self.bytes[3].iter().copied().map(UnsafeCell::new).collect();
         let image = MemoryImage::from_shared(Shared(shared));
         let ty = MemoryType::wasm32(image.len().div_ceil(65_536));
-        let ty = MemoryType { shared: true, maximum: Some(1000), ..ty };
+        let ty = ty.with_maximum(1000).with_shared();
         dump.add_memory(Memory::new(ty, image));
         dump
     }
@@ -213,7 +213,7 @@ fn what_is_no_pipe_is_written_the_plain_way() {
     let expected = plan.to_vec().unwrap();
     for how in [FAST, TIMED] {
         let output = tempfile::NamedTempFile::new().unwrap();
-        plan.writer().stall_timeout(how.timeout).write_to(&mut Pipe::new(&output)).unwrap();
+        plan.writer().stall_timeout(how.timeout).write_to(&mut PipeSink::new(&output)).unwrap();
         assert!(std::fs::read(output.path()).unwrap() == expected);
         for kind in ["unix", "tcp"] {
             let ends = Ends { kind: "pipe", ..Ends::new(kind) };
@@ -382,7 +382,7 @@ fn a_pipe_is_made_larger() {
     let ends = Ends::new("pipe");
     let dump = CoreDump::new("guest");
     let plan = Dumper::new().plan(&dump).unwrap();
-    plan.write_to(&mut Pipe::new(&ends.writer)).unwrap();
+    plan.write_to(&mut PipeSink::new(&ends.writer)).unwrap();
     // Where the system does not allow it, nothing is said.
     assert!(fcntl_getpipe_size(&ends.writer).unwrap() >= 65_536);
 }
@@ -741,7 +741,7 @@ fn pieces_without_a_beginning() {
     let file = file(&vec![7; MIB]);
     let bytes = vec![7; MIB];
     let piece = Piece::new(0, &bytes[..40_000]).with_file(file.as_file(), 100);
-    assert_eq!(Pipe::new(&ends.writer).put(&[piece]).unwrap(), 40_000);
+    assert_eq!(PipeSink::new(&ends.writer).put(&[piece]).unwrap(), 40_000);
     (&ends.writer).write_all(b"end").unwrap();
     assert_eq!(read_some(&ends.reader, 40_003)[40_000..], *b"end");
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, FileOptions, FileSink, Memory, MemoryImage, MemoryIndex,
-    MemoryType, Pipe, Plan, Sink, Socket,
+    MemoryType, PipeSink, Plan, Sink, SocketSink,
 };
 use ends::ends;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -85,8 +85,8 @@ fn sent(plan: &Plan<'_>, kind: &str, blocks: bool, timeout: Option<Duration>) ->
     }
     let reading = thread::spawn(move || read_slowly(reader.into()));
     let mut sink: Box<dyn Sink> = match kind {
-        "pipe" => Box::new(Pipe::new(&writer)),
-        _ => Box::new(Socket::new(&writer)),
+        "pipe" => Box::new(PipeSink::new(&writer)),
+        _ => Box::new(SocketSink::new(&writer)),
     };
     plan.writer().stall_timeout(timeout).write_to(&mut *sink).unwrap();
     drop(sink);

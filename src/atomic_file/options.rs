@@ -12,7 +12,7 @@
 /// plan.write_file_with(&path, FileOptions::new().replace(true))?;
 /// # Ok::<(), corestream::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct FileOptions {
     pub(super) replace: bool,

@@ -11,7 +11,7 @@ use wasm_encoder::{
 };
 
 use crate::format::{NOTES, NOTES_VERSION};
-use crate::limits::{MAX_NOTE_BYTES, MAX_NOTES, UNKNOWN_INDEX};
+use crate::limits::{MAX_NOTE_BYTES, MAX_NOTES, PAGE_BYTES, UNKNOWN_INDEX};
 use crate::model::{self, CoreDump, Frame, GlobalValue, NumberType, Value};
 use crate::plan::{Kept, Prelude, cut};
 
@@ -106,7 +106,7 @@ fn memories(dump: &CoreDump<'_>, kept: &Kept) -> MemorySection {
             maximum: ty.maximum,
             memory64: ty.memory64,
             shared: ty.shared,
-            page_size_log2: (ty.page_size != 65_536).then(|| ty.page_size.ilog2()),
+            page_size_log2: (ty.page_size != PAGE_BYTES).then(|| ty.page_size.ilog2()),
         });
     }
     section

@@ -24,7 +24,7 @@ use crate::ranges::AddressRanges;
 /// let global = dump.add_global(Global::mutable(GlobalValue::I32(1_048_576)));
 /// let module = dump.add_module("guest.wasm");
 /// let instance =
-///     dump.add_instance(Instance::of(module).with_memories([memory]).with_globals([global]));
+///     dump.add_instance(Instance::new(module).with_memories([memory]).with_globals([global]));
 /// dump.add_thread(Thread::new("main").with_frames([
 ///     Frame::new(instance, 3, 17).with_locals([Value::I32(-1), Value::Missing]),
 /// ]));
@@ -32,6 +32,8 @@ use crate::ranges::AddressRanges;
 /// assert!(dump.to_string().contains("0: guest.wasm function 3 at 0x11 (locals: i32:-1, missing)"));
 /// # Ok::<(), Error>(())
 /// ```
+#[derive(Default)]
+#[non_exhaustive]
 pub struct CoreDump<'a> {
     /// The name of the process.
     pub name: String,
@@ -83,40 +85,35 @@ fn check_count<T>(list: &[T], what: &str) -> Result<()> {
 }
 
 impl<'a> CoreDump<'a> {
-    /// A process of this name with nothing in it yet.
+    /// Returns a process of this name with nothing in it yet.
     pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            modules: Vec::new(),
-            instances: Vec::new(),
-            memories: Vec::new(),
-            globals: Vec::new(),
-            threads: Vec::new(),
-            notes: Vec::new(),
-        }
+        Self { name: name.into(), ..Self::default() }
     }
 
-    /// Adds a module of this name.
-    pub fn add_module(&mut self, name: impl Into<String>) -> ModuleIndex {
-        ModuleIndex(push(&mut self.modules, Module { name: Some(name.into()) }))
+    /// Adds a module, or one of this name, and returns its index.
+    ///
+    /// ```
+    /// use corestream::{CoreDump, Module, ModuleIndex};
+    ///
+    /// let mut dump = CoreDump::new("guest.wasm");
+    /// assert_eq!(dump.add_module("guest.wasm"), ModuleIndex(0));
+    /// assert_eq!(dump.add_module(Module::anonymous()), ModuleIndex(1));
+    /// ```
+    pub fn add_module(&mut self, module: impl Into<Module>) -> ModuleIndex {
+        ModuleIndex(push(&mut self.modules, module.into()))
     }
 
-    /// Adds a module that has no name.
-    pub fn add_anonymous_module(&mut self) -> ModuleIndex {
-        ModuleIndex(push(&mut self.modules, Module { name: None }))
-    }
-
-    /// Adds an instance.
+    /// Adds an instance and returns its index.
     pub fn add_instance(&mut self, instance: Instance) -> InstanceIndex {
         InstanceIndex(push(&mut self.instances, instance))
     }
 
-    /// Adds a memory.
+    /// Adds a memory and returns its index.
     pub fn add_memory(&mut self, memory: Memory<'a>) -> MemoryIndex {
         MemoryIndex(push(&mut self.memories, memory))
     }
 
-    /// Adds a global.
+    /// Adds a global and returns its index.
     pub fn add_global(&mut self, global: Global) -> GlobalIndex {
         GlobalIndex(push(&mut self.globals, global))
     }
@@ -129,7 +126,7 @@ impl<'a> CoreDump<'a> {
     /// Checks that the description does not contradict itself.
     ///
     /// # Errors
-    /// The first item that does: an index out of range, a global whose value is not known
+    /// Returns an error of [`ErrorKind::Model`](crate::ErrorKind::Model) for the first item that does: an index out of range, a global whose value is not known
     /// ([`GlobalValue::Missing`]), a shared memory without a maximum,
     /// more pages than the type can have, an image that is larger than its memory, a range to leave
     /// out that is past the end of its memory, over [`limits::MAX_LEFT_OUT_RANGES`] of those.

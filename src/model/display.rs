@@ -3,61 +3,9 @@
 use std::fmt;
 
 use super::core_dump::CoreDump;
-use super::memory::MemoryType;
 use super::thread::Frame;
-use super::values::{GlobalValue, RefType, Value};
+use super::values::Value;
 use crate::visible::Visible;
-
-impl fmt::Display for RefType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl fmt::Display for MemoryType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} page{}", self.minimum, if self.minimum == 1 { "" } else { "s" })?;
-        if self.page_size != 65_536 {
-            write!(f, " of {} byte{}", self.page_size, if self.page_size == 1 { "" } else { "s" })?;
-        }
-        if let Some(maximum) = self.maximum {
-            write!(f, ", at most {maximum}")?;
-        }
-        if self.memory64 {
-            f.write_str(", memory64")?;
-        }
-        if self.shared {
-            f.write_str(", shared")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Missing => f.write_str("missing"),
-            Self::I32(x) => write!(f, "i32:{x}"),
-            Self::I64(x) => write!(f, "i64:{x}"),
-            Self::F32(x) => write!(f, "f32:{:?}", f32::from_bits(x)),
-            Self::F64(x) => write!(f, "f64:{:?}", f64::from_bits(x)),
-        }
-    }
-}
-
-impl fmt::Display for GlobalValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::I32(x) => Value::I32(x).fmt(f),
-            Self::I64(x) => Value::I64(x).fmt(f),
-            Self::F32(x) => Value::F32(x).fmt(f),
-            Self::F64(x) => Value::F64(x).fmt(f),
-            Self::V128(x) => write!(f, "v128:{x:#034x}"),
-            Self::Ref(ty) => ty.fmt(f),
-            Self::Missing(ty) => write!(f, "{}:missing", ty.name()),
-        }
-    }
-}
 
 impl CoreDump<'_> {
     /// The name of the module of a frame, as it is shown to people.

@@ -1,16 +1,35 @@
 //! Indices, each typed by what it counts.
 
 use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 
 macro_rules! index {
     ($($(#[$doc:meta])+ $name:ident)*) => {$(
         $(#[$doc])+
+        ///
+        /// ```
+        #[doc = concat!("use corestream::", stringify!($name), ";")]
+        ///
+        #[doc = concat!("let index: ", stringify!($name), " = \"7\".parse()?;")]
+        #[doc = concat!("assert_eq!(index, ", stringify!($name), "(7));")]
+        /// assert_eq!((u32::from(index), index.to_string()), (7, "7".into()));
+        /// # Ok::<(), std::num::ParseIntError>(())
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(pub u32);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIntError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIntError> {
+                text.parse().map(Self)
             }
         }
 

@@ -3,14 +3,34 @@
 use super::index::{GlobalIndex, MemoryIndex, ModuleIndex};
 
 /// A module that took part in the process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// ```
+/// use corestream::Module;
+///
+/// assert_eq!(Module::new("guest.wasm").name_or_anonymous(0), "guest.wasm");
+/// assert_eq!(Module::anonymous().name_or_anonymous(3), "<anonymous-module-3>");
+/// assert_eq!(Module::from("guest.wasm"), Module::new("guest.wasm"));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[must_use]
+#[non_exhaustive]
 pub struct Module {
-    /// Its name; `None` is written as `<anonymous-module-N>`, N being its index.
+    /// Its name; a dump has `<anonymous-module-N>` for `None`, where N is the index of the module.
     pub name: Option<String>,
 }
 
 impl Module {
-    /// The name as it is written: the module's own, or `<anonymous-module-N>`.
+    /// Returns a module of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()) }
+    }
+
+    /// Returns a module without a name.
+    pub fn anonymous() -> Self {
+        Self { name: None }
+    }
+
+    /// Returns the name in a dump: the module's own, or `<anonymous-module-N>`, where N is `index`.
     pub fn name_or_anonymous(&self, index: usize) -> String {
         match &self.name {
             Some(name) => name.clone(),
@@ -19,9 +39,31 @@ impl Module {
     }
 }
 
-/// An instance of a module. What is `None` is not known, and `u32::MAX` in the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+impl From<&str> for Module {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<String> for Module {
+    fn from(name: String) -> Self {
+        Self::new(name)
+    }
+}
+
+/// An instance of a module. An unknown index is `None`, and `u32::MAX` in a dump.
+///
+/// ```
+/// use corestream::{Instance, MemoryIndex, ModuleIndex};
+///
+/// let instance = Instance::new(ModuleIndex(0)).with_memories([Some(MemoryIndex(2)), None]);
+/// assert_eq!(instance.module, Some(ModuleIndex(0)));
+/// assert_eq!(instance.memories, [Some(MemoryIndex(2)), None]);
+/// assert_eq!(Instance::new(None), Instance::default());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[must_use]
+#[non_exhaustive]
 pub struct Instance {
     /// The module that it is an instance of.
     pub module: Option<ModuleIndex>,
@@ -32,14 +74,14 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// An instance of `module` without memories and globals.
-    pub fn of(module: ModuleIndex) -> Self {
-        Self { module: Some(module), ..Self::default() }
+    /// Returns an instance of `module`, `None` if it is unknown, without memories and globals.
+    pub fn new(module: impl Into<Option<ModuleIndex>>) -> Self {
+        Self { module: module.into(), ..Self::default() }
     }
 
-    /// The same with these memories, in the order of the instance's index space.
+    /// Returns the instance with these memories, in the order of its index space.
     ///
-    /// Takes indices that are known, `[first, second]`, or may not be, `[Some(first), None]`.
+    /// Takes known indices, `[first, second]`, or some that may be unknown, `[Some(first), None]`.
     pub fn with_memories<I>(mut self, memories: impl IntoIterator<Item = I>) -> Self
     where
         I: Into<Option<MemoryIndex>>,
@@ -48,7 +90,7 @@ impl Instance {
         self
     }
 
-    /// The same with these globals, in the order of the instance's index space.
+    /// Returns the instance with these globals, in the order of its index space.
     pub fn with_globals<I>(mut self, globals: impl IntoIterator<Item = I>) -> Self
     where
         I: Into<Option<GlobalIndex>>,

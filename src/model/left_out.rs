@@ -1,86 +1,33 @@
 //! Which ranges of a memory are left out of a dump on purpose: what the user says, and what that comes
 //! to.
 
-use std::fmt;
-use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::ops::RangeBounds;
 
+use crate::address_range::AddressRange;
 use crate::ranges::AddressRanges;
-
-/// A range of addresses as it was given.
-#[derive(Clone, Copy, Debug)]
-struct Given {
-    start: Bound<u64>,
-    end: Bound<u64>,
-}
-
-impl Given {
-    fn new(range: &impl RangeBounds<u64>) -> Self {
-        Self { start: range.start_bound().cloned(), end: range.end_bound().cloned() }
-    }
-
-    /// The addresses in a memory of `size` bytes; `None` if it begins where the memory ends.
-    fn resolve(&self, size: u128) -> Result<Option<RangeInclusive<u64>>, String> {
-        let after = |address: u64| u128::from(address) + 1;
-        let start = match self.start {
-            Bound::Included(start) => u128::from(start),
-            Bound::Excluded(before) => after(before),
-            Bound::Unbounded => 0,
-        };
-        let end = match self.end {
-            Bound::Included(last) => after(last),
-            Bound::Excluded(end) => u128::from(end),
-            Bound::Unbounded => size.max(start),
-        };
-        if end < start || (end == start && self.end != Bound::Unbounded) {
-            return Err("is empty, its start must be below its end".into());
-        }
-        if end > size {
-            return Err(format!("is past the end of the memory, which has {size:#x} bytes"));
-        }
-        // All addresses of a memory fit into 64 bits, its size need not.
-        let address = |at: u128| u64::try_from(at).ok();
-        let last = end.checked_sub(1).filter(|_| start < end).and_then(address);
-        Ok(address(start).zip(last).map(|(first, last)| first..=last))
-    }
-}
-
-impl fmt::Display for Given {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.start {
-            Bound::Included(start) => write!(f, "{start:#x}")?,
-            Bound::Excluded(before) => write!(f, "{:#x}", u128::from(before) + 1)?,
-            Bound::Unbounded => {}
-        }
-        match self.end {
-            Bound::Included(last) => write!(f, "..={last:#x}"),
-            Bound::Excluded(end) => write!(f, "..{end:#x}"),
-            Bound::Unbounded => f.write_str(".."),
-        }
-    }
-}
 
 /// What is wanted of a memory and what is not, as it was given.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selection {
     /// Without any, everything is.
-    only: Vec<Given>,
-    without: Vec<Given>,
+    only: Vec<AddressRange>,
+    without: Vec<AddressRange>,
 }
 
 impl Selection {
     /// Leaves out one more range.
-    pub(super) fn leave_out(&mut self, range: &impl RangeBounds<u64>) {
-        self.without.push(Given::new(range));
+    pub(super) fn leave_out(&mut self, range: impl RangeBounds<u64>) {
+        self.without.push(AddressRange::new(range));
     }
 
     /// Leaves out everything but one more range.
-    pub(super) fn keep_only(&mut self, range: &impl RangeBounds<u64>) {
-        self.only.push(Given::new(range));
+    pub(super) fn keep_only(&mut self, range: impl RangeBounds<u64>) {
+        self.only.push(AddressRange::new(range));
     }
 
     /// Resolves the excluded ranges of a memory of `size` bytes.
     pub(super) fn left_out(&self, size: u128) -> Result<AddressRanges, String> {
-        let resolve = |list: &[Given], what: &str| {
+        let resolve = |list: &[AddressRange], what: &str| {
             let mut ranges = Vec::with_capacity(list.len());
             for given in list {
                 let range = given.resolve(size);
@@ -98,19 +45,21 @@ impl Selection {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::{Bound, RangeInclusive};
+
     use super::*;
 
     const ALL: u128 = 1 << 64;
 
     fn without(size: u128, ranges: &[(Bound<u64>, Bound<u64>)]) -> Vec<RangeInclusive<u64>> {
         let mut selection = Selection::default();
-        ranges.iter().for_each(|range| selection.leave_out(range));
+        ranges.iter().for_each(|range| selection.leave_out(*range));
         selection.left_out(size).unwrap().as_slice().to_vec()
     }
 
     fn only(size: u128, ranges: &[(Bound<u64>, Bound<u64>)]) -> Vec<RangeInclusive<u64>> {
         let mut selection = Selection::default();
-        ranges.iter().for_each(|range| selection.keep_only(range));
+        ranges.iter().for_each(|range| selection.keep_only(*range));
         selection.left_out(size).unwrap().as_slice().to_vec()
     }
 
@@ -164,12 +113,12 @@ mod tests {
             ),
         ] {
             let mut selection = Selection::default();
-            selection.leave_out(&given);
+            selection.leave_out(given);
             let expected = format!("the range {message}");
             assert_eq!(selection.left_out(100).unwrap_err(), expected);
         }
         let mut selection = Selection::default();
-        selection.keep_only(&range(3, 2));
+        selection.keep_only(range(3, 2));
         let error = selection.left_out(100).unwrap_err();
         assert!(error.starts_with("the range 0x3..0x2 to keep is empty"), "{error}");
     }

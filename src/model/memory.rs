@@ -5,12 +5,27 @@ use std::ops::RangeBounds;
 use super::left_out::Selection;
 use crate::error::{Error, Result};
 use crate::image::MemoryImage;
-use crate::limits;
+use crate::limits::{self, PAGE_BYTES};
 use crate::ranges::AddressRanges;
 
 /// The type of a memory at the time of the dump.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// It is checked together with the image of its memory ([`Memory::validate`]).
+///
+/// ```
+/// use corestream::MemoryType;
+///
+/// let ty = MemoryType::wasm64(16).with_maximum(32).with_shared();
+/// assert_eq!((ty.byte_len(), ty.memory64), (Some(1 << 20), true));
+/// assert_eq!(MemoryType::wasm32(100).with_page_size(1).byte_len(), Some(100));
+///
+/// assert_eq!(ty.to_string(), "16 pages, at most 32, memory64, shared");
+/// assert_eq!("16 pages, at most 32, memory64, shared".parse::<MemoryType>()?, ty);
+/// # Ok::<(), corestream::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
+#[non_exhaustive]
 pub struct MemoryType {
     /// The size that it has now, in pages.
     pub minimum: u64,
@@ -25,32 +40,33 @@ pub struct MemoryType {
 }
 
 impl MemoryType {
-    /// A memory of `pages` pages of 64 KiB with 32-bit addresses.
+    /// Returns the type of a memory of `pages` pages of 64 KiB with 32-bit addresses.
     pub fn wasm32(pages: u64) -> Self {
-        Self { minimum: pages, maximum: None, memory64: false, shared: false, page_size: 65_536 }
+        let page_size = PAGE_BYTES;
+        Self { minimum: pages, maximum: None, memory64: false, shared: false, page_size }
     }
 
-    /// A memory of `pages` pages of 64 KiB with 64-bit addresses.
+    /// Returns the type of a memory of `pages` pages of 64 KiB with 64-bit addresses.
     pub fn wasm64(pages: u64) -> Self {
         Self { memory64: true, ..Self::wasm32(pages) }
     }
 
-    /// The same with a maximum, in pages.
+    /// Returns the type with a maximum, in pages.
     pub fn with_maximum(self, pages: u64) -> Self {
         Self { maximum: Some(pages), ..self }
     }
 
-    /// The same, shared between threads.
+    /// Returns the type, shared between threads.
     pub fn with_shared(self) -> Self {
         Self { shared: true, ..self }
     }
 
-    /// The same with pages of `bytes` bytes: 1 or 65,536.
+    /// Returns the type with pages of `bytes` bytes: 1 or 65,536.
     pub fn with_page_size(self, bytes: u32) -> Self {
         Self { page_size: bytes, ..self }
     }
 
-    /// The size in bytes, `None` if it has more than 64 bits.
+    /// Returns the size in bytes, `None` if it has more than 64 bits.
     pub fn byte_len(&self) -> Option<u64> {
         u64::try_from(self.size()).ok()
     }
@@ -63,8 +79,8 @@ impl MemoryType {
 
     /// What contradicts itself in this type with an image of `image_len` bytes.
     pub(crate) fn check(&self, image_len: u64) -> Result<(), String> {
-        if !matches!(self.page_size, 1 | 65_536) {
-            return Err(format!("a page has 1 or 65536 bytes, not {}", self.page_size));
+        if !matches!(self.page_size, 1 | PAGE_BYTES) {
+            return Err(format!("a page has 1 or {PAGE_BYTES} bytes, not {}", self.page_size));
         }
         let most = limits::max_pages(self.memory64, self.page_size);
         let bits = if self.memory64 { 64 } else { 32 };
@@ -100,6 +116,16 @@ impl MemoryType {
 /// A memory: its type, and the image of its contents.
 ///
 /// An image that is shorter than the memory is followed by zeros.
+///
+/// ```
+/// use corestream::{Memory, MemoryImage, MemoryType};
+///
+/// let bytes = vec![7; 4096];
+/// let memory = Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes));
+/// memory.validate()?;
+/// assert_eq!((memory.ty.minimum, memory.image.len()), (1, 4096));
+/// # Ok::<(), corestream::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Memory<'a> {
@@ -112,7 +138,7 @@ pub struct Memory<'a> {
 }
 
 impl<'a> Memory<'a> {
-    /// A memory of this type with these contents.
+    /// Returns a memory of this type with these contents.
     pub fn new(ty: MemoryType, image: MemoryImage<'a>) -> Self {
         Self { ty, image, selection: Selection::default() }
     }
@@ -162,12 +188,12 @@ impl<'a> Memory<'a> {
 
     /// Leaves a range out, as [`without`](Self::without) does.
     pub fn leave_out(&mut self, range: impl RangeBounds<u64>) {
-        self.selection.leave_out(&range);
+        self.selection.leave_out(range);
     }
 
     /// Leaves out all but a range and those of other such calls, as [`only`](Self::only) does.
     pub fn keep_only(&mut self, range: impl RangeBounds<u64>) {
-        self.selection.keep_only(&range);
+        self.selection.keep_only(range);
     }
 
     /// Resolves the excluded ranges of addresses.

@@ -10,6 +10,7 @@ mod index;
 mod instance;
 mod left_out;
 mod memory;
+mod text;
 mod thread;
 mod values;
 

@@ -4,8 +4,17 @@ use super::index::InstanceIndex;
 use super::values::Value;
 
 /// An activation of a function.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// ```
+/// use corestream::{Frame, InstanceIndex, Value};
+///
+/// let frame = Frame::new(InstanceIndex(0), 3, 17).with_locals([7.into()]).with_stack([Value::Missing]);
+/// assert_eq!((frame.function, frame.offset), (3, 17));
+/// assert_eq!((&frame.locals[..], &frame.stack[..]), (&[Value::I32(7)][..], &[Value::Missing][..]));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[must_use]
+#[non_exhaustive]
 pub struct Frame {
     /// The instance whose function it is, if known.
     pub instance: Option<InstanceIndex>,
@@ -20,19 +29,19 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A frame of function index `function` of `instance` at code offset `offset`.
+    /// Returns a frame of function index `function` of `instance`, `None` if it is unknown, at code offset `offset`.
     pub fn new(instance: impl Into<Option<InstanceIndex>>, function: u32, offset: u32) -> Self {
         let instance = instance.into();
         Self { instance, function, offset, locals: Vec::new(), stack: Vec::new() }
     }
 
-    /// The same with these locals.
+    /// Returns the frame with these locals.
     pub fn with_locals(mut self, locals: impl IntoIterator<Item = Value>) -> Self {
         self.locals = locals.into_iter().collect();
         self
     }
 
-    /// The same with this operand stack, its bottom first.
+    /// Returns the frame with this operand stack, its bottom first.
     pub fn with_stack(mut self, stack: impl IntoIterator<Item = Value>) -> Self {
         self.stack = stack.into_iter().collect();
         self
@@ -40,8 +49,16 @@ impl Frame {
 }
 
 /// A thread of the process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// ```
+/// use corestream::{Frame, Thread};
+///
+/// let thread = Thread::new("main").with_frames([Frame::new(None, 3, 17), Frame::new(None, 0, 5)]);
+/// assert_eq!(thread.frames[0].function, 3); // the youngest
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[must_use]
+#[non_exhaustive]
 pub struct Thread {
     /// Its name.
     pub name: String,
@@ -50,12 +67,12 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// A thread without frames.
+    /// Returns a thread without frames.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), frames: Vec::new() }
     }
 
-    /// The same with these frames, from youngest to oldest.
+    /// Returns the thread with these frames, from youngest to oldest.
     pub fn with_frames(mut self, frames: impl IntoIterator<Item = Frame>) -> Self {
         self.frames = frames.into_iter().collect();
         self

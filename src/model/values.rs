@@ -1,7 +1,16 @@
 //! Globals, and values of them and of frames.
 
 /// The top of one of the reference type hierarchies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// ```
+/// use corestream::RefType;
+///
+/// assert_eq!("funcref".parse::<RefType>()?, RefType::Func);
+/// assert_eq!(RefType::ALL.iter().map(|ty| ty.name()).min(), Some("anyref"));
+/// # Ok::<(), corestream::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RefType {
     /// `funcref`
     Func,
@@ -16,10 +25,10 @@ pub enum RefType {
 }
 
 impl RefType {
-    /// All of them, in the order of their names in the text format.
-    pub const ALL: [Self; 5] = [Self::Func, Self::Extern, Self::Any, Self::Exn, Self::Cont];
+    /// All reference types of the format.
+    pub const ALL: &[Self] = &[Self::Func, Self::Extern, Self::Any, Self::Exn, Self::Cont];
 
-    /// The name in the text format.
+    /// Returns the name in the text format.
     pub fn name(self) -> &'static str {
         match self {
             Self::Func => "funcref",
@@ -32,7 +41,16 @@ impl RefType {
 }
 
 /// A type of numbers or vectors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// ```
+/// use corestream::NumberType;
+///
+/// assert_eq!("v128".parse::<NumberType>()?, NumberType::V128);
+/// assert_eq!(NumberType::ALL.iter().map(|ty| ty.name()).max(), Some("v128"));
+/// # Ok::<(), corestream::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum NumberType {
     /// `i32`
     I32,
@@ -47,6 +65,9 @@ pub enum NumberType {
 }
 
 impl NumberType {
+    /// All types of numbers and vectors of the format.
+    pub const ALL: &[Self] = &[Self::I32, Self::I64, Self::F32, Self::F64, Self::V128];
+
     /// Returns the name in the text format.
     pub fn name(self) -> &'static str {
         match self {
@@ -59,16 +80,26 @@ impl NumberType {
     }
 }
 
-/// The value of a global. Floats are their bits, so that the payload of a NaN is kept.
+/// The value of a global. A float is given by its bits, so that the payload of a NaN survives.
+///
+/// As text it is `TYPE:VALUE`, or the type of a reference. Every value survives a round trip through text.
 ///
 /// ```
-/// use corestream::{Global, GlobalValue};
+/// use corestream::{Global, GlobalValue, NumberType, RefType};
 ///
 /// let global = Global::mutable(1.5_f32.into());
 /// assert_eq!(global.value, GlobalValue::F32(1.5_f32.to_bits()));
 /// assert_eq!(GlobalValue::from(-1_i64), GlobalValue::I64(-1));
+///
+/// assert_eq!("f64:1.5".parse::<GlobalValue>()?, 1.5.into());
+/// assert_eq!("f32:NaN:0x200000".parse::<GlobalValue>()?, GlobalValue::F32(0x7fa0_0000));
+/// assert_eq!("v128:0xff".parse::<GlobalValue>()?, GlobalValue::V128(255));
+/// assert_eq!("funcref".parse::<GlobalValue>()?, GlobalValue::Ref(RefType::Func));
+/// assert_eq!("i32:missing".parse::<GlobalValue>()?, GlobalValue::Missing(NumberType::I32));
+/// # Ok::<(), corestream::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum GlobalValue {
     /// `i32`
     I32(i32),
@@ -80,15 +111,45 @@ pub enum GlobalValue {
     F64(u64),
     /// `v128`, lane 0 of `i8x16` in the lowest byte
     V128(u128),
-    /// A reference: its value has no meaning outside the process, null of its top type is written.
+    /// A reference: its value has no meaning outside the process, a dump has the null of its top type.
     Ref(RefType),
-    /// A global of this type whose value is not known: WasmEdge writes no values. It can be read, and not
-    /// written.
+    /// A global of this type whose value is unknown: WasmEdge writes no values. It can be read, but not written.
     Missing(NumberType),
 }
 
+impl GlobalValue {
+    /// Returns the name of its type in the text format.
+    ///
+    /// ```
+    /// use corestream::{GlobalValue, RefType};
+    ///
+    /// assert_eq!(GlobalValue::I32(7).type_name(), "i32");
+    /// assert_eq!(GlobalValue::Ref(RefType::Extern).type_name(), "externref");
+    /// ```
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Self::I32(_) => NumberType::I32.name(),
+            Self::I64(_) => NumberType::I64.name(),
+            Self::F32(_) => NumberType::F32.name(),
+            Self::F64(_) => NumberType::F64.name(),
+            Self::V128(_) => NumberType::V128.name(),
+            Self::Ref(ty) => ty.name(),
+            Self::Missing(ty) => ty.name(),
+        }
+    }
+}
+
 /// A global with its value at the time of the dump.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// ```
+/// use corestream::Global;
+///
+/// let stack_pointer = Global::mutable(0x10000_i32.into());
+/// assert!(stack_pointer.mutable && !Global::constant(7_i64.into()).mutable);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
+#[non_exhaustive]
 pub struct Global {
     /// Whether it was declared mutable; kept in the dump.
     pub mutable: bool,
@@ -97,12 +158,12 @@ pub struct Global {
 }
 
 impl Global {
-    /// A global that was declared mutable.
+    /// Returns a global that was declared mutable.
     pub fn mutable(value: GlobalValue) -> Self {
         Self { mutable: true, value }
     }
 
-    /// A global that was declared immutable.
+    /// Returns a global that was declared immutable.
     pub fn constant(value: GlobalValue) -> Self {
         Self { mutable: false, value }
     }
@@ -110,13 +171,20 @@ impl Global {
 
 /// A local or an operand in a frame. v128 and references have no encoding there: [`Value::Missing`].
 ///
+/// As text it is `TYPE:VALUE`, or `missing`. Every value survives a round trip through text.
+///
 /// ```
 /// use corestream::{Frame, Value};
 ///
 /// let frame = Frame::new(None, 3, 17).with_locals([7.into(), Value::Missing, 0.5_f64.into()]);
 /// assert_eq!(frame.locals, [Value::I32(7), Value::Missing, Value::F64(0.5_f64.to_bits())]);
+///
+/// assert_eq!("i32:-1".parse::<Value>()?, Value::I32(-1));
+/// assert_eq!(Value::from(0.5_f64).to_string(), "f64:0.5");
+/// # Ok::<(), corestream::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Value {
     /// The engine could not say.
     Missing,

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::model::{CoreDump, GlobalIndex, Instance, MemoryIndex, Thread, Value};
 
 /// Something that a dump had to leave out, because the format has no room for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Shortfall {
     /// A memory over [`limits::MAX_MEMORIES`] is left out; instances refer to it as not known. The index is that of

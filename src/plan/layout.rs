@@ -27,7 +27,21 @@ const CONTINUATION_NAME_BYTES: u32 = one_byte(name_bytes(CONTINUATION)) as u32;
 const SMALL_PART: u64 = 64;
 
 /// One active data segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// ```
+/// use corestream::{CoreDump, Dumper, DumpMemoryIndex, Memory, MemoryImage, MemoryType};
+///
+/// let mut bytes = vec![0; 65_536];
+/// bytes[1000..2000].fill(1);
+/// let mut dump = CoreDump::new("guest.wasm");
+/// dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+/// let plan = Dumper::new().plan(&dump)?;
+/// let segment = plan.segments()[0];
+/// assert_eq!((segment.memory, segment.address, segment.len), (DumpMemoryIndex(0), 1000, 1000));
+/// # Ok::<(), corestream::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Segment {
     /// The address of its first byte.
     pub address: u64,

@@ -25,10 +25,6 @@ use crate::model::{CoreDump, Memory, MemoryIndex, MemoryType};
 use crate::ranges::AddressRanges;
 use crate::scan::{self, Note, Scanned};
 
-/// The smallest limit on the body of a section, in bytes: a name, a count, and a segment with some payload always fit.
-#[allow(unreachable_pub, reason = "public with the feature `internals`")]
-pub const MIN_SECTION_BYTES: u32 = 256;
-
 /// The segments and the exact layout of a dump, and the guest that it is of.
 ///
 /// Made by [`Dumper::plan`](crate::Dumper::plan); its length is known to the byte before the first
@@ -76,7 +72,7 @@ impl Prelude {
 }
 
 /// What planning a dump took and found. Lengths are in bytes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// The size of all memories.
@@ -104,7 +100,8 @@ pub struct Stats {
     pub extent_notes: Vec<String>,
     /// The name of the scan's backend.
     pub scanner: &'static str,
-    /// How many threads scanned at most: those that were wanted, or as many of them as could be started.
+    /// How many threads scanned at most: those of [`Dumper::threads`](crate::Dumper::threads), or as many of them as
+    /// could be started.
     pub threads: usize,
     /// Time to find extents, in all threads together; part of `scan_time`.
     pub extent_time: Duration,
@@ -129,13 +126,10 @@ impl Options {
     fn check(&self) -> Result<()> {
         segments::check_budget(self.max_segments)
             .map_err(|why| Error::new(ErrorKind::Option, format!("max_segments: {why}")))?;
-        let least = MIN_SECTION_BYTES;
+        let least = limits::MIN_SECTION_BYTES;
         if self.max_section_bytes < least {
             let message = format!("max_section_bytes: a section needs at least {least} bytes");
             return Err(Error::new(ErrorKind::Option, message));
-        }
-        if self.scan.threads == 0 {
-            return Err(Error::new(ErrorKind::Option, "threads: at least 1 thread is needed"));
         }
         Ok(())
     }

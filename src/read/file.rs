@@ -43,7 +43,7 @@ use crate::model::{Global, GlobalIndex, Instance, InstanceIndex, MemoryIndex, Mo
 /// # let mut guest = CoreDump::new("guest.wasm");
 /// # guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
 /// # let module = guest.add_module("guest.wasm");
-/// # let instance = guest.add_instance(Instance::of(module));
+/// # let instance = guest.add_instance(Instance::new(module));
 /// # guest.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("guest.core");
@@ -68,8 +68,8 @@ pub struct CoreDumpFile<'b> {
     len: u64,
     pub(super) opened: Opened,
     damage: Option<Error>,
-    /// How many threads work on it; `None` stands for the number of cores.
-    pub(super) threads: Option<usize>,
+    /// How many threads work on it; 0 stands for the number of cores.
+    pub(super) threads: usize,
     /// Who watches and stops the work on it.
     pub(super) control: Control,
 }
@@ -180,7 +180,7 @@ impl<'b> CoreDumpFile<'b> {
     pub(super) fn new(
         source: Box<dyn ReadAt + 'b>,
         salvage: bool,
-        threads: Option<usize>,
+        threads: usize,
         control: Control,
     ) -> Result<Self> {
         let all = Source::new(&*source)?;

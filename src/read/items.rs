@@ -335,7 +335,7 @@ mod tests {
                 guest.add_module("m".repeat(i));
                 guest.add_global(Global::constant(GlobalValue::I64(i64::MAX >> (i % 64))));
                 let module = ModuleIndex(i.try_into().unwrap());
-                guest.add_instance(Instance::of(module));
+                guest.add_instance(Instance::new(module));
             }
             let bytes = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
             let dump = CoreDumpFile::from_slice(&bytes).unwrap();

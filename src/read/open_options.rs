@@ -31,8 +31,8 @@ use crate::image::map;
 #[must_use = "nothing is opened yet"]
 pub struct OpenOptions {
     salvage: bool,
-    /// `None` stands for the number of cores, which only the work that needs it asks for.
-    threads: Option<usize>,
+    /// 0 stands for the number of cores, which only the work that needs it asks for.
+    threads: usize,
     control: Control,
 }
 
@@ -43,9 +43,9 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// Returns the default: only dumps that are not damaged, as many threads as there are cores, nobody watches.
+    /// Returns the default: only dumps that are not damaged, a thread per core, nobody watches.
     pub fn new() -> Self {
-        Self { salvage: false, threads: None, control: Control::default() }
+        Self { salvage: false, threads: 0, control: Control::default() }
     }
 
     /// Sets whether the readable parts of a damaged dump are opened ([`CoreDumpFile::salvage_slice`] says which).
@@ -54,9 +54,9 @@ impl OpenOptions {
         self
     }
 
-    /// Sets how many threads verify and restore, the caller's included; at least 1. Opening takes one.
+    /// Sets how many threads verify and restore, the caller's included; 0 is one per core. Opening takes one.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads.max(1));
+        self.threads = threads;
         self
     }
 

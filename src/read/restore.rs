@@ -18,9 +18,8 @@ use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::control::{Meter, Stage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::held_signal::without_sigxfsz;
-use crate::limits::MAX_THREADS;
 use crate::ranges::range_len;
-use crate::threads::{cores, run_on};
+use crate::threads::{run_on, wanted};
 
 /// What a block of a file that is all zero is not written for, so that it stays a hole.
 const BLOCK: u64 = 4096;
@@ -222,9 +221,7 @@ impl MemoryView<'_> {
             }
         };
         // One for each part is enough.
-        let threads = self.dump.threads.unwrap_or_else(cores).min(MAX_THREADS);
-        let threads = at_most(data.div_ceil(PART), threads);
-        run_on(threads.max(1), &work);
+        run_on(at_most(data.div_ceil(PART), wanted(self.dump.threads)), &work);
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
             None => Ok(()),

@@ -29,9 +29,9 @@ use crate::arithmetic::Checked;
 use crate::control::{Cancel, Control, Lookout, Meter, Progress, Stage};
 use crate::error::{ErrorKind, Result};
 use crate::format::{DEGRADED, INDEX, INSTANCES, IndexSegment, MODULES, PARTIAL};
-use crate::limits::{MAX_DAMAGED_RANGES, MAX_THREADS};
+use crate::limits::MAX_DAMAGED_RANGES;
 use crate::model::MemoryIndex;
-use crate::threads::{cores, run_on};
+use crate::threads::{run_on, wanted};
 
 /// Whether a dump is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,8 +147,8 @@ pub struct MemoryRange {
 #[derive(Clone, Debug)]
 #[must_use = "nothing is checked yet"]
 pub struct Verifier {
-    /// `None` stands for the number of cores.
-    threads: Option<usize>,
+    /// 0 stands for the number of cores.
+    threads: usize,
     control: Control,
 }
 
@@ -159,14 +159,15 @@ impl Default for Verifier {
 }
 
 impl Verifier {
-    /// Returns the default: as many threads as there are cores, nobody watches.
+    /// Returns the default: a thread per core, nobody watches.
     pub fn new() -> Self {
-        Self { threads: None, control: Control::default() }
+        Self { threads: 0, control: Control::default() }
     }
 
-    /// Sets how many threads sum up the blocks of a dump, the caller's included; at least 1. A stream takes one.
+    /// Sets how many threads sum up the blocks of a dump, the caller's included; 0 is one per core. A stream takes
+    /// one.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads.max(1));
+        self.threads = threads;
         self
     }
 
@@ -297,9 +298,8 @@ impl<R: Read> Read for Watched<'_, R> {
     }
 }
 
-/// Checks a dump in any source, with so many threads, or as many as there are cores.
-fn verify(source: Source<'_>, threads: Option<usize>, control: &Control) -> Result<Verdict> {
-    let threads = threads.unwrap_or_else(cores);
+/// Checks a dump in any source, with so many threads.
+fn verify(source: Source<'_>, threads: usize, control: &Control) -> Result<Verdict> {
     let work = Work { source, threads, control, meter: control.begin(Stage::Verify, source.len()) };
     let mut walk = Walk::default();
     let verdict = work.examine(&mut walk);
@@ -376,7 +376,7 @@ impl Work<'_> {
                 }
             }
         };
-        run_on(self.threads.min(blocks as usize).clamp(1, MAX_THREADS), &work);
+        run_on(wanted(self.threads).min(blocks as usize), &work);
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(fault) => Err(fault),
             None => Ok(found.into_iter().map(AtomicU32::into_inner).collect()),

@@ -629,8 +629,9 @@ impl Walk {
     ) -> Result<()> {
         for i in 0..body.u32()? {
             let at = body.offset();
-            let global = types::global(body, self.globals, self.header.is_none());
-            global.map_err(|fault| fault.within(format_args!("global {i}")))?;
+            if let Err(fault) = types::global(body, self.globals, self.header.is_none()) {
+                return Err(fault.within(format_args!("global {i}")));
+            }
             to.global(at)?;
             self.globals = self.globals.plus(1)?;
         }

@@ -24,8 +24,7 @@ use crate::arithmetic::{at_most, exact};
 use crate::control::{Control, Meter, Stage};
 use crate::error::{Error, ErrorKind, Result, zeros};
 use crate::image::{Bytes, ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod};
-use crate::limits;
-use crate::threads::run_on;
+use crate::threads::{run_on, wanted};
 
 /// Bytes of a batch: large enough that the queue costs nothing, small enough for an even share.
 const BATCH_BYTES: u64 = 2 << 20;
@@ -61,7 +60,7 @@ pub(crate) trait GapSink: Sync {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) scanner: Scanner,
-    /// How many threads take part, the caller's included; at least 1.
+    /// How many threads take part, the caller's included; 0 is one per core.
     pub(crate) threads: usize,
     pub(crate) extents: ExtentOptions,
 }
@@ -114,6 +113,7 @@ pub(crate) fn scan<'i>(
     let notes = notes.chain(extents.iter().enumerate().filter_map(note_of)).collect();
     // A bound, as all numbers of progress: sparse images can have more bytes together than 64 bits can count.
     let bytes = images.iter().map(|of| of.image.len()).fold(0, u64::saturating_add);
+    let threads = wanted(options.threads);
     let shared = Shared {
         images,
         gaps,
@@ -122,17 +122,15 @@ pub(crate) fn scan<'i>(
         stretches: Mutex::new(images.iter().map(|_| Vec::new()).collect()),
         found: Mutex::default(),
         image_bytes: images.iter().map(|_| AtomicU64::new(0)).collect(),
-        read_bytes: (ALL_READ_BYTES / options.threads.clamp(1, limits::MAX_THREADS))
-            .min(READ_BYTES),
+        read_bytes: (ALL_READ_BYTES / threads.max(1)).min(READ_BYTES),
         control,
         meter: control.begin(Stage::Scan, bytes),
         failed: AtomicBool::new(false),
         cancelled: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
-    let threads = options.threads.min(limits::MAX_THREADS);
-    let wanted = at_most(bytes.div_ceil(BATCH_BYTES), threads);
-    let started = run_on(wanted, &|| shared.work());
+    let useful = at_most(bytes.div_ceil(BATCH_BYTES), threads);
+    let started = run_on(useful, &|| shared.work());
 
     if let Some(error) = into_inner(shared.failure) {
         return Err(error);
@@ -156,7 +154,7 @@ pub(crate) fn scan<'i>(
         mapping_method: finder.mapping_method(),
         notes,
         doubts,
-        threads: if started < wanted { started } else { options.threads },
+        threads: if started < useful { started } else { threads },
         extent_bytes,
         extent_time: finder_time + queue.time + time,
     })

@@ -9,6 +9,6 @@ mod traits;
 mod transport;
 
 pub use file::FileSink;
-pub use pipe::Pipe;
-pub use socket::Socket;
+pub use pipe::PipeSink;
+pub use socket::SocketSink;
 pub use traits::Sink;

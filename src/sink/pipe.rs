@@ -23,12 +23,12 @@ use crate::piece::Piece;
 /// by `splice` or `tee`, has lent ones for longer.
 ///
 /// ```
-/// use corestream::{CoreDump, Dumper, Pipe};
+/// use corestream::{CoreDump, Dumper, PipeSink};
 ///
 /// let (mut reader, writer) = std::io::pipe().unwrap();
 /// let dump = CoreDump::new("guest.wasm");
 /// let plan = Dumper::new().plan(&dump)?;
-/// plan.write_to(&mut Pipe::new(&writer))?;
+/// plan.write_to(&mut PipeSink::new(&writer))?;
 /// drop(writer);
 ///
 /// let mut bytes = Vec::new();
@@ -38,9 +38,9 @@ use crate::piece::Piece;
 /// ```
 #[derive(Debug)]
 #[must_use]
-pub struct Pipe<F>(Descriptor<F, PipeTransport>);
+pub struct PipeSink<F>(Descriptor<F, PipeTransport>);
 
-impl<F: AsFd> Pipe<F> {
+impl<F: AsFd> PipeSink<F> {
     /// A sink that writes to `pipe`, which it owns or borrows.
     pub fn new(pipe: F) -> Self {
         Self(Descriptor::new(pipe, PipeTransport))
@@ -53,7 +53,7 @@ impl<F: AsFd> Pipe<F> {
     }
 }
 
-impl<F: AsFd> Sink for Pipe<F> {
+impl<F: AsFd> Sink for PipeSink<F> {
     fn begin(&mut self, len: u64, may_block: bool) -> io::Result<()> {
         enlarge(self.0.fd());
         self.0.begin(len, may_block);

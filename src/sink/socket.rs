@@ -26,12 +26,12 @@ use crate::piece::Piece;
 /// ```
 /// use std::os::unix::net::UnixStream;
 ///
-/// use corestream::{CoreDump, Dumper, Socket};
+/// use corestream::{CoreDump, Dumper, SocketSink};
 ///
 /// let (mut peer, socket) = UnixStream::pair().unwrap();
 /// let dump = CoreDump::new("guest.wasm");
 /// let plan = Dumper::new().plan(&dump)?;
-/// plan.write_to(&mut Socket::new(&socket))?;
+/// plan.write_to(&mut SocketSink::new(&socket))?;
 /// drop(socket);
 ///
 /// let mut bytes = Vec::new();
@@ -41,9 +41,9 @@ use crate::piece::Piece;
 /// ```
 #[derive(Debug)]
 #[must_use]
-pub struct Socket<F>(Descriptor<F, SocketTransport>);
+pub struct SocketSink<F>(Descriptor<F, SocketTransport>);
 
-impl<F: AsFd> Socket<F> {
+impl<F: AsFd> SocketSink<F> {
     /// A sink that writes to `socket`, which it owns or borrows.
     pub fn new(socket: F) -> Self {
         Self(Descriptor::new(socket, SocketTransport))
@@ -58,7 +58,7 @@ impl<F: AsFd> Socket<F> {
     }
 }
 
-impl<F: AsFd> Sink for Socket<F> {
+impl<F: AsFd> Sink for SocketSink<F> {
     fn begin(&mut self, len: u64, may_block: bool) -> io::Result<()> {
         // Messages of another socket may be lost, and one that does not fit is cut or refused.
         if rustix::net::sockopt::socket_type(self.0.fd())

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, Write};
 use std::os::fd::BorrowedFd;
 
-use crate::batch::MAX_PIECES;
+use crate::limits::MAX_BATCH_PIECES;
 use crate::piece::Piece;
 
 /// Where a dump goes: takes as much of some pieces as it can, and says how much that was. Every [`Write`] is one.
@@ -94,5 +94,5 @@ impl<W: Write + ?Sized> Sink for W {
 
 /// The bytes of pieces, as vectored writes take them.
 pub(super) fn slices<'b>(pieces: &'b [Piece<'_>]) -> Vec<IoSlice<'b>> {
-    pieces.iter().take(MAX_PIECES).map(|piece| IoSlice::new(piece.bytes)).collect()
+    pieces.iter().take(MAX_BATCH_PIECES).map(|piece| IoSlice::new(piece.bytes)).collect()
 }

@@ -173,7 +173,7 @@ fn constant(init: &wasmparser::ConstExpr<'_>, ty: wasmparser::GlobalType) -> Glo
             let name = name.trim_start_matches("(ref null ").trim_end_matches(')');
             let of =
                 |top: &RefType| top.name().trim_end_matches("ref") == name || top.name() == name;
-            GlobalValue::Ref(RefType::ALL.into_iter().find(of).expect("a top type"))
+            GlobalValue::Ref(RefType::ALL.iter().copied().find(of).expect("a top type"))
         }
         other => panic!("unexpected constant: {other:?}"),
     }

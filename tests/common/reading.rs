@@ -12,8 +12,8 @@ use corestream::read::{
 };
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, Error, ErrorKind, Frame, Global, GlobalIndex, GlobalValue,
-    Instance, InstanceIndex, Memory, MemoryImage, MemoryIndex, MemoryType, ModuleIndex, RefType,
-    Result, Thread, Value,
+    Instance, InstanceIndex, Memory, MemoryImage, MemoryIndex, MemoryType, Module, ModuleIndex,
+    RefType, Result, Thread, Value,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -48,9 +48,9 @@ pub fn guest(images: &[(MemoryType, Vec<u8>)]) -> CoreDump<'_> {
     guest.add_global(Global::constant(GlobalValue::V128(1 << 100)));
     guest.add_global(Global::mutable(GlobalValue::Ref(RefType::Exn)));
     let module = guest.add_module("guest.wasm");
-    guest.add_anonymous_module();
+    guest.add_module(Module::anonymous());
     let instance =
-        guest.add_instance(Instance::of(module).with_memories(memories).with_globals([global]));
+        guest.add_instance(Instance::new(module).with_memories(memories).with_globals([global]));
     guest.add_instance(Instance::default().with_memories([None, Some(MemoryIndex(0))]));
     guest.add_thread(
         Thread::new("main").with_frames([

@@ -83,8 +83,8 @@ impl Runs {
         let pages = pages.saturating_add(self.more.unwrap_or(0).into()).min(most);
         let maximum = self.maximum.or(self.shared.then_some(0));
         let maximum = maximum.map(|more| pages.saturating_add(more.into()).min(most));
-        let (memory64, shared) = (self.memory64, self.shared);
-        let ty = MemoryType { minimum: pages, maximum, memory64, shared, page_size };
+        let mut ty = MemoryType::wasm32(pages).with_page_size(page_size);
+        (ty.maximum, ty.memory64, ty.shared) = (maximum, self.memory64, self.shared);
         Guest { ty, kind: self.kind, address, bytes }
     }
 }

@@ -1,7 +1,7 @@
 //! Any bytes of a receiver: the answer is the same however they are cut, a reason is bounded, and only `ok` says
 //! that a dump was kept. Any text as a reason: one printable line, which reads back as the same refusal.
 
-use corestream_cli::internals::{Answer, MAX_REASON, OK, Reply, refusal};
+use corestream_cli::internals::{Answer, MAX_REASON_BYTES, OK, Reply, refusal};
 
 /// What a reply comes to, of which `bytes` come, in pieces of `size`; then the connection ends.
 fn answer(bytes: &[u8], size: usize) -> Answer {
@@ -18,11 +18,11 @@ pub fn run(bytes: &[u8]) {
     match &found {
         Answer::Kept => assert!(bytes.is_empty() || line == b"ok" || line == b"ok\r"),
         // A byte that is no text becomes a character of three.
-        Answer::Refused(reason) => assert!(reason.len() <= 3 * MAX_REASON),
+        Answer::Refused(reason) => assert!(reason.len() <= 3 * MAX_REASON_BYTES),
         Answer::EndedEarly | Answer::EarlyOk => panic!("it did not"),
     }
     let line = refusal(&String::from_utf8_lossy(bytes));
-    assert!(line != OK && line.len() <= MAX_REASON + 1);
+    assert!(line != OK && line.len() <= MAX_REASON_BYTES + 1);
     let (end, text) = line.split_last().expect("a line feed at least");
     assert!(*end == b'\n' && text.iter().all(|byte| (b' '..=b'~').contains(byte)));
     let text = String::from_utf8_lossy(text).into_owned();

@@ -13,8 +13,8 @@ use corestream::limits::max_pages;
 use corestream::read::{Verdict, Verifier, Whole};
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, FileSink, Frame, Global, GlobalIndex, GlobalValue, Instance,
-    InstanceIndex, Memory, MemoryIndex, MemoryType, ModuleIndex, Pipe, Plan, RefType, Socket,
-    Thread, Value,
+    InstanceIndex, Memory, MemoryIndex, MemoryType, Module, ModuleIndex, PipeSink, Plan, RefType,
+    SocketSink, Thread, Value,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -156,8 +156,9 @@ impl AnyMemory {
         let minimum = pages.saturating_add(self.more.unwrap_or(0).into()).min(most);
         let maximum = self.maximum.or(self.shared.then_some(0));
         let maximum = maximum.map(|more| minimum.saturating_add(more.into()).min(most));
-        let (memory64, shared) = (self.memory64, self.shared);
-        MemoryType { minimum, maximum, memory64, shared, page_size }
+        let mut ty = MemoryType::wasm32(minimum).with_page_size(page_size);
+        (ty.maximum, ty.memory64, ty.shared) = (maximum, self.memory64, self.shared);
+        ty
     }
 }
 
@@ -184,23 +185,24 @@ impl Model {
         for name in &self.modules {
             match name {
                 Some(name) => dump.add_module(name.as_str()),
-                None => dump.add_anonymous_module(),
+                None => dump.add_module(Module::anonymous()),
             };
         }
         for (memory, image) in self.memories.iter().zip(images) {
             dump.add_memory(Memory::new(memory.ty(image), memory.kind.image(image)));
         }
         for (mutable, global) in &self.globals {
-            dump.add_global(Global { mutable: *mutable, value: global.value() });
+            dump.add_global(match mutable {
+                true => Global::mutable(global.value()),
+                false => Global::constant(global.value()),
+            });
         }
         for (module, memories, globals) in &self.instances {
             let memory = |m: &Option<u8>| index(*m, self.memories.len()).map(MemoryIndex);
             let global = |g: &Option<u8>| index(*g, self.globals.len()).map(GlobalIndex);
-            dump.add_instance(Instance {
-                module: index(*module, self.modules.len()).map(ModuleIndex),
-                memories: memories.iter().map(memory).collect(),
-                globals: globals.iter().map(global).collect(),
-            });
+            let module = index(*module, self.modules.len()).map(ModuleIndex);
+            let instance = Instance::new(module).with_memories(memories.iter().map(memory));
+            dump.add_instance(instance.with_globals(globals.iter().map(global)));
         }
         for (name, frames) in &self.threads {
             let frame = |f: &AnyFrame| {
@@ -312,14 +314,14 @@ impl Way {
             Self::Pipe { lend } => {
                 let (reader, writer) = io::pipe().unwrap();
                 received(input, whole, reader, || {
-                    plan.write_to(&mut Pipe::new(&writer).lend(lend)).unwrap();
+                    plan.write_to(&mut PipeSink::new(&writer).lend(lend)).unwrap();
                     drop(writer);
                 })
             }
             Self::Socket { lend } => {
                 let (peer, socket) = UnixStream::pair().unwrap();
                 received(input, whole, peer, || {
-                    plan.write_to(&mut Socket::new(&socket).lend(lend)).unwrap();
+                    plan.write_to(&mut SocketSink::new(&socket).lend(lend)).unwrap();
                     drop(socket);
                 })
             }

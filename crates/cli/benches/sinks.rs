@@ -18,7 +18,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use common::{Image, Work, guest, images, medians};
-use corestream::{CoreDump, Dumper, FileSink, Memory, MemoryImage, MemoryType, Pipe, Socket};
+use corestream::{
+    CoreDump, Dumper, FileSink, Memory, MemoryImage, MemoryType, PipeSink, SocketSink,
+};
 use crc32fast::Hasher;
 use rustix::pipe::{IoSliceRaw, SpliceFlags, fcntl_setpipe_size, vmsplice};
 
@@ -80,11 +82,11 @@ fn sum((reader, writer): Ends, work: impl FnOnce(File)) -> u32 {
 }
 
 fn to_pipe(dump: &CoreDump<'_>, pipe: &File) {
-    Dumper::new().plan(dump).unwrap().write_to(&mut Pipe::new(pipe)).unwrap();
+    Dumper::new().plan(dump).unwrap().write_to(&mut PipeSink::new(pipe)).unwrap();
 }
 
 fn to_socket(dump: &CoreDump<'_>, socket: &File) {
-    Dumper::new().plan(dump).unwrap().write_to(&mut Socket::new(socket)).unwrap();
+    Dumper::new().plan(dump).unwrap().write_to(&mut SocketSink::new(socket)).unwrap();
 }
 
 fn of_file(path: &Path, memories: usize) -> CoreDump<'static> {
@@ -156,14 +158,14 @@ fn pipes(rounds: usize, image: &Image, path: &Path) {
         (
             "library, sealed, planned",
             Box::new(|| {
-                drained(pipe(), |pipe| planned.write_to(&mut Pipe::new(&pipe)).unwrap());
+                drained(pipe(), |pipe| planned.write_to(&mut PipeSink::new(&pipe)).unwrap());
             }),
         ),
         (
             "the same, nothing lent",
             Box::new(|| {
                 drained(pipe(), |pipe| {
-                    planned.write_to(&mut Pipe::new(&pipe).lend(false)).unwrap();
+                    planned.write_to(&mut PipeSink::new(&pipe).lend(false)).unwrap();
                 });
             }),
         ),
@@ -221,7 +223,9 @@ fn sockets(rounds: usize, image: &Image, path: &Path) {
             (
                 "live guest, planned",
                 Box::new(|| {
-                    drained(ends(), |socket| planned.write_to(&mut Socket::new(&socket)).unwrap());
+                    drained(ends(), |socket| {
+                        planned.write_to(&mut SocketSink::new(&socket)).unwrap()
+                    });
                 }),
             ),
             ("image file", Box::new(|| drained(ends(), |socket| to_socket(&file, &socket)))),
@@ -231,7 +235,7 @@ fn sockets(rounds: usize, image: &Image, path: &Path) {
                 Box::new(|| {
                     drained(ends(), |socket| {
                         let plan = Dumper::new().plan(&sealed).unwrap();
-                        plan.write_to(&mut Socket::new(&socket).lend(false)).unwrap();
+                        plan.write_to(&mut SocketSink::new(&socket).lend(false)).unwrap();
                     });
                 }),
             ),

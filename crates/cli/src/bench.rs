@@ -21,6 +21,7 @@ use self::row::Row;
 use self::target::{Target, To};
 use crate::dump::{MemoryOption, PlanOptions};
 use crate::input::Watch;
+use crate::limits::MAX_RUNS;
 use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
@@ -41,7 +42,7 @@ const RUNS: (usize, usize) = (5, 100);
 /// that is on disk only takes longer. Percentiles are nearest ranks.
 #[derive(Args)]
 pub struct Bench {
-    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES][,shared][,changing]
+    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES|SIZE][,shared][,changing]
     #[arg(value_name = "IMAGE",
           value_parser = OsStringValueParser::new().try_map(MemoryOption::parse))]
     image: MemoryOption,
@@ -56,7 +57,7 @@ pub struct Bench {
     dir: PathBuf,
 
     /// Runs that are counted; by default as many as fit into 10 seconds, 5 to 100
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RUNS)))]
     runs: Option<u32>,
 
     /// Print one JSON object: the same, and the time of each run, in seconds

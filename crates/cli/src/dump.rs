@@ -14,14 +14,15 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use corestream::{Change, CoreDump, FileSink, Memory, Pipe, Plan, Socket};
+use corestream::{Change, CoreDump, FileSink, Memory, PipeSink, Plan, SocketSink};
 
-pub use self::options::{MemoryOption, PlanOptions, seconds};
+pub use self::options::{MemoryOption, PlanOptions, seconds, some_bytes};
 use self::ranges::RangeOption;
 use self::stats::StatsFormat;
 use crate::image;
 use crate::input::Watch;
 use crate::json::Manifest;
+use crate::limits::MAX_MANIFEST_BYTES;
 use crate::output::{Opened, Output, warn_if_not_private};
 use crate::patient::Patient;
 use crate::peer::Peer;
@@ -31,9 +32,6 @@ use crate::progress::{Display, When};
 use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
-
-/// Bytes of a manifest at most: that of a million frames has less.
-const MAX_MANIFEST_BYTES: u64 = 256 << 20;
 
 /// Writes the core dump of a stopped guest
 ///
@@ -47,7 +45,7 @@ pub struct Dump {
     #[arg(long)]
     name: Option<String>,
 
-    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES][,shared][,changing].
+    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES|SIZE][,shared][,changing].
     /// With `changing`, the image is taken to be written to meanwhile, and the dump marks the memory
     #[arg(long = "memory", value_name = "IMAGE",
           value_parser = OsStringValueParser::new().try_map(MemoryOption::parse))]
@@ -58,7 +56,8 @@ pub struct Dump {
     manifest: Option<PathBuf>,
 
     /// Leave a range of a memory's addresses out: it is not read, and the dump says that it is missing.
-    /// MEMORY is an index; START and END are bytes, decimal or after 0x hexadecimal, and may be left out
+    /// MEMORY is an index; START and END are decimal, hexadecimal after 0x, or sizes such as 1.5GiB, and the
+    /// start and the end of the memory if absent
     #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
     exclude: Vec<RangeOption>,
 
@@ -305,17 +304,17 @@ pub fn write(
             return Ok(());
         }
         Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),
-        Opened::Socket(socket) => stream.write_to(&mut Socket::new(socket)),
+        Opened::Socket(socket) => stream.write_to(&mut SocketSink::new(socket)),
         Opened::Peer(peer) => {
             let exchange = Exchange::new(peer.as_fd());
-            let mut sink = Socket::new(peer.as_fd());
+            let mut sink = SocketSink::new(peer.as_fd());
             let sent = exchange.send_until_reply(|| stream.write_to(&mut sink));
             let sent = sent.map_err(Failure::from);
             return progress.while_waiting_for("the receiver's reply", || {
                 output.conclude(&exchange, sent, timeout, interrupt)
             });
         }
-        Opened::Pipe(pipe) => stream.write_to(&mut Pipe::new(pipe)),
+        Opened::Pipe(pipe) => stream.write_to(&mut PipeSink::new(pipe)),
     }
     .map_err(|error| Failure::from(error).at(output.name()))?;
     output.sync()

@@ -19,7 +19,6 @@ use crate::progress::{Display, When};
 use crate::report::Failure;
 use crate::sigbus;
 use crate::signals::Interrupt;
-use crate::verify::threads;
 
 /// Writes memories of a dump as raw images, sparse where they are zero
 ///
@@ -53,9 +52,9 @@ pub struct Extract {
     #[arg(long)]
     salvage: bool,
 
-    /// Threads that check the dump and write images; by default one a core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    /// Threads that check the dump and write images; 0 is one per core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: u16,
 
     /// Show on standard error how far an extraction has come that takes more than a second
     #[arg(long, value_name = "WHEN", default_value = "auto")]
@@ -79,7 +78,7 @@ impl Extract {
         let damage = self.check(&input, &interrupt, &progress)?;
         let (watch, show, cancel) = (input.watch(), progress.watcher(), interrupt.cancel());
         let options = OpenOptions::new()
-            .threads(threads(self.threads))
+            .threads(self.threads.into())
             .cancel(Some(Cancel::from(interrupt.cancel())))
             .progress(move |progress| {
                 show(progress);
@@ -131,7 +130,7 @@ impl Extract {
         progress: &Display,
     ) -> Result<Option<Damaged>, Failure> {
         let verifier = Verifier::new()
-            .threads(threads(self.threads))
+            .threads(self.threads.into())
             .cancel(Some(Cancel::from(interrupt.cancel())))
             .progress(progress.watcher());
         let verdict = verifier.verify(input.source());

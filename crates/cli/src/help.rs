@@ -101,7 +101,7 @@ const RECEIVE: &[Example] = &[
     example(
         "Take the dumps of other machines too, none over 8 GiB:",
         &[
-            "corestream receive tcp:0.0.0.0:4000 --any-host --max-size 8589934592 \\",
+            "corestream receive tcp:0.0.0.0:4000 --any-host --max-size 8GiB \\",
             "    -o 'dumps/%n.%t.core'",
         ],
     ),

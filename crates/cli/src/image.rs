@@ -17,8 +17,8 @@ pub fn open(path: &Path, changing: bool) -> corestream::Result<MemoryImage<'stat
 }
 
 /// Returns the memory with this image. Without a `minimum` it has the pages that hold the image.
-pub fn memory(image: MemoryImage<'_>, minimum: Option<u64>, ty: MemoryType) -> Memory<'_> {
+pub fn memory(image: MemoryImage<'_>, minimum: Option<u64>, mut ty: MemoryType) -> Memory<'_> {
     let page = u64::from(ty.page_size.max(1));
-    let minimum = minimum.unwrap_or(image.len().div_ceil(page));
-    Memory::new(MemoryType { minimum, ..ty }, image)
+    ty.minimum = minimum.unwrap_or(image.len().div_ceil(page));
+    Memory::new(ty, image)
 }

@@ -143,8 +143,8 @@ impl From<serde_json::Error> for Unprinted {
 type Printed = Result<(), Unprinted>;
 
 fn print_json(out: &mut impl Write, dump: &CoreDumpFile<'_>, symbols: &Symbols<'_>) -> Printed {
-    let names = |frame: &Frame, caller| {
-        symbols.resolve(dump, frame, caller).as_ref().map(json::Symbols::from)
+    let names = |frame: &Frame, index| {
+        symbols.resolve(dump, frame, index).as_ref().map(json::Symbols::from)
     };
     let formatter = json::VisibleFormatter::default();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
@@ -198,7 +198,7 @@ impl<W: Write> Text<'_, W> {
                 let module = self.module_of(frame.instance)?;
                 let (function, offset) = (frame.function, frame.offset);
                 writeln!(self.out, "  {i}: {module} function {function} at {offset:#x}")?;
-                self.named(&frame, i > 0)?;
+                self.named(&frame, i)?;
                 self.values("     locals", &frame.locals)?;
                 self.values("     stack", &frame.stack)?;
             }
@@ -206,9 +206,9 @@ impl<W: Write> Text<'_, W> {
         Ok(())
     }
 
-    /// What a frame is called in the source; `caller` says that it waits for another one.
-    fn named(&mut self, frame: &Frame, caller: bool) -> io::Result<()> {
-        let Some(named) = self.symbols.resolve(self.dump, frame, caller) else { return Ok(()) };
+    /// Prints what a frame of this index in its thread is called in the source.
+    fn named(&mut self, frame: &Frame, index: usize) -> io::Result<()> {
+        let Some(named) = self.symbols.resolve(self.dump, frame, index) else { return Ok(()) };
         if let (Some(function), true) = (&named.name, named.positions.is_empty()) {
             writeln!(self.out, "     {}", self.columns.name(function))?;
         }

@@ -16,6 +16,7 @@ mod inherited;
 mod input;
 mod inspect;
 mod json;
+mod limits;
 mod log;
 mod man;
 mod mapped;
@@ -101,5 +102,6 @@ pub fn main() -> ExitCode {
 #[doc(hidden)]
 pub mod internals {
     pub use crate::json::{Inspection, Manifest};
-    pub use crate::peer::reply::{Answer, MAX_REASON, OK, Reply, refusal};
+    pub use crate::limits::MAX_REASON_BYTES;
+    pub use crate::peer::reply::{Answer, OK, Reply, refusal};
 }

@@ -16,15 +16,13 @@ use rustix::io::Errno;
 use rustix::net::SocketType;
 
 use crate::inherited;
+use crate::limits::MAX_LINKS;
 use crate::peer::answer::{Exchange, Outcome};
 use crate::peer::reply::{Answer, EARLY_OK};
 use crate::peer::{Peer, connect};
 use crate::placeholder::is_placeholder;
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
-
-/// Links that are followed at most, as in the kernel.
-const MAX_LINKS: usize = 40;
 
 /// Where bytes go.
 pub struct Output {

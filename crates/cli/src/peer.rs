@@ -12,8 +12,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Bytes of the path of a Unix socket at most: unix(7), without the byte that ends it.
-const MAX_SOCKET_PATH: usize = 107;
+use crate::limits::MAX_SOCKET_PATH_BYTES;
 
 /// A peer that listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +40,8 @@ impl Peer {
                 Ok(Self::Tcp(rest.into()))
             }
             "unix" if rest.is_empty() => Err("a path is needed, as in unix:/run/dumps".into()),
-            "unix" if rest.len() > MAX_SOCKET_PATH => {
-                Err(format!("the path of a Unix socket has at most {MAX_SOCKET_PATH} bytes"))
+            "unix" if rest.len() > MAX_SOCKET_PATH_BYTES => {
+                Err(format!("the path of a Unix socket has at most {MAX_SOCKET_PATH_BYTES} bytes"))
             }
             "unix" => Ok(Self::Unix(rest.into())),
             _ => Err("must be tcp:HOST:PORT or unix:PATH".into()),
@@ -89,7 +88,7 @@ mod tests {
         }
         assert_eq!("unix:a:b".parse(), Ok(Peer::Unix("a:b".into())));
         let bad = ["", "tcp", "tcp:", "tcp:80", "tcp::80", "tcp:a:", "tcp:a:0", "tcp:a:65536"];
-        let long = format!("unix:/{}", "x".repeat(MAX_SOCKET_PATH));
+        let long = format!("unix:/{}", "x".repeat(MAX_SOCKET_PATH_BYTES));
         assert!(long[..long.len() - 1].parse::<Peer>().is_ok());
         for bad in bad.iter().chain(&["unix:", "udp:a:80", "/run/dumps", &long]) {
             assert!(bad.parse::<Peer>().is_err(), "{bad}");

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use corestream::{FileOptions, UnnamedFile, Visible};
+use corestream::{ByteSize, FileOptions, UnnamedFile, Visible};
 
 use self::intake::Terms;
 use self::keep::Keeper;
@@ -29,7 +29,8 @@ use self::naming::Naming;
 use self::pace::Limits;
 use self::serve::Receiver;
 use self::stop::Stop;
-use crate::dump::seconds;
+use crate::dump::{seconds, some_bytes};
+use crate::limits::MAX_SENDERS;
 use crate::log;
 use crate::peer::Peer;
 use crate::report::{self, Failure};
@@ -52,20 +53,20 @@ pub struct Receive {
     output: PathBuf,
 
     /// Senders that are served at once; more of them wait
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_SENDERS)))]
     max_senders: u16,
 
-    /// Bytes that a dump may have; by default as many as there is room for
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
-    max_size: Option<u64>,
+    /// Size that a dump may have, such as 8GiB; by default it may take all the room there is
+    #[arg(long, value_name = "SIZE", value_parser = some_bytes)]
+    max_size: Option<ByteSize>,
 
     /// Seconds after which a sender that sends nothing is dropped, such as 0.5
     #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
     timeout: Duration,
 
-    /// Bytes a second that a sender must send at least, over the time of --timeout; 0 is any
-    #[arg(long, value_name = "BYTES", default_value_t = 1024)]
-    min_rate: u64,
+    /// Bytes that a sender must send per second at least, over the time of --timeout; 0 is any
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize(1024))]
+    min_rate: ByteSize,
 
     /// Seconds that a sender may take for all of its dump; by default as many as it needs
     #[arg(long, value_name = "S", value_parser = seconds)]
@@ -103,8 +104,8 @@ impl Receive {
     pub fn run(self) -> Result<ExitCode, Failure> {
         if self.any_host && self.max_size.is_none() {
             return Err(Failure::usage(
-                "receive: with --any-host one sender from anywhere could fill the disk: say how many \
-                 bytes a dump may have with --max-size",
+                "receive: with --any-host one sender from anywhere could fill the disk: say how large \
+                 a dump may be with --max-size, such as 8GiB",
             ));
         }
         let output = self.output.display();
@@ -143,9 +144,9 @@ impl Receive {
 
     /// What a sender may do.
     fn terms(&self) -> Terms {
-        let pace =
-            Limits { timeout: self.timeout, min_rate: self.min_rate, max_time: self.max_time };
-        let (max_size, any_tool) = (self.max_size, self.any_tool);
+        let min_rate = self.min_rate.into();
+        let pace = Limits { timeout: self.timeout, min_rate, max_time: self.max_time };
+        let (max_size, any_tool) = (self.max_size.map(u64::from), self.any_tool);
         Terms { max_size, pace, any_tool, keep_damaged: self.keep_partial }
     }
 }

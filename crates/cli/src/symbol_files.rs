@@ -8,13 +8,12 @@ use std::str::FromStr;
 use corestream::{CoreDumpFile, ModuleIndex};
 use corestream_symbols::{ModuleFile, Symbols};
 
+use crate::limits::MAX_MODULE_BYTES;
 use crate::module_file::{self, Form};
 use crate::report::{self, Failure};
 #[cfg(feature = "run")]
 use crate::wat_text;
 
-/// Bytes of a file at most: it is read whole.
-const MAX_FILE: u64 = 1 << 30;
 /// The message for a component.
 const COMPONENT: &str =
     "is a component, whose symbols are not supported: name the core module in it";
@@ -66,7 +65,7 @@ impl SymbolFiles {
     pub fn symbols(&self, dump: &CoreDumpFile<'_>) -> Result<Symbols<'_>, Failure> {
         let files = self.0.iter().map(|(file, bytes)| {
             let of = ModuleFile::new(&file.path, bytes);
-            file.module.map_or(of, |module| of.of_module(module))
+            file.module.map_or(of, |module| of.with_module(module))
         });
         let files: Vec<_> = files.collect();
         let symbols = Symbols::new(&files, dump).map_err(Failure::usage)?;
@@ -83,15 +82,15 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     }
     let file = File::open(path).map_err(|error| at(format!("cannot open: {error}")))?;
     let too_large =
-        || at(format!("is larger than {MAX_FILE} bytes, which is the most that is read"));
-    if file.metadata().is_ok_and(|metadata| metadata.len() > MAX_FILE) {
+        || at(format!("is larger than {MAX_MODULE_BYTES} bytes, which is the most that is read"));
+    if file.metadata().is_ok_and(|metadata| metadata.len() > MAX_MODULE_BYTES) {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
-    let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
+    let read = file.take(MAX_MODULE_BYTES + 1).read_to_end(&mut bytes);
     read.map_err(|error| at(format!("cannot read: {error}")))?;
     // It may have grown meanwhile.
-    if bytes.len() as u64 > MAX_FILE {
+    if bytes.len() as u64 > MAX_MODULE_BYTES {
         return Err(too_large());
     }
     match module_file::form(&bytes, COMPONENT).map_err(at)? {

@@ -23,9 +23,9 @@ pub struct Verify {
     #[arg(value_name = "DUMP")]
     dump: PathBuf,
 
-    /// Threads that check; by default one a core
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    /// Threads that check; 0 is one per core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: u16,
 
     /// Show on standard error how far a check has come that takes more than a second
     #[arg(long, value_name = "WHEN", default_value = "auto")]
@@ -47,7 +47,7 @@ impl Verify {
         }
         let input = Input::open(&self.dump, None)?;
         let progress = Display::start(self.progress, &input.name());
-        let verifier = Verifier::new().threads(threads(self.threads)).progress(progress.watcher());
+        let verifier = Verifier::new().threads(self.threads.into()).progress(progress.watcher());
         let verdict = verifier.verify(input.source());
         progress.finish();
         input.check_read()?;
@@ -55,14 +55,6 @@ impl Verify {
             &self.dump.display().to_string(),
             verdict.map_err(|error| input.failed(&error))?,
         )
-    }
-}
-
-/// As many threads as were asked for, or there are cores.
-pub fn threads(asked: Option<u16>) -> usize {
-    match asked {
-        Some(threads) => threads.into(),
-        None => std::thread::available_parallelism().map_or(1, |n| n.get()),
     }
 }
 

@@ -26,7 +26,7 @@ use std::time::Duration;
 use corestream::read::{Verdict, Verifier, Whole};
 use corestream::{
     Change, CoreDump, CoreDumpFile, Dumper, FileSink, Memory, MemoryImage, MemoryIndex, MemoryType,
-    Piece, Pipe, Sink, Socket,
+    Piece, PipeSink, Sink, SocketSink,
 };
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use tempfile::TempDir;
@@ -206,8 +206,8 @@ fn every_constructor_and_sink_of_the_library_gives_a_valid_dump() {
                     bytes
                 });
                 match kind {
-                    "pipe" => plan.write_to(&mut Pipe::new(&writer)).unwrap(),
-                    _ => plan.write_to(&mut Socket::new(&writer)).unwrap(),
+                    "pipe" => plan.write_to(&mut PipeSink::new(&writer)).unwrap(),
+                    _ => plan.write_to(&mut SocketSink::new(&writer)).unwrap(),
                 }
                 drop(writer);
                 all.push(reading.join().unwrap());

@@ -280,9 +280,9 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
              shows what there is",
         ),
         (
-            [&memory[..], &["-o", "new", "--threads", "0"]].concat(),
+            [&memory[..], &["-o", "new", "--threads", "65536"]].concat(),
             2,
-            "invalid value '0' for '--threads <N>': 0 is not in 1..=65535; --help shows what there is",
+            "invalid value '65536' for '--threads <N>': 65536 is not in 0..=65535; --help shows what there is",
         ),
         (
             vec!["--memory", "guest.mem"],
@@ -294,7 +294,7 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
             vec!["--memory", "guest.mem,memory65", "-o", "new"],
             2,
             "invalid value 'guest.mem,memory65' for '--memory <IMAGE>': there is no option memory65, \
-             only memory64, shared, changing, maximum=PAGES and page-size=1; --help shows what \
+             only memory64, shared, changing, maximum=PAGES|SIZE and page-size=1; --help shows what \
              there is",
         ),
         (

@@ -215,13 +215,18 @@ fn mistakes_are_said_in_one_line() {
     let dir = folder.path();
     let before = names(dir);
     for (ranges, expected) in [
-        (["--exclude", "0:0x20..0x10"], "the range is empty, its start must be below its end"),
+        (
+            ["--exclude", "0:0x20..0x10"],
+            "the range 0x20..0x10 is empty, its start must be below its end",
+        ),
         (
             ["--exclude", "0:4096"],
-            "a range has the form MEMORY:START..END, such as 0:0x1000..0x2000",
+            "invalid range \"4096\", one has the form START..END, such as 0x1000..0x2000",
         ),
+        (["--exclude", "0"], "a range has the form MEMORY:START..END, such as 0:0x1000..0x2000"),
+        (["--exclude", "0:1kib..2KiB"], "unknown unit \"kib\", did you mean 1KiB?"),
         (["--only", "x:1..2"], "\"x\" is no index of a memory, such as 0"),
-        (["--only", "0:1..0x1ffffffffffffffff"], "\"0x1ffffffffffffffff\" is no address"),
+        (["--only", "0:1..0x1ffffffffffffffff"], "0x1ffffffffffffffff does not fit into 64 bits"),
         (["--exclude", "1:1..2"], "--exclude 1:1..2: there is no memory 1, there is only memory 0"),
         (["--only", "4294967296:.."], "--only 4294967296:..: there is no memory 4294967296"),
         (

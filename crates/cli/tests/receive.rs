@@ -259,7 +259,7 @@ fn mistakes_are_said_in_one_line() {
     }
     assert_eq!(names(dir), ["dumps", "file", "taken"]);
     // An open address, if it is asked for, and a socket that nobody listens on any more.
-    let any_host = ["-o", "%n", "--any-host", "--max-size", "1000000"];
+    let any_host = ["-o", "%n", "--any-host", "--max-size", "1MB"];
     let output = corestream(dir).args(["receive", "tcp:0.0.0.0:0"]).args(&any_host[..3]).output();
     let output = output.unwrap();
     assert_eq!(
@@ -267,7 +267,7 @@ fn mistakes_are_said_in_one_line() {
         (
             Some(2),
             "corestream: receive: with --any-host one sender from anywhere could fill the disk: say how \
-             many bytes a dump may have with --max-size\n"
+             large a dump may be with --max-size, such as 8GiB\n"
         )
     );
     let receiver = Receiver::start(dir, "tcp:0.0.0.0:0", &any_host);

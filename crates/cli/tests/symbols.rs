@@ -61,7 +61,7 @@ impl Folder {
         let global = dump.add_global(Global::mutable(GlobalValue::I32(STACK)));
         for name in modules {
             let module = dump.add_module(*name);
-            let instance = Instance::of(module).with_memories([memory]).with_globals([global]);
+            let instance = Instance::new(module).with_memories([memory]).with_globals([global]);
             dump.add_instance(instance);
         }
         dump.add_thread(Thread::new("main").with_frames(frames));

@@ -4,16 +4,23 @@ use std::fmt::{self, Write};
 
 use cpp_demangle::DemangleOptions;
 
-/// Characters of a name or a path at most, and of a name that is demangled.
-const MAX_NAME: usize = 4096;
+use super::limits::MAX_NAME_CHARS;
 
 /// Text of a module, no longer than it may be.
 pub fn cut(text: &str) -> String {
-    text.chars().take(MAX_NAME).collect()
+    text.chars().take(MAX_NAME_CHARS).collect()
 }
 
-/// The name of a function, demangled where it is one of Rust or C++.
-pub fn demangled(name: &str) -> String {
+/// Returns the name of a function, demangled if it is one of Rust or C++.
+///
+/// ```
+/// use corestream_symbols::demangle;
+///
+/// assert_eq!(demangle("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE"), "core::fmt::Formatter::pad");
+/// assert_eq!(demangle("_Z3addii"), "add(int, int)");
+/// assert_eq!(demangle("main"), "main");
+/// ```
+pub fn demangle(name: &str) -> String {
     let of_rust = || {
         let symbol = rustc_demangle::try_demangle(name).ok()?;
         let mut text = Limited::default();
@@ -27,7 +34,7 @@ pub fn demangled(name: &str) -> String {
     };
     // Others would be taken for types: `f` is the sign of `float`.
     let mangled = ["_Z", "__Z", "_R"].iter().any(|begin| name.starts_with(begin));
-    let short = mangled && name.len() <= MAX_NAME;
+    let short = mangled && name.len() <= MAX_NAME_CHARS;
     let text = if short { of_rust().or_else(of_cpp) } else { None };
     text.unwrap_or_else(|| cut(name))
 }
@@ -39,7 +46,7 @@ struct Limited(String);
 
 impl Write for Limited {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if self.0.len() + text.len() > MAX_NAME {
+        if self.0.len() + text.len() > MAX_NAME_CHARS {
             return Err(fmt::Error);
         }
         self.0.push_str(text);
@@ -54,15 +61,15 @@ mod tests {
     #[test]
     fn names_of_rust_and_cpp_and_others() {
         assert_eq!(
-            demangled("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE"),
+            demangle("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE"),
             "core::fmt::Formatter::pad"
         );
-        assert_eq!(demangled("_RNvC5guest4main"), "guest::main");
-        assert_eq!(demangled("_Z3addii"), "add(int, int)");
+        assert_eq!(demangle("_RNvC5guest4main"), "guest::main");
+        assert_eq!(demangle("_Z3addii"), "add(int, int)");
         for plain in ["f", "main", "_start", "_Z", "_R", "__Zero", "ü"] {
-            assert_eq!(demangled(plain), plain);
+            assert_eq!(demangle(plain), plain);
         }
-        assert_eq!(demangled(&"x".repeat(10_000)).len(), MAX_NAME);
+        assert_eq!(demangle(&"x".repeat(10_000)).len(), MAX_NAME_CHARS);
     }
 
     /// Pairs of pairs: each is twice as long as the one before it.
@@ -75,7 +82,7 @@ mod tests {
         let name = |depth: usize| {
             let pairs = (0..depth).map(|i| format!("S_IS{0}_S{0}_E", digits(i)));
             let name = format!("_Z1fSt4pairIiiE{}", pairs.collect::<String>());
-            (demangled(&name), name)
+            (demangle(&name), name)
         };
         assert!(
             name(3).0.contains("std::pair<std::pair<int, int>, std::pair<int, int> >"),

@@ -6,16 +6,11 @@ use addr2line::Context;
 use gimli::{AttributeValue, Dwarf, UnitRef};
 
 use super::counted::{Budget, Counted};
-use super::demangle::{cut, demangled};
+use super::demangle::{cut, demangle};
 use super::guest::Place;
+use super::limits::{MAX_DEBUG_READS, MAX_ENTRY_DEPTH, MAX_MORE_DEBUG_BYTES};
 use super::variables::{self, Variable};
 
-/// Nesting of entries at most: what reads them recurs into calls that are inlined into each other.
-const MAX_DEPTH: isize = 512;
-/// Times that all of it may be read, and bytes beside that, so that many frames of a small guest have
-/// enough.
-const READS: u64 = 4;
-const MORE: u64 = 64 << 20;
 /// Bytes of the size field before a function's body, which some count to the function.
 const SIZE_FIELD: u64 = 5;
 
@@ -26,7 +21,7 @@ pub struct Debug<'b> {
 }
 
 /// Where in the source a frame is: in a function of it, of which several may be inlined into one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Position {
     /// The function, demangled.
@@ -51,7 +46,7 @@ impl<'b> Debug<'b> {
             return Ok(None);
         }
         let len: u64 = sections.values().map(|section| section.len() as u64).sum();
-        let budget = Budget::new(len * READS + MORE);
+        let budget = Budget::new(len * MAX_DEBUG_READS + MAX_MORE_DEBUG_BYTES);
         let load = |id: gimli::SectionId| match id {
             // It may say of addresses what units do not, and only they have been checked.
             gimli::SectionId::DebugAranges => Counted::new(&[], &budget),
@@ -64,7 +59,7 @@ impl<'b> Debug<'b> {
         });
         match context {
             Ok(Some(context)) => Ok(Some(Self { context, budget })),
-            Ok(None) => Err(format!("has entries nested more than {MAX_DEPTH} deep")),
+            Ok(None) => Err(format!("has entries nested more than {MAX_ENTRY_DEPTH} deep")),
             Err(error) => Err(Self::cause(&budget, error)),
         }
     }
@@ -106,7 +101,7 @@ impl<'b> Debug<'b> {
         for frame in found {
             let location = frame.location.as_ref();
             let name = frame.function.as_ref().and_then(|name| name.raw_name().ok());
-            let name = name.map(|name| demangled(&name));
+            let name = name.map(|name| demangle(&name));
             let variables = match (frame.dw_die_offset, function, unit) {
                 (Some(entry), Some(function), Some(unit)) => {
                     variables::of(unit, entry, function, address, &self.budget)?
@@ -136,7 +131,7 @@ fn is_too_deep(dwarf: &Dwarf<Counted<'_>>, budget: &Budget) -> gimli::Result<boo
         let unit = UnitRef::new(dwarf, &unit);
         let mut entries = unit.entries_raw(None)?;
         while !entries.is_empty() {
-            if entries.next_depth() > MAX_DEPTH {
+            if entries.next_depth() > MAX_ENTRY_DEPTH {
                 return Ok(true);
             }
             if let Some(abbreviation) = entries.read_abbreviation()? {

@@ -9,10 +9,7 @@ use wasmparser::{
     Result, TypeRef,
 };
 
-/// Functions of a module at most, which is where engines stop.
-const MAX_FUNCTIONS: usize = 1_000_000;
-/// Bytes of code that are decoded at most, to find out where calls are.
-const MAX_DECODED: u64 = 1 << 30;
+use super::limits::{MAX_DECODED_BYTES, MAX_FUNCTIONS};
 
 /// What a file says of its functions.
 #[derive(Default)]
@@ -162,7 +159,7 @@ impl<'b> Guest<'b> {
     /// before that belongs to the call.
     fn is_behind_call(&self, body: &'b [u8], offset: u32) -> bool {
         self.decoded.set(self.decoded.get() + u64::from(offset));
-        if self.decoded.get() > MAX_DECODED {
+        if self.decoded.get() > MAX_DECODED_BYTES {
             return false;
         }
         let body = FunctionBody::new(BinaryReader::new(body, 0));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What is known of a variable. As text it is `= VALUE`, or `at ADDRESS`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Known {
     /// Neither its value nor its address.

@@ -27,7 +27,7 @@
 //! let wasm: Vec<u8> = module();
 //! let mut dump = CoreDump::new("guest.wasm");
 //! let module = dump.add_module("guest.wasm");
-//! let instance = dump.add_instance(Instance::of(module));
+//! let instance = dump.add_instance(Instance::new(module));
 //! dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 0, 1)]));
 //! let bytes = Dumper::new().plan(&dump)?.to_vec()?;
 //!
@@ -36,14 +36,14 @@
 //! let symbols = Symbols::new(&files, &dump)?;
 //! let thread = dump.thread(0)?;
 //! for (i, frame) in thread.frames().enumerate() {
-//!     let resolved = symbols.resolve(&dump, &frame?, i > 0).unwrap();
+//!     let resolved = symbols.resolve(&dump, &frame?, i).unwrap();
 //!     assert_eq!(resolved.name.as_deref(), Some("guest::main"));
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! Files are as untrusted as dumps: of a garbled one everything before the fault is used, and the work that its
-//! debugging information can cause is bounded.
+//! debugging information can cause is bounded ([`limits`]).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -52,11 +52,12 @@ mod demangle;
 mod dwarf;
 mod guest;
 mod known;
+pub mod limits;
 mod value;
 mod variables;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use corestream::{CoreDumpFile, ErrorKind, Frame, ModuleIndex};
 
@@ -64,13 +65,24 @@ use dwarf::Debug;
 use guest::Guest;
 use value::State;
 
-pub use demangle::demangled;
+pub use demangle::demangle;
 pub use dwarf::Position;
 pub use known::Known;
 pub use variables::Variable;
 
 /// The file of a module of the dump, in binary form.
-#[derive(Clone, Copy, Debug)]
+///
+/// ```
+/// use corestream::ModuleIndex;
+/// use corestream_symbols::ModuleFile;
+///
+/// let wasm = b"\0asm\x01\0\0\0";
+/// let by_name = ModuleFile::new("guest.wasm", wasm);
+/// let by_index = ModuleFile::new("guest.wasm", wasm).with_module(ModuleIndex(2));
+/// assert_ne!(by_name, by_index);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
 pub struct ModuleFile<'b> {
     module: Option<ModuleIndex>,
     path: &'b Path,
@@ -78,28 +90,46 @@ pub struct ModuleFile<'b> {
 }
 
 impl<'b> ModuleFile<'b> {
-    /// A file with so many bytes. Which module it is of, its path tells, or its name section.
+    /// Returns a file with these bytes. Its path tells which module it is of, or its name section does.
     pub fn new(path: &'b (impl AsRef<Path> + ?Sized), bytes: &'b [u8]) -> Self {
         Self { module: None, path: path.as_ref(), bytes }
     }
 
-    /// The same file, of a module that is known.
-    #[must_use]
-    pub fn of_module(self, module: ModuleIndex) -> Self {
+    /// Returns the file as that of a known module.
+    pub fn with_module(self, module: ModuleIndex) -> Self {
         Self { module: Some(module), ..self }
     }
 }
 
-/// Why a file can't be used for a dump: it is none of its modules'.
-#[derive(Debug)]
+/// The error of a file that cannot be used for a dump, because it is none of its modules'.
+///
+/// ```
+/// # use corestream::{CoreDump, CoreDumpFile, Dumper, ModuleIndex};
+/// # use corestream_symbols::{ModuleFile, Symbols};
+/// # let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
+/// let dump = CoreDumpFile::from_slice(&bytes)?; // without modules
+/// let file = ModuleFile::new("guest.wasm", b"\0asm\x01\0\0\0").with_module(ModuleIndex(2));
+/// let error = Symbols::new(&[file], &dump).unwrap_err();
+/// assert_eq!(error.path().to_str(), Some("guest.wasm"));
+/// assert_eq!(error.to_string(), "guest.wasm: there is no module 2, the dump has 0");
+/// # Ok::<(), corestream::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    path: String,
+    path: PathBuf,
     cause: String,
+}
+
+impl Error {
+    /// Returns the path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.cause)
+        write!(f, "{}: {}", self.path.display(), self.cause)
     }
 }
 
@@ -112,7 +142,7 @@ struct Symbolic<'b> {
     debug: Option<Debug<'b>>,
 }
 
-/// The files of a dump's modules.
+/// The files of a dump's modules; the example of the [crate](crate) shows how they are used.
 pub struct Symbols<'b> {
     /// The file of each module that has one.
     modules: Vec<Option<Symbolic<'b>>>,
@@ -126,8 +156,8 @@ impl fmt::Debug for Symbols<'_> {
     }
 }
 
-/// What is known of a frame.
-#[derive(Clone, Debug, Default)]
+/// The function, the lines and the variables of a frame ([`Symbols::resolve`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resolved {
     /// The function of the frame.
@@ -142,14 +172,14 @@ impl<'b> Symbols<'b> {
     /// Finds out which file is which module's.
     ///
     /// # Errors
-    /// A file is none of the dump's modules, or two are the same module's.
+    /// Returns an error if a file is none of the dump's modules, or if two are the same module's.
     pub fn new(files: &[ModuleFile<'b>], dump: &CoreDumpFile<'_>) -> Result<Self, Error> {
         let mut modules: Vec<Option<Symbolic<'b>>> = dump.modules().map(|_| None).collect();
         let mut warnings = Vec::new();
         for file in files {
             let path = file.path.display().to_string();
             let guest = Guest::read(file.bytes);
-            let failed = |cause| Error { path: path.clone(), cause };
+            let failed = |cause| Error { path: file.path.into(), cause };
             let index = which(file, &guest, files.len(), dump).map_err(failed)?;
             if modules[index].is_some() {
                 return Err(failed(format!("module {index} has a file already")));
@@ -171,19 +201,21 @@ impl<'b> Symbols<'b> {
         Ok(Self { modules, warnings })
     }
 
-    /// What of the files is not used, a line each.
+    /// Returns the parts of the files that are not used, each in one line.
     pub fn warnings(&self) -> impl ExactSizeIterator<Item = &str> {
         self.warnings.iter().map(String::as_str)
     }
 
-    /// What is known of a frame; nothing where its module has no file. `caller` says that it waits for
-    /// another one.
+    /// Returns what is known of a frame; `None` if its module has no file.
+    ///
+    /// `index` is the position of the frame in its thread. Every frame but the youngest, 0, waits for the one before it.
     pub fn resolve(
         &self,
         dump: &CoreDumpFile<'_>,
         frame: &Frame,
-        caller: bool,
+        index: usize,
     ) -> Option<Resolved> {
+        let caller = index > 0;
         let module = match frame.instance {
             Some(instance) => match dump.instance(instance) {
                 Ok(instance) => instance.module?.0 as usize,
@@ -202,7 +234,7 @@ impl<'b> Symbols<'b> {
         let mut resolved = Resolved::default();
         match of.guest.place(frame.function, frame.offset, caller) {
             Ok(place) => {
-                resolved.name = of.guest.function(frame.function).map(demangle::demangled);
+                resolved.name = of.guest.function(frame.function).map(demangle::demangle);
                 if let (Some(debug), Some(place)) = (&of.debug, place) {
                     match debug.positions(place) {
                         Ok(positions) => resolved.positions = positions,
@@ -225,13 +257,18 @@ impl<'b> Symbols<'b> {
     }
 }
 
-/// Returns the line and the column of the instruction at `offset`, in bytes, of a module in binary form; `None` if its
+/// Returns where in the source the instruction at `offset`, in bytes, of a module in binary form is; `None` if its
 /// debugging information does not tell.
-pub fn line_at(wasm: &[u8], offset: u64) -> Option<(u32, u32)> {
+///
+/// ```
+/// use corestream_symbols::position_at;
+///
+/// assert_eq!(position_at(b"\0asm\x01\0\0\0", 8), None);
+/// ```
+pub fn position_at(wasm: &[u8], offset: u64) -> Option<Position> {
     let guest = Guest::read(wasm);
     let debug = Debug::read(&guest.debug).ok()??;
-    let position = debug.positions(guest.place_in_text(offset)?).ok()?.into_iter().next()?;
-    Some((position.line?, position.column?))
+    debug.positions(guest.place_in_text(offset)?).ok()?.into_iter().next()
 }
 
 /// The module that a file is of: the one that is said, the only one, or the one that is called so.

@@ -82,7 +82,7 @@ fn bits(value: Value) -> Option<Bits> {
         Value::I64(x) => (x.cast_unsigned(), 8, false),
         Value::F32(x) => (x.into(), 4, true),
         Value::F64(x) => (x, 8, true),
-        Value::Missing => return None,
+        _ => return None,
     };
     Some(Bits { bits, bytes, float })
 }
@@ -142,7 +142,7 @@ mod tests {
         let memory = dump.add_memory(Memory::new(MemoryType::wasm32(1), image));
         let global = dump.add_global(Global::mutable(GlobalValue::I32(0x1000)));
         let module = dump.add_module("guest");
-        let instance = Instance::of(module).with_memories([memory]).with_globals([global]);
+        let instance = Instance::new(module).with_memories([memory]).with_globals([global]);
         let instance = dump.add_instance(instance);
         let locals = [
             Value::I32(-2),

@@ -5,18 +5,12 @@ use gimli::{AttributeValue, Operation, Reader, UnitOffset, UnitRef};
 use super::counted::{Budget, Counted};
 use super::demangle::cut;
 use super::known::Known;
+use super::limits::{MAX_LOCATION_STEPS, MAX_TYPE_STEPS, MAX_VARIABLES};
 
 type Entry<'b> = gimli::DebuggingInformationEntry<Counted<'b>>;
 
-/// Variables of a function at most.
-const MAX_VARIABLES: usize = 1000;
-/// Types that a type is followed to at most, as from a typedef to what it stands for.
-const MAX_TYPES: usize = 16;
-/// Operations of a location at most; it has one to three.
-const MAX_STEPS: usize = 16;
-
 /// A parameter or a local.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Variable {
     /// Its name in the source.
@@ -216,7 +210,7 @@ fn evaluate<'b>(
             }
             _ => None,
         };
-        if next.is_none() || steps > MAX_STEPS {
+        if next.is_none() || steps > MAX_LOCATION_STEPS {
             return Ok(None);
         }
         found = next;
@@ -226,7 +220,7 @@ fn evaluate<'b>(
 
 /// How a type is to be read: that of `at`, behind the names that it has.
 fn shape(unit: UnitRef<'_, Counted<'_>>, mut at: UnitOffset<usize>) -> gimli::Result<Shape> {
-    for _ in 0..MAX_TYPES {
+    for _ in 0..MAX_TYPE_STEPS {
         let entry = unit.entry(at)?;
         let size = entry.attr_value(gimli::DW_AT_byte_size).and_then(|size| size.udata_value());
         let size = size.and_then(|size| u8::try_from(size).ok());

@@ -35,11 +35,11 @@ pub(super) fn describe<'a, C: AsContextMut>(
         let module = inventory.module(&module).map(ModuleIndex);
         let memories = spaces.memories.into_iter().map(|item| item.map(MemoryIndex));
         let globals = spaces.globals.into_iter().map(|item| item.map(GlobalIndex));
-        let instance = Instance { module, ..Instance::default() };
+        let instance = Instance::new(module);
         dump.add_instance(instance.with_memories(memories).with_globals(globals));
     }
     for module in &inventory.modules {
-        dump.modules.push(Module { name: module.name().map(Into::into) });
+        dump.add_module(module.name().map_or_else(Module::anonymous, Module::new));
     }
     let frames = model_frames(&mut inventory, &dump, frames, notes);
     dump.add_thread(Thread::new(thread).with_frames(frames));
@@ -47,7 +47,10 @@ pub(super) fn describe<'a, C: AsContextMut>(
     for item in &inventory.globals {
         let ty = item.ty(&*store);
         let value = global_value(&ty, || item.get(&mut *store));
-        dump.add_global(Global { mutable: ty.mutability() == Mutability::Var, value });
+        dump.add_global(match ty.mutability() {
+            Mutability::Var => Global::mutable(value),
+            Mutability::Const => Global::constant(value),
+        });
     }
     let store: &'a C = store;
     for item in &inventory.memories {
@@ -117,14 +120,13 @@ fn memory<'a, C: AsContext>(store: &'a C, item: &AnyMemory) -> Memory<'a> {
 
 /// The type of a memory that has `pages` pages now.
 fn memory_type(ty: &wasmtime::MemoryType, pages: u64) -> MemoryType {
-    MemoryType {
-        minimum: pages,
-        maximum: ty.maximum(),
-        memory64: ty.is_64(),
-        shared: ty.is_shared(),
-        // Wasmtime has pages of 1 byte and of 64 KiB. A dump has no others either: the plan refuses them, as it does 0.
-        page_size: u32::try_from(ty.page_size()).unwrap_or_default(),
-    }
+    let mut of_dump =
+        if ty.is_64() { MemoryType::wasm64(pages) } else { MemoryType::wasm32(pages) };
+    of_dump.maximum = ty.maximum();
+    of_dump.shared = ty.is_shared();
+    // Wasmtime has pages of 1 byte and of 64 KiB. A dump has no others either: the plan refuses them, as it does 0.
+    of_dump.page_size = u32::try_from(ty.page_size()).unwrap_or_default();
+    of_dump
 }
 
 /// The value of a global; `get` is not asked for a reference, which it could not always give.

@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let memory = dump.add_memory(Memory::new(ty, MemoryImage::from_slice(&memory)));
     let stack_pointer = dump.add_global(Global::mutable(GlobalValue::I64(1 << 20)));
     let module = dump.add_module("guest.wasm");
-    let instance = Instance::of(module).with_memories([memory]).with_globals([stack_pointer]);
+    let instance = Instance::new(module).with_memories([memory]).with_globals([stack_pointer]);
     let instance = dump.add_instance(instance);
     let frame = Frame::new(instance, 7, 42).with_locals([Value::I64(-1), Value::Missing]);
     dump.add_thread(Thread::new("main").with_frames([frame]));

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use corestream_wasmtime::corestream::read::{Verdict, Verifier};
-use corestream_wasmtime::corestream::{CoreDumpFile, Dumper, MemoryIndex, Socket};
+use corestream_wasmtime::corestream::{CoreDumpFile, Dumper, MemoryIndex, SocketSink};
 use wasmtime::{Config, Engine, Instance, Module, Store};
 
 const GUEST: &str = r#"(module $guest
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     let plan = Dumper::new().plan(&captured.dump)?;
     let writer = plan.writer().stall_timeout(Some(Duration::from_secs(10)));
-    writer.write_to(&mut Socket::new(socket))?;
+    writer.write_to(&mut SocketSink::new(socket))?;
     let bytes = receiver.join().map_err(|_| "the receiver has panicked")??;
     assert!(Verifier::new().threads(2).verify(&bytes)?.is_whole());
     assert_eq!(bytes, std::fs::read(&path)?);

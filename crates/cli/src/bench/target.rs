@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use clap::ValueEnum;
-use corestream::{FileSink, Piece, Pipe, Plan, Sink, Socket, UnnamedFile};
+use corestream::{FileSink, Piece, PipeSink, Plan, Sink, SocketSink, UnnamedFile};
 
 use super::row::Row;
 use crate::platform;
@@ -141,13 +141,13 @@ impl Ready<'_> {
                 Ok(Written { bytes: len, _file: Some(file), ..written })
             }
             Self::Pipe(stream) => {
-                let mut sink = Noted::new(Pipe::new(&stream.writer));
+                let mut sink = Noted::new(PipeSink::new(&stream.writer));
                 plan.write_to(&mut sink).map_err(|error| Failure::from(error).at("a pipe"))?;
                 let written = sink.done();
                 stream.finish(written)
             }
             Self::Tcp(stream) => {
-                let mut sink = Noted::new(Socket::new(&stream.writer));
+                let mut sink = Noted::new(SocketSink::new(&stream.writer));
                 plan.write_to(&mut sink).map_err(|error| Failure::from(error).at(LOOPBACK))?;
                 let written = sink.done();
                 stream.finish(written)

@@ -7,8 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use corestream::Visible;
 
-/// Bytes of a process's name in a file name at most: what stands around it must fit too.
-pub const MAX_NAME_BYTES: usize = 128;
+use crate::limits::MAX_PROCESS_NAME_BYTES;
 
 /// What the patterns stand for.
 pub struct Values<'v> {
@@ -80,7 +79,7 @@ fn os_string(bytes: &[u8]) -> OsString {
 
 /// A name that is one component of a path, and neither a hidden one nor an option of a command.
 fn harmless(name: &str) -> String {
-    let name = &name[..name.floor_char_boundary(MAX_NAME_BYTES)];
+    let name = &name[..name.floor_char_boundary(MAX_PROCESS_NAME_BYTES)];
     let mut harmless: String =
         name.chars().map(|c| if c == '/' || Visible(c).is_escaped() { '_' } else { c }).collect();
     if harmless.starts_with(['.', '-']) {

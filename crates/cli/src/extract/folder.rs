@@ -13,12 +13,10 @@ use corestream::{
 use super::done::{Done, MANIFEST};
 use crate::input::Input;
 use crate::json::Manifest;
+use crate::limits::MAX_EMPTY_IMAGE_BYTES;
 use crate::output::{check_directory, folder_of, warn_if_not_private};
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
-
-/// Bytes of an image without data that every file system takes as a hole.
-const MAX_EMPTY_IMAGE: u64 = 1 << 40;
 
 /// The error for a directory that was moved or removed during the extraction.
 const MOVED: &str =
@@ -113,7 +111,7 @@ impl Folder {
 /// says of it is all there is.
 fn has_no_image(memory: MemoryView<'_>) -> bool {
     let len = memory.ty().byte_len();
-    memory.coverage().data_bytes == 0 && len.is_none_or(|len| len > MAX_EMPTY_IMAGE)
+    memory.coverage().data_bytes == 0 && len.is_none_or(|len| len > MAX_EMPTY_IMAGE_BYTES)
 }
 
 /// Returns whether a file is too large for its file system, or for any.

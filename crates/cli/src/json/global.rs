@@ -22,16 +22,16 @@ pub struct Global<'d> {
 
 impl From<&corestream::Global> for Global<'_> {
     fn from(global: &corestream::Global) -> Self {
-        let (ty, value) = match global.value {
-            GlobalValue::I32(x) => ("i32", Some(x.into())),
-            GlobalValue::I64(x) => ("i64", Some(x.into())),
-            GlobalValue::F32(bits) => ("f32", Some(Number::from_f32(bits))),
-            GlobalValue::F64(bits) => ("f64", Some(Number::from_f64(bits))),
-            GlobalValue::V128(bits) => ("v128", Some(Number::from_v128(bits))),
-            GlobalValue::Ref(top) => (top.name(), None),
-            GlobalValue::Missing(ty) => (ty.name(), None),
+        let value = match global.value {
+            GlobalValue::I32(x) => Some(x.into()),
+            GlobalValue::I64(x) => Some(x.into()),
+            GlobalValue::F32(bits) => Some(Number::from_f32(bits)),
+            GlobalValue::F64(bits) => Some(Number::from_f64(bits)),
+            GlobalValue::V128(bits) => Some(Number::from_v128(bits)),
+            // References, and values that are missing.
+            _ => None,
         };
-        Self { ty: ty.into(), mutable: global.mutable, value }
+        Self { ty: global.value.type_name().into(), mutable: global.mutable, value }
     }
 }
 
@@ -41,12 +41,16 @@ impl Global<'_> {
     /// # Errors
     /// Returns a message if there is no such type, or if the value does not fit it.
     pub fn to_global(&self) -> Result<corestream::Global, String> {
-        Ok(corestream::Global { mutable: self.mutable, value: self.to_value()? })
+        let value = self.to_value()?;
+        Ok(match self.mutable {
+            true => corestream::Global::mutable(value),
+            false => corestream::Global::constant(value),
+        })
     }
 
     fn to_value(&self) -> Result<GlobalValue, String> {
         let ty = &*self.ty;
-        if let Some(top) = RefType::ALL.into_iter().find(|top| top.name() == ty) {
+        if let Ok(top) = ty.parse::<RefType>() {
             return match self.value {
                 None => Ok(GlobalValue::Ref(top)),
                 Some(_) => Err(format!("a {ty} has no value in a dump, leave it out")),

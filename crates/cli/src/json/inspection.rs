@@ -12,8 +12,8 @@ use super::memory::InspectedMemory;
 use super::thread::Thread;
 use super::{List, Symbols, manifest};
 
-/// Returns what a frame is called; the flag says whether it waits for another one.
-type Names<'d> = dyn Fn(&Frame, bool) -> Option<Symbols> + 'd;
+/// Returns what a frame of this index in its thread is called.
+type Names<'d> = dyn Fn(&Frame, usize) -> Option<Symbols> + 'd;
 
 /// What is in a dump: the lists of a manifest, with lengths, coverage, and where everything is.
 #[derive(Debug, Serialize, Deserialize)]
@@ -77,7 +77,7 @@ impl<'d> Inspection<'d> {
             instances: manifest::instances(dump, None),
             threads: List::made(move || {
                 let frame = move |i, frame: Frame| {
-                    let symbols = names(&frame, i > 0);
+                    let symbols = names(&frame, i);
                     InspectedFrame::new(frame, symbols)
                 };
                 dump.threads().map(move |thread| Ok(Thread::new(thread?, frame)))

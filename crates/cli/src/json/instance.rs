@@ -32,10 +32,8 @@ impl Instance {
 
     /// Returns the instance of the library.
     pub fn into_instance(self) -> corestream::Instance {
-        corestream::Instance {
-            module: self.module.map(ModuleIndex),
-            memories: self.memories.into_iter().map(|index| index.map(MemoryIndex)).collect(),
-            globals: self.globals.into_iter().map(|index| index.map(GlobalIndex)).collect(),
-        }
+        corestream::Instance::new(self.module.map(ModuleIndex))
+            .with_memories(self.memories.into_iter().map(|index| index.map(MemoryIndex)))
+            .with_globals(self.globals.into_iter().map(|index| index.map(GlobalIndex)))
     }
 }

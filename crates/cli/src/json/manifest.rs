@@ -90,7 +90,7 @@ impl<'d> Manifest<'d> {
     pub fn into_dump<'i>(self, open: &Open<'_, 'i>) -> Result<CoreDump<'i>, String> {
         let mut dump = CoreDump::new(self.name.unwrap_or_default());
         let names = self.modules.into_items().into_iter().map(|name| name.map(Cow::into_owned));
-        dump.modules = names.map(|name| Module { name }).collect();
+        dump.modules = names.map(|name| name.map_or_else(Module::anonymous, Module::new)).collect();
         for (i, memory) in self.memories.into_items().into_iter().enumerate() {
             let memory = memory.into_memory(open).map_err(|why| format!("memory {i}: {why}"))?;
             dump.add_memory(memory);

@@ -79,13 +79,11 @@ impl<'d> Memory<'d> {
             None if self.changing => MemoryImage::from_slice(&[]).mark_changing(),
             None => MemoryImage::from_slice(&[]),
         };
-        let ty = MemoryType {
-            minimum: 0,
-            maximum: self.maximum.map(|pages| pages.0),
-            memory64: self.memory64,
-            shared: self.shared,
-            page_size: self.page_size.unwrap_or(65_536),
-        };
+        let mut ty = MemoryType::wasm32(0);
+        ty.maximum = self.maximum.map(|pages| pages.0);
+        ty.memory64 = self.memory64;
+        ty.shared = self.shared;
+        ty.page_size = self.page_size.unwrap_or(ty.page_size);
         let mut memory = memory(image, self.minimum.map(|pages| pages.0), ty);
         for range in self.left_out.into_items() {
             memory.leave_out(range.first.0..=range.last.0);

@@ -3,8 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The largest whole number up to which every one is a number of JavaScript: 2^53.
-const MAX_EXACT: u64 = 1 << 53;
+use crate::limits::MAX_EXACT_NUMBER;
 
 /// A number, or the same in a string.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,7 +17,11 @@ pub enum Number {
 
 impl From<u64> for Number {
     fn from(value: u64) -> Self {
-        if value <= MAX_EXACT { Self::Unsigned(value) } else { Self::Text(value.to_string()) }
+        if value <= MAX_EXACT_NUMBER {
+            Self::Unsigned(value)
+        } else {
+            Self::Text(value.to_string())
+        }
     }
 }
 
@@ -26,7 +29,7 @@ impl From<i64> for Number {
     fn from(value: i64) -> Self {
         match u64::try_from(value) {
             Ok(value) => value.into(),
-            Err(_) if value.unsigned_abs() <= MAX_EXACT => Self::Signed(value),
+            Err(_) if value.unsigned_abs() <= MAX_EXACT_NUMBER => Self::Signed(value),
             Err(_) => Self::Text(value.to_string()),
         }
     }

@@ -34,11 +34,11 @@ impl<'de> Deserialize<'de> for Value {
 impl From<corestream::Value> for Value {
     fn from(value: corestream::Value) -> Self {
         match value {
-            corestream::Value::Missing => Self::Missing,
             corestream::Value::I32(x) => Self::I32(I32(x)),
             corestream::Value::I64(x) => Self::I64(I64(x)),
             corestream::Value::F32(bits) => Self::F32(F32(bits)),
             corestream::Value::F64(bits) => Self::F64(F64(bits)),
+            _ => Self::Missing,
         }
     }
 }

@@ -12,7 +12,8 @@ use rustix::io::Errno;
 use rustix::net::sockopt::socket_error;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 
-use super::reply::{Answer, EARLY_OK, MAX_REASON, Reply};
+use super::reply::{Answer, EARLY_OK, Reply};
+use crate::limits::MAX_REASON_BYTES;
 use crate::platform::{is_unix, unsent};
 
 /// How long a peer may take by TCP to show that it has ended its half before the sender ends its own.
@@ -74,7 +75,7 @@ impl<'s> Exchange<'s> {
 
     /// Shuts the sender's half down once a whole reply has come, but not after `is_done` is at its end.
     fn break_off_at_reply(&self, is_done: BorrowedFd<'_>) {
-        let mut line = [0; MAX_REASON + 1];
+        let mut line = [0; MAX_REASON_BYTES + 1];
         // Whether the socket has something to read already that is no whole reply: no event tells of more.
         let mut is_partial = false;
         loop {
@@ -171,7 +172,7 @@ impl<'s> Exchange<'s> {
                 }
                 continue;
             }
-            let mut buffer = [0; MAX_REASON];
+            let mut buffer = [0; MAX_REASON_BYTES];
             match self.receive(&mut buffer, RecvFlags::empty()) {
                 Ok(0) => return Ok(self.ended(&mut reply)),
                 Ok(n) => {
@@ -190,7 +191,7 @@ impl<'s> Exchange<'s> {
     /// Does not wait.
     pub fn reason_of_refusal(&self) -> Option<String> {
         let mut reply = Reply::default();
-        let mut buffer = [0; MAX_REASON];
+        let mut buffer = [0; MAX_REASON_BYTES];
         loop {
             match self.receive(&mut buffer, RecvFlags::empty()) {
                 Ok(0) => return reply.reason(),

@@ -6,7 +6,7 @@
 //!
 //! The protocol: the sender sends the dump and shuts down its half of the connection. The receiver sends
 //! `ok` and a line feed when the dump has its name, and then closes the connection. A receiver that does not
-//! keep the dump sends the reason instead: at most [`MAX_REASON`] bytes of printable ASCII and a line feed.
+//! keep the dump sends the reason instead: at most [`MAX_REASON_BYTES`] bytes of printable ASCII and a line feed.
 //! Then it breaks the connection, so that senders that do not read replies still get an error. A reason may
 //! come at any time, `ok` only after the sender has shut down its half: one that comes earlier is not about the
 //! whole dump, and does not count.
@@ -16,11 +16,10 @@
 //! half before that end came, and if no byte of the dump was left in a buffer. An end that comes earlier is
 //! remembered: it says that no reply will come, not that the dump was kept.
 
+use crate::limits::MAX_REASON_BYTES;
+
 /// Says that the dump was kept.
 pub const OK: &[u8] = b"ok\n";
-
-/// Bytes of a reason at most, without the line feed.
-pub const MAX_REASON: usize = 512;
 
 /// The message for an `ok` that comes before the sender has ended its half of the connection.
 pub const EARLY_OK: &str = "replied `ok` before the end of the dump";
@@ -38,7 +37,7 @@ pub enum Answer {
     EarlyOk,
 }
 
-/// The reply of one peer, while its bytes come in. It keeps at most [`MAX_REASON`] of them.
+/// The reply of one peer, while its bytes come in. It keeps at most [`MAX_REASON_BYTES`] of them.
 #[derive(Debug, Default)]
 pub struct Reply {
     line: Vec<u8>,
@@ -68,7 +67,7 @@ impl Reply {
             if *byte == b'\n' {
                 return Some(self.answer());
             }
-            if self.line.len() == MAX_REASON {
+            if self.line.len() == MAX_REASON_BYTES {
                 // Whatever it is, it is not `ok`, and the rest is not waited for.
                 return Some(self.answer());
             }
@@ -118,7 +117,7 @@ pub fn refusal(reason: &str) -> Vec<u8> {
             ' '..='~' => line.push(c as u8),
             _ => line.extend(c.escape_default().to_string().bytes()),
         }
-        if line.len() > MAX_REASON {
+        if line.len() > MAX_REASON_BYTES {
             line.truncate(start);
             break;
         }
@@ -146,8 +145,8 @@ mod tests {
 
     #[test]
     fn one_line_decides_however_it_is_cut() {
-        let long = [b'x'; 3 * MAX_REASON];
-        let cut = "x".repeat(MAX_REASON);
+        let long = [b'x'; 3 * MAX_REASON_BYTES];
+        let cut = "x".repeat(MAX_REASON_BYTES);
         let cases: [(&[u8], Option<Answer>); 10] = [
             (b"ok\n", Some(Answer::Kept)),
             (b"ok\r\n", Some(Answer::Kept)),
@@ -213,7 +212,7 @@ mod tests {
         {
             let line = refusal(reason);
             let (end, text) = line.split_last().unwrap();
-            assert!(*end == b'\n' && (1..=MAX_REASON).contains(&text.len()), "{text:?}");
+            assert!(*end == b'\n' && (1..=MAX_REASON_BYTES).contains(&text.len()), "{text:?}");
             assert!(text.iter().all(|byte| (b' '..=b'~').contains(byte)), "{text:?}");
             let read_back = answer(&line, 7);
             assert_eq!(read_back, refused(std::str::from_utf8(text).unwrap()));
@@ -238,7 +237,7 @@ mod tests {
                 Some(Answer::Kept) => assert!(line == b"ok" || line == b"ok\r"),
                 Some(Answer::Refused(_)) => assert!(line != b"ok"),
                 Some(Answer::EndedEarly | Answer::EarlyOk) => panic!("{bytes:?}"),
-                None => assert!(line.len() == bytes.len() && line.len() <= MAX_REASON),
+                None => assert!(line.len() == bytes.len() && line.len() <= MAX_REASON_BYTES),
             }
         }
     }

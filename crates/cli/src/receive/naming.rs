@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 
 use corestream::UnnamedFile;
 
-use crate::dump::pattern::{MAX_NAME_BYTES, Values};
+use crate::dump::pattern::Values;
+use crate::limits::{MAX_FILE_NAME_BYTES, MAX_PROCESS_NAME_BYTES};
 use crate::output::{check_directory, folder_of};
 
 /// Names that are tried for a dump from the first on that looks free: others may be faster.
 const TRIES: usize = 10_000;
-
-/// Bytes that the name of a file may have.
-const MAX_FILE_NAME_BYTES: usize = 255;
 
 /// Ends the name of a dump that is not whole.
 const PARTIAL: &str = ".partial";
@@ -36,7 +34,7 @@ impl Naming {
         let fill = |unix_time, name: &str| {
             Values { process_id: std::process::id(), unix_time, name }.fill(pattern)
         };
-        let longest = fill(u64::MAX, &"n".repeat(MAX_NAME_BYTES))?;
+        let longest = fill(u64::MAX, &"n".repeat(MAX_PROCESS_NAME_BYTES))?;
         let folder = folder_of(&longest);
         if folder != folder_of(&fill(0, UNNAMED)?) {
             return Err("%n and %t can only be in the name of the file, not in its folder".into());

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::options::{Directory, Variable};
 use crate::dump;
+use crate::limits::MAX_FRAMES;
 use crate::progress::When;
 
 /// Runs a guest with WASI preview 1, and dumps it where it traps or hangs
@@ -32,7 +33,7 @@ pub struct Run {
     // Wasmtime gives no backtrace if it cannot allocate room for this many frames.
     /// Frames that are dumped at most; with --locals all are
     #[arg(long, value_name = "N", default_value_t = 100_000,
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_FRAMES)))]
     pub(super) max_frames: u32,
 
     /// Dump the guest and stop it after S seconds of running; compiling it does not count

@@ -1,7 +1,7 @@
 //! The backtrace of a guest that stopped, as it is printed.
 
 use corestream::Visible;
-use corestream_symbols::demangled;
+use corestream_symbols::demangle;
 use wasmtime::WasmBacktrace;
 
 /// Frames that are printed of a backtrace; all of them are in the dump.
@@ -25,7 +25,7 @@ pub fn render(
     for (i, frame) in frames.iter().enumerate().take(PRINTED_FRAMES) {
         let module = shown(frame.module().name().unwrap_or(name));
         let function = match frame.func_name() {
-            Some(name) if !name.is_empty() => shown(&demangled(name)),
+            Some(name) if !name.is_empty() => shown(&demangle(name)),
             _ => format!("function {}", frame.func_index()),
         };
         let place = place.filter(|_| i == 0);

@@ -7,11 +7,11 @@ use corestream_wasmtime::Note;
 use wasmparser::{Validator, WasmFeatures};
 use wasmtime::Error;
 
+use crate::limits::MAX_SEARCHED_BYTES;
+
 /// Proposals that `run` supports. Only others are looked for in a guest that it refuses.
 const SUPPORTED: WasmFeatures =
     WasmFeatures::WASM3.union(WasmFeatures::CUSTOM_PAGE_SIZES).union(WasmFeatures::WIDE_ARITHMETIC);
-/// Bytes of a module at most in which unsupported proposals are looked for: it is validated once for each.
-const MAX_SEARCHED: usize = 64 << 20;
 /// Messages that are addressed to embedders. Whole ones: any part of them may be a name of the guest's in
 /// another message.
 const FOR_EMBEDDERS: &[&str] = &[
@@ -45,7 +45,7 @@ pub fn invalid(wasm: &[u8], error: &Error) -> String {
 fn missing_proposals(wasm: &[u8]) -> Vec<String> {
     let all = WasmFeatures::all();
     let is_valid = |features| Validator::new_with_features(features).validate_all(wasm).is_ok();
-    if wasm.len() > MAX_SEARCHED || !is_valid(all) {
+    if wasm.len() > MAX_SEARCHED_BYTES || !is_valid(all) {
         return Vec::new();
     }
     let others = all.difference(SUPPORTED).iter_names();

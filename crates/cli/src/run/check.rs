@@ -13,12 +13,11 @@ use wasmtime::{Extern, ExternType, FuncType, Linker, Module, Store, Val};
 
 use super::module::{GuestModule, is_function};
 use super::{cause, invoke};
+use crate::limits::MAX_MODULE_BYTES;
 use crate::module_file::{self, Form};
 use crate::report::Failure;
 use crate::wat_text;
 
-/// Bytes of a guest's file at most: it is read whole. V8 stops at the same size.
-const MAX_GUEST: u64 = 1 << 30;
 /// Names that a message lists at most.
 const LISTED: usize = 8;
 /// Characters of a name in a message at most.
@@ -58,13 +57,13 @@ impl<'p> Source<'p> {
         let mut bytes = Vec::new();
         let file = File::open(path).map_err(cannot_read)?;
         let too_large =
-            || at(format!("is larger than {MAX_GUEST} bytes, the most that `run` takes"));
+            || at(format!("is larger than {MAX_MODULE_BYTES} bytes, the most that `run` takes"));
         // The length of anything else than a regular file says nothing.
-        if file.metadata().is_ok_and(|file| file.is_file() && file.len() > MAX_GUEST) {
+        if file.metadata().is_ok_and(|file| file.is_file() && file.len() > MAX_MODULE_BYTES) {
             return Err(too_large());
         }
-        file.take(MAX_GUEST + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
-        if bytes.len() as u64 > MAX_GUEST {
+        file.take(MAX_MODULE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
+        if bytes.len() as u64 > MAX_MODULE_BYTES {
             return Err(too_large());
         }
         match module_file::form(&bytes, COMPONENT).map_err(at)? {
@@ -117,7 +116,8 @@ impl<'p> Source<'p> {
         let place = self.text.as_ref().and_then(|text| {
             // Encoded again, because the lines take time and memory that a valid guest does not need.
             let with_lines = wat_text::module(self.path, text, true).ok()?;
-            corestream_symbols::line_at(&with_lines, offset)
+            let position = corestream_symbols::position_at(&with_lines, offset)?;
+            position.line.zip(position.column)
         });
         match place {
             Some((line, column)) => format!("{path}:{line}:{column}: {cause}"),
