@@ -119,6 +119,13 @@ pub const MAX_NOTES: usize = 64;
 /// Bytes of a note of a dump.
 pub const MAX_NOTE_BYTES: usize = 1024;
 
+/// Bytes of the message of a trap ([`CoreDump::trap`](crate::CoreDump::trap)).
+pub const MAX_TRAP_BYTES: usize = 4096;
+
+/// Bytes of a module's build id ([`ModuleIdentity::build_id`](crate::ModuleIdentity::build_id)). Linkers write 8 to 20, or
+/// as many as they are told.
+pub const MAX_BUILD_ID_BYTES: usize = 256;
+
 /// Ranges of memories that a verifier lists of a damaged dump: 40 bytes each, and more than a person reads.
 pub const MAX_DAMAGED_RANGES: usize = 1024;
 

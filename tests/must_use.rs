@@ -4,7 +4,7 @@
 use corestream::read::{OpenOptions, Verifier};
 use corestream::{
     CoreDump, Dumper, FileOptions, FileSink, Frame, Instance, Memory, MemoryImage, MemoryType,
-    ModuleIndex, NewDirectory, PipeSink, SocketSink, Thread, UnnamedFile,
+    ModuleIdentity, ModuleIndex, NewDirectory, PipeSink, SocketSink, Thread, UnnamedFile,
 };
 
 /// Each of these is dropped, and a warning says so.
@@ -37,6 +37,7 @@ fn what_is_dropped_is_said() -> Result<(), Box<dyn std::error::Error>> {
         OpenOptions::new(),
         OpenOptions::new().salvage(true).threads(1),
         Instance::new(ModuleIndex(0)),
+        ModuleIdentity::new().with_build_id([1]),
         MemoryType::wasm32(1).with_shared(),
         Memory::new(MemoryType::wasm32(0), MemoryImage::from_slice(&[])).without(..),
         Thread::new("main").with_frames([]),

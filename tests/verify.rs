@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::Random;
 use common::own::{self, Own};
-use common::reading::{PAGE, guest, images, read_all, small, verdict};
+use common::reading::{PAGE, facts, guest, images, read_all, small, verdict};
 use corestream::read::{Damage, Early, MemoryRange, ReadAt, Verdict, Verifier, Whole};
 use corestream::*;
 use foreign::{CORE, module};
@@ -99,8 +99,14 @@ fn a_source_that_becomes_shorter_is_an_error() {
 fn every_flipped_bit_is_caught() {
     let own = Own::default().dump(&small());
     assert!((1000..3000).contains(&own.len()), "{}", own.len());
+    for own in [own, facts()] {
+        every_flipped_bit_of_is_caught(&own);
+    }
+}
+
+fn every_flipped_bit_of_is_caught(own: &[u8]) {
     for i in 0..own.len() * 8 {
-        let mut flipped = own.clone();
+        let mut flipped = own.to_vec();
         flipped[i / 8] ^= 1 << (i % 8);
         match verdict(&flipped) {
             Ok(Verdict::Whole(_)) => panic!("bit {i}"),
@@ -123,14 +129,19 @@ fn every_flipped_bit_is_caught() {
 
 #[test]
 fn every_cut_is_caught() {
-    let own = Own::default().dump(&small());
+    for own in [Own::default().dump(&small()), facts()] {
+        every_cut_of_is_caught(&own);
+    }
+}
+
+fn every_cut_of_is_caught(own: &[u8]) {
     for len in 0..own.len() {
         let cut = &own[..len];
         match verdict(cut) {
             Ok(Verdict::Whole(_)) => panic!("{len} bytes"),
             Ok(Verdict::Damaged(damage)) => {
                 assert!(damage.cut_off);
-                if len >= own::end_of_core(&own) + own::HEADER {
+                if len >= own::end_of_core(own) + own::HEADER {
                     let all = own.len();
                     assert_eq!(damage.reason, format!("is cut off: {len} of {all} bytes"));
                     assert_eq!(damage.range, len as u64..all as u64);
@@ -144,7 +155,7 @@ fn every_cut_is_caught() {
         read_all(cut);
     }
     for more in [1, 1000, 1 << 20] {
-        let mut longer = own.clone();
+        let mut longer = own.to_vec();
         longer.resize(own.len() + more, 0);
         let damage = damage(&longer);
         assert_eq!(damage.range, own.len() as u64..longer.len() as u64);
@@ -455,11 +466,14 @@ proptest! {
     #[test]
     fn mutations_are_read_or_refused(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
-        own in any::<bool>(),
+        base in 0..3,
         mend in any::<bool>(),
     ) {
         let mut bytes = small();
-        if own {
+        let own = base > 0;
+        if base == 1 {
+            bytes = facts();
+        } else if own {
             let left_out = vec![(0, 200, 300), (1, 5000, 6000)];
             bytes = Own { flags: 1, left_out, ..Own::default() }.dump(&bytes);
         }

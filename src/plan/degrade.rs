@@ -6,8 +6,13 @@
 use std::{fmt, iter};
 
 use crate::error::{Error, Result};
+use crate::format::{
+    IDENTITIES, IdentitiesHead, IdentityHead, SHA256_BYTES, name_bytes as name_bytes_of,
+};
 use crate::limits;
-use crate::model::{CoreDump, GlobalIndex, Instance, MemoryIndex, Thread, Value};
+use crate::model::{
+    CoreDump, GlobalIndex, Instance, MemoryIndex, ModuleIdentity, ModuleIndex, Thread, Value,
+};
 
 /// Something that a dump had to leave out, because the format has no room for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +45,15 @@ pub enum Shortfall {
     Modules(usize),
     /// So many threads over [`limits::MAX_LISTED_THREADS`] are left out.
     Threads(usize),
+    /// The message of the trap, of so many bytes, is over [`limits::MAX_TRAP_BYTES`] and cut off.
+    Trap(usize),
+    /// A build id over [`limits::MAX_BUILD_ID_BYTES`] is left out: a part of one identifies nothing.
+    BuildId {
+        /// Whose build id.
+        module: ModuleIndex,
+        /// Its length in bytes.
+        len: usize,
+    },
 }
 
 impl fmt::Display for Shortfall {
@@ -68,6 +82,20 @@ impl fmt::Display for Shortfall {
             Self::Threads(n) => {
                 let most = limits::MAX_LISTED_THREADS;
                 write!(f, "the last {n} threads are left out: a dump has at most {most} threads")
+            }
+            Self::Trap(len) => {
+                let most = limits::MAX_TRAP_BYTES;
+                write!(
+                    f,
+                    "the message of the trap is cut from {len} bytes to the {most} that a dump can hold"
+                )
+            }
+            Self::BuildId { module, len } => {
+                let most = limits::MAX_BUILD_ID_BYTES;
+                write!(
+                    f,
+                    "the build id of module {module} is left out: it has {len} bytes, a dump can hold {most}"
+                )
             }
         }
     }
@@ -149,6 +177,16 @@ impl Kept {
         if missing_modules > 0 {
             shortfalls.push(Shortfall::Modules(missing_modules));
         }
+        for (index, module) in (0..).zip(&dump.modules).take(modules) {
+            let len = module.identity.build_id.as_ref().map_or(0, Vec::len);
+            if len > limits::MAX_BUILD_ID_BYTES {
+                shortfalls.push(Shortfall::BuildId { module: ModuleIndex(index), len });
+            }
+        }
+        let trap = dump.trap.as_ref().map_or(0, String::len);
+        if trap > limits::MAX_TRAP_BYTES {
+            shortfalls.push(Shortfall::Trap(trap));
+        }
         let instances = dump.instances.iter().take(limits::MAX_LISTED);
         let instances = fitting(instances.map(instance_bytes));
         let missing_instances = dump.instances.iter().skip(instances).len();
@@ -184,6 +222,24 @@ fn table<T>(count: usize, items: impl Iterator<Item = T>) -> Result<Vec<T>> {
 pub(crate) fn cut(name: &str) -> &str {
     name.split_at(name.floor_char_boundary(limits::MAX_NAME_BYTES)).0
 }
+
+/// Returns the message of a trap, or as many characters of it as a dump can hold.
+pub(crate) fn cut_trap(message: &str) -> &str {
+    message.split_at(message.floor_char_boundary(limits::MAX_TRAP_BYTES)).0
+}
+
+/// Returns the build id that a dump holds of a module; it is empty without one.
+pub(crate) fn kept_build_id(identity: &ModuleIdentity) -> &[u8] {
+    let build_id = identity.build_id.as_deref();
+    build_id.filter(|build_id| build_id.len() <= limits::MAX_BUILD_ID_BYTES).unwrap_or_default()
+}
+
+// The identities of all modules that a dump lists fit into a section.
+const _: () = {
+    let longest = size_of::<IdentityHead>() + SHA256_BYTES + limits::MAX_BUILD_ID_BYTES;
+    let head = name_bytes_of(IDENTITIES) + size_of::<u32>() + size_of::<IdentitiesHead>();
+    assert!(limits::MAX_LISTED * longest + head <= limits::MAX_SECTION_BYTES as usize);
+};
 
 /// For each of `count` items its new index if at most `most` are kept: those in `first` first.
 fn choose<I: Iterator<Item = usize>>(

@@ -417,7 +417,7 @@ impl fmt::Debug for CoreDumpFile<'_> {
     }
 }
 
-fn no_such(what: &str, index: impl fmt::Display, count: usize) -> Error {
+pub(super) fn no_such(what: &str, index: impl fmt::Display, count: usize) -> Error {
     let message = format!("there is no {what} {index}, the dump has {count}");
     Error::new(ErrorKind::Option, message)
 }

@@ -7,6 +7,7 @@ mod bounds;
 mod contents;
 mod data;
 mod decode;
+mod facts;
 mod fault;
 mod file;
 mod header;

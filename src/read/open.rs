@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::data::DataSection;
+use super::facts::Trap;
 use super::fault::{Fault, Result};
 use super::header::Header;
 use super::index::{Entry, Index};
@@ -18,7 +19,7 @@ use crate::error::{self, Error, ErrorKind};
 use crate::format::{CORE, IndexSegment, PARTIAL};
 use crate::limits::{
     MAX_DATA_SECTIONS, MAX_GLOBALS, MAX_LEFT_OUT_RANGES, MAX_LISTED, MAX_LISTED_SEGMENTS,
-    MAX_LISTED_THREADS, MAX_METADATA_BYTES, MAX_NAME_BYTES,
+    MAX_LISTED_THREADS, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_TRAP_BYTES,
 };
 
 /// A dump that was walked: where things are, and little else.
@@ -48,6 +49,8 @@ pub(super) struct Items {
     pub(super) threads: Vec<(u64, u32)>,
     pub(super) globals: Places,
     pub(super) notes: Places,
+    pub(super) trap: Trap,
+    pub(super) identities: Places,
 }
 
 /// What an open dump keeps is bounded whatever is in it: the tables that grow with it, and the few bytes of the rest.
@@ -56,8 +59,8 @@ const _: () = {
     let sections = MAX_DATA_SECTIONS * size_of::<DataSection>();
     let ranges = MAX_LEFT_OUT_RANGES * size_of::<RangeInclusive<u64>>();
     let threads = MAX_LISTED_THREADS * size_of::<(u64, u32)>();
-    let lists = Places::most_bytes(MAX_LISTED) * 2 + Places::most_bytes(MAX_GLOBALS);
-    let rest = MAX_NAME_BYTES + (64 << 10);
+    let lists = Places::most_bytes(MAX_LISTED) * 3 + Places::most_bytes(MAX_GLOBALS);
+    let rest = MAX_NAME_BYTES + MAX_TRAP_BYTES + (64 << 10);
     assert!(table + sections + ranges + threads + lists + rest <= MAX_METADATA_BYTES);
 };
 
@@ -327,6 +330,15 @@ impl Visitor for Opener<'_> {
 
     fn note(&mut self, at: u64) -> Result<()> {
         self.items.notes.push(at)
+    }
+
+    fn trap(&mut self, trap: Trap) -> Result<()> {
+        self.items.trap = trap;
+        Ok(())
+    }
+
+    fn identity(&mut self, at: u64) -> Result<()> {
+        self.items.identities.push(at)
     }
 
     fn global(&mut self, at: u64) -> Result<()> {

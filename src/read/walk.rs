@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::bounds::{self, Growing, Reach};
 use super::data::{self, DataSection};
 use super::decode::Decoder;
+use super::facts::{self, Trap};
 use super::fault::{Fault, Result, not_empty, readable};
 use super::header::Header;
 use super::input::{Input, Slice};
@@ -19,8 +20,8 @@ use super::types;
 use crate::arithmetic::{Checked, at_most};
 use crate::error::ErrorKind;
 use crate::format::{
-    CONTINUATION, CORE, CUSTOM, DATA, GLOBAL, HEADER, INDEX, INSTANCES, MEMORY, MODULES, NOTES,
-    STACK,
+    CONTINUATION, CORE, CUSTOM, DATA, GLOBAL, HEADER, IDENTITIES, INDEX, INSTANCES, MEMORY,
+    MODULES, NOTES, STACK, TRAP,
 };
 use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED, MAX_LISTED_THREADS, MAX_NAME_BYTES, MAX_NOTES};
 use crate::model::MemoryType;
@@ -32,7 +33,8 @@ pub(super) const PREAMBLE: [u8; 8] = *b"\0asm\x01\0\0\0";
 const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 
 /// The names of the custom sections that are known here.
-const KNOWN: [&str; 8] = [CORE, MODULES, INSTANCES, STACK, HEADER, CONTINUATION, NOTES, INDEX];
+const KNOWN: [&str; 10] =
+    [CORE, MODULES, INSTANCES, STACK, HEADER, CONTINUATION, TRAP, IDENTITIES, NOTES, INDEX];
 
 /// Bytes of frames that are tried at once.
 const TRIED: usize = 4096;
@@ -83,6 +85,16 @@ pub(super) trait Visitor {
 
     /// A note; its text is at the offset.
     fn note(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// The trap.
+    fn trap(&mut self, _: Trap) -> Result<()> {
+        Ok(())
+    }
+
+    /// The identity of the next module is at the offset.
+    fn identity(&mut self, _: u64) -> Result<()> {
         Ok(())
     }
 
@@ -427,6 +439,14 @@ impl Walk {
             NOTES => {
                 self.belongs_to_header(start..body.end());
                 notes(body, to)
+            }
+            TRAP => {
+                self.belongs_to_header(start..body.end());
+                facts::trap(body, to)
+            }
+            IDENTITIES => {
+                self.belongs_to_header(start..body.end());
+                facts::identities(body, to)
             }
             _ => self.index(body, start),
         }?;

@@ -12,8 +12,8 @@ use corestream::read::{
 };
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, Error, ErrorKind, Frame, Global, GlobalIndex, GlobalValue,
-    Instance, InstanceIndex, Memory, MemoryImage, MemoryIndex, MemoryType, Module, ModuleIndex,
-    RefType, Result, Thread, Value,
+    Instance, InstanceIndex, Memory, MemoryImage, MemoryIndex, MemoryType, Module, ModuleIdentity,
+    ModuleIndex, RefType, Result, Thread, UnixTime, Value,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -70,6 +70,23 @@ pub fn small() -> Vec<u8> {
     let images = images();
     let dumper = Dumper::new().max_section_bytes(256);
     own::without(&dumper.plan(&guest(&images)).unwrap().to_vec().unwrap())
+}
+
+/// A guest without memories of which everything is known that has a section of its own.
+pub fn known() -> CoreDump<'static> {
+    let mut guest = CoreDump::new("guest.wasm");
+    guest.add_module("guest.wasm");
+    let identity = ModuleIdentity::new().with_build_id([0x12, 0x34]).with_sha256([0xab; 32]);
+    guest.add_module(Module::anonymous().with_identity(identity));
+    guest.trap = Some("wasm trap: integer divide by zero".into());
+    guest.captured_at = UnixTime::from_nanoseconds(1_795_839_503_500_000_000);
+    guest.notes.push("a note".into());
+    guest
+}
+
+/// The dump of [`known`], of about 500 bytes.
+pub fn facts() -> Vec<u8> {
+    Dumper::new().plan(&known()).unwrap().to_vec().unwrap()
 }
 
 /// A memory as its contents say, which must cover it without a gap; what is not known is 0xee.
@@ -232,6 +249,9 @@ pub struct Said {
     flags: [bool; 5],
     modules: List<String>,
     notes: List<String>,
+    trap: Option<String>,
+    captured_at: Option<UnixTime>,
+    identities: List<ModuleIdentity>,
     instances: List<Instance>,
     /// Names, and frames.
     threads: List<(String, List<Frame>)>,
@@ -315,6 +335,9 @@ impl Said {
             ],
             modules: list(dump.modules()),
             notes: list(dump.notes()),
+            trap: dump.trap().map(Into::into),
+            captured_at: dump.captured_at(),
+            identities: list(dump.module_identities()),
             instances: list(dump.instances()),
             threads: list(dump.threads().map(|thread| thread.map(frames))),
             globals: list(dump.globals()),
@@ -322,6 +345,7 @@ impl Said {
         };
         let index = |i: usize| u32::try_from(i).unwrap();
         assert_items(&said.modules, |i| dump.module(ModuleIndex(index(i))));
+        assert_items(&said.identities, |i| dump.module_identity(ModuleIndex(index(i))));
         assert_items(&said.instances, |i| dump.instance(InstanceIndex(index(i))));
         assert_items(&said.threads, |i| dump.thread(i).map(frames));
         assert_items(&said.globals, |i| dump.global(GlobalIndex(index(i))));

@@ -13,7 +13,7 @@ use wasmparser::{
 };
 
 use crate::common::own::{self, Own};
-use crate::common::reading::{read_all, small, verdict};
+use crate::common::reading::{facts, read_all, small, verdict};
 use crate::count;
 use crate::manifest;
 use crate::roundtrip::Model;
@@ -126,8 +126,8 @@ struct Mend {
     index: bool,
 }
 
-/// Dumps without and with an index, with and without checksums and ranges that were left out; the same
-/// rewritten by another tool, and dumps in the layouts of other writers.
+/// Dumps without and with an index, with and without checksums and ranges that were left out; the same, and one with all
+/// facts that have a section of their own, rewritten by another tool; that dump as it was, and dumps in the layouts of other writers.
 static BASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let foreign = small();
     let own = Own::default().dump(&foreign);
@@ -147,6 +147,8 @@ static BASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let rest = b"\0\x13\x0bcoremodules\x01\0guest\0\x0f\x0dcoreinstances\0\x05\x03\x01\0\0\
                  \x06\x04\x01\x7f\x01\x0b\x0b\x08\x01\0\x41\x10\x0b\x02xy";
     let others = others.map(|dump| [&dump[..], rest].concat());
+    let facts = facts();
+    let rewritten = rewritten.into_iter().chain([custom_last(&facts), facts]);
     [foreign, own, unchecked, partial].into_iter().chain(rewritten).chain(others).collect()
 });
 

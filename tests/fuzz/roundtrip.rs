@@ -14,7 +14,7 @@ use corestream::read::{Verdict, Verifier, Whole};
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, FileSink, Frame, Global, GlobalIndex, GlobalValue, Instance,
     InstanceIndex, Memory, MemoryIndex, MemoryType, Module, ModuleIndex, PipeSink, Plan, RefType,
-    SocketSink, Thread, Value,
+    SocketSink, Thread, UnixTime, Value,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -179,6 +179,28 @@ impl Model {
         self.memories.iter().map(image).collect()
     }
 
+    /// Adds what has a section of its own. It is made of the names, so that the saved inputs mean the same.
+    fn add_facts(&self, dump: &mut CoreDump<'_>) {
+        let bytes = self.name.as_bytes();
+        if bytes.len() % 3 == 1 {
+            dump.trap = Some(self.name.chars().take(1000).collect());
+        }
+        if bytes.len() % 4 < 2 {
+            let time =
+                bytes.iter().fold(bytes.len() as u64, |time, byte| time << 8 | u64::from(*byte));
+            dump.captured_at = UnixTime::from_nanoseconds(time);
+        }
+        for module in dump.modules.iter_mut() {
+            match module.name.as_deref().map(str::as_bytes) {
+                Some(name @ [first, ..]) if first % 2 == 1 => {
+                    module.identity.build_id = Some(name[..name.len().min(256)].to_vec());
+                }
+                Some([first, ..]) => module.identity.sha256 = Some([*first; 32]),
+                _ => {}
+            }
+        }
+    }
+
     /// The guest with these images.
     pub fn dump<'i>(&self, images: &'i [Vec<u8>]) -> CoreDump<'i> {
         let mut dump = CoreDump::new(self.name.as_str());
@@ -188,6 +210,7 @@ impl Model {
                 None => dump.add_module(Module::anonymous()),
             };
         }
+        self.add_facts(&mut dump);
         for (memory, image) in self.memories.iter().zip(images) {
             dump.add_memory(Memory::new(memory.ty(image), memory.kind.image(image)));
         }
@@ -399,6 +422,10 @@ fn assert_decoded(dump: &CoreDump<'_>, images: &[Vec<u8>], bytes: &[u8]) {
 
 /// This project's reader finds what went in.
 fn assert_read(dump: &CoreDump<'_>, images: &[Vec<u8>], file: &CoreDumpFile<'_>) {
+    assert_eq!(file.trap(), dump.trap.as_deref());
+    assert_eq!(file.captured_at(), dump.captured_at);
+    let identities = dump.modules.iter().map(|module| module.identity.clone());
+    assert!(all(file.module_identities()).into_iter().eq(identities));
     assert_eq!(file.name(), dump.name);
     let modules = dump.modules.iter().enumerate().map(|(i, m)| m.name_or_anonymous(i));
     assert!(all(file.modules()).into_iter().eq(modules));

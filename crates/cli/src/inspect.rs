@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use corestream::read::{MemoryView, OpenOptions, Producer, Verdict};
-use corestream::{CoreDumpFile, ErrorKind, Frame, Global, Instance, InstanceIndex, Value, Visible};
+use corestream::{
+    CoreDumpFile, ErrorKind, Frame, Global, Instance, InstanceIndex, ModuleIdentity, Value, Visible,
+};
 use corestream_symbols::{Position, Symbols};
 use serde::Serialize;
 
@@ -181,12 +183,18 @@ impl<W: Write> Text<'_, W> {
             let line = "  parts of the guest are left out that the format has no room for";
             writeln!(self.out, "{line}")?;
         }
+        if let Some(time) = dump.captured_at() {
+            writeln!(self.out, "  captured at {time}")?;
+        }
+        if let Some(trap) = dump.trap() {
+            writeln!(self.out, "  trap: {}", Visible(trap))?;
+        }
         for note in dump.notes() {
             writeln!(self.out, "  note: {}", Visible(note?))?;
         }
-        self.list("modules", dump.modules(), |this, i, module| {
-            Ok(writeln!(this.out, "  {i}: {}", this.columns.name(&module))?)
-        })?;
+        let modules = dump.modules().zip(dump.module_identities());
+        let modules = modules.map(|(name, identity)| Ok((name?, identity?)));
+        self.list("modules", modules, Self::module)?;
         self.list("instances", dump.instances(), Self::instance)?;
         self.list("memories", dump.memories().map(Ok), Self::memory)?;
         self.list("globals", dump.globals(), Self::global)?;
@@ -254,6 +262,18 @@ impl<W: Write> Text<'_, W> {
                 writeln!(self.out, "{title}")?;
             }
             show(self, i, item?)?;
+        }
+        Ok(())
+    }
+
+    fn module(&mut self, i: u32, (name, identity): (String, ModuleIdentity)) -> Printed {
+        writeln!(self.out, "  {i}: {}", self.columns.name(&name))?;
+        if let Some(build_id) = identity.build_id {
+            let build_id = json::hex(&build_id);
+            writeln!(self.out, "     build id {}", self.columns.name(&build_id))?;
+        }
+        if let Some(sha256) = identity.sha256 {
+            writeln!(self.out, "     SHA-256 {}", json::hex(&sha256))?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::InspectedFrame;
 use super::global::Global;
+use super::identity::Identity;
 use super::instance::Instance;
 use super::memory::InspectedMemory;
 use super::thread::Thread;
@@ -36,6 +37,12 @@ pub struct Inspection<'d> {
     threads: List<'d, Thread<'d, InspectedFrame>>,
     #[serde(default, skip_serializing_if = "List::is_empty")]
     notes: List<'d, Cow<'d, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trap: Option<Cow<'d, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    captured_at: Option<Cow<'d, str>>,
+    #[serde(default, skip_serializing_if = "List::is_empty")]
+    module_identities: List<'d, Identity>,
 }
 
 /// Who wrote a dump.
@@ -83,6 +90,9 @@ impl<'d> Inspection<'d> {
                 dump.threads().map(move |thread| Ok(Thread::new(thread?, frame)))
             }),
             notes: manifest::notes(dump),
+            trap: dump.trap().map(Cow::Borrowed),
+            captured_at: manifest::captured_at(dump),
+            module_identities: manifest::identities(dump),
         }
     }
 }

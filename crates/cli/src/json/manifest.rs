@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use corestream::read::MemoryView;
-use corestream::{CoreDump, CoreDumpFile, Module};
+use corestream::{CoreDump, CoreDumpFile, Error, Module, ModuleIdentity, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use super::frame::Frame;
 use super::global::Global;
+use super::identity::Identity;
 use super::instance::Instance;
 use super::memory::{Memory, Open};
 use super::thread::Thread;
@@ -32,6 +33,12 @@ pub struct Manifest<'d> {
     threads: List<'d, Thread<'d, Frame>>,
     #[serde(default, skip_serializing_if = "List::is_empty")]
     notes: List<'d, Cow<'d, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trap: Option<Cow<'d, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    captured_at: Option<Cow<'d, str>>,
+    #[serde(default, skip_serializing_if = "List::is_empty", deserialize_with = "object::list")]
+    module_identities: List<'d, Identity>,
 }
 
 impl<'d> Manifest<'d> {
@@ -54,6 +61,9 @@ impl<'d> Manifest<'d> {
                 dump.threads().map(move |thread| Ok(Thread::new(thread?, frame)))
             }),
             notes: notes(dump),
+            trap: dump.trap().map(Cow::Borrowed),
+            captured_at: captured_at(dump),
+            module_identities: identities(dump),
         }
     }
 
@@ -91,6 +101,15 @@ impl<'d> Manifest<'d> {
         let mut dump = CoreDump::new(self.name.unwrap_or_default());
         let names = self.modules.into_items().into_iter().map(|name| name.map(Cow::into_owned));
         dump.modules = names.map(|name| name.map_or_else(Module::anonymous, Module::new)).collect();
+        let identities = self.module_identities.into_items();
+        if identities.len() > dump.modules.len() {
+            let (identities, modules) = (identities.len(), dump.modules.len());
+            return Err(format!("module_identities: there are {identities}, of {modules} modules"));
+        }
+        for (i, (module, identity)) in dump.modules.iter_mut().zip(identities).enumerate() {
+            let identity = identity.into_identity();
+            module.identity = identity.map_err(|why| format!("module_identities: {i}: {why}"))?;
+        }
         for (i, memory) in self.memories.into_items().into_iter().enumerate() {
             let memory = memory.into_memory(open).map_err(|why| format!("memory {i}: {why}"))?;
             dump.add_memory(memory);
@@ -105,6 +124,10 @@ impl<'d> Manifest<'d> {
             dump.add_thread(thread.into_thread());
         }
         dump.notes = self.notes.into_items().into_iter().map(Cow::into_owned).collect();
+        dump.trap = self.trap.map(Cow::into_owned);
+        let time = self.captured_at.map(|time| time.parse());
+        let time: Result<Option<UnixTime>, Error> = time.transpose();
+        dump.captured_at = time.map_err(|error| format!("captured_at: {error}"))?;
         Ok(dump)
     }
 }
@@ -134,6 +157,23 @@ pub(super) fn notes<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Cow<'d, str>> {
     List::made(move || dump.notes().map(|note| Ok(Cow::Owned(note?))))
 }
 
+/// Returns when the guest was captured.
+pub(super) fn captured_at<'d>(dump: &CoreDumpFile<'d>) -> Option<Cow<'d, str>> {
+    dump.captured_at().map(|time| time.to_string().into())
+}
+
+/// Returns the identity of each module; none if no module has one.
+pub(super) fn identities<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Identity> {
+    List::made(move || {
+        let is_known = |identity: Result<ModuleIdentity, _>| {
+            // The list yields the error.
+            identity.map_or(true, |identity| identity.is_known())
+        };
+        let identities = dump.module_identities().any(is_known).then(|| dump.module_identities());
+        identities.into_iter().flatten().map(|identity| Ok(Identity::from(identity?)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use corestream::{GlobalValue, MemoryIndex, MemoryType, RefType, Value};
@@ -160,7 +200,9 @@ mod tests {
                  "instances": [{ "module": 0, "memories": [0, null], "globals": [5] }, {}],
                  "threads": [{ "name": "t", "frames": [{ "function": 3,
                                "locals": [{ "i32": 1 }, "missing", { "f32": 1.5 }],
-                               "stack": [{ "i64": "-1" }, { "f64": "0x7ff8000000000001" }] }] }] }"#,
+                               "stack": [{ "i64": "-1" }, { "f64": "0x7ff8000000000001" }] }] }],
+                 "trap": "out of fuel", "captured_at": "2026-11-28T04:18:23.5Z",
+                 "module_identities": [{}, { "build_id": "00Ff" }] }"#,
         )
         .unwrap();
         assert_eq!(dump.name, "guest");
@@ -187,6 +229,12 @@ mod tests {
         let f32_bits = 1.5_f32.to_bits();
         assert_eq!(frame.locals, [Value::I32(1), Value::Missing, Value::F32(f32_bits)]);
         assert_eq!(frame.stack, [Value::I64(-1), Value::F64(0x7ff8_0000_0000_0001)]);
+        assert_eq!(dump.trap.as_deref(), Some("out of fuel"));
+        let captured_at = dump.captured_at.map(UnixTime::nanoseconds);
+        assert_eq!(captured_at, Some(1_795_839_503_500_000_000));
+        assert!(!dump.modules[0].identity.is_known());
+        let identity = ModuleIdentity::new().with_build_id([0, 0xff]);
+        assert_eq!(dump.modules[1].identity, identity);
         dump.validate().unwrap();
     }
 
@@ -196,6 +244,22 @@ mod tests {
             ("{", "EOF while parsing an object at line 1 column 1"),
             (r#"{ "nam": 1 }"#, "unknown field `nam`"),
             ("[]", "invalid type: sequence, expected an object"),
+            (
+                r#"{ "captured_at": "yesterday" }"#,
+                "captured_at: invalid time \"yesterday\", a time is like 20",
+            ),
+            (
+                r#"{ "module_identities": [{ "build_id": "12" }] }"#,
+                "module_identities: there are 1, of 0 modules",
+            ),
+            (
+                r#"{ "modules": ["a"], "module_identities": [{ "build_id": "123" }] }"#,
+                "module_identities: 0: the build id is not a number of hexadecimal bytes",
+            ),
+            (
+                r#"{ "modules": ["a"], "module_identities": [{ "sha256": "1234" }] }"#,
+                "module_identities: 0: a SHA-256 has 32 hexadecimal bytes",
+            ),
             (r#"{ "memories": [[]] }"#, "invalid type: sequence, expected an object"),
             (r#"{ "memories": [{ "left_out": [[0, 1]] }] }"#, "sequence, expected an object"),
             (r#"{ "threads": [{ "frames": [[]] }] }"#, "sequence, expected an object"),
