@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::visible::Visible;
@@ -38,6 +39,8 @@ struct Inner {
     message: String,
     source: Option<io::Error>,
     kept: Option<PathBuf>,
+    /// Bytes of a dump.
+    range: Option<Range<u64>>,
 }
 
 /// The kinds of [`Error`], for programs that act on them.
@@ -86,11 +89,15 @@ impl Error {
     /// assert_eq!((error.kind(), error.to_string()), (ErrorKind::Guest, "the guest has no frames".into()));
     /// ```
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), source: None, kept: None }))
+        Self::of(kind, message.into(), None)
+    }
+
+    fn of(kind: ErrorKind, message: String, source: Option<io::Error>) -> Self {
+        Self(Box::new(Inner { kind, message, source, kept: None, range: None }))
     }
 
     pub(crate) fn io(kind: ErrorKind, message: impl Into<String>, source: io::Error) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), source: Some(source), kept: None }))
+        Self::of(kind, message.into(), Some(source))
     }
 
     pub(crate) fn model(message: impl Into<String>) -> Self {
@@ -115,6 +122,12 @@ impl Error {
         self
     }
 
+    /// The same error, of these bytes of a dump.
+    pub(crate) fn in_range(mut self, range: Range<u64>) -> Self {
+        self.0.range = Some(range);
+        self
+    }
+
     /// The same error, of a finished file that is kept under this name.
     pub(crate) fn kept(mut self, path: PathBuf) -> Self {
         self.0.kept = Some(path);
@@ -129,6 +142,23 @@ impl Error {
     /// The error of the operating system behind this one, if there is one.
     pub fn io_error(&self) -> Option<&io::Error> {
         self.0.source.as_ref()
+    }
+
+    /// Returns the bytes of the core dump that this error is about, by their offsets: those that contradict something, that
+    /// are not known here or that cannot be read; of a dump that is cut off, those that are missing. `None` for an error that
+    /// is about no place of a dump.
+    ///
+    /// ```
+    /// use corestream::{CoreDump, CoreDumpFile, Dumper};
+    ///
+    /// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
+    /// let len = bytes.len() as u64;
+    /// let error = CoreDumpFile::from_slice(&bytes[..bytes.len() - 3]).unwrap_err();
+    /// assert_eq!(error.range(), Some(len - 3..len));
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn range(&self) -> Option<Range<u64>> {
+        self.0.range.clone()
     }
 
     /// Returns the path of a file, or of a [`NewDirectory`](crate::NewDirectory), that is finished in spite of this error.

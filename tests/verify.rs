@@ -127,6 +127,31 @@ fn every_flipped_bit_of_is_caught(own: &[u8]) {
     }
 }
 
+/// What a reader says of a place, a program can ask for.
+#[test]
+fn an_error_has_the_bytes_that_it_is_about() {
+    let images = images();
+    let bytes = Dumper::new().plan(&guest(&images)).unwrap().to_vec().unwrap();
+    let mut placed = 0;
+    for i in 0..bytes.len() {
+        if let Err(cut_off) = CoreDumpFile::from_slice(&bytes[..i])
+            && cut_off.kind() == ErrorKind::CutOff
+        {
+            assert_eq!(cut_off.range().unwrap().start, i as u64, "{cut_off}");
+        }
+        let mut damaged = bytes.clone();
+        damaged[i] ^= 0x55;
+        let Err(error) = CoreDumpFile::from_slice(&damaged) else { continue };
+        let said = error.to_string();
+        if let Some(place) = said.strip_prefix("at 0x").and_then(|rest| rest.split(':').next()) {
+            let place = u64::from_str_radix(place, 16).unwrap();
+            assert_eq!(error.range().unwrap().start, place, "{said}");
+            placed += 1;
+        }
+    }
+    assert!(placed > 100, "{placed}");
+}
+
 #[test]
 fn every_cut_is_caught() {
     for own in [Own::default().dump(&small()), facts()] {

@@ -155,10 +155,13 @@ impl From<Error> for Box<Fault> {
 impl From<Box<Fault>> for Error {
     fn from(fault: Box<Fault>) -> Self {
         let line = fault.line();
-        match fault.source {
+        let range = fault.range;
+        let error = match fault.source {
             Some(source) => Self::io(fault.kind, line, source),
             None => Self::new(fault.kind, line),
-        }
+        };
+        // What is about no place has no bytes.
+        if range.is_empty() { error } else { error.in_range(range) }
     }
 }
 
