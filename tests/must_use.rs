@@ -3,8 +3,9 @@
 
 use corestream::read::verify_slice;
 use corestream::{
-    CoreDump, CoreDumpFile, Dumper, FileOptions, FileSink, Frame, Instance, Memory, MemoryImage,
-    MemoryType, ModuleIndex, NewDirectory, PipeSink, SocketSink, Thread, UnnamedFile,
+    CoreDump, CoreDumpFile, Dumper, FileOptions, FileSink, Frame, Global, Instance, Memory,
+    MemoryImage, MemoryType, Module, ModuleIndex, NewDirectory, PipeSink, SocketSink, Thread,
+    UnnamedFile,
 };
 
 /// Each of these is dropped, and a warning says so.
@@ -38,6 +39,8 @@ fn what_is_dropped_is_said() -> Result<(), Box<dyn std::error::Error>> {
         Instance::new(ModuleIndex(0)),
         MemoryType::wasm32(1).with_shared(),
         Memory::new(MemoryType::wasm32(0), MemoryImage::from_slice(&[])).without(..),
+        Module::new("guest.wasm"),
+        Global::mutable(1.into()),
         Thread::new("main").with_frames([]),
         Frame::new(None, 0, 0).with_locals([]),
     );
