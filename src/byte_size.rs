@@ -279,7 +279,7 @@ mod tests {
 
     fn any_size() -> impl Strategy<Value = u64> {
         let round = (0_u64..1 << 20, 0..UNITS.len());
-        let round = round.prop_map(|(count, i)| count.checked_mul(UNITS[i].1).unwrap_or(u64::MAX));
+        let round = round.prop_map(|(count, i)| count.saturating_mul(UNITS[i].1));
         prop_oneof![any::<u64>(), (any::<u64>(), 0_u32..64).prop_map(|(x, by)| x >> by), round]
     }
 

@@ -62,7 +62,7 @@ impl From<Arc<AtomicBool>> for Cancel {
     }
 }
 
-/// What a dump is about; the example of [`Progress`] shows it.
+/// What work on a dump is about; the example of [`Progress`] shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
@@ -74,9 +74,16 @@ pub enum Stage {
     /// What was written is brought to disk ([`FileOptions::sync`](crate::FileOptions::sync)). Bytes
     /// are those of the dump; none of them is done until all are.
     Sync,
+    /// A dump is verified. Bytes are those of the dump, or of a stream as many as it says it has.
+    Verify,
+    /// A dump is opened. Bytes are those of the dump: what need not be read counts when it is passed over.
+    Open,
+    /// A memory of a dump is restored. Bytes are those of the memory that lie in the dump.
+    Restore,
 }
 
-/// How far a dump has come, for [`Dumper::progress`](crate::Dumper::progress).
+/// How far work on a dump has come, for [`Dumper::progress`](crate::Dumper::progress) and
+/// [`OpenOptions::progress`](crate::read::OpenOptions::progress).
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper, Progress, Stage};
@@ -155,6 +162,40 @@ impl fmt::Debug for Control {
             .field("cancel", &self.cancel)
             .field("is_watched", &self.watcher.is_some())
             .finish()
+    }
+}
+
+/// Steps of work after which it looks whether it is cancelled.
+const STEPS: u32 = 4096;
+
+/// Looks now and then whether work of many small steps is cancelled.
+pub(crate) struct Lookout<'c> {
+    control: &'c Control,
+    /// Steps until the next look.
+    left: u32,
+}
+
+impl<'c> Lookout<'c> {
+    pub(crate) fn new(control: &'c Control) -> Self {
+        Self { control, left: STEPS }
+    }
+
+    /// Counts a step.
+    ///
+    /// # Errors
+    /// The work was cancelled.
+    #[inline]
+    pub(crate) fn step(&mut self) -> Result<()> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => {
+                self.left = STEPS;
+                self.control.check_cancelled()
+            }
+        }
     }
 }
 

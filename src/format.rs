@@ -84,6 +84,10 @@ pub(crate) const HEADER: &str = "corestream";
 pub(crate) const CONTINUATION: &str = "corestream.data";
 /// Notes for a person.
 pub(crate) const NOTES: &str = "corestream.notes";
+/// The identities of the modules ([`IdentitiesHead`]).
+pub(crate) const IDENTITIES: &str = "corestream.modules";
+/// Why and when the guest stopped ([`TrapHead`]).
+pub(crate) const TRAP: &str = "corestream.trap";
 /// The section that closes the dump ([`IndexHead`]).
 pub(crate) const INDEX: &str = "corestream.index";
 
@@ -91,6 +95,17 @@ pub(crate) const INDEX: &str = "corestream.index";
 pub(crate) const VERSION: u32 = 1;
 /// The version of the section [`NOTES`].
 pub(crate) const NOTES_VERSION: u32 = 1;
+/// The version of the section [`IDENTITIES`].
+pub(crate) const IDENTITIES_VERSION: u32 = 1;
+/// The version of the section [`TRAP`].
+pub(crate) const TRAP_VERSION: u32 = 1;
+
+/// The time of capture that stands for "not known".
+pub(crate) const UNKNOWN_TIME: u64 = u64::MAX;
+/// Flag of a module's identity: the SHA-256 of its bytes follows.
+pub(crate) const HAS_SHA256: u32 = 1 << 0;
+/// The length of a SHA-256 in bytes.
+pub(crate) const SHA256_BYTES: usize = 32;
 
 /// Flag of the dump: ranges of memories were excluded on purpose.
 pub(crate) const PARTIAL: u32 = 1 << 0;
@@ -179,6 +194,35 @@ pub(crate) struct IndexRange {
     pub(crate) last: U64,
 }
 
+/// The first fields of the section [`IDENTITIES`], after its name and its version. One [`IdentityHead`] for each module
+/// follows, in the order of the modules.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct IdentitiesHead {
+    /// The number of identities.
+    pub(crate) modules: U32,
+}
+
+/// The first fields of a module's identity. With [`HAS_SHA256`] the [`SHA256_BYTES`] of that follow, then the build id.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct IdentityHead {
+    /// [`HAS_SHA256`].
+    pub(crate) flags: U32,
+    /// The length of the build id in bytes; 0 without one.
+    pub(crate) build_id_len: U32,
+}
+
+/// The first fields of the section [`TRAP`], after its name and its version. The message follows.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct TrapHead {
+    /// The Unix time of the capture in nanoseconds, or [`UNKNOWN_TIME`].
+    pub(crate) captured_at: U64,
+    /// The length of the message in bytes; 0 without one.
+    pub(crate) message_len: U32,
+}
+
 /// The length of a checksum in bytes.
 pub(crate) const CRC_BYTES: usize = size_of::<U32>();
 
@@ -211,6 +255,9 @@ const _: () = {
     assert!(size_of::<IndexMemory>() == 12);
     assert!(size_of::<IndexSegment>() == 20);
     assert!(size_of::<IndexRange>() == 16);
+    assert!(size_of::<IdentitiesHead>() == 4);
+    assert!(size_of::<IdentityHead>() == 8);
+    assert!(size_of::<TrapHead>() == 12);
     assert!(CRC_BYTES == 4);
 };
 

@@ -35,7 +35,8 @@
 //! ```
 //!
 //! # Read
-//! A dump is mapped, and memory is found by its address without reading the rest.
+//! A dump is read from any source of bytes: a file, a slice, or one of your own ([`read::ReadAt`]). Memory is found by its
+//! address without reading the rest.
 //!
 //! ```
 //! use corestream::{CoreDumpFile, MemoryIndex};
@@ -51,12 +52,14 @@
 //! # Dumper::new().plan(&dump)?.write_file(folder.join("guest.core"))?;
 //! let dump = CoreDumpFile::open(folder.join("guest.core"))?;
 //! for thread in dump.threads() {
+//!     let thread = thread?;
 //!     for frame in thread.frames() {
+//!         let frame = frame?;
 //!         println!("{}: function {} at {:#x}", thread.name(), frame.function, frame.offset);
 //!     }
 //! }
 //! let mut buffer = [0; 16];
-//! dump.read(MemoryIndex(0), 0x1000, &mut buffer)?;
+//! dump.memory(MemoryIndex(0))?.read(0x1000, &mut buffer)?;
 //! # assert_eq!(buffer, [7; 16]);
 //! # Ok::<(), Error>(())
 //! ```
@@ -149,7 +152,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use image::{Change, ExtentMethod, MappingMethod, MemoryImage, SharedBytes};
 pub use model::{
     CoreDump, DumpMemoryIndex, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex,
-    Memory, MemoryIndex, MemoryType, Module, ModuleIndex, NumberType, RefType, Thread, Value,
+    Memory, MemoryIndex, MemoryType, Module, ModuleIdentity, ModuleIndex, NumberType, RefType,
+    Thread, UnixTime, Value,
 };
 pub use piece::Piece;
 pub use pieces::{Pieces, Reader};

@@ -78,17 +78,32 @@ pub const MEMORY32_BYTES: u64 = 1 << 32;
 /// The index that stands for "not known" in a file.
 pub const UNKNOWN_INDEX: u32 = u32::MAX;
 
-/// Modules, instances and threads that a reader lists, of each: it keeps the place of each one, 8 or 16
-/// bytes, and a section of 4 GiB can hold a thousand times as many. Real processes have some hundreds.
+/// Modules and instances that a dump lists, of each: a section of 4 GiB can hold a thousand times as many. Real processes
+/// have some hundreds.
 pub const MAX_LISTED: usize = 1_000_000;
+
+/// Threads that a dump lists. A reader keeps the place of each, 16 bytes, and no system runs as many threads in one
+/// process.
+pub const MAX_LISTED_THREADS: usize = 1 << 18;
+
+/// Locals of a frame, and values on its operand stack, that a reader decodes, of each: 16 bytes each. Engines accept 50,000
+/// locals of a function (JavaScript interface, "Limits").
+pub const MAX_FRAME_VALUES: usize = 1 << 18;
+
+/// Bytes of memory that a reader needs at most for an open dump, whatever is in it: for names, places and segments, and
+/// not for the contents of memories.
+pub const MAX_METADATA_BYTES: usize = 32 << 20;
 
 /// Sections with segments that a reader keeps track of, 16 bytes each: a dump has one for each 4 GiB of
 /// data, so that this is enough for 256 TiB.
 pub const MAX_DATA_SECTIONS: usize = 65_536;
 
-/// Segments that a dump may have to be opened. A reader keeps all of them in memory, 24 bytes each, and needs more while
-/// it sorts those of other writers. Engines accept a tenth of that ([`MAX_DATA_SEGMENTS`]). A verifier has no such limit.
+/// Segments that a dump may have to be opened. A reader keeps all of them in memory, 24 bytes each. Engines accept a tenth
+/// of that ([`MAX_DATA_SEGMENTS`]). A verifier has no such limit.
 pub const MAX_LISTED_SEGMENTS: usize = 1 << 20;
+
+/// Segments that a dump may have to be opened if some of them overlap: a reader makes a second table of them.
+pub const MAX_OVERLAPPING_SEGMENTS: usize = 1 << 18;
 
 /// Segments that an index may have in a dump of which ranges were left out: a verifier keeps them, 24 bytes
 /// each, to hold the ranges against them. More than twice [`MAX_DATA_SEGMENTS`].
@@ -103,6 +118,13 @@ pub const MAX_NOTES: usize = 64;
 
 /// Bytes of a note of a dump.
 pub const MAX_NOTE_BYTES: usize = 1024;
+
+/// Bytes of the message of a trap ([`CoreDump::trap`](crate::CoreDump::trap)).
+pub const MAX_TRAP_BYTES: usize = 4096;
+
+/// Bytes of a module's build id ([`ModuleIdentity::build_id`](crate::ModuleIdentity::build_id)). Linkers write 8 to 20, or
+/// as many as they are told.
+pub const MAX_BUILD_ID_BYTES: usize = 256;
 
 /// Ranges of memories that a verifier lists of a damaged dump: 40 bytes each, and more than a person reads.
 pub const MAX_DAMAGED_RANGES: usize = 1024;

@@ -65,6 +65,7 @@ impl<'p> Piece<'p> {
 }
 
 /// Empties a table of pieces, so that its allocation can hold pieces that live for another time.
+#[allow(clippy::unnecessary_filter_map, reason = "a filter would keep the lifetime")]
 pub(crate) fn emptied<'p>(mut pieces: Vec<Piece<'_>>) -> Vec<Piece<'p>> {
     pieces.clear();
     // Collecting a vector into one of the same layout keeps the allocation, and there is nothing to collect.

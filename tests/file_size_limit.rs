@@ -56,7 +56,8 @@ fn embedder(folder: &Path) {
 
     let new = folder.join("new");
     is_too_large(&plan.write_file(&new).unwrap_err());
-    is_too_large(&reader.restore(MemoryIndex(0), &new, FileOptions::new()).unwrap_err());
+    let memory = reader.memory(MemoryIndex(0)).unwrap();
+    is_too_large(&memory.restore(&new, FileOptions::new()).unwrap_err());
     assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
 
     let mut file = File::create(&new).unwrap();
@@ -65,7 +66,7 @@ fn embedder(folder: &Path) {
     is_too_large(&plan.write_to(&mut file).unwrap_err());
     assert_eq!(file.metadata().unwrap().len(), LIMIT);
     file.seek(SeekFrom::Start(0)).unwrap();
-    is_too_large(&reader.write_memory(MemoryIndex(0), &mut file).unwrap_err());
+    is_too_large(&memory.write_to(&mut file).unwrap_err());
     assert!(FileSink::new(&file).begin(LEN as u64, true).is_err());
     plan.write_to(&mut Hides(&file)).unwrap();
 

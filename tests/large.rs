@@ -20,8 +20,8 @@ use std::thread;
 
 use corestream::read::Verdict;
 use corestream::{
-    CoreDump, CoreDumpFile, Dumper, FileOptions, Memory, MemoryImage, MemoryIndex, MemoryType,
-    Piece, PipeSink, Plan, Sink, SocketSink,
+    CoreDump, CoreDumpFile, Dumper, ErrorKind, FileOptions, Memory, MemoryImage, MemoryIndex,
+    MemoryType, Piece, PipeSink, Plan, Sink, SocketSink, limits,
 };
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -365,12 +365,13 @@ fn dense_5_gib_come_back_from_disk() {
     Dumper::new().plan(&dump).unwrap().write_file(&path).unwrap();
     let ((), peak) = peak_of(|| {
         let read = CoreDumpFile::open(&path).unwrap();
-        let coverage = read.coverage(MemoryIndex(0)).unwrap();
+        let memory = read.memory(MemoryIndex(0)).unwrap();
+        let coverage = memory.coverage();
         assert_eq!((coverage.segments, coverage.data_bytes), (2, 5 << 30));
         let mut compare = Compare { rest: guest.bytes() };
-        read.write_memory(MemoryIndex(0), &mut compare).unwrap();
+        memory.write_to(&mut compare).unwrap();
         assert!(compare.rest.is_empty());
-        let Verdict::Whole(whole) = read.verify(2).unwrap() else { panic!("it is whole") };
+        let Verdict::Whole(whole) = read.verify().unwrap() else { panic!("it is whole") };
         assert!(whole.checksums && whole.segments == 2);
     });
     println!("{peak} bytes to read 5 GiB back");
@@ -556,7 +557,8 @@ fn sparse_1_tib_costs_its_data() {
     let read = CoreDumpFile::from_slice(&bytes[0]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("memory");
-    let restored = read.restore(MemoryIndex(0), &path, FileOptions::new()).unwrap();
+    let memory = read.memory(MemoryIndex(0)).unwrap();
+    let restored = memory.restore(&path, FileOptions::new()).unwrap();
     assert_eq!((restored.len, restored.data), (len, 64 << 20));
     let image = MemoryImage::open(&path).unwrap();
     assert_eq!(image.len(), len);
@@ -606,7 +608,8 @@ fn a_cut_image_is_an_error() {
     assert!(error.to_string().contains("was cut to 12288 bytes"), "{error}");
 }
 
-/// A section of 64 MiB of frames, values and indices is decoded when it is asked for, and not before.
+/// A section of 64 MiB of frames, values and indices is decoded when it is asked for, and not before; no item of a list
+/// costs more than its limit allows.
 #[test]
 fn lists_of_a_hostile_dump_cost_no_memory() {
     let _alone = alone();
@@ -630,18 +633,28 @@ fn lists_of_a_hostile_dump_cost_no_memory() {
     section("coreinstances", &[1, 0, 0], &[7], count);
     section("corestack", &[0, 0], &[0, 0, 2, 3, 0, 0], count / 6);
     section("corestack", &[0, 0, 1, 0, 0, 2, 3, 0], &[1], count);
+    section("corestack", &[0, 0, 1, 0, 0, 2, 3, 0], &[1], limits::MAX_FRAME_VALUES);
     let (dump, peak) = peak_of(|| CoreDumpFile::from_slice(&bytes).unwrap());
     assert!(peak < MIB, "{peak} bytes to open");
-    let (read, peak) = peak_of(|| {
-        let memories: usize = dump.instances().map(|instance| instance.memories().count()).sum();
-        let frames = dump.threads().flat_map(|thread| thread.frames());
-        let (frames, values) =
-            frames.fold((0, 0), |(n, sum), frame| (n + 1, sum + frame.stack().count()));
-        (memories, frames, values)
-    });
-    assert_eq!(read, (count, count / 6 + 1, count));
-    assert!(peak < MIB, "{peak} bytes to read");
-    let (_, peak) = peak_of(|| corestream::read::verify_stream(&bytes[..]).unwrap());
+    let frames = |thread: usize| dump.thread(thread).unwrap().frames();
+    let (read, peak) = peak_of(|| frames(0).filter(|frame| frame.is_ok()).count());
+    assert_eq!(read, count / 6);
+    assert!(peak < MIB, "{peak} bytes to read frames");
+    // Over the limit of an instance, and of a frame.
+    for message in ["16777216 items of an instance", "a frame with 16777216 values"] {
+        let (error, peak) = peak_of(|| match message.contains("frame") {
+            true => frames(1).next().unwrap().unwrap_err(),
+            false => dump.instances().next().unwrap().unwrap_err(),
+        });
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains(message), "{error}");
+        assert!(peak < MIB, "{peak} bytes to refuse an item");
+    }
+    let (values, peak) = peak_of(|| frames(2).next().unwrap().unwrap().stack.len());
+    assert_eq!(values, limits::MAX_FRAME_VALUES);
+    assert!(peak < 8 * MIB, "{peak} bytes to read a frame");
+    let (_, peak) =
+        peak_of(|| corestream::read::Verifier::new().verify_stream(&bytes[..]).unwrap());
     assert!(peak < MIB, "{peak} bytes to verify");
 }
 
@@ -663,7 +676,8 @@ fn a_stream_is_verified_in_bounded_memory() {
     head.extend(body);
     for missing in [0, 1] {
         let stream = head.chain(io::repeat(7).take(len as u64 - missing));
-        let (verdict, peak) = peak_of(|| corestream::read::verify_stream(stream).unwrap());
+        let (verdict, peak) =
+            peak_of(|| corestream::read::Verifier::new().verify_stream(stream).unwrap());
         assert!(peak < MIB, "{peak} bytes");
         match verdict {
             Verdict::Whole(whole) => {
@@ -693,10 +707,10 @@ fn more_bytes_than_64_bits_can_count() {
     assert_eq!((plan.stats().image_bytes, plan.stats().memory_bytes), (bytes, bytes));
     let bytes = plan.to_vec().unwrap();
     let read = CoreDumpFile::from_slice(&bytes).unwrap();
-    for memory in (0..5).map(MemoryIndex) {
+    for memory in read.memories() {
         let mut end = [1; 8];
-        read.read(memory, len - 8, &mut end).unwrap();
+        memory.read(len - 8, &mut end).unwrap();
         assert_eq!(end, *b"\0\0\0\0last");
-        assert_eq!(read.coverage(memory).unwrap().segments, 1);
+        assert_eq!(memory.coverage().segments, 1);
     }
 }

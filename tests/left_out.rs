@@ -245,9 +245,11 @@ fn check_index(bytes: &[u8], plan: &Plan<'_>, all: &[Made], expected: &[(Vec<u8>
     for ((i, (image, map)), made) in (0..).zip(expected).zip(all) {
         let memory = MemoryIndex(i);
         let left_out = ranges(map);
-        assert!(dump.left_out(memory).unwrap().eq(left_out.iter().cloned()), "memory {i}");
+        let view = dump.memory(memory).unwrap();
+        assert!(view.unknown().eq(left_out.iter().cloned()), "memory {i}");
         let bytes = map.iter().filter(|out| **out).count() as u64;
-        assert_eq!(dump.coverage(memory).unwrap().left_out_bytes, u128::from(bytes));
+        let coverage = view.coverage();
+        assert_eq!((coverage.excluded_bytes, coverage.lost_bytes), (bytes.into(), 0));
         let of_plan = plan.left_out().find(|(of, _)| *of == memory);
         assert_eq!(of_plan.map_or(&[][..], |(_, ranges)| ranges.as_slice()), left_out);
         let mut seen = image.clone();
@@ -453,12 +455,13 @@ fn memories_that_are_larger_than_their_images() {
         guest.add_memory(memory.without(range));
         let bytes = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
         let dump = CoreDumpFile::from_slice(&bytes).unwrap();
-        assert!(dump.left_out(FIRST).unwrap().eq([expected.clone()]));
-        assert!(dump.contents(FIRST).unwrap().any(|c| c == Content::LeftOut(expected.clone())));
-        assert_eq!(dump.coverage(FIRST).unwrap().left_out_bytes, count);
+        let memory = dump.memory(FIRST).unwrap();
+        assert!(memory.unknown().eq([expected.clone()]));
+        assert!(memory.contents().any(|c| c == Content::Excluded(expected.clone())));
+        assert_eq!((memory.coverage().excluded_bytes, memory.coverage().lost_bytes), (count, 0));
         let Ok(Verdict::Whole(whole)) = verdict(&bytes) else { panic!("it is whole") };
         assert!(whole.partial && whole.left_out[0].bytes == count);
-        let error = dump.read(FIRST, *expected.start(), &mut [0]).unwrap_err();
+        let error = memory.read(*expected.start(), &mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LeftOut);
     }
     let mut guest = CoreDump::new("empty");
@@ -489,7 +492,7 @@ fn as_many_as_a_dump_can_list() {
     let decoded = decode(&bytes);
     assert!(decoded.segments.iter().all(|s| s.address % 2 == 0 && s.data == [1]));
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
-    let listed = dump.left_out(FIRST).unwrap();
+    let listed = dump.memory(FIRST).unwrap().unknown();
     assert!(listed.eq((0..most as u64).map(|i| 2 * i + 1..=2 * i + 1)));
 
     // One more, of another memory.
@@ -513,7 +516,7 @@ fn an_index_with_more_ranges_than_the_limit_is_unsupported() {
     };
     let bytes = listing(most);
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
-    assert_eq!(dump.left_out(FIRST).unwrap().count() as u64, most);
+    assert_eq!(dump.memory(FIRST).unwrap().unknown().count() as u64, most);
 
     let bytes = listing(most + 1);
     let message = "65537 ranges are over the limit of 65536";
@@ -616,7 +619,7 @@ proptest! {
     }
 }
 
-/// A file that is written to while it is open gives a mixture of old and new, and nothing worse.
+/// A dump owns what it says of ranges, whatever becomes of the file while it is open.
 #[test]
 fn ranges_that_change_while_a_dump_is_open_end_no_process() {
     let mut guest = CoreDump::new("guest");
@@ -634,14 +637,13 @@ fn ranges_that_change_while_a_dump_is_open_end_no_process() {
         file.as_file()
             .write_all_at(&[u64::to_le_bytes(first), u64::to_le_bytes(last)].concat(), at as u64)
             .unwrap();
-        assert!(dump.left_out(FIRST).unwrap().count() <= 2);
-        assert!(dump.coverage(FIRST).is_ok());
-        if let Err(error) = dump.read(FIRST, 0, &mut vec![0; 2 * PAGE]) {
-            assert_eq!(error.kind(), ErrorKind::LeftOut);
-        }
-        // It is right, or it is known to be wrong.
-        if let Ok(restored) = dump.write_memory(FIRST, std::io::sink()) {
-            assert_eq!(restored.len, 2 * PAGE as u64);
-        }
+        // What it says of its ranges was read when it was opened.
+        let memory = dump.memory(FIRST).unwrap();
+        assert!(memory.unknown().eq([4096..=8191]));
+        assert_eq!(memory.coverage().excluded_bytes, 4096);
+        let error = memory.read(0, &mut vec![0; 2 * PAGE]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LeftOut);
+        let restored = memory.write_to(std::io::sink()).unwrap();
+        assert_eq!((restored.len, restored.unknown), (2 * PAGE as u64, 4096));
     }
 }

@@ -241,10 +241,10 @@ fn a_plan_names_memories_by_their_index_in_the_description() {
     // A dump is a description of its own.
     let dumped = plan.to_vec().unwrap();
     let read = CoreDumpFile::from_slice(&dumped).unwrap();
-    assert!(read.left_out(MemoryIndex(98)).unwrap().eq([1..=1]));
-    assert!(read.coverage(MemoryIndex(99)).unwrap().changing);
+    assert!(read.memory(MemoryIndex(98)).unwrap().unknown().eq([1..=1]));
+    assert!(read.memory(MemoryIndex(99)).unwrap().coverage().changing);
     let memories = [98, 99].map(|index| Some(MemoryIndex(index)));
-    assert!(read.instances().next().unwrap().memories().eq(memories));
+    assert_eq!(read.instances().next().unwrap().unwrap().memories, memories);
 }
 
 #[test]

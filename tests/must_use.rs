@@ -1,10 +1,10 @@
 //! What is of no use unless something is done with it is said by the compiler.
 #![deny(unfulfilled_lint_expectations)]
 
-use corestream::read::verify_slice;
+use corestream::read::{OpenOptions, Verifier};
 use corestream::{
-    CoreDump, CoreDumpFile, Dumper, FileOptions, FileSink, Frame, Global, Instance, Memory,
-    MemoryImage, MemoryType, Module, ModuleIndex, NewDirectory, PipeSink, SocketSink, Thread,
+    CoreDump, Dumper, FileOptions, FileSink, Frame, Global, Instance, Memory, MemoryImage,
+    MemoryType, Module, ModuleIdentity, ModuleIndex, NewDirectory, PipeSink, SocketSink, Thread,
     UnnamedFile,
 };
 
@@ -34,9 +34,11 @@ fn what_is_dropped_is_said() -> Result<(), Box<dyn std::error::Error>> {
         SocketSink::new(&file).lend(false),
         NewDirectory::create(folder.path().join("new"))?,
         UnnamedFile::create_in(folder.path(), FileOptions::new())?,
-        verify_slice(&bytes, 1)?,
-        CoreDumpFile::from_slice(&bytes)?.stop_if(|| false),
+        Verifier::new().threads(1).verify(&bytes)?,
+        OpenOptions::new(),
+        OpenOptions::new().salvage(true).threads(1),
         Instance::new(ModuleIndex(0)),
+        ModuleIdentity::new().with_build_id([1]),
         MemoryType::wasm32(1).with_shared(),
         Memory::new(MemoryType::wasm32(0), MemoryImage::from_slice(&[])).without(..),
         Module::new("guest.wasm"),

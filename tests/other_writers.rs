@@ -13,7 +13,9 @@ mod writers;
 use std::process::Command;
 
 use common::own::{self, Own};
-use common::reading::{FIRST, PAGE, contents, images, read_all, small, verdict};
+use common::reading::{
+    FIRST, PAGE, all, contents, images, read_all, read_consistently, small, threads, types, verdict,
+};
 use corestream::read::{FrameLayout, Producer, Verdict, Whole};
 use corestream::*;
 use foreign::{CORE, module};
@@ -24,8 +26,6 @@ fn open(bytes: &[u8]) -> CoreDumpFile<'_> {
     let dump = CoreDumpFile::from_slice(bytes).unwrap();
     let salvaged = CoreDumpFile::salvage_slice(bytes).unwrap();
     assert!(salvaged.damage().is_none());
-    let threads =
-        |dump: &CoreDumpFile<'_>| dump.threads().map(|t| t.to_thread()).collect::<Vec<_>>();
     assert_eq!(threads(&dump), threads(&salvaged));
     dump
 }
@@ -42,7 +42,7 @@ fn check(bytes: &[u8], layout: FrameLayout, frames: &[Expected<'_>]) {
     let dump = open(bytes);
     assert_eq!((dump.frame_layout(), dump.producer()), (layout, Producer::Other));
     assert_eq!(whole(bytes).layout, Some(layout));
-    let found = dump.thread(0).unwrap().to_thread();
+    let found = dump.thread(0).unwrap().to_thread().unwrap();
     let values = |values: &[i32]| values.iter().map(|value| Value::I32(*value)).collect::<Vec<_>>();
     let frames = frames.iter().map(|(instance, function, offset, locals, stack)| {
         Frame::new(instance.map(InstanceIndex), *function, *offset)
@@ -50,7 +50,7 @@ fn check(bytes: &[u8], layout: FrameLayout, frames: &[Expected<'_>]) {
             .with_stack(values(stack))
     });
     assert_eq!(found, Thread::new("main").with_frames(frames));
-    read_all(bytes);
+    read_consistently(bytes);
 }
 
 #[test]
@@ -87,15 +87,16 @@ fn the_memory_of_the_rewriter_is_where_it_stands() {
         let bytes = rewriter(&frames, misjudged);
         let dump = open(&bytes);
         let ty = MemoryType::wasm32(2).with_maximum(2);
-        assert_eq!((dump.memories(), dump.declared_pages(FIRST)), (&[ty][..], Some(0)));
+        let memory = dump.memory(FIRST).unwrap();
+        assert_eq!((types(&dump), memory.declared_pages()), (vec![ty], Some(0)));
         let found = contents(&dump, FIRST);
-        let payload = usize::try_from(dump.coverage(FIRST).unwrap().data_bytes).unwrap();
+        let payload = usize::try_from(memory.coverage().data_bytes).unwrap();
         let payload = 2 * PAGE - payload;
         assert!(
             found[payload..] == bytes[payload..] && found[..payload].iter().all(|byte| *byte == 0)
         );
         let mut last = [0; 3];
-        dump.read(FIRST, 2 * PAGE as u64 - 3, &mut last).unwrap();
+        memory.read(2 * PAGE as u64 - 3, &mut last).unwrap();
         assert_eq!(last, bytes[2 * PAGE - 3..]);
         whole(&bytes);
     }
@@ -114,10 +115,10 @@ fn reads_frames_globals_and_names_of_wasmedge() {
         let dump = open(&bytes);
         // One whose first byte happens to be its length is taken for one with a length.
         let name = if name == "\x04main" { "main" } else { name };
-        assert_eq!(dump.modules().collect::<Vec<_>>(), [name]);
-        assert_eq!(dump.module(ModuleIndex(0)), Some(name));
-        assert_eq!(dump.globals(), [Global::mutable(GlobalValue::Missing(NumberType::I32))]);
-        assert_eq!(dump.memories(), [MemoryType::wasm32(2)]);
+        assert_eq!(all(dump.modules()), [name]);
+        assert_eq!(dump.module(ModuleIndex(0)).unwrap(), name);
+        assert_eq!(all(dump.globals()), [Global::mutable(GlobalValue::Missing(NumberType::I32))]);
+        assert_eq!(types(&dump), [MemoryType::wasm32(2)]);
         assert_eq!(dump.instances().len(), 0);
         let text = dump.global(GlobalIndex(0)).unwrap().value.to_string();
         assert_eq!(text, "i32:missing");
@@ -152,7 +153,7 @@ fn shows_no_frame_where_the_layout_is_ambiguous() {
     let decided = module(&[CORE, (0, both), (0, &other)]);
     let dump = open(&decided);
     assert_eq!(dump.frame_layout(), FrameLayout::NoInstance);
-    assert_eq!(dump.threads().map(|thread| thread.frames().len()).sum::<usize>(), 2);
+    assert_eq!(dump.threads().map(|thread| thread.unwrap().frames().len()).sum::<usize>(), 2);
 }
 
 #[test]
@@ -181,7 +182,7 @@ fn shows_no_frame_where_no_layout_fits() {
         assert_eq!(dump.frame_layout(), FrameLayout::Unknown);
         assert_eq!(dump.thread(0).unwrap().frames().len(), 0);
         assert_eq!(contents(&dump, FIRST)[..2], *b"x\0");
-        assert_eq!(dump.coverage(FIRST).unwrap().left_out_bytes, 0);
+        assert_eq!(dump.memory(FIRST).unwrap().coverage().unknown_bytes(), 0);
         assert!(matches!(verdict(&bytes), Ok(Verdict::Damaged(_))));
         read_all(&bytes);
     }
@@ -204,10 +205,11 @@ fn a_memory_covers_its_segments() {
             continue;
         };
         let dump = open(&bytes);
-        assert_eq!(dump.memories()[0].minimum, pages, "{ty:x?}");
-        assert_eq!(dump.declared_pages(FIRST), (ty[2] < 2).then_some(ty[2].into()));
+        let memory = dump.memory(FIRST).unwrap();
+        assert_eq!(memory.ty().minimum, pages, "{ty:x?}");
+        assert_eq!(memory.declared_pages(), (ty[2] < 2).then_some(ty[2].into()));
         let mut buffer = [0; 4];
-        dump.read(FIRST, 65_534, &mut buffer).unwrap();
+        memory.read(65_534, &mut buffer).unwrap();
         assert_eq!(buffer, *b"\0xyz");
         whole(&bytes);
     }
@@ -253,8 +255,8 @@ fn is_named(section: &(u8, Vec<u8>), name: &str) -> bool {
 /// Sections in any order, of dumps by this project and by others: the same is read.
 #[test]
 fn sections_come_in_any_order() {
-    let all = images();
-    let guest = common::reading::guest(&all);
+    let images = images();
+    let guest = common::reading::guest(&images);
     let foreign = own::without(&Dumper::new().plan(&guest).unwrap().to_vec().unwrap());
     let own = Own { changing: vec![1], ..Own::default() }.dump(&foreign);
     let left_out = vec![(0, 0, 99), (1, 1000, PAGE as u64 - 1)];
@@ -282,24 +284,21 @@ fn sections_come_in_any_order() {
                 assert_eq!(dump.is_rewritten(), is_own);
                 assert_eq!(dump.producer(), expected.producer());
                 assert_eq!(dump.name(), expected.name());
-                let threads = |dump: &CoreDumpFile<'_>| {
-                    let mut threads: Vec<_> = dump.threads().map(|t| t.to_thread()).collect();
+                let sorted = |dump: &CoreDumpFile<'_>| {
+                    let mut threads = threads(dump);
                     threads.sort_by(|a, b| a.name.cmp(&b.name));
                     threads
                 };
-                assert_eq!(threads(&dump), threads(&expected));
-                assert!(
-                    dump.instances()
-                        .map(|i| i.to_instance())
-                        .eq(expected.instances().map(|i| i.to_instance()))
-                );
-                assert_eq!(dump.globals(), expected.globals());
-                assert_eq!(dump.memories(), expected.memories());
+                assert_eq!(sorted(&dump), sorted(&expected));
+                assert_eq!(all(dump.instances()), all(expected.instances()));
+                assert_eq!(all(dump.globals()), all(expected.globals()));
+                assert_eq!(types(&dump), types(&expected));
                 assert_eq!((dump.is_partial(), dump.has_checksums()), (is_partial, false));
                 for i in 0..4 {
                     let memory = MemoryIndex(i);
                     assert!(contents(&dump, memory) == contents(&expected, memory));
-                    let coverage = |dump: &CoreDumpFile<'_>| dump.coverage(memory).unwrap();
+                    let coverage =
+                        |dump: &CoreDumpFile<'_>| dump.memory(memory).unwrap().coverage();
                     assert_eq!(coverage(&dump), coverage(&expected));
                 }
                 let whole = whole(&bytes);
@@ -332,7 +331,9 @@ fn a_rewritten_partial_dump_without_its_index_has_unknown_ranges() {
         let found = contents(&dump, FIRST);
         assert!(found.iter().zip(image).all(|(found, byte)| *found == *byte || *found == 0xee));
         assert!(!found.contains(&0) && dump.is_partial());
-        assert_eq!(dump.read(FIRST, 0, &mut [0]).unwrap_err().kind(), ErrorKind::LeftOut);
+        let memory = dump.memory(FIRST).unwrap();
+        assert_eq!(memory.read(0, &mut [0]).unwrap_err().kind(), ErrorKind::LeftOut);
+        read_consistently(&bytes);
     }
 }
 

@@ -11,7 +11,7 @@ use std::cell::UnsafeCell;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use corestream::read::{Verdict, verify_stream};
+use corestream::read::{Verdict, Verifier};
 use corestream::{
     CoreDump, Dumper, Error, ErrorKind, ExtentMethod, Memory, MemoryImage, MemoryType,
 };
@@ -146,6 +146,8 @@ fn tables_that_cannot_be_allocated_are_errors() {
     let mut dump = CoreDump::new("guest");
     dump.add_memory(Memory::new(MemoryType::wasm32(48), MemoryImage::from_slice(&bytes)));
     let expected = Dumper::new().plan(&dump).unwrap().to_vec().unwrap();
-    let verified = each(&true, || Ok(matches!(verify_stream(&expected[..])?, Verdict::Whole(_))));
+    let verified = each(&true, || {
+        Ok(matches!(Verifier::new().verify_stream(&expected[..])?, Verdict::Whole(_)))
+    });
     assert!(verified > 0);
 }

@@ -23,15 +23,16 @@ fn a_restored_image_is_exact_sparse_and_whole() {
     let own = Own::default().dump(&small());
     let dump = CoreDumpFile::from_slice(&own).unwrap();
     for (i, (_, image)) in (0..).zip(&images) {
-        let restored =
-            dump.restore(MemoryIndex(i), &path, FileOptions::new().replace(true)).unwrap();
+        let memory = dump.memory(MemoryIndex(i)).unwrap();
+        let restored = memory.restore(&path, FileOptions::new().replace(true)).unwrap();
         assert_eq!(restored.len, image.len() as u64);
         assert!(std::fs::read(&path).unwrap() == *image, "memory {i}");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
-    let error = dump.restore(FIRST, &path, FileOptions::new()).unwrap_err();
+    let memory = dump.memory(FIRST).unwrap();
+    let error = memory.restore(&path, FileOptions::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Output);
-    assert!(dump.restore(MemoryIndex(9), &path, FileOptions::new().replace(true)).is_err());
+    assert!(dump.memory(MemoryIndex(9)).is_err());
     assert_eq!(folder.path().read_dir().unwrap().count(), 1);
 
     // One segment of a mebibyte, with data in some of its blocks only, not at their edges.
@@ -44,7 +45,8 @@ fn a_restored_image_is_exact_sparse_and_whole() {
         data.active(0, &address(start, false), image.iter().copied());
         let bytes = foreign(&[(32, false)], &data);
         let dump = CoreDumpFile::from_slice(&bytes).unwrap();
-        dump.restore(FIRST, &path, FileOptions::new().replace(true)).unwrap();
+        let memory = dump.memory(FIRST).unwrap();
+        memory.restore(&path, FileOptions::new().replace(true)).unwrap();
         let mut expected = vec![0; 32 * PAGE];
         let start = usize::try_from(start).unwrap();
         expected[start..start + image.len()].copy_from_slice(&image);
@@ -65,7 +67,7 @@ fn a_terabyte_costs_its_data() {
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("memory");
-    let restored = dump.restore(FIRST, &path, FileOptions::new()).unwrap();
+    let restored = dump.memory(FIRST).unwrap().restore(&path, FileOptions::new()).unwrap();
     assert_eq!((restored.len, restored.data), (1 << 40, 16 * 9000));
     let file = File::open(&path).unwrap();
     assert_eq!(file.metadata().unwrap().len(), 1 << 40);

@@ -107,7 +107,8 @@ fn to_files(plan: &Plan<'_>, folder: &Path, expected: &[u8], memory: &[u8]) {
     file.read_exact_at(&mut bytes, 0).unwrap();
     assert!(bytes == expected);
     let dump = CoreDumpFile::open(&path).unwrap();
-    dump.restore(MemoryIndex(0), folder.join("memory"), FileOptions::new()).unwrap();
+    let restored = dump.memory(MemoryIndex(0)).unwrap();
+    restored.restore(folder.join("memory"), FileOptions::new()).unwrap();
     assert!(std::fs::read(folder.join("memory")).unwrap() == memory);
 }
 

@@ -4,12 +4,13 @@ mod common;
 #[path = "common/foreign.rs"]
 mod foreign;
 
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use common::Random;
 use common::own::{self, Own};
-use common::reading::{PAGE, guest, images, read_all, small, verdict};
-use corestream::read::{
-    Damage, Early, MemoryRange, Verdict, Whole, verify_stream, verify_stream_with,
-};
+use common::reading::{PAGE, facts, guest, images, read_all, small, verdict};
+use corestream::read::{Damage, Early, MemoryRange, ReadAt, Verdict, Verifier, Whole};
 use corestream::*;
 use foreign::{CORE, module};
 use proptest::prelude::*;
@@ -28,12 +29,84 @@ fn damage(bytes: &[u8]) -> Damage {
     }
 }
 
+/// A source that fails at one of its reads.
+struct FailsAt<'b> {
+    bytes: &'b [u8],
+    reads: AtomicUsize,
+    fails: usize,
+}
+
+impl ReadAt for FailsAt<'_> {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.bytes.len() as u64)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match self.reads.fetch_add(1, Ordering::Relaxed) == self.fails {
+            true => Err(io::ErrorKind::ConnectionReset.into()),
+            false => self.bytes.read_exact_at(buffer, offset),
+        }
+    }
+}
+
+#[test]
+fn a_source_that_fails_at_any_read_is_an_error() {
+    for bytes in [Own::default().dump(&small()), small()] {
+        let mut fails = 0;
+        loop {
+            let source = FailsAt { bytes: &bytes, reads: AtomicUsize::new(0), fails };
+            let verdict = Verifier::new().threads(2).verify(&source);
+            if source.reads.load(Ordering::Relaxed) <= fails {
+                // The second one lacks the section `corestream`.
+                assert_eq!(verdict.unwrap(), Verifier::new().threads(1).verify(&bytes).unwrap());
+                break;
+            }
+            let error = verdict.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Input);
+            assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::ConnectionReset);
+            fails += 1;
+        }
+        assert!(fails > 0);
+    }
+}
+
+/// A source that has fewer bytes than it says.
+struct Shorter<'b>(&'b [u8], u64);
+
+impl ReadAt for Shorter<'_> {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.1)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+}
+
+#[test]
+fn a_source_that_becomes_shorter_is_an_error() {
+    let bytes = Own::default().dump(&small());
+    for len in (0..bytes.len()).step_by(7) {
+        let source = Shorter(&bytes[..len], bytes.len() as u64);
+        assert_eq!(
+            Verifier::new().threads(1).verify(&source).unwrap_err().kind(),
+            ErrorKind::Input
+        );
+    }
+}
+
 #[test]
 fn every_flipped_bit_is_caught() {
     let own = Own::default().dump(&small());
     assert!((1000..3000).contains(&own.len()), "{}", own.len());
+    for own in [own, facts()] {
+        every_flipped_bit_of_is_caught(&own);
+    }
+}
+
+fn every_flipped_bit_of_is_caught(own: &[u8]) {
     for i in 0..own.len() * 8 {
-        let mut flipped = own.clone();
+        let mut flipped = own.to_vec();
         flipped[i / 8] ^= 1 << (i % 8);
         match verdict(&flipped) {
             Ok(Verdict::Whole(_)) => panic!("bit {i}"),
@@ -56,14 +129,19 @@ fn every_flipped_bit_is_caught() {
 
 #[test]
 fn every_cut_is_caught() {
-    let own = Own::default().dump(&small());
+    for own in [Own::default().dump(&small()), facts()] {
+        every_cut_of_is_caught(&own);
+    }
+}
+
+fn every_cut_of_is_caught(own: &[u8]) {
     for len in 0..own.len() {
         let cut = &own[..len];
         match verdict(cut) {
             Ok(Verdict::Whole(_)) => panic!("{len} bytes"),
             Ok(Verdict::Damaged(damage)) => {
                 assert!(damage.cut_off);
-                if len >= own::end_of_core(&own) + own::HEADER {
+                if len >= own::end_of_core(own) + own::HEADER {
                     let all = own.len();
                     assert_eq!(damage.reason, format!("is cut off: {len} of {all} bytes"));
                     assert_eq!(damage.range, len as u64..all as u64);
@@ -77,7 +155,7 @@ fn every_cut_is_caught() {
         read_all(cut);
     }
     for more in [1, 1000, 1 << 20] {
-        let mut longer = own.clone();
+        let mut longer = own.to_vec();
         longer.resize(own.len() + more, 0);
         let damage = damage(&longer);
         assert_eq!(damage.range, own.len() as u64..longer.len() as u64);
@@ -309,7 +387,9 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
         )
     );
     // So does a stream, but can't look again; and every entry is found, in whatever section it is.
-    let Verdict::Damaged(stream) = verify_stream(&bad[..]).unwrap() else { panic!("it is not") };
+    let Verdict::Damaged(stream) = Verifier::new().verify_stream(&bad[..]).unwrap() else {
+        panic!("it is not")
+    };
     assert_eq!(stream.range, index as u64..own.len() as u64);
     let message = "corestream.index: the segments are not those of the sections";
     assert_eq!(stream.reason, format!("at {index:#x}: {message}"));
@@ -386,11 +466,14 @@ proptest! {
     #[test]
     fn mutations_are_read_or_refused(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
-        own in any::<bool>(),
+        base in 0..3,
         mend in any::<bool>(),
     ) {
         let mut bytes = small();
-        if own {
+        let own = base > 0;
+        if base == 1 {
+            bytes = facts();
+        } else if own {
             let left_out = vec![(0, 200, 300), (1, 5000, 6000)];
             bytes = Own { flags: 1, left_out, ..Own::default() }.dump(&bytes);
         }
@@ -421,7 +504,7 @@ fn what_others_may_leave_out_and_what_not() {
     // Opened, but not taken as whole.
     for sections in [&[CORE][..], &[CORE, modules], &[CORE, instances]] {
         let bytes = module(sections);
-        assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().memories(), []);
+        assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().memories().len(), 0);
         assert!(damage(&bytes).cut_off);
     }
     let stray = module(&[CORE, modules, instances, (0, b"\x0fcorestream.data\0")]);
@@ -482,7 +565,7 @@ fn a_stream_can_be_left_at_the_first_fault() {
     let at = own::end_of_core(&own) + own::HEADER;
     own[at] = 99;
     let mut calls = Vec::new();
-    let verdict = verify_stream_with(Failing(&own[..at + 10]), |early| {
+    let verdict = Verifier::new().verify_stream_with(Failing(&own[..at + 10]), |early| {
         calls.push(format!("{early:?}"));
         match early {
             Early::Fault => Err(std::io::ErrorKind::Other.into()),
@@ -493,9 +576,11 @@ fn a_stream_can_be_left_at_the_first_fault() {
     assert_eq!(left.reason, format!("at {at:#x}: a section has the id 99, which is none"));
     assert_eq!(calls, ["Name(\"guest.wasm\")", &format!("Length({})", own.len()), "Fault"]);
     // Who goes on learns which memory that concerns, or that there is no rest.
-    let Verdict::Damaged(whole) = verify_stream(&own[..]).unwrap() else { panic!("it is") };
+    let Verdict::Damaged(whole) = Verifier::new().verify_stream(&own[..]).unwrap() else {
+        panic!("it is")
+    };
     assert!(whole.bad_blocks > 0 && whole.reason.ends_with(&left.reason), "{whole}");
-    assert!(verify_stream(Failing(&own[..at + 10])).is_err());
+    assert!(Verifier::new().verify_stream(Failing(&own[..at + 10])).is_err());
 }
 
 /// A stream that fails is an error, and not a dump that is cut off.
@@ -503,7 +588,7 @@ fn a_stream_can_be_left_at_the_first_fault() {
 fn a_stream_that_fails_is_an_error() {
     let own = Own::default().dump(&small());
     for len in [0, 5, 20, 700, own.len() - 1, own.len()] {
-        let error = verify_stream(Failing(&own[..len])).unwrap_err();
+        let error = Verifier::new().verify_stream(Failing(&own[..len])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Input, "{error}");
         assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::ConnectionReset);
     }

@@ -1,5 +1,6 @@
 //! The small sections, by wasm-encoder: everything that precedes the data section, in the order
-//! `core, coremodules, coreinstances, corestack (one a thread), corestream.notes, memory, global`;
+//! `core, coremodules, coreinstances, corestack (one a thread), corestream.trap, corestream.modules, corestream.notes,
+//! memory, global`;
 //! `corestream`, which is fixed by the plan, goes after the first one.
 //!
 //! What explains a crash comes before what is big, so that a cut-off stream holds the backtrace.
@@ -9,11 +10,17 @@ use wasm_encoder::{
     CoreDumpStackSection, CoreDumpValue, CustomSection, Encode, GlobalSection, GlobalType,
     HeapType, Ieee32, Ieee64, MemorySection, MemoryType, Module, RefType, ValType,
 };
+use zerocopy::IntoBytes;
 
-use crate::format::{NOTES, NOTES_VERSION};
+use crate::format::{
+    HAS_SHA256, IDENTITIES, IDENTITIES_VERSION, IdentitiesHead, IdentityHead, NOTES, NOTES_VERSION,
+    TRAP, TRAP_VERSION, TrapHead, UNKNOWN_TIME,
+};
 use crate::limits::{MAX_NOTE_BYTES, MAX_NOTES, PAGE_BYTES, UNKNOWN_INDEX};
-use crate::model::{self, CoreDump, Frame, GlobalValue, NumberType, Value};
-use crate::plan::{Kept, Prelude, cut};
+use crate::model::{
+    self, CoreDump, Frame, GlobalValue, ModuleIdentity, NumberType, UnixTime, Value,
+};
+use crate::plan::{Kept, Prelude, cut, cut_trap, kept_build_id};
 
 /// The header of the module and all sections before `data`, but for `corestream`. `found` are notes of the
 /// plan.
@@ -29,6 +36,12 @@ pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept, found: &[String]) -> Pre
             add_frame(&mut stack, frame);
         }
         module.section(&stack);
+    }
+    if let Some(body) = trap(dump) {
+        module.section(&CustomSection { name: TRAP.into(), data: body.into() });
+    }
+    if let Some(body) = identities(dump, kept) {
+        module.section(&CustomSection { name: IDENTITIES.into(), data: body.into() });
     }
     let notes: Vec<_> = dump.notes.iter().chain(found).take(MAX_NOTES).collect();
     if !notes.is_empty() {
@@ -53,6 +66,47 @@ fn encoded(notes: &[&String]) -> Vec<u8> {
         note.split_at(note.floor_char_boundary(MAX_NOTE_BYTES)).0.encode(&mut body);
     }
     body
+}
+
+/// Returns the body of the section with the trap, after its name; `None` if nothing is known.
+fn trap(dump: &CoreDump<'_>) -> Option<Vec<u8>> {
+    let message = cut_trap(dump.trap.as_deref().unwrap_or_default());
+    if message.is_empty() && dump.captured_at.is_none() {
+        return None;
+    }
+    let head = TrapHead {
+        captured_at: dump.captured_at.map_or(UNKNOWN_TIME, UnixTime::nanoseconds).into(),
+        message_len: u32::try_from(message.len()).ok()?.into(),
+    };
+    let mut body = TRAP_VERSION.to_le_bytes().to_vec();
+    body.extend_from_slice(head.as_bytes());
+    body.extend_from_slice(message.as_bytes());
+    Some(body)
+}
+
+/// Returns the body of the section with the identities of modules, after its name; `None` if no module has one.
+fn identities(dump: &CoreDump<'_>, kept: &Kept) -> Option<Vec<u8>> {
+    let modules = dump.modules.iter().take(kept.modules);
+    let is_known = |identity: &ModuleIdentity| {
+        identity.sha256.is_some() || !kept_build_id(identity).is_empty()
+    };
+    if !modules.clone().any(|module| is_known(&module.identity)) {
+        return None;
+    }
+    let mut body = IDENTITIES_VERSION.to_le_bytes().to_vec();
+    let head = IdentitiesHead { modules: u32::try_from(kept.modules).ok()?.into() };
+    body.extend_from_slice(head.as_bytes());
+    for module in modules {
+        let (sha256, build_id) = (module.identity.sha256, kept_build_id(&module.identity));
+        let head = IdentityHead {
+            flags: if sha256.is_some() { HAS_SHA256 } else { 0 }.into(),
+            build_id_len: u32::try_from(build_id.len()).ok()?.into(),
+        };
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(sha256.as_ref().map_or(&[][..], |sha256| sha256));
+        body.extend_from_slice(build_id);
+    }
+    Some(body)
 }
 
 fn modules(dump: &CoreDump<'_>, kept: &Kept) -> CoreDumpModulesSection {

@@ -26,16 +26,16 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The length of a regular file that can be an image.
+/// The length of a regular file, which is to be `role`: an image, a dump.
 ///
 /// # Errors
 /// It is no regular file, or one of a file system such as `/proc`, whose files have bytes although their
 /// length is 0.
-pub(crate) fn regular_len(file: &File) -> io::Result<u64> {
+pub(crate) fn regular_len(file: &File, role: &str) -> io::Result<u64> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         let what = kind(metadata.file_type());
-        let message = format!("an image must be a regular file, this is {what}");
+        let message = format!("{role} must be a regular file, this is {what}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     if metadata.len() == 0 {
@@ -86,6 +86,7 @@ fn check_empty(file: &File) -> io::Result<()> {
 }
 
 /// A private, read-only mapping of a whole file.
+#[derive(Debug)]
 pub(crate) struct Map(Option<Mmap>);
 
 impl Map {

@@ -143,7 +143,8 @@ impl<'a> MemoryImage<'a> {
     pub fn open_unmapped(path: impl AsRef<Path>) -> Result<MemoryImage<'static>> {
         let path = path.as_ref();
         let file = open(path)?;
-        let len = map::regular_len(&file).map_err(|source| fail(path, "cannot read", source))?;
+        let len = map::regular_len(&file, "an image")
+            .map_err(|source| fail(path, "cannot read", source))?;
         let stability = stability(&file);
         Ok(MemoryImage { source: Source::File { file, len }, stability })
     }
@@ -153,7 +154,7 @@ impl<'a> MemoryImage<'a> {
     /// # Errors
     /// Those of `mmap`. The file is no regular file, or has bytes but no length, as files of `/proc`.
     pub fn from_file(file: File) -> std::io::Result<MemoryImage<'static>> {
-        let len = map::regular_len(&file)?;
+        let len = map::regular_len(&file, "an image")?;
         if file_system::mapping_reserves(&file) {
             let stability = stability(&file);
             return Ok(MemoryImage { source: Source::File { file, len }, stability });
@@ -179,7 +180,7 @@ impl<'a> MemoryImage<'a> {
     /// let mut dump = CoreDump::new("guest.wasm");
     /// dump.add_memory(Memory::new(MemoryType::wasm32(1), image));
     /// Dumper::new().plan(&dump)?.write_file(&core)?;
-    /// assert!(corestream::CoreDumpFile::open(&core)?.coverage(MemoryIndex(0))?.changing);
+    /// assert!(corestream::CoreDumpFile::open(&core)?.memory(MemoryIndex(0))?.coverage().changing);
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn mark_changing(self) -> Self {
@@ -330,7 +331,7 @@ fn fail(path: &Path, what: &str, source: std::io::Error) -> Error {
 /// Opens a regular file.
 fn open(path: &Path) -> Result<File> {
     let file = map::open(path).map_err(|source| fail(path, "cannot open", source))?;
-    map::regular_len(&file).map_err(|source| match source.kind() {
+    map::regular_len(&file, "an image").map_err(|source| match source.kind() {
         // The cause says it all.
         std::io::ErrorKind::InvalidInput => {
             Error::new(ErrorKind::Image, format!("{}: {source}", path.display()))

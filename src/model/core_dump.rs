@@ -4,6 +4,7 @@ use super::index::{GlobalIndex, InstanceIndex, MemoryIndex, ModuleIndex};
 use super::instance::{Instance, Module};
 use super::memory::Memory;
 use super::thread::Thread;
+use super::time::UnixTime;
 use super::values::{Global, GlobalValue};
 use crate::arithmetic::sum;
 use crate::error::{Error, Result};
@@ -60,10 +61,29 @@ pub struct CoreDump<'a> {
     /// dump.notes.push("stopped by the time limit".into());
     /// let bytes = Dumper::new().plan(&dump)?.to_vec()?;
     /// let dump = CoreDumpFile::from_slice(&bytes)?;
-    /// assert_eq!(dump.notes().collect::<Vec<_>>(), ["stopped by the time limit"]);
+    /// assert_eq!(dump.notes().next().unwrap()?, "stopped by the time limit");
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub notes: Vec<String>,
+    /// Why the guest stopped: the message of its trap. An empty one is none.
+    ///
+    /// A dump holds the first [`MAX_TRAP_BYTES`](crate::limits::MAX_TRAP_BYTES).
+    ///
+    /// ```
+    /// use corestream::{CoreDump, CoreDumpFile, Dumper, UnixTime};
+    ///
+    /// let mut dump = CoreDump::new("guest.wasm");
+    /// dump.trap = Some("wasm trap: integer divide by zero".into());
+    /// dump.captured_at = UnixTime::now();
+    /// let bytes = Dumper::new().plan(&dump)?.to_vec()?;
+    /// let read = CoreDumpFile::from_slice(&bytes)?;
+    /// assert_eq!(read.trap(), dump.trap.as_deref());
+    /// assert_eq!(read.captured_at(), dump.captured_at);
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub trap: Option<String>,
+    /// When the guest was captured; `None` if it is not known.
+    pub captured_at: Option<UnixTime>,
 }
 
 /// Adds an item and returns its index, or `u32::MAX` for every item that has none: [`CoreDump::validate`] refuses a

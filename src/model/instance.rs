@@ -1,5 +1,6 @@
 //! Modules and their instances.
 
+use super::identity::ModuleIdentity;
 use super::index::{GlobalIndex, MemoryIndex, ModuleIndex};
 
 /// A module that took part in the process.
@@ -17,17 +18,25 @@ use super::index::{GlobalIndex, MemoryIndex, ModuleIndex};
 pub struct Module {
     /// Its name; a dump has `<anonymous-module-N>` for `None`, where N is the index of the module.
     pub name: Option<String>,
+    /// What tells it from other modules, as far as it is known.
+    pub identity: ModuleIdentity,
 }
 
 impl Module {
     /// Returns a module of this name.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: Some(name.into()) }
+        Self { name: Some(name.into()), ..Self::default() }
     }
 
     /// Returns a module without a name.
     pub fn anonymous() -> Self {
-        Self { name: None }
+        Self::default()
+    }
+
+    /// Returns the same module with this identity.
+    pub fn with_identity(mut self, identity: ModuleIdentity) -> Self {
+        self.identity = identity;
+        self
     }
 
     /// Returns the name in a dump: the module's own, or `<anonymous-module-N>`, where N is `index`.

@@ -161,7 +161,7 @@ impl<'a> Memory<'a> {
     /// let bytes = Dumper::new().plan(&dump)?.to_vec()?;
     /// let dump = CoreDumpFile::from_slice(&bytes)?;
     /// assert!(dump.is_partial());
-    /// let error = dump.read(MemoryIndex(0), 1000, &mut [0; 32]).unwrap_err();
+    /// let error = dump.memory(MemoryIndex(0))?.read(1000, &mut [0; 32]).unwrap_err();
     /// assert_eq!(error.kind(), ErrorKind::LeftOut);
     /// # Ok::<(), Error>(())
     /// ```

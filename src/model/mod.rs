@@ -6,17 +6,21 @@
 
 mod core_dump;
 mod display;
+mod identity;
 mod index;
 mod instance;
 mod left_out;
 mod memory;
 mod text;
 mod thread;
+mod time;
 mod values;
 
 pub use core_dump::CoreDump;
+pub use identity::ModuleIdentity;
 pub use index::{DumpMemoryIndex, GlobalIndex, InstanceIndex, MemoryIndex, ModuleIndex};
 pub use instance::{Instance, Module};
 pub use memory::{Memory, MemoryType};
 pub use thread::{Frame, Thread};
+pub use time::UnixTime;
 pub use values::{Global, GlobalValue, NumberType, RefType, Value};

@@ -6,8 +6,13 @@
 use std::{fmt, iter};
 
 use crate::error::{Error, Result};
+use crate::format::{
+    IDENTITIES, IdentitiesHead, IdentityHead, SHA256_BYTES, name_bytes as name_bytes_of,
+};
 use crate::limits;
-use crate::model::{CoreDump, GlobalIndex, Instance, MemoryIndex, Thread, Value};
+use crate::model::{
+    CoreDump, GlobalIndex, Instance, MemoryIndex, ModuleIdentity, ModuleIndex, Thread, Value,
+};
 
 /// Something that a dump had to leave out, because the format has no room for it.
 ///
@@ -52,8 +57,17 @@ pub enum Shortfall {
     Instances(usize),
     /// Modules do not fit into a section.
     Modules(usize),
-    /// So many threads over [`limits::MAX_LISTED`] are left out.
+    /// So many threads over [`limits::MAX_LISTED_THREADS`] are left out.
     Threads(usize),
+    /// The message of the trap, of so many bytes, is over [`limits::MAX_TRAP_BYTES`] and cut off.
+    Trap(usize),
+    /// A build id over [`limits::MAX_BUILD_ID_BYTES`] is left out: a part of one identifies nothing.
+    BuildId {
+        /// Whose build id.
+        module: ModuleIndex,
+        /// Its length in bytes.
+        len: usize,
+    },
 }
 
 impl fmt::Display for Shortfall {
@@ -80,8 +94,22 @@ impl fmt::Display for Shortfall {
             Self::Instances(n) => write!(f, "the last {n} instances do not fit into a section"),
             Self::Modules(n) => write!(f, "the last {n} modules do not fit into a section"),
             Self::Threads(n) => {
-                let most = limits::MAX_LISTED;
+                let most = limits::MAX_LISTED_THREADS;
                 write!(f, "the last {n} threads are left out: a dump has at most {most} threads")
+            }
+            Self::Trap(len) => {
+                let most = limits::MAX_TRAP_BYTES;
+                write!(
+                    f,
+                    "the message of the trap is cut from {len} bytes to the {most} that a dump can hold"
+                )
+            }
+            Self::BuildId { module, len } => {
+                let most = limits::MAX_BUILD_ID_BYTES;
+                write!(
+                    f,
+                    "the build id of module {module} is left out: it has {len} bytes, a dump can hold {most}"
+                )
             }
         }
     }
@@ -163,13 +191,23 @@ impl Kept {
         if missing_modules > 0 {
             shortfalls.push(Shortfall::Modules(missing_modules));
         }
+        for (index, module) in (0..).zip(&dump.modules).take(modules) {
+            let len = module.identity.build_id.as_ref().map_or(0, Vec::len);
+            if len > limits::MAX_BUILD_ID_BYTES {
+                shortfalls.push(Shortfall::BuildId { module: ModuleIndex(index), len });
+            }
+        }
+        let trap = dump.trap.as_ref().map_or(0, String::len);
+        if trap > limits::MAX_TRAP_BYTES {
+            shortfalls.push(Shortfall::Trap(trap));
+        }
         let instances = dump.instances.iter().take(limits::MAX_LISTED);
         let instances = fitting(instances.map(instance_bytes));
         let missing_instances = dump.instances.iter().skip(instances).len();
         if missing_instances > 0 {
             shortfalls.push(Shortfall::Instances(missing_instances));
         }
-        let threads = dump.threads.iter().take(limits::MAX_LISTED);
+        let threads = dump.threads.iter().take(limits::MAX_LISTED_THREADS);
         let frames = table(threads.len(), threads.map(frames_that_fit))?;
         let missing_threads = dump.threads.iter().skip(frames.len()).len();
         if missing_threads > 0 {
@@ -198,6 +236,24 @@ fn table<T>(count: usize, items: impl Iterator<Item = T>) -> Result<Vec<T>> {
 pub(crate) fn cut(name: &str) -> &str {
     name.split_at(name.floor_char_boundary(limits::MAX_NAME_BYTES)).0
 }
+
+/// Returns the message of a trap, or as many characters of it as a dump can hold.
+pub(crate) fn cut_trap(message: &str) -> &str {
+    message.split_at(message.floor_char_boundary(limits::MAX_TRAP_BYTES)).0
+}
+
+/// Returns the build id that a dump holds of a module; it is empty without one.
+pub(crate) fn kept_build_id(identity: &ModuleIdentity) -> &[u8] {
+    let build_id = identity.build_id.as_deref();
+    build_id.filter(|build_id| build_id.len() <= limits::MAX_BUILD_ID_BYTES).unwrap_or_default()
+}
+
+// The identities of all modules that a dump lists fit into a section.
+const _: () = {
+    let longest = size_of::<IdentityHead>() + SHA256_BYTES + limits::MAX_BUILD_ID_BYTES;
+    let head = name_bytes_of(IDENTITIES) + size_of::<u32>() + size_of::<IdentitiesHead>();
+    assert!(limits::MAX_LISTED * longest + head <= limits::MAX_SECTION_BYTES as usize);
+};
 
 /// For each of `count` items its new index if at most `most` are kept: those in `first` first.
 fn choose<I: Iterator<Item = usize>>(
@@ -257,15 +313,18 @@ fn name_bytes(name: &str) -> Option<u64> {
     leb_bytes(2)?.checked_add(cut(name).len() as u64)
 }
 
-/// Returns an upper bound for an instance.
+/// Returns an upper bound for an instance; `None` if its index spaces are longer than any engine's, and a reader's.
 fn instance_bytes(instance: &Instance) -> Option<u64> {
+    if instance.memories.len().max(instance.globals.len()) > limits::MAX_GLOBALS {
+        return None;
+    }
     let lists =
         leb_bytes(instance.memories.len())?.checked_add(leb_bytes(instance.globals.len())?)?;
     lists.checked_add(leb_bytes(4)?)
 }
 
 /// Returns how many items of these lengths fit into the body of a section, in order. An item whose length is `None`
-/// has more than 64 bits of it and does not fit.
+/// is too long for a reader does not fit.
 fn fitting(lengths: impl Iterator<Item = Option<u64>>) -> usize {
     // The names of the section and of a thread, and a count, precede the items.
     const ROOM: u64 = limits::MAX_SECTION_BYTES as u64 - limits::MAX_NAME_BYTES as u64 - 64;
@@ -280,7 +339,10 @@ fn fitting(lengths: impl Iterator<Item = Option<u64>>) -> usize {
 fn frames_that_fit(thread: &Thread) -> usize {
     // The type and the longest encoding of a value, `i64`.
     const VALUE: u64 = 11;
-    let values = |list: &[Value]| (list.len() as u64).checked_mul(VALUE);
+    let values = |list: &[Value]| {
+        let len = Some(list.len()).filter(|len| *len <= limits::MAX_FRAME_VALUES)?;
+        (len as u64).checked_mul(VALUE)
+    };
     fitting(thread.frames.iter().map(|frame| {
         let values = values(&frame.locals)?.checked_add(values(&frame.stack)?)?;
         values.checked_add(leb_bytes(6)?)

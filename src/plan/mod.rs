@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 pub use degrade::Shortfall;
-pub(crate) use degrade::{Kept, cut};
+pub(crate) use degrade::{Kept, cut, cut_trap, kept_build_id};
 pub use layout::Segment;
 pub(crate) use layout::{DataSection, Entries, IndexLayout, sign_extended};
 #[cfg(feature = "internals")]

@@ -1,39 +1,46 @@
-//! The contents of a memory in the order of addresses: data, zeros, and what was left out.
+//! The contents of a memory in the order of addresses: data, zeros, and what nobody knows.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::input;
 use super::segment::Segment;
 
-/// A part of a memory. Addresses are given by the first and the last byte, since a memory of 2^64
-/// bytes has no end of 64 bits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content<'d> {
+/// A part of a memory, without its bytes ([`MemoryView::read`](super::MemoryView::read) reads them). Ranges have the first
+/// and the last address, since a memory of 2^64 bytes has no end of 64 bits; they are never empty.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Content {
     /// Bytes that lie in the dump.
     Data {
-        /// The address of the first of them.
-        address: u64,
-        /// Borrowed from the dump; not empty.
-        bytes: &'d [u8],
+        /// Their addresses.
+        addresses: RangeInclusive<u64>,
+        /// The offset of the first of them in the dump, in bytes.
+        offset: u64,
     },
     /// Bytes that are zero.
     Zero(RangeInclusive<u64>),
-    /// Bytes that nobody knows: they were left out of the dump on purpose, or they are lost in a damaged
-    /// one ([`CoreDumpFile::salvage`](super::CoreDumpFile::salvage)).
-    /// [`CoreDumpFile::read`](super::CoreDumpFile::read) fails with which it is.
-    LeftOut(RangeInclusive<u64>),
+    /// Bytes that were excluded from the dump on purpose.
+    Excluded(RangeInclusive<u64>),
+    /// Bytes that are lost in a damaged dump ([`CoreDumpFile::salvage`](super::CoreDumpFile::salvage)).
+    Lost(RangeInclusive<u64>),
 }
 
-impl Content<'_> {
-    /// The addresses that it covers; never empty.
-    pub fn addresses(&self) -> RangeInclusive<u64> {
+impl Content {
+    /// Returns the addresses that it covers.
+    pub fn addresses(&self) -> &RangeInclusive<u64> {
         match self {
-            // A bound is meant, for what no dump has: no bytes, or more of them than there are addresses.
-            Self::Data { address, bytes } => {
-                *address..=address.saturating_add((bytes.len() as u64).saturating_sub(1))
-            }
-            Self::Zero(range) | Self::LeftOut(range) => range.clone(),
+            Self::Data { addresses: range, .. }
+            | Self::Zero(range)
+            | Self::Excluded(range)
+            | Self::Lost(range) => range,
+        }
+    }
+
+    /// Returns the addresses if nobody knows the bytes there, whether they were excluded or are lost.
+    pub fn unknown(self) -> Option<RangeInclusive<u64>> {
+        match self {
+            Self::Excluded(range) | Self::Lost(range) => Some(range),
+            Self::Data { .. } | Self::Zero(_) => None,
         }
     }
 }
@@ -45,12 +52,11 @@ fn before(address: u64, at: u64) -> Option<u64> {
 }
 
 /// The parts of a memory from an address to its end, without a gap. Made by
-/// [`CoreDumpFile::contents`](super::CoreDumpFile::contents).
+/// [`MemoryView::contents`](super::MemoryView::contents).
 #[derive(Clone)]
 pub struct Contents<'d> {
-    bytes: &'d [u8],
     segments: &'d [Segment],
-    left_out: &'d [RangeInclusive<u64>],
+    excluded: &'d [RangeInclusive<u64>],
     /// From here on, what is in no segment is lost.
     lost: Option<u64>,
     /// What is to come.
@@ -60,47 +66,45 @@ pub struct Contents<'d> {
 impl<'d> Contents<'d> {
     /// Segments and excluded ranges are those from the beginning of `rest` on, which is `None` where there is nothing.
     pub(super) fn new(
-        bytes: &'d [u8],
         segments: &'d [Segment],
-        left_out: &'d [RangeInclusive<u64>],
+        excluded: &'d [RangeInclusive<u64>],
         lost: Option<u64>,
         rest: Option<RangeInclusive<u64>>,
     ) -> Self {
-        Self { bytes, segments, left_out, lost, rest }
+        Self { segments, excluded, lost, rest }
     }
 
     /// The first part of the rest, which is `at..=last`.
-    fn part(&mut self, at: u64, last: u64) -> Option<Content<'d>> {
+    fn part(&mut self, at: u64, last: u64) -> Option<Content> {
         // The last address before the next segment.
         let next = match self.segments.split_first() {
             Some((segment, later)) => match before(segment.address(), at) {
                 Some(next) => next.min(last),
                 None => {
                     self.segments = later;
-                    let passed = usize::try_from(at.checked_sub(segment.address())?).ok()?;
-                    let bytes = input::part(self.bytes, segment.in_file())?.get(passed..)?;
-                    return Some(Content::Data { address: at, bytes });
+                    let passed = at.checked_sub(segment.address())?;
+                    let offset = segment.offset().checked_add(passed)?;
+                    return Some(Content::Data { addresses: at..=segment.last(), offset });
                 }
             },
             None => last,
         };
         // Zeros end there, or where something is not known.
         let mut zeros = next;
-        if let Some((range, later)) = self.left_out.split_first() {
+        if let Some((range, later)) = self.excluded.split_first() {
             match before(*range.start(), at) {
                 Some(before) => zeros = zeros.min(before),
                 None => {
-                    // At least one byte, even of a file that has changed.
                     let end = (*range.end()).min(next).max(at);
-                    self.left_out = later;
-                    return Some(Content::LeftOut(at..=end));
+                    self.excluded = later;
+                    return Some(Content::Excluded(at..=end));
                 }
             }
         }
         if let Some(lost) = self.lost {
             match before(lost, at) {
                 Some(before) => zeros = zeros.min(before),
-                None => return Some(Content::LeftOut(at..=next)),
+                None => return Some(Content::Lost(at..=next)),
             }
         }
         Some(Content::Zero(at..=zeros))
@@ -114,10 +118,10 @@ impl fmt::Debug for Contents<'_> {
     }
 }
 
-impl<'d> Iterator for Contents<'d> {
-    type Item = Content<'d>;
+impl Iterator for Contents<'_> {
+    type Item = Content;
 
-    fn next(&mut self) -> Option<Content<'d>> {
+    fn next(&mut self) -> Option<Content> {
         let (at, last) = self.rest.take()?.into_inner();
         let part = self.part(at, last)?;
         let end = *part.addresses().end();
@@ -132,11 +136,10 @@ mod tests {
     use super::super::table::{Builder, Table};
     use super::*;
 
-    /// The contents from `at` on of a memory of 2^64 bytes with segments at these addresses, one after the other in
-    /// `bytes`.
+    /// The contents from `at` on of a memory of 2^64 bytes with segments at these addresses, one after the other from the
+    /// first byte of the dump on.
     fn contents<'d>(
         table: &'d mut Table,
-        bytes: &'d [u8],
         segments: &[(u64, u32)],
         lost: Option<u64>,
         at: u64,
@@ -150,26 +153,24 @@ mod tests {
         let mut builder = Builder::new();
         segments.for_each(|segment| builder.push(segment).unwrap());
         *table = builder.finish().unwrap().0;
-        Contents::new(bytes, table.from(0, at), &[], lost, Some(at..=u64::MAX))
+        Contents::new(table.from(0, at), &[], lost, Some(at..=u64::MAX))
     }
 
     #[test]
     fn a_segment_may_end_at_the_end_of_all_addresses() {
-        let bytes = [1, 2, 3, 4];
         let segments = [(0, 1), (u64::MAX - 2, 3)];
         let mut table = Table::default();
         let expected = [
-            Content::Data { address: 0, bytes: &bytes[..1] },
+            Content::Data { addresses: 0..=0, offset: 0 },
             Content::Zero(1..=u64::MAX - 3),
-            Content::Data { address: u64::MAX - 2, bytes: &bytes[1..] },
+            Content::Data { addresses: u64::MAX - 2..=u64::MAX, offset: 1 },
         ];
-        let found: Vec<_> = contents(&mut table, &bytes, &segments, None, 0).collect();
+        let found: Vec<_> = contents(&mut table, &segments, None, 0).collect();
         assert_eq!(found, expected);
-        assert_eq!(found[2].addresses(), u64::MAX - 2..=u64::MAX);
-        let found: Vec<_> = contents(&mut table, &bytes, &segments, None, u64::MAX).collect();
-        assert_eq!(found, [Content::Data { address: u64::MAX, bytes: &bytes[3..] }]);
-        let found: Vec<_> = contents(&mut table, &bytes, &segments, Some(2), 0).skip(1).collect();
-        let lost = Content::LeftOut(2..=u64::MAX - 3);
+        let found: Vec<_> = contents(&mut table, &segments, None, u64::MAX).collect();
+        assert_eq!(found, [Content::Data { addresses: u64::MAX..=u64::MAX, offset: 3 }]);
+        let found: Vec<_> = contents(&mut table, &segments, Some(2), 0).skip(1).collect();
+        let lost = Content::Lost(2..=u64::MAX - 3);
         assert_eq!(found, [Content::Zero(1..=1), lost, expected[2].clone()]);
     }
 
@@ -177,14 +178,14 @@ mod tests {
     fn all_addresses_may_be_zero_or_lost() {
         for (lost, expected) in [
             (None, vec![Content::Zero(0..=u64::MAX)]),
-            (Some(0), vec![Content::LeftOut(0..=u64::MAX)]),
+            (Some(0), vec![Content::Lost(0..=u64::MAX)]),
             (
                 Some(u64::MAX),
-                vec![Content::Zero(0..=u64::MAX - 1), Content::LeftOut(u64::MAX..=u64::MAX)],
+                vec![Content::Zero(0..=u64::MAX - 1), Content::Lost(u64::MAX..=u64::MAX)],
             ),
         ] {
             let mut table = Table::default();
-            assert!(contents(&mut table, &[], &[], lost, 0).eq(expected), "{lost:?}");
+            assert!(contents(&mut table, &[], lost, 0).eq(expected), "{lost:?}");
         }
     }
 }

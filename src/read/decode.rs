@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::fault::{Fault, Result, not_empty};
-use super::input::{Input, Slice};
+use super::input::Input;
 use crate::format::{F32, F64, I32, I64, MISSING};
 use crate::leb::{self, TooLong};
 use crate::limits::MAX_NAME_BYTES;
@@ -210,6 +210,14 @@ impl<'i, I: Input> Decoder<'i, I> {
         name.map_err(|_| Fault::damaged(start..end, "a name is not UTF-8"))
     }
 
+    /// Decodes a name, into a string of its own. It is checked only there: the bytes of a source may change.
+    pub(super) fn name(&mut self) -> Result<String> {
+        let start = self.offset();
+        let len = self.name_len()?;
+        let name = String::from_utf8(self.take(len)?.to_vec());
+        name.map_err(|_| Fault::damaged(self.since(start), "a name is not UTF-8"))
+    }
+
     /// A value of a frame.
     pub(super) fn value(&mut self) -> Result<Value> {
         let start = self.offset();
@@ -245,25 +253,9 @@ impl<I: Input> Decoder<'_, I> {
     }
 }
 
-impl<'b> Decoder<'_, Slice<'b>> {
-    /// Where it stands.
-    pub(super) fn input(&self) -> &Slice<'b> {
-        self.input
-    }
-
-    /// A name, borrowed.
-    pub(super) fn name(&mut self) -> Result<&'b str> {
-        let start = self.offset();
-        let len = self.name_len()?;
-        self.check(len as u64)?;
-        let bytes = self.input.borrow(len)?;
-        std::str::from_utf8(bytes)
-            .map_err(|_| Fault::damaged(self.since(start), "a name is not UTF-8"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::input::Slice;
     use super::*;
     use crate::error::ErrorKind;
 
@@ -369,7 +361,7 @@ mod tests {
         assert_eq!(decode(&[0x7f, 0x7f], |d| d.value()), Some(Value::I32(-1)));
         assert_eq!(decode(&[0x7d, 1, 0, 0xc0, 0x7f], |d| d.value()), Some(Value::F32(0x7fc0_0001)));
         assert_eq!(decode(&[0x7b], |d| d.value()), None); // v128 has no encoding here
-        assert_eq!(decode(&[2, b'o', b'k'], |d| d.name()), Some("ok"));
+        assert_eq!(decode(&[2, b'o', b'k'], |d| d.name()), Some("ok".into()));
         assert_eq!(decode(&[1, 0xff], |d| d.check_name().map(|_| ())), None);
         assert_eq!(decode(&[0xa1, 0x8d, 0x06], |d| d.name()), None); // 100,001 bytes
     }

@@ -28,9 +28,34 @@ pub(super) fn not_empty(start: u64, end: u64) -> Range<u64> {
     start..start.checked_add(1).map_or(end, |next| next.max(end))
 }
 
+/// Returns whether an error of this kind is about the bytes of a dump ([`Fault::is_of_dump`]).
+pub(super) fn is_of_dump(kind: ErrorKind) -> bool {
+    use ErrorKind::{CutOff, Damaged, Format, Unsupported};
+
+    matches!(kind, Format | Damaged | CutOff | Unsupported)
+}
+
+/// Returns what was decoded, or `None` where something is wrong with the dump.
+///
+/// # Errors
+/// Returns the fault if the dump cannot be read.
+pub(super) fn readable<T>(decoded: Result<T>) -> Result<Option<T>> {
+    match decoded {
+        Ok(decoded) => Ok(Some(decoded)),
+        Err(fault) if fault.is_of_dump() => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
 impl Fault {
     fn boxed(kind: ErrorKind, range: Range<u64>, message: impl Into<String>) -> Box<Self> {
         Box::new(Self { kind, range, message: message.into(), placed: true, source: None })
+    }
+
+    /// Returns whether it is about the bytes of the dump, and not about how they were had: a source that failed, no memory
+    /// left, work that was cancelled, or an error of this crate's own.
+    pub(super) fn is_of_dump(&self) -> bool {
+        is_of_dump(self.kind)
     }
 
     /// Something in `range` contradicts itself, or what was before it.
@@ -95,14 +120,14 @@ impl Fault {
 
     /// Reading failed.
     pub(super) fn io(at: u64, source: io::Error) -> Box<Self> {
-        let mut fault = Self::boxed(ErrorKind::Input, at..at, "cannot read");
+        let mut fault = Self::boxed(ErrorKind::Input, not_empty(at, at), "cannot read");
         fault.source = Some(source);
         fault
     }
 
     /// The same, of a part of `what`.
     pub(super) fn within(mut self: Box<Self>, what: impl Display) -> Box<Self> {
-        if self.placed && self.kind != ErrorKind::Input {
+        if self.placed && self.is_of_dump() {
             self.message = format!("{what}: {}", self.message);
         }
         self

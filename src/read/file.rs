@@ -1,35 +1,39 @@
-//! A dump that is open: what is in it, and the bytes of its memories.
+//! A dump that is open: what is in it.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::contents::{Content, Contents};
-use super::items::{self, InstanceView, ThreadView};
+use super::items::{self, List, ThreadView};
 use super::layout::FrameLayout;
-use super::open::{Kept, Opened};
-use super::{types, wide};
-use crate::arithmetic::at_most;
+use super::memory::MemoryView;
+use super::open::Opened;
+use super::open_options::OpenOptions;
+use super::read_at::ReadAt;
+use super::source::Source;
+use crate::control::{Control, Stage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{DEGRADED, PARTIAL};
-use crate::image::map::{self, Map};
-use crate::model::{Global, GlobalIndex, InstanceIndex, MemoryIndex, MemoryType, ModuleIndex};
-use crate::ranges::range_len;
+use crate::model::{Global, GlobalIndex, Instance, InstanceIndex, MemoryIndex, ModuleIndex};
 
 /// A core dump that is open for reading, of this tool or of another writer. The frame layouts of Wasmtime,
 /// wasm-coredump-builder, wasm-coredump-rewriter and WasmEdge are known ([`FrameLayout`]).
 ///
-/// Nothing of the memories is copied, and with an index nothing of them is touched to open it. A dump
-/// of another tool is walked once, by the headers of its segments. Its segments may overlap and come
+/// With an index nothing of the memories is touched to open a dump. A dump of another tool is walked once, by the headers
+/// of its segments. Its segments may overlap and come
 /// in any order: the last one of the file wins. Custom sections that are not known are passed over.
 ///
 /// What is checked when it is opened is everything but the contents of memories, their checksums, and whether an
-/// index lists the segments that the sections hold: [`verify`](Self::verify) does that. So lists can be read without
-/// an error. Indices in instances and frames may be those of things that the dump does not list.
+/// index lists the segments that the sections hold: [`verify`](Self::verify) does that. Indices in instances and frames
+/// may be those of things that the dump does not list.
 ///
-/// # Files that change
-/// The file must not change while it is open. The contents of one that is written to are a mixture of
-/// old and new; the process that reads one that is made shorter past its new end is killed by SIGBUS.
+/// # Sources
+/// A dump can be in any source of bytes ([`ReadAt`]): a slice, a file, which is read, a file that an unsafe constructor
+/// has mapped ([`MappedFile`](super::MappedFile)), or one of your own. Names, frames and the contents of memories are read
+/// when they are asked for, and what is kept of a dump owns its bytes: at most [`MAX_METADATA_BYTES`](crate::limits::MAX_METADATA_BYTES),
+/// whatever is in it.
+///
+/// The source should not change while the dump is open. If it does, what is read is a mixture of old and new bytes, or an
+/// error.
 ///
 /// ```
 /// use corestream::*;
@@ -47,35 +51,27 @@ use crate::ranges::range_len;
 /// let dump = CoreDumpFile::open(&path)?;
 /// assert_eq!(dump.name(), "guest.wasm");
 /// for thread in dump.threads() {
-///     for frame in thread.frames() {
+///     for frame in thread?.frames() {
+///         let frame = frame?;
 ///         assert_eq!((frame.function, frame.offset), (3, 17));
 ///     }
 /// }
 ///
+/// let memory = dump.memory(MemoryIndex(0))?;
 /// let mut buffer = [1; 5];
-/// dump.read(MemoryIndex(0), 4099, &mut buffer)?;
+/// memory.read(4099, &mut buffer)?;
 /// assert_eq!(buffer, [7, 0, 0, 0, 0]);
 /// # Ok::<(), Error>(())
 /// ```
 pub struct CoreDumpFile<'b> {
-    source: Source<'b>,
-    opened: Opened,
+    source: Box<dyn ReadAt + 'b>,
+    len: u64,
+    pub(super) opened: Opened,
     damage: Option<Error>,
-    stop: Option<Box<dyn Fn() -> bool + Send + Sync + 'b>>,
-}
-
-enum Source<'b> {
-    Slice(&'b [u8]),
-    Map(Map),
-}
-
-impl Source<'_> {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Slice(bytes) => bytes,
-            Self::Map(map) => map.bytes(),
-        }
-    }
+    /// How many threads work on it; 0 stands for the number of cores.
+    pub(super) threads: usize,
+    /// Who watches and stops the work on it.
+    pub(super) control: Control,
 }
 
 /// Who wrote a dump.
@@ -87,39 +83,23 @@ pub enum Producer {
     Other,
 }
 
-/// What a dump holds of a memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Coverage {
-    /// Segments with bytes of it.
-    pub segments: u64,
-    /// Bytes in those, each address counted once.
-    pub data_bytes: u64,
-    /// Bytes of it that were left out, or are lost in a damaged dump: up to all 2^64.
-    pub left_out_bytes: u128,
-    /// It may have been written to while it was read: it may hold old and new bytes.
-    pub changing: bool,
-}
-
 impl CoreDumpFile<'static> {
-    /// Opens the dump at `path`, which is mapped.
+    /// Opens the dump at `path`, which is read and not mapped.
     ///
     /// # Errors
-    /// It can't be opened or mapped, or is no regular file ([`ErrorKind::Input`]); it is no core dump
-    /// ([`ErrorKind::Format`]); it is damaged or cut off; it has something that is not known here or
-    /// over a limit ([`ErrorKind::Unsupported`]).
+    /// Returns an error if the file cannot be read or is no regular file ([`ErrorKind::Input`]), if it is no core dump
+    /// ([`ErrorKind::Format`]), if it is damaged or cut off, or if it has something that is not known here or over a limit
+    /// ([`ErrorKind::Unsupported`]).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        Self::strict(Source::Map(mapped(path)?)).map_err(|error| error.at(path.display()))
+        OpenOptions::new().open(path)
     }
 
     /// Opens the readable parts of the dump at `path`; see [`salvage_slice`](CoreDumpFile::salvage_slice).
     ///
     /// # Errors
-    /// Returns those of [`salvage_slice`](CoreDumpFile::salvage_slice), and what keeps the file from being mapped.
+    /// Returns an error if the file cannot be read, and the errors of [`salvage_slice`](CoreDumpFile::salvage_slice).
     pub fn salvage(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        Self::lenient(Source::Map(mapped(path)?)).map_err(|error| error.at(path.display()))
+        OpenOptions::new().salvage(true).open(path)
     }
 }
 
@@ -127,7 +107,7 @@ impl<'b> CoreDumpFile<'b> {
     /// Opens a dump in memory.
     ///
     /// # Errors
-    /// Those of [`open`](CoreDumpFile::open), but for files.
+    /// Returns the errors of [`open`](CoreDumpFile::open), but for those of files.
     ///
     /// ```
     /// use corestream::{CoreDumpFile, ErrorKind};
@@ -137,7 +117,28 @@ impl<'b> CoreDumpFile<'b> {
     /// assert_eq!(error.to_string(), "not a core dump: it has no section `core`");
     /// ```
     pub fn from_slice(bytes: &'b [u8]) -> Result<Self> {
-        Self::strict(Source::Slice(bytes))
+        Self::from_source(bytes)
+    }
+
+    /// Opens a dump in any source of bytes.
+    ///
+    /// # Errors
+    /// Returns the errors of [`open`](CoreDumpFile::open), and that of the source.
+    ///
+    /// ```
+    /// use std::fs::File;
+    ///
+    /// use corestream::{CoreDump, CoreDumpFile, Dumper};
+    ///
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("guest.core");
+    /// Dumper::new().plan(&CoreDump::new("guest.wasm"))?.write_file(&path)?;
+    /// let dump = CoreDumpFile::from_source(File::open(&path).unwrap())?;
+    /// assert_eq!(dump.name(), "guest.wasm");
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn from_source(source: impl ReadAt + 'b) -> Result<Self> {
+        OpenOptions::new().open_source(source)
     }
 
     /// Opens the readable parts of a dump in memory that may be damaged or cut off. [`damage`](Self::damage)
@@ -145,12 +146,12 @@ impl<'b> CoreDumpFile<'b> {
     ///
     /// Where the index of a dump of this project's is sound, all that is known of its memories comes from there,
     /// wherever else the dump is damaged, and lists have what is in sections that are sound. The pages of a memory
-    /// whose type is lost are as many as its segments need ([`declared_pages`](Self::declared_pages) says so), and the
+    /// whose type is lost are as many as its segments need ([`MemoryView::declared_pages`] says so), and the
     /// name of a process that is lost is empty. Bytes may be wrong all the same: [`verify`](Self::verify) says which.
     ///
     /// Without an index it is the sections that are sound, as long as their sizes can be believed, otherwise those
     /// before the first fault; where the file ends within a segment, the part of that which is there. What may be lost
-    /// of memories counts as left out.
+    /// of memories counts as lost.
     ///
     /// # Errors
     /// There is nothing of a core dump: neither a sound index, nor a section `core`, nor a section `corestream` behind a
@@ -168,60 +169,47 @@ impl<'b> CoreDumpFile<'b> {
     /// assert!(CoreDumpFile::from_slice(cut).is_err());
     /// let dump = CoreDumpFile::salvage_slice(cut)?;
     /// assert_eq!(dump.damage().unwrap().kind(), ErrorKind::CutOff);
-    /// assert_eq!(dump.threads().next().unwrap().name(), "main");
-    /// assert!(dump.coverage(MemoryIndex(0))?.data_bytes > 800);
+    /// assert_eq!(dump.thread(0)?.name(), "main");
+    /// assert!(dump.memory(MemoryIndex(0))?.coverage().data_bytes > 800);
     /// # Ok::<(), Error>(())
     /// ```
     pub fn salvage_slice(bytes: &'b [u8]) -> Result<Self> {
-        Self::lenient(Source::Slice(bytes))
+        OpenOptions::new().salvage(true).open_source(bytes)
     }
 
-    fn strict(source: Source<'b>) -> Result<Self> {
-        let opened = Opened::strict(source.bytes())?;
-        Ok(Self { source, opened, damage: None, stop: None })
-    }
-
-    fn lenient(source: Source<'b>) -> Result<Self> {
-        let (opened, damage) = match Opened::strict(source.bytes()) {
+    pub(super) fn new(
+        source: Box<dyn ReadAt + 'b>,
+        salvage: bool,
+        threads: usize,
+        control: Control,
+    ) -> Result<Self> {
+        let all = Source::new(&*source)?;
+        let len = all.len();
+        let meter = control.begin(Stage::Open, len);
+        let (opened, damage) = match Opened::strict(all, &control) {
             Ok(opened) => (opened, None),
-            Err(fault) => {
-                let (opened, fault) = Opened::lenient(source.bytes(), fault)?;
+            Err(fault) if salvage && fault.is_of_dump() => {
+                let (opened, fault) = Opened::lenient(all, fault, &control)?;
                 (opened, Some(fault.into()))
             }
+            Err(fault) => return Err(fault.into()),
         };
-        Ok(Self { source, opened, damage, stop: None })
+        meter.finish();
+        Ok(Self { source, len, opened, damage, threads, control })
     }
 
-    /// Stops [`restore`](Self::restore) and [`write_memory`](Self::write_memory) when `stop` says so:
-    /// they then fail with [`ErrorKind::Cancelled`], and an image leaves nothing behind. It is asked
-    /// every few megabytes, and before an image gets its name.
-    #[must_use]
-    pub fn stop_if(mut self, stop: impl Fn() -> bool + Send + Sync + 'b) -> Self {
-        self.stop = Some(Box::new(stop));
-        self
+    /// The bytes of the dump.
+    pub(super) fn source(&self) -> Source<'_> {
+        Source::with_len(&*self.source, self.len)
     }
 
-    /// # Errors
-    /// The work is to stop.
-    pub(super) fn check_stop(&self) -> Result<()> {
-        match self.stop.as_ref().is_some_and(|stop| stop()) {
-            true => Err(Error::cancelled(None)),
-            false => Ok(()),
-        }
-    }
-
-    /// The dump.
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.source.bytes()
-    }
-
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     #[allow(clippy::len_without_is_empty, reason = "a dump is never empty")]
     pub fn len(&self) -> u64 {
-        self.bytes().len() as u64
+        self.len
     }
 
-    /// What is wrong with a dump that was opened nevertheless ([`salvage`](CoreDumpFile::salvage)).
+    /// Returns what is wrong with a dump that was opened nevertheless ([`salvage`](CoreDumpFile::salvage)).
     pub fn damage(&self) -> Option<&Error> {
         self.damage.as_ref()
     }
@@ -256,14 +244,6 @@ impl<'b> CoreDumpFile<'b> {
         self.opened.walk.layout
     }
 
-    /// Returns the pages that the dump declares of a memory whose segments reach beyond them. Some writers
-    /// declare none: such a memory is as long as its segments need. So is one whose type a damaged dump has lost
-    /// ([`salvage`](CoreDumpFile::salvage)): 0 pages.
-    pub fn declared_pages(&self, memory: MemoryIndex) -> Option<u64> {
-        let grown = self.opened.walk.grown.iter();
-        grown.copied().find_map(|(grown, pages)| (grown == memory.0).then_some(pages))
-    }
-
     /// Whether it has an index that is used; of a dump that was rewritten ([`is_rewritten`](Self::is_rewritten))
     /// only for what was left out and what was changing.
     pub fn has_index(&self) -> bool {
@@ -289,54 +269,82 @@ impl<'b> CoreDumpFile<'b> {
         self.opened.walk.own().is_some_and(|header| header.flags & flag != 0)
     }
 
-    /// The name of the process; empty where a damaged dump has lost it.
+    /// Returns the name of the process; it is empty where a damaged dump has lost it.
     pub fn name(&self) -> &str {
-        self.opened.items.process.map_or("", |at| items::name(self.bytes(), at))
+        &self.opened.items.process
     }
 
-    /// The names of the modules.
-    pub fn modules(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
-        self.opened.items.modules.iter().map(|at| self.module_name(*at))
+    /// Returns the names of the modules. The first error ends them, as in the other lists.
+    ///
+    /// # Errors
+    /// An item is an error if the dump cannot be read or has changed since it was opened. So it is in the other lists.
+    pub fn modules(&self) -> impl ExactSizeIterator<Item = Result<String>> {
+        let places = &self.opened.items.modules;
+        let mut listed = List::new(self.source(), places, items::module);
+        let bare = self.opened.items.bare_module;
+        (0..places.len()).map(move |_| match bare {
+            Some((at, len)) => Ok(items::bare_name(self.source(), at, len)?),
+            None => listed.next().unwrap_or_else(|| Err(changed())),
+        })
     }
 
-    /// The name of the module at an offset.
-    fn module_name(&self, at: u64) -> &str {
+    /// Returns the name of a module.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such module ([`ErrorKind::Option`]), and the errors of [`modules`](Self::modules).
+    pub fn module(&self, index: ModuleIndex) -> Result<String> {
+        let places = &self.opened.items.modules;
         match self.opened.items.bare_module {
-            Some(len) => items::bare_name(self.bytes(), at, len),
-            None => items::name(self.bytes(), at),
+            Some((at, len)) if index.0 == 0 => Ok(items::bare_name(self.source(), at, len)?),
+            _ => {
+                let name = List::item(self.source(), places, index.0 as usize, items::module)?;
+                name.ok_or_else(|| no_such("module", index.0, places.len()))
+            }
         }
     }
 
     /// Returns what the writer of the dump wants its reader to know
     /// ([`CoreDump::notes`](crate::CoreDump::notes)).
-    pub fn notes(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
-        self.opened.items.notes.iter().map(|at| items::name(self.bytes(), *at))
+    ///
+    /// # Errors
+    /// An item is an error as in [`modules`](Self::modules).
+    pub fn notes(&self) -> impl ExactSizeIterator<Item = Result<String>> {
+        List::new(self.source(), &self.opened.items.notes, items::note)
     }
 
-    /// The name of a module.
-    pub fn module(&self, index: ModuleIndex) -> Option<&str> {
-        let at = self.opened.items.modules.get(index.0 as usize)?;
-        Some(self.module_name(*at))
+    /// Returns the instances. An index in one may be that of something that the dump does not list.
+    ///
+    /// # Errors
+    /// An item is an error as in [`modules`](Self::modules), and if its index spaces are longer than those of any engine
+    /// ([`ErrorKind::Unsupported`]).
+    pub fn instances(&self) -> impl ExactSizeIterator<Item = Result<Instance>> {
+        List::new(self.source(), &self.opened.items.instances, items::instance)
     }
 
-    /// The instances.
-    pub fn instances(&self) -> impl ExactSizeIterator<Item = InstanceView<'_>> + Clone {
-        self.opened.items.instances.iter().map(|at| InstanceView::at(self.bytes(), *at))
+    /// Returns an instance.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such instance ([`ErrorKind::Option`]), and the errors of
+    /// [`instances`](Self::instances).
+    pub fn instance(&self, index: InstanceIndex) -> Result<Instance> {
+        let places = &self.opened.items.instances;
+        let item = List::item(self.source(), places, index.0 as usize, items::instance)?;
+        item.ok_or_else(|| no_such("instance", index.0, places.len()))
     }
 
-    /// An instance.
-    pub fn instance(&self, index: InstanceIndex) -> Option<InstanceView<'_>> {
-        let at = self.opened.items.instances.get(index.0 as usize)?;
-        Some(InstanceView::at(self.bytes(), *at))
+    /// Returns the threads.
+    ///
+    /// # Errors
+    /// An item is an error as in [`modules`](Self::modules).
+    pub fn threads(&self) -> impl ExactSizeIterator<Item = Result<ThreadView<'_>>> {
+        let threads = self.opened.items.threads.iter();
+        threads.map(|at| Ok(ThreadView::decode(self.source(), *at, self.frame_layout())?))
     }
 
-    /// The threads.
-    pub fn threads(&self) -> impl ExactSizeIterator<Item = ThreadView<'_>> + Clone {
-        let layout = self.frame_layout();
-        self.opened.items.threads.iter().map(move |at| ThreadView::at(self.bytes(), *at, layout))
-    }
-
-    /// A thread, by its position from 0.
+    /// Returns a thread, by its position from 0.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such thread ([`ErrorKind::Option`]), and the errors of [`threads`](Self::threads).
     ///
     /// ```
     /// use corestream::*;
@@ -347,171 +355,53 @@ impl<'b> CoreDumpFile<'b> {
     /// # guest.add_thread(Thread::new("main"));
     /// # let bytes = Dumper::new().plan(&guest)?.to_vec()?;
     /// let dump = CoreDumpFile::from_slice(&bytes)?;
-    /// assert_eq!(dump.thread(0).unwrap().name(), "main");
-    /// assert_eq!(dump.global(GlobalIndex(0)).unwrap().value, GlobalValue::I32(7));
-    /// assert_eq!(dump.memory(MemoryIndex(0)), Some(MemoryType::wasm32(1)));
-    /// assert!(dump.thread(1).is_none() && dump.memory(1.into()).is_none());
+    /// assert_eq!(dump.thread(0)?.name(), "main");
+    /// assert_eq!(dump.global(GlobalIndex(0))?.value, GlobalValue::I32(7));
+    /// assert_eq!(dump.memory(MemoryIndex(0))?.ty(), MemoryType::wasm32(1));
+    ///
+    /// let error = dump.thread(1).unwrap_err();
+    /// assert_eq!(error.to_string(), "there is no thread 1, the dump has 1");
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn thread(&self, index: usize) -> Option<ThreadView<'_>> {
-        let at = self.opened.items.threads.get(index)?;
-        Some(ThreadView::at(self.bytes(), *at, self.frame_layout()))
+    pub fn thread(&self, index: usize) -> Result<ThreadView<'_>> {
+        let threads = &self.opened.items.threads;
+        let at = threads.get(index).ok_or_else(|| no_such("thread", index, threads.len()))?;
+        Ok(ThreadView::decode(self.source(), *at, self.frame_layout())?)
     }
 
-    /// The globals.
-    pub fn globals(&self) -> &[Global] {
-        &self.opened.items.globals
-    }
-
-    /// A global.
-    pub fn global(&self, index: GlobalIndex) -> Option<Global> {
-        self.globals().get(index.0 as usize).copied()
-    }
-
-    /// The types of the memories, with the sizes that they had.
-    pub fn memories(&self) -> &[MemoryType] {
-        &self.opened.walk.memories
-    }
-
-    /// The type of a memory, with the size that it had.
-    pub fn memory(&self, index: MemoryIndex) -> Option<MemoryType> {
-        self.memories().get(index.0 as usize).copied()
-    }
-
-    /// What the dump holds of a memory.
+    /// Returns the globals.
     ///
     /// # Errors
-    /// There is no such memory.
-    pub fn coverage(&self, memory: MemoryIndex) -> Result<Coverage> {
-        let (index, _) = self.checked(memory)?;
-        let Kept { segments, bytes } = self.opened.kept.get(index).copied().unwrap_or_default();
-        let of_index = self.opened.index.as_ref().and_then(|all| all.memories.get(index));
-        let left_out_bytes = self.left_out(memory)?.map(|range| range_len(&range)).sum();
-        let changing = of_index.is_some_and(|memory| memory.changing);
-        Ok(Coverage { segments, data_bytes: bytes, left_out_bytes, changing })
+    /// An item is an error as in [`modules`](Self::modules).
+    pub fn globals(&self) -> impl ExactSizeIterator<Item = Result<Global>> {
+        List::new(self.source(), &self.opened.items.globals, items::global)
     }
 
-    /// The addresses of a memory that were left out, or are lost in a damaged dump, in order.
+    /// Returns a global.
     ///
     /// # Errors
-    /// There is no such memory.
-    pub fn left_out(
-        &self,
-        memory: MemoryIndex,
-    ) -> Result<impl Iterator<Item = RangeInclusive<u64>> + Clone> {
-        let contents = self.contents(memory)?;
-        Ok(contents.filter_map(|content| match content {
-            Content::LeftOut(range) => Some(range),
-            _ => None,
-        }))
+    /// Returns an error if there is no such global ([`ErrorKind::Option`]), and the errors of [`globals`](Self::globals).
+    pub fn global(&self, index: GlobalIndex) -> Result<Global> {
+        let places = &self.opened.items.globals;
+        let item = List::item(self.source(), places, index.0 as usize, items::global)?;
+        item.ok_or_else(|| no_such("global", index.0, places.len()))
     }
 
-    /// What is in a memory, from address 0 to its end.
+    /// Returns the memories.
+    pub fn memories(&self) -> impl ExactSizeIterator<Item = MemoryView<'_>> + Clone {
+        let types = self.opened.walk.memories.iter();
+        types.enumerate().map(|(index, ty)| MemoryView::new(self, index, ty))
+    }
+
+    /// Returns a memory.
     ///
     /// # Errors
-    /// There is no such memory.
-    ///
-    /// ```
-    /// use corestream::read::Content;
-    /// use corestream::*;
-    ///
-    /// # let mut bytes = vec![0; 65_536];
-    /// # bytes[4096..4100].fill(7);
-    /// # let mut guest = CoreDump::new("guest.wasm");
-    /// # guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
-    /// # let bytes = Dumper::new().plan(&guest)?.to_vec()?;
-    /// let dump = CoreDumpFile::from_slice(&bytes)?;
-    /// let mut contents = dump.contents(MemoryIndex(0))?;
-    /// assert_eq!(contents.next(), Some(Content::Zero(0..=4095)));
-    /// assert_eq!(contents.next(), Some(Content::Data { address: 4096, bytes: &[7; 4] }));
-    /// assert_eq!(contents.next(), Some(Content::Zero(4100..=65_535)));
-    /// assert_eq!(contents.next(), None);
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub fn contents(&self, memory: MemoryIndex) -> Result<Contents<'_>> {
-        self.contents_from(memory, 0)
-    }
-
-    /// What is in a memory, from `address` to its end; nothing from an address behind it.
-    ///
-    /// # Errors
-    /// There is no such memory.
-    pub fn contents_from(&self, memory: MemoryIndex, address: u64) -> Result<Contents<'_>> {
-        let (index, ty) = self.checked(memory)?;
-        let last = types::last_address(ty);
-        let rest = last.filter(|last| address <= *last).map(|last| address..=last);
-        let segments = self.opened.table.from(memory.0, address);
-        let of_index = self.opened.index.as_ref().and_then(|all| all.memories.get(index));
-        let left_out = of_index.map_or(&[][..], |memory| memory.left_out.from(address));
-        Ok(Contents::new(self.bytes(), segments, left_out, self.lost(memory), rest))
-    }
-
-    /// The address from which on what is in no segment of a memory is lost.
-    fn lost(&self, memory: MemoryIndex) -> Option<u64> {
-        self.opened.lost.and_then(|(of, from)| match of.cmp(&memory.0) {
-            std::cmp::Ordering::Less => Some(0),
-            std::cmp::Ordering::Equal => Some(from),
-            std::cmp::Ordering::Greater => None,
-        })
-    }
-
-    /// Bytes of a memory that are asked for are not there.
-    fn missing(&self, memory: MemoryIndex, range: RangeInclusive<u64>) -> Error {
-        let (first, last) = range.into_inner();
-        let range = format!("{first:#x}..={last:#x} of memory {memory}");
-        match (&self.damage, self.lost(memory)) {
-            // What was left out on purpose is in the index, and where one is had nothing is lost.
-            (Some(damage), Some(_)) => {
-                Error::new(damage.kind(), format!("{range} is lost in a damaged dump: {damage}"))
-            }
-            _ => Error::new(ErrorKind::LeftOut, format!("{range} was left out")),
-        }
-    }
-
-    /// Fills `buffer` from `address` of a memory on, with zeros where the dump says that it was zero.
-    ///
-    /// Takes time that is logarithmic in the number of segments, and linear in the bytes.
-    ///
-    /// # Errors
-    /// There is no such memory, it ends before ([`ErrorKind::Option`]), or a byte was left out on purpose
-    /// ([`ErrorKind::LeftOut`]) or is lost in a damaged dump (the kind of its [`damage`](Self::damage)).
-    /// What is before that byte has been filled.
-    pub fn read(&self, memory: MemoryIndex, address: u64, buffer: &mut [u8]) -> Result<()> {
-        let size = self.checked(memory)?.1.size();
-        if wide::sum(address, buffer.len() as u64) > size {
-            let len = buffer.len();
-            let message = format!(
-                "{len} bytes at address {address:#x} are past the end of memory {memory} \
-                 ({size:#x} bytes)"
-            );
-            return Err(Error::new(ErrorKind::Option, message));
-        }
-        let mut contents = self.contents_from(memory, address)?;
-        let mut left = buffer;
-        while !left.is_empty() {
-            // The parts go on to the end of the memory, unless the file has changed.
-            let part = contents.next().ok_or_else(|| changed(memory))?;
-            let len = at_most(range_len(&part.addresses()), left.len());
-            let (now, later) = left.split_at_mut(len);
-            match part {
-                Content::Data { bytes, .. } => {
-                    now.copy_from_slice(bytes.get(..len).ok_or_else(|| changed(memory))?);
-                }
-                Content::Zero(_) => now.fill(0),
-                Content::LeftOut(range) => return Err(self.missing(memory, range)),
-            }
-            left = later;
-        }
-        Ok(())
-    }
-
-    /// The position and the type of a memory that the dump has.
-    pub(super) fn checked(&self, memory: MemoryIndex) -> Result<(usize, &MemoryType)> {
-        let (index, all) = (memory.0 as usize, self.memories());
-        all.get(index).map(|ty| (index, ty)).ok_or_else(|| {
-            let message = format!("there is no memory {memory}, the dump has {}", all.len());
-            Error::new(ErrorKind::Option, message)
-        })
+    /// Returns an error if there is no such memory ([`ErrorKind::Option`]).
+    pub fn memory(&self, index: MemoryIndex) -> Result<MemoryView<'_>> {
+        let types = &self.opened.walk.memories;
+        let ty = types.get(index.0 as usize);
+        let ty = ty.ok_or_else(|| no_such("memory", index.0, types.len()))?;
+        Ok(MemoryView::new(self, index.0 as usize, ty))
     }
 }
 
@@ -521,27 +411,18 @@ impl fmt::Debug for CoreDumpFile<'_> {
             .field("name", &self.name())
             .field("len", &self.len())
             .field("producer", &self.producer())
-            .field("memories", &self.memories())
+            .field("memories", &self.opened.walk.memories)
             .field("threads", &self.opened.items.threads.len())
             .finish_non_exhaustive()
     }
 }
 
-/// The file was written to since it was opened.
-pub(super) fn changed(memory: MemoryIndex) -> Error {
-    Error::new(ErrorKind::Input, format!("memory {memory}: the dump has changed while it was read"))
+pub(super) fn no_such(what: &str, index: impl fmt::Display, count: usize) -> Error {
+    let message = format!("there is no {what} {index}, the dump has {count}");
+    Error::new(ErrorKind::Option, message)
 }
 
-/// Maps a regular file.
-pub(super) fn mapped(path: &Path) -> Result<Map> {
-    let fail = |what: &str, source| {
-        Error::io(ErrorKind::Input, format!("{}: {what}", path.display()), source)
-    };
-    let file = map::open(path).map_err(|source| fail("cannot open", source))?;
-    let metadata = file.metadata().map_err(|source| fail("cannot read", source))?;
-    if !metadata.is_file() {
-        let message = format!("{}: not a regular file", path.display());
-        return Err(Error::new(ErrorKind::Input, message));
-    }
-    Map::new(&file).map_err(|source| fail("cannot map", source))
+/// The source has changed since the dump was opened.
+fn changed() -> Error {
+    Error::new(ErrorKind::Input, "the dump has changed while it was read")
 }

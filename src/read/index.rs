@@ -3,17 +3,20 @@
 
 use std::ops::Range;
 
-use zerocopy::{FromBytes, transmute};
+use crc32fast::Hasher;
+use zerocopy::transmute;
 
 use super::decode::Decoder;
-use super::fault::{Fault, Result};
+use super::fault::{Fault, Result, readable};
 use super::header::{Header, unknown};
-use super::input::{self, Input, Slice};
+use super::input::Input;
 use super::segment::{Placement, Segment};
+use super::source::Source;
 use super::table::Table;
 use super::walk::Walk;
 use super::wide;
 use crate::arithmetic::Checked;
+use crate::error::ErrorKind;
 use crate::format::{
     CHANGING, CRC_BYTES, CUSTOM, INDEX, IndexHead, IndexMemory, IndexRange, IndexSegment, PARTIAL,
     VERSION, name_bytes,
@@ -27,7 +30,10 @@ use crate::ranges::AddressRanges;
 const NAMED: &[u8; name_bytes(INDEX)] = b"\x10corestream.index";
 
 /// The bytes of a section are no more.
-const MAX_SECTION: usize = u32::MAX as usize;
+const MAX_SECTION: u64 = u32::MAX as u64;
+
+/// Bytes in which the name of the index may begin that are searched at once.
+const SEARCHED: u64 = (1 << 20) - NAMED.len() as u64;
 
 /// Places that are tried for an index at the end of a file: its bytes may be anything.
 const MAX_PLACES: usize = 16;
@@ -77,7 +83,7 @@ impl Index {
         entry: &mut impl FnMut(Entry) -> Result<()>,
     ) -> Result<Self> {
         let range = header.index_range();
-        input.mark();
+        input.mark(Hasher::new());
         // The checksum is the last four bytes.
         let summed = range.end.checked_sub(CRC_BYTES as u64).filter(|end| range.start <= *end);
         let Some(summed) = summed else {
@@ -187,18 +193,8 @@ impl<I: Input> Tables<'_, '_, I> {
             );
             return Err(Fault::unsupported(at, message));
         }
-        if ranges as usize > MAX_LEFT_OUT_RANGES {
-            let message = format!("{ranges} ranges are over the limit of {MAX_LEFT_OUT_RANGES}");
-            return Err(Fault::unsupported(at, message));
-        }
-        let tables = [
-            (memories, size_of::<IndexMemory>()),
-            (segments, size_of::<IndexSegment>()),
-            (head.ranges.get(), size_of::<IndexRange>()),
-            (head.blocks.get(), size_of::<u32>()),
-        ];
-        let bytes = tables.iter().map(|(n, size)| wide::product(u64::from(*n), *size as u64));
-        let expected: u128 = bytes.sum();
+        check_ranges(&head, at.clone())?;
+        let expected = table_bytes(&head);
         let left = self.from.left()?;
         if expected != left.into() {
             return Err(damaged(format!(
@@ -337,43 +333,81 @@ impl Index {
     /// Decodes what still holds of the index of a dump that another tool has rewritten: the ranges that
     /// were left out of each memory, and whether it was changing. `body` is what follows the name of the
     /// section. `None` if its checksum does not hold, or it is not about these memories.
+    ///
+    /// # Errors
+    /// The dump cannot be read.
     pub(super) fn moved(
-        bytes: &[u8],
+        source: Source<'_>,
         body: Range<u64>,
         header: &Header,
         memories: &[MemoryType],
-    ) -> Option<Self> {
-        let content = input::part(bytes, body.clone())?;
-        let (summed, crc) = content.split_last_chunk::<CRC_BYTES>()?;
-        if checksum(summed, content.len())? != u32::from_le_bytes(*crc) {
-            return None;
+    ) -> Result<Option<Self>> {
+        let len = body.end.checked_sub(body.start);
+        let summed = body.end.checked_sub(CRC_BYTES as u64);
+        let hasher = len.and_then(hasher_of);
+        let (Some(summed), Some(hasher)) = (summed, hasher) else { return Ok(None) };
+        let mut input = source.input(body.start);
+        input.mark(hasher);
+        let decoded = Self::decode_moved(&mut Decoder::new(&mut input, summed), header, memories);
+        let mut holds = || {
+            Decoder::new(&mut input, summed).skip_rest()?;
+            let crc = input.crc();
+            let stored = Decoder::new(&mut input, body.end).array()?;
+            Ok(crc == u32::from_le_bytes(stored))
+        };
+        match (readable(holds())?, decoded) {
+            (Some(true), Err(fault)) if fault.kind == ErrorKind::Unsupported => Err(fault),
+            (Some(true), decoded) => Ok(readable(decoded)?.flatten()),
+            _ => Ok(None),
         }
-        let (head, tables) = summed.split_first_chunk::<{ size_of::<IndexHead>() }>()?;
-        let head: IndexHead = transmute!(*head);
+    }
+
+    /// Decodes all but the checksum; `None` if it is not about these memories.
+    ///
+    /// # Errors
+    /// It contradicts itself, or has more ranges than a reader keeps.
+    fn decode_moved<I: Input>(
+        from: &mut Decoder<'_, I>,
+        header: &Header,
+        memories: &[MemoryType],
+    ) -> Result<Option<Self>> {
+        let start = from.offset();
+        let head: [u8; size_of::<IndexHead>()] = from.array()?;
+        let head: IndexHead = transmute!(head);
         let is_of_dump = head.version.get() == VERSION
-            && head.ranges.get() as usize <= MAX_LEFT_OUT_RANGES
             && head.flags.get() == header.flags
             && head.memories.get() as usize == memories.len();
-        let (entries, tables) =
-            <[IndexMemory]>::ref_from_prefix_with_elems(tables, memories.len()).ok()?;
-        let skipped = (head.segments.get() as usize).checked_mul(size_of::<IndexSegment>())?;
-        let after = tables.get(skipped..)?;
-        let count = head.ranges.get() as usize;
-        let (ranges, _) = <[IndexRange]>::ref_from_prefix_with_elems(after, count).ok()?;
+        if !is_of_dump {
+            return Ok(None);
+        }
+        check_ranges(&head, from.since(start)).map_err(|fault| fault.within(INDEX))?;
+        let mut entries = Vec::new();
+        for _ in memories {
+            let entry: [u8; size_of::<IndexMemory>()] = from.array()?;
+            let entry: IndexMemory = transmute!(entry);
+            entries.push(entry);
+        }
+        let segments = u64::from(head.segments.get());
+        from.skip(segments.times(size_of::<IndexSegment>() as u64)?)?;
         let mut index = Self::default();
-        let mut at = 0;
+        let mut left = head.ranges.get();
         for (entry, ty) in entries.iter().zip(memories) {
-            let of = next(&mut at, entry.ranges.get())?;
+            let count = entry.ranges.get();
+            let Some(fewer) = left.checked_sub(count) else { return Ok(None) };
+            left = fewer;
             let mut left_out = AddressRanges::default();
-            for range in ranges.get(of)? {
+            for _ in 0..count {
+                let range: [u8; size_of::<IndexRange>()] = from.array()?;
+                let range: IndexRange = transmute!(range);
                 let (first, last) = (range.first.get(), range.last.get());
-                let fits = u128::from(last) < ty.size() && left_out.push(first..=last);
-                fits.then_some(())?;
+                if u128::from(last) >= ty.size() || !left_out.push(first..=last) {
+                    return Ok(None);
+                }
             }
             let changing = entry.flags.get() & CHANGING != 0;
             index.memories.push(IndexedMemory { segments: 0..0, left_out, changing });
         }
-        (is_of_dump && at == count).then_some(index)
+        Ok((left == 0).then_some(index))
     }
 
     /// Returns whether no segment of a table has an excluded byte.
@@ -396,57 +430,97 @@ impl Index {
     }
 }
 
-/// Returns those entries of the table of segments at `offset`; none if they are not there.
-pub(super) fn segments<'b>(
-    bytes: &'b [u8],
-    offset: u64,
-    entries: &Range<usize>,
-) -> &'b [IndexSegment] {
-    let part = || {
-        let at =
-            |entry: usize| offset.checked_add(entry.checked_mul(size_of::<IndexSegment>())? as u64);
-        let table = input::part(bytes, at(entries.start)?..at(entries.end)?)?;
-        <[IndexSegment]>::ref_from_bytes(table).ok()
-    };
-    part().unwrap_or_default()
+/// Checks that a reader can keep the ranges of an index, whose head is at `at`.
+fn check_ranges(head: &IndexHead, at: Range<u64>) -> Result<()> {
+    match head.ranges.get() {
+        ranges if ranges as usize > MAX_LEFT_OUT_RANGES => {
+            let message = format!("{ranges} ranges are over the limit of {MAX_LEFT_OUT_RANGES}");
+            Err(Fault::unsupported(at, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the bytes of the tables after the head of an index.
+fn table_bytes(head: &IndexHead) -> u128 {
+    let tables = [
+        (head.memories.get(), size_of::<IndexMemory>()),
+        (head.segments.get(), size_of::<IndexSegment>()),
+        (head.ranges.get(), size_of::<IndexRange>()),
+        (head.blocks.get(), size_of::<u32>()),
+    ];
+    tables.iter().map(|(n, size)| wide::product(u64::from(*n), *size as u64)).sum()
 }
 
 /// What `corestream` says of a dump that ends with an index, by each place at which that may begin, the last one first.
 /// Whether one is there, [`Index::decode`] tells. Anything may follow it.
-pub(super) fn at_end(bytes: &[u8]) -> impl Iterator<Item = Header> {
-    let tail = bytes.windows(NAMED.len()).enumerate().rev().take(MAX_SECTION);
-    let names = tail.filter(|(_, name)| *name == NAMED);
-    let places = names.take(MAX_PLACES).map(|(at, _)| at);
-    places.flat_map(move |name| (1..=5).filter_map(move |digits| header_of(bytes, name, digits)))
+///
+/// # Errors
+/// The dump cannot be read.
+pub(super) fn at_end(source: Source<'_>) -> Result<Vec<Header>> {
+    let mut headers = Vec::new();
+    for name in places(source)? {
+        for digits in 1..=5 {
+            headers.extend(readable(header_of(source, name, digits))?.flatten());
+        }
+    }
+    Ok(headers)
+}
+
+/// Returns the last places of the name of the index in the bytes that it can be in.
+fn places(source: Source<'_>) -> Result<Vec<u64>> {
+    let mut places = Vec::new();
+    let mut buffer = Vec::new();
+    let len = source.len();
+    // A place that is looked at begins before `end`.
+    let mut end = len;
+    // Nothing begins before the file does.
+    let first = end.saturating_sub(MAX_SECTION);
+    while end > first && places.len() < MAX_PLACES {
+        let start = end.saturating_sub(SEARCHED).max(first);
+        // A name may begin before the end of a part and go on after it.
+        let more = end.checked_add(NAMED.len() as u64).map_or(len, |more| more.min(len));
+        let part = source.part(start..more, &mut buffer)?;
+        let names = part.windows(NAMED.len()).enumerate().rev().filter(|(_, name)| *name == NAMED);
+        let at = names.filter_map(|(at, _)| start.checked_add(at as u64).filter(|at| *at < end));
+        let room = places.len()..MAX_PLACES;
+        places.extend(at.take(room.len()));
+        end = start;
+    }
+    Ok(places)
 }
 
 /// What `corestream` says of a dump whose index has its name, with the length of that, at `name`, after a size of so many
 /// bytes; `None` if that can't be.
-fn header_of(bytes: &[u8], name: usize, digits: usize) -> Option<Header> {
-    let start = name.checked_sub(digits)?.checked_sub(1)?;
-    let mut input = Slice::new(bytes, start as u64);
-    let mut section = Decoder::new(&mut input, bytes.len() as u64);
-    let (custom, size) = (section.byte().ok()? == CUSTOM, section.u32().ok()?);
-    let sized = section.offset() == name as u64;
-    let end = section.offset().checked_add(size.into())?;
-    section.skip(NAMED.len() as u64).ok()?;
-    let head: [u8; size_of::<IndexHead>()] = section.array().ok()?;
+fn header_of(source: Source<'_>, name: u64, digits: u64) -> Result<Option<Header>> {
+    let before = digits.checked_add(1).and_then(|before| name.checked_sub(before));
+    let Some(start) = before else { return Ok(None) };
+    let mut input = source.input(start);
+    let mut section = Decoder::new(&mut input, source.len());
+    let (custom, size) = (section.byte()? == CUSTOM, section.u32()?);
+    let sized = section.offset() == name;
+    let end = section.offset().checked_add(size.into()).filter(|end| *end <= source.len());
+    section.skip(NAMED.len() as u64)?;
+    let head: [u8; size_of::<IndexHead>()] = section.array()?;
     let head: IndexHead = transmute!(head);
-    (custom && sized && end <= bytes.len() as u64).then_some(())?;
     let (flags, block_log2) = (head.flags.get(), head.block_log2.get());
-    Header::new(flags, end, start as u64, block_log2)
+    // An index of another length is none, which is seen before all of it is read.
+    let tables_end = end.and_then(|end| end.checked_sub(CRC_BYTES as u64));
+    let left = tables_end.and_then(|end| end.checked_sub(section.offset()));
+    let fits = left.is_some_and(|left| u128::from(left) == table_bytes(&head));
+    let end = end.filter(|_| custom && sized && fits);
+    Ok(end.and_then(|end| Header::new(flags, end, start, block_log2)))
 }
 
-/// The checksum of an index whose section has `len` bytes after its name, as it was written: with the least
+/// Returns the hasher of an index whose section has `len` bytes after its name, as it was before those: with the least
 /// size that says so, whatever another tool has made of that.
-fn checksum(summed: &[u8], len: usize) -> Option<u32> {
+fn hasher_of(len: u64) -> Option<Hasher> {
     let mut head = vec![CUSTOM];
-    leb::push_u32(&mut head, u32::try_from(len.checked_add(NAMED.len())?).ok()?);
+    leb::push_u32(&mut head, u32::try_from(len.checked_add(NAMED.len() as u64)?).ok()?);
     head.extend_from_slice(NAMED);
-    let mut hasher = crc32fast::Hasher::new();
+    let mut hasher = Hasher::new();
     hasher.update(&head);
-    hasher.update(summed);
-    Some(hasher.finalize())
+    Some(hasher)
 }
 
 /// The next `count` entries; `None` if there can't be so many.

@@ -4,7 +4,10 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
+use crc32fast::Hasher;
+
 use super::fault::{Fault, Result};
+use super::read_at::ReadAt;
 use crate::arithmetic::{Checked, at_most};
 use crate::error::zeros;
 use crate::limits::MAX_NAME_BYTES;
@@ -50,11 +53,11 @@ pub(super) trait Input {
     /// Returns an internal error.
     fn begin_blocks(&mut self, log2: u32, end: u64) -> Result<()>;
 
-    /// Begins the range that [`crc`](Self::crc) is of.
-    fn mark(&mut self);
+    /// Begins the range that [`crc`](Self::crc) is of; `before` has what precedes it.
+    fn mark(&mut self, before: Hasher);
 
-    /// The CRC-32 of the bytes since [`mark`](Self::mark).
-    fn crc(&self) -> u32;
+    /// Returns the CRC-32 of what precedes the range, and of the bytes since [`mark`](Self::mark), which ends the range.
+    fn crc(&mut self) -> u32;
 }
 
 /// A part of a dump in memory, if it is there.
@@ -68,13 +71,14 @@ pub(super) struct Slice<'b> {
     bytes: &'b [u8],
     at: usize,
     mark: usize,
+    before: Option<Hasher>,
 }
 
 impl<'b> Slice<'b> {
     /// From `offset` on.
     pub(super) fn new(bytes: &'b [u8], offset: u64) -> Self {
         let at = at_most(offset, bytes.len());
-        Self { bytes, at, mark: at }
+        Self { bytes, at, mark: at, before: None }
     }
 
     /// Like [`Input::take`], borrowed from the slice.
@@ -124,12 +128,191 @@ impl Input for Slice<'_> {
         Ok(())
     }
 
-    fn mark(&mut self) {
-        self.mark = self.at;
+    fn mark(&mut self, before: Hasher) {
+        (self.mark, self.before) = (self.at, Some(before));
     }
 
-    fn crc(&self) -> u32 {
-        crc32fast::hash(self.bytes.get(self.mark..self.at).unwrap_or_default())
+    fn crc(&mut self) -> u32 {
+        let mut hasher = self.before.take().unwrap_or_default();
+        hasher.update(self.bytes.get(self.mark..self.at).unwrap_or_default());
+        hasher.finalize()
+    }
+}
+
+/// Bytes of a source that are read at first, and at most, beyond those that are wanted.
+const READ_AHEAD: std::ops::RangeInclusive<usize> = 1 << 12..=1 << 18;
+
+/// A dump in a source that lends no bytes: a window of it is kept.
+///
+/// The window grows as long as it is read in order, so that a list of a million frames takes few reads, and a header
+/// among gigabytes of data takes a small one.
+pub(super) struct Window<'s> {
+    source: &'s dyn ReadAt,
+    /// The length of the source in bytes.
+    len: u64,
+    at: u64,
+    /// It only grows, so that it is filled with zeros once.
+    buffer: Vec<u8>,
+    /// Bytes of the buffer that were read.
+    filled: usize,
+    /// The offset of the first byte of the buffer.
+    start: u64,
+    /// Bytes to read when the buffer has too few.
+    ahead: usize,
+    marked: Option<Hasher>,
+}
+
+impl<'s> Window<'s> {
+    /// From `offset` on, of a source of `len` bytes.
+    pub(super) fn new(source: &'s dyn ReadAt, len: u64, offset: u64) -> Self {
+        let at = offset.min(len);
+        let (buffer, ahead) = (Vec::new(), *READ_AHEAD.start());
+        Self { source, len, at, buffer, filled: 0, start: at, ahead, marked: None }
+    }
+
+    /// Where the next bytes are in the buffer, if it has `len` of them.
+    fn held(&self, len: usize) -> Option<Range<usize>> {
+        let from = usize::try_from(self.at.checked_sub(self.start)?).ok()?;
+        let to = from.checked_add(len)?;
+        (to <= self.filled).then_some(from..to)
+    }
+
+    /// Reads until the buffer has the next `len` bytes.
+    fn fill(&mut self, len: usize) -> Result<Range<usize>> {
+        if let Some(held) = self.held(len) {
+            return Ok(held);
+        }
+        let left = self.len.minus(self.at)?;
+        if len as u64 > left {
+            return Err(self.ended(len as u64));
+        }
+        // What of the buffer comes next.
+        let from = self.at.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        let rest = from.filter(|from| *from <= self.filled).unwrap_or(self.filled)..self.filled;
+        let is_next = self.filled > 0 && from.is_some_and(|from| from <= self.filled);
+        self.ahead = match is_next {
+            true => self.ahead.times(2)?.min(*READ_AHEAD.end()),
+            false => *READ_AHEAD.start(),
+        };
+        let wanted = at_most(left, len.max(self.ahead));
+        self.buffer.copy_within(rest.clone(), 0);
+        (self.start, self.filled) = (self.at, rest.len());
+        if let Some(more) = wanted.checked_sub(self.buffer.len()) {
+            let no_room = |_| crate::Error::out_of_memory("a buffer to read a dump");
+            self.buffer.try_reserve_exact(more).map_err(no_room)?;
+            self.buffer.resize(wanted, 0);
+        }
+        let offset = self.at.plus(rest.len() as u64)?;
+        let to_fill = self.buffer.get_mut(rest.len()..wanted).unwrap_or_default();
+        self.source.read_exact_at(to_fill, offset).map_err(|error| Fault::io(offset, error))?;
+        self.filled = wanted;
+        Ok(0..len)
+    }
+
+    fn ended(&self, wanted: u64) -> Box<Fault> {
+        Fault::end_within(self.len, self.at, wanted)
+    }
+}
+
+impl Input for Window<'_> {
+    fn offset(&self) -> u64 {
+        self.at
+    }
+
+    #[inline]
+    fn take(&mut self, len: usize) -> Result<&[u8]> {
+        let held = self.fill(len)?;
+        self.at = self.at.plus(len as u64)?;
+        let bytes = self.buffer.get(held).unwrap_or_default();
+        if let Some(marked) = &mut self.marked {
+            marked.update(bytes);
+        }
+        Ok(bytes)
+    }
+
+    fn skip(&mut self, len: u64) -> Result<()> {
+        let end = self.at.checked_add(len).filter(|end| *end <= self.len);
+        let end = end.ok_or_else(|| self.ended(len))?;
+        // Only the bytes of a checksum have to be read.
+        while self.marked.is_some() && self.at < end {
+            let left = end.minus(self.at)?;
+            self.take(at_most(left, *READ_AHEAD.end()))?;
+        }
+        self.at = end;
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<u64> {
+        self.at = self.len;
+        Ok(self.len)
+    }
+
+    fn at_end(&mut self) -> Result<bool> {
+        Ok(self.at == self.len)
+    }
+
+    fn begin_blocks(&mut self, _: u32, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn mark(&mut self, before: Hasher) {
+        self.marked = Some(before);
+    }
+
+    fn crc(&mut self) -> u32 {
+        self.marked.take().unwrap_or_default().finalize()
+    }
+}
+
+/// A dump in a source, whether that lends its bytes or not.
+pub(super) enum Cursor<'s> {
+    Slice(Slice<'s>),
+    Window(Window<'s>),
+}
+
+macro_rules! delegate {
+    ($self:ident, $input:ident => $result:expr) => {
+        match $self {
+            Self::Slice($input) => $result,
+            Self::Window($input) => $result,
+        }
+    };
+}
+
+impl Input for Cursor<'_> {
+    #[inline]
+    fn offset(&self) -> u64 {
+        delegate!(self, input => input.offset())
+    }
+
+    #[inline]
+    fn take(&mut self, len: usize) -> Result<&[u8]> {
+        delegate!(self, input => input.take(len))
+    }
+
+    #[inline]
+    fn skip(&mut self, len: u64) -> Result<()> {
+        delegate!(self, input => input.skip(len))
+    }
+
+    fn drain(&mut self) -> Result<u64> {
+        delegate!(self, input => input.drain())
+    }
+
+    fn at_end(&mut self) -> Result<bool> {
+        delegate!(self, input => input.at_end())
+    }
+
+    fn begin_blocks(&mut self, log2: u32, end: u64) -> Result<()> {
+        delegate!(self, input => input.begin_blocks(log2, end))
+    }
+
+    fn mark(&mut self, before: Hasher) {
+        delegate!(self, input => input.mark(before));
+    }
+
+    fn crc(&mut self) -> u32 {
+        delegate!(self, input => input.crc())
     }
 }
 
@@ -142,7 +325,7 @@ pub(super) struct Stream<R> {
     offset: u64,
     /// The offset of the end of what was read.
     known_end: u64,
-    marked: Option<crc32fast::Hasher>,
+    marked: Option<Hasher>,
     blocks: Blocks,
 }
 
@@ -153,7 +336,7 @@ enum Blocks {
     /// There are none.
     Off,
     /// `missing` bytes of the block in hand, and `left` bytes of the blocks after it, are to come.
-    On { block: u64, missing: u64, left: u64, hasher: crc32fast::Hasher, done: Vec<u32> },
+    On { block: u64, missing: u64, left: u64, hasher: Hasher, done: Vec<u32> },
 }
 
 impl<R: Read> Stream<R> {
@@ -257,7 +440,7 @@ impl<R: Read> Input for Stream<R> {
     fn begin_blocks(&mut self, log2: u32, end: u64) -> Result<()> {
         if let Blocks::Unknown(before) = &mut self.blocks {
             let before = std::mem::take(before);
-            let (hasher, done) = (crc32fast::Hasher::new(), Vec::new());
+            let (hasher, done) = (Hasher::new(), Vec::new());
             let block = 1 << log2;
             let missing = end.min(block);
             let left = end.minus(missing)?;
@@ -267,12 +450,12 @@ impl<R: Read> Input for Stream<R> {
         Ok(())
     }
 
-    fn mark(&mut self) {
-        self.marked = Some(crc32fast::Hasher::new());
+    fn mark(&mut self, before: Hasher) {
+        self.marked = Some(before);
     }
 
-    fn crc(&self) -> u32 {
-        self.marked.clone().unwrap_or_default().finalize()
+    fn crc(&mut self) -> u32 {
+        self.marked.take().unwrap_or_default().finalize()
     }
 }
 
@@ -307,6 +490,8 @@ impl Blocks {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     /// Gives at most so many bytes at once.
@@ -323,6 +508,58 @@ mod tests {
         (0..len).map(|i| (i * 7 + i / 251).to_le_bytes()[0]).collect()
     }
 
+    /// A source that lends nothing, and counts what is read of it.
+    struct Counting<'b> {
+        bytes: &'b [u8],
+        reads: AtomicUsize,
+        read: AtomicUsize,
+    }
+
+    impl ReadAt for Counting<'_> {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.bytes.len() as u64)
+        }
+
+        fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.read.fetch_add(buffer.len(), Ordering::Relaxed);
+            self.bytes.read_exact_at(buffer, offset)
+        }
+    }
+
+    #[test]
+    fn a_window_reads_little_here_and_there_and_much_in_order() {
+        let bytes = bytes(8 << 20);
+        let source =
+            Counting { bytes: &bytes, reads: AtomicUsize::new(0), read: AtomicUsize::new(0) };
+        let mut window = Window::new(&source, bytes.len() as u64, 0);
+        for i in 0..8 {
+            assert_eq!(window.take(10).unwrap(), &bytes[i << 20..][..10]);
+            window.skip((1 << 20) - 10).unwrap();
+        }
+        assert_eq!(
+            (source.reads.swap(0, Ordering::Relaxed), source.read.load(Ordering::Relaxed)),
+            (8, 8 << 12)
+        );
+        assert!(window.at_end().unwrap());
+        let mut window = Window::new(&source, bytes.len() as u64, 0);
+        for byte in &bytes {
+            assert_eq!(window.take(1).unwrap(), [*byte]);
+        }
+        let reads = source.reads.load(Ordering::Relaxed);
+        assert!(reads < 40, "{reads}");
+        assert_eq!(window.take(1).unwrap_err().kind, crate::ErrorKind::CutOff);
+    }
+
+    #[test]
+    fn a_window_on_a_source_that_has_become_shorter_is_an_error() {
+        let bytes = bytes(100);
+        let shorter = &bytes[..50];
+        let mut window = Window::new(&shorter, 100, 0);
+        assert_eq!(window.take(10).unwrap_err().kind, crate::ErrorKind::Input);
+        assert_eq!(window.offset(), 0);
+    }
+
     /// Takes, skips and marks; gives all that an input says on the way.
     fn drive(input: &mut impl Input) -> Vec<(u64, Vec<u8>)> {
         let mut said = Vec::new();
@@ -330,7 +567,7 @@ mod tests {
             let taken = input.take(i * 997 % 5000).unwrap().to_vec();
             said.push((input.offset(), taken));
             if i == 20 {
-                input.mark();
+                input.mark(Hasher::new());
             }
             input.skip((i * 7919 % 30_000) as u64).unwrap();
         }
@@ -342,9 +579,12 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_says_what_a_slice_says() {
+    fn a_window_and_a_stream_say_what_a_slice_says() {
         let bytes = bytes(1 << 20);
         let expected = drive(&mut Slice::new(&bytes, 0));
+        let counting =
+            Counting { bytes: &bytes, reads: AtomicUsize::new(0), read: AtomicUsize::new(0) };
+        assert!(drive(&mut Window::new(&counting, bytes.len() as u64, 0)) == expected);
         for step in [1 << 20, 4096, 61] {
             assert!(drive(&mut Stream::new(Steps(&bytes, step)).unwrap()) == expected, "{step}");
         }

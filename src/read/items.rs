@@ -1,231 +1,363 @@
-//! Instances, threads, frames and values, decoded from the dump whenever they are asked for.
+//! Modules, instances, threads, frames, globals and notes, decoded from the dump whenever somebody asks for them.
 //!
-//! All of it was checked when the dump was opened, so nothing here fails; lists just end early if the
-//! file has changed since.
-
-use std::fmt;
+//! Opening a dump checks all of them and keeps the places of a few. A list decodes from the place before the item that is
+//! wanted, into values that own what they hold, so that no list needs more memory than its longest item. Decoding fails
+//! where the source does, or where the dump has changed since.
 
 use super::decode::Decoder;
-use super::fault::Result;
-use super::input::{self, Slice};
+use super::fault::{Fault, Result};
+use super::input::Cursor;
 use super::layout::FrameLayout;
-use crate::limits::UNKNOWN_INDEX;
+use super::source::Source;
+use super::types;
+use crate::error::{self, Error};
+use crate::limits::{MAX_FRAME_VALUES, MAX_GLOBALS, MAX_NAME_BYTES, UNKNOWN_INDEX};
 use crate::model::{
-    Frame, GlobalIndex, Instance, InstanceIndex, MemoryIndex, ModuleIndex, Thread, Value,
+    Frame, Global, GlobalIndex, Instance, InstanceIndex, MemoryIndex, ModuleIndex, Thread, Value,
 };
 
-/// Decodes one item.
-type Decode<'d, T> = fn(&mut Decoder<'_, Slice<'d>>) -> Result<T>;
+/// Every so many items of a list its place is kept.
+const STEP: usize = 64;
 
-/// A vector of items in the dump.
-#[derive(Clone)]
-struct List<'d, T> {
-    input: Slice<'d>,
-    left: u32,
-    decode: Decode<'d, T>,
+/// Where the items of a list are that stand one behind the other: the offset of every [`STEP`]th one.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    offsets: Vec<u64>,
+    len: usize,
+}
+
+impl Places {
+    /// Returns the bytes of memory for the places of a list of at most `len` items: twice those that are needed, since a
+    /// vector grows by doubling.
+    #[allow(clippy::arithmetic_side_effects, reason = "evaluated at compile time, of limits")]
+    pub(super) const fn most_bytes(len: usize) -> usize {
+        len.div_ceil(STEP) * size_of::<u64>() * 2
+    }
+
+    /// Adds the item at `offset`.
+    ///
+    /// # Errors
+    /// Returns an error if memory for the place cannot be allocated.
+    pub(super) fn push(&mut self, offset: u64) -> Result<()> {
+        if self.len.is_multiple_of(STEP) {
+            let no_room = |_| Error::out_of_memory("the places of a list");
+            self.offsets.try_reserve(1).map_err(no_room)?;
+            self.offsets.push(offset);
+        }
+        // No list has as many items as there are addresses.
+        self.len = self.len.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Returns the number of items.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns the kept place at or before item `index`, and the number of items between the two.
+    fn before(&self, index: usize) -> Option<(u64, usize)> {
+        let offset = self.offsets.get(index / STEP).filter(|_| index < self.len)?;
+        Some((*offset, index % STEP))
+    }
+}
+
+/// Decodes one item.
+type Decode<T> = fn(&mut Decoder<'_, Cursor<'_>>) -> Result<T>;
+
+/// The rest of a list of items.
+pub(super) struct List<'d, T> {
+    input: Cursor<'d>,
+    left: usize,
+    decode: Decode<T>,
 }
 
 impl<'d, T> List<'d, T> {
-    /// The vector at the offset of `from`, which is moved behind it.
-    fn passed(from: &mut Decoder<'_, Slice<'d>>, decode: Decode<'d, T>) -> Result<Self> {
-        let left = from.u32()?;
-        Self::counted(from, left, decode)
+    /// Returns the items at these places.
+    pub(super) fn new(source: Source<'d>, places: &Places, decode: Decode<T>) -> Self {
+        let start = places.offsets.first().copied().unwrap_or_default();
+        Self { input: source.input(start), left: places.len, decode }
     }
 
-    /// The same of a vector whose count was read.
-    fn counted(
-        from: &mut Decoder<'_, Slice<'d>>,
-        left: u32,
-        decode: Decode<'d, T>,
-    ) -> Result<Self> {
-        let list = Self { input: from.input().clone(), left, decode };
-        for _ in 0..left {
-            decode(from)?;
+    /// Decodes item `index` of the list; `None` if it has fewer.
+    pub(super) fn item(
+        source: Source<'d>,
+        places: &Places,
+        index: usize,
+        decode: Decode<T>,
+    ) -> Result<Option<T>> {
+        let Some((offset, between)) = places.before(index) else { return Ok(None) };
+        let mut input = source.input(offset);
+        let mut from = Decoder::new(&mut input, u64::MAX);
+        for _ in 0..between {
+            decode(&mut from)?;
         }
-        Ok(list)
-    }
-
-    /// A vector that ends early whatever it says.
-    fn empty(decode: Decode<'d, T>) -> Self {
-        Self { input: Slice::new(&[], 0), left: 0, decode }
+        decode(&mut from).map(Some)
     }
 }
 
 impl<T> Iterator for List<'_, T> {
-    type Item = T;
+    type Item = error::Result<T>;
 
-    fn next(&mut self) -> Option<T> {
+    fn next(&mut self) -> Option<error::Result<T>> {
         self.left = self.left.checked_sub(1)?;
-        (self.decode)(&mut Decoder::new(&mut self.input, u64::MAX)).ok()
+        let decoded = (self.decode)(&mut Decoder::new(&mut self.input, u64::MAX));
+        if decoded.is_err() {
+            self.left = 0;
+        }
+        Some(decoded.map_err(Error::from))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left as usize, Some(self.left as usize))
+        (self.left, Some(self.left))
     }
 }
 
 impl<T> ExactSizeIterator for List<'_, T> {}
 
-/// What is in it.
-impl<T: Clone + fmt::Debug> fmt::Debug for List<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.clone()).finish()
-    }
-}
-
-/// An instance in a dump. What is `None` is not known; an index may be one that the dump does not
-/// list.
-#[derive(Clone, Debug)]
-pub struct InstanceView<'d> {
-    module: Option<u32>,
-    memories: List<'d, Option<u32>>,
-    globals: List<'d, Option<u32>>,
-}
-
-impl<'d> InstanceView<'d> {
-    /// At `offset` of `bytes`.
-    pub(super) fn at(bytes: &'d [u8], offset: u64) -> Self {
-        let decoded = Self::decode(&mut Decoder::new(&mut Slice::new(bytes, offset), u64::MAX));
-        decoded.unwrap_or_else(|_| Self {
-            module: None,
-            memories: List::empty(index),
-            globals: List::empty(index),
-        })
-    }
-
-    fn decode(from: &mut Decoder<'_, Slice<'d>>) -> Result<Self> {
-        Ok(Self {
-            module: index(from)?,
-            memories: List::passed(from, index)?,
-            globals: List::passed(from, index)?,
-        })
-    }
-
-    /// The module that it is an instance of.
-    pub fn module(&self) -> Option<ModuleIndex> {
-        self.module.map(ModuleIndex)
-    }
-
-    /// Its memories in the order of its index space.
-    pub fn memories(&self) -> impl ExactSizeIterator<Item = Option<MemoryIndex>> + Clone + use<'d> {
-        self.memories.clone().map(|index| index.map(MemoryIndex))
-    }
-
-    /// Its globals in the order of its index space.
-    pub fn globals(&self) -> impl ExactSizeIterator<Item = Option<GlobalIndex>> + Clone + use<'d> {
-        self.globals.clone().map(|index| index.map(GlobalIndex))
-    }
-
-    /// The same in the words of the model, with its lists in memory.
-    pub fn to_instance(&self) -> Instance {
-        let (memories, globals) = (self.memories().collect(), self.globals().collect());
-        Instance { module: self.module(), memories, globals }
-    }
-}
-
 /// A thread in a dump.
-#[derive(Clone, Debug)]
+///
+/// ```
+/// use corestream::*;
+///
+/// # let mut guest = CoreDump::new("guest.wasm");
+/// # guest.add_thread(Thread::new("main").with_frames([Frame::new(None, 3, 17)]));
+/// # let bytes = Dumper::new().plan(&guest)?.to_vec()?;
+/// let dump = CoreDumpFile::from_slice(&bytes)?;
+/// let thread = dump.thread(0)?;
+/// assert_eq!((thread.name(), thread.frames().len()), ("main", 1));
+/// for frame in thread.frames() {
+///     let frame = frame?;
+///     assert_eq!((frame.function, frame.offset), (3, 17));
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone)]
 pub struct ThreadView<'d> {
-    name: &'d str,
-    frames: List<'d, FrameView<'d>>,
+    source: Source<'d>,
+    name: String,
+    /// The offset of its first frame.
+    offset: u64,
+    frames: u32,
+    layout: FrameLayout,
 }
 
 impl<'d> ThreadView<'d> {
-    /// At an offset of `bytes`, with so many frames in this layout.
-    pub(super) fn at(bytes: &'d [u8], (offset, frames): (u64, u32), layout: FrameLayout) -> Self {
-        let mut input = Slice::new(bytes, offset);
-        let mut from = Decoder::new(&mut input, u64::MAX);
-        let name = from.name().unwrap_or_default();
-        let left = from.u32().map_or(0, |_| frames);
-        let decode = match (layout.has_instance(), layout.has_counts_first()) {
-            (true, false) => FrameView::decode::<true, false>,
-            (false, false) => FrameView::decode::<false, false>,
-            (true, true) => FrameView::decode::<true, true>,
-            (false, true) => FrameView::decode::<false, true>,
-        };
-        let left = if layout.is_known() { left } else { 0 };
-        Self { name, frames: List { input, left, decode } }
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &'d str {
-        self.name
-    }
-
-    /// Its frames, from youngest to oldest.
-    pub fn frames(&self) -> impl ExactSizeIterator<Item = FrameView<'d>> + Clone + use<'d> {
-        self.frames.clone()
-    }
-
-    /// The same in the words of the model, with its frames in memory.
-    pub fn to_thread(&self) -> Thread {
-        Thread::new(self.name).with_frames(self.frames().map(|frame| frame.to_frame()))
-    }
-}
-
-/// A frame in a dump.
-#[derive(Clone, Debug)]
-pub struct FrameView<'d> {
-    /// The instance whose function it is, if known; it may be one that the dump does not list.
-    pub instance: Option<InstanceIndex>,
-    /// The index of the function in its module's index space.
-    pub function: u32,
-    /// Bytes from the start of the function's body, after its size field; 0 if unknown.
-    pub offset: u32,
-    locals: List<'d, Value>,
-    stack: List<'d, Value>,
-}
-
-impl<'d> FrameView<'d> {
-    fn decode<const INSTANCE: bool, const COUNTS_FIRST: bool>(
-        from: &mut Decoder<'_, Slice<'d>>,
+    /// Decodes the name of the thread at `offset`, which has so many frames in this layout.
+    pub(super) fn decode(
+        source: Source<'d>,
+        (offset, frames): (u64, u32),
+        layout: FrameLayout,
     ) -> Result<Self> {
-        from.zero()?;
-        let instance = if INSTANCE { index(from)?.map(InstanceIndex) } else { None };
-        let (function, offset) = (from.u32()?, from.u32()?);
-        let (locals, stack) = if COUNTS_FIRST {
-            let (locals, stack) = (from.u32()?, from.u32()?);
-            let locals = List::counted(from, locals, |from| from.fixed_value())?;
-            (locals, List::counted(from, stack, |from| from.fixed_value())?)
-        } else {
-            let locals = List::passed(from, |from| from.value())?;
-            (locals, List::passed(from, |from| from.value())?)
-        };
-        Ok(Self { instance, function, offset, locals, stack })
+        let mut input = source.input(offset);
+        let mut from = Decoder::new(&mut input, u64::MAX);
+        let name = from.name()?;
+        from.u32()?;
+        let offset = from.offset();
+        let frames = if layout.is_known() { frames } else { 0 };
+        Ok(Self { source, name, offset, frames, layout })
     }
 
-    /// Parameters and locals; empty if not known.
-    pub fn locals(&self) -> impl ExactSizeIterator<Item = Value> + Clone + use<'d> {
-        self.locals.clone()
+    /// Returns the name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
-    /// The operand stack, its bottom first; empty if not known.
-    pub fn stack(&self) -> impl ExactSizeIterator<Item = Value> + Clone + use<'d> {
-        self.stack.clone()
+    /// Returns the frames, from youngest to oldest. The first error ends them.
+    ///
+    /// # Errors
+    /// An item is an error if the dump cannot be read or has changed since it was opened, or if the frame has more than
+    /// [`MAX_FRAME_VALUES`] locals or values on its operand stack
+    /// ([`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported)).
+    pub fn frames(&self) -> Frames<'d> {
+        let input = self.source.input(self.offset);
+        Frames { input, left: self.frames as usize, layout: self.layout }
     }
 
-    /// The same in the words of the model, with its values in memory.
-    pub fn to_frame(&self) -> Frame {
-        Frame::new(self.instance, self.function, self.offset)
-            .with_locals(self.locals())
-            .with_stack(self.stack())
+    /// Returns the thread in the words of the model, with its frames in memory.
+    ///
+    /// # Errors
+    /// Returns the errors of [`frames`](Self::frames).
+    pub fn to_thread(&self) -> error::Result<Thread> {
+        let frames = self.frames().collect::<error::Result<Vec<_>>>()?;
+        Ok(Thread::new(&self.name).with_frames(frames))
     }
 }
 
-/// The name at `offset` of `bytes`.
-pub(super) fn name(bytes: &[u8], offset: u64) -> &str {
-    let mut input = Slice::new(bytes, offset);
-    Decoder::new(&mut input, u64::MAX).name().unwrap_or_default()
+impl std::fmt::Debug for ThreadView<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ThreadView")
+            .field("name", &self.name)
+            .field("frames", &self.frames)
+            .field("layout", &self.layout)
+            .finish_non_exhaustive()
+    }
 }
 
-/// The `len` bytes at `offset` of `bytes` as a name.
-pub(super) fn bare_name(bytes: &[u8], offset: u64, len: u64) -> &str {
-    let range = offset.checked_add(len).map(|end| offset..end);
-    let name = range.and_then(|range| input::part(bytes, range));
-    std::str::from_utf8(name.unwrap_or_default()).unwrap_or_default()
+/// The frames of a thread, made by [`ThreadView::frames`].
+pub struct Frames<'d> {
+    input: Cursor<'d>,
+    left: usize,
+    layout: FrameLayout,
 }
 
-/// An index, `None` if it is not known.
-fn index(from: &mut Decoder<'_, Slice<'_>>) -> Result<Option<u32>> {
+impl Iterator for Frames<'_> {
+    type Item = error::Result<Frame>;
+
+    fn next(&mut self) -> Option<error::Result<Frame>> {
+        self.left = self.left.checked_sub(1)?;
+        let decoded = frame(&mut Decoder::new(&mut self.input, u64::MAX), self.layout);
+        if decoded.is_err() {
+            self.left = 0;
+        }
+        Some(decoded.map_err(Error::from))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Frames<'_> {}
+
+impl std::fmt::Debug for Frames<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frames").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+/// Decodes a module of a list: its name.
+pub(super) fn module(from: &mut Decoder<'_, Cursor<'_>>) -> Result<String> {
+    from.zero()?;
+    from.name()
+}
+
+/// Decodes the name that all of the `len` bytes at `offset` are.
+pub(super) fn bare_name(source: Source<'_>, offset: u64, len: u64) -> Result<String> {
+    let mut input = source.input(offset);
+    let mut from = Decoder::new(&mut input, u64::MAX);
+    let len = usize::try_from(len).ok().filter(|len| *len <= MAX_NAME_BYTES);
+    let bytes = from.take(len.unwrap_or(MAX_NAME_BYTES))?.to_vec();
+    String::from_utf8(bytes).map_err(|_| Fault::damaged(from.since(offset), "a name is not UTF-8"))
+}
+
+/// Decodes a note.
+pub(super) fn note(from: &mut Decoder<'_, Cursor<'_>>) -> Result<String> {
+    from.name()
+}
+
+/// Decodes an instance of a list.
+pub(super) fn instance(from: &mut Decoder<'_, Cursor<'_>>) -> Result<Instance> {
+    from.zero()?;
+    let module = index(from)?.map(ModuleIndex);
+    let memories = indices(from, MemoryIndex)?;
+    let globals = indices(from, GlobalIndex)?;
+    Ok(Instance { module, memories, globals })
+}
+
+/// Decodes a global of a list. Whether one may have no value was checked when the dump was opened.
+pub(super) fn global(from: &mut Decoder<'_, Cursor<'_>>) -> Result<Global> {
+    types::global(from, 0, true)
+}
+
+/// Decodes a vector of indices.
+fn indices<T>(from: &mut Decoder<'_, Cursor<'_>>, of: impl Fn(u32) -> T) -> Result<Vec<Option<T>>> {
+    let start = from.offset();
+    let count = from.u32()?;
+    if count as usize > MAX_GLOBALS {
+        let message = format!("{count} items of an instance are over the limit of {MAX_GLOBALS}");
+        return Err(Fault::unsupported(from.since(start), message));
+    }
+    let mut indices = Vec::new();
+    for _ in 0..count {
+        push(&mut indices, index(from)?.map(&of))?;
+    }
+    Ok(indices)
+}
+
+/// Decodes an index, `None` if it is not known.
+fn index(from: &mut Decoder<'_, Cursor<'_>>) -> Result<Option<u32>> {
     from.u32().map(|index| (index != UNKNOWN_INDEX).then_some(index))
+}
+
+fn frame(from: &mut Decoder<'_, Cursor<'_>>, layout: FrameLayout) -> Result<Frame> {
+    from.zero()?;
+    let instance = if layout.has_instance() { index(from)?.map(InstanceIndex) } else { None };
+    let (function, offset) = (from.u32()?, from.u32()?);
+    let (locals, stack) = if layout.has_counts_first() {
+        let (locals, stack) = (from.u32()?, from.u32()?);
+        (values(from, locals, Decoder::fixed_value)?, values(from, stack, Decoder::fixed_value)?)
+    } else {
+        let count = from.u32()?;
+        let locals = values(from, count, Decoder::value)?;
+        let count = from.u32()?;
+        (locals, values(from, count, Decoder::value)?)
+    };
+    Ok(Frame::new(instance, function, offset).with_locals(locals).with_stack(stack))
+}
+
+fn values<'i, 's>(
+    from: &mut Decoder<'i, Cursor<'s>>,
+    count: u32,
+    decode: fn(&mut Decoder<'i, Cursor<'s>>) -> Result<Value>,
+) -> Result<Vec<Value>> {
+    if count as usize > MAX_FRAME_VALUES {
+        let message = format!(
+            "a frame with {count} values is over the limit of {MAX_FRAME_VALUES} locals or operands"
+        );
+        return Err(Fault::unsupported(from.since(from.offset()), message));
+    }
+    let mut values = Vec::new();
+    for _ in 0..count {
+        push(&mut values, decode(from)?)?;
+    }
+    Ok(values)
+}
+
+/// Adds an item to a list that a dump may claim to be of any length.
+fn push<T>(list: &mut Vec<T>, item: T) -> Result<()> {
+    let no_room = |_| Error::out_of_memory("a list of a dump");
+    list.try_reserve(1).map_err(no_room)?;
+    list.push(item);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CoreDump, CoreDumpFile, Dumper, ErrorKind, GlobalValue};
+
+    /// The place of every 64th item is kept; the others are found from there.
+    #[test]
+    fn an_item_is_that_of_the_list() {
+        for count in [0, 1, 63, 64, 65, 128, 200] {
+            let mut guest = CoreDump::new("guest");
+            for i in 0..count {
+                guest.add_module("m".repeat(i));
+                guest.add_global(Global::constant(GlobalValue::I64(i64::MAX >> (i % 64))));
+                let module = ModuleIndex(i.try_into().unwrap());
+                guest.add_instance(Instance::new(module));
+            }
+            let bytes = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
+            let dump = CoreDumpFile::from_slice(&bytes).unwrap();
+            assert_eq!(dump.modules().len(), count);
+            let index = |i: usize| u32::try_from(i).unwrap();
+            for (i, name) in dump.modules().enumerate() {
+                let name = name.unwrap();
+                assert_eq!(name, "m".repeat(i));
+                assert_eq!(dump.module(ModuleIndex(index(i))).unwrap(), name);
+            }
+            for (i, global) in dump.globals().enumerate() {
+                assert_eq!(global.unwrap(), guest.globals[i]);
+                assert_eq!(dump.global(GlobalIndex(index(i))).unwrap(), guest.globals[i]);
+            }
+            for (i, instance) in dump.instances().enumerate() {
+                assert_eq!(instance.unwrap(), guest.instances[i]);
+                assert_eq!(dump.instance(InstanceIndex(index(i))).unwrap(), guest.instances[i]);
+            }
+            let error = dump.module(ModuleIndex(index(count))).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Option);
+            let expected = format!("there is no module {count}, the dump has {count}");
+            assert_eq!(error.to_string(), expected);
+        }
+    }
 }

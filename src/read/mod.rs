@@ -7,6 +7,7 @@ mod bounds;
 mod contents;
 mod data;
 mod decode;
+mod facts;
 mod fault;
 mod file;
 mod header;
@@ -14,10 +15,14 @@ mod index;
 mod input;
 mod items;
 mod layout;
+mod memory;
 mod open;
+mod open_options;
+mod read_at;
 mod restore;
 mod salvage;
 mod segment;
+mod source;
 mod table;
 mod types;
 mod verify;
@@ -25,11 +30,11 @@ mod walk;
 mod wide;
 
 pub use contents::{Content, Contents};
-pub use file::{CoreDumpFile, Coverage, Producer};
-pub use items::{FrameView, InstanceView, ThreadView};
+pub use file::{CoreDumpFile, Producer};
+pub use items::{Frames, ThreadView};
 pub use layout::FrameLayout;
+pub use memory::{Coverage, MemoryView, SegmentView};
+pub use open_options::OpenOptions;
+pub use read_at::{MappedFile, ReadAt};
 pub use restore::Restored;
-pub use verify::{
-    Damage, Early, LeftOut, MemoryRange, Verdict, Whole, verify_file, verify_slice, verify_stream,
-    verify_stream_with,
-};
+pub use verify::{Damage, Early, LeftOut, MemoryRange, Verdict, Verifier, Whole};

@@ -1,17 +1,26 @@
 //! Opening a dump: what a walk over the sections keeps, and the table of segments.
 
+use std::ops::RangeInclusive;
+
 use super::data::DataSection;
+use super::facts::Trap;
 use super::fault::{Fault, Result};
 use super::header::Header;
 use super::index::{Entry, Index};
-use super::input::Slice;
+use super::input::{Cursor, Input};
+use super::items::Places;
 use super::segment::Segment;
+use super::source::Source;
 use super::table::{Builder, Table};
 use super::walk::{self, Visitor, Walk};
-use crate::arithmetic::Checked;
-use crate::error::{self, ErrorKind};
-use crate::format::{CORE, PARTIAL};
-use crate::model::Global;
+use crate::arithmetic::{Checked, at_most};
+use crate::control::{Control, Lookout};
+use crate::error::{self, Error, ErrorKind};
+use crate::format::{CORE, IndexSegment, PARTIAL};
+use crate::limits::{
+    MAX_DATA_SECTIONS, MAX_GLOBALS, MAX_LEFT_OUT_RANGES, MAX_LISTED, MAX_LISTED_SEGMENTS,
+    MAX_LISTED_THREADS, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_TRAP_BYTES,
+};
 
 /// A dump that was walked: where things are, and little else.
 #[derive(Debug)]
@@ -30,17 +39,30 @@ pub(super) struct Opened {
 /// Where the items of a dump are, as [`items`](super::items) decodes them.
 #[derive(Debug, Default)]
 pub(super) struct Items {
-    /// `None` if a damaged dump has lost it.
-    pub(super) process: Option<u64>,
-    pub(super) modules: Vec<u64>,
-    /// The length of the name of the only module, where the dump does not have it.
-    pub(super) bare_module: Option<u64>,
-    pub(super) instances: Vec<u64>,
-    /// And how many frames there are.
+    /// The name of the process; empty if a damaged dump has lost it.
+    pub(super) process: String,
+    pub(super) modules: Places,
+    /// The offset and the length of the name of the only module, where the dump does not have the length.
+    pub(super) bare_module: Option<(u64, u64)>,
+    pub(super) instances: Places,
+    /// The offset of each thread's name, and its number of frames.
     pub(super) threads: Vec<(u64, u32)>,
-    pub(super) globals: Vec<Global>,
-    pub(super) notes: Vec<u64>,
+    pub(super) globals: Places,
+    pub(super) notes: Places,
+    pub(super) trap: Trap,
+    pub(super) identities: Places,
 }
+
+/// What an open dump keeps is bounded whatever is in it: the tables that grow with it, and the few bytes of the rest.
+const _: () = {
+    let table = MAX_LISTED_SEGMENTS * size_of::<Segment>();
+    let sections = MAX_DATA_SECTIONS * size_of::<DataSection>();
+    let ranges = MAX_LEFT_OUT_RANGES * size_of::<RangeInclusive<u64>>();
+    let threads = MAX_LISTED_THREADS * size_of::<(u64, u32)>();
+    let lists = Places::most_bytes(MAX_LISTED) * 3 + Places::most_bytes(MAX_GLOBALS);
+    let rest = MAX_NAME_BYTES + MAX_TRAP_BYTES + (64 << 10);
+    assert!(table + sections + ranges + threads + lists + rest <= MAX_METADATA_BYTES);
+};
 
 /// What is in the segments of a memory.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,21 +81,25 @@ impl Kept {
 
 impl Opened {
     /// Opens a dump that is not damaged as far as can be seen without touching its data.
-    pub(super) fn strict(bytes: &[u8]) -> Result<Self> {
-        match Self::as_written(bytes) {
+    pub(super) fn strict(source: Source<'_>, control: &Control) -> Result<Self> {
+        // The code for each kind of input is its own: a dump without an index may have a million segments to decode.
+        let opened = match &mut source.input(0) {
+            Cursor::Slice(input) => Self::as_written(source, input, control),
+            Cursor::Window(input) => Self::as_written(source, input, control),
+        };
+        match opened {
             Err(fault) if matches!(fault.kind, ErrorKind::Damaged | ErrorKind::CutOff) => {
-                Self::rewritten(bytes).unwrap_or(Err(fault))
+                Self::rewritten(source, control).unwrap_or(Err(fault))
             }
             opened => opened,
         }
     }
 
     /// Opens a dump whose sections are where its writer has put them.
-    fn as_written(bytes: &[u8]) -> Result<Self> {
-        let mut input = Slice::new(bytes, 0);
+    fn as_written<I: Input>(source: Source<'_>, input: &mut I, control: &Control) -> Result<Self> {
         let mut walk = Walk::default();
-        let mut opener = Opener::new(Some(bytes.len() as u64));
-        walk.run(&mut input, &mut opener)?;
+        let mut opener = Opener::new(Some(source.len()), control);
+        walk.run(input, &mut opener)?;
         if !walk.has(CORE) {
             return Err(Fault::no_core());
         }
@@ -84,36 +110,40 @@ impl Opened {
             }
             if opener.use_index {
                 // What was passed by its index has to be walked.
-                return Err(Fault::damaged(0..bytes.len() as u64, "has been rewritten"));
+                return Err(Fault::damaged(0..source.len(), "has been rewritten"));
             }
-            let marks = Marks::of(bytes, &walk);
+            let marks = Marks::of(source, &walk)?;
             return opener.finish(walk, marks, None);
         };
+        // The index has no room for more, whatever the sections say.
+        let room = header.length.minus(header.index)?.checked_div(size_of::<IndexSegment>() as u64);
+        let room = room.unwrap_or_default();
+        opener.builder.expect(at_most(walk.segments.min(room), MAX_LISTED_SEGMENTS))?;
         let entry = &mut |entry| opener.entry(&entry);
-        let mut index = Index::decode(&mut input, header, Some(&walk), entry)?;
+        let mut index = Index::decode(input, header, Some(&walk), entry)?;
         if let Some(fault) = index.disagrees.take() {
             return Err(fault);
         }
-        walk::appended(&mut input, header)?;
+        walk::appended(input, header)?;
         opener.finish(walk, Marks::Index(index), None)
     }
 
     /// Opens a dump of this project's that another tool has rewritten, by its sections alone; `None` if it
     /// is none.
-    fn rewritten(bytes: &[u8]) -> Option<Result<Self>> {
+    fn rewritten(source: Source<'_>, control: &Control) -> Option<Result<Self>> {
         let mut walk = Walk::default();
-        let mut opener = Opener::new(None);
-        let walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
-        if walk.moved.is_none() || !walk.has(CORE) {
-            return None;
-        }
+        let mut opener = Opener::new(None, control);
+        let walked = walk.run(&mut source.input(0), &mut opener);
+        let is_rewritten = walk.moved.is_some() && walk.has(CORE);
         match walked {
-            Ok(()) => {
-                let marks = Marks::of(bytes, &walk);
-                Some(opener.finish(walk, marks, None))
+            Ok(()) if is_rewritten => {
+                let marks = Marks::of(source, &walk);
+                Some(marks.and_then(|marks| opener.finish(walk, marks, None)))
             }
             // It is one, and what cannot be read of it is no damage.
-            Err(fault) => (fault.kind == ErrorKind::Unsupported).then_some(Err(fault)),
+            Err(fault) if is_rewritten && fault.kind == ErrorKind::Unsupported => Some(Err(fault)),
+            Err(fault) if !fault.is_of_dump() => Some(Err(fault)),
+            _ => None,
         }
     }
 }
@@ -132,19 +162,26 @@ pub(super) enum Marks {
 
 impl Marks {
     /// The marks of a dump that has no index where that belongs.
-    pub(super) fn of(bytes: &[u8], walk: &Walk) -> Self {
-        let Some(header) = &walk.moved else { return Self::None };
-        let index = walk.moved_index.clone();
-        match index.and_then(|range| Index::moved(bytes, range, header, &walk.memories)) {
+    ///
+    /// # Errors
+    /// The dump cannot be read.
+    pub(super) fn of(source: Source<'_>, walk: &Walk) -> Result<Self> {
+        let Some(header) = &walk.moved else { return Ok(Self::None) };
+        let index = match walk.moved_index.clone() {
+            Some(range) => Index::moved(source, range, header, &walk.memories)?,
+            None => None,
+        };
+        Ok(match index {
             Some(index) => Self::Moved(index),
             None if header.flags & PARTIAL != 0 => Self::Lost,
             None => Self::None,
-        }
+        })
     }
 }
 
 /// Keeps what a walk finds.
-pub(super) struct Opener {
+pub(super) struct Opener<'c> {
+    lookout: Lookout<'c>,
     /// The length of the file; `None` if the readable parts of a damaged one are wanted.
     length: Option<u64>,
     /// Whether segments are those of the index.
@@ -158,11 +195,13 @@ pub(super) struct Opener {
     pub(super) lost: Option<(u32, u64)>,
 }
 
-impl Opener {
-    pub(super) fn new(length: Option<u64>) -> Self {
+impl<'c> Opener<'c> {
+    pub(super) fn new(length: Option<u64>, control: &'c Control) -> Self {
         let (items, builder) = (Items::default(), Builder::new());
         let kept = Vec::new();
-        Self { length, use_index: false, items, builder, kept, reached: None, lost: None }
+        let (use_index, reached, lost) = (false, None, None);
+        let lookout = Lookout::new(control);
+        Self { lookout, length, use_index, items, builder, kept, reached, lost }
     }
 
     #[inline]
@@ -177,16 +216,24 @@ impl Opener {
     }
 
     /// Returns an opener for a damaged dump whose index lists these segments, and `kept` for each memory.
-    pub(super) fn by_index(builder: Builder, kept: Vec<Kept>) -> Self {
-        Self { use_index: true, builder, kept, ..Self::new(None) }
+    pub(super) fn by_index(builder: Builder, kept: Vec<Kept>, control: &'c Control) -> Self {
+        Self { use_index: true, builder, kept, ..Self::new(None, control) }
+    }
+
+    /// Adds a segment to the table.
+    ///
+    /// # Errors
+    /// Returns an error if the table is full or the work was cancelled.
+    #[inline]
+    fn push(&mut self, segment: Segment) -> Result<()> {
+        self.lookout.step()?;
+        self.builder.push(segment)?;
+        self.count(segment.memory(), 1, segment.len().into())
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<()> {
         match entry {
-            Entry::Segment(segment) => {
-                self.builder.push(*segment)?;
-                self.count(segment.memory(), 1, segment.len().into())
-            }
+            Entry::Segment(segment) => self.push(*segment),
             Entry::Checksum(_) => Ok(()),
         }
     }
@@ -201,8 +248,7 @@ impl Opener {
     ) -> Result<Opened> {
         if let Some(segment) = walk.in_its_own_memory {
             self.forget_segments();
-            // One that was pushed before.
-            let _ = self.segment(segment);
+            self.segment(segment)?;
         }
         let (table, index, lost) = match marks {
             Marks::Index(index) => {
@@ -232,8 +278,8 @@ impl Opener {
 
     /// The table of what was walked; bytes that are overwritten are not counted any more.
     fn table(&mut self) -> Result<Table> {
-        let (table, sorted) = std::mem::replace(&mut self.builder, Builder::new()).finish()?;
-        if sorted {
+        let (table, overlap) = std::mem::replace(&mut self.builder, Builder::new()).finish()?;
+        if overlap {
             self.kept.iter_mut().for_each(|kept| kept.bytes = 0);
             for part in table.all() {
                 self.count(part.memory(), 0, part.len().into())?;
@@ -243,7 +289,7 @@ impl Opener {
     }
 }
 
-impl Visitor for Opener {
+impl Visitor for Opener<'_> {
     fn header(&mut self, header: &Header) -> Result<()> {
         let Some(length) = self.length else { return Ok(()) };
         self.use_index = true;
@@ -257,34 +303,46 @@ impl Visitor for Opener {
         if self.length.is_some() { Err(fault) } else { Ok(()) }
     }
 
-    fn process(&mut self, at: u64, _: &str) -> Result<()> {
-        self.items.process = Some(at);
+    fn process(&mut self, _: u64, name: &str) -> Result<()> {
+        self.items.process = name.into();
         Ok(())
     }
 
-    fn module(&mut self, at: u64) {
-        self.items.modules.push(at);
+    fn module(&mut self, at: u64) -> Result<()> {
+        self.items.modules.push(at)
     }
 
-    fn bare_module(&mut self, at: u64, len: u64) {
-        self.items.modules.push(at);
-        self.items.bare_module = Some(len);
+    fn bare_module(&mut self, at: u64, len: u64) -> Result<()> {
+        self.items.bare_module = Some((at, len));
+        self.items.modules.push(at)
     }
 
-    fn instance(&mut self, at: u64) {
-        self.items.instances.push(at);
+    fn instance(&mut self, at: u64) -> Result<()> {
+        self.items.instances.push(at)
     }
 
-    fn thread(&mut self, at: u64, frames: u32) {
+    fn thread(&mut self, at: u64, frames: u32) -> Result<()> {
+        let no_room = |_| Error::out_of_memory("the places of the threads");
+        self.items.threads.try_reserve(1).map_err(no_room)?;
         self.items.threads.push((at, frames));
+        Ok(())
     }
 
-    fn note(&mut self, at: u64) {
-        self.items.notes.push(at);
+    fn note(&mut self, at: u64) -> Result<()> {
+        self.items.notes.push(at)
     }
 
-    fn global(&mut self, global: Global) {
-        self.items.globals.push(global);
+    fn trap(&mut self, trap: Trap) -> Result<()> {
+        self.items.trap = trap;
+        Ok(())
+    }
+
+    fn identity(&mut self, at: u64) -> Result<()> {
+        self.items.identities.push(at)
+    }
+
+    fn global(&mut self, at: u64) -> Result<()> {
+        self.items.globals.push(at)
     }
 
     fn segments(&mut self, _: &DataSection) -> bool {
@@ -292,8 +350,7 @@ impl Visitor for Opener {
     }
 
     fn segment(&mut self, segment: Segment) -> Result<()> {
-        self.builder.push(segment)?;
-        self.count(segment.memory(), 1, segment.len().into())?;
+        self.push(segment)?;
         // Its last byte: there may be no address behind it.
         self.reached = Some((segment.memory(), segment.last()));
         Ok(())

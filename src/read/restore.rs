@@ -1,104 +1,147 @@
 //! A memory of a dump as a raw image: a sparse file, or a stream with all its zeros.
+//!
+//! A file is restored by several threads, each of which takes the next part of the data, reads it and writes it where it
+//! belongs. A source that lends its bytes is written from where they lie. A stream is written by one thread.
 
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use super::contents::Content;
-use super::file::{CoreDumpFile, changed};
+use super::contents::{Content, Contents};
+use super::memory::MemoryView;
+use super::source::Source;
 use super::types;
 use crate::arithmetic::{Checked, at_most, exact};
 use crate::atomic_file::{AtomicFile, FileOptions};
+use crate::control::{Meter, Stage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::held_signal::without_sigxfsz;
-use crate::model::MemoryIndex;
 use crate::ranges::range_len;
+use crate::threads::{run_on, wanted};
 
 /// What a block of a file that is all zero is not written for, so that it stays a hole.
 const BLOCK: u64 = 4096;
 
-/// Bytes that are written before somebody is asked whether to go on.
-const PART: usize = 4 << 20;
+/// Bytes that are read and written before the work looks whether it is cancelled.
+const PART: u64 = 1 << 20;
 
 /// Zeros that are written at once.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// What a memory was restored from. Lengths are in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Restored {
     /// The memory, and so the image.
     pub len: u64,
     /// What came from the dump.
     pub data: u64,
-    /// What is zero in the image because it was left out of the dump or lost
-    /// ([`CoreDumpFile::left_out`] says where).
-    pub left_out: u64,
+    /// What is zero in the image because nobody knows it: it was excluded from the dump, or is lost
+    /// ([`MemoryView::unknown`] says where).
+    pub unknown: u64,
 }
 
-impl CoreDumpFile<'_> {
-    /// Writes a memory to a new file: a raw image, as long as the memory, with holes where it is zero,
-    /// that only its owner can read and that appears when it is whole. What was left out is zero.
+/// A part of the data of a memory.
+struct Part {
+    address: u64,
+    /// The offset of its first byte in the dump.
+    offset: u64,
+    /// Its length in bytes.
+    len: u64,
+}
+
+/// The data of a memory, in parts of at most [`PART`] bytes.
+struct Parts<'d> {
+    contents: Contents<'d>,
+    /// What is left of the data in hand.
+    rest: Option<Part>,
+}
+
+impl Iterator for Parts<'_> {
+    type Item = Part;
+
+    fn next(&mut self) -> Option<Part> {
+        let Part { address, offset, len } = match self.rest.take() {
+            Some(rest) => rest,
+            None => self.contents.find_map(data)?,
+        };
+        let now = len.min(PART);
+        // A part that ends at the last of all addresses has nothing after it.
+        self.rest =
+            address.checked_add(now).zip(offset.checked_add(now)).and_then(|(address, offset)| {
+                let len = len.checked_sub(now).filter(|len| *len > 0)?;
+                Some(Part { address, offset, len })
+            });
+        Some(Part { address, offset, len: now })
+    }
+}
+
+/// The bytes of a content that lie in the dump.
+fn data(content: Content) -> Option<Part> {
+    match content {
+        Content::Data { addresses, offset } => {
+            let len = u64::try_from(range_len(&addresses)).ok()?;
+            Some(Part { address: *addresses.start(), offset, len })
+        }
+        _ => None,
+    }
+}
+
+impl MemoryView<'_> {
+    /// Writes the memory to a new file: a raw image, as long as the memory, with holes where it is zero,
+    /// that only its owner can read and that appears when it is whole. What nobody knows is zero in it.
     ///
-    /// Takes the time of the data, however large the memory is.
+    /// It takes the time of the data, however large the memory is. Threads, cancelling and progress are those of
+    /// [`OpenOptions`](super::OpenOptions).
     ///
     /// # Errors
-    /// There is no such memory; `path` exists and is not to be replaced; the image can't be written
-    /// there, or the work was stopped ([`stop_if`](Self::stop_if)): then nothing is left behind. An image that is
-    /// finished and can't be given its name is kept under another ([`Error::kept_file`]).
+    /// Returns an error if `path` exists and is not to be replaced, if the image cannot be written there, if the dump cannot
+    /// be read, or if the work was cancelled: then nothing is left behind. An image that is finished and cannot be given its
+    /// name is kept under another ([`Error::kept_file`]).
     ///
     /// ```
     /// use corestream::*;
     ///
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// # let path = folder.path().join("guest.mem");
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("guest.mem");
     /// # let mut bytes = vec![0; 65_536];
     /// # bytes[9] = 9;
     /// # let mut guest = CoreDump::new("guest.wasm");
     /// # guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
     /// # let dump = Dumper::new().plan(&guest)?.to_vec()?;
     /// let dump = CoreDumpFile::from_slice(&dump)?;
-    /// let restored = dump.restore(MemoryIndex(0), &path, FileOptions::new())?;
-    /// assert_eq!((restored.len, restored.data, restored.left_out), (65_536, 1, 0));
+    /// let restored = dump.memory(MemoryIndex(0))?.restore(&path, FileOptions::new())?;
+    /// assert_eq!((restored.len, restored.data, restored.unknown), (65_536, 1, 0));
     /// assert_eq!(std::fs::read(&path).unwrap(), bytes);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn restore(
-        &self,
-        memory: MemoryIndex,
-        path: impl AsRef<Path>,
-        options: FileOptions,
-    ) -> Result<Restored> {
+    pub fn restore(&self, path: impl AsRef<Path>, options: FileOptions) -> Result<Restored> {
         let path = path.as_ref();
-        let fail = |what: &str, source| {
+        let failed = |what: &str, source| {
             Error::io(ErrorKind::Output, format!("{}: {what}", path.display()), source)
         };
-        let len = self.byte_len(memory)?;
-        let file = AtomicFile::create(path, options).map_err(|e| fail("cannot create", e))?;
-        without_sigxfsz(|| file.file().set_len(len))
-            .map_err(|e| fail("cannot make it as long as the memory", e))?;
-        let restored = self.each(memory, |content| match content {
-            Content::Data { address, bytes } => {
-                for (at, part) in parts(*address, bytes) {
-                    self.check_stop()?;
-                    without_sigxfsz(|| write_sparsely(file.file(), at, part))
-                        .map_err(|source| fail("cannot write", source))?;
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+        let restored = self.measured()?;
+        let meter = self.dump.control.begin(Stage::Restore, restored.data);
+        let file = AtomicFile::create(path, options).map_err(|e| failed("cannot create", e))?;
+        without_sigxfsz(|| file.file().set_len(restored.len))
+            .map_err(|e| failed("cannot make it as long as the memory", e))?;
+        self.write_data(restored.data, &meter, &|part, bytes| {
+            without_sigxfsz(|| write_sparsely(file.file(), part.address, bytes))
+                .map_err(|source| failed("cannot write", source))
         })?;
-        self.check_stop()?;
+        self.dump.control.check_cancelled()?;
         file.commit().map_err(|error| error.at(path, "image", ErrorKind::Output))?;
+        meter.finish();
         Ok(restored)
     }
 
-    /// Writes a memory to a stream, with all its zeros. What was left out is zero.
+    /// Writes the memory to a stream, with all its zeros. What nobody knows is zero in it.
     ///
     /// # Errors
-    /// There is no such memory, `output` fails, or the work was stopped
-    /// ([`stop_if`](Self::stop_if)).
+    /// Returns an error if `output` fails, if the dump cannot be read, or if the work was cancelled
+    /// ([`OpenOptions::cancel`](super::OpenOptions::cancel)).
     ///
     /// ```
     /// # use corestream::*;
@@ -108,76 +151,120 @@ impl CoreDumpFile<'_> {
     /// # let dump = Dumper::new().plan(&guest)?.to_vec()?;
     /// let dump = CoreDumpFile::from_slice(&dump)?;
     /// let mut pipe = Vec::new();
-    /// dump.write_memory(MemoryIndex(0), &mut pipe)?;
+    /// dump.memory(MemoryIndex(0))?.write_to(&mut pipe)?;
     /// assert_eq!(pipe, bytes);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn write_memory(&self, memory: MemoryIndex, mut output: impl Write) -> Result<Restored> {
-        let fail = |at: u64, source| {
+    pub fn write_to(&self, mut output: impl Write) -> Result<Restored> {
+        let memory = self.index();
+        let failed = |at: u64, source| {
             let message = format!("cannot write memory {memory} at address {at:#x}");
             Error::io(ErrorKind::Output, message, source)
         };
-        let restored = self.each(memory, |content| {
-            let (mut at, last) = content.addresses().into_inner();
-            if let Content::Data { bytes, .. } = content {
-                for (at, part) in parts(at, bytes) {
-                    self.check_stop()?;
-                    without_sigxfsz(|| output.write_all(part)).map_err(|e| fail(at, e))?;
-                }
-                return Ok(());
+        let restored = self.measured()?;
+        let meter = self.dump.control.begin(Stage::Restore, restored.data);
+        let source = self.dump.source();
+        let mut buffer = Vec::new();
+        let mut at = 0;
+        let zeros_to = |at: &mut u64, end: u64, output: &mut dyn Write| {
+            while let Some(left) = end.checked_sub(*at).filter(|left| *left > 0) {
+                self.dump.control.check_cancelled()?;
+                let zeros = ZEROS.get(..at_most(left, ZEROS.len())).unwrap_or(&ZEROS);
+                without_sigxfsz(|| output.write_all(zeros)).map_err(|e| failed(*at, e))?;
+                *at = at.plus(zeros.len() as u64)?;
             }
-            loop {
-                self.check_stop()?;
-                let left = at_most(range_len(&(at..=last)), ZEROS.len());
-                let zeros = ZEROS.get(..left).unwrap_or(&ZEROS);
-                without_sigxfsz(|| output.write_all(zeros)).map_err(|e| fail(at, e))?;
-                match at.checked_add(zeros.len() as u64) {
-                    Some(next) if next <= last => at = next,
-                    _ => return Ok(()),
-                }
-            }
-        })?;
-        without_sigxfsz(|| output.flush()).map_err(|source| fail(restored.len, source))?;
+            Ok::<(), Error>(())
+        };
+        for part in self.parts() {
+            zeros_to(&mut at, part.address, &mut output)?;
+            let bytes = read(source, &part, &mut buffer)?;
+            self.dump.control.check_cancelled()?;
+            without_sigxfsz(|| output.write_all(bytes)).map_err(|e| failed(part.address, e))?;
+            at = part.address.plus(part.len)?;
+            meter.add(part.len);
+        }
+        zeros_to(&mut at, restored.len, &mut output)?;
+        without_sigxfsz(|| output.flush()).map_err(|source| failed(restored.len, source))?;
+        meter.finish();
         Ok(restored)
     }
 
-    /// Passes all parts of a memory, and counts.
-    fn each(
+    /// Passes all data, so many bytes, to `write`, by as many threads as there are to be.
+    fn write_data(
         &self,
-        memory: MemoryIndex,
-        mut part: impl FnMut(&Content<'_>) -> Result<()>,
-    ) -> Result<Restored> {
-        let mut restored = Restored { len: self.byte_len(memory)?, ..Restored::default() };
-        let mut last = None;
-        for content in self.contents(memory)? {
-            part(&content)?;
-            let addresses = content.addresses();
-            let count = match content {
-                Content::Data { .. } => &mut restored.data,
-                Content::LeftOut(_) => &mut restored.left_out,
-                Content::Zero(_) => &mut 0,
-            };
-            *count = count.plus(exact(range_len(&addresses))?)?;
-            last = Some(*addresses.end());
-        }
-        match last == types::last_address(self.checked(memory)?.1) {
-            true => Ok(restored),
-            false => Err(changed(memory)),
+        data: u64,
+        meter: &Meter<'_>,
+        write: &(dyn Fn(&Part, &[u8]) -> Result<()> + Sync),
+    ) -> Result<()> {
+        let source = self.dump.source();
+        let parts = Mutex::new(self.parts());
+        let failure = Mutex::new(None);
+        let next = || {
+            // After a failure there is nothing to do for the others either.
+            let failed = failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+            if failed { None } else { parts.lock().unwrap_or_else(PoisonError::into_inner).next() }
+        };
+        let work = || {
+            let mut buffer = Vec::new();
+            while let Some(part) = next() {
+                let done = self.dump.control.check_cancelled().and_then(|()| {
+                    let bytes = read(source, &part, &mut buffer)?;
+                    write(&part, bytes)
+                });
+                match done {
+                    Ok(()) => meter.add(part.len),
+                    Err(error) => {
+                        let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                        failure.get_or_insert(error);
+                    }
+                }
+            }
+        };
+        // One for each part is enough.
+        run_on(at_most(data.div_ceil(PART), wanted(self.dump.threads)), &work);
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(()),
         }
     }
 
-    /// The length of a memory whose image can be restored.
-    fn byte_len(&self, memory: MemoryIndex) -> Result<u64> {
-        u64::try_from(self.checked(memory)?.1.size()).map_err(|_| {
+    fn parts(&self) -> Parts<'_> {
+        Parts { contents: self.contents(), rest: None }
+    }
+
+    /// Returns what an image of the memory will be made from.
+    ///
+    /// # Errors
+    /// Returns an error if no file can be as long as the memory.
+    fn measured(&self) -> Result<Restored> {
+        let memory = self.index();
+        let len = u64::try_from(self.ty().size()).map_err(|_| {
             let message = format!("memory {memory}: no file can have its 2^64 bytes");
             Error::new(ErrorKind::Output, message)
-        })
+        })?;
+        let mut restored = Restored { len, ..Restored::default() };
+        let mut last = None;
+        for content in self.contents() {
+            let count = match content {
+                Content::Data { .. } => &mut restored.data,
+                Content::Excluded(_) | Content::Lost(_) => &mut restored.unknown,
+                Content::Zero(_) => &mut 0,
+            };
+            let addresses = content.addresses();
+            *count = count.plus(exact(range_len(addresses))?)?;
+            last = Some(*addresses.end());
+        }
+        match last == types::last_address(&self.ty()) {
+            true => Ok(restored),
+            false => Err(self.changed()),
+        }
     }
 }
 
-/// Parts of `bytes` of a bounded length, each with its address.
-fn parts(address: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
-    (address..=u64::MAX).step_by(PART).zip(bytes.chunks(PART))
+/// The bytes of a part: those that the source lends, or else those that are read into `buffer`.
+fn read<'b>(source: Source<'b>, part: &Part, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+    let end = part.offset.plus(part.len)?;
+    Ok(source.part(part.offset..end, buffer)?)
 }
 
 /// Writes `bytes` at `offset`, but for the blocks of the file that are all zero.
@@ -208,11 +295,14 @@ mod tests {
 
     #[test]
     fn parts_are_whole_at_the_end_of_all_addresses() {
-        let bytes = vec![0; PART + 3];
-        let last = u64::MAX - PART as u64 - 2;
-        let found: Vec<_> = parts(last, &bytes).map(|(at, part)| (at, part.len())).collect();
-        assert_eq!(found, [(last, PART), (u64::MAX - 2, 3)]);
-        let found: Vec<_> = parts(last + 3, &bytes[..PART]).map(|(_, part)| part.len()).collect();
-        assert_eq!(found, [PART]);
+        let parts = |address, len| {
+            let rest = Some(Part { address, offset: 7, len });
+            let contents = Contents::new(&[], &[], None, None);
+            let parts = Parts { contents, rest };
+            parts.map(|part| (part.address, part.offset, part.len)).collect::<Vec<_>>()
+        };
+        let first = u64::MAX - PART - 2;
+        assert_eq!(parts(first, PART + 3), [(first, 7, PART), (u64::MAX - 2, 7 + PART, 3)]);
+        assert_eq!(parts(first + 3, PART), [(first + 3, 7, PART)]);
     }
 }

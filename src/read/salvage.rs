@@ -4,16 +4,17 @@
 
 use super::bounds::Reach;
 use super::decode::Decoder;
-use super::fault::{Fault, Result};
+use super::fault::{Fault, Result, readable};
 use super::header::Header;
 use super::index::{self, Entry, Index};
-use super::input::Slice;
 use super::open::{Kept, Marks, Opened, Opener};
 use super::segment::Segment;
+use super::source::Source;
 use super::table::Builder;
 use super::types;
 use super::walk::{self, Walk};
 use crate::arithmetic::exact;
+use crate::control::Control;
 use crate::error::{self, ErrorKind};
 use crate::format::{CORE, CUSTOM, HEADER, PARTIAL};
 use crate::model::MemoryType;
@@ -25,30 +26,34 @@ impl Opened {
     ///
     /// # Errors
     /// There is nothing of a dump.
-    pub(super) fn lenient(bytes: &[u8], mut fault: Box<Fault>) -> Result<(Self, Box<Fault>)> {
+    pub(super) fn lenient(
+        source: Source<'_>,
+        mut fault: Box<Fault>,
+        control: &Control,
+    ) -> Result<(Self, Box<Fault>)> {
         let mut walk = Walk::default();
-        let mut opener = Opener::new(None);
-        let mut walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
+        let mut opener = Opener::new(None, control);
+        let mut walked = of_dump(walk.run(&mut source.input(0), &mut opener))?;
         let of_others = walk.header.is_none() && walk.stray.is_none();
         if walk.complete && of_others && walk.bounded && walk.has(CORE) {
             // All that is wrong is that its frames can't be told, or that it ends between two sections.
-            let marks = Marks::of(bytes, &walk);
+            let marks = readable(Marks::of(source, &walk))?.unwrap_or(Marks::Lost);
             return Ok((opener.finish(walk, marks, None)?, fault));
         }
         let header = match walk.has(CORE) {
             true => walk.header.clone(),
-            false => header_by_size(bytes),
+            false => header_by_size(source)?,
         };
-        if let Some(found) = Found::of(bytes, header.as_ref()) {
-            return Ok((found.open(bytes)?, as_damage(fault, bytes)));
+        if let Some(found) = Found::of(source, header.as_ref())? {
+            return Ok((found.open(source, control)?, as_damage(fault, source)?));
         }
         if let Some(header) = header
-            && sizes_hold(&header, bytes)
+            && sizes_hold(&header, source)?
         {
-            (walk, opener) = (Walk::of_damaged(header, true), Opener::new(None));
-            walked = walk.run(&mut Slice::new(bytes, 0), &mut opener);
+            (walk, opener) = (Walk::of_damaged(header, true), Opener::new(None, control));
+            walked = of_dump(walk.run(&mut source.input(0), &mut opener))?;
             add_lost_memories(&mut walk)?;
-            fault = as_damage(fault, bytes);
+            fault = as_damage(fault, source)?;
         } else if !walk.has(CORE) {
             return Err(walked.err().unwrap_or_else(Fault::no_core));
         }
@@ -97,52 +102,71 @@ fn cover(walk: &mut Walk, memory: u32, needed: Option<u64>, wide: bool) -> error
     Ok(())
 }
 
-/// Turns "not a core dump" into damage, for a file in which a dump was found.
-fn as_damage(fault: Box<Fault>, bytes: &[u8]) -> Box<Fault> {
-    match fault.kind {
-        ErrorKind::Format if bytes.starts_with(&walk::PREAMBLE) => {
-            Fault::damaged(0..bytes.len() as u64, "it has no section `core`")
-        }
-        ErrorKind::Format => walk::no_module(),
-        _ => fault,
+/// Returns how a walk has ended.
+///
+/// # Errors
+/// The dump cannot be read.
+fn of_dump(walked: Result<()>) -> Result<Result<()>> {
+    match walked {
+        Err(fault) if !fault.is_of_dump() => Err(fault),
+        walked => Ok(walked),
     }
 }
 
+/// Turns "not a core dump" into damage, for a file in which a dump was found.
+///
+/// # Errors
+/// The dump cannot be read.
+fn as_damage(fault: Box<Fault>, source: Source<'_>) -> Result<Box<Fault>> {
+    Ok(match fault.kind {
+        ErrorKind::Format if walk::is_module(&mut source.input(0))? => {
+            Fault::damaged(0..source.len(), "it has no section `core`")
+        }
+        ErrorKind::Format => walk::no_module(),
+        _ => fault,
+    })
+}
+
 /// What `corestream` says of a dump of which the first section, before it, is damaged but for its size.
-fn header_by_size(bytes: &[u8]) -> Option<Header> {
-    let mut input = Slice::new(bytes, walk::PREAMBLE.len() as u64);
-    let mut all = Decoder::new(&mut input, bytes.len() as u64);
-    all.byte().ok()?;
-    let size = all.u32().ok()?;
-    all.skip(size.into()).ok()?;
-    let start = all.offset();
-    let custom = all.byte().ok()? == CUSTOM;
-    let size = all.u32().ok()?;
-    let mut body = all.part(size.into()).ok()?;
-    let named = body.is_named(HEADER).ok()?;
-    (custom && named).then_some(())?;
-    Header::decode(&mut body, start, true).ok()
+fn header_by_size(source: Source<'_>) -> Result<Option<Header>> {
+    let mut input = source.input(walk::PREAMBLE.len() as u64);
+    let mut all = Decoder::new(&mut input, source.len());
+    let mut decode = || {
+        all.byte()?;
+        let size = all.u32()?;
+        all.skip(size.into())?;
+        let start = all.offset();
+        let custom = all.byte()? == CUSTOM;
+        let size = all.u32()?;
+        let mut body = all.part(size.into())?;
+        if !custom || !body.is_named(HEADER)? {
+            return Ok(None);
+        }
+        Header::decode(&mut body, start, true).map(Some)
+    };
+    Ok(readable(decode())?.flatten())
 }
 
 /// Whether the sizes of sections, one after the other, lead to the index, or to the end of a file that
 /// is cut off before it.
-fn sizes_hold(header: &Header, bytes: &[u8]) -> bool {
-    let len = bytes.len() as u64;
-    let end_of_section = |start| {
-        let mut input = Slice::new(bytes, start);
-        let mut section = Decoder::new(&mut input, header.index);
-        section.byte()?;
-        let size = section.u32()?;
-        section.part(size.into()).map(|body| body.end())
+fn sizes_hold(header: &Header, source: Source<'_>) -> Result<bool> {
+    let mut input = source.input(walk::PREAMBLE.len() as u64);
+    let mut sections = Decoder::new(&mut input, header.index);
+    let mut pass = || -> Result<u64> {
+        sections.byte()?;
+        let size = sections.u32()?;
+        sections.skip(size.into())?;
+        Ok(sections.offset())
     };
     let mut at = walk::PREAMBLE.len() as u64;
-    while at < header.index && at < len {
-        match end_of_section(at) {
+    while at < header.index && at < source.len() {
+        match pass() {
             Ok(end) => at = end,
-            Err(fault) => return fault.kind == ErrorKind::CutOff,
+            Err(fault) if fault.is_of_dump() => return Ok(fault.kind == ErrorKind::CutOff),
+            Err(fault) => return Err(fault),
         }
     }
-    true
+    Ok(true)
 }
 
 /// An index that is sound, of a dump that is damaged before it.
@@ -163,27 +187,30 @@ struct Segments {
 
 impl Found {
     /// The index that `header` speaks of; without a header one at the end of the file.
-    pub(super) fn of(bytes: &[u8], header: Option<&Header>) -> Option<Self> {
-        match header {
-            Some(header) => Self::decode(bytes, header),
-            None => {
-                let mut found =
-                    index::at_end(bytes).filter_map(|header| Self::decode(bytes, &header));
-                // Where it is says that nothing was moved: data ends where the index begins. Where there is no
-                // data, nothing but sections may follow, or it could be that of a dump in the guest's memory.
-                found.find(|found| {
-                    let last = found.memories.iter().filter_map(|of| of.last).next_back();
-                    let mut rest = Slice::new(bytes, found.header.length);
-                    last.map_or_else(
-                        || walk::is_appended(&mut rest),
-                        |last| last.in_file().end == found.header.index,
-                    )
-                })
+    ///
+    /// # Errors
+    /// The dump cannot be read.
+    pub(super) fn of(source: Source<'_>, header: Option<&Header>) -> Result<Option<Self>> {
+        if let Some(header) = header {
+            return Self::decode(source, header);
+        }
+        for header in index::at_end(source)? {
+            let Some(found) = Self::decode(source, &header)? else { continue };
+            // Where it is says that nothing was moved: data ends where the index begins. Where there is no
+            // data, nothing but sections may follow, or it could be that of a dump in the guest's memory.
+            let last = found.memories.iter().filter_map(|of| of.last).next_back();
+            let is_of_file = match last {
+                Some(last) => last.in_file().end == found.header.index,
+                None => walk::is_appended(&mut source.input(found.header.length))?,
+            };
+            if is_of_file {
+                return Ok(Some(found));
             }
         }
+        Ok(None)
     }
 
-    fn decode(bytes: &[u8], header: &Header) -> Option<Self> {
+    fn decode(source: Source<'_>, header: &Header) -> Result<Option<Self>> {
         let mut memories: Vec<Segments> = Vec::new();
         let mut inside = true;
         let mut entry = |entry| {
@@ -200,13 +227,14 @@ impl Found {
             }
             Ok(())
         };
-        let mut input = Slice::new(bytes, header.index);
-        let index = Index::decode(&mut input, header, None, &mut entry).ok()?;
-        inside.then(|| Self { header: header.clone(), index, memories })
+        let mut input = source.input(header.index);
+        let decoded = readable(Index::decode(&mut input, header, None, &mut entry))?;
+        let header = header.clone();
+        Ok(decoded.filter(|_| inside).map(|index| Self { header, index, memories }))
     }
 
     /// Opens the dump: its memories by the index, the rest by the sections that are sound.
-    fn open(self, bytes: &[u8]) -> Result<Opened> {
+    fn open(self, source: Source<'_>, control: &Control) -> Result<Opened> {
         let Self { header, index, memories } = self;
         // A verifier keeps no segments: their number has no limit there.
         let mut builder = Builder::new();
@@ -214,11 +242,12 @@ impl Found {
             Entry::Segment(segment) => builder.push(segment),
             Entry::Checksum(_) => Ok(()),
         };
-        Index::decode(&mut Slice::new(bytes, header.index), &header, None, &mut keep)?;
-        let mut walk = Walk::of_damaged(header.clone(), sizes_hold(&header, bytes));
-        let mut opener = Opener::by_index(builder, memories.iter().map(|of| of.kept).collect());
-        // Why it ends is known.
-        let _ = walk.run(&mut Slice::new(bytes, 0), &mut opener);
+        Index::decode(&mut source.input(header.index), &header, None, &mut keep)?;
+        let mut walk = Walk::of_damaged(header.clone(), sizes_hold(&header, source)?);
+        let mut opener =
+            Opener::by_index(builder, memories.iter().map(|of| of.kept).collect(), control);
+        // Why it ends is known, unless the dump cannot be read.
+        readable(walk.run(&mut source.input(0), &mut opener))?;
         (walk.header, walk.moved) = (Some(header), None);
         // The section of memories may be lost, or wrong; the index is neither.
         walk.memories.truncate(index.memories.len());

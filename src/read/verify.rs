@@ -2,29 +2,36 @@
 //! stream in bounded memory, by the same code and with the same verdict. Only which entry of an index
 //! is not what the sections say takes a second look, which a stream does not give.
 
+use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::io::{self, Read};
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::data;
 use super::decode::Decoder;
-use super::fault::{self, Fault};
-use super::file::{CoreDumpFile, Producer, mapped};
+use super::fault::{self, Fault, is_of_dump, readable};
+use super::file::{CoreDumpFile, Producer};
 use super::header::Header;
-use super::index::{self, Entry, Index, IndexedMemory};
-use super::input::{self, Input, Slice, Stream};
+use super::index::{Entry, Index, IndexedMemory};
+use super::input::{Cursor, Input, Stream};
 use super::layout::FrameLayout;
+use super::open_options::regular_file;
+use super::read_at::ReadAt;
 use super::salvage::Found;
 use super::segment::{Placement, Segment};
+use super::source::Source;
 use super::walk::{self, Visitor, Walk};
+use crate::arithmetic::Checked;
+use crate::control::{Cancel, Control, Lookout, Meter, Progress, Stage};
 use crate::error::{ErrorKind, Result};
 use crate::format::{DEGRADED, INDEX, INSTANCES, IndexSegment, MODULES, PARTIAL};
-use crate::limits::{MAX_DAMAGED_RANGES, MAX_THREADS};
+use crate::limits::MAX_DAMAGED_RANGES;
 use crate::model::MemoryIndex;
-use crate::threads::run_on;
+use crate::threads::{run_on, wanted};
 
 /// Whether a dump is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +79,7 @@ pub struct Whole {
     pub degraded: bool,
 }
 
-/// What was left out of a memory on purpose ([`CoreDumpFile::left_out`] says where).
+/// What was left out of a memory on purpose ([`MemoryView::unknown`](super::MemoryView::unknown) says where).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeftOut {
@@ -122,75 +129,278 @@ pub struct MemoryRange {
     pub addresses: RangeInclusive<u64>,
 }
 
-/// Checks the dump at `path`, which is mapped, with so many threads. The file must not change meanwhile
-/// ([Files that change](CoreDumpFile#files-that-change)).
-///
-/// # Errors
-/// It can't be opened or mapped, is no core dump at all, or has something that is not known here. A
-/// dump that is damaged is a verdict.
-pub fn verify_file(path: impl AsRef<Path>, threads: usize) -> Result<Verdict> {
-    let path = path.as_ref();
-    verify_slice(mapped(path)?.bytes(), threads).map_err(|error| error.at(path.display()))
-}
-
-/// Checks a dump in memory, with so many threads.
-///
-/// # Errors
-/// It is no core dump at all, or has something that is not known here.
+/// Checks dumps.
 ///
 /// ```
-/// use corestream::read::{Verdict, verify_slice};
+/// use corestream::read::{Verdict, Verifier};
 /// use corestream::{CoreDump, Dumper};
 ///
 /// let mut bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
-/// assert!(verify_slice(&bytes, 2)?.is_whole());
+/// let verifier = Verifier::new().threads(2);
+/// assert!(verifier.verify(&bytes)?.is_whole());
 ///
 /// bytes.truncate(bytes.len() - 1);
-/// let Verdict::Damaged(damage) = verify_slice(&bytes, 2)? else { panic!("it was cut") };
+/// let Verdict::Damaged(damage) = verifier.verify(&bytes)? else { panic!("it was cut") };
 /// assert!(damage.cut_off);
 /// # Ok::<(), corestream::Error>(())
 /// ```
-pub fn verify_slice(bytes: &[u8], threads: usize) -> Result<Verdict> {
-    let examine = |walk: &mut Walk| {
-        let crcs = |_: &mut _, header: &Header| block_crcs(bytes, header, threads);
-        let differs = |walk: &Walk, index: &Index| difference(bytes, walk, index);
-        examine(walk, &mut Slice::new(bytes, 0), &mut |_| Ok(()), crcs, differs)
-    };
+#[derive(Clone, Debug)]
+#[must_use = "nothing is checked yet"]
+pub struct Verifier {
+    /// 0 stands for the number of cores.
+    threads: usize,
+    control: Control,
+}
+
+impl Default for Verifier {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Verifier {
+    /// Returns the default: a thread per core, nobody watches.
+    pub fn new() -> Self {
+        Self { threads: 0, control: Control::default() }
+    }
+
+    /// Sets how many threads sum up the blocks of a dump, the caller's included; 0 is one per core. A stream takes
+    /// one.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Sets what stops the work: it then fails with [`ErrorKind::Cancelled`]. The work looks at it every few megabytes and
+    /// every few thousand segments. A stream that waits for its writer is waited for.
+    pub fn cancel(mut self, cancel: Option<Cancel>) -> Self {
+        self.control.cancel = cancel;
+        self
+    }
+
+    /// Sets who is told how far the work has come.
+    pub fn progress(mut self, watcher: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.control.watcher = Some(Arc::new(watcher));
+        self
+    }
+
+    /// Checks a dump in any source of bytes. Threads read it in parts of at most 1 MiB.
+    ///
+    /// # Errors
+    /// Returns an error if it is no core dump at all, if it has something that is not known here, or if the source cannot
+    /// be read ([`ErrorKind::Input`]). A dump that is damaged is a verdict.
+    pub fn verify(&self, source: impl ReadAt) -> Result<Verdict> {
+        verify(Source::new(&source)?, self.threads, &self.control)
+    }
+
+    /// Checks the dump at `path`, which is read and not mapped.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read, and the errors of [`verify`](Self::verify).
+    pub fn verify_file(&self, path: impl AsRef<Path>) -> Result<Verdict> {
+        let path = path.as_ref();
+        let verdict = regular_file(path).and_then(|file| self.verify(&file));
+        verdict.map_err(|error| error.at(path.display()))
+    }
+
+    /// Checks a dump that comes through a pipe or a socket, to its end, in memory that is bounded: none of
+    /// it is kept, and no seeking is needed. The verdict is that of [`verify`](Self::verify), but that an index which
+    /// is not what the sections say is named as a whole, and that of a dump whose first sections are damaged no
+    /// checksum is known: if not even its first bytes are those of a module, it is no core dump.
+    ///
+    /// # Errors
+    /// Returns an error if the stream cannot be read, if it is no core dump, or if it has something that is not known here.
+    ///
+    /// ```
+    /// use corestream::read::Verifier;
+    /// use corestream::{CoreDump, Dumper};
+    ///
+    /// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
+    /// let verifier = Verifier::new();
+    /// assert_eq!(verifier.verify_stream(&bytes[..])?, verifier.verify(&bytes)?);
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn verify_stream(&self, stream: impl Read) -> Result<Verdict> {
+        self.verify_stream_with(stream, |_| Ok(()))
+    }
+
+    /// Like [`verify_stream`](Self::verify_stream); `early` gets what is known of the dump before it has passed, at the
+    /// most once each, and can end the check. If it does so at [`Early::Fault`], the verdict is of what has passed.
+    ///
+    /// # Errors
+    /// Returns the errors of [`verify_stream`](Self::verify_stream), and otherwise that of `early`, as one of
+    /// [`ErrorKind::Input`].
+    ///
+    /// ```
+    /// use corestream::read::{Early, Verifier};
+    /// use corestream::{CoreDump, Dumper};
+    ///
+    /// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
+    /// let refuse = |early: Early<'_>| match early {
+    ///     Early::Length(length) if length > 100 => Err(std::io::ErrorKind::FileTooLarge.into()),
+    ///     _ => Ok(()),
+    /// };
+    /// let error = Verifier::new().verify_stream_with(&bytes[..], refuse).unwrap_err();
+    /// assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::FileTooLarge);
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn verify_stream_with(
+        &self,
+        stream: impl Read,
+        mut early: impl FnMut(Early<'_>) -> io::Result<()>,
+    ) -> Result<Verdict> {
+        let total = Cell::new(None);
+        let control = &self.control;
+        let watched = Watched { stream, control, total: &total, meter: None, passed: 0 };
+        let mut early = |known: Early<'_>| {
+            if let Early::Length(length) = known {
+                total.set(Some(length));
+            }
+            early(known)
+        };
+        let crcs = |stream: &mut Stream<_>, _: &Header| Ok(stream.block_crcs());
+        let (mut walk, mut input) = (Walk::default(), Stream::new(watched)?);
+        let differs = |_: &Walk, _: &Index| Ok(None);
+        let verdict = examine(&mut walk, &mut input, &mut early, crcs, differs, control);
+        verdict.map_err(|error| match control.check_cancelled() {
+            // The stream has failed because of that.
+            Err(cancelled) => cancelled,
+            Ok(()) => error,
+        })
+    }
+}
+
+/// A stream of which somebody watches how much has passed, and that ends when the work is cancelled.
+struct Watched<'c, R> {
+    stream: R,
+    control: &'c Control,
+    /// How many bytes the dump has, once it has said so.
+    total: &'c Cell<Option<u64>>,
+    meter: Option<Meter<'c>>,
+    /// Bytes that have passed before there was a meter.
+    passed: u64,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.control.check_cancelled().map_err(io::Error::other)?;
+        let count = self.stream.read(buffer)?;
+        if let (None, Some(total)) = (&self.meter, self.total.get()) {
+            let meter = self.control.begin(Stage::Verify, total);
+            meter.add(self.passed);
+            self.meter = Some(meter);
+        }
+        match &self.meter {
+            Some(meter) => meter.add(count as u64),
+            None => self.passed = self.passed.plus(count as u64).map_err(io::Error::other)?,
+        }
+        Ok(count)
+    }
+}
+
+/// Checks a dump in any source, with so many threads.
+fn verify(source: Source<'_>, threads: usize, control: &Control) -> Result<Verdict> {
+    let work = Work { source, threads, control, meter: control.begin(Stage::Verify, source.len()) };
     let mut walk = Walk::default();
-    let verdict = examine(&mut walk);
+    let verdict = work.examine(&mut walk);
     let is_damaged = match &verdict {
         Ok(verdict) => !verdict.is_whole(),
         Err(error) => error.kind() == ErrorKind::Format,
     };
+    let mut of_index = None;
     if is_damaged
         && walk.header.is_none()
-        && let Some(found) = Found::of(bytes, None)
-        && let Ok(damage @ Verdict::Damaged(_)) = examine(&mut Walk::with_header(found.header))
+        && let Some(found) = Found::of(source, None)?
     {
-        return Ok(damage);
+        match work.examine(&mut Walk::with_header(found.header)) {
+            Ok(damage @ Verdict::Damaged(_)) => of_index = Some(damage),
+            Err(error) if !is_of_dump(error.kind()) => return Err(error),
+            _ => {}
+        }
+    }
+    let verdict = of_index.map_or(verdict, Ok);
+    if verdict.is_ok() {
+        work.meter.finish();
     }
     verdict
 }
 
-/// Checks a dump that comes through a pipe or a socket, to its end, in memory that is bounded: none of
-/// it is kept, and no seeking is needed. The verdict is that of [`verify_slice`], but that an index which
-/// is not what the sections say is named as a whole, and that of a dump whose first sections are damaged no
-/// checksum is known: if not even its first bytes are those of a module, it is no core dump.
-///
-/// # Errors
-/// It can't be read, is no core dump at all, or has something that is not known here.
-///
-/// ```
-/// use corestream::read::{verify_slice, verify_stream};
-/// use corestream::{CoreDump, Dumper};
-///
-/// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
-/// assert_eq!(verify_stream(&bytes[..])?, verify_slice(&bytes, 1)?);
-/// # Ok::<(), corestream::Error>(())
-/// ```
-pub fn verify_stream(source: impl Read) -> Result<Verdict> {
-    verify_stream_with(source, |_| Ok(()))
+/// What the check of a source works with.
+struct Work<'w> {
+    source: Source<'w>,
+    threads: usize,
+    control: &'w Control,
+    meter: Meter<'w>,
 }
+
+impl Work<'_> {
+    /// Checks the dump by a walk.
+    fn examine(&self, walk: &mut Walk) -> Result<Verdict> {
+        // The code for each kind of input is its own, since most of the time goes into decoding.
+        match &mut self.source.input(0) {
+            Cursor::Slice(input) => self.examine_input(walk, input),
+            Cursor::Window(input) => self.examine_input(walk, input),
+        }
+    }
+
+    fn examine_input<I: Input>(&self, walk: &mut Walk, input: &mut I) -> Result<Verdict> {
+        let crcs = |_: &mut _, header: &Header| self.block_crcs(header);
+        let differs = |walk: &Walk, index: &Index| difference(self.source, walk, index);
+        examine(walk, input, &mut |_| Ok(()), crcs, differs, self.control)
+    }
+
+    /// The checksums of all blocks of the dump.
+    ///
+    /// # Errors
+    /// A block cannot be read, or the work was cancelled.
+    fn block_crcs(&self, header: &Header) -> fault::Result<Vec<u32>> {
+        let blocks = header.block_count();
+        let found: Vec<_> = (0..blocks).map(|_| AtomicU32::new(0)).collect();
+        let next = AtomicU32::new(0);
+        let failure = Mutex::new(None);
+        let work = || {
+            let mut buffer = Vec::new();
+            loop {
+                // It counts no further than blocks and threads together, and never wraps.
+                let block = next.fetch_add(1, Ordering::Relaxed);
+                let Some(found) = found.get(block as usize) else { break };
+                match self.block_crc(header.block(block), &mut buffer) {
+                    Ok(crc) => found.store(crc, Ordering::Relaxed),
+                    Err(fault) => {
+                        let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                        failure.get_or_insert(fault);
+                        // The others stop too.
+                        next.store(blocks, Ordering::Relaxed);
+                        break;
+                    }
+                }
+            }
+        };
+        run_on(wanted(self.threads).min(blocks as usize), &work);
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(fault) => Err(fault),
+            None => Ok(found.into_iter().map(AtomicU32::into_inner).collect()),
+        }
+    }
+
+    /// The checksum of a block, as far as the source has it.
+    fn block_crc(&self, block: Range<u64>, buffer: &mut Vec<u8>) -> fault::Result<u32> {
+        let mut hasher = crc32fast::Hasher::new();
+        let (mut at, end) = (block.start, block.end.min(self.source.len()));
+        while at < end {
+            self.control.check_cancelled()?;
+            let next = at.checked_add(SUMMED).map_or(end, |next| next.min(end));
+            let part = self.source.part(at..next, buffer)?;
+            hasher.update(part);
+            self.meter.add(part.len() as u64);
+            at = next;
+        }
+        Ok(hasher.finalize())
+    }
+}
+
+/// Bytes of a source that are summed up at once.
+const SUMMED: u64 = 1 << 20;
 
 /// What is known of a dump long before the rest of its stream has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,92 +419,50 @@ pub enum Early<'s> {
     Fault,
 }
 
-/// Like [`verify_stream`]; `early` gets what is known of the dump before it has passed, at the most once
-/// each, and can end the check. If it does so at [`Early::Fault`], the verdict is of what has passed.
-///
-/// # Errors
-/// Those of [`verify_stream`], and otherwise that of `early`, as one of [`ErrorKind::Input`].
-///
-/// ```
-/// use corestream::read::{Early, verify_stream_with};
-/// use corestream::{CoreDump, Dumper};
-///
-/// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
-/// let refuse = |early: Early<'_>| match early {
-///     Early::Length(length) if length > 100 => Err(std::io::ErrorKind::FileTooLarge.into()),
-///     _ => Ok(()),
-/// };
-/// let error = verify_stream_with(&bytes[..], refuse).unwrap_err();
-/// assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::FileTooLarge);
-/// # Ok::<(), corestream::Error>(())
-/// ```
-pub fn verify_stream_with(
-    source: impl Read,
-    mut early: impl FnMut(Early<'_>) -> io::Result<()>,
-) -> Result<Verdict> {
-    let crcs = |stream: &mut Stream<_>, _: &Header| stream.block_crcs();
-    examine(&mut Walk::default(), &mut Stream::new(source)?, &mut early, crcs, |_, _| None)
-}
-
 impl CoreDumpFile<'_> {
-    /// Checks structure, index and checksums, with so many threads.
+    /// Checks structure, index and checksums. Threads, cancelling and progress are those of
+    /// [`OpenOptions`](super::OpenOptions).
     ///
     /// # Errors
-    /// Those of [`verify_slice`].
-    pub fn verify(&self, threads: usize) -> Result<Verdict> {
-        verify_slice(self.bytes(), threads)
+    /// Returns the errors of [`Verifier::verify`].
+    pub fn verify(&self) -> Result<Verdict> {
+        verify(self.source(), self.threads, &self.control)
     }
 }
 
-/// The checksums of all blocks of a dump in memory.
-fn block_crcs(bytes: &[u8], header: &Header, threads: usize) -> Vec<u32> {
-    let blocks = header.block_count();
-    let found: Vec<_> = (0..blocks).map(|_| AtomicU32::new(0)).collect();
-    let next = AtomicU32::new(0);
-    let work = || {
-        loop {
-            // It counts no further than blocks and threads together, and never wraps.
-            let block = next.fetch_add(1, Ordering::Relaxed);
-            let Some(found) = found.get(block as usize) else { break };
-            let bytes = input::part(bytes, header.block(block)).unwrap_or_default();
-            found.store(crc32fast::hash(bytes), Ordering::Relaxed);
-        }
-    };
-    run_on(threads.min(blocks as usize).clamp(1, MAX_THREADS), &work);
-    found.into_iter().map(AtomicU32::into_inner).collect()
-}
-
-/// The first entry of the index that is not what the sections say, of a dump in memory; both have the
-/// same number of segments.
-fn difference(bytes: &[u8], walk: &Walk, index: &Index) -> Option<Box<Fault>> {
+/// The first entry of the index that is not what the sections say; both have the same number of segments.
+///
+/// # Errors
+/// The dump cannot be read.
+fn difference(source: Source<'_>, walk: &Walk, index: &Index) -> fault::Result<Option<Box<Fault>>> {
     let mut sections = walk.data.iter();
-    let (mut input, mut end) = (Slice::new(bytes, 0), 0);
+    let (mut input, mut end) = (source.input(0), 0);
     let mut next = || {
         while input.offset() >= end {
-            let section = sections.next()?;
-            (input, end) = (Slice::new(bytes, section.start), section.end);
+            let Some(section) = sections.next() else { return Ok(None) };
+            (input, end) = (source.input(section.start), section.end);
         }
-        data::segment(&mut Decoder::new(&mut input, end), &walk.memories).ok()
+        readable(data::segment(&mut Decoder::new(&mut input, end), &walk.memories))
     };
-    let mut at = index.segments;
+    let mut entries = source.input(index.segments);
+    let mut entries = Decoder::new(&mut entries, u64::MAX);
     for (memory, of) in (0..).zip(&index.memories) {
-        let entries = index::segments(bytes, index.segments, &of.segments);
-        for (i, raw) in of.segments.clone().zip(entries) {
-            let listed = Placement::listed(raw, memory);
-            let found = next()?;
-            let entry = at..at.checked_add(size_of::<IndexSegment>() as u64)?;
+        for i in of.segments.clone() {
+            let start = entries.offset();
+            let entry: [u8; size_of::<IndexSegment>()] = entries.array()?;
+            let listed = Placement::listed(&zerocopy::transmute!(entry), memory);
+            let Some(found) = next()? else { return Ok(None) };
             if found.as_ref().map(Segment::placement) != Some(&listed) {
                 let found = match found {
                     Some(found) => found.to_string(),
                     None => "one that puts nothing into a memory".to_string(),
                 };
                 let message = format!("segment {i}: lists {listed}; the sections have {found}");
-                return Some(Fault::damaged(entry, message).within(INDEX));
+                return Ok(Some(Fault::damaged(entries.since(start), message).within(INDEX)));
             }
-            at = entry.end;
         }
     }
-    None
+    Ok(None)
 }
 
 /// Checks a dump by a walk that is new; `early` gets what is known first, `crcs` gives the checksums of its blocks when all of
@@ -304,14 +472,19 @@ fn examine<I: Input>(
     walk: &mut Walk,
     input: &mut I,
     early: &mut dyn FnMut(Early<'_>) -> io::Result<()>,
-    crcs: impl FnOnce(&mut I, &Header) -> Vec<u32>,
-    differs: impl FnOnce(&Walk, &Index) -> Option<Box<Fault>>,
+    crcs: impl FnOnce(&mut I, &Header) -> fault::Result<Vec<u32>>,
+    differs: impl FnOnce(&Walk, &Index) -> fault::Result<Option<Box<Fault>>>,
+    control: &Control,
 ) -> Result<Verdict> {
-    let mut walked = Walked { sequence: Sequence::new(), early };
+    let lookout = Lookout::new(control);
+    let mut walked = Walked { sequence: Sequence::new(), early, lookout };
     let structure = walk.run(input, &mut walked).and_then(|()| required(walk, input.offset()));
-    let is_of_dump = |fault: &Fault| fault.kind != ErrorKind::Input;
-    let ended = structure.as_ref().is_err_and(|fault| is_of_dump(fault))
-        && (walked.early)(Early::Fault).is_err();
+    let structure = match structure {
+        // What comes after it cannot be read either.
+        Err(fault) if !fault.is_of_dump() => return Err(fault.into()),
+        structure => structure,
+    };
+    let ended = structure.is_err() && (walked.early)(Early::Fault).is_err();
     let walked = walked.sequence;
     let mut appended = 0;
     let (fault, mut blocks) = match &walk.header {
@@ -324,7 +497,7 @@ fn examine<I: Input>(
     };
     let bad = blocks.as_mut().and_then(|blocks| blocks.damage(fault.as_deref()));
     match (bad, fault) {
-        (_, Some(fault)) if fault.kind == ErrorKind::Input => Err(fault.into()),
+        (_, Some(fault)) if !fault.is_of_dump() => Err(fault.into()),
         (Some(damage), _) => Ok(Verdict::Damaged(damage)),
         (None, Some(fault)) => {
             let checksums = blocks.is_some_and(|blocks| blocks.are_compared());
@@ -366,8 +539,8 @@ fn own<I: Input>(
     walk: &Walk,
     structure: fault::Result<()>,
     walked: &Sequence,
-    crcs: impl FnOnce(&mut I, &Header) -> Vec<u32>,
-    differs: impl FnOnce(&Walk, &Index) -> Option<Box<Fault>>,
+    crcs: impl FnOnce(&mut I, &Header) -> fault::Result<Vec<u32>>,
+    differs: impl FnOnce(&Walk, &Index) -> fault::Result<Option<Box<Fault>>>,
     blocks: &mut Blocks,
 ) -> fault::Result<u64> {
     let header = &blocks.header.clone();
@@ -379,7 +552,7 @@ fn own<I: Input>(
             Fault::damaged(header.index_range(), "the sections before the index reach into it")
         });
         input.skip(to_index?).map_err(|fault| fault.cut_off_from(header.length))?;
-        blocks.found = crcs(input, header);
+        blocks.found = crcs(input, header)?;
         let mut index = Index::decode(input, header, complete, &mut |entry| {
             match entry {
                 Entry::Segment(segment) => {
@@ -397,7 +570,7 @@ fn own<I: Input>(
         if complete.is_some() && !listed.is_the_same(walked) {
             let message = "corestream.index: the segments are not those of the sections";
             let whole = || Fault::damaged(header.index_range(), message);
-            return Err(differs(walk, &index).unwrap_or_else(whole));
+            return Err(differs(walk, &index)?.unwrap_or_else(whole));
         }
         Ok(())
     };
@@ -409,7 +582,7 @@ fn own<I: Input>(
     };
     // A stream that fails says nothing of the dump; and what is not known here may come of damage.
     let rank = |fault: &Fault| match fault.kind {
-        ErrorKind::Input => 0,
+        kind if !is_of_dump(kind) => 0,
         ErrorKind::Unsupported => 2,
         _ => 1,
     };
@@ -516,6 +689,7 @@ impl Sequence {
 struct Walked<'e> {
     sequence: Sequence,
     early: &'e mut dyn FnMut(Early<'_>) -> io::Result<()>,
+    lookout: Lookout<'e>,
 }
 
 impl Walked<'_> {
@@ -538,6 +712,7 @@ impl Visitor for Walked<'_> {
     }
 
     fn segment(&mut self, segment: Segment) -> fault::Result<()> {
+        self.lookout.step()?;
         self.sequence.add(&segment);
         Ok(())
     }

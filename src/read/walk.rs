@@ -10,7 +10,8 @@ use std::ops::Range;
 use super::bounds::{self, Growing, Reach};
 use super::data::{self, DataSection};
 use super::decode::Decoder;
-use super::fault::{Fault, Result, not_empty};
+use super::facts::{self, Trap};
+use super::fault::{Fault, Result, not_empty, readable};
 use super::header::Header;
 use super::input::{Input, Slice};
 use super::layout::{FrameLayout, Trials};
@@ -19,11 +20,11 @@ use super::types;
 use crate::arithmetic::{Checked, at_most};
 use crate::error::ErrorKind;
 use crate::format::{
-    CONTINUATION, CORE, CUSTOM, DATA, GLOBAL, HEADER, INDEX, INSTANCES, MEMORY, MODULES, NOTES,
-    STACK,
+    CONTINUATION, CORE, CUSTOM, DATA, GLOBAL, HEADER, IDENTITIES, INDEX, INSTANCES, MEMORY,
+    MODULES, NOTES, STACK, TRAP,
 };
-use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED, MAX_NAME_BYTES, MAX_NOTES};
-use crate::model::{Global, MemoryType};
+use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED, MAX_LISTED_THREADS, MAX_NAME_BYTES, MAX_NOTES};
+use crate::model::MemoryType;
 
 /// What begins every module: the magic number and the version.
 pub(super) const PREAMBLE: [u8; 8] = *b"\0asm\x01\0\0\0";
@@ -32,7 +33,8 @@ pub(super) const PREAMBLE: [u8; 8] = *b"\0asm\x01\0\0\0";
 const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 
 /// The names of the custom sections that are known here.
-const KNOWN: [&str; 8] = [CORE, MODULES, INSTANCES, STACK, HEADER, CONTINUATION, NOTES, INDEX];
+const KNOWN: [&str; 10] =
+    [CORE, MODULES, INSTANCES, STACK, HEADER, CONTINUATION, TRAP, IDENTITIES, NOTES, INDEX];
 
 /// Bytes of frames that are tried at once.
 const TRIED: usize = 4096;
@@ -61,23 +63,45 @@ pub(super) trait Visitor {
         Ok(())
     }
 
-    /// A module; its name is at the offset.
-    fn module(&mut self, _: u64) {}
+    /// A module; the byte before its name is at the offset.
+    fn module(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
 
     /// The only module; its name is at the offset, without a length, and has so many bytes.
-    fn bare_module(&mut self, _: u64, _len: u64) {}
+    fn bare_module(&mut self, _: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
 
-    /// An instance; its fields are at the offset.
-    fn instance(&mut self, _: u64) {}
+    /// An instance; the byte before its fields is at the offset.
+    fn instance(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
 
     /// A thread; its name is at the offset, so many frames that are not damaged after it.
-    fn thread(&mut self, _: u64, _frames: u32) {}
+    fn thread(&mut self, _: u64, _frames: u32) -> Result<()> {
+        Ok(())
+    }
 
     /// A note; its text is at the offset.
-    fn note(&mut self, _: u64) {}
+    fn note(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
 
-    /// A global.
-    fn global(&mut self, _: Global) {}
+    /// The trap.
+    fn trap(&mut self, _: Trap) -> Result<()> {
+        Ok(())
+    }
+
+    /// The identity of the next module is at the offset.
+    fn identity(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// A global, at the offset.
+    fn global(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
 
     /// A section with segments; says whether they are wanted.
     fn segments(&mut self, _: &DataSection) -> bool {
@@ -252,7 +276,7 @@ impl Walk {
 
     fn sections<I: Input, V: Visitor>(&mut self, input: &mut I, to: &mut V) -> Result<()> {
         match preamble(input) {
-            Err(_) if self.passes_damage => {}
+            Err(fault) if self.passes_damage && fault.is_of_dump() => {}
             Err(fault) if fault.kind == ErrorKind::Format && self.header.is_some() => {
                 return Err(no_module());
             }
@@ -323,7 +347,8 @@ impl Walk {
             _ => body.skip_rest(),
         };
         let whole = decoded.and_then(|()| body.finish());
-        if self.passes_damage {
+        let is_of_dump = whole.as_ref().err().is_none_or(|fault| fault.is_of_dump());
+        if self.passes_damage && is_of_dump {
             // What this project does not write, or what has more than it says, may hold segments that nobody sees.
             let may_hold_data = match id {
                 CUSTOM | MEMORY | GLOBAL => false,
@@ -354,7 +379,7 @@ impl Walk {
             Ok(named)
         });
         match named {
-            Err(fault) if fault.kind == ErrorKind::Input => Err(fault),
+            Err(fault) if !fault.is_of_dump() => Err(fault),
             // One that is cut off or unsound is none.
             named => Ok(named.unwrap_or(false)),
         }
@@ -414,6 +439,14 @@ impl Walk {
             NOTES => {
                 self.belongs_to_header(start..body.end());
                 notes(body, to)
+            }
+            TRAP => {
+                self.belongs_to_header(start..body.end());
+                facts::trap(body, to)
+            }
+            IDENTITIES => {
+                self.belongs_to_header(start..body.end());
+                facts::identities(body, to)
             }
             _ => self.index(body, start),
         }?;
@@ -495,10 +528,10 @@ impl Walk {
         }
         for i in 0..count {
             let mut one = || {
-                body.zero()?;
                 let at = body.offset();
+                body.zero()?;
                 body.check_name()?;
-                to.module(at);
+                to.module(at)?;
                 counted(&mut self.modules, MAX_LISTED, "modules", body)
             };
             one().map_err(|fault| fault.within(format_args!("module {i}")))?;
@@ -513,21 +546,18 @@ impl Walk {
         body: &mut Decoder<'_, I>,
         to: &mut V,
     ) -> Result<()> {
+        let start = body.offset();
         body.zero()?;
         let (at, end) = (body.offset(), body.end());
         self.modules = 1;
         let bytes = body.take(at_most(body.left()?, MAX_NAME_BYTES))?;
         let mut slice = Slice::new(bytes, 0);
         let mut name = Decoder::new(&mut slice, bytes.len() as u64);
-        if name.name().and_then(|_| name.finish()).is_ok() {
-            to.module(at);
-            return Ok(());
+        if name.check_name().is_ok() && name.finish().is_ok() {
+            return to.module(start);
         }
         match std::str::from_utf8(bytes) {
-            Ok(name) => {
-                to.bare_module(at, name.len() as u64);
-                Ok(())
-            }
+            Ok(name) => to.bare_module(at, name.len() as u64),
             Err(_) => {
                 let message = "its name is neither UTF-8 with its length nor without";
                 Err(Fault::damaged(not_empty(at, end), message))
@@ -545,15 +575,15 @@ impl Walk {
         }
         for i in 0..body.u32()? {
             let mut one = || {
-                body.zero()?;
                 let at = body.offset();
+                body.zero()?;
                 body.u32()?;
                 for _ in 0..2 {
                     for _ in 0..body.u32()? {
                         body.u32()?;
                     }
                 }
-                to.instance(at);
+                to.instance(at)?;
                 counted(&mut self.instances, MAX_LISTED, "instances", body)
             };
             one().map_err(|fault| fault.within(format_args!("instance {i}")))?;
@@ -572,11 +602,11 @@ impl Walk {
         }
         // The frames before one that is damaged or cut off are readable.
         let fault = (0..count).find_map(|i| frame(body).err().map(|fault| (i, fault)));
-        to.thread(at, fault.as_ref().map_or(count, |(i, _)| *i));
+        to.thread(at, fault.as_ref().map_or(count, |(i, _)| *i))?;
         if let Some((i, fault)) = fault {
             return Err(fault.within(format_args!("frame {i}")));
         }
-        counted(&mut self.threads, MAX_LISTED, "threads", body)
+        counted(&mut self.threads, MAX_LISTED_THREADS, "threads", body)
     }
 
     /// Passes the frames of a thread, whose layout is known at the end of the dump.
@@ -594,14 +624,14 @@ impl Walk {
                 Ok(bytes) => self.trials.feed(bytes),
                 Err(fault) => {
                     // Of a list that is cut off no layout is known.
-                    to.thread(at, 0);
+                    to.thread(at, 0)?;
                     return Err(fault);
                 }
             }
         }
         self.trials.end();
-        to.thread(at, count);
-        counted(&mut self.threads, MAX_LISTED, "threads", body)
+        to.thread(at, count)?;
+        counted(&mut self.threads, MAX_LISTED_THREADS, "threads", body)
     }
 
     fn memory<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
@@ -618,8 +648,11 @@ impl Walk {
         to: &mut V,
     ) -> Result<()> {
         for i in 0..body.u32()? {
-            let global = types::global(body, self.globals, self.header.is_none());
-            to.global(global.map_err(|fault| fault.within(format_args!("global {i}")))?);
+            let at = body.offset();
+            if let Err(fault) = types::global(body, self.globals, self.header.is_none()) {
+                return Err(fault.within(format_args!("global {i}")));
+            }
+            to.global(at)?;
             self.globals = self.globals.plus(1)?;
         }
         Ok(())
@@ -688,7 +721,7 @@ impl Walk {
 pub(super) fn appended<I: Input>(input: &mut I, header: &Header) -> Result<u64> {
     let added = add_ons(input);
     match (added, input.drain()) {
-        (Err(fault), _) if fault.kind == ErrorKind::Input => Err(fault),
+        (Err(fault), _) if !fault.is_of_dump() => Err(fault),
         (_, Err(fault)) => Err(fault),
         (Ok(true), Ok(end)) => {
             end.checked_sub(header.length).ok_or_else(|| Fault::cut_off(end, header.length))
@@ -716,13 +749,22 @@ fn add_ons<I: Input>(input: &mut I) -> Result<bool> {
 }
 
 /// Whether there are only such sections up to the end.
-pub(super) fn is_appended<I: Input>(input: &mut I) -> bool {
-    add_ons(input).unwrap_or(false)
+pub(super) fn is_appended<I: Input>(input: &mut I) -> Result<bool> {
+    readable(add_ons(input)).map(|only| only == Some(true))
 }
 
 /// The first bytes of a dump are not those of a module.
 pub(super) fn no_module() -> Box<Fault> {
     Fault::damaged(0..PREAMBLE.len() as u64, "does not begin as a WebAssembly module does")
+}
+
+/// Returns whether the next bytes are those that begin a module.
+///
+/// # Errors
+/// The dump cannot be read.
+pub(super) fn is_module<I: Input>(input: &mut I) -> Result<bool> {
+    let bytes = readable(Decoder::new(input, u64::MAX).array())?;
+    Ok(bytes == Some(PREAMBLE))
 }
 
 /// Checks the first bytes of the file.
@@ -731,7 +773,7 @@ fn preamble<I: Input>(input: &mut I) -> Result<()> {
     match decoder.array() {
         Ok(PREAMBLE) => Ok(()),
         Ok(COMPONENT) => Err(Fault::format("it is a component, and a dump is a core module")),
-        Err(fault) if fault.kind == ErrorKind::Input => Err(fault),
+        Err(fault) if !fault.is_of_dump() => Err(fault),
         Err(fault) if fault.range.start == 0 => Err(Fault::format("it is empty")),
         _ => Err(Fault::format("it does not begin as a WebAssembly module does")),
     }
@@ -751,8 +793,7 @@ fn notes<I: Input, V: Visitor>(body: &mut Decoder<'_, I>, to: &mut V) -> Result<
         let mut one = || {
             let at = body.offset();
             body.check_name()?;
-            to.note(at);
-            Ok(())
+            to.note(at)
         };
         one().map_err(|fault: Box<Fault>| fault.within(format_args!("note {i}")))?;
     }
@@ -762,7 +803,8 @@ fn notes<I: Input, V: Visitor>(body: &mut Decoder<'_, I>, to: &mut V) -> Result<
 fn process<I: Input, V: Visitor>(body: &mut Decoder<'_, I>, to: &mut V) -> Result<()> {
     body.zero()?;
     let at = body.offset();
-    to.process(at, body.check_name()?)
+    let name = body.name()?;
+    to.process(at, &name)
 }
 
 /// Counts one more of something that there is a limit for.

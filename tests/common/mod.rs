@@ -107,7 +107,11 @@ impl<'b> Decoded<'b> {
             }
             _ if matches!(
                 section.name(),
-                "corestream" | "corestream.notes" | "corestream.index"
+                "corestream"
+                    | "corestream.trap"
+                    | "corestream.modules"
+                    | "corestream.notes"
+                    | "corestream.index"
             ) => {}
             _ => {
                 assert_eq!(section.name(), CONTINUATION);

@@ -1,11 +1,21 @@
 //! A small guest, its dump, and what every reading of a dump must hold; shared with the fuzz targets.
 
+use std::fmt::Debug;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hasher};
+use std::io::Write;
+
 use super::own;
-use corestream::read::{Content, Early, Verdict, verify_slice, verify_stream_with};
-use corestream::{
-    CoreDump, CoreDumpFile, Dumper, ErrorKind, Frame, Global, GlobalValue, Instance, Memory,
-    MemoryImage, MemoryIndex, MemoryType, Module, RefType, Result, Thread, Value,
+use corestream::read::{
+    Content, Coverage, Early, FrameLayout, MappedFile, MemoryView, OpenOptions, Producer, ReadAt,
+    Restored, SegmentView, ThreadView, Verdict, Verifier,
 };
+use corestream::{
+    CoreDump, CoreDumpFile, Dumper, Error, ErrorKind, Frame, Global, GlobalIndex, GlobalValue,
+    Instance, InstanceIndex, Memory, MemoryImage, MemoryIndex, MemoryType, Module, ModuleIdentity,
+    ModuleIndex, RefType, Result, Thread, UnixTime, Value,
+};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 pub const PAGE: usize = 65_536;
 pub const FIRST: MemoryIndex = MemoryIndex(0);
@@ -62,25 +72,112 @@ pub fn small() -> Vec<u8> {
     own::without(&dumper.plan(&guest(&images)).unwrap().to_vec().unwrap())
 }
 
-/// A memory as its contents say, which must cover it without a gap; what was left out is 0xee.
+/// A guest without memories of which everything is known that has a section of its own.
+pub fn known() -> CoreDump<'static> {
+    let mut guest = CoreDump::new("guest.wasm");
+    guest.add_module("guest.wasm");
+    let identity = ModuleIdentity::new().with_build_id([0x12, 0x34]).with_sha256([0xab; 32]);
+    guest.add_module(Module::anonymous().with_identity(identity));
+    guest.trap = Some("wasm trap: integer divide by zero".into());
+    guest.captured_at = UnixTime::from_nanoseconds(1_795_839_503_500_000_000);
+    guest.notes.push("a note".into());
+    guest
+}
+
+/// The dump of [`known`], of about 500 bytes.
+pub fn facts() -> Vec<u8> {
+    Dumper::new().plan(&known()).unwrap().to_vec().unwrap()
+}
+
+/// A memory as its contents say, which must cover it without a gap; what is not known is 0xee.
 pub fn contents(dump: &CoreDumpFile<'_>, memory: MemoryIndex) -> Vec<u8> {
+    let memory = dump.memory(memory).unwrap();
     let mut bytes = Vec::new();
-    for content in dump.contents(memory).unwrap() {
-        assert_eq!(*content.addresses().start(), bytes.len() as u64);
+    for content in memory.contents() {
+        let start = bytes.len();
+        assert_eq!(*content.addresses().start(), start as u64);
         let end = usize::try_from(*content.addresses().end()).unwrap() + 1;
-        match content {
-            Content::Data { bytes: data, .. } => bytes.extend(data),
-            Content::Zero(_) => bytes.resize(end, 0),
-            Content::LeftOut(_) => bytes.resize(end, 0xee),
+        let is_known = !matches!(content, Content::Excluded(_) | Content::Lost(_));
+        bytes.resize(end, if is_known { 0 } else { 0xee });
+        if let Content::Data { addresses, .. } = content {
+            memory.read(*addresses.start(), &mut bytes[start..]).unwrap();
         }
-        assert_eq!(bytes.len(), end);
     }
-    let ty = dump.memories()[memory.0 as usize];
-    assert_eq!(bytes.len() as u64, ty.byte_len().unwrap());
+    assert_eq!(bytes.len() as u64, memory.ty().byte_len().unwrap());
     bytes
 }
 
-/// Both verifiers say the same.
+/// The items of a list, none of which is an error.
+pub fn all<T>(items: impl Iterator<Item = Result<T>>) -> Vec<T> {
+    items.map(Result::unwrap).collect()
+}
+
+/// The types of all memories.
+pub fn types(dump: &CoreDumpFile<'_>) -> Vec<MemoryType> {
+    dump.memories().map(|memory| memory.ty()).collect()
+}
+
+/// The threads in the words of the model.
+pub fn threads(dump: &CoreDumpFile<'_>) -> Vec<Thread> {
+    dump.threads().map(|thread| thread.unwrap().to_thread().unwrap()).collect()
+}
+
+/// A source of this project's users: bytes that are read, and not lent.
+pub struct Unlent<'b>(pub &'b [u8]);
+
+impl ReadAt for Unlent<'_> {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+}
+
+/// The kinds of sources that a dump can be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Slice,
+    File,
+    Mapped,
+    Unlent,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Slice, Self::File, Self::Mapped, Self::Unlent];
+
+    /// Returns one of those that are no slice for every 16th of all bytes, another one for other bytes: tests that try many
+    /// thousands of dumps have no time for more.
+    fn sample(bytes: &[u8]) -> Option<Self> {
+        let hash = usize::try_from(hash(bytes) % 48).unwrap();
+        Self::ALL.into_iter().skip(1).nth(hash)
+    }
+
+    /// Returns a source of this kind of these bytes.
+    pub fn source<'b>(self, bytes: &'b [u8]) -> Box<dyn ReadAt + 'b> {
+        match self {
+            Self::Slice => Box::new(bytes),
+            Self::File => Box::new(file(bytes)),
+            Self::Mapped => {
+                // SAFETY: the file has no name, and nobody else has a descriptor of it.
+                #[allow(unsafe_code, reason = "maps a file of its own")]
+                let mapped = unsafe { MappedFile::new(&file(bytes)) };
+                Box::new(mapped.unwrap())
+            }
+            Self::Unlent => Box::new(Unlent(bytes)),
+        }
+    }
+}
+
+/// A file of these bytes, in memory.
+fn file(bytes: &[u8]) -> File {
+    let mut file = File::from(memfd_create("dump", MemfdFlags::CLOEXEC).unwrap());
+    file.write_all(bytes).unwrap();
+    file
+}
+
+/// All verifiers say the same.
 pub fn verdict(bytes: &[u8]) -> Result<Verdict> {
     /// Gives a stream byte by byte at times.
     struct Slow<'b>(&'b [u8], usize);
@@ -91,9 +188,16 @@ pub fn verdict(bytes: &[u8]) -> Result<Verdict> {
             self.0.read(&mut buffer[..n])
         }
     }
-    let slice = verify_slice(bytes, 1);
+    let slice = Verifier::new().threads(1).verify(bytes);
+    for kind in [Kind::Unlent].into_iter().chain(Kind::sample(bytes)) {
+        match (&slice, Verifier::new().threads(2).verify(kind.source(bytes))) {
+            (Ok(slice), Ok(source)) => assert_eq!(*slice, source),
+            (Err(slice), Err(source)) => assert_eq!(failure(slice), failure(&source)),
+            (slice, source) => panic!("{slice:?}, of {kind:?} {source:?}"),
+        }
+    }
     let mut has_header = false;
-    let stream = verify_stream_with(Slow(bytes, 0), |early| {
+    let stream = Verifier::new().verify_stream_with(Slow(bytes, 0), |early| {
         has_header |= matches!(early, Early::Length(_));
         Ok(())
     });
@@ -127,28 +231,192 @@ fn as_of_a_stream(slice: &Verdict, stream: &Verdict) -> Verdict {
     slice
 }
 
-/// Reads everything that is readable; nothing may panic.
-pub fn read_all(bytes: &[u8]) {
-    for dump in [CoreDumpFile::from_slice(bytes), CoreDumpFile::salvage_slice(bytes)] {
-        let Ok(dump) = dump else { continue };
-        for thread in dump.threads() {
-            assert_eq!(thread.frames().count(), thread.frames().len());
-        }
-        for instance in dump.instances() {
-            assert_eq!(instance.memories().count(), instance.memories().len());
-            assert_eq!(instance.globals().count(), instance.globals().len());
-        }
-        assert!(format!("{dump:?}").len() < 1 << 20);
-        for i in 0..u32::try_from(dump.memories().len()).unwrap() {
-            let memory = MemoryIndex(i);
-            let mut next = Some(0);
-            for content in dump.contents(memory).unwrap().take(10_000) {
-                assert_eq!(Some(*content.addresses().start()), next);
-                next = content.addresses().end().checked_add(1);
-            }
-            if dump.damage().is_none() {
-                let _ = dump.read(memory, 90, &mut [0; 99]);
-            }
+/// The kind of an error and its text.
+pub type Failure = (ErrorKind, String);
+
+/// What a list says of its length, and its items up to the first error.
+pub type List<T> = (usize, Vec<Result<T, Failure>>);
+
+/// Everything that a dump says of itself, but for the bytes of its segments.
+#[derive(Debug, PartialEq)]
+pub struct Said {
+    name: String,
+    len: u64,
+    damage: Option<Failure>,
+    producer: Producer,
+    layout: FrameLayout,
+    /// Whether it is rewritten, has an index, has checksums, is partial, is degraded.
+    flags: [bool; 5],
+    modules: List<String>,
+    notes: List<String>,
+    trap: Option<String>,
+    captured_at: Option<UnixTime>,
+    identities: List<ModuleIdentity>,
+    instances: List<Instance>,
+    /// Names, and frames.
+    threads: List<(String, List<Frame>)>,
+    globals: List<Global>,
+    memories: Vec<SaidMemory>,
+}
+
+/// Everything that a dump says of a memory.
+#[derive(Debug, PartialEq)]
+struct SaidMemory {
+    ty: MemoryType,
+    declared_pages: Option<u64>,
+    coverage: Coverage,
+    segments: Vec<SegmentView>,
+    /// At most [`MOST_PARTS`] parts.
+    contents: Vec<Content>,
+    /// The hash of the data in those.
+    data: u64,
+    /// The bytes from address 90 on.
+    read: Result<Vec<u8>, Failure>,
+    /// The hash of the whole memory, if that is written and not over [`MOST_WRITTEN`].
+    written: Option<Result<(Restored, u64), Failure>>,
+}
+
+/// Parts of a memory that are looked at.
+const MOST_PARTS: usize = 10_000;
+/// Bytes of a memory that is written as a whole.
+const MOST_WRITTEN: u64 = 1 << 18;
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+fn failure(error: &Error) -> Failure {
+    (error.kind(), error.to_string())
+}
+
+fn list<T>(items: impl ExactSizeIterator<Item = Result<T>>) -> List<T> {
+    let len = items.len();
+    let items: Vec<_> = items.map(|item| item.map_err(|error| failure(&error))).collect();
+    match items.iter().position(Result::is_err) {
+        Some(error) => assert_eq!(error + 1, items.len(), "items after an error"),
+        None => assert_eq!(len, items.len()),
+    }
+    (len, items)
+}
+
+/// The first and the last item of a list, and the one after it, are those that are asked for alone.
+fn assert_items<T: PartialEq + Debug>(list: &List<T>, item: impl Fn(usize) -> Result<T>) {
+    let (len, items) = list;
+    for i in [0, items.len() / 2, items.len().saturating_sub(1)] {
+        if let Some(expected @ Ok(_)) = items.get(i) {
+            assert_eq!(item(i).map_err(|error| failure(&error)), *expected, "item {i}");
         }
     }
+    assert_eq!(item(*len).unwrap_err().kind(), ErrorKind::Option);
+}
+
+impl Said {
+    /// Asks a dump for everything; nothing may panic. Whole memories are written if `writes` says so.
+    pub fn by(dump: &CoreDumpFile<'_>, writes: bool) -> Self {
+        assert!(format!("{dump:?}").len() < 1 << 20);
+        let frames = |thread: ThreadView<'_>| {
+            assert!(format!("{thread:?} {:?}", thread.frames()).len() < 1 << 20);
+            (thread.name().to_string(), list(thread.frames()))
+        };
+        let said = Self {
+            name: dump.name().into(),
+            len: dump.len(),
+            damage: dump.damage().map(failure),
+            producer: dump.producer(),
+            layout: dump.frame_layout(),
+            flags: [
+                dump.is_rewritten(),
+                dump.has_index(),
+                dump.has_checksums(),
+                dump.is_partial(),
+                dump.is_degraded(),
+            ],
+            modules: list(dump.modules()),
+            notes: list(dump.notes()),
+            trap: dump.trap().map(Into::into),
+            captured_at: dump.captured_at(),
+            identities: list(dump.module_identities()),
+            instances: list(dump.instances()),
+            threads: list(dump.threads().map(|thread| thread.map(frames))),
+            globals: list(dump.globals()),
+            memories: dump.memories().map(|memory| SaidMemory::by(memory, writes)).collect(),
+        };
+        let index = |i: usize| u32::try_from(i).unwrap();
+        assert_items(&said.modules, |i| dump.module(ModuleIndex(index(i))));
+        assert_items(&said.identities, |i| dump.module_identity(ModuleIndex(index(i))));
+        assert_items(&said.instances, |i| dump.instance(InstanceIndex(index(i))));
+        assert_items(&said.threads, |i| dump.thread(i).map(frames));
+        assert_items(&said.globals, |i| dump.global(GlobalIndex(index(i))));
+        let past = dump.memory(MemoryIndex(index(said.memories.len()))).unwrap_err();
+        assert_eq!(past.kind(), ErrorKind::Option);
+        said
+    }
+}
+
+impl SaidMemory {
+    fn by(memory: MemoryView<'_>, writes: bool) -> Self {
+        assert!(format!("{memory:?} {:?}", memory.contents()).len() < 4096);
+        let contents: Vec<_> = memory.contents().take(MOST_PARTS).collect();
+        let (mut next, mut data, mut buffer) = (Some(0), DefaultHasher::new(), Vec::new());
+        for content in &contents {
+            let (first, last) = content.addresses().clone().into_inner();
+            assert_eq!(Some(first), next);
+            next = last.checked_add(1);
+            if let Content::Data { .. } = content {
+                buffer.resize(usize::try_from(last - first).unwrap() + 1, 0);
+                memory.read(first, &mut buffer).unwrap();
+                data.write(&buffer);
+            }
+        }
+        let unknown = |content: Content| content.unknown();
+        let unknown = contents.iter().cloned().filter_map(unknown);
+        assert!(memory.unknown().zip(unknown).all(|(range, expected)| range == expected));
+        let mut read = vec![0; 99];
+        let read = memory.read(90, &mut read).map(|()| read).map_err(|error| failure(&error));
+        let is_small = memory.ty().byte_len().is_some_and(|len| len <= MOST_WRITTEN);
+        let written = (writes && is_small).then(|| {
+            let mut image = Vec::new();
+            let restored = memory.write_to(&mut image).map_err(|error| failure(&error))?;
+            assert_eq!(restored.len, image.len() as u64);
+            Ok((restored, hash(&image)))
+        });
+        Self {
+            ty: memory.ty(),
+            declared_pages: memory.declared_pages(),
+            coverage: memory.coverage(),
+            segments: memory.segments().collect(),
+            contents,
+            data: data.finish(),
+            read,
+            written,
+        }
+    }
+}
+
+/// What is said of a dump that is opened strictly, and of one that is salvaged.
+fn said(kind: Kind, bytes: &[u8], writes: bool) -> [Result<Said, Failure>; 2] {
+    [false, true].map(|salvage| {
+        let opened = OpenOptions::new().salvage(salvage).open_source(kind.source(bytes));
+        opened.map(|dump| Said::by(&dump, writes)).map_err(|error| failure(&error))
+    })
+}
+
+/// Reads everything that is readable, and samples whether another source says the same; nothing may panic.
+pub fn read_all(bytes: &[u8]) {
+    let kind = Kind::sample(bytes);
+    let expected = said(Kind::Slice, bytes, kind.is_some());
+    kind.inspect(|kind| assert_said(*kind, bytes, &expected));
+}
+
+/// Reads everything that is readable of a source of every kind; all say the same.
+pub fn read_consistently(bytes: &[u8]) {
+    let expected = said(Kind::Slice, bytes, true);
+    Kind::ALL.into_iter().skip(1).for_each(|kind| assert_said(kind, bytes, &expected));
+}
+
+fn assert_said(kind: Kind, bytes: &[u8], expected: &[Result<Said, Failure>; 2]) {
+    let found = said(kind, bytes, true);
+    assert!(found == *expected, "{kind:?}: {found:?}\na slice: {expected:?}");
 }

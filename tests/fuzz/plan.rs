@@ -4,7 +4,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 use corestream::internals::Scanner;
 use corestream::limits::max_pages;
-use corestream::read::{Verdict, verify_slice};
+use corestream::read::{Verdict, Verifier};
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType, Plan,
 };
@@ -151,18 +151,20 @@ fn assert_dump(input: &Input, guests: &[Guest], plan: &Plan<'_>, most: usize, li
     assert!(decoded.in_data_section <= most);
     assert!(decoded.longest_body <= limit.into(), "{} bytes", decoded.longest_body);
 
-    let Ok(Verdict::Whole(whole)) = verify_slice(&bytes, 1) else { panic!("it is not whole") };
+    let Ok(Verdict::Whole(whole)) = Verifier::new().threads(1).verify(&bytes) else {
+        panic!("it is not whole")
+    };
     assert_eq!(whole.checksums, input.checksums);
     assert_eq!(whole.segments, decoded.segments.len() as u64);
     let file = CoreDumpFile::from_slice(&bytes).unwrap();
     for (i, guest) in (0..).zip(guests) {
         assert!(contents(&decoded, i, guest) == guest.bytes, "memory {i}");
-        let memory = MemoryIndex(i);
-        assert_eq!(file.memories()[i as usize], guest.ty);
-        let coverage = file.coverage(memory).unwrap();
+        let view = file.memory(MemoryIndex(i)).unwrap();
+        assert_eq!(view.ty(), guest.ty);
+        let coverage = view.coverage();
         assert_eq!(coverage.changing, guest.kind == Kind::Shared && guest.address == 0);
         let mut found = vec![0xee; guest.bytes.len()];
-        file.read(memory, guest.address, &mut found).unwrap();
+        view.read(guest.address, &mut found).unwrap();
         assert!(found == guest.bytes, "memory {i}");
     }
 }

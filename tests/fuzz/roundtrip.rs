@@ -10,14 +10,15 @@ use std::thread;
 
 use arbitrary::{Arbitrary, Unstructured};
 use corestream::limits::max_pages;
-use corestream::read::{Verdict, Whole, verify_file, verify_slice, verify_stream};
+use corestream::read::{Verdict, Verifier, Whole};
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, FileSink, Frame, Global, GlobalIndex, GlobalValue, Instance,
     InstanceIndex, Memory, MemoryIndex, MemoryType, Module, ModuleIndex, PipeSink, Plan, RefType,
-    SocketSink, Thread, Value,
+    SocketSink, Thread, UnixTime, Value,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use crate::common::reading::{all, threads, types};
 use crate::common::{DecodedFrame, Random, decode};
 use crate::image::Kind;
 
@@ -178,6 +179,28 @@ impl Model {
         self.memories.iter().map(image).collect()
     }
 
+    /// Adds what has a section of its own. It is made of the names, so that the saved inputs mean the same.
+    fn add_facts(&self, dump: &mut CoreDump<'_>) {
+        let bytes = self.name.as_bytes();
+        if bytes.len() % 3 == 1 {
+            dump.trap = Some(self.name.chars().take(1000).collect());
+        }
+        if bytes.len() % 4 < 2 {
+            let time =
+                bytes.iter().fold(bytes.len() as u64, |time, byte| time << 8 | u64::from(*byte));
+            dump.captured_at = UnixTime::from_nanoseconds(time);
+        }
+        for module in dump.modules.iter_mut() {
+            match module.name.as_deref().map(str::as_bytes) {
+                Some(name @ [first, ..]) if first % 2 == 1 => {
+                    module.identity.build_id = Some(name[..name.len().min(256)].to_vec());
+                }
+                Some([first, ..]) => module.identity.sha256 = Some([*first; 32]),
+                _ => {}
+            }
+        }
+    }
+
     /// The guest with these images.
     pub fn dump<'i>(&self, images: &'i [Vec<u8>]) -> CoreDump<'i> {
         let mut dump = CoreDump::new(self.name.as_str());
@@ -187,6 +210,7 @@ impl Model {
                 None => dump.add_module(Module::anonymous()),
             };
         }
+        self.add_facts(&mut dump);
         for (memory, image) in self.memories.iter().zip(images) {
             dump.add_memory(Memory::new(memory.ty(image), memory.kind.image(image)));
         }
@@ -277,7 +301,7 @@ fn check(input: &Input) {
     assert_decoded(&dump, &images, &expected);
     let file = CoreDumpFile::from_slice(&expected).unwrap();
     assert_read(&dump, &images, &file);
-    let verdict = verify_slice(&expected, 1).unwrap();
+    let verdict = Verifier::new().threads(1).verify(&expected).unwrap();
     let Verdict::Whole(whole) = &verdict else { panic!("{verdict:?}") };
     assert_eq!((whole.bytes, whole.checksums), (plan.len(), input.checksums));
     assert!(input.way.go(input, &plan, whole) == expected, "by {:?}", input.way);
@@ -303,7 +327,7 @@ impl Way {
             Self::Named => {
                 let path = path();
                 plan.write_file(&path).unwrap();
-                let verdict = verify_file(&path, 2).unwrap();
+                let verdict = Verifier::new().threads(2).verify_file(&path).unwrap();
                 assert_eq!(verdict, Verdict::Whole(whole.clone()));
                 assert_eq!(CoreDumpFile::open(&path).unwrap().len(), whole.bytes);
                 let bytes = std::fs::read(&path).unwrap();
@@ -340,7 +364,7 @@ fn received(
     let random = Random(u64::from(input.seed) + 1);
     let mut reader = Small { source, random, most, bytes: Vec::new() };
     thread::scope(|scope| {
-        let verdict = scope.spawn(|| verify_stream(&mut reader));
+        let verdict = scope.spawn(|| Verifier::new().verify_stream(&mut reader));
         send();
         assert_eq!(verdict.join().unwrap().unwrap(), Verdict::Whole(whole.clone()));
     });
@@ -398,25 +422,30 @@ fn assert_decoded(dump: &CoreDump<'_>, images: &[Vec<u8>], bytes: &[u8]) {
 
 /// This project's reader finds what went in.
 fn assert_read(dump: &CoreDump<'_>, images: &[Vec<u8>], file: &CoreDumpFile<'_>) {
+    assert_eq!(file.trap(), dump.trap.as_deref());
+    assert_eq!(file.captured_at(), dump.captured_at);
+    let identities = dump.modules.iter().map(|module| module.identity.clone());
+    assert!(all(file.module_identities()).into_iter().eq(identities));
     assert_eq!(file.name(), dump.name);
     let modules = dump.modules.iter().enumerate().map(|(i, m)| m.name_or_anonymous(i));
-    assert!(file.modules().eq(modules));
-    assert!(file.instances().map(|instance| instance.to_instance()).eq(dump.instances.clone()));
-    assert!(file.threads().map(|thread| thread.to_thread()).eq(dump.threads.clone()));
-    assert_eq!(file.globals(), dump.globals);
-    assert!(file.memories().iter().eq(dump.memories.iter().map(|memory| &memory.ty)));
+    assert!(all(file.modules()).into_iter().eq(modules));
+    assert_eq!(all(file.instances()), dump.instances);
+    assert_eq!(threads(file), dump.threads);
+    assert_eq!(all(file.globals()), dump.globals);
+    assert!(types(file).into_iter().eq(dump.memories.iter().map(|memory| memory.ty)));
     for ((i, memory), image) in (0..).zip(&dump.memories).zip(images) {
-        let index = MemoryIndex(i);
-        let coverage = file.coverage(index).unwrap();
-        assert_eq!((coverage.changing, coverage.left_out_bytes), (memory.image.is_changing(), 0));
+        let view = file.memory(MemoryIndex(i)).unwrap();
+        let coverage = view.coverage();
+        let unknown = coverage.unknown_bytes();
+        assert_eq!((coverage.changing, unknown), (memory.image.is_changing(), 0));
         // And some of what is behind the image.
         let len = memory.ty.byte_len().unwrap_or(u64::MAX).min(image.len() as u64 + 100);
         let mut found = vec![0xee; usize::try_from(len).unwrap()];
-        file.read(index, 0, &mut found).unwrap();
+        view.read(0, &mut found).unwrap();
         assert!(found[..image.len()] == *image, "memory {i}");
         assert!(found[image.len()..].iter().all(|byte| *byte == 0), "memory {i}");
         let mut next = Some(0);
-        for content in file.contents(index).unwrap() {
+        for content in view.contents() {
             assert_eq!(next, Some(*content.addresses().start()));
             next = content.addresses().end().checked_add(1);
         }

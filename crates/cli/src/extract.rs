@@ -7,18 +7,18 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use clap::{ArgGroup, Args};
-use corestream::read::{Verdict, verify_slice};
-use corestream::{CoreDumpFile, ErrorKind, MemoryIndex, check_close};
+use corestream::read::{OpenOptions, Verdict, Verifier};
+use corestream::{Cancel, CoreDumpFile, ErrorKind, MemoryIndex, check_close};
 
 use self::done::{Damaged, Done};
 use self::folder::Folder;
 use crate::input::Input;
 use crate::output::{Opened, Output, warn_if_not_private};
 use crate::patient::Patient;
+use crate::progress::{Display, When};
 use crate::report::Failure;
 use crate::sigbus;
 use crate::signals::Interrupt;
-use crate::verify::threads;
 
 /// Writes memories of a dump as raw images, sparse where they are zero
 ///
@@ -52,14 +52,20 @@ pub struct Extract {
     #[arg(long)]
     salvage: bool,
 
-    /// Threads that check the dump first; 0 is one per core
+    /// Threads that check the dump and write images; 0 is one per core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: u16,
+
+    /// Show on standard error how far an extraction has come that takes more than a second
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    progress: When,
 }
 
 impl Extract {
     pub fn run(self) -> Result<(), Failure> {
-        let input = Input::open(&self.dump)?;
+        let interrupt = Interrupt::watch();
+        let stop = (!self.salvage).then(|| interrupt.cancel());
+        let input = Input::open(&self.dump, stop)?;
         let target = match &self.all {
             Some(folder) => Target::Folder(Folder::new(folder, self.salvage)?),
             None => {
@@ -68,15 +74,19 @@ impl Extract {
                 Target::Image(output)
             }
         };
-        let interrupt = Interrupt::watch();
-        let damage = self.check(&input)?;
-        let (watch, cancel) = (input.watch(), interrupt.cancel());
-        let salvage = self.salvage;
-        let stop = move || {
-            let unread = !salvage && sigbus::has_lost();
-            cancel.load(Ordering::Relaxed) || unread || watch.has_changed()
-        };
-        let dump = input.dump()?.stop_if(stop);
+        let progress = Display::start(self.progress, &input.name());
+        let damage = self.check(&input, &interrupt, &progress)?;
+        let (watch, show, cancel) = (input.watch(), progress.watcher(), interrupt.cancel());
+        let options = OpenOptions::new()
+            .threads(self.threads.into())
+            .cancel(Some(Cancel::from(interrupt.cancel())))
+            .progress(move |progress| {
+                show(progress);
+                if watch.has_changed() {
+                    cancel.store(true, Ordering::Relaxed);
+                }
+            });
+        let dump = input.dump(&options)?;
         let done = match target {
             Target::Image(output) => self.one(&input, &dump, &output, &interrupt),
             Target::Folder(folder) => {
@@ -88,6 +98,7 @@ impl Extract {
             let cause = || self.check_read(&input).err();
             interrupt.failure().or_else(cause).unwrap_or(failure)
         })?;
+        progress.finish();
         done.say_sizes(&dump);
         done.say_missing(&dump);
         let lost = input.lost();
@@ -112,15 +123,24 @@ impl Extract {
     }
 
     /// Refuses a damaged dump, or gives what is to be said of it at the end.
-    fn check(&self, input: &Input) -> Result<Option<Damaged>, Failure> {
-        let verdict = verify_slice(input.bytes(), threads(self.threads));
+    fn check(
+        &self,
+        input: &Input,
+        interrupt: &Interrupt,
+        progress: &Display,
+    ) -> Result<Option<Damaged>, Failure> {
+        let verifier = Verifier::new()
+            .threads(self.threads.into())
+            .cancel(Some(Cancel::from(interrupt.cancel())))
+            .progress(progress.watcher());
+        let verdict = verifier.verify(input.source());
         self.check_read(input)?;
         let (why, damage) = match verdict {
             Ok(Verdict::Whole(_)) => return Ok(None),
             Ok(Verdict::Damaged(damage)) => (damage.to_string(), Some(damage)),
             Err(error) if self.salvage && error.kind() == ErrorKind::Format => {
                 // Its first bytes may be all that is wrong.
-                let dump = input.dump()?;
+                let dump = input.dump(&OpenOptions::new())?;
                 (dump.damage().unwrap_or(&error).to_string(), None)
             }
             // What is not known here may still leave something that is.
@@ -161,7 +181,7 @@ impl Extract {
         interrupt: &Interrupt,
     ) -> Result<Done, Failure> {
         let memory = MemoryIndex(self.memory.unwrap_or_default());
-        dump.contents(memory).map_err(|error| match dump.damage() {
+        let memory = dump.memory(memory).map_err(|error| match dump.damage() {
             Some(damage) if damage.kind() != ErrorKind::Unsupported => {
                 input.damaged(format!("{error}; {damage}"))
             }
@@ -169,22 +189,26 @@ impl Extract {
         })?;
         let restored = match output.open(interrupt, None)? {
             Opened::File(path, options) => {
-                let restored = dump.restore(memory, path, options)?;
+                let restored = memory.restore(path, options)?;
                 warn_if_not_private(path);
                 restored
             }
             Opened::Regular(mut file) => {
-                let restored = dump.write_memory(memory, &mut file);
+                let restored = memory.write_to(&mut file);
                 let restored = restored.map_err(|error| output.failed(error))?;
                 check_close(file).map_err(|error| output.failed(error))?;
                 restored
             }
             Opened::Socket(stream) | Opened::Peer(stream) | Opened::Pipe(stream) => {
-                dump.write_memory(memory, Patient(stream)).map_err(|error| output.failed(error))?
+                memory.write_to(Patient(stream)).map_err(|error| output.failed(error))?
             }
         };
         self.check_read(input)?;
-        Ok(Done { memories: vec![(memory, restored)], skipped: Vec::new(), manifest: false })
+        Ok(Done {
+            memories: vec![(memory.index(), restored)],
+            skipped: Vec::new(),
+            manifest: false,
+        })
     }
 }
 

@@ -5,16 +5,19 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use corestream::{CoreDumpFile, ErrorKind, MemoryImage};
+use corestream::read::{MappedFile, OpenOptions, ReadAt};
+use corestream::{CoreDumpFile, ErrorKind};
 
 use crate::report::{self, Failure};
-use crate::sigbus;
+use crate::{mapped, sigbus};
 
 /// A mapped dump.
 pub struct Input {
     path: PathBuf,
-    file: MemoryImage<'static>,
+    file: MappedFile,
     watch: Watch,
 }
 
@@ -57,7 +60,7 @@ impl Watch {
             let file = File::open(&self.path).ok()?;
             let mut page =
                 vec![0; usize::try_from(range.end.checked_sub(range.start)?).ok()?.min(1 << 16)];
-            file.read_exact_at(&mut page, range.start).err()
+            FileExt::read_exact_at(&file, &mut page, range.start).err()
         };
         let error = lost.iter().find_map(again);
         let io_error = || io::Error::from_raw_os_error(libc::EIO);
@@ -103,8 +106,8 @@ fn unreadable(lost: &[Range<u64>], error: &io::Error) -> String {
 }
 
 impl Input {
-    /// Maps the file at `path`.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
+    /// Maps the file at `path`. A page that cannot be read sets `stop`.
+    pub fn open(path: &Path, stop: Option<Arc<AtomicBool>>) -> Result<Self, Failure> {
         let name = path.display();
         if path == Path::new("-") {
             return Err(Failure::usage(
@@ -112,15 +115,18 @@ impl Input {
             ));
         }
         let watch = Watch::new(path);
-        let watch = watch.map_err(|error| Failure::new(format!("{name}: cannot open: {error}")))?;
+        let failed =
+            |what: &str, error: &io::Error| Failure::new(format!("{name}: cannot {what}: {error}"));
+        let watch = watch.map_err(|error| failed("open", &error))?;
         if !path.is_file() {
             let is_pipe = path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
             let hint =
                 if is_pipe { ": only `verify -` takes a pipe, as standard input" } else { "" };
             return Err(Failure::new(format!("{name}: not a regular file{hint}")));
         }
-        let file = MemoryImage::open(path)?;
-        sigbus::survive(file.as_slice().into_iter(), None);
+        let file = File::open(path).map_err(|error| failed("open", &error))?;
+        let file = mapped::dump(&file).map_err(|error| failed("map", &error))?;
+        sigbus::survive(file.as_slice().into_iter(), stop);
         Ok(Self { path: path.into(), file, watch })
     }
 
@@ -129,15 +135,14 @@ impl Input {
         self.file.as_slice().unwrap_or_default()
     }
 
+    /// What a reader reads.
+    pub fn source(&self) -> &MappedFile {
+        &self.file
+    }
+
     /// Its name, as it is shown to people.
     pub fn name(&self) -> String {
         self.path.display().to_string()
-    }
-
-    /// Where in it a part of its bytes is.
-    pub fn place(&self, part: &[u8]) -> Range<u64> {
-        let start = (part.as_ptr().addr() - self.bytes().as_ptr().addr()) as u64;
-        start..start + part.len() as u64
     }
 
     /// What says whether it has changed.
@@ -146,8 +151,9 @@ impl Input {
     }
 
     /// Opens the dump in it, or the readable parts of a damaged one.
-    pub fn dump(&self) -> Result<CoreDumpFile<'_>, Failure> {
-        CoreDumpFile::salvage_slice(self.bytes()).map_err(|error| self.failed(&error))
+    pub fn dump(&self, options: &OpenOptions) -> Result<CoreDumpFile<'_>, Failure> {
+        let opened = options.clone().salvage(true).open_source(self.source());
+        opened.map_err(|error| self.failed(&error))
     }
 
     /// Fails if the file is not what it was, or could not be read: what was read of it is worth nothing.

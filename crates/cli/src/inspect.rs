@@ -9,8 +9,10 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use corestream::read::{FrameView, InstanceView, Producer, Verdict};
-use corestream::{CoreDumpFile, ErrorKind, Global, MemoryIndex, MemoryType, Value, Visible};
+use corestream::read::{MemoryView, OpenOptions, Producer, Verdict};
+use corestream::{
+    CoreDumpFile, ErrorKind, Frame, Global, Instance, InstanceIndex, ModuleIdentity, Value, Visible,
+};
 use corestream_symbols::{Position, Symbols};
 use serde::Serialize;
 
@@ -20,7 +22,6 @@ use crate::json::{self, Inspection};
 use crate::patient::Patient;
 use crate::report::{self, Failure};
 use crate::symbol_files::{SymbolFile, SymbolFiles};
-use crate::verify::threads;
 
 /// Ranges that were left out of a memory, of which so many are listed.
 const RANGES: usize = 8;
@@ -51,20 +52,27 @@ pub struct Inspect {
 
 impl Inspect {
     pub fn run(self) -> Result<(), Failure> {
-        let input = Input::open(&self.dump)?;
-        let dump = input.dump()?;
+        let input = Input::open(&self.dump, None)?;
+        let dump = input.dump(&OpenOptions::new())?;
         let files = SymbolFiles::read(&self.symbols)?;
         let symbols = files.symbols(&dump)?;
         let mut out = BufWriter::new(Patient(io::stdout().lock()));
         let printed = if self.json {
-            print_json(&mut out, &dump, input.bytes(), &symbols)
+            print_json(&mut out, &dump, &symbols)
         } else {
             let columns = Columns::of_standard_output();
             let map = self.map.then(|| style(&dump));
             Text { out: &mut out, dump: &dump, columns, map, symbols: &symbols }.print()
         };
-        let printed = printed.and_then(|()| out.flush());
-        report::printed(printed)?;
+        let printed = printed.and_then(|()| Ok(out.flush()?));
+        match printed {
+            Ok(()) => {}
+            Err(Unprinted::Output(error)) => report::printed(Err(error))?,
+            Err(Unprinted::Dump(why)) => {
+                input.check_read()?;
+                return Err(Failure::new(format!("{}: {why}", input.name())));
+            }
+        }
         input.check_read()?;
         match dump.damage() {
             // What is not known here may come of damage.
@@ -81,7 +89,7 @@ impl Inspect {
 
 /// What a verifier finds wrong with a dump.
 fn found_by_verifier(input: &Input, dump: &CoreDumpFile<'_>) -> Option<Failure> {
-    match dump.verify(threads(0)) {
+    match dump.verify() {
         Ok(Verdict::Damaged(damage)) => Some(input.damaged(damage)),
         _ => None,
     }
@@ -105,19 +113,45 @@ fn style(dump: &CoreDumpFile<'_>) -> map::Style {
     }
 }
 
-fn print_json(
-    out: &mut impl Write,
-    dump: &CoreDumpFile<'_>,
-    bytes: &[u8],
-    symbols: &Symbols<'_>,
-) -> io::Result<()> {
-    let names = |frame: &FrameView<'_>, index| {
+/// Why a dump was not printed.
+enum Unprinted {
+    /// Standard output does not take it.
+    Output(io::Error),
+    /// The dump cannot be read.
+    Dump(String),
+}
+
+impl From<io::Error> for Unprinted {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<corestream::Error> for Unprinted {
+    fn from(error: corestream::Error) -> Self {
+        Self::Dump(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for Unprinted {
+    fn from(error: serde_json::Error) -> Self {
+        match error.is_io() {
+            true => Self::Output(error.into()),
+            false => Self::Dump(error.to_string()),
+        }
+    }
+}
+
+type Printed = Result<(), Unprinted>;
+
+fn print_json(out: &mut impl Write, dump: &CoreDumpFile<'_>, symbols: &Symbols<'_>) -> Printed {
+    let names = |frame: &Frame, index| {
         symbols.resolve(dump, frame, index).as_ref().map(json::Symbols::from)
     };
     let formatter = json::VisibleFormatter::default();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
-    Inspection::new(dump, bytes, &names).serialize(&mut serializer)?;
-    out.write_all(b"\n")
+    Inspection::new(dump, &names).serialize(&mut serializer)?;
+    Ok(out.write_all(b"\n")?)
 }
 
 struct Text<'t, W> {
@@ -130,11 +164,14 @@ struct Text<'t, W> {
 }
 
 impl<W: Write> Text<'_, W> {
-    fn print(&mut self) -> io::Result<()> {
+    fn print(&mut self) -> Printed {
         let dump = self.dump;
         writeln!(self.out, "core dump of {}", self.columns.name(dump.name()))?;
         writeln!(self.out, "  {} bytes, {}", dump.len(), kind(dump))?;
-        let framed = dump.threads().any(|thread| thread.frames().len() > 0);
+        let mut framed = false;
+        for thread in dump.threads() {
+            framed |= thread?.frames().len() > 0;
+        }
         let layout = dump.frame_layout();
         if !layout.is_known() || (framed && dump.producer() == Producer::Other) {
             writeln!(self.out, "  frames: {layout}")?;
@@ -146,31 +183,39 @@ impl<W: Write> Text<'_, W> {
             let line = "  parts of the guest are left out that the format has no room for";
             writeln!(self.out, "{line}")?;
         }
-        for note in dump.notes() {
-            writeln!(self.out, "  note: {}", Visible(note))?;
+        if let Some(time) = dump.captured_at() {
+            writeln!(self.out, "  captured at {time}")?;
         }
-        self.list("modules", dump.modules(), |this, i, module| {
-            writeln!(this.out, "  {i}: {}", this.columns.name(module))
-        })?;
+        if let Some(trap) = dump.trap() {
+            writeln!(self.out, "  trap: {}", Visible(trap))?;
+        }
+        for note in dump.notes() {
+            writeln!(self.out, "  note: {}", Visible(note?))?;
+        }
+        let modules = dump.modules().zip(dump.module_identities());
+        let modules = modules.map(|(name, identity)| Ok((name?, identity?)));
+        self.list("modules", modules, Self::module)?;
         self.list("instances", dump.instances(), Self::instance)?;
-        self.list("memories", dump.memories().iter(), Self::memory)?;
-        self.list("globals", dump.globals().iter(), Self::global)?;
+        self.list("memories", dump.memories().map(Ok), Self::memory)?;
+        self.list("globals", dump.globals(), Self::global)?;
         for thread in dump.threads() {
+            let thread = thread?;
             writeln!(self.out, "thread {}", self.columns.name(thread.name()))?;
             for (i, frame) in thread.frames().enumerate() {
-                let module = self.module_of(frame.instance.and_then(|i| dump.instance(i)));
+                let frame = frame?;
+                let module = self.module_of(frame.instance)?;
                 let (function, offset) = (frame.function, frame.offset);
                 writeln!(self.out, "  {i}: {module} function {function} at {offset:#x}")?;
                 self.named(&frame, i)?;
-                self.values("     locals", frame.locals())?;
-                self.values("     stack", frame.stack())?;
+                self.values("     locals", &frame.locals)?;
+                self.values("     stack", &frame.stack)?;
             }
         }
         Ok(())
     }
 
     /// Prints what a frame of this index in its thread is called in the source.
-    fn named(&mut self, frame: &FrameView<'_>, index: usize) -> io::Result<()> {
+    fn named(&mut self, frame: &Frame, index: usize) -> io::Result<()> {
         let Some(named) = self.symbols.resolve(self.dump, frame, index) else { return Ok(()) };
         if let (Some(function), true) = (&named.name, named.positions.is_empty()) {
             writeln!(self.out, "     {}", self.columns.name(function))?;
@@ -209,33 +254,49 @@ impl<W: Write> Text<'_, W> {
     fn list<T>(
         &mut self,
         title: &str,
-        items: impl Iterator<Item = T>,
-        show: impl Fn(&mut Self, u32, T) -> io::Result<()>,
-    ) -> io::Result<()> {
+        items: impl Iterator<Item = corestream::Result<T>>,
+        show: impl Fn(&mut Self, u32, T) -> Printed,
+    ) -> Printed {
         for (i, item) in (0..).zip(items) {
             if i == 0 {
                 writeln!(self.out, "{title}")?;
             }
-            show(self, i, item)?;
+            show(self, i, item?)?;
         }
         Ok(())
     }
 
-    fn instance(&mut self, i: u32, instance: InstanceView<'_>) -> io::Result<()> {
-        let module = known(instance.module());
-        writeln!(self.out, "  {i}: module {module}")?;
-        self.columns.wrapped(self.out, "     memories", instance.memories().map(known))?;
-        self.columns.wrapped(self.out, "     globals", instance.globals().map(known))
+    fn module(&mut self, i: u32, (name, identity): (String, ModuleIdentity)) -> Printed {
+        writeln!(self.out, "  {i}: {}", self.columns.name(&name))?;
+        if let Some(build_id) = identity.build_id {
+            let build_id = json::hex(&build_id);
+            writeln!(self.out, "     build id {}", self.columns.name(&build_id))?;
+        }
+        if let Some(sha256) = identity.sha256 {
+            writeln!(self.out, "     SHA-256 {}", json::hex(&sha256))?;
+        }
+        Ok(())
     }
 
-    fn memory(&mut self, i: u32, ty: &MemoryType) -> io::Result<()> {
+    fn instance(&mut self, i: u32, instance: Instance) -> Printed {
+        let module = known(instance.module);
+        writeln!(self.out, "  {i}: module {module}")?;
+        let memories = instance.memories.into_iter().map(known);
+        self.columns.wrapped(self.out, "     memories", memories)?;
+        Ok(self.columns.wrapped(
+            self.out,
+            "     globals",
+            instance.globals.into_iter().map(known),
+        )?)
+    }
+
+    fn memory(&mut self, i: u32, memory: MemoryView<'_>) -> Printed {
+        let (ty, coverage) = (memory.ty(), memory.coverage());
         writeln!(self.out, "  {i}: {ty}")?;
         let size = ty.byte_len().map_or("2^64".into(), |len| len.to_string());
-        let memory = MemoryIndex(i);
-        let Ok(coverage) = self.dump.coverage(memory) else { return Ok(()) };
         let segments = report::count(coverage.segments, "segment");
         writeln!(self.out, "     {} of {size} bytes kept in {segments}", coverage.data_bytes)?;
-        if let Some(pages) = self.dump.declared_pages(memory) {
+        if let Some(pages) = memory.declared_pages() {
             if self.dump.damage().is_some() && pages == 0 {
                 writeln!(self.out, "     its size is lost, this is what its segments need")?;
             } else {
@@ -244,12 +305,12 @@ impl<W: Write> Text<'_, W> {
             }
         }
         write!(self.out, "     coverage {}", json::coverage(self.dump, &coverage))?;
-        match coverage.left_out_bytes {
+        match coverage.unknown_bytes() {
             0 => writeln!(self.out)?,
             bytes => writeln!(self.out, ", without {}", report::bytes(bytes))?,
         }
-        let Ok(ranges) = self.dump.left_out(memory) else { return Ok(()) };
-        let mut ranges = ranges.map(|range| format!("{:#x}..={:#x}", range.start(), range.end()));
+        let mut ranges =
+            memory.unknown().map(|range| format!("{:#x}..={:#x}", range.start(), range.end()));
         for range in ranges.by_ref().take(RANGES) {
             writeln!(self.out, "     left out {range}")?;
         }
@@ -257,30 +318,32 @@ impl<W: Write> Text<'_, W> {
             0 => {}
             more => writeln!(self.out, "     and {} more", report::count(more as u64, "range"))?,
         }
-        self.picture(memory, ty)
+        Ok(self.picture(memory)?)
     }
 
-    fn picture(&mut self, memory: MemoryIndex, ty: &MemoryType) -> io::Result<()> {
-        let last = ty.byte_len().map_or(Some(u64::MAX), |len| len.checked_sub(1));
+    fn picture(&mut self, memory: MemoryView<'_>) -> io::Result<()> {
+        let last = memory.ty().byte_len().map_or(Some(u64::MAX), |len| len.checked_sub(1));
         let (Some(style), Some(last)) = (self.map, last) else { return Ok(()) };
-        let Ok(contents) = self.dump.contents(memory) else { return Ok(()) };
-        let parts = contents.map(|content| map::part(&content));
+        let parts = memory.contents().map(|content| map::part(&content));
         map::draw(self.out, self.columns, last, parts, style)
     }
 
-    fn global(&mut self, i: u32, global: &Global) -> io::Result<()> {
+    fn global(&mut self, i: u32, global: Global) -> Printed {
         let mutable = if global.mutable { "mutable " } else { "" };
-        writeln!(self.out, "  {i}: {mutable}{}", global.value)
+        Ok(writeln!(self.out, "  {i}: {mutable}{}", global.value)?)
     }
 
-    fn values(&mut self, title: &str, values: impl Iterator<Item = Value>) -> io::Result<()> {
-        self.columns.wrapped(self.out, title, values.map(|value| value.to_string()))
+    fn values(&mut self, title: &str, values: &[Value]) -> io::Result<()> {
+        self.columns.wrapped(self.out, title, values.iter().map(ToString::to_string))
     }
 
-    fn module_of(&self, instance: Option<InstanceView<'_>>) -> String {
-        let index = instance.and_then(|instance| instance.module());
-        let module = index.and_then(|index| self.dump.module(index));
-        module.map_or("<unknown module>".into(), |name| self.columns.name(name))
+    /// The name of the module of an instance, which the dump may not list.
+    fn module_of(&self, instance: Option<InstanceIndex>) -> corestream::Result<String> {
+        let instance =
+            instance.map(|index| listed(self.dump.instance(index))).transpose()?.flatten();
+        let module = instance.and_then(|instance| instance.module);
+        let name = module.map(|index| listed(self.dump.module(index))).transpose()?.flatten();
+        Ok(name.map_or("<unknown module>".into(), |name| self.columns.name(&name)))
     }
 }
 
@@ -305,6 +368,15 @@ fn place(position: &Position, columns: Columns) -> String {
         shown += &format!(":{number}");
     }
     shown
+}
+
+/// Returns an item, or `None` for one that the dump does not list.
+fn listed<T>(item: corestream::Result<T>) -> corestream::Result<Option<T>> {
+    match item {
+        Ok(item) => Ok(Some(item)),
+        Err(error) if error.kind() == ErrorKind::Option => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// An index, `?` for one that is not known.

@@ -12,6 +12,7 @@
 mod formatter;
 mod frame;
 mod global;
+mod identity;
 mod inspection;
 mod instance;
 mod list;
@@ -25,6 +26,7 @@ mod thread;
 mod value;
 
 pub use self::formatter::VisibleFormatter;
+pub use self::identity::hex;
 pub use self::inspection::Inspection;
 pub use self::list::List;
 pub use self::manifest::Manifest;

@@ -19,6 +19,7 @@ mod json;
 mod limits;
 mod log;
 mod man;
+mod mapped;
 mod module_file;
 mod output;
 mod patient;

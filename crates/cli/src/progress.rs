@@ -179,7 +179,13 @@ impl Shown {
         let last = lock(told).progress;
         if let (Some(time), Some(_), Some(progress)) = (written_in, self.line, last) {
             let (name, time) = (&self.name, time.as_secs_f64());
-            let done = if progress.stage == Stage::Scan { "scanned" } else { "written" };
+            let done = match progress.stage {
+                Stage::Scan => "scanned",
+                Stage::Verify => "checked",
+                Stage::Open => "read",
+                Stage::Restore => "extracted",
+                _ => "written",
+            };
             report::line(&format!(
                 "{name}: {done}, {} in {time:.1} s",
                 BinaryBytes(progress.total)
@@ -200,7 +206,8 @@ impl Shown {
 
     /// Takes in what was told.
     fn update(&mut self, progress: Progress) {
-        if self.stage != Some(progress.stage) {
+        // Several memories are extracted, each of its own length.
+        if self.stage != Some(progress.stage) || self.bar.length() != Some(progress.total) {
             self.stage = Some(progress.stage);
             self.bar.reset();
             self.bar.set_length(progress.total);
@@ -252,6 +259,9 @@ fn doing(stage: Stage) -> &'static str {
         Stage::Scan => "scanning",
         Stage::Write => "writing",
         Stage::Sync => "waiting for the disk:",
+        Stage::Verify => "checking",
+        Stage::Open => "reading",
+        Stage::Restore => "extracting",
         _ => "working",
     }
 }

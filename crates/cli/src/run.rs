@@ -84,10 +84,12 @@ impl Run {
                 };
                 let name = self.name();
                 report::raw(&backtrace::render(&name, &cause, &error, first_added, place));
-                if let Ok(captured) = &mut captured
-                    && (pending.is_some() || (limit && waits))
-                {
-                    captured.dump.notes.push(format!("{cause}: the frames are those of its entry"));
+                if let Ok(captured) = &mut captured {
+                    if pending.is_some() || (limit && waits) {
+                        let note = format!("{cause}: the frames are those of its entry");
+                        captured.dump.notes.push(note);
+                    }
+                    captured.dump.trap = Some(cause);
                 }
                 self.dump(output, captured, &interrupt);
                 Ok(code)

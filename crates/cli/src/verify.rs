@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use corestream::Visible;
-use corestream::read::{Damage, Producer, Verdict, Whole, verify_slice, verify_stream};
+use corestream::read::{Damage, Producer, Verdict, Verifier, Whole};
 
 use crate::input::{self, Input};
 use crate::patient::Patient;
 use crate::placeholder::is_placeholder;
+use crate::progress::{Display, When};
 use crate::report::{self, Failure};
 
 /// Checks that a dump is whole: structure, index and checksums
@@ -25,6 +26,10 @@ pub struct Verify {
     /// Threads that check; 0 is one per core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: u16,
+
+    /// Show on standard error how far a check has come that takes more than a second
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    progress: When,
 }
 
 impl Verify {
@@ -34,24 +39,22 @@ impl Verify {
             if is_placeholder(std::io::stdin()) {
                 return Err(Failure::new(format!("{name}: is closed")));
             }
-            let verdict = verify_stream(Patient(std::io::stdin().lock()));
+            let progress = Display::start(self.progress, name);
+            let verifier = Verifier::new().progress(progress.watcher());
+            let verdict = verifier.verify_stream(Patient(std::io::stdin().lock()));
+            progress.finish();
             return print_verdict(name, verdict.map_err(|error| input::failed(name, &error))?);
         }
-        let input = Input::open(&self.dump)?;
-        let verdict = verify_slice(input.bytes(), threads(self.threads));
+        let input = Input::open(&self.dump, None)?;
+        let progress = Display::start(self.progress, &input.name());
+        let verifier = Verifier::new().threads(self.threads.into()).progress(progress.watcher());
+        let verdict = verifier.verify(input.source());
+        progress.finish();
         input.check_read()?;
         print_verdict(
             &self.dump.display().to_string(),
             verdict.map_err(|error| input.failed(&error))?,
         )
-    }
-}
-
-/// Returns how many threads `--threads` means: 0 is one per core.
-pub fn threads(asked: u16) -> usize {
-    match asked {
-        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
-        threads => threads.into(),
     }
 }
 

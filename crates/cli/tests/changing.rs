@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use corestream::read::{Verdict, Whole, verify_slice};
+use corestream::read::{Verdict, Verifier, Whole};
 use corestream::{
     Change, CoreDump, CoreDumpFile, Dumper, FileSink, Memory, MemoryImage, MemoryIndex, MemoryType,
     Piece, PipeSink, Sink, SocketSink,
@@ -143,7 +143,7 @@ fn dump_to(target: &str, folder: &Path, args: &[&str]) -> (Output, Vec<u8>) {
 /// What `verify` says of a dump, which must be whole.
 #[track_caller]
 fn whole(bytes: &[u8]) -> Whole {
-    match verify_slice(bytes, 2).unwrap() {
+    match Verifier::new().threads(2).verify(bytes).unwrap() {
         Verdict::Whole(whole) => whole,
         Verdict::Damaged(damage) => panic!("{damage}"),
     }
@@ -737,6 +737,6 @@ fn a_write_during_a_slow_dump_is_marked() {
     assert_eq!(whole(&bytes).changing, [MemoryIndex(0)]);
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
     let mut last = [0];
-    dump.read(MemoryIndex(0), (8 * MIB - 1) as u64, &mut last).unwrap();
+    dump.memory(MemoryIndex(0)).unwrap().read((8 * MIB - 1) as u64, &mut last).unwrap();
     assert_eq!(last, [0xee]);
 }

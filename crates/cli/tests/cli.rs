@@ -197,7 +197,7 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
             vec!["--manifest", "bad.json", "-o", "new"],
             1,
             "bad.json: unknown field `nam`, expected one of `name`, `modules`, `memories`, `globals`, \
-             `instances`, `threads`, `notes` at line 2 column 7",
+             `instances`, `threads`, `notes`, `trap`, `captured_at`, `module_identities` at line 2 column 7",
         ),
         (
             vec!["--manifest", "range.json", "-o", "new"],

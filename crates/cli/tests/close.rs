@@ -135,7 +135,8 @@ fn the_library_reports_an_error_of_close() {
     assert!(is_full(&plan.write_file(&path).unwrap_err()));
     let dumped = plan.to_vec().unwrap();
     let reader = CoreDumpFile::from_slice(&dumped).unwrap();
-    let error = reader.restore(MemoryIndex(0), &path, FileOptions::new()).unwrap_err();
+    let memory = reader.memory(MemoryIndex(0)).unwrap();
+    let error = memory.restore(&path, FileOptions::new()).unwrap_err();
     assert!(is_full(&error));
     let unnamed = UnnamedFile::create_in(fuse.path(), FileOptions::new()).unwrap();
     unnamed.file().write_all(&bytes).unwrap();

@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use corestream::read::{Verdict, verify_slice};
+use corestream::read::{Verdict, Verifier};
 use corestream::{CoreDumpFile, MemoryIndex};
 use help::{Example, commands, examples, is_here, printed, with};
 use rustix::process::{Pid, Signal, kill_process};
@@ -235,9 +235,10 @@ impl Place {
         let shown = path.display();
         match path.extension().unwrap().to_str().unwrap() {
             "core" => {
-                let verdict = verify_slice(&bytes, 1).unwrap();
+                let verdict = Verifier::new().threads(1).verify(&bytes).unwrap();
                 assert!(matches!(verdict, Verdict::Whole(_)), "{shown}: {verdict:?}");
                 let dump = CoreDumpFile::from_slice(&bytes).unwrap();
+                let of_dump = dump.memory(MemoryIndex(0)).unwrap();
                 let left_out = if script.contains("--exclude") {
                     0x400..0x800
                 } else {
@@ -245,11 +246,11 @@ impl Place {
                 };
                 for range in [0..left_out.start, left_out.end..image.len()] {
                     let mut memory = vec![0; range.len()];
-                    dump.read(MemoryIndex(0), range.start as u64, &mut memory).unwrap();
+                    of_dump.read(range.start as u64, &mut memory).unwrap();
                     assert!(memory == image[range], "{shown}");
                 }
                 for address in left_out {
-                    dump.read(MemoryIndex(0), address as u64, &mut [0]).unwrap_err();
+                    of_dump.read(address as u64, &mut [0]).unwrap_err();
                 }
             }
             "mem" => assert!(bytes == image, "{shown}"),

@@ -323,7 +323,7 @@ fn inspect_shows_a_dump_in_80_columns() {
         "  1: i64:-9223372036854775808",
         "thread idle",
         "  0: a.wasm function 3 at 0x11",
-        "     locals i32:-2147483648 missing f32:NaN",
+        "     locals i32:-2147483648 missing f32:NaN:0x400001",
         "  1: <unknown module> function 4294967295 at 0x0",
     ] {
         assert!(shown.lines().any(|shown| shown == line), "{line}\nis not in\n{shown}");

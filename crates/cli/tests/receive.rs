@@ -21,7 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::own;
-use corestream::{CoreDumpFile, MemoryIndex};
+use corestream::CoreDumpFile;
 use own_memory::peak_anon;
 use receiver::{MIB, Receiver, corestream, dump_of, read, without_port};
 use tool::{names, stderr};
@@ -310,11 +310,12 @@ fn two_gib_arrive_whole_in_little_memory() {
         stats["dump_bytes"].as_u64().unwrap()
     );
     let dump = CoreDumpFile::open(path).unwrap();
+    assert_eq!(dump.memories().len(), 8);
     let mut buffer = vec![0; MIB];
-    for memory in 0..8 {
+    for memory in dump.memories() {
         for (i, expected) in image.chunks(MIB).enumerate() {
-            dump.read(MemoryIndex(memory), (i * MIB) as u64, &mut buffer).unwrap();
-            assert!(buffer == expected, "memory {memory}, MiB {i}");
+            memory.read((i * MIB) as u64, &mut buffer).unwrap();
+            assert!(buffer == expected, "memory {}, MiB {i}", memory.index());
         }
     }
 }

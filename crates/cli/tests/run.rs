@@ -21,7 +21,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Decoded, decode};
-use corestream::Value;
+use corestream::{CoreDumpFile, ModuleIndex, UnixTime, Value};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -112,6 +112,36 @@ fn a_real_guest() {
     // `depth` counts down from 5 to 0.
     let depths: Vec<_> = decoded.threads[0].1[..6].iter().map(|f| f.locals[1]).collect();
     assert_eq!(depths, [0, 1, 2, 3, 4, 5].map(Value::I32));
+}
+
+/// The SHA-256 is that of the guest's file, though `run` adds to a guest what it needs to dump it.
+#[test]
+fn a_dump_says_why_and_of_which_guest() {
+    let folder = tempfile::tempdir().unwrap();
+    let guest = guests().join("wordcount.wasm");
+    let before = UnixTime::now();
+    let output = run(folder.path(), &[guest.to_str().unwrap(), "-o", "guest.core"]);
+    assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
+    let dump = CoreDumpFile::open(folder.path().join("guest.core")).unwrap();
+    assert_eq!(dump.trap(), Some("wasm trap: wasm `unreachable` instruction executed"));
+    let captured_at = dump.captured_at();
+    assert!(before <= captured_at && captured_at <= UnixTime::now(), "{captured_at:?}");
+    let identity = dump.module_identity(ModuleIndex(0)).unwrap();
+    let sha256 = identity.sha256.unwrap().map(|byte| format!("{byte:02x}")).concat();
+    assert_eq!(sha256, "59aa652189f23bc3e21cb6b18ebbc0639a40b2f3aa1cafb59bf4d72d84210b1f");
+    assert_eq!(identity.build_id, None);
+    assert_eq!(dump.notes().len(), 0);
+
+    let text = r#"(module (@custom "build_id" "\02\12\34") (memory 1 1 shared)
+        (func (export "_start") (loop br 0)))"#;
+    fs::write(folder.path().join("guest.wat"), text).unwrap();
+    let output = run(folder.path(), &["--time-limit", "100ms", "guest.wat", "-o", "loop.core"]);
+    assert_eq!(output.status.code(), Some(124), "{}", stderr(&output));
+    let dump = CoreDumpFile::open(folder.path().join("loop.core")).unwrap();
+    let trap = dump.trap().unwrap();
+    assert!(trap.contains("time limit"), "{trap}");
+    let identity = dump.module_identity(ModuleIndex(0)).unwrap();
+    assert_eq!(identity.build_id.as_deref(), Some(&[0x12, 0x34][..]));
 }
 
 #[test]

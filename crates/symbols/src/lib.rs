@@ -34,9 +34,9 @@
 //! let dump = CoreDumpFile::from_slice(&bytes)?;
 //! let files = [ModuleFile::new("guest.wasm", &wasm)];
 //! let symbols = Symbols::new(&files, &dump)?;
-//! let thread = dump.threads().next().unwrap();
+//! let thread = dump.thread(0)?;
 //! for (i, frame) in thread.frames().enumerate() {
-//!     let resolved = symbols.resolve(&dump, &frame, i).unwrap();
+//!     let resolved = symbols.resolve(&dump, &frame?, i).unwrap();
 //!     assert_eq!(resolved.name.as_deref(), Some("guest::main"));
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -59,8 +59,7 @@ mod variables;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use corestream::read::FrameView;
-use corestream::{CoreDumpFile, ModuleIndex};
+use corestream::{CoreDumpFile, ErrorKind, Frame, ModuleIndex};
 
 use dwarf::Debug;
 use guest::Guest;
@@ -213,12 +212,20 @@ impl<'b> Symbols<'b> {
     pub fn resolve(
         &self,
         dump: &CoreDumpFile<'_>,
-        frame: &FrameView<'_>,
+        frame: &Frame,
         index: usize,
     ) -> Option<Resolved> {
         let caller = index > 0;
         let module = match frame.instance {
-            Some(instance) => dump.instance(instance)?.module()?.0 as usize,
+            Some(instance) => match dump.instance(instance) {
+                Ok(instance) => instance.module?.0 as usize,
+                // The dump does not list it.
+                Err(error) if error.kind() == ErrorKind::Option => return None,
+                Err(error) => {
+                    let problem = Some(error.to_string());
+                    return Some(Resolved { problem, ..Resolved::default() });
+                }
+            },
             // Whichever instance it is of, there is only one module that it can be of.
             None if self.modules.len() == 1 => 0,
             None => return None,
@@ -273,8 +280,7 @@ fn which(
 ) -> Result<usize, String> {
     let count = dump.modules().len();
     if let Some(index) = file.module {
-        let module = dump.module(index).map(|_| index.0 as usize);
-        return module.ok_or_else(|| format!("there is no module {index}, the dump has {count}"));
+        return dump.module(index).map(|_| index.0 as usize).map_err(|error| error.to_string());
     }
     if (count, files) == (1, 1) {
         return Ok(0);
@@ -285,8 +291,12 @@ fn which(
         let module_name = name(module);
         (module_name.is_some() && module_name.as_deref() == of_file) || guest.name == Some(module)
     };
-    let matching: Vec<usize> =
-        dump.modules().enumerate().filter(|(_, name)| same(name)).map(|(i, _)| i).collect();
+    let mut matching = Vec::new();
+    for (i, name) in dump.modules().enumerate() {
+        if same(&name.map_err(|error| error.to_string())?) {
+            matching.push(i);
+        }
+    }
     match matching[..] {
         [index] => Ok(index),
         [] => Err("is called as none of the dump's modules; say which with INDEX=FILE".into()),

@@ -1,15 +1,14 @@
 //! Values of variables, as far as the dump knows them.
 
-use corestream::read::{FrameView, InstanceView};
-use corestream::{CoreDumpFile, GlobalValue, Value};
+use corestream::{CoreDumpFile, Frame, GlobalValue, Instance, Value};
 
 use super::known::Known;
 use super::variables::{Base, Shape, Variable};
 
 /// A frame of a dump, with what its variables may be in.
-pub struct State<'s, 'd, 'f> {
+pub struct State<'s, 'd> {
     pub dump: &'s CoreDumpFile<'d>,
-    pub frame: &'s FrameView<'f>,
+    pub frame: &'s Frame,
     /// It waits for another frame.
     pub caller: bool,
 }
@@ -22,7 +21,7 @@ struct Bits {
     float: bool,
 }
 
-impl State<'_, '_, '_> {
+impl State<'_, '_> {
     /// What the dump knows of a variable.
     pub fn known(&self, variable: &Variable) -> Known {
         self.value(variable).unwrap_or(Known::Nothing)
@@ -32,8 +31,8 @@ impl State<'_, '_, '_> {
         let location = variable.location.as_ref()?;
         let base = match location.base {
             Base::Zero => Bits { bits: 0, bytes: 8, float: false },
-            Base::Local(index) => bits(self.frame.locals().nth(index as usize)?)?,
-            Base::Operand(index) => bits(self.frame.stack().nth(index as usize)?)?,
+            Base::Local(index) => bits(*self.frame.locals.get(index as usize)?)?,
+            Base::Operand(index) => bits(*self.frame.stack.get(index as usize)?)?,
             Base::Global(index) => self.global(index)?,
         };
         if location.is_value {
@@ -49,14 +48,15 @@ impl State<'_, '_, '_> {
         let address = if base.bytes == 4 { address & u64::from(u32::MAX) } else { address };
         let Some(size) = variable.shape.size() else { return Some(Known::LiesAt(address)) };
         let mut bytes = [0; 8];
-        let memory = self.instance()?.memories().next()??;
-        self.dump.read(memory, address, bytes.get_mut(..size.into())?).ok()?;
+        let memory = (*self.instance()?.memories.first()?)?;
+        let memory = self.dump.memory(memory).ok()?;
+        memory.read(address, bytes.get_mut(..size.into())?).ok()?;
         let float = matches!(variable.shape, Shape::Float(_));
         Bits { bits: u64::from_le_bytes(bytes), bytes: size, float }.shown(variable.shape)
     }
 
-    fn instance(&self) -> Option<InstanceView<'_>> {
-        self.dump.instance(self.frame.instance?)
+    fn instance(&self) -> Option<Instance> {
+        self.dump.instance(self.frame.instance?).ok()
     }
 
     /// The value of a global while this frame was executed. A frame that waits may have had another
@@ -65,8 +65,8 @@ impl State<'_, '_, '_> {
         if self.caller {
             return None;
         }
-        let global = self.instance()?.globals().nth(index as usize)??;
-        match self.dump.globals().get(global.0 as usize)?.value {
+        let global = (*self.instance()?.globals.get(index as usize)?)?;
+        match self.dump.global(global).ok()?.value {
             GlobalValue::I32(x) => bits(Value::I32(x)),
             GlobalValue::I64(x) => bits(Value::I64(x)),
             GlobalValue::F32(x) => bits(Value::F32(x)),
@@ -155,7 +155,7 @@ mod tests {
         dump.add_thread(Thread::new("main").with_frames([frame]));
         let bytes = Dumper::new().plan(&dump).unwrap().to_vec().unwrap();
         let dump = CoreDumpFile::from_slice(&bytes).unwrap();
-        let frame = dump.threads().next().unwrap().frames().next().unwrap();
+        let frame = dump.thread(0).unwrap().frames().next().unwrap().unwrap();
         let location = Some(Location { base, plus, is_value });
         let (name, parameter, known) = ("x".into(), false, Known::Nothing);
         let variable = Variable { name, parameter, location, shape, known };

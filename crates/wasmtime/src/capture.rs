@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use wasmtime::{
-    AsContextMut, Extern, Instance, Linker, StoreContextMut, WasmBacktrace, WasmCoreDump,
+    AsContextMut, Extern, Instance, Linker, Module, StoreContextMut, WasmBacktrace, WasmCoreDump,
 };
 
 use super::describe::describe;
 use super::frames::FrameRecorder;
+use super::identity::Identities;
 use super::inventory::{ImportHints, Inventory};
 use super::note::Note;
 use super::stack::{self, Moment, Stack};
@@ -39,6 +40,8 @@ pub fn capture<'a>(
 
 /// A guest, captured: its core dump, which borrows the store, and what it does not know.
 ///
+/// The dump has the time of the capture ([`CoreDump::captured_at`]): two captures of the same guest differ in it.
+///
 /// Exclude secrets before writing:
 ///
 /// ```
@@ -61,7 +64,7 @@ pub fn capture<'a>(
 /// let bytes = captured.plan(&Dumper::new().checksums(false))?.to_vec()?;
 ///
 /// for dump in [CoreDumpFile::open(&path)?, CoreDumpFile::from_slice(&bytes)?] {
-///     let error = dump.read(0.into(), 0x1000, &mut [0; 6]).unwrap_err();
+///     let error = dump.memory(0.into())?.read(0x1000, &mut [0; 6]).unwrap_err();
 ///     assert_eq!(error.kind(), ErrorKind::LeftOut);
 /// }
 /// # Ok(())
@@ -153,6 +156,7 @@ pub struct Capture<'w, T: 'static> {
     max_frames: usize,
     instances: Vec<Instance>,
     hints: ImportHints<'w, T>,
+    identities: Identities,
     recorder: Option<&'w FrameRecorder<T>>,
 }
 
@@ -165,6 +169,7 @@ impl<'w, T: 'static> Capture<'w, T> {
             max_frames: DEFAULT_MAX_FRAMES,
             instances: Vec::new(),
             hints: ImportHints { defined: HashMap::new(), instances: Vec::new(), linker: None },
+            identities: Identities::default(),
             recorder: None,
         }
     }
@@ -276,7 +281,36 @@ impl<'w, T: 'static> Capture<'w, T> {
         self
     }
 
-    /// Captures the store of a call that failed with `error`.
+    /// Records what `module` was made of, in the binary format: the dump then has its SHA-256 and its build id
+    /// ([`ModuleIdentity`](corestream::ModuleIdentity)). Hashes all of `wasm`, and keeps none of it.
+    ///
+    /// Without it a note of the dump ([`CoreDump::notes`]) says that no identity was recorded.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use corestream_wasmtime::Capture;
+    /// use wasmtime::{Engine, Instance, Module, Store};
+    ///
+    /// let wasm = b"\0asm\x01\0\0\0\0\x0c\x08build_id\x02\x12\x34";
+    /// let engine = Engine::default();
+    /// let module = Module::new(&engine, wasm)?;
+    /// let mut store = Store::new(&engine, ());
+    /// let instance = Instance::new(&mut store, &module, &[])?;
+    ///
+    /// let capture = Capture::new("guest.wasm").instances([instance]).module_bytes(&module, wasm);
+    /// let captured = capture.live(&mut store);
+    /// let identity = &captured.dump.modules[0].identity;
+    /// assert_eq!(identity.build_id.as_deref(), Some(&[0x12, 0x34][..]));
+    /// assert!(identity.sha256.is_some() && captured.dump.notes.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn module_bytes(mut self, module: &Module, wasm: &[u8]) -> Self {
+        self.identities.add(module, wasm);
+        self
+    }
+
+    /// Captures the store of a call that failed with `error`. The message of the trap is the root cause of `error`.
     ///
     /// Without [`Config::coredump_on_trap`](wasmtime::Config::coredump_on_trap) the error says
     /// nothing about the store: then the guest is what [`live`](Self::live) would see, with the
@@ -293,8 +327,11 @@ impl<'w, T: 'static> Capture<'w, T> {
         store: &'a mut impl AsContextMut<Data = T>,
         error: &wasmtime::Error,
     ) -> Result<Captured<'a>> {
+        let trap = error.root_cause().to_string();
         if let Some(core_dump) = error.downcast_ref::<WasmCoreDump>() {
-            return Ok(self.core_dump(store, core_dump));
+            let mut captured = self.core_dump(store, core_dump);
+            captured.dump.trap = Some(trap);
+            return Ok(captured);
         }
         let inventory = self.reachable(&mut store.as_context_mut());
         if inventory.instances.is_empty() {
@@ -306,10 +343,13 @@ impl<'w, T: 'static> Capture<'w, T> {
         }
         let backtrace = error.downcast_ref::<WasmBacktrace>();
         let backtrace = of_backtrace(backtrace.map_or(&[], WasmBacktrace::frames));
-        Ok(self.finish(store, inventory, backtrace))
+        let mut captured = self.finish(store, inventory, backtrace);
+        captured.dump.trap = Some(trap);
+        Ok(captured)
     }
 
-    /// Captures the store of a call that trapped, with what its error carried.
+    /// Captures the store of a call that trapped, with what its error carried. That does not say why: the dump has no
+    /// message of a trap.
     ///
     /// # Panics
     /// `core_dump`, an instance or an item is not of this store.
@@ -393,8 +433,8 @@ impl<'w, T: 'static> Capture<'w, T> {
         frames: Vec<WasmFrame>,
         mut notes: Vec<Note>,
     ) -> Captured<'a> {
-        let (hints, thread) = (&self.hints, &self.thread);
-        let mut dump = describe(store, inventory, hints, thread, frames, &mut notes);
+        let (hints, identities, thread) = (&self.hints, &self.identities, &self.thread);
+        let mut dump = describe(store, inventory, hints, identities, thread, frames, &mut notes);
         dump.name.clone_from(&self.name);
         Captured { dump, notes }
     }

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use wasmtime::{AsContext, AsContextMut, GlobalType, HeapType, Mutability, Val, ValType};
 
+use super::identity::Identities;
 use super::inventory::{AnyMemory, ImportHints, Inventory, instance_indices};
 use super::note::Note;
 use super::shared::SharedHandle;
 use super::wasm_frame::WasmFrame;
 use corestream::{
     CoreDump, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
-    MemoryImage, MemoryIndex, MemoryType, Module, ModuleIndex, RefType, Thread,
+    MemoryImage, MemoryIndex, MemoryType, Module, ModuleIndex, RefType, Thread, UnixTime,
 };
 
 /// The offset in a dump of a frame whose offset is unknown.
@@ -21,11 +22,13 @@ pub(super) fn describe<'a, C: AsContextMut>(
     store: &'a mut C,
     mut inventory: Inventory,
     hints: &ImportHints<'_, C::Data>,
+    identities: &Identities,
     thread: &str,
     frames: Vec<WasmFrame>,
     notes: &mut Vec<Note>,
 ) -> CoreDump<'a> {
     let mut dump = CoreDump::new("");
+    dump.captured_at = UnixTime::now();
     for frame in &frames {
         inventory.module(&frame.module);
     }
@@ -41,6 +44,7 @@ pub(super) fn describe<'a, C: AsContextMut>(
     for module in &inventory.modules {
         dump.add_module(module.name().map_or_else(Module::anonymous, Module::new));
     }
+    identities.place(&inventory.modules, &mut dump);
     let frames = model_frames(&mut inventory, &dump, frames, notes);
     dump.add_thread(Thread::new(thread).with_frames(frames));
     // Values want the store for themselves, so they come before the memories that borrow it.

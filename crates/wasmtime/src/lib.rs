@@ -44,6 +44,10 @@
 //! [`Note`] says so. The same for the instance of a frame whose module has several, or may have: without
 //! a trap and without guest debugging, Wasmtime lists no instances.
 //!
+//! # What a module is
+//! Wasmtime keeps no bytes of a module. Give them to [`Capture::module_bytes`], and the dump says which build of the guest
+//! it is of: by the module's build id and its SHA-256. Without them a note in the dump says that no identity was recorded.
+//!
 //! # The offset of a trap
 //! Without guest debugging, Wasmtime's compiler merges a branch and a trap right after it, and reports the
 //! offset of the branch: that of the `if` or `br_if` that leads to an `unreachable`, and with epochs that of the
@@ -119,6 +123,7 @@ mod bytecode;
 mod capture;
 mod describe;
 mod frames;
+mod identity;
 mod index_space;
 mod inventory;
 mod note;

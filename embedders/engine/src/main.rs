@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use corestream::read::{Verdict, verify_file};
+use corestream::read::{Verdict, Verifier};
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, Frame, Global, GlobalValue, Instance, Memory, MemoryImage,
     MemoryIndex, MemoryType, Thread, Value,
@@ -40,17 +40,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = folder.path().join("guest.core");
     plan.write_file(&path)?;
 
-    let Verdict::Whole(whole) = verify_file(&path, 2)? else { return Err("it is damaged".into()) };
+    let Verdict::Whole(whole) = Verifier::new().threads(2).verify_file(&path)? else { return Err("it is damaged".into()) };
     assert_eq!((whole.bytes, whole.segments), (plan.len(), 3));
     let read = CoreDumpFile::open(&path)?;
-    assert_eq!(read.memory(MemoryIndex(0)), Some(ty));
+    let memory = read.memory(MemoryIndex(0))?;
+    assert_eq!(memory.ty(), ty);
     for (at, bytes) in TOUCHED {
         let mut buffer = vec![0; bytes.len()];
-        read.read(MemoryIndex(0), at as u64, &mut buffer)?;
+        memory.read(at as u64, &mut buffer)?;
         assert_eq!(buffer, bytes);
     }
-    let thread = read.threads().next().ok_or("no thread")?;
-    let frame = thread.frames().next().ok_or("no frame")?;
+    let thread = read.thread(0)?;
+    let frame = thread.frames().next().ok_or("no frame")??;
     assert_eq!((frame.function, frame.offset), (7, 42));
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io::Read;
 
-use corestream::read::verify_slice;
+use corestream::read::Verifier;
 use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, Plan};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let body = &received[head + 1..];
     assert_eq!(received[..head], *format!("content-length: {sent}").as_bytes());
     assert_eq!((sent, body.len() as u64), (plan.len(), plan.len()));
-    assert!(verify_slice(body, 2)?.is_whole());
+    assert!(Verifier::new().threads(2).verify(body)?.is_whole());
     assert!(body == plan.to_vec()?);
     Ok(())
 }

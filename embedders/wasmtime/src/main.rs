@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use corestream_wasmtime::corestream::read::{Verdict, verify_file, verify_slice};
+use corestream_wasmtime::corestream::read::{Verdict, Verifier};
 use corestream_wasmtime::corestream::{CoreDumpFile, Dumper, MemoryIndex, SocketSink};
 use wasmtime::{Config, Engine, Instance, Module, Store};
 
@@ -28,13 +28,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("guest.core");
     captured.write_file(&path)?;
-    assert!(matches!(verify_file(&path, 2)?, Verdict::Whole(_)));
+    assert!(matches!(Verifier::new().threads(2).verify_file(&path)?, Verdict::Whole(_)));
     let dump = CoreDumpFile::open(&path)?;
-    let thread = dump.threads().next().ok_or("no thread")?;
-    let functions: Vec<_> = thread.frames().map(|frame| frame.function).collect();
+    let frames = dump.thread(0)?.frames().collect::<Result<Vec<_>, _>>()?;
+    let functions: Vec<_> = frames.iter().map(|frame| frame.function).collect();
     assert_eq!(functions, [0, 1]);
     let mut buffer = [0; 18];
-    dump.read(MemoryIndex(0), 70_000, &mut buffer)?;
+    dump.memory(MemoryIndex(0))?.read(70_000, &mut buffer)?;
     assert_eq!(buffer, *b"what was in memory");
 
     // A receiver that hangs fails the dump, and does not stop the host for ever.
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let writer = plan.writer().stall_timeout(Some(Duration::from_secs(10)));
     writer.write_to(&mut SocketSink::new(socket))?;
     let bytes = receiver.join().map_err(|_| "the receiver has panicked")??;
-    assert!(verify_slice(&bytes, 2)?.is_whole());
+    assert!(Verifier::new().threads(2).verify(&bytes)?.is_whole());
     assert_eq!(bytes, std::fs::read(&path)?);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use corestream::read::{Content, Verdict, verify_slice};
+use corestream::read::{Content, Verdict, Verifier};
 use corestream::{CoreDump, CoreDumpFile, Dumper, FileSink, MemoryImage, MemoryIndex, Stats};
 
 use super::limits::{PlainRead, any_bit};
@@ -64,21 +64,27 @@ impl Checked {
 }
 
 /// Whether a dump is whole and its only memory is the image.
-fn compare(dump: &[u8], read: &PlainRead<'_>, threads: usize) -> Result<(), String> {
-    match verify_slice(dump, threads).map_err(|error| error.to_string())? {
+fn compare(bytes: &[u8], read: &PlainRead<'_>, threads: usize) -> Result<(), String> {
+    let verdict = Verifier::new().threads(threads).verify(bytes);
+    match verdict.map_err(|error| error.to_string())? {
         Verdict::Whole(_) => {}
         Verdict::Damaged(damage) => return Err(damage.to_string()),
     }
-    let dump = CoreDumpFile::from_slice(dump).map_err(|error| error.to_string())?;
-    let contents = dump.contents(MemoryIndex(0)).map_err(|error| error.to_string())?;
-    for part in contents {
-        let (first, last) = part.addresses().into_inner();
+    let dump = CoreDumpFile::from_slice(bytes).map_err(|error| error.to_string())?;
+    let memory = dump.memory(MemoryIndex(0)).map_err(|error| error.to_string())?;
+    for part in memory.contents() {
+        let (first, last) = part.addresses().clone().into_inner();
         let same = match (part, in_image(first, last)) {
-            (Content::Data { bytes, .. }, Some(range)) => read.image().get(range) == Some(bytes),
+            (Content::Data { offset, .. }, Some(range)) => {
+                let start = usize::try_from(offset).ok();
+                let end = start.and_then(|start| start.checked_add(range.len()));
+                let kept = start.zip(end).and_then(|(start, end)| bytes.get(start..end));
+                kept.is_some() && read.image().get(range) == kept
+            }
             (Content::Zero(_), Some(range)) => {
                 read.overlapping(range).all(|extent| any_bit(&read.image()[extent]) == 0)
             }
-            (Content::LeftOut(_), _) | (_, None) => false,
+            _ => false,
         };
         if !same {
             return Err(format!("they differ between {first:#x} and {last:#x}"));

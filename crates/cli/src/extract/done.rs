@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use corestream::read::{Content, Damage, Restored};
+use corestream::read::{Damage, Restored, SegmentView};
 use corestream::{CoreDumpFile, MemoryIndex};
 
 use crate::input::Input;
@@ -41,13 +41,12 @@ impl Done {
             report::line(&format!("warning: {name}: bytes {start:#x}..{end:#x} can't be read"));
         }
         for (memory, _) in &self.memories {
-            let contents = dump.contents(*memory).into_iter().flatten();
+            let segments = dump.memory(*memory).into_iter().flat_map(|memory| memory.segments());
             let mut left = lost;
-            // Parts come in the order of addresses, which is usually their order in the dump.
-            for (address, part) in contents.filter_map(|content| match content {
-                Content::Data { address, bytes } => Some((address, input.place(bytes))),
-                _ => None,
-            }) {
+            // Segments come in the order of addresses, which is usually their order in the dump.
+            for SegmentView { addresses, offset, .. } in segments {
+                let (address, last) = addresses.into_inner();
+                let part = offset..offset + (last - address) + 1;
                 if left.first().is_none_or(|range| range.start > part.start) {
                     left = lost;
                 }
@@ -71,7 +70,8 @@ impl Done {
             return;
         }
         for (memory, _) in &self.memories {
-            let line = match dump.declared_pages(*memory) {
+            let declared = dump.memory(*memory).ok().and_then(|memory| memory.declared_pages());
+            let line = match declared {
                 Some(0) => {
                     "the size of the memory is lost, the image ends with the last page that has data"
                 }
@@ -87,11 +87,11 @@ impl Done {
     /// What is zero in an image only because the dump does not have it: a line for what was left out on
     /// purpose, or one for each range that may be lost.
     pub(super) fn say_missing(&self, dump: &CoreDumpFile<'_>) {
-        let missing = self.memories.iter().filter(|(_, restored)| restored.left_out > 0);
-        let ranges = |memory| dump.left_out(memory).into_iter().flatten();
+        let missing = self.memories.iter().filter(|(_, restored)| restored.unknown > 0);
+        let ranges = |memory| dump.memory(memory).into_iter().flat_map(|memory| memory.unknown());
         if dump.has_index() {
             let of = |(memory, restored): &(MemoryIndex, Restored)| {
-                (*memory, restored.left_out, ranges(*memory).count() as u64)
+                (*memory, restored.unknown, ranges(*memory).count() as u64)
             };
             if let Some(partial) = report::partial(missing.map(of)) {
                 report::line(&format!("{partial}: zeros stand there in the image"));

@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use corestream::read::MemoryView;
 use corestream::{
-    CoreDumpFile, Error, ErrorKind, FileOptions, Global, GlobalValue, MemoryIndex, MemoryType,
-    NewDirectory, UnnamedFile,
+    CoreDumpFile, Error, ErrorKind, FileOptions, GlobalValue, MemoryIndex, NewDirectory,
+    UnnamedFile,
 };
 
 use super::done::{Done, MANIFEST};
@@ -48,14 +49,14 @@ impl Folder {
         interrupt.begin_clean_up();
         let mut directory = NewDirectory::create(&self.path).map_err(Failure::new)?;
         let mut done = Done { memories: Vec::new(), skipped: Vec::new(), manifest: true };
-        for i in (0..).take(dump.memories().len()) {
-            let memory = MemoryIndex(i);
-            if has_no_image(dump, memory) {
+        for view in dump.memories() {
+            if has_no_image(view) {
                 continue;
             }
-            let name = image_name(i);
+            let memory = view.index();
+            let name = image_name(memory);
             let image = directory.add(&name)?;
-            let restored = dump.restore(memory, &image, FileOptions::new());
+            let restored = view.restore(&image, FileOptions::new());
             // An error names the final path of the image, not the temporary one.
             let failed = |error: &Error| match directory.is_moved() {
                 true => Failure::new(MOVED).at(self.path.display()),
@@ -70,7 +71,7 @@ impl Folder {
             {
                 // Its size may be what is damaged; the other memories are worth more than an error.
                 let why = failed(error).message;
-                report::line(&format!("warning: memory {i} is not extracted: {why}"));
+                report::line(&format!("warning: memory {memory} is not extracted: {why}"));
                 done.skipped.push(memory);
                 continue;
             }
@@ -89,8 +90,14 @@ impl Folder {
         check()?;
         directory.commit()?;
         warn_if_not_private(&self.path);
-        let unknown = |global: &Global| matches!(global.value, GlobalValue::Missing(_));
-        if let Some(index) = dump.globals().iter().position(unknown) {
+        let mut missing = None;
+        for (index, global) in dump.globals().enumerate() {
+            if matches!(global?.value, GlobalValue::Missing(_)) {
+                missing = Some(index);
+                break;
+            }
+        }
+        if let Some(index) = missing {
             report::line(&format!(
                 "warning: {}: global {index} has no value in the dump: add one before `dump --manifest`",
                 self.path.join(MANIFEST).display()
@@ -102,10 +109,9 @@ impl Folder {
 
 /// A memory that holds no data, and is larger than file systems take, has none: what the manifest
 /// says of it is all there is.
-fn has_no_image(dump: &CoreDumpFile<'_>, memory: MemoryIndex) -> bool {
-    let len = dump.memories().get(memory.0 as usize).and_then(MemoryType::byte_len);
-    let empty = dump.coverage(memory).is_ok_and(|coverage| coverage.data_bytes == 0);
-    empty && len.is_none_or(|len| len > MAX_EMPTY_IMAGE_BYTES)
+fn has_no_image(memory: MemoryView<'_>) -> bool {
+    let len = memory.ty().byte_len();
+    memory.coverage().data_bytes == 0 && len.is_none_or(|len| len > MAX_EMPTY_IMAGE_BYTES)
 }
 
 /// Returns whether a file is too large for its file system, or for any.
@@ -114,7 +120,7 @@ fn is_too_large(error: &io::Error) -> bool {
 }
 
 /// The name of the image of a memory.
-fn image_name(memory: u32) -> String {
+fn image_name(memory: MemoryIndex) -> String {
     format!("memory-{memory}.mem")
 }
 
@@ -126,10 +132,9 @@ fn write_manifest(
     let failed = |error: io::Error| Failure::new(format!("cannot write the manifest: {error}"));
     let file = UnnamedFile::create_in(folder_of(path), FileOptions::new())?;
     let mut writer = io::BufWriter::new(file.file());
-    let image = |memory| {
-        let is_missing =
-            has_no_image(dump, MemoryIndex(memory)) || skipped.contains(&MemoryIndex(memory));
-        (!is_missing).then(|| image_name(memory))
+    let image = |memory: MemoryView<'_>| {
+        let is_missing = has_no_image(memory) || skipped.contains(&memory.index());
+        (!is_missing).then(|| image_name(memory.index()))
     };
     let manifest = Manifest::new(dump, &image);
     serde_json::to_writer_pretty(&mut writer, &manifest).map_err(|error| failed(error.into()))?;

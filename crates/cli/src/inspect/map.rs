@@ -33,13 +33,13 @@ pub enum Kind {
 pub type Part = (Kind, RangeInclusive<u64>);
 
 /// A part of a memory as the reader gives it.
-pub fn part(content: &Content<'_>) -> Part {
+pub fn part(content: &Content) -> Part {
     let kind = match content {
         Content::Data { .. } => Kind::Kept,
         Content::Zero(_) => Kind::Zero,
-        Content::LeftOut(_) => Kind::LeftOut,
+        _ => Kind::LeftOut,
     };
-    (kind, content.addresses())
+    (kind, content.addresses().clone())
 }
 
 /// How pictures are drawn.

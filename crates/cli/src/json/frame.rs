@@ -1,37 +1,35 @@
 //! A frame: as in a manifest, and with what it is called in the source.
 
 use corestream::InstanceIndex;
-use corestream::read::FrameView;
 use serde::{Deserialize, Serialize};
 
 use super::value::Value;
-use super::{Counts, List, Symbols, listed};
+use super::{Counts, Symbols, listed};
 
 /// A frame. Where nothing is known of its locals or of its operand stack, the list is left out.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Frame<'d> {
+pub struct Frame {
     instance: Option<u32>,
     function: u32,
     #[serde(default)]
     offset: u32,
-    #[serde(default, skip_serializing_if = "List::is_empty")]
-    locals: List<'d, Value>,
-    #[serde(default, skip_serializing_if = "List::is_empty")]
-    stack: List<'d, Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    locals: Vec<Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    stack: Vec<Value>,
 }
 
-impl<'d> Frame<'d> {
+impl Frame {
     /// Describes a frame of a dump. With `counts`, an instance that the dump does not list is not known.
-    pub(super) fn new(frame: FrameView<'d>, counts: Option<Counts>) -> Self {
+    pub(super) fn new(frame: corestream::Frame, counts: Option<Counts>) -> Self {
         let instance = frame.instance.map(|instance| instance.0);
-        let stack = frame.clone();
         Self {
             instance: listed(instance, counts.map(|counts| counts.instances)),
             function: frame.function,
             offset: frame.offset,
-            locals: List::made(move || frame.locals().map(Value::from)),
-            stack: List::made(move || stack.stack().map(Value::from)),
+            locals: frame.locals.into_iter().map(Value::from).collect(),
+            stack: frame.stack.into_iter().map(Value::from).collect(),
         }
     }
 
@@ -45,16 +43,16 @@ impl<'d> Frame<'d> {
 
 /// A frame as `inspect` reports it.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct InspectedFrame<'d> {
+pub struct InspectedFrame {
     #[serde(flatten)]
-    frame: Frame<'d>,
+    frame: Frame,
     /// What its module's file tells of it, if one was given.
     #[serde(flatten)]
     symbols: Option<Symbols>,
 }
 
-impl<'d> InspectedFrame<'d> {
-    pub(super) fn new(frame: FrameView<'d>, symbols: Option<Symbols>) -> Self {
+impl InspectedFrame {
+    pub(super) fn new(frame: corestream::Frame, symbols: Option<Symbols>) -> Self {
         Self { frame: Frame::new(frame, None), symbols }
     }
 }

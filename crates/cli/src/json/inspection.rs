@@ -2,19 +2,19 @@
 
 use std::borrow::Cow;
 
-use corestream::read::FrameView;
-use corestream::{CoreDumpFile, MemoryIndex};
+use corestream::{CoreDumpFile, Frame};
 use serde::{Deserialize, Serialize};
 
 use super::frame::InspectedFrame;
 use super::global::Global;
+use super::identity::Identity;
 use super::instance::Instance;
 use super::memory::InspectedMemory;
 use super::thread::Thread;
 use super::{List, Symbols, manifest};
 
 /// Returns what a frame of this index in its thread is called.
-type Names<'d> = dyn Fn(&FrameView<'_>, usize) -> Option<Symbols> + 'd;
+type Names<'d> = dyn Fn(&Frame, usize) -> Option<Symbols> + 'd;
 
 /// What is in a dump: the lists of a manifest, with lengths, coverage, and where everything is.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,10 +33,16 @@ pub struct Inspection<'d> {
     modules: List<'d, Option<Cow<'d, str>>>,
     memories: List<'d, InspectedMemory<'d>>,
     globals: List<'d, Global<'d>>,
-    instances: List<'d, Instance<'d>>,
-    threads: List<'d, Thread<'d, InspectedFrame<'d>>>,
+    instances: List<'d, Instance>,
+    threads: List<'d, Thread<'d, InspectedFrame>>,
     #[serde(default, skip_serializing_if = "List::is_empty")]
     notes: List<'d, Cow<'d, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trap: Option<Cow<'d, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    captured_at: Option<Cow<'d, str>>,
+    #[serde(default, skip_serializing_if = "List::is_empty")]
+    module_identities: List<'d, Identity>,
 }
 
 /// Who wrote a dump.
@@ -57,8 +63,8 @@ impl From<corestream::read::Producer> for Producer {
 }
 
 impl<'d> Inspection<'d> {
-    /// Describes a dump; `bytes` is all of it. `names` returns what each frame is called.
-    pub fn new(dump: &'d CoreDumpFile<'d>, bytes: &'d [u8], names: &'d Names<'d>) -> Self {
+    /// Describes a dump. `names` returns what each frame is called.
+    pub fn new(dump: &'d CoreDumpFile<'d>, names: &'d Names<'d>) -> Self {
         Self {
             name: dump.name().into(),
             producer: dump.producer().into(),
@@ -72,20 +78,21 @@ impl<'d> Inspection<'d> {
             damage: dump.damage().map(ToString::to_string),
             modules: manifest::modules(dump),
             memories: List::made(move || {
-                let memories = (0..).zip(dump.memories());
-                let of = move |(i, ty)| InspectedMemory::new(dump, MemoryIndex(i), ty, bytes);
-                memories.filter_map(of)
+                dump.memories().map(move |memory| Ok(InspectedMemory::new(dump, memory)))
             }),
             globals: manifest::globals(dump),
             instances: manifest::instances(dump, None),
             threads: List::made(move || {
-                let frame = move |i, view: FrameView<'d>| {
-                    let symbols = names(&view, i);
-                    InspectedFrame::new(view, symbols)
+                let frame = move |i, frame: Frame| {
+                    let symbols = names(&frame, i);
+                    InspectedFrame::new(frame, symbols)
                 };
-                dump.threads().map(move |thread| Thread::new(thread, frame))
+                dump.threads().map(move |thread| Ok(Thread::new(thread?, frame)))
             }),
             notes: manifest::notes(dump),
+            trap: dump.trap().map(Cow::Borrowed),
+            captured_at: manifest::captured_at(dump),
+            module_identities: manifest::identities(dump),
         }
     }
 }

@@ -1,37 +1,32 @@
 //! An instance.
 
-use corestream::read::InstanceView;
 use corestream::{GlobalIndex, MemoryIndex, ModuleIndex};
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, List, listed};
+use super::{Counts, listed};
 
 /// An instance of a module, with its memories and globals; an index that is not known is `null`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Instance<'d> {
+pub struct Instance {
     module: Option<u32>,
     #[serde(default)]
-    memories: List<'d, Option<u32>>,
+    memories: Vec<Option<u32>>,
     #[serde(default)]
-    globals: List<'d, Option<u32>>,
+    globals: Vec<Option<u32>>,
 }
 
-impl<'d> Instance<'d> {
+impl Instance {
     /// Describes an instance of a dump. With `counts`, an index of what the dump does not list is not known.
-    pub(super) fn new(instance: InstanceView<'d>, counts: Option<Counts>) -> Self {
-        let module = instance.module().map(|module| module.0);
-        let globals = instance.clone();
+    pub(super) fn new(instance: corestream::Instance, counts: Option<Counts>) -> Self {
+        let module = instance.module.map(|module| module.0);
+        let [memories, globals] = [counts.map(|of| of.memories), counts.map(|of| of.globals)];
+        let memory = |index: Option<MemoryIndex>| listed(index.map(|index| index.0), memories);
+        let global = |index: Option<GlobalIndex>| listed(index.map(|index| index.0), globals);
         Self {
             module: listed(module, counts.map(|counts| counts.modules)),
-            memories: List::made(move || {
-                let count = counts.map(|counts| counts.memories);
-                instance.memories().map(move |index| listed(index.map(|index| index.0), count))
-            }),
-            globals: List::made(move || {
-                let count = counts.map(|counts| counts.globals);
-                globals.globals().map(move |index| listed(index.map(|index| index.0), count))
-            }),
+            memories: instance.memories.into_iter().map(memory).collect(),
+            globals: instance.globals.into_iter().map(global).collect(),
         }
     }
 

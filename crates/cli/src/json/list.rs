@@ -2,21 +2,26 @@
 
 use std::fmt;
 
+use corestream::Error;
+use serde::ser::{self, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A JSON array.
 pub enum List<'d, T> {
     /// Items in memory, as they were read.
     Read(Vec<T>),
-    /// Makes the items of a dump whenever they are written.
+    /// Makes the items of a dump whenever they are written; the first that cannot be read ends that.
     Made(Box<dyn Fn() -> Items<'d, T> + 'd>),
 }
 
-type Items<'d, T> = Box<dyn Iterator<Item = T> + 'd>;
+type Items<'d, T> = Box<dyn Iterator<Item = Result<T, Error>> + 'd>;
 
 impl<'d, T> List<'d, T> {
     /// Returns the list of the items that `make` returns, which is called for each use.
-    pub fn made<I: Iterator<Item = T> + 'd>(make: impl Fn() -> I + 'd) -> Self {
+    pub fn made<I>(make: impl Fn() -> I + 'd) -> Self
+    where
+        I: Iterator<Item = Result<T, Error>> + 'd,
+    {
         Self::Made(Box::new(move || Box::new(make())))
     }
 
@@ -28,11 +33,19 @@ impl<'d, T> List<'d, T> {
         }
     }
 
-    /// Returns what `of` makes of each item.
-    pub fn map<R>(&self, of: impl Fn(&T) -> R) -> Vec<R> {
+    /// Returns the items that were read; a list that is made has none.
+    pub fn items(&self) -> &[T] {
         match self {
-            Self::Read(items) => items.iter().map(of).collect(),
-            Self::Made(make) => make().map(|item| of(&item)).collect(),
+            Self::Read(items) => items,
+            Self::Made(_) => &[],
+        }
+    }
+
+    /// Returns the items that were read, as [`items`](Self::items) does.
+    pub fn into_items(self) -> Vec<T> {
+        match self {
+            Self::Read(items) => items,
+            Self::Made(_) => Vec::new(),
         }
     }
 }
@@ -40,18 +53,6 @@ impl<'d, T> List<'d, T> {
 impl<T> Default for List<'_, T> {
     fn default() -> Self {
         Self::Read(Vec::new())
-    }
-}
-
-impl<'d, T: 'd> IntoIterator for List<'d, T> {
-    type Item = T;
-    type IntoIter = Items<'d, T>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        match self {
-            Self::Read(items) => Box::new(items.into_iter()),
-            Self::Made(make) => make(),
-        }
     }
 }
 
@@ -68,7 +69,13 @@ impl<T: Serialize> Serialize for List<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Read(items) => serializer.collect_seq(items),
-            Self::Made(make) => serializer.collect_seq(make()),
+            Self::Made(make) => {
+                let mut sequence = serializer.serialize_seq(None)?;
+                for item in make() {
+                    sequence.serialize_element(&item.map_err(ser::Error::custom)?)?;
+                }
+                sequence.end()
+            }
         }
     }
 }

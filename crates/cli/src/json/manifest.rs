@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use corestream::{CoreDump, CoreDumpFile, MemoryIndex, Module};
+use corestream::read::MemoryView;
+use corestream::{CoreDump, CoreDumpFile, Error, Module, ModuleIdentity, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use super::frame::Frame;
 use super::global::Global;
+use super::identity::Identity;
 use super::instance::Instance;
 use super::memory::{Memory, Open};
 use super::thread::Thread;
@@ -26,31 +28,42 @@ pub struct Manifest<'d> {
     #[serde(default, deserialize_with = "object::list")]
     globals: List<'d, Global<'d>>,
     #[serde(default, deserialize_with = "object::list")]
-    instances: List<'d, Instance<'d>>,
+    instances: List<'d, Instance>,
     #[serde(default, deserialize_with = "object::list")]
-    threads: List<'d, Thread<'d, Frame<'d>>>,
+    threads: List<'d, Thread<'d, Frame>>,
     #[serde(default, skip_serializing_if = "List::is_empty")]
     notes: List<'d, Cow<'d, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trap: Option<Cow<'d, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    captured_at: Option<Cow<'d, str>>,
+    #[serde(default, skip_serializing_if = "List::is_empty", deserialize_with = "object::list")]
+    module_identities: List<'d, Identity>,
 }
 
 impl<'d> Manifest<'d> {
     /// Describes the guest of a dump. `image` returns the name of the image of each memory that has one.
-    pub fn new(dump: &'d CoreDumpFile<'d>, image: &'d dyn Fn(u32) -> Option<String>) -> Self {
+    pub fn new(
+        dump: &'d CoreDumpFile<'d>,
+        image: &'d dyn Fn(MemoryView<'_>) -> Option<String>,
+    ) -> Self {
         let counts = Counts::of(dump);
         Self {
             name: Some(dump.name().into()),
             modules: modules(dump),
             memories: List::made(move || {
-                let memories = (0..).zip(dump.memories());
-                memories.filter_map(move |(i, ty)| Memory::new(dump, MemoryIndex(i), ty, image(i)))
+                dump.memories().map(move |memory| Ok(Memory::new(memory, image(memory))))
             }),
             globals: globals(dump),
             instances: instances(dump, Some(counts)),
             threads: List::made(move || {
-                let frame = move |_, view| Frame::new(view, Some(counts));
-                dump.threads().map(move |thread| Thread::new(thread, frame))
+                let frame = move |_, frame| Frame::new(frame, Some(counts));
+                dump.threads().map(move |thread| Ok(Thread::new(thread?, frame)))
             }),
             notes: notes(dump),
+            trap: dump.trap().map(Cow::Borrowed),
+            captured_at: captured_at(dump),
+            module_identities: identities(dump),
         }
     }
 
@@ -66,16 +79,18 @@ impl<'d> Manifest<'d> {
 
     /// Returns for each memory the path of its image, if it has one; paths count from `folder`.
     pub fn images(&self, folder: &Path) -> Vec<Option<PathBuf>> {
-        self.memories.map(|memory| Some(folder.join(&**memory.image.as_ref()?)))
+        let memories = self.memories.items().iter();
+        memories.map(|memory| Some(folder.join(&**memory.image.as_ref()?))).collect()
     }
 
     /// Returns for each memory the path of its image, as [`images`](Self::images) does, unless the manifest says that
     /// the memory has no pages.
     pub fn images_with_pages(&self, folder: &Path) -> Vec<Option<PathBuf>> {
-        self.memories.map(|memory| {
+        let image = |memory: &Memory<'_>| {
             let has_pages = memory.minimum.is_none_or(|pages| pages.0 > 0);
             memory.image.as_ref().filter(|_| has_pages).map(|image| folder.join(&**image))
-        })
+        };
+        self.memories.items().iter().map(image).collect()
     }
 
     /// Returns the guest, with its images as `open` returns them.
@@ -84,22 +99,35 @@ impl<'d> Manifest<'d> {
     /// Returns a message if an image cannot be opened, or if a value does not fit its type.
     pub fn into_dump<'i>(self, open: &Open<'_, 'i>) -> Result<CoreDump<'i>, String> {
         let mut dump = CoreDump::new(self.name.unwrap_or_default());
-        let names = self.modules.into_iter().map(|name| name.map(Cow::into_owned));
+        let names = self.modules.into_items().into_iter().map(|name| name.map(Cow::into_owned));
         dump.modules = names.map(|name| name.map_or_else(Module::anonymous, Module::new)).collect();
-        for (i, memory) in self.memories.into_iter().enumerate() {
+        let identities = self.module_identities.into_items();
+        if identities.len() > dump.modules.len() {
+            let (identities, modules) = (identities.len(), dump.modules.len());
+            return Err(format!("module_identities: there are {identities}, of {modules} modules"));
+        }
+        for (i, (module, identity)) in dump.modules.iter_mut().zip(identities).enumerate() {
+            let identity = identity.into_identity();
+            module.identity = identity.map_err(|why| format!("module_identities: {i}: {why}"))?;
+        }
+        for (i, memory) in self.memories.into_items().into_iter().enumerate() {
             let memory = memory.into_memory(open).map_err(|why| format!("memory {i}: {why}"))?;
             dump.add_memory(memory);
         }
-        for (i, global) in self.globals.into_iter().enumerate() {
+        for (i, global) in self.globals.into_items().into_iter().enumerate() {
             dump.add_global(global.to_global().map_err(|why| format!("global {i}: {why}"))?);
         }
-        for instance in self.instances {
+        for instance in self.instances.into_items() {
             dump.add_instance(instance.into_instance());
         }
-        for thread in self.threads {
+        for thread in self.threads.into_items() {
             dump.add_thread(thread.into_thread());
         }
-        dump.notes = self.notes.into_iter().map(Cow::into_owned).collect();
+        dump.notes = self.notes.into_items().into_iter().map(Cow::into_owned).collect();
+        dump.trap = self.trap.map(Cow::into_owned);
+        let time = self.captured_at.map(|time| time.parse());
+        let time: Result<Option<UnixTime>, Error> = time.transpose();
+        dump.captured_at = time.map_err(|error| format!("captured_at: {error}"))?;
         Ok(dump)
     }
 }
@@ -108,24 +136,42 @@ impl<'d> Manifest<'d> {
 pub(super) fn modules<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Option<Cow<'d, str>>> {
     List::made(move || {
         dump.modules().enumerate().map(|(i, name)| {
-            (name != format!("<anonymous-module-{i}>")).then_some(Cow::Borrowed(name))
+            let name = name?;
+            Ok((name != format!("<anonymous-module-{i}>")).then_some(Cow::Owned(name)))
         })
     })
 }
 
 pub(super) fn globals<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Global<'d>> {
-    List::made(move || dump.globals().iter().map(Global::from))
+    List::made(move || dump.globals().map(|global| Ok(Global::from(&global?))))
 }
 
 pub(super) fn instances<'d>(
     dump: &'d CoreDumpFile<'d>,
     counts: Option<Counts>,
-) -> List<'d, Instance<'d>> {
-    List::made(move || dump.instances().map(move |instance| Instance::new(instance, counts)))
+) -> List<'d, Instance> {
+    List::made(move || dump.instances().map(move |instance| Ok(Instance::new(instance?, counts))))
 }
 
 pub(super) fn notes<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Cow<'d, str>> {
-    List::made(move || dump.notes().map(Cow::Borrowed))
+    List::made(move || dump.notes().map(|note| Ok(Cow::Owned(note?))))
+}
+
+/// Returns when the guest was captured.
+pub(super) fn captured_at<'d>(dump: &CoreDumpFile<'d>) -> Option<Cow<'d, str>> {
+    dump.captured_at().map(|time| time.to_string().into())
+}
+
+/// Returns the identity of each module; none if no module has one.
+pub(super) fn identities<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Identity> {
+    List::made(move || {
+        let is_known = |identity: Result<ModuleIdentity, _>| {
+            // The list yields the error.
+            identity.map_or(true, |identity| identity.is_known())
+        };
+        let identities = dump.module_identities().any(is_known).then(|| dump.module_identities());
+        identities.into_iter().flatten().map(|identity| Ok(Identity::from(identity?)))
+    })
 }
 
 #[cfg(test)]
@@ -154,7 +200,9 @@ mod tests {
                  "instances": [{ "module": 0, "memories": [0, null], "globals": [5] }, {}],
                  "threads": [{ "name": "t", "frames": [{ "function": 3,
                                "locals": [{ "i32": 1 }, "missing", { "f32": 1.5 }],
-                               "stack": [{ "i64": "-1" }, { "f64": "0x7ff8000000000001" }] }] }] }"#,
+                               "stack": [{ "i64": "-1" }, { "f64": "0x7ff8000000000001" }] }] }],
+                 "trap": "out of fuel", "captured_at": "2026-11-28T04:18:23.5Z",
+                 "module_identities": [{}, { "build_id": "00Ff" }] }"#,
         )
         .unwrap();
         assert_eq!(dump.name, "guest");
@@ -181,6 +229,12 @@ mod tests {
         let f32_bits = 1.5_f32.to_bits();
         assert_eq!(frame.locals, [Value::I32(1), Value::Missing, Value::F32(f32_bits)]);
         assert_eq!(frame.stack, [Value::I64(-1), Value::F64(0x7ff8_0000_0000_0001)]);
+        assert_eq!(dump.trap.as_deref(), Some("out of fuel"));
+        let captured_at = dump.captured_at.map(UnixTime::nanoseconds);
+        assert_eq!(captured_at, Some(1_795_839_503_500_000_000));
+        assert!(!dump.modules[0].identity.is_known());
+        let identity = ModuleIdentity::new().with_build_id([0, 0xff]);
+        assert_eq!(dump.modules[1].identity, identity);
         dump.validate().unwrap();
     }
 
@@ -190,6 +244,22 @@ mod tests {
             ("{", "EOF while parsing an object at line 1 column 1"),
             (r#"{ "nam": 1 }"#, "unknown field `nam`"),
             ("[]", "invalid type: sequence, expected an object"),
+            (
+                r#"{ "captured_at": "yesterday" }"#,
+                "captured_at: invalid time \"yesterday\", a time is like 20",
+            ),
+            (
+                r#"{ "module_identities": [{ "build_id": "12" }] }"#,
+                "module_identities: there are 1, of 0 modules",
+            ),
+            (
+                r#"{ "modules": ["a"], "module_identities": [{ "build_id": "123" }] }"#,
+                "module_identities: 0: the build id is not a number of hexadecimal bytes",
+            ),
+            (
+                r#"{ "modules": ["a"], "module_identities": [{ "sha256": "1234" }] }"#,
+                "module_identities: 0: a SHA-256 has 32 hexadecimal bytes",
+            ),
             (r#"{ "memories": [[]] }"#, "invalid type: sequence, expected an object"),
             (r#"{ "memories": [{ "left_out": [[0, 1]] }] }"#, "sequence, expected an object"),
             (r#"{ "threads": [{ "frames": [[]] }] }"#, "sequence, expected an object"),

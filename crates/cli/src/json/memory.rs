@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use corestream::read::{Content, Coverage};
-use corestream::{CoreDumpFile, MemoryImage, MemoryIndex, MemoryType};
+use corestream::read::{Coverage, MemoryView, SegmentView};
+use corestream::{CoreDumpFile, MemoryImage, MemoryType};
 use serde::{Deserialize, Serialize};
 
 use super::number::{Address, Pages, Whole};
@@ -46,20 +46,14 @@ pub struct Range {
 pub type Open<'o, 'i> = dyn Fn(&str, bool) -> Result<MemoryImage<'i>, String> + 'o;
 
 impl<'d> Memory<'d> {
-    /// Describes a memory of a dump for a manifest, with the name of its image, if it has one; `None` if there is no
-    /// such memory.
-    pub(super) fn new(
-        dump: &'d CoreDumpFile<'d>,
-        index: MemoryIndex,
-        ty: &MemoryType,
-        image: Option<String>,
-    ) -> Option<Self> {
-        let coverage = dump.coverage(index).ok()?;
-        // What may be lost is not left out on purpose.
-        let on_purpose = dump.has_index() && coverage.left_out_bytes > 0;
-        let left_out = if on_purpose { left_out_of(dump, index) } else { List::default() };
+    /// Describes a memory of a dump for a manifest, with the name of its image, if it has one.
+    pub(super) fn new(memory: MemoryView<'d>, image: Option<String>) -> Self {
+        let coverage = memory.coverage();
+        // What may be lost is not excluded on purpose.
+        let on_purpose = coverage.excluded_bytes > 0;
+        let left_out = if on_purpose { left_out_of(memory) } else { List::default() };
         let image = image.map(Cow::Owned);
-        Some(Self { image, left_out, ..Self::of_type(ty, &coverage) })
+        Self { image, left_out, ..Self::of_type(&memory.ty(), &coverage) }
     }
 
     fn of_type(ty: &MemoryType, coverage: &Coverage) -> Self {
@@ -91,17 +85,18 @@ impl<'d> Memory<'d> {
         ty.shared = self.shared;
         ty.page_size = self.page_size.unwrap_or(ty.page_size);
         let mut memory = memory(image, self.minimum.map(|pages| pages.0), ty);
-        for range in self.left_out {
+        for range in self.left_out.into_items() {
             memory.leave_out(range.first.0..=range.last.0);
         }
         Ok(memory)
     }
 }
 
-fn left_out_of<'d>(dump: &'d CoreDumpFile<'d>, index: MemoryIndex) -> List<'d, Range> {
+fn left_out_of(memory: MemoryView<'_>) -> List<'_, Range> {
     List::made(move || {
-        let ranges = dump.left_out(index).into_iter().flatten();
-        ranges.map(|range| Range { first: Address(*range.start()), last: Address(*range.end()) })
+        memory
+            .unknown()
+            .map(|range| Ok(Range { first: Address(*range.start()), last: Address(*range.end()) }))
     })
 }
 
@@ -131,44 +126,34 @@ struct Part {
     length: u64,
 }
 
-impl Part {
-    /// Describes the data of a part of a memory, which lie in `bytes`; `None` if it has none.
-    #[allow(clippy::arithmetic_side_effects, reason = "the reader lends parts of these bytes")]
-    fn new(content: &Content<'_>, bytes: &[u8]) -> Option<Self> {
-        let Content::Data { address, bytes: part } = content else { return None };
-        let offset = (part.as_ptr().addr() - bytes.as_ptr().addr()) as u64;
-        Some(Self { address: Address(*address), offset, length: part.len() as u64 })
+impl From<SegmentView> for Part {
+    #[allow(clippy::arithmetic_side_effects, reason = "a segment has fewer than 2^32 bytes")]
+    fn from(segment: SegmentView) -> Self {
+        let (first, last) = segment.addresses.into_inner();
+        Self { address: Address(first), offset: segment.offset, length: last - first + 1 }
     }
 }
 
 impl<'d> InspectedMemory<'d> {
-    /// Describes a memory of a dump; `bytes` is all of the dump. Returns `None` if there is no such memory.
-    pub(super) fn new(
-        dump: &'d CoreDumpFile<'d>,
-        index: MemoryIndex,
-        ty: &MemoryType,
-        bytes: &'d [u8],
-    ) -> Option<Self> {
-        let coverage = dump.coverage(index).ok()?;
-        Some(Self {
-            memory: Memory::of_type(ty, &coverage),
-            declared: dump.declared_pages(index).map(Pages),
+    /// Describes a memory of a dump.
+    pub(super) fn new(dump: &CoreDumpFile<'_>, memory: MemoryView<'d>) -> Self {
+        let (ty, coverage) = (memory.ty(), memory.coverage());
+        Self {
+            memory: Memory::of_type(&ty, &coverage),
+            declared: memory.declared_pages().map(Pages),
             bytes: ty.byte_len().map(Whole),
             segments: coverage.segments,
             data_bytes: Whole(coverage.data_bytes),
             coverage: self::coverage(dump, &coverage).into(),
-            left_out: left_out_of(dump, index),
-            data: List::made(move || {
-                let contents = dump.contents(index).into_iter().flatten();
-                contents.filter_map(move |content| Part::new(&content, bytes))
-            }),
-        })
+            left_out: left_out_of(memory),
+            data: List::made(move || memory.segments().map(|segment| Ok(segment.into()))),
+        }
     }
 }
 
 /// Returns in a few words how much of a memory a dump holds.
 pub fn coverage(dump: &CoreDumpFile<'_>, coverage: &Coverage) -> &'static str {
-    match (coverage.left_out_bytes > 0, coverage.changing) {
+    match (coverage.unknown_bytes() > 0, coverage.changing) {
         (true, true) => "partial, changing while read",
         (true, false) => "partial",
         (false, true) => "changing while read",

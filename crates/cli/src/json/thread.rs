@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use corestream::read::{FrameView, ThreadView};
+use corestream::read::ThreadView;
 use serde::{Deserialize, Serialize};
 
 use super::frame::Frame;
@@ -22,21 +22,21 @@ impl<'d, F: 'd> Thread<'d, F> {
     /// Describes a thread of a dump. `frame` makes an item of a frame and its index.
     pub(super) fn new(
         thread: ThreadView<'d>,
-        frame: impl Fn(usize, FrameView<'d>) -> F + Clone + 'd,
+        frame: impl Fn(usize, corestream::Frame) -> F + Clone + 'd,
     ) -> Self {
-        let name = thread.name().into();
+        let name = thread.name().to_owned().into();
         let frames = List::made(move || {
             let frame = frame.clone();
-            thread.frames().enumerate().map(move |(i, view)| frame(i, view))
+            thread.frames().enumerate().map(move |(i, of)| of.map(|of| frame(i, of)))
         });
         Self { name, frames }
     }
 }
 
-impl<'d> Thread<'d, Frame<'d>> {
+impl Thread<'_, Frame> {
     /// Returns the thread of the library.
     pub fn into_thread(self) -> corestream::Thread {
-        let frames = self.frames.into_iter().map(Frame::into_frame);
+        let frames = self.frames.into_items().into_iter().map(Frame::into_frame);
         corestream::Thread::new(self.name).with_frames(frames)
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use corestream::ErrorKind;
-use corestream::read::{Early, Verdict, Whole, verify_stream_with};
+use corestream::read::{Early, Verdict, Verifier, Whole};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -61,7 +61,7 @@ pub enum Fault {
 pub fn take(connection: &Connection, file: &File, terms: &Terms, stop: &Stop) -> Received {
     let state = RefCell::new(State::new(&terms.pace, LastByte::new(connection.is_unix)));
     let intake = Intake { connection, file, terms, stop, state };
-    let verdict = verify_stream_with(&intake, |early| intake.early(early));
+    let verdict = Verifier::new().verify_stream_with(&intake, |early| intake.early(early));
     let fault = intake.state.borrow_mut().fault.take();
     if let (true, None, Ok(Verdict::Damaged(_))) = (terms.keep_damaged, &fault, &verdict) {
         // The verifier stops at the first fault, but `--keep-partial` keeps the rest too. Later errors are ignored.

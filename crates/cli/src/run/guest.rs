@@ -173,7 +173,9 @@ impl Guest {
     /// The guest after a call that failed.
     pub fn captured(&mut self, run: &Run, error: &Error) -> corestream::Result<Captured<'_>> {
         let place = self.place_of_unreachable(error);
-        let capture = Self::capture(run, &self.linker, &self.recorder);
+        // What is added to a guest for its dump is none of its own bytes.
+        let capture =
+            Self::capture(run, &self.linker, &self.recorder).module_bytes(&self.module, &self.wasm);
         let shared = if self.exports {
             shared::Memories::of(&mut self.store, self.instance, error)
         } else {

@@ -8,6 +8,7 @@ mod beyond;
 mod examples;
 mod frames;
 mod guests;
+mod identity;
 mod live;
 mod side_by_side;
 mod traps;

@@ -1,0 +1,92 @@
+//! What modules were made of: Wasmtime compiles their bytes and keeps none.
+
+use corestream::{CoreDump, ModuleIdentity};
+use sha2::{Digest, Sha256};
+use wasmparser::{BinaryReader, Parser, Payload};
+use wasmtime::Module;
+
+/// The modules whose bytes are known, and their identities.
+#[derive(Default)]
+pub(super) struct Identities(Vec<(Module, ModuleIdentity)>);
+
+impl Identities {
+    /// Records the bytes of a module.
+    pub(super) fn add(&mut self, module: &Module, wasm: &[u8]) {
+        self.0.push((module.clone(), of(wasm)));
+    }
+
+    /// Gives the modules of a dump their identities, and notes which have none. `modules` are those of the dump, in its
+    /// order.
+    pub(super) fn place(&self, modules: &[Module], dump: &mut CoreDump<'_>) {
+        let mut unknown = Vec::new();
+        for (i, (module, described)) in modules.iter().zip(&mut dump.modules).enumerate() {
+            let known = self.0.iter().rev().find(|(known, _)| Module::same(known, module));
+            match known {
+                Some((_, identity)) => described.identity = identity.clone(),
+                None => unknown.push(i),
+            }
+        }
+        let which = match unknown[..] {
+            [] => return,
+            [module] => format!("module {module}"),
+            [..] => format!("{} modules", unknown.len()),
+        };
+        dump.notes.push(format!("no identity was recorded for {which}"));
+    }
+}
+
+/// Returns the identity of the module with these bytes.
+fn of(wasm: &[u8]) -> ModuleIdentity {
+    let mut identity = ModuleIdentity::new().with_sha256(Sha256::digest(wasm).into());
+    identity.build_id = build_id(wasm);
+    identity
+}
+
+/// Returns the build id of a module
+/// ([tool-conventions](https://github.com/WebAssembly/tool-conventions/blob/main/BuildId.md)).
+fn build_id(wasm: &[u8]) -> Option<Vec<u8>> {
+    // Wasmtime has compiled the module, so it is sound; other bytes have no build id.
+    let payloads = Parser::new(0).parse_all(wasm).map_while(Result::ok);
+    let mut sections = payloads.filter_map(|payload| match payload {
+        Payload::CustomSection(section) if section.name() == "build_id" => Some(section),
+        _ => None,
+    });
+    let section = sections.next()?;
+    let mut reader = BinaryReader::new(section.data(), section.data_offset());
+    let len = reader.read_var_u32().ok()?;
+    let build_id = reader.read_bytes(len as usize).ok()?;
+    (!build_id.is_empty() && reader.eof()).then(|| build_id.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(sections: &[&[u8]]) -> Vec<u8> {
+        [b"\0asm\x01\0\0\0", &sections.concat()[..]].concat()
+    }
+
+    #[test]
+    fn a_build_id_is_that_of_its_section() {
+        for (sections, expected) in [
+            (&[][..], None),
+            (&[b"\0\x0c\x08build_id\x02\x12\x34"], Some(vec![0x12, 0x34])),
+            (&[b"\0\x02\x01x", b"\0\x0b\x08build_id\x01\xff"], Some(vec![0xff])),
+            // An empty one, one that is cut off, and one with more than it says.
+            (&[b"\0\x0a\x08build_id\0"], None),
+            (&[b"\0\x0b\x08build_id\x02\xff"], None),
+            (&[b"\0\x0c\x08build_id\x01\xff\xff"], None),
+        ] as [(&[&[u8]], _); 6]
+        {
+            assert_eq!(build_id(&module(sections)), expected, "{sections:?}");
+        }
+    }
+
+    /// FIPS 180-4 has this as the digest of "abc".
+    #[test]
+    fn sha256_is_that_of_the_bytes() {
+        let sha256 = of(b"abc").sha256.unwrap();
+        assert_eq!(sha256[..4], [0xba, 0x78, 0x16, 0xbf]);
+        assert_eq!(sha256[28..], [0xf2, 0x00, 0x15, 0xad]);
+    }
+}

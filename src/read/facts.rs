@@ -1,0 +1,149 @@
+//! Facts of a dump that have sections of their own: why and when the guest stopped, and what its modules are.
+//!
+//! Each section begins with its version. One of a version that is not known here stays unread, so that a later version
+//! can say more, and no dump is refused for it.
+
+use super::decode::Decoder;
+use super::fault::{Fault, Result};
+use super::file::{CoreDumpFile, no_such};
+use super::input::{Cursor, Input};
+use super::items::List;
+use super::walk::Visitor;
+use crate::error;
+use crate::format::{
+    HAS_SHA256, IDENTITIES_VERSION, IdentitiesHead, IdentityHead, SHA256_BYTES, TRAP_VERSION,
+    TrapHead,
+};
+use crate::limits::{MAX_BUILD_ID_BYTES, MAX_LISTED, MAX_TRAP_BYTES};
+use crate::model::{ModuleIdentity, ModuleIndex, UnixTime};
+
+/// Why and when a guest stopped, as far as the dump says.
+#[derive(Debug, Default)]
+pub(super) struct Trap {
+    message: Option<String>,
+    captured_at: Option<UnixTime>,
+}
+
+/// Returns whether the section has this version.
+fn has_version<I: Input>(body: &mut Decoder<'_, I>, version: u32) -> Result<bool> {
+    Ok(body.array()? == version.to_le_bytes())
+}
+
+/// Decodes the body of the section `corestream.trap`.
+pub(super) fn trap<I: Input, V: Visitor>(body: &mut Decoder<'_, I>, to: &mut V) -> Result<()> {
+    if !has_version(body, TRAP_VERSION)? {
+        return body.skip_rest();
+    }
+    let start = body.offset();
+    let TrapHead { captured_at, message_len } =
+        zerocopy::transmute!(body.array::<{ size_of::<TrapHead>() }>()?);
+    let len = message_len.get();
+    if len as usize > MAX_TRAP_BYTES {
+        let message = format!("a message of {len} bytes is over the limit of {MAX_TRAP_BYTES}");
+        return Err(Fault::damaged(body.since(start), message));
+    }
+    let start = body.offset();
+    let message = String::from_utf8(body.take(len as usize)?.to_vec());
+    let message =
+        message.map_err(|_| Fault::damaged(body.since(start), "the message is not UTF-8"))?;
+    body.finish()?;
+    to.trap(Trap {
+        message: Some(message).filter(|message| !message.is_empty()),
+        captured_at: UnixTime::from_nanoseconds(captured_at.get()),
+    })
+}
+
+/// Passes the body of the section `corestream.modules`.
+pub(super) fn identities<I: Input, V: Visitor>(
+    body: &mut Decoder<'_, I>,
+    to: &mut V,
+) -> Result<()> {
+    if !has_version(body, IDENTITIES_VERSION)? {
+        return body.skip_rest();
+    }
+    let start = body.offset();
+    let IdentitiesHead { modules } =
+        zerocopy::transmute!(body.array::<{ size_of::<IdentitiesHead>() }>()?);
+    let modules = modules.get();
+    if modules as usize > MAX_LISTED {
+        let message = format!("{modules} identities are over the limit of {MAX_LISTED}");
+        return Err(Fault::damaged(body.since(start), message));
+    }
+    for i in 0..modules {
+        let at = body.offset();
+        let passed = identity(body).and_then(|_| to.identity(at));
+        passed.map_err(|fault| fault.within(format_args!("module {i}")))?;
+    }
+    Ok(())
+}
+
+/// Decodes the identity of a module.
+fn identity<I: Input>(from: &mut Decoder<'_, I>) -> Result<ModuleIdentity> {
+    let start = from.offset();
+    let IdentityHead { flags, build_id_len } =
+        zerocopy::transmute!(from.array::<{ size_of::<IdentityHead>() }>()?);
+    let (flags, len) = (flags.get(), build_id_len.get() as usize);
+    if flags & !HAS_SHA256 != 0 {
+        let message = format!("an identity has the flags {flags:#x}, some of which are none");
+        return Err(Fault::damaged(from.since(start), message));
+    }
+    if len > MAX_BUILD_ID_BYTES {
+        let message =
+            format!("a build id of {len} bytes is over the limit of {MAX_BUILD_ID_BYTES}");
+        return Err(Fault::damaged(from.since(start), message));
+    }
+    let mut identity = ModuleIdentity::new();
+    if flags & HAS_SHA256 != 0 {
+        identity.sha256 = Some(from.array::<SHA256_BYTES>()?);
+    }
+    if len > 0 {
+        identity.build_id = Some(from.take(len)?.to_vec());
+    }
+    Ok(identity)
+}
+
+/// Decodes the identity of a module of a list.
+fn listed(from: &mut Decoder<'_, Cursor<'_>>) -> Result<ModuleIdentity> {
+    identity(from)
+}
+
+impl CoreDumpFile<'_> {
+    /// Returns why the guest stopped: the message of its trap ([`CoreDump::trap`](crate::CoreDump::trap)); `None` if the
+    /// dump does not say.
+    pub fn trap(&self) -> Option<&str> {
+        self.opened.items.trap.message.as_deref()
+    }
+
+    /// Returns when the guest was captured ([`CoreDump::captured_at`](crate::CoreDump::captured_at)); `None` if the dump
+    /// does not say.
+    pub fn captured_at(&self) -> Option<UnixTime> {
+        self.opened.items.trap.captured_at
+    }
+
+    /// Returns the identities of the modules, in their order; one of which nothing is known where the dump does not say.
+    ///
+    /// # Errors
+    /// An item is an error as in [`modules`](Self::modules).
+    pub fn module_identities(
+        &self,
+    ) -> impl ExactSizeIterator<Item = error::Result<ModuleIdentity>> {
+        let items = &self.opened.items;
+        let mut identities = List::new(self.source(), &items.identities, listed);
+        (0..items.modules.len())
+            .map(move |_| identities.next().unwrap_or(Ok(ModuleIdentity::new())))
+    }
+
+    /// Returns the identity of a module; one of which nothing is known if the dump does not say.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such module ([`ErrorKind::Option`](crate::ErrorKind::Option)), and the errors of
+    /// [`modules`](Self::modules).
+    pub fn module_identity(&self, index: ModuleIndex) -> error::Result<ModuleIdentity> {
+        let items = &self.opened.items;
+        if index.0 as usize >= items.modules.len() {
+            return Err(no_such("module", index.0, items.modules.len()));
+        }
+        let identity = List::item(self.source(), &items.identities, index.0 as usize, listed)?;
+        Ok(identity.unwrap_or_default())
+    }
+}
