@@ -62,7 +62,7 @@ impl From<Arc<AtomicBool>> for Cancel {
     }
 }
 
-/// What work on a dump is about.
+/// What work on a dump is about; the example of [`Progress`] shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
@@ -84,6 +84,23 @@ pub enum Stage {
 
 /// How far work on a dump has come, for [`Dumper::progress`](crate::Dumper::progress) and
 /// [`OpenOptions::progress`](crate::read::OpenOptions::progress).
+///
+/// ```
+/// use corestream::{CoreDump, Dumper, Progress, Stage};
+///
+/// fn show(progress: Progress) {
+///     let what = match progress.stage {
+///         Stage::Scan => "scanning",
+///         Stage::Write => "writing",
+///         _ => "working",
+///     };
+///     println!("{what}: {} of {} bytes", progress.done, progress.total);
+/// }
+///
+/// let dump = CoreDump::new("guest.wasm");
+/// Dumper::new().progress(show).plan(&dump)?.write_to(&mut std::io::sink())?;
+/// # Ok::<(), corestream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Progress {

@@ -49,10 +49,22 @@ impl Dumper {
         Self { options }
     }
 
-    /// How many segments a dump may have, 1 to 100,000. Every memory that holds data gets one, and every
+    /// Sets how many segments a dump may have, 1 to [`limits::MAX_DATA_SEGMENTS`]. Every memory that holds data gets one, and every
     /// range between data that is left out on purpose ([`Memory::without`](crate::Memory::without))
     /// one more, also if that makes more. Beyond the data section, in dumps over 4 GiB, a segment is cut at each end of
     /// a section, and those cuts are not counted. The data section has never more than 100,000.
+    ///
+    /// ```
+    /// # use corestream::*;
+    /// # let mut bytes = vec![0; 65_536];
+    /// # for i in 0..8 { bytes[8000 * i] = 1; }
+    /// # let mut dump = CoreDump::new("guest.wasm");
+    /// # dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+    /// let few = Dumper::new().max_segments(2).plan(&dump)?;
+    /// let many = Dumper::new().plan(&dump)?; // 8 bytes that are not zero, far from each other
+    /// assert_eq!((few.segments().len(), many.segments().len()), (2, 8));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn max_segments(mut self, segments: u32) -> Self {
         self.options.max_segments = segments;
         self
@@ -76,8 +88,19 @@ impl Dumper {
         self
     }
 
-    /// Whether what the kernel calls a hole of an image file, or memory that was never touched, is
-    /// taken as zero without reading it. If not, all of every image is read.
+    /// Sets whether a part of an image file that the kernel calls a hole, or memory that was never touched, is taken as zero
+    /// without reading it, as it is by default. If not, all of every image is read.
+    ///
+    /// ```
+    /// # use corestream::*;
+    /// # let mut bytes = vec![0; 65_536];
+    /// # for i in 0..8 { bytes[8000 * i] = 1; }
+    /// # let mut dump = CoreDump::new("guest.wasm");
+    /// # dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+    /// let plan = Dumper::new().trust_holes(false).plan(&dump)?;
+    /// assert_eq!(u128::from(plan.stats().extent_bytes), plan.stats().image_bytes);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn trust_holes(mut self, trust: bool) -> Self {
         self.options.scan.extents.trust_holes = trust;
         self
@@ -134,22 +157,43 @@ impl Dumper {
         self
     }
 
-    /// Whether the dump holds a CRC-32 of every MiB of it, which a reader can check it by. They are
-    /// there by default, and are made on another core while the sink is busy.
+    /// Sets whether the dump holds a CRC-32 of every MiB of it, by which a reader can check it. They are there by default,
+    /// and are made on another core while the sink is busy.
+    ///
+    /// ```
+    /// # use corestream::*;
+    /// # let mut bytes = vec![0; 65_536];
+    /// # for i in 0..8 { bytes[8000 * i] = 1; }
+    /// # let mut dump = CoreDump::new("guest.wasm");
+    /// # dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+    /// let without = Dumper::new().checksums(false).plan(&dump)?;
+    /// assert!(without.len() < Dumper::new().plan(&dump)?.len());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn checksums(mut self, checksums: bool) -> Self {
         self.options.checksums = checksums;
         self
     }
 
-    /// What stops the work: planning and writing then fail with
+    /// Sets what stops the work: planning and writing then fail with
     /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and nothing is left behind. It is looked at every few
     /// megabytes. A [`Writer`](crate::Writer) can have another one.
+    ///
+    /// ```
+    /// use corestream::{Cancel, CoreDump, Dumper, ErrorKind};
+    ///
+    /// let cancel = Cancel::new();
+    /// let dumper = Dumper::new().cancel(cancel.clone());
+    /// cancel.cancel("the host shuts down"); // from any thread
+    /// let dump = CoreDump::new("guest.wasm");
+    /// assert_eq!(dumper.plan(&dump).unwrap_err().kind(), ErrorKind::Cancelled);
+    /// ```
     pub fn cancel(mut self, cancel: impl Into<Cancel>) -> Self {
         self.options.control.cancel = Some(cancel.into());
         self
     }
 
-    /// Who is told how far planning and writing have come: in each stage at its beginning, every few
+    /// Sets who is told how far planning and writing have come: in each stage at its beginning, every few
     /// megabytes, and at its end if it succeeds. It costs nothing that can be measured, if
     /// `watcher` is quick: the work waits for it.
     ///
@@ -185,8 +229,8 @@ impl Dumper {
     /// Scans the memories of `dump` and fixes the layout of the core dump.
     ///
     /// # Errors
-    /// An option is out of range, `dump` contradicts itself
-    /// ([`CoreDump::validate`]), an image can't be read, or the tables of the plan can't be had.
+    /// Returns an error if an option is out of range, if `dump` contradicts itself ([`CoreDump::validate`]), if an image
+    /// cannot be read, or if there is no memory for the tables of the plan.
     pub fn plan<'d>(&self, dump: &'d CoreDump<'d>) -> Result<Plan<'d>> {
         Plan::new(dump, self.options.clone(), encode::prelude)
     }

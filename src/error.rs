@@ -44,6 +44,18 @@ struct Inner {
 }
 
 /// The kinds of [`Error`], for programs that act on them.
+///
+/// ```
+/// use corestream::{CoreDumpFile, ErrorKind};
+///
+/// let error = CoreDumpFile::from_slice(b"something else").unwrap_err();
+/// let advice = match error.kind() {
+///     ErrorKind::Format => "name a core dump",
+///     ErrorKind::Damaged | ErrorKind::CutOff => "salvage it",
+///     _ => "see the message",
+/// };
+/// assert_eq!(advice, "name a core dump");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -134,12 +146,19 @@ impl Error {
         self
     }
 
-    /// What kind of error this is.
+    /// Returns the kind of this error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The error of the operating system behind this one, if there is one.
+    /// Returns the error of the operating system that caused this one, if there is one.
+    ///
+    /// ```
+    /// use corestream::CoreDumpFile;
+    ///
+    /// let error = CoreDumpFile::open("missing.core").unwrap_err();
+    /// assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::NotFound);
+    /// ```
     pub fn io_error(&self) -> Option<&io::Error> {
         self.0.source.as_ref()
     }
@@ -196,6 +215,26 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {self}", self.0.kind)
+    }
+}
+
+impl From<Error> for io::Error {
+    /// Returns an error that holds this one, for implementations of [`Read`](io::Read) and the like.
+    ///
+    /// Its kind is [`io::ErrorKind::Other`], whatever the operating system said: no loop takes it for a call to repeat.
+    ///
+    /// ```
+    /// use std::io;
+    ///
+    /// use corestream::{Error, ErrorKind};
+    ///
+    /// let error = io::Error::from(Error::new(ErrorKind::Guest, "the guest has no frames"));
+    /// assert_eq!(error.to_string(), "the guest has no frames");
+    /// assert_eq!(error.downcast::<Error>()?.kind(), ErrorKind::Guest);
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    fn from(error: Error) -> Self {
+        Self::other(error)
     }
 }
 

@@ -71,6 +71,17 @@
 //! | [`corestream-symbols`](https://docs.rs/corestream-symbols) | functions, lines, inlined calls and variables of the frames in a dump |
 //! | [`corestream-cli`](https://docs.rs/corestream-cli) | the tool `corestream` |
 //!
+//! # Names
+//! - `new` makes a value from nothing or from its parts, `from_x` from an `x`. `open` reads what exists, `create` makes a
+//!   file or a directory.
+//! - A value of the model has `with_x`, which returns it with another `x`. What works with options, such as a [`Dumper`], a
+//!   [`Writer`] or a sink, has a method for each option, called as the option is.
+//! - A sink is called after its destination, `...Sink`, and made by `new` from a descriptor that it owns or borrows.
+//! - Zero threads are one per core, wherever threads are asked for.
+//! - What has a text form reads and writes the same one, by [`FromStr`](std::str::FromStr) and
+//!   [`Display`](std::fmt::Display): values, types, indices, [`ByteSize`] and [`AddressRange`].
+//! - Types that will grow are `#[non_exhaustive]`: make them by their constructors, and match them with a `_`.
+//!
 //! # Where things are
 //! Data flows one way: image ([`MemoryImage`]) -> extents ([`ExtentMethod`]) -> scan -> plan
 //! ([`Plan`], made by a [`Dumper`]) -> encode ([`Piece`]) -> sink ([`Sink`]). What comes in is the model,

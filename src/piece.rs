@@ -5,7 +5,8 @@ use std::fs::File;
 /// The most bytes that stand between the payloads of two segments.
 pub(crate) const HEADER_BYTES: usize = 64;
 
-/// A part of a dump, borrowed. The pieces of a dump, one after the other, are the dump.
+/// A part of a dump, borrowed. The pieces of a dump, one after the other, are the dump: see [`Sink`](crate::Sink) and
+/// [`Plan::pieces`](crate::Plan::pieces).
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Piece<'p> {
@@ -20,7 +21,7 @@ pub struct Piece<'p> {
 }
 
 impl<'p> Piece<'p> {
-    /// A piece that is of no file.
+    /// Returns a piece that is not one of a file.
     ///
     /// ```
     /// use corestream::Piece;
@@ -32,13 +33,21 @@ impl<'p> Piece<'p> {
         Self { offset, bytes, file: None }
     }
 
-    /// The same piece, whose bytes are also at `at` in a file that cannot change.
+    /// Returns the piece, whose bytes are also at `at` in a file that cannot change.
+    ///
+    /// ```
+    /// use corestream::Piece;
+    ///
+    /// # let file = tempfile::tempfile().unwrap();
+    /// let piece = Piece::new(8, b"bytes").with_file(&file, 4096);
+    /// assert_eq!(piece.file.map(|(_, at)| at), Some(4096));
+    /// ```
     #[must_use]
     pub fn with_file(self, file: &'p File, at: u64) -> Self {
         Self { file: Some((file, at)), ..self }
     }
 
-    /// Its length in bytes.
+    /// Returns its length in bytes.
     #[allow(clippy::len_without_is_empty, reason = "no piece of a dump is empty")]
     pub fn len(&self) -> u64 {
         self.bytes.len() as u64

@@ -14,8 +14,8 @@ use crate::plan::Plan;
 /// Bytes of a batch for a reader, which copies them anyway.
 const READER_BYTES: u64 = 1 << 20;
 
-/// The pieces of a dump, made by [`Plan::pieces`]: for destinations that are not a [`Sink`](crate::Sink), such as
-/// io_uring or a client of an object store.
+/// The pieces of a dump, made by [`Plan::pieces`], whose example pulls all of them: for destinations that are not a
+/// [`Sink`](crate::Sink), such as io_uring or a client of an object store.
 ///
 /// A batch lies in the images as far as their bytes cannot change, and otherwise in a buffer. The checksums of the dump
 /// are made on the way, in the thread that pulls. What stops the work is that of the
@@ -115,7 +115,8 @@ impl fmt::Debug for Pieces<'_> {
 
 /// The bytes of a dump, made by [`Plan::reader`]. Each is copied once.
 ///
-/// Errors are those of [`Pieces::next_batch`], within [`io::Error::other`].
+/// Errors are those of [`Pieces::next_batch`], [within](Error#impl-From<Error>-for-Error) an [`io::Error`]. The example of
+/// [`Plan::reader`] reads all of a dump.
 #[derive(Debug)]
 pub struct Reader<'p> {
     pieces: Pieces<'p>,
@@ -144,14 +145,14 @@ impl Read for Reader<'_> {
                     && len > 0
                 {
                     to.copy_from_slice(from);
-                    self.byte = self.byte.plus(len).map_err(io::Error::other)?;
+                    self.byte = self.byte.plus(len)?;
                     return Ok(len);
                 }
-                self.piece = self.piece.plus(1).map_err(io::Error::other)?;
+                self.piece = self.piece.plus(1)?;
                 self.byte = 0;
                 continue;
             }
-            self.pieces.pull(READER_BYTES).map_err(io::Error::other)?;
+            self.pieces.pull(READER_BYTES)?;
             (self.piece, self.byte) = (0, 0);
             if self.pieces.batch.is_empty() {
                 return Ok(0);

@@ -15,6 +15,8 @@ use std::ops::{Range, RangeInclusive};
 /// assert_eq!(excluded.as_slice(), [16..=47]);
 /// assert_eq!(excluded.byte_len(), 32);
 /// assert!(excluded.contains(47) && !excluded.contains(48));
+/// assert_eq!((excluded.len(), excluded.is_empty()), (1, false));
+/// assert!(excluded.iter().eq([&(16..=47)]));
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

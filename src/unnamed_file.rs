@@ -75,7 +75,7 @@ impl UnnamedFile {
         AtomicFile::is_name_until_commit(name.as_ref())
     }
 
-    /// The file to write to.
+    /// Returns the file to write to.
     pub fn file(&self) -> &File {
         self.0.file()
     }

@@ -27,6 +27,12 @@ pub struct Visible<T>(pub T);
 
 impl Visible<char> {
     /// Returns whether this character is escaped.
+    ///
+    /// ```
+    /// use corestream::Visible;
+    ///
+    /// assert!(Visible('\n').is_escaped() && !Visible('ß').is_escaped());
+    /// ```
     pub fn is_escaped(self) -> bool {
         let without_width_or_order = matches!(
             self.0,

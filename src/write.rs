@@ -92,7 +92,7 @@ impl<'p> Writer<'p> {
         Self { plan, control: plan.control.clone(), limits: Limits::default(), may_block: false }
     }
 
-    /// What stops the work: writing then fails with [`ErrorKind::Cancelled`], and nothing is left behind. The default is
+    /// Sets what stops the work: writing then fails with [`ErrorKind::Cancelled`], and nothing is left behind. The default is
     /// that of the [`Dumper`](crate::Dumper::cancel).
     ///
     /// It is looked at every few megabytes, whenever a sink has taken a part of what it was given, and several times a
@@ -102,21 +102,31 @@ impl<'p> Writer<'p> {
         self
     }
 
-    /// Whether a [`PipeSink`](crate::PipeSink) or [`SocketSink`](crate::SocketSink) may block although the work can be stopped, which is
+    /// Sets whether a [`PipeSink`](crate::PipeSink) or [`SocketSink`](crate::SocketSink) may block although the work can be stopped, which is
     /// faster: what stops the work is then not looked at before the reader has taken something. Without anything that
     /// stops it, a sink may block anyway; with a time limit it never may.
+    ///
+    /// ```
+    /// use corestream::{Cancel, CoreDump, Dumper, PipeSink};
+    ///
+    /// let (_reader, writer) = std::io::pipe().unwrap();
+    /// let dump = CoreDump::new("guest.wasm");
+    /// let plan = Dumper::new().cancel(Cancel::new()).plan(&dump)?;
+    /// plan.writer().may_block(true).write_to(&mut PipeSink::new(&writer))?;
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
     pub fn may_block(mut self, may_block: bool) -> Self {
         self.may_block = may_block;
         self
     }
 
-    /// Who is told how far it has come ([`Dumper::progress`](crate::Dumper::progress), which is the default).
+    /// Sets who is told how far it has come ([`Dumper::progress`](crate::Dumper::progress), which is the default).
     pub fn progress(mut self, watcher: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.control.watcher = Some(Arc::new(watcher));
         self
     }
 
-    /// How long to wait for a reader that takes nothing; then the dump fails with [`io::ErrorKind::TimedOut`]. `None`,
+    /// Sets how long to wait for a reader that takes nothing; then the dump fails with [`io::ErrorKind::TimedOut`]. `None`,
     /// the default, is for ever, whatever the options of a socket say. A terminal that says that it takes bytes and then
     /// takes none holds a write up all the same. It concerns sinks that can be waited for ([`Sink::waits_on`]).
     ///
@@ -141,8 +151,22 @@ impl<'p> Writer<'p> {
         self
     }
 
-    /// When all of the dump must be written; if it is not, it fails with [`io::ErrorKind::TimedOut`]. It is looked at
+    /// Sets when all of the dump must be written; if it is not, it fails with [`io::ErrorKind::TimedOut`]. It is looked at
     /// between two batches, and while a sink is waited for ([`Sink::waits_on`]).
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    ///
+    /// # use corestream::{CoreDump, Dumper};
+    /// let dump = CoreDump::new("guest.wasm");
+    /// let plan = Dumper::new().plan(&dump)?;
+    /// let writer = plan.writer().deadline(Some(Instant::now() + Duration::from_secs(10)));
+    /// writer.progress(|progress| println!("{} bytes", progress.done)).write_to(&mut std::io::sink())?;
+    ///
+    /// let error = plan.writer().deadline(Some(Instant::now())).to_vec().unwrap_err();
+    /// assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::TimedOut);
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
     pub fn deadline(mut self, deadline: Option<Instant>) -> Self {
         self.limits.deadline = deadline;
         self
@@ -161,7 +185,7 @@ impl<'p> Writer<'p> {
     }
 
     fn stream<S: Sink + ?Sized>(&self, sink: &mut S, written: &mut u64) -> io::Result<()> {
-        let checksums = Checksums::new(&self.plan.index).map_err(io::Error::other)?;
+        let checksums = Checksums::new(&self.plan.index)?;
         let may_block = (self.may_block || self.control.cancel.is_none())
             && self.limits.stall.is_none()
             && self.limits.deadline.is_none();
@@ -173,11 +197,11 @@ impl<'p> Writer<'p> {
         let mut stream = Stream { output, checksums, helper: self.helper(), meter };
         let mut batch = stream.run(&mut batches)?;
         let Stream { mut output, checksums, meter, .. } = stream;
-        batches.begin_index(checksums).map_err(io::Error::other)?;
+        batches.begin_index(checksums)?;
         loop {
             // Nothing that was stopped gets an index.
             output.check()?;
-            batches.fill_index(&mut batch).map_err(io::Error::other)?;
+            batches.fill_index(&mut batch)?;
             if batch.is_empty() {
                 break;
             }
@@ -213,10 +237,10 @@ impl<'p> Writer<'p> {
         })
     }
 
-    /// The dump in one vector.
+    /// Returns the dump in one vector.
     ///
     /// # Errors
-    /// Memory for it can't be had, or an image file has become shorter.
+    /// Returns an error if there is no memory for it ([`ErrorKind::OutOfMemory`]), or if an image file has become shorter.
     pub fn to_vec(&self) -> Result<Vec<u8>> {
         let out_of_memory = || Error::out_of_memory("a vector for the whole dump");
         let len = usize::try_from(self.plan.len()).map_err(|_| out_of_memory())?;
@@ -231,6 +255,19 @@ impl<'p> Writer<'p> {
     ///
     /// On a file system without modes the file has the mode that the mount gives to all files: look at its metadata
     /// where that matters.
+    ///
+    /// ```
+    /// # use corestream::{CoreDump, Dumper};
+    /// use corestream::FileOptions;
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let path = folder.path().join("guest.core");
+    /// let dump = CoreDump::new("guest.wasm");
+    /// let plan = Dumper::new().plan(&dump)?;
+    /// plan.writer().write_file(&path, FileOptions::new().sync(true))?;
+    /// assert_eq!(path.metadata().unwrap().len(), plan.len());
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
     ///
     /// # Errors
     /// It can't be written there; then an old file stays and nothing is left behind. A dump that is finished and
@@ -264,15 +301,15 @@ impl fmt::Debug for Writer<'_> {
 }
 
 impl Plan<'_> {
-    /// A writer of the dump, with a flag, a callback and time limits of its own.
+    /// Returns a writer of the dump, with a flag, a callback and time limits of its own.
     pub fn writer(&self) -> Writer<'_> {
         Writer::new(self)
     }
 
-    /// The pieces of the dump, to be pulled.
+    /// Returns the pieces of the dump, to be pulled.
     ///
     /// # Errors
-    /// The table of checksums can't be had.
+    /// Returns an error if there is no memory for the table of checksums.
     ///
     /// ```
     /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType};
@@ -297,10 +334,10 @@ impl Plan<'_> {
         Pieces::new(self)
     }
 
-    /// The bytes of the dump, to be pulled: for an asynchronous runtime, or whatever takes a [`Read`](io::Read).
+    /// Returns the bytes of the dump, to be pulled: for an asynchronous runtime, or whatever takes a [`Read`](io::Read).
     ///
     /// # Errors
-    /// The table of checksums can't be had.
+    /// Returns an error if there is no memory for the table of checksums.
     ///
     /// ```
     /// use std::io::Read;
@@ -336,7 +373,7 @@ impl Plan<'_> {
         self.writer().write_to(sink)
     }
 
-    /// The dump in one vector, as [`Writer::to_vec`].
+    /// Returns the dump in one vector, as [`Writer::to_vec`] does.
     ///
     /// # Errors
     /// Those of [`Writer::to_vec`].
@@ -390,7 +427,7 @@ impl<S: Sink + ?Sized> Stream<'_, S> {
         // Whether the batch is summed up, and its bytes are fetched if they are copied.
         let mut is_prepared = false;
         let mut start = Instant::now();
-        batches.fill(&mut batch, room).map_err(io::Error::other)?;
+        batches.fill(&mut batch, room)?;
         loop {
             self.output.check()?;
             if batch.is_empty() {
@@ -398,9 +435,9 @@ impl<S: Sink + ?Sized> Stream<'_, S> {
             }
             if batch.is_copied() {
                 if !is_prepared {
-                    batch.prepare(&mut self.checksums).map_err(io::Error::other)?;
+                    batch.prepare(&mut self.checksums)?;
                 }
-                batches.fill(&mut next, room).map_err(io::Error::other)?;
+                batches.fill(&mut next, room)?;
                 self.send_copied(&batch, &mut next)?;
                 self.meter.add(batch.len());
                 is_prepared = next.is_copied();
@@ -409,7 +446,7 @@ impl<S: Sink + ?Sized> Stream<'_, S> {
                 self.send(&batch)?;
                 self.meter.add(batch.len());
                 is_prepared = false;
-                batches.fill(&mut batch, room).map_err(io::Error::other)?;
+                batches.fill(&mut batch, room)?;
             }
             let end = Instant::now();
             room = next_room(room, end.saturating_duration_since(start));
@@ -452,7 +489,7 @@ impl<S: Sink + ?Sized> Stream<'_, S> {
             }
         };
         sent?;
-        prepared.map_err(io::Error::other)
+        Ok(prepared?)
     }
 }
 
@@ -485,7 +522,7 @@ impl<S: Sink + ?Sized> Output<'_, S> {
     /// Puts all of a batch.
     fn put_all(&mut self, batch: &Batch<'_>) -> io::Result<()> {
         let table = mem::take(&mut self.table);
-        let mut pieces = batch.pieces_in(emptied(table)).map_err(io::Error::other)?;
+        let mut pieces = batch.pieces_in(emptied(table))?;
         self.put_pieces(&mut pieces)?;
         self.table = emptied(pieces);
         Ok(())
@@ -499,7 +536,7 @@ impl<S: Sink + ?Sized> Output<'_, S> {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(taken) => {
                     rest = advance(rest, taken).ok_or_else(|| took_too_many(taken))?;
-                    *self.written = self.written.plus(taken as u64).map_err(io::Error::other)?;
+                    *self.written = self.written.plus(taken as u64)?;
                     since = None;
                     if !rest.is_empty() {
                         self.check()?;
@@ -520,7 +557,7 @@ impl<S: Sink + ?Sized> Output<'_, S> {
     /// # Errors
     /// The work was cancelled, or takes too long.
     fn check(&self) -> io::Result<()> {
-        self.control.check_cancelled().map_err(io::Error::other)?;
+        self.control.check_cancelled()?;
         match self.limits.deadline {
             Some(deadline) if deadline <= Instant::now() => Err(missed()),
             _ => Ok(()),
@@ -531,7 +568,7 @@ impl<S: Sink + ?Sized> Output<'_, S> {
 fn took_too_many(taken: usize) -> io::Error {
     let message =
         format!("the sink says that it took {taken} bytes, which is more than it was given");
-    io::Error::other(Error::new(ErrorKind::Output, message))
+    Error::new(ErrorKind::Output, message).into()
 }
 
 fn missed() -> io::Error {
@@ -541,7 +578,7 @@ fn missed() -> io::Error {
 /// Waits until the descriptor takes bytes, or is broken, which the next write tells; it has taken none since `start`.
 fn wait(fd: BorrowedFd<'_>, start: Instant, control: &Control, limits: Limits) -> io::Result<()> {
     loop {
-        control.check_cancelled().map_err(io::Error::other)?;
+        control.check_cancelled()?;
         let to_deadline = limits.deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let to_stall = limits.stall.map(|stall| stall.saturating_sub(start.elapsed()));
         if to_deadline.is_some_and(|left| left.is_zero()) {

@@ -3,8 +3,9 @@
 
 use corestream::read::{OpenOptions, Verifier};
 use corestream::{
-    CoreDump, Dumper, FileOptions, FileSink, Frame, Instance, Memory, MemoryImage, MemoryType,
-    ModuleIdentity, ModuleIndex, NewDirectory, PipeSink, SocketSink, Thread, UnnamedFile,
+    CoreDump, Dumper, FileOptions, FileSink, Frame, Global, Instance, Memory, MemoryImage,
+    MemoryType, Module, ModuleIdentity, ModuleIndex, NewDirectory, PipeSink, SocketSink, Thread,
+    UnnamedFile,
 };
 
 /// Each of these is dropped, and a warning says so.
@@ -40,6 +41,8 @@ fn what_is_dropped_is_said() -> Result<(), Box<dyn std::error::Error>> {
         ModuleIdentity::new().with_build_id([1]),
         MemoryType::wasm32(1).with_shared(),
         Memory::new(MemoryType::wasm32(0), MemoryImage::from_slice(&[])).without(..),
+        Module::new("guest.wasm"),
+        Global::mutable(1.into()),
         Thread::new("main").with_frames([]),
         Frame::new(None, 0, 0).with_locals([]),
     );

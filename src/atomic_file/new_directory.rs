@@ -167,6 +167,19 @@ impl NewDirectory {
     }
 
     /// Returns whether the path of the directory around it leads elsewhere by now, or nowhere.
+    ///
+    /// ```
+    /// use corestream::NewDirectory;
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// let (before, after) = (folder.path().join("before"), folder.path().join("after"));
+    /// std::fs::create_dir(&before).unwrap();
+    /// let directory = NewDirectory::create(before.join("all"))?;
+    /// assert!(!directory.is_moved());
+    /// std::fs::rename(before, after).unwrap();
+    /// assert!(directory.is_moved());
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
     pub fn is_moved(&self) -> bool {
         self.parent.is_not_at(folder(&self.path))
     }

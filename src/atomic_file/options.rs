@@ -20,17 +20,17 @@ pub struct FileOptions {
 }
 
 impl FileOptions {
-    /// A new file, left to the kernel to bring to disk.
+    /// Returns the options of a new file, left to the kernel to bring to disk.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether a file that exists is replaced, once the new one is whole.
+    /// Sets whether a file that exists is replaced, once the new one is whole.
     pub fn replace(self, replace: bool) -> Self {
         Self { replace, ..self }
     }
 
-    /// Whether the file and its name are on disk before it is done (`fsync`).
+    /// Sets whether the file and its name are on disk before it is done (`fsync`).
     ///
     /// In a folder that the process may write to but not read, `syncfs` of its file system brings the name to disk.
     pub fn sync(self, sync: bool) -> Self {

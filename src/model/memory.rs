@@ -187,6 +187,18 @@ impl<'a> Memory<'a> {
     }
 
     /// Leaves a range out, as [`without`](Self::without) does.
+    ///
+    /// ```
+    /// # use corestream::*;
+    /// # let bytes = vec![7; 65_536];
+    /// # let mut dump = CoreDump::new("guest.wasm");
+    /// # dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+    /// let memory = &mut dump.memories[0];
+    /// memory.keep_only(..4096);
+    /// memory.leave_out(16..32);
+    /// assert_eq!(memory.left_out()?.as_slice(), [16..=31, 4096..=65_535]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn leave_out(&mut self, range: impl RangeBounds<u64>) {
         self.selection.leave_out(range);
     }

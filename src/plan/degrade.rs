@@ -15,6 +15,20 @@ use crate::model::{
 };
 
 /// Something that a dump had to leave out, because the format has no room for it.
+///
+/// ```
+/// use corestream::limits::MAX_MEMORIES;
+/// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType, Shortfall};
+///
+/// let mut dump = CoreDump::new("guest.wasm");
+/// for _ in 0..=MAX_MEMORIES {
+///     dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&[7])));
+/// }
+/// let plan = Dumper::new().plan(&dump)?;
+/// assert_eq!(plan.shortfalls(), [Shortfall::Memory(MemoryIndex(100))]);
+/// assert_eq!(plan.shortfalls()[0].to_string(), "memory 100 is left out: a dump has at most 100 memories");
+/// # Ok::<(), corestream::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Shortfall {

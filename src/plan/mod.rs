@@ -29,6 +29,25 @@ use crate::scan::{self, Note, Scanned};
 ///
 /// Made by [`Dumper::plan`](crate::Dumper::plan); its length is known to the byte before the first
 /// byte is written.
+///
+/// ```
+/// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType};
+///
+/// let mut bytes = vec![0; 65_536];
+/// bytes[1000..2000].fill(1);
+/// let mut dump = CoreDump::new("guest.wasm");
+/// let memory = Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes));
+/// dump.add_memory(memory.without(..16));
+///
+/// let plan = Dumper::new().plan(&dump)?;
+/// assert!(plan.memories().eq([MemoryIndex(0)]) && plan.shortfalls().is_empty());
+/// assert_eq!(plan.segments()[0].address, 1000);
+/// let (memory, excluded) = plan.left_out().next().unwrap();
+/// assert_eq!((memory, excluded.as_slice()), (MemoryIndex(0), &[0..=15][..]));
+/// assert_eq!(plan.stats().data_bytes, 1000);
+/// assert_eq!(plan.writer().to_vec()?.len() as u64, plan.len());
+/// # Ok::<(), corestream::Error>(())
+/// ```
 #[must_use = "nothing is written yet"]
 pub struct Plan<'d> {
     /// Everything before the data section, but for the section that the layout fixes.
@@ -72,6 +91,19 @@ impl Prelude {
 }
 
 /// What planning a dump took and found. Lengths are in bytes.
+///
+/// ```
+/// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType};
+///
+/// let bytes = vec![1; 65_536];
+/// let mut dump = CoreDump::new("guest.wasm");
+/// dump.add_memory(Memory::new(MemoryType::wasm32(2), MemoryImage::from_slice(&bytes)));
+/// let plan = Dumper::new().plan(&dump)?;
+/// let stats = plan.stats();
+/// assert_eq!((stats.memory_bytes, stats.image_bytes, stats.segments), (131_072, 65_536, 1));
+/// println!("scanned {} bytes in {:?} ({})", stats.extent_bytes, stats.scan_time, stats.scanner);
+/// # Ok::<(), corestream::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -270,7 +302,7 @@ impl<'d> Plan<'d> {
         }
     }
 
-    /// The memories that the last dump of this plan marks as *changing*, and why. An image file is looked
+    /// Returns the memories that the last dump of this plan marks as *changing*, and why. An image file is looked
     /// at from the scan until all of its bytes were read; what was seen once is marked in all later
     /// dumps of the plan too. Before the first dump only those are listed that the caller marked.
     ///
@@ -304,18 +336,18 @@ impl<'d> Plan<'d> {
         self.memories.iter().map(|planned| planned.index)
     }
 
-    /// The exact length of the dump in bytes.
+    /// Returns the exact length of the dump in bytes.
     #[allow(clippy::len_without_is_empty, reason = "a dump is never empty")]
     pub fn len(&self) -> u64 {
         self.stats.dump_bytes
     }
 
-    /// Its data segments, in the order of memory and address.
+    /// Returns its data segments, in the order of memory and address.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// What the dump leaves out because the format has no room for it; mostly nothing.
+    /// Returns what the dump leaves out because the format has no room for it; mostly nothing.
     pub fn shortfalls(&self) -> &[Shortfall] {
         &self.shortfalls
     }
@@ -334,7 +366,7 @@ impl<'d> Plan<'d> {
         before.is_some_and(|range| gap(range).is_none_or(|gap| gap <= MAX_GAP))
     }
 
-    /// What planning took and found.
+    /// Returns what planning took and found.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }

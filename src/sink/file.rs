@@ -37,7 +37,7 @@ pub struct FileSink<F> {
 }
 
 impl<F: AsFd> FileSink<F> {
-    /// A sink that writes to `file`, which it owns or borrows.
+    /// Returns a sink that writes to `file`, which it owns or borrows.
     pub fn new(file: F) -> Self {
         Self { file }
     }

@@ -41,12 +41,21 @@ use crate::piece::Piece;
 pub struct PipeSink<F>(Descriptor<F, PipeTransport>);
 
 impl<F: AsFd> PipeSink<F> {
-    /// A sink that writes to `pipe`, which it owns or borrows.
+    /// Returns a sink that writes to `pipe`, which it owns or borrows.
     pub fn new(pipe: F) -> Self {
         Self(Descriptor::new(pipe, PipeTransport))
     }
 
-    /// Whether pages of image files are lent to the pipe, as they are by default.
+    /// Sets whether pages of image files are lent to the pipe, as they are by default.
+    ///
+    /// ```
+    /// use corestream::PipeSink;
+    ///
+    /// let (reader, writer) = std::io::pipe()?;
+    /// let sink = PipeSink::new(writer).lend(false); // every byte is copied
+    /// # drop(sink);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn lend(mut self, lend: bool) -> Self {
         self.0.set_lend(lend);
         self

@@ -44,14 +44,23 @@ use crate::piece::Piece;
 pub struct SocketSink<F>(Descriptor<F, SocketTransport>);
 
 impl<F: AsFd> SocketSink<F> {
-    /// A sink that writes to `socket`, which it owns or borrows.
+    /// Returns a sink that writes to `socket`, which it owns or borrows.
     pub fn new(socket: F) -> Self {
         Self(Descriptor::new(socket, SocketTransport))
     }
 
-    /// Whether pages of image files are lent to the socket, as they are by default. The call that does so
+    /// Sets whether pages of image files are lent to the socket, as they are by default. The call that does so
     /// can't be kept from blocking: if the dump can be stopped or has a time limit
     /// ([`Writer`](crate::Writer)), they are lent only to a descriptor that does not block.
+    ///
+    /// ```
+    /// use corestream::SocketSink;
+    ///
+    /// let (peer, writer) = std::os::unix::net::UnixStream::pair()?;
+    /// let sink = SocketSink::new(writer).lend(false); // every byte is copied
+    /// # drop(sink);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn lend(mut self, lend: bool) -> Self {
         self.0.set_lend(lend);
         self

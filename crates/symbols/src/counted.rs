@@ -2,19 +2,22 @@
 //! made of it stay bounded.
 
 use std::borrow::Cow;
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use gimli::{EndianSlice, Error, LittleEndian, Reader, ReaderOffsetId, Result};
 
 /// How much may still be read, shared by all readers of a file.
+///
+/// It is an atomic number so that a file's symbols may move to another thread. Only one thread at a time reads a file, so
+/// a load and a store suffice.
 #[derive(Clone, Debug)]
-pub struct Budget(Rc<Cell<u64>>);
+pub struct Budget(Arc<AtomicU64>);
 
 impl Budget {
     /// So many bytes, where a step that reads none counts as one.
     pub fn new(bytes: u64) -> Self {
-        Self(Rc::new(Cell::new(bytes)))
+        Self(Arc::new(AtomicU64::new(bytes)))
     }
 
     /// Takes so many away.
@@ -22,17 +25,14 @@ impl Budget {
     /// # Errors
     /// So many are not left; then none are.
     pub fn take(&self, bytes: u64) -> Result<()> {
-        let Some(left) = self.0.get().checked_sub(bytes) else {
-            self.0.set(0);
-            return Err(Error::UnexpectedEof(ReaderOffsetId(0)));
-        };
-        self.0.set(left);
-        Ok(())
+        let left = self.0.load(Ordering::Relaxed).checked_sub(bytes);
+        self.0.store(left.unwrap_or(0), Ordering::Relaxed);
+        left.map(drop).ok_or(Error::UnexpectedEof(ReaderOffsetId(0)))
     }
 
     /// Whether nothing is left.
     pub fn is_spent(&self) -> bool {
-        self.0.get() == 0
+        self.0.load(Ordering::Relaxed) == 0
     }
 }
 

@@ -3,6 +3,14 @@
 use std::fmt;
 
 /// What is known of a variable. As text it is `= VALUE`, or `at ADDRESS`.
+///
+/// ```
+/// use corestream_symbols::Known;
+///
+/// assert_eq!(Known::Signed(-1).to_string(), "= -1");
+/// assert_eq!(Known::F32(1.5_f32.to_bits()).to_string(), "= 1.5");
+/// assert_eq!(Known::LiesAt(0x1000).to_string(), "at 0x1000");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Known {

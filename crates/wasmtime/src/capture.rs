@@ -23,16 +23,16 @@ const DEFAULT_MAX_FRAMES: usize = 20;
 
 /// Turns the store of a call that failed with `error` into a core dump called `name`.
 ///
-/// The same as `Capture::new(name).trapped(store, error)`.
+/// The same as `Capture::new(name).trapped(store, error)`. The [crate] has an example.
 ///
 /// # Errors
-/// `error` carries no core dump: see [`Capture::trapped`].
+/// Returns an error if `error` carries no core dump: see [`Capture::trapped`].
 ///
 /// # Panics
-/// `error` is not of this store.
+/// Panics if `error` is not of this store.
 pub fn capture<'a>(
     store: &'a mut impl AsContextMut,
-    name: &str,
+    name: impl Into<String>,
     error: &wasmtime::Error,
 ) -> Result<Captured<'a>> {
     Capture::new(name).trapped(store, error)
@@ -72,6 +72,7 @@ pub fn capture<'a>(
 /// ```
 #[derive(Debug)]
 #[must_use = "nothing is written yet"]
+#[non_exhaustive]
 pub struct Captured<'a> {
     /// The guest.
     pub dump: CoreDump<'a>,
@@ -105,15 +106,15 @@ impl Captured<'_> {
         self.plan(&Dumper::new())?.write_file_with(path, options)
     }
 
-    /// A plan of the dump, where the defaults of [`Dumper`] will not do.
+    /// Returns a plan of the dump, for other options of [`Dumper`] than the defaults.
     ///
     /// # Errors
-    /// Those of [`Dumper::plan`].
+    /// Returns the errors of [`Dumper::plan`].
     pub fn plan(&self, dumper: &Dumper) -> Result<Plan<'_>> {
         dumper.plan(&self.dump)
     }
 
-    /// The dump in one vector, as `WasmCoreDump::serialize` gives it.
+    /// Returns the dump in one vector, as `WasmCoreDump::serialize` does.
     ///
     /// # Errors
     /// Those of [`Dumper::plan`] and [`Plan::to_vec`](corestream::Plan::to_vec).
@@ -160,7 +161,7 @@ pub struct Capture<'w, T: 'static> {
 }
 
 impl<'w, T: 'static> Capture<'w, T> {
-    /// A capture of a process of this name, of which nothing is known but what Wasmtime says.
+    /// Returns a capture of a process of this name, of which only what Wasmtime says is known.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -173,47 +174,108 @@ impl<'w, T: 'static> Capture<'w, T> {
         }
     }
 
-    /// The name of the thread; "main" by default.
+    /// Sets the name of the thread, "main" by default.
+    ///
+    /// ```
+    /// use corestream_wasmtime::Capture;
+    /// use wasmtime::{Engine, Store};
+    ///
+    /// let mut store = Store::new(&Engine::default(), ());
+    /// let captured = Capture::new("guest.wasm").thread("worker").live(&mut store);
+    /// assert_eq!(captured.dump.threads[0].name, "worker");
+    /// ```
     pub fn thread(mut self, name: impl Into<String>) -> Self {
         self.thread = name.into();
         self
     }
 
-    /// How many frames [`Config::wasm_backtrace_max_frames`](wasmtime::Config::wasm_backtrace_max_frames)
-    /// lets Wasmtime keep, 20 by default: a backtrace of so many gets a [`Note::Frames`].
+    /// Sets how many frames [`Config::wasm_backtrace_max_frames`](wasmtime::Config::wasm_backtrace_max_frames)
+    /// lets Wasmtime keep, 20 by default: a backtrace of this many gets a [`Note::Frames`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use wasmtime::{Config, Engine, Instance, Module, Store};
+    /// use std::num::NonZeroUsize;
+    ///
+    /// use corestream_wasmtime::{Capture, Note};
+    ///
+    /// let mut config = Config::new();
+    /// config.coredump_on_trap(true).wasm_backtrace_max_frames(NonZeroUsize::new(100));
+    /// # let engine = Engine::new(&config)?;
+    /// # let module = Module::new(&engine, r#"(module (func $f (export "f") (call $f)))"#)?;
+    /// # let mut store = Store::new(&engine, ());
+    /// # let instance = Instance::new(&mut store, &module, &[])?;
+    /// # let f = instance.get_typed_func::<(), ()>(&mut store, "f")?;
+    /// // A function that calls itself until the stack overflows.
+    /// let error = f.call(&mut store, ()).unwrap_err();
+    /// let captured = Capture::new("guest.wat").max_frames(100).trapped(&mut store, &error)?;
+    /// assert_eq!(captured.notes, [Note::Frames { kept: 100 }]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_frames(mut self, frames: usize) -> Self {
         self.max_frames = frames;
         self
     }
 
-    /// Imports are what `linker` has for them: the linker that the instances were made with.
+    /// Finds imports in `linker`, the one that the instances were made with.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use corestream_wasmtime::Capture;
+    /// use wasmtime::{Engine, Linker, Memory, MemoryType, Module, Store};
+    ///
+    /// let engine = Engine::default();
+    /// let mut store = Store::new(&engine, ());
+    /// let mut linker = Linker::new(&engine);
+    /// for name in ["own", "other"] {
+    ///     let memory = Memory::new(&mut store, MemoryType::new(1, None))?;
+    ///     linker.define(&store, "env", name, memory)?;
+    /// }
+    /// let module = Module::new(&engine, r#"(module (import "env" "own" (memory 1)))"#)?;
+    /// let instance = linker.instantiate(&mut store, &module)?;
+    ///
+    /// // From outside, nothing tells what the instance imports.
+    /// let capture = Capture::new("guest.wat").instances([instance]);
+    /// assert_eq!(capture.live(&mut store).dump.instances[0].memories, [None]);
+    /// let own = linker.get(&mut store, "env", "own").unwrap();
+    /// for capture in [
+    ///     Capture::new("guest.wat").instances([instance]).linker(&linker),
+    ///     Capture::new("guest.wat").instances([instance]).define("env", "own", own),
+    /// ] {
+    ///     assert_eq!(capture.live(&mut store).dump.instances[0].memories, [Some(0.into())]);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn linker(mut self, linker: &'w Linker<T>) -> Self {
         self.hints.linker = Some(linker);
         self
     }
 
-    /// Every import `module` `name` is `item`, a memory or a global. Comes before
-    /// [`instance`](Self::instance) and [`linker`](Self::linker).
+    /// Says that every import `module` `name` is `item`, a memory or a global. It takes precedence over
+    /// [`instance`](Self::instance) and [`linker`](Self::linker), whose example has it too.
     pub fn define(mut self, module: &str, name: &str, item: impl Into<Extern>) -> Self {
         self.hints.defined.insert((module.into(), name.into()), item.into());
         self
     }
 
-    /// Every import from the module `name` is what `instance` exports. Comes before
+    /// Says that every import from the module `name` is what `instance` exports. It takes precedence over
     /// [`linker`](Self::linker). Of a guest that is not trapped the instance is captured.
     pub fn instance(mut self, name: &str, instance: Instance) -> Self {
         self.hints.instances.push((name.into(), instance));
         self.instances([instance])
     }
 
-    /// The instances of a guest that is not trapped. With guest debugging all are known anyway; without
+    /// Adds instances of a guest that is not trapped. With guest debugging all are known anyway; without
     /// it there may be others, so which one a frame is of is not known.
     pub fn instances(mut self, instances: impl IntoIterator<Item = Instance>) -> Self {
         self.instances.extend(instances);
         self
     }
 
-    /// Frames with locals and operand stacks, as `recorder` has seen them at the trap.
+    /// Takes frames with locals and operand stacks from `recorder`, as it has seen them at the trap. [`FrameRecorder`] has an
+    /// example.
     pub fn frames(mut self, recorder: &'w FrameRecorder<T>) -> Self {
         self.recorder = Some(recorder);
         self

@@ -72,7 +72,7 @@ pub struct FrameRecorder<T> {
 }
 
 impl<T> FrameRecorder<T> {
-    /// A recorder with nothing recorded yet.
+    /// Returns a recorder with nothing recorded yet.
     pub fn new() -> Self {
         Self { recorded: Arc::default(), data: PhantomData }
     }

@@ -5,7 +5,15 @@ use std::fmt;
 use corestream::{InstanceIndex, ModuleIndex};
 
 /// Something that a [`Captured`](super::Captured) does not know, because Wasmtime does not say.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// ```
+/// use corestream_wasmtime::Note;
+///
+/// let note = Note::FrameInstances { module: 0.into(), frames: 1 };
+/// let expected = "the instance of 1 frame is not known: module 0 has or may have several";
+/// assert_eq!(note.to_string(), expected);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Note {
     /// The backtrace has as many frames as Wasmtime keeps: older ones may be missing.
