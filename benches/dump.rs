@@ -6,6 +6,8 @@
 mod common;
 #[path = "../tests/common/mod.rs"]
 mod decoded;
+#[path = "../tests/common/mapped.rs"]
+mod mapped;
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -14,7 +16,7 @@ use common::{
     Work, drained_pipe, fresh_file, guest, images, medians, plain_read, reference, write_all_fresh,
 };
 use corestream::read::{MappedFile, Verdict};
-use corestream::{CoreDump, CoreDumpFile, Dumper, FileSink, Memory, MemoryImage, MemoryType};
+use corestream::{CoreDump, CoreDumpFile, Dumper, FileSink, Memory, MemoryType};
 
 fn main() {
     let rounds = if common::test_mode() { 1 } else { 5 };
@@ -35,7 +37,7 @@ fn main() {
         #[allow(unsafe_code, reason = "maps a file of its own")]
         let mapped = unsafe { MappedFile::new(dumped.as_file()) };
         let mapped = CoreDumpFile::from_source(mapped.unwrap()).unwrap();
-        let dump_bytes = MemoryImage::open(dumped.path()).unwrap();
+        let dump_bytes = mapped::open(dumped.path());
         let mut works = works(bytes, &dump, &sparse_dump);
         works.extend::<[Work<'_>; 3]>([
             ("crc32fast of a dump, 2 threads", Box::new(|| crc(dump_bytes.as_slice().unwrap()))),
@@ -118,7 +120,7 @@ fn sparse_file(bytes: &[u8]) -> tempfile::NamedTempFile {
 }
 
 fn sparse_guest(file: &tempfile::NamedTempFile) -> CoreDump<'static> {
-    let image = MemoryImage::open(file.path()).unwrap();
+    let image = mapped::open(file.path());
     let mut dump = CoreDump::new("guest");
     dump.add_memory(Memory::new(MemoryType::wasm64(image.len() / 65_536), image));
     dump

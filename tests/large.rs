@@ -5,6 +5,8 @@
 #![allow(clippy::print_stdout, reason = "a test says what it measured")]
 
 mod common;
+#[path = "common/mapped.rs"]
+mod mapped;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::File;
@@ -402,7 +404,7 @@ fn dense_2_gib_over_sockets_and_a_pipe() {
     file.write_all_at(&guest.bytes()[..256 * MIB], 0).unwrap();
     file.set_len(2 << 30).unwrap();
     let live = MemoryImage::from_slice(guest.bytes());
-    for image in [live, MemoryImage::from_file(file).unwrap()] {
+    for image in [live, mapped::from_file(file)] {
         let mut dump = CoreDump::new("large");
         dump.add_memory(Memory::new(MemoryType::wasm32(2 << 14), image));
         let plan = Dumper::new().plan(&dump).unwrap();
@@ -524,10 +526,8 @@ fn sparse_1_tib_costs_its_data() {
     }
     // Nobody has it open for writing.
     let file = file.into_temp_path();
-    let mapped = MemoryImage::open(&file).unwrap();
-    let read = MemoryImage::open_unmapped(&file).unwrap();
     let mut dumps = Vec::new();
-    for image in [mapped, read] {
+    for image in [mapped::open(&file), MemoryImage::open(&file).unwrap()] {
         let mut dump = CoreDump::new("sparse");
         dump.add_memory(Memory::new(MemoryType::wasm64(len / 65_536), image));
         let ((), peak) = peak_of(|| {
@@ -576,9 +576,9 @@ fn holes_that_are_not_trusted_are_read() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(64 * MIB as u64 + 5).unwrap();
     file.as_file().write_all_at(b"here", 40 * MIB as u64).unwrap();
-    for image in [MemoryImage::open(file.path()), MemoryImage::open_unmapped(file.path())] {
+    for image in [mapped::open(file.path()), MemoryImage::open(file.path()).unwrap()] {
         let mut dump = CoreDump::new("sparse");
-        dump.add_memory(Memory::new(MemoryType::wasm32(1025), image.unwrap()));
+        dump.add_memory(Memory::new(MemoryType::wasm32(1025), image));
         let trusting = Dumper::new().plan(&dump).unwrap();
         let reading = Dumper::new().trust_holes(false).plan(&dump).unwrap();
         assert_eq!(reading.stats().extent_bytes, 64 * MIB as u64 + 5);
@@ -595,7 +595,7 @@ fn a_cut_image_is_an_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().write_all_at(&dense(MIB), 0).unwrap();
     let mut dump = CoreDump::new("cut");
-    let image = MemoryImage::open_unmapped(file.path()).unwrap();
+    let image = MemoryImage::open(file.path()).unwrap();
     dump.add_memory(Memory::new(MemoryType::wasm32(16), image));
     let plan = Dumper::new().plan(&dump).unwrap();
     file.as_file().set_len(4096 * 3).unwrap();
@@ -699,7 +699,7 @@ fn more_bytes_than_64_bits_can_count() {
     file.write_all_at(b"last", len - 4).unwrap();
     let mut dump = CoreDump::new("large");
     for _ in 0..5 {
-        let image = MemoryImage::open_unmapped(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let image = MemoryImage::open(format!("/proc/self/fd/{}", file.as_raw_fd()));
         dump.add_memory(Memory::new(MemoryType::wasm64(len / 65_536), image.unwrap()));
     }
     let plan = Dumper::new().plan(&dump).unwrap();

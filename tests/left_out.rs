@@ -5,6 +5,8 @@
 #![allow(unsafe_code, reason = "memory that can't be read, and a handle of shared memory")]
 
 mod common;
+#[path = "common/mapped.rs"]
+mod mapped;
 
 use std::cell::UnsafeCell;
 use std::io::{Read, Write};
@@ -62,11 +64,11 @@ unsafe impl SharedBytes for Words {
 enum Kind {
     Slice,
     Mapped,
-    Unmapped,
+    Read,
     Shared,
 }
 
-const KINDS: [Kind; 4] = [Kind::Slice, Kind::Mapped, Kind::Unmapped, Kind::Shared];
+const KINDS: [Kind; 4] = [Kind::Slice, Kind::Mapped, Kind::Read, Kind::Shared];
 
 /// A memory that a test makes.
 #[derive(Clone, Debug)]
@@ -98,7 +100,7 @@ impl Made {
                 *byte = SECRET;
             }
         }
-        if matches!(kind, Kind::Mapped | Kind::Unmapped) {
+        if matches!(kind, Kind::Mapped | Kind::Read) {
             let mut file = NamedTempFile::new().unwrap();
             file.write_all(&made.bytes).unwrap();
             made.file = Some(Arc::new(file));
@@ -129,8 +131,8 @@ impl Made {
 
     fn memory(&self) -> Memory<'_> {
         let image = match (self.kind, &self.file) {
-            (Kind::Mapped, Some(file)) => MemoryImage::open(file.path()).unwrap(),
-            (Kind::Unmapped, Some(file)) => MemoryImage::open_unmapped(file.path()).unwrap(),
+            (Kind::Mapped, Some(file)) => mapped::open(file.path()),
+            (Kind::Read, Some(file)) => MemoryImage::open(file.path()).unwrap(),
             (Kind::Shared, _) => MemoryImage::from_shared(Words::new(&self.bytes)),
             _ => MemoryImage::from_slice(&self.bytes),
         };

@@ -5,6 +5,8 @@
 #![allow(unsafe_code, reason = "a global allocator that fails")]
 
 mod common;
+#[path = "common/mapped.rs"]
+mod mapped;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
@@ -112,11 +114,10 @@ fn tables_that_cannot_be_allocated_are_errors() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &bytes).unwrap();
     let shared = || Shared(bytes.iter().copied().map(UnsafeCell::new).collect());
-    let images: [&dyn Fn() -> MemoryImage<'static>; 3] = [
-        &|| MemoryImage::open(file.path()).unwrap(),
-        &|| MemoryImage::open_unmapped(file.path()).unwrap(),
-        &|| MemoryImage::from_shared(shared()),
-    ];
+    let images: [&dyn Fn() -> MemoryImage<'static>; 3] =
+        [&|| mapped::open(file.path()), &|| MemoryImage::open(file.path()).unwrap(), &|| {
+            MemoryImage::from_shared(shared())
+        }];
     for image in images.into_iter().map(|image| image()).chain([MemoryImage::from_slice(&bytes)]) {
         let is_shared = image.is_changing();
         let mut dump = CoreDump::new("guest");

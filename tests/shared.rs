@@ -38,8 +38,8 @@ impl Words {
     }
 }
 
-// SAFETY: the words live as long as the handle, stay where they are, and are written as whole words;
-// only the test of a memory that shrinks breaks the rule that it does not, and its error is safe.
+// SAFETY: the words live as long as the handle, and are written by atomic operations. One test makes the memory shorter,
+// which is an error and no matter of safety.
 unsafe impl SharedBytes for Words {
     fn bytes(&self) -> &[UnsafeCell<u8>] {
         let len = usize::try_from(self.len.load(Ordering::Relaxed)).unwrap();
@@ -182,7 +182,7 @@ fn threads_write_while_it_is_dumped() {
     });
 }
 
-/// What it grows by later is not part of the image; one that breaks its contract is an error.
+/// What it grows by later is not part of the image; a memory that shrinks is an error.
 #[test]
 fn memories_that_grow_and_shrink() {
     let words = Words::new(4 * PAGE);

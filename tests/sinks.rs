@@ -21,6 +21,8 @@ use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, splice};
 mod common;
 #[path = "common/ends.rs"]
 mod ends;
+#[path = "common/mapped.rs"]
+mod mapped;
 
 const MIB: usize = 1 << 20;
 
@@ -114,7 +116,7 @@ fn sealed(bytes: &[u8]) -> MemoryImage<'static> {
     let memfd = File::from(memfd_create("guest", MemfdFlags::ALLOW_SEALING).unwrap());
     memfd.write_all_at(bytes, 0).unwrap();
     fcntl_add_seals(&memfd, SealFlags::WRITE | SealFlags::SHRINK).unwrap();
-    MemoryImage::from_file(memfd).unwrap()
+    mapped::from_file(memfd)
 }
 
 /// Memories of every kind: mapped files, of which one has only tiny segments, a borrowed slice, one
@@ -136,10 +138,10 @@ impl Guest {
     fn dump(&self) -> CoreDump<'_> {
         let mut dump = CoreDump::new("guest");
         let images = [
-            MemoryImage::open(self.files[0].path()).unwrap(),
+            mapped::open(self.files[0].path()),
             MemoryImage::from_slice(&self.bytes[2]),
-            MemoryImage::open(self.files[1].path()).unwrap(),
-            MemoryImage::open_unmapped(self.files[3].path()).unwrap(),
+            mapped::open(self.files[1].path()),
+            MemoryImage::open(self.files[3].path()).unwrap(),
             sealed(&self.bytes[2]),
         ];
         for image in images {
@@ -397,7 +399,7 @@ fn a_reader_that_stalls_is_an_error() {
             for ends in Ends::all() {
                 let ends = if non_blocking { ends.non_blocking() } else { ends };
                 let image = match mapped {
-                    true => MemoryImage::open(file.path()).unwrap(),
+                    true => mapped::open(file.path()),
                     false => MemoryImage::from_slice(&bytes),
                 };
                 let mut dump = CoreDump::new("guest");
@@ -438,7 +440,7 @@ fn a_dump_to_a_reader_that_stalls_is_cancelled() {
             for ends in Ends::all() {
                 let ends = if non_blocking { ends.non_blocking() } else { ends };
                 let image = match mapped {
-                    true => MemoryImage::open(file.path()).unwrap(),
+                    true => mapped::open(file.path()),
                     false => MemoryImage::from_slice(&bytes),
                 };
                 let mut dump = CoreDump::new("guest");
@@ -596,7 +598,7 @@ fn what_is_pulled_of_an_image_that_is_cut_is_an_error() {
     for left in [0, 3 * MIB] {
         let file = file(&vec![1; 4 * MIB]);
         let mut dump = CoreDump::new("guest");
-        let image = MemoryImage::open_unmapped(file.path()).unwrap();
+        let image = MemoryImage::open(file.path()).unwrap();
         dump.add_memory(Memory::new(MemoryType::wasm32(64), image));
         let plan = Dumper::new().plan(&dump).unwrap();
         file.as_file().set_len(left as u64).unwrap();
@@ -694,7 +696,7 @@ fn a_reader_that_goes_away_is_an_error() {
         for how in [PLAIN, FAST, TIMED] {
             for ends in Ends::all() {
                 let image = match mapped {
-                    true => MemoryImage::open(file.path()).unwrap(),
+                    true => mapped::open(file.path()),
                     false => MemoryImage::from_slice(&bytes),
                 };
                 let mut dump = CoreDump::new("guest");
@@ -719,7 +721,7 @@ fn an_image_that_is_cut_is_an_error() {
     for ends in Ends::all() {
         let file = file(&vec![1; 16 * MIB]);
         let mut dump = CoreDump::new("guest");
-        let image = MemoryImage::open(file.path()).unwrap();
+        let image = mapped::open(file.path());
         dump.add_memory(Memory::new(MemoryType::wasm32(256), image));
         // From here on it is read, and not through its mapping: that would be SIGBUS.
         let plan = Dumper::new().plan(&dump).unwrap();

@@ -6,6 +6,8 @@
 mod common;
 #[path = "common/ends.rs"]
 mod ends;
+#[path = "common/mapped.rs"]
+mod mapped;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -119,9 +121,9 @@ fn interrupted_calls_are_repeated() {
     let image = tempfile::NamedTempFile::new().unwrap();
     image.as_file().write_all_at(&bytes, 0).unwrap();
     let mut dump = CoreDump::new("guest");
-    dump.add_memory(Memory::new(MemoryType::wasm32(96), MemoryImage::open(image.path()).unwrap()));
+    dump.add_memory(Memory::new(MemoryType::wasm32(96), mapped::open(image.path())));
     dump.add_memory(Memory::new(MemoryType::wasm32(96), MemoryImage::from_slice(&bytes)));
-    let image = MemoryImage::open_unmapped(image.path()).unwrap();
+    let image = MemoryImage::open(image.path()).unwrap();
     dump.add_memory(Memory::new(MemoryType::wasm32(96), image));
     let expected = Dumper::new().plan(&dump).unwrap().to_vec().unwrap();
 

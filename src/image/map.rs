@@ -91,21 +91,28 @@ pub(crate) struct Map(Option<Mmap>);
 
 impl Map {
     /// Maps the whole of `file`; an empty one needs no mapping.
-    pub(crate) fn new(file: &File) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// Returns the errors of `mmap`.
+    ///
+    /// # Safety
+    /// As long as the mapping exists:
+    /// - Nobody writes to the file, by whichever name, descriptor or mapping.
+    /// - Nobody makes the file shorter. To read past its new end is a SIGBUS, which ends the process by default.
+    /// - Its storage stays readable, for the same reason.
+    pub(crate) unsafe fn new(file: &File) -> io::Result<Self> {
         let len = file.metadata()?.len();
         if len == 0 {
             return Ok(Self(None));
         }
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        // SAFETY: the mapping is private, read-only and owned by `Map`, so this process neither
-        // writes through it nor outlives it. What Rust can't see is a change of the file by others:
-        // the docs of every type that maps a file require that nobody does so: `MemoryImage`,
-        // `CoreDumpFile` and `verify_file`.
+        // SAFETY: the caller guarantees that the bytes neither change nor vanish as long as the mapping exists. It is
+        // private, read-only and owned by `Map`, so that this process neither writes through it nor outlives it.
         let map = unsafe { MmapOptions::new().len(len).map(file) }?;
         Ok(Self(Some(map)))
     }
 
-    /// The mapped bytes.
+    /// Returns the mapped bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.0.as_deref().unwrap_or_default()
     }

@@ -1,4 +1,15 @@
 //! The image of one linear memory: where its bytes are, and who may write them.
+//!
+//! # Files are read or mapped
+//! The scan reads a mapped file fastest, but no program can keep other processes from writing to the file or from cutting
+//! it, and then a `&[u8]` of the mapping is undefined behaviour or a SIGBUS. So the constructors that map are unsafe, and
+//! the safe ones read: each thread of the scan has a buffer, and batches copy their bytes, as they do anyway from a file
+//! that can change.
+//!
+//! No safe function maps a file, not even one that the kernel keeps from changing. A sealed memfd comes closest: nobody can
+//! write to it or cut it. But it may have holes, and to read one in a mapping takes a page, for which a kernel that does
+//! not overcommit may have no room: a SIGBUS. So there is no proof for all of them.
+#![allow(unsafe_code)]
 
 use std::fmt;
 use std::fs::File;
@@ -12,22 +23,25 @@ use super::read::check_len;
 use super::shared::{SharedBytes, SharedImage};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The bytes of one linear memory. Nothing of them is copied to make one.
+/// The bytes of one linear memory. None of them are copied when an image is made.
+///
+/// # Images of files
+/// [`open`](Self::open) and [`from_file`](Self::from_file) read a file, with a small buffer for each thread.
+/// [`map`](Self::map) and [`map_file`](Self::map_file) map it, which makes the scan faster (docs/performance.md) and lets
+/// a dump lend the pages of a file that cannot change. They are unsafe: their caller guarantees that nobody changes the
+/// file meanwhile. The dump is the same.
 ///
 /// # Files that change
-/// A dump of a file that somebody writes to meanwhile is valid, but torn: it holds old and new bytes. Each
-/// byte that may change is copied once through a small buffer, and the checksums are those of the copy. If
-/// the file was written to, or was open for writing, the dump marks the memory as *changing*, and
-/// [`Plan::changes`](crate::Plan::changes) tells, as far as the kernel lets this process know: of another user's file, and
-/// on network file systems, it may not. Bytes are written straight from the image, or lent to a
-/// pipe, only where nobody can change them: the borrowed memory of a live guest, a memfd with the seals
-/// `F_SEAL_WRITE` and `F_SEAL_SHRINK`, a file with fs-verity, and a file on a local file system that is
-/// read-only as a whole.
+/// A dump of a file that somebody writes to meanwhile is valid, but torn: it holds old and new bytes. Each byte that may
+/// change is copied once through a small buffer, and the checksums are those of the copy. If the file was written to, or
+/// was open for writing, the dump marks the memory as *changing*, and [`Plan::changes`](crate::Plan::changes) tells, as
+/// far as the kernel lets this process know: it may not tell of another user's file, nor on network file systems. A dump
+/// of a file that somebody has made shorter fails with an error.
 ///
-/// A file that is made shorter is another matter. The scan reads through the mapping, and a process
-/// that reads a mapping past the new end of its file is killed by SIGBUS. Where that can't be ruled out,
-/// use an image that is read instead ([`MemoryImage::open_unmapped`]): the dump then fails with an
-/// error.
+/// # Bytes that are not copied
+/// A dump writes bytes straight from the image, or lends them to a pipe, only where nobody can change them: the borrowed
+/// memory of a live guest, and a mapped file that is a memfd with the seals `F_SEAL_WRITE` and `F_SEAL_SHRINK`, a file
+/// with fs-verity, or a file on a local file system that is read-only as a whole.
 ///
 /// ```
 /// use corestream::MemoryImage;
@@ -124,48 +138,113 @@ impl<'a> MemoryImage<'a> {
         MemoryImage { source, stability: Stability::Changing }
     }
 
-    /// Maps the file at `path`, of any length, whose first byte is at address 0. Holes of a sparse
-    /// file are known to be zero without being read. A file of hugetlbfs is read as by
-    /// [`open_unmapped`](Self::open_unmapped), because a mapping takes huge pages for its holes.
+    /// Opens the file at `path`, of any length, whose first byte is at address 0. Dumps read it with a small buffer.
+    /// Holes of a sparse file are known to be zero without being read.
     ///
     /// # Errors
-    /// The file can't be opened or mapped, is no regular file, or has bytes but no length, as files of
-    /// `/proc`.
+    /// Returns an error if the file can't be opened, is no regular file, or has bytes but no length, as files of `/proc`.
+    ///
+    /// ```
+    /// use corestream::MemoryImage;
+    ///
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("guest.mem");
+    /// std::fs::write(&path, [1; 65_536]).unwrap();
+    /// let image = MemoryImage::open(&path)?;
+    /// assert_eq!((image.len(), image.as_slice()), (65_536, None));
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<MemoryImage<'static>> {
         let path = path.as_ref();
-        MemoryImage::from_file(open(path)?).map_err(|source| fail(path, "cannot map", source))
+        MemoryImage::from_file(open(path)?).map_err(|source| fail(path, "cannot read", source))
     }
 
-    /// Like [`open`](Self::open), but the file is read with a small buffer and not mapped.
+    /// Returns the image of a file that is open for reading, as [`open`](Self::open).
     ///
     /// # Errors
-    /// The file can't be opened, is no regular file, or has bytes but no length, as files of `/proc`.
-    pub fn open_unmapped(path: impl AsRef<Path>) -> Result<MemoryImage<'static>> {
-        let path = path.as_ref();
-        let file = open(path)?;
-        let len = map::regular_len(&file, "an image")
-            .map_err(|source| fail(path, "cannot read", source))?;
+    /// Returns an error if the file is no regular file, or has bytes but no length, as files of `/proc`.
+    pub fn from_file(file: File) -> std::io::Result<MemoryImage<'static>> {
+        let len = map::regular_len(&file, "an image")?;
         let stability = stability(&file);
         Ok(MemoryImage { source: Source::File { file, len }, stability })
     }
 
-    /// Maps a file that is open for reading; one of hugetlbfs is read instead.
+    /// Maps the file at `path`, of any length, whose first byte is at address 0. Holes of a sparse file are known to be
+    /// zero without being read.
+    ///
+    /// A file of hugetlbfs is read as by [`open`](Self::open), because a mapping takes huge pages for its holes.
     ///
     /// # Errors
-    /// Those of `mmap`. The file is no regular file, or has bytes but no length, as files of `/proc`.
-    pub fn from_file(file: File) -> std::io::Result<MemoryImage<'static>> {
-        let len = map::regular_len(&file, "an image")?;
-        if file_system::mapping_reserves(&file) {
-            let stability = stability(&file);
-            return Ok(MemoryImage { source: Source::File { file, len }, stability });
-        }
-        let map = map::Map::new(&file)?;
-        let stability = stability(&file);
-        Ok(MemoryImage { source: Source::Mapped { map, file }, stability })
+    /// Returns an error if the file can't be opened or mapped, is no regular file, or has bytes but no length, as files of
+    /// `/proc`.
+    ///
+    /// # Safety
+    /// The caller guarantees that, as long as the image, or anything that is borrowed from it, exists:
+    /// - Nobody writes to the file: no process, by no other name of the file, and through no mapping.
+    /// - Nobody makes the file shorter. To read past its new end is a SIGBUS, which ends the process by default.
+    /// - Its storage stays readable, for the same reason: the disk does not fail, the server does not go away.
+    ///
+    /// The kernel guarantees the first two of a memfd with the seals `F_SEAL_WRITE` and `F_SEAL_SHRINK`, whoever holds it:
+    /// seals are never removed, and the kernel does not add `F_SEAL_WRITE` while a writable mapping exists. Its storage is
+    /// memory, of which reading a hole takes a page. A read-only mount or file system is no guarantee: somebody may make it
+    /// writable.
+    ///
+    /// ```
+    /// use corestream::MemoryImage;
+    ///
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("guest.mem");
+    /// std::fs::write(&path, [1; 65_536]).unwrap();
+    /// // SAFETY: nobody else knows the file, and its file system is local.
+    /// let image = unsafe { MemoryImage::map(&path)? };
+    /// assert_eq!(image.as_slice(), Some(&[1; 65_536][..]));
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    ///
+    /// Safe code can't map:
+    ///
+    /// ```compile_fail,E0133
+    /// #![forbid(unsafe_code)]
+    ///
+    /// let image = corestream::MemoryImage::map("guest.mem").unwrap();
+    /// ```
+    pub unsafe fn map(path: impl AsRef<Path>) -> Result<MemoryImage<'static>> {
+        let path = path.as_ref();
+        let file = open(path)?;
+        // SAFETY: the caller guarantees the same.
+        unsafe { MemoryImage::map_file(file) }.map_err(|source| fail(path, "cannot map", source))
     }
 
-    /// Treats the bytes as changing, whatever they are of. Each byte is copied before it is summed up and
-    /// written, a file is read and not mapped, and the dump marks the memory as *changing*.
+    /// Maps a file that is open for reading, as [`map`](Self::map).
+    ///
+    /// # Errors
+    /// Returns the errors of `mmap`, and an error if the file is no regular file, or has bytes but no length, as files of
+    /// `/proc`.
+    ///
+    /// # Safety
+    /// The caller guarantees the same as of [`map`](Self::map).
+    ///
+    /// ```compile_fail,E0133
+    /// #![forbid(unsafe_code)]
+    ///
+    /// let file = std::fs::File::open("guest.mem").unwrap();
+    /// let image = corestream::MemoryImage::map_file(file).unwrap();
+    /// ```
+    pub unsafe fn map_file(file: File) -> std::io::Result<MemoryImage<'static>> {
+        let len = map::regular_len(&file, "an image")?;
+        let stability = stability(&file);
+        let source = if file_system::mapping_reserves(&file) {
+            Source::File { file, len }
+        } else {
+            // SAFETY: the caller guarantees that the file does not change, and stays readable, as long as the image exists.
+            let map = unsafe { map::Map::new(&file) }?;
+            Source::Mapped { map, file }
+        };
+        Ok(MemoryImage { source, stability })
+    }
+
+    /// Treats the bytes as changing, whatever kind of image it is. Each byte is copied before it is summed up and written,
+    /// a mapped file is unmapped and read instead, and the dump marks the memory as *changing*.
     ///
     /// ```
     /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType};
@@ -214,8 +293,8 @@ impl<'a> MemoryImage<'a> {
         self.len() == 0
     }
 
-    /// The bytes, if they are in the address space of this process and no other thread writes them. If they
-    /// are those of a file that can change, so can they.
+    /// Returns the bytes, if they are borrowed or a mapping: those of [`from_slice`](Self::from_slice) and
+    /// [`map`](Self::map). Of any other image there are none to lend.
     pub fn as_slice(&self) -> Option<&[u8]> {
         self.bytes().as_slice()
     }

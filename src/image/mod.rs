@@ -8,6 +8,7 @@ mod bytes;
 mod change;
 mod extents;
 mod gather;
+mod machine_copy;
 pub(crate) mod map;
 mod memory_image;
 mod method;

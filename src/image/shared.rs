@@ -1,23 +1,36 @@
-//! Memories that change while they are read: copied with relaxed atomics, never a `&[u8]`.
+//! Memories that change while they are read: copied, never a `&[u8]`.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use super::machine_copy::copy;
 use crate::error::{Error, ErrorKind, Result};
 
-/// An owned handle of memory that other threads may write at any time, such as a shared memory of
-/// WebAssembly.
+/// An owned handle of memory that others may write at any time, such as a shared memory of WebAssembly.
+///
+/// [`bytes`](Self::bytes) returns the same memory at each call. The memory may have grown. If it is shorter than it was
+/// when its image was made, a dump of it fails.
+///
+/// # How the memory is read
+/// The library makes no reference to what is in the cells. It copies the bytes into a buffer of its own, by machine
+/// instructions that the compiler knows nothing of (`asm!`), as another thread of the guest would load them. Each byte of
+/// the copy is a value that the byte had at some time during the copy.
 ///
 /// # Safety
-/// Who implements this makes sure that, as long as the handle lives:
-/// - [`bytes`](Self::bytes) gives the same memory each time, at the same addresses and readable; it
-///   may have grown.
-/// - What writes to it from Rust does so with atomic operations: on whole aligned words of 8 bytes,
-///   or with synchronisation that makes sure that no dump is reading. Compiled guests and others
-///   outside of Rust may write as they like.
+/// The implementation guarantees, as long as the handle exists:
+/// - The bytes that `bytes` has returned stay at their addresses and readable.
+/// - No exclusive reference (`&mut`) and no shared reference (`&[u8]`) to any of these bytes exists while others may write
+///   to them: everybody uses cells, atomics or raw pointers.
+/// - Rust code that writes to a byte uses an atomic operation, of any width, or is synchronized with the dumps that read
+///   the memory, so that it writes before or after them.
+/// - Code outside of Rust may write as it likes: a compiled guest, another process, the kernel. So may an engine in the
+///   place of its guest (`memory.copy`, a system call of WASI), in whichever language, if the engine allows that others
+///   load the bytes by atomic operations at the same time.
+///
+/// On processors other than x86-64 and AArch64 the library reads by relaxed atomic loads of single bytes. There the
+/// atomic operations of the third rule must be operations of single bytes.
 pub unsafe trait SharedBytes: Send + Sync {
-    /// Its bytes. Nobody may take a reference to what is in the cells.
+    /// Returns the bytes of the memory. Nobody may take a reference to what is in the cells.
     fn bytes(&self) -> &[UnsafeCell<u8>];
 }
 
@@ -33,21 +46,21 @@ impl SharedImage {
         Self { memory, len }
     }
 
-    /// The address of its first byte, and its length in bytes, when the image was made. Who asks the
-    /// kernel about these addresses looks at no byte.
+    /// Returns the address of its first byte, and its length in bytes when the image was made. To ask the kernel about
+    /// these addresses reads no byte.
     pub(super) fn location(&self) -> (usize, usize) {
         (self.memory.bytes().as_ptr().addr(), self.len)
     }
 
-    /// Its length in bytes, when the image was made.
+    /// Returns its length in bytes when the image was made.
     pub(super) fn len(&self) -> u64 {
         self.len as u64
     }
 
-    /// Fills `buffer` with what stands from `at` on, each byte as it is at some time of the call.
+    /// Fills `buffer` with the bytes from `at` on, each as it is at some time during the call.
     ///
     /// # Errors
-    /// It ends before the buffer is full.
+    /// Returns an error if the memory ends before the buffer is full.
     pub(super) fn read_at(&self, buffer: &mut [u8], at: u64) -> Result<()> {
         let bytes = self.memory.bytes();
         let rest = usize::try_from(at).ok().and_then(|start| bytes.get(start..));
@@ -69,52 +82,16 @@ impl SharedImage {
     }
 }
 
-/// Copies `bytes` to `buffer`, which is as long, by words where they are aligned.
-fn copy(bytes: &[UnsafeCell<u8>], buffer: &mut [u8]) {
-    // SAFETY: atomics are cells too: any bytes are valid ones, and `align_to` takes care of size and
-    // alignment. That others who write meanwhile are atomic or not Rust is the contract of
-    // `SharedBytes`.
-    let (head, words, tail) = unsafe { bytes.align_to::<AtomicU64>() };
-    let (first, rest) = buffer.split_at_mut(head.len());
-    let (middle, last) = rest.split_at_mut(size_of_val(words));
-    copy_bytes(head, first);
-    for (word, to) in words.iter().zip(middle.as_chunks_mut().0) {
-        *to = word.load(Ordering::Relaxed).to_ne_bytes();
-    }
-    copy_bytes(tail, last);
-}
-
-/// Copies fewer bytes than a word.
-fn copy_bytes(bytes: &[UnsafeCell<u8>], buffer: &mut [u8]) {
-    for (byte, to) in bytes.iter().zip(buffer) {
-        // SAFETY: as in `copy`; a byte is always aligned, and the reference does not outlive `byte`.
-        let byte = unsafe { AtomicU8::from_ptr(byte.get()) };
-        *to = byte.load(Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_alignment_and_length_is_copied() {
-        let cells: Vec<_> = (0..80).map(UnsafeCell::new).collect();
-        for start in 0..20 {
-            for len in 0..60 {
-                let mut buffer = vec![0xff; len];
-                copy(&cells[start..start + len], &mut buffer);
-                assert!((start..start + len).eq(buffer.iter().map(|b| usize::from(*b))));
-            }
-        }
-    }
-
     struct Cells(Vec<UnsafeCell<u8>>);
 
-    // SAFETY: nobody writes to them.
+    // SAFETY: nobody writes to the cells.
     unsafe impl Sync for Cells {}
 
-    // SAFETY: they live as long as the handle, and nobody writes to them.
+    // SAFETY: the cells live as long as the handle, and nobody writes to them.
     unsafe impl SharedBytes for Cells {
         fn bytes(&self) -> &[UnsafeCell<u8>] {
             &self.0

@@ -176,7 +176,8 @@ impl MappedFile {
     #[allow(unsafe_code, reason = "its caller makes a promise that nothing can check")]
     pub unsafe fn new(file: &File) -> io::Result<Self> {
         map::regular_len(file, "a dump")?;
-        Map::new(file).map(Self)
+        // SAFETY: the caller guarantees the same.
+        unsafe { Map::new(file) }.map(Self)
     }
 }
 

@@ -1,9 +1,8 @@
 //! The same bytes as an image of every kind: borrowed, shared, and of a sparse file that is mapped or read.
-#![allow(unsafe_code, reason = "shared memory, which is given by a handle")]
+#![allow(unsafe_code, reason = "shared memory, which is given by a handle, and mappings")]
 
 use std::cell::UnsafeCell;
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use arbitrary::Arbitrary;
@@ -31,19 +30,21 @@ impl Kind {
                 let cells = bytes.iter().copied().map(UnsafeCell::new).collect();
                 MemoryImage::from_shared(Shared(cells))
             }
-            Self::Mapped => MemoryImage::from_file(file(bytes, 0)).unwrap(),
-            Self::Read => {
-                // It is opened once more, for itself.
-                let file = file(bytes, 0);
-                MemoryImage::open_unmapped(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap()
-            }
+            Self::Mapped => mapped(file(bytes, 0)),
+            Self::Read => MemoryImage::from_file(file(bytes, 0)).unwrap(),
         }
     }
 }
 
 /// An image of a file that is a hole up to `address`, where `bytes` stand.
 pub fn far(bytes: &[u8], address: u64) -> MemoryImage<'static> {
-    MemoryImage::from_file(file(bytes, address)).unwrap()
+    mapped(file(bytes, address))
+}
+
+/// Maps a file that is sealed.
+fn mapped(file: File) -> MemoryImage<'static> {
+    // SAFETY: seals forbid to write to the file and to make it shorter, and nobody removes them. It is in memory.
+    unsafe { MemoryImage::map_file(file) }.unwrap()
 }
 
 /// A file with `bytes` at `address`, and holes where they are zero. It is sealed, so no dump marks it as

@@ -9,6 +9,8 @@
 mod common;
 #[path = "../../../tests/common/ends.rs"]
 mod ends;
+#[path = "../../../tests/common/mapped.rs"]
+mod mapped;
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
@@ -92,7 +94,7 @@ fn to_socket(dump: &CoreDump<'_>, socket: &File) {
 fn of_file(path: &Path, memories: usize) -> CoreDump<'static> {
     let mut dump = CoreDump::new("guest");
     for _ in 0..memories {
-        let image = MemoryImage::open(path).unwrap();
+        let image = mapped::open(path);
         dump.add_memory(Memory::new(MemoryType::wasm32(image.len() / 65_536), image));
     }
     dump
@@ -107,7 +109,7 @@ fn of_sealed(path: &Path, memories: usize) -> CoreDump<'static> {
     fcntl_add_seals(&sealed, SealFlags::WRITE | SealFlags::SHRINK).unwrap();
     let mut dump = CoreDump::new("guest");
     for _ in 0..memories {
-        let image = MemoryImage::from_file(sealed.try_clone().unwrap()).unwrap();
+        let image = mapped::from_file(sealed.try_clone().unwrap());
         dump.add_memory(Memory::new(MemoryType::wasm32(image.len() / 65_536), image));
     }
     dump

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use corestream::{Memory, MemoryImage, MemoryType};
 
+use crate::mapped;
+
 /// Opens the image at `path`: maps it, or reads it where it cannot be mapped, as with a limit on the address space or on
 /// a file system without mappings. An image that is taken to be `changing` is read.
 ///
@@ -11,9 +13,9 @@ use corestream::{Memory, MemoryImage, MemoryType};
 /// Returns the error of the mapping if the image can neither be mapped nor read.
 pub fn open(path: &Path, changing: bool) -> corestream::Result<MemoryImage<'static>> {
     if changing {
-        return MemoryImage::open_unmapped(path).map(MemoryImage::mark_changing);
+        return MemoryImage::open(path).map(MemoryImage::mark_changing);
     }
-    MemoryImage::open(path).or_else(|error| MemoryImage::open_unmapped(path).map_err(|_| error))
+    mapped::image(path).or_else(|error| MemoryImage::open(path).map_err(|_| error))
 }
 
 /// Returns the memory with this image. Without a `minimum` it has the pages that hold the image.

@@ -10,11 +10,20 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
+use corestream::MemoryImage;
 use corestream::read::MappedFile;
 
 /// Maps a dump.
 pub fn dump(file: &File) -> io::Result<MappedFile> {
     // SAFETY: see above; the caller handles SIGBUS, and checks at the end whether the file has changed.
     unsafe { MappedFile::new(file) }
+}
+
+/// Maps the image at `path`.
+pub fn image(path: &Path) -> corestream::Result<MemoryImage<'static>> {
+    // SAFETY: see above; the caller handles SIGBUS. The library fetches every byte that may have changed by a read, once,
+    // and marks the memory as changing if the image was written to.
+    unsafe { MemoryImage::map(path) }
 }

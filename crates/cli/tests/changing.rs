@@ -8,6 +8,8 @@ mod ends;
 #[path = "../../../tests/common/environment.rs"]
 #[allow(clippy::print_stdout, reason = "a test that does not run says so")]
 mod environment;
+#[path = "../../../tests/common/mapped.rs"]
+mod mapped;
 #[path = "../../../tests/common/strace.rs"]
 mod strace;
 #[path = "../../../tests/common/tool.rs"]
@@ -173,12 +175,13 @@ fn a_dump_of_an_image_that_is_written_to_is_valid_and_marked() {
 }
 
 /// The images of a file by each constructor of the library.
-fn images(path: &Path) -> [(&'static str, MemoryImage<'static>); 4] {
+fn images(path: &Path) -> [(&'static str, MemoryImage<'static>); 5] {
     [
         ("open", MemoryImage::open(path).unwrap()),
-        ("open_unmapped", MemoryImage::open_unmapped(path).unwrap()),
         ("from_file", MemoryImage::from_file(File::open(path).unwrap()).unwrap()),
-        ("mark_changing", MemoryImage::open(path).unwrap().mark_changing()),
+        ("map", mapped::open(path)),
+        ("map_file", mapped::from_file(File::open(path).unwrap())),
+        ("mark_changing", mapped::open(path).mark_changing()),
     ]
 }
 
@@ -229,7 +232,7 @@ fn every_constructor_and_sink_of_the_library_gives_a_valid_dump() {
 fn pages_that_become_zero_during_the_scan_do_no_harm() {
     let (_folder, path) = folder(MIB);
     let _writers = [Writer::start(&path, How::ZeroPages), Writer::start(&path, How::ZeroPages)];
-    let dump = dump_of(MemoryImage::open(&path).unwrap());
+    let dump = dump_of(mapped::open(&path));
     for round in 0..600 {
         let dumper =
             Dumper::new().max_segments([1, 3, 40, 100_000][round % 4]).threads(1 + round % 2);
@@ -442,6 +445,7 @@ fn what_can_not_change_is_not_copied() {
     let changing = MemoryImage::from_slice(&bytes).mark_changing();
     assert_eq!(seen_of(changing, &bytes), (COPIED, true));
     assert_eq!(seen(MemoryImage::open(&path).unwrap()), (COPIED, false));
+    assert_eq!(seen(mapped::open(&path)), (COPIED, false));
     for (seals, expected) in [
         (SealFlags::WRITE | SealFlags::SHRINK, (LENT, false)),
         (SealFlags::SHRINK | SealFlags::GROW, (COPIED, true)),
@@ -451,7 +455,9 @@ fn what_can_not_change_is_not_copied() {
         let memfd = File::from(memfd_create("guest", MemfdFlags::ALLOW_SEALING).unwrap());
         memfd.write_all_at(&bytes, 0).unwrap();
         fcntl_add_seals(&memfd, seals).unwrap();
-        assert_eq!(seen(MemoryImage::from_file(memfd).unwrap()), expected, "{seals:?}");
+        let read = MemoryImage::from_file(memfd.try_clone().unwrap()).unwrap();
+        assert_eq!(seen(read), (COPIED, expected.1), "{seals:?}");
+        assert_eq!(seen(mapped::from_file(memfd)), expected, "{seals:?}");
     }
 }
 
@@ -492,11 +498,12 @@ fn a_read_only_file_system_is_lent_from_and_a_read_only_mount_is_not() {
     run("mount", &["-o", "remount,bind,ro", bind.0.to_str().unwrap()]).unwrap();
     // The bind mount is read-only, and the file system is written to by its other name.
     assert!(File::options().write(true).open(bind.0.join("guest.mem")).is_err());
-    assert_eq!(seen(MemoryImage::open(bind.0.join("guest.mem")).unwrap()), (COPIED, false));
+    assert_eq!(seen(mapped::open(bind.0.join("guest.mem"))), (COPIED, false));
 
     run("mount", &["-o", "remount,ro", source]).unwrap();
-    assert_eq!(seen(MemoryImage::open(bind.0.join("guest.mem")).unwrap()), (LENT, false));
-    assert_eq!(seen(MemoryImage::open(&image).unwrap()), (LENT, false));
+    assert_eq!(seen(mapped::open(bind.0.join("guest.mem"))), (LENT, false));
+    assert_eq!(seen(mapped::open(&image)), (LENT, false));
+    assert_eq!(seen(MemoryImage::open(&image).unwrap()), (COPIED, false));
     for target in TARGETS {
         let args = ["dump", "--memory", image.to_str().unwrap()];
         let (output, bytes) = dump_to(target, folder.path(), &args);
@@ -505,7 +512,7 @@ fn a_read_only_file_system_is_lent_from_and_a_read_only_mount_is_not() {
     }
 
     // It becomes writable before the end.
-    let dump = dump_of(MemoryImage::open(&image).unwrap());
+    let dump = dump_of(mapped::open(&image));
     let plan = Dumper::new().plan(&dump).unwrap();
     let remount = || run("mount", &["-o", "remount,rw", source]).unwrap();
     let error = plan.write_to(&mut Interlude(Some(Box::new(remount)))).unwrap_err();
@@ -515,7 +522,7 @@ fn a_read_only_file_system_is_lent_from_and_a_read_only_mount_is_not() {
     // It becomes writable, is written to and becomes read-only again, before the end.
     for by_mapping in [false, true] {
         run("mount", &["-o", "remount,ro", source]).unwrap();
-        let dump = dump_of(MemoryImage::open(&image).unwrap());
+        let dump = dump_of(mapped::open(&image));
         let plan = Dumper::new().plan(&dump).unwrap();
         let interlude = || {
             run("mount", &["-o", "remount,rw", source]).unwrap();
@@ -619,7 +626,7 @@ fn the_times_of_an_older_image_tell_of_its_writers() {
         assert!(calls.contains("splice(") && !calls.contains("inotify"), "{calls}");
     }
     for by_mapping in [true, false] {
-        let dump = dump_of(MemoryImage::open(&image).unwrap());
+        let dump = dump_of(mapped::open(&image));
         let plan = Dumper::new().plan(&dump).unwrap();
         let interlude = || {
             remount("remount,rw");

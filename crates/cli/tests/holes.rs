@@ -10,6 +10,8 @@ mod common;
 mod environment;
 #[path = "../../../tests/common/huge_pages.rs"]
 mod huge_pages;
+#[path = "../../../tests/common/mapped.rs"]
+mod mapped;
 #[path = "../../../tests/common/strace.rs"]
 mod strace;
 #[path = "../../../tests/common/tool.rs"]
@@ -247,7 +249,6 @@ fn what_has_no_length_is_an_error() {
         said(&corestream(dir, &args), &format!("{}: memory 0: ", manifest_path.path().display()));
 
         assert!(MemoryImage::open(path).is_err());
-        assert!(MemoryImage::open_unmapped(path).is_err());
         if path != fifo.to_str().unwrap() {
             assert!(MemoryImage::from_file(File::open(path).unwrap()).is_err(), "{path}");
         }
@@ -313,18 +314,15 @@ fn fill(file: &File) {
 
 #[test]
 fn reading_holes_of_a_memfd_allocates_none() {
-    for unmapped in [false, true] {
+    for is_mapped in [true, false] {
         let memfd = rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let file = File::from(memfd);
         fill(&file);
         let blocks = || file.metadata().unwrap().blocks();
         let before = blocks();
         let image = || {
-            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
-            match unmapped {
-                true => MemoryImage::open_unmapped(path).unwrap(),
-                false => MemoryImage::from_file(file.try_clone().unwrap()).unwrap(),
-            }
+            let file = file.try_clone().unwrap();
+            if is_mapped { mapped::from_file(file) } else { MemoryImage::from_file(file).unwrap() }
         };
         let (trusting, expected) = plan(image(), &Dumper::new());
         assert_eq!(trusting.extent_methods, [ExtentMethod::Seek]);
@@ -405,8 +403,8 @@ fn an_image_in_hugetlbfs_takes_no_huge_pages() {
     write_huge(&file, 3 * HUGE, HUGE);
     let before = (Pool::free(), Pool::reserved());
     for dumper in [Dumper::new(), Dumper::new().trust_holes(false)] {
-        let image = MemoryImage::open(&path).unwrap();
-        assert_eq!(image.as_slice(), None);
+        let image = mapped::open(&path);
+        assert_eq!(image.as_slice(), None, "it is read");
         let (stats, bytes) = plan(image, &dumper);
         assert_eq!(stats.data_bytes, HUGE as u64);
         let contents = decode_any(&bytes).contents(0, 8 * HUGE);

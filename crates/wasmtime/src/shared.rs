@@ -9,13 +9,17 @@ use wasmtime::SharedMemory;
 /// A handle of a shared memory.
 pub(crate) struct SharedHandle(pub(crate) SharedMemory);
 
-// SAFETY: Wasmtime reserves the whole range of a shared memory when it is made, never moves it, and
-// keeps it as long as a handle lives. The second half of the contract is not met to the letter: other
-// threads' guests write these bytes, outside of Rust's rules, and Wasmtime does so on their behalf
-// from Rust (`memory.copy`, host functions), not always with atomic operations. What is relied on is
-// that a relaxed load of memory that is mapped gives some value on every target of Wasmtime's: one
-// that is torn or mixed is acceptable, no byte decides over anything but the dump's contents, and the
-// dump's coverage says that the memory was changing.
+// SAFETY: rule by rule of the contract, by the documentation of `SharedMemory::data`:
+// - The base pointer of a shared memory does not change, and what `data` returns is valid as long as the handle exists,
+//   which is owned.
+// - `data` returns cells, and nothing else gives access to the bytes from Rust.
+// - Host code must access them through the `Atomic*` types. It may take any of them, and so it may by the contract on x86-64
+//   and AArch64. On other processors the contract asks for operations of single bytes: there host code must not write
+//   by others while a dump is made.
+// - Guests write by compiled code. Where Wasmtime writes for them from Rust without atomic operations (`memory.copy`,
+//   `memory.fill`; <https://github.com/bytecodealliance/wasmtime/issues/4203>), it writes in the place of a guest, and
+//   the documentation allows atomic loads meanwhile: "Concurrent modifications may be happening to the data returned on
+//   other threads. [...] The memory returned must be accessed safely through the `Atomic*` types".
 unsafe impl SharedBytes for SharedHandle {
     fn bytes(&self) -> &[UnsafeCell<u8>] {
         self.0.data()

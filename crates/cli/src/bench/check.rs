@@ -3,16 +3,17 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use corestream::read::{Content, Verdict, Verifier};
-use corestream::{CoreDump, CoreDumpFile, Dumper, FileSink, MemoryImage, MemoryIndex, Stats};
+use corestream::read::{Content, MappedFile, ReadAt, Verdict, Verifier};
+use corestream::{CoreDump, CoreDumpFile, Dumper, FileSink, MemoryIndex, Stats};
 
 use super::limits::{PlainRead, any_bit};
 use super::target::{Target, fresh_file};
+use crate::mapped;
 use crate::report::Failure;
 
 /// A dump in an unnamed file that holds what the image does.
 pub struct Checked {
-    file: MemoryImage<'static>,
+    file: MappedFile,
     pub stats: Stats,
     /// What it took to make it, with nothing mapped and perhaps nothing in the page cache.
     pub time: Duration,
@@ -43,7 +44,7 @@ impl Checked {
         let time = start.elapsed();
         // Or it would be brought to disk while something else is measured.
         file.sync_data().map_err(|error| at(Failure::new(error)))?;
-        let file = MemoryImage::from_file(file)
+        let file = mapped::dump(&file)
             .map_err(|error| at(Failure::new(format!("cannot map a file in it: {error}"))))?;
         let checked = Self { file, stats: plan.stats().clone(), time };
         let compared = compare(checked.bytes(), read, checked.stats.threads);
@@ -100,7 +101,7 @@ fn in_image(first: u64, last: u64) -> Option<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use corestream::{Memory, MemoryType};
+    use corestream::{Memory, MemoryImage, MemoryType};
 
     use super::super::limits::whole;
     use super::*;
