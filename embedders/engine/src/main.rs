@@ -40,7 +40,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = folder.path().join("guest.core");
     plan.write_file(&path)?;
 
-    let Verdict::Whole(whole) = Verifier::new().threads(2).verify_file(&path)? else { return Err("it is damaged".into()) };
+    let Verdict::Whole(whole) = Verifier::new().threads(2).verify_file(&path)? else {
+        return Err("it is damaged".into());
+    };
     assert_eq!((whole.bytes, whole.segments), (plan.len(), 3));
     let read = CoreDumpFile::open(&path)?;
     let memory = read.memory(MemoryIndex(0))?;
