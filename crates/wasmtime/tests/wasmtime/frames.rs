@@ -59,7 +59,7 @@ impl Guest {
         guest.instantiate(text, &[]);
         let error = guest.run();
         let recorder = guest.recorder.clone();
-        let Captured { dump, notes } =
+        let Captured { dump, notes, .. } =
             Capture::new("guest").frames(&recorder).trapped(&mut guest.store, &error).unwrap();
         assert_eq!(notes, []);
         // Positions are those of the backtrace.

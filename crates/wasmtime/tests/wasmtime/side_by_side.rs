@@ -17,7 +17,7 @@ fn compare(trapped: &mut Trapped, capture: &Capture<'_, ()>) -> (Vec<String>, Ve
     let core_dump = trapped.error.downcast_ref::<WasmCoreDump>().unwrap();
     let reference = core_dump.serialize(&mut trapped.store, "guest");
     read_back(&reference);
-    let Captured { dump, notes } = capture.trapped(&mut trapped.store, &trapped.error).unwrap();
+    let Captured { dump, notes, .. } = capture.trapped(&mut trapped.store, &trapped.error).unwrap();
     let ours = corestream::Dumper::new().plan(&dump).unwrap();
     // At most a hundredth longer, but for corestream's own sections: the index with its table and its head, the section
     // that says where the index is, the trap, and the note that no identity was recorded.
