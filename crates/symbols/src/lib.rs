@@ -142,7 +142,7 @@ struct Symbolic<'b> {
     debug: Option<Debug<'b>>,
 }
 
-/// The files of a dump's modules; the example of the [crate](crate) shows how they are used.
+/// The files of a dump's modules; the example of the [crate] shows how they are used.
 pub struct Symbols<'b> {
     /// The file of each module that has one.
     modules: Vec<Option<Symbolic<'b>>>,
