@@ -239,9 +239,9 @@ impl From<Error> for io::Error {
 }
 
 impl std::error::Error for Error {
-    /// The error of the operating system, as [`Error::io_error`]. What is displayed of this error ends with
-    /// it: who prints a chain of sources prints this error alone.
+    /// Returns what is behind the error of the operating system. That error itself ends the text of this one, and is
+    /// [`Error::io_error`]: a chain of sources says nothing twice.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| source as _)
+        self.0.source.as_ref().and_then(std::error::Error::source)
     }
 }

@@ -201,13 +201,16 @@ impl<'i, I: Input> Decoder<'i, I> {
         Ok(self.u32()? as usize == name.len() && self.take(name.len())? == name.as_bytes())
     }
 
-    /// Checks a name, its length and that it is UTF-8, and gives it.
-    pub(super) fn check_name(&mut self) -> Result<&str> {
+    /// Checks a name: its length, and that it is UTF-8.
+    pub(super) fn check_name(&mut self) -> Result<()> {
         let start = self.offset();
         let len = self.name_len()?;
         let end = self.check(len as u64)?;
         let name = std::str::from_utf8(self.input.take(len)?);
-        name.map_err(|_| Fault::damaged(start..end, "a name is not UTF-8"))
+        match name {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Fault::damaged(start..end, "a name is not UTF-8")),
+        }
     }
 
     /// Decodes a name, into a string of its own. It is checked only there: the bytes of a source may change.
@@ -362,7 +365,7 @@ mod tests {
         assert_eq!(decode(&[0x7d, 1, 0, 0xc0, 0x7f], |d| d.value()), Some(Value::F32(0x7fc0_0001)));
         assert_eq!(decode(&[0x7b], |d| d.value()), None); // v128 has no encoding here
         assert_eq!(decode(&[2, b'o', b'k'], |d| d.name()), Some("ok".into()));
-        assert_eq!(decode(&[1, 0xff], |d| d.check_name().map(|_| ())), None);
+        assert_eq!(decode(&[1, 0xff], |d| d.check_name()), None);
         assert_eq!(decode(&[0xa1, 0x8d, 0x06], |d| d.name()), None); // 100,001 bytes
     }
 }

@@ -7,7 +7,7 @@ use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::file::{CoreDumpFile, no_such};
 use super::input::{Cursor, Input};
-use super::items::List;
+use super::items::{List, UntilError};
 use super::walk::Visitor;
 use crate::error;
 use crate::format::{
@@ -102,6 +102,11 @@ fn identity<I: Input>(from: &mut Decoder<'_, I>) -> Result<ModuleIdentity> {
     Ok(identity)
 }
 
+/// Passes over the identity of a module of a list.
+fn skip(from: &mut Decoder<'_, Cursor<'_>>) -> Result<()> {
+    identity(from).map(drop)
+}
+
 /// Decodes the identity of a module of a list.
 fn listed(from: &mut Decoder<'_, Cursor<'_>>) -> Result<ModuleIdentity> {
     identity(from)
@@ -120,7 +125,7 @@ impl CoreDumpFile<'_> {
         self.opened.items.trap.captured_at
     }
 
-    /// Returns the identities of the modules, in their order; one of which nothing is known where the dump does not say.
+    /// Returns the identities of the modules, in their order. An identity has nothing where the dump does not tell it.
     ///
     /// # Errors
     /// An item is an error as in [`modules`](Self::modules).
@@ -129,11 +134,12 @@ impl CoreDumpFile<'_> {
     ) -> impl ExactSizeIterator<Item = error::Result<ModuleIdentity>> {
         let items = &self.opened.items;
         let mut identities = List::new(self.source(), &items.identities, listed);
-        (0..items.modules.len())
-            .map(move |_| identities.next().unwrap_or(Ok(ModuleIdentity::new())))
+        let identities = (0..items.modules.len())
+            .map(move |_| identities.next().unwrap_or(Ok(ModuleIdentity::new())));
+        UntilError::new(identities)
     }
 
-    /// Returns the identity of a module; one of which nothing is known if the dump does not say.
+    /// Returns the identity of a module. It has nothing if the dump does not tell it.
     ///
     /// # Errors
     /// Returns an error if there is no such module ([`ErrorKind::Option`](crate::ErrorKind::Option)), and the errors of
@@ -143,7 +149,8 @@ impl CoreDumpFile<'_> {
         if index.0 as usize >= items.modules.len() {
             return Err(no_such("module", index.0, items.modules.len()));
         }
-        let identity = List::item(self.source(), &items.identities, index.0 as usize, listed)?;
+        let identity =
+            List::item(self.source(), &items.identities, index.0 as usize, skip, listed)?;
         Ok(identity.unwrap_or_default())
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::items::{self, List, ThreadView};
+use super::items::{self, List, ThreadView, UntilError};
 use super::layout::FrameLayout;
 use super::memory::MemoryView;
 use super::open::Opened;
@@ -277,15 +277,16 @@ impl<'b> CoreDumpFile<'b> {
     /// Returns the names of the modules. The first error ends them, as in the other lists.
     ///
     /// # Errors
-    /// An item is an error if the dump cannot be read or has changed since it was opened. So it is in the other lists.
+    /// An item is an error if the dump cannot be read or has changed since it was opened.
     pub fn modules(&self) -> impl ExactSizeIterator<Item = Result<String>> {
         let places = &self.opened.items.modules;
         let mut listed = List::new(self.source(), places, items::module);
         let bare = self.opened.items.bare_module;
-        (0..places.len()).map(move |_| match bare {
+        let names = (0..places.len()).map(move |_| match bare {
             Some((at, len)) => Ok(items::bare_name(self.source(), at, len)?),
             None => listed.next().unwrap_or_else(|| Err(changed())),
-        })
+        });
+        UntilError::new(names)
     }
 
     /// Returns the name of a module.
@@ -297,7 +298,13 @@ impl<'b> CoreDumpFile<'b> {
         match self.opened.items.bare_module {
             Some((at, len)) if index.0 == 0 => Ok(items::bare_name(self.source(), at, len)?),
             _ => {
-                let name = List::item(self.source(), places, index.0 as usize, items::module)?;
+                let name = List::item(
+                    self.source(),
+                    places,
+                    index.0 as usize,
+                    items::skip_module,
+                    items::module,
+                )?;
                 name.ok_or_else(|| no_such("module", index.0, places.len()))
             }
         }
@@ -328,7 +335,8 @@ impl<'b> CoreDumpFile<'b> {
     /// [`instances`](Self::instances).
     pub fn instance(&self, index: InstanceIndex) -> Result<Instance> {
         let places = &self.opened.items.instances;
-        let item = List::item(self.source(), places, index.0 as usize, items::instance)?;
+        let (skip, decode) = (items::skip_instance, items::instance);
+        let item = List::item(self.source(), places, index.0 as usize, skip, decode)?;
         item.ok_or_else(|| no_such("instance", index.0, places.len()))
     }
 
@@ -383,7 +391,8 @@ impl<'b> CoreDumpFile<'b> {
     /// Returns an error if there is no such global ([`ErrorKind::Option`]), and the errors of [`globals`](Self::globals).
     pub fn global(&self, index: GlobalIndex) -> Result<Global> {
         let places = &self.opened.items.globals;
-        let item = List::item(self.source(), places, index.0 as usize, items::global)?;
+        let (skip, decode) = (items::skip_global, items::global);
+        let item = List::item(self.source(), places, index.0 as usize, skip, decode)?;
         item.ok_or_else(|| no_such("global", index.0, places.len()))
     }
 

@@ -61,6 +61,9 @@ impl Places {
     }
 }
 
+/// Passes over one item.
+type Skip = fn(&mut Decoder<'_, Cursor<'_>>) -> Result<()>;
+
 /// Decodes one item.
 type Decode<T> = fn(&mut Decoder<'_, Cursor<'_>>) -> Result<T>;
 
@@ -78,18 +81,19 @@ impl<'d, T> List<'d, T> {
         Self { input: source.input(start), left: places.len, decode }
     }
 
-    /// Decodes item `index` of the list; `None` if it has fewer.
+    /// Decodes item `index` of the list, past those between it and the place before it; `None` if it has fewer.
     pub(super) fn item(
         source: Source<'d>,
         places: &Places,
         index: usize,
+        skip: Skip,
         decode: Decode<T>,
     ) -> Result<Option<T>> {
         let Some((offset, between)) = places.before(index) else { return Ok(None) };
         let mut input = source.input(offset);
         let mut from = Decoder::new(&mut input, u64::MAX);
         for _ in 0..between {
-            decode(&mut from)?;
+            skip(&mut from)?;
         }
         decode(&mut from).map(Some)
     }
@@ -113,6 +117,35 @@ impl<T> Iterator for List<'_, T> {
 }
 
 impl<T> ExactSizeIterator for List<'_, T> {}
+
+/// The items up to the first error.
+pub(super) struct UntilError<I> {
+    items: I,
+    has_failed: bool,
+}
+
+impl<I> UntilError<I> {
+    pub(super) fn new(items: I) -> Self {
+        Self { items, has_failed: false }
+    }
+}
+
+impl<T, I: Iterator<Item = error::Result<T>>> Iterator for UntilError<I> {
+    type Item = error::Result<T>;
+
+    fn next(&mut self) -> Option<error::Result<T>> {
+        if self.has_failed {
+            return None;
+        }
+        self.items.next().inspect(|item| self.has_failed = item.is_err())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        if self.has_failed { (0, Some(0)) } else { self.items.size_hint() }
+    }
+}
+
+impl<T, I: ExactSizeIterator<Item = error::Result<T>>> ExactSizeIterator for UntilError<I> {}
 
 /// A thread in a dump.
 ///
@@ -176,9 +209,13 @@ impl<'d> ThreadView<'d> {
     /// Returns the thread in the words of the model, with its frames in memory.
     ///
     /// # Errors
-    /// Returns the errors of [`frames`](Self::frames).
+    /// Returns the errors of [`frames`](Self::frames), and one of
+    /// [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory).
     pub fn to_thread(&self) -> error::Result<Thread> {
-        let frames = self.frames().collect::<error::Result<Vec<_>>>()?;
+        let mut frames = Vec::new();
+        for frame in self.frames() {
+            push(&mut frames, frame?)?;
+        }
         Ok(Thread::new(&self.name).with_frames(frames))
     }
 }
@@ -231,6 +268,13 @@ pub(super) fn module(from: &mut Decoder<'_, Cursor<'_>>) -> Result<String> {
     from.name()
 }
 
+/// Passes over a module of a list.
+pub(super) fn skip_module(from: &mut Decoder<'_, Cursor<'_>>) -> Result<()> {
+    from.zero()?;
+    let len = from.u32()?;
+    from.skip(len.into())
+}
+
 /// Decodes the name that all of the `len` bytes at `offset` are.
 pub(super) fn bare_name(source: Source<'_>, offset: u64, len: u64) -> Result<String> {
     let mut input = source.input(offset);
@@ -252,6 +296,23 @@ pub(super) fn instance(from: &mut Decoder<'_, Cursor<'_>>) -> Result<Instance> {
     let memories = indices(from, MemoryIndex)?;
     let globals = indices(from, GlobalIndex)?;
     Ok(Instance { module, memories, globals })
+}
+
+/// Passes over an instance of a list.
+pub(super) fn skip_instance(from: &mut Decoder<'_, Cursor<'_>>) -> Result<()> {
+    from.zero()?;
+    from.u32()?;
+    for _ in 0..2 {
+        for _ in 0..from.u32()? {
+            from.u32()?;
+        }
+    }
+    Ok(())
+}
+
+/// Passes over a global of a list.
+pub(super) fn skip_global(from: &mut Decoder<'_, Cursor<'_>>) -> Result<()> {
+    global(from).map(drop)
 }
 
 /// Decodes a global of a list. Whether one may have no value was checked when the dump was opened.

@@ -124,6 +124,14 @@ impl<'d> MemoryView<'d> {
         self.contents().filter_map(Content::unknown)
     }
 
+    /// Returns the ranges of addresses that were excluded from the dump on purpose, in order.
+    pub fn excluded(&self) -> impl Iterator<Item = RangeInclusive<u64>> + Clone + use<'d> {
+        self.contents().filter_map(|content| match content {
+            Content::Excluded(range) => Some(range),
+            _ => None,
+        })
+    }
+
     /// Returns the segments in the order of their addresses; none overlaps another. Of segments that overlap in the dump
     /// of another tool they are the parts that count.
     pub fn segments(&self) -> impl ExactSizeIterator<Item = SegmentView> + Clone + use<'d> {
@@ -172,7 +180,8 @@ impl<'d> MemoryView<'d> {
     ///
     /// # Errors
     /// Returns an error if the memory ends before the last byte ([`ErrorKind::Option`]), if a byte was excluded on purpose
-    /// ([`ErrorKind::LeftOut`]) or is lost in a damaged dump (the kind of its [`damage`](CoreDumpFile::damage)), or if the
+    /// or its dump was rewritten and nothing tells ([`ErrorKind::LeftOut`]), if a byte is lost in a damaged dump (the kind
+    /// of its [`damage`](CoreDumpFile::damage)), or if the
     /// dump cannot be read ([`ErrorKind::Input`]). The bytes of `buffer` before that are filled.
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<()> {
         let size = self.ty.size();

@@ -65,8 +65,8 @@ pub trait ReadAt: Send + Sync {
 
     /// Lends all bytes, if they are in memory and cannot change; otherwise `None`.
     ///
-    /// A reader may ask at any time. It decodes what is lent, and reads the contents of memories by
-    /// [`read_exact_at`](Self::read_exact_at).
+    /// A reader may ask at any time. It decodes, verifies and restores what is lent;
+    /// [`MemoryView::read`](super::MemoryView::read) copies by [`read_exact_at`](Self::read_exact_at).
     fn as_slice(&self) -> Option<&[u8]> {
         None
     }

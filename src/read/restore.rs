@@ -172,6 +172,8 @@ impl MemoryView<'_> {
                 let zeros = ZEROS.get(..at_most(left, ZEROS.len())).unwrap_or(&ZEROS);
                 without_sigxfsz(|| output.write_all(zeros)).map_err(|e| failed(*at, e))?;
                 *at = at.plus(zeros.len() as u64)?;
+                // Somebody may watch for more than the bytes.
+                meter.add(0);
             }
             Ok::<(), Error>(())
         };

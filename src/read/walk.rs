@@ -739,7 +739,7 @@ fn add_ons<I: Input>(input: &mut I) -> Result<bool> {
         }
         let size = all.u32()?;
         let mut body = all.part(size.into())?;
-        let name = body.check_name()?;
+        let name = body.name()?;
         if name.starts_with("core") {
             return Ok(false);
         }

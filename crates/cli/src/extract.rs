@@ -4,7 +4,9 @@ mod done;
 mod folder;
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use clap::{ArgGroup, Args};
 use corestream::read::{OpenOptions, Verdict, Verifier};
@@ -19,6 +21,9 @@ use crate::progress::{Display, When};
 use crate::report::Failure;
 use crate::sigbus;
 use crate::signals::Interrupt;
+
+/// How often it is looked whether the dump was changed meanwhile.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Writes memories of a dump as raw images, sparse where they are zero
 ///
@@ -77,13 +82,19 @@ impl Extract {
         let progress = Display::start(self.progress, &input.name());
         let damage = self.check(&input, &interrupt, &progress)?;
         let (watch, show, cancel) = (input.watch(), progress.watcher(), interrupt.cancel());
+        let looked = Mutex::new(Instant::now());
         let options = OpenOptions::new()
             .threads(self.threads.into())
             .cancel(Some(Cancel::from(interrupt.cancel())))
             .progress(move |progress| {
                 show(progress);
-                if watch.has_changed() {
-                    cancel.store(true, Ordering::Relaxed);
+                if let Ok(mut looked) = looked.try_lock()
+                    && looked.elapsed() > LOOK
+                {
+                    *looked = Instant::now();
+                    if watch.has_changed() {
+                        cancel.store(true, Ordering::Relaxed);
+                    }
                 }
             });
         let dump = input.dump(&options)?;

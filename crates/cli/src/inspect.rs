@@ -198,12 +198,20 @@ impl<W: Write> Text<'_, W> {
         self.list("instances", dump.instances(), Self::instance)?;
         self.list("memories", dump.memories().map(Ok), Self::memory)?;
         self.list("globals", dump.globals(), Self::global)?;
+        // Frames of one instance follow each other.
+        let mut of_last: Option<(Option<InstanceIndex>, String)> = None;
         for thread in dump.threads() {
             let thread = thread?;
             writeln!(self.out, "thread {}", self.columns.name(thread.name()))?;
             for (i, frame) in thread.frames().enumerate() {
                 let frame = frame?;
-                let module = self.module_of(frame.instance)?;
+                let module = match &of_last {
+                    Some((instance, module)) if *instance == frame.instance => {
+                        String::clone(module)
+                    }
+                    _ => self.module_of(frame.instance)?,
+                };
+                of_last = Some((frame.instance, module.clone()));
                 let (function, offset) = (frame.function, frame.offset);
                 writeln!(self.out, "  {i}: {module} function {function} at {offset:#x}")?;
                 self.named(&frame, i)?;

@@ -87,9 +87,6 @@ impl Folder {
             // The caller reports the signal.
             return Err(Failure::new("cannot finish it").at(self.path.display()));
         }
-        check()?;
-        directory.commit()?;
-        warn_if_not_private(&self.path);
         let mut missing = None;
         for (index, global) in dump.globals().enumerate() {
             if matches!(global?.value, GlobalValue::Missing(_)) {
@@ -97,6 +94,9 @@ impl Folder {
                 break;
             }
         }
+        check()?;
+        directory.commit()?;
+        warn_if_not_private(&self.path);
         if let Some(index) = missing {
             report::line(&format!(
                 "warning: {}: global {index} has no value in the dump: add one before `dump --manifest`",
@@ -137,7 +137,10 @@ fn write_manifest(
         (!is_missing).then(|| image_name(memory.index()))
     };
     let manifest = Manifest::new(dump, &image);
-    serde_json::to_writer_pretty(&mut writer, &manifest).map_err(|error| failed(error.into()))?;
+    serde_json::to_writer_pretty(&mut writer, &manifest).map_err(|error| match error.is_io() {
+        true => failed(error.into()),
+        false => Failure::new(format!("cannot read the dump for the manifest: {error}")),
+    })?;
     writer.write_all(b"\n").and_then(|()| writer.flush()).map_err(failed)?;
     drop(writer);
     file.commit([path.to_path_buf()])?;

@@ -1,6 +1,7 @@
 //! A memory: as in a manifest, and with what a dump holds of it.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 use corestream::read::{Coverage, MemoryView, SegmentView};
 use corestream::{CoreDumpFile, MemoryImage, MemoryType};
@@ -51,7 +52,10 @@ impl<'d> Memory<'d> {
         let coverage = memory.coverage();
         // What may be lost is not excluded on purpose.
         let on_purpose = coverage.excluded_bytes > 0;
-        let left_out = if on_purpose { left_out_of(memory) } else { List::default() };
+        let left_out = match on_purpose {
+            true => List::made(move || memory.excluded().map(|range| Ok(Range::from(range)))),
+            false => List::default(),
+        };
         let image = image.map(Cow::Owned);
         Self { image, left_out, ..Self::of_type(&memory.ty(), &coverage) }
     }
@@ -92,12 +96,10 @@ impl<'d> Memory<'d> {
     }
 }
 
-fn left_out_of(memory: MemoryView<'_>) -> List<'_, Range> {
-    List::made(move || {
-        memory
-            .unknown()
-            .map(|range| Ok(Range { first: Address(*range.start()), last: Address(*range.end()) }))
-    })
+impl From<RangeInclusive<u64>> for Range {
+    fn from(range: RangeInclusive<u64>) -> Self {
+        Self { first: Address(*range.start()), last: Address(*range.end()) }
+    }
 }
 
 /// A memory as `inspect` reports it.
@@ -145,7 +147,7 @@ impl<'d> InspectedMemory<'d> {
             segments: coverage.segments,
             data_bytes: Whole(coverage.data_bytes),
             coverage: self::coverage(dump, &coverage).into(),
-            left_out: left_out_of(memory),
+            left_out: List::made(move || memory.unknown().map(|range| Ok(Range::from(range)))),
             data: List::made(move || memory.segments().map(|segment| Ok(segment.into()))),
         }
     }
