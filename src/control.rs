@@ -168,34 +168,62 @@ impl fmt::Debug for Control {
 /// Steps of work after which it looks whether it is cancelled.
 const STEPS: u32 = 4096;
 
-/// Looks now and then whether work of many small steps is cancelled.
+/// Looks now and then whether work of many small steps is cancelled, and tells how far it has come.
 pub(crate) struct Lookout<'c> {
     control: &'c Control,
+    /// Who is told, and the offset up to which that was done.
+    meter: Option<(&'c Meter<'c>, u64)>,
     /// Steps until the next look.
     left: u32,
 }
 
 impl<'c> Lookout<'c> {
+    /// Returns one that tells nothing.
     pub(crate) fn new(control: &'c Control) -> Self {
-        Self { control, left: STEPS }
+        Self { control, meter: None, left: STEPS }
+    }
+
+    /// Returns one that tells how far the work has come in a dump ([`step_at`](Self::step_at)).
+    pub(crate) fn with_meter(control: &'c Control, meter: &'c Meter<'c>) -> Self {
+        Self { meter: Some((meter, 0)), ..Self::new(control) }
     }
 
     /// Counts a step.
     ///
     /// # Errors
-    /// The work was cancelled.
+    /// Returns an error if the work was cancelled.
     #[inline]
     pub(crate) fn step(&mut self) -> Result<()> {
-        match self.left.checked_sub(1) {
-            Some(left) => {
-                self.left = left;
-                Ok(())
-            }
-            None => {
-                self.left = STEPS;
-                self.control.check_cancelled()
-            }
+        match self.counts_a_step() {
+            true => self.control.check_cancelled(),
+            false => Ok(()),
         }
+    }
+
+    /// Counts a step after which all bytes before `offset` are done.
+    ///
+    /// # Errors
+    /// Returns an error if the work was cancelled.
+    #[inline]
+    pub(crate) fn step_at(&mut self, offset: u64) -> Result<()> {
+        if !self.counts_a_step() {
+            return Ok(());
+        }
+        if let Some((meter, told)) = &mut self.meter
+            && let Some(more) = offset.checked_sub(*told)
+        {
+            meter.add(more);
+            *told = offset;
+        }
+        self.control.check_cancelled()
+    }
+
+    /// Counts a step; returns whether it is time to look.
+    #[inline]
+    fn counts_a_step(&mut self) -> bool {
+        let left = self.left.checked_sub(1);
+        self.left = left.unwrap_or(STEPS);
+        left.is_none()
     }
 }
 

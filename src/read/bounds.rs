@@ -74,8 +74,8 @@ impl Reach {
 pub(super) struct Growing<'w> {
     /// The types that were declared so far.
     pub(super) types: &'w [MemoryType],
-    /// Whether that are all.
-    pub(super) declared: bool,
+    /// Whether these are all.
+    pub(super) is_declared: bool,
     pub(super) reaches: &'w mut Vec<Reach>,
 }
 
@@ -97,7 +97,7 @@ impl Growing<'_> {
 
 impl Memories for Growing<'_> {
     fn check_width(&mut self, memory: u32, memory64: bool, at: Range<u64>) -> Result<()> {
-        if self.declared {
+        if self.is_declared {
             return self.types.check_width(memory, memory64, at);
         }
         let reach = self.reach(memory, &at)?;
@@ -115,7 +115,7 @@ impl Memories for Growing<'_> {
             if over.is_some_and(|over| over > slack(ty)) {
                 return Err(segment.past_the_end(ty, at));
             }
-        } else if self.declared {
+        } else if self.is_declared {
             return segment.check(self.types, at);
         }
         segment.check_addresses(&at)?;
@@ -211,7 +211,7 @@ mod tests {
     /// What a memory is, of whose type segments alone tell until the end.
     fn settled(segments: &[Placement], ty: MemoryType) -> Result<(MemoryType, Vec<(u32, u64)>)> {
         let mut reaches = Vec::new();
-        let mut growing = Growing { types: &[], declared: false, reaches: &mut reaches };
+        let mut growing = Growing { types: &[], is_declared: false, reaches: &mut reaches };
         for (i, segment) in (0..).zip(segments) {
             growing.check(segment, i..i + 1)?;
         }

@@ -6,9 +6,9 @@
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::file::{CoreDumpFile, no_such};
-use super::input::{Cursor, Input};
+use super::input::Input;
+use super::item::Item;
 use super::items::{List, UntilError};
-use super::walk::Visitor;
 use crate::error;
 use crate::format::{
     HAS_SHA256, IDENTITIES_VERSION, IdentitiesHead, IdentityHead, SHA256_BYTES, TRAP_VERSION,
@@ -29,10 +29,10 @@ fn has_version<I: Input>(body: &mut Decoder<'_, I>, version: u32) -> Result<bool
     Ok(body.array()? == version.to_le_bytes())
 }
 
-/// Decodes the body of the section `corestream.trap`.
-pub(super) fn trap<I: Input, V: Visitor>(body: &mut Decoder<'_, I>, to: &mut V) -> Result<()> {
+/// Decodes the body of the section `corestream.trap`, up to its end; `None` if it has a version that is not known here.
+pub(super) fn trap<I: Input>(body: &mut Decoder<'_, I>) -> Result<Option<Trap>> {
     if !has_version(body, TRAP_VERSION)? {
-        return body.skip_rest();
+        return Ok(None);
     }
     let start = body.offset();
     let TrapHead { captured_at, message_len } =
@@ -47,19 +47,17 @@ pub(super) fn trap<I: Input, V: Visitor>(body: &mut Decoder<'_, I>, to: &mut V) 
     let message =
         message.map_err(|_| Fault::damaged(body.since(start), "the message is not UTF-8"))?;
     body.finish()?;
-    to.trap(Trap {
+    Ok(Some(Trap {
         message: Some(message).filter(|message| !message.is_empty()),
         captured_at: UnixTime::from_nanoseconds(captured_at.get()),
-    })
+    }))
 }
 
-/// Passes the body of the section `corestream.modules`.
-pub(super) fn identities<I: Input, V: Visitor>(
-    body: &mut Decoder<'_, I>,
-    to: &mut V,
-) -> Result<()> {
+/// Decodes the number of identities in the section `corestream.modules`; `None` if it has a version that is not known
+/// here.
+pub(super) fn identity_count<I: Input>(body: &mut Decoder<'_, I>) -> Result<Option<u32>> {
     if !has_version(body, IDENTITIES_VERSION)? {
-        return body.skip_rest();
+        return Ok(None);
     }
     let start = body.offset();
     let IdentitiesHead { modules } =
@@ -69,47 +67,35 @@ pub(super) fn identities<I: Input, V: Visitor>(
         let message = format!("{modules} identities are over the limit of {MAX_LISTED}");
         return Err(Fault::damaged(body.since(start), message));
     }
-    for i in 0..modules {
-        let at = body.offset();
-        let passed = identity(body).and_then(|_| to.identity(at));
-        passed.map_err(|fault| fault.within(format_args!("module {i}")))?;
-    }
-    Ok(())
+    Ok(Some(modules))
 }
 
-/// Decodes the identity of a module.
-fn identity<I: Input>(from: &mut Decoder<'_, I>) -> Result<ModuleIdentity> {
-    let start = from.offset();
-    let IdentityHead { flags, build_id_len } =
-        zerocopy::transmute!(from.array::<{ size_of::<IdentityHead>() }>()?);
-    let (flags, len) = (flags.get(), build_id_len.get() as usize);
-    if flags & !HAS_SHA256 != 0 {
-        let message = format!("an identity has the flags {flags:#x}, some of which are none");
-        return Err(Fault::damaged(from.since(start), message));
-    }
-    if len > MAX_BUILD_ID_BYTES {
-        let message =
-            format!("a build id of {len} bytes is over the limit of {MAX_BUILD_ID_BYTES}");
-        return Err(Fault::damaged(from.since(start), message));
-    }
-    let mut identity = ModuleIdentity::new();
-    if flags & HAS_SHA256 != 0 {
-        identity.sha256 = Some(from.array::<SHA256_BYTES>()?);
-    }
-    if len > 0 {
-        identity.build_id = Some(from.take(len)?.to_vec());
-    }
-    Ok(identity)
-}
+impl Item for ModuleIdentity {
+    type Value = Self;
 
-/// Passes over the identity of a module of a list.
-fn skip(from: &mut Decoder<'_, Cursor<'_>>) -> Result<()> {
-    identity(from).map(drop)
-}
-
-/// Decodes the identity of a module of a list.
-fn listed(from: &mut Decoder<'_, Cursor<'_>>) -> Result<ModuleIdentity> {
-    identity(from)
+    fn decode<I: Input>(from: &mut Decoder<'_, I>) -> Result<Self> {
+        let start = from.offset();
+        let IdentityHead { flags, build_id_len } =
+            zerocopy::transmute!(from.array::<{ size_of::<IdentityHead>() }>()?);
+        let (flags, len) = (flags.get(), build_id_len.get() as usize);
+        if flags & !HAS_SHA256 != 0 {
+            let message = format!("an identity has the flags {flags:#x}, some of which are none");
+            return Err(Fault::damaged(from.since(start), message));
+        }
+        if len > MAX_BUILD_ID_BYTES {
+            let message =
+                format!("a build id of {len} bytes is over the limit of {MAX_BUILD_ID_BYTES}");
+            return Err(Fault::damaged(from.since(start), message));
+        }
+        let mut identity = Self::new();
+        if flags & HAS_SHA256 != 0 {
+            identity.sha256 = Some(from.array::<SHA256_BYTES>()?);
+        }
+        if len > 0 {
+            identity.build_id = Some(from.take(len)?.to_vec());
+        }
+        Ok(identity)
+    }
 }
 
 impl CoreDumpFile<'_> {
@@ -133,7 +119,7 @@ impl CoreDumpFile<'_> {
         &self,
     ) -> impl ExactSizeIterator<Item = error::Result<ModuleIdentity>> {
         let items = &self.opened.items;
-        let mut identities = List::new(self.source(), &items.identities, listed);
+        let mut identities = List::<ModuleIdentity>::new(self.source(), &items.identities);
         let identities = (0..items.modules.len())
             .map(move |_| identities.next().unwrap_or(Ok(ModuleIdentity::new())));
         UntilError::new(identities)
@@ -150,7 +136,7 @@ impl CoreDumpFile<'_> {
             return Err(no_such("module", index.0, items.modules.len()));
         }
         let identity =
-            List::item(self.source(), &items.identities, index.0 as usize, skip, listed)?;
+            List::<ModuleIdentity>::item(self.source(), &items.identities, index.0 as usize)?;
         Ok(identity.unwrap_or_default())
     }
 }

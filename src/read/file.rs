@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use super::item;
 use super::items::{self, List, ThreadView, UntilError};
 use super::layout::FrameLayout;
 use super::memory::MemoryView;
@@ -18,8 +19,8 @@ use crate::model::{Global, GlobalIndex, Instance, InstanceIndex, MemoryIndex, Mo
 /// A core dump that is open for reading, of this tool or of another writer. The frame layouts of Wasmtime,
 /// wasm-coredump-builder, wasm-coredump-rewriter and WasmEdge are known ([`FrameLayout`]).
 ///
-/// With an index nothing of the memories is touched to open a dump. A dump of another tool is walked once, by the headers
-/// of its segments. Its segments may overlap and come
+/// With an index nothing of the memories is touched to open a dump. Of a dump of another tool the headers of all
+/// segments are read once. Its segments may overlap and come
 /// in any order: the last one of the file wins. Custom sections that are not known are passed over.
 ///
 /// What is checked when it is opened is everything but the contents of memories, their checksums, and whether an
@@ -186,7 +187,7 @@ impl<'b> CoreDumpFile<'b> {
         let all = Source::new(&*source)?;
         let len = all.len();
         let meter = control.begin(Stage::Open, len);
-        let (opened, damage) = match Opened::strict(all, &control) {
+        let (opened, damage) = match Opened::strict(all, &control, &meter) {
             Ok(opened) => (opened, None),
             Err(fault) if salvage && fault.is_of_dump() => {
                 let (opened, fault) = Opened::lenient(all, fault, &control)?;
@@ -216,7 +217,7 @@ impl<'b> CoreDumpFile<'b> {
 
     /// Who wrote it.
     pub fn producer(&self) -> Producer {
-        match self.opened.walk.own() {
+        match self.opened.structure.own() {
             Some(_) => Producer::Corestream,
             None => Producer::Other,
         }
@@ -226,7 +227,7 @@ impl<'b> CoreDumpFile<'b> {
     /// are of other bytes; everything is read from the sections, and of the index only which ranges of
     /// memories were left out, and which memories were changing.
     pub fn is_rewritten(&self) -> bool {
-        self.opened.walk.moved.is_some()
+        self.opened.structure.moved.is_some()
     }
 
     /// Returns how the frames are laid out, which tells what wrote the dump. If that can't be told, threads
@@ -241,7 +242,7 @@ impl<'b> CoreDumpFile<'b> {
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn frame_layout(&self) -> FrameLayout {
-        self.opened.walk.layout
+        self.opened.structure.layout
     }
 
     /// Whether it has an index that is used; of a dump that was rewritten ([`is_rewritten`](Self::is_rewritten))
@@ -252,7 +253,7 @@ impl<'b> CoreDumpFile<'b> {
 
     /// Whether it has checksums over its blocks.
     pub fn has_checksums(&self) -> bool {
-        self.opened.walk.header.as_ref().is_some_and(|header| header.block_log2 != 0)
+        self.opened.structure.header.as_ref().is_some_and(|header| header.block_log2 != 0)
     }
 
     /// Whether ranges of memories were left out on purpose.
@@ -266,7 +267,7 @@ impl<'b> CoreDumpFile<'b> {
     }
 
     fn flag(&self, flag: u32) -> bool {
-        self.opened.walk.own().is_some_and(|header| header.flags & flag != 0)
+        self.opened.structure.own().is_some_and(|header| header.flags & flag != 0)
     }
 
     /// Returns the name of the process; it is empty where a damaged dump has lost it.
@@ -280,7 +281,7 @@ impl<'b> CoreDumpFile<'b> {
     /// An item is an error if the dump cannot be read or has changed since it was opened.
     pub fn modules(&self) -> impl ExactSizeIterator<Item = Result<String>> {
         let places = &self.opened.items.modules;
-        let mut listed = List::new(self.source(), places, items::module);
+        let mut listed = List::<item::Module>::new(self.source(), places);
         let bare = self.opened.items.bare_module;
         let names = (0..places.len()).map(move |_| match bare {
             Some((at, len)) => Ok(items::bare_name(self.source(), at, len)?),
@@ -298,13 +299,7 @@ impl<'b> CoreDumpFile<'b> {
         match self.opened.items.bare_module {
             Some((at, len)) if index.0 == 0 => Ok(items::bare_name(self.source(), at, len)?),
             _ => {
-                let name = List::item(
-                    self.source(),
-                    places,
-                    index.0 as usize,
-                    items::skip_module,
-                    items::module,
-                )?;
+                let name = List::<item::Module>::item(self.source(), places, index.0 as usize)?;
                 name.ok_or_else(|| no_such("module", index.0, places.len()))
             }
         }
@@ -316,7 +311,7 @@ impl<'b> CoreDumpFile<'b> {
     /// # Errors
     /// An item is an error as in [`modules`](Self::modules).
     pub fn notes(&self) -> impl ExactSizeIterator<Item = Result<String>> {
-        List::new(self.source(), &self.opened.items.notes, items::note)
+        List::<item::Note>::new(self.source(), &self.opened.items.notes)
     }
 
     /// Returns the instances. An index in one may be that of something that the dump does not list.
@@ -325,7 +320,7 @@ impl<'b> CoreDumpFile<'b> {
     /// An item is an error as in [`modules`](Self::modules), and if its index spaces are longer than those of any engine
     /// ([`ErrorKind::Unsupported`]).
     pub fn instances(&self) -> impl ExactSizeIterator<Item = Result<Instance>> {
-        List::new(self.source(), &self.opened.items.instances, items::instance)
+        List::<Instance>::new(self.source(), &self.opened.items.instances)
     }
 
     /// Returns an instance.
@@ -335,8 +330,7 @@ impl<'b> CoreDumpFile<'b> {
     /// [`instances`](Self::instances).
     pub fn instance(&self, index: InstanceIndex) -> Result<Instance> {
         let places = &self.opened.items.instances;
-        let (skip, decode) = (items::skip_instance, items::instance);
-        let item = List::item(self.source(), places, index.0 as usize, skip, decode)?;
+        let item = List::<Instance>::item(self.source(), places, index.0 as usize)?;
         item.ok_or_else(|| no_such("instance", index.0, places.len()))
     }
 
@@ -382,7 +376,7 @@ impl<'b> CoreDumpFile<'b> {
     /// # Errors
     /// An item is an error as in [`modules`](Self::modules).
     pub fn globals(&self) -> impl ExactSizeIterator<Item = Result<Global>> {
-        List::new(self.source(), &self.opened.items.globals, items::global)
+        List::<Global>::new(self.source(), &self.opened.items.globals)
     }
 
     /// Returns a global.
@@ -391,14 +385,13 @@ impl<'b> CoreDumpFile<'b> {
     /// Returns an error if there is no such global ([`ErrorKind::Option`]), and the errors of [`globals`](Self::globals).
     pub fn global(&self, index: GlobalIndex) -> Result<Global> {
         let places = &self.opened.items.globals;
-        let (skip, decode) = (items::skip_global, items::global);
-        let item = List::item(self.source(), places, index.0 as usize, skip, decode)?;
+        let item = List::<Global>::item(self.source(), places, index.0 as usize)?;
         item.ok_or_else(|| no_such("global", index.0, places.len()))
     }
 
     /// Returns the memories.
     pub fn memories(&self) -> impl ExactSizeIterator<Item = MemoryView<'_>> + Clone {
-        let types = self.opened.walk.memories.iter();
+        let types = self.opened.structure.memories.iter();
         types.enumerate().map(|(index, ty)| MemoryView::new(self, index, ty))
     }
 
@@ -407,7 +400,7 @@ impl<'b> CoreDumpFile<'b> {
     /// # Errors
     /// Returns an error if there is no such memory ([`ErrorKind::Option`]).
     pub fn memory(&self, index: MemoryIndex) -> Result<MemoryView<'_>> {
-        let types = &self.opened.walk.memories;
+        let types = &self.opened.structure.memories;
         let ty = types.get(index.0 as usize);
         let ty = ty.ok_or_else(|| no_such("memory", index.0, types.len()))?;
         Ok(MemoryView::new(self, index.0 as usize, ty))
@@ -420,7 +413,7 @@ impl fmt::Debug for CoreDumpFile<'_> {
             .field("name", &self.name())
             .field("len", &self.len())
             .field("producer", &self.producer())
-            .field("memories", &self.opened.walk.memories)
+            .field("memories", &self.opened.structure.memories)
             .field("threads", &self.opened.items.threads.len())
             .finish_non_exhaustive()
     }

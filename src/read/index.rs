@@ -1,4 +1,4 @@
-//! The section `corestream.index`: decoded once, for a mapped file and for a stream, and held
+//! The section `corestream.index`: decoded once, for any source and for a stream, and held
 //! against what the sections say.
 
 use std::ops::Range;
@@ -12,10 +12,11 @@ use super::header::{Header, unknown};
 use super::input::Input;
 use super::segment::{Placement, Segment};
 use super::source::Source;
+use super::structure::Structure;
 use super::table::Table;
-use super::walk::Walk;
 use super::wide;
 use crate::arithmetic::Checked;
+use crate::control::Control;
 use crate::error::ErrorKind;
 use crate::format::{
     CHANGING, CRC_BYTES, CUSTOM, INDEX, IndexHead, IndexMemory, IndexRange, IndexSegment, PARTIAL,
@@ -69,8 +70,8 @@ pub(super) enum Entry {
 }
 
 impl Index {
-    /// Decodes the index at the offset of `input`, which is where the header says it is. What was
-    /// walked before it is what it is held against, if that could be walked.
+    /// Decodes the index at the offset of `input`, which is where the header says it is, and holds it against the sections
+    /// before it, if all of those are sound.
     ///
     /// # Errors
     /// It contradicts itself, its checksum or the header. That its checksum does not hold comes before
@@ -79,7 +80,7 @@ impl Index {
     pub(super) fn decode<I: Input>(
         input: &mut I,
         header: &Header,
-        walked: Option<&Walk>,
+        sections: Option<&Structure>,
         entry: &mut impl FnMut(Entry) -> Result<()>,
     ) -> Result<Self> {
         let range = header.index_range();
@@ -90,7 +91,7 @@ impl Index {
             return Err(Fault::damaged(range, "corestream.index: has no room for its checksum"));
         };
         let from = Decoder::new(input, summed);
-        let mut tables = Tables { from, header, walked, index: Self::default() };
+        let mut tables = Tables { from, header, sections, index: Self::default() };
         let decoded = tables.decode(entry);
         let Tables { mut from, index, .. } = tables;
         // An input that has ended here does so again.
@@ -111,7 +112,7 @@ impl Index {
 struct Tables<'i, 'w, I> {
     from: Decoder<'i, I>,
     header: &'w Header,
-    walked: Option<&'w Walk>,
+    sections: Option<&'w Structure>,
     index: Index,
 }
 
@@ -136,9 +137,9 @@ impl<I: Input> Tables<'_, '_, I> {
     }
 
     /// Notes what `check` finds, unless something was found before.
-    fn compare(&mut self, check: impl FnOnce(&Walk) -> Result<()>) {
-        if let (Some(walk), None) = (self.walked, &self.index.disagrees) {
-            let fault = check(walk).err();
+    fn compare(&mut self, check: impl FnOnce(&Structure) -> Result<()>) {
+        if let (Some(sections), None) = (self.sections, &self.index.disagrees) {
+            let fault = check(sections).err();
             self.index.disagrees = fault.map(|fault| fault.within(INDEX));
         }
     }
@@ -201,7 +202,7 @@ impl<I: Input> Tables<'_, '_, I> {
                 "its tables have {expected} bytes and not the {left} left"
             )));
         }
-        self.compare(|walk| match (walk.memories.len(), walk.segments) {
+        self.compare(|there| match (there.memories.len(), there.segments) {
             (there, _) if memories as usize != there => {
                 Err(damaged(format!("lists {memories} memories, there are {there}")))
             }
@@ -250,7 +251,7 @@ impl<I: Input> Tables<'_, '_, I> {
     /// The table of segments: in order, in their memories, and in the sections.
     fn segments(&mut self, mut each: impl FnMut(Segment) -> Result<()>) -> Result<()> {
         self.index.segments = self.from.offset();
-        let mut sections = self.walked.map_or(&[][..], |walk| &walk.data).iter().peekable();
+        let mut sections = self.sections.map_or(&[][..], |there| &there.data).iter().peekable();
         let mut before: Option<Segment> = None;
         for (memory, entries) in (0..).zip(self.index.entries()) {
             for i in entries {
@@ -274,8 +275,8 @@ impl<I: Input> Tables<'_, '_, I> {
                 if !behind {
                     return damaged("is not behind the one before it".into());
                 }
-                self.compare(|walk| {
-                    segment.placement().check(&walk.memories, at.clone()).map_err(in_segment)?;
+                self.compare(|there| {
+                    segment.placement().check(&there.memories, at.clone()).map_err(in_segment)?;
                     while sections.next_if(|section| section.end < file.end).is_some() {}
                     match sections.peek().is_some_and(|section| section.start <= file.start) {
                         true => Ok(()),
@@ -316,7 +317,7 @@ impl<I: Input> Tables<'_, '_, I> {
                 if segments.peek().is_some_and(|segment| segment.address() <= last) {
                     return damaged("has bytes that a segment holds");
                 }
-                self.compare(|walk| match walk.memories.get(memory) {
+                self.compare(|there| match there.memories.get(memory) {
                     Some(ty) if u128::from(last) < ty.size() => Ok(()),
                     _ => damaged("is past the end of its memory"),
                 });
@@ -456,10 +457,10 @@ fn table_bytes(head: &IndexHead) -> u128 {
 /// Whether one is there, [`Index::decode`] tells. Anything may follow it.
 ///
 /// # Errors
-/// The dump cannot be read.
-pub(super) fn at_end(source: Source<'_>) -> Result<Vec<Header>> {
+/// Returns an error if the dump cannot be read, or if the work was cancelled.
+pub(super) fn at_end(source: Source<'_>, control: &Control) -> Result<Vec<Header>> {
     let mut headers = Vec::new();
-    for name in places(source)? {
+    for name in places(source, control)? {
         for digits in 1..=5 {
             headers.extend(readable(header_of(source, name, digits))?.flatten());
         }
@@ -468,7 +469,7 @@ pub(super) fn at_end(source: Source<'_>) -> Result<Vec<Header>> {
 }
 
 /// Returns the last places of the name of the index in the bytes that it can be in.
-fn places(source: Source<'_>) -> Result<Vec<u64>> {
+fn places(source: Source<'_>, control: &Control) -> Result<Vec<u64>> {
     let mut places = Vec::new();
     let mut buffer = Vec::new();
     let len = source.len();
@@ -477,6 +478,7 @@ fn places(source: Source<'_>) -> Result<Vec<u64>> {
     // Nothing begins before the file does.
     let first = end.saturating_sub(MAX_SECTION);
     while end > first && places.len() < MAX_PLACES {
+        control.check_cancelled()?;
         let start = end.saturating_sub(SEARCHED).max(first);
         // A name may begin before the end of a part and go on after it.
         let more = end.checked_add(NAMED.len() as u64).map_or(len, |more| more.min(len));

@@ -1,20 +1,20 @@
-//! Modules, instances, threads, frames, globals and notes, decoded from the dump whenever somebody asks for them.
+//! The lists of a dump: modules, instances, threads, frames, globals and notes, decoded whenever somebody asks for them.
 //!
-//! Opening a dump checks all of them and keeps the places of a few. A list decodes from the place before the item that is
+//! Opening a dump checks all items and keeps the places of a few. A list decodes from the place before the item that is
 //! wanted, into values that own what they hold, so that no list needs more memory than its longest item. Decoding fails
 //! where the source does, or where the dump has changed since.
+
+use std::marker::PhantomData;
 
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
 use super::input::Cursor;
+use super::item::{self, Item};
 use super::layout::FrameLayout;
 use super::source::Source;
-use super::types;
 use crate::error::{self, Error};
-use crate::limits::{MAX_FRAME_VALUES, MAX_GLOBALS, MAX_NAME_BYTES, UNKNOWN_INDEX};
-use crate::model::{
-    Frame, Global, GlobalIndex, Instance, InstanceIndex, MemoryIndex, ModuleIndex, Thread, Value,
-};
+use crate::limits::MAX_NAME_BYTES;
+use crate::model::{Frame, Thread};
 
 /// Every so many items of a list its place is kept.
 const STEP: usize = 64;
@@ -61,24 +61,18 @@ impl Places {
     }
 }
 
-/// Passes over one item.
-type Skip = fn(&mut Decoder<'_, Cursor<'_>>) -> Result<()>;
-
-/// Decodes one item.
-type Decode<T> = fn(&mut Decoder<'_, Cursor<'_>>) -> Result<T>;
-
 /// The rest of a list of items.
 pub(super) struct List<'d, T> {
     input: Cursor<'d>,
     left: usize,
-    decode: Decode<T>,
+    item: PhantomData<T>,
 }
 
-impl<'d, T> List<'d, T> {
+impl<'d, T: Item> List<'d, T> {
     /// Returns the items at these places.
-    pub(super) fn new(source: Source<'d>, places: &Places, decode: Decode<T>) -> Self {
+    pub(super) fn new(source: Source<'d>, places: &Places) -> Self {
         let start = places.offsets.first().copied().unwrap_or_default();
-        Self { input: source.input(start), left: places.len, decode }
+        Self { input: source.input(start), left: places.len, item: PhantomData }
     }
 
     /// Decodes item `index` of the list, past those between it and the place before it; `None` if it has fewer.
@@ -86,25 +80,23 @@ impl<'d, T> List<'d, T> {
         source: Source<'d>,
         places: &Places,
         index: usize,
-        skip: Skip,
-        decode: Decode<T>,
-    ) -> Result<Option<T>> {
+    ) -> Result<Option<T::Value>> {
         let Some((offset, between)) = places.before(index) else { return Ok(None) };
         let mut input = source.input(offset);
         let mut from = Decoder::new(&mut input, u64::MAX);
         for _ in 0..between {
-            skip(&mut from)?;
+            T::check(&mut from)?;
         }
-        decode(&mut from).map(Some)
+        T::decode(&mut from).map(Some)
     }
 }
 
-impl<T> Iterator for List<'_, T> {
-    type Item = error::Result<T>;
+impl<T: Item> Iterator for List<'_, T> {
+    type Item = error::Result<T::Value>;
 
-    fn next(&mut self) -> Option<error::Result<T>> {
+    fn next(&mut self) -> Option<error::Result<T::Value>> {
         self.left = self.left.checked_sub(1)?;
-        let decoded = (self.decode)(&mut Decoder::new(&mut self.input, u64::MAX));
+        let decoded = T::decode(&mut Decoder::new(&mut self.input, u64::MAX));
         if decoded.is_err() {
             self.left = 0;
         }
@@ -116,7 +108,7 @@ impl<T> Iterator for List<'_, T> {
     }
 }
 
-impl<T> ExactSizeIterator for List<'_, T> {}
+impl<T: Item> ExactSizeIterator for List<'_, T> {}
 
 /// The items up to the first error.
 pub(super) struct UntilError<I> {
@@ -199,7 +191,7 @@ impl<'d> ThreadView<'d> {
     ///
     /// # Errors
     /// An item is an error if the dump cannot be read or has changed since it was opened, or if the frame has more than
-    /// [`MAX_FRAME_VALUES`] locals or values on its operand stack
+    /// [`MAX_FRAME_VALUES`](crate::limits::MAX_FRAME_VALUES) locals or values on its operand stack
     /// ([`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported)).
     pub fn frames(&self) -> Frames<'d> {
         let input = self.source.input(self.offset);
@@ -214,7 +206,7 @@ impl<'d> ThreadView<'d> {
     pub fn to_thread(&self) -> error::Result<Thread> {
         let mut frames = Vec::new();
         for frame in self.frames() {
-            push(&mut frames, frame?)?;
+            item::push(&mut frames, frame?)?;
         }
         Ok(Thread::new(&self.name).with_frames(frames))
     }
@@ -242,7 +234,7 @@ impl Iterator for Frames<'_> {
 
     fn next(&mut self) -> Option<error::Result<Frame>> {
         self.left = self.left.checked_sub(1)?;
-        let decoded = frame(&mut Decoder::new(&mut self.input, u64::MAX), self.layout);
+        let decoded = item::frame(&mut Decoder::new(&mut self.input, u64::MAX), self.layout);
         if decoded.is_err() {
             self.left = 0;
         }
@@ -262,19 +254,6 @@ impl std::fmt::Debug for Frames<'_> {
     }
 }
 
-/// Decodes a module of a list: its name.
-pub(super) fn module(from: &mut Decoder<'_, Cursor<'_>>) -> Result<String> {
-    from.zero()?;
-    from.name()
-}
-
-/// Passes over a module of a list.
-pub(super) fn skip_module(from: &mut Decoder<'_, Cursor<'_>>) -> Result<()> {
-    from.zero()?;
-    let len = from.u32()?;
-    from.skip(len.into())
-}
-
 /// Decodes the name that all of the `len` bytes at `offset` are.
 pub(super) fn bare_name(source: Source<'_>, offset: u64, len: u64) -> Result<String> {
     let mut input = source.input(offset);
@@ -284,108 +263,13 @@ pub(super) fn bare_name(source: Source<'_>, offset: u64, len: u64) -> Result<Str
     String::from_utf8(bytes).map_err(|_| Fault::damaged(from.since(offset), "a name is not UTF-8"))
 }
 
-/// Decodes a note.
-pub(super) fn note(from: &mut Decoder<'_, Cursor<'_>>) -> Result<String> {
-    from.name()
-}
-
-/// Decodes an instance of a list.
-pub(super) fn instance(from: &mut Decoder<'_, Cursor<'_>>) -> Result<Instance> {
-    from.zero()?;
-    let module = index(from)?.map(ModuleIndex);
-    let memories = indices(from, MemoryIndex)?;
-    let globals = indices(from, GlobalIndex)?;
-    Ok(Instance { module, memories, globals })
-}
-
-/// Passes over an instance of a list.
-pub(super) fn skip_instance(from: &mut Decoder<'_, Cursor<'_>>) -> Result<()> {
-    from.zero()?;
-    from.u32()?;
-    for _ in 0..2 {
-        for _ in 0..from.u32()? {
-            from.u32()?;
-        }
-    }
-    Ok(())
-}
-
-/// Passes over a global of a list.
-pub(super) fn skip_global(from: &mut Decoder<'_, Cursor<'_>>) -> Result<()> {
-    global(from).map(drop)
-}
-
-/// Decodes a global of a list. Whether one may have no value was checked when the dump was opened.
-pub(super) fn global(from: &mut Decoder<'_, Cursor<'_>>) -> Result<Global> {
-    types::global(from, 0, true)
-}
-
-/// Decodes a vector of indices.
-fn indices<T>(from: &mut Decoder<'_, Cursor<'_>>, of: impl Fn(u32) -> T) -> Result<Vec<Option<T>>> {
-    let start = from.offset();
-    let count = from.u32()?;
-    if count as usize > MAX_GLOBALS {
-        let message = format!("{count} items of an instance are over the limit of {MAX_GLOBALS}");
-        return Err(Fault::unsupported(from.since(start), message));
-    }
-    let mut indices = Vec::new();
-    for _ in 0..count {
-        push(&mut indices, index(from)?.map(&of))?;
-    }
-    Ok(indices)
-}
-
-/// Decodes an index, `None` if it is not known.
-fn index(from: &mut Decoder<'_, Cursor<'_>>) -> Result<Option<u32>> {
-    from.u32().map(|index| (index != UNKNOWN_INDEX).then_some(index))
-}
-
-fn frame(from: &mut Decoder<'_, Cursor<'_>>, layout: FrameLayout) -> Result<Frame> {
-    from.zero()?;
-    let instance = if layout.has_instance() { index(from)?.map(InstanceIndex) } else { None };
-    let (function, offset) = (from.u32()?, from.u32()?);
-    let (locals, stack) = if layout.has_counts_first() {
-        let (locals, stack) = (from.u32()?, from.u32()?);
-        (values(from, locals, Decoder::fixed_value)?, values(from, stack, Decoder::fixed_value)?)
-    } else {
-        let count = from.u32()?;
-        let locals = values(from, count, Decoder::value)?;
-        let count = from.u32()?;
-        (locals, values(from, count, Decoder::value)?)
-    };
-    Ok(Frame::new(instance, function, offset).with_locals(locals).with_stack(stack))
-}
-
-fn values<'i, 's>(
-    from: &mut Decoder<'i, Cursor<'s>>,
-    count: u32,
-    decode: fn(&mut Decoder<'i, Cursor<'s>>) -> Result<Value>,
-) -> Result<Vec<Value>> {
-    if count as usize > MAX_FRAME_VALUES {
-        let message = format!(
-            "a frame with {count} values is over the limit of {MAX_FRAME_VALUES} locals or operands"
-        );
-        return Err(Fault::unsupported(from.since(from.offset()), message));
-    }
-    let mut values = Vec::new();
-    for _ in 0..count {
-        push(&mut values, decode(from)?)?;
-    }
-    Ok(values)
-}
-
-/// Adds an item to a list that a dump may claim to be of any length.
-fn push<T>(list: &mut Vec<T>, item: T) -> Result<()> {
-    let no_room = |_| Error::out_of_memory("a list of a dump");
-    list.try_reserve(1).map_err(no_room)?;
-    list.push(item);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CoreDump, CoreDumpFile, Dumper, ErrorKind, GlobalValue};
+    use crate::{
+        CoreDump, CoreDumpFile, Dumper, ErrorKind, Global, GlobalIndex, GlobalValue, Instance,
+        InstanceIndex, ModuleIndex,
+    };
 
     /// The place of every 64th item is kept; the others are found from there.
     #[test]

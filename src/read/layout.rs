@@ -28,7 +28,7 @@ use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 
 use crate::format::{F32, F64, I32, I64, MISSING};
 use crate::leb;
-use crate::limits::{MAX_CODE_OFFSET, MAX_FUNCTIONS, UNKNOWN_INDEX};
+use crate::limits::{MAX_CODE_OFFSET, MAX_FRAME_VALUES, MAX_FUNCTIONS, UNKNOWN_INDEX};
 
 /// How the frames of a dump are laid out, which tells what wrote it.
 ///
@@ -142,6 +142,11 @@ impl Trials {
         }
     }
 
+    /// Returns whether a frame has more values than a reader decodes, if the frames are in this layout.
+    pub(super) fn has_too_many_values(&self, layout: FrameLayout) -> bool {
+        self.trials.iter().any(|trial| trial.layout == layout && trial.has_too_many)
+    }
+
     /// Whether the frames are in the layout of the specification, whatever their indices are.
     pub(super) fn fits_standard(&self) -> bool {
         self.trials.iter().any(|trial| trial.layout == FrameLayout::Standard && trial.fits)
@@ -178,6 +183,8 @@ struct Trial {
     most: Option<u32>,
     /// Whether they have an index that no module can have.
     impossible: bool,
+    /// Whether a frame has more values than a reader decodes.
+    has_too_many: bool,
     hasher: DefaultHasher,
     section: Section,
 }
@@ -211,7 +218,8 @@ impl Trial {
         let hasher = key.build_hasher();
         let digest = hasher.finish();
         let section = Section::new(0);
-        Self { layout, fits: true, digest, most: None, impossible: false, hasher, section }
+        let (fits, impossible, has_too_many) = (true, false, false);
+        Self { layout, fits, digest, most: None, impossible, has_too_many, hasher, section }
     }
 
     fn begin(&mut self, frames: u32) {
@@ -311,6 +319,7 @@ impl Trial {
                 section.next = Next::Locals;
             }
             Next::Locals => {
+                self.has_too_many |= value as usize > MAX_FRAME_VALUES;
                 (section.counts.0, section.left.0) = (value, value);
                 section.next = Next::Stack;
                 if !self.layout.has_counts_first() && value > 0 {
@@ -318,6 +327,7 @@ impl Trial {
                 }
             }
             _ => {
+                self.has_too_many |= value as usize > MAX_FRAME_VALUES;
                 (section.counts.1, section.left.1) = (value, value);
                 self.after_values();
             }

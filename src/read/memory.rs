@@ -101,7 +101,7 @@ impl<'d> MemoryView<'d> {
     /// such a memory is as long as its segments need. So is one whose type a damaged dump has lost
     /// ([`salvage`](CoreDumpFile::salvage)): 0 pages.
     pub fn declared_pages(&self) -> Option<u64> {
-        let grown = self.dump.opened.walk.grown.iter();
+        let grown = self.dump.opened.structure.grown.iter();
         grown.copied().find_map(|(grown, pages)| (grown == self.index().0).then_some(pages))
     }
 

@@ -1,8 +1,9 @@
 //! Reading core dumps back: what is in them, whether they are whole, and the guest's memory.
 //!
-//! The reader is written against the format, and shares nothing with this project's writer. One walk over the
-//! sections serves all of it, of a mapped file and of a stream alike.
+//! The reader is written against the format, and shares nothing with this project's writer. One pull parser of the
+//! sections serves all of it, for any source and for a stream alike.
 
+mod appended;
 mod bounds;
 mod contents;
 mod data;
@@ -13,20 +14,23 @@ mod file;
 mod header;
 mod index;
 mod input;
+mod item;
 mod items;
 mod layout;
 mod memory;
 mod open;
 mod open_options;
+mod parser;
+mod preamble;
 mod read_at;
 mod restore;
 mod salvage;
 mod segment;
 mod source;
+mod structure;
 mod table;
 mod types;
 mod verify;
-mod walk;
 mod wide;
 
 pub use contents::{Content, Contents};

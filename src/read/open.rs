@@ -1,7 +1,8 @@
-//! Opening a dump: what a walk over the sections keeps, and the table of segments.
+//! Opening a dump: what is kept of what the parser finds, and the table of segments.
 
 use std::ops::RangeInclusive;
 
+use super::appended;
 use super::data::DataSection;
 use super::facts::Trap;
 use super::fault::{Fault, Result};
@@ -9,12 +10,13 @@ use super::header::Header;
 use super::index::{Entry, Index};
 use super::input::{Cursor, Input};
 use super::items::Places;
+use super::parser::{Parser, Payload};
 use super::segment::Segment;
 use super::source::Source;
+use super::structure::Structure;
 use super::table::{Builder, Table};
-use super::walk::{self, Visitor, Walk};
 use crate::arithmetic::{Checked, at_most};
-use crate::control::{Control, Lookout};
+use crate::control::{Control, Lookout, Meter};
 use crate::error::{self, Error, ErrorKind};
 use crate::format::{CORE, IndexSegment, PARTIAL};
 use crate::limits::{
@@ -22,10 +24,10 @@ use crate::limits::{
     MAX_LISTED_THREADS, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_TRAP_BYTES,
 };
 
-/// A dump that was walked: where things are, and little else.
+/// A dump that was parsed: where things are, and little else.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) walk: Walk,
+    pub(super) structure: Structure,
     pub(super) items: Items,
     pub(super) table: Table,
     pub(super) index: Option<Index>,
@@ -81,11 +83,12 @@ impl Kept {
 
 impl Opened {
     /// Opens a dump that is not damaged as far as can be seen without touching its data.
-    pub(super) fn strict(source: Source<'_>, control: &Control) -> Result<Self> {
+    pub(super) fn strict(source: Source<'_>, control: &Control, meter: &Meter<'_>) -> Result<Self> {
+        let lookout = Lookout::with_meter(control, meter);
         // The code for each kind of input is its own: a dump without an index may have a million segments to decode.
         let opened = match &mut source.input(0) {
-            Cursor::Slice(input) => Self::as_written(source, input, control),
-            Cursor::Window(input) => Self::as_written(source, input, control),
+            Cursor::Slice(input) => Self::as_written(source, input, lookout),
+            Cursor::Window(input) => Self::as_written(source, input, lookout),
         };
         match opened {
             Err(fault) if matches!(fault.kind, ErrorKind::Damaged | ErrorKind::CutOff) => {
@@ -96,49 +99,55 @@ impl Opened {
     }
 
     /// Opens a dump whose sections are where its writer has put them.
-    fn as_written<I: Input>(source: Source<'_>, input: &mut I, control: &Control) -> Result<Self> {
-        let mut walk = Walk::default();
-        let mut opener = Opener::new(Some(source.len()), control);
-        walk.run(input, &mut opener)?;
-        if !walk.has(CORE) {
+    fn as_written<I: Input>(
+        source: Source<'_>,
+        input: &mut I,
+        lookout: Lookout<'_>,
+    ) -> Result<Self> {
+        let mut parser = Parser::default();
+        let mut opener = Opener::new(Some(source.len()), lookout);
+        opener.read(&mut parser, input)?;
+        let structure = parser.structure;
+        if !structure.has(CORE) {
             return Err(Fault::no_core());
         }
-        let Some(header) = &walk.header else {
+        let Some(header) = &structure.header else {
             // With an index it may be known what was left out.
-            if let (Some(index), None) = (&walk.moved_index, &walk.moved) {
+            if let (Some(index), None) = (&structure.moved_index, &structure.moved) {
                 return Err(Fault::stray(index.clone()));
             }
             if opener.use_index {
-                // What was passed by its index has to be walked.
+                // The sections that were skipped for the index have to be parsed.
                 return Err(Fault::damaged(0..source.len(), "has been rewritten"));
             }
-            let marks = Marks::of(source, &walk)?;
-            return opener.finish(walk, marks, None);
+            let marks = Marks::of(source, &structure)?;
+            return opener.finish(structure, marks, None);
         };
         // The index has no room for more, whatever the sections say.
         let room = header.length.minus(header.index)?.checked_div(size_of::<IndexSegment>() as u64);
         let room = room.unwrap_or_default();
-        opener.builder.expect(at_most(walk.segments.min(room), MAX_LISTED_SEGMENTS))?;
+        opener.builder.expect(at_most(structure.segments.min(room), MAX_LISTED_SEGMENTS))?;
         let entry = &mut |entry| opener.entry(&entry);
-        let mut index = Index::decode(input, header, Some(&walk), entry)?;
+        let mut index = Index::decode(input, header, Some(&structure), entry)?;
         if let Some(fault) = index.disagrees.take() {
             return Err(fault);
         }
-        walk::appended(input, header)?;
-        opener.finish(walk, Marks::Index(index), None)
+        appended::pass(input, header, &mut opener.lookout)?;
+        opener.finish(structure, Marks::Index(index), None)
     }
 
     /// Opens a dump of this project's that another tool has rewritten, by its sections alone; `None` if it
     /// is none.
     fn rewritten(source: Source<'_>, control: &Control) -> Option<Result<Self>> {
-        let mut walk = Walk::default();
-        let mut opener = Opener::new(None, control);
-        let walked = walk.run(&mut source.input(0), &mut opener);
-        let is_rewritten = walk.moved.is_some() && walk.has(CORE);
-        match walked {
+        let mut parser = Parser::default();
+        let mut opener = Opener::new(None, Lookout::new(control));
+        let parsed = opener.read(&mut parser, &mut source.input(0));
+        let structure = parser.structure;
+        let is_rewritten = structure.moved.is_some() && structure.has(CORE);
+        match parsed {
             Ok(()) if is_rewritten => {
-                let marks = Marks::of(source, &walk);
-                Some(marks.and_then(|marks| opener.finish(walk, marks, None)))
+                let marks = Marks::of(source, &structure);
+                Some(marks.and_then(|marks| opener.finish(structure, marks, None)))
             }
             // It is one, and what cannot be read of it is no damage.
             Err(fault) if is_rewritten && fault.kind == ErrorKind::Unsupported => Some(Err(fault)),
@@ -165,10 +174,10 @@ impl Marks {
     ///
     /// # Errors
     /// The dump cannot be read.
-    pub(super) fn of(source: Source<'_>, walk: &Walk) -> Result<Self> {
-        let Some(header) = &walk.moved else { return Ok(Self::None) };
-        let index = match walk.moved_index.clone() {
-            Some(range) => Index::moved(source, range, header, &walk.memories)?,
+    pub(super) fn of(source: Source<'_>, structure: &Structure) -> Result<Self> {
+        let Some(header) = &structure.moved else { return Ok(Self::None) };
+        let index = match structure.moved_index.clone() {
+            Some(range) => Index::moved(source, range, header, &structure.memories)?,
             None => None,
         };
         Ok(match index {
@@ -179,7 +188,7 @@ impl Marks {
     }
 }
 
-/// Keeps what a walk finds.
+/// Keeps what a parser finds.
 pub(super) struct Opener<'c> {
     lookout: Lookout<'c>,
     /// The length of the file; `None` if the readable parts of a damaged one are wanted.
@@ -196,12 +205,100 @@ pub(super) struct Opener<'c> {
 }
 
 impl<'c> Opener<'c> {
-    pub(super) fn new(length: Option<u64>, control: &'c Control) -> Self {
+    pub(super) fn new(length: Option<u64>, lookout: Lookout<'c>) -> Self {
         let (items, builder) = (Items::default(), Builder::new());
         let kept = Vec::new();
         let (use_index, reached, lost) = (false, None, None);
-        let lookout = Lookout::new(control);
         Self { lookout, length, use_index, items, builder, kept, reached, lost }
+    }
+
+    /// Returns an opener for a damaged dump whose index lists these segments, and `kept` for each memory.
+    pub(super) fn by_index(builder: Builder, kept: Vec<Kept>, lookout: Lookout<'c>) -> Self {
+        Self { use_index: true, builder, kept, ..Self::new(None, lookout) }
+    }
+
+    /// Keeps all that the parser finds.
+    ///
+    /// # Errors
+    /// Returns the first fault. What was found before it is kept.
+    pub(super) fn read<I: Input>(&mut self, parser: &mut Parser, input: &mut I) -> Result<()> {
+        loop {
+            let kept = match parser.next(input) {
+                Ok(Some(Payload::Segment(segment))) => self.segment(segment),
+                Ok(Some(payload)) => self.keep(parser, payload),
+                Ok(None) => return Ok(()),
+                Err(fault) => return Err(fault),
+            };
+            let offset = input.offset();
+            kept.map_err(|fault| parser.fail(offset, fault))?;
+            self.lookout.step_at(offset)?;
+        }
+    }
+
+    fn keep(&mut self, parser: &mut Parser, payload: Payload) -> Result<()> {
+        let items = &mut self.items;
+        match payload {
+            Payload::Process(name) => items.process = name,
+            Payload::Header => self.check_length(parser.structure.header.as_ref())?,
+            Payload::BadHeader(fault) if self.length.is_some() => return Err(fault),
+            Payload::Module(at) => items.modules.push(at)?,
+            Payload::BareModule(at, len) => {
+                items.bare_module = Some((at, len));
+                items.modules.push(at)?;
+            }
+            Payload::Instance(at) => items.instances.push(at)?,
+            Payload::Thread(at, frames) => {
+                let no_room = |_| Error::out_of_memory("the places of the threads");
+                items.threads.try_reserve(1).map_err(no_room)?;
+                items.threads.push((at, frames));
+            }
+            Payload::Note(at) => items.notes.push(at)?,
+            Payload::Trap(trap) => items.trap = *trap,
+            Payload::Identity(at) => items.identities.push(at)?,
+            Payload::Global(at) => items.globals.push(at)?,
+            Payload::Data if self.use_index => parser.skip_section(),
+            Payload::Segment(segment) => self.segment(segment)?,
+            Payload::Cut(segment, file) => self.cut(segment, file),
+            Payload::End { may_lose_segments: true } => {
+                self.lost = self.lost.or(self.reached).or(Some((0, 0)));
+            }
+            Payload::BadHeader(_)
+            | Payload::NoHeader
+            | Payload::Data
+            | Payload::Checked
+            | Payload::End { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Checks that the file is as long as its header says. From then on its segments are those of its index.
+    fn check_length(&mut self, header: Option<&Header>) -> Result<()> {
+        let (Some(length), Some(header)) = (self.length, header) else { return Ok(()) };
+        self.use_index = true;
+        match length < header.length {
+            true => Err(Fault::cut_off(length, header.length)),
+            false => Ok(()),
+        }
+    }
+
+    fn segment(&mut self, segment: Segment) -> Result<()> {
+        self.push(segment)?;
+        // Its last byte: there may be no address behind it.
+        self.reached = Some((segment.memory(), segment.last()));
+        Ok(())
+    }
+
+    /// Keeps what there is of a segment whose contents are cut off, in a file of so many bytes.
+    fn cut(&mut self, segment: Segment, file: u64) {
+        if self.length.is_some() {
+            return;
+        }
+        let lost_from = match segment.split_at_offset(file) {
+            Some((there, lost)) if self.segment(there).is_ok() => lost.address(),
+            // No byte of it is in the file, or the table is full: the whole segment is lost.
+            _ => segment.address(),
+        };
+        self.reached = Some((segment.memory(), lost_from));
     }
 
     #[inline]
@@ -215,23 +312,19 @@ impl<'c> Opener<'c> {
         }
     }
 
-    /// Returns an opener for a damaged dump whose index lists these segments, and `kept` for each memory.
-    pub(super) fn by_index(builder: Builder, kept: Vec<Kept>, control: &'c Control) -> Self {
-        Self { use_index: true, builder, kept, ..Self::new(None, control) }
-    }
-
     /// Adds a segment to the table.
     ///
     /// # Errors
-    /// Returns an error if the table is full or the work was cancelled.
+    /// Returns an error if the table is full, or if memory for it cannot be allocated.
     #[inline]
     fn push(&mut self, segment: Segment) -> Result<()> {
-        self.lookout.step()?;
         self.builder.push(segment)?;
         self.count(segment.memory(), 1, segment.len().into())
     }
 
+    /// Takes an entry of the index.
     fn entry(&mut self, entry: &Entry) -> Result<()> {
+        self.lookout.step()?;
         match entry {
             Entry::Segment(segment) => self.push(*segment),
             Entry::Checksum(_) => Ok(()),
@@ -242,11 +335,11 @@ impl<'c> Opener<'c> {
     /// Returns an internal error.
     pub(super) fn finish(
         mut self,
-        walk: Walk,
+        structure: Structure,
         marks: Marks,
         lost: Option<(u32, u64)>,
     ) -> Result<Opened> {
-        if let Some(segment) = walk.in_its_own_memory {
+        if let Some(segment) = structure.in_its_own_memory {
             self.forget_segments();
             self.segment(segment)?;
         }
@@ -266,8 +359,8 @@ impl<'c> Opener<'c> {
             Marks::None => (self.table()?, None, lost),
         };
         let mut kept = self.kept;
-        kept.resize(walk.memories.len(), Kept::default());
-        Ok(Opened { walk, items: self.items, table, index, kept, lost })
+        kept.resize(structure.memories.len(), Kept::default());
+        Ok(Opened { structure, items: self.items, table, index, kept, lost })
     }
 
     /// Takes back all segments.
@@ -276,7 +369,7 @@ impl<'c> Opener<'c> {
         self.kept.clear();
     }
 
-    /// The table of what was walked; bytes that are overwritten are not counted any more.
+    /// The table of what was found; bytes that are overwritten are not counted any more.
     fn table(&mut self) -> Result<Table> {
         let (table, overlap) = std::mem::replace(&mut self.builder, Builder::new()).finish()?;
         if overlap {
@@ -286,89 +379,5 @@ impl<'c> Opener<'c> {
             }
         }
         Ok(table)
-    }
-}
-
-impl Visitor for Opener<'_> {
-    fn header(&mut self, header: &Header) -> Result<()> {
-        let Some(length) = self.length else { return Ok(()) };
-        self.use_index = true;
-        match length < header.length {
-            true => Err(Fault::cut_off(length, header.length)),
-            false => Ok(()),
-        }
-    }
-
-    fn bad_header(&mut self, fault: Box<Fault>) -> Result<()> {
-        if self.length.is_some() { Err(fault) } else { Ok(()) }
-    }
-
-    fn process(&mut self, _: u64, name: &str) -> Result<()> {
-        self.items.process = name.into();
-        Ok(())
-    }
-
-    fn module(&mut self, at: u64) -> Result<()> {
-        self.items.modules.push(at)
-    }
-
-    fn bare_module(&mut self, at: u64, len: u64) -> Result<()> {
-        self.items.bare_module = Some((at, len));
-        self.items.modules.push(at)
-    }
-
-    fn instance(&mut self, at: u64) -> Result<()> {
-        self.items.instances.push(at)
-    }
-
-    fn thread(&mut self, at: u64, frames: u32) -> Result<()> {
-        let no_room = |_| Error::out_of_memory("the places of the threads");
-        self.items.threads.try_reserve(1).map_err(no_room)?;
-        self.items.threads.push((at, frames));
-        Ok(())
-    }
-
-    fn note(&mut self, at: u64) -> Result<()> {
-        self.items.notes.push(at)
-    }
-
-    fn trap(&mut self, trap: Trap) -> Result<()> {
-        self.items.trap = trap;
-        Ok(())
-    }
-
-    fn identity(&mut self, at: u64) -> Result<()> {
-        self.items.identities.push(at)
-    }
-
-    fn global(&mut self, at: u64) -> Result<()> {
-        self.items.globals.push(at)
-    }
-
-    fn segments(&mut self, _: &DataSection) -> bool {
-        !self.use_index
-    }
-
-    fn segment(&mut self, segment: Segment) -> Result<()> {
-        self.push(segment)?;
-        // Its last byte: there may be no address behind it.
-        self.reached = Some((segment.memory(), segment.last()));
-        Ok(())
-    }
-
-    fn cut(&mut self, segment: Segment, file: u64) {
-        if self.length.is_some() {
-            return;
-        }
-        let lost_from = match segment.split_at_offset(file) {
-            Some((there, lost)) if self.segment(there).is_ok() => lost.address(),
-            // No byte of it is in the file, or the table is full: the whole segment is lost.
-            _ => segment.address(),
-        };
-        self.reached = Some((segment.memory(), lost_from));
-    }
-
-    fn lost(&mut self) {
-        self.lost = self.lost.or(self.reached).or(Some((0, 0)));
     }
 }

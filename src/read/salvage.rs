@@ -8,13 +8,14 @@ use super::fault::{Fault, Result, readable};
 use super::header::Header;
 use super::index::{self, Entry, Index};
 use super::open::{Kept, Marks, Opened, Opener};
+use super::parser::Parser;
 use super::segment::Segment;
 use super::source::Source;
+use super::structure::Structure;
 use super::table::Builder;
-use super::types;
-use super::walk::{self, Walk};
+use super::{appended, preamble, types};
 use crate::arithmetic::exact;
-use crate::control::Control;
+use crate::control::{Control, Lookout};
 use crate::error::{self, ErrorKind};
 use crate::format::{CORE, CUSTOM, HEADER, PARTIAL};
 use crate::model::MemoryType;
@@ -31,85 +32,94 @@ impl Opened {
         mut fault: Box<Fault>,
         control: &Control,
     ) -> Result<(Self, Box<Fault>)> {
-        let mut walk = Walk::default();
-        let mut opener = Opener::new(None, control);
-        let mut walked = of_dump(walk.run(&mut source.input(0), &mut opener))?;
-        let of_others = walk.header.is_none() && walk.stray.is_none();
-        if walk.complete && of_others && walk.bounded && walk.has(CORE) {
+        let mut parser = Parser::default();
+        let mut opener = Opener::new(None, Lookout::new(control));
+        let mut parsed = of_dump(opener.read(&mut parser, &mut source.input(0)))?;
+        let structure = &parser.structure;
+        let of_others = structure.header.is_none() && structure.stray.is_none();
+        if structure.is_complete && of_others && structure.is_bounded && structure.has(CORE) {
             // All that is wrong is that its frames can't be told, or that it ends between two sections.
-            let marks = readable(Marks::of(source, &walk))?.unwrap_or(Marks::Lost);
-            return Ok((opener.finish(walk, marks, None)?, fault));
+            let marks = readable(Marks::of(source, structure))?.unwrap_or(Marks::Lost);
+            return Ok((opener.finish(parser.structure, marks, None)?, fault));
         }
-        let header = match walk.has(CORE) {
-            true => walk.header.clone(),
+        let header = match structure.has(CORE) {
+            true => structure.header.clone(),
             false => header_by_size(source)?,
         };
-        if let Some(found) = Found::of(source, header.as_ref())? {
+        if let Some(found) = Found::of(source, header.as_ref(), control)? {
             return Ok((found.open(source, control)?, as_damage(fault, source)?));
         }
         if let Some(header) = header
-            && sizes_hold(&header, source)?
+            && sizes_hold(&header, source, control)?
         {
-            (walk, opener) = (Walk::of_damaged(header, true), Opener::new(None, control));
-            walked = of_dump(walk.run(&mut source.input(0), &mut opener))?;
-            add_lost_memories(&mut walk)?;
+            parser = Parser::of_damaged(header, true);
+            opener = Opener::new(None, Lookout::new(control));
+            parsed = of_dump(opener.read(&mut parser, &mut source.input(0)))?;
+            add_lost_memories(&mut parser.structure)?;
             fault = as_damage(fault, source)?;
-        } else if !walk.has(CORE) {
-            return Err(walked.err().unwrap_or_else(Fault::no_core));
+        } else if !structure.has(CORE) {
+            return Err(parsed.err().unwrap_or_else(Fault::no_core));
         }
-        if !walk.bounded {
+        let structure = parser.structure;
+        if !structure.is_bounded {
             opener.forget_segments();
         }
         // Only this project's segments are known to be in order, and what was left out on purpose is
         // in the index.
-        let partial = walk.own().is_none_or(|header| header.flags & PARTIAL != 0);
-        let lost = match walked {
+        let partial = structure.own().is_none_or(|header| header.flags & PARTIAL != 0);
+        let lost = match parsed {
             _ if partial => Some((0, 0)),
             Ok(()) => opener.lost,
             Err(_) => opener.lost.or(opener.reached).or(Some((0, 0))),
         };
-        Ok((opener.finish(walk, Marks::None, lost)?, fault))
+        Ok((opener.finish(structure, Marks::None, lost)?, fault))
     }
 }
 
 /// Gives memories whose types are lost the size that their segments need.
-fn add_lost_memories(walk: &mut Walk) -> error::Result<()> {
-    if !walk.has_lost_memory() {
+fn add_lost_memories(structure: &mut Structure) -> error::Result<()> {
+    if !structure.has_lost_memory() {
         return Ok(());
     }
-    for (memory, needed, wide) in walk.reaches().iter().map(Reach::needs).collect::<Vec<_>>() {
-        cover(walk, memory, needed, wide)?;
+    let needs: Vec<_> = structure.reaches().iter().map(Reach::needs).collect();
+    for (memory, needed, wide) in needs {
+        cover(structure, memory, needed, wide)?;
     }
     Ok(())
 }
 
 /// Makes a memory long enough for the address that is needed, and notes the pages that were declared. Adds the memory, and
 /// those before it, if their types are lost. `wide` says that its addresses have 64 bits.
-fn cover(walk: &mut Walk, memory: u32, needed: Option<u64>, wide: bool) -> error::Result<()> {
-    for lost in (0..=memory).skip(walk.memories.len()) {
-        walk.memories.push(MemoryType::wasm32(0));
-        walk.grown.push((lost, 0));
+fn cover(
+    structure: &mut Structure,
+    memory: u32,
+    needed: Option<u64>,
+    wide: bool,
+) -> error::Result<()> {
+    for lost in (0..=memory).skip(structure.memories.len()) {
+        structure.memories.push(MemoryType::wasm32(0));
+        structure.grown.push((lost, 0));
     }
-    let Some(ty) = walk.memories.get_mut(memory as usize) else { return Ok(()) };
+    let Some(ty) = structure.memories.get_mut(memory as usize) else { return Ok(()) };
     if let Some(last) = needed
         && needed > types::last_address(ty)
     {
         let declared = ty.minimum;
         *ty = with_address(MemoryType { memory64: ty.memory64 || wide, ..*ty }, last)?;
-        walk.grown.retain(|(grown, _)| *grown != memory);
-        walk.grown.push((memory, declared));
+        structure.grown.retain(|(grown, _)| *grown != memory);
+        structure.grown.push((memory, declared));
     }
     Ok(())
 }
 
-/// Returns how a walk has ended.
+/// Returns how parsing has ended.
 ///
 /// # Errors
 /// The dump cannot be read.
-fn of_dump(walked: Result<()>) -> Result<Result<()>> {
-    match walked {
+fn of_dump(parsed: Result<()>) -> Result<Result<()>> {
+    match parsed {
         Err(fault) if !fault.is_of_dump() => Err(fault),
-        walked => Ok(walked),
+        parsed => Ok(parsed),
     }
 }
 
@@ -119,17 +129,17 @@ fn of_dump(walked: Result<()>) -> Result<Result<()>> {
 /// The dump cannot be read.
 fn as_damage(fault: Box<Fault>, source: Source<'_>) -> Result<Box<Fault>> {
     Ok(match fault.kind {
-        ErrorKind::Format if walk::is_module(&mut source.input(0))? => {
+        ErrorKind::Format if preamble::is_module(&mut source.input(0))? => {
             Fault::damaged(0..source.len(), "it has no section `core`")
         }
-        ErrorKind::Format => walk::no_module(),
+        ErrorKind::Format => preamble::damaged(),
         _ => fault,
     })
 }
 
 /// What `corestream` says of a dump of which the first section, before it, is damaged but for its size.
 fn header_by_size(source: Source<'_>) -> Result<Option<Header>> {
-    let mut input = source.input(walk::PREAMBLE.len() as u64);
+    let mut input = source.input(preamble::LEN);
     let mut all = Decoder::new(&mut input, source.len());
     let mut decode = || {
         all.byte()?;
@@ -149,8 +159,9 @@ fn header_by_size(source: Source<'_>) -> Result<Option<Header>> {
 
 /// Whether the sizes of sections, one after the other, lead to the index, or to the end of a file that
 /// is cut off before it.
-fn sizes_hold(header: &Header, source: Source<'_>) -> Result<bool> {
-    let mut input = source.input(walk::PREAMBLE.len() as u64);
+fn sizes_hold(header: &Header, source: Source<'_>, control: &Control) -> Result<bool> {
+    let mut lookout = Lookout::new(control);
+    let mut input = source.input(preamble::LEN);
     let mut sections = Decoder::new(&mut input, header.index);
     let mut pass = || -> Result<u64> {
         sections.byte()?;
@@ -158,8 +169,9 @@ fn sizes_hold(header: &Header, source: Source<'_>) -> Result<bool> {
         sections.skip(size.into())?;
         Ok(sections.offset())
     };
-    let mut at = walk::PREAMBLE.len() as u64;
+    let mut at = preamble::LEN;
     while at < header.index && at < source.len() {
+        lookout.step()?;
         match pass() {
             Ok(end) => at = end,
             Err(fault) if fault.is_of_dump() => return Ok(fault.kind == ErrorKind::CutOff),
@@ -190,18 +202,23 @@ impl Found {
     ///
     /// # Errors
     /// The dump cannot be read.
-    pub(super) fn of(source: Source<'_>, header: Option<&Header>) -> Result<Option<Self>> {
+    pub(super) fn of(
+        source: Source<'_>,
+        header: Option<&Header>,
+        control: &Control,
+    ) -> Result<Option<Self>> {
+        let mut lookout = Lookout::new(control);
         if let Some(header) = header {
-            return Self::decode(source, header);
+            return Self::decode(source, header, &mut lookout);
         }
-        for header in index::at_end(source)? {
-            let Some(found) = Self::decode(source, &header)? else { continue };
+        for header in index::at_end(source, control)? {
+            let Some(found) = Self::decode(source, &header, &mut lookout)? else { continue };
             // Where it is says that nothing was moved: data ends where the index begins. Where there is no
             // data, nothing but sections may follow, or it could be that of a dump in the guest's memory.
             let last = found.memories.iter().filter_map(|of| of.last).next_back();
             let is_of_file = match last {
                 Some(last) => last.in_file().end == found.header.index,
-                None => walk::is_appended(&mut source.input(found.header.length))?,
+                None => appended::is_all(&mut source.input(found.header.length), &mut lookout)?,
             };
             if is_of_file {
                 return Ok(Some(found));
@@ -210,10 +227,15 @@ impl Found {
         Ok(None)
     }
 
-    fn decode(source: Source<'_>, header: &Header) -> Result<Option<Self>> {
+    fn decode(
+        source: Source<'_>,
+        header: &Header,
+        lookout: &mut Lookout<'_>,
+    ) -> Result<Option<Self>> {
         let mut memories: Vec<Segments> = Vec::new();
         let mut inside = true;
         let mut entry = |entry| {
+            lookout.step()?;
             if let Entry::Segment(segment) = entry {
                 let at = segment.memory() as usize;
                 while memories.len() <= at {
@@ -238,26 +260,32 @@ impl Found {
         let Self { header, index, memories } = self;
         // A verifier keeps no segments: their number has no limit there.
         let mut builder = Builder::new();
-        let mut keep = |entry| match entry {
-            Entry::Segment(segment) => builder.push(segment),
-            Entry::Checksum(_) => Ok(()),
+        let mut lookout = Lookout::new(control);
+        let mut keep = |entry| {
+            lookout.step()?;
+            match entry {
+                Entry::Segment(segment) => builder.push(segment),
+                Entry::Checksum(_) => Ok(()),
+            }
         };
         Index::decode(&mut source.input(header.index), &header, None, &mut keep)?;
-        let mut walk = Walk::of_damaged(header.clone(), sizes_hold(&header, source)?);
-        let mut opener =
-            Opener::by_index(builder, memories.iter().map(|of| of.kept).collect(), control);
+        let sizes_hold = sizes_hold(&header, source, control)?;
+        let mut parser = Parser::of_damaged(header.clone(), sizes_hold);
+        let kept = memories.iter().map(|of| of.kept).collect();
+        let mut opener = Opener::by_index(builder, kept, lookout);
         // Why it ends is known, unless the dump cannot be read.
-        readable(walk.run(&mut source.input(0), &mut opener))?;
-        (walk.header, walk.moved) = (Some(header), None);
+        readable(opener.read(&mut parser, &mut source.input(0)))?;
+        let mut structure = parser.structure;
+        (structure.header, structure.moved) = (Some(header), None);
         // The section of memories may be lost, or wrong; the index is neither.
-        walk.memories.truncate(index.memories.len());
+        structure.memories.truncate(index.memories.len());
         for (i, memory) in (0_u32..).zip(&index.memories) {
             let of_ranges = memory.left_out.as_slice().last().map(|range| *range.end());
             let of_segments =
                 memories.get(i as usize).and_then(|of| of.last).map(|last| last.last());
-            cover(&mut walk, i, of_ranges.max(of_segments), false)?;
+            cover(&mut structure, i, of_ranges.max(of_segments), false)?;
         }
-        opener.finish(walk, Marks::Index(index), None)
+        opener.finish(structure, Marks::Index(index), None)
     }
 }
 

@@ -2,7 +2,7 @@
 //! stream in bounded memory, by the same code and with the same verdict. Only which entry of an index
 //! is not what the sections say takes a second look, which a stream does not give.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::io::{self, Read};
@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::appended;
 use super::data;
 use super::decode::Decoder;
 use super::fault::{self, Fault, is_of_dump, readable};
@@ -20,11 +21,12 @@ use super::index::{Entry, Index, IndexedMemory};
 use super::input::{Cursor, Input, Stream};
 use super::layout::FrameLayout;
 use super::open_options::regular_file;
+use super::parser::{Parser, Payload};
 use super::read_at::ReadAt;
 use super::salvage::Found;
 use super::segment::{Placement, Segment};
 use super::source::Source;
-use super::walk::{self, Visitor, Walk};
+use super::structure::Structure;
 use crate::arithmetic::Checked;
 use crate::control::{Cancel, Control, Lookout, Meter, Progress, Stage};
 use crate::error::{ErrorKind, Result};
@@ -249,50 +251,87 @@ impl Verifier {
         stream: impl Read,
         mut early: impl FnMut(Early<'_>) -> io::Result<()>,
     ) -> Result<Verdict> {
-        let total = Cell::new(None);
-        let control = &self.control;
-        let watched = Watched { stream, control, total: &total, meter: None, passed: 0 };
+        let passing = Passing::new(&self.control);
+        let mut input = Stream::new(Watched { stream, passing: &passing })?;
         let mut early = |known: Early<'_>| {
-            if let Early::Length(length) = known {
-                total.set(Some(length));
+            match known {
+                Early::Length(length) => passing.begin(length),
+                Early::NoLength => passing.end(),
+                _ => {}
             }
             early(known)
         };
         let crcs = |stream: &mut Stream<_>, _: &Header| Ok(stream.block_crcs());
-        let (mut walk, mut input) = (Walk::default(), Stream::new(watched)?);
-        let differs = |_: &Walk, _: &Index| Ok(None);
-        let verdict = examine(&mut walk, &mut input, &mut early, crcs, differs, control);
-        verdict.map_err(|error| match control.check_cancelled() {
+        let differs = |_: &Structure, _: &Index| Ok(None);
+        let lookout = Lookout::new(&self.control);
+        let mut parser = Parser::default();
+        let verdict = examine(&mut parser, &mut input, &mut early, crcs, differs, lookout);
+        match verdict {
             // The stream has failed because of that.
-            Err(cancelled) => cancelled,
-            Ok(()) => error,
-        })
+            Err(_) if passing.has_cancelled.get() => Err(self.control.cancelled()),
+            Ok(verdict) => {
+                passing.finish();
+                Ok(verdict)
+            }
+            failed => failed,
+        }
     }
 }
 
-/// A stream of which somebody watches how much has passed, and that ends when the work is cancelled.
-struct Watched<'c, R> {
+/// A stream of which somebody watches how much has passed, and that fails when the work is cancelled.
+struct Watched<'p, 'c, R> {
     stream: R,
-    control: &'c Control,
-    /// How many bytes the dump has, once it has said so.
-    total: &'c Cell<Option<u64>>,
-    meter: Option<Meter<'c>>,
-    /// Bytes that have passed before there was a meter.
-    passed: u64,
+    passing: &'p Passing<'c>,
 }
 
-impl<R: Read> Read for Watched<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.control.check_cancelled().map_err(io::Error::other)?;
-        let count = self.stream.read(buffer)?;
-        if let (None, Some(total)) = (&self.meter, self.total.get()) {
-            let meter = self.control.begin(Stage::Verify, total);
-            meter.add(self.passed);
-            self.meter = Some(meter);
+/// How much of a stream has passed.
+struct Passing<'c> {
+    control: &'c Control,
+    /// Who is told, once the dump has said how long it is; `None` again where that is void.
+    meter: RefCell<Option<Meter<'c>>>,
+    /// The bytes that have passed.
+    bytes: Cell<u64>,
+    /// Whether the stream has failed because the work was cancelled.
+    has_cancelled: Cell<bool>,
+}
+
+impl<'c> Passing<'c> {
+    fn new(control: &'c Control) -> Self {
+        let (meter, bytes) = (RefCell::new(None), Cell::new(0));
+        Self { control, meter, bytes, has_cancelled: Cell::new(false) }
+    }
+
+    /// Begins to tell: the dump has `total` bytes.
+    fn begin(&self, total: u64) {
+        let meter = self.control.begin(Stage::Verify, total);
+        meter.add(self.bytes.get());
+        self.meter.replace(Some(meter));
+    }
+
+    /// Tells nothing any more.
+    fn end(&self) {
+        self.meter.replace(None);
+    }
+
+    /// Tells that all has passed.
+    fn finish(&self) {
+        if let Some(meter) = &*self.meter.borrow() {
+            meter.finish();
         }
-        match &self.meter {
-            Some(meter) => meter.add(count as u64),
-            None => self.passed = self.passed.plus(count as u64).map_err(io::Error::other)?,
+    }
+}
+
+impl<R: Read> Read for Watched<'_, '_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Passing { control, meter, bytes, has_cancelled } = self.passing;
+        if let Err(cancelled) = control.check_cancelled() {
+            has_cancelled.set(true);
+            return Err(io::Error::other(cancelled));
+        }
+        let count = self.stream.read(buffer)?;
+        bytes.set(bytes.get().plus(count as u64).map_err(io::Error::other)?);
+        if let Some(meter) = &*meter.borrow() {
+            meter.add(count as u64);
         }
         Ok(count)
     }
@@ -301,18 +340,18 @@ impl<R: Read> Read for Watched<'_, R> {
 /// Checks a dump in any source, with so many threads.
 fn verify(source: Source<'_>, threads: usize, control: &Control) -> Result<Verdict> {
     let work = Work { source, threads, control, meter: control.begin(Stage::Verify, source.len()) };
-    let mut walk = Walk::default();
-    let verdict = work.examine(&mut walk);
+    let mut parser = Parser::default();
+    let verdict = work.examine(&mut parser);
     let is_damaged = match &verdict {
         Ok(verdict) => !verdict.is_whole(),
         Err(error) => error.kind() == ErrorKind::Format,
     };
     let mut of_index = None;
     if is_damaged
-        && walk.header.is_none()
-        && let Some(found) = Found::of(source, None)?
+        && parser.structure.header.is_none()
+        && let Some(found) = Found::of(source, None, control)?
     {
-        match work.examine(&mut Walk::with_header(found.header)) {
+        match work.examine(&mut Parser::of_damaged(found.header, false)) {
             Ok(damage @ Verdict::Damaged(_)) => of_index = Some(damage),
             Err(error) if !is_of_dump(error.kind()) => return Err(error),
             _ => {}
@@ -334,19 +373,22 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    /// Checks the dump by a walk.
-    fn examine(&self, walk: &mut Walk) -> Result<Verdict> {
+    /// Checks the dump by a parser that is new.
+    fn examine(&self, parser: &mut Parser) -> Result<Verdict> {
         // The code for each kind of input is its own, since most of the time goes into decoding.
         match &mut self.source.input(0) {
-            Cursor::Slice(input) => self.examine_input(walk, input),
-            Cursor::Window(input) => self.examine_input(walk, input),
+            Cursor::Slice(input) => self.examine_input(parser, input),
+            Cursor::Window(input) => self.examine_input(parser, input),
         }
     }
 
-    fn examine_input<I: Input>(&self, walk: &mut Walk, input: &mut I) -> Result<Verdict> {
+    fn examine_input<I: Input>(&self, parser: &mut Parser, input: &mut I) -> Result<Verdict> {
         let crcs = |_: &mut _, header: &Header| self.block_crcs(header);
-        let differs = |walk: &Walk, index: &Index| difference(self.source, walk, index);
-        examine(walk, input, &mut |_| Ok(()), crcs, differs, self.control)
+        let differs = |structure: &Structure, index: &Index| {
+            difference(self.source, structure, index, self.control)
+        };
+        let lookout = Lookout::with_meter(self.control, &self.meter);
+        examine(parser, input, &mut |_| Ok(()), crcs, differs, lookout)
     }
 
     /// The checksums of all blocks of the dump.
@@ -433,21 +475,28 @@ impl CoreDumpFile<'_> {
 /// The first entry of the index that is not what the sections say; both have the same number of segments.
 ///
 /// # Errors
-/// The dump cannot be read.
-fn difference(source: Source<'_>, walk: &Walk, index: &Index) -> fault::Result<Option<Box<Fault>>> {
-    let mut sections = walk.data.iter();
+/// Returns an error if the dump cannot be read, or if the work was cancelled.
+fn difference(
+    source: Source<'_>,
+    structure: &Structure,
+    index: &Index,
+    control: &Control,
+) -> fault::Result<Option<Box<Fault>>> {
+    let mut lookout = Lookout::new(control);
+    let mut sections = structure.data.iter();
     let (mut input, mut end) = (source.input(0), 0);
     let mut next = || {
         while input.offset() >= end {
             let Some(section) = sections.next() else { return Ok(None) };
             (input, end) = (source.input(section.start), section.end);
         }
-        readable(data::segment(&mut Decoder::new(&mut input, end), &walk.memories))
+        readable(data::segment(&mut Decoder::new(&mut input, end), &structure.memories))
     };
     let mut entries = source.input(index.segments);
     let mut entries = Decoder::new(&mut entries, u64::MAX);
     for (memory, of) in (0..).zip(&index.memories) {
         for i in of.segments.clone() {
+            lookout.step()?;
             let start = entries.offset();
             let entry: [u8; size_of::<IndexSegment>()] = entries.array()?;
             let listed = Placement::listed(&zerocopy::transmute!(entry), memory);
@@ -465,35 +514,34 @@ fn difference(source: Source<'_>, walk: &Walk, index: &Index) -> fault::Result<O
     Ok(None)
 }
 
-/// Checks a dump by a walk that is new; `early` gets what is known first, `crcs` gives the checksums of its blocks when all of
-/// them have passed, `differs` says more of an index whose segments are not those of the sections, if it
-/// can.
+/// Checks a dump by a parser that is new; `early` gets what is known first, `crcs` gives the checksums of its blocks when all
+/// of them have passed, `differs` says more of an index whose segments are not those of the sections, if it can.
 fn examine<I: Input>(
-    walk: &mut Walk,
+    parser: &mut Parser,
     input: &mut I,
     early: &mut dyn FnMut(Early<'_>) -> io::Result<()>,
     crcs: impl FnOnce(&mut I, &Header) -> fault::Result<Vec<u32>>,
-    differs: impl FnOnce(&Walk, &Index) -> fault::Result<Option<Box<Fault>>>,
-    control: &Control,
+    differs: impl FnOnce(&Structure, &Index) -> fault::Result<Option<Box<Fault>>>,
+    mut lookout: Lookout<'_>,
 ) -> Result<Verdict> {
-    let lookout = Lookout::new(control);
-    let mut walked = Walked { sequence: Sequence::new(), early, lookout };
-    let structure = walk.run(input, &mut walked).and_then(|()| required(walk, input.offset()));
-    let structure = match structure {
+    let mut seen = Sequence::new();
+    let sections = sections(parser, input, early, &mut seen, &mut lookout);
+    let structure = &parser.structure;
+    let sections = match sections.and_then(|()| required(structure, input.offset())) {
         // What comes after it cannot be read either.
         Err(fault) if !fault.is_of_dump() => return Err(fault.into()),
-        structure => structure,
+        sections => sections,
     };
-    let ended = structure.is_err() && (walked.early)(Early::Fault).is_err();
-    let walked = walked.sequence;
+    let ended = sections.is_err() && early(Early::Fault).is_err();
     let mut appended = 0;
-    let (fault, mut blocks) = match &walk.header {
+    let (fault, mut blocks) = match &structure.header {
         Some(header) if !ended => {
             let mut blocks = Blocks::new(header.clone());
-            let checked = own(input, walk, structure, &walked, crcs, differs, &mut blocks);
+            let rest = Rest { structure, sections, seen, blocks: &mut blocks, lookout };
+            let checked = rest.check(input, crcs, differs);
             (checked.map(|added| appended = added).err(), Some(blocks))
         }
-        _ => (structure.err(), None),
+        _ => (sections.err(), None),
     };
     let bad = blocks.as_mut().and_then(|blocks| blocks.damage(fault.as_deref()));
     match (bad, fault) {
@@ -505,55 +553,140 @@ fn examine<I: Input>(
         }
         (None, None) => {
             let noted = blocks.map_or_else(Default::default, |b| (b.left_out, b.changing));
-            Ok(Verdict::Whole(whole(walk, input.offset(), appended, noted)))
+            Ok(Verdict::Whole(whole(structure, input.offset(), appended, noted)))
         }
     }
 }
 
 /// What the sections of a whole dump are; a dump that was cut off between two of them has not all. Some
 /// writers know neither modules nor instances, and a tool that rewrites a dump may leave out any section.
-fn required(walk: &Walk, end: u64) -> fault::Result<()> {
-    if let Some(stray) = &walk.stray {
+fn required(structure: &Structure, end: u64) -> fault::Result<()> {
+    if let Some(stray) = &structure.stray {
         return Err(Fault::stray(stray.clone()));
     }
-    let lists = [walk.has(MODULES), walk.has(INSTANCES)];
-    let other = walk.header.is_none() && lists == [false; 2] && walk.has_content();
-    if other || walk.moved.is_some() {
+    let lists = [structure.has(MODULES), structure.has(INSTANCES)];
+    let other = structure.header.is_none() && lists == [false; 2] && structure.has_content();
+    if other || structure.moved.is_some() {
         return Ok(());
     }
     for section in [MODULES, INSTANCES] {
-        if !walk.has(section) {
+        if !structure.has(section) {
             return Err(Fault::end(end, end).within(format_args!("no section `{section}`")));
         }
     }
     Ok(())
 }
 
-/// Goes on with a dump that has a header, from where the walk has ended to the end of the input;
-/// gives the bytes that were added after its end.
+/// Checks all sections before the index; `seen` gets the segments.
 ///
 /// # Errors
-/// The first fault.
-fn own<I: Input>(
+/// Returns the first fault.
+fn sections<I: Input>(
+    parser: &mut Parser,
     input: &mut I,
-    walk: &Walk,
-    structure: fault::Result<()>,
-    walked: &Sequence,
-    crcs: impl FnOnce(&mut I, &Header) -> fault::Result<Vec<u32>>,
-    differs: impl FnOnce(&Walk, &Index) -> fault::Result<Option<Box<Fault>>>,
-    blocks: &mut Blocks,
-) -> fault::Result<u64> {
-    let header = &blocks.header.clone();
-    let mut listed = walked.empty();
-    let complete = structure.is_ok().then_some(walk);
-    let after = || {
+    early: &mut dyn FnMut(Early<'_>) -> io::Result<()>,
+    seen: &mut Sequence,
+    lookout: &mut Lookout<'_>,
+) -> fault::Result<()> {
+    loop {
+        match parser.next(input) {
+            Ok(Some(Payload::Segment(segment))) => seen.add(&segment),
+            Ok(Some(payload)) => {
+                let (header, offset) = (parser.structure.header.as_ref(), input.offset());
+                tell(payload, header, offset, early).map_err(|fault| parser.fail(offset, fault))?;
+            }
+            Ok(None) => return Ok(()),
+            Err(fault) => return Err(fault),
+        }
+        match &parser.structure.header {
+            // The bytes of a dump with checksums count when they are summed up.
+            Some(header) if header.block_log2 != 0 => lookout.step()?,
+            _ => lookout.step_at(input.offset())?,
+        }
+    }
+}
+
+/// Tells what the payload before the offset says early of the dump.
+fn tell(
+    payload: Payload,
+    header: Option<&Header>,
+    offset: u64,
+    early: &mut dyn FnMut(Early<'_>) -> io::Result<()>,
+) -> fault::Result<()> {
+    let mut tell = |known: Early<'_>| early(known).map_err(|error| Fault::io(offset, error));
+    match (payload, header) {
+        (Payload::Process(name), _) => tell(Early::Name(&name)),
+        (Payload::Header, Some(header)) => tell(Early::Length(header.length)),
+        (Payload::NoHeader, _) => tell(Early::NoLength),
+        (Payload::BadHeader(fault), _) => Err(fault),
+        _ => Ok(()),
+    }
+}
+
+/// The check of a dump that has a header, from where its sections have ended to the end of the input.
+struct Rest<'r, 'c> {
+    structure: &'r Structure,
+    /// How its sections have ended.
+    sections: fault::Result<()>,
+    /// The segments of the sections.
+    seen: Sequence,
+    blocks: &'r mut Blocks,
+    lookout: Lookout<'c>,
+}
+
+impl Rest<'_, '_> {
+    /// Checks the blocks, the index and what follows it; returns the bytes that were added after the end of the dump.
+    ///
+    /// # Errors
+    /// Returns the first fault.
+    fn check<I: Input>(
+        mut self,
+        input: &mut I,
+        crcs: impl FnOnce(&mut I, &Header) -> fault::Result<Vec<u32>>,
+        differs: impl FnOnce(&Structure, &Index) -> fault::Result<Option<Box<Fault>>>,
+    ) -> fault::Result<u64> {
+        let index = self.index(input, crcs, differs);
+        let Self { sections, blocks, mut lookout, .. } = self;
+        let header = &blocks.header;
+        // A pipe is read to its end, whatever was found.
+        let after = match sections.is_ok() && index.is_ok() {
+            true => appended::pass(input, header, &mut lookout),
+            false => input.drain().and_then(|end| header.check_nothing_behind(end).map(|()| 0)),
+        };
+        // A stream that fails says nothing of the dump; and what is not known here may come of damage.
+        let rank = |fault: &Fault| match fault.kind {
+            kind if !is_of_dump(kind) => 0,
+            ErrorKind::Unsupported => 2,
+            _ => 1,
+        };
+        let before =
+            [sections.err(), index.err()].into_iter().flatten().min_by_key(|fault| rank(fault));
+        match (before, after) {
+            (Some(before), Err(after)) if rank(&after) < rank(&before) => Err(after),
+            (Some(before), _) => Err(before),
+            (None, after) => after,
+        }
+    }
+
+    /// Checks the blocks and the index.
+    fn index<I: Input>(
+        &mut self,
+        input: &mut I,
+        crcs: impl FnOnce(&mut I, &Header) -> fault::Result<Vec<u32>>,
+        differs: impl FnOnce(&Structure, &Index) -> fault::Result<Option<Box<Fault>>>,
+    ) -> fault::Result<()> {
+        let Self { structure, sections, seen, blocks, lookout } = self;
+        let header = blocks.header.clone();
         // A fault of a section that reaches past the index may stand there already.
         let to_index = header.index.checked_sub(input.offset()).ok_or_else(|| {
             Fault::damaged(header.index_range(), "the sections before the index reach into it")
         });
         input.skip(to_index?).map_err(|fault| fault.cut_off_from(header.length))?;
-        blocks.found = crcs(input, header)?;
-        let mut index = Index::decode(input, header, complete, &mut |entry| {
+        blocks.found = crcs(input, &header)?;
+        let mut listed = seen.empty();
+        let complete = sections.is_ok().then_some(*structure);
+        let mut index = Index::decode(input, &header, complete, &mut |entry| {
+            lookout.step()?;
             match entry {
                 Entry::Segment(segment) => {
                     listed.add(&segment);
@@ -567,31 +700,12 @@ fn own<I: Input>(
         blocks.left_out = left_out(&index);
         blocks.changing = changing(&index);
         index.disagrees.take().map_or(Ok(()), Err)?;
-        if complete.is_some() && !listed.is_the_same(walked) {
+        if complete.is_some() && !listed.is_the_same(seen) {
             let message = "corestream.index: the segments are not those of the sections";
             let whole = || Fault::damaged(header.index_range(), message);
-            return Err(differs(walk, &index)?.unwrap_or_else(whole));
+            return Err(differs(structure, &index)?.unwrap_or_else(whole));
         }
         Ok(())
-    };
-    let after = after();
-    // A pipe is read to its end, whatever was found.
-    let behind = match structure.is_ok() && after.is_ok() {
-        true => walk::appended(input, header),
-        false => input.drain().and_then(|end| header.check_nothing_behind(end).map(|()| 0)),
-    };
-    // A stream that fails says nothing of the dump; and what is not known here may come of damage.
-    let rank = |fault: &Fault| match fault.kind {
-        kind if !is_of_dump(kind) => 0,
-        ErrorKind::Unsupported => 2,
-        _ => 1,
-    };
-    let before =
-        [structure.err(), after.err()].into_iter().flatten().min_by_key(|fault| rank(fault));
-    match (before, behind) {
-        (Some(before), Err(behind)) if rank(&behind) < rank(&before) => Err(behind),
-        (Some(before), _) => Err(before),
-        (None, behind) => behind,
     }
 }
 
@@ -616,21 +730,21 @@ fn changing(index: &Index) -> Vec<MemoryIndex> {
 /// A whole dump of `bytes`, `appended` of them after its own end; the index notes which memories are partial and
 /// which were changing.
 fn whole(
-    walk: &Walk,
+    structure: &Structure,
     bytes: u64,
     appended: u64,
     (left_out, changing): (Vec<LeftOut>, Vec<MemoryIndex>),
 ) -> Whole {
-    let own = walk.own();
+    let own = structure.own();
     let flag = |flag| own.is_some_and(|header| header.flags & flag != 0);
     Whole {
         bytes,
-        segments: walk.segments,
+        segments: structure.segments,
         producer: if own.is_some() { Producer::Corestream } else { Producer::Other },
-        rewritten: walk.moved.is_some(),
+        rewritten: structure.moved.is_some(),
         appended,
-        layout: walk.framed.then_some(walk.layout),
-        checksums: walk.header.as_ref().is_some_and(|header| header.block_log2 != 0),
+        layout: structure.has_frames.then_some(structure.layout),
+        checksums: structure.header.as_ref().is_some_and(|header| header.block_log2 != 0),
         partial: flag(PARTIAL),
         left_out,
         changing,
@@ -682,39 +796,6 @@ impl Sequence {
 
     fn is_the_same(&self, other: &Self) -> bool {
         self.hasher.finish() == other.hasher.finish()
-    }
-}
-
-/// Takes what the walk of a verifier finds.
-struct Walked<'e> {
-    sequence: Sequence,
-    early: &'e mut dyn FnMut(Early<'_>) -> io::Result<()>,
-    lookout: Lookout<'e>,
-}
-
-impl Walked<'_> {
-    fn early(&mut self, at: u64, early: Early<'_>) -> fault::Result<()> {
-        (self.early)(early).map_err(|error| Fault::io(at, error))
-    }
-}
-
-impl Visitor for Walked<'_> {
-    fn process(&mut self, at: u64, name: &str) -> fault::Result<()> {
-        self.early(at, Early::Name(name))
-    }
-
-    fn header(&mut self, header: &Header) -> fault::Result<()> {
-        self.early(header.index, Early::Length(header.length))
-    }
-
-    fn no_header(&mut self, at: u64) -> fault::Result<()> {
-        self.early(at, Early::NoLength)
-    }
-
-    fn segment(&mut self, segment: Segment) -> fault::Result<()> {
-        self.lookout.step()?;
-        self.sequence.add(&segment);
-        Ok(())
     }
 }
 

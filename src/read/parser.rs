@@ -1,0 +1,813 @@
+//! The parser of the sections of a dump. The opener and the verifier share it, over a source as over a stream.
+//!
+//! # The problem
+//! A dump is read in several ways: opened from its index or from its sections, salvaged where it is damaged, verified as a
+//! file or as it comes through a pipe. All of them have to agree about every byte, and none may keep more of a dump than a
+//! fixed amount of memory.
+//!
+//! # The idea
+//! The parser is pulled, one [`Payload`] at a time, as wasmparser is. It checks each item of each section and says where
+//! the item is; whoever pulls takes what it needs and leaves the rest. So whoever pulls can also stop, look whether the
+//! work was cancelled, and say how far it has come, all in one place.
+//!
+//! # The invariant
+//! Between two calls of [`next`](Parser::next) the input stands before an item or before a section, and what the sections
+//! up to there say of the whole dump is in [`structure`](Parser::structure). A step is bounded: it decodes one item, whose
+//! length has a limit, or passes bytes that are not looked at.
+//!
+//! # The cost
+//! One pass, without going back, and without allocating for what is only checked. A section with segments is passed by the
+//! headers of those, and as a whole if [`skip_section`](Parser::skip_section) says so.
+//!
+//! # What was tried
+//! A visitor with a method for each kind of item. Its fourteen methods had three kinds of results, and to cancel the work
+//! or to tell of its progress, each of them had to do its part.
+//!
+//! Sources: the tool-conventions'
+//! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md), and the
+//! core specification, "Binary format",
+//! [modules](https://webassembly.github.io/spec/core/binary/modules.html).
+
+use super::data::{self, DataSection};
+use super::decode::Decoder;
+use super::facts::{self, Trap};
+use super::fault::{Fault, Result, not_empty};
+use super::header::Header;
+use super::input::{Input, Slice};
+use super::item::{self, Item};
+use super::segment::Segment;
+use super::structure::Structure;
+use super::{preamble, types};
+use crate::arithmetic::{Checked, at_most, exact};
+use crate::error::ErrorKind;
+use crate::format::{
+    CONTINUATION, CORE, CUSTOM, DATA, GLOBAL, HEADER, IDENTITIES, INDEX, INSTANCES, MEMORY,
+    MODULES, NOTES, STACK, TRAP,
+};
+use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED, MAX_LISTED_THREADS, MAX_NAME_BYTES, MAX_NOTES};
+use crate::model::{Instance, ModuleIdentity};
+
+/// The names of the custom sections that are known here.
+const KNOWN: [&str; 10] =
+    [CORE, MODULES, INSTANCES, STACK, HEADER, CONTINUATION, TRAP, IDENTITIES, NOTES, INDEX];
+
+/// Bytes of frames that are tried at once.
+const TRIED: usize = 4096;
+
+/// What comes next in a dump. The offset of an item is where it is decoded ([`Item::decode`]).
+#[derive(Debug)]
+pub(super) enum Payload {
+    /// The name of the process.
+    Process(String),
+    /// The header ([`Structure::header`]), before anything that it speaks of.
+    Header,
+    /// A header that can't be used, and why. The parser goes on without it.
+    BadHeader(Box<Fault>),
+    /// Two sections have passed, and there is no header: another tool's dump. Or there was one, but
+    /// another tool has rewritten the dump since.
+    NoHeader,
+    /// A module.
+    Module(u64),
+    /// The only module: its name is at the offset, without its length, which is the second number.
+    BareModule(u64, u64),
+    /// An instance.
+    Instance(u64),
+    /// A thread: its name is at the offset, and so many frames that are not damaged follow it.
+    Thread(u64, u32),
+    /// A note.
+    Note(u64),
+    /// Why and when the guest stopped.
+    Trap(Box<Trap>),
+    /// The identity of the next module.
+    Identity(u64),
+    /// A global.
+    Global(u64),
+    /// A section with segments begins. Its segments come next, unless [`Parser::skip_section`] says otherwise.
+    Data,
+    /// A segment that puts something into a memory.
+    Segment(Segment),
+    /// A segment whose contents are cut off, since the file has so many bytes. A fault follows.
+    Cut(Segment, u64),
+    /// Something was checked that nobody asks for: a frame, or a segment that puts nothing into a memory.
+    Checked,
+    /// A section has ended.
+    End {
+        /// Whether segments may have been lost in it: it has some and is damaged, or a damaged dump has it and this
+        /// project writes no such section. Only a parser that passes damage goes on after such a section.
+        may_lose_segments: bool,
+    },
+}
+
+/// Parses a dump, from its first byte to its index, or to the end of a dump that has no header where it belongs.
+#[derive(Debug, Default)]
+pub(super) struct Parser {
+    /// What is known of the whole dump so far.
+    pub(super) structure: Structure,
+    state: State,
+    section: Section,
+    /// The sections that have passed.
+    sections: u64,
+    /// Whether it was said that there is no header.
+    has_said_no_header: bool,
+    modules: usize,
+    threads: usize,
+    globals: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Before the first byte.
+    #[default]
+    Start,
+    /// Before a section, or at the end.
+    Between,
+    /// Within [`Parser::section`].
+    Within,
+    /// Nothing comes any more.
+    Ended,
+}
+
+/// The section that is being parsed.
+#[derive(Debug)]
+struct Section {
+    id: u8,
+    /// What faults in it call it; `None` where they say it themselves.
+    name: Option<&'static str>,
+    /// The offset of its id.
+    start: u64,
+    /// The offset of its end.
+    end: u64,
+    items: Items,
+    /// The next item.
+    next: u64,
+    /// The item after the last one.
+    count: u64,
+    loses: Loses,
+    /// What was found wrong with the last payload.
+    fault: Option<Box<Fault>>,
+}
+
+/// What comes next in a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Items {
+    /// All that comes before its items.
+    Head,
+    /// Its end.
+    Nothing,
+    /// Bytes that are not looked at, up to its end.
+    Rest,
+    Modules,
+    Instances,
+    Identities,
+    Notes,
+    Globals,
+    Segments,
+    /// Frames of the thread at the offset.
+    Frames(u64),
+    /// The frames of the thread at the offset, in a layout that is not known yet.
+    UnknownFrames(u64),
+}
+
+/// When a section may lose segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loses {
+    Never,
+    IfDamaged,
+    Always,
+}
+
+impl Default for Section {
+    fn default() -> Self {
+        let (items, loses) = (Items::Nothing, Loses::Never);
+        let (name, fault) = (None, None);
+        Self { id: CUSTOM, name, start: 0, end: 0, items, next: 0, count: 0, loses, fault }
+    }
+}
+
+impl Section {
+    /// Sets what its items are, and how many.
+    fn list(&mut self, items: Items, count: u64) {
+        (self.items, self.next, self.count) = (items, 0, count);
+    }
+}
+
+impl Parser {
+    /// Returns a parser for a damaged dump whose header is known. If the sizes of its sections can be believed, it passes
+    /// those of which only the content is damaged.
+    pub(super) fn of_damaged(header: Header, sizes_hold: bool) -> Self {
+        Self { structure: Structure::of_damaged(header, sizes_hold), ..Self::default() }
+    }
+
+    /// Returns what comes next; `None` at the end.
+    ///
+    /// # Errors
+    /// Returns the first fault, which ends the dump. What passed before it stays known.
+    #[inline]
+    pub(super) fn next<I: Input>(&mut self, input: &mut I) -> Result<Option<Payload>> {
+        // A dump may have a million segments, and nothing else in it is as many: they take a way of their own.
+        if self.is_before_segment() {
+            return self.segment(input);
+        }
+        self.step(input)
+    }
+
+    /// Passes what is left of the section without looking at it.
+    pub(super) fn skip_section(&mut self) {
+        self.section.items = Items::Rest;
+    }
+
+    /// Ends the dump at the offset, with a fault that whoever pulls has found in the last payload; returns it with the
+    /// place in the dump.
+    pub(super) fn fail(&mut self, offset: u64, fault: Box<Fault>) -> Box<Fault> {
+        let fault = self.section.label(fault);
+        self.end(offset, fault)
+    }
+
+    /// Ends the dump at the offset, with a fault.
+    #[cold]
+    fn end(&mut self, offset: u64, fault: Box<Fault>) -> Box<Fault> {
+        self.state = State::Ended;
+        // The fault comes before whatever this finds.
+        let _ = self.structure.settle(offset);
+        self.reword(fault)
+    }
+
+    /// Ends the dump at the offset, where all sections have passed.
+    fn finish(&mut self, offset: u64) -> Result<()> {
+        if self.state == State::Ended {
+            return Ok(());
+        }
+        self.state = State::Ended;
+        self.structure.is_complete = true;
+        self.structure.settle(offset).map_err(|fault| self.reword(fault))
+    }
+
+    /// Returns a fault in the words that are true of a dump whose header is known.
+    fn reword(&self, mut fault: Box<Fault>) -> Box<Fault> {
+        let Some(header) = &self.structure.header else { return fault };
+        // A dump without checksums has nothing else to tell damage from what a later version may write.
+        if fault.kind == ErrorKind::Unsupported && header.block_log2 == 0 {
+            fault.kind = ErrorKind::Damaged;
+        }
+        fault.cut_off_from(header.length)
+    }
+
+    /// Returns what comes next, wherever the parser stands.
+    fn step<I: Input>(&mut self, input: &mut I) -> Result<Option<Payload>> {
+        match self.payload(input) {
+            Ok(Some(payload)) => Ok(Some(payload)),
+            Ok(None) => self.finish(input.offset()).map(|()| None),
+            Err(fault) => Err(self.end(input.offset(), fault)),
+        }
+    }
+
+    fn payload<I: Input>(&mut self, input: &mut I) -> Result<Option<Payload>> {
+        loop {
+            match self.state {
+                State::Within => {
+                    return match self.item(input) {
+                        Ok(Some(payload)) => Ok(Some(payload)),
+                        Ok(None) => self.leave(self.section.loses == Loses::Always).map(Some),
+                        Err(fault) => self.pass_damage(input, fault).map(Some),
+                    };
+                }
+                State::Start => {
+                    self.preamble(input)?;
+                    self.state = State::Between;
+                }
+                State::Between if self.is_without_header() => {
+                    self.has_said_no_header = true;
+                    return Ok(Some(Payload::NoHeader));
+                }
+                State::Between => {
+                    let end =
+                        self.structure.header.as_ref().map_or(u64::MAX, |header| header.index);
+                    if input.offset() >= end || input.at_end()? {
+                        return self.check_end(input.offset()).map(|()| None);
+                    }
+                    if !self.enter(input, end)? {
+                        return self.leave(false).map(Some);
+                    }
+                }
+                State::Ended => return Ok(None),
+            }
+        }
+    }
+
+    fn preamble<I: Input>(&mut self, input: &mut I) -> Result<()> {
+        match preamble::check(input) {
+            Err(fault) if self.structure.passes_damage && fault.is_of_dump() => Ok(()),
+            Err(fault) if fault.kind == ErrorKind::Format && self.structure.header.is_some() => {
+                Err(preamble::damaged())
+            }
+            checked => checked,
+        }
+    }
+
+    /// Returns whether it is to be said now that there is no header.
+    fn is_without_header(&self) -> bool {
+        let is_known = self.sections == 2 || self.structure.moved.is_some();
+        self.structure.header.is_none() && is_known && !self.has_said_no_header
+    }
+
+    /// Checks that all is there, of a dump that ends at the offset.
+    fn check_end(&self, offset: u64) -> Result<()> {
+        let structure = &self.structure;
+        match &structure.header {
+            Some(header) if offset < header.index => Err(Fault::end(offset, header.index)),
+            None if !structure.has(CORE) && structure.moved.is_some() => {
+                let message = "corestream's own sections are there, but none called `core`";
+                Err(Fault::damaged(0..offset, message))
+            }
+            None if !structure.has(CORE) && structure.stray.is_none() => Err(Fault::no_core()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Decodes the id and the size of a section, none of which may reach past `end`. Returns whether its body comes next:
+    /// an index that was moved has passed.
+    fn enter<I: Input>(&mut self, input: &mut I, end: u64) -> Result<bool> {
+        let mut all = Decoder::new(input, end);
+        let start = all.offset();
+        let id = all.byte()?;
+        let (what, loses) = match id {
+            CUSTOM => ("a custom section", Loses::IfDamaged),
+            MEMORY => ("section memory", Loses::Never),
+            GLOBAL => ("section global", Loses::Never),
+            DATA => ("section data", Loses::IfDamaged),
+            1..=13 => ("a section of no interest", Loses::Always),
+            _ if self.structure.passes_damage => ("a section of no id", Loses::Always),
+            _ => {
+                let message = format!("a section has the id {id}, which is none");
+                return Err(Fault::damaged(all.since(start), message));
+            }
+        };
+        let size = all.u32().map_err(|fault| fault.within(what))?;
+        if let Err(fault) = all.part(size.into()) {
+            let may_be_index = id == CUSTOM && self.structure.header.is_some();
+            return match may_be_index && self.passes_index(input, size.into(), start)? {
+                true => Ok(false),
+                false => Err(fault.within(what)),
+            };
+        }
+        let mut body = Decoder::new(input, u64::MAX);
+        let end = body.part(size.into()).map_err(|fault| fault.within(what))?.end();
+        // A custom section says its name itself.
+        let name = Some(what).filter(|_| id != CUSTOM);
+        let items = Items::Head;
+        self.section = Section { id, name, start, end, items, loses, ..Section::default() };
+        self.state = State::Within;
+        Ok(true)
+    }
+
+    /// Passes a section of `size` bytes that reaches past the offset of the index if it is the index itself:
+    /// another tool has made less of the sections before it. Returns whether it is.
+    fn passes_index<I: Input>(&mut self, input: &mut I, size: u64, start: u64) -> Result<bool> {
+        let mut body = Decoder::new(input, u64::MAX);
+        let named = body.part(size).and_then(|mut body| {
+            let named = body.is_named(INDEX)?;
+            if named {
+                self.pass_index(&mut body, start)?;
+            }
+            Ok(named)
+        });
+        match named {
+            Err(fault) if !fault.is_of_dump() => Err(fault),
+            // One that is cut off or unsound is none.
+            named => Ok(named.unwrap_or(false)),
+        }
+    }
+
+    /// Leaves the section.
+    fn leave(&mut self, may_lose_segments: bool) -> Result<Payload> {
+        self.state = State::Between;
+        self.sections = self.sections.plus(1)?;
+        let may_lose_segments = may_lose_segments && self.structure.passes_damage;
+        Ok(Payload::End { may_lose_segments })
+    }
+
+    /// Passes the rest of a section in which there is a fault, where damage is passed.
+    ///
+    /// # Errors
+    /// Returns the fault where it is not.
+    #[cold]
+    fn pass_damage<I: Input>(&mut self, input: &mut I, fault: Box<Fault>) -> Result<Payload> {
+        let fault = self.section.label(fault);
+        if !self.structure.passes_damage || !fault.is_of_dump() {
+            return Err(fault);
+        }
+        self.structure.has_damaged_memory |= self.section.id == MEMORY;
+        Decoder::new(input, self.section.end).skip_rest()?;
+        self.leave(self.section.loses != Loses::Never)
+    }
+
+    /// Decodes the next item of the section; `None` at its end.
+    fn item<I: Input>(&mut self, input: &mut I) -> Result<Option<Payload>> {
+        if let Some(fault) = self.section.fault.take() {
+            return Err(fault);
+        }
+        let body = &mut Decoder::new(input, self.section.end);
+        if self.section.items == Items::Head {
+            self.section.items = Items::Nothing;
+            if let Some(payload) = self.head(body)? {
+                return Ok(Some(payload));
+            }
+        }
+        let i = self.section.next;
+        match self.section.items {
+            Items::Head | Items::Nothing => return body.finish().map(|()| None),
+            Items::Rest => return body.skip_rest().map(|()| None),
+            Items::UnknownFrames(at) => return self.unknown_frames(body, at).map(Some),
+            Items::Frames(at) if i == self.section.count => {
+                self.section.items = Items::Nothing;
+                return self.thread(body, at).map(Some);
+            }
+            _ if i == self.section.count => return body.finish().map(|()| None),
+            _ => {}
+        }
+        self.section.next = i.plus(1)?;
+        match self.listed(body, i) {
+            Ok(payload) => Ok(Some(payload)),
+            Err(fault) => Err(self.in_item(i, fault)),
+        }
+    }
+
+    /// Returns a fault in item `i` of the section, with the place.
+    #[cold]
+    fn in_item(&self, i: u64, fault: Box<Fault>) -> Box<Fault> {
+        let what = match self.section.items {
+            Items::Modules | Items::Identities => "module",
+            Items::Instances => "instance",
+            Items::Notes => "note",
+            Items::Globals => "global",
+            Items::Segments => "segment",
+            _ => "frame",
+        };
+        fault.within(format_args!("{what} {i}"))
+    }
+
+    /// Decodes item `i` of the section.
+    fn listed<I: Input>(&mut self, body: &mut Decoder<'_, I>, i: u64) -> Result<Payload> {
+        let at = body.offset();
+        match self.section.items {
+            Items::Modules => {
+                item::Module::check(body)?;
+                counted(&mut self.modules, MAX_LISTED, "modules", body)?;
+                Ok(Payload::Module(at))
+            }
+            Items::Instances => {
+                Instance::check(body)?;
+                counted(&mut self.structure.instances, MAX_LISTED, "instances", body)?;
+                Ok(Payload::Instance(at))
+            }
+            Items::Identities => ModuleIdentity::check(body).map(|()| Payload::Identity(at)),
+            Items::Notes => item::Note::check(body).map(|()| Payload::Note(at)),
+            Items::Globals => {
+                item::check_global(body, self.globals, self.structure.is_foreign())?;
+                self.globals = self.globals.plus(1)?;
+                Ok(Payload::Global(at))
+            }
+            Items::Frames(thread) => match item::check_frame(body) {
+                Ok(()) => Ok(Payload::Checked),
+                Err(fault) => {
+                    // The frames before one that is damaged or cut off are readable.
+                    self.section.fault = Some(self.in_item(i, fault));
+                    Ok(Payload::Thread(thread, exact(i)?))
+                }
+            },
+            _ => Ok(Payload::Checked),
+        }
+    }
+
+    /// Returns whether a segment comes next.
+    #[inline]
+    fn is_before_segment(&self) -> bool {
+        let Section { items, next, count, fault, .. } = &self.section;
+        let is_listed = self.state == State::Within && *items == Items::Segments;
+        is_listed && next < count && fault.is_none()
+    }
+
+    /// Decodes the next segment and passes its contents.
+    #[inline]
+    fn segment<I: Input>(&mut self, input: &mut I) -> Result<Option<Payload>> {
+        let i = self.section.next;
+        self.section.next = i.plus(1)?;
+        let body = &mut Decoder::new(input, self.section.end);
+        let structure = &mut self.structure;
+        let mut cut = None;
+        let note = |segment, file| cut = Some(Payload::Cut(segment, file));
+        let decoded = match &structure.header {
+            Some(_) if !structure.has_lost_memory() => {
+                data::segment_or_cut(body, &mut structure.memories.as_slice(), note)
+            }
+            _ => data::segment_or_cut(body, &mut structure.growing(), note),
+        };
+        match decoded {
+            Ok(Some(segment)) => Ok(Some(Payload::Segment(segment))),
+            Ok(None) => Ok(Some(Payload::Checked)),
+            Err(fault) => self.in_segment(input, i, fault, cut),
+        }
+    }
+
+    /// Goes on after a fault in segment `i`, which comes when the part of it has passed that is there, if its contents are
+    /// `cut` off.
+    ///
+    /// # Errors
+    /// Returns the fault where damage is not passed.
+    #[cold]
+    fn in_segment<I: Input>(
+        &mut self,
+        input: &mut I,
+        i: u64,
+        mut fault: Box<Fault>,
+        cut: Option<Payload>,
+    ) -> Result<Option<Payload>> {
+        // Other tools may write what is not known here, but not this project.
+        if self.structure.header.is_some() && fault.kind == ErrorKind::Unsupported {
+            fault.kind = ErrorKind::Damaged;
+        }
+        self.section.fault = Some(self.in_item(i, fault));
+        match cut {
+            Some(cut) => Ok(Some(cut)),
+            None => self.step(input),
+        }
+    }
+
+    /// Decodes all of a section that comes before its items, and sets what these are.
+    fn head<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Option<Payload>> {
+        match self.section.id {
+            CUSTOM => return self.custom(body),
+            MEMORY => {
+                self.once("memory")?;
+                self.structure.has_memory_types = true;
+                self.memory_types(body)?;
+            }
+            GLOBAL => {
+                self.once("global")?;
+                self.section.list(Items::Globals, body.u32()?.into());
+            }
+            DATA => {
+                self.once("data")?;
+                return self.data(body).map(Some);
+            }
+            _ => self.section.items = Items::Rest,
+        }
+        Ok(None)
+    }
+
+    /// Notes that the section has come, which a dump has once.
+    fn once(&mut self, name: &'static str) -> Result<()> {
+        self.structure.once(name, self.section.start..self.section.end)
+    }
+
+    /// Notes a section that only a dump with a header has.
+    fn belongs_to_header(&mut self) {
+        self.structure.belongs_to_header(self.section.start..self.section.end);
+    }
+
+    fn custom<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Option<Payload>> {
+        // Another name may be of any length, and no UTF-8.
+        let len = body.u32()? as usize;
+        let known = match KNOWN.iter().any(|known| known.len() == len) {
+            true => {
+                let name = body.take(len)?;
+                KNOWN.into_iter().find(|known| known.as_bytes() == name)
+            }
+            false => None,
+        };
+        let Some(name) = known else {
+            // In a damaged dump it may be one with segments whose name is damaged.
+            (self.section.loses, self.section.items) = (Loses::Always, Items::Rest);
+            return Ok(None);
+        };
+        self.section.name = Some(name);
+        if name != CONTINUATION {
+            self.section.loses = Loses::Never;
+        }
+        if !matches!(name, STACK | CONTINUATION | INDEX) {
+            self.once(name)?;
+        }
+        if matches!(name, CONTINUATION | NOTES | TRAP | IDENTITIES) {
+            self.belongs_to_header();
+        }
+        match name {
+            CORE => {
+                body.zero()?;
+                return Ok(Some(Payload::Process(body.name()?)));
+            }
+            HEADER => return self.header(body),
+            MODULES => return self.modules(body),
+            INSTANCES => self.instances(body)?,
+            STACK => self.stack(body)?,
+            CONTINUATION => return self.data(body).map(Some),
+            NOTES => self.notes(body)?,
+            TRAP => match facts::trap(body)? {
+                Some(trap) => return Ok(Some(Payload::Trap(Box::new(trap)))),
+                None => self.section.items = Items::Rest,
+            },
+            IDENTITIES => match facts::identity_count(body)? {
+                Some(count) => self.section.list(Items::Identities, count.into()),
+                None => self.section.items = Items::Rest,
+            },
+            _ => self.pass_index(body, self.section.start)?,
+        }
+        Ok(None)
+    }
+
+    fn header<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Option<Payload>> {
+        self.section.items = Items::Rest;
+        if self.structure.header.is_some() {
+            // It is known by other means.
+            return Ok(None);
+        }
+        let in_place = self.sections == 1 && self.structure.has(CORE);
+        let header = match Header::decode(body, self.section.start, in_place) {
+            Ok(header) => header,
+            Err(fault) => return Ok(Some(Payload::BadHeader(fault))),
+        };
+        if !in_place {
+            // This project writes it nowhere else: another tool has moved it.
+            self.structure.moved = Some(header);
+            return Ok(None);
+        }
+        if header.block_log2 != 0 {
+            body.begin_blocks(header.block_log2, header.index)?;
+        }
+        self.structure.header = Some(header);
+        Ok(Some(Payload::Header))
+    }
+
+    /// Passes an index. That of a dump that is as it was written is where its header says, and never passed here. All
+    /// sections up to this one were sound, so that another tool has made some of them longer or shorter.
+    fn pass_index<I: Input>(&mut self, body: &mut Decoder<'_, I>, start: u64) -> Result<()> {
+        let range = body.offset()..body.end();
+        body.skip_rest()?;
+        let structure = &mut self.structure;
+        if let Some(header) = structure.header.take() {
+            structure.moved = Some(header);
+        }
+        if structure.moved.is_none() {
+            structure.belongs_to_header(start..range.end);
+        }
+        structure.moved_index = Some(range);
+        Ok(())
+    }
+
+    fn modules<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Option<Payload>> {
+        let count = body.u32()?;
+        let may_be_bare = count == 1 && self.structure.is_foreign();
+        if may_be_bare && body.left()? <= MAX_NAME_BYTES as u64 {
+            let payload = only_module(body).map_err(|fault| fault.within("module 0"))?;
+            self.modules = 1;
+            return Ok(Some(payload));
+        }
+        self.section.list(Items::Modules, count.into());
+        Ok(None)
+    }
+
+    fn instances<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
+        if !self.structure.is_foreign() || body.left()? > 0 {
+            self.section.list(Items::Instances, body.u32()?.into());
+        }
+        Ok(())
+    }
+
+    /// Decodes what comes before the frames of a thread.
+    fn stack<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
+        body.zero()?;
+        let at = body.offset();
+        body.check_name()?;
+        let count = body.u32()?;
+        self.structure.has_frames |= count > 0;
+        match self.structure.is_foreign() {
+            true => {
+                let frames = not_empty(body.offset(), body.end());
+                self.structure.tried.get_or_insert(frames);
+                self.structure.trials.begin(count);
+                self.section.list(Items::UnknownFrames(at), count.into());
+            }
+            false => self.section.list(Items::Frames(at), count.into()),
+        }
+        Ok(())
+    }
+
+    /// Counts a thread all of whose frames have passed.
+    fn thread<I: Input>(&mut self, body: &Decoder<'_, I>, at: u64) -> Result<Payload> {
+        counted(&mut self.threads, MAX_LISTED_THREADS, "threads", body)?;
+        Ok(Payload::Thread(at, exact(self.section.count)?))
+    }
+
+    /// Tries the layouts of frames over some more bytes of a thread. Which one it is, is known at the end of the dump.
+    fn unknown_frames<I: Input>(&mut self, body: &mut Decoder<'_, I>, at: u64) -> Result<Payload> {
+        let trials = &mut self.structure.trials;
+        if body.left()? == 0 {
+            trials.end();
+            self.section.items = Items::Nothing;
+            return self.thread(body, at);
+        }
+        match body.take(at_most(body.left()?, TRIED)) {
+            Ok(bytes) => {
+                trials.feed(bytes);
+                Ok(Payload::Checked)
+            }
+            Err(fault) => {
+                // Of a list that is cut off no layout is known.
+                self.section.fault = Some(fault);
+                Ok(Payload::Thread(at, 0))
+            }
+        }
+    }
+
+    /// Decodes the number of notes. Those of a version that is not known stay unread.
+    fn notes<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
+        if body.take(4)? != 1_u32.to_le_bytes() {
+            self.section.items = Items::Rest;
+            return Ok(());
+        }
+        let start = body.offset();
+        let count = body.u32()?;
+        if count as usize > MAX_NOTES {
+            return Err(Fault::damaged(body.since(start), format!("has {count} notes")));
+        }
+        self.section.list(Items::Notes, count.into());
+        Ok(())
+    }
+
+    fn memory_types<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
+        let memories = &mut self.structure.memories;
+        for i in 0..body.u32()? {
+            let ty = types::memory(body, memories.len());
+            memories.push(ty.map_err(|fault| fault.within(format_args!("memory {i}")))?);
+        }
+        Ok(())
+    }
+
+    /// Begins a section with segments.
+    fn data<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Payload> {
+        let start = body.offset();
+        let count = body.u32()?;
+        let section = DataSection { start: body.offset(), end: body.end() };
+        let structure = &mut self.structure;
+        let first = structure.segments;
+        structure.segments = first.checked_add(count.into()).ok_or_else(|| {
+            Fault::unsupported(body.since(start), "more segments than can be counted")
+        })?;
+        let mut sections = structure.data.len();
+        counted(&mut sections, MAX_DATA_SECTIONS, "sections with segments", body)?;
+        if section.start < section.end {
+            structure.data.push(section);
+        }
+        let last = structure.segments;
+        (self.section.items, self.section.next, self.section.count) =
+            (Items::Segments, first, last);
+        Ok(Payload::Data)
+    }
+}
+
+impl Section {
+    /// Returns a fault in it with its name.
+    fn label(&self, fault: Box<Fault>) -> Box<Fault> {
+        match self.name {
+            Some(name) => fault.within(name),
+            None => fault,
+        }
+    }
+}
+
+/// Decodes the only module of another writer, whose name may have no length (WasmEdge): then it is
+/// all that is left.
+fn only_module<I: Input>(body: &mut Decoder<'_, I>) -> Result<Payload> {
+    let start = body.offset();
+    body.zero()?;
+    let (at, end) = (body.offset(), body.end());
+    let bytes = body.take(at_most(body.left()?, MAX_NAME_BYTES))?;
+    let mut slice = Slice::new(bytes, 0);
+    let mut name = Decoder::new(&mut slice, bytes.len() as u64);
+    if name.check_name().is_ok() && name.finish().is_ok() {
+        return Ok(Payload::Module(start));
+    }
+    match std::str::from_utf8(bytes).is_ok() {
+        true => Ok(Payload::BareModule(at, bytes.len() as u64)),
+        false => {
+            let message = "its name is neither UTF-8 with its length nor without";
+            Err(Fault::damaged(not_empty(at, end), message))
+        }
+    }
+}
+
+/// Counts one more of something that there is a limit for.
+fn counted<I: Input>(
+    count: &mut usize,
+    most: usize,
+    what: &str,
+    body: &Decoder<'_, I>,
+) -> Result<()> {
+    *count = count.plus(1)?;
+    match *count <= most {
+        true => Ok(()),
+        false => {
+            let message = format!("more than the limit of {most} {what}");
+            Err(Fault::unsupported(body.since(body.offset()), message))
+        }
+    }
+}
