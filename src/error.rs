@@ -71,7 +71,7 @@ pub enum ErrorKind {
     Guest,
     /// There is not enough memory for a table or a buffer.
     OutOfMemory,
-    /// It was told to stop ([`crate::Dumper::cancel`]).
+    /// The work was cancelled ([`Cancel`](crate::Cancel)): a dump that is written, opened, verified or restored.
     Cancelled,
     /// A core dump could not be opened, mapped or read.
     Input,

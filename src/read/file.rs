@@ -76,7 +76,8 @@ pub struct CoreDumpFile<'b> {
 }
 
 /// Who wrote a dump.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Producer {
     /// This project: the dump has a section `corestream`.
     Corestream,
@@ -89,8 +90,9 @@ impl CoreDumpFile<'static> {
     ///
     /// # Errors
     /// Returns an error if the file cannot be read or is no regular file ([`ErrorKind::Input`]), if it is no core dump
-    /// ([`ErrorKind::Format`]), if it is damaged or cut off, or if it has something that is not known here or over a limit
-    /// ([`ErrorKind::Unsupported`]).
+    /// ([`ErrorKind::Format`]), if it is damaged or cut off ([`ErrorKind::Damaged`], [`ErrorKind::CutOff`]), if it has
+    /// something that is not known here or is over a limit ([`ErrorKind::Unsupported`]), or if memory for a table cannot be
+    /// allocated ([`ErrorKind::OutOfMemory`]).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         OpenOptions::new().open(path)
     }
@@ -124,7 +126,7 @@ impl<'b> CoreDumpFile<'b> {
     /// Opens a dump in any source of bytes.
     ///
     /// # Errors
-    /// Returns the errors of [`open`](CoreDumpFile::open), and that of the source.
+    /// Returns the errors of [`open`](CoreDumpFile::open); a source that cannot be read is one of [`ErrorKind::Input`].
     ///
     /// ```
     /// use std::fs::File;

@@ -265,7 +265,6 @@ pub(super) fn bare_name(source: Source<'_>, offset: u64, len: u64) -> Result<Str
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::{
         CoreDump, CoreDumpFile, Dumper, ErrorKind, Global, GlobalIndex, GlobalValue, Instance,
         InstanceIndex, ModuleIndex,

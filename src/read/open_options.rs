@@ -60,8 +60,8 @@ impl OpenOptions {
         self
     }
 
-    /// Sets what stops the work: it then fails with [`ErrorKind::Cancelled`]. The work looks at it every few megabytes
-    /// and every few thousand segments.
+    /// Sets what stops the work: it then fails with [`ErrorKind::Cancelled`]. The work looks at it every few megabytes,
+    /// and every few thousand segments, frames, or other items.
     pub fn cancel(mut self, cancel: Option<Cancel>) -> Self {
         self.control.cancel = cancel;
         self
@@ -76,7 +76,7 @@ impl OpenOptions {
     /// Opens the dump at `path`, which is read and not mapped.
     ///
     /// # Errors
-    /// Returns the errors of [`CoreDumpFile::open`].
+    /// Returns the errors of [`CoreDumpFile::open`], and one of [`ErrorKind::Cancelled`] if the work was cancelled.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<CoreDumpFile<'static>> {
         let path = path.as_ref();
         let opened = regular_file(path).and_then(|file| self.open_source(file));
@@ -86,7 +86,7 @@ impl OpenOptions {
     /// Opens the dump in `source`.
     ///
     /// # Errors
-    /// Returns the errors of [`CoreDumpFile::open`], and that of the source.
+    /// Returns the errors of [`CoreDumpFile::from_source`], and one of [`ErrorKind::Cancelled`] if the work was cancelled.
     pub fn open_source<'b>(&self, source: impl ReadAt + 'b) -> Result<CoreDumpFile<'b>> {
         CoreDumpFile::new(Box::new(source), self.salvage, self.threads, self.control.clone())
     }

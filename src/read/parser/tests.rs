@@ -1,0 +1,182 @@
+//! What the parser gives, payload by payload, of small dumps made by hand.
+
+use super::super::input::{Slice, Stream};
+use super::*;
+use crate::leb;
+
+/// A section of this id.
+fn section(id: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![id];
+    leb::push_u32(&mut bytes, u32::try_from(body.len()).unwrap());
+    bytes.extend(body);
+    bytes
+}
+
+/// A custom section of this name.
+fn custom(name: &str, body: &[u8]) -> Vec<u8> {
+    let mut named = vec![u8::try_from(name.len()).unwrap()];
+    named.extend(name.bytes());
+    named.extend(body);
+    section(CUSTOM, &named)
+}
+
+/// A dump by another tool: a module, an instance, a thread of two frames, a memory, and segments, one of them passive.
+fn foreign() -> Vec<u8> {
+    [
+        b"\0asm\x01\0\0\0".to_vec(),
+        custom("core", b"\0\x01p"),
+        custom("coremodules", b"\x02\0\x01a\0\x01b"),
+        custom("coreinstances", b"\x01\0\0\x01\0\0"),
+        custom("corestack", b"\0\x01t\x02\0\0\x07\x03\0\0\0\0\x08\x04\0\0"),
+        section(MEMORY, b"\x01\0\x01"),
+        section(DATA, b"\x03\0\x41\x08\x0b\x02xy\x01\x01z\0\x41\x10\x0b\x01w"),
+    ]
+    .concat()
+}
+
+/// All payloads in words, and how the dump ends.
+fn payloads<I: Input>(parser: &mut Parser, input: &mut I) -> (Vec<String>, Result<()>) {
+    let mut all = Vec::new();
+    loop {
+        match parser.next(input) {
+            Ok(Some(Payload::End { may_lose_segments: false })) => {}
+            Ok(Some(payload)) => all.push(format!("{payload:?}")),
+            Ok(None) => return (all, Ok(())),
+            Err(fault) => return (all, Err(fault)),
+        }
+    }
+}
+
+#[test]
+fn a_source_and_a_stream_give_the_same_payloads() {
+    let bytes = foreign();
+    let mut parser = Parser::default();
+    let (all, ended) = payloads(&mut parser, &mut Slice::new(&bytes, 0));
+    ended.unwrap();
+    let expected = [
+        "Process(\"p\")",
+        "Module(33)",
+        "Module(36)",
+        "NoHeader",
+        "Instance(56)",
+        "Checked",
+        "Thread(",
+        "Data",
+        "Segment(",
+        "Checked",
+        "Segment(",
+    ];
+    for (payload, expected) in all.iter().zip(expected) {
+        assert!(payload.starts_with(expected), "{all:#?}");
+    }
+    assert_eq!(all.len(), expected.len());
+    let structure = &parser.structure;
+    assert!(structure.is_complete && structure.is_bounded && structure.has_frames);
+    assert_eq!((structure.segments, structure.instances, structure.memories.len()), (3, 1, 1));
+
+    let (streamed, ended) = payloads(&mut Parser::default(), &mut Stream::new(&bytes[..]).unwrap());
+    ended.unwrap();
+    assert_eq!(streamed, all);
+}
+
+#[test]
+fn nothing_comes_after_the_end() {
+    let bytes = foreign();
+    let mut input = Slice::new(&bytes, 0);
+    let mut parser = Parser::default();
+    payloads(&mut parser, &mut input).1.unwrap();
+    assert!(matches!(parser.next(&mut input), Ok(None)));
+
+    let mut parser = Parser::default();
+    let mut input = Slice::new(&bytes[..40], 0);
+    payloads(&mut parser, &mut input).1.unwrap_err();
+    assert!(matches!(parser.next(&mut input), Ok(None)));
+    assert!(!parser.structure.is_complete);
+}
+
+#[test]
+fn a_section_that_is_skipped_is_not_looked_at() {
+    let mut bytes = foreign();
+    let at = bytes.len() - 5;
+    bytes[at] = 0x77; // no flag of a segment
+    let skipping = |parser: &mut Parser, input: &mut Slice<'_>| -> Result<()> {
+        while let Some(payload) = parser.next(input)? {
+            if matches!(payload, Payload::Data) {
+                parser.skip_section();
+            }
+        }
+        Ok(())
+    };
+    let mut parser = Parser::default();
+    let fault = payloads(&mut parser, &mut Slice::new(&bytes, 0)).1.unwrap_err();
+    assert!(fault.line().contains("section data: segment 2: "), "{}", fault.line());
+    let mut parser = Parser::default();
+    skipping(&mut parser, &mut Slice::new(&bytes, 0)).unwrap();
+    assert!(parser.structure.is_complete);
+}
+
+#[test]
+fn a_cut_comes_before_its_fault() {
+    let bytes = foreign();
+    let cut = &bytes[..bytes.len() - 11];
+    let (all, ended) = payloads(&mut Parser::default(), &mut Slice::new(cut, 0));
+    let fault = ended.unwrap_err();
+    assert_eq!(fault.kind, ErrorKind::CutOff);
+    let expected = format!(", {})", cut.len());
+    let last = all.last().unwrap();
+    assert!(last.starts_with("Cut(") && last.ends_with(&expected), "{last}");
+}
+
+#[test]
+fn the_frames_before_a_damaged_one_are_given() {
+    let header = Header::new(0, 1000, 900, 20).unwrap();
+    let bytes = [
+        b"\0asm\x01\0\0\0".to_vec(),
+        custom("core", b"\0\x01p"),
+        custom("corestack", b"\0\x01t\x03\0\0\x07\x03\0\0\0\0\x08\x04\0\0\x77"),
+        custom("corenotes", b""),
+    ]
+    .concat();
+    let mut parser = Parser::of_damaged(header.clone(), false);
+    let (all, ended) = payloads(&mut parser, &mut Slice::new(&bytes, 0));
+    let line = ended.unwrap_err().line();
+    assert!(line.contains("corestack: frame 2: begins with 0x77"), "{line}");
+    assert_eq!(all[1..3], ["Checked", "Checked"]);
+    assert!(all[3].starts_with("Thread(") && all[3].ends_with(", 2)"), "{all:?}");
+    assert_eq!(all.len(), 4);
+
+    // A parser that passes damage goes on with the next section, which may be anything.
+    let mut parser = Parser::of_damaged(header, true);
+    let (all, ended) = payloads(&mut parser, &mut Slice::new(&bytes, 0));
+    assert_eq!(ended.unwrap_err().kind, ErrorKind::CutOff);
+    assert_eq!(all[4..], ["End { may_lose_segments: true }"]);
+}
+
+#[test]
+fn whoever_pulls_can_end_the_dump() {
+    let bytes = foreign();
+    let mut input = Slice::new(&bytes, 0);
+    let mut parser = Parser::default();
+    while !matches!(parser.next(&mut input).unwrap(), Some(Payload::Segment(_))) {}
+    let fault = Fault::unsupported(70..71, "one too many");
+    let fault = parser.fail(input.offset(), fault);
+    assert_eq!(fault.line(), "at 0x46: section data: one too many");
+    assert!(matches!(parser.next(&mut input), Ok(None)));
+    assert!(!parser.structure.is_complete && parser.structure.is_bounded);
+}
+
+#[test]
+fn a_frame_with_too_many_values_is_over_a_limit() {
+    // A list of 2^18 + 1 locals.
+    let frames = b"\0\x01t\x01\0\0\x07\x03\x81\x80\x10";
+    let bytes =
+        [b"\0asm\x01\0\0\0".to_vec(), custom("core", b"\0\x01p"), custom("corestack", frames)]
+            .concat();
+    let header = Header::new(0, 1000, 900, 20).unwrap();
+    let mut parser = Parser::of_damaged(header, false);
+    let fault = payloads(&mut parser, &mut Slice::new(&bytes, 0)).1.unwrap_err();
+    assert_eq!(fault.kind, ErrorKind::Unsupported);
+    let expected =
+        "corestack: frame 0: a frame has more than the limit of 262144 locals or operands";
+    assert!(fault.line().ends_with(expected), "{}", fault.line());
+}
