@@ -79,7 +79,7 @@ impl OpenOptions {
     /// Returns the errors of [`CoreDumpFile::open`], and one of [`ErrorKind::Cancelled`] if the work was cancelled.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<CoreDumpFile<'static>> {
         let path = path.as_ref();
-        let opened = regular_file(path).and_then(|file| self.open_source(file));
+        let opened = open_file(path).and_then(|file| self.open_source(file));
         opened.map_err(|error| error.at(path.display()))
     }
 
@@ -92,16 +92,7 @@ impl OpenOptions {
     }
 }
 
-/// Opens a regular file to be read.
-pub(super) fn regular_file(path: &Path) -> Result<File> {
-    let file = map::open(path).map_err(|error| failed("cannot open", error))?;
-    let metadata = file.metadata().map_err(|error| failed("cannot read", error))?;
-    match metadata.is_file() {
-        true => Ok(file),
-        false => Err(Error::new(ErrorKind::Input, "not a regular file")),
-    }
-}
-
-fn failed(what: &str, error: std::io::Error) -> Error {
-    Error::io(ErrorKind::Input, what, error)
+/// Opens a file to be read. That it is a regular one, its length as a source says.
+pub(super) fn open_file(path: &Path) -> Result<File> {
+    map::open(path).map_err(|error| Error::io(ErrorKind::Input, "cannot open", error))
 }

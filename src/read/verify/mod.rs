@@ -22,7 +22,7 @@ use super::file::CoreDumpFile;
 use super::header::Header;
 use super::index::Index;
 use super::input::{Cursor, Input, Stream};
-use super::open_options::regular_file;
+use super::open_options::open_file;
 use super::parser::Parser;
 use super::read_at::ReadAt;
 use super::salvage::Found;
@@ -105,7 +105,7 @@ impl Verifier {
     /// Returns an error if the file cannot be read, and the errors of [`verify`](Self::verify).
     pub fn verify_file(&self, path: impl AsRef<Path>) -> Result<Verdict> {
         let path = path.as_ref();
-        let verdict = regular_file(path).and_then(|file| self.verify(&file));
+        let verdict = open_file(path).and_then(|file| self.verify(&file));
         verdict.map_err(|error| error.at(path.display()))
     }
 
