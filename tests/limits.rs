@@ -9,8 +9,8 @@ mod writers;
 use common::own::{self, Own};
 use common::reading::Unlent;
 use corestream::limits::{
-    MAX_DATA_SECTIONS, MAX_GLOBALS, MAX_LISTED, MAX_LISTED_SEGMENTS, MAX_LISTED_THREADS,
-    MAX_MEMORIES, MAX_OVERLAPPING_SEGMENTS,
+    MAX_DATA_SECTIONS, MAX_FRAME_VALUES, MAX_GLOBALS, MAX_LISTED, MAX_LISTED_SEGMENTS,
+    MAX_LISTED_THREADS, MAX_MEMORIES, MAX_OVERLAPPING_SEGMENTS,
 };
 use corestream::read::{OpenOptions, ReadAt, Verdict, Verifier};
 use corestream::{CoreDumpFile, Error, ErrorKind, Result};
@@ -156,4 +156,62 @@ fn sections_with_segments_have_a_limit() {
         Own::default().dump(&dump(&sections))
     };
     assert_limit("sections", MAX_DATA_SECTIONS, with_sections);
+}
+
+/// The locals and the operand stack of a frame, in each layout.
+#[test]
+fn values_of_a_frame_have_a_limit() {
+    for (counts_first, instance) in [(false, Some(0)), (false, None), (true, Some(0)), (true, None)]
+    {
+        for is_locals in [true, false] {
+            let with = |count: usize| {
+                let (many, few) = (vec![-1; count], [5]);
+                let (locals, values) =
+                    if is_locals { (&many[..], &few[..]) } else { (&few[..], &many[..]) };
+                let frames =
+                    [(instance, 1, 2, &few[..], &[][..]), (instance, 3, 17, locals, values)];
+                let stack = writers::stack(&frames, counts_first);
+                let instances =
+                    list("coreinstances", &[], usize::from(instance.is_some()), &[0; 4]);
+                module(&[CORE, (0, b"\x0bcoremodules\x01\0\x01m"), (0, &instances), (0, &stack)])
+            };
+            let what = format!(
+                "counts first: {counts_first}, instance: {instance:?}, locals: {is_locals}"
+            );
+            let bytes = with(MAX_FRAME_VALUES + 1);
+            let salvaged = CoreDumpFile::salvage_slice(&bytes).unwrap();
+            let frames = salvaged.threads().flat_map(|thread| thread.unwrap().frames());
+            let error = frames.filter_map(Result::err).next();
+            error.iter().for_each(|error| assert_names(error, MAX_FRAME_VALUES, &what));
+            assert!(error.is_some() || salvaged.damage().is_some(), "{what}");
+            drop(salvaged);
+            assert_limit(&what, MAX_FRAME_VALUES, with);
+            // A dump of this project's.
+            if !counts_first && instance.is_some() {
+                assert_limit(&what, MAX_FRAME_VALUES, |count| Own::default().dump(&with(count)));
+            }
+        }
+    }
+}
+
+#[test]
+fn index_spaces_of_an_instance_have_a_limit() {
+    for is_memories in [true, false] {
+        let with = |count: usize| {
+            let indices = vector(count, &[0]);
+            let spaces = if is_memories { [&indices[..], &[0]] } else { [&[0], &indices[..]] };
+            let mut instances = list("coreinstances", &[], 1, &[0, 0]);
+            instances.extend(spaces.concat());
+            module(&[CORE, (0, b"\x0bcoremodules\x01\0\x01m"), (0, &instances)])
+        };
+        let what = if is_memories { "memories" } else { "globals" };
+        let bytes = with(MAX_GLOBALS + 1);
+        let salvaged = CoreDumpFile::salvage_slice(&bytes).unwrap();
+        let error = salvaged.instances().filter_map(Result::err).next();
+        error.iter().for_each(|error| assert_names(error, MAX_GLOBALS, what));
+        assert!(error.is_some() || salvaged.damage().is_some(), "{what}");
+        drop(salvaged);
+        assert_limit(what, MAX_GLOBALS, with);
+        assert_limit(what, MAX_GLOBALS, |count| Own::default().dump(&with(count)));
+    }
 }
