@@ -159,6 +159,8 @@ fn a_failed_read_fails_what_needs_it() {
                     break;
                 }
                 assert_failed(opened, said, damaged, &what);
+                let (opened, _) = source.failing_from(k, || open(&source, salvage));
+                assert_refused(&opened.err().unwrap_or_else(|| panic!("{what}: it opens")), &what);
             }
         }
         for threads in [1, 2] {
@@ -174,6 +176,8 @@ fn a_failed_read_fails_what_needs_it() {
                     break;
                 }
                 assert_failed(verdict, show, is_damaged.then_some(&*expected), &what);
+                let (verdict, _) = source.failing_from(k, || verifier.verify(&source));
+                assert_refused(&verdict.expect_err(&what), &what);
             }
         }
     }
@@ -615,6 +619,24 @@ fn opening_and_listing_read_no_contents() {
         );
         assert!(source.take_reads().is_empty(), "{name}");
     }
+}
+
+/// Without an index the header of each segment is read, and little of what follows it.
+#[test]
+fn opening_without_an_index_takes_one_call_for_each_segment() {
+    let (count, len) = (500, 50_000);
+    let mut data = wasm_encoder::DataSection::new();
+    for i in 0..count {
+        data.active(0, &foreign::address(i * 2 * len, false), std::iter::repeat_n(7, 50_000));
+    }
+    let bytes = foreign::foreign(&[(1 << 10, false)], &data);
+    let source = Counting::new(&bytes[..]);
+    let dump = open(&source, false).unwrap();
+    let (reads, payload) = (source.take_reads(), payload(&dump));
+    assert_eq!(payload.len() as u64, count);
+    // There is a section before the segments, and some after them.
+    assert!(reads.len() as u64 <= count + 2, "{} calls", reads.len());
+    assert_beside(&reads, &payload, "foreign");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use corestream::read::ReadAt;
 use corestream::{Error, ErrorKind};
@@ -18,8 +18,12 @@ pub struct Counting<S> {
     reads: Mutex<Vec<Range<u64>>>,
     /// How often somebody has asked for the length.
     lengths: AtomicUsize,
-    /// Reads before one fails; `usize::MAX` if none is to fail, or one has.
+    /// Reads before one fails; `usize::MAX` if none is to fail.
     left: AtomicUsize,
+    /// Whether a read has failed.
+    has_failed: AtomicBool,
+    /// Whether the reads after it fail, too.
+    stays_failed: AtomicBool,
 }
 
 /// The reason for which a read fails.
@@ -36,8 +40,14 @@ impl std::error::Error for Refused {}
 
 impl<S: ReadAt> Counting<S> {
     pub fn new(bytes: S) -> Self {
-        let (reads, lengths) = (Mutex::default(), AtomicUsize::new(0));
-        Self { bytes, reads, lengths, left: AtomicUsize::new(usize::MAX) }
+        Self {
+            bytes,
+            reads: Mutex::default(),
+            lengths: AtomicUsize::new(0),
+            left: AtomicUsize::new(usize::MAX),
+            has_failed: AtomicBool::new(false),
+            stays_failed: AtomicBool::new(false),
+        }
     }
 
     /// Returns the ranges that were read since the last call.
@@ -52,9 +62,35 @@ impl<S: ReadAt> Counting<S> {
 
     /// Does `work`, during which read `k` fails. Returns whether there was such a read, too.
     pub fn failing_at<T>(&self, k: usize, work: impl FnOnce() -> T) -> (T, bool) {
+        self.failing(k, false, work)
+    }
+
+    /// The same, but the reads after it fail, too.
+    pub fn failing_from<T>(&self, k: usize, work: impl FnOnce() -> T) -> (T, bool) {
+        self.failing(k, true, work)
+    }
+
+    fn failing<T>(&self, k: usize, stays: bool, work: impl FnOnce() -> T) -> (T, bool) {
+        self.stays_failed.store(stays, Ordering::Relaxed);
         self.left.store(k, Ordering::Relaxed);
         let done = work();
-        (done, self.left.swap(usize::MAX, Ordering::Relaxed) == usize::MAX)
+        self.left.store(usize::MAX, Ordering::Relaxed);
+        (done, self.has_failed.swap(false, Ordering::Relaxed))
+    }
+
+    /// Returns whether the next read fails.
+    fn fails(&self) -> bool {
+        let stays = self.stays_failed.load(Ordering::Relaxed);
+        let left =
+            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| match left {
+                usize::MAX => None,
+                0 if stays => Some(0),
+                0 => Some(usize::MAX),
+                left => Some(left - 1),
+            });
+        let fails = left == Ok(0);
+        self.has_failed.fetch_or(fails, Ordering::Relaxed);
+        fails
     }
 }
 
@@ -66,25 +102,14 @@ impl<S: ReadAt> ReadAt for Counting<S> {
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.reads.lock().unwrap().push(offset..offset + buffer.len() as u64);
-        let left =
-            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| match left {
-                usize::MAX => None,
-                0 => Some(usize::MAX),
-                left => Some(left - 1),
-            });
-        match left {
-            // A kind that could be taken for the end of the dump, and others.
-            Ok(0) => {
-                let kinds = [
-                    io::ErrorKind::UnexpectedEof,
-                    io::ErrorKind::Other,
-                    io::ErrorKind::InvalidData,
-                ];
-                let kind = kinds[usize::try_from(offset).unwrap_or_default() % kinds.len()];
-                Err(io::Error::new(kind, Refused))
-            }
-            _ => self.bytes.read_exact_at(buffer, offset),
+        if self.fails() {
+            // One kind could be taken for the end of the dump.
+            let kinds =
+                [io::ErrorKind::UnexpectedEof, io::ErrorKind::Other, io::ErrorKind::InvalidData];
+            let kind = kinds[usize::try_from(offset).unwrap_or_default() % kinds.len()];
+            return Err(io::Error::new(kind, Refused));
         }
+        self.bytes.read_exact_at(buffer, offset)
     }
 }
 
