@@ -550,7 +550,8 @@ fn assert_beside(reads: &[Range<u64>], payload: &[Range<u64>], what: &str) {
         let is_inside = payload.get(after).is_some_and(|range| range.contains(&read.start));
         assert!(!is_inside, "{what}: read {read:x?}");
     }
-    assert!(overlap(reads, payload) <= READ_AHEAD * reads.len() as u64, "{what}: {reads:x?}");
+    let (beyond, calls) = (overlap(reads, payload), reads.len() as u64);
+    assert!(beyond <= READ_AHEAD * calls, "{what}: {beyond} bytes of contents by {calls} calls");
 }
 
 /// A dump in a file, and the bytes of its index.
