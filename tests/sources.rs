@@ -345,6 +345,25 @@ fn a_dump_that_becomes_shorter_is_an_error() {
     }
 }
 
+#[test]
+fn the_first_error_ends_every_list() {
+    let bytes = long();
+    let source = Shrinking(&bytes, AtomicU64::new(bytes.len() as u64));
+    let dump = open(&source, false).unwrap();
+    source.1.store(0, Ordering::Relaxed);
+    let count = |items: &mut dyn Iterator<Item = bool>| items.take(2).collect::<Vec<_>>();
+    for (what, are_errors) in [
+        ("modules", count(&mut dump.modules().map(|item| item.is_err()))),
+        ("notes", count(&mut dump.notes().map(|item| item.is_err()))),
+        ("identities", count(&mut dump.module_identities().map(|item| item.is_err()))),
+        ("instances", count(&mut dump.instances().map(|item| item.is_err()))),
+        ("globals", count(&mut dump.globals().map(|item| item.is_err()))),
+        ("threads", count(&mut dump.threads().map(|item| item.is_err()))),
+    ] {
+        assert_eq!(are_errors, [true], "{what}");
+    }
+}
+
 /// A source whose bytes become others, at some read or at once.
 struct Changing {
     bytes: RwLock<Vec<u8>>,
