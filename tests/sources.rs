@@ -212,6 +212,23 @@ fn a_failed_read_fails_one_question_of_an_open_dump() {
     }
 }
 
+/// The bytes of an index are read again for its checksum: that it does not hold hides no read that has failed before.
+#[test]
+fn a_failed_read_of_a_damaged_index_is_an_error() {
+    let mut bytes = Own::default().dump(&small());
+    let at = own::index_of(&bytes) + 30;
+    bytes[at] ^= 0x55;
+    for k in 0.. {
+        let source = Counting::new(&bytes[..]);
+        let (opened, has_failed) = source.failing_at(k, || open(&source, true));
+        if !has_failed {
+            break;
+        }
+        let what = format!("read {k}, at {:#x}", source.take_reads()[k].start);
+        assert_refused(&opened.err().unwrap_or_else(|| panic!("{what}: it opens")), &what);
+    }
+}
+
 /// A source with a length of its own.
 struct WithLen<'b, F>(&'b [u8], F);
 
