@@ -380,6 +380,23 @@ fn a_section_that_is_missing_or_more_makes_a_dump_rewritten() {
     assert!(matches!(verdict_consistently(&bytes), Ok(Verdict::Damaged(_))));
 }
 
+/// A section that another tool has put before the data, of any length, makes the dump no damaged one.
+#[test]
+fn a_section_of_any_length_may_be_added_before_the_data() {
+    let original = sections(&Own::default().dump(&small()));
+    let data = original.iter().position(|(id, _)| *id == 11).unwrap();
+    for len in [10, 100, 500, 5000] {
+        let mut body = b"\x09producers".to_vec();
+        body.resize(10 + len, 0);
+        let mut more = original.clone();
+        more.insert(data, (0, body));
+        let bytes = padded(&more, 0);
+        let verdict = verdict_consistently(&bytes).unwrap();
+        assert!(verdict.is_whole(), "{len} bytes: {verdict:?}");
+        assert!(open(&bytes).is_rewritten());
+    }
+}
+
 /// A dump without checksums hides many changes: a source of any kind must hide the same ones.
 #[test]
 fn flips_and_cuts_are_judged_alike_in_every_source() {
