@@ -10,9 +10,9 @@ mod foreign;
 use common::own::{self, Entry, HEADER, Own};
 use common::reading::{Unlent, all};
 use corestream::limits::{
-    MAX_DATA_SECTIONS, MAX_FRAME_VALUES, MAX_GLOBALS, MAX_LISTED, MAX_LISTED_SEGMENTS,
-    MAX_LISTED_THREADS, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_OVERLAPPING_SEGMENTS,
-    MAX_TRAP_BYTES,
+    MAX_DATA_SECTIONS, MAX_FRAME_VALUES, MAX_GLOBALS, MAX_LEFT_OUT_RANGES, MAX_LISTED,
+    MAX_LISTED_SEGMENTS, MAX_LISTED_THREADS, MAX_METADATA_BYTES, MAX_NAME_BYTES,
+    MAX_OVERLAPPING_SEGMENTS, MAX_PARTIAL_SEGMENTS, MAX_TRAP_BYTES,
 };
 use corestream::read::{OpenOptions, ReadAt, Verifier};
 use corestream::{CoreDumpFile, ErrorKind, Result};
@@ -286,6 +286,41 @@ fn everything_at_once_needs_no_more() {
         sections.insert(0, long_process());
         assert_bounded("everything, of others", of(&sections), None);
     }
+}
+
+/// As many ranges that were left out as there may be, and as many segments as there may be then.
+fn partial(sections: &[Section]) -> Vec<u8> {
+    let all = (0..MAX_PARTIAL_SEGMENTS as u64).map(|i| (i * 2, 1)).collect();
+    let range = |i| (0, (1 << 30) + i * 2, (1 << 30) + i * 2);
+    let left_out = (0..MAX_LEFT_OUT_RANGES as u64).map(range).collect();
+    let options = Own { flags: 1, left_out, ..unchecked() };
+    own(&options, core(), sections, &Segments { sections: 1, all })
+}
+
+/// Of a dump without an end, the index is decoded into a table that has room for all segments of any dump.
+#[test]
+fn salvaging_a_partial_dump_needs_no_more() {
+    assert_bounded("partial", partial(&[memory()]), None);
+}
+
+/// Two tables of segments are there while they are cut, and the places of the lists as well.
+#[test]
+fn segments_that_overlap_beside_everything_need_no_more() {
+    let (what, segments) = overlapping().remove(0);
+    let bytes = of(&[&[core()][..], &everything(), &segments.sections().0].concat());
+    assert_bounded(what, bytes, None);
+}
+
+/// Another tool has moved the header: segments are those of the sections, and ranges those of the index.
+#[test]
+fn a_rewritten_dump_needs_no_more() {
+    let listed = partial(&[memory()]);
+    let (header_at, index_at) = (own::end_of_core(&listed), own::index_of(&listed));
+    let data = Segments::most(MAX_DATA_SECTIONS).reversed().sections().0;
+    let mut bytes = of(&[&[long_process()][..], &everything(), &data].concat());
+    bytes.extend(&listed[header_at..header_at + HEADER]);
+    bytes.extend(&listed[index_at..]);
+    assert_bounded("rewritten", bytes, None);
 }
 
 /// One frame with as many values as there may be.
