@@ -17,8 +17,8 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, RwLock};
 
 use common::Random;
 use common::own::{self, Own};
@@ -26,6 +26,7 @@ use common::reading::{PAGE, Said, facts, guest, images, known, small};
 use corestream::read::{OpenOptions, ReadAt, Verdict, Verifier};
 use corestream::*;
 use counting::{Counting, assert_refused};
+use proptest::prelude::*;
 use questions::{Answers, QUESTIONS, ask, without_files};
 use tempfile::NamedTempFile;
 
@@ -179,6 +180,49 @@ fn a_failed_read_fails_what_needs_it() {
                 let (verdict, _) = source.failing_from(k, || verifier.verify(&source));
                 assert_refused(&verdict.expect_err(&what), &what);
             }
+        }
+    }
+}
+
+proptest! {
+    /// Whatever is wrong with a dump, a read that fails is not taken for a part of it.
+    #[test]
+    fn a_failed_read_of_any_dump_is_no_damage(
+        which in any::<prop::sample::Index>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..5),
+        cut in prop::option::weighted(0.3, any::<prop::sample::Index>()),
+        k in 0..12_usize,
+        salvage in any::<bool>(),
+    ) {
+        static DUMPS: LazyLock<Vec<(&str, Vec<u8>)>> = LazyLock::new(|| {
+            dumps().into_iter().filter(|(_, bytes)| bytes.len() < 3000).collect()
+        });
+        let (name, bytes) = which.get(&DUMPS);
+        let mut bytes = bytes.clone();
+        changes.iter().for_each(|(at, value)| *at.get_mut(&mut bytes) = *value);
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let source = Counting::new(&bytes[..]);
+        let expected = shown(open(&bytes, salvage), said);
+        let (opened, has_failed) = source.failing_at(k, || open(&source, salvage));
+        match has_failed {
+            true => assert_failed(opened, said, Some(&expected), name),
+            false => prop_assert_eq!(shown(opened, said), expected),
+        }
+        if let (opened, true) = source.failing_from(k, || open(&source, salvage)) {
+            assert_refused(&opened.err().unwrap(), name);
+        }
+        let verifier = Verifier::new().threads(1);
+        let show = |verdict: Verdict| format!("{verdict:?}");
+        let expected = shown(verifier.verify(&bytes), show);
+        let (verdict, has_failed) = source.failing_at(k, || verifier.verify(&source));
+        match has_failed {
+            true => assert_failed(verdict, show, Some(&expected), name),
+            false => prop_assert_eq!(shown(verdict, show), expected),
+        }
+        if let (verdict, true) = source.failing_from(k, || verifier.verify(&source)) {
+            assert_refused(&verdict.unwrap_err(), name);
         }
     }
 }
@@ -550,6 +594,48 @@ fn a_dump_that_changes_while_it_is_opened_does_not_panic() {
                 }
                 if source.left.load(Ordering::Relaxed) < usize::MAX / 2 {
                     break;
+                }
+            }
+        }
+    }
+}
+
+/// A source of two dumps: each read is of one of them.
+struct Flickering<'b> {
+    dumps: [&'b [u8]; 2],
+    random: Mutex<Random>,
+}
+
+impl ReadAt for Flickering<'_> {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.dumps[0].len() as u64)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let which = self.random.lock().unwrap().below(2);
+        self.dumps[which].read_exact_at(buffer, offset)
+    }
+}
+
+#[test]
+fn a_dump_that_changes_all_the_time_does_not_panic() {
+    let dumps = dumps();
+    for (name, bytes) in dumps.iter().filter(|(name, _)| *name != "long") {
+        for (_, other) in &dumps {
+            let mut other = other.clone();
+            other.resize(bytes.len(), 0);
+            for seed in 1..30 {
+                let random = Mutex::new(Random(seed));
+                let source = Flickering { dumps: [bytes, &other], random };
+                for salvage in [false, true] {
+                    let Ok(dump) = open(&source, salvage) else { continue };
+                    let answers = ask(&dump, without_files());
+                    for error in answers.iter().filter_map(|of| of.error.as_ref()) {
+                        assert_ne!(error.kind(), ErrorKind::Internal, "{name}: {error}");
+                    }
+                }
+                if let Err(error) = Verifier::new().threads(1).verify(&source) {
+                    assert_ne!(error.kind(), ErrorKind::Internal, "{name}: {error}");
                 }
             }
         }
