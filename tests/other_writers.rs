@@ -14,7 +14,8 @@ use std::process::Command;
 
 use common::own::{self, Own};
 use common::reading::{
-    FIRST, PAGE, all, contents, images, read_all, read_consistently, small, threads, types, verdict,
+    FIRST, PAGE, all, contents, images, read_consistently, small, threads, types,
+    verdict_consistently,
 };
 use corestream::read::{FrameLayout, Producer, Verdict, Whole};
 use corestream::*;
@@ -31,7 +32,7 @@ fn open(bytes: &[u8]) -> CoreDumpFile<'_> {
 }
 
 fn whole(bytes: &[u8]) -> Whole {
-    match verdict(bytes).unwrap() {
+    match verdict_consistently(bytes).unwrap() {
         Verdict::Whole(whole) => whole,
         Verdict::Damaged(damage) => panic!("{damage}"),
     }
@@ -101,9 +102,9 @@ fn the_memory_of_the_rewriter_is_where_it_stands() {
         whole(&bytes);
     }
     // Too far off, or not to the end of the file.
-    assert!(matches!(verdict(&rewriter(&frames, 5)), Ok(Verdict::Damaged(_))));
+    assert!(matches!(verdict_consistently(&rewriter(&frames, 5)), Ok(Verdict::Damaged(_))));
     let longer = [&rewriter(&frames, 1)[..], b"\0\x02\x01x"].concat();
-    assert!(matches!(verdict(&longer), Ok(Verdict::Damaged(_))));
+    assert!(matches!(verdict_consistently(&longer), Ok(Verdict::Damaged(_))));
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn reads_frames_globals_and_names_of_wasmedge() {
         let text = dump.global(GlobalIndex(0)).unwrap().value.to_string();
         assert_eq!(text, "i32:missing");
     }
-    assert!(matches!(verdict(&wasmedge(b"\xff")), Ok(Verdict::Damaged(_))));
+    assert!(matches!(verdict_consistently(&wasmedge(b"\xff")), Ok(Verdict::Damaged(_))));
 }
 
 /// What has no value can't be dumped again.
@@ -183,8 +184,8 @@ fn shows_no_frame_where_no_layout_fits() {
         assert_eq!(dump.thread(0).unwrap().frames().len(), 0);
         assert_eq!(contents(&dump, FIRST)[..2], *b"x\0");
         assert_eq!(dump.memory(FIRST).unwrap().coverage().unknown_bytes(), 0);
-        assert!(matches!(verdict(&bytes), Ok(Verdict::Damaged(_))));
-        read_all(&bytes);
+        assert!(matches!(verdict_consistently(&bytes), Ok(Verdict::Damaged(_))));
+        read_consistently(&bytes);
     }
 }
 
@@ -201,7 +202,7 @@ fn a_memory_covers_its_segments() {
         let bytes = module(&[CORE, (5, ty), (11, data)]);
         let Some(pages) = pages else {
             assert!(CoreDumpFile::from_slice(&bytes).is_err());
-            assert!(matches!(verdict(&bytes), Ok(Verdict::Damaged(_))));
+            assert!(matches!(verdict_consistently(&bytes), Ok(Verdict::Damaged(_))));
             continue;
         };
         let dump = open(&bytes);
@@ -306,7 +307,7 @@ fn sections_come_in_any_order() {
                     (whole.rewritten, whole.checksums, whole.partial),
                     (is_own, false, is_partial)
                 );
-                read_all(&bytes);
+                read_consistently(&bytes);
             }
         }
     }
@@ -364,7 +365,7 @@ fn a_section_that_is_missing_or_more_makes_a_dump_rewritten() {
     for wrong in [&b"\0"[..], b"\x01\0", b"\0\x05\x04core", b"\0\x02\x01\xff", b"\0\x7f\x01x"] {
         let bytes = [&own[..], wrong].concat();
         assert!(CoreDumpFile::from_slice(&bytes).is_err(), "{wrong:x?}");
-        assert!(matches!(verdict(&bytes), Ok(Verdict::Damaged(_))), "{wrong:x?}");
+        assert!(matches!(verdict_consistently(&bytes), Ok(Verdict::Damaged(_))), "{wrong:x?}");
     }
     // Before the others, even before the name of the process.
     let mut before = original.clone();
@@ -376,7 +377,63 @@ fn a_section_that_is_missing_or_more_makes_a_dump_rewritten() {
         original.iter().filter(|section| !is_named(section, "core")).cloned().collect();
     let bytes = padded(&nameless, 0);
     assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap_err().kind(), ErrorKind::Damaged);
-    assert!(matches!(verdict(&bytes), Ok(Verdict::Damaged(_))));
+    assert!(matches!(verdict_consistently(&bytes), Ok(Verdict::Damaged(_))));
+}
+
+/// A section that another tool has put before the data, of any length, makes the dump no damaged one.
+#[test]
+fn a_section_of_any_length_may_be_added_before_the_data() {
+    let original = sections(&Own::default().dump(&small()));
+    let data = original.iter().position(|(id, _)| *id == 11).unwrap();
+    for len in [10, 100, 500, 5000] {
+        let mut body = b"\x09producers".to_vec();
+        body.resize(10 + len, 0);
+        let mut more = original.clone();
+        more.insert(data, (0, body));
+        let bytes = padded(&more, 0);
+        let verdict = verdict_consistently(&bytes).unwrap();
+        assert!(verdict.is_whole(), "{len} bytes: {verdict:?}");
+        assert!(open(&bytes).is_rewritten());
+    }
+}
+
+/// A dump without checksums hides many changes: a source of any kind must hide the same ones.
+#[test]
+fn flips_and_cuts_are_judged_alike_in_every_source() {
+    let frames = [(Some(0), 2, 123, &[5][..], &[1, -1][..]), (Some(1), 3, 456, &[], &[])];
+    let rest: [(u8, &[u8]); 3] = [
+        (0, b"\x0bcoremodules\x01\0\x01m"),
+        (0, b"\x0dcoreinstances\x02\0\0\x01\0\0\0\0\0\0"),
+        (11, b"\x02\0\x41\0\x0b\x03xyz\0\x41\x02\x0b\x01w"),
+    ];
+    let by_layout = [true, false].map(|counts_first| {
+        let stack = stack(&frames, counts_first);
+        let mut sections = vec![CORE, (0, &stack[..]), (5, &[1, 0, 1])];
+        sections.extend(rest);
+        module(&sections)
+    });
+    let foreign = small();
+    let own = sections(&Own::default().dump(&foreign));
+    // As Binaryen has them: custom sections last.
+    let (mut custom, mut others): (Vec<_>, Vec<_>) = own.into_iter().partition(|(id, _)| *id == 0);
+    others.append(&mut custom);
+    let rewritten = padded(&others, 0);
+    assert!(whole(&rewritten).rewritten);
+    for bytes in by_layout.into_iter().chain([foreign, rewritten]) {
+        open(&bytes);
+        for i in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            // One bit of each byte of a long dump.
+            let bits = if bytes.len() < 500 { 0..8 } else { i % 8..i % 8 + 1 };
+            for bit in bits {
+                flipped[i] = bytes[i] ^ 1 << bit;
+                let _ = verdict_consistently(&flipped);
+                read_consistently(&flipped);
+            }
+            let _ = verdict_consistently(&bytes[..i]);
+            read_consistently(&bytes[..i]);
+        }
+    }
 }
 
 /// What Binaryen makes of a dump.

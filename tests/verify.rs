@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::Random;
 use common::own::{self, Own};
-use common::reading::{PAGE, facts, guest, images, read_all, small, verdict};
+use common::reading::{
+    PAGE, facts, guest, images, read_consistently, small, verdict, verdict_consistently,
+};
 use corestream::read::{Damage, Early, MemoryRange, ReadAt, Verdict, Verifier, Whole};
 use corestream::*;
 use foreign::{CORE, module};
@@ -108,7 +110,7 @@ fn every_flipped_bit_of_is_caught(own: &[u8]) {
     for i in 0..own.len() * 8 {
         let mut flipped = own.to_vec();
         flipped[i / 8] ^= 1 << (i % 8);
-        match verdict(&flipped) {
+        match verdict_consistently(&flipped) {
             Ok(Verdict::Whole(_)) => panic!("bit {i}"),
             Ok(Verdict::Damaged(damage)) => {
                 let bytes = damage.range.start..=damage.range.end;
@@ -123,7 +125,7 @@ fn every_flipped_bit_of_is_caught(own: &[u8]) {
             }
         }
         // Whatever it is, it can be opened and read or is an error.
-        read_all(&flipped);
+        read_consistently(&flipped);
     }
 }
 
@@ -162,7 +164,7 @@ fn every_cut_is_caught() {
 fn every_cut_of_is_caught(own: &[u8]) {
     for len in 0..own.len() {
         let cut = &own[..len];
-        match verdict(cut) {
+        match verdict_consistently(cut) {
             Ok(Verdict::Whole(_)) => panic!("{len} bytes"),
             Ok(Verdict::Damaged(damage)) => {
                 assert!(damage.cut_off);
@@ -177,7 +179,7 @@ fn every_cut_of_is_caught(own: &[u8]) {
             }
             Err(error) => assert!(len <= 8 && error.kind() == ErrorKind::Format, "{len}: {error}"),
         }
-        read_all(cut);
+        read_consistently(cut);
     }
     for more in [1, 1000, 1 << 20] {
         let mut longer = own.to_vec();
@@ -512,8 +514,8 @@ proptest! {
         if own && mend {
             own::mend_index(&mut bytes);
         }
-        let _ = verdict(&bytes);
-        read_all(&bytes);
+        let _ = verdict_consistently(&bytes);
+        read_consistently(&bytes);
     }
 }
 
