@@ -36,7 +36,8 @@ pub struct Run {
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_FRAMES)))]
     pub(super) max_frames: u32,
 
-    /// Dump the guest and stop it after S seconds of running; compiling it does not count
+    /// Dump the guest and stop it after S seconds of running; compiling it does not count. The trap that the dump
+    /// records is then "stopped after S s"
     #[arg(long, value_name = "S", value_parser = dump::seconds)]
     pub(super) time_limit: Option<Duration>,
 
