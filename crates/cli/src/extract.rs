@@ -46,7 +46,7 @@ pub struct Extract {
     #[arg(short, long, value_name = "IMAGE", default_value = "-", conflicts_with = "all")]
     output: PathBuf,
 
-    /// Extract everything to a new folder: memory-N.mem for each memory, and manifest.json, from
+    /// Extract everything to a new directory: memory-N.mem for each memory, and manifest.json, from
     /// which `dump --manifest` makes the same dump
     #[arg(long, value_name = "DIR", group = "what")]
     all: Option<PathBuf>,

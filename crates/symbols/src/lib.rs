@@ -324,8 +324,10 @@ fn which(
     }
     match matching[..] {
         [index] => Ok(index),
-        [] => Err(mismatch("is called as none of the dump's modules; say which with INDEX=FILE")),
-        _ => Err(mismatch("is called as several of the dump's modules; say which with INDEX=FILE")),
+        [] => Err(mismatch("no module of the dump has this name; give its index with INDEX=FILE")),
+        _ => Err(mismatch(
+            "several modules of the dump have this name; give the index with INDEX=FILE",
+        )),
     }
 }
 

@@ -20,8 +20,7 @@ use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
 /// The error for a directory that was moved or removed during the extraction.
-const MOVED: &str =
-    "the directory was moved or removed while the folder was written, nothing is kept";
+const MOVED: &str = "the directory was moved or removed during the extraction, nothing is kept";
 
 /// A directory that appears under its name once it is complete.
 pub(super) struct Folder {

@@ -12,7 +12,7 @@ use crate::progress::When;
 
 /// Runs a guest with WASI preview 1, and dumps it where it traps or hangs
 ///
-/// The guest has the tool's standard streams, and of the environment and of the folders only what
+/// The guest has the tool's standard streams, and of the environment and of the directories only what
 /// `--env` and `--dir` give it. Its exit code is the tool's. Imports, exports and the arguments of
 /// `--invoke` are checked before the guest is compiled.
 #[derive(Args)]
@@ -45,7 +45,7 @@ pub struct Run {
     #[arg(long = "env", value_name = "K=V")]
     pub(super) env: Vec<Variable>,
 
-    /// Folder that the guest may use, under the same name or as GUEST
+    /// Directory that the guest may use, under the same name or as GUEST
     #[arg(long = "dir", value_name = "HOST[::GUEST]")]
     pub(super) dirs: Vec<Directory>,
 
