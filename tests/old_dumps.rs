@@ -1,6 +1,7 @@
 //! Dumps that version 0.1 of the tool wrote are read as they were meant, and written again they are the same bytes.
 //!
 //! `tests/data/0.1` holds them. The tool made each of a manifest and of three images, which are described here once more.
+//! `degraded.dump` was made by `corestream dump --manifest` of the commit that `.ci/full` names.
 
 mod common;
 
@@ -39,8 +40,16 @@ fn one_page<'i>(image: &'i [u8]) -> Memory<'i> {
 /// Checks that the old dump of this name is whole and says what `guest` does, and that the writer makes the same bytes of
 /// `guest`. Returns what the verifier says.
 fn assert_old(name: &str, guest: &CoreDump<'_>, dumper: &Dumper) -> Whole {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/0.1").join(name);
-    let bytes = fs::read(path.with_extension("dump")).unwrap();
+    let whole = assert_read(name, guest);
+    assert!(!whole.degraded);
+    let written = dumper.plan(guest).unwrap().to_vec().unwrap();
+    assert!(written == dump_of(name), "{name} is written otherwise");
+    whole
+}
+
+/// Checks that the old dump of this name is whole and says what `guest` does. Returns what the verifier says.
+fn assert_read(name: &str, guest: &CoreDump<'_>) -> Whole {
+    let bytes = dump_of(name);
     let Verdict::Whole(whole) = verdict(&bytes).unwrap() else { panic!("{name} is not whole") };
     read_consistently(&bytes);
 
@@ -57,8 +66,6 @@ fn assert_old(name: &str, guest: &CoreDump<'_>, dumper: &Dumper) -> Whole {
     // Nobody said these in version 0.1.
     assert_eq!((dump.trap(), dump.captured_at()), (None, None));
     assert!(all(dump.module_identities()).iter().all(|identity| !identity.is_known()));
-
-    assert!(dumper.plan(guest).unwrap().to_vec().unwrap() == bytes, "{name} is written otherwise");
     whole
 }
 
@@ -168,4 +175,45 @@ fn notes_are_read() {
     guest.add_memory(one_page(&image));
     guest.notes = vec!["stopped by the time limit".into(), "żółć".into()];
     assert_old("notes", &guest, &Dumper::new());
+}
+
+/// A guest with one memory too many. The instance of the only frame has the last one, `second`, and the instance before it
+/// has the first one, `first`, and the one before the last, which is empty as the others are and which the dump leaves out.
+#[test]
+fn a_degraded_dump_is_read() {
+    let (first, second) = (first(), second());
+    let empty = || Memory::new(MemoryType::wasm32(0), MemoryImage::from_slice(&[]));
+    let two_pages = || Memory::new(MemoryType::wasm32(2), MemoryImage::from_slice(&second));
+    let frame = |instance| Thread::new("main").with_frames([Frame::new(instance, 3, 17)]);
+
+    let mut guest = CoreDump::new("degraded.wasm");
+    let module = guest.add_module("guest.wasm");
+    let mut memories = vec![guest.add_memory(one_page(&first))];
+    memories.extend((1..limits::MAX_MEMORIES).map(|_| guest.add_memory(empty())));
+    memories.push(guest.add_memory(two_pages()));
+    let other = Instance::new(module).with_memories([memories[0], memories[99]]);
+    guest.add_instance(other);
+    let instance = guest.add_instance(Instance::new(module).with_memories([memories[100]]));
+    guest.add_thread(frame(instance));
+
+    let mut expected = CoreDump::new("degraded.wasm");
+    let module = expected.add_module("guest.wasm");
+    let kept = expected.add_memory(one_page(&first));
+    for _ in 1..limits::MAX_MEMORIES - 1 {
+        expected.add_memory(empty());
+    }
+    let last = expected.add_memory(two_pages());
+    expected.add_instance(Instance::new(module).with_memories([Some(kept), None]));
+    let instance = expected.add_instance(Instance::new(module).with_memories([last]));
+    expected.add_thread(frame(instance));
+
+    let whole = assert_read("degraded", &expected);
+    assert!(whole.degraded && whole.checksums);
+    let bytes = dump_of("degraded");
+    let dump = CoreDumpFile::from_slice(&bytes).unwrap();
+    assert!(dump.is_degraded());
+    assert!(contents(&dump, kept) == first && contents(&dump, last) == second);
+    let plan = Dumper::new().plan(&guest).unwrap();
+    assert_eq!(plan.shortfalls(), [Shortfall::Memory(memories[99])]);
+    assert!(plan.to_vec().unwrap() == bytes, "degraded is written otherwise");
 }

@@ -43,6 +43,8 @@ pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept, found: &[String]) -> Pre
     if let Some(body) = identities(dump, kept) {
         module.section(&CustomSection { name: IDENTITIES.into(), data: body.into() });
     }
+    // A guest that was read from a dump may have them already.
+    let found = found.iter().filter(|note| !dump.notes.contains(note));
     let notes: Vec<_> = dump.notes.iter().chain(found).take(MAX_NOTES).collect();
     if !notes.is_empty() {
         module.section(&CustomSection { name: NOTES.into(), data: encoded(&notes).into() });

@@ -65,7 +65,8 @@ pub struct CoreDump<'a> {
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub notes: Vec<String>,
-    /// Why the guest stopped: the message of its trap. An empty one is none.
+    /// Why the guest stopped: the message of its trap, or the reason why its host stopped it, such as a time limit. A guest
+    /// that did not stop has none, and an empty message counts as none.
     ///
     /// A dump holds the first [`MAX_TRAP_BYTES`](crate::limits::MAX_TRAP_BYTES).
     ///

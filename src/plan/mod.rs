@@ -200,7 +200,7 @@ impl<'d> Plan<'d> {
                 if let Some(doubt) = doubt {
                     image.in_doubt = true;
                     any_new = true;
-                    doubts.push(Note { image: Some(i), text: doubt.clone() });
+                    doubts.push(Note { image: Some(i), text: doubt.clone(), is_for_dump: true });
                 }
             }
             // An image in doubt has one extent, so no image gets there twice.
@@ -222,7 +222,8 @@ impl<'d> Plan<'d> {
         let entries = Entries { memories: types.len(), segments: segments.len(), ranges };
         check_listed(&entries)?;
         // A dump numbers its memories anew if it has no room for all of them.
-        let in_dump: Vec<_> = found.notes.iter().map(|note| in_words(note, Some)).collect();
+        let in_dump = found.notes.iter().filter(|note| note.is_for_dump);
+        let in_dump: Vec<_> = in_dump.map(|note| in_words(note, Some)).collect();
         let prelude = prelude(dump, &kept, &in_dump);
         let index_of = |i: usize| memories.get(i).map(|planned| planned.index);
         let extent_notes = found.notes.iter().map(|note| in_words(note, index_of)).collect();

@@ -107,9 +107,11 @@ pub(crate) fn scan<'i>(
     let finder_time = finder_start.elapsed();
     let methods = extents.iter().map(Extents::method).collect();
     let note_of = |(i, extents): (usize, &Extents<'_>)| {
-        Some(Note { image: Some(i), text: extents.note()?.into() })
+        let (text, is_for_dump) = (extents.note()?.into(), extents.note_is_for_dump());
+        Some(Note { image: Some(i), text, is_for_dump })
     };
-    let notes = finder.note().map(|text| Note { image: None, text: text.into() }).into_iter();
+    let of_all = |text: &str| Note { image: None, text: text.into(), is_for_dump: true };
+    let notes = finder.note().map(of_all).into_iter();
     let notes = notes.chain(extents.iter().enumerate().filter_map(note_of)).collect();
     // A bound, as all numbers of progress: sparse images can have more bytes together than 64 bits can count.
     let bytes = images.iter().map(|of| of.image.len()).fold(0, u64::saturating_add);

@@ -28,6 +28,8 @@ pub(crate) struct Note {
     /// The position of the image among those that are scanned; `None` if it concerns all of them.
     pub(crate) image: Option<usize>,
     pub(crate) text: String,
+    /// Whether readers of the dump are told, too.
+    pub(crate) is_for_dump: bool,
 }
 
 /// Zeros, and what is left out, between two runs of one memory.

@@ -268,7 +268,7 @@ fn check(text: &str) {
     };
     let bytes = plan.to_vec().unwrap();
     let file = CoreDumpFile::from_slice(&bytes).unwrap();
-    let inspected = serde_json::to_string(&Inspection::new(&file, &|_, _| None)).unwrap();
+    let inspected = serde_json::to_string(&Inspection::new(&file, &|_, _| Ok(None))).unwrap();
     assert_reads_back(&inspected);
     let inspected: Value = serde_json::from_str(&inspected).unwrap();
     assert_eq!(inspected["bytes"], json!(bytes.len()));
@@ -301,7 +301,7 @@ fn assert_reads_back(text: &str) {
 /// What is written of any dump that can be opened, of which `bytes` are, is JSON and no longer than that
 /// explains, and a manifest of a sound model; of the dump of that the same is written again.
 pub fn assert_written(file: &CoreDumpFile<'_>, bytes: &[u8]) {
-    let inspected = serde_json::to_string(&Inspection::new(file, &|_, _| None)).unwrap();
+    let inspected = serde_json::to_string(&Inspection::new(file, &|_, _| Ok(None))).unwrap();
     assert_reads_back(&inspected);
     let described: Value = serde_json::from_str(&inspected).unwrap();
     assert_eq!(described["bytes"], json!(bytes.len()));

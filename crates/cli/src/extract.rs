@@ -2,10 +2,11 @@
 
 mod done;
 mod folder;
+mod run;
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::{ArgGroup, Args};
@@ -14,6 +15,7 @@ use corestream::{Cancel, CoreDumpFile, ErrorKind, MemoryIndex, check_close};
 
 use self::done::{Damaged, Done};
 use self::folder::Folder;
+use self::run::Run;
 use crate::input::Input;
 use crate::output::{Opened, Output, warn_if_not_private};
 use crate::patient::Patient;
@@ -44,7 +46,7 @@ pub struct Extract {
     #[arg(short, long, value_name = "IMAGE", default_value = "-", conflicts_with = "all")]
     output: PathBuf,
 
-    /// Extract everything to a new folder: memory-N.mem for each memory, and manifest.json, from
+    /// Extract everything to a new directory: memory-N.mem for each memory, and manifest.json, from
     /// which `dump --manifest` makes the same dump
     #[arg(long, value_name = "DIR", group = "what")]
     all: Option<PathBuf>,
@@ -81,13 +83,14 @@ impl Extract {
         };
         let progress = Display::start(self.progress, &input.name());
         let damage = self.check(&input, &interrupt, &progress)?;
-        let (watch, show, cancel) = (input.watch(), progress.watcher(), interrupt.cancel());
+        let run = Arc::new(Run::new(progress.show()));
+        let (watch, told, cancel) = (input.watch(), Arc::clone(&run), interrupt.cancel());
         let looked = Mutex::new(Instant::now());
         let options = OpenOptions::new()
             .threads(self.threads.into())
             .cancel(Some(Cancel::from(interrupt.cancel())))
             .progress(move |progress| {
-                show(progress);
+                told.tell(progress);
                 if let Ok(mut looked) = looked.try_lock()
                     && looked.elapsed() > LOOK
                 {
@@ -99,9 +102,9 @@ impl Extract {
             });
         let dump = input.dump(&options)?;
         let done = match target {
-            Target::Image(output) => self.one(&input, &dump, &output, &interrupt),
+            Target::Image(output) => self.one(&input, &dump, &output, &interrupt, &run),
             Target::Folder(folder) => {
-                folder.fill(&input, &dump, &interrupt, || self.check_read(&input))
+                folder.fill(&input, &dump, &interrupt, &run, || self.check_read(&input))
             }
         };
         // The root cause may be a signal, a changed dump, or an I/O error: report that instead.
@@ -190,6 +193,7 @@ impl Extract {
         dump: &CoreDumpFile<'_>,
         output: &Output,
         interrupt: &Interrupt,
+        run: &Run,
     ) -> Result<Done, Failure> {
         let memory = MemoryIndex(self.memory.unwrap_or_default());
         let memory = dump.memory(memory).map_err(|error| match dump.damage() {
@@ -198,6 +202,7 @@ impl Extract {
             }
             _ => input.failed(&error),
         })?;
+        run.begin(std::iter::once(memory));
         let restored = match output.open(interrupt, None)? {
             Opened::File(path, options) => {
                 let restored = memory.restore(path, options)?;

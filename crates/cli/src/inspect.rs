@@ -2,6 +2,7 @@
 
 mod columns;
 mod map;
+mod modules;
 
 use std::env;
 use std::fmt::Display;
@@ -9,14 +10,15 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use corestream::read::{MemoryView, OpenOptions, Producer, Verdict};
+use corestream::read::{Damage, MemoryView, OpenOptions, Producer, Verdict};
 use corestream::{
-    CoreDumpFile, ErrorKind, Frame, Global, Instance, InstanceIndex, ModuleIdentity, Value, Visible,
+    CoreDumpFile, ErrorKind, Frame, Global, Instance, ModuleIdentity, Value, Visible,
 };
 use corestream_symbols::{Position, Symbols};
 use serde::Serialize;
 
 use self::columns::Columns;
+use self::modules::Modules;
 use crate::input::Input;
 use crate::json::{self, Inspection};
 use crate::patient::Patient;
@@ -77,21 +79,36 @@ impl Inspect {
         match dump.damage() {
             // What is not known here may come of damage.
             Some(damage) if damage.kind() == ErrorKind::Unsupported => {
-                Err(found_by_verifier(&input, &dump).unwrap_or_else(|| input.failed(damage)))
+                verify(&input, &dump)?;
+                Err(input.failed(damage))
             }
             Some(damage) => Err(input.failed(damage)),
             // To verify a dump without an index is another walk, which sees sections that are missing.
-            None if !dump.has_index() => found_by_verifier(&input, &dump).map_or(Ok(()), Err),
+            None if !dump.has_index() => verify(&input, &dump),
             None => Ok(()),
         }
     }
 }
 
-/// What a verifier finds wrong with a dump.
-fn found_by_verifier(input: &Input, dump: &CoreDumpFile<'_>) -> Option<Failure> {
-    match dump.verify() {
-        Ok(Verdict::Damaged(damage)) => Some(input.damaged(damage)),
-        _ => None,
+/// Fails if the verifier finds damage, or cannot look for it.
+fn verify(input: &Input, dump: &CoreDumpFile<'_>) -> Result<(), Failure> {
+    match finding(dump.verify()) {
+        Ok(Some(damage)) => Err(input.damaged(damage)),
+        Ok(None) => Ok(()),
+        Err(error) => Err(input.failed(&error)),
+    }
+}
+
+/// Returns the damage that a verifier found. A dump that the verifier does not support may be whole.
+///
+/// # Errors
+/// Returns any other error of the verifier: the dump could not be read, or there was no memory.
+fn finding(verified: corestream::Result<Verdict>) -> corestream::Result<Option<Damage>> {
+    match verified {
+        Ok(Verdict::Damaged(damage)) => Ok(Some(damage)),
+        Ok(Verdict::Whole(_)) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -145,9 +162,8 @@ impl From<serde_json::Error> for Unprinted {
 type Printed = Result<(), Unprinted>;
 
 fn print_json(out: &mut impl Write, dump: &CoreDumpFile<'_>, symbols: &Symbols<'_>) -> Printed {
-    let names = |frame: &Frame, index| {
-        symbols.resolve(dump, frame, index).as_ref().map(json::Symbols::from)
-    };
+    let names =
+        |frame: &Frame, index| Ok(symbols.resolve(frame, index)?.as_ref().map(json::Symbols::from));
     let formatter = json::VisibleFormatter::default();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
     Inspection::new(dump, &names).serialize(&mut serializer)?;
@@ -198,20 +214,13 @@ impl<W: Write> Text<'_, W> {
         self.list("instances", dump.instances(), Self::instance)?;
         self.list("memories", dump.memories().map(Ok), Self::memory)?;
         self.list("globals", dump.globals(), Self::global)?;
-        // Frames of one instance follow each other.
-        let mut of_last: Option<(Option<InstanceIndex>, String)> = None;
+        let mut modules = Modules::new(dump, self.columns);
         for thread in dump.threads() {
             let thread = thread?;
             writeln!(self.out, "thread {}", self.columns.name(thread.name()))?;
             for (i, frame) in thread.frames().enumerate() {
                 let frame = frame?;
-                let module = match &of_last {
-                    Some((instance, module)) if *instance == frame.instance => {
-                        String::clone(module)
-                    }
-                    _ => self.module_of(frame.instance)?,
-                };
-                of_last = Some((frame.instance, module.clone()));
+                let module = modules.of(frame.instance)?;
                 let (function, offset) = (frame.function, frame.offset);
                 writeln!(self.out, "  {i}: {module} function {function} at {offset:#x}")?;
                 self.named(&frame, i)?;
@@ -223,8 +232,8 @@ impl<W: Write> Text<'_, W> {
     }
 
     /// Prints what a frame of this index in its thread is called in the source.
-    fn named(&mut self, frame: &Frame, index: usize) -> io::Result<()> {
-        let Some(named) = self.symbols.resolve(self.dump, frame, index) else { return Ok(()) };
+    fn named(&mut self, frame: &Frame, index: usize) -> Printed {
+        let Some(named) = self.symbols.resolve(frame, index)? else { return Ok(()) };
         if let (Some(function), true) = (&named.name, named.positions.is_empty()) {
             writeln!(self.out, "     {}", self.columns.name(function))?;
         }
@@ -234,10 +243,10 @@ impl<W: Write> Text<'_, W> {
             }
             self.position(named.name.as_deref(), "", own)?;
         }
-        match named.problem {
-            Some(problem) => writeln!(self.out, "     {}", Visible(problem)),
-            None => Ok(()),
+        if let Some(problem) = named.problem {
+            writeln!(self.out, "     {}", Visible(problem))?;
         }
+        Ok(())
     }
 
     /// Where a function is, and the variables that are in scope.
@@ -344,15 +353,6 @@ impl<W: Write> Text<'_, W> {
     fn values(&mut self, title: &str, values: &[Value]) -> io::Result<()> {
         self.columns.wrapped(self.out, title, values.iter().map(ToString::to_string))
     }
-
-    /// The name of the module of an instance, which the dump may not list.
-    fn module_of(&self, instance: Option<InstanceIndex>) -> corestream::Result<String> {
-        let instance =
-            instance.map(|index| listed(self.dump.instance(index))).transpose()?.flatten();
-        let module = instance.and_then(|instance| instance.module);
-        let name = module.map(|index| listed(self.dump.module(index))).transpose()?.flatten();
-        Ok(name.map_or("<unknown module>".into(), |name| self.columns.name(&name)))
-    }
 }
 
 fn kind(dump: &CoreDumpFile<'_>) -> &'static str {
@@ -378,16 +378,30 @@ fn place(position: &Position, columns: Columns) -> String {
     shown
 }
 
-/// Returns an item, or `None` for one that the dump does not list.
-fn listed<T>(item: corestream::Result<T>) -> corestream::Result<Option<T>> {
-    match item {
-        Ok(item) => Ok(Some(item)),
-        Err(error) if error.kind() == ErrorKind::Option => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// An index, `?` for one that is not known.
 fn known(index: Option<impl Display>) -> String {
     index.map_or("?".into(), |index| index.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use corestream::read::Verifier;
+    use corestream::{CoreDump, Dumper, Error};
+
+    use super::*;
+
+    #[test]
+    fn keeps_the_errors_of_a_verifier_that_are_not_about_the_dump() {
+        for kind in [ErrorKind::Input, ErrorKind::OutOfMemory, ErrorKind::Cancelled] {
+            let error = finding(Err(Error::new(kind, "the disk is gone"))).unwrap_err();
+            assert_eq!((error.kind(), error.to_string()), (kind, "the disk is gone".into()));
+        }
+        let unsupported = Error::new(ErrorKind::Unsupported, "a later version");
+        assert!(finding(Err(unsupported)).unwrap().is_none());
+
+        let bytes = Dumper::new().plan(&CoreDump::new("guest")).unwrap().to_vec().unwrap();
+        assert!(finding(Verifier::new().verify(&bytes)).unwrap().is_none());
+        let cut = &bytes[..bytes.len() - 1];
+        assert!(finding(Verifier::new().verify(cut)).unwrap().unwrap().cut_off);
+    }
 }

@@ -50,10 +50,25 @@ struct Thread {
     handle: JoinHandle<()>,
 }
 
+/// How far the work has come in a stage, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    pub stage: Stage,
+    pub done: u64,
+    pub total: u64,
+}
+
+impl From<Progress> for Step {
+    fn from(progress: Progress) -> Self {
+        let Progress { stage, done, total, .. } = progress;
+        Self { stage, done, total }
+    }
+}
+
 /// The latest state of the dump, for the thread that shows it.
 #[derive(Clone, Copy, Default)]
 struct Told {
-    progress: Option<Progress>,
+    step: Option<Step>,
     /// What the dump waits for, in words.
     waits_for: Option<&'static str>,
 }
@@ -89,10 +104,16 @@ impl Display {
         Self { told, thread, start }
     }
 
-    /// What the library is to tell.
+    /// Returns the function that the library tells how far it has come.
     pub fn watcher(&self) -> impl Fn(Progress) + Send + Sync + use<> {
+        let show = self.show();
+        move |progress| show(progress.into())
+    }
+
+    /// Returns the function that shows a step, for work whose progress is not that of the library.
+    pub fn show(&self) -> impl Fn(Step) + Send + Sync + use<> {
         let told = self.told.clone();
-        move |progress| lock(&told).progress = Some(progress)
+        move |step| lock(&told).step = Some(step)
     }
 
     /// Runs `work` and shows meanwhile that the dump waits for `waits_for`.
@@ -155,10 +176,10 @@ impl Shown {
                 Err(RecvTimeoutError::Disconnected) => break None,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let Told { progress, waits_for } = *lock(told);
-            let Some(progress) = progress else { continue };
+            let Told { step, waits_for } = *lock(told);
+            let Some(step) = step else { continue };
             match waits_for {
-                None => self.update(progress),
+                None => self.update(step),
                 Some(what) => self.wait(what),
             }
             if !is_shown && start.elapsed() >= SHORT {
@@ -169,27 +190,16 @@ impl Shown {
             }
             if is_shown && !self.is_bar {
                 let text = match waits_for {
-                    None => format!("{} {}", doing(progress.stage), self.text(progress)),
+                    None => format!("{} {}", doing(step.stage), self.text(step)),
                     Some(what) => format!("waiting for {what}"),
                 };
                 self.line(&text);
             }
         };
         bar::end();
-        let last = lock(told).progress;
-        if let (Some(time), Some(_), Some(progress)) = (written_in, self.line, last) {
-            let (name, time) = (&self.name, time.as_secs_f64());
-            let done = match progress.stage {
-                Stage::Scan => "scanned",
-                Stage::Verify => "checked",
-                Stage::Open => "read",
-                Stage::Restore => "extracted",
-                _ => "written",
-            };
-            report::line(&format!(
-                "{name}: {done}, {} in {time:.1} s",
-                BinaryBytes(progress.total)
-            ));
+        let last = lock(told).step;
+        if let (Some(time), Some(_), Some(step)) = (written_in, self.line, last) {
+            report::line(&last_line(&self.name, step, time));
         }
     }
 
@@ -205,16 +215,15 @@ impl Shown {
     }
 
     /// Takes in what was told.
-    fn update(&mut self, progress: Progress) {
-        // Several memories are extracted, each of its own length.
-        if self.stage != Some(progress.stage) || self.bar.length() != Some(progress.total) {
-            self.stage = Some(progress.stage);
+    fn update(&mut self, step: Step) {
+        if self.stage != Some(step.stage) {
+            self.stage = Some(step.stage);
             self.bar.reset();
-            self.bar.set_length(progress.total);
-            self.bar.set_prefix(doing(progress.stage));
+            self.bar.set_length(step.total);
+            self.bar.set_prefix(doing(step.stage));
         }
-        self.bar.set_position(progress.done);
-        self.bar.set_message(self.text(progress));
+        self.bar.set_position(step.done);
+        self.bar.set_message(self.text(step));
         self.bar.tick();
     }
 
@@ -237,8 +246,8 @@ impl Shown {
     }
 
     /// How much of how much, how fast, and how long it takes.
-    fn text(&self, progress: Progress) -> String {
-        let Progress { stage, done, total, .. } = progress;
+    fn text(&self, step: Step) -> String {
+        let Step { stage, done, total } = step;
         let total = BinaryBytes(total);
         if stage == Stage::Sync {
             // The kernel does not say how far it is.
@@ -264,6 +273,18 @@ fn doing(stage: Stage) -> &'static str {
         Stage::Restore => "extracting",
         _ => "working",
     }
+}
+
+/// The line after the last stage: what was done with `name`.
+fn last_line(name: &str, step: Step, time: Duration) -> String {
+    let done = match step.stage {
+        Stage::Scan => "scanned",
+        Stage::Verify => "checked",
+        Stage::Open => "read",
+        Stage::Restore => "extracted",
+        _ => "written",
+    };
+    format!("{name}: {done}, {} in {:.1} s", BinaryBytes(step.total), time.as_secs_f64())
 }
 
 /// Bytes that need not be whole.
@@ -292,6 +313,17 @@ fn time(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_line_says_what_was_done() {
+        let line = |stage| {
+            let step = Step { stage, done: 1, total: 3 << 20 };
+            last_line("guest.core", step, Duration::from_millis(1250))
+        };
+        assert_eq!(line(Stage::Verify), "guest.core: checked, 3.00 MiB in 1.2 s");
+        assert_eq!(line(Stage::Restore), "guest.core: extracted, 3.00 MiB in 1.2 s");
+        assert_eq!(line(Stage::Write), "guest.core: written, 3.00 MiB in 1.2 s");
+    }
 
     #[test]
     fn sizes_and_times() {

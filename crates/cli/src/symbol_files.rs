@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use corestream::{CoreDumpFile, ModuleIndex};
+use corestream::{CoreDumpFile, ErrorKind, ModuleIndex};
 use corestream_symbols::{ModuleFile, Symbols};
 
 use crate::limits::MAX_MODULE_BYTES;
@@ -61,16 +61,25 @@ impl SymbolFiles {
     /// Finds out which file is which module's, and reports what of them is not used.
     ///
     /// # Errors
-    /// A file is none of the dump's modules.
-    pub fn symbols(&self, dump: &CoreDumpFile<'_>) -> Result<Symbols<'_>, Failure> {
+    /// Returns an error if a file is none of the dump's modules, or if the dump cannot be read.
+    pub fn symbols<'s>(&'s self, dump: &'s CoreDumpFile<'s>) -> Result<Symbols<'s>, Failure> {
         let files = self.0.iter().map(|(file, bytes)| {
             let of = ModuleFile::new(&file.path, bytes);
             file.module.map_or(of, |module| of.with_module(module))
         });
         let files: Vec<_> = files.collect();
-        let symbols = Symbols::new(&files, dump).map_err(Failure::usage)?;
+        let symbols = Symbols::new(&files, dump).map_err(failed)?;
         symbols.warnings().for_each(|warning| report::line(&format!("warning: {warning}")));
         Ok(symbols)
+    }
+}
+
+/// Returns what to say of files that cannot be used.
+fn failed(error: corestream_symbols::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::Option => Failure::usage(error),
+        ErrorKind::Damaged | ErrorKind::CutOff | ErrorKind::Format => Failure::damaged(error),
+        _ => Failure::new(error),
     }
 }
 
@@ -81,8 +90,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         return Err(at("not a regular file".into()));
     }
     let file = File::open(path).map_err(|error| at(format!("cannot open: {error}")))?;
-    let too_large =
-        || at(format!("is larger than {MAX_MODULE_BYTES} bytes, which is the most that is read"));
+    let too_large = || at(format!("is larger than the limit of {MAX_MODULE_BYTES} bytes"));
     if file.metadata().is_ok_and(|metadata| metadata.len() > MAX_MODULE_BYTES) {
         return Err(too_large());
     }

@@ -108,6 +108,63 @@ fn inspect_shows_how_an_image_was_read() {
     assert!(read("guest.core") == read("again.core"));
 }
 
+/// A small image of zeros is extracted as a hole, which is read as any small hole is: no reader of the dump needs to know.
+#[test]
+fn a_small_image_of_zeros_is_dumped_again_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    for len in [4096, 65_536] {
+        fs::write(folder.path().join("dense.mem"), vec![0; len]).unwrap();
+        fs::File::create(folder.path().join("hole.mem")).unwrap().set_len(len as u64).unwrap();
+        for image in ["dense.mem", "hole.mem"] {
+            let memory = format!("{image},page-size=1");
+            let run = |args: &[&str]| {
+                let output = corestream(folder.path(), args);
+                assert!(output.status.success(), "{}", stderr(&output));
+                output
+            };
+            let dump = ["dump", "--memory", &memory, "-o", "guest.core", "--force"];
+            let output = run(&[&dump[..], &["--stats", "json"]].concat());
+            let stats: serde_json::Value = serde_json::from_str(&stderr(&output)).unwrap();
+            // The statistics say why it was read.
+            let notes = stats["extent_notes"].as_array().unwrap();
+            assert_eq!(notes.len(), usize::from(image == "hole.mem"), "{stats}");
+
+            run(&["extract", "guest.core", "--all", "all"]);
+            run(&["dump", "--manifest", "all/manifest.json", "-o", "again.core", "--force"]);
+            let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+            assert!(read("guest.core") == read("again.core"), "{image} of {len} bytes");
+            let bytes = read("again.core");
+            assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().notes().len(), 0);
+            fs::remove_dir_all(folder.path().join("all")).unwrap();
+        }
+    }
+}
+
+/// A note about an image that the guest has already is not added once more.
+#[test]
+fn a_note_is_not_repeated() {
+    if !strace::works() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("guest.mem"), vec![7; 2 << 16]).unwrap();
+    let dump = |args: &[&str]| {
+        let mut command =
+            strace::traced(&folder.path().join("log"), "lseek", &["lseek:error=ENXIO".into()]);
+        command.arg(assert_cmd::cargo::cargo_bin!("corestream")).arg("dump").args(args);
+        let output = command.current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    dump(&["--memory", "guest.mem", "-o", "guest.core"]);
+    let output = corestream(folder.path(), &["extract", "guest.core", "--all", "all"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    dump(&["--manifest", "all/manifest.json", "-o", "again.core"]);
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert!(read("guest.core") == read("again.core"));
+    let bytes = read("again.core");
+    assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().notes().len(), 1);
+}
+
 #[test]
 fn a_manifest_has_notes() {
     let folder = tempfile::tempdir().unwrap();

@@ -291,7 +291,7 @@ fn files_are_matched_with_modules() {
         assert!(error.contains(why) && error.lines().count() == 1, "{error}");
         assert!(output.stdout.is_empty());
     };
-    let none = "built.wasm: is called as none of the dump's modules; say which with INDEX=FILE";
+    let none = "built.wasm: no module of the dump has this name; give its index with INDEX=FILE";
     fails(&[&by_nothing], 2, none);
     fails(&[&format!("4={by_nothing}")], 2, "there is no module 4, the dump has 4");
     fails(&[&by_file, &format!("0={by_nothing}")], 2, "module 0 has a file already");
@@ -299,7 +299,7 @@ fn files_are_matched_with_modules() {
     fails(&["none.wasm"], 1, "none.wasm: cannot open: No such file");
     let same = folder.dump(&["a/one.wasm", "b/one.wasm"], [frame(0, 1)]);
     let output = inspect(&same, &[&by_file], &[]);
-    assert!(stderr(&output).contains("is called as several of the dump's modules"));
+    assert!(stderr(&output).contains("several modules of the dump have this name"));
 }
 
 #[test]

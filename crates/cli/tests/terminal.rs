@@ -1,5 +1,10 @@
 //! The tool at a terminal: binary, colours, and how far a dump has come.
+#![allow(clippy::print_stdout, reason = "a test that does not run says so")]
 
+#[path = "../../../tests/common/environment.rs"]
+mod environment;
+#[path = "../../../tests/common/strace.rs"]
+mod strace;
 #[path = "../../../tests/common/terminal.rs"]
 mod terminal;
 #[path = "../../../tests/common/tool.rs"]
@@ -165,6 +170,46 @@ fn a_line_a_second_where_it_is_asked_for() {
         assert!(["0 B", "1.00 MiB"].contains(&done) || done.ends_with(" KiB"), "{line}");
         assert!(rest.contains("B/s"), "{line}");
     }
+}
+
+/// Two memories of equal size are one run: lines count the bytes of both, and so does the last one.
+#[test]
+fn an_extraction_of_two_memories_is_one_run() {
+    if !strace::works() {
+        return;
+    }
+    let folder = folder();
+    let mut dump = corestream();
+    dump.current_dir(folder.path()).args(["dump", "-o", "guest.core"]);
+    dump.args(["--memory", "guest.mem", "--memory", "guest.mem"]);
+    assert!(dump.status().unwrap().success());
+    // Each memory is written in parts, of which each takes half a second.
+    let mut command = strace::traced(
+        &folder.path().join("log"),
+        "pwrite64",
+        &["pwrite64:delay_enter=500000".into()],
+    );
+    command.arg(assert_cmd::cargo::cargo_bin!("corestream")).current_dir(folder.path());
+    command.args(["extract", "guest.core", "--all", "all", "--progress", "always"]);
+    let output = command.args(["--threads", "1"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stderr(&output);
+    let mut lines: Vec<_> = text.lines().collect();
+    let last = lines.pop().unwrap();
+    assert!(last.starts_with("corestream: guest.core: extracted, 7.96 MiB in "), "{text}");
+    let done = |line: &str| {
+        let line = line.strip_prefix("corestream: guest.core: extracting ").unwrap();
+        let (done, rest) = line.split_once(" of 7.96 MiB, ").unwrap();
+        assert!(rest.contains("B/s"), "{line}");
+        match done.strip_suffix(" MiB") {
+            Some(done) => done.parse::<f64>().unwrap(),
+            None => 0.0,
+        }
+    };
+    let done: Vec<_> = lines.iter().map(|line| done(line)).collect();
+    assert!(done.len() >= 2 && done.is_sorted(), "{text}");
+    // More than one memory has.
+    assert!(done.iter().any(|done| *done > 3.98), "{text}");
 }
 
 /// Nothing is said to be scanned or written while nobody is there.

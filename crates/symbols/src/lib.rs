@@ -36,7 +36,7 @@
 //! let symbols = Symbols::new(&files, &dump)?;
 //! let thread = dump.thread(0)?;
 //! for (i, frame) in thread.frames().enumerate() {
-//!     let resolved = symbols.resolve(&dump, &frame?, i).unwrap();
+//!     let resolved = symbols.resolve(&frame?, i)?.unwrap();
 //!     assert_eq!(resolved.name.as_deref(), Some("guest::main"));
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -51,11 +51,13 @@ mod counted;
 mod demangle;
 mod dwarf;
 mod guest;
+mod instances;
 mod known;
 pub mod limits;
 mod value;
 mod variables;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -63,6 +65,7 @@ use corestream::{CoreDumpFile, ErrorKind, Frame, ModuleIndex};
 
 use dwarf::Debug;
 use guest::Guest;
+use instances::Instances;
 use value::State;
 
 pub use demangle::demangle;
@@ -101,7 +104,8 @@ impl<'b> ModuleFile<'b> {
     }
 }
 
-/// The error of a file that cannot be used for a dump, because it is none of its modules'.
+/// The error of a file that cannot be used for a dump: it is not the file of one of the dump's modules, or the dump cannot
+/// be read to find out.
 ///
 /// ```
 /// # use corestream::{CoreDump, CoreDumpFile, Dumper, ModuleIndex};
@@ -118,6 +122,7 @@ impl<'b> ModuleFile<'b> {
 pub struct Error {
     path: PathBuf,
     cause: String,
+    kind: ErrorKind,
 }
 
 impl Error {
@@ -125,6 +130,20 @@ impl Error {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Returns the kind of this error: [`ErrorKind::Option`] if the file is not one of the dump's modules, otherwise that of
+    /// the error of the dump.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+/// Why a file cannot be used, and the kind of that error.
+type Cause = (ErrorKind, String);
+
+/// Returns the cause of a file that does not fit the dump.
+fn mismatch(cause: impl Into<String>) -> Cause {
+    (ErrorKind::Option, cause.into())
 }
 
 impl fmt::Display for Error {
@@ -144,7 +163,8 @@ struct Symbolic<'b> {
 
 /// The files of a dump's modules; the example of the [crate] shows how they are used.
 pub struct Symbols<'b> {
-    /// The file of each module that has one.
+    instances: RefCell<Instances<'b>>,
+    /// The file of each module that has one. It is empty if there are no files at all.
     modules: Vec<Option<Symbolic<'b>>>,
     warnings: Vec<String>,
 }
@@ -172,17 +192,19 @@ impl<'b> Symbols<'b> {
     /// Finds out which file is which module's.
     ///
     /// # Errors
-    /// Returns an error if a file is none of the dump's modules, or if two are the same module's.
-    pub fn new(files: &[ModuleFile<'b>], dump: &CoreDumpFile<'_>) -> Result<Self, Error> {
-        let mut modules: Vec<Option<Symbolic<'b>>> = dump.modules().map(|_| None).collect();
+    /// Returns an error if a file is none of the dump's modules, if two are the same module's, or if the dump cannot be
+    /// read.
+    pub fn new(files: &[ModuleFile<'b>], dump: &'b CoreDumpFile<'b>) -> Result<Self, Error> {
+        let count = if files.is_empty() { 0 } else { dump.modules().len() };
+        let mut modules: Vec<Option<Symbolic<'b>>> = (0..count).map(|_| None).collect();
         let mut warnings = Vec::new();
         for file in files {
             let path = file.path.display().to_string();
             let guest = Guest::read(file.bytes);
-            let failed = |cause| Error { path: file.path.into(), cause };
+            let failed = |(kind, cause)| Error { path: file.path.into(), cause, kind };
             let index = which(file, &guest, files.len(), dump).map_err(failed)?;
             if modules[index].is_some() {
-                return Err(failed(format!("module {index} has a file already")));
+                return Err(failed(mismatch(format!("module {index} has a file already"))));
             }
             if let Some(fault) = &guest.fault {
                 warnings.push(format!("{path}: read in part: {fault}"));
@@ -198,7 +220,7 @@ impl<'b> Symbols<'b> {
             }
             modules[index] = Some(Symbolic { path, guest, debug });
         }
-        Ok(Self { modules, warnings })
+        Ok(Self { instances: RefCell::new(Instances::new(dump)), modules, warnings })
     }
 
     /// Returns the parts of the files that are not used, each in one line.
@@ -209,28 +231,30 @@ impl<'b> Symbols<'b> {
     /// Returns what is known of a frame; `None` if its module has no file.
     ///
     /// `index` is the position of the frame in its thread. Every frame but the youngest, 0, waits for the one before it.
-    pub fn resolve(
-        &self,
-        dump: &CoreDumpFile<'_>,
-        frame: &Frame,
-        index: usize,
-    ) -> Option<Resolved> {
+    ///
+    /// What a damaged dump has lost is not known, and no error.
+    ///
+    /// # Errors
+    /// Returns an error if the source of the dump fails ([`ErrorKind::Input`]), if there is not enough memory, or if the work
+    /// was cancelled.
+    pub fn resolve(&self, frame: &Frame, index: usize) -> corestream::Result<Option<Resolved>> {
+        if self.modules.is_empty() {
+            return Ok(None);
+        }
         let caller = index > 0;
         let module = match frame.instance {
-            Some(instance) => match dump.instance(instance) {
-                Ok(instance) => instance.module?.0 as usize,
-                // The dump does not list it.
-                Err(error) if error.kind() == ErrorKind::Option => return None,
-                Err(error) => {
-                    let problem = Some(error.to_string());
-                    return Some(Resolved { problem, ..Resolved::default() });
+            Some(instance) => match self.instances.borrow_mut().module(instance)? {
+                Ok(module) => module.map(|module| module.0 as usize),
+                Err(problem) => {
+                    let problem = Some(problem);
+                    return Ok(Some(Resolved { problem, ..Resolved::default() }));
                 }
             },
             // Whichever instance it is of, there is only one module that it can be of.
-            None if self.modules.len() == 1 => 0,
-            None => return None,
+            None => (self.modules.len() == 1).then_some(0),
         };
-        let of = self.modules.get(module)?.as_ref()?;
+        let of = module.and_then(|module| self.modules.get(module));
+        let Some(Some(of)) = of else { return Ok(None) };
         let mut resolved = Resolved::default();
         match of.guest.place(frame.function, frame.offset, caller) {
             Ok(place) => {
@@ -247,13 +271,13 @@ impl<'b> Symbols<'b> {
             }
             Err(cause) => resolved.problem = Some(format!("{}: {cause}", of.path)),
         }
-        let state = State { dump, frame, caller };
+        let state = State { instances: &self.instances, frame, caller };
         for variable in resolved.positions.iter_mut().flat_map(|position| &mut position.variables) {
-            variable.known = state.known(variable);
+            variable.known = state.known(variable)?;
         }
         let outer = resolved.positions.last();
         resolved.name = resolved.name.or_else(|| outer?.function.clone());
-        Some(resolved)
+        Ok(Some(resolved))
     }
 }
 
@@ -277,10 +301,11 @@ fn which(
     guest: &Guest<'_>,
     files: usize,
     dump: &CoreDumpFile<'_>,
-) -> Result<usize, String> {
+) -> Result<usize, Cause> {
     let count = dump.modules().len();
+    let failed = |error: &corestream::Error| (error.kind(), error.to_string());
     if let Some(index) = file.module {
-        return dump.module(index).map(|_| index.0 as usize).map_err(|error| error.to_string());
+        return dump.module(index).map(|_| index.0 as usize).map_err(|error| failed(&error));
     }
     if (count, files) == (1, 1) {
         return Ok(0);
@@ -293,14 +318,16 @@ fn which(
     };
     let mut matching = Vec::new();
     for (i, name) in dump.modules().enumerate() {
-        if same(&name.map_err(|error| error.to_string())?) {
+        if same(&name.map_err(|error| failed(&error))?) {
             matching.push(i);
         }
     }
     match matching[..] {
         [index] => Ok(index),
-        [] => Err("is called as none of the dump's modules; say which with INDEX=FILE".into()),
-        _ => Err("is called as several of the dump's modules; say which with INDEX=FILE".into()),
+        [] => Err(mismatch("no module of the dump has this name; give its index with INDEX=FILE")),
+        _ => Err(mismatch(
+            "several modules of the dump have this name; give the index with INDEX=FILE",
+        )),
     }
 }
 

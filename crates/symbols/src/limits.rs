@@ -40,3 +40,7 @@ pub const MAX_TYPE_STEPS: usize = 16;
 
 /// Operations of the location of a variable at most. Compilers use one to three.
 pub const MAX_LOCATION_STEPS: usize = 16;
+
+/// Globals of instances whose values are kept at most, about 50 bytes each, so that many threads with a variable in a
+/// global do not decode the same instances over and over.
+pub const MAX_KNOWN_GLOBALS: usize = 1 << 16;

@@ -1,13 +1,16 @@
 //! Values of variables, as far as the dump knows them.
 
-use corestream::{CoreDumpFile, Frame, GlobalValue, Instance, Value};
+use std::cell::RefCell;
 
+use corestream::{Frame, GlobalValue, Result, Value};
+
+use super::instances::{Instances, known};
 use super::known::Known;
 use super::variables::{Base, Shape, Variable};
 
 /// A frame of a dump, with what its variables may be in.
 pub struct State<'s, 'd> {
-    pub dump: &'s CoreDumpFile<'d>,
+    pub instances: &'s RefCell<Instances<'d>>,
     pub frame: &'s Frame,
     /// It waits for another frame.
     pub caller: bool,
@@ -21,58 +24,77 @@ struct Bits {
     float: bool,
 }
 
+/// Where the value of a variable is found.
+enum Found {
+    Bits(Bits),
+    /// At this address of the first memory.
+    Address(u64),
+}
+
 impl State<'_, '_> {
-    /// What the dump knows of a variable.
-    pub fn known(&self, variable: &Variable) -> Known {
-        self.value(variable).unwrap_or(Known::Nothing)
+    /// Returns what the dump knows of a variable.
+    ///
+    /// # Errors
+    /// Returns an error if the dump cannot be read. Where it is damaged, nothing is known.
+    pub fn known(&self, variable: &Variable) -> Result<Known> {
+        let value = match self.find(variable)? {
+            Some(Found::Bits(bits)) => bits.shown(variable.shape),
+            Some(Found::Address(address)) => self.read(address, variable.shape)?,
+            None => None,
+        };
+        Ok(value.unwrap_or(Known::Nothing))
     }
 
-    fn value(&self, variable: &Variable) -> Option<Known> {
-        let location = variable.location.as_ref()?;
+    fn find(&self, variable: &Variable) -> Result<Option<Found>> {
+        let Some(location) = &variable.location else { return Ok(None) };
+        let in_frame =
+            |values: &[Value], index: u32| values.get(index as usize).copied().and_then(bits);
         let base = match location.base {
-            Base::Zero => Bits { bits: 0, bytes: 8, float: false },
-            Base::Local(index) => bits(*self.frame.locals.get(index as usize)?)?,
-            Base::Operand(index) => bits(*self.frame.stack.get(index as usize)?)?,
+            Base::Zero => Some(Bits { bits: 0, bytes: 8, float: false }),
+            Base::Local(index) => in_frame(&self.frame.locals, index),
+            Base::Operand(index) => in_frame(&self.frame.stack, index),
             Base::Global(index) => self.global(index)?,
         };
+        let Some(base) = base else { return Ok(None) };
         if location.is_value {
             let exact = location.plus == 0 || !base.float;
             let bits = base.bits.wrapping_add_signed(location.plus);
-            return exact.then(|| Bits { bits, ..base }.shown(variable.shape))?;
+            return Ok(exact.then_some(Found::Bits(Bits { bits, ..base })));
         }
         if base.float {
-            return None;
+            return Ok(None);
         }
         let address = base.bits.wrapping_add_signed(location.plus);
         // Addresses of a memory of 32 bits wrap as the guest's own do.
         let address = if base.bytes == 4 { address & u64::from(u32::MAX) } else { address };
-        let Some(size) = variable.shape.size() else { return Some(Known::LiesAt(address)) };
-        let mut bytes = [0; 8];
-        let memory = (*self.instance()?.memories.first()?)?;
-        let memory = self.dump.memory(memory).ok()?;
-        memory.read(address, bytes.get_mut(..size.into())?).ok()?;
-        let float = matches!(variable.shape, Shape::Float(_));
-        Bits { bits: u64::from_le_bytes(bytes), bytes: size, float }.shown(variable.shape)
+        Ok(Some(Found::Address(address)))
     }
 
-    fn instance(&self) -> Option<Instance> {
-        self.dump.instance(self.frame.instance?).ok()
+    /// Returns the value at an address of the first memory.
+    fn read(&self, address: u64, shape: Shape) -> Result<Option<Known>> {
+        let Some(size) = shape.size() else { return Ok(Some(Known::LiesAt(address))) };
+        let mut instances = self.instances.borrow_mut();
+        let Some(instance) = self.frame.instance else { return Ok(None) };
+        let Some(memory) = instances.memory(instance)? else { return Ok(None) };
+        let Some(memory) = known(instances.dump().memory(memory))? else { return Ok(None) };
+        let mut bytes = [0; 8];
+        let Some(part) = bytes.get_mut(..size.into()) else { return Ok(None) };
+        let Some(()) = known(memory.read(address, part))? else { return Ok(None) };
+        let float = matches!(shape, Shape::Float(_));
+        Ok(Bits { bits: u64::from_le_bytes(bytes), bytes: size, float }.shown(shape))
     }
 
     /// The value of a global while this frame was executed. A frame that waits may have had another
     /// one than the dump has: what it called may have changed it, as it does a stack pointer.
-    fn global(&self, index: u32) -> Option<Bits> {
-        if self.caller {
-            return None;
-        }
-        let global = (*self.instance()?.globals.get(index as usize)?)?;
-        match self.dump.global(global).ok()?.value {
-            GlobalValue::I32(x) => bits(Value::I32(x)),
-            GlobalValue::I64(x) => bits(Value::I64(x)),
-            GlobalValue::F32(x) => bits(Value::F32(x)),
-            GlobalValue::F64(x) => bits(Value::F64(x)),
+    fn global(&self, index: u32) -> Result<Option<Bits>> {
+        let Some(instance) = self.frame.instance.filter(|_| !self.caller) else { return Ok(None) };
+        Ok(match self.instances.borrow_mut().global(instance, index)? {
+            Some(GlobalValue::I32(x)) => bits(Value::I32(x)),
+            Some(GlobalValue::I64(x)) => bits(Value::I64(x)),
+            Some(GlobalValue::F32(x)) => bits(Value::F32(x)),
+            Some(GlobalValue::F64(x)) => bits(Value::F64(x)),
             _ => None,
-        }
+        })
     }
 }
 
@@ -126,10 +148,15 @@ impl Bits {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
     use super::*;
     use crate::variables::Location;
+    use corestream::read::ReadAt;
     use corestream::{
-        CoreDump, Dumper, Frame, Global, Instance, Memory, MemoryImage, MemoryType, Thread,
+        CoreDump, CoreDumpFile, Dumper, ErrorKind, Frame, Global, Instance, Memory, MemoryImage,
+        MemoryType, Thread,
     };
 
     /// What is known of a variable at a location in a frame with some locals, of a guest whose global
@@ -159,7 +186,8 @@ mod tests {
         let location = Some(Location { base, plus, is_value });
         let (name, parameter, known) = ("x".into(), false, Known::Nothing);
         let variable = Variable { name, parameter, location, shape, known };
-        State { dump: &dump, frame: &frame, caller }.known(&variable)
+        let instances = RefCell::new(Instances::new(&dump));
+        State { instances: &instances, frame: &frame, caller }.known(&variable).unwrap()
     }
 
     #[test]
@@ -205,5 +233,76 @@ mod tests {
         assert_eq!(read(Base::Local(0), 0, Shape::Unsigned(4), false), Known::Nothing);
         assert_eq!(read(Base::Global(1), 0, Shape::Unsigned(4), false), Known::Nothing);
         assert_eq!(read(Base::Local(2), 0, Shape::Unsigned(4), false), Known::Nothing);
+    }
+
+    /// A dump that counts the bytes that are read, and can be made to fail.
+    struct Source {
+        bytes: Vec<u8>,
+        read: AtomicU64,
+        fails: AtomicBool,
+    }
+
+    impl ReadAt for &Source {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.bytes.len() as u64)
+        }
+
+        fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+            if self.fails.load(Ordering::Relaxed) {
+                return Err(io::Error::other("the disk is gone"));
+            }
+            self.read.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+            self.bytes.as_slice().read_exact_at(buffer, offset)
+        }
+    }
+
+    #[test]
+    fn many_variables_in_globals_decode_each_instance_once() {
+        let mut guest = CoreDump::new("guest");
+        let image = MemoryImage::from_slice(&[7; 65_536]);
+        let memory = guest.add_memory(Memory::new(MemoryType::wasm32(1), image));
+        let values = [11, 22].map(GlobalValue::I32);
+        let globals = values.map(|value| guest.add_global(Global::constant(value)));
+        let module = guest.add_module("guest");
+        let instances = globals.map(|global| {
+            let instance = Instance::new(module).with_memories([memory]);
+            guest.add_instance(instance.with_globals(vec![global; 100_000]))
+        });
+        let bytes = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
+        let source = Source { bytes, read: AtomicU64::new(0), fails: AtomicBool::new(false) };
+        let dump = CoreDumpFile::from_source(&source).unwrap();
+        let frames = instances.map(|instance| Frame::new(instance, 0, 1));
+        let instances = RefCell::new(Instances::new(&dump));
+        let value = |frame, base, is_value, shape| {
+            let location = Some(Location { base, plus: 0, is_value });
+            let (name, parameter, known) = ("x".into(), false, Known::Nothing);
+            let variable = Variable { name, parameter, location, shape, known };
+            State { instances: &instances, frame, caller: false }.known(&variable)
+        };
+
+        source.read.store(0, Ordering::Relaxed);
+        // Threads of two instances in turn, with a variable in the same global.
+        for _ in 0..100 {
+            for (frame, expected) in frames.iter().zip([11, 22]) {
+                let known = value(frame, Base::Global(99_999), true, Shape::Signed(4));
+                assert_eq!(known.unwrap(), Known::Signed(expected));
+            }
+        }
+        // A frame with variables in many globals and in memory.
+        for i in 0..200 {
+            let known = value(&frames[1], Base::Global(i), true, Shape::Signed(4));
+            assert_eq!(known.unwrap(), Known::Signed(22));
+            let known = value(&frames[1], Base::Zero, false, Shape::Unsigned(1));
+            assert_eq!(known.unwrap(), Known::Unsigned(7));
+        }
+        let (read, len) = (source.read.load(Ordering::Relaxed), source.bytes.len() as u64);
+        // The instances are nearly all of the dump. Each global and each byte is read for itself, in parts of 4 KiB.
+        assert!(read <= len * 3 + 203 * 4096 + 200, "{read} bytes of {len} were read");
+
+        source.fails.store(true, Ordering::Relaxed);
+        for (base, is_value) in [(Base::Global(0), true), (Base::Zero, false)] {
+            let error = value(&frames[0], base, is_value, Shape::Signed(1)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Input, "{base:?}");
+        }
     }
 }

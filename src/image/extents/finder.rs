@@ -72,6 +72,14 @@ impl Finder {
                     extents.source = Source::InDoubt;
                     extents.note = Some(why);
                 }
+                file::Answer::SmallHole => {
+                    extents.source = Source::InDoubt;
+                    let why = "a small file that is reported as one hole was read";
+                    extents.note = Some(why.into());
+                    // Every small image of zeros is such a file, on any file system. That it was read says nothing about
+                    // the dump, and a dump made of an extracted image would have a note more than the original.
+                    extents.note_is_for_dump = false;
+                }
                 file::Answer::Nothing => {
                     let why = "the file system cannot tell where the holes of the file are";
                     extents.note = Some(why.into());

@@ -21,6 +21,8 @@ pub(crate) struct Extents<'i> {
     left_out: &'i [RangeInclusive<u64>],
     /// Why there is a doubt, or nothing was asked although it was wanted.
     pub(super) note: Option<String>,
+    /// Whether the note is for readers of the dump, too, and not only for the statistics.
+    pub(super) note_is_for_dump: bool,
     /// The file, if reading the extents through a mapping would allocate its holes.
     pub(super) unmapped: Option<&'i File>,
 }
@@ -35,7 +37,16 @@ pub(super) enum Source<'i> {
 
 impl<'i> Extents<'i> {
     pub(super) fn new(source: Source<'i>, len: u64) -> Self {
-        Self { source, at: 0, len, rest: 0..0, left_out: &[], note: None, unmapped: None }
+        Self {
+            source,
+            at: 0,
+            len,
+            rest: 0..0,
+            left_out: &[],
+            note: None,
+            note_is_for_dump: true,
+            unmapped: None,
+        }
     }
 
     /// The same without what is in these ranges, which are in order.
@@ -56,6 +67,11 @@ impl<'i> Extents<'i> {
     /// Why there is a doubt, or nothing was asked although it was wanted.
     pub(crate) fn note(&self) -> Option<&str> {
         self.note.as_deref()
+    }
+
+    /// Whether [`note`](Self::note) is for readers of the dump, too, and not only for the statistics.
+    pub(crate) fn note_is_for_dump(&self) -> bool {
+        self.note_is_for_dump
     }
 
     /// The file, if its extents must be read from it and not through a mapping, which would allocate the

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use corestream::{CoreDumpFile, Frame};
+use corestream::{CoreDumpFile, Frame, Result};
 use serde::{Deserialize, Serialize};
 
 use super::frame::InspectedFrame;
@@ -13,8 +13,8 @@ use super::memory::InspectedMemory;
 use super::thread::Thread;
 use super::{List, Symbols, manifest};
 
-/// Returns what a frame of this index in its thread is called.
-type Names<'d> = dyn Fn(&Frame, usize) -> Option<Symbols> + 'd;
+/// Returns what a frame of this index in its thread is called, or why the dump cannot be read.
+type Names<'d> = dyn Fn(&Frame, usize) -> Result<Option<Symbols>> + 'd;
 
 /// What is in a dump: the lists of a manifest, with lengths, coverage, and where everything is.
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,8 +84,8 @@ impl<'d> Inspection<'d> {
             instances: manifest::instances(dump, None),
             threads: List::made(move || {
                 let frame = move |i, frame: Frame| {
-                    let symbols = names(&frame, i);
-                    InspectedFrame::new(frame, symbols)
+                    let symbols = names(&frame, i)?;
+                    Ok(InspectedFrame::new(frame, symbols))
                 };
                 dump.threads().map(move |thread| Ok(Thread::new(thread?, frame)))
             }),

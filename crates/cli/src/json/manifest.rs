@@ -57,7 +57,7 @@ impl<'d> Manifest<'d> {
             globals: globals(dump),
             instances: instances(dump, Some(counts)),
             threads: List::made(move || {
-                let frame = move |_, frame| Frame::new(frame, Some(counts));
+                let frame = move |_, frame| Ok(Frame::new(frame, Some(counts)));
                 dump.threads().map(move |thread| Ok(Thread::new(thread?, frame)))
             }),
             notes: notes(dump),

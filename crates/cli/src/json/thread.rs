@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use corestream::Result;
 use corestream::read::ThreadView;
 use serde::{Deserialize, Serialize};
 
@@ -19,15 +20,15 @@ pub struct Thread<'d, F> {
 }
 
 impl<'d, F: 'd> Thread<'d, F> {
-    /// Describes a thread of a dump. `frame` makes an item of a frame and its index.
+    /// Describes a thread of a dump. `frame` makes an item of a frame and its index, or fails if the dump cannot be read.
     pub(super) fn new(
         thread: ThreadView<'d>,
-        frame: impl Fn(usize, corestream::Frame) -> F + Clone + 'd,
+        frame: impl Fn(usize, corestream::Frame) -> Result<F> + Clone + 'd,
     ) -> Self {
         let name = thread.name().to_owned().into();
         let frames = List::made(move || {
             let frame = frame.clone();
-            thread.frames().enumerate().map(move |(i, of)| of.map(|of| frame(i, of)))
+            thread.frames().enumerate().map(move |(i, of)| frame(i, of?))
         });
         Self { name, frames }
     }

@@ -12,7 +12,7 @@ use crate::progress::When;
 
 /// Runs a guest with WASI preview 1, and dumps it where it traps or hangs
 ///
-/// The guest has the tool's standard streams, and of the environment and of the folders only what
+/// The guest has the tool's standard streams, and of the environment and of the directories only what
 /// `--env` and `--dir` give it. Its exit code is the tool's. Imports, exports and the arguments of
 /// `--invoke` are checked before the guest is compiled.
 #[derive(Args)]
@@ -36,7 +36,8 @@ pub struct Run {
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_FRAMES)))]
     pub(super) max_frames: u32,
 
-    /// Dump the guest and stop it after S seconds of running; compiling it does not count
+    /// Dump the guest and stop it after S seconds of running; compiling it does not count. The trap that the dump
+    /// records is then "stopped after S s"
     #[arg(long, value_name = "S", value_parser = dump::seconds)]
     pub(super) time_limit: Option<Duration>,
 
@@ -44,7 +45,7 @@ pub struct Run {
     #[arg(long = "env", value_name = "K=V")]
     pub(super) env: Vec<Variable>,
 
-    /// Folder that the guest may use, under the same name or as GUEST
+    /// Directory that the guest may use, under the same name or as GUEST
     #[arg(long = "dir", value_name = "HOST[::GUEST]")]
     pub(super) dirs: Vec<Directory>,
 

@@ -1,0 +1,99 @@
+//! The progress of an extraction: one run over all memories that it writes.
+//!
+//! The library counts the bytes of each memory for itself.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use corestream::read::MemoryView;
+use corestream::{Progress, Stage};
+
+use crate::progress::Step;
+
+/// The bytes of all memories, of which some are done. Threads that restore a memory share it.
+pub(super) struct Run {
+    show: Box<dyn Fn(Step) + Send + Sync>,
+    total: AtomicU64,
+    /// Bytes of the memories before the one that is being restored.
+    before: AtomicU64,
+}
+
+impl Run {
+    /// Returns a run of which `show` shows each step.
+    pub(super) fn new(show: impl Fn(Step) + Send + Sync + 'static) -> Self {
+        Self { show: Box::new(show), total: AtomicU64::new(0), before: AtomicU64::new(0) }
+    }
+
+    /// Begins the run over these memories. It also shows an extraction of no bytes as one.
+    pub(super) fn begin<'d>(&self, memories: impl Iterator<Item = MemoryView<'d>>) {
+        // Nothing but what is shown depends on the sum.
+        let total = memories.map(bytes).fold(0, u64::saturating_add);
+        self.total.store(total, Ordering::Relaxed);
+        (self.show)(Step { stage: Stage::Restore, done: 0, total });
+    }
+
+    /// Counts a memory that is restored, or that is passed over.
+    pub(super) fn pass(&self, memory: MemoryView<'_>) {
+        self.before.fetch_add(bytes(memory), Ordering::Relaxed);
+    }
+
+    /// Shows how far the run has come, given how far the library has come with one memory.
+    pub(super) fn tell(&self, progress: Progress) {
+        let mut step = Step::from(progress);
+        if step.stage == Stage::Restore {
+            step.total = self.total.load(Ordering::Relaxed);
+            let before = self.before.load(Ordering::Relaxed);
+            step.done = before.saturating_add(step.done).min(step.total);
+        }
+        (self.show)(step);
+    }
+}
+
+/// The bytes of a memory that lie in the dump.
+fn bytes(memory: MemoryView<'_>) -> u64 {
+    memory.coverage().data_bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use corestream::read::OpenOptions;
+    use corestream::{CoreDump, Dumper, FileOptions, Memory, MemoryImage, MemoryType};
+
+    use super::*;
+
+    #[test]
+    fn memories_are_one_run() {
+        let image = vec![7; 40 * 65_536];
+        let mut guest = CoreDump::new("guest");
+        // Two of equal size, one without data, a smaller one.
+        for pages in [40, 40, 0, 3] {
+            let image = MemoryImage::from_slice(&image[..pages * 65_536]);
+            guest.add_memory(Memory::new(MemoryType::wasm32(pages as u64), image));
+        }
+        let bytes = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
+
+        let steps = Arc::new(Mutex::new(Vec::new()));
+        let shown = Arc::clone(&steps);
+        let run = Arc::new(Run::new(move |step| shown.lock().unwrap().push(step)));
+        let told = Arc::clone(&run);
+        let options = OpenOptions::new().progress(move |progress| told.tell(progress));
+        let dump = options.open_source(&bytes).unwrap();
+        assert!(steps.lock().unwrap().iter().all(|step| step.stage == Stage::Open));
+        steps.lock().unwrap().clear();
+        run.begin(dump.memories());
+        let directory = tempfile::tempdir().unwrap();
+        let mut ends = Vec::new();
+        for memory in dump.memories() {
+            let path = directory.path().join(memory.index().to_string());
+            memory.restore(path, FileOptions::new()).unwrap();
+            run.pass(memory);
+            ends.push(steps.lock().unwrap().last().unwrap().done);
+        }
+        assert_eq!(ends, [40, 80, 80, 83].map(|pages| pages * 65_536));
+        let (steps, total) = (steps.lock().unwrap(), 83 * 65_536);
+        assert_eq!(steps[0].done, 0);
+        assert!(steps.iter().all(|step| step.stage == Stage::Restore && step.total == total));
+        assert!(steps.is_sorted_by_key(|step| step.done));
+    }
+}

@@ -1,0 +1,169 @@
+//! The instances of a dump, as far as symbols need them.
+//!
+//! A dump is untrusted: an instance may have a million globals, and a million frames may be of two such instances in turn.
+//! Decoding an instance for each frame, or for each variable in a global, takes quadratic time then. Therefore one pass over
+//! all instances keeps the module and the first memory of each, which is all that most frames need: 8 bytes for each of
+//! at most [`MAX_LISTED`](corestream::limits::MAX_LISTED) instances. The globals of an instance are not kept: a variable in
+//! a global decodes the instance once, and the value that it found is kept.
+
+use std::collections::HashMap;
+
+use corestream::limits::UNKNOWN_INDEX;
+use corestream::{
+    CoreDumpFile, Error, ErrorKind, GlobalIndex, GlobalValue, Instance, InstanceIndex, MemoryIndex,
+    ModuleIndex, Result,
+};
+
+use super::limits::MAX_KNOWN_GLOBALS;
+
+/// Returns the value, or `None` where the dump does not have it: it is damaged there, does not list it, or left it out.
+///
+/// # Errors
+/// Returns an error that is not about the dump: its source failed, there is no memory, or the work was cancelled.
+pub fn known<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_of_dump(error.kind()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns whether an error of this kind is about the contents of a dump, and not about how they were read.
+pub fn is_of_dump(kind: ErrorKind) -> bool {
+    use ErrorKind::{CutOff, Damaged, Format, LeftOut, Option, Unsupported};
+
+    matches!(kind, Format | Damaged | CutOff | Unsupported | LeftOut | Option)
+}
+
+/// What most frames need of their instance. [`UNKNOWN_INDEX`] stands for an index that is not known.
+#[derive(Clone, Copy)]
+struct Summary {
+    module: u32,
+    memory: u32,
+}
+
+/// The instances of a dump.
+pub struct Instances<'d> {
+    dump: &'d CoreDumpFile<'d>,
+    /// `None` until the first frame asks.
+    listed: Option<Listed>,
+    /// The instance that was decoded last.
+    last: Option<(InstanceIndex, Instance)>,
+    /// Values of globals of instances.
+    globals: HashMap<(InstanceIndex, u32), Option<GlobalValue>>,
+}
+
+/// All instances that can be decoded.
+struct Listed {
+    summaries: Vec<Summary>,
+    /// Why the rest cannot be decoded, if there is a rest.
+    fault: Option<String>,
+}
+
+impl<'d> Instances<'d> {
+    pub fn new(dump: &'d CoreDumpFile<'d>) -> Self {
+        Self { dump, listed: None, last: None, globals: HashMap::new() }
+    }
+
+    pub fn dump(&self) -> &'d CoreDumpFile<'d> {
+        self.dump
+    }
+
+    /// Returns the module of an instance; `None` if the dump does not tell, or does not list the instance.
+    ///
+    /// The inner error is the reason, in words, why a damaged dump does not tell.
+    ///
+    /// # Errors
+    /// Returns an error if the dump cannot be read.
+    pub fn module(&mut self, index: InstanceIndex) -> Result<Result<Option<ModuleIndex>, String>> {
+        if let Some(summary) = self.summary(index)? {
+            return Ok(Ok(known_index(summary.module).map(ModuleIndex)));
+        }
+        let is_listed = (index.0 as usize) < self.dump.instances().len();
+        let fault = self.listed()?.fault.clone();
+        Ok(fault.filter(|_| is_listed).map_or(Ok(None), Err))
+    }
+
+    /// Returns the first memory of an instance, if the dump tells.
+    ///
+    /// # Errors
+    /// Returns an error if the dump cannot be read.
+    pub fn memory(&mut self, index: InstanceIndex) -> Result<Option<MemoryIndex>> {
+        let summary = self.summary(index)?;
+        Ok(summary.and_then(|summary| known_index(summary.memory)).map(MemoryIndex))
+    }
+
+    /// Returns the value of global `global` of an instance, if the dump tells.
+    ///
+    /// # Errors
+    /// Returns an error if the dump cannot be read.
+    pub fn global(&mut self, index: InstanceIndex, global: u32) -> Result<Option<GlobalValue>> {
+        if let Some(value) = self.globals.get(&(index, global)) {
+            return Ok(*value);
+        }
+        let value = match self.global_index(index, global)? {
+            Some(global) => known(self.dump.global(global))?.map(|global| global.value),
+            None => None,
+        };
+        if self.globals.len() >= MAX_KNOWN_GLOBALS {
+            self.globals.clear();
+        }
+        self.globals.insert((index, global), value);
+        Ok(value)
+    }
+
+    /// Returns which global of the dump it is.
+    fn global_index(&mut self, index: InstanceIndex, global: u32) -> Result<Option<GlobalIndex>> {
+        let instance = match &self.last {
+            Some((last, instance)) if *last == index => Some(instance),
+            _ => match known(self.dump.instance(index))? {
+                Some(instance) => Some(&self.last.insert((index, instance)).1),
+                None => None,
+            },
+        };
+        Ok(instance.and_then(|of| of.globals.get(global as usize).copied().flatten()))
+    }
+
+    fn summary(&mut self, index: InstanceIndex) -> Result<Option<Summary>> {
+        Ok(self.listed()?.summaries.get(index.0 as usize).copied())
+    }
+
+    fn listed(&mut self) -> Result<&Listed> {
+        match &mut self.listed {
+            Some(listed) => Ok(listed),
+            none => Ok(none.insert(Listed::of(self.dump)?)),
+        }
+    }
+}
+
+impl Listed {
+    /// Decodes all instances once.
+    ///
+    /// # Errors
+    /// Returns an error if the dump cannot be read.
+    fn of(dump: &CoreDumpFile<'_>) -> Result<Self> {
+        let instances = dump.instances();
+        let mut summaries = Vec::new();
+        summaries.try_reserve_exact(instances.len()).map_err(|_| {
+            Error::new(ErrorKind::OutOfMemory, "cannot allocate a table of instances")
+        })?;
+        for instance in instances {
+            let instance = match instance {
+                Ok(instance) => instance,
+                Err(error) if is_of_dump(error.kind()) => {
+                    return Ok(Self { summaries, fault: Some(error.to_string()) });
+                }
+                Err(error) => return Err(error),
+            };
+            let module = instance.module.map_or(UNKNOWN_INDEX, |module| module.0);
+            let memory = instance.memories.first().copied().flatten();
+            let memory = memory.map_or(UNKNOWN_INDEX, |memory| memory.0);
+            summaries.push(Summary { module, memory });
+        }
+        Ok(Self { summaries, fault: None })
+    }
+}
+
+fn known_index(index: u32) -> Option<u32> {
+    (index != UNKNOWN_INDEX).then_some(index)
+}
