@@ -84,7 +84,7 @@ pub const MAX_LISTED: usize = 1_000_000;
 
 /// Threads that a dump lists. A reader keeps the place of each, 16 bytes, and no system runs as many threads in one
 /// process.
-pub const MAX_LISTED_THREADS: usize = 1 << 18;
+pub const MAX_LISTED_THREADS: usize = 1 << 17;
 
 /// Locals of a frame, and values on its operand stack, that a reader decodes, of each: 16 bytes each. Engines accept 50,000
 /// locals of a function (JavaScript interface, "Limits").
@@ -102,8 +102,9 @@ pub const MAX_DATA_SECTIONS: usize = 65_536;
 /// of that ([`MAX_DATA_SEGMENTS`]). A verifier has no such limit.
 pub const MAX_LISTED_SEGMENTS: usize = 1 << 20;
 
-/// Segments that a dump may have to be opened if some of them overlap: a reader makes a second table of them.
-pub const MAX_OVERLAPPING_SEGMENTS: usize = 1 << 18;
+/// Segments that a dump may have to be opened if some of them overlap: a reader makes a second table of them. Still more
+/// than engines accept ([`MAX_DATA_SEGMENTS`]).
+pub const MAX_OVERLAPPING_SEGMENTS: usize = 1 << 17;
 
 /// Segments that an index may have in a dump of which ranges were left out: a verifier keeps them, 24 bytes
 /// each, to hold the ranges against them. More than twice [`MAX_DATA_SEGMENTS`].

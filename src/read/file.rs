@@ -342,7 +342,8 @@ impl<'b> CoreDumpFile<'b> {
     /// An item is an error as in [`modules`](Self::modules).
     pub fn threads(&self) -> impl ExactSizeIterator<Item = Result<ThreadView<'_>>> {
         let threads = self.opened.items.threads.iter();
-        threads.map(|at| Ok(ThreadView::decode(self.source(), *at, self.frame_layout())?))
+        let decode = |at: &_| Ok(ThreadView::decode(self.source(), *at, self.frame_layout())?);
+        UntilError::new(threads.map(decode))
     }
 
     /// Returns a thread, by its position from 0.

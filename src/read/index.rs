@@ -74,9 +74,9 @@ impl Index {
     /// before it, if all of those are sound.
     ///
     /// # Errors
-    /// It contradicts itself, its checksum or the header. That its checksum does not hold comes before
-    /// all else. An index that is sound but not what the sections say is none
-    /// ([`disagrees`](Self::disagrees)).
+    /// Returns an error if it cannot be read, or if it contradicts itself, its checksum or the header. That its checksum does
+    /// not hold comes before everything else that is wrong with it. An index that is sound but not what the sections say is
+    /// no error ([`disagrees`](Self::disagrees)).
     pub(super) fn decode<I: Input>(
         input: &mut I,
         header: &Header,
@@ -94,6 +94,10 @@ impl Index {
         let mut tables = Tables { from, header, sections, index: Self::default() };
         let decoded = tables.decode(entry);
         let Tables { mut from, index, .. } = tables;
+        let decoded = match decoded {
+            Err(fault) if !fault.is_of_dump() => return Err(fault),
+            decoded => decoded,
+        };
         // An input that has ended here does so again.
         let passed = from.skip_rest();
         let crc = input.crc();

@@ -27,11 +27,9 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Returns the bytes of memory for the places of a list of at most `len` items: twice those that are needed, since a
-    /// vector grows by doubling.
-    #[allow(clippy::arithmetic_side_effects, reason = "evaluated at compile time, of limits")]
-    pub(super) const fn most_bytes(len: usize) -> usize {
-        len.div_ceil(STEP) * size_of::<u64>() * 2
+    /// Returns the number of kept places of a list of `len` items.
+    pub(super) const fn count(len: usize) -> usize {
+        len.div_ceil(STEP)
     }
 
     /// Adds the item at `offset`.

@@ -14,7 +14,7 @@ use super::parser::{Parser, Payload};
 use super::segment::Segment;
 use super::source::Source;
 use super::structure::Structure;
-use super::table::{Builder, Table};
+use super::table::{self, Builder, Table};
 use crate::arithmetic::{Checked, at_most};
 use crate::control::{Control, Lookout, Meter};
 use crate::error::{self, Error, ErrorKind};
@@ -57,11 +57,18 @@ pub(super) struct Items {
 
 /// What an open dump keeps is bounded whatever is in it: the tables that grow with it, and the few bytes of the rest.
 const _: () = {
-    let table = MAX_LISTED_SEGMENTS * size_of::<Segment>();
-    let sections = MAX_DATA_SECTIONS * size_of::<DataSection>();
-    let ranges = MAX_LEFT_OUT_RANGES * size_of::<RangeInclusive<u64>>();
-    let threads = MAX_LISTED_THREADS * size_of::<(u64, u32)>();
-    let lists = Places::most_bytes(MAX_LISTED) * 3 + Places::most_bytes(MAX_GLOBALS);
+    /// The bytes of a vector of so many items, which has grown by doubling.
+    const fn grown<T>(len: usize) -> usize {
+        len.next_power_of_two() * size_of::<T>()
+    }
+
+    // The largest table is moved once, when it has grown to this. No other needs as much while it is moved.
+    let table = (MAX_LISTED_SEGMENTS + table::DOUBLED) * size_of::<Segment>();
+    let sections = grown::<DataSection>(MAX_DATA_SECTIONS);
+    let ranges = grown::<RangeInclusive<u64>>(MAX_LEFT_OUT_RANGES);
+    let threads = grown::<(u64, u32)>(MAX_LISTED_THREADS);
+    let lists =
+        grown::<u64>(Places::count(MAX_LISTED)) * 3 + grown::<u64>(Places::count(MAX_GLOBALS));
     let rest = MAX_NAME_BYTES + MAX_TRAP_BYTES + (64 << 10);
     assert!(table + sections + ranges + threads + lists + rest <= MAX_METADATA_BYTES);
 };

@@ -14,10 +14,11 @@ use super::source::Source;
 use super::structure::Structure;
 use super::table::Builder;
 use super::{appended, preamble, types};
-use crate::arithmetic::exact;
+use crate::arithmetic::{at_most, exact, sum};
 use crate::control::{Control, Lookout};
 use crate::error::{self, ErrorKind};
 use crate::format::{CORE, CUSTOM, HEADER, PARTIAL};
+use crate::limits::MAX_LISTED_SEGMENTS;
 use crate::model::MemoryType;
 use crate::ranges::range_len;
 
@@ -260,6 +261,8 @@ impl Found {
         let Self { header, index, memories } = self;
         // A verifier keeps no segments: their number has no limit there.
         let mut builder = Builder::new();
+        let count = sum(memories.iter().map(|of| of.kept.segments))?;
+        builder.expect(at_most(count, MAX_LISTED_SEGMENTS))?;
         let mut lookout = Lookout::new(control);
         let mut keep = |entry| {
             lookout.step()?;

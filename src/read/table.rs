@@ -16,8 +16,9 @@ use crate::arithmetic::Checked;
 use crate::error::Error;
 use crate::limits::{MAX_LISTED_SEGMENTS, MAX_OVERLAPPING_SEGMENTS};
 
-/// Segments up to which a table grows by doubling, so that a table of a few segments has little room: 1.5 MiB.
-const DOUBLED: usize = 1 << 16;
+/// Segments up to which a table grows by doubling, so that a table of a few segments has little room: 3 MiB. One that may
+/// have to be cut, because segments overlap, has no more.
+pub(super) const DOUBLED: usize = MAX_OVERLAPPING_SEGMENTS;
 
 /// All segments in the order of memory and address, none overlapping another.
 #[derive(Debug, Default)]
@@ -116,8 +117,6 @@ impl Builder {
             );
             return Err(Fault::unsupported(overlap.in_file(), message));
         }
-        // There is to be room for a second table.
-        segments.shrink_to_fit();
         Ok((Table { segments: resolve(segments)? }, true))
     }
 }
