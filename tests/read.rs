@@ -465,6 +465,7 @@ fn memories_are_had_by_the_index_whatever_is_wrong_before_it() {
                     let dump = CoreDumpFile::salvage_slice(&bad);
                     check(&dump.unwrap_or_else(|error| panic!("{what}: {error}")), &what);
                 }
+                read_all(&bad);
             }
         }
         // Nothing at all is left of the first sections.
@@ -633,6 +634,7 @@ fn what_is_there_of_a_cut_segment_is_salvaged() {
         let (first, last) = (ends[0].1 + before, ends[ends.len() - 1]);
         let end = last.1 + last.0.data.len() + before;
         for cut in first..end {
+            read_consistently(&bytes[..cut]);
             let dump = CoreDumpFile::salvage_slice(&bytes[..cut]).unwrap();
             let damage = dump.damage().map(Error::kind);
             if damage.is_none() && bytes == &foreign {

@@ -6,14 +6,14 @@ use std::io::Read;
 use std::sync::LazyLock;
 
 use arbitrary::{Arbitrary, Unstructured};
-use corestream::read::{ThreadView, Verdict, Verifier};
+use corestream::read::{OpenOptions, ThreadView, Verdict, Verifier};
 use corestream::{CoreDumpFile, Dumper, Frame};
 use wasmparser::{
     BinaryReader, DataKind, DataSectionReader, Operator, Parser, Payload, Validator, WasmFeatures,
 };
 
 use crate::common::own::{self, Own};
-use crate::common::reading::{facts, read_all, small, verdict};
+use crate::common::reading::{Unlent, facts, read_all, small, verdict};
 use crate::count;
 use crate::manifest;
 use crate::roundtrip::Model;
@@ -452,6 +452,18 @@ pub fn check(bytes: &[u8]) {
     assert!(held <= allowed, "{held} bytes to open {}", bytes.len());
     let (salvaged, held) = count::peak(|| CoreDumpFile::salvage_slice(bytes));
     assert!(held <= allowed, "{held} bytes to salvage {}", bytes.len());
+    for salvage in [false, true] {
+        let options = OpenOptions::new().salvage(salvage);
+        let (unlent, held) = count::peak(|| options.open_source(Unlent(bytes)));
+        assert!(held <= allowed, "{held} bytes to open a source of {}", bytes.len());
+        assert_eq!(unlent.is_ok(), if salvage { salvaged.is_ok() } else { dump.is_ok() });
+        if let Ok(unlent) = &unlent {
+            let (items, held) = count::peak(|| items(unlent));
+            let allowed = FIXED + PER_BYTE_OF_ITEM * bytes.len() as u64;
+            assert!(held <= allowed, "{held} bytes to list a source of {}", bytes.len());
+            assert!(items <= bytes.len() + 100, "{items} items of {} bytes", bytes.len());
+        }
+    }
     for dump in [&dump, &salvaged].into_iter().flatten() {
         let (items, held) = count::peak(|| items(dump));
         let allowed = FIXED + PER_BYTE_OF_ITEM * bytes.len() as u64;
