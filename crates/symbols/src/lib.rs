@@ -58,6 +58,7 @@ mod value;
 mod variables;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -164,15 +165,17 @@ struct Symbolic<'b> {
 /// The files of a dump's modules; the example of the [crate] shows how they are used.
 pub struct Symbols<'b> {
     instances: RefCell<Instances<'b>>,
-    /// The file of each module that has one. It is empty if there are no files at all.
-    modules: Vec<Option<Symbolic<'b>>>,
+    /// The number of modules in the dump, which may list a million.
+    count: usize,
+    /// The file of each module that has one.
+    modules: BTreeMap<usize, Symbolic<'b>>,
     warnings: Vec<String>,
 }
 
 impl fmt::Debug for Symbols<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let paths = self.modules.iter().map(|of| of.as_ref().map(|of| &of.path));
-        f.debug_list().entries(paths).finish()
+        let paths = self.modules.iter().map(|(index, of)| (index, &of.path));
+        f.debug_map().entries(paths).finish()
     }
 }
 
@@ -195,15 +198,14 @@ impl<'b> Symbols<'b> {
     /// Returns an error if a file is none of the dump's modules, if two are the same module's, or if the dump cannot be
     /// read.
     pub fn new(files: &[ModuleFile<'b>], dump: &'b CoreDumpFile<'b>) -> Result<Self, Error> {
-        let count = if files.is_empty() { 0 } else { dump.modules().len() };
-        let mut modules: Vec<Option<Symbolic<'b>>> = (0..count).map(|_| None).collect();
+        let mut modules = BTreeMap::new();
         let mut warnings = Vec::new();
         for file in files {
             let path = file.path.display().to_string();
             let guest = Guest::read(file.bytes);
             let failed = |(kind, cause)| Error { path: file.path.into(), cause, kind };
             let index = which(file, &guest, files.len(), dump).map_err(failed)?;
-            if modules[index].is_some() {
+            if modules.contains_key(&index) {
                 return Err(failed(mismatch(format!("module {index} has a file already"))));
             }
             if let Some(fault) = &guest.fault {
@@ -218,9 +220,10 @@ impl<'b> Symbols<'b> {
                 let line = "has its debugging information in another file, name that one instead";
                 warnings.push(format!("{path}: {line}: {external}"));
             }
-            modules[index] = Some(Symbolic { path, guest, debug });
+            modules.insert(index, Symbolic { path, guest, debug });
         }
-        Ok(Self { instances: RefCell::new(Instances::new(dump)), modules, warnings })
+        let (instances, count) = (RefCell::new(Instances::new(dump)), dump.modules().len());
+        Ok(Self { instances, count, modules, warnings })
     }
 
     /// Returns the parts of the files that are not used, each in one line.
@@ -251,10 +254,9 @@ impl<'b> Symbols<'b> {
                 }
             },
             // Whichever instance it is of, there is only one module that it can be of.
-            None => (self.modules.len() == 1).then_some(0),
+            None => (self.count == 1).then_some(0),
         };
-        let of = module.and_then(|module| self.modules.get(module));
-        let Some(Some(of)) = of else { return Ok(None) };
+        let Some(of) = module.and_then(|module| self.modules.get(&module)) else { return Ok(None) };
         let mut resolved = Resolved::default();
         match of.guest.place(frame.function, frame.offset, caller) {
             Ok(place) => {
