@@ -84,7 +84,7 @@ pub const MAX_LISTED: usize = 1_000_000;
 
 /// Threads that a dump lists. A reader keeps the place of each, 16 bytes, and no system runs as many threads in one
 /// process.
-pub const MAX_LISTED_THREADS: usize = 1 << 17;
+pub const MAX_LISTED_THREADS: usize = 1 << 16;
 
 /// Locals of a frame, and values on its operand stack, that a reader decodes, of each: 16 bytes each. Engines accept 50,000
 /// locals of a function (JavaScript interface, "Limits").

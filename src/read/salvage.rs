@@ -30,50 +30,80 @@ impl Opened {
     /// There is nothing of a dump.
     pub(super) fn lenient(
         source: Source<'_>,
-        mut fault: Box<Fault>,
+        fault: Box<Fault>,
         control: &Control,
     ) -> Result<(Self, Box<Fault>)> {
-        let mut parser = Parser::default();
-        let mut opener = Opener::new(None, Lookout::new(control));
-        let mut parsed = of_dump(opener.read(&mut parser, &mut source.input(0)))?;
-        let structure = &parser.structure;
+        let all = BySections::read(source, Parser::default(), control)?;
+        let structure = &all.structure;
         let of_others = structure.header.is_none() && structure.stray.is_none();
-        if structure.is_complete && of_others && structure.is_bounded && structure.has(CORE) {
+        let has_core = structure.has(CORE);
+        if structure.is_complete && of_others && structure.is_bounded && has_core {
             // All that is wrong is that its frames can't be told, or that it ends between two sections.
             let marks = readable(Marks::of(source, structure))?.unwrap_or(Marks::Lost);
-            return Ok((opener.finish(parser.structure, marks, None)?, fault));
+            return Ok((all.opener.finish(all.structure, marks, None)?, fault));
         }
-        let header = match structure.has(CORE) {
+        let header = match has_core {
             true => structure.header.clone(),
             false => header_by_size(source)?,
         };
+        // What was read goes before more is: both have tables that may be as large as a reader's may be.
+        let ended = all.ended;
+        drop((all.structure, all.opener));
         if let Some(found) = Found::of(source, header.as_ref(), control)? {
             return Ok((found.open(source, control)?, as_damage(fault, source)?));
         }
         if let Some(header) = header
             && sizes_hold(&header, source, control)?
         {
-            parser = Parser::of_damaged(header, true);
-            opener = Opener::new(None, Lookout::new(control));
-            parsed = of_dump(opener.read(&mut parser, &mut source.input(0)))?;
-            add_lost_memories(&mut parser.structure)?;
-            fault = as_damage(fault, source)?;
-        } else if !structure.has(CORE) {
-            return Err(parsed.err().unwrap_or_else(Fault::no_core));
+            let parser = Parser::of_damaged(header, true);
+            let mut sound = BySections::read(source, parser, control)?;
+            add_lost_memories(&mut sound.structure)?;
+            return Ok((sound.open()?, as_damage(fault, source)?));
         }
-        let structure = parser.structure;
+        if !has_core {
+            return Err(ended.err().unwrap_or_else(Fault::no_core));
+        }
+        Ok((BySections::read(source, Parser::default(), control)?.open()?, fault))
+    }
+}
+
+/// What the sections of a damaged dump give.
+struct BySections<'c> {
+    structure: Structure,
+    opener: Opener<'c>,
+    /// How they end.
+    ended: Result<()>,
+}
+
+impl<'c> BySections<'c> {
+    /// Reads the sections.
+    ///
+    /// # Errors
+    /// Returns an error if the dump cannot be read.
+    fn read(source: Source<'_>, mut parser: Parser, control: &'c Control) -> Result<Self> {
+        let mut opener = Opener::new(None, Lookout::new(control));
+        let ended = opener.read(&mut parser, &mut source.input(0));
+        match ended {
+            Err(fault) if !fault.is_of_dump() => Err(fault),
+            ended => Ok(Self { structure: parser.structure, opener, ended }),
+        }
+    }
+
+    /// Opens what is there.
+    fn open(self) -> Result<Opened> {
+        let Self { structure, mut opener, ended } = self;
         if !structure.is_bounded {
             opener.forget_segments();
         }
         // Only this project's segments are known to be in order, and what was left out on purpose is
         // in the index.
         let partial = structure.own().is_none_or(|header| header.flags & PARTIAL != 0);
-        let lost = match parsed {
+        let lost = match ended {
             _ if partial => Some((0, 0)),
             Ok(()) => opener.lost,
             Err(_) => opener.lost.or(opener.reached).or(Some((0, 0))),
         };
-        Ok((opener.finish(structure, Marks::None, lost)?, fault))
+        opener.finish(structure, Marks::None, lost)
     }
 }
 
@@ -111,17 +141,6 @@ fn cover(
         structure.grown.push((memory, declared));
     }
     Ok(())
-}
-
-/// Returns how parsing has ended.
-///
-/// # Errors
-/// The dump cannot be read.
-fn of_dump(parsed: Result<()>) -> Result<Result<()>> {
-    match parsed {
-        Err(fault) if !fault.is_of_dump() => Err(fault),
-        parsed => Ok(parsed),
-    }
 }
 
 /// Turns "not a core dump" into damage, for a file in which a dump was found.
