@@ -90,9 +90,9 @@ impl<'i, I: Input> Decoder<'i, I> {
         self.input.skip(len)
     }
 
-    /// Says over what the checksums of the input are ([`Input::begin_blocks`]).
-    pub(super) fn begin_blocks(&mut self, log2: u32, end: u64) -> Result<()> {
-        self.input.begin_blocks(log2, end)
+    /// Says where the index should be ([`Input::expect_index`]).
+    pub(super) fn expect_index(&mut self, offset: u64, block_log2: u32) -> Result<()> {
+        self.input.expect_index(offset, block_log2)
     }
 
     /// Skips all up to the end.

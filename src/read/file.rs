@@ -77,7 +77,6 @@ pub struct CoreDumpFile<'b> {
 
 /// Who wrote a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Producer {
     /// This project: the dump has a section `corestream`.
     Corestream,

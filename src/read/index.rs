@@ -9,7 +9,7 @@ use zerocopy::transmute;
 use super::decode::Decoder;
 use super::fault::{Fault, Result, readable};
 use super::header::{Header, unknown};
-use super::input::Input;
+use super::input::{Input, Slice};
 use super::segment::{Placement, Segment};
 use super::source::Source;
 use super::structure::Structure;
@@ -23,12 +23,23 @@ use crate::format::{
     VERSION, name_bytes,
 };
 use crate::leb;
-use crate::limits::{MAX_LEFT_OUT_RANGES, MAX_MEMORIES, MAX_PARTIAL_SEGMENTS};
+use crate::limits::{MAX_LEB_U32_BYTES, MAX_LEFT_OUT_RANGES, MAX_MEMORIES, MAX_PARTIAL_SEGMENTS};
 use crate::model::MemoryType;
 use crate::ranges::AddressRanges;
 
 /// The name of the section after its length.
 const NAMED: &[u8; name_bytes(INDEX)] = b"\x10corestream.index";
+
+/// Bytes from the id of the section to the end of its name, at most.
+pub(super) const BEGINNING: usize = 1 + MAX_LEB_U32_BYTES as usize + NAMED.len();
+
+/// Returns whether an index begins with these bytes.
+pub(super) fn begins(bytes: &[u8]) -> bool {
+    let mut input = Slice::new(bytes, 0);
+    let mut from = Decoder::new(&mut input, bytes.len() as u64);
+    let mut is_named = || Ok(from.byte()? == CUSTOM && from.u32()? > 0 && from.is_named(INDEX)?);
+    readable(is_named()).is_ok_and(|is_named| is_named == Some(true))
+}
 
 /// The bytes of a section are no more.
 const MAX_SECTION: u64 = u32::MAX as u64;

@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use crc32fast::Hasher;
 
-use super::fault::{Fault, Result};
+use super::fault::{Fault, Result, not_empty};
+use super::index;
 use super::read_at::ReadAt;
-use crate::arithmetic::{Checked, at_most};
+use crate::arithmetic::{Checked, at_most, exact};
 use crate::error::zeros;
 use crate::limits::MAX_NAME_BYTES;
 
@@ -47,11 +48,19 @@ pub(super) trait Input {
     /// They can't be read.
     fn at_end(&mut self) -> Result<bool>;
 
-    /// Says that checksums are over blocks of 2^`log2` bytes from the first byte to `end`.
+    /// Says that an index should begin at `offset`, and that there are checksums over blocks of 2^`block_log2` bytes before it,
+    /// or none if that is 0. If an index is there, nothing reaches past its beginning: what would is damaged. If none is
+    /// there, another tool has made the dump longer, and the offset is one like any other.
     ///
     /// # Errors
     /// Returns an internal error.
-    fn begin_blocks(&mut self, log2: u32, end: u64) -> Result<()>;
+    fn expect_index(&mut self, offset: u64, block_log2: u32) -> Result<()>;
+
+    /// Says that the index itself may come next.
+    fn allow_index(&mut self);
+
+    /// Returns whether something reaches past the beginning of the index, which is not there.
+    fn has_passed_index(&self) -> bool;
 
     /// Begins the range that [`crc`](Self::crc) is of; `before` has what precedes it.
     fn mark(&mut self, before: Hasher);
@@ -65,11 +74,55 @@ pub(super) fn part(bytes: &[u8], range: Range<u64>) -> Option<&[u8]> {
     bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
 }
 
+/// Where an index should begin that nothing before it reaches into.
+#[derive(Clone, Copy, Debug)]
+struct Barrier {
+    /// The offset of the index; that of no byte where there is no barrier.
+    at: u64,
+    has_passed: bool,
+}
+
+impl Barrier {
+    const NONE: Self = Self { at: u64::MAX, has_passed: false };
+
+    fn new(at: u64) -> Self {
+        Self { at, has_passed: false }
+    }
+
+    /// Returns where it is, if it is within the `len` bytes from `offset` on.
+    #[inline]
+    fn within(self, offset: u64, len: u64) -> Option<u64> {
+        let ends_before = offset.checked_add(len).is_some_and(|end| end <= self.at);
+        (!ends_before && offset <= self.at && self.at != u64::MAX).then_some(self.at)
+    }
+
+    /// Removes it if no index begins with these bytes, which are those at the barrier. If there are none, it stays: nothing
+    /// passes it.
+    ///
+    /// # Errors
+    /// Returns an error if an index begins with them.
+    #[cold]
+    fn pass(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
+        let at = self.at;
+        if index::begins(bytes) {
+            let message = format!("reaches into the index at {at:#x}");
+            return Err(Fault::damaged(not_empty(offset, at), message));
+        }
+        if !bytes.is_empty() {
+            *self = Self { has_passed: true, ..Self::NONE };
+        }
+        Ok(())
+    }
+}
+
 /// A dump in memory.
 #[derive(Clone)]
 pub(super) struct Slice<'b> {
     bytes: &'b [u8],
+    /// The bytes before the barrier, so that what ends there needs no other check.
+    before_barrier: &'b [u8],
     at: usize,
+    barrier: Barrier,
     mark: usize,
     before: Option<Hasher>,
 }
@@ -78,17 +131,42 @@ impl<'b> Slice<'b> {
     /// From `offset` on.
     pub(super) fn new(bytes: &'b [u8], offset: u64) -> Self {
         let at = at_most(offset, bytes.len());
-        Self { bytes, at, mark: at, before: None }
+        let barrier = Barrier::NONE;
+        Self { bytes, before_barrier: bytes, at, barrier, mark: at, before: None }
     }
 
     /// Like [`Input::take`], borrowed from the slice.
+    #[inline]
     pub(super) fn borrow(&mut self, len: usize) -> Result<&'b [u8]> {
-        let taken = self.at.checked_add(len).and_then(|end| {
-            let taken = self.bytes.get(self.at..end)?;
-            self.at = end;
-            Some(taken)
-        });
-        taken.ok_or_else(|| self.ended(len as u64))
+        match self.at.checked_add(len).and_then(|end| self.before_barrier.get(self.at..end)) {
+            Some(taken) => {
+                // No slice ends past all offsets.
+                self.at = self.at.wrapping_add(len);
+                Ok(taken)
+            }
+            None => self.borrow_past_barrier(len),
+        }
+    }
+
+    /// Like [`borrow`](Self::borrow), for what does not end before the barrier.
+    #[cold]
+    fn borrow_past_barrier(&mut self, len: usize) -> Result<&'b [u8]> {
+        self.pass_barrier(len as u64)?;
+        let end = self.at.checked_add(len);
+        let taken = end.and_then(|end| self.bytes.get(self.at..end).map(|taken| (end, taken)));
+        let (end, taken) = taken.ok_or_else(|| self.ended(len as u64))?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    /// Passes the barrier, if it is within the next `len` bytes.
+    fn pass_barrier(&mut self, len: u64) -> Result<()> {
+        if let Some(at) = self.barrier.within(self.at as u64, len) {
+            let bytes = part(self.bytes, at..self.bytes.len() as u64).unwrap_or_default();
+            self.barrier.pass(bytes, self.at as u64)?;
+            self.before_barrier = self.bytes;
+        }
+        Ok(())
     }
 
     fn ended(&self, wanted: u64) -> Box<Fault> {
@@ -108,9 +186,14 @@ impl Input for Slice<'_> {
 
     #[inline]
     fn skip(&mut self, len: u64) -> Result<()> {
-        match self.offset().checked_add(len).map(usize::try_from) {
-            Some(Ok(at)) if at <= self.bytes.len() => self.at = at,
-            _ => return Err(self.ended(len)),
+        let end = self.offset().checked_add(len).and_then(|end| usize::try_from(end).ok());
+        match end {
+            Some(end) if end <= self.before_barrier.len() => self.at = end,
+            _ => {
+                self.pass_barrier(len)?;
+                let end = end.filter(|end| *end <= self.bytes.len());
+                self.at = end.ok_or_else(|| self.ended(len))?;
+            }
         }
         Ok(())
     }
@@ -124,8 +207,19 @@ impl Input for Slice<'_> {
         Ok(self.at == self.bytes.len())
     }
 
-    fn begin_blocks(&mut self, _: u32, _: u64) -> Result<()> {
+    fn expect_index(&mut self, offset: u64, _: u32) -> Result<()> {
+        self.barrier = Barrier::new(offset);
+        let before = part(self.bytes, 0..offset);
+        self.before_barrier = before.unwrap_or(self.bytes);
         Ok(())
+    }
+
+    fn allow_index(&mut self) {
+        (self.barrier, self.before_barrier) = (Barrier::NONE, self.bytes);
+    }
+
+    fn has_passed_index(&self) -> bool {
+        self.barrier.has_passed
     }
 
     fn mark(&mut self, before: Hasher) {
@@ -159,6 +253,7 @@ pub(super) struct Window<'s> {
     start: u64,
     /// Bytes to read when the buffer has too few.
     ahead: usize,
+    barrier: Barrier,
     marked: Option<Hasher>,
 }
 
@@ -166,8 +261,23 @@ impl<'s> Window<'s> {
     /// From `offset` on, of a source of `len` bytes.
     pub(super) fn new(source: &'s dyn ReadAt, len: u64, offset: u64) -> Self {
         let at = offset.min(len);
-        let (buffer, ahead) = (Vec::new(), *READ_AHEAD.start());
-        Self { source, len, at, buffer, filled: 0, start: at, ahead, marked: None }
+        let (buffer, ahead, barrier) = (Vec::new(), *READ_AHEAD.start(), Barrier::NONE);
+        Self { source, len, at, buffer, filled: 0, start: at, ahead, barrier, marked: None }
+    }
+
+    /// Passes the barrier, if it is within the next `len` bytes.
+    #[inline]
+    fn pass_barrier(&mut self, len: u64) -> Result<()> {
+        match self.barrier.within(self.at, len) {
+            None => Ok(()),
+            Some(at) => {
+                let mut bytes = [0; index::BEGINNING];
+                let there = self.len.checked_sub(at).map_or(0, |left| at_most(left, bytes.len()));
+                let bytes = bytes.get_mut(..there).unwrap_or_default();
+                self.source.read_exact_at(bytes, at).map_err(|error| Fault::io(at, error))?;
+                self.barrier.pass(bytes, self.at)
+            }
+        }
     }
 
     /// Where the next bytes are in the buffer, if it has `len` of them.
@@ -221,6 +331,7 @@ impl Input for Window<'_> {
 
     #[inline]
     fn take(&mut self, len: usize) -> Result<&[u8]> {
+        self.pass_barrier(len as u64)?;
         let held = self.fill(len)?;
         self.at = self.at.plus(len as u64)?;
         let bytes = self.buffer.get(held).unwrap_or_default();
@@ -231,6 +342,7 @@ impl Input for Window<'_> {
     }
 
     fn skip(&mut self, len: u64) -> Result<()> {
+        self.pass_barrier(len)?;
         let end = self.at.checked_add(len).filter(|end| *end <= self.len);
         let end = end.ok_or_else(|| self.ended(len))?;
         // Only the bytes of a checksum have to be read.
@@ -251,8 +363,17 @@ impl Input for Window<'_> {
         Ok(self.at == self.len)
     }
 
-    fn begin_blocks(&mut self, _: u32, _: u64) -> Result<()> {
+    fn expect_index(&mut self, offset: u64, _: u32) -> Result<()> {
+        self.barrier = Barrier::new(offset);
         Ok(())
+    }
+
+    fn allow_index(&mut self) {
+        self.barrier = Barrier::NONE;
+    }
+
+    fn has_passed_index(&self) -> bool {
+        self.barrier.has_passed
     }
 
     fn mark(&mut self, before: Hasher) {
@@ -303,8 +424,16 @@ impl Input for Cursor<'_> {
         delegate!(self, input => input.at_end())
     }
 
-    fn begin_blocks(&mut self, log2: u32, end: u64) -> Result<()> {
-        delegate!(self, input => input.begin_blocks(log2, end))
+    fn expect_index(&mut self, offset: u64, block_log2: u32) -> Result<()> {
+        delegate!(self, input => input.expect_index(offset, block_log2))
+    }
+
+    fn allow_index(&mut self) {
+        delegate!(self, input => input.allow_index());
+    }
+
+    fn has_passed_index(&self) -> bool {
+        delegate!(self, input => input.has_passed_index())
     }
 
     fn mark(&mut self, before: Hasher) {
@@ -325,6 +454,7 @@ pub(super) struct Stream<R> {
     offset: u64,
     /// The offset of the end of what was read.
     known_end: u64,
+    barrier: Barrier,
     marked: Option<Hasher>,
     blocks: Blocks,
 }
@@ -345,7 +475,18 @@ impl<R: Read> Stream<R> {
     pub(super) fn new(source: R) -> crate::error::Result<Self> {
         let buffer = zeros(BUFFER, "a buffer to read a dump")?.into_boxed_slice();
         let blocks = Blocks::Unknown(Vec::new());
-        Ok(Self { source, buffer, held: 0..0, offset: 0, known_end: 0, marked: None, blocks })
+        let (held, barrier) = (0..0, Barrier::NONE);
+        Ok(Self { source, buffer, held, offset: 0, known_end: 0, barrier, marked: None, blocks })
+    }
+
+    /// Passes the barrier, which is `ahead` bytes from here, no more than a name has, and within bytes that are wanted from
+    /// `start` on.
+    #[cold]
+    fn pass_barrier(&mut self, ahead: usize, start: u64) -> Result<()> {
+        // A stream that ends there has no index.
+        self.fill(ahead.plus(index::BEGINNING)?)?;
+        let held = self.buffer.get(self.held.clone()).unwrap_or_default();
+        self.barrier.pass(held.get(ahead..).unwrap_or_default(), start)
     }
 
     /// The checksums of the blocks that have passed.
@@ -396,6 +537,19 @@ impl<R: Read> Stream<R> {
         Ok(bytes)
     }
 
+    /// Passes `len` bytes, with no barrier among them.
+    fn pass(&mut self, len: u64) -> Result<()> {
+        let mut left = len;
+        while left > 0 {
+            if !self.fill(1)? {
+                return Err(self.ended(left));
+            }
+            let taken = self.advance(at_most(left, self.held.len()))?;
+            left = left.minus(taken.len() as u64)?;
+        }
+        Ok(())
+    }
+
     fn ended(&self, wanted: u64) -> Box<Fault> {
         Fault::end_within(self.known_end, self.offset, wanted)
     }
@@ -408,6 +562,9 @@ impl<R: Read> Input for Stream<R> {
 
     #[inline]
     fn take(&mut self, len: usize) -> Result<&[u8]> {
+        if let Some(at) = self.barrier.within(self.offset, len as u64) {
+            self.pass_barrier(exact(at.minus(self.offset)?)?, self.offset)?;
+        }
         if self.held.len() < len && !self.fill(len)? {
             return Err(self.ended(len as u64));
         }
@@ -415,15 +572,16 @@ impl<R: Read> Input for Stream<R> {
     }
 
     fn skip(&mut self, len: u64) -> Result<()> {
-        let mut left = len;
-        while left > 0 {
-            if !self.fill(1)? {
-                return Err(self.ended(left));
+        match self.barrier.within(self.offset, len) {
+            None => self.pass(len),
+            Some(at) => {
+                let start = self.offset;
+                let before = at.minus(start)?;
+                self.pass(before)?;
+                self.pass_barrier(0, start)?;
+                self.pass(len.minus(before)?)
             }
-            let taken = self.advance(at_most(left, self.held.len()))?;
-            left = left.minus(taken.len() as u64)?;
         }
-        Ok(())
     }
 
     fn drain(&mut self) -> Result<u64> {
@@ -437,17 +595,26 @@ impl<R: Read> Input for Stream<R> {
         Ok(!self.fill(1)?)
     }
 
-    fn begin_blocks(&mut self, log2: u32, end: u64) -> Result<()> {
-        if let Blocks::Unknown(before) = &mut self.blocks {
+    fn expect_index(&mut self, offset: u64, block_log2: u32) -> Result<()> {
+        self.barrier = Barrier::new(offset);
+        if let (Blocks::Unknown(before), 1..) = (&mut self.blocks, block_log2) {
             let before = std::mem::take(before);
             let (hasher, done) = (Hasher::new(), Vec::new());
-            let block = 1 << log2;
-            let missing = end.min(block);
-            let left = end.minus(missing)?;
+            let block = 1 << block_log2;
+            let missing = offset.min(block);
+            let left = offset.minus(missing)?;
             self.blocks = Blocks::On { block, missing, left, hasher, done };
             self.blocks.update(&before)?;
         }
         Ok(())
+    }
+
+    fn allow_index(&mut self) {
+        self.barrier = Barrier::NONE;
+    }
+
+    fn has_passed_index(&self) -> bool {
+        self.barrier.has_passed
     }
 
     fn mark(&mut self, before: Hasher) {
@@ -626,7 +793,7 @@ mod tests {
         {
             let mut stream = Stream::new(Steps(&bytes, 700)).unwrap();
             stream.take(before).unwrap();
-            stream.begin_blocks(log2, end).unwrap();
+            stream.expect_index(end, log2).unwrap();
             stream.drain().unwrap();
             let blocks = bytes[..usize::try_from(end).unwrap()].chunks(1 << log2);
             let expected: Vec<_> = blocks.map(crc32fast::hash).collect();

@@ -236,9 +236,8 @@ impl<'c> Opener<'c> {
                 Ok(None) => return Ok(()),
                 Err(fault) => return Err(fault),
             };
-            let offset = input.offset();
-            kept.map_err(|fault| parser.fail(offset, fault))?;
-            self.lookout.step_at(offset)?;
+            kept.map_err(|fault| parser.fail(input, fault))?;
+            self.lookout.step_at(input.offset())?;
         }
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Structure {
     /// What `corestream` says, if another tool has rewritten the dump since: nothing in it says any more
     /// where something is.
     pub(super) moved: Option<Header>,
+    /// The offset where its index should be, if the sections have passed it.
+    pub(super) passed_place: Option<u64>,
     /// The body of the section `corestream.index` of such a dump, after its name.
     pub(super) moved_index: Option<Range<u64>>,
     /// How frames are laid out.

@@ -34,7 +34,7 @@ use self::sections::counted;
 use super::data;
 use super::decode::Decoder;
 use super::facts::Trap;
-use super::fault::{Fault, Result};
+use super::fault::{Fault, Result, not_empty};
 use super::header::Header;
 use super::input::Input;
 use super::item::{self, Item};
@@ -43,7 +43,7 @@ use super::segment::Segment;
 use super::structure::Structure;
 use crate::arithmetic::{Checked, exact};
 use crate::error::ErrorKind;
-use crate::format::{CORE, CUSTOM, DATA, GLOBAL, INDEX, MEMORY};
+use crate::format::{CORE, CUSTOM, DATA, GLOBAL, MEMORY};
 use crate::limits::MAX_LISTED;
 use crate::model::{Instance, ModuleIdentity};
 
@@ -124,8 +124,8 @@ enum State {
 #[derive(Debug)]
 struct Section {
     id: u8,
-    /// What faults in it call it; `None` where they say it themselves.
-    name: Option<&'static str>,
+    /// What faults in it call it: its name if that is known.
+    what: &'static str,
     /// The offset of its id.
     start: u64,
     /// The offset of its end.
@@ -172,8 +172,8 @@ enum Loses {
 impl Default for Section {
     fn default() -> Self {
         let (items, loses) = (Items::Nothing, Loses::Never);
-        let (name, fault) = (None, None);
-        Self { id: CUSTOM, name, start: 0, end: 0, items, next: 0, count: 0, loses, fault }
+        let (what, fault) = ("", None);
+        Self { id: CUSTOM, what, start: 0, end: 0, items, next: 0, count: 0, loses, fault }
     }
 }
 
@@ -183,12 +183,9 @@ impl Section {
         (self.items, self.next, self.count) = (items, 0, count);
     }
 
-    /// Returns a fault in it with its name.
+    /// Returns a fault in it, with what it is.
     fn label(&self, fault: Box<Fault>) -> Box<Fault> {
-        match self.name {
-            Some(name) => fault.within(name),
-            None => fault,
-        }
+        fault.within(self.what)
     }
 }
 
@@ -217,30 +214,32 @@ impl Parser {
         self.section.items = Items::Rest;
     }
 
-    /// Ends the dump at the offset, with a fault that whoever pulls has found in the last payload; returns it with the
-    /// place in the dump.
-    pub(super) fn fail(&mut self, offset: u64, fault: Box<Fault>) -> Box<Fault> {
+    /// Ends the dump with a fault that whoever pulls has found in the last payload; returns it with the place in the dump.
+    pub(super) fn fail<I: Input>(&mut self, input: &mut I, fault: Box<Fault>) -> Box<Fault> {
         let fault = self.section.label(fault);
-        self.end(offset, fault)
+        self.end(input, fault)
     }
 
-    /// Ends the dump at the offset, with a fault.
+    /// Ends the dump with a fault.
     #[cold]
-    fn end(&mut self, offset: u64, fault: Box<Fault>) -> Box<Fault> {
+    fn end<I: Input>(&mut self, input: &mut I, fault: Box<Fault>) -> Box<Fault> {
         self.state = State::Ended;
+        self.check_place(input);
+        input.allow_index();
         // The fault comes before whatever this finds.
-        let _ = self.structure.settle(offset);
+        let _ = self.structure.settle(input.offset());
         self.reword(fault)
     }
 
-    /// Ends the dump at the offset, where all sections have passed.
-    fn finish(&mut self, offset: u64) -> Result<()> {
+    /// Ends the dump where all sections have passed.
+    fn finish<I: Input>(&mut self, input: &mut I) -> Result<()> {
         if self.state == State::Ended {
             return Ok(());
         }
         self.state = State::Ended;
+        input.allow_index();
         self.structure.is_complete = true;
-        self.structure.settle(offset).map_err(|fault| self.reword(fault))
+        self.structure.settle(input.offset()).map_err(|fault| self.reword(fault))
     }
 
     /// Returns a fault in the words that are true of a dump whose header is known.
@@ -257,8 +256,8 @@ impl Parser {
     fn step<I: Input>(&mut self, input: &mut I) -> Result<Option<Payload>> {
         match self.payload(input) {
             Ok(Some(payload)) => Ok(Some(payload)),
-            Ok(None) => self.finish(input.offset()).map(|()| None),
-            Err(fault) => Err(self.end(input.offset(), fault)),
+            Ok(None) => self.finish(input).map(|()| None),
+            Err(fault) => Err(self.end(input, fault)),
         }
     }
 
@@ -268,11 +267,17 @@ impl Parser {
                 State::Within => {
                     return match self.item(input) {
                         Ok(Some(payload)) => Ok(Some(payload)),
-                        Ok(None) => self.leave(self.section.loses == Loses::Always).map(Some),
+                        Ok(None) => {
+                            let loses = self.section.loses == Loses::Always;
+                            self.leave(input, loses).map(Some)
+                        }
                         Err(fault) => self.pass_damage(input, fault).map(Some),
                     };
                 }
                 State::Start => {
+                    if let Some(header) = &self.structure.header {
+                        input.expect_index(header.index, 0)?;
+                    }
                     self.preamble(input)?;
                     self.state = State::Between;
                 }
@@ -281,14 +286,12 @@ impl Parser {
                     return Ok(Some(Payload::NoHeader));
                 }
                 State::Between => {
-                    let end =
-                        self.structure.header.as_ref().map_or(u64::MAX, |header| header.index);
-                    if input.offset() >= end || input.at_end()? {
+                    let header = self.structure.header.as_ref();
+                    let is_at_index = header.is_some_and(|header| header.index == input.offset());
+                    if is_at_index || input.at_end()? {
                         return self.check_end(input.offset()).map(|()| None);
                     }
-                    if !self.enter(input, end)? {
-                        return self.leave(false).map(Some);
-                    }
+                    self.enter(input)?;
                 }
                 State::Ended => return Ok(None),
             }
@@ -314,6 +317,10 @@ impl Parser {
     /// Checks that all is there, of a dump that ends at the offset.
     fn check_end(&self, offset: u64) -> Result<()> {
         let structure = &self.structure;
+        if let (Some(at), None) = (structure.passed_place, &structure.moved_index) {
+            let message = "the sections reach past the place of the index, and none follows them";
+            return Err(Fault::damaged(not_empty(at, offset), message));
+        }
         match &structure.header {
             Some(header) if offset < header.index => Err(Fault::end(offset, header.index)),
             None if !structure.has(CORE) && structure.moved.is_some() => {
@@ -325,10 +332,9 @@ impl Parser {
         }
     }
 
-    /// Decodes the id and the size of a section, none of which may reach past `end`. Returns whether its body comes next:
-    /// an index that was moved has passed.
-    fn enter<I: Input>(&mut self, input: &mut I, end: u64) -> Result<bool> {
-        let mut all = Decoder::new(input, end);
+    /// Decodes the id and the size of a section.
+    fn enter<I: Input>(&mut self, input: &mut I) -> Result<()> {
+        let mut all = Decoder::new(input, u64::MAX);
         let start = all.offset();
         let id = all.byte()?;
         let (what, loses) = match id {
@@ -344,44 +350,27 @@ impl Parser {
             }
         };
         let size = all.u32().map_err(|fault| fault.within(what))?;
-        if let Err(fault) = all.part(size.into()) {
-            let may_be_index = id == CUSTOM && self.structure.header.is_some();
-            return match may_be_index && self.passes_index(input, size.into(), start)? {
-                true => Ok(false),
-                false => Err(fault.within(what)),
-            };
-        }
-        let mut body = Decoder::new(input, u64::MAX);
-        let end = body.part(size.into()).map_err(|fault| fault.within(what))?.end();
-        // A custom section says its name itself.
-        let name = Some(what).filter(|_| id != CUSTOM);
+        let end = all.part(size.into()).map_err(|fault| fault.within(what))?.end();
         let items = Items::Head;
-        self.section = Section { id, name, start, end, items, loses, ..Section::default() };
+        self.section = Section { id, what, start, end, items, loses, ..Section::default() };
         self.state = State::Within;
-        Ok(true)
+        Ok(())
     }
 
-    /// Passes a section of `size` bytes that reaches past the offset of the index if it is the index itself:
-    /// another tool has made less of the sections before it. Returns whether it is.
-    fn passes_index<I: Input>(&mut self, input: &mut I, size: u64, start: u64) -> Result<bool> {
-        let mut body = Decoder::new(input, u64::MAX);
-        let named = body.part(size).and_then(|mut body| {
-            let named = body.is_named(INDEX)?;
-            if named {
-                self.pass_index(&mut body, start)?;
-            }
-            Ok(named)
-        });
-        match named {
-            Err(fault) if !fault.is_of_dump() => Err(fault),
-            // One that is cut off or unsound is none.
-            named => Ok(named.unwrap_or(false)),
+    /// Takes a dump for one that another tool has rewritten if its sections have passed the place of its index: there was
+    /// none, or they could not have passed it.
+    fn check_place<I: Input>(&mut self, input: &I) {
+        let structure = &mut self.structure;
+        if let Some(header) = structure.header.take_if(|_| input.has_passed_index()) {
+            structure.passed_place = Some(header.index);
+            structure.moved = Some(header);
         }
     }
 
     /// Leaves the section.
-    fn leave(&mut self, may_lose_segments: bool) -> Result<Payload> {
+    fn leave<I: Input>(&mut self, input: &I, may_lose_segments: bool) -> Result<Payload> {
         self.state = State::Between;
+        self.check_place(input);
         self.sections = self.sections.plus(1)?;
         let may_lose_segments = may_lose_segments && self.structure.passes_damage;
         Ok(Payload::End { may_lose_segments })
@@ -399,7 +388,7 @@ impl Parser {
         }
         self.structure.has_damaged_memory |= self.section.id == MEMORY;
         Decoder::new(input, self.section.end).skip_rest()?;
-        self.leave(self.section.loses != Loses::Never)
+        self.leave(input, self.section.loses != Loses::Never)
     }
 
     /// Decodes the next item of the section; `None` at its end.

@@ -75,7 +75,7 @@ impl Parser {
             (self.section.loses, self.section.items) = (Loses::Always, Items::Rest);
             return Ok(None);
         };
-        self.section.name = Some(name);
+        self.section.what = name;
         if name != CONTINUATION {
             self.section.loses = Loses::Never;
         }
@@ -125,9 +125,7 @@ impl Parser {
             self.structure.moved = Some(header);
             return Ok(None);
         }
-        if header.block_log2 != 0 {
-            body.begin_blocks(header.block_log2, header.index)?;
-        }
+        body.expect_index(header.index, header.block_log2)?;
         self.structure.header = Some(header);
         Ok(Some(Payload::Header))
     }

@@ -159,7 +159,7 @@ fn whoever_pulls_can_end_the_dump() {
     let mut parser = Parser::default();
     while !matches!(parser.next(&mut input).unwrap(), Some(Payload::Segment(_))) {}
     let fault = Fault::unsupported(70..71, "one too many");
-    let fault = parser.fail(input.offset(), fault);
+    let fault = parser.fail(&mut input, fault);
     assert_eq!(fault.line(), "at 0x46: section data: one too many");
     assert!(matches!(parser.next(&mut input), Ok(None)));
     assert!(!parser.structure.is_complete && parser.structure.is_bounded);

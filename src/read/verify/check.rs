@@ -101,7 +101,7 @@ fn sections<I: Input>(
             Ok(Some(Payload::Segment(segment))) => seen.add(&segment),
             Ok(Some(payload)) => {
                 let (header, offset) = (parser.structure.header.as_ref(), input.offset());
-                tell(payload, header, offset, early).map_err(|fault| parser.fail(offset, fault))?;
+                tell(payload, header, offset, early).map_err(|fault| parser.fail(input, fault))?;
             }
             Ok(None) => return Ok(()),
             Err(fault) => return Err(fault),
