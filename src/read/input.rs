@@ -274,7 +274,9 @@ impl<'s> Window<'s> {
                 let mut bytes = [0; index::BEGINNING];
                 let there = self.len.checked_sub(at).map_or(0, |left| at_most(left, bytes.len()));
                 let bytes = bytes.get_mut(..there).unwrap_or_default();
-                self.source.read_exact_at(bytes, at).map_err(|error| Fault::io(at, error))?;
+                if !bytes.is_empty() {
+                    self.source.read_exact_at(bytes, at).map_err(|error| Fault::io(at, error))?;
+                }
                 self.barrier.pass(bytes, self.at)
             }
         }
