@@ -608,54 +608,63 @@ fn a_cut_image_is_an_error() {
     assert!(error.to_string().contains("was cut to 12288 bytes"), "{error}");
 }
 
-/// A section of 64 MiB of frames, values and indices is decoded when it is asked for, and not before; no item of a list
-/// costs more than its limit allows.
+/// A custom section with a list of `count` items after the bytes `before`, and `after` them.
+fn list(name: &str, before: &[u8], item: &[u8], count: usize, after: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    common::own::leb(&mut body, name.len());
+    body.extend(name.bytes());
+    body.extend(before);
+    common::own::leb(&mut body, count);
+    body.extend(item.repeat(count));
+    body.extend(after);
+    let mut section = vec![0];
+    common::own::leb(&mut section, body.len());
+    section.extend(body);
+    section
+}
+
+/// A section of 16 MiB of frames is decoded when it is asked for, and not before; no item of a list costs more than its
+/// limit allows, and one that is over its limit costs nothing.
 #[test]
 fn lists_of_a_hostile_dump_cost_no_memory() {
     let _alone = alone();
-    let mut bytes = b"\0asm\x01\0\0\0\0\x07\x04core\0\0".to_vec();
-    let mut section = |name: &str, before: &[u8], item: &[u8], count: usize| {
-        let mut body = Vec::new();
-        common::own::leb(&mut body, name.len());
-        body.extend(name.bytes());
-        body.extend(before);
-        common::own::leb(&mut body, count);
-        body.extend(item.repeat(count));
-        if name == "coreinstances" {
-            body.push(0); // no globals
-        }
-        bytes.push(0);
-        common::own::leb(&mut bytes, body.len());
-        bytes.extend(body);
+    let of = |sections: &[Vec<u8>]| {
+        let mut bytes = b"\0asm\x01\0\0\0\0\x07\x04core\0\0\0\x0d\x0bcoremodules\0".to_vec();
+        bytes.extend(sections.concat());
+        bytes
     };
-    let count = 16 * MIB;
-    section("coremodules", &[], &[], 0);
-    section("coreinstances", &[1, 0, 0], &[7], count);
-    section("corestack", &[0, 0], &[0, 0, 2, 3, 0, 0], count / 6);
-    section("corestack", &[0, 0, 1, 0, 0, 2, 3, 0], &[1], count);
-    section("corestack", &[0, 0, 1, 0, 0, 2, 3, 0], &[1], limits::MAX_FRAME_VALUES);
+    let instance = |count| list("coreinstances", &[1, 0, 0], &[7], count, &[0]);
+    let frame = |count| list("corestack", &[0, 0, 1, 0, 0, 2, 3, 0], &[1], count, &[]);
+    let many = 16 * MIB;
+    let frames = list("corestack", &[0, 0], &[0, 0, 2, 3, 0, 0], many / 6, &[]);
+    let bytes = of(&[instance(limits::MAX_GLOBALS), frames, frame(limits::MAX_FRAME_VALUES)]);
     let (dump, peak) = peak_of(|| CoreDumpFile::from_slice(&bytes).unwrap());
     assert!(peak < MIB, "{peak} bytes to open");
     let frames = |thread: usize| dump.thread(thread).unwrap().frames();
     let (read, peak) = peak_of(|| frames(0).filter(|frame| frame.is_ok()).count());
-    assert_eq!(read, count / 6);
+    assert_eq!(read, many / 6);
     assert!(peak < MIB, "{peak} bytes to read frames");
-    // Over the limit of an instance, and of a frame.
-    for message in ["16777216 items of an instance", "a frame with 16777216 values"] {
-        let (error, peak) = peak_of(|| match message.contains("frame") {
-            true => frames(1).next().unwrap().unwrap_err(),
-            false => dump.instances().next().unwrap().unwrap_err(),
-        });
+    let (memories, peak) = peak_of(|| dump.instances().next().unwrap().unwrap().memories.len());
+    assert_eq!(memories, limits::MAX_GLOBALS);
+    assert!(peak < 16 * MIB, "{peak} bytes to read an instance");
+    let (values, peak) = peak_of(|| frames(1).next().unwrap().unwrap().stack.len());
+    assert_eq!(values, limits::MAX_FRAME_VALUES);
+    assert!(peak < 8 * MIB, "{peak} bytes to read a frame");
+    let (verdict, peak) =
+        peak_of(|| corestream::read::Verifier::new().verify_stream(&bytes[..]).unwrap());
+    assert!(verdict.is_whole(), "{verdict:?}");
+    assert!(peak < MIB, "{peak} bytes to verify");
+
+    for (sections, message) in [
+        (vec![instance(many)], "16777216 items of an instance"),
+        (vec![instance(0), frame(many)], "more than the limit of 262144 locals or operands"),
+    ] {
+        let bytes = of(&sections);
+        let (error, peak) = peak_of(|| CoreDumpFile::from_slice(&bytes).unwrap_err());
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains(message), "{error}");
         assert!(peak < MIB, "{peak} bytes to refuse an item");
     }
-    let (values, peak) = peak_of(|| frames(2).next().unwrap().unwrap().stack.len());
-    assert_eq!(values, limits::MAX_FRAME_VALUES);
-    assert!(peak < 8 * MIB, "{peak} bytes to read a frame");
-    let (_, peak) =
-        peak_of(|| corestream::read::Verifier::new().verify_stream(&bytes[..]).unwrap());
-    assert!(peak < MIB, "{peak} bytes to verify");
 }
 
 /// A stream of 4 GiB is verified in the memory of its buffer.
