@@ -168,6 +168,9 @@ impl fmt::Debug for Control {
 /// Steps of work after which it looks whether it is cancelled.
 const STEPS: u32 = 4096;
 
+/// Bytes of a dump after which it looks as well.
+const BYTES: u64 = 1 << 20;
+
 /// Looks now and then whether work of many small steps is cancelled, and tells how far it has come.
 pub(crate) struct Lookout<'c> {
     control: &'c Control,
@@ -175,12 +178,14 @@ pub(crate) struct Lookout<'c> {
     meter: Option<(&'c Meter<'c>, u64)>,
     /// Steps until the next look.
     left: u32,
+    /// The offset of the next look.
+    next: u64,
 }
 
 impl<'c> Lookout<'c> {
     /// Returns one that tells nothing.
     pub(crate) fn new(control: &'c Control) -> Self {
-        Self { control, meter: None, left: STEPS }
+        Self { control, meter: None, left: STEPS, next: BYTES }
     }
 
     /// Returns one that tells how far the work has come in a dump ([`step_at`](Self::step_at)).
@@ -200,15 +205,43 @@ impl<'c> Lookout<'c> {
         }
     }
 
-    /// Counts a step after which all bytes before `offset` are done.
+    /// Counts a step after which all bytes before `offset` are done, and tells so.
     ///
     /// # Errors
     /// Returns an error if the work was cancelled.
     #[inline]
     pub(crate) fn step_at(&mut self, offset: u64) -> Result<()> {
-        if !self.counts_a_step() {
-            return Ok(());
+        match self.step_to(offset) {
+            true => self.look_at(offset),
+            false => Ok(()),
         }
+    }
+
+    /// Counts a step after which the input stands at `offset`, and tells nothing.
+    ///
+    /// # Errors
+    /// Returns an error if the work was cancelled.
+    #[inline]
+    pub(crate) fn pass(&mut self, offset: u64) -> Result<()> {
+        match self.step_to(offset) {
+            true => self.control.check_cancelled(),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts a step to an offset; returns whether it is time to look.
+    #[inline]
+    fn step_to(&mut self, offset: u64) -> bool {
+        let is_far = offset >= self.next;
+        if is_far {
+            // Beyond all offsets there is nothing to look after.
+            self.next = offset.saturating_add(BYTES);
+        }
+        self.counts_a_step() || is_far
+    }
+
+    #[cold]
+    fn look_at(&mut self, offset: u64) -> Result<()> {
         if let Some((meter, told)) = &mut self.meter
             && let Some(more) = offset.checked_sub(*told)
         {

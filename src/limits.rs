@@ -130,6 +130,9 @@ pub const MAX_BUILD_ID_BYTES: usize = 256;
 /// Ranges of memories that a verifier lists of a damaged dump: 40 bytes each, and more than a person reads.
 pub const MAX_DAMAGED_RANGES: usize = 1024;
 
+/// Places that are tried for an index at the end of a file, whose bytes may be anything.
+pub(crate) const MAX_PLACES: usize = 16;
+
 /// The longest LEB128 encoding of a `u32`, in bytes (core specification, "Integers").
 pub const MAX_LEB_U32_BYTES: u32 = 5;
 

@@ -159,6 +159,27 @@ fn sections_with_segments_have_a_limit() {
 }
 
 /// The locals and the operand stack of a frame, in each layout.
+/// What cannot be read of a dump without checksums may be damage, but not that it has too much of something sound.
+#[test]
+fn a_limit_is_no_damage_without_checksums() {
+    let thread = list("corestack", &[0, 0], 0, &[]);
+    let own = Own { block_log2: 0, ..Own::default() };
+    for (threads, is_over) in [(MAX_LISTED_THREADS, false), (MAX_LISTED_THREADS + 1, true)] {
+        let sections = vec![(0, &thread[..]); threads];
+        let bytes = own.dump(&dump(&sections));
+        match open(&bytes) {
+            Ok(dump) => assert!(!is_over && dump.threads().len() == threads),
+            Err(error) => assert_names(&error, MAX_LISTED_THREADS, "threads"),
+        }
+        for verdict in [Verifier::new().verify(&bytes), Verifier::new().verify_stream(&bytes[..])] {
+            match verdict {
+                Ok(verdict) => assert!(!is_over && verdict.is_whole()),
+                Err(error) => assert_names(&error, MAX_LISTED_THREADS, "threads"),
+            }
+        }
+    }
+}
+
 #[test]
 fn values_of_a_frame_have_a_limit() {
     for (counts_first, instance) in [(false, Some(0)), (false, None), (true, Some(0)), (true, None)]

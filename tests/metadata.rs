@@ -317,6 +317,20 @@ fn segments_that_overlap_beside_everything_need_no_more() {
     assert_bounded(what, bytes, None);
 }
 
+/// Threads whose first frame is damaged are passed where a damaged dump is salvaged, and no more of them are kept than of
+/// sound ones.
+#[test]
+fn damaged_threads_need_no_more() {
+    let mut sections = vec![(0, custom("corestack", &[0, 0, 1, 0x77])); 4 * MAX_LISTED_THREADS];
+    sections.push(memory());
+    let segments = Segments { sections: 1, all: vec![(0, 1)] };
+    let bytes = own(&unchecked(), core(), &sections, &segments);
+    assert_bounded("damaged threads", bytes.clone(), Some(ErrorKind::Damaged));
+    let cut = &bytes[..bytes.len() - 1];
+    let dump = CoreDumpFile::salvage_slice(cut).unwrap();
+    assert_eq!(dump.threads().len(), MAX_LISTED_THREADS);
+}
+
 /// Another tool has moved the header: segments are those of the sections, and ranges those of the index.
 #[test]
 fn a_rewritten_dump_needs_no_more() {

@@ -397,6 +397,22 @@ fn a_section_of_any_length_may_be_added_before_the_data() {
     }
 }
 
+/// That a dump was rewritten is not what is wrong with it.
+#[test]
+fn the_fault_of_a_rewritten_dump_is_that_of_its_sections() {
+    let mut more = sections(&Own::default().dump(&small()));
+    let data = more.iter().position(|(id, _)| *id == 11).unwrap();
+    more[data].1[2] = 0x77; // no instruction that gives an address
+    more.insert(data, (0, b"\x09producers\0".to_vec()));
+    let bytes = padded(&more, 0);
+    let Verdict::Damaged(damage) = verdict_consistently(&bytes).unwrap() else { panic!("whole") };
+    assert!(damage.reason.contains("section data: segment 0"), "{damage}");
+    let error = CoreDumpFile::from_slice(&bytes).unwrap_err();
+    assert!(error.to_string().contains(&damage.reason), "{error}");
+    let salvaged = CoreDumpFile::salvage_slice(&bytes).unwrap();
+    assert_eq!(salvaged.damage().unwrap().to_string(), error.to_string());
+}
+
 /// A dump without checksums hides many changes: a source of any kind must hide the same ones.
 #[test]
 fn flips_and_cuts_are_judged_alike_in_every_source() {

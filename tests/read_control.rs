@@ -123,6 +123,38 @@ fn verifying_stops_in_every_list() {
     }
 }
 
+/// Items as long as they may be: few of them have many bytes.
+#[test]
+fn opening_stops_between_long_items() {
+    let mut instance = vec![0, 0];
+    instance.extend(list(1_000_000, b"\0"));
+    instance.push(0);
+    let bytes = foreign(&[custom("coreinstances", &list(40, &instance))]);
+    let cancel = Cancel::new();
+    let source = Cancelling { bytes: &bytes, at: 10 << 20, cancel: cancel.clone() };
+    let options = OpenOptions::new().cancel(Some(cancel.clone()));
+    assert_eq!(options.open_source(source).unwrap_err().kind(), ErrorKind::Cancelled);
+
+    let log = Log::default();
+    OpenOptions::new().progress(log.watcher()).open_source(&bytes).unwrap();
+    assert!(log.take().len() > 20);
+}
+
+#[test]
+fn cancelled_work_is_not_begun() {
+    let own = Dumper::new().plan(&CoreDump::new("guest")).unwrap().to_vec().unwrap();
+    for bytes in [own, foreign(&[])] {
+        let cancel = Cancel::new();
+        cancel.cancel("never mind");
+        let cancel = Some(cancel);
+        let opened = OpenOptions::new().cancel(cancel.clone()).open_source(&bytes);
+        assert_eq!(opened.unwrap_err().kind(), ErrorKind::Cancelled);
+        let verifier = Verifier::new().cancel(cancel);
+        assert_eq!(verifier.verify(&bytes).unwrap_err().kind(), ErrorKind::Cancelled);
+        assert_eq!(verifier.verify_stream(&bytes[..]).unwrap_err().kind(), ErrorKind::Cancelled);
+    }
+}
+
 /// The damaged dump has lost its header, and the name of the index is looked for in gigabytes.
 #[test]
 fn the_search_for_an_index_stops() {

@@ -42,7 +42,26 @@ const _: () = {
     shared::<NewDirectory>();
     shared::<UnnamedFile>();
     shared::<CoreDumpFile<'static>>();
+    shared::<read::OpenOptions>();
+    shared::<read::Verifier>();
+    shared::<read::MemoryView<'static>>();
+    shared::<read::Contents<'static>>();
+    shared::<read::ThreadView<'static>>();
+    shared::<read::Frames<'static>>();
+    shared::<read::MappedFile>();
+    shared::<&dyn read::ReadAt>();
 
+    value::<read::Content>();
+    value::<read::Coverage>();
+    value::<read::Damage>();
+    value::<read::FrameLayout>();
+    value::<read::LeftOut>();
+    value::<read::MemoryRange>();
+    value::<read::Producer>();
+    value::<read::Restored>();
+    value::<read::SegmentView>();
+    value::<read::Verdict>();
+    value::<read::Whole>();
     value::<AddressRange>();
     value::<AddressRanges>();
     value::<ByteSize>();

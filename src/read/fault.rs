@@ -17,6 +17,8 @@ pub(super) struct Fault {
     /// Bytes of the file. Of a dump that is cut off, those that are not there.
     pub(super) range: Range<u64>,
     message: String,
+    /// Whether there is more of something than a limit allows, and all of it was sound.
+    pub(super) is_limit: bool,
     /// Whether the message is about a place, and not about the file.
     placed: bool,
     source: Option<io::Error>,
@@ -49,7 +51,8 @@ pub(super) fn readable<T>(decoded: Result<T>) -> Result<Option<T>> {
 
 impl Fault {
     fn boxed(kind: ErrorKind, range: Range<u64>, message: impl Into<String>) -> Box<Self> {
-        Box::new(Self { kind, range, message: message.into(), placed: true, source: None })
+        let (message, is_limit, placed) = (message.into(), false, true);
+        Box::new(Self { kind, range, message, is_limit, placed, source: None })
     }
 
     /// Returns whether it is about the bytes of the dump, and not about how they were had: a source that failed, no memory
@@ -66,6 +69,13 @@ impl Fault {
     /// Something in `range` is not known here, or over a limit.
     pub(super) fn unsupported(range: Range<u64>, message: impl Into<String>) -> Box<Self> {
         Self::boxed(ErrorKind::Unsupported, range, message)
+    }
+
+    /// One more of something than `most`, the limit, is in `range`; all of them are sound.
+    pub(super) fn over_limit(range: Range<u64>, most: usize, what: &str) -> Box<Self> {
+        let mut fault = Self::unsupported(range, format!("more than the limit of {most} {what}"));
+        fault.is_limit = true;
+        fault
     }
 
     /// The file is not a core dump.

@@ -185,6 +185,7 @@ impl<'b> CoreDumpFile<'b> {
         threads: usize,
         control: Control,
     ) -> Result<Self> {
+        control.check_cancelled()?;
         let all = Source::new(&*source)?;
         let len = all.len();
         let meter = control.begin(Stage::Open, len);

@@ -23,7 +23,10 @@ use crate::format::{
     VERSION, name_bytes,
 };
 use crate::leb;
-use crate::limits::{MAX_LEB_U32_BYTES, MAX_LEFT_OUT_RANGES, MAX_MEMORIES, MAX_PARTIAL_SEGMENTS};
+use crate::limits::{
+    MAX_LEB_U32_BYTES, MAX_LEFT_OUT_RANGES, MAX_MEMORIES, MAX_PARTIAL_SEGMENTS, MAX_PLACES,
+    MAX_SECTION_BYTES,
+};
 use crate::model::MemoryType;
 use crate::ranges::AddressRanges;
 
@@ -41,14 +44,14 @@ pub(super) fn begins(bytes: &[u8]) -> bool {
     readable(is_named()).is_ok_and(|is_named| is_named == Some(true))
 }
 
-/// The bytes of a section are no more.
-const MAX_SECTION: u64 = u32::MAX as u64;
+/// The bytes of a section are no more, with its id and its size.
+const MAX_SECTION: u64 = MAX_SECTION_BYTES as u64 + MAX_LEB_U32_BYTES as u64 + 1;
+
+/// Bytes of an index that are summed up at once where they are not decoded.
+const SKIPPED: u64 = 1 << 16;
 
 /// Bytes in which the name of the index may begin that are searched at once.
 const SEARCHED: u64 = (1 << 20) - NAMED.len() as u64;
-
-/// Places that are tried for an index at the end of a file: its bytes may be anything.
-const MAX_PLACES: usize = 16;
 
 /// What the index says, but for the long tables of segments and checksums.
 #[derive(Debug, Default)]
@@ -78,6 +81,8 @@ pub(super) enum Entry {
     Segment(Segment),
     /// Of the table of checksums: those of the blocks in order.
     Checksum(u32),
+    /// Some bytes of a table that is not decoded, because something before it is wrong.
+    Skipped,
 }
 
 impl Index {
@@ -101,6 +106,9 @@ impl Index {
         let Some(summed) = summed else {
             return Err(Fault::damaged(range, "corestream.index: has no room for its checksum"));
         };
+        if range.end.minus(range.start)? > MAX_SECTION {
+            return Err(Fault::damaged(range, "corestream.index: is longer than a section can be"));
+        }
         let from = Decoder::new(input, summed);
         let mut tables = Tables { from, header, sections, index: Self::default() };
         let decoded = tables.decode(entry);
@@ -110,7 +118,11 @@ impl Index {
             decoded => decoded,
         };
         // An input that has ended here does so again.
-        let passed = from.skip_rest();
+        let passed = skip_rest(&mut from, entry);
+        let passed = match passed {
+            Err(fault) if !fault.is_of_dump() => return Err(fault),
+            passed => passed,
+        };
         let crc = input.crc();
         let stored = passed.and_then(|()| Decoder::new(input, range.end).array());
         let stored = stored.map_err(|fault| fault.cut_off_from(header.length))?;
@@ -121,6 +133,18 @@ impl Index {
         decoded.map_err(|fault| fault.within(INDEX))?;
         Ok(index)
     }
+}
+
+/// Passes what is left of an index, in parts of which each is an entry.
+fn skip_rest<I: Input>(
+    from: &mut Decoder<'_, I>,
+    entry: &mut impl FnMut(Entry) -> Result<()>,
+) -> Result<()> {
+    while from.left()? > 0 {
+        entry(Entry::Skipped)?;
+        from.skip(from.left()?.min(SKIPPED))?;
+    }
+    Ok(())
 }
 
 /// What the checksum is over, while it is decoded.

@@ -29,6 +29,11 @@ pub(super) trait Item {
         Self::decode(from).map(drop)
     }
 
+    /// Passes one of a list that was checked, and need not look at its names.
+    fn pass<I: Input>(from: &mut Decoder<'_, I>) -> Result<()> {
+        Self::check(from)
+    }
+
     /// Decodes one.
     fn decode<I: Input>(from: &mut Decoder<'_, I>) -> Result<Self::Value>;
 }
@@ -42,6 +47,12 @@ impl Item for Module {
     fn check<I: Input>(from: &mut Decoder<'_, I>) -> Result<()> {
         from.zero()?;
         from.check_name()
+    }
+
+    fn pass<I: Input>(from: &mut Decoder<'_, I>) -> Result<()> {
+        from.zero()?;
+        let len = from.u32()?;
+        from.skip(len.into())
     }
 
     fn decode<I: Input>(from: &mut Decoder<'_, I>) -> Result<String> {

@@ -97,23 +97,29 @@ impl Opened {
             Cursor::Slice(input) => Self::as_written(source, input, lookout),
             Cursor::Window(input) => Self::as_written(source, input, lookout),
         };
-        match opened {
-            Err(fault) if matches!(fault.kind, ErrorKind::Damaged | ErrorKind::CutOff) => {
-                Self::rewritten(source, control).unwrap_or(Err(fault))
-            }
-            opened => opened,
+        match opened? {
+            AsWritten::Opened(opened) => Ok(*opened),
+            AsWritten::Not(fault) => Self::rewritten(source, fault, control),
         }
     }
 
     /// Opens a dump whose sections are where its writer has put them.
+    ///
+    /// # Errors
+    /// Returns an error for a fault that has nothing to do with where its sections are.
     fn as_written<I: Input>(
         source: Source<'_>,
         input: &mut I,
         lookout: Lookout<'_>,
-    ) -> Result<Self> {
+    ) -> Result<AsWritten> {
         let mut parser = Parser::default();
         let mut opener = Opener::new(Some(source.len()), lookout);
-        opener.read(&mut parser, input)?;
+        match opener.read(&mut parser, input) {
+            Err(fault) if matches!(fault.kind, ErrorKind::Damaged | ErrorKind::CutOff) => {
+                return Ok(AsWritten::Not(Some(fault)));
+            }
+            parsed => parsed?,
+        }
         let structure = parser.structure;
         if !structure.has(CORE) {
             return Err(Fault::no_core());
@@ -125,10 +131,10 @@ impl Opened {
             }
             if opener.use_index {
                 // The sections that were skipped for the index have to be parsed.
-                return Err(Fault::damaged(0..source.len(), "has been rewritten"));
+                return Ok(AsWritten::Not(None));
             }
             let marks = Marks::of(source, &structure)?;
-            return opener.finish(structure, marks, None);
+            return opener.finish(structure, marks, None).map(AsWritten::opened);
         };
         // The index has no room for more, whatever the sections say.
         let room = header.length.minus(header.index)?.checked_div(size_of::<IndexSegment>() as u64);
@@ -140,27 +146,43 @@ impl Opened {
             return Err(fault);
         }
         appended::pass(input, header, &mut opener.lookout)?;
-        opener.finish(structure, Marks::Index(index), None)
+        opener.finish(structure, Marks::Index(index), None).map(AsWritten::opened)
     }
 
-    /// Opens a dump of this project's that another tool has rewritten, by its sections alone; `None` if it
-    /// is none.
-    fn rewritten(source: Source<'_>, control: &Control) -> Option<Result<Self>> {
+    /// Opens a dump of this project's that another tool has rewritten, by its sections alone. `fault` is what is wrong with
+    /// it if it is none.
+    fn rewritten(source: Source<'_>, fault: Option<Box<Fault>>, control: &Control) -> Result<Self> {
         let mut parser = Parser::default();
         let mut opener = Opener::new(None, Lookout::new(control));
         let parsed = opener.read(&mut parser, &mut source.input(0));
         let structure = parser.structure;
         let is_rewritten = structure.moved.is_some() && structure.has(CORE);
-        match parsed {
-            Ok(()) if is_rewritten => {
-                let marks = Marks::of(source, &structure);
-                Some(marks.and_then(|marks| opener.finish(structure, marks, None)))
+        match (parsed, fault) {
+            (Ok(()), _) if is_rewritten => {
+                let marks = Marks::of(source, &structure)?;
+                opener.finish(structure, marks, None)
             }
             // It is one, and what cannot be read of it is no damage.
-            Err(fault) if is_rewritten && fault.kind == ErrorKind::Unsupported => Some(Err(fault)),
-            Err(fault) if !fault.is_of_dump() => Some(Err(fault)),
-            _ => None,
+            (Err(parsed), _) if is_rewritten && parsed.kind == ErrorKind::Unsupported => {
+                Err(parsed)
+            }
+            (Err(parsed), _) if !parsed.is_of_dump() => Err(parsed),
+            (_, Some(fault)) | (Err(fault), None) => Err(fault),
+            (Ok(()), None) => Err(Fault::no_core()),
         }
+    }
+}
+
+/// Whether a dump is as its writer has made it.
+enum AsWritten {
+    Opened(Box<Opened>),
+    /// It is not: another tool has rewritten it, or it has this fault.
+    Not(Option<Box<Fault>>),
+}
+
+impl AsWritten {
+    fn opened(opened: Opened) -> Self {
+        Self::Opened(Box::new(opened))
     }
 }
 
@@ -333,7 +355,7 @@ impl<'c> Opener<'c> {
         self.lookout.step()?;
         match entry {
             Entry::Segment(segment) => self.push(*segment),
-            Entry::Checksum(_) => Ok(()),
+            Entry::Checksum(_) | Entry::Skipped => Ok(()),
         }
     }
 

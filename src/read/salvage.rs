@@ -287,7 +287,7 @@ impl Found {
             lookout.step()?;
             match entry {
                 Entry::Segment(segment) => builder.push(segment),
-                Entry::Checksum(_) => Ok(()),
+                Entry::Checksum(_) | Entry::Skipped => Ok(()),
             }
         };
         Index::decode(&mut source.input(header.index), &header, None, &mut keep)?;

@@ -101,6 +101,14 @@ impl Extract {
                 }
             });
         let dump = input.dump(&options)?;
+        let damage = match dump.damage() {
+            // It is whole, but has something that only a verifier passes: more than a reader keeps.
+            Some(error) if damage.is_none() && !self.salvage => return Err(input.failed(error)),
+            Some(error) if damage.is_none() => {
+                Some(Damaged { failure: input.failed(error), damage: None, is_verified: true })
+            }
+            _ => damage,
+        };
         let done = match target {
             Target::Image(output) => self.one(&input, &dump, &output, &interrupt, &run),
             Target::Folder(folder) => {

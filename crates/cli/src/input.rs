@@ -1,4 +1,4 @@
-//! A dump that a subcommand reads: mapped, and watched in case it is changed or can't be read meanwhile.
+//! A dump that a subcommand reads: mapped or read, and watched in case it is changed or can't be read meanwhile.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use corestream::read::{MappedFile, OpenOptions, ReadAt};
+use corestream::read::{OpenOptions, ReadAt};
 use corestream::{CoreDumpFile, ErrorKind};
 
+use crate::mapped::{self, Dump};
 use crate::report::{self, Failure};
-use crate::{mapped, sigbus};
+use crate::sigbus;
 
-/// A mapped dump.
+/// A dump that is open.
 pub struct Input {
     path: PathBuf,
-    file: MappedFile,
+    file: Dump,
     watch: Watch,
 }
 
@@ -125,18 +126,18 @@ impl Input {
             return Err(Failure::new(format!("{name}: not a regular file{hint}")));
         }
         let file = File::open(path).map_err(|error| failed("open", &error))?;
-        let file = mapped::dump(&file).map_err(|error| failed("map", &error))?;
+        let file = mapped::dump(file).map_err(|error| failed("map", &error))?;
         sigbus::survive(file.as_slice().into_iter(), stop);
         Ok(Self { path: path.into(), file, watch })
     }
 
-    /// Its bytes.
-    pub fn bytes(&self) -> &[u8] {
+    /// Its bytes, if it is mapped.
+    fn bytes(&self) -> &[u8] {
         self.file.as_slice().unwrap_or_default()
     }
 
     /// What a reader reads.
-    pub fn source(&self) -> &MappedFile {
+    pub fn source(&self) -> &Dump {
         &self.file
     }
 

@@ -43,3 +43,9 @@ pub const MAX_PROCESS_NAME_BYTES: usize = 128;
 
 /// The largest whole number up to which every one is a number of JavaScript (`Number.MAX_SAFE_INTEGER`, plus one).
 pub const MAX_EXACT_NUMBER: u64 = 1 << 53;
+
+/// Ranges of a memory that `extract` names one by one where they are missing.
+pub const MAX_SHOWN_RANGES: usize = 8;
+
+/// Bytes of module names that `inspect` keeps for frames at most.
+pub const MAX_KEPT_NAME_BYTES: usize = 1 << 20;

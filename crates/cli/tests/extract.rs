@@ -854,3 +854,74 @@ fn drop_caches(path: &Path) {
     let file = File::open(path).unwrap();
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
 }
+
+/// A verifier keeps no segments, and has no limit on them; what reads memory has one.
+#[test]
+fn a_dump_with_too_many_segments_is_not_extracted_in_part_without_a_word() {
+    use corestream::limits::MAX_LISTED_SEGMENTS;
+
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path();
+    let count = MAX_LISTED_SEGMENTS + 1000;
+    let mut data = Vec::new();
+    common::own::leb(&mut data, count);
+    // One byte at each second address, which is a number of five bytes.
+    for i in 0..count {
+        let digit = |n: usize| u8::try_from((i * 2) >> (7 * n) & 0x7f).unwrap();
+        let address = [digit(0) | 0x80, digit(1) | 0x80, digit(2) | 0x80, digit(3) | 0x80, 0];
+        data.extend([&[0, 0x41][..], &address, &[0x0b, 1, b'x']].concat());
+    }
+    let (modules, instances) = (b"\x0bcoremodules\0", b"\x0dcoreinstances\0");
+    let sections: [(u8, &[u8]); 5] =
+        [foreign::CORE, (0, modules), (0, instances), (5, &[1, 0, 100]), (11, &data)];
+    fs::write(dir.join("many.core"), foreign::module(&sections)).unwrap();
+    ok(dir, &["verify", "many.core"]);
+    let said = format!("over the limit of {MAX_LISTED_SEGMENTS} segments");
+    for args in [
+        &["inspect", "many.core"][..],
+        &["extract", "many.core", "--memory", "0", "-o", "image"],
+        &["extract", "many.core", "--all", "everything"],
+    ] {
+        let output = run(dir, args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(stderr(&output).contains(&said), "{args:?}: {}", stderr(&output));
+        assert_eq!(names(dir), ["many.core"], "{args:?}");
+    }
+    let args = ["extract", "many.core", "--memory", "0", "-o", "image", "--salvage"];
+    let output = run(dir, &args);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&said), "{}", stderr(&output));
+    assert!(stderr(&output).lines().count() < 20, "a line for each range that is missing");
+    assert_eq!(names(dir), ["image", "many.core"]);
+}
+
+/// tmpfs allocates a page for each hole that is read through a mapping.
+#[test]
+fn reading_a_sparse_dump_in_memory_takes_no_room() {
+    let shm = Path::new("/dev/shm");
+    let Ok(folder) = tempfile::tempdir_in(shm) else {
+        println!("no /dev/shm: not tried");
+        return;
+    };
+    let dir = folder.path();
+    let image = File::create(dir.join("image")).unwrap();
+    image.set_len(64 << 20).unwrap();
+    image.write_all_at(b"a", 0).unwrap();
+    image.write_all_at(b"b", (64 << 20) - 1).unwrap();
+    let args = ["dump", "--memory", "image", "--max-segments", "1", "-o", "guest.core"];
+    ok(dir, &args);
+    let dump = fs::read(dir.join("guest.core")).unwrap();
+    let sparse = File::create(dir.join("sparse.core")).unwrap();
+    sparse.set_len(dump.len() as u64).unwrap();
+    for (i, page) in dump.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|b| *b != 0))
+    {
+        sparse.write_all_at(page, i as u64 * 4096).unwrap();
+    }
+    let allocated = || dir.join("sparse.core").metadata().unwrap().blocks() * 512;
+    let before = allocated();
+    assert!(before < 1 << 20, "{before} bytes are allocated");
+    ok(dir, &["verify", "sparse.core"]);
+    ok(dir, &["inspect", "sparse.core", "--map"]);
+    ok(dir, &["extract", "sparse.core", "--memory", "0", "-o", "extracted"]);
+    assert_eq!(allocated(), before);
+}

@@ -41,7 +41,7 @@ use super::item::{self, Item};
 use super::preamble;
 use super::segment::Segment;
 use super::structure::Structure;
-use crate::arithmetic::{Checked, exact};
+use crate::arithmetic::Checked;
 use crate::error::ErrorKind;
 use crate::format::{CORE, CUSTOM, DATA, GLOBAL, MEMORY};
 use crate::limits::MAX_LISTED;
@@ -246,7 +246,7 @@ impl Parser {
     fn reword(&self, mut fault: Box<Fault>) -> Box<Fault> {
         let Some(header) = &self.structure.header else { return fault };
         // A dump without checksums has nothing else to tell damage from what a later version may write.
-        if fault.kind == ErrorKind::Unsupported && header.block_log2 == 0 {
+        if fault.kind == ErrorKind::Unsupported && !fault.is_limit && header.block_log2 == 0 {
             fault.kind = ErrorKind::Damaged;
         }
         fault.cut_off_from(header.length)
@@ -410,7 +410,7 @@ impl Parser {
             Items::UnknownFrames(at) => return self.unknown_frames(body, at).map(Some),
             Items::Frames(at) if i == self.section.count => {
                 self.section.items = Items::Nothing;
-                return self.thread(body, at).map(Some);
+                return self.thread(body, at, i).map(Some);
             }
             _ if i == self.section.count => return body.finish().map(|()| None),
             _ => {}
@@ -461,8 +461,9 @@ impl Parser {
                 Ok(()) => Ok(Payload::Checked),
                 Err(fault) => {
                     // The frames before one that is damaged or cut off are readable.
+                    let payload = self.thread(body, thread, i)?;
                     self.section.fault = Some(self.in_item(i, fault));
-                    Ok(Payload::Thread(thread, exact(i)?))
+                    Ok(payload)
                 }
             },
             _ => Ok(Payload::Checked),

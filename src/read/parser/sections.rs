@@ -188,10 +188,15 @@ impl Parser {
         Ok(())
     }
 
-    /// Counts a thread all of whose frames have passed.
-    pub(super) fn thread<I: Input>(&mut self, body: &Decoder<'_, I>, at: u64) -> Result<Payload> {
+    /// Counts a thread at the offset, so many frames of which are readable.
+    pub(super) fn thread<I: Input>(
+        &mut self,
+        body: &Decoder<'_, I>,
+        at: u64,
+        frames: u64,
+    ) -> Result<Payload> {
         counted(&mut self.threads, MAX_LISTED_THREADS, "threads", body)?;
-        Ok(Payload::Thread(at, exact(self.section.count)?))
+        Ok(Payload::Thread(at, exact(frames)?))
     }
 
     /// Tries the layouts of frames over some more bytes of a thread. Which one it is, is known at the end of the dump.
@@ -204,7 +209,7 @@ impl Parser {
         if body.left()? == 0 {
             trials.end();
             self.section.items = Items::Nothing;
-            return self.thread(body, at);
+            return self.thread(body, at, self.section.count);
         }
         match body.take(at_most(body.left()?, TRIED)) {
             Ok(bytes) => {
@@ -214,7 +219,7 @@ impl Parser {
             Err(fault) => {
                 // Of a list that is cut off no layout is known.
                 self.section.fault = Some(fault);
-                Ok(Payload::Thread(at, 0))
+                self.thread(body, at, 0)
             }
         }
     }
@@ -296,9 +301,6 @@ pub(super) fn counted<I: Input>(
     *count = count.plus(1)?;
     match *count <= most {
         true => Ok(()),
-        false => {
-            let message = format!("more than the limit of {most} {what}");
-            Err(Fault::unsupported(body.since(body.offset()), message))
-        }
+        false => Err(Fault::over_limit(body.since(body.offset()), most, what)),
     }
 }

@@ -108,7 +108,7 @@ fn sections<I: Input>(
         }
         match &parser.structure.header {
             // The bytes of a dump with checksums count when they are summed up.
-            Some(header) if header.block_log2 != 0 => lookout.step()?,
+            Some(header) if header.block_log2 != 0 => lookout.pass(input.offset())?,
             _ => lookout.step_at(input.offset())?,
         }
     }
@@ -201,6 +201,7 @@ impl Rest<'_, '_> {
                     blocks.add(segment);
                 }
                 Entry::Checksum(crc) => blocks.expected.push(crc),
+                Entry::Skipped => {}
             }
             Ok(())
         })?;

@@ -179,7 +179,9 @@ impl Verifier {
             // The stream has failed because of that.
             Err(_) if passing.has_cancelled.get() => Err(self.control.cancelled()),
             Ok(verdict) => {
-                passing.finish();
+                if verdict.is_whole() {
+                    passing.finish();
+                }
                 Ok(verdict)
             }
             failed => failed,
@@ -217,6 +219,7 @@ impl CoreDumpFile<'_> {
 
 /// Checks a dump in any source, with so many threads.
 fn verify(source: Source<'_>, threads: usize, control: &Control) -> Result<Verdict> {
+    control.check_cancelled()?;
     let work = Work { source, threads, control, meter: control.begin(Stage::Verify, source.len()) };
     let mut parser = Parser::default();
     let verdict = work.examine(&mut parser);

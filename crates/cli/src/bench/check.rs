@@ -44,7 +44,7 @@ impl Checked {
         let time = start.elapsed();
         // Or it would be brought to disk while something else is measured.
         file.sync_data().map_err(|error| at(Failure::new(error)))?;
-        let file = mapped::dump(&file)
+        let file = mapped::file(&file)
             .map_err(|error| at(Failure::new(format!("cannot map a file in it: {error}"))))?;
         let checked = Self { file, stats: plan.stats().clone(), time };
         let compared = compare(checked.bytes(), read, checked.stats.threads);

@@ -6,6 +6,7 @@ use corestream::read::{Damage, Restored, SegmentView};
 use corestream::{CoreDumpFile, MemoryIndex};
 
 use crate::input::Input;
+use crate::limits::MAX_SHOWN_RANGES;
 use crate::report::{self, Failure};
 
 /// The name of the manifest beside the images.
@@ -99,11 +100,19 @@ impl Done {
             return;
         }
         for (memory, _) in missing {
-            for range in ranges(*memory) {
+            let mut ranges = ranges(*memory);
+            for range in ranges.by_ref().take(MAX_SHOWN_RANGES) {
                 let (first, last) = range.into_inner();
                 report::line(&format!(
                     "warning: memory {memory}: {first:#x}..={last:#x} is not in the dump, the image \
                      has zeros there"
+                ));
+            }
+            let more = ranges.count() as u64;
+            if more > 0 {
+                let more = report::count(more, "more range");
+                report::line(&format!(
+                    "warning: memory {memory}: and {more} not in the dump, the image has zeros there"
                 ));
             }
         }

@@ -8,9 +8,7 @@ use std::collections::HashMap;
 use corestream::{CoreDumpFile, Error, ErrorKind, InstanceIndex, ModuleIndex, Result};
 
 use super::columns::Columns;
-
-/// Bytes of names that are kept at most.
-const MAX_KEPT_BYTES: usize = 1 << 20;
+use crate::limits::MAX_KEPT_NAME_BYTES;
 
 /// What is printed for a module that is not known.
 const UNKNOWN: &str = "<unknown module>";
@@ -55,7 +53,7 @@ impl<'d> Modules<'d> {
             Err(error) if error.kind() == ErrorKind::Option => UNKNOWN.into(),
             Err(error) => return Err(error),
         };
-        if self.bytes > MAX_KEPT_BYTES {
+        if self.bytes > MAX_KEPT_NAME_BYTES {
             self.names.clear();
             self.bytes = 0;
         }
@@ -144,7 +142,7 @@ mod tests {
         for i in (0..30_000).chain(0..10) {
             let shown = modules.of(Some(InstanceIndex(i))).unwrap();
             assert_eq!(shown, format!("{i:040}"));
-            assert!(modules.bytes <= MAX_KEPT_BYTES + 1000 && modules.names.len() < 30_000);
+            assert!(modules.bytes <= MAX_KEPT_NAME_BYTES + 1000 && modules.names.len() < 30_000);
         }
     }
 }

@@ -56,3 +56,15 @@ pub fn is_unix(socket: BorrowedFd<'_>) -> bool {
 pub fn enlarge_pipe(pipe: &File, bytes: usize) {
     let _ = rustix::pipe::fcntl_setpipe_size(pipe, bytes);
 }
+
+/// Whether a hole of `file` takes memory once it is read through a mapping, as in tmpfs and hugetlbfs. `read` takes none.
+pub fn mapping_allocates(file: &File) -> bool {
+    /// The magic numbers of these file systems
+    /// ([statfs(2)](https://man7.org/linux/man-pages/man2/statfs.2.html)).
+    const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x9584_58f6];
+
+    // The type of the field differs between architectures; magic numbers have 32 bits.
+    let magic = |statfs: rustix::fs::StatFs| u32::try_from(i128::from(statfs.f_type) & 0xffff_ffff);
+    let magic = rustix::fs::fstatfs(file).ok().and_then(|statfs| magic(statfs).ok());
+    magic.is_some_and(|magic| IN_MEMORY.contains(&magic))
+}

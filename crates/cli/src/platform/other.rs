@@ -35,3 +35,8 @@ pub fn is_unix(_: BorrowedFd<'_>) -> bool {
 
 /// The size of a pipe can't be changed.
 pub fn enlarge_pipe(_: &File, _: usize) {}
+
+/// Nothing is known of file systems here.
+pub fn mapping_allocates(_: &File) -> bool {
+    false
+}
