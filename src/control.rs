@@ -168,8 +168,8 @@ impl fmt::Debug for Control {
 /// Steps of work after which it looks whether it is cancelled.
 const STEPS: u32 = 4096;
 
-/// Bytes of a dump after which it looks as well.
-const BYTES: u64 = 1 << 20;
+/// Bytes of a dump after which it looks: 64 KiB. An item of a list may have megabytes, or only two bytes.
+const BYTES: u64 = 1 << 16;
 
 /// Looks now and then whether work of many small steps is cancelled, and tells how far it has come.
 pub(crate) struct Lookout<'c> {
@@ -205,39 +205,35 @@ impl<'c> Lookout<'c> {
         }
     }
 
-    /// Counts a step after which all bytes before `offset` are done, and tells so.
+    /// Says that all bytes before `offset` are done, which is told.
     ///
     /// # Errors
     /// Returns an error if the work was cancelled.
     #[inline]
     pub(crate) fn step_at(&mut self, offset: u64) -> Result<()> {
-        match self.step_to(offset) {
-            true => self.look_at(offset),
-            false => Ok(()),
+        match offset < self.next {
+            true => Ok(()),
+            false => self.look_at(offset),
         }
     }
 
-    /// Counts a step after which the input stands at `offset`, and tells nothing.
+    /// Says that the input stands at `offset`, which is not told.
     ///
     /// # Errors
     /// Returns an error if the work was cancelled.
     #[inline]
     pub(crate) fn pass(&mut self, offset: u64) -> Result<()> {
-        match self.step_to(offset) {
-            true => self.control.check_cancelled(),
-            false => Ok(()),
+        match offset < self.next {
+            true => Ok(()),
+            false => self.look_after(offset),
         }
     }
 
-    /// Counts a step to an offset; returns whether it is time to look.
-    #[inline]
-    fn step_to(&mut self, offset: u64) -> bool {
-        let is_far = offset >= self.next;
-        if is_far {
-            // Beyond all offsets there is nothing to look after.
-            self.next = offset.saturating_add(BYTES);
-        }
-        self.counts_a_step() || is_far
+    #[cold]
+    fn look_after(&mut self, offset: u64) -> Result<()> {
+        // Beyond all offsets there is nothing to look after.
+        self.next = offset.saturating_add(BYTES);
+        self.control.check_cancelled()
     }
 
     #[cold]
@@ -248,7 +244,7 @@ impl<'c> Lookout<'c> {
             meter.add(more);
             *told = offset;
         }
-        self.control.check_cancelled()
+        self.look_after(offset)
     }
 
     /// Counts a step; returns whether it is time to look.
