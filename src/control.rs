@@ -171,10 +171,10 @@ const STEPS: u32 = 4096;
 /// Bytes of a dump after which it looks: 64 KiB. An item of a list may have megabytes, or only two bytes.
 const BYTES: u64 = 1 << 16;
 
-/// Looks now and then whether work of many small steps is cancelled, and tells how far it has come.
+/// Checks now and then whether the work was cancelled, and reports its progress.
 pub(crate) struct Lookout<'c> {
     control: &'c Control,
-    /// Who is told, and the offset up to which that was done.
+    /// The meter, and the offset up to which it has counted.
     meter: Option<(&'c Meter<'c>, u64)>,
     /// Steps until the next look.
     left: u32,
@@ -183,12 +183,12 @@ pub(crate) struct Lookout<'c> {
 }
 
 impl<'c> Lookout<'c> {
-    /// Returns one that tells nothing.
+    /// Returns one that reports no progress.
     pub(crate) fn new(control: &'c Control) -> Self {
         Self { control, meter: None, left: STEPS, next: BYTES }
     }
 
-    /// Returns one that tells how far the work has come in a dump ([`step_at`](Self::step_at)).
+    /// Returns one that reports progress within a dump ([`step_at`](Self::step_at)).
     pub(crate) fn with_meter(control: &'c Control, meter: &'c Meter<'c>) -> Self {
         Self { meter: Some((meter, 0)), ..Self::new(control) }
     }
@@ -205,7 +205,7 @@ impl<'c> Lookout<'c> {
         }
     }
 
-    /// Says that all bytes before `offset` are done, which is told.
+    /// Reports that all bytes before `offset` are done.
     ///
     /// # Errors
     /// Returns an error if the work was cancelled.
@@ -217,7 +217,7 @@ impl<'c> Lookout<'c> {
         }
     }
 
-    /// Says that the input stands at `offset`, which is not told.
+    /// Notes that the input stands at `offset`, without a report.
     ///
     /// # Errors
     /// Returns an error if the work was cancelled.

@@ -32,12 +32,11 @@ pub const V8_MAX_MEMORY64_PAGES: u64 = 262_144;
 /// Globals that engines accept in a module (JavaScript interface, "Limits").
 pub const MAX_GLOBALS: usize = 1_000_000;
 
-/// Functions that a module has less than, imported and defined ones: a million of each (JavaScript interface,
-/// "Limits"). A frame of another writer with a larger index was read in the wrong layout.
+/// Exclusive upper bound of function indices: a module has at most a million imported and a million defined functions
+/// (JavaScript interface, "Limits"). A frame of another writer with a larger index was read in the wrong layout.
 pub const MAX_FUNCTIONS: u32 = 2_000_000;
 
-/// Bytes that a module has at most in any engine, so that a code offset is smaller (JavaScript interface,
-/// "Limits").
+/// The largest module that any engine accepts, in bytes; code offsets are smaller (JavaScript interface, "Limits").
 pub const MAX_CODE_OFFSET: u32 = 1 << 30;
 
 /// Bytes of UTF-8 in a name that wasmparser reads (`MAX_WASM_STRING_SIZE`).

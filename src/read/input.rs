@@ -48,15 +48,15 @@ pub(super) trait Input {
     /// They can't be read.
     fn at_end(&mut self) -> Result<bool>;
 
-    /// Says that an index should begin at `offset`, and that there are checksums over blocks of 2^`block_log2` bytes before it,
-    /// or none if that is 0. If an index is there, nothing reaches past its beginning: what would is damaged. If none is
-    /// there, another tool has made the dump longer, and the offset is one like any other.
+    /// Sets the offset at which the header places the index, and the size of the blocks before it that have checksums,
+    /// 2^`block_log2` bytes; 0 if there are no checksums. Reading past the offset is an error if an index begins there.
+    /// Otherwise another tool has made the dump longer, and the input goes on.
     ///
     /// # Errors
     /// Returns an internal error.
     fn expect_index(&mut self, offset: u64, block_log2: u32) -> Result<()>;
 
-    /// Says that the index itself may come next.
+    /// Allows the index itself to be read.
     fn allow_index(&mut self);
 
     /// Returns whether something reaches past the beginning of the index, which is not there.

@@ -43,7 +43,7 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// Returns the default: only dumps that are not damaged, a thread per core, nobody watches.
+    /// Returns the default: only dumps that are not damaged, one thread per core, no progress callback.
     pub fn new() -> Self {
         Self { salvage: false, threads: 0, control: Control::default() }
     }
@@ -67,7 +67,7 @@ impl OpenOptions {
         self
     }
 
-    /// Sets who is told how far the work has come.
+    /// Sets the callback for progress.
     pub fn progress(mut self, watcher: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.control.watcher = Some(Arc::new(watcher));
         self

@@ -1,6 +1,5 @@
-//! Opening what is readable of a damaged dump: by its index where that is sound, wherever else the dump is
-//! damaged; otherwise by its sections, past damaged ones if the sizes of all can be believed, else up to the first
-//! fault.
+//! Opens the readable parts of a damaged dump. If its index is sound, the index gives the memories. Otherwise the sections
+//! do: damaged ones are skipped if the sizes of all sections are consistent, else reading ends at the first fault.
 
 use super::bounds::Reach;
 use super::decode::Decoder;

@@ -23,7 +23,7 @@ pub(super) struct Structure {
     pub(super) header: Option<Header>,
     /// The types of the memories.
     pub(super) memories: Vec<MemoryType>,
-    /// The sections with segments, but for those that have none.
+    /// The sections with segments that are not empty.
     pub(super) data: Vec<DataSection>,
     /// The segments that those say they have.
     pub(super) segments: u64,
@@ -60,7 +60,7 @@ pub(super) struct Structure {
     pub(super) trials: Trials,
     /// The frames of the first thread that were tried.
     pub(super) tried: Option<Range<u64>>,
-    /// How far the segments of each memory reach whose type is lost, or does not say.
+    /// The last segment of each memory whose type is lost or too small.
     reaches: Vec<Reach>,
     /// The sections that a dump has once, of those that have passed.
     seen: Vec<&'static str>,
@@ -117,7 +117,7 @@ impl Structure {
         self.passes_damage && (self.has_damaged_memory || !self.has_memory_types)
     }
 
-    /// Returns how far the segments of each memory reach whose type is lost, or does not say.
+    /// Returns the last segment of each memory whose type is lost or too small.
     pub(super) fn reaches(&self) -> &[Reach] {
         &self.reaches
     }

@@ -5,8 +5,8 @@
 //!
 //! A table is never longer than [`MAX_LISTED_SEGMENTS`], which is most of what a reader may keep in memory. So a long table
 //! must not be copied: neither to make it longer, which is why a table of many segments is given its full room at once, nor
-//! to cut segments that overlap, which is why a dump may have fewer of those ([`MAX_OVERLAPPING_SEGMENTS`]). Room that no
-//! segment takes costs addresses and no memory: the kernel gives a page when something is written to it.
+//! to cut segments that overlap, which is why a dump may have fewer of those ([`MAX_OVERLAPPING_SEGMENTS`]). Unused
+//! capacity costs address space only: the kernel allocates a page when it is first written.
 
 use std::collections::{BinaryHeap, TryReserveError};
 

@@ -83,7 +83,7 @@ impl Inspect {
                 Err(input.failed(damage))
             }
             Some(damage) => Err(input.failed(damage)),
-            // To verify a dump without an index is another walk, which sees sections that are missing.
+            // Verifying a dump without an index parses its sections again and reports those that are missing.
             None if !dump.has_index() => verify(&input, &dump),
             None => Ok(()),
         }

@@ -6,22 +6,22 @@
 //! fixed amount of memory.
 //!
 //! # The idea
-//! The parser is pulled, one [`Payload`] at a time, as wasmparser is. It checks each item of each section and says where
-//! the item is; whoever pulls takes what it needs and leaves the rest. So whoever pulls can also stop, look whether the
-//! work was cancelled, and say how far it has come, all in one place.
+//! The caller pulls one [`Payload`] at a time, as with wasmparser. The parser checks each item of each section and says
+//! where the item is. The caller takes the items that it needs and ignores the others. So cancelling and progress have one
+//! place: the caller's loop.
 //!
 //! # The invariant
-//! Between two calls of [`next`](Parser::next) the input stands before an item or before a section, and what the sections
-//! up to there say of the whole dump is in [`structure`](Parser::structure). A step is bounded: it decodes one item, whose
-//! length has a limit, or passes bytes that are not looked at.
+//! Between two calls of [`next`](Parser::next) the input stands before an item or before a section, and
+//! [`structure`](Parser::structure) holds the facts about the whole dump that were found so far. Each step decodes one item
+//! of limited length, or skips bytes.
 //!
 //! # The cost
-//! One pass, without going back, and without allocating for what is only checked. A section with segments is passed by the
-//! headers of those, and as a whole if [`skip_section`](Parser::skip_section) says so.
+//! One pass, without going back, and without allocating for what is only checked. The parser reads the headers of segments
+//! and skips their contents; after [`skip_section`](Parser::skip_section) it skips the whole section.
 //!
 //! # What was tried
-//! A visitor with a method for each kind of item. Its fourteen methods had three kinds of results, and to cancel the work
-//! or to tell of its progress, each of them had to do its part.
+//! A visitor with fourteen methods. Their results had three different types, and each method had to check whether the work
+//! was cancelled and report its progress.
 //!
 //! Sources: the tool-conventions'
 //! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md), and the
@@ -65,7 +65,7 @@ pub(super) enum Payload {
     BareModule(u64, u64),
     /// An instance.
     Instance(u64),
-    /// A thread: its name is at the offset, and so many frames that are not damaged follow it.
+    /// A thread: the offset of its name, and the number of intact frames after it.
     Thread(u64, u32),
     /// A note.
     Note(u64),
@@ -79,14 +79,14 @@ pub(super) enum Payload {
     Data,
     /// A segment that puts something into a memory.
     Segment(Segment),
-    /// A segment whose contents are cut off, since the file has so many bytes. A fault follows.
+    /// A segment whose contents are cut off, and the length of the file. A fault follows.
     Cut(Segment, u64),
-    /// Something was checked that nobody asks for: a frame, or a segment that puts nothing into a memory.
+    /// A frame, or a segment without contents for a memory: checked, and of no use to a caller.
     Checked,
     /// A section has ended.
     End {
-        /// Whether segments may have been lost in it: it has some and is damaged, or a damaged dump has it and this
-        /// project writes no such section. Only a parser that passes damage goes on after such a section.
+        /// Whether it may have held segments that are lost: it is a damaged section with segments, or a section of a damaged
+        /// dump that this project does not write. Only a parser that skips damage gets past such a section.
         may_lose_segments: bool,
     },
 }
@@ -116,7 +116,7 @@ enum State {
     Between,
     /// Within [`Parser::section`].
     Within,
-    /// Nothing comes any more.
+    /// At the end.
     Ended,
 }
 
@@ -199,10 +199,10 @@ impl Parser {
     /// Returns what comes next; `None` at the end.
     ///
     /// # Errors
-    /// Returns the first fault, which ends the dump. What passed before it stays known.
+    /// Returns the first fault, which ends the dump. What was found before it stays in the structure.
     #[inline]
     pub(super) fn next<I: Input>(&mut self, input: &mut I) -> Result<Option<Payload>> {
-        // A dump may have a million segments, and nothing else in it is as many: they take a way of their own.
+        // Only segments can number a million in a usual dump, so they have a fast path.
         if self.is_before_segment() {
             return self.segment(input);
         }
@@ -214,7 +214,7 @@ impl Parser {
         self.section.items = Items::Rest;
     }
 
-    /// Ends the dump with a fault that whoever pulls has found in the last payload; returns it with the place in the dump.
+    /// Ends the dump with a fault that the caller found in the last payload. Returns the fault with its section.
     pub(super) fn fail<I: Input>(&mut self, input: &mut I, fault: Box<Fault>) -> Box<Fault> {
         let fault = self.section.label(fault);
         self.end(input, fault)

@@ -153,7 +153,7 @@ fn the_frames_before_a_damaged_one_are_given() {
 }
 
 #[test]
-fn whoever_pulls_can_end_the_dump() {
+fn a_caller_can_end_the_dump() {
     let bytes = foreign();
     let mut input = Slice::new(&bytes, 0);
     let mut parser = Parser::default();

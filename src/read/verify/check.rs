@@ -323,7 +323,7 @@ fn damage(fault: Box<Fault>, checksums: bool) -> Result<Damage> {
     })
 }
 
-/// The segments of a dump in order, as a number that nobody can foresee.
+/// A keyed hash of the segments of a dump in order; an attacker cannot construct a collision.
 struct Sequence {
     key: RandomState,
     hasher: DefaultHasher,

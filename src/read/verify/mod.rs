@@ -62,7 +62,7 @@ impl Default for Verifier {
 }
 
 impl Verifier {
-    /// Returns the default: a thread per core, nobody watches.
+    /// Returns the default: one thread per core, no progress callback.
     pub fn new() -> Self {
         Self { threads: 0, control: Control::default() }
     }
@@ -82,7 +82,7 @@ impl Verifier {
         self
     }
 
-    /// Sets who is told how far the work has come.
+    /// Sets the callback for progress.
     pub fn progress(mut self, watcher: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.control.watcher = Some(Arc::new(watcher));
         self
@@ -217,7 +217,7 @@ impl CoreDumpFile<'_> {
     }
 }
 
-/// Checks a dump in any source, with so many threads.
+/// Checks a dump in any source with `threads` threads; 0 is one per core.
 fn verify(source: Source<'_>, threads: usize, control: &Control) -> Result<Verdict> {
     control.check_cancelled()?;
     let work = Work { source, threads, control, meter: control.begin(Stage::Verify, source.len()) };

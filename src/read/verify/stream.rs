@@ -1,4 +1,4 @@
-//! A stream that is verified: who watches how much of it has passed, and stops it.
+//! Reports the progress of a stream that is verified, and cancels it.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};

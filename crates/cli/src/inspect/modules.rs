@@ -1,7 +1,7 @@
 //! The names of the modules that frames are of.
 //!
-//! A million frames may be of two instances in turn, each with a million globals, or of two modules in turn, whose names
-//! have 100,000 bytes. So each instance is decoded once, and the names that are printed are kept while there are few.
+//! A hostile dump has a million frames that alternate between two instances with a million globals each, or between two
+//! modules with names of 100,000 bytes. So each instance is decoded once, and names are kept up to a limit.
 
 use std::collections::HashMap;
 
