@@ -397,6 +397,23 @@ fn a_section_of_any_length_may_be_added_before_the_data() {
     }
 }
 
+/// The section of memories stands behind the index, which was moved so.
+#[test]
+fn memories_may_be_declared_after_the_index() {
+    let mut moved = sections(&Own::default().dump(&small()));
+    let memory = moved.iter().position(|(id, _)| *id == 5).unwrap();
+    let section = moved.remove(memory);
+    moved.push(section);
+    let bytes = padded(&moved, 0);
+    assert!(whole(&bytes).rewritten);
+    assert!(contents(&open(&bytes), FIRST) == images()[0].1);
+    // Without them it is damaged.
+    moved.pop();
+    let bytes = padded(&moved, 0);
+    let Verdict::Damaged(damage) = verdict_consistently(&bytes).unwrap() else { panic!("whole") };
+    assert!(damage.reason.contains("there is no memory 0, the dump has 0"), "{damage}");
+}
+
 /// That a dump was rewritten is not what is wrong with it.
 #[test]
 fn the_fault_of_a_rewritten_dump_is_that_of_its_sections() {

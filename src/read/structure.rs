@@ -134,6 +134,10 @@ impl Structure {
     /// Returns an error for the first thing that can't be as it is.
     pub(super) fn settle(&mut self, end: u64) -> Result<()> {
         if !self.is_foreign() {
+            // This project declares memories before their data.
+            if !self.passes_damage {
+                bounds::settle(&mut self.memories, &self.reaches, false)?;
+            }
             self.is_bounded = true;
             return Ok(());
         }

@@ -20,7 +20,7 @@ use crate::input::Input;
 use crate::output::{Opened, Output, warn_if_not_private};
 use crate::patient::Patient;
 use crate::progress::{Display, When};
-use crate::report::Failure;
+use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
 
@@ -121,6 +121,12 @@ impl Extract {
             interrupt.failure().or_else(cause).unwrap_or(failure)
         })?;
         progress.finish();
+        if dump.is_rewritten() {
+            report::line(
+                "warning: another tool has rewritten the dump: no checksums tell whether anything is \
+                 missing or wrong",
+            );
+        }
         done.say_sizes(&dump);
         done.say_missing(&dump);
         let lost = input.lost();

@@ -488,7 +488,7 @@ impl Parser {
         let mut cut = None;
         let note = |segment, file| cut = Some(Payload::Cut(segment, file));
         let decoded = match &structure.header {
-            Some(_) if !structure.has_lost_memory() => {
+            Some(_) if structure.has_memory_types && !structure.has_lost_memory() => {
                 data::segment_or_cut(body, &mut structure.memories.as_slice(), note)
             }
             _ => data::segment_or_cut(body, &mut structure.growing(), note),
