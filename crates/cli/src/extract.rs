@@ -105,12 +105,15 @@ impl Extract {
             // It is whole, but has something that only a verifier passes: more than a reader keeps.
             Some(error) if damage.is_none() && !self.salvage => return Err(input.failed(error)),
             Some(error) if damage.is_none() => {
-                Some(Damaged { failure: input.failed(error), damage: None, is_verified: true })
+                let (failure, why) = (input.failed(error), error.to_string());
+                Some(Damaged { failure, why, damage: None, is_verified: true })
             }
             _ => damage,
         };
         let done = match target {
-            Target::Image(output) => self.one(&input, &dump, &output, &interrupt, &run),
+            Target::Image(output) => {
+                self.one(&input, &dump, damage.as_ref(), &output, &interrupt, &run)
+            }
             Target::Folder(folder) => {
                 folder.fill(&input, &dump, &interrupt, &run, || self.check_read(&input))
             }
@@ -138,7 +141,7 @@ impl Extract {
                     input.damaged(format!("only the readable parts were extracted: {why}"));
                 let is_verified = damage.is_none();
                 let damage = damage.and_then(|damaged| damaged.damage);
-                Some(Damaged { failure, damage, is_verified })
+                Some(Damaged { failure, why, damage, is_verified })
             }
             (damage, None) => damage,
         };
@@ -173,8 +176,8 @@ impl Extract {
             }
             // What is not known here may still leave something that is.
             Err(error) if self.salvage && error.kind() == ErrorKind::Unsupported => {
-                let failure = input.failed(&error);
-                return Ok(Some(Damaged { failure, damage: None, is_verified: false }));
+                let (failure, why) = (input.failed(&error), error.to_string());
+                return Ok(Some(Damaged { failure, why, damage: None, is_verified: false }));
             }
             Err(error) => return Err(input.failed(&error)),
         };
@@ -185,7 +188,7 @@ impl Extract {
         };
         let failure = input.damaged(hint);
         match self.salvage {
-            true => Ok(Some(Damaged { failure, damage, is_verified: false })),
+            true => Ok(Some(Damaged { failure, why, damage, is_verified: false })),
             false => Err(failure),
         }
     }
@@ -205,16 +208,19 @@ impl Extract {
         &self,
         input: &Input,
         dump: &CoreDumpFile<'_>,
+        damage: Option<&Damaged>,
         output: &Output,
         interrupt: &Interrupt,
         run: &Run,
     ) -> Result<Done, Failure> {
         let memory = MemoryIndex(self.memory.unwrap_or_default());
-        let memory = dump.memory(memory).map_err(|error| match dump.damage() {
-            Some(damage) if damage.kind() != ErrorKind::Unsupported => {
-                input.damaged(format!("{error}; {damage}"))
+        let memory = dump.memory(memory).map_err(|error| match damage {
+            // Damage may be why it is not there.
+            Some(Damaged { failure, why, .. }) => {
+                let name = input.name();
+                Failure::with_code(format!("{name}: {error}; {why}"), failure.code)
             }
-            _ => input.failed(&error),
+            None => input.failed(&error),
         })?;
         run.begin(std::iter::once(memory));
         let restored = match output.open(interrupt, None)? {

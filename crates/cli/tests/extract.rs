@@ -859,6 +859,23 @@ fn drop_caches(path: &Path) {
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
 }
 
+/// A memory may not be there because the dump is damaged: then that is said, and it is what the exit code is of.
+#[test]
+fn a_memory_that_damage_has_lost_is_said_to_be_that() {
+    let (folder, _) = folder();
+    let dir = folder.path();
+    let whole = fs::read(dir.join("guest.core")).unwrap();
+    let core = common::own::end_of_core(&whole);
+    fs::write(dir.join("cut.core"), &whole[..core]).unwrap();
+    let before = names(dir);
+    let output = run(dir, &["extract", "cut.core", "--memory", "0", "--salvage", "-o", "image"]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = stderr(&output);
+    let start = "corestream: cut.core: there is no memory 0, the dump has 0; ";
+    assert!(said.starts_with(start) && said.contains("the dump ends here"), "{said}");
+    assert_eq!(names(dir), before);
+}
+
 /// A verifier keeps no segments, and has no limit on them; what reads memory has one.
 #[test]
 fn a_dump_with_too_many_segments_is_not_extracted_in_part_without_a_word() {

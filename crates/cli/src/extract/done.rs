@@ -122,6 +122,8 @@ impl Done {
 /// A damaged dump whose readable parts were extracted.
 pub(super) struct Damaged {
     pub(super) failure: Failure,
+    /// Why.
+    pub(super) why: String,
     pub(super) damage: Option<Damage>,
     /// Whether nothing was wrong when it was verified.
     pub(super) is_verified: bool,
