@@ -270,12 +270,12 @@ impl<'c> Opener<'c> {
             Payload::Header => self.check_length(parser.structure.header.as_ref())?,
             Payload::BadHeader(fault) if self.length.is_some() => return Err(fault),
             Payload::Module(at) => items.modules.push(at)?,
-            Payload::BareModule(at, len) => {
+            Payload::BareModule { at, len } => {
                 items.bare_module = Some((at, len));
                 items.modules.push(at)?;
             }
             Payload::Instance(at) => items.instances.push(at)?,
-            Payload::Thread(at, frames) => {
+            Payload::Thread { at, frames } => {
                 let no_room = |_| Error::out_of_memory("the places of the threads");
                 items.threads.try_reserve(1).map_err(no_room)?;
                 items.threads.push((at, frames));
@@ -286,7 +286,7 @@ impl<'c> Opener<'c> {
             Payload::Global(at) => items.globals.push(at)?,
             Payload::Data if self.use_index => parser.skip_section(),
             Payload::Segment(segment) => self.segment(segment)?,
-            Payload::Cut(segment, file) => self.cut(segment, file),
+            Payload::Cut { segment, file } => self.cut(segment, file),
             Payload::End { may_lose_segments: true } => {
                 self.lost = self.lost.or(self.reached).or(Some((0, 0)));
             }

@@ -61,12 +61,22 @@ pub(super) enum Payload {
     NoHeader,
     /// A module.
     Module(u64),
-    /// The only module: its name is at the offset, without its length, which is the second number.
-    BareModule(u64, u64),
+    /// The only module, whose name has no length.
+    BareModule {
+        /// The offset of the name.
+        at: u64,
+        /// Its bytes.
+        len: u64,
+    },
     /// An instance.
     Instance(u64),
-    /// A thread: the offset of its name, and the number of intact frames after it.
-    Thread(u64, u32),
+    /// A thread.
+    Thread {
+        /// The offset of its name.
+        at: u64,
+        /// The number of intact frames after that.
+        frames: u32,
+    },
     /// A note.
     Note(u64),
     /// Why and when the guest stopped.
@@ -79,8 +89,13 @@ pub(super) enum Payload {
     Data,
     /// A segment that puts something into a memory.
     Segment(Segment),
-    /// A segment whose contents are cut off, and the length of the file. A fault follows.
-    Cut(Segment, u64),
+    /// A segment whose contents are cut off. A fault follows.
+    Cut {
+        /// What the segment should be.
+        segment: Segment,
+        /// The length of the file.
+        file: u64,
+    },
     /// A frame, or a segment without contents for a memory: checked, and of no use to a caller.
     Checked,
     /// A section has ended.
@@ -486,7 +501,7 @@ impl Parser {
         let body = &mut Decoder::new(input, self.section.end);
         let structure = &mut self.structure;
         let mut cut = None;
-        let note = |segment, file| cut = Some(Payload::Cut(segment, file));
+        let note = |segment, file| cut = Some(Payload::Cut { segment, file });
         let decoded = match &structure.header {
             Some(_) if structure.has_memory_types && !structure.has_lost_memory() => {
                 data::segment_or_cut(body, &mut structure.memories.as_slice(), note)

@@ -196,7 +196,7 @@ impl Parser {
         frames: u64,
     ) -> Result<Payload> {
         counted(&mut self.threads, MAX_LISTED_THREADS, "threads", body)?;
-        Ok(Payload::Thread(at, exact(frames)?))
+        Ok(Payload::Thread { at, frames: exact(frames)? })
     }
 
     /// Tries the layouts of frames over some more bytes of a thread. Which one it is, is known at the end of the dump.
@@ -283,7 +283,7 @@ fn only_module<I: Input>(body: &mut Decoder<'_, I>) -> Result<Payload> {
         return Ok(Payload::Module(start));
     }
     match std::str::from_utf8(bytes).is_ok() {
-        true => Ok(Payload::BareModule(at, bytes.len() as u64)),
+        true => Ok(Payload::BareModule { at, len: bytes.len() as u64 }),
         false => {
             let message = "its name is neither UTF-8 with its length nor without";
             Err(Fault::damaged(not_empty(at, end), message))

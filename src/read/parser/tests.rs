@@ -60,7 +60,7 @@ fn a_source_and_a_stream_give_the_same_payloads() {
         "NoHeader",
         "Instance(56)",
         "Checked",
-        "Thread(",
+        "Thread {",
         "Data",
         "Segment(",
         "Checked",
@@ -122,9 +122,9 @@ fn a_cut_comes_before_its_fault() {
     let (all, ended) = payloads(&mut Parser::default(), &mut Slice::new(cut, 0));
     let fault = ended.unwrap_err();
     assert_eq!(fault.kind, ErrorKind::CutOff);
-    let expected = format!(", {})", cut.len());
+    let expected = format!("file: {} }}", cut.len());
     let last = all.last().unwrap();
-    assert!(last.starts_with("Cut(") && last.ends_with(&expected), "{last}");
+    assert!(last.starts_with("Cut {") && last.ends_with(&expected), "{last}");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn the_frames_before_a_damaged_one_are_given() {
     let line = ended.unwrap_err().line();
     assert!(line.contains("corestack: frame 2: begins with 0x77"), "{line}");
     assert_eq!(all[1..3], ["Checked", "Checked"]);
-    assert!(all[3].starts_with("Thread(") && all[3].ends_with(", 2)"), "{all:?}");
+    assert!(all[3].starts_with("Thread {") && all[3].ends_with("frames: 2 }"), "{all:?}");
     assert_eq!(all.len(), 4);
 
     // A parser that passes damage goes on with the next section, which may be anything.
