@@ -167,7 +167,11 @@ impl Input {
     /// Fails if the file is not what it was.
     pub fn check_unchanged(&self) -> Result<(), Failure> {
         match self.watch.has_changed() {
-            true => Err(self.damaged("was changed while it was read")),
+            // It may be whole; nobody knows what of it was read.
+            true => {
+                let path = self.path.display();
+                Err(Failure::new(format!("{path}: was changed while it was read")))
+            }
             false => Ok(()),
         }
     }
