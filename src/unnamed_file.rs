@@ -98,7 +98,7 @@ impl UnnamedFile {
     /// let error = file.commit([folder.join("elsewhere/dump")]).unwrap_err();
     /// assert_eq!(error.kind(), ErrorKind::Option);
     /// let kept = error.kept_file().unwrap().display();
-    /// let cause = format!("cannot name the finished file, which is kept as {kept}: it is in another folder");
+    /// let cause = format!("cannot name the finished file, which is kept as {kept}: it is in another directory");
     /// assert!(error.to_string().ends_with(&cause));
     /// # Ok::<(), corestream::Error>(())
     /// ```

@@ -211,7 +211,7 @@ fn damaged_facts_are_damage() {
     let body = body(trap, &[&[2, 0, 0, 0]]);
     let twice = module(&[CORE, MODULES, INSTANCES, (0, &body), (0, &body)]);
     let Verdict::Damaged(damage) = verdict(&Own::default().dump(&twice)).unwrap() else { panic!() };
-    assert!(damage.reason.contains("corestream.trap: comes a second time"), "{damage}");
+    assert!(damage.reason.contains("corestream.trap: appears twice"), "{damage}");
 }
 
 /// Another tool may move sections.

@@ -347,8 +347,7 @@ fn a_fault_before_bad_blocks_hides_none_of_them() {
         (&found.range, found.bad_blocks, found.all_memory.is_empty()),
         (&only.range, 1, false)
     );
-    let expected =
-        format!("at {at:#x}: a section has the id 99, which is none; 1 block is bad behind it");
+    let expected = format!("at {at:#x}: unknown section id 99; 1 bad block follows");
     assert_eq!(found.to_string(), expected);
     assert!(found.checksums && !found.guest && !found.cut_off);
 }
@@ -600,7 +599,7 @@ fn a_stream_can_be_left_at_the_first_fault() {
         }
     });
     let Ok(Verdict::Damaged(left)) = verdict else { panic!("{verdict:?}") };
-    assert_eq!(left.reason, format!("at {at:#x}: a section has the id 99, which is none"));
+    assert_eq!(left.reason, format!("at {at:#x}: unknown section id 99"));
     assert_eq!(calls, ["Name(\"guest.wasm\")", &format!("Length({})", own.len()), "Fault"]);
     // Who goes on learns which memory that concerns, or that there is no rest.
     let Verdict::Damaged(whole) = Verifier::new().verify_stream(&own[..]).unwrap() else {

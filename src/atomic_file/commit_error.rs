@@ -51,7 +51,7 @@ impl CommitError {
             }
             Outcome::Named(named) => {
                 let message = format!(
-                    "{path}: the {thing} is there and whole, but cannot sync its folder: a power cut may \
+                    "{path}: the {thing} is there and whole, but cannot sync its directory: a power cut may \
                      still take the name away"
                 );
                 Error::io(kind, message, source).kept(named)

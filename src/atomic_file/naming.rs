@@ -168,7 +168,7 @@ impl Finished {
         let mut result = invalid("no name was given");
         for path in names {
             if !self.is_here(folder(&path)) {
-                return invalid("it is in another folder");
+                return invalid("it is in another directory");
             }
             match self.give(file_name(&path)?) {
                 Ok(directory) => return Ok((path, directory)),

@@ -72,7 +72,7 @@ impl NewDirectory {
     /// NewDirectory::check(folder)?;
     /// std::fs::write(folder.join("one"), "1").unwrap();
     /// let error = NewDirectory::check(folder).unwrap_err();
-    /// assert!(error.to_string().ends_with(": is not empty, name a new folder"));
+    /// assert!(error.to_string().ends_with(": is not empty; name a new directory"));
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn check(path: impl AsRef<Path>) -> Result<()> {
@@ -80,17 +80,17 @@ impl NewDirectory {
         let shown = path.display();
         let failed = |why: &str| Err(Error::new(ErrorKind::Output, format!("{shown}: {why}")));
         if path.file_name().is_none() {
-            return Err(Error::new(ErrorKind::Option, format!("{shown}: names no folder")));
+            return Err(Error::new(ErrorKind::Option, format!("{shown}: names no directory")));
         }
         if path.is_symlink() {
-            return failed("is a symbolic link, name a new folder");
+            return failed("is a symbolic link; name a new directory");
         }
         match fs::read_dir(path).map(|mut entries| entries.next().is_some()) {
-            Ok(true) => return failed("is not empty, name a new folder"),
+            Ok(true) => return failed("is not empty; name a new directory"),
             Ok(false) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                return failed("is no folder, name a new one");
+                return failed("is not a directory; name a new one");
             }
             Err(error) => {
                 let message = format!("{shown}: cannot look into it");
@@ -101,7 +101,7 @@ impl NewDirectory {
         if is_append_only(CWD, parent) {
             let parent = parent.display();
             return failed(&format!(
-                "{parent} is append-only, where no finished folder can be renamed: name a folder elsewhere"
+                "{parent} is append-only, where no finished directory can be renamed; name a directory elsewhere"
             ));
         }
         Ok(())

@@ -46,7 +46,7 @@ pub(crate) fn regular_len(file: &File, role: &str) -> io::Result<u64> {
 
 fn kind(file_type: FileType) -> &'static str {
     if file_type.is_dir() {
-        "a folder"
+        "a directory"
     } else if file_type.is_char_device() {
         "a character device"
     } else if file_type.is_block_device() {

@@ -31,8 +31,8 @@ impl Memories for &[MemoryType] {
     fn check_width(&mut self, memory: u32, memory64: bool, at: Range<u64>) -> Result<()> {
         match self.get(memory as usize) {
             Some(ty) if ty.memory64 != memory64 => {
-                let bits = if memory64 { 64 } else { 32 };
-                let message = format!("its address has {bits} bits, those of the memory have not");
+                let (bits, of_memory) = if memory64 { (64, 32) } else { (32, 64) };
+                let message = format!("{bits}-bit address in a {of_memory}-bit memory");
                 Err(Fault::damaged(at, message))
             }
             _ => Ok(()),

@@ -43,7 +43,7 @@ pub(super) fn segment_or_cut<I: Input>(
         Ok(PASSIVE) => None,
         Ok(ACTIVE_WITH_MEMORY) => Some(from.u32()?),
         _ => {
-            let message = format!("a segment has the flag {flags}, which is none");
+            let message = format!("unknown segment flag {flags}");
             return Err(Fault::damaged(from.since(start), message));
         }
     };
@@ -147,7 +147,7 @@ mod tests {
             (
                 &[0x00, 0x42, 0x00, 0x0b, 0x00],
                 ErrorKind::Damaged,
-                "at 0x1: its address has 64 bits, those of the memory have not",
+                "at 0x1: 64-bit address in a 32-bit memory",
             ),
             (
                 &[0x00, 0x23, 0x00, 0x0b, 0x00], // global.get 0
@@ -164,7 +164,7 @@ mod tests {
                 ErrorKind::Damaged,
                 "at 0x5: 3 bytes reach past 0x6, where this ends",
             ),
-            (&[0x03], ErrorKind::Damaged, "at 0x0: a segment has the flag 3, which is none"),
+            (&[0x03], ErrorKind::Damaged, "at 0x0: unknown segment flag 3"),
         ] {
             assert_eq!(decode(bytes), Err((kind, line.to_string())), "{bytes:x?}");
         }

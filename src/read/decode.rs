@@ -231,7 +231,7 @@ impl<'i, I: Input> Decoder<'i, I> {
             F32 => Value::F32(u32::from_le_bytes(self.array()?)),
             F64 => Value::F64(u64::from_le_bytes(self.array()?)),
             other => {
-                let message = format!("a value has the type {other:#04x}, which is none");
+                let message = format!("unknown value type {other:#04x}");
                 return Err(Fault::damaged(self.since(start), message));
             }
         })
@@ -249,7 +249,7 @@ impl<I: Input> Decoder<'_, I> {
             F32 => Value::F32(u32::from_le_bytes(self.array()?)),
             F64 => Value::F64(u64::from_le_bytes(self.array()?)),
             other => {
-                let message = format!("a value has the type {other:#04x}, which is none");
+                let message = format!("unknown value type {other:#04x}");
                 return Err(Fault::damaged(self.since(start), message));
             }
         })

@@ -79,7 +79,7 @@ impl Item for ModuleIdentity {
             zerocopy::transmute!(from.array::<{ size_of::<IdentityHead>() }>()?);
         let (flags, len) = (flags.get(), build_id_len.get() as usize);
         if flags & !HAS_SHA256 != 0 {
-            let message = format!("an identity has the flags {flags:#x}, some of which are none");
+            let message = format!("unknown flags {flags:#x} of a module identity");
             return Err(Fault::damaged(from.since(start), message));
         }
         if len > MAX_BUILD_ID_BYTES {

@@ -90,7 +90,7 @@ impl Header {
         match length.checked_sub(self.length) {
             None | Some(0) => Ok(()),
             Some(more) => {
-                let message = format!("{more} bytes behind the end of the dump");
+                let message = format!("{more} bytes after the end of the dump");
                 Err(Fault::damaged(self.length..length, message))
             }
         }

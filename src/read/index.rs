@@ -312,7 +312,7 @@ impl<I: Input> Tables<'_, '_, I> {
                     segment.follows(&before) && before.in_file().end <= file.start
                 });
                 if !behind {
-                    return damaged("is not behind the one before it".into());
+                    return damaged("is out of order or overlaps the previous one".into());
                 }
                 self.compare(|there| {
                     segment.placement().check(&there.memories, at.clone()).map_err(in_segment)?;
@@ -351,7 +351,7 @@ impl<I: Input> Tables<'_, '_, I> {
                     return damaged("is empty");
                 }
                 if !left_out.push(first..=last) {
-                    return damaged("is not behind the one before it, or touches it");
+                    return damaged("is out of order, or overlaps or touches the previous one");
                 }
                 if segments.peek().is_some_and(|segment| segment.address() <= last) {
                     return damaged("has bytes that a segment holds");

@@ -99,7 +99,7 @@ impl Structure {
     /// Returns an error if there was one before.
     pub(super) fn once(&mut self, section: &'static str, range: Range<u64>) -> Result<()> {
         if self.has(section) {
-            return Err(Fault::damaged(range, "comes a second time"));
+            return Err(Fault::damaged(range, "appears twice"));
         }
         self.seen.push(section);
         Ok(())

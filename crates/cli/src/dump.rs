@@ -51,7 +51,7 @@ pub struct Dump {
           value_parser = OsStringValueParser::new().try_map(MemoryOption::parse))]
     memories: Vec<MemoryOption>,
 
-    /// Description of the guest as JSON, - is standard input; its images count from its folder
+    /// Description of the guest as JSON, - is standard input; image paths are relative to its directory
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 

@@ -15,16 +15,16 @@ use crate::report::{self, Failure};
 /// What stands before every part that the page's language is asked for: how an apostrophe is written.
 const APOSTROPHE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
 
-/// Prints a manual page, or writes all of them to a folder
+/// Prints a manual page, or writes all of them to a directory
 ///
 /// The pages are made of the same as `--help`, and are always those of this version. `man` finds them in
-/// share/man/man1 beside each bin folder of PATH.
+/// share/man/man1 beside each bin directory of PATH.
 #[derive(Args)]
 pub struct Man {
     /// Subcommand whose page it is; by default that of the tool
     command: Option<String>,
 
-    /// Write corestream.1, corestream-dump.1 and so on to a folder, which is made if it is not there
+    /// Write corestream.1, corestream-dump.1 and so on to a directory, which is created if it does not exist
     #[arg(long, value_name = "DIR", conflicts_with = "command")]
     all: Option<PathBuf>,
 
@@ -62,7 +62,7 @@ fn write_all(tool: &clap::Command, folder: &Path, force: bool) -> Result<(), Fai
     for command in std::iter::once(tool).chain(tool.get_subcommands()) {
         let path = folder.join(format!("{}.1", page_name(command)));
         match path.symlink_metadata() {
-            Ok(there) if there.is_dir() => return Err(failed(&path, &"is a folder")),
+            Ok(there) if there.is_dir() => return Err(failed(&path, &"is a directory")),
             Ok(_) if !force => return Err(failed(&path, &"exists, use --force to replace it")),
             _ => {}
         }

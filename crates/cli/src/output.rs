@@ -302,7 +302,7 @@ fn place(path: &Path, force: bool) -> Result<Place, String> {
                 Err("exists, use --force to replace it".into())
             }
         }
-        Ok(metadata) if metadata.is_dir() => Err("is a folder, name a file in it".into()),
+        Ok(metadata) if metadata.is_dir() => Err("is a directory; name a file in it".into()),
         Ok(metadata) if metadata.file_type().is_fifo() => Ok(Place::Fifo(path.into())),
         Ok(metadata) if metadata.file_type().is_socket() => {
             Ok(Place::Peer(Peer::Unix(path.into())))
@@ -319,7 +319,7 @@ fn place(path: &Path, force: bool) -> Result<Place, String> {
 /// A name that nobody has yet.
 fn new_file(path: &Path, force: bool) -> Result<Place, String> {
     if path.as_os_str().as_bytes().ends_with(b"/") {
-        return Err("there is no such folder, and the name of a file is needed".into());
+        return Err("no such directory, and no file name".into());
     }
     if path.is_symlink() && !force {
         return Err("is a symbolic link to nothing, use --force to replace it".into());
@@ -335,7 +335,7 @@ pub fn check_directory(directory: &Path) -> Result<(), String> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(format!("{}: cannot access: {error}", directory.display()));
         }
-        _ => return Err(format!("there is no folder {}, make it first", directory.display())),
+        _ => return Err(format!("no such directory: {}; create it first", directory.display())),
     }
     let access = Access::WRITE_OK | Access::EXEC_OK;
     match rustix::fs::accessat(CWD, directory, access, AtFlags::EACCESS) {

@@ -81,7 +81,7 @@ pub struct Receive {
     #[arg(long)]
     keep_partial: bool,
 
-    /// Names that end in .partial, in the folder, beyond which no more is kept
+    /// Most .partial files to keep in the directory
     #[arg(long, value_name = "N", default_value_t = 100, requires = "keep_partial")]
     max_partials: usize,
 

@@ -181,7 +181,7 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             vec!["--memory", "sub", "-o", "new"],
             1,
-            "sub: an image must be a regular file, this is a folder",
+            "sub: an image must be a regular file, this is a directory",
         ),
         (
             vec!["--memory", "huge.mem", "-o", "new"],
@@ -215,17 +215,13 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
             1,
             "old.core: exists, use --force to replace it",
         ),
-        ([&memory[..], &["-o", "sub"]].concat(), 1, "sub: is a folder, name a file in it"),
+        ([&memory[..], &["-o", "sub"]].concat(), 1, "sub: is a directory; name a file in it"),
         (
             [&memory[..], &["-o", "none/new"]].concat(),
             1,
-            "none/new: there is no folder none, make it first",
+            "none/new: no such directory: none; create it first",
         ),
-        (
-            [&memory[..], &["-o", "none/"]].concat(),
-            1,
-            "none/: there is no such folder, and the name of a file is needed",
-        ),
+        ([&memory[..], &["-o", "none/"]].concat(), 1, "none/: no such directory, and no file name"),
         (
             [&memory[..], &["-o", "guest.mem/new"]].concat(),
             1,

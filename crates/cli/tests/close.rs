@@ -189,7 +189,7 @@ fn a_folder_that_cannot_be_synced_is_an_error_and_the_dump_stays() {
         let said = stderr(&output);
         let new = fuse.path().join("new");
         let expected = format!(
-            "corestream: {}: the dump is there and whole, but cannot sync its folder: a power cut may still take \
+            "corestream: {}: the dump is there and whole, but cannot sync its directory: a power cut may still take \
              the name away: Input/output error (os error 5)\n",
             new.display()
         );

@@ -149,16 +149,20 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
             1,
             "memory 1: no file can have its 2^64 bytes",
         ),
-        (&["extract", "guest.core", "--all", "full"], 1, "full: is not empty, name a new folder"),
+        (
+            &["extract", "guest.core", "--all", "full"],
+            1,
+            "full: is not empty; name a new directory",
+        ),
         (
             &["extract", "guest.core", "--all", "link"],
             1,
-            "link: is a symbolic link, name a new folder",
+            "link: is a symbolic link; name a new directory",
         ),
         (
             &["extract", "guest.core", "--all", "none/new"],
             1,
-            "none/new: there is no folder none, make it first",
+            "none/new: no such directory: none; create it first",
         ),
         (
             &["inspect", "-"],

@@ -229,7 +229,7 @@ fn what_has_no_length_is_an_error() {
         ("/proc/self/maps", no_length),
         ("/dev/null", device),
         ("/dev/zero", device),
-        ("/", "an image must be a regular file, this is a folder"),
+        ("/", "an image must be a regular file, this is a directory"),
         (fifo.to_str().unwrap(), "an image must be a regular file, this is a FIFO"),
         ("/proc/self/mem", "cannot read: "),
     ] {

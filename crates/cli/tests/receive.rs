@@ -236,14 +236,14 @@ fn mistakes_are_said_in_one_line() {
             "unix:new",
             "dumps",
             2,
-            "-o dumps: is a folder, name files in it, such as dumps/%n.%t.core",
+            "-o dumps: is a directory; name files in it, such as dumps/%n.%t.core",
         ),
-        ("unix:new", "none/%n", 2, "-o none/%n: there is no folder none, make it first"),
+        ("unix:new", "none/%n", 2, "-o none/%n: no such directory: none; create it first"),
         (
             "unix:new",
             "%n/core",
             2,
-            "-o %n/core: %n and %t can only be in the name of the file, not in its folder",
+            "-o %n/core: %n and %t are allowed in the file name only, not in its directory",
         ),
         (
             "udp:a:1",

@@ -249,7 +249,7 @@ fn what_is_damaged_is_not_taken_to_its_end() {
     let mut bytes = dump_of("guest", 64, 1);
     let at = own::end_of_core(&bytes) + own::HEADER;
     bytes[at] = 99;
-    let said = format!("PEER: is damaged: at {at:#x}: a section has the id 99, which is none ");
+    let said = format!("PEER: is damaged: at {at:#x}: unknown section id 99 ");
     for keep in [false, true] {
         let args = ["-o", "%n", "--timeout", "2", "--keep-partial"];
         let mut receiver = Receiver::tcp(folder.path(), &args[..if keep { 5 } else { 4 }]);

@@ -124,8 +124,8 @@ fn links_and_folders_in_the_way() {
     let before = names(dir);
     for writer in WRITERS {
         let run = |name: &str| run(dir, &[writer, &[name]].concat());
-        fails(&run("sub"), "sub: is a folder, name a file in it");
-        fails(&run("to-folder"), "to-folder: is a folder, name a file in it");
+        fails(&run("sub"), "sub: is a directory; name a file in it");
+        fails(&run("to-folder"), "to-folder: is a directory; name a file in it");
         let many = "cannot access: Too many levels of symbolic links (os error 40)";
         fails(&run("loop"), &format!("loop: {many}"));
         fails(&run("kept/new"), "kept/new: cannot access: Not a directory (os error 20)");

@@ -333,7 +333,7 @@ impl Parser {
     fn check_end(&self, offset: u64) -> Result<()> {
         let structure = &self.structure;
         if let (Some(at), None) = (structure.passed_place, &structure.moved_index) {
-            let message = "the sections reach past the place of the index, and none follows them";
+            let message = "the sections reach past the offset of the index, and no index follows";
             return Err(Fault::damaged(not_empty(at, offset), message));
         }
         match &structure.header {
@@ -360,7 +360,7 @@ impl Parser {
             1..=13 => ("a section of no interest", Loses::Always),
             _ if self.structure.passes_damage => ("a section of no id", Loses::Always),
             _ => {
-                let message = format!("a section has the id {id}, which is none");
+                let message = format!("unknown section id {id}");
                 return Err(Fault::damaged(all.since(start), message));
             }
         };

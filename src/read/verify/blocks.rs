@@ -88,8 +88,8 @@ impl Blocks {
             || format!("the checksum of {:#x}..{:#x} does not hold", block.start, block.end);
         let (range, reason) = match fault {
             Some(fault) if fault.range.start < block.start => {
-                let blocks = if bad_blocks == 1 { "block is" } else { "blocks are" };
-                let reason = format!("{}; {bad_blocks} {blocks} bad behind it", fault.line());
+                let blocks = if bad_blocks == 1 { "block follows" } else { "blocks follow" };
+                let reason = format!("{}; {bad_blocks} bad {blocks}", fault.line());
                 (fault.range.clone(), reason)
             }
             Some(fault) if fault.range.start < block.end => {

@@ -293,7 +293,7 @@ pub(super) fn difference(
             if found.as_ref().map(Segment::placement) != Some(&listed) {
                 let found = match found {
                     Some(found) => found.to_string(),
-                    None => "one that puts nothing into a memory".to_string(),
+                    None => "a passive or empty segment".to_string(),
                 };
                 let message = format!("segment {i}: lists {listed}; the sections have {found}");
                 return Ok(Some(Fault::damaged(entries.since(start), message).within(INDEX)));

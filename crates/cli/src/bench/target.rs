@@ -245,7 +245,7 @@ fn tcp() -> io::Result<(OwnedFd, OwnedFd)> {
 /// systems that have no such files, unless it ends right between making one and taking its name away.
 pub fn fresh_file(folder: &Path) -> Result<File, Failure> {
     UnnamedFile::scratch(folder)
-        .map_err(|error| Failure::from(error).with_hint("--dir names a folder"))
+        .map_err(|error| Failure::from(error).with_hint("--dir names a directory"))
 }
 
 /// Notes when the first byte comes, and is the sink in it otherwise.

@@ -37,12 +37,12 @@ impl Naming {
         let longest = fill(u64::MAX, &"n".repeat(MAX_PROCESS_NAME_BYTES))?;
         let folder = folder_of(&longest);
         if folder != folder_of(&fill(0, UNNAMED)?) {
-            return Err("%n and %t can only be in the name of the file, not in its folder".into());
+            return Err("%n and %t are allowed in the file name only, not in its directory".into());
         }
         let named = longest.file_name().filter(|_| !longest.as_os_str().as_bytes().ends_with(b"/"));
         let Some(file_name) = named.filter(|_| !longest.is_dir()) else {
             let path = pattern.display();
-            return Err(format!("is a folder, name files in it, such as {path}/%n.%t.core"));
+            return Err(format!("is a directory; name files in it, such as {path}/%n.%t.core"));
         };
         let taken = longest == fill(0, UNNAMED)? && longest.metadata().is_ok_and(|m| !m.is_file());
         if taken {
@@ -166,10 +166,10 @@ mod tests {
         let long = "x".repeat(120);
         for (pattern, expected) in [
             (PathBuf::from("-"), "dumps are received into files"),
-            (path(""), "is a folder, name files in it"),
-            (folder.path().into(), "is a folder, name files in it"),
+            (path(""), "is a directory; name files in it"),
+            (folder.path().into(), "is a directory; name files in it"),
             (path("%n/core"), "%n and %t can only be"),
-            (path("none/%n"), "there is no folder "),
+            (path("none/%n"), "no such directory: "),
             (PathBuf::from("/dev/null/none/%n"), "/dev/null/none: cannot access: "),
             (PathBuf::from("/dev/null"), "is there, and no regular file"),
             (path("%x"), "%x is no pattern"),

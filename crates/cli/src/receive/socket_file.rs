@@ -99,7 +99,7 @@ fn check_deserted(path: &Path, locked: bool) -> io::Result<()> {
         true => Ok(()),
         false => error(
             io::ErrorKind::AddrInUse,
-            "nobody listens there any more, but its folder can't be locked: remove it first",
+            "stale socket, and its directory cannot be locked; remove the socket first",
         ),
     }
 }

@@ -36,7 +36,7 @@ impl FromStr for Directory {
     fn from_str(text: &str) -> Result<Self, String> {
         let (host, guest) = text.split_once("::").unwrap_or((text, text));
         if host.is_empty() || guest.is_empty() {
-            return Err("a folder is HOST or HOST::GUEST".into());
+            return Err("expected HOST or HOST::GUEST".into());
         }
         Ok(Self { host: host.into(), guest: guest.into() })
     }
