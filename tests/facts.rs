@@ -189,7 +189,11 @@ fn damaged_facts_are_damage() {
             &[one, &[0x41, 0x42, 0x0f, 0]],
             "1000001 identities are over the limit of 1000000",
         ),
-        (modules, &[one, one, &[2, 0, 0, 0], &[0; 4]], "module 0: an identity has the flags 0x2"),
+        (
+            modules,
+            &[one, one, &[2, 0, 0, 0], &[0; 4]],
+            "module 0: unknown flags 0x2 of a module identity",
+        ),
         (modules, &[one, one, &[1, 0, 0, 0], &[0; 4], &[0; 31]], "module 0: 32 bytes reach past"),
         (modules, &[one, one, &[0; 4], &[1, 1, 0, 0]], "a build id of 257 bytes is over the limit"),
         (modules, &[one, one, &[0; 4], &[1, 0, 0, 0]], "module 0: 1 bytes reach past"),

@@ -186,7 +186,7 @@ fn every_cut_of_is_caught(own: &[u8]) {
         longer.resize(own.len() + more, 0);
         let damage = damage(&longer);
         assert_eq!(damage.range, own.len() as u64..longer.len() as u64);
-        assert!(damage.reason.ends_with("behind the end of the dump"), "{damage}");
+        assert!(damage.reason.ends_with("after the end of the dump"), "{damage}");
         assert_eq!(CoreDumpFile::from_slice(&longer).unwrap_err().kind(), ErrorKind::Damaged);
     }
 }
@@ -544,7 +544,7 @@ fn what_others_may_leave_out_and_what_not() {
     for twice in [CORE, modules, instances, (5, &[0]), (6, &[0]), (11, &[0])] {
         let bytes = module(&[CORE, twice, twice]);
         assert!(
-            CoreDumpFile::from_slice(&bytes).unwrap_err().to_string().contains("a second time")
+            CoreDumpFile::from_slice(&bytes).unwrap_err().to_string().contains("appears twice")
         );
         assert!(matches!(verdict(&bytes), Ok(Verdict::Damaged(_))));
     }

@@ -168,7 +168,7 @@ mod tests {
             (PathBuf::from("-"), "dumps are received into files"),
             (path(""), "is a directory; name files in it"),
             (folder.path().into(), "is a directory; name files in it"),
-            (path("%n/core"), "%n and %t can only be"),
+            (path("%n/core"), "%n and %t are allowed in the file name only"),
             (path("none/%n"), "no such directory: "),
             (PathBuf::from("/dev/null/none/%n"), "/dev/null/none: cannot access: "),
             (PathBuf::from("/dev/null"), "is there, and no regular file"),

@@ -151,7 +151,7 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(check_deserted(&path, true).is_ok());
         let error = check_deserted(&path, false).unwrap_err().to_string();
-        assert!(error.ends_with("can't be locked: remove it first"), "{error}");
+        assert!(error.ends_with("cannot be locked; remove the socket first"), "{error}");
     }
 
     /// What is deserted may be so no more when its folder can be locked.
@@ -184,7 +184,7 @@ mod tests {
         let file = SocketFile::bind(&path).unwrap();
         drop(file);
         drop(UnixListener::bind(&path).unwrap());
-        assert!(refused(&path).ends_with("can't be locked: remove it first"));
+        assert!(refused(&path).ends_with("cannot be locked; remove the socket first"));
     }
 
     /// Many at the same moment, over and over: one of them listens, and nobody else's socket is lost.
