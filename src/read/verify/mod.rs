@@ -228,8 +228,11 @@ fn verify(source: Source<'_>, threads: usize, control: &Control) -> Result<Verdi
         Err(error) => error.kind() == ErrorKind::Format,
     };
     let mut of_index = None;
+    // A dump whose header was in its place needs no other sign of where its index is.
+    let has_lost_header =
+        parser.structure.header.is_none() && parser.structure.passed_place.is_none();
     if is_damaged
-        && parser.structure.header.is_none()
+        && has_lost_header
         && let Some(found) = Found::of(source, None, control)?
     {
         match work.examine(&mut Parser::of_damaged(found.header, false)) {
