@@ -31,7 +31,7 @@ fn main() {
         let dumped = tempfile::NamedTempFile::new().unwrap();
         let plan = Dumper::new().plan(&dump).unwrap();
         plan.write_to(&mut FileSink::new(dumped.as_file())).unwrap();
-        // SAFETY: nobody else knows the file, and nobody writes to it any more.
+        // SAFETY: the bench made the file for itself, and writes to it no more.
         #[allow(unsafe_code, reason = "maps a file of its own")]
         let mapped = unsafe { MappedFile::new(dumped.as_file()) };
         let mapped = CoreDumpFile::from_source(mapped.unwrap()).unwrap();

@@ -29,7 +29,7 @@ fn main() {
         std::fs::write(image_file.path(), bytes).unwrap();
 
         let read = CoreDumpFile::open(dumped.path()).unwrap();
-        // SAFETY: nobody else knows the file, and nobody writes to it any more.
+        // SAFETY: the bench made the file for itself, and writes to it no more.
         #[allow(unsafe_code, reason = "maps a file of its own")]
         let source = unsafe { MappedFile::new(dumped.as_file()) };
         let mapped = CoreDumpFile::from_source(source.unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Opening a dump: what is kept of what the parser finds, and the table of segments.
+//! Opens a dump: keeps what the parser finds, and builds the table of segments.
 
 use std::ops::RangeInclusive;
 
@@ -57,7 +57,7 @@ pub(super) struct Items {
 
 /// What an open dump keeps is bounded whatever is in it: the tables that grow with it, and the few bytes of the rest.
 const _: () = {
-    /// The bytes of a vector of so many items, which has grown by doubling.
+    /// Returns the bytes of a vector of `len` items that has grown by doubling.
     const fn grown<T>(len: usize) -> usize {
         len.next_power_of_two() * size_of::<T>()
     }

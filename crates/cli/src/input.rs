@@ -167,7 +167,7 @@ impl Input {
     /// Fails if the file is not what it was.
     pub fn check_unchanged(&self) -> Result<(), Failure> {
         match self.watch.has_changed() {
-            // It may be whole; nobody knows what of it was read.
+            // The dump may be whole, but what was read may mix old and new bytes.
             true => {
                 let path = self.path.display();
                 Err(Failure::new(format!("{path}: was changed while it was read")))

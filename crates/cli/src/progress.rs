@@ -110,7 +110,7 @@ impl Display {
         move |progress| show(progress.into())
     }
 
-    /// Returns the function that shows a step, for work whose progress is not that of the library.
+    /// Returns the function that shows a step, for work that counts its own progress.
     pub fn show(&self) -> impl Fn(Step) + Send + Sync + use<> {
         let told = self.told.clone();
         move |step| lock(&told).step = Some(step)

@@ -863,7 +863,7 @@ fn drop_caches(path: &Path) {
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
 }
 
-/// A memory may not be there because the dump is damaged: then that is said, and it is what the exit code is of.
+/// If a memory is missing because the dump is damaged, the message and the exit code say that it is damaged.
 #[test]
 fn a_memory_that_damage_has_lost_is_said_to_be_that() {
     let (folder, _) = folder();
@@ -880,7 +880,7 @@ fn a_memory_that_damage_has_lost_is_said_to_be_that() {
     assert_eq!(names(dir), before);
 }
 
-/// A verifier keeps no segments, and has no limit on them; what reads memory has one.
+/// The verifier has no limit on the number of segments; opening a dump has one.
 #[test]
 fn a_dump_with_too_many_segments_is_not_extracted_in_part_without_a_word() {
     use corestream::limits::MAX_LISTED_SEGMENTS;

@@ -372,8 +372,8 @@ impl Parser {
         Ok(())
     }
 
-    /// Takes a dump for one that another tool has rewritten if its sections have passed the place of its index: there was
-    /// none, or they could not have passed it.
+    /// Marks the dump as rewritten if its sections have passed the offset of its index, which they can only if no index
+    /// begins there.
     fn check_place<I: Input>(&mut self, input: &I) {
         let structure = &mut self.structure;
         if let Some(header) = structure.header.take_if(|_| input.has_passed_index()) {
@@ -515,8 +515,7 @@ impl Parser {
         }
     }
 
-    /// Goes on after a fault in segment `i`, which comes when the part of it has passed that is there, if its contents are
-    /// `cut` off.
+    /// Handles a fault in segment `i`. If its contents are cut off, returns the `cut` first, and the fault at the next call.
     ///
     /// # Errors
     /// Returns the fault where damage is not passed.
