@@ -2,7 +2,7 @@
 
 mod done;
 mod folder;
-mod run;
+mod meter;
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use corestream::{Cancel, CoreDumpFile, ErrorKind, MemoryIndex, check_close};
 
 use self::done::{Damaged, Done};
 use self::folder::Folder;
-use self::run::Run;
+use self::meter::Meter;
 use crate::input::Input;
 use crate::output::{Opened, Output, warn_if_not_private};
 use crate::patient::Patient;
@@ -83,8 +83,8 @@ impl Extract {
         };
         let progress = Display::start(self.progress, &input.name());
         let damage = self.check(&input, &interrupt, &progress)?;
-        let run = Arc::new(Run::new(progress.show()));
-        let (watch, told, cancel) = (input.watch(), Arc::clone(&run), interrupt.cancel());
+        let meter = Arc::new(Meter::new(progress.show()));
+        let (watch, told, cancel) = (input.watch(), Arc::clone(&meter), interrupt.cancel());
         let looked = Mutex::new(Instant::now());
         let options = OpenOptions::new()
             .threads(self.threads.into())
@@ -112,10 +112,10 @@ impl Extract {
         };
         let done = match target {
             Target::Image(output) => {
-                self.one(&input, &dump, damage.as_ref(), &output, &interrupt, &run)
+                self.one(&input, &dump, damage.as_ref(), &output, &interrupt, &meter)
             }
             Target::Folder(folder) => {
-                folder.fill(&input, &dump, &interrupt, &run, || self.check_read(&input))
+                folder.fill(&input, &dump, &interrupt, &meter, || self.check_read(&input))
             }
         };
         // The root cause may be a signal, a changed dump, or an I/O error: report that instead.
@@ -211,7 +211,7 @@ impl Extract {
         damage: Option<&Damaged>,
         output: &Output,
         interrupt: &Interrupt,
-        run: &Run,
+        meter: &Meter,
     ) -> Result<Done, Failure> {
         let memory = MemoryIndex(self.memory.unwrap_or_default());
         let memory = dump.memory(memory).map_err(|error| match damage {
@@ -222,7 +222,7 @@ impl Extract {
             }
             None => input.failed(&error),
         })?;
-        run.begin(std::iter::once(memory));
+        meter.begin(std::iter::once(memory));
         let restored = match output.open(interrupt, None)? {
             Opened::File(path, options) => {
                 let restored = memory.restore(path, options)?;

@@ -11,7 +11,7 @@ use corestream::{
 };
 
 use super::done::{Done, MANIFEST};
-use super::run::Run;
+use super::meter::Meter;
 use crate::input::Input;
 use crate::json::Manifest;
 use crate::limits::MAX_EMPTY_IMAGE_BYTES;
@@ -44,20 +44,20 @@ impl Folder {
         input: &Input,
         dump: &CoreDumpFile<'_>,
         interrupt: &Interrupt,
-        run: &Run,
+        meter: &Meter,
         check: impl Fn() -> Result<(), Failure>,
     ) -> Result<Done, Failure> {
         interrupt.begin_clean_up();
         let mut directory = NewDirectory::create(&self.path).map_err(Failure::new)?;
         let mut done = Done { memories: Vec::new(), skipped: Vec::new(), manifest: true };
         let views = dump.memories().filter(|view| !has_no_image(*view));
-        run.begin(views.clone());
+        meter.begin(views.clone());
         for view in views {
             let memory = view.index();
             let name = image_name(memory);
             let image = directory.add(&name)?;
             let restored = view.restore(&image, FileOptions::new());
-            run.pass(view);
+            meter.pass(view);
             // An error names the final path of the image, not the temporary one.
             let failed = |error: &Error| match directory.is_moved() {
                 true => Failure::new(MOVED).at(self.path.display()),

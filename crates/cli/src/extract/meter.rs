@@ -1,4 +1,4 @@
-//! The progress of an extraction: one run over all memories that it writes.
+//! The progress of an extraction, over all memories that it writes.
 //!
 //! The library counts the bytes of each memory for itself.
 
@@ -10,20 +10,20 @@ use corestream::{Progress, Stage};
 use crate::progress::Step;
 
 /// The bytes of all memories, of which some are done. Threads that restore a memory share it.
-pub(super) struct Run {
+pub(super) struct Meter {
     show: Box<dyn Fn(Step) + Send + Sync>,
     total: AtomicU64,
     /// Bytes of the memories before the one that is being restored.
     before: AtomicU64,
 }
 
-impl Run {
-    /// Returns a run of which `show` shows each step.
+impl Meter {
+    /// Returns a meter that passes each step to `show`.
     pub(super) fn new(show: impl Fn(Step) + Send + Sync + 'static) -> Self {
         Self { show: Box::new(show), total: AtomicU64::new(0), before: AtomicU64::new(0) }
     }
 
-    /// Begins the run over these memories. It also shows an extraction of no bytes as one.
+    /// Begins with these memories, which may have no bytes.
     pub(super) fn begin<'d>(&self, memories: impl Iterator<Item = MemoryView<'d>>) {
         // Nothing but what is shown depends on the sum.
         let total = memories.map(bytes).fold(0, u64::saturating_add);
@@ -31,12 +31,12 @@ impl Run {
         (self.show)(Step { stage: Stage::Restore, done: 0, total });
     }
 
-    /// Counts a memory that is restored, or that is passed over.
+    /// Counts a memory that is restored.
     pub(super) fn pass(&self, memory: MemoryView<'_>) {
         self.before.fetch_add(bytes(memory), Ordering::Relaxed);
     }
 
-    /// Shows how far the run has come, given how far the library has come with one memory.
+    /// Shows the progress over all memories, given that of the library with one of them.
     pub(super) fn tell(&self, progress: Progress) {
         let mut step = Step::from(progress);
         if step.stage == Stage::Restore {
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memories_are_one_run() {
+    fn memories_count_as_one() {
         let image = vec![7; 40 * 65_536];
         let mut guest = CoreDump::new("guest");
         // Two of equal size, one without data, a smaller one.
@@ -75,19 +75,19 @@ mod tests {
 
         let steps = Arc::new(Mutex::new(Vec::new()));
         let shown = Arc::clone(&steps);
-        let run = Arc::new(Run::new(move |step| shown.lock().unwrap().push(step)));
-        let told = Arc::clone(&run);
+        let meter = Arc::new(Meter::new(move |step| shown.lock().unwrap().push(step)));
+        let told = Arc::clone(&meter);
         let options = OpenOptions::new().progress(move |progress| told.tell(progress));
         let dump = options.open_source(&bytes).unwrap();
         assert!(steps.lock().unwrap().iter().all(|step| step.stage == Stage::Open));
         steps.lock().unwrap().clear();
-        run.begin(dump.memories());
+        meter.begin(dump.memories());
         let directory = tempfile::tempdir().unwrap();
         let mut ends = Vec::new();
         for memory in dump.memories() {
             let path = directory.path().join(memory.index().to_string());
             memory.restore(path, FileOptions::new()).unwrap();
-            run.pass(memory);
+            meter.pass(memory);
             ends.push(steps.lock().unwrap().last().unwrap().done);
         }
         assert_eq!(ends, [40, 80, 80, 83].map(|pages| pages * 65_536));
