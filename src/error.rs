@@ -183,18 +183,18 @@ impl Error {
     /// Returns the path of a file, or of a [`NewDirectory`](crate::NewDirectory), that is finished in spite of this error.
     ///
     /// A finished file is never discarded. If it can't be given its name, it is kept under a partial name beside
-    /// it. If its folder can't be synced ([`FileOptions::sync`](crate::FileOptions::sync)), it has its name. All its
+    /// it. If its directory can't be synced ([`FileOptions::sync`](crate::FileOptions::sync)), it has its name. All its
     /// bytes have arrived in either case.
     ///
     /// ```
     /// use corestream::{FileOptions, UnnamedFile};
     ///
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// # let folder = folder.path();
-    /// let file = UnnamedFile::create_in(folder, FileOptions::new())?;
-    /// let error = file.commit([folder.join("elsewhere/dump")]).unwrap_err();
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let directory = directory.path();
+    /// let file = UnnamedFile::create_in(directory, FileOptions::new())?;
+    /// let error = file.commit([directory.join("elsewhere/dump")]).unwrap_err();
     /// let kept = error.kept_file().unwrap();
-    /// assert_eq!((kept.parent(), kept.extension().unwrap()), (Some(folder), "partial".as_ref()));
+    /// assert_eq!((kept.parent(), kept.extension().unwrap()), (Some(directory), "partial".as_ref()));
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn kept_file(&self) -> Option<&Path> {

@@ -15,8 +15,8 @@
 //!     CoreDump, Dumper, Frame, Instance, Memory, MemoryImage, MemoryType, Thread,
 //! };
 //!
-//! # let folder = tempfile::tempdir().unwrap();
-//! # let folder = folder.path();
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let directory = directory.path();
 //! # let mut socket = Vec::new();
 //! # let mut bytes = vec![0; 1 << 20];
 //! # bytes[4096..8192].fill(1);
@@ -28,7 +28,7 @@
 //! dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
 //!
 //! let plan = Dumper::new().plan(&dump)?; // from here on the length is known to the byte
-//! plan.write_file(folder.join("guest.core"))?; // appears under its name when it is whole
+//! plan.write_file(directory.join("guest.core"))?; // appears under its name when it is whole
 //! plan.write_to(&mut socket)?; // any `io::Write`, or a `PipeSink` or `SocketSink`, which know faster ways
 //! assert_eq!(socket.len() as u64, plan.len());
 //! # Ok::<(), corestream::Error>(())
@@ -42,15 +42,15 @@
 //! use corestream::{CoreDumpFile, MemoryIndex};
 //!
 //! # use corestream::*;
-//! # let folder = tempfile::tempdir().unwrap();
-//! # let folder = folder.path();
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let directory = directory.path();
 //! # let mut dump = CoreDump::new("guest.wasm");
 //! # dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&[7; 65_536])));
 //! # let module = dump.add_module("guest.wasm");
 //! # let instance = dump.add_instance(Instance::new(module));
 //! # dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
-//! # Dumper::new().plan(&dump)?.write_file(folder.join("guest.core"))?;
-//! let dump = CoreDumpFile::open(folder.join("guest.core"))?;
+//! # Dumper::new().plan(&dump)?.write_file(directory.join("guest.core"))?;
+//! let dump = CoreDumpFile::open(directory.join("guest.core"))?;
 //! for thread in dump.threads() {
 //!     let thread = thread?;
 //!     for frame in thread.frames() {

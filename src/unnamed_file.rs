@@ -18,11 +18,11 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// use corestream::{FileOptions, UnnamedFile};
 ///
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let folder = folder.path();
-/// let file = UnnamedFile::create_in(folder, FileOptions::new())?;
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let directory = directory.path();
+/// let file = UnnamedFile::create_in(directory, FileOptions::new())?;
 /// file.file().write_all(b"whole").unwrap();
-/// let name = file.commit([folder.join("dump"), folder.join("dump.1")])?;
+/// let name = file.commit([directory.join("dump"), directory.join("dump.1")])?;
 /// assert_eq!(std::fs::read(name).unwrap(), b"whole");
 /// # Ok::<(), corestream::Error>(())
 /// ```
@@ -31,16 +31,18 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct UnnamedFile(AtomicFile);
 
 impl UnnamedFile {
-    /// Begins a file that will have a name in `folder`.
+    /// Begins a file that will have a name in `directory`.
     ///
     /// # Errors
     /// Returns an error of [`ErrorKind::Output`] if no file can be made there.
-    pub fn create_in(folder: impl AsRef<Path>, options: FileOptions) -> Result<Self> {
-        let folder = folder.as_ref();
-        AtomicFile::create_in(folder, options).map(Self).map_err(|error| refused(folder, error))
+    pub fn create_in(directory: impl AsRef<Path>, options: FileOptions) -> Result<Self> {
+        let directory = directory.as_ref();
+        AtomicFile::create_in(directory, options)
+            .map(Self)
+            .map_err(|error| refused(directory, error))
     }
 
-    /// Makes a file in `folder` that never gets a name: it is gone when it is closed.
+    /// Makes a file in `directory` that never gets a name: it is gone when it is closed.
     ///
     /// On file systems without `O_TMPFILE` it briefly has a partial name.
     ///
@@ -50,16 +52,16 @@ impl UnnamedFile {
     /// ```
     /// use corestream::UnnamedFile;
     ///
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// # let folder = folder.path();
-    /// let file = UnnamedFile::scratch(folder)?;
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let directory = directory.path();
+    /// let file = UnnamedFile::scratch(directory)?;
     /// assert_eq!(file.metadata().unwrap().len(), 0);
-    /// assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+    /// assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0);
     /// # Ok::<(), corestream::Error>(())
     /// ```
-    pub fn scratch(folder: impl AsRef<Path>) -> Result<File> {
-        let folder = folder.as_ref();
-        AtomicFile::scratch(folder).map_err(|error| refused(folder, error))
+    pub fn scratch(directory: impl AsRef<Path>) -> Result<File> {
+        let directory = directory.as_ref();
+        AtomicFile::scratch(directory).map_err(|error| refused(directory, error))
     }
 
     /// Returns whether a file of [`create_in`](Self::create_in) may have this name until it is committed, or if it can't
@@ -81,21 +83,21 @@ impl UnnamedFile {
     }
 
     /// Gives the file the first of `names` that nothing has, and says which; if it is to replace, the
-    /// first one. All must be in its folder.
+    /// first one. All must be in its directory.
     ///
     /// # Errors
     /// What was written did not arrive ([`ErrorKind::Output`]): then nothing is left. All names are taken, or the
     /// file can't be given one ([`ErrorKind::Output`]); there is no name, or one that can't be, such as one in
-    /// another folder ([`ErrorKind::Option`]): then the file is kept under another name
+    /// another directory ([`ErrorKind::Option`]): then the file is kept under another name
     /// ([`Error::kept_file`]).
     ///
     /// ```
     /// use corestream::{ErrorKind, FileOptions, UnnamedFile};
     ///
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// # let folder = folder.path();
-    /// let file = UnnamedFile::create_in(folder, FileOptions::new())?;
-    /// let error = file.commit([folder.join("elsewhere/dump")]).unwrap_err();
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let directory = directory.path();
+    /// let file = UnnamedFile::create_in(directory, FileOptions::new())?;
+    /// let error = file.commit([directory.join("elsewhere/dump")]).unwrap_err();
     /// assert_eq!(error.kind(), ErrorKind::Option);
     /// let kept = error.kept_file().unwrap().display();
     /// let cause = format!("cannot name the finished file, which is kept as {kept}: it is in another directory");
@@ -104,7 +106,7 @@ impl UnnamedFile {
     /// ```
     pub fn commit(self, names: impl IntoIterator<Item = PathBuf>) -> Result<PathBuf> {
         let mut names = names.into_iter().peekable();
-        let mut last = names.peek().map_or_else(|| self.0.folder().into(), PathBuf::clone);
+        let mut last = names.peek().map_or_else(|| self.0.directory().into(), PathBuf::clone);
         let names = names.inspect(|name| last.clone_from(name));
         self.0.commit_as(names).map_err(|error| {
             // An EINVAL of the system is none of the caller's.
@@ -118,7 +120,7 @@ impl UnnamedFile {
     }
 }
 
-fn refused(folder: &Path, error: io::Error) -> Error {
-    let message = format!("{}: cannot make a file in it", folder.display());
+fn refused(directory: &Path, error: io::Error) -> Error {
+    let message = format!("{}: cannot make a file in it", directory.display());
     Error::io(ErrorKind::Output, message, error)
 }

@@ -260,8 +260,8 @@ impl<'p> Writer<'p> {
     /// # use corestream::{CoreDump, Dumper};
     /// use corestream::FileOptions;
     ///
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// # let path = folder.path().join("guest.core");
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("guest.core");
     /// let dump = CoreDump::new("guest.wasm");
     /// let plan = Dumper::new().plan(&dump)?;
     /// plan.writer().write_file(&path, FileOptions::new().sync(true))?;
@@ -388,8 +388,8 @@ impl Plan<'_> {
     ///
     /// ```
     /// # use corestream::{CoreDump, Dumper};
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// # let path = folder.path().join("guest.core");
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("guest.core");
     /// let dump = CoreDump::new("guest.wasm");
     /// let plan = Dumper::new().plan(&dump)?;
     /// plan.write_file(&path)?;

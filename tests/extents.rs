@@ -460,8 +460,8 @@ fn shared_mappings() {
 /// Whether the kernel lets this process open the files behind its mappings.
 fn mapped_files_can_be_opened(area: &Area) -> bool {
     let start = format!("{:x}-", area.start.addr());
-    let folder = fs::read_dir("/proc/self/map_files").unwrap();
-    let mut entries = folder.map(|entry| entry.unwrap());
+    let directory = fs::read_dir("/proc/self/map_files").unwrap();
+    let mut entries = directory.map(|entry| entry.unwrap());
     let entry = entries.find(|entry| entry.file_name().to_str().unwrap().starts_with(&start));
     File::open(entry.unwrap().path()).is_ok()
 }
@@ -549,8 +549,8 @@ fn smaps_skips_untouched_mappings() {
 
 /// Runs a test of this file again, in a process of its own under strace, with faults.
 fn run_with_faults(test: &str, calls: &str, path: Option<&str>, faults: &[String]) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
     let mut command = strace::traced(&log, calls, faults);
     if let Some(path) = path {
         command.args(["-P", path]);

@@ -42,7 +42,7 @@ fn is_too_large(error: &Error) {
 }
 
 /// Writes files that may not become so large in every way that the library has, then one by itself.
-fn embedder(folder: &Path) {
+fn embedder(directory: &Path) {
     // SAFETY: no handler is installed, only the default.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_DFL) };
     let bytes = vec![1; LEN];
@@ -54,11 +54,11 @@ fn embedder(folder: &Path) {
     let limit = Rlimit { current: Some(LIMIT), ..getrlimit(Resource::Fsize) };
     setrlimit(Resource::Fsize, limit).unwrap();
 
-    let new = folder.join("new");
+    let new = directory.join("new");
     is_too_large(&plan.write_file(&new).unwrap_err());
     let memory = reader.memory(MemoryIndex(0)).unwrap();
     is_too_large(&memory.restore(&new, FileOptions::new()).unwrap_err());
-    assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
 
     let mut file = File::create(&new).unwrap();
     is_too_large(&plan.write_to(&mut FileSink::new(&file)).unwrap_err());
@@ -72,7 +72,7 @@ fn embedder(folder: &Path) {
 
     // As much as there may be is no error.
     let small = CoreDump::new("small");
-    Dumper::new().plan(&small).unwrap().write_file(folder.join("small")).unwrap();
+    Dumper::new().plan(&small).unwrap().write_file(directory.join("small")).unwrap();
     io::stderr().write_all(b"alive\n").unwrap();
     let _ = file.write_all(&bytes);
     unreachable!("SIGXFSZ does what it does by default");
@@ -80,13 +80,13 @@ fn embedder(folder: &Path) {
 
 #[test]
 fn a_limit_on_the_size_of_files_does_not_end_an_embedder() {
-    if let Some(folder) = std::env::var_os("EMBEDDER") {
-        return embedder(folder.as_ref());
+    if let Some(directory) = std::env::var_os("EMBEDDER") {
+        return embedder(directory.as_ref());
     }
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     let name = "a_limit_on_the_size_of_files_does_not_end_an_embedder";
-    command.args(["--exact", name, "--nocapture"]).env("EMBEDDER", folder.path());
+    command.args(["--exact", name, "--nocapture"]).env("EMBEDDER", directory.path());
     let output = command.stdout(Stdio::null()).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.ends_with("alive\n"), "{said}");

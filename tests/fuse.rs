@@ -23,7 +23,7 @@ fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> Option<Errno> {
 #[test]
 fn without_faults_it_is_an_ordinary_file_system() {
     let Some(fuse) = Fuse::mount(Faults::default()) else { return };
-    let [a, b, folder] = ["a", "b", "folder"].map(|name| fuse.path().join(name));
+    let [a, b, directory] = ["a", "b", "directory"].map(|name| fuse.path().join(name));
     let bytes: Vec<u8> = (0..700_000_u32).map(|i| i.to_le_bytes()[1]).collect();
     fs::write(&a, &bytes).unwrap();
     assert!(fs::read(&a).unwrap() == bytes);
@@ -32,12 +32,12 @@ fn without_faults_it_is_an_ordinary_file_system() {
     assert_eq!(a.metadata().unwrap().mode() & 0o777, 0o640);
     fs::hard_link(&a, &b).unwrap();
     assert_eq!(a.metadata().unwrap().nlink(), 2);
-    fs::create_dir(&folder).unwrap();
+    fs::create_dir(&directory).unwrap();
     assert_eq!(fs::remove_dir(fuse.path()).unwrap_err().kind(), ErrorKind::ResourceBusy);
-    let inner = folder.join("inner");
+    let inner = directory.join("inner");
     assert_eq!(renameat_with(CWD, &a, CWD, &b, RenameFlags::NOREPLACE), Err(Errno::EXIST));
     renameat_with(CWD, &a, CWD, &inner, RenameFlags::NOREPLACE).unwrap();
-    assert_eq!(errno(fs::remove_dir(&folder)), Some(Errno::NOTEMPTY));
+    assert_eq!(errno(fs::remove_dir(&directory)), Some(Errno::NOTEMPTY));
     // Not the other name of the same file, which `rename` leaves alone.
     fs::remove_file(&b).unwrap();
     fs::write(&b, "replaced").unwrap();
@@ -50,9 +50,9 @@ fn without_faults_it_is_an_ordinary_file_system() {
     let mut names: Vec<_> =
         fs::read_dir(fuse.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["b", "folder"]);
+    assert_eq!(names, ["b", "directory"]);
     fs::remove_file(&b).unwrap();
-    fs::remove_dir(&folder).unwrap();
+    fs::remove_dir(&directory).unwrap();
     assert_eq!(fs::read_dir(fuse.path()).unwrap().count(), 0);
 }
 

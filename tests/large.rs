@@ -362,8 +362,8 @@ fn dense_5_gib_come_back_from_disk() {
     let mut dump = CoreDump::new("large");
     let image = MemoryImage::from_slice(guest.bytes());
     dump.add_memory(Memory::new(MemoryType::wasm64(5 << 14), image));
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("guest.core");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("guest.core");
     Dumper::new().plan(&dump).unwrap().write_file(&path).unwrap();
     let ((), peak) = peak_of(|| {
         let read = CoreDumpFile::open(&path).unwrap();
@@ -555,8 +555,8 @@ fn sparse_1_tib_costs_its_data() {
 
     // And back to a sparse file of 1 TiB.
     let read = CoreDumpFile::from_slice(&bytes[0]).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("memory");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("memory");
     let memory = read.memory(MemoryIndex(0)).unwrap();
     let restored = memory.restore(&path, FileOptions::new()).unwrap();
     assert_eq!((restored.len, restored.data), (len, 64 << 20));

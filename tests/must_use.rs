@@ -22,7 +22,7 @@ macro_rules! unused {
 fn what_is_dropped_is_said() -> Result<(), Box<dyn std::error::Error>> {
     let dump = CoreDump::new("guest");
     let bytes = Dumper::new().plan(&dump)?.to_vec()?;
-    let folder = tempfile::tempdir()?;
+    let directory = tempfile::tempdir()?;
     let file = tempfile::tempfile()?;
     unused!(
         Dumper::new(),
@@ -32,8 +32,8 @@ fn what_is_dropped_is_said() -> Result<(), Box<dyn std::error::Error>> {
         FileSink::new(&file),
         PipeSink::new(&file),
         SocketSink::new(&file).lend(false),
-        NewDirectory::create(folder.path().join("new"))?,
-        UnnamedFile::create_in(folder.path(), FileOptions::new())?,
+        NewDirectory::create(directory.path().join("new"))?,
+        UnnamedFile::create_in(directory.path(), FileOptions::new())?,
         Verifier::new().threads(1).verify(&bytes)?,
         OpenOptions::new(),
         OpenOptions::new().salvage(true).threads(1),

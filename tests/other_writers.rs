@@ -472,8 +472,8 @@ fn flips_and_cuts_are_judged_alike_in_every_source() {
 /// What Binaryen makes of a dump.
 #[test]
 fn reads_what_wasm_opt_writes() {
-    let folder = tempfile::tempdir().unwrap();
-    let [before, after] = ["before.wasm", "after.wasm"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let [before, after] = ["before.wasm", "after.wasm"].map(|name| directory.path().join(name));
     let images = vec![images().swap_remove(0)];
     let mut guest = common::reading::guest(&images);
     // Binaryen 108 does not know all types of references.

@@ -132,15 +132,15 @@ fn tables_that_cannot_be_allocated_are_errors() {
             let planned = each(&expected.len(), || Ok(dumper.plan(&dump)?.to_vec()?.len()));
             assert!(planned > 3, "{planned} errors");
             assert!(each(&expected, || plan.to_vec()) > 0);
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("dump");
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("dump");
             let written = each(&(), || {
                 let written = plan.write_file(&path);
                 assert_eq!(path.exists(), written.is_ok());
                 written.map(|()| std::fs::remove_file(&path).unwrap())
             });
             assert!(written > 0);
-            assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+            assert_eq!(directory.path().read_dir().unwrap().count(), 0);
         }
     }
     // A reader of a stream.

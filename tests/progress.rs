@@ -121,15 +121,15 @@ unsafe impl SharedBytes for Still {
 #[test]
 fn a_guest_without_memory_has_stages_too() {
     let log = Log::default();
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let dump = CoreDump::new("guest.wasm");
     let plan = log.watch(Dumper::new()).plan(&dump).unwrap();
     let options = FileOptions::new().sync(true);
-    plan.write_file_with(folder.path().join("guest.core"), options).unwrap();
+    plan.write_file_with(directory.path().join("guest.core"), options).unwrap();
     let len = plan.len();
     let stages = [(Stage::Scan, 2, 0), (Stage::Write, 3, len), (Stage::Sync, 2, len)];
     assert_eq!(log.take(true), stages);
-    plan.write_file(folder.path().join("other.core")).unwrap();
+    plan.write_file(directory.path().join("other.core")).unwrap();
     assert_eq!(log.take(true), stages[1..2]);
 }
 
@@ -198,8 +198,8 @@ fn cancelled_by_who_watches() {
     let dense = vec![7; 64 * MIB];
     let mut dump = CoreDump::new("guest.wasm");
     dump.add_memory(memory(1024, MemoryImage::from_slice(&dense)));
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("guest.core");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("guest.core");
     for (stage, at) in [(Stage::Scan, 10 * MIB as u64), (Stage::Write, 20 * MIB as u64)] {
         let (log, cancel) = (Log::default(), Arc::new(AtomicBool::new(false)));
         let (told, flag) = (log.0.clone(), cancel.clone());
@@ -215,7 +215,7 @@ fn cancelled_by_who_watches() {
         assert_eq!(last.stage, stage);
         // A batch of each thread, or one of 8 MiB, may have been under way.
         assert!(last.done >= at && last.done < last.total, "{last:?}");
-        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+        assert_eq!(directory.path().read_dir().unwrap().count(), 0);
         log.take(false);
     }
 }

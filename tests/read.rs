@@ -122,12 +122,12 @@ fn a_small_dump_is_read_with_and_without_an_index() {
     let found = whole(&unchecked);
     assert!(!found.checksums && found.degraded);
 
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("dump");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dump");
     std::fs::write(&path, &own).unwrap();
     check_small(&CoreDumpFile::open(&path).unwrap());
     assert_eq!(Verifier::new().threads(2).verify_file(&path).unwrap(), Verdict::Whole(whole(&own)));
-    assert_eq!(CoreDumpFile::open(folder.path()).unwrap_err().kind(), ErrorKind::Input);
+    assert_eq!(CoreDumpFile::open(directory.path()).unwrap_err().kind(), ErrorKind::Input);
     assert_eq!(CoreDumpFile::open("").unwrap_err().kind(), ErrorKind::Input);
 }
 

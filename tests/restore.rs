@@ -17,8 +17,8 @@ const FIRST: MemoryIndex = MemoryIndex(0);
 
 #[test]
 fn a_restored_image_is_exact_sparse_and_whole() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("memory");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("memory");
     let images = images();
     let own = Own::default().dump(&small());
     let dump = CoreDumpFile::from_slice(&own).unwrap();
@@ -33,7 +33,7 @@ fn a_restored_image_is_exact_sparse_and_whole() {
     let error = memory.restore(&path, FileOptions::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Output);
     assert!(dump.memory(MemoryIndex(9)).is_err());
-    assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+    assert_eq!(directory.path().read_dir().unwrap().count(), 1);
 
     // One segment of a mebibyte, with data in some of its blocks only, not at their edges.
     let mut image = vec![0; 1 << 20];
@@ -65,8 +65,8 @@ fn a_terabyte_costs_its_data() {
     }
     let bytes = foreign(&[(1 << 24, true)], &data);
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("memory");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("memory");
     let restored = dump.memory(FIRST).unwrap().restore(&path, FileOptions::new()).unwrap();
     assert_eq!((restored.len, restored.data), (1 << 40, 16 * 9000));
     let file = File::open(&path).unwrap();

@@ -97,21 +97,21 @@ fn sent(plan: &Plan<'_>, kind: &str, blocks: bool, timeout: Option<Duration>) ->
 }
 
 /// A dump to a file, by name and by descriptor, and its memory to another one.
-fn to_files(plan: &Plan<'_>, folder: &Path, expected: &[u8], memory: &[u8]) {
-    let path = folder.join("dump");
+fn to_files(plan: &Plan<'_>, directory: &Path, expected: &[u8], memory: &[u8]) {
+    let path = directory.join("dump");
     for options in [FileOptions::new(), FileOptions::new().replace(true).sync(true)] {
         plan.write_file_with(&path, options).unwrap();
         assert!(std::fs::read(&path).unwrap() == expected);
     }
-    let file = tempfile::tempfile_in(folder).unwrap();
+    let file = tempfile::tempfile_in(directory).unwrap();
     plan.write_to(&mut FileSink::new(&file)).unwrap();
     let mut bytes = vec![0; expected.len()];
     file.read_exact_at(&mut bytes, 0).unwrap();
     assert!(bytes == expected);
     let dump = CoreDumpFile::open(&path).unwrap();
     let restored = dump.memory(MemoryIndex(0)).unwrap();
-    restored.restore(folder.join("memory"), FileOptions::new()).unwrap();
-    assert!(std::fs::read(folder.join("memory")).unwrap() == memory);
+    restored.restore(directory.join("memory"), FileOptions::new()).unwrap();
+    assert!(std::fs::read(directory.join("memory")).unwrap() == memory);
 }
 
 #[test]
@@ -139,8 +139,8 @@ fn interrupted_calls_are_repeated() {
     // On disk, and where there is a file system in memory, whose preallocation begins anew after a
     // signal.
     to_files(&plan, tempfile::tempdir().unwrap().path(), &expected, &bytes);
-    if let Ok(folder) = tempfile::tempdir_in("/dev/shm") {
-        to_files(&plan, folder.path(), &expected, &bytes);
+    if let Ok(directory) = tempfile::tempdir_in("/dev/shm") {
+        to_files(&plan, directory.path(), &expected, &bytes);
     }
     drop(storm);
     assert!(SIGNALS.load(Ordering::Relaxed) > 100);

@@ -34,8 +34,8 @@ pub fn count(cases: impl Iterator<Item = Case>) -> Result<Counts> {
 }
 
 fn count_one(case: &Case) -> Result<u64> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("callgrind.out");
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("callgrind.out");
     let output = Command::new("valgrind")
         .args(["-q", "--tool=callgrind", "--collect-atstart=no"])
         .arg(format!("--toggle-collect={MEASURED}"))

@@ -12,7 +12,7 @@ use super::mode::make_private;
 use super::naming::{Begun, Finished, Leftover};
 use super::options::FileOptions;
 use super::partial_name::{BASE, is_without_base};
-use super::paths::{base, file_name, folder};
+use super::paths::{base, directory_of, file_name};
 use crate::close::check_close;
 
 /// A file under construction. Dropped without [`commit`](Self::commit), it is gone.
@@ -34,7 +34,7 @@ impl AtomicFile {
     /// If it is not to replace one, `path` must not exist.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`], a name that no file can have, or those of `open` in the folder of
+    /// [`io::ErrorKind::AlreadyExists`], a name that no file can have, or those of `open` in the directory of
     /// `path`.
     pub(crate) fn create(path: &Path, options: FileOptions) -> io::Result<Self> {
         if path.file_name().is_none() {
@@ -55,7 +55,7 @@ impl AtomicFile {
             _ => {}
         }
         file_name(path)?;
-        let directory = Arc::new(Directory::open(folder(path))?);
+        let directory = Arc::new(Directory::open(directory_of(path))?);
         if options.replace && directory.is_append_only() && path.symlink_metadata().is_ok() {
             let message =
                 "the directory is append-only, where no file can be replaced: name a new file";
@@ -64,22 +64,22 @@ impl AtomicFile {
         Self::begin(directory, path.to_path_buf(), options)
     }
 
-    /// Begins a file in `folder` whose name is not known yet ([`commit_as`](Self::commit_as)).
+    /// Begins a file in the directory `path` whose name is not known yet ([`commit_as`](Self::commit_as)).
     ///
     /// # Errors
-    /// Those of `open` in the folder.
-    pub(crate) fn create_in(folder: &Path, options: FileOptions) -> io::Result<Self> {
-        let directory = Arc::new(Directory::open(folder)?);
-        Self::begin(directory, folder.join(BASE), options)
+    /// Those of `open` in the directory.
+    pub(crate) fn create_in(path: &Path, options: FileOptions) -> io::Result<Self> {
+        let directory = Arc::new(Directory::open(path)?);
+        Self::begin(directory, path.join(BASE), options)
     }
 
-    /// Makes a file in `folder` that will never have a name, and is gone when it is closed. On file systems without
+    /// Makes a file in `directory` that will never have a name, and is gone when it is closed. On file systems without
     /// unnamed files it has a partial name for a moment.
     ///
     /// # Errors
-    /// Those of `open` in the folder.
-    pub(crate) fn scratch(folder: &Path) -> io::Result<File> {
-        let directory = Arc::new(Directory::open(folder)?);
+    /// Those of `open` in the directory.
+    pub(crate) fn scratch(directory: &Path) -> io::Result<File> {
+        let directory = Arc::new(Directory::open(directory)?);
         if let Some(file) = directory.create_unnamed() {
             return Ok(file);
         }
@@ -113,9 +113,9 @@ impl AtomicFile {
         Ok(Self { begun, directory, path, options, syncer })
     }
 
-    /// The folder in which it will have its name.
-    pub(crate) fn folder(&self) -> &Path {
-        folder(&self.path)
+    /// The directory in which it will have its name.
+    pub(crate) fn directory(&self) -> &Path {
+        directory_of(&self.path)
     }
 
     /// The file to write to.
@@ -129,16 +129,16 @@ impl AtomicFile {
     /// The errors of `close` and `fsync`, after which nothing is left. Then [`io::ErrorKind::AlreadyExists`] if
     /// somebody was faster and it must not replace, and the errors of `linkat` and `rename`: the finished file keeps
     /// a partial name, and what had the name is untouched. Last those of a file that has its name: `fsync` of the
-    /// folder fails, the folder has been moved, or the partial name can't be removed.
+    /// directory fails, the directory has been moved, or the partial name can't be removed.
     pub(crate) fn commit(self) -> Result<(), CommitError> {
         let path = self.path.clone();
         self.commit_as([path]).map(drop)
     }
 
-    /// Gives the file the first of `names` that nobody has, all in its folder, and says which.
+    /// Gives the file the first of `names` that nobody has, all in its directory, and says which.
     ///
     /// # Errors
-    /// Those of [`commit`](Self::commit); the names are used up; one is in another folder, or there is
+    /// Those of [`commit`](Self::commit); the names are used up; one is in another directory, or there is
     /// none, which is [`io::ErrorKind::InvalidInput`].
     pub(crate) fn commit_as(
         self,
@@ -162,7 +162,7 @@ impl AtomicFile {
             None => Ok(()),
         };
         synced.map_err(|source| CommitError { source, outcome: Outcome::Named(name.clone()) })?;
-        if directory.is_not_at(folder(&name)) {
+        if directory.is_not_at(directory_of(&name)) {
             let place = directory.place().map(|place| place.join(base(&name)));
             let source = io::ErrorKind::NotFound.into();
             return Err(CommitError { source, outcome: Outcome::Moved(place) });
@@ -196,13 +196,13 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::PermissionsExt;
 
-    fn names(folder: &Path) -> Vec<OsString> {
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    fn names(directory: &Path) -> Vec<OsString> {
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect()
     }
 
     /// The same file as `create` makes it where there is no `O_TMPFILE`.
     fn create_named(path: &Path, options: FileOptions) -> io::Result<AtomicFile> {
-        let directory = Arc::new(Directory::open(folder(path))?);
+        let directory = Arc::new(Directory::open(directory_of(path))?);
         let begun = Begun::named(&directory, base(path))?;
         AtomicFile::with(begun, directory, path.into(), options)
     }
@@ -213,35 +213,35 @@ mod tests {
     #[test]
     fn appears_whole_or_not_at_all() {
         for create in [AtomicFile::create, create_named] {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("dump");
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("dump");
             let dropped = create(&path, NEW).unwrap();
             dropped.file().write_all(b"half").unwrap();
             assert!(!path.exists());
             drop(dropped);
-            assert!(names(folder.path()).is_empty());
+            assert!(names(directory.path()).is_empty());
 
             let whole = create(&path, NEW).unwrap();
             whole.file().write_all(b"whole").unwrap();
             whole.commit().unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"whole");
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-            assert_eq!(names(folder.path()).len(), 1);
+            assert_eq!(names(directory.path()).len(), 1);
 
             let new = create(&path, REPLACE).unwrap();
             new.file().write_all(b"new").unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"whole");
             new.commit().unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"new");
-            assert_eq!(names(folder.path()).len(), 1);
+            assert_eq!(names(directory.path()).len(), 1);
         }
     }
 
     #[test]
     fn the_second_of_two_fails_and_harms_nothing() {
         for create in [AtomicFile::create, create_named] {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("dump");
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("dump");
             let first = create(&path, NEW).unwrap();
             let second = create(&path, NEW).unwrap();
             first.file().write_all(b"first").unwrap();
@@ -255,7 +255,7 @@ mod tests {
             let kept = error.kept_file().unwrap();
             assert_eq!(fs::read(kept).unwrap(), b"second");
             assert_eq!(kept.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-            assert_eq!(names(folder.path()).len(), 2);
+            assert_eq!(names(directory.path()).len(), 2);
             assert!(error.to_string().contains(&kept.display().to_string()), "{error}");
             let third = AtomicFile::create(&path, NEW).unwrap_err();
             assert_eq!(third.kind(), io::ErrorKind::AlreadyExists);
@@ -265,12 +265,12 @@ mod tests {
     #[test]
     fn the_first_free_name_is_taken() {
         for named_first in [false, true] {
-            let folder = tempfile::tempdir().unwrap();
-            let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
+            let directory = tempfile::tempdir().unwrap();
+            let [a, b] = ["a", "b"].map(|name| directory.path().join(name));
             fs::write(&a, "kept").unwrap();
             let begin = || match named_first {
-                true => create_named(&folder.path().join("corestream"), NEW).unwrap(),
-                false => AtomicFile::create_in(folder.path(), NEW).unwrap(),
+                true => create_named(&directory.path().join("corestream"), NEW).unwrap(),
+                false => AtomicFile::create_in(directory.path(), NEW).unwrap(),
             };
             let file = begin();
             file.file().write_all(b"new").unwrap();
@@ -289,20 +289,20 @@ mod tests {
             assert_eq!(error.source.kind(), io::ErrorKind::InvalidInput);
             assert!(names(other.path()).is_empty());
             let link = other.path().join("link");
-            std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+            std::os::unix::fs::symlink(directory.path(), &link).unwrap();
             begin().commit_as([link.join("c")]).unwrap();
-            fs::remove_file(folder.path().join("c")).unwrap();
+            fs::remove_file(directory.path().join("c")).unwrap();
             // And the three that found no name.
             let is_partial = |name: &&OsString| name.as_bytes().ends_with(b".partial");
-            assert_eq!(names(folder.path()).iter().filter(is_partial).count(), 3);
-            assert_eq!(names(folder.path()).len(), 5);
+            assert_eq!(names(directory.path()).iter().filter(is_partial).count(), 3);
+            assert_eq!(names(directory.path()).len(), 5);
         }
     }
 
     #[test]
     fn a_name_that_no_file_can_have_fails_at_the_start() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("there")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("there")).unwrap();
         let long = "n".repeat(300);
         for (name, kind) in [
             ("x/", io::ErrorKind::InvalidInput),
@@ -312,18 +312,18 @@ mod tests {
             ("there/", io::ErrorKind::IsADirectory),
         ] {
             for options in [NEW, REPLACE] {
-                let error = AtomicFile::create(&folder.path().join(name), options).unwrap_err();
+                let error = AtomicFile::create(&directory.path().join(name), options).unwrap_err();
                 assert_eq!(error.kind(), kind, "{name}: {error}");
             }
         }
-        AtomicFile::create(&folder.path().join("n".repeat(255)), NEW).unwrap().commit().unwrap();
-        assert_eq!(names(folder.path()).len(), 2);
+        AtomicFile::create(&directory.path().join("n".repeat(255)), NEW).unwrap().commit().unwrap();
+        assert_eq!(names(directory.path()).len(), 2);
     }
 
     #[test]
     fn a_symbolic_link_is_replaced_and_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (target, path) = (folder.path().join("target"), folder.path().join("link"));
+        let directory = tempfile::tempdir().unwrap();
+        let (target, path) = (directory.path().join("target"), directory.path().join("link"));
         fs::write(&target, "kept").unwrap();
         std::os::unix::fs::symlink(&target, &path).unwrap();
         assert!(AtomicFile::create(&path, NEW).is_err());

@@ -49,7 +49,7 @@ use super::directory::{Directory, identity};
 use super::mode::make_private;
 use super::options::FileOptions;
 use super::partial_name::{BASE, PartialName, first_free};
-use super::paths::{file_name, folder};
+use super::paths::{directory_of, file_name};
 use crate::arithmetic::at_most;
 use crate::close::check_close;
 use crate::held_signal::without_sigxfsz;
@@ -167,7 +167,7 @@ impl Finished {
         let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         let mut result = invalid("no name was given");
         for path in names {
-            if !self.is_here(folder(&path)) {
+            if !self.is_here(directory_of(&path)) {
                 return invalid("it is in another directory");
             }
             match self.give(file_name(&path)?) {
@@ -345,8 +345,8 @@ mod tests {
     /// A rename fails whose file others have removed, although the old name is gone and the new one is there.
     #[test]
     fn a_name_that_others_have_is_not_taken_for_a_rename() {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = Arc::new(Directory::open(folder.path()).unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let directory = Arc::new(Directory::open(directory.path()).unwrap());
         let partial = || match Begun::named(&directory, OsStr::new("dump")).unwrap() {
             Begun::Named(file, mut name) => {
                 assert!(name.hold(&file));
@@ -356,14 +356,14 @@ mod tests {
             }
             Begun::Unnamed(_) => panic!("it has a name"),
         };
-        let old = folder.path().join("old");
+        let old = directory.path().join("old");
         fs::write(&old, "old").unwrap();
         let error = partial().rename_over(&directory, OsStr::new("old")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert_eq!(fs::read(&old).unwrap(), b"old");
         let error = partial().rename_over_own(&directory, OsStr::new("new")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        assert!(!folder.path().join("new").exists(), "the empty file is left");
+        assert!(!directory.path().join("new").exists(), "the empty file is left");
     }
 
     /// Somebody puts another file in the place of a finished one before it gets its name: that file is left alone.
@@ -378,16 +378,16 @@ mod tests {
             (true, "after"),
         ];
         for (replace, replaced) in cases {
-            let folder = tempfile::tempdir().unwrap();
-            let home = Arc::new(Directory::open(folder.path()).unwrap());
+            let directory = tempfile::tempdir().unwrap();
+            let home = Arc::new(Directory::open(directory.path()).unwrap());
             let begun = Begun::named(&home, OsStr::new("dump")).unwrap();
             let Begun::Named(file, name) = &begun else { panic!("it has a name") };
-            let (partial, new) = (name.shown(), folder.path().join("dump"));
+            let (partial, new) = (name.shown(), directory.path().join("dump"));
             file.write_all_at(b"finished", 0).unwrap();
             let replace_partial = |when| {
                 if replaced == when {
-                    fs::write(folder.path().join("other"), "of others").unwrap();
-                    fs::rename(folder.path().join("other"), &partial).unwrap();
+                    fs::write(directory.path().join("other"), "of others").unwrap();
+                    fs::rename(directory.path().join("other"), &partial).unwrap();
                 }
             };
             replace_partial("before");
@@ -413,12 +413,12 @@ mod tests {
     /// What could not be copied has no name, whatever is asked of it next.
     #[test]
     fn a_file_that_is_lost_gets_no_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = Arc::new(Directory::open(folder.path()).unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let home = Arc::new(Directory::open(directory.path()).unwrap());
         let state = State::Lost(io::ErrorKind::StorageFull.into());
         let options = FileOptions::new();
         let mut lost = Finished { state, options, home, successor: None, leftover: None };
-        let names = ["a", "b"].map(|name| folder.path().join(name));
+        let names = ["a", "b"].map(|name| directory.path().join(name));
         let error = lost.name_first(names).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert_eq!(lost.keep(OsStr::new("a")).unwrap_err().kind(), io::ErrorKind::StorageFull);
@@ -427,8 +427,8 @@ mod tests {
     /// A directory that was removed and made anew, in which the final name is taken: a partial one is free.
     #[test]
     fn a_file_is_kept_where_its_path_leads() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("d");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("d");
         fs::create_dir(&path).unwrap();
         let home = Arc::new(Directory::open(&path).unwrap());
         let begun = Begun::new(&home, OsStr::new("dump")).unwrap();

@@ -17,7 +17,7 @@ use super::commit_error::{CommitError, Outcome};
 use super::directory::Directory;
 use super::mode::make_directory_private;
 use super::partial_name::{BASE, PartialName, first_free};
-use super::paths::{base, folder};
+use super::paths::{base, directory_of};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A directory under construction, accessible for its owner only if its file system has modes. Dropped without
@@ -31,9 +31,9 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// use corestream::NewDirectory;
 ///
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let folder = folder.path();
-/// let path = folder.join("all");
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let directory = directory.path();
+/// let path = directory.join("all");
 /// let mut directory = NewDirectory::create(&path)?;
 /// fs::write(directory.add("one")?, "1").unwrap();
 /// fs::write(directory.add("two")?, "2").unwrap();
@@ -67,11 +67,11 @@ impl NewDirectory {
     /// ```
     /// use corestream::NewDirectory;
     ///
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// # let folder = folder.path();
-    /// NewDirectory::check(folder)?;
-    /// std::fs::write(folder.join("one"), "1").unwrap();
-    /// let error = NewDirectory::check(folder).unwrap_err();
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let directory = directory.path();
+    /// NewDirectory::check(directory)?;
+    /// std::fs::write(directory.join("one"), "1").unwrap();
+    /// let error = NewDirectory::check(directory).unwrap_err();
     /// assert!(error.to_string().ends_with(": is not empty; name a new directory"));
     /// # Ok::<(), corestream::Error>(())
     /// ```
@@ -97,7 +97,7 @@ impl NewDirectory {
                 return Err(Error::io(ErrorKind::Output, message, error));
             }
         }
-        let parent = folder(path);
+        let parent = directory_of(path);
         if is_append_only(CWD, parent) {
             let parent = parent.display();
             return failed(&format!(
@@ -122,7 +122,7 @@ impl NewDirectory {
     }
 
     fn make(path: &Path) -> io::Result<Self> {
-        let parent = Arc::new(Directory::open(folder(path))?);
+        let parent = Arc::new(Directory::open(directory_of(path))?);
         let ((), name) = first_free(OsStr::new(BASE), |name| parent.create_child(name))?;
         let directory = parent.open_child(&name).inspect_err(|_| {
             // The error above is the one to report.
@@ -146,8 +146,8 @@ impl NewDirectory {
     /// ```
     /// use corestream::{ErrorKind, NewDirectory};
     ///
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// let mut directory = NewDirectory::create(folder.path().join("all"))?;
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// let mut directory = NewDirectory::create(directory.path().join("all"))?;
     /// let error = directory.add("../one").unwrap_err();
     /// assert_eq!(error.kind(), ErrorKind::Option);
     /// # Ok::<(), corestream::Error>(())
@@ -171,8 +171,8 @@ impl NewDirectory {
     /// ```
     /// use corestream::NewDirectory;
     ///
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// let (before, after) = (folder.path().join("before"), folder.path().join("after"));
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// let (before, after) = (directory.path().join("before"), directory.path().join("after"));
     /// std::fs::create_dir(&before).unwrap();
     /// let directory = NewDirectory::create(before.join("all"))?;
     /// assert!(!directory.is_moved());
@@ -181,7 +181,7 @@ impl NewDirectory {
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn is_moved(&self) -> bool {
-        self.parent.is_not_at(folder(&self.path))
+        self.parent.is_not_at(directory_of(&self.path))
     }
 
     /// Gives it its name, in place of an empty directory that has the name.
@@ -196,7 +196,7 @@ impl NewDirectory {
     pub fn commit(mut self) -> Result<()> {
         let failed = |path: &Path, source, outcome| {
             let error = CommitError { source, outcome };
-            Err(error.at(path, "folder", ErrorKind::Output))
+            Err(error.at(path, "directory", ErrorKind::Output))
         };
         if self.name.is_taken_from(&self.directory) {
             let taken = self.name.shown();
@@ -252,7 +252,7 @@ mod tests {
             if is_removed {
                 let error = committed.unwrap_err();
                 let expected = format!(
-                    "{}: somebody has taken away the finished folder {}",
+                    "{}: somebody has taken away the finished directory {}",
                     path.display(),
                     hidden.display()
                 );
@@ -295,7 +295,9 @@ mod tests {
         fs::write(new.add("file").unwrap(), "content").unwrap();
         fs::create_dir_all(path.join("of others")).unwrap();
         let error = new.commit().unwrap_err();
-        assert!(error.to_string().contains("cannot name the finished folder, which is kept as "));
+        assert!(
+            error.to_string().contains("cannot name the finished directory, which is kept as ")
+        );
         assert_eq!(fs::read(error.kept_file().unwrap().join("file")).unwrap(), b"content");
         assert!(NewDirectory::create(&path).is_err());
     }

@@ -4,8 +4,8 @@
 ///
 /// ```
 /// # use corestream::{CoreDump, Dumper, FileOptions};
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("guest.core");
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("guest.core");
 /// let dump = CoreDump::new("guest.wasm");
 /// let plan = Dumper::new().plan(&dump)?;
 /// plan.write_file_with(&path, FileOptions::new().sync(true))?;
@@ -32,7 +32,7 @@ impl FileOptions {
 
     /// Sets whether the file and its name are on disk before it is done (`fsync`).
     ///
-    /// In a folder that the process may write to but not read, `syncfs` of its file system brings the name to disk.
+    /// In a directory that the process may write to but not read, `syncfs` of its file system brings the name to disk.
     pub fn sync(self, sync: bool) -> Self {
         Self { sync, ..self }
     }

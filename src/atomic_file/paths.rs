@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The folder of a path.
-pub(super) fn folder(path: &Path) -> &Path {
+/// The directory of a path.
+pub(super) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -27,7 +27,7 @@ pub(super) fn file_name(path: &Path) -> io::Result<&OsStr> {
     let name = path.file_name().ok_or_else(|| invalid("the path names no file"))?;
     let bytes = path.as_os_str().as_bytes();
     if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
-        return Err(invalid("the path names a folder, and the name of a file is needed"));
+        return Err(invalid("the path names a directory, and the name of a file is needed"));
     }
     Ok(name)
 }

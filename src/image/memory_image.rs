@@ -248,9 +248,9 @@ impl<'a> MemoryImage<'a> {
     ///
     /// ```
     /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType};
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// # let path = folder.path().join("guest.mem");
-    /// # let core = folder.path().join("guest.core");
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("guest.mem");
+    /// # let core = directory.path().join("guest.core");
     /// # std::fs::write(&path, [1; 65_536]).unwrap();
     ///
     /// let image = MemoryImage::open(&path)?.mark_changing();

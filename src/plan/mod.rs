@@ -309,8 +309,8 @@ impl<'d> Plan<'d> {
     ///
     /// ```
     /// use corestream::{Change, CoreDump, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType};
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// # let path = folder.path().join("guest.mem");
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("guest.mem");
     /// # std::fs::write(&path, [1; 65_536]).unwrap();
     ///
     /// let mut dump = CoreDump::new("guest.wasm");

@@ -46,8 +46,8 @@ use crate::model::{Global, GlobalIndex, Instance, InstanceIndex, MemoryIndex, Mo
 /// # let module = guest.add_module("guest.wasm");
 /// # let instance = guest.add_instance(Instance::new(module));
 /// # guest.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
-/// # let folder = tempfile::tempdir().unwrap();
-/// # let path = folder.path().join("guest.core");
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("guest.core");
 /// # Dumper::new().plan(&guest)?.write_file(&path)?;
 /// let dump = CoreDumpFile::open(&path)?;
 /// assert_eq!(dump.name(), "guest.wasm");

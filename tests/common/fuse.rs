@@ -77,7 +77,7 @@ pub struct Faults {
 pub struct Fuse {
     store: Arc<Mutex<Store>>,
     /// Holds the mount point.
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Fuse {
@@ -95,8 +95,8 @@ impl Fuse {
     fn try_mount(faults: Faults) -> Result<Self, String> {
         let device = File::options().read(true).write(true).open("/dev/fuse");
         let device = device.map_err(|error| format!("/dev/fuse: {error}"))?;
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let mount_point = folder.path().join("fuse");
+        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let mount_point = directory.path().join("fuse");
         std::fs::create_dir(&mount_point).map_err(|error| error.to_string())?;
         // Its standard input is the descriptor that the options name.
         let stdin = device.try_clone().map_err(|error| error.to_string())?;
@@ -116,12 +116,12 @@ impl Fuse {
         let store = Arc::new(Mutex::new(Store::new(faults, uid, gid)));
         let served = Arc::clone(&store);
         thread::spawn(move || serve(&device, &served));
-        Ok(Self { store, folder })
+        Ok(Self { store, directory })
     }
 
     /// The directory on which it is mounted.
     pub fn path(&self) -> PathBuf {
-        self.folder.path().join("fuse")
+        self.directory.path().join("fuse")
     }
 
     /// Changes what goes wrong from now on.
@@ -351,8 +351,8 @@ impl Store {
         self.nodes.get_mut(&node).ok_or(Errno::STALE)
     }
 
-    fn child(&mut self, folder: u64, name: &OsStr) -> Result<u64, Errno> {
-        self.node(folder)?.entries.get(name).copied().ok_or(Errno::NOENT)
+    fn child(&mut self, directory: u64, name: &OsStr) -> Result<u64, Errno> {
+        self.node(directory)?.entries.get(name).copied().ok_or(Errno::NOENT)
     }
 
     /// `struct fuse_attr`
@@ -433,11 +433,11 @@ impl Store {
     ) -> Result<u64, Errno> {
         let number = self.next;
         if let Some(name) = name {
-            let folder = self.node(request.node())?;
-            if folder.entries.contains_key(name) {
+            let directory = self.node(request.node())?;
+            if directory.entries.contains_key(name) {
                 return Err(Errno::EXIST);
             }
-            folder.entries.insert(name.into(), number);
+            directory.entries.insert(name.into(), number);
         }
         self.next += 1;
         let node = Node {
@@ -508,13 +508,13 @@ impl Store {
         }
     }
 
-    fn remove(&mut self, request: &Request<'_>, is_folder: bool) -> Answer {
+    fn remove(&mut self, request: &Request<'_>, is_directory: bool) -> Answer {
         let number = self.child(request.node(), request.name(0))?;
         let node = self.node(number)?;
-        if is_folder && !node.entries.is_empty() {
+        if is_directory && !node.entries.is_empty() {
             return Err(Errno::NOTEMPTY);
         }
-        node.links = if is_folder { 0 } else { node.links.saturating_sub(1) };
+        node.links = if is_directory { 0 } else { node.links.saturating_sub(1) };
         self.node(request.node())?.entries.remove(request.name(0));
         self.clean(number);
         Ok(Reply::default())
@@ -525,11 +525,11 @@ impl Store {
             return Err(errno);
         }
         let (node, name) = (request.u64(0), request.name(8));
-        let folder = self.node(request.node())?;
-        if folder.entries.contains_key(name) {
+        let directory = self.node(request.node())?;
+        if directory.entries.contains_key(name) {
             return Err(Errno::EXIST);
         }
-        folder.entries.insert(name.into(), node);
+        directory.entries.insert(name.into(), node);
         self.node(node)?.links += 1;
         self.entry(node)
     }
@@ -663,9 +663,9 @@ impl Store {
     /// Entries from the offset on, each a `struct fuse_dirent`.
     fn readdir(&mut self, request: &Request<'_>) -> Answer {
         let (from, room) = (usize::try_from(request.u64(8)).unwrap(), request.u32(16) as usize);
-        let folder = self.node(request.node())?;
+        let directory = self.node(request.node())?;
         let mut entries = vec![(".".into(), request.node()), ("..".into(), ROOT)];
-        entries.extend(folder.entries.iter().map(|(name, node)| (name.clone(), *node)));
+        entries.extend(directory.entries.iter().map(|(name, node)| (name.clone(), *node)));
         let mut reply = Reply::default();
         for (i, (name, number)) in entries.iter().enumerate().skip(from) {
             let padded = name.len().next_multiple_of(8);

@@ -64,5 +64,5 @@ pub fn examples(help: &str) -> Vec<Example> {
 /// Whether there is such a program.
 pub fn is_here(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }

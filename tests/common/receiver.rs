@@ -20,9 +20,9 @@ pub const MIB: usize = 1 << 20;
 /// How long a receiver may take for anything: what hangs fails its test instead of all tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub fn corestream(folder: &Path) -> Command {
+pub fn corestream(directory: &Path) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder);
+    command.current_dir(directory);
     command
 }
 
@@ -36,9 +36,9 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// One in `folder`, which listens on `address`.
-    pub fn start(folder: &Path, address: &str, args: &[&str]) -> Self {
-        let mut command = corestream(folder);
+    /// One in `directory`, which listens on `address`.
+    pub fn start(directory: &Path, address: &str, args: &[&str]) -> Self {
+        let mut command = corestream(directory);
         command.args(["receive", address]).args(args);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -60,8 +60,8 @@ impl Receiver {
         Self { address: address.into(), child, said: received }
     }
 
-    pub fn tcp(folder: &Path, args: &[&str]) -> Self {
-        Self::start(folder, "tcp:127.0.0.1:0", args)
+    pub fn tcp(directory: &Path, args: &[&str]) -> Self {
+        Self::start(directory, "tcp:127.0.0.1:0", args)
     }
 
     pub fn connect(&self) -> TcpStream {
@@ -164,6 +164,6 @@ pub fn dump_of(name: &str, pages: u64, seed: u64) -> Vec<u8> {
     Dumper::new().plan(&dump).unwrap().to_vec().unwrap()
 }
 
-pub fn read(folder: &Path, name: &str) -> Vec<u8> {
-    fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+pub fn read(directory: &Path, name: &str) -> Vec<u8> {
+    fs::read(directory.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }

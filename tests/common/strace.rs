@@ -23,11 +23,11 @@ pub struct Call {
 /// Returns whether strace can inject faults here, and otherwise skips the test
 /// ([`environment::skip`]).
 pub fn works() -> bool {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
     let mut command = traced(&log, "fsync", &["fsync:error=EIO:when=1".into()]);
     // Opening and closing the file is all it does beside `fsync`.
-    let output = command.args(["sync", "."]).current_dir(folder.path()).output();
+    let output = command.args(["sync", "."]).current_dir(directory.path()).output();
     let failed_as_told = output.is_ok_and(|output| output.status.code() == Some(1))
         && fs::read_to_string(&log).is_ok_and(|log| log.contains("(INJECTED)"));
     if !failed_as_told {

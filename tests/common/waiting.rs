@@ -32,11 +32,13 @@ pub fn exit(child: &mut Child) -> ExitStatus {
     panic!("it did not end in 30 seconds");
 }
 
-/// Whether the process has a file open in the folder, named or not, that is not its `guest.mem`.
-pub fn has_a_file(child: &Child, folder: &Path) -> bool {
+/// Whether the process has a file open in the directory, named or not, that is not its `guest.mem`.
+pub fn has_a_file(child: &Child, directory: &Path) -> bool {
     let fds = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
     let targets = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
-    targets.into_iter().any(|target| target.starts_with(folder) && !target.ends_with("guest.mem"))
+    targets
+        .into_iter()
+        .any(|target| target.starts_with(directory) && !target.ends_with("guest.mem"))
 }
 
 /// Whether the process handles a signal.

@@ -254,8 +254,8 @@ fn check(text: &str) {
         Ok(manifest) => manifest,
         Err(why) => return assert!(!why.is_empty()),
     };
-    let folder = Path::new("folder");
-    assert!(manifest.images(folder).len() <= text.len());
+    let directory = Path::new("directory");
+    assert!(manifest.images(directory).len() <= text.len());
     let dump = match manifest.into_dump(&image) {
         Ok(dump) => dump,
         Err(why) => return assert!(!why.is_empty()),

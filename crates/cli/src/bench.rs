@@ -51,7 +51,7 @@ pub struct Bench {
     #[arg(long, value_enum, default_value_t = To::File)]
     to: To,
 
-    /// Folder of the files that are written, which have no name and are gone at the end: on the disk that
+    /// Directory of the files that are written, which have no name and are gone at the end: on the disk that
     /// dumps are to go to
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
@@ -101,7 +101,7 @@ impl Bench {
     }
 
     fn measure(&self, guest: &CoreDump<'_>, dumper: &Dumper) -> Result<Results<'_>, Failure> {
-        let target = Target { to: self.to, folder: &self.dir };
+        let target = Target { to: self.to, directory: &self.dir };
         let read = PlainRead::new(&self.image.image, guest, !self.plan.no_trust_holes)?;
         let checked = Checked::new(&target, guest, dumper, &read)?;
         let setup = Setup {

@@ -126,8 +126,9 @@ impl Dump {
         // An image that can't be watched can't be opened either, which is an error below.
         let watch = |path: &Option<PathBuf>| Watch::new(path.as_ref()?).ok();
         let watches: Vec<_> = images.iter().map(watch).collect();
-        let of_manifest =
-            manifest.as_ref().map(|manifest| manifest.content.images_with_pages(manifest.folder()));
+        let of_manifest = manifest
+            .as_ref()
+            .map(|manifest| manifest.content.images_with_pages(manifest.directory()));
         let dump = self.guest(name, manifest)?;
         let mapped = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
         sigbus::survive(mapped, Some(interrupt.cancel()));
@@ -204,7 +205,7 @@ impl Dump {
                 path if path == Path::new("-") => "/dev/stdin".into(),
                 path => path.into(),
             });
-            inputs.extend(manifest.content.images(manifest.folder()).into_iter().flatten());
+            inputs.extend(manifest.content.images(manifest.directory()).into_iter().flatten());
         }
         output.check_inputs(&inputs)?;
         Ok(Some(output))
@@ -212,7 +213,7 @@ impl Dump {
 
     /// The path of the image of each memory, in the order of [`guest`](Self::guest).
     fn images(&self, manifest: Option<&ManifestFile>) -> Vec<Option<PathBuf>> {
-        let of_manifest = manifest.map(|manifest| manifest.content.images(manifest.folder()));
+        let of_manifest = manifest.map(|manifest| manifest.content.images(manifest.directory()));
         let images = self.memories.iter().map(|option| Some(option.image.clone()));
         of_manifest.into_iter().flatten().chain(images).collect()
     }
@@ -353,16 +354,16 @@ impl ManifestFile {
         Ok(Self { path: path.into(), content })
     }
 
-    /// The folder that its images count from.
-    fn folder(&self) -> &Path {
+    /// The directory that its images count from.
+    fn directory(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
     fn into_dump(self) -> Result<CoreDump<'static>, Failure> {
         let failed = |why: String| Failure::new(format!("{}: {why}", self.path.display()));
-        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let directory = self.path.parent().unwrap_or(Path::new(""));
         let open = |name: &str, changing| {
-            image::open(&folder.join(name), changing).map_err(|e| e.to_string())
+            image::open(&directory.join(name), changing).map_err(|e| e.to_string())
         };
         let dump = self.content.into_dump(&open).map_err(failed)?;
         dump.validate().map_err(|error| failed(error.to_string()))?;

@@ -1,7 +1,7 @@
 //! `corestream extract`: memories of a dump as raw images, and with `--all` a manifest beside them.
 
+mod directory;
 mod done;
-mod folder;
 mod meter;
 
 use std::path::PathBuf;
@@ -13,8 +13,8 @@ use clap::{ArgGroup, Args};
 use corestream::read::{OpenOptions, Verdict, Verifier};
 use corestream::{Cancel, CoreDumpFile, ErrorKind, MemoryIndex, check_close};
 
+use self::directory::Directory;
 use self::done::{Damaged, Done};
-use self::folder::Folder;
 use self::meter::Meter;
 use crate::input::Input;
 use crate::output::{Opened, Output, warn_if_not_private};
@@ -74,7 +74,7 @@ impl Extract {
         let stop = (!self.salvage).then(|| interrupt.cancel());
         let input = Input::open(&self.dump, stop)?;
         let target = match &self.all {
-            Some(folder) => Target::Folder(Folder::new(folder, self.salvage)?),
+            Some(directory) => Target::Directory(Directory::new(directory, self.salvage)?),
             None => {
                 let output = Output::resolve(&self.output, self.force, false)?;
                 output.check_inputs(std::slice::from_ref(&self.dump))?;
@@ -114,8 +114,8 @@ impl Extract {
             Target::Image(output) => {
                 self.one(&input, &dump, damage.as_ref(), &output, &interrupt, &meter)
             }
-            Target::Folder(folder) => {
-                folder.fill(&input, &dump, &interrupt, &meter, || self.check_read(&input))
+            Target::Directory(directory) => {
+                directory.fill(&input, &dump, &interrupt, &meter, || self.check_read(&input))
             }
         };
         // The root cause may be a signal, a changed dump, or an I/O error: report that instead.
@@ -251,5 +251,5 @@ impl Extract {
 /// Where everything goes.
 enum Target {
     Image(Output),
-    Folder(Folder),
+    Directory(Directory),
 }

@@ -36,8 +36,8 @@ pub struct Man {
 impl Man {
     pub fn run(self, tool: clap::Command) -> Result<(), Failure> {
         let tool = filled_in(tool);
-        if let Some(folder) = &self.all {
-            return write_all(&tool, folder, self.force);
+        if let Some(directory) = &self.all {
+            return write_all(&tool, directory, self.force);
         }
         let command = self.command.as_deref();
         let command = command.and_then(|name| tool.find_subcommand(name)).unwrap_or(&tool);
@@ -52,21 +52,21 @@ fn filled_in(tool: clap::Command) -> clap::Command {
     tool
 }
 
-fn write_all(tool: &clap::Command, folder: &Path, force: bool) -> Result<(), Failure> {
+fn write_all(tool: &clap::Command, directory: &Path, force: bool) -> Result<(), Failure> {
     let failed = |path: &Path, why: &dyn std::fmt::Display| {
         Failure::new(format!("{}: {why}", path.display()))
     };
-    let make = |error: io::Error| failed(folder, &format_args!("cannot make it: {error}"));
-    fs::create_dir_all(folder).map_err(make)?;
+    let make = |error: io::Error| failed(directory, &format_args!("cannot make it: {error}"));
+    fs::create_dir_all(directory).map_err(make)?;
     let mut files = Vec::new();
     for command in std::iter::once(tool).chain(tool.get_subcommands()) {
-        let path = folder.join(format!("{}.1", page_name(command)));
+        let path = directory.join(format!("{}.1", page_name(command)));
         match path.symlink_metadata() {
             Ok(there) if there.is_dir() => return Err(failed(&path, &"is a directory")),
             Ok(_) if !force => return Err(failed(&path, &"exists, use --force to replace it")),
             _ => {}
         }
-        let file = UnnamedFile::create_in(folder, FileOptions::new().replace(force))?;
+        let file = UnnamedFile::create_in(directory, FileOptions::new().replace(force))?;
         let written = file.file().write_all(page(tool, command)?.as_bytes());
         written.map_err(|error| failed(&path, &format_args!("cannot write: {error}")))?;
         // A page is for all who use the machine. On a file system without modes the mount decides that.

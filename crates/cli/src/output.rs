@@ -123,7 +123,7 @@ impl Output {
     /// The bytes that are free where it goes; `None` where that means nothing, or where they can't be counted.
     pub fn free_bytes(&self) -> Option<u64> {
         let free = match &self.place {
-            Place::File(path) => rustix::fs::statvfs(folder_of(path)),
+            Place::File(path) => rustix::fs::statvfs(directory_of(path)),
             Place::Open(file) if file.metadata().is_ok_and(|m| m.is_file()) => {
                 rustix::fs::fstatvfs(file)
             }
@@ -324,7 +324,7 @@ fn new_file(path: &Path, force: bool) -> Result<Place, String> {
     if path.is_symlink() && !force {
         return Err("is a symbolic link to nothing, use --force to replace it".into());
     }
-    check_directory(folder_of(path))?;
+    check_directory(directory_of(path))?;
     Ok(Place::File(path.into()))
 }
 
@@ -347,7 +347,7 @@ pub fn check_directory(directory: &Path) -> Result<(), String> {
     }
 }
 
-/// Warns if others than the owner may read a new file or look into a new folder: the file system has no modes, or
+/// Warns if others than the owner may read a new file or look into a new directory: the file system has no modes, or
 /// refuses to set them.
 pub fn warn_if_not_private(path: &Path) {
     let Ok(metadata) = path.metadata() else { return };
@@ -362,8 +362,8 @@ pub fn warn_if_not_private(path: &Path) {
     }
 }
 
-/// The folder of a path.
-pub fn folder_of(path: &Path) -> &Path {
+/// The directory of a path.
+pub fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -379,11 +379,11 @@ pub fn own_descriptor(path: &Path) -> Option<i32> {
     let mut path = path.to_path_buf();
     for _ in 0..MAX_LINKS {
         let name = path.file_name()?.to_os_string();
-        let folder = folder_of(&path).canonicalize().ok()?;
-        if folder == own {
+        let directory = directory_of(&path).canonicalize().ok()?;
+        if directory == own {
             return OsStr::to_str(&name)?.parse().ok();
         }
-        path = folder.join(folder.join(name).read_link().ok()?);
+        path = directory.join(directory.join(name).read_link().ok()?);
     }
     None
 }

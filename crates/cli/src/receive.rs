@@ -114,7 +114,7 @@ impl Receive {
         let stop = Stop::watch();
         let stop = stop.map_err(|e| Failure::new(format!("receive: cannot watch signals: {e}")))?;
         // What can't be done is said before anybody sends something.
-        drop(UnnamedFile::create_in(naming.folder(), FileOptions::new())?);
+        drop(UnnamedFile::create_in(naming.directory(), FileOptions::new())?);
         let listener = Listener::bind(&self.address, self.any_host)?;
         log::never_wait().map_err(|e| {
             Failure::new(format!("receive: cannot start a thread for standard error: {e}"))

@@ -22,31 +22,31 @@ const STAGES: [&str; 6] = ["extents", "scan", "plan", "first_byte", "write", "wh
 const PERCENTILES: [&str; 5] =
     ["min_seconds", "p50_seconds", "p90_seconds", "p99_seconds", "max_seconds"];
 
-fn corestream(folder: &Path, args: &[&str]) -> Command {
+fn corestream(directory: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.current_dir(directory).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-fn run(folder: &Path, args: &[&str]) -> Output {
-    corestream(folder, args).output().unwrap()
+fn run(directory: &Path, args: &[&str]) -> Output {
+    corestream(directory, args).output().unwrap()
 }
 
 /// What it prints as JSON, which is all that it prints.
-fn json(folder: &Path, args: &[&str]) -> Value {
-    let output = run(folder, &[&["bench", "--json"], args].concat());
+fn json(directory: &Path, args: &[&str]) -> Value {
+    let output = run(directory, &[&["bench", "--json"], args].concat());
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(stderr(&output), "");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A folder with `guest.mem`: two pieces of data, far from each other, and no multiple of a page long.
-fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let image = File::create(folder.path().join("guest.mem")).unwrap();
+/// A directory with `guest.mem`: two pieces of data, far from each other, and no multiple of a page long.
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let image = File::create(directory.path().join("guest.mem")).unwrap();
     image.write_all_at(&[1; 300_000], 8192).unwrap();
     image.write_all_at(&[2; 100_000], 64 << 20).unwrap();
-    folder
+    directory
 }
 
 /// The times of one thing, which were measured so often.
@@ -63,20 +63,20 @@ fn check_times(times: &Value, runs: u64) {
 
 #[test]
 fn figures_fit_together_wherever_the_dumps_go() {
-    let folder = folder();
+    let directory = directory();
     let args = ["dump", "--memory", "guest.mem", "-o", "guest.core", "--stats", "json"];
-    let dumped = run(folder.path(), &args);
+    let dumped = run(directory.path(), &args);
     // Its length gets a warning, in a line before.
     let dumped = stderr(&dumped);
     let dumped: Value = serde_json::from_str(dumped.lines().last().unwrap()).unwrap();
-    let dump_bytes = folder.path().join("guest.core").metadata().unwrap().len();
+    let dump_bytes = directory.path().join("guest.core").metadata().unwrap().len();
     for (to, copies) in [
         ("null", &[][..]),
         ("file", &["write_all", "write_all_preallocated"]),
         ("pipe", &["write_all"]),
         ("tcp", &["write_all"]),
     ] {
-        let figures = json(folder.path(), &["guest.mem", "--to", to, "--runs", "3"]);
+        let figures = json(directory.path(), &["guest.mem", "--to", to, "--runs", "3"]);
         assert_eq!((&figures["to"], &figures["image"]), (&to.into(), &"guest.mem".into()));
         assert_eq!((&figures["runs"], &figures["runs_not_counted"]), (&3.into(), &1.into()));
         assert_eq!(figures["dump_bytes"], dump_bytes);
@@ -113,13 +113,13 @@ fn figures_fit_together_wherever_the_dumps_go() {
         let speed = figures["speeds"]["dump_bytes_per_second"].as_f64().unwrap();
         near(speed * p50(&stages["whole"]), figures["dump_bytes"].as_f64().unwrap());
     }
-    assert_eq!(names(folder.path()), ["guest.core", "guest.mem"]);
+    assert_eq!(names(directory.path()), ["guest.core", "guest.mem"]);
 }
 
 #[test]
 fn the_table_has_a_row_for_everything() {
-    let folder = folder();
-    let output = run(folder.path(), &["bench", "guest.mem", "--runs", "2", "--threads", "1"]);
+    let directory = directory();
+    let output = run(directory.path(), &["bench", "guest.mem", "--runs", "2", "--threads", "1"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).unwrap();
     for row in [
@@ -156,37 +156,37 @@ fn the_table_has_a_row_for_everything() {
 
 #[test]
 fn options_are_those_of_a_dump() {
-    let folder = folder();
+    let directory = directory();
     let image = "guest.mem,memory64,page-size=1,maximum=70000000";
     let args = [image, "--to", "null", "--runs", "1", "--threads", "1"];
     let args = [&args[..], &["--max-segments", "1", "--no-trust-holes", "--no-checksum"]].concat();
-    let figures = json(folder.path(), &args);
-    let len = folder.path().join("guest.mem").metadata().unwrap().len();
+    let figures = json(directory.path(), &args);
+    let len = directory.path().join("guest.mem").metadata().unwrap().len();
     for all in ["memory_bytes", "image_bytes", "extent_bytes", "plain_read_bytes"] {
         assert_eq!(figures[all], len, "{all}");
     }
     assert_eq!((&figures["segments"], &figures["threads"]), (&1.into(), &1.into()));
     assert_eq!((&figures["checksums"], &figures["runs"]), (&false.into(), &1.into()));
-    fs::create_dir(folder.path().join("disk")).unwrap();
-    let with = json(folder.path(), &[&args[..args.len() - 1], &["--dir", "disk"]].concat());
+    fs::create_dir(directory.path().join("disk")).unwrap();
+    let with = json(directory.path(), &[&args[..args.len() - 1], &["--dir", "disk"]].concat());
     assert_eq!((&with["checksums"], &with["dir"]), (&true.into(), &"disk".into()));
     assert!(with["dump_bytes"].as_u64() > figures["dump_bytes"].as_u64());
 }
 
 #[test]
 fn images_without_data_have_no_ratio_of_it() {
-    let folder = tempfile::tempdir().unwrap();
-    File::create(folder.path().join("empty.mem")).unwrap();
-    File::create(folder.path().join("hole.mem")).unwrap().set_len(10 << 20).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    File::create(directory.path().join("empty.mem")).unwrap();
+    File::create(directory.path().join("hole.mem")).unwrap().set_len(10 << 20).unwrap();
     for (image, len) in [("empty.mem", 0), ("hole.mem", 10 << 20)] {
         for to in ["null", "file", "pipe", "tcp"] {
-            let figures = json(folder.path(), &[image, "--to", to, "--runs", "1"]);
+            let figures = json(directory.path(), &[image, "--to", to, "--runs", "1"]);
             assert_eq!((&figures["image_bytes"], &figures["segments"]), (&len.into(), &0.into()));
             assert_eq!(figures["ratios"]["scan_to_plain_read"], Value::Null);
             assert_eq!(figures["ratios"]["whole_to_write_all"].is_null(), to == "null");
             assert_eq!(figures["speeds"]["scan_bytes_per_second"], Value::Null);
         }
-        let output = run(folder.path(), &["bench", image, "--runs", "1"]);
+        let output = run(directory.path(), &["bench", image, "--runs", "1"]);
         let text = String::from_utf8(output.stdout).unwrap();
         let ratio = text.lines().find(|line| line.starts_with("scan / plain read")).unwrap();
         assert!(ratio.ends_with(" -"), "{ratio}");
@@ -195,8 +195,8 @@ fn images_without_data_have_no_ratio_of_it() {
 
 #[test]
 fn mistakes_are_said_in_one_line() {
-    let folder = folder();
-    let large = File::create(folder.path().join("large.mem")).unwrap();
+    let directory = directory();
+    let large = File::create(directory.path().join("large.mem")).unwrap();
     large.set_len((4 << 30) + 1).unwrap();
     for (args, code, said) in [
         (&[][..], 2, "the following required arguments were not provided: <IMAGE>"),
@@ -210,32 +210,32 @@ fn mistakes_are_said_in_one_line() {
         (&["guest.mem", "--dir", "none"], 1, "none: cannot make a file in it: No such file"),
         (&["guest.mem", "--dir", "guest.mem"], 1, "guest.mem: cannot make a file in it: Not a"),
     ] {
-        let output = run(folder.path(), &[&["bench"], args].concat());
+        let output = run(directory.path(), &[&["bench"], args].concat());
         let line = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {line}");
         assert!(line.starts_with(&format!("corestream: {said}")), "{args:?}: {line}");
         assert!(line.lines().count() == 1 && output.stdout.is_empty(), "{line}");
     }
-    assert_eq!(names(folder.path()), ["guest.mem", "large.mem"]);
+    assert_eq!(names(directory.path()), ["guest.mem", "large.mem"]);
 }
 
 #[test]
 fn files_that_have_no_room_are_an_error() {
-    let folder = folder();
+    let directory = directory();
     let tool = assert_cmd::cargo::cargo_bin!("corestream");
     let mut command = Command::new("sh");
-    command.current_dir(folder.path()).args(["-c", r#"ulimit -f 8; exec "$0" bench guest.mem"#]);
+    command.current_dir(directory.path()).args(["-c", r#"ulimit -f 8; exec "$0" bench guest.mem"#]);
     let output = command.arg(tool).output().unwrap();
     let line = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{line}");
     assert!(line.starts_with("corestream: .: ") && line.contains("File too large"), "{line}");
-    assert_eq!(names(folder.path()), ["guest.mem"]);
+    assert_eq!(names(directory.path()), ["guest.mem"]);
 }
 
 #[test]
 fn a_signal_ends_it_and_leaves_nothing() {
-    let folder = folder();
-    let path = folder.path().canonicalize().unwrap();
+    let directory = directory();
+    let path = directory.path().canonicalize().unwrap();
     for to in ["file", "pipe"] {
         for (signal, name, code) in [
             (Signal::INT, "SIGINT", Some(130)),
@@ -261,8 +261,8 @@ fn a_signal_ends_it_and_leaves_nothing() {
 #[test]
 fn an_image_that_changes_is_an_error() {
     for cut in [true, false] {
-        let folder = folder();
-        let path = folder.path().canonicalize().unwrap();
+        let directory = directory();
+        let path = directory.path().canonicalize().unwrap();
         let image = File::options().write(true).open(path.join("guest.mem")).unwrap();
         let args = ["bench", "guest.mem", "--runs", "100000", "--to", "file"];
         let child = corestream(&path, &args).spawn().unwrap();

@@ -36,17 +36,17 @@ use tempfile::TempDir;
 const MIB: usize = 1 << 20;
 const PAGE: usize = 4096;
 
-/// A folder with an image called `guest.mem` that nobody has open.
-fn folder(len: usize) -> (TempDir, PathBuf) {
-    folder_in(&std::env::temp_dir(), len)
+/// A directory with an image called `guest.mem` that nobody has open.
+fn directory(len: usize) -> (TempDir, PathBuf) {
+    directory_in(&std::env::temp_dir(), len)
 }
 
-fn folder_in(parent: &Path, len: usize) -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir_in(parent).unwrap();
-    let path = folder.path().join("guest.mem");
+fn directory_in(parent: &Path, len: usize) -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir_in(parent).unwrap();
+    let path = directory.path().join("guest.mem");
     let bytes: Vec<u8> = (0..len).map(|i| (i / 7 % 251 + 1).to_le_bytes()[0]).collect();
     fs::write(&path, bytes).unwrap();
-    (folder, path)
+    (directory, path)
 }
 
 /// Writes to an image all the time until it is dropped.
@@ -111,17 +111,17 @@ impl Drop for Writer {
     }
 }
 
-fn corestream(folder: &Path, args: &[&str]) -> Command {
+fn corestream(directory: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder).args(args).stdin(Stdio::null()).stderr(Stdio::piped());
+    command.current_dir(directory).args(args).stdin(Stdio::null()).stderr(Stdio::piped());
     command
 }
 
 /// Runs the tool with `args`; where its output goes is one of these, and the dump what arrived there.
-fn dump_to(target: &str, folder: &Path, args: &[&str]) -> (Output, Vec<u8>) {
-    let new = folder.join("new.core");
+fn dump_to(target: &str, directory: &Path, args: &[&str]) -> (Output, Vec<u8>) {
+    let new = directory.join("new.core");
     let run = |args: &[&str], stdout: Stdio| {
-        corestream(folder, args).stdout(stdout).spawn().unwrap().wait_with_output().unwrap()
+        corestream(directory, args).stdout(stdout).spawn().unwrap().wait_with_output().unwrap()
     };
     if target == "file" {
         let output = run(&[args, &["-o", "new.core", "--force"]].concat(), Stdio::null());
@@ -155,13 +155,13 @@ const TARGETS: [&str; 5] = ["file", "standard output", "pipe", "unix", "tcp"];
 
 #[test]
 fn a_dump_of_an_image_that_is_written_to_is_valid_and_marked() {
-    let (folder, path) = folder(48 * MIB);
+    let (directory, path) = directory(48 * MIB);
     for how in [How::Mapping, How::Pwrite] {
         let _writer = Writer::start(&path, how);
         for (target, memory) in
             TARGETS.into_iter().flat_map(|t| [(t, "guest.mem"), (t, "guest.mem,changing")])
         {
-            let (output, bytes) = dump_to(target, folder.path(), &["dump", "--memory", memory]);
+            let (output, bytes) = dump_to(target, directory.path(), &["dump", "--memory", memory]);
             let stderr = tool::stderr(&output);
             assert!(output.status.success(), "{how:?} to {target}: {stderr}");
             assert_eq!(whole(&bytes).changing, [MemoryIndex(0)], "{how:?} to {target}");
@@ -194,7 +194,7 @@ fn dump_of(image: MemoryImage<'_>) -> CoreDump<'_> {
 
 #[test]
 fn every_constructor_and_sink_of_the_library_gives_a_valid_dump() {
-    let (folder, path) = folder(16 * MIB);
+    let (directory, path) = directory(16 * MIB);
     let _writer = Writer::start(&path, How::Mapping);
     for (name, image) in images(&path) {
         let dump = dump_of(image);
@@ -215,9 +215,9 @@ fn every_constructor_and_sink_of_the_library_gives_a_valid_dump() {
                 drop(writer);
                 all.push(reading.join().unwrap());
             }
-            let file = File::create(folder.path().join("new")).unwrap();
+            let file = File::create(directory.path().join("new")).unwrap();
             plan.write_to(&mut FileSink::new(&file)).unwrap();
-            all.push(fs::read(folder.path().join("new")).unwrap());
+            all.push(fs::read(directory.path().join("new")).unwrap());
             for bytes in all {
                 assert_eq!(whole(&bytes).changing, [MemoryIndex(0)], "{name}");
             }
@@ -230,7 +230,7 @@ fn every_constructor_and_sink_of_the_library_gives_a_valid_dump() {
 /// The scan looks at some bytes twice: pages that become zero in between make no empty segments.
 #[test]
 fn pages_that_become_zero_during_the_scan_do_no_harm() {
-    let (_folder, path) = folder(MIB);
+    let (_directory, path) = directory(MIB);
     let _writers = [Writer::start(&path, How::ZeroPages), Writer::start(&path, How::ZeroPages)];
     let dump = dump_of(mapped::open(&path));
     for round in 0..600 {
@@ -244,10 +244,10 @@ fn pages_that_become_zero_during_the_scan_do_no_harm() {
 
 #[test]
 fn a_static_image_is_neither_marked_nor_warned_of() {
-    let (folder, path) = folder(4 * MIB);
+    let (directory, path) = directory(4 * MIB);
     for target in TARGETS {
         let args = ["dump", "--memory", "guest.mem", "--stats", "json"];
-        let (output, bytes) = dump_to(target, folder.path(), &args);
+        let (output, bytes) = dump_to(target, directory.path(), &args);
         let stderr = tool::stderr(&output);
         assert!(output.status.success() && !stderr.contains("warning"), "{target}: {stderr}");
         let stats: serde_json::Value = serde_json::from_str(&stderr).unwrap();
@@ -257,19 +257,19 @@ fn a_static_image_is_neither_marked_nor_warned_of() {
     // A new name changes the times of a file, not its bytes.
     let dump = dump_of(MemoryImage::open(&path).unwrap());
     let plan = Dumper::new().plan(&dump).unwrap();
-    fs::rename(&path, folder.path().join("renamed.mem")).unwrap();
+    fs::rename(&path, directory.path().join("renamed.mem")).unwrap();
     assert_eq!(whole(&plan.to_vec().unwrap()).changing, []);
 }
 
 /// A mapping without a descriptor can write as well, whether it does or not.
 #[test]
 fn a_mapping_that_nobody_writes_to_is_a_writer() {
-    let (folder, path) = folder(MIB);
+    let (directory, path) = directory(MIB);
     let file = File::options().read(true).write(true).open(&path).unwrap();
     let map = memmap2::MmapRaw::map_raw(&file).unwrap();
     drop(file);
     let args = ["dump", "--memory", "guest.mem", "--stats", "json"];
-    let (output, bytes) = dump_to("file", folder.path(), &args);
+    let (output, bytes) = dump_to("file", directory.path(), &args);
     let stderr = tool::stderr(&output);
     let (warning, stats) = stderr.split_once('\n').unwrap();
     assert_eq!(
@@ -304,7 +304,7 @@ impl Write for Interlude<'_> {
 fn a_writer_that_comes_and_goes_is_noticed() {
     let shm = Path::new("/dev/shm");
     let parent = if shm.is_dir() { shm } else { &std::env::temp_dir() };
-    let (_folder, path) = folder_in(parent, MIB);
+    let (_directory, path) = directory_in(parent, MIB);
     let write_through_mapping = || {
         let file = File::options().read(true).write(true).open(&path).unwrap();
         let map = memmap2::MmapRaw::map_raw(&file).unwrap();
@@ -351,7 +351,7 @@ fn a_writer_that_comes_and_goes_is_noticed() {
 
 #[test]
 fn changing_marks_any_image_without_a_warning() {
-    let (folder, path) = folder(MIB);
+    let (directory, path) = directory(MIB);
     let memfd = File::from(memfd_create("guest", MemfdFlags::ALLOW_SEALING).unwrap());
     (&memfd).write_all(&fs::read(&path).unwrap()).unwrap();
     fcntl_add_seals(&memfd, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW).unwrap();
@@ -362,13 +362,13 @@ fn changing_marks_any_image_without_a_warning() {
             { "image": image },
             { "minimum": 3, "changing": true },
         ]});
-        fs::write(folder.path().join("manifest.json"), manifest.to_string()).unwrap();
+        fs::write(directory.path().join("manifest.json"), manifest.to_string()).unwrap();
         let plain = ["dump", "--memory", &format!("{image},memory64,changing"), "--name", "x"];
         for (args, marked) in
             [(&plain[..], &[0][..]), (&["dump", "--manifest", "manifest.json"], &[0, 2])]
         {
             for target in ["file", "pipe"] {
-                let (output, bytes) = dump_to(target, folder.path(), args);
+                let (output, bytes) = dump_to(target, directory.path(), args);
                 assert_eq!(tool::stderr(&output), "", "{args:?}");
                 let changing: Vec<_> = whole(&bytes).changing.iter().map(|m| m.0).collect();
                 assert_eq!(changing, marked, "{args:?}");
@@ -376,7 +376,7 @@ fn changing_marks_any_image_without_a_warning() {
         }
     }
     let run = |args: &[&str]| {
-        let output = corestream(folder.path(), args).output().unwrap();
+        let output = corestream(directory.path(), args).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", tool::stderr(&output));
         String::from_utf8(output.stdout).unwrap()
     };
@@ -390,7 +390,8 @@ fn changing_marks_any_image_without_a_warning() {
 
     run(&["extract", "new.core", "--all", "all"]);
     run(&["dump", "--manifest", "all/manifest.json", "-o", "again.core"]);
-    let [first, again] = ["new.core", "again.core"].map(|name| fs::read(folder.path().join(name)));
+    let [first, again] =
+        ["new.core", "again.core"].map(|name| fs::read(directory.path().join(name)));
     assert!(first.unwrap() == again.unwrap(), "the mark makes the round trip");
 }
 
@@ -439,7 +440,7 @@ const COPIED: Seen = Seen { borrowed: 0, with_file: 0 };
 
 #[test]
 fn what_can_not_change_is_not_copied() {
-    let (_folder, path) = folder(MIB);
+    let (_directory, path) = directory(MIB);
     let bytes = fs::read(&path).unwrap();
     assert_eq!(seen_of(MemoryImage::from_slice(&bytes), &bytes), (BORROWED, false));
     let changing = MemoryImage::from_slice(&bytes).mark_changing();
@@ -485,8 +486,8 @@ fn run(command: &str, args: &[&str]) -> Result<(), String> {
 
 #[test]
 fn a_read_only_file_system_is_lent_from_and_a_read_only_mount_is_not() {
-    let (folder, path) = folder(MIB);
-    let at = |name: &str| folder.path().join(name);
+    let (directory, path) = directory(MIB);
+    let at = |name: &str| directory.path().join(name);
     let mounted = match Mounted::new(&["-t", "tmpfs", "none"], &at("fs")) {
         Ok(mounted) => mounted,
         Err(why) => return environment::skip("mount", why),
@@ -506,7 +507,7 @@ fn a_read_only_file_system_is_lent_from_and_a_read_only_mount_is_not() {
     assert_eq!(seen(MemoryImage::open(&image).unwrap()), (COPIED, false));
     for target in TARGETS {
         let args = ["dump", "--memory", image.to_str().unwrap()];
-        let (output, bytes) = dump_to(target, folder.path(), &args);
+        let (output, bytes) = dump_to(target, directory.path(), &args);
         assert_eq!(tool::stderr(&output), "");
         assert_eq!(whole(&bytes).changing, [], "{target}");
     }
@@ -547,7 +548,7 @@ fn a_read_only_file_system_is_lent_from_and_a_read_only_mount_is_not() {
         for (injections, is_lent) in
             [(&[][..], true), (&["inotify_init1:error=EMFILE".into()], false)]
         {
-            let log = folder.path().join("log");
+            let log = directory.path().join("log");
             let mut command = strace::traced(&log, "inotify_init1,splice", injections);
             command.arg(assert_cmd::cargo::cargo_bin!("corestream")).stdout(Stdio::piped());
             command.args(["dump", "-o", "-", "--memory"]).arg(&image);
@@ -564,12 +565,12 @@ fn a_read_only_file_system_is_lent_from_and_a_read_only_mount_is_not() {
 /// is needed, whose end takes milliseconds.
 #[test]
 fn the_times_of_an_older_image_tell_of_its_writers() {
-    let folder = tempfile::tempdir().unwrap();
-    let device = folder.path().join("device");
+    let directory = tempfile::tempdir().unwrap();
+    let device = directory.path().join("device");
     File::create(&device).unwrap().set_len(64 << 20).unwrap();
     let device = device.to_str().unwrap();
     let mounted = run("/usr/sbin/mkfs.ext4", &["-q", device])
-        .and_then(|()| Mounted::new(&["-o", "loop", device], &folder.path().join("fs")));
+        .and_then(|()| Mounted::new(&["-o", "loop", device], &directory.path().join("fs")));
     let mounted = match mounted {
         Ok(mounted) => mounted,
         Err(why) => return environment::skip("mount", why),
@@ -616,7 +617,7 @@ fn the_times_of_an_older_image_tell_of_its_writers() {
     remount("remount,ro");
     let image = at("guest.mem");
     if strace::works() {
-        let log = folder.path().join("log");
+        let log = directory.path().join("log");
         let mut command = strace::traced(&log, "inotify_init1,splice", &[]);
         command.arg(assert_cmd::cargo::cargo_bin!("corestream")).stdout(Stdio::piped());
         let output = command.args(["dump", "-o", "-", "--memory"]).arg(&image).output().unwrap();
@@ -645,9 +646,9 @@ fn the_times_of_an_older_image_tell_of_its_writers() {
 /// Somebody holds a write lease on the image, and gives it up when the kernel asks for that, as a file server does.
 #[test]
 fn a_write_lease_is_waited_for() {
-    let (folder, path) = folder(MIB);
+    let (directory, path) = directory(MIB);
     let args = ["dump", "--memory", "guest.mem", "-o", "guest.core"];
-    assert!(corestream(folder.path(), &args).status().unwrap().success());
+    assert!(corestream(directory.path(), &args).status().unwrap().success());
     for (name, args) in [
         ("guest.mem", &["dump", "--memory", "guest.mem", "-o", "-"][..]),
         ("guest.core", &["extract", "guest.core", "--memory", "0", "-o", "-"]),
@@ -664,7 +665,7 @@ fn a_write_lease_is_waited_for() {
         if ask(libc::F_SETLEASE, libc::F_WRLCK) != 0 {
             return environment::skip("leases", io::Error::last_os_error());
         }
-        let child = corestream(folder.path(), args).stdout(Stdio::piped()).spawn().unwrap();
+        let child = corestream(directory.path(), args).stdout(Stdio::piped()).spawn().unwrap();
         while ask(libc::F_GETLEASE, 0) == libc::F_WRLCK {
             thread::sleep(Duration::from_millis(1));
         }
@@ -685,7 +686,7 @@ fn a_write_lease_is_waited_for() {
 /// tool, and no open fails or waits for long.
 #[test]
 fn asking_for_writers_sends_no_signal_and_holds_nobody_up() {
-    let (folder, path) = folder(64 << 10);
+    let (directory, path) = directory(64 << 10);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let opening = scope.spawn(|| {
@@ -698,7 +699,7 @@ fn asking_for_writers_sends_no_signal_and_holds_nobody_up() {
         });
         for _ in 0..50 {
             let args = ["dump", "--memory", "guest.mem", "-o", "-"];
-            let output = corestream(folder.path(), &args).output().unwrap();
+            let output = corestream(directory.path(), &args).output().unwrap();
             assert_eq!(output.status.code(), Some(0), "{}", tool::stderr(&output));
             whole(&output.stdout);
         }
@@ -711,7 +712,7 @@ fn asking_for_writers_sends_no_signal_and_holds_nobody_up() {
 /// The library asks no other descriptor than its own: signals and owners of the caller's stay as set.
 #[test]
 fn the_descriptor_of_the_caller_is_left_alone() {
-    let (_folder, path) = folder(MIB);
+    let (_directory, path) = directory(MIB);
     let file = File::open(&path).unwrap();
     let own = file.try_clone().unwrap();
     let dump = dump_of(MemoryImage::from_file(file).unwrap());
@@ -726,10 +727,10 @@ fn the_descriptor_of_the_caller_is_left_alone() {
 /// A dump takes its time on a slow output; what is written to it meanwhile is seen at the end.
 #[test]
 fn a_write_during_a_slow_dump_is_marked() {
-    let (folder, path) = folder(8 * MIB);
+    let (directory, path) = directory(8 * MIB);
     let (reader, writer) = ends::ends("pipe");
     let args = ["dump", "--memory", "guest.mem", "-o", "-"];
-    let child = corestream(folder.path(), &args).stdout(writer).spawn().unwrap();
+    let child = corestream(directory.path(), &args).stdout(writer).spawn().unwrap();
     let mut reader = File::from(reader);
     let mut bytes = vec![0; 4096];
     reader.read_exact(&mut bytes).unwrap();

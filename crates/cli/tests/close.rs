@@ -33,20 +33,20 @@ const LEN: usize = 300_000;
 
 /// A directory with `guest.mem` and its dump `guest.core`.
 fn guest() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("guest.mem"), vec![6; LEN]).unwrap();
-    let output = corestream(folder.path())
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.mem"), vec![6; LEN]).unwrap();
+    let output = corestream(directory.path())
         .args(["dump", "--memory", "guest.mem", "-o", "guest.core"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    folder
+    directory
 }
 
 /// Runs a line of the shell in which the tool is `$0` and the file system is `$1`.
-fn shell(folder: &Path, fuse: &Fuse, line: &str) -> Output {
+fn shell(directory: &Path, fuse: &Fuse, line: &str) -> Output {
     let mut command = Command::new("sh");
-    command.current_dir(folder).args(["-c", line]);
+    command.current_dir(directory).args(["-c", line]);
     command.arg(assert_cmd::cargo::cargo_bin!("corestream")).arg(fuse.path()).output().unwrap()
 }
 
@@ -178,7 +178,7 @@ fn what_cannot_be_synced_harms_no_file() {
 
 /// The dump has its name and is on disk then. Only the name may not be.
 #[test]
-fn a_folder_that_cannot_be_synced_is_an_error_and_the_dump_stays() {
+fn a_directory_that_cannot_be_synced_is_an_error_and_the_dump_stays() {
     let guest = guest();
     let whole = fs::read(guest.path().join("guest.core")).unwrap();
     let faults = Faults { fsync_directory: Some(Errno::IO), ..Faults::default() };

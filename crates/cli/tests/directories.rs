@@ -64,9 +64,9 @@ impl Begun {
 
 /// Calls `test` with a directory of each file system, and whether files are to replace others.
 fn each(test: impl Fn(&Path, bool)) {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for replace in [false, true] {
-        test(folder.path(), replace);
+        test(directory.path(), replace);
     }
     for tmpfile in [false, true] {
         let Some(fuse) = Fuse::mount(Faults { tmpfile, ..Faults::default() }) else { return };
@@ -99,8 +99,8 @@ fn a_file_in_a_directory_that_was_moved_is_named_there() {
 /// No path leads to a file system that was detached: no place is named that is none.
 #[test]
 fn a_file_in_a_file_system_that_was_unmounted_is_not_said_to_be_elsewhere() {
-    let folder = tempfile::tempdir().unwrap();
-    let directory = folder.path().join("d");
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path().join("d");
     fs::create_dir(&directory).unwrap();
     let run = |command: &str, args: &[&str]| {
         let output = Command::new(command).args(args).arg(&directory).output();
@@ -216,8 +216,8 @@ fn a_file_that_is_dropped_leaves_nothing_in_a_directory_that_was_moved() {
 /// As the tool writes a dump: the directory is moved when the first byte is written.
 #[test]
 fn a_dump_in_a_directory_that_was_moved_is_whole() {
-    let folder = tempfile::tempdir().unwrap();
-    let [old, new] = ["d", "moved"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let [old, new] = ["d", "moved"].map(|name| directory.path().join(name));
     fs::create_dir(&old).unwrap();
     let bytes = vec![7; 65_536];
     let mut dump = CoreDump::new("guest.wasm");
@@ -281,14 +281,14 @@ impl Drop for AppendOnly {
 
 /// An image and a dump of it.
 fn guest() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("guest.mem"), vec![6; 5 * 65_536]).unwrap();
-    let output = corestream(folder.path())
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.mem"), vec![6; 5 * 65_536]).unwrap();
+    let output = corestream(directory.path())
         .args(["dump", "--memory", "guest.mem", "-o", "guest.core"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    folder
+    directory
 }
 
 #[test]
@@ -325,7 +325,7 @@ fn an_append_only_directory_gets_the_file_and_nothing_else() {
 
 /// What cannot be done there fails before anything is written.
 #[test]
-fn an_append_only_directory_has_no_room_for_replacements_and_new_folders() {
+fn an_append_only_directory_has_no_room_for_replacements_and_new_directories() {
     let Some(directory) = AppendOnly::new() else { return };
     let guest = guest();
     let path = directory.path().join("new");

@@ -51,16 +51,16 @@ fn v8(files: &[&Path], lengths: &[u64]) -> Option<String> {
     None
 }
 
-fn dump(folder: &Path, args: &[&str]) -> Output {
+fn dump(directory: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corestream"));
-    let output = command.current_dir(folder).arg("dump").args(args).output().unwrap();
+    let output = command.current_dir(directory).arg("dump").args(args).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     output
 }
 
 /// What the dry run says of V8, and what its statistics do; they agree.
-fn refusal(folder: &Path, args: &[&str]) -> Option<String> {
-    let output = dump(folder, &[args, &["--dry-run", "--stats", "json"]].concat());
+fn refusal(directory: &Path, args: &[&str]) -> Option<String> {
+    let output = dump(directory, &[args, &["--dry-run", "--stats", "json"]].concat());
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("V8        refuses it: "));
     let stats: serde_json::Value = serde_json::from_str(&stderr(&output)).unwrap();
@@ -70,31 +70,31 @@ fn refusal(folder: &Path, args: &[&str]) -> Option<String> {
 
 #[test]
 fn a_dump_that_v8_would_refuse_is_reported() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     // Sparse: one segment from the first byte to the last, of which nothing else is stored.
-    let image = File::create(folder.path().join("long.mem")).unwrap();
+    let image = File::create(directory.path().join("long.mem")).unwrap();
     image.write_all_at(b"first", 0).unwrap();
     image.set_len(V8_MAX_MODULE_BYTES).unwrap();
     image.write_all_at(b"last", V8_MAX_MODULE_BYTES - 4).unwrap();
-    let long = refusal(folder.path(), &["--memory", "long.mem", "--max-segments", "1"]).unwrap();
+    let long = refusal(directory.path(), &["--memory", "long.mem", "--max-segments", "1"]).unwrap();
     assert!(long.starts_with("a module of 10737"), "{long}");
     assert!(long.ends_with(" bytes is over its limit of 1073741824"), "{long}");
     // Two segments: short.
-    assert_eq!(refusal(folder.path(), &["--memory", "long.mem"]), None);
+    assert_eq!(refusal(directory.path(), &["--memory", "long.mem"]), None);
 }
 
 #[test]
 fn the_limits_are_those_of_v8() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("small.mem"), [1; 65_536]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("small.mem"), [1; 65_536]).unwrap();
     let mut files = Vec::new();
     let mut refused = Vec::new();
     for maximum in [V8_MAX_MEMORY64_PAGES, V8_MAX_MEMORY64_PAGES + 1] {
         let memory = format!("small.mem,memory64,maximum={maximum}");
         let name = format!("{maximum}.core");
-        refused.push(refusal(folder.path(), &["--memory", &memory]).is_some());
-        dump(folder.path(), &["--memory", &memory, "-o", &name]);
-        files.push(folder.path().join(name));
+        refused.push(refusal(directory.path(), &["--memory", &memory]).is_some());
+        dump(directory.path(), &["--memory", &memory, "-o", &name]);
+        files.push(directory.path().join(name));
     }
     assert_eq!(refused, [false, true]);
     let files: Vec<&Path> = files.iter().map(|file| file.as_path()).collect();

@@ -69,7 +69,7 @@ fn try_out(example: &Example) {
     }
 }
 
-/// A folder with what the examples use.
+/// A directory with what the examples use.
 struct Place(TempDir);
 
 impl Place {
@@ -83,8 +83,8 @@ impl Place {
 
     /// What a script uses is there, and what it makes is not.
     fn prepare(&self, script: &str) {
-        for folder in ["dumps", "bin", ".config/fish/completions", "made"] {
-            fs::create_dir_all(self.path(folder)).unwrap();
+        for directory in ["dumps", "bin", ".config/fish/completions", "made"] {
+            fs::create_dir_all(self.path(directory)).unwrap();
         }
         let missing = STAND_INS.iter().filter(|(program, _)| !is_here(program));
         for (program, script) in missing {
@@ -152,12 +152,12 @@ impl Place {
     fn shell(&self, script: &str) -> Command {
         let tool = assert_cmd::cargo::cargo_bin!("corestream").parent().unwrap().to_path_buf();
         let path = env::var_os("PATH").unwrap_or_default();
-        let folders = [tool, self.path("bin")].into_iter().chain(env::split_paths(&path));
+        let directories = [tool, self.path("bin")].into_iter().chain(env::split_paths(&path));
         let mut command = Command::new("bash");
         command
             .args(["-e", "-o", "pipefail", "-c", script])
             .current_dir(self.0.path())
-            .env("PATH", env::join_paths(folders).unwrap())
+            .env("PATH", env::join_paths(directories).unwrap())
             .env("HOME", self.0.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -214,12 +214,12 @@ impl Place {
     /// All files in it and below.
     fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = BTreeSet::new();
-        let mut folders = vec![self.0.path().to_path_buf()];
-        while let Some(folder) = folders.pop() {
-            for name in names(&folder) {
-                let path = folder.join(name);
+        let mut directories = vec![self.0.path().to_path_buf()];
+        while let Some(directory) = directories.pop() {
+            for name in names(&directory) {
+                let path = directory.join(name);
                 if path.is_dir() {
-                    folders.push(path);
+                    directories.push(path);
                 } else {
                     files.insert(path);
                 }

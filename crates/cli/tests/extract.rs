@@ -46,40 +46,40 @@ const MANIFEST: &str = r#"{
                     { "function": 4294967295 }] },
                 { "name": "idle" }] }"#;
 
-fn corestream(folder: &Path, args: &[&str]) -> Command {
+fn corestream(directory: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder).args(args).stdin(Stdio::null());
+    command.current_dir(directory).args(args).stdin(Stdio::null());
     command
 }
 
-fn run(folder: &Path, args: &[&str]) -> Output {
-    corestream(folder, args).output().unwrap()
+fn run(directory: &Path, args: &[&str]) -> Output {
+    corestream(directory, args).output().unwrap()
 }
 
 /// Runs what must succeed; gives what it printed.
-fn ok(folder: &Path, args: &[&str]) -> String {
-    let output = run(folder, args);
+fn ok(directory: &Path, args: &[&str]) -> String {
+    let output = run(directory, args);
     assert!(output.status.success(), "{args:?}: {}", stderr(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A folder with a guest and its dump `guest.core`.
-fn folder() -> (TempDir, Vec<u8>) {
-    let folder = tempfile::tempdir().unwrap();
+/// A directory with a guest and its dump `guest.core`.
+fn directory() -> (TempDir, Vec<u8>) {
+    let directory = tempfile::tempdir().unwrap();
     let mut image = vec![0; 70_000];
     image[1000..3000].fill(1);
     image[69_999] = 2;
-    fs::write(folder.path().join("first.mem"), &image).unwrap();
-    fs::write(folder.path().join("bytes.mem"), &image).unwrap();
-    fs::write(folder.path().join("guest.json"), MANIFEST).unwrap();
-    ok(folder.path(), &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
-    (folder, image)
+    fs::write(directory.path().join("first.mem"), &image).unwrap();
+    fs::write(directory.path().join("bytes.mem"), &image).unwrap();
+    fs::write(directory.path().join("guest.json"), MANIFEST).unwrap();
+    ok(directory.path(), &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
+    (directory, image)
 }
 
 #[test]
 fn a_dump_of_everything_is_made_again_from_what_was_extracted() {
-    let (folder, image) = folder();
-    let dir = folder.path();
+    let (directory, image) = directory();
+    let dir = directory.path();
     for options in [&[][..], &["--no-checksum"], &["--max-segments", "1", "--threads", "1"]] {
         let from = |manifest, to| {
             let args = ["dump", "--manifest", manifest, "-o", to, "--force"];
@@ -106,8 +106,8 @@ fn a_dump_of_everything_is_made_again_from_what_was_extracted() {
 
 #[test]
 fn one_memory_goes_to_a_file_or_to_standard_output() {
-    let (folder, image) = folder();
-    let dir = folder.path();
+    let (directory, image) = directory();
+    let dir = directory.path();
     let mut expected = image.clone();
     expected.resize(131_072, 0);
     ok(dir, &["extract", "guest.core", "--memory", "0", "-o", "out.mem"]);
@@ -122,8 +122,8 @@ fn one_memory_goes_to_a_file_or_to_standard_output() {
 
 #[test]
 fn mistakes_are_said_in_one_line_and_leave_nothing() {
-    let (folder, _) = folder();
-    let dir = folder.path();
+    let (directory, _) = directory();
+    let dir = directory.path();
     fs::create_dir(dir.join("full")).unwrap();
     fs::write(dir.join("full/old"), "old").unwrap();
     symlink("nothing", dir.join("link")).unwrap();
@@ -199,8 +199,8 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
 /// Damage is found by every subcommand: exit code 3, the place, and what it concerns.
 #[test]
 fn a_damaged_dump_is_refused_unless_told_to_go_on() {
-    let (folder, image) = folder();
-    let dir = folder.path();
+    let (directory, image) = directory();
+    let dir = directory.path();
     let whole = fs::read(dir.join("guest.core")).unwrap();
     let at = whole.windows(100).position(|bytes| bytes == [1; 100]).unwrap() + 500;
     let mut flipped = whole.clone();
@@ -261,8 +261,8 @@ fn a_damaged_dump_is_refused_unless_told_to_go_on() {
 
 #[test]
 fn inspect_json_is_the_manifest_and_more() {
-    let (folder, image) = folder();
-    let dir = folder.path();
+    let (directory, image) = directory();
+    let dir = directory.path();
     let found: Value =
         serde_json::from_str(&ok(dir, &["inspect", "guest.core", "--json"])).unwrap();
     let dump = fs::read(dir.join("guest.core")).unwrap();
@@ -315,8 +315,8 @@ fn inspect_json_is_the_manifest_and_more() {
 
 #[test]
 fn inspect_shows_a_dump_in_80_columns() {
-    let (folder, _) = folder();
-    let shown = ok(folder.path(), &["inspect", "guest.core"]);
+    let (directory, _) = directory();
+    let shown = ok(directory.path(), &["inspect", "guest.core"]);
     assert!(shown.starts_with("core dump of guest \\u{1b}[31m\n"), "{shown}");
     assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
     for line in [
@@ -337,8 +337,8 @@ fn inspect_shows_a_dump_in_80_columns() {
 /// A dump of 1 GiB with holes in place of its contents: inspecting it reads none of them.
 #[test]
 fn nothing_of_the_contents_is_read_to_inspect() {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
     let image = File::create(dir.join("guest.mem")).unwrap();
     image.set_len(1 << 30).unwrap();
     image.write_all_at(b"x", 0).unwrap();
@@ -363,8 +363,8 @@ fn nothing_of_the_contents_is_read_to_inspect() {
 
 #[test]
 fn a_reader_that_goes_away_is_an_error() {
-    let (folder, _) = folder();
-    let mut command = corestream(folder.path(), &["extract", "guest.core", "--memory", "0"]);
+    let (directory, _) = directory();
+    let mut command = corestream(directory.path(), &["extract", "guest.core", "--memory", "0"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
@@ -374,9 +374,9 @@ fn a_reader_that_goes_away_is_an_error() {
 
 #[test]
 fn a_dump_comes_through_a_pipe_whole() {
-    let (folder, _) = folder();
-    let dump = fs::read(folder.path().join("guest.core")).unwrap();
-    let mut child = corestream(folder.path(), &["verify", "-"])
+    let (directory, _) = directory();
+    let dump = fs::read(directory.path().join("guest.core")).unwrap();
+    let mut child = corestream(directory.path(), &["verify", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -395,26 +395,26 @@ fn a_dump_comes_through_a_pipe_whole() {
 
 /// A dump whose memory takes a while to extract.
 fn large() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let image = File::create(folder.path().join("guest.mem")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let image = File::create(directory.path().join("guest.mem")).unwrap();
     image.write_all_at(&[1], 0).unwrap();
     image.write_all_at(&[1], (1 << 30) - 1).unwrap();
     let args = ["dump", "--memory", "guest.mem", "-o", "guest.core", "--max-segments", "1"];
-    ok(folder.path(), &args);
+    ok(directory.path(), &args);
     // Not zero, or there would be nothing to write.
-    let dump = File::options().write(true).open(folder.path().join("guest.core")).unwrap();
+    let dump = File::options().write(true).open(directory.path().join("guest.core")).unwrap();
     for mib in 1..1000 {
         dump.write_all_at(&[7; 4096], mib << 20).unwrap();
     }
-    folder
+    directory
 }
 
-/// Waits until the process has a file in the folder open that is not the dump.
-fn wait_for_output(child: &std::process::Child, folder: &Path) {
+/// Waits until the process has a file in the directory open that is not the dump.
+fn wait_for_output(child: &std::process::Child, directory: &Path) {
     for _ in 0..20_000 {
         let fds = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
         let targets = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
-        let mut inside = targets.filter(|target| target.starts_with(folder));
+        let mut inside = targets.filter(|target| target.starts_with(directory));
         if inside.any(|target| !target.ends_with("guest.core")) {
             return;
         }
@@ -427,8 +427,8 @@ fn wait_for_output(child: &std::process::Child, folder: &Path) {
 fn a_signal_ends_an_extraction_and_leaves_nothing() {
     use rustix::process::{Pid, Signal, kill_process};
 
-    let folder = large();
-    let dir = folder.path().canonicalize().unwrap();
+    let directory = large();
+    let dir = directory.path().canonicalize().unwrap();
     let before = names(&dir);
     for target in [&["--memory", "0", "-o", "new"][..], &["--all", "new"]] {
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
@@ -448,8 +448,8 @@ fn a_signal_ends_an_extraction_and_leaves_nothing() {
 /// The dump is cut, or only written to, while it is extracted: an old image stays.
 #[test]
 fn a_dump_that_changes_while_it_is_extracted_is_an_error() {
-    let folder = large();
-    let dir = folder.path().canonicalize().unwrap();
+    let directory = large();
+    let dir = directory.path().canonicalize().unwrap();
     fs::write(dir.join("old.mem"), "old").unwrap();
     let before = names(&dir);
     for cut in [false, true] {
@@ -475,8 +475,8 @@ fn a_dump_that_changes_while_it_is_extracted_is_an_error() {
 /// Every dump that a manifest can describe is made again, byte for byte.
 #[test]
 fn what_was_extracted_makes_the_same_dump() {
-    let (folder, _) = folder();
-    let dir = folder.path();
+    let (directory, _) = directory();
+    let dir = directory.path();
     for memory in [
         r#"{ "image": "first.mem", "changing": true }"#,
         r#"{ "image": "first.mem", "shared": true, "maximum": 9, "changing": true }"#,
@@ -510,8 +510,8 @@ fn what_was_extracted_makes_the_same_dump() {
 /// Dumps of other writers are shown with their layout, and what is not known stays so.
 #[test]
 fn the_layout_of_other_writers_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
     let frames = [(Some(0), 2, 123, &[1, -1][..], &[][..])];
     let plain = [(Some(0), 2, 123, &[][..], &[][..])];
     for (name, bytes, layout, text) in [
@@ -572,8 +572,8 @@ fn the_layout_of_other_writers_is_named() {
 /// A dump that another tool has rewritten is said to be that, and not damaged.
 #[test]
 fn a_rewritten_dump_is_said_to_be_that() {
-    let (folder, _) = folder();
-    let dir = folder.path();
+    let (directory, _) = directory();
+    let dir = directory.path();
     let whole = fs::read(dir.join("guest.core")).unwrap();
     // A section between `core` and `corestream`.
     let core = common::own::end_of_core(&whole);
@@ -603,8 +603,8 @@ fn a_rewritten_dump_is_said_to_be_that() {
 /// One byte before the data costs no more than what it says, and all else is extracted with exit code 3.
 #[test]
 fn a_damaged_byte_before_the_data_costs_no_memory() {
-    let (folder, image) = folder();
-    let dir = folder.path();
+    let (directory, image) = directory();
+    let dir = directory.path();
     let whole = fs::read(dir.join("guest.core")).unwrap();
     let after = |name: &[u8]| {
         whole.windows(name.len()).position(|bytes| bytes == name).unwrap() + name.len()
@@ -645,8 +645,8 @@ fn a_damaged_byte_before_the_data_costs_no_memory() {
 /// says that it may not be.
 #[test]
 fn nothing_that_is_extracted_from_a_damaged_dump_is_wrong_without_a_word() {
-    let (folder, image) = folder();
-    let dir = folder.path();
+    let (directory, image) = directory();
+    let dir = directory.path();
     let mut expected = image;
     expected.resize(131_072, 0);
     for checksums in [true, false] {
@@ -703,8 +703,8 @@ fn nothing_that_is_extracted_from_a_damaged_dump_is_wrong_without_a_word() {
 /// An image that no file system takes costs a damaged dump only itself: its size may be what is damaged.
 #[test]
 fn an_image_that_is_too_large_costs_no_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
     fs::write(dir.join("a.mem"), vec![1; 65_536]).unwrap();
     for pages in [1_u64 << 31, 1 << 47] {
         let manifest = format!(
@@ -738,8 +738,8 @@ fn an_image_that_is_too_large_costs_no_other() {
 #[test]
 fn one_unreadable_sector_costs_no_more_than_itself() {
     let Some(fuse) = Fuse::mount(Faults::default()) else { return };
-    let (folder, _) = folder();
-    let dir = folder.path();
+    let (directory, _) = directory();
+    let dir = directory.path();
     let mut image: Vec<u8> =
         (0_u32..3 << 20).map(|i| (i / 4096 + i).to_le_bytes()[0] | 1).collect();
     image.resize(4 << 20, 0);
@@ -841,8 +841,8 @@ fn one_unreadable_sector_costs_no_more_than_itself() {
 #[test]
 fn an_unreadable_sector_of_an_image_is_an_error() {
     let Some(fuse) = Fuse::mount(Faults::default()) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
     fs::write(dir.join("other.mem"), vec![7; 1 << 20]).unwrap();
     let path = fuse.path().join("guest.mem");
     fs::write(&path, vec![7; 1 << 20]).unwrap();
@@ -866,8 +866,8 @@ fn drop_caches(path: &Path) {
 /// If a memory is missing because the dump is damaged, the message and the exit code say that it is damaged.
 #[test]
 fn a_memory_that_damage_has_lost_is_said_to_be_that() {
-    let (folder, _) = folder();
-    let dir = folder.path();
+    let (directory, _) = directory();
+    let dir = directory.path();
     let whole = fs::read(dir.join("guest.core")).unwrap();
     let core = common::own::end_of_core(&whole);
     fs::write(dir.join("cut.core"), &whole[..core]).unwrap();
@@ -885,8 +885,8 @@ fn a_memory_that_damage_has_lost_is_said_to_be_that() {
 fn a_dump_with_too_many_segments_is_not_extracted_in_part_without_a_word() {
     use corestream::limits::MAX_LISTED_SEGMENTS;
 
-    let folder = TempDir::new().unwrap();
-    let dir = folder.path();
+    let directory = TempDir::new().unwrap();
+    let dir = directory.path();
     let count = MAX_LISTED_SEGMENTS + 1000;
     let mut data = Vec::new();
     common::own::leb(&mut data, count);
@@ -924,11 +924,11 @@ fn a_dump_with_too_many_segments_is_not_extracted_in_part_without_a_word() {
 #[test]
 fn reading_a_sparse_dump_in_memory_takes_no_room() {
     let shm = Path::new("/dev/shm");
-    let Ok(folder) = tempfile::tempdir_in(shm) else {
+    let Ok(directory) = tempfile::tempdir_in(shm) else {
         println!("no /dev/shm: not tried");
         return;
     };
-    let dir = folder.path();
+    let dir = directory.path();
     let image = File::create(dir.join("image")).unwrap();
     image.set_len(64 << 20).unwrap();
     image.write_all_at(b"a", 0).unwrap();

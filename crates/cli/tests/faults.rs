@@ -25,21 +25,21 @@ use waiting::{has_a_file, wait_until};
 
 const MIB: u64 = 1 << 20;
 
-fn corestream(folder: &Path, args: &[&str]) -> Command {
+fn corestream(directory: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder).arg("dump").args(args);
+    command.current_dir(directory).arg("dump").args(args);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-/// A folder with `guest.mem`, of which only the first and the last byte are not zero: with a budget
+/// A directory with `guest.mem`, of which only the first and the last byte are not zero: with a budget
 /// of one segment everything between them is written, and the disk holds nothing of it.
-fn folder(len: u64) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let image = File::create(folder.path().join("guest.mem")).unwrap();
+fn directory(len: u64) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let image = File::create(directory.path().join("guest.mem")).unwrap();
     image.write_all_at(b"x", 0).unwrap();
     image.write_all_at(b"x", len - 1).unwrap();
-    folder
+    directory
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -47,12 +47,12 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
-/// Whether the process has written to a file in the folder, which has no name.
-fn has_written(child: &Child, folder: &Path) -> bool {
+/// Whether the process has written to a file in the directory, which has no name.
+fn has_written(child: &Child, directory: &Path) -> bool {
     let fds = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
     let is_written = |fd: &Path| {
         let target = fs::read_link(fd).unwrap_or_default();
-        let is_output = target.starts_with(folder) && !target.ends_with("guest.mem");
+        let is_output = target.starts_with(directory) && !target.ends_with("guest.mem");
         // Its directory is open as well.
         is_output && fd.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0)
     };
@@ -62,38 +62,38 @@ fn has_written(child: &Child, folder: &Path) -> bool {
 #[test]
 fn a_signal_ends_a_dump_to_a_file_and_leaves_nothing() {
     for (kind, name, code) in waiting::stop_signals() {
-        let folder = folder(4096 * MIB);
-        let folder = folder.path().canonicalize().unwrap();
+        let directory = directory(4096 * MIB);
+        let directory = directory.path().canonicalize().unwrap();
         let args = ["--memory", "guest.mem,memory64", "-o", "new", "--max-segments", "1"];
-        let child = corestream(&folder, &args).spawn().unwrap();
-        wait_until(|| has_a_file(&child, &folder));
+        let child = corestream(&directory, &args).spawn().unwrap();
+        wait_until(|| has_a_file(&child, &directory));
         signal(&child, kind);
         let output = child.wait_with_output().unwrap();
         let said = format!("corestream: stopped by {name}, the output is not complete\n");
         assert_eq!((stderr(&output), output.status.code()), (said, Some(code)));
-        assert_eq!(names(&folder), ["guest.mem"]);
+        assert_eq!(names(&directory), ["guest.mem"]);
     }
 }
 
 #[test]
 fn not_even_sigkill_leaves_anything() {
-    let folder = folder(4096 * MIB);
-    let folder = folder.path().canonicalize().unwrap();
+    let directory = directory(4096 * MIB);
+    let directory = directory.path().canonicalize().unwrap();
     let args = ["--memory", "guest.mem,memory64", "-o", "new", "--max-segments", "1"];
-    let child = corestream(&folder, &args).spawn().unwrap();
-    wait_until(|| has_written(&child, &folder));
+    let child = corestream(&directory, &args).spawn().unwrap();
+    wait_until(|| has_written(&child, &directory));
     signal(&child, Signal::KILL);
     assert!(!child.wait_with_output().unwrap().status.success());
-    assert_eq!(names(&folder), ["guest.mem"]);
+    assert_eq!(names(&directory), ["guest.mem"]);
 }
 
 /// A reader that does not read: the write is stuck in the kernel, and the signal ends it.
 #[test]
 fn a_signal_ends_a_dump_to_a_stuck_pipe() {
     for (kind, _, code) in waiting::stop_signals() {
-        let folder = folder(64 * MIB);
+        let directory = directory(64 * MIB);
         let args = ["--memory", "guest.mem", "-o", "-", "--max-segments", "1"];
-        let mut child = corestream(folder.path(), &args).spawn().unwrap();
+        let mut child = corestream(directory.path(), &args).spawn().unwrap();
         let mut stdout = child.stdout.take().unwrap();
         stdout.read_exact(&mut [0]).unwrap();
         signal(&child, kind);
@@ -106,28 +106,33 @@ fn a_signal_ends_a_dump_to_a_stuck_pipe() {
 /// The image is cut while the scan reads what is mapped: the kernel sends SIGBUS.
 #[test]
 fn an_image_that_is_cut_while_it_is_scanned_is_an_error() {
-    let folder = folder(2048 * MIB);
+    let directory = directory(2048 * MIB);
     let args = ["--memory", "guest.mem", "-o", "new", "--no-trust-holes", "--threads", "2"];
-    let child = corestream(folder.path(), &args).spawn().unwrap();
+    let child = corestream(directory.path(), &args).spawn().unwrap();
     let maps = format!("/proc/{}/maps", child.id());
     wait_until(|| fs::read_to_string(&maps).unwrap().contains("guest.mem"));
-    File::options().write(true).open(folder.path().join("guest.mem")).unwrap().set_len(5).unwrap();
+    File::options()
+        .write(true)
+        .open(directory.path().join("guest.mem"))
+        .unwrap()
+        .set_len(5)
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     let said = "corestream: memory 0: the image file was cut to 5 bytes while it was dumped, \
                 2147483648 are needed\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
-    assert_eq!(names(folder.path()), ["guest.mem"]);
+    assert_eq!(names(directory.path()), ["guest.mem"]);
 }
 
 /// The image is cut while it is written: the kernel does not find the bytes to write.
 #[test]
 fn an_image_that_is_cut_while_it_is_written_is_an_error() {
-    let folder = folder(64 * MIB);
+    let directory = directory(64 * MIB);
     let args = ["--memory", "guest.mem", "-o", "-", "--max-segments", "1"];
-    let mut child = corestream(folder.path(), &args).spawn().unwrap();
+    let mut child = corestream(directory.path(), &args).spawn().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     stdout.read_exact(&mut [0; 4096]).unwrap();
-    let image = File::options().write(true).open(folder.path().join("guest.mem")).unwrap();
+    let image = File::options().write(true).open(directory.path().join("guest.mem")).unwrap();
     image.set_len(8 * MIB).unwrap();
     let reader = thread::spawn(move || stdout.read_to_end(&mut Vec::new()).unwrap());
     let output = child.wait_with_output().unwrap();
@@ -163,13 +168,13 @@ fn with_small_disk(dir: &Path, script: &str) -> Option<Output> {
 /// The error names the image as it was to be called, and nothing is left.
 #[test]
 fn a_disk_that_becomes_full_fails_the_extraction() {
-    let folder = folder(8 * MIB);
+    let directory = directory(8 * MIB);
     let script = "mount -t tmpfs -o size=4m none small || exit 77
                   yes | head -c 8388608 >full.mem
                   \"$0\" dump --memory full.mem -o guest.core || exit
                   \"$0\" extract guest.core --all small/out
                   code=$?; ls -A small; exit $code";
-    let Some(output) = with_small_disk(folder.path(), script) else { return };
+    let Some(output) = with_small_disk(directory.path(), script) else { return };
     let said =
         "corestream: small/out/memory-0.mem: cannot write: No space left on device (os error 28)\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
@@ -179,11 +184,11 @@ fn a_disk_that_becomes_full_fails_the_extraction() {
 /// A file system with too little room: nothing is written at all.
 #[test]
 fn a_full_disk_fails_before_the_first_byte() {
-    let folder = folder(8 * MIB);
+    let directory = directory(8 * MIB);
     let script = "mount -t tmpfs -o size=4m none small || exit 77
                   \"$0\" dump --memory guest.mem -o small/new --max-segments 1
                   code=$?; ls small; exit $code";
-    let Some(output) = with_small_disk(folder.path(), script) else { return };
+    let Some(output) = with_small_disk(directory.path(), script) else { return };
     let said = "corestream: small/new: 0 of 8388850 bytes written: No space left on device \
                 (os error 28)\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));

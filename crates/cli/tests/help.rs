@@ -134,25 +134,25 @@ fn lint(page: &str) {
 }
 
 #[test]
-fn pages_in_a_folder() {
+fn pages_in_a_directory() {
     let place = tempfile::tempdir().unwrap();
-    let folder = place.path().join("share/man1");
-    let all = ["man", "--all", folder.to_str().unwrap()];
+    let directory = place.path().join("share/man1");
+    let all = ["man", "--all", directory.to_str().unwrap()];
     assert_eq!(printed(&all), "");
     let mut expected: Vec<_> =
         subcommands().iter().map(|name| format!("corestream-{name}.1")).collect();
     expected.push("corestream.1".into());
     expected.sort();
-    assert_eq!(names(&folder), expected);
-    let page = folder.join("corestream-dump.1");
+    assert_eq!(names(&directory), expected);
+    let page = directory.join("corestream-dump.1");
     assert_eq!(fs::read_to_string(&page).unwrap(), printed(&["man", "dump"]));
     assert_eq!(page.metadata().unwrap().permissions().mode() & 0o777, 0o644);
 
     // What is there stays, and nothing is written beside it.
     for name in expected.iter().filter(|name| *name != "corestream-verify.1") {
-        fs::remove_file(folder.join(name)).unwrap();
+        fs::remove_file(directory.join(name)).unwrap();
     }
-    let page = folder.join("corestream-verify.1");
+    let page = directory.join("corestream-verify.1");
     let mine = place.path().join("mine");
     fs::write(&mine, "mine").unwrap();
     fs::remove_file(&page).unwrap();
@@ -160,10 +160,10 @@ fn pages_in_a_folder() {
     let output = corestream(&all);
     let said = format!("corestream: {}: exists, use --force to replace it\n", page.display());
     assert_eq!((output.status.code(), stderr(&output)), (Some(1), said));
-    assert_eq!(names(&folder), ["corestream-verify.1"]);
+    assert_eq!(names(&directory), ["corestream-verify.1"]);
 
     assert_eq!(printed(&[&all[..], &["--force"]].concat()), "");
-    assert_eq!(names(&folder), expected);
+    assert_eq!(names(&directory), expected);
     assert_eq!(fs::read_to_string(&mine).unwrap(), "mine", "a link is not followed");
     assert_eq!(fs::read_to_string(&page).unwrap(), printed(&["man", "verify"]));
 

@@ -34,16 +34,16 @@ use tool::{names, stderr};
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-fn corestream(folder: &Path, args: &[&str]) -> Output {
+fn corestream(directory: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder).args(args).output().unwrap()
+    command.current_dir(directory).args(args).output().unwrap()
 }
 
-/// A folder with `guest.mem` and its bytes: `len` of them, and data in each of `parts`.
-fn folder(len: usize, parts: &[std::ops::Range<usize>]) -> (TempDir, Vec<u8>) {
-    let folder = tempfile::tempdir().unwrap();
+/// A directory with `guest.mem` and its bytes: `len` of them, and data in each of `parts`.
+fn directory(len: usize, parts: &[std::ops::Range<usize>]) -> (TempDir, Vec<u8>) {
+    let directory = tempfile::tempdir().unwrap();
     let mut image = vec![0; len];
-    let file = File::create(folder.path().join("guest.mem")).unwrap();
+    let file = File::create(directory.path().join("guest.mem")).unwrap();
     file.set_len(len as u64).unwrap();
     for part in parts {
         for (i, byte) in image[part.clone()].iter_mut().enumerate() {
@@ -53,26 +53,26 @@ fn folder(len: usize, parts: &[std::ops::Range<usize>]) -> (TempDir, Vec<u8>) {
     }
     // Otherwise some file systems have not counted the blocks yet.
     file.sync_all().unwrap();
-    (folder, image)
+    (directory, image)
 }
 
 /// Dumps `guest.mem` while `lseek` on it is subject to `injection`; gives the statistics and the memory
 /// that the dump has.
-fn dump_with(folder: &Path, injection: &str, args: &[&str]) -> (Value, Vec<u8>) {
-    let log = folder.join("log");
+fn dump_with(directory: &Path, injection: &str, args: &[&str]) -> (Value, Vec<u8>) {
+    let log = directory.join("log");
     let mut command = strace::traced(&log, "lseek", &[format!("lseek:{injection}")]);
-    command.arg("-P").arg(folder.join("guest.mem"));
+    command.arg("-P").arg(directory.join("guest.mem"));
     command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
     command.args(["dump", "--memory", "guest.mem", "-o", "new", "--stats", "json"]).args(args);
-    let output = command.current_dir(folder).output().unwrap();
+    let output = command.current_dir(directory).output().unwrap();
     assert!(output.status.success(), "{injection}: {}", stderr(&output));
     assert!(strace::faults(&log) > 0, "{injection}: nothing was injected");
     let stats = serde_json::from_slice(&output.stderr);
     let stats = stats.unwrap_or_else(|_| panic!("{injection}: {}", stderr(&output)));
-    let bytes = fs::read(folder.join("new")).unwrap();
-    fs::remove_file(folder.join("new")).unwrap();
+    let bytes = fs::read(directory.join("new")).unwrap();
+    fs::remove_file(directory.join("new")).unwrap();
     let dump = decode_any(&bytes);
-    let len = folder.join("guest.mem").metadata().unwrap().len();
+    let len = directory.join("guest.mem").metadata().unwrap().len();
     (stats, dump.contents(0, usize::try_from(len).unwrap()))
 }
 
@@ -82,8 +82,8 @@ fn a_file_that_is_called_one_hole_is_read() {
         return;
     }
     for (len, part) in [(4 * MIB, 0..4 * MIB), (4 * MIB, MIB..MIB + 1), (64 * KIB, 100..200)] {
-        let (folder, image) = folder(len, &[part]);
-        let (stats, memory) = dump_with(folder.path(), "error=ENXIO", &[]);
+        let (directory, image) = directory(len, &[part]);
+        let (stats, memory) = dump_with(directory.path(), "error=ENXIO", &[]);
         assert!(memory == image);
         assert_eq!(stats["extent_methods"][0], "read-in-doubt");
         assert_eq!(stats["extent_bytes"], len);
@@ -99,20 +99,20 @@ fn wrong_answers_lose_no_data() {
         return;
     }
     let parts = [0..MIB, 3 * MIB..4 * MIB, 6 * MIB + 4096..6 * MIB + 600_000, 9 * MIB..9 * MIB + 1];
-    let (folder, image) = folder(10 * MIB, &parts);
+    let (directory, image) = directory(10 * MIB, &parts);
     for retval in
         [0, 1, 4096, 4097, MIB, 3 * MIB, 6 * MIB + 500_000, 9 * MIB, 10 * MIB - 1, 1 << 30]
     {
         for when in ["1", "2", "3", "1+", "2+", "3+", "1+2", "2+2", "4+3"] {
             let injection = format!("retval={retval}:when={when}");
-            let (_, memory) = dump_with(folder.path(), &injection, &["--threads", "1"]);
+            let (_, memory) = dump_with(directory.path(), &injection, &["--threads", "1"]);
             assert!(memory == image, "{injection}");
         }
     }
     for error in ["ENXIO", "EINVAL", "EIO", "EOPNOTSUPP", "ENOSYS", "EINTR"] {
         for when in ["1", "2", "3", "4", "1+", "2+", "3+", "2+2"] {
             let injection = format!("error={error}:when={when}");
-            let (_, memory) = dump_with(folder.path(), &injection, &["--threads", "2"]);
+            let (_, memory) = dump_with(directory.path(), &injection, &["--threads", "2"]);
             assert!(memory == image, "{injection}");
         }
     }
@@ -121,24 +121,24 @@ fn wrong_answers_lose_no_data() {
 /// Ranges that are left out are not read, whatever is in doubt, and are no reason for a doubt.
 #[test]
 fn ranges_that_are_left_out_count_as_what_they_are() {
-    let (folder, image) = folder(8 * MIB, &[0..4 * MIB]);
+    let (directory, image) = directory(8 * MIB, &[0..4 * MIB]);
     let honest = ["dump", "--memory", "guest.mem", "--exclude", "0:0x1000..0x300000", "-o", "new"];
-    let output = corestream(folder.path(), &[&honest[..], &["--stats", "json"]].concat());
+    let output = corestream(directory.path(), &[&honest[..], &["--stats", "json"]].concat());
     let said = stderr(&output);
     let stats: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     assert_eq!(stats["extent_methods"][0], "seek", "{said}");
     assert_eq!(stats["extent_bytes"], MIB + 4096);
-    fs::remove_file(folder.path().join("new")).unwrap();
+    fs::remove_file(directory.path().join("new")).unwrap();
 
     if !strace::works() {
         return;
     }
-    let log = folder.path().join("log");
+    let log = directory.path().join("log");
     let mut command = strace::traced(&log, "lseek", &["lseek:error=ENXIO".into()]);
-    command.arg("-P").arg(folder.path().join("guest.mem"));
+    command.arg("-P").arg(directory.path().join("guest.mem"));
     command.arg(assert_cmd::cargo::cargo_bin!("corestream")).args(honest);
-    assert!(command.current_dir(folder.path()).status().unwrap().success());
-    let bytes = fs::read(folder.path().join("new")).unwrap();
+    assert!(command.current_dir(directory.path()).status().unwrap().success());
+    let bytes = fs::read(directory.path().join("new")).unwrap();
     let contents = decode_any(&bytes).contents(0, image.len());
     assert!(contents[..4096] == image[..4096] && contents[0x300000..] == image[0x300000..]);
     assert!(contents[4096..0x300000].iter().all(|byte| *byte == 0));
@@ -210,8 +210,8 @@ fn a_preallocated_file_is_not_doubted() {
 /// Files that can be no image are an error and never an empty memory.
 #[test]
 fn what_has_no_length_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
     rustix::fs::mknodat(
         rustix::fs::CWD,
         dir.join("fifo"),
@@ -261,8 +261,8 @@ fn what_has_no_length_is_an_error() {
 
 #[test]
 fn warns_of_images_that_are_empty_or_end_within_a_page() {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
     for (len, ty, warning) in [
         (0, "", "the image is empty: its memory holds no data"),
         (
@@ -343,11 +343,11 @@ struct Mount(TempDir);
 impl Mount {
     /// Mounts a file system; `None` if that is not allowed here.
     fn new(kind: &str, options: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let mut command = Command::new("mount");
-        command.args(["-t", kind, "-o", options, "none"]).arg(folder.path());
+        command.args(["-t", kind, "-o", options, "none"]).arg(directory.path());
         let output = command.output().ok()?;
-        output.status.success().then_some(Self(folder))
+        output.status.success().then_some(Self(directory))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -372,14 +372,14 @@ fn holes_of_an_image_in_a_full_tmpfs_are_read() {
     fill(&file);
     // A file that is open for writing counts as changing.
     drop(file);
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let path = mount.path("guest.mem");
     let blocks = || path.metadata().unwrap().blocks();
     let before = blocks();
     let path = path.to_str().unwrap();
     for args in [&[][..], &["--no-trust-holes"]] {
         let common = ["dump", "--memory", path, "--name", "guest", "-o", "-"];
-        let output = corestream(folder.path(), &[&common[..], args].concat());
+        let output = corestream(directory.path(), &[&common[..], args].concat());
         assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!(stderr(&output), "");
         assert_eq!(decode_any(&output.stdout).segments.len(), 3);
@@ -412,9 +412,9 @@ fn an_image_in_hugetlbfs_takes_no_huge_pages() {
         assert!(contents.iter().enumerate().all(|(at, byte)| (*byte == 9) == is_data(at)));
         assert_eq!((Pool::free(), Pool::reserved()), before);
     }
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let output =
-        corestream(folder.path(), &["dump", "--memory", path.to_str().unwrap(), "-o", "new"]);
+        corestream(directory.path(), &["dump", "--memory", path.to_str().unwrap(), "-o", "new"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!((Pool::free(), Pool::reserved()), before);
 }
@@ -434,16 +434,17 @@ fn the_threads_that_can_be_started_are_used() {
     if !strace::works() {
         return;
     }
-    let (folder, image) = folder(64 * MIB, &[0..64 * MIB]);
+    let (directory, image) = directory(64 * MIB, &[0..64 * MIB]);
     let mut used = Vec::new();
     for first_that_fails in [1, 4, 6, 100] {
-        let log = folder.path().join("log");
+        let log = directory.path().join("log");
         let none = format!("error=EAGAIN:when={first_that_fails}+");
         let none = ["clone3", "clone"].map(|name| format!("{name}:{none}"));
         let mut command = strace::traced(&log, "clone3,clone", &none);
         command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
         command.args(["dump", "--memory", "guest.mem", "-o", "-", "--stats", "json"]);
-        let output = command.args(["--threads", "8"]).current_dir(folder.path()).output().unwrap();
+        let output =
+            command.args(["--threads", "8"]).current_dir(directory.path()).output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
         let stats: Value = serde_json::from_slice(&output.stderr).unwrap();
         used.push(stats["threads"].as_u64().unwrap());

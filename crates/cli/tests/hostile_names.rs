@@ -21,16 +21,16 @@ use tool::{names, stderr};
 const TRICKS: &str =
     "a\nb\r\t\u{1b}]0;title\u{7}\u{1b}[31m\u{9b}2J\u{7f}\0\u{202e}txt\u{2028}\u{200b}";
 
-fn corestream(folder: &Path) -> Command {
+fn corestream(directory: &Path) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder).env_remove("COLUMNS");
+    command.current_dir(directory).env_remove("COLUMNS");
     command
 }
 
-fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("guest.mem"), vec![7; 70_000]).unwrap();
-    folder
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.mem"), vec![7; 70_000]).unwrap();
+    directory
 }
 
 /// Characters that must not be shown.
@@ -65,15 +65,15 @@ fn dump_named(name: &str) -> Vec<u8> {
 
 #[test]
 fn names_in_a_dump_are_kept_and_shown_without_tricks() {
-    let folder = folder();
+    let directory = directory();
     let long = "\u{1b}é".repeat(40_000);
     for name in [TRICKS, &long, ""] {
         let bytes = dump_named(name);
         let decoded = decode(&bytes);
         let kept = &name[..name.floor_char_boundary(100_000)];
         assert!(decoded.name == kept && decoded.modules[0] == kept && decoded.threads[0].0 == kept);
-        fs::write(folder.path().join("core"), &bytes).unwrap();
-        let run = |args: &[&str]| shown(&corestream(folder.path()).args(args).output().unwrap());
+        fs::write(directory.path().join("core"), &bytes).unwrap();
+        let run = |args: &[&str]| shown(&corestream(directory.path()).args(args).output().unwrap());
         assert!(run(&["verify", "core"]).starts_with("core: whole, "));
         assert!(run(&["inspect", "core"]).lines().all(|line| line.chars().count() <= 80));
         let json: serde_json::Value =
@@ -85,17 +85,17 @@ fn names_in_a_dump_are_kept_and_shown_without_tricks() {
         let args = ["dump", "--manifest", "all/manifest.json", "-o", "again"];
         run(&args);
         // But for the note that something was cut.
-        let again = fs::read(folder.path().join("again")).unwrap();
+        let again = fs::read(directory.path().join("again")).unwrap();
         assert_eq!(again == bytes, kept == name);
         assert!(decode(&again).name == kept);
-        fs::remove_dir_all(folder.path().join("all")).unwrap();
-        fs::remove_file(folder.path().join("again")).unwrap();
+        fs::remove_dir_all(directory.path().join("all")).unwrap();
+        fs::remove_file(directory.path().join("again")).unwrap();
     }
 }
 
 #[test]
 fn names_of_files_are_shown_without_tricks() {
-    let folder = folder();
+    let directory = directory();
     let tricks = TRICKS.replace('\0', "");
     let paths = [
         OsString::from(&tricks),
@@ -103,7 +103,8 @@ fn names_of_files_are_shown_without_tricks() {
         OsString::from("é\n".repeat(40)),
     ];
     for path in &paths {
-        let run = |args: &[&OsStr]| shown(&corestream(folder.path()).args(args).output().unwrap());
+        let run =
+            |args: &[&OsStr]| shown(&corestream(directory.path()).args(args).output().unwrap());
         let [dump, memory, output, guest] = ["dump", "--memory", "-o", "guest.mem"].map(OsStr::new);
         // None of them is there.
         let none = run(&[dump, memory, path, output, OsStr::new("new")]);
@@ -126,19 +127,19 @@ fn names_of_files_are_shown_without_tricks() {
         );
         // As an image it gives its name to the process, as far as that is text.
         assert_eq!(run(&[dump, memory, path, output, OsStr::new("of-it")]), "");
-        let bytes = fs::read(folder.path().join("of-it")).unwrap();
+        let bytes = fs::read(directory.path().join("of-it")).unwrap();
         assert_eq!(decode(&bytes).name, path.to_string_lossy());
-        fs::remove_file(folder.path().join("of-it")).unwrap();
-        fs::remove_file(folder.path().join(path)).unwrap();
+        fs::remove_file(directory.path().join("of-it")).unwrap();
+        fs::remove_file(directory.path().join(path)).unwrap();
     }
-    assert_eq!(names(folder.path()), ["guest.mem"]);
+    assert_eq!(names(directory.path()), ["guest.mem"]);
 }
 
 /// The library's errors are one line too.
 #[test]
 fn errors_of_the_library_are_one_line() {
-    let folder = folder();
-    let path = folder.path().join("a\n\u{1b}[31mb");
+    let directory = directory();
+    let path = directory.path().join("a\n\u{1b}[31mb");
     let opened = MemoryImage::open(&path).err().unwrap().to_string();
     let read = corestream::CoreDumpFile::open(&path).err().unwrap().to_string();
     let dump = CoreDump::new("guest");
@@ -152,31 +153,32 @@ fn errors_of_the_library_are_one_line() {
     }
     // They show a name as the tool does.
     let name = TRICKS.replace(['/', '\0'], "");
-    let error = MemoryImage::open(folder.path().join(&name)).err().unwrap().to_string();
-    let line = shown(&corestream(folder.path()).args(["inspect", &name]).output().unwrap());
+    let error = MemoryImage::open(directory.path().join(&name)).err().unwrap().to_string();
+    let line = shown(&corestream(directory.path()).args(["inspect", &name]).output().unwrap());
     let visible = corestream::Visible(&name).to_string();
     assert!(error.contains(&visible) && line.contains(&visible), "{error:?}, {line:?}");
 }
 
 #[test]
 fn patterns_make_any_name_harmless() {
-    let folder = folder();
+    let directory = directory();
     let long = "\u{1b}/é".repeat(30_000);
     for name in [TRICKS.replace('\0', ""), long, "../../guest.mem".into(), ".".into()] {
-        let mut command = corestream(folder.path());
+        let mut command = corestream(directory.path());
         // An argument has at most 128 KiB, and no NUL.
         command.args(["dump", "--memory", "guest.mem", "--name", &name, "-o", "core-%n"]);
         assert_eq!(shown(&command.output().unwrap()), "");
-        let made: Vec<_> = names(folder.path()).into_iter().filter(|n| n != "guest.mem").collect();
+        let made: Vec<_> =
+            names(directory.path()).into_iter().filter(|n| n != "guest.mem").collect();
         assert_eq!(made.len(), 1);
         assert!(made[0].starts_with("core-") && !made[0].contains(char::is_control), "{made:?}");
-        let bytes = fs::read(folder.path().join(&made[0])).unwrap();
+        let bytes = fs::read(directory.path().join(&made[0])).unwrap();
         assert!(decode(&bytes).name == name[..name.floor_char_boundary(100_000)]);
-        fs::remove_file(folder.path().join(&made[0])).unwrap();
+        fs::remove_file(directory.path().join(&made[0])).unwrap();
     }
     // A name that is too long for a file is an error, and leaves nothing.
     for pattern in ["%n".repeat(3), "x".repeat(300), "x".repeat(100_000)] {
-        let mut command = corestream(folder.path());
+        let mut command = corestream(directory.path());
         let name = "n".repeat(1000);
         command.args(["dump", "--memory", "guest.mem", "--name", &name, "-o", &pattern]);
         assert!(shown(&command.output().unwrap()).ends_with("File name too long (os error 36)\n"));
@@ -189,18 +191,18 @@ fn patterns_make_any_name_harmless() {
         [OsStr::new("--to"), OsStr::new("tcp:a\n\u{1b}[31m")],
         [OsStr::new("--memory"), OsStr::new("a,\n\u{1b}[31m")],
     ] {
-        let mut command = corestream(folder.path());
+        let mut command = corestream(directory.path());
         command.args(["dump", "--memory", "guest.mem", "--dry-run"]).args(args);
         let output = command.output().unwrap();
         assert!(!output.status.success(), "{args:?}");
         shown(&output);
     }
     for text in [r#"{ "memories": [{ "image": "a\u0000b" }] }"#, "{ \"\u{1b}[31m\": 1 }"] {
-        fs::write(folder.path().join("m.json"), text).unwrap();
+        fs::write(directory.path().join("m.json"), text).unwrap();
         let args = ["dump", "--manifest", "m.json", "-o", "new"];
-        let output = corestream(folder.path()).args(args).output().unwrap();
+        let output = corestream(directory.path()).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         shown(&output);
     }
-    assert_eq!(names(folder.path()), ["guest.mem", "m.json"]);
+    assert_eq!(names(directory.path()), ["guest.mem", "m.json"]);
 }

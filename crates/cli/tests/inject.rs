@@ -87,7 +87,7 @@ impl Case {
 
 /// The inputs, and what is to become of them.
 struct Guest {
-    folder: TempDir,
+    directory: TempDir,
     dump: Vec<u8>,
     image: Vec<u8>,
     /// The image as a file that cannot change.
@@ -105,24 +105,24 @@ impl Guest {
         for (i, byte) in image.iter_mut().enumerate().filter(|(_, byte)| **byte != 0) {
             *byte ^= i.to_le_bytes()[1] & 0xf0;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("guest.mem");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("guest.mem");
         fs::write(&path, &image).unwrap();
         // Never old enough for its times to tell of writers, so that each run makes the same calls.
         let later = SystemTime::now() + Duration::from_secs(86_400);
         fs::File::options().append(true).open(&path).unwrap().set_modified(later).unwrap();
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
         command.args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
-        let output = command.current_dir(folder.path()).output().unwrap();
+        let output = command.current_dir(directory.path()).output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
-        let dump = fs::read(folder.path().join("guest.core")).unwrap();
-        Self { folder, dump, sealed: sealed(&image), image }
+        let dump = fs::read(directory.path().join("guest.core")).unwrap();
+        Self { directory, dump, sealed: sealed(&image), image }
     }
 
     /// Runs the tool under strace.
     fn run(&self, case: &Case, calls: &str, injections: &[String]) -> Run {
-        let folder = tempfile::tempdir().unwrap();
-        let (work, log) = (folder.path().join("work"), folder.path().join("log"));
+        let directory = tempfile::tempdir().unwrap();
+        let (work, log) = (directory.path().join("work"), directory.path().join("log"));
         fs::create_dir(&work).unwrap();
         if case.old {
             fs::write(work.join("new"), "old").unwrap();
@@ -134,7 +134,7 @@ impl Guest {
             "guest.mem" if case.output != Stream::File => {
                 format!("/proc/{}/fd/{}", std::process::id(), self.sealed.as_raw_fd()).into()
             }
-            "guest.mem" | "guest.core" => self.folder.path().join(arg).into_os_string(),
+            "guest.mem" | "guest.core" => self.directory.path().join(arg).into_os_string(),
             arg => arg.into(),
         };
         command.args(case.args.iter().map(|arg| place(arg)));
@@ -143,13 +143,13 @@ impl Guest {
             command.args(["--threads", "1"]);
         }
         command.stdin(match case.input {
-            Some(name) => fs::File::open(self.folder.path().join(name)).unwrap().into(),
+            Some(name) => fs::File::open(self.directory.path().join(name)).unwrap().into(),
             None => Stdio::null(),
         });
         command.stderr(Stdio::piped());
         let reading = match case.output {
             Stream::File => {
-                command.stdout(fs::File::create(folder.path().join("stdout")).unwrap());
+                command.stdout(fs::File::create(directory.path().join("stdout")).unwrap());
                 None
             }
             Stream::Pipe => {
@@ -168,10 +168,10 @@ impl Guest {
         drop(command);
         let stdout = match reading {
             Some(reading) => reading.join().unwrap(),
-            None => fs::read(folder.path().join("stdout")).unwrap(),
+            None => fs::read(directory.path().join("stdout")).unwrap(),
         };
         let faults = strace::faults(&log);
-        Run { output, stdout, faults, calls: strace::calls(&log), folder }
+        Run { output, stdout, faults, calls: strace::calls(&log), directory }
     }
 }
 
@@ -198,7 +198,7 @@ struct Run {
     stdout: Vec<u8>,
     faults: usize,
     calls: Vec<Call>,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 /// A fault, and where it comes.
@@ -300,7 +300,7 @@ fn try_all(
     faults
 }
 
-/// Whether these are the arguments of an `openat` that makes a file, or opens its folder.
+/// Whether these are the arguments of an `openat` that makes a file, or opens its directory.
 fn is_new(line: &str) -> bool {
     ["O_TMPFILE", "O_CREAT", "\".\""].iter().any(|part| line.contains(part))
 }
@@ -330,9 +330,9 @@ fn must(case: &Case, trial: &Trial<'_>) -> Option<bool> {
         "renameat" if trial.has(&["EINTR"]) => Some(true),
         // Only one of them is there to learn its error.
         "close" => None,
-        // The folder of `--all` was made with that mode.
+        // The directory of `--all` was made with that mode.
         "fchmodat" if trial.has(&["EPERM", "EINVAL", "ENOSYS"]) => Some(true),
-        // The folder of the file: `syncfs` needs no right to read it. Not with the file itself before it.
+        // The directory of the file: `syncfs` needs no right to read it. Not with the file itself before it.
         "openat"
             if line.contains("\".\"")
                 && !line.contains("O_PATH")
@@ -368,7 +368,7 @@ fn check_written(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Ru
     let said = stderr(&run.output);
     let what = format!("{:?}, {what}\n{said}", case.args);
     let expected = if case.args[0] == "dump" { &guest.dump } else { &guest.image };
-    let work = run.folder.path().join("work");
+    let work = run.directory.path().join("work");
     let names = names(&work);
     let named = case.args.contains(&"new");
     let status = run.output.status;
@@ -597,6 +597,6 @@ fn without_threads_a_dump_is_whole_and_a_signal_ends_it() {
         let run = guest.run(&DUMP, WRITES, &injections);
         let expected = if name == "TERM" { 15 } else { 2 };
         assert_eq!(run.output.status.signal(), Some(expected), "{}", stderr(&run.output));
-        assert!(names(&run.folder.path().join("work")).is_empty());
+        assert!(names(&run.directory.path().join("work")).is_empty());
     }
 }

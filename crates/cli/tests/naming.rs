@@ -29,28 +29,28 @@ const LEN: usize = 5 * 65_536;
 
 /// A directory with `guest.mem` and its dump `guest.core`, and what they hold.
 struct Guest {
-    folder: TempDir,
+    directory: TempDir,
     dump: Vec<u8>,
     image: Vec<u8>,
 }
 
 impl Guest {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let image = vec![6; LEN];
-        fs::write(folder.path().join("guest.mem"), &image).unwrap();
+        fs::write(directory.path().join("guest.mem"), &image).unwrap();
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
         command.args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
-        let output = command.current_dir(folder.path()).output().unwrap();
+        let output = command.current_dir(directory.path()).output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
-        let dump = fs::read(folder.path().join("guest.core")).unwrap();
-        Self { folder, dump, image }
+        let dump = fs::read(directory.path().join("guest.core")).unwrap();
+        Self { directory, dump, image }
     }
 
     /// Runs a line of the shell in which the tool is `$0` and `target` is `$1`.
     fn shell(&self, target: &Path, line: &str) -> Output {
         let mut command = Command::new("sh");
-        command.current_dir(self.folder.path()).args(["-c", line]);
+        command.current_dir(self.directory.path()).args(["-c", line]);
         command.arg(assert_cmd::cargo::cargo_bin!("corestream")).arg(target).output().unwrap()
     }
 
@@ -132,19 +132,19 @@ struct Mounted(TempDir);
 impl Mounted {
     /// Mounts what `mkfs` has made of a file of 32 MiB; needs the `capability` of that name.
     fn new(capability: &str, mkfs: &[&str], options: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let image = folder.path().join("image");
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("image");
         File::create(&image).unwrap().set_len(32 << 20).unwrap();
-        fs::create_dir(folder.path().join("mount")).unwrap();
+        fs::create_dir(directory.path().join("mount")).unwrap();
         let made = Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image).output();
         if !made.is_ok_and(|made| made.status.success()) {
             environment::skip(capability, format_args!("{} cannot be run", mkfs[0]));
             return None;
         }
         let mut command = Command::new("mount");
-        command.args(["-o", options]).arg(&image).arg(folder.path().join("mount"));
+        command.args(["-o", options]).arg(&image).arg(directory.path().join("mount"));
         match command.output() {
-            Ok(output) if output.status.success() => Some(Self(folder)),
+            Ok(output) if output.status.success() => Some(Self(directory)),
             Ok(output) => {
                 let why = stderr(&output).trim_end().replace('\n', "; ");
                 environment::skip(capability, why);
@@ -187,10 +187,11 @@ fn a_dump_to_an_overlay_is_whole() {
     };
     let [lower, upper, work, over] =
         ["lower", "upper", "work", "over"].map(|name| mounted.path().join(name));
-    for folder in [&lower, &upper, &work, &over] {
-        fs::create_dir(folder).unwrap();
+    for directory in [&lower, &upper, &work, &over] {
+        fs::create_dir(directory).unwrap();
     }
-    let [lowerdir, upperdir, workdir] = [&lower, &upper, &work].map(|folder| folder.display());
+    let [lowerdir, upperdir, workdir] =
+        [&lower, &upper, &work].map(|directory| directory.display());
     let options = format!("lowerdir={lowerdir},upperdir={upperdir},workdir={workdir}");
     let mut command = Command::new("mount");
     command.args(["-t", "overlay", "-o", &options, "none"]).arg(&over);
@@ -215,14 +216,14 @@ fn a_dump_to_ext4_is_whole() {
 
 /// Runs the tool with faults: the dump must be whole, and nothing else may be there.
 fn check_injected(guest: &Guest, line: &str, injections: &[String], is_called: bool) {
-    let folder = tempfile::tempdir().unwrap();
-    let (work, log) = (folder.path().join("work"), folder.path().join("log"));
+    let directory = tempfile::tempdir().unwrap();
+    let (work, log) = (directory.path().join("work"), directory.path().join("log"));
     fs::create_dir(&work).unwrap();
     let calls = "linkat,renameat2,fchmod,openat,pidfd_getfd,link,unlink,unlinkat,fcntl";
     let mut command = strace::traced(&log, calls, injections);
     command.current_dir(&work).args(["sh", "-c", line]);
     command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
-    let output = command.arg(guest.folder.path().join("guest.mem")).output().unwrap();
+    let output = command.arg(guest.directory.path().join("guest.mem")).output().unwrap();
     let said = stderr(&output);
     assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{line} {injections:?}");
     assert!(!is_called || strace::faults(&log) > 0, "{line} {injections:?}");
@@ -287,13 +288,13 @@ fn a_dump_has_one_name_where_none_can_be_removed() {
         check_injected(&guest, &line, &["unlink,unlinkat:error=EPERM".into()], true);
     }
     // Nor be renamed.
-    let folder = tempfile::tempdir().unwrap();
-    let (work, log) = (folder.path().join("work"), folder.path().join("log"));
+    let directory = tempfile::tempdir().unwrap();
+    let (work, log) = (directory.path().join("work"), directory.path().join("log"));
     fs::create_dir(&work).unwrap();
     let calls = "unlink,unlinkat,rename,renameat,renameat2";
     let mut command = strace::traced(&log, calls, &[format!("{calls}:error=EPERM")]);
     command.current_dir(&work).arg(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.args(["dump", "-o", "new", "--memory"]).arg(guest.folder.path().join("guest.mem"));
+    command.args(["dump", "-o", "new", "--memory"]).arg(guest.directory.path().join("guest.mem"));
     let output = command.output().unwrap();
     let said = stderr(&output);
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
@@ -310,10 +311,10 @@ fn a_second_name_that_cannot_be_removed_is_reported() {
     let guest = Guest::new();
     let faults = Faults { rename_flags: Some(Errno::INVAL), ..Faults::default() };
     let Some(fuse) = Fuse::mount(faults) else { return };
-    let log = guest.folder.path().join("log");
+    let log = guest.directory.path().join("log");
     let calls = "unlink,unlinkat";
     let mut command = strace::traced(&log, calls, &[format!("{calls}:error=EPERM")]);
-    command.arg(assert_cmd::cargo::cargo_bin!("corestream")).current_dir(guest.folder.path());
+    command.arg(assert_cmd::cargo::cargo_bin!("corestream")).current_dir(guest.directory.path());
     let new = fuse.path().join("new");
     let output = command.args(["dump", "--memory", "guest.mem", "-o"]).arg(&new).output().unwrap();
     let said = stderr(&output);
@@ -412,30 +413,30 @@ fn an_inherited_descriptor_is_written_from_its_position_on() {
         return;
     }
     let guest = Guest::new();
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut command = strace::traced(
-        &folder.path().join("log"),
+        &directory.path().join("log"),
         "pidfd_getfd",
         &["pidfd_getfd:error=EPERM".into()],
     );
     let line =
         "{ printf before >&3; \"$0\" dump --memory \"$1\" --fd 3; printf after >&3; } 3> new";
-    command.current_dir(folder.path()).args(["sh", "-c", line]);
+    command.current_dir(directory.path()).args(["sh", "-c", line]);
     command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
-    let output = command.arg(guest.folder.path().join("guest.mem")).output().unwrap();
+    let output = command.arg(guest.directory.path().join("guest.mem")).output().unwrap();
     assert_eq!(stderr(&output), "");
     let expected = [b"before", &guest.dump[..], b"after"].concat();
-    assert!(fs::read(folder.path().join("new")).unwrap() == expected);
+    assert!(fs::read(directory.path().join("new")).unwrap() == expected);
     // A socket, which cannot be opened by a path.
     let (mut reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
     let mut command = strace::traced(
-        &folder.path().join("log"),
+        &directory.path().join("log"),
         "pidfd_getfd",
         &["pidfd_getfd:error=EPERM".into()],
     );
     command.args(["sh", "-c", "exec \"$0\" dump --memory \"$1\" --fd 3 3>&1"]);
     command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.arg(guest.folder.path().join("guest.mem"));
+    command.arg(guest.directory.path().join("guest.mem"));
     command.stdout(std::os::fd::OwnedFd::from(writer));
     let mut child = command.spawn().unwrap();
     drop(command);
@@ -449,12 +450,12 @@ fn an_inherited_descriptor_is_written_from_its_position_on() {
 #[test]
 fn a_dump_to_a_directory_that_may_not_be_read_is_whole_and_synced() {
     let guest = Guest::new();
-    let folder = guest.folder.path();
+    let directory = guest.directory.path();
     let is_root = rustix::process::getuid().is_root();
-    fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(folder.join("guest.mem"), Permissions::from_mode(0o644)).unwrap();
-    fs::copy(assert_cmd::cargo::cargo_bin!("corestream"), folder.join("corestream")).unwrap();
-    let sub = folder.join("sub");
+    fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(directory.join("guest.mem"), Permissions::from_mode(0o644)).unwrap();
+    fs::copy(assert_cmd::cargo::cargo_bin!("corestream"), directory.join("corestream")).unwrap();
+    let sub = directory.join("sub");
     fs::create_dir(&sub).unwrap();
     if is_root {
         std::os::unix::fs::chown(&sub, Some(65_534), Some(65_534)).unwrap();
@@ -462,7 +463,7 @@ fn a_dump_to_a_directory_that_may_not_be_read_is_whole_and_synced() {
     for options in [&["--sync"][..], &["--sync", "--force"], &["--force"]] {
         fs::set_permissions(&sub, Permissions::from_mode(0o300)).unwrap();
         let mut command = Command::new("./corestream");
-        command.current_dir(folder).args(["dump", "--memory", "guest.mem", "-o", "sub/new"]);
+        command.current_dir(directory).args(["dump", "--memory", "guest.mem", "-o", "sub/new"]);
         command.args(options);
         if is_root {
             command.uid(65_534).gid(65_534);
@@ -520,9 +521,9 @@ fn a_finished_file_that_cannot_be_named_is_kept() {
     }
 }
 
-/// What `extract --all` has made is finished when everything is in it, and its folder can only be renamed.
+/// What `extract --all` has made is finished when everything is in it, and its directory can only be renamed.
 #[test]
-fn a_finished_folder_that_cannot_be_named_is_kept() {
+fn a_finished_directory_that_cannot_be_named_is_kept() {
     let guest = Guest::new();
     let Some(fuse) = Fuse::mount(Faults { rename: Some(Errno::IO), ..Faults::default() }) else {
         return;

@@ -70,9 +70,9 @@ fn too_many_notes_are_damage_and_an_unknown_version_is_skipped() {
     assert!(damage.contains("note 0") && damage.contains("UTF-8"), "{damage}");
 }
 
-fn corestream(folder: &Path, args: &[&str]) -> Output {
+fn corestream(directory: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder).args(args).output().unwrap()
+    command.current_dir(directory).args(args).output().unwrap()
 }
 
 /// An image that was read in doubt is noted in the dump, in `inspect` and in the manifest.
@@ -81,44 +81,44 @@ fn inspect_shows_how_an_image_was_read() {
     if !strace::works() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("guest.mem"), vec![7; 2 << 16]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.mem"), vec![7; 2 << 16]).unwrap();
     let mut command =
-        strace::traced(&folder.path().join("log"), "lseek", &["lseek:error=ENXIO".to_string()]);
+        strace::traced(&directory.path().join("log"), "lseek", &["lseek:error=ENXIO".to_string()]);
     command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
     command.args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
-    let output = command.current_dir(folder.path()).output().unwrap();
+    let output = command.current_dir(directory.path()).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
 
-    let output = corestream(folder.path(), &["inspect", "guest.core"]);
+    let output = corestream(directory.path(), &["inspect", "guest.core"]);
     let text = String::from_utf8(output.stdout).unwrap();
     let line = text.lines().find(|line| line.starts_with("  note: memory 0: ")).unwrap_or(&text);
     assert!(line.contains("SEEK_DATA") && line.ends_with("was read"), "{line}");
 
-    let output = corestream(folder.path(), &["inspect", "guest.core", "--json"]);
+    let output = corestream(directory.path(), &["inspect", "guest.core", "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(json["notes"][0].as_str().unwrap().starts_with("memory 0: "), "{json}");
 
-    let output = corestream(folder.path(), &["extract", "guest.core", "--all", "all"]);
+    let output = corestream(directory.path(), &["extract", "guest.core", "--all", "all"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let again = ["dump", "--manifest", "all/manifest.json", "-o", "again.core"];
-    let output = corestream(folder.path(), &again);
+    let output = corestream(directory.path(), &again);
     assert!(output.status.success(), "{}", stderr(&output));
-    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    let read = |name: &str| fs::read(directory.path().join(name)).unwrap();
     assert!(read("guest.core") == read("again.core"));
 }
 
 /// A small image of zeros is extracted as a hole, which is read as any small hole is: no reader of the dump needs to know.
 #[test]
 fn a_small_image_of_zeros_is_dumped_again_as_it_was() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for len in [4096, 65_536] {
-        fs::write(folder.path().join("dense.mem"), vec![0; len]).unwrap();
-        fs::File::create(folder.path().join("hole.mem")).unwrap().set_len(len as u64).unwrap();
+        fs::write(directory.path().join("dense.mem"), vec![0; len]).unwrap();
+        fs::File::create(directory.path().join("hole.mem")).unwrap().set_len(len as u64).unwrap();
         for image in ["dense.mem", "hole.mem"] {
             let memory = format!("{image},page-size=1");
             let run = |args: &[&str]| {
-                let output = corestream(folder.path(), args);
+                let output = corestream(directory.path(), args);
                 assert!(output.status.success(), "{}", stderr(&output));
                 output
             };
@@ -131,11 +131,11 @@ fn a_small_image_of_zeros_is_dumped_again_as_it_was() {
 
             run(&["extract", "guest.core", "--all", "all"]);
             run(&["dump", "--manifest", "all/manifest.json", "-o", "again.core", "--force"]);
-            let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+            let read = |name: &str| fs::read(directory.path().join(name)).unwrap();
             assert!(read("guest.core") == read("again.core"), "{image} of {len} bytes");
             let bytes = read("again.core");
             assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().notes().len(), 0);
-            fs::remove_dir_all(folder.path().join("all")).unwrap();
+            fs::remove_dir_all(directory.path().join("all")).unwrap();
         }
     }
 }
@@ -146,20 +146,20 @@ fn a_note_is_not_repeated() {
     if !strace::works() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("guest.mem"), vec![7; 2 << 16]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.mem"), vec![7; 2 << 16]).unwrap();
     let dump = |args: &[&str]| {
         let mut command =
-            strace::traced(&folder.path().join("log"), "lseek", &["lseek:error=ENXIO".into()]);
+            strace::traced(&directory.path().join("log"), "lseek", &["lseek:error=ENXIO".into()]);
         command.arg(assert_cmd::cargo::cargo_bin!("corestream")).arg("dump").args(args);
-        let output = command.current_dir(folder.path()).output().unwrap();
+        let output = command.current_dir(directory.path()).output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
     };
     dump(&["--memory", "guest.mem", "-o", "guest.core"]);
-    let output = corestream(folder.path(), &["extract", "guest.core", "--all", "all"]);
+    let output = corestream(directory.path(), &["extract", "guest.core", "--all", "all"]);
     assert!(output.status.success(), "{}", stderr(&output));
     dump(&["--manifest", "all/manifest.json", "-o", "again.core"]);
-    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    let read = |name: &str| fs::read(directory.path().join(name)).unwrap();
     assert!(read("guest.core") == read("again.core"));
     let bytes = read("again.core");
     assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().notes().len(), 1);
@@ -167,12 +167,12 @@ fn a_note_is_not_repeated() {
 
 #[test]
 fn a_manifest_has_notes() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("guest.json"), r#"{ "notes": ["a\u001b[31mb"] }"#).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.json"), r#"{ "notes": ["a\u001b[31mb"] }"#).unwrap();
     let output =
-        corestream(folder.path(), &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
+        corestream(directory.path(), &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    let output = corestream(folder.path(), &["inspect", "guest.core"]);
+    let output = corestream(directory.path(), &["inspect", "guest.core"]);
     assert!(String::from_utf8(output.stdout).unwrap().contains("\n  note: a\\u{1b}[31mb\n"));
     let error = CoreDumpFile::from_slice(&with_notes(&[1])).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Damaged | ErrorKind::CutOff), "{error}");

@@ -21,30 +21,30 @@ const SECRET: &[u8] = b"a key that nobody else may have";
 const AT: usize = 2000;
 const EXCLUDE: &str = "0:0x7d0..2031";
 
-fn run(folder: &Path, args: &[&str]) -> Output {
+fn run(directory: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder).args(args).stdin(Stdio::null());
+    command.current_dir(directory).args(args).stdin(Stdio::null());
     command.output().unwrap()
 }
 
 /// Runs what must succeed; gives what it printed to standard output and to standard error.
-fn ok(folder: &Path, args: &[&str]) -> (String, String) {
-    let output = run(folder, args);
+fn ok(directory: &Path, args: &[&str]) -> (String, String) {
+    let output = run(directory, args);
     assert!(output.status.success(), "{args:?}: {}", stderr(&output));
     (String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output))
 }
 
-/// A folder with the image of a guest that holds a secret, and the image without it.
-fn folder() -> (TempDir, Vec<u8>) {
-    let folder = tempfile::tempdir().unwrap();
+/// A directory with the image of a guest that holds a secret, and the image without it.
+fn directory() -> (TempDir, Vec<u8>) {
+    let directory = tempfile::tempdir().unwrap();
     let mut image = vec![0; 131_072];
     image[1000..3000].fill(1);
     image[69_999] = 2;
     image[AT..AT + SECRET.len()].copy_from_slice(SECRET);
-    fs::write(folder.path().join("guest.mem"), &image).unwrap();
-    fs::write(folder.path().join("other.mem"), [7; 200]).unwrap();
+    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    fs::write(directory.path().join("other.mem"), [7; 200]).unwrap();
     image[AT..AT + SECRET.len()].fill(0);
-    (folder, image)
+    (directory, image)
 }
 
 /// Whether a part of the secret can be seen.
@@ -54,8 +54,8 @@ fn shows(bytes: &[u8]) -> bool {
 
 #[test]
 fn a_secret_is_left_out_and_everything_says_so() {
-    let (folder, mut image) = folder();
-    let dir = folder.path();
+    let (directory, mut image) = directory();
+    let dir = directory.path();
     assert!(shows(&fs::read(dir.join("guest.mem")).unwrap()));
     for options in [
         &[][..],
@@ -123,8 +123,8 @@ fn a_secret_is_left_out_and_everything_says_so() {
 /// Ranges add up, those that touch are one, and open ends reach to those of the memory.
 #[test]
 fn ranges_add_up() {
-    let (folder, image) = folder();
-    let dir = folder.path();
+    let (directory, image) = directory();
+    let dir = directory.path();
     let dump = |ranges: &[&str]| {
         let args = ["dump", "--memory", "guest.mem", "-o", "guest.core", "--force"];
         let said = ok(dir, &[&args, ranges].concat()).1;
@@ -154,8 +154,8 @@ fn ranges_add_up() {
 
 #[test]
 fn what_is_left_out_is_not_scanned_and_counted() {
-    let (folder, _) = folder();
-    let dir = folder.path();
+    let (directory, _) = directory();
+    let dir = directory.path();
     fs::write(dir.join("dense.mem"), vec![3; 1 << 20]).unwrap();
     let args = ["dump", "--memory", "dense.mem", "--only", "0:0x1001..0x2001", "-o", "dense.core"];
     let (_, said) = ok(dir, &[&args[..], &["--stats", "json"]].concat());
@@ -180,8 +180,8 @@ fn what_is_left_out_is_not_scanned_and_counted() {
 /// A memory that no file system can hold, of which the end of all addresses is left out.
 #[test]
 fn memories_of_all_addresses() {
-    let (folder, _) = folder();
-    let dir = folder.path();
+    let (directory, _) = directory();
+    let dir = directory.path();
     let guest = r#"{ "memories": [{ "minimum": "281474976710656", "memory64": true,
                       "left_out": [{ "first": "18446744073709551615", "last": "18446744073709551615" }] }] }"#;
     fs::write(dir.join("guest.json"), guest).unwrap();
@@ -211,8 +211,8 @@ fn memories_of_all_addresses() {
 
 #[test]
 fn mistakes_are_said_in_one_line() {
-    let (folder, _) = folder();
-    let dir = folder.path();
+    let (directory, _) = directory();
+    let dir = directory.path();
     let before = names(dir);
     for (ranges, expected) in [
         (
@@ -256,8 +256,8 @@ fn mistakes_are_said_in_one_line() {
 /// Where the index is lost, nobody knows any more what was left out on purpose.
 #[test]
 fn a_partial_dump_that_is_cut_off() {
-    let (folder, image) = folder();
-    let dir = folder.path();
+    let (directory, image) = directory();
+    let dir = directory.path();
     let args = ["dump", "--memory", "guest.mem", "--exclude", EXCLUDE, "-o", "guest.core"];
     ok(dir, &args);
     let bytes = fs::read(dir.join("guest.core")).unwrap();

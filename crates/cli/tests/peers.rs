@@ -32,16 +32,16 @@ use tool::stderr;
 
 const PAGE: usize = 65_536;
 
-/// A folder with an image of this many dense pages.
-fn folder(pages: usize) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("guest.mem"), vec![1; pages * PAGE]).unwrap();
-    folder
+/// A directory with an image of this many dense pages.
+fn directory(pages: usize) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.mem"), vec![1; pages * PAGE]).unwrap();
+    directory
 }
 
-fn dump(folder: &Path, args: &[&str]) -> Command {
+fn dump(directory: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder).args(["dump", "--memory", "guest.mem"]).args(args);
+    command.current_dir(directory).args(["dump", "--memory", "guest.mem"]).args(args);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }
@@ -117,13 +117,13 @@ fn dump_to(
     args: &[&str],
     peer: impl FnOnce(Socket) -> Option<Socket> + Send + 'static,
 ) -> (String, Option<i32>, String) {
-    let folder = folder(pages);
+    let directory = directory(pages);
     let (to, accept): (String, Box<dyn FnOnce() -> Socket + Send>) = if kind == "tcp" {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = format!("tcp:{}", listener.local_addr().unwrap());
         (to, Box::new(move || Socket::Tcp(listener.accept().unwrap().0)))
     } else {
-        let listener = UnixListener::bind(folder.path().join("peer")).unwrap();
+        let listener = UnixListener::bind(directory.path().join("peer")).unwrap();
         ("unix:peer".into(), Box::new(move || Socket::Unix(listener.accept().unwrap().0)))
     };
     let (done, is_done) = mpsc::channel::<()>();
@@ -133,7 +133,7 @@ fn dump_to(
         let _ = is_done.recv();
         drop(kept_open);
     });
-    let child = dump(folder.path(), &["--to", &to]).args(args).spawn().unwrap();
+    let child = dump(directory.path(), &["--to", &to]).args(args).spawn().unwrap();
     let output = end(child);
     drop(done);
     peer.join().unwrap();
@@ -224,9 +224,9 @@ fn an_end_without_a_reply_decides() {
 /// its half by then or not.
 #[test]
 fn a_break_after_everything_is_not_taken_for_kept() {
-    let folder = folder(1);
-    assert!(dump(folder.path(), &["-o", "expected"]).status().unwrap().success());
-    let len = usize::try_from(folder.path().join("expected").metadata().unwrap().len()).unwrap();
+    let directory = directory(1);
+    assert!(dump(directory.path(), &["-o", "expected"]).status().unwrap().success());
+    let len = usize::try_from(directory.path().join("expected").metadata().unwrap().len()).unwrap();
     for kind in ["tcp", "unix"] {
         for i in 0..20 {
             let (to, code, said) = dump_to(kind, 1, &[], move |mut socket| {
@@ -318,9 +318,9 @@ fn a_reply_in_the_middle_ends_the_dump() {
 
 #[test]
 fn a_signal_while_the_reply_is_awaited_claims_nothing() {
-    let folder = folder(1);
-    let listener = UnixListener::bind(folder.path().join("peer")).unwrap();
-    let child = dump(folder.path(), &["--to", "unix:peer"]).spawn().unwrap();
+    let directory = directory(1);
+    let listener = UnixListener::bind(directory.path().join("peer")).unwrap();
+    let child = dump(directory.path(), &["--to", "unix:peer"]).spawn().unwrap();
     let mut peer = listener.accept().unwrap().0;
     peer.read_to_end(&mut Vec::new()).unwrap();
     signal(&child, Signal::TERM);
@@ -338,8 +338,8 @@ struct Full {
 }
 
 impl Full {
-    fn unix(folder: &Path) -> Self {
-        let address = SocketAddrUnix::new(folder.join("peer")).unwrap();
+    fn unix(directory: &Path) -> Self {
+        let address = SocketAddrUnix::new(directory.join("peer")).unwrap();
         let socket = |flags| socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
         let listener = socket(SocketFlags::CLOEXEC).unwrap();
         bind(&listener, &address).unwrap();
@@ -379,9 +379,10 @@ impl Full {
 
 #[test]
 fn the_timeout_covers_connecting() {
-    let folder = folder(1);
-    let (unix, tcp) = (Full::unix(folder.path()), Full::tcp());
-    mknodat(CWD, folder.path().join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let directory = directory(1);
+    let (unix, tcp) = (Full::unix(directory.path()), Full::tcp());
+    mknodat(CWD, directory.path().join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .unwrap();
     let port = tcp.to.rsplit(':').next().unwrap();
     let host = format!("tcp:localhost:{port}");
     for (args, said) in [
@@ -394,7 +395,7 @@ fn the_timeout_covers_connecting() {
         (["--to", &host], format!("{host}: cannot connect: ")),
         (["-o", "fifo"], "fifo: cannot open: nobody opened it for reading for 300ms".into()),
     ] {
-        let child = dump(folder.path(), &args).args(["--write-timeout", "0.3"]).spawn().unwrap();
+        let child = dump(directory.path(), &args).args(["--write-timeout", "0.3"]).spawn().unwrap();
         let output = end(child);
         let found = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{found}");
@@ -403,7 +404,7 @@ fn the_timeout_covers_connecting() {
     }
     // Without it the wait has no limit but a signal.
     for args in [["--to", &unix.to], ["--to", &tcp.to], ["-o", "fifo"]] {
-        let mut child = dump(folder.path(), &args).spawn().unwrap();
+        let mut child = dump(directory.path(), &args).spawn().unwrap();
         waiting::wait_until(|| waiting::catches(&child, Signal::INT));
         thread::sleep(Duration::from_millis(200));
         assert!(child.try_wait().unwrap().is_none());
@@ -418,20 +419,20 @@ fn the_timeout_covers_connecting() {
 /// A reader that comes late gets everything, as if it had been there.
 #[test]
 fn a_late_reader_is_waited_for() {
-    let folder = folder(40);
-    let output = dump(folder.path(), &["-o", "expected"]).output().unwrap();
+    let directory = directory(40);
+    let output = dump(directory.path(), &["-o", "expected"]).output().unwrap();
     assert!(output.status.success());
-    let expected = fs::read(folder.path().join("expected")).unwrap();
-    let fifo = folder.path().join("fifo");
+    let expected = fs::read(directory.path().join("expected")).unwrap();
+    let fifo = directory.path().join("fifo");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    let child = dump(folder.path(), &["-o", "fifo", "--write-timeout", "60"]).spawn().unwrap();
+    let child = dump(directory.path(), &["-o", "fifo", "--write-timeout", "60"]).spawn().unwrap();
     thread::sleep(Duration::from_millis(300));
     assert!(fs::read(&fifo).unwrap() == expected);
     assert!(end(child).status.success());
 
-    let full = Full::unix(folder.path());
+    let full = Full::unix(directory.path());
     let args = ["--to", &full.to, "--write-timeout", "60"];
-    let child = dump(folder.path(), &args).spawn().unwrap();
+    let child = dump(directory.path(), &args).spawn().unwrap();
     thread::sleep(Duration::from_millis(300));
     let listener = UnixListener::from(full._listener);
     let mut longest = Vec::new();

@@ -28,12 +28,12 @@ use tool::{names, stderr};
 
 #[test]
 fn a_dump_arrives_by_tcp_and_in_the_file_system() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let image: Vec<u8> = (0..3 * MIB).map(|i| (i / 7 % 251).to_le_bytes()[0]).collect();
-    fs::write(folder.path().join("guest.mem"), &image).unwrap();
-    fs::create_dir(folder.path().join("dumps")).unwrap();
+    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    fs::create_dir(directory.path().join("dumps")).unwrap();
     let dump = |args: &[&str]| {
-        let mut command = corestream(folder.path());
+        let mut command = corestream(directory.path());
         let output = command.args(["dump", "--memory", "guest.mem"]).args(args).output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
         output.stdout
@@ -46,8 +46,8 @@ fn a_dump_arrives_by_tcp_and_in_the_file_system() {
     ] {
         let end = name.rsplit('.').next().unwrap();
         let pattern = format!("dumps/%n.{end}");
-        let mut receiver = Receiver::start(folder.path(), address, &["-o", &pattern, "--sync"]);
-        assert_eq!(folder.path().join("socket").exists(), from == "unix:socket");
+        let mut receiver = Receiver::start(directory.path(), address, &["-o", &pattern, "--sync"]);
+        assert_eq!(directory.path().join("socket").exists(), from == "unix:socket");
         dump(&["--to", &receiver.address.clone()]);
         let len = expected.len();
         let line = receiver.line().replace("tcp:[::1]:", "tcp:127.0.0.1:");
@@ -55,21 +55,21 @@ fn a_dump_arrives_by_tcp_and_in_the_file_system() {
             without_port(&line),
             format!("dumps/{name}: {len} bytes from {from}, whole, all checksums hold")
         );
-        let path = folder.path().join("dumps").join(name);
+        let path = directory.path().join("dumps").join(name);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert!(fs::read(path).unwrap() == expected, "{name}");
         receiver.stop();
     }
-    assert_eq!(names(&folder.path().join("dumps")).len(), 3);
-    assert_eq!(names(folder.path()), ["dumps", "guest.mem"]);
+    assert_eq!(names(&directory.path().join("dumps")).len(), 3);
+    assert_eq!(names(directory.path()), ["dumps", "guest.mem"]);
 }
 
 /// Sixteen senders at once, a third of them up to no good, twice over.
 #[test]
 fn what_is_good_arrives_whole_whoever_else_sends() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let args = ["-o", "%n.core", "--timeout", "1", "--max-size", "6000000"];
-    let mut receiver = Receiver::tcp(folder.path(), &args);
+    let mut receiver = Receiver::tcp(directory.path(), &args);
     let before = receiver.memory("VmHWM");
     let good: Vec<_> = (1..9).map(|i| dump_of(&format!("good{i}"), 60 + i, i)).collect();
     let slow = dump_of("slow", 0, 1);
@@ -131,17 +131,17 @@ fn what_is_good_arrives_whole_whoever_else_sends() {
         let suffix = if round == 0 { "" } else { ".1" };
         for (i, bytes) in good.iter().enumerate() {
             let name = format!("good{}.core{suffix}", i + 1);
-            assert!(read(folder.path(), &name) == *bytes, "{name}");
+            assert!(read(directory.path(), &name) == *bytes, "{name}");
             expected.push(name);
         }
         for (name, bytes) in [("_._.._-_[31m__.core", &evil), ("slow.core", &slow)] {
             let name = format!("{name}{suffix}");
-            assert!(read(folder.path(), &name) == *bytes, "{name}");
+            assert!(read(directory.path(), &name) == *bytes, "{name}");
             expected.push(name);
         }
     }
     expected.sort();
-    assert_eq!(names(folder.path()), expected);
+    assert_eq!(names(directory.path()), expected);
     let more = receiver.memory("VmHWM") - before;
     assert!(more < 16 * MIB, "{more} bytes for 16 senders");
     receiver.stop();
@@ -184,31 +184,31 @@ impl Then {
 
 #[test]
 fn a_name_that_is_taken_gets_a_number() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
     fs::write(path("guest.core"), "kept").unwrap();
     fs::write(path("target"), "kept too").unwrap();
     symlink("target", path("guest.core.1")).unwrap();
     symlink("nothing", path("guest.core.2")).unwrap();
     fs::create_dir(path("guest.core.3")).unwrap();
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "guest.core"]);
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "guest.core"]);
     let bytes = dump_of("any", 1, 1);
     for i in 4..6 {
         receiver.send(&bytes);
         let line = receiver.line();
         assert!(line.starts_with(&format!("guest.core.{i}: ")), "{line}");
-        assert!(read(folder.path(), &format!("guest.core.{i}")) == bytes);
+        assert!(read(directory.path(), &format!("guest.core.{i}")) == bytes);
     }
     receiver.stop();
-    assert_eq!(read(folder.path(), "guest.core"), b"kept");
-    assert_eq!(read(folder.path(), "target"), b"kept too");
+    assert_eq!(read(directory.path(), "guest.core"), b"kept");
+    assert_eq!(read(directory.path(), "target"), b"kept too");
     assert!(path("guest.core.2").is_symlink() && !path("nothing").exists());
 }
 
 #[test]
 fn mistakes_are_said_in_one_line() {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path();
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
     fs::write(dir.join("file"), "kept").unwrap();
     fs::create_dir(dir.join("dumps")).unwrap();
     let _listener = UnixListener::bind(dir.join("taken")).unwrap();
@@ -284,14 +284,14 @@ fn mistakes_are_said_in_one_line() {
 /// An image of 256 MiB, eight times: 2 GiB that nobody keeps in memory, neither here nor there.
 #[test]
 fn two_gib_arrive_whole_in_little_memory() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut random = common::Random(9);
     let image: Vec<u8> =
         (0..256 * MIB / 8).flat_map(|_| (random.next() | 1).to_le_bytes()).collect();
-    fs::write(folder.path().join("guest.mem"), &image).unwrap();
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "large.core"]);
+    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "large.core"]);
     let before = receiver.memory("VmHWM");
-    let mut command = corestream(folder.path());
+    let mut command = corestream(directory.path());
     command.arg("dump").args(["--memory", "guest.mem"].repeat(8));
     command.args(["--stats", "json", "--to", &receiver.address]);
     let (output, peak) = peak_anon(&mut command);
@@ -304,7 +304,7 @@ fn two_gib_arrive_whole_in_little_memory() {
     assert!(more < 16 * MIB, "{more} bytes of the receiver");
     receiver.stop();
 
-    let path: PathBuf = folder.path().join("large.core");
+    let path: PathBuf = directory.path().join("large.core");
     assert_eq!(
         File::open(&path).unwrap().metadata().unwrap().len(),
         stats["dump_bytes"].as_u64().unwrap()

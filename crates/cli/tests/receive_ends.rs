@@ -41,38 +41,38 @@ fn reply(socket: &mut impl Read) -> (String, Result<(), ErrorKind>) {
 /// A sender that has sent all may stay connected: it is not waited for, and nothing is lost.
 #[test]
 fn a_dump_is_whole_though_its_sender_stays() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n", "--timeout", "3600"]);
+    let directory = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--timeout", "3600"]);
     let bytes = dump_of("stays", 3, 1);
     let mut socket = receiver.connect();
     socket.write_all(&bytes).unwrap();
-    wait_until(|| folder.path().join("stays").exists());
+    wait_until(|| directory.path().join("stays").exists());
     assert!(receiver.line().contains(", whole"));
-    assert!(read(folder.path(), "stays") == bytes);
+    assert!(read(directory.path(), "stays") == bytes);
     // A sender that wants to know waits until the other end is closed: the dump has its name then.
     let mut socket = receiver.connect();
     socket.write_all(&bytes).unwrap();
     socket.shutdown(Shutdown::Write).unwrap();
     assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())));
-    assert!(read(folder.path(), "stays.1") == bytes);
+    assert!(read(directory.path(), "stays.1") == bytes);
     receiver.line();
     receiver.stop();
 }
 
 #[test]
 fn what_is_cut_off_is_kept_only_if_that_is_wanted() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let bytes = dump_of("guest", 64, 1);
     let half = &bytes[..bytes.len() / 2];
     let mut flipped = bytes.clone();
     flipped[MIB * 3] ^= 1;
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n.core", "--keep-partial"]);
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n.core", "--keep-partial"]);
     for (sent, kept) in [(half, "guest.core.partial"), (&flipped, "guest.core.1.partial")] {
         receiver.send(sent);
         let line = receiver.line();
         assert!(line.ends_with(&format!("; kept as {kept}")), "{line}");
-        assert!(read(folder.path(), kept) == sent);
-        let metadata = folder.path().join(kept).metadata().unwrap();
+        assert!(read(directory.path(), kept) == sent);
+        let metadata = directory.path().join(kept).metadata().unwrap();
         assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
         // What was reserved for the rest is free again.
         assert!(metadata.blocks() * 512 <= sent.len() as u64 + 65_536, "{metadata:?}");
@@ -90,13 +90,13 @@ fn what_is_cut_off_is_kept_only_if_that_is_wanted() {
     let (code, said) = receiver.end();
     assert_eq!(code, Some(130));
     assert!(said.contains("PEER: dropped after "), "{said}");
-    let all = names(folder.path());
+    let all = names(directory.path());
     assert!(all.len() <= 3 && all.iter().all(|name| name.ends_with(".partial")), "{all:?}");
 }
 
 #[test]
 fn once_says_whether_the_dump_was_whole() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let bytes = dump_of("guest", 32, 1);
     let foreign = own::without(&bytes);
     for (sent, args, code, said) in [
@@ -129,7 +129,7 @@ fn once_says_whether_the_dump_was_whole() {
         ),
     ] {
         let args = [&["-o", "%n", "--once"], args].concat();
-        let receiver = Receiver::tcp(folder.path(), &args);
+        let receiver = Receiver::tcp(directory.path(), &args);
         receiver.send(sent);
         let (found, line) = receiver.end();
         let line = line.strip_prefix("corestream: receive: ").expect(&line).trim_end();
@@ -138,8 +138,8 @@ fn once_says_whether_the_dump_was_whole() {
         let said = said.replace("2097210", &foreign.len().to_string());
         assert_eq!((found, line), (Some(code), said.as_str()), "{args:?}");
     }
-    assert_eq!(names(folder.path()), ["guest", "guest.1"]);
-    let receiver = Receiver::tcp(folder.path(), &["-o", "%n", "--once"]);
+    assert_eq!(names(directory.path()), ["guest", "guest.1"]);
+    let receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--once"]);
     receiver.stop();
 }
 
@@ -148,10 +148,10 @@ fn a_signal_drops_what_is_under_way_and_leaves_nothing() {
     let bytes = dump_of("guest", 64, 1);
     let half = &bytes[..bytes.len() / 2];
     for (signal, name, code) in waiting::stop_signals() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let args = ["-o", "%n.core", "--max-senders", "2"];
-        let mut receiver = Receiver::start(folder.path(), "unix:socket", &args);
-        let connect = || UnixStream::connect(folder.path().join("socket")).unwrap();
+        let mut receiver = Receiver::start(directory.path(), "unix:socket", &args);
+        let connect = || UnixStream::connect(directory.path().join("socket")).unwrap();
         let mut sockets = [connect(), connect(), connect()];
         // The third one waits: it is not read from.
         for socket in &mut sockets[..2] {
@@ -164,7 +164,7 @@ fn a_signal_drops_what_is_under_way_and_leaves_nothing() {
         }
         let said = format!("corestream: receive: stopped by {name}\n");
         assert_eq!(receiver.end(), (Some(code), said));
-        assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
+        assert!(names(directory.path()).is_empty(), "{:?}", names(directory.path()));
     }
 }
 
@@ -174,7 +174,7 @@ fn a_signal_drops_what_is_under_way_and_leaves_nothing() {
 fn a_killed_receiver_breaks_the_connection() {
     let bytes = dump_of("guest", 2, 1);
     let part = &bytes[..bytes.len() - 1];
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let kill = |receiver: Receiver, before: usize, end: &dyn Fn()| {
         wait_until(|| receiver.has_read() >= before + part.len());
         receiver.signal(Signal::STOP);
@@ -183,9 +183,9 @@ fn a_killed_receiver_breaks_the_connection() {
         end();
         receiver.signal(Signal::KILL);
         assert_eq!(receiver.end(), (None, String::new()));
-        assert!(!folder.path().join("guest").exists());
+        assert!(!directory.path().join("guest").exists());
     };
-    let receiver = Receiver::tcp(folder.path(), &["-o", "%n"]);
+    let receiver = Receiver::tcp(directory.path(), &["-o", "%n"]);
     let before = receiver.has_read();
     let mut socket = receiver.connect();
     socket.write_all(part).unwrap();
@@ -193,9 +193,9 @@ fn a_killed_receiver_breaks_the_connection() {
     assert_eq!(reply(&mut socket), (String::new(), Err(ErrorKind::ConnectionReset)));
 
     // By a Unix socket it is the last byte that is not read before the dump has its name.
-    let receiver = Receiver::start(folder.path(), "unix:socket", &["-o", "%n"]);
+    let receiver = Receiver::start(directory.path(), "unix:socket", &["-o", "%n"]);
     let before = receiver.has_read();
-    let mut socket = UnixStream::connect(folder.path().join("socket")).unwrap();
+    let mut socket = UnixStream::connect(directory.path().join("socket")).unwrap();
     socket.write_all(&bytes).unwrap();
     kill(receiver, before, &|| {});
     assert_eq!(reply(&mut socket), (String::new(), Err(ErrorKind::ConnectionReset)));
@@ -203,8 +203,8 @@ fn a_killed_receiver_breaks_the_connection() {
 
 #[test]
 fn a_signal_does_not_drop_what_is_all_there() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n"]);
+    let directory = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n"]);
     let bytes = dump_of("stays", 3, 1);
     let before = receiver.has_read();
     let mut socket = receiver.connect();
@@ -215,15 +215,15 @@ fn a_signal_does_not_drop_what_is_all_there() {
     receiver.signal(Signal::TERM);
     assert!(receiver.line().contains(", whole"));
     assert_eq!(receiver.end().0, Some(143));
-    assert!(read(folder.path(), "stays") == bytes);
+    assert!(read(directory.path(), "stays") == bytes);
 }
 
 /// Who only looks whether anybody listens is not the one sender.
 #[test]
 fn once_waits_for_a_sender_that_sends() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let args = ["-o", "%n", "--once", "--timeout", "1"];
-    let mut receiver = Receiver::tcp(folder.path(), &args);
+    let mut receiver = Receiver::tcp(directory.path(), &args);
     drop(receiver.connect());
     assert_eq!(receiver.line(), "PEER: has sent nothing");
     let mut silent = receiver.connect();
@@ -234,9 +234,9 @@ fn once_waits_for_a_sender_that_sends() {
     receiver.send(&bytes);
     let (code, said) = receiver.end();
     assert_eq!(code, Some(0), "{said}");
-    assert!(read(folder.path(), "guest") == bytes);
+    assert!(read(directory.path(), "guest") == bytes);
     // A signal ends the wait.
-    let mut receiver = Receiver::tcp(folder.path(), &args);
+    let mut receiver = Receiver::tcp(directory.path(), &args);
     drop(receiver.connect());
     receiver.line();
     receiver.stop();
@@ -245,14 +245,14 @@ fn once_waits_for_a_sender_that_sends() {
 /// A dump whose sections are wrong can only be dropped: the rest of it is not waited for.
 #[test]
 fn what_is_damaged_is_not_taken_to_its_end() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut bytes = dump_of("guest", 64, 1);
     let at = own::end_of_core(&bytes) + own::HEADER;
     bytes[at] = 99;
     let said = format!("PEER: is damaged: at {at:#x}: unknown section id 99 ");
     for keep in [false, true] {
         let args = ["-o", "%n", "--timeout", "2", "--keep-partial"];
-        let mut receiver = Receiver::tcp(folder.path(), &args[..if keep { 5 } else { 4 }]);
+        let mut receiver = Receiver::tcp(directory.path(), &args[..if keep { 5 } else { 4 }]);
         let mut socket = receiver.connect();
         socket.write_all(&bytes[..MIB]).unwrap();
         if keep {
@@ -264,10 +264,10 @@ fn what_is_damaged_is_not_taken_to_its_end() {
             // The index tells more of it.
             assert!(line.starts_with("PEER: is damaged: the checksum of 0x0..0x100000 "), "{line}");
             assert!(line.ends_with("; kept as guest.partial"), "{line}");
-            assert!(read(folder.path(), "guest.partial") == bytes);
+            assert!(read(directory.path(), "guest.partial") == bytes);
         } else {
             assert!(line.starts_with(&said), "{line}");
-            assert!(names(folder.path()).is_empty());
+            assert!(names(directory.path()).is_empty());
         }
         let (reply, end) = reply(&mut socket);
         assert!(reply.starts_with("is damaged: ") && reply.ends_with('\n'), "{reply}");
@@ -279,20 +279,20 @@ fn what_is_damaged_is_not_taken_to_its_end() {
     let at = own::end_of_core(&foreign);
     foreign[at] = 99;
     let args = ["-o", "%n", "--keep-partial", "--any-tool"];
-    let mut receiver = Receiver::tcp(folder.path(), &args);
+    let mut receiver = Receiver::tcp(directory.path(), &args);
     receiver.send(&foreign);
     let line = receiver.line();
     assert!(line.ends_with("; kept as foreign.partial"), "{line}");
-    assert!(read(folder.path(), "foreign.partial") == foreign);
+    assert!(read(directory.path(), "foreign.partial") == foreign);
     receiver.stop();
 }
 
 #[test]
 fn only_so_many_partial_dumps_are_kept() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let bytes = dump_of("guest", 1, 1);
     let args = ["-o", "%n", "--keep-partial", "--max-partials", "2"];
-    let mut receiver = Receiver::tcp(folder.path(), &args);
+    let mut receiver = Receiver::tcp(directory.path(), &args);
     let mut send = || {
         receiver.send(&bytes[..bytes.len() / 2]);
         receiver.line()
@@ -304,28 +304,28 @@ fn only_so_many_partial_dumps_are_kept() {
     let line = send();
     let said = "; not kept, there are 2 that end in .partial (--max-partials)";
     assert!(line.ends_with(said), "{line}");
-    fs::remove_file(folder.path().join("guest.partial")).unwrap();
+    fs::remove_file(directory.path().join("guest.partial")).unwrap();
     let line = send();
     assert!(line.ends_with("; kept as guest.partial"), "{line}");
     receiver.send(&bytes);
     assert!(receiver.line().starts_with("guest: "));
     receiver.stop();
-    assert_eq!(names(folder.path()), ["guest", "guest.1.partial", "guest.partial"]);
+    assert_eq!(names(directory.path()), ["guest", "guest.1.partial", "guest.partial"]);
 }
 
 /// All of a small dump is on its way before the receiver has looked at it.
 #[test]
 fn a_sender_learns_that_its_dump_is_not_kept() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("guest.mem"), [1; 65_536]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.mem"), [1; 65_536]).unwrap();
     let dump = |to: &str| {
-        let mut command = corestream(folder.path());
+        let mut command = corestream(directory.path());
         let output = command.args(["dump", "--memory", "guest.mem", "--to", to]).output().unwrap();
         (output.status.code(), stderr(&output))
     };
-    let dumps = folder.path().join("dumps");
+    let dumps = directory.path().join("dumps");
     fs::create_dir(&dumps).unwrap();
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "dumps/%n"]);
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "dumps/%n"]);
     assert_eq!(dump(&receiver.address), (Some(0), String::new()));
     assert!(receiver.line().starts_with("dumps/guest.mem: "));
     // It has all of the dump, and can't give it a name.
@@ -342,7 +342,7 @@ fn a_sender_learns_that_its_dump_is_not_kept() {
 
     for address in ["tcp:127.0.0.1:0", "unix:socket"] {
         let args = ["-o", "%n", "--max-size", "1000"];
-        let mut receiver = Receiver::start(folder.path(), address, &args);
+        let mut receiver = Receiver::start(directory.path(), address, &args);
         let (code, said) = dump(&receiver.address);
         let line = receiver.line();
         let (_, reason) =
@@ -359,14 +359,14 @@ fn a_sender_learns_that_its_dump_is_not_kept() {
 /// of a connection is an error only if bytes were left unread; whatever the pieces that it sends.
 #[test]
 fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
-    let folder = tempfile::tempdir().unwrap();
-    let dumps = folder.path().join("dumps");
+    let directory = tempfile::tempdir().unwrap();
+    let dumps = directory.path().join("dumps");
     fs::create_dir(&dumps).unwrap();
-    let mut receiver = Receiver::start(folder.path(), "unix:socket", &["-o", "dumps/%n"]);
+    let mut receiver = Receiver::start(directory.path(), "unix:socket", &["-o", "dumps/%n"]);
     let bytes = dump_of("guest", 1, 1);
     let len = bytes.len();
     let mut send = |pieces: &[&[u8]], before_the_last: &dyn Fn()| {
-        let mut socket = UnixStream::connect(folder.path().join("socket")).unwrap();
+        let mut socket = UnixStream::connect(directory.path().join("socket")).unwrap();
         let (last, first) = pieces.split_last().unwrap();
         for piece in first {
             socket.write_all(piece).unwrap();
@@ -400,7 +400,7 @@ fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
     let (learned, line) = send(&[&damaged], &|| {});
     assert!(line.contains("is damaged: "), "{line}");
     assert_eq!(learned, reset(&line));
-    let gone = || fs::rename(&dumps, folder.path().join("gone")).unwrap();
+    let gone = || fs::rename(&dumps, directory.path().join("gone")).unwrap();
     let (learned, line) = send(&[&bytes[..len - 1], &bytes[len - 1..]], &gone);
     assert!(line.contains("its directory was moved while it was written"), "{line}");
     assert_eq!(learned, reset(&line));
@@ -418,9 +418,9 @@ fn free_below(receiver: &Receiver, limit: u64) -> u64 {
 #[test]
 fn silent_senders_do_not_keep_others_out_for_ever() {
     let bytes = dump_of("guest", 1, 1);
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let args = ["-o", "%n", "--max-senders", "40", "--timeout", "1"];
-    let mut receiver = Receiver::tcp(folder.path(), &args);
+    let mut receiver = Receiver::tcp(directory.path(), &args);
     let pid = Pid::from_raw(receiver.child.id().cast_signed());
     let before = getrlimit(Resource::Nofile);
     let limit = (1..).find(|limit| free_below(&receiver, *limit) > 20).unwrap();
@@ -441,11 +441,11 @@ fn silent_senders_do_not_keep_others_out_for_ever() {
 /// A receiver that could never take a sender says so at the start.
 #[test]
 fn a_limit_that_is_too_low_for_one_sender_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let line = "ulimit -n 5; exec \"$0\" receive unix:socket -o %n";
     let mut command = std::process::Command::new("sh");
     command.args(["-c", line]).arg(assert_cmd::cargo::cargo_bin!("corestream"));
-    let output = command.current_dir(folder.path()).output().unwrap();
+    let output = command.current_dir(directory.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
     let said = String::from_utf8(output.stderr).unwrap();
@@ -457,8 +457,8 @@ fn a_limit_that_is_too_low_for_one_sender_is_an_error() {
 fn senders_wait_for_free_descriptors() {
     let bytes = dump_of("guest", 1, 1);
     for free in 0..4 {
-        let folder = tempfile::tempdir().unwrap();
-        let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n", "--max-senders", "3"]);
+        let directory = tempfile::tempdir().unwrap();
+        let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--max-senders", "3"]);
         let pid = Pid::from_raw(receiver.child.id().cast_signed());
         let before = getrlimit(Resource::Nofile);
         let limit = (1..).find(|limit| free_below(&receiver, *limit) > free).unwrap() - 1;
@@ -474,7 +474,7 @@ fn senders_wait_for_free_descriptors() {
         assert!(line.contains(": cannot take a sender: ") && line.ends_with(short), "{line}");
         // Many times the pause between two attempts: it is reported once.
         thread::sleep(Duration::from_secs(1));
-        assert!(names(folder.path()).is_empty());
+        assert!(names(directory.path()).is_empty());
         prlimit(pid, Resource::Nofile, before).unwrap();
         for mut socket in sockets {
             assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())), "{free} free");

@@ -27,10 +27,10 @@ use waiting::wait_until;
 /// An index can make a verifier keep the most that there may be; sixteen do so at once.
 #[test]
 fn hostile_tables_cost_bounded_memory() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     // Who keeps what is damaged reads the index of all.
     let args = ["-o", "%n", "--keep-partial", "--max-partials", "0"];
-    let mut receiver = Receiver::tcp(folder.path(), &args);
+    let mut receiver = Receiver::tcp(directory.path(), &args);
     let before = receiver.memory("VmHWM");
     let (many, listed) = (many_sections(), many_segments());
     for (bytes, said) in
@@ -57,7 +57,7 @@ fn hostile_tables_cost_bounded_memory() {
     });
     let more = receiver.memory("VmHWM") - before;
     assert!(more < 16 * 8 * MIB, "{more} bytes for 16 senders");
-    assert!(names(folder.path()).is_empty());
+    assert!(names(directory.path()).is_empty());
     receiver.stop();
 }
 
@@ -96,8 +96,8 @@ fn many_segments() -> Vec<u8> {
 /// one that says more than there is.
 #[test]
 fn there_must_be_room() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n"]);
+    let directory = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n"]);
     let bytes = dump_of("guest", 1, 1);
     let core = own::end_of_core(&bytes);
     let mut lie = bytes[..core].to_vec();
@@ -108,7 +108,7 @@ fn there_must_be_room() {
     let line = receiver.line();
     assert!(line.contains("has 36028797018963968 bytes, and there is room for "), "{line}");
     receiver.stop();
-    assert!(names(folder.path()).is_empty());
+    assert!(names(directory.path()).is_empty());
 }
 
 /// The beginning of a dump that says it has so many bytes.
@@ -124,9 +124,9 @@ fn claim(length: u64) -> Vec<u8> {
 /// What a dump says of its length takes no room from others.
 #[test]
 fn a_claim_reserves_little() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n"]);
-    let free = rustix::fs::statvfs(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n"]);
+    let free = rustix::fs::statvfs(directory.path()).unwrap();
     let length = (free.f_bavail * free.f_frsize / 2).min(4 << 30);
     let mut read = receiver.has_read();
     let lie = claim(length);
@@ -146,7 +146,7 @@ fn a_claim_reserves_little() {
     let said = format!("PEER: is cut off: {} of {length} bytes", lie.len());
     assert!(line.starts_with(&said), "{line}");
     receiver.stop();
-    assert!(names(folder.path()).is_empty());
+    assert!(names(directory.path()).is_empty());
 }
 
 /// Sends a byte now and then until that is an error.
@@ -170,9 +170,9 @@ fn a_sender_that_dribbles_is_dropped() {
         ),
         (["--max-time", "0.4", "--min-rate", "0"], "it took longer than the 400ms of --max-time"),
     ] {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let args = [&["-o", "%n", "--max-senders", "1"], &args[..]].concat();
-        let mut receiver = Receiver::tcp(folder.path(), &args);
+        let mut receiver = Receiver::tcp(directory.path(), &args);
         thread::scope(|scope| {
             let socket = receiver.connect();
             scope.spawn(|| dribble(socket, &bytes));
@@ -181,12 +181,12 @@ fn a_sender_that_dribbles_is_dropped() {
         });
         receiver.send(&bytes);
         assert!(receiver.line().contains(", whole"));
-        assert!(read(folder.path(), "guest") == bytes);
+        assert!(read(directory.path(), "guest") == bytes);
         receiver.stop();
     }
     // One that is only silent has no more time than that either.
-    let folder = tempfile::tempdir().unwrap();
-    let mut receiver = Receiver::tcp(folder.path(), &["-o", "%n", "--max-time", "0.2"]);
+    let directory = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--max-time", "0.2"]);
     let mut socket = receiver.connect();
     socket.write_all(&bytes[..10]).unwrap();
     let said = "PEER: is cut off: 10 bytes: it took longer than the 200ms of --max-time";

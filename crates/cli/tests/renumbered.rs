@@ -9,15 +9,15 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-fn corestream(folder: &Path, args: &[&str]) -> Output {
+fn corestream(directory: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder).args(args).output().unwrap()
+    command.current_dir(directory).args(args).output().unwrap()
 }
 
 #[test]
 fn messages_name_memories_as_the_manifest_does() {
-    let folder = tempfile::tempdir().unwrap();
-    let image = folder.path().join("guest.mem");
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("guest.mem");
     fs::write(&image, [1; 65_536]).unwrap();
     let mut memories = vec![json!({ "minimum": 1 }); 104];
     memories[103] = json!({ "image": "guest.mem" });
@@ -28,7 +28,7 @@ fn messages_name_memories_as_the_manifest_does() {
         "instances": [{ "module": 0, "memories": [103] }],
         "threads": [{ "name": "main", "frames": [{ "instance": 0, "function": 0, "offset": 0 }] }],
     });
-    fs::write(folder.path().join("manifest.json"), manifest.to_string()).unwrap();
+    fs::write(directory.path().join("manifest.json"), manifest.to_string()).unwrap();
     // Open for writing: the tool warns that the image may have changed.
     let _writer = OpenOptions::new().write(true).open(&image).unwrap();
     let args = [
@@ -42,7 +42,7 @@ fn messages_name_memories_as_the_manifest_does() {
         "--stats",
         "json",
     ];
-    let output = corestream(folder.path(), &args);
+    let output = corestream(directory.path(), &args);
     let said = tool::stderr(&output);
     assert!(output.status.success(), "{said}");
     for index in 99..103 {
@@ -57,7 +57,7 @@ fn messages_name_memories_as_the_manifest_does() {
     let stats: Value = serde_json::from_str(stats).unwrap();
     assert_eq!(stats["changing_memories"], json!([103]));
 
-    let output = corestream(folder.path(), &["verify", "guest.core"]);
+    let output = corestream(directory.path(), &["verify", "guest.core"]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("memory 99 without 16 bytes in 1 range"), "{said}");
     assert!(said.contains("memory 99 changing while read"), "{said}");

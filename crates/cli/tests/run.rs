@@ -27,10 +27,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tool::stderr;
 
-fn run(folder: &Path, args: &[&str]) -> Output {
+fn run(directory: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
     command
-        .current_dir(folder)
+        .current_dir(directory)
         .arg("run")
         .args(args)
         .env_clear()
@@ -39,11 +39,11 @@ fn run(folder: &Path, args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// A folder with a guest in it.
-fn folder(name: &str, text: &str) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join(name), text).unwrap();
-    folder
+/// A directory with a guest in it.
+fn directory(name: &str, text: &str) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join(name), text).unwrap();
+    directory
 }
 
 fn guests() -> PathBuf {
@@ -87,9 +87,9 @@ fn check_wordcount(decoded: &Decoded<'_>) {
 
 #[test]
 fn a_real_guest() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let guest = guests().join("wordcount.wasm");
-    let output = run(folder.path(), &[guest.to_str().unwrap()]);
+    let output = run(directory.path(), &[guest.to_str().unwrap()]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(134), "{said}");
     assert_eq!(output.stdout, b"381594 words\n");
@@ -101,12 +101,12 @@ fn a_real_guest() {
     assert_eq!(lines[1], "    0: wordcount.wasm: report + 0x38");
     assert_eq!(lines[9], "    8: wordcount.wasm: _start + 0x23");
     assert_eq!(lines[10..], ["corestream: wordcount.wasm.core: core dumped"]);
-    check_wordcount(&decode(&fs::read(folder.path().join("wordcount.wasm.core")).unwrap()));
+    check_wordcount(&decode(&fs::read(directory.path().join("wordcount.wasm.core")).unwrap()));
 
     // The same with locals, beside the first.
-    let output = run(folder.path(), &["--locals", guest.to_str().unwrap(), "-o", "%n.locals"]);
+    let output = run(directory.path(), &["--locals", guest.to_str().unwrap(), "-o", "%n.locals"]);
     assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
-    let bytes = fs::read(folder.path().join("wordcount.wasm.locals")).unwrap();
+    let bytes = fs::read(directory.path().join("wordcount.wasm.locals")).unwrap();
     let decoded = decode(&bytes);
     check_wordcount(&decoded);
     // `depth` counts down from 5 to 0.
@@ -117,12 +117,12 @@ fn a_real_guest() {
 /// The SHA-256 is that of the guest's file, though `run` adds to a guest what it needs to dump it.
 #[test]
 fn a_dump_says_why_and_of_which_guest() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let guest = guests().join("wordcount.wasm");
     let before = UnixTime::now();
-    let output = run(folder.path(), &[guest.to_str().unwrap(), "-o", "guest.core"]);
+    let output = run(directory.path(), &[guest.to_str().unwrap(), "-o", "guest.core"]);
     assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
-    let dump = CoreDumpFile::open(folder.path().join("guest.core")).unwrap();
+    let dump = CoreDumpFile::open(directory.path().join("guest.core")).unwrap();
     assert_eq!(dump.trap(), Some("wasm trap: wasm `unreachable` instruction executed"));
     let captured_at = dump.captured_at();
     assert!(before <= captured_at && captured_at <= UnixTime::now(), "{captured_at:?}");
@@ -134,10 +134,10 @@ fn a_dump_says_why_and_of_which_guest() {
 
     let text = r#"(module (@custom "build_id" "\02\12\34") (memory 1 1 shared)
         (func (export "_start") (loop br 0)))"#;
-    fs::write(folder.path().join("guest.wat"), text).unwrap();
-    let output = run(folder.path(), &["--time-limit", "0.3", "guest.wat", "-o", "loop.core"]);
+    fs::write(directory.path().join("guest.wat"), text).unwrap();
+    let output = run(directory.path(), &["--time-limit", "0.3", "guest.wat", "-o", "loop.core"]);
     assert_eq!(output.status.code(), Some(124), "{}", stderr(&output));
-    let dump = CoreDumpFile::open(folder.path().join("loop.core")).unwrap();
+    let dump = CoreDumpFile::open(directory.path().join("loop.core")).unwrap();
     assert_eq!(dump.trap(), Some("stopped after 0.3 s"));
     let identity = dump.module_identity(ModuleIndex(0)).unwrap();
     assert_eq!(identity.build_id.as_deref(), Some(&[0x12, 0x34][..]));
@@ -145,14 +145,14 @@ fn a_dump_says_why_and_of_which_guest() {
 
 #[test]
 fn the_example_of_readme() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/orders.wat");
-    let output = run(folder.path(), &["--locals", guest.to_str().unwrap(), "-o", "orders.core"]);
+    let output = run(directory.path(), &["--locals", guest.to_str().unwrap(), "-o", "orders.core"]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(134), "{said}");
     assert!(said.starts_with("corestream: orders.wat: wasm trap: out of bounds memory access\n    0: orders: amount + 0x"), "{said}");
     assert!(said.ends_with("corestream: orders.core: core dumped\n"), "{said}");
-    let bytes = fs::read(folder.path().join("orders.core")).unwrap();
+    let bytes = fs::read(directory.path().join("orders.core")).unwrap();
     let decoded = decode(&bytes);
     let orders: Vec<_> = decoded.threads[0].1[..5].iter().map(|f| f.locals[0]).collect();
     let damaged = Value::I32(0xdead_beef_u32.cast_signed());
@@ -163,7 +163,7 @@ fn the_example_of_readme() {
 
     // Its frames are lines of the text: what stands at the place of each.
     let text = fs::read_to_string(&guest).unwrap();
-    let dump = folder.path().join("orders.core");
+    let dump = directory.path().join("orders.core");
     let args = ["inspect", dump.to_str().unwrap(), "--symbols", guest.to_str().unwrap(), "--json"];
     let output = Command::new(env!("CARGO_BIN_EXE_corestream")).args(args).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
@@ -196,21 +196,21 @@ const EXIT: &str = r#"(module
 
 #[test]
 fn exit_codes_and_results_are_the_guests() {
-    let folder = folder("exit.wat", EXIT);
-    let code = |args: &[&str]| run(folder.path(), args).status.code();
+    let directory = directory("exit.wat", EXIT);
+    let code = |args: &[&str]| run(directory.path(), args).status.code();
     assert_eq!(code(&["exit.wat"]), Some(42));
     assert_eq!(code(&["exit.wat", "--invoke", "nothing"]), Some(0));
     let output =
-        run(folder.path(), &["exit.wat", "--invoke", "add", "--", "-1", "2", "0.5", "1e3"]);
+        run(directory.path(), &["exit.wat", "--invoke", "add", "--", "-1", "2", "0.5", "1e3"]);
     assert_eq!(output.stdout, b"1001.5\n-1\n", "{}", stderr(&output));
     assert_eq!(output.status.code(), Some(0));
     // A time limit past the end of the clock is none.
     for limit in ["1e10", "9.3e18", "1e19", "1.8e19"] {
-        let output = run(folder.path(), &["exit.wat", "--time-limit", limit]);
+        let output = run(directory.path(), &["exit.wat", "--time-limit", limit]);
         assert_eq!((output.status.code(), stderr(&output)), (Some(42), String::new()), "{limit}");
     }
     // No dump was made.
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
 /// Of a code the low byte is left, as of any process's, but never 0 of another one.
@@ -219,13 +219,13 @@ fn every_exit_code_is_the_guests() {
     let codes = [(0, 0), (125, 125), (126, 126), (200, 200), (255, 255), (-1, 255), (257, 1)];
     for (code, expected) in codes {
         let text = EXIT.replace("i32.const 42", &format!("i32.const {code}"));
-        let folder = folder("exit.wat", &text);
+        let directory = directory("exit.wat", &text);
         for more in [&[][..], &["--locals"]] {
-            let output = run(folder.path(), &[&["exit.wat"], more].concat());
+            let output = run(directory.path(), &[&["exit.wat"], more].concat());
             assert_eq!(output.status.code(), Some(expected), "{code}: {}", stderr(&output));
             assert_eq!(stderr(&output), "");
         }
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }
 
@@ -233,9 +233,9 @@ fn every_exit_code_is_the_guests() {
 fn a_guest_that_fails_never_ends_with_exit_code_0() {
     for code in [256_u32, 0xff00, 0x8000_0000] {
         let text = EXIT.replace("i32.const 42", &format!("i32.const {code}"));
-        let folder = folder("exit.wat", &text);
+        let directory = directory("exit.wat", &text);
         for more in [&[][..], &["--locals"]] {
-            let output = run(folder.path(), &[&["exit.wat"], more].concat());
+            let output = run(directory.path(), &[&["exit.wat"], more].concat());
             let said = format!(
                 "corestream: exit.wat: the guest's exit code {code} does not fit into 8 bits: it becomes 1\n"
             );
@@ -263,14 +263,14 @@ fn an_unreachable_has_its_own_place() {
             r#"(module (func) (global (mut i32) (i32.const 1))
             (func $f {body}) (func (export "_start") (call $f)))"#
         );
-        let folder = folder("place.wat", &text);
+        let directory = directory("place.wat", &text);
         for more in [&[][..], &["--locals"], &["--time-limit", "60"]] {
-            let output = run(folder.path(), &[&["place.wat", "--force"], more].concat());
+            let output = run(directory.path(), &[&["place.wat", "--force"], more].concat());
             let said = stderr(&output);
             assert_eq!(output.status.code(), Some(134), "{said}");
             let line = format!("    0: place.wat: f + {offset:#x}");
             assert_eq!(said.lines().nth(1), Some(line.as_str()), "{body} {more:?}");
-            let bytes = fs::read(folder.path().join("place.wat.core")).unwrap();
+            let bytes = fs::read(directory.path().join("place.wat.core")).unwrap();
             let frame = &decode(&bytes).threads[0].1[0];
             assert_eq!((frame.function, frame.offset), (1, offset), "{body} {more:?}");
         }
@@ -294,13 +294,13 @@ fn shared_memories_are_dumped() {
                 r#"(module {memories} (func $f {stores} unreachable) {start}
                 (func (export "_start") (call $f)))"#
             );
-            let folder = folder("shared.wat", &text);
+            let directory = directory("shared.wat", &text);
             for more in [&[][..], &["--locals"], &["--time-limit", "60"]] {
-                let output = run(folder.path(), &[&["shared.wat", "--force"], more].concat());
+                let output = run(directory.path(), &[&["shared.wat", "--force"], more].concat());
                 let said = stderr(&output);
                 assert_eq!(output.status.code(), Some(134), "{said}");
                 assert!(!said.contains("is not known"), "{memories} {more:?}: {said}");
-                let bytes = fs::read(folder.path().join("shared.wat.core")).unwrap();
+                let bytes = fs::read(directory.path().join("shared.wat.core")).unwrap();
                 let decoded = decode(&bytes);
                 assert_eq!(decoded.memories.len(), memories.matches("(memory").count());
                 let instance = &decoded.instances[0];
@@ -322,9 +322,9 @@ fn shared_memories_are_dumped() {
 fn a_guest_may_have_any_export() {
     let text = r#"(module (memory 1 1 shared) (tag (export "corestream:memory:0"))
         (func (export "_start") unreachable))"#;
-    let folder = folder("tag.wat", text);
+    let directory = directory("tag.wat", text);
     for more in [&[][..], &["--time-limit", "60"], &["--locals"]] {
-        let output = run(folder.path(), &[&["tag.wat", "--force"], more].concat());
+        let output = run(directory.path(), &[&["tag.wat", "--force"], more].concat());
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(134), "{said}");
         assert!(said.ends_with("corestream: tag.wat.core: core dumped\n"), "{said}");
@@ -332,8 +332,8 @@ fn a_guest_may_have_any_export() {
     // Its waits are stopped all the same.
     let wait =
         "(drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1))) unreachable";
-    fs::write(folder.path().join("tag.wat"), text.replace("unreachable", wait)).unwrap();
-    let output = run(folder.path(), &["tag.wat", "--force", "--time-limit", "0.1"]);
+    fs::write(directory.path().join("tag.wat"), text.replace("unreachable", wait)).unwrap();
+    let output = run(directory.path(), &["tag.wat", "--force", "--time-limit", "0.1"]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(124), "{said}");
     assert!(said.contains("stopped after 0.1 s in memory.atomic.wait\n"), "{said}");
@@ -348,15 +348,15 @@ fn a_write_that_blocks_the_thread_ends_the_tool_without_a_dump() {
         (data (i32.const 0) "\10\00\00\00\08\00\00\00")
         (data (i32.const 16) "\fe\ff\ff\ff\ff\ff\ff\ff")
         (func (export "_start") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
-    let folder = folder("block.wat", text);
+    let directory = directory("block.wat", text);
     let full = rustix::event::eventfd(1, rustix::event::EventfdFlags::empty()).unwrap();
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder.path()).args(["run", "block.wat", "--time-limit", "0.1"]);
+    command.current_dir(directory.path()).args(["run", "block.wat", "--time-limit", "0.1"]);
     let output = command.stdout(full).output().unwrap();
     let said =
         "corestream: block.wat: stopped after 0.1 s, blocked in a host call, cannot be dumped\n";
     assert_eq!((output.status.code(), stderr(&output)), (Some(124), said.into()));
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
 /// The guest has trapped: that stays its exit code, whenever a signal stops the dump.
@@ -369,11 +369,14 @@ fn a_signal_that_stops_the_dump_leaves_the_guests_exit_code() {
             (memory.fill (i32.const 0) (i32.const 1) (i32.const 2621440)) {body}))"#
         );
         for reads in [false, true] {
-            let folder = folder("trap.wat", &text);
-            let fifo = folder.path().join("fifo");
+            let directory = directory("trap.wat", &text);
+            let fifo = directory.path().join("fifo");
             mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
             let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-            command.current_dir(folder.path()).args(["run", "trap.wat", "-o", "fifo"]).args(limit);
+            command
+                .current_dir(directory.path())
+                .args(["run", "trap.wat", "-o", "fifo"])
+                .args(limit);
             let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
             // A dump that waits for its reader, and one whose reader takes nothing more.
             let mut said = BufReader::new(child.stderr.take().unwrap());
@@ -400,11 +403,11 @@ fn a_signal_that_stops_the_dump_leaves_the_guests_exit_code() {
 
 #[test]
 fn a_guest_that_hangs_is_dumped() {
-    let folder = folder("exit.wat", EXIT);
+    let directory = directory("exit.wat", EXIT);
     let mut offsets = Vec::new();
     for more in [&[][..], &["--locals"]] {
         let args = ["exit.wat", "--invoke", "hang", "--time-limit", "0.3", "--force"];
-        let output = run(folder.path(), &[&args[..], more].concat());
+        let output = run(directory.path(), &[&args[..], more].concat());
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(124), "{said}");
         assert!(
@@ -413,7 +416,7 @@ fn a_guest_that_hangs_is_dumped() {
             ),
             "{said}"
         );
-        let bytes = fs::read(folder.path().join("exit.wat.core")).unwrap();
+        let bytes = fs::read(directory.path().join("exit.wat.core")).unwrap();
         let decoded = decode(&bytes);
         assert_eq!(decoded.threads[0].1[0].function, 5, "{more:?}");
         offsets.push(decoded.threads[0].1[0].offset);
@@ -425,16 +428,16 @@ fn a_guest_that_hangs_is_dumped() {
 /// The deepest function has a frame that nothing is written to.
 #[test]
 fn a_guest_without_end_overflows_its_stack() {
-    let folder = folder("deep.wat", r#"(module (func $f (export "_start") (call $f)))"#);
+    let directory = directory("deep.wat", r#"(module (func $f (export "_start") (call $f)))"#);
     for more in [&[][..], &["--locals"], &["--locals", "--time-limit", "60"]] {
-        let output = run(folder.path(), &[&["deep.wat", "--force"], more].concat());
+        let output = run(directory.path(), &[&["deep.wat", "--force"], more].concat());
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(134), "{said}");
         assert!(
             said.starts_with("corestream: deep.wat: wasm trap: call stack exhausted\n"),
             "{said}"
         );
-        let bytes = fs::read(folder.path().join("deep.wat.core")).unwrap();
+        let bytes = fs::read(directory.path().join("deep.wat.core")).unwrap();
         assert!(decode(&bytes).threads[0].1.len() > 1000, "{more:?}");
     }
 }
@@ -456,8 +459,8 @@ fn in_a_host_call(import: &str, data: &str, call: &str) -> String {
 }
 
 /// The dump of such a guest is that of its entry into the host call at `call`.
-fn check_host_call(folder: &Path, name: &str, locals: bool, arguments: &[i32]) {
-    let bytes = fs::read(folder.join(format!("{name}.core"))).unwrap();
+fn check_host_call(directory: &Path, name: &str, locals: bool, arguments: &[i32]) {
+    let bytes = fs::read(directory.join(format!("{name}.core"))).unwrap();
     let decoded = decode(&bytes);
     assert_eq!(decoded.contents(0, 65_536)[1000], 42);
     assert_eq!(decoded.globals[0].1, corestream::GlobalValue::I32(42));
@@ -502,9 +505,9 @@ fn a_guest_that_waits_in_a_host_call_is_dumped_with_its_frames() {
         ("fd_write", write, [1, 0, 1, 200]),
     ] {
         for locals in [false, true] {
-            let folder = folder("wait.wat", &text);
+            let directory = directory("wait.wat", &text);
             let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-            command.current_dir(folder.path()).args(["run", "wait.wat", "--time-limit", "0.3"]);
+            command.current_dir(directory.path()).args(["run", "wait.wat", "--time-limit", "0.3"]);
             if locals {
                 command.arg("--locals");
             }
@@ -520,7 +523,7 @@ fn a_guest_that_waits_in_a_host_call_is_dumped_with_its_frames() {
             );
             assert!(said.starts_with(&first), "{said}");
             assert!(!said.contains("warning"), "{said}");
-            check_host_call(folder.path(), "wait.wat", locals, &arguments);
+            check_host_call(directory.path(), "wait.wat", locals, &arguments);
         }
     }
 }
@@ -531,10 +534,10 @@ fn a_c_program_is_dumped_in_its_sleep() {
     let text = "#include <unistd.h>\n\
         __attribute__((noinline)) int work(int n) { sleep(n); return n; }\n\
         int main(void) { return work(100); }\n";
-    let folder = folder("sleeps.c", text);
+    let directory = directory("sleeps.c", text);
     let compile = |clang: &str| {
         Command::new(clang)
-            .current_dir(folder.path())
+            .current_dir(directory.path())
             .args(["--target=wasm32-wasi", "-g", "-O1", "-o", "sleeps.wasm", "sleeps.c"])
             .output()
             .is_ok_and(|output| output.status.success())
@@ -542,11 +545,11 @@ fn a_c_program_is_dumped_in_its_sleep() {
     if !["clang-22", "clang"].into_iter().any(compile) {
         return environment::skip("clang", "no clang that compiles for WASI");
     }
-    let output = run(folder.path(), &["sleeps.wasm", "--locals", "--time-limit", "0.3"]);
+    let output = run(directory.path(), &["sleeps.wasm", "--locals", "--time-limit", "0.3"]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(124), "{said}");
     assert!(said.contains("stopped after 0.3 s in the host call poll_oneoff\n"), "{said}");
-    let bytes = fs::read(folder.path().join("sleeps.wasm.core")).unwrap();
+    let bytes = fs::read(directory.path().join("sleeps.wasm.core")).unwrap();
     // `sleep`, `work`, `main` and `_start`, at the least; the argument is a value of several.
     let frames = &decode(&bytes).threads[0].1;
     assert!(frames.len() >= 4, "{frames:?}");
@@ -569,14 +572,14 @@ fn output_under_a_time_limit_is_whole() {
                 (br_if 0 (i32.lt_u (local.get 0) (i32.const 100000))))
             (if (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)) (then unreachable))
             (if (i32.ne (i32.load (i32.const 8)) (i32.const 100000)) (then unreachable))))"#;
-    let folder = folder("write.wat", text);
+    let directory = directory("write.wat", text);
     let expected: Vec<_> = (0..100_000_u32).map(|i| (i % 251).to_le_bytes()[0]).collect();
-    let output = run(folder.path(), &["write.wat", "--time-limit", "60"]);
+    let output = run(directory.path(), &["write.wat", "--time-limit", "60"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(output.stdout == expected);
-    let path = folder.path().join("output");
+    let path = directory.path().join("output");
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder.path()).args(["run", "write.wat", "--time-limit", "60"]);
+    command.current_dir(directory.path()).args(["run", "write.wat", "--time-limit", "60"]);
     assert!(command.stdout(fs::File::create(&path).unwrap()).status().unwrap().success());
     assert!(fs::read(&path).unwrap() == expected);
 }
@@ -608,7 +611,7 @@ const ECHO: &str = r#"(module
 /// Streams whose descriptions do not block, as a parent may leave them, are waited for.
 #[test]
 fn streams_that_do_not_block_are_waited_for() {
-    let folder = folder("echo.wat", ECHO);
+    let directory = directory("echo.wat", ECHO);
     let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i / 3).to_le_bytes()[0]).collect();
     for is_socket in [false, true] {
         for limit in [&[][..], &["--time-limit", "60"]] {
@@ -628,7 +631,7 @@ fn streams_that_do_not_block_are_waited_for() {
                 fcntl_setfl(fd, fcntl_getfl(fd).unwrap() | OFlags::NONBLOCK).unwrap();
             }
             let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-            command.current_dir(folder.path()).args(["run", "echo.wat"]).args(limit);
+            command.current_dir(directory.path()).args(["run", "echo.wat"]).args(limit);
             let kept = stdin.try_clone().unwrap();
             let mut child = command.stdin(stdin).stdout(stdout).spawn().unwrap();
             drop(command);
@@ -657,13 +660,14 @@ fn a_guest_is_run_by_one_thread_if_there_are_no_more() {
     if !strace::works() {
         return;
     }
-    let folder = folder("trap.wat", "(module (func $f unreachable) (export \"_start\" (func $f)))");
-    let log = folder.path().join("log");
+    let directory =
+        directory("trap.wat", "(module (func $f unreachable) (export \"_start\" (func $f)))");
+    let log = directory.path().join("log");
     let mut command = strace::traced(&log, "clone3,clone", &["clone3:error=EAGAIN".into()]);
     command.arg(assert_cmd::cargo::cargo_bin!("corestream")).args(["run", "trap.wat"]);
-    let output = command.current_dir(folder.path()).output().unwrap();
+    let output = command.current_dir(directory.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
-    assert!(folder.path().join("trap.wat.core").exists());
+    assert!(directory.path().join("trap.wat.core").exists());
 }
 
 /// `memory.atomic.wait`, which blocks the thread that the guest runs on: of an exported memory, of one
@@ -694,17 +698,19 @@ fn a_guest_that_waits_for_a_notification_is_dumped_with_its_frames() {
             (func $s (drop (call $w (i32.const 42)))) {start}
             (func (export "_start") (call $s)))"#
         );
-        let folder = folder("block.wat", &text);
+        let directory = directory("block.wat", &text);
         for locals in [false, true] {
             let args = ["block.wat", "--time-limit", "0.3", "--force"];
-            let output =
-                run(folder.path(), &[&args[..], if locals { &["--locals"] } else { &[] }].concat());
+            let output = run(
+                directory.path(),
+                &[&args[..], if locals { &["--locals"] } else { &[] }].concat(),
+            );
             let said = stderr(&output);
             assert_eq!(output.status.code(), Some(124), "{said}");
             let first = "corestream: block.wat: stopped after 0.3 s in memory.atomic.wait\n    \
                          0: block.wat: w + 0x";
             assert!(said.starts_with(first), "{said}");
-            let bytes = fs::read(folder.path().join("block.wat.core")).unwrap();
+            let bytes = fs::read(directory.path().join("block.wat.core")).unwrap();
             let decoded = decode(&bytes);
             // The guest has run no instruction since.
             assert_eq!(decoded.globals[0].1, corestream::GlobalValue::I32(42));
@@ -728,8 +734,8 @@ fn a_guest_that_waits_in_a_large_memory_is_stopped() {
     let text = r#"(module (memory 12288 12288 shared) (func $wait (export "_start")
         (memory.fill (i32.const 0) (i32.const 1) (i32.const 0x30000000))
         (drop (memory.atomic.wait32 (i32.const 0x2ffffffc) (i32.const 0x01010101) (i64.const -1)))))"#;
-    let folder = folder("dense.wat", text);
-    let output = run(folder.path(), &["dense.wat", "--time-limit", "1", "-o", "/dev/null"]);
+    let directory = directory("dense.wat", text);
+    let output = run(directory.path(), &["dense.wat", "--time-limit", "1", "-o", "/dev/null"]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(124), "{said}");
     let lines: Vec<_> = said.lines().collect();
@@ -760,10 +766,10 @@ fn waits_have_the_same_results_under_a_time_limit() {
         })
         .collect();
     let text = format!(r#"(module (memory 1 1 shared) (func (export "_start") {checks}))"#);
-    let folder = folder("wait.wat", text.as_str());
+    let directory = directory("wait.wat", text.as_str());
     for more in [&[][..], &["--locals"], &["--time-limit", "60"]] {
         let start = Instant::now();
-        let output = run(folder.path(), &[&["wait.wat"], more].concat());
+        let output = run(directory.path(), &[&["wait.wat"], more].concat());
         assert_eq!(output.status.code(), Some(0), "{more:?}: {}", stderr(&output));
         // The sum of all timeouts of waits that expire.
         assert!(start.elapsed() >= Duration::from_nanos(320_001_000), "{more:?}");
@@ -780,17 +786,17 @@ fn a_wait_that_traps_is_the_guests() {
             r#"(module (memory 1 1 shared) (func $wait (export "_start")
             (drop (memory.atomic.wait32 ({wait}) (i32.const 0) (i64.const -1)))))"#
         );
-        let folder = folder("trap.wat", &text);
+        let directory = directory("trap.wat", &text);
         let mut offsets = Vec::new();
         for limit in [&[][..], &["--time-limit", "60"]] {
-            let output = run(folder.path(), &[&["trap.wat", "--force"], limit].concat());
+            let output = run(directory.path(), &[&["trap.wat", "--force"], limit].concat());
             let said = stderr(&output);
             assert_eq!(output.status.code(), Some(134), "{said}");
             assert_eq!(
                 said.lines().next(),
                 Some(&*format!("corestream: trap.wat: wasm trap: {cause}"))
             );
-            let bytes = fs::read(folder.path().join("trap.wat.core")).unwrap();
+            let bytes = fs::read(directory.path().join("trap.wat.core")).unwrap();
             let decoded = decode(&bytes);
             let [frame] = &decoded.threads[0].1[..] else { panic!("{said}") };
             offsets.push((frame.function, frame.offset));
@@ -805,17 +811,18 @@ fn a_wait_that_traps_is_the_guests() {
 #[test]
 fn a_start_function_alone_is_run() {
     for locals in [&[][..], &["--locals"]] {
-        let folder = folder("trap.wat", "(module (memory 1) (func $s unreachable) (start $s))");
-        let output = run(folder.path(), &[&["trap.wat"], locals].concat());
+        let directory =
+            directory("trap.wat", "(module (memory 1) (func $s unreachable) (start $s))");
+        let output = run(directory.path(), &[&["trap.wat"], locals].concat());
         assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
-        let bytes = fs::read(folder.path().join("trap.wat.core")).unwrap();
+        let bytes = fs::read(directory.path().join("trap.wat.core")).unwrap();
         let decoded = decode(&bytes);
         assert_eq!(decoded.threads[0].1[0].function, 0);
         assert_eq!(decoded.memories.len(), 1);
     }
-    let folder = folder("start.wat", "(module (func $s) (start $s))");
-    assert_eq!(run(folder.path(), &["start.wat"]).status.code(), Some(0));
-    let output = run(folder.path(), &["start.wat", "--", "x"]);
+    let directory = directory("start.wat", "(module (func $s) (start $s))");
+    assert_eq!(run(directory.path(), &["start.wat"]).status.code(), Some(0));
+    let output = run(directory.path(), &["start.wat", "--", "x"]);
     let said = "corestream: start.wat: runs its start function only, which takes no argument x\n";
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(125), said));
 }
@@ -854,15 +861,15 @@ fn a_guest_that_traps_while_it_starts_up() {
         ),
     ] {
         let text = format!(r#"(module {text} (func (export "_start")))"#);
-        let folder = folder("start.wat", &text);
+        let directory = directory("start.wat", &text);
         let mut dumps = Vec::new();
         for more in [&[][..], &["--locals"]] {
             let limit = if limit { &["--time-limit", "0.3"][..] } else { &[] };
             let args = [&["start.wat", "--force"], more, limit].concat();
-            let output = run(folder.path(), &args);
+            let output = run(directory.path(), &args);
             let said = stderr(&output);
             assert_eq!(output.status.code(), Some(code), "{text} {more:?}: {said}");
-            let bytes = fs::read(folder.path().join("start.wat.core")).unwrap();
+            let bytes = fs::read(directory.path().join("start.wat.core")).unwrap();
             let decoded = decode(&bytes);
             let found: Vec<_> = decoded.threads[0].1.iter().map(|f| f.function).collect();
             assert_eq!(found, functions, "{text} {more:?}");
@@ -876,8 +883,8 @@ fn a_guest_that_traps_while_it_starts_up() {
             (call $read (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 200)))
             (loop (br 0))) (start $s) (func (export "_start")))"#
     );
-    let folder = folder("start.wat", &text);
-    let output = run(folder.path(), &["start.wat", "--locals", "--time-limit", "0.3"]);
+    let directory = directory("start.wat", &text);
+    let output = run(directory.path(), &["start.wat", "--locals", "--time-limit", "0.3"]);
     assert_eq!(output.status.code(), Some(124), "{}", stderr(&output));
 }
 
@@ -885,8 +892,8 @@ fn a_guest_that_traps_while_it_starts_up() {
 #[test]
 fn what_is_hidden_is_shown() {
     let text = "(module (func (@name \"a\\u{202e}b\\u{1b}c\") (export \"_start\") unreachable))";
-    let folder = folder("tricks.wat", text);
-    let said = stderr(&run(folder.path(), &["tricks.wat"]));
+    let directory = directory("tricks.wat", text);
+    let said = stderr(&run(directory.path(), &["tricks.wat"]));
     assert!(said.contains(r": a\u{202e}b\u{1b}c + 0x"), "{said}");
 }
 
@@ -908,17 +915,17 @@ const WORLD: &str = r#"(module
 
 #[test]
 fn the_guest_sees_what_it_was_given_and_nothing_else() {
-    let folder = folder("world.wat", WORLD);
+    let directory = directory("world.wat", WORLD);
     let memory = |args: &[&str]| {
-        let output = run(folder.path(), &[&["--force", "world.wat"], args].concat());
+        let output = run(directory.path(), &[&["--force", "world.wat"], args].concat());
         assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
-        let bytes = fs::read(folder.path().join("world.wat.core")).unwrap();
+        let bytes = fs::read(directory.path().join("world.wat.core")).unwrap();
         decode(&bytes).contents(0, 65_536)
     };
     let plain = memory(&[]);
     assert_eq!(plain[2000..2010], *b"world.wat\0");
     assert_eq!(plain[8..12], [0; 4], "no variable");
-    assert_ne!(plain[16..20], [0; 4], "no folder");
+    assert_ne!(plain[16..20], [0; 4], "no directory");
     let all = memory(&["--env", "A=b", "--dir", ".::/world", "--", "-x", "two"]);
     assert_eq!(all[2000..2017], *b"world.wat\0-x\0two\0");
     assert_eq!(all[4000..4004], *b"A=b\0");
@@ -927,7 +934,7 @@ fn the_guest_sees_what_it_was_given_and_nothing_else() {
 
 #[test]
 fn frames_are_cut_where_it_was_asked() {
-    let folder = folder(
+    let directory = directory(
         "deep.wat",
         r#"(module (func $down (export "down") (param i32)
         (if (i32.eqz (local.get 0)) (then unreachable))
@@ -935,12 +942,12 @@ fn frames_are_cut_where_it_was_asked() {
     );
     let run = |args: &[&str]| {
         run(
-            folder.path(),
+            directory.path(),
             &[args, &["--force", "deep.wat", "--invoke", "down", "--", "200"]].concat(),
         )
     };
     let frames = |_: &Output| {
-        decode(&fs::read(folder.path().join("deep.wat.core")).unwrap()).threads[0].1.len()
+        decode(&fs::read(directory.path().join("deep.wat.core")).unwrap()).threads[0].1.len()
     };
     let output = run(&[]);
     assert_eq!(frames(&output), 201);
@@ -956,8 +963,8 @@ fn frames_are_cut_where_it_was_asked() {
 /// A crash is a crash, dump or not; an older dump is not overwritten, and not in the way.
 #[test]
 fn dumps_that_are_there() {
-    let folder = folder("exit.wat", EXIT);
-    let dir = folder.path();
+    let directory = directory("exit.wat", EXIT);
+    let dir = directory.path();
     let fail = ["exit.wat", "--invoke", "fail"];
     fs::write(dir.join("exit.wat.core"), "old").unwrap();
     let output = run(dir, &fail);
@@ -982,8 +989,8 @@ fn dumps_that_are_there() {
 /// Each mistake: its exit code and its line.
 #[test]
 fn mistakes() {
-    let folder = folder("exit.wat", EXIT);
-    let dir = folder.path();
+    let directory = directory("exit.wat", EXIT);
+    let dir = directory.path();
     fs::write(dir.join("bad.wat"), "(module (func (export \"_start\") (i32.const 1)))").unwrap();
     fs::write(dir.join("component.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
     fs::write(

@@ -11,21 +11,21 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 use tool::{names, stderr};
 
-fn run(folder: &Path, args: &[&str]) -> Output {
+fn run(directory: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder).arg("run").args(args).env_clear().output().unwrap()
+    command.current_dir(directory).arg("run").args(args).env_clear().output().unwrap()
 }
 
-/// A folder with a guest in it.
-fn folder(name: &str, guest: impl AsRef<[u8]>) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join(name), guest).unwrap();
-    folder
+/// A directory with a guest in it.
+fn directory(name: &str, guest: impl AsRef<[u8]>) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join(name), guest).unwrap();
+    directory
 }
 
 /// The line on standard error of a `run` that fails before the guest runs.
-fn refused(folder: &Path, args: &[&str]) -> String {
-    let output = run(folder, args);
+fn refused(directory: &Path, args: &[&str]) -> String {
+    let output = run(directory, args);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(125), "{args:?}: {said}");
     assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
@@ -35,9 +35,9 @@ fn refused(folder: &Path, args: &[&str]) -> String {
 
 /// What `run` says of a guest that it refuses.
 fn refusal(name: &str, guest: impl AsRef<[u8]>) -> String {
-    let folder = folder(name, guest);
-    let said = refused(folder.path(), &[name]);
-    assert_eq!(names(folder.path()), [name]);
+    let directory = directory(name, guest);
+    let said = refused(directory.path(), &[name]);
+    assert_eq!(names(directory.path()), [name]);
     said
 }
 
@@ -46,10 +46,10 @@ fn refusal(name: &str, guest: impl AsRef<[u8]>) -> String {
 fn mistakes_are_reported_before_the_guest_is_compiled() {
     let guest =
         |import: &str| format!("(module {import} (func (export \"_start\") (i32.const 1)))");
-    let folder = folder("import.wat", guest("(import \"env\" \"foo\" (func))"));
-    fs::write(folder.path().join("body.wat"), guest("")).unwrap();
+    let directory = directory("import.wat", guest("(import \"env\" \"foo\" (func))"));
+    fs::write(directory.path().join("body.wat"), guest("")).unwrap();
     for limit in [&[][..], &["--time-limit", "1"]] {
-        let refused = |args: &[&str]| refused(folder.path(), &[args, limit].concat());
+        let refused = |args: &[&str]| refused(directory.path(), &[args, limit].concat());
         assert_eq!(
             refused(&["import.wat"]),
             "import.wat: unknown import `env::foo`: `run` provides WASI preview 1 only"
@@ -195,10 +195,10 @@ fn names_what_a_file_holds_that_is_no_module() {
         assert_eq!(refusal("guest", guest), format!("guest: {expected}"));
     }
     // A dump is a module, but no guest.
-    let folder = folder("trap.wat", "(module (func (export \"_start\") unreachable))");
-    assert_eq!(run(folder.path(), &["trap.wat"]).status.code(), Some(134));
+    let directory = directory("trap.wat", "(module (func (export \"_start\") unreachable))");
+    assert_eq!(run(directory.path(), &["trap.wat"]).status.code(), Some(134));
     assert_eq!(
-        refused(folder.path(), &["trap.wat.core"]),
+        refused(directory.path(), &["trap.wat.core"]),
         "trap.wat.core: is a core dump, not a guest: `corestream inspect` shows what is in it"
     );
 }
@@ -223,7 +223,7 @@ const ECHO: &str = r#"(module
 
 #[test]
 fn takes_arguments_as_in_text() {
-    let folder = folder("echo.wat", ECHO);
+    let directory = directory("echo.wat", ECHO);
     for (function, args, expected) in [
         ("i32", &["-1"][..], "-1\n"),
         ("i32", &["0xff"], "255\n"),
@@ -244,7 +244,7 @@ fn takes_arguments_as_in_text() {
         ("made", &[], "a reference\n"),
     ] {
         let output =
-            run(folder.path(), &[&["echo.wat", "--invoke", function, "--"], args].concat());
+            run(directory.path(), &[&["echo.wat", "--invoke", function, "--"], args].concat());
         let printed = String::from_utf8(output.stdout.clone()).unwrap();
         assert_eq!(printed, expected, "{function} {args:?}: {}", stderr(&output));
         assert_eq!(output.status.code(), Some(0));
@@ -253,7 +253,7 @@ fn takes_arguments_as_in_text() {
 
 #[test]
 fn rejects_arguments_that_do_not_fit() {
-    let folder = folder("echo.wat", ECHO);
+    let directory = directory("echo.wat", ECHO);
     for (function, args, expected) in [
         (
             "i32",
@@ -321,12 +321,12 @@ fn rejects_arguments_that_do_not_fit() {
         ("i32", &[], "takes 1 parameter (i32), but 0 arguments are given after --"),
     ] {
         let said =
-            refused(folder.path(), &[&["echo.wat", "--invoke", function, "--"], args].concat());
+            refused(directory.path(), &[&["echo.wat", "--invoke", function, "--"], args].concat());
         assert_eq!(said, format!("echo.wat: function {function}: {expected}"));
     }
-    let said = refused(folder.path(), &["echo.wat", "--invoke", "g"]);
+    let said = refused(directory.path(), &["echo.wat", "--invoke", "g"]);
     assert_eq!(said, "echo.wat: export g is a global, not a function");
-    let said = refused(folder.path(), &["echo.wat"]);
+    let said = refused(directory.path(), &["echo.wat"]);
     assert_eq!(
         said,
         "echo.wat: exports no function _start, name one with --invoke: i32, i64, f32, f64, v128, \
@@ -337,15 +337,15 @@ fn rejects_arguments_that_do_not_fit() {
 /// Its length is known before it is read, for which there is no memory; the file has no data.
 #[test]
 fn refuses_a_file_that_is_too_large() {
-    let folder = folder("trap.wat", "(module (func (export \"_start\") unreachable))");
-    fs::File::create(folder.path().join("large")).unwrap().set_len(1 << 40).unwrap();
-    assert_eq!(run(folder.path(), &["trap.wat"]).status.code(), Some(134));
+    let directory = directory("trap.wat", "(module (func (export \"_start\") unreachable))");
+    fs::File::create(directory.path().join("large")).unwrap().set_len(1 << 40).unwrap();
+    assert_eq!(run(directory.path(), &["trap.wat"]).status.code(), Some(134));
     for (args, code, expected) in [
         (&["run", "large"][..], 125, "the most that `run` takes"),
         (&["inspect", "trap.wat.core", "--symbols", "large"], 1, "the most that is read"),
     ] {
         let mut command = Command::new("sh");
-        command.current_dir(folder.path()).arg("-c").arg("ulimit -v 800000 && exec \"$@\"");
+        command.current_dir(directory.path()).arg("-c").arg("ulimit -v 800000 && exec \"$@\"");
         command.arg("sh").arg(assert_cmd::cargo::cargo_bin!("corestream")).args(args);
         let output = command.output().unwrap();
         let said = format!("corestream: large: is larger than 1073741824 bytes, {expected}\n");
@@ -356,15 +356,15 @@ fn refuses_a_file_that_is_too_large() {
 /// The backtrace of a function whose name is empty has its index.
 #[test]
 fn an_empty_name_is_none() {
-    let folder =
-        folder("empty.wat", "(module (func (@name \"\") (export \"_start\") unreachable))");
-    let said = stderr(&run(folder.path(), &["empty.wat"]));
+    let directory =
+        directory("empty.wat", "(module (func (@name \"\") (export \"_start\") unreachable))");
+    let said = stderr(&run(directory.path(), &["empty.wat"]));
     assert_eq!(said.lines().nth(1), Some("    0: empty.wat: function 0 + 0x1"), "{said}");
 }
 
 /// The first line on standard error of a guest that traps.
-fn trap(folder: &Path, args: &[&str]) -> String {
-    let output = run(folder, &[&["--force"], args].concat());
+fn trap(directory: &Path, args: &[&str]) -> String {
+    let output = run(directory, &[&["--force"], args].concat());
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(134), "{said}");
     said.lines().next().unwrap().strip_prefix("corestream: ").unwrap().into()
@@ -373,7 +373,7 @@ fn trap(folder: &Path, args: &[&str]) -> String {
 /// Real guests: `tests/guests/overflow.c`.
 #[test]
 fn calls_a_stack_overflow_by_its_name() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests");
     let out_of_bounds = "wasm trap: out of bounds memory access";
     let unreachable = "wasm trap: wasm `unreachable` instruction executed";
@@ -405,11 +405,13 @@ fn calls_a_stack_overflow_by_its_name() {
         ("unnamed", "wild", out_of_bounds.into()),
     ] {
         let name = format!("overflow-{guest}.wasm");
-        fs::copy(guests.join(&name), folder.path().join(&name)).unwrap();
+        fs::copy(guests.join(&name), directory.path().join(&name)).unwrap();
         for more in [&[][..], &["--locals"]] {
             let args = [&[&name, "--invoke", function][..], more].concat();
-            let said =
-                trap(folder.path(), &args.iter().chain(&["--", "1"]).copied().collect::<Vec<_>>());
+            let said = trap(
+                directory.path(),
+                &args.iter().chain(&["--", "1"]).copied().collect::<Vec<_>>(),
+            );
             assert_eq!(said, format!("{name}: {expected}"), "{function} {more:?}");
         }
     }
@@ -418,7 +420,7 @@ fn calls_a_stack_overflow_by_its_name() {
 /// A global that only looks like a stack pointer, and a trap that has another name.
 #[test]
 fn does_not_take_every_trap_for_a_stack_overflow() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let deep = "(func $f (export \"_start\") (call $f))";
     let stack = "(global $__stack_pointer (mut i32) (i32.const 65536))";
     for (text, expected) in [
@@ -449,8 +451,12 @@ fn does_not_take_every_trap_for_a_stack_overflow() {
             "wasm trap: wasm `unreachable` instruction executed",
         ),
     ] {
-        fs::write(folder.path().join("guest.wat"), &text).unwrap();
-        assert_eq!(trap(folder.path(), &["guest.wat"]), format!("guest.wat: {expected}"), "{text}");
+        fs::write(directory.path().join("guest.wat"), &text).unwrap();
+        assert_eq!(
+            trap(directory.path(), &["guest.wat"]),
+            format!("guest.wat: {expected}"),
+            "{text}"
+        );
     }
 }
 
@@ -470,8 +476,8 @@ fn demangles_names_in_the_backtrace() {
            (func (@name \"_Z1fSt4pairIiiE{doubling}\") (call $_RNvC5guest4main))
            (func (export \"_start\") (call 3)))"
     );
-    let folder = folder("names.wat", text);
-    let output = run(folder.path(), &["names.wat"]);
+    let directory = directory("names.wat", text);
+    let output = run(directory.path(), &["names.wat"]);
     let said = stderr(&output);
     let frames: Vec<_> =
         said.lines().skip(1).filter_map(|line| line.split(": names.wat: ").nth(1)).collect();
@@ -484,10 +490,10 @@ fn demangles_names_in_the_backtrace() {
 
 #[test]
 fn no_message_names_an_option_of_the_library() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let line = |text: &str, args: &[&str]| {
-        fs::write(folder.path().join("guest.wat"), text).unwrap();
-        let said = stderr(&run(folder.path(), &[&["--force", "guest.wat"], args].concat()));
+        fs::write(directory.path().join("guest.wat"), text).unwrap();
+        let said = stderr(&run(directory.path(), &[&["--force", "guest.wat"], args].concat()));
         assert!(!said.contains("Config::") && !said.contains("tunable"), "{said}");
         let line = said.lines().find(|line| !line.ends_with("out of bounds memory access"));
         line.unwrap().replace("corestream: ", "")
@@ -511,8 +517,8 @@ fn no_message_names_an_option_of_the_library() {
          this machine"
     );
     let deep = "(module (func $f (export \"_start\") (call $f)))";
-    fs::write(folder.path().join("deep.wat"), deep).unwrap();
-    let said = stderr(&run(folder.path(), &["--force", "deep.wat", "--max-frames", "1"]));
+    fs::write(directory.path().join("deep.wat"), deep).unwrap();
+    let said = stderr(&run(directory.path(), &["--force", "deep.wat", "--max-frames", "1"]));
     let expected = "warning: the backtrace stops at 1 frame, older ones may be missing: raise \
                     --max-frames\n";
     assert!(said.contains(expected), "{said}");

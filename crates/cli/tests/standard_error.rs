@@ -51,13 +51,13 @@ fn send(address: &str, bytes: &[u8]) {
 #[test]
 fn a_receiver_serves_on_and_says_how_many_lines_were_dropped() {
     const SENDERS: usize = 1500;
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let (said, writer) = pipe(false);
     let flags = fcntl_getfl(&writer).unwrap();
     let shared = writer.try_clone().unwrap();
     // Long names, for long lines.
     let long = "x".repeat(200);
-    let mut command = corestream(folder.path());
+    let mut command = corestream(directory.path());
     command.args(["receive", "tcp:127.0.0.1:0", "-o", &long]);
     let mut child = command.stdout(Stdio::piped()).stderr(writer).spawn().unwrap();
     drop(command);
@@ -72,7 +72,7 @@ fn a_receiver_serves_on_and_says_how_many_lines_were_dropped() {
     assert_eq!(fcntl_getfl(&shared).unwrap(), flags);
     assert!(!flags.contains(OFlags::NONBLOCK));
     drop(shared);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), SENDERS);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), SENDERS);
 
     let mut lines = BufReader::new(said).lines().map(Result::unwrap);
     let (mut whole, mut dropped) = (0, 0);
@@ -101,12 +101,12 @@ fn a_receiver_serves_on_and_says_how_many_lines_were_dropped() {
 fn a_receiver_ends_by_a_signal_though_its_streams_are_not_read() {
     let bytes = dump_of("guest", 0, 1);
     for (number, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let ((_out, stdout), (_err, stderr)) = (pipe(true), pipe(true));
-        let mut command = corestream(folder.path());
+        let mut command = corestream(directory.path());
         command.args(["receive", "unix:socket", "-o", "%n", "--max-senders", "2"]);
         let mut child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
-        let socket = folder.path().join("socket");
+        let socket = directory.path().join("socket");
         for _ in 0..10 {
             // The socket has its name before it listens.
             let mut connected = None;
@@ -131,23 +131,23 @@ fn a_receiver_ends_by_a_signal_though_its_streams_are_not_read() {
 /// What a dump has to say does not keep it from its end.
 #[test]
 fn a_dump_ends_though_standard_error_is_not_read() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("guest.mem"), vec![1; 3 << 16]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.mem"), vec![1; 3 << 16]).unwrap();
     let (mut said, writer) = pipe(true);
-    let mut command = corestream(folder.path());
+    let mut command = corestream(directory.path());
     command.args(["dump", "--memory", "guest.mem", "-o", "core", "--exclude", "0:0..65536"]);
     command.args(["--progress", "always", "--stats", "text"]);
     let mut child = command.stderr(writer).spawn().unwrap();
     drop(command);
     assert_eq!(waiting::exit(&mut child).code(), Some(0));
-    assert!(corestream::CoreDumpFile::open(folder.path().join("core")).is_ok());
+    assert!(corestream::CoreDumpFile::open(directory.path().join("core")).is_ok());
     let mut rest = String::new();
     said.read_to_string(&mut rest).unwrap();
     assert!(rest.bytes().all(|byte| byte == b'-'), "{rest}");
 
     // A failure has its exit code, and a reader that comes late its message.
     let (mut said, writer) = pipe(true);
-    let mut command = corestream(folder.path());
+    let mut command = corestream(directory.path());
     command.args(["dump", "--memory", "guest.mem", "-o", "core"]);
     let mut child = command.stderr(writer).spawn().unwrap();
     drop(command);

@@ -14,13 +14,13 @@ fn corestream() -> Command {
 
 #[test]
 fn a_standard_output_that_is_closed_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("guest.mem"), [1; 65_536]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.mem"), [1; 65_536]).unwrap();
     let tool = corestream().get_program().to_os_string();
     for (closed, code) in [(">&-", 1), (">/dev/null", 0)] {
         let line = format!("exec \"$0\" dump --memory guest.mem -o - {closed}");
         let mut shell = Command::new("sh");
-        shell.current_dir(folder.path()).args(["-c", &line]).arg(&tool);
+        shell.current_dir(directory.path()).args(["-c", &line]).arg(&tool);
         let output = shell.output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{closed}: {}", stderr(&output));
         let said = "corestream: standard output: is closed: redirect it, or name a file with -o\n";
@@ -31,8 +31,8 @@ fn a_standard_output_that_is_closed_is_an_error() {
 /// What is written to a standard stream that was closed would be lost without an error.
 #[test]
 fn standard_streams_that_are_closed_are_errors_by_any_name() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("guest.mem"), [1; 65_536]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.mem"), [1; 65_536]).unwrap();
     let tool = corestream().get_program().to_os_string();
     for (command, said) in [
         ("dump --memory guest.mem --fd 1 >&-", "descriptor 1: is not open"),
@@ -43,7 +43,10 @@ fn standard_streams_that_are_closed_are_errors_by_any_name() {
         ("verify - <&-", "standard input: is closed"),
     ] {
         let mut shell = Command::new("sh");
-        shell.current_dir(folder.path()).args(["-c", &format!("exec \"$0\" {command}")]).arg(&tool);
+        shell
+            .current_dir(directory.path())
+            .args(["-c", &format!("exec \"$0\" {command}")])
+            .arg(&tool);
         let output = shell.stdin(Stdio::null()).output().unwrap();
         assert_eq!(stderr(&output), format!("corestream: {said}\n"), "{command}");
         assert_eq!(output.status.code(), Some(1), "{command}");
@@ -51,13 +54,13 @@ fn standard_streams_that_are_closed_are_errors_by_any_name() {
 }
 
 /// Commands that print text, and the exit code that they have.
-fn texts(folder: &std::path::Path) -> Vec<(Vec<&'static str>, i32)> {
-    fs::write(folder.join("guest.mem"), [1; 65_536]).unwrap();
+fn texts(directory: &std::path::Path) -> Vec<(Vec<&'static str>, i32)> {
+    fs::write(directory.join("guest.mem"), [1; 65_536]).unwrap();
     let mut dump = corestream();
-    dump.current_dir(folder).args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
+    dump.current_dir(directory).args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
     assert!(dump.status().unwrap().success());
-    let whole = fs::read(folder.join("guest.core")).unwrap();
-    fs::write(folder.join("cut.core"), &whole[..whole.len() - 1000]).unwrap();
+    let whole = fs::read(directory.join("guest.core")).unwrap();
+    fs::write(directory.join("cut.core"), &whole[..whole.len() - 1000]).unwrap();
     vec![
         (vec!["--help"], 0),
         (vec!["help", "dump"], 0),
@@ -74,13 +77,13 @@ fn texts(folder: &std::path::Path) -> Vec<(Vec<&'static str>, i32)> {
 
 #[test]
 fn who_has_read_enough_of_a_text_may_go() {
-    let folder = tempfile::tempdir().unwrap();
-    for (args, code) in texts(folder.path()) {
+    let directory = tempfile::tempdir().unwrap();
+    for (args, code) in texts(directory.path()) {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = corestream();
         let output =
-            command.current_dir(folder.path()).args(&args).stdout(writer).output().unwrap();
+            command.current_dir(directory.path()).args(&args).stdout(writer).output().unwrap();
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
         assert!(!said.contains("pipe") && said.is_empty() == (code == 0), "{args:?}: {said}");
@@ -89,11 +92,11 @@ fn who_has_read_enough_of_a_text_may_go() {
 
 #[test]
 fn a_text_that_cannot_be_written_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    for (args, _) in texts(folder.path()) {
+    let directory = tempfile::tempdir().unwrap();
+    for (args, _) in texts(directory.path()) {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let mut command = corestream();
-        let command = command.current_dir(folder.path()).args(&args).stdout(Stdio::from(full));
+        let command = command.current_dir(directory.path()).args(&args).stdout(Stdio::from(full));
         let output = command.output().unwrap();
         let said = "corestream: standard output: No space left on device (os error 28)\n";
         assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), said), "{args:?}");

@@ -29,33 +29,33 @@ use tool::stderr;
 
 const MIB: usize = 1 << 20;
 
-/// A folder with `guest.mem`, 12 MiB, and what a dump of it is.
-fn folder() -> (TempDir, Vec<u8>) {
-    let folder = tempfile::tempdir().unwrap();
+/// A directory with `guest.mem`, 12 MiB, and what a dump of it is.
+fn directory() -> (TempDir, Vec<u8>) {
+    let directory = tempfile::tempdir().unwrap();
     let mut random = common::Random(7);
     let mut image: Vec<u8> =
         (0..12 * MIB / 8).flat_map(|_| (random.next() | 1).to_le_bytes()).collect();
     image.chunks_mut(70_000).for_each(|part| part[..300].fill(0));
-    fs::write(folder.path().join("guest.mem"), &image).unwrap();
-    let output = corestream(folder.path(), &["-o", "expected"]).output().unwrap();
+    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    let output = corestream(directory.path(), &["-o", "expected"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    let expected = fs::read(folder.path().join("expected")).unwrap();
+    let expected = fs::read(directory.path().join("expected")).unwrap();
     assert!(decode(&expected).contents(0, image.len()) == image);
-    (folder, expected)
+    (directory, expected)
 }
 
-fn corestream(folder: &Path, args: &[&str]) -> Command {
+fn corestream(directory: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(folder).args(["dump", "--memory", "guest.mem"]).args(args);
+    command.current_dir(directory).args(["dump", "--memory", "guest.mem"]).args(args);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }
 
 /// The same with `fd` as descriptor 7, by way of a shell.
-fn with_descriptor_7(folder: &Path, fd: impl Into<Stdio>, args: &[&str]) -> Command {
+fn with_descriptor_7(directory: &Path, fd: impl Into<Stdio>, args: &[&str]) -> Command {
     let tool = assert_cmd::cargo::cargo_bin!("corestream");
     let mut command = Command::new("sh");
-    command.current_dir(folder).args(["-c", "exec 7>&1; exec >&2; exec \"$@\"", "sh"]).arg(tool);
+    command.current_dir(directory).args(["-c", "exec 7>&1; exec >&2; exec \"$@\"", "sh"]).arg(tool);
     command.args(["dump", "--memory", "guest.mem", "--fd", "7"]).args(args);
     command.stdin(Stdio::null()).stdout(fd).stderr(Stdio::piped());
     command
@@ -80,31 +80,31 @@ fn succeeds(mut command: Command) {
 
 #[test]
 fn to_a_tcp_peer() {
-    let (folder, expected) = folder();
+    let (directory, expected) = directory();
     for host in ["127.0.0.1", "localhost"] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = format!("tcp:{host}:{}", listener.local_addr().unwrap().port());
         let peer = thread::spawn(move || reading(listener.accept().unwrap().0).join().unwrap());
-        succeeds(corestream(folder.path(), &["--to", &to, "--write-timeout", "60"]));
+        succeeds(corestream(directory.path(), &["--to", &to, "--write-timeout", "60"]));
         assert!(peer.join().unwrap() == expected);
     }
 }
 
 #[test]
 fn to_a_unix_peer() {
-    let (folder, expected) = folder();
-    let listener = UnixListener::bind(folder.path().join("peer")).unwrap();
+    let (directory, expected) = directory();
+    let listener = UnixListener::bind(directory.path().join("peer")).unwrap();
     for args in [&["--to", "unix:peer"][..], &["-o", "peer"], &["--to=unix:./peer", "--sync"]] {
         let listener = listener.try_clone().unwrap();
         let peer = thread::spawn(move || reading(listener.accept().unwrap().0).join().unwrap());
-        succeeds(corestream(folder.path(), args));
+        succeeds(corestream(directory.path(), args));
         assert!(peer.join().unwrap() == expected, "{args:?}");
     }
 }
 
 #[test]
 fn to_an_inherited_descriptor() {
-    let (folder, expected) = folder();
+    let (directory, expected) = directory();
     for wait in [true, false] {
         let (reader, writer) = std::io::pipe().unwrap();
         let (end, socket) = UnixStream::pair().unwrap();
@@ -115,15 +115,15 @@ fn to_an_inherited_descriptor() {
                 non_blocking(&writer);
             }
             let reader = reading(reader);
-            succeeds(with_descriptor_7(folder.path(), writer, &[]));
+            succeeds(with_descriptor_7(directory.path(), writer, &[]));
             assert!(reader.join().unwrap() == expected, "blocking: {wait}");
         }
     }
     // A file is written from where it is.
-    let path = folder.path().join("out");
+    let path = directory.path().join("out");
     let mut file = File::create(&path).unwrap();
     file.write_all(b"kept").unwrap();
-    succeeds(with_descriptor_7(folder.path(), file, &["--sync"]));
+    succeeds(with_descriptor_7(directory.path(), file, &["--sync"]));
     let bytes = fs::read(&path).unwrap();
     assert!(bytes[..4] == *b"kept" && bytes[4..] == expected);
 }
@@ -131,7 +131,7 @@ fn to_an_inherited_descriptor() {
 /// Standard output that does not wait, as a parent may leave it, and a reader that is slow.
 #[test]
 fn to_standard_output_that_does_not_block() {
-    let (folder, expected) = folder();
+    let (directory, expected) = directory();
     for args in [&["-o", "-"][..], &["-o", "/dev/stdout"], &["--fd", "1"]] {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let writer = OwnedFd::from(writer);
@@ -146,7 +146,7 @@ fn to_standard_output_that_does_not_block() {
                 }
             }
         });
-        let mut command = corestream(folder.path(), args);
+        let mut command = corestream(directory.path(), args);
         command.stdout(writer);
         succeeds(command);
         assert!(slow.join().unwrap() == expected);
@@ -173,14 +173,15 @@ fn written(line: &str, name: &str, planned: usize) -> usize {
 
 #[test]
 fn a_reader_that_stalls_is_said_in_a_line() {
-    let (folder, expected) = folder();
+    let (directory, expected) = directory();
     for kind in ["pipe", "unix"] {
         for wait in [true, false] {
             let (mut reader, writer) = stalling(kind);
             if !wait {
                 non_blocking(&writer);
             }
-            let mut command = with_descriptor_7(folder.path(), writer, &["--write-timeout", "0.2"]);
+            let mut command =
+                with_descriptor_7(directory.path(), writer, &["--write-timeout", "0.2"]);
             let output = command.output().unwrap();
             drop(command);
             assert_eq!(output.status.code(), Some(1));
@@ -192,12 +193,12 @@ fn a_reader_that_stalls_is_said_in_a_line() {
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     // More than the buffers of both ends hold.
-    let image = File::create(folder.path().join("large.mem")).unwrap();
+    let image = File::create(directory.path().join("large.mem")).unwrap();
     image.write_all_at(b"x", 0).unwrap();
     image.write_all_at(b"x", (64 * MIB - 1) as u64).unwrap();
     let to = format!("tcp:{}", listener.local_addr().unwrap());
     let args = ["--memory", "large.mem", "--max-segments", "1", "--to", &to];
-    let mut command = corestream(folder.path(), &args);
+    let mut command = corestream(directory.path(), &args);
     let output = command.args(["--write-timeout", "0.2"]).output().unwrap();
     let said = stderr(&output);
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
@@ -207,10 +208,10 @@ fn a_reader_that_stalls_is_said_in_a_line() {
 
 #[test]
 fn a_reader_that_goes_away_is_said_in_a_line() {
-    let (folder, expected) = folder();
+    let (directory, expected) = directory();
     for kind in ["pipe", "unix"] {
         let (mut reader, writer) = stalling(kind);
-        let mut command = with_descriptor_7(folder.path(), writer, &[]);
+        let mut command = with_descriptor_7(directory.path(), writer, &[]);
         let child = command.spawn().unwrap();
         drop(command);
         reader.read_exact(&mut [0; 70_000]).unwrap();
@@ -232,7 +233,7 @@ fn stopped(child: Child, signal: Signal, code: i32) {
 /// Waiting for a reader is ended by a signal, whether the descriptor waits or the tool does.
 #[test]
 fn a_signal_ends_a_dump_to_a_reader_that_stalls() {
-    let (folder, _) = folder();
+    let (directory, _) = directory();
     for wait in [true, false] {
         for kind in ["pipe", "unix"] {
             for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
@@ -240,15 +241,16 @@ fn a_signal_ends_a_dump_to_a_reader_that_stalls() {
                 if !wait {
                     non_blocking(&writer);
                 }
-                let mut command = corestream(folder.path(), &["-o", "-", "--write-timeout", "600"]);
+                let mut command =
+                    corestream(directory.path(), &["-o", "-", "--write-timeout", "600"]);
                 let child = command.stdout(writer).spawn().unwrap();
                 reader.read_exact(&mut [0]).unwrap();
                 stopped(child, signal, code);
             }
         }
     }
-    let listener = UnixListener::bind(folder.path().join("peer")).unwrap();
-    let child = corestream(folder.path(), &["--to", "unix:peer"]).spawn().unwrap();
+    let listener = UnixListener::bind(directory.path().join("peer")).unwrap();
+    let child = corestream(directory.path(), &["--to", "unix:peer"]).spawn().unwrap();
     let mut peer = listener.accept().unwrap().0;
     peer.read_exact(&mut [0]).unwrap();
     stopped(child, Signal::TERM, 143);
@@ -256,8 +258,8 @@ fn a_signal_ends_a_dump_to_a_reader_that_stalls() {
 
 #[test]
 fn mistakes_are_said_in_one_line() {
-    let (folder, _) = folder();
-    let dir = folder.path();
+    let (directory, _) = directory();
+    let dir = directory.path();
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let to_nobody = format!("tcp:{nobody}");
     let refused = format!("{to_nobody}: cannot connect: Connection refused (os error 111)");
@@ -315,10 +317,10 @@ fn mistakes_are_said_in_one_line() {
 
 #[test]
 fn a_terminal_as_a_descriptor_is_written_to_only_by_force() {
-    let (folder, _) = folder();
-    fs::write(folder.path().join("guest.mem"), vec![1; 65_536]).unwrap();
+    let (directory, _) = directory();
+    fs::write(directory.path().join("guest.mem"), vec![1; 65_536]).unwrap();
     let terminal = Terminal::new();
-    let output = with_descriptor_7(folder.path(), terminal.open(), &[]).output().unwrap();
+    let output = with_descriptor_7(directory.path(), terminal.open(), &[]).output().unwrap();
     let said = "corestream: descriptor 7: is a terminal, and the output is binary: redirect it, name a \
                 file with -o, or use --force\n";
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(2), said));
@@ -327,6 +329,6 @@ fn a_terminal_as_a_descriptor_is_written_to_only_by_force() {
     let mut reader = terminal.screen.try_clone().unwrap();
     thread::spawn(move || while reader.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {});
     for args in [&["--force"][..], &["--force", "--write-timeout", "60"]] {
-        succeeds(with_descriptor_7(folder.path(), terminal.open(), args));
+        succeeds(with_descriptor_7(directory.path(), terminal.open(), args));
     }
 }

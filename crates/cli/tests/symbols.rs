@@ -36,17 +36,17 @@ const MAIN: u32 = 48;
 const STARTED: usize = 0x100_0970;
 const STACK: i32 = 0xff_ff80;
 
-struct Folder {
-    folder: tempfile::TempDir,
+struct Directory {
+    directory: tempfile::TempDir,
 }
 
-impl Folder {
+impl Directory {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self { directory: tempfile::tempdir().unwrap() }
     }
 
     fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.folder.path().join(name);
+        let path = self.directory.path().join(name);
         fs::write(&path, bytes).unwrap();
         path
     }
@@ -122,8 +122,8 @@ fn trapped() -> Vec<Frame> {
 
 #[test]
 fn the_stack_of_a_real_guest() {
-    let folder = Folder::new();
-    let frames = frames(&folder.dump(&["wordcount.wasm"], trapped()), &[GUEST]);
+    let directory = Directory::new();
+    let frames = frames(&directory.dump(&["wordcount.wasm"], trapped()), &[GUEST]);
     let names: Vec<&str> = frames.iter().map(|frame| frame["name"].as_str().unwrap()).collect();
     let mut expected = vec!["report"; 6];
     expected.extend(["main", "__main_void", "_start"]);
@@ -142,8 +142,8 @@ fn the_stack_of_a_real_guest() {
 
 #[test]
 fn variables_by_name() {
-    let folder = Folder::new();
-    let frames = frames(&folder.dump(&["wordcount.wasm"], trapped()), &[GUEST]);
+    let directory = Directory::new();
+    let frames = frames(&directory.dump(&["wordcount.wasm"], trapped()), &[GUEST]);
     assert_eq!(variable(&frames[0], "w")["value"], 0x12_3450);
     assert_eq!(variable(&frames[0], "w")["parameter"], true);
     for (depth, frame) in frames[..6].iter().enumerate() {
@@ -160,9 +160,9 @@ fn variables_by_name() {
 /// What the dump does not know is not guessed.
 #[test]
 fn locals_that_are_missing_stay_unknown() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let stack = [frame(REPORT, 6).with_locals([Value::Missing, Value::F32(0)]), frame(MAIN, 851)];
-    let frames = frames(&folder.dump(&["wordcount.wasm"], stack), &[GUEST]);
+    let frames = frames(&directory.dump(&["wordcount.wasm"], stack), &[GUEST]);
     assert_eq!(variable(&frames[0], "w")["value"], Json::Null);
     assert_eq!(variable(&frames[0], "depth")["value"], Json::Null);
     assert!(variable(&frames[1], "buffer").get("address").is_none());
@@ -172,9 +172,9 @@ fn locals_that_are_missing_stay_unknown() {
 /// it, and by that behind it, where the next line may begin.
 #[test]
 fn inlined_calls() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     for offset in [0x22d, 0x233] {
-        let dump = folder.dump(&["wordcount.wasm"], [frame(REPORT, 6), frame(MAIN, offset)]);
+        let dump = directory.dump(&["wordcount.wasm"], [frame(REPORT, 6), frame(MAIN, offset)]);
         let frame = &frames(&dump, &[GUEST])[1];
         assert_eq!(frame["name"], "main");
         assert_eq!(source(frame), "count(buffer, n);");
@@ -193,8 +193,8 @@ fn inlined_calls() {
 
 #[test]
 fn text_is_that_of_the_json() {
-    let folder = Folder::new();
-    let dump = folder.dump(&["wordcount.wasm"], trapped());
+    let directory = Directory::new();
+    let dump = directory.dump(&["wordcount.wasm"], trapped());
     let text = String::from_utf8(inspect(&dump, &[GUEST], &[]).stdout).unwrap();
     let lines: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("thread")).collect();
     assert_eq!(lines[1], "  0: wordcount.wasm function 49 at 0x6");
@@ -233,11 +233,11 @@ fn name_of(frame: &Json) -> &str {
 
 #[test]
 fn names_without_debugging_information() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let mangled =
         ["plain", "_ZN4core3fmt9Formatter3pad17h0123456789abcdefE", "_Z3addii", "a\u{1b}b"];
-    let file = folder.write("a.wasm", named("a", &mangled, 5).finish());
-    let dump = folder.dump(&["guest"], (0..5).map(|function| frame(function, 1)));
+    let file = directory.write("a.wasm", named("a", &mangled, 5).finish());
+    let dump = directory.dump(&["guest"], (0..5).map(|function| frame(function, 1)));
     let file = file.to_str().unwrap();
     let frames = frames(&dump, &[file]);
     let names: Vec<&str> = frames.iter().map(name_of).collect();
@@ -249,10 +249,10 @@ fn names_without_debugging_information() {
 
 #[test]
 fn frames_that_are_not_of_the_file() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let stack = [frame(3, 0), frame(2, 0x40), frame(2, 0), frame(u32::MAX, u32::MAX)];
-    let file = folder.write("a.wasm", named("a", &["x", "y", "z"], 3).finish());
-    let dump = folder.dump(&["guest"], stack);
+    let file = directory.write("a.wasm", named("a", &["x", "y", "z"], 3).finish());
+    let dump = directory.dump(&["guest"], stack);
     let frames = frames(&dump, &[file.to_str().unwrap()]);
     let problem = |i: usize| frames[i]["problem"].as_str().unwrap_or_default().to_string();
     assert!(problem(0).ends_with("has no function 3, only 3 functions"), "{}", problem(0));
@@ -261,7 +261,7 @@ fn frames_that_are_not_of_the_file() {
     assert_eq!((name_of(&frames[2]), problem(2)), ("z", String::new()));
     assert!(problem(3).contains("has no function 4294967295"));
     // Imported functions have no code.
-    let dump = folder.dump(&["guest"], [frame(0, 1)]);
+    let dump = directory.dump(&["guest"], [frame(0, 1)]);
     let frame = &self::frames(&dump, &[GUEST])[0];
     let problem = frame["problem"].as_str().unwrap();
     assert!(problem.ends_with("has no code of function 0, it imports 7"), "{problem}");
@@ -269,16 +269,16 @@ fn frames_that_are_not_of_the_file() {
 
 #[test]
 fn files_are_matched_with_modules() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let file = |name: &str, module: &str, function: &str| {
-        let path = folder.write(name, named(module, &[function], 1).finish());
+        let path = directory.write(name, named(module, &[function], 1).finish());
         path.to_str().unwrap().to_string()
     };
     let by_file = file("one.wasm", "", "first");
     let by_module = file("other.wasm", "two", "second");
     let by_nothing = file("built.wasm", "built", "third");
     let instances = (0..4).map(|i| Frame::new(InstanceIndex(i), 0, 1));
-    let dump = folder.dump(&["lib/one.wasm", "two", "three", "one"], instances);
+    let dump = directory.dump(&["lib/one.wasm", "two", "three", "one"], instances);
     let third = format!("2={by_nothing}");
     let frames = frames(&dump, &[&by_module, &third, &by_file]);
     assert_eq!([0, 1, 2].map(|i: usize| name_of(&frames[i])), ["first", "second", "third"]);
@@ -297,17 +297,17 @@ fn files_are_matched_with_modules() {
     fails(&[&by_file, &format!("0={by_nothing}")], 2, "module 0 has a file already");
     fails(&["0="], 2, "names no file");
     fails(&["none.wasm"], 1, "none.wasm: cannot open: No such file");
-    let same = folder.dump(&["a/one.wasm", "b/one.wasm"], [frame(0, 1)]);
+    let same = directory.dump(&["a/one.wasm", "b/one.wasm"], [frame(0, 1)]);
     let output = inspect(&same, &[&by_file], &[]);
     assert!(stderr(&output).contains("several modules of the dump have this name"));
 }
 
 #[test]
 fn files_that_are_no_modules() {
-    let folder = Folder::new();
-    let dump = folder.dump(&["guest"], [frame(REPORT, 6)]);
+    let directory = Directory::new();
+    let dump = directory.dump(&["guest"], [frame(REPORT, 6)]);
     let fails = |bytes: &[u8], why: &str| {
-        let file = folder.write("bad.wasm", bytes);
+        let file = directory.write("bad.wasm", bytes);
         let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains(why), "{}", stderr(&output));
@@ -327,17 +327,17 @@ fn files_that_are_no_modules() {
     fails(b"(component)", "is a component, whose symbols are not supported: name the core");
     fails(b"\0asm\x0d\0\x01\0", "is a component, whose symbols are not supported: name the core");
     // What may have no end is not read.
-    let fifo = folder.write("fifo.wasm", b"");
+    let fifo = directory.write("fifo.wasm", b"");
     fs::remove_file(&fifo).unwrap();
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
-    for path in [Path::new("/dev/null"), &fifo, folder.folder.path()] {
+    for path in [Path::new("/dev/null"), &fifo, directory.directory.path()] {
         let output = inspect(&dump, &[path.to_str().unwrap()], &[]);
         let said = format!("corestream: {}: not a regular file\n", path.display());
         assert_eq!((output.status.code(), stderr(&output)), (Some(1), said));
     }
     // Of one that is cut, what is there.
     let whole = fs::read(GUEST).unwrap();
-    let cut = folder.write("cut.wasm", &whole[..0xea50a]);
+    let cut = directory.write("cut.wasm", &whole[..0xea50a]);
     let output = inspect(&dump, &[cut.to_str().unwrap()], &[]);
     assert!(output.status.success());
     assert!(stderr(&output).contains("warning: ") && stderr(&output).contains("read in part"));
@@ -347,14 +347,14 @@ fn files_that_are_no_modules() {
 
 #[test]
 fn debugging_information_elsewhere_is_said() {
-    let folder = Folder::new();
+    let directory = Directory::new();
     let mut module = named("a", &["f"], 1);
     module.section(&CustomSection {
         name: "external_debug_info".into(),
         data: b"\x09a.dbg.wasm"[..].into(),
     });
-    let file = folder.write("a.wasm", module.finish());
-    let dump = folder.dump(&["a"], [frame(0, 1)]);
+    let file = directory.write("a.wasm", module.finish());
+    let dump = directory.dump(&["a"], [frame(0, 1)]);
     let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
     assert!(stderr(&output).contains("in another file, name that one instead: a.dbg.wa"));
     assert!(String::from_utf8(output.stdout).unwrap().contains("     f\n"));
@@ -375,10 +375,10 @@ fn with_dwarf(abbreviations: &[u8], entries: &[u8], ranges: &[u8]) -> Vec<u8> {
 /// Debugging information that would overflow the stack, or take forever.
 #[test]
 fn bombs() {
-    let folder = Folder::new();
-    let dump = folder.dump(&["a"], [frame(0, 1)]);
+    let directory = Directory::new();
+    let dump = directory.dump(&["a"], [frame(0, 1)]);
     let says = |wasm: Vec<u8>, why: &str| {
-        let file = folder.write("a.wasm", wasm);
+        let file = directory.write("a.wasm", wasm);
         let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
         assert!(output.status.success(), "{}", stderr(&output));
         assert!(stderr(&output).contains(why), "{}", stderr(&output));
@@ -386,7 +386,7 @@ fn bombs() {
     };
     // What a frame says, after the units have been found to be harmless.
     let frame_says = |wasm: Vec<u8>, why: &str| {
-        let file = folder.write("a.wasm", wasm);
+        let file = directory.write("a.wasm", wasm);
         let frame = &frames(&dump, &[file.to_str().unwrap()])[0];
         assert_eq!(name_of(frame), "f");
         assert!(frame["problem"].as_str().unwrap().ends_with(why), "{frame}");
@@ -421,8 +421,8 @@ fn bombs() {
 /// and nothing worse.
 #[test]
 fn garbled_debugging_information() {
-    let folder = Folder::new();
-    let dump = folder.dump(&["wordcount.wasm"], trapped());
+    let directory = Directory::new();
+    let dump = directory.dump(&["wordcount.wasm"], trapped());
     let whole = fs::read(GUEST).unwrap();
     let mut random = Random(77);
     for round in 0..24 {
@@ -432,7 +432,7 @@ fn garbled_debugging_information() {
             let at = 0x5a20 + random.below(0xea70a - 0x5a20);
             bytes[at] = random.next().to_le_bytes()[0];
         }
-        let file = folder.write("wordcount.wasm", bytes);
+        let file = directory.write("wordcount.wasm", bytes);
         let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
         assert!(output.status.success(), "{round}: {}", stderr(&output));
         assert!(String::from_utf8(output.stdout).unwrap().contains("function 49 at 0x6"));
@@ -441,7 +441,7 @@ fn garbled_debugging_information() {
     let mut bytes = named("a", &["f"], 1).finish();
     bytes.push(0);
     leb(&mut bytes, 1 << 30);
-    let file = folder.write("wordcount.wasm", bytes);
+    let file = directory.write("wordcount.wasm", bytes);
     let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
     assert!(stderr(&output).contains("read in part"), "{}", stderr(&output));
 }

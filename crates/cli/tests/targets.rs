@@ -24,30 +24,32 @@ fn tool_path() -> &'static Path {
     assert_cmd::cargo::cargo_bin!("corestream")
 }
 
-fn corestream(folder: &Path) -> Command {
+fn corestream(directory: &Path) -> Command {
     let mut command = Command::new(tool_path());
-    command.current_dir(folder).stdin(Stdio::null());
+    command.current_dir(directory).stdin(Stdio::null());
     command
 }
 
-fn run(folder: &Path, args: &[&str]) -> Output {
-    corestream(folder).args(args).output().unwrap()
+fn run(directory: &Path, args: &[&str]) -> Output {
+    corestream(directory).args(args).output().unwrap()
 }
 
 /// By way of a shell, in which the tool is `$0`.
-fn shell(folder: &Path, line: &str) -> Output {
+fn shell(directory: &Path, line: &str) -> Output {
     let mut command = Command::new("sh");
-    command.current_dir(folder).args(["-c", line]).arg(tool_path()).output().unwrap()
+    command.current_dir(directory).args(["-c", line]).arg(tool_path()).output().unwrap()
 }
 
-/// A folder with `guest.mem`, and its dump `guest.core`.
-fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("guest.mem"), vec![6; LEN]).unwrap();
+/// A directory with `guest.mem`, and its dump `guest.core`.
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.mem"), vec![6; LEN]).unwrap();
     assert!(
-        run(folder.path(), &["dump", "--memory", "guest.mem", "-o", "guest.core"]).status.success()
+        run(directory.path(), &["dump", "--memory", "guest.mem", "-o", "guest.core"])
+            .status
+            .success()
     );
-    folder
+    directory
 }
 
 /// What both the dump and its image are called with, up to the name of the output.
@@ -62,8 +64,8 @@ fn fails(output: &Output, said: &str) {
 
 #[test]
 fn several_at_once_to_one_name() {
-    let folder = folder();
-    let dir = folder.path();
+    let directory = directory();
+    let dir = directory.path();
     let whole = fs::read(dir.join("guest.core")).unwrap();
     for writer in WRITERS {
         let force = writer.iter().filter(|arg| **arg == "--force").copied();
@@ -111,13 +113,13 @@ fn image() -> Vec<u8> {
 }
 
 #[test]
-fn links_and_folders_in_the_way() {
-    let folder = folder();
-    let dir = folder.path();
+fn links_and_directories_in_the_way() {
+    let directory = directory();
+    let dir = directory.path();
     fs::create_dir(dir.join("sub")).unwrap();
     fs::write(dir.join("kept"), "kept").unwrap();
     for (target, link) in
-        [("sub", "to-folder"), ("loop", "loop"), ("kept", "to-file"), ("none", "to-none")]
+        [("sub", "to-directory"), ("loop", "loop"), ("kept", "to-file"), ("none", "to-none")]
     {
         symlink(target, dir.join(link)).unwrap();
     }
@@ -125,7 +127,7 @@ fn links_and_folders_in_the_way() {
     for writer in WRITERS {
         let run = |name: &str| run(dir, &[writer, &[name]].concat());
         fails(&run("sub"), "sub: is a directory; name a file in it");
-        fails(&run("to-folder"), "to-folder: is a directory; name a file in it");
+        fails(&run("to-directory"), "to-directory: is a directory; name a file in it");
         let many = "cannot access: Too many levels of symbolic links (os error 40)";
         fails(&run("loop"), &format!("loop: {many}"));
         fails(&run("kept/new"), "kept/new: cannot access: Not a directory (os error 20)");
@@ -147,16 +149,16 @@ fn links_and_folders_in_the_way() {
     }
 }
 
-/// Who may not write to a folder, or only read a file in it.
+/// Who may not write to a directory, or only read a file in it.
 #[test]
 fn what_is_read_only_stays() {
-    let folder = folder();
-    let dir = folder.path();
+    let directory = directory();
+    let dir = directory.path();
     fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
     for name in ["guest.mem", "guest.core"] {
         fs::set_permissions(dir.join(name), Permissions::from_mode(0o644)).unwrap();
     }
-    // Root may write everywhere; nobody may run only what is in a folder that is open to all.
+    // Root may write everywhere; nobody may run only what is in a directory that is open to all.
     let root = rustix::process::getuid().is_root();
     let copied = Command::new("cp").arg(tool_path()).arg(dir.join("corestream")).status().unwrap();
     assert!(copied.success());
@@ -180,7 +182,7 @@ fn what_is_read_only_stays() {
                 assert_eq!(output.status.code(), Some(code), "{said}");
                 let denied = "cannot create: Permission denied (os error 13)";
                 let expected = format!("corestream: {name}: {denied}\n");
-                // In a folder that may be written to, a file may be replaced, whatever its own mode.
+                // In a directory that may be written to, a file may be replaced, whatever its own mode.
                 assert_eq!(said, if code == 0 { "" } else { &expected });
             }
         }
@@ -200,8 +202,8 @@ fn what_is_read_only_stays() {
 /// In units of 512 bytes: a file may grow to a third of what is written.
 #[test]
 fn a_limit_on_the_size_of_files() {
-    let folder = folder();
-    let dir = folder.path();
+    let directory = directory();
+    let dir = directory.path();
     let before = names(dir);
     for line in [
         "ulimit -f 200; exec \"$0\" dump --memory guest.mem -o new",
@@ -223,7 +225,7 @@ fn a_limit_on_the_size_of_files() {
 
 #[test]
 fn a_full_standard_output_is_an_error() {
-    let folder = folder();
+    let directory = directory();
     for line in [
         "dump --memory guest.mem -o -",
         "dump --memory guest.mem --dry-run",
@@ -233,7 +235,7 @@ fn a_full_standard_output_is_an_error() {
         "verify guest.core",
         "completions bash",
     ] {
-        let output = shell(folder.path(), &format!("exec \"$0\" {line} > /dev/full"));
+        let output = shell(directory.path(), &format!("exec \"$0\" {line} > /dev/full"));
         let said = stderr(&output);
         assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{line}: {said}");
         assert!(said.starts_with("corestream: standard output: "), "{line}: {said}");
@@ -243,16 +245,16 @@ fn a_full_standard_output_is_an_error() {
 
 #[test]
 fn whatever_the_umask_only_the_owner_can_read_what_is_extracted() {
-    let folder = folder();
+    let directory = directory();
     for umask in ["000", "777"] {
         let line = format!(
             "umask {umask}; \"$0\" extract guest.core --all all{umask} && \
              \"$0\" extract guest.core --memory 0 -o one{umask}"
         );
-        let output = shell(folder.path(), &line);
+        let output = shell(directory.path(), &line);
         assert!(output.status.success(), "{}", stderr(&output));
         let mode = |path: String| {
-            folder.path().join(path).metadata().unwrap().permissions().mode() & 0o777
+            directory.path().join(path).metadata().unwrap().permissions().mode() & 0o777
         };
         assert_eq!(mode(format!("all{umask}")), 0o700);
         assert_eq!(mode(format!("all{umask}/memory-0.mem")), 0o600);
@@ -264,15 +266,15 @@ fn whatever_the_umask_only_the_owner_can_read_what_is_extracted() {
 /// Too little address space for an image to be mapped: it is read.
 #[test]
 fn a_limit_on_the_address_space() {
-    let folder = folder();
-    let large = File::create(folder.path().join("large.mem")).unwrap();
+    let directory = directory();
+    let large = File::create(directory.path().join("large.mem")).unwrap();
     large.set_len(4 << 30).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&large, &[1; 5000], 3 << 30).unwrap();
-    fs::write(folder.path().join("m.json"), r#"{ "memories": [{ "image": "large.mem" }] }"#)
+    fs::write(directory.path().join("m.json"), r#"{ "memories": [{ "image": "large.mem" }] }"#)
         .unwrap();
     for image in ["--memory large.mem", "--manifest m.json"] {
         let line = format!("ulimit -v 2000000; exec \"$0\" dump {image} -o - --threads 2");
-        let output = shell(folder.path(), &line);
+        let output = shell(directory.path(), &line);
         assert!(output.status.success(), "{}", stderr(&output));
         let decoded = decode(&output.stdout);
         assert_eq!(
@@ -285,15 +287,15 @@ fn a_limit_on_the_address_space() {
 /// A file system that gets full in the middle: images are not preallocated.
 #[test]
 fn a_disk_that_gets_full_leaves_nothing() {
-    let folder = folder();
-    fs::create_dir(folder.path().join("small")).unwrap();
+    let directory = directory();
+    fs::create_dir(directory.path().join("small")).unwrap();
     let script = "mount -t tmpfs -o size=128k none small || exit 77
                   \"$0\" extract guest.core --memory 0 -o small/new && exit 78
                   \"$0\" extract guest.core --all small/all && exit 78
                   ls -A small";
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(tool_path());
-    match command.current_dir(folder.path()).output() {
+    match command.current_dir(directory.path()).output() {
         Ok(output) if output.status.success() => {
             let said = stderr(&output);
             assert_eq!(said.lines().count(), 2, "{said}");
@@ -301,7 +303,7 @@ fn a_disk_that_gets_full_leaves_nothing() {
                 assert!(line.starts_with("corestream: "), "{said}");
                 assert!(line.ends_with("No space left on device (os error 28)"), "{said}");
             }
-            assert!(output.stdout.is_empty(), "nothing is left in the folder");
+            assert!(output.stdout.is_empty(), "nothing is left in the directory");
         }
         Ok(output) if output.status.code() == Some(78) => panic!("{LEN} bytes fit into 128 KiB"),
         _ => println!("no file system can be mounted here: not tested"),

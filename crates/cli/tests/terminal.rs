@@ -27,22 +27,22 @@ fn corestream() -> Command {
     Command::new(assert_cmd::cargo::cargo_bin!("corestream"))
 }
 
-/// A folder with `guest.mem`, which no pipe holds as a whole.
-fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+/// A directory with `guest.mem`, which no pipe holds as a whole.
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
     let mut image = vec![1; 4 << 20];
     image[70_000..90_000].fill(0);
-    fs::write(folder.path().join("guest.mem"), &image).unwrap();
-    folder
+    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    directory
 }
 
 #[test]
 fn a_terminal_is_written_to_only_by_force() {
-    let folder = folder();
+    let directory = directory();
     let terminal = Terminal::new();
     for output in ["-", &terminal.path, "/dev/stdout"] {
         let mut command = corestream();
-        command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", output]);
+        command.current_dir(directory.path()).args(["dump", "--memory", "guest.mem", "-o", output]);
         let done = command.stdout(terminal.open()).output().unwrap();
         let shown = if output == "-" { "standard output" } else { output };
         let expected = format!(
@@ -59,13 +59,13 @@ fn a_terminal_is_written_to_only_by_force() {
 
 #[test]
 fn maps_have_colours_on_terminals_only() {
-    let folder = folder();
+    let directory = directory();
     let mut dump = corestream();
-    dump.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
+    dump.current_dir(directory.path()).args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
     assert!(dump.status().unwrap().success());
     let map = |term: &str, no_color: Option<&str>, on_terminal: bool| {
         let mut command = corestream();
-        command.current_dir(folder.path()).args(["inspect", "guest.core", "--map"]);
+        command.current_dir(directory.path()).args(["inspect", "guest.core", "--map"]);
         command
             .env("LC_ALL", "C")
             .env("TERM", term)
@@ -99,14 +99,14 @@ fn maps_have_colours_on_terminals_only() {
 
 #[test]
 fn inspect_fills_the_columns_that_there_are() {
-    let folder = folder();
+    let directory = directory();
     let name = "n".repeat(300);
     let mut dump = corestream();
-    dump.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
+    dump.current_dir(directory.path()).args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
     assert!(dump.args(["--name", &name]).status().unwrap().success());
     let inspect = |columns: Option<&str>| {
         let mut command = corestream();
-        command.current_dir(folder.path()).args(["inspect", "guest.core", "--map"]);
+        command.current_dir(directory.path()).args(["inspect", "guest.core", "--map"]);
         command.env("LC_ALL", "C").env("NO_COLOR", "1").env_remove("COLUMNS");
         command.envs(columns.map(|columns| ("COLUMNS", columns)));
         command
@@ -134,9 +134,9 @@ fn inspect_fills_the_columns_that_there_are() {
 }
 
 /// A dump to a pipe that nobody reads yet.
-fn stuck(folder: &TempDir, args: &[&str], term: &str, stderr: impl Into<Stdio>) -> Child {
+fn stuck(directory: &TempDir, args: &[&str], term: &str, stderr: impl Into<Stdio>) -> Child {
     let mut command = corestream();
-    command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "-"]);
+    command.current_dir(directory.path()).args(["dump", "--memory", "guest.mem", "-o", "-"]);
     command.args(args).env("TERM", term).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap()
 }
 
@@ -150,9 +150,9 @@ fn drain(child: &mut Child) -> Vec<u8> {
 
 #[test]
 fn a_line_a_second_where_it_is_asked_for() {
-    let folder = folder();
+    let directory = directory();
     let start = Instant::now();
-    let mut child = stuck(&folder, &["--progress", "always"], "xterm", Stdio::piped());
+    let mut child = stuck(&directory, &["--progress", "always"], "xterm", Stdio::piped());
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut said: Vec<String> = lines.by_ref().take(3).map(Result::unwrap).collect();
     let len = drain(&mut child).len();
@@ -178,18 +178,18 @@ fn an_extraction_of_two_memories_is_one_run() {
     if !strace::works() {
         return;
     }
-    let folder = folder();
+    let directory = directory();
     let mut dump = corestream();
-    dump.current_dir(folder.path()).args(["dump", "-o", "guest.core"]);
+    dump.current_dir(directory.path()).args(["dump", "-o", "guest.core"]);
     dump.args(["--memory", "guest.mem", "--memory", "guest.mem"]);
     assert!(dump.status().unwrap().success());
     // Each memory is written in parts, of which each takes half a second.
     let mut command = strace::traced(
-        &folder.path().join("log"),
+        &directory.path().join("log"),
         "pwrite64",
         &["pwrite64:delay_enter=500000".into()],
     );
-    command.arg(assert_cmd::cargo::cargo_bin!("corestream")).current_dir(folder.path());
+    command.arg(assert_cmd::cargo::cargo_bin!("corestream")).current_dir(directory.path());
     command.args(["extract", "guest.core", "--all", "all", "--progress", "always"]);
     let output = command.args(["--threads", "1"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
@@ -215,12 +215,12 @@ fn an_extraction_of_two_memories_is_one_run() {
 /// Nothing is said to be scanned or written while nobody is there.
 #[test]
 fn what_is_waited_for_is_shown() {
-    let folder = folder();
-    let fifo = folder.path().join("fifo");
+    let directory = directory();
+    let fifo = directory.path().join("fifo");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
     let dump = || {
         let mut command = corestream();
-        command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "fifo"]);
+        command.current_dir(directory.path()).args(["dump", "--memory", "guest.mem", "-o", "fifo"]);
         command.args(["--progress", "always"]).env("TERM", "xterm");
         command
     };
@@ -242,10 +242,10 @@ fn what_is_waited_for_is_shown() {
 
 #[test]
 fn a_bar_on_a_terminal_that_goes_when_it_is_done() {
-    let folder = folder();
+    let directory = directory();
     for args in [&[][..], &["--progress", "auto"], &["--progress", "always"]] {
         let mut terminal = Terminal::new();
-        let mut child = stuck(&folder, args, "xterm", terminal.open());
+        let mut child = stuck(&directory, args, "xterm", terminal.open());
         let shown = terminal.until("B/s");
         let line = &shown[shown.find("writing [").unwrap()..];
         assert!(line.contains(" of 3.98 MiB, "), "{line}");
@@ -261,17 +261,23 @@ fn a_bar_on_a_terminal_that_goes_when_it_is_done() {
 
 #[test]
 fn nothing_of_a_short_dump_or_where_it_is_not_wanted() {
-    let folder = folder();
+    let directory = directory();
     let mut command = corestream();
-    command.current_dir(folder.path()).args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
+    command.current_dir(directory.path()).args([
+        "dump",
+        "--memory",
+        "guest.mem",
+        "-o",
+        "guest.core",
+    ]);
     let output = command.args(["--progress", "always"]).output().unwrap();
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
 
     let terminals: Vec<_> = (0..2).map(|_| Terminal::new()).collect();
     let mut children = vec![
-        stuck(&folder, &["--progress", "never"], "xterm", terminals[0].open()),
-        stuck(&folder, &[], "dumb", terminals[1].open()),
-        stuck(&folder, &[], "xterm", Stdio::piped()),
+        stuck(&directory, &["--progress", "never"], "xterm", terminals[0].open()),
+        stuck(&directory, &[], "dumb", terminals[1].open()),
+        stuck(&directory, &[], "xterm", Stdio::piped()),
     ];
     thread::sleep(Duration::from_millis(1500));
     for child in &mut children {
@@ -287,25 +293,25 @@ fn nothing_of_a_short_dump_or_where_it_is_not_wanted() {
 
 #[test]
 fn a_signal_leaves_no_bar_and_no_file() {
-    let folder = folder();
+    let directory = directory();
     let mut terminal = Terminal::new();
-    let mut child = stuck(&folder, &[], "xterm", terminal.open());
+    let mut child = stuck(&directory, &[], "xterm", terminal.open());
     terminal.until("B/s");
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let rest = terminal.rest();
     let said = "\r\x1b[2Kcorestream: stopped by SIGINT, the output is not complete\r\n";
     assert!(rest.ends_with(said), "{rest:?}");
-    assert_eq!(names(folder.path()), ["guest.mem"]);
+    assert_eq!(names(directory.path()), ["guest.mem"]);
 }
 
 /// In a terminal without room for a bar is what fits of the text, in one line.
 #[test]
 fn a_narrow_terminal_has_no_bar() {
-    let folder = folder();
+    let directory = directory();
     for columns in [60, 40, 12] {
         let mut terminal = Terminal::with_columns(columns);
-        let mut child = stuck(&folder, &[], "xterm", terminal.open());
+        let mut child = stuck(&directory, &[], "xterm", terminal.open());
         let shown = terminal.until("writing ");
         drain(&mut child);
         let drawn = shown + &terminal.rest();
@@ -327,9 +333,9 @@ fn full_terminal() -> Terminal {
 
 #[test]
 fn no_dump_waits_for_a_terminal() {
-    let folder = folder();
+    let directory = directory();
     let terminal = full_terminal();
-    let mut child = stuck(&folder, &[], "xterm", terminal.open());
+    let mut child = stuck(&directory, &[], "xterm", terminal.open());
     thread::sleep(Duration::from_millis(1500));
     let mut bytes = Vec::new();
     child.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
@@ -338,10 +344,10 @@ fn no_dump_waits_for_a_terminal() {
 
 #[test]
 fn signals_end_what_a_terminal_holds_up() {
-    let folder = folder();
+    let directory = directory();
     for (args, wait) in [(&[][..], 1500), (&["--progress", "never"], 100)] {
         let terminal = full_terminal();
-        let mut child = stuck(&folder, args, "xterm", terminal.open());
+        let mut child = stuck(&directory, args, "xterm", terminal.open());
         thread::sleep(Duration::from_millis(wait));
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
         assert_eq!(waiting::exit(&mut child).code(), Some(143));
@@ -350,7 +356,7 @@ fn signals_end_what_a_terminal_holds_up() {
     let mut command = corestream();
     let terminal = full_terminal();
     command.args(["dump", "--memory", "there is none", "-o", "guest.core"]);
-    let mut child = command.current_dir(folder.path()).stderr(terminal.open()).spawn().unwrap();
+    let mut child = command.current_dir(directory.path()).stderr(terminal.open()).spawn().unwrap();
     thread::sleep(Duration::from_millis(500));
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     waiting::exit(&mut child);

@@ -4,7 +4,7 @@
 //! preallocated. In each round everything runs once, one after the other. Shown are medians, and of the
 //! limit the best.
 //!
-//! With `--svg FOLDER` the plots of `docs/performance.md` are made of what was measured.
+//! With `--svg DIRECTORY` the plots of `docs/performance.md` are made of what was measured.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its tables")]
 
@@ -145,7 +145,7 @@ fn table(file: &str, title: &str, points: Vec<Point>) {
         println!("{:>9} {:>9} {reference:>9} {:>9}", point.name, ms(point.ours), ms(point.limit));
     }
     let mut args = std::env::args().skip_while(|arg| arg != "--svg").skip(1);
-    let Some(folder) = args.next() else { return };
+    let Some(directory) = args.next() else { return };
     let line = |name, of: &dyn Fn(&Point) -> Option<f64>| Line {
         name,
         points: points.iter().filter_map(|point| Some((point.at, of(point)?))).collect(),
@@ -159,7 +159,7 @@ fn table(file: &str, title: &str, points: Vec<Point>) {
             line("limit: one write", &|point| Some(point.limit)),
         ],
     };
-    let path = PathBuf::from(folder).join(file).with_extension("svg");
+    let path = PathBuf::from(directory).join(file).with_extension("svg");
     std::fs::write(path, plot.svg()).unwrap();
 }
 

@@ -49,8 +49,8 @@ pub fn capture<'a>(
 /// # use wasmtime::{Config, Engine, Instance, Module, Store};
 /// use corestream::{CoreDumpFile, Dumper, ErrorKind, FileOptions};
 ///
-/// # let folder = tempfile::tempdir()?;
-/// # let path = folder.path().join("guest.core");
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("guest.core");
 /// # let engine = Engine::new(Config::new().coredump_on_trap(true))?;
 /// # let text = r#"(module (memory 1) (data (i32.const 4096) "secret") (func (export "f") unreachable))"#;
 /// # let module = Module::new(&engine, text)?;

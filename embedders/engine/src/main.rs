@@ -36,8 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The kernel knows which pages were never touched.
     assert!(plan.stats().extent_bytes < 1 << 20, "{:?}", plan.stats());
     assert!(plan.len() < 4096, "{} bytes", plan.len());
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("guest.core");
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("guest.core");
     plan.write_file(&path)?;
 
     let Verdict::Whole(whole) = Verifier::new().threads(2).verify_file(&path)? else {

@@ -25,8 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let error = run.call(&mut store, ()).err().ok_or("it did not trap")?;
     let captured = corestream_wasmtime::capture(&mut store, "guest.wat", &error)?;
 
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("guest.core");
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("guest.core");
     captured.write_file(&path)?;
     assert!(matches!(Verifier::new().threads(2).verify_file(&path)?, Verdict::Whole(_)));
     let dump = CoreDumpFile::open(&path)?;

@@ -20,17 +20,17 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// Makes a dump in the folder of `target` and reads it back.
+    /// Makes a dump in the directory of `target` and reads it back.
     pub fn new(
         target: &Target<'_>,
         guest: &CoreDump<'_>,
         dumper: &Dumper,
         read: &PlainRead<'_>,
     ) -> Result<Self, Failure> {
-        let at = |failure: Failure| failure.at(target.folder.display());
+        let at = |failure: Failure| failure.at(target.directory.display());
         let start = Instant::now();
         let plan = dumper.plan(guest)?;
-        let file = fresh_file(target.folder)?;
+        let file = fresh_file(target.directory)?;
         plan.write_to(&mut FileSink::new(&file)).map_err(|error| {
             let mut failure = Failure::from(error);
             if !failure.is_cancelled() {

@@ -24,7 +24,7 @@ struct Series {
 pub struct Setup<'b> {
     pub image: &'b Path,
     pub to: To,
-    /// The folder of files.
+    /// The directory of files.
     pub dir: &'b Path,
     pub checksums: bool,
 }

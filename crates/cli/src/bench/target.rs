@@ -52,8 +52,8 @@ impl To {
 #[derive(Clone, Copy)]
 pub struct Target<'t> {
     pub to: To,
-    /// The folder of files.
-    pub folder: &'t Path,
+    /// The directory of files.
+    pub directory: &'t Path,
 }
 
 /// What there is before a dump begins: a file is only made by the dump itself.
@@ -80,7 +80,7 @@ impl<'t> Target<'t> {
     pub fn ready(&self) -> Result<Ready<'t>, Failure> {
         let stream = match self.to {
             To::Null => return Ok(Ready::Null),
-            To::File => return Ok(Ready::File(self.folder)),
+            To::File => return Ok(Ready::File(self.directory)),
             To::Pipe => pipe().and_then(Stream::new).map(Ready::Pipe),
             To::Tcp => tcp().and_then(Stream::new).map(Ready::Tcp),
         };
@@ -115,7 +115,7 @@ impl<'t> Target<'t> {
     fn failed(&self, why: impl std::fmt::Display) -> Failure {
         match self.to {
             To::Null => Failure::new(why),
-            To::File => Failure::new(format!("{}: {why}", self.folder.display())),
+            To::File => Failure::new(format!("{}: {why}", self.directory.display())),
             To::Pipe => Failure::new(format!("a pipe: {why}")),
             To::Tcp => Failure::new(format!("{LOOPBACK}: {why}")),
         }
@@ -131,9 +131,9 @@ impl Ready<'_> {
                 plan.write_to(&mut sink)?;
                 Ok(sink.done())
             }
-            Self::File(folder) => {
-                let at = |failure: Failure| failure.at(folder.display());
-                let file = fresh_file(folder)?;
+            Self::File(directory) => {
+                let at = |failure: Failure| failure.at(directory.display());
+                let file = fresh_file(directory)?;
                 let mut sink = Noted::new(FileSink::new(&file));
                 plan.write_to(&mut sink).map_err(|error| at(error.into()))?;
                 let written = sink.done();
@@ -160,8 +160,9 @@ impl Ready<'_> {
         let first = Instant::now();
         let (bytes, file) = match self {
             Self::Null => (bytes.len() as u64, None),
-            Self::File(folder) => {
-                let mut file = fresh_file(folder).map_err(|why| io::Error::other(why.message))?;
+            Self::File(directory) => {
+                let mut file =
+                    fresh_file(directory).map_err(|why| io::Error::other(why.message))?;
                 if preallocated {
                     FileSink::new(&file).begin(bytes.len() as u64, true)?;
                 }
@@ -243,8 +244,8 @@ fn tcp() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// A new file without a name, which is gone when it is closed, in whatever way the process ends; on file
 /// systems that have no such files, unless it ends right between making one and taking its name away.
-pub fn fresh_file(folder: &Path) -> Result<File, Failure> {
-    UnnamedFile::scratch(folder)
+pub fn fresh_file(directory: &Path) -> Result<File, Failure> {
+    UnnamedFile::scratch(directory)
         .map_err(|error| Failure::from(error).with_hint("--dir names a directory"))
 }
 

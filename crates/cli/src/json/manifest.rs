@@ -77,18 +77,18 @@ impl<'d> Manifest<'d> {
         object::parse(text).map_err(|error| error.to_string())
     }
 
-    /// Returns for each memory the path of its image, if it has one; paths count from `folder`.
-    pub fn images(&self, folder: &Path) -> Vec<Option<PathBuf>> {
+    /// Returns for each memory the path of its image, if it has one; paths count from `directory`.
+    pub fn images(&self, directory: &Path) -> Vec<Option<PathBuf>> {
         let memories = self.memories.items().iter();
-        memories.map(|memory| Some(folder.join(&**memory.image.as_ref()?))).collect()
+        memories.map(|memory| Some(directory.join(&**memory.image.as_ref()?))).collect()
     }
 
     /// Returns for each memory the path of its image, as [`images`](Self::images) does, unless the manifest says that
     /// the memory has no pages.
-    pub fn images_with_pages(&self, folder: &Path) -> Vec<Option<PathBuf>> {
+    pub fn images_with_pages(&self, directory: &Path) -> Vec<Option<PathBuf>> {
         let image = |memory: &Memory<'_>| {
             let has_pages = memory.minimum.is_none_or(|pages| pages.0 > 0);
-            memory.image.as_ref().filter(|_| has_pages).map(|image| folder.join(&**image))
+            memory.image.as_ref().filter(|_| has_pages).map(|image| directory.join(&**image))
         };
         self.memories.items().iter().map(image).collect()
     }

@@ -14,7 +14,7 @@ use crate::report::Failure;
 pub struct Keeper {
     naming: Naming,
     options: FileOptions,
-    /// How many partial dumps the folder may have; `None` if none is kept.
+    /// How many partial dumps the directory may have; `None` if none is kept.
     max_partials: Option<usize>,
     /// Held while partial dumps are counted and one is added.
     counting: Mutex<()>,
@@ -27,7 +27,7 @@ impl Keeper {
 
     /// Begins a file.
     pub fn begin(&self) -> Result<UnnamedFile, corestream::Error> {
-        UnnamedFile::create_in(self.naming.folder(), self.options)
+        UnnamedFile::create_in(self.naming.directory(), self.options)
     }
 
     /// Gives the file with a whole dump of the process that calls itself `name` its name.
@@ -63,7 +63,7 @@ impl Keeper {
 
     /// Returns whether the directory has at least `count` partial dumps. Entries that cannot be read do not count.
     fn has_partials(&self, count: usize) -> bool {
-        let entries = fs::read_dir(self.naming.folder()).into_iter().flatten().flatten();
+        let entries = fs::read_dir(self.naming.directory()).into_iter().flatten().flatten();
         let partial = entries.filter(|entry| is_partial(&entry.file_name()));
         partial.take(count).count() == count
     }

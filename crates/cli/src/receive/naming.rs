@@ -8,7 +8,7 @@ use corestream::UnnamedFile;
 
 use crate::dump::pattern::Values;
 use crate::limits::{MAX_FILE_NAME_BYTES, MAX_PROCESS_NAME_BYTES};
-use crate::output::{check_directory, folder_of};
+use crate::output::{check_directory, directory_of};
 
 /// Names that are tried for a dump from the first on that looks free: others may be faster.
 const TRIES: usize = 10_000;
@@ -22,7 +22,7 @@ const UNNAMED: &str = "unnamed";
 /// A pattern that can be used for every dump that may come.
 pub struct Naming {
     pattern: PathBuf,
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Naming {
@@ -35,8 +35,8 @@ impl Naming {
             Values { process_id: std::process::id(), unix_time, name }.fill(pattern)
         };
         let longest = fill(u64::MAX, &"n".repeat(MAX_PROCESS_NAME_BYTES))?;
-        let folder = folder_of(&longest);
-        if folder != folder_of(&fill(0, UNNAMED)?) {
+        let directory = directory_of(&longest);
+        if directory != directory_of(&fill(0, UNNAMED)?) {
             return Err("%n and %t are allowed in the file name only, not in its directory".into());
         }
         let named = longest.file_name().filter(|_| !longest.as_os_str().as_bytes().ends_with(b"/"));
@@ -48,18 +48,18 @@ impl Naming {
         if taken {
             return Err("is there, and no regular file: dumps are received into files".into());
         }
-        check_directory(folder)?;
+        check_directory(directory)?;
         if file_name.len() + numbered(u32::MAX).len() + PARTIAL.len() > MAX_FILE_NAME_BYTES {
             return Err(
                 "a name made of it can be longer than the 255 bytes that one may have".into()
             );
         }
-        Ok(Self { pattern: pattern.into(), folder: folder.into() })
+        Ok(Self { pattern: pattern.into(), directory: directory.into() })
     }
 
-    /// The folder of all names.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// The directory of all names.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The names for a dump of the process that calls itself `name`, best first: without a number, then
@@ -109,21 +109,21 @@ mod tests {
 
     #[test]
     fn names_of_a_dump() {
-        let folder = tempfile::tempdir().unwrap();
-        let naming = Naming::new(&folder.path().join("%n.core")).unwrap();
-        assert_eq!(naming.folder(), folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let naming = Naming::new(&directory.path().join("%n.core")).unwrap();
+        assert_eq!(naming.directory(), directory.path());
         for (name, whole, expected) in [
             ("guest", true, ["guest.core", "guest.core.1", "guest.core.2"]),
             ("", true, ["unnamed.core", "unnamed.core.1", "unnamed.core.2"]),
             ("../x", false, ["_._x.core.partial", "_._x.core.1.partial", "_._x.core.2.partial"]),
         ] {
             let names: Vec<_> = naming.names(name, whole).unwrap().take(3).collect();
-            assert_eq!(names, expected.map(|name| folder.path().join(name)));
+            assert_eq!(names, expected.map(|name| directory.path().join(name)));
         }
-        let naming = Naming::new(&folder.path().join("%n")).unwrap();
+        let naming = Naming::new(&directory.path().join("%n")).unwrap();
         let names: Vec<_> = naming.names("a.partial", true).unwrap().take(2).collect();
         let expected = ["a.partial.core", "a.partial.1.core"];
-        assert_eq!(names, expected.map(|name| folder.path().join(name)));
+        assert_eq!(names, expected.map(|name| directory.path().join(name)));
     }
 
     #[test]
@@ -141,8 +141,8 @@ mod tests {
 
     #[test]
     fn names_do_not_run_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |i: u32| folder.path().join(format!("core{}", numbered(i)));
+        let directory = tempfile::tempdir().unwrap();
+        let path = |i: u32| directory.path().join(format!("core{}", numbered(i)));
         let naming = Naming::new(&path(0)).unwrap();
         let next = || naming.names("any", true).unwrap().find(|name| !name.exists());
         for i in 0..12_000 {
@@ -161,13 +161,13 @@ mod tests {
 
     #[test]
     fn patterns_that_can_give_no_name_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
         let long = "x".repeat(120);
         for (pattern, expected) in [
             (PathBuf::from("-"), "dumps are received into files"),
             (path(""), "is a directory; name files in it"),
-            (folder.path().into(), "is a directory; name files in it"),
+            (directory.path().into(), "is a directory; name files in it"),
             (path("%n/core"), "%n and %t are allowed in the file name only"),
             (path("none/%n"), "no such directory: "),
             (PathBuf::from("/dev/null/none/%n"), "/dev/null/none: cannot access: "),

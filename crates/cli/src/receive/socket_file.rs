@@ -12,9 +12,9 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::output::folder_of;
+use crate::output::directory_of;
 
-/// How often it is tried to lock a folder, and how long to wait before it is tried again. Who has it
+/// How often it is tried to lock a directory, and how long to wait before it is tried again. Who has it
 /// locked makes a socket, which takes no time, or has other reasons, which may never end: then it is done
 /// without.
 const TRIES: u32 = 200;
@@ -31,8 +31,8 @@ impl SocketFile {
     /// Makes a socket at `path`; one that is there is replaced if nobody listens on it any more.
     pub fn bind(path: &Path) -> io::Result<Self> {
         // Between the look at what is there and its removal nobody else may do the same, nor have made a
-        // socket that does not listen yet. A folder can be locked without leaving anything in it.
-        let lock = Lock::of(folder_of(path));
+        // socket that does not listen yet. A directory can be locked without leaving anything in it.
+        let lock = Lock::of(directory_of(path));
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 check_deserted(path, lock.is_held())?;
@@ -60,13 +60,13 @@ impl Drop for SocketFile {
     }
 }
 
-/// A folder that is locked against others who lock it, where it can be.
+/// A directory that is locked against others who lock it, where it can be.
 struct Lock(Option<File>);
 
 impl Lock {
-    fn of(folder: &Path) -> Self {
+    fn of(directory: &Path) -> Self {
         // One that can't be read can't be locked. Nor can it where that needs the right to write.
-        let Ok(file) = File::open(folder) else { return Self(None) };
+        let Ok(file) = File::open(directory) else { return Self(None) };
         for _ in 0..TRIES {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Self(Some(file)),
@@ -119,8 +119,8 @@ mod tests {
 
     #[test]
     fn only_a_deserted_socket_is_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
         drop(UnixListener::bind(&path).unwrap());
         let file = SocketFile::bind(&path).unwrap();
         assert_eq!(refused(&path), "somebody listens there already");
@@ -133,34 +133,34 @@ mod tests {
 
     #[test]
     fn only_ones_own_socket_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
         let file = SocketFile::bind(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let other = SocketFile::bind(&path).unwrap();
         drop(file);
         assert_eq!(refused(&path), "somebody listens there already");
         drop(other);
-        assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
+        assert!(std::fs::read_dir(directory.path()).unwrap().next().is_none());
     }
 
     #[test]
     fn without_a_lock_nothing_is_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
         drop(UnixListener::bind(&path).unwrap());
         assert!(check_deserted(&path, true).is_ok());
         let error = check_deserted(&path, false).unwrap_err().to_string();
         assert!(error.ends_with("cannot be locked; remove the socket first"), "{error}");
     }
 
-    /// What is deserted may be so no more when its folder can be locked.
+    /// What is deserted may be so no more when its directory can be locked.
     #[test]
     fn who_has_the_lock_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
         drop(UnixListener::bind(&path).unwrap());
-        let lock = Lock::of(folder.path());
+        let lock = Lock::of(directory.path());
         assert!(lock.is_held());
         thread::scope(|scope| {
             let other = scope.spawn(|| refused(&path));
@@ -174,13 +174,13 @@ mod tests {
         });
     }
 
-    /// A folder that others have locked, for ever, keeps nobody from a path that is free.
+    /// A directory that others have locked, for ever, keeps nobody from a path that is free.
     #[test]
     fn a_lock_of_others_is_no_obstacle() {
-        let folder = tempfile::tempdir().unwrap();
-        let lock = Lock::of(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let lock = Lock::of(directory.path());
         assert!(lock.is_held());
-        let path = folder.path().join("socket");
+        let path = directory.path().join("socket");
         let file = SocketFile::bind(&path).unwrap();
         drop(file);
         drop(UnixListener::bind(&path).unwrap());
@@ -190,8 +190,8 @@ mod tests {
     /// Many at the same moment, over and over: one of them listens, and nobody else's socket is lost.
     #[test]
     fn one_of_many_gets_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
         for _ in 0..50 {
             drop(UnixListener::bind(&path).unwrap());
             let start = std::sync::Barrier::new(8);

@@ -23,7 +23,7 @@ impl FromStr for Variable {
     }
 }
 
-/// A folder of the host, and what the guest calls it.
+/// A directory of the host, and what the guest calls it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directory {
     pub host: PathBuf,
@@ -47,14 +47,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_and_folders() {
+    fn variables_and_directories() {
         let variable = |text: &str| text.parse::<Variable>().map(|v| (v.name, v.value));
         assert_eq!(variable("A=b=c"), Ok(("A".into(), "b=c".into())));
         assert_eq!(variable("A="), Ok(("A".into(), String::new())));
         assert!(variable("A").is_err() && variable("=b").is_err());
-        let folder = |text: &str| text.parse::<Directory>().map(|d| (d.host, d.guest));
-        assert_eq!(folder("/tmp::/t"), Ok(("/tmp".into(), "/t".into())));
-        assert_eq!(folder("data"), Ok(("data".into(), "data".into())));
-        assert!(folder("::/t").is_err() && folder("/tmp::").is_err() && folder("").is_err());
+        let directory = |text: &str| text.parse::<Directory>().map(|d| (d.host, d.guest));
+        assert_eq!(directory("/tmp::/t"), Ok(("/tmp".into(), "/t".into())));
+        assert_eq!(directory("data"), Ok(("data".into(), "data".into())));
+        assert!(
+            directory("::/t").is_err() && directory("/tmp::").is_err() && directory("").is_err()
+        );
     }
 }

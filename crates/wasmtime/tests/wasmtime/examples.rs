@@ -27,8 +27,8 @@ fn check_orders(decoded: &Decoded<'_>) {
 
 #[test]
 fn a_dump_goes_to_a_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("orders.core");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("orders.core");
     dump_on_trap::dump_on_trap(&path).unwrap();
     check_orders(&decode(&std::fs::read(path).unwrap()));
 }
@@ -48,8 +48,8 @@ fn a_dump_goes_to_a_socket() {
 
 #[test]
 fn a_dump_of_a_guest_that_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("live.core");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("live.core");
     assert_eq!(live_dump::live_dump(&path).unwrap(), 5050);
     let bytes = std::fs::read(&path).unwrap();
     let decoded = decode(&bytes);

@@ -96,7 +96,7 @@ fn the_guest_goes_on_after_a_failed_dump() {
     let store = run(&Engine::new(&config()).unwrap(), COUNTER, |mut caller| {
         let captured = capture(caller.data()).live(&mut caller);
         let error = captured.write_to(&mut &mut [0; 100][..]).unwrap_err().to_string();
-        let path = std::env::temp_dir().join("no such folder").join("dump");
+        let path = std::env::temp_dir().join("no such directory").join("dump");
         let other = captured.write_file(path).unwrap_err().to_string();
         caller.data_mut().errors.extend([error, other]);
     });

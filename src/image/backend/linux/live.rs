@@ -140,12 +140,12 @@ fn userfaultfd_is_open() -> bool {
     const TARGET: &[u8] = b"anon_inode:[userfaultfd]";
 
     let (flags, mode) = (OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    let Ok(folder) = open("/proc/self/fd", flags, mode) else { return false };
-    let Ok(descriptors) = Dir::read_from(&folder) else { return false };
+    let Ok(directory) = open("/proc/self/fd", flags, mode) else { return false };
+    let Ok(descriptors) = Dir::read_from(&directory) else { return false };
     descriptors.flatten().any(|descriptor| {
         // Longer ones are cut.
         let mut target = [0; TARGET.len() + 1];
-        let read = readlinkat_raw(&folder, descriptor.file_name(), &mut target[..]);
+        let read = readlinkat_raw(&directory, descriptor.file_name(), &mut target[..]);
         read.is_ok_and(|len| target.get(..len) == Some(TARGET))
     })
 }

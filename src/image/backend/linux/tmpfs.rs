@@ -85,24 +85,24 @@ fn by_mapping(backing: &Backing) -> Option<File> {
 /// By a descriptor of this process.
 fn by_descriptor(backing: &Backing) -> Option<File> {
     let (flags, mode) = (OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    let folder = open("/proc/self/fd", flags, mode).ok()?;
-    let descriptors = Dir::read_from(&folder).ok()?;
+    let directory = open("/proc/self/fd", flags, mode).ok()?;
+    let descriptors = Dir::read_from(&directory).ok()?;
     let mut descriptors = descriptors.flatten();
-    descriptors.find_map(|entry| open_same(folder.as_fd(), entry.file_name(), backing))
+    descriptors.find_map(|entry| open_same(directory.as_fd(), entry.file_name(), backing))
 }
 
 /// Opens what is at `path`, if that is the regular file behind the mapping, in a tmpfs.
-fn open_same<P: Arg + Copy>(folder: BorrowedFd<'_>, path: P, backing: &Backing) -> Option<File> {
+fn open_same<P: Arg + Copy>(directory: BorrowedFd<'_>, path: P, backing: &Backing) -> Option<File> {
     let is_same = |stat: &rustix::fs::Stat| {
         let device = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
         FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && (device, stat.st_ino) == (backing.device, backing.inode)
     };
     // Before it is opened: opening a device or a FIFO can do something.
-    if !is_same(&statat(folder, path, AtFlags::empty()).ok()?) {
+    if !is_same(&statat(directory, path, AtFlags::empty()).ok()?) {
         return None;
     }
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(openat(folder, path, flags, Mode::empty()).ok()?);
+    let file = File::from(openat(directory, path, flags, Mode::empty()).ok()?);
     (is_same(&fstat(&file).ok()?) && is_in_tmpfs(&file)).then_some(file)
 }

@@ -15,7 +15,7 @@ use super::meter::Meter;
 use crate::input::Input;
 use crate::json::Manifest;
 use crate::limits::MAX_EMPTY_IMAGE_BYTES;
-use crate::output::{check_directory, folder_of, warn_if_not_private};
+use crate::output::{check_directory, directory_of, warn_if_not_private};
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
@@ -23,18 +23,18 @@ use crate::signals::Interrupt;
 const MOVED: &str = "the directory was moved or removed during the extraction, nothing is kept";
 
 /// A directory that appears under its name once it is complete.
-pub(super) struct Folder {
+pub(super) struct Directory {
     path: PathBuf,
     /// Whether what can't be extracted of a damaged dump is left out.
     salvage: bool,
 }
 
-impl Folder {
+impl Directory {
     /// Checks the path early, before the dump is verified.
     pub(super) fn new(path: &Path, salvage: bool) -> Result<Self, Failure> {
         // Not a usage error: the path may be free the next time.
         NewDirectory::check(path).map_err(Failure::new)?;
-        check_directory(folder_of(path)).map_err(|why| Failure::new(why).at(path.display()))?;
+        check_directory(directory_of(path)).map_err(|why| Failure::new(why).at(path.display()))?;
         Ok(Self { path: path.into(), salvage })
     }
 
@@ -131,7 +131,7 @@ fn write_manifest(
     skipped: &[MemoryIndex],
 ) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new(format!("cannot write the manifest: {error}"));
-    let file = UnnamedFile::create_in(folder_of(path), FileOptions::new())?;
+    let file = UnnamedFile::create_in(directory_of(path), FileOptions::new())?;
     let mut writer = io::BufWriter::new(file.file());
     let image = |memory: MemoryView<'_>| {
         let is_missing = has_no_image(memory) || skipped.contains(&memory.index());
