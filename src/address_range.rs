@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// assert_eq!(range.to_string(), "0x1000..0x2000");
 ///
 /// let memory = Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&[7; 65_536])).only(range);
-/// assert_eq!(memory.left_out()?.as_slice(), [0..=0xfff, 0x2000..=0xffff]);
+/// assert_eq!(memory.excluded()?.as_slice(), [0..=0xfff, 0x2000..=0xffff]);
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -357,7 +357,7 @@ mod tests {
 
     /// What was left out is read neither into the dump nor beside it; a gap of zeros may be.
     #[test]
-    fn what_is_left_out_is_not_read_along_with_its_neighbours() {
+    fn does_not_read_excluded_bytes_with_their_neighbours() {
         for zeros in [0, 100] {
             let file = tempfile::tempfile().unwrap();
             let mut bytes = vec![1; 65_536];

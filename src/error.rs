@@ -51,7 +51,7 @@ struct Inner {
 /// let error = CoreDumpFile::from_slice(b"something else").unwrap_err();
 /// let advice = match error.kind() {
 ///     ErrorKind::Format => "name a core dump",
-///     ErrorKind::Damaged | ErrorKind::CutOff => "salvage it",
+///     ErrorKind::Damaged | ErrorKind::Truncated => "salvage it",
 ///     _ => "see the message",
 /// };
 /// assert_eq!(advice, "name a core dump");
@@ -76,13 +76,13 @@ pub enum ErrorKind {
     /// A core dump could not be opened, mapped or read.
     Input,
     /// The bytes that are asked for were left out of a core dump on purpose.
-    LeftOut,
+    Excluded,
     /// The file is no core dump at all.
     Format,
     /// A core dump that contradicts itself or a checksum.
     Damaged,
     /// A core dump that ends before its end.
-    CutOff,
+    Truncated,
     /// A core dump with something that this reader does not know, or that is over one of its limits.
     Unsupported,
     /// What was emitted is not what was planned: an error of this crate.

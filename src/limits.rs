@@ -111,7 +111,7 @@ pub const MAX_PARTIAL_SEGMENTS: usize = 1 << 18;
 
 /// Ranges of memories that may be left out of a dump on purpose, of all memories together: each may need
 /// one more segment, and together with one for each memory those never pass [`MAX_DATA_SEGMENTS`].
-pub const MAX_LEFT_OUT_RANGES: usize = 65_536;
+pub const MAX_EXCLUDED_RANGES: usize = 65_536;
 
 /// Notes of a dump ([`CoreDump::notes`](crate::CoreDump::notes)). Notes are for a person to read.
 pub const MAX_NOTES: usize = 64;

@@ -4,14 +4,14 @@ use std::ops::{Range, RangeInclusive};
 
 /// Ranges of the addresses of one memory, in bytes: sorted, none is empty, and no two touch.
 ///
-/// [`Memory::left_out`](crate::Memory::left_out) resolves the excluded ranges of a memory into this type once. The
+/// [`Memory::excluded`](crate::Memory::excluded) resolves the excluded ranges of a memory into this type once. The
 /// scan skips them, the plan keeps them apart from segments, and the index of the dump lists them.
 ///
 /// ```
 /// use corestream::{Memory, MemoryImage, MemoryType};
 ///
 /// let memory = Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&[])).without(16..32).without(32..48);
-/// let excluded = memory.left_out()?;
+/// let excluded = memory.excluded()?;
 /// assert_eq!(excluded.as_slice(), [16..=47]);
 /// assert_eq!(excluded.byte_len(), 32);
 /// assert!(excluded.contains(47) && !excluded.contains(48));

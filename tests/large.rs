@@ -692,7 +692,7 @@ fn a_stream_is_verified_in_bounded_memory() {
             Verdict::Whole(whole) => {
                 assert_eq!((missing, whole.bytes), (0, (head.len() + len) as u64));
             }
-            Verdict::Damaged(damage) => assert!(missing == 1 && damage.cut_off, "{damage}"),
+            Verdict::Damaged(damage) => assert!(missing == 1 && damage.truncated, "{damage}"),
         }
     }
 }

@@ -13,7 +13,7 @@ mod foreign;
 use common::own::{self, Entry, HEADER, Own};
 use common::reading::{Unlent, all};
 use corestream::limits::{
-    MAX_DATA_SECTIONS, MAX_FRAME_VALUES, MAX_GLOBALS, MAX_LEFT_OUT_RANGES, MAX_LISTED,
+    MAX_DATA_SECTIONS, MAX_EXCLUDED_RANGES, MAX_FRAME_VALUES, MAX_GLOBALS, MAX_LISTED,
     MAX_LISTED_SEGMENTS, MAX_LISTED_THREADS, MAX_METADATA_BYTES, MAX_NAME_BYTES,
     MAX_OVERLAPPING_SEGMENTS, MAX_PARTIAL_SEGMENTS, MAX_TRAP_BYTES,
 };
@@ -295,8 +295,8 @@ fn everything_at_once_needs_no_more() {
 fn partial(sections: &[Section]) -> Vec<u8> {
     let all = (0..MAX_PARTIAL_SEGMENTS as u64).map(|i| (i * 2, 1)).collect();
     let range = |i| (0, (1 << 30) + i * 2, (1 << 30) + i * 2);
-    let left_out = (0..MAX_LEFT_OUT_RANGES as u64).map(range).collect();
-    let options = Own { flags: 1, left_out, ..unchecked() };
+    let excluded = (0..MAX_EXCLUDED_RANGES as u64).map(range).collect();
+    let options = Own { flags: 1, excluded, ..unchecked() };
     own(&options, core(), sections, &Segments { sections: 1, all })
 }
 

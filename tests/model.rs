@@ -228,7 +228,7 @@ fn a_plan_names_memories_by_their_index_in_the_description() {
     let plan = Dumper::new().plan(&dump).unwrap();
     let kept: Vec<_> = (0..98).chain([120, 130]).map(MemoryIndex).collect();
     assert!(plan.memories().eq(kept.iter().copied()));
-    let excluded = plan.left_out().map(|(memory, ranges)| (memory, ranges.as_slice()));
+    let excluded = plan.excluded().map(|(memory, ranges)| (memory, ranges.as_slice()));
     assert_eq!(excluded.collect::<Vec<_>>(), [(MemoryIndex(120), &[1..=1][..])]);
     assert!(plan.changes().eq([(MemoryIndex(130), Change::Assumed)]));
     for segment in plan.segments() {

@@ -260,8 +260,8 @@ fn sections_come_in_any_order() {
     let guest = common::reading::guest(&images);
     let foreign = own::without(&Dumper::new().plan(&guest).unwrap().to_vec().unwrap());
     let own = Own { changing: vec![1], ..Own::default() }.dump(&foreign);
-    let left_out = vec![(0, 0, 99), (1, 1000, PAGE as u64 - 1)];
-    let partial = Own { flags: 1, left_out, ..Own::default() }.dump(&foreign);
+    let excluded = vec![(0, 0, 99), (1, 1000, PAGE as u64 - 1)];
+    let partial = Own { flags: 1, excluded, ..Own::default() }.dump(&foreign);
     for (bytes, is_own, is_partial) in
         [(&foreign, false, false), (&own, true, false), (&partial, true, true)]
     {
@@ -316,8 +316,8 @@ fn sections_come_in_any_order() {
 /// Without the index of a partial dump nobody knows what was zero.
 #[test]
 fn a_rewritten_partial_dump_without_its_index_has_unknown_ranges() {
-    let left_out = vec![(0, 0, 99)];
-    let partial = Own { flags: 1, left_out, ..Own::default() }.dump(&small());
+    let excluded = vec![(0, 0, 99)];
+    let partial = Own { flags: 1, excluded, ..Own::default() }.dump(&small());
     let mut all = sections(&partial);
     all.rotate_left(1);
     let index = all.iter().position(|section| is_named(section, "corestream.index")).unwrap();
@@ -333,7 +333,7 @@ fn a_rewritten_partial_dump_without_its_index_has_unknown_ranges() {
         assert!(found.iter().zip(image).all(|(found, byte)| *found == *byte || *found == 0xee));
         assert!(!found.contains(&0) && dump.is_partial());
         let memory = dump.memory(FIRST).unwrap();
-        assert_eq!(memory.read(0, &mut [0]).unwrap_err().kind(), ErrorKind::LeftOut);
+        assert_eq!(memory.read(0, &mut [0]).unwrap_err().kind(), ErrorKind::Excluded);
         read_consistently(&bytes);
     }
 }

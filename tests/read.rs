@@ -132,16 +132,16 @@ fn a_small_dump_is_read_with_and_without_an_index() {
 }
 
 #[test]
-fn what_was_left_out_is_said() {
+fn reports_excluded_ranges() {
     let foreign = small();
-    let left_out = vec![(0, 0, 99), (0, 5000, 5999), (1, 1000, PAGE as u64 - 1)];
-    let own = Own { flags: 1, left_out, changing: vec![1], ..Own::default() };
+    let excluded = vec![(0, 0, 99), (0, 5000, 5999), (1, 1000, PAGE as u64 - 1)];
+    let own = Own { flags: 1, excluded, changing: vec![1], ..Own::default() };
     let own = own.dump(&foreign);
     let found = whole(&own);
     assert!(found.partial);
-    let left_out: Vec<_> =
-        found.left_out.iter().map(|of| (of.memory.0, of.ranges, of.bytes)).collect();
-    assert_eq!(left_out, [(0, 2, 1100), (1, 1, PAGE as u128 - 1000)]);
+    let excluded: Vec<_> =
+        found.excluded.iter().map(|of| (of.memory.0, of.ranges, of.bytes)).collect();
+    assert_eq!(excluded, [(0, 2, 1100), (1, 1, PAGE as u128 - 1000)]);
     let dump = CoreDumpFile::from_slice(&own).unwrap();
     assert!(dump.is_partial());
     let memory = dump.memory(FIRST).unwrap();
@@ -160,7 +160,7 @@ fn what_was_left_out_is_said() {
     assert!(contents(&dump, FIRST) == expected);
     memory.read(100, &mut [0; 4900]).unwrap();
     let error = memory.read(100, &mut [0; 4901]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::LeftOut);
+    assert_eq!(error.kind(), ErrorKind::Excluded);
     assert_eq!(error.to_string(), "0x1388..=0x176f of memory 0 was left out");
     assert!(memory.read(5500, &mut [0]).is_err());
     memory.read(5500, &mut []).unwrap();
@@ -311,7 +311,8 @@ fn counts_that_lie_are_errors() {
         bytes.extend([0; 20]);
         let error = CoreDumpFile::from_slice(&bytes).unwrap_err();
         assert!(
-            [ErrorKind::CutOff, ErrorKind::Unsupported, ErrorKind::Damaged].contains(&error.kind())
+            [ErrorKind::Truncated, ErrorKind::Unsupported, ErrorKind::Damaged]
+                .contains(&error.kind())
         );
         read_all(&bytes);
         assert!(!matches!(verdict(&bytes), Ok(Verdict::Whole(_))));
@@ -372,7 +373,7 @@ fn a_damaged_dump_is_salvaged() {
         common::decode(&foreign).segments[1].data.as_ptr().addr() - foreign.as_ptr().addr();
     let cut = &own[..second + own::HEADER + 10];
     let dump = CoreDumpFile::salvage_slice(cut).unwrap();
-    assert_eq!(dump.damage().unwrap().kind(), ErrorKind::CutOff);
+    assert_eq!(dump.damage().unwrap().kind(), ErrorKind::Truncated);
     assert_eq!(dump.threads().count(), 2);
     let (mut expected, first) = (images().swap_remove(0).1, &images()[0].1);
     // Ten bytes of the second segment are there.
@@ -388,7 +389,7 @@ fn a_damaged_dump_is_salvaged() {
     // Nobody left them out.
     for (memory, from) in [(FIRST, end), (MemoryIndex(2), 0)] {
         let error = dump.memory(memory).unwrap().read(from as u64, &mut [0]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::CutOff);
+        assert_eq!(error.kind(), ErrorKind::Truncated);
         let (what, why) =
             (format!(" of memory {memory} is lost in a damaged dump: "), "is cut off: ");
         assert!(error.to_string().contains(&(what + why)), "{error}");
@@ -416,7 +417,7 @@ fn a_damaged_dump_is_salvaged() {
         check_small_memories(&dump);
     }
     // But what was left out on purpose is not known any more.
-    let partial = Own { flags: 1, left_out: vec![(0, 0, 99)], ..Own::default() }.dump(&foreign);
+    let partial = Own { flags: 1, excluded: vec![(0, 0, 99)], ..Own::default() }.dump(&foreign);
     let dump = CoreDumpFile::salvage_slice(&partial[..partial.len() - 1]).unwrap();
     let memory = dump.memory(FIRST).unwrap();
     assert!(memory.read(200, &mut [0]).is_err());
@@ -579,8 +580,8 @@ fn lost_segments_are_no_zeros() {
 
 /// A dump whose header has lost its name is not taken for one of another tool, whose zeros are zeros.
 #[test]
-fn what_was_left_out_stays_known_without_the_header() {
-    let partial = Own { flags: 1, left_out: vec![(0, 0, 99)], ..Own::default() }.dump(&small());
+fn keeps_excluded_ranges_without_the_header() {
+    let partial = Own { flags: 1, excluded: vec![(0, 0, 99)], ..Own::default() }.dump(&small());
     let name = partial.windows(10).position(|name| name == b"corestream").unwrap();
     for at in name - 1..name + 10 {
         let mut bad = partial.clone();
@@ -621,7 +622,7 @@ fn a_damaged_section_does_not_hide_those_behind_it() {
 fn what_is_there_of_a_cut_segment_is_salvaged() {
     let foreign = small();
     let own = Own::default().dump(&foreign);
-    let partial = Own { flags: 1, left_out: vec![(0, 0, 99)], ..Own::default() }.dump(&foreign);
+    let partial = Own { flags: 1, excluded: vec![(0, 0, 99)], ..Own::default() }.dump(&foreign);
     let decoded = common::decode(&foreign);
     let ends: Vec<_> = decoded
         .segments
@@ -641,7 +642,7 @@ fn what_is_there_of_a_cut_segment_is_salvaged() {
                 // Between two sections nobody sees it.
                 continue;
             }
-            assert_eq!(damage, Some(ErrorKind::CutOff));
+            assert_eq!(damage, Some(ErrorKind::Truncated));
             // In order, zeros end where the last segment that has begun does.
             let mut expected: Vec<_> =
                 images().iter().map(|(_, image)| vec![0xee; image.len()]).collect();

@@ -191,7 +191,7 @@ fn strings_stay_valid_while_the_file_is_rewritten() {
                 }
             }
             for error in &seen.errors {
-                let kinds = [ErrorKind::Damaged, ErrorKind::Unsupported, ErrorKind::CutOff];
+                let kinds = [ErrorKind::Damaged, ErrorKind::Unsupported, ErrorKind::Truncated];
                 assert!(kinds.contains(&error.kind()), "{error:?}");
             }
             strings += seen.strings;

@@ -59,7 +59,7 @@ fn dumps() -> Vec<(&'static str, Vec<u8>)> {
     let partial = Own {
         flags: 1,
         block_log2: 8,
-        left_out: vec![(0, 200, 300), (1, 5000, 6000)],
+        excluded: vec![(0, 200, 300), (1, 5000, 6000)],
         changing: vec![1],
     };
     let own = Own::default().dump(&foreign);

@@ -55,7 +55,7 @@ const _: () = {
     value::<read::Coverage>();
     value::<read::Damage>();
     value::<read::FrameLayout>();
-    value::<read::LeftOut>();
+    value::<read::Excluded>();
     value::<read::MemoryRange>();
     value::<read::Producer>();
     value::<read::Restored>();

@@ -116,7 +116,7 @@ fn every_flipped_bit_of_is_caught(own: &[u8]) {
                 let bytes = damage.range.start..=damage.range.end;
                 let at = (i / 8) as u64;
                 assert!(bytes.contains(&at) || at < 100, "byte {at:#x}: {damage:?}");
-                assert!(!damage.cut_off || at < 100, "byte {at:#x}: {damage:?}");
+                assert!(!damage.truncated || at < 100, "byte {at:#x}: {damage:?}");
             }
             // It does not begin as a module any more.
             Err(error) => {
@@ -136,10 +136,10 @@ fn an_error_has_the_bytes_that_it_is_about() {
     let bytes = Dumper::new().plan(&guest(&images)).unwrap().to_vec().unwrap();
     let mut placed = 0;
     for i in 0..bytes.len() {
-        if let Err(cut_off) = CoreDumpFile::from_slice(&bytes[..i])
-            && cut_off.kind() == ErrorKind::CutOff
+        if let Err(truncated) = CoreDumpFile::from_slice(&bytes[..i])
+            && truncated.kind() == ErrorKind::Truncated
         {
-            assert_eq!(cut_off.range().unwrap().start, i as u64, "{cut_off}");
+            assert_eq!(truncated.range().unwrap().start, i as u64, "{truncated}");
         }
         let mut damaged = bytes.clone();
         damaged[i] ^= 0x55;
@@ -167,13 +167,13 @@ fn every_cut_of_is_caught(own: &[u8]) {
         match verdict_consistently(cut) {
             Ok(Verdict::Whole(_)) => panic!("{len} bytes"),
             Ok(Verdict::Damaged(damage)) => {
-                assert!(damage.cut_off);
+                assert!(damage.truncated);
                 if len >= own::end_of_core(own) + own::HEADER {
                     let all = own.len();
                     assert_eq!(damage.reason, format!("is cut off: {len} of {all} bytes"));
                     assert_eq!(damage.range, len as u64..all as u64);
                     let error = CoreDumpFile::from_slice(cut).unwrap_err();
-                    assert_eq!(error.kind(), ErrorKind::CutOff);
+                    assert_eq!(error.kind(), ErrorKind::Truncated);
                     assert_eq!(error.to_string(), damage.reason);
                 }
             }
@@ -349,7 +349,7 @@ fn a_fault_before_bad_blocks_hides_none_of_them() {
     );
     let expected = format!("at {at:#x}: unknown section id 99; 1 bad block follows");
     assert_eq!(found.to_string(), expected);
-    assert!(found.checksums && !found.guest && !found.cut_off);
+    assert!(found.checksums && !found.guest && !found.truncated);
 }
 
 /// Each of these indices has a checksum that holds.
@@ -432,7 +432,7 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
         assert!(found.reason.contains(&format!("corestream.index: segment {i}: ")), "{found}");
     }
 
-    for left_out in [
+    for excluded in [
         vec![(0, 9, 8)],
         vec![(0, 0, 10), (0, 11, 20)],
         vec![(0, 30, 40), (0, 10, 20)],
@@ -441,9 +441,9 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
         vec![(0, 179, 300)],
         vec![(3, 0, 0)],
     ] {
-        let bad = Own { flags: 1, left_out: left_out.clone(), ..Own::default() }.dump(&foreign);
+        let bad = Own { flags: 1, excluded: excluded.clone(), ..Own::default() }.dump(&foreign);
         let error = CoreDumpFile::from_slice(&bad).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Damaged, "{left_out:?}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{excluded:?}: {error}");
         assert!(matches!(verdict(&bad), Ok(Verdict::Damaged(_))));
     }
 }
@@ -452,10 +452,10 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
 #[test]
 fn ranges_and_their_flag_go_together() {
     let foreign = small();
-    for (flags, left_out) in
+    for (flags, excluded) in
         [(0, vec![(0, 0, 99)]), (2, vec![(0, 0, 99)]), (1, vec![]), (3, vec![])]
     {
-        let bad = Own { flags, left_out, ..Own::default() }.dump(&foreign);
+        let bad = Own { flags, excluded, ..Own::default() }.dump(&foreign);
         let found = damage(&bad);
         assert!(found.reason.contains("corestream.index: lists "), "{found}");
         assert!(found.reason.ends_with(" ranges, its flags say otherwise"), "{found}");
@@ -500,8 +500,8 @@ proptest! {
         if base == 1 {
             bytes = facts();
         } else if own {
-            let left_out = vec![(0, 200, 300), (1, 5000, 6000)];
-            bytes = Own { flags: 1, left_out, ..Own::default() }.dump(&bytes);
+            let excluded = vec![(0, 200, 300), (1, 5000, 6000)];
+            bytes = Own { flags: 1, excluded, ..Own::default() }.dump(&bytes);
         }
         let index = own::index_of_or_end(&bytes);
         for (at, value) in changes {
@@ -519,7 +519,7 @@ proptest! {
 }
 
 #[test]
-fn what_others_may_leave_out_and_what_not() {
+fn knows_which_sections_are_optional() {
     let modules: (u8, &[u8]) = (0, b"\x0bcoremodules\0");
     let instances: (u8, &[u8]) = (0, b"\x0dcoreinstances\0");
     let unknown: (u8, &[u8]) = (0, b"\x06stranger");
@@ -531,7 +531,7 @@ fn what_others_may_leave_out_and_what_not() {
     for sections in [&[CORE][..], &[CORE, modules], &[CORE, instances]] {
         let bytes = module(sections);
         assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().memories().len(), 0);
-        assert!(damage(&bytes).cut_off);
+        assert!(damage(&bytes).truncated);
     }
     let stray = module(&[CORE, modules, instances, (0, b"\x0fcorestream.data\0")]);
     CoreDumpFile::from_slice(&stray).unwrap();

@@ -66,7 +66,7 @@ impl<'p> Parts<'p> {
     /// Whether the bytes shortly before the segment of the last part must not be read along with it, because some were
     /// left out.
     pub(crate) fn is_apart(&self) -> bool {
-        self.segment.is_some_and(|segment| self.plan.leaves_out_shortly_before(segment))
+        self.segment.is_some_and(|segment| self.plan.excludes_just_before(segment))
     }
 
     /// Whether the next part is one that has to be copied.

@@ -31,7 +31,7 @@ pub(super) fn push_header_section(to: &mut Vec<u8>, plan: &Plan<'_>) {
 
 /// Returns the flags of the dump.
 pub(super) fn flags(plan: &Plan<'_>) -> u32 {
-    let partial = if plan.left_out().next().is_none() { 0 } else { PARTIAL };
+    let partial = if plan.excluded().next().is_none() { 0 } else { PARTIAL };
     let degraded = if plan.shortfalls().is_empty() { 0 } else { DEGRADED };
     partial | degraded
 }

@@ -104,7 +104,7 @@ impl<'p> Index<'p> {
                     }
                     (None, []) => self.next = Next::Checksums,
                     (None, [planned, later @ ..]) => {
-                        self.next = Next::Ranges(planned.left_out.iter(), later.iter());
+                        self.next = Next::Ranges(planned.excluded.iter(), later.iter());
                     }
                 },
                 Next::Checksums => match self.checksums.next() {
@@ -134,7 +134,7 @@ fn push_head(to: &mut Vec<u8>, plan: &Plan<'_>) -> Result<()> {
         flags: flags(plan).into(),
         memories: count(plan.memories.len())?,
         segments: count(plan.segments.len())?,
-        ranges: count(sum(plan.memories.iter().map(|planned| planned.left_out.len()))?)?,
+        ranges: count(sum(plan.memories.iter().map(|planned| planned.excluded.len()))?)?,
         block_log2: plan.index.block_log2.into(),
         blocks: plan.index.blocks.into(),
     };
@@ -153,7 +153,7 @@ fn push_memory<'p>(
     let own = segments.partition_point(|segment| segment.memory.0 as usize <= i);
     let entry = IndexMemory {
         segments: count(own)?,
-        ranges: count(planned.left_out.len())?,
+        ranges: count(planned.excluded.len())?,
         flags: if changing { CHANGING } else { 0 }.into(),
     };
     to.extend_from_slice(entry.as_bytes());

@@ -150,7 +150,7 @@ impl<'a> CoreDump<'a> {
     /// Returns an error of [`ErrorKind::Model`](crate::ErrorKind::Model) for the first item that does: an index out of range, a global whose value is not known
     /// ([`GlobalValue::Missing`]), a shared memory without a maximum,
     /// more pages than the type can have, an image that is larger than its memory, a range to leave
-    /// out that is past the end of its memory, over [`limits::MAX_LEFT_OUT_RANGES`] of those.
+    /// out that is past the end of its memory, over [`limits::MAX_EXCLUDED_RANGES`] of those.
     pub fn validate(&self) -> Result<()> {
         self.resolve().map(drop)
     }
@@ -162,12 +162,12 @@ impl<'a> CoreDump<'a> {
         check_count(&self.memories, "memories")?;
         check_count(&self.globals, "globals")?;
         let ranges = self.memories.iter().enumerate().map(|(i, memory)| {
-            memory.checked_left_out().map_err(|error| error.at(format_args!("memory {i}")))
+            memory.checked_exclusions().map_err(|error| error.at(format_args!("memory {i}")))
         });
-        let left_out = ranges.collect::<Result<Vec<_>>>()?;
-        let count = sum(left_out.iter().map(AddressRanges::len))?;
-        if count > limits::MAX_LEFT_OUT_RANGES {
-            let most = limits::MAX_LEFT_OUT_RANGES;
+        let excluded = ranges.collect::<Result<Vec<_>>>()?;
+        let count = sum(excluded.iter().map(AddressRanges::len))?;
+        if count > limits::MAX_EXCLUDED_RANGES {
+            let most = limits::MAX_EXCLUDED_RANGES;
             return Err(Error::model(format!(
                 "{count} ranges of memories are left out, a dump can list {most}: join some"
             )));
@@ -197,7 +197,7 @@ impl<'a> CoreDump<'a> {
                 in_range(at, "instance", instance, self.instances.len())?;
             }
         }
-        Ok(left_out)
+        Ok(excluded)
     }
 }
 

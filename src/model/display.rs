@@ -52,7 +52,7 @@ impl fmt::Display for CoreDump<'_> {
         writeln!(f, "memories:")?;
         for (i, memory) in self.memories.iter().enumerate() {
             write!(f, "  {i}: {}, an image of {} bytes", memory.ty, memory.image.len())?;
-            match memory.left_out().map_or(0, |ranges| ranges.len()) {
+            match memory.excluded().map_or(0, |ranges| ranges.len()) {
                 0 => writeln!(f)?,
                 1 => writeln!(f, ", 1 range left out")?,
                 n => writeln!(f, ", {n} ranges left out")?,

@@ -2,7 +2,7 @@
 
 use std::ops::RangeBounds;
 
-use super::left_out::Selection;
+use super::excluded::Selection;
 use crate::error::{Error, Result};
 use crate::image::MemoryImage;
 use crate::limits::{self, PAGE_BYTES};
@@ -154,7 +154,7 @@ impl<'a> Memory<'a> {
     /// bytes[1000..1032].copy_from_slice(b"a key that nobody else may have.");
     /// let image = MemoryImage::from_slice(&bytes);
     /// let memory = Memory::new(MemoryType::wasm32(1), image).without(1000..1032);
-    /// assert_eq!(memory.left_out()?.as_slice(), [1000..=1031]);
+    /// assert_eq!(memory.excluded()?.as_slice(), [1000..=1031]);
     ///
     /// let mut dump = CoreDump::new("guest.wasm");
     /// dump.add_memory(memory);
@@ -162,11 +162,11 @@ impl<'a> Memory<'a> {
     /// let dump = CoreDumpFile::from_slice(&bytes)?;
     /// assert!(dump.is_partial());
     /// let error = dump.memory(MemoryIndex(0))?.read(1000, &mut [0; 32]).unwrap_err();
-    /// assert_eq!(error.kind(), ErrorKind::LeftOut);
+    /// assert_eq!(error.kind(), ErrorKind::Excluded);
     /// # Ok::<(), Error>(())
     /// ```
     pub fn without(mut self, range: impl RangeBounds<u64>) -> Self {
-        self.leave_out(range);
+        self.exclude(range);
         self
     }
 
@@ -178,7 +178,7 @@ impl<'a> Memory<'a> {
     /// # let bytes = vec![7; 65_536];
     /// # let image = MemoryImage::from_slice(&bytes);
     /// let memory = Memory::new(MemoryType::wasm32(1), image).only(..4096).without(16..32);
-    /// assert_eq!(memory.left_out()?.as_slice(), [16..=31, 4096..=65_535]);
+    /// assert_eq!(memory.excluded()?.as_slice(), [16..=31, 4096..=65_535]);
     /// # Ok::<(), Error>(())
     /// ```
     pub fn only(mut self, range: impl RangeBounds<u64>) -> Self {
@@ -195,12 +195,12 @@ impl<'a> Memory<'a> {
     /// # dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
     /// let memory = &mut dump.memories[0];
     /// memory.keep_only(..4096);
-    /// memory.leave_out(16..32);
-    /// assert_eq!(memory.left_out()?.as_slice(), [16..=31, 4096..=65_535]);
+    /// memory.exclude(16..32);
+    /// assert_eq!(memory.excluded()?.as_slice(), [16..=31, 4096..=65_535]);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn leave_out(&mut self, range: impl RangeBounds<u64>) {
-        self.selection.leave_out(range);
+    pub fn exclude(&mut self, range: impl RangeBounds<u64>) {
+        self.selection.exclude(range);
     }
 
     /// Leaves out all but a range and those of other such calls, as [`only`](Self::only) does.
@@ -212,8 +212,8 @@ impl<'a> Memory<'a> {
     ///
     /// # Errors
     /// Returns an error if a range is empty or past the end of the memory.
-    pub fn left_out(&self) -> Result<AddressRanges> {
-        self.selection.left_out(self.ty.size()).map_err(Error::model)
+    pub fn excluded(&self) -> Result<AddressRanges> {
+        self.selection.excluded(self.ty.size()).map_err(Error::model)
     }
 
     /// Checks that type, image, and what is left out do not contradict each other.
@@ -223,13 +223,13 @@ impl<'a> Memory<'a> {
     /// neither 1 nor 65,536 bytes, an image that is larger than the memory, a range to leave out or to
     /// keep that is empty or past the end of the memory.
     pub fn validate(&self) -> Result<()> {
-        self.checked_left_out().map(drop)
+        self.checked_exclusions().map(drop)
     }
 
     /// Checks the memory and returns its excluded ranges.
-    pub(super) fn checked_left_out(&self) -> Result<AddressRanges> {
+    pub(super) fn checked_exclusions(&self) -> Result<AddressRanges> {
         self.check_type()?;
-        self.left_out()
+        self.excluded()
     }
 
     fn check_type(&self) -> Result<()> {

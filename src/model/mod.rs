@@ -6,10 +6,10 @@
 
 mod core_dump;
 mod display;
+mod excluded;
 mod identity;
 mod index;
 mod instance;
-mod left_out;
 mod memory;
 mod text;
 mod thread;

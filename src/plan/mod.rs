@@ -42,7 +42,7 @@ use crate::scan::{self, Note, Scanned};
 /// let plan = Dumper::new().plan(&dump)?;
 /// assert!(plan.memories().eq([MemoryIndex(0)]) && plan.shortfalls().is_empty());
 /// assert_eq!(plan.segments()[0].address, 1000);
-/// let (memory, excluded) = plan.left_out().next().unwrap();
+/// let (memory, excluded) = plan.excluded().next().unwrap();
 /// assert_eq!((memory, excluded.as_slice()), (MemoryIndex(0), &[0..=15][..]));
 /// assert_eq!(plan.stats().data_bytes, 1000);
 /// assert_eq!(plan.writer().to_vec()?.len() as u64, plan.len());
@@ -72,7 +72,7 @@ pub(crate) struct PlannedMemory<'d> {
     pub(crate) index: MemoryIndex,
     pub(crate) memory: &'d Memory<'d>,
     /// Its excluded ranges.
-    pub(crate) left_out: AddressRanges,
+    pub(crate) excluded: AddressRanges,
 }
 
 /// What precedes the data section.
@@ -120,9 +120,9 @@ pub struct Stats {
     /// The number of segments.
     pub segments: u64,
     /// What was left out of memories on purpose; it was not read either.
-    pub left_out_bytes: u128,
+    pub excluded_bytes: u128,
     /// The number of ranges that were.
-    pub left_out_ranges: u64,
+    pub excluded_ranges: u64,
     /// How the extents of each image were found.
     pub extent_methods: Vec<ExtentMethod>,
     /// How the mappings under live memory were found; `None` where nothing was asked.
@@ -179,8 +179,8 @@ impl<'d> Plan<'d> {
         let kept = Kept::of(dump)?;
         let planned = kept.memories.items.iter().filter_map(|index| {
             let i = index.0 as usize;
-            let left_out = std::mem::take(excluded.get_mut(i)?);
-            Some(PlannedMemory { index: *index, memory: dump.memories.get(i)?, left_out })
+            let excluded = std::mem::take(excluded.get_mut(i)?);
+            Some(PlannedMemory { index: *index, memory: dump.memories.get(i)?, excluded })
         });
         let memories: Vec<_> = planned.collect();
         let mut images: Vec<_> = memories.iter().map(scanned).collect();
@@ -218,7 +218,7 @@ impl<'d> Plan<'d> {
         segments::split(&found.spans, &gaps, |memory, range| layout.place(memory, range))?;
         drop(gaps);
         let (segments, sections, data_len) = layout.finish()?;
-        let ranges = sum(memories.iter().map(|planned| planned.left_out.len()))?;
+        let ranges = sum(memories.iter().map(|planned| planned.excluded.len()))?;
         let entries = Entries { memories: types.len(), segments: segments.len(), ranges };
         check_listed(&entries)?;
         // A dump numbers its memories anew if it has no room for all of them.
@@ -240,8 +240,8 @@ impl<'d> Plan<'d> {
             data_bytes: segments.iter().map(|segment| u64::from(segment.len)).sum(),
             dump_bytes: index.offset.plus(index.len())?,
             segments: segments.len() as u64,
-            left_out_bytes: memories.iter().map(|planned| planned.left_out.byte_len()).sum(),
-            left_out_ranges: ranges as u64,
+            excluded_bytes: memories.iter().map(|planned| planned.excluded.byte_len()).sum(),
+            excluded_ranges: ranges as u64,
             extent_methods: found.methods,
             mapping_method: found.mapping_method,
             extent_notes,
@@ -354,15 +354,15 @@ impl<'d> Plan<'d> {
     }
 
     /// Returns the excluded ranges ([`Memory::without`]) of each memory of the dump that has some.
-    pub fn left_out(&self) -> impl Iterator<Item = (MemoryIndex, &AddressRanges)> {
-        let all = self.memories.iter().map(|planned| (planned.index, &planned.left_out));
+    pub fn excluded(&self) -> impl Iterator<Item = (MemoryIndex, &AddressRanges)> {
+        let all = self.memories.iter().map(|planned| (planned.index, &planned.excluded));
         all.filter(|(_, ranges)| !ranges.is_empty())
     }
 
     /// Whether bytes that are so near before a segment that they may be read along with it were left out.
-    pub(crate) fn leaves_out_shortly_before(&self, segment: &Segment) -> bool {
+    pub(crate) fn excludes_just_before(&self, segment: &Segment) -> bool {
         let of = self.memories.get(segment.memory.0 as usize);
-        let before = of.and_then(|planned| planned.left_out.last_from(segment.address));
+        let before = of.and_then(|planned| planned.excluded.last_from(segment.address));
         let gap = |range: &RangeInclusive<u64>| segment.address.checked_sub(*range.end());
         before.is_some_and(|range| gap(range).is_none_or(|gap| gap <= MAX_GAP))
     }
@@ -381,7 +381,7 @@ impl<'d> Plan<'d> {
 
 /// What of a memory is scanned.
 fn scanned<'p>(planned: &'p PlannedMemory<'_>) -> Scanned<'p> {
-    Scanned { image: &planned.memory.image, left_out: &planned.left_out, in_doubt: false }
+    Scanned { image: &planned.memory.image, excluded: &planned.excluded, in_doubt: false }
 }
 
 /// Returns a note as a line; `index_of` gives the index of an image's memory.

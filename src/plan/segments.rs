@@ -37,7 +37,7 @@ pub(super) struct Selection {
     shortest: AtomicU64,
     gaps: Mutex<Vec<Gap>>,
     /// Gaps that are kept in any case: no more than there are ranges to leave out.
-    left_out: Mutex<Vec<Gap>>,
+    excluded: Mutex<Vec<Gap>>,
 }
 
 impl Selection {
@@ -47,7 +47,7 @@ impl Selection {
         // The last segment of a memory has no gap after it: a budget of one keeps none.
         let shortest = if budget < 2 { u64::MAX } else { SEGMENT_COST + 1 };
         let shortest = AtomicU64::new(shortest);
-        Self { budget, shortest, gaps: Mutex::default(), left_out: Mutex::default() }
+        Self { budget, shortest, gaps: Mutex::default(), excluded: Mutex::default() }
     }
 
     /// The gaps that are kept if `memories` memories hold data, in order of memory and address.
@@ -56,13 +56,13 @@ impl Selection {
     /// Memory for them can't be had.
     pub(super) fn finish(self, memories: usize) -> Result<Vec<Gap>> {
         let mut gaps = self.gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let left_out = self.left_out.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let excluded = self.excluded.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Memories and excluded ranges alone may exceed the budget: then no other gap is kept.
-        let most = self.budget.saturating_sub(memories).saturating_sub(left_out.len());
+        let most = self.budget.saturating_sub(memories).saturating_sub(excluded.len());
         keep_longest(&mut gaps, most);
         gaps.shrink_to_fit();
-        gaps.try_reserve_exact(left_out.len()).map_err(|_| out_of_memory())?;
-        gaps.extend(left_out);
+        gaps.try_reserve_exact(excluded.len()).map_err(|_| out_of_memory())?;
+        gaps.extend(excluded);
         gaps.sort_unstable_by_key(|gap| (gap.memory, gap.start));
         Ok(gaps)
     }
@@ -103,7 +103,7 @@ impl GapSink for Selection {
     }
 
     fn keep(&self, gap: Gap) -> Result<()> {
-        let mut gaps = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gaps = self.excluded.lock().unwrap_or_else(PoisonError::into_inner);
         gaps.try_reserve(1).map_err(|_| out_of_memory())?;
         gaps.push(gap);
         Ok(())
@@ -184,15 +184,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_comes_first_and_takes_its_part_of_the_budget() {
+    fn excluded_ranges_take_the_budget_first() {
         let gap = |start, len| Gap { memory: 0, start, len };
-        let left_out = [gap(300, 40), gap(10, 1)];
+        let excluded = [gap(300, 40), gap(10, 1)];
         let zeros = [gap(20, 100), gap(200, 90), gap(400, 80)];
         for budget in 1..8 {
             let selection = Selection::new(budget);
-            left_out.iter().for_each(|gap| selection.keep(*gap).unwrap());
+            excluded.iter().for_each(|gap| selection.keep(*gap).unwrap());
             selection.take(&mut zeros.to_vec()).unwrap();
-            let mut expected = left_out.to_vec();
+            let mut expected = excluded.to_vec();
             expected.extend(zeros.iter().take((budget as usize).saturating_sub(3)));
             expected.sort_by_key(|gap| gap.start);
             assert_eq!(selection.finish(1).unwrap(), expected, "budget {budget}");

@@ -20,7 +20,7 @@ pub(super) fn pass<I: Input>(
         (Err(fault), _) if !fault.is_of_dump() => Err(fault),
         (_, Err(fault)) => Err(fault),
         (Ok(true), Ok(end)) => {
-            end.checked_sub(header.length).ok_or_else(|| Fault::cut_off(end, header.length))
+            end.checked_sub(header.length).ok_or_else(|| Fault::truncated(end, header.length))
         }
         (_, Ok(end)) => header.check_nothing_behind(end).map(|()| 0),
     }

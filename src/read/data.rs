@@ -60,7 +60,7 @@ pub(super) fn segment_or_cut<I: Input>(
     memories.check(&placement, at.clone())?;
     let segment = placement.checked(at)?;
     match (from.skip(len.into()), segment) {
-        (Err(fault), Some(segment)) if fault.kind == ErrorKind::CutOff => {
+        (Err(fault), Some(segment)) if fault.kind == ErrorKind::Truncated => {
             cut(segment, fault.range.start);
             Err(fault)
         }

@@ -346,7 +346,7 @@ mod tests {
             assert_eq!((fault.kind, fault.range), (ErrorKind::Damaged, 8..u64::MAX));
         }
         // This has 64 bits, and the file ends before.
-        assert_eq!(decoder.skip(u64::MAX - 8).unwrap_err().kind, ErrorKind::CutOff);
+        assert_eq!(decoder.skip(u64::MAX - 8).unwrap_err().kind, ErrorKind::Truncated);
     }
 
     #[test]

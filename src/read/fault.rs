@@ -32,9 +32,9 @@ pub(super) fn not_empty(start: u64, end: u64) -> Range<u64> {
 
 /// Returns whether an error of this kind is about the bytes of a dump ([`Fault::is_of_dump`]).
 pub(super) fn is_of_dump(kind: ErrorKind) -> bool {
-    use ErrorKind::{CutOff, Damaged, Format, Unsupported};
+    use ErrorKind::{Damaged, Format, Truncated, Unsupported};
 
-    matches!(kind, Format | Damaged | CutOff | Unsupported)
+    matches!(kind, Format | Damaged | Truncated | Unsupported)
 }
 
 /// Returns what was decoded, or `None` where something is wrong with the dump.
@@ -98,7 +98,7 @@ impl Fault {
 
     /// The dump, in a file or a stream, ends at `end`, though something goes on to `wanted` at least.
     pub(super) fn end(end: u64, wanted: u64) -> Box<Self> {
-        Self::boxed(ErrorKind::CutOff, not_empty(end, wanted), "the dump ends here")
+        Self::boxed(ErrorKind::Truncated, not_empty(end, wanted), "the dump ends here")
     }
 
     /// The dump ends at `end`, before the end of `len` bytes from `start` on.
@@ -113,17 +113,17 @@ impl Fault {
     }
 
     /// The file has `end` bytes of the `length` that it says it has.
-    pub(super) fn cut_off(end: u64, length: u64) -> Box<Self> {
+    pub(super) fn truncated(end: u64, length: u64) -> Box<Self> {
         let message = format!("is cut off: {end} of {length} bytes");
-        let mut fault = Self::boxed(ErrorKind::CutOff, end..length, message);
+        let mut fault = Self::boxed(ErrorKind::Truncated, end..length, message);
         fault.placed = false;
         fault
     }
 
     /// The same; where the file ends too early, of a dump that says how long it is.
-    pub(super) fn cut_off_from(self: Box<Self>, length: u64) -> Box<Self> {
+    pub(super) fn truncated_from(self: Box<Self>, length: u64) -> Box<Self> {
         match self.kind {
-            ErrorKind::CutOff => Self::cut_off(self.range.start, length),
+            ErrorKind::Truncated => Self::truncated(self.range.start, length),
             _ => self,
         }
     }
@@ -190,8 +190,8 @@ mod tests {
 
     #[test]
     fn bytes_past_all_offsets_are_damage_and_no_end() {
-        let cut_off = Fault::end_within(10, 7, u64::MAX - 7);
-        assert_eq!((cut_off.kind, &cut_off.range), (ErrorKind::CutOff, &(10..u64::MAX)));
+        let truncated = Fault::end_within(10, 7, u64::MAX - 7);
+        assert_eq!((truncated.kind, &truncated.range), (ErrorKind::Truncated, &(10..u64::MAX)));
         let damaged = Fault::end_within(10, 7, u64::MAX - 6);
         assert_eq!((damaged.kind, &damaged.range), (ErrorKind::Damaged, &(7..10)));
         let line = "at 0x7: 18446744073709551609 bytes are past the end of all offsets";

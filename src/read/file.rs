@@ -89,7 +89,7 @@ impl CoreDumpFile<'static> {
     ///
     /// # Errors
     /// Returns an error if the file cannot be read or is no regular file ([`ErrorKind::Input`]), if it is no core dump
-    /// ([`ErrorKind::Format`]), if it is damaged or cut off ([`ErrorKind::Damaged`], [`ErrorKind::CutOff`]), if it has
+    /// ([`ErrorKind::Format`]), if it is damaged or cut off ([`ErrorKind::Damaged`], [`ErrorKind::Truncated`]), if it has
     /// something that is not known here or is over a limit ([`ErrorKind::Unsupported`]), or if memory for a table cannot be
     /// allocated ([`ErrorKind::OutOfMemory`]).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -170,7 +170,7 @@ impl<'b> CoreDumpFile<'b> {
     /// let cut = &whole[..1000];
     /// assert!(CoreDumpFile::from_slice(cut).is_err());
     /// let dump = CoreDumpFile::salvage_slice(cut)?;
-    /// assert_eq!(dump.damage().unwrap().kind(), ErrorKind::CutOff);
+    /// assert_eq!(dump.damage().unwrap().kind(), ErrorKind::Truncated);
     /// assert_eq!(dump.thread(0)?.name(), "main");
     /// assert!(dump.memory(MemoryIndex(0))?.coverage().data_bytes > 800);
     /// # Ok::<(), Error>(())

@@ -24,7 +24,7 @@ use crate::format::{
 };
 use crate::leb;
 use crate::limits::{
-    MAX_LEB_U32_BYTES, MAX_LEFT_OUT_RANGES, MAX_MEMORIES, MAX_PARTIAL_SEGMENTS, MAX_PLACES,
+    MAX_EXCLUDED_RANGES, MAX_LEB_U32_BYTES, MAX_MEMORIES, MAX_PARTIAL_SEGMENTS, MAX_PLACES,
     MAX_SECTION_BYTES,
 };
 use crate::model::MemoryType;
@@ -70,7 +70,7 @@ pub(super) struct IndexedMemory {
     /// Its entries in the table of segments.
     pub(super) segments: Range<usize>,
     /// Its excluded ranges.
-    pub(super) left_out: AddressRanges,
+    pub(super) excluded: AddressRanges,
     /// Other threads may have written to it while it was read.
     pub(super) changing: bool,
 }
@@ -125,7 +125,7 @@ impl Index {
         };
         let crc = input.crc();
         let stored = passed.and_then(|()| Decoder::new(input, range.end).array());
-        let stored = stored.map_err(|fault| fault.cut_off_from(header.length))?;
+        let stored = stored.map_err(|fault| fault.truncated_from(header.length))?;
         if crc != u32::from_le_bytes(stored) {
             let message = "corestream.index: its checksum does not hold";
             return Err(Fault::damaged(range, message));
@@ -276,8 +276,8 @@ impl<I: Input> Tables<'_, '_, I> {
             );
             let (Some(segments), Some(ranges)) = entries else { return Err(differ(&self.from)) };
             let changing = memory.flags.get() & CHANGING != 0;
-            let left_out = AddressRanges::default();
-            self.index.memories.push(IndexedMemory { segments, left_out, changing });
+            let excluded = AddressRanges::default();
+            self.index.memories.push(IndexedMemory { segments, excluded, changing });
             all_ranges.push(ranges);
         }
         let expected = (u64::from(head.segments.get()), u64::from(head.ranges.get()));
@@ -335,7 +335,7 @@ impl<I: Input> Tables<'_, '_, I> {
     fn ranges(&mut self, segments: &[Segment], ranges: Vec<Range<usize>>) -> Result<()> {
         for (memory, (entries, of)) in ranges.into_iter().zip(self.index.entries()).enumerate() {
             let mut segments = segments.get(of).unwrap_or_default().iter().peekable();
-            let mut left_out = AddressRanges::default();
+            let mut excluded = AddressRanges::default();
             for i in entries {
                 let start = self.from.offset();
                 let bytes: [u8; size_of::<IndexRange>()] = self.from.array()?;
@@ -350,7 +350,7 @@ impl<I: Input> Tables<'_, '_, I> {
                 if first > last {
                     return damaged("is empty");
                 }
-                if !left_out.push(first..=last) {
+                if !excluded.push(first..=last) {
                     return damaged("is out of order, or overlaps or touches the previous one");
                 }
                 if segments.peek().is_some_and(|segment| segment.address() <= last) {
@@ -362,7 +362,7 @@ impl<I: Input> Tables<'_, '_, I> {
                 });
             }
             if let Some(memory) = self.index.memories.get_mut(memory) {
-                memory.left_out = left_out;
+                memory.excluded = excluded;
             }
         }
         Ok(())
@@ -435,17 +435,17 @@ impl Index {
             let count = entry.ranges.get();
             let Some(fewer) = left.checked_sub(count) else { return Ok(None) };
             left = fewer;
-            let mut left_out = AddressRanges::default();
+            let mut excluded = AddressRanges::default();
             for _ in 0..count {
                 let range: [u8; size_of::<IndexRange>()] = from.array()?;
                 let range: IndexRange = transmute!(range);
                 let (first, last) = (range.first.get(), range.last.get());
-                if u128::from(last) >= ty.size() || !left_out.push(first..=last) {
+                if u128::from(last) >= ty.size() || !excluded.push(first..=last) {
                     return Ok(None);
                 }
             }
             let changing = entry.flags.get() & CHANGING != 0;
-            index.memories.push(IndexedMemory { segments: 0..0, left_out, changing });
+            index.memories.push(IndexedMemory { segments: 0..0, excluded, changing });
         }
         Ok((left == 0).then_some(index))
     }
@@ -453,10 +453,10 @@ impl Index {
     /// Returns whether no segment of a table has an excluded byte.
     pub(super) fn is_apart_from(&self, table: &Table) -> bool {
         (0..).zip(&self.memories).all(|(memory, of)| {
-            let Some(first) = of.left_out.as_slice().first() else { return true };
+            let Some(first) = of.excluded.as_slice().first() else { return true };
             // Both are in order, so that each segment is looked at once.
             let mut segments = table.from(memory, *first.start()).iter().peekable();
-            of.left_out.iter().all(|range| {
+            of.excluded.iter().all(|range| {
                 while segments.next_if(|segment| segment.last() < *range.start()).is_some() {}
                 segments.peek().is_none_or(|segment| segment.address() > *range.end())
             })
@@ -473,8 +473,8 @@ impl Index {
 /// Checks that a reader can keep the ranges of an index, whose head is at `at`.
 fn check_ranges(head: &IndexHead, at: Range<u64>) -> Result<()> {
     match head.ranges.get() {
-        ranges if ranges as usize > MAX_LEFT_OUT_RANGES => {
-            let message = format!("{ranges} ranges are over the limit of {MAX_LEFT_OUT_RANGES}");
+        ranges if ranges as usize > MAX_EXCLUDED_RANGES => {
+            let message = format!("{ranges} ranges are over the limit of {MAX_EXCLUDED_RANGES}");
             Err(Fault::unsupported(at, message))
         }
         _ => Ok(()),

@@ -717,7 +717,7 @@ mod tests {
         }
         let reads = source.reads.load(Ordering::Relaxed);
         assert!(reads < 40, "{reads}");
-        assert_eq!(window.take(1).unwrap_err().kind, crate::ErrorKind::CutOff);
+        assert_eq!(window.take(1).unwrap_err().kind, crate::ErrorKind::Truncated);
     }
 
     #[test]
@@ -771,7 +771,7 @@ mod tests {
             assert!(fault.line().ends_with("past the end of all offsets"), "{}", fault.line());
         }
         let fault = Slice::new(&bytes, 10).skip(u64::MAX - 10).unwrap_err();
-        assert_eq!((fault.kind, fault.range), (crate::ErrorKind::CutOff, 100..u64::MAX));
+        assert_eq!((fault.kind, fault.range), (crate::ErrorKind::Truncated, 100..u64::MAX));
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl<'d> MemoryView<'d> {
         let kept = self.dump.opened.kept.get(self.index).copied();
         let Kept { segments, bytes } = kept.unwrap_or_default();
         let changing = self.indexed().is_some_and(|memory| memory.changing);
-        let excluded_bytes = self.indexed().map_or(0, |memory| memory.left_out.byte_len());
+        let excluded_bytes = self.indexed().map_or(0, |memory| memory.excluded.byte_len());
         let lost_bytes = match self.lost() {
             Some(_) => self.contents().filter_map(lost).map(|range| range_len(&range)).sum(),
             None => 0,
@@ -151,7 +151,7 @@ impl<'d> MemoryView<'d> {
     pub fn contents_from(&self, address: u64) -> Contents<'d> {
         let last = types::last_address(self.ty);
         let rest = last.filter(|last| address <= *last).map(|last| address..=last);
-        let excluded = self.indexed().map_or(&[][..], |memory| memory.left_out.from(address));
+        let excluded = self.indexed().map_or(&[][..], |memory| memory.excluded.from(address));
         Contents::new(self.segments_from(address), excluded, self.lost(), rest)
     }
 
@@ -180,7 +180,7 @@ impl<'d> MemoryView<'d> {
     ///
     /// # Errors
     /// Returns an error if the memory ends before the last byte ([`ErrorKind::Option`]), if a byte was excluded on purpose
-    /// or its dump was rewritten and nothing tells ([`ErrorKind::LeftOut`]), if a byte is lost in a damaged dump (the kind
+    /// or its dump was rewritten and nothing tells ([`ErrorKind::Excluded`]), if a byte is lost in a damaged dump (the kind
     /// of its [`damage`](CoreDumpFile::damage)), or if the
     /// dump cannot be read ([`ErrorKind::Input`]). The bytes of `buffer` before that are filled.
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<()> {
@@ -214,7 +214,7 @@ impl<'d> MemoryView<'d> {
     fn excluded_error(&self, range: RangeInclusive<u64>) -> Error {
         let (first, last) = range.into_inner();
         let message = format!("{first:#x}..={last:#x} of memory {} was left out", self.index());
-        Error::new(ErrorKind::LeftOut, message)
+        Error::new(ErrorKind::Excluded, message)
     }
 
     fn lost_error(&self, range: RangeInclusive<u64>) -> Error {
@@ -225,7 +225,7 @@ impl<'d> MemoryView<'d> {
                 Error::new(damage.kind(), format!("{range} is lost in a damaged dump: {damage}"))
             }
             // Another tool has rewritten the dump, and lost what tells which ranges were excluded.
-            None => Error::new(ErrorKind::LeftOut, format!("{range} was left out")),
+            None => Error::new(ErrorKind::Excluded, format!("{range} was left out")),
         }
     }
 

@@ -41,4 +41,4 @@ pub use memory::{Coverage, MemoryView, SegmentView};
 pub use open_options::OpenOptions;
 pub use read_at::{MappedFile, ReadAt};
 pub use restore::Restored;
-pub use verify::{Damage, Early, LeftOut, MemoryRange, Verdict, Verifier, Whole};
+pub use verify::{Damage, Early, Excluded, MemoryRange, Verdict, Verifier, Whole};

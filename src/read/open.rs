@@ -20,7 +20,7 @@ use crate::control::{Control, Lookout, Meter};
 use crate::error::{self, Error, ErrorKind};
 use crate::format::{CORE, IndexSegment, PARTIAL};
 use crate::limits::{
-    MAX_DATA_SECTIONS, MAX_GLOBALS, MAX_LEFT_OUT_RANGES, MAX_LISTED, MAX_LISTED_SEGMENTS,
+    MAX_DATA_SECTIONS, MAX_EXCLUDED_RANGES, MAX_GLOBALS, MAX_LISTED, MAX_LISTED_SEGMENTS,
     MAX_LISTED_THREADS, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_TRAP_BYTES,
 };
 
@@ -65,7 +65,7 @@ const _: () = {
     // The largest table is moved once, when it has grown to this. No other needs as much while it is moved.
     let table = (MAX_LISTED_SEGMENTS + table::DOUBLED) * size_of::<Segment>();
     let sections = grown::<DataSection>(MAX_DATA_SECTIONS);
-    let ranges = grown::<RangeInclusive<u64>>(MAX_LEFT_OUT_RANGES);
+    let ranges = grown::<RangeInclusive<u64>>(MAX_EXCLUDED_RANGES);
     let threads = grown::<(u64, u32)>(MAX_LISTED_THREADS);
     let lists =
         grown::<u64>(Places::count(MAX_LISTED)) * 3 + grown::<u64>(Places::count(MAX_GLOBALS));
@@ -115,7 +115,7 @@ impl Opened {
         let mut parser = Parser::default();
         let mut opener = Opener::new(Some(source.len()), lookout);
         match opener.read(&mut parser, input) {
-            Err(fault) if matches!(fault.kind, ErrorKind::Damaged | ErrorKind::CutOff) => {
+            Err(fault) if matches!(fault.kind, ErrorKind::Damaged | ErrorKind::Truncated) => {
                 return Ok(AsWritten::Not(Some(fault)));
             }
             parsed => parsed?,
@@ -304,7 +304,7 @@ impl<'c> Opener<'c> {
         let (Some(length), Some(header)) = (self.length, header) else { return Ok(()) };
         self.use_index = true;
         match length < header.length {
-            true => Err(Fault::cut_off(length, header.length)),
+            true => Err(Fault::truncated(length, header.length)),
             false => Ok(()),
         }
     }

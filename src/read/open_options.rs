@@ -20,11 +20,11 @@ use crate::image::map;
 /// # let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
 /// let cut = &bytes[..bytes.len() - 1];
 /// let error = OpenOptions::new().open_source(cut).unwrap_err();
-/// assert_eq!(error.kind(), ErrorKind::CutOff);
+/// assert_eq!(error.kind(), ErrorKind::Truncated);
 ///
 /// let dump = OpenOptions::new().salvage(true).threads(1).open_source(cut)?;
 /// assert_eq!(dump.name(), "guest.wasm");
-/// assert_eq!(dump.damage().unwrap().kind(), ErrorKind::CutOff);
+/// assert_eq!(dump.damage().unwrap().kind(), ErrorKind::Truncated);
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Clone, Debug)]

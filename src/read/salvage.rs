@@ -193,7 +193,7 @@ fn sizes_hold(header: &Header, source: Source<'_>, control: &Control) -> Result<
         lookout.step()?;
         match pass() {
             Ok(end) => at = end,
-            Err(fault) if fault.is_of_dump() => return Ok(fault.kind == ErrorKind::CutOff),
+            Err(fault) if fault.is_of_dump() => return Ok(fault.kind == ErrorKind::Truncated),
             Err(fault) => return Err(fault),
         }
     }
@@ -301,7 +301,7 @@ impl Found {
         // The section of memories may be lost, or wrong; the index is neither.
         structure.memories.truncate(index.memories.len());
         for (i, memory) in (0_u32..).zip(&index.memories) {
-            let of_ranges = memory.left_out.as_slice().last().map(|range| *range.end());
+            let of_ranges = memory.excluded.as_slice().last().map(|range| *range.end());
             let of_segments =
                 memories.get(i as usize).and_then(|of| of.last).map(|last| last.last());
             cover(&mut structure, i, of_ranges.max(of_segments), false)?;

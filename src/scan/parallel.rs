@@ -101,7 +101,7 @@ pub(crate) fn scan<'i>(
     let finder_start = Instant::now();
     let finder = Finder::new(options.extents, images.iter().any(|of| of.image.is_live()))?;
     let extents_of = |of: &Scanned<'i>| {
-        Ok(of.image.extents(&finder, of.in_doubt)?.without(of.left_out.as_slice()))
+        Ok(of.image.extents(&finder, of.in_doubt)?.without(of.excluded.as_slice()))
     };
     let extents = images.iter().map(extents_of).collect::<Result<Vec<_>>>()?;
     let finder_time = finder_start.elapsed();
@@ -144,7 +144,7 @@ pub(crate) fn scan<'i>(
     shared.meter.finish();
     let queue = into_inner(shared.queue);
     let doubt = |((of, extents), bytes): ((&Scanned<'_>, &Extents<'_>), &AtomicU64)| {
-        extents.contradiction(bytes.load(Ordering::Relaxed), of.left_out.as_slice())
+        extents.contradiction(bytes.load(Ordering::Relaxed), of.excluded.as_slice())
     };
     let doubts = images.iter().zip(&queue.extents).zip(&shared.image_bytes).map(doubt);
     let doubts = doubts.collect::<Result<_>>()?;
@@ -474,7 +474,7 @@ impl Worker<'_, '_, '_> {
 
     /// Takes a gap between extents, which may be one because bytes are left out.
     fn found_between(&mut self, memory: u32, gap: &Range<u64>, shortest: u64) -> Result<()> {
-        if self.shared.images[memory as usize].leaves_out(gap) {
+        if self.shared.images[memory as usize].excludes(gap) {
             return self.shared.gaps.keep(as_gap(memory, gap));
         }
         if gap.end - gap.start < shortest { Ok(()) } else { self.found(memory, gap) }

@@ -10,15 +10,15 @@ use crate::ranges::AddressRanges;
 pub(crate) struct Scanned<'i> {
     pub(crate) image: &'i MemoryImage<'i>,
     /// Ranges that are not read.
-    pub(crate) left_out: &'i AddressRanges,
+    pub(crate) excluded: &'i AddressRanges,
     /// Whether its file system was found to be wrong about its holes: then all of it is read.
     pub(crate) in_doubt: bool,
 }
 
 impl Scanned<'_> {
     /// Whether bytes between `gap.start` and `gap.end` are left out.
-    pub(super) fn leaves_out(&self, gap: &Range<u64>) -> bool {
-        self.left_out.overlaps(gap)
+    pub(super) fn excludes(&self, gap: &Range<u64>) -> bool {
+        self.excluded.overlaps(gap)
     }
 }
 

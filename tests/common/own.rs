@@ -9,14 +9,14 @@ pub struct Own {
     pub flags: u32,
     pub block_log2: u32,
     /// Memory, first and last address, in order.
-    pub left_out: Vec<(u32, u64, u64)>,
+    pub excluded: Vec<(u32, u64, u64)>,
     /// Memories that changed while they were read.
     pub changing: Vec<u32>,
 }
 
 impl Default for Own {
     fn default() -> Self {
-        Self { flags: 0, block_log2: 20, left_out: Vec::new(), changing: Vec::new() }
+        Self { flags: 0, block_log2: 20, excluded: Vec::new(), changing: Vec::new() }
     }
 }
 
@@ -40,7 +40,7 @@ impl Own {
         let core = end_of_core(dump);
         let index = dump.len() + HEADER;
         let blocks = self.blocks(index);
-        let index_len = index_len(memories as usize, &segments, self.left_out.len(), blocks);
+        let index_len = index_len(memories as usize, &segments, self.excluded.len(), blocks);
         let mut bytes = dump[..core].to_vec();
         self.add_header(&mut bytes, (index + index_len) as u64, index as u64);
         bytes.extend(&dump[core..]);
@@ -80,12 +80,12 @@ impl Own {
         let mut body = vec![16];
         body.extend(b"corestream.index");
         let count = |n: usize| u32::try_from(n).unwrap();
-        let (segment_count, ranges) = (count(segments.len()), count(self.left_out.len()));
+        let (segment_count, ranges) = (count(segments.len()), count(self.excluded.len()));
         let blocks = count(crcs.len());
         u32s(&mut body, &[1, self.flags, memories, segment_count, ranges, self.block_log2, blocks]);
         for memory in 0..memories {
             let of = segments.iter().filter(|s| s.0 == memory).count();
-            let ranges = self.left_out.iter().filter(|r| r.0 == memory).count();
+            let ranges = self.excluded.iter().filter(|r| r.0 == memory).count();
             let changing = self.changing.contains(&memory).into();
             u32s(&mut body, &[count(of), count(ranges), changing]);
         }
@@ -94,7 +94,7 @@ impl Own {
             body.extend(offset.to_le_bytes());
             u32s(&mut body, &[*len]);
         }
-        for (_, first, last) in &self.left_out {
+        for (_, first, last) in &self.excluded {
             body.extend(first.to_le_bytes());
             body.extend(last.to_le_bytes());
         }

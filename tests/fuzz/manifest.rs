@@ -51,7 +51,7 @@ struct Described {
     /// What comes instead of a value of the manifest, all of them counted.
     odd: Vec<(u16, Odd)>,
     /// A list that is not what it is called.
-    left_out: Option<u8>,
+    excluded: Option<u8>,
 }
 
 /// Module, memories and globals.
@@ -196,7 +196,7 @@ impl Described {
         for (at, odd) in &self.odd {
             replace(&mut all, &mut usize::from(*at), &odd.json());
         }
-        if let (Some(i), Some(all)) = (self.left_out, all.as_object_mut()) {
+        if let (Some(i), Some(all)) = (self.excluded, all.as_object_mut()) {
             let keys: Vec<_> = all.keys().cloned().collect();
             if let Some(key) = keys.get(usize::from(i)) {
                 all.remove(key);

@@ -132,8 +132,8 @@ static BASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let foreign = small();
     let own = Own::default().dump(&foreign);
     let unchecked = Own { block_log2: 0, flags: 2, ..Own::default() }.dump(&foreign);
-    let left_out = vec![(0, 200, 300), (1, 5000, 6000)];
-    let partial = Own { flags: 1, block_log2: 8, left_out, changing: vec![1] }.dump(&foreign);
+    let excluded = vec![(0, 200, 300), (1, 5000, 6000)];
+    let partial = Own { flags: 1, block_log2: 8, excluded, changing: vec![1] }.dump(&foreign);
     let rewritten = [&own, &partial].map(|dump| custom_last(dump));
     let stack = |frames: &[u8]| [b"\0asm\x01\0\0\0\0\x07\x04core\0\0\0", frames].concat();
     // Without instances, counts first, both, and what may be two of these.

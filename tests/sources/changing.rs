@@ -195,8 +195,8 @@ impl ReadAt for Changing {
 /// Checks answers that may be of old and of new bytes.
 fn assert_old_or_new(found: &Answers, old: &Answers, new: &Answers, what: &str) {
     if let Some(error) = &found.error {
-        use ErrorKind::{CutOff, Damaged, Format, Input, Unsupported};
-        let kinds = [CutOff, Damaged, Format, Input, Unsupported];
+        use ErrorKind::{Damaged, Format, Input, Truncated, Unsupported};
+        let kinds = [Truncated, Damaged, Format, Input, Unsupported];
         assert!(kinds.contains(&error.kind()), "{what}: {error:?}");
     }
     for (i, item) in found.items.iter().enumerate() {

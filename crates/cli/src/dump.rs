@@ -157,7 +157,7 @@ impl Dump {
             write_time = Some(start.elapsed());
         }
         progress.finish();
-        if let Some(partial) = report::partial(plan.left_out().map(stats::left_out)) {
+        if let Some(partial) = report::partial(plan.excluded().map(stats::excluded)) {
             report::line(&partial);
         }
         let of_options = self.memories.iter().map(|option| Some(option.image.clone()));

@@ -205,7 +205,7 @@ impl Input {
 pub fn failed(name: &str, error: &corestream::Error) -> Failure {
     let line = format!("{name}: {error}");
     match error.kind() {
-        ErrorKind::Damaged | ErrorKind::CutOff | ErrorKind::Format => Failure::damaged(line),
+        ErrorKind::Damaged | ErrorKind::Truncated | ErrorKind::Format => Failure::damaged(line),
         _ => Failure::new(line),
     }
 }

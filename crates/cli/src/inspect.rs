@@ -402,6 +402,6 @@ mod tests {
         let bytes = Dumper::new().plan(&CoreDump::new("guest")).unwrap().to_vec().unwrap();
         assert!(finding(Verifier::new().verify(&bytes)).unwrap().is_none());
         let cut = &bytes[..bytes.len() - 1];
-        assert!(finding(Verifier::new().verify(cut)).unwrap().unwrap().cut_off);
+        assert!(finding(Verifier::new().verify(cut)).unwrap().unwrap().truncated);
     }
 }

@@ -92,14 +92,14 @@ pub fn count(n: impl Into<u128>, what: &str) -> String {
 /// What is said of a dump of which bytes of memories were left out on purpose: memory, bytes and
 /// ranges; `None` if there are none.
 pub fn partial(
-    mut left_out: impl Iterator<Item = (MemoryIndex, impl Into<u128>, u64)>,
+    mut excluded: impl Iterator<Item = (MemoryIndex, impl Into<u128>, u64)>,
 ) -> Option<String> {
     let of = |(memory, bytes, ranges)| {
         format!("memory {memory} without {}", bytes_in_ranges(bytes, ranges))
     };
-    let first = of(left_out.next()?);
+    let first = of(excluded.next()?);
     let line = format!("partial on purpose: {first}");
-    Some(left_out.map(of).fold(line, |line, next| line + ", " + &next))
+    Some(excluded.map(of).fold(line, |line, next| line + ", " + &next))
 }
 
 /// Writes one line to standard error, visible as a whole.

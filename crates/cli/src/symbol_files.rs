@@ -78,7 +78,7 @@ impl SymbolFiles {
 fn failed(error: corestream_symbols::Error) -> Failure {
     match error.kind() {
         ErrorKind::Option => Failure::usage(error),
-        ErrorKind::Damaged | ErrorKind::CutOff | ErrorKind::Format => Failure::damaged(error),
+        ErrorKind::Damaged | ErrorKind::Truncated | ErrorKind::Format => Failure::damaged(error),
         _ => Failure::new(error),
     }
 }

@@ -68,7 +68,7 @@ fn print_verdict(name: &str, verdict: Verdict) -> Result<(), Failure> {
 /// What to say of a dump that is damaged.
 pub fn fault(damage: &Damage) -> String {
     let range = &damage.range;
-    let what = if damage.cut_off { "" } else { "is damaged: " };
+    let what = if damage.truncated { "" } else { "is damaged: " };
     format!("{what}{damage} (bytes {:#x}..{:#x})", range.start, range.end)
 }
 
@@ -113,8 +113,8 @@ pub fn notes(whole: &Whole) -> String {
     if whole.rewritten && whole.partial {
         line.push_str("; ranges of memories were left out on purpose");
     }
-    let left_out = whole.left_out.iter().map(|of| (of.memory, of.bytes, of.ranges));
-    if let Some(partial) = report::partial(left_out) {
+    let excluded = whole.excluded.iter().map(|of| (of.memory, of.bytes, of.ranges));
+    if let Some(partial) = report::partial(excluded) {
         line.push_str("; ");
         line.push_str(&partial);
     }

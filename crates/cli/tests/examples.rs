@@ -239,17 +239,17 @@ impl Place {
                 assert!(matches!(verdict, Verdict::Whole(_)), "{shown}: {verdict:?}");
                 let dump = CoreDumpFile::from_slice(&bytes).unwrap();
                 let of_dump = dump.memory(MemoryIndex(0)).unwrap();
-                let left_out = if script.contains("--exclude") {
+                let excluded = if script.contains("--exclude") {
                     0x400..0x800
                 } else {
                     image.len()..image.len()
                 };
-                for range in [0..left_out.start, left_out.end..image.len()] {
+                for range in [0..excluded.start, excluded.end..image.len()] {
                     let mut memory = vec![0; range.len()];
                     of_dump.read(range.start as u64, &mut memory).unwrap();
                     assert!(memory == image[range], "{shown}");
                 }
-                for address in left_out {
+                for address in excluded {
                     of_dump.read(address as u64, &mut [0]).unwrap_err();
                 }
             }

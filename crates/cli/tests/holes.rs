@@ -120,7 +120,7 @@ fn wrong_answers_lose_no_data() {
 
 /// Ranges that are left out are not read, whatever is in doubt, and are no reason for a doubt.
 #[test]
-fn ranges_that_are_left_out_count_as_what_they_are() {
+fn counts_excluded_ranges_by_their_kind() {
     let (directory, image) = directory(8 * MIB, &[0..4 * MIB]);
     let honest = ["dump", "--memory", "guest.mem", "--exclude", "0:0x1000..0x300000", "-o", "new"];
     let output = corestream(directory.path(), &[&honest[..], &["--stats", "json"]].concat());

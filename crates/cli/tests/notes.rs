@@ -175,5 +175,5 @@ fn a_manifest_has_notes() {
     let output = corestream(directory.path(), &["inspect", "guest.core"]);
     assert!(String::from_utf8(output.stdout).unwrap().contains("\n  note: a\\u{1b}[31mb\n"));
     let error = CoreDumpFile::from_slice(&with_notes(&[1])).unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Damaged | ErrorKind::CutOff), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Truncated), "{error}");
 }

@@ -53,7 +53,7 @@ fn shows(bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn a_secret_is_left_out_and_everything_says_so() {
+fn excludes_a_secret_and_reports_it_everywhere() {
     let (directory, mut image) = directory();
     let dir = directory.path();
     assert!(shows(&fs::read(dir.join("guest.mem")).unwrap()));
@@ -96,8 +96,8 @@ fn a_secret_is_left_out_and_everything_says_so() {
         let shown: Value = serde_json::from_str(&shown).unwrap();
         assert_eq!(shown["partial"], json!(true));
         assert_eq!(shown["memories"][1]["coverage"], json!("partial"));
-        let left_out = json!([{ "first": 2000, "last": 2030 }]);
-        assert_eq!(shown["memories"][1]["left_out"], left_out);
+        let excluded = json!([{ "first": 2000, "last": 2030 }]);
+        assert_eq!(shown["memories"][1]["left_out"], excluded);
 
         let args = ["extract", "guest.core", "--memory", "1", "-o", "out.mem", "--force"];
         let zeros = "zeros stand there in the image";
@@ -109,7 +109,7 @@ fn a_secret_is_left_out_and_everything_says_so() {
         assert_eq!(said, format!("corestream: {line}: {zeros}\n"));
         let manifest = fs::read_to_string(dir.join("out/manifest.json")).unwrap();
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
-        assert_eq!(manifest["memories"][1]["left_out"], left_out);
+        assert_eq!(manifest["memories"][1]["left_out"], excluded);
         let (again, said) = made(&["--manifest", "out/manifest.json"], "again.core");
         assert_eq!(said, format!("corestream: {line}\n"));
         assert!(again == bytes);
@@ -153,7 +153,7 @@ fn ranges_add_up() {
 }
 
 #[test]
-fn what_is_left_out_is_not_scanned_and_counted() {
+fn does_not_scan_or_count_excluded_ranges() {
     let (directory, _) = directory();
     let dir = directory.path();
     fs::write(dir.join("dense.mem"), vec![3; 1 << 20]).unwrap();
@@ -245,7 +245,7 @@ fn mistakes_are_said_in_one_line() {
         assert_eq!(names(dir), before);
     }
     // Of a manifest it is the manifest that is wrong.
-    let text = r#"{ "memories": [{ "minimum": 1, "left_out": [{ "first": 1, "last": 65536 }] }] }"#;
+    let text = r#"{ "memories": [{ "minimum": 1, "excluded": [{ "first": 1, "last": 65536 }] }] }"#;
     fs::write(dir.join("guest.json"), text).unwrap();
     let output = run(dir, &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
     let expected = "corestream: guest.json: memory 0: the range 0x1..=0x10000 to leave out is past the \

@@ -84,7 +84,7 @@ fn many_segments() -> Vec<u8> {
         (0..MAX_PARTIAL_SEGMENTS as u64 - 1).map(|i| (0, 65_536 + 2 * i, index + 2 * i, 1));
     let segments: Vec<_> = [(0, 0, index - 65_536, 65_536)].into_iter().chain(others).collect();
     let own =
-        Own { flags: 1, block_log2: 1, left_out: vec![(0, 1 << 40, 1 << 40)], changing: vec![] };
+        Own { flags: 1, block_log2: 1, excluded: vec![(0, 1 << 40, 1 << 40)], changing: vec![] };
     let tables = own.index(1, &segments, &vec![0; usize::try_from(index.div_ceil(2)).unwrap()]);
     let mut bytes = dump[..core].to_vec();
     own.add_header(&mut bytes, index + tables.len() as u64, index);

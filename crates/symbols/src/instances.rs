@@ -30,9 +30,9 @@ pub fn known<T>(result: Result<T>) -> Result<Option<T>> {
 
 /// Returns whether an error of this kind is about the contents of a dump, and not about how they were read.
 pub fn is_of_dump(kind: ErrorKind) -> bool {
-    use ErrorKind::{CutOff, Damaged, Format, LeftOut, Option, Unsupported};
+    use ErrorKind::{Damaged, Excluded, Format, Option, Truncated, Unsupported};
 
-    matches!(kind, Format | Damaged | CutOff | Unsupported | LeftOut | Option)
+    matches!(kind, Format | Damaged | Truncated | Unsupported | Excluded | Option)
 }
 
 /// What most frames need of their instance. [`UNKNOWN_INDEX`] stands for an index that is not known.

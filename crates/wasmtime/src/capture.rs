@@ -59,13 +59,13 @@ pub fn capture<'a>(
 /// # let f = instance.get_typed_func::<(), ()>(&mut store, "f")?;
 /// # let error = f.call(&mut store, ()).unwrap_err();
 /// let mut captured = corestream_wasmtime::capture(&mut store, "guest.wat", &error)?;
-/// captured.dump.memories[0].leave_out(0x1000..0x1100); // where the guest keeps a key
+/// captured.dump.memories[0].exclude(0x1000..0x1100); // where the guest keeps a key
 /// captured.write_file_with(&path, FileOptions::new().sync(true))?;
 /// let bytes = captured.plan(&Dumper::new().checksums(false))?.to_vec()?;
 ///
 /// for dump in [CoreDumpFile::open(&path)?, CoreDumpFile::from_slice(&bytes)?] {
 ///     let error = dump.memory(0.into())?.read(0x1000, &mut [0; 6]).unwrap_err();
-///     assert_eq!(error.kind(), ErrorKind::LeftOut);
+///     assert_eq!(error.kind(), ErrorKind::Excluded);
 /// }
 /// # Ok(())
 /// # }

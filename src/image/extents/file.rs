@@ -107,7 +107,7 @@ pub(super) fn ask(file: &File, len: u64) -> Result<Answer> {
     Ok(Answer::Ask(Arc::new(witness)))
 }
 
-/// Why the extents of a file, which have `data` bytes outside of `left_out`, cannot be all of its data;
+/// Why the extents of a file, which have `data` bytes outside of `excluded`, cannot be all of its data;
 /// `None` if they can.
 ///
 /// # Errors
@@ -115,7 +115,7 @@ pub(super) fn ask(file: &File, len: u64) -> Result<Answer> {
 pub(super) fn contradiction(
     file: &File,
     data: u64,
-    left_out: &[RangeInclusive<u64>],
+    excluded: &[RangeInclusive<u64>],
     witness: &Witness,
 ) -> Result<Option<String>> {
     if witness.found_data.load(Ordering::Relaxed) {
@@ -142,7 +142,7 @@ pub(super) fn contradiction(
     if occupied <= data.plus(metadata)? {
         return Ok(None);
     }
-    for range in left_out {
+    for range in excluded {
         // No image has a byte at the largest address.
         let end = range.end().checked_add(1).map_or(witness.len, |end| end.min(witness.len));
         data = data.plus(data_in(file, *range.start()..end, witness)?)?;
@@ -200,11 +200,11 @@ fn data_in(file: &File, range: Range<u64>, witness: &Witness) -> Result<u64> {
 }
 
 /// The next part of `file` from `at` on that begins with data and may have [`Holes`]; empty after the last.
-/// Nothing is read of it from `left_out` on.
+/// Nothing is read of it from `excluded` on.
 ///
 /// # Errors
 /// The file has become shorter than it was.
-pub(super) fn next(file: &File, at: u64, left_out: u64, witness: &Witness) -> Result<Range<u64>> {
+pub(super) fn next(file: &File, at: u64, excluded: u64, witness: &Witness) -> Result<Range<u64>> {
     let len = witness.len;
     let data = witness.data(file, at, len).unwrap_or(at);
     if data >= len {
@@ -212,7 +212,7 @@ pub(super) fn next(file: &File, at: u64, left_out: u64, witness: &Witness) -> Re
     }
     let start = rounded_down(data).max(at);
     witness.holes.fetch_add((start > at).into(), Ordering::Relaxed);
-    witness.sample(file, at..start.min(left_out));
+    witness.sample(file, at..start.min(excluded));
     Ok(start..start.checked_add(PART).map_or(len, |end| end.min(len)))
 }
 

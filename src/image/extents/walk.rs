@@ -18,7 +18,7 @@ pub(crate) struct Extents<'i> {
     /// What is left of the extent that was found last.
     rest: Range<u64>,
     /// What is no extent, whatever is there; those that were passed are gone.
-    left_out: &'i [RangeInclusive<u64>],
+    excluded: &'i [RangeInclusive<u64>],
     /// Why there is a doubt, or nothing was asked although it was wanted.
     pub(super) note: Option<String>,
     /// Whether the note is for readers of the dump, too, and not only for the statistics.
@@ -42,7 +42,7 @@ impl<'i> Extents<'i> {
             at: 0,
             len,
             rest: 0..0,
-            left_out: &[],
+            excluded: &[],
             note: None,
             note_is_for_dump: true,
             unmapped: None,
@@ -50,8 +50,8 @@ impl<'i> Extents<'i> {
     }
 
     /// The same without what is in these ranges, which are in order.
-    pub(crate) fn without(self, left_out: &'i [RangeInclusive<u64>]) -> Self {
-        Self { left_out, ..self }
+    pub(crate) fn without(self, excluded: &'i [RangeInclusive<u64>]) -> Self {
+        Self { excluded, ..self }
     }
 
     /// How they are found.
@@ -80,15 +80,15 @@ impl<'i> Extents<'i> {
         self.unmapped
     }
 
-    /// Why these extents, which had `data` bytes outside of `left_out`, cannot be all of the file's data;
+    /// Why these extents, which had `data` bytes outside of `excluded`, cannot be all of the file's data;
     /// `None` if they can.
     pub(crate) fn contradiction(
         &self,
         data: u64,
-        left_out: &[RangeInclusive<u64>],
+        excluded: &[RangeInclusive<u64>],
     ) -> Result<Option<String>> {
         match &self.source {
-            Source::File(file, witness) => file::contradiction(file, data, left_out, witness),
+            Source::File(file, witness) => file::contradiction(file, data, excluded, witness),
             Source::Whole | Source::InDoubt | Source::Live(_) => Ok(None),
         }
     }
@@ -114,17 +114,17 @@ impl<'i> Extents<'i> {
         loop {
             if self.rest.is_empty() {
                 // What is left out is not even asked about.
-                self.at = self.behind_left_out(self.at);
+                self.at = self.after_excluded(self.at);
                 self.rest = self.find()?;
                 if self.rest.is_empty() {
                     return Ok(None);
                 }
             }
-            let start = self.behind_left_out(self.rest.start);
+            let start = self.after_excluded(self.rest.start);
             // What is left out may go on in the extents that come next, and be passed with this one.
             self.at = self.at.max(start);
             self.rest.start = start.min(self.rest.end);
-            let end = self.left_out.first().map_or(u64::MAX, |range| *range.start());
+            let end = self.excluded.first().map_or(u64::MAX, |range| *range.start());
             let extent = self.rest.start..self.rest.end.min(end);
             if !extent.is_empty() {
                 self.rest.start = extent.end;
@@ -134,13 +134,13 @@ impl<'i> Extents<'i> {
     }
 
     /// `at`, or the end of what is left out there; passes what is left out before.
-    fn behind_left_out(&mut self, mut at: u64) -> u64 {
-        while let Some((range, later)) = self.left_out.split_first()
+    fn after_excluded(&mut self, mut at: u64) -> u64 {
+        while let Some((range, later)) = self.excluded.split_first()
             && *range.start() <= at
         {
             // A range that ends at the largest address has all the rest.
             at = range.end().checked_add(1).map_or(self.len, |after| after.max(at));
-            self.left_out = later;
+            self.excluded = later;
         }
         at
     }
@@ -151,8 +151,8 @@ impl<'i> Extents<'i> {
             _ if self.at >= self.len => self.len..self.len,
             Source::Whole | Source::InDoubt => self.at..self.len,
             Source::File(file, witness) => {
-                let left_out = self.left_out.first().map_or(u64::MAX, |range| *range.start());
-                file::next(file, self.at, left_out, witness)?
+                let excluded = self.excluded.first().map_or(u64::MAX, |range| *range.start());
+                file::next(file, self.at, excluded, witness)?
             }
             Source::Live(live) => live.next(self.at),
         };

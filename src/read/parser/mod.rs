@@ -264,7 +264,7 @@ impl Parser {
         if fault.kind == ErrorKind::Unsupported && !fault.is_limit && header.block_log2 == 0 {
             fault.kind = ErrorKind::Damaged;
         }
-        fault.cut_off_from(header.length)
+        fault.truncated_from(header.length)
     }
 
     /// Returns what comes next, wherever the parser stands.

@@ -121,7 +121,7 @@ fn a_cut_comes_before_its_fault() {
     let cut = &bytes[..bytes.len() - 11];
     let (all, ended) = payloads(&mut Parser::default(), &mut Slice::new(cut, 0));
     let fault = ended.unwrap_err();
-    assert_eq!(fault.kind, ErrorKind::CutOff);
+    assert_eq!(fault.kind, ErrorKind::Truncated);
     let expected = format!("file: {} }}", cut.len());
     let last = all.last().unwrap();
     assert!(last.starts_with("Cut {") && last.ends_with(&expected), "{last}");
@@ -148,7 +148,7 @@ fn the_frames_before_a_damaged_one_are_given() {
     // A parser that passes damage goes on with the next section, which may be anything.
     let mut parser = Parser::of_damaged(header, true);
     let (all, ended) = payloads(&mut parser, &mut Slice::new(&bytes, 0));
-    assert_eq!(ended.unwrap_err().kind, ErrorKind::CutOff);
+    assert_eq!(ended.unwrap_err().kind, ErrorKind::Truncated);
     assert_eq!(all[4..], ["End { may_lose_segments: true }"]);
 }
 

@@ -1,6 +1,6 @@
 //! The blocks of a dump that have a checksum each, and the memory that lies in those whose checksum does not hold.
 
-use super::verdict::{Damage, LeftOut, MemoryRange};
+use super::verdict::{Damage, Excluded, MemoryRange};
 use crate::error::ErrorKind;
 use crate::limits::MAX_DAMAGED_RANGES;
 use crate::model::MemoryIndex;
@@ -22,7 +22,7 @@ pub(super) struct Blocks {
     /// Where the first segment begins, if there is one.
     first_segment: Option<u64>,
     /// What the index says was left out; one entry a memory at most.
-    pub(super) left_out: Vec<LeftOut>,
+    pub(super) excluded: Vec<Excluded>,
     /// The memories that the index marks as changing.
     pub(super) changing: Vec<MemoryIndex>,
 }
@@ -36,7 +36,7 @@ impl Blocks {
             trusted: false,
             memory: Vec::new(),
             first_segment: None,
-            left_out: Vec::new(),
+            excluded: Vec::new(),
             changing: Vec::new(),
         }
     }
@@ -102,7 +102,7 @@ impl Blocks {
         let memory = self.memory.iter().filter(of_block).map(|(_, range)| range.clone()).collect();
         let (all_memory, more_memory) = self.all_memory();
         Some(Damage {
-            cut_off: !is_block && fault.is_some_and(|fault| fault.kind == ErrorKind::CutOff),
+            truncated: !is_block && fault.is_some_and(|fault| fault.kind == ErrorKind::Truncated),
             range,
             reason,
             bad_blocks,

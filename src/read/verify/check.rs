@@ -5,7 +5,7 @@ use std::io;
 
 use super::Early;
 use super::blocks::Blocks;
-use super::verdict::{Damage, LeftOut, Verdict, Whole};
+use super::verdict::{Damage, Excluded, Verdict, Whole};
 use crate::control::{Control, Lookout};
 use crate::error::{ErrorKind, Result};
 use crate::format::{DEGRADED, INDEX, INSTANCES, IndexSegment, MODULES, PARTIAL};
@@ -60,7 +60,7 @@ pub(super) fn examine<I: Input>(
             damage(fault, checksums).map(Verdict::Damaged)
         }
         (None, None) => {
-            let noted = blocks.map_or_else(Default::default, |b| (b.left_out, b.changing));
+            let noted = blocks.map_or_else(Default::default, |b| (b.excluded, b.changing));
             Ok(Verdict::Whole(whole(structure, input.offset(), appended, noted)))
         }
     }
@@ -189,7 +189,7 @@ impl Rest<'_, '_> {
         let to_index = header.index.checked_sub(input.offset()).ok_or_else(|| {
             Fault::damaged(header.index_range(), "the sections before the index reach into it")
         });
-        input.skip(to_index?).map_err(|fault| fault.cut_off_from(header.length))?;
+        input.skip(to_index?).map_err(|fault| fault.truncated_from(header.length))?;
         blocks.found = crcs(input, &header)?;
         let mut listed = seen.empty();
         let complete = sections.is_ok().then_some(*structure);
@@ -206,7 +206,7 @@ impl Rest<'_, '_> {
             Ok(())
         })?;
         blocks.trusted = true;
-        blocks.left_out = left_out(&index);
+        blocks.excluded = excluded(&index);
         blocks.changing = changing(&index);
         index.disagrees.take().map_or(Ok(()), Err)?;
         if complete.is_some() && !listed.is_the_same(seen) {
@@ -219,13 +219,13 @@ impl Rest<'_, '_> {
 }
 
 /// The memories of which an index lists ranges.
-fn left_out(index: &Index) -> Vec<LeftOut> {
+fn excluded(index: &Index) -> Vec<Excluded> {
     let memories = (0..).map(MemoryIndex).zip(&index.memories);
-    let partial = memories.filter(|(_, of)| !of.left_out.is_empty());
-    let of = |(memory, of): (_, &IndexedMemory)| LeftOut {
+    let partial = memories.filter(|(_, of)| !of.excluded.is_empty());
+    let of = |(memory, of): (_, &IndexedMemory)| Excluded {
         memory,
-        ranges: of.left_out.len() as u64,
-        bytes: of.left_out.byte_len(),
+        ranges: of.excluded.len() as u64,
+        bytes: of.excluded.byte_len(),
     };
     partial.map(of).collect()
 }
@@ -242,7 +242,7 @@ fn whole(
     structure: &Structure,
     bytes: u64,
     appended: u64,
-    (left_out, changing): (Vec<LeftOut>, Vec<MemoryIndex>),
+    (excluded, changing): (Vec<Excluded>, Vec<MemoryIndex>),
 ) -> Whole {
     let own = structure.own();
     let flag = |flag| own.is_some_and(|header| header.flags & flag != 0);
@@ -255,7 +255,7 @@ fn whole(
         layout: structure.has_frames.then_some(structure.layout),
         checksums: structure.header.as_ref().is_some_and(|header| header.block_log2 != 0),
         partial: flag(PARTIAL),
-        left_out,
+        excluded,
         changing,
         degraded: flag(DEGRADED),
     }
@@ -305,14 +305,14 @@ pub(super) fn difference(
 
 /// What a fault says of the dump, if it is one of the dump.
 fn damage(fault: Box<Fault>, checksums: bool) -> Result<Damage> {
-    let cut_off = fault.kind == ErrorKind::CutOff;
-    if !cut_off && fault.kind != ErrorKind::Damaged {
+    let truncated = fault.kind == ErrorKind::Truncated;
+    if !truncated && fault.kind != ErrorKind::Damaged {
         return Err(fault.into());
     }
     Ok(Damage {
         range: fault.range.clone(),
         reason: fault.line(),
-        cut_off,
+        truncated,
         bad_blocks: 0,
         memory: Vec::new(),
         all_memory: Vec::new(),

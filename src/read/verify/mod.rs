@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use verdict::{Damage, LeftOut, MemoryRange, Verdict, Whole};
+pub use verdict::{Damage, Excluded, MemoryRange, Verdict, Whole};
 
 use self::check::examine;
 use self::stream::{Passing, Watched};
@@ -44,7 +44,7 @@ use crate::threads::{run_on, wanted};
 ///
 /// bytes.truncate(bytes.len() - 1);
 /// let Verdict::Damaged(damage) = verifier.verify(&bytes)? else { panic!("it was cut") };
-/// assert!(damage.cut_off);
+/// assert!(damage.truncated);
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Clone, Debug)]

@@ -46,7 +46,7 @@ pub struct Whole {
     /// Whether ranges of memories were left out on purpose.
     pub partial: bool,
     /// Each memory of which some were.
-    pub left_out: Vec<LeftOut>,
+    pub excluded: Vec<Excluded>,
     /// Each memory that may have been written to while it was dumped: it may hold old and new bytes.
     pub changing: Vec<MemoryIndex>,
     /// Whether parts of the guest were left out because the format has no room for them.
@@ -56,7 +56,7 @@ pub struct Whole {
 /// What was left out of a memory on purpose ([`MemoryView::unknown`](crate::read::MemoryView::unknown) says where).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub struct LeftOut {
+pub struct Excluded {
     /// The memory.
     pub memory: MemoryIndex,
     /// How many ranges of it.
@@ -74,7 +74,7 @@ pub struct Damage {
     /// What is wrong, in a line.
     pub reason: String,
     /// Whether it ends too early.
-    pub cut_off: bool,
+    pub truncated: bool,
     /// How many blocks have not the bytes that their checksum is of.
     pub bad_blocks: usize,
     /// The memory that lies in `range`, where that is a block and the index is there to tell.

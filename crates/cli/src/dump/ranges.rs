@@ -52,7 +52,7 @@ pub fn apply(
     only: &[RangeOption],
 ) -> Result<(), Failure> {
     for range in exclude {
-        range.apply("--exclude", dump, |memory, range| memory.leave_out(range))?;
+        range.apply("--exclude", dump, |memory, range| memory.exclude(range))?;
     }
     for range in only {
         range.apply("--only", dump, |memory, range| memory.keep_only(range))?;

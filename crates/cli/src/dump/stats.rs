@@ -19,7 +19,7 @@ pub enum StatsFormat {
 }
 
 /// Returns the bytes and ranges that are left out of a memory on purpose. All of the largest memory is 2^64 bytes.
-pub fn left_out((memory, ranges): (MemoryIndex, &AddressRanges)) -> (MemoryIndex, u128, u64) {
+pub fn excluded((memory, ranges): (MemoryIndex, &AddressRanges)) -> (MemoryIndex, u128, u64) {
     (memory, ranges.byte_len(), ranges.len() as u64)
 }
 
@@ -31,7 +31,7 @@ pub fn plan(plan: &Plan<'_>, free: Option<u64>, v8: Option<&str>) -> String {
         "segments  {}\ndata      {} bytes\ndump      {} bytes\n",
         stats.segments, stats.data_bytes, stats.dump_bytes
     );
-    if stats.left_out_ranges > 0 {
+    if stats.excluded_ranges > 0 {
         text.push_str(&format!("left out  {}\n", missing(stats)));
     }
     if let Some(free) = free {
@@ -45,7 +45,7 @@ pub fn plan(plan: &Plan<'_>, free: Option<u64>, v8: Option<&str>) -> String {
 }
 
 fn missing(stats: &Stats) -> String {
-    report::bytes_in_ranges(stats.left_out_bytes, stats.left_out_ranges)
+    report::bytes_in_ranges(stats.excluded_bytes, stats.excluded_ranges)
 }
 
 pub fn render(
@@ -87,7 +87,7 @@ pub fn render(
                     report::count(stats.segments, "segment")
                 ),
             );
-            if stats.left_out_ranges > 0 {
+            if stats.excluded_ranges > 0 {
                 row("left out", missing(stats));
             }
             if !changing.is_empty() {
@@ -119,11 +119,11 @@ mod tests {
     fn counts_all_bytes_of_the_largest_memory() {
         let memory = MemoryIndex(3);
         let largest = || Memory::new(MemoryType::wasm64(1 << 48), MemoryImage::from_slice(&[]));
-        let all = largest().without(..).left_out().unwrap();
-        assert_eq!(left_out((memory, &all)), (memory, 1 << 64, 1));
-        let some = largest().without(1..2).without(5..10).left_out().unwrap();
-        assert_eq!(left_out((memory, &some)), (memory, 6, 2));
-        let line = report::partial([left_out((memory, &all))].into_iter()).unwrap();
+        let all = largest().without(..).excluded().unwrap();
+        assert_eq!(excluded((memory, &all)), (memory, 1 << 64, 1));
+        let some = largest().without(1..2).without(5..10).excluded().unwrap();
+        assert_eq!(excluded((memory, &some)), (memory, 6, 2));
+        let line = report::partial([excluded((memory, &all))].into_iter()).unwrap();
         assert!(line.ends_with("memory 3 without 18446744073709551616 bytes in 1 range"), "{line}");
     }
 }

@@ -26,7 +26,7 @@ pub enum Kind {
     /// It is in no segment.
     Zero,
     /// Nobody knows its bytes.
-    LeftOut,
+    Excluded,
 }
 
 /// A range of a memory, by its first and its last address.
@@ -37,7 +37,7 @@ pub fn part(content: &Content) -> Part {
     let kind = match content {
         Content::Data { .. } => Kind::Kept,
         Content::Zero(_) => Kind::Zero,
-        _ => Kind::LeftOut,
+        _ => Kind::Excluded,
     };
     (kind, content.addresses().clone())
 }
@@ -67,7 +67,7 @@ enum Shade {
     Sparse = 1,
     Half = 2,
     Dense = 3,
-    LeftOut = 4,
+    Excluded = 4,
 }
 
 impl Shade {
@@ -76,7 +76,7 @@ impl Shade {
         match self {
             Self::Zero => "\x1b[2m",
             Self::Sparse | Self::Half | Self::Dense => "\x1b[32m",
-            Self::LeftOut => "\x1b[31m",
+            Self::Excluded => "\x1b[31m",
         }
     }
 }
@@ -85,7 +85,7 @@ impl Shade {
 #[derive(Clone, Copy, Default)]
 struct Cell {
     kept: u64,
-    left_out: u64,
+    excluded: u64,
 }
 
 impl Cell {
@@ -94,7 +94,7 @@ impl Cell {
     fn shade(self, size: u64) -> Shade {
         let quarters = 4 * u128::from(self.kept);
         match self {
-            Self { left_out: 1.., .. } => Shade::LeftOut,
+            Self { excluded: 1.., .. } => Shade::Excluded,
             Self { kept: 0, .. } => Shade::Zero,
             _ if quarters < u128::from(size) => Shade::Sparse,
             _ if quarters < 3 * u128::from(size) => Shade::Half,
@@ -155,7 +155,7 @@ fn cells(last: u64, log2: u32, parts: impl Iterator<Item = Part>) -> Vec<Cell> {
             // No cell has more bytes than fit.
             let bytes = end - first + 1;
             match kind {
-                Kind::LeftOut => cell.left_out += bytes,
+                Kind::Excluded => cell.excluded += bytes,
                 _ => cell.kept += bytes,
             }
         }
@@ -182,14 +182,14 @@ fn legend(out: &mut impl Write, columns: Columns, log2: u32, style: Style) -> io
     let units = [("EiB", 60), ("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let mut sizes = units.into_iter().filter_map(|(unit, of)| Some((log2.checked_sub(of)?, unit)));
     let (log2, unit) = sizes.next().unwrap_or((log2, "bytes"));
-    let [zero, sparse, half, dense, left_out] = style.signs();
+    let [zero, sparse, half, dense, excluded] = style.signs();
     let nothing = if style.zero_known { "zero" } else { "not kept" };
     let items = [
         format!("{zero} {nothing},"),
         format!("{sparse} < 1/4 kept,"),
         format!("{half} < 3/4,"),
         format!("{dense} more,"),
-        format!("{left_out} left out"),
+        format!("{excluded} left out"),
     ];
     columns.wrapped(out, &format!("each cell {} {unit}:", 1_u64 << log2), items.into_iter())
 }
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn shares_of_a_cell() {
         let kept = |first: u64, len: u64| (Kind::Kept, first..=first + len - 1);
-        let left = |first: u64, len: u64| (Kind::LeftOut, first..=first + len - 1);
+        let left = |first: u64, len: u64| (Kind::Excluded, first..=first + len - 1);
         let parts = [
             kept(0, 1),
             kept(1024, 255),
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn what_is_behind_the_end_is_not_drawn() {
-        let parts = [(Kind::Kept, 2048..=u64::MAX), (Kind::LeftOut, 1 << 40..=u64::MAX)];
+        let parts = [(Kind::Kept, 2048..=u64::MAX), (Kind::Excluded, 1 << 40..=u64::MAX)];
         assert_eq!(rows(4095, &parts, ASCII), ["0x000 ..##"]);
         assert_eq!(rows(99, &[], ASCII), ["0x00 ."]);
     }
@@ -308,7 +308,7 @@ mod tests {
     /// A colour begins where it changes, and none is left on at the end of a line.
     #[test]
     fn colours() {
-        let parts = [(Kind::Kept, 1024..=3000), (Kind::LeftOut, 3072..=4095)];
+        let parts = [(Kind::Kept, 1024..=3000), (Kind::Excluded, 3072..=4095)];
         let style = Style { unicode: true, colour: true, zero_known: true };
         let row = "0x000 \x1b[2m·\x1b[0m\x1b[32m██\x1b[0m\x1b[31m╳\x1b[0m";
         assert_eq!(rows(4095, &parts, style), [row]);

@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(dump.name, "guest");
         assert_eq!(dump.modules[1].name, None);
         assert_eq!(dump.memories[0].ty, MemoryType::wasm64(1 << 48));
-        assert_eq!(dump.memories[0].left_out().unwrap().as_slice(), [9..=9, 20..=u64::MAX]);
+        assert_eq!(dump.memories[0].excluded().unwrap().as_slice(), [9..=9, 20..=u64::MAX]);
         assert!(dump.memories[0].image.is_changing());
         let values: Vec<_> = dump.globals.iter().map(|g| g.value).collect();
         assert_eq!(

@@ -90,7 +90,7 @@ impl<'d> Memory<'d> {
         ty.page_size = self.page_size.unwrap_or(ty.page_size);
         let mut memory = memory(image, self.minimum.map(|pages| pages.0), ty);
         for range in self.left_out.into_items() {
-            memory.leave_out(range.first.0..=range.last.0);
+            memory.exclude(range.first.0..=range.last.0);
         }
         Ok(memory)
     }

@@ -74,7 +74,7 @@ pub fn take(connection: &Connection, file: &File, terms: &Terms, stop: &Stop) ->
         (None, Ok(Verdict::Whole(whole))) => Ok(whole),
         (None, Ok(Verdict::Damaged(damage))) => Err(Fault::Broken(verify::fault(&damage))),
         (None, Err(error)) => Err(match error.kind() {
-            ErrorKind::Damaged | ErrorKind::CutOff | ErrorKind::Format => {
+            ErrorKind::Damaged | ErrorKind::Truncated | ErrorKind::Format => {
                 Fault::Broken(error.to_string())
             }
             _ => Fault::Refused(error.to_string()),

@@ -95,8 +95,8 @@ impl Made {
     ) -> Self {
         let mut made = Self { kind, bytes, file: None, memory64: false, without, only };
         // Nothing but secrets where nobody may look.
-        for (at, left_out) in made.map().into_iter().enumerate() {
-            if let Some(byte) = made.bytes.get_mut(at).filter(|_| left_out) {
+        for (at, excluded) in made.map().into_iter().enumerate() {
+            if let Some(byte) = made.bytes.get_mut(at).filter(|_| excluded) {
                 *byte = SECRET;
             }
         }
@@ -155,7 +155,7 @@ fn guest(all: &[Made]) -> CoreDump<'_> {
 /// The ranges of `map`.
 fn ranges(map: &[bool]) -> Vec<RangeInclusive<u64>> {
     let mut ranges: Vec<RangeInclusive<u64>> = Vec::new();
-    for (at, _) in map.iter().enumerate().filter(|(_, left_out)| **left_out) {
+    for (at, _) in map.iter().enumerate().filter(|(_, excluded)| **excluded) {
         let at = at as u64;
         match ranges.last_mut() {
             Some(last) if *last.end() + 1 == at => *last = *last.start()..=at,
@@ -246,26 +246,26 @@ fn check_index(bytes: &[u8], plan: &Plan<'_>, all: &[Made], expected: &[(Vec<u8>
     let (mut sum, mut count) = (0, 0);
     for ((i, (image, map)), made) in (0..).zip(expected).zip(all) {
         let memory = MemoryIndex(i);
-        let left_out = ranges(map);
+        let excluded = ranges(map);
         let view = dump.memory(memory).unwrap();
-        assert!(view.unknown().eq(left_out.iter().cloned()), "memory {i}");
+        assert!(view.unknown().eq(excluded.iter().cloned()), "memory {i}");
         let bytes = map.iter().filter(|out| **out).count() as u64;
         let coverage = view.coverage();
         assert_eq!((coverage.excluded_bytes, coverage.lost_bytes), (bytes.into(), 0));
-        let of_plan = plan.left_out().find(|(of, _)| *of == memory);
-        assert_eq!(of_plan.map_or(&[][..], |(_, ranges)| ranges.as_slice()), left_out);
+        let of_plan = plan.excluded().find(|(of, _)| *of == memory);
+        assert_eq!(of_plan.map_or(&[][..], |(_, ranges)| ranges.as_slice()), excluded);
         let mut seen = image.clone();
         seen.iter_mut().zip(map).filter(|(_, out)| **out).for_each(|(byte, _)| *byte = 0xee);
         assert!(contents(&dump, memory) == seen, "memory {i}");
-        (sum, count) = (sum + bytes, count + left_out.len());
-        own.left_out.extend(left_out.into_iter().map(|r| (i, *r.start(), *r.end())));
+        (sum, count) = (sum + bytes, count + excluded.len());
+        own.excluded.extend(excluded.into_iter().map(|r| (i, *r.start(), *r.end())));
         // The test has its image files open for writing.
         let change = plan.changes().find(|(of, _)| *of == memory).map(|(_, change)| change);
         assert!(made.kind != Kind::Shared || change == Some(Change::Assumed));
         own.changing.extend(change.map(|_| i));
     }
     let stats = plan.stats();
-    assert_eq!((stats.left_out_bytes, stats.left_out_ranges), (sum.into(), count as u64));
+    assert_eq!((stats.excluded_bytes, stats.excluded_ranges), (sum.into(), count as u64));
     assert_eq!(dump.is_partial(), count > 0);
     own.flags = u32::from(count > 0);
     assert!(own.dump(&own::without(bytes)) == *bytes, "not as docs/format.md has it");
@@ -285,9 +285,9 @@ fn image() -> Vec<u8> {
 #[test]
 fn nothing_of_them_is_in_the_dump_of_any_image() {
     let page = PAGE as u64;
-    let left_out = [2000..2001, 3000..3100, 4990..5010, page..2 * page, 2 * page + 5..2 * page + 7];
+    let excluded = [2000..2001, 3000..3100, 4990..5010, page..2 * page, 2 * page + 5..2 * page + 7];
     for kind in KINDS {
-        let made = Made::new(kind, image(), &left_out);
+        let made = Made::new(kind, image(), &excluded);
         for trust in [true, false] {
             for threads in [1, 3] {
                 for budget in [1, 2, 7, 100_000] {
@@ -306,8 +306,8 @@ fn nothing_of_them_is_in_the_dump_of_any_image() {
 /// each such range, and none where there is nothing on one of its sides.
 #[test]
 fn they_split_whatever_the_budget() {
-    let segments = |left_out: &[Range<u64>]| {
-        let made = [Made::new(Kind::Slice, image(), left_out)];
+    let segments = |excluded: &[Range<u64>]| {
+        let made = [Made::new(Kind::Slice, image(), excluded)];
         let guest = guest(&made);
         let plan = Dumper::new().max_segments(1).plan(&guest).unwrap();
         plan.segments().iter().map(|s| (s.address, s.len)).collect::<Vec<_>>()
@@ -326,7 +326,7 @@ fn they_split_whatever_the_budget() {
 
 /// Live memory of which a part can't even be read.
 #[test]
-fn what_is_left_out_is_not_read() {
+fn does_not_read_excluded_ranges() {
     struct Map(*mut u8, usize);
     impl Drop for Map {
         fn drop(&mut self) {
@@ -410,7 +410,7 @@ fn ranges_that_go_on_over_many_extents() {
         bytes[inside.clone()].fill(0);
         assert!(seen == bytes);
         let Verdict::Whole(whole) = verdict(&dump).unwrap() else { panic!("it is whole") };
-        assert_eq!(whole.left_out[0].bytes, inside.len() as u128);
+        assert_eq!(whole.excluded[0].bytes, inside.len() as u128);
     }
 }
 
@@ -462,16 +462,16 @@ fn memories_that_are_larger_than_their_images() {
         assert!(memory.contents().any(|c| c == Content::Excluded(expected.clone())));
         assert_eq!((memory.coverage().excluded_bytes, memory.coverage().lost_bytes), (count, 0));
         let Ok(Verdict::Whole(whole)) = verdict(&bytes) else { panic!("it is whole") };
-        assert!(whole.partial && whole.left_out[0].bytes == count);
+        assert!(whole.partial && whole.excluded[0].bytes == count);
         let error = memory.read(*expected.start(), &mut [0]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::LeftOut);
+        assert_eq!(error.kind(), ErrorKind::Excluded);
     }
     let mut guest = CoreDump::new("empty");
     let empty = || Memory::new(MemoryType::wasm32(0), MemoryImage::from_slice(&[]));
     guest.add_memory(empty().without(..));
     guest.add_memory(empty().only(..));
     let plan = Dumper::new().plan(&guest).unwrap();
-    assert_eq!((plan.stats().left_out_ranges, plan.left_out().count()), (0, 0));
+    assert_eq!((plan.stats().excluded_ranges, plan.excluded().count()), (0, 0));
     let bytes = plan.to_vec().unwrap();
     assert!(!CoreDumpFile::from_slice(&bytes).unwrap().is_partial());
 }
@@ -479,7 +479,7 @@ fn memories_that_are_larger_than_their_images() {
 /// As many ranges as a dump can list, with a byte of data on each side: engines still take the dump.
 #[test]
 fn as_many_as_a_dump_can_list() {
-    let most = limits::MAX_LEFT_OUT_RANGES;
+    let most = limits::MAX_EXCLUDED_RANGES;
     let mut image = vec![1; 2 * most + 1];
     image.iter_mut().skip(1).step_by(2).for_each(|byte| *byte = SECRET);
     let mut guest = CoreDump::new("many");
@@ -511,10 +511,10 @@ fn an_index_with_more_ranges_than_the_limit_is_unsupported() {
     let mut guest = CoreDump::new("many");
     guest.add_memory(Memory::new(MemoryType::wasm32(3), MemoryImage::from_slice(&[])));
     let without = own::without(&Dumper::new().plan(&guest).unwrap().to_vec().unwrap());
-    let most = limits::MAX_LEFT_OUT_RANGES as u64;
+    let most = limits::MAX_EXCLUDED_RANGES as u64;
     let listing = |count: u64| {
-        let left_out = (0..count).map(|i| (0, 2 * i, 2 * i)).collect();
-        Own { flags: 1, left_out, ..Own::default() }.dump(&without)
+        let excluded = (0..count).map(|i| (0, 2 * i, 2 * i)).collect();
+        Own { flags: 1, excluded, ..Own::default() }.dump(&without)
     };
     let bytes = listing(most);
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
@@ -561,8 +561,8 @@ fn mistakes_name_memory_and_range() {
     let mut memory = Memory::new(ty, MemoryImage::from_slice(&bytes));
     memory.keep_only(10..20);
     memory.keep_only(20..30);
-    memory.leave_out(25..);
-    assert_eq!(memory.left_out().unwrap().as_slice(), [0..=9, 25..=65_535]);
+    memory.exclude(25..);
+    assert_eq!(memory.excluded().unwrap().as_slice(), [0..=9, 25..=65_535]);
 }
 
 /// Ranges of a memory of `len` bytes, many of them small.
@@ -644,7 +644,7 @@ fn ranges_that_change_while_a_dump_is_open_end_no_process() {
         assert!(memory.unknown().eq([4096..=8191]));
         assert_eq!(memory.coverage().excluded_bytes, 4096);
         let error = memory.read(0, &mut vec![0; 2 * PAGE]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::LeftOut);
+        assert_eq!(error.kind(), ErrorKind::Excluded);
         let restored = memory.write_to(std::io::sink()).unwrap();
         assert_eq!((restored.len, restored.unknown), (2 * PAGE as u64, 4096));
     }

@@ -16,7 +16,7 @@ pub(super) struct Selection {
 
 impl Selection {
     /// Leaves out one more range.
-    pub(super) fn leave_out(&mut self, range: impl RangeBounds<u64>) {
+    pub(super) fn exclude(&mut self, range: impl RangeBounds<u64>) {
         self.without.push(AddressRange::new(range));
     }
 
@@ -26,7 +26,7 @@ impl Selection {
     }
 
     /// Resolves the excluded ranges of a memory of `size` bytes.
-    pub(super) fn left_out(&self, size: u128) -> Result<AddressRanges, String> {
+    pub(super) fn excluded(&self, size: u128) -> Result<AddressRanges, String> {
         let resolve = |list: &[AddressRange], what: &str| {
             let mut ranges = Vec::with_capacity(list.len());
             for given in list {
@@ -35,11 +35,11 @@ impl Selection {
             }
             Ok::<_, String>(AddressRanges::joined(ranges))
         };
-        let left_out = resolve(&self.without, "to leave out")?;
+        let excluded = resolve(&self.without, "to leave out")?;
         if self.only.is_empty() {
-            return Ok(left_out);
+            return Ok(excluded);
         }
-        Ok(left_out.with(resolve(&self.only, "to keep")?.outside(size)))
+        Ok(excluded.with(resolve(&self.only, "to keep")?.outside(size)))
     }
 }
 
@@ -53,14 +53,14 @@ mod tests {
 
     fn without(size: u128, ranges: &[(Bound<u64>, Bound<u64>)]) -> Vec<RangeInclusive<u64>> {
         let mut selection = Selection::default();
-        ranges.iter().for_each(|range| selection.leave_out(*range));
-        selection.left_out(size).unwrap().as_slice().to_vec()
+        ranges.iter().for_each(|range| selection.exclude(*range));
+        selection.excluded(size).unwrap().as_slice().to_vec()
     }
 
     fn only(size: u128, ranges: &[(Bound<u64>, Bound<u64>)]) -> Vec<RangeInclusive<u64>> {
         let mut selection = Selection::default();
         ranges.iter().for_each(|range| selection.keep_only(*range));
-        selection.left_out(size).unwrap().as_slice().to_vec()
+        selection.excluded(size).unwrap().as_slice().to_vec()
     }
 
     fn range(start: u64, end: u64) -> (Bound<u64>, Bound<u64>) {
@@ -113,13 +113,13 @@ mod tests {
             ),
         ] {
             let mut selection = Selection::default();
-            selection.leave_out(given);
+            selection.exclude(given);
             let expected = format!("the range {message}");
-            assert_eq!(selection.left_out(100).unwrap_err(), expected);
+            assert_eq!(selection.excluded(100).unwrap_err(), expected);
         }
         let mut selection = Selection::default();
         selection.keep_only(range(3, 2));
-        let error = selection.left_out(100).unwrap_err();
+        let error = selection.excluded(100).unwrap_err();
         assert!(error.starts_with("the range 0x3..0x2 to keep is empty"), "{error}");
     }
 }
