@@ -1,4 +1,4 @@
-//! A range of addresses as it is given: its ends may be open, and it may not fit its memory.
+//! An address range as the user specifies it: it may have open ends and may not fit the memory.
 
 use std::fmt;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
@@ -7,12 +7,11 @@ use std::str::FromStr;
 use crate::byte_size::ByteSize;
 use crate::error::{Error, ErrorKind, Result};
 
-/// A range of the addresses of a memory, in bytes, of which an end may be open.
+/// A byte address range of a memory, possibly with open ends.
 ///
-/// As text it is `START..END` or `START..=LAST`, where an address is decimal, hexadecimal after `0x`, or a
-/// [`ByteSize`] with a unit. An address that is absent is the start or the end of the memory. A range that is empty is an
-/// error. [`Display`](fmt::Display) writes hexadecimal addresses, and every range survives a round trip through text
-/// unless it is empty.
+/// The text form is `START..END` or `START..=LAST`. An address is decimal, hexadecimal with the prefix `0x`, or a
+/// [`ByteSize`] with a unit. An omitted address means the start or the end of the memory. Parsing rejects an empty
+/// range. [`Display`](fmt::Display) writes hexadecimal addresses, and parsing that text returns the same range.
 ///
 /// ```
 /// use corestream::{AddressRange, Memory, MemoryImage, MemoryType};
@@ -32,10 +31,10 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
-    /// Returns the range with the ends of `range`.
+    /// Returns the range with the bounds of `range`.
     pub fn new(range: impl RangeBounds<u64>) -> Self {
         let start = match range.start_bound().cloned() {
-            // After the highest address there is none.
+            // No address follows the highest one.
             Bound::Excluded(before) => {
                 before.checked_add(1).map_or(Bound::Excluded(before), Bound::Included)
             }
@@ -44,7 +43,7 @@ impl AddressRange {
         Self { start, end: range.end_bound().cloned() }
     }
 
-    /// Returns the first address, which needs 65 bits after the highest one.
+    /// Returns the first address. It is 2^64 if the range starts after the highest address.
     fn first(&self) -> u128 {
         match self.start {
             Bound::Included(start) => start.into(),
@@ -53,7 +52,7 @@ impl AddressRange {
         }
     }
 
-    /// Returns the address after the last one; `None` if the end is open.
+    /// Returns the address after the last one, or `None` if the end is open.
     fn end(&self) -> Option<u128> {
         match self.end {
             Bound::Included(last) => Some(after(last)),
@@ -62,11 +61,12 @@ impl AddressRange {
         }
     }
 
-    /// Returns the addresses in a memory of `size` bytes, at most 2^64; `None` if the range has an open end and begins where
-    /// the memory ends.
+    /// Returns the addresses of the range in a memory of `size` bytes (at most 2^64). Returns `None` if the range has
+    /// an open end and starts at the end of the memory.
     ///
     /// # Errors
-    /// Returns what is wrong, for a sentence about the range: it is empty, or past the end of the memory.
+    /// Returns the predicate of a message whose subject is the range, if it is empty or extends past the end of the
+    /// memory.
     pub(crate) fn resolve(&self, size: u128) -> Result<Option<RangeInclusive<u64>>, String> {
         let start = self.first();
         let end = self.end().unwrap_or(size.max(start));
@@ -74,18 +74,18 @@ impl AddressRange {
             return Err(EMPTY.into());
         }
         if end > size {
-            return Err(format!("is past the end of the memory, which has {size:#x} bytes"));
+            return Err(format!("extends past the end of the memory ({size:#x} bytes)"));
         }
-        // All addresses of a memory fit into 64 bits, its size need not.
+        // The addresses of a memory fit in 64 bits. Its size may be 2^64.
         let address = |at: u128| u64::try_from(at).ok();
         let last = end.checked_sub(1).filter(|_| start < end).and_then(address);
         Ok(address(start).zip(last).map(|(first, last)| first..=last))
     }
 }
 
-const EMPTY: &str = "is empty, its start must be below its end";
+const EMPTY: &str = "is empty; its start must be below its end";
 
-/// Returns the address after `address`.
+/// Returns `address + 1`.
 #[allow(clippy::arithmetic_side_effects, reason = "at most 2^64, of 128 bits")]
 fn after(address: u64) -> u128 {
     u128::from(address) + 1
@@ -119,8 +119,8 @@ impl FromStr for AddressRange {
 
     fn from_str(text: &str) -> Result<Self> {
         let (start, end) = text.split_once("..").ok_or_else(|| {
-            let form = "one has the form START..END, such as 0x1000..0x2000";
-            invalid(format!("invalid range {text:?}, {form}"))
+            let form = "expected START..END, such as 0x1000..0x2000";
+            invalid(format!("invalid range {text:?}; {form}"))
         })?;
         let start = match start {
             "" => Bound::Unbounded,
@@ -139,24 +139,24 @@ impl FromStr for AddressRange {
     }
 }
 
-/// Reads an address.
+/// Parses an address.
 fn address(text: &str) -> Result<u64> {
     if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         let all = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let too_large = || invalid(format!("{text} does not fit into 64 bits"));
+        let too_large = || invalid(format!("{text} does not fit in 64 bits"));
         return match all {
             true => u64::from_str_radix(digits, 16).map_err(|_| too_large()),
-            false => Err(no_address(text)),
+            false => Err(invalid_address(text)),
         };
     }
     match text.starts_with(|c: char| c.is_ascii_digit()) {
         true => text.parse().map(|ByteSize(address)| address),
-        false => Err(no_address(text)),
+        false => Err(invalid_address(text)),
     }
 }
 
-fn no_address(text: &str) -> Error {
-    invalid(format!("invalid address {text:?}, one is such as 4096, 0x1000 or 1GiB"))
+fn invalid_address(text: &str) -> Error {
+    invalid(format!("invalid address {text:?}; expected an address such as 4096, 0x1000 or 1GiB"))
 }
 
 fn invalid(message: String) -> Error {
@@ -185,32 +185,35 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn rejects_invalid_ranges() {
         for (text, expected) in [
-            ("", "invalid range \"\", one has the form START..END, such as 0x1000..0x2000"),
-            ("4096", "invalid range \"4096\", one has the form START..END, such as 0x1000..0x2000"),
-            ("a..b", "invalid address \"a\", one is such as 4096, 0x1000 or 1GiB"),
-            ("0x..1", "invalid address \"0x\", one is such as 4096, 0x1000 or 1GiB"),
-            ("0x+1..2", "invalid address \"0x+1\", one is such as 4096, 0x1000 or 1GiB"),
-            ("1..=", "invalid address \"\", one is such as 4096, 0x1000 or 1GiB"),
-            ("1..+2", "invalid address \"+2\", one is such as 4096, 0x1000 or 1GiB"),
-            ("1...2", "invalid address \".2\", one is such as 4096, 0x1000 or 1GiB"),
+            ("", "invalid range \"\"; expected START..END, such as 0x1000..0x2000"),
+            ("4096", "invalid range \"4096\"; expected START..END, such as 0x1000..0x2000"),
+            ("a..b", "invalid address \"a\"; expected an address such as 4096, 0x1000 or 1GiB"),
+            ("0x..1", "invalid address \"0x\"; expected an address such as 4096, 0x1000 or 1GiB"),
+            (
+                "0x+1..2",
+                "invalid address \"0x+1\"; expected an address such as 4096, 0x1000 or 1GiB",
+            ),
+            ("1..=", "invalid address \"\"; expected an address such as 4096, 0x1000 or 1GiB"),
+            ("1..+2", "invalid address \"+2\"; expected an address such as 4096, 0x1000 or 1GiB"),
+            ("1...2", "invalid address \".2\"; expected an address such as 4096, 0x1000 or 1GiB"),
             ("0..1gib", "unknown unit \"gib\", did you mean 1GiB?"),
-            ("0..0x10000000000000000", "0x10000000000000000 does not fit into 64 bits"),
-            ("2..2", "the range 0x2..0x2 is empty, its start must be below its end"),
-            ("2..=1", "the range 0x2..=0x1 is empty, its start must be below its end"),
-            ("..0", "the range ..0x0 is empty, its start must be below its end"),
+            ("0..0x10000000000000000", "0x10000000000000000 does not fit in 64 bits"),
+            ("2..2", "the range 0x2..0x2 is empty; its start must be below its end"),
+            ("2..=1", "the range 0x2..=0x1 is empty; its start must be below its end"),
+            ("..0", "the range ..0x0 is empty; its start must be below its end"),
         ] {
             let error = text.parse::<AddressRange>().unwrap_err();
             assert_eq!((error.kind(), error.to_string()), (ErrorKind::Option, expected.into()));
         }
         let overflow = "0..18446744073709551616".parse::<AddressRange>().unwrap_err();
-        assert!(overflow.to_string().starts_with("18446744073709551616 does not fit into 64 bits"));
+        assert!(overflow.to_string().starts_with("18446744073709551616 does not fit"));
     }
 
     proptest! {
         #[test]
-        fn every_range_comes_back(start: Option<u64>, end: Option<u64>, inclusive: bool, exclusive: bool) {
+        fn parses_what_it_displays(start: Option<u64>, end: Option<u64>, inclusive: bool, exclusive: bool) {
             let start = match start {
                 Some(start) if exclusive => Bound::Excluded(start),
                 Some(start) => Bound::Included(start),
@@ -225,14 +228,14 @@ mod tests {
             let again = range.to_string().parse::<AddressRange>();
             match range.resolve(1 << 64) {
                 Ok(Some(_)) => prop_assert_eq!(again.unwrap(), range),
-                // An address after the highest one is no address.
+                // The range starts after the highest address, which has no text form.
                 Ok(None) => prop_assert!(again.is_err()),
                 Err(_) => prop_assert!(again.unwrap_err().to_string().ends_with(EMPTY)),
             }
         }
 
         #[test]
-        fn junk_is_no_range(text in "\\PC{0,12}|[0-9a-fx]{0,20}[.]{0,3}=?[0-9a-fx]{0,20}(KiB)?") {
+        fn never_panics_on_arbitrary_text(text in "\\PC{0,12}|[0-9a-fx]{0,20}[.]{0,3}=?[0-9a-fx]{0,20}(KiB)?") {
             if let Ok(range) = text.parse::<AddressRange>() {
                 prop_assert_eq!(range.to_string().parse::<AddressRange>().unwrap(), range);
             }

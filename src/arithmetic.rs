@@ -1,32 +1,32 @@
 //! Checked arithmetic on the crate's own numbers: lengths, positions and counts.
 //!
-//! Saturating arithmetic invents a number, which ends up as a wrong offset in a dump that looks whole. A sum, a
-//! difference or a conversion here is either exact or an error of [`ErrorKind::Internal`] that names the place in the
-//! source. The reader checks the numbers of its input itself, where it knows their offset.
+//! Saturating arithmetic would invent a number, which becomes a wrong offset in a dump that looks intact. These
+//! operations are exact or return an error of [`ErrorKind::Internal`] that names the place in the source code. The
+//! reader does not use them for numbers from its input: it checks those where it knows their offset in the dump.
 
 use std::fmt;
 use std::panic::Location;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Exact sums, differences and products.
+/// Addition, subtraction and multiplication that return an error on overflow.
 pub(crate) trait Checked: Copy {
     /// Returns `self + other`.
     ///
     /// # Errors
-    /// Returns an error of [`ErrorKind::Internal`] if the sum has too many bits.
+    /// Returns an error of [`ErrorKind::Internal`] if the sum overflows.
     fn plus(self, other: Self) -> Result<Self>;
 
     /// Returns `self - other`.
     ///
     /// # Errors
-    /// Returns an error of [`ErrorKind::Internal`] if `other` is larger.
+    /// Returns an error of [`ErrorKind::Internal`] if `other` is larger than `self`.
     fn minus(self, other: Self) -> Result<Self>;
 
     /// Returns `self * other`.
     ///
     /// # Errors
-    /// Returns an error of [`ErrorKind::Internal`] if the product has too many bits.
+    /// Returns an error of [`ErrorKind::Internal`] if the product overflows.
     fn times(self, other: Self) -> Result<Self>;
 }
 
@@ -62,7 +62,7 @@ checked!(u32, u64, u128, usize);
 /// Returns the sum of `numbers`.
 ///
 /// # Errors
-/// Returns an error of [`ErrorKind::Internal`] if the sum has too many bits.
+/// Returns an error of [`ErrorKind::Internal`] if the sum overflows.
 #[track_caller]
 pub(crate) fn sum<T: Checked + Default>(numbers: impl IntoIterator<Item = T>) -> Result<T> {
     let mut sum = T::default();
@@ -75,7 +75,7 @@ pub(crate) fn sum<T: Checked + Default>(numbers: impl IntoIterator<Item = T>) ->
 /// Converts `number` to another type.
 ///
 /// # Errors
-/// Returns an error of [`ErrorKind::Internal`] if the type has no such number.
+/// Returns an error of [`ErrorKind::Internal`] if the number does not fit the type.
 #[track_caller]
 #[inline]
 pub(crate) fn exact<T: TryFrom<N>, N: Copy + fmt::Display>(number: N) -> Result<T> {
@@ -84,7 +84,7 @@ pub(crate) fn exact<T: TryFrom<N>, N: Copy + fmt::Display>(number: N) -> Result<
         .map_err(|_| overflow(place, format_args!("{number} as {}", std::any::type_name::<T>())))
 }
 
-/// Returns the smaller of `len` and `most` as a `usize`, which it always fits.
+/// Returns the minimum of `len` and `most`, which always fits a `usize`.
 #[inline]
 pub(crate) fn at_most<N>(len: N, most: usize) -> usize
 where
@@ -93,8 +93,10 @@ where
     usize::try_from(len).map_or(most, |len| len.min(most))
 }
 
-/// Returns the error of an operation. It takes the numbers by value, so that the code that succeeds need not keep them in
-/// memory for it, which costs a few instructions.
+/// Returns the error of a failed operation.
+///
+/// The operands are passed by value. Passing references would force the callers' hot path to keep them in memory, which
+/// costs a few instructions.
 #[cold]
 #[inline(never)]
 fn failed(left: u128, operator: char, right: u128, place: &Location<'_>) -> Error {
@@ -111,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exact_results_are_returned() {
+    fn returns_exact_results() {
         assert_eq!(1_u64.plus(2).unwrap(), 3);
         assert_eq!(3_usize.minus(3).unwrap(), 0);
         assert_eq!(0x1_0000_u32.times(0xffff).unwrap(), 0xffff_0000);
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn overflow_names_the_numbers_and_the_place() {
+    fn names_the_operands_and_the_place_of_an_overflow() {
         let line = line!() + 1;
         let error = u64::MAX.plus(1).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal);

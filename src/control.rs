@@ -1,4 +1,4 @@
-//! How a dump under way is watched and stopped: progress and cancelling.
+//! Progress and cancellation of long operations.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, Result};
 
-/// Stops work that is under way, from any thread, and says why. Clones stop the same work. A signal handler must not call
-/// [`cancel`](Self::cancel), which allocates; it can set a flag that one of these is made [from](Self::from).
+/// A handle that cancels an operation from any thread, with a reason.
+///
+/// Clones cancel the same operation. A signal handler must not call [`cancel`](Self::cancel), which allocates. It can
+/// set an `AtomicBool` from which a `Cancel` [was made](Self::from).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -20,7 +22,7 @@ use crate::error::{Error, Result};
 /// assert!(cancel.is_cancelled());
 /// assert_eq!(cancel.reason(), Some("the host shuts down"));
 ///
-/// // A flag that a signal handler sets; it has no reason.
+/// // A flag that a signal handler sets, without a reason.
 /// let flag = Arc::new(AtomicBool::new(false));
 /// let cancel = Cancel::from(flag.clone());
 /// flag.store(true, Ordering::Relaxed);
@@ -33,24 +35,24 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// Returns one that has not stopped anything yet.
+    /// Returns a handle that is not cancelled.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Stops the work. The first reason counts, one line without a full stop.
+    /// Cancels the operation. `reason` is one line without a full stop. Only the first reason is kept.
     pub fn cancel(&self, reason: impl Into<String>) {
-        // Another reason was first.
+        // Fails if a reason is set already: the first one is kept.
         let _ = self.reason.set(reason.into());
         self.flag.store(true, Ordering::Release);
     }
 
-    /// Whether the work is to stop.
+    /// Returns whether the operation was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.flag.load(Ordering::Acquire)
     }
 
-    /// Why it is, if that was said.
+    /// Returns the reason given to [`cancel`](Self::cancel), if any.
     pub fn reason(&self) -> Option<&str> {
         self.reason.get().map(String::as_str)
     }
@@ -62,39 +64,40 @@ impl From<Arc<AtomicBool>> for Cancel {
     }
 }
 
-/// What work on a dump is about; the example of [`Progress`] shows it.
+/// The stage of an operation that a [`Progress`] reports on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
-    /// The images are scanned. Bytes are those of all images: what is known to be zero, or left out,
-    /// counts when it is passed over.
+    /// Scanning the images. The bytes are those of all images. Bytes that are known to be zero or are excluded count as
+    /// done when the scan skips them.
     Scan,
-    /// The dump is written. Bytes are those of the dump.
+    /// Writing the dump. The bytes are those of the dump.
     Write,
-    /// What was written is brought to disk ([`FileOptions::sync`](crate::FileOptions::sync)). Bytes
-    /// are those of the dump; none of them is done until all are.
+    /// Syncing the dump to disk ([`FileOptions::sync`](crate::FileOptions::sync)). The bytes are those of the dump and
+    /// become done all at once.
     Sync,
-    /// A dump is verified. Bytes are those of the dump, or of a stream as many as it says it has.
+    /// Verifying a dump. The bytes are those of the dump. For a stream, the total is the length in the dump's header.
     Verify,
-    /// A dump is opened. Bytes are those of the dump: what need not be read counts when it is passed over.
+    /// Opening a dump. The bytes are those of the dump. Bytes that need not be read count as done when they are
+    /// skipped.
     Open,
-    /// A memory of a dump is restored. Bytes are those of the memory that lie in the dump.
+    /// Restoring a memory of a dump. The bytes are those of the memory that the dump contains.
     Restore,
 }
 
-/// How far work on a dump has come, for [`Dumper::progress`](crate::Dumper::progress) and
+/// The progress of an operation on a dump, as reported to [`Dumper::progress`](crate::Dumper::progress) and
 /// [`OpenOptions::progress`](crate::read::OpenOptions::progress).
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper, Progress, Stage};
 ///
 /// fn show(progress: Progress) {
-///     let what = match progress.stage {
+///     let stage = match progress.stage {
 ///         Stage::Scan => "scanning",
 ///         Stage::Write => "writing",
 ///         _ => "working",
 ///     };
-///     println!("{what}: {} of {} bytes", progress.done, progress.total);
+///     println!("{stage}: {} of {} bytes", progress.done, progress.total);
 /// }
 ///
 /// let dump = CoreDump::new("guest.wasm");
@@ -104,21 +107,20 @@ pub enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Progress {
-    /// What it is about.
+    /// The current stage.
     pub stage: Stage,
-    /// The bytes that are done in this stage: 0 when it begins, all when it has succeeded.
+    /// The number of bytes done in this stage: 0 at its start, `total` once it has succeeded.
     pub done: u64,
-    /// The bytes of this stage, exactly, unless a scan is of images with more bytes than 64 bits can count.
+    /// The exact number of bytes of this stage. It is `u64::MAX` for a scan of 2^64 bytes or more.
     pub total: u64,
 }
 
-/// Who is told how far it has come.
+/// The callback that receives progress reports.
 type Watcher = dyn Fn(Progress) + Send + Sync;
 
-/// Who watches the work, and whether it is to go on.
+/// The cancel handle and the progress callback of an operation.
 #[derive(Clone, Default)]
 pub(crate) struct Control {
-    /// Stops the work when it becomes true.
     pub(crate) cancel: Option<Cancel>,
     pub(crate) watcher: Option<Arc<Watcher>>,
 }
@@ -128,13 +130,15 @@ impl Control {
         self.cancel.as_ref().is_some_and(Cancel::is_cancelled)
     }
 
-    /// The error of work that was cancelled.
+    /// Returns the error of a cancelled operation.
     pub(crate) fn cancelled(&self) -> Error {
         Error::cancelled(self.cancel.as_ref().and_then(Cancel::reason))
     }
 
+    /// Checks the cancel handle.
+    ///
     /// # Errors
-    /// The work was cancelled.
+    /// Returns an error if the operation was cancelled.
     pub(crate) fn check_cancelled(&self) -> Result<()> {
         match self.is_cancelled() {
             true => Err(self.cancelled()),
@@ -142,16 +146,16 @@ impl Control {
         }
     }
 
-    /// Begins a stage of so many bytes.
+    /// Begins a stage of `total` bytes and reports its start.
     pub(crate) fn begin(&self, stage: Stage, total: u64) -> Meter<'_> {
         let meter = Meter {
             watcher: self.watcher.as_deref(),
             stage,
             total,
             done: AtomicU64::new(0),
-            telling: Mutex::new(()),
+            reporting: Mutex::new(()),
         };
-        meter.tell();
+        meter.report();
         meter
     }
 }
@@ -165,30 +169,34 @@ impl fmt::Debug for Control {
     }
 }
 
-/// Steps of work after which it looks whether it is cancelled.
+/// The number of steps between two checks of the cancel handle.
 const STEPS: u32 = 4096;
 
-/// Bytes of a dump after which it looks: 64 KiB. An item of a list may have megabytes, or only two bytes.
+/// The number of bytes of a dump between two checks: 64 KiB. The length of an item varies from two bytes to megabytes,
+/// so counting items alone is not enough.
 const BYTES: u64 = 1 << 16;
 
-/// Checks now and then whether the work was cancelled, and reports its progress.
+/// Checks the cancel handle at intervals, and reports progress.
+///
+/// A check reads an atomic that another thread may write. Inner loops call [`step`](Self::step) for every item, so they
+/// must not pay for that each time.
 pub(crate) struct Lookout<'c> {
     control: &'c Control,
-    /// The meter, and the offset up to which it has counted.
+    /// The meter, and the offset up to which bytes were reported to it.
     meter: Option<(&'c Meter<'c>, u64)>,
-    /// Steps until the next look.
+    /// The number of steps until the next check.
     left: u32,
-    /// The offset of the next look.
+    /// The offset at which the next check is due.
     next: u64,
 }
 
 impl<'c> Lookout<'c> {
-    /// Returns one that reports no progress.
+    /// Returns a check without progress reports.
     pub(crate) fn new(control: &'c Control) -> Self {
         Self { control, meter: None, left: STEPS, next: BYTES }
     }
 
-    /// Returns one that reports progress within a dump ([`step_at`](Self::step_at)).
+    /// Returns a check that also reports progress within a dump ([`step_at`](Self::step_at)).
     pub(crate) fn with_meter(control: &'c Control, meter: &'c Meter<'c>) -> Self {
         Self { meter: Some((meter, 0)), ..Self::new(control) }
     }
@@ -196,10 +204,10 @@ impl<'c> Lookout<'c> {
     /// Counts a step.
     ///
     /// # Errors
-    /// Returns an error if the work was cancelled.
+    /// Returns an error if the operation was cancelled.
     #[inline]
     pub(crate) fn step(&mut self) -> Result<()> {
-        match self.counts_a_step() {
+        match self.is_due() {
             true => self.control.check_cancelled(),
             false => Ok(()),
         }
@@ -208,84 +216,86 @@ impl<'c> Lookout<'c> {
     /// Reports that all bytes before `offset` are done.
     ///
     /// # Errors
-    /// Returns an error if the work was cancelled.
+    /// Returns an error if the operation was cancelled.
     #[inline]
     pub(crate) fn step_at(&mut self, offset: u64) -> Result<()> {
         match offset < self.next {
             true => Ok(()),
-            false => self.look_at(offset),
+            false => self.report_at(offset),
         }
     }
 
-    /// Notes that the input stands at `offset`, without a report.
+    /// Records that the input is at `offset`, without a progress report.
     ///
     /// # Errors
-    /// Returns an error if the work was cancelled.
+    /// Returns an error if the operation was cancelled.
     #[inline]
     pub(crate) fn pass(&mut self, offset: u64) -> Result<()> {
         match offset < self.next {
             true => Ok(()),
-            false => self.look_after(offset),
+            false => self.check_at(offset),
         }
     }
 
     #[cold]
-    fn look_after(&mut self, offset: u64) -> Result<()> {
-        // Beyond all offsets there is nothing to look after.
+    fn check_at(&mut self, offset: u64) -> Result<()> {
+        // An input that is this close to the last offset needs no further check.
         self.next = offset.saturating_add(BYTES);
         self.control.check_cancelled()
     }
 
     #[cold]
-    fn look_at(&mut self, offset: u64) -> Result<()> {
-        if let Some((meter, told)) = &mut self.meter
-            && let Some(more) = offset.checked_sub(*told)
+    fn report_at(&mut self, offset: u64) -> Result<()> {
+        if let Some((meter, reported)) = &mut self.meter
+            && let Some(more) = offset.checked_sub(*reported)
         {
             meter.add(more);
-            *told = offset;
+            *reported = offset;
         }
-        self.look_after(offset)
+        self.check_at(offset)
     }
 
-    /// Counts a step; returns whether it is time to look.
+    /// Counts a step and returns whether a check is due.
     #[inline]
-    fn counts_a_step(&mut self) -> bool {
+    fn is_due(&mut self) -> bool {
         let left = self.left.checked_sub(1);
         self.left = left.unwrap_or(STEPS);
         left.is_none()
     }
 }
 
-/// The bytes of one stage, as its threads get them done.
+/// Counts the bytes that the threads of one stage have done, and reports them.
 pub(crate) struct Meter<'c> {
     watcher: Option<&'c Watcher>,
     stage: Stage,
     total: u64,
     done: AtomicU64,
-    /// Held by the thread that tells.
-    telling: Mutex<()>,
+    /// Held by the thread that calls the watcher.
+    reporting: Mutex<()>,
 }
 
 impl Meter<'_> {
-    /// So many bytes more are done.
+    /// Adds `bytes` to the bytes done, and reports.
     pub(crate) fn add(&self, bytes: u64) {
         if self.watcher.is_some() {
             self.done.fetch_add(bytes, Ordering::Relaxed);
-            self.tell();
+            self.report();
         }
     }
 
-    /// Everything is done, by all threads.
+    /// Reports that all bytes are done. All threads must have finished.
     pub(crate) fn finish(&self) {
         self.done.store(self.total, Ordering::Relaxed);
-        self.tell();
+        self.report();
     }
 
-    /// One thread at a time tells, so that what is told never goes back; the others have better to do
-    /// than to wait for it.
-    fn tell(&self) {
+    /// Calls the watcher with the current count.
+    ///
+    /// Only one thread at a time does so, so that the reported counts never decrease. The others skip the report
+    /// instead of waiting: a later report includes their bytes.
+    fn report(&self) {
         if let Some(watcher) = self.watcher
-            && let Ok(_telling) = self.telling.try_lock()
+            && let Ok(_reporting) = self.reporting.try_lock()
         {
             let done = self.done.load(Ordering::Relaxed).min(self.total);
             watcher(Progress { stage: self.stage, done, total: self.total });
@@ -301,9 +311,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_threads_and_what_is_told_never_goes_back() {
-        let (told, all) = mpsc::channel();
-        let watcher = move |progress| told.send(progress).unwrap();
+    fn reports_of_several_threads_never_decrease() {
+        let (reports, all) = mpsc::channel();
+        let watcher = move |progress| reports.send(progress).unwrap();
         let control = Control { watcher: Some(Arc::new(watcher)), ..Control::default() };
         let meter = control.begin(Stage::Scan, 8_000);
         thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The one error type of the crate: small, opaque, and it names the thing and the place.
+//! The crate's error type: one pointer wide and opaque, with a message that names the thing and the place.
 
 use std::fmt;
 use std::io;
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use crate::visible::Visible;
 
-/// The result of everything here that can fail.
+/// The result of every fallible operation in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A buffer of `len` zeros.
+/// Allocates a buffer of `len` zero bytes for `what`, which the message names.
 ///
 /// # Errors
-/// It can't be had.
+/// Returns an error of [`ErrorKind::OutOfMemory`] if the allocation fails.
 pub(crate) fn zeros(len: usize, what: &str) -> Result<Vec<u8>> {
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(len).map_err(|_| Error::out_of_memory(what))?;
@@ -21,7 +21,7 @@ pub(crate) fn zeros(len: usize, what: &str) -> Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// What went wrong, in one line that names the thing and, where known, the place.
+/// An error whose [`Display`](fmt::Display) is one line that names the thing and, where known, the place.
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper, ErrorKind, Instance, ModuleIndex};
@@ -39,11 +39,11 @@ struct Inner {
     message: String,
     source: Option<io::Error>,
     kept: Option<PathBuf>,
-    /// Bytes of a dump.
+    /// The byte range of the dump that the error concerns.
     range: Option<Range<u64>>,
 }
 
-/// The kinds of [`Error`], for programs that act on them.
+/// A category of [`Error`], for callers that handle errors by their cause.
 ///
 /// ```
 /// use corestream::{CoreDumpFile, ErrorKind};
@@ -59,40 +59,40 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A description of a guest contradicts itself; nothing was written.
+    /// The description of a guest is inconsistent. Nothing was written.
     Model,
-    /// An option or an argument has a value that is not possible; nothing was written.
+    /// An option or an argument has an invalid value. Nothing was written.
     Option,
     /// An image could not be opened, mapped or read.
     Image,
     /// The output could not be created or written.
     Output,
-    /// An engine says too little about a guest to dump it; nothing was written.
+    /// The engine exposes too little about a guest to dump it. Nothing was written.
     Guest,
-    /// There is not enough memory for a table or a buffer.
+    /// A table or a buffer could not be allocated.
     OutOfMemory,
-    /// The work was cancelled ([`Cancel`](crate::Cancel)): a dump that is written, opened, verified or restored.
+    /// A [`Cancel`](crate::Cancel) stopped the operation: writing, opening, verifying or restoring a dump.
     Cancelled,
     /// A core dump could not be opened, mapped or read.
     Input,
-    /// The bytes that are asked for were left out of a core dump on purpose.
+    /// The requested bytes were excluded from the core dump on purpose.
     Excluded,
-    /// The file is no core dump at all.
+    /// The file is not a core dump.
     Format,
-    /// A core dump that contradicts itself or a checksum.
+    /// The core dump is inconsistent, or a checksum does not match.
     Damaged,
-    /// A core dump that ends before its end.
+    /// The core dump ends early.
     Truncated,
-    /// A core dump with something that this reader does not know, or that is over one of its limits.
+    /// The core dump uses a feature that this reader does not know, or exceeds one of its limits.
     Unsupported,
-    /// What was emitted is not what was planned: an error of this crate.
+    /// The output differs from the plan: a bug in this crate.
     Internal,
 }
 
 impl Error {
-    /// Returns an error of what is built on this library: an adapter of an engine, a sink.
+    /// Returns an error for code built on this library, such as an adapter for an engine or a sink.
     ///
-    /// `message` is one line that names the thing and, where known, the place and the way out.
+    /// `message` is one line in lower case that names the thing and, where known, the place and the next step.
     ///
     /// ```
     /// use corestream::{Error, ErrorKind};
@@ -128,19 +128,19 @@ impl Error {
         Self::new(ErrorKind::OutOfMemory, format!("cannot allocate {what}"))
     }
 
-    /// The same error, with the thing that it concerns before it.
+    /// Puts the name of the thing that failed in front of the message.
     pub(crate) fn at(mut self, thing: impl fmt::Display) -> Self {
         self.0.message = format!("{thing}: {}", self.0.message);
         self
     }
 
-    /// The same error, of these bytes of a dump.
+    /// Sets the byte range of the dump that this error concerns.
     pub(crate) fn in_range(mut self, range: Range<u64>) -> Self {
         self.0.range = Some(range);
         self
     }
 
-    /// The same error, of a finished file that is kept under this name.
+    /// Sets the path of a finished file that still exists despite this error.
     pub(crate) fn kept(mut self, path: PathBuf) -> Self {
         self.0.kept = Some(path);
         self
@@ -151,7 +151,7 @@ impl Error {
         self.0.kind
     }
 
-    /// Returns the error of the operating system that caused this one, if there is one.
+    /// Returns the operating system's error that caused this one, if any.
     ///
     /// ```
     /// use corestream::CoreDumpFile;
@@ -163,9 +163,10 @@ impl Error {
         self.0.source.as_ref()
     }
 
-    /// Returns the bytes of the core dump that this error is about, by their offsets: those that contradict something, that
-    /// are not known here or that cannot be read; of a dump that is cut off, those that are missing. `None` for an error that
-    /// is about no place of a dump.
+    /// Returns the byte range of the core dump that this error concerns, as offsets in the dump.
+    ///
+    /// These are the bytes that are inconsistent, unknown to this reader or unreadable, or the missing bytes of a
+    /// truncated dump. Returns `None` if the error does not concern a place in a dump.
     ///
     /// ```
     /// use corestream::{CoreDump, CoreDumpFile, Dumper};
@@ -180,11 +181,11 @@ impl Error {
         self.0.range.clone()
     }
 
-    /// Returns the path of a file, or of a [`NewDirectory`](crate::NewDirectory), that is finished in spite of this error.
+    /// Returns the path of a file or [`NewDirectory`](crate::NewDirectory) that was finished despite this error.
     ///
-    /// A finished file is never discarded. If it can't be given its name, it is kept under a partial name beside
-    /// it. If its directory can't be synced ([`FileOptions::sync`](crate::FileOptions::sync)), it has its name. All its
-    /// bytes have arrived in either case.
+    /// A finished file is never discarded. If renaming it to its final name fails, it keeps a partial name in the same
+    /// directory. If only syncing its directory fails ([`FileOptions::sync`](crate::FileOptions::sync)), it has its
+    /// final name. The file is complete in both cases.
     ///
     /// ```
     /// use corestream::{FileOptions, UnnamedFile};
@@ -219,9 +220,10 @@ impl fmt::Debug for Error {
 }
 
 impl From<Error> for io::Error {
-    /// Returns an error that holds this one, for implementations of [`Read`](io::Read) and the like.
+    /// Wraps the error, for implementations of [`Read`](io::Read) and similar traits.
     ///
-    /// Its kind is [`io::ErrorKind::Other`], whatever the operating system said: no loop takes it for a call to repeat.
+    /// The kind is always [`io::ErrorKind::Other`], so that callers that retry on
+    /// [`Interrupted`](io::ErrorKind::Interrupted) do not retry a failed dump.
     ///
     /// ```
     /// use std::io;
@@ -239,8 +241,10 @@ impl From<Error> for io::Error {
 }
 
 impl std::error::Error for Error {
-    /// Returns what is behind the error of the operating system. That error itself ends the text of this one, and is
-    /// [`Error::io_error`]: a chain of sources says nothing twice.
+    /// Returns the source of the operating system's error.
+    ///
+    /// The operating system's error itself is already part of the message (and is [`Error::io_error`]), so printing
+    /// the chain of sources repeats nothing.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_ref().and_then(std::error::Error::source)
     }

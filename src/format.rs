@@ -1,10 +1,10 @@
-//! The on-disk format, once: section ids and names, flags, opcodes, and the structures of corestream's own sections.
+//! The definitions of the on-disk format: section ids and names, flags, opcodes, and the structures of corestream's
+//! sections.
 //!
-//! The writer and the reader share these definitions and no logic. `docs/format.md` describes each structure byte by
-//! byte; the names of the other sections are those of the tool-conventions'
-//! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md), and ids and opcodes those
-//! of the core specification,
-//! ["Binary format"](https://webassembly.github.io/spec/core/binary/modules.html).
+//! The writer and the reader share these definitions but no logic. `docs/format.md` describes the structures byte by
+//! byte. The names of the other sections come from the tool-conventions [Coredump
+//! format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md), and the ids and opcodes from the
+//! core specification, ["Binary format"](https://webassembly.github.io/spec/core/binary/modules.html).
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -27,7 +27,7 @@ pub(crate) const MEMORY64: u8 = 4;
 /// Flag of a memory's type: the size of its pages follows.
 pub(crate) const HAS_PAGE_SIZE: u8 = 8;
 
-/// The type of a value of a frame that is not known (Coredump format).
+/// The type of an unknown value of a frame (Coredump format).
 pub(crate) const MISSING: u8 = 0x01;
 /// The type `i32`.
 pub(crate) const I32: u8 = 0x7f;
@@ -41,14 +41,14 @@ pub(crate) const F64: u8 = 0x7c;
 pub(crate) const V128: u8 = 0x7b;
 /// A nullable reference type, whose heap type follows.
 pub(crate) const REF_NULL_TYPE: u8 = 0x63;
-/// A reference type that is not nullable, whose heap type follows.
+/// A non-nullable reference type, whose heap type follows.
 pub(crate) const REF_TYPE: u8 = 0x64;
 
-/// The flags of an active data segment of memory 0, whose index is not written.
+/// The flags of an active data segment of memory 0, without a memory index.
 pub(crate) const ACTIVE: u8 = 0;
 /// The flags of a passive data segment.
 pub(crate) const PASSIVE: u8 = 1;
-/// The flags of an active data segment with the index of its memory.
+/// The flags of an active data segment with a memory index.
 pub(crate) const ACTIVE_WITH_MEMORY: u8 = 2;
 
 /// The opcode `i32.const`.
@@ -65,12 +65,12 @@ pub(crate) const REF_NULL: u8 = 0xd0;
 pub(crate) const REF_FUNC: u8 = 0xd2;
 /// The first byte of the vector opcodes.
 pub(crate) const VECTOR: u8 = 0xfd;
-/// What follows [`VECTOR`] in the opcode `v128.const`.
+/// The second part of the opcode `v128.const`, after [`VECTOR`].
 pub(crate) const V128_CONST: u32 = 12;
 /// The opcode `end`.
 pub(crate) const END: u8 = 0x0b;
 
-/// The process: what makes a module a core dump.
+/// The process. Every core dump has this section.
 pub(crate) const CORE: &str = "core";
 /// The modules of the process.
 pub(crate) const MODULES: &str = "coremodules";
@@ -80,15 +80,15 @@ pub(crate) const INSTANCES: &str = "coreinstances";
 pub(crate) const STACK: &str = "corestack";
 /// The length of the dump and the offset of its index ([`Header`]).
 pub(crate) const HEADER: &str = "corestream";
-/// The data segments that do not fit into the data section.
+/// The data segments that do not fit in the data section.
 pub(crate) const CONTINUATION: &str = "corestream.data";
-/// Notes for a person.
+/// Notes for people.
 pub(crate) const NOTES: &str = "corestream.notes";
 /// The identities of the modules ([`IdentitiesHead`]).
 pub(crate) const IDENTITIES: &str = "corestream.modules";
-/// Why and when the guest stopped ([`TrapHead`]).
+/// The trap's message and the time of the capture ([`TrapHead`]).
 pub(crate) const TRAP: &str = "corestream.trap";
-/// The section that closes the dump ([`IndexHead`]).
+/// The index at the end of the dump ([`IndexHead`]).
 pub(crate) const INDEX: &str = "corestream.index";
 
 /// The version of the sections [`HEADER`] and [`INDEX`].
@@ -100,7 +100,7 @@ pub(crate) const IDENTITIES_VERSION: u32 = 1;
 /// The version of the section [`TRAP`].
 pub(crate) const TRAP_VERSION: u32 = 1;
 
-/// The time of capture that stands for "not known".
+/// The time of the capture that means "unknown".
 pub(crate) const UNKNOWN_TIME: u64 = u64::MAX;
 /// Flag of a module's identity: the SHA-256 of its bytes follows.
 pub(crate) const HAS_SHA256: u32 = 1 << 0;
@@ -111,7 +111,7 @@ pub(crate) const SHA256_BYTES: usize = 32;
 pub(crate) const PARTIAL: u32 = 1 << 0;
 /// Flag of the dump: parts of the guest are missing because the format has no room for them.
 pub(crate) const DEGRADED: u32 = 1 << 1;
-/// Flag of a memory: other threads or processes may have written to it while it was read.
+/// Flag of a memory: other threads or processes may have written to it during the dump.
 pub(crate) const CHANGING: u32 = 1 << 0;
 
 /// The body of the section [`HEADER`], after its name.
@@ -123,7 +123,7 @@ pub(crate) struct Header {
     pub(crate) crc: U32,
 }
 
-/// What the section [`HEADER`] says.
+/// The fields of the section [`HEADER`].
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct HeaderFields {
@@ -135,12 +135,12 @@ pub(crate) struct HeaderFields {
     pub(crate) length: U64,
     /// The offset of the section [`INDEX`] in bytes.
     pub(crate) index: U64,
-    /// The binary logarithm of the length of a block with a checksum; 0 without checksums.
+    /// The base-2 logarithm of the length of a checksum block; 0 without checksums.
     pub(crate) block_log2: U32,
 }
 
 /// The first fields of the section [`INDEX`], after its name. Its tables follow: [`IndexMemory`], [`IndexSegment`],
-/// [`IndexRange`], the checksum of each block, and the CRC-32 of all that (each a `u32`).
+/// [`IndexRange`], the checksum of each block, and the CRC-32 of all preceding fields (each a `u32`).
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct IndexHead {
@@ -203,7 +203,7 @@ pub(crate) struct IdentitiesHead {
     pub(crate) modules: U32,
 }
 
-/// The first fields of a module's identity. With [`HAS_SHA256`] the [`SHA256_BYTES`] of that follow, then the build id.
+/// The first fields of a module's identity. The SHA-256 follows if [`HAS_SHA256`] is set, then the build id.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct IdentityHead {
@@ -226,16 +226,17 @@ pub(crate) struct TrapHead {
 /// The length of a checksum in bytes.
 pub(crate) const CRC_BYTES: usize = size_of::<U32>();
 
-/// The length in bytes of the name of one of corestream's sections, with its own length before it.
+/// Returns the length in bytes of the encoded name of a section, including its length prefix.
 #[allow(clippy::arithmetic_side_effects, reason = "at most 128")]
 pub(crate) const fn name_bytes(name: &str) -> usize {
     1 + one_byte(name.len()) as usize
 }
 
-/// Returns a length as the only byte of its LEB128.
+/// Encodes a length as a LEB128 of one byte.
 ///
 /// # Panics
-/// Panics if the length needs more than one byte. No name in this file and not the section [`HEADER`] is that long.
+/// Panics if the length needs more than one byte. This happens only at compile time: no name in this file is that long,
+/// and neither is the section [`HEADER`].
 #[allow(clippy::cast_possible_truncation, clippy::panic, reason = "checked, and constants")]
 pub(crate) const fn one_byte(len: usize) -> u8 {
     assert!(len < 128, "the length needs more than one byte");

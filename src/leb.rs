@@ -1,40 +1,41 @@
-//! LEB128, the encoding of integers in a module: seven bits a byte, the lowest first.
+//! LEB128, the variable-length encoding of integers in a module: seven bits per byte, least significant first.
 //!
-//! The writer knows the length of an integer before it appends it. The reader decodes one byte at a time, from a slice
-//! or from a stream that may end anywhere.
+//! The plan needs the length of an encoding before it is written, so lengths have functions of their own. The decoder
+//! takes one byte at a time, so that it also works on a stream that may end anywhere.
 //!
 //! Source: core specification, "Binary format",
 //! [integers](https://webassembly.github.io/spec/core/binary/values.html#integers).
 #![allow(
     clippy::arithmetic_side_effects,
-    reason = "the operands are numbers of bits: of at most 64, fewer than those of the number were taken"
+    reason = "all operands are bit counts of at most 64, and fewer bits than the number has were taken"
 )]
 
-/// Returns the length of an unsigned LEB128 in bytes, 1 to 5.
+/// Returns the length in bytes of the unsigned encoding of `value`: 1 to 5.
 pub(crate) fn u32_len(value: u32) -> u32 {
     (32 - (value | 1).leading_zeros()).div_ceil(7)
 }
 
-/// Returns the length of a signed LEB128 in bytes, 1 to 10. It is the same for `i32` and `i64`.
+/// Returns the length in bytes of the signed encoding of `value`: 1 to 10. An `i32` and an `i64` of the same value have
+/// the same encoding.
 pub(crate) fn i64_len(value: i64) -> u32 {
     let magnitude = if value < 0 { !value } else { value };
     (64 - magnitude.leading_zeros() + 1).div_ceil(7)
 }
 
-/// A number with more bits than it may have, or more bytes than one of that many bits needs.
+/// The error for an encoding whose value does not fit, or that has more bytes than its type allows.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooLong;
 
-/// A LEB128 of which some bytes were taken.
+/// A partially decoded LEB128 integer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Partial {
     value: u64,
-    /// The number of its bits that were taken.
+    /// The number of bits decoded so far.
     len: u32,
 }
 
 impl Partial {
-    /// Takes the next byte of an unsigned number of `bits` bits; returns the number after its last byte.
+    /// Decodes the next byte of an unsigned integer of `bits` bits. Returns the integer if this was its last byte.
     #[inline]
     pub(crate) fn unsigned(&mut self, byte: u8, bits: u32) -> Result<Option<u64>, TooLong> {
         let low = u64::from(byte & 0x7f);
@@ -46,10 +47,10 @@ impl Partial {
         if byte & 0x80 == 0 {
             return Ok(Some(self.value));
         }
-        self.go_on(bits)
+        self.advance(bits)
     }
 
-    /// Takes the next byte of a signed number of `bits` bits; returns the number after its last byte.
+    /// Decodes the next byte of a signed integer of `bits` bits. Returns the integer if this was its last byte.
     #[inline]
     pub(crate) fn signed(&mut self, byte: u8, bits: u32) -> Result<Option<i64>, TooLong> {
         // The sign is the highest of the seven bits. Those over `bits` must repeat it.
@@ -62,18 +63,18 @@ impl Partial {
             return Ok(Some(self.value.cast_signed() | i64::from(low) << self.len));
         }
         self.value |= u64::from(byte & 0x7f) << self.len;
-        self.go_on(bits)
+        self.advance(bits)
     }
 
-    /// Makes room for one more byte.
+    /// Advances to the next byte.
     #[inline]
-    fn go_on<T>(&mut self, bits: u32) -> Result<Option<T>, TooLong> {
+    fn advance<T>(&mut self, bits: u32) -> Result<Option<T>, TooLong> {
         self.len += 7;
         if self.len < bits { Ok(None) } else { Err(TooLong) }
     }
 }
 
-/// Appends an unsigned LEB128.
+/// Appends the unsigned encoding of `value`.
 pub(crate) fn push_u32(to: &mut Vec<u8>, mut value: u32) {
     loop {
         let low = value.to_le_bytes()[0] & 0x7f;
@@ -85,12 +86,12 @@ pub(crate) fn push_u32(to: &mut Vec<u8>, mut value: u32) {
     }
 }
 
-/// Appends a signed LEB128.
+/// Appends the signed encoding of `value`.
 pub(crate) fn push_i64(to: &mut Vec<u8>, mut value: i64) {
     loop {
         let low = value.to_le_bytes()[0] & 0x7f;
         value >>= 6;
-        // Only the sign is left, and bit 6 of `low` repeats it.
+        // Only sign bits remain, and bit 6 of `low` is one of them.
         if value == 0 || value == -1 {
             return to.push(low);
         }
@@ -104,14 +105,14 @@ mod tests {
     use super::*;
     use wasm_encoder::Encode;
 
-    /// The powers of two and their neighbours.
+    /// Returns the powers of two and their neighbours.
     fn edges() -> impl Iterator<Item = u64> {
         let edges = (0..64).flat_map(|bit| [1_u64 << bit, (1 << bit) - 1, (1 << bit) + 1]);
         edges.chain([u64::MAX])
     }
 
     #[test]
-    fn signed_numbers_are_those_of_wasm_encoder() {
+    fn encodes_signed_integers_like_wasm_encoder() {
         for value in edges().map(u64::cast_signed) {
             let (mut expected, mut bytes) = (Vec::new(), Vec::new());
             value.encode(&mut expected);
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_decoded_if_it_has_room() {
+    fn decodes_every_encoding_that_fits() {
         for value in edges() {
             for bits in [32, 33, 64] {
                 let mut bytes = Vec::new();
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_may_fill_all_bytes_and_no_more() {
+    fn accepts_padding_up_to_the_maximum_length() {
         assert_eq!(unsigned(&[0x83, 0x80, 0x80, 0x80, 0x00], 32), Ok(Some(3)));
         assert_eq!(unsigned(&[0x83, 0x80, 0x80, 0x80, 0x80], 32), Err(TooLong));
         assert_eq!(signed(&[0xff, 0xff, 0xff, 0xff, 0x7f], 32), Ok(Some(-1)));
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn unsigned_numbers_are_those_of_wasm_encoder() {
+    fn encodes_unsigned_integers_like_wasm_encoder() {
         for value in edges().filter_map(|value| u32::try_from(value).ok()) {
             let (mut expected, mut bytes) = (Vec::new(), Vec::new());
             value.encode(&mut expected);

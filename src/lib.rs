@@ -1,14 +1,13 @@
-//! corestream writes WebAssembly core dumps of guests with very large memories, on a trap or whenever
-//! they are stopped. It finds what is not zero in parallel, fixes the exact layout of the dump, and then
-//! streams it to a file, a pipe or a socket straight from the guest's memory, without copying that
-//! memory. It reads dumps back as well, its own and those of other tools.
+//! corestream writes WebAssembly core dumps of stopped guests with very large memories. It finds the non-zero bytes in
+//! parallel, computes the exact layout of the dump, and streams it to a file, a pipe or a socket straight from the
+//! guest's memory, without copying that memory. It also reads dumps, its own and those of other tools.
 //!
-//! # Embed
-//! The crate [`corestream-wasmtime`](https://docs.rs/corestream-wasmtime) describes guests of Wasmtime: a guest that
-//! traps leaves its dump in a file with one call. The model below is for guests of any other engine.
+//! # Guests of Wasmtime
+//! The crate [`corestream-wasmtime`](https://docs.rs/corestream-wasmtime) dumps a Wasmtime guest that trapped with one
+//! call.
 //!
-//! # Dump
-//! Guests of any engine are described by hand. Their memories are borrowed.
+//! # Guests of other engines
+//! For any other engine, describe the guest as a [`CoreDump`]. It borrows the guest's memories.
 //!
 //! ```
 //! use corestream::{
@@ -27,16 +26,16 @@
 //! let instance = dump.add_instance(Instance::new(module).with_memories([memory]));
 //! dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 3, 17)]));
 //!
-//! let plan = Dumper::new().plan(&dump)?; // from here on the length is known to the byte
-//! plan.write_file(directory.join("guest.core"))?; // appears under its name when it is whole
-//! plan.write_to(&mut socket)?; // any `io::Write`, or a `PipeSink` or `SocketSink`, which know faster ways
+//! let plan = Dumper::new().plan(&dump)?; // scans the memories and computes the exact length
+//! plan.write_file(directory.join("guest.core"))?; // the file appears once it is complete
+//! plan.write_to(&mut socket)?; // any `io::Write`, or the faster `PipeSink` or `SocketSink`
 //! assert_eq!(socket.len() as u64, plan.len());
 //! # Ok::<(), corestream::Error>(())
 //! ```
 //!
-//! # Read
-//! A dump is read from any source of bytes: a file, a slice, or one of your own ([`read::ReadAt`]). Memory is found by its
-//! address without reading the rest.
+//! # Reading dumps
+//! [`CoreDumpFile`] reads a dump from a file, a slice, or any other source that implements [`read::ReadAt`]. It finds
+//! memory by address without reading the rest.
 //!
 //! ```
 //! use corestream::{CoreDumpFile, MemoryIndex};
@@ -65,38 +64,38 @@
 //! ```
 //!
 //! # Other crates
-//! | crate | what it brings |
+//! | crate | contents |
 //! |---|---|
-//! | [`corestream-wasmtime`](https://docs.rs/corestream-wasmtime) | guests of Wasmtime; the embedder brings the compiler and, with `gc`, a collector |
-//! | [`corestream-symbols`](https://docs.rs/corestream-symbols) | functions, lines, inlined calls and variables of the frames in a dump |
+//! | [`corestream-wasmtime`](https://docs.rs/corestream-wasmtime) | dumps of Wasmtime guests; the embedder chooses the compiler and, with `gc`, the collector |
+//! | [`corestream-symbols`](https://docs.rs/corestream-symbols) | functions, lines, inlined calls and variables for the frames of a dump |
 //! | [`corestream-cli`](https://docs.rs/corestream-cli) | the tool `corestream` |
 //!
-//! # Names
-//! - `new` makes a value from nothing or from its parts, `from_x` from an `x`. `open` reads what exists, `create` makes a
-//!   file or a directory.
-//! - A value of the model has `with_x`, which returns it with another `x`. What works with options, such as a [`Dumper`], a
-//!   [`Writer`] or a sink, has a method for each option, called as the option is.
-//! - A sink is called after its destination, `...Sink`, and made by `new` from a descriptor that it owns or borrows.
-//! - Zero threads are one per core, wherever threads are asked for.
-//! - What has a text form reads and writes the same one, by [`FromStr`](std::str::FromStr) and
-//!   [`Display`](std::fmt::Display): values, types, indices, [`ByteSize`] and [`AddressRange`].
-//! - Types that will grow are `#[non_exhaustive]`: make them by their constructors, and match them with a `_`.
+//! # Naming conventions
+//! - `new` makes a value from its parts and `from_x` from an `x`. `open` reads an existing file, `create` makes a file
+//!   or a directory.
+//! - Types of the model have builder methods `with_x`. Types with options, such as [`Dumper`], [`Writer`] and the
+//!   sinks, have one method per option, with the option's name.
+//! - A sink is named after its destination, such as [`FileSink`]. `new` takes a descriptor, owned or borrowed.
+//! - A thread count of zero means one thread per core.
+//! - Types with a text form parse the text that they display ([`FromStr`](std::str::FromStr) and
+//!   [`Display`](std::fmt::Display)): values, types, indices, [`ByteSize`] and [`AddressRange`].
+//! - Types that may grow are `#[non_exhaustive]`.
 //!
-//! # Where things are
+//! # Architecture
 //! Data flows one way: image ([`MemoryImage`]) -> extents ([`ExtentMethod`]) -> scan -> plan
-//! ([`Plan`], made by a [`Dumper`]) -> encode ([`Piece`]) -> sink ([`Sink`]). What comes in is the model,
-//! [`CoreDump`]; [`read`] knows none of that and reads what comes out.
+//! ([`Plan`], made by a [`Dumper`]) -> encode ([`Piece`]) -> sink ([`Sink`]). The input is the model, [`CoreDump`].
+//! [`read`] is independent of these stages and reads the finished dump.
 //!
-//! Every cap of the format and of engines is in [`limits`]. All that can fail gives an [`Error`], one line
-//! that names the thing, with an [`ErrorKind`] to act on; nothing here prints, exits, or panics on input.
-//! The dump is in the tool-conventions'
-//! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md), as a module
-//! that wasmparser's validator accepts with all features. An engine accepts it within limits of its own;
-//! those of V8 are in [`limits`].
+//! [`limits`] has every limit of the format and of engines. Fallible operations return an [`Error`] with an
+//! [`ErrorKind`] and a one-line message. The crate never prints, never exits and never panics on input.
+//!
+//! Dumps have the tool-conventions
+//! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md). A dump is a module that
+//! wasmparser's validator accepts with all features. Engines have further limits. Those of V8 are in [`limits`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]
-// Nothing that input says may end the process of who calls.
+// No input may panic the caller's process.
 #![cfg_attr(
     not(test),
     deny(
@@ -165,18 +164,18 @@ pub use unnamed_file::UnnamedFile;
 pub use visible::Visible;
 pub use write::Writer;
 
-/// What tests and benches use of the library, and nobody else: it may change at any time.
+/// Internals for the tests and benches of this repository, without any stability guarantee.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
     pub use crate::plan::SEGMENT_COST;
     pub use crate::scan::Scanner;
 
-    /// The least that `Dumper::max_section_bytes` takes.
+    /// The smallest value that `Dumper::max_section_bytes` accepts.
     pub const MIN_SECTION_BYTES: u32 = crate::limits::MIN_SECTION_BYTES;
 }
 
-/// Keeps the code in README true.
+/// Runs the Rust examples of README.md as doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,11 +1,11 @@
-//! Sorted, disjoint ranges of addresses.
+//! Sorted, disjoint address ranges.
 
 use std::ops::{Range, RangeInclusive};
 
-/// Ranges of the addresses of one memory, in bytes: sorted, none is empty, and no two touch.
+/// Sorted byte address ranges of one memory. No range is empty, and no two overlap or are adjacent.
 ///
 /// [`Memory::excluded`](crate::Memory::excluded) resolves the excluded ranges of a memory into this type once. The
-/// scan skips them, the plan keeps them apart from segments, and the index of the dump lists them.
+/// scan skips them, the plan never puts them into a segment, and the index of the dump lists them.
 ///
 /// ```
 /// use corestream::{Memory, MemoryImage, MemoryType};
@@ -23,11 +23,11 @@ use std::ops::{Range, RangeInclusive};
 pub struct AddressRanges(Vec<RangeInclusive<u64>>);
 
 impl AddressRanges {
-    /// Sorts and joins ranges, none of which is empty.
+    /// Sorts and merges `ranges`, which must not be empty ranges.
     pub(crate) fn joined(mut ranges: Vec<RangeInclusive<u64>>) -> Self {
         ranges.sort_unstable_by_key(|range| *range.start());
         ranges.dedup_by(|next, range| {
-            // No sum: the last address may be the highest one.
+            // A subtraction, because `end + 1` overflows for the highest address.
             let gap = next.start().checked_sub(*range.end());
             let touches = gap.is_none_or(|gap| gap <= 1);
             if touches {
@@ -38,8 +38,10 @@ impl AddressRanges {
         Self(ranges)
     }
 
-    /// Adds a range after all others. Returns `false`, and adds nothing, if it is empty, or if it does not begin after the
-    /// last one, with an address between them.
+    /// Appends a range and returns `true`.
+    ///
+    /// Returns `false` and appends nothing if the range is empty, or if it does not start after the last range with at
+    /// least one address in between.
     pub(crate) fn push(&mut self, range: RangeInclusive<u64>) -> bool {
         let gap = self.0.last().map(|last| range.start().checked_sub(*last.end()));
         let follows = gap.is_none_or(|gap| gap.is_some_and(|gap| gap > 1));
@@ -50,22 +52,22 @@ impl AddressRanges {
         fits
     }
 
-    /// Returns the ranges that have addresses at `address` or after it.
+    /// Returns the ranges that contain `address` or a later address.
     pub(crate) fn from(&self, address: u64) -> &[RangeInclusive<u64>] {
         let before = self.0.partition_point(|range| *range.end() < address);
         self.0.get(before..).unwrap_or_default()
     }
 
-    /// Returns these and `more` ranges, joined.
+    /// Returns the union with `more`.
     pub(crate) fn with(mut self, more: Self) -> Self {
         self.0.extend(more.0);
         Self::joined(self.0)
     }
 
-    /// Returns the addresses of a memory of `size` bytes, at most 2^64, that are in none of the ranges.
+    /// Returns the complement: the addresses of a memory of `size` bytes (at most 2^64) that no range contains.
     pub(crate) fn outside(&self, size: u128) -> Self {
         let mut outside = Vec::new();
-        // The first address that is neither in a range nor listed; `None` after the highest one.
+        // The first address after all ranges so far. `None` after the highest address.
         let mut next = Some(0);
         for range in &self.0 {
             if let (Some(first), Some(last)) = (next, range.start().checked_sub(1))
@@ -104,23 +106,23 @@ impl AddressRanges {
         self.0.is_empty()
     }
 
-    /// Returns the number of addresses in all ranges: at most 2^64.
+    /// Returns the total number of addresses in the ranges: at most 2^64.
     pub fn byte_len(&self) -> u128 {
         self.0.iter().map(range_len).sum()
     }
 
-    /// Returns whether `address` is in one of the ranges.
+    /// Returns whether a range contains `address`.
     pub fn contains(&self, address: u64) -> bool {
         self.last_from(address).is_some_and(|range| *range.end() >= address)
     }
 
-    /// Returns whether any of the addresses `range` is in one of the ranges.
+    /// Returns whether any of these ranges overlaps `range`.
     pub(crate) fn overlaps(&self, range: &Range<u64>) -> bool {
         let last = range.end.checked_sub(1).filter(|last| *last >= range.start);
         last.and_then(|last| self.last_from(last)).is_some_and(|found| *found.end() >= range.start)
     }
 
-    /// Returns the last range that starts at `address` or before it.
+    /// Returns the last range that starts at or before `address`.
     pub(crate) fn last_from(&self, address: u64) -> Option<&RangeInclusive<u64>> {
         let count = self.0.partition_point(|range| *range.start() <= address);
         self.0.get(..count)?.last()
@@ -128,7 +130,7 @@ impl AddressRanges {
 }
 
 impl FromIterator<RangeInclusive<u64>> for AddressRanges {
-    /// Sorts and joins ranges, which may come in any order, overlap, or be empty.
+    /// Sorts and merges ranges. They may be in any order, overlap, or be empty.
     ///
     /// ```
     /// use corestream::AddressRanges;
@@ -165,7 +167,7 @@ impl<'r> IntoIterator for &'r AddressRanges {
     }
 }
 
-/// Returns the number of addresses in a range: at most 2^64.
+/// Returns the number of addresses in `range`: at most 2^64.
 #[allow(clippy::arithmetic_side_effects, reason = "at most 2^64, of 128 bits")]
 pub(crate) fn range_len(range: &RangeInclusive<u64>) -> u128 {
     range.end().checked_sub(*range.start()).map_or(0, |more| u128::from(more) + 1)
@@ -179,7 +181,7 @@ mod tests {
     const ALL: u128 = 1 << 64;
 
     #[test]
-    fn ranges_are_sorted_and_joined() {
+    fn sorts_and_merges_ranges() {
         let ranges = AddressRanges::joined(vec![50..=59, 10..=19, 20..=29, 12..=14, 0..=0]);
         assert_eq!(ranges.as_slice(), [0..=0, 10..=29, 50..=59]);
         assert_eq!((ranges.len(), ranges.byte_len()), (3, 31));
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_address_is_no_exception() {
+    fn handles_the_highest_address() {
         let all = AddressRanges::joined(vec![5..=u64::MAX, 0..=7, u64::MAX..=u64::MAX]);
         assert_eq!(all.as_slice(), [0..=u64::MAX]);
         assert_eq!(all.byte_len(), ALL);
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_added_in_order_and_apart() {
+    fn appends_only_ranges_after_the_last_one() {
         let mut ranges = AddressRanges::default();
         let empty = RangeInclusive::new(9, 8);
         assert!(!ranges.push(empty) && ranges.push(5..=6));
@@ -219,7 +221,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_address_is_where_a_bitmap_says(
+        fn agrees_with_a_bitmap(
             ranges in prop::collection::vec((0_u8..64, 0_u8..64), 0..8),
             size in 64_u128..80,
         ) {

@@ -1,19 +1,20 @@
-//! Text from untrusted input, as messages show it.
+//! Escaping of untrusted text in messages.
 //!
-//! Names in a dump, paths, and messages of other processes may hold any character. Written to a terminal as they are,
-//! control characters move the cursor, change colours or send keys, line separators forge a second message, marks of
-//! direction show a name as another one, and characters without a width hide in it. The rule for all messages is here:
-//! such characters are escaped as in Rust's literals, everything else stays. JSON, WAT and
-//! the replies of `corestream receive` (ASCII) escape by the rules of their formats.
+//! Names in a dump, paths and messages of other processes may contain any character. On a terminal, control characters
+//! move the cursor, change colours or simulate key presses, line separators forge a second message, directional marks
+//! reorder a name, and zero-width characters hide in it. All messages escape such characters as in Rust literals, and
+//! no others. JSON, WAT and the replies of `corestream receive` (ASCII) follow the escaping rules of their formats.
 
 use std::fmt::{self, Write};
 
-/// Displays text in one line that plays no tricks on a terminal.
+/// Displays text on one line that is safe to print to a terminal.
 ///
-/// Escapes control characters, line and paragraph separators, the marks and controls that change the direction of text,
-/// and the format characters without a width of the basic plane, such as soft hyphens and byte order marks. Variation
-/// selectors and joiners of scripts stay, since names in many languages need them. The library's errors and the `Display` of its model are written so. Names that
-/// [`CoreDumpFile`](crate::CoreDumpFile) returns are as they are in the dump: display them with this.
+/// Escapes control characters, line and paragraph separators, directional marks and controls, and the zero-width format
+/// characters of the basic multilingual plane, such as soft hyphens and byte order marks. Variation selectors and
+/// script joiners are kept because names in many languages need them.
+///
+/// The library's errors and the `Display` of its model are escaped this way. [`CoreDumpFile`](crate::CoreDumpFile)
+/// returns names unescaped, as the dump has them: wrap them in this type before printing.
 ///
 /// ```
 /// use corestream::Visible;
@@ -55,7 +56,7 @@ impl<T: fmt::Display> fmt::Display for Visible<T> {
     }
 }
 
-/// Passes text on with characters escaped.
+/// Forwards text to a formatter, with special characters escaped.
 struct Escape<'e, 'f>(&'e mut fmt::Formatter<'f>);
 
 impl Write for Escape<'_, '_> {
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_what_plays_tricks_and_nothing_else() {
+    fn escapes_control_and_invisible_characters_only() {
         let text = "a\tb\u{7f}\u{9b}\u{ad}\u{61c}\u{200b}\u{2028}\u{2066}\u{feff}é日🦀\\'\"";
         let expected =
             "a\\tb\\u{7f}\\u{9b}\\u{ad}\\u{61c}\\u{200b}\\u{2028}\\u{2066}\\u{feff}é日🦀\\'\"";
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn escaped_characters_have_16_bits() {
+    fn escapes_only_the_basic_multilingual_plane() {
         let escaped = ('\0'..=char::MAX).filter(|c| Visible(*c).is_escaped());
         assert_eq!(escaped.max(), Some('\u{fffb}'));
     }

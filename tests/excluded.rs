@@ -501,7 +501,7 @@ fn as_many_as_a_dump_can_list() {
     guest.add_memory(memory(1));
     let error = Dumper::new().plan(&guest).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Model);
-    let message = "65537 ranges of memories are left out, a dump can list 65536: join some";
+    let message = "65537 excluded ranges exceed the maximum of 65536; merge some of them";
     assert_eq!(error.to_string(), message);
 }
 
@@ -549,15 +549,15 @@ fn mistakes_name_memory_and_range() {
     let ty = MemoryType::wasm32(1);
     guest.add_memory(Memory::new(ty, MemoryImage::from_slice(&bytes)));
     guest.add_memory(Memory::new(ty, MemoryImage::from_slice(&bytes)).without(0..65_537));
-    let message = "memory 1: the range 0x0..0x10001 to leave out is past the end of the memory, \
-                   which has 0x10000 bytes";
+    let message = "memory 1: excluded range 0x0..0x10001 extends past the end of the memory \
+                   (0x10000 bytes)";
     for error in [guest.validate().unwrap_err(), Dumper::new().plan(&guest).unwrap_err()] {
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Model, message));
     }
     // A memory that has grown has room for it.
     guest.memories[1].ty.minimum = 2;
     guest.validate().unwrap();
-    assert!(guest.to_string().contains("1: 2 pages, an image of 100 bytes, 1 range left out\n"));
+    assert!(guest.to_string().contains("1: 2 pages, an image of 100 bytes, 1 range excluded\n"));
     let mut memory = Memory::new(ty, MemoryImage::from_slice(&bytes));
     memory.keep_only(10..20);
     memory.keep_only(20..30);

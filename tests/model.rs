@@ -24,8 +24,8 @@ fn contradictions_name_the_item() {
     let memory = |ty| error(|dump| _ = dump.add_memory(Memory::new(ty, image(65_537))));
     assert_eq!(
         memory(MemoryType::wasm32(1)),
-        "memory 0: its image of 65537 bytes is larger than its 65536 bytes, it needs a minimum of 2 \
-         pages"
+        "memory 0: the image of 65537 bytes is larger than the memory of 65536 bytes; the memory needs \
+         at least 2 pages"
     );
     assert_eq!(
         memory(MemoryType::wasm32(2).with_shared()),
@@ -33,15 +33,15 @@ fn contradictions_name_the_item() {
     );
     assert_eq!(
         memory(MemoryType::wasm32(2).with_maximum(1)),
-        "memory 0: 2 pages are more than its maximum of 1"
+        "memory 0: 2 pages exceed the declared maximum of 1"
     );
     assert_eq!(
         memory(MemoryType::wasm32(65_537)),
-        "memory 0: 65537 pages are more than the 65536 of a 32-bit memory, it must be a memory64"
+        "memory 0: 65537 pages exceed the maximum of 65536 for a 32-bit memory; use a 64-bit memory (memory64)"
     );
     assert_eq!(
         memory(MemoryType::wasm32(2).with_page_size(4096)),
-        "memory 0: a page has 1 or 65536 bytes, not 4096"
+        "memory 0: invalid page size 4096; expected 1 or 65536"
     );
     let instance = |i: Instance| {
         error(|dump| {

@@ -134,7 +134,7 @@ fn refuses_to_dump_a_global_without_a_value() {
     dump.add_global(Global::constant(GlobalValue::Missing(NumberType::F64)));
     let error = Dumper::new().plan(&dump).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Model);
-    assert_eq!(error.to_string(), "global 0: its value is not known, give it one of type f64");
+    assert_eq!(error.to_string(), "global 0: its value is unknown; give it a value of type f64");
 }
 
 #[test]

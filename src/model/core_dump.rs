@@ -1,4 +1,4 @@
-//! The stopped guest as a whole, and whether its parts fit together.
+//! The description of a stopped guest, and the validation of its indices.
 
 use super::index::{GlobalIndex, InstanceIndex, MemoryIndex, ModuleIndex};
 use super::instance::{Instance, Module};
@@ -11,10 +11,11 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::ranges::AddressRanges;
 
-/// A stopped guest: all that a core dump says, with its memories borrowed and not copied. The format has
-/// no tables, so those of a guest are in no dump.
+/// The description of a stopped guest, the input of a dump.
 ///
-/// [`Display`](std::fmt::Display) prints it for people, [`Debug`](std::fmt::Debug) only counts what it holds.
+/// It borrows the guest's memories. The dump format has no tables, so a description has none.
+///
+/// [`Display`](std::fmt::Display) prints everything except memory contents. [`Debug`](std::fmt::Debug) prints counts.
 ///
 /// ```
 /// use corestream::*;
@@ -38,20 +39,20 @@ use crate::ranges::AddressRanges;
 pub struct CoreDump<'a> {
     /// The name of the process.
     pub name: String,
-    /// Its modules.
+    /// The modules of the process.
     pub modules: Vec<Module>,
-    /// Its instances.
+    /// The instances of the modules.
     pub instances: Vec<Instance>,
-    /// Its memories.
+    /// The memories of all instances.
     pub memories: Vec<Memory<'a>>,
-    /// Its globals.
+    /// The globals of all instances.
     pub globals: Vec<Global>,
-    /// Its threads.
+    /// The threads of the process.
     pub threads: Vec<Thread>,
-    /// What a reader of the dump should know, a line each: what is missing and why, or how it was found.
+    /// Notes for the people who read the dump, one line each, such as which parts are missing and why.
     ///
-    /// A plan adds its own ([`Stats::extent_notes`](crate::Stats::extent_notes)). A dump holds the first
-    /// [`MAX_NOTES`](crate::limits::MAX_NOTES), each cut to
+    /// The plan adds notes of its own ([`Stats::extent_notes`](crate::Stats::extent_notes)). A dump has at most
+    /// [`MAX_NOTES`](crate::limits::MAX_NOTES) notes, the first ones. Each is truncated to
     /// [`MAX_NOTE_BYTES`](crate::limits::MAX_NOTE_BYTES).
     ///
     /// ```
@@ -65,10 +66,10 @@ pub struct CoreDump<'a> {
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub notes: Vec<String>,
-    /// Why the guest stopped: the message of its trap, or the reason why its host stopped it, such as a time limit. A guest
-    /// that did not stop has none, and an empty message counts as none.
+    /// The message of the trap that stopped the guest, or the host's reason for stopping it, such as a time limit.
     ///
-    /// A dump holds the first [`MAX_TRAP_BYTES`](crate::limits::MAX_TRAP_BYTES).
+    /// `None` if the guest was not stopped. An empty message means the same. A dump has the first
+    /// [`MAX_TRAP_BYTES`](crate::limits::MAX_TRAP_BYTES) bytes.
     ///
     /// ```
     /// use corestream::{CoreDump, CoreDumpFile, Dumper, UnixTime};
@@ -83,35 +84,39 @@ pub struct CoreDump<'a> {
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub trap: Option<String>,
-    /// When the guest was captured; `None` if it is not known.
+    /// The time of the capture, or `None` if it is unknown.
     pub captured_at: Option<UnixTime>,
 }
 
-/// Adds an item and returns its index, or `u32::MAX` for every item that has none: [`CoreDump::validate`] refuses a
-/// list with one.
+/// Appends an item and returns its index.
+///
+/// Returns `u32::MAX`, which means "unknown", if there are too many items for a 32-bit index. [`CoreDump::validate`]
+/// rejects such a list.
 fn push<T>(list: &mut Vec<T>, item: T) -> u32 {
     let index = u32::try_from(list.len()).unwrap_or(u32::MAX);
     list.push(item);
     index
 }
 
+/// Checks that every item of a list has a 32-bit index. The index `u32::MAX` means "unknown".
+///
 /// # Errors
-/// Returns an error if a list has items without an index: `u32::MAX` stands for an unknown one.
+/// Returns an error if the list is too long.
 fn check_count<T>(list: &[T], what: &str) -> Result<()> {
     if u32::try_from(list.len()).is_ok() {
         return Ok(());
     }
     let count = list.len();
-    Err(Error::model(format!("{count} {what} are more than the {} that have an index", u32::MAX)))
+    Err(Error::model(format!("{count} {what} exceed the maximum of {}", u32::MAX)))
 }
 
 impl<'a> CoreDump<'a> {
-    /// Returns a process of this name with nothing in it yet.
+    /// Returns an empty description of a process called `name`.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
 
-    /// Adds a module, or one of this name, and returns its index.
+    /// Adds a module, given as a [`Module`] or by its name, and returns its index.
     ///
     /// ```
     /// use corestream::{CoreDump, Module, ModuleIndex};
@@ -144,13 +149,14 @@ impl<'a> CoreDump<'a> {
         self.threads.push(thread);
     }
 
-    /// Checks that the description does not contradict itself.
+    /// Checks that the description is consistent.
     ///
     /// # Errors
-    /// Returns an error of [`ErrorKind::Model`](crate::ErrorKind::Model) for the first item that does: an index out of range, a global whose value is not known
-    /// ([`GlobalValue::Missing`]), a shared memory without a maximum,
-    /// more pages than the type can have, an image that is larger than its memory, a range to leave
-    /// out that is past the end of its memory, over [`limits::MAX_EXCLUDED_RANGES`] of those.
+    /// Returns an error of [`ErrorKind::Model`](crate::ErrorKind::Model) that names the first invalid item:
+    /// - an index that is out of range,
+    /// - a global without a value ([`GlobalValue::Missing`]),
+    /// - an invalid memory ([`Memory::validate`]),
+    /// - more than [`limits::MAX_EXCLUDED_RANGES`] excluded ranges.
     pub fn validate(&self) -> Result<()> {
         self.resolve().map(drop)
     }
@@ -169,14 +175,14 @@ impl<'a> CoreDump<'a> {
         if count > limits::MAX_EXCLUDED_RANGES {
             let most = limits::MAX_EXCLUDED_RANGES;
             return Err(Error::model(format!(
-                "{count} ranges of memories are left out, a dump can list {most}: join some"
+                "{count} excluded ranges exceed the maximum of {most}; merge some of them"
             )));
         }
         for (i, global) in self.globals.iter().enumerate() {
             if let GlobalValue::Missing(ty) = global.value {
                 let ty = ty.name();
                 let message =
-                    format!("global {i}: its value is not known, give it one of type {ty}");
+                    format!("global {i}: its value is unknown; give it a value of type {ty}");
                 return Err(Error::model(message));
             }
         }

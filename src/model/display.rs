@@ -1,4 +1,4 @@
-//! The stopped guest as it is shown to people.
+//! The text form of a stopped guest, for people.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::values::Value;
 use crate::visible::Visible;
 
 impl CoreDump<'_> {
-    /// The name of the module of a frame, as it is shown to people.
+    /// Returns the display name of the module to which a frame belongs.
     fn module_of(&self, frame: &Frame) -> String {
         let instance = frame.instance.and_then(|i| self.instances.get(i.0 as usize));
         let module = instance.and_then(|i| i.module);
@@ -21,13 +21,14 @@ impl CoreDump<'_> {
     }
 }
 
-/// A list of indices, `?` for one that is not known.
+/// Formats a list of indices, with `?` for an unknown one.
 fn indices(list: impl Iterator<Item = Option<u32>>) -> String {
     let list: Vec<String> = list.map(|x| x.map_or("?".into(), |x| x.to_string())).collect();
     if list.is_empty() { "none".into() } else { list.join(", ") }
 }
 
-fn values(f: &mut fmt::Formatter<'_>, what: &str, values: &[Value]) -> fmt::Result {
+/// Writes the values of a frame in parentheses.
+fn write_values(f: &mut fmt::Formatter<'_>, what: &str, values: &[Value]) -> fmt::Result {
     if values.is_empty() {
         return Ok(());
     }
@@ -54,8 +55,8 @@ impl fmt::Display for CoreDump<'_> {
             write!(f, "  {i}: {}, an image of {} bytes", memory.ty, memory.image.len())?;
             match memory.excluded().map_or(0, |ranges| ranges.len()) {
                 0 => writeln!(f)?,
-                1 => writeln!(f, ", 1 range left out")?,
-                n => writeln!(f, ", {n} ranges left out")?,
+                1 => writeln!(f, ", 1 range excluded")?,
+                n => writeln!(f, ", {n} ranges excluded")?,
             }
         }
         writeln!(f, "globals:")?;
@@ -68,8 +69,8 @@ impl fmt::Display for CoreDump<'_> {
             for (i, frame) in thread.frames.iter().enumerate() {
                 let (module, function) = (self.module_of(frame), frame.function);
                 write!(f, "  {i}: {module} function {function} at {:#x}", frame.offset)?;
-                values(f, "locals", &frame.locals)?;
-                values(f, "stack", &frame.stack)?;
+                write_values(f, "locals", &frame.locals)?;
+                write_values(f, "stack", &frame.stack)?;
                 writeln!(f)?;
             }
         }

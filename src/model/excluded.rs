@@ -1,45 +1,47 @@
-//! Which ranges of a memory are left out of a dump on purpose: what the user says, and what that comes
-//! to.
+//! The ranges of a memory that the user excludes from a dump, resolved against the size of the memory.
 
 use std::ops::RangeBounds;
 
 use crate::address_range::AddressRange;
 use crate::ranges::AddressRanges;
 
-/// What is wanted of a memory and what is not, as it was given.
+/// The ranges of a memory that the user excludes or keeps, as specified.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Selection {
-    /// Without any, everything is.
+pub(super) struct Exclusions {
+    /// The ranges to keep. If there are none, everything is kept.
     only: Vec<AddressRange>,
     without: Vec<AddressRange>,
 }
 
-impl Selection {
-    /// Leaves out one more range.
+impl Exclusions {
+    /// Excludes another range.
     pub(super) fn exclude(&mut self, range: impl RangeBounds<u64>) {
         self.without.push(AddressRange::new(range));
     }
 
-    /// Leaves out everything but one more range.
+    /// Keeps another range, and excludes everything outside the kept ranges.
     pub(super) fn keep_only(&mut self, range: impl RangeBounds<u64>) {
         self.only.push(AddressRange::new(range));
     }
 
-    /// Resolves the excluded ranges of a memory of `size` bytes.
+    /// Returns the excluded ranges of a memory of `size` bytes.
+    ///
+    /// # Errors
+    /// Returns a message that names the first range that is empty or extends past the end of the memory.
     pub(super) fn excluded(&self, size: u128) -> Result<AddressRanges, String> {
-        let resolve = |list: &[AddressRange], what: &str| {
+        let resolve = |list: &[AddressRange], role: &str| {
             let mut ranges = Vec::with_capacity(list.len());
             for given in list {
                 let range = given.resolve(size);
-                ranges.extend(range.map_err(|why| format!("the range {given} {what} {why}"))?);
+                ranges.extend(range.map_err(|why| format!("{role} range {given} {why}"))?);
             }
             Ok::<_, String>(AddressRanges::joined(ranges))
         };
-        let excluded = resolve(&self.without, "to leave out")?;
+        let excluded = resolve(&self.without, "excluded")?;
         if self.only.is_empty() {
             return Ok(excluded);
         }
-        Ok(excluded.with(resolve(&self.only, "to keep")?.outside(size)))
+        Ok(excluded.with(resolve(&self.only, "kept")?.outside(size)))
     }
 }
 
@@ -52,15 +54,15 @@ mod tests {
     const ALL: u128 = 1 << 64;
 
     fn without(size: u128, ranges: &[(Bound<u64>, Bound<u64>)]) -> Vec<RangeInclusive<u64>> {
-        let mut selection = Selection::default();
-        ranges.iter().for_each(|range| selection.exclude(*range));
-        selection.excluded(size).unwrap().as_slice().to_vec()
+        let mut exclusions = Exclusions::default();
+        ranges.iter().for_each(|range| exclusions.exclude(*range));
+        exclusions.excluded(size).unwrap().as_slice().to_vec()
     }
 
     fn only(size: u128, ranges: &[(Bound<u64>, Bound<u64>)]) -> Vec<RangeInclusive<u64>> {
-        let mut selection = Selection::default();
-        ranges.iter().for_each(|range| selection.keep_only(*range));
-        selection.excluded(size).unwrap().as_slice().to_vec()
+        let mut exclusions = Exclusions::default();
+        ranges.iter().for_each(|range| exclusions.keep_only(*range));
+        exclusions.excluded(size).unwrap().as_slice().to_vec()
     }
 
     fn range(start: u64, end: u64) -> (Bound<u64>, Bound<u64>) {
@@ -68,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_put_in_order_and_joined() {
+    fn sorts_and_merges_ranges() {
         let ranges = [range(50, 60), range(10, 20), range(20, 30), range(12, 15), range(0, 1)];
         assert_eq!(without(100, &ranges), [0..=0, 10..=29, 50..=59]);
         assert_eq!(only(100, &ranges), [1..=9, 30..=49, 60..=99]);
@@ -77,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_all_addresses() {
+    fn resolves_open_ends_and_the_highest_address() {
         let open = (Bound::Unbounded, Bound::Unbounded);
         let end = (Bound::Included(u64::MAX), Bound::Unbounded);
         let last = (Bound::Excluded(u64::MAX - 1), Bound::Included(u64::MAX));
@@ -86,40 +88,36 @@ mod tests {
         assert_eq!(without(ALL, &[open, last]), [0..=u64::MAX]);
         assert_eq!(only(ALL, &[end]), [0..=u64::MAX - 1]);
         assert_eq!(only(ALL, &[open]), []);
-        // Nothing is behind the end of a memory, which is no mistake.
-        let behind = (Bound::Included(100), Bound::Unbounded);
-        assert_eq!(without(100, &[behind]), []);
+        // An open range may start at the end of the memory. It is empty.
+        let after_end = (Bound::Included(100), Bound::Unbounded);
+        assert_eq!(without(100, &[after_end]), []);
         assert_eq!(without(0, &[open]), []);
         assert_eq!(only(0, &[open]), []);
-        assert_eq!(only(100, &[behind]), [0..=99]);
+        assert_eq!(only(100, &[after_end]), [0..=99]);
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn rejects_empty_ranges_and_ranges_past_the_end() {
         let end = (Bound::Included(101), Bound::Unbounded);
         let exact = (Bound::Excluded(u64::MAX), Bound::Included(u64::MAX));
         for (given, message) in [
-            (range(9, 9), "0x9..0x9 to leave out is empty, its start must be below its end"),
-            (range(9, 8), "0x9..0x8 to leave out is empty, its start must be below its end"),
-            (
-                range(0, 101),
-                "0x0..0x65 to leave out is past the end of the memory, which has 0x64 bytes",
-            ),
-            (end, "0x65.. to leave out is past the end of the memory, which has 0x64 bytes"),
+            (range(9, 9), "0x9..0x9 is empty; its start must be below its end"),
+            (range(9, 8), "0x9..0x8 is empty; its start must be below its end"),
+            (range(0, 101), "0x0..0x65 extends past the end of the memory (0x64 bytes)"),
+            (end, "0x65.. extends past the end of the memory (0x64 bytes)"),
             (
                 exact,
-                "0x10000000000000000..=0xffffffffffffffff to leave out is empty, its start must \
-                     be below its end",
+                "0x10000000000000000..=0xffffffffffffffff is empty; its start must be below its end",
             ),
         ] {
-            let mut selection = Selection::default();
-            selection.exclude(given);
-            let expected = format!("the range {message}");
-            assert_eq!(selection.excluded(100).unwrap_err(), expected);
+            let mut exclusions = Exclusions::default();
+            exclusions.exclude(given);
+            let expected = format!("excluded range {message}");
+            assert_eq!(exclusions.excluded(100).unwrap_err(), expected);
         }
-        let mut selection = Selection::default();
-        selection.keep_only(range(3, 2));
-        let error = selection.excluded(100).unwrap_err();
-        assert!(error.starts_with("the range 0x3..0x2 to keep is empty"), "{error}");
+        let mut exclusions = Exclusions::default();
+        exclusions.keep_only(range(3, 2));
+        let error = exclusions.excluded(100).unwrap_err();
+        assert!(error.starts_with("kept range 0x3..0x2 is empty"), "{error}");
     }
 }

@@ -1,7 +1,8 @@
-//! What tells a module from all others.
+//! The identity of a module.
 
-/// What tells a module from all others, as far as it is known: a name says little, and after an update the module of that
-/// name is another one.
+/// The identity of a module: its build id and its hash, as far as they are known.
+///
+/// A name does not identify a module, because an update keeps the name and changes the module.
 ///
 /// ```
 /// use corestream::{CoreDump, CoreDumpFile, Dumper, ModuleIdentity};
@@ -18,34 +19,35 @@
 #[non_exhaustive]
 #[must_use]
 pub struct ModuleIdentity {
-    /// The content of its custom section `build_id`
-    /// ([tool-conventions](https://github.com/WebAssembly/tool-conventions/blob/main/BuildId.md)). An empty one is none.
+    /// The contents of its custom section `build_id`
+    /// ([tool-conventions](https://github.com/WebAssembly/tool-conventions/blob/main/BuildId.md)). An empty build id
+    /// counts as unknown.
     ///
-    /// A dump holds it if it has at most [`MAX_BUILD_ID_BYTES`](crate::limits::MAX_BUILD_ID_BYTES).
+    /// A dump has it if it is not longer than [`MAX_BUILD_ID_BYTES`](crate::limits::MAX_BUILD_ID_BYTES) bytes.
     pub build_id: Option<Vec<u8>>,
-    /// The SHA-256 of its bytes, in the binary format.
+    /// The SHA-256 of the module in the binary format.
     pub sha256: Option<[u8; 32]>,
 }
 
 impl ModuleIdentity {
-    /// Returns an identity of which nothing is known.
+    /// Returns an unknown identity.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Returns the same identity with this build id.
+    /// Sets the build id.
     pub fn with_build_id(mut self, build_id: impl Into<Vec<u8>>) -> Self {
         self.build_id = Some(build_id.into());
         self
     }
 
-    /// Returns the same identity with this SHA-256 of the module's bytes.
+    /// Sets the SHA-256 of the module in the binary format.
     pub fn with_sha256(mut self, sha256: [u8; 32]) -> Self {
         self.sha256 = Some(sha256);
         self
     }
 
-    /// Returns whether anything is known.
+    /// Returns whether the build id or the SHA-256 is known.
     pub fn is_known(&self) -> bool {
         self.sha256.is_some() || self.build_id.as_ref().is_some_and(|build_id| !build_id.is_empty())
     }

@@ -1,4 +1,4 @@
-//! Indices, each typed by what it counts.
+//! Typed indices, so that two index spaces cannot be confused.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -52,17 +52,18 @@ index! {
     ModuleIndex
     /// The position of an instance in a [`CoreDump`](crate::CoreDump), from 0.
     InstanceIndex
-    /// The position of a memory in a description, from 0: in a [`CoreDump`](crate::CoreDump) that is written, or in a
-    /// [`CoreDumpFile`](crate::CoreDumpFile) that is read.
+    /// The position of a memory in a [`CoreDump`](crate::CoreDump) or in a [`CoreDumpFile`](crate::CoreDumpFile), from
+    /// 0.
     ///
-    /// Where a dump has no room for all memories, reading it gives another description, with indices of its own.
+    /// If a dump has no room for all memories of a guest, the indices in the `CoreDump` and in the `CoreDumpFile`
+    /// differ.
     MemoryIndex
     /// The position of a global in a [`CoreDump`](crate::CoreDump), from 0.
     GlobalIndex
-    /// The index of a memory in the dump that a [`Plan`](crate::Plan) writes: in the index space of the module.
+    /// The index of a memory in the dump that a [`Plan`](crate::Plan) writes, in the index space of that module.
     ///
-    /// It is not the [`MemoryIndex`] of the description, which may have more memories than a dump can hold.
-    /// [`Plan::memories`](crate::Plan::memories) leads from one to the other.
+    /// It can differ from the [`MemoryIndex`], because a description may have more memories than a dump can have.
+    /// [`Plan::memories`](crate::Plan::memories) maps one to the other.
     ///
     /// ```
     /// use corestream::{CoreDump, Dumper, DumpMemoryIndex, Memory, MemoryImage, MemoryType};

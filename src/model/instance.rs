@@ -3,7 +3,7 @@
 use super::identity::ModuleIdentity;
 use super::index::{GlobalIndex, MemoryIndex, ModuleIndex};
 
-/// A module that took part in the process.
+/// A module of the process.
 ///
 /// ```
 /// use corestream::Module;
@@ -16,14 +16,14 @@ use super::index::{GlobalIndex, MemoryIndex, ModuleIndex};
 #[must_use]
 #[non_exhaustive]
 pub struct Module {
-    /// Its name; a dump has `<anonymous-module-N>` for `None`, where N is the index of the module.
+    /// The name. For `None`, a dump has the name `<anonymous-module-N>`, where N is the index of the module.
     pub name: Option<String>,
-    /// What tells it from other modules, as far as it is known.
+    /// The build id and the hash of the module, if known.
     pub identity: ModuleIdentity,
 }
 
 impl Module {
-    /// Returns a module of this name.
+    /// Returns a module called `name`.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: Some(name.into()), ..Self::default() }
     }
@@ -33,13 +33,13 @@ impl Module {
         Self::default()
     }
 
-    /// Returns the same module with this identity.
+    /// Sets the identity.
     pub fn with_identity(mut self, identity: ModuleIdentity) -> Self {
         self.identity = identity;
         self
     }
 
-    /// Returns the name in a dump: the module's own, or `<anonymous-module-N>`, where N is `index`.
+    /// Returns the name that a dump has for the module: its name, or `<anonymous-module-N>`, where N is `index`.
     pub fn name_or_anonymous(&self, index: usize) -> String {
         match &self.name {
             Some(name) => name.clone(),
@@ -60,7 +60,9 @@ impl From<String> for Module {
     }
 }
 
-/// An instance of a module. An unknown index is `None`, and `u32::MAX` in a dump.
+/// An instance of a module.
+///
+/// Unknown indices are `None`. In a dump they are `u32::MAX`.
 ///
 /// ```
 /// use corestream::{Instance, MemoryIndex, ModuleIndex};
@@ -74,23 +76,23 @@ impl From<String> for Module {
 #[must_use]
 #[non_exhaustive]
 pub struct Instance {
-    /// The module that it is an instance of.
+    /// The module, if known.
     pub module: Option<ModuleIndex>,
-    /// Its memories in the order of its index space: shared and imported ones count.
+    /// The memories in the order of the instance's index space, including imported and shared memories.
     pub memories: Vec<Option<MemoryIndex>>,
-    /// Its globals in the order of its index space.
+    /// The globals in the order of the instance's index space, including imported globals.
     pub globals: Vec<Option<GlobalIndex>>,
 }
 
 impl Instance {
-    /// Returns an instance of `module`, `None` if it is unknown, without memories and globals.
+    /// Returns an instance of `module` (`None` if unknown) without memories and globals.
     pub fn new(module: impl Into<Option<ModuleIndex>>) -> Self {
         Self { module: module.into(), ..Self::default() }
     }
 
-    /// Returns the instance with these memories, in the order of its index space.
+    /// Sets the memories, in the order of the index space.
     ///
-    /// Takes known indices, `[first, second]`, or some that may be unknown, `[Some(first), None]`.
+    /// Takes known indices, such as `[first, second]`, or options, such as `[Some(first), None]`.
     pub fn with_memories<I>(mut self, memories: impl IntoIterator<Item = I>) -> Self
     where
         I: Into<Option<MemoryIndex>>,
@@ -99,7 +101,7 @@ impl Instance {
         self
     }
 
-    /// Returns the instance with these globals, in the order of its index space.
+    /// Sets the globals, in the order of the index space.
     pub fn with_globals<I>(mut self, globals: impl IntoIterator<Item = I>) -> Self
     where
         I: Into<Option<GlobalIndex>>,

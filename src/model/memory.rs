@@ -2,15 +2,15 @@
 
 use std::ops::RangeBounds;
 
-use super::excluded::Selection;
+use super::excluded::Exclusions;
 use crate::error::{Error, Result};
 use crate::image::MemoryImage;
 use crate::limits::{self, PAGE_BYTES};
 use crate::ranges::AddressRanges;
 
-/// The type of a memory at the time of the dump.
+/// The type of a memory, with its size at the time of the dump.
 ///
-/// It is checked together with the image of its memory ([`Memory::validate`]).
+/// [`Memory::validate`] checks it together with the image.
 ///
 /// ```
 /// use corestream::MemoryType;
@@ -27,15 +27,15 @@ use crate::ranges::AddressRanges;
 #[must_use]
 #[non_exhaustive]
 pub struct MemoryType {
-    /// The size that it has now, in pages.
+    /// The current size in pages.
     pub minimum: u64,
-    /// The size that it may grow to, in pages.
+    /// The maximum size in pages.
     pub maximum: Option<u64>,
-    /// Whether its addresses have 64 bits.
+    /// Whether addresses have 64 bits (memory64).
     pub memory64: bool,
-    /// Whether threads share it; then it needs a maximum.
+    /// Whether threads share the memory. A shared memory needs a maximum.
     pub shared: bool,
-    /// The size of a page in bytes: 65,536, or 1 (custom-page-sizes proposal).
+    /// The page size in bytes: 65,536, or 1 with the custom-page-sizes proposal.
     pub page_size: u32,
 }
 
@@ -51,22 +51,22 @@ impl MemoryType {
         Self { memory64: true, ..Self::wasm32(pages) }
     }
 
-    /// Returns the type with a maximum, in pages.
+    /// Sets the maximum size in pages.
     pub fn with_maximum(self, pages: u64) -> Self {
         Self { maximum: Some(pages), ..self }
     }
 
-    /// Returns the type, shared between threads.
+    /// Makes the memory shared between threads.
     pub fn with_shared(self) -> Self {
         Self { shared: true, ..self }
     }
 
-    /// Returns the type with pages of `bytes` bytes: 1 or 65,536.
+    /// Sets the page size in bytes: 1 or 65,536.
     pub fn with_page_size(self, bytes: u32) -> Self {
         Self { page_size: bytes, ..self }
     }
 
-    /// Returns the size in bytes, `None` if it has more than 64 bits.
+    /// Returns the size in bytes, or `None` if it does not fit in 64 bits.
     pub fn byte_len(&self) -> Option<u64> {
         u64::try_from(self.size()).ok()
     }
@@ -77,26 +77,34 @@ impl MemoryType {
         u128::from(self.minimum) * u128::from(self.page_size)
     }
 
-    /// What contradicts itself in this type with an image of `image_len` bytes.
+    /// Checks the type, and that an image of `image_len` bytes fits in the memory.
+    ///
+    /// # Errors
+    /// Returns the message for the first violated rule.
     pub(crate) fn check(&self, image_len: u64) -> Result<(), String> {
         if !matches!(self.page_size, 1 | PAGE_BYTES) {
-            return Err(format!("a page has 1 or {PAGE_BYTES} bytes, not {}", self.page_size));
+            return Err(format!(
+                "invalid page size {}; expected 1 or {PAGE_BYTES}",
+                self.page_size
+            ));
         }
         let most = limits::max_pages(self.memory64, self.page_size);
         let bits = if self.memory64 { 64 } else { 32 };
         if self.minimum > most {
             let pages = self.minimum;
-            return Err(format!("{pages} pages are more than the {most} of a {bits}-bit memory"));
+            return Err(format!(
+                "{pages} pages exceed the maximum of {most} for a {bits}-bit memory"
+            ));
         }
         match self.maximum {
             Some(maximum) if maximum > most => {
                 return Err(format!(
-                    "a maximum of {maximum} pages is more than the {most} of a {bits}-bit memory"
+                    "a maximum of {maximum} pages exceeds the {most} of a {bits}-bit memory"
                 ));
             }
             Some(maximum) if maximum < self.minimum => {
                 let pages = self.minimum;
-                return Err(format!("{pages} pages are more than its maximum of {maximum}"));
+                return Err(format!("{pages} pages exceed the declared maximum of {maximum}"));
             }
             None if self.shared => return Err("a shared memory needs a maximum".into()),
             _ => {}
@@ -105,17 +113,17 @@ impl MemoryType {
         if u128::from(image_len) > bytes {
             let pages = image_len.div_ceil(u64::from(self.page_size));
             return Err(format!(
-                "its image of {image_len} bytes is larger than its {bytes} bytes, it needs a \
-                 minimum of {pages} pages"
+                "the image of {image_len} bytes is larger than the memory of {bytes} bytes; the \
+                 memory needs at least {pages} pages"
             ));
         }
         Ok(())
     }
 }
 
-/// A memory: its type, and the image of its contents.
+/// A memory: its type and the image of its contents.
 ///
-/// An image that is shorter than the memory is followed by zeros.
+/// If the image is shorter than the memory, the rest of the memory is zero.
 ///
 /// ```
 /// use corestream::{Memory, MemoryImage, MemoryType};
@@ -129,23 +137,24 @@ impl MemoryType {
 #[derive(Debug)]
 #[must_use]
 pub struct Memory<'a> {
-    /// The type, with the present size.
+    /// The type, with the current size.
     pub ty: MemoryType,
     /// The contents.
     pub image: MemoryImage<'a>,
-    /// What of it is dumped.
-    selection: Selection,
+    /// The parts that are not dumped.
+    exclusions: Exclusions,
 }
 
 impl<'a> Memory<'a> {
-    /// Returns a memory of this type with these contents.
+    /// Returns a memory with the type `ty` and the contents `image`.
     pub fn new(ty: MemoryType, image: MemoryImage<'a>) -> Self {
-        Self { ty, image, selection: Selection::default() }
+        Self { ty, image, exclusions: Exclusions::default() }
     }
 
-    /// The same without a range of addresses, in bytes: what stands there is neither read nor dumped, and
-    /// the dump says that it was left out on purpose. Several add up; they may come in any order and
-    /// overlap.
+    /// Excludes a range of byte addresses.
+    ///
+    /// The excluded bytes are neither read nor dumped, and the dump records that they are excluded. Further calls
+    /// exclude further ranges, in any order. Ranges may overlap.
     ///
     /// ```
     /// use corestream::*;
@@ -170,8 +179,9 @@ impl<'a> Memory<'a> {
         self
     }
 
-    /// The same without all but a range of addresses, in bytes. Several add up, and of what they are
-    /// [`without`](Self::without) leaves out still more.
+    /// Keeps a range of byte addresses, and excludes everything outside the kept ranges.
+    ///
+    /// Further calls keep further ranges. [`without`](Self::without) excludes parts of the kept ranges.
     ///
     /// ```
     /// # use corestream::*;
@@ -186,7 +196,7 @@ impl<'a> Memory<'a> {
         self
     }
 
-    /// Leaves a range out, as [`without`](Self::without) does.
+    /// Excludes a range in place, as [`without`](Self::without) does.
     ///
     /// ```
     /// # use corestream::*;
@@ -200,28 +210,31 @@ impl<'a> Memory<'a> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn exclude(&mut self, range: impl RangeBounds<u64>) {
-        self.selection.exclude(range);
+        self.exclusions.exclude(range);
     }
 
-    /// Leaves out all but a range and those of other such calls, as [`only`](Self::only) does.
+    /// Keeps a range in place, as [`only`](Self::only) does.
     pub fn keep_only(&mut self, range: impl RangeBounds<u64>) {
-        self.selection.keep_only(range);
+        self.exclusions.keep_only(range);
     }
 
-    /// Resolves the excluded ranges of addresses.
+    /// Returns the excluded address ranges.
     ///
     /// # Errors
-    /// Returns an error if a range is empty or past the end of the memory.
+    /// Returns an error if a range is empty or extends past the end of the memory.
     pub fn excluded(&self) -> Result<AddressRanges> {
-        self.selection.excluded(self.ty.size()).map_err(Error::model)
+        self.exclusions.excluded(self.ty.size()).map_err(Error::model)
     }
 
-    /// Checks that type, image, and what is left out do not contradict each other.
+    /// Checks that the type, the image and the excluded ranges are consistent.
     ///
     /// # Errors
-    /// A shared memory without a maximum, more pages than the type can have, a page that has
-    /// neither 1 nor 65,536 bytes, an image that is larger than the memory, a range to leave out or to
-    /// keep that is empty or past the end of the memory.
+    /// Returns an error if
+    /// - a shared memory has no maximum,
+    /// - the memory has more pages than its type allows,
+    /// - the page size is neither 1 nor 65,536 bytes,
+    /// - the image is larger than the memory,
+    /// - an excluded or kept range is empty or extends past the end of the memory.
     pub fn validate(&self) -> Result<()> {
         self.checked_exclusions().map(drop)
     }
@@ -235,8 +248,8 @@ impl<'a> Memory<'a> {
     fn check_type(&self) -> Result<()> {
         self.ty.check(self.image.len()).map_err(|why| {
             let too_large = !self.ty.memory64 && self.ty.byte_len() > Some(limits::MEMORY32_BYTES);
-            let way_out = if too_large { ", it must be a memory64" } else { "" };
-            Error::model(why + way_out)
+            let remedy = if too_large { "; use a 64-bit memory (memory64)" } else { "" };
+            Error::model(why + remedy)
         })
     }
 }

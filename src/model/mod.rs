@@ -1,7 +1,7 @@
-//! The stopped guest in the words of the format: process, modules, instances, memories, globals,
-//! threads, frames and values. No I/O happens here.
+//! The model of a stopped guest, in the terms of the format: process, modules, instances, memories, globals,
+//! threads, frames and values. This module does no I/O.
 //!
-//! Source: the tool-conventions'
+//! Source: the tool-conventions
 //! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md).
 
 mod core_dump;

@@ -1,8 +1,8 @@
-//! Types and values as text: how they are written, and how the same text is read.
+//! The text forms of types and values.
 //!
-//! `Display` and `FromStr` stand side by side here, because each is the other's inverse: what one writes, the other reads
-//! as the same value, bit by bit. A NaN is therefore written with its sign, and with its payload unless that is the
-//! canonical one, in the words of the text format (core specification, "Floating-Point").
+//! `Display` and `FromStr` of each type are next to each other because they are inverses: parsing a displayed value
+//! returns the same bits. A NaN is therefore displayed with its sign, and with its payload unless that is the canonical
+//! one, in the syntax of the text format (core specification, "Floating-Point").
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,18 +12,18 @@ use super::values::{GlobalValue, NumberType, RefType, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::PAGE_BYTES;
 
-/// Returns the error of text that is not what it should be.
+/// Returns an error for invalid text.
 fn invalid(message: String) -> Error {
     Error::new(ErrorKind::Option, message)
 }
 
-/// Returns the error of an unknown type.
+/// Returns an error for an unknown type, which lists the known ones.
 fn unknown_type(text: &str, names: &[&str]) -> Error {
-    invalid(format!("unknown type {text:?}, the types are {}", names.join(", ")))
+    invalid(format!("unknown type {text:?}; expected one of {}", names.join(", ")))
 }
 
-/// Returns the type of this name.
-fn named<T: Copy>(text: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T> {
+/// Finds a type by its name.
+fn find_type<T: Copy>(text: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T> {
     let found = all.iter().find(|ty| name(**ty) == text);
     found.copied().ok_or_else(|| {
         let names: Vec<_> = all.iter().map(|ty| name(*ty)).collect();
@@ -41,7 +41,7 @@ impl FromStr for RefType {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        named(text, Self::ALL, Self::name)
+        find_type(text, Self::ALL, Self::name)
     }
 }
 
@@ -55,7 +55,7 @@ impl FromStr for NumberType {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        named(text, Self::ALL, Self::name)
+        find_type(text, Self::ALL, Self::name)
     }
 }
 
@@ -83,27 +83,27 @@ impl FromStr for MemoryType {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        memory_type(text).ok_or_else(|| {
+        parse_memory_type(text).ok_or_else(|| {
             let example = "16 pages of 1 byte, at most 32, memory64, shared";
-            invalid(format!("invalid memory type {text:?}, one is such as {example:?}"))
+            invalid(format!("invalid memory type {text:?}; expected a type such as {example:?}"))
         })
     }
 }
 
-/// Reads the type of a memory as it is written: the number of pages first, then the rest in that order.
-fn memory_type(text: &str) -> Option<MemoryType> {
+/// Parses the type of a memory, with its parts in the order in which `Display` writes them.
+fn parse_memory_type(text: &str) -> Option<MemoryType> {
     let mut parts = text.split(", ").peekable();
     let first = parts.next()?;
     let (pages, size) = match first.split_once(" of ") {
         Some((pages, size)) => (pages, Some(size)),
         None => (first, None),
     };
-    let mut ty = MemoryType::wasm32(counted(pages, "page")?);
+    let mut ty = MemoryType::wasm32(parse_quantity(pages, "page")?);
     if let Some(size) = size {
-        ty.page_size = u32::try_from(counted(size, "byte")?).ok()?;
+        ty.page_size = u32::try_from(parse_quantity(size, "byte")?).ok()?;
     }
     if let Some(maximum) = parts.peek().and_then(|part| part.strip_prefix("at most ")) {
-        ty.maximum = Some(decimal(maximum)?);
+        ty.maximum = Some(parse_decimal(maximum)?);
         parts.next();
     }
     ty.memory64 = parts.next_if_eq(&"memory64").is_some();
@@ -111,14 +111,14 @@ fn memory_type(text: &str) -> Option<MemoryType> {
     parts.next().is_none().then_some(ty)
 }
 
-/// Reads a number before the name of what it counts, in the singular or plural.
-fn counted(text: &str, what: &str) -> Option<u64> {
+/// Parses a number followed by a unit in the singular or plural.
+fn parse_quantity(text: &str, unit: &str) -> Option<u64> {
     let (count, name) = text.split_once(' ')?;
-    (name.strip_suffix('s').unwrap_or(name) == what).then(|| decimal(count)).flatten()
+    (name.strip_suffix('s').unwrap_or(name) == unit).then(|| parse_decimal(count)).flatten()
 }
 
-/// Reads digits, and nothing else.
-fn decimal(text: &str) -> Option<u64> {
+/// Parses decimal digits without a sign.
+fn parse_decimal(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
@@ -141,14 +141,14 @@ impl FromStr for Value {
         let unknown = |ty: &str| unknown_type(ty, &["i32", "i64", "f32", "f64"]);
         match text.split_once(':') {
             None if text == "missing" => Ok(Self::Missing),
-            None => {
-                Err(invalid(format!("invalid value {text:?}, one is such as i32:-1 or missing")))
-            }
+            None => Err(invalid(format!(
+                "invalid value {text:?}; expected a value such as i32:-1 or missing"
+            ))),
             Some((ty, value)) => match ty.parse() {
-                Ok(NumberType::I32) => number(ty, value).map(Self::I32),
-                Ok(NumberType::I64) => number(ty, value).map(Self::I64),
-                Ok(NumberType::F32) => f32_bits(value).map(Self::F32),
-                Ok(NumberType::F64) => f64_bits(value).map(Self::F64),
+                Ok(NumberType::I32) => parse_number(ty, value).map(Self::I32),
+                Ok(NumberType::I64) => parse_number(ty, value).map(Self::I64),
+                Ok(NumberType::F32) => parse_f32_bits(value).map(Self::F32),
+                Ok(NumberType::F64) => parse_f64_bits(value).map(Self::F64),
                 Ok(NumberType::V128) | Err(_) => Err(unknown(ty)),
             },
         }
@@ -175,7 +175,9 @@ impl FromStr for GlobalValue {
     fn from_str(text: &str) -> Result<Self> {
         let Some((ty, value)) = text.split_once(':') else {
             return text.parse().map(Self::Ref).map_err(|_| {
-                invalid(format!("invalid value {text:?}, one is such as i32:-1 or funcref"))
+                invalid(format!(
+                    "invalid value {text:?}; expected a value such as i32:-1 or funcref"
+                ))
             });
         };
         let number_type = ty.parse()?;
@@ -183,27 +185,27 @@ impl FromStr for GlobalValue {
             return Ok(Self::Missing(number_type));
         }
         match number_type {
-            NumberType::I32 => number(ty, value).map(Self::I32),
-            NumberType::I64 => number(ty, value).map(Self::I64),
-            NumberType::F32 => f32_bits(value).map(Self::F32),
-            NumberType::F64 => f64_bits(value).map(Self::F64),
-            NumberType::V128 => v128_bits(value).map(Self::V128),
+            NumberType::I32 => parse_number(ty, value).map(Self::I32),
+            NumberType::I64 => parse_number(ty, value).map(Self::I64),
+            NumberType::F32 => parse_f32_bits(value).map(Self::F32),
+            NumberType::F64 => parse_f64_bits(value).map(Self::F64),
+            NumberType::V128 => parse_v128_bits(value).map(Self::V128),
         }
     }
 }
 
-/// Reads a number of the type that is called `ty`.
-fn number<N: FromStr>(ty: &str, text: &str) -> Result<N> {
+/// Parses a number of the type named `ty`.
+fn parse_number<N: FromStr>(ty: &str, text: &str) -> Result<N> {
     text.parse().map_err(|_| invalid(format!("invalid {ty} {text:?}")))
 }
 
-fn v128_bits(text: &str) -> Result<u128> {
-    let bits = text.strip_prefix("0x").and_then(hexadecimal);
-    bits.ok_or_else(|| invalid(format!("invalid v128 {text:?}, one is 0x and up to 32 digits")))
+fn parse_v128_bits(text: &str) -> Result<u128> {
+    let bits = text.strip_prefix("0x").and_then(parse_hexadecimal);
+    bits.ok_or_else(|| invalid(format!("invalid v128 {text:?}; expected 0x and up to 32 digits")))
 }
 
-/// Reads hexadecimal digits, and nothing else.
-fn hexadecimal(digits: &str) -> Option<u128> {
+/// Parses hexadecimal digits without a sign.
+fn parse_hexadecimal(digits: &str) -> Option<u128> {
     let all = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     all.then(|| u128::from_str_radix(digits, 16).ok()).flatten()
 }
@@ -215,16 +217,16 @@ enum Float {
     F64(u64),
 }
 
-/// The parts of a NaN of 32 or 64 bits.
-struct Nan {
+/// The bit fields of a NaN of 32 or 64 bits.
+struct NanLayout {
     sign: u64,
-    /// The exponent of a NaN: all ones.
+    /// The exponent field, which is all ones.
     exponent: u64,
-    /// The bits of the payload, of which the highest makes the NaN a quiet one. Alone it is the canonical payload.
+    /// The payload field. Its highest bit marks a quiet NaN, and is the canonical payload when it is the only one.
     payload: u64,
 }
 
-impl Nan {
+impl NanLayout {
     const F32: Self = Self { sign: 1 << 31, exponent: 0xff << 23, payload: (1 << 23) - 1 };
     const F64: Self = Self { sign: 1 << 63, exponent: 0x7ff << 52, payload: (1 << 52) - 1 };
 
@@ -233,14 +235,14 @@ impl Nan {
         self.payload ^ (self.payload >> 1)
     }
 
-    /// Reads `NaN`, or `NaN:0xPAYLOAD`, with a sign.
-    fn read(&self, text: &str) -> Option<u64> {
+    /// Parses `NaN` or `NaN:0xPAYLOAD`, with an optional minus sign, and returns the bits.
+    fn parse(&self, text: &str) -> Option<u64> {
         let (sign, text) = match text.strip_prefix('-') {
             Some(text) => (self.sign, text),
             None => (0, text),
         };
         let (name, payload) = match text.split_once(":0x") {
-            Some((name, digits)) => (name, u64::try_from(hexadecimal(digits)?).ok()?),
+            Some((name, digits)) => (name, u64::try_from(parse_hexadecimal(digits)?).ok()?),
             None => (text, self.canonical()),
         };
         let fits = payload != 0 && payload & !self.payload == 0;
@@ -251,8 +253,8 @@ impl Nan {
 impl fmt::Display for Float {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (bits, nan) = match *self {
-            Self::F32(bits) if f32::from_bits(bits).is_nan() => (bits.into(), Nan::F32),
-            Self::F64(bits) if f64::from_bits(bits).is_nan() => (bits, Nan::F64),
+            Self::F32(bits) if f32::from_bits(bits).is_nan() => (bits.into(), NanLayout::F32),
+            Self::F64(bits) if f64::from_bits(bits).is_nan() => (bits, NanLayout::F64),
             Self::F32(bits) => return write!(f, "{:?}", f32::from_bits(bits)),
             Self::F64(bits) => return write!(f, "{:?}", f64::from_bits(bits)),
         };
@@ -264,17 +266,17 @@ impl fmt::Display for Float {
     }
 }
 
-fn f32_bits(text: &str) -> Result<u32> {
-    match Nan::F32.read(text).map(u32::try_from) {
+fn parse_f32_bits(text: &str) -> Result<u32> {
+    match NanLayout::F32.parse(text).map(u32::try_from) {
         Some(Ok(bits)) => Ok(bits),
-        _ => number("f32", text).map(f32::to_bits),
+        _ => parse_number("f32", text).map(f32::to_bits),
     }
 }
 
-fn f64_bits(text: &str) -> Result<u64> {
-    match Nan::F64.read(text) {
+fn parse_f64_bits(text: &str) -> Result<u64> {
+    match NanLayout::F64.parse(text) {
         Some(bits) => Ok(bits),
-        None => number("f64", text).map(f64::to_bits),
+        None => parse_number("f64", text).map(f64::to_bits),
     }
 }
 
@@ -283,25 +285,28 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Reads what was written.
-    fn again<T: fmt::Display + FromStr<Err = Error>>(value: &T) -> T {
+    /// Parses the displayed value.
+    fn round_trip<T: fmt::Display + FromStr<Err = Error>>(value: &T) -> T {
         value.to_string().parse().unwrap()
     }
 
     #[test]
-    fn types_come_back() {
+    fn parses_every_displayed_type() {
         for ty in RefType::ALL {
-            assert_eq!((again(ty), again(&GlobalValue::Ref(*ty))), (*ty, GlobalValue::Ref(*ty)));
+            assert_eq!(
+                (round_trip(ty), round_trip(&GlobalValue::Ref(*ty))),
+                (*ty, GlobalValue::Ref(*ty))
+            );
         }
         for ty in NumberType::ALL {
             let missing = GlobalValue::Missing(*ty);
-            assert_eq!((again(ty), again(&missing)), (*ty, missing));
+            assert_eq!((round_trip(ty), round_trip(&missing)), (*ty, missing));
         }
-        assert_eq!(again(&Value::Missing), Value::Missing);
+        assert_eq!(round_trip(&Value::Missing), Value::Missing);
     }
 
     #[test]
-    fn nans_have_a_sign_and_a_payload() {
+    fn keeps_the_sign_and_payload_of_a_nan() {
         for (bits, text) in [
             (0x7fc0_0000, "f32:NaN"),
             (0xffc0_0000, "f32:-NaN"),
@@ -320,40 +325,40 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong_with_a_value() {
+    fn rejects_invalid_values() {
         for (text, expected) in [
-            ("7", "invalid value \"7\", one is such as i32:-1 or funcref"),
-            ("anyfunc", "invalid value \"anyfunc\", one is such as i32:-1 or funcref"),
-            ("u32:7", "unknown type \"u32\", the types are i32, i64, f32, f64, v128"),
+            ("7", "invalid value \"7\"; expected a value such as i32:-1 or funcref"),
+            ("anyfunc", "invalid value \"anyfunc\"; expected a value such as i32:-1 or funcref"),
+            ("u32:7", "unknown type \"u32\"; expected one of i32, i64, f32, f64, v128"),
             ("i32:2147483648", "invalid i32 \"2147483648\""),
             ("i64:", "invalid i64 \"\""),
             ("f32:NaN:0x0", "invalid f32 \"NaN:0x0\""),
             ("f32:NaN:0x800000", "invalid f32 \"NaN:0x800000\""),
             ("f64:NaN:0x+1", "invalid f64 \"NaN:0x+1\""),
             ("f64:NaN:1", "invalid f64 \"NaN:1\""),
-            ("v128:1", "invalid v128 \"1\", one is 0x and up to 32 digits"),
-            ("v128:0x", "invalid v128 \"0x\", one is 0x and up to 32 digits"),
+            ("v128:1", "invalid v128 \"1\"; expected 0x and up to 32 digits"),
+            ("v128:0x", "invalid v128 \"0x\"; expected 0x and up to 32 digits"),
         ] {
             let error = text.parse::<GlobalValue>().unwrap_err();
             assert_eq!((error.kind(), error.to_string()), (ErrorKind::Option, expected.into()));
         }
         for (text, expected) in [
-            ("lost", "invalid value \"lost\", one is such as i32:-1 or missing"),
-            ("v128:0x1", "unknown type \"v128\", the types are i32, i64, f32, f64"),
+            ("lost", "invalid value \"lost\"; expected a value such as i32:-1 or missing"),
+            ("v128:0x1", "unknown type \"v128\"; expected one of i32, i64, f32, f64"),
             ("i32:missing", "invalid i32 \"missing\""),
         ] {
             assert_eq!(text.parse::<Value>().unwrap_err().to_string(), expected);
         }
         let error = "func".parse::<RefType>().unwrap_err().to_string();
         let names = "funcref, externref, anyref, exnref, contref";
-        assert_eq!(error, format!("unknown type \"func\", the types are {names}"));
+        assert_eq!(error, format!("unknown type \"func\"; expected one of {names}"));
     }
 
     #[test]
-    fn memory_types_are_read_in_the_order_in_which_they_are_written() {
+    fn parses_memory_types_in_the_displayed_order_only() {
         let ty = MemoryType::wasm64(1).with_page_size(1).with_maximum(7).with_shared();
         assert_eq!(ty.to_string(), "1 page of 1 byte, at most 7, memory64, shared");
-        assert_eq!(again(&ty), ty);
+        assert_eq!(round_trip(&ty), ty);
         for text in [
             "",
             "16",
@@ -370,19 +375,20 @@ mod tests {
             "18446744073709551616 pages",
         ] {
             let error = text.parse::<MemoryType>().unwrap_err().to_string();
-            let expected = "one is such as \"16 pages of 1 byte, at most 32, memory64, shared\"";
-            assert_eq!(error, format!("invalid memory type {text:?}, {expected}"));
+            let expected =
+                "expected a type such as \"16 pages of 1 byte, at most 32, memory64, shared\"";
+            assert_eq!(error, format!("invalid memory type {text:?}; {expected}"));
         }
     }
 
     proptest! {
         #[test]
-        fn every_value_comes_back(
+        fn parses_every_displayed_value(
             i32: i32, i64: i64, f32: u32, f64: u64, v128: u128, payload in 1..=0x7f_ffff_u32,
         ) {
             let nan = Value::F32(f32 & 0x8000_0000 | 0x7f80_0000 | payload);
             let values = [Value::I32(i32), Value::I64(i64), Value::F32(f32), Value::F64(f64), nan];
-            prop_assert_eq!(values.map(|value| again(&value)), values);
+            prop_assert_eq!(values.map(|value| round_trip(&value)), values);
             let globals = [
                 GlobalValue::I32(i32),
                 GlobalValue::I64(i64),
@@ -390,24 +396,24 @@ mod tests {
                 GlobalValue::F64(f64 | 0x7ff << 52 | 1),
                 GlobalValue::V128(v128),
             ];
-            prop_assert_eq!(globals.map(|value| again(&value)), globals);
+            prop_assert_eq!(globals.map(|value| round_trip(&value)), globals);
         }
 
         #[test]
-        fn every_memory_type_comes_back(
+        fn parses_every_displayed_memory_type(
             minimum: u64, maximum: Option<u64>, memory64: bool, shared: bool, page_size: u32,
         ) {
             let mut ty = MemoryType { memory64, shared, maximum, ..MemoryType::wasm32(minimum) };
-            prop_assert_eq!(again(&ty), ty);
+            prop_assert_eq!(round_trip(&ty), ty);
             ty.page_size = page_size;
-            prop_assert_eq!(again(&ty), ty);
+            prop_assert_eq!(round_trip(&ty), ty);
         }
 
         #[test]
-        fn junk_is_an_error(text in "\\PC{0,20}") {
+        fn never_panics_on_arbitrary_text(text in "\\PC{0,20}") {
             let _ = text.parse::<MemoryType>();
             if let Ok(value) = text.parse::<GlobalValue>() {
-                prop_assert_eq!(again(&value), value);
+                prop_assert_eq!(round_trip(&value), value);
             }
         }
     }

@@ -16,32 +16,33 @@ use super::values::Value;
 #[must_use]
 #[non_exhaustive]
 pub struct Frame {
-    /// The instance whose function it is, if known.
+    /// The instance of the function, if known.
     pub instance: Option<InstanceIndex>,
-    /// The index of the function in its module's index space, imported functions included.
+    /// The index of the function in its module's index space, which includes imported functions.
     pub function: u32,
-    /// Bytes from the start of the function's body, after its size field; 0 if unknown.
+    /// The code offset in bytes from the start of the function's body, after its size field. 0 if unknown.
     pub offset: u32,
-    /// Parameters and locals; empty if not known.
+    /// The parameters and locals, or empty if unknown.
     pub locals: Vec<Value>,
-    /// The operand stack, its bottom first; empty if not known.
+    /// The operand stack from the bottom up, or empty if unknown.
     pub stack: Vec<Value>,
 }
 
 impl Frame {
-    /// Returns a frame of function index `function` of `instance`, `None` if it is unknown, at code offset `offset`.
+    /// Returns a frame of the function with index `function` in `instance` (`None` if unknown), at the code offset
+    /// `offset`.
     pub fn new(instance: impl Into<Option<InstanceIndex>>, function: u32, offset: u32) -> Self {
         let instance = instance.into();
         Self { instance, function, offset, locals: Vec::new(), stack: Vec::new() }
     }
 
-    /// Returns the frame with these locals.
+    /// Sets the locals.
     pub fn with_locals(mut self, locals: impl IntoIterator<Item = Value>) -> Self {
         self.locals = locals.into_iter().collect();
         self
     }
 
-    /// Returns the frame with this operand stack, its bottom first.
+    /// Sets the operand stack, from the bottom up.
     pub fn with_stack(mut self, stack: impl IntoIterator<Item = Value>) -> Self {
         self.stack = stack.into_iter().collect();
         self
@@ -60,9 +61,9 @@ impl Frame {
 #[must_use]
 #[non_exhaustive]
 pub struct Thread {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its frames, from youngest to oldest.
+    /// The frames, from youngest to oldest.
     pub frames: Vec<Frame>,
 }
 
@@ -72,7 +73,7 @@ impl Thread {
         Self { name: name.into(), frames: Vec::new() }
     }
 
-    /// Returns the thread with these frames, from youngest to oldest.
+    /// Sets the frames, from youngest to oldest.
     pub fn with_frames(mut self, frames: impl IntoIterator<Item = Frame>) -> Self {
         self.frames = frames.into_iter().collect();
         self

@@ -1,8 +1,8 @@
 //! The time of a capture.
 //!
-//! `SystemTime` has another precision on each platform, so that a dump that is read and written again could have another
-//! time. This one is a number of nanoseconds everywhere. Its text is that of RFC 3339, always in UTC and with all nine
-//! digits of the fraction. Days become dates as Howard Hinnant describes it in
+//! The precision of `SystemTime` differs between platforms, so a dump that is read and written again could get another
+//! time. This type counts nanoseconds everywhere. Its text form is RFC 3339 in UTC with a fraction of nine digits. The
+//! conversion between days and dates follows Howard Hinnant,
 //! ["chrono-Compatible Low-Level Date Algorithms"](https://howardhinnant.github.io/date_algorithms.html).
 
 use std::fmt;
@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::UNKNOWN_TIME;
 
-/// Nanoseconds of a second.
+/// Nanoseconds per second.
 const SECOND: u64 = 1_000_000_000;
-/// Seconds of a day.
+/// Seconds per day.
 const DAY: u64 = 86_400;
 
 /// A point in time: Unix time in nanoseconds, from 1970 to the year 2554.
@@ -31,13 +31,12 @@ const DAY: u64 = 86_400;
 pub struct UnixTime(u64);
 
 impl UnixTime {
-    /// Returns the time that is this number of nanoseconds after the Unix epoch; `None` for `u64::MAX`, which stands for
-    /// an unknown time in a dump.
+    /// Returns the time `nanoseconds` after the Unix epoch, or `None` for `u64::MAX`, which means "unknown" in a dump.
     pub fn from_nanoseconds(nanoseconds: u64) -> Option<Self> {
         (nanoseconds != UNKNOWN_TIME).then_some(Self(nanoseconds))
     }
 
-    /// Returns the present time; `None` if the clock of the system is before 1970 or after 2554.
+    /// Returns the current time, or `None` if the clock of the system is before 1970 or after 2554.
     pub fn now() -> Option<Self> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
         Self::from_nanoseconds(u64::try_from(since.as_nanos()).ok()?)
@@ -50,10 +49,7 @@ impl UnixTime {
 }
 
 impl From<UnixTime> for SystemTime {
-    #[allow(
-        clippy::arithmetic_side_effects,
-        reason = "a `SystemTime` reaches further than the year 2554"
-    )]
+    #[allow(clippy::arithmetic_side_effects, reason = "a `SystemTime` can represent the year 2554")]
     fn from(time: UnixTime) -> Self {
         UNIX_EPOCH + Duration::from_nanos(time.0)
     }
@@ -72,11 +68,11 @@ impl fmt::Display for UnixTime {
 impl FromStr for UnixTime {
     type Err = Error;
 
-    /// Reads an RFC 3339 time in UTC, perhaps with a fraction of at most nine digits.
+    /// Parses an RFC 3339 time in UTC, with an optional fraction of at most nine digits.
     fn from_str(text: &str) -> Result<Self> {
         parse(text).ok_or_else(|| {
-            let example = "a time is like 2026-11-28T04:18:23.000000000Z, from 1970 to 2554";
-            Error::new(ErrorKind::Option, format!("invalid time {text:?}, {example}"))
+            let example = "expected a time such as 2026-11-28T04:18:23Z, from 1970 to 2554";
+            Error::new(ErrorKind::Option, format!("invalid time {text:?}; {example}"))
         })
     }
 }
@@ -102,7 +98,7 @@ fn parse(text: &str) -> Option<UnixTime> {
         && minute < 60
         && second < 60;
     let days = in_range.then(|| days(year, month, day))?;
-    // A month of 30 days has no 31st.
+    // Rejects days that the month does not have, such as 31 April.
     if self::date(days) != (year, month, day) {
         return None;
     }
@@ -110,9 +106,9 @@ fn parse(text: &str) -> Option<UnixTime> {
     UnixTime::from_nanoseconds(seconds.checked_mul(SECOND)?.checked_add(fraction)?)
 }
 
-/// Returns three numbers of these lengths with `between` between them.
-fn numbers(text: &str, between: char, lengths: [usize; 3]) -> Option<[u64; 3]> {
-    let mut parts = text.split(between);
+/// Parses three numbers with the given digit counts, separated by `separator`.
+fn numbers(text: &str, separator: char, lengths: [usize; 3]) -> Option<[u64; 3]> {
+    let mut parts = text.split(separator);
     let mut numbers = [0; 3];
     for (number, len) in numbers.iter_mut().zip(lengths) {
         *number = digits_of(parts.next().filter(|part| part.len() == len)?)?;
@@ -120,20 +116,21 @@ fn numbers(text: &str, between: char, lengths: [usize; 3]) -> Option<[u64; 3]> {
     parts.next().is_none().then_some(numbers)
 }
 
-/// Returns the number that has these digits, and at least one.
+/// Parses decimal digits without a sign, at least one.
 fn digits_of(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// The days from 1 March of the year 0 to the Unix epoch. Years begin in March here, so that a leap day is the last.
+/// The number of days from 1 March of the year 0 to the Unix epoch. Years start in March here, which makes the leap day
+/// the last day of a year.
 const EPOCH: u64 = 719_468;
-/// The days of 400 years, after which the calendar repeats.
+/// The number of days in 400 years, the period of the Gregorian calendar.
 const ERA: u64 = 146_097;
 
-/// Returns year, month and day of a number of days since the Unix epoch.
+/// Returns the year, month and day for a number of days since the Unix epoch.
 #[allow(
     clippy::arithmetic_side_effects,
-    reason = "the days of a `u64` of nanoseconds are fewer than 2^18"
+    reason = "a `u64` of nanoseconds has fewer than 2^18 days"
 )]
 fn date(days: u64) -> (u64, u64, u64) {
     let (era, day_of_era) = ((days + EPOCH) / ERA, (days + EPOCH) % ERA);
@@ -146,8 +143,8 @@ fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + next_year, month, day)
 }
 
-/// Returns the number of days since the Unix epoch of a day from 1970 on.
-#[allow(clippy::arithmetic_side_effects, reason = "from 1970 on, and with at most four digits")]
+/// Returns the number of days since the Unix epoch for a date. The year must be 1970 or later.
+#[allow(clippy::arithmetic_side_effects, reason = "years from 1970 to 9999")]
 fn days(year: u64, month: u64, day: u64) -> u64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let (era, year_of_era) = (year / 400, year % 400);
@@ -160,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_day_has_its_date() {
+    fn converts_every_day_both_ways() {
         let mut expected = (1970, 1, 1);
         for day in 0..215_000 {
             assert_eq!(date(day), expected);
@@ -183,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn text_comes_back() {
+    fn parses_displayed_times() {
         for (nanoseconds, text) in [
             (0, "1970-01-01T00:00:00.000000000Z"),
             (951_782_400_000_000_001, "2000-02-29T00:00:00.000000001Z"),
@@ -198,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_what_is_no_time() {
+    fn rejects_invalid_times() {
         for text in [
             "",
             "Z",
@@ -224,7 +221,7 @@ mod tests {
         ] {
             let error = text.parse::<UnixTime>().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Option);
-            assert!(error.to_string().starts_with(&format!("invalid time {text:?}, ")), "{error}");
+            assert!(error.to_string().starts_with(&format!("invalid time {text:?}; ")), "{error}");
         }
     }
 }

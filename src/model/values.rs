@@ -1,4 +1,4 @@
-//! Globals, and values of them and of frames.
+//! Globals, and the values of globals and frames.
 
 /// The top of one of the reference type hierarchies.
 ///
@@ -80,9 +80,10 @@ impl NumberType {
     }
 }
 
-/// The value of a global. A float is given by its bits, so that the payload of a NaN survives.
+/// The value of a global.
 ///
-/// As text it is `TYPE:VALUE`, or the type of a reference. Every value survives a round trip through text.
+/// Floats are stored as bits, which keeps the payload of a NaN. The text form is `TYPE:VALUE`, or the type of a
+/// reference. Parsing a displayed value returns the same value.
 ///
 /// ```
 /// use corestream::{Global, GlobalValue, NumberType, RefType};
@@ -111,14 +112,15 @@ pub enum GlobalValue {
     F64(u64),
     /// `v128`, lane 0 of `i8x16` in the lowest byte
     V128(u128),
-    /// A reference: its value has no meaning outside the process, a dump has the null of its top type.
+    /// A reference. Its value has no meaning outside the process, so a dump has the null reference of its top type.
     Ref(RefType),
-    /// A global of this type whose value is unknown: WasmEdge writes no values. It can be read, but not written.
+    /// An unknown value of this type. The reader returns it for dumps of WasmEdge, which have no values. A dump cannot
+    /// be written with it.
     Missing(NumberType),
 }
 
 impl GlobalValue {
-    /// Returns the name of its type in the text format.
+    /// Returns the name of the value's type in the text format.
     ///
     /// ```
     /// use corestream::{GlobalValue, RefType};
@@ -151,9 +153,9 @@ impl GlobalValue {
 #[must_use]
 #[non_exhaustive]
 pub struct Global {
-    /// Whether it was declared mutable; kept in the dump.
+    /// Whether the global was declared mutable.
     pub mutable: bool,
-    /// Type and value.
+    /// The type and value.
     pub value: GlobalValue,
 }
 
@@ -169,9 +171,10 @@ impl Global {
     }
 }
 
-/// A local or an operand in a frame. v128 and references have no encoding there: [`Value::Missing`].
+/// The value of a local or an operand of a frame.
 ///
-/// As text it is `TYPE:VALUE`, or `missing`. Every value survives a round trip through text.
+/// The format has no encoding for v128 and references in frames. They are [`Value::Missing`]. The text form is
+/// `TYPE:VALUE` or `missing`. Parsing a displayed value returns the same value.
 ///
 /// ```
 /// use corestream::{Frame, Value};
@@ -186,7 +189,7 @@ impl Global {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Value {
-    /// The engine could not say.
+    /// An unknown value.
     Missing,
     /// `i32`
     I32(i32),

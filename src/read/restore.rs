@@ -19,7 +19,7 @@ use crate::control::{Meter, Stage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::held_signal::without_sigxfsz;
 use crate::ranges::range_len;
-use crate::threads::{run_on, wanted};
+use crate::threads::{resolve, run_on};
 
 /// What a block of a file that is all zero is not written for, so that it stays a hole.
 const BLOCK: u64 = 4096;
@@ -223,7 +223,7 @@ impl MemoryView<'_> {
             }
         };
         // One for each part is enough.
-        run_on(at_most(data.div_ceil(PART), wanted(self.dump.threads)), &work);
+        run_on(at_most(data.div_ceil(PART), resolve(self.dump.threads)), &work);
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
             None => Ok(()),

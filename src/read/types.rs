@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(memory(&most).unwrap().byte_len(), None);
 
         let error = memory(&[0x00, 0x81, 0x80, 0x04]).unwrap_err();
-        assert_eq!(error, "at 0x0: 65537 pages are more than the 65536 of a 32-bit memory");
+        assert_eq!(error, "at 0x0: 65537 pages exceed the maximum of 65536 for a 32-bit memory");
         assert!(memory(&[0x08, 0x01, 0x0c]).unwrap_err().contains("2^12"));
         assert!(memory(&[0x10, 0x01]).unwrap_err().contains("flags 0x10"));
         assert!(decode(&[0x00, 0x01], |d| super::memory(d, 100)).unwrap_err().contains("100"));

@@ -24,7 +24,7 @@ use crate::arithmetic::{at_most, exact};
 use crate::control::{Control, Meter, Stage};
 use crate::error::{Error, ErrorKind, Result, zeros};
 use crate::image::{Bytes, ExtentMethod, ExtentOptions, Extents, Finder, Holes, MappingMethod};
-use crate::threads::{run_on, wanted};
+use crate::threads::{resolve, run_on};
 
 /// Bytes of a batch: large enough that the queue costs nothing, small enough for an even share.
 const BATCH_BYTES: u64 = 2 << 20;
@@ -115,7 +115,7 @@ pub(crate) fn scan<'i>(
     let notes = notes.chain(extents.iter().enumerate().filter_map(note_of)).collect();
     // A bound, as all numbers of progress: sparse images can have more bytes together than 64 bits can count.
     let bytes = images.iter().map(|of| of.image.len()).fold(0, u64::saturating_add);
-    let threads = wanted(options.threads);
+    let threads = resolve(options.threads);
     let shared = Shared {
         images,
         gaps,

@@ -186,7 +186,8 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             vec!["--memory", "huge.mem", "-o", "new"],
             1,
-            "huge.mem: 65537 pages are more than the 65536 of a 32-bit memory, it must be a memory64",
+            "huge.mem: 65537 pages exceed the maximum of 65536 for a 32-bit memory; use a 64-bit memory \
+             (memory64)",
         ),
         (
             vec!["--memory", "guest.mem,shared", "-o", "new"],
@@ -207,8 +208,8 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             vec!["--manifest", "small.json", "-o", "new"],
             1,
-            "small.json: memory 0: its image of 131072 bytes is larger than its 65536 bytes, it needs a \
-             minimum of 2 pages",
+            "small.json: memory 0: the image of 131072 bytes is larger than the memory of 65536 bytes; the \
+             memory needs at least 2 pages",
         ),
         (
             [&memory[..], &["-o", "old.core"]].concat(),

@@ -484,7 +484,7 @@ fn what_was_extracted_makes_the_same_dump() {
              "left_out": [{ "first": 0, "last": 999 }, { "first": 1500, "last": 1500 }] }"#,
         r#"{ "minimum": "281474976710656", "memory64": true, "changing": true }"#,
         r#"{ "minimum": 0, "changing": true }"#,
-        r#"{ "image": "bytes.mem", "page_size": 1, "excluded": [{ "first": 0, "last": 69999 }] }"#,
+        r#"{ "image": "bytes.mem", "page_size": 1, "left_out": [{ "first": 0, "last": 69999 }] }"#,
     ] {
         let text = MANIFEST.replace(r#"{ "image": "first.mem", "maximum": 9 }"#, memory);
         assert_ne!(text, MANIFEST);

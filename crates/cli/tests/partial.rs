@@ -217,24 +217,23 @@ fn mistakes_are_said_in_one_line() {
     for (ranges, expected) in [
         (
             ["--exclude", "0:0x20..0x10"],
-            "the range 0x20..0x10 is empty, its start must be below its end",
+            "the range 0x20..0x10 is empty; its start must be below its end",
         ),
         (
             ["--exclude", "0:4096"],
-            "invalid range \"4096\", one has the form START..END, such as 0x1000..0x2000",
+            "invalid range \"4096\"; expected START..END, such as 0x1000..0x2000",
         ),
         (["--exclude", "0"], "a range has the form MEMORY:START..END, such as 0:0x1000..0x2000"),
         (["--exclude", "0:1kib..2KiB"], "unknown unit \"kib\", did you mean 1KiB?"),
         (["--only", "x:1..2"], "\"x\" is no index of a memory, such as 0"),
-        (["--only", "0:1..0x1ffffffffffffffff"], "0x1ffffffffffffffff does not fit into 64 bits"),
+        (["--only", "0:1..0x1ffffffffffffffff"], "0x1ffffffffffffffff does not fit in 64 bits"),
         (["--exclude", "1:1..2"], "--exclude 1:1..2: there is no memory 1, there is only memory 0"),
         (["--only", "4294967296:.."], "--only 4294967296:..: there is no memory 4294967296"),
         (
             ["--exclude", "0:1..131073"],
-            "memory 0: the range 0x1..0x20001 to leave out is past the end of the memory, which has \
-             0x20000 bytes",
+            "memory 0: excluded range 0x1..0x20001 extends past the end of the memory (0x20000 bytes)",
         ),
-        (["--only", "0:131073.."], "memory 0: the range 0x20001.. to keep is past the end"),
+        (["--only", "0:131073.."], "memory 0: kept range 0x20001.. extends past the end"),
     ] {
         let args = [&["dump", "--memory", "guest.mem", "-o", "guest.core"][..], &ranges].concat();
         let output = run(dir, &args);
@@ -245,11 +244,11 @@ fn mistakes_are_said_in_one_line() {
         assert_eq!(names(dir), before);
     }
     // Of a manifest it is the manifest that is wrong.
-    let text = r#"{ "memories": [{ "minimum": 1, "excluded": [{ "first": 1, "last": 65536 }] }] }"#;
+    let text = r#"{ "memories": [{ "minimum": 1, "left_out": [{ "first": 1, "last": 65536 }] }] }"#;
     fs::write(dir.join("guest.json"), text).unwrap();
     let output = run(dir, &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
-    let expected = "corestream: guest.json: memory 0: the range 0x1..=0x10000 to leave out is past the \
-                    end of the memory, which has 0x10000 bytes\n";
+    let expected = "corestream: guest.json: memory 0: excluded range 0x1..=0x10000 extends past the \
+                    end of the memory (0x10000 bytes)\n";
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), expected));
 }
 

@@ -30,7 +30,7 @@ use super::source::Source;
 use super::structure::Structure;
 use crate::control::{Cancel, Control, Lookout, Meter, Progress, Stage};
 use crate::error::{ErrorKind, Result};
-use crate::threads::{run_on, wanted};
+use crate::threads::{resolve, run_on};
 
 /// Checks dumps.
 ///
@@ -302,7 +302,7 @@ impl Work<'_> {
                 }
             }
         };
-        run_on(wanted(self.threads).min(blocks as usize), &work);
+        run_on(resolve(self.threads).min(blocks as usize), &work);
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(fault) => Err(fault),
             None => Ok(found.into_iter().map(AtomicU32::into_inner).collect()),

@@ -81,7 +81,7 @@ mod tests {
         for (text, expected) in [
             ("", "a range has the form MEMORY:START..END"),
             ("0x1000..0x2000", "a range has the form MEMORY:START..END"),
-            ("0:4096", "invalid range \"4096\", one has the form START..END"),
+            ("0:4096", "invalid range \"4096\"; expected START..END"),
             (":1..2", "\"\" is no index of a memory"),
             ("heap:1..2", "\"heap\" is no index of a memory"),
             ("-1:1..2", "\"-1\" is no index of a memory"),

@@ -246,7 +246,7 @@ mod tests {
             ("[]", "invalid type: sequence, expected an object"),
             (
                 r#"{ "captured_at": "yesterday" }"#,
-                "captured_at: invalid time \"yesterday\", a time is like 20",
+                "captured_at: invalid time \"yesterday\"; expected a time such as 20",
             ),
             (
                 r#"{ "module_identities": [{ "build_id": "12" }] }"#,
