@@ -1,5 +1,6 @@
-//! Whole dumps beside the reference's algorithm and beside the machine's limits, as ratios: in each
-//! round everything runs once, one after the other, and the medians over the rounds are compared.
+//! Whole dumps compared with the reference's algorithm and with the machine's limits, as ratios.
+//!
+//! Each round runs everything once, one after the other. The table compares the medians over the rounds.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its table")]
 
@@ -31,7 +32,7 @@ fn main() {
         let dumped = tempfile::NamedTempFile::new().unwrap();
         let plan = Dumper::new().plan(&dump).unwrap();
         plan.write_to(&mut FileSink::new(dumped.as_file())).unwrap();
-        // SAFETY: the bench made the file for itself, and writes to it no more.
+        // SAFETY: this bench created the temporary file, and nothing writes to it any more.
         #[allow(unsafe_code, reason = "maps a file of its own")]
         let mapped = unsafe { MappedFile::new(dumped.as_file()) };
         let mapped = CoreDumpFile::from_source(mapped.unwrap()).unwrap();
@@ -47,7 +48,7 @@ fn main() {
     huge(rounds);
 }
 
-/// What a huge image costs that is nearly all hole, beside what is in it alone.
+/// Compares a huge sparse image with an image of its data alone.
 fn huge(rounds: usize) {
     const PLACE: usize = 1 << 20;
 
@@ -90,13 +91,16 @@ fn to_file(dump: &CoreDump<'_>, checksums: bool) {
     plan.write_to(&mut FileSink::new(&fresh_file())).unwrap();
 }
 
-/// The dump is valid and gives the image back, or nothing is timed.
+/// Checks that the dump is valid and restores the image, before anything is timed.
+///
+/// # Panics
+/// Panics if it is not or does not.
 fn check(dump: &CoreDump<'_>, bytes: &[u8]) {
     let dumped = Dumper::new().plan(dump).unwrap().to_vec().unwrap();
     assert!(decoded::decode(&dumped).contents(0, bytes.len()) == bytes);
 }
 
-/// The machine's limit for verifying: sums up all bytes once, by two threads.
+/// Computes the CRC-32 of all bytes with two threads: the machine's limit for verifying.
 fn crc(bytes: &[u8]) {
     std::thread::scope(|scope| {
         for part in bytes.chunks(bytes.len().div_ceil(2)) {
@@ -105,7 +109,7 @@ fn crc(bytes: &[u8]) {
     });
 }
 
-/// A file with holes where the image has zero pages.
+/// Makes a file with holes in place of the image's zero pages.
 fn sparse_file(bytes: &[u8]) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(bytes.len() as u64).unwrap();

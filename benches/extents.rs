@@ -1,5 +1,5 @@
-//! The time that it takes to find the extents of live memory, each way; of a large memory that was
-//! hardly touched, of a dense one, and of small ones, beside whole plans that just read them.
+//! The time to find the extents of live memory, by each method: in a large memory that is mostly untouched, in a dense
+//! one and in small ones. Plans that read everything are the comparison.
 
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
@@ -12,17 +12,17 @@ use corestream::{CoreDump, Dumper, ExtentMethod, MappingMethod, Memory, MemoryIm
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use memmap2::{MmapMut, MmapOptions};
 
-/// Memory that nobody has touched, of which there may be more than the machine has.
+/// Reserves untouched memory, possibly more than the machine has.
 fn reserve(len: usize) -> MmapMut {
     MmapOptions::new().len(len).no_reserve_swap().map_anon().unwrap()
 }
 
-/// Bytes of the large memory.
+/// Returns the size of the large memory in bytes.
 fn large() -> usize {
     if test_mode() { 1 << 30 } else { 64 << 30 }
 }
 
-/// A guest with one memory.
+/// Returns a guest with one memory.
 fn guest(bytes: &[u8]) -> CoreDump<'_> {
     let mut dump = CoreDump::new("guest");
     let ty = MemoryType::wasm64((bytes.len() as u64).div_ceil(65_536));
@@ -35,18 +35,18 @@ fn touch(bytes: &mut [u8]) {
     bytes.chunks_mut(4096).for_each(|page| page[0] = 1);
 }
 
-/// Each way that this machine has, with its name.
-fn ways() -> Vec<(String, Dumper)> {
-    let mut ways = Vec::new();
+/// Returns each method that this machine supports, with its name.
+fn methods() -> Vec<(String, Dumper)> {
+    let mut methods = Vec::new();
     for method in [ExtentMethod::PagemapScan, ExtentMethod::Pagemap] {
         for mappings in [MappingMethod::ProcmapQuery, MappingMethod::Maps] {
             let dumper = Dumper::new().extent_method(Some(method)).mapping_method(Some(mappings));
             if dumper.plan(&CoreDump::new("probe")).is_ok() {
-                ways.push((format!("{method}, {mappings}"), dumper));
+                methods.push((format!("{method}, {mappings}"), dumper));
             }
         }
     }
-    ways
+    methods
 }
 
 fn extents(c: &mut Criterion) {
@@ -69,7 +69,7 @@ fn extents(c: &mut Criterion) {
         ("dense", &dense),
     ] {
         let dump = guest(bytes);
-        for (way, dumper) in ways() {
+        for (way, dumper) in methods() {
             group.bench_function(format!("{name}/{way}"), |b| {
                 b.iter_custom(|times| {
                     (0..times).map(|_| dumper.plan(&dump).unwrap().stats().extent_time).sum()

@@ -1,4 +1,4 @@
-//! What the safe constructors cost: a dump or an image that is read beside the same one that is mapped.
+//! The cost of the safe constructors: reading a dump or an image, compared with mapping the same file.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its table")]
 
@@ -17,7 +17,7 @@ fn main() {
     let rounds = if common::test_mode() { 1 } else { 7 };
     println!("milliseconds, medians of {rounds} rounds, {} MiB", common::image_len() >> 20);
     let directory = tempfile::tempdir().unwrap();
-    // Restored to memory where there is room: on a disk, to remove the old file takes longer than to write the new one.
+    // Restores to tmpfs if it has room: on a disk, removing the old file takes longer than writing the new one.
     let output = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     for image in images().filter(|image| ["dense", "heap"].contains(&image.name)) {
         let bytes = &image.bytes[..];
@@ -29,7 +29,7 @@ fn main() {
         std::fs::write(image_file.path(), bytes).unwrap();
 
         let read = CoreDumpFile::open(dumped.path()).unwrap();
-        // SAFETY: the bench made the file for itself, and writes to it no more.
+        // SAFETY: this bench created the temporary file, and nothing writes to it any more.
         #[allow(unsafe_code, reason = "maps a file of its own")]
         let source = unsafe { MappedFile::new(dumped.as_file()) };
         let mapped = CoreDumpFile::from_source(source.unwrap()).unwrap();
@@ -77,7 +77,7 @@ fn main() {
     }
 }
 
-/// Prints the times of a limit, of work on what is mapped, and of the same work on what is read.
+/// Prints the times of a limit, of the work on a mapped file, and of the same work on a file that is read.
 fn table(rounds: usize, works: &[Work<'_>; 3]) {
     let medians = medians(rounds, works);
     for ((row, _), median) in works.iter().zip(&medians) {
@@ -87,7 +87,7 @@ fn table(rounds: usize, works: &[Work<'_>; 3]) {
     println!("  read / mapped                  {ratio:>9.2}");
 }
 
-/// The machine's limit for verifying: sums up all bytes once, by two threads.
+/// Computes the CRC-32 of all bytes with two threads: the machine's limit for verifying.
 fn crc(bytes: &[u8]) {
     std::thread::scope(|scope| {
         for part in bytes.chunks(bytes.len().div_ceil(2)) {

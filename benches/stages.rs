@@ -1,5 +1,5 @@
-//! Each stage by itself: the scan beside a plain read of the same memory, the plan, the encoding to
-//! a sink that takes nothing, and whole dumps to a file and a pipe.
+//! Each stage by itself: the scan (with a plain read of the same memory for comparison), the plan, encoding to a sink
+//! that discards everything, and whole dumps to a file and a pipe.
 
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
@@ -14,7 +14,7 @@ use corestream::internals::Scanner;
 use corestream::{Dumper, FileSink, Piece, Sink};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
-/// Counts what it is given.
+/// A sink that counts bytes and discards them.
 struct Null;
 
 impl Sink for Null {
@@ -23,7 +23,10 @@ impl Sink for Null {
     }
 }
 
-/// Every backend finds the same runs as a look at each byte, or nothing is timed.
+/// Checks that every backend finds the same runs as a byte-by-byte scan, before anything is timed.
+///
+/// # Panics
+/// Panics if one does not.
 fn check(bytes: &[u8], scanners: &[Scanner]) {
     for scanner in scanners {
         let mut end = 0;

@@ -1,5 +1,7 @@
-//! A dump is pulled piece by piece and written at the offset that each piece names, as a program would do it that has
-//! its own way to write: io_uring, a client of an object store, several threads.
+//! Pulls a dump piece by piece and writes each piece at its offset.
+//!
+//! This is for programs that do their own writing, for example with io_uring, an object-store client or several
+//! threads.
 //!
 //! ```sh
 //! cargo run --example pull_pieces -- examples/guest.mem guest.core
@@ -24,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     dump.add_memory(Memory::new(MemoryType::wasm64(image.len().div_ceil(65_536)), image));
     let plan = Dumper::new().plan(&dump)?;
 
-    // For its owner only: a dump holds whatever the guest held.
+    // Readable by the owner only: the dump contains all of the guest's data.
     let output = OpenOptions::new().write(true).create_new(true).mode(0o600).open(output)?;
     // The length is known before the first byte.
     output.set_len(plan.len())?;
@@ -33,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     while let Some(batch) = pieces.next_batch()? {
         batches += 1;
         count += batch.len();
-        // The pieces of a batch are borrowed until the next one is pulled: until then, any thread may have them.
+        // The pieces of a batch are borrowed until the next batch is pulled. Until then, other threads may use them.
         let (one, other) = batch.split_at(batch.len() / 2);
         thread::scope(|scope| {
             let one = scope.spawn(|| write(&output, one));

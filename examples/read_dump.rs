@@ -1,4 +1,4 @@
-//! A core dump is read back: its backtrace, and the first bytes of each memory that are not zero.
+//! Reads a core dump: prints its backtraces, and the first non-zero bytes of each memory.
 //!
 //! `cargo run --example read_dump -- orders.core`
 #![allow(clippy::print_stdout, reason = "an example shows what it reads")]
@@ -7,7 +7,7 @@ use corestream::CoreDumpFile;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args_os().nth(1).ok_or("the path of the dump is missing")?;
-    // With an index, opening reads nothing of the memories.
+    // If the dump has an index, opening it reads no memory contents.
     let dump = CoreDumpFile::open(path)?;
     println!("core dump of {}", dump.name());
     for thread in dump.threads() {
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     for memory in dump.memories() {
         println!("memory {}: {}", memory.index(), memory.ty());
-        // The first segment, by the address of its first bytes.
+        // The segment with the lowest address.
         if let Some(segment) = memory.segments().next() {
             let mut buffer = [0; 16];
             let len = segment.addresses.clone().take(buffer.len()).count();

@@ -1,4 +1,4 @@
-//! A dump goes to a server from an asynchronous runtime, which pulls it part by part.
+//! Sends a dump to a server from an asynchronous runtime, which pulls it part by part.
 //!
 //! ```sh
 //! corestream receive tcp:127.0.0.1:4000 --once -o guest.core &
@@ -13,8 +13,8 @@ use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Bytes that are pulled at once. The runtime can do nothing else meanwhile, so this is small enough to take well under
-/// a millisecond.
+/// The number of bytes pulled at once. Pulling blocks the runtime, so this is small enough to take well under a
+/// millisecond.
 const PART: usize = 256 << 10;
 
 #[tokio::main(flavor = "current_thread")]
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let image = MemoryImage::open(image)?;
     let mut dump = CoreDump::new("guest");
     dump.add_memory(Memory::new(MemoryType::wasm64(image.len().div_ceil(65_536)), image));
-    // Planning reads all memory on other cores. In a service, do it where the guest may stand still.
+    // Planning reads all of the memory, on several cores. In a service, plan where the guest may pause.
     let plan = Dumper::new().plan(&dump)?;
 
     let mut socket = TcpStream::connect(server).await?;

@@ -1,4 +1,4 @@
-//! The images that are measured, the machine's limits, and the algorithm of the reference.
+//! The benchmark images, the machine's limits and the reference's algorithm.
 #![allow(dead_code, reason = "each bench uses its part")]
 
 use std::fs::File;
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use corestream::{CoreDump, Memory, MemoryImage, MemoryType};
 
-/// Whether every bench runs once, on small images, to see that it works.
+/// Returns whether each bench only runs once on small images, as a test (`--test`).
 pub fn test_mode() -> bool {
     std::env::args().any(|arg| arg == "--test")
 }
 
-/// The size of an image in bytes: 1 GiB, or 16 MiB in test mode.
+/// Returns the size of an image in bytes: 1 GiB, or 16 MiB in test mode.
 pub fn image_len() -> usize {
     if test_mode() { 16 << 20 } else { 1 << 30 }
 }
@@ -25,7 +25,7 @@ pub struct Image {
     pub bytes: Vec<u8>,
 }
 
-/// Numbers that look random and are the same every time (xorshift64).
+/// A deterministic pseudorandom generator (xorshift64).
 pub struct Random(pub u64);
 
 impl Random {
@@ -36,12 +36,12 @@ impl Random {
         self.0
     }
 
-    /// A number from `start` up to `end`.
+    /// Returns a number in `start..end`.
     pub fn between(&mut self, start: u64, end: u64) -> usize {
         usize::try_from(start + self.next() % (end - start + 1)).unwrap()
     }
 
-    /// Fills `bytes` with anything but zeros.
+    /// Fills `bytes` with non-zero bytes.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
             let value = (self.next() | 0x0101_0101_0101_0101).to_le_bytes();
@@ -50,14 +50,14 @@ impl Random {
     }
 }
 
-/// Fills an image of zeros.
+/// Writes contents to an image of zeros.
 type Fill = fn(&mut Random, &mut [u8]);
 
-/// What the images hold, by name.
+/// The contents of the images, by name.
 const FILLS: [(&str, Fill); 6] = [
     ("zero", |_, _| {}),
     ("dense", |random, bytes| random.fill(bytes)),
-    // Dense as most data is: with single zeros, here one byte of 256.
+    // Dense like real data, with single zeros: one byte in 256.
     ("random", |random, bytes| {
         bytes.chunks_mut(8).for_each(|word| {
             let value = random.next().to_le_bytes();
@@ -80,33 +80,33 @@ const FILLS: [(&str, Fill); 6] = [
     }),
 ];
 
-/// The images that all benches share, every page of them touched.
+/// Returns the images that all benches share. Every page is resident.
 pub fn images() -> impl Iterator<Item = Image> {
     FILLS.iter().map(|(name, fill)| Image { name, bytes: filled(*fill, image_len()) })
 }
 
-/// The bytes of one of them, `len` long; `None` if there is none of that name.
+/// Returns the bytes of the image called `name`, `len` bytes long, or `None` if the name is unknown.
 pub fn image(name: &str, len: usize) -> Option<Vec<u8>> {
     let (_, fill) = FILLS.iter().find(|(known, _)| *known == name)?;
     Some(filled(*fill, len))
 }
 
 fn filled(fill: Fill, len: usize) -> Vec<u8> {
-    // Not zero first, so that every page is there before anything is measured; without the black box
-    // the compiler makes one call of `calloc` of the two lines, which touches nothing.
+    // Writes non-zero bytes first, so that every page is resident before anything is measured. Without the black box
+    // the compiler turns both lines into one `calloc`, which touches no page.
     let mut bytes = black_box(vec![1; len]);
     bytes.fill(0);
     fill(&mut Random(88_172_645_463_325_252), &mut bytes);
     bytes
 }
 
-/// A row of a table: what is measured, and how.
+/// A row of a table: its name, and the work to measure.
 pub type Work<'w> = (&'static str, Box<dyn Fn() + 'w>);
 
-/// The medians over the rounds; in each of them everything runs once, one after the other.
+/// Returns the median time of each work. Each round runs all of them once, one after the other.
 pub fn medians(rounds: usize, works: &[Work<'_>]) -> Vec<Duration> {
     let mut times = vec![Vec::new(); works.len()];
-    // One round more, to warm up.
+    // One extra round to warm up.
     for _ in 0..=rounds {
         for ((_, work), times) in works.iter().zip(&mut times) {
             let start = Instant::now();
@@ -122,7 +122,7 @@ pub fn medians(rounds: usize, works: &[Work<'_>]) -> Vec<Duration> {
     times.into_iter().map(median).collect()
 }
 
-/// A guest of one memory.
+/// Returns a guest with one memory.
 pub fn guest(bytes: &[u8]) -> CoreDump<'_> {
     let mut dump = CoreDump::new("guest");
     let ty = MemoryType::wasm32(bytes.len() as u64 / 65_536);
@@ -130,7 +130,7 @@ pub fn guest(bytes: &[u8]) -> CoreDump<'_> {
     dump
 }
 
-/// The machine's limit for a scan: reads all bytes once, by so many threads.
+/// Reads all bytes once with `threads` threads: the machine's limit for a scan.
 pub fn plain_read(bytes: &[u8], threads: usize) {
     let read = |part: &[u8]| {
         let (words, _) = part.as_chunks::<64>();
@@ -152,8 +152,8 @@ pub fn plain_read(bytes: &[u8], threads: usize) {
     });
 }
 
-/// What Wasmtime's `WasmCoreDump::serialize` does with a memory: a segment for each 4 KiB that are
-/// not all zero, trimmed, collected in one vector and then in another.
+/// Encodes a memory like Wasmtime's `WasmCoreDump::serialize`: one trimmed segment for each 4 KiB that are not all
+/// zero, collected in one vector and then copied to another.
 pub fn reference(bytes: &[u8]) -> Vec<u8> {
     use wasm_encoder::{ConstExpr, DataSection, MemorySection, Module};
 
@@ -178,17 +178,17 @@ pub fn reference(bytes: &[u8]) -> Vec<u8> {
     module.finish()
 }
 
-/// A fresh file that is gone when it is closed.
+/// Creates a temporary file that disappears when it is closed.
 pub fn fresh_file() -> File {
     tempfile::tempfile().unwrap()
 }
 
-/// One write of all bytes to a fresh file: the machine's limit for a dump to a file.
+/// Writes all bytes to a fresh file with one call: the machine's limit for a dump to a file.
 pub fn write_all_fresh(bytes: &[u8]) {
     fresh_file().write_all(bytes).unwrap();
 }
 
-/// A pipe with a thread at its other end that reads all there is and drops it.
+/// Runs `work` on a pipe whose other end a thread drains.
 pub fn drained_pipe<T>(work: impl FnOnce(&mut std::io::PipeWriter) -> T) -> T {
     use std::io::Read;
     let (mut reader, mut writer) = std::io::pipe().unwrap();

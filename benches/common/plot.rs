@@ -1,17 +1,17 @@
-//! Plots as SVG: lines over two logarithmic axes.
+//! SVG line plots with two logarithmic axes.
 
 use std::fmt::Write;
 
-/// A line of a plot: its name, and its points.
+/// A named line of a plot.
 pub struct Line {
     pub name: &'static str,
     pub points: Vec<(f64, f64)>,
 }
 
-/// A plot of time in seconds over something.
+/// A plot of time in seconds over another quantity.
 pub struct Plot {
     pub title: String,
-    /// The marks of the horizontal axis, with their names.
+    /// The tick marks of the horizontal axis, with their labels.
     pub marks: Vec<(f64, String)>,
     pub lines: Vec<Line>,
 }
@@ -25,12 +25,12 @@ const TOP: f64 = 40.0;
 const BOTTOM: f64 = 40.0;
 
 impl Plot {
-    /// The picture.
+    /// Returns the plot as SVG.
     pub fn svg(&self) -> String {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let least = points().map(|point| point.1).fold(f64::MAX, f64::min);
         let most = points().map(|point| point.1).fold(f64::MIN, f64::max);
-        // Whole powers of ten.
+        // The axis spans whole powers of ten.
         let (low, high) = (least.log10().floor(), most.log10().ceil());
         let (first, last) = (self.marks[0].0, self.marks[self.marks.len() - 1].0);
         let x =
@@ -73,7 +73,7 @@ impl Plot {
                     y(*b)
                 ));
             }
-            // Beside the end of its line, below the names that are there already.
+            // Places the label next to the end of its line, below the labels placed so far.
             let end = line.points[line.points.len() - 1];
             let mut at = y(end.1) + 4.0;
             while heights.iter().any(|height| (height - at).abs() < 15.0) {
@@ -99,7 +99,7 @@ fn rule(x1: f64, y1: f64, x2: f64, y2: f64) -> String {
     )
 }
 
-/// A power of ten of a second.
+/// Formats `10^power` seconds.
 fn seconds(power: f64) -> String {
     match power {
         ..0.0 => format!("{} ms", 10_f64.powf(power + 3.0)),

@@ -1,5 +1,4 @@
-//! Guests of Wasmtime that trapped, and their dumps by corestream and by the reference:
-//! `WasmCoreDump::serialize` and `write_all`.
+//! Wasmtime guests that trapped, dumped by corestream and by the reference (`WasmCoreDump::serialize` and `write_all`).
 #![allow(dead_code, reason = "each bench uses its part")]
 
 use std::fs::File;
@@ -12,7 +11,7 @@ use wasmtime::{Config, Engine, Error, Instance, Module, Store, WasmCoreDump};
 use super::common::{Random, fresh_file};
 use super::decoded;
 
-/// A guest that trapped.
+/// A Wasmtime guest that trapped.
 pub struct Guest {
     store: Store<()>,
     error: Error,
@@ -23,8 +22,8 @@ pub fn random() -> Random {
 }
 
 impl Guest {
-    /// A guest of one memory of `len` bytes, which the host fills before the guest traps; over 4 GiB
-    /// it is a memory64.
+    /// Runs a guest with one memory of `len` bytes, which `fill` fills before the guest traps. A memory over 4 GiB is a
+    /// memory64.
     pub fn new(len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
         let engine = Engine::new(Config::new().coredump_on_trap(true)).unwrap();
         let (index, pages) = (if len > 4 << 30 { "i64" } else { "" }, len / 65_536);
@@ -40,7 +39,7 @@ impl Guest {
         Self { store, error }
     }
 
-    /// Dumps it to a fresh file.
+    /// Dumps the guest to a fresh file with corestream.
     pub fn dump(&mut self) -> File {
         let file = fresh_file();
         let captured = capture(&mut self.store, "guest", &self.error).unwrap();
@@ -49,13 +48,13 @@ impl Guest {
         file
     }
 
-    /// The length of its dump in bytes.
+    /// Returns the length of the dump in bytes.
     pub fn dump_len(&mut self) -> u64 {
         let captured = capture(&mut self.store, "guest", &self.error).unwrap();
         Dumper::new().plan(&captured.dump).unwrap().len()
     }
 
-    /// Has the reference dump it to a fresh file.
+    /// Dumps the guest to a fresh file with the reference.
     pub fn reference(&mut self) -> File {
         let mut file = fresh_file();
         file.write_all(&self.serialize()).unwrap();
@@ -66,8 +65,13 @@ impl Guest {
         self.error.downcast_ref::<WasmCoreDump>().unwrap().serialize(&mut self.store, "guest")
     }
 
-    /// Our dump is valid and holds `len` bytes, each as the memory has it, or nothing is timed: right
-    /// for a guest of which so many bytes are not zero, and reads nothing of the rest.
+    /// Checks that corestream's dump is valid and contains exactly `len` bytes, all equal to the memory's, before
+    /// anything is timed.
+    ///
+    /// For guests with `len` non-zero bytes. It reads nothing else of the memory.
+    ///
+    /// # Panics
+    /// Panics if the dump is wrong.
     pub fn check_data(&mut self, len: usize) {
         let captured = capture(&mut self.store, "guest", &self.error).unwrap();
         let bytes = captured.to_vec().unwrap();
@@ -81,9 +85,12 @@ impl Guest {
         assert_eq!(sum, len);
     }
 
-    /// Our dump is valid and gives the memory back, or nothing is timed. Whether the reference's is.
+    /// Checks that corestream's dump is valid and restores the memory. Returns whether the reference's dump is valid.
     ///
-    /// It reads pages that were never touched, which is not to be measured any more.
+    /// It reads untouched pages and so makes them resident: measure before.
+    ///
+    /// # Panics
+    /// Panics if corestream's dump is wrong.
     pub fn check(&mut self) -> bool {
         let captured = capture(&mut self.store, "guest", &self.error).unwrap();
         let bytes = captured.to_vec().unwrap();
@@ -101,7 +108,7 @@ impl Guest {
         drop(bytes);
         let reference = self.serialize();
         let valid = wasmparser::Validator::new().validate_all(&reference).is_ok();
-        // The table of segments aside, it is no more than a hundredth longer, and a few bytes.
+        // Apart from the table of segments, the dump is at most one percent and a few bytes longer than the data.
         assert!(!valid || len <= reference.len() / 100 * 101 + 4096);
         valid
     }

@@ -1,13 +1,13 @@
-//! Counts of instructions: the file that holds them, and how others compare to them.
+//! The file of instruction counts, and the comparison of new counts with it.
 //!
-//! A line of the file is a comment, which starts with `#`, or a name and its count; of the comments,
-//! two name the tools that the counts depend on.
+//! A line of the file is a comment, which starts with `#`, or a name and its count. Two of the comments name the tool
+//! versions on which the counts depend.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-/// By how much a count may rise, in percent.
+/// The permitted rise of a count, in percent.
 pub const LIMIT: u64 = 5;
 
 const ABOUT: &str = "# stage, input, backend, instructions; written by\n\
@@ -15,7 +15,7 @@ const ABOUT: &str = "# stage, input, backend, instructions; written by\n\
 const RUSTC: &str = "# compiler: ";
 const VALGRIND: &str = "# counted by: ";
 
-/// Counts by name, and the tools that they depend on.
+/// Counts by name, and the tool versions on which they depend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
     pub rustc: String,
@@ -24,7 +24,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// These beside the ones that are `committed`, in the order of their names.
+    /// Pairs these counts with the `committed` ones, sorted by name.
     pub fn compare<'c>(&'c self, committed: &'c Self) -> Vec<Row<'c>> {
         let names: BTreeSet<_> = self.counts.keys().chain(committed.counts.keys()).collect();
         let row = |name: &'c String| Row {
@@ -57,7 +57,7 @@ impl FromStr for Counts {
             let (name, count) = line
                 .rsplit_once(' ')
                 .and_then(|(name, count)| Some((name.trim_end(), count.parse().ok()?)))
-                .ok_or_else(|| format!("not a name and a count: {line}"))?;
+                .ok_or_else(|| format!("expected a name and a count: {line}"))?;
             if counts.insert(name.into(), count).is_some() {
                 return Err(format!("two counts of {name}"));
             }
@@ -66,18 +66,18 @@ impl FromStr for Counts {
     }
 }
 
-/// What has become of a count.
+/// The outcome of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is the same, or nearly.
+    /// The count changed by at most [`LIMIT`].
     Same,
-    /// It rose by more than [`LIMIT`].
+    /// The count rose by more than [`LIMIT`].
     Risen,
-    /// It fell by more than [`LIMIT`].
+    /// The count fell by more than [`LIMIT`].
     Fallen,
-    /// The file has none.
+    /// The file has no such count.
     New,
-    /// Only the file has one.
+    /// Only the file has such a count.
     Gone,
 }
 
@@ -87,7 +87,7 @@ impl Verdict {
     }
 }
 
-/// A count beside the one that is committed.
+/// A new count and the committed one.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'c> {
     name: &'c str,
@@ -111,7 +111,7 @@ impl Row<'_> {
         }
     }
 
-    /// Why it fails, in a line.
+    /// Returns the reason for a failure, in one line.
     pub fn reason(&self) -> String {
         let name = self.name;
         match (self.committed, self.counted) {
@@ -122,7 +122,7 @@ impl Row<'_> {
                 )
             }
             (None, _) => format!("{name}: not in the file"),
-            (_, None) => format!("{name}: in the file, but nothing of that name is counted"),
+            (_, None) => format!("{name}: in the file, but no such case exists"),
         }
     }
 }
@@ -146,7 +146,7 @@ impl fmt::Display for Row<'_> {
     }
 }
 
-/// The change in percent.
+/// Formats the change in percent.
 fn change(old: u64, new: u64) -> String {
     format!("{:+.2}%", (new as f64 / old as f64 - 1.0) * 100.0)
 }

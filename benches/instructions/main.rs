@@ -1,18 +1,16 @@
-//! The guard: how many instructions each stage takes, beside the counts in `counts.txt`. It fails
-//! when one has risen by more than 5%.
+//! The regression guard: counts the instructions of each stage and compares them with `counts.txt`. It fails if a count
+//! has risen by more than 5%.
 //!
 //! - `cargo bench --bench instructions` counts and compares.
 //! - `cargo bench --bench instructions -- --update` counts and writes the file.
-//! - `cargo bench --bench instructions -- --test` only checks the answers of the stages, and that the
-//!   file has a count of each.
+//! - `cargo bench --bench instructions -- --test` only checks the results of the stages, and that the file has a count
+//!   for each.
 //!
-//! Callgrind counts, in a process of its own for each count, nothing but what
-//! [`stages::measured`] runs. What could make two counts of the same code differ is kept out: there
-//! is one thread, so no pool; the images are slices that are scanned whole, so the kernel is asked
-//! nothing, whose answers are parsed; and options, which ask for the number of cores, are made before.
-//! The C library and crc32fast choose their code by the processor, but the one that valgrind shows
-//! them is the same wherever there is AVX2. What is left is the compiler: the file names it.
-
+//! Each count is one run of callgrind in a process of its own, which counts only the instructions within
+//! [`stages::measured`]. Everything that could make two counts of the same code differ is excluded. There is one thread
+//! and so no pool. The images are slices that are scanned as a whole, so no answers of the kernel are parsed. Options
+//! that query the number of cores are created before. The C library and crc32fast choose their code by processor, but
+//! valgrind emulates the same one wherever AVX2 is available. Only the compiler remains: the file names its version.
 #![allow(clippy::print_stdout, reason = "a bench prints its table")]
 
 #[path = "../common/mod.rs"]
@@ -39,7 +37,7 @@ fn main() -> ExitCode {
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     let done = match args[..] {
         ["run", stage, name, backend] => run(stage, name, backend),
-        // Without this argument of cargo's it is not `cargo bench` that asks.
+        // `cargo bench` passes this argument. Without it, something else started the program.
         _ if !args.contains(&"--bench") || args.contains(&"--test") => test(),
         _ if args.contains(&"--update") => update(),
         _ => check(),
@@ -55,25 +53,28 @@ fn main() -> ExitCode {
 
 type Result<T = (), E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// Runs one stage once: what is run under valgrind.
+/// Runs one stage once. This is the program that valgrind runs.
 fn run(stage: &str, name: &str, backend: &str) -> Result {
     let case = Case::all().find(|case| case.is(stage, name, backend));
     let case = case.ok_or_else(|| format!("no such case: {stage} {name} {backend}"))?;
     case.run(&input(case.input))
 }
 
-/// Checks the answers, or nothing is counted.
+/// Checks the results of all stages, before anything is counted.
+///
+/// # Panics
+/// Panics if one is wrong.
 fn check_answers() {
     for name in INPUTS {
         let bytes = input(name);
-        for case in here().filter(|case| case.input == name) {
+        for case in supported_cases().filter(|case| case.input == name) {
             case.check(&bytes);
         }
     }
 }
 
-/// The cases that this machine can run.
-fn here() -> impl Iterator<Item = Case> {
+/// Returns the cases that this machine can run.
+fn supported_cases() -> impl Iterator<Item = Case> {
     Case::all().filter(|case| case.scanner().is_some())
 }
 
@@ -88,7 +89,7 @@ fn committed() -> Result<Counts> {
 
 fn test() -> Result {
     check_answers();
-    for case in here() {
+    for case in supported_cases() {
         case.run(&input(case.input))?;
     }
     let committed = committed()?;
@@ -96,19 +97,19 @@ fn test() -> Result {
     if !names.iter().eq(committed.counts.keys()) {
         let path = path().display();
         return Err(
-            format!("{path}: not of the stages that there are; to mend it: {UPDATE}").into()
+            format!("{path}: does not match the existing stages; to update it: {UPDATE}").into()
         );
     }
-    println!("{} counts, all answers are right", names.len());
+    println!("{} counts; all results are correct", names.len());
     Ok(())
 }
 
 fn update() -> Result {
     if Scanner::avx2().is_none() {
-        return Err("this machine has no AVX2, which the file has counts of".into());
+        return Err("this machine has no AVX2, so it cannot update the AVX2 counts".into());
     }
     check_answers();
-    let counted = valgrind::count(here())?;
+    let counted = valgrind::count(supported_cases())?;
     std::fs::write(path(), counted.to_string())?;
     println!("{counted}\nwritten to {}", path().display());
     Ok(())
@@ -118,15 +119,19 @@ fn check() -> Result {
     check_answers();
     let mut committed = committed()?;
     if Scanner::avx2().is_none() {
-        println!("no AVX2 here: its counts are left out, and the C library may count differently");
+        println!(
+            "no AVX2 on this machine: its counts are skipped, and the C library may count differently"
+        );
         committed.counts.retain(|name, _| !name.ends_with(" avx2"));
     }
-    let counted = valgrind::count(here())?;
+    let counted = valgrind::count(supported_cases())?;
     for (ours, theirs) in
         [(&counted.rustc, &committed.rustc), (&counted.valgrind, &committed.valgrind)]
     {
         if ours != theirs {
-            println!("this is {ours}, the counts are of {theirs}: that alone may change them");
+            println!(
+                "this machine has {ours}, the committed counts are from {theirs}; the difference may change them"
+            );
         }
     }
     let rows = counted.compare(&committed);
@@ -136,13 +141,13 @@ fn check() -> Result {
     let failed: Vec<_> = rows.iter().filter(|row| row.verdict().fails()).collect();
     if failed.is_empty() {
         if rows.iter().any(|row| row.verdict() == Verdict::Fallen) {
-            println!("\nsome counts fell, good; to hold them: {UPDATE}");
+            println!("\nsome counts fell; to record them: {UPDATE}");
         }
         return Ok(());
     }
-    let mut message = String::from("\nthe guard of instruction counts fails:\n");
+    let mut message = String::from("\ninstruction counts have risen:\n");
     for row in failed {
         message += &format!("  {}\n", row.reason());
     }
-    Err(format!("{message}if that is meant to be: {UPDATE}").into())
+    Err(format!("{message}if this is intended: {UPDATE}").into())
 }

@@ -1,7 +1,7 @@
-//! What is counted: each stage by itself, on fixed inputs.
+//! The counted cases: each stage by itself, on fixed inputs.
 //!
-//! A plan holds the scan that finds its gaps; of an input with many, most of the work is its own.
-//! Encoding goes to a sink that takes nothing, and knows nothing of backends.
+//! The count of a plan includes the scan that finds its gaps. For an input with many gaps, the plan itself dominates.
+//! Encoding writes to a sink that discards everything, and does not depend on the scanner's backend.
 
 use std::fmt;
 use std::hint::black_box;
@@ -15,18 +15,18 @@ use super::Result;
 use super::common::{self, Random, guest};
 use super::decoded::decode;
 
-/// Bytes of an input: two batches of a scan, so that what lies at their edge is counted as well.
+/// The length of an input in bytes: two batches of a scan, so that the edge between them is counted too.
 const INPUT_BYTES: usize = 4 << 20;
 
-/// The names of the inputs: those of the images that the benches share, and one of single bytes with
-/// gaps between them that are all worth a segment.
+/// The names of the inputs: the images that the benches share, and an input of single bytes with gaps that are all long
+/// enough to split a segment.
 pub const INPUTS: [&str; 6] = ["zero", "dense", "random", "heap", "one-page-in-ten", GAPS];
 const GAPS: &str = "gaps";
 
-/// A budget of segments that the gaps of some inputs exceed many times.
+/// A segment budget that the gaps of some inputs exceed many times.
 const FEW_SEGMENTS: u32 = 1000;
 
-/// The bytes of the input of that name.
+/// Returns the bytes of the input called `name`.
 pub fn input(name: &str) -> Vec<u8> {
     if name != GAPS {
         let image = common::image(&name.replace('-', " "), INPUT_BYTES);
@@ -42,18 +42,18 @@ pub fn input(name: &str) -> Vec<u8> {
     bytes
 }
 
-/// What is run.
+/// A stage to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Of a slice, for gaps that are worth a segment.
+    /// Scanning a slice for gaps that are long enough to split a segment.
     Scan,
-    /// Within the budget, by one thread.
+    /// Planning within the budget, with one thread.
     Plan,
-    /// With more gaps than the budget allows.
+    /// Planning with more gaps than the budget allows.
     PlanFew,
-    /// Without checksums.
+    /// Encoding without checksums.
     Encode,
-    /// With them.
+    /// Encoding with checksums.
     EncodeChecksums,
 }
 
@@ -82,13 +82,13 @@ impl Stage {
         match self {
             Self::PlanFew => &["heap", GAPS],
             Self::Scan | Self::Plan => &INPUTS,
-            // Of zeros there is nothing to encode.
+            // An image of zeros has nothing to encode.
             Self::Encode | Self::EncodeChecksums => &INPUTS[1..],
         }
     }
 }
 
-/// One count.
+/// A case: a stage, an input and a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub stage: Stage,
@@ -103,7 +103,7 @@ impl fmt::Display for Case {
 }
 
 impl Case {
-    /// All of them.
+    /// Returns all cases.
     pub fn all() -> impl Iterator<Item = Self> {
         let of_stage = |stage: Stage| {
             let inputs = stage.inputs().iter();
@@ -118,7 +118,7 @@ impl Case {
         (self.stage.name(), self.input, self.backend) == (stage, input, backend)
     }
 
-    /// The backend of its scan; `None` where this machine does not have it.
+    /// Returns the backend, or `None` if this machine does not support it.
     pub fn scanner(&self) -> Option<Scanner> {
         match self.backend {
             "avx2" => Scanner::avx2(),
@@ -135,9 +135,9 @@ impl Case {
         Some(if self.stage == Stage::PlanFew { dumper.max_segments(FEW_SEGMENTS) } else { dumper })
     }
 
-    /// Runs it on `bytes`, once.
+    /// Runs the case on `bytes` once.
     pub fn run(&self, bytes: &[u8]) -> Result {
-        let missing = || format!("{self}: this processor does not have it");
+        let missing = || format!("{self}: not supported by this processor");
         let scanner = self.scanner().ok_or_else(missing)?;
         let dumper = self.dumper().ok_or_else(missing)?;
         let dump = guest(bytes);
@@ -160,7 +160,10 @@ impl Case {
         Ok(())
     }
 
-    /// Its answer is right.
+    /// Checks the result of the case.
+    ///
+    /// # Panics
+    /// Panics if it is wrong.
     pub fn check(&self, bytes: &[u8]) {
         let (Some(scanner), Some(dumper)) = (self.scanner(), self.dumper()) else { return };
         if self.stage == Stage::Scan {
@@ -171,25 +174,24 @@ impl Case {
         if self.stage == Stage::PlanFew {
             assert_eq!(plan.segments().len(), FEW_SEGMENTS as usize, "{self}");
         }
-        // It fails if other than the planned bytes are emitted.
+        // Encoding fails if it emits more or fewer bytes than planned.
         plan.write_to(&mut Null).unwrap();
         assert!(decode(&plan.to_vec().unwrap()).contents(0, bytes.len()) == bytes, "{self}");
     }
 }
 
-/// Runs `stage`. Callgrind counts from where this is entered to where it is left, which it knows by
-/// the name.
+/// Runs `stage`. Callgrind recognizes this function by its name and counts from its entry to its return.
 #[inline(never)]
 fn measured(stage: &mut dyn FnMut()) {
     stage();
 }
 
-/// The shortest gap that is worth a segment, in bytes.
+/// Returns the length in bytes of the shortest gap that splits a segment.
 fn min_gap() -> usize {
     usize::try_from(SEGMENT_COST + 1).unwrap()
 }
 
-/// The runs are those that a look at each byte finds.
+/// Checks that the scanner finds the same runs as a byte-by-byte scan.
 fn check_runs(scanner: Scanner, bytes: &[u8]) {
     let mut expected: Vec<std::ops::Range<usize>> = Vec::new();
     for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte != 0) {
@@ -203,7 +205,7 @@ fn check_runs(scanner: Scanner, bytes: &[u8]) {
     assert!(found == expected, "{}", scanner.name());
 }
 
-/// Counts what it is given.
+/// A sink that counts bytes and discards them.
 struct Null;
 
 impl Sink for Null {

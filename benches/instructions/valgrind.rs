@@ -1,4 +1,4 @@
-//! Counts: this program runs itself under callgrind, once for each case.
+//! Counting: this program runs itself under callgrind, once for each case.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,10 +9,10 @@ use super::Result;
 use super::counts::Counts;
 use super::stages::Case;
 
-/// The function whose instructions are counted, however its name is mangled.
+/// A pattern for the mangled name of the function whose instructions are counted.
 const MEASURED: &str = "*instructions*stages*measured*";
 
-/// The counts of `cases`, as many at a time as there are cores.
+/// Counts `cases`, one per core at a time.
 pub fn count(cases: impl Iterator<Item = Case>) -> Result<Counts> {
     let (rustc, valgrind) = (version("rustc")?, version("valgrind")?);
     let cases: Vec<_> = cases.collect();
@@ -51,22 +51,26 @@ fn count_one(case: &Case) -> Result<u64> {
     }
     let count = total(&file)?;
     if count == 0 {
-        return Err(format!("{case}: nothing was counted; is {MEASURED} not its name?").into());
+        return Err(format!(
+            "{case}: no instructions counted; does {MEASURED} match the name of the function?"
+        )
+        .into());
     }
     Ok(count)
 }
 
-/// The instructions that a file of callgrind sums up to.
+/// Returns the total number of instructions in an output file of callgrind.
 fn total(file: &Path) -> Result<u64> {
     let text = std::fs::read_to_string(file)?;
     let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
     Ok(total.ok_or("callgrind gave no total")?.trim().parse()?)
 }
 
-/// What `program` says it is.
+/// Returns the version that `program` reports.
 fn version(program: &str) -> Result<String> {
-    let output = Command::new(program).arg("--version").output().map_err(|error| {
-        format!("{program}: {error}; counting needs it, install the package of that name")
-    })?;
+    let output = Command::new(program)
+        .arg("--version")
+        .output()
+        .map_err(|error| format!("{program}: {error}; install the package of that name"))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().into())
 }

@@ -1,5 +1,5 @@
-//! An engine of one's own: it reserves 6 GiB for a memory64, of which its guest has touched three places. The dump costs
-//! what the guest has touched.
+//! A custom engine that reserves 6 GiB for a memory64, of which its guest touched three places. The cost of the dump
+//! depends on the touched memory only.
 
 use std::error::Error;
 
@@ -12,7 +12,7 @@ use memmap2::MmapOptions;
 
 const PAGE: usize = 65_536;
 const LEN: usize = 6 << 30;
-/// Where the guest has written, and what.
+/// The addresses and values that the guest wrote.
 const TOUCHED: [(usize, &[u8]); 3] =
     [(0, b"first"), ((4 << 30) - 2, b"over 4 GiB"), (LEN - 4, b"last")];
 
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     dump.add_thread(Thread::new("main").with_frames([frame]));
 
     let plan = Dumper::new().plan(&dump)?;
-    // The kernel knows which pages were never touched.
+    // Untouched pages are found without reading them.
     assert!(plan.stats().extent_bytes < 1 << 20, "{:?}", plan.stats());
     assert!(plan.len() < 4096, "{} bytes", plan.len());
     let directory = tempfile::tempdir()?;

@@ -1,4 +1,4 @@
-//! An asynchronous upload: the dump is pulled from a reader, and goes to a server in a task of the same runtime.
+//! An asynchronous upload: a task pulls the dump from a reader and sends it to a server.
 
 use std::error::Error;
 use std::io::Read;
@@ -8,15 +8,17 @@ use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, Plan};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Bytes that go into the socket at once.
+/// The number of bytes written to the socket at once.
 const PART: usize = 256 << 10;
 
-/// Sends a dump. Pulling a part copies it, and sums it up: about 50 µs, so that the runtime hardly waits for it.
+/// Sends a dump.
+///
+/// Pulling a part copies it and computes its checksum, which blocks the runtime for about 50 µs.
 async fn upload(plan: &Plan<'_>, socket: &mut TcpStream) -> Result<u64, Box<dyn Error>> {
     let mut reader = plan.reader()?;
     let mut part = vec![0; PART];
     let mut sent = 0;
-    // The length is known before the first byte, as uploads want it.
+    // The length is known before the first byte, which uploads require.
     socket.write_all(format!("content-length: {}\n", plan.len()).as_bytes()).await?;
     loop {
         match reader.read(&mut part)? {

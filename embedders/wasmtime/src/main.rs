@@ -1,4 +1,4 @@
-//! A host whose guest traps: the dump goes to a file, and over a socket to a process that keeps it.
+//! A host whose guest traps. It dumps the guest to a file, and over a socket to a receiver.
 
 use std::error::Error;
 use std::io::Read;
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     dump.memory(MemoryIndex(0))?.read(70_000, &mut buffer)?;
     assert_eq!(buffer, *b"what was in memory");
 
-    // A receiver that hangs fails the dump, and does not stop the host for ever.
+    // A receiver that hangs makes the dump fail instead of blocking the host.
     let (mut peer, socket) = UnixStream::pair()?;
     let receiver = thread::spawn(move || {
         let mut bytes = Vec::new();
