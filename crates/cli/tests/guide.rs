@@ -34,7 +34,7 @@ const PORT: &str = "127.0.0.1:4000";
 
 #[test]
 fn runs_the_commands_of_the_readme() {
-    run_page("README.md", 5);
+    run_page("README.md", 4);
 }
 
 #[test]
