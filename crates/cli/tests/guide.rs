@@ -183,7 +183,7 @@ fn sections(page: &str) -> Vec<Vec<Block>> {
     sections
 }
 
-/// Runs the blocks of a page, at least `least` if all can run.
+/// Runs the blocks of a page, and fails if fewer than `least` ran.
 fn run_page(page: &str, least: usize) {
     let mut count = 0;
     for section in sections(&read(page)) {
