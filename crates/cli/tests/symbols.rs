@@ -291,10 +291,10 @@ fn files_are_matched_with_modules() {
         assert!(error.contains(why) && error.lines().count() == 1, "{error}");
         assert!(output.stdout.is_empty());
     };
-    let none = "built.wasm: no module of the dump has this name; give its index with INDEX=FILE";
+    let none = "built.wasm: no module of the dump has this name; pass INDEX=FILE";
     fails(&[&by_nothing], 2, none);
     fails(&[&format!("4={by_nothing}")], 2, "there is no module 4, the dump has 4");
-    fails(&[&by_file, &format!("0={by_nothing}")], 2, "module 0 has a file already");
+    fails(&[&by_file, &format!("0={by_nothing}")], 2, "module 0 already has a file");
     fails(&["0="], 2, "names no file");
     fails(&["none.wasm"], 1, "none.wasm: cannot open: No such file");
     let same = directory.dump(&["a/one.wasm", "b/one.wasm"], [frame(0, 1)]);
@@ -340,7 +340,7 @@ fn files_that_are_no_modules() {
     let cut = directory.write("cut.wasm", &whole[..0xea50a]);
     let output = inspect(&dump, &[cut.to_str().unwrap()], &[]);
     assert!(output.status.success());
-    assert!(stderr(&output).contains("warning: ") && stderr(&output).contains("read in part"));
+    assert!(stderr(&output).contains("warning: ") && stderr(&output).contains("only partly read"));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("     report at ") && text.contains("wordcount.c:36:13"), "{text}");
 }
@@ -356,7 +356,7 @@ fn debugging_information_elsewhere_is_said() {
     let file = directory.write("a.wasm", module.finish());
     let dump = directory.dump(&["a"], [frame(0, 1)]);
     let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
-    assert!(stderr(&output).contains("in another file, name that one instead: a.dbg.wa"));
+    assert!(stderr(&output).contains("in another file; pass that file instead: a.dbg.wa"));
     assert!(String::from_utf8(output.stdout).unwrap().contains("     f\n"));
 }
 
@@ -400,7 +400,7 @@ fn bombs() {
     let entry = |code: u8| [code, 0, 0, 0, 0, 100, 0, 0, 0];
     let mut entries = [entry(1), entry(2)].concat();
     entries.extend((0..1_000_000).flat_map(|_| entry(3)));
-    says(with_dwarf(&abbreviations.concat(), &entries, &[]), "nested more than 512 deep");
+    says(with_dwarf(&abbreviations.concat(), &entries, &[]), "nested more than 512 levels deep");
     // A million entries of a byte each, all with a hundred thousand attributes that have none.
     let mut abbreviations = vec![1, 0x11, 1, 0, 0, 2, 0x34, 0];
     (0..100_000).for_each(|_| abbreviations.extend([0x3f, 0x19]));
@@ -443,5 +443,5 @@ fn garbled_debugging_information() {
     leb(&mut bytes, 1 << 30);
     let file = directory.write("wordcount.wasm", bytes);
     let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
-    assert!(stderr(&output).contains("read in part"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("only partly read"), "{}", stderr(&output));
 }
