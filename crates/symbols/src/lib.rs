@@ -217,7 +217,7 @@ impl<'b> Symbols<'b> {
                 None
             });
             if let (None, Some(external)) = (&debug, guest.external) {
-                let line = "has its debugging information in another file, name that one instead";
+                let line = "its debugging information is in another file; pass that file instead";
                 warnings.push(format!("{path}: {line}: {external}"));
             }
             modules.insert(index, Symbolic { path, guest, debug });
