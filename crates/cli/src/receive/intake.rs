@@ -72,7 +72,9 @@ pub fn take(connection: &Connection, file: &File, terms: &Terms, stop: &Stop) ->
         (Some(fault), _) => Err(fault),
         (None, _) if received == 0 => Err(Fault::Broken("has sent nothing".into())),
         (None, Ok(Verdict::Whole(whole))) => Ok(whole),
-        (None, Ok(Verdict::Damaged(damage))) => Err(Fault::Broken(verify::fault(&damage))),
+        (None, Ok(Verdict::Damaged(damage))) => {
+            Err(Fault::Broken(verify::describe_damage(&damage)))
+        }
         (None, Err(error)) => Err(match error.kind() {
             ErrorKind::Damaged | ErrorKind::Truncated | ErrorKind::Format => {
                 Fault::Broken(error.to_string())
