@@ -1,83 +1,111 @@
-//! Where a dump's bytes come from: a slice, of which nothing is touched that is skipped, or a stream,
-//! of which a buffer is kept. What decodes them is the same.
+//! Reads the bytes of a dump in order: from memory, from a source, or from a stream.
+//!
+//! # The problem
+//! One parser has to read a dump in memory without copying it, a file or remote object without reading the gigabytes
+//! between the headers, and a pipe that cannot seek. The bytes come from an untrusted file, so any length may be wrong.
+//!
+//! # The idea
+//! [`Input`] is a cursor that only moves forward: it takes a few bytes or skips many. There are three implementations, and a
+//! test drives all of them through the same steps.
+//!
+//! - [`Slice`] borrows. Skipping costs nothing, and skipped pages of a mapping are never touched.
+//! - [`Window`] reads a source with [`ReadAt`]. It keeps one window of the source in a buffer. The first read fetches 4 KiB,
+//!   and each read that continues the previous one fetches twice as much, up to 256 KiB. So a list of a million frames takes
+//!   few reads, and a header among gigabytes of data takes a small one. A skip past the window reads nothing.
+//! - [`Stream`] reads everything. It keeps 256 KiB, more than the longest name, and computes the checksums of the blocks from
+//!   the bytes as they pass.
+//!
+//! # The barrier before the index
+//! The header gives the offset of the index, and nothing before the index may reach into it. After
+//! [`guard_index`](Input::guard_index), an operation that crosses the offset looks at the bytes there. If an index begins
+//! there, the operation fails: a length is damaged. If none does, another tool has made the dump longer and moved the index.
+//! Then the input removes the barrier, remembers that ([`has_passed_index`](Input::has_passed_index)) and continues. The check
+//! is in the input because only the input can look ahead in a stream.
+//!
+//! # The cost
+//! A slice checks the barrier and its own end in one comparison. A window and a stream check the barrier in each operation.
+//! Both have a buffer of 256 KiB at most. A stream also keeps the bytes up to the header, about 100 KB, and the checksums
+//! of the blocks, four bytes each.
 
 use std::io::{self, Read};
 use std::ops::Range;
 
 use crc32fast::Hasher;
 
-use super::fault::{Fault, Result, not_empty};
+use super::fault::{Fault, Result, at_least_one_byte};
 use super::index;
 use super::read_at::ReadAt;
 use crate::arithmetic::{Checked, at_most, exact};
 use crate::error::zeros;
 use crate::limits::MAX_NAME_BYTES;
 
-/// Bytes of a stream that are kept: more than the longest name.
-const BUFFER: usize = 1 << 18;
-
-/// The bytes from the first to the end of `corestream` are fewer: a name, and a few numbers.
-const BEFORE_BLOCKS: usize = MAX_NAME_BYTES + 1024;
-
-/// A dump, from its first byte to its last.
+/// The bytes of a dump in order, from first to last.
 pub(super) trait Input {
-    /// How many bytes were taken or skipped.
+    /// Returns the number of bytes taken or skipped.
     fn offset(&self) -> u64;
 
-    /// The next `len` bytes, at most [`MAX_NAME_BYTES`].
+    /// Takes the next `len` bytes, at most [`MAX_NAME_BYTES`].
     ///
     /// # Errors
-    /// There are fewer, or they can't be read.
+    /// Returns an error if fewer bytes remain, if they reach into the index, or if they cannot be read.
     fn take(&mut self, len: usize) -> Result<&[u8]>;
 
     /// Skips `len` bytes.
     ///
     /// # Errors
-    /// There are fewer, or they can't be read.
+    /// Returns an error if fewer bytes remain, if they reach into the index, or if they cannot be read.
     fn skip(&mut self, len: u64) -> Result<()>;
 
-    /// Skips all that is left; gives the number of all bytes.
+    /// Skips all remaining bytes. Returns the length of the dump.
     ///
     /// # Errors
-    /// They can't be read.
+    /// Returns an error if the bytes cannot be read.
     fn drain(&mut self) -> Result<u64>;
 
-    /// Whether there are no more bytes.
+    /// Returns whether no bytes remain.
     ///
     /// # Errors
-    /// They can't be read.
+    /// Returns an error if the input cannot be read.
     fn at_end(&mut self) -> Result<bool>;
 
-    /// Sets the offset at which the header places the index, and the size of the blocks before it that have checksums,
-    /// 2^`block_log2` bytes; 0 if there are no checksums. Reading past the offset is an error if an index begins there.
-    /// Otherwise another tool has made the dump longer, and the input goes on.
+    /// Sets the barrier: fails operations that cross `offset` if an index begins there.
+    ///
+    /// If no index begins there, the first such operation succeeds and removes the barrier.
+    fn guard_index(&mut self, offset: u64);
+
+    /// Removes the barrier, so that the index itself can be read.
+    fn unguard_index(&mut self);
+
+    /// Returns whether an operation has crossed the barrier because no index begins there.
+    fn has_passed_index(&self) -> bool;
+
+    /// Computes the checksums of the blocks of 2^`block_log2` bytes before the offset `end`, of which the last may be
+    /// shorter. With a `block_log2` of 0 there are none.
+    ///
+    /// Only a stream does this. A source can be read again, by several threads at once.
     ///
     /// # Errors
     /// Returns an internal error.
-    fn expect_index(&mut self, offset: u64, block_log2: u32) -> Result<()>;
+    fn sum_blocks(&mut self, _end: u64, _block_log2: u32) -> Result<()> {
+        Ok(())
+    }
 
-    /// Allows the index itself to be read.
-    fn allow_index(&mut self);
+    /// Starts a CRC-32 over the bytes from here on. `before` is the state after the bytes that precede them.
+    fn start_crc(&mut self, before: Hasher);
 
-    /// Returns whether something reaches past the beginning of the index, which is not there.
-    fn has_passed_index(&self) -> bool;
-
-    /// Begins the range that [`crc`](Self::crc) is of; `before` has what precedes it.
-    fn mark(&mut self, before: Hasher);
-
-    /// Returns the CRC-32 of what precedes the range, and of the bytes since [`mark`](Self::mark), which ends the range.
-    fn crc(&mut self) -> u32;
+    /// Returns the CRC-32 that [`start_crc`](Self::start_crc) began, over all bytes up to here, and ends it.
+    fn finish_crc(&mut self) -> u32;
 }
 
-/// A part of a dump in memory, if it is there.
-pub(super) fn part(bytes: &[u8], range: Range<u64>) -> Option<&[u8]> {
+/// Returns a range of a dump in memory, or `None` if the range is past the end.
+pub(super) fn subslice(bytes: &[u8], range: Range<u64>) -> Option<&[u8]> {
     bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
 }
 
-/// Where an index should begin that nothing before it reaches into.
+/// The offset of the index, which nothing before the index may reach past.
 #[derive(Clone, Copy, Debug)]
 struct Barrier {
-    /// The offset of the index; that of no byte where there is no barrier.
+    /// The offset of the index. Without a barrier it is `u64::MAX`, which no byte has.
     at: u64,
     has_passed: bool,
 }
@@ -89,24 +117,26 @@ impl Barrier {
         Self { at, has_passed: false }
     }
 
-    /// Returns where it is, if it is within the `len` bytes from `offset` on.
+    /// Returns the barrier's offset if the `len` bytes from `offset` on reach past it.
     #[inline]
-    fn within(self, offset: u64, len: u64) -> Option<u64> {
+    fn crossed_by(self, offset: u64, len: u64) -> Option<u64> {
         let ends_before = offset.checked_add(len).is_some_and(|end| end <= self.at);
         (!ends_before && offset <= self.at && self.at != u64::MAX).then_some(self.at)
     }
 
-    /// Removes it if no index begins with these bytes, which are those at the barrier. If there are none, it stays: nothing
-    /// passes it.
+    /// Removes the barrier unless an index begins with `bytes`, the bytes at the barrier. `offset` is where the operation
+    /// that crosses it began.
+    ///
+    /// If `bytes` is empty the barrier stays. The dump ends there, so nothing can pass it.
     ///
     /// # Errors
-    /// Returns an error if an index begins with them.
+    /// Returns an error if an index begins with `bytes`.
     #[cold]
     fn pass(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
         let at = self.at;
         if index::begins(bytes) {
             let message = format!("reaches into the index at {at:#x}");
-            return Err(Fault::damaged(not_empty(offset, at), message));
+            return Err(Fault::damaged(at_least_one_byte(offset, at), message));
         }
         if !bytes.is_empty() {
             *self = Self { has_passed: true, ..Self::NONE };
@@ -119,64 +149,72 @@ impl Barrier {
 #[derive(Clone)]
 pub(super) struct Slice<'b> {
     bytes: &'b [u8],
-    /// The bytes before the barrier, so that what ends there needs no other check.
+    /// The bytes before the barrier. One comparison with their end covers both the barrier and the end of the dump.
     before_barrier: &'b [u8],
-    at: usize,
+    offset: usize,
     barrier: Barrier,
-    mark: usize,
-    before: Option<Hasher>,
+    /// The offset at which the CRC-32 starts, and its state there.
+    crc_start: usize,
+    before_crc: Option<Hasher>,
 }
 
 impl<'b> Slice<'b> {
-    /// From `offset` on.
+    /// Returns an input that begins at `offset`.
     pub(super) fn new(bytes: &'b [u8], offset: u64) -> Self {
-        let at = at_most(offset, bytes.len());
-        let barrier = Barrier::NONE;
-        Self { bytes, before_barrier: bytes, at, barrier, mark: at, before: None }
+        let offset = at_most(offset, bytes.len());
+        Self {
+            bytes,
+            before_barrier: bytes,
+            offset,
+            barrier: Barrier::NONE,
+            crc_start: offset,
+            before_crc: None,
+        }
     }
 
-    /// Like [`Input::take`], borrowed from the slice.
+    /// Takes the next `len` bytes, like [`Input::take`], borrowed for as long as the dump.
     #[inline]
     pub(super) fn borrow(&mut self, len: usize) -> Result<&'b [u8]> {
-        match self.at.checked_add(len).and_then(|end| self.before_barrier.get(self.at..end)) {
+        match self.offset.checked_add(len).and_then(|end| self.before_barrier.get(self.offset..end))
+        {
             Some(taken) => {
-                // No slice ends past all offsets.
-                self.at = self.at.wrapping_add(len);
+                // This cannot wrap: the sum is the end of a subslice.
+                self.offset = self.offset.wrapping_add(len);
                 Ok(taken)
             }
             None => self.borrow_past_barrier(len),
         }
     }
 
-    /// Like [`borrow`](Self::borrow), for what does not end before the barrier.
+    /// Takes bytes that end after the barrier or after the end of the dump.
     #[cold]
     fn borrow_past_barrier(&mut self, len: usize) -> Result<&'b [u8]> {
         self.pass_barrier(len as u64)?;
-        let end = self.at.checked_add(len);
-        let taken = end.and_then(|end| self.bytes.get(self.at..end).map(|taken| (end, taken)));
-        let (end, taken) = taken.ok_or_else(|| self.ended(len as u64))?;
-        self.at = end;
+        let end = self.offset.checked_add(len);
+        let taken = end.and_then(|end| self.bytes.get(self.offset..end).map(|taken| (end, taken)));
+        let (end, taken) = taken.ok_or_else(|| self.unexpected_end(len as u64))?;
+        self.offset = end;
         Ok(taken)
     }
 
-    /// Passes the barrier, if it is within the next `len` bytes.
+    /// Passes the barrier if the next `len` bytes cross it.
     fn pass_barrier(&mut self, len: u64) -> Result<()> {
-        if let Some(at) = self.barrier.within(self.at as u64, len) {
-            let bytes = part(self.bytes, at..self.bytes.len() as u64).unwrap_or_default();
-            self.barrier.pass(bytes, self.at as u64)?;
+        if let Some(at) = self.barrier.crossed_by(self.offset as u64, len) {
+            let bytes = subslice(self.bytes, at..self.bytes.len() as u64).unwrap_or_default();
+            self.barrier.pass(bytes, self.offset as u64)?;
             self.before_barrier = self.bytes;
         }
         Ok(())
     }
 
-    fn ended(&self, wanted: u64) -> Box<Fault> {
-        Fault::end_within(self.bytes.len() as u64, self.at as u64, wanted)
+    fn unexpected_end(&self, len: u64) -> Box<Fault> {
+        Fault::unexpected_end_within(self.bytes.len() as u64, self.offset as u64, len)
     }
 }
 
 impl Input for Slice<'_> {
     fn offset(&self) -> u64 {
-        self.at as u64
+        self.offset as u64
     }
 
     #[inline]
@@ -188,33 +226,31 @@ impl Input for Slice<'_> {
     fn skip(&mut self, len: u64) -> Result<()> {
         let end = self.offset().checked_add(len).and_then(|end| usize::try_from(end).ok());
         match end {
-            Some(end) if end <= self.before_barrier.len() => self.at = end,
+            Some(end) if end <= self.before_barrier.len() => self.offset = end,
             _ => {
                 self.pass_barrier(len)?;
                 let end = end.filter(|end| *end <= self.bytes.len());
-                self.at = end.ok_or_else(|| self.ended(len))?;
+                self.offset = end.ok_or_else(|| self.unexpected_end(len))?;
             }
         }
         Ok(())
     }
 
     fn drain(&mut self) -> Result<u64> {
-        self.at = self.bytes.len();
-        Ok(self.at as u64)
+        self.offset = self.bytes.len();
+        Ok(self.offset as u64)
     }
 
     fn at_end(&mut self) -> Result<bool> {
-        Ok(self.at == self.bytes.len())
+        Ok(self.offset == self.bytes.len())
     }
 
-    fn expect_index(&mut self, offset: u64, _: u32) -> Result<()> {
+    fn guard_index(&mut self, offset: u64) {
         self.barrier = Barrier::new(offset);
-        let before = part(self.bytes, 0..offset);
-        self.before_barrier = before.unwrap_or(self.bytes);
-        Ok(())
+        self.before_barrier = subslice(self.bytes, 0..offset).unwrap_or(self.bytes);
     }
 
-    fn allow_index(&mut self) {
+    fn unguard_index(&mut self) {
         (self.barrier, self.before_barrier) = (Barrier::NONE, self.bytes);
     }
 
@@ -222,53 +258,59 @@ impl Input for Slice<'_> {
         self.barrier.has_passed
     }
 
-    fn mark(&mut self, before: Hasher) {
-        (self.mark, self.before) = (self.at, Some(before));
+    fn start_crc(&mut self, before: Hasher) {
+        (self.crc_start, self.before_crc) = (self.offset, Some(before));
     }
 
-    fn crc(&mut self) -> u32 {
-        let mut hasher = self.before.take().unwrap_or_default();
-        hasher.update(self.bytes.get(self.mark..self.at).unwrap_or_default());
+    fn finish_crc(&mut self) -> u32 {
+        let mut hasher = self.before_crc.take().unwrap_or_default();
+        hasher.update(self.bytes.get(self.crc_start..self.offset).unwrap_or_default());
         hasher.finalize()
     }
 }
 
-/// Bytes of a source that are read at first, and at most, beyond those that are wanted.
+/// The least and the most bytes that a window reads at a time, unless an operation needs more.
 const READ_AHEAD: std::ops::RangeInclusive<usize> = 1 << 12..=1 << 18;
 
-/// A dump in a source that lends no bytes: a window of it is kept.
-///
-/// The window grows as long as it is read in order, so that a list of a million frames takes few reads, and a header
-/// among gigabytes of data takes a small one.
+/// A dump in a source that lends no bytes, read through a window that grows while the reads are sequential.
 pub(super) struct Window<'s> {
     source: &'s dyn ReadAt,
     /// The length of the source in bytes.
     len: u64,
-    at: u64,
-    /// It only grows, so that it is filled with zeros once.
+    offset: u64,
+    /// The buffer never shrinks, so each of its bytes is zeroed once only.
     buffer: Vec<u8>,
-    /// Bytes of the buffer that were read.
+    /// The number of bytes in the buffer that were read from the source.
     filled: usize,
-    /// The offset of the first byte of the buffer.
+    /// The offset in the dump of the first byte of the buffer.
     start: u64,
-    /// Bytes to read when the buffer has too few.
-    ahead: usize,
+    /// The number of bytes that the next read fetches.
+    read_ahead: usize,
     barrier: Barrier,
-    marked: Option<Hasher>,
+    crc: Option<Hasher>,
 }
 
 impl<'s> Window<'s> {
-    /// From `offset` on, of a source of `len` bytes.
+    /// Returns an input that begins at `offset` of a source of `len` bytes.
     pub(super) fn new(source: &'s dyn ReadAt, len: u64, offset: u64) -> Self {
-        let at = offset.min(len);
-        let (buffer, ahead, barrier) = (Vec::new(), *READ_AHEAD.start(), Barrier::NONE);
-        Self { source, len, at, buffer, filled: 0, start: at, ahead, barrier, marked: None }
+        let offset = offset.min(len);
+        Self {
+            source,
+            len,
+            offset,
+            buffer: Vec::new(),
+            filled: 0,
+            start: offset,
+            read_ahead: *READ_AHEAD.start(),
+            barrier: Barrier::NONE,
+            crc: None,
+        }
     }
 
-    /// Passes the barrier, if it is within the next `len` bytes.
+    /// Passes the barrier if the next `len` bytes cross it.
     #[inline]
     fn pass_barrier(&mut self, len: u64) -> Result<()> {
-        match self.barrier.within(self.at, len) {
+        match self.barrier.crossed_by(self.offset, len) {
             None => Ok(()),
             Some(at) => {
                 let mut bytes = [0; index::BEGINNING];
@@ -277,100 +319,99 @@ impl<'s> Window<'s> {
                 if !bytes.is_empty() {
                     self.source.read_exact_at(bytes, at).map_err(|error| Fault::io(at, error))?;
                 }
-                self.barrier.pass(bytes, self.at)
+                self.barrier.pass(bytes, self.offset)
             }
         }
     }
 
-    /// Where the next bytes are in the buffer, if it has `len` of them.
-    fn held(&self, len: usize) -> Option<Range<usize>> {
-        let from = usize::try_from(self.at.checked_sub(self.start)?).ok()?;
+    /// Returns the range of the next `len` bytes in the buffer, or `None` if the buffer does not have all of them.
+    fn buffered(&self, len: usize) -> Option<Range<usize>> {
+        let from = usize::try_from(self.offset.checked_sub(self.start)?).ok()?;
         let to = from.checked_add(len)?;
         (to <= self.filled).then_some(from..to)
     }
 
-    /// Reads until the buffer has the next `len` bytes.
+    /// Reads until the buffer has the next `len` bytes. Returns their range in the buffer.
     fn fill(&mut self, len: usize) -> Result<Range<usize>> {
-        if let Some(held) = self.held(len) {
-            return Ok(held);
+        if let Some(buffered) = self.buffered(len) {
+            return Ok(buffered);
         }
-        let left = self.len.minus(self.at)?;
-        if len as u64 > left {
-            return Err(self.ended(len as u64));
+        let remaining = self.len.minus(self.offset)?;
+        if len as u64 > remaining {
+            return Err(self.unexpected_end(len as u64));
         }
-        // What of the buffer comes next.
-        let from = self.at.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
-        let rest = from.filter(|from| *from <= self.filled).unwrap_or(self.filled)..self.filled;
-        let is_next = self.filled > 0 && from.is_some_and(|from| from <= self.filled);
-        self.ahead = match is_next {
-            true => self.ahead.times(2)?.min(*READ_AHEAD.end()),
+        // The bytes at the end of the buffer that are among the next ones.
+        let from = self.offset.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        let kept = from.filter(|from| *from <= self.filled).unwrap_or(self.filled)..self.filled;
+        let is_sequential = self.filled > 0 && from.is_some_and(|from| from <= self.filled);
+        self.read_ahead = match is_sequential {
+            true => self.read_ahead.times(2)?.min(*READ_AHEAD.end()),
             false => *READ_AHEAD.start(),
         };
-        let wanted = at_most(left, len.max(self.ahead));
-        self.buffer.copy_within(rest.clone(), 0);
-        (self.start, self.filled) = (self.at, rest.len());
-        if let Some(more) = wanted.checked_sub(self.buffer.len()) {
+        let fill_to = at_most(remaining, len.max(self.read_ahead));
+        self.buffer.copy_within(kept.clone(), 0);
+        (self.start, self.filled) = (self.offset, kept.len());
+        if let Some(more) = fill_to.checked_sub(self.buffer.len()) {
             let no_room = |_| crate::Error::out_of_memory("a buffer to read a dump");
             self.buffer.try_reserve_exact(more).map_err(no_room)?;
-            self.buffer.resize(wanted, 0);
+            self.buffer.resize(fill_to, 0);
         }
-        let offset = self.at.plus(rest.len() as u64)?;
-        let to_fill = self.buffer.get_mut(rest.len()..wanted).unwrap_or_default();
+        let offset = self.offset.plus(kept.len() as u64)?;
+        let to_fill = self.buffer.get_mut(kept.len()..fill_to).unwrap_or_default();
         self.source.read_exact_at(to_fill, offset).map_err(|error| Fault::io(offset, error))?;
-        self.filled = wanted;
+        self.filled = fill_to;
         Ok(0..len)
     }
 
-    fn ended(&self, wanted: u64) -> Box<Fault> {
-        Fault::end_within(self.len, self.at, wanted)
+    fn unexpected_end(&self, len: u64) -> Box<Fault> {
+        Fault::unexpected_end_within(self.len, self.offset, len)
     }
 }
 
 impl Input for Window<'_> {
     fn offset(&self) -> u64 {
-        self.at
+        self.offset
     }
 
     #[inline]
     fn take(&mut self, len: usize) -> Result<&[u8]> {
         self.pass_barrier(len as u64)?;
-        let held = self.fill(len)?;
-        self.at = self.at.plus(len as u64)?;
-        let bytes = self.buffer.get(held).unwrap_or_default();
-        if let Some(marked) = &mut self.marked {
-            marked.update(bytes);
+        let buffered = self.fill(len)?;
+        self.offset = self.offset.plus(len as u64)?;
+        let bytes = self.buffer.get(buffered).unwrap_or_default();
+        if let Some(crc) = &mut self.crc {
+            crc.update(bytes);
         }
         Ok(bytes)
     }
 
     fn skip(&mut self, len: u64) -> Result<()> {
         self.pass_barrier(len)?;
-        let end = self.at.checked_add(len).filter(|end| *end <= self.len);
-        let end = end.ok_or_else(|| self.ended(len))?;
-        // Only the bytes of a checksum have to be read.
-        while self.marked.is_some() && self.at < end {
-            let left = end.minus(self.at)?;
+        let end = self.offset.checked_add(len).filter(|end| *end <= self.len);
+        let end = end.ok_or_else(|| self.unexpected_end(len))?;
+        // Skipped bytes are read only for a checksum.
+        while self.crc.is_some() && self.offset < end {
+            let left = end.minus(self.offset)?;
             self.take(at_most(left, *READ_AHEAD.end()))?;
         }
-        self.at = end;
+        self.offset = end;
         Ok(())
     }
 
     fn drain(&mut self) -> Result<u64> {
-        self.at = self.len;
+        self.offset = self.len;
         Ok(self.len)
     }
 
     fn at_end(&mut self) -> Result<bool> {
-        Ok(self.at == self.len)
+        Ok(self.offset == self.len)
     }
 
-    fn expect_index(&mut self, offset: u64, _: u32) -> Result<()> {
+    fn guard_index(&mut self, offset: u64) {
         self.barrier = Barrier::new(offset);
-        Ok(())
     }
 
-    fn allow_index(&mut self) {
+    fn unguard_index(&mut self) {
         self.barrier = Barrier::NONE;
     }
 
@@ -378,16 +419,16 @@ impl Input for Window<'_> {
         self.barrier.has_passed
     }
 
-    fn mark(&mut self, before: Hasher) {
-        self.marked = Some(before);
+    fn start_crc(&mut self, before: Hasher) {
+        self.crc = Some(before);
     }
 
-    fn crc(&mut self) -> u32 {
-        self.marked.take().unwrap_or_default().finalize()
+    fn finish_crc(&mut self) -> u32 {
+        self.crc.take().unwrap_or_default().finalize()
     }
 }
 
-/// A dump in a source, whether that lends its bytes or not.
+/// A dump in a source, which may lend its bytes or not.
 pub(super) enum Cursor<'s> {
     Slice(Slice<'s>),
     Window(Window<'s>),
@@ -426,134 +467,151 @@ impl Input for Cursor<'_> {
         delegate!(self, input => input.at_end())
     }
 
-    fn expect_index(&mut self, offset: u64, block_log2: u32) -> Result<()> {
-        delegate!(self, input => input.expect_index(offset, block_log2))
+    fn guard_index(&mut self, offset: u64) {
+        delegate!(self, input => input.guard_index(offset));
     }
 
-    fn allow_index(&mut self) {
-        delegate!(self, input => input.allow_index());
+    fn unguard_index(&mut self) {
+        delegate!(self, input => input.unguard_index());
     }
 
     fn has_passed_index(&self) -> bool {
         delegate!(self, input => input.has_passed_index())
     }
 
-    fn mark(&mut self, before: Hasher) {
-        delegate!(self, input => input.mark(before));
+    fn start_crc(&mut self, before: Hasher) {
+        delegate!(self, input => input.start_crc(before));
     }
 
-    fn crc(&mut self) -> u32 {
-        delegate!(self, input => input.crc())
+    fn finish_crc(&mut self) -> u32 {
+        delegate!(self, input => input.finish_crc())
     }
 }
 
-/// A dump that comes through a pipe or a socket, and that nobody keeps.
+/// The length of a stream's buffer: more than the longest name.
+const BUFFER_LEN: usize = 1 << 18;
+
+/// More bytes than precede the end of the section `corestream`: a name and a few numbers.
+///
+/// A stream keeps this many bytes until the header tells the size of a block.
+const MAX_BYTES_UP_TO_HEADER: usize = MAX_NAME_BYTES + 1024;
+
+/// A dump that comes through a pipe or a socket and is not stored.
 pub(super) struct Stream<R> {
     source: R,
     buffer: Box<[u8]>,
-    /// What of the buffer was read and not yet taken.
-    held: Range<usize>,
+    /// The bytes of the buffer that were read and not yet taken or skipped.
+    buffered: Range<usize>,
     offset: u64,
-    /// The offset of the end of what was read.
-    known_end: u64,
+    /// The offset after the last byte that was read.
+    read_end: u64,
     barrier: Barrier,
-    marked: Option<Hasher>,
-    blocks: Blocks,
+    crc: Option<Hasher>,
+    blocks: BlockSums,
 }
 
-/// The checksums of the blocks, computed as bytes pass.
-enum Blocks {
-    /// How long a block is may still be said: all bytes so far.
-    Unknown(Vec<u8>),
-    /// There are none.
+/// The checksums of the blocks, computed as the bytes pass.
+enum BlockSums {
+    /// The size of a block is not known yet. All bytes so far are kept.
+    SizeUnknown(Vec<u8>),
+    /// No checksums are computed.
     Off,
-    /// `missing` bytes of the block in hand, and `left` bytes of the blocks after it, are to come.
+    /// `missing` bytes of the current block are to come, and after them `left` bytes of later blocks.
     On { block: u64, missing: u64, left: u64, hasher: Hasher, done: Vec<u32> },
 }
 
 impl<R: Read> Stream<R> {
+    /// Returns an input that reads `source` from its first byte.
+    ///
     /// # Errors
-    /// The buffer can't be had.
+    /// Returns an error if memory for the buffer cannot be allocated.
     pub(super) fn new(source: R) -> crate::error::Result<Self> {
-        let buffer = zeros(BUFFER, "a buffer to read a dump")?.into_boxed_slice();
-        let blocks = Blocks::Unknown(Vec::new());
-        let (held, barrier) = (0..0, Barrier::NONE);
-        Ok(Self { source, buffer, held, offset: 0, known_end: 0, barrier, marked: None, blocks })
+        let buffer = zeros(BUFFER_LEN, "a buffer to read a dump")?.into_boxed_slice();
+        Ok(Self {
+            source,
+            buffer,
+            buffered: 0..0,
+            offset: 0,
+            read_end: 0,
+            barrier: Barrier::NONE,
+            crc: None,
+            blocks: BlockSums::SizeUnknown(Vec::new()),
+        })
     }
 
-    /// Passes the barrier, which is `ahead` bytes from here, no more than a name has, and within bytes that are wanted from
-    /// `start` on.
+    /// Passes the barrier, which is `ahead` bytes from here. That is at most the length of a name. `start` is where the
+    /// operation that crosses the barrier began.
     #[cold]
     fn pass_barrier(&mut self, ahead: usize, start: u64) -> Result<()> {
-        // A stream that ends there has no index.
+        // If the stream ends before that, no index begins at the barrier.
         self.fill(ahead.plus(index::BEGINNING)?)?;
-        let held = self.buffer.get(self.held.clone()).unwrap_or_default();
-        self.barrier.pass(held.get(ahead..).unwrap_or_default(), start)
+        let buffered = self.buffer.get(self.buffered.clone()).unwrap_or_default();
+        self.barrier.pass(buffered.get(ahead..).unwrap_or_default(), start)
     }
 
-    /// The checksums of the blocks that have passed.
-    pub(super) fn block_crcs(&mut self) -> Vec<u32> {
+    /// Takes the checksums of the blocks that have passed.
+    pub(super) fn take_block_crcs(&mut self) -> Vec<u32> {
         match &mut self.blocks {
-            Blocks::On { done, .. } => std::mem::take(done),
+            BlockSums::On { done, .. } => std::mem::take(done),
             _ => Vec::new(),
         }
     }
 
-    /// Reads until the buffer has `len` bytes; `false` if the stream ends before.
+    /// Reads until the buffer has `len` bytes. Returns `false` if the stream ends before that.
     fn fill(&mut self, len: usize) -> Result<bool> {
-        if self.held.len() < len && self.held.start > 0 {
-            self.buffer.copy_within(self.held.clone(), 0);
-            self.held = 0..self.held.len();
+        if self.buffered.len() < len && self.buffered.start > 0 {
+            self.buffer.copy_within(self.buffered.clone(), 0);
+            self.buffered = 0..self.buffered.len();
         }
-        while self.held.len() < len {
-            let free = self.buffer.get_mut(self.held.end..).unwrap_or_default();
+        while self.buffered.len() < len {
+            let free = self.buffer.get_mut(self.buffered.end..).unwrap_or_default();
             let room = free.len();
             match self.source.read(free) {
                 Ok(0) => return Ok(false),
                 Ok(read) if read <= room => {
-                    self.held.end = self.held.end.plus(read)?;
-                    self.known_end = self.known_end.plus(read as u64)?;
+                    self.buffered.end = self.buffered.end.plus(read)?;
+                    self.read_end = self.read_end.plus(read as u64)?;
                 }
                 Ok(_) => {
-                    let error = io::Error::other("a source gave more bytes than it was asked for");
-                    return Err(Fault::io(self.known_end, error));
+                    let message = "the source reported more bytes than were requested";
+                    return Err(Fault::io(self.read_end, io::Error::other(message)));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Fault::io(self.known_end, error)),
+                Err(error) => return Err(Fault::io(self.read_end, error)),
             }
         }
         Ok(true)
     }
 
-    /// Takes `len` bytes of those that the buffer has, or all if it has fewer.
+    /// Takes `len` of the buffered bytes, or all of them if there are fewer.
     #[inline]
-    fn advance(&mut self, len: usize) -> Result<&[u8]> {
-        let held = self.buffer.get(self.held.clone()).unwrap_or_default();
-        let bytes = held.get(..len).unwrap_or(held);
-        if let Some(marked) = &mut self.marked {
-            marked.update(bytes);
+    fn take_buffered(&mut self, len: usize) -> Result<&[u8]> {
+        let buffered = self.buffer.get(self.buffered.clone()).unwrap_or_default();
+        let bytes = buffered.get(..len).unwrap_or(buffered);
+        if let Some(crc) = &mut self.crc {
+            crc.update(bytes);
         }
         self.blocks.update(bytes)?;
-        self.held.start = self.held.start.plus(bytes.len())?;
+        self.buffered.start = self.buffered.start.plus(bytes.len())?;
         self.offset = self.offset.plus(bytes.len() as u64)?;
         Ok(bytes)
     }
 
-    /// Passes `len` bytes, with no barrier among them.
-    fn pass(&mut self, len: u64) -> Result<()> {
+    /// Skips `len` bytes that do not cross the barrier.
+    fn skip_freely(&mut self, len: u64) -> Result<()> {
         let mut left = len;
         while left > 0 {
             if !self.fill(1)? {
-                return Err(self.ended(left));
+                return Err(self.unexpected_end(left));
             }
-            let taken = self.advance(at_most(left, self.held.len()))?;
+            let taken = self.take_buffered(at_most(left, self.buffered.len()))?;
             left = left.minus(taken.len() as u64)?;
         }
         Ok(())
     }
 
-    fn ended(&self, wanted: u64) -> Box<Fault> {
-        Fault::end_within(self.known_end, self.offset, wanted)
+    fn unexpected_end(&self, len: u64) -> Box<Fault> {
+        Fault::unexpected_end_within(self.read_end, self.offset, len)
     }
 }
 
@@ -564,31 +622,31 @@ impl<R: Read> Input for Stream<R> {
 
     #[inline]
     fn take(&mut self, len: usize) -> Result<&[u8]> {
-        if let Some(at) = self.barrier.within(self.offset, len as u64) {
+        if let Some(at) = self.barrier.crossed_by(self.offset, len as u64) {
             self.pass_barrier(exact(at.minus(self.offset)?)?, self.offset)?;
         }
-        if self.held.len() < len && !self.fill(len)? {
-            return Err(self.ended(len as u64));
+        if self.buffered.len() < len && !self.fill(len)? {
+            return Err(self.unexpected_end(len as u64));
         }
-        self.advance(len)
+        self.take_buffered(len)
     }
 
     fn skip(&mut self, len: u64) -> Result<()> {
-        match self.barrier.within(self.offset, len) {
-            None => self.pass(len),
+        match self.barrier.crossed_by(self.offset, len) {
+            None => self.skip_freely(len),
             Some(at) => {
                 let start = self.offset;
                 let before = at.minus(start)?;
-                self.pass(before)?;
+                self.skip_freely(before)?;
                 self.pass_barrier(0, start)?;
-                self.pass(len.minus(before)?)
+                self.skip_freely(len.minus(before)?)
             }
         }
     }
 
     fn drain(&mut self) -> Result<u64> {
         while self.fill(1)? {
-            self.advance(self.held.len())?;
+            self.take_buffered(self.buffered.len())?;
         }
         Ok(self.offset)
     }
@@ -597,21 +655,11 @@ impl<R: Read> Input for Stream<R> {
         Ok(!self.fill(1)?)
     }
 
-    fn expect_index(&mut self, offset: u64, block_log2: u32) -> Result<()> {
+    fn guard_index(&mut self, offset: u64) {
         self.barrier = Barrier::new(offset);
-        if let (Blocks::Unknown(before), 1..) = (&mut self.blocks, block_log2) {
-            let before = std::mem::take(before);
-            let (hasher, done) = (Hasher::new(), Vec::new());
-            let block = 1 << block_log2;
-            let missing = offset.min(block);
-            let left = offset.minus(missing)?;
-            self.blocks = Blocks::On { block, missing, left, hasher, done };
-            self.blocks.update(&before)?;
-        }
-        Ok(())
     }
 
-    fn allow_index(&mut self) {
+    fn unguard_index(&mut self) {
         self.barrier = Barrier::NONE;
     }
 
@@ -619,23 +667,36 @@ impl<R: Read> Input for Stream<R> {
         self.barrier.has_passed
     }
 
-    fn mark(&mut self, before: Hasher) {
-        self.marked = Some(before);
+    fn sum_blocks(&mut self, end: u64, block_log2: u32) -> Result<()> {
+        if let (BlockSums::SizeUnknown(kept), 1..) = (&mut self.blocks, block_log2) {
+            let kept = std::mem::take(kept);
+            let (hasher, done) = (Hasher::new(), Vec::new());
+            let block = 1 << block_log2;
+            let missing = end.min(block);
+            let left = end.minus(missing)?;
+            self.blocks = BlockSums::On { block, missing, left, hasher, done };
+            self.blocks.update(&kept)?;
+        }
+        Ok(())
     }
 
-    fn crc(&mut self) -> u32 {
-        self.marked.take().unwrap_or_default().finalize()
+    fn start_crc(&mut self, before: Hasher) {
+        self.crc = Some(before);
+    }
+
+    fn finish_crc(&mut self) -> u32 {
+        self.crc.take().unwrap_or_default().finalize()
     }
 }
 
-impl Blocks {
+impl BlockSums {
     fn update(&mut self, mut bytes: &[u8]) -> Result<()> {
         match self {
             Self::Off => {}
-            Self::Unknown(before) => {
-                let room = BEFORE_BLOCKS.checked_sub(before.len());
+            Self::SizeUnknown(kept) => {
+                let room = MAX_BYTES_UP_TO_HEADER.checked_sub(kept.len());
                 match room.is_some_and(|room| bytes.len() <= room) {
-                    true => before.extend_from_slice(bytes),
+                    true => kept.extend_from_slice(bytes),
                     false => *self = Self::Off,
                 }
             }
@@ -663,10 +724,10 @@ mod tests {
 
     use super::*;
 
-    /// Gives at most so many bytes at once.
-    struct Steps<'b>(&'b [u8], usize);
+    /// A reader of the first field that returns at most as many bytes per call as the second says.
+    struct ShortReads<'b>(&'b [u8], usize);
 
-    impl Read for Steps<'_> {
+    impl Read for ShortReads<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let n = self.1.min(buffer.len());
             self.0.read(&mut buffer[..n])
@@ -677,7 +738,7 @@ mod tests {
         (0..len).map(|i| (i * 7 + i / 251).to_le_bytes()[0]).collect()
     }
 
-    /// A source that lends nothing, and counts what is read of it.
+    /// A source that lends no bytes, and counts the reads and the bytes read.
     struct Counting<'b> {
         bytes: &'b [u8],
         reads: AtomicUsize,
@@ -697,7 +758,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_reads_little_here_and_there_and_much_in_order() {
+    fn window_reads_ahead_only_in_sequential_access() {
         let bytes = bytes(8 << 20);
         let source =
             Counting { bytes: &bytes, reads: AtomicUsize::new(0), read: AtomicUsize::new(0) };
@@ -721,7 +782,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_on_a_source_that_has_become_shorter_is_an_error() {
+    fn window_reports_a_source_that_has_shrunk() {
         let bytes = bytes(100);
         let shorter = &bytes[..50];
         let mut window = Window::new(&shorter, 100, 0);
@@ -729,38 +790,41 @@ mod tests {
         assert_eq!(window.offset(), 0);
     }
 
-    /// Takes, skips and marks; gives all that an input says on the way.
+    /// Takes, skips and checksums bytes. Returns everything that the input returned.
     fn drive(input: &mut impl Input) -> Vec<(u64, Vec<u8>)> {
-        let mut said = Vec::new();
+        let mut seen = Vec::new();
         for i in 0..40 {
             let taken = input.take(i * 997 % 5000).unwrap().to_vec();
-            said.push((input.offset(), taken));
+            seen.push((input.offset(), taken));
             if i == 20 {
-                input.mark(Hasher::new());
+                input.start_crc(Hasher::new());
             }
             input.skip((i * 7919 % 30_000) as u64).unwrap();
         }
-        said.push((input.crc().into(), Vec::new()));
+        seen.push((input.finish_crc().into(), Vec::new()));
         let error = input.skip(1 << 40).unwrap_err();
-        said.push((error.range.start, error.line().into_bytes()));
-        said.push((input.drain().unwrap(), vec![input.at_end().unwrap().into()]));
-        said
+        seen.push((error.range.start, error.line().into_bytes()));
+        seen.push((input.drain().unwrap(), vec![input.at_end().unwrap().into()]));
+        seen
     }
 
     #[test]
-    fn a_window_and_a_stream_say_what_a_slice_says() {
+    fn all_inputs_return_the_same_bytes_and_errors() {
         let bytes = bytes(1 << 20);
         let expected = drive(&mut Slice::new(&bytes, 0));
         let counting =
             Counting { bytes: &bytes, reads: AtomicUsize::new(0), read: AtomicUsize::new(0) };
         assert!(drive(&mut Window::new(&counting, bytes.len() as u64, 0)) == expected);
         for step in [1 << 20, 4096, 61] {
-            assert!(drive(&mut Stream::new(Steps(&bytes, step)).unwrap()) == expected, "{step}");
+            assert!(
+                drive(&mut Stream::new(ShortReads(&bytes, step)).unwrap()) == expected,
+                "{step}"
+            );
         }
     }
 
     #[test]
-    fn a_length_past_all_offsets_is_damage() {
+    fn rejects_a_length_past_the_largest_offset() {
         let bytes = bytes(100);
         let (mut slice, mut stream) = (Slice::new(&bytes, 0), Stream::new(&bytes[..]).unwrap());
         let inputs: [&mut dyn Input; 2] = [&mut slice, &mut stream];
@@ -768,45 +832,49 @@ mod tests {
             input.take(10).unwrap();
             let fault = input.skip(u64::MAX - 9).unwrap_err();
             assert_eq!(fault.kind, crate::ErrorKind::Damaged);
-            assert!(fault.line().ends_with("past the end of all offsets"), "{}", fault.line());
+            assert!(
+                fault.line().ends_with("reaches past the largest file offset"),
+                "{}",
+                fault.line()
+            );
         }
         let fault = Slice::new(&bytes, 10).skip(u64::MAX - 10).unwrap_err();
         assert_eq!((fault.kind, fault.range), (crate::ErrorKind::Truncated, 100..u64::MAX));
     }
 
     #[test]
-    fn a_source_that_counts_too_many_is_an_error() {
-        struct Liar;
-        impl Read for Liar {
+    fn stream_rejects_a_source_that_reports_too_many_bytes() {
+        struct OverReporting;
+        impl Read for OverReporting {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
                 Ok(buffer.len() + 1)
             }
         }
-        let fault = Stream::new(Liar).unwrap().take(1).map(<[u8]>::len).unwrap_err();
+        let fault = Stream::new(OverReporting).unwrap().take(1).map(<[u8]>::len).unwrap_err();
         assert_eq!(fault.kind, crate::ErrorKind::Input);
         let error = crate::Error::from(fault).to_string();
-        assert!(error.ends_with("a source gave more bytes than it was asked for"), "{error}");
+        assert!(error.ends_with("the source reported more bytes than were requested"), "{error}");
     }
 
     #[test]
-    fn blocks_are_those_of_the_bytes_up_to_their_end() {
+    fn stream_sums_each_block_up_to_the_index() {
         let bytes = bytes(10_000);
         for (log2, end, before) in [(10, 10_000, 0), (10, 9_216, 3), (12, 9_217, 5000), (63, 77, 9)]
         {
-            let mut stream = Stream::new(Steps(&bytes, 700)).unwrap();
+            let mut stream = Stream::new(ShortReads(&bytes, 700)).unwrap();
             stream.take(before).unwrap();
-            stream.expect_index(end, log2).unwrap();
+            stream.sum_blocks(end, log2).unwrap();
             stream.drain().unwrap();
             let blocks = bytes[..usize::try_from(end).unwrap()].chunks(1 << log2);
             let expected: Vec<_> = blocks.map(crc32fast::hash).collect();
-            assert_eq!(stream.block_crcs(), expected, "2^{log2} to {end}");
+            assert_eq!(stream.take_block_crcs(), expected, "2^{log2} to {end}");
         }
-        // What was not asked for early is not kept, and never asked for.
+        // Without a header early in the dump, the stream stops keeping bytes and computes no checksums.
         let mut stream = Stream::new(&bytes[..]).unwrap();
         stream.drain().unwrap();
-        assert!(matches!(&stream.blocks, Blocks::Unknown(kept) if kept.len() == 10_000));
+        assert!(matches!(&stream.blocks, BlockSums::SizeUnknown(kept) if kept.len() == 10_000));
         let mut stream = Stream::new(io::repeat(1).take(1 << 20)).unwrap();
         stream.drain().unwrap();
-        assert!(matches!(stream.blocks, Blocks::Off));
+        assert!(matches!(stream.blocks, BlockSums::Off));
     }
 }
