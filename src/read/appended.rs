@@ -9,8 +9,8 @@ use crate::control::Lookout;
 /// Skips the sections that another tool has appended to a dump. Returns their length in bytes.
 ///
 /// # Errors
-/// Returns an error if the dump is followed by anything but custom sections, or by a custom section that belongs before the
-/// end of a dump.
+/// Returns an error if the dump is followed by anything but custom sections, or by a custom section that belongs before
+/// the end of a dump.
 pub(super) fn skip<I: Input>(
     input: &mut I,
     header: &Header,
@@ -38,8 +38,10 @@ pub(super) fn only_appended_follow<I: Input>(
     dump_fault_to_none(only_custom_sections(input, lookout)).map(|only| only == Some(true))
 }
 
-/// Returns whether only custom sections follow, without a name of the Coredump format. A section in a wrong format is a
-/// fault.
+/// Returns whether only custom sections follow, and none has a name of the Coredump format.
+///
+/// # Errors
+/// Returns an error if a section is malformed, if the input cannot be read, or if the work was cancelled.
 fn only_custom_sections<I: Input>(input: &mut I, lookout: &mut Lookout<'_>) -> Result<bool> {
     while !input.at_end()? {
         lookout.step()?;

@@ -31,8 +31,8 @@ pub(super) fn decode_segment<I: Input>(
 
 /// Decodes a segment like [`decode_segment`], and passes a truncated one to `truncated`.
 ///
-/// If the file ends within the contents of an active segment, this calls `truncated` with the segment and the length of the
-/// file, and then returns the fault.
+/// If the file ends within the contents of an active segment, this calls `truncated` with the segment and the length of
+/// the file, and then returns the fault.
 pub(super) fn decode_segment_or_truncated<I: Input>(
     from: &mut Decoder<'_, I>,
     memories: &mut impl Memories,

@@ -225,7 +225,7 @@ impl<'i, I: Input> Decoder<'i, I> {
 
     /// Decodes a name.
     ///
-    /// The UTF-8 check reads the copy, because the bytes of the source may change.
+    /// The UTF-8 check reads the copy, because the bytes of the source can change.
     pub(super) fn name(&mut self) -> Result<String> {
         let start = self.offset();
         let len = self.name_len()?;

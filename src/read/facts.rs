@@ -1,7 +1,8 @@
-//! The sections `corestream.trap` and `corestream.modules`: why and when the guest stopped, and the identity of each module.
+//! The sections `corestream.trap` and `corestream.modules`: why and when the guest stopped, and the identity of each
+//! module.
 //!
-//! Each section begins with its version. The reader skips a section of an unknown version, so a later version can say more
-//! without this reader refusing the dump.
+//! Each section begins with its version. The reader skips a section of an unknown version, so a later version can say
+//! more without this reader refusing the dump.
 
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
@@ -98,19 +99,20 @@ impl Item for ModuleIdentity {
 }
 
 impl CoreDumpFile<'_> {
-    /// Returns the message of the trap that stopped the guest ([`CoreDump::trap`](crate::CoreDump::trap)), or `None` if the
-    /// dump does not record it.
+    /// Returns the message of the trap that stopped the guest ([`CoreDump::trap`](crate::CoreDump::trap)), or `None` if
+    /// the dump does not record it.
     pub fn trap(&self) -> Option<&str> {
         self.opened.items.trap.message.as_deref()
     }
 
-    /// Returns the time at which the guest was captured ([`CoreDump::captured_at`](crate::CoreDump::captured_at)), or `None`
-    /// if the dump does not record it.
+    /// Returns the time at which the guest was captured ([`CoreDump::captured_at`](crate::CoreDump::captured_at)), or
+    /// `None` if the dump does not record it.
     pub fn captured_at(&self) -> Option<UnixTime> {
         self.opened.items.trap.captured_at
     }
 
-    /// Returns the identity of each module, in the order of the modules. An identity is empty if the dump does not record it.
+    /// Returns the identity of each module, in the order of the modules. An identity is empty if the dump does not
+    /// record it.
     ///
     /// # Errors
     /// An item is an error in the same cases as in [`modules`](Self::modules).
@@ -127,8 +129,8 @@ impl CoreDumpFile<'_> {
     /// Returns the identity of a module. It is empty if the dump does not record it.
     ///
     /// # Errors
-    /// Returns an error of [`ErrorKind::Option`](crate::ErrorKind::Option) if there is no such module, and the errors of
-    /// [`modules`](Self::modules).
+    /// Returns an error of [`ErrorKind::Option`](crate::ErrorKind::Option) if there is no such module, and the errors
+    /// of [`modules`](Self::modules).
     pub fn module_identity(&self, index: ModuleIndex) -> error::Result<ModuleIdentity> {
         let items = &self.opened.items;
         if index.0 as usize >= items.modules.len() {

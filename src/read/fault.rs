@@ -1,4 +1,4 @@
-//! Faults: what is wrong with a dump, and where.
+//! Faults: a defect of a dump, or a failure to read it, and its place.
 //!
 //! Decoding fails with a [`Fault`]. It becomes an [`Error`] for the caller, or the finding of a verifier.
 
@@ -18,7 +18,7 @@ pub(super) struct Fault {
     /// The bytes of the file that the fault concerns. For a truncated dump, the missing bytes.
     pub(super) range: Range<u64>,
     message: String,
-    /// Whether the only fault is that there are more of something than a limit allows.
+    /// Whether the item is intact and only exceeds the limit on the number of such items.
     pub(super) is_limit: bool,
     /// Whether the message is about a place in the file. Otherwise it is about the whole file.
     has_place: bool,
@@ -64,8 +64,8 @@ impl Fault {
 
     /// Returns whether the fault is about the bytes of the dump.
     ///
-    /// The other faults are about reading them: the source failed, memory ran out, the work was cancelled, or this crate
-    /// has a bug.
+    /// The other faults are about reading them: the source failed, memory ran out, the work was cancelled, or this
+    /// crate has a bug.
     pub(super) fn is_of_dump(&self) -> bool {
         is_of_dump(self.kind)
     }

@@ -19,7 +19,7 @@ pub(super) struct Header {
     pub(super) length: u64,
     /// The offset of the section `corestream.index`.
     pub(super) index: u64,
-    /// Each checksum covers 2^`block_log2` bytes. 0 if there are no checksums.
+    /// Each checksum covers 2^`block_log2` bytes. This is 0 if there are no checksums.
     pub(super) block_log2: u32,
     /// The number of checksums.
     blocks: u32,
@@ -38,8 +38,8 @@ impl Header {
 
     /// Decodes the body of the section. `start` is the offset of the section's id.
     ///
-    /// If the section is `in_place`, the index must lie after it. Otherwise another tool has moved sections, and the offset is
-    /// no longer true.
+    /// If the section is `in_place`, the index must lie after it. Otherwise another tool has moved sections, and the
+    /// offset is no longer true.
     pub(super) fn decode<I: Input>(
         body: &mut Decoder<'_, I>,
         start: u64,
@@ -87,7 +87,7 @@ impl Header {
         }
     }
 
-    /// Checks that a file of `file_len` bytes ends where the dump ends, or before.
+    /// Checks that a file of `file_len` bytes does not continue after the end of the dump.
     pub(super) fn check_no_trailing_bytes(&self, file_len: u64) -> Result<()> {
         match file_len.checked_sub(self.length) {
             None | Some(0) => Ok(()),

@@ -1,7 +1,7 @@
 //! The items of a dump's lists. The parser checks each item, and a list decodes items on demand.
 //!
-//! Whatever a check accepts, the corresponding decoder decodes. So decoding an item that was checked fails only if the source
-//! fails or if the dump has changed since.
+//! Whatever a check accepts, the corresponding decoder decodes. So decoding an item that was checked fails only if the
+//! source fails or if the dump has changed since.
 //!
 //! Source: the tool-conventions'
 //! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md).
@@ -99,7 +99,7 @@ impl Item for Instance {
     }
 }
 
-/// Decodes a global that [`check_global`] has checked. It may lack a value.
+/// Decodes a global that [`check_global`] has checked. A foreign one may have no value.
 impl Item for Global {
     type Value = Self;
 

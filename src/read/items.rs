@@ -1,8 +1,8 @@
 //! The lists of a dump: modules, instances, threads, frames, globals and notes. They decode their items on demand.
 //!
-//! Opening a dump checks all items and keeps the offset of every 64th. To find an item, a list starts at the nearest kept
-//! offset before it and skips the items between. Decoded items own their data, so a list needs no more memory than its longest
-//! item. Decoding fails only if the source fails or if the dump has changed since it was opened.
+//! Opening a dump checks all items and keeps the offset of every 64th. To find an item, a list starts at the nearest
+//! kept offset before it and skips the items between. Decoded items own their data, so a list needs no more memory than
+//! its longest item. Decoding fails only if the source fails or if the dump has changed since it was opened.
 
 use std::marker::PhantomData;
 
@@ -52,8 +52,8 @@ impl ItemOffsets {
         self.len
     }
 
-    /// Returns the nearest kept offset at or before item `index`, and the number of items between them. Returns `None` if there
-    /// is no such item.
+    /// Returns the nearest kept offset at or before item `index`, and the number of items between them. Returns `None`
+    /// if there is no such item.
     fn before(&self, index: usize) -> Option<(u64, usize)> {
         let offset = self.offsets.get(index / STEP).filter(|_| index < self.len)?;
         Some((*offset, index % STEP))

@@ -1,30 +1,30 @@
 //! Detects the layout of the frames in a dump, by trying every layout that a known writer uses.
 //!
 //! # The problem
-//! Writers disagree about the bytes of a frame, and nothing in a dump says which of them wrote it. Frames decoded in the
-//! wrong layout can look plausible, and an engineer then debugs a function that never ran.
+//! Writers disagree about the bytes of a frame, and nothing in a dump says which of them wrote it. Frames decoded in
+//! the wrong layout can look plausible, and an engineer then debugs a function that never ran.
 //!
 //! # The idea
-//! A list of frames ends exactly where its section ends. Decoded in the wrong layout it almost never does: the decoder meets
-//! a byte that is not a value type, runs past the end, or leaves bytes over. So the detector tries every layout on every whole
-//! section, and judges all sections together, because a dump has one writer. It accepts a layout only if no other fits and its
-//! indices can exist. Two layouts that fit and give the same frames count as one: frames without values are the same
-//! with the counts first or not.
+//! A list of frames ends exactly where its section ends. Decoded in the wrong layout it almost never does: the decoder
+//! meets a byte that is not a value type, runs past the end, or leaves bytes over. So the detector tries every layout
+//! on every whole section, and judges all sections together, because a dump has one writer. It accepts a layout only if
+//! no other fits and its indices can exist. Two layouts that fit and give the same frames count as one: frames without
+//! values are the same with the counts first or not.
 //!
-//! The frames themselves are not kept. Each trial hashes the frames that it decodes, and two layouts give the same frames if
-//! their digests are equal. The key of the hash is random, so nobody can craft a dump with a collision.
+//! The frames themselves are not kept. Each trial hashes the frames that it decodes, and two layouts give the same
+//! frames if their digests are equal. The key of the hash is random, so nobody can craft a dump with a collision.
 //!
 //! # The invariant
-//! A trial is a state machine that takes one byte at a time. [`LayoutDetector`] therefore gives a file and a stream the same
-//! answer, in the same few words of memory per layout. Whatever a [`LayoutTrial`] accepts,
+//! A trial is a state machine that takes one byte at a time. [`LayoutDetector`] therefore gives a file and a stream the
+//! same answer, in the same few words of memory per layout. Whatever a [`LayoutTrial`] accepts,
 //! [`item::decode_frame`](super::item::decode_frame) decodes.
 //!
 //! # The cost
-//! A few operations per byte and layout, for the sections with frames only. These are small compared with memories. Dumps with
-//! the section `corestream` are in the layout of the specification and need no trial.
+//! A few operations per byte and layout, for the sections with frames only. These are small compared with memories.
+//! Dumps with the section `corestream` are in the layout of the specification and need no trial.
 //!
 //! # What was tried
-//! Decoding a section once for each layout is shorter. But a stream would have to keep the section, which can have 4 GiB.
+//! Decoding a section once for each layout is shorter. But a stream would have to keep the section, up to 4 GiB.
 
 use std::fmt;
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};

@@ -1,10 +1,10 @@
 //! Random access to the bytes of a dump, in memory, in a file or on a remote server.
 //!
-//! The reader fetches ranges of a dump through [`ReadAt`], from several threads at once. A source whose bytes are all in
-//! memory and cannot change lends them, so that nothing is copied.
+//! The reader fetches ranges of a dump through [`ReadAt`], from several threads at once. A source whose bytes are all
+//! in memory and cannot change lends them, so that nothing is copied.
 //!
-//! A mapped file is such memory only as long as no process changes the file. No type can check that, so [`MappedFile`] has an
-//! unsafe constructor. A [`File`] is a source too. The reader copies its bytes with `pread`.
+//! A mapped file is such memory only as long as no process changes the file. No type can check that, so [`MappedFile`]
+//! has an unsafe constructor. A [`File`] is a source too. The reader copies its bytes with `pread`.
 
 use std::fs::File;
 use std::io;
@@ -18,8 +18,8 @@ use crate::image::map::{self, Map};
 ///
 /// Verifying and extracting use several threads, which read the source at the same time.
 ///
-/// The bytes and the length must not change while a dump is verified. If they do, the result is an error or a verdict about
-/// a mixture of old and new bytes. Nothing panics.
+/// The bytes and the length must not change while a dump is verified. If they do, the result is an error or a verdict
+/// about a mixture of old and new bytes. Nothing panics.
 ///
 /// ```
 /// use std::io;
@@ -179,7 +179,7 @@ impl MappedFile {
     #[allow(unsafe_code, reason = "its contract cannot be checked")]
     pub unsafe fn new(file: &File) -> io::Result<Self> {
         map::regular_len(file, "a dump")?;
-        // SAFETY: the contract of this function is that of `Map::new`.
+        // SAFETY: the caller upholds the contract of this function, which is that of `Map::new`.
         unsafe { Map::new(file) }.map(Self)
     }
 }

@@ -1,7 +1,8 @@
 //! A data segment: its addresses in a memory and its offsets in the file.
 //!
-//! A [`Placement`] holds the values that the file gives, which may be anything. A [`Segment`] is a placement that was checked
-//! once. Its last address and its end in the file fit in 64 bits, so code that computes with segments needs no further check.
+//! A [`Placement`] holds the values that the file gives. They can be anything. A [`Segment`] is a placement that was
+//! checked once. Its last address and its end in the file fit in 64 bits, so code that computes with segments needs no
+//! further check.
 
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
@@ -36,12 +37,12 @@ impl Placement {
         Self { memory, address: address.get(), offset: offset.get(), len: len.get() }
     }
 
-    /// Returns the address after the last byte, which may need 65 bits.
+    /// Returns the address after the last byte, which can need 65 bits.
     pub(super) fn end(&self) -> u128 {
         wide::sum(self.address, self.len.into())
     }
 
-    /// Returns the offset after the last byte in the file, which may need 65 bits.
+    /// Returns the offset after the last byte in the file, which can need 65 bits.
     pub(super) fn end_in_file(&self) -> u128 {
         wide::sum(self.offset, self.len.into())
     }
@@ -160,7 +161,7 @@ impl Segment {
         self.0.len
     }
 
-    /// Returns the address of its last byte. The address after that may need 65 bits.
+    /// Returns the address of its last byte. The address after that can need 65 bits.
     #[allow(clippy::arithmetic_side_effects, reason = "`Placement::segment` has checked both")]
     pub(super) fn last(&self) -> u64 {
         self.0.address + u64::from(self.0.len - 1)
@@ -203,8 +204,8 @@ impl Segment {
 
     /// Returns this segment and `next` as one segment.
     ///
-    /// Returns `None` if `next` does not begin where this one ends, in the memory and in the file, or if their total length
-    /// has more than 32 bits.
+    /// Returns `None` if `next` does not begin where this one ends, in the memory and in the file, or if their total
+    /// length has more than 32 bits.
     pub(super) fn joined(&self, next: &Self) -> Option<Self> {
         let adjacent = self.memory() == next.memory()
             && self.last().checked_add(1) == Some(next.address())

@@ -55,12 +55,12 @@ impl<'s> Source<'s> {
         }
     }
 
-    /// Returns the bytes in `range`. They are borrowed from the source if it lends its bytes. Otherwise they are read into
-    /// `buffer`, which grows as needed.
+    /// Returns the bytes in `range`. They are borrowed from the source if it lends its bytes. Otherwise they are read
+    /// into `buffer`, which grows as needed.
     ///
     /// # Errors
-    /// Returns an error if the range reaches past the end, if the source cannot be read, or if memory for the buffer cannot
-    /// be allocated.
+    /// Returns an error if the range reaches past the end, if the source cannot be read, or if memory for the buffer
+    /// cannot be allocated.
     pub(super) fn part<'b>(
         self,
         range: Range<u64>,

@@ -1,8 +1,10 @@
-//! The facts about a whole dump: the header, the types of the memories, the places of the data, and the layout of frames.
+//! The facts about a whole dump: the header, the types of the memories, the places of the data, and the layout of
+//! frames.
 //!
 //! The [`parser`](super::parser) collects them section by section. Most of them are final only after the last section:
-//! another writer may declare a memory after its data or with too small a size, and does not say how it lays out frames.
-//! [`settle`](Structure::settle) decides these facts at the end of the dump, or where the parser stopped at a fault.
+//! another writer may declare a memory after its data or with too small a size, and does not say how it lays out
+//! frames. [`settle`](Structure::settle) decides these facts at the end of the dump, or where the parser stopped at a
+//! fault.
 
 use std::ops::Range;
 
@@ -18,7 +20,7 @@ use crate::model::MemoryType;
 /// The facts about a dump, except for its items and its segments.
 #[derive(Debug, Default)]
 pub(super) struct Structure {
-    /// The header, if it is in its place and its index has not moved.
+    /// The header, unless the dump has none or was rewritten.
     pub(super) header: Option<Header>,
     /// The types of the memories.
     pub(super) memories: Vec<MemoryType>,
@@ -32,7 +34,7 @@ pub(super) struct Structure {
     pub(super) moved_header: Option<Header>,
     /// The offset that the header gives for the index, if sections extend past it.
     pub(super) passed_index: Option<u64>,
-    /// The body of the section `corestream.index` of a rewritten dump, after the section's name.
+    /// The body, after its name, of a section `corestream.index` that the parser met among the other sections.
     pub(super) moved_index: Option<Range<u64>>,
     /// The layout of the frames.
     pub(super) layout: FrameLayout,
@@ -87,7 +89,7 @@ impl Structure {
         self.tried_frames.is_some() || self.has_memory_types
     }
 
-    /// Returns whether the parser has met this section, one of those that may appear only once.
+    /// Returns whether the parser has met this section, which may appear only once.
     pub(super) fn has_section(&self, section: &str) -> bool {
         self.seen.contains(&section)
     }
@@ -134,8 +136,8 @@ impl Structure {
     /// Decides the facts that depend on all sections. `end` is the offset at which the parser stopped.
     ///
     /// # Errors
-    /// Returns the first contradiction: a memory that a segment does not fit, or frames in no known layout or with too many
-    /// values.
+    /// Returns the first contradiction: a memory that a segment does not fit, or frames in no known layout or with too
+    /// many values.
     pub(super) fn settle(&mut self, end: u64) -> Result<()> {
         if !self.is_foreign() {
             // This project declares memories before their data, with their final sizes.

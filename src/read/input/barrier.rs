@@ -18,15 +18,15 @@ impl Barrier {
         Self { at, has_passed: false }
     }
 
-    /// Returns the barrier's offset if the `len` bytes from `offset` on reach past it.
+    /// Returns the barrier's offset if the `len` bytes from `offset` on reach past it. `offset` itself is not past it.
     #[inline]
     pub(super) fn crossed_by(self, offset: u64, len: u64) -> Option<u64> {
         let ends_before = offset.checked_add(len).is_some_and(|end| end <= self.at);
         (!ends_before && offset <= self.at && self.at != u64::MAX).then_some(self.at)
     }
 
-    /// Removes the barrier unless an index begins with `bytes`, the bytes at the barrier. `offset` is where the operation
-    /// that crosses it began.
+    /// Removes the barrier unless an index begins with `bytes`, the bytes at the barrier. `offset` is where the
+    /// operation that crosses it began.
     ///
     /// If `bytes` is empty the barrier stays. The dump ends there, so nothing can pass it.
     ///

@@ -5,7 +5,7 @@ use crc32fast::Hasher;
 use super::{Input, Slice, Window};
 use crate::read::fault::Result;
 
-/// A dump in a source, which may lend its bytes or not.
+/// A dump in a source, read as a slice if the source lends its bytes and through a window if not.
 pub(in crate::read) enum Cursor<'s> {
     Slice(Slice<'s>),
     Window(Window<'s>),

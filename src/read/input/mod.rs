@@ -2,30 +2,32 @@
 //!
 //! # The problem
 //! One parser has to read a dump in memory without copying it, a file or remote object without reading the gigabytes
-//! between the headers, and a pipe that cannot seek. The bytes come from an untrusted file, so any length may be wrong.
+//! between the headers, and a pipe that cannot seek. The bytes come from an untrusted file, so any length in it can be
+//! wrong.
 //!
 //! # The idea
-//! [`Input`] is a cursor that only moves forward: it takes a few bytes or skips many. There are three implementations, and a
-//! test drives all of them through the same steps.
+//! [`Input`] is a cursor that only moves forward: it takes a few bytes or skips many. There are three implementations,
+//! and a test drives all of them through the same steps.
 //!
 //! - [`Slice`] borrows. Skipping costs nothing, and skipped pages of a mapping are never touched.
-//! - [`Window`] reads a source with [`ReadAt`](super::read_at::ReadAt). It keeps one window of the source in a buffer. The first read fetches 4 KiB,
-//!   and each read that continues the previous one fetches twice as much, up to 256 KiB. So a list of a million frames takes
-//!   few reads, and a header among gigabytes of data takes a small one. A skip past the window reads nothing.
-//! - [`Stream`] reads everything. It keeps 256 KiB, more than the longest name, and computes the checksums of the blocks from
-//!   the bytes as they pass.
+//! - [`Window`] reads a source with [`ReadAt`](super::read_at::ReadAt). It keeps one window of the source in a buffer.
+//!   The first read fetches 4 KiB, and each read that continues the previous one fetches twice as much, up to 256 KiB.
+//!   So a list of a million frames takes few reads, and a header among gigabytes of data takes a small one. A skip past
+//!   the window reads nothing.
+//! - [`Stream`] reads everything. It keeps 256 KiB, more than the longest name, and computes the checksums of the
+//!   blocks from the bytes as they pass.
 //!
 //! # The barrier before the index
 //! The header gives the offset of the index, and nothing before the index may reach into it. After
-//! [`guard_index`](Input::guard_index), an operation that crosses the offset looks at the bytes there. If an index begins
-//! there, the operation fails: a length is damaged. If none does, another tool has made the dump longer and moved the index.
-//! Then the input removes the barrier, remembers that ([`has_passed_index`](Input::has_passed_index)) and continues. The check
-//! is in the input because only the input can look ahead in a stream.
+//! [`guard_index`](Input::guard_index), an operation that crosses the offset looks at the bytes there. If an index
+//! begins there, the operation fails: a length is damaged. If none does, another tool has made the dump longer and
+//! moved the index. Then the input removes the barrier, remembers that ([`has_passed_index`](Input::has_passed_index))
+//! and continues. The check is in the input because only the input can look ahead in a stream.
 //!
 //! # The cost
-//! A slice checks the barrier and its own end in one comparison. A window and a stream check the barrier in each operation.
-//! Both have a buffer of 256 KiB at most. A stream also keeps the bytes up to the header, about 100 KB, and the checksums
-//! of the blocks, four bytes each.
+//! A slice checks the barrier and its own end in one comparison. A window and a stream check the barrier in each
+//! operation. Both have a buffer of 256 KiB at most. A stream also keeps the bytes up to the header, about 100 KB, and
+//! the checksums of the blocks, four bytes each.
 
 mod barrier;
 mod cursor;
@@ -45,7 +47,7 @@ use super::fault::Result;
 
 /// The bytes of a dump in order, from first to last.
 pub(super) trait Input {
-    /// Returns the number of bytes taken or skipped.
+    /// Returns the offset of the next byte.
     fn offset(&self) -> u64;
 
     /// Takes the next `len` bytes, at most [`MAX_NAME_BYTES`](crate::limits::MAX_NAME_BYTES).
@@ -72,7 +74,7 @@ pub(super) trait Input {
     /// Returns an error if the input cannot be read.
     fn at_end(&mut self) -> Result<bool>;
 
-    /// Sets the barrier: fails operations that cross `offset` if an index begins there.
+    /// Sets the barrier at `offset`. Operations that cross it fail if an index begins there.
     ///
     /// If no index begins there, the first such operation succeeds and removes the barrier.
     fn guard_index(&mut self, offset: u64);
@@ -83,10 +85,11 @@ pub(super) trait Input {
     /// Returns whether an operation has crossed the barrier because no index begins there.
     fn has_passed_index(&self) -> bool;
 
-    /// Computes the checksums of the blocks of 2^`block_log2` bytes before the offset `end`, of which the last may be
-    /// shorter. With a `block_log2` of 0 there are none.
+    /// Starts computing the checksums of the blocks before the offset `end`. A block has 2^`block_log2` bytes, and the
+    /// last one can be shorter. There are no blocks if `block_log2` is 0.
     ///
-    /// Only a stream does this. A source can be read again, by several threads at once.
+    /// Only a stream does this, and only if the header came early enough that it still has all bytes. A source can be
+    /// read again, by several threads at once.
     ///
     /// # Errors
     /// Returns an internal error.
@@ -97,7 +100,7 @@ pub(super) trait Input {
     /// Starts a CRC-32 over the bytes from here on. `before` is the state after the bytes that precede them.
     fn start_crc(&mut self, before: Hasher);
 
-    /// Returns the CRC-32 that [`start_crc`](Self::start_crc) began, over all bytes up to here, and ends it.
+    /// Ends the CRC-32 that [`start_crc`](Self::start_crc) began, and returns its value over all bytes up to here.
     fn finish_crc(&mut self) -> u32;
 }
 

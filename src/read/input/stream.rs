@@ -37,7 +37,7 @@ pub(in crate::read) struct Stream<R> {
 
 /// The checksums of the blocks, computed as the bytes pass.
 pub(super) enum BlockSums {
-    /// The size of a block is not known yet. All bytes so far are kept.
+    /// The header has not been read, so the size of a block is unknown. Keeps all bytes so far.
     SizeUnknown(Vec<u8>),
     /// No checksums are computed.
     Off,

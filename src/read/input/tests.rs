@@ -7,7 +7,7 @@ use super::stream::BlockSums;
 use super::*;
 use crate::read::read_at::ReadAt;
 
-/// A reader of the first field that returns at most as many bytes per call as the second says.
+/// A reader of `.0` that returns at most `.1` bytes per call.
 struct ShortReads<'b>(&'b [u8], usize);
 
 impl Read for ShortReads<'_> {
@@ -22,13 +22,13 @@ fn bytes(len: usize) -> Vec<u8> {
 }
 
 /// A source that lends no bytes, and counts the reads and the bytes read.
-struct Counting<'b> {
+struct CountingSource<'b> {
     bytes: &'b [u8],
     reads: AtomicUsize,
     read: AtomicUsize,
 }
 
-impl ReadAt for Counting<'_> {
+impl ReadAt for CountingSource<'_> {
     fn len(&self) -> io::Result<u64> {
         Ok(self.bytes.len() as u64)
     }
@@ -43,7 +43,8 @@ impl ReadAt for Counting<'_> {
 #[test]
 fn window_reads_ahead_only_in_sequential_access() {
     let bytes = bytes(8 << 20);
-    let source = Counting { bytes: &bytes, reads: AtomicUsize::new(0), read: AtomicUsize::new(0) };
+    let source =
+        CountingSource { bytes: &bytes, reads: AtomicUsize::new(0), read: AtomicUsize::new(0) };
     let mut window = Window::new(&source, bytes.len() as u64, 0);
     for i in 0..8 {
         assert_eq!(window.take(10).unwrap(), &bytes[i << 20..][..10]);
@@ -95,7 +96,7 @@ fn all_inputs_return_the_same_bytes_and_errors() {
     let bytes = bytes(1 << 20);
     let expected = drive(&mut Slice::new(&bytes, 0));
     let counting =
-        Counting { bytes: &bytes, reads: AtomicUsize::new(0), read: AtomicUsize::new(0) };
+        CountingSource { bytes: &bytes, reads: AtomicUsize::new(0), read: AtomicUsize::new(0) };
     assert!(drive(&mut Window::new(&counting, bytes.len() as u64, 0)) == expected);
     for step in [1 << 20, 4096, 61] {
         assert!(drive(&mut Stream::new(ShortReads(&bytes, step)).unwrap()) == expected, "{step}");

@@ -2,34 +2,34 @@
 //!
 //! # The problem
 //! A dump is read in several ways: opened through its index, opened from its sections, salvaged when it is damaged,
-//! verified as a file, and verified while it arrives through a pipe. All of them must agree about every byte, and none may
-//! hold more than a fixed amount of a dump in memory.
+//! verified as a file, and verified while it arrives through a pipe. All of them must agree about every byte, and none
+//! may hold more than a fixed amount of a dump in memory.
 //!
 //! # The idea
-//! The caller pulls one [`Payload`] at a time, as with wasmparser. The parser checks each item of each section and returns
-//! the offset of the item. The caller keeps the items that it needs and ignores the rest. Cancellation and progress have
-//! one place: the caller's loop.
+//! The caller pulls one [`Payload`] at a time, as with wasmparser. The parser checks each item of each section and
+//! returns the offset of the item. The caller keeps the items that it needs and ignores the rest. Cancellation and
+//! progress have one place: the caller's loop.
 //!
-//! The input guards the index ([`Input::guard_index`]). A section that reaches into an existing index is damage. If no index
-//! begins where the header says, another tool has rewritten the dump: the parser then drops the header and trusts the
-//! sections only.
+//! The input guards the index ([`Input::guard_index`]). A section that reaches into an existing index is damage. If no
+//! index begins where the header says, another tool has rewritten the dump: the parser then drops the header and trusts
+//! the sections only.
 //!
 //! # The invariant
 //! Between two calls of [`next`](Parser::next), the input is positioned before an item, before a section or at the end.
-//! [`structure`](Parser::structure) holds the facts about the whole dump found so far. Each step decodes one item of limited
-//! length or skips bytes. After the first fault, the parser returns nothing more.
+//! [`structure`](Parser::structure) holds the facts about the whole dump found so far. Each step decodes one item of
+//! limited length or skips bytes. After the first fault, the parser returns nothing more.
 //!
-//! A parser for a damaged dump ([`for_damaged`](Parser::for_damaged)) may trust the sizes of the sections. It then skips the
-//! rest of a damaged section and continues with the next one.
+//! A parser for a damaged dump ([`for_damaged`](Parser::for_damaged)) may trust the sizes of the sections. It then
+//! skips the rest of a damaged section and continues with the next one.
 //!
 //! # The cost
-//! One pass, without seeking back, and without allocation for items that are only checked. The parser reads the headers of
-//! segments and skips their contents. After [`skip_section`](Parser::skip_section) it skips the whole section. Only segments
-//! can number in the millions, so they have a path of their own through [`next`](Parser::next).
+//! One pass, without seeking back, and without allocation for items that are only checked. The parser reads the headers
+//! of segments and skips their contents. After [`skip_section`](Parser::skip_section) it skips the whole section. Only
+//! segments can number in the millions, so they have a path of their own through [`next`](Parser::next).
 //!
 //! # What was tried
-//! A visitor with fourteen methods. Their results had three different types, and each method had to check for cancellation
-//! and report its progress.
+//! A visitor with fourteen methods. Their results had three different types, and each method had to check for
+//! cancellation and report its progress.
 //!
 //! Sources: the tool-conventions'
 //! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md), and the
@@ -113,8 +113,8 @@ pub(super) enum Payload {
     SectionEnd {
         /// Whether segments of this section may be lost.
         ///
-        /// That is so for a damaged section with segments, and for a section of a damaged dump that this project does not
-        /// write. Only a parser that skips damage gets past such a section.
+        /// That is so for a damaged section with segments, and for a section of a damaged dump that this project does
+        /// not write. Only a parser that skips damage gets past such a section.
         may_lose_segments: bool,
     },
 }
@@ -185,7 +185,7 @@ enum SectionContent {
     Segments,
     /// Frames of the thread at this offset.
     Frames(u64),
-    /// Frames of the thread at this offset, in a layout that is not known yet.
+    /// Frames of the thread at this offset, in a layout that is still unknown.
     UnknownFrames(u64),
 }
 

@@ -20,8 +20,8 @@ fn custom(name: &str, body: &[u8]) -> Vec<u8> {
     section(CUSTOM, &named)
 }
 
-/// Returns a dump by another tool: two modules, an instance, a thread with two frames, a memory, and three segments, one of
-/// them passive.
+/// Returns a dump by another tool: two modules, an instance, a thread with two frames, a memory, and three segments,
+/// one of them passive.
 fn foreign() -> Vec<u8> {
     [
         b"\0asm\x01\0\0\0".to_vec(),
