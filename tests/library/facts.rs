@@ -169,18 +169,18 @@ fn damaged_facts_are_damage() {
     let modules = "corestream.modules";
     let one: &[u8] = &[1, 0, 0, 0];
     let cases: [(&str, &[&[u8]], &str); 14] = [
-        (trap, &[&[1, 0, 0]], "4 bytes reach past"),
-        (trap, &[one, &[0; 11]], "12 bytes reach past"),
-        (trap, &[one, &[0; 8], &[1, 0, 0, 0]], "1 bytes reach past"),
+        (trap, &[&[1, 0, 0]], "length 4 reaches past"),
+        (trap, &[one, &[0; 11]], "length 12 reaches past"),
+        (trap, &[one, &[0; 8], &[1, 0, 0, 0]], "length 1 reaches past"),
         (trap, &[one, &[0; 8], &[1, 0, 0, 0], &[0xff]], "the message is not UTF-8"),
-        (trap, &[one, &[0; 8], &[0, 0, 0, 0], b"x"], "1 bytes too many"),
+        (trap, &[one, &[0; 8], &[0, 0, 0, 0], b"x"], "1 trailing byte"),
         (
             trap,
             &[one, &[0; 8], &[1, 16, 0, 0]],
             "a message of 4097 bytes is over the limit of 4096",
         ),
-        (modules, &[one, &[1, 0, 0]], "4 bytes reach past"),
-        (modules, &[one, one], "module 0: 8 bytes reach past"),
+        (modules, &[one, &[1, 0, 0]], "length 4 reaches past"),
+        (modules, &[one, one], "module 0: length 8 reaches past"),
         (
             modules,
             &[one, &[0x41, 0x42, 0x0f, 0]],
@@ -191,10 +191,14 @@ fn damaged_facts_are_damage() {
             &[one, one, &[2, 0, 0, 0], &[0; 4]],
             "module 0: unknown flags 0x2 of a module identity",
         ),
-        (modules, &[one, one, &[1, 0, 0, 0], &[0; 4], &[0; 31]], "module 0: 32 bytes reach past"),
+        (
+            modules,
+            &[one, one, &[1, 0, 0, 0], &[0; 4], &[0; 31]],
+            "module 0: length 32 reaches past",
+        ),
         (modules, &[one, one, &[0; 4], &[1, 1, 0, 0]], "a build id of 257 bytes is over the limit"),
-        (modules, &[one, one, &[0; 4], &[1, 0, 0, 0]], "module 0: 1 bytes reach past"),
-        (modules, &[one, &[0; 4], b"x"], "1 bytes too many"),
+        (modules, &[one, one, &[0; 4], &[1, 0, 0, 0]], "module 0: length 1 reaches past"),
+        (modules, &[one, &[0; 4], b"x"], "1 trailing byte"),
     ];
     for (name, parts, expected) in cases {
         let bytes = with(name, parts);

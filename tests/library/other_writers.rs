@@ -170,7 +170,7 @@ fn shows_no_frame_where_no_layout_fits() {
         let bytes = module(&sections);
         let error = CoreDumpFile::from_slice(&bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
-        assert!(error.to_string().contains("corestack: the frames are in no layout"), "{error}");
+        assert!(error.to_string().contains("corestack: unknown frame layout"), "{error}");
         // All else is there.
         let dump = CoreDumpFile::salvage_slice(&bytes).unwrap();
         assert_eq!(dump.frame_layout(), FrameLayout::Unknown);

@@ -167,7 +167,7 @@ fn every_cut_of_is_caught(own: &[u8]) {
                 assert!(damage.truncated);
                 if len >= own::end_of_core(own) + own::HEADER {
                     let all = own.len();
-                    assert_eq!(damage.reason, format!("is cut off: {len} of {all} bytes"));
+                    assert_eq!(damage.reason, format!("truncated: {len} of {all} bytes"));
                     assert_eq!(damage.range, len as u64..all as u64);
                     let error = CoreDumpFile::from_slice(cut).unwrap_err();
                     assert_eq!(error.kind(), ErrorKind::Truncated);
@@ -405,8 +405,8 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
         found.reason,
         format!(
             "at {segments:#x}: corestream.index: segment 0: lists 80 bytes at address 0x64 of \
-             memory 0 from {listed:#x} on; the sections have 80 bytes at address 0x64 of memory 0 \
-             from {there:#x} on"
+             memory 0, file offset {listed:#x}; the sections have 80 bytes at address 0x64 of memory 0, \
+             file offset {there:#x}"
         )
     );
     // So does a stream, but can't look again; and every entry is found, in whatever section it is.
@@ -532,7 +532,7 @@ fn knows_which_sections_are_optional() {
     }
     let stray = module(&[CORE, modules, instances, (0, b"\x0fcorestream.data\0")]);
     CoreDumpFile::from_slice(&stray).unwrap();
-    assert!(damage(&stray).reason.contains("none called `corestream`"));
+    assert!(damage(&stray).reason.contains("section `corestream` is missing"));
 
     for sections in [&[][..], &[modules], &[unknown]] {
         let error = CoreDumpFile::from_slice(&module(sections)).unwrap_err();
@@ -566,7 +566,7 @@ fn knows_which_sections_are_optional() {
     bad[core + 4 + 20] ^= 1;
     assert_eq!(damage(&bad).range.start, core as u64 + 4);
     let headless = [&own[..core], &own[header..]].concat();
-    assert!(damage(&headless).reason.contains("none called `corestream`"));
+    assert!(damage(&headless).reason.contains("section `corestream` is missing"));
 }
 
 /// A stream that has no end, but an error.

@@ -227,7 +227,7 @@ fn a_damaged_dump_is_refused_unless_told_to_go_on() {
     assert!(fs::read(dir.join("new")).unwrap() == expected);
 
     // Cut off in the middle of the first segment: what is before it is there, the rest is said.
-    let said = format!("cut.core: is cut off: {at} of {} bytes", whole.len());
+    let said = format!("cut.core: truncated: {at} of {} bytes", whole.len());
     let output = run(dir, &["verify", "cut.core"]);
     let place = format!("(bytes {at:#x}..{:#x})", whole.len());
     let line = format!("corestream: {said} {place}\n");

@@ -96,7 +96,7 @@ fn once_says_whether_the_dump_was_whole() {
             &bytes[..MIB],
             &[],
             3,
-            "PEER: is cut off: 1048576 of 2101377 bytes (bytes 0x100000..0x201081)",
+            "PEER: truncated: 1048576 of 2101377 bytes (bytes 0x100000..0x201081)",
         ),
         (b"guest", &[], 3, "PEER: not a core dump: it does not begin as a WebAssembly module does"),
         (

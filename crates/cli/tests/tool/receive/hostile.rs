@@ -134,7 +134,7 @@ fn a_claim_reserves_little() {
     assert!(reserved.iter().sum::<u64>() < 65 << 20, "{reserved:?}");
     drop(socket);
     let line = receiver.line();
-    let said = format!("PEER: is cut off: {} of {length} bytes", lie.len());
+    let said = format!("PEER: truncated: {} of {length} bytes", lie.len());
     assert!(line.starts_with(&said), "{line}");
     receiver.stop();
     assert!(names(directory.path()).is_empty());
