@@ -112,7 +112,7 @@ impl ReadAt for File {
     /// # Errors
     /// Returns an error if it is no regular file, or one that has bytes and no length, as those of `/proc`.
     fn len(&self) -> io::Result<u64> {
-        map::regular_len(self, "a dump")
+        map::regular_len(self)
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -175,7 +175,7 @@ impl MappedFile {
     /// ```
     #[allow(unsafe_code, reason = "its caller makes a promise that nothing can check")]
     pub unsafe fn new(file: &File) -> io::Result<Self> {
-        map::regular_len(file, "a dump")?;
+        map::regular_len(file)?;
         // SAFETY: the caller guarantees the same.
         unsafe { Map::new(file) }.map(Self)
     }
