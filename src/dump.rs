@@ -41,7 +41,7 @@ impl Dumper {
     /// kernel calls a hole trusted.
     pub fn new() -> Self {
         let extents = ExtentOptions { trust_holes: true, method: None, mappings: None };
-        let scan = scan::Options { scanner: Scanner::new(), threads: 0, extents };
+        let scan = scan::ScanOptions { scanner: Scanner::new(), threads: 0, extents };
         let max_segments = limits::MAX_DATA_SEGMENTS;
         let max_section_bytes = limits::MAX_SECTION_BYTES;
         let (checksums, control) = (true, Control::default());

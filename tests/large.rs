@@ -602,10 +602,10 @@ fn a_cut_image_is_an_error() {
     for trust in [false, true] {
         let error = Dumper::new().trust_holes(trust).plan(&dump).unwrap_err();
         assert_eq!(error.kind(), corestream::ErrorKind::Image);
-        assert!(error.to_string().contains("was cut to 12288 bytes"), "{error}");
+        assert!(error.to_string().contains("was truncated to 12288 bytes"), "{error}");
     }
     let error = plan.write_to(&mut io::sink()).unwrap_err();
-    assert!(error.to_string().contains("was cut to 12288 bytes"), "{error}");
+    assert!(error.to_string().contains("was truncated to 12288 bytes"), "{error}");
 }
 
 /// A custom section with a list of `count` items after the bytes `before`, and `after` them.

@@ -11,7 +11,7 @@ use super::name::push_name;
 use crate::format::{
     ACTIVE, ACTIVE_WITH_MEMORY, CONTINUATION, CUSTOM, DATA, END, I32_CONST, I64_CONST,
 };
-use crate::image::{Bytes, Payload};
+use crate::image::{Bytes, PayloadSource};
 use crate::leb::{push_i64, push_u32};
 use crate::piece::HEADER_BYTES;
 use crate::plan::{DataSection, Plan, Segment, sign_extended};
@@ -74,7 +74,7 @@ impl<'p> Parts<'p> {
         match &self.next {
             Next::Payload(segment) => {
                 let payload = self.plan.payload(segment.memory.0 as usize);
-                matches!(payload, Some(Payload::Copied(_)))
+                matches!(payload, Some(PayloadSource::Copied(_)))
             }
             Next::Rest(part) => matches!(part, Part::Copy { .. }),
             _ => false,
@@ -184,10 +184,10 @@ fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Option<Part<'p>> {
     let (address, len) = (segment.address, u64::from(segment.len));
     Some(match plan.payload(segment.memory.0 as usize)? {
         // A file is mapped from its start on: an address is an offset.
-        Payload::Borrowed(bytes, file) => {
+        PayloadSource::Borrowed(bytes, file) => {
             Part::Image(part(bytes, address, segment.len)?, file.map(|file| (file, address)))
         }
-        Payload::Copied(from) => Part::Copy { from, offset: address, len },
+        PayloadSource::Copied(from) => Part::Copy { from, offset: address, len },
     })
 }
 

@@ -19,11 +19,11 @@ use crate::arithmetic::{Checked, sum};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::HEADER_SECTION_BYTES;
-use crate::image::{Change, ExtentMethod, MAX_GAP, MappingMethod, Payload, Watch};
+use crate::image::{Change, ExtentMethod, MAX_READ_GAP, MappingMethod, PayloadSource, Watch};
 use crate::limits;
 use crate::model::{CoreDump, Memory, MemoryIndex, MemoryType};
 use crate::ranges::AddressRanges;
-use crate::scan::{self, Note, Scanned};
+use crate::scan::{self, ScanNote, Scanned};
 
 /// The segments and the exact layout of a dump, and the guest that it is of.
 ///
@@ -148,7 +148,7 @@ pub struct Stats {
 pub(crate) struct Options {
     pub(crate) max_segments: u32,
     pub(crate) max_section_bytes: u32,
-    pub(crate) scan: scan::Options,
+    pub(crate) scan: scan::ScanOptions,
     /// Whether the dump has checksums.
     pub(crate) checksums: bool,
     pub(crate) control: Control,
@@ -200,7 +200,11 @@ impl<'d> Plan<'d> {
                 if let Some(doubt) = doubt {
                     image.in_doubt = true;
                     any_new = true;
-                    doubts.push(Note { image: Some(i), text: doubt.clone(), is_for_dump: true });
+                    doubts.push(ScanNote {
+                        image: Some(i),
+                        text: doubt.clone(),
+                        is_for_dump: true,
+                    });
                 }
             }
             // An image in doubt has one extent, so no image gets there twice.
@@ -275,13 +279,13 @@ impl<'d> Plan<'d> {
     }
 
     /// How the dump takes the bytes of memory `i`.
-    pub(crate) fn payload(&self, i: usize) -> Option<Payload<'_>> {
+    pub(crate) fn payload(&self, i: usize) -> Option<PayloadSource<'_>> {
         Some(self.memories.get(i)?.memory.image.payload(self.watch.is_guarded(i)))
     }
 
     /// Whether bytes of images have to be copied.
     pub(crate) fn has_copies(&self) -> bool {
-        (0..self.memories.len()).any(|i| matches!(self.payload(i), Some(Payload::Copied(_))))
+        (0..self.memories.len()).any(|i| matches!(self.payload(i), Some(PayloadSource::Copied(_))))
     }
 
     /// Whether each memory may have changed since it was scanned. Called after its last byte was read.
@@ -291,7 +295,7 @@ impl<'d> Plan<'d> {
     pub(crate) fn look_for_changes(&self) -> Result<Vec<bool>> {
         let images = || self.memories.iter().map(|planned| &planned.memory.image);
         self.watch.check_guarded(images()).map_err(|(i, error)| self.error_at(i, error))?;
-        self.watch.look(images());
+        self.watch.detect_changes(images());
         Ok(self.watch.changes().map(|change| change.is_some()).collect())
     }
 
@@ -364,7 +368,7 @@ impl<'d> Plan<'d> {
         let of = self.memories.get(segment.memory.0 as usize);
         let before = of.and_then(|planned| planned.excluded.last_from(segment.address));
         let gap = |range: &RangeInclusive<u64>| segment.address.checked_sub(*range.end());
-        before.is_some_and(|range| gap(range).is_none_or(|gap| gap <= MAX_GAP))
+        before.is_some_and(|range| gap(range).is_none_or(|gap| gap <= MAX_READ_GAP))
     }
 
     /// Returns what planning took and found.
@@ -385,7 +389,7 @@ fn scanned<'p>(planned: &'p PlannedMemory<'_>) -> Scanned<'p> {
 }
 
 /// Returns a note as a line; `index_of` gives the index of an image's memory.
-fn in_words<I: Display>(note: &Note, index_of: impl Fn(usize) -> Option<I>) -> String {
+fn in_words<I: Display>(note: &ScanNote, index_of: impl Fn(usize) -> Option<I>) -> String {
     match note.image.and_then(index_of) {
         Some(index) => format!("memory {index}: {}", note.text),
         None => note.text.clone(),

@@ -69,7 +69,7 @@ impl Selection {
 }
 
 impl GapSink for Selection {
-    fn shortest(&self) -> u64 {
+    fn min_len(&self) -> u64 {
         self.shortest.load(Ordering::Relaxed)
     }
 
@@ -174,7 +174,7 @@ mod tests {
                 let selection = Selection::new(budget);
                 let mut found: Vec<_> = all[turn..].iter().chain(&all[..turn]).copied().collect();
                 while let Some(gap) = found.pop() {
-                    if gap.len >= selection.shortest() {
+                    if gap.len >= selection.min_len() {
                         selection.take(&mut vec![gap]).unwrap();
                     }
                 }

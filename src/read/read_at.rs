@@ -115,7 +115,7 @@ impl ReadAt for File {
     /// Returns an error if the file is not a regular file, or if it has bytes although its length is 0, like those in
     /// `/proc`.
     fn len(&self) -> io::Result<u64> {
-        map::regular_len(self, "a dump")
+        map::regular_len(self)
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -178,7 +178,7 @@ impl MappedFile {
     /// ```
     #[allow(unsafe_code, reason = "its contract cannot be checked")]
     pub unsafe fn new(file: &File) -> io::Result<Self> {
-        map::regular_len(file, "a dump")?;
+        map::regular_len(file)?;
         // SAFETY: the caller upholds the contract of this function, which is that of `Map::new`.
         unsafe { Map::new(file) }.map(Self)
     }

@@ -724,7 +724,7 @@ fn an_image_that_is_cut_is_an_error() {
         let reading = thread::spawn(move || read_all(reader, MIB));
         let error = ends.write(&plan, FAST).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Image);
-        assert!(error.to_string().contains("was cut to 5242887 bytes"), "{error}");
+        assert!(error.to_string().contains("was truncated to 5242887 bytes"), "{error}");
         drop(ends);
         assert!(reading.join().unwrap().len() < 16 * MIB);
     }

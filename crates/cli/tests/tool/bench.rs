@@ -200,7 +200,7 @@ fn mistakes_are_said_in_one_line() {
         (&["guest.mem", "--threads", "-1"], 2, "unexpected argument '-1' found"),
         (&["guest.mem,memory65"], 2, "invalid value 'guest.mem,memory65' for '<IMAGE>'"),
         (&["none.mem"], 1, "none.mem: cannot open: No such file"),
-        (&["."], 1, ".: an image must be a regular file, this is a directory"),
+        (&["."], 1, ".: is a directory, not a regular file"),
         (&["large.mem"], 1, "large.mem: "),
         (&["guest.mem", "--dir", "none"], 1, "none: cannot make a file in it: No such file"),
         (&["guest.mem", "--dir", "guest.mem"], 1, "guest.mem: cannot make a file in it: Not a"),

@@ -172,11 +172,7 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
             1,
             "none.mem: cannot open: No such file or directory (os error 2)",
         ),
-        (
-            vec!["--memory", "sub", "-o", "new"],
-            1,
-            "sub: an image must be a regular file, this is a directory",
-        ),
+        (vec!["--memory", "sub", "-o", "new"], 1, "sub: is a directory, not a regular file"),
         (
             vec!["--memory", "huge.mem", "-o", "new"],
             1,

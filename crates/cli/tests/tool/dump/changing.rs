@@ -505,7 +505,7 @@ fn a_read_only_file_system_is_lent_from_and_a_read_only_mount_is_not() {
     let plan = Dumper::new().plan(&dump).unwrap();
     let remount = || run("mount", &["-o", "remount,rw", source]).unwrap();
     let error = plan.write_to(&mut Interlude(Some(Box::new(remount)))).unwrap_err();
-    let said = "memory 0: the file system of the image became writable while it was dumped";
+    let said = "memory 0: the file system became writable while the image was dumped";
     assert_eq!(error.to_string(), said);
 
     // It becomes writable, is written to and becomes read-only again, before the end.
@@ -626,7 +626,7 @@ fn the_times_of_an_older_image_tell_of_its_writers() {
             remount("remount,ro");
         };
         let error = plan.write_to(&mut Interlude(Some(Box::new(interlude)))).unwrap_err();
-        let said = "memory 0: the file system of the image became writable while it was dumped";
+        let said = "memory 0: the file system became writable while the image was dumped";
         assert_eq!(error.to_string(), said, "by mapping: {by_mapping}");
     }
 }

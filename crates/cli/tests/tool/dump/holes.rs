@@ -207,17 +207,17 @@ fn what_has_no_length_is_an_error() {
         0,
     )
     .unwrap();
-    let no_length = "the file has no length although it has bytes, as files of /proc do: copy it to a \
+    let no_length = "the file has content but reports a length of 0, as files of /proc do; copy it to a \
                      regular file first";
-    let device = "an image must be a regular file, this is a character device";
+    let device = "is a character device, not a regular file";
     let fifo = dir.join("fifo");
     for (path, why) in [
         ("/proc/version", no_length),
         ("/proc/self/maps", no_length),
         ("/dev/null", device),
         ("/dev/zero", device),
-        ("/", "an image must be a regular file, this is a directory"),
-        (fifo.to_str().unwrap(), "an image must be a regular file, this is a FIFO"),
+        ("/", "is a directory, not a regular file"),
+        (fifo.to_str().unwrap(), "is a FIFO, not a regular file"),
         ("/proc/self/mem", "cannot read: "),
     ] {
         let said = |output: &Output, lead: &str| {
