@@ -132,7 +132,7 @@ impl MemoryView<'_> {
                 .map_err(|source| failed("cannot write", source))
         })?;
         self.dump.control.check_cancelled()?;
-        file.commit().map_err(|error| error.at(path, "image", ErrorKind::Output))?;
+        file.commit().map_err(|error| error.into_error(path, "image", ErrorKind::Output))?;
         meter.finish();
         Ok(restored)
     }

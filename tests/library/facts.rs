@@ -122,8 +122,8 @@ fn facts_are_bounded() {
     let plan = Dumper::new().plan(&guest).unwrap();
     let shortfalls: Vec<_> = plan.shortfalls().iter().map(ToString::to_string).collect();
     let expected = [
-        "the build id of module 0 is left out: it has 257 bytes, a dump can hold 256",
-        "the message of the trap is cut from 8193 bytes to the 4096 that a dump can hold",
+        "the build id of module 0 has 257 bytes and is omitted: a dump can hold 256",
+        "the message of the trap has 8193 bytes and is shortened: a dump can hold 4096",
     ];
     assert_eq!(shortfalls, expected);
     let bytes = plan.to_vec().unwrap();

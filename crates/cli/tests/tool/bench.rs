@@ -202,8 +202,8 @@ fn mistakes_are_said_in_one_line() {
         (&["none.mem"], 1, "none.mem: cannot open: No such file"),
         (&["."], 1, ".: is a directory, not a regular file"),
         (&["large.mem"], 1, "large.mem: "),
-        (&["guest.mem", "--dir", "none"], 1, "none: cannot make a file in it: No such file"),
-        (&["guest.mem", "--dir", "guest.mem"], 1, "guest.mem: cannot make a file in it: Not a"),
+        (&["guest.mem", "--dir", "none"], 1, "none: cannot create a file in it: No such file"),
+        (&["guest.mem", "--dir", "guest.mem"], 1, "guest.mem: cannot create a file in it: Not a"),
     ] {
         let output = run(directory.path(), &[&["bench"], args].concat());
         let line = stderr(&output);

@@ -44,7 +44,7 @@ fn messages_name_memories_as_the_manifest_does() {
     let said = tool::stderr(&output);
     assert!(output.status.success(), "{said}");
     for index in 99..103 {
-        let line = format!("warning: memory {index} is left out: a dump has at most 100 memories");
+        let line = format!("warning: memory {index} is omitted: a dump has at most 100 memories");
         assert!(said.contains(&line), "{said}");
     }
     assert!(said.contains("partial on purpose: memory 103 without 16 bytes in 1 range"), "{said}");

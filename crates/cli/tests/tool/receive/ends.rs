@@ -325,7 +325,7 @@ fn a_sender_learns_that_its_dump_is_not_kept() {
     fs::remove_dir(&dumps).unwrap();
     let (code, said) = dump(&receiver.address);
     let line = receiver.line();
-    assert!(line.starts_with("PEER: dumps: cannot make a file in it: "), "{line}");
+    assert!(line.starts_with("PEER: dumps: cannot create a file in it: "), "{line}");
     let reason = line.strip_prefix("PEER: ").unwrap();
     let expected = format!("corestream: {}: did not keep the dump: {reason}\n", receiver.address);
     assert_eq!((code, said), (Some(1), expected));
