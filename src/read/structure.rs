@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::bounds::{self, Growing, Reach};
+use super::bounds::{self, GrowingMemories, MemoryRequirement};
 use super::data::DataSection;
 use super::fault::{Fault, Result};
 use super::header::Header;
@@ -61,7 +61,7 @@ pub(super) struct Structure {
     /// The frames of the first thread that were tried.
     pub(super) tried: Option<Range<u64>>,
     /// The last segment of each memory whose type is lost or too small.
-    reaches: Vec<Reach>,
+    requirements: Vec<MemoryRequirement>,
     /// The sections that a dump has once, of those that have passed.
     seen: Vec<&'static str>,
 }
@@ -118,14 +118,15 @@ impl Structure {
     }
 
     /// Returns the last segment of each memory whose type is lost or too small.
-    pub(super) fn reaches(&self) -> &[Reach] {
-        &self.reaches
+    pub(super) fn requirements(&self) -> &[MemoryRequirement] {
+        &self.requirements
     }
 
     /// Returns what checks the segments of a dump whose memories may be declared after them, or too short.
-    pub(super) fn growing(&mut self) -> Growing<'_> {
+    pub(super) fn growing(&mut self) -> GrowingMemories<'_> {
         let is_declared = self.has_memory_types && !self.has_damaged_memory;
-        Growing { types: &self.memories, is_declared, reaches: &mut self.reaches }
+        let requirements = &mut self.requirements;
+        GrowingMemories { types: &self.memories, is_declared, requirements }
     }
 
     /// Decides what only all sections tell, of a dump that ends at `end` if it is complete.
@@ -136,7 +137,7 @@ impl Structure {
         if !self.is_foreign() {
             // This project declares memories before their data.
             if !self.passes_damage {
-                bounds::settle(&mut self.memories, &self.reaches, false)?;
+                bounds::grow_memories(&mut self.memories, &self.requirements, false)?;
             }
             self.is_bounded = true;
             return Ok(());
@@ -145,8 +146,8 @@ impl Structure {
         if self.moved.is_some() {
             self.stray = None;
         } else if self.is_complete {
-            let (memories, reaches) = (&self.memories, &self.reaches);
-            let segment = bounds::in_its_own_memory(memories, reaches, self.segments, end);
+            let (memories, requirements) = (&self.memories, &self.requirements);
+            let segment = bounds::rewriter_segment(memories, requirements, self.segments, end);
             if let (Some(segment), [ty]) = (segment, &mut *self.memories) {
                 self.grown = vec![(0, ty.minimum)];
                 ty.minimum = ty.maximum.unwrap_or(ty.minimum);
@@ -155,7 +156,7 @@ impl Structure {
             }
         }
         let grow = self.moved.is_none();
-        self.grown = bounds::settle(&mut self.memories, &self.reaches, grow)?;
+        self.grown = bounds::grow_memories(&mut self.memories, &self.requirements, grow)?;
         self.is_bounded = true;
         framed
     }

@@ -167,7 +167,7 @@ impl Extract {
         let verdict = verifier.verify(input.source());
         self.check_read(input)?;
         let (why, damage) = match verdict {
-            Ok(Verdict::Whole(_)) => return Ok(None),
+            Ok(Verdict::Intact(_)) => return Ok(None),
             Ok(Verdict::Damaged(damage)) => (damage.to_string(), Some(damage)),
             Err(error) if self.salvage && error.kind() == ErrorKind::Format => {
                 // Its first bytes may be all that is wrong.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use corestream::Visible;
-use corestream::read::{Damage, Producer, Verdict, Verifier, Whole};
+use corestream::read::{DamageReport, IntactDump, Producer, Verdict, Verifier};
 
 use crate::input::{self, Input};
 use crate::patient::Patient;
@@ -60,19 +60,19 @@ impl Verify {
 
 fn print_verdict(name: &str, verdict: Verdict) -> Result<(), Failure> {
     match verdict {
-        Verdict::Whole(whole) => report::result(&format!("{}\n", Visible(line(name, &whole)))),
+        Verdict::Intact(whole) => report::result(&format!("{}\n", Visible(line(name, &whole)))),
         Verdict::Damaged(damage) => Err(Failure::damaged(format!("{name}: {}", fault(&damage)))),
     }
 }
 
 /// What to say of a dump that is damaged.
-pub fn fault(damage: &Damage) -> String {
+pub fn fault(damage: &DamageReport) -> String {
     let range = &damage.range;
     let what = if damage.truncated { "" } else { "is damaged: " };
     format!("{what}{damage} (bytes {:#x}..{:#x})", range.start, range.end)
 }
 
-fn line(name: &str, whole: &Whole) -> String {
+fn line(name: &str, whole: &IntactDump) -> String {
     let s = if whole.segments == 1 { "" } else { "s" };
     let what = what(whole);
     let (bytes, segments) = (whole.bytes, whole.segments);
@@ -81,7 +81,7 @@ fn line(name: &str, whole: &Whole) -> String {
 }
 
 /// What a dump is called in which nothing is wrong.
-pub fn what(whole: &Whole) -> &'static str {
+pub fn what(whole: &IntactDump) -> &'static str {
     match (whole.rewritten, whole.partial) {
         (true, _) => "rewritten",
         (false, true) => "whole as planned",
@@ -90,7 +90,7 @@ pub fn what(whole: &Whole) -> &'static str {
 }
 
 /// What else there is to say of a dump that is whole.
-pub fn notes(whole: &Whole) -> String {
+pub fn notes(whole: &IntactDump) -> String {
     let mut line = String::from(match (whole.producer, whole.checksums) {
         _ if whole.rewritten => {
             ", another tool has moved or changed its sections: only its structure can be checked, its \

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use corestream::read::{Damage, Restored, SegmentView};
+use corestream::read::{DamageReport, Restored, SegmentView};
 use corestream::{CoreDumpFile, MemoryIndex};
 
 use crate::input::Input;
@@ -124,7 +124,7 @@ pub(super) struct Damaged {
     pub(super) failure: Failure,
     /// Why.
     pub(super) why: String,
-    pub(super) damage: Option<Damage>,
+    pub(super) damage: Option<DamageReport>,
     /// Whether nothing was wrong when it was verified.
     pub(super) is_verified: bool,
 }
