@@ -1,9 +1,9 @@
 //! Checks that segments lie within their memories, even if a memory is declared after its segments or too small.
 //!
-//! corestream declares each memory with its size at the time of the dump, before the data. Other writers declare no size
-//! (wasm-coredump-builder, wasm-coredump-rewriter) or the size before the memory grew, and the specification lets sections
-//! come in any order. In their dumps a memory is as large as its segments need, up to its maximum. What cannot be checked
-//! at a segment is checked at the end of the dump ([`grow_memories`]). The opener and the verifier keep one
+//! corestream declares each memory with its size at the time of the dump, before the data. Other writers declare no
+//! size (wasm-coredump-builder, wasm-coredump-rewriter) or the size before the memory grew, and the specification lets
+//! sections come in any order. In their dumps a memory is as large as its segments need, up to its maximum. What cannot
+//! be checked at a segment is checked at the end of the dump ([`grow_memories`]). The opener and the verifier keep one
 //! [`MemoryRequirement`] per memory for this, however many segments there are.
 
 use std::ops::Range;
@@ -71,8 +71,8 @@ impl MemoryRequirement {
     }
 }
 
-/// Memories of a dump without a header in its place, or with lost types. They may be declared after their segments or too
-/// small.
+/// Memories of a dump without a header in its place, or with lost types. They may be declared after their segments or
+/// too small.
 pub(super) struct GrowingMemories<'w> {
     /// The types declared so far.
     pub(super) types: &'w [MemoryType],
@@ -190,9 +190,9 @@ pub(super) fn grow_memories(
 
 /// Returns the only segment of a dump by wasm-coredump-rewriter, with its address corrected, or `None` for other dumps.
 ///
-/// That tool writes the dump to the start of the guest's own memory. The segment is the rest of that memory, so addresses
-/// are file offsets. The address in the dump is wrong by a few bytes, depending on the lengths of the LEB128 numbers before
-/// it. `segments` is the number of segments, `len` the length of the dump.
+/// That tool writes the dump to the start of the guest's own memory. The segment is the rest of that memory, so
+/// addresses are file offsets. The address in the dump is wrong by a few bytes, depending on the lengths of the LEB128
+/// numbers before it. `segments` is the number of segments, `len` the length of the dump.
 pub(super) fn rewriter_segment(
     memories: &[MemoryType],
     requirements: &[MemoryRequirement],

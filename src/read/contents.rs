@@ -8,7 +8,8 @@ use std::ops::RangeInclusive;
 
 use super::segment::Segment;
 
-/// A range of a memory, and what the dump knows about it. [`MemoryView::read`](super::MemoryView::read) reads the bytes.
+/// A range of a memory, and what the dump knows about it. [`MemoryView::read`](super::MemoryView::read) reads the
+/// bytes.
 ///
 /// The ranges are inclusive, because the end of a memory of 2^64 bytes does not fit a `u64`. They are never empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,8 +69,8 @@ pub struct Contents<'d> {
 }
 
 impl<'d> Contents<'d> {
-    /// Returns the contents of `rest`, the addresses up to the end of the memory, or nothing for `None`. The segments and
-    /// excluded ranges are those that end at or after the start of `rest`.
+    /// Returns the contents of `rest`, the addresses up to the end of the memory, or nothing for `None`. The segments
+    /// and excluded ranges are those that end at or after the start of `rest`.
     pub(super) fn new(
         segments: &'d [Segment],
         excluded: &'d [RangeInclusive<u64>],
@@ -141,8 +142,8 @@ mod tests {
     use super::super::table::{Table, TableBuilder};
     use super::*;
 
-    /// Returns the contents from `at` on of a memory of 2^64 bytes. `segments` are addresses and lengths; their bytes are
-    /// contiguous in the file, from offset 0 on.
+    /// Returns the contents from `at` on of a memory of 2^64 bytes. `segments` are addresses and lengths; their bytes
+    /// are contiguous in the file, from offset 0 on.
     fn contents<'d>(
         table: &'d mut Table,
         segments: &[(u64, u32)],

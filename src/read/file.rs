@@ -21,21 +21,22 @@ use crate::model::{Global, GlobalIndex, Instance, InstanceIndex, MemoryIndex, Mo
 /// The reader accepts the dumps of corestream and of other writers. It knows the frame layouts of Wasmtime,
 /// wasm-coredump-builder, wasm-coredump-rewriter and WasmEdge ([`FrameLayout`]). Unknown custom sections are skipped.
 ///
-/// Opening a dump by corestream uses the index and reads nothing of the memories. Opening a dump of another writer reads the
-/// header of each segment once. Its segments may come in any order and overlap: the last one of the file wins.
+/// Opening a dump by corestream uses the index and reads nothing of the memories. Opening a dump of another writer
+/// reads the header of each segment once. Its segments may come in any order and overlap: the last one of the file
+/// wins.
 ///
-/// Opening checks everything except the contents of memories, their checksums, and whether the index lists the segments in
-/// the sections. [`verify`](Self::verify) checks these as well. Indices in instances and frames are not checked: they may
-/// refer to items that the dump does not list.
+/// Opening checks everything except the contents of memories, their checksums, and whether the index lists the segments
+/// in the sections. [`verify`](Self::verify) checks these as well. Indices in instances and frames are not checked:
+/// they may refer to items that the dump does not list.
 ///
 /// # Sources
-/// A dump can be in any source of bytes ([`ReadAt`]): a slice, a file that is read, a file that an unsafe constructor has
-/// mapped ([`MappedFile`](super::MappedFile)), or your own type. Names, frames and the contents of memories are read on
-/// demand. The metadata of an open dump is owned, and takes at most
+/// A dump can be in any source of bytes ([`ReadAt`]): a slice, a file that is read, a file that an unsafe constructor
+/// has mapped ([`MappedFile`](super::MappedFile)), or your own type. Names, frames and the contents of memories are
+/// read on demand. The metadata of an open dump is owned, and takes at most
 /// [`MAX_METADATA_BYTES`](crate::limits::MAX_METADATA_BYTES) for any dump.
 ///
-/// The source should not change while the dump is open. If it does, the methods return a mixture of old and new bytes, or an
-/// error.
+/// The source should not change while the dump is open. If it does, the methods return a mixture of old and new bytes,
+/// or an error.
 ///
 /// ```
 /// use corestream::*;
@@ -145,21 +146,22 @@ impl<'b> CoreDumpFile<'b> {
         OpenOptions::new().open_source(source)
     }
 
-    /// Opens the readable parts of a dump in memory that may be damaged or truncated. [`damage`](Self::damage) returns the
-    /// fault that opening found, if any.
+    /// Opens the readable parts of a dump in memory that may be damaged or truncated. [`damage`](Self::damage) returns
+    /// the fault that opening found, if any.
     ///
-    /// If the index of a dump by corestream is intact, it locates the data of all memories, however damaged the rest is. Lists
-    /// then contain the items of the intact sections. If the type of a memory is lost, the memory is as large as its segments
-    /// need ([`MemoryView::declared_pages`] reports that). If the name of the process is lost, it is empty. The recovered
-    /// bytes may still be wrong: [`verify`](Self::verify) names the bad blocks.
+    /// If the index of a dump by corestream is intact, it locates the data of all memories, however damaged the rest
+    /// is. Lists then contain the items of the intact sections. If the type of a memory is lost, the memory is as large
+    /// as its segments need ([`MemoryView::declared_pages`] reports that). If the name of the process is lost, it is
+    /// empty. The recovered bytes may still be wrong: [`verify`](Self::verify) names the bad blocks.
     ///
-    /// Without an index, the dump consists of its intact sections if the sizes of all sections are consistent, and otherwise
-    /// of the sections before the first fault. If the file ends within a segment, the part in the file counts. Memory that may
-    /// be missing is reported as lost.
+    /// Without an index, the dump consists of its intact sections if the sizes of all sections are consistent, and
+    /// otherwise of the sections before the first fault. If the file ends within a segment, the part in the file
+    /// counts. Memory that may be missing is reported as lost.
     ///
     /// # Errors
-    /// Returns an error if nothing of a core dump is found: no intact index, no section `core`, and no section `corestream`
-    /// after a damaged first section. Its kind is [`ErrorKind::Format`], or that of the fault in the first section.
+    /// Returns an error if nothing of a core dump is found: no intact index, no section `core`, and no section
+    /// `corestream` after a damaged first section. Its kind is [`ErrorKind::Format`], or that of the fault in the first
+    /// section.
     ///
     /// ```
     /// use corestream::*;
@@ -214,8 +216,8 @@ impl<'b> CoreDumpFile<'b> {
         self.len
     }
 
-    /// Returns the fault of a damaged dump that was salvaged ([`salvage`](CoreDumpFile::salvage)), or `None` if opening found
-    /// no fault.
+    /// Returns the fault of a damaged dump that was salvaged ([`salvage`](CoreDumpFile::salvage)), or `None` if opening
+    /// found no fault.
     pub fn damage(&self) -> Option<&Error> {
         self.damage.as_ref()
     }
@@ -230,14 +232,14 @@ impl<'b> CoreDumpFile<'b> {
 
     /// Returns whether another tool has moved or changed sections of a dump by corestream.
     ///
-    /// The checksums of such a dump do not apply any more. Everything is read from the sections, except for the excluded
-    /// ranges and the changing memories, which come from the index.
+    /// The checksums of such a dump do not apply any more. Everything is read from the sections, except for the
+    /// excluded ranges and the changing memories, which come from the index.
     pub fn is_rewritten(&self) -> bool {
         self.opened.structure.moved.is_some()
     }
 
-    /// Returns the layout of the frames, which depends on the writer of the dump. With an unknown layout, threads have no
-    /// frames.
+    /// Returns the layout of the frames, which depends on the writer of the dump. With an unknown layout, threads have
+    /// no frames.
     ///
     /// ```
     /// use corestream::read::FrameLayout;
@@ -251,8 +253,8 @@ impl<'b> CoreDumpFile<'b> {
         self.opened.structure.layout
     }
 
-    /// Returns whether the reader uses an index. In a rewritten dump ([`is_rewritten`](Self::is_rewritten)) it gives only the
-    /// excluded ranges and the changing memories.
+    /// Returns whether the reader uses an index. In a rewritten dump ([`is_rewritten`](Self::is_rewritten)) it gives
+    /// only the excluded ranges and the changing memories.
     pub fn has_index(&self) -> bool {
         self.opened.index.is_some()
     }
@@ -299,7 +301,8 @@ impl<'b> CoreDumpFile<'b> {
     /// Returns the name of a module.
     ///
     /// # Errors
-    /// Returns an error if there is no such module ([`ErrorKind::Option`]), and the errors of [`modules`](Self::modules).
+    /// Returns an error if there is no such module ([`ErrorKind::Option`]), and the errors of
+    /// [`modules`](Self::modules).
     pub fn module(&self, index: ModuleIndex) -> Result<String> {
         let places = &self.opened.items.modules;
         match self.opened.items.bare_module {
@@ -322,8 +325,8 @@ impl<'b> CoreDumpFile<'b> {
     /// Returns the instances. Their indices may refer to items that the dump does not list.
     ///
     /// # Errors
-    /// Yields the errors of [`modules`](Self::modules), and [`ErrorKind::Unsupported`] if the index spaces of an instance are
-    /// longer than any engine allows.
+    /// Yields the errors of [`modules`](Self::modules), and [`ErrorKind::Unsupported`] if the index spaces of an
+    /// instance are longer than any engine allows.
     pub fn instances(&self) -> impl ExactSizeIterator<Item = Result<Instance>> {
         List::<Instance>::new(self.source(), &self.opened.items.instances)
     }
@@ -352,7 +355,8 @@ impl<'b> CoreDumpFile<'b> {
     /// Returns a thread by its index, counted from 0.
     ///
     /// # Errors
-    /// Returns an error if there is no such thread ([`ErrorKind::Option`]), and the errors of [`threads`](Self::threads).
+    /// Returns an error if there is no such thread ([`ErrorKind::Option`]), and the errors of
+    /// [`threads`](Self::threads).
     ///
     /// ```
     /// use corestream::*;
@@ -388,7 +392,8 @@ impl<'b> CoreDumpFile<'b> {
     /// Returns a global.
     ///
     /// # Errors
-    /// Returns an error if there is no such global ([`ErrorKind::Option`]), and the errors of [`globals`](Self::globals).
+    /// Returns an error if there is no such global ([`ErrorKind::Option`]), and the errors of
+    /// [`globals`](Self::globals).
     pub fn global(&self, index: GlobalIndex) -> Result<Global> {
         let places = &self.opened.items.globals;
         let item = List::<Global>::item(self.source(), places, index.0 as usize)?;

@@ -2,32 +2,33 @@
 //!
 //! # The problem
 //! The index locates every segment of a dump, lists the excluded ranges and holds the checksums of the blocks. A reader
-//! wants to use it without touching the data, also when the dump is damaged or another tool has rewritten it. An index in
-//! the wrong place, or of another dump, must not be believed: it would map addresses to the wrong bytes.
+//! wants to use it without touching the data, also when the dump is damaged or another tool has rewritten it. An index
+//! in the wrong place, or of another dump, must not be believed: it would map addresses to the wrong bytes.
 //!
-//! # Where an index may be
+//! # Places
 //! - At the offset in the header, if the header is intact and in its place ([`Index::decode`]).
 //! - Anywhere, in a dump that another tool has rewritten. Its offsets are void, but it still knows which ranges were
 //!   excluded and which memories were changing ([`Index::decode_moved`]).
-//! - Near the end of a damaged file whose header is lost, possibly with other bytes after it ([`find_at_end`]). The search
-//!   goes backwards over the last 4 GiB, the maximum length of a section, and tries at most [`MAX_PLACES`] names. The
-//!   size before a name may be encoded in one to five bytes, so each name gives five candidates. A candidate counts only
-//!   if the lengths of its tables, which its head gives, add up to its size. The caller decodes the remaining ones.
+//! - Near the end of a damaged file whose header is lost, possibly with other bytes after it ([`find_at_end`]). The
+//!   search goes backwards over the last 4 GiB, the maximum length of a section, and tries at most [`MAX_PLACES`]
+//!   names. The size before a name may be encoded in one to five bytes, so each name gives five candidates. A candidate
+//!   counts only if the lengths of its tables, which its head gives, add up to its size. The caller decodes the
+//!   remaining ones.
 //!
-//! # What is believed
-//! An index counts only if its checksum matches. A checksum mismatch outranks every other fault in the index, so
-//! after a fault the rest is still read and summed, in parts of 64 KiB. After that the index must agree with itself and
-//! with the header: versions, flags, block size, the number of blocks, and tables that fill the section exactly. Segments
+//! # Checks
+//! An index counts only if its checksum matches. A checksum mismatch outranks every other fault in the index, so after
+//! a fault the rest is still read and summed, in parts of 64 KiB. After that the index must agree with itself and with
+//! the header: versions, flags, block size, the number of blocks, and tables that fill the section exactly. Segments
 //! must be sorted and disjoint, both by address and by file offset, and no segment may overlap an excluded range.
 //!
 //! An intact index may still contradict the sections. That is not an error of decoding: [`Index::mismatch`] records the
-//! first contradiction, and the caller decides. A salvaged dump has damaged sections to compare with, so salvaging passes
-//! `None` for them.
+//! first contradiction, and the caller decides. A salvaged dump has damaged sections to compare with, so salvaging
+//! passes `None` for them.
 //!
 //! # The cost
-//! One pass over any source or stream, in bounded memory. The entries of the long tables go to the caller one by one and
-//! are not kept, except in a dump with excluded ranges: the segments come first there and have to be compared with the
-//! ranges, so they are listed until then. [`MAX_PARTIAL_SEGMENTS`] bounds that list.
+//! One pass over any source or stream, in bounded memory. The entries of the long tables go to the caller one by one
+//! and are not kept, except in a dump with excluded ranges: the segments come first there and have to be compared with
+//! the ranges, so they are listed until then. [`MAX_PARTIAL_SEGMENTS`] bounds that list.
 
 use std::ops::Range;
 
@@ -78,8 +79,8 @@ const MAX_SECTION_LEN: u64 = MAX_SECTION_BYTES as u64 + MAX_LEB_U32_BYTES as u64
 /// The number of bytes of an index that are skipped at once after a fault. Cancellation is checked between two skips.
 const SKIP_BYTES: u64 = 1 << 16;
 
-/// The number of offsets that are searched for the name of the index at once. With the rest of a name that begins at the
-/// last of them, 1 MiB is read.
+/// The number of offsets that are searched for the name of the index at once. With the rest of a name that begins at
+/// the last of them, 1 MiB is read.
 const SEARCH_BYTES: u64 = (1 << 20) - ENCODED_NAME.len() as u64;
 
 /// A decoded index, without the long tables of segments and checksums.
@@ -115,13 +116,13 @@ pub(super) enum IndexEntry {
 }
 
 impl Index {
-    /// Decodes the index at the offset of `input`, where the header locates it, and compares it with `sections`, if all of
-    /// them are intact. Passes each entry of the long tables to `entry`.
+    /// Decodes the index at the offset of `input`, where the header locates it, and compares it with `sections`, if all
+    /// of them are intact. Passes each entry of the long tables to `entry`.
     ///
     /// # Errors
     /// Returns an error if the index cannot be read, if its checksum does not match, or if it contradicts itself or the
-    /// header. A checksum mismatch takes precedence over the other faults of the index. An intact index that contradicts
-    /// the sections is not an error ([`mismatch`](Self::mismatch)).
+    /// header. A checksum mismatch takes precedence over the other faults of the index. An intact index that
+    /// contradicts the sections is not an error ([`mismatch`](Self::mismatch)).
     pub(super) fn decode<I: Input>(
         input: &mut I,
         header: &Header,
@@ -377,8 +378,8 @@ impl<I: Input> TableDecoder<'_, '_, I> {
         Ok(())
     }
 
-    /// Decodes the table of ranges. `ranges` holds the positions of each memory's entries. Checks that they are in order and
-    /// overlap none of `segments`, and compares them with the memories.
+    /// Decodes the table of ranges. `ranges` holds the positions of each memory's entries. Checks that they are in
+    /// order and overlap none of `segments`, and compares them with the memories.
     fn decode_ranges(&mut self, segments: &[Segment], ranges: Vec<Range<usize>>) -> Result<()> {
         let memories = ranges.into_iter().zip(self.index.segment_entries()).enumerate();
         for (memory, (entries, segment_entries)) in memories {
@@ -418,11 +419,11 @@ impl<I: Input> TableDecoder<'_, '_, I> {
 }
 
 impl Index {
-    /// Decodes the index of a dump that another tool has rewritten, as far as it is still true: the excluded ranges of each
-    /// memory, and whether it was changing.
+    /// Decodes the index of a dump that another tool has rewritten, as far as it is still true: the excluded ranges of
+    /// each memory, and whether it was changing.
     ///
-    /// `body` is the range of the section after its name. Returns `None` if the checksum does not match, or if the index
-    /// does not fit `memories`.
+    /// `body` is the range of the section after its name. Returns `None` if the checksum does not match, or if the
+    /// index does not fit `memories`.
     ///
     /// # Errors
     /// Returns an error if the dump cannot be read, or if an intact index has more ranges than a reader keeps.
@@ -545,8 +546,8 @@ fn table_bytes(head: &IndexHead) -> u128 {
 
 /// Finds candidates for an index near the end of a dump whose header is lost, the last one first.
 ///
-/// Returns the header that the dump must have had for each candidate. [`Index::decode`] decides whether a candidate is an
-/// index. Other bytes may follow it.
+/// Returns the header that the dump must have had for each candidate. [`Index::decode`] decides whether a candidate is
+/// an index. Other bytes may follow it.
 ///
 /// # Errors
 /// Returns an error if the dump cannot be read, or if the work was cancelled.
@@ -586,8 +587,8 @@ fn find_names(source: Source<'_>, control: &Control) -> Result<Vec<u64>> {
     Ok(offsets)
 }
 
-/// Infers the header of a dump from its index. The index has its encoded name at offset `name`, and a size of `size_len`
-/// bytes before that. Returns `None` if there can be no such index.
+/// Infers the header of a dump from its index. The index has its encoded name at offset `name`, and a size of
+/// `size_len` bytes before that. Returns `None` if there can be no such index.
 fn infer_header(source: Source<'_>, name: u64, size_len: u64) -> Result<Option<Header>> {
     let before = size_len.checked_add(1).and_then(|before| name.checked_sub(before));
     let Some(start) = before else { return Ok(None) };
@@ -608,7 +609,8 @@ fn infer_header(source: Source<'_>, name: u64, size_len: u64) -> Result<Option<H
     Ok(end.and_then(|end| Header::new(flags, end, start, block_log2)))
 }
 
-/// Returns a hasher that has consumed the id, the size and the name of an index section with `len` bytes after its name.
+/// Returns a hasher that has consumed the id, the size and the name of an index section with `len` bytes after its
+/// name.
 ///
 /// The checksum covers the size in its shortest encoding. Another tool may have encoded it in more bytes since.
 fn hasher_before_body(len: u64) -> Option<Hasher> {

@@ -99,8 +99,8 @@ impl<'d> MemoryView<'d> {
 
     /// Returns the declared number of pages if it is too small for the segments, `None` otherwise.
     ///
-    /// Some writers declare no pages. [`ty`](Self::ty) then has as many pages as the segments need. The same applies if a
-    /// damaged dump has lost the type ([`salvage`](CoreDumpFile::salvage)): its declared number is 0.
+    /// Some writers declare no pages. [`ty`](Self::ty) then has as many pages as the segments need. The same applies if
+    /// a damaged dump has lost the type ([`salvage`](CoreDumpFile::salvage)): its declared number is 0.
     pub fn declared_pages(&self) -> Option<u64> {
         let grown = self.dump.opened.structure.grown.iter();
         grown.copied().find_map(|(grown, pages)| (grown == self.index().0).then_some(pages))
@@ -132,8 +132,8 @@ impl<'d> MemoryView<'d> {
         })
     }
 
-    /// Returns the segments in order of address, without overlaps. If segments overlap in the dump of another tool, these are
-    /// the parts that later segments of the file do not overwrite.
+    /// Returns the segments in order of address, without overlaps. If segments overlap in the dump of another tool,
+    /// these are the parts that later segments of the file do not overwrite.
     pub fn segments(&self) -> impl ExactSizeIterator<Item = SegmentView> + Clone + use<'d> {
         let segments = self.segments_from(0).iter();
         segments.map(|segment| SegmentView {
@@ -175,7 +175,8 @@ impl<'d> MemoryView<'d> {
 
     /// Fills `buffer` with the bytes from `address` on.
     ///
-    /// Costs O(log n) for n segments, one read of the source for each segment in the range, and the time to copy the bytes.
+    /// Costs O(log n) for n segments, one read of the source for each segment in the range, and the time to copy the
+    /// bytes.
     ///
     /// # Errors
     /// Returns an error in these cases. The part of `buffer` before the first byte that could not be read is filled.

@@ -1,7 +1,7 @@
 //! Reading core dumps: their contents, the guest's memory, and whether they are intact.
 //!
-//! The reader follows the specification of the format and shares no logic with the writer. One pull parser for the sections
-//! serves opening, salvage and verification, over any source and over a stream.
+//! The reader follows the specification of the format and shares no logic with the writer. One pull parser for the
+//! sections serves opening, salvage and verification, over any source and over a stream.
 
 mod appended;
 mod bounds;

@@ -1,27 +1,28 @@
 //! Opens a dump: collects what the parser finds, and builds the table of segments.
 //!
 //! # The problem
-//! Opening must work for every intact dump: corestream's own, those of other writers, and corestream's own after another
-//! tool has rewritten them. It must be fast for a dump of many gigabytes, read nothing of the memories, and keep at most
-//! [`MAX_METADATA_BYTES`], whatever the dump contains.
+//! Opening must work for every intact dump: corestream's own, those of other writers, and corestream's own after
+//! another tool has rewritten them. It must be fast for a dump of many gigabytes, read nothing of the memories, and
+//! keep at most [`MAX_METADATA_BYTES`], whatever the dump contains.
 //!
 //! # The idea
 //! There are two attempts:
-//! 1. [`OpenedDump::open_as_written`] takes the dump as its writer wrote it. With an intact header, the parser stops at the
-//!    data, and the index gives all segments. Without a header the dump is another writer's, and the parser decodes the
-//!    headers of all segments.
+//! 1. [`OpenedDump::open_as_written`] takes the dump as its writer wrote it. With an intact header, the parser stops at
+//!    the data, and the index gives all segments. Without a header the dump is another writer's, and the parser decodes
+//!    the headers of all segments.
 //! 2. [`OpenedDump::open_rewritten`] follows if the first attempt found damage. A tool that rewrites a module moves the
-//!    sections, so the offsets in the header and in the index are wrong. It parses all sections, as for another writer's
-//!    dump, and takes only the excluded ranges and the changing memories from the index ([`IndexStatus::Moved`]). If this
-//!    finds no rewritten dump, the error is the fault of the first attempt.
+//!    sections, so the offsets in the header and in the index are wrong. It parses all sections, as for another
+//!    writer's dump, and takes only the excluded ranges and the changing memories from the index
+//!    ([`IndexStatus::Moved`]). If this finds no rewritten dump, the error is the fault of the first attempt.
 //!
 //! # The invariant
-//! An [`OpenedDump`] owns what it keeps, and its size is bounded: an assertion below adds up the maximum of every table.
-//! Items are checked when the dump is opened, but only their offsets are kept. They are decoded when a caller asks.
+//! An [`OpenedDump`] owns what it keeps, and its size is bounded: an assertion below adds up the maximum of every
+//! table. Items are checked when the dump is opened, but only their offsets are kept. They are decoded when a caller
+//! asks.
 //!
 //! # The cost
-//! With an index: the sections before the data, and one pass over the index. Without one: one pass over the headers of all
-//! segments, whose contents the input skips. A dump is parsed twice only if the first attempt fails.
+//! With an index: the sections before the data, and one pass over the index. Without one: one pass over the headers of
+//! all segments, whose contents the input skips. A dump is parsed twice only if the first attempt fails.
 
 use std::ops::RangeInclusive;
 
@@ -56,8 +57,8 @@ pub(super) struct OpenedDump {
     pub(super) index: Option<Index>,
     /// The segments and bytes of each memory.
     pub(super) totals: Vec<SegmentTotals>,
-    /// The memory and the address from which on bytes outside of segments are unknown, for a dump that is damaged or has
-    /// lost its list of excluded ranges.
+    /// The memory and the address from which on bytes outside of segments are unknown, for a dump that is damaged or
+    /// has lost its list of excluded ranges.
     pub(super) lost_from: Option<(u32, u64)>,
 }
 
@@ -85,8 +86,8 @@ const _: () = {
         len.next_power_of_two() * size_of::<T>()
     }
 
-    // The table of segments, the largest one, moves once, when it has this many. While any other table moves, less memory
-    // is in use.
+    // The table of segments, the largest one, moves once, when it has this many. While any other table moves, less
+    // memory is in use.
     let table = (MAX_LISTED_SEGMENTS + table::MAX_DOUBLED_SEGMENTS) * size_of::<Segment>();
     let sections = grown::<DataSection>(MAX_DATA_SECTIONS);
     let ranges = grown::<RangeInclusive<u64>>(MAX_EXCLUDED_RANGES);
@@ -223,7 +224,7 @@ impl FirstAttempt {
 
 /// What is left of the index of a dump.
 pub(super) enum IndexStatus {
-    /// The dump has no index, and needs none.
+    /// The dump has no index.
     None,
     /// The index is intact and in its place.
     InPlace(Index),
@@ -339,7 +340,7 @@ impl<'c> Opener<'c> {
         Ok(())
     }
 
-    /// Checks that the file has the length in its header. From here on the index gives the segments.
+    /// Checks that the file is not shorter than its header says. From here on the index gives the segments.
     fn check_length(&mut self, header: Option<&Header>) -> Result<()> {
         let (Some(len), Some(header)) = (self.strict_len, header) else { return Ok(()) };
         self.use_index = true;
@@ -432,7 +433,8 @@ impl<'c> Opener<'c> {
         self.totals.clear();
     }
 
-    /// Builds the table of segments. If segments overlap, counts the bytes of each memory again, without overwritten ones.
+    /// Builds the table of segments. If segments overlap, counts the bytes of each memory again, without overwritten
+    /// ones.
     fn build_table(&mut self) -> Result<Table> {
         let table = std::mem::replace(&mut self.table, TableBuilder::new());
         let (table, has_overlaps) = table.finish()?;

@@ -33,8 +33,8 @@ use crate::image::map;
 #[must_use = "nothing is opened yet"]
 pub struct OpenOptions {
     salvage: bool,
-    /// The number of threads, or 0 for one per core. Resolved only when the threads are needed, since the query takes longer
-    /// than opening a small dump.
+    /// The number of threads, or 0 for one per core. Resolved only when the threads are needed, since the query takes
+    /// longer than opening a small dump.
     threads: usize,
     control: Control,
 }
@@ -51,14 +51,15 @@ impl OpenOptions {
         Self { salvage: false, threads: 0, control: Control::default() }
     }
 
-    /// Sets whether to open the readable parts of a damaged dump. [`CoreDumpFile::salvage_slice`] documents which these are.
+    /// Sets whether to open the readable parts of a damaged dump. [`CoreDumpFile::salvage_slice`] documents which these
+    /// are.
     pub fn salvage(mut self, salvage: bool) -> Self {
         self.salvage = salvage;
         self
     }
 
-    /// Sets the number of threads for verifying and restoring, including the caller's. 0 means one per core. Opening uses
-    /// only the caller's thread.
+    /// Sets the number of threads for verifying and restoring, including the caller's. 0 means one per core. Opening
+    /// uses only the caller's thread.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self

@@ -1,22 +1,24 @@
 //! Restores a memory of a dump as a raw image: to a sparse file, or to a stream with all zeros.
 //!
 //! # The problem
-//! A memory may be much larger than its data, up to 2^64 - 1 bytes in a file. The image must take the time of the data, as
-//! fast as the disk allows, and must not occupy blocks for zeros.
+//! A memory may be much larger than its data, up to 2^64 - 1 bytes in a file. The image must take the time of the data,
+//! as fast as the disk allows, and must not occupy blocks for zeros.
 //!
 //! # The idea
-//! The file gets the length of the memory first, so all of it is a hole. Several threads then share one iterator over the
-//! data ([`DataParts`]). Each takes the next part of at most 1 MiB, reads it and writes it at its address. Within a part,
-//! blocks that are all zero are skipped ([`write_sparsely`]): a segment may include short gaps of zeros. A source that lends
-//! its bytes is written without a copy. A stream gets the parts in order from one thread, with the zeros between them.
+//! The file gets the length of the memory first, so all of it is a hole. Several threads then share one iterator over
+//! the data ([`DataParts`]). Each takes the next part of at most 1 MiB, reads it and writes it at its address. Within a
+//! part, blocks that are all zero are skipped ([`write_sparsely`]): a segment may include short gaps of zeros. A source
+//! that lends its bytes is written without a copy. A stream gets the parts in order from one thread, with the zeros
+//! between them.
 //!
 //! # The invariant
-//! Parts never overlap, so the order in which threads write them does not matter. The file is temporary until every part is
-//! written, and appears under its name only when it is complete. After the first error no thread takes another part.
+//! Parts never overlap, so the order in which threads write them does not matter. The file is temporary until every
+//! part is written, and appears under its name only when it is complete. After the first error no thread takes another
+//! part.
 //!
 //! # The cost
-//! Time proportional to the data for a file, and to the size of the memory for a stream. One buffer of 1 MiB per thread,
-//! none if the source lends its bytes. There are at most as many threads as parts.
+//! Time proportional to the data for a file, and to the size of the memory for a stream. One buffer of 1 MiB per
+//! thread, none if the source lends its bytes. There are at most as many threads as parts.
 
 use std::fs::File;
 use std::io::Write;
@@ -53,8 +55,8 @@ pub struct Restored {
     pub len: u64,
     /// The number of bytes from the dump.
     pub data: u64,
-    /// The number of bytes that are zero in the image because they are unknown: they were excluded from the dump or are lost
-    /// ([`MemoryView::unknown`] returns their addresses).
+    /// The number of bytes that are zero in the image because they are unknown: they were excluded from the dump or are
+    /// lost ([`MemoryView::unknown`] returns their addresses).
     pub unknown: u64,
 }
 
@@ -107,14 +109,14 @@ fn to_data_part(content: Content) -> Option<DataPart> {
 impl MemoryView<'_> {
     /// Writes the memory to a new file, as a raw image of the same length. Zeros become holes. Unknown bytes are zero.
     ///
-    /// Only the owner can read the file, and it appears under its name when it is complete. The time is proportional to the
-    /// data, however large the memory is. The threads, the cancel handle and the progress callback are those of
+    /// Only the owner can read the file, and it appears under its name when it is complete. The time is proportional to
+    /// the data, however large the memory is. The threads, the cancel handle and the progress callback are those of
     /// [`OpenOptions`](super::OpenOptions).
     ///
     /// # Errors
-    /// Returns an error if `path` exists and must not be overwritten, if the image cannot be written, if the dump cannot be
-    /// read, or if the work was cancelled. No file is left then, with one exception: a complete image that cannot be given
-    /// its name is kept under another one ([`Error::kept_file`]).
+    /// Returns an error if `path` exists and must not be overwritten, if the image cannot be written, if the dump
+    /// cannot be read, or if the work was cancelled. No file is left then, with one exception: a complete image that
+    /// cannot be given its name is kept under another one ([`Error::kept_file`]).
     ///
     /// ```
     /// use corestream::*;

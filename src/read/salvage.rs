@@ -2,33 +2,34 @@
 //!
 //! # The problem
 //! One bad byte before the data makes a strict parser stop, although gigabytes of data and the index after them may be
-//! intact. Salvage recovers as much as possible, but it must never present lost bytes as zeros, or bytes at a wrong address
-//! as data.
+//! intact. Salvage recovers as much as possible, but it must never present lost bytes as zeros, or bytes at a wrong
+//! address as data.
 //!
 //! # The idea
-//! Salvage looks for the best witness of the layout, in this order:
-//! 1. All sections are intact, and the dump is another writer's or was rewritten. The only fault then concerns the frames,
-//!    or the dump ends between two sections. The sections give everything.
-//! 2. The index is intact ([`FoundIndex`]). It gives the segments of all memories, however damaged the sections are. The
-//!    header locates it, also a header that follows a damaged first section of the right size ([`header_by_size`]).
+//! Salvage takes the most reliable description of the layout that it finds, in this order:
+//! 1. All sections are intact, and the dump is another writer's or was rewritten. The only fault then concerns the
+//!    frames, or the dump ends between two sections. The sections give everything.
+//! 2. The index is intact ([`FoundIndex`]). It gives the segments of all memories, however damaged the sections are.
+//!    The header locates it, also a header that follows a damaged first section of the right size ([`header_by_size`]).
 //!    Otherwise a search from the end of the file finds it ([`index::find_at_end`]).
 //! 3. The header is intact, and the sizes of all sections lead exactly to the index, or to the end of a truncated file
 //!    ([`are_sizes_consistent`]). The parser skips a damaged section by its size and reads the others.
-//! 4. Otherwise the parser reads up to the first fault, and includes the part of a truncated segment that is in the file.
+//! 4. Otherwise the parser reads up to the first fault, and includes the part of a truncated segment that is in the
+//!    file.
 //!
 //! # The invariant
 //! - Without an index, an address outside of the segments counts as zero only if no segment can be missing there. That
-//!   takes a dump by corestream, whose segments are sorted, without excluded ranges, and an address before the first damaged
-//!   section or the first fault. All other addresses outside of segments count as lost.
-//! - An index found by a search counts only if it is known to be in its place: the data ends where the index begins, or, in
-//!   a dump without data, only sections appended by other tools follow it. Any other index could belong to a dump in the
-//!   guest's memory.
+//!   takes a dump by corestream, whose segments are sorted, without excluded ranges, and an address before the first
+//!   damaged section or the first fault. All other addresses outside of segments count as lost.
+//! - An index found by a search counts only if it is known to be in its place: the data ends where the index begins,
+//!   or, in a dump without data, only sections appended by other tools follow it. Any other index could belong to a
+//!   dump in the guest's memory.
 //!
 //! # The cost
-//! Up to three passes over the sections, one over each candidate for an index, and a second one over the accepted index.
-//! Only one of them fills tables at a time: a pass frees its tables before the next one starts, because a table can take
-//! most of the memory that an open dump may use. So the first pass over an index keeps totals only, and the second one fills
-//! the table.
+//! Up to three passes over the sections, one over each candidate for an index, and a second one over the accepted
+//! index. Only one of them fills tables at a time: a pass frees its tables before the next one starts, because a table
+//! can take most of the memory that an open dump may use. So the first pass over an index keeps totals only, and the
+//! second one fills the table.
 
 use super::bounds::MemoryRequirement;
 use super::decode::Decoder;
@@ -125,8 +126,8 @@ impl<'c> SectionsRead<'c> {
         if !structure.is_bounded {
             opener.forget_segments();
         }
-        // Segments of other writers may come in any order, and without the index the excluded ranges are unknown. Both mean
-        // that any address may be lost.
+        // Segments of other writers may come in any order, and without the index the excluded ranges are unknown. Both
+        // mean that any address may be lost.
         let any_lost = structure.own().is_none_or(|header| header.flags & PARTIAL != 0);
         let lost_from = match outcome {
             _ if any_lost => Some((0, 0)),
@@ -149,8 +150,8 @@ fn add_lost_memories(structure: &mut Structure) -> error::Result<()> {
     Ok(())
 }
 
-/// Extends a memory to the address `last`, and records the declared number of pages. Adds the memory, and those before it,
-/// if their types are lost.
+/// Extends a memory to the address `last`, and records the declared number of pages. Adds the memory, and those before
+/// it, if their types are lost.
 fn extend_memory(
     structure: &mut Structure,
     memory: u32,
@@ -263,8 +264,8 @@ impl FoundIndex {
         }
         for header in index::find_at_end(source, control)? {
             let Some(found) = Self::decode(source, &header, &mut lookout)? else { continue };
-            // Proof that the index is in its place: the data ends where the index begins. An index without data could be
-            // that of a dump in the guest's memory, unless only sections follow it.
+            // Proof that the index is in its place: the data ends where the index begins. An index without data could
+            // be that of a dump in the guest's memory, unless only sections follow it.
             let last = found.memories.iter().filter_map(|listed| listed.last).next_back();
             let is_in_place = match last {
                 Some(last) => last.in_file().end == found.header.index,
@@ -329,8 +330,8 @@ impl FoundIndex {
         readable(opener.collect(&mut parser, &mut source.input(0)))?;
         let mut structure = parser.structure;
         (structure.header, structure.moved) = (Some(header), None);
-        // The memory section may be lost or wrong. The index is intact, so its number of memories counts, and each memory
-        // has at least the addresses in it.
+        // The memory section may be lost or wrong. The index is intact, so its number of memories counts, and each
+        // memory has at least the addresses in it.
         structure.memories.truncate(index.memories.len());
         for (i, memory) in (0_u32..).zip(&index.memories) {
             let last_excluded = memory.excluded.as_slice().last().map(|range| *range.end());

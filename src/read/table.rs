@@ -2,32 +2,32 @@
 //!
 //! # The problem
 //! A dump has up to a million segments ([`MAX_LISTED_SEGMENTS`]), and a reader looks them up by address. The index of
-//! corestream's own dumps lists them sorted and disjoint. Another writer's sections may have them in any order, and they
-//! may overlap. A WebAssembly engine applies active segments in file order, so the last one of the file wins. The whole
-//! metadata of an open dump must fit into [`MAX_METADATA_BYTES`](crate::limits::MAX_METADATA_BYTES), 32 MiB, and a full
-//! table takes 24 MiB of that.
+//! corestream's own dumps lists them sorted and disjoint. Another writer's sections may have them in any order, and
+//! they may overlap. A WebAssembly engine applies active segments in file order, so the last one of the file wins. The
+//! whole metadata of an open dump must fit into [`MAX_METADATA_BYTES`](crate::limits::MAX_METADATA_BYTES), 32 MiB, and
+//! a full table takes 24 MiB of that.
 //!
 //! # The idea
-//! The segments are kept in one vector. While they arrive, the builder notes whether they are sorted and disjoint. If so,
-//! the table is ready. If not, the vector is sorted in place. Only if two neighbours then overlap does a second vector
-//! exist: a sweep over the addresses cuts each segment where a later one of the file overwrites it ([`cut_overlaps`]). A
-//! lookup is a binary search by last address.
+//! The segments are kept in one vector. While they arrive, the builder notes whether they are sorted and disjoint. If
+//! so, the table is ready. If not, the vector is sorted in place. Only if two neighbours then overlap does a second
+//! vector exist: a sweep over the addresses cuts each segment where a later one of the file overwrites it
+//! ([`cut_overlaps`]). A lookup is a binary search by last address.
 //!
 //! # The invariant
-//! In a finished [`Table`] each segment begins after the last byte of the previous one, or in a later memory. So the last
-//! addresses are sorted like the first ones, and each byte of a memory has at most one place in the file.
+//! In a finished [`Table`] each segment begins after the last byte of the previous one, or in a later memory. So the
+//! last addresses are sorted like the first ones, and each byte of a memory has at most one place in the file.
 //!
 //! # The cost
-//! Building takes O(n) for a sorted table and O(n log n) otherwise; a lookup takes O(log n). Each segment has 24 bytes. A
-//! long table is never copied:
-//! - A table grows by doubling only up to [`MAX_DOUBLED_SEGMENTS`] (3 MiB). Then it reserves its maximum at once. Unused
-//!   capacity costs address space only: the kernel allocates a page at the first write to it.
-//! - Overlapping segments have a lower limit, [`MAX_OVERLAPPING_SEGMENTS`], because their table exists twice while it is
-//!   cut.
+//! Building takes O(n) for a sorted table and O(n log n) otherwise; a lookup takes O(log n). Each segment has 24 bytes.
+//! A long table is never copied:
+//! - A table grows by doubling only up to [`MAX_DOUBLED_SEGMENTS`] (3 MiB). Then it reserves its maximum at once.
+//!   Unused capacity costs address space only: the kernel allocates a page at the first write to it.
+//! - Overlapping segments have a lower limit, [`MAX_OVERLAPPING_SEGMENTS`], because their table exists twice while it
+//!   is cut.
 //!
 //! # What was tried
-//! - Reading the table from the index at each lookup, and for a dump without an index keeping only some of the segments and
-//!   parsing the headers between them again. A source that lends nothing cannot afford these reads.
+//! - Reading the table from the index at each lookup, and for a dump without an index keeping only some of the segments
+//!   and parsing the headers between them again. A source that lends nothing cannot afford these reads.
 //! - Growing by doubling up to the limit. While the vector moves, the old and the new one exceed the 32 MiB.
 
 use std::collections::{BinaryHeap, TryReserveError};
@@ -153,9 +153,9 @@ fn out_of_memory(_: TryReserveError) -> Error {
 /// Cuts each segment where a later segment of the file overwrites it. `segments` are sorted by memory and address.
 ///
 /// The sweep visits the addresses once, from one segment start to the next. A heap holds the open segments, those that
-/// start at or before the current address; the last one of the file is on top and owns the bytes. Closed segments stay in
-/// the heap until they come to the top. Each start and each end of a segment adds at most one part, so there are at most
-/// twice as many parts as segments.
+/// start at or before the current address; the last one of the file is on top and owns the bytes. Closed segments stay
+/// in the heap until they come to the top. Each start and each end of a segment adds at most one part, so there are at
+/// most twice as many parts as segments.
 fn cut_overlaps(segments: Vec<Segment>) -> Result<Vec<Segment>> {
     let mut parts = Vec::new();
     parts.try_reserve_exact(segments.len().times(2)?).map_err(out_of_memory)?;

@@ -1,8 +1,8 @@
 //! The checksummed blocks of a dump: finds the bad ones, and the memory in them.
 //!
-//! A block is bad if the checksum of its bytes differs from the one in the index. The index also says which addresses each
-//! block holds, so a bad block can be reported as ranges of memory. [`Blocks`] notes these ranges while the index is
-//! decoded, one per block and memory: the verifier keeps no segments, whose number it does not limit.
+//! A block is bad if the checksum of its bytes differs from the one in the index. The index also says which addresses
+//! each block holds, so a bad block can be reported as ranges of memory. [`Blocks`] notes these ranges while the index
+//! is decoded, one per block and memory: the verifier keeps no segments, whose number it does not limit.
 
 use super::verdict::{DamageReport, Excluded, MemoryRange};
 use crate::error::ErrorKind;
@@ -82,8 +82,8 @@ impl Blocks {
         self.is_index_intact && self.header.block_log2 != 0
     }
 
-    /// Returns the damage report if a block is bad. `fault` is the fault that was found otherwise, if any. It comes first if
-    /// it lies before the first bad block, and joins the reason if it lies within that block.
+    /// Returns the damage report if a block is bad. `fault` is the fault that was found otherwise, if any. It comes
+    /// first if it lies before the first bad block, and joins the reason if it lies within that block.
     pub(super) fn report_damage(&mut self, fault: Option<&Fault>) -> Option<DamageReport> {
         let bad = || (0..self.header.block_count()).filter(|block| self.is_bad(*block));
         let first = bad().next().filter(|_| self.is_index_intact)?;
@@ -125,7 +125,8 @@ impl Blocks {
         pair.is_some_and(|(computed, stored)| computed != stored)
     }
 
-    /// Takes the memory in bad blocks. Joins adjacent ranges, returns at most [`MAX_DAMAGED_RANGES`], and counts the others.
+    /// Takes the memory in bad blocks. Joins adjacent ranges, returns at most [`MAX_DAMAGED_RANGES`], and counts the
+    /// others.
     fn take_bad_memory(&mut self) -> (Vec<MemoryRange>, usize) {
         let mut all = std::mem::take(&mut self.memory);
         all.retain(|(block, _)| u32::try_from(*block).is_ok_and(|block| self.is_bad(block)));

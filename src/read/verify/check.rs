@@ -162,7 +162,7 @@ impl TailCheck<'_, '_> {
         let index = self.check_index(input, block_crcs, find_difference);
         let Self { sections, blocks, mut lookout, .. } = self;
         let header = &blocks.header;
-        // A pipe is read to its end even after a fault, so that its writer does not fail.
+        // A stream is read to its end even after a fault.
         let after = match sections.is_ok() && index.is_ok() {
             true => appended::pass(input, header, &mut lookout),
             false => input.drain().and_then(|end| header.check_nothing_behind(end).map(|()| 0)),
@@ -242,8 +242,8 @@ fn changing(index: &Index) -> Vec<MemoryIndex> {
     memories.filter(|(_, indexed)| indexed.changing).map(|(memory, _)| memory).collect()
 }
 
-/// Returns the properties of an intact dump of `bytes` bytes, including `appended` bytes that another tool has appended.
-/// The index gives `excluded` and `changing`.
+/// Returns the properties of an intact dump of `bytes` bytes, including `appended` bytes that another tool has
+/// appended. The index gives `excluded` and `changing`.
 fn describe_intact(
     structure: &Structure,
     bytes: u64,
@@ -334,8 +334,8 @@ fn report_fault(fault: Box<Fault>, checksums: bool) -> Result<DamageReport> {
 
 /// A hash of the segments of a dump in order.
 ///
-/// It compares the segments of the sections with those of the index without keeping either. The key is random, so nobody can
-/// construct a collision in advance.
+/// It compares the segments of the sections with those of the index without keeping either. The key is random, so
+/// nobody can construct a collision in advance.
 struct SegmentHash {
     key: RandomState,
     hasher: DefaultHasher,

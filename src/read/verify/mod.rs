@@ -1,13 +1,13 @@
 //! Verification: checks the structure, the index and the checksums of a dump.
 //!
 //! # The problem
-//! A verdict must find any damage, say which memory it affects, and be the same for a file and for a stream. Files should be
-//! checked with the bandwidth of all cores. A stream passes only once, may be larger than any memory, and its receiver wants
-//! to reject a wrong or damaged dump before gigabytes have arrived.
+//! A verdict must find any damage, say which memory it affects, and be the same for a file and for a stream. Files
+//! should be checked by all cores. A stream passes only once, may be larger than any memory, and its receiver wants to
+//! reject a wrong or damaged dump before gigabytes have arrived.
 //!
 //! # The idea
-//! One function, [`examine`], checks both. It pulls the sections from the [`Parser`], then decodes the index, then checks the
-//! bytes after it. It is generic over the input and over the source of the checksums:
+//! One function, [`examine`], checks both. It pulls the sections from the [`Parser`], then decodes the index, then
+//! checks the bytes after it. It is generic over the input and over the source of the checksums:
 //! - A stream sums the blocks while the parser skips over their bytes.
 //! - A source lets the parser jump over the data. Threads then take the blocks one by one from a counter and sum them
 //!   ([`SourceCheck::block_crcs`]).
@@ -17,18 +17,19 @@
 //! ([`EarlyFact`]).
 //!
 //! # The verdict
-//! A fault in the sections does not end the check if the header is intact: the index may still name every bad block and the
-//! memory in it ([`blocks`]). The report is about the first damaged place in file order. A failed read, out of memory or
-//! cancellation is an error and never a verdict. An unknown value becomes an error only if no damage explains it.
+//! A fault in the sections does not end the check if the header is intact: the index may still name every bad block and
+//! the memory in it ([`blocks`]). The report is about the first damaged place in file order. A failed read, out of
+//! memory or cancellation is an error and never a verdict. An unknown value becomes an error only if no damage explains
+//! it.
 //!
-//! If the header of a source is lost, a second check uses the index at the end of the file ([`FoundIndex`]), so that the
-//! report can still name the bad blocks.
+//! If the header of a source is lost, a second check uses the index at the end of the file ([`FoundIndex`]), so that
+//! the report can still name the bad blocks.
 //!
 //! # The cost
-//! Each byte is summed once. In addition to a buffer of at most 1 MiB per thread, the verifier keeps two checksums and the
-//! addresses of the memory for each block, and in a dump with excluded ranges 24 bytes for each segment. If the hashes
-//! differ, a second pass over the sections and the index of a source finds the entry. A stream cannot go back, so its verdict
-//! then names the index as a whole.
+//! Each byte is summed once. In addition to a buffer of at most 1 MiB per thread, the verifier keeps two checksums and
+//! the addresses of the memory for each block, and in a dump with excluded ranges 24 bytes for each segment. If the
+//! hashes differ, a second pass over the sections and the index of a source finds the entry. A stream cannot go back,
+//! so its verdict then names the index as a whole.
 
 mod blocks;
 mod check;
@@ -95,8 +96,8 @@ impl Verifier {
         Self { threads: 0, control: Control::default() }
     }
 
-    /// Sets the number of threads that sum the blocks of a source, including the caller's. 0 means one per core. A stream
-    /// uses only the caller's thread.
+    /// Sets the number of threads that sum the blocks of a source, including the caller's. 0 means one per core. A
+    /// stream uses only the caller's thread.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
@@ -140,16 +141,16 @@ impl Verifier {
         verdict.map_err(|error| error.at(path.display()))
     }
 
-    /// Verifies a dump that arrives through a pipe or a socket. Reads the stream to its end, in bounded memory and without
-    /// seeking.
+    /// Verifies a dump that arrives through a pipe or a socket. Reads the stream to its end, in bounded memory and
+    /// without seeking.
     ///
     /// The verdict is that of [`verify`](Self::verify), with two exceptions:
     /// - If the index differs from the sections, the verdict names the whole index instead of the entry.
-    /// - If the sections before the header are damaged, the checksums cannot be compared. A stream that does not begin as a
-    ///   module is then not a core dump.
+    /// - If the sections before the header are damaged, the checksums cannot be compared. A stream that does not begin
+    ///   as a module is then not a core dump.
     ///
-    /// Progress reports begin once the header has given the length of the dump. They stop if another tool turns out to have
-    /// rewritten the dump.
+    /// Progress reports begin once the header has given the length of the dump. They stop if another tool turns out to
+    /// have rewritten the dump.
     ///
     /// # Errors
     /// Returns the errors of [`verify`](Self::verify); a stream that cannot be read is one of [`ErrorKind::Input`].
@@ -167,15 +168,15 @@ impl Verifier {
         self.verify_stream_with(stream, |_| Ok(()))
     }
 
-    /// Verifies a stream like [`verify_stream`](Self::verify_stream), and reports facts about the dump before all of it has
-    /// arrived.
+    /// Verifies a stream like [`verify_stream`](Self::verify_stream), and reports facts about the dump before all of it
+    /// has arrived.
     ///
     /// `early` receives each fact at most once, and can end the check by returning an error. If it does so at
     /// [`EarlyFact::Fault`], the result is the verdict on the bytes so far.
     ///
     /// # Errors
-    /// Returns the errors of [`verify_stream`](Self::verify_stream), and an error of [`ErrorKind::Input`] if `early` returns
-    /// an error for another fact.
+    /// Returns the errors of [`verify_stream`](Self::verify_stream), and an error of [`ErrorKind::Input`] if `early`
+    /// returns an error for another fact.
     ///
     /// ```
     /// use corestream::read::{EarlyFact, Verifier};
@@ -233,8 +234,9 @@ pub enum EarlyFact<'s> {
     Name(&'s str),
     /// The length of the dump in bytes, from the section `corestream`.
     Length(u64),
-    /// The section `corestream` is not in its place, so the length is unknown and truncation between two sections may go
-    /// undetected. Another tool wrote the dump, or has rewritten it: then an earlier [`Length`](Self::Length) is void.
+    /// The section `corestream` is not in its place, so the length is unknown and truncation between two sections may
+    /// go undetected. Another tool wrote the dump, or has rewritten it: then an earlier [`Length`](Self::Length) is
+    /// void.
     NoLength,
     /// The sections have a fault. The rest is read only to find the bad blocks and the memory in them.
     Fault,

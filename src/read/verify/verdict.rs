@@ -34,8 +34,8 @@ pub struct IntactDump {
     pub segments: u64,
     /// The writer of the dump. For a dump by another tool, only the structure can be checked.
     pub producer: Producer,
-    /// Whether another tool has moved or changed sections since the dump was written. The index and the checksums then do
-    /// not apply any more, and only the structure was checked.
+    /// Whether another tool has moved or changed sections since the dump was written. The index and the checksums then
+    /// do not apply any more, and only the structure was checked.
     pub rewritten: bool,
     /// The number of bytes in sections that another tool has appended to the dump.
     pub appended: u64,
@@ -53,8 +53,8 @@ pub struct IntactDump {
     pub degraded: bool,
 }
 
-/// The amount of memory that was excluded on purpose. [`MemoryView::excluded`](crate::read::MemoryView::excluded) returns
-/// the ranges.
+/// The amount of memory that was excluded on purpose. [`MemoryView::excluded`](crate::read::MemoryView::excluded)
+/// returns the ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Excluded {
@@ -85,11 +85,11 @@ pub struct DamageReport {
     pub all_memory: Vec<MemoryRange>,
     /// The number of ranges that `all_memory` omits.
     pub more_memory: usize,
-    /// Whether a bad block includes sections before the memory. Names, memory sizes, globals and frames may then be wrong
-    /// even if they can be read.
+    /// Whether a bad block includes sections before the memory. Names, memory sizes, globals and frames may then be
+    /// wrong even if they can be read.
     pub guest: bool,
-    /// Whether checksums distinguish bad blocks from intact ones. If the dump has no checksums, or if its index is lost, any
-    /// byte may be wrong.
+    /// Whether checksums distinguish bad blocks from intact ones. If the dump has no checksums, or if its index is
+    /// lost, any byte may be wrong.
     pub checksums: bool,
     /// Whether `range` is the first bad block.
     pub(super) is_block: bool,
