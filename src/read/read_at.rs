@@ -47,7 +47,7 @@ use crate::image::map::{self, Map};
 ///
 /// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
 /// let parts = Parts(bytes.chunks(1024).map(Vec::from).collect());
-/// assert!(Verifier::new().verify(&parts)?.is_whole());
+/// assert!(Verifier::new().verify(&parts)?.is_intact());
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[allow(clippy::len_without_is_empty, reason = "no dump is empty")]

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::bounds::{self, Growing, Reach};
+use super::bounds::{self, GrowingMemories, MemoryRequirement};
 use super::data::DataSection;
 use super::fault::{Fault, Result};
 use super::header::Header;
@@ -61,8 +61,8 @@ pub(super) struct Structure {
     /// The frames of the first thread that the detector was fed.
     pub(super) tried_frames: Option<Range<u64>>,
     /// The last segment of each memory whose type is lost or too small.
-    reaches: Vec<Reach>,
-    /// The sections met so far that may appear only once.
+    requirements: Vec<MemoryRequirement>,
+    /// The sections that a dump has once, of those that have passed.
     seen: Vec<&'static str>,
 }
 
@@ -123,14 +123,15 @@ impl Structure {
     }
 
     /// Returns the last segment of each memory whose type is lost or too small.
-    pub(super) fn reaches(&self) -> &[Reach] {
-        &self.reaches
+    pub(super) fn requirements(&self) -> &[MemoryRequirement] {
+        &self.requirements
     }
 
     /// Returns the check for segments of memories that may be declared after them, or too small.
-    pub(super) fn growing_memories(&mut self) -> Growing<'_> {
+    pub(super) fn growing_memories(&mut self) -> GrowingMemories<'_> {
         let is_declared = self.has_memory_types && !self.has_damaged_memory;
-        Growing { types: &self.memories, is_declared, reaches: &mut self.reaches }
+        let requirements = &mut self.requirements;
+        GrowingMemories { types: &self.memories, is_declared, requirements }
     }
 
     /// Decides the facts that depend on all sections. `end` is the offset at which the parser stopped.
@@ -140,9 +141,9 @@ impl Structure {
     /// many values.
     pub(super) fn settle(&mut self, end: u64) -> Result<()> {
         if !self.is_foreign() {
-            // This project declares memories before their data, with their final sizes.
+            // This project declares memories before their data.
             if !self.skips_damage {
-                bounds::settle(&mut self.memories, &self.reaches, false)?;
+                bounds::grow_memories(&mut self.memories, &self.requirements, false)?;
             }
             self.is_bounded = true;
             return Ok(());
@@ -151,8 +152,8 @@ impl Structure {
         if self.moved_header.is_some() {
             self.stray = None;
         } else if self.is_complete {
-            let (memories, reaches) = (&self.memories, &self.reaches);
-            let segment = bounds::in_its_own_memory(memories, reaches, self.segments, end);
+            let (memories, requirements) = (&self.memories, &self.requirements);
+            let segment = bounds::rewriter_segment(memories, requirements, self.segments, end);
             if let (Some(segment), [ty]) = (segment, &mut *self.memories) {
                 self.grown = vec![(0, ty.minimum)];
                 ty.minimum = ty.maximum.unwrap_or(ty.minimum);
@@ -161,7 +162,7 @@ impl Structure {
             }
         }
         let grow = self.moved_header.is_none();
-        self.grown = bounds::settle(&mut self.memories, &self.reaches, grow)?;
+        self.grown = bounds::grow_memories(&mut self.memories, &self.requirements, grow)?;
         self.is_bounded = true;
         layout_result
     }

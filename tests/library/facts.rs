@@ -43,7 +43,7 @@ fn facts_come_back() {
     guest.modules[1].identity = ModuleIdentity::new().with_build_id([1, 2, 3]);
     guest.modules[3].identity = guest.modules[0].identity.clone().with_build_id([0; 256]);
     let bytes = dumped(&guest);
-    assert!(verdict(&bytes).unwrap().is_whole());
+    assert!(verdict(&bytes).unwrap().is_intact());
     read_consistently(&bytes);
     common::decode(&bytes);
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
@@ -127,7 +127,7 @@ fn facts_are_bounded() {
     ];
     assert_eq!(shortfalls, expected);
     let bytes = plan.to_vec().unwrap();
-    assert!(verdict(&bytes).unwrap().is_whole());
+    assert!(verdict(&bytes).unwrap().is_intact());
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
     assert!(dump.is_degraded());
     assert_eq!(dump.trap().unwrap().len(), MAX_TRAP_BYTES - 1);
@@ -139,7 +139,7 @@ fn unknown_versions_are_skipped() {
     for name in ["corestream.trap", "corestream.modules"] {
         for version in [[0, 0, 0, 0], [2, 0, 0, 0], [1, 0, 0, 1]] {
             let bytes = with(name, &[&version, &[0xff; 9]]);
-            assert!(verdict(&bytes).unwrap().is_whole());
+            assert!(verdict(&bytes).unwrap().is_intact());
             let dump = CoreDumpFile::from_slice(&bytes).unwrap();
             assert_eq!((dump.trap(), dump.captured_at()), (None, None));
             assert!(all(dump.module_identities()).iter().all(|identity| !identity.is_known()));
@@ -154,7 +154,7 @@ fn identities_are_those_of_the_modules_that_are_listed() {
     for count in 0..4_u8 {
         let identities: Vec<u8> = (0..count).flat_map(identity).collect();
         let bytes = with("corestream.modules", &[&[1, 0, 0, 0, count, 0, 0, 0], &identities]);
-        assert!(verdict(&bytes).unwrap().is_whole());
+        assert!(verdict(&bytes).unwrap().is_intact());
         read_consistently(&bytes);
         let dump = CoreDumpFile::from_slice(&bytes).unwrap();
         let build_ids = all(dump.module_identities()).into_iter().map(|identity| identity.build_id);
@@ -225,7 +225,7 @@ fn facts_of_a_rewritten_dump_are_read() {
     let bytes = facts();
     let core = own::end_of_core(&bytes);
     let rewritten = [&bytes[..8], &bytes[core..], &bytes[8..core]].concat();
-    assert!(verdict(&rewritten).unwrap().is_whole());
+    assert!(verdict(&rewritten).unwrap().is_intact());
     read_consistently(&rewritten);
     let dump = CoreDumpFile::from_slice(&rewritten).unwrap();
     assert!(dump.is_rewritten());

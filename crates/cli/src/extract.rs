@@ -170,7 +170,7 @@ impl Extract {
         let verdict = verifier.verify(input.source());
         self.check_read(input)?;
         let (cause, damage) = match verdict {
-            Ok(Verdict::Whole(_)) => return Ok(None),
+            Ok(Verdict::Intact(_)) => return Ok(None),
             Ok(Verdict::Damaged(damage)) => (damage.to_string(), Some(damage)),
             Err(error) if self.salvage && error.kind() == ErrorKind::Format => {
                 // Perhaps only the first bytes are damaged.

@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use corestream::read::{Damage, MemoryView, OpenOptions, Producer, Verdict};
+use corestream::read::{DamageReport, MemoryView, OpenOptions, Producer, Verdict};
 use corestream::{
     CoreDumpFile, ErrorKind, Frame, Global, Instance, ModuleIdentity, Value, Visible,
 };
@@ -106,10 +106,10 @@ fn verify(input: &Input, dump: &CoreDumpFile<'_>) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Returns any other error of the verifier: the dump could not be read, or the process is out of memory.
-fn finding(verified: corestream::Result<Verdict>) -> corestream::Result<Option<Damage>> {
+fn finding(verified: corestream::Result<Verdict>) -> corestream::Result<Option<DamageReport>> {
     match verified {
         Ok(Verdict::Damaged(damage)) => Ok(Some(damage)),
-        Ok(Verdict::Whole(_)) => Ok(None),
+        Ok(Verdict::Intact(_)) => Ok(None),
         Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
         Err(error) => Err(error),
     }

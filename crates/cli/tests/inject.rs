@@ -454,7 +454,7 @@ fn is_same(bytes: &[u8], expected: &[u8]) -> bool {
         return true;
     }
     let Ok(dump) = CoreDumpFile::from_slice(bytes) else { return false };
-    let whole = Verifier::new().threads(1).verify(bytes).is_ok_and(|verdict| verdict.is_whole());
+    let whole = Verifier::new().threads(1).verify(bytes).is_ok_and(|verdict| verdict.is_intact());
     let expected = CoreDumpFile::from_slice(expected).unwrap();
     let memory = |dump: &CoreDumpFile<'_>| {
         let mut memory = Vec::new();

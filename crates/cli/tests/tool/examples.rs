@@ -231,7 +231,7 @@ impl Place {
         match path.extension().unwrap().to_str().unwrap() {
             "core" => {
                 let verdict = Verifier::new().threads(1).verify(&bytes).unwrap();
-                assert!(matches!(verdict, Verdict::Whole(_)), "{shown}: {verdict:?}");
+                assert!(matches!(verdict, Verdict::Intact(_)), "{shown}: {verdict:?}");
                 let dump = CoreDumpFile::from_slice(&bytes).unwrap();
                 let of_dump = dump.memory(MemoryIndex(0)).unwrap();
                 let excluded = if script.contains("--exclude") {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use corestream::read::{Verdict, Verifier, Whole};
+use corestream::read::{IntactDump, Verdict, Verifier};
 use corestream::{
     Change, CoreDump, CoreDumpFile, Dumper, FileSink, Memory, MemoryImage, MemoryIndex, MemoryType,
     Piece, PipeSink, Sink, SocketSink,
@@ -132,9 +132,9 @@ fn dump_to(target: &str, directory: &Path, args: &[&str]) -> (Output, Vec<u8>) {
 
 /// What `verify` says of a dump, which must be whole.
 #[track_caller]
-fn whole(bytes: &[u8]) -> Whole {
+fn whole(bytes: &[u8]) -> IntactDump {
     match Verifier::new().threads(2).verify(bytes).unwrap() {
-        Verdict::Whole(whole) => whole,
+        Verdict::Intact(whole) => whole,
         Verdict::Damaged(damage) => panic!("{damage}"),
     }
 }

@@ -77,7 +77,7 @@ fn what_is_good_arrives_whole_whoever_else_sends() {
     let behind = [&bad[..], b"more"].concat();
     // What comes, what goes on for ever after it, and what is said.
     let whole = "bytes from PEER, whole";
-    let checksum = "is damaged: the checksum of 0x100000..0x200000 does not hold";
+    let checksum = "is damaged: checksum mismatch in 0x100000..0x200000";
     let rounds: [[(&[u8], Then, &str); 6]; 2] = [
         [
             (cut, Then::Close, "is cut off: "),
