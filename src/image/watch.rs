@@ -24,7 +24,7 @@
 //! # Traces
 //! A modification time that is a few seconds old is a trace: the next write changes it. A writer that sets it back
 //! escapes. If the time is too recent, or on tmpfs, which does not notice writes through a mapping, inotify supplies
-//! the trace. It reports every write, and every close of a descriptor that was open for writing.
+//! the trace. It reports every call of `write`, and every close of a descriptor that was open for writing.
 //!
 //! # The cost
 //! Closing an inotify instance waits up to 15 ms for the kernel's read-copy-update, a third of the time of a small

@@ -4,7 +4,7 @@
 //! `SEEK_DATA` and `SEEK_HOLE` find the holes of a sparse file without reading them. But some file systems answer
 //! incorrectly: a FUSE or virtiofs server whose `lseek` does not know the file, an NFS server over a file system with
 //! delayed allocation, and ZFS releases that report data as a hole until it has been written back. A dump that
-//! believes them contains zeros instead of data, and its checksums are correct.
+//! believes them contains zeros instead of data, and its checksums match.
 //!
 //! # The idea
 //! A file that contains data occupies blocks, and `st_blocks` counts them on another path than `lseek`. The scan

@@ -7,12 +7,14 @@
 //!
 //! # The idea
 //! Each interface for live memory is tried once per scan, on memory whose state is known, before any answer of it
-//! counts. The best one that passes is used. For a file, the first query of the file system decides.
+//! counts. The best one that passes is used. If this process has a userfaultfd, none is used unless it is forced. For
+//! a file, the first query of the file system decides.
 //!
 //! # Which answers are believed
 //! - "A range of a file is a hole": if the blocks of the file do not contradict it, and, where the file system is not
-//!   known to be exact, if samples confirm it ([`file`]).
-//! - "A small file is one hole": never, because reading the file costs as much as checking the answer.
+//!   known to be exact, if samples confirm it ([`file`](mod@file)).
+//! - "A small file is one hole": never, because a file system may store such a file in its inode, where it occupies
+//!   no blocks that could contradict the answer.
 //! - "A page was never touched": if its mapping is private anonymous memory and no userfaultfd supplies the page
 //!   ([`live`](crate::image::backend::live)).
 //! - "A page of a shared mapping is a hole": if the file behind it is in tmpfs and can be opened.

@@ -1,4 +1,4 @@
-//! Leases: detects whether a file is open for writing, and opens files on which others hold a lease.
+//! Uses file leases to detect whether a file is open for writing, and opens files that other processes have leased.
 //!
 //! # The problem
 //! A dump must know whether a process has its image open for writing. `/proc` cannot answer that: it shows the

@@ -58,7 +58,8 @@ impl KernelInterfaces {
     /// methods from best to worst.
     ///
     /// # Errors
-    /// Returns an error if a given method, or every method, is unavailable.
+    /// Returns an error if a given method, or every method, is unavailable. If no method is given, an open userfaultfd
+    /// of this process is an error as well.
     pub(in crate::image) fn new(
         method: Option<ExtentMethod>,
         mappings: Option<MappingMethod>,
