@@ -2,8 +2,8 @@
 //!
 //! # The problem
 //! The checksums must cover the very bytes that the sink gets. The bytes of a live guest in a slice, or of a file that
-//! cannot change, are the same whenever they are read. The bytes of other images may change between two reads, and a
-//! dump whose checksum and payload come from different reads is damaged by its own checksums.
+//! cannot change, are the same whenever they are read. The bytes of other images may change between two reads. A dump
+//! whose checksums and payload came from different reads would fail its own verification.
 //!
 //! # The idea
 //! A batch has one of two forms:
@@ -25,13 +25,13 @@
 //! # The cost
 //! A copy buffer of 256 KiB to 1 MiB, which stays in a core's cache, so the sink does not load the bytes from memory a
 //! second time. 64 KiB of scratch space for gaps, 32 KiB for headers, and tables for 512 entries. All are reused from
-//! batch to batch. Copying costs a dense image to a pipe three times the CPU time, because its pages would be lent
-//! otherwise.
+//! batch to batch. A dense image that is copied to a pipe takes three times the CPU time, because its pages would be
+//! lent otherwise.
 //!
-//! Alternatives were slower. 512 buffers per batch instead of one take more time in `writev`. One `pread` for each
-//! short segment takes 1.9 times the CPU time of a dump of heap-like memory to a file, against 1.2 times with `preadv`.
-//! A lease on the file would make the copy unnecessary for file sinks, but would stall every other process that opens
-//! the file.
+//! Alternatives were slower. 512 buffers per batch instead of one take more time in `writev`. One `pread` for each short
+//! segment takes 1.9 times the CPU time of a dump of heap-like memory to a file, against 1.2 times with `preadv`. A lease
+//! on the file would make the copy unnecessary for file sinks, but would stall every process that opens the file for
+//! writing.
 
 use std::fs::File;
 use std::mem;

@@ -11,9 +11,9 @@
 //! the scan would save a pass over memory, but would not cover the bytes that are sent.
 //!
 //! The table has at most 65,536 entries, 256 KiB: beyond 64 GiB, the blocks are longer ([`IndexLayout`]). It is
-//! allocated before the first byte is sent, so no allocation can fail in the middle of a dump. One core computes about
-//! 25 GB/s. Because the other core has just read the same bytes, they are in the shared cache, and a dump with
-//! checksums takes no longer than one without.
+//! allocated before the first byte is sent, so that it cannot fail in the middle of a dump. The checksums of 2 GiB take
+//! one core 170 ms. Both cores read the same bytes at the same time, and the second one finds them in the shared cache,
+//! so a dump with checksums takes no longer than one without.
 
 use crc32fast::Hasher;
 

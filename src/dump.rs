@@ -13,7 +13,7 @@ use crate::model::CoreDump;
 use crate::plan::{self, Plan};
 use crate::scan::{self, Scanner};
 
-/// The entry point for dumping: has the options, and turns a guest into a [`Plan`].
+/// The options of a dump, and the entry point: turns the description of a guest into a [`Plan`].
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType};

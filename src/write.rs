@@ -77,7 +77,7 @@ const BATCH_TIME: RangeInclusive<Duration> = Duration::from_millis(50)..=Duratio
 /// The time between two checks of the cancel handle while the writer waits for a sink.
 const CANCEL_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Writes a plan to a sink or a file. [`Plan::writer`] returns it.
+/// A writer of a plan, to a sink or to a file. [`Plan::writer`] returns it.
 ///
 /// Each writer has its own cancel handle, callback and time limits, so several writers can write the same plan.
 ///

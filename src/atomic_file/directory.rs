@@ -233,7 +233,7 @@ pub(super) fn identity(stat: &rustix::fs::Stat) -> (u64, u64) {
     (stat.st_dev.into(), stat.st_ino.into())
 }
 
-/// Syncs the names in a directory to disk.
+/// A handle that syncs the names in a directory to disk.
 #[derive(Debug)]
 pub(super) enum Syncer {
     /// The directory.

@@ -3,7 +3,7 @@
 //! The length of a dump is at its start, so it must be known before any payload is read. A wasm module encodes most
 //! lengths and addresses as LEB128, whose length depends on the value. Three of these nest: the size of a section
 //! depends on the headers of its segments, each header on the segment's address and length, and the length of a segment
-//! on the space that is left in its section.
+//! on the remaining space in its section.
 //!
 //! [`Layout`] avoids the circle. It places segments in order of memory and address, and fills one section at a time. For
 //! the two lengths that are not known yet (the number of segments in the section and the length of the segment), it
@@ -179,7 +179,7 @@ pub(crate) fn section_len(body_len: u32) -> u64 {
     1 + u64::from(leb::u32_len(body_len)) + u64::from(body_len)
 }
 
-/// Places segments, in the order of memory and address, into sections.
+/// A layout under construction, which places segments into sections in order of memory and address.
 pub(crate) struct Layout<'t> {
     types: &'t [MemoryType],
     /// The maximum length in bytes of the body of a section.

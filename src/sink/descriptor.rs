@@ -12,7 +12,8 @@
 //!
 //! [`Descriptor::put`] first tries to lend the first piece. If it cannot, for any reason, it writes that piece and the
 //! following ones, up to the next piece to lend. An error of the lending call is not reported: the write of the same
-//! bytes reports what is wrong with the descriptor, or succeeds. After an unexpected error nothing more is lent.
+//! bytes reports what is wrong with the descriptor, or succeeds. After an unexpected error nothing more is lent. EAGAIN
+//! from a descriptor that the writer has already waited for counts as unexpected.
 //!
 //! Lending a short piece costs more than copying it along with its neighbours, so a piece has a minimum length
 //! ([`Transport::MIN_LEND_BYTES`]). The remainder of a piece that was lent in part has none.

@@ -13,7 +13,7 @@ use crate::close::check_close;
 use crate::held_signal::without_sigxfsz;
 use crate::piece::Piece;
 
-/// Writes to a file at its current position, or at its end if it was opened to append.
+/// A sink for a file, which it writes at its current position, or at its end if it was opened to append.
 ///
 /// The sink preallocates the whole dump. So a full disk or a limit on the size of files (`RLIMIT_FSIZE`) is an error
 /// before the first byte is written. After a failed dump, the reserved space beyond the end remains until the length of

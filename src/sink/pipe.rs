@@ -8,8 +8,8 @@ use super::descriptor::Descriptor;
 use super::traits::Sink;
 use crate::piece::Piece;
 
-/// Writes to a pipe or FIFO, or to any other descriptor that is written in order and may have to be waited for, such as
-/// a terminal.
+/// A sink for a pipe or FIFO, or for any other descriptor that is written in order and may have to be waited for, such
+/// as a terminal.
 ///
 /// The sink enlarges the pipe to 1 MiB if the system permits. It waits for a descriptor that does not block. If the
 /// reader goes away, the dump fails with [`io::ErrorKind::BrokenPipe`], without a SIGPIPE.

@@ -10,7 +10,7 @@ use super::descriptor::Descriptor;
 use super::traits::Sink;
 use crate::piece::Piece;
 
-/// Writes to a connected stream socket, such as a `TcpStream` or a `UnixStream`.
+/// A sink for a connected stream socket, such as a `TcpStream` or a `UnixStream`.
 ///
 /// The sink waits for a descriptor that does not block. If the peer goes away, the dump fails with
 /// [`io::ErrorKind::BrokenPipe`] or [`io::ErrorKind::ConnectionReset`], without a SIGPIPE. The sink neither shuts the

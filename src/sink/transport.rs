@@ -1,4 +1,4 @@
-//! The system calls that move bytes into one kind of descriptor.
+//! The interface between a [`Descriptor`](super::descriptor::Descriptor) and the system calls of its kind.
 
 use std::fs::File;
 use std::io::IoSlice;
@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
-/// Moves bytes into one kind of descriptor.
+/// The system calls for one kind of descriptor.
 pub(super) trait Transport {
     /// The minimum length in bytes to lend a part of an image file. Lending a shorter part costs more than writing it
     /// along with its neighbours.

@@ -160,7 +160,7 @@ fn stalling(kind: &str) -> (Box<dyn Read>, OwnedFd) {
 /// The number of bytes that a line says were written.
 fn written(line: &str, name: &str, planned: usize) -> usize {
     let rest = line.strip_prefix(&format!("corestream: {name}: ")).expect(line);
-    let said = format!(" of {planned} bytes written: nothing was taken for 200ms\n");
+    let said = format!(" of {planned} bytes written: the reader took no bytes for 200ms\n");
     rest.strip_suffix(&said).expect(line).parse().unwrap()
 }
 
@@ -196,7 +196,7 @@ fn a_reader_that_stalls_is_said_in_a_line() {
     let said = stderr(&output);
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.starts_with(&format!("corestream: {to}: ")), "{said}");
-    assert!(said.ends_with(" bytes written: nothing was taken for 200ms\n"), "{said}");
+    assert!(said.ends_with(" bytes written: the reader took no bytes for 200ms\n"), "{said}");
 }
 
 #[test]
