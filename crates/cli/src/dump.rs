@@ -35,10 +35,10 @@ use crate::signals::Interrupt;
 
 /// Writes the core dump of a stopped guest
 ///
-/// The guest consists of the memory images given with `--memory`, of the guest that a `--manifest` describes
-/// (memories, globals, instances, threads and frames), or of both. The length of the dump is known before its
-/// first byte is written. A file appears under its name once it is complete, and only its owner can read it.
-/// If a dump fails, no partial file is left behind.
+/// The guest consists of the memory images given with `--memory`, the contents of a `--manifest` (memories,
+/// globals, instances, threads and frames), or both. The length of the dump is known before its first byte is
+/// written. A file appears under its name once it is complete, and only its owner can read it. A failed dump
+/// leaves no file behind.
 #[derive(Args)]
 pub struct Dump {
     /// Name of the process; by default the name in the manifest, or the file name of the first image
@@ -287,8 +287,8 @@ fn warn_of_changes(plan: &Plan<'_>, images: &[Option<PathBuf>]) {
 /// Writes a dump to its output. `progress` shows what the dump waits for.
 ///
 /// # Errors
-/// Returns an error if planning, reading or writing fails, if a stream accepts no byte for `timeout`, or if the receiver
-/// does not keep the dump.
+/// Returns an error if the dump cannot be written, if an image cannot be read, if a stream accepts no byte for `timeout`,
+/// or if the receiver does not keep the dump.
 pub fn write(
     plan: &Plan<'_>,
     output: &Output,

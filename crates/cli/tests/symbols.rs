@@ -355,7 +355,7 @@ fn debugging_information_elsewhere_is_said() {
     let file = directory.write("a.wasm", module.finish());
     let dump = directory.dump(&["a"], [frame(0, 1)]);
     let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
-    assert!(stderr(&output).contains("in another file, name that one instead: a.dbg.wa"));
+    assert!(stderr(&output).contains("is in another file; pass that file instead: a.dbg.wa"));
     assert!(String::from_utf8(output.stdout).unwrap().contains("     f\n"));
 }
 
