@@ -656,7 +656,7 @@ fn lists_of_a_hostile_dump_cost_no_memory() {
     assert!(peak < MIB, "{peak} bytes to verify");
 
     for (sections, message) in [
-        (vec![instance(many)], "16777216 items of an instance"),
+        (vec![instance(many)], "16777216 indices are over the limit"),
         (vec![instance(0), frame(many)], "more than the limit of 262144 locals or operands"),
     ] {
         let bytes = of(&sections);

@@ -1,5 +1,5 @@
 //! The logic of the fuzz targets: ordinary functions, which `cargo test` runs over the saved corpus
-//! too (`tests/fuzz_corpus.rs`).
+//! too (`crates/cli/tests/fuzz_corpus.rs`).
 
 #[path = "../../tests/common/mod.rs"]
 mod common;

@@ -170,7 +170,7 @@ pub(super) fn settle(
         if reach.last.end() <= ty.size() {
             continue;
         }
-        let pages = u64::try_from(types::pages(reach.last.end(), ty.page_size));
+        let pages = u64::try_from(types::pages_for(reach.last.end(), ty.page_size));
         let pages = pages.ok().filter(|pages| grow && *pages <= most_pages(&ty));
         let past_the_end = || in_section(reach.last.past_the_end(&ty, reach.at.clone()));
         let pages = pages.ok_or_else(past_the_end)?;
@@ -230,7 +230,9 @@ mod tests {
         // With pages of a byte, a memory has no last address of 64 bits.
         let bytes = MemoryType::wasm64(0).with_page_size(1);
         let fault = settled(&last, bytes).unwrap_err();
-        assert!(fault.line().contains("1 bytes at address 0xffffffffffffffff are past the end"));
+        assert!(
+            fault.line().contains("1-byte segment at address 0xffffffffffffffff is past the end")
+        );
         let (ty, _) = settled(&[placement(u64::MAX - 1, 1)], bytes).unwrap();
         assert_eq!(ty.minimum, u64::MAX);
     }
@@ -238,8 +240,8 @@ mod tests {
     #[test]
     fn no_memory_has_a_segment_past_the_end_of_all_addresses() {
         let fault = settled(&[placement(u64::MAX, 2)], MemoryType::wasm64(1)).unwrap_err();
-        let line = "at 0x0: 2-byte segment at address 0xffffffffffffffff is past the end of all \
-                    addresses";
+        let line = "at 0x0: 2-byte segment at address 0xffffffffffffffff is past the end of the \
+                    address space";
         assert_eq!((fault.line(), fault.range), (line.into(), 0..1));
         // One that is empty may end there, but needs a memory that does.
         let (ty, _) = settled(&[placement(u64::MAX, 0)], MemoryType::wasm64(1)).unwrap();

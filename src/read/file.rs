@@ -219,7 +219,7 @@ impl<'b> CoreDumpFile<'b> {
 
     /// Who wrote it.
     pub fn producer(&self) -> Producer {
-        match self.opened.structure.own() {
+        match self.opened.structure.any_header() {
             Some(_) => Producer::Corestream,
             None => Producer::Other,
         }
@@ -229,7 +229,7 @@ impl<'b> CoreDumpFile<'b> {
     /// are of other bytes; everything is read from the sections, and of the index only which ranges of
     /// memories were left out, and which memories were changing.
     pub fn is_rewritten(&self) -> bool {
-        self.opened.structure.moved.is_some()
+        self.opened.structure.moved_header.is_some()
     }
 
     /// Returns how the frames are laid out, which tells what wrote the dump. If that can't be told, threads
@@ -269,7 +269,7 @@ impl<'b> CoreDumpFile<'b> {
     }
 
     fn flag(&self, flag: u32) -> bool {
-        self.opened.structure.own().is_some_and(|header| header.flags & flag != 0)
+        self.opened.structure.any_header().is_some_and(|header| header.flags & flag != 0)
     }
 
     /// Returns the name of the process; it is empty where a damaged dump has lost it.
@@ -286,7 +286,7 @@ impl<'b> CoreDumpFile<'b> {
         let mut listed = List::<item::Module>::new(self.source(), places);
         let bare = self.opened.items.bare_module;
         let names = (0..places.len()).map(move |_| match bare {
-            Some((at, len)) => Ok(items::bare_name(self.source(), at, len)?),
+            Some((at, len)) => Ok(items::decode_bare_name(self.source(), at, len)?),
             None => listed.next().unwrap_or_else(|| Err(changed())),
         });
         UntilError::new(names)
@@ -299,7 +299,7 @@ impl<'b> CoreDumpFile<'b> {
     pub fn module(&self, index: ModuleIndex) -> Result<String> {
         let places = &self.opened.items.modules;
         match self.opened.items.bare_module {
-            Some((at, len)) if index.0 == 0 => Ok(items::bare_name(self.source(), at, len)?),
+            Some((at, len)) if index.0 == 0 => Ok(items::decode_bare_name(self.source(), at, len)?),
             _ => {
                 let name = List::<item::Module>::item(self.source(), places, index.0 as usize)?;
                 name.ok_or_else(|| no_such("module", index.0, places.len()))

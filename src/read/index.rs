@@ -7,8 +7,8 @@ use crc32fast::Hasher;
 use zerocopy::transmute;
 
 use super::decode::Decoder;
-use super::fault::{Fault, Result, readable};
-use super::header::{Header, unknown};
+use super::fault::{Fault, Result, dump_fault_to_none};
+use super::header::{Header, unknown_value};
 use super::input::{Input, Slice};
 use super::segment::{Placement, Segment};
 use super::source::Source;
@@ -41,7 +41,7 @@ pub(super) fn begins(bytes: &[u8]) -> bool {
     let mut input = Slice::new(bytes, 0);
     let mut from = Decoder::new(&mut input, bytes.len() as u64);
     let mut is_named = || Ok(from.byte()? == CUSTOM && from.u32()? > 0 && from.is_named(INDEX)?);
-    readable(is_named()).is_ok_and(|is_named| is_named == Some(true))
+    dump_fault_to_none(is_named()).is_ok_and(|is_named| is_named == Some(true))
 }
 
 /// The bytes of a section are no more, with its id and its size.
@@ -100,7 +100,7 @@ impl Index {
         entry: &mut impl FnMut(Entry) -> Result<()>,
     ) -> Result<Self> {
         let range = header.index_range();
-        input.mark(Hasher::new());
+        input.start_crc(Hasher::new());
         // The checksum is the last four bytes.
         let summed = range.end.checked_sub(CRC_BYTES as u64).filter(|end| range.start <= *end);
         let Some(summed) = summed else {
@@ -123,9 +123,9 @@ impl Index {
             Err(fault) if !fault.is_of_dump() => return Err(fault),
             passed => passed,
         };
-        let crc = input.crc();
+        let crc = input.finish_crc();
         let stored = passed.and_then(|()| Decoder::new(input, range.end).array());
-        let stored = stored.map_err(|fault| fault.truncated_from(header.length))?;
+        let stored = stored.map_err(|fault| fault.with_dump_len(header.length))?;
         if crc != u32::from_le_bytes(stored) {
             let message = "corestream.index: its checksum does not hold";
             return Err(Fault::damaged(range, message));
@@ -140,9 +140,9 @@ fn skip_rest<I: Input>(
     from: &mut Decoder<'_, I>,
     entry: &mut impl FnMut(Entry) -> Result<()>,
 ) -> Result<()> {
-    while from.left()? > 0 {
+    while from.remaining()? > 0 {
         entry(Entry::Skipped)?;
-        from.skip(from.left()?.min(SKIPPED))?;
+        from.skip(from.remaining()?.min(SKIPPED))?;
     }
     Ok(())
 }
@@ -209,7 +209,7 @@ impl<I: Input> Tables<'_, '_, I> {
         let damaged = |message| Fault::damaged(at.clone(), message);
         let (memories, segments) = (head.memories.get(), head.segments.get());
         if head.version.get() != VERSION {
-            return Err(unknown(at, "version", head.version.get()));
+            return Err(unknown_value(at, "version", head.version.get()));
         }
         if (head.flags.get(), head.block_log2.get()) != (self.header.flags, self.header.block_log2)
         {
@@ -235,7 +235,7 @@ impl<I: Input> Tables<'_, '_, I> {
         }
         check_ranges(&head, at.clone())?;
         let expected = table_bytes(&head);
-        let left = self.from.left()?;
+        let left = self.from.remaining()?;
         if expected != left.into() {
             return Err(damaged(format!(
                 "its tables have {expected} bytes and not the {left} left"
@@ -267,7 +267,7 @@ impl<I: Input> Tables<'_, '_, I> {
             let bytes: [u8; size_of::<IndexMemory>()] = self.from.array()?;
             let memory: IndexMemory = transmute!(bytes);
             if memory.flags.get() & !CHANGING != 0 {
-                let fault = unknown(self.from.since(entry), "flags", memory.flags.get());
+                let fault = unknown_value(self.from.since(entry), "flags", memory.flags.get());
                 return Err(fault.within(format_args!("memory {i}")));
             }
             let entries = (
@@ -302,8 +302,9 @@ impl<I: Input> Tables<'_, '_, I> {
                 let damaged = |message: String| {
                     Err(Fault::damaged(at.clone(), format!("segment {i}: {message}")))
                 };
-                let Some(segment) =
-                    Placement::listed(&raw, memory).checked(at.clone()).map_err(in_segment)?
+                let Some(segment) = Placement::from_index_entry(&raw, memory)
+                    .checked(at.clone())
+                    .map_err(in_segment)?
                 else {
                     return damaged("is empty".into());
                 };
@@ -387,17 +388,17 @@ impl Index {
         let hasher = len.and_then(hasher_of);
         let (Some(summed), Some(hasher)) = (summed, hasher) else { return Ok(None) };
         let mut input = source.input(body.start);
-        input.mark(hasher);
+        input.start_crc(hasher);
         let decoded = Self::decode_moved(&mut Decoder::new(&mut input, summed), header, memories);
         let mut holds = || {
             Decoder::new(&mut input, summed).skip_rest()?;
-            let crc = input.crc();
+            let crc = input.finish_crc();
             let stored = Decoder::new(&mut input, body.end).array()?;
             Ok(crc == u32::from_le_bytes(stored))
         };
-        match (readable(holds())?, decoded) {
+        match (dump_fault_to_none(holds())?, decoded) {
             (Some(true), Err(fault)) if fault.kind == ErrorKind::Unsupported => Err(fault),
-            (Some(true), decoded) => Ok(readable(decoded)?.flatten()),
+            (Some(true), decoded) => Ok(dump_fault_to_none(decoded)?.flatten()),
             _ => Ok(None),
         }
     }
@@ -501,7 +502,7 @@ pub(super) fn at_end(source: Source<'_>, control: &Control) -> Result<Vec<Header
     let mut headers = Vec::new();
     for name in places(source, control)? {
         for digits in 1..=5 {
-            headers.extend(readable(header_of(source, name, digits))?.flatten());
+            headers.extend(dump_fault_to_none(header_of(source, name, digits))?.flatten());
         }
     }
     Ok(headers)

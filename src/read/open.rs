@@ -9,7 +9,7 @@ use super::fault::{Fault, Result};
 use super::header::Header;
 use super::index::{Entry, Index};
 use super::input::{Cursor, Input};
-use super::items::Places;
+use super::items::ItemOffsets;
 use super::parser::{Parser, Payload};
 use super::segment::Segment;
 use super::source::Source;
@@ -43,16 +43,16 @@ pub(super) struct Opened {
 pub(super) struct Items {
     /// The name of the process; empty if a damaged dump has lost it.
     pub(super) process: String,
-    pub(super) modules: Places,
+    pub(super) modules: ItemOffsets,
     /// The offset and the length of the name of the only module, where the dump does not have the length.
     pub(super) bare_module: Option<(u64, u64)>,
-    pub(super) instances: Places,
+    pub(super) instances: ItemOffsets,
     /// The offset of each thread's name, and its number of frames.
     pub(super) threads: Vec<(u64, u32)>,
-    pub(super) globals: Places,
-    pub(super) notes: Places,
+    pub(super) globals: ItemOffsets,
+    pub(super) notes: ItemOffsets,
     pub(super) trap: Trap,
-    pub(super) identities: Places,
+    pub(super) identities: ItemOffsets,
 }
 
 /// What an open dump keeps is bounded whatever is in it: the tables that grow with it, and the few bytes of the rest.
@@ -67,8 +67,8 @@ const _: () = {
     let sections = grown::<DataSection>(MAX_DATA_SECTIONS);
     let ranges = grown::<RangeInclusive<u64>>(MAX_EXCLUDED_RANGES);
     let threads = grown::<(u64, u32)>(MAX_LISTED_THREADS);
-    let lists =
-        grown::<u64>(Places::count(MAX_LISTED)) * 3 + grown::<u64>(Places::count(MAX_GLOBALS));
+    let lists = grown::<u64>(ItemOffsets::count(MAX_LISTED)) * 3
+        + grown::<u64>(ItemOffsets::count(MAX_GLOBALS));
     let rest = MAX_NAME_BYTES + MAX_TRAP_BYTES + (64 << 10);
     assert!(table + sections + ranges + threads + lists + rest <= MAX_METADATA_BYTES);
 };
@@ -121,12 +121,12 @@ impl Opened {
             parsed => parsed?,
         }
         let structure = parser.structure;
-        if !structure.has(CORE) {
+        if !structure.has_section(CORE) {
             return Err(Fault::no_core());
         }
         let Some(header) = &structure.header else {
             // With an index it may be known what was left out.
-            if let (Some(index), None) = (&structure.moved_index, &structure.moved) {
+            if let (Some(index), None) = (&structure.moved_index, &structure.moved_header) {
                 return Err(Fault::stray(index.clone()));
             }
             if opener.use_index {
@@ -145,7 +145,7 @@ impl Opened {
         if let Some(fault) = index.disagrees.take() {
             return Err(fault);
         }
-        appended::pass(input, header, &mut opener.lookout)?;
+        appended::skip(input, header, &mut opener.lookout)?;
         opener.finish(structure, Marks::Index(index), None).map(AsWritten::opened)
     }
 
@@ -156,7 +156,7 @@ impl Opened {
         let mut opener = Opener::new(None, Lookout::new(control));
         let parsed = opener.read(&mut parser, &mut source.input(0));
         let structure = parser.structure;
-        let is_rewritten = structure.moved.is_some() && structure.has(CORE);
+        let is_rewritten = structure.moved_header.is_some() && structure.has_section(CORE);
         match (parsed, fault) {
             (Ok(()), _) if is_rewritten => {
                 let marks = Marks::of(source, &structure)?;
@@ -204,7 +204,7 @@ impl Marks {
     /// # Errors
     /// The dump cannot be read.
     pub(super) fn of(source: Source<'_>, structure: &Structure) -> Result<Self> {
-        let Some(header) = &structure.moved else { return Ok(Self::None) };
+        let Some(header) = &structure.moved_header else { return Ok(Self::None) };
         let index = match structure.moved_index.clone() {
             Some(range) => Index::moved(source, range, header, &structure.memories)?,
             None => None,
@@ -258,7 +258,7 @@ impl<'c> Opener<'c> {
                 Ok(None) => return Ok(()),
                 Err(fault) => return Err(fault),
             };
-            kept.map_err(|fault| parser.fail(input, fault))?;
+            kept.map_err(|fault| parser.reject_payload(input, fault))?;
             self.lookout.step_at(input.offset())?;
         }
     }
@@ -286,15 +286,15 @@ impl<'c> Opener<'c> {
             Payload::Global(at) => items.globals.push(at)?,
             Payload::Data if self.use_index => parser.skip_section(),
             Payload::Segment(segment) => self.segment(segment)?,
-            Payload::Cut { segment, file } => self.cut(segment, file),
-            Payload::End { may_lose_segments: true } => {
+            Payload::TruncatedSegment { segment, file_len } => self.cut(segment, file_len),
+            Payload::SectionEnd { may_lose_segments: true } => {
                 self.lost = self.lost.or(self.reached).or(Some((0, 0)));
             }
             Payload::BadHeader(_)
             | Payload::NoHeader
             | Payload::Data
             | Payload::Checked
-            | Payload::End { .. } => {}
+            | Payload::SectionEnd { .. } => {}
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use super::bounds::Reach;
 use super::decode::Decoder;
-use super::fault::{Fault, Result, readable};
+use super::fault::{Fault, Result, dump_fault_to_none};
 use super::header::Header;
 use super::index::{self, Entry, Index};
 use super::open::{Kept, Marks, Opened, Opener};
@@ -35,10 +35,10 @@ impl Opened {
         let all = BySections::read(source, Parser::default(), control)?;
         let structure = &all.structure;
         let of_others = structure.header.is_none() && structure.stray.is_none();
-        let has_core = structure.has(CORE);
+        let has_core = structure.has_section(CORE);
         if structure.is_complete && of_others && structure.is_bounded && has_core {
             // All that is wrong is that its frames can't be told, or that it ends between two sections.
-            let marks = readable(Marks::of(source, structure))?.unwrap_or(Marks::Lost);
+            let marks = dump_fault_to_none(Marks::of(source, structure))?.unwrap_or(Marks::Lost);
             return Ok((all.opener.finish(all.structure, marks, None)?, fault));
         }
         let header = match has_core {
@@ -54,7 +54,7 @@ impl Opened {
         if let Some(header) = header
             && sizes_hold(&header, source, control)?
         {
-            let parser = Parser::of_damaged(header, true);
+            let parser = Parser::for_damaged(header, true);
             let mut sound = BySections::read(source, parser, control)?;
             add_lost_memories(&mut sound.structure)?;
             return Ok((sound.open()?, as_damage(fault, source)?));
@@ -96,7 +96,7 @@ impl<'c> BySections<'c> {
         }
         // Only this project's segments are known to be in order, and what was left out on purpose is
         // in the index.
-        let partial = structure.own().is_none_or(|header| header.flags & PARTIAL != 0);
+        let partial = structure.any_header().is_none_or(|header| header.flags & PARTIAL != 0);
         let lost = match ended {
             _ if partial => Some((0, 0)),
             Ok(()) => opener.lost,
@@ -167,13 +167,13 @@ fn header_by_size(source: Source<'_>) -> Result<Option<Header>> {
         let start = all.offset();
         let custom = all.byte()? == CUSTOM;
         let size = all.u32()?;
-        let mut body = all.part(size.into())?;
+        let mut body = all.limited(size.into())?;
         if !custom || !body.is_named(HEADER)? {
             return Ok(None);
         }
         Header::decode(&mut body, start, true).map(Some)
     };
-    Ok(readable(decode())?.flatten())
+    Ok(dump_fault_to_none(decode())?.flatten())
 }
 
 /// Whether the sizes of sections, one after the other, lead to the index, or to the end of a file that
@@ -237,7 +237,10 @@ impl Found {
             let last = found.memories.iter().filter_map(|of| of.last).next_back();
             let is_of_file = match last {
                 Some(last) => last.in_file().end == found.header.index,
-                None => appended::is_all(&mut source.input(found.header.length), &mut lookout)?,
+                None => appended::only_appended_follow(
+                    &mut source.input(found.header.length),
+                    &mut lookout,
+                )?,
             };
             if is_of_file {
                 return Ok(Some(found));
@@ -269,7 +272,7 @@ impl Found {
             Ok(())
         };
         let mut input = source.input(header.index);
-        let decoded = readable(Index::decode(&mut input, header, None, &mut entry))?;
+        let decoded = dump_fault_to_none(Index::decode(&mut input, header, None, &mut entry))?;
         let header = header.clone();
         Ok(decoded.filter(|_| inside).map(|index| Self { header, index, memories }))
     }
@@ -291,13 +294,13 @@ impl Found {
         };
         Index::decode(&mut source.input(header.index), &header, None, &mut keep)?;
         let sizes_hold = sizes_hold(&header, source, control)?;
-        let mut parser = Parser::of_damaged(header.clone(), sizes_hold);
+        let mut parser = Parser::for_damaged(header.clone(), sizes_hold);
         let kept = memories.iter().map(|of| of.kept).collect();
         let mut opener = Opener::by_index(builder, kept, lookout);
         // Why it ends is known, unless the dump cannot be read.
-        readable(opener.read(&mut parser, &mut source.input(0)))?;
+        dump_fault_to_none(opener.read(&mut parser, &mut source.input(0)))?;
         let mut structure = parser.structure;
-        (structure.header, structure.moved) = (Some(header), None);
+        (structure.header, structure.moved_header) = (Some(header), None);
         // The section of memories may be lost, or wrong; the index is neither.
         structure.memories.truncate(index.memories.len());
         for (i, memory) in (0_u32..).zip(&index.memories) {
@@ -312,7 +315,7 @@ impl Found {
 
 /// The type of a memory that has the address `last`, in whole pages.
 fn with_address(ty: MemoryType, last: u64) -> error::Result<MemoryType> {
-    let pages = |page_size| types::pages(range_len(&(0..=last)), page_size);
+    let pages = |page_size| types::pages_for(range_len(&(0..=last)), page_size);
     let memory64 = ty.memory64 || last > u64::from(u32::MAX);
     let (page_size, minimum) = match u64::try_from(pages(ty.page_size)) {
         Ok(minimum) => (ty.page_size, minimum),

@@ -1,5 +1,7 @@
-//! Debugging information that can be read only so often: whatever it says, the work on it and what is
-//! made of it stay bounded.
+//! A gimli reader with a budget.
+//!
+//! Debugging information is untrusted: references can form cycles, and a small section can describe endless work. Every
+//! read takes bytes from a budget, and fails once it is spent. This bounds the work and the output for any input.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,36 +9,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gimli::{EndianSlice, Error, LittleEndian, Reader, ReaderOffsetId, Result};
 
-/// How much may still be read, shared by all readers of a file.
+/// The number of bytes that may still be read, shared by all readers of a file.
 ///
-/// It is an atomic number so that a file's symbols may move to another thread. Only one thread at a time reads a file, so
-/// a load and a store suffice.
+/// It is atomic so that a file's symbols can be sent to another thread. Only one thread reads a file at a time, so a
+/// separate load and store are enough.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<AtomicU64>);
 
 impl Budget {
-    /// So many bytes, where a step that reads none counts as one.
+    /// Creates a budget of `bytes` bytes. A step that reads no bytes costs one.
     pub fn new(bytes: u64) -> Self {
         Self(Arc::new(AtomicU64::new(bytes)))
     }
 
-    /// Takes so many away.
+    /// Spends part of the budget.
     ///
     /// # Errors
-    /// So many are not left; then none are.
+    /// Returns an error, and spends the rest, if less than that remains.
     pub fn take(&self, bytes: u64) -> Result<()> {
         let left = self.0.load(Ordering::Relaxed).checked_sub(bytes);
         self.0.store(left.unwrap_or(0), Ordering::Relaxed);
         left.map(drop).ok_or(Error::UnexpectedEof(ReaderOffsetId(0)))
     }
 
-    /// Whether nothing is left.
+    /// Returns whether the budget is spent.
     pub fn is_spent(&self) -> bool {
         self.0.load(Ordering::Relaxed) == 0
     }
 }
 
-/// A section, or a part of one.
+/// A section of debugging information, or a part of one.
 #[derive(Clone, Debug)]
 pub struct Counted<'b> {
     slice: EndianSlice<'b, LittleEndian>,
@@ -131,7 +133,7 @@ mod tests {
         let mut other = reader.clone();
         assert_eq!(other.read_u32(), Ok(0x0007_0605));
         assert!(!budget.is_spent());
-        // Three bytes are passed until it is found, two are left.
+        // Finding the byte costs three bytes. Two remain.
         assert!(reader.find(0).is_err() && budget.is_spent());
         assert!(reader.read_u8().is_err() && other.read_u8().is_err());
     }

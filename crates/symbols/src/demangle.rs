@@ -1,4 +1,4 @@
-//! Names of functions as people write them.
+//! Demangling of function names.
 
 use std::fmt::{self, Write};
 
@@ -6,12 +6,12 @@ use cpp_demangle::DemangleOptions;
 
 use super::limits::MAX_NAME_CHARS;
 
-/// Text of a module, no longer than it may be.
+/// Truncates text of a module to the maximum length.
 pub fn cut(text: &str) -> String {
     text.chars().take(MAX_NAME_CHARS).collect()
 }
 
-/// Returns the name of a function, demangled if it is one of Rust or C++.
+/// Demangles the name of a Rust or C++ function. Returns other names unchanged.
 ///
 /// ```
 /// use corestream_symbols::demangle;
@@ -24,7 +24,7 @@ pub fn demangle(name: &str) -> String {
     let of_rust = || {
         let symbol = rustc_demangle::try_demangle(name).ok()?;
         let mut text = Limited::default();
-        // Without the hash behind it.
+        // The alternate form omits the hash at the end.
         write!(text, "{symbol:#}").ok().map(|()| text.0)
     };
     let of_cpp = || {
@@ -32,15 +32,14 @@ pub fn demangle(name: &str) -> String {
         let mut text = Limited::default();
         symbol.structured_demangle(&mut text, &DemangleOptions::default()).ok().map(|()| text.0)
     };
-    // Others would be taken for types: `f` is the sign of `float`.
+    // Other names could be parsed as mangled types: `f` means `float`.
     let mangled = ["_Z", "__Z", "_R"].iter().any(|begin| name.starts_with(begin));
     let short = mangled && name.len() <= MAX_NAME_CHARS;
     let text = if short { of_rust().or_else(of_cpp) } else { None };
     text.unwrap_or_else(|| cut(name))
 }
 
-/// Text that ends with an error where it gets too long: a short name can stand for one that doubles
-/// with every letter.
+/// A writer that fails once the text gets too long: a short mangled name can double its length with every letter.
 #[derive(Default)]
 struct Limited(String);
 
@@ -72,7 +71,7 @@ mod tests {
         assert_eq!(demangle(&"x".repeat(10_000)).len(), MAX_NAME_CHARS);
     }
 
-    /// Pairs of pairs: each is twice as long as the one before it.
+    /// Returns a nested pair type, twice as long for each level.
     #[test]
     fn names_that_double() {
         let digits = |n: usize| match n {
@@ -90,6 +89,6 @@ mod tests {
             name(3).0
         );
         let (text, mangled) = name(34);
-        assert_eq!(text, mangled, "too long to be written out");
+        assert_eq!(text, mangled, "the demangled name is too long");
     }
 }

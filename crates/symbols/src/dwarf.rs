@@ -1,4 +1,4 @@
-//! Lines, inlined calls and variables of a place, by the debugging information of a module.
+//! Lines, inlined calls and variables of a code position, from the DWARF of a module.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,8 @@ use super::guest::Place;
 use super::limits::{MAX_DEBUG_READS, MAX_ENTRY_DEPTH, MAX_MORE_DEBUG_BYTES};
 use super::variables::{self, Variable};
 
-/// Bytes of the size field before a function's body, which some count to the function.
+/// The maximum length in bytes of the size field before a function's body. Some producers count it as part of the
+/// function.
 const SIZE_FIELD: u64 = 5;
 
 /// The debugging information of a module.
@@ -20,27 +21,27 @@ pub struct Debug<'b> {
     budget: Budget,
 }
 
-/// Where in the source a frame is: in a function of it, of which several may be inlined into one.
+/// A source position of a frame, in one function. A frame has several of them if functions are inlined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Position {
-    /// The function, demangled.
+    /// The demangled name of the function.
     pub function: Option<String>,
-    /// The path of the source file, as the compiler wrote it.
+    /// The path of the source file, as the compiler recorded it.
     pub file: Option<String>,
-    /// The line, from 1.
+    /// The line, starting at 1.
     pub line: Option<u32>,
-    /// The column, from 1.
+    /// The column, starting at 1.
     pub column: Option<u32>,
     /// The parameters and locals that are in scope.
     pub variables: Vec<Variable>,
 }
 
 impl<'b> Debug<'b> {
-    /// Of the sections by their names; `None` if there is none.
+    /// Reads the debugging sections. Returns `None` if there are none.
     ///
     /// # Errors
-    /// It can't be used; in words.
+    /// Returns a message if the debugging information cannot be used.
     pub fn read(sections: &HashMap<&'b str, &'b [u8]>) -> Result<Option<Self>, String> {
         if !sections.contains_key(".debug_info") {
             return Ok(None);
@@ -48,7 +49,7 @@ impl<'b> Debug<'b> {
         let len: u64 = sections.values().map(|section| section.len() as u64).sum();
         let budget = Budget::new(len * MAX_DEBUG_READS + MAX_MORE_DEBUG_BYTES);
         let load = |id: gimli::SectionId| match id {
-            // It may say of addresses what units do not, and only they have been checked.
+            // `.debug_aranges` may list addresses that the units do not have, and only the units were checked.
             gimli::SectionId::DebugAranges => Counted::new(&[], &budget),
             _ => Counted::new(sections.get(id.name()).copied().unwrap_or_default(), &budget),
         };
@@ -59,7 +60,7 @@ impl<'b> Debug<'b> {
         });
         match context {
             Ok(Some(context)) => Ok(Some(Self { context, budget })),
-            Ok(None) => Err(format!("has entries nested more than {MAX_ENTRY_DEPTH} deep")),
+            Ok(None) => Err(format!("has entries nested more than {MAX_ENTRY_DEPTH} levels deep")),
             Err(error) => Err(Self::cause(&budget, error)),
         }
     }
@@ -71,10 +72,11 @@ impl<'b> Debug<'b> {
         }
     }
 
-    /// Where a place is: the innermost function first, the one that all are inlined into last.
+    /// Returns the source positions of a code position, from the innermost inlined function to the function of the
+    /// frame.
     ///
     /// # Errors
-    /// What it says can't be used; in words.
+    /// Returns a message if the debugging information cannot be used.
     pub fn positions(&self, place: Place) -> Result<Vec<Position>, String> {
         self.find(place).map_err(|error| Self::cause(&self.budget, error))
     }
@@ -83,7 +85,7 @@ impl<'b> Debug<'b> {
         let mut frames = self.context.find_frames(address).skip_all_loads()?;
         let unit = self.context.find_dwarf_and_unit(address).skip_all_loads();
         let mut positions = Vec::new();
-        // What is in other files is not looked for. The last one is the function that has a frame.
+        // Does not load split DWARF from other files. The last position is that of the frame's function.
         let mut found = Vec::new();
         while let Some(frame) = frames.next()? {
             found.push(frame);
@@ -94,8 +96,8 @@ impl<'b> Debug<'b> {
                 unit.entry(function)?.attr_value(gimli::DW_AT_low_pc)
             && body.checked_sub(begin).is_some_and(|before| before > SIZE_FIELD)
         {
-            // It begins before the function does: it is one that the linker has dropped, which is at an
-            // address where others are.
+            // The entry starts before the function: it describes a function that the linker removed, whose address
+            // range now overlaps others.
             return Ok(Vec::new());
         }
         for frame in found {
@@ -120,10 +122,10 @@ impl<'b> Debug<'b> {
     }
 }
 
-/// Whether entries are nested too deeply.
+/// Returns whether entries are nested too deeply.
 ///
 /// # Errors
-/// They can't be read, or have so many attributes without a byte that they would never come to an end.
+/// Returns an error if the entries cannot be read, or have more zero-length attributes than the budget allows.
 fn is_too_deep(dwarf: &Dwarf<Counted<'_>>, budget: &Budget) -> gimli::Result<bool> {
     let mut units = dwarf.units();
     while let Some(header) = units.next()? {

@@ -1,4 +1,4 @@
-//! A guest's module as its file has it: names and bodies of functions, and debugging information.
+//! The parts of a module file that symbols need: the names and bodies of functions, and debugging information.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -11,41 +11,40 @@ use wasmparser::{
 
 use super::limits::{MAX_DECODED_BYTES, MAX_FUNCTIONS};
 
-/// What a file says of its functions.
+/// The functions and debugging information of a module file.
 #[derive(Default)]
 pub struct Guest<'b> {
     /// The name of the module.
     pub name: Option<&'b str>,
-    /// Functions that it imports; they come first among the indices.
+    /// The number of imported functions, which have the first indices.
     imported: u32,
-    /// The bodies of those that it defines, after their size fields.
+    /// The bodies of the defined functions, without their size fields.
     bodies: Vec<&'b [u8]>,
     names: HashMap<u32, &'b str>,
-    /// Where the contents of the section `code` begin.
+    /// The offset of the contents of the code section in the module.
     code: Option<&'b [u8]>,
-    /// Where they begin in the file.
+    /// The offset of the contents in the file.
     code_offset: Option<u64>,
-    /// The sections of DWARF by their names.
+    /// The DWARF sections by name.
     pub debug: HashMap<&'b str, &'b [u8]>,
-    /// Where the debugging information is, if it is in another file.
+    /// The file that has the debugging information, if it is not this one.
     pub external: Option<&'b str>,
-    /// Why the rest could not be read.
+    /// The fault after which the file was not read further.
     pub fault: Option<String>,
     decoded: Cell<u64>,
 }
 
-/// Where a frame is.
+/// The code position of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The address for DWARF: bytes from the start of the contents of the section `code`, to the
-    /// instruction that is being executed.
+    /// The DWARF address of the current instruction: its offset in bytes from the start of the code section's contents.
     pub address: u64,
-    /// The same of the function's body, after its size field.
+    /// The DWARF address of the function's body, after its size field.
     pub body: u64,
 }
 
 impl<'b> Guest<'b> {
-    /// Reads a module; of a truncated or garbled one everything before the fault.
+    /// Reads a module. If it is truncated or malformed, reads everything before the fault.
     pub fn read(bytes: &'b [u8]) -> Self {
         let mut guest = Self::default();
         for payload in Parser::new(0).parse_all(bytes) {
@@ -74,7 +73,7 @@ impl<'b> Guest<'b> {
                 self.bodies.extend(slice(bytes, body.range()));
             }
             Payload::CustomSection(section) => match section.as_known() {
-                // Names are a help: where they are garbled, those before that are taken.
+                // Names are optional: keeps those before the first malformed one.
                 KnownCustom::Name(names) => {
                     for name in names {
                         let Ok(name) = name else { break };
@@ -106,15 +105,15 @@ impl<'b> Guest<'b> {
         }
     }
 
-    /// The name of a function, as the module gives it.
+    /// Returns the name of a function from the name section.
     pub fn function(&self, function: u32) -> Option<&'b str> {
         self.names.get(&function).copied()
     }
 
-    /// Where in this module a frame is. `caller` says that it waits for another one.
+    /// Returns the position of a frame in this module. `caller` says whether the frame called a younger one.
     ///
     /// # Errors
-    /// There is no such place, so the frame is one of another module; in words.
+    /// Returns a message if the position does not exist, which means that the frame belongs to another module.
     pub fn place(
         &self,
         function: u32,
@@ -136,17 +135,17 @@ impl<'b> Guest<'b> {
                 body.len()
             ));
         }
-        // No function begins with an instruction: its locals are declared there.
+        // A body starts with the declarations of locals, so offset 0 is not an instruction.
         let Some(code) = self.code.filter(|_| offset > 0) else { return Ok(None) };
         let start = (body.as_ptr().addr() - code.as_ptr().addr()) as u64;
         let back = u64::from(caller && self.is_behind_call(body, offset));
         Ok(Some(Place { address: start + u64::from(offset) - back, body: start }))
     }
 
-    /// The place of the byte at `offset` of a module made from text, if it is code.
+    /// Returns the position of the byte at `offset` in a module made from text, or `None` if it is not code.
     ///
-    /// The crate `wast` counts the addresses of the lines from the first function: it leaves out the
-    /// number of functions before that, a LEB128 of `count` bytes.
+    /// The line addresses of the crate `wast` start at the first function, after the function count, a LEB128 of
+    /// `count` bytes.
     pub fn place_in_text(&self, offset: u64) -> Option<Place> {
         let functions = u64::try_from(self.bodies.len()).ok()?;
         let count = u64::from((64 - functions.leading_zeros()).div_ceil(7).max(1));
@@ -154,9 +153,10 @@ impl<'b> Guest<'b> {
         Some(Place { address, body: 0 })
     }
 
-    /// Whether the offset is one that a call returns to. Dumps give that of the call itself for a frame
-    /// that waits; some give that of the instruction behind it, which may be of another line. The byte
-    /// before that belongs to the call.
+    /// Returns whether a call returns to the offset.
+    ///
+    /// For a calling frame, most dumps have the offset of the call. Some have the offset of the next instruction, which
+    /// may be on another line. The byte before that offset belongs to the call.
     fn is_behind_call(&self, body: &'b [u8], offset: u32) -> bool {
         self.decoded.set(self.decoded.get() + u64::from(offset));
         if self.decoded.get() > MAX_DECODED_BYTES {
@@ -178,7 +178,7 @@ fn next_is_call(reader: &mut OperatorsReader<'_>) -> bool {
     reader.read().is_ok_and(|operator| is_call(&operator))
 }
 
-/// Whether a frame can wait at this instruction for another one.
+/// Returns whether this instruction can call a function.
 fn is_call(operator: &Operator<'_>) -> bool {
     matches!(
         operator,

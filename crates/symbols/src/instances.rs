@@ -1,10 +1,11 @@
-//! The instances of a dump, as far as symbols need them.
+//! A cache of the instances of a dump.
 //!
-//! A dump is untrusted: an instance may have a million globals, and a million frames may be of two such instances in turn.
-//! Decoding an instance for each frame, or for each variable in a global, takes quadratic time then. Therefore one pass over
-//! all instances keeps the module and the first memory of each, which is all that most frames need: 8 bytes for each of
-//! at most [`MAX_LISTED`](corestream::limits::MAX_LISTED) instances. The globals of an instance are not kept: a variable in
-//! a global decodes the instance once, and the value that it found is kept.
+//! A dump is untrusted. An instance can have a million globals, and a million frames can alternate between two such
+//! instances. Decoding the instance for each frame, or for each variable in a global, would take quadratic time.
+//!
+//! Therefore one pass over all instances keeps the module and the first memory of each, which is all that most frames
+//! need. This takes 8 bytes for each of at most [`MAX_LISTED`](corestream::limits::MAX_LISTED) instances. The globals
+//! of an instance are not kept. Looking up a variable in a global decodes the instance once, and caches the value.
 
 use std::collections::HashMap;
 
@@ -16,10 +17,11 @@ use corestream::{
 
 use super::limits::MAX_KNOWN_GLOBALS;
 
-/// Returns the value, or `None` where the dump does not have it: it is damaged there, does not list it, or left it out.
+/// Returns the value, or `None` if the dump does not have it: because it is damaged, not listed or excluded.
 ///
 /// # Errors
-/// Returns an error that is not about the dump: its source failed, there is no memory, or the work was cancelled.
+/// Returns an error that does not concern the dump's contents: its source failed, memory ran out, or the operation was
+/// cancelled.
 pub fn known<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -28,14 +30,14 @@ pub fn known<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Returns whether an error of this kind is about the contents of a dump, and not about how they were read.
+/// Returns whether an error of this kind concerns the contents of a dump, and not the reading.
 pub fn is_of_dump(kind: ErrorKind) -> bool {
     use ErrorKind::{Damaged, Excluded, Format, Option, Truncated, Unsupported};
 
     matches!(kind, Format | Damaged | Truncated | Unsupported | Excluded | Option)
 }
 
-/// What most frames need of their instance. [`UNKNOWN_INDEX`] stands for an index that is not known.
+/// The properties of an instance that most frames need. [`UNKNOWN_INDEX`] means an unknown index.
 #[derive(Clone, Copy)]
 struct Summary {
     module: u32,
@@ -45,18 +47,18 @@ struct Summary {
 /// The instances of a dump.
 pub struct Instances<'d> {
     dump: &'d CoreDumpFile<'d>,
-    /// `None` until the first frame asks.
+    /// `None` until the first lookup.
     listed: Option<Listed>,
-    /// The instance that was decoded last.
+    /// The instance decoded last.
     last: Option<(InstanceIndex, Instance)>,
-    /// Values of globals of instances.
+    /// The values of globals, by instance and index.
     globals: HashMap<(InstanceIndex, u32), Option<GlobalValue>>,
 }
 
-/// All instances that can be decoded.
+/// Summaries of the instances before the first damaged one.
 struct Listed {
     summaries: Vec<Summary>,
-    /// Why the rest cannot be decoded, if there is a rest.
+    /// The reason why the rest cannot be decoded, if there is a rest.
     fault: Option<String>,
 }
 
@@ -69,9 +71,9 @@ impl<'d> Instances<'d> {
         self.dump
     }
 
-    /// Returns the module of an instance; `None` if the dump does not tell, or does not list the instance.
+    /// Returns the module of an instance, or `None` if it is unknown or the dump does not list the instance.
     ///
-    /// The inner error is the reason, in words, why a damaged dump does not tell.
+    /// The inner error is a message: why the module cannot be determined in a damaged dump.
     ///
     /// # Errors
     /// Returns an error if the dump cannot be read.
@@ -84,7 +86,7 @@ impl<'d> Instances<'d> {
         Ok(fault.filter(|_| is_listed).map_or(Ok(None), Err))
     }
 
-    /// Returns the first memory of an instance, if the dump tells.
+    /// Returns the first memory of an instance, if known.
     ///
     /// # Errors
     /// Returns an error if the dump cannot be read.
@@ -93,7 +95,7 @@ impl<'d> Instances<'d> {
         Ok(summary.and_then(|summary| known_index(summary.memory)).map(MemoryIndex))
     }
 
-    /// Returns the value of global `global` of an instance, if the dump tells.
+    /// Returns the value of the global with index `global` in an instance, if known.
     ///
     /// # Errors
     /// Returns an error if the dump cannot be read.
@@ -112,7 +114,7 @@ impl<'d> Instances<'d> {
         Ok(value)
     }
 
-    /// Returns which global of the dump it is.
+    /// Returns the index of the global in the dump.
     fn global_index(&mut self, index: InstanceIndex, global: u32) -> Result<Option<GlobalIndex>> {
         let instance = match &self.last {
             Some((last, instance)) if *last == index => Some(instance),

@@ -1,8 +1,8 @@
-//! What a dump knows of a variable, and how it is shown.
+//! The value or address of a variable, and its text form.
 
 use std::fmt;
 
-/// What is known of a variable. As text it is `= VALUE`, or `at ADDRESS`.
+/// The value or address of a variable. The text form is `= VALUE` or `at ADDRESS`.
 ///
 /// ```
 /// use corestream_symbols::Known;
@@ -14,21 +14,21 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Known {
-    /// Neither its value nor its address.
+    /// Neither the value nor the address is known.
     Nothing,
     /// A signed integer.
     Signed(i64),
     /// An unsigned integer.
     Unsigned(u64),
-    /// A truth value.
+    /// A boolean.
     Boolean(bool),
-    /// The bits of a float of 32 bits.
+    /// A 32-bit float, as bits.
     F32(u32),
-    /// The bits of a float of 64 bits.
+    /// A 64-bit float, as bits.
     F64(u64),
-    /// A pointer, by the address that it holds.
+    /// A pointer, as an address.
     Pointer(u64),
-    /// Something larger, by the address where it lies.
+    /// The address of a larger variable.
     LiesAt(u64),
 }
 

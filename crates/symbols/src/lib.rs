@@ -1,7 +1,7 @@
-//! Functions, lines, inlined calls and variables of the frames in a WebAssembly core dump, by the name sections and
-//! the DWARF of the guest's modules.
+//! Functions, lines, inlined calls and variables for the frames of a WebAssembly core dump, from the name sections and
+//! DWARF of the guest's modules.
 //!
-//! A dump has function indices and code offsets. The files of the guest's modules tell what they mean:
+//! A dump has function indices and code offsets. This crate looks them up in the files of the guest's modules:
 //!
 //! ```
 //! use corestream::{CoreDump, CoreDumpFile, Dumper, Frame, Instance, Thread};
@@ -42,8 +42,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Files are as untrusted as dumps: of a garbled one everything before the fault is used, and the work that its
-//! debugging information can cause is bounded ([`limits`]).
+//! Module files are as untrusted as dumps. Of a malformed file the crate uses everything before the fault, and
+//! [`limits`] bounds the work that debugging information can cause.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -74,7 +74,7 @@ pub use dwarf::Position;
 pub use known::Known;
 pub use variables::Variable;
 
-/// The file of a module of the dump, in binary form.
+/// The file of one of the dump's modules, in the binary format.
 ///
 /// ```
 /// use corestream::ModuleIndex;
@@ -94,19 +94,18 @@ pub struct ModuleFile<'b> {
 }
 
 impl<'b> ModuleFile<'b> {
-    /// Returns a file with these bytes. Its path tells which module it is of, or its name section does.
+    /// Returns a file with these bytes. [`Symbols::new`] matches it with a module by its path or its name section.
     pub fn new(path: &'b (impl AsRef<Path> + ?Sized), bytes: &'b [u8]) -> Self {
         Self { module: None, path: path.as_ref(), bytes }
     }
 
-    /// Returns the file as that of a known module.
+    /// Sets the module to which the file belongs.
     pub fn with_module(self, module: ModuleIndex) -> Self {
         Self { module: Some(module), ..self }
     }
 }
 
-/// The error of a file that cannot be used for a dump: it is not the file of one of the dump's modules, or the dump cannot
-/// be read to find out.
+/// The error for a file that does not match any module of the dump, or for a dump that cannot be read.
 ///
 /// ```
 /// # use corestream::{CoreDump, CoreDumpFile, Dumper, ModuleIndex};
@@ -132,17 +131,17 @@ impl Error {
         &self.path
     }
 
-    /// Returns the kind of this error: [`ErrorKind::Option`] if the file is not one of the dump's modules, otherwise that of
-    /// the error of the dump.
+    /// Returns [`ErrorKind::Option`] if the file does not match a module of the dump, otherwise the kind of the dump's
+    /// error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 }
 
-/// Why a file cannot be used, and the kind of that error.
+/// The message and kind of an error, without the path of the file.
 type Cause = (ErrorKind, String);
 
-/// Returns the cause of a file that does not fit the dump.
+/// Returns the cause for a file that does not match the dump.
 fn mismatch(cause: impl Into<String>) -> Cause {
     (ErrorKind::Option, cause.into())
 }
@@ -162,12 +161,12 @@ struct Symbolic<'b> {
     debug: Option<Debug<'b>>,
 }
 
-/// The files of a dump's modules; the example of the [crate] shows how they are used.
+/// The symbols of a dump, from the files of its modules. The [crate] documentation has an example.
 pub struct Symbols<'b> {
     instances: RefCell<Instances<'b>>,
-    /// The number of modules in the dump, which may list a million.
+    /// The number of modules in the dump: up to a million.
     count: usize,
-    /// The file of each module that has one.
+    /// The files by module.
     modules: BTreeMap<usize, Symbolic<'b>>,
     warnings: Vec<String>,
 }
@@ -185,18 +184,17 @@ impl fmt::Debug for Symbols<'_> {
 pub struct Resolved {
     /// The function of the frame.
     pub name: Option<String>,
-    /// Where it is: the innermost function that is inlined into it first, itself last.
+    /// The source positions, from the innermost inlined function to the function of the frame.
     pub positions: Vec<Position>,
-    /// Why there is no more.
+    /// The reason why other information is missing, if it is.
     pub problem: Option<String>,
 }
 
 impl<'b> Symbols<'b> {
-    /// Finds out which file is which module's.
+    /// Matches files with the modules of a dump.
     ///
     /// # Errors
-    /// Returns an error if a file is none of the dump's modules, if two are the same module's, or if the dump cannot be
-    /// read.
+    /// Returns an error if a file matches no module, if two files match the same module, or if the dump cannot be read.
     pub fn new(files: &[ModuleFile<'b>], dump: &'b CoreDumpFile<'b>) -> Result<Self, Error> {
         let mut modules = BTreeMap::new();
         let mut warnings = Vec::new();
@@ -206,13 +204,13 @@ impl<'b> Symbols<'b> {
             let failed = |(kind, cause)| Error { path: file.path.into(), cause, kind };
             let index = which(file, &guest, files.len(), dump).map_err(failed)?;
             if modules.contains_key(&index) {
-                return Err(failed(mismatch(format!("module {index} has a file already"))));
+                return Err(failed(mismatch(format!("module {index} already has a file"))));
             }
             if let Some(fault) = &guest.fault {
-                warnings.push(format!("{path}: read in part: {fault}"));
+                warnings.push(format!("{path}: only partly read: {fault}"));
             }
             let debug = Debug::read(&guest.debug).unwrap_or_else(|cause| {
-                let what = "its debugging information is not used";
+                let what = "cannot use its debugging information";
                 warnings.push(format!("{path}: {what}: {cause}"));
                 None
             });
@@ -226,19 +224,19 @@ impl<'b> Symbols<'b> {
         Ok(Self { instances, count, modules, warnings })
     }
 
-    /// Returns the parts of the files that are not used, each in one line.
+    /// Returns warnings about parts of the files that cannot be used, one line each.
     pub fn warnings(&self) -> impl ExactSizeIterator<Item = &str> {
         self.warnings.iter().map(String::as_str)
     }
 
-    /// Returns what is known of a frame; `None` if its module has no file.
+    /// Returns the function, lines and variables of a frame, or `None` if its module has no file.
     ///
-    /// `index` is the position of the frame in its thread. Every frame but the youngest, 0, waits for the one before it.
+    /// `index` is the position of the frame in its thread. The youngest frame is 0.
     ///
-    /// What a damaged dump has lost is not known, and no error.
+    /// Parts that a damaged dump has lost are unknown. They are not an error.
     ///
     /// # Errors
-    /// Returns an error if the source of the dump fails ([`ErrorKind::Input`]), if there is not enough memory, or if the work
+    /// Returns an error if the source of the dump fails ([`ErrorKind::Input`]), if memory runs out, or if the operation
     /// was cancelled.
     pub fn resolve(&self, frame: &Frame, index: usize) -> corestream::Result<Option<Resolved>> {
         if self.modules.is_empty() {
@@ -253,7 +251,7 @@ impl<'b> Symbols<'b> {
                     return Ok(Some(Resolved { problem, ..Resolved::default() }));
                 }
             },
-            // Whichever instance it is of, there is only one module that it can be of.
+            // The instance is unknown, but the dump has only one module.
             None => (self.count == 1).then_some(0),
         };
         let Some(of) = module.and_then(|module| self.modules.get(&module)) else { return Ok(None) };
@@ -283,8 +281,8 @@ impl<'b> Symbols<'b> {
     }
 }
 
-/// Returns where in the source the instruction at `offset`, in bytes, of a module in binary form is; `None` if its
-/// debugging information does not tell.
+/// Returns the source position of the instruction at `offset` (in bytes) of a module in the binary format, or `None` if
+/// the debugging information has none.
 ///
 /// ```
 /// use corestream_symbols::position_at;
@@ -297,7 +295,7 @@ pub fn position_at(wasm: &[u8], offset: u64) -> Option<Position> {
     debug.positions(guest.place_in_text(offset)?).ok()?.into_iter().next()
 }
 
-/// The module that a file is of: the one that is said, the only one, or the one that is called so.
+/// Returns the module to which a file belongs: the given one, the only one, or the one with a matching name.
 fn which(
     file: &ModuleFile<'_>,
     guest: &Guest<'_>,
@@ -326,14 +324,12 @@ fn which(
     }
     match matching[..] {
         [index] => Ok(index),
-        [] => Err(mismatch("no module of the dump has this name; give its index with INDEX=FILE")),
-        _ => Err(mismatch(
-            "several modules of the dump have this name; give the index with INDEX=FILE",
-        )),
+        [] => Err(mismatch("no module of the dump has this name; pass INDEX=FILE")),
+        _ => Err(mismatch("several modules of the dump have this name; pass INDEX=FILE")),
     }
 }
 
-/// Keeps the code in README true.
+/// Runs the Rust examples of README.md as doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

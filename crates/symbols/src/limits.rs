@@ -1,7 +1,7 @@
-//! Every limit on what the file of a module may cost, each with its reason.
+//! Limits on the work that a module file can cause, each with its reason.
 //!
-//! Files are as untrusted as dumps: a garbled one may hold a million functions of one name, or types that refer to each
-//! other without an end. What is beyond a limit is not used.
+//! Module files are as untrusted as dumps. A malformed one may have a million functions with the same name, or types
+//! that refer to each other in a cycle. Parts of a file beyond a limit are ignored.
 //!
 //! ```
 //! use corestream_symbols::demangle;
@@ -10,37 +10,36 @@
 //! assert_eq!(demangle(&"x".repeat(1_000_000)).len(), MAX_NAME_CHARS);
 //! ```
 
-/// Functions of a module at most, which is where engines stop
+/// The maximum number of functions of a module, which is the limit of engines
 /// ([WebAssembly JavaScript Interface, "Limits"](https://webassembly.github.io/spec/js-api/#limits)).
 pub const MAX_FUNCTIONS: usize = 1_000_000;
 
-/// Bytes of code that are decoded at most, to find out where calls are: as many as V8 takes of a module.
+/// The maximum number of bytes of code decoded to find calls: the largest module that V8 accepts.
 pub const MAX_DECODED_BYTES: u64 = corestream::limits::V8_MAX_MODULE_BYTES;
 
-/// Characters of a name or a path at most, and of a name that is demangled. A short name can stand for one that doubles
+/// The maximum number of characters of a name, a demangled name or a path. A short mangled name can double its length
 /// with every letter.
 pub const MAX_NAME_CHARS: usize = 4096;
 
-/// Nesting of entries of the debugging information at most: its reader recurs into calls that are inlined into each
-/// other.
+/// The maximum nesting depth of entries of the debugging information. The reader recurses into inlined calls.
 pub const MAX_ENTRY_DEPTH: isize = 512;
 
-/// Times that all of the debugging information may be read, in addition to [`MAX_MORE_DEBUG_BYTES`].
+/// How many times the whole debugging information may be read, in addition to [`MAX_MORE_DEBUG_BYTES`].
 pub const MAX_DEBUG_READS: u64 = 4;
 
-/// Bytes of debugging information that may be read in addition to [`MAX_DEBUG_READS`] times all of it, so that many frames
-/// of a small guest have enough.
+/// The number of bytes of debugging information that may be read in addition to [`MAX_DEBUG_READS`] times its size.
+/// This allows for many frames of a small guest.
 pub const MAX_MORE_DEBUG_BYTES: u64 = 64 << 20;
 
-/// Variables of a function at most.
+/// The maximum number of variables of a function.
 pub const MAX_VARIABLES: usize = 1000;
 
-/// Types that a type is followed to at most, as from a typedef to what it stands for.
+/// The maximum number of steps from a type to its underlying type, such as from a typedef to its target.
 pub const MAX_TYPE_STEPS: usize = 16;
 
-/// Operations of the location of a variable at most. Compilers use one to three.
+/// The maximum number of operations in the location of a variable. Compilers use one to three.
 pub const MAX_LOCATION_STEPS: usize = 16;
 
-/// Globals of instances whose values are kept at most, about 50 bytes each, so that many threads with a variable in a
-/// global do not decode the same instances over and over.
+/// The maximum number of cached values of globals, at about 50 bytes each. Without the cache, many threads with a
+/// variable in a global would decode the same instances over and over.
 pub const MAX_KNOWN_GLOBALS: usize = 1 << 16;

@@ -1,4 +1,4 @@
-//! Values of variables, as far as the dump knows them.
+//! Looking up the values of variables in a dump.
 
 use std::cell::RefCell;
 
@@ -8,15 +8,15 @@ use super::instances::{Instances, known};
 use super::known::Known;
 use super::variables::{Base, Shape, Variable};
 
-/// A frame of a dump, with what its variables may be in.
+/// A frame of a dump, with the locals, globals and memory in which its variables can be.
 pub struct State<'s, 'd> {
     pub instances: &'s RefCell<Instances<'d>>,
     pub frame: &'s Frame,
-    /// It waits for another frame.
+    /// Whether the frame called a younger one.
     pub caller: bool,
 }
 
-/// Bits and how many of them there are, of a whole number or of a float.
+/// The bits of an integer or a float, with their number.
 #[derive(Clone, Copy)]
 struct Bits {
     bits: u64,
@@ -24,18 +24,18 @@ struct Bits {
     float: bool,
 }
 
-/// Where the value of a variable is found.
+/// The value of a variable, or its address in memory.
 enum Found {
     Bits(Bits),
-    /// At this address of the first memory.
+    /// The value is at this address of the first memory.
     Address(u64),
 }
 
 impl State<'_, '_> {
-    /// Returns what the dump knows of a variable.
+    /// Returns the value or address of a variable. It is unknown if that part of the dump is damaged.
     ///
     /// # Errors
-    /// Returns an error if the dump cannot be read. Where it is damaged, nothing is known.
+    /// Returns an error if the dump cannot be read.
     pub fn known(&self, variable: &Variable) -> Result<Known> {
         let value = match self.find(variable)? {
             Some(Found::Bits(bits)) => bits.shown(variable.shape),
@@ -65,12 +65,12 @@ impl State<'_, '_> {
             return Ok(None);
         }
         let address = base.bits.wrapping_add_signed(location.plus);
-        // Addresses of a memory of 32 bits wrap as the guest's own do.
+        // Addresses in a 32-bit memory wrap around, as in the guest.
         let address = if base.bytes == 4 { address & u64::from(u32::MAX) } else { address };
         Ok(Some(Found::Address(address)))
     }
 
-    /// Returns the value at an address of the first memory.
+    /// Reads a value at an address of the first memory.
     fn read(&self, address: u64, shape: Shape) -> Result<Option<Known>> {
         let Some(size) = shape.size() else { return Ok(Some(Known::LiesAt(address))) };
         let mut instances = self.instances.borrow_mut();
@@ -84,8 +84,10 @@ impl State<'_, '_> {
         Ok(Bits { bits: u64::from_le_bytes(bytes), bytes: size, float }.shown(shape))
     }
 
-    /// The value of a global while this frame was executed. A frame that waits may have had another
-    /// one than the dump has: what it called may have changed it, as it does a stack pointer.
+    /// Returns the value of a global as seen by this frame.
+    ///
+    /// Returns `None` for a calling frame, because the called functions may have changed the global, as they change the
+    /// stack pointer.
     fn global(&self, index: u32) -> Result<Option<Bits>> {
         let Some(instance) = self.frame.instance.filter(|_| !self.caller) else { return Ok(None) };
         Ok(match self.instances.borrow_mut().global(instance, index)? {
@@ -120,7 +122,7 @@ impl Shape {
 }
 
 impl Bits {
-    /// As a value of a type; nothing where these are not the bits of one.
+    /// Interprets the bits as a type. Returns an unknown value if they do not fit it.
     fn shown(self, shape: Shape) -> Option<Known> {
         let size = shape.size()?;
         let float = matches!(shape, Shape::Float(_));
@@ -159,8 +161,8 @@ mod tests {
         MemoryType, Thread,
     };
 
-    /// What is known of a variable at a location in a frame with some locals, of a guest whose global
-    /// is 0x1000, where its memory has the bytes 0xff 1 2 3 4 5 6 7.
+    /// Looks up a variable in a frame with some locals. The guest's global is 0x1000, where its memory has the bytes
+    /// 0xff 1 2 3 4 5 6 7.
     fn known(base: Base, plus: i64, is_value: bool, shape: Shape, caller: bool) -> Known {
         let mut bytes = vec![0; 65_536];
         bytes[0x1000..0x1008].copy_from_slice(&[0xff, 1, 2, 3, 4, 5, 6, 7]);
@@ -203,7 +205,7 @@ mod tests {
         assert_eq!(local(3, Shape::Float(8)), Known::F64(2.5_f64.to_bits()));
         assert_eq!(known(Base::Zero, -7, true, Shape::Signed(4), false), Known::Signed(-7));
         assert_eq!(known(Base::Zero, 1, true, Shape::Boolean(1), false), Known::Boolean(true));
-        // Too small for the type, of another kind, missing, not there, without a size.
+        // Too small for the type, of another type, missing, out of range, without a size.
         for (index, shape) in [
             (0, Shape::Signed(8)),
             (0, Shape::Float(4)),
@@ -227,7 +229,7 @@ mod tests {
         assert_eq!(read(Base::Zero, 0x1000, Shape::Signed(1), true), Known::Signed(-1));
         assert_eq!(read(Base::Operand(0), 0, Shape::Unsigned(1), true), Known::Unsigned(1));
         assert_eq!(read(global, 16, Shape::Other, false), Known::LiesAt(0x1010));
-        // A frame that waits may have had another global; past the end of the memory; not there.
+        // A mutable global of a calling frame, past the end of the memory, out of range.
         assert_eq!(read(global, 0, Shape::Unsigned(2), true), Known::Nothing);
         assert_eq!(read(global, 0xf000, Shape::Unsigned(1), false), Known::Nothing);
         assert_eq!(read(Base::Local(0), 0, Shape::Unsigned(4), false), Known::Nothing);
@@ -235,7 +237,7 @@ mod tests {
         assert_eq!(read(Base::Local(2), 0, Shape::Unsigned(4), false), Known::Nothing);
     }
 
-    /// A dump that counts the bytes that are read, and can be made to fail.
+    /// A source that counts the bytes read, and can be made to fail.
     struct Source {
         bytes: Vec<u8>,
         read: AtomicU64,
@@ -281,7 +283,7 @@ mod tests {
         };
 
         source.read.store(0, Ordering::Relaxed);
-        // Threads of two instances in turn, with a variable in the same global.
+        // Threads that alternate between two instances, with a variable in the same global.
         for _ in 0..100 {
             for (frame, expected) in frames.iter().zip([11, 22]) {
                 let known = value(frame, Base::Global(99_999), true, Shape::Signed(4));
@@ -296,7 +298,7 @@ mod tests {
             assert_eq!(known.unwrap(), Known::Unsigned(7));
         }
         let (read, len) = (source.read.load(Ordering::Relaxed), source.bytes.len() as u64);
-        // The instances are nearly all of the dump. Each global and each byte is read for itself, in parts of 4 KiB.
+        // The instances are nearly all of the dump. Each global and each memory access is one read of up to 4 KiB.
         assert!(read <= len * 3 + 203 * 4096 + 200, "{read} bytes of {len} were read");
 
         source.fails.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Parameters and locals of a function by their names: where they are at an address, and of what type.
+//! The parameters and locals of a function: their names, their types, and their locations at an address.
 
 use gimli::{AttributeValue, Operation, Reader, UnitOffset, UnitRef};
 
@@ -13,38 +13,38 @@ type Entry<'b> = gimli::DebuggingInformationEntry<Counted<'b>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Variable {
-    /// Its name in the source.
+    /// The name in the source.
     pub name: String,
-    /// Whether it is a parameter.
+    /// Whether the variable is a parameter.
     pub parameter: bool,
-    /// `None` where there is none at the address, or one that is not understood.
+    /// `None` if the variable has no location at the address, or one that this crate does not support.
     pub(crate) location: Option<Location>,
     pub(crate) shape: Shape,
-    /// What the dump knows of it, once that has been looked up.
+    /// The value or address, once it has been looked up in the dump.
     pub known: Known,
 }
 
-/// What a location is, once all that the dump knows is put in.
+/// A location: a base plus an offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     pub base: Base,
-    /// What is added to it.
+    /// The offset in bytes added to the base.
     pub plus: i64,
-    /// It is the value itself, and not its address in memory.
+    /// Whether the sum is the value itself instead of its address.
     pub is_value: bool,
 }
 
-/// What a location counts from.
+/// The base of a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
     Zero,
     Local(u32),
     Global(u32),
-    /// Of the operand stack, from its bottom.
+    /// A value of the operand stack, counted from the bottom.
     Operand(u32),
 }
 
-/// How bytes are to be read.
+/// The interpretation of a variable's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Signed(u8),
@@ -52,12 +52,12 @@ pub enum Shape {
     Boolean(u8),
     Float(u8),
     Address(u8),
-    /// Structures, arrays, and what is not known.
+    /// Structs, arrays and unknown types.
     Other,
 }
 
-/// The variables in scope at `address` of what `entry` describes, a function or one that is inlined
-/// into the one of `function`.
+/// Returns the variables in scope at `address` of the function or inlined call that `entry` describes. `function` is
+/// the entry of the frame's function.
 pub fn of(
     unit: UnitRef<'_, Counted<'_>>,
     entry: UnitOffset<usize>,
@@ -73,7 +73,7 @@ pub fn of(
     let mut entries = unit.entries_raw(Some(entry))?;
     let top = entries.next_depth();
     let mut current = Entry::null();
-    // What is deeper than this is in a scope that the address is not in.
+    // Entries deeper than this belong to a scope that does not contain the address.
     let mut outside: Option<isize> = None;
     while !entries.is_empty() && variables.len() < MAX_VARIABLES {
         let depth = entries.next_depth();
@@ -94,7 +94,7 @@ pub fn of(
                 variables.extend(variable(unit, &current, address, frame_base.as_ref())?);
             }
             gimli::DW_TAG_lexical_block if covers(unit, &current, address)? => {}
-            // Functions that are inlined have variables of their own.
+            // Inlined functions list their own variables.
             _ => outside = Some(depth),
         }
     }
@@ -121,7 +121,7 @@ fn variable<'b>(
     address: u64,
     frame_base: Option<&Location>,
 ) -> gimli::Result<Option<Variable>> {
-    // One that is inlined has its name and its type where its function is described.
+    // A variable of an inlined function has its name and type in the abstract instance of the function.
     let origin = match entry.attr_value(gimli::DW_AT_abstract_origin) {
         Some(AttributeValue::UnitRef(at)) => Some(unit.entry(at)?),
         _ => None,
@@ -156,8 +156,7 @@ impl Location {
     }
 }
 
-/// Where an attribute says that something is at `address`; `None` where it is nowhere, or where that
-/// is not understood.
+/// Evaluates a location attribute at `address`. Returns `None` if there is no location, or one that is not supported.
 fn location<'b>(
     unit: UnitRef<'_, Counted<'b>>,
     value: AttributeValue<Counted<'b>>,
@@ -176,8 +175,7 @@ fn location<'b>(
     Ok(None)
 }
 
-/// An expression of one thing to count from and what is added to it, which are those that compilers
-/// write for WebAssembly.
+/// Evaluates an expression of the form base plus offset, the form that compilers emit for WebAssembly.
 fn evaluate<'b>(
     unit: UnitRef<'_, Counted<'b>>,
     expression: gimli::Expression<Counted<'b>>,
@@ -218,7 +216,7 @@ fn evaluate<'b>(
     Ok(found)
 }
 
-/// How a type is to be read: that of `at`, behind the names that it has.
+/// Returns the shape of the type at `at`, through typedefs and qualifiers.
 fn shape(unit: UnitRef<'_, Counted<'_>>, mut at: UnitOffset<usize>) -> gimli::Result<Shape> {
     for _ in 0..MAX_TYPE_STEPS {
         let entry = unit.entry(at)?;

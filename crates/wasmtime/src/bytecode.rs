@@ -1,8 +1,7 @@
-//! What the bytes of a module say about its functions: where their bodies begin, and which types
-//! locals and operands have at a position.
+//! Positions of function bodies in a module, and the types of locals and operands at an instruction.
 //!
-//! The types are asked here, before Wasmtime is asked for a value: to read a continuation reference
-//! from a frame would panic, and a reference has no encoding in a dump anyway.
+//! The types are determined here before a value is read from Wasmtime. Reading a continuation reference from a frame
+//! would panic, and references have no encoding in a dump anyway.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -12,10 +11,10 @@ use wasmparser::{
     Parser, Payload, Result, ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
 };
 
-/// The positions that are asked for: for each defined function, offsets in the module in bytes.
+/// The positions to look up: for each defined function, offsets in the module in bytes.
 pub(super) type Positions = BTreeMap<u32, BTreeSet<u32>>;
 
-/// Where the first operator of a function stands.
+/// The position of the first operator of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     /// Bytes from the start of the function's body.
@@ -24,8 +23,8 @@ pub(super) struct Entry {
     pub(super) position: u32,
 }
 
-/// The entries of these functions, by their indices among those that the module defines; a function
-/// that can't be found is left out.
+/// Returns the entries of functions, by their indices among the defined functions. Skips functions that it does not
+/// find.
 pub(super) fn entries(module: &[u8], defined: &HashSet<u32>) -> HashMap<u32, Entry> {
     let mut entries = HashMap::new();
     let mut indices = 0..=u32::MAX;
@@ -36,7 +35,7 @@ pub(super) fn entries(module: &[u8], defined: &HashSet<u32>) -> HashMap<u32, Ent
         let body = match payload {
             Ok(Payload::CodeSectionEntry(body)) => body,
             Ok(_) => continue,
-            // The engine accepted the module; where this parser does not, what was found counts.
+            // The engine accepted the module. If this parser does not, keeps the entries found so far.
             Err(_) => break,
         };
         let Some(index) = indices.next() else { break };
@@ -53,7 +52,7 @@ pub(super) fn entries(module: &[u8], defined: &HashSet<u32>) -> HashMap<u32, Ent
     entries
 }
 
-/// Whether a module has a start function; yes if it can't be told.
+/// Returns whether a module has a start function. Returns `true` if it is unknown.
 pub(super) fn has_start(mut module: &[u8]) -> bool {
     let mut parser = Parser::new(0);
     loop {
@@ -61,7 +60,7 @@ pub(super) fn has_start(mut module: &[u8]) -> bool {
             Ok(Chunk::Parsed { consumed, payload }) => {
                 match payload {
                     Payload::StartSection { .. } => return true,
-                    // Sections are in order, and start comes before code.
+                    // Sections are in order, and the start section comes before the code section.
                     Payload::CodeSectionStart { .. } | Payload::End(_) => return false,
                     _ => {}
                 }
@@ -72,32 +71,34 @@ pub(super) fn has_start(mut module: &[u8]) -> bool {
     }
 }
 
-/// What is known of a function at an instruction.
+/// The types of the locals and operands of a function at an instruction.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Shape {
     /// Bytes from the start of the function's body to the instruction.
     pub(super) offset: u32,
-    /// The types of parameters and locals.
+    /// The types of the parameters and locals.
     pub(super) locals: Vec<ValType>,
-    /// The types on the operand stack before the instruction is executed, bottom first; `None` where
-    /// code that can't be reached leaves them open.
+    /// The types on the operand stack before the instruction, from the bottom up. `None` for types that unreachable
+    /// code leaves open.
     pub(super) stack: Vec<Option<ValType>>,
 }
 
-/// The instructions that a position may mean: Wasmtime gives the one after a call for a frame that
-/// calls, and the instruction itself for one that traps.
+/// The two instructions that a position can refer to.
+///
+/// For a calling frame, Wasmtime reports the instruction after the call. For a trapping frame it reports the
+/// instruction itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Shapes {
     /// The call that ends at the position.
     pub(super) call: Option<Shape>,
-    /// The instruction that begins there.
+    /// The instruction that starts at the position.
     pub(super) here: Option<Shape>,
 }
 
-/// The shapes at `positions`, by defined function and offset; what can't be found out is left out.
+/// Returns the shapes at `positions`, by defined function and offset. Skips positions whose shape cannot be determined.
 pub(super) fn shapes(module: &[u8], positions: &Positions) -> HashMap<(u32, u32), Shapes> {
     let mut shapes = HashMap::new();
-    // The engine accepted the module; where this parser does not, what was found until then counts.
+    // The engine accepted the module. If this parser does not, keeps the shapes found so far.
     let _ = collect(module, positions, &mut shapes);
     shapes
 }
@@ -114,7 +115,7 @@ fn collect(
         if let ValidPayload::Func(function, body) = validator.payload(&payload)? {
             let Some(defined) = indices.next() else { break };
             if let Some(wanted) = positions.get(&defined) {
-                // A function that is odd to this parser costs only its own frames their values.
+                // If this parser rejects a function, only the frames of that function lose their values.
                 let _ = walk(function, &body, wanted, |at, call, shape| {
                     let shapes = shapes.entry((defined, at)).or_default();
                     *(if call { &mut shapes.call } else { &mut shapes.here }) = Some(shape);
@@ -128,8 +129,7 @@ fn collect(
     Ok(())
 }
 
-/// Validates a function and reports the shape at each wanted position, and whether it is that of the
-/// call before it.
+/// Validates a function and reports the shape at each requested position, and whether it belongs to the call before it.
 fn walk(
     function: FuncToValidate<ValidatorResources>,
     body: &FunctionBody<'_>,
@@ -150,7 +150,7 @@ fn walk(
         let operator = reader.read()?;
         let (here, end) = (wanted_at(at), wanted_at(reader.original_position()));
         let end = end.filter(|_| is_call(&operator));
-        // A function too long for the offsets of a dump has no shapes beyond them.
+        // Offsets in a dump have 32 bits. A longer function has no shapes beyond that.
         let offset = at.checked_sub(start).and_then(|offset| u32::try_from(offset).ok());
         if let Some(offset) = offset
             && (here.is_some() || end.is_some())
@@ -170,7 +170,7 @@ fn walk(
     Ok(())
 }
 
-/// Whether a frame can stay on the stack at this instruction while another one is on top of it.
+/// Returns whether a frame at this instruction can have called a younger frame.
 fn is_call(operator: &Operator<'_>) -> bool {
     matches!(
         operator,

@@ -1,5 +1,4 @@
-//! The capture: what the embedder knows about a guest, and the call that turns its store into a
-//! core dump.
+//! Capturing: the embedder's information about a guest, and the calls that turn its store into a core dump.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,19 +16,19 @@ use super::stack::{self, Moment, Stack};
 use super::wasm_frame::{WasmFrame, of_backtrace};
 use corestream::{CoreDump, Dumper, Error, ErrorKind, FileOptions, Plan, Result, Sink};
 
-/// The frames that Wasmtime keeps unless it is told otherwise
+/// The number of frames that Wasmtime keeps by default
 /// ([`Config::wasm_backtrace_max_frames`](wasmtime::Config::wasm_backtrace_max_frames)).
 const DEFAULT_MAX_FRAMES: usize = 20;
 
-/// Turns the store of a call that failed with `error` into a core dump called `name`.
+/// Captures the store of a call that failed with `error`, as a core dump called `name`.
 ///
-/// The same as `Capture::new(name).trapped(store, error)`. The [crate] has an example.
+/// This is short for `Capture::new(name).trapped(store, error)`. The [crate] has an example.
 ///
 /// # Errors
 /// Returns an error if `error` carries no core dump: see [`Capture::trapped`].
 ///
 /// # Panics
-/// Panics if `error` is not of this store.
+/// Panics if `error` comes from another store.
 pub fn capture<'a>(
     store: &'a mut impl AsContextMut,
     name: impl Into<String>,
@@ -38,9 +37,9 @@ pub fn capture<'a>(
     Capture::new(name).trapped(store, error)
 }
 
-/// A guest, captured: its core dump, which borrows the store, and what it does not know.
+/// A captured guest: its core dump, which borrows the store, and notes on what is unknown.
 ///
-/// The dump has the time of the capture ([`CoreDump::captured_at`]): two captures of the same guest differ in it.
+/// The dump records the time of the capture ([`CoreDump::captured_at`]), so two captures of the same guest differ.
 ///
 /// Exclude secrets before writing:
 ///
@@ -76,37 +75,36 @@ pub fn capture<'a>(
 pub struct Captured<'a> {
     /// The guest.
     pub dump: CoreDump<'a>,
-    /// What is not known of it; mostly nothing.
+    /// Notes on what is unknown. Usually empty.
     pub notes: Vec<Note>,
 }
 
 impl Captured<'_> {
-    /// Streams the dump to `sink`, straight from the guest's memories, with the defaults of
-    /// [`Dumper`].
+    /// Streams the dump to `sink` straight from the guest's memories, with the defaults of [`Dumper`].
     ///
     /// # Errors
-    /// Those of [`Dumper::plan`] and [`Plan::write_to`](corestream::Plan::write_to).
+    /// Returns the errors of [`Dumper::plan`] and [`Plan::write_to`](corestream::Plan::write_to).
     pub fn write_to<S: Sink + ?Sized>(&self, sink: &mut S) -> Result<()> {
         self.plan(&Dumper::new())?.write_to(sink)
     }
 
-    /// Writes the dump to a new file that appears only when it is whole.
+    /// Writes the dump to a new file, which appears once it is complete.
     ///
     /// # Errors
-    /// Those of [`Dumper::plan`] and [`Plan::write_file`].
+    /// Returns the errors of [`Dumper::plan`] and [`Plan::write_file`].
     pub fn write_file(&self, path: impl AsRef<Path>) -> Result<()> {
         self.write_file_with(path, FileOptions::new())
     }
 
-    /// Like [`write_file`](Self::write_file), with options.
+    /// Writes the dump to a new file like [`write_file`](Self::write_file), with options.
     ///
     /// # Errors
-    /// Those of [`Dumper::plan`] and [`Plan::write_file_with`].
+    /// Returns the errors of [`Dumper::plan`] and [`Plan::write_file_with`].
     pub fn write_file_with(&self, path: impl AsRef<Path>, options: FileOptions) -> Result<()> {
         self.plan(&Dumper::new())?.write_file_with(path, options)
     }
 
-    /// Returns a plan of the dump, for other options of [`Dumper`] than the defaults.
+    /// Plans the dump with the options of `dumper`.
     ///
     /// # Errors
     /// Returns the errors of [`Dumper::plan`].
@@ -117,13 +115,13 @@ impl Captured<'_> {
     /// Returns the dump in one vector, as `WasmCoreDump::serialize` does.
     ///
     /// # Errors
-    /// Those of [`Dumper::plan`] and [`Plan::to_vec`](corestream::Plan::to_vec).
+    /// Returns the errors of [`Dumper::plan`] and [`Plan::to_vec`](corestream::Plan::to_vec).
     pub fn to_vec(&self) -> Result<Vec<u8>> {
         self.plan(&Dumper::new())?.to_vec()
     }
 }
 
-/// How a store becomes a core dump, with what the embedder knows and Wasmtime does not say.
+/// A builder that captures a store as a core dump, with information that only the embedder has.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -140,7 +138,7 @@ impl Captured<'_> {
 ///     let captured = Capture::new("guest.wat").instances(instance).live(&mut caller);
 ///     assert_eq!(captured.dump.memories.len(), 1);
 ///     captured.write_to(&mut std::io::sink())?;
-///     Ok(()) // the guest goes on
+///     Ok(()) // the guest continues
 /// })?;
 /// let mut store = Store::new(&engine, None);
 /// let instance = linker.instantiate(&mut store, &module)?;
@@ -161,7 +159,7 @@ pub struct Capture<'w, T: 'static> {
 }
 
 impl<'w, T: 'static> Capture<'w, T> {
-    /// Returns a capture of a process of this name, of which only what Wasmtime says is known.
+    /// Returns a capture of a process called `name`, without further information.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -174,7 +172,7 @@ impl<'w, T: 'static> Capture<'w, T> {
         }
     }
 
-    /// Sets the name of the thread, "main" by default.
+    /// Sets the name of the thread. The default is "main".
     ///
     /// ```
     /// use corestream_wasmtime::Capture;
@@ -189,8 +187,10 @@ impl<'w, T: 'static> Capture<'w, T> {
         self
     }
 
-    /// Sets how many frames [`Config::wasm_backtrace_max_frames`](wasmtime::Config::wasm_backtrace_max_frames)
-    /// lets Wasmtime keep, 20 by default: a backtrace of this many gets a [`Note::Frames`].
+    /// Sets the number of frames that Wasmtime keeps. The default is 20.
+    ///
+    /// Pass the value of [`Config::wasm_backtrace_max_frames`](wasmtime::Config::wasm_backtrace_max_frames). A
+    /// backtrace with that many frames may be incomplete and gets a [`Note::Frames`].
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -218,7 +218,7 @@ impl<'w, T: 'static> Capture<'w, T> {
         self
     }
 
-    /// Finds imports in `linker`, the one that the instances were made with.
+    /// Finds imports in `linker`, with which the instances were created.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -235,7 +235,7 @@ impl<'w, T: 'static> Capture<'w, T> {
     /// let module = Module::new(&engine, r#"(module (import "env" "own" (memory 1)))"#)?;
     /// let instance = linker.instantiate(&mut store, &module)?;
     ///
-    /// // From outside, nothing tells what the instance imports.
+    /// // Wasmtime does not expose the imports of an instance.
     /// let capture = Capture::new("guest.wat").instances([instance]);
     /// assert_eq!(capture.live(&mut store).dump.instances[0].memories, [None]);
     /// let own = linker.get(&mut store, "env", "own").unwrap();
@@ -253,38 +253,44 @@ impl<'w, T: 'static> Capture<'w, T> {
         self
     }
 
-    /// Says that every import `module` `name` is `item`, a memory or a global. It takes precedence over
-    /// [`instance`](Self::instance) and [`linker`](Self::linker), whose example has it too.
+    /// Declares that every import `module` `name` is `item`, a memory or a global.
+    ///
+    /// This takes precedence over [`instance`](Self::instance) and [`linker`](Self::linker), whose example shows it.
     pub fn define(mut self, module: &str, name: &str, item: impl Into<Extern>) -> Self {
         self.hints.defined.insert((module.into(), name.into()), item.into());
         self
     }
 
-    /// Says that every import from the module `name` is what `instance` exports. It takes precedence over
-    /// [`linker`](Self::linker). Of a guest that is not trapped the instance is captured.
+    /// Declares that every import from the module `name` is an export of `instance`.
+    ///
+    /// This takes precedence over [`linker`](Self::linker). If the guest did not trap, the instance is captured too.
     pub fn instance(mut self, name: &str, instance: Instance) -> Self {
         self.hints.instances.push((name.into(), instance));
         self.instances([instance])
     }
 
-    /// Adds instances of a guest that is not trapped. With guest debugging all are known anyway; without
-    /// it there may be others, so which one a frame is of is not known.
+    /// Adds instances of a guest that did not trap.
+    ///
+    /// With guest debugging Wasmtime lists all instances anyway. Without it there may be others, so the instances of
+    /// the frames are unknown.
     pub fn instances(mut self, instances: impl IntoIterator<Item = Instance>) -> Self {
         self.instances.extend(instances);
         self
     }
 
-    /// Takes frames with locals and operand stacks from `recorder`, as it has seen them at the trap. [`FrameRecorder`] has an
-    /// example.
+    /// Takes the frames with locals and operand stacks that `recorder` recorded at the trap.
+    ///
+    /// [`FrameRecorder`] has an example.
     pub fn frames(mut self, recorder: &'w FrameRecorder<T>) -> Self {
         self.recorder = Some(recorder);
         self
     }
 
-    /// Records what `module` was made of, in the binary format: the dump then has its SHA-256 and its build id
-    /// ([`ModuleIdentity`](corestream::ModuleIdentity)). Hashes all of `wasm`, and keeps none of it.
+    /// Records the identity of `module` ([`ModuleIdentity`](corestream::ModuleIdentity)) from its bytes in the binary
+    /// format.
     ///
-    /// Without it a note of the dump ([`CoreDump::notes`]) says that no identity was recorded.
+    /// The dump then has the SHA-256 and the build id of the module. This hashes `wasm` and does not keep it. If no
+    /// bytes are given for a module, a note of the dump ([`CoreDump::notes`]) says that its identity was not recorded.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -310,18 +316,19 @@ impl<'w, T: 'static> Capture<'w, T> {
         self
     }
 
-    /// Captures the store of a call that failed with `error`. The message of the trap is the root cause of `error`.
+    /// Captures the store of a call that failed with `error`. The trap's message in the dump is the root cause of
+    /// `error`.
     ///
-    /// Without [`Config::coredump_on_trap`](wasmtime::Config::coredump_on_trap) the error says
-    /// nothing about the store: then the guest is what [`live`](Self::live) would see, with the
-    /// frames of the error's backtrace.
+    /// Without [`Config::coredump_on_trap`](wasmtime::Config::coredump_on_trap) the error has no information about the
+    /// store. Then the dump has the instances that [`live`](Self::live) would capture, and the frames of the error's
+    /// backtrace.
     ///
     /// # Errors
-    /// `error` carries no core dump, no instance is named, and there is no guest debugging: there is
-    /// nothing to dump.
+    /// Returns an error if there is nothing to dump: `error` carries no core dump, no instance was added, and guest
+    /// debugging is off.
     ///
     /// # Panics
-    /// `error`, an instance or an item is not of this store.
+    /// Panics if `error`, an instance or an item comes from another store.
     pub fn trapped<'a>(
         &self,
         store: &'a mut impl AsContextMut<Data = T>,
@@ -348,11 +355,12 @@ impl<'w, T: 'static> Capture<'w, T> {
         Ok(captured)
     }
 
-    /// Captures the store of a call that trapped, with what its error carried. That does not say why: the dump has no
-    /// message of a trap.
+    /// Captures the store of a call that trapped, with the core dump that its error carried.
+    ///
+    /// A `WasmCoreDump` does not have the trap's message, so this dump has none either.
     ///
     /// # Panics
-    /// `core_dump`, an instance or an item is not of this store.
+    /// Panics if `core_dump`, an instance or an item comes from another store.
     pub fn core_dump<'a>(
         &self,
         store: &'a mut impl AsContextMut<Data = T>,
@@ -362,14 +370,14 @@ impl<'w, T: 'static> Capture<'w, T> {
         self.finish(store, inventory, of_backtrace(core_dump.frames()))
     }
 
-    /// Captures a guest that is not trapped: from a host function, an epoch deadline's callback or a
-    /// debug handler, or between two calls.
+    /// Captures a guest that did not trap: from a host function, the callback of an epoch deadline or a debug handler,
+    /// or between two calls.
     ///
-    /// With guest debugging it captures all of the store, with locals and operand stacks; otherwise it
-    /// captures the named instances and only the items they export. Nothing in the store is changed.
+    /// With guest debugging this captures the whole store, with locals and operand stacks. Otherwise it captures the
+    /// added instances and the items that they export. It does not change the store.
     ///
     /// # Panics
-    /// An instance or an item is not of this store.
+    /// Panics if an instance or an item comes from another store.
     pub fn live<'a>(&self, store: &'a mut impl AsContextMut<Data = T>) -> Captured<'a> {
         let inventory = self.reachable(&mut store.as_context_mut());
         let none = inventory.instances.is_empty();
@@ -386,7 +394,7 @@ impl<'w, T: 'static> Capture<'w, T> {
         captured
     }
 
-    /// What there is without a core dump: all instances, or those that were named.
+    /// Takes the inventory without a core dump: all instances if Wasmtime lists them, or the added ones.
     fn reachable(&self, store: &mut StoreContextMut<'_, T>) -> Inventory {
         let mut instances = store.as_context_mut().debug_all_instances();
         let all = !instances.is_empty();
@@ -400,7 +408,7 @@ impl<'w, T: 'static> Capture<'w, T> {
         Inventory::of_instances(store, instances, all)
     }
 
-    /// The frames of the recorder where they belong to this backtrace, else the backtrace.
+    /// Returns the recorder's frames if they belong to this backtrace, otherwise the backtrace's.
     fn finish<'a>(
         &self,
         store: &'a mut impl AsContextMut<Data = T>,
@@ -419,7 +427,7 @@ impl<'w, T: 'static> Capture<'w, T> {
         self.describe(store, inventory, backtrace, notes)
     }
 
-    /// Says so if a backtrace may have been cut.
+    /// Adds a note if the backtrace may be truncated.
     fn cut(&self, backtrace: &[WasmFrame]) -> Vec<Note> {
         let kept = backtrace.len();
         let cut = kept > 0 && kept >= self.max_frames;

@@ -1,4 +1,4 @@
-//! The inventory of a store and the frames of its guest, in the words of the model.
+//! Conversion of a store's inventory and a guest's frames to the model of corestream.
 
 use std::collections::HashMap;
 
@@ -14,10 +14,10 @@ use corestream::{
     MemoryImage, MemoryIndex, MemoryType, Module, ModuleIndex, RefType, Thread, UnixTime,
 };
 
-/// The offset in a dump of a frame whose offset is unknown.
+/// The code offset that means "unknown" in a dump.
 const UNKNOWN_OFFSET: u32 = 0;
 
-/// All of a guest but its name: the memories of `store` are borrowed for as long as the dump lives.
+/// Describes a guest, except for its name. The dump borrows the memories of `store`.
 pub(super) fn describe<'a, C: AsContextMut>(
     store: &'a mut C,
     mut inventory: Inventory,
@@ -47,7 +47,7 @@ pub(super) fn describe<'a, C: AsContextMut>(
     identities.place(&inventory.modules, &mut dump);
     let frames = model_frames(&mut inventory, &dump, frames, notes);
     dump.add_thread(Thread::new(thread).with_frames(frames));
-    // Values want the store for themselves, so they come before the memories that borrow it.
+    // Reading the values of globals needs the store mutably, so it comes before the memories, which borrow the store.
     for item in &inventory.globals {
         let ty = item.ty(&*store);
         let value = global_value(&ty, || item.get(&mut *store));
@@ -69,8 +69,8 @@ fn model_frames(
     frames: Vec<WasmFrame>,
     notes: &mut Vec<Note>,
 ) -> Vec<Frame> {
-    // For each module its only instance, `None` if it has several. Where not all instances are
-    // listed, it may have others.
+    // The only instance of each module, or `None` if the module has several. If not all instances are listed, it may
+    // have others.
     let mut only: HashMap<ModuleIndex, Option<InstanceIndex>> = HashMap::new();
     let listed = if inventory.all_instances { &dump.instances[..] } else { &[] };
     for (index, instance) in instance_indices().zip(listed) {
@@ -115,25 +115,25 @@ fn memory<'a, C: AsContext>(store: &'a C, item: &AnyMemory) -> Memory<'a> {
         AnyMemory::Shared(memory) => {
             let image = MemoryImage::from_shared(SharedHandle(memory.clone()));
             let ty = memory.ty();
-            // Another thread may let it grow between two questions.
+            // Another thread may grow the memory between the two calls.
             let pages = image.len() / ty.page_size();
             Memory::new(memory_type(&ty, pages), image)
         }
     }
 }
 
-/// The type of a memory that has `pages` pages now.
+/// Returns the type of a memory whose current size is `pages` pages.
 fn memory_type(ty: &wasmtime::MemoryType, pages: u64) -> MemoryType {
     let mut of_dump =
         if ty.is_64() { MemoryType::wasm64(pages) } else { MemoryType::wasm32(pages) };
     of_dump.maximum = ty.maximum();
     of_dump.shared = ty.is_shared();
-    // Wasmtime has pages of 1 byte and of 64 KiB. A dump has no others either: the plan refuses them, as it does 0.
+    // Wasmtime has page sizes of 1 byte and 64 KiB. The plan rejects any other size, including 0.
     of_dump.page_size = u32::try_from(ty.page_size()).unwrap_or_default();
     of_dump
 }
 
-/// The value of a global; `get` is not asked for a reference, which it could not always give.
+/// Returns the value of a global. Does not call `get` for a reference, because it cannot return every reference.
 fn global_value(ty: &GlobalType, get: impl FnOnce() -> Val) -> GlobalValue {
     if let ValType::Ref(ty) = ty.content() {
         return GlobalValue::Ref(match ty.heap_type().top() {
@@ -150,7 +150,7 @@ fn global_value(ty: &GlobalType, get: impl FnOnce() -> Val) -> GlobalValue {
         Val::F32(bits) => GlobalValue::F32(bits),
         Val::F64(bits) => GlobalValue::F64(bits),
         Val::V128(x) => GlobalValue::V128(x.as_u128()),
-        // Not reached: the type is that of a number.
+        // Unreachable: the type is a number type.
         _ => GlobalValue::Ref(RefType::Any),
     }
 }

@@ -1,4 +1,4 @@
-//! The recorder that keeps the frames of a guest at its trap.
+//! The recorder of a guest's frames at a trap.
 
 use std::fmt;
 use std::future::{Future, ready};
@@ -10,34 +10,30 @@ use wasmtime::{AsContextMut, DebugEvent, DebugHandler, Module, StoreContextMut, 
 use super::stack::{self, Moment, Stack};
 use super::wasm_frame::WasmFrame;
 
-/// Records the frames of a guest when it traps, with their locals and operand stacks: a
-/// [`DebugHandler`](wasmtime::DebugHandler) for stores of engines with [`Config::guest_debug`](wasmtime::Config::guest_debug).
+/// A [`DebugHandler`](wasmtime::DebugHandler) that records a guest's frames, with locals and operand stacks, when it
+/// traps.
 ///
-/// It only records; the dump is made after the call has returned, by
-/// [`Capture::frames`](super::Capture::frames). Clones share what they record.
+/// It requires an engine with [`Config::guest_debug`](wasmtime::Config::guest_debug). It only records. Make the dump
+/// after the call has returned, with [`Capture::frames`](super::Capture::frames). Clones share their records.
 ///
-/// It belongs to an error only as far as the error's backtrace says so, so backtraces must not be
-/// turned off. Every exception that is thrown is recorded too, because it may be the end: a guest that
-/// throws often gets slower still.
+/// A record is used for an error only if the error's backtrace matches it, so backtraces must be on. Every thrown
+/// exception is recorded too, because it may turn out to be uncaught. A guest that often throws becomes slower.
 ///
-/// Wasmtime calls a handler only in `*_async` calls: with one installed, a call that is not fails.
-/// The guest is slower with guest debugging, and Winch can't compile it.
+/// Wasmtime calls a handler only in `*_async` calls. With a handler installed, other calls fail. Guest debugging makes
+/// the guest slower, and Winch does not support it.
 ///
-/// # What an operand stack holds
-/// The youngest frame has what is below the operands of the instruction that trapped: the engine
-/// has mostly popped those already (an `i32.div_u` by zero shows neither of its operands). A `throw`,
-/// an atomic access that is not aligned, and a `memory.atomic.wait32` on a memory that is not shared
-/// still have theirs. A frame that calls still has the arguments of its call. v128 and references have no encoding in a dump and are
-/// [`Value::Missing`](corestream::Value::Missing).
+/// # Operand stacks
+/// The youngest frame has the operands below those of the instruction that trapped. The engine has usually popped the
+/// instruction's own operands: an `i32.div_u` by zero shows neither of them. A `throw`, an unaligned atomic access and
+/// a `memory.atomic.wait32` on an unshared memory still have theirs. A calling frame still has the arguments of its
+/// call. v128 and references have no encoding in a dump and are [`Value::Missing`](corestream::Value::Missing).
 ///
-/// A function that is only entered, where the stack overflows or an epoch interrupts it, has its
-/// locals: its parameters, and zeros. Its instance is known only if its module has no other. One that runs
-/// out of fuel as it is entered has no values. One that is interrupted in a loop has its
-/// locals, but no operands.
+/// If a stack overflow or an epoch stops a function at its entry, its frame has the locals (the parameters and zeros),
+/// and its instance is known only if its module has no other. If the function runs out of fuel at its entry, its frame
+/// has no values. If an epoch stops it in a loop, its frame has locals but no operands.
 ///
-/// Module start-up code (segments, global initializers) has no frame in a dump. If it is on the stack
-/// in several activations at once, because a host function instantiates another module, the frames
-/// have no values.
+/// The start-up code of a module (segments and global initializers) has no frame in a dump. If it is on the stack in
+/// several activations at once, because a host function instantiates another module, the frames have no values.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -64,21 +60,23 @@ use super::wasm_frame::WasmFrame;
 /// # }
 /// ```
 pub struct FrameRecorder<T> {
-    /// Stacks, the one that was seen last at the end; each is the older part of the one before: an
-    /// error that a host function passes on is seen once for each entry into wasm.
+    /// The recorded stacks, in the order of recording. Each is the older part of the one before, because an error that
+    /// a host function returns is recorded once for each entry into wasm.
     recorded: Arc<Mutex<Vec<Stack>>>,
-    // Says nothing about whether a `T` may be sent: none is held.
+    // A function pointer, so that this type is `Send` regardless of `T`: it has no `T`.
     data: PhantomData<fn(T)>,
 }
 
 impl<T> FrameRecorder<T> {
-    /// Returns a recorder with nothing recorded yet.
+    /// Returns an empty recorder.
     pub fn new() -> Self {
         Self { recorded: Arc::default(), data: PhantomData }
     }
 
-    /// The stack that was recorded last of those that the frames of a backtrace can come from: the
-    /// guest may have gone on after an earlier event. A backtrace of `max_frames` may be cut.
+    /// Returns the last recorded stack that matches a backtrace. Earlier records may be of events after which the guest
+    /// continued.
+    ///
+    /// A backtrace of `max_frames` frames may be truncated.
     pub(super) fn matching(&self, backtrace: &[WasmFrame], max_frames: usize) -> Option<Stack> {
         let cut = backtrace.len() >= max_frames;
         let matches = |Stack { frames, .. }: &&Stack| {
@@ -105,7 +103,7 @@ impl<T> FrameRecorder<T> {
     }
 }
 
-/// Whether two stacks are the same as far as a backtrace tells.
+/// Returns whether two stacks have the same backtrace.
 fn alike(a: &[WasmFrame], b: &[WasmFrame]) -> bool {
     let alike = |(a, b): (&WasmFrame, &WasmFrame)| {
         Module::same(&a.module, &b.module) && a.function == b.function
@@ -143,7 +141,7 @@ impl<T: 'static> DebugHandler for FrameRecorder<T> {
         let moment = Moment::of(&event);
         let ends = match event {
             DebugEvent::Trap(_) | DebugEvent::Exception(_) => true,
-            // An error that has passed through wasm before was recorded where it began.
+            // An error that has already passed through wasm was recorded at its origin.
             DebugEvent::HostcallError(error) => !error.is::<WasmBacktrace>(),
             _ => false,
         };

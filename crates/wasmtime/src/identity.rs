@@ -1,22 +1,22 @@
-//! What modules were made of: Wasmtime compiles their bytes and keeps none.
+//! The identities of modules, from their bytes. Wasmtime does not keep the bytes after compilation.
 
 use corestream::{CoreDump, ModuleIdentity};
 use sha2::{Digest, Sha256};
 use wasmparser::{BinaryReader, Parser, Payload};
 use wasmtime::Module;
 
-/// The modules whose bytes are known, and their identities.
+/// The identities of the modules whose bytes the embedder passed.
 #[derive(Default)]
 pub(super) struct Identities(Vec<(Module, ModuleIdentity)>);
 
 impl Identities {
-    /// Records the bytes of a module.
+    /// Records the identity of a module.
     pub(super) fn add(&mut self, module: &Module, wasm: &[u8]) {
         self.0.push((module.clone(), of(wasm)));
     }
 
-    /// Gives the modules of a dump their identities, and notes which have none. `modules` are those of the dump, in its
-    /// order.
+    /// Sets the identities of a dump's modules, and adds a note that lists the modules without one. `modules` are the
+    /// modules of the dump, in its order.
     pub(super) fn place(&self, modules: &[Module], dump: &mut CoreDump<'_>) {
         let mut unknown = Vec::new();
         for (i, (module, described)) in modules.iter().zip(&mut dump.modules).enumerate() {
@@ -35,7 +35,7 @@ impl Identities {
     }
 }
 
-/// Returns the identity of the module with these bytes.
+/// Returns the identity of a module with the given bytes.
 fn of(wasm: &[u8]) -> ModuleIdentity {
     let mut identity = ModuleIdentity::new().with_sha256(Sha256::digest(wasm).into());
     identity.build_id = build_id(wasm);
@@ -45,7 +45,7 @@ fn of(wasm: &[u8]) -> ModuleIdentity {
 /// Returns the build id of a module
 /// ([tool-conventions](https://github.com/WebAssembly/tool-conventions/blob/main/BuildId.md)).
 fn build_id(wasm: &[u8]) -> Option<Vec<u8>> {
-    // Wasmtime has compiled the module, so it is sound; other bytes have no build id.
+    // Wasmtime compiled the module, so it is valid. Returns `None` for other bytes.
     let payloads = Parser::new(0).parse_all(wasm).map_while(Result::ok);
     let mut sections = payloads.filter_map(|payload| match payload {
         Payload::CustomSection(section) if section.name() == "build_id" => Some(section),
@@ -72,7 +72,7 @@ mod tests {
             (&[][..], None),
             (&[b"\0\x0c\x08build_id\x02\x12\x34"], Some(vec![0x12, 0x34])),
             (&[b"\0\x02\x01x", b"\0\x0b\x08build_id\x01\xff"], Some(vec![0xff])),
-            // An empty one, one that is cut off, and one with more than it says.
+            // An empty build id, a truncated one, and one with trailing bytes.
             (&[b"\0\x0a\x08build_id\0"], None),
             (&[b"\0\x0b\x08build_id\x02\xff"], None),
             (&[b"\0\x0c\x08build_id\x01\xff\xff"], None),
@@ -82,7 +82,7 @@ mod tests {
         }
     }
 
-    /// FIPS 180-4 has this as the digest of "abc".
+    /// The digest of "abc" in FIPS 180-4.
     #[test]
     fn sha256_is_that_of_the_bytes() {
         let sha256 = of(b"abc").sha256.unwrap();

@@ -1,27 +1,27 @@
-//! The index space of an instance: which memory or global stands at which index.
+//! Resolution of an instance's index space: the memory or global at each index.
 //!
-//! Wasmtime says what an instance defines and what it exports. What it imports is worked out here,
-//! for memories and globals alike, and only as far as there is a single answer.
+//! Wasmtime exposes the definitions and exports of an instance, but not its imports. This module deduces the imports,
+//! for memories and globals alike, where there is exactly one possible answer.
 
-/// What stands at an index.
+/// The knowledge about an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Slot<Ty> {
-    /// An item that is known, by its index in the dump.
+    /// A known item, by its index in the dump.
     Known(u32),
     /// An import of this type.
     Import(Ty),
-    /// Something that the instance defines and that Wasmtime does not list.
+    /// A definition of the instance that Wasmtime does not list.
     Defined,
-    /// Something that no listed item can be.
+    /// An item that is not in any list.
     Other,
 }
 
-/// The items that are known to stand at each index, `None` where it is not certain.
+/// Returns the item at each index, or `None` if it is not certain.
 ///
-/// `exported` are items that stand in `slots` for certain, because the instance exports them: each
-/// with the type that its module declares for it. `all` are all items of the store, if they are all
-/// known. `is` and `fits` say whether an item may stand in a slot, by its declared and by its present
-/// type; they may say yes too often, never no.
+/// `exported` are items that are certainly in one of `slots`, because the instance exports them, each with the type
+/// that its module declares. `all` are all items of the store, if they are all known. `is` and `fits` return whether an
+/// item can be in a slot, by its declared type and by its current type. They may return `true` too often, but never
+/// `false` for an item that is there.
 pub(super) fn resolve<Ty>(
     mut slots: Vec<Slot<Ty>>,
     exported: &[(u32, Ty)],
@@ -50,7 +50,7 @@ pub(super) fn resolve<Ty>(
     slots.iter().map(|slot| if let Slot::Known(item) = slot { Some(*item) } else { None }).collect()
 }
 
-/// The item of an iterator that has exactly one.
+/// Returns the only item of an iterator, or `None` if there are none or several.
 fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     items.next().filter(|_| items.next().is_none())
 }
@@ -59,7 +59,7 @@ fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
 mod tests {
     use super::*;
 
-    /// Types are bits, an item's index is its type's bit.
+    /// Types are bits. The index of an item is the bit of its type.
     fn solve(slots: &[Slot<u32>], exported: &[u32], all: Option<&[u32]>) -> Vec<Option<u32>> {
         let fits = |slot: &Slot<u32>, item: u32| matches!(slot, Slot::Import(ty) if *ty & (1 << item) != 0_u32);
         let is = |slot: &Slot<u32>, item, _: &u32| fits(slot, item);
@@ -75,9 +75,9 @@ mod tests {
     fn by_identity_where_there_is_one_place() {
         let slots = [Slot::Import(0b11), Slot::Import(0b10), Slot::Defined];
         assert_eq!(solve(&slots, &[0], None), [Some(0), None, None]);
-        // 1 may be either of the first two.
+        // Item 1 can be in either of the first two slots.
         assert_eq!(solve(&slots, &[1], None), [None, None, None]);
-        // With 0 in the first, 1 is in the second.
+        // With item 0 in the first slot, item 1 is in the second.
         assert_eq!(solve(&slots, &[1, 0], None), [Some(0), Some(1), None]);
     }
 
@@ -86,7 +86,7 @@ mod tests {
         let slots = [Slot::Import(0b110), Slot::Import(0b001), Slot::Known(7), Slot::Other];
         assert_eq!(solve(&slots, &[], Some(&[0, 1, 2])), [None, Some(0), Some(7), None]);
         assert_eq!(solve(&slots, &[], Some(&[0, 1])), [Some(1), Some(0), Some(7), None]);
-        // Two imports may be of one item.
+        // Two imports can be the same item.
         let twice = [Slot::Import(1), Slot::Import(1)];
         assert_eq!(solve(&twice, &[], Some(&[0])), [Some(0), Some(0)]);
         assert_eq!(solve(&twice, &[0], None), [None, None]);

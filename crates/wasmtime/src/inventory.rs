@@ -1,4 +1,17 @@
-//! The inventory: the modules, instances, memories and globals of a store, each once, by identity.
+//! The inventory of a store: its modules, instances, memories and globals, each listed once.
+//!
+//! A dump needs every item once, and for each instance the items at each index. Wasmtime lists the items of a store only
+//! after a trap or with guest debugging. A trap's list has no shared memories, and Wasmtime never exposes the imports of
+//! an instance.
+//!
+//! The inventory therefore collects items by identity: from Wasmtime's lists if there are any, and otherwise from the
+//! exports and definitions of the instances that the embedder added. An item gets its index in the dump when it is first
+//! seen, and is recognized by its identity afterwards. A shared memory has no identity in the store and is recognized by
+//! the address of its first byte, which never changes.
+//!
+//! The index space of each instance is resolved last, when all items are listed ([`index_space`](crate::index_space)).
+//! The invariant: an index is either certain or unknown. A wrong guess would show the reader a memory of another
+//! instance.
 
 use std::collections::HashMap;
 
@@ -11,14 +24,14 @@ use wasmtime::{
 use super::index_space::{self, Slot};
 use super::note::Note;
 
-/// A memory of a store.
+/// A memory of a store: an ordinary or a shared one.
 #[derive(Clone)]
 pub(super) enum AnyMemory {
     Unshared(Memory),
     Shared(SharedMemory),
 }
 
-/// The items that the embedder names for imports.
+/// The items that the embedder declared for imports.
 pub(super) struct ImportHints<'w, T: 'static> {
     pub(super) defined: HashMap<(String, String), Extern>,
     pub(super) instances: Vec<(String, Instance)>,
@@ -38,7 +51,7 @@ impl<T> ImportHints<'_, T> {
     }
 }
 
-/// Everything of a store that a dump lists, in its order.
+/// The items of a store, in the order of the dump.
 #[derive(Default)]
 pub(super) struct Inventory {
     pub(super) modules: Vec<Module>,
@@ -47,47 +60,48 @@ pub(super) struct Inventory {
     pub(super) globals: Vec<Global>,
     module_ids: HashMap<u64, Option<u32>>,
     memory_ids: HashMap<u64, Option<u32>>,
-    /// By the address of their first byte, which never changes.
+    /// The shared memories, by the address of their first byte, which never changes.
     shared_ids: HashMap<usize, Option<u32>>,
     global_ids: HashMap<u64, Option<u32>>,
     /// Whether all instances of the store are listed.
     pub(super) all_instances: bool,
-    /// Whether all globals, and all memories that are not shared, are listed.
+    /// Whether all globals and all unshared memories are listed.
     complete: bool,
 }
 
-/// The index spaces of an instance, by indices of the dump.
+/// The index spaces of an instance, as indices in the dump.
 pub(super) struct Spaces {
     pub(super) instance: Instance,
     pub(super) memories: Vec<Option<u32>>,
     pub(super) globals: Vec<Option<u32>>,
 }
 
-/// What an instance exports, by indices of the dump, with the types that its module declares.
+/// The exports of an instance, as indices in the dump, with the types that its module declares.
 struct Exports {
     memories: Vec<(u32, MemoryType)>,
     globals: Vec<(u32, GlobalType)>,
 }
 
-/// The indices of instances, of which Wasmtime has at most 2^32 in a store.
+/// Returns the indices of instances in order. A store has at most 2^32 instances.
 pub(super) fn instance_indices() -> impl Iterator<Item = InstanceIndex> {
     (0..=u32::MAX).map(InstanceIndex)
 }
 
-/// Adds an item to a list and returns its index; `None` if it is beyond the indices of a dump, which no plan accepts.
+/// Appends an item to a list and returns its index, or `None` if the index does not fit in 32 bits. Planning rejects
+/// such a dump.
 fn add<T>(list: &mut Vec<T>, item: T) -> Option<u32> {
     let index = u32::try_from(list.len()).ok();
     list.push(item);
     index
 }
 
-/// All indices of a list, if a dump can have so many.
+/// Returns all indices of a list, or `None` if they do not fit in 32 bits.
 fn indices<T>(list: &[T]) -> Option<Vec<u32>> {
     Some((0..u32::try_from(list.len()).ok()?).collect())
 }
 
 impl Inventory {
-    /// All that Wasmtime lists for a trap, in the same order.
+    /// Takes the items that Wasmtime lists for a trap, in the same order.
     pub(super) fn of_core_dump(core_dump: &WasmCoreDump) -> Self {
         let mut inventory = Self { all_instances: true, complete: true, ..Self::default() };
         for module in core_dump.modules() {
@@ -103,7 +117,8 @@ impl Inventory {
         inventory
     }
 
-    /// These instances, and what can be reached from them; `all` is whether the store has no others.
+    /// Takes the given instances and the items reachable from them. `all` says whether the store has no other
+    /// instances.
     pub(super) fn of_instances<T>(
         store: &mut StoreContextMut<'_, T>,
         instances: Vec<Instance>,
@@ -149,14 +164,14 @@ impl Inventory {
         }
     }
 
-    /// The index spaces of each instance.
+    /// Resolves the index spaces of all instances.
     pub(super) fn spaces<T>(
         &mut self,
         store: &mut StoreContextMut<'_, T>,
         hints: &ImportHints<'_, T>,
         notes: &mut Vec<Note>,
     ) -> Vec<Spaces> {
-        // What is exported anywhere is listed before anything is resolved.
+        // Lists all exports before resolving any index space.
         let instances = self.instances.clone();
         let exported: Vec<_> = instances
             .into_iter()
@@ -184,7 +199,7 @@ impl Inventory {
             .collect()
     }
 
-    /// The memories and globals that an instance exports.
+    /// Lists the memories and globals that an instance exports.
     fn exports<T>(&mut self, store: &mut StoreContextMut<'_, T>, instance: Instance) -> Exports {
         let module = instance.module(&mut *store).clone();
         let (mut memories, mut globals) = (Vec::new(), Vec::new());
@@ -254,7 +269,7 @@ impl Inventory {
             Slot::Import(ty) if complete && !ty.is_shared() => indices(&self.memories),
             _ => None,
         };
-        // What an instance defines and does not share is known by its identity.
+        // An unshared memory that the instance defines is known by its identity.
         let shared = |item: u32| matches!(self.memories[item as usize], AnyMemory::Shared(_));
         let is = |slot: &Slot<MemoryType>, item: u32, declared: &MemoryType| match slot {
             Slot::Import(ty) => ty == declared,
@@ -340,7 +355,7 @@ impl Inventory {
         self.global(global).map_or(Slot::Other, Slot::Known)
     }
 
-    /// Adds the globals that `instance` defines, as far as they are listed, by their identity.
+    /// Adds the globals that `instance` defines, as far as Wasmtime lists them.
     fn push_defined_globals(
         &self,
         module: &Module,
@@ -371,7 +386,7 @@ impl Note {
     }
 }
 
-/// Whether a memory may be what is imported with this type: it may have grown since.
+/// Returns whether a memory can satisfy an import of this type. The memory may have grown since.
 fn fits_memory<T>(store: &StoreContextMut<'_, T>, memory: &AnyMemory, import: &MemoryType) -> bool {
     let (ty, size) = match memory {
         AnyMemory::Unshared(memory) => (memory.ty(store), memory.size(store)),
@@ -386,7 +401,7 @@ fn fits_memory<T>(store: &StoreContextMut<'_, T>, memory: &AnyMemory, import: &M
     same(&ty) == same(import) && size >= import.minimum() && maximum
 }
 
-/// Whether a global of type `ty` may be what is imported with this type.
+/// Returns whether a global of type `ty` can satisfy an import of this type.
 fn fits_global(ty: &GlobalType, import: &GlobalType) -> bool {
     let matches = |a: &ValType, b: &ValType| a.matches(b);
     let (content, wanted) = (ty.content(), import.content());
@@ -397,8 +412,9 @@ fn fits_global(ty: &GlobalType, import: &GlobalType) -> bool {
     }
 }
 
-/// Whether this is an import that Wasmtime's own adapters of components have: a flag of the
-/// component, which no list contains and whose identity may equal that of a global.
+/// Returns whether this import belongs to one of Wasmtime's component adapters.
+///
+/// Such an import is a flag of the component. No list contains it, and its identity can equal that of a global.
 fn is_of_component(import: &ImportType<'_>) -> bool {
     match import.module() {
         "flags" => import.name().starts_with("instance"),

@@ -1,12 +1,11 @@
 //! Core dumps of guests of the engine [Wasmtime](https://docs.rs/wasmtime/48), with the library [`corestream`]: a store
-//! becomes a [`CoreDump`](corestream::CoreDump) that borrows its memories in place.
+//! becomes a [`CoreDump`](corestream::CoreDump) that borrows the guest's memories in place.
 //!
-//! The major version of this crate is that of Wasmtime. Both crates that appear in its signatures are re-exported.
+//! The major version of this crate is the version of Wasmtime. The crates in its signatures are re-exported.
 //!
 //! # A guest that trapped
-//! With [`Config::coredump_on_trap`](wasmtime::Config::coredump_on_trap) the error of a call that
-//! trapped carries a [`WasmCoreDump`](wasmtime::WasmCoreDump), and [`capture`] is all there is to
-//! it:
+//! With [`Config::coredump_on_trap`](wasmtime::Config::coredump_on_trap) the error of a call that trapped carries a
+//! [`WasmCoreDump`](wasmtime::WasmCoreDump). Pass it to [`capture`]:
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,40 +27,38 @@
 //! ```
 //!
 //! # All frames
-//! Wasmtime keeps the 20 youngest frames. Ask it for more before the engine is made:
-//! `config.wasm_backtrace_max_frames(NonZeroUsize::new(100_000))` costs nothing until the guest
-//! traps that deep, and say so to [`Capture::max_frames`], which tells [`Note::Frames`] where the
-//! cut was.
+//! By default Wasmtime keeps the 20 youngest frames. To keep more, configure the engine with
+//! `config.wasm_backtrace_max_frames(NonZeroUsize::new(100_000))`, which costs nothing until the guest traps that deep,
+//! and pass the same number to [`Capture::max_frames`]. A truncated backtrace then gets a [`Note::Frames`].
 //!
-//! # What an import is
-//! From outside an instance says what it exports, not what it imports. So an imported memory or
-//! global is found
-//! - by the embedder's word: [`Capture::linker`], [`Capture::define`], [`Capture::instance`];
-//! - by identity, where the instance exports it again;
-//! - by elimination, where the store has only one memory or global that fits the import.
+//! # Imports
+//! Wasmtime exposes the exports of an instance, but not its imports. An imported memory or global is found
+//! - from the embedder: [`Capture::linker`], [`Capture::define`], [`Capture::instance`];
+//! - by identity, if the instance re-exports it;
+//! - by elimination, if the store has only one memory or global that matches the import.
 //!
-//! What is left is unknown, `None` in the model and `u32::MAX` in the dump, never a guess, and a
-//! [`Note`] says so. The same for the instance of a frame whose module has several, or may have: without
-//! a trap and without guest debugging, Wasmtime lists no instances.
+//! Otherwise it is unknown: `None` in the model, `u32::MAX` in the dump, and a [`Note`] in the result. The library
+//! never guesses. The instance of a frame is also unknown if its module has several instances, or may have: without a
+//! trap and without guest debugging, Wasmtime does not list instances.
 //!
-//! # What a module is
-//! Wasmtime keeps no bytes of a module. Give them to [`Capture::module_bytes`], and the dump says which build of the guest
-//! it is of: by the module's build id and its SHA-256. Without them a note in the dump says that no identity was recorded.
+//! # Module identities
+//! Wasmtime does not keep the bytes of a module. Pass them to [`Capture::module_bytes`] to record which build of the guest
+//! the dump belongs to, by the module's build id and SHA-256. Otherwise a note in the dump says that no identity was
+//! recorded.
 //!
 //! # The offset of a trap
-//! Without guest debugging, Wasmtime's compiler merges a branch and a trap right after it, and reports the
-//! offset of the branch: that of the `if` or `br_if` that leads to an `unreachable`, and with epochs that of the
-//! function or loop that begins with it. The library passes the offset on as it is.
+//! Without guest debugging, Wasmtime's compiler merges a branch with a trap right after it and reports the offset of
+//! the branch: the `if` or `br_if` that leads to an `unreachable`. With epochs it is the offset of the function or loop
+//! that starts with the `unreachable`. The library does not change the offset.
 //!
 //! # Guest debugging
-//! With [`Config::guest_debug`](wasmtime::Config::guest_debug) everything of that is known, and a
-//! [`FrameRecorder`] gives frames with their locals and operand stacks, without a cap.
+//! With [`Config::guest_debug`](wasmtime::Config::guest_debug) all of this is known, and a [`FrameRecorder`] records
+//! any number of frames, with locals and operand stacks.
 //!
 //! # A guest that hangs in a host call
-//! An epoch deadline does not reach a guest that waits in a host function, and to drop the future of its
-//! call takes its stack away without a trace. Let the host function itself give up: its error is that of
-//! a guest that trapped, with the frames, memories and globals of the entry into the host function. A
-//! call that does not wait pays nothing for that.
+//! An epoch deadline does not interrupt a host function, and dropping the future of the call discards the guest's
+//! stack. Let the host function time out instead. Its error is like that of a guest that trapped, with the frames,
+//! memories and globals at the entry of the host function. A call that does not wait has no extra cost.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -94,18 +91,18 @@
 //! # }
 //! ```
 //!
-//! `memory.atomic.wait` blocks the thread and calls no host function. Another thread can wake it with
-//! [`SharedMemory::atomic_notify`](wasmtime::SharedMemory::atomic_notify); the guest then goes on to its
-//! next loop or function, where an epoch deadline stops it.
+//! `memory.atomic.wait` blocks the thread without a host call. Another thread can wake it with
+//! [`SharedMemory::atomic_notify`](wasmtime::SharedMemory::atomic_notify). The guest then runs to its next loop or
+//! function entry, where an epoch deadline stops it.
 //!
-//! # A guest that goes on
-//! [`Capture::live`] takes a guest that is not trapped, in a host function, at an epoch deadline or at
-//! a breakpoint. It changes nothing in the store; the guest goes on whether the dump succeeded or not.
+//! # A guest that continues
+//! [`Capture::live`] captures a guest that did not trap: in a host function, at an epoch deadline or at a breakpoint.
+//! It does not change the store. The guest can continue whether or not the dump succeeded.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]
-// Nothing that a guest contains may end the process of its host. Indices are those of lists that this crate made itself
-// of what the engine of this process gave; the guest's code is read by `bytecode` alone, which denies those lints too.
+// No guest may panic its host's process. Indexing is allowed here, because this crate builds the lists itself from the
+// engine's data. Only `bytecode` reads the guest's code, and it denies those lints too.
 #![cfg_attr(
     not(test),
     deny(
@@ -137,7 +134,7 @@ pub use capture::{Capture, Captured, capture};
 pub use frames::FrameRecorder;
 pub use note::Note;
 
-/// Keeps the code in README true.
+/// Runs the Rust examples of README.md as doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

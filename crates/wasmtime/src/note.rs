@@ -1,60 +1,59 @@
-//! What a dump of a Wasmtime guest could not know, and what to do about it.
+//! Notes on the unknown parts of a captured guest, with remedies.
 
 use std::fmt;
 
 use corestream::{InstanceIndex, ModuleIndex};
 
-/// Something that a [`Captured`](super::Captured) does not know, because Wasmtime does not say.
+/// An unknown part of a [`Captured`](super::Captured) guest, which Wasmtime does not expose.
 ///
 /// ```
 /// use corestream_wasmtime::Note;
 ///
 /// let note = Note::FrameInstances { module: 0.into(), frames: 1 };
-/// let expected = "the instance of 1 frame is not known: module 0 has or may have several";
+/// let expected = "the instance of 1 frame is unknown: module 0 has or may have several";
 /// assert_eq!(note.to_string(), expected);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Note {
-    /// The backtrace has as many frames as Wasmtime keeps: older ones may be missing.
+    /// The backtrace has as many frames as Wasmtime keeps, so older frames may be missing.
     Frames {
-        /// How many frames there are.
+        /// The number of frames in the backtrace.
         kept: usize,
     },
-    /// There are no frames: backtraces are turned off, or Wasmtime had no room for as many as it was
-    /// asked to keep, or no function was running.
+    /// There are no frames: backtraces are off, or Wasmtime could not allocate the requested number, or no function was
+    /// running.
     NoFrames,
-    /// The instance of some frames is not known, because their module has several, or may have
-    /// others than those that are listed.
+    /// The instance of some frames is unknown, because their module has several instances, or may have unlisted ones.
     FrameInstances {
         /// The module.
         module: ModuleIndex,
-        /// How many frames.
+        /// The number of frames.
         frames: usize,
     },
-    /// A memory of an instance is not known.
+    /// A memory of an instance is unknown.
     Memory {
         /// The instance.
         instance: InstanceIndex,
         /// The index of the memory in the instance's index space.
         index: u32,
     },
-    /// Some globals of an instance are not known.
+    /// Some globals of an instance are unknown.
     Globals {
         /// The instance.
         instance: InstanceIndex,
-        /// How many, at least: without guest debugging and without a trap, nobody says how many
-        /// globals an instance has.
+        /// The minimum number of unknown globals. Without guest debugging and without a trap, Wasmtime does not expose
+        /// how many globals an instance has.
         count: usize,
     },
-    /// What the embedder gave for an import does not fit its type.
+    /// The item that the embedder declared for an import does not match its type.
     Import {
         /// The module of the import.
         module: String,
         /// The name of the import.
         name: String,
     },
-    /// The embedder named no instance, and without guest debugging Wasmtime lists none.
+    /// The embedder added no instance, and without guest debugging Wasmtime does not list any.
     NoInstances,
 }
 
@@ -72,24 +71,24 @@ impl fmt::Display for Note {
             ),
             Self::FrameInstances { module, frames } => write!(
                 f,
-                "the instance of {frames} frame{} is not known: module {module} has or may have \
+                "the instance of {frames} frame{} is unknown: module {module} has or may have \
                  several",
                 if *frames == 1 { "" } else { "s" }
             ),
             Self::Memory { instance, index } => {
-                write!(f, "memory {index} of instance {instance} is not known")
+                write!(f, "memory {index} of instance {instance} is unknown")
             }
             Self::Globals { instance, count } => write!(
                 f,
-                "{count} global{} of instance {instance} {} not known",
+                "{count} global{} of instance {instance} {} unknown",
                 if *count == 1 { "" } else { "s" },
                 if *count == 1 { "is" } else { "are" }
             ),
             Self::Import { module, name } => {
-                write!(f, "what was given for the import {module:?} {name:?} does not fit its type")
+                write!(f, "the item for import {module:?} {name:?} does not match its type")
             }
             Self::NoInstances => {
-                f.write_str("no instance is known: name them, or turn on Config::guest_debug")
+                f.write_str("no instances are known; add them with Capture::instances, or enable Config::guest_debug")
             }
         }
     }

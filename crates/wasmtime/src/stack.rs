@@ -1,63 +1,56 @@
-//! The live stack of a Wasmtime guest: its frames with locals and operand stacks.
+//! Reading the live stack of a Wasmtime guest: its frames with locals and operand stacks.
 //!
 //! # The problem
-//! Wasmtime finds the debug slots of a frame by searching its table of program points for the last
-//! point at or before the frame's program counter (`FrameTable::find_program_point` in
-//! `wasmtime-environ/src/frame_table.rs`). The search does not stop at the start of the function. So
-//! a function without points gets the slots of the function before it in the text, and where there is
-//! none, `VirtualFrame::decode` in `wasmtime/src/runtime/debug.rs` panics. With the wrong slots,
-//! `FrameHandle::instance` follows whatever the stack holds there, and so does
-//! `wasm_function_index_and_pc` in a build with debug assertions. A guest must not be able to bring
-//! its host there.
+//! Wasmtime finds the debug slots of a frame by searching its table of program points for the last point at or before
+//! the frame's program counter (`FrameTable::find_program_point` in `wasmtime-environ/src/frame_table.rs`). The search
+//! does not stop at the start of the function. A function without points therefore gets the slots of the preceding
+//! function in the text, and if there is none, `VirtualFrame::decode` in `wasmtime/src/runtime/debug.rs` panics. With
+//! the wrong slots, `FrameHandle::instance` dereferences arbitrary stack contents, and so does
+//! `wasm_function_index_and_pc` in a build with debug assertions. No guest may cause that in its host.
 //!
-//! # Which frames have slots
+//! # Frames with slots
 //! Only functions of a module have points: `translate_body` in
-//! `wasmtime-internal-cranelift/src/translate/func_translator.rs` creates the slots, and
-//! `before_translate_operator` sets a point before each operator. The code that starts a module up
-//! (globals, segments, the call of the start function: `translate_module_startup` in the same file)
-//! has none, but it has a frame between the entry into wasm and the exit. Such a frame calls the start
-//! function, or traps in a segment; it is always the oldest of its activation, because the host
-//! enters it.
-//! Trampolines into wasm and out of it are never visited: an activation begins at the frame that
-//! called out, and ends before the frame of the trampoline in (`FrameCursor` in
-//! `wasmtime-internal-unwinder/src/stackwalk.rs`).
+//! `wasmtime-internal-cranelift/src/translate/func_translator.rs` creates the slots, and `before_translate_operator`
+//! sets a point before each operator. The start-up code of a module (globals, segments, the call of the start function:
+//! `translate_module_startup` in the same file) has none, but it has a frame between the entry into wasm and the exit.
+//! Such a frame calls the start function or traps in a segment. It is always the oldest of its activation, because the
+//! host enters it.
 //!
-//! # Which values are written
-//! A function writes its slots in this order: parameters and locals, then, after the check of the
-//! stack's limit, its instance, then it looks at fuel and epoch, then comes the first operator
-//! (`declare_wasm_parameters`, `before_translate_function`). A frame that has not reached its first
-//! operator was only *entered*:
-//! - at a stack overflow the instance is not written. The trap has a point of its own.
-//! - at an epoch deadline everything is written. The call has no point, but its block is cold and so
-//!   placed after the points of its function; the search finds one of those.
-//! - out of fuel, the call stands before the first point. The search leaves the function, and panics in
-//!   the first function of a text.
+//! Trampolines into and out of wasm are never visited: an activation begins at the frame that called out, and ends
+//! before the frame of the entry trampoline (`FrameCursor` in `wasmtime-internal-unwinder/src/stackwalk.rs`).
+//!
+//! # Slots with values
+//! A function writes its slots in this order: parameters and locals; after the stack limit check, its instance; after
+//! that it checks fuel and epoch; then comes the first operator (`declare_wasm_parameters`,
+//! `before_translate_function`). A frame that has not reached its first operator was only *entered*:
+//! - At a stack overflow the instance is not written. The trap has a point of its own.
+//! - At an epoch deadline everything is written. The call has no point, but its block is cold and therefore placed
+//!   after the points of its function, so the search finds one of those.
+//! - Out of fuel, the call precedes the first point. The search leaves the function, and panics in the first function
+//!   of a text.
 //!
 //! # The idea
-//! A backtrace finds its frames another way: by the ranges of the functions in the text, which leaves
-//! no doubt (`ModuleRegistry::lookup_frame_info`). It skips what is no function of a module. So the
-//! backtrace says what is on the stack, and a handle is only asked for the values of a frame of
-//! which the backtrace has said that it has them.
+//! A backtrace finds its frames in another, reliable way: by the ranges of the functions in the text
+//! (`ModuleRegistry::lookup_frame_info`). It skips everything that is not a function of a module. The frames come from
+//! the backtrace, and a handle is used only to read the values of a frame that has slots according to the backtrace.
 //!
-//! The invariant: the n-th handle is taken only if it is certain to be the n-th frame of the
-//! backtrace. That is the case
-//! - if the backtrace has as many frames as there are on the stack: then no start-up code is there;
-//! - if there is one activation: start-up code can only be its oldest frame, and the last handle is not
-//!   taken while a module of the store has a start function.
+//! The invariant: the n-th handle is used only if it is certain to be the n-th frame of the backtrace. This is certain
+//! - if the backtrace has as many frames as the stack, because then the stack has no start-up code;
+//! - if there is one activation, because start-up code can only be its oldest frame. The last handle is not used if a
+//!   module of the store has a start function.
 //!
-//! Elsewhere the frames are those of the backtrace, without values. How many frames are on the stack,
-//! start-up code included, only the `Debug` text of a backtrace says. A text of another form counts as
-//! not known, which costs values and nothing else.
+//! Otherwise the frames are those of the backtrace, without values. The number of frames on the stack, including
+//! start-up code, is only in the `Debug` text of a backtrace. If that text has an unexpected form, the number is
+//! unknown, and only values are lost.
 //!
 //! # The cost
-//! Every exception that a guest throws is recorded, so each frame on the stack counts. The text takes longer
-//! than everything else. It is formatted only if there are several activations or a start function.
+//! Every exception that a guest throws is recorded, so the cost per frame matters. Formatting the text takes longer
+//! than everything else. It happens only if there are several activations or a start function.
 //!
-//! # What was tried
-//! - Comparing a handle's number of locals with the function's: it can match by accident, so it proves
-//!   nothing.
-//! - Splitting a backtrace into activations by the calls that its frames are at: indirect calls and tail
-//!   calls leave that open.
+//! # Alternatives tried
+//! - Comparing a handle's number of locals with the function's: they can match by accident.
+//! - Splitting a backtrace into activations by the calls at which its frames are: ambiguous for indirect and tail
+//!   calls.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -73,14 +66,14 @@ use super::bytecode::{self, Entry, Positions, Shape, Shapes};
 use super::wasm_frame::{WasmFrame, of_backtrace};
 use corestream::Value;
 
-/// The moment at which a stack is looked at, as far as its youngest frame depends on it.
+/// The event at which a stack is read, as far as it affects the youngest frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moment {
-    /// The stack has overflown.
+    /// A stack overflow.
     Overflow,
-    /// The epoch's deadline has passed.
+    /// An epoch deadline.
     Interrupt,
-    /// Any other, or it is not known.
+    /// Another or an unknown event.
     Other,
 }
 
@@ -94,18 +87,17 @@ impl Moment {
     }
 }
 
-/// The frames of a stack, youngest first.
+/// The frames of a stack, from youngest to oldest.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stack {
     pub(super) frames: Vec<WasmFrame>,
-    /// Whether these are certain to be all.
+    /// Whether the list is certain to be complete.
     pub(super) complete: bool,
 }
 
-/// The stack of `store` as it is now. Empty without guest debugging, and where no wasm is running.
+/// Reads the current stack of `store`. Returns an empty stack without guest debugging, or if no wasm is running.
 pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) -> Stack {
-    // The list of activations is made at once, their frames are looked at one by one: this asks
-    // for no frame.
+    // This lists the activations and does not visit any frame.
     let activations = store.debug_exit_frames().size_hint().1;
     if activations == Some(0) {
         return Stack::default();
@@ -126,17 +118,16 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) ->
     {
         *youngest = true;
     }
-    // Even to take the handle of a frame that is out of fuel may panic. What the moment says is only
-    // about the youngest frame.
+    // Even taking the handle of a frame that is out of fuel can panic. The event only concerns the youngest frame.
     let no_point = known.iter().zip(&entered).enumerate().any(|(at, (frame, entered))| {
         *entered && modules.is_first(frame) && (at > 0 || moment == Moment::Other)
     });
     let one_activation = activations == Some(1);
     let (limit, complete) = if !no_point && one_activation && !any_start(store) {
-        // No start-up code: all handles are frames, of which the backtrace may list only the youngest.
+        // There is no start-up code, so all handles are frames. The backtrace may list only the youngest ones.
         (Some(usize::MAX), true)
     } else {
-        // Only here: the text of a deep stack takes longer than all the rest.
+        // Only in this case, because formatting a deep stack takes longer than everything else.
         let on_stack = frames_on_stack(&backtrace);
         let limit = if no_point { None } else { limit(known.len(), on_stack, one_activation) };
         (limit, on_stack == Some(known.len()))
@@ -177,13 +168,13 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) ->
     Stack { frames: with_values(store, found, &modules), complete }
 }
 
-/// Whether a module of the store may have a start function.
+/// Returns whether a module of the store may have a start function.
 fn any_start<T>(store: &mut StoreContextMut<'_, T>) -> bool {
     let modules = store.as_context_mut().debug_all_modules();
     modules.iter().any(|module| module.debug_bytecode().is_none_or(bytecode::has_start))
 }
 
-/// Returns the number of handles that may be taken where start-up code may be on the stack; `None` for none.
+/// Returns the number of handles that may be used if start-up code may be on the stack, or `None` if none may.
 fn limit(known: usize, on_stack: Option<usize>, one_activation: bool) -> Option<usize> {
     if on_stack == Some(known) {
         return Some(known);
@@ -191,12 +182,12 @@ fn limit(known: usize, on_stack: Option<usize>, one_activation: bool) -> Option<
     if !one_activation {
         return None;
     }
-    // The backtrace was cut, or the oldest frame on the stack starts a module up.
+    // The backtrace is truncated, or the oldest frame on the stack is start-up code.
     let but_one = on_stack.and_then(|frames| frames.checked_sub(1));
     Some(but_one.map_or(known, |frames| frames.max(known)))
 }
 
-/// The handles of the youngest frames, at most `limit`; no other frame is looked at.
+/// Takes the handles of the youngest frames, at most `limit`. Does not visit other frames.
 fn take_handles<T>(store: &mut StoreContextMut<'_, T>, limit: usize) -> Vec<FrameHandle> {
     let mut handles = Vec::new();
     let exits: Vec<_> = store.debug_exit_frames().collect();
@@ -210,31 +201,34 @@ fn take_handles<T>(store: &mut StoreContextMut<'_, T>, limit: usize) -> Vec<Fram
             if handles.len() == limit {
                 return handles;
             }
-            // A handle fails only when the guest has gone on, and nobody let it.
+            // A handle is only invalid after the guest has continued, which it has not.
             next = handle.parent(&mut *store).unwrap_or(None);
         }
     }
     handles
 }
 
-/// Counts the frames between entries into wasm and exits from it, with those that a backtrace does not
-/// list; `None` if it can't be told. Formats the whole backtrace, which takes a microsecond for each frame.
+/// Counts the frames between entries into wasm and exits from it, including those that a backtrace does not list.
+/// Returns `None` if the count is unknown.
+///
+/// This formats the whole backtrace, which takes a microsecond per frame.
 fn frames_on_stack(backtrace: &WasmBacktrace) -> Option<usize> {
     let mut counter = Counter::new();
     write!(counter, "{backtrace:?}").ok()?;
     counter.finish()
 }
 
-/// Counts the frames in the `Debug` text of a backtrace, whose last field lists the frames as they
-/// are on the stack: `_runtime_trace: Backtrace([Frame { pc: 1, fp: 2 }, ...]) }`. Nothing is stored:
-/// the text of a deep stack has megabytes.
+/// Counts the frames in the `Debug` text of a backtrace.
 ///
-/// Names before that field are the guest's. They stand in quotes, and after the last such field there is
-/// no quote.
+/// The last field of the text lists all frames on the stack: `_runtime_trace: Backtrace([Frame { pc: 1, fp: 2 }, ...])
+/// }`. The text of a deep stack has megabytes, so the counter does not store it.
+///
+/// Names before that field come from the guest. They are in quotes, and the text after the last such field has no
+/// quotes.
 struct Counter {
     field: Finder,
     frame: Finder,
-    /// Frames since the last beginning of the field; `None` before it, and where it is in doubt.
+    /// The number of frames since the last start of the field, or `None` before it and in case of doubt.
     frames: Option<usize>,
     /// Whether the list has ended.
     ended: bool,
@@ -270,13 +264,13 @@ impl Write for Counter {
     }
 }
 
-/// Finds a text in bytes that come one at a time, each of which is looked at once.
+/// Searches for a text in a stream of bytes.
 ///
-/// The first byte of the text is nowhere else in it. So where a match breaks off, no other one has begun
-/// before this byte, and occurrences do not overlap.
+/// The first byte of the text must not occur again in it. Then no other match can have started when a match breaks off,
+/// and matches do not overlap, so every byte is examined once.
 struct Finder {
     text: &'static [u8],
-    /// The end of the text, after what the last bytes match.
+    /// The rest of the text after the matched part.
     rest: &'static [u8],
 }
 
@@ -286,7 +280,7 @@ impl Finder {
         Self { text, rest: text }
     }
 
-    /// Whether an occurrence of the text ends at `byte`, the next one.
+    /// Takes the next byte. Returns whether a match of the text ends there.
     fn ends_at(&mut self, byte: u8) -> bool {
         let after = |text: &'static [u8]| text.split_first().filter(|(next, _)| **next == byte);
         let matched = after(self.rest).or_else(|| after(self.text));
@@ -299,7 +293,7 @@ impl Finder {
     }
 }
 
-/// What the bytes of the modules on the stack say.
+/// The parsed bytecode of the modules on the stack.
 #[derive(Default)]
 struct Modules {
     by_id: BTreeMap<u64, OnStack>,
@@ -307,9 +301,9 @@ struct Modules {
 
 struct OnStack {
     module: Module,
-    /// The number of functions that the module imports; `None` if no index space can hold them.
+    /// The number of functions that the module imports, or `None` if it exceeds an index space.
     imported: Option<u32>,
-    /// The functions on the stack, among those that the module defines.
+    /// The module's functions on the stack, by their indices among the defined functions.
     defined: HashSet<u32>,
     entries: HashMap<u32, Entry>,
 }
@@ -335,7 +329,7 @@ impl Modules {
         self.by_id.get(&module.debug_index_in_engine())
     }
 
-    /// The index of a frame's function among those that its module defines.
+    /// Returns the index of a frame's function among the functions that its module defines.
     fn defined(&self, frame: &WasmFrame) -> Option<u32> {
         frame.function.checked_sub(self.of(&frame.module)?.imported?)
     }
@@ -344,18 +338,18 @@ impl Modules {
         self.of(&frame.module)?.entries.get(&self.defined(frame)?).copied()
     }
 
-    /// Whether a frame is not certain to have reached the first operator of its function.
+    /// Returns whether a frame may not have reached the first operator of its function.
     fn is_entered(&self, frame: &WasmFrame) -> bool {
         self.entry(frame).is_none_or(|entry| is_before(frame.offset, entry))
     }
 
-    /// Whether there may be no function with points before that of this frame.
+    /// Returns whether the frame's function may be the first with points in the text.
     fn is_first(&self, frame: &WasmFrame) -> bool {
         self.defined(frame).is_none_or(|defined| defined == 0)
     }
 }
 
-/// Whether an offset may be before the first operator of its function.
+/// Returns whether an offset may be before the first operator of its function.
 fn is_before(offset: Option<u32>, entry: Entry) -> bool {
     offset.is_none_or(|offset| offset < entry.offset)
 }
@@ -365,33 +359,33 @@ fn imported_functions(module: &Module) -> Option<u32> {
     u32::try_from(imported.count()).ok()
 }
 
-/// A frame, and where its values are.
+/// A frame, and the location of its values.
 struct Found {
     frame: WasmFrame,
     values: Option<Values>,
-    /// The offset in the function, if the backtrace has said it.
+    /// The offset in the function, if the backtrace has it.
     exact: Option<u32>,
 }
 
-/// What the values of a frame are read with.
+/// The data needed to read the values of a frame.
 struct Values {
     handle: FrameHandle,
-    /// The index among the functions that the module defines.
+    /// The index of the function among those that the module defines.
     defined: u32,
-    /// Bytes from the start of the module.
+    /// The offset in bytes from the start of the module.
     position: u32,
-    /// Whether there are no operands yet.
+    /// Whether the frame has no operands yet.
     entered: bool,
 }
 
 impl Found {
-    /// A frame without values.
+    /// Returns a frame without values.
     fn of(frame: WasmFrame) -> Self {
         let exact = frame.offset;
         Self { frame, values: None, exact }
     }
 
-    /// The frame of a handle, which has reached an operator of its function.
+    /// Returns the frame of a handle that has reached an operator of its function.
     fn new<T>(store: &mut StoreContextMut<'_, T>, handle: FrameHandle) -> Option<Self> {
         let (defined, position) = handle.wasm_function_index_and_pc(&mut *store).ok()??;
         let instance = handle.instance(&mut *store).ok()?;
@@ -405,7 +399,7 @@ impl Found {
         Some(Self { frame, values, exact: None })
     }
 
-    /// A frame that was only entered; `moment` is known for the youngest. Its instance is not asked for.
+    /// Returns a frame that was only entered. `moment` is known for the youngest frame. Does not read the instance.
     fn entered(
         handle: FrameHandle,
         frame: WasmFrame,
@@ -416,7 +410,7 @@ impl Found {
         if !matches!(moment, Some(Moment::Overflow | Moment::Interrupt)) {
             return found;
         }
-        // Only where this is the function's beginning its values are known to be written.
+        // The values are certain to be written only if this is the start of the function.
         let entry = modules.entry(&found.frame);
         let entry = entry.filter(|entry| is_before(found.frame.offset, *entry));
         if let (Some(entry), Some(defined)) = (entry, modules.defined(&found.frame)) {
@@ -468,8 +462,8 @@ fn with_values<T>(
         }
         let shape = shapes.and_then(|shapes| choose(shapes, exact));
         frame.locals = locals(store, &values.handle, shape);
-        // At an epoch's interrupt the engine gives another position of the same function: locals
-        // have their types anywhere in it, operands do not.
+        // At an epoch deadline the engine reports another position in the same function. The types of locals are the
+        // same everywhere in a function, those of operands are not.
         if exact.is_none_or(|exact| shape.is_some_and(|shape| shape.offset == exact)) {
             frame.stack = stack(store, &values.handle, shape);
         }
@@ -479,8 +473,8 @@ fn with_values<T>(
     found.into_iter().map(frame).collect()
 }
 
-/// The instruction that a frame is at: the one at `offset` in its function if that is known, else the
-/// call that it made.
+/// Returns the instruction at which a frame is: the one at `offset` in its function if known, otherwise the call that
+/// the frame made.
 fn choose(shapes: &Shapes, offset: Option<u32>) -> Option<&Shape> {
     let Shapes { call, here } = shapes;
     let is_there = |shape: &&Shape| offset.is_none_or(|offset| shape.offset == offset);
@@ -492,7 +486,7 @@ fn locals<T>(
     frame: &FrameHandle,
     shape: Option<&Shape>,
 ) -> Vec<Value> {
-    // A handle fails only when the guest has gone on, and nobody let it.
+    // A handle is only invalid after the guest has continued, which it has not.
     let Ok(count) = frame.num_locals(&mut *store) else { return Vec::new() };
     let ty = |i| shape.and_then(|shape| shape.locals.get(i).copied());
     (0..count).map(|i| read(ty(i as usize), || frame.local(&mut *store, i))).collect()
@@ -508,7 +502,7 @@ fn stack<T>(
     (0..count).map(|i| read(ty(i as usize), || frame.stack(&mut *store, i))).collect()
 }
 
-/// Reads a value if its type is one that a dump can hold.
+/// Reads a value if a dump can encode its type.
 fn read(ty: Option<ValType>, value: impl FnOnce() -> wasmtime::Result<Val>) -> Value {
     if !matches!(ty, Some(ValType::I32 | ValType::I64 | ValType::F32 | ValType::F64)) {
         return Value::Missing;
@@ -526,7 +520,7 @@ fn read(ty: Option<ValType>, value: impl FnOnce() -> wasmtime::Result<Val>) -> V
 mod tests {
     use super::*;
 
-    /// The number of frames in a text, whole and a byte at a time.
+    /// Counts the frames in a text, as a whole and byte by byte, and checks that both agree.
     fn count(text: &str) -> Option<usize> {
         let (mut whole, mut bytes) = (Counter::new(), Counter::new());
         whole.write_str(text).unwrap();
@@ -545,15 +539,15 @@ mod tests {
             ("{ _runtime_trace: Backtrace([FRAME]) }", Some(1)),
             ("{ _runtime_trace: Backtrace([FRAME, FRAME, FFrame { FRAME]) }", Some(3)),
             ("{ __runtime_trace_trace: Backtrace([FRAME, FRAME]) }", Some(2)),
-            // Only the last list counts.
+            // Uses the last list.
             (
                 "{ _runtime_trace: Backtrace([FRAME]), _runtime_trace: Backtrace([FRAME, FRAME]) }",
                 Some(2),
             ),
-            // It has no end, or its field has another name.
+            // The list has no end, or the field has another name.
             ("{ _runtime_trace: Backtrace([FRAME, FRAME", None),
             ("{ _runtime_trace: [FRAME] }", None),
-            // Names of a guest's are in quotes.
+            // The names of a guest are in quotes.
             (r#"{ name: Some("_runtime_trace: Backtrace([FRAME])") }"#, None),
             (
                 r#"{ name: Some("_runtime_trace: Backtrace([FRAME"), _runtime_trace: Backtrace([FRAME]) }"#,

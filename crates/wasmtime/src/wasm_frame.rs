@@ -3,20 +3,20 @@
 use corestream::Value;
 use wasmtime::{FrameInfo, Instance, Module};
 
-/// A frame in the words of the engine.
+/// A frame in the engine's terms.
 #[derive(Clone, Debug)]
 pub(super) struct WasmFrame {
     pub(super) module: Module,
-    /// Known where the stack itself was read.
+    /// The instance. Known only if the stack itself was read.
     pub(super) instance: Option<Instance>,
     pub(super) function: u32,
-    /// Bytes from the start of the function's body; `None` if unknown.
+    /// The offset in bytes from the start of the function's body, or `None` if unknown.
     pub(super) offset: Option<u32>,
     pub(super) locals: Vec<Value>,
     pub(super) stack: Vec<Value>,
 }
 
-/// The frames of a backtrace, youngest first.
+/// Returns the frames of a backtrace, from youngest to oldest.
 pub(super) fn of_backtrace(frames: &[FrameInfo]) -> Vec<WasmFrame> {
     let frame = |frame: &FrameInfo| WasmFrame {
         module: frame.module().clone(),

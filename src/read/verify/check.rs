@@ -11,7 +11,7 @@ use crate::error::{ErrorKind, Result};
 use crate::format::{DEGRADED, INDEX, INSTANCES, IndexSegment, MODULES, PARTIAL};
 use crate::model::MemoryIndex;
 use crate::read::decode::Decoder;
-use crate::read::fault::{self, Fault, is_of_dump, readable};
+use crate::read::fault::{self, Fault, dump_fault_to_none, is_of_dump};
 use crate::read::file::Producer;
 use crate::read::header::Header;
 use crate::read::index::{Entry, Index, IndexedMemory};
@@ -72,14 +72,16 @@ fn required(structure: &Structure, end: u64) -> fault::Result<()> {
     if let Some(stray) = &structure.stray {
         return Err(Fault::stray(stray.clone()));
     }
-    let lists = [structure.has(MODULES), structure.has(INSTANCES)];
+    let lists = [structure.has_section(MODULES), structure.has_section(INSTANCES)];
     let other = structure.header.is_none() && lists == [false; 2] && structure.has_content();
-    if other || structure.moved.is_some() {
+    if other || structure.moved_header.is_some() {
         return Ok(());
     }
     for section in [MODULES, INSTANCES] {
-        if !structure.has(section) {
-            return Err(Fault::end(end, end).within(format_args!("no section `{section}`")));
+        if !structure.has_section(section) {
+            return Err(
+                Fault::unexpected_end(end, end).within(format_args!("no section `{section}`"))
+            );
         }
     }
     Ok(())
@@ -101,7 +103,8 @@ fn sections<I: Input>(
             Ok(Some(Payload::Segment(segment))) => seen.add(&segment),
             Ok(Some(payload)) => {
                 let (header, offset) = (parser.structure.header.as_ref(), input.offset());
-                tell(payload, header, offset, early).map_err(|fault| parser.fail(input, fault))?;
+                tell(payload, header, offset, early)
+                    .map_err(|fault| parser.reject_payload(input, fault))?;
             }
             Ok(None) => return Ok(()),
             Err(fault) => return Err(fault),
@@ -158,8 +161,8 @@ impl Rest<'_, '_> {
         let header = &blocks.header;
         // A pipe is read to its end, whatever was found.
         let after = match sections.is_ok() && index.is_ok() {
-            true => appended::pass(input, header, &mut lookout),
-            false => input.drain().and_then(|end| header.check_nothing_behind(end).map(|()| 0)),
+            true => appended::skip(input, header, &mut lookout),
+            false => input.drain().and_then(|end| header.check_no_trailing_bytes(end).map(|()| 0)),
         };
         // A stream that fails says nothing of the dump; and what is not known here may come of damage.
         let rank = |fault: &Fault| match fault.kind {
@@ -189,7 +192,7 @@ impl Rest<'_, '_> {
         let to_index = header.index.checked_sub(input.offset()).ok_or_else(|| {
             Fault::damaged(header.index_range(), "the sections before the index reach into it")
         });
-        input.skip(to_index?).map_err(|fault| fault.truncated_from(header.length))?;
+        input.skip(to_index?).map_err(|fault| fault.with_dump_len(header.length))?;
         blocks.found = crcs(input, &header)?;
         let mut listed = seen.empty();
         let complete = sections.is_ok().then_some(*structure);
@@ -244,13 +247,13 @@ fn whole(
     appended: u64,
     (excluded, changing): (Vec<Excluded>, Vec<MemoryIndex>),
 ) -> Whole {
-    let own = structure.own();
+    let own = structure.any_header();
     let flag = |flag| own.is_some_and(|header| header.flags & flag != 0);
     Whole {
         bytes,
         segments: structure.segments,
         producer: if own.is_some() { Producer::Corestream } else { Producer::Other },
-        rewritten: structure.moved.is_some(),
+        rewritten: structure.moved_header.is_some(),
         appended,
         layout: structure.has_frames.then_some(structure.layout),
         checksums: structure.header.as_ref().is_some_and(|header| header.block_log2 != 0),
@@ -279,7 +282,10 @@ pub(super) fn difference(
             let Some(section) = sections.next() else { return Ok(None) };
             (input, end) = (source.input(section.start), section.end);
         }
-        readable(data::segment(&mut Decoder::new(&mut input, end), &structure.memories))
+        dump_fault_to_none(data::decode_segment(
+            &mut Decoder::new(&mut input, end),
+            &structure.memories,
+        ))
     };
     let mut entries = source.input(index.segments);
     let mut entries = Decoder::new(&mut entries, u64::MAX);
@@ -288,7 +294,7 @@ pub(super) fn difference(
             lookout.step()?;
             let start = entries.offset();
             let entry: [u8; size_of::<IndexSegment>()] = entries.array()?;
-            let listed = Placement::listed(&zerocopy::transmute!(entry), memory);
+            let listed = Placement::from_index_entry(&zerocopy::transmute!(entry), memory);
             let Some(found) = next()? else { return Ok(None) };
             if found.as_ref().map(Segment::placement) != Some(&listed) {
                 let found = match found {

@@ -170,7 +170,7 @@ impl Verifier {
             }
             early(known)
         };
-        let crcs = |stream: &mut Stream<_>, _: &Header| Ok(stream.block_crcs());
+        let crcs = |stream: &mut Stream<_>, _: &Header| Ok(stream.take_block_crcs());
         let differs = |_: &Structure, _: &Index| Ok(None);
         let lookout = Lookout::new(&self.control);
         let mut parser = Parser::default();
@@ -230,12 +230,12 @@ fn verify(source: Source<'_>, threads: usize, control: &Control) -> Result<Verdi
     let mut of_index = None;
     // A dump whose header was in its place needs no other sign of where its index is.
     let has_lost_header =
-        parser.structure.header.is_none() && parser.structure.passed_place.is_none();
+        parser.structure.header.is_none() && parser.structure.passed_index.is_none();
     if is_damaged
         && has_lost_header
         && let Some(found) = Found::of(source, None, control)?
     {
-        match work.examine(&mut Parser::of_damaged(found.header, false)) {
+        match work.examine(&mut Parser::for_damaged(found.header, false)) {
             Ok(damage @ Verdict::Damaged(_)) => of_index = Some(damage),
             Err(error) if !is_of_dump(error.kind()) => return Err(error),
             _ => {}

@@ -1,4 +1,4 @@
-// Guests that exhaust the stack in their own memory, for tests/run_checks.rs. Built with clang 22:
+// Guests that exhaust the stack in their own memory, for tests/tool/run/checks.rs. Built with clang 22:
 //
 //   CC="clang --target=wasm32 -O1 -nostdlib -Wl,--export=deep,--export=leaf,--export=wild,--no-entry"
 //   $CC --no-wasm-opt -Wl,--stack-first overflow.c -o overflow-stack-first.wasm

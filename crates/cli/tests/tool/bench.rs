@@ -1,0 +1,279 @@
+//! `corestream bench`: what it prints is whole and fits together, and it leaves nothing behind. How
+//! long anything takes is nobody's promise.
+
+use crate::{tool, waiting};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tool::{names, stderr};
+use waiting::{has_a_file, wait_until};
+
+const STAGES: [&str; 6] = ["extents", "scan", "plan", "first_byte", "write", "whole"];
+const PERCENTILES: [&str; 5] =
+    ["min_seconds", "p50_seconds", "p90_seconds", "p99_seconds", "max_seconds"];
+
+fn corestream(directory: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.current_dir(directory).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(directory: &Path, args: &[&str]) -> Output {
+    corestream(directory, args).output().unwrap()
+}
+
+/// What it prints as JSON, which is all that it prints.
+fn json(directory: &Path, args: &[&str]) -> Value {
+    let output = run(directory, &[&["bench", "--json"], args].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A directory with `guest.mem`: two pieces of data, far from each other, and no multiple of a page long.
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let image = File::create(directory.path().join("guest.mem")).unwrap();
+    image.write_all_at(&[1; 300_000], 8192).unwrap();
+    image.write_all_at(&[2; 100_000], 64 << 20).unwrap();
+    directory
+}
+
+/// The times of one thing, which were measured so often.
+fn check_times(times: &Value, runs: u64) {
+    let percentiles = PERCENTILES.map(|key| times[key].as_f64().unwrap());
+    assert!(percentiles.is_sorted() && percentiles[0] >= 0.0, "{times}");
+    let samples = times["samples_seconds"].as_array().unwrap();
+    let samples: Vec<f64> = samples.iter().map(|sample| sample.as_f64().unwrap()).collect();
+    assert_eq!(samples.len() as u64, runs);
+    for percentile in percentiles {
+        assert!(samples.contains(&percentile), "{percentile} was not measured: {times}");
+    }
+}
+
+#[test]
+fn figures_fit_together_wherever_the_dumps_go() {
+    let directory = directory();
+    let args = ["dump", "--memory", "guest.mem", "-o", "guest.core", "--stats", "json"];
+    let dumped = run(directory.path(), &args);
+    // Its length gets a warning, in a line before.
+    let dumped = stderr(&dumped);
+    let dumped: Value = serde_json::from_str(dumped.lines().last().unwrap()).unwrap();
+    let dump_bytes = directory.path().join("guest.core").metadata().unwrap().len();
+    for (to, copies) in [
+        ("null", &[][..]),
+        ("file", &["write_all", "write_all_preallocated"]),
+        ("pipe", &["write_all"]),
+        ("tcp", &["write_all"]),
+    ] {
+        let figures = json(directory.path(), &["guest.mem", "--to", to, "--runs", "3"]);
+        assert_eq!((&figures["to"], &figures["image"]), (&to.into(), &"guest.mem".into()));
+        assert_eq!((&figures["runs"], &figures["runs_not_counted"]), (&3.into(), &1.into()));
+        assert_eq!(figures["dump_bytes"], dump_bytes);
+        for same in ["memory_bytes", "image_bytes", "extent_bytes", "data_bytes", "segments"] {
+            assert_eq!(figures[same], dumped[same], "{same}");
+        }
+        assert_eq!(figures["plain_read_bytes"], figures["extent_bytes"]);
+        for same in ["extent_methods", "scanner", "threads"] {
+            assert_eq!(figures[same], dumped[same], "{same}");
+        }
+
+        let stages = figures["stages"].as_object().unwrap();
+        assert_eq!(stages.len(), STAGES.len());
+        STAGES.iter().for_each(|stage| check_times(&stages[*stage], 3));
+        let limits = figures["limits"].as_object().unwrap();
+        assert_eq!(limits.len(), 1 + copies.len(), "{limits:?}");
+        check_times(&limits["plain_read"], 3);
+        copies.iter().for_each(|copy| check_times(&limits[*copy], 3));
+
+        // In each run, what is a part of something takes no longer.
+        for i in 0..3 {
+            let of = |stage: &str| stages[stage]["samples_seconds"][i].as_f64().unwrap();
+            assert!(of("scan") + of("plan") <= of("first_byte"));
+            assert!(of("first_byte") < of("whole") && of("write") < of("whole"));
+        }
+
+        let p50 = |times: &Value| times["p50_seconds"].as_f64().unwrap();
+        let ratio = |key: &str| figures["ratios"][key].as_f64().unwrap();
+        let near = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} {b}");
+        near(ratio("scan_to_plain_read"), p50(&stages["scan"]) / p50(&limits["plain_read"]));
+        for limit in limits.keys().filter(|key| copies.is_empty() || *key != "plain_read") {
+            near(ratio(&format!("whole_to_{limit}")), p50(&stages["whole"]) / p50(&limits[limit]));
+        }
+        let speed = figures["speeds"]["dump_bytes_per_second"].as_f64().unwrap();
+        near(speed * p50(&stages["whole"]), figures["dump_bytes"].as_f64().unwrap());
+    }
+    assert_eq!(names(directory.path()), ["guest.core", "guest.mem"]);
+}
+
+#[test]
+fn the_table_has_a_row_for_everything() {
+    let directory = directory();
+    let output = run(directory.path(), &["bench", "guest.mem", "--runs", "2", "--threads", "1"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for row in [
+        "image     guest.mem, 67208864 bytes",
+        "data      400000 bytes in 2 segments",
+        "to        file: a new one for each run in .",
+        "runs      2, after 1 uncounted run; the image is mapped and cached",
+    ] {
+        assert!(text.lines().any(|line| line == row), "{row}\n{text}");
+    }
+    let scanner = text.lines().find(|line| line.starts_with("scanner")).unwrap();
+    assert!(scanner.ends_with(", 1 thread"), "{scanner}");
+    // Five times each.
+    for row in [
+        "extents, part of scan",
+        "scan",
+        "plan",
+        "first byte",
+        "write",
+        "whole",
+        "plain read",
+        "write_all",
+        "write_all, preallocated",
+    ] {
+        let times = text.lines().filter_map(|line| line.strip_prefix(row));
+        let times = times.map(|line| line.split_whitespace().map(str::parse::<f64>));
+        let times = times.filter_map(|times| times.collect::<Result<Vec<_>, _>>().ok());
+        assert!(times.into_iter().any(|times| times.len() == 5), "{row}\n{text}");
+    }
+    for row in ["scan / plain read", "whole / write_all", "whole / (plain read + write_all)"] {
+        assert!(text.lines().any(|line| line.starts_with(&format!("{row}  "))), "{row}\n{text}");
+    }
+}
+
+#[test]
+fn options_are_those_of_a_dump() {
+    let directory = directory();
+    let image = "guest.mem,memory64,page-size=1,maximum=70000000";
+    let args = [image, "--to", "null", "--runs", "1", "--threads", "1"];
+    let args = [&args[..], &["--max-segments", "1", "--no-trust-holes", "--no-checksum"]].concat();
+    let figures = json(directory.path(), &args);
+    let len = directory.path().join("guest.mem").metadata().unwrap().len();
+    for all in ["memory_bytes", "image_bytes", "extent_bytes", "plain_read_bytes"] {
+        assert_eq!(figures[all], len, "{all}");
+    }
+    assert_eq!((&figures["segments"], &figures["threads"]), (&1.into(), &1.into()));
+    assert_eq!((&figures["checksums"], &figures["runs"]), (&false.into(), &1.into()));
+    fs::create_dir(directory.path().join("disk")).unwrap();
+    let with = json(directory.path(), &[&args[..args.len() - 1], &["--dir", "disk"]].concat());
+    assert_eq!((&with["checksums"], &with["dir"]), (&true.into(), &"disk".into()));
+    assert!(with["dump_bytes"].as_u64() > figures["dump_bytes"].as_u64());
+}
+
+#[test]
+fn images_without_data_have_no_ratio_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    File::create(directory.path().join("empty.mem")).unwrap();
+    File::create(directory.path().join("hole.mem")).unwrap().set_len(10 << 20).unwrap();
+    for (image, len) in [("empty.mem", 0), ("hole.mem", 10 << 20)] {
+        for to in ["null", "file", "pipe", "tcp"] {
+            let figures = json(directory.path(), &[image, "--to", to, "--runs", "1"]);
+            assert_eq!((&figures["image_bytes"], &figures["segments"]), (&len.into(), &0.into()));
+            assert_eq!(figures["ratios"]["scan_to_plain_read"], Value::Null);
+            assert_eq!(figures["ratios"]["whole_to_write_all"].is_null(), to == "null");
+            assert_eq!(figures["speeds"]["scan_bytes_per_second"], Value::Null);
+        }
+        let output = run(directory.path(), &["bench", image, "--runs", "1"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let ratio = text.lines().find(|line| line.starts_with("scan / plain read")).unwrap();
+        assert!(ratio.ends_with(" -"), "{ratio}");
+    }
+}
+
+#[test]
+fn mistakes_are_said_in_one_line() {
+    let directory = directory();
+    let large = File::create(directory.path().join("large.mem")).unwrap();
+    large.set_len((4 << 30) + 1).unwrap();
+    for (args, code, said) in [
+        (&[][..], 2, "the following required arguments were not provided: <IMAGE>"),
+        (&["guest.mem", "--to", "disk"], 2, "invalid value 'disk' for '--to <TO>'"),
+        (&["guest.mem", "--runs", "0"], 2, "invalid value '0' for '--runs <N>'"),
+        (&["guest.mem", "--threads", "-1"], 2, "unexpected argument '-1' found"),
+        (&["guest.mem,memory65"], 2, "invalid value 'guest.mem,memory65' for '<IMAGE>'"),
+        (&["none.mem"], 1, "none.mem: cannot open: No such file"),
+        (&["."], 1, ".: an image must be a regular file, this is a directory"),
+        (&["large.mem"], 1, "large.mem: "),
+        (&["guest.mem", "--dir", "none"], 1, "none: cannot make a file in it: No such file"),
+        (&["guest.mem", "--dir", "guest.mem"], 1, "guest.mem: cannot make a file in it: Not a"),
+    ] {
+        let output = run(directory.path(), &[&["bench"], args].concat());
+        let line = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {line}");
+        assert!(line.starts_with(&format!("corestream: {said}")), "{args:?}: {line}");
+        assert!(line.lines().count() == 1 && output.stdout.is_empty(), "{line}");
+    }
+    assert_eq!(names(directory.path()), ["guest.mem", "large.mem"]);
+}
+
+#[test]
+fn files_that_have_no_room_are_an_error() {
+    let directory = directory();
+    let tool = assert_cmd::cargo::cargo_bin!("corestream");
+    let mut command = Command::new("sh");
+    command.current_dir(directory.path()).args(["-c", r#"ulimit -f 8; exec "$0" bench guest.mem"#]);
+    let output = command.arg(tool).output().unwrap();
+    let line = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{line}");
+    assert!(line.starts_with("corestream: .: ") && line.contains("File too large"), "{line}");
+    assert_eq!(names(directory.path()), ["guest.mem"]);
+}
+
+#[test]
+fn a_signal_ends_it_and_leaves_nothing() {
+    let directory = directory();
+    let path = directory.path().canonicalize().unwrap();
+    for to in ["file", "pipe"] {
+        for (signal, name, code) in [
+            (Signal::INT, "SIGINT", Some(130)),
+            (Signal::TERM, "SIGTERM", Some(143)),
+            (Signal::KILL, "", None),
+        ] {
+            let child = corestream(&path, &["bench", "guest.mem", "--runs", "100000", "--to", to]);
+            let child = { child }.spawn().unwrap();
+            wait_until(|| has_a_file(&child, &path));
+            kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(output.status.code(), code);
+            if code.is_some() {
+                let said = format!("corestream: stopped by {name}, the output is incomplete\n");
+                assert_eq!(stderr(&output), said);
+            }
+            assert!(output.stdout.is_empty());
+            assert_eq!(names(&path), ["guest.mem"]);
+        }
+    }
+}
+
+#[test]
+fn an_image_that_changes_is_an_error() {
+    for cut in [true, false] {
+        let directory = directory();
+        let path = directory.path().canonicalize().unwrap();
+        let image = File::options().write(true).open(path.join("guest.mem")).unwrap();
+        let args = ["bench", "guest.mem", "--runs", "100000", "--to", "file"];
+        let child = corestream(&path, &args).spawn().unwrap();
+        wait_until(|| has_a_file(&child, &path));
+        if cut {
+            image.set_len(5).unwrap();
+        } else {
+            // A third segment: the dump gets longer.
+            image.write_all_at(&[3; 1000], 32 << 20).unwrap();
+        }
+        let output = child.wait_with_output().unwrap();
+        let line = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        let said = if cut { " cut " } else { "written to" };
+        assert!(line.contains(said) && line.lines().count() == 1, "{line}");
+        assert!(output.stdout.is_empty());
+        assert_eq!(names(&path), ["guest.mem"]);
+    }
+}

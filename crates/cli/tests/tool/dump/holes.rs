@@ -1,0 +1,440 @@
+//! Image files whose file system is wrong about their holes, files that can be no image, and file systems
+//! in which reading a hole would allocate it.
+#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+#![allow(clippy::single_range_in_vec_init, reason = "images with one part")]
+
+use crate::{common, environment, huge_pages, mapped, strace, tool};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread;
+
+use common::{Random, decode_any};
+use corestream::{CoreDump, Dumper, ExtentMethod, Memory, MemoryImage, MemoryType, Stats};
+use huge_pages::Pool;
+use rustix::fs::FallocateFlags;
+use serde_json::Value;
+use tempfile::TempDir;
+use tool::{names, stderr};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+fn corestream(directory: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.current_dir(directory).args(args).output().unwrap()
+}
+
+/// A directory with `guest.mem` and its bytes: `len` of them, and data in each of `parts`.
+fn directory(len: usize, parts: &[std::ops::Range<usize>]) -> (TempDir, Vec<u8>) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut image = vec![0; len];
+    let file = File::create(directory.path().join("guest.mem")).unwrap();
+    file.set_len(len as u64).unwrap();
+    for part in parts {
+        for (i, byte) in image[part.clone()].iter_mut().enumerate() {
+            *byte = u8::try_from(i % 251).unwrap() + 1;
+        }
+        file.write_all_at(&image[part.clone()], part.start as u64).unwrap();
+    }
+    // Otherwise some file systems have not counted the blocks yet.
+    file.sync_all().unwrap();
+    (directory, image)
+}
+
+/// Dumps `guest.mem` while `lseek` on it is subject to `injection`; gives the statistics and the memory
+/// that the dump has.
+fn dump_with(directory: &Path, injection: &str, args: &[&str]) -> (Value, Vec<u8>) {
+    let log = directory.join("log");
+    let mut command = strace::traced(&log, "lseek", &[format!("lseek:{injection}")]);
+    command.arg("-P").arg(directory.join("guest.mem"));
+    command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.args(["dump", "--memory", "guest.mem", "-o", "new", "--stats", "json"]).args(args);
+    let output = command.current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "{injection}: {}", stderr(&output));
+    assert!(strace::faults(&log) > 0, "{injection}: nothing was injected");
+    let stats = serde_json::from_slice(&output.stderr);
+    let stats = stats.unwrap_or_else(|_| panic!("{injection}: {}", stderr(&output)));
+    let bytes = fs::read(directory.join("new")).unwrap();
+    fs::remove_file(directory.join("new")).unwrap();
+    let dump = decode_any(&bytes);
+    let len = directory.join("guest.mem").metadata().unwrap().len();
+    (stats, dump.contents(0, usize::try_from(len).unwrap()))
+}
+
+#[test]
+fn a_file_that_is_called_one_hole_is_read() {
+    if !strace::works() {
+        return;
+    }
+    for (len, part) in [(4 * MIB, 0..4 * MIB), (4 * MIB, MIB..MIB + 1), (64 * KIB, 100..200)] {
+        let (directory, image) = directory(len, &[part]);
+        let (stats, memory) = dump_with(directory.path(), "error=ENXIO", &[]);
+        assert!(memory == image);
+        assert_eq!(stats["extent_methods"][0], "read-in-doubt");
+        assert_eq!(stats["extent_bytes"], len);
+        let note = stats["extent_notes"][0].as_str().unwrap();
+        assert!(note.starts_with("memory 0: "), "{note}");
+    }
+}
+
+/// The k-th answer and all after it are wrong, in any direction.
+#[test]
+fn wrong_answers_lose_no_data() {
+    if !strace::works() {
+        return;
+    }
+    let parts = [0..MIB, 3 * MIB..4 * MIB, 6 * MIB + 4096..6 * MIB + 600_000, 9 * MIB..9 * MIB + 1];
+    let (directory, image) = directory(10 * MIB, &parts);
+    for retval in
+        [0, 1, 4096, 4097, MIB, 3 * MIB, 6 * MIB + 500_000, 9 * MIB, 10 * MIB - 1, 1 << 30]
+    {
+        for when in ["1", "2", "3", "1+", "2+", "3+", "1+2", "2+2", "4+3"] {
+            let injection = format!("retval={retval}:when={when}");
+            let (_, memory) = dump_with(directory.path(), &injection, &["--threads", "1"]);
+            assert!(memory == image, "{injection}");
+        }
+    }
+    for error in ["ENXIO", "EINVAL", "EIO", "EOPNOTSUPP", "ENOSYS", "EINTR"] {
+        for when in ["1", "2", "3", "4", "1+", "2+", "3+", "2+2"] {
+            let injection = format!("error={error}:when={when}");
+            let (_, memory) = dump_with(directory.path(), &injection, &["--threads", "2"]);
+            assert!(memory == image, "{injection}");
+        }
+    }
+}
+
+/// Ranges that are left out are not read, whatever is in doubt, and are no reason for a doubt.
+#[test]
+fn counts_excluded_ranges_by_their_kind() {
+    let (directory, image) = directory(8 * MIB, &[0..4 * MIB]);
+    let honest = ["dump", "--memory", "guest.mem", "--exclude", "0:0x1000..0x300000", "-o", "new"];
+    let output = corestream(directory.path(), &[&honest[..], &["--stats", "json"]].concat());
+    let said = stderr(&output);
+    let stats: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!(stats["extent_methods"][0], "seek", "{said}");
+    assert_eq!(stats["extent_bytes"], MIB + 4096);
+    fs::remove_file(directory.path().join("new")).unwrap();
+
+    if !strace::works() {
+        return;
+    }
+    let log = directory.path().join("log");
+    let mut command = strace::traced(&log, "lseek", &["lseek:error=ENXIO".into()]);
+    command.arg("-P").arg(directory.path().join("guest.mem"));
+    command.arg(assert_cmd::cargo::cargo_bin!("corestream")).args(honest);
+    assert!(command.current_dir(directory.path()).status().unwrap().success());
+    let bytes = fs::read(directory.path().join("new")).unwrap();
+    let contents = decode_any(&bytes).contents(0, image.len());
+    assert!(contents[..4096] == image[..4096] && contents[0x300000..] == image[0x300000..]);
+    assert!(contents[4096..0x300000].iter().all(|byte| *byte == 0));
+}
+
+fn plan(image: MemoryImage<'_>, dumper: &Dumper) -> (Stats, Vec<u8>) {
+    let mut dump = CoreDump::new("holes");
+    let pages = image.len().div_ceil(65_536);
+    dump.add_memory(Memory::new(MemoryType::wasm64(pages), image));
+    let plan = dumper.plan(&dump).unwrap();
+    (plan.stats().clone(), plan.to_vec().unwrap())
+}
+
+/// Sparse files of all kinds are believed, so that they cost what they did.
+#[test]
+fn honest_files_are_not_doubted() {
+    let len = 64_u64 << 30;
+    let mut random = Random(11);
+    let scattered: Vec<u64> = (0..2000).map(|_| random.next() % (len / 4096) * 4096).collect();
+    let every_other: Vec<u64> = (0..4000).map(|i| (1 << 30) + i * 8192).collect();
+    for (what, parts, part) in [
+        ("nothing", vec![], 0),
+        ("one byte", vec![5 << 30], 1),
+        ("the last byte", vec![len - 1], 1),
+        ("one part", vec![7 << 30], MIB),
+        ("scattered pages", scattered, 4096),
+        ("every other page", every_other, 4096),
+        ("scattered bytes", (0..500).map(|i| i * 123_456_789 % len).collect(), 1),
+    ] {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(len).unwrap();
+        for at in &parts {
+            file.write_all_at(&vec![1; part], *at).unwrap();
+        }
+        let (stats, _) = plan(MemoryImage::from_file(file).unwrap(), &Dumper::new());
+        assert_eq!(stats.extent_methods, [ExtentMethod::Seek], "{what}");
+        assert_eq!(stats.extent_notes, [""; 0], "{what}");
+        // Room to round to blocks.
+        let most = (parts.len() * (part + 8192)) as u64;
+        assert!(stats.extent_bytes <= most, "{what}: {} bytes", stats.extent_bytes);
+    }
+}
+
+/// Blocks that were reserved and never written are no reason for a doubt, where the file system tells
+/// them from others.
+#[test]
+fn a_preallocated_file_is_not_doubted() {
+    let file = tempfile::tempfile().unwrap();
+    let len = 256 * MIB as u64;
+    if let Err(error) = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len) {
+        return environment::skip("fallocate", error);
+    }
+    for parts in 0..3 {
+        if parts > 0 {
+            file.write_all_at(&vec![1; MIB], parts * 50 * MIB as u64).unwrap();
+        }
+        file.sync_all().unwrap();
+        assert!(file.metadata().unwrap().blocks() * 512 >= len);
+        let image = MemoryImage::from_file(file.try_clone().unwrap()).unwrap();
+        let (stats, bytes) = plan(image, &Dumper::new());
+        // Where the file system cannot tell, all of it is read, which is right too.
+        let tells = stats.extent_methods == [ExtentMethod::Seek];
+        assert!(!tells || stats.extent_bytes == parts * MIB as u64, "{stats:?}");
+        assert_eq!(stats.data_bytes, parts * MIB as u64);
+        assert_eq!(decode_any(&bytes).segments.len() as u64, parts);
+    }
+}
+
+/// Files that can be no image are an error and never an empty memory.
+#[test]
+fn what_has_no_length_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dir.join("fifo"),
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
+    let no_length = "the file has no length although it has bytes, as files of /proc do: copy it to a \
+                     regular file first";
+    let device = "an image must be a regular file, this is a character device";
+    let fifo = dir.join("fifo");
+    for (path, why) in [
+        ("/proc/version", no_length),
+        ("/proc/self/maps", no_length),
+        ("/dev/null", device),
+        ("/dev/zero", device),
+        ("/", "an image must be a regular file, this is a directory"),
+        (fifo.to_str().unwrap(), "an image must be a regular file, this is a FIFO"),
+        ("/proc/self/mem", "cannot read: "),
+    ] {
+        let said = |output: &Output, lead: &str| {
+            let expected = format!("corestream: {lead}{path}: {why}");
+            assert!(stderr(output).starts_with(&expected), "{}", stderr(output));
+            assert_eq!(stderr(output).lines().count(), 1);
+            assert_eq!(output.status.code(), Some(1));
+            assert_eq!(names(dir), ["fifo"]);
+        };
+        said(&corestream(dir, &["dump", "--memory", path, "-o", "new"]), "");
+        said(&corestream(dir, &["dump", "--memory", path, "--dry-run"]), "");
+        let manifest = format!(r#"{{ "memories": [{{ "image": {path:?} }}] }}"#);
+        let manifest_path = tempfile::NamedTempFile::new().unwrap();
+        fs::write(manifest_path.path(), manifest).unwrap();
+        let args = ["dump", "-o", "new", "--manifest", manifest_path.path().to_str().unwrap()];
+        said(&corestream(dir, &args), &format!("{}: memory 0: ", manifest_path.path().display()));
+
+        assert!(MemoryImage::open(path).is_err());
+        if path != fifo.to_str().unwrap() {
+            assert!(MemoryImage::from_file(File::open(path).unwrap()).is_err(), "{path}");
+        }
+    }
+    let directory = File::open(dir).unwrap();
+    assert!(MemoryImage::from_file(directory).is_err());
+    let empty = tempfile::tempfile().unwrap();
+    assert_eq!(MemoryImage::from_file(empty).unwrap().len(), 0);
+}
+
+#[test]
+fn warns_of_images_that_are_empty_or_end_within_a_page() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
+    for (len, ty, warning) in [
+        (0, "", "the image is empty; the memory has no data"),
+        (
+            1,
+            "",
+            "its length of 1 byte is not a multiple of the page size of 65536; the rest of the last page is zero",
+        ),
+        (
+            65_537,
+            ",memory64",
+            "its length of 65537 bytes is not a multiple of the page size of 65536; the rest of the last page is zero",
+        ),
+        (1000, ",page-size=1", ""),
+        (131_072, "", ""),
+    ] {
+        fs::write(dir.join("guest.mem"), vec![1; len]).unwrap();
+        let output = corestream(dir, &["dump", "--memory", &format!("guest.mem{ty}"), "-o", "-"]);
+        assert!(output.status.success());
+        let expected = match warning {
+            "" => String::new(),
+            warning => format!("corestream: warning: guest.mem: {warning}\n"),
+        };
+        assert_eq!(stderr(&output), expected);
+        let dump = decode_any(&output.stdout);
+        let page = if ty.contains("page-size=1") { 1 } else { 65_536 };
+        assert_eq!(dump.memories[0].initial, (len as u64).div_ceil(page));
+        assert!(dump.contents(0, len).iter().all(|byte| *byte == 1));
+        assert_eq!(dump.segments.iter().map(|segment| segment.data.len()).sum::<usize>(), len);
+    }
+    // A memory without pages may have an empty image.
+    fs::write(dir.join("empty"), "").unwrap();
+    for (minimum, lines) in [(r#", "minimum": 0"#, 0), ("", 1), (r#", "minimum": 1"#, 1)] {
+        let manifest = format!(r#"{{ "memories": [{{ "image": "empty"{minimum} }}] }}"#);
+        fs::write(dir.join("guest.json"), manifest).unwrap();
+        let output = corestream(dir, &["dump", "--manifest", "guest.json", "-o", "-"]);
+        assert_eq!(stderr(&output).lines().count(), lines, "{}", stderr(&output));
+    }
+}
+
+/// A file in memory, sparse: 64 MiB, of which 3 pages are written.
+fn fill(file: &File) {
+    file.set_len(64 * MIB as u64).unwrap();
+    for at in [0, 20 * MIB as u64 + 5, 64 * MIB as u64 - 100] {
+        file.write_all_at(&[7; 100], at).unwrap();
+    }
+}
+
+#[test]
+fn reading_holes_of_a_memfd_allocates_none() {
+    for is_mapped in [true, false] {
+        let memfd = rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let file = File::from(memfd);
+        fill(&file);
+        let blocks = || file.metadata().unwrap().blocks();
+        let before = blocks();
+        let image = || {
+            let file = file.try_clone().unwrap();
+            if is_mapped { mapped::from_file(file) } else { MemoryImage::from_file(file).unwrap() }
+        };
+        let (trusting, expected) = plan(image(), &Dumper::new());
+        assert_eq!(trusting.extent_methods, [ExtentMethod::Seek]);
+        assert_eq!(blocks(), before);
+        for threads in [1, 2] {
+            let dumper = Dumper::new().trust_holes(false).threads(threads);
+            let (reading, bytes) = plan(image(), &dumper);
+            assert_eq!(reading.extent_bytes, 64 * MIB as u64);
+            assert!(bytes == expected);
+            assert_eq!(blocks(), before, "reading holes has allocated them");
+        }
+    }
+}
+
+/// A mount that ends with the test.
+struct Mount(TempDir);
+
+impl Mount {
+    /// Mounts a file system; `None` if that is not allowed here.
+    fn new(kind: &str, options: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = Command::new("mount");
+        command.args(["-t", kind, "-o", options, "none"]).arg(directory.path());
+        let output = command.output().ok()?;
+        output.status.success().then_some(Self(directory))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let status = Command::new("umount").arg("-l").arg(self.0.path()).status().unwrap();
+        assert!(status.success() || thread::panicking());
+    }
+}
+
+/// A tmpfs with room for the data only: a hole that is allocated does not fit.
+#[test]
+fn holes_of_an_image_in_a_full_tmpfs_are_read() {
+    let Some(mount) = Mount::new("tmpfs", "size=64k") else {
+        return environment::skip("mount", "no tmpfs can be mounted");
+    };
+    let file = File::create_new(mount.path("guest.mem")).unwrap();
+    fill(&file);
+    // A file that is open for writing counts as changing.
+    drop(file);
+    let directory = tempfile::tempdir().unwrap();
+    let path = mount.path("guest.mem");
+    let blocks = || path.metadata().unwrap().blocks();
+    let before = blocks();
+    let path = path.to_str().unwrap();
+    for args in [&[][..], &["--no-trust-holes"]] {
+        let common = ["dump", "--memory", path, "--name", "guest", "-o", "-"];
+        let output = corestream(directory.path(), &[&common[..], args].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(stderr(&output), "");
+        assert_eq!(decode_any(&output.stdout).segments.len(), 3);
+        assert_eq!(blocks(), before);
+    }
+}
+
+/// The image has 8 huge pages, the pool 4, of which one holds data.
+#[test]
+fn an_image_in_hugetlbfs_takes_no_huge_pages() {
+    const HUGE: usize = 2 * MIB;
+    let Some(_pool) = Pool::new(4) else {
+        return environment::skip("hugetlb", "the pool of huge pages cannot be changed");
+    };
+    let Some(mount) = Mount::new("hugetlbfs", "pagesize=2M") else {
+        return environment::skip("hugetlb", "hugetlbfs cannot be mounted");
+    };
+    let path = mount.path("guest.mem");
+    let file = File::options().create_new(true).read(true).write(true).open(&path).unwrap();
+    file.set_len(8 * HUGE as u64).unwrap();
+    write_huge(&file, 3 * HUGE, HUGE);
+    let before = (Pool::free(), Pool::reserved());
+    for dumper in [Dumper::new(), Dumper::new().trust_holes(false)] {
+        let image = mapped::open(&path);
+        assert_eq!(image.as_slice(), None, "it is read");
+        let (stats, bytes) = plan(image, &dumper);
+        assert_eq!(stats.data_bytes, HUGE as u64);
+        let contents = decode_any(&bytes).contents(0, 8 * HUGE);
+        let is_data = |at: usize| (3 * HUGE..4 * HUGE).contains(&at);
+        assert!(contents.iter().enumerate().all(|(at, byte)| (*byte == 9) == is_data(at)));
+        assert_eq!((Pool::free(), Pool::reserved()), before);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let output =
+        corestream(directory.path(), &["dump", "--memory", path.to_str().unwrap(), "-o", "new"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!((Pool::free(), Pool::reserved()), before);
+}
+
+/// Writes to a file of hugetlbfs, which takes a mapping.
+#[allow(unsafe_code, reason = "a mapping")]
+fn write_huge(file: &File, at: usize, len: usize) {
+    // SAFETY: nobody else maps or cuts the file.
+    let mut map =
+        unsafe { memmap2::MmapOptions::new().offset(at as u64).len(len).map_mut(file).unwrap() };
+    map.fill(9);
+}
+
+/// Some threads can be started, and they are used.
+#[test]
+fn the_threads_that_can_be_started_are_used() {
+    if !strace::works() {
+        return;
+    }
+    let (directory, image) = directory(64 * MIB, &[0..64 * MIB]);
+    let mut used = Vec::new();
+    for first_that_fails in [1, 4, 6, 100] {
+        let log = directory.path().join("log");
+        let none = format!("error=EAGAIN:when={first_that_fails}+");
+        let none = ["clone3", "clone"].map(|name| format!("{name}:{none}"));
+        let mut command = strace::traced(&log, "clone3,clone", &none);
+        command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
+        command.args(["dump", "--memory", "guest.mem", "-o", "-", "--stats", "json"]);
+        let output =
+            command.args(["--threads", "8"]).current_dir(directory.path()).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let stats: Value = serde_json::from_slice(&output.stderr).unwrap();
+        used.push(stats["threads"].as_u64().unwrap());
+        assert!(decode_any(&output.stdout).contents(0, image.len()) == image);
+    }
+    assert!(used.is_sorted() && used[0] == 1 && used[3] == 8, "{used:?}");
+    assert!(used[1..3].iter().any(|threads| (2..8).contains(threads)), "{used:?}");
+}

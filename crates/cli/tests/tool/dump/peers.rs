@@ -1,0 +1,437 @@
+//! Peers of `dump --to`: they may not answer, they reply, and they end the connection in many ways. Exit
+//! code 0 says that the dump was kept.
+
+use crate::{tool, waiting};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tool::stderr;
+
+const PAGE: usize = 65_536;
+
+/// A directory with an image of this many dense pages.
+fn directory(pages: usize) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.mem"), vec![1; pages * PAGE]).unwrap();
+    directory
+}
+
+fn dump(directory: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.current_dir(directory).args(["dump", "--memory", "guest.mem"]).args(args);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// Waits for a dump that is expected to end.
+fn end(mut child: Child) -> Output {
+    waiting::exit(&mut child);
+    child.wait_with_output().unwrap()
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
+}
+
+/// A connection of either kind, as the peer has it.
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    fn shutdown_write(&self) {
+        match self {
+            Self::Tcp(socket) => socket.shutdown(Shutdown::Write).unwrap(),
+            Self::Unix(socket) => socket.shutdown(Shutdown::Write).unwrap(),
+        }
+    }
+
+    /// Waits until the sender has shut down its half, without reading anything.
+    fn wait_for_end(&self) {
+        let mut fd = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::RDHUP)];
+        assert_eq!(poll(&mut fd, None), Ok(1));
+    }
+
+    fn read_all(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let read = match self {
+            Self::Tcp(socket) => socket.read_to_end(&mut bytes),
+            Self::Unix(socket) => socket.read_to_end(&mut bytes),
+        };
+        read.unwrap();
+        bytes
+    }
+
+    /// Writes bytes, which the sender may no longer take.
+    fn write(&mut self, bytes: &[u8]) {
+        let _ = match self {
+            Self::Tcp(socket) => socket.write_all(bytes),
+            Self::Unix(socket) => socket.write_all(bytes),
+        };
+    }
+
+    /// Closes the connection with a reset.
+    fn reset(self) {
+        set_socket_linger(&self, Some(Duration::ZERO)).unwrap();
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// Dumps to a peer that does this with the connection, which is closed when the dump has ended unless the
+/// peer has done so; gives the address, the exit code and standard error.
+fn dump_to(
+    kind: &str,
+    pages: usize,
+    args: &[&str],
+    peer: impl FnOnce(Socket) -> Option<Socket> + Send + 'static,
+) -> (String, Option<i32>, String) {
+    let directory = directory(pages);
+    let (to, accept): (String, Box<dyn FnOnce() -> Socket + Send>) = if kind == "tcp" {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = format!("tcp:{}", listener.local_addr().unwrap());
+        (to, Box::new(move || Socket::Tcp(listener.accept().unwrap().0)))
+    } else {
+        let listener = UnixListener::bind(directory.path().join("peer")).unwrap();
+        ("unix:peer".into(), Box::new(move || Socket::Unix(listener.accept().unwrap().0)))
+    };
+    let (done, is_done) = mpsc::channel::<()>();
+    let peer = thread::spawn(move || {
+        let kept_open = peer(accept());
+        // Until the other end is dropped.
+        let _ = is_done.recv();
+        drop(kept_open);
+    });
+    let child = dump(directory.path(), &["--to", &to]).args(args).spawn().unwrap();
+    let output = end(child);
+    drop(done);
+    peer.join().unwrap();
+    (to, output.status.code(), stderr(&output))
+}
+
+#[test]
+fn a_reply_decides() {
+    let long = "x".repeat(100_000);
+    let cut = format!("did not keep the dump: {}", "x".repeat(512));
+    for kind in ["tcp", "unix"] {
+        for (reply, code, said) in [
+            ("ok\n", 0, ""),
+            ("ok\nand more", 0, ""),
+            ("disk full\n", 1, "did not keep the dump: disk full"),
+            ("OK\n", 1, "did not keep the dump: OK"),
+            ("\n", 1, "did not keep the dump: it gave no reason"),
+            (
+                "\u{1b}]0;owned\u{7}\u{202e}\t\n",
+                1,
+                "did not keep the dump: \\u{1b}]0;owned\\u{7}\\u{202e}\\t",
+            ),
+            (long.as_str(), 1, cut.as_str()),
+        ] {
+            let bytes = reply.to_string();
+            // The reply is enough: the peer does not close the connection.
+            let (to, found, line) = dump_to(kind, 1, &[], move |mut socket| {
+                assert!(socket.read_all().len() > PAGE);
+                socket.write(bytes.as_bytes());
+                Some(socket)
+            });
+            let said = match said {
+                "" => String::new(),
+                said => format!("corestream: {to}: {said}\n"),
+            };
+            assert_eq!((found, line), (Some(code), said), "{kind}: {reply:?}");
+        }
+    }
+}
+
+/// Without a reply the end of the connection decides: an ordinary one after everything is believed.
+#[test]
+fn an_end_without_a_reply_decides() {
+    for kind in ["tcp", "unix"] {
+        let (_, code, said) = dump_to(kind, 1, &[], |mut socket| {
+            socket.read_all();
+            None
+        });
+        assert_eq!((code, said), (Some(0), String::new()), "{kind}");
+        let timeout = ["--write-timeout", "0.3"];
+        let (to, code, said) = dump_to(kind, 1, &timeout, |mut socket| {
+            socket.read_all();
+            Some(socket)
+        });
+        let expected = format!(
+            "corestream: {to}: everything was sent, but the receiver neither replied nor closed the \
+             connection for 300ms; it is unknown whether it kept the dump\n"
+        );
+        assert_eq!((code, said), (Some(1), expected));
+        let (to, code, said) = dump_to(kind, 1, &timeout, |mut socket| {
+            socket.read_all();
+            socket.write(b"disk fu");
+            Some(socket)
+        });
+        let expected = format!(
+            "corestream: {to}: everything was sent, but the rest of the receiver's reply did not arrive for 300ms; it is unknown whether it kept the dump\n"
+        );
+        assert_eq!((code, said), (Some(1), expected));
+        // A peer that goes with bytes unread has not taken them.
+        let (to, code, said) = dump_to(kind, 1, &[], |socket| {
+            socket.wait_for_end();
+            None
+        });
+        let broken =
+            "stopped reading before the end of the dump: Connection reset by peer (os error 104)";
+        assert_eq!((code, said), (Some(1), format!("corestream: {to}: {broken}\n")), "{kind}");
+    }
+    let (to, code, said) = dump_to("tcp", 1, &[], |mut socket| {
+        socket.read_all();
+        socket.reset();
+        None
+    });
+    let broken =
+        "stopped reading before the end of the dump: Connection reset by peer (os error 104)";
+    assert_eq!((code, said), (Some(1), format!("corestream: {to}: {broken}\n")));
+}
+
+/// A connection that breaks when everything was sent is not one that the peer closed, whether the sender has ended
+/// its half by then or not.
+#[test]
+fn a_break_after_everything_is_not_taken_for_kept() {
+    let directory = directory(1);
+    assert!(dump(directory.path(), &["-o", "expected"]).status().unwrap().success());
+    let len = usize::try_from(directory.path().join("expected").metadata().unwrap().len()).unwrap();
+    for kind in ["tcp", "unix"] {
+        for i in 0..20 {
+            let (to, code, said) = dump_to(kind, 1, &[], move |mut socket| {
+                match &mut socket {
+                    Socket::Tcp(socket) => socket.read_exact(&mut vec![0; len]).unwrap(),
+                    // The byte that is left breaks the connection.
+                    Socket::Unix(socket) => socket.read_exact(&mut vec![0; len - 1]).unwrap(),
+                }
+                thread::sleep(Duration::from_millis(i * 2));
+                socket.reset();
+                None
+            });
+            let broken = format!("corestream: {to}: stopped reading before the end of the dump: ");
+            assert!(code == Some(1) && said.starts_with(&broken), "{kind} {i}: {code:?} {said}");
+        }
+    }
+}
+
+/// A peer that ends its half before it has everything does not say by that that it kept the dump, whatever
+/// it does afterwards.
+#[test]
+fn an_early_end_is_not_taken_for_kept() {
+    let early = "closed its half of the connection without a reply before it had the whole dump; it is unknown whether it kept the dump";
+    for kind in ["tcp", "unix"] {
+        let (to, code, said) = dump_to(kind, 320, &[], |mut socket| {
+            socket.shutdown_write();
+            socket.read_all();
+            None
+        });
+        assert_eq!((code, said), (Some(1), format!("corestream: {to}: {early}\n")), "{kind}");
+    }
+    // All of a small dump is in the socket's buffer by then, and the end of the sender's half too.
+    let (to, code, said) = dump_to("unix", 1, &[], |socket| {
+        socket.wait_for_end();
+        socket.shutdown_write();
+        Some(socket)
+    });
+    assert_eq!((code, said), (Some(1), format!("corestream: {to}: {early}\n")));
+}
+
+/// A reason reaches the user also where the connection broke in the middle of the dump.
+#[test]
+fn a_refusal_in_the_middle_is_shown() {
+    for kind in ["tcp", "unix"] {
+        let (to, code, said) = dump_to(kind, 640, &[], |mut socket| {
+            match &mut socket {
+                Socket::Tcp(socket) => socket.read_exact(&mut [0; 1000]).unwrap(),
+                Socket::Unix(socket) => socket.read_exact(&mut [0; 1000]).unwrap(),
+            }
+            socket.write(b"too large\n");
+            socket.reset();
+            None
+        });
+        let expected = format!("corestream: {to}: did not keep the dump: too large\n");
+        assert_eq!((code, said), (Some(1), expected));
+    }
+}
+
+/// A peer that has replied need neither read the rest nor close the connection, however it sends its line.
+#[test]
+fn a_reply_in_the_middle_ends_the_dump() {
+    let long = "x".repeat(100_000);
+    let cut = "x".repeat(512);
+    for kind in ["tcp", "unix"] {
+        for (pieces, said) in [
+            (vec!["disk full\n"], "disk full"),
+            (vec!["disk ", "full\n"], "disk full"),
+            (vec![long.as_str()], cut.as_str()),
+            (vec!["ok\n"], "replied `ok` before the end of the dump"),
+        ] {
+            let pieces: Vec<String> = pieces.into_iter().map(Into::into).collect();
+            let (to, code, line) = dump_to(kind, 640, &[], move |mut socket| {
+                match &mut socket {
+                    Socket::Tcp(socket) => socket.read_exact(&mut [0; 1000]).unwrap(),
+                    Socket::Unix(socket) => socket.read_exact(&mut [0; 1000]).unwrap(),
+                }
+                for piece in pieces {
+                    thread::sleep(Duration::from_millis(100));
+                    socket.write(piece.as_bytes());
+                }
+                Some(socket)
+            });
+            let expected = format!("corestream: {to}: did not keep the dump: {said}\n");
+            assert_eq!((code, line), (Some(1), expected), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn a_signal_while_the_reply_is_awaited_claims_nothing() {
+    let directory = directory(1);
+    let listener = UnixListener::bind(directory.path().join("peer")).unwrap();
+    let child = dump(directory.path(), &["--to", "unix:peer"]).spawn().unwrap();
+    let mut peer = listener.accept().unwrap().0;
+    peer.read_to_end(&mut Vec::new()).unwrap();
+    signal(&child, Signal::TERM);
+    let output = end(child);
+    let said = "corestream: stopped by SIGTERM, everything was sent, but it is unknown whether the receiver kept the dump\n";
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(143), said));
+}
+
+/// A listener whose queue is full, by connections that it does not take.
+struct Full {
+    to: String,
+    _listener: OwnedFd,
+    _connected: Vec<OwnedFd>,
+}
+
+impl Full {
+    fn unix(directory: &Path) -> Self {
+        let address = SocketAddrUnix::new(directory.join("peer")).unwrap();
+        let socket = |flags| socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let listener = socket(SocketFlags::CLOEXEC).unwrap();
+        bind(&listener, &address).unwrap();
+        listen(&listener, 0).unwrap();
+        let mut connected = Vec::new();
+        loop {
+            let one = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).unwrap();
+            let is_full = connect(&one, &address).is_err();
+            connected.push(one);
+            if is_full {
+                return Self { to: "unix:peer".into(), _listener: listener, _connected: connected };
+            }
+        }
+    }
+
+    fn tcp() -> Self {
+        let socket = |flags| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
+        let listener = socket(SocketFlags::CLOEXEC).unwrap();
+        bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listen(&listener, 0).unwrap();
+        let address: SocketAddr = rustix::net::getsockname(&listener).unwrap().try_into().unwrap();
+        let mut connected = Vec::new();
+        loop {
+            let one = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).unwrap();
+            let _ = connect(&one, &address);
+            let mut fd = [PollFd::from_borrowed_fd(one.as_fd(), PollFlags::OUT)];
+            let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+            let is_full = poll(&mut fd, Some(&wait)) == Ok(0);
+            connected.push(one);
+            if is_full {
+                let to = format!("tcp:{address}");
+                return Self { to, _listener: listener, _connected: connected };
+            }
+        }
+    }
+}
+
+#[test]
+fn the_timeout_covers_connecting() {
+    let directory = directory(1);
+    let (unix, tcp) = (Full::unix(directory.path()), Full::tcp());
+    mknodat(CWD, directory.path().join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .unwrap();
+    let port = tcp.to.rsplit(':').next().unwrap();
+    let host = format!("tcp:localhost:{port}");
+    for (args, said) in [
+        (
+            ["--to", &unix.to],
+            "unix:peer: cannot connect: it took no connection for 300ms".to_string(),
+        ),
+        (["-o", "peer"], "peer: cannot connect: it took no connection for 300ms".into()),
+        (["--to", &tcp.to], format!("{}: cannot connect: no answer for 300ms", tcp.to)),
+        (["--to", &host], format!("{host}: cannot connect: ")),
+        (["-o", "fifo"], "fifo: cannot open: nobody opened it for reading for 300ms".into()),
+    ] {
+        let child = dump(directory.path(), &args).args(["--write-timeout", "0.3"]).spawn().unwrap();
+        let output = end(child);
+        let found = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{found}");
+        assert!(found.starts_with(&format!("corestream: {said}")), "{found}");
+        assert_eq!(found.lines().count(), 1);
+    }
+    // Without it the wait has no limit but a signal.
+    for args in [["--to", &unix.to], ["--to", &tcp.to], ["-o", "fifo"]] {
+        let mut child = dump(directory.path(), &args).spawn().unwrap();
+        waiting::wait_until(|| waiting::catches(&child, Signal::INT));
+        thread::sleep(Duration::from_millis(200));
+        assert!(child.try_wait().unwrap().is_none());
+        signal(&child, Signal::INT);
+        let output = end(child);
+        assert_eq!(output.status.code(), Some(130));
+        let said = "corestream: stopped by SIGINT, the output is incomplete\n";
+        assert_eq!(stderr(&output), said);
+    }
+}
+
+/// A reader that comes late gets everything, as if it had been there.
+#[test]
+fn a_late_reader_is_waited_for() {
+    let directory = directory(40);
+    let output = dump(directory.path(), &["-o", "expected"]).output().unwrap();
+    assert!(output.status.success());
+    let expected = fs::read(directory.path().join("expected")).unwrap();
+    let fifo = directory.path().join("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let child = dump(directory.path(), &["-o", "fifo", "--write-timeout", "60"]).spawn().unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert!(fs::read(&fifo).unwrap() == expected);
+    assert!(end(child).status.success());
+
+    let full = Full::unix(directory.path());
+    let args = ["--to", &full.to, "--write-timeout", "60"];
+    let child = dump(directory.path(), &args).spawn().unwrap();
+    thread::sleep(Duration::from_millis(300));
+    let listener = UnixListener::from(full._listener);
+    let mut longest = Vec::new();
+    drop(full._connected);
+    while longest.is_empty() {
+        listener.accept().unwrap().0.read_to_end(&mut longest).unwrap();
+    }
+    assert!(longest == expected);
+    assert!(end(child).status.success());
+}

@@ -1,0 +1,61 @@
+//! A guest with more memories than a dump can hold: messages name its memories as the user does.
+
+use crate::tool;
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+fn corestream(directory: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.current_dir(directory).args(args).output().unwrap()
+}
+
+#[test]
+fn messages_name_memories_as_the_manifest_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("guest.mem");
+    fs::write(&image, [1; 65_536]).unwrap();
+    let mut memories = vec![json!({ "minimum": 1 }); 104];
+    memories[103] = json!({ "image": "guest.mem" });
+    let manifest = json!({
+        "name": "guest",
+        "memories": memories,
+        "modules": ["guest.wasm"],
+        "instances": [{ "module": 0, "memories": [103] }],
+        "threads": [{ "name": "main", "frames": [{ "instance": 0, "function": 0, "offset": 0 }] }],
+    });
+    fs::write(directory.path().join("manifest.json"), manifest.to_string()).unwrap();
+    // Open for writing: the tool warns that the image may have changed.
+    let _writer = OpenOptions::new().write(true).open(&image).unwrap();
+    let args = [
+        "dump",
+        "--manifest",
+        "manifest.json",
+        "--exclude",
+        "103:16..32",
+        "-o",
+        "guest.core",
+        "--stats",
+        "json",
+    ];
+    let output = corestream(directory.path(), &args);
+    let said = tool::stderr(&output);
+    assert!(output.status.success(), "{said}");
+    for index in 99..103 {
+        let line = format!("warning: memory {index} is left out: a dump has at most 100 memories");
+        assert!(said.contains(&line), "{said}");
+    }
+    assert!(said.contains("partial on purpose: memory 103 without 16 bytes in 1 range"), "{said}");
+    let warning = "guest.mem: was open for writing while it was dumped; the dump may contain old and new bytes, and marks memory 103 (memory 99 of the dump) as changing";
+    assert!(said.contains(warning), "{said}");
+    let stats = said.lines().find(|line| line.starts_with('{')).unwrap();
+    let stats: Value = serde_json::from_str(stats).unwrap();
+    assert_eq!(stats["changing_memories"], json!([103]));
+
+    let output = corestream(directory.path(), &["verify", "guest.core"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("memory 99 without 16 bytes in 1 range"), "{said}");
+    assert!(said.contains("memory 99 changing while read"), "{said}");
+}

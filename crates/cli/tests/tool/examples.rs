@@ -1,0 +1,266 @@
+//! Each example of the tool's help does what it says.
+
+use crate::{help, tool};
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use corestream::read::{Verdict, Verifier};
+use corestream::{CoreDumpFile, MemoryIndex};
+use help::{Example, commands, examples, is_here, printed, with};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tool::{names, stderr};
+
+/// What the examples call and a machine may not have, and what does enough of it.
+const STAND_INS: [(&str, &str); 3] = [
+    ("jq", "cat"),
+    ("man", "cat"),
+    ("zstd", "if [ \"$1\" = -dc ]; then cat \"$2\"; else cat >\"$2\"; fi"),
+];
+
+#[test]
+fn examples_do_what_they_say() {
+    let mut count = 0;
+    for command in commands() {
+        for example in examples(&printed(&with(&command, &["--help"]))) {
+            try_out(&example);
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count}");
+}
+
+/// Runs an example where all is that it speaks of, and checks what it leaves.
+fn try_out(example: &Example) {
+    let place = Place::new();
+    let script = example.lines.join("\n");
+    place.prepare(&script);
+    let before = place.files();
+    let (code, stdout, said) = match script.strip_prefix("corestream receive ") {
+        Some(args) => place.receive(args),
+        None if script.contains("127.0.0.1:4000") => place.send(&script),
+        // What a shell has learnt is asked of it.
+        None if script.starts_with("eval") => {
+            place.run(&format!("{script}\ncomplete -p corestream"))
+        }
+        None => place.run(&script),
+    };
+    let expected = match &script {
+        script if script.contains("--salvage") => 3,
+        script if script.contains("corestream run") => 134,
+        script if script.contains("corestream receive") && !script.contains("--once") => 143,
+        _ => 0,
+    };
+    assert_eq!(code, Some(expected), "{script}\n{said}");
+    let new: Vec<_> = place.files().difference(&before).cloned().collect();
+    assert!(!new.is_empty() || !stdout.trim().is_empty(), "nothing came of {script}");
+    for path in new {
+        place.check(&path, &script);
+    }
+}
+
+/// A directory with what the examples use.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// What a script uses is there, and what it makes is not.
+    fn prepare(&self, script: &str) {
+        for directory in ["dumps", "bin", ".config/fish/completions", "made"] {
+            fs::create_dir_all(self.path(directory)).unwrap();
+        }
+        let missing = STAND_INS.iter().filter(|(program, _)| !is_here(program));
+        for (program, script) in missing {
+            let path = self.path("bin").join(program);
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        for name in ["guest.mem", "guest.json"] {
+            fs::copy(
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name),
+                self.path(name),
+            )
+            .unwrap();
+        }
+        fs::write(self.path("guest.wasm"), self.guest()).unwrap();
+        let (code, _, said) = self.run(
+            "corestream dump --manifest guest.json -o made/guest.core
+            head -c -9 made/guest.core >made/damaged.core
+            zstd -o made/guest.core.zst <made/guest.core",
+        );
+        assert_eq!(code, Some(0), "{said}");
+        for name in names(&self.path("made")) {
+            if !script.contains(&format!("-o {name}")) {
+                fs::rename(self.path("made").join(&name), self.path(&name)).unwrap();
+            }
+        }
+        fs::remove_dir_all(self.path("made")).unwrap();
+    }
+
+    /// The guest that the manifest describes, which traps where it starts.
+    fn guest(&self) -> Vec<u8> {
+        use wasm_encoder::*;
+        let mut module = Module::new();
+        let mut types = TypeSection::new();
+        types.ty().function([], []);
+        let mut functions = FunctionSection::new();
+        let mut code = CodeSection::new();
+        let mut named = NameMap::new();
+        for (i, name) in (0..).zip(["_start", "parse", "divide", "remainder"]) {
+            functions.function(0);
+            let mut body = Function::new([]);
+            body.instructions().unreachable().end();
+            code.function(&body);
+            named.append(i, name);
+        }
+        let mut memories = MemorySection::new();
+        memories.memory(MemoryType {
+            minimum: 2,
+            maximum: Some(16),
+            memory64: false,
+            shared: false,
+            page_size_log2: None,
+        });
+        let mut exports = ExportSection::new();
+        exports.export("_start", ExportKind::Func, 0).export("memory", ExportKind::Memory, 0);
+        let mut data = DataSection::new();
+        data.active(0, &ConstExpr::i32_const(0), fs::read(self.path("guest.mem")).unwrap());
+        let mut name_section = NameSection::new();
+        name_section.functions(&named);
+        module.section(&types).section(&functions).section(&memories).section(&exports);
+        module.section(&code).section(&data).section(&name_section);
+        module.finish()
+    }
+
+    fn shell(&self, script: &str) -> Command {
+        let tool = assert_cmd::cargo::cargo_bin!("corestream").parent().unwrap().to_path_buf();
+        let path = env::var_os("PATH").unwrap_or_default();
+        let directories = [tool, self.path("bin")].into_iter().chain(env::split_paths(&path));
+        let mut command = Command::new("bash");
+        command
+            .args(["-e", "-o", "pipefail", "-c", script])
+            .current_dir(self.0.path())
+            .env("PATH", env::join_paths(directories).unwrap())
+            .env("HOME", self.0.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Exit code, standard output and standard error of a script.
+    fn run(&self, script: &str) -> (Option<i32>, String, String) {
+        let output = self.shell(script).output().unwrap();
+        let said = stderr(&output);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), said)
+    }
+
+    /// The same for one that sends a dump, to which somebody listens.
+    fn send(&self, script: &str) -> (Option<i32>, String, String) {
+        let (receiver, port) = self.listen("tcp:127.0.0.1:0 --once -o received.core");
+        let sent = self.run(&script.replace("127.0.0.1:4000", &port));
+        assert!(receiver.wait_with_output().unwrap().status.success(), "{script}");
+        sent
+    }
+
+    /// The same for one that receives a dump, which is sent to it.
+    fn receive(&self, args: &str) -> (Option<i32>, String, String) {
+        let (mut receiver, address) = self.listen(&args.replace(":4000", ":0"));
+        let to = match args.starts_with("unix:") {
+            true => address,
+            false => format!("tcp:127.0.0.1:{}", address.rsplit_once(':').unwrap().1),
+        };
+        let (code, _, said) = self.run(&format!("corestream dump --manifest guest.json --to {to}"));
+        assert_eq!(code, Some(0), "{said}");
+        // That it has arrived.
+        let mut said = BufReader::new(receiver.stderr.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        if !args.contains("--once") {
+            kill_process(Pid::from_raw(receiver.id().cast_signed()).unwrap(), Signal::TERM)
+                .unwrap();
+        }
+        let code = receiver.wait().unwrap().code();
+        said.read_to_string(&mut line).unwrap();
+        (code, String::new(), line)
+    }
+
+    /// A receiver, and where it listens: the path of a socket with `unix:` before it, or host and port.
+    fn listen(&self, args: &str) -> (Child, String) {
+        let mut receiver = self.shell(&format!("exec corestream receive {args}")).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(receiver.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix("listening on ").expect(&line);
+        (receiver, address.trim_start_matches("tcp:").into())
+    }
+
+    /// All files in it and below.
+    fn files(&self) -> BTreeSet<PathBuf> {
+        let mut files = BTreeSet::new();
+        let mut directories = vec![self.0.path().to_path_buf()];
+        while let Some(directory) = directories.pop() {
+            for name in names(&directory) {
+                let path = directory.join(name);
+                if path.is_dir() {
+                    directories.push(path);
+                } else {
+                    files.insert(path);
+                }
+            }
+        }
+        files
+    }
+
+    /// Checks what an example has left.
+    fn check(&self, path: &Path, script: &str) {
+        let bytes = fs::read(path).unwrap();
+        let image = fs::read(self.path("guest.mem")).unwrap();
+        let shown = path.display();
+        match path.extension().unwrap().to_str().unwrap() {
+            "core" => {
+                let verdict = Verifier::new().threads(1).verify(&bytes).unwrap();
+                assert!(matches!(verdict, Verdict::Whole(_)), "{shown}: {verdict:?}");
+                let dump = CoreDumpFile::from_slice(&bytes).unwrap();
+                let of_dump = dump.memory(MemoryIndex(0)).unwrap();
+                let excluded = if script.contains("--exclude") {
+                    0x400..0x800
+                } else {
+                    image.len()..image.len()
+                };
+                for range in [0..excluded.start, excluded.end..image.len()] {
+                    let mut memory = vec![0; range.len()];
+                    of_dump.read(range.start as u64, &mut memory).unwrap();
+                    assert!(memory == image[range], "{shown}");
+                }
+                for address in excluded {
+                    of_dump.read(address as u64, &mut [0]).unwrap_err();
+                }
+            }
+            "mem" => assert!(bytes == image, "{shown}"),
+            "json" => {
+                assert!(serde_json::from_slice::<serde_json::Value>(&bytes).is_ok(), "{shown}")
+            }
+            "zst" => {
+                let (code, stdout, said) =
+                    self.run(&format!("zstd -dc {shown} | corestream verify -"));
+                assert_eq!(code, Some(0), "{shown}: {said}");
+                assert!(stdout.contains("all checksums match"), "{stdout}");
+            }
+            "fish" => assert!(String::from_utf8(bytes).unwrap().contains("complete -c corestream")),
+            "1" => assert!(String::from_utf8(bytes).unwrap().contains(".TH corestream")),
+            other => panic!("{shown}: {other}"),
+        }
+    }
+}

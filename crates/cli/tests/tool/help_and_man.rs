@@ -1,0 +1,169 @@
+//! What the tool says of itself: help that fits, and manual pages that hold all that the help does.
+
+use crate::{help, tool};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::{Command, Stdio};
+
+use help::{COLUMNS, Example, commands, corestream, examples, is_here, printed, subcommands, with};
+use tool::{names, stderr};
+
+/// Columns of an example, which is never wrapped on a terminal of the usual size.
+const EXAMPLE_COLUMNS: usize = 80;
+
+#[test]
+fn help_fits_and_ends_with_examples() {
+    for command in commands() {
+        let help = printed(&with(&command, &["--help"]));
+        let examples = examples(&help);
+        assert!((2..=4).contains(&examples.len()), "{command:?}: {}", examples.len());
+        for line in help.lines() {
+            assert!(line.chars().count() <= COLUMNS, "{command:?}: {line}");
+        }
+        for Example { want, lines } in examples {
+            assert!(want.ends_with(':') && !lines.is_empty(), "{want}");
+            for line in lines {
+                assert!(line.len() + 4 <= EXAMPLE_COLUMNS, "{line}");
+            }
+        }
+        // The short help is short.
+        let help = printed(&with(&command, &["-h"]));
+        assert!(!help.contains("Examples:") && help.lines().count() < 50, "{help}");
+    }
+}
+
+/// The text of a page, as a reader would have it.
+fn shown(page: &str) -> String {
+    let font = ["\\fB", "\\fI", "\\fR"];
+    let text = font.iter().fold(page.to_string(), |text, font| text.replace(font, ""));
+    text.replace("\\-", "-").replace("\\*(Aq", "'").replace("\\\\", "\\")
+}
+
+#[test]
+fn pages_say_what_the_help_says() {
+    let all: Vec<_> =
+        commands().iter().map(|c| [&["corestream".into()], &c[..]].concat()).collect();
+    for name in &all {
+        let command = &name[1..];
+        let page = printed(&[&["man"], &with(command, &[])[..]].concat());
+        let help = printed(&with(command, &["--help"]));
+        let title = page.lines().find(|line| line.starts_with(".TH")).unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        let expected =
+            format!(".TH {} 1 \" \" \"corestream {version}\" \"User Commands\"", name.join("-"));
+        assert_eq!(title, expected);
+
+        let headings = page.lines().filter_map(|line| line.strip_prefix(".SH "));
+        let mut expected =
+            vec!["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "SUBCOMMANDS", "\"EXIT STATUS\""];
+        expected.retain(|heading| *heading != "SUBCOMMANDS" || command.is_empty());
+        expected.extend(["EXAMPLES", "\"SEE ALSO\""]);
+        assert_eq!(headings.collect::<Vec<_>>(), expected);
+
+        let text = shown(&page);
+        let section = |heading: &str| {
+            let text = text.split(&format!(".SH {heading}\n")).nth(1).unwrap();
+            text.split(".SH ").next().unwrap()
+        };
+        let about = help.lines().next().unwrap().replace('`', "");
+        assert_eq!(section("NAME"), format!("{} - {about}\n", name.join("-")));
+        assert!(section("DESCRIPTION").starts_with(&format!("{about}\n.PP\n")), "{text}");
+        assert!(section("SYNOPSIS").starts_with(&name.join(" ")), "{text}");
+
+        for option in long_options(&help) {
+            let heads = section("OPTIONS").split(".TP\n").map(|item| item.lines().next());
+            let mut heads = heads.flatten().flat_map(|head| head.split([' ', ',']));
+            assert!(heads.any(|word| word == option), "{name:?}: {option}");
+            let known = matches!(option, "--help" | "--version" | "--output");
+            assert!(known || section("SYNOPSIS").contains(option), "{name:?}: {option}");
+        }
+        for Example { want, lines } in examples(&help) {
+            let block =
+                format!("{}\n.RS 4\n.EX\n{}\n.EE\n", want.replace('`', ""), lines.join("\n"));
+            assert!(section("EXAMPLES").contains(&block), "{block}\n{text}");
+        }
+        for (code, listed) in [("0", name.last().unwrap() != "run"), ("2", true)] {
+            let item = format!(".TP\n{code}\n");
+            assert_eq!(section("\"EXIT STATUS\"").contains(&item), listed, "{text}");
+        }
+        for other in all.iter().filter(|other| *other != name) {
+            let other = format!("{}(1)", other.join("-"));
+            assert!(section("\"SEE ALSO\"").contains(&other), "{name:?}: {other}");
+        }
+        lint(&page);
+    }
+}
+
+/// The long options that a long help lists.
+fn long_options(help: &str) -> BTreeSet<&str> {
+    let heads = help.lines().filter(|line| {
+        let text = line.trim_start();
+        matches!(line.len() - text.len(), 2 | 6) && text.starts_with('-')
+    });
+    let options = heads.flat_map(|head| head.split([' ', ','])).filter(|w| w.starts_with("--"));
+    let options: BTreeSet<_> = options.collect();
+    assert!(options.contains("--help"), "{help}");
+    options
+}
+
+/// Whoever on this machine knows the language of pages has nothing to say against one.
+fn lint(page: &str) {
+    for (program, args) in [
+        ("groff", &["-man", "-ww", "-z"][..]),
+        // That a date is missing is a warning, and so are paragraphs of clap_mangen's.
+        ("mandoc", &["-T", "lint", "-W", "error"]),
+    ] {
+        if !is_here(program) {
+            continue;
+        }
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
+        assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{program}: {page}");
+    }
+}
+
+#[test]
+fn pages_in_a_directory() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("share/man1");
+    let all = ["man", "--all", directory.to_str().unwrap()];
+    assert_eq!(printed(&all), "");
+    let mut expected: Vec<_> =
+        subcommands().iter().map(|name| format!("corestream-{name}.1")).collect();
+    expected.push("corestream.1".into());
+    expected.sort();
+    assert_eq!(names(&directory), expected);
+    let page = directory.join("corestream-dump.1");
+    assert_eq!(fs::read_to_string(&page).unwrap(), printed(&["man", "dump"]));
+    assert_eq!(page.metadata().unwrap().permissions().mode() & 0o777, 0o644);
+
+    // What is there stays, and nothing is written beside it.
+    for name in expected.iter().filter(|name| *name != "corestream-verify.1") {
+        fs::remove_file(directory.join(name)).unwrap();
+    }
+    let page = directory.join("corestream-verify.1");
+    let mine = place.path().join("mine");
+    fs::write(&mine, "mine").unwrap();
+    fs::remove_file(&page).unwrap();
+    symlink(&mine, &page).unwrap();
+    let output = corestream(&all);
+    let said = format!("corestream: {}: exists; use --force to overwrite it\n", page.display());
+    assert_eq!((output.status.code(), stderr(&output)), (Some(1), said));
+    assert_eq!(names(&directory), ["corestream-verify.1"]);
+
+    assert_eq!(printed(&[&all[..], &["--force"]].concat()), "");
+    assert_eq!(names(&directory), expected);
+    assert_eq!(fs::read_to_string(&mine).unwrap(), "mine", "a link is not followed");
+    assert_eq!(fs::read_to_string(&page).unwrap(), printed(&["man", "verify"]));
+
+    let output = corestream(&["man", "--all", mine.to_str().unwrap()]);
+    let said = format!("corestream: {}: cannot create: File exists", mine.display());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with(&said), "{}", stderr(&output));
+}

@@ -1,0 +1,5 @@
+//! `corestream inspect`.
+
+mod facts;
+mod hostile_names;
+mod symbols;

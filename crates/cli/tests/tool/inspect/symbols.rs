@@ -1,0 +1,441 @@
+//! `corestream inspect --symbols`: functions, lines and variables of frames by the files of modules.
+
+use crate::{common, tool};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use common::Random;
+use common::own::leb;
+use corestream::{
+    CoreDump, Dumper, Frame, Global, GlobalValue, Instance, InstanceIndex, Memory, MemoryImage,
+    MemoryType, Thread, Value,
+};
+use corestream_cli::internals::Inspection;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use serde_json::Value as Json;
+use tool::stderr;
+use wasm_encoder::{
+    CodeSection, CustomSection, Function, FunctionSection, Module, NameMap, NameSection,
+    TypeSection,
+};
+
+const GUEST: &str = "tests/guests/wordcount.wasm";
+const SOURCE: &str = "tests/guests/wordcount.c";
+
+/// Functions of the guest.
+const REPORT: u32 = 49;
+const MAIN: u32 = 48;
+/// Where `_start` has a variable, and the stack pointer that the tests take.
+const STARTED: usize = 0x100_0970;
+const STACK: i32 = 0xff_ff80;
+
+struct Directory {
+    directory: tempfile::TempDir,
+}
+
+impl Directory {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.directory.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// A dump of instances of modules of these names, with these frames.
+    fn dump(&self, modules: &[&str], frames: impl IntoIterator<Item = Frame>) -> PathBuf {
+        let mut bytes = vec![0; STARTED.next_multiple_of(65_536)];
+        bytes[STARTED] = 1;
+        let mut dump = CoreDump::new("guest");
+        let ty = MemoryType::wasm32(bytes.len() as u64 / 65_536);
+        let memory = dump.add_memory(Memory::new(ty, MemoryImage::from_slice(&bytes)));
+        let global = dump.add_global(Global::mutable(GlobalValue::I32(STACK)));
+        for name in modules {
+            let module = dump.add_module(*name);
+            let instance = Instance::new(module).with_memories([memory]).with_globals([global]);
+            dump.add_instance(instance);
+        }
+        dump.add_thread(Thread::new("main").with_frames(frames));
+        let dump = Dumper::new().plan(&dump).unwrap().to_vec().unwrap();
+        self.write("guest.core", dump)
+    }
+}
+
+fn frame(function: u32, offset: u32) -> Frame {
+    Frame::new(InstanceIndex(0), function, offset)
+}
+
+fn inspect(dump: &Path, symbols: &[&str], more: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corestream"));
+    command.arg("inspect").arg(dump).args(more);
+    for file in symbols {
+        command.args(["--symbols", file]);
+    }
+    command.output().unwrap()
+}
+
+/// The frames of the only thread.
+fn frames(dump: &Path, symbols: &[&str]) -> Vec<Json> {
+    let output = inspect(dump, symbols, &["--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    // The report is read back, and written as the same text again.
+    let read: Inspection<'_> = serde_json::from_str(&text).unwrap();
+    if !text.contains("\\u") {
+        assert_eq!(serde_json::to_string_pretty(&read).unwrap() + "\n", text);
+    }
+    let json: Json = serde_json::from_str(&text).unwrap();
+    json["threads"][0]["frames"].as_array().unwrap().clone()
+}
+
+/// The line of the source that a frame, or a function inlined into it, is at.
+fn source(position: &Json) -> String {
+    assert!(position["file"].as_str().unwrap().ends_with("/wordcount.c"), "{position}");
+    let line = usize::try_from(position["line"].as_u64().unwrap()).unwrap();
+    fs::read_to_string(SOURCE).unwrap().lines().nth(line - 1).unwrap().trim().into()
+}
+
+fn variable<'j>(position: &'j Json, name: &str) -> &'j Json {
+    let mut all = position["variables"].as_array().unwrap().iter();
+    all.find(|variable| variable["name"] == name).unwrap_or_else(|| panic!("{position}"))
+}
+
+/// The stack of the guest where it traps.
+fn trapped() -> Vec<Frame> {
+    let pair = |a, b| [Value::I32(a), Value::I32(b)];
+    let mut frames = vec![frame(REPORT, 6).with_locals(pair(0x12_3450, 0))];
+    frames.extend((1..6).map(|depth| frame(REPORT, 23).with_locals(pair(0x10_0000, depth))));
+    let main = [Value::I32(1), Value::I32(0x2000), Value::I32(STACK)];
+    frames.push(frame(MAIN, 851).with_locals(main));
+    frames.extend([frame(10, 111), frame(8, 35)]);
+    frames
+}
+
+#[test]
+fn the_stack_of_a_real_guest() {
+    let directory = Directory::new();
+    let frames = frames(&directory.dump(&["wordcount.wasm"], trapped()), &[GUEST]);
+    let names: Vec<&str> = frames.iter().map(|frame| frame["name"].as_str().unwrap()).collect();
+    let mut expected = vec!["report"; 6];
+    expected.extend(["main", "__main_void", "_start"]);
+    assert_eq!(names, expected);
+    assert_eq!(source(&frames[0]), "if (depth == 0) __builtin_trap();");
+    for frame in &frames[1..6] {
+        assert!(source(frame).starts_with("return report(w ? w->next : 0, depth - 1)"));
+    }
+    assert_eq!(source(&frames[6]), "return report(table[1], 5) + arena[0];");
+    // The guest's file has no lines of this one, and those of its C library for the last.
+    assert!(frames[7].get("line").is_none());
+    assert!(frames[8]["file"].as_str().unwrap().ends_with("/crt1-command.c"));
+    assert_eq!(frames[8]["line"], 47);
+    assert!(frames.iter().all(|frame| frame.get("problem").is_none()));
+}
+
+#[test]
+fn variables_by_name() {
+    let directory = Directory::new();
+    let frames = frames(&directory.dump(&["wordcount.wasm"], trapped()), &[GUEST]);
+    assert_eq!(variable(&frames[0], "w")["value"], 0x12_3450);
+    assert_eq!(variable(&frames[0], "w")["parameter"], true);
+    for (depth, frame) in frames[..6].iter().enumerate() {
+        assert_eq!(variable(frame, "depth")["value"], depth);
+    }
+    // In memory, from a frame base that is a local; of a location that has ended; of none at all.
+    assert_eq!(variable(&frames[6], "buffer")["address"], STACK + 16);
+    assert_eq!(variable(&frames[6], "argc")["value"], Json::Null);
+    assert_eq!(variable(&frames[6], "arena")["value"], Json::Null);
+    // Static, read from the memory of the dump.
+    assert_eq!(variable(&frames[8], "started")["value"], 1);
+}
+
+/// What the dump does not know is not guessed.
+#[test]
+fn locals_that_are_missing_stay_unknown() {
+    let directory = Directory::new();
+    let stack = [frame(REPORT, 6).with_locals([Value::Missing, Value::F32(0)]), frame(MAIN, 851)];
+    let frames = frames(&directory.dump(&["wordcount.wasm"], stack), &[GUEST]);
+    assert_eq!(variable(&frames[0], "w")["value"], Json::Null);
+    assert_eq!(variable(&frames[0], "depth")["value"], Json::Null);
+    assert!(variable(&frames[1], "buffer").get("address").is_none());
+}
+
+/// A call in a function that is inlined into `main`, given by the offset of the call as the format has
+/// it, and by that behind it, where the next line may begin.
+#[test]
+fn inlined_calls() {
+    let directory = Directory::new();
+    for offset in [0x22d, 0x233] {
+        let dump = directory.dump(&["wordcount.wasm"], [frame(REPORT, 6), frame(MAIN, offset)]);
+        let frame = &frames(&dump, &[GUEST])[1];
+        assert_eq!(frame["name"], "main");
+        assert_eq!(source(frame), "count(buffer, n);");
+        let inlined = frame["inlined"].as_array().unwrap();
+        assert_eq!(inlined.len(), 1, "{frame}");
+        assert_eq!(inlined[0]["name"], "count");
+        assert!(source(&inlined[0]).contains("memcmp(w->text, s, n)"), "{frame}");
+        // Its name is where `count` is described, once for all calls.
+        assert_eq!(variable(&inlined[0], "slot")["parameter"], false);
+        let text = String::from_utf8(inspect(&dump, &[GUEST], &[]).stdout).unwrap();
+        let (inner, outer) =
+            (text.find("     count inlined at ").unwrap(), text.find("     main at "));
+        assert!(inner < outer.unwrap(), "{text}");
+    }
+}
+
+#[test]
+fn text_is_that_of_the_json() {
+    let directory = Directory::new();
+    let dump = directory.dump(&["wordcount.wasm"], trapped());
+    let text = String::from_utf8(inspect(&dump, &[GUEST], &[]).stdout).unwrap();
+    let lines: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("thread")).collect();
+    assert_eq!(lines[1], "  0: wordcount.wasm function 49 at 0x6");
+    assert!(lines[2].starts_with("     report at ") && lines[2].ends_with("/wordcount.c:36:13"));
+    assert_eq!(lines[3], "       w = 0x123450, depth = 0");
+    assert!(text.contains("buffer at 0xffff90,"), "{text}");
+    assert!(text.contains("\n     __main_void\n"), "{text}");
+}
+
+/// A module of functions that do nothing, the first of which have these names.
+fn named(module: &str, names: &[&str], functions: u32) -> Module {
+    let mut wasm = Module::new();
+    let mut types = TypeSection::new();
+    types.ty().function([], []);
+    let (mut indices, mut code) = (FunctionSection::new(), CodeSection::new());
+    for _ in 0..functions {
+        indices.function(0);
+        let mut body = Function::new([]);
+        body.instructions().nop().end();
+        code.function(&body);
+    }
+    let mut section = NameSection::new();
+    section.module(module);
+    let mut map = NameMap::new();
+    for (i, name) in (0..).zip(names) {
+        map.append(i, name);
+    }
+    section.functions(&map);
+    wasm.section(&types).section(&indices).section(&code).section(&section);
+    wasm
+}
+
+fn name_of(frame: &Json) -> &str {
+    frame["name"].as_str().unwrap_or_default()
+}
+
+#[test]
+fn names_without_debugging_information() {
+    let directory = Directory::new();
+    let mangled =
+        ["plain", "_ZN4core3fmt9Formatter3pad17h0123456789abcdefE", "_Z3addii", "a\u{1b}b"];
+    let file = directory.write("a.wasm", named("a", &mangled, 5).finish());
+    let dump = directory.dump(&["guest"], (0..5).map(|function| frame(function, 1)));
+    let file = file.to_str().unwrap();
+    let frames = frames(&dump, &[file]);
+    let names: Vec<&str> = frames.iter().map(name_of).collect();
+    assert_eq!(names, ["plain", "core::fmt::Formatter::pad", "add(int, int)", "a\u{1b}b", ""]);
+    assert!(frames.iter().all(|frame| frame.get("line").is_none()));
+    let text = inspect(&dump, &[file], &[]).stdout;
+    assert!(!text.contains(&0x1b), "a name plays tricks on a terminal");
+}
+
+#[test]
+fn frames_that_are_not_of_the_file() {
+    let directory = Directory::new();
+    let stack = [frame(3, 0), frame(2, 0x40), frame(2, 0), frame(u32::MAX, u32::MAX)];
+    let file = directory.write("a.wasm", named("a", &["x", "y", "z"], 3).finish());
+    let dump = directory.dump(&["guest"], stack);
+    let frames = frames(&dump, &[file.to_str().unwrap()]);
+    let problem = |i: usize| frames[i]["problem"].as_str().unwrap_or_default().to_string();
+    assert!(problem(0).ends_with("has no function 3, only 3 functions"), "{}", problem(0));
+    let outside = "has no offset 0x40 in function 2, which has 0x3 bytes";
+    assert!(problem(1).ends_with(outside), "{}", problem(1));
+    assert_eq!((name_of(&frames[2]), problem(2)), ("z", String::new()));
+    assert!(problem(3).contains("has no function 4294967295"));
+    // Imported functions have no code.
+    let dump = directory.dump(&["guest"], [frame(0, 1)]);
+    let frame = &self::frames(&dump, &[GUEST])[0];
+    let problem = frame["problem"].as_str().unwrap();
+    assert!(problem.ends_with("has no code of function 0, it imports 7"), "{problem}");
+}
+
+#[test]
+fn files_are_matched_with_modules() {
+    let directory = Directory::new();
+    let file = |name: &str, module: &str, function: &str| {
+        let path = directory.write(name, named(module, &[function], 1).finish());
+        path.to_str().unwrap().to_string()
+    };
+    let by_file = file("one.wasm", "", "first");
+    let by_module = file("other.wasm", "two", "second");
+    let by_nothing = file("built.wasm", "built", "third");
+    let instances = (0..4).map(|i| Frame::new(InstanceIndex(i), 0, 1));
+    let dump = directory.dump(&["lib/one.wasm", "two", "three", "one"], instances);
+    let third = format!("2={by_nothing}");
+    let frames = frames(&dump, &[&by_module, &third, &by_file]);
+    assert_eq!([0, 1, 2].map(|i: usize| name_of(&frames[i])), ["first", "second", "third"]);
+    assert!(frames[3].get("name").is_none() && frames[3].get("problem").is_none());
+
+    let fails = |symbols: &[&str], code, why: &str| {
+        let output = inspect(&dump, symbols, &[]);
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{error}");
+        assert!(error.contains(why) && error.lines().count() == 1, "{error}");
+        assert!(output.stdout.is_empty());
+    };
+    let none = "built.wasm: no module of the dump has this name; pass INDEX=FILE";
+    fails(&[&by_nothing], 2, none);
+    fails(&[&format!("4={by_nothing}")], 2, "there is no module 4, the dump has 4");
+    fails(&[&by_file, &format!("0={by_nothing}")], 2, "module 0 already has a file");
+    fails(&["0="], 2, "missing file name");
+    fails(&["none.wasm"], 1, "none.wasm: cannot open: No such file");
+    let same = directory.dump(&["a/one.wasm", "b/one.wasm"], [frame(0, 1)]);
+    let output = inspect(&same, &[&by_file], &[]);
+    assert!(stderr(&output).contains("several modules of the dump have this name"));
+}
+
+#[test]
+fn files_that_are_no_modules() {
+    let directory = Directory::new();
+    let dump = directory.dump(&["guest"], [frame(REPORT, 6)]);
+    let fails = |bytes: &[u8], why: &str| {
+        let file = directory.write("bad.wasm", bytes);
+        let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(why), "{}", stderr(&output));
+    };
+    fails(b"", "is empty, not a WebAssembly module");
+    match cfg!(feature = "run") {
+        true => fails(b"(module", "bad.wasm:1:8: expected `)`"),
+        false => fails(
+            b" (module)",
+            "is in WebAssembly text format; convert it with `wat2wasm --debug-names`, or install corestream-cli with the feature `run`",
+        ),
+    }
+    fails(b"module", "is not a WebAssembly module, neither in binary nor in text form\n");
+    fails(b"\x1f\x8b\x08\0", "is compressed with gzip; decompress it with `gzip -d` first");
+    fails(&fs::read(&dump).unwrap(), "is a core dump, not a guest");
+    fails(b"(component)", "is a component, whose symbols are not supported; name its core");
+    fails(b"\0asm\x0d\0\x01\0", "is a component, whose symbols are not supported; name its core");
+    // What may have no end is not read.
+    let fifo = directory.write("fifo.wasm", b"");
+    fs::remove_file(&fifo).unwrap();
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    for path in [Path::new("/dev/null"), &fifo, directory.directory.path()] {
+        let output = inspect(&dump, &[path.to_str().unwrap()], &[]);
+        let said = format!("corestream: {}: not a regular file\n", path.display());
+        assert_eq!((output.status.code(), stderr(&output)), (Some(1), said));
+    }
+    // Of one that is cut, what is there.
+    let whole = fs::read(GUEST).unwrap();
+    let cut = directory.write("cut.wasm", &whole[..0xea50a]);
+    let output = inspect(&dump, &[cut.to_str().unwrap()], &[]);
+    assert!(output.status.success());
+    assert!(stderr(&output).contains("warning: ") && stderr(&output).contains("only partly read"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("     report at ") && text.contains("wordcount.c:36:13"), "{text}");
+}
+
+#[test]
+fn debugging_information_elsewhere_is_said() {
+    let directory = Directory::new();
+    let mut module = named("a", &["f"], 1);
+    module.section(&CustomSection {
+        name: "external_debug_info".into(),
+        data: b"\x09a.dbg.wasm"[..].into(),
+    });
+    let file = directory.write("a.wasm", module.finish());
+    let dump = directory.dump(&["a"], [frame(0, 1)]);
+    let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
+    assert!(stderr(&output).contains("in another file; pass that file instead: a.dbg.wa"));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("     f\n"));
+}
+
+/// One unit of debugging information: its entries, their abbreviations and ranges of addresses.
+fn with_dwarf(abbreviations: &[u8], entries: &[u8], ranges: &[u8]) -> Vec<u8> {
+    let mut unit = (u32::try_from(entries.len()).unwrap() + 7).to_le_bytes().to_vec();
+    unit.extend([4, 0, 0, 0, 0, 0, 4]);
+    unit.extend(entries);
+    let mut module = named("a", &["f"], 1);
+    module.section(&CustomSection { name: ".debug_abbrev".into(), data: abbreviations.into() });
+    module.section(&CustomSection { name: ".debug_info".into(), data: unit.into() });
+    module.section(&CustomSection { name: ".debug_ranges".into(), data: ranges.into() });
+    module.finish()
+}
+
+/// Debugging information that would overflow the stack, or take forever.
+#[test]
+fn bombs() {
+    let directory = Directory::new();
+    let dump = directory.dump(&["a"], [frame(0, 1)]);
+    let says = |wasm: Vec<u8>, why: &str| {
+        let file = directory.write("a.wasm", wasm);
+        let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(stderr(&output).contains(why), "{}", stderr(&output));
+        assert!(String::from_utf8(output.stdout).unwrap().contains("     f\n"));
+    };
+    // What a frame says, after the units have been found to be harmless.
+    let frame_says = |wasm: Vec<u8>, why: &str| {
+        let file = directory.write("a.wasm", wasm);
+        let frame = &frames(&dump, &[file.to_str().unwrap()])[0];
+        assert_eq!(name_of(frame), "f");
+        assert!(frame["problem"].as_str().unwrap().ends_with(why), "{frame}");
+    };
+    // A unit, in it a function from 0 to 100, in that a million calls inlined into each other.
+    let abbreviations = [
+        &[1, 0x11, 1, 0x11, 1, 0x12, 6, 0, 0][..],
+        &[2, 0x2e, 1, 0x11, 1, 0x12, 6, 0, 0],
+        &[3, 0x1d, 1, 0x11, 1, 0x12, 6, 0, 0, 0],
+    ];
+    let entry = |code: u8| [code, 0, 0, 0, 0, 100, 0, 0, 0];
+    let mut entries = [entry(1), entry(2)].concat();
+    entries.extend((0..1_000_000).flat_map(|_| entry(3)));
+    says(with_dwarf(&abbreviations.concat(), &entries, &[]), "nested more than 512 levels deep");
+    // A million entries of a byte each, all with a hundred thousand attributes that have none.
+    let mut abbreviations = vec![1, 0x11, 1, 0, 0, 2, 0x34, 0];
+    (0..100_000).for_each(|_| abbreviations.extend([0x3f, 0x19]));
+    abbreviations.extend([0, 0, 0]);
+    let mut entries = vec![1];
+    entries.extend(vec![2; 1_000_000]);
+    says(with_dwarf(&abbreviations, &entries, &[]), "takes too much to read");
+    // A hundred thousand functions that share as many ranges.
+    let abbreviations = [1, 0x11, 1, 0x11, 1, 0x12, 6, 0, 0, 2, 0x2e, 0, 0x55, 0x17, 0, 0, 0];
+    let mut entries = entry(1).to_vec();
+    (0..100_000).for_each(|_| entries.extend([2, 0, 0, 0, 0]));
+    entries.push(0);
+    let ranges = [2_u32.to_le_bytes(), 90_u32.to_le_bytes()].concat().repeat(100_000);
+    frame_says(with_dwarf(&abbreviations, &entries, &ranges), "takes too much to read");
+}
+
+/// The real guest with bytes of its debugging information changed: less is known, or something else,
+/// and nothing worse.
+#[test]
+fn garbled_debugging_information() {
+    let directory = Directory::new();
+    let dump = directory.dump(&["wordcount.wasm"], trapped());
+    let whole = fs::read(GUEST).unwrap();
+    let mut random = Random(77);
+    for round in 0..24 {
+        let mut bytes = whole.clone();
+        for _ in 0..1 << (round % 12) {
+            // From the first section of debugging information to the names.
+            let at = 0x5a20 + random.below(0xea70a - 0x5a20);
+            bytes[at] = random.next().to_le_bytes()[0];
+        }
+        let file = directory.write("wordcount.wasm", bytes);
+        let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
+        assert!(output.status.success(), "{round}: {}", stderr(&output));
+        assert!(String::from_utf8(output.stdout).unwrap().contains("function 49 at 0x6"));
+    }
+    // A section that is longer than its file is one that is cut.
+    let mut bytes = named("a", &["f"], 1).finish();
+    bytes.push(0);
+    leb(&mut bytes, 1 << 30);
+    let file = directory.write("wordcount.wasm", bytes);
+    let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
+    assert!(stderr(&output).contains("only partly read"), "{}", stderr(&output));
+}

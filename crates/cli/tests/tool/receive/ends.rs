@@ -1,0 +1,478 @@
+//! How it ends between `corestream receive` and a sender: with all, with a part, with nothing, by a signal.
+
+use crate::{common, receiver, tool, waiting};
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::Duration;
+
+use common::own;
+use receiver::{MIB, Receiver, corestream, dump_of, read};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
+use tool::{names, stderr};
+use waiting::wait_until;
+
+/// What a receiver replies, and how it ends the connection. A sender that does not read replies, as that of
+/// older versions, takes an end for "kept", and an error for "not kept".
+fn reply(socket: &mut impl Read) -> (String, Result<(), ErrorKind>) {
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 100]);
+    let end = loop {
+        match socket.read(&mut buffer) {
+            Ok(0) => break Ok(()),
+            Ok(n) => bytes.extend(&buffer[..n]),
+            Err(error) => break Err(error.kind()),
+        }
+    };
+    (String::from_utf8(bytes).unwrap(), end)
+}
+
+/// A sender that has sent all may stay connected: it is not waited for, and nothing is lost.
+#[test]
+fn a_dump_is_whole_though_its_sender_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--timeout", "3600"]);
+    let bytes = dump_of("stays", 3, 1);
+    let mut socket = receiver.connect();
+    socket.write_all(&bytes).unwrap();
+    wait_until(|| directory.path().join("stays").exists());
+    assert!(receiver.line().contains(", intact"));
+    assert!(read(directory.path(), "stays") == bytes);
+    // A sender that wants to know waits until the other end is closed: the dump has its name then.
+    let mut socket = receiver.connect();
+    socket.write_all(&bytes).unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())));
+    assert!(read(directory.path(), "stays.1") == bytes);
+    receiver.line();
+    receiver.stop();
+}
+
+#[test]
+fn what_is_cut_off_is_kept_only_if_that_is_wanted() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = dump_of("guest", 64, 1);
+    let half = &bytes[..bytes.len() / 2];
+    let mut flipped = bytes.clone();
+    flipped[MIB * 3] ^= 1;
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n.core", "--keep-partial"]);
+    for (sent, kept) in [(half, "guest.core.partial"), (&flipped, "guest.core.1.partial")] {
+        receiver.send(sent);
+        let line = receiver.line();
+        assert!(line.ends_with(&format!("; kept as {kept}")), "{line}");
+        assert!(read(directory.path(), kept) == sent);
+        let metadata = directory.path().join(kept).metadata().unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        // What was reserved for the rest is free again.
+        assert!(metadata.blocks() * 512 <= sent.len() as u64 + 65_536, "{metadata:?}");
+    }
+    // What is no dump has nothing to keep, and what is not wanted is not kept.
+    receiver.send(b"nothing of the kind");
+    assert!(receiver.line().starts_with("PEER: not a core dump"));
+    receiver.send(&own::without(&bytes));
+    assert!(receiver.line().contains("is by another tool"));
+    // Nor is there a reason why the receiver's own end should lose anything.
+    let mut socket = receiver.connect();
+    socket.write_all(half).unwrap();
+    receiver.wait_for_connections(1);
+    receiver.signal(Signal::INT);
+    let (code, said) = receiver.end();
+    assert_eq!(code, Some(130));
+    assert!(said.contains("PEER: dropped after "), "{said}");
+    let all = names(directory.path());
+    assert!(all.len() <= 3 && all.iter().all(|name| name.ends_with(".partial")), "{all:?}");
+}
+
+#[test]
+fn once_says_whether_the_dump_was_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = dump_of("guest", 32, 1);
+    let foreign = own::without(&bytes);
+    for (sent, args, code, said) in [
+        (&bytes[..], &[][..], 0, "guest: 2101377 bytes from PEER, intact, all checksums match"),
+        (
+            &bytes[..MIB],
+            &[],
+            3,
+            "PEER: truncated: 1048576 of 2101377 bytes (bytes 0x100000..0x201081)",
+        ),
+        (b"guest", &[], 3, "PEER: not a core dump: it does not begin as a WebAssembly module does"),
+        (
+            &bytes,
+            &["--max-size", "2000000"],
+            1,
+            "PEER: has 2101377 bytes, more than the 2000000 of --max-size",
+        ),
+        (
+            &foreign,
+            &[],
+            1,
+            "PEER: is by another tool, and one that is cut off may look whole: --any-tool takes such \
+             dumps",
+        ),
+        (
+            &foreign,
+            &["--any-tool"],
+            0,
+            "guest.1: 2097210 bytes from PEER, intact, by another tool: only its structure can be checked",
+        ),
+    ] {
+        let args = [&["-o", "%n", "--once"], args].concat();
+        let receiver = Receiver::tcp(directory.path(), &args);
+        receiver.send(sent);
+        let (found, line) = receiver.end();
+        let line = line.strip_prefix("corestream: receive: ").expect(&line).trim_end();
+        let said = said.replace("2101377", &bytes.len().to_string());
+        let said = said.replace("0x201081", &format!("{:#x}", bytes.len()));
+        let said = said.replace("2097210", &foreign.len().to_string());
+        assert_eq!((found, line), (Some(code), said.as_str()), "{args:?}");
+    }
+    assert_eq!(names(directory.path()), ["guest", "guest.1"]);
+    let receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--once"]);
+    receiver.stop();
+}
+
+#[test]
+fn a_signal_drops_what_is_under_way_and_leaves_nothing() {
+    let bytes = dump_of("guest", 64, 1);
+    let half = &bytes[..bytes.len() / 2];
+    for (signal, name, code) in waiting::stop_signals() {
+        let directory = tempfile::tempdir().unwrap();
+        let args = ["-o", "%n.core", "--max-senders", "2"];
+        let mut receiver = Receiver::start(directory.path(), "unix:socket", &args);
+        let connect = || UnixStream::connect(directory.path().join("socket")).unwrap();
+        let mut sockets = [connect(), connect(), connect()];
+        // The third one waits: it is not read from.
+        for socket in &mut sockets[..2] {
+            socket.write_all(half).unwrap();
+        }
+        receiver.wait_for_connections(2);
+        receiver.signal(signal);
+        for line in receiver.lines(2) {
+            assert!(line.starts_with("unix:socket: dropped after "), "{line}");
+        }
+        let said = format!("corestream: receive: stopped by {name}\n");
+        assert_eq!(receiver.end(), (Some(code), said));
+        assert!(names(directory.path()).is_empty(), "{:?}", names(directory.path()));
+    }
+}
+
+/// The kernel ends the connections of a process that is killed. It must not look as if the dump were kept, also
+/// if the receiver had read everything but the end of the sender's half.
+#[test]
+fn a_killed_receiver_breaks_the_connection() {
+    let bytes = dump_of("guest", 2, 1);
+    let part = &bytes[..bytes.len() - 1];
+    let directory = tempfile::tempdir().unwrap();
+    let kill = |receiver: Receiver, before: usize, end: &dyn Fn()| {
+        wait_until(|| receiver.has_read() >= before + part.len());
+        receiver.signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", receiver.child.id());
+        wait_until(|| fs::read_to_string(&stat).unwrap().contains(") T "));
+        end();
+        receiver.signal(Signal::KILL);
+        assert_eq!(receiver.end(), (None, String::new()));
+        assert!(!directory.path().join("guest").exists());
+    };
+    let receiver = Receiver::tcp(directory.path(), &["-o", "%n"]);
+    let before = receiver.has_read();
+    let mut socket = receiver.connect();
+    socket.write_all(part).unwrap();
+    kill(receiver, before, &|| socket.shutdown(Shutdown::Write).unwrap());
+    assert_eq!(reply(&mut socket), (String::new(), Err(ErrorKind::ConnectionReset)));
+
+    // By a Unix socket it is the last byte that is not read before the dump has its name.
+    let receiver = Receiver::start(directory.path(), "unix:socket", &["-o", "%n"]);
+    let before = receiver.has_read();
+    let mut socket = UnixStream::connect(directory.path().join("socket")).unwrap();
+    socket.write_all(&bytes).unwrap();
+    kill(receiver, before, &|| {});
+    assert_eq!(reply(&mut socket), (String::new(), Err(ErrorKind::ConnectionReset)));
+}
+
+#[test]
+fn a_signal_does_not_drop_what_is_all_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n"]);
+    let bytes = dump_of("stays", 3, 1);
+    let before = receiver.has_read();
+    let mut socket = receiver.connect();
+    socket.write_all(&bytes).unwrap();
+    while receiver.has_read() < before + bytes.len() {
+        thread::sleep(Duration::from_millis(2));
+    }
+    receiver.signal(Signal::TERM);
+    assert!(receiver.line().contains(", intact"));
+    assert_eq!(receiver.end().0, Some(143));
+    assert!(read(directory.path(), "stays") == bytes);
+}
+
+/// Who only looks whether anybody listens is not the one sender.
+#[test]
+fn once_waits_for_a_sender_that_sends() {
+    let directory = tempfile::tempdir().unwrap();
+    let args = ["-o", "%n", "--once", "--timeout", "1"];
+    let mut receiver = Receiver::tcp(directory.path(), &args);
+    drop(receiver.connect());
+    assert_eq!(receiver.line(), "PEER: has sent nothing");
+    let mut silent = receiver.connect();
+    assert_eq!(receiver.line(), "PEER: is cut off: 0 bytes: nothing came for 1s");
+    let reason = "is cut off: 0 bytes: nothing came for 1s\n".to_string();
+    assert_eq!(reply(&mut silent), (reason, Err(ErrorKind::ConnectionReset)));
+    let bytes = dump_of("guest", 1, 1);
+    receiver.send(&bytes);
+    let (code, said) = receiver.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(read(directory.path(), "guest") == bytes);
+    // A signal ends the wait.
+    let mut receiver = Receiver::tcp(directory.path(), &args);
+    drop(receiver.connect());
+    receiver.line();
+    receiver.stop();
+}
+
+/// A dump whose sections are wrong can only be dropped: the rest of it is not waited for.
+#[test]
+fn what_is_damaged_is_not_taken_to_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bytes = dump_of("guest", 64, 1);
+    let at = own::end_of_core(&bytes) + own::HEADER;
+    bytes[at] = 99;
+    let said = format!("PEER: is damaged: at {at:#x}: unknown section id 99 ");
+    for keep in [false, true] {
+        let args = ["-o", "%n", "--timeout", "2", "--keep-partial"];
+        let mut receiver = Receiver::tcp(directory.path(), &args[..if keep { 5 } else { 4 }]);
+        let mut socket = receiver.connect();
+        socket.write_all(&bytes[..MIB]).unwrap();
+        if keep {
+            socket.write_all(&bytes[MIB..]).unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
+        }
+        let line = receiver.line();
+        if keep {
+            // The index tells more of it.
+            assert!(line.starts_with("PEER: is damaged: the checksum of 0x0..0x100000 "), "{line}");
+            assert!(line.ends_with("; kept as guest.partial"), "{line}");
+            assert!(read(directory.path(), "guest.partial") == bytes);
+        } else {
+            assert!(line.starts_with(&said), "{line}");
+            assert!(names(directory.path()).is_empty());
+        }
+        let (reply, end) = reply(&mut socket);
+        assert!(reply.starts_with("is damaged: ") && reply.ends_with('\n'), "{reply}");
+        assert_eq!(end, Err(ErrorKind::ConnectionReset));
+        receiver.stop();
+    }
+    // Nothing tells more of another tool's dump, and all of it is kept nevertheless.
+    let mut foreign = own::without(&dump_of("foreign", 64, 1));
+    let at = own::end_of_core(&foreign);
+    foreign[at] = 99;
+    let args = ["-o", "%n", "--keep-partial", "--any-tool"];
+    let mut receiver = Receiver::tcp(directory.path(), &args);
+    receiver.send(&foreign);
+    let line = receiver.line();
+    assert!(line.ends_with("; kept as foreign.partial"), "{line}");
+    assert!(read(directory.path(), "foreign.partial") == foreign);
+    receiver.stop();
+}
+
+#[test]
+fn only_so_many_partial_dumps_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = dump_of("guest", 1, 1);
+    let args = ["-o", "%n", "--keep-partial", "--max-partials", "2"];
+    let mut receiver = Receiver::tcp(directory.path(), &args);
+    let mut send = || {
+        receiver.send(&bytes[..bytes.len() / 2]);
+        receiver.line()
+    };
+    for kept in ["guest.partial", "guest.1.partial"] {
+        let line = send();
+        assert!(line.ends_with(&format!("; kept as {kept}")), "{line}");
+    }
+    let line = send();
+    let said = "; not kept, there are 2 that end in .partial (--max-partials)";
+    assert!(line.ends_with(said), "{line}");
+    fs::remove_file(directory.path().join("guest.partial")).unwrap();
+    let line = send();
+    assert!(line.ends_with("; kept as guest.partial"), "{line}");
+    receiver.send(&bytes);
+    assert!(receiver.line().starts_with("guest: "));
+    receiver.stop();
+    assert_eq!(names(directory.path()), ["guest", "guest.1.partial", "guest.partial"]);
+}
+
+/// All of a small dump is on its way before the receiver has looked at it.
+#[test]
+fn a_sender_learns_that_its_dump_is_not_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("guest.mem"), [1; 65_536]).unwrap();
+    let dump = |to: &str| {
+        let mut command = corestream(directory.path());
+        let output = command.args(["dump", "--memory", "guest.mem", "--to", to]).output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let dumps = directory.path().join("dumps");
+    fs::create_dir(&dumps).unwrap();
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "dumps/%n"]);
+    assert_eq!(dump(&receiver.address), (Some(0), String::new()));
+    assert!(receiver.line().starts_with("dumps/guest.mem: "));
+    // It has all of the dump, and can't give it a name.
+    let file = dumps.join("guest.mem");
+    fs::remove_file(&file).unwrap();
+    fs::remove_dir(&dumps).unwrap();
+    let (code, said) = dump(&receiver.address);
+    let line = receiver.line();
+    assert!(line.starts_with("PEER: dumps: cannot make a file in it: "), "{line}");
+    let reason = line.strip_prefix("PEER: ").unwrap();
+    let expected = format!("corestream: {}: did not keep the dump: {reason}\n", receiver.address);
+    assert_eq!((code, said), (Some(1), expected));
+    receiver.stop();
+
+    for address in ["tcp:127.0.0.1:0", "unix:socket"] {
+        let args = ["-o", "%n", "--max-size", "1000"];
+        let mut receiver = Receiver::start(directory.path(), address, &args);
+        let (code, said) = dump(&receiver.address);
+        let line = receiver.line();
+        let (_, reason) =
+            line.split_once(": has ").map(|(peer, _)| line.split_at(peer.len() + 2)).unwrap();
+        assert!(reason.ends_with("--max-size"), "{line}");
+        let to = &receiver.address;
+        let expected = format!("corestream: {to}: did not keep the dump: {reason}\n");
+        assert_eq!((code, said), (Some(1), expected));
+        receiver.stop();
+    }
+}
+
+/// Also a sender that does not read replies learns what came of its dump, by a Unix socket too, where the end
+/// of a connection is an error only if bytes were left unread; whatever the pieces that it sends.
+#[test]
+fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
+    let directory = tempfile::tempdir().unwrap();
+    let dumps = directory.path().join("dumps");
+    fs::create_dir(&dumps).unwrap();
+    let mut receiver = Receiver::start(directory.path(), "unix:socket", &["-o", "dumps/%n"]);
+    let bytes = dump_of("guest", 1, 1);
+    let len = bytes.len();
+    let mut send = |pieces: &[&[u8]], before_the_last: &dyn Fn()| {
+        let mut socket = UnixStream::connect(directory.path().join("socket")).unwrap();
+        let (last, first) = pieces.split_last().unwrap();
+        for piece in first {
+            socket.write_all(piece).unwrap();
+            thread::sleep(Duration::from_millis(30));
+        }
+        before_the_last();
+        socket.write_all(last).unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
+        (reply(&mut socket), receiver.line())
+    };
+    let small = dump_of("small", 0, 1);
+    let dribbled: Vec<&[u8]> = small.chunks(7).collect();
+    for pieces in [&[&bytes[..]][..], &[&bytes[..len - 1], &bytes[len - 1..]], &[&small], &dribbled]
+    {
+        let (learned, line) = send(pieces, &|| {});
+        assert_eq!(learned, ("ok\n".into(), Ok(())), "{line}");
+        assert!(line.contains(", intact"), "{line}");
+    }
+    let reset = |line: &str| {
+        let reason = line.strip_prefix("unix:socket: ").unwrap();
+        (format!("{reason}\n"), Err(ErrorKind::ConnectionReset))
+    };
+    let longer = [&bytes[..], b"more"].concat();
+    for pieces in [&[&longer[..]][..], &[&bytes, b"x"]] {
+        let (learned, line) = send(pieces, &|| {});
+        assert!(line.contains("has data past its end"), "{line}");
+        assert_eq!(learned, reset(&line));
+    }
+    let mut damaged = bytes.clone();
+    damaged[len / 2] ^= 1;
+    let (learned, line) = send(&[&damaged], &|| {});
+    assert!(line.contains("is damaged: "), "{line}");
+    assert_eq!(learned, reset(&line));
+    let gone = || fs::rename(&dumps, directory.path().join("gone")).unwrap();
+    let (learned, line) = send(&[&bytes[..len - 1], &bytes[len - 1..]], &gone);
+    assert!(line.contains("its directory was moved while it was written"), "{line}");
+    assert_eq!(learned, reset(&line));
+    receiver.stop();
+}
+
+/// Numbers of descriptors below `limit` that the process does not have open.
+fn free_below(receiver: &Receiver, limit: u64) -> u64 {
+    let fds = fs::read_dir(format!("/proc/{}/fd", receiver.child.id())).unwrap();
+    let open = fds.filter_map(|fd| fd.unwrap().file_name().to_str()?.parse::<u64>().ok());
+    limit - open.filter(|fd| *fd < limit).count() as u64
+}
+
+/// Senders that stay silent use up the free descriptors. Those who wait are served when the silent ones are dropped.
+#[test]
+fn silent_senders_do_not_keep_others_out_for_ever() {
+    let bytes = dump_of("guest", 1, 1);
+    let directory = tempfile::tempdir().unwrap();
+    let args = ["-o", "%n", "--max-senders", "40", "--timeout", "1"];
+    let mut receiver = Receiver::tcp(directory.path(), &args);
+    let pid = Pid::from_raw(receiver.child.id().cast_signed());
+    let before = getrlimit(Resource::Nofile);
+    let limit = (1..).find(|limit| free_below(&receiver, *limit) > 20).unwrap();
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(limit), ..before }).unwrap();
+    let mut silent: Vec<_> = (0..40).map(|_| receiver.connect()).collect();
+    for socket in &mut silent {
+        socket.write_all(b"\0asm\x01").unwrap();
+    }
+    let mut socket = receiver.connect();
+    socket.write_all(&bytes).unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())));
+    // Its lines are those of the silent senders, as many as were dropped by now.
+    receiver.child.kill().unwrap();
+    receiver.child.wait().unwrap();
+}
+
+/// A receiver that could never take a sender says so at the start.
+#[test]
+fn a_limit_that_is_too_low_for_one_sender_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = "ulimit -n 5; exec \"$0\" receive unix:socket -o %n";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", line]).arg(assert_cmd::cargo::cargo_bin!("corestream"));
+    let output = command.current_dir(directory.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("Too many open files"), "{said}");
+}
+
+/// Without free descriptors senders wait for their connection, and none is dropped.
+#[test]
+fn senders_wait_for_free_descriptors() {
+    let bytes = dump_of("guest", 1, 1);
+    for free in 0..4 {
+        let directory = tempfile::tempdir().unwrap();
+        let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--max-senders", "3"]);
+        let pid = Pid::from_raw(receiver.child.id().cast_signed());
+        let before = getrlimit(Resource::Nofile);
+        let limit = (1..).find(|limit| free_below(&receiver, *limit) > free).unwrap() - 1;
+        let low = Rlimit { current: Some(limit), ..before };
+        prlimit(pid, Resource::Nofile, low).unwrap();
+        let mut sockets: Vec<_> = (0..3).map(|_| receiver.connect()).collect();
+        for socket in &mut sockets {
+            socket.write_all(&bytes).unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
+        }
+        let line = receiver.line();
+        let short = "Too many open files (os error 24); senders wait until that changes";
+        assert!(line.contains(": cannot take a sender: ") && line.ends_with(short), "{line}");
+        // Many times the pause between two attempts: it is reported once.
+        thread::sleep(Duration::from_secs(1));
+        assert!(names(directory.path()).is_empty());
+        prlimit(pid, Resource::Nofile, before).unwrap();
+        for mut socket in sockets {
+            assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())), "{free} free");
+        }
+        let mut lines = receiver.lines(4);
+        lines.retain(|line| !line.contains(", intact"));
+        assert!(lines.len() == 1 && lines[0].ends_with(": takes senders again"), "{lines:?}");
+        receiver.stop();
+    }
+}

@@ -1,0 +1,311 @@
+//! `corestream receive` with real sockets: what arrives whole gets a name, and nothing else does.
+
+use crate::{common, own_memory, receiver, tool};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use common::own;
+use corestream::CoreDumpFile;
+use own_memory::peak_anon;
+use receiver::{MIB, Receiver, corestream, dump_of, read, without_port};
+use tool::{names, stderr};
+
+#[test]
+fn a_dump_arrives_by_tcp_and_in_the_file_system() {
+    let directory = tempfile::tempdir().unwrap();
+    let image: Vec<u8> = (0..3 * MIB).map(|i| (i / 7 % 251).to_le_bytes()[0]).collect();
+    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    fs::create_dir(directory.path().join("dumps")).unwrap();
+    let dump = |args: &[&str]| {
+        let mut command = corestream(directory.path());
+        let output = command.args(["dump", "--memory", "guest.mem"]).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        output.stdout
+    };
+    let expected = dump(&["-o", "-"]);
+    for (address, name, from) in [
+        ("tcp:127.0.0.1:0", "guest.mem.tcp", "PEER"),
+        ("tcp:localhost:0", "guest.mem.host", "PEER"),
+        ("unix:socket", "guest.mem.unix", "unix:socket"),
+    ] {
+        let end = name.rsplit('.').next().unwrap();
+        let pattern = format!("dumps/%n.{end}");
+        let mut receiver = Receiver::start(directory.path(), address, &["-o", &pattern, "--sync"]);
+        assert_eq!(directory.path().join("socket").exists(), from == "unix:socket");
+        dump(&["--to", &receiver.address.clone()]);
+        let len = expected.len();
+        let line = receiver.line().replace("tcp:[::1]:", "tcp:127.0.0.1:");
+        assert_eq!(
+            without_port(&line),
+            format!("dumps/{name}: {len} bytes from {from}, intact, all checksums match")
+        );
+        let path = directory.path().join("dumps").join(name);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(fs::read(path).unwrap() == expected, "{name}");
+        receiver.stop();
+    }
+    assert_eq!(names(&directory.path().join("dumps")).len(), 3);
+    assert_eq!(names(directory.path()), ["dumps", "guest.mem"]);
+}
+
+/// Sixteen senders at once, a third of them up to no good, twice over.
+#[test]
+fn what_is_good_arrives_whole_whoever_else_sends() {
+    let directory = tempfile::tempdir().unwrap();
+    let args = ["-o", "%n.core", "--timeout", "1", "--max-size", "6000000"];
+    let mut receiver = Receiver::tcp(directory.path(), &args);
+    let before = receiver.memory("VmHWM");
+    let good: Vec<_> = (1..9).map(|i| dump_of(&format!("good{i}"), 60 + i, i)).collect();
+    let slow = dump_of("slow", 0, 1);
+    let evil = dump_of("../../-\u{1b}[31m\n\u{202e}", 3, 1);
+    let mut flipped = dump_of("flipped", 32, 5);
+    flipped[MIB + 7] ^= 1;
+    let bad = dump_of("bad", 64, 7);
+    let oversized = dump_of("oversized", 100, 8);
+    let foreign = own::without(&bad);
+    // A dump without a length, and a section of no interest that goes on and on.
+    let endless =
+        [&b"\0asm\x01\0\0\0\0\x0e\x04core\0\x07endless"[..], b"\0\xff\xff\xff\xff\x0f\0"].concat();
+    let cut = &bad[..bad.len() / 2];
+    let behind = [&bad[..], b"more"].concat();
+    // What comes, what goes on for ever after it, and what is said.
+    let whole = "bytes from PEER, intact";
+    let checksum = "is damaged: the checksum of 0x100000..0x200000 does not hold";
+    let rounds: [[(&[u8], Then, &str); 6]; 2] = [
+        [
+            (cut, Then::Close, "is cut off: "),
+            (&[b'x'; 100_000], Then::Close, "not a core dump: it does not begin as"),
+            (&flipped, Then::Close, checksum),
+            (cut, Then::Silence, "nothing came for 1s"),
+            (&oversized, Then::Close, "more than the 6000000 of --max-size"),
+            (&endless, Then::Zeros, "has more than the 6000000 bytes of --max-size"),
+        ],
+        [
+            (&[], Then::Zeros, "not a core dump: it does not begin as"),
+            (&[], Then::Silence, "is cut off: 0 bytes: nothing came for 1s"),
+            (&[], Then::Close, "has sent nothing"),
+            (&behind, Then::Close, "has data past its end"),
+            (&foreign, Then::Close, "is by another tool"),
+            (&bad, Then::Zeros, "has data past its end"),
+        ],
+    ];
+    let mut expected = Vec::new();
+    for (round, senders) in rounds.iter().enumerate() {
+        let all = good.iter().map(|bytes| (&bytes[..], Then::Close, whole));
+        let all = all.chain([(&evil[..], Then::Close, whole), (&slow, Then::Slow, whole)]);
+        let all: Vec<_> = all.chain(senders.iter().copied()).collect();
+        assert_eq!(all.len(), 16);
+        let start = Barrier::new(all.len());
+        let lines = thread::scope(|scope| {
+            for (bytes, then, _) in &all {
+                let (socket, start) = (receiver.connect(), &start);
+                scope.spawn(move || {
+                    start.wait();
+                    // It may be closed at any time.
+                    let _ = then.send(socket, bytes);
+                });
+            }
+            receiver.lines(all.len())
+        });
+        for (_, _, said) in &all {
+            let wanted = all.iter().filter(|(.., other)| other == said).count();
+            let found = lines.iter().filter(|line| line.contains(said)).count();
+            assert!(found >= wanted, "{said}: {lines:#?}");
+        }
+        let suffix = if round == 0 { "" } else { ".1" };
+        for (i, bytes) in good.iter().enumerate() {
+            let name = format!("good{}.core{suffix}", i + 1);
+            assert!(read(directory.path(), &name) == *bytes, "{name}");
+            expected.push(name);
+        }
+        for (name, bytes) in [("_._.._-_[31m__.core", &evil), ("slow.core", &slow)] {
+            let name = format!("{name}{suffix}");
+            assert!(read(directory.path(), &name) == *bytes, "{name}");
+            expected.push(name);
+        }
+    }
+    expected.sort();
+    assert_eq!(names(directory.path()), expected);
+    let more = receiver.memory("VmHWM") - before;
+    assert!(more < 16 * MIB, "{more} bytes for 16 senders");
+    receiver.stop();
+}
+
+/// What a sender does when it has sent its bytes.
+#[derive(Clone, Copy)]
+enum Then {
+    Close,
+    /// Waits until the other end is closed.
+    Silence,
+    /// Sends zeros until the other end is closed.
+    Zeros,
+    /// Has sent them one by one.
+    Slow,
+}
+
+impl Then {
+    fn send(self, mut socket: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Slow => {
+                socket.set_nodelay(true)?;
+                for byte in bytes {
+                    socket.write_all(&[*byte])?;
+                    thread::sleep(Duration::from_micros(500));
+                }
+                return Ok(());
+            }
+            _ => socket.write_all(bytes)?,
+        }
+        match self {
+            Self::Close | Self::Slow => Ok(()),
+            Self::Silence => socket.read(&mut [0]).map(|_| ()),
+            Self::Zeros => loop {
+                socket.write_all(&[0; 65_536])?;
+            },
+        }
+    }
+}
+
+#[test]
+fn a_name_that_is_taken_gets_a_number() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("guest.core"), "kept").unwrap();
+    fs::write(path("target"), "kept too").unwrap();
+    symlink("target", path("guest.core.1")).unwrap();
+    symlink("nothing", path("guest.core.2")).unwrap();
+    fs::create_dir(path("guest.core.3")).unwrap();
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "guest.core"]);
+    let bytes = dump_of("any", 1, 1);
+    for i in 4..6 {
+        receiver.send(&bytes);
+        let line = receiver.line();
+        assert!(line.starts_with(&format!("guest.core.{i}: ")), "{line}");
+        assert!(read(directory.path(), &format!("guest.core.{i}")) == bytes);
+    }
+    receiver.stop();
+    assert_eq!(read(directory.path(), "guest.core"), b"kept");
+    assert_eq!(read(directory.path(), "target"), b"kept too");
+    assert!(path("guest.core.2").is_symlink() && !path("nothing").exists());
+}
+
+#[test]
+fn mistakes_are_said_in_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
+    fs::write(dir.join("file"), "kept").unwrap();
+    fs::create_dir(dir.join("dumps")).unwrap();
+    let _listener = UnixListener::bind(dir.join("taken")).unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let in_use = format!("tcp:{}", tcp.local_addr().unwrap());
+    let in_use_said =
+        format!("receive: {in_use}: cannot listen there: Address already in use (os error 98)");
+    for (address, output, code, said) in [
+        (
+            "tcp:0.0.0.0:0",
+            "%n",
+            2,
+            "receive: tcp:0.0.0.0:0: 0.0.0.0 is not a loopback address, and other machines may send to \
+             it: --any-host allows that",
+        ),
+        (&in_use, "%n", 1, &in_use_said),
+        ("unix:file", "%n", 1, "receive: unix:file: cannot listen there: not a socket"),
+        (
+            "unix:taken",
+            "%n",
+            1,
+            "receive: unix:taken: cannot listen there: somebody listens there already",
+        ),
+        (
+            "unix:new",
+            "dumps",
+            2,
+            "-o dumps: is a directory; name files in it, such as dumps/%n.%t.core",
+        ),
+        ("unix:new", "none/%n", 2, "-o none/%n: no such directory: none; create it first"),
+        (
+            "unix:new",
+            "%n/core",
+            2,
+            "-o %n/core: %n and %t are allowed in the file name only, not in its directory",
+        ),
+        (
+            "udp:a:1",
+            "%n",
+            2,
+            "invalid value 'udp:a:1' for '<ADDRESS>': must be tcp:HOST:PORT or unix:PATH; see --help",
+        ),
+    ] {
+        let output = corestream(dir).args(["receive", address, "-o", output]).output().unwrap();
+        assert_eq!(stderr(&output), format!("corestream: {said}\n"));
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{said}");
+    }
+    assert_eq!(names(dir), ["dumps", "file", "taken"]);
+    // An open address, if it is asked for, and a socket that nobody listens on any more.
+    let any_host = ["-o", "%n", "--any-host", "--max-size", "1MB"];
+    let output = corestream(dir).args(["receive", "tcp:0.0.0.0:0"]).args(&any_host[..3]).output();
+    let output = output.unwrap();
+    assert_eq!(
+        (output.status.code(), stderr(&output).as_str()),
+        (
+            Some(2),
+            "corestream: receive: with --any-host one sender from anywhere could fill the disk: say how \
+             large a dump may be with --max-size, such as 8GiB\n"
+        )
+    );
+    let receiver = Receiver::start(dir, "tcp:0.0.0.0:0", &any_host);
+    receiver.stop();
+    drop(UnixListener::bind(dir.join("deserted")).unwrap());
+    let receiver = Receiver::start(dir, "unix:deserted", &["-o", "%n"]);
+    // One that has this path now is not removed.
+    fs::rename(dir.join("deserted"), dir.join("moved")).unwrap();
+    fs::write(dir.join("deserted"), "new").unwrap();
+    receiver.stop();
+    assert_eq!(read(dir, "deserted"), b"new");
+}
+
+/// An image of 256 MiB, eight times: 2 GiB that nobody keeps in memory, neither here nor there.
+#[test]
+fn two_gib_arrive_whole_in_little_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut random = common::Random(9);
+    let image: Vec<u8> =
+        (0..256 * MIB / 8).flat_map(|_| (random.next() | 1).to_le_bytes()).collect();
+    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "large.core"]);
+    let before = receiver.memory("VmHWM");
+    let mut command = corestream(directory.path());
+    command.arg("dump").args(["--memory", "guest.mem"].repeat(8));
+    command.args(["--stats", "json", "--to", &receiver.address]);
+    let (output, peak) = peak_anon(&mut command);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let stats: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert!((1..16 << 20).contains(&peak), "{peak} bytes of the sender");
+    let line = receiver.line();
+    assert!(line.ends_with(" bytes from PEER, intact, all checksums match"), "{line}");
+    let more = receiver.memory("VmHWM") - before;
+    assert!(more < 16 * MIB, "{more} bytes of the receiver");
+    receiver.stop();
+
+    let path: PathBuf = directory.path().join("large.core");
+    assert_eq!(
+        File::open(&path).unwrap().metadata().unwrap().len(),
+        stats["dump_bytes"].as_u64().unwrap()
+    );
+    let dump = CoreDumpFile::open(path).unwrap();
+    assert_eq!(dump.memories().len(), 8);
+    let mut buffer = vec![0; MIB];
+    for memory in dump.memories() {
+        for (i, expected) in image.chunks(MIB).enumerate() {
+            memory.read((i * MIB) as u64, &mut buffer).unwrap();
+            assert!(buffer == expected, "memory {}, MiB {i}", memory.index());
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! `corestream receive`.
+
+mod ends;
+mod files;
+mod hostile;

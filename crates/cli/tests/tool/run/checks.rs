@@ -1,0 +1,523 @@
+//! What `corestream run` reports before it compiles a guest, how it takes the arguments of `--invoke`, and
+//! how it names the cause of a trap.
+
+use crate::tool;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+use tool::{names, stderr};
+
+fn run(directory: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.current_dir(directory).arg("run").args(args).env_clear().output().unwrap()
+}
+
+/// A directory with a guest in it.
+fn directory(name: &str, guest: impl AsRef<[u8]>) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join(name), guest).unwrap();
+    directory
+}
+
+/// The line on standard error of a `run` that fails before the guest runs.
+fn refused(directory: &Path, args: &[&str]) -> String {
+    let output = run(directory, args);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(125), "{args:?}: {said}");
+    assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+    said.trim_end().strip_prefix("corestream: ").unwrap().into()
+}
+
+/// What `run` says of a guest that it refuses.
+fn refusal(name: &str, guest: impl AsRef<[u8]>) -> String {
+    let directory = directory(name, guest);
+    let said = refused(directory.path(), &[name]);
+    assert_eq!(names(directory.path()), [name]);
+    said
+}
+
+/// A function body that is invalid stops the compiler, so what is reported instead was found before.
+#[test]
+fn mistakes_are_reported_before_the_guest_is_compiled() {
+    let guest =
+        |import: &str| format!("(module {import} (func (export \"_start\") (i32.const 1)))");
+    let directory = directory("import.wat", guest("(import \"env\" \"foo\" (func))"));
+    fs::write(directory.path().join("body.wat"), guest("")).unwrap();
+    for limit in [&[][..], &["--time-limit", "1"]] {
+        let refused = |args: &[&str]| refused(directory.path(), &[args, limit].concat());
+        assert_eq!(
+            refused(&["import.wat"]),
+            "import.wat: unknown import `env::foo`: `run` provides WASI preview 1 only"
+        );
+        let said = refused(&["body.wat", "--invoke", "none"]);
+        assert_eq!(said, "body.wat: exports no function none, only _start");
+        let said = refused(&["body.wat"]);
+        assert!(said.starts_with("body.wat:1:35: invalid module: type mismatch: "), "{said}");
+    }
+}
+
+#[test]
+fn lists_every_unknown_import_once() {
+    let wasi = "(import \"wasi_snapshot_preview1\" \"fd_close\" (func (param i32) (result i32)))";
+    let said = refusal(
+        "imports.wat",
+        format!(
+            "(module {wasi}
+               (import \"env\" \"f\" (func)) (import \"env\" \"f\" (func (param i32)))
+               (import \"env\" \"memory\" (memory 1)) (import \"env\" \"g\" (global i32))
+               (import \"env\" \"t\" (table 1 funcref)) (import \"env\" \"e\" (tag))
+               (import \"wasi_snapshot_preview1\" \"none\" (func))
+               (func (export \"_start\")))"
+        ),
+    );
+    assert_eq!(
+        said,
+        "imports.wat: unknown imports `env::e` (tag), `env::f`, `env::g` (global), `env::memory` \
+         (memory), `env::t` (table), `wasi_snapshot_preview1::none`: `run` provides WASI preview 1 only"
+    );
+    // The line has an end, however many there are and whatever their names.
+    let imports: String = (0..500)
+        .map(|i| format!("(import \"env\" \"{i:04}{}\" (func))", "\\u{202e}".repeat(500)))
+        .collect();
+    let said = refusal("many.wat", format!("(module {imports} (func (export \"_start\")))"));
+    assert!(said.contains(" and 492 more: `run` provides"), "{said}");
+    assert!(said.len() < 10_000 && !said.contains('\u{202e}'), "{said}");
+}
+
+#[test]
+fn compares_the_types_of_imports() {
+    let guest = |ty: &str| {
+        format!(
+            "(module (import \"wasi_snapshot_preview1\" \"fd_close\" {ty}) (func (export \"_start\")))"
+        )
+    };
+    assert_eq!(
+        refusal("type.wat", guest("(func (param i64) (result i32))")),
+        "type.wat: import `wasi_snapshot_preview1::fd_close` has the type (i64) -> (i32), but WASI's \
+         function has the type (i32) -> (i32)"
+    );
+    assert_eq!(
+        refusal("kind.wat", guest("(memory 1)")),
+        "kind.wat: import `wasi_snapshot_preview1::fd_close` is a memory in the guest, but not in WASI"
+    );
+    let both = "(func (param i32))) (import \"wasi_snapshot_preview1\" \"fd_sync\" (func)";
+    let said = refusal("both.wat", guest(both));
+    assert!(said.ends_with("; 1 more import does not fit either"), "{said}");
+    // A type that is open to subtypes is not that of a host function, whatever its parameters.
+    let open = "(module (type $open (sub (func (param i32) (result i32))))
+        (import \"wasi_snapshot_preview1\" \"fd_close\" (func (type $open))) (func (export \"_start\")))";
+    assert!(refusal("open.wat", open).contains("fd_close` has the type"));
+}
+
+#[test]
+fn names_the_place_of_a_mistake_in_a_text() {
+    assert_eq!(
+        refusal("syntax.wat", "(module\n  (func (export \"_start\")\n    i32.cons 1))"),
+        "syntax.wat:3:5: unknown operator or unexpected token"
+    );
+    let said = refusal("open.wat", "(module\n  (func");
+    assert!(said.starts_with("open.wat:2:8: expected `"), "{said}");
+}
+
+#[test]
+fn says_why_a_module_is_invalid() {
+    let body = "(module (func (export \"_start\") (i32.add (i32.const 1) (i64.const 2)) drop))";
+    let wasm = wat(body);
+    let said = refusal("bad.wasm", &wasm);
+    assert_eq!(
+        said,
+        "bad.wasm: invalid module: type mismatch: expected i32, found i64 (at offset 0x27)"
+    );
+    let said = refusal("cut.wasm", &wasm[..wasm.len() - 4]);
+    assert!(said.starts_with("cut.wasm: invalid module: unexpected end"), "{said}");
+    // Of a text, the line.
+    let text = "(module\n  (func (export \"_start\")\n    (i32.add (i32.const 1)\n      (i64.const 2))\n    drop))";
+    assert_eq!(
+        refusal("bad.wat", text),
+        "bad.wat:3:6: invalid module: type mismatch: expected i32, found i64"
+    );
+    // Names of the guest's that look like those of the engine's API.
+    for name in ["run_async", "Store::new", "Config::shared_memory", "compile time"] {
+        let text =
+            format!("(module (func (export \"_start\") (export \"{name}\") (export \"{name}\")))");
+        let wasm = wat(&text);
+        // The last export begins with the length of its name.
+        let at =
+            wasm.windows(name.len()).rposition(|window| window == name.as_bytes()).unwrap() - 1;
+        assert_eq!(
+            refusal("twice.wasm", &wasm),
+            format!(
+                "twice.wasm: invalid module: duplicate export name `{name}` already defined (at \
+                 offset {at:#x})"
+            )
+        );
+    }
+    // Proposals have names.
+    assert_eq!(
+        refusal("legacy.wat", "(module (func (export \"_start\") try catch_all end))"),
+        "legacy.wat: uses the proposal legacy-exceptions, which `run` does not support"
+    );
+    assert_eq!(
+        refusal(
+            "stacks.wat",
+            "(module (type $f (func)) (type (cont $f)) (func (export \"_start\")))"
+        ),
+        "stacks.wat: uses the proposal stack-switching, which `run` does not support"
+    );
+}
+
+/// The binary form of a text, by this process.
+fn wat(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap()
+}
+
+#[test]
+fn names_what_a_file_holds_that_is_no_module() {
+    let component = "is a component, `run` takes core modules";
+    for (guest, expected) in [
+        (&b"\0asm\x0d\0\x01\0"[..], component),
+        (b"(component)", component),
+        (b";; text\n(; (module) ;) (\n component $c)", component),
+        (b"\x1f\x8b\x08\0\0\0\0\0", "is compressed with gzip; decompress it with `gzip -d` first"),
+        (b"\x28\xb5\x2f\xfd\0", "is compressed with zstd; decompress it with `zstd -d` first"),
+        (b"\x7fELF\x02\x01\x01", "is an ELF file, not a WebAssembly module"),
+        (b"#!/bin/sh\n", "is a script, not a WebAssembly module"),
+        (b"", "is empty, not a WebAssembly module"),
+        (b"module", "is not a WebAssembly module, neither in binary nor in text form"),
+        (b"\0asm\x01", "truncated: a module has a header of 8 bytes"),
+        (b"\0asm\x02\0\0\0", "unknown version 2 of the WebAssembly binary format"),
+    ] {
+        assert_eq!(refusal("guest", guest), format!("guest: {expected}"));
+    }
+    // A dump is a module, but no guest.
+    let directory = directory("trap.wat", "(module (func (export \"_start\") unreachable))");
+    assert_eq!(run(directory.path(), &["trap.wat"]).status.code(), Some(134));
+    assert_eq!(
+        refused(directory.path(), &["trap.wat.core"]),
+        "trap.wat.core: is a core dump, not a guest: `corestream inspect` shows what is in it"
+    );
+}
+
+/// Returns each of its parameters.
+const ECHO: &str = r#"(module
+    (type $f (func))
+    (func (export "i32") (param i32) (result i32) local.get 0)
+    (func (export "i64") (param i64) (result i64) local.get 0)
+    (func (export "f32") (param f32) (result f32) local.get 0)
+    (func (export "f64") (param f64) (result f64) local.get 0)
+    (func (export "v128") (param v128) (result v128) local.get 0)
+    (func (export "funcref") (param funcref) (result funcref i32)
+        local.get 0 (ref.is_null (local.get 0)))
+    (func (export "refs") (param externref anyref (ref null $f)) (result externref anyref (ref null $f))
+        local.get 0 local.get 1 local.get 2)
+    (func (export "strict") (param (ref func)))
+    (func (export "concrete") (param (ref null $f) (ref $f)))
+    (func $made (export "made") (result (ref func)) ref.func $made)
+    (func (export "two") (param i32 v128))
+    (global (export "g") i32 (i32.const 1)))"#;
+
+#[test]
+fn takes_arguments_as_in_text() {
+    let directory = directory("echo.wat", ECHO);
+    for (function, args, expected) in [
+        ("i32", &["-1"][..], "-1\n"),
+        ("i32", &["0xff"], "255\n"),
+        ("i32", &["4294967295"], "-1\n"),
+        ("i32", &["-0x8000_0000"], "-2147483648\n"),
+        ("i64", &["0xffff_ffff_ffff_fffe"], "-2\n"),
+        ("i64", &["1_000"], "1000\n"),
+        ("f32", &["0x1p-3"], "0.125\n"),
+        ("f32", &["-inf"], "-inf\n"),
+        ("f64", &["nan"], "NaN\n"),
+        ("f64", &["1e3"], "1000.0\n"),
+        ("f64", &[".5"], "0.5\n"),
+        ("v128", &["i32x4:1,2,3,-1"], "0xffffffff000000030000000200000001\n"),
+        ("v128", &["i64x2 1 0xff"], "0x00000000000000ff0000000000000001\n"),
+        ("v128", &["0x01"], "0x00000000000000000000000000000001\n"),
+        ("funcref", &["null"], "null\n1\n"),
+        ("refs", &["null", "null", "null"], "null\nnull\nnull\n"),
+        ("made", &[], "a reference\n"),
+    ] {
+        let output =
+            run(directory.path(), &[&["echo.wat", "--invoke", function, "--"], args].concat());
+        let printed = String::from_utf8(output.stdout.clone()).unwrap();
+        assert_eq!(printed, expected, "{function} {args:?}: {}", stderr(&output));
+        assert_eq!(output.status.code(), Some(0));
+    }
+}
+
+#[test]
+fn rejects_arguments_that_do_not_fit() {
+    let directory = directory("echo.wat", ECHO);
+    for (function, args, expected) in [
+        (
+            "i32",
+            &["4294967296"][..],
+            "argument 1 (`4294967296`) is out of range for i32: -2147483648 to 4294967295",
+        ),
+        (
+            "i64",
+            &["-9223372036854775809"],
+            "argument 1 (`-9223372036854775809`) is out of range for i64: -9223372036854775808 to \
+             18446744073709551615",
+        ),
+        (
+            "i32",
+            &["1.5"],
+            "argument 1 (`1.5`) is not of type i32: give an integer such as -1, 42 or 0xff",
+        ),
+        ("f32", &["1e39"], "argument 1 (`1e39`) is out of range for f32: at most 3.4028235e38"),
+        (
+            "f32",
+            &["nan:0x0"],
+            "argument 1 (`nan:0x0`) has a NaN payload that does not fit: 0x1 to 0x7fffff",
+        ),
+        (
+            "concrete",
+            &["1", "null"],
+            "argument 1 (`1`) is not of type (ref null 0): only null can be given",
+        ),
+        (
+            "concrete",
+            &["null", "null"],
+            "argument 2 (`null`) cannot be null: (ref 0) is a type without null",
+        ),
+        (
+            "concrete",
+            &[],
+            "takes 2 parameters ((ref null 0), (ref 0)), but 0 arguments are given after --",
+        ),
+        (
+            "f64",
+            &["1)(drop"],
+            "argument 1 (`1)(drop`) is not of type f64: give a number such as -1.5, 1e3, 0x1p-3, inf \
+             or nan",
+        ),
+        (
+            "two",
+            &["1", "7"],
+            "argument 2 (`7`) is not of type v128: give lanes such as i32x4:1,2,3,4, or 128 bits such \
+             as 0xff",
+        ),
+        ("v128", &["i32x4:1"], "argument 1 (`i32x4:1`) has 1 lane, its shape has 4"),
+        (
+            "v128",
+            &["i8x16:256,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0"],
+            "argument 1 (`i8x16:256,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0`) is out of range for v128: each lane \
+             must fit its shape, signed or unsigned",
+        ),
+        ("funcref", &["1"], "argument 1 (`1`) is not of type funcref: only null can be given"),
+        (
+            "strict",
+            &["null"],
+            "argument 1 (`null`) cannot be null: (ref func) is a type without null",
+        ),
+        ("two", &["1"], "takes 2 parameters (i32, v128), but 1 argument is given after --"),
+        ("i32", &[], "takes 1 parameter (i32), but 0 arguments are given after --"),
+    ] {
+        let said =
+            refused(directory.path(), &[&["echo.wat", "--invoke", function, "--"], args].concat());
+        assert_eq!(said, format!("echo.wat: function {function}: {expected}"));
+    }
+    let said = refused(directory.path(), &["echo.wat", "--invoke", "g"]);
+    assert_eq!(said, "echo.wat: export g is a global, not a function");
+    let said = refused(directory.path(), &["echo.wat"]);
+    assert_eq!(
+        said,
+        "echo.wat: exports no function _start, name one with --invoke: i32, i64, f32, f64, v128, \
+         funcref, refs, strict and 3 more"
+    );
+}
+
+/// Its length is known before it is read, for which there is no memory; the file has no data.
+#[test]
+fn refuses_a_file_that_is_too_large() {
+    let directory = directory("trap.wat", "(module (func (export \"_start\") unreachable))");
+    fs::File::create(directory.path().join("large")).unwrap().set_len(1 << 40).unwrap();
+    assert_eq!(run(directory.path(), &["trap.wat"]).status.code(), Some(134));
+    for (args, code, expected) in [
+        (&["run", "large"][..], 125, "the most that `run` takes"),
+        (&["inspect", "trap.wat.core", "--symbols", "large"], 1, "is larger than the limit of "),
+    ] {
+        let mut command = Command::new("sh");
+        command.current_dir(directory.path()).arg("-c").arg("ulimit -v 800000 && exec \"$@\"");
+        command.arg("sh").arg(assert_cmd::cargo::cargo_bin!("corestream")).args(args);
+        let output = command.output().unwrap();
+        let said = format!("corestream: large: is larger than 1073741824 bytes, {expected}\n");
+        assert_eq!((output.status.code(), stderr(&output)), (Some(code), said));
+    }
+}
+
+/// The backtrace of a function whose name is empty has its index.
+#[test]
+fn an_empty_name_is_none() {
+    let directory =
+        directory("empty.wat", "(module (func (@name \"\") (export \"_start\") unreachable))");
+    let said = stderr(&run(directory.path(), &["empty.wat"]));
+    assert_eq!(said.lines().nth(1), Some("    0: empty.wat: function 0 + 0x1"), "{said}");
+}
+
+/// The first line on standard error of a guest that traps.
+fn trap(directory: &Path, args: &[&str]) -> String {
+    let output = run(directory, &[&["--force"], args].concat());
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(134), "{said}");
+    said.lines().next().unwrap().strip_prefix("corestream: ").unwrap().into()
+}
+
+/// Real guests: `tests/guests/overflow.c`.
+#[test]
+fn calls_a_stack_overflow_by_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests");
+    let out_of_bounds = "wasm trap: out of bounds memory access";
+    let unreachable = "wasm trap: wasm `unreachable` instruction executed";
+    let below = "stack overflow: the stack pointer is 992 bytes below address 0";
+    let left = "likely a stack overflow: the stack has 80 bytes left";
+    for (guest, function, expected) in [
+        ("stack-first", "deep", format!("{below} ({out_of_bounds})")),
+        ("stack-first", "leaf", format!("{left} ({out_of_bounds})")),
+        ("stack-first", "wild", out_of_bounds.into()),
+        (
+            "data-first",
+            "deep",
+            format!(
+                "likely a stack overflow: the stack reaches 992 bytes into the static data \
+                 ({unreachable})"
+            ),
+        ),
+        (
+            "data-first",
+            "leaf",
+            format!(
+                "likely a stack overflow: the stack reaches 1968 bytes into the static data \
+                 ({out_of_bounds})"
+            ),
+        ),
+        ("data-first", "wild", out_of_bounds.into()),
+        ("unnamed", "deep", format!("likely a {below} ({out_of_bounds})")),
+        ("unnamed", "leaf", format!("{left} ({out_of_bounds})")),
+        ("unnamed", "wild", out_of_bounds.into()),
+    ] {
+        let name = format!("overflow-{guest}.wasm");
+        fs::copy(guests.join(&name), directory.path().join(&name)).unwrap();
+        for more in [&[][..], &["--locals"]] {
+            let args = [&[&name, "--invoke", function][..], more].concat();
+            let said = trap(
+                directory.path(),
+                &args.iter().chain(&["--", "1"]).copied().collect::<Vec<_>>(),
+            );
+            assert_eq!(said, format!("{name}: {expected}"), "{function} {more:?}");
+        }
+    }
+}
+
+/// A global that only looks like a stack pointer, and a trap that has another name.
+#[test]
+fn does_not_take_every_trap_for_a_stack_overflow() {
+    let directory = tempfile::tempdir().unwrap();
+    let deep = "(func $f (export \"_start\") (call $f))";
+    let stack = "(global $__stack_pointer (mut i32) (i32.const 65536))";
+    for (text, expected) in [
+        // Global 0 is negative, but no function uses it as a stack.
+        (
+            "(module (memory 1) (global (mut i32) (i32.const 65536))
+               (func (export \"_start\") (global.set 0 (i32.const -16))
+                 (drop (i32.load (i32.const 65536)))))"
+                .to_string(),
+            "wasm trap: out of bounds memory access",
+        ),
+        // The engine's own stack.
+        (format!("(module (memory 1) {stack} {deep})"), "wasm trap: call stack exhausted"),
+        // A small address, but the trap is another one.
+        (
+            format!(
+                "(module (memory 1) {stack}
+                   (func (export \"_start\") (global.set 0 (i32.const 16)) unreachable))"
+            ),
+            "wasm trap: wasm `unreachable` instruction executed",
+        ),
+        // The same memory is too large for the pointer to be out of it.
+        (
+            format!(
+                "(module (memory 65536) {stack}
+                   (func (export \"_start\") (global.set 0 (i32.const -16)) unreachable))"
+            ),
+            "wasm trap: wasm `unreachable` instruction executed",
+        ),
+    ] {
+        fs::write(directory.path().join("guest.wat"), &text).unwrap();
+        assert_eq!(
+            trap(directory.path(), &["guest.wat"]),
+            format!("guest.wat: {expected}"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn demangles_names_in_the_backtrace() {
+    let doubling: String = (0..34)
+        .map(|i| {
+            let digit = char::from_digit(i, 36).unwrap().to_ascii_uppercase();
+            format!("S_IS{digit}_S{digit}_E")
+        })
+        .collect();
+    let text = format!(
+        "(module
+           (func $_ZN4core6option13unwrap_failed17h0123456789abcdefE unreachable)
+           (func $_Z3addii (call $_ZN4core6option13unwrap_failed17h0123456789abcdefE))
+           (func $_RNvC5guest4main (call $_Z3addii))
+           (func (@name \"_Z1fSt4pairIiiE{doubling}\") (call $_RNvC5guest4main))
+           (func (export \"_start\") (call 3)))"
+    );
+    let directory = directory("names.wat", text);
+    let output = run(directory.path(), &["names.wat"]);
+    let said = stderr(&output);
+    let frames: Vec<_> =
+        said.lines().skip(1).filter_map(|line| line.split(": names.wat: ").nth(1)).collect();
+    assert!(frames[0].starts_with("core::option::unwrap_failed + 0x"), "{said}");
+    assert!(frames[1].starts_with("add(int, int) + 0x"), "{said}");
+    assert!(frames[2].starts_with("guest::main + 0x"), "{said}");
+    // Demangled it would have gigabytes.
+    assert!(frames[3].starts_with("_Z1fSt4pairIiiE"), "{said}");
+}
+
+#[test]
+fn no_message_names_an_option_of_the_library() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = |text: &str, args: &[&str]| {
+        fs::write(directory.path().join("guest.wat"), text).unwrap();
+        let said = stderr(&run(directory.path(), &[&["--force", "guest.wat"], args].concat()));
+        assert!(!said.contains("Config::") && !said.contains("tunable"), "{said}");
+        let line = said.lines().find(|line| !line.ends_with("out of bounds memory access"));
+        line.unwrap().replace("corestream: ", "")
+    };
+    let start = "(func (export \"_start\"))";
+    let said = line(&format!("(module (memory i64 0x1000000000000) {start})"), &[]);
+    assert_eq!(
+        said,
+        "guest.wat: the memory is too large for this machine: it begins with 281474976710656 pages"
+    );
+    let said = line(&format!("(module (memory i64 0x800000000) {start})"), &[]);
+    assert!(
+        said.starts_with("guest.wat: cannot reserve address space for the guest, 0x8"),
+        "{said}"
+    );
+    // What the dump does not know.
+    let said = line(&format!("(module (memory 1) (data (i32.const 65536) \"x\") {start})"), &[]);
+    assert_eq!(
+        said,
+        "warning: there is no backtrace: no function was running, or --max-frames is too large for \
+         this machine"
+    );
+    let deep = "(module (func $f (export \"_start\") (call $f)))";
+    fs::write(directory.path().join("deep.wat"), deep).unwrap();
+    let said = stderr(&run(directory.path(), &["--force", "deep.wat", "--max-frames", "1"]));
+    let expected = "warning: the backtrace stops at 1 frame, older ones may be missing: raise \
+                    --max-frames\n";
+    assert!(said.contains(expected), "{said}");
+}

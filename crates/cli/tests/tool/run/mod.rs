@@ -1,0 +1,4 @@
+//! `corestream run`.
+
+mod checks;
+mod guests;
