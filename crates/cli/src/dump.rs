@@ -45,8 +45,9 @@ pub struct Dump {
     #[arg(long)]
     name: Option<String>,
 
-    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES|SIZE][,shared][,changing].
-    /// `changing` means that the image is modified while it is dumped; the dump then marks the memory as changing
+    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES|SIZE][,shared][,changing]
+    ///
+    /// `changing` means that the image is modified while it is dumped. The dump then marks the memory as changing.
     #[arg(long = "memory", value_name = "IMAGE",
           value_parser = OsStringValueParser::new().try_map(MemoryOption::parse))]
     memories: Vec<MemoryOption>,
@@ -55,9 +56,10 @@ pub struct Dump {
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 
-    /// Exclude an address range of a memory: it is not read, and the dump records that it is missing.
+    /// Exclude an address range of a memory: it is not read, and the dump records that it is missing
+    ///
     /// MEMORY is an index. START and END are decimal, hexadecimal after 0x, or sizes such as 1.5GiB. If absent,
-    /// they are the start and the end of the memory
+    /// they are the start and the end of the memory.
     #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
     exclude: Vec<RangeOption>,
 
@@ -75,14 +77,16 @@ pub struct Dump {
           value_parser = clap::value_parser!(i32).range(0..))]
     fd: Option<i32>,
 
-    /// Connect to a receiver and send it the dump: tcp:HOST:PORT or unix:PATH. The command fails if the
-    /// receiver replies that it did not keep the dump
+    /// Connect to a receiver and send it the dump: tcp:HOST:PORT or unix:PATH
+    ///
+    /// The command fails if the receiver replies that it did not keep the dump.
     #[arg(long, value_name = "PEER", conflicts_with = "output")]
     to: Option<Peer>,
 
-    /// Seconds, such as 0.5, to wait for the other side before the dump fails: for a connection, for a reader
-    /// to open a FIFO, for a reader that has stopped reading, and for a receiver's reply. By default, wait
-    /// forever
+    /// Seconds, such as 0.5, to wait for the other side before the dump fails; by default, forever
+    ///
+    /// This limits each wait: for a connection, for a reader to open a FIFO, for a reader that has stopped
+    /// reading, and for a receiver's reply.
     #[arg(long, value_name = "S", value_parser = seconds)]
     write_timeout: Option<Duration>,
 

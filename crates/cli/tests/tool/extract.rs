@@ -581,8 +581,8 @@ fn a_rewritten_dump_is_said_to_be_that() {
     );
     let output = run(dir, &["extract", "rewritten.core", "--all", "out"]);
     assert_eq!(output.status.code(), Some(0));
-    let said = "warning: another tool has rewritten the dump: no checksums tell whether anything is \
-                missing or wrong\n";
+    let said = "warning: another tool has rewritten the dump, so checksums cannot show whether anything \
+                is missing or wrong\n";
     assert!(stderr(&output).contains(said), "{}", stderr(&output));
     ok(dir, &["dump", "--manifest", "out/manifest.json", "-o", "again.core"]);
     assert!(fs::read(dir.join("again.core")).unwrap() == whole);
