@@ -65,7 +65,7 @@ pub fn write(text: &str) {
     }
 }
 
-/// Makes [`write`] return without waiting from now on.
+/// Makes [`write()`] return without waiting from now on.
 ///
 /// # Errors
 /// Returns an error if the thread that writes cannot be started.

@@ -197,7 +197,7 @@ fn names_what_a_file_holds_that_is_no_module() {
     assert_eq!(run(directory.path(), &["trap.wat"]).status.code(), Some(134));
     assert_eq!(
         refused(directory.path(), &["trap.wat.core"]),
-        "trap.wat.core: is a core dump, not a guest: `corestream inspect` shows what is in it"
+        "trap.wat.core: is a core dump, not a guest; use `corestream inspect`"
     );
 }
 
@@ -340,7 +340,7 @@ fn refuses_a_file_that_is_too_large() {
     assert_eq!(run(directory.path(), &["trap.wat"]).status.code(), Some(134));
     for (args, code, expected) in [
         (&["run", "large"][..], 125, "the most that `run` takes"),
-        (&["inspect", "trap.wat.core", "--symbols", "large"], 1, "is larger than the limit of "),
+        (&["inspect", "trap.wat.core", "--symbols", "large"], 1, "the maximum for a symbol file"),
     ] {
         let mut command = Command::new("sh");
         command.current_dir(directory.path()).arg("-c").arg("ulimit -v 800000 && exec \"$@\"");
