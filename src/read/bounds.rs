@@ -249,8 +249,8 @@ mod tests {
     #[test]
     fn rejects_a_segment_past_the_end_of_the_address_space() {
         let fault = grow(&[placement(u64::MAX, 2)], MemoryType::wasm64(1)).unwrap_err();
-        let line = "at 0x0: 2-byte segment at address 0xffffffffffffffff is past the end of all \
-                    addresses";
+        let line = "at 0x0: 2-byte segment at address 0xffffffffffffffff is past the end of the \
+                    address space";
         assert_eq!((fault.line(), fault.range), (line.into(), 0..1));
         // An empty segment at the last address requires a memory that has it.
         let (ty, _) = grow(&[placement(u64::MAX, 0)], MemoryType::wasm64(1)).unwrap();

@@ -200,7 +200,7 @@ impl Extract {
     /// Checks that the dump has not changed, and, without `--salvage`, that all of it could be read.
     ///
     /// # Errors
-    /// Returns an error if this is not so.
+    /// Returns an error if the dump has changed, or if a part of it could not be read.
     fn check_read(&self, input: &Input) -> Result<(), Failure> {
         if self.salvage {
             return input.check_unchanged();

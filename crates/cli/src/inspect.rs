@@ -28,7 +28,7 @@ use crate::symbol_files::{SymbolFile, SymbolFiles};
 /// The maximum number of missing ranges of a memory that are listed.
 const MAX_LISTED_RANGES: usize = 8;
 
-/// Shows the contents of a dump: process, modules, instances, memories, globals and threads
+/// Shows the process, modules, instances, memories, globals and threads of a dump
 ///
 /// It reads dumps of this tool and of every other known writer, and shows their frame layout. For a truncated
 /// dump, it shows the readable parts and exits with code 3. It does not compare checksums; use `verify` for that.

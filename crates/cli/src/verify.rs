@@ -81,7 +81,7 @@ fn line(name: &str, whole: &IntactDump) -> String {
     format!("{name}: {verdict}, {bytes} bytes in {segments}{}", notes(whole))
 }
 
-/// Returns the verdict for an undamaged dump in a word or two.
+/// Returns the verdict for an undamaged dump in a few words.
 pub fn verdict_word(whole: &IntactDump) -> &'static str {
     match (whole.rewritten, whole.partial) {
         (true, _) => "rewritten",

@@ -554,7 +554,7 @@ fn check_read(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Run) 
     }
     match run.output.status.code() {
         Some(0) => {
-            assert!(said.is_empty() && shown.contains(": whole, "), "{what}{shown}");
+            assert!(said.is_empty() && shown.contains(": intact, "), "{what}{shown}");
             assert!(shown.contains(&guest.dump.len().to_string()), "{what}");
         }
         Some(1 | 3) => assert!(run.stdout.is_empty() && said.lines().count() == 1, "{what}{shown}"),

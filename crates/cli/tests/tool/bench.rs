@@ -120,8 +120,8 @@ fn the_table_has_a_row_for_everything() {
     for row in [
         "image     guest.mem, 67208864 bytes",
         "data      400000 bytes in 2 segments",
-        "to        file: a fresh one each time in .",
-        "runs      2, after one that is not counted; the image is mapped and cached",
+        "to        file: a new one for each run in .",
+        "runs      2, after 1 uncounted run; the image is mapped and cached",
     ] {
         assert!(text.lines().any(|line| line == row), "{row}\n{text}");
     }
@@ -244,7 +244,7 @@ fn a_signal_ends_it_and_leaves_nothing() {
             let output = child.wait_with_output().unwrap();
             assert_eq!(output.status.code(), code);
             if code.is_some() {
-                let said = format!("corestream: stopped by {name}, the output is not complete\n");
+                let said = format!("corestream: stopped by {name}, the output is incomplete\n");
                 assert_eq!(stderr(&output), said);
             }
             assert!(output.stdout.is_empty());
@@ -271,7 +271,7 @@ fn an_image_that_changes_is_an_error() {
         let output = child.wait_with_output().unwrap();
         let line = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{line}");
-        let said = if cut { " cut " } else { "written to" };
+        let said = if cut { " cut " } else { "modified" };
         assert!(line.contains(said) && line.lines().count() == 1, "{line}");
         assert!(output.stdout.is_empty());
         assert_eq!(names(&path), ["guest.mem"]);

@@ -154,7 +154,7 @@ fn a_dump_of_an_image_that_is_written_to_is_valid_and_marked() {
             assert!(output.status.success(), "{how:?} to {target}: {stderr}");
             assert_eq!(whole(&bytes).changing, [MemoryIndex(0)], "{how:?} to {target}");
             let start = "corestream: warning: guest.mem: was ";
-            let end = " while it was dumped: the dump may hold old and new bytes, and marks memory 0 \
+            let end = " while it was dumped; the dump may contain old and new bytes, and marks memory 0 \
                        as changing\n";
             assert!(stderr.starts_with(start) && stderr.ends_with(end), "{how:?}: {stderr}");
             assert_eq!(stderr.lines().count(), 1);
@@ -262,8 +262,7 @@ fn a_mapping_that_nobody_writes_to_is_a_writer() {
     let (warning, stats) = stderr.split_once('\n').unwrap();
     assert_eq!(
         warning,
-        "corestream: warning: guest.mem: was open for writing while it was dumped: the dump may hold \
-         old and new bytes, and marks memory 0 as changing"
+        "corestream: warning: guest.mem: was open for writing while it was dumped; the dump may contain old and new bytes, and marks memory 0 as changing"
     );
     let stats: serde_json::Value = serde_json::from_str(stats).unwrap();
     assert_eq!(stats["changing_memories"], serde_json::json!([0]));

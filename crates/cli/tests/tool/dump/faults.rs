@@ -61,7 +61,7 @@ fn a_signal_ends_a_dump_to_a_file_and_leaves_nothing() {
         wait_until(|| has_a_file(&child, &directory));
         signal(&child, kind);
         let output = child.wait_with_output().unwrap();
-        let said = format!("corestream: stopped by {name}, the output is not complete\n");
+        let said = format!("corestream: stopped by {name}, the output is incomplete\n");
         assert_eq!((stderr(&output), output.status.code()), (said, Some(code)));
         assert_eq!(names(&directory), ["guest.mem"]);
     }

@@ -251,18 +251,16 @@ fn warns_of_images_that_are_empty_or_end_within_a_page() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path();
     for (len, ty, warning) in [
-        (0, "", "the image is empty: its memory holds no data"),
+        (0, "", "the image is empty; the memory has no data"),
         (
             1,
             "",
-            "its length of 1 byte is not a multiple of the page size of 65536: the rest of the last \
-             page is zero",
+            "its length of 1 byte is not a multiple of the page size of 65536; the rest of the last page is zero",
         ),
         (
             65_537,
             ",memory64",
-            "its length of 65537 bytes is not a multiple of the page size of 65536: the rest of the \
-             last page is zero",
+            "its length of 65537 bytes is not a multiple of the page size of 65536; the rest of the last page is zero",
         ),
         (1000, ",page-size=1", ""),
         (131_072, "", ""),

@@ -256,7 +256,7 @@ fn mistakes_are_said_in_one_line() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let to_nobody = format!("tcp:{nobody}");
     let refused = format!("{to_nobody}: cannot connect: Connection refused (os error 111)");
-    let see = "; --help shows what there is";
+    let see = "; see --help";
     for (args, code, expected) in [
         (vec!["--to", &to_nobody], 1, refused.as_str()),
         (
@@ -280,7 +280,7 @@ fn mistakes_are_said_in_one_line() {
         (
             vec!["-o", "new", "--write-timeout", "0"],
             2,
-            "invalid value '0' for '--write-timeout <S>': must be a number of seconds above 0, from 1e-9 to 1.8e19",
+            "invalid value '0' for '--write-timeout <S>': expected a number of seconds from 1e-9 to 1.8e19",
         ),
         (
             vec!["-o", "new", "--fd", "1"],
@@ -314,7 +314,7 @@ fn a_terminal_as_a_descriptor_is_written_to_only_by_force() {
     fs::write(directory.path().join("guest.mem"), vec![1; 65_536]).unwrap();
     let terminal = Terminal::new();
     let output = with_descriptor_7(directory.path(), terminal.open(), &[]).output().unwrap();
-    let said = "corestream: descriptor 7: is a terminal, and the output is binary: redirect it, name a \
+    let said = "corestream: descriptor 7: is a terminal, and the output is binary; redirect it, name a \
                 file with -o, or use --force\n";
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(2), said));
     // Or the terminal is gone when the first dump has closed it.

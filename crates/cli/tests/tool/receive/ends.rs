@@ -38,7 +38,7 @@ fn a_dump_is_whole_though_its_sender_stays() {
     let mut socket = receiver.connect();
     socket.write_all(&bytes).unwrap();
     wait_until(|| directory.path().join("stays").exists());
-    assert!(receiver.line().contains(", whole"));
+    assert!(receiver.line().contains(", intact"));
     assert!(read(directory.path(), "stays") == bytes);
     // A sender that wants to know waits until the other end is closed: the dump has its name then.
     let mut socket = receiver.connect();
@@ -91,7 +91,7 @@ fn once_says_whether_the_dump_was_whole() {
     let bytes = dump_of("guest", 32, 1);
     let foreign = own::without(&bytes);
     for (sent, args, code, said) in [
-        (&bytes[..], &[][..], 0, "guest: 2101377 bytes from PEER, whole, all checksums hold"),
+        (&bytes[..], &[][..], 0, "guest: 2101377 bytes from PEER, intact, all checksums match"),
         (
             &bytes[..MIB],
             &[],
@@ -116,7 +116,7 @@ fn once_says_whether_the_dump_was_whole() {
             &foreign,
             &["--any-tool"],
             0,
-            "guest.1: 2097210 bytes from PEER, whole, by another tool: only its structure can be checked",
+            "guest.1: 2097210 bytes from PEER, intact, by another tool: only its structure can be checked",
         ),
     ] {
         let args = [&["-o", "%n", "--once"], args].concat();
@@ -204,7 +204,7 @@ fn a_signal_does_not_drop_what_is_all_there() {
         thread::sleep(Duration::from_millis(2));
     }
     receiver.signal(Signal::TERM);
-    assert!(receiver.line().contains(", whole"));
+    assert!(receiver.line().contains(", intact"));
     assert_eq!(receiver.end().0, Some(143));
     assert!(read(directory.path(), "stays") == bytes);
 }
@@ -374,7 +374,7 @@ fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
     {
         let (learned, line) = send(pieces, &|| {});
         assert_eq!(learned, ("ok\n".into(), Ok(())), "{line}");
-        assert!(line.contains(", whole"), "{line}");
+        assert!(line.contains(", intact"), "{line}");
     }
     let reset = |line: &str| {
         let reason = line.strip_prefix("unix:socket: ").unwrap();
@@ -471,7 +471,7 @@ fn senders_wait_for_free_descriptors() {
             assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())), "{free} free");
         }
         let mut lines = receiver.lines(4);
-        lines.retain(|line| !line.contains(", whole"));
+        lines.retain(|line| !line.contains(", intact"));
         assert!(lines.len() == 1 && lines[0].ends_with(": takes senders again"), "{lines:?}");
         receiver.stop();
     }

@@ -171,7 +171,7 @@ fn a_sender_that_dribbles_is_dropped() {
             assert!(line.starts_with("PEER: is cut off: ") && line.ends_with(said), "{line}");
         });
         receiver.send(&bytes);
-        assert!(receiver.line().contains(", whole"));
+        assert!(receiver.line().contains(", intact"));
         assert!(read(directory.path(), "guest") == bytes);
         receiver.stop();
     }
