@@ -271,7 +271,7 @@ fn an_image_that_changes_is_an_error() {
         let output = child.wait_with_output().unwrap();
         let line = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{line}");
-        let said = if cut { " cut " } else { "modified" };
+        let said = if cut { " truncated " } else { "modified" };
         assert!(line.contains(said) && line.lines().count() == 1, "{line}");
         assert!(output.stdout.is_empty());
         assert_eq!(names(&path), ["guest.mem"]);

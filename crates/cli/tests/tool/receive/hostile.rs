@@ -25,7 +25,7 @@ fn hostile_tables_cost_bounded_memory() {
     let before = receiver.memory("VmHWM");
     let (many, listed) = (many_sections(), many_segments());
     for (bytes, said) in
-        [(&many, "is damaged: "), (&listed, "is damaged: the checksum of 0x0..0x2 ")]
+        [(&many, "is damaged: "), (&listed, "is damaged: checksum mismatch in 0x0..0x2")]
     {
         receiver.send(bytes);
         let line = receiver.line();
