@@ -409,7 +409,7 @@ fn check_written(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Ru
     assert!(run.stdout.len() <= expected.len() && expected.starts_with(&run.stdout), "{what}");
     let new = work.join("new");
     // It is finished and has its name: only the last `fsync`, that of its directory, has failed.
-    let is_named = said.contains("cannot sync its directory");
+    let is_named = said.contains("its directory cannot be synced");
     match fs::read(&new) {
         Ok(_) if is_named => {
             assert_eq!(trial.unwrap().call.name, "fsync", "{what}");
