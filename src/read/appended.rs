@@ -4,7 +4,7 @@ use super::decode::Decoder;
 use super::fault::{Fault, Result, dump_fault_to_none};
 use super::header::Header;
 use super::input::Input;
-use crate::control::Lookout;
+use crate::control::CancelCheck;
 
 /// Skips the sections that another tool has appended to a dump. Returns their length in bytes.
 ///
@@ -14,9 +14,9 @@ use crate::control::Lookout;
 pub(super) fn skip<I: Input>(
     input: &mut I,
     header: &Header,
-    lookout: &mut Lookout<'_>,
+    cancel_check: &mut CancelCheck<'_>,
 ) -> Result<u64> {
-    let only_custom = only_custom_sections(input, lookout);
+    let only_custom = only_custom_sections(input, cancel_check);
     match (only_custom, input.drain()) {
         (Err(fault), _) if !fault.is_of_dump() => Err(fault),
         (_, Err(fault)) => Err(fault),
@@ -33,18 +33,21 @@ pub(super) fn skip<I: Input>(
 /// Returns an error if the input cannot be read, or if the work was cancelled.
 pub(super) fn only_appended_follow<I: Input>(
     input: &mut I,
-    lookout: &mut Lookout<'_>,
+    cancel_check: &mut CancelCheck<'_>,
 ) -> Result<bool> {
-    dump_fault_to_none(only_custom_sections(input, lookout)).map(|only| only == Some(true))
+    dump_fault_to_none(only_custom_sections(input, cancel_check)).map(|only| only == Some(true))
 }
 
 /// Returns whether only custom sections follow, and none has a name of the Coredump format.
 ///
 /// # Errors
 /// Returns an error if a section is malformed, if the input cannot be read, or if the work was cancelled.
-fn only_custom_sections<I: Input>(input: &mut I, lookout: &mut Lookout<'_>) -> Result<bool> {
+fn only_custom_sections<I: Input>(
+    input: &mut I,
+    cancel_check: &mut CancelCheck<'_>,
+) -> Result<bool> {
     while !input.at_end()? {
-        lookout.step()?;
+        cancel_check.step()?;
         let mut all = Decoder::new(input, u64::MAX);
         if all.byte()? != 0 {
             return Ok(false);

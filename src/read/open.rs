@@ -40,7 +40,7 @@ use super::source::Source;
 use super::structure::Structure;
 use super::table::{self, Table, TableBuilder};
 use crate::arithmetic::{Checked, at_most};
-use crate::control::{Control, Lookout, Meter};
+use crate::control::{CancelCheck, Control, Meter};
 use crate::error::{self, Error, ErrorKind};
 use crate::format::{CORE, IndexSegment, PARTIAL};
 use crate::limits::{
@@ -119,11 +119,11 @@ impl OpenedDump {
     /// # Errors
     /// Returns an error for any damage found.
     pub(super) fn open(source: Source<'_>, control: &Control, meter: &Meter<'_>) -> Result<Self> {
-        let lookout = Lookout::with_meter(control, meter);
+        let cancel_check = CancelCheck::with_meter(control, meter);
         // Specialized for each kind of input: a dump without an index may have a million segments to decode.
         let attempt = match &mut source.input(0) {
-            Cursor::Slice(input) => Self::open_as_written(source, input, lookout),
-            Cursor::Window(input) => Self::open_as_written(source, input, lookout),
+            Cursor::Slice(input) => Self::open_as_written(source, input, cancel_check),
+            Cursor::Window(input) => Self::open_as_written(source, input, cancel_check),
         };
         match attempt? {
             FirstAttempt::Opened(opened) => Ok(*opened),
@@ -138,10 +138,10 @@ impl OpenedDump {
     fn open_as_written<I: Input>(
         source: Source<'_>,
         input: &mut I,
-        lookout: Lookout<'_>,
+        cancel_check: CancelCheck<'_>,
     ) -> Result<FirstAttempt> {
         let mut parser = Parser::default();
-        let mut opener = Opener::new(Some(source.len()), lookout);
+        let mut opener = Opener::new(Some(source.len()), cancel_check);
         match opener.collect(&mut parser, input) {
             Err(fault) if matches!(fault.kind, ErrorKind::Damaged | ErrorKind::Truncated) => {
                 return Ok(FirstAttempt::MaybeRewritten(Some(fault)));
@@ -173,7 +173,7 @@ impl OpenedDump {
         if let Some(fault) = index.mismatch.take() {
             return Err(fault);
         }
-        appended::skip(input, header, &mut opener.lookout)?;
+        appended::skip(input, header, &mut opener.cancel_check)?;
         opener.finish(structure, IndexStatus::InPlace(index), None).map(FirstAttempt::opened)
     }
 
@@ -189,7 +189,7 @@ impl OpenedDump {
         control: &Control,
     ) -> Result<Self> {
         let mut parser = Parser::default();
-        let mut opener = Opener::new(None, Lookout::new(control));
+        let mut opener = Opener::new(None, CancelCheck::new(control));
         let parsed = opener.collect(&mut parser, &mut source.input(0));
         let structure = parser.structure;
         let is_rewritten = structure.moved_header.is_some() && structure.has_section(CORE);
@@ -256,7 +256,7 @@ impl IndexStatus {
 
 /// Collects the payloads of a parser.
 pub(super) struct Opener<'c> {
-    lookout: Lookout<'c>,
+    cancel_check: CancelCheck<'c>,
     /// The length of the file, or `None` to collect the readable parts of a damaged one.
     strict_len: Option<u64>,
     /// Whether the index gives the segments, so that the parser skips the data sections.
@@ -271,20 +271,20 @@ pub(super) struct Opener<'c> {
 }
 
 impl<'c> Opener<'c> {
-    pub(super) fn new(strict_len: Option<u64>, lookout: Lookout<'c>) -> Self {
+    pub(super) fn new(strict_len: Option<u64>, cancel_check: CancelCheck<'c>) -> Self {
         let (items, table) = (DumpItems::default(), TableBuilder::new());
         let totals = Vec::new();
         let (use_index, reached, lost_from) = (false, None, None);
-        Self { lookout, strict_len, use_index, items, table, totals, reached, lost_from }
+        Self { cancel_check, strict_len, use_index, items, table, totals, reached, lost_from }
     }
 
     /// Returns an opener for a damaged dump whose segments come from its index.
     pub(super) fn with_segments(
         table: TableBuilder,
         totals: Vec<SegmentTotals>,
-        lookout: Lookout<'c>,
+        cancel_check: CancelCheck<'c>,
     ) -> Self {
-        Self { use_index: true, table, totals, ..Self::new(None, lookout) }
+        Self { use_index: true, table, totals, ..Self::new(None, cancel_check) }
     }
 
     /// Collects all payloads of the parser.
@@ -300,7 +300,7 @@ impl<'c> Opener<'c> {
                 Err(fault) => return Err(fault),
             };
             added.map_err(|fault| parser.reject_payload(input, fault))?;
-            self.lookout.step_at(input.offset())?;
+            self.cancel_check.step_at(input.offset())?;
         }
     }
 
@@ -395,7 +395,7 @@ impl<'c> Opener<'c> {
 
     /// Adds an entry of the index.
     fn add_entry(&mut self, entry: &IndexEntry) -> Result<()> {
-        self.lookout.step()?;
+        self.cancel_check.step()?;
         match entry {
             IndexEntry::Segment(segment) => self.push(*segment),
             IndexEntry::Checksum(_) | IndexEntry::Skipped => Ok(()),

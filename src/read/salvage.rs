@@ -44,7 +44,7 @@ use super::structure::Structure;
 use super::table::TableBuilder;
 use super::{appended, preamble, types};
 use crate::arithmetic::{at_most, exact, sum};
-use crate::control::{Control, Lookout};
+use crate::control::{CancelCheck, Control};
 use crate::error::{self, ErrorKind};
 use crate::format::{CORE, CUSTOM, HEADER, PARTIAL};
 use crate::limits::MAX_LISTED_SEGMENTS;
@@ -112,7 +112,7 @@ impl<'c> SectionsRead<'c> {
     /// # Errors
     /// Returns an error if the dump cannot be read.
     fn new(source: Source<'_>, mut parser: Parser, control: &'c Control) -> Result<Self> {
-        let mut opener = Opener::new(None, Lookout::new(control));
+        let mut opener = Opener::new(None, CancelCheck::new(control));
         let outcome = opener.collect(&mut parser, &mut source.input(0));
         match outcome {
             Err(fault) if !fault.is_of_dump() => Err(fault),
@@ -211,7 +211,7 @@ fn header_by_size(source: Source<'_>) -> Result<Option<Header>> {
 /// Returns whether the sizes of the sections add up: they lead to the index, or to the end of a file that is truncated
 /// before it.
 fn are_sizes_consistent(header: &Header, source: Source<'_>, control: &Control) -> Result<bool> {
-    let mut lookout = Lookout::new(control);
+    let mut cancel_check = CancelCheck::new(control);
     let mut input = source.input(preamble::LEN);
     let mut sections = Decoder::new(&mut input, header.index);
     let mut skip_section = || -> Result<u64> {
@@ -222,7 +222,7 @@ fn are_sizes_consistent(header: &Header, source: Source<'_>, control: &Control) 
     };
     let mut at = preamble::LEN;
     while at < header.index && at < source.len() {
-        lookout.step()?;
+        cancel_check.step()?;
         match skip_section() {
             Ok(end) => at = end,
             Err(fault) if fault.is_of_dump() => return Ok(fault.kind == ErrorKind::Truncated),
@@ -258,12 +258,12 @@ impl FoundIndex {
         header: Option<&Header>,
         control: &Control,
     ) -> Result<Option<Self>> {
-        let mut lookout = Lookout::new(control);
+        let mut cancel_check = CancelCheck::new(control);
         if let Some(header) = header {
-            return Self::decode(source, header, &mut lookout);
+            return Self::decode(source, header, &mut cancel_check);
         }
         for header in index::find_at_end(source, control)? {
-            let Some(found) = Self::decode(source, &header, &mut lookout)? else { continue };
+            let Some(found) = Self::decode(source, &header, &mut cancel_check)? else { continue };
             // Proof that the index is in its place: the data ends where the index begins. An index without data could
             // be that of a dump in the guest's memory, unless only sections follow it.
             let last = found.memories.iter().filter_map(|listed| listed.last).next_back();
@@ -271,7 +271,7 @@ impl FoundIndex {
                 Some(last) => last.in_file().end == found.header.index,
                 None => appended::only_appended_follow(
                     &mut source.input(found.header.length),
-                    &mut lookout,
+                    &mut cancel_check,
                 )?,
             };
             if is_in_place {
@@ -284,12 +284,12 @@ impl FoundIndex {
     fn decode(
         source: Source<'_>,
         header: &Header,
-        lookout: &mut Lookout<'_>,
+        cancel_check: &mut CancelCheck<'_>,
     ) -> Result<Option<Self>> {
         let mut memories: Vec<ListedSegments> = Vec::new();
         let mut is_before_index = true;
         let mut entry = |entry| {
-            lookout.step()?;
+            cancel_check.step()?;
             if let IndexEntry::Segment(segment) = entry {
                 let memory = segment.memory() as usize;
                 while memories.len() <= memory {
@@ -316,9 +316,9 @@ impl FoundIndex {
         let mut table = TableBuilder::new();
         let count = sum(memories.iter().map(|listed| listed.totals.segments))?;
         table.reserve_exact(at_most(count, MAX_LISTED_SEGMENTS))?;
-        let mut lookout = Lookout::new(control);
+        let mut cancel_check = CancelCheck::new(control);
         let mut entry = |entry| {
-            lookout.step()?;
+            cancel_check.step()?;
             match entry {
                 IndexEntry::Segment(segment) => table.push(segment),
                 IndexEntry::Checksum(_) | IndexEntry::Skipped => Ok(()),
@@ -328,7 +328,7 @@ impl FoundIndex {
         let trust_sizes = are_sizes_consistent(&header, source, control)?;
         let mut parser = Parser::for_damaged(header.clone(), trust_sizes);
         let totals = memories.iter().map(|listed| listed.totals).collect();
-        let mut opener = Opener::with_segments(table, totals, lookout);
+        let mut opener = Opener::with_segments(table, totals, cancel_check);
         // That the dump is damaged is known. Only a failed read is an error.
         dump_fault_to_none(opener.collect(&mut parser, &mut source.input(0)))?;
         let mut structure = parser.structure;

@@ -6,7 +6,7 @@ use std::io;
 use super::EarlyFact;
 use super::blocks::Blocks;
 use super::verdict::{DamageReport, Excluded, IntactDump, Verdict};
-use crate::control::{Control, Lookout};
+use crate::control::{CancelCheck, Control};
 use crate::error::{ErrorKind, Result};
 use crate::format::{DEGRADED, INDEX, INSTANCES, IndexSegment, MODULES, PARTIAL};
 use crate::model::MemoryIndex;
@@ -33,10 +33,10 @@ pub(super) fn examine<I: Input>(
     early: &mut dyn FnMut(EarlyFact<'_>) -> io::Result<()>,
     block_crcs: impl FnOnce(&mut I, &Header) -> fault::Result<Vec<u32>>,
     find_difference: impl FnOnce(&Structure, &Index) -> fault::Result<Option<Box<Fault>>>,
-    mut lookout: Lookout<'_>,
+    mut cancel_check: CancelCheck<'_>,
 ) -> Result<Verdict> {
     let mut segments = SegmentHash::new();
-    let sections = check_sections(parser, input, early, &mut segments, &mut lookout);
+    let sections = check_sections(parser, input, early, &mut segments, &mut cancel_check);
     let structure = &parser.structure;
     let sections = sections.and_then(|()| check_required_sections(structure, input.offset()));
     let sections = match sections {
@@ -49,7 +49,8 @@ pub(super) fn examine<I: Input>(
     let (fault, mut blocks) = match &structure.header {
         Some(header) if !ends_here => {
             let mut blocks = Blocks::new(header.clone());
-            let tail = TailCheck { structure, sections, segments, blocks: &mut blocks, lookout };
+            let tail =
+                TailCheck { structure, sections, segments, blocks: &mut blocks, cancel_check };
             let checked = tail.check(input, block_crcs, find_difference);
             (checked.map(|bytes| appended = bytes).err(), Some(blocks))
         }
@@ -101,7 +102,7 @@ fn check_sections<I: Input>(
     input: &mut I,
     early: &mut dyn FnMut(EarlyFact<'_>) -> io::Result<()>,
     segments: &mut SegmentHash,
-    lookout: &mut Lookout<'_>,
+    cancel_check: &mut CancelCheck<'_>,
 ) -> fault::Result<()> {
     loop {
         match parser.next(input) {
@@ -116,8 +117,8 @@ fn check_sections<I: Input>(
         }
         match &parser.structure.header {
             // In a dump with checksums, bytes count as done when their block is summed.
-            Some(header) if header.block_log2 != 0 => lookout.pass(input.offset())?,
-            _ => lookout.step_at(input.offset())?,
+            Some(header) if header.block_log2 != 0 => cancel_check.pass(input.offset())?,
+            _ => cancel_check.step_at(input.offset())?,
         }
     }
 }
@@ -147,7 +148,7 @@ struct TailCheck<'r, 'c> {
     /// The segments of the sections.
     segments: SegmentHash,
     blocks: &'r mut Blocks,
-    lookout: Lookout<'c>,
+    cancel_check: CancelCheck<'c>,
 }
 
 impl TailCheck<'_, '_> {
@@ -162,11 +163,11 @@ impl TailCheck<'_, '_> {
         find_difference: impl FnOnce(&Structure, &Index) -> fault::Result<Option<Box<Fault>>>,
     ) -> fault::Result<u64> {
         let index = self.check_index(input, block_crcs, find_difference);
-        let Self { sections, blocks, mut lookout, .. } = self;
+        let Self { sections, blocks, mut cancel_check, .. } = self;
         let header = &blocks.header;
         // A stream is read to its end even after a fault.
         let after = match sections.is_ok() && index.is_ok() {
-            true => appended::skip(input, header, &mut lookout),
+            true => appended::skip(input, header, &mut cancel_check),
             false => input.drain().and_then(|end| header.check_no_trailing_bytes(end).map(|()| 0)),
         };
         // After a failed read, faults of the dump mean nothing. And an unknown value may be a consequence of damage.
@@ -191,7 +192,7 @@ impl TailCheck<'_, '_> {
         block_crcs: impl FnOnce(&mut I, &Header) -> fault::Result<Vec<u32>>,
         find_difference: impl FnOnce(&Structure, &Index) -> fault::Result<Option<Box<Fault>>>,
     ) -> fault::Result<()> {
-        let Self { structure, sections, segments, blocks, lookout } = self;
+        let Self { structure, sections, segments, blocks, cancel_check } = self;
         let header = blocks.header.clone();
         // After a fault in a section that extends past the index, the input may be past the index already.
         let to_index = header.index.checked_sub(input.offset()).ok_or_else(|| {
@@ -202,7 +203,7 @@ impl TailCheck<'_, '_> {
         let mut listed = segments.new_empty();
         let intact_sections = sections.is_ok().then_some(*structure);
         let mut index = Index::decode(input, &header, intact_sections, &mut |entry| {
-            lookout.step()?;
+            cancel_check.step()?;
             match entry {
                 IndexEntry::Segment(segment) => {
                     listed.add(&segment);
@@ -279,7 +280,7 @@ pub(super) fn find_difference(
     index: &Index,
     control: &Control,
 ) -> fault::Result<Option<Box<Fault>>> {
-    let mut lookout = Lookout::new(control);
+    let mut cancel_check = CancelCheck::new(control);
     let mut sections = structure.data.iter();
     let (mut input, mut end) = (source.input(0), 0);
     let mut next = || {
@@ -296,7 +297,7 @@ pub(super) fn find_difference(
     let mut entries = Decoder::new(&mut entries, u64::MAX);
     for (memory, indexed) in (0..).zip(&index.memories) {
         for i in indexed.segments.clone() {
-            lookout.step()?;
+            cancel_check.step()?;
             let start = entries.offset();
             let entry: [u8; size_of::<IndexSegment>()] = entries.array()?;
             let listed = Placement::from_index_entry(&zerocopy::transmute!(entry), memory);

@@ -57,7 +57,7 @@ use super::read_at::ReadAt;
 use super::salvage::FoundIndex;
 use super::source::Source;
 use super::structure::Structure;
-use crate::control::{Cancel, Control, Lookout, Meter, Progress, Stage};
+use crate::control::{Cancel, CancelCheck, Control, Meter, Progress, Stage};
 use crate::error::{ErrorKind, Result};
 use crate::threads::{resolve, run_on};
 
@@ -208,10 +208,10 @@ impl Verifier {
         };
         let block_crcs = |stream: &mut Stream<_>, _: &Header| Ok(stream.take_block_crcs());
         let no_difference = |_: &Structure, _: &Index| Ok(None);
-        let lookout = Lookout::new(&self.control);
+        let cancel_check = CancelCheck::new(&self.control);
         let mut parser = Parser::default();
         let verdict =
-            examine(&mut parser, &mut input, &mut early, block_crcs, no_difference, lookout);
+            examine(&mut parser, &mut input, &mut early, block_crcs, no_difference, cancel_check);
         match verdict {
             // The cancelled stream has failed with another kind of error.
             Err(_) if progress.was_cancelled.get() => Err(self.control.cancelled()),
@@ -309,8 +309,8 @@ impl SourceCheck<'_> {
         let find_difference = |structure: &Structure, index: &Index| {
             check::find_difference(self.source, structure, index, self.control)
         };
-        let lookout = Lookout::with_meter(self.control, &self.meter);
-        examine(parser, input, &mut |_| Ok(()), block_crcs, find_difference, lookout)
+        let cancel_check = CancelCheck::with_meter(self.control, &self.meter);
+        examine(parser, input, &mut |_| Ok(()), block_crcs, find_difference, cancel_check)
     }
 
     /// Computes the checksums of all blocks of the dump.
