@@ -2,7 +2,7 @@
 //!
 //! # The problem
 //! The index locates every segment of a dump, lists the excluded ranges and holds the checksums of the blocks. A reader
-//! wants to use it without touching the data, also when the dump is damaged or another tool has rewritten it. An index
+//! uses it without touching the data, also when the dump is damaged or another tool has rewritten it. An index
 //! in the wrong place, or of another dump, must not be believed: it would map addresses to the wrong bytes.
 //!
 //! # Places

@@ -12,7 +12,7 @@
 //! - A source lets the parser jump over the data. Threads then take the blocks one by one from a counter and sum them
 //!   ([`SourceCheck::block_crcs`]).
 //!
-//! The segments of the sections are compared with those of the index by a keyed hash of both sequences ([`check`]), so
+//! The segments of the sections are compared with the segments of the index by a keyed hash of both sequences ([`check`]), so
 //! neither list is kept. Facts that are known early, such as the name and the length, go to a callback at once
 //! ([`EarlyFact`]).
 //!
@@ -144,7 +144,7 @@ impl Verifier {
     /// Verifies a dump that arrives through a pipe or a socket. Reads the stream to its end, in bounded memory and
     /// without seeking.
     ///
-    /// The verdict is that of [`verify`](Self::verify), with two exceptions:
+    /// Returns the same verdict as [`verify`](Self::verify), with two exceptions:
     /// - If the index differs from the sections, the verdict names the whole index instead of the entry.
     /// - If the sections before the header are damaged, the checksums cannot be compared. A stream that does not begin
     ///   as a module is then not a core dump.
