@@ -335,7 +335,7 @@ fn report_fault(fault: Box<Fault>, checksums: bool) -> Result<DamageReport> {
 /// A hash of the segments of a dump in order.
 ///
 /// It compares the segments of the sections with those of the index without keeping either. The key is random, so
-/// nobody can construct a collision in advance.
+/// an attacker cannot construct a collision in advance.
 struct SegmentHash {
     key: RandomState,
     hasher: DefaultHasher,
