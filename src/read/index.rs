@@ -248,9 +248,7 @@ impl<I: Input> TableDecoder<'_, '_, I> {
         }
         let ranges = head.ranges.get();
         if (head.flags.get() & PARTIAL != 0) != (ranges > 0) {
-            return Err(damaged(format!(
-                "number of ranges is {ranges}, which contradicts the flags"
-            )));
+            return Err(damaged(format!("the number of ranges, {ranges}, contradicts the flags")));
         }
         if head.blocks.get() != self.header.block_count() {
             let (n, expected) = (head.blocks.get(), self.header.block_count());
