@@ -30,7 +30,10 @@ fn find(directory: &Path, module: &str, files: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             find(&path, module, files);
-        } else if path.ends_with(format!("{module}.rs")) {
+        } else if [".rs", "/mod.rs", "/main.rs"]
+            .iter()
+            .any(|end| path.ends_with(format!("{module}{end}")))
+        {
             files.push(path);
         }
     }

@@ -1,14 +1,8 @@
 //! A signal every few microseconds, whose handler lets no system call go on by itself, as a profiler's:
 //! dumps come whole to files, pipes and sockets.
-#![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "sets a handler and a timer")]
 
-mod common;
-#[path = "common/ends.rs"]
-mod ends;
-#[path = "common/mapped.rs"]
-mod mapped;
-
+use crate::{common, ends, mapped};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;

@@ -4,15 +4,15 @@
 #![allow(unsafe_code, reason = "mappings of every kind, and what is done to them")]
 #![allow(clippy::print_stdout, reason = "a test says what it could not try, or measured")]
 
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "common/environment.rs"]
+#[path = "../common/environment.rs"]
 mod environment;
-#[path = "common/huge_pages.rs"]
+#[path = "../common/huge_pages.rs"]
 #[allow(dead_code, reason = "this test uses a part of it")]
 mod huge_pages;
-#[path = "common/strace.rs"]
+#[path = "../common/strace.rs"]
 mod strace;
-#[path = "extents/userfaultfd.rs"]
 mod userfaultfd;
 
 use std::cell::UnsafeCell;

@@ -1,6 +1,5 @@
 //! A limit on the size of files (`RLIMIT_FSIZE`) in a program that embeds the library: an error, and not SIGXFSZ, whose
 //! default action is the end of the process. What the program does with the signal stays its own.
-#![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "sets what the process does on a signal")]
 
 use std::fs::{self, File};
@@ -85,7 +84,7 @@ fn a_limit_on_the_size_of_files_does_not_end_an_embedder() {
     }
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let name = "a_limit_on_the_size_of_files_does_not_end_an_embedder";
+    let name = "file_size_limit::a_limit_on_the_size_of_files_does_not_end_an_embedder";
     command.args(["--exact", name, "--nocapture"]).env("EMBEDDER", directory.path());
     let output = command.stdout(Stdio::null()).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
