@@ -1,14 +1,16 @@
-//! What a reader allocates to open a dump: at most [`MAX_METADATA_BYTES`], whatever is in it. Here are the dumps that need
-//! most: each list at its limit, alone and all together, and segments that overlap.
+//! The memory that a reader allocates to open a dump: at most [`MAX_METADATA_BYTES`], whatever the dump contains.
 //!
-//! Memory that is made larger or smaller counts twice while it may be moved, and room that is never written to counts as
-//! well: an allocator may work like that.
+//! The dumps here need the most: each list at its limit, alone and all together, and segments that overlap. A
+//! reallocation counts twice while it may be moving, and memory that is never written to counts as well, because an
+//! allocator may work like that. These tests are a crate of their own because they replace the allocator.
 
 mod common;
 #[path = "fuzz/count.rs"]
 mod count;
 #[path = "common/foreign.rs"]
 mod foreign;
+#[path = "common/writers.rs"]
+mod writers;
 
 use common::own::{self, Entry, HEADER, Own};
 use common::reading::{Unlent, all};
@@ -27,7 +29,7 @@ static ALLOCATOR: count::Counting = count::Counting;
 /// A section: id and body.
 type Section = (u8, Vec<u8>);
 
-/// A custom section with a list of `count` items.
+/// Returns a custom section with a list of `count` items.
 fn list(name: &str, before: &[u8], count: usize, item: &[u8]) -> Section {
     let mut body = custom(name, before);
     own::leb(&mut body, count);
@@ -35,7 +37,7 @@ fn list(name: &str, before: &[u8], count: usize, item: &[u8]) -> Section {
     (0, body)
 }
 
-/// The name of a custom section and what follows it.
+/// Returns the body of a custom section.
 fn custom(name: &str, after: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     own::leb(&mut body, name.len());
@@ -44,7 +46,7 @@ fn custom(name: &str, after: &[u8]) -> Vec<u8> {
     body
 }
 
-/// The module that these sections make.
+/// Returns the module with these sections.
 fn of(sections: &[Section]) -> Vec<u8> {
     module(&sections.iter().map(|(id, body)| (*id, &body[..])).collect::<Vec<_>>())
 }
@@ -53,7 +55,7 @@ fn core() -> Section {
     (CORE.0, CORE.1.to_vec())
 }
 
-/// A memory of 2^32 pages.
+/// Returns a memory section with one memory of 2^32 pages.
 fn memory() -> Section {
     (5, vec![1, 4, 0x80, 0x80, 0x80, 0x80, 0x10])
 }
@@ -78,7 +80,7 @@ fn identities() -> Section {
     (0, custom("corestream.modules", &after))
 }
 
-/// The longest message of a trap.
+/// Returns the longest trap message.
 fn trap() -> Section {
     let mut after = 1_u32.to_le_bytes().to_vec();
     after.extend(0_u64.to_le_bytes()); // no time
@@ -91,20 +93,21 @@ fn threads() -> Vec<Section> {
     vec![(0, custom("corestack", &[0, 0, 0])); MAX_LISTED_THREADS]
 }
 
-/// Threads with a frame each.
+/// Returns threads with one frame each.
 fn framed_threads() -> Vec<Section> {
     let frame = [0, 1, b't', 1, 0, 0, 2, 3, 1, 0x7f, 4, 1, 0x7f, 5];
     vec![(0, custom("corestack", &frame)); MAX_LISTED_THREADS]
 }
 
-/// Segments in so many sections: address and length of each.
+/// Segments, spread over a number of sections.
 struct Segments {
     sections: usize,
+    /// Address and length of each segment.
     all: Vec<(u64, usize)>,
 }
 
 impl Segments {
-    /// As many as there may be, in so many sections, in order.
+    /// Returns as many segments as a dump may have, in order.
     fn most(sections: usize) -> Self {
         Self { sections, all: (0..MAX_LISTED_SEGMENTS as u64).map(|i| (i * 2, 1)).collect() }
     }
@@ -114,7 +117,7 @@ impl Segments {
         self
     }
 
-    /// The sections, and the entries of an index of them, whose offsets are from the start of the first section.
+    /// Returns the sections and their index entries, whose offsets count from the start of the first section.
     fn sections(&self) -> (Vec<Section>, Vec<Entry>) {
         let (mut sections, mut entries, mut at) = (Vec::new(), Vec::new(), 0);
         for (i, segments) in self.all.chunks(self.all.len().div_ceil(self.sections)).enumerate() {
@@ -123,7 +126,7 @@ impl Segments {
             let first = entries.len();
             for (address, len) in segments {
                 body.extend([0, 0x42]);
-                signed(&mut body, *address);
+                writers::signed(&mut body, address.cast_signed());
                 body.push(0x0b);
                 own::leb(&mut body, *len);
                 entries.push((0, *address, body.len() as u64, u32::try_from(*len).unwrap()));
@@ -140,16 +143,7 @@ impl Segments {
     }
 }
 
-/// Signed LEB128 of a number that is not negative.
-fn signed(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x40 {
-        bytes.push(value.to_le_bytes()[0] & 0x7f | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value.to_le_bytes()[0]);
-}
-
-/// A dump of this project's with these sections between its header and its segments.
+/// Returns a dump by corestream with these sections between its header and its segments.
 fn own(options: &Own, process: Section, sections: &[Section], segments: &Segments) -> Vec<u8> {
     let (data, mut entries) = segments.sections();
     let mut bytes = of(&[process]);
@@ -166,12 +160,12 @@ fn own(options: &Own, process: Section, sections: &[Section], segments: &Segment
     bytes
 }
 
-/// An [`Own`] without checksums.
+/// Returns an [`Own`] without checksums.
 fn unchecked() -> Own {
     Own { block_log2: 0, ..Own::default() }
 }
 
-/// Everything that a dump can list, but for its segments, as many as there may be.
+/// Returns every list of a dump, except for its segments, at its limit.
 fn everything() -> Vec<Section> {
     let mut sections = vec![modules(), identities(), trap(), instances()];
     sections.extend(threads());
@@ -186,18 +180,32 @@ fn long_process() -> Section {
     (0, body)
 }
 
-/// What opening gives and the most bytes that it holds.
+/// Opens a source. Returns the result and the peak of the allocated bytes.
 fn opened<'b>(source: impl ReadAt + 'b, salvage: bool) -> (Result<CoreDumpFile<'b>>, u64) {
     count::peak(|| OpenOptions::new().salvage(salvage).threads(1).open_source(source))
 }
 
-/// Opens a dump in a slice and in a source that lends nothing: as it is, which is an error of the kind `expected` or none,
-/// and salvaged where its last or its first byte is missing. Verifies it, too.
+/// Checks the memory that a reader holds at most.
+fn assert_held(what: &str, how: &str, held: u64) {
+    assert!(held <= MAX_METADATA_BYTES as u64, "{what}: {held} bytes to {how}");
+}
+
+/// Opens a dump in a source that lends nothing, as it is and salvaged without its last byte.
+fn assert_open_is_bounded(what: &str, bytes: &[u8]) {
+    let (dump, held) = opened(Unlent(bytes), false);
+    assert!(dump.is_ok(), "{what}: {dump:?}");
+    assert_held(what, "open", held);
+    drop(dump);
+    let (salvaged, held) = opened(Unlent(&bytes[..bytes.len() - 1]), true);
+    drop(salvaged);
+    assert_held(what, "salvage it without an end", held);
+}
+
+/// Opens a dump in a slice and in a source that lends nothing, verifies it, and salvages it without its last byte and with
+/// a wrong first byte. Opening it as it is fails with an error of the kind `expected`, or succeeds if that is `None`.
 fn assert_bounded(what: &str, mut bytes: Vec<u8>, expected: Option<ErrorKind>) {
     let cut = bytes.len() - 1;
-    let assert_held = |held: u64, how: &str| {
-        assert!(held <= MAX_METADATA_BYTES as u64, "{what}: {held} bytes to {how}");
-    };
+    let assert_held = |held: u64, how: &str| assert_held(what, how, held);
     for (dump, held) in [opened(&bytes[..], false), opened(Unlent(&bytes), false)] {
         assert_eq!(dump.err().map(|error| error.kind()), expected, "{what}");
         assert_held(held, "open");
@@ -222,7 +230,8 @@ fn assert_bounded(what: &str, mut bytes: Vec<u8>, expected: Option<ErrorKind>) {
 }
 
 #[test]
-fn segments_need_no_more() {
+#[ignore = "slow: 5 s"]
+fn bounds_the_memory_of_segments() {
     for sections in [1, MAX_DATA_SECTIONS] {
         let segments = Segments::most(sections);
         let indexed = own(&unchecked(), core(), &[memory()], &segments);
@@ -237,8 +246,8 @@ fn segments_need_no_more() {
     }
 }
 
-/// Segments that overlap, as many as there may be: one below all others, which is cut into as many parts as there can be;
-/// and each over the one before it or after it.
+/// Returns as many overlapping segments as a dump may have: one that the others cut into as many parts as possible, and
+/// segments that each cover a part of the one before or after it.
 fn overlapping() -> Vec<(&'static str, Segments)> {
     let count = MAX_OVERLAPPING_SEGMENTS as u64;
     let below = [(0, 2 * MAX_OVERLAPPING_SEGMENTS)].into_iter();
@@ -250,7 +259,7 @@ fn overlapping() -> Vec<(&'static str, Segments)> {
 }
 
 #[test]
-fn segments_that_overlap_need_no_more() {
+fn bounds_the_memory_of_overlapping_segments() {
     let many = (0..MAX_LISTED_SEGMENTS as u64).map(|i| (i, 2)).collect();
     let too_many = ("too many", Segments { sections: 1, all: many });
     for (what, segments) in overlapping().into_iter().chain([too_many]) {
@@ -261,7 +270,7 @@ fn segments_that_overlap_need_no_more() {
 }
 
 #[test]
-fn lists_need_no_more() {
+fn bounds_the_memory_of_each_list() {
     for (what, sections) in [
         ("modules", vec![modules()]),
         ("instances", vec![instances()]),
@@ -274,12 +283,22 @@ fn lists_need_no_more() {
     }
 }
 
-#[test]
-fn everything_at_once_needs_no_more() {
+/// Returns a dump with everything at its limit, and an index.
+fn everything_indexed() -> Vec<u8> {
     let segments = Segments::most(MAX_DATA_SECTIONS);
-    let indexed = own(&unchecked(), long_process(), &everything(), &segments);
-    assert_bounded("everything, indexed", indexed, None);
-    // Of another writer, whose segments come before the lists or after them.
+    own(&unchecked(), long_process(), &everything(), &segments)
+}
+
+#[test]
+fn bounds_the_memory_to_open_everything_at_once() {
+    assert_open_is_bounded("everything, indexed", &everything_indexed());
+}
+
+#[test]
+#[ignore = "slow: 10 s"]
+fn bounds_the_memory_of_everything_at_once() {
+    assert_bounded("everything, indexed", everything_indexed(), None);
+    // A dump of another writer, whose segments come before the lists or after them.
     for is_first in [false, true] {
         let mut sections = everything();
         sections.retain(|(id, _)| *id != 5);
@@ -287,11 +306,11 @@ fn everything_at_once_needs_no_more() {
         let data = Segments::most(1).reversed().sections().0;
         sections.splice(at..at, [&[memory()][..], &data].concat());
         sections.insert(0, long_process());
-        assert_bounded("everything, of others", of(&sections), None);
+        assert_bounded("everything, another writer", of(&sections), None);
     }
 }
 
-/// As many ranges that were left out as there may be, and as many segments as there may be then.
+/// Returns a dump with as many excluded ranges as possible, and as many segments as a dump with excluded ranges may have.
 fn partial(sections: &[Section]) -> Vec<u8> {
     let all = (0..MAX_PARTIAL_SEGMENTS as u64).map(|i| (i * 2, 1)).collect();
     let range = |i| (0, (1 << 30) + i * 2, (1 << 30) + i * 2);
@@ -300,27 +319,33 @@ fn partial(sections: &[Section]) -> Vec<u8> {
     own(&options, core(), sections, &Segments { sections: 1, all })
 }
 
-/// The table has room for all segments that a dump may have, and the index keeps those that it lists, too, to hold the
-/// ranges against them.
+/// The table has room for all segments that a dump may have. The index also keeps the segments that it lists, to compare
+/// the excluded ranges with them.
 #[test]
-fn salvaging_a_partial_dump_needs_no_more() {
+#[ignore = "slow: 3 s"]
+fn bounds_the_memory_of_a_partial_dump() {
     assert_bounded("partial", partial(&[memory()]), None);
     assert_bounded("partial, everything", partial(&everything()), None);
 }
 
-/// The table has room for all segments that a dump may have until it is moved into one with room for its own, and the
-/// places of the lists are there as well.
 #[test]
-fn segments_that_overlap_beside_everything_need_no_more() {
+fn bounds_the_memory_to_open_a_partial_dump() {
+    assert_open_is_bounded("partial, everything", &partial(&everything()));
+}
+
+/// The table has room for all segments that a dump may have until it is moved to one of the right size. The positions of
+/// the lists are allocated as well.
+#[test]
+#[ignore = "slow: 2 s"]
+fn bounds_the_memory_of_overlapping_segments_with_everything() {
     let (what, segments) = overlapping().remove(0);
     let bytes = of(&[&[core()][..], &everything(), &segments.sections().0].concat());
     assert_bounded(what, bytes, None);
 }
 
-/// Threads whose first frame is damaged are passed where a damaged dump is salvaged, and no more of them are kept than of
-/// sound ones.
+/// Salvaging keeps no more threads with a damaged first frame than intact threads.
 #[test]
-fn damaged_threads_need_no_more() {
+fn bounds_the_memory_of_damaged_threads() {
     let mut sections = vec![(0, custom("corestack", &[0, 0, 1, 0x77])); 4 * MAX_LISTED_THREADS];
     sections.push(memory());
     let segments = Segments { sections: 1, all: vec![(0, 1)] };
@@ -331,9 +356,10 @@ fn damaged_threads_need_no_more() {
     assert_eq!(dump.threads().len(), MAX_LISTED_THREADS);
 }
 
-/// Another tool has moved the header: segments are those of the sections, and ranges those of the index.
+/// Another tool has moved the header: the segments come from the sections, and the excluded ranges from the index.
 #[test]
-fn a_rewritten_dump_needs_no_more() {
+#[ignore = "slow: 4 s"]
+fn bounds_the_memory_of_a_rewritten_dump() {
     let listed = partial(&[memory()]);
     let (header_at, index_at) = (own::end_of_core(&listed), own::index_of(&listed));
     let data = Segments::most(MAX_DATA_SECTIONS).reversed().sections().0;
@@ -343,9 +369,8 @@ fn a_rewritten_dump_needs_no_more() {
     assert_bounded("rewritten", bytes, None);
 }
 
-/// One frame with as many values as there may be.
 #[test]
-fn a_frame_needs_no_more() {
+fn bounds_the_memory_of_a_frame_with_the_most_values() {
     let mut frame = vec![0, 0, 1, 0, 0, 2, 3];
     for value in [&[0x7f, 1][..], &[0x7c, 1, 2, 3, 4, 5, 6, 7, 8]] {
         own::leb(&mut frame, MAX_FRAME_VALUES);

@@ -1,15 +1,19 @@
-//! Extents of live memory: whatever the kernel is asked, and by whatever way, the dump is the one
-//! that a plain read of everything gives, and what was never touched stays so.
+//! Extents of live memory: every way to ask the kernel gives the dump that reading everything gives, and pages that were
+//! never touched stay untouched.
+//!
+//! These tests are a crate of their own because they limit the descriptors of the process, measure its memory, and run it
+//! again under strace.
 #![cfg(target_os = "linux")]
-#![allow(unsafe_code, reason = "mappings of every kind, and what is done to them")]
-#![allow(clippy::print_stdout, reason = "a test says what it could not try, or measured")]
+#![allow(unsafe_code, reason = "maps memory of every kind, and changes it")]
+#![allow(clippy::print_stdout, reason = "a test prints what it measured")]
 
+mod area;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../common/environment.rs"]
 mod environment;
 #[path = "../common/huge_pages.rs"]
-#[allow(dead_code, reason = "this test uses a part of it")]
+#[allow(dead_code, reason = "this crate uses a part of it")]
 mod huge_pages;
 #[path = "../common/strace.rs"]
 mod strace;
@@ -18,23 +22,24 @@ mod userfaultfd;
 use std::cell::UnsafeCell;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::ops::Range;
-use std::os::fd::AsFd;
+use std::ops::RangeInclusive;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use area::Area;
 use common::Random;
 use corestream::{
     CoreDump, Dumper, ErrorKind, ExtentMethod, MappingMethod, Memory, MemoryImage, MemoryType,
     Plan, SharedBytes,
 };
-use rustix::mm::{Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags};
+use environment::require;
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 
-/// The tests of this file run one after the other: some measure the process, or limit it.
+/// Makes the tests of this file run one after the other, because some measure or limit the process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -44,114 +49,7 @@ fn page() -> usize {
     rustix::param::page_size()
 }
 
-/// A range of addresses between two guard pages, in which anything can be mapped.
-struct Area {
-    start: *mut u8,
-    len: usize,
-}
-
-impl Area {
-    /// Private anonymous memory that was never touched.
-    fn new(len: usize) -> Self {
-        let len = len.next_multiple_of(page());
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        let whole = len + 2 * page();
-        // SAFETY: a new range of addresses that nobody else uses.
-        let start = unsafe {
-            rustix::mm::mmap_anonymous(ptr::null_mut(), whole, ProtFlags::empty(), flags).unwrap()
-        };
-        // SAFETY: the range that was just mapped.
-        let area = Self { start: unsafe { start.cast::<u8>().add(page()) }, len };
-        // SAFETY: nothing borrows the area yet.
-        unsafe { area.protect(0..len, MprotectFlags::READ | MprotectFlags::WRITE) };
-        area
-    }
-
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: `len` bytes from `start` are mapped for reading, and no test changes them while it
-        // borrows them.
-        unsafe { std::slice::from_raw_parts(self.start, self.len) }
-    }
-
-    fn at(&self, offset: usize) -> *mut u8 {
-        assert!(offset <= self.len);
-        // SAFETY: within the area or at its end.
-        unsafe { self.start.add(offset) }
-    }
-
-    /// Writes `byte` to every byte of `range`.
-    fn fill(&self, range: Range<usize>, byte: u8) {
-        assert!(range.end <= self.len);
-        // SAFETY: within the area, and not borrowed while it is written.
-        unsafe { self.at(range.start).write_bytes(byte, range.len()) };
-    }
-
-    /// Reads a byte of each page of `range`.
-    fn touch(&self, range: Range<usize>) {
-        for offset in range.step_by(page()) {
-            // SAFETY: within the area.
-            unsafe { self.at(offset).read_volatile() };
-        }
-    }
-
-    fn advise(&self, range: Range<usize>, advice: Advice) -> io::Result<()> {
-        // SAFETY: within the area, and not borrowed.
-        Ok(unsafe { rustix::mm::madvise(self.at(range.start).cast(), range.len(), advice) }?)
-    }
-
-    unsafe fn protect(&self, range: Range<usize>, flags: MprotectFlags) {
-        // SAFETY: within the area, and not borrowed.
-        unsafe { rustix::mm::mprotect(self.at(range.start).cast(), range.len(), flags).unwrap() };
-    }
-
-    /// Replaces what is mapped in `range` by new anonymous memory.
-    fn map_anonymous(&self, range: Range<usize>, flags: MapFlags) {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = flags | MapFlags::FIXED | MapFlags::NORESERVE;
-        let at = self.at(range.start).cast();
-        // SAFETY: within the area, and not borrowed.
-        unsafe { rustix::mm::mmap_anonymous(at, range.len(), protection, flags).unwrap() };
-    }
-
-    /// Replaces what is mapped in `range` by a part of a file.
-    fn map_file(&self, range: Range<usize>, file: impl AsFd, offset: usize, flags: MapFlags) {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        let (at, flags) = (self.at(range.start).cast(), flags | MapFlags::FIXED);
-        // SAFETY: within the area, and not borrowed.
-        unsafe {
-            rustix::mm::mmap(at, range.len(), protection, flags, file, offset as u64).unwrap()
-        };
-    }
-
-    /// Moves the mapping of `from` to `to`, and puts new memory in its place.
-    fn remap(&self, from: Range<usize>, to: usize) -> io::Result<()> {
-        assert!(to + from.len() <= self.len);
-        // SAFETY: both within the area, and not borrowed.
-        unsafe {
-            rustix::mm::mremap_fixed(
-                self.at(from.start).cast(),
-                from.len(),
-                from.len(),
-                MremapFlags::MAYMOVE,
-                self.at(to).cast(),
-            )?;
-        }
-        self.map_anonymous(from, MapFlags::PRIVATE);
-        Ok(())
-    }
-}
-
-impl Drop for Area {
-    fn drop(&mut self) {
-        // SAFETY: the area and its two guard pages, which no borrow outlives.
-        unsafe {
-            let start = self.start.sub(page()).cast();
-            rustix::mm::munmap(start, self.len + 2 * page()).unwrap();
-        }
-    }
-}
-
-/// A memfd of `pages` pages: every other one holds data.
+/// Returns a memfd of `pages` pages, every other one of which holds data.
 fn memfd(pages: usize) -> File {
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::memfd_create("guest", flags).unwrap());
@@ -175,8 +73,13 @@ fn dump_of<'a>(memories: &[&'a [u8]]) -> CoreDump<'a> {
     dump
 }
 
-/// All ways to ask that this machine has.
-fn dumpers() -> Vec<Dumper> {
+/// Returns a dumper for each way to ask the kernel that works on this machine, and the default one.
+fn dumpers() -> &'static [Dumper] {
+    static DUMPERS: OnceLock<Vec<Dumper>> = OnceLock::new();
+    DUMPERS.get_or_init(probe_dumpers)
+}
+
+fn probe_dumpers() -> Vec<Dumper> {
     let mut dumpers = Vec::new();
     for method in [ExtentMethod::PagemapScan, ExtentMethod::Pagemap] {
         for mappings in [MappingMethod::ProcmapQuery, MappingMethod::Maps] {
@@ -189,18 +92,18 @@ fn dumpers() -> Vec<Dumper> {
                         true => method.to_string(),
                         false => mappings.to_string(),
                     };
-                    environment::skip(&missing, error);
+                    environment::report_missing(&missing, error);
                 }
             }
         }
     }
-    assert!(!dumpers.is_empty(), "no way to ask this kernel");
+    assert!(!dumpers.is_empty(), "no way to ask this kernel works");
     dumpers.push(Dumper::new());
     dumpers
 }
 
-/// Dumps `memories` in every way and compares with what a plain read of everything gives; returns
-/// the bytes of the extents for each way, which are in the order of [`dumpers`].
+/// Dumps `memories` in every way, and compares the dumps with that of a plain read of everything. Returns the bytes of the
+/// extents for each of [`dumpers`].
 fn check(memories: &[&[u8]]) -> Vec<usize> {
     let dump = dump_of(memories);
     let mut found = Vec::new();
@@ -214,10 +117,10 @@ fn check(memories: &[&[u8]]) -> Vec<usize> {
             }
         }
     }
-    // It knows whole mappings only.
+    // Its extents are whole mappings.
     let plan = Dumper::new().extent_method(Some(ExtentMethod::Smaps)).plan(&dump).unwrap();
     dumps.push((format!("{:?}", plan.stats()), plan.to_vec().unwrap()));
-    // Last, because it touches everything.
+    // This comes last because it touches everything.
     let plan = Dumper::new().trust_holes(false).plan(&dump).unwrap();
     assert_eq!(extent_bytes(&plan), memories.iter().map(|bytes| bytes.len()).sum::<usize>());
     let expected = plan.to_vec().unwrap();
@@ -232,14 +135,20 @@ fn extent_bytes(plan: &Plan<'_>) -> usize {
 }
 
 #[test]
-fn methods_are_named_in_the_statistics() {
+fn names_the_method_in_the_statistics() {
     let _alone = alone();
     let area = Area::new(MIB);
     let dump = dump_of(&[area.bytes()]);
     for (method, name) in
         [(ExtentMethod::PagemapScan, "pagemap-scan"), (ExtentMethod::Pagemap, "pagemap")]
     {
-        let Ok(plan) = Dumper::new().extent_method(Some(method)).plan(&dump) else { continue };
+        let plan = match Dumper::new().extent_method(Some(method)).plan(&dump) {
+            Ok(plan) => plan,
+            Err(error) => {
+                environment::report_missing(name, error);
+                continue;
+            }
+        };
         assert_eq!(plan.stats().extent_methods, [method]);
         assert_eq!(plan.stats().extent_methods[0].to_string(), name);
         assert!(plan.stats().mapping_method.is_some());
@@ -257,9 +166,9 @@ fn methods_are_named_in_the_statistics() {
     assert_eq!(error.to_string(), "extent_method: seek is for files, this is for live memory");
 }
 
-/// Without a descriptor nothing can be asked.
+/// A process without free descriptors cannot ask the kernel.
 #[test]
-fn what_cannot_be_asked_is_read_unless_it_is_forced() {
+fn reads_everything_if_the_kernel_cannot_be_asked() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     let _alone = alone();
@@ -281,18 +190,16 @@ fn what_cannot_be_asked_is_read_unless_it_is_forced() {
     assert!(message.starts_with("extent_method: pagemap can't be used here: "), "{message}");
 }
 
-/// A page that was never touched may then have data.
+/// Where a userfaultfd is open, a page that was never touched can have data.
 #[test]
-fn memory_is_read_where_a_userfaultfd_is_open() {
+fn reads_memory_while_a_userfaultfd_is_open() {
     let _alone = alone();
     /// `UFFD_USER_MODE_ONLY`, which needs no privilege.
     const USER_MODE_ONLY: u32 = 1;
     let flags = rustix::mm::UserfaultfdFlags::CLOEXEC
         | rustix::mm::UserfaultfdFlags::from_bits_retain(USER_MODE_ONLY);
-    // SAFETY: it is registered for nothing.
-    let Ok(userfaultfd) = (unsafe { rustix::mm::userfaultfd(flags) }) else {
-        return environment::skip("userfaultfd", "there is none, or it is not allowed");
-    };
+    // SAFETY: it is registered for no memory.
+    let userfaultfd = require!("userfaultfd", unsafe { rustix::mm::userfaultfd(flags) });
     let area = Area::new(MIB);
     let dump = dump_of(&[area.bytes()]);
     let plan = Dumper::new().plan(&dump).unwrap();
@@ -302,17 +209,17 @@ fn memory_is_read_where_a_userfaultfd_is_open() {
     assert_ne!(plan.stats().extent_methods, [ExtentMethod::Whole]);
 }
 
-/// The descriptor is in a child only, so nothing in this process shows it but `VmFlags`.
+/// Only a child has the descriptor, so only `VmFlags` shows it in this process.
 #[test]
-fn memory_that_another_process_supplies_is_read() {
+fn reads_memory_that_another_process_supplies() {
     let _alone = alone();
     for method in [None, Some(ExtentMethod::Pagemap), Some(ExtentMethod::Smaps)] {
         let area = Area::new(4 * MIB);
         let supplied = MIB..2 * MIB;
         let range = area.at(supplied.start).addr()..area.at(supplied.end).addr();
-        let Some(supplier) = userfaultfd::Supplier::start(range, page(), 7) else {
-            return environment::skip("userfaultfd", "there is none, or it is not allowed");
-        };
+        let supplier = userfaultfd::Supplier::start(range, page(), 7);
+        let supplier =
+            require!("userfaultfd", supplier.ok_or("it does not exist, or is not allowed"));
         let dump = dump_of(&[area.bytes()]);
         let plan = Dumper::new().extent_method(method).plan(&dump).unwrap();
         assert_ne!(plan.stats().extent_methods, [ExtentMethod::Whole]);
@@ -325,7 +232,7 @@ fn memory_that_another_process_supplies_is_read() {
 }
 
 #[test]
-fn untouched_and_touched() {
+fn finds_the_touched_pages() {
     let _alone = alone();
     let area = Area::new(16 * MIB);
     assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 0));
@@ -339,14 +246,14 @@ fn untouched_and_touched() {
     let area = Area::new(4 * MIB);
     area.fill(0..4 * MIB, 3);
     assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 4 * MIB));
-    // Zeros that were written are data to the kernel, and none to the dump.
+    // The kernel counts written zeros as data, and the dump does not.
     area.fill(0..4 * MIB, 0);
     assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 4 * MIB));
 }
 
-/// The zero page is mapped where memory was only read.
+/// The kernel maps the zero page where memory was only read.
 #[test]
-fn read_but_never_written() {
+fn finds_pages_that_were_read_and_never_written() {
     let _alone = alone();
     let area = Area::new(8 * MIB);
     area.touch(0..4 * MIB);
@@ -360,7 +267,7 @@ fn read_but_never_written() {
 }
 
 #[test]
-fn nothing_of_an_untouched_reservation_is_made_to_exist() {
+fn allocates_no_page_of_an_untouched_reservation() {
     let _alone = alone();
     let status = || {
         let text = fs::read_to_string("/proc/self/status").unwrap();
@@ -374,8 +281,8 @@ fn nothing_of_an_untouched_reservation_is_made_to_exist() {
     area.fill(middle..middle + 10, 1);
     let dump = dump_of(&[area.bytes()]);
     for dumper in dumpers() {
-        let dumper = dumper.threads(2);
-        // Once before, so that what any dump needs is there.
+        let dumper = dumper.clone().threads(2);
+        // The first plan allocates what every plan needs.
         let _ = dumper.plan(&dump_of(&[&[1; 100]])).unwrap();
         let before = status();
         let plan = dumper.plan(&dump).unwrap();
@@ -390,9 +297,9 @@ fn nothing_of_an_untouched_reservation_is_made_to_exist() {
     }
 }
 
-/// Whole pages are asked about, but a memory need not consist of any.
+/// The kernel knows pages, but a memory can begin and end anywhere.
 #[test]
-fn ranges_that_are_not_aligned_to_pages() {
+fn dumps_ranges_that_are_not_aligned_to_pages() {
     let _alone = alone();
     let pages = 8;
     for touched in 0..pages {
@@ -410,15 +317,15 @@ fn ranges_that_are_not_aligned_to_pages() {
         let found = check(&[&area.bytes()[page() - 50..][..len]]);
         assert!(found.iter().all(|bytes| *bytes == 0));
     }
-    // Heap and stack, as they come.
+    // Heap and stack.
     let on_stack = [1_u8; 100_000];
     let on_heap = vec![2_u8; 10_000];
     check(&[&on_stack[1..], &on_heap[3..9_999], b"constant", &[]]);
 }
 
-/// What was never touched of a file is data.
+/// Untouched pages of a file are data.
 #[test]
-fn private_mappings_of_files() {
+fn dumps_private_mappings_of_files() {
     let _alone = alone();
     let pages = 64;
     let mut on_disk = tempfile::tempfile().unwrap();
@@ -426,7 +333,7 @@ fn private_mappings_of_files() {
     for file in [memfd(pages), on_disk] {
         let area = Area::new(4 * pages * page());
         let len = pages * page();
-        // Never touched, read only, partly written.
+        // One part is never touched, one is only read, and one is written in places.
         for i in 0..3 {
             area.map_file(i * len..(i + 1) * len, &file, 0, MapFlags::PRIVATE);
         }
@@ -440,7 +347,7 @@ fn private_mappings_of_files() {
 }
 
 #[test]
-fn shared_mappings() {
+fn dumps_shared_mappings() {
     let _alone = alone();
     let pages = 64;
     let len = pages * page();
@@ -448,7 +355,7 @@ fn shared_mappings() {
     area.map_file(0..len, memfd(pages), 0, MapFlags::SHARED);
     area.map_anonymous(len..2 * len, MapFlags::SHARED);
     area.fill(len + 100..len + 101, 5);
-    // Data in shared memory whose pages this mapping has never touched.
+    // The data stays in the shared memory, but this mapping has no pages of it.
     area.advise(len..2 * len, Advice::LinuxDontNeed).unwrap();
     let found = check(&[area.bytes()]);
     // Neither file has a name or a descriptor.
@@ -457,7 +364,7 @@ fn shared_mappings() {
     assert_eq!(area.bytes()[len + 100], 5);
 }
 
-/// Whether the kernel lets this process open the files behind its mappings.
+/// Returns whether the kernel lets this process open the files behind its mappings.
 fn mapped_files_can_be_opened(area: &Area) -> bool {
     let start = format!("{:x}-", area.start.addr());
     let directory = fs::read_dir("/proc/self/map_files").unwrap();
@@ -466,32 +373,32 @@ fn mapped_files_can_be_opened(area: &Area) -> bool {
     File::open(entry.unwrap().path()).is_ok()
 }
 
-/// 512-byte blocks of a file.
+/// Returns the number of 512-byte blocks of a file.
 fn blocks(file: &File) -> u64 {
     std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap())
 }
 
-/// The holes of a memfd that is mapped stay holes, however little of it this mapping has touched.
+/// Reading a hole of a mapped memfd would allocate it.
 #[test]
-fn holes_of_a_shared_memfd_are_not_allocated() {
+fn allocates_no_hole_of_a_shared_memfd() {
     let _alone = alone();
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::memfd_create("guest", flags).unwrap());
     let len = 64 * MIB;
     file.set_len(len as u64).unwrap();
     let area = Area::new(len);
-    // In two parts, the second one elsewhere in the file.
+    // The two halves of the file are mapped in reverse order.
     let half = len / 2;
     area.map_file(0..half, &file, half, MapFlags::SHARED);
     area.map_file(half..len, &file, 0, MapFlags::SHARED);
     area.fill(MIB..MIB + 100, 1);
-    // Not by the mapping.
+    // This data does not come through the mapping.
     std::os::unix::fs::FileExt::write_all_at(&file, &[2; 100], 5 * MIB as u64).unwrap();
     io::Seek::seek(&mut file, io::SeekFrom::Start(12_345)).unwrap();
     let before = blocks(&file);
     assert_eq!(before, 2 * page() as u64 / 512);
     let dump = dump_of(&[area.bytes()]);
-    for dumper in dumpers().into_iter().chain([smaps()]) {
+    for dumper in dumpers().iter().chain([&smaps()]) {
         let plan = dumper.plan(&dump).unwrap();
         let bytes = plan.to_vec().unwrap();
         assert_eq!(blocks(&file), before, "a dump has allocated holes");
@@ -499,19 +406,17 @@ fn holes_of_a_shared_memfd_are_not_allocated() {
         let segments = common::decode(&bytes).segments.into_iter();
         let segments: Vec<_> = segments.map(|s| (s.address, s.data[0], s.data.len())).collect();
         assert_eq!(segments, [(MIB as u64, 1, 100), ((half + 5 * MIB) as u64, 2, 100)]);
-        // Its descriptor is the host's.
+        // The position of the host's descriptor is unchanged.
         assert_eq!(io::Seek::stream_position(&mut file).unwrap(), 12_345);
     }
     check(&[&area.bytes()[100..], area.bytes()]);
 }
 
-/// A shared file of tmpfs that has a name and no descriptor in this process.
+/// The file has a name, and no descriptor in this process.
 #[test]
-fn holes_of_a_shared_file_in_tmpfs_are_not_allocated() {
+fn allocates_no_hole_of_a_shared_file_in_tmpfs() {
     let _alone = alone();
-    let Ok(file) = tempfile::NamedTempFile::new_in("/dev/shm") else {
-        return environment::skip("tmpfs", "there is none at /dev/shm");
-    };
+    let file = require!("tmpfs", tempfile::NamedTempFile::new_in("/dev/shm"));
     let len = 32 * MIB;
     file.as_file().set_len(len as u64).unwrap();
     let area = Area::new(len);
@@ -528,10 +433,10 @@ fn smaps() -> Dumper {
 }
 
 #[test]
-fn smaps_skips_untouched_mappings() {
+fn skips_untouched_mappings_by_smaps() {
     let _alone = alone();
     let area = Area::new(64 * MIB);
-    // Three mappings, because they differ in what is allowed.
+    // Different permissions make three mappings.
     // SAFETY: not borrowed, and still readable.
     unsafe { area.protect(16 * MIB..32 * MIB, MprotectFlags::READ) };
     let dump = dump_of(&[area.bytes()]);
@@ -547,8 +452,11 @@ fn smaps_skips_untouched_mappings() {
     check(&[area.bytes()]);
 }
 
-/// Runs a test of this file again, in a process of its own under strace, with faults.
-fn run_with_faults(test: &str, calls: &str, path: Option<&str>, faults: &[String]) -> String {
+/// The variable that makes [`falls_back_without_the_pagemap`] the process that strace runs.
+const UNDER_STRACE: &str = "CORESTREAM_TEST_UNDER_STRACE";
+
+/// Runs [`falls_back_without_the_pagemap`] under strace, with faults. Returns its standard output.
+fn run_with_faults(calls: &str, path: Option<&str>, faults: &[String]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     let mut command = strace::traced(&log, calls, faults);
@@ -556,71 +464,71 @@ fn run_with_faults(test: &str, calls: &str, path: Option<&str>, faults: &[String
         command.args(["-P", path]);
     }
     command.arg(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads", "1"]);
-    let output = command.output().unwrap();
+    command.args(["--exact", "falls_back_without_the_pagemap", "--nocapture", "--test-threads=1"]);
+    let output = command.env(UNDER_STRACE, "1").output().unwrap();
     assert!(strace::faults(&log) > 0, "nothing was injected");
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     said
 }
 
-/// How `the_default_finds_extents` says what it found.
-fn said(method: &str, bytes: usize) -> String {
+/// Returns the line that [`print_extents`] prints.
+fn line_of(method: &str, bytes: usize) -> String {
     format!("found by {method}: {bytes} bytes")
 }
 
-#[test]
-#[ignore = "run by other tests, which take the pagemap away from it"]
-fn the_default_finds_extents() {
+/// Dumps with the default dumper, and prints how it found the extents.
+fn print_extents() {
     let area = Area::new(32 * MIB);
     // SAFETY: not borrowed, and still readable.
     unsafe { area.protect(16 * MIB..32 * MIB, MprotectFlags::READ) };
     area.fill(MIB..MIB + 1, 1);
     let dump = dump_of(&[area.bytes()]);
     let plan = Dumper::new().plan(&dump).unwrap();
-    println!("{}", said(&plan.stats().extent_methods[0].to_string(), extent_bytes(&plan)));
+    println!("{}", line_of(&plan.stats().extent_methods[0].to_string(), extent_bytes(&plan)));
     println!("notes: {:?}", plan.stats().extent_notes);
     let bytes = plan.to_vec().unwrap();
     let segments = common::decode(&bytes).segments;
     assert_eq!((segments.len(), segments[0].address), (1, MIB as u64));
 }
 
+/// Without the pagemap, the dumper uses smaps, and a note says so.
 #[test]
-fn without_the_pagemap_smaps_is_used_and_a_note_says_so() {
-    // The process of strace inherits limits that other tests set.
-    let _alone = alone();
-    if !strace::works() {
-        return;
+fn falls_back_without_the_pagemap() {
+    if std::env::var_os(UNDER_STRACE).is_some() {
+        return print_extents();
     }
-    let test = "the_default_finds_extents";
+    // The process under strace inherits limits that other tests set.
+    let _alone = alone();
+    require!(strace);
     for error in ["EPERM", "ENOENT", "EACCES"] {
         let path = "/proc/self/pagemap";
-        let text = run_with_faults(test, "openat", Some(path), &[format!("openat:error={error}")]);
-        assert!(text.contains(&said("smaps", 16 * MIB)), "{text}");
+        let text = run_with_faults("openat", Some(path), &[format!("openat:error={error}")]);
+        assert!(text.contains(&line_of("smaps", 16 * MIB)), "{text}");
         assert!(text.contains("notes: [\"the pagemap cannot be used ("), "{text}");
     }
-    // Without the ioctls there are still the entries.
+    // Without the ioctls, the entries of the pagemap remain.
     for error in ["EPERM", "ENOTTY", "EINVAL", "ENOSYS"] {
-        let text = run_with_faults(test, "ioctl", None, &[format!("ioctl:error={error}")]);
-        assert!(text.contains(&said("pagemap", page())), "{text}");
+        let text = run_with_faults("ioctl", None, &[format!("ioctl:error={error}")]);
+        assert!(text.contains(&line_of("pagemap", page())), "{text}");
         assert!(text.contains("notes: []"), "{text}");
     }
-    // Without smaps nobody knows whether another process supplies pages.
+    // Without smaps, another process may supply the untouched pages.
     let path = "/proc/self/smaps";
-    let text = run_with_faults(test, "openat", Some(path), &["openat:error=EACCES".into()]);
-    assert!(text.contains(&said("whole", 32 * MIB)), "{text}");
+    let text = run_with_faults("openat", Some(path), &["openat:error=EACCES".into()]);
+    assert!(text.contains(&line_of("whole", 32 * MIB)), "{text}");
     assert!(text.contains("notes: [\"untouched pages cannot be told ("), "{text}");
 }
 
-/// Shared memory of this process, as an engine has it.
+/// A shared memory, as an engine implements it.
 struct Raw(*const UnsafeCell<u8>, usize);
 
-// SAFETY: an address; the bytes are cells.
+// SAFETY: it is an address, and the bytes are cells.
 unsafe impl Send for Raw {}
 // SAFETY: as above.
 unsafe impl Sync for Raw {}
 
-// SAFETY: the tests keep the area as long as the handle, and write it with atomics or not at all.
+// SAFETY: the tests keep the area while the handle lives, and write to it with atomics or not at all.
 unsafe impl SharedBytes for Raw {
     fn bytes(&self) -> &[UnsafeCell<u8>] {
         // SAFETY: as above.
@@ -638,7 +546,7 @@ fn shared_dump_of(area: &Area) -> CoreDump<'static> {
 }
 
 #[test]
-fn untouched_pages_of_a_shared_memory_are_not_read() {
+fn does_not_read_untouched_pages_of_a_shared_memory() {
     let _alone = alone();
     let area = Area::new(64 * GIB);
     area.fill(33 * GIB + 5..33 * GIB + 6, 1);
@@ -661,9 +569,9 @@ fn rss_anon() -> usize {
     line.split_whitespace().next().unwrap().parse::<usize>().unwrap() << 10
 }
 
-/// Threads touch pages while the extents are found: what is dumped stood there at some time.
+/// Each byte of the dump is one that the memory had at some time.
 #[test]
-fn other_threads_touch_pages_of_a_shared_memory() {
+fn dumps_a_shared_memory_while_threads_touch_it() {
     use std::sync::atomic::AtomicU64;
 
     let _alone = alone();
@@ -679,17 +587,17 @@ fn other_threads_touch_pages_of_a_shared_memory() {
             while !stop.load(Ordering::Relaxed) {
                 let at = MIB + random.below((63 * MIB) as u64 / 8) * 8;
                 let word = ptr::with_exposed_provenance_mut::<u64>(words + at);
-                // SAFETY: a word of the area, which is written as an atomic only.
+                // SAFETY: a word of the area, which is only accessed as an atomic.
                 unsafe { AtomicU64::from_ptr(word) }.store(u64::MAX, Ordering::Relaxed);
                 if random.below(500) == 0 {
                     let at = ptr::with_exposed_provenance_mut(words + 2 * MIB);
-                    // SAFETY: within the area, of which nobody holds a reference.
+                    // SAFETY: within the area, to which there is no reference.
                     unsafe { rustix::mm::madvise(at, 62 * MIB, Advice::LinuxDontNeed).unwrap() };
                 }
             }
         });
         let _stop = Stop(stop);
-        for round in 0..30 {
+        for round in 0..10 {
             let plan = Dumper::new().threads(1 + round % 2).plan(&dump).unwrap();
             let bytes = plan.to_vec().unwrap();
             let contents = common::decode(&bytes).contents(0, area.len);
@@ -699,7 +607,7 @@ fn other_threads_touch_pages_of_a_shared_memory() {
     });
 }
 
-/// The buffers of many threads together stay small.
+/// The threads share one buffer of bounded size.
 #[test]
 fn many_threads_share_a_bounded_buffer() {
     let _alone = alone();
@@ -718,27 +626,26 @@ fn many_threads_share_a_bounded_buffer() {
                 peak.fetch_max(rss_anon(), Ordering::Relaxed);
             }
         });
-        // All of it, so that every thread needs its buffer.
+        // With this method, every thread needs a buffer.
         let dumper = Dumper::new().extent_method(Some(ExtentMethod::Pagemap)).threads(256);
         let _ = dumper.plan(&dump).unwrap();
     });
     let grown = peak.load(Ordering::Relaxed).saturating_sub(before);
-    println!("{grown} bytes beside the guest's with 256 threads");
+    println!("{grown} bytes in addition to the guest's with 256 threads");
     assert!(grown < 16 * MIB, "{grown} more bytes resident");
 }
 
-/// The kernel's own pages, which can hold data before they are touched.
+/// The kernel's pages can hold data before this process touches them.
 #[test]
-fn pages_of_the_kernel() {
+fn dumps_pages_of_the_kernel() {
     let _alone = alone();
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let Some(line) = maps.lines().find(|line| line.ends_with("[vdso]")) else {
-        return environment::skip("vdso", "there is none");
-    };
+    let line = maps.lines().find(|line| line.ends_with("[vdso]"));
+    let line = require!("vdso", line.ok_or("this process has no vDSO"));
     let (start, rest) = line.split_once('-').unwrap();
     let end = rest.split(' ').next().unwrap();
     let [start, end] = [start, end].map(|digits| usize::from_str_radix(digits, 16).unwrap());
-    // SAFETY: mapped for reading as long as the process lives, and never written.
+    // SAFETY: mapped for reading while the process lives, and never written.
     let bytes = unsafe {
         std::slice::from_raw_parts(ptr::with_exposed_provenance::<u8>(start), end - start)
     };
@@ -746,20 +653,18 @@ fn pages_of_the_kernel() {
 }
 
 #[test]
-fn huge_pages() {
+fn dumps_huge_pages() {
     let _alone = alone();
     let area = Area::new(32 * MIB);
-    if let Err(error) = area.advise(0..area.len, Advice::LinuxHugepage) {
-        return environment::skip("hugepages", error);
-    }
+    require!("hugepages", area.advise(0..area.len, Advice::LinuxHugepage));
     area.fill(9 * MIB..9 * MIB + 1, 1);
-    // Read only: where there are huge pages this maps the huge zero page.
+    // With huge pages, this maps the huge zero page.
     area.touch(20 * MIB..20 * MIB + 1);
     let found = check(&[area.bytes()]);
     println!("extents with huge pages: {found:?}");
     assert!(found.iter().all(|bytes| *bytes <= 4 * MIB), "{found:?}");
 
-    // A huge page of which a part was discarded.
+    // A part of a huge page is discarded.
     let area = Area::new(32 * MIB);
     area.advise(0..area.len, Advice::LinuxHugepage).unwrap();
     area.fill(8 * MIB..16 * MIB, 1);
@@ -769,11 +674,11 @@ fn huge_pages() {
     check(&[&area.bytes()[7 * MIB + 5..15 * MIB + 3]]);
 }
 
-/// Memory of hugetlbfs looks anonymous, and is not.
+/// Memory of hugetlbfs looks anonymous, but a page of it may be allocated by a read.
 #[test]
-fn reserved_huge_pages() {
+fn dumps_pages_of_hugetlbfs() {
     let _alone = alone();
-    // Without it the mapping below fails, unless the system has huge pages anyway.
+    // Without it, the mapping below fails unless the system already has free huge pages.
     let _pool = huge_pages::Pool::new(1);
     let area = Area::new(8 * MIB);
     let at = area.start.addr().next_multiple_of(2 * MIB) - area.start.addr();
@@ -782,24 +687,20 @@ fn reserved_huge_pages() {
     // SAFETY: within the area, and not borrowed.
     let mapped =
         unsafe { rustix::mm::mmap_anonymous(area.at(at).cast(), 2 * MIB, protection, flags) };
-    match mapped {
-        Ok(_) => {
-            area.fill(at + MIB..at + MIB + 1, 1);
-            assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 2 * MIB));
-        }
-        Err(error) => environment::skip("hugetlb", error),
-    }
+    require!("hugetlb", mapped);
+    area.fill(at + MIB..at + MIB + 1, 1);
+    assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 2 * MIB));
 }
 
 #[test]
-fn discarded_memory() {
+fn dumps_discarded_memory() {
     let _alone = alone();
     let area = Area::new(8 * MIB);
     area.fill(0..8 * MIB, 1);
     area.advise(2 * MIB..5 * MIB, Advice::LinuxDontNeed).unwrap();
     assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 5 * MIB));
 
-    // Pages that the kernel may take any time, but mostly has not.
+    // The kernel may take these pages at any time, but usually has not.
     let area = Area::new(8 * MIB);
     area.fill(0..8 * MIB, 1);
     area.advise(2 * MIB..5 * MIB, Advice::LinuxFree).unwrap();
@@ -808,7 +709,7 @@ fn discarded_memory() {
 }
 
 #[test]
-fn moved_and_protected_memory() {
+fn dumps_moved_and_protected_memory() {
     let _alone = alone();
     let area = Area::new(8 * MIB);
     area.fill(MIB..2 * MIB, 1);
@@ -821,7 +722,7 @@ fn moved_and_protected_memory() {
 }
 
 #[test]
-fn several_mappings_in_one_memory() {
+fn dumps_a_memory_of_several_mappings() {
     let _alone = alone();
     let part = 16 * page();
     let file = memfd(16);
@@ -837,20 +738,20 @@ fn several_mappings_in_one_memory() {
             _ => area.map_anonymous(range, MapFlags::SHARED),
         }
     }
-    // All of the memfd was written, and it has a descriptor. Shared anonymous memory has none.
+    // All of the memfd was written, and it has a descriptor. Shared anonymous memory has no descriptor.
     let memfd = part;
     let shared = if mapped_files_can_be_opened(&area) { 0 } else { part };
     let expected = 200 * (part + page() + memfd + shared);
     let found = check(&[area.bytes()]);
     assert!(found.iter().all(|bytes| *bytes == expected), "{found:?}, not {expected}");
-    // Two memories side by side, in both orders, and one inside the other.
+    // Two memories next to each other, in both orders, and one inside the other.
     let (low, high) = area.bytes().split_at(333 * part + 77);
     check(&[high, low]);
     check(&[low, &low[1000..200_000], high]);
 }
 
 #[test]
-fn a_guard_page_follows() {
+fn stops_at_a_guard_page() {
     let _alone = alone();
     let area = Area::new(MIB);
     area.fill(MIB - 1..MIB, 1);
@@ -858,11 +759,11 @@ fn a_guard_page_follows() {
     assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 2 * page()));
 }
 
-/// Every other page, many thousands of them.
+/// Each region is one page.
 #[test]
-fn more_regions_than_one_call_returns() {
+fn finds_more_regions_than_one_call_returns() {
     let _alone = alone();
-    for (count, step, first) in [(30_000, 2, 0), (5_000, 3, 1)] {
+    for (count, step, first) in [(15_000, 2, 0), (5_000, 3, 1)] {
         let area = Area::new(count * step * page());
         for i in 0..count {
             let at = (i * step + first) * page();
@@ -874,7 +775,7 @@ fn more_regions_than_one_call_returns() {
 }
 
 #[test]
-fn swapped_pages() {
+fn dumps_swapped_pages() {
     let _alone = alone();
     let area = Area::new(8 * MIB);
     area.fill(0..8 * MIB, 1);
@@ -884,12 +785,13 @@ fn swapped_pages() {
     let at = (area.start.addr() + 3 * MIB) / page() * 8;
     std::os::unix::fs::FileExt::read_exact_at(&pagemap, &mut entry, at as u64).unwrap();
     if u64::from_ne_bytes(entry) >> 62 != 1 {
-        println!("nothing was swapped ({paged_out:?}): this machine has no swap");
+        // The dump must be right either way, so the test continues.
+        environment::report_missing("swap", format_args!("no page was swapped out: {paged_out:?}"));
     }
     assert!(check(&[area.bytes()]).iter().all(|bytes| *bytes == 8 * MIB));
 }
 
-/// Stops the threads of a test, also when it fails.
+/// Stops the threads of a test, even if it fails.
 struct Stop<'s>(&'s AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -898,9 +800,9 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Other mappings come and go next to the memory, and elsewhere.
+/// Mappings appear and disappear next to the memory, and elsewhere.
 #[test]
-fn other_threads_map_and_unmap() {
+fn dumps_while_threads_map_and_unmap() {
     let _alone = alone();
     let before = Area::new(MIB);
     let area = Area::new(4 * MIB);
@@ -935,16 +837,11 @@ fn other_threads_map_and_unmap() {
     check(&[area.bytes()]);
 }
 
-// The area is used by one thread at a time.
-// SAFETY: an area is a range of addresses, which are the same for every thread.
-unsafe impl Send for Area {}
-
-/// Anything, in any order, many times.
-#[test]
-fn random_mappings() {
+/// Maps and changes anything in any order.
+fn check_random_mappings(seeds: RangeInclusive<u64>) {
     let _alone = alone();
     let file = memfd(64);
-    for seed in 1..=120 {
+    for seed in seeds {
         let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let pages = 64 + random.below(600);
         let area = Area::new(pages * page());
@@ -964,11 +861,11 @@ fn random_mappings() {
                 4..=6 => area.fill(part, u8::try_from(random.below(256)).unwrap()),
                 7 => area.touch(range),
                 8 | 9 => area.advise(range, Advice::LinuxDontNeed).unwrap(),
-                // Not for every mapping.
+                // This fails for some mappings.
                 10 => drop(area.advise(range, Advice::LinuxFree)),
                 _ => {
                     let to = random.below((pages - count + 1) as u64) * page();
-                    // Not onto itself, and not more than one mapping.
+                    // Fails for more than one mapping.
                     if to.abs_diff(range.start) >= range.len() {
                         drop(area.remap(range, to));
                     }
@@ -982,9 +879,20 @@ fn random_mappings() {
     }
 }
 
-/// A guest's file that grows after it was opened: the answers about the longer file are no contradictions.
 #[test]
-fn an_image_file_that_grows_is_not_doubted() {
+fn dumps_random_mappings() {
+    check_random_mappings(1..=20);
+}
+
+#[test]
+#[ignore = "slow: 2 s"]
+fn dumps_more_random_mappings() {
+    check_random_mappings(21..=120);
+}
+
+/// The kernel's answers are about the longer file, and do not contradict each other.
+#[test]
+fn trusts_the_holes_of_an_image_file_that_grows() {
     use std::os::unix::fs::FileExt;
 
     let file = tempfile::NamedTempFile::new_in(".").unwrap();
