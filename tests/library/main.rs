@@ -20,6 +20,8 @@ mod mapped;
 mod questions;
 #[path = "../common/sparse.rs"]
 mod sparse;
+#[path = "../common/still.rs"]
+mod still;
 #[path = "../common/writers.rs"]
 mod writers;
 

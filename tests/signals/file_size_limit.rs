@@ -1,6 +1,6 @@
-//! A limit on the size of files (`RLIMIT_FSIZE`) in a program that embeds the library: an error, and not SIGXFSZ, whose
-//! default action is the end of the process. What the program does with the signal stays its own.
-#![allow(unsafe_code, reason = "sets what the process does on a signal")]
+//! A limit on the size of files (`RLIMIT_FSIZE`) in a program that embeds the library: writing returns an error, and does
+//! not raise SIGXFSZ, which ends the process by default. The program's handling of the signal does not change.
+#![allow(unsafe_code, reason = "sets the action of a signal")]
 
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
@@ -17,7 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const LEN: usize = 4 << 20;
 const LIMIT: u64 = 1 << 20;
 
-/// A sink that hides the error of its file.
+/// A writer that hides errors of its file.
 struct Hides<'f>(&'f File);
 
 impl Write for Hides<'_> {
@@ -40,9 +40,9 @@ fn is_too_large(error: &Error) {
     assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::FileTooLarge, "{error}");
 }
 
-/// Writes files that may not become so large in every way that the library has, then one by itself.
+/// Writes files over the limit in every way of the library, and then one by itself.
 fn embedder(directory: &Path) {
-    // SAFETY: no handler is installed, only the default.
+    // SAFETY: sets the default action, which is no handler.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_DFL) };
     let bytes = vec![1; LEN];
     let mut dump = CoreDump::new("guest");
@@ -69,12 +69,12 @@ fn embedder(directory: &Path) {
     assert!(FileSink::new(&file).begin(LEN as u64, true).is_err());
     plan.write_to(&mut Hides(&file)).unwrap();
 
-    // As much as there may be is no error.
+    // A small file is no error.
     let small = CoreDump::new("small");
     Dumper::new().plan(&small).unwrap().write_file(directory.join("small")).unwrap();
     io::stderr().write_all(b"alive\n").unwrap();
     let _ = file.write_all(&bytes);
-    unreachable!("SIGXFSZ does what it does by default");
+    unreachable!("SIGXFSZ ends the process");
 }
 
 #[test]

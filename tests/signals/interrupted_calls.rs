@@ -1,8 +1,8 @@
-//! A signal every few microseconds, whose handler lets no system call go on by itself, as a profiler's:
-//! dumps come whole to files, pipes and sockets.
+//! A profiler's signals interrupt system calls every 200 microseconds, without `SA_RESTART`: dumps to files, pipes and
+//! sockets are complete.
 #![allow(unsafe_code, reason = "sets a handler and a timer")]
 
-use crate::{common, ends, mapped};
+use crate::{common, ends, environment, mapped};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -26,7 +26,7 @@ extern "C" fn count(_: libc::c_int) {
     SIGNALS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// A timer that sends a signal to the thread that makes it every 200 microseconds, until it is dropped.
+/// A timer that signals the thread that created it every 200 microseconds, until it is dropped.
 struct Storm(libc::timer_t);
 
 impl Storm {
@@ -34,8 +34,8 @@ impl Storm {
         let every = libc::timespec { tv_sec: 0, tv_nsec: 200_000 };
         let times = libc::itimerspec { it_interval: every, it_value: every };
         let mut timer = std::ptr::null_mut();
-        // SAFETY: the C structs are ones for which zeros are valid: no flags, and so no SA_RESTART. All
-        // pointers are to variables of this function, and the handler only adds to an atomic.
+        // SAFETY: zeros are valid for these C structs, and mean no flags, in particular no SA_RESTART. All pointers are to
+        // variables of this function, and the handler only adds to an atomic.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = count as extern "C" fn(libc::c_int) as libc::sighandler_t;
@@ -55,12 +55,12 @@ impl Storm {
 
 impl Drop for Storm {
     fn drop(&mut self) {
-        // SAFETY: the timer was made by `new`, and nobody else deletes it.
+        // SAFETY: `new` created the timer, and only this deletes it.
         unsafe { libc::timer_delete(self.0) };
     }
 }
 
-/// Reads slowly, so that the writer has to wait.
+/// Reads slowly, so that the writer must wait.
 fn read_slowly(mut reader: File) -> Vec<u8> {
     let (mut bytes, mut buffer) = (Vec::new(), vec![0; 256 << 10]);
     loop {
@@ -73,7 +73,7 @@ fn read_slowly(mut reader: File) -> Vec<u8> {
     }
 }
 
-/// What a reader gets of a dump to a pipe or a socket.
+/// Sends a dump through a pipe or a socket. Returns what the reader gets.
 fn sent(plan: &Plan<'_>, kind: &str, blocks: bool, timeout: Option<Duration>) -> Vec<u8> {
     let (reader, writer) = ends(kind);
     if !blocks {
@@ -90,7 +90,7 @@ fn sent(plan: &Plan<'_>, kind: &str, blocks: bool, timeout: Option<Duration>) ->
     reading.join().unwrap()
 }
 
-/// A dump to a file, by name and by descriptor, and its memory to another one.
+/// Writes a dump to a file by name and by descriptor, and restores its memory.
 fn to_files(plan: &Plan<'_>, directory: &Path, expected: &[u8], memory: &[u8]) {
     let path = directory.join("dump");
     for options in [FileOptions::new(), FileOptions::new().replace(true).sync(true)] {
@@ -109,7 +109,7 @@ fn to_files(plan: &Plan<'_>, directory: &Path, expected: &[u8], memory: &[u8]) {
 }
 
 #[test]
-fn interrupted_calls_are_repeated() {
+fn repeats_interrupted_calls() {
     let mut random = common::Random(3);
     let bytes: Vec<u8> = (0..6 * MIB / 8).flat_map(|_| (random.next() | 1).to_le_bytes()).collect();
     let image = tempfile::NamedTempFile::new().unwrap();
@@ -130,11 +130,11 @@ fn interrupted_calls_are_repeated() {
             }
         }
     }
-    // On disk, and where there is a file system in memory, whose preallocation begins anew after a
-    // signal.
     to_files(&plan, tempfile::tempdir().unwrap().path(), &expected, &bytes);
-    if let Ok(directory) = tempfile::tempdir_in("/dev/shm") {
-        to_files(&plan, directory.path(), &expected, &bytes);
+    // tmpfs starts a preallocation again after a signal.
+    match tempfile::tempdir_in("/dev/shm") {
+        Ok(directory) => to_files(&plan, directory.path(), &expected, &bytes),
+        Err(error) => environment::report_missing("tmpfs", error),
     }
     drop(storm);
     assert!(SIGNALS.load(Ordering::Relaxed) > 100);

@@ -5,6 +5,8 @@
 mod common;
 #[path = "../common/ends.rs"]
 mod ends;
+#[path = "../common/environment.rs"]
+mod environment;
 #[path = "../common/mapped.rs"]
 mod mapped;
 

@@ -1,6 +1,6 @@
-//! A program that does not ignore SIGPIPE, as one in another language that embeds this crate: a reader
-//! that goes away is an error there too, and what the program does with the signal stays its own.
-#![allow(unsafe_code, reason = "sets what the process does on a signal")]
+//! A program that does not ignore SIGPIPE, such as one in another language that embeds the library: if the reader is gone,
+//! writing returns an error. The program's handling of the signal does not change.
+#![allow(unsafe_code, reason = "sets the action of a signal")]
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 
 use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, PipeSink, Sink, SocketSink};
 
-/// Writes to readers that are gone, then by itself, which is the end of the process.
+/// Writes to readers that are gone, first through the library, and then by itself, which ends the process.
 fn embedder() {
-    // SAFETY: no handler is installed, only the default.
+    // SAFETY: sets the default action, which is no handler.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().write_all(&vec![1; 16 << 20]).unwrap();
@@ -28,12 +28,12 @@ fn embedder() {
             assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::BrokenPipe);
         }
     }
-    // The signal leaves no time for that.
+    // The signal would leave the file behind.
     file.close().unwrap();
     io::stderr().write_all(b"alive\n").unwrap();
     let (_, mut pipe) = io::pipe().unwrap();
     let _ = pipe.write(b"x");
-    unreachable!("SIGPIPE does what it does by default");
+    unreachable!("SIGPIPE ends the process");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What is of no use unless something is done with it is said by the compiler.
+//! The compiler warns if a value is dropped that has no effect by itself (`#[must_use]`).
 #![deny(unfulfilled_lint_expectations)]
 
 use corestream::read::{OpenOptions, Verifier};
@@ -8,7 +8,7 @@ use corestream::{
     UnnamedFile,
 };
 
-/// Each of these is dropped, and a warning says so.
+/// Drops each value, and expects a warning.
 macro_rules! unused {
     ($($value:expr),* $(,)?) => {$(
         #[expect(unused_must_use)]
@@ -19,7 +19,7 @@ macro_rules! unused {
 }
 
 #[test]
-fn what_is_dropped_is_said() -> Result<(), Box<dyn std::error::Error>> {
+fn warns_of_unused_values() -> Result<(), Box<dyn std::error::Error>> {
     let dump = CoreDump::new("guest");
     let bytes = Dumper::new().plan(&dump)?.to_vec()?;
     let directory = tempfile::tempdir()?;

@@ -1,4 +1,4 @@
-//! Traits of public types that users build on, asserted when this file is compiled.
+//! Traits that the public types implement. Most are asserted when this file is compiled.
 
 use std::error::Error as StdError;
 use std::fmt::{Debug, Display};
@@ -9,19 +9,19 @@ use std::str::FromStr;
 
 use corestream::*;
 
-/// A type that threads may pass on and share.
+/// Asserts that threads can send and share a type.
 const fn shared<T: Send + Sync>() {}
 
-/// A plain value.
+/// Asserts the traits of a plain value.
 const fn value<T: Clone + Debug + Eq + Hash + Send + Sync + 'static>() {}
 
-/// An index or a number, as text too.
+/// Asserts the traits of a number.
 const fn number<T: Copy + Default + Display + FromStr + Ord>() {}
 
-/// An index, as text too.
+/// Asserts the traits of an index.
 const fn index<T: Copy + Display + From<u32> + FromStr + Ord + Into<u32>>() {}
 
-/// A value that text stands for.
+/// Asserts that a type converts to and from text.
 const fn text<T: Display + FromStr>() {}
 
 const _: () = {
@@ -112,7 +112,7 @@ fn an_error_can_be_boxed_and_passed_through_io() {
     assert_eq!(through_io.downcast::<Error>().unwrap().kind(), ErrorKind::Guest);
 }
 
-/// A sink is chosen when the program runs, and borrowed.
+/// A program can choose a sink at run time.
 #[test]
 fn a_sink_can_be_a_trait_object() {
     let plan = CoreDump::new("guest.wasm");

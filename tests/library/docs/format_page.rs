@@ -60,7 +60,7 @@ fn custom_section<'a>(dump: &'a [u8], name: &str) -> &'a [u8] {
 }
 
 #[test]
-fn every_byte_of_the_example_is_what_the_library_writes() {
+fn writes_every_byte_of_the_example() {
     let mut bytes = vec![0; 65_536];
     bytes[0x10..0x18].copy_from_slice(b"user=ada");
     bytes[0x20..0x28].copy_from_slice(b"key=1234");
@@ -79,7 +79,7 @@ fn every_byte_of_the_example_is_what_the_library_writes() {
 }
 
 #[test]
-fn every_byte_of_the_trap_section_is_what_the_library_writes() {
+fn writes_every_byte_of_the_trap_section() {
     let mut guest = CoreDump::new("guest.wasm");
     guest.trap = Some("out of fuel".into());
     guest.captured_at = UnixTime::from_nanoseconds(1_795_839_503_500_000_000);
@@ -88,7 +88,7 @@ fn every_byte_of_the_trap_section_is_what_the_library_writes() {
 }
 
 #[test]
-fn every_byte_of_the_modules_section_is_what_the_library_writes() {
+fn writes_every_byte_of_the_modules_section() {
     let mut guest = CoreDump::new("guest.wasm");
     guest.add_module("a");
     guest.add_module("b");

@@ -1,12 +1,12 @@
-//! What the documents say of the code is so: the tests that `docs/reliability.md` names are there, and
-//! `SECURITY.md` names every file with `unsafe`.
+//! The names in the documentation: `docs/reliability.md` names tests that exist, and `SECURITY.md` names every file with
+//! `unsafe`.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 #[test]
-fn every_test_that_is_named_exists() {
+fn names_tests_that_exist() {
     let page = fs::read_to_string("docs/reliability.md").unwrap();
     let mut named = 0;
     for code in page.split('`').skip(1).step_by(2) {
@@ -24,7 +24,7 @@ fn every_test_that_is_named_exists() {
     assert!(named > 30, "{named}");
 }
 
-/// Finds the files of a module, at any depth below `directory`.
+/// Adds the files of a module, at any depth below `directory`.
 fn find(directory: &Path, module: &str, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -39,7 +39,7 @@ fn find(directory: &Path, module: &str, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The files below a directory that allow `unsafe`.
+/// Adds the files below `directory` that allow `unsafe`.
 fn add_files_with_unsafe(directory: &Path, files: &mut BTreeSet<String>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -52,7 +52,7 @@ fn add_files_with_unsafe(directory: &Path, files: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_file_with_unsafe_is_named() {
+fn names_every_file_with_unsafe() {
     let mut found = BTreeSet::new();
     for crate_ in ["src", "crates/cli/src", "crates/symbols/src", "crates/wasmtime/src"] {
         add_files_with_unsafe(Path::new(crate_), &mut found);

@@ -1,12 +1,11 @@
-//! The FUSE file system of the tests itself: without faults it is an ordinary one, and each fault is seen by
-//! the system call that it belongs to.
-#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+//! The FUSE file system of the tests: an ordinary file system without faults, and each fault fails the right system call.
 
 use crate::fuse;
 use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
+use crate::environment::require;
 use fuse::{Faults, Fuse};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -16,8 +15,8 @@ fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> Option<Errno> {
 }
 
 #[test]
-fn without_faults_it_is_an_ordinary_file_system() {
-    let Some(fuse) = Fuse::mount(Faults::default()) else { return };
+fn works_as_a_file_system_without_faults() {
+    let fuse = require!("fuse", Fuse::new(Faults::default()));
     let [a, b, directory] = ["a", "b", "directory"].map(|name| fuse.path().join(name));
     let bytes: Vec<u8> = (0..700_000_u32).map(|i| i.to_le_bytes()[1]).collect();
     fs::write(&a, &bytes).unwrap();
@@ -33,7 +32,7 @@ fn without_faults_it_is_an_ordinary_file_system() {
     assert_eq!(renameat_with(CWD, &a, CWD, &b, RenameFlags::NOREPLACE), Err(Errno::EXIST));
     renameat_with(CWD, &a, CWD, &inner, RenameFlags::NOREPLACE).unwrap();
     assert_eq!(errno(fs::remove_dir(&directory)), Some(Errno::NOTEMPTY));
-    // Not the other name of the same file, which `rename` leaves alone.
+    // `rename` does nothing if both names are the same file.
     fs::remove_file(&b).unwrap();
     fs::write(&b, "replaced").unwrap();
     fs::rename(&inner, &b).unwrap();
@@ -52,8 +51,8 @@ fn without_faults_it_is_an_ordinary_file_system() {
 }
 
 #[test]
-fn each_fault_is_seen() {
-    let Some(fuse) = Fuse::mount(Faults::default()) else { return };
+fn fails_the_system_call_of_each_fault() {
+    let fuse = require!("fuse", Fuse::new(Faults::default()));
     let [a, b] = ["a", "b"].map(|name| fuse.path().join(name));
     let unnamed = || {
         let flags = OFlags::TMPFILE | OFlags::RDWR;
@@ -106,7 +105,7 @@ fn each_fault_is_seen() {
     assert_eq!(errno(file.sync_all()), Some(Errno::IO));
     assert_eq!(errno(File::open(fuse.path()).unwrap().sync_all()), Some(Errno::IO));
     assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(0)), Err(Errno::NXIO));
-    // The error of `close` itself goes unseen, as everywhere in std. Files that are opened from now on have it.
+    // std ignores errors of `close`. The fault applies to files that are opened from here on.
     drop(file);
     assert_ne!(a.metadata().unwrap().len(), 0);
     drop(File::options().write(true).open(&a).unwrap());

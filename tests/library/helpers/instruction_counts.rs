@@ -1,5 +1,4 @@
-//! The guard of instruction counts: how it reads the file and judges a change. What it counts is in
-//! `benches/instructions`.
+//! The guard of instruction counts: reading the file and judging a change. `benches/instructions` does the counting.
 
 use crate::counts;
 use counts::{Counts, Verdict};
@@ -9,7 +8,7 @@ fn counts(lines: &str) -> Counts {
 }
 
 #[test]
-fn the_file_is_read_as_it_is_written() {
+fn reads_the_file_that_it_writes() {
     let text = "scan dense avx2 20\n\nplan zero scalar   1000000\n";
     let read = counts(text);
     assert_eq!((&read.rustc[..], &read.valgrind[..]), ("rustc 1", "valgrind-3"));
@@ -19,9 +18,9 @@ fn the_file_is_read_as_it_is_written() {
 }
 
 #[test]
-fn a_file_that_is_not_of_counts_is_refused() {
+fn rejects_a_file_without_counts() {
     for (text, why) in [
-        ("scan dense avx2", "not a name and a count: scan dense avx2"),
+        ("scan dense avx2", "expected a name and a count: scan dense avx2"),
         ("scan 1\nscan  2", "two counts of scan"),
     ] {
         assert_eq!(text.parse::<Counts>(), Err(why.into()));
@@ -29,7 +28,7 @@ fn a_file_that_is_not_of_counts_is_refused() {
 }
 
 #[test]
-fn more_than_five_percent_more_fails() {
+fn fails_above_five_percent() {
     use Verdict::{Fallen, Risen, Same};
     let committed = counts("stage 1000");
     for (count, verdict) in [
@@ -50,7 +49,7 @@ fn more_than_five_percent_more_fails() {
 }
 
 #[test]
-fn a_failure_says_which_and_by_how_much() {
+fn names_the_count_and_its_change() {
     let (committed, counted) = (counts("a 1000\nb 1000\nold 7"), counts("a 1123\nb 1000\nnew 8"));
     let rows = counted.compare(&committed);
     let failed: Vec<_> = rows.iter().filter(|row| row.verdict().fails()).collect();
@@ -60,7 +59,7 @@ fn a_failure_says_which_and_by_how_much() {
         [
             "a: +12.30%, from 1000 to 1123 instructions; the limit is +5%",
             "new: not in the file",
-            "old: in the file, but nothing of that name is counted",
+            "old: in the file, but no such case exists",
         ]
     );
     let columns: Vec<_> = rows

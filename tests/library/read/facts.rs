@@ -1,4 +1,4 @@
-//! The trap, the time of the capture and the identities of modules: each has a section of its own.
+//! The trap, the time of the capture and the identities of modules, each of which has its own section.
 
 use crate::{common, foreign};
 use common::own::{self, Own};
@@ -11,7 +11,7 @@ use foreign::{CORE, module};
 const MODULES: (u8, &[u8]) = (0, b"\x0bcoremodules\x02\0\x01a\0\x01b");
 const INSTANCES: (u8, &[u8]) = (0, b"\x0dcoreinstances\0");
 
-/// The body of a section of facts, with its name.
+/// Returns the body of a custom section.
 fn body(name: &str, parts: &[&[u8]]) -> Vec<u8> {
     let mut body = vec![u8::try_from(name.len()).unwrap()];
     body.extend(name.bytes());
@@ -19,7 +19,7 @@ fn body(name: &str, parts: &[&[u8]]) -> Vec<u8> {
     body
 }
 
-/// A dump of two modules with this section, made by `docs/format.md` alone.
+/// Returns a dump of two modules with this section, written by following `docs/format.md`.
 fn with(name: &str, parts: &[&[u8]]) -> Vec<u8> {
     let body = body(name, parts);
     Own::default().dump(&module(&[CORE, MODULES, INSTANCES, (0, &body)]))
@@ -30,7 +30,7 @@ fn dumped(dump: &CoreDump<'_>) -> Vec<u8> {
 }
 
 #[test]
-fn facts_come_back() {
+fn reads_the_facts_that_were_written() {
     let mut guest = CoreDump::new("guest.wasm");
     let modules = ["a", "b", "c", "d"].map(|name| guest.add_module(name));
     let nothing = dumped(&guest);
@@ -58,9 +58,9 @@ fn facts_come_back() {
     assert_eq!(error.to_string(), "there is no module 4, the dump has 4");
 }
 
-/// Whatever one fact is, the others may be unknown.
+/// Any of the facts may be unknown.
 #[test]
-fn each_fact_stands_alone() {
+fn writes_each_fact_alone() {
     let time = UnixTime::from_nanoseconds(0);
     for (trap, captured_at) in [(Some("out of fuel"), None), (None, time), (Some(""), time)] {
         let mut guest = CoreDump::new("guest.wasm");
@@ -79,9 +79,9 @@ fn each_fact_stands_alone() {
     assert!(dumped(&guest) == nothing);
 }
 
-/// Another project's writer can do it by `docs/format.md`; the second dump is the example there.
+/// The second dump is the example in `docs/format.md`.
 #[test]
-fn the_sections_are_those_of_the_specification() {
+fn follows_the_specification() {
     let mut guest = CoreDump::new("p");
     guest.add_module("a");
     guest.add_module("b");
@@ -113,9 +113,9 @@ fn the_sections_are_those_of_the_specification() {
 }
 
 #[test]
-fn facts_are_bounded() {
+fn truncates_facts_at_their_limits() {
     let mut guest = CoreDump::new("guest.wasm");
-    // No character is cut in two.
+    // The limit falls within a character, which must not be split.
     guest.trap = Some("x".to_string() + &"é".repeat(MAX_TRAP_BYTES));
     guest.add_module("a");
     guest.modules[0].identity = ModuleIdentity::new().with_build_id([1; MAX_BUILD_ID_BYTES + 1]);
@@ -135,7 +135,7 @@ fn facts_are_bounded() {
 }
 
 #[test]
-fn unknown_versions_are_skipped() {
+fn skips_unknown_versions() {
     for name in ["corestream.trap", "corestream.modules"] {
         for version in [[0, 0, 0, 0], [2, 0, 0, 0], [1, 0, 0, 1]] {
             let bytes = with(name, &[&version, &[0xff; 9]]);
@@ -147,9 +147,9 @@ fn unknown_versions_are_skipped() {
     }
 }
 
-/// Fewer identities than modules leave the others unknown, more are of no module.
+/// The other modules have unknown identities if there are too few. Additional identities are ignored.
 #[test]
-fn identities_are_those_of_the_modules_that_are_listed() {
+fn matches_identities_with_modules() {
     let identity = |byte| [[0, 0, 0, 0, 1, 0, 0, 0, byte]].concat();
     for count in 0..4_u8 {
         let identities: Vec<u8> = (0..count).flat_map(identity).collect();
@@ -164,7 +164,7 @@ fn identities_are_those_of_the_modules_that_are_listed() {
 }
 
 #[test]
-fn damaged_facts_are_damage() {
+fn rejects_damaged_facts() {
     let trap = "corestream.trap";
     let modules = "corestream.modules";
     let one: &[u8] = &[1, 0, 0, 0];
@@ -204,7 +204,7 @@ fn damaged_facts_are_damage() {
         let error = CoreDumpFile::from_slice(&bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
         read_all(&bytes);
-        // The index tells the rest.
+        // The index gives the rest.
         let dump = CoreDumpFile::salvage_slice(&bytes).unwrap();
         assert_eq!(all(dump.modules()), ["a", "b"]);
         assert_eq!(dump.trap(), None);
@@ -215,9 +215,9 @@ fn damaged_facts_are_damage() {
     assert!(damage.reason.contains("corestream.trap: appears twice"), "{damage}");
 }
 
-/// Another tool may move sections.
+/// Another tool has moved the first section.
 #[test]
-fn facts_of_a_rewritten_dump_are_read() {
+fn reads_the_facts_of_a_rewritten_dump() {
     let bytes = facts();
     let core = own::end_of_core(&bytes);
     let rewritten = [&bytes[..8], &bytes[core..], &bytes[8..core]].concat();
@@ -231,9 +231,9 @@ fn facts_of_a_rewritten_dump_are_read() {
     assert_eq!(dump.module_identity(ModuleIndex(1)).unwrap(), known.modules[1].identity);
 }
 
-/// Without the header that belongs to them, these sections are those of a dump that has lost it.
+/// Only dumps with a header have these sections, so the dump has lost its header.
 #[test]
-fn facts_without_a_header_are_stray() {
+fn rejects_facts_without_a_header() {
     let bytes = own::without(&facts());
     let Verdict::Damaged(damage) = verdict(&bytes).unwrap() else { panic!("{bytes:x?}") };
     assert!(damage.reason.contains("corestream"), "{damage}");

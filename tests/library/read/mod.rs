@@ -8,4 +8,5 @@ mod old_dumps;
 mod other_writers;
 mod restore;
 mod rewritten_file;
+mod salvage;
 mod sources;

@@ -1,7 +1,7 @@
-//! Dumps that version 0.1 of the tool wrote are read as they were meant, and written again they are the same bytes.
+//! Dumps by version 0.1 of the tool: their content is read, and writing the same guests again gives the same bytes.
 //!
-//! `tests/data/0.1` holds them. The tool made each of a manifest and of three images, which are described here once more.
-//! `degraded.dump` was made by `corestream dump --manifest` of the commit that `.ci/full` names.
+//! They are in `tests/data/0.1`. The tool made each of them from a manifest and images, which this module describes again.
+//! `corestream dump --manifest` of the commit that `.ci/full` names made `degraded.dump`.
 
 use crate::common;
 use std::fs;
@@ -11,15 +11,14 @@ use common::reading::{all, contents, read_consistently, types, verdict};
 use corestream::read::{Producer, Verdict, Whole};
 use corestream::*;
 
-/// Bytes of a page.
 const PAGE: usize = 65_536;
 
-/// An image of one page.
+/// Returns an image of one page.
 fn first() -> Vec<u8> {
     image(PAGE, &[(100, b"one"), (4096, &b"two".repeat(20)), (PAGE - 1, b"!")])
 }
 
-/// An image of two pages.
+/// Returns an image of two pages.
 fn second() -> Vec<u8> {
     image(2 * PAGE, &[(0, b"zero"), (PAGE, b"second page")])
 }
@@ -36,20 +35,20 @@ fn one_page<'i>(image: &'i [u8]) -> Memory<'i> {
     Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(image))
 }
 
-/// Checks that the old dump of this name is whole and says what `guest` does, and that the writer makes the same bytes of
-/// `guest`. Returns what the verifier says.
+/// Checks that the old dump of this name is intact and describes `guest`, and that dumping `guest` gives the same bytes.
+/// Returns the verdict.
 fn assert_old(name: &str, guest: &CoreDump<'_>, dumper: &Dumper) -> Whole {
     let whole = assert_read(name, guest);
     assert!(!whole.degraded);
     let written = dumper.plan(guest).unwrap().to_vec().unwrap();
-    assert!(written == dump_of(name), "{name} is written otherwise");
+    assert!(written == dump_of(name), "{name}: the bytes differ");
     whole
 }
 
-/// Checks that the old dump of this name is whole and says what `guest` does. Returns what the verifier says.
+/// Checks that the old dump of this name is intact and describes `guest`. Returns the verdict.
 fn assert_read(name: &str, guest: &CoreDump<'_>) -> Whole {
     let bytes = dump_of(name);
-    let Verdict::Whole(whole) = verdict(&bytes).unwrap() else { panic!("{name} is not whole") };
+    let Verdict::Whole(whole) = verdict(&bytes).unwrap() else { panic!("{name} is damaged") };
     read_consistently(&bytes);
 
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
@@ -62,7 +61,7 @@ fn assert_read(name: &str, guest: &CoreDump<'_>) -> Whole {
     assert_eq!(common::reading::threads(&dump), guest.threads);
     assert_eq!(all(dump.notes()), guest.notes);
     assert!(types(&dump).into_iter().eq(guest.memories.iter().map(|memory| memory.ty)));
-    // Nobody said these in version 0.1.
+    // Version 0.1 did not have these facts.
     assert_eq!((dump.trap(), dump.captured_at()), (None, None));
     assert!(all(dump.module_identities()).iter().all(|identity| !identity.is_known()));
     whole
@@ -74,7 +73,7 @@ fn dump_of(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn plain_dumps_are_read() {
+fn reads_plain_dumps() {
     let image = first();
     for (name, checksums) in [("plain", true), ("no-checksum", false)] {
         let mut guest = CoreDump::new(format!("{name}.wasm"));
@@ -87,7 +86,7 @@ fn plain_dumps_are_read() {
 }
 
 #[test]
-fn excluded_ranges_are_read() {
+fn reads_excluded_ranges() {
     let image = first();
     let mut guest = CoreDump::new("partial.wasm");
     let memory = guest.add_memory(one_page(&image).without(4096..8192));
@@ -104,7 +103,7 @@ fn excluded_ranges_are_read() {
 }
 
 #[test]
-fn several_memories_are_read() {
+fn reads_several_memories() {
     let (first, second) = (first(), second());
     let mut guest = CoreDump::new("memories.wasm");
     guest.add_memory(one_page(&first));
@@ -124,7 +123,7 @@ fn several_memories_are_read() {
 }
 
 #[test]
-fn a_memory_of_all_addresses_is_read() {
+fn reads_a_memory_of_2_to_the_64_bytes() {
     let image = second();
     let mut guest = CoreDump::new("memory64.wasm");
     let ty = MemoryType::wasm64(1 << 48);
@@ -141,7 +140,7 @@ fn a_memory_of_all_addresses_is_read() {
 }
 
 #[test]
-fn frames_are_read() {
+fn reads_frames() {
     let image = first();
     let mut guest = CoreDump::new("frames.wasm");
     let memory = guest.add_memory(one_page(&image));
@@ -168,7 +167,7 @@ fn frames_are_read() {
 }
 
 #[test]
-fn notes_are_read() {
+fn reads_notes() {
     let image = first();
     let mut guest = CoreDump::new("notes.wasm");
     guest.add_memory(one_page(&image));
@@ -176,10 +175,10 @@ fn notes_are_read() {
     assert_old("notes", &guest, &Dumper::new());
 }
 
-/// A guest with one memory too many. The instance of the only frame has the last one, `second`, and the instance before it
-/// has the first one, `first`, and the one before the last, which is empty as the others are and which the dump leaves out.
+/// The guest has one memory too many. The only frame uses the last memory, `second`. Another instance uses the first memory,
+/// `first`, and the second-to-last one, which is empty and which the dump does not include.
 #[test]
-fn a_degraded_dump_is_read() {
+fn reads_a_degraded_dump() {
     let (first, second) = (first(), second());
     let empty = || Memory::new(MemoryType::wasm32(0), MemoryImage::from_slice(&[]));
     let two_pages = || Memory::new(MemoryType::wasm32(2), MemoryImage::from_slice(&second));
@@ -214,5 +213,5 @@ fn a_degraded_dump_is_read() {
     assert!(contents(&dump, kept) == first && contents(&dump, last) == second);
     let plan = Dumper::new().plan(&guest).unwrap();
     assert_eq!(plan.shortfalls(), [Shortfall::Memory(memories[99])]);
-    assert!(plan.to_vec().unwrap() == bytes, "degraded is written otherwise");
+    assert!(plan.to_vec().unwrap() == bytes, "degraded: the bytes differ");
 }

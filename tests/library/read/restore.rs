@@ -1,4 +1,4 @@
-//! Memories of dumps become raw images again: exact, sparse, and whole or not at all.
+//! Restoring a memory as an image file: exact, sparse, and complete or not there at all.
 
 use crate::{common, foreign};
 use std::fs::File;
@@ -13,7 +13,7 @@ use wasm_encoder::DataSection;
 const FIRST: MemoryIndex = MemoryIndex(0);
 
 #[test]
-fn a_restored_image_is_exact_sparse_and_whole() {
+fn restores_an_exact_and_sparse_image() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("memory");
     let images = images();
@@ -32,7 +32,7 @@ fn a_restored_image_is_exact_sparse_and_whole() {
     assert!(dump.memory(MemoryIndex(9)).is_err());
     assert_eq!(directory.path().read_dir().unwrap().count(), 1);
 
-    // One segment of a mebibyte, with data in some of its blocks only, not at their edges.
+    // One segment of 1 MiB, with data in a few of its blocks.
     let mut image = vec![0; 1 << 20];
     for at in [5_000, 5_001, 300_000, 303_104, (1 << 20) - 1] {
         image[at] = 1;
@@ -54,7 +54,7 @@ fn a_restored_image_is_exact_sparse_and_whole() {
 }
 
 #[test]
-fn a_terabyte_costs_its_data() {
+fn restores_a_sparse_tib() {
     let mut data = DataSection::new();
     let at = |i: u64| i * (1 << 36) + 77;
     for i in 0..16 {

@@ -1,6 +1,6 @@
-//! Somebody rewrites the file of an open dump in place, with bytes that are no UTF-8: what a program without `unsafe` has of
-//! it stays valid. A mapping of the file would have changed under its strings, and [`char`]s that do not exist would have
-//! come out of them.
+//! Another process rewrites the file of an open dump with invalid UTF-8: strings in a program without `unsafe` stay valid.
+//!
+//! With a mapping of the file, strings would have changed in place, and would have yielded invalid [`char`]s.
 
 #![forbid(unsafe_code)]
 
@@ -13,15 +13,15 @@ use corestream::read::{OpenOptions, Verdict, Verifier};
 use corestream::*;
 use tempfile::TempDir;
 
-/// The name of everything in the dump, of letters of two and four bytes: nothing else has these bytes.
+/// The name of everything in the dump, with characters of two and four bytes. These bytes occur nowhere else.
 const NAME: &str = "\u{fc}\u{10348}\u{fc}\u{10348}";
 
-/// A dump in a file, and bytes to write over it.
+/// A dump in a file, and bytes to overwrite it with.
 struct Dumped {
     _directory: TempDir,
     path: PathBuf,
     bytes: Vec<u8>,
-    /// The same, but with names that are no UTF-8.
+    /// The dump with names that are not UTF-8.
     invalid: Vec<u8>,
 }
 
@@ -48,7 +48,7 @@ impl Dumped {
         let mut places = 0;
         for at in 0..bytes.len() - NAME.len() {
             if bytes[at..].starts_with(NAME.as_bytes()) {
-                // No byte of UTF-8 is 0xff.
+                // UTF-8 never contains this byte.
                 invalid[at..at + NAME.len()].fill(0xff);
                 places += 1;
             }
@@ -57,14 +57,14 @@ impl Dumped {
         Self { _directory: directory, path, bytes, invalid }
     }
 
-    /// Writes `bytes` over the file, which stays the same file.
+    /// Overwrites the file in place.
     fn rewrite(&self, bytes: &[u8]) {
         let file = File::options().write(true).open(&self.path).unwrap();
         file.write_all_at(bytes, 0).unwrap();
     }
 }
 
-/// Checks that a string is UTF-8, and that only characters come out of it.
+/// Checks that a string is UTF-8 and yields only valid characters.
 fn assert_valid(string: &str) {
     let string = std::hint::black_box(string);
     std::str::from_utf8(string.as_bytes()).unwrap();
@@ -74,7 +74,7 @@ fn assert_valid(string: &str) {
     }
 }
 
-/// What came of looking at the strings of a dump: how many there were, and the errors instead of others.
+/// The number of strings that were read from a dump, and the errors in place of others.
 #[derive(Default)]
 struct Seen {
     strings: usize,
@@ -96,7 +96,7 @@ impl Seen {
     }
 }
 
-/// Looks at every string that a dump has.
+/// Reads every string of a dump.
 fn look(dump: &CoreDumpFile<'_>) -> Seen {
     let mut seen = Seen::default();
     assert_valid(dump.name());
@@ -111,7 +111,7 @@ fn look(dump: &CoreDumpFile<'_>) -> Seen {
     for thread in dump.threads().filter_map(Result::ok) {
         assert_valid(thread.name());
         assert_valid(&format!("{thread:?}"));
-        // What frames are decoded from may have become anything.
+        // The bytes of the frames can be anything by now.
         thread
             .frames()
             .for_each(|frame| drop(frame.map(|frame| assert_valid(&format!("{frame:?}")))));
@@ -137,12 +137,12 @@ fn strings_stay_valid_when_the_file_is_rewritten() {
     assert!(before.errors.is_empty() && before.strings > 400, "{:?}", before.errors);
 
     dumped.rewrite(&dumped.invalid);
-    // What was had before is what it was.
+    // Strings that were read before have not changed.
     assert_eq!((name, trap, thread.name()), (NAME, NAME, NAME));
     assert!(modules.iter().all(|module| module == NAME));
     [name, trap, thread.name()].into_iter().for_each(assert_valid);
     assert_eq!((dump.name(), dump.trap()), (NAME, Some(NAME)));
-    // What is decoded now is no UTF-8.
+    // Strings that are decoded now are not UTF-8.
     for result in [
         dump.module(ModuleIndex(0)),
         dump.modules().next().unwrap(),
@@ -163,7 +163,7 @@ fn strings_stay_valid_when_the_file_is_rewritten() {
     assert!(look(&dump).errors.is_empty());
 }
 
-/// One thread rewrites the file again and again, while another one opens, lists and verifies it.
+/// One thread rewrites the file continuously. Another one opens, lists and verifies it.
 #[test]
 fn strings_stay_valid_while_the_file_is_rewritten() {
     const ROUNDS: usize = 300;

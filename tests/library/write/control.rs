@@ -1,9 +1,5 @@
-//! Progress in the library: each stage from none to all of its bytes, in order, for every kind of image
-//! and any number of threads; and a stage that is stopped just ends.
+//! Progress and cancelling of planning and writing, for every kind of image and any number of threads.
 
-#![allow(unsafe_code, reason = "a handle of shared memory")]
-
-use std::cell::UnsafeCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -11,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use corestream::{
-    CoreDump, Dumper, ErrorKind, FileOptions, Memory, MemoryImage, MemoryType, Progress,
-    SharedBytes, Stage,
+    CoreDump, Dumper, ErrorKind, FileOptions, Memory, MemoryImage, MemoryType, Progress, Stage,
 };
+
+use crate::still;
 
 const MIB: usize = 1 << 20;
 
-/// Writes down what is told.
+/// Records the progress.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<Progress>>>);
 
@@ -27,8 +24,8 @@ impl Log {
         dumper.progress(move |progress| log.lock().unwrap().push(progress))
     }
 
-    /// Takes what was told: each stage, how often something was told of it, and its bytes; of each it
-    /// began with none and never went back, and `ended` is whether the last one ended with all.
+    /// Takes the record: each stage with its number of reports and its bytes. Checks that each stage starts at 0, never goes
+    /// back, and reaches its total. The last one only reaches it if `ended` is true.
     fn take(&self, ended: bool) -> Vec<(Stage, usize, u64)> {
         let told = std::mem::take(&mut *self.0.lock().unwrap());
         let stages: Vec<_> = told.chunk_by(|a, b| a.stage == b.stage).collect();
@@ -46,7 +43,7 @@ impl Log {
     }
 }
 
-/// Data at both ends and in the middle of what is mostly zero.
+/// Returns zeros with a byte of data at both ends and in the middle.
 fn bytes(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     for at in [0, len / 2, len - 1] {
@@ -69,9 +66,9 @@ fn memory(pages: usize, image: MemoryImage<'_>) -> Memory<'_> {
 }
 
 #[test]
-fn every_stage_from_none_to_all() {
+fn reports_each_stage_from_start_to_end() {
     let (dense, sparse) = (vec![7; 9 * MIB], bytes(5 * MIB));
-    // Holes at both ends, and an image that is nothing but one.
+    // One file has holes at both ends, and the other one is a single hole.
     let holes = file(64 << 20, &[10 << 20, 40 << 20]);
     let hole = file(8 << 20, &[]);
     let mut dump = CoreDump::new("guest.wasm");
@@ -79,8 +76,7 @@ fn every_stage_from_none_to_all() {
     dump.add_memory(memory(128, MemoryImage::from_file(hole).unwrap()));
     dump.add_memory(memory(1024, MemoryImage::from_file(holes).unwrap()));
     dump.add_memory(memory(80, MemoryImage::from_slice(&sparse)));
-    let shared = Still(bytes(MIB).into_iter().map(UnsafeCell::new).collect());
-    dump.add_memory(memory(16, MemoryImage::from_shared(shared)));
+    dump.add_memory(memory(16, still::image(&bytes(MIB))));
     let images = ((9 + 8 + 64 + 5 + 1) * MIB) as u64;
     let log = Log::default();
     for threads in [1, 2, 5] {
@@ -90,36 +86,23 @@ fn every_stage_from_none_to_all() {
             let told = log.take(true);
             assert_eq!(told.len(), 1);
             assert_eq!((told[0].0, told[0].2), (Stage::Scan, images));
-            // The dense image alone has five batches of 2 MiB, and beginning and end are told; of several
-            // threads that are done at once only one tells.
+            // The dense image has five batches of 2 MiB, and there are reports at the start and the end. If several threads
+            // finish at once, only one reports.
             assert!(told[0].1 >= if threads == 1 { 7 } else { 2 }, "{told:?}");
             let written = plan.to_vec().unwrap();
             let told = log.take(true);
             assert_eq!(told.len(), 1);
             assert_eq!((told[0].0, told[0].2), (Stage::Write, written.len() as u64));
             assert!(told[0].1 >= 4, "{told:?}");
-            // The same plan again, which begins anew.
+            // Writing the same plan again starts at 0.
             plan.write_to(&mut io::sink()).unwrap();
             assert_eq!(log.take(true).len(), 1);
         }
     }
 }
 
-/// A shared memory that nobody writes.
-struct Still(Vec<UnsafeCell<u8>>);
-
-// SAFETY: nobody writes it.
-unsafe impl Sync for Still {}
-
-// SAFETY: the same bytes for as long as it lives, and nobody writes them.
-unsafe impl SharedBytes for Still {
-    fn bytes(&self) -> &[UnsafeCell<u8>] {
-        &self.0
-    }
-}
-
 #[test]
-fn a_guest_without_memory_has_stages_too() {
+fn reports_the_stages_of_a_guest_without_memory() {
     let log = Log::default();
     let directory = tempfile::tempdir().unwrap();
     let dump = CoreDump::new("guest.wasm");
@@ -134,34 +117,34 @@ fn a_guest_without_memory_has_stages_too() {
 }
 
 #[test]
-fn what_is_told_is_what_the_sink_has_taken() {
+fn reports_what_the_sink_has_taken() {
     let dense = vec![7; 40 * MIB];
     let mut dump = CoreDump::new("guest.wasm");
     dump.add_memory(memory(640, MemoryImage::from_slice(&dense)));
     let log = Log::default();
     let plan = log.watch(Dumper::new()).plan(&dump).unwrap();
     log.take(true);
-    // A full disk after so many bytes.
+    // The output is too small.
     let mut room = vec![0; 30 * MIB];
     assert_eq!(plan.write_to(&mut &mut room[..]).unwrap_err().kind(), ErrorKind::Output);
     let taken = log.0.lock().unwrap().last().unwrap().done;
-    // The batch that fails has 8 MiB at most.
+    // The batch that fails has at most 8 MiB.
     assert!((22 * MIB..=30 * MIB).contains(&usize::try_from(taken).unwrap()), "{taken}");
     assert_eq!(log.take(false).len(), 1);
 }
 
-/// A flag that is false again by the time that planning ends: a plan that is returned is of all data.
+/// A returned plan covers all data, even if the flag was true for a moment.
 #[test]
-fn a_flag_that_is_true_for_a_moment_gives_no_half_plan() {
+fn returns_no_partial_plan() {
     let dense = vec![7; 32 * MIB];
     let mut dump = CoreDump::new("guest.wasm");
     dump.add_memory(memory(512, MemoryImage::from_slice(&dense)));
     let whole = Dumper::new().plan(&dump).unwrap().len();
     let mut cancelled = 0;
-    for round in 0..400 {
+    for round in 0..150 {
         let cancel = Arc::new(AtomicBool::new(false));
         let flag = cancel.clone();
-        // The first batch sets it, and another thread takes it back at any moment after that.
+        // The first batch sets the flag, and another thread resets it at some time after that.
         let (begun, is_begun) = std::sync::mpsc::channel();
         let dumper = Dumper::new().threads(1 + round % 2).cancel(cancel.clone());
         let dumper = dumper.progress(move |progress| {
@@ -194,7 +177,7 @@ fn a_flag_that_is_true_for_a_moment_gives_no_half_plan() {
 }
 
 #[test]
-fn cancelled_by_who_watches() {
+fn is_cancelled_by_its_progress_callback() {
     let dense = vec![7; 64 * MIB];
     let mut dump = CoreDump::new("guest.wasm");
     dump.add_memory(memory(1024, MemoryImage::from_slice(&dense)));
@@ -213,7 +196,7 @@ fn cancelled_by_who_watches() {
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Cancelled);
         let last = *log.0.lock().unwrap().last().unwrap();
         assert_eq!(last.stage, stage);
-        // A batch of each thread, or one of 8 MiB, may have been under way.
+        // Each thread may still finish its batch, or the writer one of 8 MiB.
         assert!(last.done >= at && last.done < last.total, "{last:?}");
         assert_eq!(directory.path().read_dir().unwrap().count(), 0);
         log.take(false);

@@ -1,5 +1,4 @@
-//! Dumps to an `io::Write` that takes little at once, is interrupted, is not ready, or is full at some
-//! byte: everything comes, or the error says how far it came.
+//! Writing to an `io::Write` that takes few bytes at once, is interrupted, is not ready, or becomes full.
 
 use crate::common;
 use std::io::{self, IoSlice, Write};
@@ -7,7 +6,7 @@ use std::io::{self, IoSlice, Write};
 use common::{Random, decode};
 use corestream::{CoreDump, Dumper, ErrorKind, Memory, MemoryImage, MemoryType, Plan};
 
-/// How many bytes a write takes.
+/// The number of bytes that a write takes.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Bytes(usize),
@@ -15,15 +14,15 @@ enum Step {
     Random(u64),
 }
 
-/// What a write gives that finds no room.
+/// Returns the result of a write to a full output.
 type Full = fn() -> io::Result<usize>;
 
-/// Takes few bytes at once, up to the `room` that there is.
+/// A writer that takes few bytes at once, and `room` bytes in total.
 struct Reluctant {
     step: Step,
     room: usize,
     full: Full,
-    /// Writes that are interrupted before one is not.
+    /// The number of interrupted writes before each successful one.
     interruptions: u32,
     interrupted: u32,
     random: Random,
@@ -67,7 +66,7 @@ impl Write for Reluctant {
     }
 }
 
-/// Passes a plan of a guest with a page and a half, of which parts are zero, and its bytes.
+/// Calls `check` with a plan and the bytes of its dump. The guest has a page and a half, with gaps.
 fn with_plan(check: impl Fn(&Plan<'_>, &[u8])) {
     let mut bytes = vec![9; 100_000];
     bytes.chunks_mut(700).for_each(|part| part[..200].fill(0));
@@ -80,7 +79,7 @@ fn with_plan(check: impl Fn(&Plan<'_>, &[u8])) {
 }
 
 #[test]
-fn short_and_interrupted_writes_are_continued() {
+fn continues_short_and_interrupted_writes() {
     with_plan(|plan, expected| {
         for step in [Step::Bytes(1), Step::Bytes(4095), Step::Random(10_000), Step::Random(9)] {
             for interruptions in [0, 1, 5] {
@@ -94,7 +93,7 @@ fn short_and_interrupted_writes_are_continued() {
 }
 
 #[test]
-fn a_full_output_says_how_far_it_came() {
+fn reports_how_much_a_full_output_took() {
     let full: [(Full, io::ErrorKind); 4] = [
         (|| Err(io::ErrorKind::StorageFull.into()), io::ErrorKind::StorageFull),
         (|| Err(io::ErrorKind::WouldBlock.into()), io::ErrorKind::WouldBlock),
@@ -103,7 +102,7 @@ fn a_full_output_says_how_far_it_came() {
     ];
     with_plan(|plan, expected| {
         let len = expected.len();
-        // The first, those around the end of the data, and the last byte do not fit.
+        // The output becomes full at the first byte, around the end of the data, and at the last byte.
         for room in [0, 1, 8, len / 2, len - 700, len - 4, len - 1] {
             for (full, kind) in full {
                 for step in [Step::Bytes(usize::MAX), Step::Random(3000)] {
@@ -120,9 +119,9 @@ fn a_full_output_says_how_far_it_came() {
     });
 }
 
-/// The plan is what it was after an output has failed: the next one gets the dump.
+/// A failed write does not change the plan.
 #[test]
-fn another_output_may_follow() {
+fn writes_again_after_a_failure() {
     with_plan(|plan, expected| {
         let mut small = Reluctant::new(Step::Bytes(100), 5000, || Ok(0));
         plan.write_to(&mut small).unwrap_err();

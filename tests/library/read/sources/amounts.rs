@@ -1,4 +1,4 @@
-//! How much of a source is read: little to open a dump, and what is asked for after that.
+//! How much of a source the reader reads: little to open a dump, and exactly the requested bytes after that.
 
 use std::fs::File;
 use std::ops::Range;
@@ -16,13 +16,13 @@ use crate::counting::Counting;
 use crate::questions::QUESTIONS;
 use crate::{foreign, sparse};
 
-/// What a reader may read of a dump besides its index to open it.
+/// The most bytes that opening a dump may read in addition to its index.
 const BESIDES_INDEX: u64 = 64 << 10;
 
-/// Bytes that a read of a header may go on into the contents after it: a reader does not know how long a header is.
+/// The most bytes of contents that reading a header may include, because a reader does not know the length of a header.
 const READ_AHEAD: u64 = 4 << 10;
 
-/// The bytes that are in both lists of ranges, of which the second one is in order.
+/// Returns the number of bytes in both lists of ranges. The second one must be in order.
 fn overlap(reads: &[Range<u64>], ranges: &[Range<u64>]) -> u64 {
     let overlap = |read: &Range<u64>| {
         let from = ranges.partition_point(|range| range.end <= read.start);
@@ -32,7 +32,7 @@ fn overlap(reads: &[Range<u64>], ranges: &[Range<u64>]) -> u64 {
     reads.iter().map(overlap).sum()
 }
 
-/// Where the contents of memories are in a dump, in order.
+/// Returns the ranges of a dump that hold contents of memories, in order.
 fn payload(dump: &CoreDumpFile<'_>) -> Vec<Range<u64>> {
     let segments = dump.memories().flat_map(|memory| memory.segments());
     let payload = segments.map(|segment| {
@@ -44,9 +44,8 @@ fn payload(dump: &CoreDumpFile<'_>) -> Vec<Range<u64>> {
     payload
 }
 
-/// Checks that no read begins in the contents of memories, and that those that begin before them reach no more than
-/// [`READ_AHEAD`] into them.
-fn assert_beside(reads: &[Range<u64>], payload: &[Range<u64>], what: &str) {
+/// Checks that no read begins in the contents of memories, or reaches more than [`READ_AHEAD`] into them.
+fn assert_outside(reads: &[Range<u64>], payload: &[Range<u64>], what: &str) {
     for read in reads {
         let after = payload.partition_point(|range| range.end <= read.start);
         let is_inside = payload.get(after).is_some_and(|range| range.contains(&read.start));
@@ -56,14 +55,14 @@ fn assert_beside(reads: &[Range<u64>], payload: &[Range<u64>], what: &str) {
     assert!(beyond <= READ_AHEAD * calls, "{what}: {beyond} bytes of contents by {calls} calls");
 }
 
-/// A dump in a file, and the bytes of its index.
+/// A dump in a file, and the length of its index.
 struct InFile {
     file: NamedTempFile,
     index: u64,
 }
 
-/// Dumps in files: small; with segments in gigabytes of memory; with 100,000 segments and 5 GiB of contents. All have the
-/// same lists.
+/// Returns dumps in files: a small one, one with segments in gigabytes of memory, and one with many segments in a sparse
+/// file. All have the same lists.
 fn files() -> Vec<(&'static str, InFile)> {
     let images = images();
     let dense = NamedTempFile::new().unwrap();
@@ -82,14 +81,14 @@ fn files() -> Vec<(&'static str, InFile)> {
         ReadAt::read_exact_at(file.as_file(), &mut head, 0).unwrap();
         InFile { index: plan.len() - own::index_of(&head) as u64, file }
     });
-    let sparse = sparse::sparse(guest(&[]), 100_000, 50_000);
+    let sparse = sparse::sparse(guest(&[]), 20_000, 50_000);
     let sparse = InFile { file: sparse.file, index: sparse.index };
     let [small, large] = written;
-    vec![("small", small), ("large", large), ("100,000 segments", sparse)]
+    vec![("small", small), ("large", large), ("20,000 segments", sparse)]
 }
 
 #[test]
-fn opening_and_listing_read_no_contents() {
+fn opens_and_lists_without_reading_contents() {
     for (name, InFile { file, index }) in files() {
         let metadata = file.as_file().metadata().unwrap();
         assert!(metadata.blocks() * 512 < 1 << 30, "{name} is not sparse");
@@ -102,7 +101,7 @@ fn opening_and_listing_read_no_contents() {
         let of_index = overlap(&reads, std::slice::from_ref(&index));
         assert!(of_index <= index.end - index.start, "{name}: {of_index} bytes of the index");
         assert!(bytes - of_index <= BESIDES_INDEX, "{name}: {} bytes", bytes - of_index);
-        assert_beside(&reads, &payload, name);
+        assert_outside(&reads, &payload, name);
         assert_eq!(source.lengths(), 1);
 
         let lists = &QUESTIONS[..13];
@@ -111,9 +110,9 @@ fn opening_and_listing_read_no_contents() {
             let answers = ask(&dump);
             assert!(answers.error.is_none());
             let reads = source.take_reads();
-            assert_beside(&reads, &payload, about);
+            assert_outside(&reads, &payload, about);
         }
-        // Where contents are is known without them.
+        // The reader knows where contents are without reading them.
         let memory = dump.memories().last().unwrap();
         let (coverage, contents) = (memory.coverage(), memory.contents().count());
         assert!(
@@ -124,9 +123,9 @@ fn opening_and_listing_read_no_contents() {
     }
 }
 
-/// Without an index the header of each segment is read, and little of what follows it.
+/// Without an index, opening reads the header of each segment, and few bytes after it.
 #[test]
-fn opening_without_an_index_takes_one_call_for_each_segment() {
+fn opens_without_an_index_in_one_call_per_segment() {
     let (count, len) = (500, 50_000);
     let mut data = wasm_encoder::DataSection::new();
     for i in 0..count {
@@ -137,13 +136,13 @@ fn opening_without_an_index_takes_one_call_for_each_segment() {
     let dump = open(&source, false).unwrap();
     let (reads, payload) = (source.take_reads(), payload(&dump));
     assert_eq!(payload.len() as u64, count);
-    // There is a section before the segments, and some after them.
+    // The other calls read the sections before and after the segments.
     assert!(reads.len() as u64 <= count + 2, "{} calls", reads.len());
-    assert_beside(&reads, &payload, "foreign");
+    assert_outside(&reads, &payload, "foreign");
 }
 
 #[test]
-fn reading_takes_one_call_for_each_segment() {
+fn reads_in_one_call_per_segment() {
     let mut random = Random(3);
     for (name, InFile { file, .. }) in files() {
         let source = Counting::new(File::open(file.path()).unwrap());
@@ -162,7 +161,7 @@ fn reading_takes_one_call_for_each_segment() {
                     let (reads, expected) = (source.take_reads(), offset..offset + 16);
                     assert_eq!(reads, std::slice::from_ref(&expected), "{name}: {address:#x}");
                 }
-                // To the last byte of some later segment: one call for each, and no byte beside them.
+                // Reading up to the end of a later segment takes one call for each, and reads nothing else.
                 let to = last.min(i + random.below(10));
                 let len = segments[to].addresses.end() - first + 1;
                 if len > 1 << 20 {
@@ -178,7 +177,7 @@ fn reading_takes_one_call_for_each_segment() {
                     .collect();
                 assert_eq!(source.take_reads(), expected, "{name}: {first:#x}");
             }
-            // What is between segments is zero.
+            // Reading zeros between segments takes no call.
             let zero = memory.contents().find(|content| matches!(content, Content::Zero(_)));
             if let Some(zero) = zero {
                 memory.read(*zero.addresses().start(), &mut [1]).unwrap();

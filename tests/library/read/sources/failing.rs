@@ -1,4 +1,4 @@
-//! Sources whose reads fail: an error of what needed the read, and never a verdict.
+//! Sources whose reads fail: an error of the operation that needed the read, and never a verdict.
 
 use std::sync::LazyLock;
 
@@ -12,8 +12,8 @@ use crate::common::reading::small;
 use crate::counting::{Counting, assert_refused};
 use crate::questions::{QUESTIONS, ask};
 
-/// Checks that a failed read was an error. Where a dump is damaged, what was found before and after the failure may tell all
-/// the same: then nothing of it is missing.
+/// Checks that a failed read was an error. With a damaged dump, the other reads may suffice for the full result, which is
+/// `damaged`.
 fn assert_failed<T>(
     result: Result<T>,
     show: impl Fn(T) -> String,
@@ -27,7 +27,7 @@ fn assert_failed<T>(
 }
 
 #[test]
-fn a_failed_read_fails_what_needs_it() {
+fn reports_a_failed_read() {
     let all = dumps().into_iter().map(|dump| (dump, false));
     for ((name, bytes), is_damaged) in all.chain(damaged().into_iter().map(|dump| (dump, true))) {
         for salvage in [false, true] {
@@ -43,7 +43,7 @@ fn a_failed_read_fails_what_needs_it() {
                 }
                 assert_failed(opened, said, damaged, &what);
                 let (opened, _) = source.failing_from(k, || open(&source, salvage));
-                assert_refused(&opened.err().unwrap_or_else(|| panic!("{what}: it opens")), &what);
+                assert_refused(&opened.err().unwrap_or_else(|| panic!("{what}: no error")), &what);
             }
         }
         for threads in [1, 2] {
@@ -67,9 +67,9 @@ fn a_failed_read_fails_what_needs_it() {
 }
 
 proptest! {
-    /// Whatever is wrong with a dump, a read that fails is not taken for a part of it.
+    /// A failed read is not taken for damage, whatever else is wrong with the dump.
     #[test]
-    fn a_failed_read_of_any_dump_is_no_damage(
+    fn tells_failed_reads_from_damage(
         which in any::<prop::sample::Index>(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..5),
         cut in prop::option::weighted(0.3, any::<prop::sample::Index>()),
@@ -110,7 +110,7 @@ proptest! {
 }
 
 #[test]
-fn a_failed_read_fails_one_question_of_an_open_dump() {
+fn fails_one_question_of_an_open_dump() {
     for (name, bytes) in dumps().into_iter().chain(damaged()) {
         let source = Counting::new(&bytes[..]);
         let dump = open(&source, true).unwrap();
@@ -128,7 +128,7 @@ fn a_failed_read_fails_one_question_of_an_open_dump() {
                 let error = answers.error.as_ref();
                 assert_refused(error.unwrap_or_else(|| panic!("{what}: no error")), &what);
                 answers.assert_first(expected, &what);
-                // It was the read that has failed, and not the dump.
+                // The dump works again after the failed read.
                 ask(&dump).assert_all(expected, &what);
                 k += 1;
             }
@@ -138,9 +138,9 @@ fn a_failed_read_fails_one_question_of_an_open_dump() {
     }
 }
 
-/// The bytes of an index are read again for its checksum: that it does not hold hides no read that has failed before.
+/// The reader reads the index again for its checksum. A mismatch must not hide an earlier failure.
 #[test]
-fn a_failed_read_of_a_damaged_index_is_an_error() {
+fn reports_a_failed_read_of_a_damaged_index() {
     let mut bytes = Own::default().dump(&small());
     let at = own::index_of(&bytes) + 30;
     bytes[at] ^= 0x55;

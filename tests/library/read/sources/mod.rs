@@ -1,17 +1,16 @@
-//! Sources of a program's own, which lend no bytes: how much of them is read, and what becomes of those that fail, that do
-//! not know their length, and that change.
+//! Sources that lend no bytes: how much of them the reader reads, and sources that fail, change, or misreport their length.
 
-use crate::{common, writers};
 mod amounts;
 mod changing;
 mod failing;
 
+use crate::{common, writers};
 use common::own::{self, Own};
 use common::reading::{PAGE, Said, facts, known, small};
 use corestream::read::{OpenOptions, ReadAt};
 use corestream::*;
 
-/// A guest with lists of many items.
+/// Returns a guest whose lists have many items.
 fn long_lists() -> CoreDump<'static> {
     let mut guest = known();
     for i in 0..300 {
@@ -27,7 +26,7 @@ fn long_lists() -> CoreDump<'static> {
     guest
 }
 
-/// A dump with lists and segments that no single read gets.
+/// Returns a dump whose lists and segments are longer than a single read.
 fn long() -> Vec<u8> {
     let mut image = vec![0; 8 * PAGE];
     for (i, part) in (1..).zip(image.chunks_mut(PAGE / 2)) {
@@ -38,8 +37,7 @@ fn long() -> Vec<u8> {
     Dumper::new().plan(&guest).unwrap().to_vec().unwrap()
 }
 
-/// Dumps that are not damaged: of this project with and without checksums, partial, with all facts, long, as another tool
-/// has rewritten one, and of others in two layouts.
+/// Returns intact dumps, by corestream and by other writers.
 fn dumps() -> Vec<(&'static str, Vec<u8>)> {
     let foreign = small();
     let partial = Own {
@@ -49,7 +47,7 @@ fn dumps() -> Vec<(&'static str, Vec<u8>)> {
         changing: vec![1],
     };
     let own = Own::default().dump(&foreign);
-    // The sections before the memory, which have two bytes of size, swapped.
+    // A rewritten dump has two sections swapped. Their sizes have two bytes.
     let name = |name: &str| own.windows(name.len()).position(|w| w == name.as_bytes()).unwrap();
     let (modules, instances) = (name("coremodules") - 3, name("coreinstances") - 3);
     let end = name("corestack") - 3;
@@ -69,7 +67,7 @@ fn dumps() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Dumps that can be salvaged only.
+/// Returns damaged dumps, which can only be salvaged.
 fn damaged() -> Vec<(&'static str, Vec<u8>)> {
     let own = Own::default().dump(&small());
     let long = long();
@@ -79,9 +77,9 @@ fn damaged() -> Vec<(&'static str, Vec<u8>)> {
         flipped
     };
     vec![
-        ("cut", own[..own.len() / 2].to_vec()),
+        ("truncated", own[..own.len() / 2].to_vec()),
         ("without an end", own[..own.len() - 1].to_vec()),
-        ("long, cut", long[..long.len() / 2].to_vec()),
+        ("long, truncated", long[..long.len() / 2].to_vec()),
         ("first byte", flipped(0)),
         ("header", flipped(own::end_of_core(&own) + 20)),
         ("a list", flipped(own.windows(9).position(|w| w == b"corestack").unwrap() + 9)),
@@ -93,13 +91,15 @@ fn open(source: &dyn ReadAt, salvage: bool) -> Result<CoreDumpFile<'_>> {
     OpenOptions::new().salvage(salvage).threads(2).open_source(source)
 }
 
-/// The text of an error, or what was had.
+/// Returns the text of a result.
 fn shown<T>(result: Result<T>, show: impl Fn(T) -> String) -> String {
     match result {
         Ok(value) => show(value),
         Err(error) => format!("{error:?}"),
     }
 }
+
+/// Returns everything that a dump contains, as text.
 fn said(dump: CoreDumpFile<'_>) -> String {
     format!("{:?}", Said::by(&dump))
 }
