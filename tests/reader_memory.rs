@@ -30,11 +30,8 @@ static ALLOCATOR: count::Counting = count::Counting;
 type Section = (u8, Vec<u8>);
 
 /// Returns a custom section with a list of `count` items.
-fn list(name: &str, before: &[u8], count: usize, item: &[u8]) -> Section {
-    let mut body = custom(name, before);
-    own::leb(&mut body, count);
-    body.extend(item.repeat(count));
-    (0, body)
+fn list(name: &str, count: usize, item: &[u8]) -> Section {
+    (0, foreign::list(name, &[], count, item))
 }
 
 /// Returns the body of a custom section.
@@ -61,15 +58,15 @@ fn memory() -> Section {
 }
 
 fn modules() -> Section {
-    list("coremodules", &[], MAX_LISTED, &[0, 0])
+    list("coremodules", MAX_LISTED, &[0, 0])
 }
 
 fn instances() -> Section {
-    list("coreinstances", &[], MAX_LISTED, &[0, 0, 0, 0])
+    list("coreinstances", MAX_LISTED, &[0, 0, 0, 0])
 }
 
 fn globals() -> Section {
-    let (_, body) = list("", &[], MAX_GLOBALS, &[0x7f, 0, 0x41, 0, 0x0b]);
+    let (_, body) = list("", MAX_GLOBALS, &[0x7f, 0, 0x41, 0, 0x0b]);
     (6, body[1..].to_vec())
 }
 

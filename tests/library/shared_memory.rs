@@ -1,6 +1,6 @@
-//! Shared memories: dumps of what threads write at the same time are valid, as long as planned, and
-//! right wherever nobody writes.
-#![allow(unsafe_code, reason = "a handle of memory that is written by other threads")]
+//! Shared memories: a dump of a memory that threads write to is valid, has the planned length, and is right where they do
+//! not write.
+#![allow(unsafe_code, reason = "implements a handle of memory that other threads write to")]
 
 use crate::common;
 use std::cell::UnsafeCell;
@@ -14,7 +14,7 @@ use corestream::{
 
 const PAGE: usize = 65_536;
 
-/// A part of shared words that begins and ends anywhere.
+/// A byte range of shared words.
 #[derive(Clone)]
 struct Words {
     words: Arc<[AtomicU64]>,
@@ -37,13 +37,13 @@ impl Words {
     }
 }
 
-// SAFETY: the words live as long as the handle, and are written by atomic operations. One test makes the memory shorter,
-// which is an error and no matter of safety.
+// SAFETY: the words live as long as the handle, and all writes are atomic. One test makes the memory shorter, which is an
+// error, but not unsafe.
 unsafe impl SharedBytes for Words {
     fn bytes(&self) -> &[UnsafeCell<u8>] {
         let len = usize::try_from(self.len.load(Ordering::Relaxed)).unwrap();
         assert!(self.start + len <= 8 * self.words.len());
-        // SAFETY: a part of the words, as the line above says.
+        // SAFETY: the range is within the words, as asserted above.
         unsafe {
             let start = self.words.as_ptr().cast::<UnsafeCell<u8>>().add(self.start);
             std::slice::from_raw_parts(start, len)
@@ -60,9 +60,9 @@ fn dump_of(words: &Words) -> CoreDump<'static> {
     dump
 }
 
-/// Without writers it is the dump of the same bytes borrowed, at every alignment.
+/// Without writers, the dump has the content of a dump of the same bytes as a slice, at every alignment.
 #[test]
-fn a_shared_memory_is_dumped_like_any_other() {
+fn dumps_a_shared_memory_like_a_slice() {
     let mut random = Random(4);
     let len = 3 * PAGE;
     let mut words = Words::new(len);
@@ -92,7 +92,7 @@ fn a_shared_memory_is_dumped_like_any_other() {
 }
 
 #[test]
-fn only_shared_images_are_changing_and_none_of_their_bytes_are_borrowed() {
+fn borrows_no_byte_of_a_shared_memory() {
     let words = Words::new(PAGE);
     words.set(0, 1);
     let image = MemoryImage::from_shared(words.clone());
@@ -101,7 +101,7 @@ fn only_shared_images_are_changing_and_none_of_their_bytes_are_borrowed() {
     assert_eq!(image.len(), PAGE as u64);
     assert!(!MemoryImage::from_slice(&[1]).is_changing());
 
-    /// Takes pieces from anywhere but the addresses of the memory.
+    /// A sink that rejects pieces within the memory.
     struct NothingBorrowed(std::ops::Range<usize>);
 
     impl corestream::Sink for NothingBorrowed {
@@ -122,7 +122,7 @@ fn only_shared_images_are_changing_and_none_of_their_bytes_are_borrowed() {
     Dumper::new().plan(&dump).unwrap().write_to(&mut sink).unwrap();
 }
 
-/// Stops the threads of a test, also when it fails.
+/// Stops the threads of a test, even if it fails.
 struct Stop<'s>(&'s AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -132,11 +132,10 @@ impl Drop for Stop<'_> {
 }
 
 #[test]
-fn threads_write_while_it_is_dumped() {
+fn dumps_while_threads_write() {
     let len = 64 * PAGE;
     let words = Words::new(len);
-    // The first word of each 4 KiB stays as it is; some of the others change all the time, between
-    // zero and not.
+    // The first word of each 4 KiB does not change. The others change between zero and all ones.
     let stays = |i: usize| i.is_multiple_of(512);
     for i in (0..len / 8).filter(|i| stays(*i)) {
         words.set(i, i as u64 + 1);
@@ -164,14 +163,14 @@ fn threads_write_while_it_is_dumped() {
                 for _ in 0..2 {
                     let bytes = plan.to_vec().unwrap();
                     assert_eq!(bytes.len() as u64, plan.len());
-                    // Decoding validates.
+                    // This validates the dump.
                     let decoded = decode(&bytes);
                     assert_eq!(decoded.segments.len(), plan.segments().len());
                     let contents = decoded.contents(0, len);
                     for (i, word) in contents.as_chunks::<8>().0.iter().enumerate() {
                         match stays(i) {
                             true => assert_eq!(u64::from_ne_bytes(*word), i as u64 + 1),
-                            // Old and new bytes can meet where two readings do.
+                            // A word can be half old and half new at the end of a read.
                             false => assert!(word.iter().all(|b| matches!(b, 0 | 0xff))),
                         }
                     }
@@ -181,9 +180,9 @@ fn threads_write_while_it_is_dumped() {
     });
 }
 
-/// What it grows by later is not part of the image; a memory that shrinks is an error.
+/// The image has the length from when it was created. A memory that is shorter by now is an error.
 #[test]
-fn memories_that_grow_and_shrink() {
+fn rejects_a_memory_that_shrank() {
     let words = Words::new(4 * PAGE);
     words.resize(2 * PAGE);
     words.set(1, 1);

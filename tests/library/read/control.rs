@@ -1,7 +1,7 @@
-//! Cancelling and progress while a dump is opened or verified: whatever list takes the time, the work can be stopped in it.
+//! Cancelling and progress while a dump is opened or verified, within every list that can take long.
 
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use corestream::read::{OpenOptions, ReadAt, Verifier};
 use corestream::{
@@ -9,10 +9,10 @@ use corestream::{
     Thread,
 };
 
-/// Items of a long list: more than the work does between two looks.
+/// The length of a long list: the reader checks for cancellation more often.
 const MANY: usize = 100_000;
 
-/// A number as unsigned LEB128 of five bytes: padded, which is as good.
+/// Returns an unsigned LEB128 that is padded to five bytes.
 fn leb(number: usize) -> Vec<u8> {
     let digit = |i: u32| u8::try_from(number >> (7 * i) & 0x7f).unwrap();
     vec![digit(0) | 0x80, digit(1) | 0x80, digit(2) | 0x80, digit(3) | 0x80, digit(4)]
@@ -26,12 +26,12 @@ fn custom(name: &str, body: &[u8]) -> Vec<u8> {
     section(0, &[leb(name.len()), name.into(), body.to_vec()].concat())
 }
 
-/// A list of `count` items.
+/// Returns a list of `count` items.
 fn list(count: usize, item: &[u8]) -> Vec<u8> {
     [leb(count), item.repeat(count)].concat()
 }
 
-/// A dump by another tool with these sections, and those that every dump has.
+/// Returns a dump by another tool with these sections and the required ones.
 fn foreign(sections: &[Vec<u8>]) -> Vec<u8> {
     let mut dump = [b"\0asm\x01\0\0\0".to_vec(), custom("core", b"\0\x01p")].concat();
     for name in ["coremodules", "coreinstances"] {
@@ -45,16 +45,18 @@ fn foreign(sections: &[Vec<u8>]) -> Vec<u8> {
     dump
 }
 
-/// Dumps in which one list takes all the time, and what that is.
+/// Dumps that each have one long list, with the name of that list.
+static DUMPS: LazyLock<Vec<(&str, Vec<u8>)>> = LazyLock::new(dumps);
+
 fn dumps() -> Vec<(&'static str, Vec<u8>)> {
     let segments = section(11, &list(MANY, b"\0\x41\0\x0b\x01x"));
     let memory = section(5, b"\x01\0\x01");
-    // 24 MiB: what is tried at once has 4 KiB.
+    // This list has 24 MiB. The reader tries 4 KiB of frames at once.
     let frames = list(4 << 20, b"\0\0\x07\x03\0\0");
     let mut guest = CoreDump::new("guest");
     guest.add_thread(Thread::new("main").with_frames(vec![Frame::new(None, 1, 2); MANY]));
-    let frames_of_ours = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
-    // 20,000 pages, every second one of zeros.
+    let own_frames = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
+    // Every other one of 20,000 pages holds data.
     let mut image = vec![0; 20_000 * 4096];
     image.chunks_mut(8192).for_each(|pages| pages[..4096].fill(7));
     let mut guest = CoreDump::new("guest");
@@ -70,13 +72,13 @@ fn dumps() -> Vec<(&'static str, Vec<u8>)> {
         ("frames", foreign(&[custom("corestack", &[b"\0\x01t".to_vec(), frames].concat())])),
         ("segments", foreign(&[memory, segments])),
         ("sections", foreign(&[custom("x", b"").repeat(MANY)])),
-        ("frames in the standard layout", frames_of_ours),
+        ("frames in the standard layout", own_frames),
         ("segments of an index", indexed),
         ("appended sections", appended),
     ]
 }
 
-/// A source that cancels the work once a byte from `at` on is read.
+/// A source that cancels when a byte from `at` on is read.
 struct Cancelling<'b> {
     bytes: &'b [u8],
     at: u64,
@@ -97,35 +99,35 @@ impl ReadAt for Cancelling<'_> {
 }
 
 #[test]
-fn opening_stops_in_every_list() {
-    for (what, bytes) in dumps() {
+fn cancels_opening_within_every_list() {
+    for (what, bytes) in DUMPS.iter() {
         let options = OpenOptions::new();
         options.clone().open_source(&bytes).unwrap_or_else(|error| panic!("{what}: {error}"));
         let cancel = Cancel::new();
-        // The index is read last, and a part of it before the first look at it.
+        // The reader reads the index last, and a part of it before it first checks for cancellation there.
         let at = if what.contains("index") { bytes.len() as u64 - 1000 } else { 0 };
         let source = Cancelling { bytes: &bytes, at, cancel: cancel.clone() };
         let result = options.cancel(Some(cancel)).open_source(source);
-        let error = result.err().unwrap_or_else(|| panic!("{what}: the dump was opened"));
+        let error = result.err().unwrap_or_else(|| panic!("{what}: not cancelled"));
         assert_eq!(error.kind(), ErrorKind::Cancelled, "{what}: {error}");
         assert!(error.to_string().contains("the test says so"), "{error}");
     }
 }
 
 #[test]
-fn verifying_stops_in_every_list() {
-    for (what, bytes) in dumps() {
+fn cancels_verifying_within_every_list() {
+    for (what, bytes) in DUMPS.iter() {
         let cancel = Cancel::new();
         let source = Cancelling { bytes: &bytes, at: 0, cancel: cancel.clone() };
         let result = Verifier::new().cancel(Some(cancel)).verify(source);
-        let error = result.err().unwrap_or_else(|| panic!("{what}: the dump was verified"));
+        let error = result.err().unwrap_or_else(|| panic!("{what}: not cancelled"));
         assert_eq!(error.kind(), ErrorKind::Cancelled, "{what}: {error}");
     }
 }
 
-/// Items as long as they may be: few of them have many bytes.
+/// A list of a few very long items.
 #[test]
-fn opening_stops_between_long_items() {
+fn cancels_opening_between_long_items() {
     let mut instance = vec![0, 0];
     instance.extend(list(1_000_000, b"\0"));
     instance.push(0);
@@ -141,7 +143,7 @@ fn opening_stops_between_long_items() {
 }
 
 #[test]
-fn cancelled_work_is_not_begun() {
+fn does_not_begin_cancelled_work() {
     let own = Dumper::new().plan(&CoreDump::new("guest")).unwrap().to_vec().unwrap();
     for bytes in [own, foreign(&[])] {
         let cancel = Cancel::new();
@@ -155,10 +157,10 @@ fn cancelled_work_is_not_begun() {
     }
 }
 
-/// The damaged dump has lost its header, and the name of the index is looked for in gigabytes.
+/// The damaged dump has lost its header, so the reader searches it for the name of the index.
 #[test]
-fn the_search_for_an_index_stops() {
-    /// Gigabytes of nothing after the first bytes of a dump.
+fn cancels_the_search_for_an_index() {
+    /// The first bytes of a dump, and gigabytes of other bytes.
     struct Long(Cancel);
 
     impl ReadAt for Long {
@@ -168,7 +170,7 @@ fn the_search_for_an_index_stops() {
 
         fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
             if offset > 1 << 20 {
-                assert!(!self.0.is_cancelled(), "it was read on after it was cancelled");
+                assert!(!self.0.is_cancelled(), "a read after the cancellation");
                 self.0.cancel("enough");
             }
             buffer.fill(0xff);
@@ -189,7 +191,7 @@ fn the_search_for_an_index_stops() {
     assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
 }
 
-/// Writes down what is told of a stage.
+/// Records the progress of a stage.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<Progress>>>);
 
@@ -199,7 +201,7 @@ impl Log {
         move |progress| log.lock().unwrap().push(progress)
     }
 
-    /// What was told, which never goes back and has one stage and one total.
+    /// Takes the record. Checks that it never goes back, and has one stage and one total.
     fn take(&self) -> Vec<Progress> {
         let told = std::mem::take(&mut *self.0.lock().unwrap());
         assert!(told.is_sorted_by_key(|progress| progress.done), "{told:?}");
@@ -209,8 +211,8 @@ impl Log {
 }
 
 #[test]
-fn progress_is_told_within_long_lists() {
-    for (what, bytes) in dumps() {
+fn reports_progress_within_long_lists() {
+    for (what, bytes) in DUMPS.iter() {
         let len = bytes.len() as u64;
         let log = Log::default();
         OpenOptions::new().progress(log.watcher()).open_source(&bytes).unwrap();
@@ -223,7 +225,7 @@ fn progress_is_told_within_long_lists() {
             assert!(of_a_list(&told) >= 1, "{what}: {told:?}");
         }
 
-        // The bytes of a dump with checksums count when they are summed up, those of others when they pass.
+        // With checksums, bytes count when their checksum is computed, and without them when they are parsed.
         assert!(Verifier::new().progress(log.watcher()).verify(&bytes).unwrap().is_whole());
         let told = log.take();
         assert_eq!((told[0].stage, told[0].done, told[0].total), (Stage::Verify, 0, len));
@@ -233,7 +235,7 @@ fn progress_is_told_within_long_lists() {
 }
 
 #[test]
-fn the_progress_of_a_stream_ends_with_all() {
+fn reports_all_bytes_of_a_stream() {
     let mut image = vec![0; 3 << 20];
     image[..2 << 20].fill(7);
     let mut guest = CoreDump::new("guest");
@@ -246,15 +248,15 @@ fn the_progress_of_a_stream_ends_with_all() {
     let last = told[told.len() - 1];
     let len = bytes.len() as u64;
     assert_eq!((last.stage, last.done, last.total), (Stage::Verify, len, len));
-    // The dump of another tool does not say how long it is.
+    // A dump of another tool does not state its length.
     let bytes = foreign(&[]);
     assert!(verifier.verify_stream(&bytes[..]).unwrap().is_whole());
     assert_eq!(log.take(), []);
 }
 
-/// A stream that fails while the work is cancelled.
+/// The stream fails while the work is cancelled.
 #[test]
-fn a_stream_that_fails_says_so_itself() {
+fn reports_the_failure_of_a_cancelled_stream() {
     struct Failing(Cancel);
 
     impl Read for Failing {
@@ -269,7 +271,7 @@ fn a_stream_that_fails_says_so_itself() {
     let error = verifier.verify_stream(Failing(cancel.clone())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Input);
     assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::ConnectionReset);
-    // The next one is not even begun.
+    // The next one does not even begin.
     let error = verifier.verify_stream(Failing(cancel)).unwrap_err();
     assert_eq!((error.kind(), error.io_error().is_none()), (ErrorKind::Cancelled, true));
 }

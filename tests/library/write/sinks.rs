@@ -1,8 +1,7 @@
-//! Pipes and sockets: the fast ways and the plain ones give the same bytes, whatever the descriptor
-//! and its reader do, and a live guest's memory is never lent.
+//! Pipes and sockets: lending and copying give the same bytes, whatever the descriptor and its reader do, and the memory of
+//! a live guest is never lent.
 
-use crate::{common, ends, mapped};
-use std::cell::UnsafeCell;
+use crate::{common, ends, mapped, still};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -20,7 +19,7 @@ use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, splice};
 
 const MIB: usize = 1 << 20;
 
-/// The ends of something that is read in order.
+/// The two ends of a pipe or a socket.
 struct Ends {
     kind: &'static str,
     reader: File,
@@ -43,7 +42,7 @@ impl Ends {
         self
     }
 
-    /// The sink that is made for it.
+    /// Returns the sink for this kind.
     fn sink(&self, how: How) -> Box<dyn Sink + '_> {
         match self.kind {
             "pipe" => Box::new(PipeSink::new(&self.writer).lend(how.lend)),
@@ -51,13 +50,13 @@ impl Ends {
         }
     }
 
-    /// Writes a dump to it.
+    /// Writes a dump to the writer's end.
     fn write(&self, plan: &Plan<'_>, how: How) -> Result<()> {
         plan.writer().stall_timeout(how.timeout).write_to(&mut *self.sink(how))
     }
 }
 
-/// How a sink is used.
+/// The options of a sink.
 #[derive(Clone, Copy, Debug)]
 struct How {
     timeout: Option<Duration>,
@@ -68,7 +67,7 @@ const PLAIN: How = How { timeout: None, lend: false };
 const FAST: How = How { timeout: None, lend: true };
 const TIMED: How = How { timeout: Some(Duration::from_secs(30)), lend: true };
 
-/// Bytes of which a few parts are zero, so that there are segments of all lengths.
+/// Returns bytes with a few gaps, so that there are segments of all lengths.
 fn image(len: usize, seed: u64) -> Vec<u8> {
     let mut random = common::Random(seed);
     let mut bytes: Vec<u8> = (0..len).map(|_| (random.next() | 1).to_le_bytes()[0]).collect();
@@ -89,21 +88,7 @@ fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
     file
 }
 
-struct Shared(Vec<UnsafeCell<u8>>);
-
-// SAFETY: nobody writes to them.
-#[allow(unsafe_code)]
-unsafe impl Sync for Shared {}
-
-// SAFETY: they live as long as the handle, and nobody writes to them.
-#[allow(unsafe_code)]
-unsafe impl corestream::SharedBytes for Shared {
-    fn bytes(&self) -> &[UnsafeCell<u8>] {
-        &self.0
-    }
-}
-
-/// An image that cannot change: a sealed memfd.
+/// Returns an image that cannot change: a sealed memfd.
 fn sealed(bytes: &[u8]) -> MemoryImage<'static> {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
@@ -113,8 +98,8 @@ fn sealed(bytes: &[u8]) -> MemoryImage<'static> {
     mapped::from_file(memfd)
 }
 
-/// Memories of every kind: mapped files, of which one has only tiny segments, a borrowed slice, one
-/// that is read, one that cannot change, and a shared one.
+/// A guest with memories of every kind: mapped files, one of which has only tiny segments, a slice, a file that is read, one
+/// that cannot change, and a shared memory.
 struct Guest {
     bytes: Vec<Vec<u8>>,
     files: Vec<tempfile::NamedTempFile>,
@@ -142,8 +127,7 @@ impl Guest {
             let ty = MemoryType::wasm32(image.len().div_ceil(65_536));
             dump.add_memory(Memory::new(ty, image));
         }
-        let shared = self.bytes[3].iter().copied().map(UnsafeCell::new).collect();
-        let image = MemoryImage::from_shared(Shared(shared));
+        let image = still::image(&self.bytes[3]);
         let ty = MemoryType::wasm32(image.len().div_ceil(65_536));
         let ty = ty.with_maximum(1000).with_shared();
         dump.add_memory(Memory::new(ty, image));
@@ -151,7 +135,7 @@ impl Guest {
     }
 }
 
-/// Reads all there is by steps of up to `step` bytes.
+/// Reads to the end, at most `step` bytes at once.
 fn read_all(mut reader: File, step: usize) -> Vec<u8> {
     let (mut bytes, mut buffer) = (Vec::new(), vec![0; step]);
     loop {
@@ -162,7 +146,7 @@ fn read_all(mut reader: File, step: usize) -> Vec<u8> {
     }
 }
 
-/// What a reader gets that reads by `step` bytes.
+/// Sends a dump to a reader that reads at most `step` bytes at once. Returns what it gets.
 fn sent(plan: &Plan<'_>, ends: Ends, how: How, step: usize) -> Vec<u8> {
     let reader = ends.reader.try_clone().unwrap();
     let reading = thread::spawn(move || read_all(reader, step));
@@ -172,7 +156,7 @@ fn sent(plan: &Plan<'_>, ends: Ends, how: How, step: usize) -> Vec<u8> {
 }
 
 #[test]
-fn every_way_gives_the_same_bytes() {
+fn writes_the_same_bytes_in_every_way() {
     let guest = Guest::new();
     let dump = guest.dump();
     let plan = Dumper::new().threads(2).plan(&dump).unwrap();
@@ -187,7 +171,7 @@ fn every_way_gives_the_same_bytes() {
         }
         for ends in Ends::all() {
             let kind = ends.kind;
-            // An odd step, and a descriptor that does not wait: short writes everywhere.
+            // An odd step and a non-blocking descriptor make writes short.
             let ends = ends.non_blocking();
             assert!(sent(&plan, ends, how, 4999) == expected, "{kind}, {how:?}, non-blocking");
         }
@@ -200,9 +184,9 @@ fn every_way_gives_the_same_bytes() {
     assert!(bytes == expected, "file");
 }
 
-/// A pipe stands for whatever is written in order: a file, a terminal, a socket.
+/// The sink for a pipe also takes files and sockets.
 #[test]
-fn what_is_no_pipe_is_written_the_plain_way() {
+fn writes_to_files_and_sockets_by_the_sink_for_pipes() {
     let guest = Guest::new();
     let dump = guest.dump();
     let plan = Dumper::new().plan(&dump).unwrap();
@@ -218,9 +202,9 @@ fn what_is_no_pipe_is_written_the_plain_way() {
     }
 }
 
-/// A reader that moves on what it gets without reading it, to another pipe and from there to a file.
+/// The reader moves its pipe to another one with `splice(2)`.
 #[test]
-fn a_reader_that_splices_on_gets_the_same_bytes() {
+fn writes_the_same_bytes_to_a_reader_that_splices() {
     let guest = Guest::new();
     let dump = guest.dump();
     let plan = Dumper::new().plan(&dump).unwrap();
@@ -243,15 +227,30 @@ fn a_reader_that_splices_on_gets_the_same_bytes() {
     }
 }
 
-/// Reads exactly so many bytes.
+/// Reads exactly `len` bytes.
 fn read_some(mut reader: &File, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     reader.read_exact(&mut bytes).unwrap();
     bytes
 }
 
-/// Gives all of an image file to a sink, as the pieces of a file that cannot change. That this one can
-/// shows which of its pages the sink has lent.
+/// Waits until the writer of a pipe or socket makes no progress.
+fn wait_until_stuck(reader: &File) {
+    let (mut before, mut same) = (0, 0);
+    for _ in 0..10_000 {
+        let ready = rustix::io::ioctl_fionread(reader).unwrap();
+        same = if ready > 0 && ready == before { same + 1 } else { 0 };
+        if same == 20 {
+            return;
+        }
+        before = ready;
+        thread::sleep(Duration::from_millis(1));
+    }
+    panic!("the writer is not stuck after 10 seconds");
+}
+
+/// Puts an image file into a sink as pieces of a file that cannot change. The test then changes the file, which shows the
+/// pages that the sink has lent.
 fn put_file(ends: &Ends, how: How, file: &File, bytes: &[u8]) {
     use rustix::event::{PollFd, PollFlags, poll};
 
@@ -274,10 +273,9 @@ fn put_file(ends: &Ends, how: How, file: &File, bytes: &[u8]) {
     sink.finish().unwrap();
 }
 
-/// When the dump is done, its reader may be far behind. What happens to the image file then is no
-/// longer its matter: nothing in the pipe or socket is a page of the file any more.
+/// When a dump is finished, its slow reader may still read. By then, the pipe or socket holds no page of the image file.
 #[test]
-fn a_dump_that_is_done_is_done_with_its_image() {
+fn leaves_no_page_of_the_image_in_a_pipe_or_socket() {
     let bytes = image(6 * MIB, 9);
     for kind in ["pipe", "unix", "tcp"] {
         let file = file(&bytes);
@@ -285,7 +283,7 @@ fn a_dump_that_is_done_is_done_with_its_image() {
         let mut got = Vec::new();
         thread::scope(|scope| {
             let writing = scope.spawn(|| put_file(&ends, FAST, file.as_file(), &bytes));
-            // Reads only when it must, so that the writer can go on.
+            // Reads only when the writer makes no progress.
             let mut before = 0;
             while !writing.is_finished() {
                 let ready = rustix::io::ioctl_fionread(&ends.reader).unwrap();
@@ -298,7 +296,7 @@ fn a_dump_that_is_done_is_done_with_its_image() {
             }
         });
         let late = bytes.len() - got.len();
-        assert!(late > 20_000, "{kind}: {late} bytes are still to be read");
+        assert!(late > 20_000, "{kind}: only {late} bytes are left to read");
         file.as_file().write_all_at(&vec![0xff; bytes.len()], 0).unwrap();
         let reader = ends.reader.try_clone().unwrap();
         drop(ends);
@@ -307,10 +305,10 @@ fn a_dump_that_is_done_is_done_with_its_image() {
     }
 }
 
-/// The memory of a live guest may change as soon as the dump is written, even if its reader has only
-/// moved on what is in the pipe.
+/// The memory of a live guest may change as soon as the dump is written, even if the reader has only moved its pipe to
+/// another one.
 #[test]
-fn live_memory_is_copied() {
+fn copies_live_memory() {
     let mut bytes = image(5 * MIB, 4);
     let (ends, second) = (Ends::new("pipe"), Ends::new("pipe"));
     rustix::pipe::fcntl_setpipe_size(&second.writer, MIB).unwrap();
@@ -341,10 +339,9 @@ fn live_memory_is_copied() {
     assert!(bytes.iter().all(|b| *b == 0xff));
 }
 
-/// Parts of image files that cannot change are lent. Here the file does change while it is in the pipe, to
-/// show it.
+/// Changes the file while a part of it is in the pipe or socket. The change is visible where the sink has lent it.
 #[test]
-fn image_files_are_lent_to_pipes_and_unix_sockets() {
+fn lends_image_files_to_pipes_and_unix_sockets() {
     for (kind, how, lent) in [
         ("pipe", FAST, true),
         ("unix", FAST, true),
@@ -352,7 +349,7 @@ fn image_files_are_lent_to_pipes_and_unix_sockets() {
         ("unix", PLAIN, false),
         ("tcp", FAST, false),
         ("pipe", TIMED, true),
-        // The call that lends can't be kept from blocking.
+        // The call that lends to a socket could block.
         ("unix", TIMED, false),
     ] {
         let ones = vec![1; 16 * MIB];
@@ -362,8 +359,7 @@ fn image_files_are_lent_to_pipes_and_unix_sockets() {
         let bytes = thread::scope(|scope| {
             scope.spawn(|| put_file(&ends, how, file.as_file(), &ones));
             let mut bytes = read_some(&reader, MIB);
-            // By now the writer waits for the reader.
-            thread::sleep(Duration::from_millis(200));
+            wait_until_stuck(&reader);
             file.as_file().write_all_at(&vec![2; 16 * MIB], 0).unwrap();
             bytes.extend(read_some(&reader, 15 * MIB));
             bytes
@@ -374,18 +370,18 @@ fn image_files_are_lent_to_pipes_and_unix_sockets() {
 }
 
 #[test]
-fn a_pipe_is_made_larger() {
+fn enlarges_a_pipe() {
     let ends = Ends::new("pipe");
     let dump = CoreDump::new("guest");
     let plan = Dumper::new().plan(&dump).unwrap();
     plan.write_to(&mut PipeSink::new(&ends.writer)).unwrap();
-    // Where the system does not allow it, nothing is said.
+    // The system may not allow more, which is not an error.
     assert!(fcntl_getpipe_size(&ends.writer).unwrap() >= 65_536);
 }
 
-/// A reader that reads a little and then stops: an error in time, that says how far it came.
+/// The reader reads a little and then stops. The error says how much was written.
 #[test]
-fn a_reader_that_stalls_is_an_error() {
+fn reports_a_reader_that_stalls() {
     let bytes = vec![1; 32 * MIB];
     let file = file(&bytes);
     for mapped in [false, true] {
@@ -401,18 +397,19 @@ fn a_reader_that_stalls_is_an_error() {
                 let plan = Dumper::new().plan(&dump).unwrap();
                 let reader = ends.reader.try_clone().unwrap();
                 let reading = thread::spawn(move || (read_some(&reader, 99_999).len(), reader));
-                let timeout = Some(Duration::from_millis(100));
+                let timeout = Duration::from_millis(30);
                 let start = Instant::now();
-                let error = ends.write(&plan, How { timeout, lend: true }).unwrap_err();
-                assert!(start.elapsed() >= Duration::from_millis(100));
+                let how = How { timeout: Some(timeout), lend: true };
+                let error = ends.write(&plan, how).unwrap_err();
+                assert!(start.elapsed() >= timeout);
                 assert!(start.elapsed() < Duration::from_secs(10));
                 assert_eq!(error.kind(), ErrorKind::Output);
                 assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::TimedOut);
                 let text = error.to_string();
                 let (written, rest) = text.split_once(' ').unwrap();
-                let said = format!("of {} bytes written: nothing was taken for 100ms", plan.len());
+                let said = format!("of {} bytes written: nothing was taken for 30ms", plan.len());
                 assert_eq!(rest, said);
-                // What the error says is what there is.
+                // The reader can read exactly that much.
                 let (read, reader) = reading.join().unwrap();
                 let kind = ends.kind;
                 drop(ends);
@@ -423,9 +420,9 @@ fn a_reader_that_stalls_is_an_error() {
     }
 }
 
-/// A dump that waits for its reader is stopped in time, with a timeout or without.
+/// Cancels a dump that waits for its reader, with and without a timeout.
 #[test]
-fn a_dump_to_a_reader_that_stalls_is_cancelled() {
+fn cancels_a_dump_to_a_reader_that_stalls() {
     let bytes = vec![1; 32 * MIB];
     let file = file(&bytes);
     let cases = [(false, false), (false, true), (true, false), (true, true)];
@@ -447,11 +444,11 @@ fn a_dump_to_a_reader_that_stalls_is_cancelled() {
                 let (early, late) = thread::scope(|scope| {
                     let write = || left.write(&plan, How { timeout, lend: true });
                     scope.spawn(move || told.send(write()).unwrap());
-                    // By then nothing more goes in.
-                    let early = result.recv_timeout(Duration::from_millis(200));
+                    wait_until_stuck(&reader);
+                    let early = result.try_recv();
                     flag.store(true, Ordering::Relaxed);
                     let late = result.recv_timeout(Duration::from_secs(5));
-                    // Whatever the writer waits for.
+                    // Ends the writer, even if it is stuck.
                     drop(reader);
                     (early, late)
                 });
@@ -463,14 +460,14 @@ fn a_dump_to_a_reader_that_stalls_is_cancelled() {
     }
 }
 
-/// A sink of one's own that fails when it is told to stop: what counts is that it was told.
+/// The sink fails because it is cancelled. The result is the cancellation, not that failure.
 #[test]
-fn a_sink_that_is_stopped_is_cancelled() {
+fn reports_the_cancellation_of_a_sink() {
     struct Stopped(Cancel);
 
     impl Sink for Stopped {
         fn put(&mut self, _: &[Piece<'_>]) -> io::Result<usize> {
-            // As by another thread, while it is here.
+            // Another thread could do this meanwhile.
             self.0.cancel("the host shuts down");
             Err(io::ErrorKind::TimedOut.into())
         }
@@ -483,13 +480,13 @@ fn a_sink_that_is_stopped_is_cancelled() {
     let error = writer.write_to(&mut Stopped(cancel)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     assert_eq!(error.to_string(), "cancelled: the host shuts down");
-    // Another writer of the same plan is not concerned.
+    // Another writer of the same plan is not cancelled.
     plan.write_to(&mut io::sink()).unwrap();
 }
 
-/// A sink that takes nothing, or says that it took more than there was.
+/// The sink takes nothing, or reports more bytes than it was given.
 #[test]
-fn a_sink_that_miscounts_is_told() {
+fn rejects_wrong_counts_of_a_sink() {
     struct Counts(usize);
 
     impl Sink for Counts {
@@ -510,13 +507,13 @@ fn a_sink_that_miscounts_is_told() {
         assert_eq!(error.kind(), ErrorKind::Output);
         assert!(error.to_string().ends_with(said), "{error}");
     }
-    // One byte at a time is slow, but right.
+    // One byte at a time is slow, but works.
     plan.write_to(&mut Counts(1)).unwrap();
 }
 
-/// A deadline ends a dump whether its sink takes bytes or not.
+/// The reader is slow, or reads nothing.
 #[test]
-fn a_deadline_ends_a_dump() {
+fn ends_a_dump_at_its_deadline() {
     let bytes = vec![1; 32 * MIB];
     let mut dump = CoreDump::new("guest");
     dump.add_memory(Memory::new(MemoryType::wasm32(512), MemoryImage::from_slice(&bytes)));
@@ -533,7 +530,7 @@ fn a_deadline_ends_a_dump() {
                         thread::sleep(Duration::from_millis(5));
                     }
                 });
-                let deadline = Instant::now() + Duration::from_millis(300);
+                let deadline = Instant::now() + Duration::from_millis(60);
                 let writer = plan.writer().deadline(Some(deadline));
                 let error = writer.write_to(&mut *ends.sink(FAST)).unwrap_err();
                 assert!(deadline <= Instant::now());
@@ -545,9 +542,9 @@ fn a_deadline_ends_a_dump() {
     }
 }
 
-/// Who pulls gets the very bytes that a sink gets, by pieces and by any reads.
+/// Pulling pieces or reading gives the bytes that a sink gets.
 #[test]
-fn what_is_pulled_is_what_is_written() {
+fn pulls_the_bytes_that_are_written() {
     let guest = Guest::new();
     let dump = guest.dump();
     for checksums in [true, false] {
@@ -586,9 +583,9 @@ fn what_is_pulled_is_what_is_written() {
     }
 }
 
-/// Whoever pulls learns of an image that was cut, and gets nothing after that.
+/// Pulling reports an image that was shortened, and gives nothing after that.
 #[test]
-fn what_is_pulled_of_an_image_that_is_cut_is_an_error() {
+fn reports_a_shortened_image_when_pulling() {
     for left in [0, 3 * MIB] {
         let file = file(&vec![1; 4 * MIB]);
         let mut dump = CoreDump::new("guest");
@@ -609,9 +606,9 @@ fn what_is_pulled_of_an_image_that_is_cut_is_an_error() {
     }
 }
 
-/// A flag that is set while the dump is written ends it also where the sink may block; what is complete is not stopped.
+/// Cancelling ends a dump to a sink that may block, but not a reader that has given all bytes.
 #[test]
-fn a_flag_counts_also_where_a_sink_may_block() {
+fn cancels_a_dump_to_a_sink_that_may_block() {
     struct Sets(Cancel, usize);
 
     impl Sink for Sets {
@@ -638,12 +635,12 @@ fn a_flag_counts_also_where_a_sink_may_block() {
     let mut sink = Sets(cancel, 0);
     let error = plan.writer().may_block(true).write_to(&mut sink).unwrap_err();
     assert_eq!(error.to_string(), "cancelled: an image could not be read");
-    assert_eq!(sink.1, 1, "it is looked at after each part");
+    assert_eq!(sink.1, 1, "the writer checks the flag after each part");
     assert_eq!(reader.read(&mut [0; 10]).unwrap(), 0);
 }
 
 #[test]
-fn a_plan_and_what_pulls_it_go_to_other_threads() {
+fn sends_plans_and_readers_to_other_threads() {
     fn is_send<T: Send>(_: &T) {}
     let dump = CoreDump::new("guest");
     let plan = Dumper::new().plan(&dump).unwrap();
@@ -654,9 +651,9 @@ fn a_plan_and_what_pulls_it_go_to_other_threads() {
     is_send(&plan.writer());
 }
 
-/// Slow is not stalled: each byte that is taken starts the time anew.
+/// Each byte that is taken restarts the timeout.
 #[test]
-fn a_slow_reader_gets_everything() {
+fn sends_everything_to_a_slow_reader() {
     let guest = image(3 * MIB, 8);
     let mut dump = CoreDump::new("guest");
     dump.add_memory(Memory::new(MemoryType::wasm32(48), MemoryImage::from_slice(&guest)));
@@ -683,7 +680,7 @@ fn a_slow_reader_gets_everything() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_an_error() {
+fn reports_a_reader_that_goes_away() {
     let bytes = vec![1; 32 * MIB];
     let file = file(&bytes);
     for mapped in [false, true] {
@@ -709,15 +706,15 @@ fn a_reader_that_goes_away_is_an_error() {
     }
 }
 
-/// An image file that was cut meanwhile is seen, also where it is lent.
+/// The image file is shortened after planning.
 #[test]
-fn an_image_that_is_cut_is_an_error() {
+fn reports_a_shortened_image() {
     for ends in Ends::all() {
         let file = file(&vec![1; 16 * MIB]);
         let mut dump = CoreDump::new("guest");
         let image = mapped::open(file.path());
         dump.add_memory(Memory::new(MemoryType::wasm32(256), image));
-        // From here on it is read, and not through its mapping: that would be SIGBUS.
+        // Writing reads the file instead of its mapping, which would raise SIGBUS.
         let plan = Dumper::new().plan(&dump).unwrap();
         file.as_file().set_len(5 * MIB as u64 + 7).unwrap();
         let reader = ends.reader.try_clone().unwrap();
@@ -730,9 +727,9 @@ fn an_image_that_is_cut_is_an_error() {
     }
 }
 
-/// Without a word on how long the dump is, nothing is lent; pieces come all the same.
+/// A sink that was not begun lends nothing, but takes pieces.
 #[test]
-fn pieces_without_a_beginning() {
+fn takes_pieces_without_begin() {
     let ends = Ends::new("pipe");
     let file = file(&vec![7; MIB]);
     let bytes = vec![7; MIB];
