@@ -1,19 +1,18 @@
-//! A number of bytes as people write it.
+//! A number of bytes with a unit.
 //!
-//! The crates that read sizes compute in floating point or round: `1.1GiB` then is a number that nobody has asked for.
-//! Here a size is exact or an error, up to the last of 64 bits, and `Display` writes what `FromStr` reads as the same
-//! number.
+//! Other crates that parse sizes compute in floating point or round, so that `1.1GiB` becomes some number near it. Here a
+//! size is either exact, up to 64 bits, or an error. `FromStr` parses the output of `Display` as the same number.
 //!
-//! Units are read as they are written in standards (IEC 80000-13 for powers of 1024, SI for powers of 1000), and in no
-//! other case: `8G` means one thing to `dd` and another to `curl`, and `8Mb` may be megabits. An error says which unit may
-//! be meant, so that the price of that is one more attempt.
+//! Units are accepted only as the standards write them (IEC 80000-13 for powers of 1024, SI for powers of 1000): `8G`
+//! means one thing to `dd` and another to `curl`, and `8Mb` may be megabits. The error suggests the units that may be
+//! meant, so a wrong unit costs only a second attempt.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The units of bytes, smallest first among those of 1000 and those of 1024.
+/// The units: first the powers of 1000, then the powers of 1024, each in ascending order.
 const UNITS: [(&str, u64); 13] = [
     ("B", 1),
     ("kB", 1000),
@@ -30,14 +29,14 @@ const UNITS: [(&str, u64); 13] = [
     ("EiB", 1 << 60),
 ];
 
-/// A number of bytes, which as text has a unit.
+/// A number of bytes that is parsed and displayed with a unit.
 ///
-/// As text it is a whole number of bytes, `4096`, or a number with a unit: B, kB, MB, GB, TB, PB and EB are powers of 1000,
-/// KiB, MiB, GiB, TiB, PiB and EiB powers of 1024, and KB is the same as kB. The number may have a fraction if that makes a
-/// whole number of bytes. Nothing is rounded.
+/// Its text is a whole number of bytes, such as `4096`, or a number with a unit. B, kB, MB, GB, TB, PB and EB are powers
+/// of 1000. KiB, MiB, GiB, TiB, PiB and EiB are powers of 1024. KB is the same as kB. The number may have a fraction if
+/// the result is a whole number of bytes. Nothing is rounded.
 ///
-/// [`Display`](fmt::Display) writes the number with the unit that makes it shortest. Every size survives a round trip
-/// through text.
+/// [`Display`](fmt::Display) uses the unit that gives the smallest whole number. Every size survives a round trip through
+/// text.
 ///
 /// ```
 /// use corestream::ByteSize;
@@ -73,7 +72,7 @@ impl fmt::Display for ByteSize {
             let count = self.0.checked_div(*unit)?;
             (self.0.checked_rem(*unit)? == 0).then_some((count, *name))
         });
-        // Zero is zero in all units, and this gives the first one.
+        // Zero is 0 in every unit, and `min_by_key` returns the first, B.
         let (count, name) = counts.min_by_key(|(count, _)| *count).unwrap_or((self.0, "B"));
         write!(f, "{count}{name}")
     }
@@ -89,7 +88,7 @@ impl FromStr for ByteSize {
         let has_digits = |part: &str| !part.is_empty() && !part.contains('.');
         if !has_digits(whole) || !has_digits(fraction) {
             return Err(invalid(format!(
-                "invalid size {text:?}, one is such as 4096, 500MB or 8GiB"
+                "invalid size {text:?}; expected a size such as 4096, 500MB or 8GiB"
             )));
         }
         if let Some(bytes) = hexadecimal(text) {
@@ -104,7 +103,7 @@ impl FromStr for ByteSize {
     }
 }
 
-/// Returns the bytes of a unit; none is that of bytes.
+/// Returns the bytes of a unit. An empty name is the unit of bytes.
 fn unit_of(name: &str) -> Option<u64> {
     match name {
         "" => Some(1),
@@ -113,11 +112,12 @@ fn unit_of(name: &str) -> Option<u64> {
     }
 }
 
-/// Returns a number of units of `unit` bytes in bytes; `None` if it is no whole number of them, or if `whole` has too many
-/// bits.
+/// Converts `whole.fraction` units of `unit` bytes to bytes. Returns `None` if the result is not a whole number of bytes,
+/// or if `whole` does not fit into 64 bits.
 ///
-/// This is long multiplication of the fraction, from its last digit on: a digit of the product after the point that is not
-/// zero is a part of a byte, and the carry that is left is a whole number. It is exact for any number of digits.
+/// This is long multiplication of the fraction by `unit`, from the last digit to the first. Each step produces one digit
+/// of the product after the decimal point. A digit other than zero is a fraction of a byte. The final carry is the whole
+/// part. The result is exact for any number of digits.
 fn exact(whole: &str, fraction: &str, unit: u64) -> Option<u128> {
     let unit = u128::from(unit);
     let mut carry = 0_u128;
@@ -131,7 +131,7 @@ fn exact(whole: &str, fraction: &str, unit: u64) -> Option<u128> {
     u128::from(whole.parse::<u64>().ok()?).checked_mul(unit)?.checked_add(carry)
 }
 
-/// Returns the size that is written in hexadecimal.
+/// Parses a size in hexadecimal, for the suggestion in an error.
 fn hexadecimal(text: &str) -> Option<ByteSize> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))?;
     u64::from_str_radix(digits, 16).ok().map(ByteSize)
@@ -145,7 +145,7 @@ fn too_large(text: &str) -> Error {
     invalid(format!("{text} does not fit into 64 bits, the largest size is {}", ByteSize(u64::MAX)))
 }
 
-/// Returns the error of a unit that is none, with those that may be meant.
+/// Returns the error for an unknown unit, with the units that may be meant.
 fn unknown_unit(number: &str, unit: &str) -> Error {
     let given = unit.trim();
     let is_meant = |name: &str| {
@@ -155,16 +155,16 @@ fn unknown_unit(number: &str, unit: &str) -> Error {
     };
     let meant = UNITS.iter().map(|(name, _)| name).filter(|name| is_meant(name));
     let mut meant: Vec<String> = meant.map(|name| format!("{number}{name}")).collect();
-    // Those of 1024 first, as memory is counted.
+    // Suggest powers of 1024 first, in which memory is measured.
     meant.reverse();
-    let way_out = match &meant[..] {
+    let suggestion = match &meant[..] {
         [] => {
             let names: Vec<_> = UNITS.iter().map(|(name, _)| *name).collect();
             format!("the units are {}", names.join(", "))
         }
         some => format!("did you mean {}?", some.join(" or ")),
     };
-    invalid(format!("unknown unit {given:?}, {way_out}"))
+    invalid(format!("unknown unit {given:?}, {suggestion}"))
 }
 
 #[cfg(test)]
@@ -220,8 +220,8 @@ mod tests {
     }
 
     #[test]
-    fn says_which_unit_may_be_meant() {
-        for (text, way_out) in [
+    fn suggests_the_unit_that_may_be_meant() {
+        for (text, suggestion) in [
             ("8gib", "unknown unit \"gib\", did you mean 8GiB?"),
             ("8GIB", "unknown unit \"GIB\", did you mean 8GiB?"),
             ("8Gi", "unknown unit \"Gi\", did you mean 8GiB?"),
@@ -237,16 +237,17 @@ mod tests {
                 "unknown unit \"e3\", the units are B, kB, MB, GB, TB, PB, EB, KiB, MiB, GiB, TiB, PiB, EiB",
             ),
         ] {
-            assert_eq!(parse(text), Err(way_out.into()));
+            assert_eq!(parse(text), Err(suggestion.into()));
         }
     }
 
     #[test]
-    fn refuses_what_is_no_exact_size() {
+    fn rejects_inexact_and_invalid_sizes() {
         for text in
             ["", "GiB", "-1", "+1", " 1", ".5GiB", "1.GiB", "1..5", "1.5.0GiB", ".", "٣MB", "∞"]
         {
-            let expected = format!("invalid size {text:?}, one is such as 4096, 500MB or 8GiB");
+            let expected =
+                format!("invalid size {text:?}; expected a size such as 4096, 500MB or 8GiB");
             assert_eq!(parse(text), Err(expected));
         }
         for text in ["1.5", "0.1B", "0.3KiB", "1.0001kB", "0.0000000000000000001EB"] {
@@ -265,7 +266,7 @@ mod tests {
         );
     }
 
-    /// Returns the decimal digits of `bytes` in units of `unit`, all of them, by long division.
+    /// Returns all decimal digits of `bytes` in units of `unit`, by long division.
     fn digits(bytes: u64, unit: u64) -> String {
         let mut text = format!("{}.", bytes / unit);
         let mut rest = u128::from(bytes % unit);
@@ -285,7 +286,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_size_comes_back(bytes in any_size()) {
+        fn every_size_survives_a_round_trip(bytes in any_size()) {
             let text = ByteSize(bytes).to_string();
             prop_assert_eq!(parse(&text), Ok(bytes));
             prop_assert_eq!(parse(&bytes.to_string()), Ok(bytes));
@@ -300,13 +301,13 @@ mod tests {
             let digits = digits(bytes, unit);
             prop_assert_eq!(parse(&format!("{digits}{name}")), Ok(bytes));
             prop_assert_eq!(parse(&format!("{digits}000{name}")), Ok(bytes));
-            // A digit more is a part of a byte.
+            // One more digit is a fraction of a byte.
             let more = format!("{digits}{}1{name}", "0".repeat(60));
             prop_assert_eq!(parse(&more), Err(format!("{more} is not a whole number of bytes")));
         }
 
         #[test]
-        fn junk_is_no_size(text in "\\PC{0,12}|[0-9]{0,25}[.]?[0-9]{0,25}[kKMGTPEi]{0,2}[bB]?") {
+        fn parses_arbitrary_text_consistently(text in "\\PC{0,12}|[0-9]{0,25}[.]?[0-9]{0,25}[kKMGTPEi]{0,2}[bB]?") {
             if let Ok(bytes) = parse(&text) {
                 prop_assert_eq!(parse(&ByteSize(bytes).to_string()), Ok(bytes));
             }

@@ -68,20 +68,19 @@ impl From<Arc<AtomicBool>> for Cancel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
-    /// Scanning the images. The bytes are those of all images. Bytes that are known to be zero or are excluded count as
+    /// Scanning the images. Counts the bytes of all images. Bytes that are known to be zero or are excluded count as
     /// done when the scan skips them.
     Scan,
-    /// Writing the dump. The bytes are those of the dump.
+    /// Writing the dump. Counts the bytes of the dump.
     Write,
-    /// Syncing the dump to disk ([`FileOptions::sync`](crate::FileOptions::sync)). The bytes are those of the dump and
+    /// Syncing the dump to disk ([`FileOptions::sync`](crate::FileOptions::sync)). Counts the bytes of the dump, which
     /// become done all at once.
     Sync,
-    /// Verifying a dump. The bytes are those of the dump. For a stream, the total is the length in the dump's header.
+    /// Verifying a dump. Counts the bytes of the dump. For a stream, the total is the length in the dump's header.
     Verify,
-    /// Opening a dump. The bytes are those of the dump. Bytes that need not be read count as done when they are
-    /// skipped.
+    /// Opening a dump. Counts the bytes of the dump. Bytes that need not be read count as done when they are skipped.
     Open,
-    /// Restoring a memory of a dump. The bytes are those of the memory that the dump contains.
+    /// Restoring a memory of a dump. Counts the bytes of the memory that the dump contains.
     Restore,
 }
 
@@ -180,7 +179,7 @@ const BYTES: u64 = 1 << 16;
 ///
 /// A check reads an atomic that another thread may write. Inner loops call [`step`](Self::step) for every item, so they
 /// must not pay for that each time.
-pub(crate) struct Lookout<'c> {
+pub(crate) struct CancelCheck<'c> {
     control: &'c Control,
     /// The meter, and the offset up to which bytes were reported to it.
     meter: Option<(&'c Meter<'c>, u64)>,
@@ -190,7 +189,7 @@ pub(crate) struct Lookout<'c> {
     next: u64,
 }
 
-impl<'c> Lookout<'c> {
+impl<'c> CancelCheck<'c> {
     /// Returns a check without progress reports.
     pub(crate) fn new(control: &'c Control) -> Self {
         Self { control, meter: None, left: STEPS, next: BYTES }

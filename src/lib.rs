@@ -175,7 +175,12 @@ pub mod internals {
     pub const MIN_SECTION_BYTES: u32 = crate::limits::MIN_SECTION_BYTES;
 }
 
-/// Runs the Rust examples of README.md as doc tests.
+/// Runs the code of README.md and of the guide as doc tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../docs/guide.md")]
+    struct Guide;
+}

@@ -376,7 +376,7 @@ fn restores_from_a_file(len: usize, segments: u64) {
         let mut compare = Compare { rest: guest.bytes() };
         memory.write_to(&mut compare).unwrap();
         assert!(compare.rest.is_empty());
-        let Verdict::Whole(whole) = read.verify().unwrap() else { panic!("the dump is intact") };
+        let Verdict::Intact(whole) = read.verify().unwrap() else { panic!("the dump is intact") };
         assert!(whole.checksums && whole.segments == segments);
     });
     println!("{peak} bytes allocated to read {len} bytes");
@@ -626,10 +626,10 @@ fn rejects_an_image_that_was_shortened() {
     for trust in [false, true] {
         let error = Dumper::new().trust_holes(trust).plan(&dump).unwrap_err();
         assert_eq!(error.kind(), corestream::ErrorKind::Image);
-        assert!(error.to_string().contains("was cut to 12288 bytes"), "{error}");
+        assert!(error.to_string().contains("was truncated to 12288 bytes"), "{error}");
     }
     let error = plan.write_to(&mut io::sink()).unwrap_err();
-    assert!(error.to_string().contains("was cut to 12288 bytes"), "{error}");
+    assert!(error.to_string().contains("was truncated to 12288 bytes"), "{error}");
 }
 
 /// Returns a custom section: the bytes `before`, a list of `count` items, the bytes `after`.
@@ -676,11 +676,11 @@ fn lists_of_a_hostile_dump_need_bounded_memory() {
     assert!(peak < 8 * MIB, "{peak} bytes to read a frame");
     let (verdict, peak) =
         peak_of(|| corestream::read::Verifier::new().verify_stream(&bytes[..]).unwrap());
-    assert!(verdict.is_whole(), "{verdict:?}");
+    assert!(verdict.is_intact(), "{verdict:?}");
     assert!(peak < MIB, "{peak} bytes to verify");
 
     for (sections, message) in [
-        (vec![instance(many)], "16777216 items of an instance"),
+        (vec![instance(many)], "16777216 indices are over the limit"),
         (vec![instance(0), frame(many)], "more than the limit of 262144 locals or operands"),
     ] {
         let bytes = of(&sections);
@@ -711,7 +711,7 @@ fn verifies_a_stream_in_bounded_memory(len: usize) {
             peak_of(|| corestream::read::Verifier::new().verify_stream(stream).unwrap());
         assert!(peak < MIB, "{peak} bytes");
         match verdict {
-            Verdict::Whole(whole) => {
+            Verdict::Intact(whole) => {
                 assert_eq!((missing, whole.bytes), (0, (head.len() + len) as u64));
             }
             Verdict::Damaged(damage) => assert!(missing == 1 && damage.truncated, "{damage}"),

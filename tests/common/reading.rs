@@ -7,8 +7,8 @@ use std::io::Write;
 
 use super::own;
 use corestream::read::{
-    Content, Coverage, Early, FrameLayout, MappedFile, MemoryView, OpenOptions, Producer, ReadAt,
-    Restored, SegmentView, ThreadView, Verdict, Verifier, Whole,
+    Content, Coverage, EarlyFact, FrameLayout, IntactDump, MappedFile, MemoryView, OpenOptions,
+    Producer, ReadAt, Restored, SegmentView, ThreadView, Verdict, Verifier,
 };
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, Error, ErrorKind, Frame, Global, GlobalIndex, GlobalValue,
@@ -184,9 +184,9 @@ pub fn verdict(bytes: &[u8]) -> Result<Verdict> {
 }
 
 /// Returns the verdict of an intact dump.
-pub fn whole(bytes: &[u8]) -> Whole {
+pub fn whole(bytes: &[u8]) -> IntactDump {
     match verdict(bytes).unwrap() {
-        Verdict::Whole(whole) => whole,
+        Verdict::Intact(whole) => whole,
         Verdict::Damaged(damage) => panic!("{damage}"),
     }
 }
@@ -216,7 +216,7 @@ fn verdict_of(bytes: &[u8], kinds: impl IntoIterator<Item = Kind>) -> Result<Ver
     }
     let mut has_header = false;
     let stream = Verifier::new().verify_stream_with(Slow(bytes, 0), |early| {
-        has_header |= matches!(early, Early::Length(_));
+        has_header |= matches!(early, EarlyFact::Length(_));
         Ok(())
     });
     match (&slice, stream) {
@@ -238,7 +238,7 @@ fn verdict_of(bytes: &[u8], kinds: impl IntoIterator<Item = Kind>) -> Result<Ver
 fn as_of_a_stream(slice: &Verdict, stream: &Verdict) -> Verdict {
     let mut slice = slice.clone();
     if let (Verdict::Damaged(slice), Verdict::Damaged(stream)) = (&mut slice, stream)
-        && stream.reason.ends_with("corestream.index: the segments are not those of the sections")
+        && stream.reason.ends_with("corestream.index: segments differ from the sections")
     {
         assert!(slice.reason.contains(": corestream.index: segment "), "{slice}");
         assert_eq!(slice.range.end - slice.range.start, 20, "{slice}");

@@ -163,7 +163,7 @@ fn names_the_method_in_the_statistics() {
     }
     let error = Dumper::new().extent_method(Some(ExtentMethod::Seek)).plan(&dump).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Option);
-    assert_eq!(error.to_string(), "extent_method: seek is for files, this is for live memory");
+    assert_eq!(error.to_string(), "extent_method: seek applies to files, not to live memory");
 }
 
 /// A process without free descriptors cannot ask the kernel.
@@ -187,7 +187,7 @@ fn reads_everything_if_the_kernel_cannot_be_asked() {
     let error = forced.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Option);
     let message = error.to_string();
-    assert!(message.starts_with("extent_method: pagemap can't be used here: "), "{message}");
+    assert!(message.starts_with("extent_method: pagemap is unavailable here: "), "{message}");
 }
 
 /// Where a userfaultfd is open, a page that was never touched can have data.
@@ -505,7 +505,7 @@ fn falls_back_without_the_pagemap() {
         let path = "/proc/self/pagemap";
         let text = run_with_faults("openat", Some(path), &[format!("openat:error={error}")]);
         assert!(text.contains(&line_of("smaps", 16 * MIB)), "{text}");
-        assert!(text.contains("notes: [\"the pagemap cannot be used ("), "{text}");
+        assert!(text.contains("notes: [\"cannot use the pagemap ("), "{text}");
     }
     // Without the ioctls, the entries of the pagemap remain.
     for error in ["EPERM", "ENOTTY", "EINVAL", "ENOSYS"] {
@@ -517,7 +517,7 @@ fn falls_back_without_the_pagemap() {
     let path = "/proc/self/smaps";
     let text = run_with_faults("openat", Some(path), &["openat:error=EACCES".into()]);
     assert!(text.contains(&line_of("whole", 32 * MIB)), "{text}");
-    assert!(text.contains("notes: [\"untouched pages cannot be told ("), "{text}");
+    assert!(text.contains("notes: [\"cannot find untouched pages ("), "{text}");
 }
 
 /// A shared memory, as an engine implements it.

@@ -1,4 +1,4 @@
-//! `corestream completions`: what a shell needs to complete the tool's arguments.
+//! `corestream completions`: scripts with which a shell completes the tool's arguments.
 
 use std::io::Write;
 
@@ -7,12 +7,12 @@ use clap_complete::Shell;
 
 use crate::report::{self, Failure};
 
-/// Prints the completions for a shell
+/// Prints the completion script for a shell
 ///
-/// They complete subcommands, options and their values.
+/// The script completes subcommands, options and their values.
 #[derive(Args)]
 pub struct Completions {
-    /// The shell that they are for
+    /// Shell to print the script for
     shell: Shell,
 }
 
@@ -20,6 +20,6 @@ impl Completions {
     pub fn run(self, mut tool: clap::Command) -> Result<(), Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut tool, "corestream", &mut script);
-        report::printed(std::io::stdout().write_all(&script))
+        report::ignore_broken_pipe(std::io::stdout().write_all(&script))
     }
 }

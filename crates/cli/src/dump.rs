@@ -1,4 +1,4 @@
-//! `corestream dump`: images of memories, and a manifest if there is one, become a core dump.
+//! `corestream dump`: writes a core dump from memory images and an optional manifest.
 
 mod options;
 pub mod pattern;
@@ -23,72 +23,77 @@ use crate::image;
 use crate::input::Watch;
 use crate::json::Manifest;
 use crate::limits::MAX_MANIFEST_BYTES;
-use crate::output::{Opened, Output, warn_if_not_private};
+use crate::output::{OpenOutput, Output, warn_if_not_private};
 use crate::patient::Patient;
 use crate::peer::Peer;
 use crate::peer::answer::Exchange;
 use crate::placeholder::is_placeholder;
-use crate::progress::{Display, When};
+use crate::progress::{ProgressDisplay, ProgressMode};
 use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
 
 /// Writes the core dump of a stopped guest
 ///
-/// The guest is an image of each memory, by `--memory`, or all that a `--manifest` describes:
-/// threads, frames and globals too. The length of the dump is known before its first byte is
-/// written. A file appears under its name when it is whole, readable by its owner only, and a dump
-/// that fails leaves nothing behind.
+/// The guest consists of the memory images given with `--memory`, the contents of a `--manifest` (memories,
+/// globals, instances, threads and frames), or both. The length of the dump is known before its first byte is
+/// written. A file appears under its name once it is complete, and only its owner can read it. A failed dump
+/// leaves no file behind.
 #[derive(Args)]
 pub struct Dump {
-    /// Name of the process; by default the manifest's, else the first image's file name
+    /// Name of the process; by default the name in the manifest, or the file name of the first image
     #[arg(long)]
     name: Option<String>,
 
-    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES|SIZE][,shared][,changing].
-    /// With `changing`, the image is taken to be written to meanwhile, and the dump marks the memory
+    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES|SIZE][,shared][,changing]
+    ///
+    /// `changing` means that the image is modified while it is dumped. The dump then marks the memory as changing.
     #[arg(long = "memory", value_name = "IMAGE",
           value_parser = OsStringValueParser::new().try_map(MemoryOption::parse))]
     memories: Vec<MemoryOption>,
 
-    /// Description of the guest as JSON, - is standard input; image paths are relative to its directory
+    /// Description of the guest as JSON, or - for standard input; image paths are relative to its directory
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 
-    /// Leave a range of a memory's addresses out: it is not read, and the dump says that it is missing.
-    /// MEMORY is an index; START and END are decimal, hexadecimal after 0x, or sizes such as 1.5GiB, and the
-    /// start and the end of the memory if absent
+    /// Exclude an address range of a memory: it is not read, and the dump records that it is missing
+    ///
+    /// MEMORY is an index. START and END are decimal, hexadecimal after 0x, or sizes such as 1.5GiB. If absent,
+    /// they are the start and the end of the memory.
     #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
     exclude: Vec<RangeOption>,
 
-    /// Leave all of a memory out but such ranges, less those of --exclude
+    /// Exclude all of a memory except these ranges; --exclude still applies within them
     #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
     only: Vec<RangeOption>,
 
-    /// Where the dump goes, - is standard output; %p, %t, %n and %% in it are the process id, the
-    /// Unix time, the name, and a percent sign
+    /// Path of the dump, or - for standard output; %p, %t, %n and %% stand for the process id, the Unix time,
+    /// the process name, and a percent sign
     #[arg(short, long, value_name = "PATH", required_unless_present_any = ["fd", "to", "dry_run"])]
     output: Option<PathBuf>,
 
-    /// Descriptor that the dump goes to, inherited from who starts this: a pipe, a socket, a file
+    /// Write the dump to an inherited descriptor: a pipe, a socket or a file
     #[arg(long, value_name = "N", conflicts_with_all = ["output", "to"],
           value_parser = clap::value_parser!(i32).range(0..))]
     fd: Option<i32>,
 
-    /// Who gets the dump, by a connection that is made: tcp:HOST:PORT or unix:PATH. The dump fails if the
-    /// receiver replies with a reason why it did not keep it
+    /// Connect to a receiver and send it the dump: tcp:HOST:PORT or unix:PATH
+    ///
+    /// The command fails if the receiver replies that it did not keep the dump.
     #[arg(long, value_name = "PEER", conflicts_with = "output")]
     to: Option<Peer>,
 
-    /// Seconds to wait for a reader, such as 0.5, before the dump fails: for a connection, for one that
-    /// opens a FIFO, for one that takes nothing, and for a receiver's reply. By default it waits for ever
+    /// Seconds, such as 0.5, to wait for the other side before the dump fails; by default, forever
+    ///
+    /// This limits each wait: for a connection, for a reader to open a FIFO, for a reader that has stopped
+    /// reading, and for a receiver's reply.
     #[arg(long, value_name = "S", value_parser = seconds)]
     write_timeout: Option<Duration>,
 
     #[command(flatten)]
     plan: PlanOptions,
 
-    /// Replace a file that exists, write to a terminal
+    /// Overwrite an existing file; write to a terminal
     #[arg(long)]
     force: bool,
 
@@ -96,16 +101,16 @@ pub struct Dump {
     #[arg(long)]
     sync: bool,
 
-    /// Print what the dump would be, whether it fits on the disk, and whether V8 refuses it because of its
-    /// size; write nothing
+    /// Write nothing; print the size of the dump, whether it fits on the disk, and whether it exceeds V8's
+    /// limits
     #[arg(long)]
     dry_run: bool,
 
-    /// Show on standard error how far a dump has come that takes more than a second
+    /// When to show progress on standard error, for a dump that takes longer than a second
     #[arg(long, value_name = "WHEN", default_value = "auto")]
-    progress: When,
+    progress: ProgressMode,
 
-    /// Print what was done to standard error
+    /// Print statistics to standard error
     #[arg(long, value_name = "FORMAT")]
     stats: Option<StatsFormat>,
 }
@@ -114,7 +119,7 @@ impl Dump {
     pub fn run(self) -> Result<(), Failure> {
         if self.manifest.is_none() && self.memories.is_empty() {
             return Err(Failure::usage(
-                "there is nothing to dump: give an image with --memory, or a --manifest",
+                "nothing to dump: name an image with --memory, or a --manifest",
             ));
         }
         let manifest = self.manifest.as_deref().map(ManifestFile::read).transpose()?;
@@ -123,7 +128,7 @@ impl Dump {
         let interrupt = Interrupt::watch();
 
         let images = self.images(manifest.as_ref());
-        // An image that can't be watched can't be opened either, which is an error below.
+        // If an image cannot be watched, it cannot be opened either. That is reported below.
         let watch = |path: &Option<PathBuf>| Watch::new(path.as_ref()?).ok();
         let watches: Vec<_> = images.iter().map(watch).collect();
         let of_manifest = manifest
@@ -131,17 +136,17 @@ impl Dump {
             .map(|manifest| manifest.content.images_with_pages(manifest.directory()));
         let dump = self.guest(name, manifest)?;
         let mapped = dump.memories.iter().filter_map(|memory| memory.image.as_slice());
-        sigbus::survive(mapped, Some(interrupt.cancel()));
-        // A signal, or an image that is gone, is behind a failure whatever that looks like.
-        let cause = |failure: Failure| {
-            let gone = failure.is_cancelled().then(|| unread_image(&dump, &watches));
-            interrupt.failure().or(gone.flatten()).unwrap_or(failure)
+        sigbus::install(mapped, Some(interrupt.cancel()));
+        // The root cause of a failure may be a signal or an image that cannot be read: report that instead.
+        let root_cause = |failure: Failure| {
+            let unread = failure.is_cancelled().then(|| unread_image(&dump, &watches));
+            interrupt.failure().or(unread.flatten()).unwrap_or(failure)
         };
-        let goes_to = output.as_ref().map_or(&*dump.name, Output::name);
-        let progress = Display::start(self.progress, goes_to);
-        let dumper = self.plan.dumper().cancel(interrupt.cancel()).progress(progress.watcher());
+        let output_name = output.as_ref().map_or(&*dump.name, Output::name);
+        let progress = ProgressDisplay::start(self.progress, output_name);
+        let dumper = self.plan.dumper().cancel(interrupt.cancel()).progress(progress.callback());
         let planned = dumper.plan(&dump);
-        let plan = planned.map_err(|error| cause(error.into()))?;
+        let plan = planned.map_err(|error| root_cause(error.into()))?;
         for shortfall in plan.shortfalls() {
             report::line(&format!("warning: {shortfall}"));
         }
@@ -153,7 +158,7 @@ impl Dump {
         } else if let Some(output) = output {
             let start = Instant::now();
             let written = write(&plan, &output, self.write_timeout, &interrupt, &progress);
-            written.map_err(cause)?;
+            written.map_err(root_cause)?;
             write_time = Some(start.elapsed());
         }
         progress.finish();
@@ -174,7 +179,7 @@ impl Dump {
         Ok(())
     }
 
-    /// The name of the process.
+    /// Returns the name of the process.
     fn name(&self, manifest: Option<&ManifestFile>) -> String {
         let of_manifest = manifest.and_then(|manifest| manifest.content.name.as_deref());
         if let Some(name) = self.name.as_deref().or(of_manifest) {
@@ -183,7 +188,7 @@ impl Dump {
         self.memories.first().map(MemoryOption::name).unwrap_or_default()
     }
 
-    /// Where the dump goes; `None` if it is a dry run and nothing was said.
+    /// Resolves the output, or returns `None` if a dry run has none.
     fn output(
         &self,
         name: &str,
@@ -211,14 +216,15 @@ impl Dump {
         Ok(Some(output))
     }
 
-    /// The path of the image of each memory, in the order of [`guest`](Self::guest).
+    /// Returns the path of the image of each memory, in the order of [`guest`](Self::guest).
     fn images(&self, manifest: Option<&ManifestFile>) -> Vec<Option<PathBuf>> {
         let of_manifest = manifest.map(|manifest| manifest.content.images(manifest.directory()));
         let images = self.memories.iter().map(|option| Some(option.image.clone()));
         of_manifest.into_iter().flatten().chain(images).collect()
     }
 
-    /// The guest: what the manifest says, then the images of the command line, and what is left out.
+    /// Creates the guest: first the content of the manifest, then the images of the command line. Applies the excluded
+    /// ranges.
     fn guest(
         &self,
         name: String,
@@ -239,74 +245,78 @@ impl Dump {
     }
 }
 
-/// Returns what to say of a mapped image that could not be read. `watches` are in the order of the memories.
+/// Returns the failure for the first mapped image that could not be read. `watches` are in the order of the memories.
 fn unread_image(dump: &CoreDump<'_>, watches: &[Option<Watch>]) -> Option<Failure> {
     dump.memories.iter().zip(watches).find_map(|(memory, watch)| {
-        let lost = sigbus::lost(memory.image.as_slice()?);
+        let lost = sigbus::lost_ranges(memory.image.as_slice()?);
         watch.as_ref()?.failure(&lost, "dumped")
     })
 }
 
-/// The warning about an image that is empty, or ends within a page.
+/// Returns the warning for an image that is empty or ends within a page.
 fn odd_length(memory: &Memory<'_>, image: &Path) -> Option<String> {
     let (len, page) = (memory.image.len(), u64::from(memory.ty.page_size.max(1)));
     let image = image.display();
     if len == 0 {
-        return Some(format!("warning: {image}: the image is empty: its memory holds no data"));
+        return Some(format!("warning: {image}: the image is empty; the memory has no data"));
     }
     (len % page != 0).then(|| {
         let bytes = report::bytes(len);
         format!(
-            "warning: {image}: its length of {bytes} is not a multiple of the page size of {page}: the \
+            "warning: {image}: its length of {bytes} is not a multiple of the page size of {page}; the \
              rest of the last page is zero"
         )
     })
 }
 
-/// Says which images were written to, or may have been. `images` are the paths of those of the guest.
+/// Warns about images that were, or may have been, modified while they were read. `images` are the paths of the guest's
+/// images.
 fn warn_of_changes(plan: &Plan<'_>, images: &[Option<PathBuf>]) {
     for (memory, change) in plan.changes().filter(|(_, change)| *change != Change::Assumed) {
         let path = images.get(memory.0 as usize).and_then(Option::as_deref);
         let path = path.unwrap_or(Path::new("")).display();
-        // A dump without room for all memories numbers them anew.
+        // A dump without room for all memories renumbers them.
         let number = (0..).zip(plan.memories()).find(|(_, index)| *index == memory);
         let renumbered = match number {
             Some((number, _)) if number != memory.0 => format!(" (memory {number} of the dump)"),
             _ => String::new(),
         };
         report::line(&format!(
-            "warning: {path}: {change}: the dump may hold old and new bytes, and marks memory \
+            "warning: {path}: {change}; the dump may contain old and new bytes, and marks memory \
              {memory}{renumbered} as changing"
         ));
     }
 }
 
-/// Writes a dump where it goes; a stream that takes no byte for as long as `timeout` fails. `progress` shows
-/// what the dump waits for.
+/// Writes a dump to its output. `progress` shows what the dump waits for.
+///
+/// # Errors
+/// Returns an error if the dump cannot be written, if an image cannot be read, if a stream accepts no byte for `timeout`,
+/// or if the receiver does not keep the dump.
 pub fn write(
     plan: &Plan<'_>,
     output: &Output,
     timeout: Option<Duration>,
     interrupt: &Interrupt,
-    progress: &Display,
+    progress: &ProgressDisplay,
 ) -> Result<(), Failure> {
     let open = || output.open(interrupt, timeout);
-    let opened = match output.awaits() {
-        Some(who) => progress.while_waiting_for(who, open),
+    let opened = match output.waits_for() {
+        Some(other_side) => progress.while_waiting_for(other_side, open),
         None => open(),
     };
-    // Writes may block, which is faster: a signal that comes while one does ends the process. Between them the flag is
-    // looked at: it also says that an image could not be read.
+    // Blocking writes are faster. A signal during a blocked write ends the process. Between writes, the library checks
+    // the cancel flag, which is also set if an image cannot be read.
     let stream = plan.writer().may_block(true).stall_timeout(timeout);
     match opened? {
-        Opened::File(path, options) => {
+        OpenOutput::File(path, options) => {
             plan.write_file_with(path, options)?;
             warn_if_not_private(path);
             return Ok(());
         }
-        Opened::Regular(file) => plan.write_to(&mut FileSink::new(file)),
-        Opened::Socket(socket) => stream.write_to(&mut SocketSink::new(socket)),
-        Opened::Peer(peer) => {
+        OpenOutput::Regular(file) => plan.write_to(&mut FileSink::new(file)),
+        OpenOutput::Socket(socket) => stream.write_to(&mut SocketSink::new(socket)),
+        OpenOutput::Peer(peer) => {
             let exchange = Exchange::new(peer.as_fd());
             let mut sink = SocketSink::new(peer.as_fd());
             let sent = exchange.send_until_reply(|| stream.write_to(&mut sink));
@@ -315,24 +325,25 @@ pub fn write(
                 output.conclude(&exchange, sent, timeout, interrupt)
             });
         }
-        Opened::Pipe(pipe) => stream.write_to(&mut PipeSink::new(pipe)),
+        OpenOutput::Pipe(pipe) => stream.write_to(&mut PipeSink::new(pipe)),
     }
     .map_err(|error| Failure::from(error).at(output.name()))?;
     output.sync()
 }
 
-/// Reads all of a manifest.
+/// Reads a whole manifest.
 fn read_text(file: impl Read) -> io::Result<String> {
     let mut text = String::new();
     file.take(MAX_MANIFEST_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_MANIFEST_BYTES {
-        let message = format!("a manifest has at most {MAX_MANIFEST_BYTES} bytes");
+        let message =
+            format!("the manifest is larger than the limit of {MAX_MANIFEST_BYTES} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(text)
 }
 
-/// A manifest and where it is.
+/// A manifest and its path.
 struct ManifestFile {
     path: PathBuf,
     content: Manifest<'static>,
@@ -354,7 +365,7 @@ impl ManifestFile {
         Ok(Self { path: path.into(), content })
     }
 
-    /// The directory that its images count from.
+    /// Returns the directory to which the paths of its images are relative.
     fn directory(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))
     }

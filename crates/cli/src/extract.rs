@@ -1,4 +1,4 @@
-//! `corestream extract`: memories of a dump as raw images, and with `--all` a manifest beside them.
+//! `corestream extract`: writes memories of a dump as raw images, and with `--all` also a manifest.
 
 mod directory;
 mod done;
@@ -14,27 +14,27 @@ use corestream::read::{OpenOptions, Verdict, Verifier};
 use corestream::{Cancel, CoreDumpFile, ErrorKind, MemoryIndex, check_close};
 
 use self::directory::Directory;
-use self::done::{Damaged, Done};
+use self::done::{DamagedDump, Extraction};
 use self::meter::Meter;
 use crate::input::Input;
-use crate::output::{Opened, Output, warn_if_not_private};
+use crate::output::{OpenOutput, Output, warn_if_not_private};
 use crate::patient::Patient;
-use crate::progress::{Display, When};
+use crate::progress::{ProgressDisplay, ProgressMode};
 use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
 
-/// How often it is looked whether the dump was changed meanwhile.
-const LOOK: Duration = Duration::from_millis(20);
+/// The interval between two checks whether the dump has changed.
+const CHANGE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Writes memories of a dump as raw images, sparse where they are zero
+/// Writes memories of a dump as raw images, with holes for zeros
 ///
-/// The dump is checked first: one that is damaged is refused, unless `--salvage` is given. Ranges
-/// that were left out of the dump on purpose are zeros in the image, and a line says so.
+/// It checks the dump first and refuses a damaged dump, unless `--salvage` is given. Ranges that were excluded
+/// from the dump on purpose become zeros in the image, and a message says so.
 #[derive(Args)]
 #[command(group(ArgGroup::new("what").required(true)))]
 pub struct Extract {
-    /// The dump
+    /// Path of the dump
     #[arg(value_name = "DUMP")]
     dump: PathBuf,
 
@@ -42,30 +42,30 @@ pub struct Extract {
     #[arg(long, value_name = "I", group = "what")]
     memory: Option<u32>,
 
-    /// Where the image goes, - is standard output
+    /// Path of the image, or - for standard output
     #[arg(short, long, value_name = "IMAGE", default_value = "-", conflicts_with = "all")]
     output: PathBuf,
 
-    /// Extract everything to a new directory: memory-N.mem for each memory, and manifest.json, from
-    /// which `dump --manifest` makes the same dump
+    /// Extract everything to a new directory: memory-N.mem for each memory, and manifest.json, from which
+    /// `dump --manifest` makes the same dump
     #[arg(long, value_name = "DIR", group = "what")]
     all: Option<PathBuf>,
 
-    /// Replace a file that exists, write to a terminal
+    /// Overwrite an existing file; write to a terminal
     #[arg(long)]
     force: bool,
 
-    /// Go on with a damaged dump: extract the readable parts, and say what is missing
+    /// Extract the readable parts of a damaged dump, and report the missing parts
     #[arg(long)]
     salvage: bool,
 
-    /// Threads that check the dump and write images; 0 is one per core
+    /// Number of threads that check the dump and write images, or 0 for one per core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: u16,
 
-    /// Show on standard error how far an extraction has come that takes more than a second
+    /// When to show progress on standard error, for an extraction that takes longer than a second
     #[arg(long, value_name = "WHEN", default_value = "auto")]
-    progress: When,
+    progress: ProgressMode,
 }
 
 impl Extract {
@@ -81,20 +81,20 @@ impl Extract {
                 Target::Image(output)
             }
         };
-        let progress = Display::start(self.progress, &input.name());
+        let progress = ProgressDisplay::start(self.progress, &input.name());
         let damage = self.check(&input, &interrupt, &progress)?;
-        let meter = Arc::new(Meter::new(progress.show()));
-        let (watch, told, cancel) = (input.watch(), Arc::clone(&meter), interrupt.cancel());
-        let looked = Mutex::new(Instant::now());
+        let meter = Arc::new(Meter::new(progress.step_callback()));
+        let (watch, shared_meter, cancel) = (input.watch(), Arc::clone(&meter), interrupt.cancel());
+        let last_check = Mutex::new(Instant::now());
         let options = OpenOptions::new()
             .threads(self.threads.into())
             .cancel(Some(Cancel::from(interrupt.cancel())))
             .progress(move |progress| {
-                told.tell(progress);
-                if let Ok(mut looked) = looked.try_lock()
-                    && looked.elapsed() > LOOK
+                shared_meter.show(progress);
+                if let Ok(mut last_check) = last_check.try_lock()
+                    && last_check.elapsed() > CHANGE_CHECK_INTERVAL
                 {
-                    *looked = Instant::now();
+                    *last_check = Instant::now();
                     if watch.has_changed() {
                         cancel.store(true, Ordering::Relaxed);
                     }
@@ -102,145 +102,153 @@ impl Extract {
             });
         let dump = input.dump(&options)?;
         let damage = match dump.damage() {
-            // It is whole, but has something that only a verifier passes: more than a reader keeps.
-            Some(error) if damage.is_none() && !self.salvage => return Err(input.failed(error)),
+            // The dump is intact, but a reader does not support all of it: for example, it exceeds the reader's limits.
+            Some(error) if damage.is_none() && !self.salvage => return Err(input.failure(error)),
             Some(error) if damage.is_none() => {
-                let (failure, why) = (input.failed(error), error.to_string());
-                Some(Damaged { failure, why, damage: None, is_verified: true })
+                let (failure, cause) = (input.failure(error), error.to_string());
+                Some(DamagedDump { failure, cause, damage: None, is_verified: true })
             }
             _ => damage,
         };
-        let done = match target {
+        let extraction = match target {
             Target::Image(output) => {
-                self.one(&input, &dump, damage.as_ref(), &output, &interrupt, &meter)
+                self.extract_image(&input, &dump, damage.as_ref(), &output, &interrupt, &meter)
             }
             Target::Directory(directory) => {
                 directory.fill(&input, &dump, &interrupt, &meter, || self.check_read(&input))
             }
         };
         // The root cause may be a signal, a changed dump, or an I/O error: report that instead.
-        let done = done.map_err(|failure| {
+        let extraction = extraction.map_err(|failure| {
             let cause = || self.check_read(&input).err();
             interrupt.failure().or_else(cause).unwrap_or(failure)
         })?;
         progress.finish();
         if dump.is_rewritten() {
             report::line(
-                "warning: another tool has rewritten the dump: no checksums tell whether anything is \
-                 missing or wrong",
+                "warning: another tool has rewritten the dump, so checksums cannot show whether anything \
+                 is missing or wrong",
             );
         }
-        done.say_sizes(&dump);
-        done.say_missing(&dump);
+        extraction.warn_of_sizes(&dump);
+        extraction.warn_of_missing_ranges(&dump);
         let lost = input.lost();
-        let damage = match (damage, input.unreadable(&lost)) {
-            (damage, Some(why)) => {
-                done.say_unread(&input, &dump, &lost);
-                // Most damage comes of the zeros that stand where nothing could be read.
+        let damage = match (damage, input.describe_unreadable(&lost)) {
+            (damage, Some(cause)) => {
+                extraction.warn_of_unread_ranges(&input, &dump, &lost);
+                // The zeros in place of unreadable pages cause most of the damage that was found.
                 let failure =
-                    input.damaged(format!("only the readable parts were extracted: {why}"));
+                    input.damaged(format!("only the readable parts were extracted: {cause}"));
                 let is_verified = damage.is_none();
                 let damage = damage.and_then(|damaged| damaged.damage);
-                Some(Damaged { failure, why, damage, is_verified })
+                Some(DamagedDump { failure, cause, damage, is_verified })
             }
             (damage, None) => damage,
         };
         if let Some(damage) = damage {
-            damage.say_doubtful(&done, !lost.is_empty());
-            // What there was is written; that it is not all is still a failure.
+            damage.warn_of_doubtful_data(&extraction, !lost.is_empty());
+            // The readable parts are written, but an incomplete extraction is still a failure.
             return Err(damage.failure);
         }
         Ok(())
     }
 
-    /// Refuses a damaged dump, or gives what is to be said of it at the end.
+    /// Verifies the dump. With `--salvage`, returns the damage to report at the end.
+    ///
+    /// # Errors
+    /// Returns an error if the dump is damaged, unless `--salvage` is given, or if it cannot be read.
     fn check(
         &self,
         input: &Input,
         interrupt: &Interrupt,
-        progress: &Display,
-    ) -> Result<Option<Damaged>, Failure> {
+        progress: &ProgressDisplay,
+    ) -> Result<Option<DamagedDump>, Failure> {
         let verifier = Verifier::new()
             .threads(self.threads.into())
             .cancel(Some(Cancel::from(interrupt.cancel())))
-            .progress(progress.watcher());
+            .progress(progress.callback());
         let verdict = verifier.verify(input.source());
         self.check_read(input)?;
-        let (why, damage) = match verdict {
-            Ok(Verdict::Whole(_)) => return Ok(None),
+        let (cause, damage) = match verdict {
+            Ok(Verdict::Intact(_)) => return Ok(None),
             Ok(Verdict::Damaged(damage)) => (damage.to_string(), Some(damage)),
             Err(error) if self.salvage && error.kind() == ErrorKind::Format => {
-                // Its first bytes may be all that is wrong.
+                // Perhaps only the first bytes are damaged.
                 let dump = input.dump(&OpenOptions::new())?;
                 (dump.damage().unwrap_or(&error).to_string(), None)
             }
-            // What is not known here may still leave something that is.
+            // An unsupported dump may still have parts that can be extracted.
             Err(error) if self.salvage && error.kind() == ErrorKind::Unsupported => {
-                let (failure, why) = (input.failed(&error), error.to_string());
-                return Ok(Some(Damaged { failure, why, damage: None, is_verified: false }));
+                let (failure, cause) = (input.failure(&error), error.to_string());
+                let damage = DamagedDump { failure, cause, damage: None, is_verified: false };
+                return Ok(Some(damage));
             }
-            Err(error) => return Err(input.failed(&error)),
+            Err(error) => return Err(input.failure(&error)),
         };
-        let hint = if self.salvage {
-            format!("only the readable parts were extracted: {why}")
+        let message = if self.salvage {
+            format!("only the readable parts were extracted: {cause}")
         } else {
-            format!("{why}; --salvage extracts the readable parts")
+            format!("{cause}; --salvage extracts the readable parts")
         };
-        let failure = input.damaged(hint);
+        let failure = input.damaged(message);
         match self.salvage {
-            true => Ok(Some(Damaged { failure, why, damage, is_verified: false })),
+            true => Ok(Some(DamagedDump { failure, cause, damage, is_verified: false })),
             false => Err(failure),
         }
     }
 
-    /// Fails if the dump was changed, or can't be read and is not to be salvaged.
+    /// Checks that the dump has not changed, and, without `--salvage`, that all of it could be read.
+    ///
+    /// # Errors
+    /// Returns an error if the dump has changed, or if a part of it could not be read.
     fn check_read(&self, input: &Input) -> Result<(), Failure> {
         if self.salvage {
             return input.check_unchanged();
         }
-        input.check_read().map_err(|failure| match sigbus::has_lost() {
+        input.check_read().map_err(|failure| match sigbus::has_lost_pages() {
             true => failure.with_hint("--salvage extracts the readable parts"),
             false => failure,
         })
     }
 
-    fn one(
+    /// Extracts one memory to `output`.
+    fn extract_image(
         &self,
         input: &Input,
         dump: &CoreDumpFile<'_>,
-        damage: Option<&Damaged>,
+        damage: Option<&DamagedDump>,
         output: &Output,
         interrupt: &Interrupt,
         meter: &Meter,
-    ) -> Result<Done, Failure> {
+    ) -> Result<Extraction, Failure> {
         let memory = MemoryIndex(self.memory.unwrap_or_default());
         let memory = dump.memory(memory).map_err(|error| match damage {
-            // Damage may be why it is not there.
-            Some(Damaged { failure, why, .. }) => {
+            // The memory may be missing because of the damage.
+            Some(DamagedDump { failure, cause, .. }) => {
                 let name = input.name();
-                Failure::with_code(format!("{name}: {error}; {why}"), failure.code)
+                Failure::with_code(format!("{name}: {error}; {cause}"), failure.code)
             }
-            None => input.failed(&error),
+            None => input.failure(&error),
         })?;
         meter.begin(std::iter::once(memory));
         let restored = match output.open(interrupt, None)? {
-            Opened::File(path, options) => {
+            OpenOutput::File(path, options) => {
                 let restored = memory.restore(path, options)?;
                 warn_if_not_private(path);
                 restored
             }
-            Opened::Regular(mut file) => {
+            OpenOutput::Regular(mut file) => {
                 let restored = memory.write_to(&mut file);
-                let restored = restored.map_err(|error| output.failed(error))?;
-                check_close(file).map_err(|error| output.failed(error))?;
+                let restored = restored.map_err(|error| output.failure(error))?;
+                check_close(file).map_err(|error| output.failure(error))?;
                 restored
             }
-            Opened::Socket(stream) | Opened::Peer(stream) | Opened::Pipe(stream) => {
-                memory.write_to(Patient(stream)).map_err(|error| output.failed(error))?
+            OpenOutput::Socket(stream) | OpenOutput::Peer(stream) | OpenOutput::Pipe(stream) => {
+                memory.write_to(Patient(stream)).map_err(|error| output.failure(error))?
             }
         };
         self.check_read(input)?;
-        Ok(Done {
+        Ok(Extraction {
             memories: vec![(memory.index(), restored)],
             skipped: Vec::new(),
             manifest: false,
@@ -248,7 +256,7 @@ impl Extract {
     }
 }
 
-/// Where everything goes.
+/// The destination of the extraction.
 enum Target {
     Image(Output),
     Directory(Directory),

@@ -1,45 +1,42 @@
-//! What `--help` and the manual pages say beside the options, once for both: examples and exit codes.
+//! The examples and exit codes that `--help` and the man pages show in addition to the options.
 
 use std::fmt::Write;
 
 use clap::builder::PossibleValuesParser;
 
-/// What somebody wants, and the lines of a shell that do it.
+/// An example: its purpose, and the shell commands.
 pub struct Example {
-    pub want: &'static str,
+    pub purpose: &'static str,
     pub lines: &'static [&'static str],
 }
 
-const fn example(want: &'static str, lines: &'static [&'static str]) -> Example {
-    Example { want, lines }
+const fn example(purpose: &'static str, lines: &'static [&'static str]) -> Example {
+    Example { purpose, lines }
 }
 
-/// An exit code, or several, and what it says.
+/// One or more exit codes and their meaning.
 pub type ExitCode = (&'static str, &'static str);
 
 const TOOL: &[Example] = &[
+    example("Dump a memory image:", &["corestream dump --memory guest.mem -o guest.core"]),
+    example("Show what a dump contains:", &["corestream inspect guest.core"]),
     example(
-        "Make a dump of a memory's image:",
-        &["corestream dump --memory guest.mem -o guest.core"],
-    ),
-    example("Look at a dump:", &["corestream inspect guest.core"]),
-    example(
-        "Get its first memory back as it was:",
+        "Extract the first memory of the dump:",
         &["corestream extract guest.core --memory 0 -o again.mem"],
     ),
 ];
 
 const DUMP: &[Example] = &[
     example(
-        "Dump a memory's image to a file:",
+        "Dump a memory image to a file:",
         &["corestream dump --memory guest.mem -o guest.core"],
     ),
     example(
-        "Dump the guest that a manifest describes, but for a range of its memory 0:",
+        "Dump the guest that a manifest describes, without one range of memory 0:",
         &["corestream dump --manifest guest.json --exclude 0:0x400..0x800 -o '%n.core'"],
     ),
     example(
-        "Compress the dump on its way:",
+        "Compress the dump while it is written:",
         &["corestream dump --memory guest.mem -o - | zstd -o guest.core.zst"],
     ),
     example(
@@ -51,88 +48,97 @@ const DUMP: &[Example] = &[
 #[cfg(feature = "run")]
 const RUN: &[Example] = &[
     example(
-        "Run a guest with arguments; where it traps, guest.wasm.core is its dump:",
+        "Run a guest with arguments; if it traps, write the dump guest.wasm.core:",
         &["corestream run guest.wasm -- first second"],
     ),
     example(
-        "With locals and operand stacks in the dump, for at most 10 seconds:",
+        "Run a guest for at most 10 seconds, and include locals and operand stacks in the dump:",
         &["corestream run guest.wasm --locals --time-limit 10 -o crash.core"],
     ),
 ];
 
 const INSPECT: &[Example] = &[
-    example("See what happened, and what there is:", &["corestream inspect guest.core"]),
     example(
-        "With names of functions, lines and variables:",
+        "Show the trap, the backtraces and a summary of the guest:",
+        &["corestream inspect guest.core"],
+    ),
+    example(
+        "Show names of functions, source lines and variables too:",
         &["corestream inspect guest.core --symbols guest.wasm"],
     ),
-    example("Draw a picture of each memory:", &["corestream inspect guest.core --map"]),
-    example("For a program:", &["corestream inspect guest.core --json | jq .threads"]),
+    example("Draw a map of each memory:", &["corestream inspect guest.core --map"]),
+    example("Print JSON:", &["corestream inspect guest.core --json | jq .threads"]),
 ];
 
 const VERIFY: &[Example] = &[
     example("Check a file:", &["corestream verify guest.core"]),
-    example("Check a stream as it comes:", &["zstd -dc guest.core.zst | corestream verify -"]),
+    example(
+        "Check a dump while it is decompressed:",
+        &["zstd -dc guest.core.zst | corestream verify -"],
+    ),
 ];
 
 const EXTRACT: &[Example] = &[
     example(
-        "Get a memory back as it was:",
+        "Extract one memory as a raw image:",
         &["corestream extract guest.core --memory 0 -o again.mem"],
     ),
     example(
-        "Get everything, and make the same dump from it:",
+        "Extract everything, and make the same dump from it again:",
         &[
             "corestream extract guest.core --all guest",
             "corestream dump --manifest guest/manifest.json -o again.core",
         ],
     ),
     example(
-        "Get what is left in a damaged dump; the exit code is 3 all the same:",
+        "Extract the readable parts of a damaged dump; the exit code is still 3:",
         &["corestream extract damaged.core --salvage --memory 0 -o again.mem"],
     ),
 ];
 
 const RECEIVE: &[Example] = &[
     example(
-        "Take the dumps of this machine, until Ctrl-C or SIGTERM:",
+        "Accept dumps from this machine, until Ctrl-C or SIGTERM:",
         &["corestream receive unix:dumps.sock -o 'dumps/%n.%t.core'"],
     ),
     example(
-        "Take the dumps of other machines too, none over 8 GiB:",
+        "Accept dumps of at most 8 GiB, from other machines too:",
         &[
             "corestream receive tcp:0.0.0.0:4000 --any-host --max-size 8GiB \\",
             "    -o 'dumps/%n.%t.core'",
         ],
     ),
-    example("Take one dump:", &["corestream receive tcp:127.0.0.1:4000 --once -o guest.core"]),
+    example("Accept one dump:", &["corestream receive tcp:127.0.0.1:4000 --once -o guest.core"]),
 ];
 
 const BENCH: &[Example] = &[
     example(
-        "Measure dumps to files, on the disk where they are to go:",
+        "Measure dumps to files, on the disk that dumps will be written to:",
         &["corestream bench guest.mem --dir dumps"],
     ),
     example(
-        "Measure dumps to a TCP socket, for a program:",
+        "Measure dumps to a TCP socket, and print JSON:",
         &["corestream bench guest.mem --to tcp --runs 20 --json | jq .stages.whole"],
     ),
 ];
 
 const COMPLETIONS: &[Example] = &[
-    example("For bash, as a line of ~/.bashrc:", &["eval \"$(corestream completions bash)\""]),
     example(
-        "For fish:",
+        "Enable completion in bash; add this line to ~/.bashrc:",
+        &["eval \"$(corestream completions bash)\""],
+    ),
+    example(
+        "Enable completion in fish:",
         &["corestream completions fish >~/.config/fish/completions/corestream.fish"],
     ),
 ];
 
 const MAN: &[Example] = &[
-    example("Read a page:", &["corestream man dump | man -l -"]),
-    example("Install all of them:", &["corestream man --all ~/.cargo/share/man/man1"]),
+    example("Read a man page:", &["corestream man dump | man -l -"]),
+    example("Install all man pages:", &["corestream man --all ~/.cargo/share/man/man1"]),
 ];
 
-/// All subcommands, and their examples.
+/// The examples of each subcommand.
 const SUBCOMMANDS: &[(&str, &[Example])] = &[
     ("dump", DUMP),
     #[cfg(feature = "run")]
@@ -146,45 +152,48 @@ const SUBCOMMANDS: &[(&str, &[Example])] = &[
     ("man", MAN),
 ];
 
-/// The examples of a subcommand, or of the tool itself.
+/// Returns the examples of a subcommand, or of the tool itself for `None`.
 pub fn examples(subcommand: Option<&str>) -> &'static [Example] {
     let Some(name) = subcommand else { return TOOL };
     SUBCOMMANDS.iter().find(|(of, _)| *of == name).map_or(&[], |(_, examples)| examples)
 }
 
-/// The exit codes of a subcommand, or of the tool itself.
+/// Returns the exit codes of a subcommand, or of the tool itself for `None`.
 pub fn exit_codes(subcommand: Option<&str>) -> Vec<ExitCode> {
-    const USAGE: ExitCode = ("2", "The command line is wrong");
+    const USAGE: ExitCode = ("2", "Usage error");
     if subcommand == Some("run") {
         return vec![
             USAGE,
-            ("124", "The guest ran out of time"),
+            ("124", "The guest exceeded its time limit"),
             ("125", "The tool itself failed"),
-            ("134", "The guest trapped (even if dumping it failed, or a signal stopped that)"),
-            ("128+n", "Signal n ended the guest while it ran"),
-            ("any other", "The guest's own: its low 8 bits, or 1 if only these are 0"),
+            ("134", "The guest trapped (even if dumping it failed or was stopped by a signal)"),
+            ("128+n", "Signal n stopped the guest"),
+            ("any other", "The low 8 bits of the guest's exit code, or 1 if only those bits are 0"),
         ];
     }
-    let done = match subcommand {
-        Some("bench" | "completions" | "man") => "It is done",
-        Some("receive") => "With --once: the dump is whole, and has its name",
-        _ => "It is done: a dump that was written or read is whole",
+    let success = match subcommand {
+        Some("bench" | "completions" | "man") => "Success",
+        Some("receive") => "With --once: the dump is intact and has its name",
+        Some("dump") => "Success: the dump is complete",
+        Some("inspect" | "verify" | "extract") => "Success: no damage was found in the dump",
+        _ => "Success: output is complete, and no damage was found in input",
     };
     let damaged = match subcommand {
         None | Some("inspect" | "verify" | "extract") => {
-            Some(("3", "The dump that is read is damaged or cut off"))
+            Some(("3", "The input dump is damaged or truncated"))
         }
-        Some("receive") => Some(("3", "With --once: the dump is damaged or cut off")),
+        Some("receive") => Some(("3", "With --once: the dump is damaged or truncated")),
         _ => None,
     };
-    // The others make nothing that would have to be removed.
-    let stopped = !matches!(subcommand, Some("completions" | "man"));
+    // `completions` and `man` handle no signals: they have nothing to clean up.
+    let handles_signals = !matches!(subcommand, Some("completions" | "man"));
     let stopped =
-        stopped.then_some(("129, 130, 143", "It was stopped by SIGHUP, SIGINT or SIGTERM"));
-    [("0", done), ("1", "It failed"), USAGE].into_iter().chain(damaged).chain(stopped).collect()
+        handles_signals.then_some(("129, 130, 143", "Stopped by SIGHUP, SIGINT or SIGTERM"));
+    let failure = ("1", "Failure");
+    [("0", success), failure, USAGE].into_iter().chain(damaged).chain(stopped).collect()
 }
 
-/// Returns what clap knows of the tool, with examples at the end of each long help.
+/// Returns the clap command with examples appended to each long help.
 pub fn with_examples(tool: clap::Command) -> clap::Command {
     let pages = PossibleValuesParser::new(SUBCOMMANDS.iter().map(|(name, _)| *name));
     tool.after_long_help(end_of_help(None))
@@ -197,9 +206,9 @@ pub fn with_examples(tool: clap::Command) -> clap::Command {
 
 fn end_of_help(subcommand: Option<&str>) -> String {
     let mut text = String::from("Examples:");
-    for Example { want, lines } in examples(subcommand) {
+    for Example { purpose, lines } in examples(subcommand) {
         // Writing to a string does not fail.
-        let _ = write!(text, "\n  {want}");
+        let _ = write!(text, "\n  {purpose}");
         for line in *lines {
             let _ = write!(text, "\n    {line}");
         }
@@ -209,7 +218,7 @@ fn end_of_help(subcommand: Option<&str>) -> String {
         for (code, meaning) in exit_codes(None) {
             let _ = write!(text, "\n  {code:<15}{meaning}");
         }
-        text.push_str("\n\n`corestream COMMAND --help` has the examples of a command.");
+        text.push_str("\n\n`corestream COMMAND --help` shows the examples of a command.");
     }
     text
 }

@@ -1,4 +1,7 @@
-//! A dump that a subcommand reads: mapped or read, and watched in case it is changed or can't be read meanwhile.
+//! A dump that a subcommand reads.
+//!
+//! The dump is mapped, or read if mapping would allocate its holes. Because another process can change the file at any
+//! time, the tool compares its metadata before and after, and examines it if pages could not be read.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -11,108 +14,116 @@ use std::sync::atomic::AtomicBool;
 use corestream::read::{OpenOptions, ReadAt};
 use corestream::{CoreDumpFile, ErrorKind};
 
-use crate::mapped::{self, Dump};
+use crate::mapped::{self, DumpSource};
 use crate::report::{self, Failure};
 use crate::sigbus;
 
-/// A dump that is open.
+/// An open dump.
 pub struct Input {
     path: PathBuf,
-    file: Dump,
+    file: DumpSource,
     watch: Watch,
 }
 
-/// Says whether a file is what it was.
+/// Detects changes of a file.
 #[derive(Clone)]
 pub struct Watch {
     path: PathBuf,
-    before: Version,
+    before: FileVersion,
 }
 
-/// What changes with every write to a file: device and inode, length, and times of change.
-type Version = (u64, u64, u64, (i64, i64), (i64, i64));
+/// The metadata that identifies a version of a file: device, inode, length, modification time and change time.
+type FileVersion = (u64, u64, u64, (i64, i64), (i64, i64));
 
-fn version(m: &Metadata) -> Version {
+fn version(m: &Metadata) -> FileVersion {
     (m.dev(), m.ino(), m.len(), (m.mtime(), m.mtime_nsec()), (m.ctime(), m.ctime_nsec()))
 }
 
 impl Watch {
-    /// Watches the file at `path` from now on.
+    /// Records the current version of the file at `path`.
+    ///
+    /// # Errors
+    /// Returns an error if its metadata cannot be read.
     pub fn new(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.into(), before: version(&path.metadata()?) })
     }
 
-    /// Whether the file is not what it was: written to, cut, or another one.
+    /// Returns whether the file was modified, truncated or replaced.
     pub fn has_changed(&self) -> bool {
         let now = self.path.metadata().map(|metadata| version(&metadata));
         now.is_ok_and(|now| now != self.before)
     }
 
-    /// Says why ranges of its file, which was mapped, could not be read.
-    pub fn why(&self, lost: &[Range<u64>]) -> Why {
-        let Some(first) = lost.first() else { return Why::Nothing };
+    /// Returns the reason why ranges of the file could not be read through its mapping.
+    pub fn cause(&self, lost: &[Range<u64>]) -> LossCause {
+        let Some(first) = lost.first() else { return LossCause::None };
         let len = self.path.metadata().map(|metadata| metadata.len());
-        let is_cut = |len: u64| len < self.before.2 && first.end > len;
-        if len.is_ok_and(is_cut) {
-            return Why::Cut;
+        let is_truncated = |len: u64| len < self.before.2 && first.end > len;
+        if len.is_ok_and(is_truncated) {
+            return LossCause::Truncated;
         }
-        // Its medium may have come back since; what was read is zeros all the same.
-        let again = |range: &Range<u64>| {
+        // Read the ranges again to get the system's error. If that succeeds now, the mapping still had zeros: report
+        // EIO.
+        let read_again = |range: &Range<u64>| {
             let file = File::open(&self.path).ok()?;
             let mut page =
                 vec![0; usize::try_from(range.end.checked_sub(range.start)?).ok()?.min(1 << 16)];
             FileExt::read_exact_at(&file, &mut page, range.start).err()
         };
-        let error = lost.iter().find_map(again);
+        let error = lost.iter().find_map(read_again);
         let io_error = || io::Error::from_raw_os_error(libc::EIO);
-        let ended = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
-        Why::Unreadable(error.filter(|error| !ended(error)).unwrap_or_else(io_error))
+        let is_end = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+        LossCause::Unreadable(error.filter(|error| !is_end(error)).unwrap_or_else(io_error))
     }
 
-    /// Returns what to say of ranges of its file that could not be read.
-    pub fn failure(&self, lost: &[Range<u64>], meanwhile: &str) -> Option<Failure> {
+    /// Returns the failure for ranges of the file that could not be read, if there are any. `activity` is what the tool
+    /// was doing with the file, as a participle.
+    pub fn failure(&self, lost: &[Range<u64>], activity: &str) -> Option<Failure> {
         let path = self.path.display();
-        match self.why(lost) {
-            Why::Nothing => None,
-            Why::Cut => {
-                Some(Failure::new(format!("{path}: was truncated while it was {meanwhile}")))
+        match self.cause(lost) {
+            LossCause::None => None,
+            LossCause::Truncated => {
+                Some(Failure::new(format!("{path}: was truncated while it was {activity}")))
             }
-            Why::Unreadable(error) => {
-                Some(Failure::new(format!("{path}: {}", unreadable(lost, &error))))
+            LossCause::Unreadable(error) => {
+                Some(Failure::new(format!("{path}: {}", describe_unreadable(lost, &error))))
             }
         }
     }
 }
 
-/// Why bytes of a mapped file could not be read.
-pub enum Why {
-    /// All of it could be.
-    Nothing,
-    /// It has become shorter.
-    Cut,
-    /// Its medium fails.
+/// The reason why bytes of a mapped file could not be read.
+pub enum LossCause {
+    /// No bytes were lost.
+    None,
+    /// The file was truncated.
+    Truncated,
+    /// The file system cannot read the file.
     Unreadable(io::Error),
 }
 
-/// Ranges of a file that can't be read, in words.
-fn unreadable(lost: &[Range<u64>], error: &io::Error) -> String {
+/// Describes ranges of a file that cannot be read.
+fn describe_unreadable(lost: &[Range<u64>], error: &io::Error) -> String {
     let first = lost.first().cloned().unwrap_or_default();
     let more = match lost {
         [] | [_] => String::new(),
         [_, more @ ..] => {
-            format!("; so it is at {}", report::count(more.len() as u64, "more place"))
+            format!("; and {}", report::count(more.len() as u64, "more unreadable range"))
         }
     };
     format!("cannot read bytes {:#x}..{:#x}: {error}{more}", first.start, first.end)
 }
 
 impl Input {
-    /// Maps the file at `path`. A page that cannot be read sets `stop`.
+    /// Opens the dump at `path`. A mapped page that cannot be read sets `stop`.
+    ///
+    /// # Errors
+    /// Returns an error if `path` is not a regular file, or if it cannot be opened.
     pub fn open(path: &Path, stop: Option<Arc<AtomicBool>>) -> Result<Self, Failure> {
         let name = path.display();
         if path == Path::new("-") {
             return Err(Failure::usage(
-                "-: standard input can't be mapped: name a file; only `verify` takes a pipe",
+                "-: standard input cannot be mapped; name a file (only `verify` accepts a pipe)",
             ));
         }
         let watch = Watch::new(path);
@@ -122,87 +133,98 @@ impl Input {
         if !path.is_file() {
             let is_pipe = path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
             let hint =
-                if is_pipe { ": only `verify -` takes a pipe, as standard input" } else { "" };
+                if is_pipe { "; only `verify -` accepts a pipe, as standard input" } else { "" };
             return Err(Failure::new(format!("{name}: not a regular file{hint}")));
         }
         let file = File::open(path).map_err(|error| failed("open", &error))?;
-        let file = mapped::dump(file).map_err(|error| failed("map", &error))?;
-        sigbus::survive(file.as_slice().into_iter(), stop);
+        let file = mapped::open_dump(file).map_err(|error| failed("map", &error))?;
+        sigbus::install(file.as_slice().into_iter(), stop);
         Ok(Self { path: path.into(), file, watch })
     }
 
-    /// Its bytes, if it is mapped.
+    /// Returns the bytes of a mapped dump, or no bytes.
     fn bytes(&self) -> &[u8] {
         self.file.as_slice().unwrap_or_default()
     }
 
-    /// What a reader reads.
-    pub fn source(&self) -> &Dump {
+    /// Returns the source for a reader.
+    pub fn source(&self) -> &DumpSource {
         &self.file
     }
 
-    /// Its name, as it is shown to people.
+    /// Returns the name that messages show.
     pub fn name(&self) -> String {
         self.path.display().to_string()
     }
 
-    /// What says whether it has changed.
+    /// Returns a watch that detects changes of the file.
     pub fn watch(&self) -> Watch {
         self.watch.clone()
     }
 
-    /// Opens the dump in it, or the readable parts of a damaged one.
+    /// Opens the dump, or the readable parts of a damaged dump.
+    ///
+    /// # Errors
+    /// Returns an error if not even the readable parts can be opened.
     pub fn dump(&self, options: &OpenOptions) -> Result<CoreDumpFile<'_>, Failure> {
         let opened = options.clone().salvage(true).open_source(self.source());
-        opened.map_err(|error| self.failed(&error))
+        opened.map_err(|error| self.failure(&error))
     }
 
-    /// Fails if the file is not what it was, or could not be read: what was read of it is worth nothing.
+    /// Checks that the file was read completely and has not changed. Otherwise the bytes read from it are worthless.
+    ///
+    /// # Errors
+    /// Returns an error if the file has changed, or if pages of it could not be read.
     pub fn check_read(&self) -> Result<(), Failure> {
         self.check_unchanged()?;
         let lost = self.lost();
         self.watch.failure(&lost, "read").map_or(Ok(()), Err)
     }
 
-    /// Fails if the file is not what it was.
+    /// Checks that the file has not changed.
+    ///
+    /// # Errors
+    /// Returns an error if it has changed.
     pub fn check_unchanged(&self) -> Result<(), Failure> {
         match self.watch.has_changed() {
-            // The dump may be whole, but what was read may mix old and new bytes.
+            // The dump itself may be intact, but the bytes read may mix old and new content.
             true => {
                 let path = self.path.display();
-                Err(Failure::new(format!("{path}: was changed while it was read")))
+                Err(Failure::new(format!("{path}: was modified while it was read")))
             }
             false => Ok(()),
         }
     }
 
-    /// Bytes that could not be read so far: zeros stand there.
+    /// Returns the ranges that could not be read so far. The mapping has zeros there.
     pub fn lost(&self) -> Vec<Range<u64>> {
-        sigbus::lost(self.bytes())
+        sigbus::lost_ranges(self.bytes())
     }
 
-    /// Ranges that could not be read, in words, with the error of the system.
-    pub fn unreadable(&self, lost: &[Range<u64>]) -> Option<String> {
-        match self.watch.why(lost) {
-            Why::Unreadable(error) => Some(unreadable(lost, &error)),
-            Why::Nothing | Why::Cut => None,
+    /// Describes ranges that the file system could not read, with its error. Returns `None` if there are none, or if the
+    /// file was truncated instead.
+    pub fn describe_unreadable(&self, lost: &[Range<u64>]) -> Option<String> {
+        match self.watch.cause(lost) {
+            LossCause::Unreadable(error) => Some(describe_unreadable(lost, &error)),
+            LossCause::None | LossCause::Truncated => None,
         }
     }
 
-    /// What to say of an error of this dump; that it can't be read is behind any other.
-    pub fn failed(&self, error: &corestream::Error) -> Failure {
-        let of_dump = || failed(&self.path.display().to_string(), error);
+    /// Returns the failure for an error of this dump. If the file has changed or could not be read, that is the root
+    /// cause, and the failure says so instead.
+    pub fn failure(&self, error: &corestream::Error) -> Failure {
+        let of_dump = || failure_of(&self.path.display().to_string(), error);
         self.check_read().err().unwrap_or_else(of_dump)
     }
 
-    /// The line that says that the dump is damaged.
-    pub fn damaged(&self, why: impl std::fmt::Display) -> Failure {
-        Failure::damaged(format!("{}: {why}", self.path.display()))
+    /// Returns the failure for damage in this dump.
+    pub fn damaged(&self, cause: impl std::fmt::Display) -> Failure {
+        Failure::damaged(format!("{}: {cause}", self.path.display()))
     }
 }
 
-/// What to say of an error of the dump called `name`.
-pub fn failed(name: &str, error: &corestream::Error) -> Failure {
+/// Returns the failure for an error of the dump called `name`.
+pub fn failure_of(name: &str, error: &corestream::Error) -> Failure {
     let line = format!("{name}: {error}");
     match error.kind() {
         ErrorKind::Damaged | ErrorKind::Truncated | ErrorKind::Format => Failure::damaged(line),

@@ -1,9 +1,9 @@
-//! The shapes of the tool's JSON, each defined once for both directions: the manifest, which `extract --all` writes and
-//! `dump --manifest` reads, and the reports of `inspect --json` and `dump --stats json`.
+//! The tool's JSON: the manifest, which `extract --all` writes and `dump --manifest` reads, and the reports of
+//! `inspect --json` and `dump --stats json`. Each shape is defined once, for both directions.
 //!
-//! A report lists the same things as a manifest, with more facts about each: the types of a report contain those of the
-//! manifest. Conversions from and to the library's types stand beside each type. Lists of a dump are not collected: a
-//! [`List`] makes its items while it is written, so that the memory needed does not grow with the dump.
+//! A report has the lists of a manifest, with more facts about each item, so its types contain the types of the manifest.
+//! Each type converts from and to the library's type. Lists of a dump are not collected: a [`List`] creates its items
+//! while it is written, so memory does not grow with the dump.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::string_slice)
@@ -34,8 +34,8 @@ pub use self::memory::coverage;
 pub use self::stats::Stats;
 pub use self::symbols::Symbols;
 
-/// The number of things of each kind in a dump. A manifest has only indices that are below: others are written as
-/// `null`, not known.
+/// The number of items of each kind in a dump. A manifest only has indices below these numbers; other indices become
+/// `null`, which means unknown.
 #[derive(Clone, Copy)]
 struct Counts {
     modules: usize,
@@ -55,18 +55,18 @@ impl Counts {
     }
 }
 
-/// Returns an index if there are more things than that, or if their number does not matter.
-fn listed(index: Option<u32>, count: Option<usize>) -> Option<u32> {
+/// Returns an index that is below `count`, or any index if there is no `count`.
+fn listed_index(index: Option<u32>, count: Option<usize>) -> Option<u32> {
     index.filter(|index| count.is_none_or(|count| (*index as usize) < count))
 }
 
-/// For `skip_serializing_if`.
+/// Negates a `bool`, for `skip_serializing_if`.
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// Deserializes a field that may be left out, but is not an absent one if it is `null`.
+/// Deserializes a field that is present, for an optional field in which `null` does not mean absent.
 fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,

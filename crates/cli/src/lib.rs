@@ -1,7 +1,7 @@
-//! The tool `corestream`: parses its arguments and hands over to one file a subcommand.
+//! The command-line tool `corestream`: parses the arguments and runs a subcommand. Each subcommand has a module.
 //!
-//! This library is there for the tool and its tests; its version says nothing of its functions. To write and read dumps
-//! in a program, use the crate [`corestream`].
+//! This library exists for the binary and its tests, and its API follows no semantic versioning. To write and read
+//! dumps in a program, use the crate [`corestream`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -46,10 +46,10 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 
 /// Writes WebAssembly core dumps of guests with very large memories, and reads them back
 ///
-/// A core dump is what is left of a guest that crashed: its threads with their frames, its globals, and
-/// what stood in its memories. It is a file, which is itself a WebAssembly module. `dump` makes one of
-/// images of memories, of any size, and sends it to a file, a pipe or a socket, where `receive` may take
-/// it. `inspect`, `verify` and `extract` read dumps, those of other tools too.
+/// A core dump holds the state of a stopped guest: its threads with their frames, its globals, and the
+/// contents of its memories. A dump is itself a WebAssembly module. `dump` turns memory images of any
+/// size into a dump and writes it to a file, a pipe or a socket. `receive` accepts dumps on a socket.
+/// `inspect`, `verify` and `extract` read dumps, including dumps written by other tools.
 #[derive(Parser)]
 #[command(version, name = "corestream", arg_required_else_help = true, max_term_width = 100)]
 enum Command {
@@ -86,7 +86,7 @@ pub fn main() -> ExitCode {
         Command::Completions(completions) => completions.run(tool).map(|()| ExitCode::SUCCESS),
         Command::Man(man) => man.run(tool).map(|()| ExitCode::SUCCESS),
     };
-    signals::end_of_work();
+    signals::finish_work();
     let code = match result {
         Ok(code) => code,
         Err(failure) => {
@@ -94,11 +94,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     };
-    log::flush(log::patience_at_the_end());
+    log::flush(log::exit_timeout());
     code
 }
 
-/// What tests and fuzz targets use of the tool.
+/// The items that tests and fuzz targets use.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::json::{Inspection, Manifest};

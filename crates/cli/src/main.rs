@@ -1,4 +1,4 @@
-//! The tool `corestream`.
+//! The binary `corestream`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `corestream man`: manual pages, of what clap knows and of what `help` adds to it.
+//! `corestream man`: man pages, generated from the clap command and the examples and exit codes in `help`.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
@@ -12,30 +12,30 @@ use corestream::{FileOptions, UnnamedFile};
 use crate::help::{self, Example};
 use crate::report::{self, Failure};
 
-/// What stands before every part that the page's language is asked for: how an apostrophe is written.
+/// The preamble that `clap_mangen` writes before every section: it defines the apostrophe.
 const APOSTROPHE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
 
-/// Prints a manual page, or writes all of them to a directory
+/// Prints a man page, or writes all man pages to a directory
 ///
-/// The pages are made of the same as `--help`, and are always those of this version. `man` finds them in
-/// share/man/man1 beside each bin directory of PATH.
+/// The pages have the same content as `--help` and always match this version of the tool. For each directory
+/// DIR/bin in PATH, `man` searches DIR/share/man/man1.
 #[derive(Args)]
 pub struct Man {
-    /// Subcommand whose page it is; by default that of the tool
+    /// Subcommand to print the page of; by default the page of the tool itself
     command: Option<String>,
 
-    /// Write corestream.1, corestream-dump.1 and so on to a directory, which is created if it does not exist
+    /// Write all pages (corestream.1, corestream-dump.1, ...) to this directory; create it if necessary
     #[arg(long, value_name = "DIR", conflicts_with = "command")]
     all: Option<PathBuf>,
 
-    /// Replace pages that exist
+    /// Overwrite existing pages
     #[arg(long, requires = "all")]
     force: bool,
 }
 
 impl Man {
     pub fn run(self, tool: clap::Command) -> Result<(), Failure> {
-        let tool = filled_in(tool);
+        let tool = build(tool);
         if let Some(directory) = &self.all {
             return write_all(&tool, directory, self.force);
         }
@@ -45,8 +45,8 @@ impl Man {
     }
 }
 
-/// Returns what clap knows of the tool, all names and options filled in.
-fn filled_in(tool: clap::Command) -> clap::Command {
+/// Builds the clap command, which fills in all names and options.
+fn build(tool: clap::Command) -> clap::Command {
     let mut tool = tool.disable_help_subcommand(true);
     tool.build();
     tool
@@ -56,20 +56,21 @@ fn write_all(tool: &clap::Command, directory: &Path, force: bool) -> Result<(), 
     let failed = |path: &Path, why: &dyn std::fmt::Display| {
         Failure::new(format!("{}: {why}", path.display()))
     };
-    let make = |error: io::Error| failed(directory, &format_args!("cannot make it: {error}"));
-    fs::create_dir_all(directory).map_err(make)?;
+    let create = |error: io::Error| failed(directory, &format_args!("cannot create: {error}"));
+    fs::create_dir_all(directory).map_err(create)?;
     let mut files = Vec::new();
     for command in std::iter::once(tool).chain(tool.get_subcommands()) {
         let path = directory.join(format!("{}.1", page_name(command)));
         match path.symlink_metadata() {
-            Ok(there) if there.is_dir() => return Err(failed(&path, &"is a directory")),
-            Ok(_) if !force => return Err(failed(&path, &"exists, use --force to replace it")),
+            Ok(metadata) if metadata.is_dir() => return Err(failed(&path, &"is a directory")),
+            Ok(_) if !force => return Err(failed(&path, &"exists; use --force to overwrite it")),
             _ => {}
         }
         let file = UnnamedFile::create_in(directory, FileOptions::new().replace(force))?;
         let written = file.file().write_all(page(tool, command)?.as_bytes());
         written.map_err(|error| failed(&path, &format_args!("cannot write: {error}")))?;
-        // A page is for all who use the machine. On a file system without modes the mount decides that.
+        // All users of the machine read man pages. This fails on a file system without modes, whose mount options
+        // decide who may read them.
         let _ = file.file().set_permissions(Permissions::from_mode(0o644));
         files.push((file, path));
     }
@@ -79,17 +80,17 @@ fn write_all(tool: &clap::Command, directory: &Path, force: bool) -> Result<(), 
     Ok(())
 }
 
-/// The name of a command's page.
+/// Returns the name of a command's page.
 fn page_name(command: &clap::Command) -> &str {
     command.get_display_name().unwrap_or_else(|| command.get_name())
 }
 
-/// The page of a command, which is the tool or one of its subcommands.
+/// Renders the page of `command`, which is `tool` or one of its subcommands.
 fn page(tool: &clap::Command, command: &clap::Command) -> Result<String, Failure> {
     let name = page_name(command);
     let subcommand = (name != page_name(tool)).then(|| command.get_name());
     let source = format!("{} {}", tool.get_name(), env!("CARGO_PKG_VERSION"));
-    // A date that is empty would not be there at all, and the source would stand in its place.
+    // With an empty date, clap_mangen omits the argument, and `man` would show the source as the date.
     let page = clap_mangen::Man::new(command.clone()).date(" ").source(source);
     let page = page.manual("User Commands");
 
@@ -108,22 +109,22 @@ fn page(tool: &clap::Command, command: &clap::Command) -> Result<String, Failure
         .and_then(|()| end(tool, name, subcommand).to_writer(&mut text));
     let text = written.and_then(|()| String::from_utf8(text).map_err(io::Error::other));
     let text =
-        text.map_err(|error| Failure::new(format!("{name}: cannot make the page: {error}")))?;
+        text.map_err(|error| Failure::new(format!("{name}: cannot render the page: {error}")))?;
     Ok(format!("{APOSTROPHE}{}", code_in_bold(&text.replace(APOSTROPHE, ""))))
 }
 
-/// No hyphens that are not in the text, so that names can be searched for, and no stretched lines.
+/// Returns requests that disable hyphenation, so that names can be searched for, and justification.
 fn layout() -> Roff {
     let mut roff = Roff::new();
     roff.control("nh", []).control("ad", ["l"]);
     roff
 }
 
-/// How it is called, with the values of its options, which clap's pages do without.
+/// Renders the synopsis. Unlike the synopsis of `clap_mangen`, it includes the values of options.
 fn synopsis(command: &clap::Command) -> Roff {
     let mut line = vec![bold(command.get_bin_name().unwrap_or_else(|| command.get_name()))];
-    let own = |arg: &&Arg| !matches!(arg.get_id().as_str(), "help" | "version");
-    for arg in command.get_arguments().filter(own) {
+    let is_listed = |arg: &&Arg| !matches!(arg.get_id().as_str(), "help" | "version");
+    for arg in command.get_arguments().filter(is_listed) {
         let (open, close) = if arg.is_required_set() { ("", "") } else { ("[", "]") };
         let values = || arg.get_value_names().unwrap_or_default().join(" ");
         line.push(roman(format!(" {open}")));
@@ -148,7 +149,7 @@ fn synopsis(command: &clap::Command) -> Roff {
     roff
 }
 
-/// What comes after the options: exit codes, examples, and the other pages.
+/// Renders the sections after the options: exit codes, examples, and references to the other pages.
 fn end(tool: &clap::Command, name: &str, subcommand: Option<&str>) -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["EXIT STATUS"]);
@@ -156,15 +157,15 @@ fn end(tool: &clap::Command, name: &str, subcommand: Option<&str>) -> Roff {
         roff.control("TP", []).text([bold(code)]).text([roman(meaning)]);
     }
     roff.control("SH", ["EXAMPLES"]);
-    for (i, Example { want, lines }) in help::examples(subcommand).iter().enumerate() {
+    for (i, Example { purpose, lines }) in help::examples(subcommand).iter().enumerate() {
         if i > 0 {
             roff.control("PP", []);
         }
-        roff.text([roman(*want)]).control("RS", ["4"]).control("EX", []);
+        roff.text([roman(*purpose)]).control("RS", ["4"]).control("EX", []);
         for line in *lines {
             roff.text([roman(*line)]);
         }
-        // With it groff begins to hyphenate again.
+        // `EE` turns groff's hyphenation on again.
         roff.control("EE", []).control("nh", []).control("RE", []);
     }
     roff.control("SH", ["SEE ALSO"]);
@@ -180,7 +181,7 @@ fn end(tool: &clap::Command, name: &str, subcommand: Option<&str>) -> Roff {
     roff
 }
 
-/// What stands between backquotes becomes bold: a page would show them as quotation marks that open.
+/// Sets text between backquotes in bold. A man page would show a backquote as an opening quotation mark.
 fn code_in_bold(text: &str) -> String {
     let mut bold = String::with_capacity(text.len());
     for (i, part) in text.split('`').enumerate() {

@@ -1,11 +1,19 @@
-//! The one place where the tool maps files.
+//! Maps files. No other module of the tool does.
 //!
 //! # Soundness
-//! To map a file is sound only as long as nobody changes the file, which no program can ensure. The tool maps nevertheless,
-//! as other tools that search and copy large files do: a dump has gigabytes, and nothing else is as fast. What it does
-//! about it: it decodes numbers and copies bytes, and takes no reference to a string or a structure from a mapping, so that a
-//! byte that changes gives another number; the handler of SIGBUS puts zeros where a file has become shorter
-//! ([`sigbus`](crate::sigbus)); and when it is done, it looks whether the file has changed, and fails if so.
+//!
+//! Mapping a file is sound only while no process modifies or truncates the file, and no program can ensure that. The
+//! tool maps files anyway, as ripgrep and other tools for large files do: dumps have gigabytes, and nothing else is as
+//! fast (`docs/performance.md`). Three measures limit the risk:
+//!
+//! - The tool only decodes numbers and copies bytes. It never takes a reference to a string or a structure from a
+//!   mapping, so a byte that changes yields another number, not an invalid value.
+//! - The SIGBUS handler maps zeros where a file was truncated ([`sigbus`](crate::sigbus)).
+//! - When the work is done, the tool checks whether the file has changed. It fails if a dump that it reads has changed,
+//!   and marks a memory as changing if its image has.
+//!
+//! The library's safe functions read files instead. Its functions that map are `unsafe`, and only this module calls
+//! them.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -17,27 +25,35 @@ use corestream::read::{MappedFile, ReadAt};
 
 use crate::platform;
 
-/// A dump: mapped, but for one on a file system that allocates the holes of a file when they are read through a mapping.
-pub enum Dump {
+/// The bytes of a dump.
+pub enum DumpSource {
     Mapped(MappedFile),
+    /// A file that is read instead of mapped, because its file system allocates holes that are read through a mapping.
     Read(File),
 }
 
-/// Maps a dump, or makes it one that is read.
-pub fn dump(file: File) -> io::Result<Dump> {
+/// Maps a dump, or returns a source that reads it if mapping would allocate its holes.
+///
+/// # Errors
+/// Returns an error if the file cannot be mapped.
+pub fn open_dump(file: File) -> io::Result<DumpSource> {
     match platform::mapping_allocates(&file) {
-        true => Ok(Dump::Read(file)),
-        false => self::file(&file).map(Dump::Mapped),
+        true => Ok(DumpSource::Read(file)),
+        false => map_file(&file).map(DumpSource::Mapped),
     }
 }
 
 /// Maps a file.
-pub fn file(file: &File) -> io::Result<MappedFile> {
-    // SAFETY: see above; the caller handles SIGBUS, and checks at the end whether the file has changed.
+///
+/// # Errors
+/// Returns an error if the file cannot be mapped.
+pub fn map_file(file: &File) -> io::Result<MappedFile> {
+    // SAFETY: see the module documentation. The caller handles SIGBUS and checks at the end whether the file has
+    // changed.
     unsafe { MappedFile::new(file) }
 }
 
-impl ReadAt for Dump {
+impl ReadAt for DumpSource {
     fn len(&self) -> io::Result<u64> {
         match self {
             Self::Mapped(file) => file.len(),
@@ -61,8 +77,11 @@ impl ReadAt for Dump {
 }
 
 /// Maps the image at `path`.
-pub fn image(path: &Path) -> corestream::Result<MemoryImage<'static>> {
-    // SAFETY: see above; the caller handles SIGBUS. The library fetches every byte that may have changed by a read, once,
-    // and marks the memory as changing if the image was written to.
+///
+/// # Errors
+/// Returns an error if the image cannot be mapped.
+pub fn map_image(path: &Path) -> corestream::Result<MemoryImage<'static>> {
+    // SAFETY: see the module documentation. The caller handles SIGBUS. The library fetches every byte that may have
+    // changed exactly once, by a read, and marks the memory as changing if the image was written to.
     unsafe { MemoryImage::map(path) }
 }

@@ -1,8 +1,8 @@
-//! Detects the format of a file that should hold a WebAssembly module.
+//! Detects the format of a file that should contain a WebAssembly module.
 
 use wasmparser::{Parser, Payload};
 
-/// How a module is written in its file.
+/// The form of a module in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// In binary form.
@@ -11,7 +11,7 @@ pub enum Form {
     Text,
 }
 
-/// The magic bytes of compressed files, the name of each format, and the command that unpacks it.
+/// The magic bytes of compressed files, the name of each format, and the command that decompresses it.
 const COMPRESSED: &[(&[u8], &str, &str)] = &[
     (b"\x1f\x8b", "gzip", "gzip -d"),
     (b"\x28\xb5\x2f\xfd", "zstd", "zstd -d"),
@@ -29,8 +29,8 @@ const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
 /// Returns the form of the module in `bytes`.
 ///
 /// # Errors
-/// Returns the format that the file has instead, as the end of a sentence about it. `component` is the message
-/// for a component: the remedy differs by caller.
+/// Returns a message if the file does not contain a module. The message names the actual format, without the path.
+/// `component` is the message for a component, because the remedy depends on the caller.
 pub fn form(bytes: &[u8], component: &str) -> Result<Form, String> {
     let Some(header) = bytes.strip_prefix(MAGIC) else {
         return text_or_other(bytes, component);
@@ -38,7 +38,7 @@ pub fn form(bytes: &[u8], component: &str) -> Result<Form, String> {
     match header.first_chunk() {
         None => Err("truncated: a module has a header of 8 bytes".into()),
         Some(&CORE_MODULE) if is_core_dump(bytes) => {
-            Err("is a core dump, not a guest: `corestream inspect` shows what is in it".into())
+            Err("is a core dump, not a guest; use `corestream inspect`".into())
         }
         Some(&CORE_MODULE) => Ok(Form::Binary),
         Some([_, _, 1, 0]) => Err(component.into()),
@@ -52,13 +52,13 @@ pub fn form(bytes: &[u8], component: &str) -> Result<Form, String> {
 fn text_or_other(bytes: &[u8], component: &str) -> Result<Form, String> {
     if let Some((_, name, command)) = COMPRESSED.iter().find(|(magic, ..)| bytes.starts_with(magic))
     {
-        return Err(format!("is compressed with {name}: decompress it first, with `{command}`"));
+        return Err(format!("is compressed with {name}; decompress it with `{command}` first"));
     }
     if bytes.starts_with(b"\x7fELF") {
         // Wasmtime's precompiled modules are ELF files too.
         let precompiled = bytes.windows(10).any(|window| window == b".wasmtime.");
         let cause = if precompiled {
-            "is a module that Wasmtime has compiled already: name the .wasm file of it"
+            "is a module precompiled by Wasmtime; name its .wasm file instead"
         } else {
             "is an ELF file, not a WebAssembly module"
         };
@@ -80,7 +80,7 @@ fn text_or_other(bytes: &[u8], component: &str) -> Result<Form, String> {
     }
 }
 
-/// The text after white space and comments (core specification, "White Space").
+/// Skips white space and comments (core specification, "White Space").
 fn after_blanks(mut text: &[u8]) -> &[u8] {
     loop {
         text = text.trim_ascii_start();
@@ -94,7 +94,7 @@ fn after_blanks(mut text: &[u8]) -> &[u8] {
     }
 }
 
-/// The text after the block comment that it begins with; such comments nest.
+/// Skips the block comment that the text begins with. Block comments nest.
 fn after_block_comment(text: &[u8]) -> &[u8] {
     let (mut depth, mut at) = (0_u64, 0);
     while let Some(pair) = text.get(at..at + 2) {
@@ -112,12 +112,12 @@ fn after_block_comment(text: &[u8]) -> &[u8] {
     &[]
 }
 
-/// Whether a keyword goes on with this byte (core specification, "Tokens").
+/// Returns whether this byte can continue a keyword (core specification, "Tokens").
 fn is_id_char(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"\"(),;[]{}".contains(&byte)
 }
 
-/// Whether a module is a core dump: it has the sections that the format calls for, in any order.
+/// Returns whether a module is a core dump: it has the custom section `core` and another one of the format, in any order.
 fn is_core_dump(bytes: &[u8]) -> bool {
     let (mut core, mut listed) = (false, false);
     for payload in Parser::new(0).parse_all(bytes) {
@@ -126,7 +126,7 @@ fn is_core_dump(bytes: &[u8]) -> bool {
                 core |= section.name() == "core";
                 listed |= matches!(section.name(), "corestack" | "coremodules" | "coreinstances");
             }
-            // No dump has code.
+            // Core dumps have no code section.
             Ok(Payload::CodeSectionStart { .. }) | Err(_) => break,
             Ok(_) => {}
         }
@@ -170,15 +170,15 @@ mod tests {
     }
 
     #[test]
-    fn names_what_else_a_file_holds() {
+    fn reports_other_formats() {
         for (bytes, expected) in [
             (&b""[..], "is empty"),
             (b"\0asm\x01\0", "truncated: a module has a header"),
             (b"\0asm\x02\0\0\0", "unknown version 2 of"),
-            (b"\x1f\x8b\x08\0", "is compressed with gzip: decompress it first, with `gzip -d`"),
+            (b"\x1f\x8b\x08\0", "is compressed with gzip; decompress it with `gzip -d` first"),
             (b"\x28\xb5\x2f\xfd", "is compressed with zstd"),
             (b"\x7fELF\x02", "is an ELF file"),
-            (b"\x7fELF\x02 .wasmtime.engine", "is a module that Wasmtime has compiled already"),
+            (b"\x7fELF\x02 .wasmtime.engine", "is a module precompiled by Wasmtime"),
             (b"#!/bin/sh", "is a script"),
             (b"console.log(1)", "is not a WebAssembly module"),
             (b"(; without end", "is not a WebAssembly module"),

@@ -1,4 +1,17 @@
-//! Where a dump or an image goes: a new file, or something that is there and is written in place.
+//! The destination of a dump or an image.
+//!
+//! A destination is one of these, and each is written in its own way:
+//!
+//! - A **new file**. The library writes it without a name and names it once it is complete. An existing file is only
+//!   replaced with `--force`.
+//! - An **open descriptor**: standard output, `--fd N`, or a device. It is written in place from its current position,
+//!   because other programs may share it. A path such as `/dev/stdout` or `/dev/fd/3` is treated as the descriptor that
+//!   it refers to: opened as a path, a file would be overwritten from its start, or replaced.
+//! - A **FIFO**, which is opened only when there are bytes to write, because opening waits for a reader.
+//! - A **peer**, to which the tool connects when there are bytes to write.
+//!
+//! Every check that needs no dump happens in [`Output::resolve`], before any input is read: a large dump must not fail
+//! at its end for a reason that was known at its start. [`Output::open`] then opens the destination for writing.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -24,9 +37,9 @@ use crate::placeholder::is_placeholder;
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
-/// Where bytes go.
+/// A destination for bytes.
 pub struct Output {
-    /// As it is shown to people.
+    /// The name that messages show.
     name: String,
     place: Place,
     force: bool,
@@ -34,32 +47,36 @@ pub struct Output {
 }
 
 enum Place {
-    /// A name for a file.
+    /// The path of a file to create.
     File(PathBuf),
-    /// An open descriptor, which stays where it is: standard output, a device, one that was inherited.
+    /// An open descriptor: standard output, an inherited descriptor, or a device.
     Open(File),
-    /// To be opened when there is something to write: that waits for a reader.
+    /// A FIFO to open when there are bytes to write.
     Fifo(PathBuf),
-    /// To be connected to when there is something to write.
+    /// A peer to connect to when there are bytes to write.
     Peer(Peer),
 }
 
-/// An output that can be written to.
-pub enum Opened<'o> {
-    /// A file that the library makes under this name.
+/// An output that is ready for writing.
+pub enum OpenOutput<'o> {
+    /// A file that the library creates at this path.
     File(&'o Path, FileOptions),
-    /// An open file, written from its present position on.
+    /// An open file, written from its current position.
     Regular(&'o File),
-    /// A socket that others may go on to write to.
+    /// A socket that other programs may write to afterwards.
     Socket(File),
-    /// A connection of its own to a peer.
+    /// A new connection to a peer.
     Peer(File),
-    /// A pipe, a terminal, a device.
+    /// A pipe, a terminal or a device.
     Pipe(File),
 }
 
 impl Output {
-    /// Looks at the path before anything is read, so that what can't be done is said at once.
+    /// Resolves a path, or `-` for standard output, and checks that it can be written. Opens neither FIFOs nor
+    /// connections.
+    ///
+    /// # Errors
+    /// Returns an error if the output cannot be written, is a terminal, or exists without `force`.
     pub fn resolve(path: &Path, force: bool, sync: bool) -> Result<Self, Failure> {
         let (name, place) = if path == Path::new("-") {
             ("standard output".into(), standard_output().map(Place::Open))
@@ -69,12 +86,15 @@ impl Output {
         Self::new(name, place, force, sync)
     }
 
-    /// The descriptor with this number, inherited from who started this process.
+    /// Returns the output for the inherited descriptor with this number.
+    ///
+    /// # Errors
+    /// Returns an error if the descriptor is not open for writing, or is a terminal without `force`.
     pub fn descriptor(fd: i32, force: bool, sync: bool) -> Result<Self, Failure> {
         Self::new(format!("descriptor {fd}"), open_descriptor(fd).map(Place::Open), force, sync)
     }
 
-    /// A peer that listens.
+    /// Returns the output for a listening peer.
     pub fn peer(peer: Peer) -> Self {
         Self { name: peer.to_string(), place: Place::Peer(peer), force: false, sync: false }
     }
@@ -91,7 +111,7 @@ impl Output {
             && !force
         {
             return Err(Failure::usage(format!(
-                "{name}: is a terminal, and the output is binary: redirect it, name a file with -o, or \
+                "{name}: is a terminal, and the output is binary; redirect it, name a file with -o, or \
                  use --force"
             )));
         }
@@ -101,7 +121,10 @@ impl Output {
         Ok(Self { name, place, force, sync })
     }
 
-    /// Refuses to write over what is read.
+    /// Checks that the output is not one of the inputs, which it would overwrite.
+    ///
+    /// # Errors
+    /// Returns an error if it is the same file as one of `inputs`.
     pub fn check_inputs(&self, inputs: &[PathBuf]) -> Result<(), Failure> {
         let target = match &self.place {
             Place::File(path) => path.metadata().ok(),
@@ -112,7 +135,7 @@ impl Output {
         let same = |m: Metadata| (m.dev(), m.ino()) == (target.dev(), target.ino());
         match inputs.iter().find(|input| input.metadata().is_ok_and(same)) {
             Some(input) => Err(Failure::new(format!(
-                "{}: is an input ({}), write to another file",
+                "{}: is an input ({}); write to another file",
                 self.name,
                 input.display()
             ))),
@@ -120,7 +143,8 @@ impl Output {
         }
     }
 
-    /// The bytes that are free where it goes; `None` where that means nothing, or where they can't be counted.
+    /// Returns the free bytes of the output's file system. Returns `None` if the output is not a file, or if the file
+    /// system does not report them.
     pub fn free_bytes(&self) -> Option<u64> {
         let free = match &self.place {
             Place::File(path) => rustix::fs::statvfs(directory_of(path)),
@@ -132,8 +156,8 @@ impl Output {
         free.ok().and_then(|free| free.f_bavail.checked_mul(free.f_frsize))
     }
 
-    /// Returns who has to be there before it can be opened, if anybody.
-    pub fn awaits(&self) -> Option<&'static str> {
+    /// Returns the other side that [`open`](Self::open) waits for, in words, if there is one.
+    pub fn waits_for(&self) -> Option<&'static str> {
         match &self.place {
             Place::File(_) | Place::Open(_) => None,
             Place::Fifo(_) => Some("a reader"),
@@ -141,50 +165,53 @@ impl Output {
         }
     }
 
-    /// Opens it for writing; a peer that does not answer and a FIFO without a reader are waited for as long as
-    /// `timeout`.
+    /// Opens the output for writing. Waits at most `timeout` for a reader of a FIFO and for a connection to a peer, or
+    /// forever without one.
+    ///
+    /// # Errors
+    /// Returns an error if the output cannot be opened in this time.
     pub fn open(
         &self,
         interrupt: &Interrupt,
         timeout: Option<Duration>,
-    ) -> Result<Opened<'_>, Failure> {
+    ) -> Result<OpenOutput<'_>, Failure> {
         Ok(match &self.place {
             Place::File(path) => {
                 interrupt.begin_clean_up();
                 let options = FileOptions::new().replace(self.force).sync(self.sync);
-                Opened::File(path, options)
+                OpenOutput::File(path, options)
             }
             Place::Open(file) => {
-                let metadata = file.metadata().map_err(|e| self.failed(e))?;
+                let metadata = file.metadata().map_err(|e| self.failure(e))?;
                 if metadata.is_file() {
-                    return Ok(Opened::Regular(file));
+                    return Ok(OpenOutput::Regular(file));
                 }
-                let file = file.try_clone().map_err(|e| self.failed(e))?;
+                let file = file.try_clone().map_err(|e| self.failure(e))?;
                 match metadata.file_type().is_socket() {
-                    true => Opened::Socket(file),
-                    false => Opened::Pipe(file),
+                    true => OpenOutput::Socket(file),
+                    false => OpenOutput::Pipe(file),
                 }
             }
             Place::Fifo(path) => {
                 let fifo = connect::fifo(path, timeout);
-                let fifo = fifo.map_err(|e| self.failed(format_args!("cannot open: {e}")))?;
-                Opened::Pipe(fifo)
+                let fifo = fifo.map_err(|e| self.failure(format_args!("cannot open: {e}")))?;
+                OpenOutput::Pipe(fifo)
             }
             Place::Peer(peer) => {
                 let socket = peer.connect(timeout);
                 let socket =
-                    socket.map_err(|e| self.failed(format_args!("cannot connect: {e}")))?;
-                Opened::Peer(socket.into())
+                    socket.map_err(|e| self.failure(format_args!("cannot connect: {e}")))?;
+                OpenOutput::Peer(socket.into())
             }
         })
     }
 
-    /// Ends the sending of a dump to a peer: waits for its answer to one that was `sent`, or looks for the
-    /// reason why it could not be.
+    /// Concludes the exchange with a peer. After a dump was `sent`, waits for the peer's reply. If sending failed,
+    /// looks for the reason in the reply.
     ///
     /// # Errors
-    /// Returns an error unless the peer kept the dump, as far as can be known: see
-    /// [`reply`](crate::peer::reply).
+    /// Returns an error unless the peer has kept the dump, as far as the sender can know
+    /// ([`reply`](crate::peer::reply)).
     pub fn conclude(
         &self,
         exchange: &Exchange<'_>,
@@ -192,7 +219,7 @@ impl Output {
         timeout: Option<Duration>,
         interrupt: &Interrupt,
     ) -> Result<(), Failure> {
-        let refused = |reason: &str| self.failed(format_args!("did not keep the dump: {reason}"));
+        let refused = |reason: &str| self.failure(format_args!("did not keep the dump: {reason}"));
         if let Err(failure) = sent {
             let reason = (!failure.is_cancelled()).then(|| exchange.reason_of_refusal());
             return Err(match reason.flatten() {
@@ -203,83 +230,86 @@ impl Output {
         interrupt.mark_sent();
         let waiting = || {
             report::line(&format!(
-                "{}: everything was sent, waiting for the receiver to reply or to close the connection \
-                 (--write-timeout limits that)",
+                "{}: everything was sent; waiting for the receiver to reply or to close the connection \
+                 (--write-timeout limits the wait)",
                 self.name
             ));
         };
-        let outcome = exchange.wait_for_answer(timeout, waiting).map_err(|e| self.failed(e))?;
+        let outcome = exchange.wait_for_answer(timeout, waiting).map_err(|e| self.failure(e))?;
         match outcome {
             Outcome::Answered(Answer::Kept) => {
                 interrupt.mark_kept();
                 Ok(())
             }
             Outcome::Answered(Answer::Refused(reason)) => Err(refused(&reason)),
-            Outcome::Answered(Answer::EndedEarly) => Err(self.failed(
-                "closed its half of the connection before it had the whole dump, without a reply: whether \
-                 it kept the dump is not known",
+            Outcome::Answered(Answer::EndedEarly) => Err(self.failure(
+                "closed its half of the connection without a reply before it had the whole dump; it is \
+                 unknown whether it kept the dump",
             )),
-            Outcome::Answered(Answer::EarlyOk) => Err(self.failed(format_args!(
-                "{EARLY_OK}: whether it kept the dump is not known"
+            Outcome::Answered(Answer::EarlyOk) => Err(self.failure(format_args!(
+                "{EARLY_OK}; it is unknown whether it kept the dump"
             ))),
             Outcome::Broken(error) => {
-                Err(self.failed(format_args!("did not take the dump to its end: {error}")))
+                Err(self.failure(format_args!("stopped reading before the end of the dump: {error}")))
             }
-            Outcome::TimedOut(time) => Err(self.failed(format_args!(
+            Outcome::TimedOut(time) => Err(self.failure(format_args!(
                 "everything was sent, but the receiver neither replied nor closed the connection for \
-                 {time:?}: whether it kept the dump is not known"
+                 {time:?}; it is unknown whether it kept the dump"
             ))),
-            Outcome::Unfinished(time) => Err(self.failed(format_args!(
-                "everything was sent, but the rest of the receiver's reply did not come for {time:?}: whether it \
-                 kept the dump is not known"
+            Outcome::Unfinished(time) => Err(self.failure(format_args!(
+                "everything was sent, but the rest of the receiver's reply did not arrive for {time:?}; it is \
+                 unknown whether it kept the dump"
             ))),
         }
     }
 
-    /// Brings what was written to an open file to disk, if that is wanted; [`Opened::File`] does so
-    /// itself. A block device says nowhere else that it could not be written.
+    /// Syncs an open file to disk with `--sync`, and a block device always: a block device reports write errors only
+    /// when it is synced. The library syncs [`OpenOutput::File`] itself.
+    ///
+    /// # Errors
+    /// Returns an error if the sync fails.
     pub fn sync(&self) -> Result<(), Failure> {
         let Place::Open(file) = &self.place else { return Ok(()) };
-        let of_type = file.metadata().map(|metadata| metadata.file_type());
-        let wanted = of_type
-            .is_ok_and(|of_type| (self.sync && of_type.is_file()) || of_type.is_block_device());
-        if wanted { file.sync_all().map_err(|e| self.failed(e)) } else { Ok(()) }
+        let file_type = file.metadata().map(|metadata| metadata.file_type());
+        let needs_sync =
+            file_type.is_ok_and(|ty| (self.sync && ty.is_file()) || ty.is_block_device());
+        if needs_sync { file.sync_all().map_err(|e| self.failure(e)) } else { Ok(()) }
     }
 
-    /// As it is shown to people.
+    /// Returns the name that messages show.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What to say of an error of this output.
-    pub fn failed(&self, error: impl Display) -> Failure {
+    /// Returns the failure for an error of this output.
+    pub fn failure(&self, error: impl Display) -> Failure {
         Failure::new(format!("{}: {error}", self.name))
     }
 }
 
-/// Refuses an open file in which a dump would not be what was written to it.
+/// Checks that a dump written to an open file would arrive there unchanged.
+///
+/// # Errors
+/// Returns an error if standard error is the same file, or if the file is a socket that is not a stream.
 fn check_open(file: &File) -> Result<(), String> {
-    // Warnings, statistics and progress would get into the dump. A terminal or /dev/null has room for both.
+    // Warnings, statistics and progress would end up in the dump. Terminals and /dev/null are exempt.
     let identity = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
-    let own = rustix::fs::fstat(file).map_err(|errno| errno.to_string())?;
-    let is_device = FileType::from_raw_mode(own.st_mode) == FileType::CharacterDevice;
-    if !is_device && rustix::fs::fstat(io::stderr()).map(identity) == Ok(identity(own)) {
-        return Err(
-            "standard error goes there too, and messages would get into the output: redirect \
-                    one of them"
-                .into(),
-        );
+    let output = rustix::fs::fstat(file).map_err(|errno| errno.to_string())?;
+    let is_device = FileType::from_raw_mode(output.st_mode) == FileType::CharacterDevice;
+    if !is_device && rustix::fs::fstat(io::stderr()).map(identity) == Ok(identity(output)) {
+        let cause = "standard error is the same file, so messages would end up in the output; redirect one of them";
+        return Err(cause.into());
     }
     match rustix::net::sockopt::socket_type(file) {
         Ok(SocketType::STREAM) | Err(_) => Ok(()),
-        Ok(_) => Err("is not a stream socket: messages of it may be lost or cut".into()),
+        Ok(_) => Err("is not a stream socket, so parts of the output could be lost".into()),
     }
 }
 
 fn standard_output() -> Result<File, String> {
     let file = duplicate(io::stdout().as_fd())?;
     if is_placeholder(&file) {
-        return Err("is closed: redirect it, or name a file with -o".into());
+        return Err("is closed; redirect it, or name a file with -o".into());
     }
     Ok(file)
 }
@@ -288,18 +318,18 @@ fn duplicate(fd: BorrowedFd<'_>) -> Result<File, String> {
     fd.try_clone_to_owned().map(File::from).map_err(|e| format!("is not open: {e}"))
 }
 
-/// What `path` is, and whether it may be written.
+/// Classifies `path` and checks that it can be written.
 fn place(path: &Path, force: bool) -> Result<Place, String> {
     if let Some(fd) = own_descriptor(path) {
         return open_descriptor(fd).map(Place::Open);
     }
-    // Follows links: to a device or FIFO is as good as the thing itself.
+    // This follows symbolic links: a link to a device or FIFO is as good as the device or FIFO.
     match path.metadata() {
         Ok(metadata) if metadata.is_file() => {
             if force {
                 Ok(Place::File(path.into()))
             } else {
-                Err("exists, use --force to replace it".into())
+                Err("exists; use --force to overwrite it".into())
             }
         }
         Ok(metadata) if metadata.is_dir() => Err("is a directory; name a file in it".into()),
@@ -316,19 +346,19 @@ fn place(path: &Path, force: bool) -> Result<Place, String> {
     }
 }
 
-/// A name that nobody has yet.
+/// Checks that a file can be created at `path`, where no file exists.
 fn new_file(path: &Path, force: bool) -> Result<Place, String> {
     if path.as_os_str().as_bytes().ends_with(b"/") {
-        return Err("no such directory, and no file name".into());
+        return Err("no such directory, and the file name is missing".into());
     }
     if path.is_symlink() && !force {
-        return Err("is a symbolic link to nothing, use --force to replace it".into());
+        return Err("is a dangling symbolic link; use --force to replace it".into());
     }
     check_directory(directory_of(path))?;
     Ok(Place::File(path.into()))
 }
 
-/// Checks that the directory for a new file exists, and that files may be made in it.
+/// Checks that the directory for a new file exists, and that files can be created in it.
 pub fn check_directory(directory: &Path) -> Result<(), String> {
     match directory.metadata() {
         Ok(metadata) if metadata.is_dir() => {}
@@ -339,7 +369,7 @@ pub fn check_directory(directory: &Path) -> Result<(), String> {
     }
     let access = Access::WRITE_OK | Access::EXEC_OK;
     match rustix::fs::accessat(CWD, directory, access, AtFlags::EACCESS) {
-        // Only what is known to fail later: other errors may come of a sandbox.
+        // Only these errors mean that creating a file will fail. Other errors may come from a sandbox.
         Err(errno @ (Errno::ACCESS | Errno::ROFS)) => {
             Err(format!("cannot create: {}", io::Error::from(errno)))
         }
@@ -347,22 +377,22 @@ pub fn check_directory(directory: &Path) -> Result<(), String> {
     }
 }
 
-/// Warns if others than the owner may read a new file or look into a new directory: the file system has no modes, or
-/// refuses to set them.
+/// Warns if users other than the owner may be able to read a new file or directory. The tool has set its mode, but some
+/// file systems have no modes or refuse to set them.
 pub fn warn_if_not_private(path: &Path) {
     let Ok(metadata) = path.metadata() else { return };
     let mode = metadata.permissions().mode() & 0o777;
-    let wanted = if metadata.is_dir() { 0o700 } else { 0o600 };
+    let private = if metadata.is_dir() { 0o700 } else { 0o600 };
     if mode & 0o077 != 0 {
         report::line(&format!(
-            "warning: {}: has mode {mode:04o} and not {wanted:04o}, which its file system does not take: others \
-             may read it",
+            "warning: {}: has mode {mode:04o} instead of {private:04o}, which its file system does not support: \
+             other users may be able to read it",
             path.display()
         ));
     }
 }
 
-/// The directory of a path.
+/// Returns the directory of a path, or `.` if the path has none.
 pub fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -370,10 +400,8 @@ pub fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// The number of the descriptor of this process that a path stands for: `/dev/stdout`,
-/// `/dev/fd/3`, `/proc/self/fd/3`, or a link to one of them.
-///
-/// Opened by such a path, a file would be overwritten from its start, and replaced with `--force`.
+/// Returns the number of the descriptor of this process that a path refers to: `/dev/stdout`, `/dev/fd/3`,
+/// `/proc/self/fd/3`, or a link to one of them.
 pub fn own_descriptor(path: &Path) -> Option<i32> {
     let own = Path::new("/proc").join(std::process::id().to_string()).join("fd");
     let mut path = path.to_path_buf();
@@ -388,7 +416,8 @@ pub fn own_descriptor(path: &Path) -> Option<i32> {
     None
 }
 
-/// A descriptor of this process, shared: position and flags are its own.
+/// Duplicates a descriptor of this process, with which it shares position and flags, and checks that it is open for
+/// writing.
 fn open_descriptor(fd: i32) -> Result<File, String> {
     let file = match fd {
         0 => duplicate(io::stdin().as_fd()),

@@ -1,11 +1,12 @@
-//! Streams that may not block, as a parent may leave standard input and output: they are waited for.
+//! Blocking reads and writes on streams that may be non-blocking. A parent process can leave standard input and output
+//! in that mode.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// A stream that is waited for.
+/// A stream that waits until it is ready instead of failing with `WouldBlock`.
 pub struct Patient<S>(pub S);
 
 impl<S: AsFd> Patient<S> {

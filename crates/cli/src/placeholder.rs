@@ -1,7 +1,7 @@
-//! Standard streams that were closed when the process began.
+//! Standard streams that were closed when the process started.
 //!
-//! Rust's runtime opens `/dev/null` for each of them, so that no other file gets its number. Output to it would be lost
-//! without an error.
+//! Rust's runtime opens `/dev/null` in place of each closed stream, so that no other file gets its number. Output to
+//! such a placeholder would be lost without an error.
 
 use std::fs::Metadata;
 use std::os::fd::AsFd;
@@ -10,8 +10,10 @@ use std::path::Path;
 
 use rustix::fs::{OFlags, fcntl_getfl, fstat};
 
-/// Returns whether a standard stream was closed: it is `/dev/null`, open for both reading and writing. A redirection
-/// to `/dev/null` opens it for one of the two.
+/// Returns whether a standard stream was closed when the process started.
+///
+/// The runtime opens the placeholder `/dev/null` for both reading and writing. A shell redirection to `/dev/null` opens
+/// it for one of the two.
 pub fn is_placeholder(stream: impl AsFd) -> bool {
     let null = Path::new("/dev/null").metadata().map(|null: Metadata| null.rdev());
     let is_null =

@@ -1,4 +1,4 @@
-//! What the tool tells people: lines on standard error, and failures with their exit code.
+//! Messages for the user: lines on standard error, results on standard output, and failures with their exit codes.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -8,54 +8,54 @@ use corestream::{MemoryIndex, Visible};
 use crate::log;
 use crate::patient::Patient;
 
-/// Exit code of a command that failed.
+/// The exit code for a failure.
 const FAILED: u8 = 1;
-/// Exit code of a command that was called wrongly, as clap's.
+/// The exit code for a usage error, the same as clap's.
 pub const USAGE: u8 = 2;
-/// Exit code for a dump that is damaged or cut off.
+/// The exit code for a damaged or truncated dump.
 const DAMAGED: u8 = 3;
 
-/// Why the tool stops, in one line, and its exit code.
+/// The reason why the tool stops, in one line, and the exit code.
 #[derive(Debug)]
 pub struct Failure {
     pub message: String,
     pub code: u8,
-    /// Whether it is only that something told the library to stop.
+    /// Whether the library only reports that it was cancelled. The root cause is then elsewhere.
     cancelled: bool,
 }
 
 impl Failure {
-    /// Something that failed.
+    /// Creates a failure with exit code 1.
     pub fn new(message: impl Display) -> Self {
         Self::with_code(message, FAILED)
     }
 
-    /// A dump that is damaged or cut off.
+    /// Creates the failure for a damaged or truncated dump.
     pub fn damaged(message: impl Display) -> Self {
         Self::with_code(message, DAMAGED)
     }
 
-    /// A command line that can't be carried out.
+    /// Creates the failure for a usage error.
     pub fn usage(message: impl Display) -> Self {
         Self::with_code(message, USAGE)
     }
 
-    /// Anything else, with an exit code of its own.
+    /// Creates a failure with any exit code.
     pub fn with_code(message: impl Display, code: u8) -> Self {
         Self { message: message.to_string(), code, cancelled: false }
     }
 
-    /// The same with the thing that it concerns before it.
-    pub fn at(self, thing: impl Display) -> Self {
-        Self { message: format!("{thing}: {}", self.message), ..self }
+    /// Puts the subject of the failure, such as a path, before the message.
+    pub fn at(self, subject: impl Display) -> Self {
+        Self { message: format!("{subject}: {}", self.message), ..self }
     }
 
-    /// The same with what may help after it.
+    /// Appends a hint to the message.
     pub fn with_hint(self, hint: &str) -> Self {
         Self { message: format!("{}; {hint}", self.message), ..self }
     }
 
-    /// Whether it is only that something told the library to stop.
+    /// Returns whether the library only reports that it was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled
     }
@@ -73,24 +73,24 @@ impl From<corestream::Error> for Failure {
     }
 }
 
-/// Bytes in ranges of memories.
+/// Formats a number of bytes in a number of ranges.
 pub fn bytes_in_ranges(bytes: impl Into<u128>, ranges: u64) -> String {
     format!("{} in {}", self::bytes(bytes), count(ranges, "range"))
 }
 
-/// A number of bytes.
+/// Formats a number of bytes.
 pub fn bytes(n: impl Into<u128>) -> String {
     count(n, "byte")
 }
 
-/// A number of things, of which `what` is the singular.
-pub fn count(n: impl Into<u128>, what: &str) -> String {
+/// Formats a number of things. `singular` gets an "s" unless the number is 1.
+pub fn count(n: impl Into<u128>, singular: &str) -> String {
     let n: u128 = n.into();
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+    format!("{n} {singular}{}", if n == 1 { "" } else { "s" })
 }
 
-/// What is said of a dump of which bytes of memories were left out on purpose: memory, bytes and
-/// ranges; `None` if there are none.
+/// Formats the note about ranges that were excluded on purpose, or returns `None` if there are none. `excluded` yields
+/// the index of a memory, and the number of excluded bytes and ranges of this memory.
 pub fn partial(
     mut excluded: impl Iterator<Item = (MemoryIndex, impl Into<u128>, u64)>,
 ) -> Option<String> {
@@ -102,7 +102,7 @@ pub fn partial(
     Some(excluded.map(of).fold(line, |line, next| line + ", " + &next))
 }
 
-/// Writes one line to standard error, visible as a whole.
+/// Writes one line to standard error, with control characters escaped.
 pub fn line(message: &str) {
     raw(&format!("corestream: {}\n", Visible(message)));
 }
@@ -115,27 +115,27 @@ pub fn raw(text: &str) {
 /// Writes text to standard output.
 ///
 /// # Errors
-/// It can't be written.
+/// Returns an error if the write fails, except for a broken pipe.
 pub fn result(text: &str) -> Result<(), Failure> {
     let mut stdout = Patient(std::io::stdout());
-    printed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+    ignore_broken_pipe(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
 }
 
-/// What has come of text for standard output. Whoever has read enough of it, as `head` has, may go: that is
-/// no failure.
+/// Converts the result of a write to standard output. A broken pipe is a success: a reader such as `head` closes the
+/// pipe once it has read enough.
 ///
 /// # Errors
-/// It could not be written.
-pub fn printed(written: io::Result<()>) -> Result<(), Failure> {
-    let written = written.or_else(nobody_reads);
-    written.map_err(|error| Failure::new(format!("standard output: {error}")))
+/// Returns any other error of the write.
+pub fn ignore_broken_pipe(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
-fn nobody_reads(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
-}
-
-/// Whether a terminal, by its name in `TERM`, can do no more than print lines.
+/// Returns whether the terminal can only print lines, according to `TERM`.
 pub fn is_dumb_terminal() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term == "dumb")
 }

@@ -33,7 +33,7 @@ use self::host_call::Pending;
 use self::overflow::StackPointer;
 use crate::dump::{self, pattern};
 use crate::output::{Output, own_descriptor};
-use crate::progress::Display;
+use crate::progress::ProgressDisplay;
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
@@ -137,8 +137,8 @@ impl Run {
             report::line(&format!("warning: {note}"));
             captured.dump.notes.push(note);
         }
-        let progress = Display::start(self.progress, output.name());
-        let dumper = Dumper::new().cancel(interrupt.cancel()).progress(progress.watcher());
+        let progress = ProgressDisplay::start(self.progress, output.name());
+        let dumper = Dumper::new().cancel(interrupt.cancel()).progress(progress.callback());
         let planned = dumper.plan(&captured.dump);
         let plan = planned.map_err(|error| interrupt.failure().unwrap_or_else(|| error.into()))?;
         for shortfall in plan.shortfalls() {

@@ -1,10 +1,29 @@
-//! SIGBUS: what the kernel sends when a page of a mapped file can't be read. The handler puts a page of zeros
-//! there and notes where it did, so that the work goes on or ends with an error that says what happened.
+//! A handler for SIGBUS, which the kernel sends when a page of a mapped file cannot be read.
 //!
-//! There are two causes, which the signal does not tell apart: the file has become shorter, or its medium
-//! fails. [`lost`] returns the ranges; the caller examines the file to tell the causes apart. One page is replaced at a time, so that
-//! a bad sector costs no more than itself. After [`MOST`] of them the rest of the file is replaced at once:
-//! each may cost a mapping, and a process may have no more than some ten thousands.
+//! # Problem
+//!
+//! The tool maps large files. If another process truncates such a file, or a sector of its disk is bad, the next access
+//! to the page raises SIGBUS and kills the process, without a message and without cleaning up. Checking the file first
+//! is no protection: it can change at any time.
+//!
+//! # Solution
+//!
+//! The handler maps a page of zeros over the page that failed and records its address. The access runs again and
+//! succeeds, and the work continues until it checks for lost pages. [`lost_ranges`] then returns the replaced ranges,
+//! so that the caller can fail or, when salvaging, report them. The signal does not tell the cause. The caller examines
+//! the file to find out whether it was truncated or cannot be read ([`Watch::cause`](crate::input::Watch::cause)).
+//!
+//! The handler runs at any instruction, so it must not allocate, lock or panic. All of its state is in [`MappedFiles`],
+//! which is built before the handler is installed. Afterwards only atomics in it change.
+//!
+//! # Cost
+//!
+//! Pages are replaced one at a time, so that a bad sector costs only its own page. If that fails, the handler tries the
+//! sizes of huge pages, because the mapping of a hugetlbfs file can only be replaced in huge pages.
+//!
+//! Each replaced page can split a mapping, and the number of mappings of a process is limited (`vm.max_map_count`,
+//! 65,530 by default). After [`MAX_SINGLE_PAGES`] pages, or if no single page can be replaced, the handler therefore
+//! replaces the rest of the file at once.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -15,37 +34,37 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
-/// Pages that are replaced one by one: 64 MiB, or more where pages are huge.
-const MOST: usize = 16_384;
+/// The maximum number of pages that are replaced one at a time: 64 MiB, or more with huge pages.
+const MAX_SINGLE_PAGES: usize = 16_384;
 
-/// Sizes of pages that a file of hugetlbfs may have: its mapping can't be replaced in smaller parts.
-const HUGE: [usize; 2] = [2 << 20, 1 << 30];
+/// The page sizes that a file of hugetlbfs can have. Its mapping cannot be replaced in smaller parts.
+const HUGE_PAGE_SIZES: [usize; 2] = [2 << 20, 1 << 30];
 
-/// What the handler may look at: made before it is installed, and changed only by its atomics.
-struct Files {
-    /// The addresses at which files are mapped, whole pages.
+/// The state of the handler. It is built before the handler is installed; afterwards only its atomics change.
+struct MappedFiles {
+    /// The addresses of the mapped files, in whole pages.
     mapped: Vec<Range<usize>>,
     page: usize,
-    /// Set when a page was replaced, if that is to end the work.
+    /// A flag to set when a page is replaced.
     stop: Option<Arc<AtomicBool>>,
-    /// Pages that were replaced.
+    /// The number of times that the handler replaced pages.
     count: AtomicUsize,
-    /// The addresses of what was replaced: [`MOST`] single pages, and what was replaced at once of each file.
-    replaced: Box<[Replaced]>,
+    /// The replaced ranges: [`MAX_SINGLE_PAGES`] entries for single pages, then one entry per file for the rest of it.
+    replaced: Box<[ReplacedRange]>,
 }
 
-/// Addresses that were replaced; none at first.
-struct Replaced {
+/// A range of replaced addresses, empty at first.
+struct ReplacedRange {
     start: AtomicUsize,
     end: AtomicUsize,
 }
 
-impl Replaced {
+impl ReplacedRange {
     fn new() -> Self {
         Self { start: AtomicUsize::new(usize::MAX), end: AtomicUsize::new(0) }
     }
 
-    /// Adds what lies between the addresses too. Two threads may do so at once.
+    /// Extends the range to include `addresses`, and all addresses between. Two threads may call this at once.
     fn extend(&self, addresses: &Range<usize>) {
         self.start.fetch_min(addresses.start, Ordering::AcqRel);
         self.end.fetch_max(addresses.end, Ordering::AcqRel);
@@ -56,30 +75,32 @@ impl Replaced {
     }
 }
 
-static FILES: OnceLock<Files> = OnceLock::new();
+static FILES: OnceLock<MappedFiles> = OnceLock::new();
 
-/// Survives mapped files that can't be read from now on: a page that can't be reads as zeros, and sets
+/// Installs the handler for these mapped files. From now on, a page that cannot be read contains zeros, and sets
 /// `stop`.
-pub fn survive<'m>(files: impl Iterator<Item = &'m [u8]>, stop: Option<Arc<AtomicBool>>) {
+///
+/// Only the first call in a process has an effect.
+pub fn install<'m>(files: impl Iterator<Item = &'m [u8]>, stop: Option<Arc<AtomicBool>>) {
     let page = rustix::param::page_size();
     let mapped = files.filter(|bytes| !bytes.is_empty()).map(|bytes| {
         let start = bytes.as_ptr().addr();
         start..(start + bytes.len()).next_multiple_of(page)
     });
     let mapped: Vec<_> = mapped.collect();
-    let replaced = (0..MOST).chain(0..mapped.len()).map(|_| Replaced::new()).collect();
+    let entries = (0..MAX_SINGLE_PAGES).chain(0..mapped.len());
+    let replaced = entries.map(|_| ReplacedRange::new()).collect();
     let count = AtomicUsize::new(0);
-    if FILES.set(Files { mapped, page, stop, count, replaced }).is_err() {
-        // It is there already: one process runs one command.
+    if FILES.set(MappedFiles { mapped, page, stop, count, replaced }).is_err() {
+        // The handler is installed already: a process runs one command.
         return;
     }
-    let action: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void) = handle;
-    // SAFETY: `sigaction` is a C struct for which zeros are valid: no flags, an empty mask. The
-    // handler does what may be done in one: it reads `FILES`, which is complete and of which only
-    // atomics are written to any more, and makes system calls; it neither allocates nor locks, and
-    // can't panic. That of the standard library, for stacks that overflow, is replaced and not
-    // called: it would take itself and this one away for the next time. Where installing fails, the
-    // process is killed, as the library's contract says.
+    let action: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void) = on_sigbus;
+    // SAFETY: `sigaction` is a C struct for which zeros are valid: no flags, an empty mask. The handler is
+    // async-signal-safe: it reads `FILES`, which is initialized and in which only atomics change, and makes system
+    // calls; it neither allocates nor locks, and cannot panic. It replaces the standard library's handler, which
+    // reports stack overflows, and does not call it: that handler would restore the default action and so remove this
+    // handler too. If `sigaction` fails, a SIGBUS kills the process, as the contract of the library allows.
     unsafe {
         let mut new: libc::sigaction = std::mem::zeroed();
         new.sa_sigaction = action as *const () as libc::sighandler_t;
@@ -89,16 +110,16 @@ pub fn survive<'m>(files: impl Iterator<Item = &'m [u8]>, stop: Option<Arc<Atomi
 }
 
 /// Returns whether any page of any file was replaced.
-pub fn has_lost() -> bool {
+pub fn has_lost_pages() -> bool {
     FILES.get().is_some_and(|files| files.count.load(Ordering::Acquire) > 0)
 }
 
-/// Returns the bytes of a mapped file that were replaced by zeros, in order; ranges that touch are one.
-pub fn lost(file: &[u8]) -> Vec<Range<u64>> {
+/// Returns the ranges of a mapped file that were replaced by zeros, in order. Adjacent ranges are merged.
+pub fn lost_ranges(file: &[u8]) -> Vec<Range<u64>> {
     let Some(files) = FILES.get() else { return Vec::new() };
     let base = file.as_ptr().addr();
     let entries =
-        files.replaced.iter().map(Replaced::addresses).filter_map(|Range { start, end }| {
+        files.replaced.iter().map(ReplacedRange::addresses).filter_map(|Range { start, end }| {
             let from = start.max(base).checked_sub(base)?;
             let to = end.checked_sub(base)?.min(file.len());
             (from < to).then_some(from as u64..to as u64)
@@ -106,37 +127,38 @@ pub fn lost(file: &[u8]) -> Vec<Range<u64>> {
     let mut ranges: Vec<Range<u64>> = entries.collect();
     ranges.sort_unstable_by_key(|range| (range.start, range.end));
     ranges.dedup_by(|next, range| {
-        let one = next.start <= range.end;
-        if one {
+        let touches = next.start <= range.end;
+        if touches {
             range.end = range.end.max(next.end);
         }
-        one
+        touches
     });
     ranges
 }
 
-extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
-    // SAFETY: the kernel passes a valid `siginfo_t`, and that of a SIGBUS has the address.
+extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    // SAFETY: the kernel passes a valid `siginfo_t`, which contains the address for a SIGBUS.
     let address = unsafe { (*info).si_addr() };
-    if !replace(address) {
-        // SAFETY: may be called in a handler. Not about one of the files: the instruction runs again and
-        // the process is killed, as it is without a handler.
+    if !replace_page(address) {
+        // The fault is not in one of the files: restore the default action. The instruction runs again, and the signal
+        // kills the process as it would without a handler.
+        // SAFETY: `signal` is async-signal-safe.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 
-/// Maps zeros over the page of `address`; false if it is in no file.
-fn replace(address: *mut c_void) -> bool {
+/// Maps zeros over the page of `address`. Returns whether that succeeded; it fails if no file contains the address.
+fn replace_page(address: *mut c_void) -> bool {
     let Some(files) = FILES.get() else { return false };
     let at = address.addr() & !(files.page - 1);
     let Some(i) = files.mapped.iter().position(|file| file.contains(&at)) else { return false };
     let file = &files.mapped[i];
     let number = files.count.fetch_add(1, Ordering::AcqRel);
     let mut addresses = at..at + files.page;
-    let mut done = number < MOST && map_zeros(address, &addresses);
-    for huge in HUGE {
+    let mut done = number < MAX_SINGLE_PAGES && map_zeros(address, &addresses);
+    for huge in HUGE_PAGE_SIZES {
         if !done
-            && number < MOST
+            && number < MAX_SINGLE_PAGES
             && let Some(page) = huge_page(file, at, huge)
         {
             addresses = page;
@@ -145,7 +167,7 @@ fn replace(address: *mut c_void) -> bool {
     }
     let mut entry = number;
     if !done {
-        (addresses, entry) = (at..file.end, MOST + i);
+        (addresses, entry) = (at..file.end, MAX_SINGLE_PAGES + i);
         done = map_zeros(address, &addresses);
     }
     if let Some(entry) = files.replaced.get(entry) {
@@ -157,20 +179,20 @@ fn replace(address: *mut c_void) -> bool {
     done
 }
 
-/// The huge page of `at`, unless it reaches beyond the mapping of the file: then it is none, because files of hugetlbfs
-/// are whole pages long.
+/// Returns the huge page of `at`, or `None` if it extends past the mapping of the file. Such a page is not a huge page:
+/// the length of a file of hugetlbfs is a multiple of its page size.
 fn huge_page(file: &Range<usize>, at: usize, len: usize) -> Option<Range<usize>> {
     let start = at & !(len - 1);
     let end = start.checked_add(len)?;
     (file.start <= start && end <= file.end).then_some(start..end)
 }
 
-/// Maps zeros at `addresses`, which lie in the mapping of a file.
+/// Maps zeros at `addresses`, which must lie in the mapping of a file. Returns whether that succeeded.
 fn map_zeros(address: *mut c_void, addresses: &Range<usize>) -> bool {
     let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-    // SAFETY: the range lies in the mapping of a file, which lives as long as the work on it. Its bytes can't be read,
-    // and zeros in their place harm nobody: the mapping is read as bytes, nobody writes to it, and `lost` reports the
-    // zeros.
+    // SAFETY: the range lies in the mapping of a file, which lives as long as the work on it, so no other memory is
+    // replaced. The mapping is read-only and is only read as bytes, for which zeros are valid. `lost_ranges` reports
+    // them.
     let mapped = unsafe {
         mmap_anonymous(address.with_addr(addresses.start), addresses.len(), ProtFlags::READ, flags)
     };
@@ -182,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_huge_page_reaches_beyond_its_file() {
+    fn rejects_a_huge_page_that_extends_past_the_file() {
         const HUGE: usize = 2 << 20;
         let file = 3 * HUGE..5 * HUGE + 4096;
         assert_eq!(huge_page(&file, 3 * HUGE, HUGE), Some(3 * HUGE..4 * HUGE));

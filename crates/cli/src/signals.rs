@@ -1,4 +1,25 @@
-//! SIGHUP, SIGINT and SIGTERM: the work ends at once and leaves nothing behind.
+//! Stops the work on SIGHUP, SIGINT or SIGTERM, and removes unfinished output.
+//!
+//! # Problem
+//!
+//! The main thread may block in a system call forever, for example in a write to a full pipe. A flag alone cannot stop
+//! it. But it must not be killed while it has something to clean up, or after its result is final.
+//!
+//! # Solution
+//!
+//! A thread waits for the signals, and one atomic [`Phase`] decides between it and the main thread:
+//!
+//! - `WORKING`: there is nothing to clean up. The signal thread prints the message and exits.
+//! - `CLEANING`: output exists that must be removed. The first signal only sets the flag that cancels the library; the
+//!   main thread then removes the output and reports. Because the main thread may be blocked in a write, a second
+//!   signal exits at once.
+//! - `EXITING`: the process is about to exit, by the main thread or by a signal.
+//!
+//! Both threads enter `EXITING` by an atomic change, and the thread that comes second prints nothing. So there is
+//! exactly one final message, and a signal that comes after the last step of the work cannot contradict its result.
+//!
+//! Printing the final message can block, because standard error can be a terminal that accepts nothing. After a signal,
+//! the process exits after [`EXIT_TIMEOUT`] even if the message is not printed.
 
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
@@ -12,90 +33,91 @@ use signal_hook::iterator::Signals;
 use crate::report::{self, Failure};
 use crate::{bar, log, stop_signals};
 
-/// How long the process waits at its end for standard error, which may be a terminal that takes nothing.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the process waits for standard error when a signal stops it.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Makes a file that may not grow further (`RLIMIT_FSIZE`) an error of the write, and not the end of the process.
+/// Makes a write beyond the file size limit (`RLIMIT_FSIZE`) fail with an error instead of killing the process.
 pub fn ignore_file_size_limit() {
-    // Where that fails, the library still holds the signal back in its own writes.
+    // If this fails, the library still blocks the signal during its own writes.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 
-/// Watches for the signals that end the work.
+/// A watch for the signals that stop the work.
 pub struct Interrupt {
-    /// Tells the library to stop.
+    /// Cancels the library.
     cancel: Arc<AtomicBool>,
-    /// The signal that came, or 0.
+    /// The signal received last, or 0.
     received: Arc<AtomicI32>,
 }
 
 impl Interrupt {
-    /// Watches from now on, in a thread of its own. If the thread cannot be started, signals keep their default
-    /// action, which leaves nothing behind either on file systems that have `O_TMPFILE`.
+    /// Starts a thread that handles the signals from now on.
+    ///
+    /// If the thread cannot be started, signals keep their default action. It kills the process, which also leaves no
+    /// file behind on file systems with `O_TMPFILE`.
     pub fn watch() -> Self {
         let this = Self { cancel: Arc::default(), received: Arc::default() };
         let (cancel, received) = (this.cancel.clone(), this.received.clone());
         let (ready, is_ready) = mpsc::channel();
         let watch = move || {
-            // Only now: with a handler, and without a thread, signals would do nothing at all.
+            // Install the handlers in the thread: with handlers but without the thread, signals would have no effect.
             let signals = Signals::new(stop_signals::to_watch());
             drop(ready);
             let Ok(mut signals) = signals else { return };
             for signal in signals.forever() {
-                // A write may be blocked for ever. A second signal ends the process at once.
                 let again = received.swap(signal, Ordering::Relaxed) != 0;
-                if STATE.change(WORKING, ENDING).is_ok()
-                    || again && STATE.change(CLEANING, ENDING).is_ok()
+                if PHASE.change(WORKING, EXITING).is_ok()
+                    || again && PHASE.change(CLEANING, EXITING).is_ok()
                 {
-                    end(signal);
+                    report_and_exit(signal);
                 }
                 cancel.store(true, Ordering::Relaxed);
-                if STATE.is(ENDING) {
-                    // All is done but for the last words, and standard error may not take them.
-                    thread::sleep(LAST_WORDS);
+                if PHASE.is(EXITING) {
+                    // The main thread is printing its last message, and standard error may block it.
+                    thread::sleep(EXIT_TIMEOUT);
                     exit(signal);
                 }
             }
         };
         if thread::Builder::new().stack_size(64 << 10).spawn(watch).is_ok() {
-            // An error is what it waits for: the other end was dropped.
+            // Wait until the thread drops its end, which makes `recv` return an error.
             let _: Result<(), _> = is_ready.recv();
         }
         this
     }
 
-    /// Watches while the dump of a guest that has stopped is written. A signal stops the dump, and not the guest: the
-    /// exit code stays that of the guest's end.
+    /// Handles the signals while the dump of a stopped guest is written. A signal stops the dump, but the exit code
+    /// stays `code`, which describes how the guest ended.
     #[cfg(feature = "run")]
     pub fn watch_dump_of_guest(code: u8) -> Self {
         STOPPED_GUEST.store(code, Ordering::Relaxed);
         Self::watch()
     }
 
-    /// The flag that stops the library.
+    /// Returns the flag that cancels the library.
     pub fn cancel(&self) -> Arc<AtomicBool> {
         self.cancel.clone()
     }
 
-    /// From now on there is something to remove when the work is stopped: a signal waits for that.
+    /// Enters the phase in which there is output to remove. From now on, a signal lets the main thread clean up.
     pub fn begin_clean_up(&self) {
-        if STATE.change(WORKING, CLEANING) == Err(ENDING) {
-            wait_for_end();
+        if PHASE.change(WORKING, CLEANING) == Err(EXITING) {
+            park_until_exit();
         }
     }
 
-    /// From now on only the receiver knows whether the dump is complete: a signal that ends the wait for its
-    /// reply does not say that it is not.
+    /// Marks the dump as sent. From now on, only the receiver knows whether it is kept, and the message of a signal
+    /// does not claim that it is incomplete.
     pub fn mark_sent(&self) {
         OUTPUT.store(SENT, Ordering::Relaxed);
     }
 
-    /// The receiver has kept the dump, which a signal that comes now does not deny.
+    /// Marks the dump as kept by the receiver. From now on, the message of a signal says so.
     pub fn mark_kept(&self) {
         OUTPUT.store(KEPT, Ordering::Relaxed);
     }
 
-    /// What to say if a signal stopped the work.
+    /// Returns the failure to report if a signal was received.
     pub fn failure(&self) -> Option<Failure> {
         match self.received.load(Ordering::Relaxed) {
             0 => None,
@@ -107,80 +129,81 @@ impl Interrupt {
 fn failure(signal: i32) -> Failure {
     let (name, code) = (stop_signals::name(signal), stop_signals::exit_code(signal));
     let output = match OUTPUT.load(Ordering::Relaxed) {
-        SENT => "everything was sent, but whether the receiver kept it is not known",
+        SENT => "everything was sent, but it is unknown whether the receiver kept the dump",
         KEPT => "after the receiver kept the dump",
-        _ => "the output is not complete",
+        _ => "the output is incomplete",
     };
     Failure::with_code(format!("stopped by {name}, {output}"), code)
 }
 
-/// The exit code for a guest that has stopped, whose dump is written; 0 without one.
+/// The exit code while the dump of a stopped guest is written, or 0 otherwise.
 static STOPPED_GUEST: AtomicU8 = AtomicU8::new(0);
 
-/// What a signal may say of the output.
+/// The state of the output, for the message of a signal.
 static OUTPUT: AtomicU8 = AtomicU8::new(INCOMPLETE);
 
-/// It is not complete.
+/// The output is incomplete.
 const INCOMPLETE: u8 = 0;
-/// A receiver has it, and has not said yet whether it keeps it.
+/// The receiver has the whole dump, but has not replied yet.
 const SENT: u8 = 1;
-/// A receiver has kept it.
+/// The receiver has kept the dump.
 const KEPT: u8 = 2;
 
-/// What the process is about, which decides who may end it.
-struct State(AtomicU8);
+/// The phase of the process. It decides which thread may end the process.
+struct Phase(AtomicU8);
 
-/// A signal ends the process at once.
+/// There is nothing to clean up: a signal ends the process at once.
 const WORKING: u8 = 0;
-/// There is something that must be removed when the work is stopped.
+/// There is output to remove if the work is stopped.
 const CLEANING: u8 = 1;
-/// The process ends: by the main thread, which is done, or by a signal.
-const ENDING: u8 = 2;
+/// The process exits, by its main thread or by a signal.
+const EXITING: u8 = 2;
 
-static STATE: State = State(AtomicU8::new(WORKING));
+static PHASE: Phase = Phase(AtomicU8::new(WORKING));
 
-impl State {
-    fn is(&self, state: u8) -> bool {
-        self.0.load(Ordering::Relaxed) == state
+impl Phase {
+    fn is(&self, phase: u8) -> bool {
+        self.0.load(Ordering::Relaxed) == phase
     }
 
-    /// Changes from one state to another.
+    /// Changes the phase if it is `from`.
     ///
     /// # Errors
-    /// It is in this state, and stays in it.
+    /// Returns the phase unchanged if it is another one.
     fn change(&self, from: u8, to: u8) -> Result<u8, u8> {
         self.0.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed)
     }
 }
 
-/// The main thread is done: its message is printed, unless a signal came first.
-pub fn end_of_work() {
-    if STATE.0.swap(ENDING, Ordering::Relaxed) == ENDING {
-        wait_for_end();
+/// Ends the work of the main thread, which may print its message after that. Does not return if a signal came first.
+pub fn finish_work() {
+    if PHASE.0.swap(EXITING, Ordering::Relaxed) == EXITING {
+        park_until_exit();
     }
 }
 
-/// Nothing is done or said any more: a signal ends the process.
-fn wait_for_end() -> ! {
+/// Blocks the main thread until the signal thread exits the process.
+fn park_until_exit() -> ! {
     loop {
         thread::park();
     }
 }
 
-fn end(signal: i32) -> ! {
-    let (saying, said) = mpsc::channel::<()>();
-    let say = move || {
+/// Reports that a signal stopped the work, and exits.
+fn report_and_exit(signal: i32) -> ! {
+    let (reporting, reported) = mpsc::channel::<()>();
+    let report = move || {
         bar::end();
         let message = failure(signal).message;
         report::line(&match STOPPED_GUEST.load(Ordering::Relaxed) {
             0 => message,
             _ => format!("no core dump: {message}"),
         });
-        log::flush(LAST_WORDS);
-        drop(saying);
+        log::flush(EXIT_TIMEOUT);
+        drop(reporting);
     };
-    if thread::Builder::new().stack_size(64 << 10).spawn(say).is_ok() {
-        let _ = said.recv_timeout(LAST_WORDS);
+    if thread::Builder::new().stack_size(64 << 10).spawn(report).is_ok() {
+        let _ = reported.recv_timeout(EXIT_TIMEOUT);
     }
     exit(signal)
 }

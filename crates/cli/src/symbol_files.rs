@@ -1,4 +1,4 @@
-//! The files of a dump's modules, as they are named on the command line.
+//! The files of a dump's modules, named with `--symbols`.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,12 +16,12 @@ use crate::wat_text;
 
 /// The message for a component.
 const COMPONENT: &str =
-    "is a component, whose symbols are not supported: name the core module in it";
+    "is a component, whose symbols are not supported; name its core module instead";
 
-/// The file of a module, as it is named on the command line.
+/// The argument of `--symbols`: the file of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SymbolFile {
-    /// Which module it is, where that is said.
+    /// The index of the module, if the argument has one.
     module: Option<ModuleIndex>,
     path: PathBuf,
 }
@@ -33,23 +33,24 @@ impl FromStr for SymbolFile {
         let digits = |index: &str| !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit());
         let (module, path) = match text.split_once('=') {
             Some((index, path)) if digits(index) => {
-                let module = index.parse().map_err(|_| format!("there is no module {index}"))?;
+                let out_of_range = |_| format!("module index {index} is out of range");
+                let module = index.parse().map_err(out_of_range)?;
                 (Some(ModuleIndex(module)), path)
             }
             _ => (None, text),
         };
         match path {
-            "" => Err("names no file".into()),
+            "" => Err("missing file name".into()),
             path => Ok(Self { module, path: path.into() }),
         }
     }
 }
 
-/// The bytes of the files, which [`Symbols`] borrows.
+/// The content of the files. [`Symbols`] borrows it.
 pub struct SymbolFiles(Vec<(SymbolFile, Vec<u8>)>);
 
 impl SymbolFiles {
-    /// Reads them.
+    /// Reads the files.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read, is too large, or is not a module.
@@ -58,24 +59,24 @@ impl SymbolFiles {
         read.collect::<Result<_, Failure>>().map(Self)
     }
 
-    /// Finds out which file is which module's, and reports what of them is not used.
+    /// Matches the files with the dump's modules. Warns about parts of the files that are not used.
     ///
     /// # Errors
-    /// Returns an error if a file is none of the dump's modules, or if the dump cannot be read.
+    /// Returns an error if a file matches no module of the dump, or if the dump cannot be read.
     pub fn symbols<'s>(&'s self, dump: &'s CoreDumpFile<'s>) -> Result<Symbols<'s>, Failure> {
         let files = self.0.iter().map(|(file, bytes)| {
             let of = ModuleFile::new(&file.path, bytes);
             file.module.map_or(of, |module| of.with_module(module))
         });
         let files: Vec<_> = files.collect();
-        let symbols = Symbols::new(&files, dump).map_err(failed)?;
+        let symbols = Symbols::new(&files, dump).map_err(failure)?;
         symbols.warnings().for_each(|warning| report::line(&format!("warning: {warning}")));
         Ok(symbols)
     }
 }
 
-/// Returns what to say of files that cannot be used.
-fn failed(error: corestream_symbols::Error) -> Failure {
+/// Returns the failure for a file that cannot be used.
+fn failure(error: corestream_symbols::Error) -> Failure {
     match error.kind() {
         ErrorKind::Option => Failure::usage(error),
         ErrorKind::Damaged | ErrorKind::Truncated | ErrorKind::Format => Failure::damaged(error),
@@ -85,20 +86,20 @@ fn failed(error: corestream_symbols::Error) -> Failure {
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let at = |error| Failure::new(format!("{}: {error}", path.display()));
-    // To open a FIFO may never end, and neither may a device.
+    // Opening a FIFO can block forever, and reading a device may never end.
     if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
         return Err(at("not a regular file".into()));
     }
     let file = File::open(path).map_err(|error| at(format!("cannot open: {error}")))?;
     let too_large =
-        || at(format!("is larger than {MAX_MODULE_BYTES} bytes, the most that is read"));
+        || at(format!("is larger than {MAX_MODULE_BYTES} bytes, the maximum for a symbol file"));
     if file.metadata().is_ok_and(|metadata| metadata.len() > MAX_MODULE_BYTES) {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
     let read = file.take(MAX_MODULE_BYTES + 1).read_to_end(&mut bytes);
     read.map_err(|error| at(format!("cannot read: {error}")))?;
-    // It may have grown meanwhile.
+    // The file may have grown since.
     if bytes.len() as u64 > MAX_MODULE_BYTES {
         return Err(too_large());
     }
@@ -108,8 +109,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         Form::Text => wat_text::module(path, &bytes, true).map_err(Failure::new),
         #[cfg(not(feature = "run"))]
         Form::Text => {
-            Err(at("is WebAssembly text: name what `wat2wasm --debug-names` makes of it, \
-                              or install corestream-cli with the feature `run`"
+            Err(at("is in WebAssembly text format; convert it with `wat2wasm --debug-names`, or \
+                              install corestream-cli with the feature `run`"
                 .into()))
         }
     }
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_on_the_command_line() {
+    fn parses_symbol_files() {
         let file = |text: &str| {
             text.parse::<SymbolFile>().map(|f| (f.module.map(|module| module.0), f.path))
         };

@@ -1,5 +1,7 @@
-//! Mistakes on the command line, in one line each. Clap's own text has several, with a frame of usage and references;
-//! here the same words are made of the facts that its error holds.
+//! Usage errors, each reported as one line.
+//!
+//! Clap's own message has several lines: the error, the usage, and a reference to `--help`. This module builds one line
+//! in the same words from the context of the error. Its tests compare the result with clap's message.
 
 use std::error::Error as _;
 use std::process::ExitCode;
@@ -9,34 +11,35 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::report::{self, USAGE};
 
-/// Reports what clap returns instead of arguments: prints help and versions, and a mistake as one line on standard error.
+/// Reports a clap error: prints help and version to standard output, and a usage error as one line to standard error.
+/// Returns the exit code.
 pub fn report(error: &Error) -> ExitCode {
     if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         report::line(&message(error));
         return ExitCode::from(USAGE);
     }
-    match report::printed(error.print()) {
+    match report::ignore_broken_pipe(error.print()) {
         Err(failure) => {
             report::line(&failure.message);
             ExitCode::from(failure.code)
         }
-        // Help that was not asked for.
+        // The arguments are missing, and clap has printed help to standard error.
         Ok(()) if error.use_stderr() => ExitCode::from(USAGE),
         Ok(()) => ExitCode::SUCCESS,
     }
 }
 
-/// Returns what is wrong, what may be meant, and the next step.
+/// Returns the message: the cause, suggestions, and the next step.
 fn message(error: &Error) -> String {
-    let kind = || error.kind().as_str().unwrap_or("the command line is wrong").into();
+    let kind = || error.kind().as_str().unwrap_or("invalid command line").into();
     let mut message = cause(error).unwrap_or_else(kind);
     for tip in tips(error) {
         message.push_str(&format!(" ({tip})"));
     }
-    message + "; --help shows what there is"
+    message + "; see --help"
 }
 
-/// Returns what is wrong, as far as the error holds the facts that errors of its kind do.
+/// Returns the cause; `None` if the error lacks the context that its kind usually has, or is of another kind.
 fn cause(error: &Error) -> Option<String> {
     let invalid = || text(error, ContextKind::InvalidArg);
     Some(match error.kind() {
@@ -109,7 +112,7 @@ fn conflict(error: &Error) -> Option<String> {
     Some(format!("the {what} '{name}' cannot be used with{with}"))
 }
 
-/// Returns what may be meant instead.
+/// Returns clap's suggestions.
 fn tips(error: &Error) -> impl Iterator<Item = String> {
     let similar = [
         ("subcommand", ContextKind::SuggestedSubcommand),
@@ -128,7 +131,7 @@ fn tips(error: &Error) -> impl Iterator<Item = String> {
     similar.chain(others.iter().map(ToString::to_string))
 }
 
-/// Returns the values that can be chosen from, in brackets; nothing if there are none.
+/// Returns the possible values in brackets, or an empty string if the error has none.
 fn choice(error: &Error, what: &str, of: ContextKind) -> String {
     match texts(error, of) {
         [] => String::new(),
@@ -147,7 +150,7 @@ fn text(error: &Error, kind: ContextKind) -> Option<&str> {
     }
 }
 
-/// Returns the texts of this kind: several, one or none.
+/// Returns the texts of this kind, of which there may be none.
 fn texts(error: &Error, kind: ContextKind) -> &[String] {
     match error.get(kind) {
         Some(ContextValue::String(text)) => std::slice::from_ref(text),
@@ -172,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    /// A command with arguments that can be wrong in every way.
+    /// A command whose arguments can cause every kind of error.
     fn command() -> Command {
         let sub = Command::new("dump")
             .arg(Arg::new("force").long("force").action(ArgAction::SetTrue))
@@ -197,12 +200,12 @@ mod tests {
             .args_conflicts_with_subcommands(true)
     }
 
-    fn mistake(args: &[&str]) -> Error {
+    fn parse_error(args: &[&str]) -> Error {
         command().try_get_matches_from(["tool"].iter().chain(args)).unwrap_err()
     }
 
-    /// Clap's text without its frame.
-    fn of_clap(error: &Error) -> String {
+    /// Returns clap's message as one line, without usage and without its reference to `--help`.
+    fn clap_message(error: &Error) -> String {
         let text = error.to_string();
         let (text, _) = text.split_once("\n\nUsage:").unwrap_or((&text, ""));
         let (text, _) = text.split_once("\n\nFor more").unwrap_or((text, ""));
@@ -212,11 +215,11 @@ mod tests {
             None => line.into(),
         });
         let text = lines.collect::<Vec<_>>().join(" ");
-        text.strip_prefix("error: ").unwrap().to_string() + "; --help shows what there is"
+        text.strip_prefix("error: ").unwrap().to_string() + "; see --help"
     }
 
     #[test]
-    fn each_kind_is_one_line_with_the_words_of_clap() {
+    fn reports_each_kind_in_one_line_with_the_words_of_clap() {
         use ErrorKind::*;
 
         for (args, kind, expected) in [
@@ -309,37 +312,36 @@ mod tests {
                 "'tool inner' requires a subcommand but one was not provided [subcommands: most, help]",
             ),
         ] {
-            let error = mistake(args);
+            let error = parse_error(args);
             assert_eq!(error.kind(), kind, "{args:?}: {error}");
-            assert_eq!(message(&error), format!("{expected}; --help shows what there is"));
-            assert_eq!(message(&error), of_clap(&error));
+            assert_eq!(message(&error), format!("{expected}; see --help"));
+            assert_eq!(message(&error), clap_message(&error));
         }
     }
 
     #[test]
-    fn several_similar_names_are_one_tip() {
-        let mut error = mistake(&["dumb"]);
+    fn joins_similar_names_in_one_tip() {
+        let mut error = parse_error(&["dumb"]);
         let similar = ["dump".into(), "dumps".into()].to_vec();
         error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(similar));
         assert!(message(&error).contains(" (some similar subcommands exist: 'dump', 'dumps'); "));
-        assert_eq!(message(&error), of_clap(&error));
+        assert_eq!(message(&error), clap_message(&error));
     }
 
     #[test]
-    fn an_error_without_facts_is_named_by_its_kind() {
+    fn reports_the_kind_of_an_error_without_context() {
         let not_text = OsStr::from_bytes(b"\xff");
         let args = [OsStr::new("tool"), OsStr::new("--equals"), not_text];
         let error = command().mut_arg("equals", |arg| arg.require_equals(false));
         let error = error.try_get_matches_from(args).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidUtf8);
-        let line =
-            "invalid UTF-8 was detected in one or more arguments; --help shows what there is";
+        let line = "invalid UTF-8 was detected in one or more arguments; see --help";
         assert_eq!(message(&error), line);
         for kind in
             [ErrorKind::ValueValidation, ErrorKind::ArgumentConflict, ErrorKind::TooFewValues]
         {
             let error = Error::new(kind);
-            assert_eq!(message(&error), of_clap(&error));
+            assert_eq!(message(&error), clap_message(&error));
         }
     }
 }

@@ -1,35 +1,35 @@
-//! `corestream verify`: whether a dump is whole, in one line.
+//! `corestream verify`: checks a dump and prints the verdict in one line.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use corestream::Visible;
-use corestream::read::{Damage, Producer, Verdict, Verifier, Whole};
+use corestream::read::{DamageReport, IntactDump, Producer, Verdict, Verifier};
 
 use crate::input::{self, Input};
 use crate::patient::Patient;
 use crate::placeholder::is_placeholder;
-use crate::progress::{Display, When};
+use crate::progress::{ProgressDisplay, ProgressMode};
 use crate::report::{self, Failure};
 
-/// Checks that a dump is whole: structure, index and checksums
+/// Checks that a dump is intact: structure, index and checksums
 ///
-/// A file is checked in parallel, a stream in bounded memory as it comes. Of a dump that is damaged
-/// a line says where, and which memory lies there. Dumps of other tools have no checksums, so that
-/// only their structure can be checked.
+/// It checks a file in parallel, and a stream while it arrives, in bounded memory. For a damaged dump, it prints
+/// where the damage is and which memory ranges it affects. Dumps of other tools have no checksums, so only their
+/// structure can be checked.
 #[derive(Args)]
 pub struct Verify {
-    /// The dump, - is standard input
+    /// Path of the dump, or - for standard input
     #[arg(value_name = "DUMP")]
     dump: PathBuf,
 
-    /// Threads that check; 0 is one per core
+    /// Number of threads that check, or 0 for one per core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: u16,
 
-    /// Show on standard error how far a check has come that takes more than a second
+    /// When to show progress on standard error, for a check that takes longer than a second
     #[arg(long, value_name = "WHEN", default_value = "auto")]
-    progress: When,
+    progress: ProgressMode,
 }
 
 impl Verify {
@@ -39,64 +39,65 @@ impl Verify {
             if is_placeholder(std::io::stdin()) {
                 return Err(Failure::new(format!("{name}: is closed")));
             }
-            let progress = Display::start(self.progress, name);
-            let verifier = Verifier::new().progress(progress.watcher());
+            let progress = ProgressDisplay::start(self.progress, name);
+            let verifier = Verifier::new().progress(progress.callback());
             let verdict = verifier.verify_stream(Patient(std::io::stdin().lock()));
             progress.finish();
-            return print_verdict(name, verdict.map_err(|error| input::failed(name, &error))?);
+            return print_verdict(name, verdict.map_err(|error| input::failure_of(name, &error))?);
         }
         let input = Input::open(&self.dump, None)?;
-        let progress = Display::start(self.progress, &input.name());
-        let verifier = Verifier::new().threads(self.threads.into()).progress(progress.watcher());
+        let progress = ProgressDisplay::start(self.progress, &input.name());
+        let verifier = Verifier::new().threads(self.threads.into()).progress(progress.callback());
         let verdict = verifier.verify(input.source());
         progress.finish();
         input.check_read()?;
         print_verdict(
             &self.dump.display().to_string(),
-            verdict.map_err(|error| input.failed(&error))?,
+            verdict.map_err(|error| input.failure(&error))?,
         )
     }
 }
 
 fn print_verdict(name: &str, verdict: Verdict) -> Result<(), Failure> {
     match verdict {
-        Verdict::Whole(whole) => report::result(&format!("{}\n", Visible(line(name, &whole)))),
-        Verdict::Damaged(damage) => Err(Failure::damaged(format!("{name}: {}", fault(&damage)))),
+        Verdict::Intact(whole) => report::result(&format!("{}\n", Visible(line(name, &whole)))),
+        Verdict::Damaged(damage) => {
+            Err(Failure::damaged(format!("{name}: {}", describe_damage(&damage))))
+        }
     }
 }
 
-/// What to say of a dump that is damaged.
-pub fn fault(damage: &Damage) -> String {
+/// Describes damage, with the byte range of the dump.
+pub fn describe_damage(damage: &DamageReport) -> String {
     let range = &damage.range;
-    let what = if damage.truncated { "" } else { "is damaged: " };
-    format!("{what}{damage} (bytes {:#x}..{:#x})", range.start, range.end)
+    let prefix = if damage.truncated { "" } else { "is damaged: " };
+    format!("{prefix}{damage} (bytes {:#x}..{:#x})", range.start, range.end)
 }
 
-fn line(name: &str, whole: &Whole) -> String {
-    let s = if whole.segments == 1 { "" } else { "s" };
-    let what = what(whole);
-    let (bytes, segments) = (whole.bytes, whole.segments);
-    let line = format!("{name}: {what}, {bytes} bytes in {segments} segment{s}");
-    line + &notes(whole)
+/// Returns the line for an undamaged dump.
+fn line(name: &str, whole: &IntactDump) -> String {
+    let segments = report::count(whole.segments, "segment");
+    let (verdict, bytes) = (verdict_word(whole), whole.bytes);
+    format!("{name}: {verdict}, {bytes} bytes in {segments}{}", notes(whole))
 }
 
-/// What a dump is called in which nothing is wrong.
-pub fn what(whole: &Whole) -> &'static str {
+/// Returns the verdict for an undamaged dump in a few words.
+pub fn verdict_word(whole: &IntactDump) -> &'static str {
     match (whole.rewritten, whole.partial) {
         (true, _) => "rewritten",
-        (false, true) => "whole as planned",
-        (false, false) => "whole",
+        (false, true) => "intact but partial",
+        (false, false) => "intact",
     }
 }
 
-/// What else there is to say of a dump that is whole.
-pub fn notes(whole: &Whole) -> String {
+/// Returns the notes about an undamaged dump, which follow its verdict and its size.
+pub fn notes(whole: &IntactDump) -> String {
     let mut line = String::from(match (whole.producer, whole.checksums) {
         _ if whole.rewritten => {
-            ", another tool has moved or changed its sections: only its structure can be checked, its \
-             checksums are of the original"
+            ", another tool has moved or changed its sections: only its structure can be checked, because \
+             its checksums are those of the original"
         }
-        (Producer::Corestream, true) => ", all checksums hold",
+        (Producer::Corestream, true) => ", all checksums match",
         (Producer::Corestream, false) => ", without checksums",
         (Producer::Other, _) => ", by another tool: only its structure can be checked",
     });
@@ -104,14 +105,11 @@ pub fn notes(whole: &Whole) -> String {
         line.push_str(&format!("; frames: {layout}"));
     }
     if whole.appended > 0 {
-        let s = if whole.appended == 1 { "" } else { "s" };
-        let appended = whole.appended;
-        line.push_str(&format!(
-            "; another tool has added {appended} byte{s} of sections after its end"
-        ));
+        let appended = report::bytes(whole.appended);
+        line.push_str(&format!("; another tool has added {appended} of sections after its end"));
     }
     if whole.rewritten && whole.partial {
-        line.push_str("; ranges of memories were left out on purpose");
+        line.push_str("; memory ranges were excluded on purpose");
     }
     let excluded = whole.excluded.iter().map(|of| (of.memory, of.bytes, of.ranges));
     if let Some(partial) = report::partial(excluded) {
@@ -124,7 +122,7 @@ pub fn notes(whole: &Whole) -> String {
         line.push_str(&format!("; {memories} {} changing while read", changing.join(", ")));
     }
     if whole.degraded {
-        line.push_str("; parts of the guest are left out that the format has no room for");
+        line.push_str("; incomplete: parts of the guest exceeded the limits of the format");
     }
     line
 }

@@ -1,14 +1,14 @@
-//! Guests in text form, as `corestream run` takes them.
+//! Modules in the WebAssembly text format.
 
 use std::path::Path;
 
 use wat::{GenerateDwarf, Parser};
 
-/// Returns the module that a text describes. With `lines` the lines of the text become its debugging
-/// information; all else stays the same.
+/// Compiles a module in text form to binary form. With `lines`, adds debugging information about the lines of the text;
+/// the rest of the module is the same.
 ///
 /// # Errors
-/// Returns the first mistake in the text as one line, `PATH:LINE:COLUMN: cause`.
+/// Returns the first error in the text as one line, `PATH:LINE:COLUMN: cause`.
 pub fn module(path: &Path, text: &[u8], lines: bool) -> Result<Vec<u8>, String> {
     let name = path.display();
     let text = std::str::from_utf8(text).map_err(|error| {
@@ -21,7 +21,7 @@ pub fn module(path: &Path, text: &[u8], lines: bool) -> Result<Vec<u8>, String> 
     parser.parse_str(Some(path), text).map_err(|error| one_line(path, &error.to_string()))
 }
 
-/// The cause and the place of a mistake, without the excerpt of the text that follows them.
+/// Reformats an error of the parser as one line with place and cause. Omits the excerpt of the text.
 fn one_line(path: &Path, message: &str) -> String {
     let name = path.display();
     let (cause, rest) = message.split_once(&format!("\n     --> {name}:")).unwrap_or((message, ""));
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mistakes_have_their_place() {
+    fn reports_the_place_of_an_error() {
         let fails = |text: &[u8]| module(Path::new("a b.wat"), text, false).unwrap_err();
         assert_eq!(fails(b"(module\n  (funk))"), "a b.wat:2:4: expected valid module field");
         assert_eq!(

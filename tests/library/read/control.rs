@@ -226,7 +226,7 @@ fn reports_progress_within_long_lists() {
         }
 
         // With checksums, bytes count when their checksum is computed, and without them when they are parsed.
-        assert!(Verifier::new().progress(log.watcher()).verify(&bytes).unwrap().is_whole());
+        assert!(Verifier::new().progress(log.watcher()).verify(&bytes).unwrap().is_intact());
         let told = log.take();
         assert_eq!((told[0].stage, told[0].done, told[0].total), (Stage::Verify, 0, len));
         assert_eq!(told[told.len() - 1].done, len, "{what}");
@@ -243,14 +243,14 @@ fn reports_all_bytes_of_a_stream() {
     let bytes = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
     let log = Log::default();
     let verifier = Verifier::new().progress(log.watcher());
-    assert!(verifier.verify_stream(&bytes[..]).unwrap().is_whole());
+    assert!(verifier.verify_stream(&bytes[..]).unwrap().is_intact());
     let told = log.take();
     let last = told[told.len() - 1];
     let len = bytes.len() as u64;
     assert_eq!((last.stage, last.done, last.total), (Stage::Verify, len, len));
     // A dump of another tool does not state its length.
     let bytes = foreign(&[]);
-    assert!(verifier.verify_stream(&bytes[..]).unwrap().is_whole());
+    assert!(verifier.verify_stream(&bytes[..]).unwrap().is_intact());
     assert_eq!(log.take(), []);
 }
 

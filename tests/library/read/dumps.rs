@@ -113,7 +113,10 @@ fn reads_a_small_dump_with_and_without_an_index() {
     let path = directory.path().join("dump");
     std::fs::write(&path, &own).unwrap();
     check_small(&CoreDumpFile::open(&path).unwrap());
-    assert_eq!(Verifier::new().threads(2).verify_file(&path).unwrap(), Verdict::Whole(whole(&own)));
+    assert_eq!(
+        Verifier::new().threads(2).verify_file(&path).unwrap(),
+        Verdict::Intact(whole(&own))
+    );
     assert_eq!(CoreDumpFile::open(directory.path()).unwrap_err().kind(), ErrorKind::Input);
     assert_eq!(CoreDumpFile::open("").unwrap_err().kind(), ErrorKind::Input);
 }
@@ -148,7 +151,7 @@ fn reports_excluded_ranges() {
     memory.read(100, &mut [0; 4900]).unwrap();
     let error = memory.read(100, &mut [0; 4901]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Excluded);
-    assert_eq!(error.to_string(), "0x1388..=0x176f of memory 0 was left out");
+    assert_eq!(error.to_string(), "0x1388..=0x176f of memory 0 was excluded");
     assert!(memory.read(5500, &mut [0]).is_err());
     memory.read(5500, &mut []).unwrap();
     let restored = memory.write_to(std::io::sink()).unwrap();
@@ -264,7 +267,7 @@ proptest! {
                 prop_assert_eq!(&buffer[..], &image[start..start + 40]);
             }
         }
-        prop_assert!(matches!(verdict(&bytes), Ok(Verdict::Whole(_))));
+        prop_assert!(matches!(verdict(&bytes), Ok(Verdict::Intact(_))));
         read_all(&bytes);
     }
 }
@@ -300,7 +303,7 @@ fn rejects_impossible_counts() {
         assert!(kinds.contains(&error.kind()), "{body:x?}: {error}");
         assert!(error.to_string().starts_with("at 0x"), "{error}");
         read_all(&bytes);
-        assert!(!matches!(verdict(&bytes), Ok(Verdict::Whole(_))));
+        assert!(!matches!(verdict(&bytes), Ok(Verdict::Intact(_))));
     }
     // Sections with a size of 4 GiB.
     for id in 0..14 {
@@ -314,7 +317,7 @@ fn rejects_impossible_counts() {
                 .contains(&error.kind())
         );
         read_all(&bytes);
-        assert!(!matches!(verdict(&bytes), Ok(Verdict::Whole(_))));
+        assert!(!matches!(verdict(&bytes), Ok(Verdict::Intact(_))));
     }
     let many = module(&[CORE, (5, &[&[101][..], &[0; 202]].concat())]);
     let error = CoreDumpFile::from_slice(&many).unwrap_err();
@@ -387,7 +390,7 @@ fn check_untouched_contents(count: u64) {
     let touched = mapped_pages().saturating_sub(before) * 4096;
     assert!(touched < 8 << 20, "{touched} bytes");
     for dump in [&mapped, &file] {
-        let Verdict::Whole(whole) = dump.verify().unwrap() else { panic!("the dump is intact") };
+        let Verdict::Intact(whole) = dump.verify().unwrap() else { panic!("the dump is intact") };
         assert_eq!((whole.segments, whole.checksums), (count, false));
     }
 }

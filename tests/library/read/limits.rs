@@ -54,7 +54,7 @@ fn assert_limit(what: &str, limit: usize, dump: impl Fn(usize) -> Vec<u8>) {
     open(Unlent(&most)).unwrap_or_else(|error| panic!("{what}: {error}"));
     verdicts(&most).into_iter().for_each(|verdict| {
         let verdict = verdict.unwrap();
-        assert!(verdict.is_whole(), "{what}: {verdict:?}");
+        assert!(verdict.is_intact(), "{what}: {verdict:?}");
     });
     drop(most);
     assert_refused(what, limit, &dump(limit + 1));
@@ -123,7 +123,7 @@ fn rejects_segments_over_their_limits() {
             assert_names(&opened.expect_err(what), limit, what);
         }
         for verdict in verdicts(&bytes) {
-            let Verdict::Whole(whole) = verdict.unwrap() else { panic!("{what}") };
+            let Verdict::Intact(whole) = verdict.unwrap() else { panic!("{what}") };
             assert_eq!(whole.segments, limit as u64 + 1, "{what}");
         }
     }
@@ -162,7 +162,7 @@ fn tells_limits_from_damage_without_checksums() {
         }
         for verdict in [Verifier::new().verify(&bytes), Verifier::new().verify_stream(&bytes[..])] {
             match verdict {
-                Ok(verdict) => assert!(!is_over && verdict.is_whole()),
+                Ok(verdict) => assert!(!is_over && verdict.is_intact()),
                 Err(error) => assert_names(&error, MAX_LISTED_THREADS, "threads"),
             }
         }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use common::reading::{all, contents, read_consistently, types, verdict};
-use corestream::read::{Producer, Verdict, Whole};
+use corestream::read::{IntactDump, Producer, Verdict};
 use corestream::*;
 
 const PAGE: usize = 65_536;
@@ -37,7 +37,7 @@ fn one_page<'i>(image: &'i [u8]) -> Memory<'i> {
 
 /// Checks that the old dump of this name is intact and describes `guest`, and that dumping `guest` gives the same bytes.
 /// Returns the verdict.
-fn assert_old(name: &str, guest: &CoreDump<'_>, dumper: &Dumper) -> Whole {
+fn assert_old(name: &str, guest: &CoreDump<'_>, dumper: &Dumper) -> IntactDump {
     let whole = assert_read(name, guest);
     assert!(!whole.degraded);
     let written = dumper.plan(guest).unwrap().to_vec().unwrap();
@@ -46,9 +46,9 @@ fn assert_old(name: &str, guest: &CoreDump<'_>, dumper: &Dumper) -> Whole {
 }
 
 /// Checks that the old dump of this name is intact and describes `guest`. Returns the verdict.
-fn assert_read(name: &str, guest: &CoreDump<'_>) -> Whole {
+fn assert_read(name: &str, guest: &CoreDump<'_>) -> IntactDump {
     let bytes = dump_of(name);
-    let Verdict::Whole(whole) = verdict(&bytes).unwrap() else { panic!("{name} is damaged") };
+    let Verdict::Intact(whole) = verdict(&bytes).unwrap() else { panic!("{name} is damaged") };
     read_consistently(&bytes);
 
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();

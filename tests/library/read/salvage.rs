@@ -41,7 +41,7 @@ fn salvages_a_damaged_dump() {
         let error = dump.memory(memory).unwrap().read(from as u64, &mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Truncated);
         let (what, why) =
-            (format!(" of memory {memory} is lost in a damaged dump: "), "is cut off: ");
+            (format!(" of memory {memory} is lost in a damaged dump: "), "truncated: ");
         assert!(error.to_string().contains(&(what + why)), "{error}");
     }
 

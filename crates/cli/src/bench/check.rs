@@ -1,4 +1,4 @@
-//! The answer is checked before it is timed: one dump is read back and compared with its image.
+//! Checks the result before measuring: writes one dump, reads it back, and compares it with the image.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -6,21 +6,24 @@ use std::time::{Duration, Instant};
 use corestream::read::{Content, MappedFile, ReadAt, Verdict, Verifier};
 use corestream::{CoreDump, CoreDumpFile, Dumper, FileSink, MemoryIndex, Stats};
 
-use super::limits::{PlainRead, any_bit};
-use super::target::{Target, fresh_file};
+use super::limits::{PlainRead, or_all};
+use super::target::{Target, scratch_file};
 use crate::mapped;
 use crate::report::Failure;
 
-/// A dump in an unnamed file that holds what the image does.
-pub struct Checked {
+/// A dump in an unnamed file, whose content equals the image.
+pub struct CheckedDump {
     file: MappedFile,
     pub stats: Stats,
-    /// What it took to make it, with nothing mapped and perhaps nothing in the page cache.
+    /// The time of the dump, with no pages mapped and perhaps none in the page cache.
     pub time: Duration,
 }
 
-impl Checked {
-    /// Makes a dump in the directory of `target` and reads it back.
+impl CheckedDump {
+    /// Writes a dump to a file in the directory of `target` and compares it with the image.
+    ///
+    /// # Errors
+    /// Returns an error if the dump fails, or if it differs from the image.
     pub fn new(
         target: &Target<'_>,
         guest: &CoreDump<'_>,
@@ -30,45 +33,45 @@ impl Checked {
         let at = |failure: Failure| failure.at(target.directory.display());
         let start = Instant::now();
         let plan = dumper.plan(guest)?;
-        let file = fresh_file(target.directory)?;
+        let file = scratch_file(target.directory)?;
         plan.write_to(&mut FileSink::new(&file)).map_err(|error| {
             let mut failure = Failure::from(error);
             if !failure.is_cancelled() {
                 let len = plan.len();
                 failure.message.push_str(&format!(
-                    "; the dump that is checked has {len} bytes, --dir DIR is where it goes"
+                    "; the dump to check has {len} bytes, and --dir DIR is the directory for it"
                 ));
             }
             at(failure)
         })?;
         let time = start.elapsed();
-        // Or it would be brought to disk while something else is measured.
+        // Otherwise the kernel would write it back during the measurements.
         file.sync_data().map_err(|error| at(Failure::new(error)))?;
-        let file = mapped::file(&file)
+        let file = mapped::map_file(&file)
             .map_err(|error| at(Failure::new(format!("cannot map a file in it: {error}"))))?;
         let checked = Self { file, stats: plan.stats().clone(), time };
         let compared = compare(checked.bytes(), read, checked.stats.threads);
-        if let Err(why) = compared {
-            // An image that was cut, or a signal, is behind it: then this is an error.
+        if let Err(cause) = compared {
+            // If the root cause is a signal or a truncated image, planning fails with the right error.
             let _ = dumper.plan(guest)?;
             return Err(Failure::new(format!(
-                "the dump does not hold what the image does: {why}; was the image written to?"
+                "the dump differs from the image: {cause}; was the image modified?"
             )));
         }
         Ok(checked)
     }
 
-    /// The dump.
+    /// Returns the bytes of the dump.
     pub fn bytes(&self) -> &[u8] {
         self.file.as_slice().unwrap_or_default()
     }
 }
 
-/// Whether a dump is whole and its only memory is the image.
+/// Checks that a dump is intact and that its only memory equals the image.
 fn compare(bytes: &[u8], read: &PlainRead<'_>, threads: usize) -> Result<(), String> {
     let verdict = Verifier::new().threads(threads).verify(bytes);
     match verdict.map_err(|error| error.to_string())? {
-        Verdict::Whole(_) => {}
+        Verdict::Intact(_) => {}
         Verdict::Damaged(damage) => return Err(damage.to_string()),
     }
     let dump = CoreDumpFile::from_slice(bytes).map_err(|error| error.to_string())?;
@@ -83,7 +86,7 @@ fn compare(bytes: &[u8], read: &PlainRead<'_>, threads: usize) -> Result<(), Str
                 kept.is_some() && read.image().get(range) == kept
             }
             (Content::Zero(_), Some(range)) => {
-                read.overlapping(range).all(|extent| any_bit(&read.image()[extent]) == 0)
+                read.overlapping(range).all(|extent| or_all(&read.image()[extent]) == 0)
             }
             _ => false,
         };
@@ -94,7 +97,7 @@ fn compare(bytes: &[u8], read: &PlainRead<'_>, threads: usize) -> Result<(), Str
     Ok(())
 }
 
-/// The range of an image from its first address to its last; `None` if no image in this process has it.
+/// Returns the range of an image between two addresses, or `None` if it exceeds the address space of this process.
 fn in_image(first: u64, last: u64) -> Option<Range<usize>> {
     Some(usize::try_from(first).ok()?..usize::try_from(last).ok()?.checked_add(1)?)
 }
@@ -103,18 +106,21 @@ fn in_image(first: u64, last: u64) -> Option<Range<usize>> {
 mod tests {
     use corestream::{Memory, MemoryImage, MemoryType};
 
-    use super::super::limits::whole;
+    use super::super::limits::one_extent;
     use super::*;
 
     #[test]
-    fn every_difference_is_found() {
+    fn finds_every_difference() {
         let mut image = vec![0; 3 * 65_536 - 100];
         image[1000..3000].fill(1);
         image[100_000..100_010].fill(2);
         let mut guest = CoreDump::new("guest");
         guest.add_memory(Memory::new(MemoryType::wasm32(3), MemoryImage::from_slice(&image)));
         let dump = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
-        let compared = |image: &[u8]| compare(&dump, &PlainRead::of(image, whole(image.len())), 2);
+        let compared = |image: &[u8]| {
+            let read = PlainRead::of(image, one_extent(image.len()));
+            compare(&dump, &read, 2)
+        };
         assert_eq!(compared(&image), Ok(()));
         for at in [0, 999, 1000, 2999, 3000, 100_005, image.len() - 1] {
             let mut other = image.clone();

@@ -1,4 +1,4 @@
-//! What `bench` prints: a table for people, or one JSON object.
+//! The results of `bench`: a table, or one JSON object.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -7,42 +7,43 @@ use std::time::Duration;
 use corestream::{Stats, Visible};
 use serde_json::{Map, Value, json};
 
-use super::check::Checked;
+use super::check::CheckedDump;
 use super::limits::PlainRead;
-use super::row::Row;
+use super::row::Measurement;
 use super::summary::{HEAD, Times, ms};
-use super::target::To;
+use super::target::TargetKind;
+use crate::report;
 
-/// One thing in all runs.
+/// The times of one stage or limit in all runs.
 struct Series {
     key: &'static str,
     label: &'static str,
     times: Times,
 }
 
-/// What is measured.
+/// The setup of the measurement.
 pub struct Setup<'b> {
     pub image: &'b Path,
-    pub to: To,
-    /// The directory of files.
+    pub to: TargetKind,
+    /// The directory for files.
     pub dir: &'b Path,
     pub checksums: bool,
 }
 
-/// Everything that was measured.
+/// The results of all runs.
 pub struct Results<'b> {
     setup: Setup<'b>,
     stats: Stats,
-    /// The dump that was checked.
+    /// The time of the dump that was checked.
     first: Duration,
-    /// Bytes that a plain read reads.
+    /// The number of bytes that a plain read reads.
     read_bytes: usize,
     runs: usize,
     stages: Vec<Series>,
     limits: Vec<Series>,
 }
 
-/// A median beside another one.
+/// The ratio of a stage's median to the median of a limit.
 struct Ratio {
     key: String,
     label: String,
@@ -50,33 +51,33 @@ struct Ratio {
 }
 
 impl<'b> Results<'b> {
-    pub fn new(setup: Setup<'b>, checked: &Checked, read: &PlainRead<'_>) -> Self {
+    pub fn new(setup: Setup<'b>, checked: &CheckedDump, read: &PlainRead<'_>) -> Self {
         let (stats, first, read_bytes) = (checked.stats.clone(), checked.time, read.bytes());
         Self { setup, stats, first, read_bytes, runs: 0, stages: Vec::new(), limits: Vec::new() }
     }
 
-    /// Adds a run, and the limits that were measured after it.
-    pub fn add(&mut self, stages: Vec<Row>, limits: Vec<Row>) {
+    /// Adds the measurements of a run, and of the limits after it.
+    pub fn add(&mut self, stages: Vec<Measurement>, limits: Vec<Measurement>) {
         self.runs += 1;
-        for (series, rows) in [(&mut self.stages, stages), (&mut self.limits, limits)] {
-            series.extend(rows[series.len()..].iter().map(|row| Series {
-                key: row.key,
-                label: row.label,
+        for (series, measurements) in [(&mut self.stages, stages), (&mut self.limits, limits)] {
+            series.extend(measurements[series.len()..].iter().map(|measurement| Series {
+                key: measurement.key,
+                label: measurement.label,
                 times: Times::default(),
             }));
-            for (series, row) in series.iter_mut().zip(rows) {
-                series.times.add(row.time);
+            for (series, measurement) in series.iter_mut().zip(measurements) {
+                series.times.add(measurement.time);
             }
         }
     }
 
-    /// The median of something in seconds; 0 if it was not measured.
+    /// Returns the median of a stage or limit in seconds, or 0 if it was not measured.
     fn median(&self, key: &str) -> f64 {
         let series = self.stages.iter().chain(&self.limits).find(|series| series.key == key);
         series.map_or(0.0, |series| series.times.median().as_secs_f64())
     }
 
-    /// How often the limit fits into what was measured.
+    /// Returns the ratios of stages to limits.
     fn ratios(&self) -> Vec<Ratio> {
         let read = if self.read_bytes > 0 { self.median("plain_read") } else { 0.0 };
         let scan = (read > 0.0).then(|| self.median("scan") / read);
@@ -109,12 +110,12 @@ impl<'b> Results<'b> {
         ratios
     }
 
-    /// Bytes a second of something that took `seconds`.
+    /// Returns a speed in bytes per second, or `None` if bytes or time are zero.
     fn speed(bytes: u128, seconds: f64) -> Option<f64> {
         (bytes > 0 && seconds > 0.0).then(|| bytes as f64 / seconds)
     }
 
-    /// What is divided by time, and what speed that is.
+    /// Returns the speeds in bytes per second: name in JSON, label, and value.
     fn speeds(&self) -> [(&'static str, &'static str, Option<f64>); 4] {
         let whole = self.median("whole");
         let read = self.median("plain_read");
@@ -135,7 +136,7 @@ impl<'b> Results<'b> {
         self.stats.extent_methods.iter().map(ToString::to_string).collect()
     }
 
-    /// One JSON object; times are in seconds.
+    /// Formats the results as one JSON object, with times in seconds.
     pub fn json(&self) -> String {
         let all = |series: &[Series]| -> Map<String, Value> {
             series.iter().map(|series| (series.key.into(), series.times.json())).collect()
@@ -172,7 +173,7 @@ impl<'b> Results<'b> {
         format!("{json}\n")
     }
 
-    /// A table for people.
+    /// Formats the results as a table.
     pub fn text(&self) -> String {
         let (setup, stats) = (&self.setup, &self.stats);
         let mut text = String::new();
@@ -185,25 +186,23 @@ impl<'b> Results<'b> {
         for note in &stats.extent_notes {
             row("note", note.clone());
         }
-        row("data", format!("{} bytes in {}", stats.data_bytes, count(stats.segments, "segment")));
+        let segments = report::count(stats.segments, "segment");
+        row("data", format!("{} bytes in {segments}", stats.data_bytes));
         let checksums = if setup.checksums { "with" } else { "without" };
         row("dump", format!("{} bytes, {checksums} checksums", stats.dump_bytes));
         let to = match setup.to {
-            To::Null => "null: bytes are counted and dropped".into(),
-            To::File => format!("file: a fresh one each time in {}", setup.dir.display()),
-            To::Pipe => "pipe: a thread of this process reads it".into(),
-            To::Tcp => "tcp: a thread of this process reads from 127.0.0.1".into(),
+            TargetKind::Null => "null: bytes are counted and discarded".into(),
+            TargetKind::File => format!("file: a new one for each run in {}", setup.dir.display()),
+            TargetKind::Pipe => "pipe: a thread of this process reads it".into(),
+            TargetKind::Tcp => "tcp: a thread of this process reads from 127.0.0.1".into(),
         };
         row("to", to);
-        row("scanner", format!("{}, {}", stats.scanner, count(stats.threads as u64, "thread")));
+        let threads = report::count(stats.threads as u64, "thread");
+        row("scanner", format!("{}, {threads}", stats.scanner));
         let first = ms(self.first);
-        row(
-            "checked",
-            format!("the first dump, to a file in {first} ms, holds what the image does"),
-        );
-        let runs =
-            format!("{}, after one that is not counted; the image is mapped and cached", self.runs);
-        row("runs", runs);
+        row("checked", format!("the first dump, to a file in {first} ms, equals the image"));
+        let runs = self.runs;
+        row("runs", format!("{runs}, after 1 uncounted run; the image is mapped and cached"));
 
         for (head, series) in [("ms", &self.stages), ("limits, ms", &self.limits)] {
             let _ = writeln!(text, "\n{head:<26}{HEAD}");
@@ -223,10 +222,4 @@ impl<'b> Results<'b> {
         }
         text
     }
-}
-
-/// So many of something.
-fn count(n: u64, thing: &str) -> String {
-    let s = if n == 1 { "" } else { "s" };
-    format!("{n} {thing}{s}")
 }

@@ -1,15 +1,17 @@
-//! What one run has measured of one thing.
+//! One measurement of one run.
 
 use std::time::Duration;
 
-/// The time of one thing in one run, its name in JSON, and that for people.
-pub struct Row {
+/// The time of one stage or limit in one run.
+pub struct Measurement {
+    /// The name in JSON.
     pub key: &'static str,
+    /// The name in the table.
     pub label: &'static str,
     pub time: Duration,
 }
 
-impl Row {
+impl Measurement {
     pub fn new(key: &'static str, label: &'static str, time: Duration) -> Self {
         Self { key, label, time }
     }

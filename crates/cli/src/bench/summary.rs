@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// The times of something that was measured several times.
+/// The times of one stage or limit.
 #[derive(Clone, Debug, Default)]
 pub struct Times {
     /// In the order of the runs.
@@ -16,8 +16,9 @@ impl Times {
         self.samples.push(time);
     }
 
-    /// The smallest time that so many percent of all do not exceed (nearest rank, so that it is always
-    /// one that was measured): 0 is the shortest and 100 the longest. Zero, if there is none.
+    /// Returns a percentile by the nearest-rank method, which always returns a measured time: the smallest time that
+    /// at least `percent` percent of all times do not exceed. 0 is the minimum and 100 the maximum. Returns zero if there
+    /// are no times.
     pub fn percentile(&self, percent: usize) -> Duration {
         let mut sorted = self.samples.clone();
         sorted.sort_unstable();
@@ -29,7 +30,7 @@ impl Times {
         self.percentile(50)
     }
 
-    /// The percentiles and the samples in seconds.
+    /// Formats the percentiles and the samples in seconds as JSON.
     pub fn json(&self) -> Value {
         let at = |percent| self.percentile(percent).as_secs_f64();
         let samples: Vec<f64> = self.samples.iter().map(Duration::as_secs_f64).collect();
@@ -43,16 +44,16 @@ impl Times {
         })
     }
 
-    /// The percentiles in milliseconds, in columns under [`HEAD`].
+    /// Formats the percentiles in milliseconds, in the columns of [`HEAD`].
     pub fn columns(&self) -> String {
         [0, 50, 90, 99, 100].map(|percent| format!("{:>9}", ms(self.percentile(percent)))).concat()
     }
 }
 
-/// What stands over [`Times::columns`].
+/// The head of the columns of [`Times::columns`].
 pub const HEAD: &str = "      min      p50      p90      p99      max";
 
-/// A time in milliseconds with about as many digits as mean something.
+/// Formats a time in milliseconds, with four significant digits at most for times of 1 ms or more.
 pub fn ms(time: Duration) -> String {
     let ms = time.as_secs_f64() * 1e3;
     match ms {
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn times_have_sensible_digits() {
+    fn formats_times_with_few_digits() {
         let shown = [1, 12_345, 123_456, 1_234_567].map(|us| ms(Duration::from_micros(us)));
         assert_eq!(shown, ["0.001", "12.35", "123.5", "1235"]);
         assert_eq!(of(&[1]).columns().len(), HEAD.len());

@@ -1,5 +1,5 @@
-//! Where measured dumps go: nowhere, a fresh file, or a pipe or socket with a reader; and the bare copy
-//! of the same bytes to the same place.
+//! The destinations of measured dumps: nothing, a new file, or a pipe or socket with a reader. Also measures the plain
+//! copy of the same bytes to the same destination.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,32 +12,32 @@ use std::time::Instant;
 use clap::ValueEnum;
 use corestream::{FileSink, Piece, PipeSink, Plan, Sink, SocketSink, UnnamedFile};
 
-use super::row::Row;
+use super::row::Measurement;
 use crate::platform;
 use crate::report::Failure;
 
-/// Bytes that the reader of a pipe or socket takes at once.
+/// The buffer size in bytes of the reader of a pipe or socket.
 const READ_BYTES: usize = 1 << 20;
-/// Bytes that a pipe is made to hold for the bare copy: as many as the product does.
+/// The capacity in bytes of the pipe for the plain copy, the same as for a dump.
 const PIPE_BYTES: usize = 1 << 20;
-/// What a socket of this machine is called.
+/// The name of the TCP socket in messages.
 const LOOPBACK: &str = "tcp:127.0.0.1";
 
-/// The kind of place that dumps go to.
+/// The kind of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum To {
-    /// Nowhere: the bytes are only counted
+pub enum TargetKind {
+    /// Nothing: the bytes are only counted
     Null,
-    /// A fresh file in --dir, preallocated as those of `dump` are
+    /// A new file in --dir, preallocated as `dump` does
     File,
-    /// A pipe, whose reader is a thread that drops what it gets
+    /// A pipe, with a thread that reads and discards the bytes
     Pipe,
-    /// A TCP socket of this machine, with such a reader
+    /// A TCP socket on this machine, with a thread that reads and discards the bytes
     Tcp,
 }
 
-impl To {
-    /// As it is given.
+impl TargetKind {
+    /// Returns the value of `--to`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -48,121 +48,122 @@ impl To {
     }
 }
 
-/// Where dumps go.
+/// A destination of dumps.
 #[derive(Clone, Copy)]
 pub struct Target<'t> {
-    pub to: To,
-    /// The directory of files.
+    pub kind: TargetKind,
+    /// The directory for files.
     pub directory: &'t Path,
 }
 
-/// What there is before a dump begins: a file is only made by the dump itself.
-pub enum Ready<'t> {
+/// A destination that is prepared for one dump. Files are not created yet, because that is part of the measured time.
+pub enum Destination<'t> {
     Null,
     File(&'t Path),
     Pipe(Stream),
     Tcp(Stream),
 }
 
-/// Bytes that have arrived.
-pub struct Written {
-    /// When the sink was given the first one.
+/// The arrival of the bytes at the destination.
+pub struct Arrival {
+    /// When the sink got the first byte.
     pub first: Instant,
-    /// When the last one had arrived.
+    /// When the last byte had arrived.
     pub done: Instant,
     pub bytes: u64,
-    /// Its pages are given back when it is dropped, which is no part of a dump.
+    /// Keeps the file open: freeing its pages is not part of the measured time.
     _file: Option<File>,
 }
 
 impl<'t> Target<'t> {
-    /// Opens pipes and sockets.
-    pub fn ready(&self) -> Result<Ready<'t>, Failure> {
-        let stream = match self.to {
-            To::Null => return Ok(Ready::Null),
-            To::File => return Ok(Ready::File(self.directory)),
-            To::Pipe => pipe().and_then(Stream::new).map(Ready::Pipe),
-            To::Tcp => tcp().and_then(Stream::new).map(Ready::Tcp),
+    /// Prepares the destination: opens pipes and sockets.
+    pub fn prepare(&self) -> Result<Destination<'t>, Failure> {
+        let stream = match self.kind {
+            TargetKind::Null => return Ok(Destination::Null),
+            TargetKind::File => return Ok(Destination::File(self.directory)),
+            TargetKind::Pipe => pipe().and_then(Stream::new).map(Destination::Pipe),
+            TargetKind::Tcp => tcp().and_then(Stream::new).map(Destination::Tcp),
         };
-        stream.map_err(|error| self.failed(error))
+        stream.map_err(|error| self.failure(error))
     }
 
-    /// The machine's limits for these bytes: bare copies to the same place.
-    pub fn copies(&self, bytes: &[u8]) -> Result<Vec<Row>, Failure> {
-        let mut rows = Vec::new();
+    /// Measures the machine's limits: plain copies of `bytes` to the same destination.
+    pub fn copies(&self, bytes: &[u8]) -> Result<Vec<Measurement>, Failure> {
+        let mut measurements = Vec::new();
         let mut copy = |key, label, preallocated| {
-            let ready = self.ready()?;
+            let destination = self.prepare()?;
             let start = Instant::now();
-            let copied = ready.copy(bytes, preallocated).map_err(|error| self.failed(error))?;
-            rows.push(Row::new(key, label, copied.done - start));
+            let copied = destination.copy(bytes, preallocated);
+            let copied = copied.map_err(|error| self.failure(error))?;
+            measurements.push(Measurement::new(key, label, copied.done - start));
             match copied.bytes == bytes.len() as u64 {
                 true => Ok(()),
-                false => Err(self.failed(format!("only {} bytes arrived", copied.bytes))),
+                false => Err(self.failure(format!("only {} bytes arrived", copied.bytes))),
             }
         };
-        match self.to {
-            To::Null => {}
-            To::File => {
+        match self.kind {
+            TargetKind::Null => {}
+            TargetKind::File => {
                 copy("write_all", "write_all", false)?;
                 copy("write_all_preallocated", "write_all, preallocated", true)?;
             }
-            To::Pipe => copy("write_all", "write_all, pipe of 1 MiB", false)?,
-            To::Tcp => copy("write_all", "write_all", false)?,
+            TargetKind::Pipe => copy("write_all", "write_all, pipe of 1 MiB", false)?,
+            TargetKind::Tcp => copy("write_all", "write_all", false)?,
         }
-        Ok(rows)
+        Ok(measurements)
     }
 
-    fn failed(&self, why: impl std::fmt::Display) -> Failure {
-        match self.to {
-            To::Null => Failure::new(why),
-            To::File => Failure::new(format!("{}: {why}", self.directory.display())),
-            To::Pipe => Failure::new(format!("a pipe: {why}")),
-            To::Tcp => Failure::new(format!("{LOOPBACK}: {why}")),
+    fn failure(&self, cause: impl std::fmt::Display) -> Failure {
+        match self.kind {
+            TargetKind::Null => Failure::new(cause),
+            TargetKind::File => Failure::new(format!("{}: {cause}", self.directory.display())),
+            TargetKind::Pipe => Failure::new(format!("a pipe: {cause}")),
+            TargetKind::Tcp => Failure::new(format!("{LOOPBACK}: {cause}")),
         }
     }
 }
 
-impl Ready<'_> {
+impl Destination<'_> {
     /// Writes a dump as `corestream dump` does.
-    pub fn dump(self, plan: &Plan<'_>) -> Result<Written, Failure> {
+    pub fn dump(self, plan: &Plan<'_>) -> Result<Arrival, Failure> {
         match self {
             Self::Null => {
-                let mut sink = Noted::new(Null);
+                let mut sink = TimedSink::new(NullSink);
                 plan.write_to(&mut sink)?;
-                Ok(sink.done())
+                Ok(sink.into_arrival())
             }
             Self::File(directory) => {
                 let at = |failure: Failure| failure.at(directory.display());
-                let file = fresh_file(directory)?;
-                let mut sink = Noted::new(FileSink::new(&file));
+                let file = scratch_file(directory)?;
+                let mut sink = TimedSink::new(FileSink::new(&file));
                 plan.write_to(&mut sink).map_err(|error| at(error.into()))?;
-                let written = sink.done();
+                let arrival = sink.into_arrival();
                 let len = file.metadata().map_err(|error| at(Failure::new(error)))?.len();
-                Ok(Written { bytes: len, _file: Some(file), ..written })
+                Ok(Arrival { bytes: len, _file: Some(file), ..arrival })
             }
             Self::Pipe(stream) => {
-                let mut sink = Noted::new(PipeSink::new(&stream.writer));
+                let mut sink = TimedSink::new(PipeSink::new(&stream.writer));
                 plan.write_to(&mut sink).map_err(|error| Failure::from(error).at("a pipe"))?;
-                let written = sink.done();
-                stream.finish(written)
+                let arrival = sink.into_arrival();
+                stream.finish(arrival)
             }
             Self::Tcp(stream) => {
-                let mut sink = Noted::new(SocketSink::new(&stream.writer));
+                let mut sink = TimedSink::new(SocketSink::new(&stream.writer));
                 plan.write_to(&mut sink).map_err(|error| Failure::from(error).at(LOOPBACK))?;
-                let written = sink.done();
-                stream.finish(written)
+                let arrival = sink.into_arrival();
+                stream.finish(arrival)
             }
         }
     }
 
-    /// Writes all of `bytes` by one call.
-    fn copy(self, bytes: &[u8], preallocated: bool) -> io::Result<Written> {
+    /// Writes all of `bytes` with one call of `write_all`.
+    fn copy(self, bytes: &[u8], preallocated: bool) -> io::Result<Arrival> {
         let first = Instant::now();
         let (bytes, file) = match self {
             Self::Null => (bytes.len() as u64, None),
             Self::File(directory) => {
                 let mut file =
-                    fresh_file(directory).map_err(|why| io::Error::other(why.message))?;
+                    scratch_file(directory).map_err(|failure| io::Error::other(failure.message))?;
                 if preallocated {
                     FileSink::new(&file).begin(bytes.len() as u64, true)?;
                 }
@@ -173,19 +174,19 @@ impl Ready<'_> {
                 platform::enlarge_pipe(&writer, PIPE_BYTES);
                 writer.write_all(bytes)?;
                 drop(writer);
-                (joined(reader)?, None)
+                (join(reader)?, None)
             }
             Self::Tcp(Stream { mut writer, reader }) => {
                 writer.write_all(bytes)?;
                 drop(writer);
-                (joined(reader)?, None)
+                (join(reader)?, None)
             }
         };
-        Ok(Written { first, done: Instant::now(), bytes, _file: file })
+        Ok(Arrival { first, done: Instant::now(), bytes, _file: file })
     }
 }
 
-/// The writer's end of a pipe or socket, and the thread at the other one.
+/// The write end of a pipe or socket, and the thread that reads from the other end.
 pub struct Stream {
     writer: File,
     reader: JoinHandle<io::Result<u64>>,
@@ -194,7 +195,7 @@ pub struct Stream {
 impl Stream {
     fn new((reader, writer): (OwnedFd, OwnedFd)) -> io::Result<Self> {
         let mut reader = File::from(reader);
-        // Not by the thread: before anything is timed, and where it can't be had, that is an error.
+        // Allocate the buffer here, before anything is timed, so that a failure is an error.
         let mut buffer = Vec::new();
         buffer.try_reserve_exact(READ_BYTES).map_err(|_| io::ErrorKind::OutOfMemory)?;
         buffer.resize(READ_BYTES, 0);
@@ -212,17 +213,17 @@ impl Stream {
         Ok(Self { writer: writer.into(), reader: thread::Builder::new().spawn(drain)? })
     }
 
-    /// Closes the writer's end: it is done when the reader has all of it.
-    fn finish(self, written: Written) -> Result<Written, Failure> {
+    /// Closes the write end and waits until the reader has all bytes.
+    fn finish(self, arrival: Arrival) -> Result<Arrival, Failure> {
         drop(self.writer);
-        let bytes =
-            joined(self.reader).map_err(|why| Failure::new(format!("the reader: {why}")))?;
-        Ok(Written { done: Instant::now(), bytes, ..written })
+        let bytes = join(self.reader)
+            .map_err(|error| Failure::new(format!("the reader failed: {error}")))?;
+        Ok(Arrival { done: Instant::now(), bytes, ..arrival })
     }
 }
 
-fn joined(reader: JoinHandle<io::Result<u64>>) -> io::Result<u64> {
-    reader.join().unwrap_or_else(|_| Err(io::Error::other("it has panicked")))
+fn join(reader: JoinHandle<io::Result<u64>>) -> io::Result<u64> {
+    reader.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -234,7 +235,7 @@ fn tcp() -> io::Result<(OwnedFd, OwnedFd)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let writer = TcpStream::connect(listener.local_addr()?)?;
     loop {
-        // Anybody on this machine may have connected before.
+        // Another process on this machine may have connected first.
         let (reader, from) = listener.accept()?;
         if from == writer.local_addr()? {
             return Ok((reader.into(), writer.into()));
@@ -242,33 +243,33 @@ fn tcp() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// A new file without a name, which is gone when it is closed, in whatever way the process ends; on file
-/// systems that have no such files, unless it ends right between making one and taking its name away.
-pub fn fresh_file(directory: &Path) -> Result<File, Failure> {
+/// Creates a file without a name, which disappears when it is closed, however the process ends. On a file system without
+/// `O_TMPFILE`, the file has a name for a moment. It stays if the process is killed in this moment.
+pub fn scratch_file(directory: &Path) -> Result<File, Failure> {
     UnnamedFile::scratch(directory)
-        .map_err(|error| Failure::from(error).with_hint("--dir names a directory"))
+        .map_err(|error| Failure::from(error).with_hint("use --dir to choose another directory"))
 }
 
-/// Notes when the first byte comes, and is the sink in it otherwise.
-struct Noted<S> {
+/// A sink that records when it gets the first byte, and how many bytes it accepts.
+struct TimedSink<S> {
     sink: S,
     first: Option<Instant>,
     bytes: u64,
 }
 
-impl<S: Sink> Noted<S> {
+impl<S: Sink> TimedSink<S> {
     fn new(sink: S) -> Self {
         Self { sink, first: None, bytes: 0 }
     }
 
-    /// All has been written.
-    fn done(self) -> Written {
+    /// Returns the arrival of the bytes, once all are written.
+    fn into_arrival(self) -> Arrival {
         let done = Instant::now();
-        Written { first: self.first.unwrap_or(done), done, bytes: self.bytes, _file: None }
+        Arrival { first: self.first.unwrap_or(done), done, bytes: self.bytes, _file: None }
     }
 }
 
-impl<S: Sink> Sink for Noted<S> {
+impl<S: Sink> Sink for TimedSink<S> {
     fn begin(&mut self, len: u64, may_block: bool) -> io::Result<()> {
         self.sink.begin(len, may_block)
     }
@@ -289,10 +290,10 @@ impl<S: Sink> Sink for Noted<S> {
     }
 }
 
-/// Counts the bytes and lets them go.
-struct Null;
+/// A sink that discards all bytes.
+struct NullSink;
 
-impl Sink for Null {
+impl Sink for NullSink {
     fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
         Ok(pieces.iter().map(|piece| piece.bytes.len()).sum())
     }

@@ -1,4 +1,4 @@
-//! The arguments of `--memory`, sizes and times, and the options of how a dump is planned.
+//! Parses the argument of `--memory`, sizes and times, and defines the options for planning.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -12,24 +12,31 @@ use corestream::{ByteSize, Dumper, Memory, MemoryType};
 use crate::image;
 use crate::report::Failure;
 
-/// An image and the type of its memory; how many pages it has is its image's to say.
+/// The path of an image and the type of its memory. The length of the image determines the number of pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryOption {
     pub image: PathBuf,
     pub ty: MemoryType,
-    /// Whether the image is taken to change while it is dumped.
+    /// Whether the image is assumed to change while it is dumped.
     pub changing: bool,
 }
 
 impl MemoryOption {
-    /// Parses `PATH[,OPTION]...`; what is the name of a file as a whole has no options.
+    /// Parses `PATH[,OPTION]...`. A text that is the path of an existing file has no options.
+    ///
+    /// # Errors
+    /// Returns an error if an option is unknown or invalid, or if the path is empty.
     pub fn parse(text: OsString) -> Result<Self, String> {
         match text.to_str() {
             _ if Path::new(&text).exists() => Ok(Self::plain(text)),
             Some(text) => Self::with_options(text),
-            // That it is not there is said when it is opened.
+            // Opening the file will report that it does not exist.
             None if !text.as_bytes().contains(&b',') => Ok(Self::plain(text)),
-            None => Err("such a path can have no options: link to it under another name".into()),
+            None => {
+                Err("the path is not valid UTF-8 and contains a comma, so it cannot have options; \
+                         link to it under another name"
+                    .into())
+            }
         }
     }
 
@@ -41,7 +48,7 @@ impl MemoryOption {
         let mut ty = MemoryType::wasm32(0);
         let (mut maximum, mut changing) = (None, false);
         let mut image = text;
-        // From the end, so that a path may contain commas as long as no option follows one.
+        // Split from the end, so that a path may contain commas before its last options.
         while let Some((path, option)) = image.rsplit_once(',') {
             let (key, value) = match option.split_once('=') {
                 Some((key, value)) => (key, Some(value)),
@@ -57,26 +64,29 @@ impl MemoryOption {
                 }
                 _ => {
                     return Err(format!(
-                        "there is no option {option}, only memory64, shared, changing, \
-                         maximum=PAGES|SIZE and page-size=1"
+                        "unknown option {option}; expected memory64, shared, changing, \
+                         maximum=PAGES|SIZE or page-size=1"
                     ));
                 }
             }
             image = path;
         }
         if let Some(value) = maximum {
-            // Not before all options are read: it is the size of a page that counts.
+            // Parse the maximum last: it depends on the page size, which any option may set.
             let pages =
                 pages(value, ty.page_size).map_err(|why| format!("maximum={value}: {why}"))?;
             ty.maximum = Some(pages);
         }
         if image.is_empty() {
-            return Err("the path of the image is missing".into());
+            return Err("missing path of the image".into());
         }
         Ok(Self { image: image.into(), ty, changing })
     }
 
-    /// The memory, with its image.
+    /// Opens the image and returns the memory.
+    ///
+    /// # Errors
+    /// Returns an error if the image cannot be opened, or if the memory is invalid.
     pub fn memory(&self) -> Result<Memory<'static>, Failure> {
         let memory = image::memory(image::open(&self.image, self.changing)?, None, self.ty);
         let checked = memory.validate();
@@ -84,21 +94,21 @@ impl MemoryOption {
         Ok(memory)
     }
 
-    /// What the process is called, if nothing else says: as the file.
+    /// Returns the default name of the process: the file name of the image.
     pub fn name(&self) -> String {
         self.image.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 }
 
-/// Parses the size of a page.
+/// Parses a page size.
 fn page_size(text: &str) -> Result<u32, String> {
     let size = text.parse::<ByteSize>().map_err(|error| error.to_string())?;
     let size = u32::try_from(u64::from(size)).ok();
     let size = size.filter(|size| [1, PAGE_BYTES].contains(size));
-    size.ok_or_else(|| format!("a page has 1 or {PAGE_BYTES} bytes"))
+    size.ok_or_else(|| format!("invalid page size; expected 1 or {PAGE_BYTES} bytes"))
 }
 
-/// Parses a number of pages of `page_size` bytes, or a size that is a whole number of them.
+/// Parses a number of pages of `page_size` bytes, or a size that is a multiple of the page size.
 fn pages(text: &str, page_size: u32) -> Result<u64, String> {
     let ByteSize(number) = text.parse().map_err(|error: corestream::Error| error.to_string())?;
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -106,34 +116,36 @@ fn pages(text: &str, page_size: u32) -> Result<u64, String> {
     }
     match number.checked_rem(page_size.into()) {
         Some(0) => Ok(number / u64::from(page_size)),
-        _ => Err(format!("is not a whole number of pages of {page_size} bytes")),
+        _ => Err(format!("not a multiple of the page size of {page_size} bytes")),
     }
 }
 
-/// How a dump is planned.
+/// The options for planning a dump.
 #[derive(Args)]
 pub struct PlanOptions {
-    /// Data segments that the dump may have; each memory that holds data has one, and each range between
-    /// data that is left out on purpose makes one more, whatever this is
+    /// Maximum number of data segments in the dump
+    ///
+    /// Whatever this is, the dump has at least one segment for each memory with data, and one more for each
+    /// excluded range between data.
     #[arg(long, value_name = "N", default_value_t = MAX_DATA_SEGMENTS,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DATA_SEGMENTS)))]
     max_segments: u32,
 
-    /// Threads that scan; 0 is one per core
+    /// Number of threads that scan, or 0 for one per core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: u16,
 
-    /// Read the holes of image files too, where the file system is not to be trusted with them
+    /// Read the holes of image files too, if the file system may report them wrongly
     #[arg(long)]
     pub no_trust_holes: bool,
 
-    /// Leave out the checksums, by which a reader can check the dump
+    /// Write no checksums; without them, a reader can check only the structure of the dump
     #[arg(long)]
     pub no_checksum: bool,
 }
 
 impl PlanOptions {
-    /// What plans so.
+    /// Returns a dumper with these options.
     pub fn dumper(&self) -> Dumper {
         Dumper::new()
             .max_segments(self.max_segments)
@@ -143,7 +155,7 @@ impl PlanOptions {
     }
 }
 
-/// Parses a size of at least one byte.
+/// Parses a size of at least 1 byte.
 pub fn some_bytes(text: &str) -> Result<ByteSize, String> {
     match text.parse() {
         Ok(ByteSize(0)) => Err("must be at least 1 byte".into()),
@@ -152,11 +164,11 @@ pub fn some_bytes(text: &str) -> Result<ByteSize, String> {
     }
 }
 
-/// A time in seconds, with a fraction if it has one.
+/// Parses a positive number of seconds, which may have a fraction.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let range = "must be a number of seconds above 0, from 1e-9 to 1.8e19";
-    time.filter(|time| !time.is_zero()).ok_or_else(|| range.into())
+    let expected = "expected a number of seconds from 1e-9 to 1.8e19";
+    time.filter(|time| !time.is_zero()).ok_or_else(|| expected.into())
 }
 
 #[cfg(test)]
@@ -164,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times() {
+    fn parses_times() {
         assert_eq!(seconds("2"), Ok(Duration::from_secs(2)));
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
         for bad in ["", "0", "-1", "1e-30", "1e300", "inf", "nan", "1s"] {
@@ -173,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn sizes_of_at_least_one_byte() {
+    fn parses_sizes_of_at_least_one_byte() {
         assert_eq!(some_bytes("1.5KiB"), Ok(ByteSize(1536)));
         assert_eq!(some_bytes("0GiB"), Err("must be at least 1 byte".into()));
         assert_eq!(some_bytes("8g"), Err("unknown unit \"g\", did you mean 8GiB or 8GB?".into()));
     }
 
     #[test]
-    fn path_and_options() {
+    fn parses_path_and_options() {
         let parse = |text: &str| MemoryOption::parse(text.into());
         let plain = parse("a/b.mem").unwrap();
         let image = "a/b.mem".into();
@@ -203,22 +215,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn reports_invalid_options() {
         for (text, expected) in [
-            ("m,memory65", "there is no option memory65, only memory64"),
-            ("m,maximum=x", "maximum=x: invalid size \"x\", one is such as"),
-            ("m,maximum=-1", "maximum=-1: invalid size \"-1\", one is such as"),
+            ("m,memory65", "unknown option memory65; expected memory64"),
+            ("m,maximum=x", "maximum=x: invalid size \"x\"; expected a size such as"),
+            ("m,maximum=-1", "maximum=-1: invalid size \"-1\"; expected a size such as"),
             ("m,maximum=4G", "maximum=4G: unknown unit \"G\", did you mean 4GiB or 4GB?"),
-            ("m,maximum=1MB", "maximum=1MB: is not a whole number of pages of 65536 bytes"),
+            ("m,maximum=1MB", "maximum=1MB: not a multiple of the page size of 65536 bytes"),
             (
                 "m,page-size=1,maximum=0.3KiB",
                 "maximum=0.3KiB: 0.3KiB is not a whole number of bytes",
             ),
             ("m,page-size=64kib", "page-size=64kib: unknown unit \"kib\", did you mean 64KiB?"),
-            ("m,page-size=4096", "page-size=4096: a page has 1 or 65536 bytes"),
-            ("m,shared=1", "there is no option shared=1"),
-            ("m,changing=yes", "there is no option changing=yes"),
-            (",shared", "the path of the image is missing"),
+            ("m,page-size=4096", "page-size=4096: invalid page size; expected 1 or 65536 bytes"),
+            ("m,shared=1", "unknown option shared=1"),
+            ("m,changing=yes", "unknown option changing=yes"),
+            (",shared", "missing path of the image"),
         ] {
             let error = MemoryOption::parse(text.into()).unwrap_err();
             assert!(error.starts_with(expected), "{error}");

@@ -1,4 +1,4 @@
-//! Patterns in the name of an output: `%p %t %n %%`.
+//! Patterns in the path of an output: `%p %t %n %%`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,28 +9,28 @@ use corestream::Visible;
 
 use crate::limits::MAX_PROCESS_NAME_BYTES;
 
-/// What the patterns stand for.
+/// The values that replace the patterns.
 pub struct Values<'v> {
     /// `%p`: the process id.
     pub process_id: u32,
-    /// `%t`: seconds since 1970.
+    /// `%t`: the Unix time in seconds.
     pub unix_time: u64,
-    /// `%n`: the name of the guest's process, as it is.
+    /// `%n`: the name of the guest's process. It is sanitized when it replaces the pattern.
     pub name: &'v str,
 }
 
 impl<'v> Values<'v> {
-    /// Those of this process and of now.
+    /// Returns the values for this process and the current time.
     pub fn now(name: &'v str) -> Self {
-        // Before 1970 it is 1970.
+        // A clock before 1970 counts as 1970.
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
         Self { process_id: std::process::id(), unix_time, name }
     }
 
-    /// `path` with its patterns replaced.
+    /// Replaces the patterns in `path`.
     ///
     /// # Errors
-    /// It has a `%` that begins no pattern.
+    /// Returns an error if `path` contains a `%` that does not begin a pattern.
     pub fn fill(&self, path: &Path) -> Result<PathBuf, String> {
         let mut filled = OsString::new();
         let mut parts = path.as_os_str().as_bytes().split(|byte| *byte == b'%');
@@ -46,10 +46,10 @@ impl<'v> Values<'v> {
                     &part[1..]
                 }
                 Some(b'n') => {
-                    filled.push(harmless(self.name));
+                    filled.push(sanitize(self.name));
                     &part[1..]
                 }
-                // Two in a row have nothing between them; what follows the second is no pattern.
+                // `%%`: the part between the two is empty, and the text after the second is copied unchanged.
                 None => {
                     let Some(next) = parts.next() else { return Err(unknown("%")) };
                     filled.push("%");
@@ -68,8 +68,8 @@ impl<'v> Values<'v> {
 
 fn unknown(pattern: &str) -> String {
     format!(
-        "{pattern} is no pattern: %p is the process id, %t the Unix time, %n the name, %% a percent \
-         sign"
+        "unknown pattern {pattern}; expected %p (process id), %t (Unix time), %n (process name) or %% \
+         (percent sign)"
     )
 }
 
@@ -77,15 +77,15 @@ fn os_string(bytes: &[u8]) -> OsString {
     OsString::from_vec(bytes.to_vec())
 }
 
-/// A name that is one component of a path, and neither a hidden one nor an option of a command.
-fn harmless(name: &str) -> String {
+/// Turns a name into one component of a path that is neither hidden nor looks like an option of a command.
+fn sanitize(name: &str) -> String {
     let name = &name[..name.floor_char_boundary(MAX_PROCESS_NAME_BYTES)];
-    let mut harmless: String =
+    let mut sanitized: String =
         name.chars().map(|c| if c == '/' || Visible(c).is_escaped() { '_' } else { c }).collect();
-    if harmless.starts_with(['.', '-']) {
-        harmless.replace_range(..1, "_");
+    if sanitized.starts_with(['.', '-']) {
+        sanitized.replace_range(..1, "_");
     }
-    harmless
+    sanitized
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_replaced() {
+    fn replaces_patterns() {
         for (path, expected) in [
             ("plain", "plain"),
             ("%n.%p.%t.core", "guest.wasm.42.1700000000.core"),
@@ -116,15 +116,15 @@ mod tests {
     }
 
     #[test]
-    fn other_percent_signs_are_errors() {
+    fn rejects_other_percent_signs() {
         for (path, named) in [("%", "%"), ("a%", "%"), ("%x", "%x"), ("%%%", "%"), ("%é", "%é")] {
             let error = fill(path, "").unwrap_err();
-            assert!(error.starts_with(&format!("{named} is no pattern")), "{path}: {error}");
+            assert!(error.starts_with(&format!("unknown pattern {named};")), "{path}: {error}");
         }
     }
 
     #[test]
-    fn names_are_made_harmless() {
+    fn sanitizes_names() {
         for (name, expected) in [
             ("../../etc/passwd", "_._.._etc_passwd"),
             ("..", "_."),

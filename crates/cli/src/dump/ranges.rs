@@ -1,10 +1,10 @@
-//! The arguments of `--exclude` and `--only`: ranges of a memory's addresses.
+//! The arguments of `--exclude` and `--only`: address ranges of a memory.
 
 use corestream::{AddressRange, CoreDump, Memory};
 
 use crate::report::Failure;
 
-/// A range of a memory, as it was given.
+/// An address range of a memory, with its text on the command line.
 #[derive(Clone, Debug)]
 pub struct RangeOption {
     text: String,
@@ -14,18 +14,25 @@ pub struct RangeOption {
 
 impl RangeOption {
     /// Parses `MEMORY:START..END`, an index and an [`AddressRange`].
+    ///
+    /// # Errors
+    /// Returns an error if the index or the range is invalid.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let form = "a range has the form MEMORY:START..END, such as 0:0x1000..0x2000";
-        let (memory, range) = text.split_once(':').ok_or(form)?;
+        let expected = "expected MEMORY:START..END, such as 0:0x1000..0x2000";
+        let (memory, range) = text.split_once(':').ok_or(expected)?;
         let is_index = memory.bytes().all(|b| b.is_ascii_digit());
         let index = is_index.then(|| memory.parse().ok()).flatten();
-        let memory =
-            index.ok_or_else(|| format!("{memory:?} is no index of a memory, such as 0"))?;
+        let memory = index.ok_or_else(|| {
+            format!("invalid memory index {memory:?}; expected a number such as 0")
+        })?;
         let range = range.parse().map_err(|error: corestream::Error| error.to_string())?;
         Ok(Self { text: text.into(), memory, range })
     }
 
-    /// Tells the memory that it is of by `tell`; `option` is its name.
+    /// Calls `apply` with the memory and the range. `option` is the name of the option, for errors.
+    ///
+    /// # Errors
+    /// Returns an error if the guest has no such memory.
     fn apply(
         &self,
         option: &str,
@@ -33,19 +40,22 @@ impl RangeOption {
         apply: impl FnOnce(&mut Memory<'_>, AddressRange),
     ) -> Result<(), Failure> {
         let Self { text, memory, range } = self;
-        let there = match dump.memories.len() {
-            1 => "there is only memory 0".into(),
-            n => format!("the guest has {n} memories"),
+        let memories = match dump.memories.len() {
+            1 => "1 memory".into(),
+            n => format!("{n} memories"),
         };
         let memory = dump.memories.get_mut(*memory).ok_or_else(|| {
-            Failure::usage(format!("{option} {text}: there is no memory {memory}, {there}"))
+            Failure::usage(format!("{option} {text}: no memory {memory}; the guest has {memories}"))
         })?;
         apply(memory, *range);
         Ok(())
     }
 }
 
-/// Leaves out what `exclude` says, and all that `only` does not say of memories that it names.
+/// Excludes the ranges in `exclude`, and everything outside of the ranges in `only` from the memories that `only` names.
+///
+/// # Errors
+/// Returns an error if a range is not in a memory of the guest.
 pub fn apply(
     dump: &mut CoreDump<'_>,
     exclude: &[RangeOption],
@@ -65,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memories_and_addresses() {
+    fn parses_memory_and_addresses() {
         for (text, memory, range) in [
             ("0:0x1000..0x2000", 0, AddressRange::new(0x1000..0x2000)),
             ("12:4096..8KiB", 12, AddressRange::new(4096..8192)),
@@ -77,15 +87,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn reports_invalid_ranges() {
         for (text, expected) in [
-            ("", "a range has the form MEMORY:START..END"),
-            ("0x1000..0x2000", "a range has the form MEMORY:START..END"),
+            ("", "expected MEMORY:START..END"),
+            ("0x1000..0x2000", "expected MEMORY:START..END"),
             ("0:4096", "invalid range \"4096\"; expected START..END"),
-            (":1..2", "\"\" is no index of a memory"),
-            ("heap:1..2", "\"heap\" is no index of a memory"),
-            ("-1:1..2", "\"-1\" is no index of a memory"),
-            ("+1:1..2", "\"+1\" is no index of a memory"),
+            (":1..2", "invalid memory index \"\""),
+            ("heap:1..2", "invalid memory index \"heap\""),
+            ("-1:1..2", "invalid memory index \"-1\""),
+            ("+1:1..2", "invalid memory index \"+1\""),
             ("0:a..b", "invalid address \"a\""),
             ("0:1..2gib", "unknown unit \"gib\", did you mean 2GiB?"),
             ("0:2..2", "the range 0x2..0x2 is empty"),

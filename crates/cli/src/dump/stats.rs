@@ -1,4 +1,4 @@
-//! What `--stats` prints: bytes, segments and seconds.
+//! The output of `--stats` and `--dry-run`.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -9,22 +9,22 @@ use corestream::{AddressRanges, MemoryIndex, Plan, Stats, Visible};
 use crate::json;
 use crate::report::{self, Failure};
 
-/// How statistics are printed.
+/// The format of the statistics.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum StatsFormat {
-    /// For people
+    /// Plain text
     Text,
     /// One JSON object
     Json,
 }
 
-/// Returns the bytes and ranges that are left out of a memory on purpose. All of the largest memory is 2^64 bytes.
+/// Returns the number of excluded bytes and ranges of a memory. There can be 2^64 bytes, the size of the largest memory.
 pub fn excluded((memory, ranges): (MemoryIndex, &AddressRanges)) -> (MemoryIndex, u128, u64) {
     (memory, ranges.byte_len(), ranges.len() as u64)
 }
 
-/// Returns what `--dry-run` prints: the plan, whether it fits where there are `free` bytes, and why V8 refuses
-/// it, if it does.
+/// Returns the output of `--dry-run`: the sizes, whether the dump fits into `free` bytes, and the reason `v8` why V8
+/// refuses it.
 pub fn plan(plan: &Plan<'_>, free: Option<u64>, v8: Option<&str>) -> String {
     let stats = plan.stats();
     let mut text = format!(
@@ -32,7 +32,7 @@ pub fn plan(plan: &Plan<'_>, free: Option<u64>, v8: Option<&str>) -> String {
         stats.segments, stats.data_bytes, stats.dump_bytes
     );
     if stats.excluded_ranges > 0 {
-        text.push_str(&format!("left out  {}\n", missing(stats)));
+        text.push_str(&format!("excluded  {}\n", excluded_summary(stats)));
     }
     if let Some(free) = free {
         let verdict = if plan.len() <= free { "it fits" } else { "it does not fit" };
@@ -44,10 +44,14 @@ pub fn plan(plan: &Plan<'_>, free: Option<u64>, v8: Option<&str>) -> String {
     text
 }
 
-fn missing(stats: &Stats) -> String {
+fn excluded_summary(stats: &Stats) -> String {
     report::bytes_in_ranges(stats.excluded_bytes, stats.excluded_ranges)
 }
 
+/// Returns the output of `--stats`.
+///
+/// # Errors
+/// Returns an error if the statistics cannot be serialized.
 pub fn render(
     format: StatsFormat,
     plan: &Plan<'_>,
@@ -67,7 +71,7 @@ pub fn render(
         StatsFormat::Text => {
             let mut text = String::new();
             let mut row = |name: &str, value: String| {
-                // Writing to a string can't fail.
+                // Writing to a string does not fail.
                 let _ = writeln!(text, "{name:<9} {value}");
             };
             let seconds = |time: Duration| format!("{:.6} s", time.as_secs_f64());
@@ -88,7 +92,7 @@ pub fn render(
                 ),
             );
             if stats.excluded_ranges > 0 {
-                row("left out", missing(stats));
+                row("excluded", excluded_summary(stats));
             }
             if !changing.is_empty() {
                 let changing: Vec<_> = changing.iter().map(ToString::to_string).collect();
@@ -103,7 +107,7 @@ pub fn render(
             let threads = format!("{threads} thread{}", if threads == 1 { "" } else { "s" });
             row("scan", format!("{} ({scanner}, {threads})", seconds(stats.scan_time)));
             row("plan", seconds(stats.plan_time));
-            row("write", write_time.map_or("nothing".into(), seconds));
+            row("write", write_time.map_or("not written".into(), seconds));
             Ok(text)
         }
     }

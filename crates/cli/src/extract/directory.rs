@@ -1,4 +1,4 @@
-//! `extract --all`: a directory with an image of each memory, and a manifest of everything else.
+//! `extract --all`: writes a directory with an image of each memory, and a manifest of everything else.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use corestream::{
     UnnamedFile,
 };
 
-use super::done::{Done, MANIFEST};
+use super::done::{Extraction, MANIFEST};
 use super::meter::Meter;
 use crate::input::Input;
 use crate::json::Manifest;
@@ -20,25 +20,32 @@ use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
 /// The error for a directory that was moved or removed during the extraction.
-const MOVED: &str = "the directory was moved or removed during the extraction, nothing is kept";
+const MOVED: &str = "the directory was moved or removed during the extraction; nothing was kept";
 
 /// A directory that appears under its name once it is complete.
 pub(super) struct Directory {
     path: PathBuf,
-    /// Whether what can't be extracted of a damaged dump is left out.
+    /// Whether to skip memories of a damaged dump that cannot be extracted.
     salvage: bool,
 }
 
 impl Directory {
-    /// Checks the path early, before the dump is verified.
+    /// Checks the path before the dump is verified.
+    ///
+    /// # Errors
+    /// Returns an error if the directory cannot be created there.
     pub(super) fn new(path: &Path, salvage: bool) -> Result<Self, Failure> {
-        // Not a usage error: the path may be free the next time.
+        // This is not a usage error: the same command may succeed later.
         NewDirectory::check(path).map_err(Failure::new)?;
         check_directory(directory_of(path)).map_err(|why| Failure::new(why).at(path.display()))?;
         Ok(Self { path: path.into(), salvage })
     }
 
-    /// Extracts everything.
+    /// Extracts everything into the directory. Calls `check` before the directory gets its name.
+    ///
+    /// # Errors
+    /// Returns an error if the dump cannot be read, if the directory cannot be written, if the work is cancelled, or if
+    /// `check` fails.
     pub(super) fn fill(
         &self,
         input: &Input,
@@ -46,10 +53,11 @@ impl Directory {
         interrupt: &Interrupt,
         meter: &Meter,
         check: impl Fn() -> Result<(), Failure>,
-    ) -> Result<Done, Failure> {
+    ) -> Result<Extraction, Failure> {
         interrupt.begin_clean_up();
         let mut directory = NewDirectory::create(&self.path).map_err(Failure::new)?;
-        let mut done = Done { memories: Vec::new(), skipped: Vec::new(), manifest: true };
+        let mut extraction =
+            Extraction { memories: Vec::new(), skipped: Vec::new(), manifest: true };
         let views = dump.memories().filter(|view| !has_no_image(*view));
         meter.begin(views.clone());
         for view in views {
@@ -57,8 +65,8 @@ impl Directory {
             let name = image_name(memory);
             let image = directory.add(&name)?;
             let restored = view.restore(&image, FileOptions::new());
-            meter.pass(view);
-            // An error names the final path of the image, not the temporary one.
+            meter.count(view);
+            // Errors name the final path of the image, not the temporary one.
             let failed = |error: &Error| match directory.is_moved() {
                 true => Failure::new(MOVED).at(self.path.display()),
                 false => {
@@ -70,23 +78,23 @@ impl Directory {
                 && let Err(error) = &restored
                 && error.io_error().is_some_and(is_too_large)
             {
-                // Its size may be what is damaged; the other memories are worth more than an error.
-                let why = failed(error).message;
-                report::line(&format!("warning: memory {memory} is not extracted: {why}"));
-                done.skipped.push(memory);
+                // Perhaps its size is damaged. Skip it, so that the other memories are still extracted.
+                let cause = failed(error).message;
+                report::line(&format!("warning: memory {memory} was not extracted: {cause}"));
+                extraction.skipped.push(memory);
                 continue;
             }
             let restored = restored.map_err(|error| match error.kind() {
                 ErrorKind::Output => failed(&error),
-                _ => input.failed(&error),
+                _ => input.failure(&error),
             });
-            done.memories.push((memory, restored?));
+            extraction.memories.push((memory, restored?));
         }
-        write_manifest(&directory.add(MANIFEST)?, dump, &done.skipped)
+        write_manifest(&directory.add(MANIFEST)?, dump, &extraction.skipped)
             .map_err(|failure| failure.at(self.path.display()))?;
         if interrupt.cancel().load(Ordering::Relaxed) {
-            // The caller reports the signal.
-            return Err(Failure::new("cannot finish it").at(self.path.display()));
+            // The caller reports the signal instead.
+            return Err(Failure::new("cancelled").at(self.path.display()));
         }
         let mut missing = None;
         for (index, global) in dump.globals().enumerate() {
@@ -100,27 +108,27 @@ impl Directory {
         warn_if_not_private(&self.path);
         if let Some(index) = missing {
             report::line(&format!(
-                "warning: {}: global {index} has no value in the dump: add one before `dump --manifest`",
+                "warning: {}: global {index} has no value in the dump; add one before `dump --manifest`",
                 self.path.join(MANIFEST).display()
             ));
         }
-        Ok(done)
+        Ok(extraction)
     }
 }
 
-/// A memory that holds no data, and is larger than file systems take, has none: what the manifest
-/// says of it is all there is.
+/// Returns whether a memory gets no image, because it has no data and file systems do not support files of its size. The
+/// manifest alone describes such a memory.
 fn has_no_image(memory: MemoryView<'_>) -> bool {
     let len = memory.ty().byte_len();
     memory.coverage().data_bytes == 0 && len.is_none_or(|len| len > MAX_EMPTY_IMAGE_BYTES)
 }
 
-/// Returns whether a file is too large for its file system, or for any.
+/// Returns whether a file is too large for its file system, or for any file system.
 fn is_too_large(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidInput)
 }
 
-/// The name of the image of a memory.
+/// Returns the file name of the image of a memory.
 fn image_name(memory: MemoryIndex) -> String {
     format!("memory-{memory}.mem")
 }

@@ -1,32 +1,32 @@
-//! The result of an extraction, and its warnings: missing memories, and bytes that may be wrong.
+//! The result of an extraction, and the warnings about missing ranges and doubtful bytes.
 
 use std::ops::Range;
 
-use corestream::read::{Damage, Restored, SegmentView};
+use corestream::read::{DamageReport, Restored, SegmentView};
 use corestream::{CoreDumpFile, MemoryIndex};
 
 use crate::input::Input;
 use crate::limits::MAX_SHOWN_RANGES;
 use crate::report::{self, Failure};
 
-/// The name of the manifest beside the images.
+/// The file name of the manifest.
 pub(super) const MANIFEST: &str = "manifest.json";
 
-/// What was extracted.
-pub(super) struct Done {
+/// The result of an extraction.
+pub(super) struct Extraction {
     pub(super) memories: Vec<(MemoryIndex, Restored)>,
-    /// Memories of a damaged dump whose images no file system takes.
+    /// The memories of a damaged dump that were skipped because their images are too large for the file system.
     pub(super) skipped: Vec<MemoryIndex>,
-    /// Whether a manifest has all else.
+    /// Whether a manifest was written.
     pub(super) manifest: bool,
 }
 
-impl Done {
+impl Extraction {
     fn has(&self, memory: MemoryIndex) -> bool {
-        self.memories.iter().any(|(done, _)| *done == memory)
+        self.memories.iter().any(|(extracted, _)| *extracted == memory)
     }
 
-    /// What came from the sections before the memory.
+    /// Names the extracted data that comes from the sections before the data section, as the start of a sentence.
     fn described(&self) -> String {
         match (self.manifest, self.memories.first()) {
             (false, Some((memory, _))) => format!("the size of memory {memory} is"),
@@ -34,30 +34,36 @@ impl Done {
         }
     }
 
-    /// Reports ranges that are zero because the dump could not be read there: a line for each range of
-    /// the dump, and for each of a memory.
-    pub(super) fn say_unread(&self, input: &Input, dump: &CoreDumpFile<'_>, lost: &[Range<u64>]) {
+    /// Warns about ranges that are zero because the file system could not read the dump there. Prints one line for each
+    /// range of the dump, and one for each range of a memory.
+    pub(super) fn warn_of_unread_ranges(
+        &self,
+        input: &Input,
+        dump: &CoreDumpFile<'_>,
+        lost: &[Range<u64>],
+    ) {
         let name = input.name();
         for Range { start, end } in lost {
-            report::line(&format!("warning: {name}: bytes {start:#x}..{end:#x} can't be read"));
+            report::line(&format!("warning: {name}: cannot read bytes {start:#x}..{end:#x}"));
         }
         for (memory, _) in &self.memories {
             let segments = dump.memory(*memory).into_iter().flat_map(|memory| memory.segments());
-            let mut left = lost;
-            // Segments come in the order of addresses, which is usually their order in the dump.
+            let mut remaining = lost;
+            // Segments are in the order of addresses, which is usually also their order in the dump. So the search
+            // continues after the last range found, and starts again only if a segment lies before it.
             for SegmentView { addresses, offset, .. } in segments {
                 let (address, last) = addresses.into_inner();
                 let part = offset..offset + (last - address) + 1;
-                if left.first().is_none_or(|range| range.start > part.start) {
-                    left = lost;
+                if remaining.first().is_none_or(|range| range.start > part.start) {
+                    remaining = lost;
                 }
-                let passed = left.partition_point(|range| range.end <= part.start);
-                left = &left[passed..];
-                for range in left.iter().take_while(|range| range.start < part.end) {
+                let passed = remaining.partition_point(|range| range.end <= part.start);
+                remaining = &remaining[passed..];
+                for range in remaining.iter().take_while(|range| range.start < part.end) {
                     let first = address + (range.start.max(part.start) - part.start);
                     let last = address + (range.end.min(part.end) - part.start - 1);
                     report::line(&format!(
-                        "warning: memory {memory}: {first:#x}..={last:#x} can't be read, the image has \
+                        "warning: memory {memory}: cannot read {first:#x}..={last:#x}; the image has \
                          zeros there"
                     ));
                 }
@@ -65,29 +71,25 @@ impl Done {
         }
     }
 
-    /// A line for each memory of a damaged dump whose size is not known.
-    pub(super) fn say_sizes(&self, dump: &CoreDumpFile<'_>) {
+    /// Warns about each memory of a damaged dump whose size is unknown.
+    pub(super) fn warn_of_sizes(&self, dump: &CoreDumpFile<'_>) {
         if dump.damage().is_none() {
             return;
         }
         for (memory, _) in &self.memories {
             let declared = dump.memory(*memory).ok().and_then(|memory| memory.declared_pages());
             let line = match declared {
-                Some(0) => {
-                    "the size of the memory is lost, the image ends with the last page that has data"
-                }
-                Some(_) => {
-                    "the size of the memory is damaged, the image ends with the last page that has data"
-                }
+                Some(0) => "its size is lost; the image ends with the last page that has data",
+                Some(_) => "its size is damaged; the image ends with the last page that has data",
                 None => continue,
             };
             report::line(&format!("warning: memory {memory}: {line}"));
         }
     }
 
-    /// What is zero in an image only because the dump does not have it: a line for what was left out on
-    /// purpose, or one for each range that may be lost.
-    pub(super) fn say_missing(&self, dump: &CoreDumpFile<'_>) {
+    /// Reports ranges that are zero in an image because they are not in the dump. Prints one line about ranges that were
+    /// excluded on purpose, or one warning for each range that may be lost.
+    pub(super) fn warn_of_missing_ranges(&self, dump: &CoreDumpFile<'_>) {
         let missing = self.memories.iter().filter(|(_, restored)| restored.unknown > 0);
         let ranges = |memory| dump.memory(memory).into_iter().flat_map(|memory| memory.unknown());
         if dump.has_index() {
@@ -95,7 +97,7 @@ impl Done {
                 (*memory, restored.unknown, ranges(*memory).count() as u64)
             };
             if let Some(partial) = report::partial(missing.map(of)) {
-                report::line(&format!("{partial}: zeros stand there in the image"));
+                report::line(&format!("{partial}; the image has zeros there"));
             }
             return;
         }
@@ -104,7 +106,7 @@ impl Done {
             for range in ranges.by_ref().take(MAX_SHOWN_RANGES) {
                 let (first, last) = range.into_inner();
                 report::line(&format!(
-                    "warning: memory {memory}: {first:#x}..={last:#x} is not in the dump, the image \
+                    "warning: memory {memory}: {first:#x}..={last:#x} is not in the dump; the image \
                      has zeros there"
                 ));
             }
@@ -112,44 +114,46 @@ impl Done {
             if more > 0 {
                 let more = report::count(more, "more range");
                 report::line(&format!(
-                    "warning: memory {memory}: and {more} not in the dump, the image has zeros there"
+                    "warning: memory {memory}: and {more} not in the dump; the image has zeros there"
                 ));
             }
         }
     }
 }
 
-/// A damaged dump whose readable parts were extracted.
-pub(super) struct Damaged {
+/// The damage of a dump whose readable parts were extracted.
+pub(super) struct DamagedDump {
+    /// The failure to report at the end.
     pub(super) failure: Failure,
-    /// Why.
-    pub(super) why: String,
-    pub(super) damage: Option<Damage>,
-    /// Whether nothing was wrong when it was verified.
+    /// The cause in the message of the failure.
+    pub(super) cause: String,
+    /// The damage that the verifier found, if it found any.
+    pub(super) damage: Option<DamageReport>,
+    /// Whether the verifier found the dump intact.
     pub(super) is_verified: bool,
 }
 
-impl Damaged {
-    /// A line for each thing that was extracted and may not be what it was. The checksum of a block does not hold
-    /// either if a page of it could not be read.
-    pub(super) fn say_doubtful(&self, done: &Done, unread: bool) {
+impl DamagedDump {
+    /// Warns about extracted data that may be wrong: data from blocks with a checksum mismatch. With `unread`, parts of
+    /// the dump could not be read; a block with such a part has a checksum mismatch too.
+    pub(super) fn warn_of_doubtful_data(&self, extraction: &Extraction, unread: bool) {
         let compared = self.damage.as_ref().filter(|damage| damage.checksums);
         let Some(damage) = compared else {
             if !self.is_verified {
                 report::line(
-                    "warning: no checksums can be compared: nothing tells whether the rest is right",
+                    "warning: no checksums could be compared; the extracted data may be wrong",
                 );
             }
             return;
         };
         let from = match unread {
-            true => "from blocks that are damaged or could not be read as a whole",
-            false => "from blocks that are damaged",
+            true => "from damaged or partly unreadable blocks",
+            false => "from damaged blocks",
         };
         if damage.guest {
-            report::line(&format!("warning: {} {from}", done.described()));
+            report::line(&format!("warning: {} {from}", extraction.described()));
         }
-        for range in damage.all_memory.iter().filter(|range| done.has(range.memory)) {
+        for range in damage.all_memory.iter().filter(|range| extraction.has(range.memory)) {
             report::line(&format!("warning: {range} is {from}"));
         }
         if damage.more_memory > 0 {

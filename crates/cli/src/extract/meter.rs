@@ -1,6 +1,4 @@
-//! The progress of an extraction, over all memories that it writes.
-//!
-//! The library counts the bytes of each memory for itself.
+//! The progress of an extraction over all memories. The library reports the progress of each memory separately.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,46 +7,46 @@ use corestream::{Progress, Stage};
 
 use crate::progress::Step;
 
-/// The bytes of all memories, of which some are done. Threads that restore a memory share it.
+/// The progress over all memories. The threads that restore a memory share it.
 pub(super) struct Meter {
-    show: Box<dyn Fn(Step) + Send + Sync>,
+    callback: Box<dyn Fn(Step) + Send + Sync>,
     total: AtomicU64,
-    /// Bytes of the memories before the one that is being restored.
+    /// The bytes of the memories before the current one.
     before: AtomicU64,
 }
 
 impl Meter {
-    /// Returns a meter that passes each step to `show`.
-    pub(super) fn new(show: impl Fn(Step) + Send + Sync + 'static) -> Self {
-        Self { show: Box::new(show), total: AtomicU64::new(0), before: AtomicU64::new(0) }
+    /// Creates a meter that passes each step to `callback`.
+    pub(super) fn new(callback: impl Fn(Step) + Send + Sync + 'static) -> Self {
+        Self { callback: Box::new(callback), total: AtomicU64::new(0), before: AtomicU64::new(0) }
     }
 
-    /// Begins with these memories, which may have no bytes.
+    /// Starts to measure the extraction of these memories, which may have no bytes.
     pub(super) fn begin<'d>(&self, memories: impl Iterator<Item = MemoryView<'d>>) {
-        // Nothing but what is shown depends on the sum.
+        // Saturation is harmless: the sum is only shown.
         let total = memories.map(bytes).fold(0, u64::saturating_add);
         self.total.store(total, Ordering::Relaxed);
-        (self.show)(Step { stage: Stage::Restore, done: 0, total });
+        (self.callback)(Step { stage: Stage::Restore, done: 0, total });
     }
 
-    /// Counts a memory that is restored.
-    pub(super) fn pass(&self, memory: MemoryView<'_>) {
+    /// Counts a restored memory.
+    pub(super) fn count(&self, memory: MemoryView<'_>) {
         self.before.fetch_add(bytes(memory), Ordering::Relaxed);
     }
 
-    /// Shows the progress over all memories, given that of the library with one of them.
-    pub(super) fn tell(&self, progress: Progress) {
+    /// Converts the library's progress with one memory to progress over all memories, and shows it.
+    pub(super) fn show(&self, progress: Progress) {
         let mut step = Step::from(progress);
         if step.stage == Stage::Restore {
             step.total = self.total.load(Ordering::Relaxed);
             let before = self.before.load(Ordering::Relaxed);
             step.done = before.saturating_add(step.done).min(step.total);
         }
-        (self.show)(step);
+        (self.callback)(step);
     }
 }
 
-/// The bytes of a memory that lie in the dump.
+/// Returns the number of bytes of a memory that are in the dump.
 fn bytes(memory: MemoryView<'_>) -> u64 {
     memory.coverage().data_bytes
 }
@@ -63,10 +61,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memories_count_as_one() {
+    fn adds_up_the_progress_of_all_memories() {
         let image = vec![7; 40 * 65_536];
         let mut guest = CoreDump::new("guest");
-        // Two of equal size, one without data, a smaller one.
+        // Two memories of equal size, one without data, and a smaller one.
         for pages in [40, 40, 0, 3] {
             let image = MemoryImage::from_slice(&image[..pages * 65_536]);
             guest.add_memory(Memory::new(MemoryType::wasm32(pages as u64), image));
@@ -76,8 +74,8 @@ mod tests {
         let steps = Arc::new(Mutex::new(Vec::new()));
         let shown = Arc::clone(&steps);
         let meter = Arc::new(Meter::new(move |step| shown.lock().unwrap().push(step)));
-        let told = Arc::clone(&meter);
-        let options = OpenOptions::new().progress(move |progress| told.tell(progress));
+        let shared = Arc::clone(&meter);
+        let options = OpenOptions::new().progress(move |progress| shared.show(progress));
         let dump = options.open_source(&bytes).unwrap();
         assert!(steps.lock().unwrap().iter().all(|step| step.stage == Stage::Open));
         steps.lock().unwrap().clear();
@@ -87,7 +85,7 @@ mod tests {
         for memory in dump.memories() {
             let path = directory.path().join(memory.index().to_string());
             memory.restore(path, FileOptions::new()).unwrap();
-            meter.pass(memory);
+            meter.count(memory);
             ends.push(steps.lock().unwrap().last().unwrap().done);
         }
         assert_eq!(ends, [40, 80, 80, 83].map(|pages| pages * 65_536));

@@ -1,33 +1,33 @@
-//! The width of standard output: lists that go on in the next line, names that are cut to fit into one.
+//! Fits text to the width of standard output: wraps lists, and truncates names.
 
 use std::io::{self, IsTerminal, Write};
 
 use corestream::Visible;
 use rustix::termios::tcgetwinsize;
 
-/// Columns where neither a terminal nor `COLUMNS` says how many there are.
-const DEFAULT: usize = 80;
-/// A narrower terminal breaks lines itself.
-const LEAST: usize = 40;
+/// The width if neither a terminal nor `COLUMNS` defines it.
+const DEFAULT_COLUMNS: usize = 80;
+/// The minimum width. A narrower terminal breaks the lines itself.
+const MIN_COLUMNS: usize = 40;
 
-/// A number of columns; a character takes one.
+/// A width in columns. Each character counts as one column.
 #[derive(Clone, Copy, Debug)]
 pub struct Columns(usize);
 
 impl Columns {
-    /// Returns the width of standard output: that of the terminal, if it is one, else what `COLUMNS` says, else 80.
-    /// The order is that of `--help`.
+    /// Returns the width of standard output: the width of the terminal, otherwise the value of `COLUMNS`, otherwise 80.
+    /// Clap uses the same order for `--help`.
     pub fn of_standard_output() -> Self {
         let stdout = io::stdout();
         let size = if stdout.is_terminal() { tcgetwinsize(&stdout).ok() } else { None };
         let of_terminal = size.map(|size| size.ws_col.into()).filter(|columns| *columns > 0);
         let set = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| *columns > 0);
-        Self::new(of_terminal.or_else(set).unwrap_or(DEFAULT))
+        Self::new(of_terminal.or_else(set).unwrap_or(DEFAULT_COLUMNS))
     }
 
-    /// Returns this number of columns, at least 40.
+    /// Returns this width, but at least 40.
     pub fn new(columns: usize) -> Self {
-        Self(columns.max(LEAST))
+        Self(columns.max(MIN_COLUMNS))
     }
 
     /// Returns whether this many characters fit into a line.
@@ -35,16 +35,17 @@ impl Columns {
         characters <= self.0
     }
 
-    /// Returns the number of characters of a name that are shown: 48 of 80, which leaves room for what stands beside it.
-    pub fn of_name(self) -> usize {
+    /// Returns the maximum number of characters of a name: three fifths of the width, which leaves room for the rest of
+    /// the line.
+    pub fn name_width(self) -> usize {
         self.0 / 5 * 3
     }
 
-    /// Returns a name without characters that play tricks on a terminal, cut to what fits into a line.
+    /// Escapes control characters in a name and truncates it to [`name_width`](Self::name_width).
     pub fn name(self, name: &str) -> String {
-        let (mut shown, mut room) = (String::new(), self.of_name());
+        let (mut shown, mut room) = (String::new(), self.name_width());
         for c in name.chars() {
-            // One that is escaped becomes several.
+            // An escaped character becomes several characters.
             let c = Visible(c).to_string();
             let Some(left) = room.checked_sub(c.chars().count()) else {
                 shown.push('…');
@@ -56,8 +57,11 @@ impl Columns {
         shown
     }
 
-    /// Writes a line of items after its title, continued below it; nothing if there are no items.
-    pub fn wrapped(
+    /// Writes a title and a list of items, wrapped and indented. Writes nothing if there are no items.
+    ///
+    /// # Errors
+    /// Returns an error if writing fails.
+    pub fn write_wrapped(
         self,
         out: &mut impl Write,
         title: &str,
@@ -65,7 +69,7 @@ impl Columns {
     ) -> io::Result<()> {
         let indent = title.chars().count();
         let mut is_begun = false;
-        // The columns that are left in the line; `None` if it is full, or not begun.
+        // The columns left in the line; `None` if the line is full or no line has begun.
         let mut room: Option<usize> = None;
         for item in items {
             let item = format!(" {item}");
@@ -77,7 +81,7 @@ impl Columns {
                     true => write!(out, "\n{:indent$}", "")?,
                 }
                 is_begun = true;
-                // An item that is wider than a line has one of its own.
+                // An item wider than a line gets a line to itself.
                 room = self.0.checked_sub(indent).and_then(|room| room.checked_sub(width));
             }
             out.write_all(item.as_bytes())?;
@@ -93,12 +97,12 @@ mod tests {
     fn wrapped(columns: usize, item: &str) -> Vec<String> {
         let mut out = Vec::new();
         let items = (0..100).map(|_| item.into());
-        Columns::new(columns).wrapped(&mut out, "  of", items).unwrap();
+        Columns::new(columns).write_wrapped(&mut out, "  of", items).unwrap();
         String::from_utf8(out).unwrap().lines().map(Into::into).collect()
     }
 
     #[test]
-    fn lines_are_as_wide_in_any_alphabet() {
+    fn lines_are_equally_wide_in_any_alphabet() {
         let widths = |item: &str| -> Vec<_> {
             wrapped(80, item).iter().map(|line| line.chars().count()).collect()
         };
@@ -110,21 +114,21 @@ mod tests {
 
     #[test]
     fn lines_fill_any_width() {
-        for columns in LEAST..200 {
+        for columns in MIN_COLUMNS..200 {
             let lines = wrapped(columns, "two");
             let (last, full) = lines.split_last().unwrap();
             assert!(full.iter().all(|line| (columns - 3..=columns).contains(&line.len())));
             assert!(last.len() <= columns && lines.concat().matches("two").count() == 100);
         }
-        // Each has a line of its own.
+        // Each wide item has a line to itself.
         assert_eq!(wrapped(80, &"x".repeat(100)).len(), 100);
         let mut out = Vec::new();
-        Columns::new(80).wrapped(&mut out, "  of", std::iter::empty()).unwrap();
+        Columns::new(80).write_wrapped(&mut out, "  of", std::iter::empty()).unwrap();
         assert_eq!(out, b"");
     }
 
     #[test]
-    fn names_are_cut_to_as_many_characters_in_any_alphabet() {
+    fn truncates_names_to_the_same_length_in_any_alphabet() {
         for (columns, most) in [(0, 24), (80, 48), (132, 78)] {
             let columns = Columns::new(columns);
             assert_eq!(columns.name(&"é".repeat(most)), "é".repeat(most));

@@ -1,7 +1,8 @@
-//! The names of the modules that frames are of.
+//! A cache for the names of the frames' modules.
 //!
-//! A hostile dump has a million frames that alternate between two instances with a million globals each, or between two
-//! modules with names of 100,000 bytes. So each instance is decoded once, and names are kept up to a limit.
+//! A hostile dump can have a million frames that alternate between two instances with a million globals each, or between
+//! two modules with names of 100,000 bytes. Decoding an instance or a name again for each frame would multiply the work.
+//! So each instance is decoded once, and names are cached as they are shown, up to a limit on their bytes.
 
 use std::collections::HashMap;
 
@@ -10,17 +11,17 @@ use corestream::{CoreDumpFile, Error, ErrorKind, InstanceIndex, ModuleIndex, Res
 use super::columns::Columns;
 use crate::limits::MAX_KEPT_NAME_BYTES;
 
-/// What is printed for a module that is not known.
+/// The name shown for an unknown module.
 const UNKNOWN: &str = "<unknown module>";
 
-/// The modules of instances, and names of modules.
+/// The modules of instances, and a cache of module names.
 pub(super) struct Modules<'d> {
     dump: &'d CoreDumpFile<'d>,
     columns: Columns,
     /// The module of each instance; `None` before the first frame.
     of_instances: Option<Vec<Option<ModuleIndex>>>,
     names: HashMap<ModuleIndex, String>,
-    /// Bytes of the names.
+    /// The size of the cached names in bytes.
     bytes: usize,
 }
 
@@ -29,11 +30,11 @@ impl<'d> Modules<'d> {
         Self { dump, columns, of_instances: None, names: HashMap::new(), bytes: 0 }
     }
 
-    /// Returns the name of the module of an instance, as it is printed. The dump may list neither.
+    /// Returns the name to show for the module of an instance. The dump need not list the instance or its module.
     ///
     /// # Errors
-    /// Returns an error if the dump cannot be read.
-    pub(super) fn of(&mut self, instance: Option<InstanceIndex>) -> Result<String> {
+    /// Returns an error if the dump cannot be read, or if the process is out of memory.
+    pub(super) fn name_for(&mut self, instance: Option<InstanceIndex>) -> Result<String> {
         let Some(instance) = instance else { return Ok(UNKNOWN.into()) };
         let of_instances = match &mut self.of_instances {
             Some(of_instances) => of_instances,
@@ -49,7 +50,7 @@ impl<'d> Modules<'d> {
         }
         let name = match self.dump.module(module) {
             Ok(name) => self.columns.name(&name),
-            // The dump does not list it.
+            // The dump does not list the module.
             Err(error) if error.kind() == ErrorKind::Option => UNKNOWN.into(),
             Err(error) => return Err(error),
         };
@@ -64,6 +65,9 @@ impl<'d> Modules<'d> {
 }
 
 /// Returns the module of each instance.
+///
+/// # Errors
+/// Returns an error if the dump cannot be read, or if the process is out of memory.
 fn of_instances(dump: &CoreDumpFile<'_>) -> Result<Vec<Option<ModuleIndex>>> {
     let instances = dump.instances();
     let mut modules = Vec::new();
@@ -86,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// A dump that counts the bytes that are read.
+    /// A source that counts the bytes read from it.
     struct Source {
         bytes: Vec<u8>,
         read: AtomicU64,
@@ -119,18 +123,18 @@ mod tests {
         let mut modules = Modules::new(&dump, Columns::new(80));
         for _ in 0..100 {
             for (instance, name) in instances.into_iter().zip(&names) {
-                let shown = modules.of(Some(instance)).unwrap();
+                let shown = modules.name_for(Some(instance)).unwrap();
                 assert_eq!(shown, format!("{}…", &name[..48]));
             }
-            assert_eq!(modules.of(None).unwrap(), UNKNOWN);
-            assert_eq!(modules.of(Some(InstanceIndex(2))).unwrap(), UNKNOWN);
+            assert_eq!(modules.name_for(None).unwrap(), UNKNOWN);
+            assert_eq!(modules.name_for(Some(InstanceIndex(2))).unwrap(), UNKNOWN);
         }
         let (read, len) = (source.read.load(Ordering::Relaxed), source.bytes.len() as u64);
         assert!(read <= len * 3, "{read} bytes of {len} were read");
     }
 
     #[test]
-    fn keeps_few_names() {
+    fn the_cache_of_names_is_bounded() {
         let mut guest = CoreDump::new("guest");
         for i in 0..30_000 {
             let module = guest.add_module(format!("{i:040}"));
@@ -140,7 +144,7 @@ mod tests {
         let dump = CoreDumpFile::from_slice(&bytes).unwrap();
         let mut modules = Modules::new(&dump, Columns::new(80));
         for i in (0..30_000).chain(0..10) {
-            let shown = modules.of(Some(InstanceIndex(i))).unwrap();
+            let shown = modules.name_for(Some(InstanceIndex(i))).unwrap();
             assert_eq!(shown, format!("{i:040}"));
             assert!(modules.bytes <= MAX_KEPT_NAME_BYTES + 1000 && modules.names.len() < 30_000);
         }

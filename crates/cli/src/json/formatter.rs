@@ -1,11 +1,11 @@
-//! How the JSON of a report is laid out.
+//! The JSON formatter for reports.
 
 use std::io::{self, Write};
 
 use corestream::Visible;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
-/// Writes indented JSON for people too: characters that play tricks on a terminal are escaped, as `\uXXXX`.
+/// Writes indented JSON that is safe to print to a terminal: it escapes control characters as `\uXXXX`.
 #[derive(Default)]
 pub struct VisibleFormatter(PrettyFormatter<'static>);
 
@@ -65,7 +65,7 @@ impl Formatter for VisibleFormatter {
     }
 }
 
-/// Returns whether a character is escaped, which those of more than 16 bits are not.
+/// Returns whether a character is escaped. All escaped characters have at most 16 bits.
 fn is_escaped(c: char) -> bool {
     Visible(c).is_escaped()
 }

@@ -1,12 +1,12 @@
-//! A frame: as in a manifest, and with what it is called in the source.
+//! A frame: as in a manifest, and as in a report, with its symbols.
 
 use corestream::InstanceIndex;
 use serde::{Deserialize, Serialize};
 
 use super::value::Value;
-use super::{Counts, Symbols, listed};
+use super::{Counts, Symbols, listed_index};
 
-/// A frame. Where nothing is known of its locals or of its operand stack, the list is left out.
+/// A frame. An empty list of locals or of operand stack values is omitted.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Frame {
@@ -21,11 +21,11 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Describes a frame of a dump. With `counts`, an instance that the dump does not list is not known.
+    /// Converts a frame of a dump. With `counts`, an instance that the dump does not list becomes unknown.
     pub(super) fn new(frame: corestream::Frame, counts: Option<Counts>) -> Self {
         let instance = frame.instance.map(|instance| instance.0);
         Self {
-            instance: listed(instance, counts.map(|counts| counts.instances)),
+            instance: listed_index(instance, counts.map(|counts| counts.instances)),
             function: frame.function,
             offset: frame.offset,
             locals: frame.locals.into_iter().map(Value::from).collect(),
@@ -33,7 +33,7 @@ impl Frame {
         }
     }
 
-    /// Returns the frame of the library.
+    /// Converts to the library's frame.
     pub fn into_frame(self) -> corestream::Frame {
         corestream::Frame::new(self.instance.map(InstanceIndex), self.function, self.offset)
             .with_locals(self.locals.into_iter().map(corestream::Value::from))
@@ -46,7 +46,7 @@ impl Frame {
 pub struct InspectedFrame {
     #[serde(flatten)]
     frame: Frame,
-    /// What its module's file tells of it, if one was given.
+    /// The symbols, if a file of its module was given.
     #[serde(flatten)]
     symbols: Option<Symbols>,
 }

@@ -1,9 +1,9 @@
-//! The identity of a module. Its bytes are hexadecimal digits, as other tools print them.
+//! The identity of a module, in hexadecimal as other tools print it.
 
 use corestream::ModuleIdentity;
 use serde::{Deserialize, Serialize};
 
-/// What tells a module from all others, as far as it is known.
+/// The known parts of the identity of a module.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -23,31 +23,32 @@ impl From<ModuleIdentity> for Identity {
 }
 
 impl Identity {
-    /// Returns the identity of the library.
+    /// Converts to the library's identity.
     ///
     /// # Errors
-    /// Returns a message if a text is no such bytes.
+    /// Returns a message if a text is not hexadecimal or has the wrong length.
     pub fn into_identity(self) -> Result<ModuleIdentity, String> {
         let mut identity = ModuleIdentity::new();
         if let Some(build_id) = self.build_id {
             let bytes = bytes(&build_id);
-            identity.build_id =
-                Some(bytes.ok_or("the build id is not a number of hexadecimal bytes")?);
+            identity.build_id = Some(
+                bytes.ok_or("invalid build id; expected an even number of hexadecimal digits")?,
+            );
         }
         if let Some(sha256) = self.sha256 {
             let bytes = bytes(&sha256).and_then(|bytes| bytes.try_into().ok());
-            identity.sha256 = Some(bytes.ok_or("a SHA-256 has 32 hexadecimal bytes")?);
+            identity.sha256 = Some(bytes.ok_or("invalid SHA-256; expected 64 hexadecimal digits")?);
         }
         Ok(identity)
     }
 }
 
-/// Returns bytes as hexadecimal digits.
+/// Formats bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Returns the bytes of hexadecimal digits.
+/// Parses hexadecimal digits.
 fn bytes(hex: &str) -> Option<Vec<u8>> {
     let digit =
         |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());

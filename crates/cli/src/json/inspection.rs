@@ -13,10 +13,10 @@ use super::memory::InspectedMemory;
 use super::thread::Thread;
 use super::{List, Symbols, manifest};
 
-/// Returns what a frame of this index in its thread is called, or why the dump cannot be read.
-type Names<'d> = dyn Fn(&Frame, usize) -> Result<Option<Symbols>> + 'd;
+/// Resolves the symbols of a frame. The number is the index of the frame in its thread. Fails if the dump cannot be read.
+type Resolve<'d> = dyn Fn(&Frame, usize) -> Result<Option<Symbols>> + 'd;
 
-/// What is in a dump: the lists of a manifest, with lengths, coverage, and where everything is.
+/// The contents of a dump: the lists of a manifest, with lengths, coverage and offsets.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Inspection<'d> {
@@ -45,7 +45,7 @@ pub struct Inspection<'d> {
     module_identities: List<'d, Identity>,
 }
 
-/// Who wrote a dump.
+/// The writer of a dump.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Producer {
@@ -63,8 +63,8 @@ impl From<corestream::read::Producer> for Producer {
 }
 
 impl<'d> Inspection<'d> {
-    /// Describes a dump. `names` returns what each frame is called.
-    pub fn new(dump: &'d CoreDumpFile<'d>, names: &'d Names<'d>) -> Self {
+    /// Describes a dump. `resolve` returns the symbols of each frame.
+    pub fn new(dump: &'d CoreDumpFile<'d>, resolve: &'d Resolve<'d>) -> Self {
         Self {
             name: dump.name().into(),
             producer: dump.producer().into(),
@@ -77,14 +77,14 @@ impl<'d> Inspection<'d> {
             degraded: dump.is_degraded(),
             damage: dump.damage().map(ToString::to_string),
             modules: manifest::modules(dump),
-            memories: List::made(move || {
+            memories: List::lazy(move || {
                 dump.memories().map(move |memory| Ok(InspectedMemory::new(dump, memory)))
             }),
             globals: manifest::globals(dump),
             instances: manifest::instances(dump, None),
-            threads: List::made(move || {
+            threads: List::lazy(move || {
                 let frame = move |i, frame: Frame| {
-                    let symbols = names(&frame, i)?;
+                    let symbols = resolve(&frame, i)?;
                     Ok(InspectedFrame::new(frame, symbols))
                 };
                 dump.threads().map(move |thread| Ok(Thread::new(thread?, frame)))

@@ -1,4 +1,4 @@
-//! The manifest: the state of a stopped guest, beside the images of its memories.
+//! The manifest: a JSON description of a stopped guest. The images of its memories are separate files.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use super::frame::Frame;
 use super::global::Global;
 use super::identity::Identity;
 use super::instance::Instance;
-use super::memory::{Memory, Open};
+use super::memory::{Memory, OpenImage};
 use super::thread::Thread;
 use super::{Counts, List, object};
 
-/// A guest, as the manifest describes it. Every list may be left out.
+/// A guest as the manifest describes it. Every field may be omitted.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest<'d> {
@@ -42,7 +42,7 @@ pub struct Manifest<'d> {
 }
 
 impl<'d> Manifest<'d> {
-    /// Describes the guest of a dump. `image` returns the name of the image of each memory that has one.
+    /// Describes the guest of a dump. `image` returns the path of the image of a memory, if it has one.
     pub fn new(
         dump: &'d CoreDumpFile<'d>,
         image: &'d dyn Fn(MemoryView<'_>) -> Option<String>,
@@ -51,12 +51,12 @@ impl<'d> Manifest<'d> {
         Self {
             name: Some(dump.name().into()),
             modules: modules(dump),
-            memories: List::made(move || {
+            memories: List::lazy(move || {
                 dump.memories().map(move |memory| Ok(Memory::new(memory, image(memory))))
             }),
             globals: globals(dump),
             instances: instances(dump, Some(counts)),
-            threads: List::made(move || {
+            threads: List::lazy(move || {
                 let frame = move |_, frame| Ok(Frame::new(frame, Some(counts)));
                 dump.threads().map(move |thread| Ok(Thread::new(thread?, frame)))
             }),
@@ -70,21 +70,21 @@ impl<'d> Manifest<'d> {
     /// Parses the text of a manifest.
     ///
     /// # Errors
-    /// Returns what is wrong, with line and column.
+    /// Returns a message with line and column if the text is not a manifest.
     pub fn parse(text: &str) -> Result<Manifest<'static>, String> {
-        // Some editors put a byte order mark before it.
+        // Some editors begin a file with a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         object::parse(text).map_err(|error| error.to_string())
     }
 
-    /// Returns for each memory the path of its image, if it has one; paths count from `directory`.
+    /// Returns the path of the image of each memory, if it has one. The paths in the manifest are relative to `directory`.
     pub fn images(&self, directory: &Path) -> Vec<Option<PathBuf>> {
         let memories = self.memories.items().iter();
         memories.map(|memory| Some(directory.join(&**memory.image.as_ref()?))).collect()
     }
 
-    /// Returns for each memory the path of its image, as [`images`](Self::images) does, unless the manifest says that
-    /// the memory has no pages.
+    /// Returns the path of the image of each memory, as [`images`](Self::images) does, but not of a memory that has no
+    /// pages according to the manifest.
     pub fn images_with_pages(&self, directory: &Path) -> Vec<Option<PathBuf>> {
         let image = |memory: &Memory<'_>| {
             let has_pages = memory.minimum.is_none_or(|pages| pages.0 > 0);
@@ -93,18 +93,20 @@ impl<'d> Manifest<'d> {
         self.memories.items().iter().map(image).collect()
     }
 
-    /// Returns the guest, with its images as `open` returns them.
+    /// Converts to the library's guest. Opens its images with `open`.
     ///
     /// # Errors
-    /// Returns a message if an image cannot be opened, or if a value does not fit its type.
-    pub fn into_dump<'i>(self, open: &Open<'_, 'i>) -> Result<CoreDump<'i>, String> {
+    /// Returns a message if an image cannot be opened, or if a value does not have its type.
+    pub fn into_dump<'i>(self, open: &OpenImage<'_, 'i>) -> Result<CoreDump<'i>, String> {
         let mut dump = CoreDump::new(self.name.unwrap_or_default());
         let names = self.modules.into_items().into_iter().map(|name| name.map(Cow::into_owned));
         dump.modules = names.map(|name| name.map_or_else(Module::anonymous, Module::new)).collect();
         let identities = self.module_identities.into_items();
         if identities.len() > dump.modules.len() {
             let (identities, modules) = (identities.len(), dump.modules.len());
-            return Err(format!("module_identities: there are {identities}, of {modules} modules"));
+            return Err(format!(
+                "module_identities: more identities ({identities}) than modules ({modules})"
+            ));
         }
         for (i, (module, identity)) in dump.modules.iter_mut().zip(identities).enumerate() {
             let identity = identity.into_identity();
@@ -132,9 +134,9 @@ impl<'d> Manifest<'d> {
     }
 }
 
-/// Returns the name of each module that has one.
+/// Returns the names of the modules. A module without a name is `null`.
 pub(super) fn modules<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Option<Cow<'d, str>>> {
-    List::made(move || {
+    List::lazy(move || {
         dump.modules().enumerate().map(|(i, name)| {
             let name = name?;
             Ok((name != format!("<anonymous-module-{i}>")).then_some(Cow::Owned(name)))
@@ -143,30 +145,30 @@ pub(super) fn modules<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Option<Cow<'d,
 }
 
 pub(super) fn globals<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Global<'d>> {
-    List::made(move || dump.globals().map(|global| Ok(Global::from(&global?))))
+    List::lazy(move || dump.globals().map(|global| Ok(Global::from(&global?))))
 }
 
 pub(super) fn instances<'d>(
     dump: &'d CoreDumpFile<'d>,
     counts: Option<Counts>,
 ) -> List<'d, Instance> {
-    List::made(move || dump.instances().map(move |instance| Ok(Instance::new(instance?, counts))))
+    List::lazy(move || dump.instances().map(move |instance| Ok(Instance::new(instance?, counts))))
 }
 
 pub(super) fn notes<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Cow<'d, str>> {
-    List::made(move || dump.notes().map(|note| Ok(Cow::Owned(note?))))
+    List::lazy(move || dump.notes().map(|note| Ok(Cow::Owned(note?))))
 }
 
-/// Returns when the guest was captured.
+/// Returns the time when the guest was captured.
 pub(super) fn captured_at<'d>(dump: &CoreDumpFile<'d>) -> Option<Cow<'d, str>> {
     dump.captured_at().map(|time| time.to_string().into())
 }
 
-/// Returns the identity of each module; none if no module has one.
+/// Returns the identities of the modules. The list is empty if no module has an identity.
 pub(super) fn identities<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Identity> {
-    List::made(move || {
+    List::lazy(move || {
         let is_known = |identity: Result<ModuleIdentity, _>| {
-            // The list yields the error.
+            // Treat an error as an identity, so that the list yields the error.
             identity.map_or(true, |identity| identity.is_known())
         };
         let identities = dump.module_identities().any(is_known).then(|| dump.module_identities());
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_a_manifest_can_say() {
+    fn reads_every_field_of_a_manifest() {
         let dump = dump(
             r#"{ "name": "guest", "modules": ["a", null],
                  "memories": [{ "minimum": "281474976710656", "memory64": true,
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn reports_invalid_manifests() {
         for (text, expected) in [
             ("{", "EOF while parsing an object at line 1 column 1"),
             (r#"{ "nam": 1 }"#, "unknown field `nam`"),
@@ -250,51 +252,51 @@ mod tests {
             ),
             (
                 r#"{ "module_identities": [{ "build_id": "12" }] }"#,
-                "module_identities: there are 1, of 0 modules",
+                "module_identities: more identities (1) than modules (0)",
             ),
             (
                 r#"{ "modules": ["a"], "module_identities": [{ "build_id": "123" }] }"#,
-                "module_identities: 0: the build id is not a number of hexadecimal bytes",
+                "module_identities: 0: invalid build id; expected an even number of hexadecimal digits",
             ),
             (
                 r#"{ "modules": ["a"], "module_identities": [{ "sha256": "1234" }] }"#,
-                "module_identities: 0: a SHA-256 has 32 hexadecimal bytes",
+                "module_identities: 0: invalid SHA-256; expected 64 hexadecimal digits",
             ),
             (r#"{ "memories": [[]] }"#, "invalid type: sequence, expected an object"),
             (r#"{ "memories": [{ "left_out": [[0, 1]] }] }"#, "sequence, expected an object"),
             (r#"{ "threads": [{ "frames": [[]] }] }"#, "sequence, expected an object"),
             (r#"{ "instances": [7] }"#, "invalid type: integer `7`, expected an object"),
-            (r#"{ "memories": [{ "minimum": -1 }] }"#, "a number of pages is a whole number"),
+            (r#"{ "memories": [{ "minimum": -1 }] }"#, "invalid number of pages; expected"),
             (
                 r#"{ "memories": [{ "left_out": [{ "first": 1.5, "last": 2 }] }] }"#,
-                "an address is a",
+                "invalid address; expected",
             ),
             (r#"{ "memories": [{ "left_out": [{ "first": 1 }] }] }"#, "missing field `last`"),
             (
                 r#"{ "memories": [{ "maximum": [] }] }"#,
-                "expected a number, or one in a string at line 1 column",
+                "expected a number, or a string that contains a number at line 1 column",
             ),
             (
                 r#"{ "globals": [{ "type": "i32", "value": null }] }"#,
-                "expected a number, or one in a string",
+                "expected a number, or a string that contains a number",
             ),
-            (r#"{ "globals": [{ "type": "i31", "value": 1 }] }"#, "global 0: there is no type i31"),
-            (r#"{ "globals": [{ "type": "i32" }] }"#, "global 0: an i32 needs a value"),
-            (r#"{ "globals": [{ "type": "i32", "value": 2147483648 }] }"#, "its value is no i32"),
-            (r#"{ "globals": [{ "type": "f32", "value": 1e39 }] }"#, "its value is no f32"),
+            (r#"{ "globals": [{ "type": "i31", "value": 1 }] }"#, "global 0: unknown type i31"),
+            (r#"{ "globals": [{ "type": "i32" }] }"#, "global 0: an i32 requires a value"),
+            (r#"{ "globals": [{ "type": "i32", "value": 2147483648 }] }"#, "not a valid i32"),
+            (r#"{ "globals": [{ "type": "f32", "value": 1e39 }] }"#, "not a valid f32"),
             (r#"{ "globals": [{ "type": "funcref", "value": 0 }] }"#, "a funcref has no value"),
-            (r#"{ "globals": [{ "type": "v128", "value": 1 }] }"#, "a v128 needs a value"),
+            (r#"{ "globals": [{ "type": "v128", "value": 1 }] }"#, "a v128 requires a value"),
             (
                 r#"{ "threads": [{ "frames": [{ "function": 0, "stack": [{ "i32": 1.5 }] }] }] }"#,
-                "the value is no i32",
+                "not a valid i32",
             ),
             (
                 r#"{ "threads": [{ "frames": [{ "function": 0, "stack": [{ "v128": 1 }] }] }] }"#,
-                "a value is \"missing\" or one of {\"i32\": …}, i64, f32 and f64: unknown variant `v128`",
+                "expected \"missing\" or an object such as {\"i32\": …} with i32, i64, f32 or f64: unknown variant `v128`",
             ),
             (
                 r#"{ "threads": [{ "frames": [{ "function": 0, "stack": [7] }] }] }"#,
-                "a value is \"missing\" or",
+                "expected \"missing\" or",
             ),
         ] {
             let error = dump(text).map(|_| ()).unwrap_err();

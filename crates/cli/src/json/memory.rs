@@ -1,4 +1,4 @@
-//! A memory: as in a manifest, and with what a dump holds of it.
+//! A memory: as in a manifest, and as in a report, with its coverage and segments.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -7,15 +7,15 @@ use corestream::read::{Coverage, MemoryView, SegmentView};
 use corestream::{CoreDumpFile, MemoryImage, MemoryType};
 use serde::{Deserialize, Serialize};
 
-use super::number::{Address, Pages, Whole};
+use super::number::{Address, Pages, WholeNumber};
 use super::{List, is_false, object};
 use crate::image::memory;
 
-/// A memory. Its size may be left out: then it has the pages of its image.
+/// A memory. If its size is omitted, it has just enough pages for its image.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memory<'d> {
-    /// The path of its image, relative to the manifest.
+    /// The path of its image, relative to the directory of the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) image: Option<Cow<'d, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,14 +28,14 @@ pub struct Memory<'d> {
     shared: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     page_size: Option<u32>,
-    /// Whether it changes while it is dumped, or did.
+    /// Whether the memory changes while it is dumped, or changed while it was dumped.
     #[serde(default, skip_serializing_if = "is_false")]
     changing: bool,
     #[serde(default, deserialize_with = "object::list", skip_serializing_if = "List::is_empty")]
     left_out: List<'d, Range>,
 }
 
-/// Addresses of a memory that are left out of a dump.
+/// A range of addresses of a memory that are not in a dump.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Range {
@@ -43,17 +43,17 @@ pub struct Range {
     last: Address,
 }
 
-/// Opens an image by its name in the manifest. The flag says whether the image is taken to change.
-pub type Open<'o, 'i> = dyn Fn(&str, bool) -> Result<MemoryImage<'i>, String> + 'o;
+/// Opens an image by its path in the manifest. The flag is set if the image is assumed to change.
+pub type OpenImage<'o, 'i> = dyn Fn(&str, bool) -> Result<MemoryImage<'i>, String> + 'o;
 
 impl<'d> Memory<'d> {
-    /// Describes a memory of a dump for a manifest, with the name of its image, if it has one.
+    /// Describes a memory of a dump for a manifest, with the path of its image, if it has one.
     pub(super) fn new(memory: MemoryView<'d>, image: Option<String>) -> Self {
         let coverage = memory.coverage();
-        // What may be lost is not excluded on purpose.
+        // Ranges that may be lost were not excluded on purpose.
         let on_purpose = coverage.excluded_bytes > 0;
         let left_out = match on_purpose {
-            true => List::made(move || memory.excluded().map(|range| Ok(Range::from(range)))),
+            true => List::lazy(move || memory.excluded().map(|range| Ok(Range::from(range)))),
             false => List::default(),
         };
         let image = image.map(Cow::Owned);
@@ -73,11 +73,14 @@ impl<'d> Memory<'d> {
         }
     }
 
-    /// Returns the memory of the library, with the image that `open` returns.
+    /// Converts to the library's memory. Opens its image with `open`.
     ///
     /// # Errors
     /// Returns the message of `open`.
-    pub fn into_memory<'i>(self, open: &Open<'_, 'i>) -> Result<corestream::Memory<'i>, String> {
+    pub fn into_memory<'i>(
+        self,
+        open: &OpenImage<'_, 'i>,
+    ) -> Result<corestream::Memory<'i>, String> {
         let image = match &self.image {
             Some(image) => open(image, self.changing)?,
             None if self.changing => MemoryImage::from_slice(&[]).mark_changing(),
@@ -105,30 +108,30 @@ impl From<RangeInclusive<u64>> for Range {
 /// A memory as `inspect` reports it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct InspectedMemory<'d> {
-    /// Without an image, and without the list of what is left out, which comes below.
+    /// The memory without an image and without excluded ranges, which `left_out` below replaces.
     #[serde(flatten)]
     memory: Memory<'d>,
-    /// The pages that the dump declares, where the segments need more.
+    /// The number of pages that the dump declares, if the segments need more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     declared: Option<Pages>,
     /// `null` for 2^64.
-    bytes: Option<Whole>,
+    bytes: Option<WholeNumber>,
     segments: u64,
-    data_bytes: Whole,
+    data_bytes: WholeNumber,
     coverage: Cow<'d, str>,
     left_out: List<'d, Range>,
-    data: List<'d, Part>,
+    data: List<'d, DataPart>,
 }
 
-/// Bytes of a memory, and where they are in the dump.
+/// A range of a memory, and its offset in the dump.
 #[derive(Debug, Serialize, Deserialize)]
-struct Part {
+struct DataPart {
     address: Address,
     offset: u64,
     length: u64,
 }
 
-impl From<SegmentView> for Part {
+impl From<SegmentView> for DataPart {
     #[allow(clippy::arithmetic_side_effects, reason = "a segment has fewer than 2^32 bytes")]
     fn from(segment: SegmentView) -> Self {
         let (first, last) = segment.addresses.into_inner();
@@ -143,24 +146,24 @@ impl<'d> InspectedMemory<'d> {
         Self {
             memory: Memory::of_type(&ty, &coverage),
             declared: memory.declared_pages().map(Pages),
-            bytes: ty.byte_len().map(Whole),
+            bytes: ty.byte_len().map(WholeNumber),
             segments: coverage.segments,
-            data_bytes: Whole(coverage.data_bytes),
+            data_bytes: WholeNumber(coverage.data_bytes),
             coverage: self::coverage(dump, &coverage).into(),
-            left_out: List::made(move || memory.unknown().map(|range| Ok(Range::from(range)))),
-            data: List::made(move || memory.segments().map(|segment| Ok(segment.into()))),
+            left_out: List::lazy(move || memory.unknown().map(|range| Ok(Range::from(range)))),
+            data: List::lazy(move || memory.segments().map(|segment| Ok(segment.into()))),
         }
     }
 }
 
-/// Returns in a few words how much of a memory a dump holds.
+/// Describes how much of a memory a dump contains.
 pub fn coverage(dump: &CoreDumpFile<'_>, coverage: &Coverage) -> &'static str {
     match (coverage.unknown_bytes() > 0, coverage.changing) {
         (true, true) => "partial, changing while read",
         (true, false) => "partial",
         (false, true) => "changing while read",
         (false, false) if dump.has_index() && !dump.is_rewritten() => "whole",
-        // The format has no way to tell zero from not captured.
+        // Such dumps do not distinguish zero from not captured.
         (false, false) => "not known",
     }
 }

@@ -1,13 +1,15 @@
-//! Numbers. A whole number past 2^53 is a string, because not every program reads such a number exactly. A float is a
-//! string of its bits, so that every NaN is what it was. Both may be given as numbers too.
+//! Numbers in JSON.
+//!
+//! A whole number above 2^53 is written as a string, because not every program reads such a number exactly. A float is
+//! written as a string with its bits in hexadecimal, so that every NaN survives. Both can also be read from numbers.
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::MAX_EXACT_NUMBER;
 
-/// A number, or the same in a string.
+/// A number, or a string that contains a number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected a number, or one in a string")]
+#[serde(untagged, expecting = "expected a number, or a string that contains a number")]
 pub enum Number {
     Unsigned(u64),
     Signed(i64),
@@ -42,22 +44,22 @@ impl From<i32> for Number {
 }
 
 impl Number {
-    /// Returns the number of an `f32` with these bits.
+    /// Converts the bits of an `f32`.
     pub fn from_f32(bits: u32) -> Self {
         Self::Text(format!("{bits:#010x}"))
     }
 
-    /// Returns the number of an `f64` with these bits.
+    /// Converts the bits of an `f64`.
     pub fn from_f64(bits: u64) -> Self {
         Self::Text(format!("{bits:#018x}"))
     }
 
-    /// Returns the number of a `v128` with these bits.
+    /// Converts the bits of a `v128`.
     pub fn from_v128(bits: u128) -> Self {
         Self::Text(format!("{bits:#034x}"))
     }
 
-    /// Returns the whole number from 0 that it is.
+    /// Returns the number as a `u64`, or `None` if it is not one.
     pub fn to_u64(&self) -> Option<u64> {
         match self {
             Self::Unsigned(value) => Some(*value),
@@ -66,7 +68,7 @@ impl Number {
         }
     }
 
-    /// Returns the whole number that it is.
+    /// Returns the number as an `i64`, or `None` if it is not one.
     pub fn to_i64(&self) -> Option<i64> {
         match self {
             Self::Unsigned(value) => i64::try_from(*value).ok(),
@@ -76,24 +78,25 @@ impl Number {
         }
     }
 
-    /// Returns the whole number that it is.
+    /// Returns the number as an `i32`, or `None` if it is not one.
     pub fn to_i32(&self) -> Option<i32> {
         i32::try_from(self.to_i64()?).ok()
     }
 
-    /// Returns the bits of the `f64` that it is.
+    /// Returns the bits of the number as an `f64`, or `None` if it is not one.
     pub fn to_f64(&self) -> Option<u64> {
         match self {
-            #[allow(clippy::cast_precision_loss, reason = "JSON does not tell 1 from 1.0")]
+            #[allow(clippy::cast_precision_loss, reason = "JSON does not distinguish 1 from 1.0")]
             Self::Unsigned(value) => Some((*value as f64).to_bits()),
-            #[allow(clippy::cast_precision_loss, reason = "JSON does not tell 1 from 1.0")]
+            #[allow(clippy::cast_precision_loss, reason = "JSON does not distinguish 1 from 1.0")]
             Self::Signed(value) => Some((*value as f64).to_bits()),
             Self::Float(value) => Some(value.to_bits()),
             Self::Text(text) => u64::try_from(hexadecimal(text)?).ok(),
         }
     }
 
-    /// Returns the bits of the `f32` that it is.
+    /// Returns the bits of the number as an `f32`, rounded to the nearest one. Returns `None` if it is too large, or not a
+    /// number.
     pub fn to_f32(&self) -> Option<u32> {
         if let Self::Text(text) = self {
             return u32::try_from(hexadecimal(text)?).ok();
@@ -104,7 +107,7 @@ impl Number {
         (nearest.is_finite() || !value.is_finite()).then(|| nearest.to_bits())
     }
 
-    /// Returns the bits of the `v128` that it is.
+    /// Returns the bits of a `v128`, or `None` if the number is not a string of its bits.
     pub fn to_v128(&self) -> Option<u128> {
         match self {
             Self::Text(text) => hexadecimal(text),
@@ -113,13 +116,13 @@ impl Number {
     }
 }
 
-/// Returns the value of `0x…`.
+/// Parses a number of the form `0x…`.
 fn hexadecimal(text: &str) -> Option<u128> {
     let digits = text.strip_prefix("0x").filter(|digits| !digits.starts_with('+'))?;
     u128::from_str_radix(digits, 16).ok()
 }
 
-/// Defines a type that is written as a [`Number`], and read from one that fits.
+/// Defines a type that is serialized as a [`Number`], and deserialized from a [`Number`] in its range.
 macro_rules! number {
     ($name:ident($value:ty), $doc:literal, $write:expr, $read:expr, $mismatch:literal) => {
         #[doc = $doc]
@@ -144,27 +147,27 @@ macro_rules! number {
 }
 
 number!(
-    Whole(u64),
+    WholeNumber(u64),
     "A whole number.",
     Number::from,
     Number::to_u64,
-    "it must be a whole number from 0"
+    "invalid number; expected a non-negative integer"
 );
 number!(
     Pages(u64),
     "A number of pages.",
     Number::from,
     Number::to_u64,
-    "a number of pages is a whole number from 0"
+    "invalid number of pages; expected a non-negative integer"
 );
 number!(
     Address(u64),
     "An address of a memory.",
     Number::from,
     Number::to_u64,
-    "an address is a whole number from 0"
+    "invalid address; expected a non-negative integer"
 );
-number!(I32(i32), "An `i32`.", Number::from, Number::to_i32, "the value is no i32");
-number!(I64(i64), "An `i64`.", Number::from, Number::to_i64, "the value is no i64");
-number!(F32(u32), "The bits of an `f32`.", Number::from_f32, Number::to_f32, "the value is no f32");
-number!(F64(u64), "The bits of an `f64`.", Number::from_f64, Number::to_f64, "the value is no f64");
+number!(I32(i32), "An `i32`.", Number::from, Number::to_i32, "not a valid i32");
+number!(I64(i64), "An `i64`.", Number::from, Number::to_i64, "not a valid i64");
+number!(F32(u32), "The bits of an `f32`.", Number::from_f32, Number::to_f32, "not a valid f32");
+number!(F64(u64), "The bits of an `f64`.", Number::from_f64, Number::to_f64, "not a valid f64");

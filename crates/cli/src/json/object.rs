@@ -1,4 +1,4 @@
-//! Objects that are read from objects alone.
+//! Deserializes structures from JSON objects only.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,20 +9,22 @@ use serde::{Deserialize, Deserializer};
 
 use super::List;
 
-/// A value that is read from a JSON object. The derived code of a structure would take an array too, with the fields in
-/// the order of their declaration: nobody writes such a file on purpose, and what it means would change with that order.
+/// A value that is deserialized from a JSON object.
+///
+/// The code that serde derives for a structure also accepts an array, with the fields in the order of their declaration.
+/// Such an array is certainly a mistake, and its meaning would change with the order of the declaration.
 pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
     }
 }
 
-/// Reads an object.
-struct Fields<T>(PhantomData<T>);
+/// The visitor that accepts an object.
+struct ObjectVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,23 +36,23 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
     }
 }
 
-/// Reads a list of objects.
+/// Deserializes a list of objects.
 ///
 /// # Errors
-/// Returns an error if it is no array, or an item is no such object.
+/// Returns an error if the value is not an array, or if an item is not an object of this type.
 pub fn list<'de, 'd, D, T>(deserializer: D) -> Result<List<'d, T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
     let objects = Vec::<Object<T>>::deserialize(deserializer)?;
-    Ok(List::Read(objects.into_iter().map(|object| object.0).collect()))
+    Ok(List::InMemory(objects.into_iter().map(|object| object.0).collect()))
 }
 
-/// Reads an object from all of a text.
+/// Parses a text as an object.
 ///
 /// # Errors
-/// Returns what is wrong, with line and column.
+/// Returns an error with line and column if the text is not an object of this type.
 pub fn parse<'t, T: Deserialize<'t>>(text: &'t str) -> serde_json::Result<T> {
     serde_json::from_str::<Object<T>>(text).map(|object| object.0)
 }
@@ -68,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_is_no_object() {
+    fn rejects_an_array_in_place_of_an_object() {
         let pair: Pair = parse(r#"{ "one": 1, "other": 2 }"#).unwrap();
         assert_eq!((pair.one, pair.other), (1, 2));
         for (text, expected) in [

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What was done for a dump. Fields are in alphabetical order, in which they are written; times are in seconds.
+/// The statistics of a dump. The fields are written in the order of their declaration, which is alphabetical. Times are
+/// in seconds.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stats {
@@ -22,19 +23,19 @@ pub struct Stats {
     memory_bytes: u128,
     plan_seconds: f64,
     scan_seconds: f64,
-    /// All extents are scanned.
+    /// The same as `extent_bytes`: all extents are scanned.
     scanned_bytes: u64,
     scanner: String,
     segments: u64,
     threads: u64,
-    /// Why V8 refuses the dump, if it does.
+    /// The reason why V8 refuses the dump, if it does.
     v8_refusal: Option<String>,
-    /// `null` for a dump that is not written.
+    /// `null` if the dump was not written.
     write_seconds: Option<f64>,
 }
 
 impl Stats {
-    /// Describes what was done: the statistics of a plan, and what the tool adds to them.
+    /// Combines the statistics of a plan with the facts that the tool adds.
     pub fn new(
         stats: &corestream::Stats,
         changing_memories: Vec<u32>,
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_back_what_it_writes() {
+    fn survives_a_round_trip() {
         let text = concat!(
             r#"{"changing_memories":[0,2],"data_bytes":9644,"dump_bytes":9995,"extent_bytes":12288,"#,
             r#""extent_methods":["seek"],"extent_notes":["a note"],"extent_seconds":0.25,"#,

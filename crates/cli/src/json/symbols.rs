@@ -1,4 +1,4 @@
-//! What a frame is called in the source.
+//! The symbols of a frame.
 
 use corestream_symbols::Resolved;
 use serde::ser::Error;
@@ -7,24 +7,24 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::number::{Address, Number};
 use super::present;
 
-/// The function of a frame, and where it is.
+/// The function of a frame and its position in the source.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Symbols {
-    // Not a field that may be left out: it tells a frame with symbols from one without.
+    // This field is required: it distinguishes a frame with symbols from one without.
     #[serde(deserialize_with = "Option::deserialize")]
     name: Option<String>,
-    /// Where the function of the frame itself is.
+    /// The position in the function of the frame itself, not in an inlined function.
     #[serde(flatten)]
     position: Option<Position>,
-    /// The calls that are inlined into it, the innermost first.
+    /// The calls inlined into the function, innermost first.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "sorted")]
     inlined: Option<Vec<Inlined>>,
-    /// Why there is no more.
+    /// The reason why symbols are missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
 
-/// A place in the source, and the variables that are in scope there.
+/// A position in the source, and the variables in scope there.
 #[derive(Debug, Serialize, Deserialize)]
 struct Position {
     file: Option<String>,
@@ -41,7 +41,7 @@ struct Inlined {
     position: Position,
 }
 
-/// A variable: its value, or the address of something larger.
+/// A variable with its value, or with its address if it is not a number.
 #[derive(Debug, Serialize, Deserialize)]
 struct Variable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,20 +49,20 @@ struct Variable {
     name: String,
     parameter: bool,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    value: Option<Known>,
+    value: Option<VariableValue>,
 }
 
 /// The value of a variable.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Known {
+enum VariableValue {
     Boolean(bool),
     Number(Number),
-    /// `null`: not known.
-    Nothing,
+    /// `null`.
+    Unknown,
 }
 
-/// Writes keys in alphabetical order, which programs that compare text rely on.
+/// Serializes a value with its keys in alphabetical order, because programs that compare the text rely on this order.
 fn sorted<T: Serialize, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serde_json::to_value(value).map_err(S::Error::custom)?.serialize(serializer)
 }
@@ -78,7 +78,7 @@ impl From<&Resolved> for Symbols {
         };
         Self {
             name: resolved.name.clone(),
-            position: split.map(|(own, _)| Position::from(own)),
+            position: split.map(|(outermost, _)| Position::from(outermost)),
             inlined: split.map(inlined),
             problem: resolved.problem.clone(),
         }
@@ -98,17 +98,18 @@ impl From<&corestream_symbols::Position> for Position {
 
 impl From<&corestream_symbols::Variable> for Variable {
     fn from(variable: &corestream_symbols::Variable) -> Self {
-        use corestream_symbols::Known as Found;
+        use corestream_symbols::Known;
 
+        let number = |number| (None, Some(VariableValue::Number(number)));
         let (address, value) = match variable.known {
-            Found::LiesAt(address) => (Some(Address(address)), None),
-            Found::Signed(x) => (None, Some(Known::Number(x.into()))),
-            Found::Unsigned(x) | Found::Pointer(x) => (None, Some(Known::Number(x.into()))),
-            Found::Boolean(x) => (None, Some(Known::Boolean(x))),
-            Found::F32(bits) => (None, Some(Known::Number(Number::from_f32(bits)))),
-            Found::F64(bits) => (None, Some(Known::Number(Number::from_f64(bits)))),
-            // Nothing, or a kind of a later version.
-            _ => (None, Some(Known::Nothing)),
+            Known::LiesAt(address) => (Some(Address(address)), None),
+            Known::Signed(x) => number(x.into()),
+            Known::Unsigned(x) | Known::Pointer(x) => number(x.into()),
+            Known::Boolean(x) => (None, Some(VariableValue::Boolean(x))),
+            Known::F32(bits) => number(Number::from_f32(bits)),
+            Known::F64(bits) => number(Number::from_f64(bits)),
+            // An unknown value, or a kind of a later version.
+            _ => (None, Some(VariableValue::Unknown)),
         };
         let (name, parameter) = (variable.name.clone(), variable.parameter);
         Self { address, name, parameter, value }

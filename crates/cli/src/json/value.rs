@@ -1,13 +1,13 @@
-//! A local, or a value of an operand stack.
+//! A value of a local or of an operand stack.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::number::{F32, F64, I32, I64};
 
-/// `"missing"`, or an object of a type and a number.
+/// A value: `"missing"`, or an object with the type as key and a number.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-// The derived functions become methods, which the implementations below add a hint to.
+// With `remote`, serde derives methods instead of implementations. The implementations below call them and add a hint.
 #[serde(remote = "Self", rename_all = "lowercase")]
 pub enum Value {
     Missing,
@@ -25,7 +25,8 @@ impl Serialize for Value {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let hint = "a value is \"missing\" or one of {\"i32\": …}, i64, f32 and f64";
+        let hint =
+            "expected \"missing\" or an object such as {\"i32\": …} with i32, i64, f32 or f64";
         Self::deserialize(deserializer)
             .map_err(|error| D::Error::custom(format!("{hint}: {error}")))
     }

@@ -213,7 +213,7 @@ impl Receiver {
                 };
                 connection.confirm();
                 let (path, bytes, notes) = (path.display(), whole.bytes, verify::notes(whole));
-                let what = verify::what(whole);
+                let what = verify::verdict_word(whole);
                 let line = format!("receive: {path}: {bytes} bytes from {peer}, {what}{notes}");
                 return Served::Named(line);
             }

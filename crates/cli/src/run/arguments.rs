@@ -8,7 +8,7 @@ use clap::Args;
 use super::options::{Directory, Variable};
 use crate::dump;
 use crate::limits::MAX_FRAMES;
-use crate::progress::When;
+use crate::progress::ProgressMode;
 
 /// Runs a guest with WASI preview 1, and dumps it where it traps or hangs
 ///
@@ -60,7 +60,7 @@ pub struct Run {
 
     /// Show on standard error how far a dump has come that takes more than a second
     #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub(super) progress: When,
+    pub(super) progress: ProgressMode,
 
     /// Arguments of the guest
     #[arg(last = true, value_name = "ARGS")]

@@ -124,12 +124,12 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             &["extract", "guest.core", "--memory", "0", "-o", "first.mem"],
             1,
-            "first.mem: exists, use --force to replace it",
+            "first.mem: exists; use --force to overwrite it",
         ),
         (
             &["extract", "guest.core", "--memory", "0", "-o", "guest.core", "--force"],
             1,
-            "guest.core: is an input (guest.core), write to another file",
+            "guest.core: is an input (guest.core); write to another file",
         ),
         (
             &["extract", "guest.core", "--memory", "1", "-o", "new"],
@@ -154,13 +154,12 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         (
             &["inspect", "-"],
             2,
-            "-: standard input can't be mapped: name a file; only `verify` takes a pipe",
+            "-: standard input cannot be mapped; name a file (only `verify` accepts a pipe)",
         ),
         (
             &["extract", "guest.core"],
             2,
-            "the following required arguments were not provided: <--memory <I>|--all <DIR>>; --help \
-             shows what there is",
+            "the following required arguments were not provided: <--memory <I>|--all <DIR>>; see --help",
         ),
         (
             &["verify", "none.core"],
@@ -199,7 +198,7 @@ fn a_damaged_dump_is_refused_unless_told_to_go_on() {
     // The section has an id and a size of two bytes before its name.
     let block = format!("0x0..{:#x}", index - 3);
     let reason = format!(
-        "the checksum of {block} does not hold; this concerns memory 0 0x3e8..=0x1116f, memory 2 \
+        "checksum mismatch in {block}; affects memory 0 0x3e8..=0x1116f, memory 2 \
          0x3e8..=0x1116f"
     );
     for dump in ["flipped.core", "-"] {
@@ -227,7 +226,7 @@ fn a_damaged_dump_is_refused_unless_told_to_go_on() {
     assert!(fs::read(dir.join("new")).unwrap() == expected);
 
     // Cut off in the middle of the first segment: what is before it is there, the rest is said.
-    let said = format!("cut.core: is cut off: {at} of {} bytes", whole.len());
+    let said = format!("cut.core: truncated: {at} of {} bytes", whole.len());
     let output = run(dir, &["verify", "cut.core"]);
     let place = format!("(bytes {at:#x}..{:#x})", whole.len());
     let line = format!("corestream: {said} {place}\n");
@@ -242,7 +241,7 @@ fn a_damaged_dump_is_refused_unless_told_to_go_on() {
     let taken = run(dir, &["extract", "cut.core", "--memory", "0", "-o", "cut.mem", "--salvage"]);
     assert_eq!(taken.status.code(), Some(3));
     // What is before the first segment is zero, and 500 bytes of it are there.
-    let missing = "memory 0: 0x5dc..=0x1ffff is not in the dump, the image has zeros there";
+    let missing = "memory 0: 0x5dc..=0x1ffff is not in the dump; the image has zeros there";
     assert!(stderr(&taken).contains(missing), "{}", stderr(&taken));
 }
 
@@ -344,7 +343,7 @@ fn nothing_of_the_contents_is_read_to_inspect() {
     let verdict = run(dir, &["verify", "guest.core"]);
     assert_eq!(verdict.status.code(), Some(3));
     let said = stderr(&verdict);
-    assert!(said.contains("blocks are bad, this is the first"), "{said}");
+    assert!(said.contains("bad blocks"), "{said}");
     assert!(said.contains("(bytes 0x6400000..0x6500000)"), "{said}");
 }
 
@@ -375,8 +374,10 @@ fn a_dump_comes_through_a_pipe_whole() {
     drop(stdin);
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    let expected =
-        format!("standard input: whole, {} bytes in 4 segments, all checksums hold\n", dump.len());
+    let expected = format!(
+        "standard input: intact, {} bytes in 4 segments, all checksums match\n",
+        dump.len()
+    );
     assert_eq!(said, expected);
 }
 
@@ -426,7 +427,7 @@ fn a_signal_ends_an_extraction_and_leaves_nothing() {
             kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
             let output = child.wait_with_output().unwrap();
             assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
-            assert!(stderr(&output).contains("the output is not complete"), "{}", stderr(&output));
+            assert!(stderr(&output).contains("the output is incomplete"), "{}", stderr(&output));
             assert_eq!(names(&dir), before, "{args:?}");
         }
     }
@@ -452,7 +453,7 @@ fn a_dump_that_changes_while_it_is_extracted_is_an_error() {
             dump.write_all_at(&[9], 1 << 29).unwrap();
         }
         let output = child.wait_with_output().unwrap();
-        let expected = "corestream: guest.core: was changed while it was read\n";
+        let expected = "corestream: guest.core: was modified while it was read\n";
         assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(1)));
         assert_eq!(names(&dir), before);
         assert_eq!(fs::read(dir.join("old.mem")).unwrap(), b"old");
@@ -539,7 +540,7 @@ fn the_layout_of_other_writers_is_named() {
         let again =
             run(dir, &["dump", "--manifest", "out/manifest.json", "-o", "again", "--force"]);
         if name == "wasmedge" {
-            let expected = "out/manifest.json: global 0: an i32 needs a value";
+            let expected = "out/manifest.json: global 0: an i32 requires a value";
             assert!(stderr(&again).contains(expected), "{}", stderr(&again));
         } else {
             assert!(again.status.success(), "{}", stderr(&again));
@@ -569,19 +570,19 @@ fn a_rewritten_dump_is_said_to_be_that() {
     let said = ok(dir, &["verify", "rewritten.core"]);
     let expected = format!(
         "rewritten.core: rewritten, {} bytes in 4 segments, another tool has moved or changed its \
-         sections: only its structure can be checked, its checksums are of the original\n",
+         sections: only its structure can be checked, because its checksums are those of the original\n",
         bytes.len()
     );
     assert_eq!(said, expected);
     let shown = ok(dir, &["inspect", "rewritten.core"]);
     assert!(
-        shown.contains("bytes, rewritten by another tool, its checksums are void\n"),
+        shown.contains("bytes, rewritten by another tool, so its checksums are void\n"),
         "{shown}"
     );
     let output = run(dir, &["extract", "rewritten.core", "--all", "out"]);
     assert_eq!(output.status.code(), Some(0));
-    let said = "warning: another tool has rewritten the dump: no checksums tell whether anything is \
-                missing or wrong\n";
+    let said = "warning: another tool has rewritten the dump, so checksums cannot show whether anything \
+                is missing or wrong\n";
     assert!(stderr(&output).contains(said), "{}", stderr(&output));
     ok(dir, &["dump", "--manifest", "out/manifest.json", "-o", "again.core"]);
     assert!(fs::read(dir.join("again.core")).unwrap() == whole);
@@ -675,7 +676,7 @@ fn nothing_that_is_extracted_from_a_damaged_dump_is_wrong_without_a_word() {
                 assert!(kind > 2 && !dir.join("out").exists(), "{case}: {said}");
                 continue;
             };
-            let unchecked = said.contains("nothing tells whether the rest is right");
+            let unchecked = said.contains("the extracted data may be wrong");
             assert_eq!(unchecked, !checksums || kind > 1, "{case}: {said}");
             let doubtful = unchecked || said.contains("manifest.json (names, sizes of ");
             assert!(doubtful || found == manifest, "{case}: {said}");
@@ -709,7 +710,7 @@ fn an_image_that_is_too_large_costs_no_other() {
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{said}");
         let expected =
-            "warning: memory 0 is not extracted: out/memory-0.mem: cannot make it as long";
+            "warning: memory 0 was not extracted: out/memory-0.mem: cannot set the length";
         assert!(said.contains(expected), "{said}");
         assert_eq!(names(&dir.join("out")), ["manifest.json", "memory-1.mem"]);
         assert!(fs::read(dir.join("out/memory-1.mem")).unwrap() == vec![1; 65_536]);
@@ -746,7 +747,8 @@ fn one_unreadable_sector_costs_no_more_than_itself() {
         drop_caches(&path);
         let pages = [0x10_2000..0x10_3000, 0x20_1000..0x20_2000];
         let eio = "Input/output error (os error 5)";
-        let why = format!("cannot read bytes 0x102000..0x103000: {eio}; so it is at 1 more place");
+        let why =
+            format!("cannot read bytes 0x102000..0x103000: {eio}; and 1 more unreadable range");
         if checksums {
             let output = run(dir, &["verify", name]);
             let expected = format!("corestream: {name}: {why}\n");
@@ -778,14 +780,12 @@ fn one_unreadable_sector_costs_no_more_than_itself() {
         assert_eq!(part["address"], 0);
         let mut expected = image.clone();
         for page in pages {
-            let range = format!(
-                "warning: {name}: bytes {:#x}..{:#x} can't be read\n",
-                page.start, page.end
-            );
+            let range =
+                format!("warning: {name}: cannot read bytes {:#x}..{:#x}\n", page.start, page.end);
             assert!(said.contains(&range), "{said}");
             let (first, last) = (page.start - offset, page.end - offset - 1);
             let line = format!(
-                "warning: memory 0: {first:#x}..={last:#x} can't be read, the image has zeros there\n"
+                "warning: memory 0: cannot read {first:#x}..={last:#x}; the image has zeros there\n"
             );
             assert!(said.contains(&line), "{said}");
             expected[first..=last].fill(0);
@@ -807,15 +807,14 @@ fn one_unreadable_sector_costs_no_more_than_itself() {
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{said}");
         assert!(
-            said.contains(&format!("warning: {name}: bytes 0x0..0x1000 can't be read\n")),
+            said.contains(&format!("warning: {name}: cannot read bytes 0x0..0x1000\n")),
             "{said}"
         );
-        let size = "warning: memory 0: the size of the memory is lost, the image ends with the last page that \
-                    has data\n";
+        let size = "warning: memory 0: its size is lost; the image ends with the last page that has data\n";
         assert!(said.contains(size), "{said}");
         let zeros = 0x1000 - offset;
         let lost =
-            format!("memory 0: 0x0..={:#x} can't be read, the image has zeros there\n", zeros - 1);
+            format!("memory 0: cannot read 0x0..={:#x}; the image has zeros there\n", zeros - 1);
         assert!(said.contains(&lost), "{said}");
         let mut expected = image[..3 << 20].to_vec();
         expected[..zeros].fill(0);

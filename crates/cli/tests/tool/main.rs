@@ -39,6 +39,7 @@ mod dump;
 mod examples;
 mod extract;
 mod golden;
+mod guide;
 mod help_and_man;
 mod inspect;
 mod receive;

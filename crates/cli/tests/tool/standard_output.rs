@@ -21,7 +21,7 @@ fn a_standard_output_that_is_closed_is_an_error() {
         shell.current_dir(directory.path()).args(["-c", &line]).arg(&tool);
         let output = shell.output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{closed}: {}", stderr(&output));
-        let said = "corestream: standard output: is closed: redirect it, or name a file with -o\n";
+        let said = "corestream: standard output: is closed; redirect it, or name a file with -o\n";
         assert_eq!(stderr(&output), if code == 1 { said } else { "" });
     }
 }

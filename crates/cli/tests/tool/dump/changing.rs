@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use corestream::read::{Verdict, Verifier, Whole};
+use corestream::read::{IntactDump, Verdict, Verifier};
 use corestream::{
     Change, CoreDump, CoreDumpFile, Dumper, FileSink, Memory, MemoryImage, MemoryIndex, MemoryType,
     Piece, PipeSink, Sink, SocketSink,
@@ -132,9 +132,9 @@ fn dump_to(target: &str, directory: &Path, args: &[&str]) -> (Output, Vec<u8>) {
 
 /// What `verify` says of a dump, which must be whole.
 #[track_caller]
-fn whole(bytes: &[u8]) -> Whole {
+fn whole(bytes: &[u8]) -> IntactDump {
     match Verifier::new().threads(2).verify(bytes).unwrap() {
-        Verdict::Whole(whole) => whole,
+        Verdict::Intact(whole) => whole,
         Verdict::Damaged(damage) => panic!("{damage}"),
     }
 }
@@ -154,7 +154,7 @@ fn a_dump_of_an_image_that_is_written_to_is_valid_and_marked() {
             assert!(output.status.success(), "{how:?} to {target}: {stderr}");
             assert_eq!(whole(&bytes).changing, [MemoryIndex(0)], "{how:?} to {target}");
             let start = "corestream: warning: guest.mem: was ";
-            let end = " while it was dumped: the dump may hold old and new bytes, and marks memory 0 \
+            let end = " while it was dumped; the dump may contain old and new bytes, and marks memory 0 \
                        as changing\n";
             assert!(stderr.starts_with(start) && stderr.ends_with(end), "{how:?}: {stderr}");
             assert_eq!(stderr.lines().count(), 1);
@@ -262,8 +262,7 @@ fn a_mapping_that_nobody_writes_to_is_a_writer() {
     let (warning, stats) = stderr.split_once('\n').unwrap();
     assert_eq!(
         warning,
-        "corestream: warning: guest.mem: was open for writing while it was dumped: the dump may hold \
-         old and new bytes, and marks memory 0 as changing"
+        "corestream: warning: guest.mem: was open for writing while it was dumped; the dump may contain old and new bytes, and marks memory 0 as changing"
     );
     let stats: serde_json::Value = serde_json::from_str(stats).unwrap();
     assert_eq!(stats["changing_memories"], serde_json::json!([0]));
@@ -505,7 +504,7 @@ fn a_read_only_file_system_is_lent_from_and_a_read_only_mount_is_not() {
     let plan = Dumper::new().plan(&dump).unwrap();
     let remount = || run("mount", &["-o", "remount,rw", source]).unwrap();
     let error = plan.write_to(&mut Interlude(Some(Box::new(remount)))).unwrap_err();
-    let said = "memory 0: the file system of the image became writable while it was dumped";
+    let said = "memory 0: the file system became writable while the image was dumped";
     assert_eq!(error.to_string(), said);
 
     // It becomes writable, is written to and becomes read-only again, before the end.
@@ -626,7 +625,7 @@ fn the_times_of_an_older_image_tell_of_its_writers() {
             remount("remount,ro");
         };
         let error = plan.write_to(&mut Interlude(Some(Box::new(interlude)))).unwrap_err();
-        let said = "memory 0: the file system of the image became writable while it was dumped";
+        let said = "memory 0: the file system became writable while the image was dumped";
         assert_eq!(error.to_string(), said, "by mapping: {by_mapping}");
     }
 }

@@ -74,7 +74,7 @@ fn a_file_in_a_directory_that_was_moved_is_named_there() {
         let error = begun.commit().unwrap_err();
         let file = at.canonicalize().unwrap().join("moved/file");
         let expected = format!(
-            "{}: the file is whole, but its directory was moved while it was written: the file is now {}",
+            "{}: the file is complete, but its directory was moved while it was written: the file is now {}",
             at.join("d/file").display(),
             file.display()
         );
@@ -103,7 +103,7 @@ fn a_file_in_a_file_system_that_was_unmounted_is_not_said_to_be_elsewhere() {
     let name = directory.join("file");
     let error = file.commit([name.clone()]).unwrap_err();
     let expected = format!(
-        "{}: the file is whole, but its file system was unmounted while it was written: the file is on \
+        "{}: the file is complete, but its file system was unmounted while it was written: the file is on \
          that file system",
         name.display()
     );
@@ -329,7 +329,7 @@ fn an_append_only_directory_has_no_room_for_replacements_and_new_directories() {
         ),
         (
             &["extract", "guest.core", "--all", all.to_str().unwrap()],
-            "is append-only, where no finished",
+            "is append-only, so no finished",
         ),
     ] {
         let output = corestream(guest.path()).args(args).output().unwrap();

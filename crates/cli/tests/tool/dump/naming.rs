@@ -64,7 +64,7 @@ impl Guest {
                 assert_eq!(names(target), ["new"], "{line}");
             }
             let output = self.shell(target, &format!("exec \"$0\" {writer} -o $1/new"));
-            assert!(stderr(&output).contains("exists, use --force to replace it"));
+            assert!(stderr(&output).contains("exists; use --force to overwrite it"));
             fs::remove_file(&new).unwrap();
         }
         let sync = "exec \"$0\" dump --memory guest.mem -o $1/new --sync --force";
@@ -108,7 +108,7 @@ fn a_file_system_without_modes_gets_a_warning() {
         for chmod in [None, Some(Errno::PERM), Some(Errno::OPNOTSUPP)] {
             let faults = Faults { tmpfile, chmod, mode: Some(0o755), ..Faults::default() };
             let Some(fuse) = Fuse::mount(faults) else { return };
-            guest.check_target(&fuse.path(), "has mode 0755 and not 0600");
+            guest.check_target(&fuse.path(), "has mode 0755 instead of 0600");
         }
     }
     // Nobody else can read these.
@@ -163,7 +163,7 @@ impl Drop for Mounted {
 #[test]
 fn a_dump_to_vfat_is_whole() {
     let Some(mounted) = Mounted::new("vfat", &["/usr/sbin/mkfs.vfat"], "loop") else { return };
-    Guest::new().check_target(&mounted.path(), "has mode 0755 and not 0600");
+    Guest::new().check_target(&mounted.path(), "has mode 0755 instead of 0600");
     let Some(mounted) = Mounted::new("vfat", &["/usr/sbin/mkfs.vfat"], "loop,umask=077") else {
         return;
     };
@@ -310,10 +310,7 @@ fn a_second_name_that_cannot_be_removed_is_reported() {
     let output = command.args(["dump", "--memory", "guest.mem", "-o"]).arg(&new).output().unwrap();
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(
-        said.contains("the dump is there and whole, but cannot remove its second name "),
-        "{said}"
-    );
+    assert!(said.contains("the dump is complete, but its second name "), "{said}");
     assert!(fs::read(&new).unwrap() == guest.dump);
     assert_eq!(names(&fuse.path()).len(), 2);
 }

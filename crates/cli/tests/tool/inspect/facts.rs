@@ -95,8 +95,11 @@ fn facts_without_room_are_named() {
     let output = corestream(path, &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
     let printed = stderr(&output);
     assert!(output.status.success(), "{printed}");
-    assert!(printed.contains("the message of the trap is cut from 5000 bytes"), "{printed}");
-    assert!(printed.contains("the build id of module 0 is left out"), "{printed}");
+    assert!(
+        printed.contains("the message of the trap has 5000 bytes and is shortened"),
+        "{printed}"
+    );
+    assert!(printed.contains("the build id of module 0 has 257 bytes and is omitted"), "{printed}");
     let text = stdout(path, &["inspect", "guest.core"]);
     assert!(text.contains(&format!("  trap: {}\n", "x".repeat(4096))), "{text}");
     assert!(!text.contains("build id"), "{text}");

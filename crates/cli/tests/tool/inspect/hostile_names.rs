@@ -70,7 +70,7 @@ fn names_in_a_dump_are_kept_and_shown_without_tricks() {
         assert!(decoded.name == kept && decoded.modules[0] == kept && decoded.threads[0].0 == kept);
         fs::write(directory.path().join("core"), &bytes).unwrap();
         let run = |args: &[&str]| shown(&corestream(directory.path()).args(args).output().unwrap());
-        assert!(run(&["verify", "core"]).starts_with("core: whole, "));
+        assert!(run(&["verify", "core"]).starts_with("core: intact, "));
         assert!(run(&["inspect", "core"]).lines().all(|line| line.chars().count() <= 80));
         let json: serde_json::Value =
             serde_json::from_str(&run(&["inspect", "core", "--json"])).unwrap();
@@ -115,8 +115,8 @@ fn names_of_files_are_shown_without_tricks() {
         }
         // They are made, and are there then.
         assert_eq!(run(&[dump, memory, guest, output, path]), "");
-        assert!(run(&[dump, memory, guest, output, path]).contains("exists, use --force"));
-        assert!(run(&[OsStr::new("verify"), path]).contains(": whole, "));
+        assert!(run(&[dump, memory, guest, output, path]).contains("exists; use --force"));
+        assert!(run(&[OsStr::new("verify"), path]).contains(": intact, "));
         let within = Path::new(path).join("new");
         assert!(
             run(&[dump, memory, guest, output, within.as_os_str()]).contains("Not a directory")

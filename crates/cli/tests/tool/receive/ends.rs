@@ -38,7 +38,7 @@ fn a_dump_is_whole_though_its_sender_stays() {
     let mut socket = receiver.connect();
     socket.write_all(&bytes).unwrap();
     wait_until(|| directory.path().join("stays").exists());
-    assert!(receiver.line().contains(", whole"));
+    assert!(receiver.line().contains(", intact"));
     assert!(read(directory.path(), "stays") == bytes);
     // A sender that wants to know waits until the other end is closed: the dump has its name then.
     let mut socket = receiver.connect();
@@ -91,12 +91,12 @@ fn once_says_whether_the_dump_was_whole() {
     let bytes = dump_of("guest", 32, 1);
     let foreign = own::without(&bytes);
     for (sent, args, code, said) in [
-        (&bytes[..], &[][..], 0, "guest: 2101377 bytes from PEER, whole, all checksums hold"),
+        (&bytes[..], &[][..], 0, "guest: 2101377 bytes from PEER, intact, all checksums match"),
         (
             &bytes[..MIB],
             &[],
             3,
-            "PEER: is cut off: 1048576 of 2101377 bytes (bytes 0x100000..0x201081)",
+            "PEER: truncated: 1048576 of 2101377 bytes (bytes 0x100000..0x201081)",
         ),
         (b"guest", &[], 3, "PEER: not a core dump: it does not begin as a WebAssembly module does"),
         (
@@ -116,7 +116,7 @@ fn once_says_whether_the_dump_was_whole() {
             &foreign,
             &["--any-tool"],
             0,
-            "guest.1: 2097210 bytes from PEER, whole, by another tool: only its structure can be checked",
+            "guest.1: 2097210 bytes from PEER, intact, by another tool: only its structure can be checked",
         ),
     ] {
         let args = [&["-o", "%n", "--once"], args].concat();
@@ -204,7 +204,7 @@ fn a_signal_does_not_drop_what_is_all_there() {
         thread::sleep(Duration::from_millis(2));
     }
     receiver.signal(Signal::TERM);
-    assert!(receiver.line().contains(", whole"));
+    assert!(receiver.line().contains(", intact"));
     assert_eq!(receiver.end().0, Some(143));
     assert!(read(directory.path(), "stays") == bytes);
 }
@@ -253,7 +253,10 @@ fn what_is_damaged_is_not_taken_to_its_end() {
         let line = receiver.line();
         if keep {
             // The index tells more of it.
-            assert!(line.starts_with("PEER: is damaged: the checksum of 0x0..0x100000 "), "{line}");
+            assert!(
+                line.starts_with("PEER: is damaged: checksum mismatch in 0x0..0x100000"),
+                "{line}"
+            );
             assert!(line.ends_with("; kept as guest.partial"), "{line}");
             assert!(read(directory.path(), "guest.partial") == bytes);
         } else {
@@ -325,7 +328,7 @@ fn a_sender_learns_that_its_dump_is_not_kept() {
     fs::remove_dir(&dumps).unwrap();
     let (code, said) = dump(&receiver.address);
     let line = receiver.line();
-    assert!(line.starts_with("PEER: dumps: cannot make a file in it: "), "{line}");
+    assert!(line.starts_with("PEER: dumps: cannot create a file in it: "), "{line}");
     let reason = line.strip_prefix("PEER: ").unwrap();
     let expected = format!("corestream: {}: did not keep the dump: {reason}\n", receiver.address);
     assert_eq!((code, said), (Some(1), expected));
@@ -374,7 +377,7 @@ fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
     {
         let (learned, line) = send(pieces, &|| {});
         assert_eq!(learned, ("ok\n".into(), Ok(())), "{line}");
-        assert!(line.contains(", whole"), "{line}");
+        assert!(line.contains(", intact"), "{line}");
     }
     let reset = |line: &str| {
         let reason = line.strip_prefix("unix:socket: ").unwrap();
@@ -471,7 +474,7 @@ fn senders_wait_for_free_descriptors() {
             assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())), "{free} free");
         }
         let mut lines = receiver.lines(4);
-        lines.retain(|line| !line.contains(", whole"));
+        lines.retain(|line| !line.contains(", intact"));
         assert!(lines.len() == 1 && lines[0].ends_with(": takes senders again"), "{lines:?}");
         receiver.stop();
     }

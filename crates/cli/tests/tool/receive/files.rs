@@ -44,7 +44,7 @@ fn a_dump_arrives_by_tcp_and_in_the_file_system() {
         let line = receiver.line().replace("tcp:[::1]:", "tcp:127.0.0.1:");
         assert_eq!(
             without_port(&line),
-            format!("dumps/{name}: {len} bytes from {from}, whole, all checksums hold")
+            format!("dumps/{name}: {len} bytes from {from}, intact, all checksums match")
         );
         let path = directory.path().join("dumps").join(name);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
@@ -76,8 +76,8 @@ fn what_is_good_arrives_whole_whoever_else_sends() {
     let cut = &bad[..bad.len() / 2];
     let behind = [&bad[..], b"more"].concat();
     // What comes, what goes on for ever after it, and what is said.
-    let whole = "bytes from PEER, whole";
-    let checksum = "is damaged: the checksum of 0x100000..0x200000 does not hold";
+    let whole = "bytes from PEER, intact";
+    let checksum = "is damaged: checksum mismatch in 0x100000..0x200000";
     let rounds: [[(&[u8], Then, &str); 6]; 2] = [
         [
             (cut, Then::Close, "is cut off: "),
@@ -240,8 +240,7 @@ fn mistakes_are_said_in_one_line() {
             "udp:a:1",
             "%n",
             2,
-            "invalid value 'udp:a:1' for '<ADDRESS>': must be tcp:HOST:PORT or unix:PATH; --help shows \
-             what there is",
+            "invalid value 'udp:a:1' for '<ADDRESS>': must be tcp:HOST:PORT or unix:PATH; see --help",
         ),
     ] {
         let output = corestream(dir).args(["receive", address, "-o", output]).output().unwrap();
@@ -290,7 +289,7 @@ fn two_gib_arrive_whole_in_little_memory() {
     let stats: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
     assert!((1..16 << 20).contains(&peak), "{peak} bytes of the sender");
     let line = receiver.line();
-    assert!(line.ends_with(" bytes from PEER, whole, all checksums hold"), "{line}");
+    assert!(line.ends_with(" bytes from PEER, intact, all checksums match"), "{line}");
     let more = receiver.memory("VmHWM") - before;
     assert!(more < 16 * MIB, "{more} bytes of the receiver");
     receiver.stop();

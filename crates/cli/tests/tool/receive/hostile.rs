@@ -25,7 +25,7 @@ fn hostile_tables_cost_bounded_memory() {
     let before = receiver.memory("VmHWM");
     let (many, listed) = (many_sections(), many_segments());
     for (bytes, said) in
-        [(&many, "is damaged: "), (&listed, "is damaged: the checksum of 0x0..0x2 ")]
+        [(&many, "is damaged: "), (&listed, "is damaged: checksum mismatch in 0x0..0x2")]
     {
         receiver.send(bytes);
         let line = receiver.line();
@@ -134,7 +134,7 @@ fn a_claim_reserves_little() {
     assert!(reserved.iter().sum::<u64>() < 65 << 20, "{reserved:?}");
     drop(socket);
     let line = receiver.line();
-    let said = format!("PEER: is cut off: {} of {length} bytes", lie.len());
+    let said = format!("PEER: truncated: {} of {length} bytes", lie.len());
     assert!(line.starts_with(&said), "{line}");
     receiver.stop();
     assert!(names(directory.path()).is_empty());
@@ -171,7 +171,7 @@ fn a_sender_that_dribbles_is_dropped() {
             assert!(line.starts_with("PEER: is cut off: ") && line.ends_with(said), "{line}");
         });
         receiver.send(&bytes);
-        assert!(receiver.line().contains(", whole"));
+        assert!(receiver.line().contains(", intact"));
         assert!(read(directory.path(), "guest") == bytes);
         receiver.stop();
     }
