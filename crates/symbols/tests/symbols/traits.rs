@@ -1,20 +1,20 @@
-//! Traits of public types that users build on, asserted when this file is compiled.
+//! Traits that the public types implement, asserted when this file is compiled.
 
 use std::error::Error as StdError;
 use std::fmt::{Debug, Display};
 
 use corestream_symbols::{Error, Known, ModuleFile, Position, Resolved, Symbols, Variable};
 
-/// A plain value.
+/// Asserts the traits of a plain value.
 const fn value<T: Clone + Debug + Eq + Send + Sync>() {}
 
-/// A type that can be passed to another thread.
+/// Asserts that a type can be sent to another thread.
 const fn sent<T: Send>() {}
 
-/// An error that can be boxed.
+/// Asserts that an error can be boxed and sent.
 const fn error<T: StdError + Send + Sync + 'static>() {}
 
-/// A value that is shown.
+/// Asserts that a type can be displayed.
 const fn shown<T: Display>() {}
 
 const _: () = {

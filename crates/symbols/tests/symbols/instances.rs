@@ -1,4 +1,4 @@
-//! Frames of large instances cost no more than the dump has bytes, and an error of its source is not taken for damage.
+//! Resolving frames of large instances: reads each instance once, and does not take an error of the source for damage.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use wasm_encoder::{
     CodeSection, Function, FunctionSection, Module, NameMap, NameSection, TypeSection,
 };
 
-/// A dump in memory that counts the bytes that are read, and can be made to fail.
+/// A dump in memory that counts the bytes read, and can fail.
 struct Source {
     bytes: Vec<u8>,
     read: AtomicU64,
@@ -40,7 +40,7 @@ impl ReadAt for &Source {
     }
 }
 
-/// A module whose only function has this name.
+/// Returns a module whose only function has this name.
 fn module(name: &str) -> Vec<u8> {
     let (mut types, mut functions, mut code) =
         (TypeSection::new(), FunctionSection::new(), CodeSection::new());
@@ -57,7 +57,7 @@ fn module(name: &str) -> Vec<u8> {
     module.finish()
 }
 
-/// A dump with 500 frames, which are of two modules in turn. Their instances have 100,000 globals.
+/// Returns a dump with 500 frames that alternate between two modules, whose instances have 100,000 globals each.
 fn dump() -> Vec<u8> {
     let mut guest = CoreDump::new("guest");
     let global = guest.add_global(Global::constant(GlobalValue::I32(1)));
@@ -84,13 +84,13 @@ fn decodes_each_instance_once() {
         let expected = if i % 2 == 0 { "of_a" } else { "of_b" };
         assert_eq!(resolved.name.as_deref(), Some(expected), "frame {i}");
     }
-    // The instances are nearly all of the dump.
+    // Nearly all bytes of the dump belong to the instances.
     let (read, len) = (source.read.load(Ordering::Relaxed), source.bytes.len() as u64);
     assert!(read <= len * 2, "{read} bytes of {len} were read");
 }
 
 #[test]
-fn without_files_no_instance_is_decoded() {
+fn decodes_no_instance_without_module_files() {
     let source = Source::new(dump());
     let dump = CoreDumpFile::from_source(&source).unwrap();
     let symbols = Symbols::new(&[], &dump).unwrap();
@@ -115,7 +115,7 @@ fn passes_on_the_error_of_a_source() {
     assert_eq!(error.kind(), ErrorKind::Input);
     assert!(error.to_string().contains("the disk is gone"), "{error}");
 
-    // The error was not kept.
+    // The error is not remembered.
     source.fails.store(false, Ordering::Relaxed);
     let resolved = symbols.resolve(&frame, 0).unwrap().unwrap();
     assert_eq!(resolved.name.as_deref(), Some("of_a"));
