@@ -629,3 +629,6 @@ fn take_entries(position: &mut usize, count: u32) -> Option<Range<usize>> {
     *position = start.checked_add(count as usize)?;
     Some(start..*position)
 }
+
+#[cfg(test)]
+mod tests;

@@ -449,3 +449,6 @@ impl<'c> Opener<'c> {
         Ok(table)
     }
 }
+
+#[cfg(test)]
+mod tests;
