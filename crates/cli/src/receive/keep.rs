@@ -68,3 +68,6 @@ impl Keeper {
         partial.take(count).count() == count
     }
 }
+
+#[cfg(test)]
+mod tests;
