@@ -81,18 +81,17 @@ pub struct Fuse {
 }
 
 impl Fuse {
-    /// Mounts an empty file system; skips the test ([`environment::skip`]) where that is impossible.
+    /// Mounts an empty file system, and reports it if that is impossible. Tests use `require!("fuse", Fuse::new(..))`
+    /// instead.
     pub fn mount(faults: Faults) -> Option<Self> {
-        match Self::try_mount(faults) {
-            Ok(this) => Some(this),
-            Err(why) => {
-                environment::skip("fuse", why);
-                None
-            }
-        }
+        Self::new(faults).map_err(|why| environment::report_missing("fuse", why)).ok()
     }
 
-    fn try_mount(faults: Faults) -> Result<Self, String> {
+    /// Mounts an empty file system.
+    ///
+    /// # Errors
+    /// Returns the reason if no FUSE file system can be mounted here.
+    pub fn new(faults: Faults) -> Result<Self, String> {
         let device = File::options().read(true).write(true).open("/dev/fuse");
         let device = device.map_err(|error| format!("/dev/fuse: {error}"))?;
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;

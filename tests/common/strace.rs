@@ -20,20 +20,25 @@ pub struct Call {
     pub line: String,
 }
 
-/// Returns whether strace can inject faults here, and otherwise skips the test
-/// ([`environment::skip`]).
-pub fn works() -> bool {
+/// Returns an error if strace cannot inject faults here.
+pub fn probe() -> Result<(), &'static str> {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     let mut command = traced(&log, "fsync", &["fsync:error=EIO:when=1".into()]);
-    // Opening and closing the file is all it does beside `fsync`.
+    // Apart from `fsync`, it only opens and closes the file.
     let output = command.args(["sync", "."]).current_dir(directory.path()).output();
-    let failed_as_told = output.is_ok_and(|output| output.status.code() == Some(1))
+    let has_failed = output.is_ok_and(|output| output.status.code() == Some(1))
         && fs::read_to_string(&log).is_ok_and(|log| log.contains("(INJECTED)"));
-    if !failed_as_told {
-        environment::skip("strace", "strace is not installed, or may not trace");
+    has_failed.then_some(()).ok_or("strace is not installed, or may not trace")
+}
+
+/// Returns whether strace can inject faults here, and reports it if not. Tests use `require!(strace)` instead.
+pub fn works() -> bool {
+    let probed = probe();
+    if let Err(why) = probed {
+        environment::report_missing("strace", why);
     }
-    failed_as_told
+    probed.is_ok()
 }
 
 /// `strace`, to which a program and its arguments are still to be added, with `log` for its own output.
