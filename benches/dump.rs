@@ -36,7 +36,7 @@ fn main() {
         #[allow(unsafe_code, reason = "maps a file of its own")]
         let mapped = unsafe { MappedFile::new(dumped.as_file()) };
         let mapped = CoreDumpFile::from_source(mapped.unwrap()).unwrap();
-        assert!(matches!(mapped.verify(), Ok(Verdict::Whole(_))));
+        assert!(matches!(mapped.verify(), Ok(Verdict::Intact(_))));
         let dump_bytes = mapped::open(dumped.path());
         let mut works = works(bytes, &dump, &sparse_dump);
         works.extend::<[Work<'_>; 2]>([

@@ -37,7 +37,7 @@ fn main() {
         let read_image = guest_of(MemoryImage::open(image_file.path()).unwrap());
         let restored = output.path().join("restored");
         for dump in [&mapped, &read] {
-            assert!(dump.verify().unwrap().is_whole());
+            assert!(dump.verify().unwrap().is_intact());
             restore(dump, &restored);
             assert!(std::fs::read(&restored).unwrap() == bytes);
         }

@@ -1,7 +1,8 @@
-//! Errors of `close`.
+//! Detects the errors that only `close` reports.
 //!
 //! NFS, CIFS, FUSE and quotas may accept every write and report only at `close` that the bytes did not arrive
-//! ([close(2)](https://man7.org/linux/man-pages/man2/close.2.html)). The drop of a [`File`](std::fs::File) ignores that error.
+//! ([close(2)](https://man7.org/linux/man-pages/man2/close.2.html)). Dropping a [`File`](std::fs::File) ignores that
+//! error.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -9,18 +10,17 @@ use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
-/// How often an interrupted `close` is repeated.
-const TRIES: u32 = 100;
+/// The maximum number of attempts if a signal interrupts `close`.
+const MAX_ATTEMPTS: u32 = 100;
 
-/// Returns the error that `close` has for what was written to `file`, which stays open.
+/// Checks that the file system stored the bytes that were written to `file`, which stays open.
 ///
-/// It closes a duplicate of the descriptor: the kernel flushes the file at each `close`, not only at the last.
-/// Call it after the last write, where bytes reach a regular file by other ways than
-/// [`FileSink`](crate::FileSink), [`UnnamedFile`](crate::UnnamedFile) or
-/// [`Plan::write_file`](crate::Plan::write_file), which do so themselves.
+/// It closes a duplicate of the descriptor. The kernel flushes the file at each `close`, not only at the last one. Call
+/// it after the last write to a regular file. [`FileSink`](crate::FileSink), [`UnnamedFile`](crate::UnnamedFile) and
+/// [`Plan::write_file`](crate::Plan::write_file) do so themselves.
 ///
 /// # Errors
-/// Returns an error if the file system could not store what was written.
+/// Returns an error if the file system could not store the bytes.
 ///
 /// ```
 /// use std::io::Write;
@@ -31,15 +31,15 @@ const TRIES: u32 = 100;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn check_close(file: impl AsFd) -> io::Result<()> {
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let duplicate = match file.as_fd().try_clone_to_owned() {
             Ok(duplicate) => duplicate,
-            // No descriptor is free, or a sandbox refuses the call: `fsync` takes longer and reports the same.
+            // No descriptor is free, or a sandbox forbids the call. `fsync` reports the same errors, but takes longer.
             Err(_) => return Ok(rustix::fs::fsync(&file)?),
         };
         match close(duplicate) {
             Ok(()) => return Ok(()),
-            // The duplicate is gone, but whether the file was flushed is unknown.
+            // The duplicate is closed, but it is unknown whether the file was flushed.
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -47,9 +47,9 @@ pub fn check_close(file: impl AsFd) -> io::Result<()> {
     Err(Errno::INTR.into())
 }
 
-/// Closes a file. It is closed in any case, also after an error.
+/// Closes a file. It is closed even if the call fails.
 fn close(file: OwnedFd) -> Result<(), Errno> {
-    // SAFETY: the descriptor is open and owned by `file`, which gives it up: nothing else closes it.
+    // SAFETY: the descriptor is open and was owned by `file`, which has given it up, so nothing else closes it.
     let result = unsafe { libc::close(file.into_raw_fd()) };
     match result {
         0 => Ok(()),

@@ -180,7 +180,7 @@ const BYTES: u64 = 1 << 16;
 ///
 /// A check reads an atomic that another thread may write. Inner loops call [`step`](Self::step) for every item, so they
 /// must not pay for that each time.
-pub(crate) struct Lookout<'c> {
+pub(crate) struct CancelCheck<'c> {
     control: &'c Control,
     /// The meter, and the offset up to which bytes were reported to it.
     meter: Option<(&'c Meter<'c>, u64)>,
@@ -190,7 +190,7 @@ pub(crate) struct Lookout<'c> {
     next: u64,
 }
 
-impl<'c> Lookout<'c> {
+impl<'c> CancelCheck<'c> {
     /// Returns a check without progress reports.
     pub(crate) fn new(control: &'c Control) -> Self {
         Self { control, meter: None, left: STEPS, next: BYTES }

@@ -1,5 +1,4 @@
-//! The dumper: the one place that wires the stages
-//! image -> extents -> scan -> plan. Writing the plan is [`write`](crate::write)'s.
+//! Connects the stages image, extents, scan and plan. [`write`](crate::write) connects the stages after them.
 
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use crate::model::CoreDump;
 use crate::plan::{self, Plan};
 use crate::scan::{self, Scanner};
 
-/// Makes plans of core dumps.
+/// The options of a dump, and the entry point: turns the description of a guest into a [`Plan`].
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType};
@@ -33,26 +32,27 @@ use crate::scan::{self, Scanner};
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Dumper {
-    options: plan::Options,
+    options: plan::PlanOptions,
 }
 
 impl Dumper {
-    /// The default: 100,000 segments at most, as many threads as there are cores, what the
-    /// kernel calls a hole trusted.
+    /// Returns a dumper with the defaults: at most 100,000 segments, one thread per core, trusted holes, checksums.
     pub fn new() -> Self {
         let extents = ExtentOptions { trust_holes: true, method: None, mappings: None };
-        let scan = scan::Options { scanner: Scanner::new(), threads: 0, extents };
+        let scan = scan::ScanOptions { scanner: Scanner::new(), threads: 0, extents };
         let max_segments = limits::MAX_DATA_SEGMENTS;
         let max_section_bytes = limits::MAX_SECTION_BYTES;
         let (checksums, control) = (true, Control::default());
-        let options = plan::Options { max_segments, max_section_bytes, scan, checksums, control };
+        let options =
+            plan::PlanOptions { max_segments, max_section_bytes, scan, checksums, control };
         Self { options }
     }
 
-    /// Sets how many segments a dump may have, 1 to [`limits::MAX_DATA_SEGMENTS`]. Every memory that holds data gets one, and every
-    /// range between data that is left out on purpose ([`Memory::without`](crate::Memory::without))
-    /// one more, also if that makes more. Beyond the data section, in dumps over 4 GiB, a segment is cut at each end of
-    /// a section, and those cuts are not counted. The data section has never more than 100,000.
+    /// Sets the maximum number of segments, from 1 to [`limits::MAX_DATA_SEGMENTS`], which is the default.
+    ///
+    /// Every memory that holds data needs a segment, and every excluded range between data
+    /// ([`Memory::without`](crate::Memory::without)) needs one more, even beyond this maximum. In dumps over 4 GiB, a
+    /// segment that continues in another section also counts once. The data section itself never has more than 100,000.
     ///
     /// ```
     /// # use corestream::*;
@@ -70,10 +70,11 @@ impl Dumper {
         self
     }
 
-    /// Sets how many threads scan, the caller's included; 0, the default, is one per core that the process may use.
+    /// Sets the number of threads that scan, including the caller's. The default 0 means one per core that the process
+    /// may use.
     ///
-    /// Fewer are used where there is less to do, where the system gives no more, and over [`limits::MAX_THREADS`]. The
-    /// dump is the same for any number.
+    /// Fewer are used if there is less to do, if the system cannot start as many, or beyond [`limits::MAX_THREADS`].
+    /// The dump is the same for any number.
     ///
     /// ```
     /// use corestream::{CoreDump, Dumper};
@@ -88,8 +89,11 @@ impl Dumper {
         self
     }
 
-    /// Sets whether a part of an image file that the kernel calls a hole, or memory that was never touched, is taken as zero
-    /// without reading it, as it is by default. If not, all of every image is read.
+    /// Sets whether holes are taken as zeros without reading them, which is the default. If not, the scan reads every
+    /// image completely.
+    ///
+    /// Holes are the parts of an image file that the kernel reports as holes, and the pages of live memory that were
+    /// never touched.
     ///
     /// ```
     /// # use corestream::*;
@@ -106,11 +110,12 @@ impl Dumper {
         self
     }
 
-    /// How the pages of a live guest's memory that were never touched are found:
-    /// [`ExtentMethod::PagemapScan`], [`Pagemap`](ExtentMethod::Pagemap),
-    /// [`Smaps`](ExtentMethod::Smaps), or [`Whole`](ExtentMethod::Whole), which reads them. `None`, the default, is the best one that
-    /// the system has; planning fails if a method that is asked for can't be used. Files are not
-    /// concerned.
+    /// Sets how untouched pages of live memory are found: [`ExtentMethod::PagemapScan`],
+    /// [`Pagemap`](ExtentMethod::Pagemap), [`Smaps`](ExtentMethod::Smaps), or [`Whole`](ExtentMethod::Whole), which
+    /// reads them.
+    ///
+    /// `None`, the default, is the best method that the system has. Planning fails if the given method is not
+    /// available. Files are not affected.
     ///
     /// ```
     /// use corestream::{CoreDump, Dumper, ExtentMethod, Memory, MemoryImage, MemoryType};
@@ -129,9 +134,10 @@ impl Dumper {
         self
     }
 
-    /// How the mappings under a live guest's memory are found, which decide what may be skipped.
-    /// `None`, the default, is the best way that the system has; planning fails if one that is asked
-    /// for can't be used.
+    /// Sets how the mappings of live memory are found, which decide which pages may be skipped.
+    ///
+    /// `None`, the default, is the best method that the system has. Planning fails if the given method is not
+    /// available.
     #[cfg(feature = "internals")]
     #[doc(hidden)]
     pub fn mapping_method(mut self, method: Option<MappingMethod>) -> Self {
@@ -139,7 +145,7 @@ impl Dumper {
         self
     }
 
-    /// The backend of the scan.
+    /// Sets the backend of the scan.
     #[cfg(feature = "internals")]
     #[doc(hidden)]
     pub fn scanner(mut self, scanner: Scanner) -> Self {
@@ -147,9 +153,8 @@ impl Dumper {
         self
     }
 
-    /// How many bytes the body of a section with data may have, at least
-    /// `MIN_SECTION_BYTES`; what does not fit into the data section goes on in custom
-    /// sections called `corestream.data`.
+    /// Sets the maximum length in bytes of the body of a section with data, at least `MIN_SECTION_BYTES`. Data that
+    /// does not fit into the data section continues in custom sections named `corestream.data`.
     #[cfg(feature = "internals")]
     #[doc(hidden)]
     pub fn max_section_bytes(mut self, bytes: u32) -> Self {
@@ -157,8 +162,9 @@ impl Dumper {
         self
     }
 
-    /// Sets whether the dump holds a CRC-32 of every MiB of it, by which a reader can check it. They are there by default,
-    /// and are made on another core while the sink is busy.
+    /// Sets whether the dump has checksums: a CRC-32 of each MiB, by which a reader can verify it. This is the default.
+    ///
+    /// Another core computes them while the sink is busy.
     ///
     /// ```
     /// # use corestream::*;
@@ -175,9 +181,10 @@ impl Dumper {
         self
     }
 
-    /// Sets what stops the work: planning and writing then fail with
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and nothing is left behind. It is looked at every few
-    /// megabytes. A [`Writer`](crate::Writer) can have another one.
+    /// Sets the handle that cancels planning and writing. They then fail with
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) and leave nothing behind.
+    ///
+    /// The handle is checked every few megabytes. A [`Writer`](crate::Writer) can have another one.
     ///
     /// ```
     /// use corestream::{Cancel, CoreDump, Dumper, ErrorKind};
@@ -193,13 +200,14 @@ impl Dumper {
         self
     }
 
-    /// Sets who is told how far planning and writing have come: in each stage at its beginning, every few
-    /// megabytes, and at its end if it succeeds. It costs nothing that can be measured, if
-    /// `watcher` is quick: the work waits for it.
+    /// Sets the callback that receives the progress of planning and writing: at the start of each stage, every few
+    /// megabytes, and at the end of a stage that succeeds.
     ///
-    /// Any thread of a scan may call it, but only one at a time, and what it is told never goes back
-    /// within a stage, except that a scan begins anew if the holes of an image file turn out to be doubtful. A stage
-    /// that is cancelled, or fails, just ends.
+    /// Any thread of a scan may call it, but only one at a time. The work waits for the callback. If it is quick, its
+    /// cost is not measurable.
+    ///
+    /// Within a stage the count never decreases, with one exception: a scan starts over if the holes of an image file
+    /// turn out to be doubtful. A stage that fails or is cancelled has no last report.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -226,13 +234,13 @@ impl Dumper {
         self
     }
 
-    /// Scans the memories of `dump` and fixes the layout of the core dump.
+    /// Scans the memories of `dump` and computes the layout of the core dump.
     ///
     /// # Errors
-    /// Returns an error if an option is out of range, if `dump` contradicts itself ([`CoreDump::validate`]), if an image
-    /// cannot be read, or if there is no memory for the tables of the plan.
+    /// Returns an error if an option is out of range, if `dump` is inconsistent ([`CoreDump::validate`]), if an image
+    /// cannot be read, if the work was cancelled, or if the tables of the plan cannot be allocated.
     pub fn plan<'d>(&self, dump: &'d CoreDump<'d>) -> Result<Plan<'d>> {
-        Plan::new(dump, self.options.clone(), encode::prelude)
+        Plan::new(dump, self.options.clone(), encode::encode_prelude)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A dump that is pulled: its pieces in batches, or its bytes.
+//! Lets the caller pull a dump: its pieces in batches, or its bytes.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -11,24 +11,26 @@ use crate::limits::MAX_BATCH_BYTES;
 use crate::piece::Piece;
 use crate::plan::Plan;
 
-/// Bytes of a batch for a reader, which copies them anyway.
-const READER_BYTES: u64 = 1 << 20;
+/// The length in bytes of a batch for a reader, which copies them anyway.
+const READER_BATCH_BYTES: u64 = 1 << 20;
 
-/// The pieces of a dump, made by [`Plan::pieces`], whose example pulls all of them: for destinations that are not a
-/// [`Sink`](crate::Sink), such as io_uring or a client of an object store.
+/// The pieces of a dump in batches, for destinations that are not a [`Sink`](crate::Sink), such as io_uring or the
+/// client of an object store.
 ///
-/// A batch lies in the images as far as their bytes cannot change, and otherwise in a buffer. The checksums of the dump
-/// are made on the way, in the thread that pulls. What stops the work is that of the
-/// [`Dumper`](crate::Dumper::cancel). Progress is not reported: the caller sees it by the offsets of the pieces.
+/// [`Plan::pieces`] returns it, and has an example. A batch borrows the bytes of images that cannot change, and copies
+/// those of others into a buffer. The checksums of the dump are computed in the calling thread.
+///
+/// The handle of [`Dumper::cancel`](crate::Dumper::cancel) cancels it. It reports no progress: the offsets of the
+/// pieces show it.
 pub struct Pieces<'p> {
     plan: &'p Plan<'p>,
     batches: Batches<'p>,
     batch: Batch<'p>,
-    stage: Stage,
+    state: PullState,
 }
 
-/// What comes next.
-enum Stage {
+/// The part of the dump that comes next.
+enum PullState {
     /// Everything before the index, with the checksums so far.
     Data(Checksums),
     Index,
@@ -38,17 +40,21 @@ enum Stage {
 
 impl<'p> Pieces<'p> {
     pub(crate) fn new(plan: &'p Plan<'p>) -> Result<Self> {
-        let stage = Stage::Data(Checksums::new(&plan.index)?);
-        Ok(Self { plan, batches: Batches::new(plan), batch: Batch::default(), stage })
+        let state = PullState::Data(Checksums::new(&plan.index)?);
+        Ok(Self { plan, batches: Batches::new(plan), batch: Batch::default(), state })
     }
 
-    /// Returns the next pieces, at least one and at most [`MAX_BATCH_PIECES`](crate::limits::MAX_BATCH_PIECES); `None` at
-    /// the end of the dump. They have at most about [`MAX_BATCH_BYTES`], unless the sections before the memory, which are
-    /// not split, have more.
+    /// Returns the next pieces, or `None` at the end of the dump.
+    ///
+    /// A batch has at least one and at most [`MAX_BATCH_PIECES`](crate::limits::MAX_BATCH_PIECES) pieces, and at most
+    /// about [`MAX_BATCH_BYTES`]. Only the sections before the memory, which are never split, may exceed that.
     ///
     /// # Errors
-    /// An image can't be read, or has become shorter; the work was cancelled ([`Dumper::cancel`](crate::Dumper::cancel));
-    /// there is no memory for a buffer. Every later call fails too.
+    /// Returns an error in these cases, and for every later call:
+    ///
+    /// - An image cannot be read, or was truncated.
+    /// - The dump was cancelled ([`Dumper::cancel`](crate::Dumper::cancel)).
+    /// - A buffer cannot be allocated.
     pub fn next_batch(&mut self) -> Result<Option<Vec<Piece<'_>>>> {
         self.pull(MAX_BATCH_BYTES)?;
         match self.batch.is_empty() {
@@ -57,50 +63,50 @@ impl<'p> Pieces<'p> {
         }
     }
 
-    /// Fills the batch with at most `room` bytes; it is empty at the end.
+    /// Fills the batch with at most `room` bytes. It is empty at the end.
     fn pull(&mut self, room: u64) -> Result<()> {
-        let stage = std::mem::replace(&mut self.stage, Stage::Failed);
-        match self.step(stage, room) {
-            Ok(stage) => {
-                self.stage = stage;
+        let state = std::mem::replace(&mut self.state, PullState::Failed);
+        match self.step(state, room) {
+            Ok(state) => {
+                self.state = state;
                 Ok(())
             }
             Err(error) => {
-                // Its bytes may never have been fetched.
+                // The batch may have bytes that were never read.
                 self.batch = Batch::default();
                 Err(error)
             }
         }
     }
 
-    fn step(&mut self, stage: Stage, room: u64) -> Result<Stage> {
-        if matches!(stage, Stage::Data(_) | Stage::Index) {
+    fn step(&mut self, state: PullState, room: u64) -> Result<PullState> {
+        if matches!(state, PullState::Data(_) | PullState::Index) {
             self.plan.control.check_cancelled()?;
         }
         let batch = &mut self.batch;
-        match stage {
-            Stage::Data(mut checksums) => {
+        match state {
+            PullState::Data(mut checksums) => {
                 self.batches.fill(batch, room)?;
                 if !batch.is_empty() {
                     batch.prepare(&mut checksums)?;
-                    return Ok(Stage::Data(checksums));
+                    return Ok(PullState::Data(checksums));
                 }
                 self.batches.begin_index(checksums)?;
-                self.step(Stage::Index, room)
+                self.step(PullState::Index, room)
             }
-            Stage::Index => {
+            PullState::Index => {
                 self.batches.fill_index(batch)?;
-                // What is complete is not stopped any more.
+                // After its last byte, a dump can no longer be cancelled.
                 let is_last = self.batches.offset() == self.plan.len();
-                Ok(if is_last { Stage::End } else { Stage::Index })
+                Ok(if is_last { PullState::End } else { PullState::Index })
             }
-            Stage::End => {
+            PullState::End => {
                 *batch = Batch::default();
-                Ok(Stage::End)
+                Ok(PullState::End)
             }
-            Stage::Failed => Err(Error::new(
+            PullState::Failed => Err(Error::new(
                 ErrorKind::Option,
-                "the dump has failed before: its pieces can't be continued",
+                "the dump failed earlier and cannot continue: begin again with the plan",
             )),
         }
     }
@@ -113,14 +119,14 @@ impl fmt::Debug for Pieces<'_> {
     }
 }
 
-/// The bytes of a dump, made by [`Plan::reader`]. Each is copied once.
+/// The bytes of a dump as a [`Read`]. Each is copied once.
 ///
-/// Errors are those of [`Pieces::next_batch`], [within](Error#impl-From<Error>-for-Error) an [`io::Error`]. The example of
-/// [`Plan::reader`] reads all of a dump.
+/// [`Plan::reader`] returns it, and has an example. Its errors are those of [`Pieces::next_batch`],
+/// [wrapped](Error#impl-From<Error>-for-Error) in an [`io::Error`].
 #[derive(Debug)]
 pub struct Reader<'p> {
     pieces: Pieces<'p>,
-    /// The piece of the batch, and the byte of that, that come next.
+    /// The index of the next piece in the batch, and of the next byte in that piece.
     piece: usize,
     byte: usize,
 }
@@ -138,7 +144,7 @@ impl Read for Reader<'_> {
         }
         loop {
             let batch = &self.pieces.batch;
-            let rest = batch.slice(self.piece).filter(|_| self.piece < batch.count());
+            let rest = batch.piece_bytes(self.piece).filter(|_| self.piece < batch.piece_count());
             if let Some(rest) = rest.and_then(|bytes| bytes.get(self.byte..)) {
                 let len = rest.len().min(buffer.len());
                 if let (Some(to), Some(from)) = (buffer.get_mut(..len), rest.get(..len))
@@ -152,7 +158,7 @@ impl Read for Reader<'_> {
                 self.byte = 0;
                 continue;
             }
-            self.pieces.pull(READER_BYTES)?;
+            self.pieces.pull(READER_BATCH_BYTES)?;
             (self.piece, self.byte) = (0, 0);
             if self.pieces.batch.is_empty() {
                 return Ok(0);

@@ -1,4 +1,4 @@
-//! A file that gets its name when it is whole, where only then the name is known.
+//! A file that gets its name once it is complete, for callers that know the name only then.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A file without a name, readable and writable for its owner only. Dropped without
-/// [`commit`](Self::commit), it is gone.
+/// A file without a name, readable and writable only for its owner. It is removed if it is dropped without
+/// [`commit`](Self::commit).
 ///
-/// On file systems without `O_TMPFILE` it has a hidden name that ends in `.partial` until then.
+/// On file systems without `O_TMPFILE` it has a hidden name that ends in `.partial` until it is committed.
 ///
 /// ```
 /// use std::io::Write;
@@ -21,33 +21,33 @@ use crate::error::{Error, ErrorKind, Result};
 /// # let directory = tempfile::tempdir().unwrap();
 /// # let directory = directory.path();
 /// let file = UnnamedFile::create_in(directory, FileOptions::new())?;
-/// file.file().write_all(b"whole").unwrap();
+/// file.file().write_all(b"complete").unwrap();
 /// let name = file.commit([directory.join("dump"), directory.join("dump.1")])?;
-/// assert_eq!(std::fs::read(name).unwrap(), b"whole");
+/// assert_eq!(std::fs::read(name).unwrap(), b"complete");
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Debug)]
-#[must_use = "without `commit` it is gone"]
+#[must_use = "dropping it without `commit` removes it"]
 pub struct UnnamedFile(AtomicFile);
 
 impl UnnamedFile {
-    /// Begins a file that will have a name in `directory`.
+    /// Creates a file that will have a name in `directory`.
     ///
     /// # Errors
-    /// Returns an error of [`ErrorKind::Output`] if no file can be made there.
+    /// Returns an error of [`ErrorKind::Output`] if no file can be created there.
     pub fn create_in(directory: impl AsRef<Path>, options: FileOptions) -> Result<Self> {
         let directory = directory.as_ref();
         AtomicFile::create_in(directory, options)
             .map(Self)
-            .map_err(|error| refused(directory, error))
+            .map_err(|error| create_error(directory, error))
     }
 
-    /// Makes a file in `directory` that never gets a name: it is gone when it is closed.
+    /// Creates a file in `directory` that never gets a name. It is removed when it is closed.
     ///
-    /// On file systems without `O_TMPFILE` it briefly has a partial name.
+    /// On file systems without `O_TMPFILE` it has a partial name for a moment.
     ///
     /// # Errors
-    /// Returns an error of [`ErrorKind::Output`] if no file can be made there.
+    /// Returns an error of [`ErrorKind::Output`] if no file can be created there.
     ///
     /// ```
     /// use corestream::UnnamedFile;
@@ -61,11 +61,13 @@ impl UnnamedFile {
     /// ```
     pub fn scratch(directory: impl AsRef<Path>) -> Result<File> {
         let directory = directory.as_ref();
-        AtomicFile::scratch(directory).map_err(|error| refused(directory, error))
+        AtomicFile::scratch(directory).map_err(|error| create_error(directory, error))
     }
 
-    /// Returns whether a file of [`create_in`](Self::create_in) may have this name until it is committed, or if it can't
-    /// be given another. No system has unnamed files everywhere.
+    /// Returns whether `name` is a partial name: one that a file of [`create_in`](Self::create_in) has before it is
+    /// committed, or keeps if it cannot be renamed.
+    ///
+    /// No system has unnamed files on every file system.
     ///
     /// ```
     /// use corestream::UnnamedFile;
@@ -74,7 +76,7 @@ impl UnnamedFile {
     /// assert!(!UnnamedFile::is_partial_name("guest.partial"));
     /// ```
     pub fn is_partial_name(name: impl AsRef<OsStr>) -> bool {
-        AtomicFile::is_name_until_commit(name.as_ref())
+        AtomicFile::is_partial_name(name.as_ref())
     }
 
     /// Returns the file to write to.
@@ -82,14 +84,17 @@ impl UnnamedFile {
         self.0.file()
     }
 
-    /// Gives the file the first of `names` that nothing has, and says which; if it is to replace, the
-    /// first one. All must be in its directory.
+    /// Gives the file the first free one of `names` and returns it. With [`FileOptions::replace`], that is the first
+    /// name. All names must be in the file's directory.
     ///
     /// # Errors
-    /// What was written did not arrive ([`ErrorKind::Output`]): then nothing is left. All names are taken, or the
-    /// file can't be given one ([`ErrorKind::Output`]); there is no name, or one that can't be, such as one in
-    /// another directory ([`ErrorKind::Option`]): then the file is kept under another name
-    /// ([`Error::kept_file`]).
+    /// Returns an error of [`ErrorKind::Output`] if the file system could not store the bytes. Then the file is
+    /// removed.
+    ///
+    /// Returns an error with [`Error::kept_file`], under which the file remains, in these cases:
+    ///
+    /// - All names are taken, or the file cannot be renamed ([`ErrorKind::Output`]).
+    /// - There is no name, or an invalid one, such as a name in another directory ([`ErrorKind::Option`]).
     ///
     /// ```
     /// use corestream::{ErrorKind, FileOptions, UnnamedFile};
@@ -100,7 +105,7 @@ impl UnnamedFile {
     /// let error = file.commit([directory.join("elsewhere/dump")]).unwrap_err();
     /// assert_eq!(error.kind(), ErrorKind::Option);
     /// let kept = error.kept_file().unwrap().display();
-    /// let cause = format!("cannot name the finished file, which is kept as {kept}: it is in another directory");
+    /// let cause = format!("cannot name the finished file, which is kept as {kept}: the name is in another directory");
     /// assert!(error.to_string().ends_with(&cause));
     /// # Ok::<(), corestream::Error>(())
     /// ```
@@ -109,18 +114,18 @@ impl UnnamedFile {
         let mut last = names.peek().map_or_else(|| self.0.directory().into(), PathBuf::clone);
         let names = names.inspect(|name| last.clone_from(name));
         self.0.commit_as(names).map_err(|error| {
-            // An EINVAL of the system is none of the caller's.
-            let is_own = error.source.raw_os_error().is_none();
+            // The system's own EINVAL is not a mistake of the caller.
+            let is_ours = error.source.raw_os_error().is_none();
             let kind = match error.source.kind() {
-                io::ErrorKind::InvalidInput if is_own => ErrorKind::Option,
+                io::ErrorKind::InvalidInput if is_ours => ErrorKind::Option,
                 _ => ErrorKind::Output,
             };
-            error.at(&last, "file", kind)
+            error.into_error(&last, "file", kind)
         })
     }
 }
 
-fn refused(directory: &Path, error: io::Error) -> Error {
-    let message = format!("{}: cannot make a file in it", directory.display());
+fn create_error(directory: &Path, error: io::Error) -> Error {
+    let message = format!("{}: cannot create a file in it", directory.display());
     Error::io(ErrorKind::Output, message, error)
 }

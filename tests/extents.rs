@@ -254,7 +254,7 @@ fn methods_are_named_in_the_statistics() {
     }
     let error = Dumper::new().extent_method(Some(ExtentMethod::Seek)).plan(&dump).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Option);
-    assert_eq!(error.to_string(), "extent_method: seek is for files, this is for live memory");
+    assert_eq!(error.to_string(), "extent_method: seek applies to files, not to live memory");
 }
 
 /// Without a descriptor nothing can be asked.
@@ -278,7 +278,7 @@ fn what_cannot_be_asked_is_read_unless_it_is_forced() {
     let error = forced.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Option);
     let message = error.to_string();
-    assert!(message.starts_with("extent_method: pagemap can't be used here: "), "{message}");
+    assert!(message.starts_with("extent_method: pagemap is unavailable here: "), "{message}");
 }
 
 /// A page that was never touched may then have data.
@@ -597,7 +597,7 @@ fn without_the_pagemap_smaps_is_used_and_a_note_says_so() {
         let path = "/proc/self/pagemap";
         let text = run_with_faults(test, "openat", Some(path), &[format!("openat:error={error}")]);
         assert!(text.contains(&said("smaps", 16 * MIB)), "{text}");
-        assert!(text.contains("notes: [\"the pagemap cannot be used ("), "{text}");
+        assert!(text.contains("notes: [\"cannot use the pagemap ("), "{text}");
     }
     // Without the ioctls there are still the entries.
     for error in ["EPERM", "ENOTTY", "EINVAL", "ENOSYS"] {
@@ -609,7 +609,7 @@ fn without_the_pagemap_smaps_is_used_and_a_note_says_so() {
     let path = "/proc/self/smaps";
     let text = run_with_faults(test, "openat", Some(path), &["openat:error=EACCES".into()]);
     assert!(text.contains(&said("whole", 32 * MIB)), "{text}");
-    assert!(text.contains("notes: [\"untouched pages cannot be told ("), "{text}");
+    assert!(text.contains("notes: [\"cannot find untouched pages ("), "{text}");
 }
 
 /// Shared memory of this process, as an engine has it.

@@ -373,7 +373,7 @@ fn dense_5_gib_come_back_from_disk() {
         let mut compare = Compare { rest: guest.bytes() };
         memory.write_to(&mut compare).unwrap();
         assert!(compare.rest.is_empty());
-        let Verdict::Whole(whole) = read.verify().unwrap() else { panic!("it is whole") };
+        let Verdict::Intact(whole) = read.verify().unwrap() else { panic!("it is whole") };
         assert!(whole.checksums && whole.segments == 2);
     });
     println!("{peak} bytes to read 5 GiB back");
@@ -602,10 +602,10 @@ fn a_cut_image_is_an_error() {
     for trust in [false, true] {
         let error = Dumper::new().trust_holes(trust).plan(&dump).unwrap_err();
         assert_eq!(error.kind(), corestream::ErrorKind::Image);
-        assert!(error.to_string().contains("was cut to 12288 bytes"), "{error}");
+        assert!(error.to_string().contains("was truncated to 12288 bytes"), "{error}");
     }
     let error = plan.write_to(&mut io::sink()).unwrap_err();
-    assert!(error.to_string().contains("was cut to 12288 bytes"), "{error}");
+    assert!(error.to_string().contains("was truncated to 12288 bytes"), "{error}");
 }
 
 /// A custom section with a list of `count` items after the bytes `before`, and `after` them.
@@ -652,11 +652,11 @@ fn lists_of_a_hostile_dump_cost_no_memory() {
     assert!(peak < 8 * MIB, "{peak} bytes to read a frame");
     let (verdict, peak) =
         peak_of(|| corestream::read::Verifier::new().verify_stream(&bytes[..]).unwrap());
-    assert!(verdict.is_whole(), "{verdict:?}");
+    assert!(verdict.is_intact(), "{verdict:?}");
     assert!(peak < MIB, "{peak} bytes to verify");
 
     for (sections, message) in [
-        (vec![instance(many)], "16777216 items of an instance"),
+        (vec![instance(many)], "16777216 indices are over the limit"),
         (vec![instance(0), frame(many)], "more than the limit of 262144 locals or operands"),
     ] {
         let bytes = of(&sections);
@@ -689,7 +689,7 @@ fn a_stream_is_verified_in_bounded_memory() {
             peak_of(|| corestream::read::Verifier::new().verify_stream(stream).unwrap());
         assert!(peak < MIB, "{peak} bytes");
         match verdict {
-            Verdict::Whole(whole) => {
+            Verdict::Intact(whole) => {
                 assert_eq!((missing, whole.bytes), (0, (head.len() + len) as u64));
             }
             Verdict::Damaged(damage) => assert!(missing == 1 && damage.truncated, "{damage}"),

@@ -1,41 +1,42 @@
-//! Why a finished file or directory has not got its name, and where it is.
+//! The error of a commit: why a finished file or directory did not get its name, and where it is.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind};
 
-/// Why a file could not be committed, and what became of it.
+/// The error of a commit, with the outcome for the file.
 #[derive(Debug)]
 pub(crate) struct CommitError {
     pub(crate) source: io::Error,
     pub(super) outcome: Outcome,
 }
 
-/// What became of it.
+/// The state of the file or directory after a failed commit.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// It could not be finished, and is gone.
+    /// It could not be completed, and was removed.
     Dropped,
-    /// It is whole and has this partial name.
+    /// It is complete and has this partial name.
     Kept(PathBuf),
-    /// It is whole and has its name, but a power cut may still take that away.
+    /// It is complete and has this name, but a power cut may still remove the name.
     Named(PathBuf),
-    /// It is whole and is here, if any path leads to it, and the path to which it was to be written leads elsewhere.
+    /// It is complete, but the path that it was written to leads elsewhere. It is at this path, if any path leads to
+    /// it.
     Moved(Option<PathBuf>),
-    /// It is whole and has its name, and another one that could not be removed.
-    Twice { name: PathBuf, leftover: PathBuf },
-    /// It was whole and had this partial name, which somebody has taken away or given to another.
+    /// It is complete and has its name, and a partial name that could not be removed.
+    NamedTwice { name: PathBuf, leftover: PathBuf },
+    /// It was complete and had this partial name, but another process removed it or replaced it.
     Taken(PathBuf),
-    /// It was whole and is gone: it could not even be kept under a partial name, for this reason.
+    /// It was complete and is lost: it could not even be kept under a partial name, for this reason.
     Lost(io::Error),
-    /// It was whole and is gone, as its directory is.
+    /// It was complete and is lost, because its directory was removed.
     Removed,
 }
 
 impl CommitError {
-    /// The error for a file that was to be called `path`, and is a `thing`.
-    pub(crate) fn at(self, path: &Path, thing: &str, kind: ErrorKind) -> Error {
+    /// Returns the error for a `thing`, such as a dump, that was to be named `path`.
+    pub(crate) fn into_error(self, path: &Path, thing: &str, kind: ErrorKind) -> Error {
         let path = path.display();
         let Self { source, outcome } = self;
         match outcome {
@@ -51,14 +52,14 @@ impl CommitError {
             }
             Outcome::Named(named) => {
                 let message = format!(
-                    "{path}: the {thing} is there and whole, but cannot sync its directory: a power cut may \
-                     still take the name away"
+                    "{path}: the {thing} is complete, but its directory cannot be synced: a power cut may \
+                     still remove the name"
                 );
                 Error::io(kind, message, source).kept(named)
             }
             Outcome::Moved(Some(place)) => {
                 let message = format!(
-                    "{path}: the {thing} is whole, but its directory was moved while it was written: \
+                    "{path}: the {thing} is complete, but its directory was moved while it was written: \
                      the {thing} is now {}",
                     place.display()
                 );
@@ -66,22 +67,23 @@ impl CommitError {
             }
             Outcome::Moved(None) => {
                 let message = format!(
-                    "{path}: the {thing} is whole, but its file system was unmounted while it was written: \
+                    "{path}: the {thing} is complete, but its file system was unmounted while it was written: \
                      the {thing} is on that file system"
                 );
                 Error::new(kind, message)
             }
-            Outcome::Twice { name, leftover } => {
+            Outcome::NamedTwice { name, leftover } => {
                 let message = format!(
-                    "{path}: the {thing} is there and whole, but cannot remove its second name {}",
+                    "{path}: the {thing} is complete, but its second name {} cannot be removed",
                     leftover.display()
                 );
                 Error::io(kind, message, source).kept(name)
             }
             Outcome::Taken(name) => {
                 let name = name.display();
-                let message =
-                    format!("{path}: somebody has taken away the finished {thing} {name}");
+                let message = format!(
+                    "{path}: another process removed or replaced the finished {thing} {name}"
+                );
                 Error::new(kind, message)
             }
             Outcome::Removed => {

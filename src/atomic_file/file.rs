@@ -1,4 +1,19 @@
-//! The file: where it is written, and the steps by which it gets its name.
+//! A file under construction, and the steps of its commit.
+//!
+//! [`AtomicFile::create`] checks everything that can be checked before the first byte: whether the path can name a
+//! file, whether a file exists there, whether the directory permits renames. [`AtomicFile::commit_as`] then takes these
+//! steps, in this order:
+//!
+//! 1. `close` of a duplicate descriptor, and `fsync` if requested. If either fails, the bytes may not have arrived, and
+//!    the file is removed. It has no name yet, so nothing else is affected.
+//! 2. Naming ([`naming`](super::naming)). If it fails, the finished file is kept under a partial name.
+//! 3. `fsync` of the directory if requested, for which the descriptor was opened at the start. If it fails, the file
+//!    has its name, but a power cut may remove that.
+//! 4. A check that the path still leads to the directory. If not, the file is complete, but elsewhere.
+//! 5. A report of a partial name that could not be removed.
+//!
+//! After step 1, the file is complete and is never removed. Each later failure is a [`CommitError`] with an [`Outcome`]
+//! that says where the file is.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -9,33 +24,32 @@ use std::sync::Arc;
 use super::commit_error::{CommitError, Outcome};
 use super::directory::{Directory, Syncer};
 use super::mode::make_private;
-use super::naming::{Begun, Finished, Leftover};
+use super::naming::{FinishedFile, LeftoverName, UnfinishedFile};
 use super::options::FileOptions;
-use super::partial_name::{BASE, is_without_base};
-use super::paths::{base, directory_of, file_name};
+use super::partial_name::{DEFAULT_BASE, is_default_name};
+use super::paths::{base_name, directory_of, file_name};
 use crate::close::check_close;
 
-/// A file under construction. Dropped without [`commit`](Self::commit), it is gone.
+/// A file under construction. It is removed if it is dropped without [`commit`](Self::commit).
 #[derive(Debug)]
 pub(crate) struct AtomicFile {
-    begun: Begun,
-    /// Where it will have its name.
+    unfinished: UnfinishedFile,
+    /// The directory in which it will have its name.
     directory: Arc<Directory>,
     path: PathBuf,
     options: FileOptions,
-    /// What brings its name to disk, if that is wanted.
+    /// Syncs its name to disk, if requested.
     syncer: Option<Syncer>,
 }
 
 impl AtomicFile {
-    /// Begins a file that will be called `path`, readable and writable for its owner only, unless its
-    /// file system has no modes.
+    /// Creates a file that will be named `path`, readable and writable only for its owner if its file system has modes.
     ///
-    /// If it is not to replace one, `path` must not exist.
+    /// Unless it is to replace a file, `path` must not exist.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`], a name that no file can have, or those of `open` in the directory of
-    /// `path`.
+    /// Returns [`io::ErrorKind::AlreadyExists`], an error for a name that no file can have, or the errors of `open` in
+    /// the directory of `path`.
     pub(crate) fn create(path: &Path, options: FileOptions) -> io::Result<Self> {
         if path.file_name().is_none() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
@@ -43,7 +57,7 @@ impl AtomicFile {
         match path.symlink_metadata() {
             Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
             Ok(_) if !options.replace => return Err(io::ErrorKind::AlreadyExists.into()),
-            // What can't be looked at by this name can't be given it either, however long it was written.
+            // If the system rejects the name here, it rejects it after the dump too, however long that takes.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -58,103 +72,105 @@ impl AtomicFile {
         let directory = Arc::new(Directory::open(directory_of(path))?);
         if options.replace && directory.is_append_only() && path.symlink_metadata().is_ok() {
             let message =
-                "the directory is append-only, where no file can be replaced: name a new file";
+                "the directory is append-only, so no file can be replaced: name a new file";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
         Self::begin(directory, path.to_path_buf(), options)
     }
 
-    /// Begins a file in the directory `path` whose name is not known yet ([`commit_as`](Self::commit_as)).
+    /// Creates a file in the directory `path` that gets its name later ([`commit_as`](Self::commit_as)).
     ///
     /// # Errors
-    /// Those of `open` in the directory.
+    /// Returns the errors of `open` in the directory.
     pub(crate) fn create_in(path: &Path, options: FileOptions) -> io::Result<Self> {
         let directory = Arc::new(Directory::open(path)?);
-        Self::begin(directory, path.join(BASE), options)
+        Self::begin(directory, path.join(DEFAULT_BASE), options)
     }
 
-    /// Makes a file in `directory` that will never have a name, and is gone when it is closed. On file systems without
-    /// unnamed files it has a partial name for a moment.
+    /// Creates a file in `directory` that never gets a name and is removed when it is closed. On file systems without
+    /// unnamed files, it has a partial name for a moment.
     ///
     /// # Errors
-    /// Those of `open` in the directory.
+    /// Returns the errors of `open` in the directory.
     pub(crate) fn scratch(directory: &Path) -> io::Result<File> {
         let directory = Arc::new(Directory::open(directory)?);
         if let Some(file) = directory.create_unnamed() {
             return Ok(file);
         }
-        match Begun::new(&directory, OsStr::new(BASE))? {
-            Begun::Unnamed(file) => Ok(file),
-            Begun::Named(file, mut name) => name.remove().map(|()| file),
+        match UnfinishedFile::new(&directory, OsStr::new(DEFAULT_BASE))? {
+            UnfinishedFile::Unnamed(file) => Ok(file),
+            UnfinishedFile::Named(file, mut name) => name.remove().map(|()| file),
         }
     }
 
-    /// Returns whether a file of [`create_in`](Self::create_in) may have this name until it is committed.
-    pub(crate) fn is_name_until_commit(name: &OsStr) -> bool {
-        is_without_base(name)
+    /// Returns whether a file of [`create_in`](Self::create_in) can have this name before it is committed.
+    pub(crate) fn is_partial_name(name: &OsStr) -> bool {
+        is_default_name(name)
     }
 
     fn begin(directory: Arc<Directory>, path: PathBuf, options: FileOptions) -> io::Result<Self> {
-        let begun = Begun::new(&directory, base(&path))?;
-        Self::with(begun, directory, path, options)
+        let unfinished = UnfinishedFile::new(&directory, base_name(&path))?;
+        Self::with_unfinished(unfinished, directory, path, options)
     }
 
-    fn with(
-        begun: Begun,
+    fn with_unfinished(
+        unfinished: UnfinishedFile,
         directory: Arc<Directory>,
         path: PathBuf,
         options: FileOptions,
     ) -> io::Result<Self> {
         let syncer = match options.sync {
-            true => Some(Syncer::new(&directory, begun.file())?),
+            true => Some(Syncer::new(&directory, unfinished.file())?),
             false => None,
         };
-        make_private(begun.file())?;
-        Ok(Self { begun, directory, path, options, syncer })
+        make_private(unfinished.file())?;
+        Ok(Self { unfinished, directory, path, options, syncer })
     }
 
-    /// The directory in which it will have its name.
+    /// Returns the directory in which it will have its name.
     pub(crate) fn directory(&self) -> &Path {
         directory_of(&self.path)
     }
 
-    /// The file to write to.
+    /// Returns the file to write to.
     pub(crate) fn file(&self) -> &File {
-        self.begun.file()
+        self.unfinished.file()
     }
 
     /// Gives the file its name.
     ///
     /// # Errors
-    /// The errors of `close` and `fsync`, after which nothing is left. Then [`io::ErrorKind::AlreadyExists`] if
-    /// somebody was faster and it must not replace, and the errors of `linkat` and `rename`: the finished file keeps
-    /// a partial name, and what had the name is untouched. Last those of a file that has its name: `fsync` of the
-    /// directory fails, the directory has been moved, or the partial name can't be removed.
+    /// Returns an error in these cases:
+    ///
+    /// - `close` or `fsync` fails. The file is removed.
+    /// - Its name is taken and it must not replace a file ([`io::ErrorKind::AlreadyExists`]), or `linkat` or `rename`
+    ///   fails. The finished file keeps a partial name, and a file under the final name is untouched.
+    /// - The file has its name, but `fsync` of the directory fails, the directory was moved, or the partial name cannot
+    ///   be removed.
     pub(crate) fn commit(self) -> Result<(), CommitError> {
         let path = self.path.clone();
         self.commit_as([path]).map(drop)
     }
 
-    /// Gives the file the first of `names` that nobody has, all in its directory, and says which.
+    /// Gives the file the first free one of `names` and returns it. All must be in its directory.
     ///
     /// # Errors
-    /// Those of [`commit`](Self::commit); the names are used up; one is in another directory, or there is
-    /// none, which is [`io::ErrorKind::InvalidInput`].
+    /// Returns the errors of [`commit`](Self::commit), [`io::ErrorKind::AlreadyExists`] if all names are taken, and
+    /// [`io::ErrorKind::InvalidInput`] if there is no name or one in another directory.
     pub(crate) fn commit_as(
         self,
         names: impl IntoIterator<Item = PathBuf>,
     ) -> Result<PathBuf, CommitError> {
-        let Self { begun, directory: home, path, options, syncer } = self;
+        let Self { unfinished, directory: home, path, options, syncer } = self;
         let dropped = |source| CommitError { source, outcome: Outcome::Dropped };
-        check_close(begun.file()).map_err(dropped)?;
+        check_close(unfinished.file()).map_err(dropped)?;
         if options.sync {
-            begun.file().sync_all().map_err(dropped)?;
+            unfinished.file().sync_all().map_err(dropped)?;
         }
-        let mut finished = begun.finish(Arc::clone(&home), options);
-        let named = finished.name_first(names);
-        let (name, directory) = match named {
+        let mut finished = unfinished.finish(Arc::clone(&home), options);
+        let (name, directory) = match finished.assign_first_free(names) {
             Ok(named) => named,
-            Err(source) => return Err(keep(finished, &home, base(&path), source)),
+            Err(source) => return Err(keep(finished, &home, base_name(&path), source)),
         };
         let synced = match syncer {
             Some(syncer) if Arc::ptr_eq(&directory, &home) => syncer.sync(),
@@ -163,22 +179,28 @@ impl AtomicFile {
         };
         synced.map_err(|source| CommitError { source, outcome: Outcome::Named(name.clone()) })?;
         if directory.is_not_at(directory_of(&name)) {
-            let place = directory.place().map(|place| place.join(base(&name)));
+            let place = directory.current_path().map(|path| path.join(base_name(&name)));
             let source = io::ErrorKind::NotFound.into();
             return Err(CommitError { source, outcome: Outcome::Moved(place) });
         }
         match finished.take_leftover() {
             None => Ok(name),
-            Some(Leftover { path, why }) => {
-                Err(CommitError { source: why, outcome: Outcome::Twice { name, leftover: path } })
-            }
+            Some(LeftoverName { path, why }) => Err(CommitError {
+                source: why,
+                outcome: Outcome::NamedTwice { name, leftover: path },
+            }),
         }
     }
 }
 
-/// Keeps a finished file that could not be named under its partial name.
-fn keep(finished: Finished, home: &Directory, base: &OsStr, source: io::Error) -> CommitError {
-    let outcome = match finished.keep(base) {
+/// Keeps a finished file that could not be named under a partial name.
+fn keep(
+    finished: FinishedFile,
+    home: &Directory,
+    base_name: &OsStr,
+    source: io::Error,
+) -> CommitError {
+    let outcome = match finished.keep(base_name) {
         Ok(kept) => Outcome::Kept(kept),
         Err(_) if home.is_removed() => Outcome::Removed,
         Err(error) => Outcome::Lost(error),
@@ -200,18 +222,18 @@ mod tests {
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect()
     }
 
-    /// The same file as `create` makes it where there is no `O_TMPFILE`.
+    /// Creates the same file as `create` does where there is no `O_TMPFILE`.
     fn create_named(path: &Path, options: FileOptions) -> io::Result<AtomicFile> {
         let directory = Arc::new(Directory::open(directory_of(path))?);
-        let begun = Begun::named(&directory, base(path))?;
-        AtomicFile::with(begun, directory, path.into(), options)
+        let unfinished = UnfinishedFile::named(&directory, base_name(path))?;
+        AtomicFile::with_unfinished(unfinished, directory, path.into(), options)
     }
 
     const NEW: FileOptions = FileOptions { replace: false, sync: true };
     const REPLACE: FileOptions = FileOptions { replace: true, sync: false };
 
     #[test]
-    fn appears_whole_or_not_at_all() {
+    fn appears_complete_or_not_at_all() {
         for create in [AtomicFile::create, create_named] {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("dump");
@@ -221,16 +243,16 @@ mod tests {
             drop(dropped);
             assert!(names(directory.path()).is_empty());
 
-            let whole = create(&path, NEW).unwrap();
-            whole.file().write_all(b"whole").unwrap();
-            whole.commit().unwrap();
-            assert_eq!(fs::read(&path).unwrap(), b"whole");
+            let complete = create(&path, NEW).unwrap();
+            complete.file().write_all(b"complete").unwrap();
+            complete.commit().unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"complete");
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
             assert_eq!(names(directory.path()).len(), 1);
 
             let new = create(&path, REPLACE).unwrap();
             new.file().write_all(b"new").unwrap();
-            assert_eq!(fs::read(&path).unwrap(), b"whole");
+            assert_eq!(fs::read(&path).unwrap(), b"complete");
             new.commit().unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"new");
             assert_eq!(names(directory.path()).len(), 1);
@@ -238,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_of_two_fails_and_harms_nothing() {
+    fn keeps_an_existing_file_and_the_second_one_under_a_partial_name() {
         for create in [AtomicFile::create, create_named] {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("dump");
@@ -250,8 +272,8 @@ mod tests {
             let error = second.commit().unwrap_err();
             assert_eq!(error.source.kind(), io::ErrorKind::AlreadyExists);
             assert_eq!(fs::read(&path).unwrap(), b"first");
-            // It was finished, so it stays.
-            let error = error.at(&path, "dump", ErrorKind::Output);
+            // The second file was finished, so it is kept.
+            let error = error.into_error(&path, "dump", ErrorKind::Output);
             let kept = error.kept_file().unwrap();
             assert_eq!(fs::read(kept).unwrap(), b"second");
             assert_eq!(kept.metadata().unwrap().permissions().mode() & 0o777, 0o600);
@@ -263,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_free_name_is_taken() {
+    fn takes_the_first_free_name() {
         for named_first in [false, true] {
             let directory = tempfile::tempdir().unwrap();
             let [a, b] = ["a", "b"].map(|name| directory.path().join(name));
@@ -283,7 +305,7 @@ mod tests {
             assert_eq!(error.source.kind(), io::ErrorKind::AlreadyExists);
             let error = begin().commit_as([]).unwrap_err();
             assert_eq!(error.source.kind(), io::ErrorKind::InvalidInput);
-            // Another one, and the same by another path.
+            // Another directory, and the same one by another path.
             let other = tempfile::tempdir().unwrap();
             let error = begin().commit_as([other.path().join("c")]).unwrap_err();
             assert_eq!(error.source.kind(), io::ErrorKind::InvalidInput);
@@ -292,7 +314,7 @@ mod tests {
             std::os::unix::fs::symlink(directory.path(), &link).unwrap();
             begin().commit_as([link.join("c")]).unwrap();
             fs::remove_file(directory.path().join("c")).unwrap();
-            // And the three that found no name.
+            // The three files that found no name.
             let is_partial = |name: &&OsString| name.as_bytes().ends_with(b".partial");
             assert_eq!(names(directory.path()).iter().filter(is_partial).count(), 3);
             assert_eq!(names(directory.path()).len(), 5);
@@ -300,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_file_can_have_fails_at_the_start() {
+    fn rejects_an_invalid_name_before_the_first_byte() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("there")).unwrap();
         let long = "n".repeat(300);
@@ -321,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_symbolic_link_is_replaced_and_not_followed() {
+    fn replaces_a_symbolic_link_without_following_it() {
         let directory = tempfile::tempdir().unwrap();
         let (target, path) = (directory.path().join("target"), directory.path().join("link"));
         fs::write(&target, "kept").unwrap();

@@ -1,22 +1,30 @@
-//! A file that appears whole under its name, or not at all.
+//! A file that appears under its name once it is complete, or not at all.
 //!
-//! Where the file system has them, an unnamed file (`O_TMPFILE`) is written and then given its name
-//! by `linkat`, so that not even SIGKILL leaves anything behind
-//! ([open(2)](https://man7.org/linux/man-pages/man2/open.2.html)). Elsewhere it is a file in the
-//! same directory under another name, its *partial name*, `.NAME.PID-N.partial`. [`NewDirectory`] does the same for a
-//! directory.
+//! # The problem
+//! A dump may take minutes, and may fail at any byte. Under its final name there must never be half a dump, and a
+//! failed dump must leave nothing behind. A finished dump must not be lost, because the guest is gone.
 //!
-//! A finished file is never discarded. What can fail late is asked for early: whether unnamed files can
-//! be linked is tried on an empty one before the first byte ([`naming`]), and its directory is opened at the start
-//! ([`directory`]), so that a rename of that directory does no harm. Before the file gets its name, its bytes have arrived: `close` of a duplicate, and with
-//! [`FileOptions::sync`] `fsync`, have succeeded. If it can't be named after that, it keeps its partial name, and the
-//! error says which.
+//! # The idea
+//! Where the file system supports it, the file is unnamed (`O_TMPFILE`) while it is written, and then gets its name by
+//! `linkat`. So not even SIGKILL leaves anything behind ([open(2)](https://man7.org/linux/man-pages/man2/open.2.html)).
+//! Elsewhere the file is in the same directory under a *partial name*, `.NAME.PID-N.partial`, and is then renamed.
+//! [`NewDirectory`] does the same for a directory.
 //!
-//! There is no way back from a name that was given. An earlier version exchanged the old file with the new one, and
-//! exchanged them back if the last `fsync` of the directory failed. That could hit a directory that had
-//! appeared under the name meanwhile, and after a power cut the old file stayed under a partial name.
-//! It gained nothing: the new file is whole and on disk before the rename, so that after a power cut the name
-//! stands for the old file or for the new one, each of them whole.
+//! # The invariants
+//! A name is given only to a complete file. First, `close` of a duplicate must succeed and, with [`FileOptions::sync`],
+//! `fsync`.
+//!
+//! A finished file is never discarded. What could fail at the end is tried at the start: before the first byte, an
+//! empty unnamed file shows whether unnamed files can be linked ([`naming`]), and its directory is opened, so that
+//! renaming that directory does no harm ([`directory`]). If the finished file cannot be named nevertheless, it keeps
+//! its partial name, and the error contains it.
+//!
+//! # What was tried
+//! A rename is never undone. An earlier version exchanged the old file with the new one, and exchanged them back if the
+//! last `fsync` of the directory failed. That could hit a directory that had appeared under the name in the meantime,
+//! and after a power cut the old file remained under a partial name. It gained nothing: the new file is complete and on
+//! disk before the rename, so after a power cut the name refers to the old file or to the new one, and both are
+//! complete.
 
 mod backend;
 mod commit_error;

@@ -1,40 +1,48 @@
-//! How a file gets its name, on every kind of file system.
+//! Names a finished file, on every kind of file system.
 //!
 //! # The problem
-//! The finished file must get its name at once and whole, must not take the place of a file that it is not to replace,
-//! and must not be lost if a way to name it turns out to be closed. File systems and sandboxes differ:
+//! The finished file must get its name in one step, must not overwrite a file unless it is to replace it, and must not
+//! be lost if one way to name it fails. File systems and sandboxes differ:
 //!
-//! | way | refused by |
+//! | way | not supported by |
 //! |---|---|
 //! | `O_TMPFILE` | NFS, vfat, most FUSE file systems |
-//! | `linkat` of an unnamed file by `/proc/self/fd/N` | AppArmor, FUSE without `link`, no `/proc` |
-//! | `linkat` with `AT_EMPTY_PATH` | a file opened by others, before Linux 6.10 whoever lacks `CAP_DAC_READ_SEARCH` |
+//! | `linkat` of an unnamed file by `/proc/self/fd/N` | AppArmor, FUSE without `link`, systems without `/proc` |
+//! | `linkat` with `AT_EMPTY_PATH` | files opened by others; before Linux 6.10, lack of `CAP_DAC_READ_SEARCH` |
 //! | `renameat2` with `RENAME_NOREPLACE` | NFS, many FUSE file systems |
 //! | `link` | vfat, exFAT, many FUSE file systems |
 //! | `rename` of an open file | CIFS and FUSE mounts of systems that lock open files |
 //!
 //! # The idea
-//! [`Begun::new`] links an empty unnamed file under a partial name and removes it again, before the first byte of
-//! the real one is written. If that works, the real file is unnamed too. Otherwise it has a partial name from the
-//! start. An unnamed file can be linked only once (the kernel takes its permission to be linked away with the first
-//! name), so the trial needs a file of its own.
+//! [`UnfinishedFile::new`] makes a trial before the first byte: it links an empty unnamed file under a partial name and
+//! removes the name again. If that works, the real file is unnamed too. Otherwise it has a partial name from the start.
+//! The trial needs a file of its own, because an unnamed file can be linked only once: the kernel withdraws the
+//! permission with the first name.
 //!
-//! [`Finished`] then tries what there is, from the safest way to the one that all file systems have. What can't be linked
-//! after all is copied to a file with a partial name. A file that has a partial name is closed and renamed:
-//! without replacing, else by a hard link, else over an empty file that `O_EXCL` has made under the final name.
+//! [`FinishedFile`] then tries the ways in order, from the safest to the one that every file system supports. A file
+//! that cannot be linked after all is copied to a file with a partial name. A file with a partial name is closed and
+//! renamed: with `RENAME_NOREPLACE`, else by a hard link, else over an empty file that `O_EXCL` has created under the
+//! final name.
 //!
-//! In an append-only directory (`chattr +a`) no name can be removed or changed, so nothing is tried there: the unnamed
-//! file is linked under its final name at the end. Where the trial shows that a name can't be removed for another reason,
-//! the file keeps the name of the trial until it is renamed, and hard links are not used: both names would stay.
+//! In an append-only directory (`chattr +a`), no name can be removed or changed. So there is no trial there: the
+//! unnamed file is linked under its final name at the end. If the trial shows that a name cannot be removed for another
+//! reason, the file keeps the name of the trial until it is renamed, and hard links are not used, because both names
+//! would stay.
 //!
 //! All names are relative to an open [`Directory`]. If the path leads to another directory when the file is finished,
-//! because somebody has put a new one in the place of the old one, the file is named in the new one, since that is
-//! where the path leads. If that fails, or the path leads nowhere, the file is named in the old one.
+//! because another process has put a new one there, the file is named in the new one. If that fails, or if the path
+//! leads nowhere, the file is named in the old one.
+//!
+//! # The invariant
+//! The file always has a way back: an open descriptor, a partial name, or its final name. Before a rename, the partial
+//! name must still refer to the file, which is checked by device and inode number. A partial name that refers to
+//! another file is given up, never removed. An error of `rename` or `linkat` is not trusted: on network file systems,
+//! only the reply may be lost, so the names are looked up.
 //!
 //! # The cost
-//! Four system calls more for an unnamed file. SIGKILL between two of them leaves an empty file under a partial
-//! name; on the last way it leaves one under the final name. To look for the name and then to rename without a
-//! reservation would leave nothing, but could overwrite a file that appears in between, which is worse.
+//! Four more system calls for an unnamed file. SIGKILL between two of them leaves an empty file: under a partial name,
+//! or on the last way under the final name. Checking that the name is free and then renaming, without a reservation,
+//! would leave nothing, but could overwrite a file that appears in between, which is worse.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -48,56 +56,59 @@ use rustix::io::Errno;
 use super::directory::{Directory, identity};
 use super::mode::make_private;
 use super::options::FileOptions;
-use super::partial_name::{BASE, PartialName, first_free};
+use super::partial_name::{DEFAULT_BASE, PartialName, create_first_free};
 use super::paths::{directory_of, file_name};
 use crate::arithmetic::at_most;
 use crate::close::check_close;
 use crate::held_signal::without_sigxfsz;
 
-/// Bytes that are copied at once.
+/// The number of bytes that are copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
 /// A file that is being written.
 #[derive(Debug)]
-pub(super) enum Begun {
+pub(super) enum UnfinishedFile {
+    /// It has no name.
     Unnamed(File),
+    /// It has a partial name.
     Named(File, PartialName),
 }
 
-impl Begun {
-    /// Makes an empty file in `directory`, which will be called `base`.
-    pub(super) fn new(directory: &Arc<Directory>, base: &OsStr) -> io::Result<Self> {
+impl UnfinishedFile {
+    /// Creates an empty file in `directory`, which will be named `base_name`.
+    pub(super) fn new(directory: &Arc<Directory>, base_name: &OsStr) -> io::Result<Self> {
         if directory.is_append_only() {
-            let message = "the directory is append-only and its file system has no unnamed files, so that a \
-                           dump cannot appear in it as a whole: name a file in another directory";
+            let message = "the directory is append-only and its file system has no unnamed files, so a \
+                           finished dump cannot be named there: name a file in another directory";
             let refused = || io::Error::new(io::ErrorKind::PermissionDenied, message);
             return directory.create_unnamed().map(Self::Unnamed).ok_or_else(refused);
         }
         match Self::unnamed(directory) {
-            Some(begun) => Ok(begun),
-            None => Self::named(directory, base),
+            Some(unfinished) => Ok(unfinished),
+            None => Self::named(directory, base_name),
         }
     }
 
-    /// Makes a file with a partial name.
-    pub(super) fn named(directory: &Arc<Directory>, base: &OsStr) -> io::Result<Self> {
-        let (file, name) = first_free(base, |name| directory.create(name))?;
+    /// Creates a file with a partial name.
+    pub(super) fn named(directory: &Arc<Directory>, base_name: &OsStr) -> io::Result<Self> {
+        let (file, name) = create_first_free(base_name, |name| directory.create(name))?;
         let name = PartialName::new(directory, name, &file);
         Ok(Self::Named(file, name))
     }
 
-    /// Makes a file that can be linked later, if the file system has such.
+    /// Creates an unnamed file if the trial shows that it can be linked later. Returns the file of the trial if only
+    /// its name cannot be removed.
     fn unnamed(directory: &Arc<Directory>) -> Option<Self> {
         let trial = directory.create_unnamed()?;
-        let base = OsStr::new(BASE);
-        let ((), name) = first_free(base, |name| directory.link(&trial, name)).ok()?;
+        let base_name = OsStr::new(DEFAULT_BASE);
+        let ((), name) = create_first_free(base_name, |name| directory.link(&trial, name)).ok()?;
         let mut name = PartialName::new(directory, name, &trial);
         match name.remove() {
             Ok(()) => {
                 drop(trial);
                 directory.create_unnamed().map(Self::Unnamed)
             }
-            // The file with a name is there, so it is used.
+            // The file of the trial has a name already, so it is used.
             Err(_) => Some(Self::Named(trial, name)),
         }
     }
@@ -108,69 +119,72 @@ impl Begun {
         }
     }
 
-    /// All is written: the file is to be named in `home`, where it was begun.
-    pub(super) fn finish(self, home: Arc<Directory>, options: FileOptions) -> Finished {
+    /// Ends the writing of the file, which is to be named in `home`, where it was created.
+    pub(super) fn finish(self, home: Arc<Directory>, options: FileOptions) -> FinishedFile {
         let state = match self {
-            Self::Unnamed(file) => State::Unnamed(file),
+            Self::Unnamed(file) => FileState::Unnamed(file),
             Self::Named(file, mut name) => match name.hold(&file) {
-                // Closed: some file systems rename no open file.
+                // Some file systems cannot rename an open file.
                 true => {
                     drop(file);
-                    State::Named(name)
+                    FileState::Named(name)
                 }
-                // Somebody has removed the name, and perhaps the directory with it, or has given it to another file.
-                // The bytes are still there.
+                // Another process has removed the name, and perhaps the directory too, or has given the name to another
+                // file. The open file still has the bytes.
                 false => {
                     name.forget();
-                    State::Unnamed(file)
+                    FileState::Unnamed(file)
                 }
             },
         };
         let successor = home.successor().map(Arc::new);
-        Finished { state, options, home, successor, leftover: None }
+        FinishedFile { state, options, home, successor, leftover: None }
     }
 }
 
-/// A file that is whole and has no name yet, or a partial one.
+/// A complete file that has no name yet, or a partial one.
 #[derive(Debug)]
-pub(super) struct Finished {
-    state: State,
+pub(super) struct FinishedFile {
+    state: FileState,
     options: FileOptions,
-    /// Where it was begun.
+    /// The directory in which it was created.
     home: Arc<Directory>,
-    /// Where the path of `home` leads now, if that is another directory.
+    /// The directory to which the path of `home` leads now, if that is another one.
     successor: Option<Arc<Directory>>,
-    leftover: Option<Leftover>,
+    leftover: Option<LeftoverName>,
 }
 
-/// A partial name that the file has beside its final one because it could not be removed.
+/// A partial name that the file has in addition to its final one, because it could not be removed.
 #[derive(Debug)]
-pub(super) struct Leftover {
+pub(super) struct LeftoverName {
     pub(super) path: PathBuf,
     pub(super) why: io::Error,
 }
 
+/// Where the bytes of a finished file are.
 #[derive(Debug)]
-enum State {
+enum FileState {
+    /// In an open file without a name.
     Unnamed(File),
+    /// In a file with a partial name.
     Named(PartialName),
-    /// It could not be linked, and not be copied either, for this reason.
+    /// Nowhere. The file could be neither linked nor copied, for this reason.
     Lost(io::Error),
 }
 
-impl Finished {
-    /// Gives the file the first of `names` that nobody has, and returns it with the directory in which it is.
-    pub(super) fn name_first(
+impl FinishedFile {
+    /// Gives the file the first free one of `names`, and returns it with its directory.
+    pub(super) fn assign_first_free(
         &mut self,
         names: impl IntoIterator<Item = PathBuf>,
     ) -> io::Result<(PathBuf, Arc<Directory>)> {
         let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         let mut result = invalid("no name was given");
         for path in names {
-            if !self.is_here(directory_of(&path)) {
-                return invalid("it is in another directory");
+            if !self.is_directory_of_file(directory_of(&path)) {
+                return invalid("the name is in another directory");
             }
-            match self.give(file_name(&path)?) {
+            match self.assign(file_name(&path)?) {
                 Ok(directory) => return Ok((path, directory)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => result = Err(error),
                 Err(error) => return Err(error),
@@ -179,71 +193,78 @@ impl Finished {
         result
     }
 
-    /// Whether a path leads to the directory of the file, or did when it was begun.
-    fn is_here(&self, path: &Path) -> bool {
+    /// Returns whether a path leads to the directory of the file, or did when the file was created.
+    fn is_directory_of_file(&self, path: &Path) -> bool {
         let successor = self.successor.as_ref();
         path == self.home.path()
             || self.home.is_at(path)
             || successor.is_some_and(|directory| directory.is_at(path))
     }
 
-    /// Gives the file a name where the path leads now, or else where it led at the start.
-    fn give(&mut self, name: &OsStr) -> io::Result<Arc<Directory>> {
+    /// Gives the file a name in the directory to which the path leads now, or else in the one to which it led at the
+    /// start.
+    fn assign(&mut self, name: &OsStr) -> io::Result<Arc<Directory>> {
         if let Some(directory) = self.successor.clone() {
-            match self.give_in(&directory, name) {
+            match self.assign_in(&directory, name) {
                 Ok(()) => return Ok(directory),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-                // As on another file system: to be there at all is worth more.
+                // It may be on another file system. The old directory is better than no name.
                 Err(_) => {}
             }
         }
         let home = Arc::clone(&self.home);
-        self.give_in(&home, name).map(|()| home)
+        self.assign_in(&home, name).map(|()| home)
     }
 
-    fn give_in(&mut self, directory: &Arc<Directory>, name: &OsStr) -> io::Result<()> {
+    /// Gives the file a name in `directory`.
+    fn assign_in(&mut self, directory: &Arc<Directory>, name: &OsStr) -> io::Result<()> {
         let replace = self.options.replace;
-        if let State::Unnamed(file) = &self.state
+        if let FileState::Unnamed(file) = &self.state
             && (!replace || directory.is_append_only())
         {
             match directory.link(file, name) {
-                // A link whose reply was lost is reported as an error, or repeated and found to exist.
+                // If only the reply was lost, the call returns an error, or is repeated and returns EEXIST.
                 Err(_) if is_file(file, directory.identity(name)) => return Ok(()),
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {}
                 result => return result,
             }
         }
-        self.give_partial_name(directory, name)?;
-        let State::Named(partial) = &mut self.state else { return Err(self.lost()) };
+        self.assign_partial_name(directory, name)?;
+        let FileState::Named(partial) = &mut self.state else { return Err(self.lost_error()) };
         if let Err(error) = partial.check() {
-            // It is not this file's name any more, so it is not removed either.
+            // The name belongs to another file now, so it must not be removed.
             partial.forget();
-            self.state = State::Lost(io::Error::new(error.kind(), error.to_string()));
+            self.state = FileState::Lost(io::Error::new(error.kind(), error.to_string()));
             return Err(error);
         }
         if replace {
             partial.rename_over(directory, name)?;
         } else if !partial.rename_to_new(directory, name)? {
-            // It has both names.
-            let path = partial.shown();
-            self.leftover = partial.remove().err().map(|why| Leftover { path, why });
+            // The file has both names.
+            let path = partial.display_path();
+            self.leftover = partial.remove().err().map(|why| LeftoverName { path, why });
         }
         partial.forget();
         Ok(())
     }
 
-    /// Gives the file a partial name if it has none: a link in `directory`, or a copy where it was begun.
-    fn give_partial_name(&mut self, directory: &Arc<Directory>, base: &OsStr) -> io::Result<()> {
+    /// Gives the file a partial name if it has none: a link in `directory`, or a copy in the directory where it was
+    /// created.
+    fn assign_partial_name(
+        &mut self,
+        directory: &Arc<Directory>,
+        base_name: &OsStr,
+    ) -> io::Result<()> {
         let file = match &self.state {
-            State::Unnamed(file) => file,
-            State::Named(_) => return Ok(()),
-            State::Lost(_) => return Err(self.lost()),
+            FileState::Unnamed(file) => file,
+            FileState::Named(_) => return Ok(()),
+            FileState::Lost(_) => return Err(self.lost_error()),
         };
-        let refused = match first_free(base, |name| directory.link(file, name)) {
+        let refused = match create_first_free(base_name, |name| directory.link(file, name)) {
             Ok(((), name)) => {
                 let mut name = PartialName::new(directory, name, file);
                 name.hold(file);
-                self.state = State::Named(name);
+                self.state = FileState::Named(name);
                 return Ok(());
             }
             Err(refused) => refused,
@@ -255,57 +276,57 @@ impl Finished {
         if !Arc::ptr_eq(directory, copied_to) {
             return Err(refused);
         }
-        let (state, result) = match copy(file, directory, base, self.options) {
-            Ok(name) => (State::Named(name), Ok(())),
-            Err(error) => (State::Lost(error), Err(refused)),
+        let (state, result) = match copy(file, directory, base_name, self.options) {
+            Ok(name) => (FileState::Named(name), Ok(())),
+            Err(error) => (FileState::Lost(error), Err(refused)),
         };
         self.state = state;
         result
     }
 
-    /// Why the file is lost.
-    fn lost(&self) -> io::Error {
+    /// Returns why the file has no name.
+    fn lost_error(&self) -> io::Error {
         match &self.state {
-            State::Lost(error) => io::Error::new(error.kind(), error.to_string()),
-            State::Unnamed(_) | State::Named(_) => Errno::NOENT.into(),
+            FileState::Lost(error) => io::Error::new(error.kind(), error.to_string()),
+            FileState::Unnamed(_) | FileState::Named(_) => Errno::NOENT.into(),
         }
     }
 
-    /// What is wrong with a file that has its name.
-    pub(super) fn take_leftover(&mut self) -> Option<Leftover> {
+    /// Returns the partial name that could not be removed, if any.
+    pub(super) fn take_leftover(&mut self) -> Option<LeftoverName> {
         self.leftover.take()
     }
 
-    /// Leaves the file under a partial name made of `base`, and returns its path.
-    pub(super) fn keep(mut self, base: &OsStr) -> io::Result<PathBuf> {
+    /// Keeps the file under a partial name made of `base_name`, and returns its path.
+    pub(super) fn keep(mut self, base_name: &OsStr) -> io::Result<PathBuf> {
         let home = Arc::clone(&self.home);
-        if let Err(error) = self.give_partial_name(&home, base) {
-            // Where the final name is taken, a partial one may be free.
+        if let Err(error) = self.assign_partial_name(&home, base_name) {
+            // The final name may be taken there, but a partial one free.
             let successor = self.successor.clone().ok_or(error)?;
-            self.give_partial_name(&successor, base)?;
+            self.assign_partial_name(&successor, base_name)?;
         }
         match self.state {
-            State::Named(mut name) if !name.is_lost() => {
-                let path = name.shown();
+            FileState::Named(mut name) if !name.is_lost() => {
+                let path = name.display_path();
                 name.forget();
                 Ok(path)
             }
-            _ => Err(self.lost()),
+            _ => Err(self.lost_error()),
         }
     }
 }
 
-/// Copies a file that can't be linked to one with a partial name.
+/// Copies a file that cannot be linked to a new file with a partial name.
 ///
-/// It does not ask where the holes are, because some file systems answer wrongly, but skips parts that are all zero.
+/// It reads the holes too, because some file systems report them wrongly, but writes no parts that are all zero.
 fn copy(
     from: &File,
     directory: &Arc<Directory>,
-    base: &OsStr,
+    base_name: &OsStr,
     options: FileOptions,
 ) -> io::Result<PartialName> {
     let len = from.metadata()?.len();
-    let (to, name) = first_free(base, |name| directory.create(name))?;
+    let (to, name) = create_first_free(base_name, |name| directory.create(name))?;
     let mut name = PartialName::new(directory, name, &to);
     make_private(&to)?;
     let mut buffer = Vec::new();
@@ -331,7 +352,7 @@ fn copy(
     Ok(name)
 }
 
-/// Whether `named` is the identity of `file`.
+/// Returns whether `named` is the identity of `file`.
 fn is_file(file: &File, named: Result<(u64, u64), Errno>) -> bool {
     rustix::fs::fstat(file).is_ok_and(|own| named == Ok(identity(&own)))
 }
@@ -342,33 +363,33 @@ mod tests {
 
     use super::*;
 
-    /// A rename fails whose file others have removed, although the old name is gone and the new one is there.
+    /// A rename fails because another process has removed the file, but the old name is gone and the new one exists.
     #[test]
-    fn a_name_that_others_have_is_not_taken_for_a_rename() {
+    fn reports_a_failed_rename_although_another_file_has_the_new_name() {
         let directory = tempfile::tempdir().unwrap();
         let directory = Arc::new(Directory::open(directory.path()).unwrap());
-        let partial = || match Begun::named(&directory, OsStr::new("dump")).unwrap() {
-            Begun::Named(file, mut name) => {
+        let partial = || match UnfinishedFile::named(&directory, OsStr::new("dump")).unwrap() {
+            UnfinishedFile::Named(file, mut name) => {
                 assert!(name.hold(&file));
                 drop(file);
-                fs::remove_file(name.shown()).unwrap();
+                fs::remove_file(name.display_path()).unwrap();
                 name
             }
-            Begun::Unnamed(_) => panic!("it has a name"),
+            UnfinishedFile::Unnamed(_) => panic!("it has a name"),
         };
         let old = directory.path().join("old");
         fs::write(&old, "old").unwrap();
         let error = partial().rename_over(&directory, OsStr::new("old")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert_eq!(fs::read(&old).unwrap(), b"old");
-        let error = partial().rename_over_own(&directory, OsStr::new("new")).unwrap_err();
+        let error = partial().rename_over_reserved(&directory, OsStr::new("new")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(!directory.path().join("new").exists(), "the empty file is left");
     }
 
-    /// Somebody puts another file in the place of a finished one before it gets its name: that file is left alone.
+    /// Another process replaces a finished file before it gets its name. That other file is left alone.
     #[test]
-    fn a_file_that_others_have_put_in_its_place_is_not_taken_for_it() {
+    fn rejects_a_replaced_partial_file() {
         let cases = [
             (false, ""),
             (false, "before"),
@@ -380,9 +401,9 @@ mod tests {
         for (replace, replaced) in cases {
             let directory = tempfile::tempdir().unwrap();
             let home = Arc::new(Directory::open(directory.path()).unwrap());
-            let begun = Begun::named(&home, OsStr::new("dump")).unwrap();
-            let Begun::Named(file, name) = &begun else { panic!("it has a name") };
-            let (partial, new) = (name.shown(), directory.path().join("dump"));
+            let unfinished = UnfinishedFile::named(&home, OsStr::new("dump")).unwrap();
+            let UnfinishedFile::Named(file, name) = &unfinished else { panic!("it has a name") };
+            let (partial, new) = (name.display_path(), directory.path().join("dump"));
             file.write_all_at(b"finished", 0).unwrap();
             let replace_partial = |when| {
                 if replaced == when {
@@ -391,17 +412,17 @@ mod tests {
                 }
             };
             replace_partial("before");
-            let mut finished = begun.finish(home, FileOptions::new().replace(replace));
+            let mut finished = unfinished.finish(home, FileOptions::new().replace(replace));
             replace_partial("after");
-            let named = finished.name_first([new.clone()]);
+            let named = finished.assign_first_free([new.clone()]);
             if replaced == "after" {
                 let said = named.unwrap_err().to_string();
-                assert!(said.starts_with("somebody has put another file in place of "), "{said}");
+                assert!(said.starts_with("another process has replaced "), "{said}");
                 assert!(finished.keep(OsStr::new("dump")).is_err());
                 assert!(!new.exists());
                 assert_eq!(fs::read(partial).unwrap(), b"of others");
             } else {
-                // As long as the file is open, its bytes are there.
+                // The bytes are there while the file is open.
                 named.unwrap();
                 assert_eq!(fs::read(new).unwrap(), b"finished");
                 let theirs = (replaced == "before").then(|| b"of others".to_vec());
@@ -410,34 +431,34 @@ mod tests {
         }
     }
 
-    /// What could not be copied has no name, whatever is asked of it next.
+    /// A file that could not be copied has no name, whatever is called next.
     #[test]
-    fn a_file_that_is_lost_gets_no_name() {
+    fn gives_no_name_to_a_lost_file() {
         let directory = tempfile::tempdir().unwrap();
         let home = Arc::new(Directory::open(directory.path()).unwrap());
-        let state = State::Lost(io::ErrorKind::StorageFull.into());
+        let state = FileState::Lost(io::ErrorKind::StorageFull.into());
         let options = FileOptions::new();
-        let mut lost = Finished { state, options, home, successor: None, leftover: None };
+        let mut lost = FinishedFile { state, options, home, successor: None, leftover: None };
         let names = ["a", "b"].map(|name| directory.path().join(name));
-        let error = lost.name_first(names).unwrap_err();
+        let error = lost.assign_first_free(names).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert_eq!(lost.keep(OsStr::new("a")).unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 
-    /// A directory that was removed and made anew, in which the final name is taken: a partial one is free.
+    /// A directory that was removed and created again, in which the final name is taken but a partial one is free.
     #[test]
-    fn a_file_is_kept_where_its_path_leads() {
+    fn keeps_a_file_where_its_path_leads() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("d");
         fs::create_dir(&path).unwrap();
         let home = Arc::new(Directory::open(&path).unwrap());
-        let begun = Begun::new(&home, OsStr::new("dump")).unwrap();
-        begun.file().write_all_at(b"finished", 0).unwrap();
+        let unfinished = UnfinishedFile::new(&home, OsStr::new("dump")).unwrap();
+        unfinished.file().write_all_at(b"finished", 0).unwrap();
         fs::remove_dir_all(&path).unwrap();
         fs::create_dir(&path).unwrap();
         fs::write(path.join("dump"), "other").unwrap();
-        let mut finished = begun.finish(home, FileOptions::new());
-        let error = finished.name_first([path.join("dump")]).unwrap_err();
+        let mut finished = unfinished.finish(home, FileOptions::new());
+        let error = finished.assign_first_free([path.join("dump")]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         let kept = finished.keep(OsStr::new("dump")).unwrap();
         assert_eq!(kept.parent(), Some(&*path));

@@ -1,8 +1,8 @@
-//! A directory that appears under its name when everything is in it, or not at all.
+//! A directory that appears under its name once all its files are complete, or not at all.
 //!
-//! No system has unnamed directories, so it has a partial name until then. Files can't be made in it by its descriptor
-//! alone, because whoever writes them wants a path. So [`NewDirectory::add`] notes the name of each: nothing else is
-//! removed from the directory if it is dropped.
+//! No system has unnamed directories, so the directory has a partial name until then. The code that writes a file needs
+//! a path, so files cannot be created by the directory's descriptor alone. [`NewDirectory::add`] therefore records the
+//! name of each file. Dropping the directory removes these files and nothing else.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -16,15 +16,15 @@ use super::backend::is_append_only;
 use super::commit_error::{CommitError, Outcome};
 use super::directory::Directory;
 use super::mode::make_directory_private;
-use super::partial_name::{BASE, PartialName, first_free};
-use super::paths::{base, directory_of};
+use super::partial_name::{DEFAULT_BASE, PartialName, create_first_free};
+use super::paths::{base_name, directory_of};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A directory under construction, accessible for its owner only if its file system has modes. Dropped without
-/// [`commit`](Self::commit), it is removed with the files that were added to it.
+/// A directory under construction, accessible only for its owner if its file system has modes. Dropping it without
+/// [`commit`](Self::commit) removes it and the files that were added to it.
 ///
-/// Until then it is in the same directory under a hidden name that ends in `.partial`. The directory around it is held
-/// open: if that gets another name, the new directory is finished or removed there.
+/// Until then it has a hidden name that ends in `.partial`, in the directory that will contain it. That parent
+/// directory is held open: if it is renamed, the new directory is finished or removed there.
 ///
 /// ```
 /// use std::fs;
@@ -45,24 +45,26 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug)]
 #[must_use = "dropping it without `commit` removes it"]
 pub struct NewDirectory {
-    /// What it will be called.
+    /// The path that it will have.
     path: PathBuf,
-    /// The directory around it.
+    /// Its parent directory.
     parent: Arc<Directory>,
     name: PartialName,
     directory: Directory,
-    /// The files in it that are removed with it.
+    /// The names of the files in it, which are removed with it.
     files: Vec<OsString>,
 }
 
 impl NewDirectory {
-    /// Checks whether a directory can be made at `path`, as far as can be told without making one:
-    /// [`create`](Self::create) checks again, since anything may happen in between. An empty directory
-    /// may be there.
+    /// Checks whether a directory can be created at `path`, as far as possible without creating one. An empty directory
+    /// may exist there.
+    ///
+    /// [`create`](Self::create) checks again, because anything may happen in between.
     ///
     /// # Errors
-    /// Returns an error if `path` ends with no name ([`ErrorKind::Option`]), if it leads to a symbolic link, a file or
-    /// a directory with entries, or if the directory around it is append-only ([`ErrorKind::Output`]).
+    /// Returns an error of [`ErrorKind::Option`] if `path` does not end with a name. Returns an error of
+    /// [`ErrorKind::Output`] if `path` is a symbolic link, a file or a directory with entries, or if the parent
+    /// directory is append-only.
     ///
     /// ```
     /// use corestream::NewDirectory;
@@ -80,7 +82,10 @@ impl NewDirectory {
         let shown = path.display();
         let failed = |why: &str| Err(Error::new(ErrorKind::Output, format!("{shown}: {why}")));
         if path.file_name().is_none() {
-            return Err(Error::new(ErrorKind::Option, format!("{shown}: names no directory")));
+            return Err(Error::new(
+                ErrorKind::Option,
+                format!("{shown}: does not name a directory"),
+            ));
         }
         if path.is_symlink() {
             return failed("is a symbolic link; name a new directory");
@@ -93,7 +98,7 @@ impl NewDirectory {
                 return failed("is not a directory; name a new one");
             }
             Err(error) => {
-                let message = format!("{shown}: cannot look into it");
+                let message = format!("{shown}: cannot list the directory");
                 return Err(Error::io(ErrorKind::Output, message, error));
             }
         }
@@ -101,29 +106,30 @@ impl NewDirectory {
         if is_append_only(CWD, parent) {
             let parent = parent.display();
             return failed(&format!(
-                "{parent} is append-only, where no finished directory can be renamed; name a directory elsewhere"
+                "{parent} is append-only, so no finished directory can be renamed there; name a directory elsewhere"
             ));
         }
         Ok(())
     }
 
-    /// Makes a directory that will be called `path`.
+    /// Creates a directory that will be named `path`.
     ///
     /// # Errors
-    /// Returns the errors of [`check`](Self::check), and an error if no directory can be made beside `path`
-    /// ([`ErrorKind::Output`]).
+    /// Returns the errors of [`check`](Self::check), and an error of [`ErrorKind::Output`] if no directory can be
+    /// created next to `path`.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::check(path)?;
         Self::make(path).map_err(|error| {
-            let message = format!("{}: cannot make it", path.display());
+            let message = format!("{}: cannot create the directory", path.display());
             Error::io(ErrorKind::Output, message, error)
         })
     }
 
     fn make(path: &Path) -> io::Result<Self> {
         let parent = Arc::new(Directory::open(directory_of(path))?);
-        let ((), name) = first_free(OsStr::new(BASE), |name| parent.create_child(name))?;
+        let ((), name) =
+            create_first_free(OsStr::new(DEFAULT_BASE), |name| parent.create_child(name))?;
         let directory = parent.open_child(&name).inspect_err(|_| {
             // The error above is the one to report.
             let _ = parent.remove_directory(&name);
@@ -135,10 +141,11 @@ impl NewDirectory {
         Ok(new)
     }
 
-    /// Returns the path for a new file in it, which the caller makes. The file is removed with the directory.
+    /// Returns the path for a new file in the directory, which the caller creates. The file is removed with the
+    /// directory.
     ///
-    /// The path is that of the directory while it is under construction. It leads nowhere if the directory around it
-    /// was moved ([`is_moved`](Self::is_moved)).
+    /// The path is within the directory under construction. It leads nowhere if the parent directory was moved
+    /// ([`is_moved`](Self::is_moved)).
     ///
     /// # Errors
     /// Returns an error of [`ErrorKind::Option`] unless `name` is that of a file in the directory itself.
@@ -158,15 +165,17 @@ impl NewDirectory {
         let is_name = matches!(components.next(), Some(Component::Normal(first)) if first == name);
         if !is_name {
             let name = name.display();
-            let message =
-                format!("{}: {name} is not the name of a file in it", self.path.display());
+            let message = format!(
+                "{}: {name} is not the name of a file in this directory",
+                self.path.display()
+            );
             return Err(Error::new(ErrorKind::Option, message));
         }
         self.files.push(name.into());
         Ok(self.directory.path().join(name))
     }
 
-    /// Returns whether the path of the directory around it leads elsewhere by now, or nowhere.
+    /// Returns whether the path of the parent directory leads elsewhere now, or nowhere.
     ///
     /// ```
     /// use corestream::NewDirectory;
@@ -184,33 +193,33 @@ impl NewDirectory {
         self.parent.is_not_at(directory_of(&self.path))
     }
 
-    /// Gives it its name, in place of an empty directory that has the name.
+    /// Gives the directory its name, and replaces an empty directory of that name.
     ///
     /// # Errors
-    /// Returns an error of [`ErrorKind::Output`]:
+    /// Returns an error of [`ErrorKind::Output`] in these cases:
     ///
-    /// - Somebody has removed the directory, or has put another in its place.
-    /// - It can't be renamed. Everything is in it, so it keeps its partial name ([`Error::kept_file`]).
-    /// - It has its name, but the directory around it was moved or unmounted. [`Error::kept_file`] says where it is, if
-    ///   a path leads to it.
+    /// - Another process has removed the directory or replaced it.
+    /// - It cannot be renamed. It is complete, so it keeps its partial name ([`Error::kept_file`]).
+    /// - It has its name, but the parent directory was moved or unmounted. [`Error::kept_file`] is its path, if any
+    ///   path leads to it.
     pub fn commit(mut self) -> Result<()> {
         let failed = |path: &Path, source, outcome| {
             let error = CommitError { source, outcome };
-            Err(error.at(path, "directory", ErrorKind::Output))
+            Err(error.into_error(path, "directory", ErrorKind::Output))
         };
         if self.name.is_taken_from(&self.directory) {
-            let taken = self.name.shown();
+            let taken = self.name.display_path();
             self.name.forget();
             return failed(&self.path, io::ErrorKind::NotFound.into(), Outcome::Taken(taken));
         }
-        let renamed = self.name.rename_over(&self.parent, base(&self.path));
-        let shown = self.name.shown();
+        let renamed = self.name.rename_over(&self.parent, base_name(&self.path));
+        let kept = self.name.display_path();
         self.name.forget();
         if let Err(error) = renamed {
-            return failed(&self.path, error, Outcome::Kept(shown));
+            return failed(&self.path, error, Outcome::Kept(kept));
         }
         if self.is_moved() {
-            let place = self.parent.place().map(|place| place.join(base(&self.path)));
+            let place = self.parent.current_path().map(|path| path.join(base_name(&self.path)));
             return failed(&self.path, io::ErrorKind::NotFound.into(), Outcome::Moved(place));
         }
         Ok(())
@@ -222,7 +231,7 @@ impl Drop for NewDirectory {
         if self.name.is_forgotten() {
             return;
         }
-        // Nobody can be told, and there is nothing else to do. The name is removed after this.
+        // There is no one to report an error to. The partial name is removed after this.
         for file in &self.files {
             let _ = self.directory.remove(file);
         }
@@ -233,9 +242,9 @@ impl Drop for NewDirectory {
 mod tests {
     use super::*;
 
-    /// Somebody takes away the finished directory before it gets its name, or puts another in its place.
+    /// Another process removes the finished directory before it gets its name, or replaces it.
     #[test]
-    fn rejects_a_directory_that_others_have_put_in_its_place() {
+    fn rejects_a_removed_or_replaced_partial_directory() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("out");
         for (is_removed, is_replaced) in [(false, false), (true, false), (true, true)] {
@@ -252,7 +261,7 @@ mod tests {
             if is_removed {
                 let error = committed.unwrap_err();
                 let expected = format!(
-                    "{}: somebody has taken away the finished directory {}",
+                    "{}: another process removed or replaced the finished directory {}",
                     path.display(),
                     hidden.display()
                 );
@@ -269,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_nothing_when_it_is_dropped() {
+    fn removes_everything_when_dropped() {
         let parent = tempfile::tempdir().unwrap();
         let [old, moved] = ["old", "moved"].map(|name| parent.path().join(name));
         for is_moved in [false, true] {
@@ -303,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn says_where_a_directory_is_whose_parent_was_moved() {
+    fn reports_the_new_path_if_the_parent_was_moved() {
         let parent = tempfile::tempdir().unwrap();
         let [old, moved] = ["old", "moved"].map(|name| parent.path().join(name));
         fs::create_dir(&old).unwrap();
@@ -316,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_names_of_files_elsewhere() {
+    fn rejects_names_outside_the_directory() {
         let parent = tempfile::tempdir().unwrap();
         let mut new = NewDirectory::create(parent.path().join("out")).unwrap();
         for name in ["", ".", "..", "/", "/a", "a/b", "a/", "a/.", "../a", "./a"] {

@@ -1,6 +1,6 @@
-//! How a file is given its name.
+//! The options of a file that appears under its name once it is complete.
 
-/// How a dump becomes a file.
+/// The options of a new file.
 ///
 /// ```
 /// # use corestream::{CoreDump, Dumper, FileOptions};
@@ -20,19 +20,19 @@ pub struct FileOptions {
 }
 
 impl FileOptions {
-    /// Returns the options of a new file, left to the kernel to bring to disk.
+    /// Returns the defaults: the file must not exist, and the kernel decides when it reaches the disk.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets whether a file that exists is replaced, once the new one is whole.
+    /// Sets whether to replace an existing file once the new one is complete.
     pub fn replace(self, replace: bool) -> Self {
         Self { replace, ..self }
     }
 
-    /// Sets whether the file and its name are on disk before it is done (`fsync`).
+    /// Sets whether the file and its name must be on disk when the operation returns (`fsync`).
     ///
-    /// In a directory that the process may write to but not read, `syncfs` of its file system brings the name to disk.
+    /// If the process may write to the directory but not read it, `syncfs` of its file system syncs the name.
     pub fn sync(self, sync: bool) -> Self {
         Self { sync, ..self }
     }

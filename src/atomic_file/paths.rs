@@ -1,11 +1,11 @@
-//! The parts of a path that names a file.
+//! Splits the path of a file.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The directory of a path.
+/// Returns the directory of a path.
 pub(super) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -13,12 +13,12 @@ pub(super) fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// The last part of a path that was checked to have one.
-pub(super) fn base(path: &Path) -> &OsStr {
+/// Returns the last part of a path that was checked to have one.
+pub(super) fn base_name(path: &Path) -> &OsStr {
     path.file_name().unwrap_or_default()
 }
 
-/// Returns the name that a path gives to a file.
+/// Returns the file name of a path.
 ///
 /// # Errors
 /// Returns an error if the path ends with `/` or `/.`.
@@ -27,7 +27,7 @@ pub(super) fn file_name(path: &Path) -> io::Result<&OsStr> {
     let name = path.file_name().ok_or_else(|| invalid("the path names no file"))?;
     let bytes = path.as_os_str().as_bytes();
     if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
-        return Err(invalid("the path names a directory, and the name of a file is needed"));
+        return Err(invalid("the path names a directory, not a file"));
     }
     Ok(name)
 }

@@ -1,4 +1,5 @@
-//! The data section and those that continue it: headers are made here, payload is borrowed.
+//! Encodes everything before the index: generates the headers of the data sections, and borrows payloads from the
+//! images.
 //!
 //! Source: core specification, "Binary format",
 //! [data section](https://webassembly.github.io/spec/core/binary/modules.html#data-section).
@@ -11,157 +12,160 @@ use super::name::push_name;
 use crate::format::{
     ACTIVE, ACTIVE_WITH_MEMORY, CONTINUATION, CUSTOM, DATA, END, I32_CONST, I64_CONST,
 };
-use crate::image::{Bytes, Payload};
+use crate::image::{Bytes, PayloadSource};
 use crate::leb::{push_i64, push_u32};
-use crate::piece::HEADER_BYTES;
+use crate::piece::MAX_HEADER_BYTES;
 use crate::plan::{DataSection, Plan, Segment, sign_extended};
 
-/// A part of a dump: bytes to be borrowed, or where they are to be fetched from.
-pub(crate) enum Part<'p> {
-    /// A header, which was appended to the buffer for those.
+/// A part of a dump: borrowed bytes, or the place to copy them from.
+pub(crate) enum DumpPart<'p> {
+    /// A header, which was appended to the buffer for headers.
     Header,
     /// Bytes of the plan.
     Bytes(&'p [u8]),
-    /// Bytes of an image that are borrowed, with its file and their position in it if they are a mapping of one.
+    /// Borrowed bytes of an image. If they are mapped from a file, with that file and their position in it.
     Image(&'p [u8], Option<(&'p File, u64)>),
-    /// Bytes of an image that have to be copied.
+    /// Bytes of an image that must be copied.
     Copy {
-        /// Where they are.
+        /// The bytes of the image.
         from: Bytes<'p>,
-        /// The position of the first one.
+        /// The position of the first byte in the image.
         offset: u64,
-        /// How many there are.
+        /// The number of bytes.
         len: u64,
     },
 }
 
-/// The parts of a dump up to its index, in order: what precedes the data, then headers and payloads by turns.
-pub(crate) struct Parts<'p> {
+/// The parts of a dump before its index, in order: the sections before the data, then headers and payloads by turns.
+pub(crate) struct DumpParts<'p> {
     plan: &'p Plan<'p>,
     sections: std::slice::Iter<'p, DataSection>,
-    /// What is left of the section in hand.
+    /// The remaining segments of the current section, as indices into the segments of the plan.
     segments: Range<usize>,
-    next: Next<'p>,
-    /// The segment whose payload came last.
+    next: NextPart<'p>,
+    /// The segment of the latest payload.
     segment: Option<&'p Segment>,
 }
 
-enum Next<'p> {
+/// The part that comes next.
+enum NextPart<'p> {
     Core,
     Header,
     State,
     Section,
     Segment,
     Payload(&'p Segment),
-    /// What is left of a payload that was asked for in parts.
-    Rest(Part<'p>),
+    /// The remainder of a payload that is returned in parts.
+    Remainder(DumpPart<'p>),
 }
 
-impl<'p> Parts<'p> {
+impl<'p> DumpParts<'p> {
     pub(crate) fn new(plan: &'p Plan<'p>) -> Self {
         let sections = plan.sections.iter();
-        Self { plan, sections, segments: 0..0, next: Next::Core, segment: None }
+        Self { plan, sections, segments: 0..0, next: NextPart::Core, segment: None }
     }
 
-    /// Whether the bytes shortly before the segment of the last part must not be read along with it, because some were
-    /// left out.
-    pub(crate) fn is_apart(&self) -> bool {
+    /// Returns whether excluded bytes lie shortly before the segment of the latest part, so that its bytes must be read
+    /// separately.
+    pub(crate) fn follows_excluded(&self) -> bool {
         self.segment.is_some_and(|segment| self.plan.excludes_just_before(segment))
     }
 
-    /// Whether the next part is one that has to be copied.
+    /// Returns whether the next part must be copied.
     pub(crate) fn next_is_copied(&self) -> bool {
         match &self.next {
-            Next::Payload(segment) => {
+            NextPart::Payload(segment) => {
                 let payload = self.plan.payload(segment.memory.0 as usize);
-                matches!(payload, Some(Payload::Copied(_)))
+                matches!(payload, Some(PayloadSource::Copied(_)))
             }
-            Next::Rest(part) => matches!(part, Part::Copy { .. }),
+            NextPart::Remainder(part) => matches!(part, DumpPart::Copy { .. }),
             _ => false,
         }
     }
 
-    /// Whether the next part can go into a copy of `most` bytes: it is no part of an image that is borrowed, and no
-    /// header or section that might be longer.
-    pub(crate) fn next_fits(&self, most: u64) -> bool {
+    /// Returns whether the next part can go into a copy buffer with room for `room` bytes. A borrowed part of an image
+    /// cannot. A section or a header must fit completely.
+    pub(crate) fn next_fits(&self, room: u64) -> bool {
         match &self.next {
-            Next::Payload(_) | Next::Rest(_) => self.next_is_copied(),
-            Next::Core => self.plan.prelude.core.len() as u64 <= most,
-            Next::State => self.plan.prelude.state.len() as u64 <= most,
-            Next::Header | Next::Section | Next::Segment => HEADER_BYTES as u64 <= most,
+            NextPart::Payload(_) | NextPart::Remainder(_) => self.next_is_copied(),
+            NextPart::Core => self.plan.prelude.core.len() as u64 <= room,
+            NextPart::State => self.plan.prelude.state.len() as u64 <= room,
+            NextPart::Header | NextPart::Section | NextPart::Segment => {
+                MAX_HEADER_BYTES as u64 <= room
+            }
         }
     }
 
-    /// The next part, or as much of it as fits into `most` bytes if it is one of an image. The bytes of a header are
-    /// appended to `headers`.
-    pub(crate) fn next(&mut self, most: u64, headers: &mut Vec<u8>) -> Option<Part<'p>> {
-        match std::mem::replace(&mut self.next, Next::Section) {
-            Next::Core => {
-                self.next = Next::Header;
-                Some(Part::Bytes(&self.plan.prelude.core))
+    /// Returns the next part, or its first `max` bytes if it is a longer part of an image. Appends the bytes of a
+    /// header to `headers`.
+    pub(crate) fn next(&mut self, max: u64, headers: &mut Vec<u8>) -> Option<DumpPart<'p>> {
+        match std::mem::replace(&mut self.next, NextPart::Section) {
+            NextPart::Core => {
+                self.next = NextPart::Header;
+                Some(DumpPart::Bytes(&self.plan.prelude.core))
             }
-            Next::Header => {
-                self.next = Next::State;
+            NextPart::Header => {
+                self.next = NextPart::State;
                 push_header_section(headers, self.plan);
-                Some(Part::Header)
+                Some(DumpPart::Header)
             }
-            Next::State => Some(Part::Bytes(&self.plan.prelude.state)),
-            Next::Section => {
+            NextPart::State => Some(DumpPart::Bytes(&self.plan.prelude.state)),
+            NextPart::Section => {
                 let section = self.sections.next()?;
                 self.segments = section.segments.clone();
-                self.next = Next::Segment;
+                self.next = NextPart::Segment;
                 push_section_header(headers, section);
-                Some(Part::Header)
+                Some(DumpPart::Header)
             }
-            Next::Segment => {
+            NextPart::Segment => {
                 let segment = self.plan.segments.get(self.segments.next()?)?;
-                self.next = Next::Payload(segment);
+                self.next = NextPart::Payload(segment);
                 push_segment_header(headers, segment, self.plan.ty(segment).memory64);
-                Some(Part::Header)
+                Some(DumpPart::Header)
             }
-            Next::Payload(segment) => {
+            NextPart::Payload(segment) => {
                 self.segment = Some(segment);
-                self.split(payload(self.plan, segment)?, most)
+                self.split(payload_part(self.plan, segment)?, max)
             }
-            Next::Rest(part) => self.split(part, most),
+            NextPart::Remainder(part) => self.split(part, max),
         }
     }
 
-    /// The first `most` bytes of a part of an image; the rest comes next, or else what follows the payload.
-    fn split(&mut self, part: Part<'p>, most: u64) -> Option<Part<'p>> {
-        self.next = if self.segments.is_empty() { Next::Section } else { Next::Segment };
+    /// Returns at most `max` bytes of a part of an image. The remainder comes next, or the part after the payload if
+    /// there is none.
+    fn split(&mut self, part: DumpPart<'p>, max: u64) -> Option<DumpPart<'p>> {
+        self.next = if self.segments.is_empty() { NextPart::Section } else { NextPart::Segment };
         Some(match part {
-            Part::Copy { from, offset, len } if len > most => {
-                let (after, left) = (offset.checked_add(most)?, len.checked_sub(most)?);
-                self.next = Next::Rest(Part::Copy { from, offset: after, len: left });
-                Part::Copy { from, offset, len: most }
+            DumpPart::Copy { from, offset, len } if len > max => {
+                let (after, left) = (offset.checked_add(max)?, len.checked_sub(max)?);
+                self.next = NextPart::Remainder(DumpPart::Copy { from, offset: after, len: left });
+                DumpPart::Copy { from, offset, len: max }
             }
-            Part::Image(bytes, file) if bytes.len() as u64 > most => {
-                // Shorter than the slice, whose length is a `usize`.
-                let (first, rest) = bytes.split_at_checked(usize::try_from(most).ok()?)?;
+            DumpPart::Image(bytes, file) if bytes.len() as u64 > max => {
+                let (first, rest) = bytes.split_at_checked(usize::try_from(max).ok()?)?;
                 let after = match file {
-                    Some((file, at)) => Some((file, at.checked_add(most)?)),
+                    Some((file, at)) => Some((file, at.checked_add(max)?)),
                     None => None,
                 };
-                self.next = Next::Rest(Part::Image(rest, after));
-                Part::Image(first, file)
+                self.next = NextPart::Remainder(DumpPart::Image(rest, after));
+                DumpPart::Image(first, file)
             }
-            whole => whole,
+            part => part,
         })
     }
 }
 
-/// Id, size, the name of a custom section, and the number of segments.
+/// Appends the start of a section: id, size, the name of a custom section, and the number of segments.
 fn push_section_header(to: &mut Vec<u8>, section: &DataSection) {
-    to.push(if section.continuation { CUSTOM } else { DATA });
+    to.push(if section.is_continuation { CUSTOM } else { DATA });
     push_u32(to, section.body_len);
-    if section.continuation {
+    if section.is_continuation {
         push_name(to, CONTINUATION);
     }
     push_u32(to, section.count);
 }
 
-/// Flag, memory unless it is the first, address as a constant expression, and length.
+/// Appends the header of a segment: flag, memory unless it is memory 0, address as a constant expression, and length.
 fn push_segment_header(to: &mut Vec<u8>, segment: &Segment, memory64: bool) {
     if segment.memory.0 == 0 {
         to.push(ACTIVE);
@@ -180,19 +184,22 @@ fn push_segment_header(to: &mut Vec<u8>, segment: &Segment, memory64: bool) {
     push_u32(to, segment.len);
 }
 
-fn payload<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Option<Part<'p>> {
+/// Returns the payload of a segment, or `None` if it does not lie in its image.
+fn payload_part<'p>(plan: &'p Plan<'p>, segment: &Segment) -> Option<DumpPart<'p>> {
     let (address, len) = (segment.address, u64::from(segment.len));
     Some(match plan.payload(segment.memory.0 as usize)? {
-        // A file is mapped from its start on: an address is an offset.
-        Payload::Borrowed(bytes, file) => {
-            Part::Image(part(bytes, address, segment.len)?, file.map(|file| (file, address)))
+        // A file is mapped from its start, so the address is its offset in the file.
+        PayloadSource::Borrowed(bytes, file) => {
+            let bytes = segment_bytes(bytes, address, segment.len)?;
+            DumpPart::Image(bytes, file.map(|file| (file, address)))
         }
-        Payload::Copied(from) => Part::Copy { from, offset: address, len },
+        PayloadSource::Copied(from) => DumpPart::Copy { from, offset: address, len },
     })
 }
 
-/// The bytes of a segment; `None` if it does not lie in its image, which ends the parts before the planned length.
-fn part(image: &[u8], address: u64, len: u32) -> Option<&[u8]> {
+/// Returns the bytes of a segment, or `None` if they do not lie in the image. Then the parts end before the planned
+/// length, which is an error.
+fn segment_bytes(image: &[u8], address: u64, len: u32) -> Option<&[u8]> {
     image.get(usize::try_from(address).ok()?..)?.get(..len as usize)
 }
 
@@ -201,7 +208,7 @@ mod tests {
     use super::*;
     use crate::model::{DumpMemoryIndex, MemoryType};
 
-    /// What `wasm-encoder` writes for the same segment, without the count before it.
+    /// Returns the header that `wasm-encoder` writes for the same segment, without the count before it.
     fn reference(segment: &Segment, memory64: bool) -> Vec<u8> {
         use wasm_encoder::{ConstExpr, DataSection, Encode};
         let offset = match memory64 {
@@ -212,12 +219,12 @@ mod tests {
         section.active(segment.memory.0, &offset, std::iter::empty::<u8>());
         let mut bytes = Vec::new();
         section.encode(&mut bytes);
-        // Size and count take a byte each; the last byte is the length 0.
+        // Size and count take one byte each. The last byte is the length, 0.
         bytes[2..bytes.len() - 1].to_vec()
     }
 
     #[test]
-    fn headers_are_those_of_wasm_encoder_and_as_long_as_planned() {
+    fn writes_the_same_headers_as_wasm_encoder_with_the_planned_length() {
         for memory64 in [false, true] {
             let ty = MemoryType { memory64, ..MemoryType::wasm32(1) };
             for memory in [0, 1, 99, 128] {

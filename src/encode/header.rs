@@ -1,4 +1,4 @@
-//! The section `corestream`: how long the dump is and where its index begins.
+//! Encodes the section `corestream`: the length of the dump and the offset of its index.
 
 use zerocopy::IntoBytes;
 
@@ -7,13 +7,13 @@ use crate::format::{
     CUSTOM, DEGRADED, HEADER, HEADER_BODY_BYTES, HEADER_SECTION_BYTES, Header, HeaderFields,
     PARTIAL, VERSION, one_byte,
 };
-use crate::piece::HEADER_BYTES;
+use crate::piece::MAX_HEADER_BYTES;
 use crate::plan::Plan;
 
-// The writer has room for a header of so many bytes.
-const _: () = assert!(HEADER_SECTION_BYTES <= HEADER_BYTES);
+// The writer reserves this much room for each header.
+const _: () = assert!(HEADER_SECTION_BYTES <= MAX_HEADER_BYTES);
 
-/// Appends the section.
+/// Appends the section to `to`.
 pub(super) fn push_header_section(to: &mut Vec<u8>, plan: &Plan<'_>) {
     let fields = HeaderFields {
         version: VERSION.into(),

@@ -1,7 +1,7 @@
-//! The section `corestream.index`: where everything in the dump is, and checksums. `docs/format.md` describes it byte by
-//! byte.
+//! Encodes the section `corestream.index`, which locates everything in the dump and holds its checksums.
+//! `docs/format.md` describes it byte by byte.
 //!
-//! Its tables may have many megabytes. They are made a bounded number of bytes at a time, straight from the plan.
+//! Its tables may have many megabytes. So the encoder generates them from the plan in chunks of bounded length.
 
 use std::iter::Enumerate;
 use std::ops::RangeInclusive;
@@ -21,102 +21,107 @@ use crate::format::{
 use crate::leb::push_u32;
 use crate::plan::{DataSection, Plan, PlannedMemory, Segment};
 
-/// Bytes of the index that are made at once, up to an entry more.
-const CHUNK: usize = 64 << 10;
-/// The most bytes of an entry of its tables, and of what precedes them.
-const MAX_ENTRY: usize = 64;
+/// The length in bytes of a chunk, which may exceed it by one entry.
+const CHUNK_BYTES: usize = 64 << 10;
+/// The maximum length in bytes of a table entry, and of everything before the tables.
+const MAX_ENTRY_BYTES: usize = 64;
 
-/// The section, made a bounded number of bytes at a time.
-pub(crate) struct Index<'p> {
+/// The encoder of the section, which yields it in chunks.
+pub(crate) struct IndexEncoder<'p> {
     plan: &'p Plan<'p>,
-    /// Whether each memory may have changed while it was read.
+    /// For each memory, whether it may have changed while it was read.
     changing: Vec<bool>,
     /// The checksums of all blocks before the index.
     checksums: vec::IntoIter<u32>,
-    /// The checksum of what was made.
+    /// The checksum of the bytes encoded so far.
     crc: Hasher,
-    next: Next<'p>,
+    next: NextEntries<'p>,
 }
 
-/// What comes next: the rest of a table.
-enum Next<'p> {
+/// The table entries that come next.
+enum NextEntries<'p> {
     Head,
-    /// The entries of memories, and the segments of these memories.
+    /// The remaining memories, their marks, and the segments of these memories.
     Memories(Enumerate<slice::Iter<'p, PlannedMemory<'p>>>, vec::IntoIter<bool>, &'p [Segment]),
-    Segments(Segments<'p>),
-    /// The excluded ranges of a memory, and the memories after it.
+    Segments(SegmentEntries<'p>),
+    /// The remaining excluded ranges of a memory, and the memories after it.
     Ranges(slice::Iter<'p, RangeInclusive<u64>>, slice::Iter<'p, PlannedMemory<'p>>),
     Checksums,
     End,
 }
 
-/// The entries of segments.
-struct Segments<'p> {
-    /// The sections after the one in hand.
+/// The encoder of the segments' entries.
+struct SegmentEntries<'p> {
+    /// The sections after the current one.
     sections: slice::Iter<'p, DataSection>,
-    /// The segments of the section in hand that are not listed yet.
+    /// The remaining segments of the current section.
     segments: &'p [Segment],
-    /// The offset of the header of the next segment, or else of the next section, in the dump.
+    /// The offset in the dump of the next segment's header, or of the next section if the current one has no more
+    /// segments.
     offset: u64,
 }
 
-impl<'p> Index<'p> {
+impl<'p> IndexEncoder<'p> {
     pub(crate) fn new(plan: &'p Plan<'p>, checksums: Vec<u32>, changing: Vec<bool>) -> Self {
         let checksums = checksums.into_iter();
-        Self { plan, checksums, changing, crc: Hasher::new(), next: Next::Head }
+        Self { plan, checksums, changing, crc: Hasher::new(), next: NextEntries::Head }
     }
 
-    /// Replaces the bytes of `chunk` by the next ones of the section; none are left at its end.
+    /// Replaces the content of `chunk` with the next bytes of the section. The chunk is empty at the end.
     ///
     /// # Errors
     /// Returns an error if the buffer cannot be allocated.
     pub(crate) fn fill(&mut self, chunk: &mut Vec<u8>) -> Result<()> {
         chunk.clear();
         let no_room = |_| Error::out_of_memory("a buffer for the index");
-        chunk.try_reserve(CHUNK + MAX_ENTRY).map_err(no_room)?;
-        while chunk.len() < CHUNK {
+        chunk.try_reserve(CHUNK_BYTES + MAX_ENTRY_BYTES).map_err(no_room)?;
+        while chunk.len() < CHUNK_BYTES {
             let plan = self.plan;
             match &mut self.next {
-                Next::Head => {
+                NextEntries::Head => {
                     push_head(chunk, plan)?;
                     let changing = std::mem::take(&mut self.changing).into_iter();
-                    self.next =
-                        Next::Memories(plan.memories.iter().enumerate(), changing, &plan.segments);
+                    self.next = NextEntries::Memories(
+                        plan.memories.iter().enumerate(),
+                        changing,
+                        &plan.segments,
+                    );
                 }
-                Next::Memories(memories, changing, segments) => {
+                NextEntries::Memories(memories, changing, segments) => {
                     match memories.next().zip(changing.next()) {
                         Some((planned, changing)) => {
                             *segments = push_memory(chunk, planned, changing, segments)?;
                         }
-                        None => self.next = Next::Segments(Segments::new(plan)),
+                        None => self.next = NextEntries::Segments(SegmentEntries::new(plan)),
                     }
                 }
-                Next::Segments(segments) => {
+                NextEntries::Segments(segments) => {
                     if segments.fill(chunk, plan)? {
-                        self.next = Next::Ranges([].iter(), plan.memories.iter());
+                        self.next = NextEntries::Ranges([].iter(), plan.memories.iter());
                     }
                 }
-                Next::Ranges(ranges, memories) => match (ranges.next(), memories.as_slice()) {
+                NextEntries::Ranges(ranges, memories) => match (ranges.next(), memories.as_slice())
+                {
                     (Some(range), _) => {
                         let (first, last) = (*range.start(), *range.end());
                         let entry = IndexRange { first: first.into(), last: last.into() };
                         chunk.extend_from_slice(entry.as_bytes());
                     }
-                    (None, []) => self.next = Next::Checksums,
+                    (None, []) => self.next = NextEntries::Checksums,
                     (None, [planned, later @ ..]) => {
-                        self.next = Next::Ranges(planned.excluded.iter(), later.iter());
+                        self.next = NextEntries::Ranges(planned.excluded.iter(), later.iter());
                     }
                 },
-                Next::Checksums => match self.checksums.next() {
+                NextEntries::Checksums => match self.checksums.next() {
                     Some(checksum) => chunk.extend_from_slice(&checksum.to_le_bytes()),
                     None => {
-                        self.next = Next::End;
+                        self.next = NextEntries::End;
                         self.crc.update(chunk);
                         chunk.extend_from_slice(&self.crc.clone().finalize().to_le_bytes());
                         return Ok(());
                     }
                 },
-                Next::End => return Ok(()),
+                NextEntries::End => return Ok(()),
             }
         }
         self.crc.update(chunk);
@@ -132,9 +137,9 @@ fn push_head(to: &mut Vec<u8>, plan: &Plan<'_>) -> Result<()> {
     let head = IndexHead {
         version: VERSION.into(),
         flags: flags(plan).into(),
-        memories: count(plan.memories.len())?,
-        segments: count(plan.segments.len())?,
-        ranges: count(sum(plan.memories.iter().map(|planned| planned.excluded.len()))?)?,
+        memories: entry_count(plan.memories.len())?,
+        segments: entry_count(plan.segments.len())?,
+        ranges: entry_count(sum(plan.memories.iter().map(|planned| planned.excluded.len()))?)?,
         block_log2: plan.index.block_log2.into(),
         blocks: plan.index.blocks.into(),
     };
@@ -142,41 +147,41 @@ fn push_head(to: &mut Vec<u8>, plan: &Plan<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Appends the entry of memory `i` of the dump, whose segments are the first ones of `segments`; returns those of the
-/// memories after it.
+/// Appends the entry of memory `i` of the dump. Its segments are the first ones of `segments`. Returns the remaining
+/// segments.
 fn push_memory<'p>(
     to: &mut Vec<u8>,
     (i, planned): (usize, &PlannedMemory<'_>),
     changing: bool,
     segments: &'p [Segment],
 ) -> Result<&'p [Segment]> {
-    let own = segments.partition_point(|segment| segment.memory.0 as usize <= i);
+    let len = segments.partition_point(|segment| segment.memory.0 as usize <= i);
     let entry = IndexMemory {
-        segments: count(own)?,
-        ranges: count(planned.excluded.len())?,
+        segments: entry_count(len)?,
+        ranges: entry_count(planned.excluded.len())?,
         flags: if changing { CHANGING } else { 0 }.into(),
     };
     to.extend_from_slice(entry.as_bytes());
-    Ok(segments.split_at(own).1)
+    Ok(segments.split_at(len).1)
 }
 
-impl<'p> Segments<'p> {
+impl<'p> SegmentEntries<'p> {
     fn new(plan: &'p Plan<'p>) -> Self {
         Self { sections: plan.sections.iter(), segments: &[], offset: plan.data_offset }
     }
 
-    /// Appends entries until the chunk is full; returns whether all are listed.
+    /// Appends entries until the chunk is full. Returns whether no entry is left.
     fn fill(&mut self, to: &mut Vec<u8>, plan: &'p Plan<'p>) -> Result<bool> {
-        while let Some(room) = CHUNK.checked_sub(to.len()).filter(|room| *room > 0) {
+        while let Some(room) = CHUNK_BYTES.checked_sub(to.len()).filter(|room| *room > 0) {
             if self.segments.is_empty() {
                 let Some(section) = self.sections.next() else { return Ok(true) };
                 self.offset = self.offset.plus(section.head_len())?;
                 let segments = plan.segments.get(section.segments.clone());
-                let missing = || Error::new(ErrorKind::Internal, "a section of unknown segments");
+                let missing = || Error::new(ErrorKind::Internal, "a section with unknown segments");
                 self.segments = segments.ok_or_else(missing)?;
             }
-            let some = self.segments.len().min(room.div_ceil(size_of::<IndexSegment>()));
-            let (now, later) = self.segments.split_at(some);
+            let count = self.segments.len().min(room.div_ceil(size_of::<IndexSegment>()));
+            let (now, later) = self.segments.split_at(count);
             let mut offset = self.offset;
             for segment in now {
                 offset = offset.plus(segment.header_len(plan.ty(segment)).into())?;
@@ -194,7 +199,7 @@ impl<'p> Segments<'p> {
     }
 }
 
-/// The number of entries of a table.
-fn count(entries: usize) -> Result<U32> {
+/// Returns the number of entries of a table as the index stores it.
+fn entry_count(entries: usize) -> Result<U32> {
     Ok(U32::new(exact(entries)?))
 }

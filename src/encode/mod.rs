@@ -1,4 +1,4 @@
-//! Walks a plan and yields the parts of the dump. What is yielded is what was planned.
+//! Encodes a plan: walks it and yields the parts of the dump, exactly as planned.
 
 mod data;
 mod header;
@@ -6,6 +6,6 @@ mod index;
 mod name;
 mod sections;
 
-pub(crate) use data::{Part, Parts};
-pub(crate) use index::Index;
-pub(crate) use sections::prelude;
+pub(crate) use data::{DumpPart, DumpParts};
+pub(crate) use index::IndexEncoder;
+pub(crate) use sections::encode_prelude;

@@ -1,9 +1,10 @@
-//! The small sections, by wasm-encoder: everything that precedes the data section, in the order
-//! `core, coremodules, coreinstances, corestack (one a thread), corestream.trap, corestream.modules, corestream.notes,
-//! memory, global`;
-//! `corestream`, which is fixed by the plan, goes after the first one.
+//! Encodes the small sections before the data section, with wasm-encoder.
 //!
-//! What explains a crash comes before what is big, so that a cut-off stream holds the backtrace.
+//! Their order is `core, coremodules, coreinstances, corestack` (one for each thread), `corestream.trap,
+//! corestream.modules, corestream.notes, memory, global`. `corestream` comes after the first one. Its content depends
+//! on the layout, so it is encoded separately.
+//!
+//! The sections that explain a crash come before the large ones, so a truncated stream still holds the backtrace.
 
 use wasm_encoder::{
     AbstractHeapType, ConstExpr, CoreDumpInstancesSection, CoreDumpModulesSection, CoreDumpSection,
@@ -20,48 +21,48 @@ use crate::limits::{MAX_NOTE_BYTES, MAX_NOTES, PAGE_BYTES, UNKNOWN_INDEX};
 use crate::model::{
     self, CoreDump, Frame, GlobalValue, ModuleIdentity, NumberType, UnixTime, Value,
 };
-use crate::plan::{Kept, Prelude, cut, cut_trap, kept_build_id};
+use crate::plan::{KeptParts, Prelude, kept_build_id, truncate_name, truncate_trap};
 
-/// The header of the module and all sections before `data`, but for `corestream`. `found` are notes of the
-/// plan.
-pub(crate) fn prelude(dump: &CoreDump<'_>, kept: &Kept, found: &[String]) -> Prelude {
+/// Encodes the header of the module and all sections before `data`, except for `corestream`. `found` are the notes of
+/// the plan.
+pub(crate) fn encode_prelude(dump: &CoreDump<'_>, kept: &KeptParts, found: &[String]) -> Prelude {
     let mut module = Module::new();
-    module.section(&CoreDumpSection::new(cut(&dump.name)));
+    module.section(&CoreDumpSection::new(truncate_name(&dump.name)));
     let core_len = module.len();
-    module.section(&modules(dump, kept));
-    module.section(&instances(dump, kept));
+    module.section(&encode_modules(dump, kept));
+    module.section(&encode_instances(dump, kept));
     for (thread, frames) in dump.threads.iter().zip(&kept.frames) {
-        let mut stack = CoreDumpStackSection::new(cut(&thread.name));
+        let mut stack = CoreDumpStackSection::new(truncate_name(&thread.name));
         for frame in thread.frames.iter().take(*frames) {
             add_frame(&mut stack, frame);
         }
         module.section(&stack);
     }
-    if let Some(body) = trap(dump) {
+    if let Some(body) = encode_trap(dump) {
         module.section(&CustomSection { name: TRAP.into(), data: body.into() });
     }
-    if let Some(body) = identities(dump, kept) {
+    if let Some(body) = encode_identities(dump, kept) {
         module.section(&CustomSection { name: IDENTITIES.into(), data: body.into() });
     }
-    // A guest that was read from a dump may have them already.
+    // A guest that was read from a dump may already have these notes.
     let found = found.iter().filter(|note| !dump.notes.contains(note));
     let notes: Vec<_> = dump.notes.iter().chain(found).take(MAX_NOTES).collect();
     if !notes.is_empty() {
-        module.section(&CustomSection { name: NOTES.into(), data: encoded(&notes).into() });
+        module.section(&CustomSection { name: NOTES.into(), data: encode_notes(&notes).into() });
     }
     if !kept.memories.items.is_empty() {
-        module.section(&memories(dump, kept));
+        module.section(&encode_memories(dump, kept));
     }
     if !kept.globals.items.is_empty() {
-        module.section(&globals(dump, kept));
+        module.section(&encode_globals(dump, kept));
     }
     let mut core = module.finish();
     let state = core.split_off(core_len);
     Prelude { core, state }
 }
 
-/// The body of the section with notes, after its name.
-fn encoded(notes: &[&String]) -> Vec<u8> {
+/// Encodes the body of the section with notes, after its name.
+fn encode_notes(notes: &[&String]) -> Vec<u8> {
     let mut body = NOTES_VERSION.to_le_bytes().to_vec();
     notes.len().encode(&mut body);
     for note in notes {
@@ -70,9 +71,10 @@ fn encoded(notes: &[&String]) -> Vec<u8> {
     body
 }
 
-/// Returns the body of the section with the trap, after its name; `None` if nothing is known.
-fn trap(dump: &CoreDump<'_>) -> Option<Vec<u8>> {
-    let message = cut_trap(dump.trap.as_deref().unwrap_or_default());
+/// Encodes the body of the section with the trap, after its name. Returns `None` if neither the message nor the time is
+/// known.
+fn encode_trap(dump: &CoreDump<'_>) -> Option<Vec<u8>> {
+    let message = truncate_trap(dump.trap.as_deref().unwrap_or_default());
     if message.is_empty() && dump.captured_at.is_none() {
         return None;
     }
@@ -86,8 +88,8 @@ fn trap(dump: &CoreDump<'_>) -> Option<Vec<u8>> {
     Some(body)
 }
 
-/// Returns the body of the section with the identities of modules, after its name; `None` if no module has one.
-fn identities(dump: &CoreDump<'_>, kept: &Kept) -> Option<Vec<u8>> {
+/// Encodes the body of the section with the identities of modules, after its name. Returns `None` if no module has one.
+fn encode_identities(dump: &CoreDump<'_>, kept: &KeptParts) -> Option<Vec<u8>> {
     let modules = dump.modules.iter().take(kept.modules);
     let is_known = |identity: &ModuleIdentity| {
         identity.sha256.is_some() || !kept_build_id(identity).is_empty()
@@ -111,28 +113,28 @@ fn identities(dump: &CoreDump<'_>, kept: &Kept) -> Option<Vec<u8>> {
     Some(body)
 }
 
-fn modules(dump: &CoreDump<'_>, kept: &Kept) -> CoreDumpModulesSection {
+fn encode_modules(dump: &CoreDump<'_>, kept: &KeptParts) -> CoreDumpModulesSection {
     let mut section = CoreDumpModulesSection::new();
     for (i, module) in dump.modules.iter().take(kept.modules).enumerate() {
-        section.module(cut(&module.name_or_anonymous(i)));
+        section.module(truncate_name(&module.name_or_anonymous(i)));
     }
     section
 }
 
-fn instances(dump: &CoreDump<'_>, kept: &Kept) -> CoreDumpInstancesSection {
+fn encode_instances(dump: &CoreDump<'_>, kept: &KeptParts) -> CoreDumpInstancesSection {
     let mut section = CoreDumpInstancesSection::new();
     for instance in dump.instances.iter().take(kept.instances) {
         section.instance(
             instance.module.map_or(UNKNOWN_INDEX, |m| m.0),
-            instance.memories.iter().map(|memory| kept.memories.in_dump(*memory)),
-            instance.globals.iter().map(|global| kept.globals.in_dump(*global)),
+            instance.memories.iter().map(|memory| kept.memories.dump_index(*memory)),
+            instance.globals.iter().map(|global| kept.globals.dump_index(*global)),
         );
     }
     section
 }
 
 fn add_frame(stack: &mut CoreDumpStackSection, frame: &Frame) {
-    let values = |list: &[Value]| list.iter().copied().map(value).collect::<Vec<_>>();
+    let values = |list: &[Value]| list.iter().copied().map(encode_value).collect::<Vec<_>>();
     stack.frame(
         frame.instance.map_or(UNKNOWN_INDEX, |i| i.0),
         frame.function,
@@ -142,7 +144,7 @@ fn add_frame(stack: &mut CoreDumpStackSection, frame: &Frame) {
     );
 }
 
-fn value(value: Value) -> CoreDumpValue {
+fn encode_value(value: Value) -> CoreDumpValue {
     match value {
         Value::Missing => CoreDumpValue::Missing,
         Value::I32(x) => CoreDumpValue::I32(x),
@@ -152,7 +154,7 @@ fn value(value: Value) -> CoreDumpValue {
     }
 }
 
-fn memories(dump: &CoreDump<'_>, kept: &Kept) -> MemorySection {
+fn encode_memories(dump: &CoreDump<'_>, kept: &KeptParts) -> MemorySection {
     let mut section = MemorySection::new();
     for memory in kept.memories.items.iter().filter_map(|index| dump.memories.get(index.0 as usize))
     {
@@ -168,16 +170,16 @@ fn memories(dump: &CoreDump<'_>, kept: &Kept) -> MemorySection {
     section
 }
 
-fn globals(dump: &CoreDump<'_>, kept: &Kept) -> GlobalSection {
+fn encode_globals(dump: &CoreDump<'_>, kept: &KeptParts) -> GlobalSection {
     let mut section = GlobalSection::new();
     for global in kept.globals.items.iter().filter_map(|index| dump.globals.get(index.0 as usize)) {
-        let (val_type, init) = global_value(global.value);
+        let (val_type, init) = encode_global_value(global.value);
         section.global(GlobalType { val_type, mutable: global.mutable, shared: false }, &init);
     }
     section
 }
 
-fn global_value(value: GlobalValue) -> (ValType, ConstExpr) {
+fn encode_global_value(value: GlobalValue) -> (ValType, ConstExpr) {
     match value {
         GlobalValue::I32(x) => (ValType::I32, ConstExpr::i32_const(x)),
         GlobalValue::I64(x) => (ValType::I64, ConstExpr::i64_const(x)),
@@ -195,16 +197,16 @@ fn global_value(value: GlobalValue) -> (ValType, ConstExpr) {
             let ty = ValType::Ref(RefType { nullable: true, heap_type });
             (ty, ConstExpr::ref_null(heap_type))
         }
-        // A model with one is refused before anything is encoded.
-        GlobalValue::Missing(NumberType::I32) => global_value(GlobalValue::I32(0)),
-        GlobalValue::Missing(NumberType::I64) => global_value(GlobalValue::I64(0)),
-        GlobalValue::Missing(NumberType::F32) => global_value(GlobalValue::F32(0)),
-        GlobalValue::Missing(NumberType::F64) => global_value(GlobalValue::F64(0)),
-        GlobalValue::Missing(NumberType::V128) => global_value(GlobalValue::V128(0)),
+        // Validation rejects a missing value before anything is encoded.
+        GlobalValue::Missing(NumberType::I32) => encode_global_value(GlobalValue::I32(0)),
+        GlobalValue::Missing(NumberType::I64) => encode_global_value(GlobalValue::I64(0)),
+        GlobalValue::Missing(NumberType::F32) => encode_global_value(GlobalValue::F32(0)),
+        GlobalValue::Missing(NumberType::F64) => encode_global_value(GlobalValue::F64(0)),
+        GlobalValue::Missing(NumberType::V128) => encode_global_value(GlobalValue::V128(0)),
     }
 }
 
-/// One that wasm-encoder has no constant for.
+/// Returns a heap type for which wasm-encoder has no constant.
 fn abstract_type(ty: AbstractHeapType) -> HeapType {
     HeapType::Abstract { shared: false, ty }
 }

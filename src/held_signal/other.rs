@@ -1,10 +1,10 @@
-//! Systems without `sigtimedwait`.
+//! Removes a pending signal on systems without `sigtimedwait`.
 #![allow(unsafe_code)]
 
-/// Removes a signal of `set` that waits for this thread.
-pub(super) fn take(set: &libc::sigset_t) {
-    let mut taken = 0;
-    // SAFETY: `set` is borrowed until the call has returned, and `taken` is a variable of this function. It returns at
-    // once: the signal is there.
-    unsafe { libc::sigwait(set, &raw mut taken) };
+/// Removes a pending signal of `set` from this thread.
+pub(super) fn consume(set: &libc::sigset_t) {
+    let mut signal = 0;
+    // SAFETY: `set` is borrowed until the call returns, and `signal` is a variable of this function. The call returns
+    // at once, because the signal is pending.
+    unsafe { libc::sigwait(set, &raw mut signal) };
 }

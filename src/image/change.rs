@@ -1,17 +1,17 @@
-//! Why a dump marks a memory as *changing*.
+//! The reasons for which a dump marks a memory as *changing*.
 
 use std::fmt;
 
-/// Why a dump marks a memory as *changing*.
+/// The reason for which a dump marks a memory as *changing*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Change {
-    /// The caller says that it changes ([`mark_changing`](crate::MemoryImage::mark_changing), [`from_shared`](crate::MemoryImage::from_shared)).
+    /// The caller stated that the memory changes ([`mark_changing`](crate::MemoryImage::mark_changing),
+    /// [`from_shared`](crate::MemoryImage::from_shared)).
     Assumed,
-    /// Somebody had the file open for writing, which includes a writable mapping of it, and may have
-    /// written to it.
+    /// The file was open for writing and may have been written to. A writable mapping of the file counts as well.
     Writable,
-    /// Somebody wrote to the file, or changed its length.
+    /// The file was written to, or its length changed.
     Written,
 }
 
@@ -22,7 +22,7 @@ impl Change {
             .find(|change| change.code() == code)
     }
 
-    /// Greater for what is worse; 0 is no change.
+    /// Returns the severity, from 1 to 3. The code 0 is reserved for no change.
     pub(super) fn code(self) -> u8 {
         match self {
             Self::Assumed => 1,
@@ -35,7 +35,7 @@ impl Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Assumed => "is taken to change while it is dumped",
+            Self::Assumed => "is assumed to change while it is dumped",
             Self::Writable => "was open for writing while it was dumped",
             Self::Written => "was written to while it was dumped",
         })

@@ -1,4 +1,4 @@
-//! Files as memory: the one place where a file is mapped.
+//! Opens and maps files. This is the only place of the library that maps a file.
 #![allow(unsafe_code)]
 
 use std::fs::{File, FileType};
@@ -10,11 +10,13 @@ use memmap2::{Mmap, MmapOptions};
 
 use super::backend::leases::open_without_lease;
 
-/// Opens a file for reading; `O_NONBLOCK` so that a FIFO is not waited for, but seen to be one.
+/// Opens a file for reading. The open uses `O_NONBLOCK`, so that it does not wait for the writer of a FIFO, which the
+/// caller then rejects.
 ///
-/// With that flag, a file on which somebody holds a write lease, as Samba does for its clients, fails with `EAGAIN`
-/// ([fcntl_locking(2)](https://man7.org/linux/man-pages/man2/F_SETLEASE.2const.html)). The holder has been asked to
-/// give the lease up, so this waits for that, as `cat` does: at most for the kernel's `lease-break-time`.
+/// With this flag, opening a file that has a write lease fails with `EAGAIN`
+/// ([fcntl_locking(2)](https://man7.org/linux/man-pages/man2/F_SETLEASE.2const.html)). Samba, for example, holds such
+/// leases for its clients. The failed open has asked the holder to release the lease. This function waits for the
+/// release, as `cat` does, for at most the kernel's `lease-break-time`.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
     use rustix::io::Errno;
@@ -26,16 +28,16 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The length of a regular file, which is to be `role`: an image, a dump.
+/// Returns the length of a regular file in bytes.
 ///
 /// # Errors
-/// It is no regular file, or one of a file system such as `/proc`, whose files have bytes although their
-/// length is 0.
-pub(crate) fn regular_len(file: &File, role: &str) -> io::Result<u64> {
+/// Returns an error if the file is not a regular file, or has content but reports a length of 0. Files of file
+/// systems such as `/proc` do that.
+pub(crate) fn regular_len(file: &File) -> io::Result<u64> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        let what = kind(metadata.file_type());
-        let message = format!("{role} must be a regular file, this is {what}");
+        let name = file_type_name(metadata.file_type());
+        let message = format!("is {name}, not a regular file");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     if metadata.len() == 0 {
@@ -44,7 +46,7 @@ pub(crate) fn regular_len(file: &File, role: &str) -> io::Result<u64> {
     Ok(metadata.len())
 }
 
-fn kind(file_type: FileType) -> &'static str {
+fn file_type_name(file_type: FileType) -> &'static str {
     if file_type.is_dir() {
         "a directory"
     } else if file_type.is_char_device() {
@@ -56,29 +58,29 @@ fn kind(file_type: FileType) -> &'static str {
     } else if file_type.is_socket() {
         "a socket"
     } else {
-        "no regular file"
+        "a special file"
     }
 }
 
-/// Checks that a file of length 0 has no bytes.
+/// Checks that a file whose length is reported as 0 is empty.
 fn check_empty(file: &File) -> io::Result<()> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-    let has_bytes = || {
-        let message = "the file has no length although it has bytes, as files of /proc do: copy it \
-                       to a regular file first";
+    let not_empty = || {
+        let message = "the file has content but reports a length of 0, as files of /proc do; copy \
+                       it to a regular file first";
         Err(io::Error::new(io::ErrorKind::InvalidInput, message))
     };
-    // Some files of such file systems are never at their end: a regular file never has to be waited for.
+    // Some files of such file systems never reach their end and block instead. A true regular file is always ready.
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut ready = [PollFd::new(file, PollFlags::IN)];
     if poll(&mut ready, Some(&now)) == Ok(0) {
-        return has_bytes();
+        return not_empty();
     }
     loop {
         match rustix::io::pread(file, &mut [0_u8; 1][..], 0) {
             Ok(0) => return Ok(()),
-            Ok(_) => return has_bytes(),
+            Ok(_) => return not_empty(),
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -90,24 +92,25 @@ fn check_empty(file: &File) -> io::Result<()> {
 pub(crate) struct Map(Option<Mmap>);
 
 impl Map {
-    /// Maps the whole of `file`; an empty one needs no mapping.
+    /// Maps the whole of `file`. An empty file needs no mapping.
     ///
     /// # Errors
     /// Returns the errors of `mmap`.
     ///
     /// # Safety
-    /// As long as the mapping exists:
-    /// - Nobody writes to the file, by whichever name, descriptor or mapping.
-    /// - Nobody makes the file shorter. To read past its new end is a SIGBUS, which ends the process by default.
-    /// - Its storage stays readable, for the same reason.
+    /// The caller guarantees the following for as long as the mapping exists:
+    /// - No process writes to the file, under any name, through any descriptor or mapping.
+    /// - No process truncates the file. Reading past its new end is a SIGBUS, which kills the process by default.
+    /// - The storage of the file stays readable. A failure is a SIGBUS as well.
     pub(crate) unsafe fn new(file: &File) -> io::Result<Self> {
         let len = file.metadata()?.len();
         if len == 0 {
             return Ok(Self(None));
         }
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        // SAFETY: the caller guarantees that the bytes neither change nor vanish as long as the mapping exists. It is
-        // private, read-only and owned by `Map`, so that this process neither writes through it nor outlives it.
+        // SAFETY: the caller guarantees that the bytes neither change nor vanish while the mapping exists. The
+        // mapping is private and read-only, and `Map` owns it, so this process neither writes through it nor uses it
+        // after it is unmapped.
         let map = unsafe { MmapOptions::new().len(len).map(file) }?;
         Ok(Self(Some(map)))
     }

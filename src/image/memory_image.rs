@@ -1,14 +1,15 @@
-//! The image of one linear memory: where its bytes are, and who may write them.
+//! The image of one linear memory: the location of its bytes and what is known about their writers.
 //!
-//! # Files are read or mapped
-//! The scan reads a mapped file fastest, but no program can keep other processes from writing to the file or from cutting
-//! it, and then a `&[u8]` of the mapping is undefined behaviour or a SIGBUS. So the constructors that map are unsafe, and
-//! the safe ones read: each thread of the scan has a buffer, and batches copy their bytes, as they do anyway from a file
-//! that can change.
+//! # Why the safe constructors read
+//! The scan is fastest on a mapped file. But no program can keep other processes from writing to the file or
+//! truncating it. A write makes a `&[u8]` of the mapping undefined behavior, and a truncation turns a read into a
+//! SIGBUS. Therefore the constructors that map are `unsafe`, and the safe constructors read. Each scan thread then
+//! has a buffer, and batches copy the bytes. They do the same for every file that can change.
 //!
-//! No safe function maps a file, not even one that the kernel keeps from changing. A sealed memfd comes closest: nobody can
-//! write to it or cut it. But it may have holes, and to read one in a mapping takes a page, for which a kernel that does
-//! not overcommit may have no room: a SIGBUS. So there is no proof for all of them.
+//! No safe function maps a file, not even a file that the kernel protects from changes. A sealed memfd comes closest:
+//! no process can write to it or truncate it. But it may have holes, and reading a hole through a mapping allocates a
+//! page. A kernel that does not overcommit may have no page left, and then the read is a SIGBUS. So no kind of file
+//! is known to be safe to map.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -17,31 +18,33 @@ use std::path::Path;
 
 use super::backend::{file_system, fixed};
 use super::bytes::Bytes;
-use super::extents::{Extents, Finder};
+use super::extents::{ExtentFinder, Extents};
 use super::map;
 use super::read::check_len;
 use super::shared::{SharedBytes, SharedImage};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The bytes of one linear memory. None of them are copied when an image is made.
+/// The bytes of one linear memory. Creating an image copies none of them.
 ///
 /// # Images of files
-/// [`open`](Self::open) and [`from_file`](Self::from_file) read a file, with a small buffer for each thread.
-/// [`map`](Self::map) and [`map_file`](Self::map_file) map it, which makes the scan faster (docs/performance.md) and lets
-/// a dump lend the pages of a file that cannot change. They are unsafe: their caller guarantees that nobody changes the
-/// file meanwhile. The dump is the same.
+/// [`open`](Self::open) and [`from_file`](Self::from_file) read a file through a small buffer for each thread.
+/// [`map`](Self::map) and [`map_file`](Self::map_file) map it. Mapping makes the scan faster (docs/performance.md)
+/// and lets a dump lend the pages of a file that cannot change. It is unsafe, because the caller must guarantee that
+/// no process changes the file in the meantime. The resulting dump is the same.
 ///
 /// # Files that change
-/// A dump of a file that somebody writes to meanwhile is valid, but torn: it holds old and new bytes. Each byte that may
-/// change is copied once through a small buffer, and the checksums are those of the copy. If the file was written to, or
-/// was open for writing, the dump marks the memory as *changing*, and [`Plan::changes`](crate::Plan::changes) tells, as
-/// far as the kernel lets this process know: it may not tell of another user's file, nor on network file systems. A dump
-/// of a file that somebody has made shorter fails with an error.
+/// If a process writes to a file while it is dumped, the dump is valid but torn: it contains old and new bytes. Each
+/// byte that may change is copied once through a small buffer, and the checksums cover that copy. If the file was
+/// written to, or was open for writing, the dump marks the memory as *changing*, and
+/// [`Plan::changes`](crate::Plan::changes) reports why. This works as far as the kernel informs this process: it may
+/// not do so for files of other users and on network file systems. Dumping a file that is truncated meanwhile fails
+/// with an error.
 ///
 /// # Bytes that are not copied
-/// A dump writes bytes straight from the image, or lends them to a pipe, only where nobody can change them: the borrowed
-/// memory of a live guest, and a mapped file that is a memfd with the seals `F_SEAL_WRITE` and `F_SEAL_SHRINK`, a file
-/// with fs-verity, or a file on a local file system that is read-only as a whole.
+/// A dump writes bytes directly from the image, or lends them to a pipe, only if no process can change them. These
+/// are the borrowed memory of a live guest and a mapped file of one of these kinds: a memfd with the seals
+/// `F_SEAL_WRITE` and `F_SEAL_SHRINK`, a file with fs-verity, or a file on a local file system that is read-only as a
+/// whole.
 ///
 /// ```
 /// use corestream::MemoryImage;
@@ -50,33 +53,33 @@ use crate::error::{Error, ErrorKind, Result};
 /// assert_eq!(image.len(), 3);
 /// ```
 pub struct MemoryImage<'a> {
-    source: Source<'a>,
-    /// What is known of who may write the bytes.
+    source: ImageSource<'a>,
+    /// What is known about the writers of the bytes.
     stability: Stability,
 }
 
-/// Whether the bytes of an image may change while it is dumped.
+/// Whether the bytes of an image can change while it is dumped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stability {
-    /// Nobody can ever write them.
+    /// No process can ever write to them.
     Fixed,
-    /// Nobody can write them as long as their file system is read-only.
+    /// No process can write to them while their file system is read-only.
     ReadOnly,
-    /// Nobody is known to write them, but it is possible.
+    /// No writer is known, but there may be one.
     Changeable,
-    /// They are taken to change: the dump says so.
+    /// They are assumed to change, and the dump says so.
     Changing,
 }
 
-/// How a dump takes the bytes of an image.
-pub(crate) enum Payload<'i> {
-    /// From where they lie; with their file if they are a mapping of it.
+/// How a dump obtains the bytes of an image.
+pub(crate) enum PayloadSource<'i> {
+    /// Borrowed from the address space; with the file if the bytes are a mapping of it.
     Borrowed(&'i [u8], Option<&'i File>),
-    /// By a copy.
+    /// Copied into a buffer.
     Copied(Bytes<'i>),
 }
 
-enum Source<'a> {
+enum ImageSource<'a> {
     Slice(&'a [u8]),
     Mapped { map: map::Map, file: File },
     File { file: File, len: u64 },
@@ -84,25 +87,28 @@ enum Source<'a> {
 }
 
 impl<'a> MemoryImage<'a> {
-    /// The memory of a live guest.
+    /// Returns the image of a live guest's memory.
     ///
-    /// On Linux, pages of private anonymous memory that were never touched are known to be zero:
-    /// they are neither read nor made to exist. Nor are the holes of a memfd or of another file in tmpfs
-    /// that is mapped shared, if this process can open the file: by a descriptor that it has, by its path,
-    /// or with `CAP_CHECKPOINT_RESTORE`. Any other mapping is read, and reading may allocate its pages:
-    /// huge pages of hugetlbfs, and private mappings of files. Memory that a userfaultfd supplies is read,
-    /// whichever process holds it.
+    /// On Linux, untouched pages of private anonymous memory are known to be zero. A dump neither reads nor allocates
+    /// them. The same holds for the holes of a memfd, or of another tmpfs file, that is mapped shared, provided that
+    /// this process can open the file: through one of its descriptors, by path, or with `CAP_CHECKPOINT_RESTORE`.
+    ///
+    /// A dump reads every other mapping. Reading can allocate pages, for example huge pages of hugetlbfs and pages of
+    /// private file mappings. Memory that a userfaultfd supplies is read as well, whichever process holds the
+    /// userfaultfd.
     pub fn from_slice(bytes: &'a [u8]) -> Self {
-        Self { source: Source::Slice(bytes), stability: Stability::Fixed }
+        Self { source: ImageSource::Slice(bytes), stability: Stability::Fixed }
     }
 
-    /// The memory of a live guest that other threads may write while it is dumped. It is never
-    /// borrowed: a dump copies it through a small buffer, and holds of each byte a value that stood
-    /// there at some time. Its length is that of now; what it grows by later is not part of it.
+    /// Returns the image of a live guest's memory that other threads may write while it is dumped.
     ///
-    /// Pages that were never touched when the dump was planned are not read, as those of
-    /// [`from_slice`](Self::from_slice): they count as zero, which they were then, also if a thread
-    /// writes to them before the dump is finished.
+    /// The memory is never borrowed. A dump copies it through a small buffer and contains, for each byte, a value
+    /// that the byte had at some time. The length of the image is the current length of the memory. If the memory
+    /// grows later, the new part is not included.
+    ///
+    /// As with [`from_slice`](Self::from_slice), a dump does not read the pages that were untouched when the dump was
+    /// planned. They were zero at that time and count as zero, even if a thread writes to them before the dump is
+    /// finished.
     ///
     /// ```
     /// use std::cell::UnsafeCell;
@@ -134,15 +140,18 @@ impl<'a> MemoryImage<'a> {
     /// # Ok::<(), corestream::Error>(())
     /// ```
     pub fn from_shared(memory: impl SharedBytes + 'static) -> MemoryImage<'static> {
-        let source = Source::Shared(SharedImage::new(Box::new(memory)));
+        let source = ImageSource::Shared(SharedImage::new(Box::new(memory)));
         MemoryImage { source, stability: Stability::Changing }
     }
 
-    /// Opens the file at `path`, of any length, whose first byte is at address 0. Dumps read it with a small buffer.
-    /// Holes of a sparse file are known to be zero without being read.
+    /// Opens the file at `path`, whose first byte is at address 0. The file can have any length.
+    ///
+    /// Dumps read the file through a small buffer. They do not read the holes of a sparse file, which are known to be
+    /// zero.
     ///
     /// # Errors
-    /// Returns an error if the file can't be opened, is no regular file, or has bytes but no length, as files of `/proc`.
+    /// Returns an error if the file cannot be opened, is not a regular file, or has content but reports a length of
+    /// 0, as files of `/proc` do.
     ///
     /// ```
     /// use corestream::MemoryImage;
@@ -156,38 +165,41 @@ impl<'a> MemoryImage<'a> {
     /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<MemoryImage<'static>> {
         let path = path.as_ref();
-        MemoryImage::from_file(open(path)?).map_err(|source| fail(path, "cannot read", source))
+        MemoryImage::from_file(open_regular(path)?)
+            .map_err(|source| image_error(path, "cannot read", source))
     }
 
-    /// Returns the image of a file that is open for reading, as [`open`](Self::open).
+    /// Returns the image of a file that is open for reading. Apart from that it is like [`open`](Self::open).
     ///
     /// # Errors
-    /// Returns an error if the file is no regular file, or has bytes but no length, as files of `/proc`.
+    /// Returns an error if the file is not a regular file, or has content but reports a length of 0, as files of
+    /// `/proc` do.
     pub fn from_file(file: File) -> std::io::Result<MemoryImage<'static>> {
-        let len = map::regular_len(&file, "an image")?;
-        let stability = stability(&file);
-        Ok(MemoryImage { source: Source::File { file, len }, stability })
+        let len = map::regular_len(&file)?;
+        let stability = stability_of(&file);
+        Ok(MemoryImage { source: ImageSource::File { file, len }, stability })
     }
 
-    /// Maps the file at `path`, of any length, whose first byte is at address 0. Holes of a sparse file are known to be
-    /// zero without being read.
+    /// Maps the file at `path`, whose first byte is at address 0. The file can have any length.
     ///
-    /// A file of hugetlbfs is read as by [`open`](Self::open), because a mapping takes huge pages for its holes.
+    /// Dumps do not read the holes of a sparse file, which are known to be zero. A file of hugetlbfs is read as by
+    /// [`open`](Self::open), because a mapping reserves huge pages for its holes.
     ///
     /// # Errors
-    /// Returns an error if the file can't be opened or mapped, is no regular file, or has bytes but no length, as files of
-    /// `/proc`.
+    /// Returns an error if the file cannot be opened or mapped, is not a regular file, or has content but reports a
+    /// length of 0, as files of `/proc` do.
     ///
     /// # Safety
-    /// The caller guarantees that, as long as the image, or anything that is borrowed from it, exists:
-    /// - Nobody writes to the file: no process, by no other name of the file, and through no mapping.
-    /// - Nobody makes the file shorter. To read past its new end is a SIGBUS, which ends the process by default.
-    /// - Its storage stays readable, for the same reason: the disk does not fail, the server does not go away.
+    /// The caller guarantees the following for as long as the image, or anything borrowed from it, exists:
+    /// - No process writes to the file, under any of its names or through any mapping.
+    /// - No process truncates the file. Reading past its new end is a SIGBUS, which kills the process by default.
+    /// - The storage of the file stays readable: the disk does not fail and the server stays reachable. A failure is
+    ///   a SIGBUS as well.
     ///
-    /// The kernel guarantees the first two of a memfd with the seals `F_SEAL_WRITE` and `F_SEAL_SHRINK`, whoever holds it:
-    /// seals are never removed, and the kernel does not add `F_SEAL_WRITE` while a writable mapping exists. Its storage is
-    /// memory, of which reading a hole takes a page. A read-only mount or file system is no guarantee: somebody may make it
-    /// writable.
+    /// For a memfd with the seals `F_SEAL_WRITE` and `F_SEAL_SHRINK`, the kernel guarantees the first two, even if
+    /// other processes have it open. Seals are never removed, and the kernel does not add `F_SEAL_WRITE` while a
+    /// writable mapping exists. The storage of a memfd is memory, and reading a hole allocates a page. A read-only
+    /// mount or file system guarantees nothing, because it can be made writable.
     ///
     /// ```
     /// use corestream::MemoryImage;
@@ -195,13 +207,13 @@ impl<'a> MemoryImage<'a> {
     /// # let directory = tempfile::tempdir().unwrap();
     /// # let path = directory.path().join("guest.mem");
     /// std::fs::write(&path, [1; 65_536]).unwrap();
-    /// // SAFETY: nobody else knows the file, and its file system is local.
+    /// // SAFETY: no other process knows the file, and its file system is local.
     /// let image = unsafe { MemoryImage::map(&path)? };
     /// assert_eq!(image.as_slice(), Some(&[1; 65_536][..]));
     /// # Ok::<(), corestream::Error>(())
     /// ```
     ///
-    /// Safe code can't map:
+    /// Safe code cannot map:
     ///
     /// ```compile_fail,E0133
     /// #![forbid(unsafe_code)]
@@ -210,19 +222,20 @@ impl<'a> MemoryImage<'a> {
     /// ```
     pub unsafe fn map(path: impl AsRef<Path>) -> Result<MemoryImage<'static>> {
         let path = path.as_ref();
-        let file = open(path)?;
-        // SAFETY: the caller guarantees the same.
-        unsafe { MemoryImage::map_file(file) }.map_err(|source| fail(path, "cannot map", source))
+        let file = open_regular(path)?;
+        // SAFETY: the caller gives the same guarantees.
+        unsafe { MemoryImage::map_file(file) }
+            .map_err(|source| image_error(path, "cannot map", source))
     }
 
-    /// Maps a file that is open for reading, as [`map`](Self::map).
+    /// Maps a file that is open for reading. Apart from that it is like [`map`](Self::map).
     ///
     /// # Errors
-    /// Returns the errors of `mmap`, and an error if the file is no regular file, or has bytes but no length, as files of
-    /// `/proc`.
+    /// Returns the errors of `mmap`, and an error if the file is not a regular file, or has content but reports a
+    /// length of 0, as files of `/proc` do.
     ///
     /// # Safety
-    /// The caller guarantees the same as of [`map`](Self::map).
+    /// The caller gives the guarantees that [`map`](Self::map) requires.
     ///
     /// ```compile_fail,E0133
     /// #![forbid(unsafe_code)]
@@ -231,20 +244,22 @@ impl<'a> MemoryImage<'a> {
     /// let image = corestream::MemoryImage::map_file(file).unwrap();
     /// ```
     pub unsafe fn map_file(file: File) -> std::io::Result<MemoryImage<'static>> {
-        let len = map::regular_len(&file, "an image")?;
-        let stability = stability(&file);
+        let len = map::regular_len(&file)?;
+        let stability = stability_of(&file);
         let source = if file_system::mapping_reserves(&file) {
-            Source::File { file, len }
+            ImageSource::File { file, len }
         } else {
-            // SAFETY: the caller guarantees that the file does not change, and stays readable, as long as the image exists.
+            // SAFETY: the caller guarantees that the file does not change and stays readable while the image exists.
             let map = unsafe { map::Map::new(&file) }?;
-            Source::Mapped { map, file }
+            ImageSource::Mapped { map, file }
         };
         Ok(MemoryImage { source, stability })
     }
 
-    /// Treats the bytes as changing, whatever kind of image it is. Each byte is copied before it is summed up and written,
-    /// a mapped file is unmapped and read instead, and the dump marks the memory as *changing*.
+    /// Treats the bytes as changing, whatever kind of image this is.
+    ///
+    /// Each byte is copied before it is checksummed and written, a mapped file is unmapped and read instead, and the
+    /// dump marks the memory as *changing*.
     ///
     /// ```
     /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType};
@@ -265,116 +280,127 @@ impl<'a> MemoryImage<'a> {
     pub fn mark_changing(self) -> Self {
         let len = self.len();
         let source = match self.source {
-            Source::Mapped { file, .. } => Source::File { file, len },
+            ImageSource::Mapped { file, .. } => ImageSource::File { file, len },
             source => source,
         };
         Self { source, stability: Stability::Changing }
     }
 
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> u64 {
         match &self.source {
-            Source::Slice(bytes) => bytes.len() as u64,
-            Source::Mapped { map, .. } => map.bytes().len() as u64,
-            Source::File { len, .. } => *len,
-            Source::Shared(shared) => shared.len(),
+            ImageSource::Slice(bytes) => bytes.len() as u64,
+            ImageSource::Mapped { map, .. } => map.bytes().len() as u64,
+            ImageSource::File { len, .. } => *len,
+            ImageSource::Shared(shared) => shared.len(),
         }
     }
 
-    /// Whether its bytes are taken to change while it is dumped
-    /// ([`from_shared`](Self::from_shared), [`mark_changing`](Self::mark_changing)). A file that can
-    /// change, but was not marked, is none of these: the dump finds out.
+    /// Returns `true` if the bytes are assumed to change while the image is dumped
+    /// ([`from_shared`](Self::from_shared), [`mark_changing`](Self::mark_changing)).
+    ///
+    /// Returns `false` for a file that can change but was not marked. The dump detects whether such a file changes.
     pub fn is_changing(&self) -> bool {
         self.stability == Stability::Changing
     }
 
-    /// Whether it has no bytes at all.
+    /// Returns `true` if the image has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns the bytes, if they are borrowed or a mapping: those of [`from_slice`](Self::from_slice) and
-    /// [`map`](Self::map). Of any other image there are none to lend.
+    /// Returns the bytes of an image that was made by [`from_slice`](Self::from_slice) or [`map`](Self::map). Returns
+    /// `None` for any other image, because its bytes cannot be borrowed.
     pub fn as_slice(&self) -> Option<&[u8]> {
         self.bytes().as_slice()
     }
 
     pub(crate) fn bytes(&self) -> Bytes<'_> {
         match &self.source {
-            Source::Slice(bytes) => Bytes::Slice(bytes),
-            Source::Mapped { map, file } => Bytes::Mapped(map.bytes(), file),
-            Source::File { file, .. } => Bytes::File(file),
-            Source::Shared(shared) => Bytes::Shared(shared),
+            ImageSource::Slice(bytes) => Bytes::Slice(bytes),
+            ImageSource::Mapped { map, file } => Bytes::Mapped(map.bytes(), file),
+            ImageSource::File { file, .. } => Bytes::File(file),
+            ImageSource::Shared(shared) => Bytes::Shared(shared),
         }
     }
 
-    /// The bytes as a dump takes them: borrowed if nobody can write them, else to be copied. `is_guarded` says that a
-    /// write to its [`guarded_file`](Self::guarded_file) would be seen.
-    pub(crate) fn payload(&self, is_guarded: bool) -> Payload<'_> {
+    /// Returns how a dump obtains the bytes: borrowed if no process can write to them, otherwise copied. `is_guarded`
+    /// states that a write to the [`guarded_file`](Self::guarded_file) would be detected.
+    pub(crate) fn payload(&self, is_guarded: bool) -> PayloadSource<'_> {
         let is_fixed = match self.stability {
             Stability::Fixed => true,
             Stability::ReadOnly => is_guarded,
             Stability::Changeable | Stability::Changing => false,
         };
         match self.bytes() {
-            Bytes::Slice(bytes) if is_fixed => Payload::Borrowed(bytes, None),
-            Bytes::Mapped(bytes, file) if is_fixed => Payload::Borrowed(bytes, Some(file)),
-            // Read, not taken from the mapping: a file that was cut is an error then and no SIGBUS.
-            Bytes::Mapped(_, file) => Payload::Copied(Bytes::File(file)),
-            bytes => Payload::Copied(bytes),
+            Bytes::Slice(bytes) if is_fixed => PayloadSource::Borrowed(bytes, None),
+            Bytes::Mapped(bytes, file) if is_fixed => PayloadSource::Borrowed(bytes, Some(file)),
+            // Read the file instead of copying from the mapping: if the file was truncated, that is an error and not
+            // a SIGBUS.
+            Bytes::Mapped(_, file) => PayloadSource::Copied(Bytes::File(file)),
+            bytes => PayloadSource::Copied(bytes),
         }
     }
 
-    /// The file of the image, if its bytes are borrowed and only its file system keeps them from being changed.
+    /// Returns the file of the image if its bytes are borrowed and only a read-only file system protects them from
+    /// writes.
     pub(super) fn guarded_file(&self) -> Option<&File> {
         match &self.source {
-            Source::Mapped { file, .. } if self.stability == Stability::ReadOnly => Some(file),
+            ImageSource::Mapped { file, .. } if self.stability == Stability::ReadOnly => Some(file),
             _ => None,
         }
     }
 
-    /// The file of the image, if it is one that can change. One that is marked as changing may be one that
+    /// Returns the file of the image if it can change. An image that is marked as changing may have a file that
     /// cannot.
     pub(super) fn changeable_file(&self) -> Option<&File> {
         match &self.source {
-            Source::Mapped { file, .. } | Source::File { file, .. } => {
+            ImageSource::Mapped { file, .. } | ImageSource::File { file, .. } => {
                 let is_fixed = match self.stability {
                     Stability::Fixed | Stability::ReadOnly => true,
                     Stability::Changeable => false,
-                    Stability::Changing => stability(file) != Stability::Changeable,
+                    Stability::Changing => stability_of(file) != Stability::Changeable,
                 };
                 (!is_fixed).then_some(file)
             }
-            Source::Slice(_) | Source::Shared(_) => None,
+            ImageSource::Slice(_) | ImageSource::Shared(_) => None,
         }
     }
 
+    /// Checks that the file of the image is still as long as it was when it was opened. Otherwise, the mapping past
+    /// the end of the file is unreadable, and the rest of the last page reads as zero.
+    ///
     /// # Errors
-    /// The file of the image is shorter than it was when it was opened: what is mapped beyond its
-    /// end can't be read, and the rest of its last page reads as zero.
+    /// Returns an error if the file is shorter, or if its length cannot be read.
     pub(crate) fn check_len(&self) -> Result<()> {
         match &self.source {
-            Source::Slice(_) | Source::Shared(_) => Ok(()),
-            Source::Mapped { file, .. } | Source::File { file, .. } => check_len(file, self.len()),
+            ImageSource::Slice(_) | ImageSource::Shared(_) => Ok(()),
+            ImageSource::Mapped { file, .. } | ImageSource::File { file, .. } => {
+                check_len(file, self.len())
+            }
         }
     }
 
-    /// Whether it is memory of this process, whose pages the kernel can be asked about.
+    /// Returns `true` if the image is memory of this process, so that the kernel can be queried for its pages.
     pub(crate) fn is_live(&self) -> bool {
-        matches!(self.source, Source::Slice(_) | Source::Shared(_))
+        matches!(self.source, ImageSource::Slice(_) | ImageSource::Shared(_))
     }
 
-    /// The ranges that may hold data, in the order of their addresses, as `finder` finds them; all of a
-    /// file that is known to be in doubt.
-    pub(crate) fn extents<'i>(&'i self, finder: &'i Finder, in_doubt: bool) -> Result<Extents<'i>> {
+    /// Returns the ranges that may contain data, in address order, as found by `finder`. If `in_doubt` is set, the
+    /// holes that a file system reports are not believed, and the file is one extent.
+    pub(crate) fn extents<'i>(
+        &'i self,
+        finder: &'i ExtentFinder,
+        in_doubt: bool,
+    ) -> Result<Extents<'i>> {
         Ok(match &self.source {
-            Source::Mapped { file, .. } | Source::File { file, .. } => {
-                finder.of_file(file, self.len(), in_doubt)?
+            ImageSource::Mapped { file, .. } | ImageSource::File { file, .. } => {
+                finder.file_extents(file, self.len(), in_doubt)?
             }
-            Source::Slice(bytes) => finder.of_live(bytes.as_ptr().addr(), bytes.len()),
-            Source::Shared(shared) => {
+            ImageSource::Slice(bytes) => finder.live_extents(bytes.as_ptr().addr(), bytes.len()),
+            ImageSource::Shared(shared) => {
                 let (start, len) = shared.location();
-                finder.of_live(start, len)
+                finder.live_extents(start, len)
             }
         })
     }
@@ -383,17 +409,17 @@ impl<'a> MemoryImage<'a> {
 impl fmt::Debug for MemoryImage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = match &self.source {
-            Source::Slice(_) => "slice",
-            Source::Mapped { .. } => "mapped file",
-            Source::File { .. } => "file",
-            Source::Shared(_) => "shared",
+            ImageSource::Slice(_) => "slice",
+            ImageSource::Mapped { .. } => "mapped file",
+            ImageSource::File { .. } => "file",
+            ImageSource::Shared(_) => "shared",
         };
         write!(f, "MemoryImage({source} of {} bytes)", self.len())
     }
 }
 
-/// What is known of who may write a file.
-fn stability(file: &File) -> Stability {
+/// Returns what is known about the writers of a file.
+fn stability_of(file: &File) -> Stability {
     if fixed::is_fixed(file) {
         Stability::Fixed
     } else if fixed::is_on_read_only_file_system(file) {
@@ -403,19 +429,19 @@ fn stability(file: &File) -> Stability {
     }
 }
 
-fn fail(path: &Path, what: &str, source: std::io::Error) -> Error {
+fn image_error(path: &Path, what: &str, source: std::io::Error) -> Error {
     Error::io(ErrorKind::Image, format!("{}: {what}", path.display()), source)
 }
 
 /// Opens a regular file.
-fn open(path: &Path) -> Result<File> {
-    let file = map::open(path).map_err(|source| fail(path, "cannot open", source))?;
-    map::regular_len(&file, "an image").map_err(|source| match source.kind() {
-        // The cause says it all.
+fn open_regular(path: &Path) -> Result<File> {
+    let file = map::open(path).map_err(|source| image_error(path, "cannot open", source))?;
+    map::regular_len(&file).map_err(|source| match source.kind() {
+        // The cause is a complete message.
         std::io::ErrorKind::InvalidInput => {
             Error::new(ErrorKind::Image, format!("{}: {source}", path.display()))
         }
-        _ => fail(path, "cannot read", source),
+        _ => image_error(path, "cannot read", source),
     })?;
     Ok(file)
 }

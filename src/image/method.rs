@@ -1,8 +1,8 @@
-//! How the extents of an image, and the mappings under it, were found.
+//! The methods that find the extents of an image, and the mappings below it.
 
 use std::fmt;
 
-/// How the extents of an image were found.
+/// The method by which the extents of an image were found.
 ///
 /// ```
 /// use corestream::ExtentMethod;
@@ -12,21 +12,22 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExtentMethod {
-    /// Nothing was asked: the whole image is one extent.
+    /// No query was made: the whole image is one extent.
     Whole,
-    /// `SEEK_DATA` and `SEEK_HOLE` on the file of the image, which the blocks of the file do not contradict.
+    /// `SEEK_DATA` and `SEEK_HOLE` on the file of the image. The blocks that the file occupies are consistent with
+    /// the answers.
     Seek,
-    /// The whole file was read, because the file occupies more blocks than `SEEK_DATA` finds data, or
-    /// bytes that it calls a hole are not zero.
+    /// The whole file was read, because it occupies more blocks than `SEEK_DATA` finds data, or because bytes in a
+    /// reported hole are not zero.
     ReadInDoubt,
-    /// The ioctl `PAGEMAP_SCAN` (Linux 6.7 and later): private anonymous memory that is neither
-    /// present nor swapped, or is the zero page, is no extent.
+    /// The ioctl `PAGEMAP_SCAN` (Linux 6.7 and later). Private anonymous memory is not an extent if it is neither
+    /// present nor swapped, or is the zero page.
     PagemapScan,
-    /// The entries of `/proc/self/pagemap`: private anonymous memory that is neither present nor
-    /// swapped is no extent.
+    /// The entries of `/proc/self/pagemap`. Private anonymous memory is not an extent if it is neither present nor
+    /// swapped.
     Pagemap,
-    /// `/proc/self/smaps`, where the pagemap cannot be used: a private anonymous mapping of which nothing
-    /// is resident or swapped is no extent.
+    /// `/proc/self/smaps`, used if the pagemap is unavailable. A private anonymous mapping is not an extent if none
+    /// of it is resident or swapped.
     Smaps,
 }
 
@@ -43,7 +44,7 @@ impl fmt::Display for ExtentMethod {
     }
 }
 
-/// How it was found which mappings lie under the memory of a live guest.
+/// The method by which the mappings below the memory of a live guest were found.
 ///
 /// ```
 /// use corestream::MappingMethod;

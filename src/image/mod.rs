@@ -1,7 +1,7 @@
-//! The bytes of a linear memory: borrowed from a live guest, mapped from a file, or read from one.
+//! The bytes of a linear memory: borrowed from a live guest, mapped from a file, or read from a file.
 //!
-//! What only the operating system knows (holes, untouched pages, writers) is asked for in [`backend`], which has one
-//! directory per platform.
+//! [`backend`] queries the operating system about holes, untouched pages and writers. It has one directory per
+//! platform.
 
 mod backend;
 mod bytes;
@@ -18,10 +18,10 @@ mod watch;
 
 pub(crate) use bytes::Bytes;
 pub use change::Change;
-pub(crate) use extents::{Extents, Finder, Holes, Options as ExtentOptions};
-pub(crate) use gather::MAX_GAP;
+pub(crate) use extents::{ExtentFinder, ExtentOptions, Extents, HoleFinder};
+pub(crate) use gather::MAX_READ_GAP;
 pub use memory_image::MemoryImage;
-pub(crate) use memory_image::Payload;
+pub(crate) use memory_image::PayloadSource;
 pub use method::{ExtentMethod, MappingMethod};
 pub use shared::SharedBytes;
 pub(crate) use watch::Watch;

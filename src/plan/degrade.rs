@@ -1,20 +1,38 @@
-//! What of a guest fits into the limits of the format, and what has to be left out.
+//! Chooses the parts of a guest that fit into the limits of the format.
 //!
-//! A crashed guest is never refused for its shape: frames are kept first, then the memories and
-//! globals of the youngest frames, then the others in their order.
+//! # The problem
+//! A module has limits on its numbers of memories and globals, on the length of a name and on the size of a section
+//! ([`limits`]). A crashed guest may exceed all of them: an endless recursion leaves millions of frames. Such a guest
+//! is the one to explain, so corestream never rejects a guest for its shape. It omits or shortens parts, and reports
+//! each of them as a [`Shortfall`].
+//!
+//! # The idea
+//! The parts that explain the crash come first:
+//!
+//! - Of each thread, as many frames as fit into its section, the youngest first.
+//! - If there are too many memories or globals, those of the instances of the youngest frames, one frame of every
+//!   thread at a time, then the others in the order of the description.
+//! - Modules, instances and threads, as many as fit, in the order of the description.
+//!
+//! Kept items stay in the order of the description but get new indices, so the dump and the description have two index
+//! spaces. [`KeptItems`] maps one to the other. References to an omitted memory or global become
+//! [`limits::UNKNOWN_INDEX`].
+//!
+//! # The cost
+//! One table with an entry for each item. The search stops once the dump is full, so millions of frames that refer to
+//! the same few items cost at most one look each. Lengths are upper bounds, which need no second encoder. So a section
+//! may be called full before it reaches 4 GiB.
 
 use std::{fmt, iter};
 
 use crate::error::{Error, Result};
-use crate::format::{
-    IDENTITIES, IdentitiesHead, IdentityHead, SHA256_BYTES, name_bytes as name_bytes_of,
-};
+use crate::format::{IDENTITIES, IdentitiesHead, IdentityHead, SHA256_BYTES, name_bytes};
 use crate::limits;
 use crate::model::{
     CoreDump, GlobalIndex, Instance, MemoryIndex, ModuleIdentity, ModuleIndex, Thread, Value,
 };
 
-/// Something that a dump had to leave out, because the format has no room for it.
+/// A part of the guest that the dump omits or shortens, because the format has no room for it.
 ///
 /// ```
 /// use corestream::limits::MAX_MEMORIES;
@@ -26,44 +44,45 @@ use crate::model::{
 /// }
 /// let plan = Dumper::new().plan(&dump)?;
 /// assert_eq!(plan.shortfalls(), [Shortfall::Memory(MemoryIndex(100))]);
-/// assert_eq!(plan.shortfalls()[0].to_string(), "memory 100 is left out: a dump has at most 100 memories");
+/// assert_eq!(plan.shortfalls()[0].to_string(), "memory 100 is omitted: a dump has at most 100 memories");
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Shortfall {
-    /// A memory over [`limits::MAX_MEMORIES`] is left out; instances refer to it as not known. The index is that of
-    /// the description.
+    /// A memory beyond [`limits::MAX_MEMORIES`] is omitted. The index is that of the description. Instances refer to
+    /// the memory as unknown.
     Memory(MemoryIndex),
-    /// So many globals over [`limits::MAX_GLOBALS`] are left out.
+    /// This number of globals beyond [`limits::MAX_GLOBALS`] is omitted.
     Globals(usize),
-    /// A name over [`limits::MAX_NAME_BYTES`] is cut off.
+    /// A name longer than [`limits::MAX_NAME_BYTES`] is shortened.
     Name {
-        /// Whose name.
+        /// The owner of the name, such as `module 0`.
         of: String,
         /// Its length in bytes.
         len: usize,
     },
-    /// The oldest frames of a thread do not fit into a section.
+    /// The oldest frames of a thread are omitted, because they do not fit into its section.
     Frames {
         /// The index of the thread.
         thread: usize,
-        /// How many of its frames are in the dump.
+        /// The number of its frames in the dump.
         kept: usize,
-        /// How many it has.
+        /// The number of its frames.
         of: usize,
     },
-    /// Instances do not fit into a section; frames refer to them by an index that is not listed.
+    /// This number of instances is omitted, because they do not fit into the section. Frames refer to them by an index
+    /// that is not listed.
     Instances(usize),
-    /// Modules do not fit into a section.
+    /// This number of modules is omitted, because they do not fit into the section.
     Modules(usize),
-    /// So many threads over [`limits::MAX_LISTED_THREADS`] are left out.
+    /// This number of threads beyond [`limits::MAX_LISTED_THREADS`] is omitted.
     Threads(usize),
-    /// The message of the trap, of so many bytes, is over [`limits::MAX_TRAP_BYTES`] and cut off.
+    /// The message of the trap has this many bytes, more than [`limits::MAX_TRAP_BYTES`], and is shortened.
     Trap(usize),
-    /// A build id over [`limits::MAX_BUILD_ID_BYTES`] is left out: a part of one identifies nothing.
+    /// A build id longer than [`limits::MAX_BUILD_ID_BYTES`] is omitted: a part of it would identify nothing.
     BuildId {
-        /// Whose build id.
+        /// The module.
         module: ModuleIndex,
         /// Its length in bytes.
         len: usize,
@@ -72,105 +91,120 @@ pub enum Shortfall {
 
 impl fmt::Display for Shortfall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let memories = limits::MAX_MEMORIES;
-        let globals = limits::MAX_GLOBALS;
-        let name = limits::MAX_NAME_BYTES;
+        let plural = |n: &usize| if *n == 1 { "" } else { "s" };
+        let are = |n: &usize| if *n == 1 { "is" } else { "are" };
         match self {
             Self::Memory(index) => {
-                write!(f, "memory {index} is left out: a dump has at most {memories} memories")
+                let max = limits::MAX_MEMORIES;
+                write!(f, "memory {index} is omitted: a dump has at most {max} memories")
             }
             Self::Globals(n) => {
-                write!(f, "{n} globals are left out: a dump has at most {globals} globals")
+                let max = limits::MAX_GLOBALS;
+                let (s, are) = (plural(n), are(n));
+                write!(f, "{n} global{s} {are} omitted: a dump has at most {max} globals")
             }
             Self::Name { of, len } => {
+                let max = limits::MAX_NAME_BYTES;
                 write!(
                     f,
-                    "the name of {of} is cut from {len} bytes to the {name} that a dump can hold"
+                    "the name of {of} has {len} bytes and is shortened: a dump can hold {max}"
                 )
             }
             Self::Frames { thread, kept, of } => {
-                write!(f, "thread {thread} has {of} frames, the oldest are left out after {kept}")
-            }
-            Self::Instances(n) => write!(f, "the last {n} instances do not fit into a section"),
-            Self::Modules(n) => write!(f, "the last {n} modules do not fit into a section"),
-            Self::Threads(n) => {
-                let most = limits::MAX_LISTED_THREADS;
-                write!(f, "the last {n} threads are left out: a dump has at most {most} threads")
-            }
-            Self::Trap(len) => {
-                let most = limits::MAX_TRAP_BYTES;
                 write!(
                     f,
-                    "the message of the trap is cut from {len} bytes to the {most} that a dump can hold"
+                    "thread {thread} has {of} frames: only the youngest {kept} fit into the dump"
+                )
+            }
+            Self::Instances(n) => {
+                let (s, are) = (plural(n), are(n));
+                write!(f, "the last {n} instance{s} {are} omitted: a section cannot hold all")
+            }
+            Self::Modules(n) => {
+                let (s, are) = (plural(n), are(n));
+                write!(f, "the last {n} module{s} {are} omitted: a section cannot hold all")
+            }
+            Self::Threads(n) => {
+                let max = limits::MAX_LISTED_THREADS;
+                let (s, are) = (plural(n), are(n));
+                write!(f, "the last {n} thread{s} {are} omitted: a dump has at most {max} threads")
+            }
+            Self::Trap(len) => {
+                let max = limits::MAX_TRAP_BYTES;
+                write!(
+                    f,
+                    "the message of the trap has {len} bytes and is shortened: a dump can hold {max}"
                 )
             }
             Self::BuildId { module, len } => {
-                let most = limits::MAX_BUILD_ID_BYTES;
+                let max = limits::MAX_BUILD_ID_BYTES;
                 write!(
                     f,
-                    "the build id of module {module} is left out: it has {len} bytes, a dump can hold {most}"
+                    "the build id of module {module} has {len} bytes and is omitted: a dump can hold {max}"
                 )
             }
         }
     }
 }
 
-/// The items of one kind that a dump keeps, and the two index spaces: the model's and the dump's.
+/// The items of one kind that a dump keeps, with the indices of the description and of the dump.
 #[derive(Debug)]
 pub(crate) struct KeptItems<I> {
-    /// The model's index of each item of the dump, in the dump's order.
+    /// The description's index of each item of the dump, in the dump's order.
     pub(crate) items: Vec<I>,
-    /// The dump's index of each item of the model, in the model's order.
-    places: Vec<Option<u32>>,
+    /// The dump's index of each item of the description, in the description's order.
+    dump_indices: Vec<Option<u32>>,
 }
 
 impl<I: From<u32> + Into<u32> + Copy> KeptItems<I> {
-    /// Keeps at most `most` of `count` items: those in `first` first, then the others in their order.
+    /// Keeps at most `max` of `count` items: those in `first`, then the others in their order.
     ///
     /// # Errors
     /// Returns an error if its tables cannot be allocated.
     fn choose<F: Iterator<Item = I>>(
         count: usize,
-        most: usize,
+        max: usize,
         first: impl FnOnce() -> F,
     ) -> Result<Self> {
-        let places = choose(count, most, || first().map(|index| index.into() as usize))?;
-        let kept = places.iter().flatten().count();
-        let items = (0..).zip(&places).filter_map(|(i, place)| place.map(|_| I::from(i)));
-        Ok(Self { items: table(kept, items)?, places })
+        let dump_indices = choose(count, max, || first().map(|index| index.into() as usize))?;
+        let kept = dump_indices.iter().flatten().count();
+        let items = (0..).zip(&dump_indices).filter_map(|(i, kept)| kept.map(|_| I::from(i)));
+        Ok(Self { items: collect(kept, items)?, dump_indices })
     }
 
-    /// Returns the model's indices of the items that are not in the dump.
+    /// Returns the description's indices of the items that are not in the dump.
     fn missing(&self) -> impl Iterator<Item = I> {
-        (0..).zip(&self.places).filter(|(_, place)| place.is_none()).map(|(i, _)| I::from(i))
+        (0..).zip(&self.dump_indices).filter(|(_, kept)| kept.is_none()).map(|(i, _)| I::from(i))
     }
 
-    /// Returns the index that the dump has for an item: [`limits::UNKNOWN_INDEX`] if it is unknown or not in the dump.
-    pub(crate) fn in_dump(&self, index: Option<I>) -> u32 {
-        let place = index.and_then(|index| self.places.get(index.into() as usize));
-        place.copied().flatten().unwrap_or(limits::UNKNOWN_INDEX)
+    /// Returns the dump's index of an item, or [`limits::UNKNOWN_INDEX`] if the item is unknown or not in the dump.
+    pub(crate) fn dump_index(&self, index: Option<I>) -> u32 {
+        let kept = index.and_then(|index| self.dump_indices.get(index.into() as usize));
+        kept.copied().flatten().unwrap_or(limits::UNKNOWN_INDEX)
     }
 }
 
-/// What a dump keeps of a guest.
+/// The parts of a guest that a dump keeps.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct KeptParts {
     pub(crate) memories: KeptItems<MemoryIndex>,
     pub(crate) globals: KeptItems<GlobalIndex>,
-    /// How many modules are listed.
+    /// The number of modules in the dump.
     pub(crate) modules: usize,
-    /// How many instances are listed.
+    /// The number of instances in the dump.
     pub(crate) instances: usize,
-    /// For each thread of the dump how many of its frames are written.
+    /// The number of frames in the dump for each of its threads.
     pub(crate) frames: Vec<usize>,
-    /// What is missing.
+    /// The parts that the dump omits or shortens.
     pub(crate) shortfalls: Vec<Shortfall>,
 }
 
-impl Kept {
+impl KeptParts {
+    /// Chooses the parts of `dump` that fit.
+    ///
     /// # Errors
     /// Returns an error if a table cannot be allocated.
-    pub(crate) fn of(dump: &CoreDump<'_>) -> Result<Self> {
+    pub(crate) fn choose(dump: &CoreDump<'_>) -> Result<Self> {
         let mut shortfalls = Vec::new();
         let memories = KeptItems::choose(dump.memories.len(), limits::MAX_MEMORIES, || {
             instances_by_age(dump).flat_map(|instance| instance.memories.iter().copied().flatten())
@@ -183,10 +217,10 @@ impl Kept {
         if missing_globals > 0 {
             shortfalls.push(Shortfall::Globals(missing_globals));
         }
-        note_names(dump, &mut shortfalls);
+        report_long_names(dump, &mut shortfalls);
 
         let modules = dump.modules.iter().enumerate().take(limits::MAX_LISTED);
-        let modules = fitting(modules.map(|(i, m)| name_bytes(&m.name_or_anonymous(i))));
+        let modules = count_fitting(modules.map(|(i, m)| max_name_len(&m.name_or_anonymous(i))));
         let missing_modules = dump.modules.iter().skip(modules).len();
         if missing_modules > 0 {
             shortfalls.push(Shortfall::Modules(missing_modules));
@@ -202,13 +236,13 @@ impl Kept {
             shortfalls.push(Shortfall::Trap(trap));
         }
         let instances = dump.instances.iter().take(limits::MAX_LISTED);
-        let instances = fitting(instances.map(instance_bytes));
+        let instances = count_fitting(instances.map(max_instance_len));
         let missing_instances = dump.instances.iter().skip(instances).len();
         if missing_instances > 0 {
             shortfalls.push(Shortfall::Instances(missing_instances));
         }
         let threads = dump.threads.iter().take(limits::MAX_LISTED_THREADS);
-        let frames = table(threads.len(), threads.map(frames_that_fit))?;
+        let frames = collect(threads.len(), threads.map(count_fitting_frames))?;
         let missing_threads = dump.threads.iter().skip(frames.len()).len();
         if missing_threads > 0 {
             shortfalls.push(Shortfall::Threads(missing_threads));
@@ -223,64 +257,68 @@ impl Kept {
     }
 }
 
-/// All of at most `count` items.
-fn table<T>(count: usize, items: impl Iterator<Item = T>) -> Result<Vec<T>> {
+/// Collects at most `count` items.
+///
+/// # Errors
+/// Returns an error if the table cannot be allocated.
+fn collect<T>(count: usize, items: impl Iterator<Item = T>) -> Result<Vec<T>> {
     let mut table = Vec::new();
-    let no_room = |_| Error::out_of_memory("the table of what is kept of the guest");
-    table.try_reserve_exact(count).map_err(no_room)?;
+    let out_of_memory = |_| Error::out_of_memory("the table of the parts of the guest to dump");
+    table.try_reserve_exact(count).map_err(out_of_memory)?;
     table.extend(items.take(count));
     Ok(table)
 }
 
-/// `name`, or as many characters of it as a dump can hold.
-pub(crate) fn cut(name: &str) -> &str {
+/// Returns as many characters of `name` as a dump can hold.
+pub(crate) fn truncate_name(name: &str) -> &str {
     name.split_at(name.floor_char_boundary(limits::MAX_NAME_BYTES)).0
 }
 
-/// Returns the message of a trap, or as many characters of it as a dump can hold.
-pub(crate) fn cut_trap(message: &str) -> &str {
+/// Returns as many characters of a trap's message as a dump can hold.
+pub(crate) fn truncate_trap(message: &str) -> &str {
     message.split_at(message.floor_char_boundary(limits::MAX_TRAP_BYTES)).0
 }
 
-/// Returns the build id that a dump holds of a module; it is empty without one.
+/// Returns the build id of a module for a dump: empty if there is none, or if it is too long.
 pub(crate) fn kept_build_id(identity: &ModuleIdentity) -> &[u8] {
     let build_id = identity.build_id.as_deref();
     build_id.filter(|build_id| build_id.len() <= limits::MAX_BUILD_ID_BYTES).unwrap_or_default()
 }
 
-// The identities of all modules that a dump lists fit into a section.
+// The identities of all modules of a dump fit into one section.
 const _: () = {
     let longest = size_of::<IdentityHead>() + SHA256_BYTES + limits::MAX_BUILD_ID_BYTES;
-    let head = name_bytes_of(IDENTITIES) + size_of::<u32>() + size_of::<IdentitiesHead>();
+    let head = name_bytes(IDENTITIES) + size_of::<u32>() + size_of::<IdentitiesHead>();
     assert!(limits::MAX_LISTED * longest + head <= limits::MAX_SECTION_BYTES as usize);
 };
 
-/// For each of `count` items its new index if at most `most` are kept: those in `first` first.
+/// Returns the new index of each of `count` items if at most `max` of them are kept: those in `first`, then the others
+/// in their order.
 fn choose<I: Iterator<Item = usize>>(
     count: usize,
-    most: usize,
+    max: usize,
     first: impl FnOnce() -> I,
 ) -> Result<Vec<Option<u32>>> {
-    if count <= most {
-        return table(count, (0..).map(Some));
+    if count <= max {
+        return collect(count, (0..).map(Some));
     }
-    let mut chosen = table(count, iter::repeat(false))?;
-    let mut places = 0..most;
+    let mut chosen = collect(count, iter::repeat(false))?;
+    let mut room = 0..max;
     for item in first().chain(0..count) {
-        // The frames of a crashed guest may name the same few items a million times.
-        if places.is_empty() {
+        // The frames of a crashed guest may refer to the same few items a million times.
+        if room.is_empty() {
             break;
         }
         if let Some(chosen) = chosen.get_mut(item).filter(|chosen| !**chosen) {
             *chosen = true;
-            places.next();
+            room.next();
         }
     }
     let mut next = 0..;
-    table(count, chosen.into_iter().map(|chosen| if chosen { next.next() } else { None }))
+    collect(count, chosen.into_iter().map(|chosen| if chosen { next.next() } else { None }))
 }
 
-/// The instances of all frames, the youngest frame of every thread first.
+/// Returns the instances of all frames, the youngest frame of every thread first.
 fn instances_by_age<'d>(dump: &'d CoreDump<'_>) -> impl Iterator<Item = &'d Instance> + 'd {
     let deepest = dump.threads.iter().map(|t| t.frames.len()).fold(0, usize::max);
     (0..deepest)
@@ -288,7 +326,8 @@ fn instances_by_age<'d>(dump: &'d CoreDump<'_>) -> impl Iterator<Item = &'d Inst
         .filter_map(|frame| dump.instances.get(frame.instance?.0 as usize))
 }
 
-fn note_names(dump: &CoreDump<'_>, shortfalls: &mut Vec<Shortfall>) {
+/// Reports the names that are too long for a dump.
+fn report_long_names(dump: &CoreDump<'_>, shortfalls: &mut Vec<Shortfall>) {
     let mut note = |name: &str, of: String| {
         if name.len() > limits::MAX_NAME_BYTES {
             shortfalls.push(Shortfall::Name { of, len: name.len() });
@@ -303,49 +342,51 @@ fn note_names(dump: &CoreDump<'_>, shortfalls: &mut Vec<Shortfall>) {
     }
 }
 
-/// Returns an upper bound for `count` LEB128 of 32 bits, in bytes; `None` if it has more than 64 bits.
-fn leb_bytes(count: usize) -> Option<u64> {
+/// Returns the maximum length in bytes of `count` 32-bit LEB128 numbers, or `None` if it exceeds 64 bits.
+fn max_leb_len(count: usize) -> Option<u64> {
     (count as u64).checked_mul(limits::MAX_LEB_U32_BYTES.into())
 }
 
-/// Returns an upper bound for a name and the flag before it.
-fn name_bytes(name: &str) -> Option<u64> {
-    leb_bytes(2)?.checked_add(cut(name).len() as u64)
+/// Returns the maximum length in bytes of a name and the flag before it.
+fn max_name_len(name: &str) -> Option<u64> {
+    max_leb_len(2)?.checked_add(truncate_name(name).len() as u64)
 }
 
-/// Returns an upper bound for an instance; `None` if its index spaces are longer than any engine's, and a reader's.
-fn instance_bytes(instance: &Instance) -> Option<u64> {
+/// Returns the maximum length in bytes of an instance, or `None` if its index spaces exceed the limits of engines and
+/// readers.
+fn max_instance_len(instance: &Instance) -> Option<u64> {
     if instance.memories.len().max(instance.globals.len()) > limits::MAX_GLOBALS {
         return None;
     }
     let lists =
-        leb_bytes(instance.memories.len())?.checked_add(leb_bytes(instance.globals.len())?)?;
-    lists.checked_add(leb_bytes(4)?)
+        max_leb_len(instance.memories.len())?.checked_add(max_leb_len(instance.globals.len())?)?;
+    lists.checked_add(max_leb_len(4)?)
 }
 
-/// Returns how many items of these lengths fit into the body of a section, in order. An item whose length is `None`
-/// is too long for a reader does not fit.
-fn fitting(lengths: impl Iterator<Item = Option<u64>>) -> usize {
+/// Returns how many items of these maximum lengths fit into the body of a section, in order. An item without a length
+/// exceeds a limit of readers and never fits.
+fn count_fitting(lengths: impl Iterator<Item = Option<u64>>) -> usize {
     // The names of the section and of a thread, and a count, precede the items.
     const ROOM: u64 = limits::MAX_SECTION_BYTES as u64 - limits::MAX_NAME_BYTES as u64 - 64;
-    let mut left = ROOM;
+    let mut room = ROOM;
     let fits = |len: Option<u64>| {
-        left = left.checked_sub(len?)?;
+        room = room.checked_sub(len?)?;
         Some(())
     };
     lengths.map_while(fits).count()
 }
 
-fn frames_that_fit(thread: &Thread) -> usize {
-    // The type and the longest encoding of a value, `i64`.
-    const VALUE: u64 = 11;
+/// Returns how many frames of `thread` fit into its section, the youngest first.
+fn count_fitting_frames(thread: &Thread) -> usize {
+    // The type of a value and its longest encoding, that of an `i64`.
+    const MAX_VALUE_LEN: u64 = 11;
     let values = |list: &[Value]| {
         let len = Some(list.len()).filter(|len| *len <= limits::MAX_FRAME_VALUES)?;
-        (len as u64).checked_mul(VALUE)
+        (len as u64).checked_mul(MAX_VALUE_LEN)
     };
-    fitting(thread.frames.iter().map(|frame| {
+    count_fitting(thread.frames.iter().map(|frame| {
         let values = values(&frame.locals)?.checked_add(values(&frame.stack)?)?;
-        values.checked_add(leb_bytes(6)?)
+        values.checked_add(max_leb_len(6)?)
     }))
 }
 
@@ -354,30 +395,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_index_spaces_agree() {
+    fn maps_kept_items_in_both_directions() {
         let indices = |list: &[u32]| list.iter().copied().map(MemoryIndex).collect::<Vec<_>>();
         let first = indices(&[4, 9, 4, 1]);
         let kept = KeptItems::choose(6, 3, || first.into_iter()).unwrap();
         assert_eq!(kept.items, indices(&[0, 1, 4]));
         assert_eq!(kept.missing().collect::<Vec<_>>(), indices(&[2, 3, 5]));
-        let in_dump = |index| kept.in_dump(Some(MemoryIndex(index)));
-        assert_eq!([0, 1, 4].map(in_dump), [0, 1, 2]);
-        assert_eq!([2, 3, 5, 6].map(in_dump), [limits::UNKNOWN_INDEX; 4]);
-        assert_eq!(kept.in_dump(None), limits::UNKNOWN_INDEX);
+        let dump_index = |index| kept.dump_index(Some(MemoryIndex(index)));
+        assert_eq!([0, 1, 4].map(dump_index), [0, 1, 2]);
+        assert_eq!([2, 3, 5, 6].map(dump_index), [limits::UNKNOWN_INDEX; 4]);
+        assert_eq!(kept.dump_index(None), limits::UNKNOWN_INDEX);
     }
 
     #[test]
-    fn what_comes_first_is_chosen_and_order_is_kept() {
+    fn chooses_the_first_items_and_keeps_the_order() {
         let chosen = choose(6, 3, || [4, 4, 1].into_iter()).unwrap();
         assert_eq!(chosen, [Some(0), Some(1), None, None, Some(2), None]);
         assert_eq!(choose(2, 3, || [].into_iter()).unwrap(), [Some(0), Some(1)]);
     }
 
     #[test]
-    fn as_many_as_fit() {
-        let most = u64::from(limits::MAX_SECTION_BYTES);
-        assert_eq!(fitting([most / 2, most / 3, most / 4, 1].into_iter().map(Some)), 2);
-        assert_eq!(fitting([1, 2].into_iter().map(Some)), 2);
-        assert_eq!(fitting([Some(1), None, Some(1)].into_iter()), 1);
+    fn counts_the_items_that_fit_into_a_section() {
+        let max = u64::from(limits::MAX_SECTION_BYTES);
+        assert_eq!(count_fitting([max / 2, max / 3, max / 4, 1].into_iter().map(Some)), 2);
+        assert_eq!(count_fitting([1, 2].into_iter().map(Some)), 2);
+        assert_eq!(count_fitting([Some(1), None, Some(1)].into_iter()), 1);
     }
 }

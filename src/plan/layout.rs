@@ -1,7 +1,28 @@
-//! The exact layout: every length of a dump before its first byte is written.
+//! Computes the exact layout of a dump: every length and offset, before the first byte is written.
 //!
-//! Sources: core specification, "Binary format", [modules](https://webassembly.github.io/spec/core/binary/modules.html#data-section)
-//! and [integers](https://webassembly.github.io/spec/core/binary/values.html#integers).
+//! The length of a dump is at its start, so it must be known before any payload is read. A wasm module encodes most
+//! lengths and addresses as LEB128, whose length depends on the value. Three of these nest: the size of a section
+//! depends on the headers of its segments, each header on the segment's address and length, and the length of a segment
+//! on the remaining space in its section.
+//!
+//! [`Layout`] avoids the circle. It places segments in order of memory and address, and fills one section at a time. For
+//! the two lengths that are not known yet (the number of segments in the section and the length of the segment), it
+//! reserves the maximum of 5 bytes each. If the rest of a section is too small for a segment, the segment is split
+//! there and continues in the next section. So a body may end a few bytes below the limit, but never exceeds it. Once a
+//! section is full, its lengths follow from its counts.
+//!
+//! The invariant: the encoder produces exactly the bytes that are counted here. `Segment::header_len` and the encoder
+//! are tested against each other and against wasm-encoder, and a dump whose length differs from its plan is an error.
+//!
+//! The first section is the data section. The limit is 4 GiB, because the size of a section is a `u32`. Data beyond it
+//! goes into custom sections named `corestream.data`, which have the same form. The index follows: its length depends
+//! only on the number of its entries, and the checksum blocks grow until their number is at most 65,536.
+//!
+//! The cost is one pass over the segments, at 16 bytes for each.
+//!
+//! Sources: core specification, "Binary format",
+//! [modules](https://webassembly.github.io/spec/core/binary/modules.html#data-section) and
+//! [integers](https://webassembly.github.io/spec/core/binary/values.html#integers).
 #![allow(
     clippy::arithmetic_side_effects,
     reason = "the header of a segment has less than 64 bytes, sections are kept below 2^32 bytes, and \
@@ -20,11 +41,11 @@ use crate::leb;
 use crate::limits;
 use crate::model::{DumpMemoryIndex, MemoryType};
 
-/// The bytes that precede the count in a section that continues the data section.
+/// The length in bytes of the name that precedes the count in a section that continues the data section.
 const CONTINUATION_NAME_BYTES: u32 = one_byte(name_bytes(CONTINUATION)) as u32;
 
-/// A part of a payload that is not worth a segment of its own at the end of a section, in bytes.
-const SMALL_PART: u64 = 64;
+/// The length in bytes below which the start of a payload does not become a segment of its own at the end of a section.
+const MIN_SPLIT_BYTES: u64 = 64;
 
 /// One active data segment.
 ///
@@ -52,79 +73,79 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The bytes of its header: flag, memory, address and length.
+    /// Returns the length in bytes of its header: flag, memory, address and length.
     pub(crate) fn header_len(&self, ty: &MemoryType) -> u32 {
-        head_len(self.memory, self.address, ty) + leb::u32_len(self.len)
+        header_start_len(self.memory, self.address, ty) + leb::u32_len(self.len)
     }
 }
 
-/// The bytes of a header without the length of the segment at its end.
-fn head_len(memory: DumpMemoryIndex, address: u64, ty: &MemoryType) -> u32 {
+/// Returns the length in bytes of a segment's header without the length of the payload at its end.
+fn header_start_len(memory: DumpMemoryIndex, address: u64, ty: &MemoryType) -> u32 {
     let memory = if memory.0 == 0 { 0 } else { leb::u32_len(memory.0) };
     let address = if ty.memory64 { address.cast_signed() } else { sign_extended(address) };
     // The flag, `i32.const` or `i64.const`, and `end`.
     3 + memory + leb::i64_len(address)
 }
 
-/// The operand of the `i32.const` that gives an address below 2^32: from 2^31 on it is negative.
+/// Returns the operand of the `i32.const` for an address below 2^32. It is negative from 2^31 on.
 pub(crate) fn sign_extended(address: u64) -> i64 {
     let low = address & u64::from(u32::MAX);
     (low << 32).cast_signed() >> 32
 }
 
-/// A section with data segments: `data` itself or one that continues it.
+/// A section with data segments: the data section or a custom section that continues it.
 #[derive(Clone, Debug)]
 pub(crate) struct DataSection {
-    /// Its segments, as indices into those of the layout.
+    /// Its segments, as indices into the segments of the layout.
     pub(crate) segments: Range<usize>,
     /// The number of its segments.
     pub(crate) count: u32,
-    /// Whether it continues the data section as a custom one.
-    pub(crate) continuation: bool,
-    /// The bytes of its body, name and count included.
+    /// Whether it is a custom section that continues the data section.
+    pub(crate) is_continuation: bool,
+    /// The length of its body in bytes, including name and count.
     pub(crate) body_len: u32,
 }
 
 impl DataSection {
-    /// All its bytes: id, size and body.
+    /// Returns its length in bytes: id, size and body.
     fn len(&self) -> u64 {
         section_len(self.body_len)
     }
 
-    /// The bytes before its first segment.
+    /// Returns the number of bytes before its first segment.
     pub(crate) fn head_len(&self) -> u64 {
         let lengths = [self.count, self.body_len].map(|number| u64::from(leb::u32_len(number)));
         let [count, size] = lengths;
-        let name = if self.continuation { CONTINUATION_NAME_BYTES } else { 0 };
+        let name = if self.is_continuation { CONTINUATION_NAME_BYTES } else { 0 };
         1 + size + u64::from(name) + count
     }
 }
 
-/// What the section [`INDEX`] will hold, as far as lengths are concerned.
+/// The layout of the section [`INDEX`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct IndexLayout {
-    /// Offset of its first byte in the dump.
+    /// The offset of its first byte in the dump.
     pub(crate) offset: u64,
-    /// A checksum is over blocks of two to the power of this many bytes; 0: there are none.
+    /// The base-2 logarithm of the length in bytes of a checksum block; 0 if there are no checksums.
     pub(crate) block_log2: u32,
-    /// How many checksums there are.
+    /// The number of checksums.
     pub(crate) blocks: u32,
-    /// Bytes of its body.
+    /// The length of its body in bytes.
     pub(crate) body_len: u32,
 }
 
-/// How many entries its tables have, but for that of checksums.
+/// The number of entries in each table of the index, except for the checksums.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Entries {
+pub(crate) struct EntryCounts {
     pub(crate) memories: usize,
     pub(crate) segments: usize,
     pub(crate) ranges: usize,
 }
 
 impl IndexLayout {
-    /// The layout at `offset`; `None` if it would not fit into a section.
-    pub(crate) fn new(offset: u64, entries: Entries, checksums: bool) -> Option<Self> {
-        let Entries { memories, segments, ranges } = entries;
+    /// Returns the layout of an index at `offset`, or `None` if the index does not fit into a section.
+    pub(crate) fn new(offset: u64, entries: EntryCounts, checksums: bool) -> Option<Self> {
+        let EntryCounts { memories, segments, ranges } = entries;
         let mut block_log2 = 0;
         if checksums {
             block_log2 = limits::MIN_CHECKSUM_BLOCK_LOG2;
@@ -147,41 +168,53 @@ impl IndexLayout {
         Some(Self { offset, block_log2, blocks, body_len: u32::try_from(body_len).ok()? })
     }
 
-    /// All its bytes: id, size and body.
+    /// Returns its length in bytes: id, size and body.
     pub(crate) fn len(&self) -> u64 {
         section_len(self.body_len)
     }
 }
 
-/// All bytes of a section: id, size and body.
+/// Returns the length of a section in bytes: id, size and body.
 pub(crate) fn section_len(body_len: u32) -> u64 {
     1 + u64::from(leb::u32_len(body_len)) + u64::from(body_len)
 }
 
-/// Places segments, in the order of memory and address, into sections.
+/// A layout under construction, which places segments into sections in order of memory and address.
 pub(crate) struct Layout<'t> {
     types: &'t [MemoryType],
-    /// The most bytes of the body of a section.
-    limit: u32,
+    /// The maximum length in bytes of the body of a section.
+    max_body_len: u32,
     segments: Vec<Segment>,
     sections: Vec<DataSection>,
-    /// First segment of the section in hand.
+    /// The index of the first segment in the current section.
     first: usize,
-    /// Bytes of headers and payload in the section in hand.
+    /// The bytes of headers and payloads in the current section.
     used: u32,
 }
 
 impl<'t> Layout<'t> {
-    /// For memories of these types, sections with bodies of at most `limit` bytes, and about
-    /// `count` segments.
-    pub(crate) fn new(types: &'t [MemoryType], limit: u32, count: usize) -> Result<Self> {
-        let mut layout =
-            Self { types, limit, segments: Vec::new(), sections: Vec::new(), first: 0, used: 0 };
+    /// Returns an empty layout for memories of these types, with section bodies of at most `max_body_len` bytes and
+    /// room for `count` segments.
+    ///
+    /// # Errors
+    /// Returns an error if the table of segments cannot be allocated.
+    pub(crate) fn new(types: &'t [MemoryType], max_body_len: u32, count: usize) -> Result<Self> {
+        let mut layout = Self {
+            types,
+            max_body_len,
+            segments: Vec::new(),
+            sections: Vec::new(),
+            first: 0,
+            used: 0,
+        };
         layout.segments.try_reserve_exact(count).map_err(|_| out_of_memory())?;
         Ok(layout)
     }
 
-    /// Places a range of a memory: as one segment, or as several where a section ends within it.
+    /// Places a range of a memory as one segment, or as several if a section ends within it.
+    ///
+    /// # Errors
+    /// Returns an error if the table of segments cannot be allocated.
     pub(crate) fn place(&mut self, memory: DumpMemoryIndex, mut range: Range<u64>) -> Result<()> {
         let ty = self.types.get(memory.0 as usize).ok_or_else(|| {
             Error::new(ErrorKind::Internal, format!("data of memory {memory}, which is not kept"))
@@ -189,13 +222,13 @@ impl<'t> Layout<'t> {
         while !range.is_empty() {
             let left = range.end - range.start;
             let room = self.room(memory, range.start, ty);
-            if u64::from(room) < left.min(SMALL_PART) {
-                self.close()?;
+            if u64::from(room) < left.min(MIN_SPLIT_BYTES) {
+                self.end_section()?;
                 continue;
             }
             let len = u32::try_from(left).map_or(room, |left| left.min(room));
             let segment = Segment { address: range.start, len, memory };
-            // `room` keeps it within the limit.
+            // Cannot exceed the limit, because `room` subtracts the headers.
             self.used += segment.header_len(ty) + len;
             self.segments.try_reserve(1).map_err(|_| out_of_memory())?;
             self.segments.push(segment);
@@ -204,33 +237,35 @@ impl<'t> Layout<'t> {
         Ok(())
     }
 
-    /// The payload bytes that a segment at this address may have in the section in hand: 0 if its header does not fit.
+    /// Returns the number of payload bytes that fit into the current section for a segment at `address`: 0 if not even
+    /// its header fits.
     fn room(&self, memory: DumpMemoryIndex, address: u64, ty: &MemoryType) -> u32 {
-        let most = limits::MAX_LEB_U32_BYTES;
-        let overhead = head_len(memory, address, ty) + most + most;
+        // The number of segments in the section and the length of the segment are not known yet.
+        let reserved = 2 * limits::MAX_LEB_U32_BYTES;
+        let overhead = header_start_len(memory, address, ty) + reserved;
         let name = if self.sections.is_empty() { 0 } else { CONTINUATION_NAME_BYTES };
-        self.limit.saturating_sub(self.used).saturating_sub(name + overhead)
+        self.max_body_len.saturating_sub(self.used).saturating_sub(name + overhead)
     }
 
-    /// Ends the section in hand, if it has any segment.
-    fn close(&mut self) -> Result<()> {
+    /// Ends the current section if it has any segments.
+    fn end_section(&mut self) -> Result<()> {
         let segments = self.first..self.segments.len();
         if segments.is_empty() {
             return Ok(());
         }
-        let continuation = !self.sections.is_empty();
-        let name = if continuation { CONTINUATION_NAME_BYTES } else { 0 };
+        let is_continuation = !self.sections.is_empty();
+        let name = if is_continuation { CONTINUATION_NAME_BYTES } else { 0 };
         let count = exact(segments.len())?;
-        // `room` keeps it within the limit.
+        // Cannot exceed the limit, because `room` subtracts the headers.
         let body_len = self.used.plus(name)?.plus(leb::u32_len(count))?;
-        self.sections.push(DataSection { segments, count, continuation, body_len });
+        self.sections.push(DataSection { segments, count, is_continuation, body_len });
         (self.first, self.used) = (self.segments.len(), 0);
         Ok(())
     }
 
-    /// Returns the segments, the sections, and the length of all sections in bytes.
+    /// Returns the segments, the sections, and the total length of the sections in bytes.
     pub(crate) fn finish(mut self) -> Result<(Vec<Segment>, Vec<DataSection>, u64)> {
-        self.close()?;
+        self.end_section()?;
         let len = sum(self.sections.iter().map(DataSection::len))?;
         Ok((self.segments, self.sections, len))
     }
@@ -245,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_over_the_limit_goes_on_in_the_next_section() {
+    fn continues_a_long_segment_in_the_next_section() {
         let types = [MemoryType::wasm32(1)];
         let mut layout = Layout::new(&types, 256, 1).unwrap();
         layout.place(DumpMemoryIndex(0), 10..1000).unwrap();
@@ -257,7 +292,10 @@ mod tests {
         }
         assert_eq!(next, 1000);
         assert!(sections.iter().all(|s| s.body_len <= 256));
-        assert_eq!(sections.iter().map(|s| s.continuation).collect::<Vec<_>>()[..2], [false, true]);
+        assert_eq!(
+            sections.iter().map(|s| s.is_continuation).collect::<Vec<_>>()[..2],
+            [false, true]
+        );
         assert!(len > 990);
     }
 }

@@ -1,4 +1,4 @@
-//! The plan: segments and the exact layout of a dump that has not been written yet.
+//! The plan: the segments and the exact layout of a dump that is not written yet.
 
 mod degrade;
 mod layout;
@@ -9,9 +9,9 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 pub use degrade::Shortfall;
-pub(crate) use degrade::{Kept, cut, cut_trap, kept_build_id};
+pub(crate) use degrade::{KeptParts, kept_build_id, truncate_name, truncate_trap};
 pub use layout::Segment;
-pub(crate) use layout::{DataSection, Entries, IndexLayout, sign_extended};
+pub(crate) use layout::{DataSection, EntryCounts, IndexLayout, sign_extended};
 #[cfg(feature = "internals")]
 pub use segments::SEGMENT_COST;
 
@@ -19,16 +19,16 @@ use crate::arithmetic::{Checked, sum};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::HEADER_SECTION_BYTES;
-use crate::image::{Change, ExtentMethod, MAX_GAP, MappingMethod, Payload, Watch};
+use crate::image::{Change, ExtentMethod, MAX_READ_GAP, MappingMethod, PayloadSource, Watch};
 use crate::limits;
 use crate::model::{CoreDump, Memory, MemoryIndex, MemoryType};
 use crate::ranges::AddressRanges;
-use crate::scan::{self, Note, Scanned};
+use crate::scan::{self, ScanNote, Scanned};
 
-/// The segments and the exact layout of a dump, and the guest that it is of.
+/// The segments and the exact layout of a dump that is not written yet.
 ///
-/// Made by [`Dumper::plan`](crate::Dumper::plan); its length is known to the byte before the first
-/// byte is written.
+/// [`Dumper::plan`](crate::Dumper::plan) returns it. It borrows the guest, and knows the dump's length to the byte
+/// before the first byte is written.
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType};
@@ -50,9 +50,9 @@ use crate::scan::{self, Note, Scanned};
 /// ```
 #[must_use = "nothing is written yet"]
 pub struct Plan<'d> {
-    /// Everything before the data section, but for the section that the layout fixes.
+    /// The sections before the data, without the section `corestream`, whose content depends on the layout.
     pub(crate) prelude: Prelude,
-    /// The offset of the first section with data in bytes.
+    /// The offset in bytes of the first section with data.
     pub(crate) data_offset: u64,
     /// The memories of the dump, in its order.
     pub(crate) memories: Vec<PlannedMemory<'d>>,
@@ -62,7 +62,7 @@ pub struct Plan<'d> {
     shortfalls: Vec<Shortfall>,
     stats: Stats,
     pub(crate) control: Control,
-    /// What happens to the files of images from the scan on.
+    /// Watches the files of the images from the scan on.
     watch: Watch,
 }
 
@@ -75,22 +75,22 @@ pub(crate) struct PlannedMemory<'d> {
     pub(crate) excluded: AddressRanges,
 }
 
-/// What precedes the data section.
+/// The encoded sections before the data section.
 pub(crate) struct Prelude {
     /// The header of the module, and the section `core`.
     pub(crate) core: Vec<u8>,
-    /// The sections after `corestream`.
+    /// The sections between `corestream` and the data section.
     pub(crate) state: Vec<u8>,
 }
 
 impl Prelude {
-    /// Returns its length in bytes with the section `corestream`.
+    /// Returns the length in bytes of the sections before the data, including `corestream`.
     fn len(&self) -> Result<u64> {
         Ok(self.core.len().plus(HEADER_SECTION_BYTES)?.plus(self.state.len())? as u64)
     }
 }
 
-/// What planning a dump took and found. Lengths are in bytes.
+/// Statistics of a plan: sizes in bytes, counts, methods and times.
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType};
@@ -107,60 +107,60 @@ impl Prelude {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// The size of all memories.
+    /// The size of all memories in bytes.
     pub memory_bytes: u128,
-    /// The length of all images.
+    /// The length of all images in bytes.
     pub image_bytes: u128,
-    /// The extents, all of which was scanned.
+    /// The length of all extents in bytes. The scan read all of them.
     pub extent_bytes: u64,
-    /// The payload of all segments.
+    /// The payload of all segments in bytes.
     pub data_bytes: u64,
-    /// The dump.
+    /// The length of the dump in bytes.
     pub dump_bytes: u64,
     /// The number of segments.
     pub segments: u64,
-    /// What was left out of memories on purpose; it was not read either.
+    /// The length of all excluded ranges in bytes. The scan did not read them.
     pub excluded_bytes: u128,
-    /// The number of ranges that were.
+    /// The number of excluded ranges.
     pub excluded_ranges: u64,
-    /// How the extents of each image were found.
+    /// The method that found the extents of each image.
     pub extent_methods: Vec<ExtentMethod>,
-    /// How the mappings under live memory were found; `None` where nothing was asked.
+    /// The method that found the mappings of live memory; `None` if none was needed.
     pub mapping_method: Option<MappingMethod>,
-    /// Why extents were found in a worse way than others, or images were read as a whole: each reason in
-    /// one line. Mostly none.
+    /// The reasons why a less precise method found some extents, or why whole images were read, one line each. Usually
+    /// empty.
     pub extent_notes: Vec<String>,
     /// The name of the scan's backend.
     pub scanner: &'static str,
-    /// How many threads scanned at most: those of [`Dumper::threads`](crate::Dumper::threads), or as many of them as
-    /// could be started.
+    /// The maximum number of threads that scanned: the number set by [`Dumper::threads`](crate::Dumper::threads), or
+    /// fewer if the system could not start as many.
     pub threads: usize,
-    /// Time to find extents, in all threads together; part of `scan_time`.
+    /// The time to find extents, summed over all threads. `scan_time` includes it.
     pub extent_time: Duration,
-    /// Time to scan.
+    /// The time to scan.
     pub scan_time: Duration,
-    /// Time to choose segments and lay them out.
+    /// The time to choose the segments and to lay them out.
     pub plan_time: Duration,
 }
 
-/// How a plan is made.
+/// The options of a plan.
 #[derive(Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct PlanOptions {
     pub(crate) max_segments: u32,
     pub(crate) max_section_bytes: u32,
-    pub(crate) scan: scan::Options,
+    pub(crate) scan: scan::ScanOptions,
     /// Whether the dump has checksums.
     pub(crate) checksums: bool,
     pub(crate) control: Control,
 }
 
-impl Options {
+impl PlanOptions {
     fn check(&self) -> Result<()> {
         segments::check_budget(self.max_segments)
             .map_err(|why| Error::new(ErrorKind::Option, format!("max_segments: {why}")))?;
-        let least = limits::MIN_SECTION_BYTES;
-        if self.max_section_bytes < least {
-            let message = format!("max_section_bytes: a section needs at least {least} bytes");
+        let min = limits::MIN_SECTION_BYTES;
+        if self.max_section_bytes < min {
+            let message = format!("max_section_bytes: a section needs at least {min} bytes");
             return Err(Error::new(ErrorKind::Option, message));
         }
         Ok(())
@@ -168,31 +168,31 @@ impl Options {
 }
 
 impl<'d> Plan<'d> {
-    /// Scans the memories of `dump` and lays it out; `prelude` encodes what precedes the data.
+    /// Scans the memories of `dump` and lays out the dump. `prelude` encodes the sections before the data.
     pub(crate) fn new(
         dump: &'d CoreDump<'d>,
-        options: Options,
-        prelude: impl FnOnce(&CoreDump<'_>, &Kept, &[String]) -> Prelude,
+        options: PlanOptions,
+        prelude: impl FnOnce(&CoreDump<'_>, &KeptParts, &[String]) -> Prelude,
     ) -> Result<Self> {
         options.check()?;
         let mut excluded = dump.resolve()?;
-        let kept = Kept::of(dump)?;
+        let kept = KeptParts::choose(dump)?;
         let planned = kept.memories.items.iter().filter_map(|index| {
             let i = index.0 as usize;
             let excluded = std::mem::take(excluded.get_mut(i)?);
             Some(PlannedMemory { index: *index, memory: dump.memories.get(i)?, excluded })
         });
         let memories: Vec<_> = planned.collect();
-        let mut images: Vec<_> = memories.iter().map(scanned).collect();
+        let mut images: Vec<_> = memories.iter().map(to_scanned).collect();
         let types: Vec<_> = memories.iter().map(|planned| planned.memory.ty).collect();
 
-        // Before the first byte is read.
+        // The watch must begin before the scan reads the first byte.
         let watch = Watch::begin(memories.iter().map(|planned| &planned.memory.image));
         let scan_start = Instant::now();
         let mut doubts = Vec::new();
-        let (mut found, selection) = loop {
-            let selection = segments::Selection::new(options.max_segments);
-            let found = scan::scan(&images, options.scan, &selection, &options.control);
+        let (mut found, kept_gaps) = loop {
+            let kept_gaps = segments::KeptGaps::new(options.max_segments);
+            let found = scan::scan(&images, options.scan, &kept_gaps, &options.control);
             check_images(&memories)?;
             let found = found?;
             let mut any_new = false;
@@ -200,39 +200,43 @@ impl<'d> Plan<'d> {
                 if let Some(doubt) = doubt {
                     image.in_doubt = true;
                     any_new = true;
-                    doubts.push(Note { image: Some(i), text: doubt.clone(), is_for_dump: true });
+                    doubts.push(ScanNote {
+                        image: Some(i),
+                        text: doubt.clone(),
+                        is_for_dump: true,
+                    });
                 }
             }
-            // An image in doubt has one extent, so no image gets there twice.
+            // The next scan reads an image in doubt as one extent, which leaves no doubt, so the loop ends.
             if !any_new {
-                break (found, selection);
+                break (found, kept_gaps);
             }
         };
         found.notes.append(&mut doubts);
 
         let plan_start = Instant::now();
-        let holding_data = found.spans.iter().flatten().count();
-        let gaps = selection.finish(holding_data)?;
-        let count = gaps.len().plus(holding_data)?;
+        let with_data = found.spans.iter().flatten().count();
+        let gaps = kept_gaps.finish(with_data)?;
+        let count = gaps.len().plus(with_data)?;
         let mut layout = layout::Layout::new(&types, options.max_section_bytes, count)?;
         segments::split(&found.spans, &gaps, |memory, range| layout.place(memory, range))?;
         drop(gaps);
         let (segments, sections, data_len) = layout.finish()?;
         let ranges = sum(memories.iter().map(|planned| planned.excluded.len()))?;
-        let entries = Entries { memories: types.len(), segments: segments.len(), ranges };
-        check_listed(&entries)?;
-        // A dump numbers its memories anew if it has no room for all of them.
+        let entries = EntryCounts { memories: types.len(), segments: segments.len(), ranges };
+        check_entries(&entries)?;
+        // Notes in the dump use the dump's memory indices, which differ from the description's if memories are omitted.
         let in_dump = found.notes.iter().filter(|note| note.is_for_dump);
-        let in_dump: Vec<_> = in_dump.map(|note| in_words(note, Some)).collect();
+        let in_dump: Vec<_> = in_dump.map(|note| format_note(note, Some)).collect();
         let prelude = prelude(dump, &kept, &in_dump);
         let index_of = |i: usize| memories.get(i).map(|planned| planned.index);
-        let extent_notes = found.notes.iter().map(|note| in_words(note, index_of)).collect();
+        let extent_notes = found.notes.iter().map(|note| format_note(note, index_of)).collect();
         let data_offset = prelude.len()?;
         let index = IndexLayout::new(data_offset.plus(data_len)?, entries, options.checksums);
-        let index = index.ok_or_else(|| Error::out_of_memory("the index, it is over 4 GiB"))?;
+        let index = index.ok_or_else(|| Error::out_of_memory("an index of more than 4 GiB"))?;
 
         let stats = Stats {
-            // A dump has at most 100 memories of at most 2^64 bytes.
+            // At most 100 memories of at most 2^64 bytes.
             memory_bytes: types.iter().map(MemoryType::size).sum(),
             image_bytes: images.iter().map(|of| u128::from(of.image.len())).sum(),
             extent_bytes: found.extent_bytes,
@@ -268,34 +272,37 @@ impl<'d> Plan<'d> {
         Ok(plan)
     }
 
+    /// Checks that no image file was truncated since it was opened.
+    ///
     /// # Errors
-    /// The file of an image was cut since it was opened.
+    /// Returns an error if one was.
     pub(crate) fn check_images(&self) -> Result<()> {
         check_images(&self.memories)
     }
 
-    /// How the dump takes the bytes of memory `i`.
-    pub(crate) fn payload(&self, i: usize) -> Option<Payload<'_>> {
+    /// Returns where the dump takes the bytes of its memory `i` from, and whether it must copy them.
+    pub(crate) fn payload(&self, i: usize) -> Option<PayloadSource<'_>> {
         Some(self.memories.get(i)?.memory.image.payload(self.watch.is_guarded(i)))
     }
 
-    /// Whether bytes of images have to be copied.
+    /// Returns whether bytes of any image must be copied.
     pub(crate) fn has_copies(&self) -> bool {
-        (0..self.memories.len()).any(|i| matches!(self.payload(i), Some(Payload::Copied(_))))
+        (0..self.memories.len()).any(|i| matches!(self.payload(i), Some(PayloadSource::Copied(_))))
     }
 
-    /// Whether each memory may have changed since it was scanned. Called after its last byte was read.
+    /// Returns for each memory whether it may have changed since the scan. Called after the last byte of the images was
+    /// read.
     ///
     /// # Errors
-    /// An image that could not change can by now.
+    /// Returns an error if an image that could not change during the scan can change now.
     pub(crate) fn look_for_changes(&self) -> Result<Vec<bool>> {
         let images = || self.memories.iter().map(|planned| &planned.memory.image);
         self.watch.check_guarded(images()).map_err(|(i, error)| self.error_at(i, error))?;
-        self.watch.look(images());
+        self.watch.detect_changes(images());
         Ok(self.watch.changes().map(|change| change.is_some()).collect())
     }
 
-    /// Names the memory of image `i` in its error.
+    /// Adds the memory of image `i` to an error.
     fn error_at(&self, i: usize, error: Error) -> Error {
         match self.memories.get(i) {
             Some(planned) => error.at(format_args!("memory {}", planned.index)),
@@ -303,9 +310,10 @@ impl<'d> Plan<'d> {
         }
     }
 
-    /// Returns the memories that the last dump of this plan marks as *changing*, and why. An image file is looked
-    /// at from the scan until all of its bytes were read; what was seen once is marked in all later
-    /// dumps of the plan too. Before the first dump only those are listed that the caller marked.
+    /// Returns the memories that the latest dump of this plan marks as *changing*, and why.
+    ///
+    /// corestream watches an image file from the scan until it has read all of its bytes. A change marks the memory in
+    /// all later dumps of the plan too. Before the first dump, only the memories that the caller marked are listed.
     ///
     /// ```
     /// use corestream::{Change, CoreDump, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType};
@@ -329,10 +337,10 @@ impl<'d> Plan<'d> {
         all.filter_map(|(memory, change)| Some((memory, change?)))
     }
 
-    /// Returns the memories of the dump, in its order: the first one is memory 0 of the dump, the
-    /// [`DumpMemoryIndex`](crate::DumpMemoryIndex) of its [`Segment`]s.
+    /// Returns the memories of the dump as indices of the description. The first one is memory 0 of the dump, which is
+    /// the [`DumpMemoryIndex`](crate::DumpMemoryIndex) in its [`Segment`]s.
     ///
-    /// A dump that has room for all memories has them in the order of the description.
+    /// A dump with room for all memories has them in the order of the description.
     pub fn memories(&self) -> impl Iterator<Item = MemoryIndex> {
         self.memories.iter().map(|planned| planned.index)
     }
@@ -343,49 +351,51 @@ impl<'d> Plan<'d> {
         self.stats.dump_bytes
     }
 
-    /// Returns its data segments, in the order of memory and address.
+    /// Returns the data segments of the dump, in order of memory and address.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// Returns what the dump leaves out because the format has no room for it; mostly nothing.
+    /// Returns the parts of the guest that the dump omits or shortens because the format has no room for them. Usually
+    /// empty.
     pub fn shortfalls(&self) -> &[Shortfall] {
         &self.shortfalls
     }
 
-    /// Returns the excluded ranges ([`Memory::without`]) of each memory of the dump that has some.
+    /// Returns the excluded ranges ([`Memory::without`]) of each memory of the dump that has any.
     pub fn excluded(&self) -> impl Iterator<Item = (MemoryIndex, &AddressRanges)> {
         let all = self.memories.iter().map(|planned| (planned.index, &planned.excluded));
         all.filter(|(_, ranges)| !ranges.is_empty())
     }
 
-    /// Whether bytes that are so near before a segment that they may be read along with it were left out.
+    /// Returns whether excluded bytes lie so close before a segment that one read for several segments could include
+    /// them.
     pub(crate) fn excludes_just_before(&self, segment: &Segment) -> bool {
-        let of = self.memories.get(segment.memory.0 as usize);
-        let before = of.and_then(|planned| planned.excluded.last_from(segment.address));
+        let planned = self.memories.get(segment.memory.0 as usize);
+        let before = planned.and_then(|planned| planned.excluded.last_from(segment.address));
         let gap = |range: &RangeInclusive<u64>| segment.address.checked_sub(*range.end());
-        before.is_some_and(|range| gap(range).is_none_or(|gap| gap <= MAX_GAP))
+        before.is_some_and(|range| gap(range).is_none_or(|gap| gap <= MAX_READ_GAP))
     }
 
-    /// Returns what planning took and found.
+    /// Returns the statistics of the plan.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    /// The type of a memory of the dump.
-    #[allow(clippy::indexing_slicing, reason = "a segment of the plan is of a memory of the plan")]
+    /// Returns the type of a segment's memory.
+    #[allow(clippy::indexing_slicing, reason = "the plan has the memories of all its segments")]
     pub(crate) fn ty(&self, segment: &Segment) -> &MemoryType {
         &self.memories[segment.memory.0 as usize].memory.ty
     }
 }
 
-/// What of a memory is scanned.
-fn scanned<'p>(planned: &'p PlannedMemory<'_>) -> Scanned<'p> {
+/// Returns the part of a memory that the scan reads.
+fn to_scanned<'p>(planned: &'p PlannedMemory<'_>) -> Scanned<'p> {
     Scanned { image: &planned.memory.image, excluded: &planned.excluded, in_doubt: false }
 }
 
-/// Returns a note as a line; `index_of` gives the index of an image's memory.
-fn in_words<I: Display>(note: &Note, index_of: impl Fn(usize) -> Option<I>) -> String {
+/// Formats a note as one line. `index_of` returns the index of an image's memory.
+fn format_note<I: Display>(note: &ScanNote, index_of: impl Fn(usize) -> Option<I>) -> String {
     match note.image.and_then(index_of) {
         Some(index) => format!("memory {index}: {}", note.text),
         None => note.text.clone(),
@@ -399,17 +409,22 @@ fn check_images(memories: &[PlannedMemory<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// A stream with ranges can be checked in bounded memory only up to so many segments; sections of 4 GiB
-/// never make as many.
-fn check_listed(entries: &Entries) -> Result<()> {
-    let Entries { segments, ranges, .. } = *entries;
-    let most = limits::MAX_PARTIAL_SEGMENTS;
-    if ranges == 0 || segments <= most {
+/// Checks the number of segments in a dump with excluded ranges.
+///
+/// A verifier can check a stream with excluded ranges in bounded memory only up to this number. With sections of 4 GiB,
+/// a plan never has as many.
+///
+/// # Errors
+/// Returns an error if there are too many.
+fn check_entries(entries: &EntryCounts) -> Result<()> {
+    let EntryCounts { segments, ranges, .. } = *entries;
+    let max = limits::MAX_PARTIAL_SEGMENTS;
+    if ranges == 0 || segments <= max {
         return Ok(());
     }
     let message = format!(
-        "max_section_bytes: {segments} segments are more than the {most} of a dump of which ranges \
-         are left out"
+        "max_section_bytes: {segments} segments are more than the {max} that a dump with excluded \
+         ranges can have"
     );
     Err(Error::new(ErrorKind::Option, message))
 }

@@ -1,32 +1,37 @@
-//! The contents of a memory in the order of addresses: data, zeros, and what nobody knows.
+//! The contents of a memory by address: data, zeros, and ranges whose bytes are unknown.
+//!
+//! The iterator merges the sorted segments with the sorted excluded ranges and fills the gaps between them: with lost
+//! bytes at or after the address where a damaged dump stops, with zeros before it.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::segment::Segment;
 
-/// A part of a memory, without its bytes ([`MemoryView::read`](super::MemoryView::read) reads them). Ranges have the first
-/// and the last address, since a memory of 2^64 bytes has no end of 64 bits; they are never empty.
+/// A range of a memory, and what the dump knows about it. [`MemoryView::read`](super::MemoryView::read) reads the
+/// bytes.
+///
+/// The ranges are inclusive, because the end of a memory of 2^64 bytes does not fit a `u64`. They are never empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Content {
-    /// Bytes that lie in the dump.
+    /// Bytes in the dump.
     Data {
-        /// Their addresses.
+        /// The addresses of the bytes.
         addresses: RangeInclusive<u64>,
-        /// The offset of the first of them in the dump, in bytes.
+        /// The file offset of the first byte.
         offset: u64,
     },
-    /// Bytes that are zero.
+    /// Zeros.
     Zero(RangeInclusive<u64>),
-    /// Bytes that were excluded from the dump on purpose.
+    /// Unknown bytes: they were excluded from the dump on purpose.
     Excluded(RangeInclusive<u64>),
-    /// Bytes that are lost in a damaged dump ([`CoreDumpFile::salvage`](super::CoreDumpFile::salvage)).
+    /// Unknown bytes: they are lost in a damaged dump ([`CoreDumpFile::salvage`](super::CoreDumpFile::salvage)).
     Lost(RangeInclusive<u64>),
 }
 
 impl Content {
-    /// Returns the addresses that it covers.
+    /// Returns the addresses of the range.
     pub fn addresses(&self) -> &RangeInclusive<u64> {
         match self {
             Self::Data { addresses: range, .. }
@@ -36,7 +41,7 @@ impl Content {
         }
     }
 
-    /// Returns the addresses if nobody knows the bytes there, whether they were excluded or are lost.
+    /// Returns the addresses if the bytes are unknown, because they were excluded or are lost.
     pub fn unknown(self) -> Option<RangeInclusive<u64>> {
         match self {
             Self::Excluded(range) | Self::Lost(range) => Some(range),
@@ -45,73 +50,74 @@ impl Content {
     }
 }
 
-/// The address before `address`, if that is not before `at`.
+/// Returns `address - 1` if `address` is greater than `at`.
 #[inline]
-fn before(address: u64, at: u64) -> Option<u64> {
+fn last_before(address: u64, at: u64) -> Option<u64> {
     if address <= at { None } else { address.checked_sub(1) }
 }
 
-/// The parts of a memory from an address to its end, without a gap. Made by
+/// An iterator over the contents of a memory from an address to its end, without gaps. Created by
 /// [`MemoryView::contents`](super::MemoryView::contents).
 #[derive(Clone)]
 pub struct Contents<'d> {
     segments: &'d [Segment],
     excluded: &'d [RangeInclusive<u64>],
-    /// From here on, what is in no segment is lost.
-    lost: Option<u64>,
-    /// What is to come.
+    /// The address from which on bytes outside of segments are lost.
+    lost_from: Option<u64>,
+    /// The addresses that are still to be yielded.
     rest: Option<RangeInclusive<u64>>,
 }
 
 impl<'d> Contents<'d> {
-    /// Segments and excluded ranges are those from the beginning of `rest` on, which is `None` where there is nothing.
+    /// Returns the contents of `rest`, the addresses up to the end of the memory, or nothing for `None`. The segments
+    /// and excluded ranges are those that end at or after the start of `rest`.
     pub(super) fn new(
         segments: &'d [Segment],
         excluded: &'d [RangeInclusive<u64>],
-        lost: Option<u64>,
+        lost_from: Option<u64>,
         rest: Option<RangeInclusive<u64>>,
     ) -> Self {
-        Self { segments, excluded, lost, rest }
+        Self { segments, excluded, lost_from, rest }
     }
 
-    /// The first part of the rest, which is `at..=last`.
-    fn part(&mut self, at: u64, last: u64) -> Option<Content> {
+    /// Returns the first range of the rest, `at..=last`.
+    fn next_content(&mut self, at: u64, last: u64) -> Option<Content> {
         // The last address before the next segment.
-        let next = match self.segments.split_first() {
-            Some((segment, later)) => match before(segment.address(), at) {
-                Some(next) => next.min(last),
+        let gap_last = match self.segments.split_first() {
+            Some((segment, later)) => match last_before(segment.address(), at) {
+                Some(gap_last) => gap_last.min(last),
                 None => {
                     self.segments = later;
-                    let passed = at.checked_sub(segment.address())?;
-                    let offset = segment.offset().checked_add(passed)?;
+                    let skipped = at.checked_sub(segment.address())?;
+                    let offset = segment.offset().checked_add(skipped)?;
                     return Some(Content::Data { addresses: at..=segment.last(), offset });
                 }
             },
             None => last,
         };
-        // Zeros end there, or where something is not known.
-        let mut zeros = next;
+        // The zeros end with the gap, or earlier where bytes are unknown.
+        let mut zeros_last = gap_last;
         if let Some((range, later)) = self.excluded.split_first() {
-            match before(*range.start(), at) {
-                Some(before) => zeros = zeros.min(before),
+            match last_before(*range.start(), at) {
+                Some(known_last) => zeros_last = zeros_last.min(known_last),
                 None => {
-                    let end = (*range.end()).min(next).max(at);
+                    let range_last = (*range.end()).min(gap_last).max(at);
                     self.excluded = later;
-                    return Some(Content::Excluded(at..=end));
+                    return Some(Content::Excluded(at..=range_last));
                 }
             }
         }
-        if let Some(lost) = self.lost {
-            match before(lost, at) {
-                Some(before) => zeros = zeros.min(before),
-                None => return Some(Content::Lost(at..=next)),
+        if let Some(lost_from) = self.lost_from {
+            match last_before(lost_from, at) {
+                Some(known_last) => zeros_last = zeros_last.min(known_last),
+                None => return Some(Content::Lost(at..=gap_last)),
             }
         }
-        Some(Content::Zero(at..=zeros))
+        Some(Content::Zero(at..=zeros_last))
     }
 }
 
-/// The addresses that are to come.
+/// Shows the addresses that are still to be yielded.
 impl fmt::Debug for Contents<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Contents").field("rest", &self.rest).finish_non_exhaustive()
@@ -123,25 +129,25 @@ impl Iterator for Contents<'_> {
 
     fn next(&mut self) -> Option<Content> {
         let (at, last) = self.rest.take()?.into_inner();
-        let part = self.part(at, last)?;
-        let end = *part.addresses().end();
+        let content = self.next_content(at, last)?;
+        let end = *content.addresses().end();
         self.rest = end.checked_add(1).filter(|next| *next <= last).map(|next| next..=last);
-        Some(part)
+        Some(content)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::segment::Placement;
-    use super::super::table::{Builder, Table};
+    use super::super::table::{Table, TableBuilder};
     use super::*;
 
-    /// The contents from `at` on of a memory of 2^64 bytes with segments at these addresses, one after the other from the
-    /// first byte of the dump on.
+    /// Returns the contents from `at` on of a memory of 2^64 bytes. `segments` are addresses and lengths; their bytes
+    /// are contiguous in the file, from offset 0 on.
     fn contents<'d>(
         table: &'d mut Table,
         segments: &[(u64, u32)],
-        lost: Option<u64>,
+        lost_from: Option<u64>,
         at: u64,
     ) -> Contents<'d> {
         let mut offset = 0;
@@ -150,14 +156,14 @@ mod tests {
             offset += u64::from(*len);
             segment.unwrap()
         });
-        let mut builder = Builder::new();
+        let mut builder = TableBuilder::new();
         segments.for_each(|segment| builder.push(segment).unwrap());
         *table = builder.finish().unwrap().0;
-        Contents::new(table.from(0, at), &[], lost, Some(at..=u64::MAX))
+        Contents::new(table.segments_from(0, at), &[], lost_from, Some(at..=u64::MAX))
     }
 
     #[test]
-    fn a_segment_may_end_at_the_end_of_all_addresses() {
+    fn yields_a_segment_at_the_end_of_the_address_space() {
         let segments = [(0, 1), (u64::MAX - 2, 3)];
         let mut table = Table::default();
         let expected = [
@@ -175,8 +181,8 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_may_be_zero_or_lost() {
-        for (lost, expected) in [
+    fn covers_the_whole_address_space_without_segments() {
+        for (lost_from, expected) in [
             (None, vec![Content::Zero(0..=u64::MAX)]),
             (Some(0), vec![Content::Lost(0..=u64::MAX)]),
             (
@@ -185,7 +191,7 @@ mod tests {
             ),
         ] {
             let mut table = Table::default();
-            assert!(contents(&mut table, &[], lost, 0).eq(expected), "{lost:?}");
+            assert!(contents(&mut table, &[], lost_from, 0).eq(expected), "{lost_from:?}");
         }
     }
 }

@@ -12,29 +12,31 @@ use crate::error::ErrorKind;
 use crate::format::{ACTIVE, ACTIVE_WITH_MEMORY, END, I32_CONST, I64_CONST, PASSIVE};
 use crate::model::MemoryType;
 
-/// A section with segments, `data` or `corestream.data`.
+/// The bytes of a section with segments, `data` or `corestream.data`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DataSection {
     /// The offset of its first segment.
     pub(super) start: u64,
-    /// The offset of the byte after it.
+    /// The offset of its end.
     pub(super) end: u64,
 }
 
-/// Decodes a segment and skips its payload; `None` if it puts nothing into a memory.
-pub(super) fn segment<I: Input>(
+/// Decodes a segment and skips its contents. Returns `None` if it is passive or empty.
+pub(super) fn decode_segment<I: Input>(
     from: &mut Decoder<'_, I>,
     mut memories: &[MemoryType],
 ) -> Result<Option<Segment>> {
-    segment_or_cut(from, &mut memories, |_, _| ())
+    decode_segment_or_truncated(from, &mut memories, |_, _| ())
 }
 
-/// Like [`segment`]; where the file ends within the payload of a segment that would put something
-/// into a memory, `cut` gets that segment, and the length of the file, before this fails.
-pub(super) fn segment_or_cut<I: Input>(
+/// Decodes a segment like [`decode_segment`], and passes a truncated one to `truncated`.
+///
+/// If the file ends within the contents of an active segment, this calls `truncated` with the segment and the length of
+/// the file, and then returns the fault.
+pub(super) fn decode_segment_or_truncated<I: Input>(
     from: &mut Decoder<'_, I>,
     memories: &mut impl Memories,
-    cut: impl FnOnce(Segment, u64),
+    truncated: impl FnOnce(Segment, u64),
 ) -> Result<Option<Segment>> {
     let start = from.offset();
     let flags = from.u32()?;
@@ -52,7 +54,7 @@ pub(super) fn segment_or_cut<I: Input>(
         return from.skip(len.into()).map(|()| None);
     };
     let at_address = from.offset();
-    let (address, memory64) = address(from)?;
+    let (address, memory64) = decode_address(from)?;
     memories.check_width(memory, memory64, from.since(at_address))?;
     let len = from.u32()?;
     let placement = Placement { memory, address, offset: from.offset(), len };
@@ -61,26 +63,26 @@ pub(super) fn segment_or_cut<I: Input>(
     let segment = placement.checked(at)?;
     match (from.skip(len.into()), segment) {
         (Err(fault), Some(segment)) if fault.kind == ErrorKind::Truncated => {
-            cut(segment, fault.range.start);
+            truncated(segment, fault.range.start);
             Err(fault)
         }
-        (passed, _) => passed.map(|()| segment),
+        (skipped, _) => skipped.map(|()| segment),
     }
 }
 
-/// Decodes a constant expression that is an address, of 64 bits or of 32.
-fn address<I: Input>(from: &mut Decoder<'_, I>) -> Result<(u64, bool)> {
+/// Decodes a constant expression that is an address. Also returns whether the address has 64 bits.
+fn decode_address<I: Input>(from: &mut Decoder<'_, I>) -> Result<(u64, bool)> {
     let start = from.offset();
     let (address, memory64) = match from.byte()? {
         I32_CONST => (u64::from(from.i32()?.cast_unsigned()), false),
         I64_CONST => (from.i64()?.cast_unsigned(), true),
         opcode => {
-            let message = format!("its address is no constant but the instruction {opcode:#04x}");
+            let message = format!("the address is not a constant but instruction {opcode:#04x}");
             return Err(Fault::unsupported(from.since(start), message));
         }
     };
     if from.byte()? != END {
-        let message = "its address is more than one constant";
+        let message = "the address is not a single constant";
         return Err(Fault::unsupported(from.since(start), message));
     }
     Ok((address, memory64))
@@ -95,7 +97,7 @@ mod tests {
         let memories = [MemoryType::wasm32(1), MemoryType::wasm64(1)];
         let mut input = Slice::new(bytes, 0);
         let mut decoder = Decoder::new(&mut input, bytes.len() as u64);
-        let decoded = segment(&mut decoder, &memories).and_then(|segment| {
+        let decoded = decode_segment(&mut decoder, &memories).and_then(|segment| {
             decoder.finish()?;
             Ok(segment)
         });
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn active_segments_of_both_widths() {
+    fn decodes_active_segments_of_both_widths() {
         let bytes = [
             0x00, // active, memory 0
             0x41, 0x80, 0x08, // i32.const 1024
@@ -125,19 +127,19 @@ mod tests {
     }
 
     #[test]
-    fn what_puts_nothing_into_a_memory_is_passed() {
+    fn skips_passive_and_empty_segments() {
         assert_eq!(decode(&[0x01, 0x02, 0xaa, 0xbb]), Ok(None)); // passive
         assert_eq!(decode(&[0x00, 0x41, 0x00, 0x0b, 0x00]), Ok(None)); // empty
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn reports_each_fault_with_its_place() {
         for (bytes, kind, line) in [
             (
                 // i32.const -1
                 &[0x00, 0x41, 0x7f, 0x0b, 0x01, 0xaa][..],
                 ErrorKind::Damaged,
-                "at 0x0: 1 bytes at address 0xffffffff are past the end of memory 0 (0x10000 bytes)",
+                "at 0x0: 1-byte segment at address 0xffffffff is past the end of memory 0 (0x10000 bytes)",
             ),
             (
                 &[0x02, 0x02, 0x41, 0x00, 0x0b, 0x00],
@@ -152,17 +154,17 @@ mod tests {
             (
                 &[0x00, 0x23, 0x00, 0x0b, 0x00], // global.get 0
                 ErrorKind::Unsupported,
-                "at 0x1: its address is no constant but the instruction 0x23",
+                "at 0x1: the address is not a constant but instruction 0x23",
             ),
             (
                 &[0x00, 0x41, 0x00, 0x41, 0x00, 0x6a, 0x0b, 0x00], // 0 + 0
                 ErrorKind::Unsupported,
-                "at 0x1: its address is more than one constant",
+                "at 0x1: the address is not a single constant",
             ),
             (
                 &[0x00, 0x41, 0x00, 0x0b, 0x03, 0xaa],
                 ErrorKind::Damaged,
-                "at 0x5: 3 bytes reach past 0x6, where this ends",
+                "at 0x5: length 3 reaches past the end at 0x6",
             ),
             (&[0x03], ErrorKind::Damaged, "at 0x0: unknown segment flag 3"),
         ] {

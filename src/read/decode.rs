@@ -1,32 +1,32 @@
-//! Numbers, names and values as the format encodes them, within the bounds of a section.
+//! Decodes numbers, names and values, within the bounds of a section.
 //!
 //! Source: core specification, "Binary format",
 //! [values](https://webassembly.github.io/spec/core/binary/values.html).
 
 use std::ops::Range;
 
-use super::fault::{Fault, Result, not_empty};
+use super::fault::{Fault, Result, at_least_one_byte, plural_s};
 use super::input::Input;
 use crate::format::{F32, F64, I32, I64, MISSING};
 use crate::leb::{self, TooLong};
 use crate::limits::MAX_NAME_BYTES;
 use crate::model::Value;
 
-/// Decodes what lies between the offset of an input and an end that nothing may reach past.
+/// Decodes the bytes from the current offset of an input up to a fixed end.
 pub(super) struct Decoder<'i, I> {
     input: &'i mut I,
     end: u64,
 }
 
 impl<'i, I: Input> Decoder<'i, I> {
-    /// Up to `end`, an offset.
+    /// Returns a decoder of the bytes up to the offset `end`.
     pub(super) fn new(input: &'i mut I, end: u64) -> Self {
         Self { input, end }
     }
 
-    /// Of the next `len` bytes.
-    pub(super) fn part(&mut self, len: u64) -> Result<Decoder<'_, I>> {
-        let end = self.check(len)?;
+    /// Returns a decoder of the next `len` bytes.
+    pub(super) fn limited(&mut self, len: u64) -> Result<Decoder<'_, I>> {
+        let end = self.check_len(len)?;
         Ok(Decoder { end, input: self.input })
     }
 
@@ -34,43 +34,44 @@ impl<'i, I: Input> Decoder<'i, I> {
         self.input.offset()
     }
 
-    /// The offset that nothing may reach past.
+    /// Returns the offset that this decoder does not pass.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// How many bytes are left to the end.
+    /// Returns the number of bytes before the end.
     ///
     /// # Errors
-    /// The input stands past the end.
-    pub(super) fn left(&self) -> Result<u64> {
-        let (here, end) = (self.offset(), self.end);
-        end.checked_sub(here).ok_or_else(|| {
-            Fault::damaged(not_empty(end, here), format!("ends at {end:#x}, before {here:#x}"))
+    /// Returns an error if the input is already past the end.
+    pub(super) fn remaining(&self) -> Result<u64> {
+        let (offset, end) = (self.offset(), self.end);
+        end.checked_sub(offset).ok_or_else(|| {
+            let message = format!("ends at {end:#x}, before {offset:#x}");
+            Fault::damaged(at_least_one_byte(end, offset), message)
         })
     }
 
-    /// The bytes from `start` to here.
+    /// Returns the range from `start` to the current offset.
     pub(super) fn since(&self, start: u64) -> Range<u64> {
-        not_empty(start, self.offset())
+        at_least_one_byte(start, self.offset())
     }
 
-    /// Where `len` bytes end; fails if that is past the end.
-    fn check(&self, len: u64) -> Result<u64> {
+    /// Checks that `len` bytes do not reach past the end. Returns the offset after them.
+    fn check_len(&self, len: u64) -> Result<u64> {
         let start = self.offset();
         match start.checked_add(len) {
             Some(end) if end <= self.end => Ok(end),
             _ => {
                 let end = self.end;
-                let message = format!("{len} bytes reach past {end:#x}, where this ends");
-                Err(Fault::damaged(not_empty(start, end), message))
+                let message = format!("length {len} reaches past the end at {end:#x}");
+                Err(Fault::damaged(at_least_one_byte(start, end), message))
             }
         }
     }
 
     #[inline]
     pub(super) fn take(&mut self, len: usize) -> Result<&[u8]> {
-        self.check(len as u64)?;
+        self.check_len(len as u64)?;
         self.input.take(len)
     }
 
@@ -86,67 +87,73 @@ impl<'i, I: Input> Decoder<'i, I> {
     }
 
     pub(super) fn skip(&mut self, len: u64) -> Result<()> {
-        self.check(len)?;
+        self.check_len(len)?;
         self.input.skip(len)
     }
 
-    /// Says where the index should be ([`Input::expect_index`]).
-    pub(super) fn expect_index(&mut self, offset: u64, block_log2: u32) -> Result<()> {
-        self.input.expect_index(offset, block_log2)
+    /// Guards the index at `offset` ([`Input::guard_index`]).
+    pub(super) fn guard_index(&mut self, offset: u64) {
+        self.input.guard_index(offset);
     }
 
-    /// Skips all up to the end.
+    /// Computes the checksums of the blocks before `end` ([`Input::sum_blocks`]).
+    pub(super) fn sum_blocks(&mut self, end: u64, block_log2: u32) -> Result<()> {
+        self.input.sum_blocks(end, block_log2)
+    }
+
+    /// Skips all bytes up to the end.
     pub(super) fn skip_rest(&mut self) -> Result<()> {
-        self.skip(self.left()?)
+        self.skip(self.remaining()?)
     }
 
-    /// Checks that nothing is left.
+    /// Checks that no bytes remain.
     pub(super) fn finish(&self) -> Result<()> {
-        match self.left()? {
+        match self.remaining()? {
             0 => Ok(()),
-            left => {
+            remaining => {
                 let range = self.offset()..self.end;
-                Err(Fault::damaged(range, format!("{left} bytes too many")))
+                let message = format!("{remaining} trailing byte{}", plural_s(remaining));
+                Err(Fault::damaged(range, message))
             }
         }
     }
 
-    /// A byte that is always zero.
-    pub(super) fn zero(&mut self) -> Result<()> {
+    /// Decodes a byte that must be zero.
+    pub(super) fn expect_zero(&mut self) -> Result<()> {
         let start = self.offset();
         match self.byte()? {
             0 => Ok(()),
             byte => {
-                let message = format!("begins with {byte:#04x} and not with 0x00");
+                let message = format!("begins with {byte:#04x} instead of 0x00");
                 Err(Fault::damaged(self.since(start), message))
             }
         }
     }
 
-    /// An unsigned LEB128 of 32 bits; longer than it needs to be is fine.
+    /// Decodes an unsigned LEB128 of 32 bits. It may be padded to five bytes.
     #[inline]
     pub(super) fn u32(&mut self) -> Result<u32> {
         let start = self.offset();
         u32::try_from(self.unsigned(32)?).map_err(|_| self.too_long(start, 32))
     }
 
-    /// An unsigned LEB128 of 64 bits.
+    /// Decodes an unsigned LEB128 of 64 bits.
     pub(super) fn u64(&mut self) -> Result<u64> {
         self.unsigned(64)
     }
 
-    /// A signed LEB128 of 32 bits.
+    /// Decodes a signed LEB128 of 32 bits.
     pub(super) fn i32(&mut self) -> Result<i32> {
         let start = self.offset();
         i32::try_from(self.signed(32)?).map_err(|_| self.too_long(start, 32))
     }
 
-    /// A signed LEB128 of 33 bits.
+    /// Decodes a signed LEB128 of 33 bits.
     pub(super) fn i33(&mut self) -> Result<i64> {
         self.signed(33)
     }
 
-    /// A signed LEB128 of 64 bits.
+    /// Decodes a signed LEB128 of 64 bits.
     pub(super) fn i64(&mut self) -> Result<i64> {
         self.signed(64)
     }
@@ -179,10 +186,13 @@ impl<'i, I: Input> Decoder<'i, I> {
 
     #[cold]
     fn too_long(&self, start: u64, bits: u32) -> Box<Fault> {
-        Fault::damaged(self.since(start), format!("a number has more than {bits} bits"))
+        Fault::damaged(self.since(start), format!("integer has more than {bits} bits"))
     }
 
-    /// The length of a name, checked.
+    /// Decodes the length of a name.
+    ///
+    /// # Errors
+    /// Returns an error if the name is longer than [`MAX_NAME_BYTES`].
     fn name_len(&mut self) -> Result<usize> {
         let start = self.offset();
         let len = self.u32()?;
@@ -196,16 +206,16 @@ impl<'i, I: Input> Decoder<'i, I> {
         }
     }
 
-    /// Returns whether the next name is `name`. Another one may be left half decoded.
+    /// Returns whether the next name is `name`. Stops within a name that is not.
     pub(super) fn is_named(&mut self, name: &str) -> Result<bool> {
         Ok(self.u32()? as usize == name.len() && self.take(name.len())? == name.as_bytes())
     }
 
-    /// Checks a name: its length, and that it is UTF-8.
+    /// Checks the length of a name, and that it is UTF-8.
     pub(super) fn check_name(&mut self) -> Result<()> {
         let start = self.offset();
         let len = self.name_len()?;
-        let end = self.check(len as u64)?;
+        let end = self.check_len(len as u64)?;
         let name = std::str::from_utf8(self.input.take(len)?);
         match name {
             Ok(_) => Ok(()),
@@ -213,7 +223,9 @@ impl<'i, I: Input> Decoder<'i, I> {
         }
     }
 
-    /// Decodes a name, into a string of its own. It is checked only there: the bytes of a source may change.
+    /// Decodes a name.
+    ///
+    /// The UTF-8 check reads the copy, because the bytes of the source can change.
     pub(super) fn name(&mut self) -> Result<String> {
         let start = self.offset();
         let len = self.name_len()?;
@@ -221,7 +233,7 @@ impl<'i, I: Input> Decoder<'i, I> {
         name.map_err(|_| Fault::damaged(self.since(start), "a name is not UTF-8"))
     }
 
-    /// A value of a frame.
+    /// Decodes a value of a frame in the layout of the specification.
     pub(super) fn value(&mut self) -> Result<Value> {
         let start = self.offset();
         Ok(match self.byte()? {
@@ -239,7 +251,7 @@ impl<'i, I: Input> Decoder<'i, I> {
 }
 
 impl<I: Input> Decoder<'_, I> {
-    /// A value of a frame, as writers have it that give each type a fixed width.
+    /// Decodes a value of a frame in a layout that gives integers a fixed width.
     pub(super) fn fixed_value(&mut self) -> Result<Value> {
         let start = self.offset();
         Ok(match self.byte()? {
@@ -274,16 +286,16 @@ mod tests {
     }
 
     #[test]
-    fn unsigned_numbers_may_be_padded_but_not_too_large() {
+    fn decodes_unsigned_numbers_up_to_their_bits() {
         for (bytes, expected) in [
             (&[0x00][..], Some(0)),
             (&[0x7f], Some(127)),
             (&[0x80, 0x01], Some(128)),
-            (&[0x83, 0x80, 0x80, 0x80, 0x00], Some(3)), // padded to all its five bytes
+            (&[0x83, 0x80, 0x80, 0x80, 0x00], Some(3)), // padded to five bytes
             (&[0xff, 0xff, 0xff, 0xff, 0x0f], Some(u32::MAX)),
             (&[0xff, 0xff, 0xff, 0xff, 0x1f], None), // a 33rd bit
             (&[0x80, 0x80, 0x80, 0x80, 0x80, 0x00], None), // a sixth byte
-            (&[0x80], None),                         // ends too early
+            (&[0x80], None),                         // truncated
         ] {
             assert_eq!(decode(bytes, |d| d.u32()), expected, "{bytes:x?}");
         }
@@ -294,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn signed_numbers_repeat_their_sign() {
+    fn decodes_signed_numbers_with_extended_signs() {
         for (bytes, expected) in [
             (&[0x00][..], Some(0)),
             (&[0x7f], Some(-1)),
@@ -317,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn heap_types_have_33_bits() {
+    fn decodes_signed_numbers_of_33_bits() {
         let most = [0xff, 0xff, 0xff, 0xff, 0x0f];
         assert_eq!(decode(&most, |d| d.i33()), Some((1 << 32) - 1));
         let least = [0x80, 0x80, 0x80, 0x80, 0x70];
@@ -328,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_a_number_that_is_too_large_is_its_bytes() {
+    fn reports_the_bytes_of_a_number_that_is_too_large() {
         let bytes = [0, 0xff, 0xff, 0xff, 0xff, 0x1f, 0];
         let mut input = Slice::new(&bytes, 1);
         let fault = Decoder::new(&mut input, 7).u32().unwrap_err();
@@ -336,34 +348,34 @@ mod tests {
     }
 
     #[test]
-    fn lengths_past_all_offsets_are_damage() {
+    fn rejects_a_length_past_the_largest_offset() {
         let bytes = [0; 9];
         let mut input = Slice::new(&bytes, 8);
         let mut decoder = Decoder::new(&mut input, u64::MAX);
         for fault in
-            [decoder.skip(u64::MAX - 7).unwrap_err(), decoder.part(u64::MAX).err().unwrap()]
+            [decoder.skip(u64::MAX - 7).unwrap_err(), decoder.limited(u64::MAX).err().unwrap()]
         {
             assert_eq!((fault.kind, fault.range), (ErrorKind::Damaged, 8..u64::MAX));
         }
-        // This has 64 bits, and the file ends before.
+        // This end has 64 bits, and is past the end of the file.
         assert_eq!(decoder.skip(u64::MAX - 8).unwrap_err().kind, ErrorKind::Truncated);
     }
 
     #[test]
-    fn an_end_that_was_passed_is_damage() {
+    fn rejects_an_offset_past_the_end() {
         let bytes = [0; 9];
         let mut input = Slice::new(&bytes, 8);
         let mut decoder = Decoder::new(&mut input, 7);
-        assert_eq!(decoder.left().unwrap_err().range, 7..8);
+        assert_eq!(decoder.remaining().unwrap_err().range, 7..8);
         assert!(decoder.finish().is_err() && decoder.skip_rest().is_err());
     }
 
     #[test]
-    fn values_and_names() {
+    fn decodes_values_and_names() {
         assert_eq!(decode(&[0x01], |d| d.value()), Some(Value::Missing));
         assert_eq!(decode(&[0x7f, 0x7f], |d| d.value()), Some(Value::I32(-1)));
         assert_eq!(decode(&[0x7d, 1, 0, 0xc0, 0x7f], |d| d.value()), Some(Value::F32(0x7fc0_0001)));
-        assert_eq!(decode(&[0x7b], |d| d.value()), None); // v128 has no encoding here
+        assert_eq!(decode(&[0x7b], |d| d.value()), None); // frames have no encoding for v128
         assert_eq!(decode(&[2, b'o', b'k'], |d| d.name()), Some("ok".into()));
         assert_eq!(decode(&[1, 0xff], |d| d.check_name()), None);
         assert_eq!(decode(&[0xa1, 0x8d, 0x06], |d| d.name()), None); // 100,001 bytes

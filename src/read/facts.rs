@@ -1,7 +1,8 @@
-//! Facts of a dump that have sections of their own: why and when the guest stopped, and what its modules are.
+//! The sections `corestream.trap` and `corestream.modules`: why and when the guest stopped, and the identity of each
+//! module.
 //!
-//! Each section begins with its version. One of a version that is not known here stays unread, so that a later version
-//! can say more, and no dump is refused for it.
+//! Each section begins with its version. The reader skips a section of an unknown version, so a later version can say
+//! more without this reader refusing the dump.
 
 use super::decode::Decoder;
 use super::fault::{Fault, Result};
@@ -17,20 +18,20 @@ use crate::format::{
 use crate::limits::{MAX_BUILD_ID_BYTES, MAX_LISTED, MAX_TRAP_BYTES};
 use crate::model::{ModuleIdentity, ModuleIndex, UnixTime};
 
-/// Why and when a guest stopped, as far as the dump says.
+/// Why and when a guest stopped, as far as the dump records it.
 #[derive(Debug, Default)]
 pub(super) struct Trap {
     message: Option<String>,
     captured_at: Option<UnixTime>,
 }
 
-/// Returns whether the section has this version.
+/// Decodes the version of a section, and returns whether it is `version`.
 fn has_version<I: Input>(body: &mut Decoder<'_, I>, version: u32) -> Result<bool> {
     Ok(body.array()? == version.to_le_bytes())
 }
 
-/// Decodes the body of the section `corestream.trap`, up to its end; `None` if it has a version that is not known here.
-pub(super) fn trap<I: Input>(body: &mut Decoder<'_, I>) -> Result<Option<Trap>> {
+/// Decodes the body of the section `corestream.trap`. Returns `None` if its version is unknown.
+pub(super) fn decode_trap<I: Input>(body: &mut Decoder<'_, I>) -> Result<Option<Trap>> {
     if !has_version(body, TRAP_VERSION)? {
         return Ok(None);
     }
@@ -53,9 +54,8 @@ pub(super) fn trap<I: Input>(body: &mut Decoder<'_, I>) -> Result<Option<Trap>> 
     }))
 }
 
-/// Decodes the number of identities in the section `corestream.modules`; `None` if it has a version that is not known
-/// here.
-pub(super) fn identity_count<I: Input>(body: &mut Decoder<'_, I>) -> Result<Option<u32>> {
+/// Decodes the number of identities in the section `corestream.modules`. Returns `None` if its version is unknown.
+pub(super) fn decode_identity_count<I: Input>(body: &mut Decoder<'_, I>) -> Result<Option<u32>> {
     if !has_version(body, IDENTITIES_VERSION)? {
         return Ok(None);
     }
@@ -99,22 +99,23 @@ impl Item for ModuleIdentity {
 }
 
 impl CoreDumpFile<'_> {
-    /// Returns why the guest stopped: the message of its trap ([`CoreDump::trap`](crate::CoreDump::trap)); `None` if the
-    /// dump does not say.
+    /// Returns the message of the trap that stopped the guest ([`CoreDump::trap`](crate::CoreDump::trap)), or `None` if
+    /// the dump does not record it.
     pub fn trap(&self) -> Option<&str> {
         self.opened.items.trap.message.as_deref()
     }
 
-    /// Returns when the guest was captured ([`CoreDump::captured_at`](crate::CoreDump::captured_at)); `None` if the dump
-    /// does not say.
+    /// Returns the time at which the guest was captured ([`CoreDump::captured_at`](crate::CoreDump::captured_at)), or
+    /// `None` if the dump does not record it.
     pub fn captured_at(&self) -> Option<UnixTime> {
         self.opened.items.trap.captured_at
     }
 
-    /// Returns the identities of the modules, in their order. An identity has nothing where the dump does not tell it.
+    /// Returns the identity of each module, in the order of the modules. An identity is empty if the dump does not
+    /// record it.
     ///
     /// # Errors
-    /// An item is an error as in [`modules`](Self::modules).
+    /// An item is an error in the same cases as in [`modules`](Self::modules).
     pub fn module_identities(
         &self,
     ) -> impl ExactSizeIterator<Item = error::Result<ModuleIdentity>> {
@@ -125,11 +126,11 @@ impl CoreDumpFile<'_> {
         UntilError::new(identities)
     }
 
-    /// Returns the identity of a module. It has nothing if the dump does not tell it.
+    /// Returns the identity of a module. It is empty if the dump does not record it.
     ///
     /// # Errors
-    /// Returns an error if there is no such module ([`ErrorKind::Option`](crate::ErrorKind::Option)), and the errors of
-    /// [`modules`](Self::modules).
+    /// Returns an error of [`ErrorKind::Option`](crate::ErrorKind::Option) if there is no such module, and the errors
+    /// of [`modules`](Self::modules).
     pub fn module_identity(&self, index: ModuleIndex) -> error::Result<ModuleIdentity> {
         let items = &self.opened.items;
         if index.0 as usize >= items.modules.len() {

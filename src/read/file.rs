@@ -1,4 +1,4 @@
-//! A dump that is open: what is in it.
+//! An open dump: its process, modules, instances, threads, globals and memories.
 
 use std::fmt;
 use std::path::Path;
@@ -7,7 +7,7 @@ use super::item;
 use super::items::{self, List, ThreadView, UntilError};
 use super::layout::FrameLayout;
 use super::memory::MemoryView;
-use super::open::Opened;
+use super::open::OpenedDump;
 use super::open_options::OpenOptions;
 use super::read_at::ReadAt;
 use super::source::Source;
@@ -16,25 +16,27 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{DEGRADED, PARTIAL};
 use crate::model::{Global, GlobalIndex, Instance, InstanceIndex, MemoryIndex, ModuleIndex};
 
-/// A core dump that is open for reading, of this tool or of another writer. The frame layouts of Wasmtime,
-/// wasm-coredump-builder, wasm-coredump-rewriter and WasmEdge are known ([`FrameLayout`]).
+/// A core dump that is open for reading.
 ///
-/// With an index nothing of the memories is touched to open a dump. Of a dump of another tool the headers of all
-/// segments are read once. Its segments may overlap and come
-/// in any order: the last one of the file wins. Custom sections that are not known are passed over.
+/// The reader accepts the dumps of corestream and of other writers. It knows the frame layouts of Wasmtime,
+/// wasm-coredump-builder, wasm-coredump-rewriter and WasmEdge ([`FrameLayout`]). Unknown custom sections are skipped.
 ///
-/// What is checked when it is opened is everything but the contents of memories, their checksums, and whether an
-/// index lists the segments that the sections hold: [`verify`](Self::verify) does that. Indices in instances and frames
-/// may be those of things that the dump does not list.
+/// Opening a dump by corestream uses the index and reads nothing of the memories. Opening a dump of another writer
+/// reads the header of each segment once. Its segments may come in any order and overlap: the last one of the file
+/// wins.
+///
+/// Opening checks everything except the contents of memories, their checksums, and whether the index lists the segments
+/// in the sections. [`verify`](Self::verify) checks these as well. Indices in instances and frames are not checked:
+/// they may refer to items that the dump does not list.
 ///
 /// # Sources
-/// A dump can be in any source of bytes ([`ReadAt`]): a slice, a file, which is read, a file that an unsafe constructor
-/// has mapped ([`MappedFile`](super::MappedFile)), or one of your own. Names, frames and the contents of memories are read
-/// when they are asked for, and what is kept of a dump owns its bytes: at most [`MAX_METADATA_BYTES`](crate::limits::MAX_METADATA_BYTES),
-/// whatever is in it.
+/// A dump can be in any source of bytes ([`ReadAt`]): a slice, a file that is read, a file that an unsafe constructor
+/// has mapped ([`MappedFile`](super::MappedFile)), or your own type. Names, frames and the contents of memories are
+/// read on demand. The metadata of an open dump is owned, and takes at most
+/// [`MAX_METADATA_BYTES`](crate::limits::MAX_METADATA_BYTES) for any dump.
 ///
-/// The source should not change while the dump is open. If it does, what is read is a mixture of old and new bytes, or an
-/// error.
+/// The source should not change while the dump is open. If it does, the methods return a mixture of old and new bytes,
+/// or an error.
 ///
 /// ```
 /// use corestream::*;
@@ -67,31 +69,32 @@ use crate::model::{Global, GlobalIndex, Instance, InstanceIndex, MemoryIndex, Mo
 pub struct CoreDumpFile<'b> {
     source: Box<dyn ReadAt + 'b>,
     len: u64,
-    pub(super) opened: Opened,
+    pub(super) opened: OpenedDump,
     damage: Option<Error>,
-    /// How many threads work on it; 0 stands for the number of cores.
+    /// The number of threads for verifying and restoring, or 0 for one per core.
     pub(super) threads: usize,
-    /// Who watches and stops the work on it.
     pub(super) control: Control,
 }
 
-/// Who wrote a dump.
+/// The writer of a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Producer {
-    /// This project: the dump has a section `corestream`.
+    /// corestream: the dump has a section `corestream`.
     Corestream,
-    /// Anybody else.
+    /// Another tool.
     Other,
 }
 
 impl CoreDumpFile<'static> {
-    /// Opens the dump at `path`, which is read and not mapped.
+    /// Opens the dump at `path`. The file is read, not mapped.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read or is no regular file ([`ErrorKind::Input`]), if it is no core dump
-    /// ([`ErrorKind::Format`]), if it is damaged or cut off ([`ErrorKind::Damaged`], [`ErrorKind::Truncated`]), if it has
-    /// something that is not known here or is over a limit ([`ErrorKind::Unsupported`]), or if memory for a table cannot be
-    /// allocated ([`ErrorKind::OutOfMemory`]).
+    /// Returns an error of one of these kinds:
+    /// - [`ErrorKind::Input`]: the file cannot be read or is not a regular file.
+    /// - [`ErrorKind::Format`]: the file is not a core dump.
+    /// - [`ErrorKind::Damaged`], [`ErrorKind::Truncated`]: the dump is damaged or truncated.
+    /// - [`ErrorKind::Unsupported`]: the dump contains something unknown to this version, or exceeds a limit.
+    /// - [`ErrorKind::OutOfMemory`]: memory for a table cannot be allocated.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         OpenOptions::new().open(path)
     }
@@ -109,7 +112,7 @@ impl<'b> CoreDumpFile<'b> {
     /// Opens a dump in memory.
     ///
     /// # Errors
-    /// Returns the errors of [`open`](CoreDumpFile::open), but for those of files.
+    /// Returns the errors of [`open`](CoreDumpFile::open), except for [`ErrorKind::Input`].
     ///
     /// ```
     /// use corestream::{CoreDumpFile, ErrorKind};
@@ -125,7 +128,7 @@ impl<'b> CoreDumpFile<'b> {
     /// Opens a dump in any source of bytes.
     ///
     /// # Errors
-    /// Returns the errors of [`open`](CoreDumpFile::open); a source that cannot be read is one of [`ErrorKind::Input`].
+    /// Returns the errors of [`open`](CoreDumpFile::open). [`ErrorKind::Input`] means that the source cannot be read.
     ///
     /// ```
     /// use std::fs::File;
@@ -143,21 +146,22 @@ impl<'b> CoreDumpFile<'b> {
         OpenOptions::new().open_source(source)
     }
 
-    /// Opens the readable parts of a dump in memory that may be damaged or cut off. [`damage`](Self::damage)
-    /// says what opening has found wrong.
+    /// Opens the readable parts of a dump in memory that may be damaged or truncated. [`damage`](Self::damage) returns
+    /// the fault that opening found, if any.
     ///
-    /// Where the index of a dump of this project's is sound, all that is known of its memories comes from there,
-    /// wherever else the dump is damaged, and lists have what is in sections that are sound. The pages of a memory
-    /// whose type is lost are as many as its segments need ([`MemoryView::declared_pages`] says so), and the
-    /// name of a process that is lost is empty. Bytes may be wrong all the same: [`verify`](Self::verify) says which.
+    /// If the index of a dump by corestream is intact, it locates the data of all memories, however damaged the rest
+    /// is. Lists then contain the items of the intact sections. If the type of a memory is lost, the memory is as large
+    /// as its segments need ([`MemoryView::declared_pages`] reports that). If the name of the process is lost, it is
+    /// empty. The recovered bytes may still be wrong: [`verify`](Self::verify) names the bad blocks.
     ///
-    /// Without an index it is the sections that are sound, as long as their sizes can be believed, otherwise those
-    /// before the first fault; where the file ends within a segment, the part of that which is there. What may be lost
-    /// of memories counts as lost.
+    /// Without an index, the dump consists of its intact sections if the sizes of all sections are consistent, and
+    /// otherwise of the sections before the first fault. If the file ends within a segment, the part in the file
+    /// counts. Memory that may be missing is reported as lost.
     ///
     /// # Errors
-    /// There is nothing of a core dump: neither a sound index, nor a section `core`, nor a section `corestream` behind a
-    /// damaged first section ([`ErrorKind::Format`], or what that section fails with).
+    /// Returns an error if nothing of a core dump is found: no intact index, no section `core`, and no section
+    /// `corestream` after a damaged first section. Its kind is [`ErrorKind::Format`], or that of the fault in the first
+    /// section.
     ///
     /// ```
     /// use corestream::*;
@@ -166,10 +170,10 @@ impl<'b> CoreDumpFile<'b> {
     /// # let mut guest = CoreDump::new("guest.wasm");
     /// # guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
     /// # guest.add_thread(Thread::new("main"));
-    /// # let whole = Dumper::new().plan(&guest)?.to_vec()?;
-    /// let cut = &whole[..1000];
-    /// assert!(CoreDumpFile::from_slice(cut).is_err());
-    /// let dump = CoreDumpFile::salvage_slice(cut)?;
+    /// # let bytes = Dumper::new().plan(&guest)?.to_vec()?;
+    /// let truncated = &bytes[..1000];
+    /// assert!(CoreDumpFile::from_slice(truncated).is_err());
+    /// let dump = CoreDumpFile::salvage_slice(truncated)?;
     /// assert_eq!(dump.damage().unwrap().kind(), ErrorKind::Truncated);
     /// assert_eq!(dump.thread(0)?.name(), "main");
     /// assert!(dump.memory(MemoryIndex(0))?.coverage().data_bytes > 800);
@@ -186,13 +190,13 @@ impl<'b> CoreDumpFile<'b> {
         control: Control,
     ) -> Result<Self> {
         control.check_cancelled()?;
-        let all = Source::new(&*source)?;
-        let len = all.len();
+        let bytes = Source::new(&*source)?;
+        let len = bytes.len();
         let meter = control.begin(Stage::Open, len);
-        let (opened, damage) = match Opened::strict(all, &control, &meter) {
+        let (opened, damage) = match OpenedDump::open(bytes, &control, &meter) {
             Ok(opened) => (opened, None),
             Err(fault) if salvage && fault.is_of_dump() => {
-                let (opened, fault) = Opened::lenient(all, fault, &control)?;
+                let (opened, fault) = OpenedDump::salvage(bytes, fault, &control)?;
                 (opened, Some(fault.into()))
             }
             Err(fault) => return Err(fault.into()),
@@ -201,39 +205,41 @@ impl<'b> CoreDumpFile<'b> {
         Ok(Self { source, len, opened, damage, threads, control })
     }
 
-    /// The bytes of the dump.
+    /// Returns the source of the dump, with its length.
     pub(super) fn source(&self) -> Source<'_> {
         Source::with_len(&*self.source, self.len)
     }
 
-    /// Returns the length in bytes.
+    /// Returns the length of the dump in bytes.
     #[allow(clippy::len_without_is_empty, reason = "a dump is never empty")]
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Returns what is wrong with a dump that was opened nevertheless ([`salvage`](CoreDumpFile::salvage)).
+    /// Returns the fault of a damaged dump that was salvaged ([`salvage`](CoreDumpFile::salvage)), or `None` if opening
+    /// found no fault.
     pub fn damage(&self) -> Option<&Error> {
         self.damage.as_ref()
     }
 
-    /// Who wrote it.
+    /// Returns the writer of the dump.
     pub fn producer(&self) -> Producer {
-        match self.opened.structure.own() {
+        match self.opened.structure.any_header() {
             Some(_) => Producer::Corestream,
             None => Producer::Other,
         }
     }
 
-    /// Whether another tool has moved or changed sections of a dump of this project's. Then its checksums
-    /// are of other bytes; everything is read from the sections, and of the index only which ranges of
-    /// memories were left out, and which memories were changing.
+    /// Returns whether another tool has moved or changed sections of a dump by corestream.
+    ///
+    /// The checksums of such a dump do not apply any more. Everything is read from the sections, except for the
+    /// excluded ranges and the changing memories, which come from the index.
     pub fn is_rewritten(&self) -> bool {
-        self.opened.structure.moved.is_some()
+        self.opened.structure.moved_header.is_some()
     }
 
-    /// Returns how the frames are laid out, which tells what wrote the dump. If that can't be told, threads
-    /// have no frames.
+    /// Returns the layout of the frames, which depends on the writer of the dump. With an unknown layout, threads have
+    /// no frames.
     ///
     /// ```
     /// use corestream::read::FrameLayout;
@@ -247,47 +253,47 @@ impl<'b> CoreDumpFile<'b> {
         self.opened.structure.layout
     }
 
-    /// Whether it has an index that is used; of a dump that was rewritten ([`is_rewritten`](Self::is_rewritten))
-    /// only for what was left out and what was changing.
+    /// Returns whether the reader uses an index. In a rewritten dump ([`is_rewritten`](Self::is_rewritten)) it gives
+    /// only the excluded ranges and the changing memories.
     pub fn has_index(&self) -> bool {
         self.opened.index.is_some()
     }
 
-    /// Whether it has checksums over its blocks.
+    /// Returns whether the dump has checksums of its blocks.
     pub fn has_checksums(&self) -> bool {
         self.opened.structure.header.as_ref().is_some_and(|header| header.block_log2 != 0)
     }
 
-    /// Whether ranges of memories were left out on purpose.
+    /// Returns whether ranges of memories were excluded on purpose.
     pub fn is_partial(&self) -> bool {
-        self.flag(PARTIAL)
+        self.has_flag(PARTIAL)
     }
 
-    /// Whether parts of the guest were left out because the format has no room for them.
+    /// Returns whether parts of the guest are missing because the format has no room for them.
     pub fn is_degraded(&self) -> bool {
-        self.flag(DEGRADED)
+        self.has_flag(DEGRADED)
     }
 
-    fn flag(&self, flag: u32) -> bool {
-        self.opened.structure.own().is_some_and(|header| header.flags & flag != 0)
+    fn has_flag(&self, flag: u32) -> bool {
+        self.opened.structure.any_header().is_some_and(|header| header.flags & flag != 0)
     }
 
-    /// Returns the name of the process; it is empty where a damaged dump has lost it.
+    /// Returns the name of the process. It is empty if a damaged dump has lost it.
     pub fn name(&self) -> &str {
         &self.opened.items.process
     }
 
-    /// Returns the names of the modules. The first error ends them, as in the other lists.
+    /// Returns the names of the modules. Like the other lists, this one ends after the first error.
     ///
     /// # Errors
-    /// An item is an error if the dump cannot be read or has changed since it was opened.
+    /// Yields an error if the dump cannot be read or has changed since it was opened.
     pub fn modules(&self) -> impl ExactSizeIterator<Item = Result<String>> {
         let places = &self.opened.items.modules;
         let mut listed = List::<item::Module>::new(self.source(), places);
         let bare = self.opened.items.bare_module;
         let names = (0..places.len()).map(move |_| match bare {
-            Some((at, len)) => Ok(items::bare_name(self.source(), at, len)?),
-            None => listed.next().unwrap_or_else(|| Err(changed())),
+            Some((at, len)) => Ok(items::decode_bare_name(self.source(), at, len)?),
+            None => listed.next().unwrap_or_else(|| Err(changed_error())),
         });
         UntilError::new(names)
     }
@@ -295,11 +301,12 @@ impl<'b> CoreDumpFile<'b> {
     /// Returns the name of a module.
     ///
     /// # Errors
-    /// Returns an error if there is no such module ([`ErrorKind::Option`]), and the errors of [`modules`](Self::modules).
+    /// Returns an error if there is no such module ([`ErrorKind::Option`]), and the errors of
+    /// [`modules`](Self::modules).
     pub fn module(&self, index: ModuleIndex) -> Result<String> {
         let places = &self.opened.items.modules;
         match self.opened.items.bare_module {
-            Some((at, len)) if index.0 == 0 => Ok(items::bare_name(self.source(), at, len)?),
+            Some((at, len)) if index.0 == 0 => Ok(items::decode_bare_name(self.source(), at, len)?),
             _ => {
                 let name = List::<item::Module>::item(self.source(), places, index.0 as usize)?;
                 name.ok_or_else(|| no_such("module", index.0, places.len()))
@@ -307,20 +314,19 @@ impl<'b> CoreDumpFile<'b> {
         }
     }
 
-    /// Returns what the writer of the dump wants its reader to know
-    /// ([`CoreDump::notes`](crate::CoreDump::notes)).
+    /// Returns the notes of the writer of the dump ([`CoreDump::notes`](crate::CoreDump::notes)).
     ///
     /// # Errors
-    /// An item is an error as in [`modules`](Self::modules).
+    /// Yields the errors of [`modules`](Self::modules).
     pub fn notes(&self) -> impl ExactSizeIterator<Item = Result<String>> {
         List::<item::Note>::new(self.source(), &self.opened.items.notes)
     }
 
-    /// Returns the instances. An index in one may be that of something that the dump does not list.
+    /// Returns the instances. Their indices may refer to items that the dump does not list.
     ///
     /// # Errors
-    /// An item is an error as in [`modules`](Self::modules), and if its index spaces are longer than those of any engine
-    /// ([`ErrorKind::Unsupported`]).
+    /// Yields the errors of [`modules`](Self::modules), and [`ErrorKind::Unsupported`] if the index spaces of an
+    /// instance are longer than any engine allows.
     pub fn instances(&self) -> impl ExactSizeIterator<Item = Result<Instance>> {
         List::<Instance>::new(self.source(), &self.opened.items.instances)
     }
@@ -339,17 +345,18 @@ impl<'b> CoreDumpFile<'b> {
     /// Returns the threads.
     ///
     /// # Errors
-    /// An item is an error as in [`modules`](Self::modules).
+    /// Yields the errors of [`modules`](Self::modules).
     pub fn threads(&self) -> impl ExactSizeIterator<Item = Result<ThreadView<'_>>> {
         let threads = self.opened.items.threads.iter();
         let decode = |at: &_| Ok(ThreadView::decode(self.source(), *at, self.frame_layout())?);
         UntilError::new(threads.map(decode))
     }
 
-    /// Returns a thread, by its position from 0.
+    /// Returns a thread by its index, counted from 0.
     ///
     /// # Errors
-    /// Returns an error if there is no such thread ([`ErrorKind::Option`]), and the errors of [`threads`](Self::threads).
+    /// Returns an error if there is no such thread ([`ErrorKind::Option`]), and the errors of
+    /// [`threads`](Self::threads).
     ///
     /// ```
     /// use corestream::*;
@@ -377,7 +384,7 @@ impl<'b> CoreDumpFile<'b> {
     /// Returns the globals.
     ///
     /// # Errors
-    /// An item is an error as in [`modules`](Self::modules).
+    /// Yields the errors of [`modules`](Self::modules).
     pub fn globals(&self) -> impl ExactSizeIterator<Item = Result<Global>> {
         List::<Global>::new(self.source(), &self.opened.items.globals)
     }
@@ -385,7 +392,8 @@ impl<'b> CoreDumpFile<'b> {
     /// Returns a global.
     ///
     /// # Errors
-    /// Returns an error if there is no such global ([`ErrorKind::Option`]), and the errors of [`globals`](Self::globals).
+    /// Returns an error if there is no such global ([`ErrorKind::Option`]), and the errors of
+    /// [`globals`](Self::globals).
     pub fn global(&self, index: GlobalIndex) -> Result<Global> {
         let places = &self.opened.items.globals;
         let item = List::<Global>::item(self.source(), places, index.0 as usize)?;
@@ -422,12 +430,13 @@ impl fmt::Debug for CoreDumpFile<'_> {
     }
 }
 
+/// Returns the error of an item index that is past the end of a list.
 pub(super) fn no_such(what: &str, index: impl fmt::Display, count: usize) -> Error {
     let message = format!("there is no {what} {index}, the dump has {count}");
     Error::new(ErrorKind::Option, message)
 }
 
-/// The source has changed since the dump was opened.
-fn changed() -> Error {
-    Error::new(ErrorKind::Input, "the dump has changed while it was read")
+/// Returns the error of a source that has changed since the dump was opened.
+fn changed_error() -> Error {
+    Error::new(ErrorKind::Input, "the dump changed while it was read")
 }

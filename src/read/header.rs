@@ -1,32 +1,32 @@
-//! The section `corestream`: how long the dump is and where its index lies.
+//! The section `corestream`: the length of the dump and the offset of its index.
 
 use std::ops::Range;
 
 use zerocopy::IntoBytes;
 
 use super::decode::Decoder;
-use super::fault::{Fault, Result};
+use super::fault::{Fault, Result, plural_s};
 use super::input::Input;
 use crate::format::{self, DEGRADED, HeaderFields, PARTIAL, VERSION};
 use crate::limits::MAX_CHECKSUM_BLOCKS;
 
-/// What the section `corestream` says.
+/// The contents of the section `corestream`.
 #[derive(Clone, Debug)]
 pub(super) struct Header {
-    /// Bit by bit, [`PARTIAL`] and [`DEGRADED`].
+    /// The flags [`PARTIAL`] and [`DEGRADED`].
     pub(super) flags: u32,
-    /// Bytes of the dump.
+    /// The length of the dump in bytes.
     pub(super) length: u64,
     /// The offset of the section `corestream.index`.
     pub(super) index: u64,
-    /// A checksum is over 2^`block_log2` bytes; 0 without checksums.
+    /// Each checksum covers 2^`block_log2` bytes. This is 0 if there are no checksums.
     pub(super) block_log2: u32,
-    /// How many checksums there are.
+    /// The number of checksums.
     blocks: u32,
 }
 
 impl Header {
-    /// Returns what the section says; `None` if there can't be so many blocks, or blocks of that length.
+    /// Returns a header, or `None` if the blocks would be too many or too large.
     pub(super) fn new(flags: u32, length: u64, index: u64, block_log2: u32) -> Option<Self> {
         let blocks = match block_log2 {
             0 => 0,
@@ -36,8 +36,10 @@ impl Header {
         (blocks <= MAX_CHECKSUM_BLOCKS).then_some(this)
     }
 
-    /// Decodes the body of the section; `start` is the offset of its id. Offsets are checked only where it
-    /// is in place.
+    /// Decodes the body of the section. `start` is the offset of the section's id.
+    ///
+    /// If the section is `in_place`, the index must lie after it. Otherwise another tool has moved sections, and the
+    /// offset is no longer true.
     pub(super) fn decode<I: Input>(
         body: &mut Decoder<'_, I>,
         start: u64,
@@ -51,60 +53,60 @@ impl Header {
         let HeaderFields { version, flags, length, index, block_log2 } = fields;
         let (length, index, block_log2) = (length.get(), index.get(), block_log2.get());
         if crc32fast::hash(fields.as_bytes()) != crc.get() {
-            return damaged("the checksum of this section does not hold".into());
+            return damaged("checksum mismatch".into());
         }
         if version.get() != VERSION {
-            return Err(unknown(all, "version", version.get()));
+            return Err(unknown_value(all, "version", version.get()));
         }
         if flags.get() & !(PARTIAL | DEGRADED) != 0 {
-            return Err(unknown(all, "flags", flags.get()));
+            return Err(unknown_value(all, "flags", flags.get()));
         }
         if index >= length || (in_place && index < all.end) {
             let end = all.end;
             return damaged(format!(
-                "an index at {index:#x} is not between {end:#x} and {length:#x}"
+                "index offset {index:#x} is not between {end:#x} and {length:#x}"
             ));
         }
         Self::new(flags.get(), length, index, block_log2).ok_or_else(|| {
-            Fault::damaged(all, format!("blocks of 2^{block_log2} bytes are not possible"))
+            Fault::damaged(all, format!("invalid block size of 2^{block_log2} bytes"))
         })
     }
 
-    /// How many checksums there are.
+    /// Returns the number of blocks, each with a checksum.
     pub(super) fn block_count(&self) -> u32 {
         self.blocks
     }
 
-    /// The bytes of the file that the checksum of one of the blocks is over.
+    /// Returns the bytes of the file that belong to a block.
     pub(super) fn block(&self, block: u32) -> Range<u64> {
         let start = u64::from(block) << self.block_log2;
         match start.checked_add(1 << self.block_log2) {
             Some(end) if end < self.index => start..end,
-            // The last block, which may be shorter.
+            // The last block can be shorter.
             _ => start..self.index,
         }
     }
 
-    /// Checks that the file has no more than `length` bytes, which is what it has.
-    pub(super) fn check_nothing_behind(&self, length: u64) -> Result<()> {
-        match length.checked_sub(self.length) {
+    /// Checks that a file of `file_len` bytes does not continue after the end of the dump.
+    pub(super) fn check_no_trailing_bytes(&self, file_len: u64) -> Result<()> {
+        match file_len.checked_sub(self.length) {
             None | Some(0) => Ok(()),
             Some(more) => {
-                let message = format!("{more} bytes after the end of the dump");
-                Err(Fault::damaged(self.length..length, message))
+                let message = format!("{more} byte{} after the end of the dump", plural_s(more));
+                Err(Fault::damaged(self.length..file_len, message))
             }
         }
     }
 
-    /// The section `corestream.index`.
+    /// Returns the bytes of the section `corestream.index`.
     pub(super) fn index_range(&self) -> Range<u64> {
         self.index..self.length
     }
 }
 
-/// A value that is none of those known here.
-pub(super) fn unknown(range: Range<u64>, what: &str, value: u32) -> Box<Fault> {
-    Fault::unsupported(range, format!("{what} {value} of this section is not known here"))
+/// Returns the fault of a field with an unknown value.
+pub(super) fn unknown_value(range: Range<u64>, what: &str, value: u32) -> Box<Fault> {
+    Fault::unsupported(range, format!("unknown {what} {value}"))
 }
 
 #[cfg(test)]
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn fields() {
+    fn decodes_all_fields() {
         let header = decode(|_| ()).unwrap();
         assert_eq!((header.flags, header.length, header.index), (3, 0x50_0000, 0x40_0005));
         assert_eq!(header.block_count(), 5);
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_block_may_end_past_all_offsets() {
+    fn clips_the_last_block_to_the_index() {
         let header = Header::new(0, u64::MAX, u64::MAX - 1, 63).unwrap();
         assert_eq!(header.block_count(), 2);
         assert_eq!(header.block(0), 0..1 << 63);
@@ -150,12 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_possible_is_said() {
+    fn rejects_unknown_and_impossible_values() {
         let (kind, line) = decode(|bytes| bytes[0] = 2).unwrap_err();
         assert_eq!(kind, ErrorKind::Unsupported);
-        assert_eq!(line, "at 0x0: version 2 of this section is not known here");
+        assert_eq!(line, "at 0x0: unknown version 2");
         assert_eq!(decode(|bytes| bytes[4] = 4).unwrap_err().0, ErrorKind::Unsupported);
-        // An index past the end of the file, and one in the header itself.
+        // An index past the end of the dump, and one within the header.
         assert_eq!(decode(|bytes| bytes[22] = 1).unwrap_err().0, ErrorKind::Damaged);
         assert_eq!(decode(|bytes| bytes[16..19].fill(0)).unwrap_err().0, ErrorKind::Damaged);
         // Too many blocks, and blocks of 2^64 bytes.

@@ -1,7 +1,7 @@
-//! The items of the lists of a dump, each checked when the dump is parsed, and decoded when somebody asks for it.
+//! The items of a dump's lists. The parser checks each item, and a list decodes items on demand.
 //!
-//! What a check passes, the decoder beside it decodes: a list that was checked once fails only where its source does, or
-//! where the dump has changed since.
+//! Whatever a check accepts, the corresponding decoder decodes. So decoding an item that was checked fails only if the
+//! source fails or if the dump has changed since.
 //!
 //! Source: the tool-conventions'
 //! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md).
@@ -21,47 +21,47 @@ use crate::model::{
 
 /// An item of a list.
 pub(super) trait Item {
-    /// What it is decoded to.
+    /// The decoded item.
     type Value;
 
-    /// Checks one and passes it.
+    /// Checks an item and skips it.
     fn check<I: Input>(from: &mut Decoder<'_, I>) -> Result<()> {
         Self::decode(from).map(drop)
     }
 
-    /// Passes one of a list that was checked, and need not look at its names.
-    fn pass<I: Input>(from: &mut Decoder<'_, I>) -> Result<()> {
+    /// Skips an item that was checked before. It need not check names again.
+    fn skip<I: Input>(from: &mut Decoder<'_, I>) -> Result<()> {
         Self::check(from)
     }
 
-    /// Decodes one.
+    /// Decodes an item.
     fn decode<I: Input>(from: &mut Decoder<'_, I>) -> Result<Self::Value>;
 }
 
-/// A module: its name.
+/// A module, decoded to its name.
 pub(super) enum Module {}
 
 impl Item for Module {
     type Value = String;
 
     fn check<I: Input>(from: &mut Decoder<'_, I>) -> Result<()> {
-        from.zero()?;
+        from.expect_zero()?;
         from.check_name()
     }
 
-    fn pass<I: Input>(from: &mut Decoder<'_, I>) -> Result<()> {
-        from.zero()?;
+    fn skip<I: Input>(from: &mut Decoder<'_, I>) -> Result<()> {
+        from.expect_zero()?;
         let len = from.u32()?;
         from.skip(len.into())
     }
 
     fn decode<I: Input>(from: &mut Decoder<'_, I>) -> Result<String> {
-        from.zero()?;
+        from.expect_zero()?;
         from.name()
     }
 }
 
-/// A note: its text.
+/// A note, decoded to its text.
 pub(super) enum Note {}
 
 impl Item for Note {
@@ -80,10 +80,10 @@ impl Item for Instance {
     type Value = Self;
 
     fn check<I: Input>(from: &mut Decoder<'_, I>) -> Result<()> {
-        from.zero()?;
+        from.expect_zero()?;
         from.u32()?;
         for _ in 0..2 {
-            for _ in 0..index_count(from)? {
+            for _ in 0..decode_index_count(from)? {
                 from.u32()?;
             }
         }
@@ -91,39 +91,38 @@ impl Item for Instance {
     }
 
     fn decode<I: Input>(from: &mut Decoder<'_, I>) -> Result<Self> {
-        from.zero()?;
-        let module = index(from)?.map(ModuleIndex);
-        let memories = indices(from, MemoryIndex)?;
-        let globals = indices(from, GlobalIndex)?;
+        from.expect_zero()?;
+        let module = decode_index(from)?.map(ModuleIndex);
+        let memories = decode_indices(from, MemoryIndex)?;
+        let globals = decode_indices(from, GlobalIndex)?;
         Ok(Self { module, memories, globals })
     }
 }
 
-/// A global of a list that was checked ([`check_global`]).
+/// Decodes a global that [`check_global`] has checked. A foreign one may have no value.
 impl Item for Global {
     type Value = Self;
 
     fn decode<I: Input>(from: &mut Decoder<'_, I>) -> Result<Self> {
-        types::global(from, 0, true)
+        types::decode_global(from, 0, true)
     }
 }
 
-/// Checks a global that comes after `before` others; `foreign` ones, of other writers, may have no value.
+/// Checks a global that follows `preceding` others. The globals of `foreign` writers may have no value.
 pub(super) fn check_global<I: Input>(
     from: &mut Decoder<'_, I>,
-    before: usize,
+    preceding: usize,
     foreign: bool,
 ) -> Result<()> {
-    types::global(from, before, foreign).map(drop)
+    types::decode_global(from, preceding, foreign).map(drop)
 }
 
-/// Decodes the number of indices in a list of them.
-fn index_count<I: Input>(from: &mut Decoder<'_, I>) -> Result<u32> {
+/// Decodes the length of a list of indices.
+fn decode_index_count<I: Input>(from: &mut Decoder<'_, I>) -> Result<u32> {
     let start = from.offset();
     match from.u32()? {
         count if count as usize > MAX_GLOBALS => {
-            let message =
-                format!("{count} items of an instance are over the limit of {MAX_GLOBALS}");
+            let message = format!("{count} indices are over the limit of {MAX_GLOBALS}");
             Err(Fault::unsupported(from.since(start), message))
         }
         count => Ok(count),
@@ -131,56 +130,63 @@ fn index_count<I: Input>(from: &mut Decoder<'_, I>) -> Result<u32> {
 }
 
 /// Decodes a list of indices.
-fn indices<T, I: Input>(
+fn decode_indices<T, I: Input>(
     from: &mut Decoder<'_, I>,
     of: impl Fn(u32) -> T,
 ) -> Result<Vec<Option<T>>> {
     let mut indices = Vec::new();
-    for _ in 0..index_count(from)? {
-        push(&mut indices, index(from)?.map(&of))?;
+    for _ in 0..decode_index_count(from)? {
+        try_push(&mut indices, decode_index(from)?.map(&of))?;
     }
     Ok(indices)
 }
 
-/// Decodes an index, `None` if it is not known.
-fn index<I: Input>(from: &mut Decoder<'_, I>) -> Result<Option<u32>> {
+/// Decodes an index. Returns `None` for the index that means unknown.
+fn decode_index<I: Input>(from: &mut Decoder<'_, I>) -> Result<Option<u32>> {
     from.u32().map(|index| (index != UNKNOWN_INDEX).then_some(index))
 }
 
-/// Checks a frame in the layout of the specification. The frames of other writers are checked by trials
-/// ([`layout`](super::layout)).
+/// Checks a frame in the layout of the specification. The [`layout`](super::layout) detector checks the frames of other
+/// writers.
 pub(super) fn check_frame<I: Input>(from: &mut Decoder<'_, I>) -> Result<()> {
-    from.zero()?;
+    from.expect_zero()?;
     for _ in 0..3 {
         from.u32()?;
     }
     for _ in 0..2 {
-        for _ in 0..value_count(from)? {
+        for _ in 0..decode_value_count(from)? {
             from.value()?;
         }
     }
     Ok(())
 }
 
-/// Decodes a frame.
-pub(super) fn frame<I: Input>(from: &mut Decoder<'_, I>, layout: FrameLayout) -> Result<Frame> {
-    from.zero()?;
-    let instance = if layout.has_instance() { index(from)?.map(InstanceIndex) } else { None };
+/// Decodes a frame in this layout.
+pub(super) fn decode_frame<I: Input>(
+    from: &mut Decoder<'_, I>,
+    layout: FrameLayout,
+) -> Result<Frame> {
+    from.expect_zero()?;
+    let instance =
+        if layout.has_instance() { decode_index(from)?.map(InstanceIndex) } else { None };
     let (function, offset) = (from.u32()?, from.u32()?);
     let (locals, stack) = if layout.has_counts_first() {
-        let (locals, stack) = (value_count(from)?, value_count(from)?);
-        (values(from, locals, Decoder::fixed_value)?, values(from, stack, Decoder::fixed_value)?)
+        let (locals, stack) = (decode_value_count(from)?, decode_value_count(from)?);
+        (
+            decode_values(from, locals, Decoder::fixed_value)?,
+            decode_values(from, stack, Decoder::fixed_value)?,
+        )
     } else {
-        let count = value_count(from)?;
-        let locals = values(from, count, Decoder::value)?;
-        let count = value_count(from)?;
-        (locals, values(from, count, Decoder::value)?)
+        let count = decode_value_count(from)?;
+        let locals = decode_values(from, count, Decoder::value)?;
+        let count = decode_value_count(from)?;
+        (locals, decode_values(from, count, Decoder::value)?)
     };
     Ok(Frame::new(instance, function, offset).with_locals(locals).with_stack(stack))
 }
 
-/// Decodes the number of locals of a frame, or of values on its operand stack.
-fn value_count<I: Input>(from: &mut Decoder<'_, I>) -> Result<u32> {
+/// Decodes the number of locals or operands of a frame.
+fn decode_value_count<I: Input>(from: &mut Decoder<'_, I>) -> Result<u32> {
     let start = from.offset();
     match from.u32()? {
         count if count as usize > MAX_FRAME_VALUES => Err(too_many_values(from.since(start))),
@@ -196,20 +202,23 @@ pub(super) fn too_many_values(range: Range<u64>) -> Box<Fault> {
     Fault::unsupported(range, message)
 }
 
-fn values<'i, I: Input>(
+fn decode_values<'i, I: Input>(
     from: &mut Decoder<'i, I>,
     count: u32,
     decode: fn(&mut Decoder<'i, I>) -> Result<Value>,
 ) -> Result<Vec<Value>> {
     let mut values = Vec::new();
     for _ in 0..count {
-        push(&mut values, decode(from)?)?;
+        try_push(&mut values, decode(from)?)?;
     }
     Ok(values)
 }
 
-/// Adds an item to a list that a dump may claim to be of any length.
-pub(super) fn push<T>(list: &mut Vec<T>, item: T) -> Result<()> {
+/// Appends an item to a list whose length is not trusted.
+///
+/// # Errors
+/// Returns an error if memory for the item cannot be allocated.
+pub(super) fn try_push<T>(list: &mut Vec<T>, item: T) -> Result<()> {
     let no_room = |_| Error::out_of_memory("a list of a dump");
     list.try_reserve(1).map_err(no_room)?;
     list.push(item);

@@ -1,8 +1,8 @@
-//! The lists of a dump: modules, instances, threads, frames, globals and notes, decoded whenever somebody asks for them.
+//! The lists of a dump: modules, instances, threads, frames, globals and notes. They decode their items on demand.
 //!
-//! Opening a dump checks all items and keeps the places of a few. A list decodes from the place before the item that is
-//! wanted, into values that own what they hold, so that no list needs more memory than its longest item. Decoding fails
-//! where the source does, or where the dump has changed since.
+//! Opening a dump checks all items and keeps the offset of every 64th. To find an item, a list starts at the nearest
+//! kept offset before it and skips the items between. Decoded items own their data, so a list needs no more memory than
+//! its longest item. Decoding fails only if the source fails or if the dump has changed since it was opened.
 
 use std::marker::PhantomData;
 
@@ -16,33 +16,33 @@ use crate::error::{self, Error};
 use crate::limits::MAX_NAME_BYTES;
 use crate::model::{Frame, Thread};
 
-/// Every so many items of a list its place is kept.
+/// The offset of one in this many items is kept.
 const STEP: usize = 64;
 
-/// Where the items of a list are that stand one behind the other: the offset of every [`STEP`]th one.
+/// The offsets of the items of a list, which are adjacent. Only every [`STEP`]th offset is kept.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct ItemOffsets {
     offsets: Vec<u64>,
     len: usize,
 }
 
-impl Places {
-    /// Returns the number of kept places of a list of `len` items.
+impl ItemOffsets {
+    /// Returns the number of offsets that are kept for a list of `len` items.
     pub(super) const fn count(len: usize) -> usize {
         len.div_ceil(STEP)
     }
 
-    /// Adds the item at `offset`.
+    /// Appends the item at `offset`.
     ///
     /// # Errors
-    /// Returns an error if memory for the place cannot be allocated.
+    /// Returns an error if memory for the offset cannot be allocated.
     pub(super) fn push(&mut self, offset: u64) -> Result<()> {
         if self.len.is_multiple_of(STEP) {
-            let no_room = |_| Error::out_of_memory("the places of a list");
+            let no_room = |_| Error::out_of_memory("the offsets of a list");
             self.offsets.try_reserve(1).map_err(no_room)?;
             self.offsets.push(offset);
         }
-        // No list has as many items as there are addresses.
+        // This cannot wrap: a dump lists fewer than 2^32 items of a kind.
         self.len = self.len.wrapping_add(1);
         Ok(())
     }
@@ -52,38 +52,39 @@ impl Places {
         self.len
     }
 
-    /// Returns the kept place at or before item `index`, and the number of items between the two.
+    /// Returns the nearest kept offset at or before item `index`, and the number of items between them. Returns `None`
+    /// if there is no such item.
     fn before(&self, index: usize) -> Option<(u64, usize)> {
         let offset = self.offsets.get(index / STEP).filter(|_| index < self.len)?;
         Some((*offset, index % STEP))
     }
 }
 
-/// The rest of a list of items.
+/// An iterator over the items of a list.
 pub(super) struct List<'d, T> {
     input: Cursor<'d>,
-    left: usize,
+    remaining: usize,
     item: PhantomData<T>,
 }
 
 impl<'d, T: Item> List<'d, T> {
-    /// Returns the items at these places.
-    pub(super) fn new(source: Source<'d>, places: &Places) -> Self {
-        let start = places.offsets.first().copied().unwrap_or_default();
-        Self { input: source.input(start), left: places.len, item: PhantomData }
+    /// Returns an iterator over the items at these offsets.
+    pub(super) fn new(source: Source<'d>, offsets: &ItemOffsets) -> Self {
+        let start = offsets.offsets.first().copied().unwrap_or_default();
+        Self { input: source.input(start), remaining: offsets.len, item: PhantomData }
     }
 
-    /// Decodes item `index` of the list, past those between it and the place before it; `None` if it has fewer.
+    /// Decodes item `index` of the list. Returns `None` if there is no such item.
     pub(super) fn item(
         source: Source<'d>,
-        places: &Places,
+        offsets: &ItemOffsets,
         index: usize,
     ) -> Result<Option<T::Value>> {
-        let Some((offset, between)) = places.before(index) else { return Ok(None) };
+        let Some((offset, between)) = offsets.before(index) else { return Ok(None) };
         let mut input = source.input(offset);
         let mut from = Decoder::new(&mut input, u64::MAX);
         for _ in 0..between {
-            T::pass(&mut from)?;
+            T::skip(&mut from)?;
         }
         T::decode(&mut from).map(Some)
     }
@@ -93,22 +94,22 @@ impl<T: Item> Iterator for List<'_, T> {
     type Item = error::Result<T::Value>;
 
     fn next(&mut self) -> Option<error::Result<T::Value>> {
-        self.left = self.left.checked_sub(1)?;
+        self.remaining = self.remaining.checked_sub(1)?;
         let decoded = T::decode(&mut Decoder::new(&mut self.input, u64::MAX));
         if decoded.is_err() {
-            self.left = 0;
+            self.remaining = 0;
         }
         Some(decoded.map_err(Error::from))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
+        (self.remaining, Some(self.remaining))
     }
 }
 
 impl<T: Item> ExactSizeIterator for List<'_, T> {}
 
-/// The items up to the first error.
+/// An iterator that ends after the first error.
 pub(super) struct UntilError<I> {
     items: I,
     has_failed: bool,
@@ -158,14 +159,14 @@ impl<T, I: ExactSizeIterator<Item = error::Result<T>>> ExactSizeIterator for Unt
 pub struct ThreadView<'d> {
     source: Source<'d>,
     name: String,
-    /// The offset of its first frame.
+    /// The offset of the first frame.
     offset: u64,
     frames: u32,
     layout: FrameLayout,
 }
 
 impl<'d> ThreadView<'d> {
-    /// Decodes the name of the thread at `offset`, which has so many frames in this layout.
+    /// Decodes the name at `offset` of a thread with this number of frames in this layout.
     pub(super) fn decode(
         source: Source<'d>,
         (offset, frames): (u64, u32),
@@ -185,26 +186,26 @@ impl<'d> ThreadView<'d> {
         &self.name
     }
 
-    /// Returns the frames, from youngest to oldest. The first error ends them.
+    /// Returns the frames from youngest to oldest. The iterator ends after the first error.
     ///
     /// # Errors
     /// An item is an error if the dump cannot be read or has changed since it was opened, or if the frame has more than
-    /// [`MAX_FRAME_VALUES`](crate::limits::MAX_FRAME_VALUES) locals or values on its operand stack
+    /// [`MAX_FRAME_VALUES`](crate::limits::MAX_FRAME_VALUES) locals or operands
     /// ([`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported)).
     pub fn frames(&self) -> Frames<'d> {
         let input = self.source.input(self.offset);
-        Frames { input, left: self.frames as usize, layout: self.layout }
+        Frames { input, remaining: self.frames as usize, layout: self.layout }
     }
 
-    /// Returns the thread in the words of the model, with its frames in memory.
+    /// Decodes all frames into a [`Thread`] of the model.
     ///
     /// # Errors
-    /// Returns the errors of [`frames`](Self::frames), and one of
-    /// [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory).
+    /// Returns the errors of [`frames`](Self::frames), and an error of
+    /// [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory) if memory for the frames cannot be allocated.
     pub fn to_thread(&self) -> error::Result<Thread> {
         let mut frames = Vec::new();
         for frame in self.frames() {
-            item::push(&mut frames, frame?)?;
+            item::try_push(&mut frames, frame?)?;
         }
         Ok(Thread::new(&self.name).with_frames(frames))
     }
@@ -220,10 +221,10 @@ impl std::fmt::Debug for ThreadView<'_> {
     }
 }
 
-/// The frames of a thread, made by [`ThreadView::frames`].
+/// An iterator over the frames of a thread. [`ThreadView::frames`] creates it.
 pub struct Frames<'d> {
     input: Cursor<'d>,
-    left: usize,
+    remaining: usize,
     layout: FrameLayout,
 }
 
@@ -231,16 +232,16 @@ impl Iterator for Frames<'_> {
     type Item = error::Result<Frame>;
 
     fn next(&mut self) -> Option<error::Result<Frame>> {
-        self.left = self.left.checked_sub(1)?;
-        let decoded = item::frame(&mut Decoder::new(&mut self.input, u64::MAX), self.layout);
+        self.remaining = self.remaining.checked_sub(1)?;
+        let decoded = item::decode_frame(&mut Decoder::new(&mut self.input, u64::MAX), self.layout);
         if decoded.is_err() {
-            self.left = 0;
+            self.remaining = 0;
         }
         Some(decoded.map_err(Error::from))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
+        (self.remaining, Some(self.remaining))
     }
 }
 
@@ -248,12 +249,12 @@ impl ExactSizeIterator for Frames<'_> {}
 
 impl std::fmt::Debug for Frames<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Frames").field("left", &self.left).finish_non_exhaustive()
+        f.debug_struct("Frames").field("remaining", &self.remaining).finish_non_exhaustive()
     }
 }
 
-/// Decodes the name that all of the `len` bytes at `offset` are.
-pub(super) fn bare_name(source: Source<'_>, offset: u64, len: u64) -> Result<String> {
+/// Decodes a name without a length prefix: the `len` bytes at `offset`.
+pub(super) fn decode_bare_name(source: Source<'_>, offset: u64, len: u64) -> Result<String> {
     let mut input = source.input(offset);
     let mut from = Decoder::new(&mut input, u64::MAX);
     let len = usize::try_from(len).ok().filter(|len| *len <= MAX_NAME_BYTES);
@@ -268,9 +269,9 @@ mod tests {
         InstanceIndex, ModuleIndex,
     };
 
-    /// The place of every 64th item is kept; the others are found from there.
+    /// Counts around multiples of 64 test the search from a kept offset.
     #[test]
-    fn an_item_is_that_of_the_list() {
+    fn finds_each_item_of_a_list_by_index() {
         for count in [0, 1, 63, 64, 65, 128, 200] {
             let mut guest = CoreDump::new("guest");
             for i in 0..count {

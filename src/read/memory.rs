@@ -1,4 +1,4 @@
-//! A memory of a dump: what the dump holds of it, and its bytes.
+//! A memory of a dump: its segments, its contents by address, and its bytes.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use super::contents::{Content, Contents};
 use super::file::CoreDumpFile;
 use super::index::IndexedMemory;
-use super::open::Kept;
+use super::open::SegmentTotals;
 use super::segment::Segment;
 use super::{types, wide};
 use crate::arithmetic::at_most;
@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{MemoryIndex, MemoryType};
 use crate::ranges::range_len;
 
-/// A memory of a dump, made by [`CoreDumpFile::memory`].
+/// A memory of a dump, returned by [`CoreDumpFile::memory`].
 ///
 /// ```
 /// use corestream::read::Content;
@@ -48,24 +48,24 @@ pub struct MemoryView<'d> {
     ty: &'d MemoryType,
 }
 
-/// What a dump holds of a memory.
+/// How much of a memory a dump contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Coverage {
-    /// Segments with bytes of it.
+    /// The number of segments.
     pub segments: u64,
-    /// Bytes in those, each address counted once.
+    /// The number of bytes in segments. Each address counts once.
     pub data_bytes: u64,
-    /// Bytes that were excluded on purpose: up to all 2^64.
+    /// The number of bytes that were excluded on purpose, up to 2^64.
     pub excluded_bytes: u128,
-    /// Bytes that are lost in a damaged dump: up to all 2^64.
+    /// The number of bytes that are lost in a damaged dump, up to 2^64.
     pub lost_bytes: u128,
-    /// Whether it may have been written to while it was dumped: it may hold old and new bytes.
+    /// Whether the guest may have written to the memory while it was dumped. The dump then may hold old and new bytes.
     pub changing: bool,
 }
 
 impl Coverage {
-    /// Returns the bytes that nobody knows, whether they were excluded or are lost.
+    /// Returns the number of unknown bytes, excluded or lost.
     pub fn unknown_bytes(&self) -> u128 {
         [self.excluded_bytes, self.lost_bytes].iter().sum()
     }
@@ -75,9 +75,9 @@ impl Coverage {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct SegmentView {
-    /// The addresses of its first and its last byte.
+    /// The addresses of the first and the last byte.
     pub addresses: RangeInclusive<u64>,
-    /// The offset of its first byte in the dump, in bytes.
+    /// The file offset of the first byte.
     pub offset: u64,
 }
 
@@ -88,43 +88,43 @@ impl<'d> MemoryView<'d> {
 
     /// Returns the index of the memory in the dump.
     pub fn index(&self) -> MemoryIndex {
-        // A dump has no more memories than fit; see `limits::MAX_MEMORIES`.
+        // `limits::MAX_MEMORIES` is far below `u32::MAX`.
         MemoryIndex(u32::try_from(self.index).unwrap_or(u32::MAX))
     }
 
-    /// Returns the type, with the size that the memory had.
+    /// Returns the type of the memory. Its minimum is the size that the memory had.
     pub fn ty(&self) -> MemoryType {
         *self.ty
     }
 
-    /// Returns the pages that the dump declares of a memory whose segments reach beyond them. Some writers declare none:
-    /// such a memory is as long as its segments need. So is one whose type a damaged dump has lost
-    /// ([`salvage`](CoreDumpFile::salvage)): 0 pages.
+    /// Returns the declared number of pages if it is too small for the segments, `None` otherwise.
+    ///
+    /// Some writers declare no pages. [`ty`](Self::ty) then has as many pages as the segments need. The same applies if
+    /// a damaged dump has lost the type ([`salvage`](CoreDumpFile::salvage)): its declared number is 0.
     pub fn declared_pages(&self) -> Option<u64> {
         let grown = self.dump.opened.structure.grown.iter();
         grown.copied().find_map(|(grown, pages)| (grown == self.index().0).then_some(pages))
     }
 
-    /// Returns what the dump holds of it.
+    /// Returns how much of the memory the dump contains.
     pub fn coverage(&self) -> Coverage {
-        let kept = self.dump.opened.kept.get(self.index).copied();
-        let Kept { segments, bytes } = kept.unwrap_or_default();
+        let totals = self.dump.opened.totals.get(self.index).copied();
+        let SegmentTotals { segments, bytes } = totals.unwrap_or_default();
         let changing = self.indexed().is_some_and(|memory| memory.changing);
         let excluded_bytes = self.indexed().map_or(0, |memory| memory.excluded.byte_len());
-        let lost_bytes = match self.lost() {
-            Some(_) => self.contents().filter_map(lost).map(|range| range_len(&range)).sum(),
+        let lost_bytes = match self.lost_from() {
+            Some(_) => self.contents().filter_map(lost_range).map(|range| range_len(&range)).sum(),
             None => 0,
         };
         Coverage { segments, data_bytes: bytes, excluded_bytes, lost_bytes, changing }
     }
 
-    /// Returns the ranges of addresses whose bytes nobody knows, in order: they were excluded, or they are lost in a damaged
-    /// dump.
+    /// Returns the address ranges whose bytes are unknown, excluded or lost, in order.
     pub fn unknown(&self) -> impl Iterator<Item = RangeInclusive<u64>> + Clone + use<'d> {
         self.contents().filter_map(Content::unknown)
     }
 
-    /// Returns the ranges of addresses that were excluded from the dump on purpose, in order.
+    /// Returns the address ranges that were excluded from the dump on purpose, in order.
     pub fn excluded(&self) -> impl Iterator<Item = RangeInclusive<u64>> + Clone + use<'d> {
         self.contents().filter_map(|content| match content {
             Content::Excluded(range) => Some(range),
@@ -132,8 +132,8 @@ impl<'d> MemoryView<'d> {
         })
     }
 
-    /// Returns the segments in the order of their addresses; none overlaps another. Of segments that overlap in the dump
-    /// of another tool they are the parts that count.
+    /// Returns the segments in order of address, without overlaps. If segments overlap in the dump of another tool,
+    /// these are the parts that later segments of the file do not overwrite.
     pub fn segments(&self) -> impl ExactSizeIterator<Item = SegmentView> + Clone + use<'d> {
         let segments = self.segments_from(0).iter();
         segments.map(|segment| SegmentView {
@@ -142,78 +142,80 @@ impl<'d> MemoryView<'d> {
         })
     }
 
-    /// Returns what is in the memory, from address 0 to its end.
+    /// Returns the contents of the memory, from address 0 to its end.
     pub fn contents(&self) -> Contents<'d> {
         self.contents_from(0)
     }
 
-    /// Returns what is in the memory, from `address` to its end; nothing from an address behind it.
+    /// Returns the contents of the memory from `address` to its end, or an empty iterator if `address` is past the end.
     pub fn contents_from(&self, address: u64) -> Contents<'d> {
         let last = types::last_address(self.ty);
         let rest = last.filter(|last| address <= *last).map(|last| address..=last);
         let excluded = self.indexed().map_or(&[][..], |memory| memory.excluded.from(address));
-        Contents::new(self.segments_from(address), excluded, self.lost(), rest)
+        Contents::new(self.segments_from(address), excluded, self.lost_from(), rest)
     }
 
     fn segments_from(&self, address: u64) -> &'d [Segment] {
-        self.dump.opened.table.from(self.index().0, address)
+        self.dump.opened.table.segments_from(self.index().0, address)
     }
 
-    /// What the index says of it.
+    /// Returns the entry of the memory in the index.
     fn indexed(&self) -> Option<&'d IndexedMemory> {
-        self.dump.opened.index.as_ref().and_then(|all| all.memories.get(self.index))
+        self.dump.opened.index.as_ref().and_then(|index| index.memories.get(self.index))
     }
 
-    /// The address from which on what is in no segment is lost.
-    fn lost(&self) -> Option<u64> {
-        self.dump.opened.lost.and_then(|(of, from)| match of.cmp(&self.index().0) {
+    /// Returns the address from which on bytes outside of segments are lost.
+    fn lost_from(&self) -> Option<u64> {
+        self.dump.opened.lost_from.and_then(|(memory, address)| match memory.cmp(&self.index().0) {
             Ordering::Less => Some(0),
-            Ordering::Equal => Some(from),
+            Ordering::Equal => Some(address),
             Ordering::Greater => None,
         })
     }
 
-    /// Fills `buffer` with the bytes from `address` on, with zeros where the dump says that the memory was zero.
+    /// Fills `buffer` with the bytes from `address` on.
     ///
-    /// It takes time that is logarithmic in the number of segments and linear in the bytes, and one read of the source for
-    /// each segment.
+    /// Costs O(log n) for n segments, one read of the source for each segment in the range, and the time to copy the
+    /// bytes.
     ///
     /// # Errors
-    /// Returns an error if the memory ends before the last byte ([`ErrorKind::Option`]), if a byte was excluded on purpose
-    /// or its dump was rewritten and nothing tells ([`ErrorKind::Excluded`]), if a byte is lost in a damaged dump (the kind
-    /// of its [`damage`](CoreDumpFile::damage)), or if the
-    /// dump cannot be read ([`ErrorKind::Input`]). The bytes of `buffer` before that are filled.
+    /// Returns an error in these cases. The part of `buffer` before the first byte that could not be read is filled.
+    /// - [`ErrorKind::Option`]: the range extends past the end of the memory.
+    /// - [`ErrorKind::Excluded`]: a byte was excluded on purpose, or may have been, in a dump that another tool has
+    ///   rewritten.
+    /// - The kind of the dump's [`damage`](CoreDumpFile::damage): a byte is lost in a damaged dump.
+    /// - [`ErrorKind::Input`]: the dump cannot be read.
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<()> {
         let size = self.ty.size();
         if wide::sum(address, buffer.len() as u64) > size {
             let (len, memory) = (buffer.len(), self.index());
             let message = format!(
-                "{len} bytes at address {address:#x} are past the end of memory {memory} \
+                "{len}-byte read at address {address:#x} is past the end of memory {memory} \
                  ({size:#x} bytes)"
             );
             return Err(Error::new(ErrorKind::Option, message));
         }
         let mut contents = self.contents_from(address);
-        let mut left = buffer;
-        while !left.is_empty() {
-            // They go on to the end of the memory.
-            let part = contents.next().ok_or_else(|| self.changed())?;
-            let len = at_most(range_len(part.addresses()), left.len());
-            let (now, later) = left.split_at_mut(len);
-            match part {
-                Content::Data { offset, .. } => self.dump.source().read(offset, now)?,
-                Content::Zero(_) => now.fill(0),
+        let mut rest = buffer;
+        while !rest.is_empty() {
+            // The contents reach the end of the memory, so there is a next one.
+            let content = contents.next().ok_or_else(|| self.changed_error())?;
+            let len = at_most(range_len(content.addresses()), rest.len());
+            let (part, later) = rest.split_at_mut(len);
+            match content {
+                Content::Data { offset, .. } => self.dump.source().read(offset, part)?,
+                Content::Zero(_) => part.fill(0),
                 Content::Excluded(range) => return Err(self.excluded_error(range)),
                 Content::Lost(range) => return Err(self.lost_error(range)),
             }
-            left = later;
+            rest = later;
         }
         Ok(())
     }
 
     fn excluded_error(&self, range: RangeInclusive<u64>) -> Error {
         let (first, last) = range.into_inner();
-        let message = format!("{first:#x}..={last:#x} of memory {} was left out", self.index());
+        let message = format!("{first:#x}..={last:#x} of memory {} was excluded", self.index());
         Error::new(ErrorKind::Excluded, message)
     }
 
@@ -224,20 +226,26 @@ impl<'d> MemoryView<'d> {
             Some(damage) => {
                 Error::new(damage.kind(), format!("{range} is lost in a damaged dump: {damage}"))
             }
-            // Another tool has rewritten the dump, and lost what tells which ranges were excluded.
-            None => Error::new(ErrorKind::Excluded, format!("{range} was left out")),
+            // Another tool has rewritten the dump, and the list of excluded ranges is gone.
+            None => {
+                let message = format!(
+                    "{range} may have been excluded: a tool has rewritten the dump and lost the \
+                     excluded ranges"
+                );
+                Error::new(ErrorKind::Excluded, message)
+            }
         }
     }
 
-    /// The error of contents that end before the memory does.
-    pub(super) fn changed(&self) -> Error {
+    /// Returns the error of contents that end before the memory does.
+    pub(super) fn changed_error(&self) -> Error {
         let memory = self.index();
-        let message = format!("memory {memory}: the dump has changed while it was read");
+        let message = format!("memory {memory}: the dump changed while it was read");
         Error::new(ErrorKind::Input, message)
     }
 }
 
-fn lost(content: Content) -> Option<RangeInclusive<u64>> {
+fn lost_range(content: Content) -> Option<RangeInclusive<u64>> {
     match content {
         Content::Lost(range) => Some(range),
         _ => None,

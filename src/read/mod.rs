@@ -1,7 +1,7 @@
-//! Reading core dumps back: what is in them, whether they are whole, and the guest's memory.
+//! Reading core dumps: their contents, the guest's memory, and whether they are intact.
 //!
-//! The reader is written against the format, and shares nothing with this project's writer. One pull parser of the
-//! sections serves all of it, for any source and for a stream alike.
+//! The reader follows the specification of the format and shares no logic with the writer. One pull parser for the
+//! sections serves opening, salvage and verification, over any source and over a stream.
 
 mod appended;
 mod bounds;
@@ -41,4 +41,4 @@ pub use memory::{Coverage, MemoryView, SegmentView};
 pub use open_options::OpenOptions;
 pub use read_at::{MappedFile, ReadAt};
 pub use restore::Restored;
-pub use verify::{Damage, Early, Excluded, MemoryRange, Verdict, Verifier, Whole};
+pub use verify::{DamageReport, EarlyFact, Excluded, IntactDump, MemoryRange, Verdict, Verifier};

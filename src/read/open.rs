@@ -1,4 +1,28 @@
-//! Opens a dump: keeps what the parser finds, and builds the table of segments.
+//! Opens a dump: collects what the parser finds, and builds the table of segments.
+//!
+//! # The problem
+//! Opening must work for every intact dump: corestream's own, those of other writers, and corestream's own after
+//! another tool has rewritten them. It must be fast for a dump of many gigabytes, read nothing of the memories, and
+//! keep at most [`MAX_METADATA_BYTES`], whatever the dump contains.
+//!
+//! # The idea
+//! There are two attempts:
+//! 1. [`OpenedDump::open_as_written`] takes the dump as its writer wrote it. With an intact header, the parser stops at
+//!    the data, and the index gives all segments. Without a header the dump is another writer's, and the parser decodes
+//!    the headers of all segments.
+//! 2. [`OpenedDump::open_rewritten`] follows if the first attempt found damage. A tool that rewrites a module moves the
+//!    sections, so the offsets in the header and in the index are wrong. It parses all sections, as for another
+//!    writer's dump, and takes only the excluded ranges and the changing memories from the index
+//!    ([`IndexStatus::Moved`]). If this finds no rewritten dump, the error is the fault of the first attempt.
+//!
+//! # The invariant
+//! An [`OpenedDump`] owns what it keeps, and its size is bounded: an assertion below adds up the maximum of every
+//! table. Items are checked when the dump is opened, but only their offsets are kept. They are decoded when a caller
+//! asks.
+//!
+//! # The cost
+//! With an index: the sections before the data, and one pass over the index. Without one: one pass over the headers of
+//! all segments, whose contents the input skips. A dump is parsed twice only if the first attempt fails.
 
 use std::ops::RangeInclusive;
 
@@ -7,16 +31,16 @@ use super::data::DataSection;
 use super::facts::Trap;
 use super::fault::{Fault, Result};
 use super::header::Header;
-use super::index::{Entry, Index};
+use super::index::{Index, IndexEntry};
 use super::input::{Cursor, Input};
-use super::items::Places;
+use super::items::ItemOffsets;
 use super::parser::{Parser, Payload};
 use super::segment::Segment;
 use super::source::Source;
 use super::structure::Structure;
-use super::table::{self, Builder, Table};
+use super::table::{self, Table, TableBuilder};
 use crate::arithmetic::{Checked, at_most};
-use crate::control::{Control, Lookout, Meter};
+use crate::control::{CancelCheck, Control, Meter};
 use crate::error::{self, Error, ErrorKind};
 use crate::format::{CORE, IndexSegment, PARTIAL};
 use crate::limits::{
@@ -24,63 +48,64 @@ use crate::limits::{
     MAX_LISTED_THREADS, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_TRAP_BYTES,
 };
 
-/// A dump that was parsed: where things are, and little else.
+/// The metadata of an open dump: mostly the offsets of its items.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedDump {
     pub(super) structure: Structure,
-    pub(super) items: Items,
+    pub(super) items: DumpItems,
     pub(super) table: Table,
     pub(super) index: Option<Index>,
-    /// For each memory, what is in its segments.
-    pub(super) kept: Vec<Kept>,
-    /// The memory and the address from which on what is in no segment is not known, if the dump is
-    /// damaged.
-    pub(super) lost: Option<(u32, u64)>,
+    /// The segments and bytes of each memory.
+    pub(super) totals: Vec<SegmentTotals>,
+    /// The memory and the address from which on bytes outside of segments are unknown, for a dump that is damaged or
+    /// has lost its list of excluded ranges.
+    pub(super) lost_from: Option<(u32, u64)>,
 }
 
-/// Where the items of a dump are, as [`items`](super::items) decodes them.
+/// The places of the items of a dump. [`items`](super::items) decodes them.
 #[derive(Debug, Default)]
-pub(super) struct Items {
-    /// The name of the process; empty if a damaged dump has lost it.
+pub(super) struct DumpItems {
+    /// The name of the process. Empty if a damaged dump has lost it.
     pub(super) process: String,
-    pub(super) modules: Places,
-    /// The offset and the length of the name of the only module, where the dump does not have the length.
+    pub(super) modules: ItemOffsets,
+    /// The offset and the length of the name of the only module, in a dump that does not encode the length.
     pub(super) bare_module: Option<(u64, u64)>,
-    pub(super) instances: Places,
+    pub(super) instances: ItemOffsets,
     /// The offset of each thread's name, and its number of frames.
     pub(super) threads: Vec<(u64, u32)>,
-    pub(super) globals: Places,
-    pub(super) notes: Places,
+    pub(super) globals: ItemOffsets,
+    pub(super) notes: ItemOffsets,
     pub(super) trap: Trap,
-    pub(super) identities: Places,
+    pub(super) identities: ItemOffsets,
 }
 
-/// What an open dump keeps is bounded whatever is in it: the tables that grow with it, and the few bytes of the rest.
+/// Asserts the memory limit of an open dump: the tables that grow with the dump, and the rest.
 const _: () = {
-    /// Returns the bytes of a vector of `len` items that has grown by doubling.
+    /// Returns the maximum size in bytes of a vector of `len` items that grows by doubling.
     const fn grown<T>(len: usize) -> usize {
         len.next_power_of_two() * size_of::<T>()
     }
 
-    // The largest table is moved once, when it has grown to this. No other needs as much while it is moved.
-    let table = (MAX_LISTED_SEGMENTS + table::DOUBLED) * size_of::<Segment>();
+    // The table of segments, the largest one, moves once, when it has this many. While any other table moves, less
+    // memory is in use.
+    let table = (MAX_LISTED_SEGMENTS + table::MAX_DOUBLED_SEGMENTS) * size_of::<Segment>();
     let sections = grown::<DataSection>(MAX_DATA_SECTIONS);
     let ranges = grown::<RangeInclusive<u64>>(MAX_EXCLUDED_RANGES);
     let threads = grown::<(u64, u32)>(MAX_LISTED_THREADS);
-    let lists =
-        grown::<u64>(Places::count(MAX_LISTED)) * 3 + grown::<u64>(Places::count(MAX_GLOBALS));
+    let lists = grown::<u64>(ItemOffsets::count(MAX_LISTED)) * 3
+        + grown::<u64>(ItemOffsets::count(MAX_GLOBALS));
     let rest = MAX_NAME_BYTES + MAX_TRAP_BYTES + (64 << 10);
     assert!(table + sections + ranges + threads + lists + rest <= MAX_METADATA_BYTES);
 };
 
-/// What is in the segments of a memory.
+/// The number of segments of a memory, and of the bytes in them.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct SegmentTotals {
     pub(super) segments: u64,
     pub(super) bytes: u64,
 }
 
-impl Kept {
+impl SegmentTotals {
     pub(super) fn add(&mut self, segments: u64, bytes: u64) -> error::Result<()> {
         self.segments = self.segments.plus(segments)?;
         self.bytes = self.bytes.plus(bytes)?;
@@ -88,81 +113,92 @@ impl Kept {
     }
 }
 
-impl Opened {
-    /// Opens a dump that is not damaged as far as can be seen without touching its data.
-    pub(super) fn strict(source: Source<'_>, control: &Control, meter: &Meter<'_>) -> Result<Self> {
-        let lookout = Lookout::with_meter(control, meter);
-        // The code for each kind of input is its own: a dump without an index may have a million segments to decode.
-        let opened = match &mut source.input(0) {
-            Cursor::Slice(input) => Self::as_written(source, input, lookout),
-            Cursor::Window(input) => Self::as_written(source, input, lookout),
+impl OpenedDump {
+    /// Opens a dump without reading the contents of its memories.
+    ///
+    /// # Errors
+    /// Returns an error for any damage found.
+    pub(super) fn open(source: Source<'_>, control: &Control, meter: &Meter<'_>) -> Result<Self> {
+        let cancel_check = CancelCheck::with_meter(control, meter);
+        // Specialized for each kind of input: a dump without an index may have a million segments to decode.
+        let attempt = match &mut source.input(0) {
+            Cursor::Slice(input) => Self::open_as_written(source, input, cancel_check),
+            Cursor::Window(input) => Self::open_as_written(source, input, cancel_check),
         };
-        match opened? {
-            AsWritten::Opened(opened) => Ok(*opened),
-            AsWritten::Not(fault) => Self::rewritten(source, fault, control),
+        match attempt? {
+            FirstAttempt::Opened(opened) => Ok(*opened),
+            FirstAttempt::MaybeRewritten(fault) => Self::open_rewritten(source, fault, control),
         }
     }
 
-    /// Opens a dump whose sections are where its writer has put them.
+    /// Opens a dump whose sections are where its writer put them.
     ///
     /// # Errors
-    /// Returns an error for a fault that has nothing to do with where its sections are.
-    fn as_written<I: Input>(
+    /// Returns an error for a fault that moved sections do not explain.
+    fn open_as_written<I: Input>(
         source: Source<'_>,
         input: &mut I,
-        lookout: Lookout<'_>,
-    ) -> Result<AsWritten> {
+        cancel_check: CancelCheck<'_>,
+    ) -> Result<FirstAttempt> {
         let mut parser = Parser::default();
-        let mut opener = Opener::new(Some(source.len()), lookout);
-        match opener.read(&mut parser, input) {
+        let mut opener = Opener::new(Some(source.len()), cancel_check);
+        match opener.collect(&mut parser, input) {
             Err(fault) if matches!(fault.kind, ErrorKind::Damaged | ErrorKind::Truncated) => {
-                return Ok(AsWritten::Not(Some(fault)));
+                return Ok(FirstAttempt::MaybeRewritten(Some(fault)));
             }
             parsed => parsed?,
         }
         let structure = parser.structure;
-        if !structure.has(CORE) {
+        if !structure.has_section(CORE) {
             return Err(Fault::no_core());
         }
         let Some(header) = &structure.header else {
-            // With an index it may be known what was left out.
-            if let (Some(index), None) = (&structure.moved_index, &structure.moved) {
+            // A dump with an index but without a header has lost the header.
+            if let (Some(index), None) = (&structure.moved_index, &structure.moved_header) {
                 return Err(Fault::stray(index.clone()));
             }
             if opener.use_index {
-                // The sections that were skipped for the index have to be parsed.
-                return Ok(AsWritten::Not(None));
+                // The parser has skipped the data sections, because the index was expected to list the segments.
+                return Ok(FirstAttempt::MaybeRewritten(None));
             }
-            let marks = Marks::of(source, &structure)?;
-            return opener.finish(structure, marks, None).map(AsWritten::opened);
+            let index = IndexStatus::of_moved(source, &structure)?;
+            return opener.finish(structure, index, None).map(FirstAttempt::opened);
         };
-        // The index has no room for more, whatever the sections say.
+        // The sections may declare more segments than the index has space for.
         let room = header.length.minus(header.index)?.checked_div(size_of::<IndexSegment>() as u64);
         let room = room.unwrap_or_default();
-        opener.builder.expect(at_most(structure.segments.min(room), MAX_LISTED_SEGMENTS))?;
-        let entry = &mut |entry| opener.entry(&entry);
+        opener.table.reserve_exact(at_most(structure.segments.min(room), MAX_LISTED_SEGMENTS))?;
+        let entry = &mut |entry| opener.add_entry(&entry);
         let mut index = Index::decode(input, header, Some(&structure), entry)?;
-        if let Some(fault) = index.disagrees.take() {
+        if let Some(fault) = index.mismatch.take() {
             return Err(fault);
         }
-        appended::pass(input, header, &mut opener.lookout)?;
-        opener.finish(structure, Marks::Index(index), None).map(AsWritten::opened)
+        appended::skip(input, header, &mut opener.cancel_check)?;
+        opener.finish(structure, IndexStatus::InPlace(index), None).map(FirstAttempt::opened)
     }
 
-    /// Opens a dump of this project's that another tool has rewritten, by its sections alone. `fault` is what is wrong with
-    /// it if it is none.
-    fn rewritten(source: Source<'_>, fault: Option<Box<Fault>>, control: &Control) -> Result<Self> {
+    /// Opens a dump by corestream that another tool has rewritten, by its sections alone.
+    ///
+    /// `fault` is the fault of the first attempt, if there was one.
+    ///
+    /// # Errors
+    /// Returns `fault` if the dump was not rewritten, or the fault of its sections.
+    fn open_rewritten(
+        source: Source<'_>,
+        fault: Option<Box<Fault>>,
+        control: &Control,
+    ) -> Result<Self> {
         let mut parser = Parser::default();
-        let mut opener = Opener::new(None, Lookout::new(control));
-        let parsed = opener.read(&mut parser, &mut source.input(0));
+        let mut opener = Opener::new(None, CancelCheck::new(control));
+        let parsed = opener.collect(&mut parser, &mut source.input(0));
         let structure = parser.structure;
-        let is_rewritten = structure.moved.is_some() && structure.has(CORE);
+        let is_rewritten = structure.moved_header.is_some() && structure.has_section(CORE);
         match (parsed, fault) {
             (Ok(()), _) if is_rewritten => {
-                let marks = Marks::of(source, &structure)?;
-                opener.finish(structure, marks, None)
+                let index = IndexStatus::of_moved(source, &structure)?;
+                opener.finish(structure, index, None)
             }
-            // It is one, and what cannot be read of it is no damage.
+            // The dump was rewritten, and this fault is not damage: it tells more than the first one.
             (Err(parsed), _) if is_rewritten && parsed.kind == ErrorKind::Unsupported => {
                 Err(parsed)
             }
@@ -173,40 +209,41 @@ impl Opened {
     }
 }
 
-/// Whether a dump is as its writer has made it.
-enum AsWritten {
-    Opened(Box<Opened>),
-    /// It is not: another tool has rewritten it, or it has this fault.
-    Not(Option<Box<Fault>>),
+/// The outcome of the first attempt to open a dump.
+enum FirstAttempt {
+    Opened(Box<OpenedDump>),
+    /// The dump has this fault, or another tool has rewritten it, or both.
+    MaybeRewritten(Option<Box<Fault>>),
 }
 
-impl AsWritten {
-    fn opened(opened: Opened) -> Self {
+impl FirstAttempt {
+    fn opened(opened: OpenedDump) -> Self {
         Self::Opened(Box::new(opened))
     }
 }
 
-/// What is known of memories besides their segments.
-pub(super) enum Marks {
+/// What is left of the index of a dump.
+pub(super) enum IndexStatus {
+    /// The dump has no index.
     None,
-    /// All of the index.
-    Index(Index),
-    /// What holds of the index of a dump that was rewritten: which ranges were left out, and which memories
-    /// were changing. Where a segment is, it does not know any more.
+    /// The index is intact and in its place.
+    InPlace(Index),
+    /// Another tool has rewritten the dump. The index still knows which ranges were excluded and which memories were
+    /// changing, but the offsets of its segments are wrong.
     Moved(Index),
-    /// There are ranges that were left out, and nobody knows which.
+    /// Ranges were excluded, and the list of them is lost.
     Lost,
 }
 
-impl Marks {
-    /// The marks of a dump that has no index where that belongs.
+impl IndexStatus {
+    /// Returns the status of a dump that has no index in its place.
     ///
     /// # Errors
-    /// The dump cannot be read.
-    pub(super) fn of(source: Source<'_>, structure: &Structure) -> Result<Self> {
-        let Some(header) = &structure.moved else { return Ok(Self::None) };
+    /// Returns an error if the dump cannot be read, or if the index has more ranges than a reader keeps.
+    pub(super) fn of_moved(source: Source<'_>, structure: &Structure) -> Result<Self> {
+        let Some(header) = &structure.moved_header else { return Ok(Self::None) };
         let index = match structure.moved_index.clone() {
-            Some(range) => Index::moved(source, range, header, &structure.memories)?,
+            Some(range) => Index::decode_moved(source, range, header, &structure.memories)?,
             None => None,
         };
         Ok(match index {
@@ -217,58 +254,62 @@ impl Marks {
     }
 }
 
-/// Keeps what a parser finds.
+/// Collects the payloads of a parser.
 pub(super) struct Opener<'c> {
-    lookout: Lookout<'c>,
-    /// The length of the file; `None` if the readable parts of a damaged one are wanted.
-    length: Option<u64>,
-    /// Whether segments are those of the index.
+    cancel_check: CancelCheck<'c>,
+    /// The length of the file, or `None` to collect the readable parts of a damaged one.
+    strict_len: Option<u64>,
+    /// Whether the index gives the segments, so that the parser skips the data sections.
     use_index: bool,
-    items: Items,
-    builder: Builder,
-    kept: Vec<Kept>,
-    /// The memory and the address of the end of what was found, if segments are in order.
+    items: DumpItems,
+    table: TableBuilder,
+    totals: Vec<SegmentTotals>,
+    /// The memory and the last address of the segments found so far, if they are in order.
     pub(super) reached: Option<(u32, u64)>,
-    /// The same before the first section with segments that is damaged.
-    pub(super) lost: Option<(u32, u64)>,
+    /// The value of `reached` before the first section that may have lost segments.
+    pub(super) lost_from: Option<(u32, u64)>,
 }
 
 impl<'c> Opener<'c> {
-    pub(super) fn new(length: Option<u64>, lookout: Lookout<'c>) -> Self {
-        let (items, builder) = (Items::default(), Builder::new());
-        let kept = Vec::new();
-        let (use_index, reached, lost) = (false, None, None);
-        Self { lookout, length, use_index, items, builder, kept, reached, lost }
+    pub(super) fn new(strict_len: Option<u64>, cancel_check: CancelCheck<'c>) -> Self {
+        let (items, table) = (DumpItems::default(), TableBuilder::new());
+        let totals = Vec::new();
+        let (use_index, reached, lost_from) = (false, None, None);
+        Self { cancel_check, strict_len, use_index, items, table, totals, reached, lost_from }
     }
 
-    /// Returns an opener for a damaged dump whose index lists these segments, and `kept` for each memory.
-    pub(super) fn by_index(builder: Builder, kept: Vec<Kept>, lookout: Lookout<'c>) -> Self {
-        Self { use_index: true, builder, kept, ..Self::new(None, lookout) }
+    /// Returns an opener for a damaged dump whose segments come from its index.
+    pub(super) fn with_segments(
+        table: TableBuilder,
+        totals: Vec<SegmentTotals>,
+        cancel_check: CancelCheck<'c>,
+    ) -> Self {
+        Self { use_index: true, table, totals, ..Self::new(None, cancel_check) }
     }
 
-    /// Keeps all that the parser finds.
+    /// Collects all payloads of the parser.
     ///
     /// # Errors
-    /// Returns the first fault. What was found before it is kept.
-    pub(super) fn read<I: Input>(&mut self, parser: &mut Parser, input: &mut I) -> Result<()> {
+    /// Returns the first fault. The opener keeps the payloads before it.
+    pub(super) fn collect<I: Input>(&mut self, parser: &mut Parser, input: &mut I) -> Result<()> {
         loop {
-            let kept = match parser.next(input) {
-                Ok(Some(Payload::Segment(segment))) => self.segment(segment),
-                Ok(Some(payload)) => self.keep(parser, payload),
+            let added = match parser.next(input) {
+                Ok(Some(Payload::Segment(segment))) => self.add_segment(segment),
+                Ok(Some(payload)) => self.add(parser, payload),
                 Ok(None) => return Ok(()),
                 Err(fault) => return Err(fault),
             };
-            kept.map_err(|fault| parser.fail(input, fault))?;
-            self.lookout.step_at(input.offset())?;
+            added.map_err(|fault| parser.reject_payload(input, fault))?;
+            self.cancel_check.step_at(input.offset())?;
         }
     }
 
-    fn keep(&mut self, parser: &mut Parser, payload: Payload) -> Result<()> {
+    fn add(&mut self, parser: &mut Parser, payload: Payload) -> Result<()> {
         let items = &mut self.items;
         match payload {
             Payload::Process(name) => items.process = name,
             Payload::Header => self.check_length(parser.structure.header.as_ref())?,
-            Payload::BadHeader(fault) if self.length.is_some() => return Err(fault),
+            Payload::BadHeader(fault) if self.strict_len.is_some() => return Err(fault),
             Payload::Module(at) => items.modules.push(at)?,
             Payload::BareModule { at, len } => {
                 items.bare_module = Some((at, len));
@@ -276,8 +317,8 @@ impl<'c> Opener<'c> {
             }
             Payload::Instance(at) => items.instances.push(at)?,
             Payload::Thread { at, frames } => {
-                let no_room = |_| Error::out_of_memory("the places of the threads");
-                items.threads.try_reserve(1).map_err(no_room)?;
+                let out_of_memory = |_| Error::out_of_memory("the offsets of the threads");
+                items.threads.try_reserve(1).map_err(out_of_memory)?;
                 items.threads.push((at, frames));
             }
             Payload::Note(at) => items.notes.push(at)?,
@@ -285,125 +326,124 @@ impl<'c> Opener<'c> {
             Payload::Identity(at) => items.identities.push(at)?,
             Payload::Global(at) => items.globals.push(at)?,
             Payload::Data if self.use_index => parser.skip_section(),
-            Payload::Segment(segment) => self.segment(segment)?,
-            Payload::Cut { segment, file } => self.cut(segment, file),
-            Payload::End { may_lose_segments: true } => {
-                self.lost = self.lost.or(self.reached).or(Some((0, 0)));
+            Payload::Segment(segment) => self.add_segment(segment)?,
+            Payload::TruncatedSegment { segment, file_len } => {
+                self.add_truncated_segment(segment, file_len)
+            }
+            Payload::SectionEnd { may_lose_segments: true } => {
+                self.lost_from = self.lost_from.or(self.reached).or(Some((0, 0)));
             }
             Payload::BadHeader(_)
             | Payload::NoHeader
             | Payload::Data
             | Payload::Checked
-            | Payload::End { .. } => {}
+            | Payload::SectionEnd { .. } => {}
         }
         Ok(())
     }
 
-    /// Checks that the file is as long as its header says. From then on its segments are those of its index.
+    /// Checks that the file is not shorter than its header says. From here on the index gives the segments.
     fn check_length(&mut self, header: Option<&Header>) -> Result<()> {
-        let (Some(length), Some(header)) = (self.length, header) else { return Ok(()) };
+        let (Some(len), Some(header)) = (self.strict_len, header) else { return Ok(()) };
         self.use_index = true;
-        match length < header.length {
-            true => Err(Fault::truncated(length, header.length)),
+        match len < header.length {
+            true => Err(Fault::truncated(len, header.length)),
             false => Ok(()),
         }
     }
 
-    fn segment(&mut self, segment: Segment) -> Result<()> {
+    fn add_segment(&mut self, segment: Segment) -> Result<()> {
         self.push(segment)?;
-        // Its last byte: there may be no address behind it.
+        // The last address and not the end, which may not fit a `u64`.
         self.reached = Some((segment.memory(), segment.last()));
         Ok(())
     }
 
-    /// Keeps what there is of a segment whose contents are cut off, in a file of so many bytes.
-    fn cut(&mut self, segment: Segment, file: u64) {
-        if self.length.is_some() {
+    /// Adds the part of a segment that is in a truncated file of `file_len` bytes.
+    fn add_truncated_segment(&mut self, segment: Segment, file_len: u64) {
+        if self.strict_len.is_some() {
             return;
         }
-        let lost_from = match segment.split_at_offset(file) {
-            Some((there, lost)) if self.segment(there).is_ok() => lost.address(),
-            // No byte of it is in the file, or the table is full: the whole segment is lost.
+        let lost_from = match segment.split_at_offset(file_len) {
+            Some((present, lost)) if self.add_segment(present).is_ok() => lost.address(),
+            // No byte of the segment is in the file, or the table is full: the whole segment is lost.
             _ => segment.address(),
         };
         self.reached = Some((segment.memory(), lost_from));
     }
 
     #[inline]
-    fn count(&mut self, memory: u32, segments: u64, bytes: u64) -> Result<()> {
+    fn add_to_totals(&mut self, memory: u32, segments: u64, bytes: u64) -> Result<()> {
         let memory = memory as usize;
         loop {
-            match self.kept.get_mut(memory) {
-                Some(kept) => return Ok(kept.add(segments, bytes)?),
-                None => self.kept.push(Kept::default()),
+            match self.totals.get_mut(memory) {
+                Some(totals) => return Ok(totals.add(segments, bytes)?),
+                None => self.totals.push(SegmentTotals::default()),
             }
         }
     }
 
-    /// Adds a segment to the table.
+    /// Adds a segment to the table and to the totals.
     ///
     /// # Errors
-    /// Returns an error if the table is full, or if memory for it cannot be allocated.
+    /// Returns an error if the table is full or an allocation fails.
     #[inline]
     fn push(&mut self, segment: Segment) -> Result<()> {
-        self.builder.push(segment)?;
-        self.count(segment.memory(), 1, segment.len().into())
+        self.table.push(segment)?;
+        self.add_to_totals(segment.memory(), 1, segment.len().into())
     }
 
-    /// Takes an entry of the index.
-    fn entry(&mut self, entry: &Entry) -> Result<()> {
-        self.lookout.step()?;
+    /// Adds an entry of the index.
+    fn add_entry(&mut self, entry: &IndexEntry) -> Result<()> {
+        self.cancel_check.step()?;
         match entry {
-            Entry::Segment(segment) => self.push(*segment),
-            Entry::Checksum(_) | Entry::Skipped => Ok(()),
+            IndexEntry::Segment(segment) => self.push(*segment),
+            IndexEntry::Checksum(_) | IndexEntry::Skipped => Ok(()),
         }
     }
 
+    /// Returns the open dump. `lost_from` is the start of the lost addresses that the caller knows of.
+    ///
     /// # Errors
-    /// Returns an internal error.
+    /// Returns an error if the table of segments cannot be built.
     pub(super) fn finish(
         mut self,
         structure: Structure,
-        marks: Marks,
-        lost: Option<(u32, u64)>,
-    ) -> Result<Opened> {
+        index: IndexStatus,
+        lost_from: Option<(u32, u64)>,
+    ) -> Result<OpenedDump> {
         if let Some(segment) = structure.in_its_own_memory {
             self.forget_segments();
-            self.segment(segment)?;
+            self.add_segment(segment)?;
         }
-        let (table, index, lost) = match marks {
-            Marks::Index(index) => {
-                // The segments of an index are in order, and do not overlap.
-                (self.table()?, Some(index), lost)
-            }
-            Marks::Moved(index) => {
-                let table = self.table()?;
-                match index.is_apart_from(&table) {
-                    true => (table, Some(index), lost),
-                    false => (table, None, Some((0, 0))),
-                }
-            }
-            Marks::Lost => (self.table()?, None, Some((0, 0))),
-            Marks::None => (self.table()?, None, lost),
+        let table = self.build_table()?;
+        let (index, lost_from) = match index {
+            IndexStatus::InPlace(index) => (Some(index), lost_from),
+            IndexStatus::Moved(index) if index.is_disjoint_from(&table) => (Some(index), lost_from),
+            // Any byte outside of segments may have been excluded.
+            IndexStatus::Moved(_) | IndexStatus::Lost => (None, Some((0, 0))),
+            IndexStatus::None => (None, lost_from),
         };
-        let mut kept = self.kept;
-        kept.resize(structure.memories.len(), Kept::default());
-        Ok(Opened { structure, items: self.items, table, index, kept, lost })
+        let mut totals = self.totals;
+        totals.resize(structure.memories.len(), SegmentTotals::default());
+        Ok(OpenedDump { structure, items: self.items, table, index, totals, lost_from })
     }
 
-    /// Takes back all segments.
+    /// Discards all segments.
     pub(super) fn forget_segments(&mut self) {
-        (self.builder, self.reached) = (Builder::new(), None);
-        self.kept.clear();
+        (self.table, self.reached) = (TableBuilder::new(), None);
+        self.totals.clear();
     }
 
-    /// The table of what was found; bytes that are overwritten are not counted any more.
-    fn table(&mut self) -> Result<Table> {
-        let (table, overlap) = std::mem::replace(&mut self.builder, Builder::new()).finish()?;
-        if overlap {
-            self.kept.iter_mut().for_each(|kept| kept.bytes = 0);
-            for part in table.all() {
-                self.count(part.memory(), 0, part.len().into())?;
+    /// Builds the table of segments. If segments overlap, counts the bytes of each memory again, without overwritten
+    /// ones.
+    fn build_table(&mut self) -> Result<Table> {
+        let table = std::mem::replace(&mut self.table, TableBuilder::new());
+        let (table, has_overlaps) = table.finish()?;
+        if has_overlaps {
+            self.totals.iter_mut().for_each(|totals| totals.bytes = 0);
+            for part in table.segments() {
+                self.add_to_totals(part.memory(), 0, part.len().into())?;
             }
         }
         Ok(table)

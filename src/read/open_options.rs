@@ -1,4 +1,4 @@
-//! How a dump is opened: from where, how leniently, and who watches and stops the work on it.
+//! Options for opening a dump: salvage, threads, cancellation and progress.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,7 +10,9 @@ use crate::control::{Cancel, Control, Progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::map;
 
-/// Opens dumps. What it says of threads, cancelling and progress also holds for the work on a dump that it opens:
+/// Options for opening a dump.
+///
+/// The threads, the cancel handle and the progress callback also apply to later work on the open dump:
 /// [`CoreDumpFile::verify`] and [`MemoryView::restore`](super::MemoryView::restore).
 ///
 /// ```
@@ -31,7 +33,8 @@ use crate::image::map;
 #[must_use = "nothing is opened yet"]
 pub struct OpenOptions {
     salvage: bool,
-    /// 0 stands for the number of cores, which only the work that needs it asks for.
+    /// The number of threads, or 0 for one per core. Resolved only when the threads are needed, since the query takes
+    /// longer than opening a small dump.
     threads: usize,
     control: Control,
 }
@@ -43,40 +46,43 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// Returns the default: only dumps that are not damaged, one thread per core, no progress callback.
+    /// Returns the default options: no salvage, one thread per core, no cancel handle, no progress callback.
     pub fn new() -> Self {
         Self { salvage: false, threads: 0, control: Control::default() }
     }
 
-    /// Sets whether the readable parts of a damaged dump are opened ([`CoreDumpFile::salvage_slice`] says which).
+    /// Sets whether to open the readable parts of a damaged dump. [`CoreDumpFile::salvage_slice`] documents which these
+    /// are.
     pub fn salvage(mut self, salvage: bool) -> Self {
         self.salvage = salvage;
         self
     }
 
-    /// Sets how many threads verify and restore, the caller's included; 0 is one per core. Opening takes one.
+    /// Sets the number of threads for verifying and restoring, including the caller's. 0 means one per core. Opening
+    /// uses only the caller's thread.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Sets what stops the work: it then fails with [`ErrorKind::Cancelled`]. The work looks at it every few megabytes,
-    /// and every few thousand segments, frames, or other items.
+    /// Sets the handle that cancels the work, which then fails with [`ErrorKind::Cancelled`].
+    ///
+    /// The handle is checked every few megabytes, and every few thousand segments, frames or other items.
     pub fn cancel(mut self, cancel: Option<Cancel>) -> Self {
         self.control.cancel = cancel;
         self
     }
 
-    /// Sets the callback for progress.
+    /// Sets the callback that receives progress reports.
     pub fn progress(mut self, watcher: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.control.watcher = Some(Arc::new(watcher));
         self
     }
 
-    /// Opens the dump at `path`, which is read and not mapped.
+    /// Opens the dump at `path`. The file is read, not mapped.
     ///
     /// # Errors
-    /// Returns the errors of [`CoreDumpFile::open`], and one of [`ErrorKind::Cancelled`] if the work was cancelled.
+    /// Returns the errors of [`CoreDumpFile::open`], and [`ErrorKind::Cancelled`] if the work was cancelled.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<CoreDumpFile<'static>> {
         let path = path.as_ref();
         let opened = open_file(path).and_then(|file| self.open_source(file));
@@ -86,13 +92,13 @@ impl OpenOptions {
     /// Opens the dump in `source`.
     ///
     /// # Errors
-    /// Returns the errors of [`CoreDumpFile::from_source`], and one of [`ErrorKind::Cancelled`] if the work was cancelled.
+    /// Returns the errors of [`CoreDumpFile::from_source`], and [`ErrorKind::Cancelled`] if the work was cancelled.
     pub fn open_source<'b>(&self, source: impl ReadAt + 'b) -> Result<CoreDumpFile<'b>> {
         CoreDumpFile::new(Box::new(source), self.salvage, self.threads, self.control.clone())
     }
 }
 
-/// Opens a file to be read. That it is a regular one, its length as a source says.
+/// Opens a file for reading. [`ReadAt::len`] later rejects a file that is not regular.
 pub(super) fn open_file(path: &Path) -> Result<File> {
     map::open(path).map_err(|error| Error::io(ErrorKind::Input, "cannot open", error))
 }

@@ -1,10 +1,10 @@
-//! The first bytes of a module, which every dump begins with.
+//! The preamble of a module: the magic number and the version. Every dump begins with it.
 //!
 //! Source: core specification, "Binary format",
 //! [modules](https://webassembly.github.io/spec/core/binary/modules.html#binary-module).
 
 use super::decode::Decoder;
-use super::fault::{Fault, Result, readable};
+use super::fault::{Fault, Result, dump_fault_to_none};
 use super::input::Input;
 
 /// The magic number and the version of a core module.
@@ -16,10 +16,10 @@ const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 /// The offset of the first section.
 pub(super) const LEN: u64 = MODULE.len() as u64;
 
-/// Checks the first bytes of a dump.
+/// Checks that a dump begins with the preamble of a module.
 ///
 /// # Errors
-/// Returns an error if they are not those of a module, or if they cannot be read.
+/// Returns an error if it does not, or if the bytes cannot be read.
 pub(super) fn check<I: Input>(input: &mut I) -> Result<()> {
     let mut decoder = Decoder::new(input, u64::MAX);
     match decoder.array() {
@@ -31,16 +31,16 @@ pub(super) fn check<I: Input>(input: &mut I) -> Result<()> {
     }
 }
 
-/// Returns whether the next bytes are those that begin a module.
+/// Returns whether the next bytes are the preamble of a module.
 ///
 /// # Errors
-/// Returns an error if they cannot be read.
+/// Returns an error if the bytes cannot be read.
 pub(super) fn is_module<I: Input>(input: &mut I) -> Result<bool> {
-    let bytes = readable(Decoder::new(input, u64::MAX).array())?;
+    let bytes = dump_fault_to_none(Decoder::new(input, u64::MAX).array())?;
     Ok(bytes == Some(MODULE))
 }
 
-/// Returns the fault of a damaged dump whose first bytes are not those of a module.
+/// Returns the fault of a dump whose preamble is damaged.
 pub(super) fn damaged() -> Box<Fault> {
     Fault::damaged(0..LEN, "does not begin as a WebAssembly module does")
 }

@@ -1,10 +1,10 @@
-//! Random access to the bytes of a dump, wherever it is: in memory, in a file, behind a network.
+//! Random access to the bytes of a dump, in memory, in a file or on a remote server.
 //!
-//! A reader takes a dump in parts, and several threads read it at once. A [`ReadAt`] gives them these parts. Where all bytes
-//! are in memory and cannot change, the source lends them, and nothing is copied.
+//! The reader fetches ranges of a dump through [`ReadAt`], from several threads at once. A source whose bytes are all
+//! in memory and cannot change lends them, so that nothing is copied.
 //!
-//! A mapping of a file is such memory only if nobody changes the file: that is a promise that no type can check, so
-//! [`MappedFile`] has an unsafe constructor. A [`File`] is a source as well, which is read.
+//! A mapped file is such memory only as long as no process changes the file. No type can check that, so [`MappedFile`]
+//! has an unsafe constructor. A [`File`] is a source too. The reader copies its bytes with `pread`.
 
 use std::fs::File;
 use std::io;
@@ -14,10 +14,12 @@ use std::sync::Arc;
 
 use crate::image::map::{self, Map};
 
-/// A source of the bytes of a dump. Threads verify and extract a dump together, so a source is read by several at once.
+/// Random access to the bytes of a dump.
 ///
-/// The bytes and their number should not change while a dump is verified. If they do, the verdict is of a mixture of old
-/// and new bytes, or an error; nothing panics.
+/// Verifying and extracting use several threads, which read the source at the same time.
+///
+/// The bytes and the length must not change while a dump is verified. If they do, the result is an error or a verdict
+/// about a mixture of old and new bytes. Nothing panics.
 ///
 /// ```
 /// use std::io;
@@ -25,7 +27,7 @@ use crate::image::map::{self, Map};
 /// use corestream::read::{ReadAt, Verifier};
 /// use corestream::{CoreDump, Dumper};
 ///
-/// /// A dump in parts of 1 KiB, as an object store may keep it.
+/// /// A dump in parts of 1 KiB, as an object store might keep it.
 /// struct Parts(Vec<Vec<u8>>);
 ///
 /// impl ReadAt for Parts {
@@ -45,28 +47,28 @@ use crate::image::map::{self, Map};
 ///
 /// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
 /// let parts = Parts(bytes.chunks(1024).map(Vec::from).collect());
-/// assert!(Verifier::new().verify(&parts)?.is_whole());
+/// assert!(Verifier::new().verify(&parts)?.is_intact());
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[allow(clippy::len_without_is_empty, reason = "no dump is empty")]
 pub trait ReadAt: Send + Sync {
-    /// Returns the number of bytes. A reader asks once, before anything else.
+    /// Returns the length in bytes. A reader calls this once, before it reads.
     ///
     /// # Errors
-    /// Returns the error of whatever holds the bytes.
+    /// Returns an error if the length cannot be determined.
     fn len(&self) -> io::Result<u64>;
 
     /// Fills `buffer` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// Returns an error of [`io::ErrorKind::UnexpectedEof`] if there are fewer bytes, or that of whatever holds them. The
-    /// contents of `buffer` are unspecified then.
+    /// Returns an error of [`io::ErrorKind::UnexpectedEof`] if there are fewer bytes, and the source's own error if it
+    /// cannot be read. The contents of `buffer` are then unspecified.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// Lends all bytes, if they are in memory and cannot change; otherwise `None`.
+    /// Returns all bytes if they are in memory and cannot change, and `None` otherwise.
     ///
-    /// A reader may ask at any time. It decodes, verifies and restores what is lent;
-    /// [`MemoryView::read`](super::MemoryView::read) copies by [`read_exact_at`](Self::read_exact_at).
+    /// A reader may call this at any time. It decodes, verifies and restores directly from these bytes.
+    /// [`MemoryView::read`](super::MemoryView::read) always copies with [`read_exact_at`](Self::read_exact_at).
     fn as_slice(&self) -> Option<&[u8]> {
         None
     }
@@ -107,12 +109,13 @@ impl ReadAt for Vec<u8> {
     }
 }
 
-/// Reads by `pread`: the position of the file is neither used nor moved.
+/// Reads with `pread`, which neither uses nor moves the file's cursor.
 impl ReadAt for File {
     /// # Errors
-    /// Returns an error if it is no regular file, or one that has bytes and no length, as those of `/proc`.
+    /// Returns an error if the file is not a regular file, or if it has bytes although its length is 0, like those in
+    /// `/proc`.
     fn len(&self) -> io::Result<u64> {
-        map::regular_len(self, "a dump")
+        map::regular_len(self)
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
@@ -141,26 +144,26 @@ macro_rules! pointers {
 
 pointers!(&T, Box<T>, Arc<T>);
 
-/// A file that is mapped: a source that lends its bytes.
+/// A mapped file: a source that lends its bytes.
 ///
-/// Reading a mapped dump copies nothing and is the fastest way, at the price of a promise: see
-/// [`new`](Self::new). A [`File`] is a source as well, and needs none.
+/// Reading a mapped dump copies nothing and is the fastest way. In return, the caller must uphold the contract of
+/// [`new`](Self::new). A [`File`] is a source too, and needs no contract.
 #[derive(Debug)]
 pub struct MappedFile(Map);
 
 impl MappedFile {
-    /// Maps a whole regular file.
+    /// Maps all of a regular file.
     ///
     /// # Errors
     /// Returns an error if the file cannot be mapped, or is not a regular file.
     ///
     /// # Safety
-    /// As long as the returned source exists:
+    /// While the returned source exists:
     ///
-    /// - No process may write to the file, nor to another name of it, nor through another mapping.
-    /// - No process may make the file shorter: a read past its new end is a SIGBUS, which ends the process unless it
+    /// - No process may write to the file, whether by this name, by another name or through another mapping.
+    /// - No process may truncate the file. A read past its new end raises SIGBUS, which ends the process unless it
     ///   handles that signal.
-    /// - The file's storage must stay readable, for the same reason.
+    /// - The file's storage must stay readable. A failed read raises SIGBUS as well.
     ///
     /// ```
     /// use corestream::read::{MappedFile, ReadAt};
@@ -168,15 +171,15 @@ impl MappedFile {
     /// # let directory = tempfile::tempdir()?;
     /// # let path = directory.path().join("guest.core");
     /// std::fs::write(&path, "bytes")?;
-    /// // SAFETY: nobody else knows the file.
+    /// // SAFETY: no other process knows the file.
     /// let source = unsafe { MappedFile::new(&std::fs::File::open(&path)?)? };
     /// assert_eq!(source.as_slice(), Some(&b"bytes"[..]));
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    #[allow(unsafe_code, reason = "its caller makes a promise that nothing can check")]
+    #[allow(unsafe_code, reason = "its contract cannot be checked")]
     pub unsafe fn new(file: &File) -> io::Result<Self> {
-        map::regular_len(file, "a dump")?;
-        // SAFETY: the caller guarantees the same.
+        map::regular_len(file)?;
+        // SAFETY: the caller upholds the contract of this function, which is that of `Map::new`.
         unsafe { Map::new(file) }.map(Self)
     }
 }

@@ -1,7 +1,24 @@
-//! A memory of a dump as a raw image: a sparse file, or a stream with all its zeros.
+//! Restores a memory of a dump as a raw image: to a sparse file, or to a stream with all zeros.
 //!
-//! A file is restored by several threads, each of which takes the next part of the data, reads it and writes it where it
-//! belongs. A source that lends its bytes is written from where they lie. A stream is written by one thread.
+//! # The problem
+//! A memory may be much larger than its data, up to 2^64 - 1 bytes in a file. The image must take the time of the data,
+//! as fast as the disk allows, and must not occupy blocks for zeros.
+//!
+//! # The idea
+//! The file gets the length of the memory first, so all of it is a hole. Several threads then share one iterator over
+//! the data ([`DataParts`]). Each takes the next part of at most 1 MiB, reads it and writes it at its address. Within a
+//! part, blocks that are all zero are skipped ([`write_sparsely`]): a segment may include short gaps of zeros. A source
+//! that lends its bytes is written without a copy. A stream gets the parts in order from one thread, with the zeros
+//! between them.
+//!
+//! # The invariant
+//! Parts never overlap, so the order in which threads write them does not matter. The file is temporary until every
+//! part is written, and appears under its name only when it is complete. After the first error no thread takes another
+//! part.
+//!
+//! # The cost
+//! Time proportional to the data for a file, and to the size of the memory for a stream. One buffer of 1 MiB per
+//! thread, none if the source lends its bytes. There are at most as many threads as parts.
 
 use std::fs::File;
 use std::io::Write;
@@ -21,85 +38,85 @@ use crate::held_signal::without_sigxfsz;
 use crate::ranges::range_len;
 use crate::threads::{resolve, run_on};
 
-/// What a block of a file that is all zero is not written for, so that it stays a hole.
-const BLOCK: u64 = 4096;
+/// The size of the blocks of a file that stay holes if they are all zero.
+const HOLE_BYTES: u64 = 4096;
 
-/// Bytes that are read and written before the work looks whether it is cancelled.
-const PART: u64 = 1 << 20;
+/// The maximum number of bytes in a part. Cancellation is checked before each part.
+const MAX_PART_BYTES: u64 = 1 << 20;
 
-/// Zeros that are written at once.
+/// The zeros of one write to a stream, at most.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
-/// What a memory was restored from. Lengths are in bytes.
+/// A summary of a restored memory. Lengths are in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Restored {
-    /// The memory, and so the image.
+    /// The length of the memory and of the image.
     pub len: u64,
-    /// What came from the dump.
+    /// The number of bytes from the dump.
     pub data: u64,
-    /// What is zero in the image because nobody knows it: it was excluded from the dump, or is lost
-    /// ([`MemoryView::unknown`] says where).
+    /// The number of bytes that are zero in the image because they are unknown: they were excluded from the dump or are
+    /// lost ([`MemoryView::unknown`] returns their addresses).
     pub unknown: u64,
 }
 
 /// A part of the data of a memory.
-struct Part {
+struct DataPart {
     address: u64,
-    /// The offset of its first byte in the dump.
+    /// The file offset of the first byte.
     offset: u64,
-    /// Its length in bytes.
+    /// The length in bytes.
     len: u64,
 }
 
-/// The data of a memory, in parts of at most [`PART`] bytes.
-struct Parts<'d> {
+/// An iterator over the data of a memory, in parts of at most [`MAX_PART_BYTES`].
+struct DataParts<'d> {
     contents: Contents<'d>,
-    /// What is left of the data in hand.
-    rest: Option<Part>,
+    /// The rest of the current range of data.
+    rest: Option<DataPart>,
 }
 
-impl Iterator for Parts<'_> {
-    type Item = Part;
+impl Iterator for DataParts<'_> {
+    type Item = DataPart;
 
-    fn next(&mut self) -> Option<Part> {
-        let Part { address, offset, len } = match self.rest.take() {
+    fn next(&mut self) -> Option<DataPart> {
+        let DataPart { address, offset, len } = match self.rest.take() {
             Some(rest) => rest,
-            None => self.contents.find_map(data)?,
+            None => self.contents.find_map(to_data_part)?,
         };
-        let now = len.min(PART);
-        // A part that ends at the last of all addresses has nothing after it.
-        self.rest =
-            address.checked_add(now).zip(offset.checked_add(now)).and_then(|(address, offset)| {
-                let len = len.checked_sub(now).filter(|len| *len > 0)?;
-                Some(Part { address, offset, len })
-            });
-        Some(Part { address, offset, len: now })
+        let part_len = len.min(MAX_PART_BYTES);
+        let next = address.checked_add(part_len).zip(offset.checked_add(part_len));
+        // The sum overflows only for the last part of the address space, which has no rest.
+        self.rest = next.and_then(|(address, offset)| {
+            let len = len.checked_sub(part_len).filter(|len| *len > 0)?;
+            Some(DataPart { address, offset, len })
+        });
+        Some(DataPart { address, offset, len: part_len })
     }
 }
 
-/// The bytes of a content that lie in the dump.
-fn data(content: Content) -> Option<Part> {
+/// Converts a content to a part, if its bytes are in the dump.
+fn to_data_part(content: Content) -> Option<DataPart> {
     match content {
         Content::Data { addresses, offset } => {
             let len = u64::try_from(range_len(&addresses)).ok()?;
-            Some(Part { address: *addresses.start(), offset, len })
+            Some(DataPart { address: *addresses.start(), offset, len })
         }
         _ => None,
     }
 }
 
 impl MemoryView<'_> {
-    /// Writes the memory to a new file: a raw image, as long as the memory, with holes where it is zero,
-    /// that only its owner can read and that appears when it is whole. What nobody knows is zero in it.
+    /// Writes the memory to a new file, as a raw image of the same length. Zeros become holes. Unknown bytes are zero.
     ///
-    /// It takes the time of the data, however large the memory is. Threads, cancelling and progress are those of
+    /// Only the owner can read the file, and it appears under its name when it is complete. The time is proportional to
+    /// the data, however large the memory is. The threads, the cancel handle and the progress callback are those of
     /// [`OpenOptions`](super::OpenOptions).
     ///
     /// # Errors
-    /// Returns an error if `path` exists and is not to be replaced, if the image cannot be written there, if the dump cannot
-    /// be read, or if the work was cancelled: then nothing is left behind. An image that is finished and cannot be given its
-    /// name is kept under another ([`Error::kept_file`]).
+    /// Returns an error if `path` exists and must not be overwritten, if the image cannot be written, if the dump
+    /// cannot be read, or if the work was cancelled. No file is left then, with one exception: a complete image that
+    /// cannot be given its name is kept under another one ([`Error::kept_file`]).
     ///
     /// ```
     /// use corestream::*;
@@ -122,22 +139,22 @@ impl MemoryView<'_> {
         let failed = |what: &str, source| {
             Error::io(ErrorKind::Output, format!("{}: {what}", path.display()), source)
         };
-        let restored = self.measured()?;
+        let restored = self.measure()?;
         let meter = self.dump.control.begin(Stage::Restore, restored.data);
         let file = AtomicFile::create(path, options).map_err(|e| failed("cannot create", e))?;
         without_sigxfsz(|| file.file().set_len(restored.len))
-            .map_err(|e| failed("cannot make it as long as the memory", e))?;
+            .map_err(|e| failed("cannot set the length to that of the memory", e))?;
         self.write_data(restored.data, &meter, &|part, bytes| {
             without_sigxfsz(|| write_sparsely(file.file(), part.address, bytes))
                 .map_err(|source| failed("cannot write", source))
         })?;
         self.dump.control.check_cancelled()?;
-        file.commit().map_err(|error| error.at(path, "image", ErrorKind::Output))?;
+        file.commit().map_err(|error| error.into_error(path, "image", ErrorKind::Output))?;
         meter.finish();
         Ok(restored)
     }
 
-    /// Writes the memory to a stream, with all its zeros. What nobody knows is zero in it.
+    /// Writes the memory to a stream, including all zeros. Unknown bytes are zero.
     ///
     /// # Errors
     /// Returns an error if `output` fails, if the dump cannot be read, or if the work was cancelled
@@ -161,59 +178,59 @@ impl MemoryView<'_> {
             let message = format!("cannot write memory {memory} at address {at:#x}");
             Error::io(ErrorKind::Output, message, source)
         };
-        let restored = self.measured()?;
+        let restored = self.measure()?;
         let meter = self.dump.control.begin(Stage::Restore, restored.data);
         let source = self.dump.source();
         let mut buffer = Vec::new();
         let mut at = 0;
-        let zeros_to = |at: &mut u64, end: u64, output: &mut dyn Write| {
-            while let Some(left) = end.checked_sub(*at).filter(|left| *left > 0) {
+        let write_zeros_to = |at: &mut u64, end: u64, output: &mut dyn Write| {
+            while let Some(remaining) = end.checked_sub(*at).filter(|remaining| *remaining > 0) {
                 self.dump.control.check_cancelled()?;
-                let zeros = ZEROS.get(..at_most(left, ZEROS.len())).unwrap_or(&ZEROS);
+                let zeros = ZEROS.get(..at_most(remaining, ZEROS.len())).unwrap_or(&ZEROS);
                 without_sigxfsz(|| output.write_all(zeros)).map_err(|e| failed(*at, e))?;
                 *at = at.plus(zeros.len() as u64)?;
-                // Somebody may watch for more than the bytes.
+                // Zeros do not count as data, but a watcher expects regular calls.
                 meter.add(0);
             }
             Ok::<(), Error>(())
         };
-        for part in self.parts() {
-            zeros_to(&mut at, part.address, &mut output)?;
-            let bytes = read(source, &part, &mut buffer)?;
+        for part in self.data_parts() {
+            write_zeros_to(&mut at, part.address, &mut output)?;
+            let bytes = read_part(source, &part, &mut buffer)?;
             self.dump.control.check_cancelled()?;
             without_sigxfsz(|| output.write_all(bytes)).map_err(|e| failed(part.address, e))?;
             at = part.address.plus(part.len)?;
             meter.add(part.len);
         }
-        zeros_to(&mut at, restored.len, &mut output)?;
+        write_zeros_to(&mut at, restored.len, &mut output)?;
         without_sigxfsz(|| output.flush()).map_err(|source| failed(restored.len, source))?;
         meter.finish();
         Ok(restored)
     }
 
-    /// Passes all data, so many bytes, to `write`, by as many threads as there are to be.
+    /// Passes all data, `data` bytes, to `write`, on several threads.
     fn write_data(
         &self,
         data: u64,
         meter: &Meter<'_>,
-        write: &(dyn Fn(&Part, &[u8]) -> Result<()> + Sync),
+        write: &(dyn Fn(&DataPart, &[u8]) -> Result<()> + Sync),
     ) -> Result<()> {
         let source = self.dump.source();
-        let parts = Mutex::new(self.parts());
+        let parts = Mutex::new(self.data_parts());
         let failure = Mutex::new(None);
-        let next = || {
-            // After a failure there is nothing to do for the others either.
+        let next_part = || {
+            // One failure stops all threads.
             let failed = failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
             if failed { None } else { parts.lock().unwrap_or_else(PoisonError::into_inner).next() }
         };
         let work = || {
             let mut buffer = Vec::new();
-            while let Some(part) = next() {
-                let done = self.dump.control.check_cancelled().and_then(|()| {
-                    let bytes = read(source, &part, &mut buffer)?;
+            while let Some(part) = next_part() {
+                let written = self.dump.control.check_cancelled().and_then(|()| {
+                    let bytes = read_part(source, &part, &mut buffer)?;
                     write(&part, bytes)
                 });
-                match done {
+                match written {
                     Ok(()) => meter.add(part.len),
                     Err(error) => {
                         let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -222,23 +239,23 @@ impl MemoryView<'_> {
                 }
             }
         };
-        // One for each part is enough.
-        run_on(at_most(data.div_ceil(PART), resolve(self.dump.threads)), &work);
+        // More threads than parts would be idle.
+        run_on(at_most(data.div_ceil(MAX_PART_BYTES), resolve(self.dump.threads)), &work);
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
             None => Ok(()),
         }
     }
 
-    fn parts(&self) -> Parts<'_> {
-        Parts { contents: self.contents(), rest: None }
+    fn data_parts(&self) -> DataParts<'_> {
+        DataParts { contents: self.contents(), rest: None }
     }
 
-    /// Returns what an image of the memory will be made from.
+    /// Computes the summary of a restored memory.
     ///
     /// # Errors
-    /// Returns an error if no file can be as long as the memory.
-    fn measured(&self) -> Result<Restored> {
+    /// Returns an error if the memory has 2^64 bytes, more than a file can have.
+    fn measure(&self) -> Result<Restored> {
         let memory = self.index();
         let len = u64::try_from(self.ty().size()).map_err(|_| {
             let message = format!("memory {memory}: no file can have its 2^64 bytes");
@@ -258,35 +275,38 @@ impl MemoryView<'_> {
         }
         match last == types::last_address(&self.ty()) {
             true => Ok(restored),
-            false => Err(self.changed()),
+            false => Err(self.changed_error()),
         }
     }
 }
 
-/// The bytes of a part: those that the source lends, or else those that are read into `buffer`.
-fn read<'b>(source: Source<'b>, part: &Part, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+/// Returns the bytes of a part: a slice of the source, if it lends its bytes, or else of `buffer`.
+fn read_part<'b>(source: Source<'b>, part: &DataPart, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
     let end = part.offset.plus(part.len)?;
     Ok(source.part(part.offset..end, buffer)?)
 }
 
-/// Writes `bytes` at `offset`, but for the blocks of the file that are all zero.
+/// Writes `bytes` at `offset`, except for blocks of the file that are all zero.
+///
+/// Adjacent blocks with data form a run, which is one write.
 fn write_sparsely(file: &File, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
-    let (mut left, mut at) = (bytes, offset);
-    // All from the first byte on that was not written and is in no block of zeros.
+    let (mut rest, mut at) = (bytes, offset);
+    // The current run and all bytes after it.
     let (mut run, mut run_at) = (bytes, offset);
-    while !left.is_empty() {
-        let to_edge = BLOCK.checked_sub(at % BLOCK).ok_or(std::io::ErrorKind::InvalidData)?;
-        let (block, later) = left.split_at(at_most(to_edge, left.len()));
+    while !rest.is_empty() {
+        let to_edge =
+            HOLE_BYTES.checked_sub(at % HOLE_BYTES).ok_or(std::io::ErrorKind::InvalidData)?;
+        let (block, later) = rest.split_at(at_most(to_edge, rest.len()));
         at = at.checked_add(block.len() as u64).ok_or(std::io::ErrorKind::FileTooLarge)?;
         if ZEROS.starts_with(block) {
-            // What is left is the end of the run.
-            let before = run.len().checked_sub(left.len());
-            let split = before.and_then(|before| run.split_at_checked(before));
-            let (run_here, _) = split.ok_or(std::io::ErrorKind::InvalidData)?;
-            file.write_all_at(run_here, run_at)?;
+            // The run ends before this block, where `rest` begins.
+            let run_len = run.len().checked_sub(rest.len());
+            let split = run_len.and_then(|run_len| run.split_at_checked(run_len));
+            let (finished_run, _) = split.ok_or(std::io::ErrorKind::InvalidData)?;
+            file.write_all_at(finished_run, run_at)?;
             (run, run_at) = (later, at);
         }
-        left = later;
+        rest = later;
     }
     file.write_all_at(run, run_at)
 }
@@ -296,15 +316,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_whole_at_the_end_of_all_addresses() {
+    fn yields_all_parts_at_the_end_of_the_address_space() {
         let parts = |address, len| {
-            let rest = Some(Part { address, offset: 7, len });
+            let rest = Some(DataPart { address, offset: 7, len });
             let contents = Contents::new(&[], &[], None, None);
-            let parts = Parts { contents, rest };
+            let parts = DataParts { contents, rest };
             parts.map(|part| (part.address, part.offset, part.len)).collect::<Vec<_>>()
         };
-        let first = u64::MAX - PART - 2;
-        assert_eq!(parts(first, PART + 3), [(first, 7, PART), (u64::MAX - 2, 7 + PART, 3)]);
-        assert_eq!(parts(first + 3, PART), [(first + 3, 7, PART)]);
+        let max = MAX_PART_BYTES;
+        let first = u64::MAX - max - 2;
+        assert_eq!(parts(first, max + 3), [(first, 7, max), (u64::MAX - 2, 7 + max, 3)]);
+        assert_eq!(parts(first + 3, max), [(first + 3, 7, max)]);
     }
 }

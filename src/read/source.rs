@@ -1,4 +1,4 @@
-//! The bytes of a dump that is opened or verified: a source, and its length.
+//! A source together with its length, as the opener and the verifier use it.
 
 use std::ops::Range;
 
@@ -7,27 +7,29 @@ use super::input::{self, Cursor, Slice, Window};
 use super::read_at::ReadAt;
 use crate::error::{Error, ErrorKind, Result, zeros};
 
-/// A source whose length is known: what opening and verifying a dump works on.
+/// A source whose length is known.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'s> {
     bytes: &'s (dyn ReadAt + 's),
-    /// All bytes, if the source lends them.
+    /// All bytes of the source, if it lends them.
     lent: Option<&'s [u8]>,
     len: u64,
 }
 
 impl<'s> Source<'s> {
+    /// Asks the source for its bytes and its length.
+    ///
     /// # Errors
-    /// Returns an error of [`ErrorKind::Input`] if the source does not say how long it is.
+    /// Returns an error of [`ErrorKind::Input`] if the source cannot determine its length.
     pub(super) fn new(bytes: &'s (dyn ReadAt + 's)) -> Result<Self> {
         let lent = bytes.as_slice();
         let len = lent.map_or_else(|| bytes.len(), |bytes| Ok(bytes.len() as u64));
         let failed =
-            |error| Error::io(ErrorKind::Input, "cannot tell the length of the dump", error);
+            |error| Error::io(ErrorKind::Input, "cannot determine the length of the dump", error);
         Ok(Self { bytes, lent, len: len.map_err(failed)? })
     }
 
-    /// Returns a source of which it is known that it has `len` bytes.
+    /// Returns a source that is known to have `len` bytes.
     pub(super) fn with_len(bytes: &'s (dyn ReadAt + 's), len: u64) -> Self {
         Self { bytes, lent: bytes.as_slice(), len }
     }
@@ -45,7 +47,7 @@ impl<'s> Source<'s> {
         self.len
     }
 
-    /// Returns what decodes the bytes from `offset` on.
+    /// Returns an input that begins at `offset`.
     pub(super) fn input(self, offset: u64) -> Cursor<'s> {
         match self.lent {
             Some(bytes) => Cursor::Slice(Slice::new(bytes, offset)),
@@ -53,11 +55,12 @@ impl<'s> Source<'s> {
         }
     }
 
-    /// Returns a range of the bytes: those of the source, if it lends them, or else those that are read into `buffer`.
+    /// Returns the bytes in `range`. They are borrowed from the source if it lends its bytes. Otherwise they are read
+    /// into `buffer`, which grows as needed.
     ///
     /// # Errors
-    /// Returns an error if the range is past the end, if the source cannot be read, or if memory for the buffer cannot be
-    /// allocated.
+    /// Returns an error if the range reaches past the end, if the source cannot be read, or if memory for the buffer
+    /// cannot be allocated.
     pub(super) fn part<'b>(
         self,
         range: Range<u64>,
@@ -66,16 +69,16 @@ impl<'s> Source<'s> {
     where
         's: 'b,
     {
-        let ended = || Fault::end(self.len, range.end);
+        let past_end = || Fault::unexpected_end(self.len, range.end);
         if let Some(bytes) = self.lent {
-            return input::part(bytes, range.clone()).ok_or_else(ended);
+            return input::subslice(bytes, range.clone()).ok_or_else(past_end);
         }
         let len = range.end.checked_sub(range.start).and_then(|len| usize::try_from(len).ok());
-        let len = len.filter(|_| range.end <= self.len).ok_or_else(ended)?;
+        let len = len.filter(|_| range.end <= self.len).ok_or_else(past_end)?;
         if buffer.len() < len {
             *buffer = zeros(len, "a buffer to read a dump")?;
         }
-        let part = buffer.get_mut(..len).ok_or_else(ended)?;
+        let part = buffer.get_mut(..len).ok_or_else(past_end)?;
         self.read(range.start, part)?;
         Ok(part)
     }

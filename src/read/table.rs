@@ -1,12 +1,34 @@
-//! The table of segments: all of them in memory, in the order of memory and address; finds a segment by its address.
+//! The table of segments: all segments of a dump, sorted by memory and address.
 //!
-//! The index of a dump lists them in that order. The sections of another writer's dump may have them in any order, and
-//! overlapping: they are sorted once, in place, and the last one of the file wins.
+//! # The problem
+//! A dump has up to a million segments ([`MAX_LISTED_SEGMENTS`]), and a reader looks them up by address. The index of
+//! corestream's own dumps lists them sorted and disjoint. Another writer's sections may have them in any order, and
+//! they may overlap. A WebAssembly engine applies active segments in file order, so the last one of the file wins. The
+//! whole metadata of an open dump must fit into [`MAX_METADATA_BYTES`](crate::limits::MAX_METADATA_BYTES), 32 MiB, and
+//! a full table takes 24 MiB of that.
 //!
-//! A table is never longer than [`MAX_LISTED_SEGMENTS`], which is most of what a reader may keep in memory. So a long table
-//! must not be copied: neither to make it longer, which is why a table of many segments is given its full room at once, nor
-//! to cut segments that overlap, which is why a dump may have fewer of those ([`MAX_OVERLAPPING_SEGMENTS`]). Unused
-//! capacity costs address space only: the kernel allocates a page when it is first written.
+//! # The idea
+//! The segments are kept in one vector. While they arrive, the builder notes whether they are sorted and disjoint. If
+//! so, the table is ready. If not, the vector is sorted in place. Only if two neighbours then overlap does a second
+//! vector exist: a sweep over the addresses cuts each segment where a later one of the file overwrites it
+//! ([`cut_overlaps`]). A lookup is a binary search by last address.
+//!
+//! # The invariant
+//! In a finished [`Table`] each segment begins after the last byte of the previous one, or in a later memory. So the
+//! last addresses are sorted like the first ones, and each byte of a memory has at most one place in the file.
+//!
+//! # The cost
+//! Building takes O(n) for a sorted table and O(n log n) otherwise; a lookup takes O(log n). Each segment has 24 bytes.
+//! A long table is never copied:
+//! - A table grows by doubling only up to [`MAX_DOUBLED_SEGMENTS`] (3 MiB). Then it reserves its maximum at once.
+//!   Unused capacity costs address space only: the kernel allocates a page at the first write to it.
+//! - Overlapping segments have a lower limit, [`MAX_OVERLAPPING_SEGMENTS`], because their table exists twice while it
+//!   is cut.
+//!
+//! # What was tried
+//! - Reading the table from the index at each lookup, and for a dump without an index keeping only some of the segments
+//!   and parsing the headers between them again. A source that lends nothing cannot afford these reads.
+//! - Growing by doubling up to the limit. While the vector moves, the old and the new one exceed the 32 MiB.
 
 use std::collections::{BinaryHeap, TryReserveError};
 
@@ -16,69 +38,72 @@ use crate::arithmetic::Checked;
 use crate::error::Error;
 use crate::limits::{MAX_LISTED_SEGMENTS, MAX_OVERLAPPING_SEGMENTS};
 
-/// Segments up to which a table grows by doubling, so that a table of a few segments has little room: 3 MiB. One that may
-/// have to be cut, because segments overlap, has no more.
-pub(super) const DOUBLED: usize = MAX_OVERLAPPING_SEGMENTS;
+/// The number of segments up to which a table grows by doubling.
+///
+/// This keeps small tables small. A table with overlapping segments never has more segments.
+pub(super) const MAX_DOUBLED_SEGMENTS: usize = MAX_OVERLAPPING_SEGMENTS;
 
-/// All segments in the order of memory and address, none overlapping another.
+/// All segments of a dump, sorted by memory and address, without overlaps.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     segments: Vec<Segment>,
 }
 
 impl Table {
-    /// Returns the segments of `memory` that have bytes at `address` or after it.
-    pub(super) fn from(&self, memory: u32, address: u64) -> &[Segment] {
+    /// Returns the segments of `memory` that end at or after `address`.
+    pub(super) fn segments_from(&self, memory: u32, address: u64) -> &[Segment] {
         let key = (memory, address);
-        let before = |segment: &Segment| (segment.memory(), segment.last()) < key;
-        let from = self.segments.get(self.segments.partition_point(before)..).unwrap_or_default();
-        let count = from.partition_point(|segment| segment.memory() == memory);
-        from.get(..count).unwrap_or_default()
+        let ends_before = |segment: &Segment| (segment.memory(), segment.last()) < key;
+        let start = self.segments.partition_point(ends_before);
+        let rest = self.segments.get(start..).unwrap_or_default();
+        let count = rest.partition_point(|segment| segment.memory() == memory);
+        rest.get(..count).unwrap_or_default()
     }
 
     /// Returns all segments.
-    pub(super) fn all(&self) -> &[Segment] {
+    pub(super) fn segments(&self) -> &[Segment] {
         &self.segments
     }
 }
 
-/// Makes a table of the segments of a file.
+/// Builds a [`Table`] from segments in file order.
 #[derive(Debug)]
-pub(super) struct Builder {
+pub(super) struct TableBuilder {
     segments: Vec<Segment>,
-    most: usize,
-    most_overlapping: usize,
-    is_ordered: bool,
+    limit: usize,
+    overlap_limit: usize,
+    /// Whether the segments so far are sorted and disjoint.
+    is_sorted: bool,
 }
 
-impl Builder {
+impl TableBuilder {
     pub(super) fn new() -> Self {
         Self::with_limits(MAX_LISTED_SEGMENTS, MAX_OVERLAPPING_SEGMENTS)
     }
 
-    /// One for at most `most` segments, or `most_overlapping` if some of them overlap.
-    fn with_limits(most: usize, most_overlapping: usize) -> Self {
-        Self { segments: Vec::new(), most, most_overlapping, is_ordered: true }
+    /// Returns a builder for at most `limit` segments, or at most `overlap_limit` if any overlap.
+    fn with_limits(limit: usize, overlap_limit: usize) -> Self {
+        Self { segments: Vec::new(), limit, overlap_limit, is_sorted: true }
     }
 
-    /// Makes room for the only segments that will come, which are `count` at most.
+    /// Reserves memory for exactly `count` segments, when the total is known.
     ///
     /// # Errors
-    /// Returns an error if memory for them cannot be allocated.
-    pub(super) fn expect(&mut self, count: usize) -> Result<()> {
-        Ok(self.segments.try_reserve_exact(count).map_err(no_room)?)
+    /// Returns an error if the allocation fails.
+    pub(super) fn reserve_exact(&mut self, count: usize) -> Result<()> {
+        Ok(self.segments.try_reserve_exact(count).map_err(out_of_memory)?)
     }
 
-    /// Takes the next segment of the file.
+    /// Adds the next segment of the file.
     ///
     /// # Errors
-    /// Returns an error if the table is full, or if memory for the segment cannot be allocated.
+    /// Returns an error if the table is full or an allocation fails.
     pub(super) fn push(&mut self, segment: Segment) -> Result<()> {
-        if self.segments.len() == self.most {
-            let message = format!("over the limit of {} segments", self.most);
+        if self.segments.len() == self.limit {
+            let message = format!("over the limit of {} segments", self.limit);
             return Err(Fault::unsupported(segment.in_file(), message));
         }
-        self.is_ordered &= self.segments.last().is_none_or(|last| segment.follows(last));
+        self.is_sorted &= self.segments.last().is_none_or(|last| segment.follows(last));
         if self.segments.len() == self.segments.capacity() {
             self.grow()?;
         }
@@ -86,60 +111,61 @@ impl Builder {
         Ok(())
     }
 
-    /// Makes room for one more segment at least.
+    /// Reserves memory for at least one more segment.
     #[cold]
     fn grow(&mut self) -> Result<()> {
-        let left = self.most.minus(self.segments.len())?;
-        let grown = match self.segments.len() < DOUBLED {
+        let remaining = self.limit.minus(self.segments.len())?;
+        let grown = match self.segments.len() < MAX_DOUBLED_SEGMENTS {
             true => self.segments.try_reserve(1),
-            false => self.segments.try_reserve_exact(left),
+            false => self.segments.try_reserve_exact(remaining),
         };
-        Ok(grown.map_err(no_room)?)
+        Ok(grown.map_err(out_of_memory)?)
     }
 
-    /// Returns the table, and whether it has parts of segments that overlap.
+    /// Returns the table, and whether overlapping segments were cut.
     ///
     /// # Errors
-    /// Returns an error if segments overlap and are too many, or if memory cannot be allocated.
+    /// Returns an error if segments overlap and there are too many of them, or if an allocation fails.
     pub(super) fn finish(self) -> Result<(Table, bool)> {
-        let Self { mut segments, most_overlapping, is_ordered, .. } = self;
-        if is_ordered {
+        let Self { mut segments, overlap_limit, is_sorted, .. } = self;
+        if is_sorted {
             return Ok((Table { segments }, false));
         }
         segments.sort_unstable_by_key(|segment| (segment.memory(), segment.address()));
         let overlap = segments.array_windows().find(|[segment, next]| !next.follows(segment));
         let Some([_, overlap]) = overlap else { return Ok((Table { segments }, false)) };
         let count = segments.len();
-        if count > most_overlapping {
+        if count > overlap_limit {
             let message = format!(
-                "{count} segments are over the limit of {most_overlapping} of a dump in which some \
-                 overlap"
+                "{count} segments are over the limit of {overlap_limit} for a dump with \
+                 overlapping segments"
             );
             return Err(Fault::unsupported(overlap.in_file(), message));
         }
-        Ok((Table { segments: resolve(segments)? }, true))
+        Ok((Table { segments: cut_overlaps(segments)? }, true))
     }
 }
 
-fn no_room(_: TryReserveError) -> Error {
+fn out_of_memory(_: TryReserveError) -> Error {
     Error::out_of_memory("the table of segments")
 }
 
-/// Cuts out of each segment what a later one of the file overwrites. The segments come in the order of memory and
-/// address.
+/// Cuts each segment where a later segment of the file overwrites it. `segments` are sorted by memory and address.
 ///
-/// Goes over the addresses once; a heap holds the segments that begin before the address in hand,
-/// the last of the file on top. Each segment that begins or ends makes at most one part more.
-fn resolve(segments: Vec<Segment>) -> Result<Vec<Segment>> {
-    let mut resolved = Vec::new();
-    resolved.try_reserve_exact(segments.len().times(2)?).map_err(no_room)?;
+/// The sweep visits the addresses once, from one segment start to the next. A heap holds the open segments, those that
+/// start at or before the current address; the last one of the file is on top and owns the bytes. Closed segments stay
+/// in the heap until they come to the top. Each start and each end of a segment adds at most one part, so there are at
+/// most twice as many parts as segments.
+fn cut_overlaps(segments: Vec<Segment>) -> Result<Vec<Segment>> {
+    let mut parts = Vec::new();
+    parts.try_reserve_exact(segments.len().times(2)?).map_err(out_of_memory)?;
     let mut open = BinaryHeap::new();
     let nexts = segments.iter().skip(1).map(Some).chain([None]);
     for ((i, segment), next) in segments.iter().enumerate().zip(nexts) {
-        open.try_reserve(1).map_err(no_room)?;
+        open.try_reserve(1).map_err(out_of_memory)?;
         open.push((segment.offset(), i));
         let next = next.filter(|next| next.memory() == segment.memory());
-        // Up to where the next one begins, only those that are open count.
+        // No other segment opens before the next one starts.
         let until = match next {
             Some(next) if next.address() == segment.address() => continue,
             Some(next) => next.address().minus(1)?,
@@ -152,7 +178,7 @@ fn resolve(segments: Vec<Segment>) -> Result<Vec<Segment>> {
                 continue;
             }
             let last = top.last().min(until);
-            add(&mut resolved, top.part(at..=last)?);
+            push_part(&mut parts, top.part(at..=last)?);
             match last.checked_add(1) {
                 Some(after) if last < until => at = after,
                 _ => break,
@@ -163,16 +189,16 @@ fn resolve(segments: Vec<Segment>) -> Result<Vec<Segment>> {
         }
     }
     drop((segments, open));
-    resolved.shrink_to_fit();
-    Ok(resolved)
+    parts.shrink_to_fit();
+    Ok(parts)
 }
 
-/// Adds a part, or makes the last one longer if it is of the same segment.
-fn add(resolved: &mut Vec<Segment>, part: Segment) {
-    let last = resolved.last_mut();
+/// Appends `part`, or extends the last part if `part` continues it.
+fn push_part(parts: &mut Vec<Segment>, part: Segment) {
+    let last = parts.last_mut();
     match last.and_then(|last| last.joined(&part).map(|joined| (last, joined))) {
         Some((last, joined)) => *last = joined,
-        None => resolved.push(part),
+        None => parts.push(part),
     }
 }
 
@@ -187,15 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_the_file_wins() {
-        let mut builder = Builder::new();
+    fn the_last_segment_of_the_file_wins() {
+        let mut builder = TableBuilder::new();
         for one in [
             segment(1, 0, 100, 10),
-            segment(0, 5, 200, 10), // behind a higher memory
-            segment(0, 0, 300, 7),  // overwrites two bytes of it
+            segment(0, 5, 200, 10), // after a higher memory
+            segment(0, 0, 300, 7),  // overwrites two bytes of the previous one
             segment(1, 4, 400, 2),  // splits the first
             segment(0, 20, 500, 1),
-            segment(0, 20, 600, 1), // the same once more
+            segment(0, 20, 600, 1), // the same address again
         ] {
             builder.push(one).unwrap();
         }
@@ -215,8 +241,8 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_all_addresses() {
-        let mut builder = Builder::new();
+    fn cuts_at_the_end_of_the_address_space() {
+        let mut builder = TableBuilder::new();
         builder.push(segment(0, u64::MAX - 3, 100, 4)).unwrap();
         builder.push(segment(0, u64::MAX, 200, 1)).unwrap();
         let (table, _) = builder.finish().unwrap();
@@ -225,8 +251,8 @@ mod tests {
     }
 
     #[test]
-    fn no_more_segments_than_the_limit() {
-        let mut builder = Builder::with_limits(4, 1);
+    fn rejects_segments_over_the_limit() {
+        let mut builder = TableBuilder::with_limits(4, 1);
         for i in [0, 3, 1, 2] {
             builder.push(segment(0, i * 10, i * 20, 5)).unwrap();
         }
@@ -240,66 +266,66 @@ mod tests {
     }
 
     #[test]
-    fn fewer_segments_that_overlap_than_the_limit() {
+    fn rejects_overlapping_segments_over_their_limit() {
         let apart = [segment(0, 0, 0, 5), segment(1, 4, 60, 9), segment(0, 10, 40, 5)];
         let overlapping = [apart[0], apart[1], segment(0, 4, 40, 5)];
-        let finish = |segments: &[Segment], most_overlapping| {
-            let mut builder = Builder::with_limits(4, most_overlapping);
+        let finish = |segments: &[Segment], overlap_limit| {
+            let mut builder = TableBuilder::with_limits(4, overlap_limit);
             segments.iter().for_each(|segment| builder.push(*segment).unwrap());
             builder.finish()
         };
         let (table, overlapped) = finish(&apart, 2).unwrap();
-        assert_eq!((table.all(), overlapped), (&[apart[0], apart[2], apart[1]][..], false));
+        assert_eq!((table.segments(), overlapped), (&[apart[0], apart[2], apart[1]][..], false));
 
         let fault = finish(&overlapping, 2).unwrap_err();
         assert_eq!((fault.kind, fault.range.clone()), (ErrorKind::Unsupported, 40..45));
-        let message = "3 segments are over the limit of 2 of a dump in which some overlap";
+        let message = "3 segments are over the limit of 2 for a dump with overlapping segments";
         assert!(fault.line().ends_with(message), "{}", fault.line());
 
         let (table, overlapped) = finish(&overlapping, 3).unwrap();
         let expected = [segment(0, 0, 0, 4), overlapping[2], overlapping[1]];
-        assert_eq!((table.all(), overlapped), (&expected[..], true));
+        assert_eq!((table.segments(), overlapped), (&expected[..], true));
     }
 
-    /// Nested and staggered segments, of which each cuts the ones before it: as many parts as there can be.
+    /// Nested and staggered segments, each of which cuts the previous ones: the maximum number of parts.
     #[test]
-    fn parts_are_at_most_twice_as_many_as_segments() {
+    fn makes_at_most_two_parts_per_segment() {
         for (step, len) in [(1, 20), (2, 5), (3, 4)] {
-            let mut builder = Builder::new();
+            let mut builder = TableBuilder::new();
             builder.push(segment(0, 0, 0, 1000)).unwrap();
             for i in (0..100).rev() {
                 builder.push(segment(0, 5 + i * step, 2000 - i * 20, len)).unwrap();
             }
             let (table, _) = builder.finish().unwrap();
-            assert!(table.all().len() <= 202, "{}", table.all().len());
+            assert!(table.segments().len() <= 202, "{}", table.segments().len());
         }
-        let mut builder = Builder::new();
+        let mut builder = TableBuilder::new();
         builder.push(segment(0, 0, 0, 1000)).unwrap();
         for i in 0..100 {
             builder.push(segment(0, 5 + i * 5, 2000 + i * 5, 3)).unwrap();
         }
         let (table, _) = builder.finish().unwrap();
-        assert_eq!(table.all().len(), 201);
+        assert_eq!(table.segments().len(), 201);
     }
 
-    /// A table of many segments is not copied to become longer.
+    /// Growing a long table must not copy it.
     #[test]
-    fn many_segments_are_given_all_room_at_once() {
-        let mut builder = Builder::new();
-        for i in 0..DOUBLED as u64 + 1 {
+    fn a_long_table_reserves_its_maximum_at_once() {
+        let mut builder = TableBuilder::new();
+        for i in 0..MAX_DOUBLED_SEGMENTS as u64 + 1 {
             builder.push(segment(0, i * 2, i * 2, 1)).unwrap();
         }
         assert_eq!(builder.segments.capacity(), MAX_LISTED_SEGMENTS);
 
-        let mut builder = Builder::new();
-        builder.expect(1000).unwrap();
+        let mut builder = TableBuilder::new();
+        builder.reserve_exact(1000).unwrap();
         (0..1000).for_each(|i| builder.push(segment(0, i * 2, i * 2, 1)).unwrap());
         assert_eq!(builder.segments.capacity(), 1000);
     }
 
     #[test]
-    fn segments_are_found_by_their_last_address() {
-        let mut builder = Builder::new();
+    fn finds_segments_by_last_address() {
+        let mut builder = TableBuilder::new();
         let all = [
             segment(0, 10, 0, 5),
             segment(0, 15, 20, 1),
@@ -320,7 +346,7 @@ mod tests {
             (2, u64::MAX, &all[3..]),
             (3, 0, &[]),
         ] {
-            assert_eq!(table.from(memory, address), expected, "{memory}, {address}");
+            assert_eq!(table.segments_from(memory, address), expected, "{memory}, {address}");
         }
     }
 }

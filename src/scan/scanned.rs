@@ -1,45 +1,45 @@
-//! What a scan is given, and the gaps that it finds.
+//! The input of a scan, and the gaps that it finds.
 
 use std::ops::Range;
 
 use crate::image::MemoryImage;
 use crate::ranges::AddressRanges;
 
-/// What is scanned of a memory.
+/// A memory to scan.
 #[derive(Clone, Copy)]
 pub(crate) struct Scanned<'i> {
     pub(crate) image: &'i MemoryImage<'i>,
-    /// Ranges that are not read.
+    /// The ranges that are not read.
     pub(crate) excluded: &'i AddressRanges,
-    /// Whether its file system was found to be wrong about its holes: then all of it is read.
+    /// Whether the file system was found to report wrong holes. Then the whole file is read.
     pub(crate) in_doubt: bool,
 }
 
 impl Scanned<'_> {
-    /// Whether bytes between `gap.start` and `gap.end` are left out.
+    /// Returns `true` if bytes between `gap.start` and `gap.end` are excluded.
     pub(super) fn excludes(&self, gap: &Range<u64>) -> bool {
         self.excluded.overlaps(gap)
     }
 }
 
-/// What to tell a person about the scan: why it took a worse way than others.
+/// A note about the scan for people: why it used a method that is not the best.
 #[derive(Debug)]
-pub(crate) struct Note {
-    /// The position of the image among those that are scanned; `None` if it concerns all of them.
+pub(crate) struct ScanNote {
+    /// The position of the image among the scanned images; `None` if the note is about all of them.
     pub(crate) image: Option<usize>,
     pub(crate) text: String,
-    /// Whether readers of the dump are told, too.
+    /// Whether the note is also for readers of the dump.
     pub(crate) is_for_dump: bool,
 }
 
-/// Zeros, and what is left out, between two runs of one memory.
+/// A range of zeros or excluded bytes between two runs of one memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gap {
-    /// Index of the image among those that are scanned.
+    /// The index of the image among the scanned images.
     pub(crate) memory: u32,
-    /// Address of the first byte.
+    /// The address of the first byte.
     pub(crate) start: u64,
-    /// Length in bytes.
+    /// The length in bytes.
     pub(crate) len: u64,
 }
 

@@ -1,10 +1,10 @@
-//! The scan of one slice, by the fastest backend that the machine has.
+//! The scan of one slice with the fastest available backend.
 
 use std::ops::Range;
 
 use super::backend::{Avx2, scalar};
 
-/// Finds runs in a slice, by a backend that was chosen when it was made.
+/// Finds runs in a slice, with the backend that the constructor selects.
 ///
 /// ```
 /// # #[cfg(feature = "internals")]
@@ -34,22 +34,22 @@ enum Backend {
 }
 
 impl Scanner {
-    /// The fastest backend that this machine has.
+    /// Returns a scanner with the fastest backend that this machine supports.
     pub fn new() -> Self {
         Self::avx2().unwrap_or(Self::scalar())
     }
 
-    /// The scalar backend, which runs everywhere and defines what the others must find.
+    /// Returns a scanner with the scalar backend, which runs everywhere and defines the correct result.
     pub fn scalar() -> Self {
         Self { backend: Backend::Scalar }
     }
 
-    /// The AVX2 backend; `None` where the machine does not have AVX2.
+    /// Returns a scanner with the AVX2 backend, or `None` if this machine does not support AVX2.
     pub fn avx2() -> Option<Self> {
         Avx2::new().map(|avx2| Self { backend: Backend::Avx2(avx2) })
     }
 
-    /// The name of the backend: `scalar` or `avx2`.
+    /// Returns the name of the backend: `scalar` or `avx2`.
     pub fn name(&self) -> &'static str {
         match self.backend {
             Backend::Scalar => "scalar",
@@ -57,10 +57,10 @@ impl Scanner {
         }
     }
 
-    /// Calls `found` with each run of `bytes` in order, as indices.
+    /// Calls `found` with each run of `bytes`, as a range of indices, in order.
     ///
-    /// Zeros before the first and after the last run belong to none, however few. Between two runs
-    /// lie at least `min_gap` zeros; 0 counts as 1.
+    /// Zeros before the first run and after the last one belong to no run, however few they are. Two runs are
+    /// separated by at least `min_gap` zeros. A `min_gap` of 0 counts as 1.
     pub fn runs(&self, bytes: &[u8], min_gap: usize, found: impl FnMut(Range<usize>)) {
         let min_gap = min_gap.max(1);
         match self.backend {

@@ -1,4 +1,4 @@
-//! A regular file as a sink: its room is reserved before the first byte.
+//! A regular file as a sink. Its space is reserved before the first byte.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,12 +13,11 @@ use crate::close::check_close;
 use crate::held_signal::without_sigxfsz;
 use crate::piece::Piece;
 
-/// Writes to a file, from its present position on, or to its end if it was opened to append.
+/// A sink for a file, which it writes at its current position, or at its end if it was opened to append.
 ///
-/// The whole dump is preallocated, so that a full disk fails before the first byte, and so does a limit on the size of
-/// files (`RLIMIT_FSIZE`). After a dump that failed, the room behind the end stays reserved until somebody sets the length
-/// of the file. The error that `close` would have, as with NFS or quotas, is that of
-/// [`finish`](Sink::finish).
+/// The sink preallocates the whole dump. So a full disk or a limit on the size of files (`RLIMIT_FSIZE`) is an error
+/// before the first byte is written. After a failed dump, the reserved space beyond the end remains until the length of
+/// the file is set. [`finish`](Sink::finish) reports the errors of `close`, which occur with NFS or quotas.
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper, FileSink};
@@ -61,7 +60,10 @@ impl<F: AsFd> Sink for FileSink<F> {
     }
 }
 
-/// Returns an error if the process may not write `len` bytes to a regular file from the present position on.
+/// Checks that the process may write `len` bytes to a file at its current position.
+///
+/// # Errors
+/// Returns an error if a regular file would exceed `RLIMIT_FSIZE`.
 fn check_limit(file: impl AsFd, len: u64) -> io::Result<()> {
     let Some(limit) = getrlimit(Resource::Fsize).current else { return Ok(()) };
     let is_regular = rustix::fs::fstat(&file)
@@ -74,7 +76,7 @@ fn check_limit(file: impl AsFd, len: u64) -> io::Result<()> {
     }
 }
 
-/// Returns where the next write goes: to the end of a file that was opened to append, else to the present position.
+/// Returns the position of the next write: the end of a file that was opened to append, otherwise the current position.
 fn position(file: impl AsFd) -> Option<u64> {
     let appends = rustix::fs::fcntl_getfl(&file).is_ok_and(|flags| flags.contains(OFlags::APPEND));
     match appends {

@@ -1,4 +1,4 @@
-//! Sinks: where pieces go.
+//! The destinations of pieces: files, pipes, sockets, and any `Write`.
 
 mod backend;
 mod descriptor;

@@ -1,4 +1,4 @@
-//! A pipe as a sink: made larger, and lent the pages of image files that cannot change.
+//! A pipe as a sink. It is enlarged, and lent the pages of image files that cannot change.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,19 +8,20 @@ use super::descriptor::Descriptor;
 use super::traits::Sink;
 use crate::piece::Piece;
 
-/// Writes to a pipe or FIFO, or to anything else that is written in order and may have to be waited
-/// for, such as a terminal.
+/// A sink for a pipe or FIFO, or for any other descriptor that is written in order and may have to be waited for, such
+/// as a terminal.
 ///
-/// The pipe is made to hold 1 MiB where the system allows that. A descriptor that does not block is
-/// waited for, and a reader that goes away is [`io::ErrorKind::BrokenPipe`] and never a SIGPIPE.
+/// The sink enlarges the pipe to 1 MiB if the system permits. It waits for a descriptor that does not block. If the
+/// reader goes away, the dump fails with [`io::ErrorKind::BrokenPipe`], without a SIGPIPE.
 ///
 /// # Image files
-/// On Linux, the pages of mapped files that cannot change
-/// ([`MemoryImage`](crate::MemoryImage#files-that-change)) are lent to the pipe by
-/// [`splice`](https://man7.org/linux/man-pages/man2/splice.2.html) and not copied. The memory of a live
-/// guest is never lent. When the dump is done, the pipe holds no lent page any more: the last bytes of the
-/// dump, as many as fit into the pipe, are copied. A reader that makes the pipe larger meanwhile, or passes the pages on
-/// by `splice` or `tee`, has lent ones for longer.
+/// On Linux, [`splice`](https://man7.org/linux/man-pages/man2/splice.2.html) lends the pages of mapped files that
+/// cannot change ([`MemoryImage`](crate::MemoryImage#files-that-change)) to the pipe, without copying them. The memory
+/// of a live guest is never lent.
+///
+/// When the dump is done, the pipe holds no lent page: the last bytes of the dump, as many as fit into the pipe, are
+/// copied. A reader that enlarges the pipe during the dump, or that forwards the pages with `splice` or `tee`, holds
+/// lent pages for longer.
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper, PipeSink};
@@ -46,7 +47,7 @@ impl<F: AsFd> PipeSink<F> {
         Self(Descriptor::new(pipe, PipeTransport))
     }
 
-    /// Sets whether pages of image files are lent to the pipe, as they are by default.
+    /// Sets whether to lend pages of image files to the pipe. This is the default.
     ///
     /// ```
     /// use corestream::PipeSink;

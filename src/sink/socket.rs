@@ -1,4 +1,4 @@
-//! A socket as a sink: large vectored writes, and lent pages of image files that cannot change.
+//! A socket as a sink. It gets large vectored writes, and is lent pages of image files that cannot change.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,18 +10,19 @@ use super::descriptor::Descriptor;
 use super::traits::Sink;
 use crate::piece::Piece;
 
-/// Writes to a connected stream socket, such as a `TcpStream` or a `UnixStream`.
+/// A sink for a connected stream socket, such as a `TcpStream` or a `UnixStream`.
 ///
-/// A descriptor that does not block is waited for, and a peer that goes away is
-/// [`io::ErrorKind::BrokenPipe`] or [`io::ErrorKind::ConnectionReset`] and never a SIGPIPE. The socket
-/// is neither shut down nor are its options changed.
+/// The sink waits for a descriptor that does not block. If the peer goes away, the dump fails with
+/// [`io::ErrorKind::BrokenPipe`] or [`io::ErrorKind::ConnectionReset`], without a SIGPIPE. The sink neither shuts the
+/// socket down nor changes its options.
 ///
 /// # Image files
-/// On Linux, the pages of mapped files that cannot change
-/// ([`MemoryImage`](crate::MemoryImage#files-that-change)) are lent to a Unix socket by
-/// [`sendfile`](https://man7.org/linux/man-pages/man2/sendfile.2.html) and not copied. The memory of a live
-/// guest is never lent, and to TCP, where it gains nothing, no file is. When the dump is done, the socket
-/// holds no lent page any more: the last bytes of the dump, twice as many as its buffer has, are copied.
+/// On Linux, [`sendfile`](https://man7.org/linux/man-pages/man2/sendfile.2.html) lends the pages of mapped files that
+/// cannot change ([`MemoryImage`](crate::MemoryImage#files-that-change)) to a Unix socket, without copying them. The
+/// memory of a live guest is never lent. Nothing is lent to a TCP socket, where it gains nothing.
+///
+/// When the dump is done, the socket holds no lent page: the last bytes of the dump, twice the size of the socket's
+/// buffer, are copied.
 ///
 /// ```
 /// use std::os::unix::net::UnixStream;
@@ -49,9 +50,10 @@ impl<F: AsFd> SocketSink<F> {
         Self(Descriptor::new(socket, SocketTransport))
     }
 
-    /// Sets whether pages of image files are lent to the socket, as they are by default. The call that does so
-    /// can't be kept from blocking: if the dump can be stopped or has a time limit
-    /// ([`Writer`](crate::Writer)), they are lent only to a descriptor that does not block.
+    /// Sets whether to lend pages of image files to the socket. This is the default.
+    ///
+    /// `sendfile` may block. So if the dump can be cancelled or has a time limit ([`Writer`](crate::Writer)), pages are
+    /// lent only to a descriptor that does not block.
     ///
     /// ```
     /// use corestream::SocketSink;
@@ -69,11 +71,11 @@ impl<F: AsFd> SocketSink<F> {
 
 impl<F: AsFd> Sink for SocketSink<F> {
     fn begin(&mut self, len: u64, may_block: bool) -> io::Result<()> {
-        // Messages of another socket may be lost, and one that does not fit is cut or refused.
+        // Other sockets may lose messages, and truncate or reject long ones.
         if rustix::net::sockopt::socket_type(self.0.fd())
             .is_ok_and(|kind| kind != SocketType::STREAM)
         {
-            let message = "a dump is a stream, and this is not a stream socket";
+            let message = "not a stream socket: other sockets lose or truncate messages";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         self.0.begin(len, may_block);

@@ -1,4 +1,4 @@
-//! The contract of a destination.
+//! The contract of a sink.
 
 use std::io::{self, IoSlice, Write};
 use std::os::fd::BorrowedFd;
@@ -6,10 +6,10 @@ use std::os::fd::BorrowedFd;
 use crate::limits::MAX_BATCH_PIECES;
 use crate::piece::Piece;
 
-/// Where a dump goes: takes as much of some pieces as it can, and says how much that was. Every [`Write`] is one.
+/// A destination of a dump. Every [`Write`] is one.
 ///
-/// The rest is done by the [`Writer`](crate::Writer): it continues short writes, repeats interrupted ones, waits, cancels
-/// and counts.
+/// A sink takes as much of some pieces as it can, and returns the number of bytes taken. The [`Writer`](crate::Writer)
+/// does the rest: it continues short writes, repeats interrupted ones, waits, cancels and counts.
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper};
@@ -21,12 +21,13 @@ use crate::piece::Piece;
 /// # Ok::<(), corestream::Error>(())
 /// ```
 ///
-/// One of your own sees where a piece is in the dump, and in an image file if it is of one ([`Piece`]):
+/// A custom sink also sees the offset of each piece in the dump, and its position in an image file if it is mapped from
+/// one ([`Piece`]):
 ///
 /// ```
 /// use corestream::{CoreDump, Dumper, Piece, Sink};
 ///
-/// /// Remembers how long the longest piece is, and lets all of them go.
+/// /// Discards all pieces and remembers the length of the longest one.
 /// struct Longest(u64);
 ///
 /// impl Sink for Longest {
@@ -46,42 +47,44 @@ use crate::piece::Piece;
 /// # Ok::<(), corestream::Error>(())
 /// ```
 pub trait Sink {
-    /// Called once before the first piece with the length of the dump in bytes. If `may_block` is false, somebody may
-    /// want to stop the dump, or a time limit is set: [`put`](Self::put) should not block then, if it can help it.
+    /// Prepares for a dump of `len` bytes. The writer calls this once, before the first piece.
+    ///
+    /// If `may_block` is false, the dump can be cancelled or has a time limit, and [`put`](Self::put) should not block
+    /// if it can avoid it.
     ///
     /// # Errors
-    /// There is no room for the dump.
+    /// Returns an error if there is no room for the dump.
     fn begin(&mut self, len: u64, may_block: bool) -> io::Result<()> {
         let _ = (len, may_block);
         Ok(())
     }
 
-    /// Takes the first bytes of `pieces`, which are not empty, and returns how many: at least one, at most all. They may
-    /// end within a piece. It is called again with the rest.
+    /// Takes the first bytes of `pieces` and returns their number: at least one, at most all. They may end within a
+    /// piece. The writer calls this again with the rest. `pieces` is never empty, nor is any piece.
     ///
     /// # Errors
-    /// Those of the output. After [`io::ErrorKind::Interrupted`] it is called again with the same pieces, and after
-    /// [`io::ErrorKind::WouldBlock`] as soon as the descriptor that it [waits on](Self::waits_on) takes bytes, if there
-    /// is one. After any other error the dump has failed.
+    /// Returns the errors of the output. After [`io::ErrorKind::Interrupted`], the writer calls again with the same
+    /// pieces. After [`io::ErrorKind::WouldBlock`], it does so once the descriptor that the sink [waits
+    /// on](Self::waits_on) takes bytes; without such a descriptor, the dump fails. Any other error ends the dump.
     fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize>;
 
-    /// The descriptor that is waited for when [`put`](Self::put) would block; `None` if there is none.
+    /// Returns the descriptor to wait on when [`put`](Self::put) would block, or `None` if there is none.
     fn waits_on(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Called once after the last piece.
+    /// Completes the output. The writer calls this once, after the last piece.
     ///
     /// # Errors
-    /// Those of the output.
+    /// Returns the errors of the output.
     fn finish(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-// A blanket implementation rather than a wrapper: `write_to(&mut socket)` just works with what everybody has. The price
-// is that `Box<dyn Sink>` is no sink itself; `write_to` takes `&mut dyn Sink`, which serves as well.
-/// One vectored write.
+// A blanket implementation instead of a wrapper, so that `write_to(&mut socket)` works with the types that callers
+// already have. In return, `Box<dyn Sink>` cannot be a sink itself. `write_to` takes a `&mut dyn Sink` instead.
+/// Writes the pieces with one vectored write.
 impl<W: Write + ?Sized> Sink for W {
     fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
         self.write_vectored(&slices(pieces))
@@ -92,7 +95,7 @@ impl<W: Write + ?Sized> Sink for W {
     }
 }
 
-/// The bytes of pieces, as vectored writes take them.
+/// Returns the bytes of pieces in the form that vectored writes take.
 pub(super) fn slices<'b>(pieces: &'b [Piece<'_>]) -> Vec<IoSlice<'b>> {
     pieces.iter().take(MAX_BATCH_PIECES).map(|piece| IoSlice::new(piece.bytes)).collect()
 }

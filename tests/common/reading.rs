@@ -7,8 +7,8 @@ use std::io::Write;
 
 use super::own;
 use corestream::read::{
-    Content, Coverage, Early, FrameLayout, MappedFile, MemoryView, OpenOptions, Producer, ReadAt,
-    Restored, SegmentView, ThreadView, Verdict, Verifier,
+    Content, Coverage, EarlyFact, FrameLayout, MappedFile, MemoryView, OpenOptions, Producer,
+    ReadAt, Restored, SegmentView, ThreadView, Verdict, Verifier,
 };
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, Error, ErrorKind, Frame, Global, GlobalIndex, GlobalValue,
@@ -208,7 +208,7 @@ fn verdict_of(bytes: &[u8], kinds: impl IntoIterator<Item = Kind>) -> Result<Ver
     }
     let mut has_header = false;
     let stream = Verifier::new().verify_stream_with(Slow(bytes, 0), |early| {
-        has_header |= matches!(early, Early::Length(_));
+        has_header |= matches!(early, EarlyFact::Length(_));
         Ok(())
     });
     match (&slice, stream) {
@@ -230,7 +230,7 @@ fn verdict_of(bytes: &[u8], kinds: impl IntoIterator<Item = Kind>) -> Result<Ver
 fn as_of_a_stream(slice: &Verdict, stream: &Verdict) -> Verdict {
     let mut slice = slice.clone();
     if let (Verdict::Damaged(slice), Verdict::Damaged(stream)) = (&mut slice, stream)
-        && stream.reason.ends_with("corestream.index: the segments are not those of the sections")
+        && stream.reason.ends_with("corestream.index: segments differ from the sections")
     {
         assert!(slice.reason.contains(": corestream.index: segment "), "{slice}");
         assert_eq!(slice.range.end - slice.range.start, 20, "{slice}");

@@ -317,7 +317,7 @@ pub fn assert_written(file: &CoreDumpFile<'_>, bytes: &[u8]) {
     // Another writer's global may have no value, which nobody can make up.
     let globals = all(file.globals());
     if globals.iter().any(|global| matches!(global.value, GlobalValue::Missing(_))) {
-        assert!(dump.unwrap_err().ends_with(" needs a value"));
+        assert!(dump.unwrap_err().ends_with(" requires a value"));
         return;
     }
     let dump = dump.unwrap();

@@ -151,7 +151,7 @@ fn assert_dump(input: &Input, guests: &[Guest], plan: &Plan<'_>, most: usize, li
     assert!(decoded.in_data_section <= most);
     assert!(decoded.longest_body <= limit.into(), "{} bytes", decoded.longest_body);
 
-    let Ok(Verdict::Whole(whole)) = Verifier::new().threads(1).verify(&bytes) else {
+    let Ok(Verdict::Intact(whole)) = Verifier::new().threads(1).verify(&bytes) else {
         panic!("it is not whole")
     };
     assert_eq!(whole.checksums, input.checksums);

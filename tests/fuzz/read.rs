@@ -439,7 +439,7 @@ pub fn check(bytes: &[u8]) {
     let mut stream = Counted { bytes, calls: 0 };
     let (_, held) = count::peak(|| Verifier::new().verify_stream(&mut stream));
     assert!(held <= allowed, "{held} bytes for the verifier of a stream of {}", bytes.len());
-    if matches!(&verdict, Ok(Verdict::Whole(whole)) if !whole.checksums) {
+    if matches!(&verdict, Ok(Verdict::Intact(whole)) if !whole.checksums) {
         // It keeps nothing, but where sections are.
         assert!(held <= FIXED + bytes.len() as u64, "{held} bytes for {}", bytes.len());
     }
@@ -483,7 +483,7 @@ pub fn check(bytes: &[u8]) {
         assert_contents(dump, bytes);
     }
     match (verdict, dump) {
-        (Ok(Verdict::Whole(whole)), dump) => {
+        (Ok(Verdict::Intact(whole)), dump) => {
             let dump = dump.expect("it is whole");
             assert_eq!(whole.bytes, dump.len());
             assert_eq!(whole.checksums, dump.has_checksums());

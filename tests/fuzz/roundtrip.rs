@@ -10,7 +10,7 @@ use std::thread;
 
 use arbitrary::{Arbitrary, Unstructured};
 use corestream::limits::max_pages;
-use corestream::read::{Verdict, Verifier, Whole};
+use corestream::read::{IntactDump, Verdict, Verifier};
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, FileSink, Frame, Global, GlobalIndex, GlobalValue, Instance,
     InstanceIndex, Memory, MemoryIndex, MemoryType, Module, ModuleIndex, PipeSink, Plan, RefType,
@@ -302,14 +302,14 @@ fn check(input: &Input) {
     let file = CoreDumpFile::from_slice(&expected).unwrap();
     assert_read(&dump, &images, &file);
     let verdict = Verifier::new().threads(1).verify(&expected).unwrap();
-    let Verdict::Whole(whole) = &verdict else { panic!("{verdict:?}") };
+    let Verdict::Intact(whole) = &verdict else { panic!("{verdict:?}") };
     assert_eq!((whole.bytes, whole.checksums), (plan.len(), input.checksums));
     assert!(input.way.go(input, &plan, whole) == expected, "by {:?}", input.way);
 }
 
 impl Way {
     /// Sends the dump, which the other side verifies; what comes out there.
-    fn go(&self, input: &Input, plan: &Plan<'_>, whole: &Whole) -> Vec<u8> {
+    fn go(&self, input: &Input, plan: &Plan<'_>, whole: &IntactDump) -> Vec<u8> {
         match *self {
             Self::Slow(step) => {
                 let mut output = Slow { bytes: Vec::new(), step: usize::from(step) + 1 };
@@ -328,7 +328,7 @@ impl Way {
                 let path = path();
                 plan.write_file(&path).unwrap();
                 let verdict = Verifier::new().threads(2).verify_file(&path).unwrap();
-                assert_eq!(verdict, Verdict::Whole(whole.clone()));
+                assert_eq!(verdict, Verdict::Intact(whole.clone()));
                 assert_eq!(CoreDumpFile::open(&path).unwrap().len(), whole.bytes);
                 let bytes = std::fs::read(&path).unwrap();
                 std::fs::remove_file(&path).unwrap();
@@ -355,7 +355,7 @@ impl Way {
 /// What comes out of `source` in small pieces while `send` is at work.
 fn received(
     input: &Input,
-    whole: &Whole,
+    whole: &IntactDump,
     source: impl Read + Send,
     send: impl FnOnce(),
 ) -> Vec<u8> {
@@ -366,7 +366,7 @@ fn received(
     thread::scope(|scope| {
         let verdict = scope.spawn(|| Verifier::new().verify_stream(&mut reader));
         send();
-        assert_eq!(verdict.join().unwrap().unwrap(), Verdict::Whole(whole.clone()));
+        assert_eq!(verdict.join().unwrap().unwrap(), Verdict::Intact(whole.clone()));
     });
     reader.bytes
 }

@@ -265,7 +265,7 @@ fn check_index(bytes: &[u8], plan: &Plan<'_>, all: &[Made], expected: &[(Vec<u8>
     assert_eq!(dump.is_partial(), count > 0);
     own.flags = u32::from(count > 0);
     assert!(own.dump(&own::without(bytes)) == *bytes, "not as docs/format.md has it");
-    let Verdict::Whole(whole) = verdict(bytes).unwrap() else { panic!("it is whole") };
+    let Verdict::Intact(whole) = verdict(bytes).unwrap() else { panic!("it is whole") };
     assert_eq!(whole.partial, count > 0);
 }
 
@@ -405,7 +405,7 @@ fn ranges_that_go_on_over_many_extents() {
         let seen = decode(&dump).contents(0, len);
         bytes[inside.clone()].fill(0);
         assert!(seen == bytes);
-        let Verdict::Whole(whole) = verdict(&dump).unwrap() else { panic!("it is whole") };
+        let Verdict::Intact(whole) = verdict(&dump).unwrap() else { panic!("it is whole") };
         assert_eq!(whole.excluded[0].bytes, inside.len() as u128);
     }
 }
@@ -457,7 +457,7 @@ fn memories_that_are_larger_than_their_images() {
         assert!(memory.unknown().eq([expected.clone()]));
         assert!(memory.contents().any(|c| c == Content::Excluded(expected.clone())));
         assert_eq!((memory.coverage().excluded_bytes, memory.coverage().lost_bytes), (count, 0));
-        let Ok(Verdict::Whole(whole)) = verdict(&bytes) else { panic!("it is whole") };
+        let Ok(Verdict::Intact(whole)) = verdict(&bytes) else { panic!("it is whole") };
         assert!(whole.partial && whole.excluded[0].bytes == count);
         let error = memory.read(*expected.start(), &mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Excluded);
@@ -611,7 +611,7 @@ proptest! {
         let guest = guest(&all);
         let plan = without.plan(&guest).unwrap();
         let bytes = plan.to_vec().unwrap();
-        prop_assert!(matches!(verdict(&bytes), Ok(Verdict::Whole(_))));
+        prop_assert!(matches!(verdict(&bytes), Ok(Verdict::Intact(_))));
         let found = decode(&bytes);
         prop_assert!(found.segments.iter().all(|s| !s.data.contains(&SECRET)));
     }

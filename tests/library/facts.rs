@@ -43,7 +43,7 @@ fn facts_come_back() {
     guest.modules[1].identity = ModuleIdentity::new().with_build_id([1, 2, 3]);
     guest.modules[3].identity = guest.modules[0].identity.clone().with_build_id([0; 256]);
     let bytes = dumped(&guest);
-    assert!(verdict(&bytes).unwrap().is_whole());
+    assert!(verdict(&bytes).unwrap().is_intact());
     read_consistently(&bytes);
     common::decode(&bytes);
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
@@ -122,12 +122,12 @@ fn facts_are_bounded() {
     let plan = Dumper::new().plan(&guest).unwrap();
     let shortfalls: Vec<_> = plan.shortfalls().iter().map(ToString::to_string).collect();
     let expected = [
-        "the build id of module 0 is left out: it has 257 bytes, a dump can hold 256",
-        "the message of the trap is cut from 8193 bytes to the 4096 that a dump can hold",
+        "the build id of module 0 has 257 bytes and is omitted: a dump can hold 256",
+        "the message of the trap has 8193 bytes and is shortened: a dump can hold 4096",
     ];
     assert_eq!(shortfalls, expected);
     let bytes = plan.to_vec().unwrap();
-    assert!(verdict(&bytes).unwrap().is_whole());
+    assert!(verdict(&bytes).unwrap().is_intact());
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
     assert!(dump.is_degraded());
     assert_eq!(dump.trap().unwrap().len(), MAX_TRAP_BYTES - 1);
@@ -139,7 +139,7 @@ fn unknown_versions_are_skipped() {
     for name in ["corestream.trap", "corestream.modules"] {
         for version in [[0, 0, 0, 0], [2, 0, 0, 0], [1, 0, 0, 1]] {
             let bytes = with(name, &[&version, &[0xff; 9]]);
-            assert!(verdict(&bytes).unwrap().is_whole());
+            assert!(verdict(&bytes).unwrap().is_intact());
             let dump = CoreDumpFile::from_slice(&bytes).unwrap();
             assert_eq!((dump.trap(), dump.captured_at()), (None, None));
             assert!(all(dump.module_identities()).iter().all(|identity| !identity.is_known()));
@@ -154,7 +154,7 @@ fn identities_are_those_of_the_modules_that_are_listed() {
     for count in 0..4_u8 {
         let identities: Vec<u8> = (0..count).flat_map(identity).collect();
         let bytes = with("corestream.modules", &[&[1, 0, 0, 0, count, 0, 0, 0], &identities]);
-        assert!(verdict(&bytes).unwrap().is_whole());
+        assert!(verdict(&bytes).unwrap().is_intact());
         read_consistently(&bytes);
         let dump = CoreDumpFile::from_slice(&bytes).unwrap();
         let build_ids = all(dump.module_identities()).into_iter().map(|identity| identity.build_id);
@@ -169,18 +169,18 @@ fn damaged_facts_are_damage() {
     let modules = "corestream.modules";
     let one: &[u8] = &[1, 0, 0, 0];
     let cases: [(&str, &[&[u8]], &str); 14] = [
-        (trap, &[&[1, 0, 0]], "4 bytes reach past"),
-        (trap, &[one, &[0; 11]], "12 bytes reach past"),
-        (trap, &[one, &[0; 8], &[1, 0, 0, 0]], "1 bytes reach past"),
+        (trap, &[&[1, 0, 0]], "length 4 reaches past"),
+        (trap, &[one, &[0; 11]], "length 12 reaches past"),
+        (trap, &[one, &[0; 8], &[1, 0, 0, 0]], "length 1 reaches past"),
         (trap, &[one, &[0; 8], &[1, 0, 0, 0], &[0xff]], "the message is not UTF-8"),
-        (trap, &[one, &[0; 8], &[0, 0, 0, 0], b"x"], "1 bytes too many"),
+        (trap, &[one, &[0; 8], &[0, 0, 0, 0], b"x"], "1 trailing byte"),
         (
             trap,
             &[one, &[0; 8], &[1, 16, 0, 0]],
             "a message of 4097 bytes is over the limit of 4096",
         ),
-        (modules, &[one, &[1, 0, 0]], "4 bytes reach past"),
-        (modules, &[one, one], "module 0: 8 bytes reach past"),
+        (modules, &[one, &[1, 0, 0]], "length 4 reaches past"),
+        (modules, &[one, one], "module 0: length 8 reaches past"),
         (
             modules,
             &[one, &[0x41, 0x42, 0x0f, 0]],
@@ -191,10 +191,14 @@ fn damaged_facts_are_damage() {
             &[one, one, &[2, 0, 0, 0], &[0; 4]],
             "module 0: unknown flags 0x2 of a module identity",
         ),
-        (modules, &[one, one, &[1, 0, 0, 0], &[0; 4], &[0; 31]], "module 0: 32 bytes reach past"),
+        (
+            modules,
+            &[one, one, &[1, 0, 0, 0], &[0; 4], &[0; 31]],
+            "module 0: length 32 reaches past",
+        ),
         (modules, &[one, one, &[0; 4], &[1, 1, 0, 0]], "a build id of 257 bytes is over the limit"),
-        (modules, &[one, one, &[0; 4], &[1, 0, 0, 0]], "module 0: 1 bytes reach past"),
-        (modules, &[one, &[0; 4], b"x"], "1 bytes too many"),
+        (modules, &[one, one, &[0; 4], &[1, 0, 0, 0]], "module 0: length 1 reaches past"),
+        (modules, &[one, &[0; 4], b"x"], "1 trailing byte"),
     ];
     for (name, parts, expected) in cases {
         let bytes = with(name, parts);
@@ -221,7 +225,7 @@ fn facts_of_a_rewritten_dump_are_read() {
     let bytes = facts();
     let core = own::end_of_core(&bytes);
     let rewritten = [&bytes[..8], &bytes[core..], &bytes[8..core]].concat();
-    assert!(verdict(&rewritten).unwrap().is_whole());
+    assert!(verdict(&rewritten).unwrap().is_intact());
     read_consistently(&rewritten);
     let dump = CoreDumpFile::from_slice(&rewritten).unwrap();
     assert!(dump.is_rewritten());

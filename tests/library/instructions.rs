@@ -21,7 +21,7 @@ fn the_file_is_read_as_it_is_written() {
 #[test]
 fn a_file_that_is_not_of_counts_is_refused() {
     for (text, why) in [
-        ("scan dense avx2", "not a name and a count: scan dense avx2"),
+        ("scan dense avx2", "expected a name and a count: scan dense avx2"),
         ("scan 1\nscan  2", "two counts of scan"),
     ] {
         assert_eq!(text.parse::<Counts>(), Err(why.into()));
@@ -60,7 +60,7 @@ fn a_failure_says_which_and_by_how_much() {
         [
             "a: +12.30%, from 1000 to 1123 instructions; the limit is +5%",
             "new: not in the file",
-            "old: in the file, but nothing of that name is counted",
+            "old: in the file, but no such case exists",
         ]
     );
     let columns: Vec<_> = rows

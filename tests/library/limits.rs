@@ -65,7 +65,7 @@ fn assert_limit(what: &str, limit: usize, dump: impl Fn(usize) -> Vec<u8>) {
     open(Unlent(&most)).unwrap_or_else(|error| panic!("{what}: {error}"));
     verdicts(&most).into_iter().for_each(|verdict| {
         let verdict = verdict.unwrap();
-        assert!(verdict.is_whole(), "{what}: {verdict:?}");
+        assert!(verdict.is_intact(), "{what}: {verdict:?}");
     });
     drop(most);
     assert_refused(what, limit, &dump(limit + 1));
@@ -128,7 +128,7 @@ fn segments_have_limits_where_they_are_listed() {
             assert_names(&opened.expect_err(what), limit, what);
         }
         for verdict in verdicts(&bytes) {
-            let Verdict::Whole(whole) = verdict.unwrap() else { panic!("{what}") };
+            let Verdict::Intact(whole) = verdict.unwrap() else { panic!("{what}") };
             assert_eq!(whole.segments, limit as u64 + 1, "{what}");
         }
     }
@@ -168,7 +168,7 @@ fn a_limit_is_no_damage_without_checksums() {
         }
         for verdict in [Verifier::new().verify(&bytes), Verifier::new().verify_stream(&bytes[..])] {
             match verdict {
-                Ok(verdict) => assert!(!is_over && verdict.is_whole()),
+                Ok(verdict) => assert!(!is_over && verdict.is_intact()),
                 Err(error) => assert_names(&error, MAX_LISTED_THREADS, "threads"),
             }
         }

@@ -191,7 +191,7 @@ fn over_100_memories_those_of_the_youngest_frames_stay() {
         |s: &Shortfall| matches!(s, Shortfall::Memory(m) if !kept.contains(&(m.0 as usize)));
     assert_eq!(plan.shortfalls().len(), 50);
     assert!(plan.shortfalls().iter().all(missing));
-    let said = "memory 79 is left out: a dump has at most 100 memories";
+    let said = "memory 79 is omitted: a dump has at most 100 memories";
     assert_eq!(plan.shortfalls()[0].to_string(), said);
 
     let dumped = plan.to_vec().unwrap();
@@ -254,7 +254,7 @@ fn names_over_the_limit_are_cut_between_characters() {
     dump.add_thread(Thread::new(name));
     let plan = Dumper::new().plan(&dump).unwrap();
     assert_eq!(plan.shortfalls().len(), 3);
-    let said = "the name of module 0 is cut from 100002 bytes to the 100000 that a dump can hold";
+    let said = "the name of module 0 has 100002 bytes and is shortened: a dump can hold 100000";
     assert_eq!(plan.shortfalls()[1].to_string(), said);
     let bytes = plan.to_vec().unwrap();
     let decoded = decode(&bytes);

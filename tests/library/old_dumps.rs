@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use common::reading::{all, contents, read_consistently, types, verdict};
-use corestream::read::{Producer, Verdict, Whole};
+use corestream::read::{IntactDump, Producer, Verdict};
 use corestream::*;
 
 /// Bytes of a page.
@@ -38,7 +38,7 @@ fn one_page<'i>(image: &'i [u8]) -> Memory<'i> {
 
 /// Checks that the old dump of this name is whole and says what `guest` does, and that the writer makes the same bytes of
 /// `guest`. Returns what the verifier says.
-fn assert_old(name: &str, guest: &CoreDump<'_>, dumper: &Dumper) -> Whole {
+fn assert_old(name: &str, guest: &CoreDump<'_>, dumper: &Dumper) -> IntactDump {
     let whole = assert_read(name, guest);
     assert!(!whole.degraded);
     let written = dumper.plan(guest).unwrap().to_vec().unwrap();
@@ -47,9 +47,9 @@ fn assert_old(name: &str, guest: &CoreDump<'_>, dumper: &Dumper) -> Whole {
 }
 
 /// Checks that the old dump of this name is whole and says what `guest` does. Returns what the verifier says.
-fn assert_read(name: &str, guest: &CoreDump<'_>) -> Whole {
+fn assert_read(name: &str, guest: &CoreDump<'_>) -> IntactDump {
     let bytes = dump_of(name);
-    let Verdict::Whole(whole) = verdict(&bytes).unwrap() else { panic!("{name} is not whole") };
+    let Verdict::Intact(whole) = verdict(&bytes).unwrap() else { panic!("{name} is not whole") };
     read_consistently(&bytes);
 
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();

@@ -10,7 +10,7 @@ use common::reading::{
     FIRST, PAGE, all, contents, images, read_consistently, small, threads, types,
     verdict_consistently,
 };
-use corestream::read::{FrameLayout, Producer, Verdict, Whole};
+use corestream::read::{FrameLayout, IntactDump, Producer, Verdict};
 use corestream::*;
 use foreign::{CORE, module};
 use writers::{Frame as Expected, rewriter, stack, wasmedge, wasmer};
@@ -24,9 +24,9 @@ fn open(bytes: &[u8]) -> CoreDumpFile<'_> {
     dump
 }
 
-fn whole(bytes: &[u8]) -> Whole {
+fn whole(bytes: &[u8]) -> IntactDump {
     match verdict_consistently(bytes).unwrap() {
-        Verdict::Whole(whole) => whole,
+        Verdict::Intact(whole) => whole,
         Verdict::Damaged(damage) => panic!("{damage}"),
     }
 }
@@ -170,7 +170,7 @@ fn shows_no_frame_where_no_layout_fits() {
         let bytes = module(&sections);
         let error = CoreDumpFile::from_slice(&bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
-        assert!(error.to_string().contains("corestack: the frames are in no layout"), "{error}");
+        assert!(error.to_string().contains("corestack: unknown frame layout"), "{error}");
         // All else is there.
         let dump = CoreDumpFile::salvage_slice(&bytes).unwrap();
         assert_eq!(dump.frame_layout(), FrameLayout::Unknown);
@@ -385,7 +385,7 @@ fn a_section_of_any_length_may_be_added_before_the_data() {
         more.insert(data, (0, body));
         let bytes = padded(&more, 0);
         let verdict = verdict_consistently(&bytes).unwrap();
-        assert!(verdict.is_whole(), "{len} bytes: {verdict:?}");
+        assert!(verdict.is_intact(), "{len} bytes: {verdict:?}");
         assert!(open(&bytes).is_rewritten());
     }
 }

@@ -8,7 +8,7 @@ use common::own::{self, Own};
 use common::reading::{
     PAGE, all, contents, guest, images, read_all, read_consistently, small, threads, types, verdict,
 };
-use corestream::read::{Content, MappedFile, Producer, Verdict, Verifier, Whole};
+use corestream::read::{Content, IntactDump, MappedFile, Producer, Verdict, Verifier};
 use corestream::*;
 use foreign::{CORE, address, foreign, module};
 use proptest::prelude::*;
@@ -17,9 +17,9 @@ use wasm_encoder::DataSection;
 
 const FIRST: MemoryIndex = MemoryIndex(0);
 
-fn whole(bytes: &[u8]) -> Whole {
+fn whole(bytes: &[u8]) -> IntactDump {
     match verdict(bytes).unwrap() {
-        Verdict::Whole(whole) => whole,
+        Verdict::Intact(whole) => whole,
         Verdict::Damaged(damage) => panic!("{damage}"),
     }
 }
@@ -121,7 +121,10 @@ fn a_small_dump_is_read_with_and_without_an_index() {
     let path = directory.path().join("dump");
     std::fs::write(&path, &own).unwrap();
     check_small(&CoreDumpFile::open(&path).unwrap());
-    assert_eq!(Verifier::new().threads(2).verify_file(&path).unwrap(), Verdict::Whole(whole(&own)));
+    assert_eq!(
+        Verifier::new().threads(2).verify_file(&path).unwrap(),
+        Verdict::Intact(whole(&own))
+    );
     assert_eq!(CoreDumpFile::open(directory.path()).unwrap_err().kind(), ErrorKind::Input);
     assert_eq!(CoreDumpFile::open("").unwrap_err().kind(), ErrorKind::Input);
 }
@@ -156,7 +159,7 @@ fn reports_excluded_ranges() {
     memory.read(100, &mut [0; 4900]).unwrap();
     let error = memory.read(100, &mut [0; 4901]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Excluded);
-    assert_eq!(error.to_string(), "0x1388..=0x176f of memory 0 was left out");
+    assert_eq!(error.to_string(), "0x1388..=0x176f of memory 0 was excluded");
     assert!(memory.read(5500, &mut [0]).is_err());
     memory.read(5500, &mut []).unwrap();
     let restored = memory.write_to(std::io::sink()).unwrap();
@@ -260,7 +263,7 @@ proptest! {
                 prop_assert_eq!(&buffer[..], &image[start..start + 40]);
             }
         }
-        prop_assert!(matches!(verdict(&bytes), Ok(Verdict::Whole(_))));
+        prop_assert!(matches!(verdict(&bytes), Ok(Verdict::Intact(_))));
         read_all(&bytes);
     }
 }
@@ -296,7 +299,7 @@ fn counts_that_lie_are_errors() {
         assert!(kinds.contains(&error.kind()), "{body:x?}: {error}");
         assert!(error.to_string().starts_with("at 0x"), "{error}");
         read_all(&bytes);
-        assert!(!matches!(verdict(&bytes), Ok(Verdict::Whole(_))));
+        assert!(!matches!(verdict(&bytes), Ok(Verdict::Intact(_))));
     }
     // Sections that say that they have four gigabytes.
     for id in 0..14 {
@@ -310,7 +313,7 @@ fn counts_that_lie_are_errors() {
                 .contains(&error.kind())
         );
         read_all(&bytes);
-        assert!(!matches!(verdict(&bytes), Ok(Verdict::Whole(_))));
+        assert!(!matches!(verdict(&bytes), Ok(Verdict::Intact(_))));
     }
     let many = module(&[CORE, (5, &[&[101][..], &[0; 202]].concat())]);
     let error = CoreDumpFile::from_slice(&many).unwrap_err();
@@ -386,7 +389,7 @@ fn a_damaged_dump_is_salvaged() {
         let error = dump.memory(memory).unwrap().read(from as u64, &mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Truncated);
         let (what, why) =
-            (format!(" of memory {memory} is lost in a damaged dump: "), "is cut off: ");
+            (format!(" of memory {memory} is lost in a damaged dump: "), "truncated: ");
         assert!(error.to_string().contains(&(what + why)), "{error}");
     }
 
@@ -711,7 +714,7 @@ fn a_large_dump_is_opened_without_touching_its_contents() {
     let touched = mapped_pages().saturating_sub(before) * 4096;
     assert!(touched < 8 << 20, "{touched} bytes");
     for dump in [&mapped, &file] {
-        let Verdict::Whole(whole) = dump.verify().unwrap() else { panic!("it is whole") };
+        let Verdict::Intact(whole) = dump.verify().unwrap() else { panic!("it is whole") };
         assert_eq!((whole.segments, whole.checksums), (count, false));
     }
 }

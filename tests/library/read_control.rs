@@ -224,7 +224,7 @@ fn progress_is_told_within_long_lists() {
         }
 
         // The bytes of a dump with checksums count when they are summed up, those of others when they pass.
-        assert!(Verifier::new().progress(log.watcher()).verify(&bytes).unwrap().is_whole());
+        assert!(Verifier::new().progress(log.watcher()).verify(&bytes).unwrap().is_intact());
         let told = log.take();
         assert_eq!((told[0].stage, told[0].done, told[0].total), (Stage::Verify, 0, len));
         assert_eq!(told[told.len() - 1].done, len, "{what}");
@@ -241,14 +241,14 @@ fn the_progress_of_a_stream_ends_with_all() {
     let bytes = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
     let log = Log::default();
     let verifier = Verifier::new().progress(log.watcher());
-    assert!(verifier.verify_stream(&bytes[..]).unwrap().is_whole());
+    assert!(verifier.verify_stream(&bytes[..]).unwrap().is_intact());
     let told = log.take();
     let last = told[told.len() - 1];
     let len = bytes.len() as u64;
     assert_eq!((last.stage, last.done, last.total), (Stage::Verify, len, len));
     // The dump of another tool does not say how long it is.
     let bytes = foreign(&[]);
-    assert!(verifier.verify_stream(&bytes[..]).unwrap().is_whole());
+    assert!(verifier.verify_stream(&bytes[..]).unwrap().is_intact());
     assert_eq!(log.take(), []);
 }
 

@@ -186,7 +186,7 @@ fn strings_stay_valid_while_the_file_is_rewritten() {
             if round % 10 == 0 {
                 match Verifier::new().threads(1).verify_file(&dumped.path) {
                     Ok(Verdict::Damaged(damage)) => assert_valid(&damage.to_string()),
-                    Ok(verdict) => assert!(verdict.is_whole()),
+                    Ok(verdict) => assert!(verdict.is_intact()),
                     Err(error) => seen.errors.push(error),
                 }
             }

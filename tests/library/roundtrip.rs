@@ -59,7 +59,7 @@ fn check(images: &[Vec<u8>], memory64: bool) {
             assert!(decoded.longest_body <= u64::from(limit));
             assert!(decoded.in_data_section <= holding_data.max(budget as usize));
             let read = CoreDumpFile::from_slice(&bytes).unwrap();
-            assert!(matches!(read.verify(), Ok(Verdict::Whole(_))));
+            assert!(matches!(read.verify(), Ok(Verdict::Intact(_))));
             for (i, image) in images.iter().enumerate() {
                 let mut expected = image.clone();
                 expected.resize(image.len().next_multiple_of(PAGE), 0);

@@ -410,7 +410,8 @@ fn a_reader_that_stalls_is_an_error() {
                 assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::TimedOut);
                 let text = error.to_string();
                 let (written, rest) = text.split_once(' ').unwrap();
-                let said = format!("of {} bytes written: nothing was taken for 100ms", plan.len());
+                let said =
+                    format!("of {} bytes written: the reader took no bytes for 100ms", plan.len());
                 assert_eq!(rest, said);
                 // What the error says is what there is.
                 let (read, reader) = reading.join().unwrap();
@@ -503,8 +504,8 @@ fn a_sink_that_miscounts_is_told() {
     let plan = Dumper::new().checksums(false).plan(&dump).unwrap();
     for (taken, said) in [
         (0, "0 of 150 bytes written: write zero"),
-        (100_000, "the sink says that it took 100000 bytes, which is more than it was given"),
-        (usize::MAX, "which is more than it was given"),
+        (100_000, "the sink returned 100000 as the number of bytes taken, more than it was given"),
+        (usize::MAX, "more than it was given"),
     ] {
         let error = plan.write_to(&mut Counts(taken)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Output);
@@ -724,7 +725,7 @@ fn an_image_that_is_cut_is_an_error() {
         let reading = thread::spawn(move || read_all(reader, MIB));
         let error = ends.write(&plan, FAST).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Image);
-        assert!(error.to_string().contains("was cut to 5242887 bytes"), "{error}");
+        assert!(error.to_string().contains("was truncated to 5242887 bytes"), "{error}");
         drop(ends);
         assert!(reading.join().unwrap().len() < 16 * MIB);
     }

@@ -53,7 +53,7 @@ const _: () = {
 
     value::<read::Content>();
     value::<read::Coverage>();
-    value::<read::Damage>();
+    value::<read::DamageReport>();
     value::<read::FrameLayout>();
     value::<read::Excluded>();
     value::<read::MemoryRange>();
@@ -61,7 +61,7 @@ const _: () = {
     value::<read::Restored>();
     value::<read::SegmentView>();
     value::<read::Verdict>();
-    value::<read::Whole>();
+    value::<read::IntactDump>();
     value::<AddressRange>();
     value::<AddressRanges>();
     value::<ByteSize>();

@@ -9,22 +9,24 @@ use common::own::{self, Own};
 use common::reading::{
     PAGE, facts, guest, images, read_consistently, small, verdict, verdict_consistently,
 };
-use corestream::read::{Damage, Early, MemoryRange, ReadAt, Verdict, Verifier, Whole};
+use corestream::read::{
+    DamageReport, EarlyFact, IntactDump, MemoryRange, ReadAt, Verdict, Verifier,
+};
 use corestream::*;
 use foreign::{CORE, module};
 use proptest::prelude::*;
 
-fn whole(bytes: &[u8]) -> Whole {
+fn whole(bytes: &[u8]) -> IntactDump {
     match verdict(bytes).unwrap() {
-        Verdict::Whole(whole) => whole,
+        Verdict::Intact(whole) => whole,
         Verdict::Damaged(damage) => panic!("{damage}"),
     }
 }
 
-fn damage(bytes: &[u8]) -> Damage {
+fn damage(bytes: &[u8]) -> DamageReport {
     match verdict(bytes).unwrap() {
         Verdict::Damaged(damage) => damage,
-        Verdict::Whole(whole) => panic!("{whole:?}"),
+        Verdict::Intact(whole) => panic!("{whole:?}"),
     }
 }
 
@@ -108,7 +110,7 @@ fn every_flipped_bit_of_is_caught(own: &[u8]) {
         let mut flipped = own.to_vec();
         flipped[i / 8] ^= 1 << (i % 8);
         match verdict_consistently(&flipped) {
-            Ok(Verdict::Whole(_)) => panic!("bit {i}"),
+            Ok(Verdict::Intact(_)) => panic!("bit {i}"),
             Ok(Verdict::Damaged(damage)) => {
                 let bytes = damage.range.start..=damage.range.end;
                 let at = (i / 8) as u64;
@@ -162,12 +164,12 @@ fn every_cut_of_is_caught(own: &[u8]) {
     for len in 0..own.len() {
         let cut = &own[..len];
         match verdict_consistently(cut) {
-            Ok(Verdict::Whole(_)) => panic!("{len} bytes"),
+            Ok(Verdict::Intact(_)) => panic!("{len} bytes"),
             Ok(Verdict::Damaged(damage)) => {
                 assert!(damage.truncated);
                 if len >= own::end_of_core(own) + own::HEADER {
                     let all = own.len();
-                    assert_eq!(damage.reason, format!("is cut off: {len} of {all} bytes"));
+                    assert_eq!(damage.reason, format!("truncated: {len} of {all} bytes"));
                     assert_eq!(damage.range, len as u64..all as u64);
                     let error = CoreDumpFile::from_slice(cut).unwrap_err();
                     assert_eq!(error.kind(), ErrorKind::Truncated);
@@ -198,7 +200,7 @@ fn the_own_sections_are_covered_without_checksums() {
         let mut flipped = own.clone();
         flipped[i / 8] ^= 1 << (i % 8);
         let found = verdict(&flipped);
-        assert!(!matches!(found, Ok(Verdict::Whole(_))), "bit {i}");
+        assert!(!matches!(found, Ok(Verdict::Intact(_))), "bit {i}");
         assert!(CoreDumpFile::from_slice(&flipped).is_err() || i / 8 < index, "bit {i}");
     }
 }
@@ -260,8 +262,8 @@ fn a_bad_block_names_its_segments() {
     bad[9000] ^= 1;
     let damage = damage(&bad);
     assert_eq!((damage.range.start, damage.bad_blocks), (4096, 2));
-    assert!(damage.to_string().contains("2 blocks are bad, this is the first"), "{damage}");
-    assert!(damage.to_string().contains("this concerns memory 0 0x"), "{damage}");
+    assert!(damage.to_string().contains("first of 2 bad blocks"), "{damage}");
+    assert!(damage.to_string().contains("affects memory 0 0x"), "{damage}");
 }
 
 /// All memory that is in bad blocks is listed, up to a limit, and no other.
@@ -388,7 +390,7 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
         let kinds = [ErrorKind::Damaged, ErrorKind::Unsupported];
         assert!(kinds.contains(&error.kind()), "{what}: {error}");
         assert!(error.to_string().contains("corestream.index"), "{what}: {error}");
-        assert!(!matches!(verdict(&bad), Ok(Verdict::Whole(_))), "{what}");
+        assert!(!matches!(verdict(&bad), Ok(Verdict::Intact(_))), "{what}");
     }
     assert_eq!(
         CoreDumpFile::from_slice(&change(head, &[2])).unwrap_err().kind(),
@@ -405,8 +407,8 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
         found.reason,
         format!(
             "at {segments:#x}: corestream.index: segment 0: lists 80 bytes at address 0x64 of \
-             memory 0 from {listed:#x} on; the sections have 80 bytes at address 0x64 of memory 0 \
-             from {there:#x} on"
+             memory 0, file offset {listed:#x}; the sections have 80 bytes at address 0x64 of memory 0, \
+             file offset {there:#x}"
         )
     );
     // So does a stream, but can't look again; and every entry is found, in whatever section it is.
@@ -414,7 +416,7 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
         panic!("it is not")
     };
     assert_eq!(stream.range, index as u64..own.len() as u64);
-    let message = "corestream.index: the segments are not those of the sections";
+    let message = "corestream.index: segments differ from the sections";
     assert_eq!(stream.reason, format!("at {index:#x}: {message}"));
     let count = common::decode(&foreign).segments.len();
     assert!(count > 4);
@@ -454,8 +456,8 @@ fn ranges_and_their_flag_go_together() {
     {
         let bad = Own { flags, excluded, ..Own::default() }.dump(&foreign);
         let found = damage(&bad);
-        assert!(found.reason.contains("corestream.index: lists "), "{found}");
-        assert!(found.reason.ends_with(" ranges, its flags say otherwise"), "{found}");
+        assert!(found.reason.contains("corestream.index: the number of ranges, "), "{found}");
+        assert!(found.reason.ends_with(", contradicts the flags"), "{found}");
         assert_eq!(CoreDumpFile::from_slice(&bad).unwrap_err().kind(), ErrorKind::Damaged);
     }
 }
@@ -532,7 +534,7 @@ fn knows_which_sections_are_optional() {
     }
     let stray = module(&[CORE, modules, instances, (0, b"\x0fcorestream.data\0")]);
     CoreDumpFile::from_slice(&stray).unwrap();
-    assert!(damage(&stray).reason.contains("none called `corestream`"));
+    assert!(damage(&stray).reason.contains("section `corestream` is missing"));
 
     for sections in [&[][..], &[modules], &[unknown]] {
         let error = CoreDumpFile::from_slice(&module(sections)).unwrap_err();
@@ -566,7 +568,7 @@ fn knows_which_sections_are_optional() {
     bad[core + 4 + 20] ^= 1;
     assert_eq!(damage(&bad).range.start, core as u64 + 4);
     let headless = [&own[..core], &own[header..]].concat();
-    assert!(damage(&headless).reason.contains("none called `corestream`"));
+    assert!(damage(&headless).reason.contains("section `corestream` is missing"));
 }
 
 /// A stream that has no end, but an error.
@@ -591,7 +593,7 @@ fn a_stream_can_be_left_at_the_first_fault() {
     let verdict = Verifier::new().verify_stream_with(Failing(&own[..at + 10]), |early| {
         calls.push(format!("{early:?}"));
         match early {
-            Early::Fault => Err(std::io::ErrorKind::Other.into()),
+            EarlyFact::Fault => Err(std::io::ErrorKind::Other.into()),
             _ => Ok(()),
         }
     });

@@ -35,18 +35,19 @@ use crate::signals::Interrupt;
 
 /// Writes the core dump of a stopped guest
 ///
-/// The guest consists of the memory images given with `--memory`, of the guest that a `--manifest` describes
-/// (memories, globals, instances, threads and frames), or of both. The length of the dump is known before its
-/// first byte is written. A file appears under its name once it is complete, and only its owner can read it.
-/// If a dump fails, no partial file is left behind.
+/// The guest consists of the memory images given with `--memory`, the contents of a `--manifest` (memories,
+/// globals, instances, threads and frames), or both. The length of the dump is known before its first byte is
+/// written. A file appears under its name once it is complete, and only its owner can read it. A failed dump
+/// leaves no file behind.
 #[derive(Args)]
 pub struct Dump {
     /// Name of the process; by default the name in the manifest, or the file name of the first image
     #[arg(long)]
     name: Option<String>,
 
-    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES|SIZE][,shared][,changing].
-    /// `changing` means that the image is modified while it is dumped; the dump then marks the memory as changing
+    /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES|SIZE][,shared][,changing]
+    ///
+    /// `changing` means that the image is modified while it is dumped. The dump then marks the memory as changing.
     #[arg(long = "memory", value_name = "IMAGE",
           value_parser = OsStringValueParser::new().try_map(MemoryOption::parse))]
     memories: Vec<MemoryOption>,
@@ -55,9 +56,10 @@ pub struct Dump {
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 
-    /// Exclude an address range of a memory: it is not read, and the dump records that it is missing.
+    /// Exclude an address range of a memory: it is not read, and the dump records that it is missing
+    ///
     /// MEMORY is an index. START and END are decimal, hexadecimal after 0x, or sizes such as 1.5GiB. If absent,
-    /// they are the start and the end of the memory
+    /// they are the start and the end of the memory.
     #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
     exclude: Vec<RangeOption>,
 
@@ -75,14 +77,16 @@ pub struct Dump {
           value_parser = clap::value_parser!(i32).range(0..))]
     fd: Option<i32>,
 
-    /// Connect to a receiver and send it the dump: tcp:HOST:PORT or unix:PATH. The command fails if the
-    /// receiver replies that it did not keep the dump
+    /// Connect to a receiver and send it the dump: tcp:HOST:PORT or unix:PATH
+    ///
+    /// The command fails if the receiver replies that it did not keep the dump.
     #[arg(long, value_name = "PEER", conflicts_with = "output")]
     to: Option<Peer>,
 
-    /// Seconds, such as 0.5, to wait for the other side before the dump fails: for a connection, for a reader
-    /// to open a FIFO, for a reader that has stopped reading, and for a receiver's reply. By default, wait
-    /// forever
+    /// Seconds, such as 0.5, to wait for the other side before the dump fails; by default, forever
+    ///
+    /// This limits each wait: for a connection, for a reader to open a FIFO, for a reader that has stopped
+    /// reading, and for a receiver's reply.
     #[arg(long, value_name = "S", value_parser = seconds)]
     write_timeout: Option<Duration>,
 
@@ -287,8 +291,8 @@ fn warn_of_changes(plan: &Plan<'_>, images: &[Option<PathBuf>]) {
 /// Writes a dump to its output. `progress` shows what the dump waits for.
 ///
 /// # Errors
-/// Returns an error if planning, reading or writing fails, if a stream accepts no byte for `timeout`, or if the receiver
-/// does not keep the dump.
+/// Returns an error if the dump cannot be written, if an image cannot be read, if a stream accepts no byte for `timeout`,
+/// or if the receiver does not keep the dump.
 pub fn write(
     plan: &Plan<'_>,
     output: &Output,

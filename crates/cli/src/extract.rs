@@ -170,7 +170,7 @@ impl Extract {
         let verdict = verifier.verify(input.source());
         self.check_read(input)?;
         let (cause, damage) = match verdict {
-            Ok(Verdict::Whole(_)) => return Ok(None),
+            Ok(Verdict::Intact(_)) => return Ok(None),
             Ok(Verdict::Damaged(damage)) => (damage.to_string(), Some(damage)),
             Err(error) if self.salvage && error.kind() == ErrorKind::Format => {
                 // Perhaps only the first bytes are damaged.
@@ -200,7 +200,7 @@ impl Extract {
     /// Checks that the dump has not changed, and, without `--salvage`, that all of it could be read.
     ///
     /// # Errors
-    /// Returns an error if this is not so.
+    /// Returns an error if the dump has changed, or if a part of it could not be read.
     fn check_read(&self, input: &Input) -> Result<(), Failure> {
         if self.salvage {
             return input.check_unchanged();

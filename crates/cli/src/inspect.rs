@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use corestream::read::{Damage, MemoryView, OpenOptions, Producer, Verdict};
+use corestream::read::{DamageReport, MemoryView, OpenOptions, Producer, Verdict};
 use corestream::{
     CoreDumpFile, ErrorKind, Frame, Global, Instance, ModuleIdentity, Value, Visible,
 };
@@ -28,7 +28,7 @@ use crate::symbol_files::{SymbolFile, SymbolFiles};
 /// The maximum number of missing ranges of a memory that are listed.
 const MAX_LISTED_RANGES: usize = 8;
 
-/// Shows the contents of a dump: process, modules, instances, memories, globals and threads
+/// Shows the process, modules, instances, memories, globals and threads of a dump
 ///
 /// It reads dumps of this tool and of every other known writer, and shows their frame layout. For a truncated
 /// dump, it shows the readable parts and exits with code 3. It does not compare checksums; use `verify` for that.
@@ -106,10 +106,10 @@ fn verify(input: &Input, dump: &CoreDumpFile<'_>) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Returns any other error of the verifier: the dump could not be read, or the process is out of memory.
-fn finding(verified: corestream::Result<Verdict>) -> corestream::Result<Option<Damage>> {
+fn finding(verified: corestream::Result<Verdict>) -> corestream::Result<Option<DamageReport>> {
     match verified {
         Ok(Verdict::Damaged(damage)) => Ok(Some(damage)),
-        Ok(Verdict::Whole(_)) => Ok(None),
+        Ok(Verdict::Intact(_)) => Ok(None),
         Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
         Err(error) => Err(error),
     }

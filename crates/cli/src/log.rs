@@ -12,7 +12,7 @@
 //! One thread does all the writes, and only this thread can block. Other threads add text to a queue of at most
 //! [`MAX_QUEUED_BYTES`] bytes. If a text does not fit, it is dropped, and the queue counts its lines at their position.
 //! Once standard error accepts bytes again, a line at this position says how many lines were dropped. So memory is
-//! bounded, the order of lines is kept, and no line is lost silently.
+//! bounded, the order of lines is kept, and no line is dropped silently.
 //!
 //! # Waiting
 //!
@@ -65,7 +65,7 @@ pub fn write(text: &str) {
     }
 }
 
-/// Makes [`write`] return without waiting from now on.
+/// Makes [`write()`] return without waiting from now on.
 ///
 /// # Errors
 /// Returns an error if the thread that writes cannot be started.

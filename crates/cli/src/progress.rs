@@ -3,8 +3,8 @@
 //! # Problem
 //!
 //! The library calls a progress callback between batches, on the thread that does the work. The callback must be cheap
-//! and must never block, but a terminal can block a write forever. And a bar must also move while the work waits for
-//! something, for example for a reader.
+//! and must never block, but a terminal can block a write forever. The display must also show that the work waits, for
+//! example for a reader, and then the library calls no callback.
 //!
 //! # Solution
 //!
@@ -12,9 +12,9 @@
 //! ([`Renderer`]) looks at the status every [`TICK`] and draws it. Steps in between are lost, which does no harm: only
 //! the latest one matters. Work shorter than [`SHOW_AFTER`] shows nothing.
 //!
-//! Messages of other threads must not tear the bar. They go through the log thread, which suspends the bar while it
-//! writes ([`bar::write_above`]). Plain lines are written at most every [`LINE_INTERVAL`]; if there were any, a last
-//! line says what was done.
+//! Messages of other threads must not garble the bar. They go through the log thread, which suspends the bar while it
+//! writes ([`bar::write_above`]). Plain lines are printed at most once per [`LINE_INTERVAL`]. If there were any, a last
+//! line summarizes the work.
 //!
 //! When the work is done, the main thread waits at most [`JOIN_TIMEOUT`] for the thread. If a terminal blocks it, the
 //! tool exits without it.
@@ -295,7 +295,7 @@ fn stage_label(stage: Stage) -> &'static str {
     }
 }
 
-/// Returns the line after the last stage, which says what was done with `name`.
+/// Returns the line after the last stage, which summarizes the work on `name`.
 fn summary(name: &str, step: Step, duration: Duration) -> String {
     let done = match step.stage {
         Stage::Scan => "scanned",

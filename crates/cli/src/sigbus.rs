@@ -18,10 +18,12 @@
 //!
 //! # Cost
 //!
-//! Pages are replaced one at a time, so that a bad sector costs only its own page. But each replaced page can split a
-//! mapping, and a process can have only some ten thousand mappings (`vm.max_map_count`). After [`MAX_SINGLE_PAGES`]
-//! pages, the handler therefore replaces the rest of the file at once. It also does so if a single page cannot be
-//! replaced. A file of hugetlbfs can only be replaced in huge pages, so the handler tries these sizes too.
+//! Pages are replaced one at a time, so that a bad sector costs only its own page. If that fails, the handler tries the
+//! sizes of huge pages, because the mapping of a hugetlbfs file can only be replaced in huge pages.
+//!
+//! Each replaced page can split a mapping, and the number of mappings of a process is limited (`vm.max_map_count`,
+//! 65,530 by default). After [`MAX_SINGLE_PAGES`] pages, or if no single page can be replaced, the handler therefore
+//! replaces the rest of the file at once.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;

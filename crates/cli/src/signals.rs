@@ -15,11 +15,11 @@
 //!   signal exits at once.
 //! - `EXITING`: the process is about to exit, by the main thread or by a signal.
 //!
-//! Both threads enter `EXITING` by an atomic change, and the thread that comes second does nothing more. So exactly one
-//! final message is printed, and a signal that comes after the last step of the work cannot contradict its result.
+//! Both threads enter `EXITING` by an atomic change, and the thread that comes second prints nothing. So there is
+//! exactly one final message, and a signal that comes after the last step of the work cannot contradict its result.
 //!
-//! The final message itself may block, because standard error may be a terminal that accepts nothing. The process exits
-//! after [`EXIT_TIMEOUT`] even so.
+//! Printing the final message can block, because standard error can be a terminal that accepts nothing. After a signal,
+//! the process exits after [`EXIT_TIMEOUT`] even if the message is not printed.
 
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};

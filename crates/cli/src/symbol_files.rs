@@ -91,7 +91,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         return Err(at("not a regular file".into()));
     }
     let file = File::open(path).map_err(|error| at(format!("cannot open: {error}")))?;
-    let too_large = || at(format!("is larger than the limit of {MAX_MODULE_BYTES} bytes"));
+    let too_large =
+        || at(format!("is larger than {MAX_MODULE_BYTES} bytes, the maximum for a symbol file"));
     if file.metadata().is_ok_and(|metadata| metadata.len() > MAX_MODULE_BYTES) {
         return Err(too_large());
     }

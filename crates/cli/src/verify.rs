@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use corestream::Visible;
-use corestream::read::{Damage, Producer, Verdict, Verifier, Whole};
+use corestream::read::{DamageReport, IntactDump, Producer, Verdict, Verifier};
 
 use crate::input::{self, Input};
 use crate::patient::Patient;
@@ -60,7 +60,7 @@ impl Verify {
 
 fn print_verdict(name: &str, verdict: Verdict) -> Result<(), Failure> {
     match verdict {
-        Verdict::Whole(whole) => report::result(&format!("{}\n", Visible(line(name, &whole)))),
+        Verdict::Intact(whole) => report::result(&format!("{}\n", Visible(line(name, &whole)))),
         Verdict::Damaged(damage) => {
             Err(Failure::damaged(format!("{name}: {}", describe_damage(&damage))))
         }
@@ -68,21 +68,21 @@ fn print_verdict(name: &str, verdict: Verdict) -> Result<(), Failure> {
 }
 
 /// Describes damage, with the byte range of the dump.
-pub fn describe_damage(damage: &Damage) -> String {
+pub fn describe_damage(damage: &DamageReport) -> String {
     let range = &damage.range;
     let prefix = if damage.truncated { "" } else { "is damaged: " };
     format!("{prefix}{damage} (bytes {:#x}..{:#x})", range.start, range.end)
 }
 
 /// Returns the line for an undamaged dump.
-fn line(name: &str, whole: &Whole) -> String {
+fn line(name: &str, whole: &IntactDump) -> String {
     let segments = report::count(whole.segments, "segment");
     let (verdict, bytes) = (verdict_word(whole), whole.bytes);
     format!("{name}: {verdict}, {bytes} bytes in {segments}{}", notes(whole))
 }
 
-/// Returns the verdict for an undamaged dump in a word or two.
-pub fn verdict_word(whole: &Whole) -> &'static str {
+/// Returns the verdict for an undamaged dump in a few words.
+pub fn verdict_word(whole: &IntactDump) -> &'static str {
     match (whole.rewritten, whole.partial) {
         (true, _) => "rewritten",
         (false, true) => "intact but partial",
@@ -91,7 +91,7 @@ pub fn verdict_word(whole: &Whole) -> &'static str {
 }
 
 /// Returns the notes about an undamaged dump, which follow its verdict and its size.
-pub fn notes(whole: &Whole) -> String {
+pub fn notes(whole: &IntactDump) -> String {
     let mut line = String::from(match (whole.producer, whole.checksums) {
         _ if whole.rewritten => {
             ", another tool has moved or changed its sections: only its structure can be checked, because \

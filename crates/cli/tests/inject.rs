@@ -416,7 +416,7 @@ fn check_written(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Ru
     assert!(run.stdout.len() <= expected.len() && expected.starts_with(&run.stdout), "{what}");
     let new = work.join("new");
     // The file is complete and has its name: only the last `fsync`, of its directory, has failed.
-    let is_named = said.contains("cannot sync its directory");
+    let is_named = said.contains("its directory cannot be synced");
     match fs::read(&new) {
         Ok(_) if is_named => {
             assert_eq!(trial.unwrap().call.name, "fsync", "{what}");
@@ -455,7 +455,7 @@ fn is_same(bytes: &[u8], expected: &[u8]) -> bool {
         return true;
     }
     let Ok(dump) = CoreDumpFile::from_slice(bytes) else { return false };
-    let whole = Verifier::new().threads(1).verify(bytes).is_ok_and(|verdict| verdict.is_whole());
+    let whole = Verifier::new().threads(1).verify(bytes).is_ok_and(|verdict| verdict.is_intact());
     let expected = CoreDumpFile::from_slice(expected).unwrap();
     let memory = |dump: &CoreDumpFile<'_>| {
         let mut memory = Vec::new();
@@ -581,7 +581,7 @@ fn check_read(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Run) 
     }
     match run.output.status.code() {
         Some(0) => {
-            assert!(said.is_empty() && shown.contains(": whole, "), "{what}{shown}");
+            assert!(said.is_empty() && shown.contains(": intact, "), "{what}{shown}");
             assert!(shown.contains(&guest.dump.len().to_string()), "{what}");
         }
         Some(1 | 3) => assert!(run.stdout.is_empty() && said.lines().count() == 1, "{what}{shown}"),

@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = directory.path().join("guest.core");
     plan.write_file(&path)?;
 
-    let Verdict::Whole(whole) = Verifier::new().threads(2).verify_file(&path)? else {
+    let Verdict::Intact(whole) = Verifier::new().threads(2).verify_file(&path)? else {
         return Err("it is damaged".into());
     };
     assert_eq!((whole.bytes, whole.segments), (plan.len(), 3));

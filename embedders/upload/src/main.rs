@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let body = &received[head + 1..];
     assert_eq!(received[..head], *format!("content-length: {sent}").as_bytes());
     assert_eq!((sent, body.len() as u64), (plan.len(), plan.len()));
-    assert!(Verifier::new().threads(2).verify(body)?.is_whole());
+    assert!(Verifier::new().threads(2).verify(body)?.is_intact());
     assert!(body == plan.to_vec()?);
     Ok(())
 }

@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("guest.core");
     captured.write_file(&path)?;
-    assert!(matches!(Verifier::new().threads(2).verify_file(&path)?, Verdict::Whole(_)));
+    assert!(matches!(Verifier::new().threads(2).verify_file(&path)?, Verdict::Intact(_)));
     let dump = CoreDumpFile::open(&path)?;
     let frames = dump.thread(0)?.frames().collect::<Result<Vec<_>, _>>()?;
     let functions: Vec<_> = frames.iter().map(|frame| frame.function).collect();
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let writer = plan.writer().stall_timeout(Some(Duration::from_secs(10)));
     writer.write_to(&mut SocketSink::new(socket))?;
     let bytes = receiver.join().map_err(|_| "the receiver has panicked")??;
-    assert!(Verifier::new().threads(2).verify(&bytes)?.is_whole());
+    assert!(Verifier::new().threads(2).verify(&bytes)?.is_intact());
     assert_eq!(bytes, std::fs::read(&path)?);
     Ok(())
 }

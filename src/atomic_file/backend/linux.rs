@@ -1,4 +1,4 @@
-//! Linux: files without names, handles by which nothing is read, renames that overwrite nothing.
+//! Linux: unnamed files, handles without access to the content, and renames that never overwrite.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,8 +12,8 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
-/// How a directory is opened: without the permission to read it.
-pub(in crate::atomic_file) const ACCESS: OFlags = OFlags::PATH;
+/// The flags to open a directory, which do not require permission to read it.
+pub(in crate::atomic_file) const DIRECTORY_ACCESS: OFlags = OFlags::PATH;
 
 /// Returns whether names can be added to the directory at `path`, relative to `fd`, but neither removed nor changed
 /// (`chattr +a`).
@@ -22,7 +22,7 @@ pub(in crate::atomic_file) fn is_append_only(fd: impl AsFd, path: &Path) -> bool
     known.is_ok_and(|statx| statx.stx_attributes.contains(StatxAttributes::APPEND))
 }
 
-/// Makes a file without a name, if the file system has such.
+/// Creates a file without a name, if the file system supports it.
 pub(in crate::atomic_file) fn create_unnamed(directory: BorrowedFd<'_>) -> Option<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     Some(openat(directory, ".", flags, Mode::RUSR | Mode::WUSR).ok()?.into())
@@ -40,7 +40,7 @@ pub(in crate::atomic_file) fn link_by_descriptor(
     retry_on_intr(|| linkat(file, "", directory, name, AtFlags::EMPTY_PATH))
 }
 
-/// Renames a file, unless something has the new name.
+/// Renames a file unless the new name exists.
 ///
 /// # Errors
 /// Returns the errors of `renameat2`.
@@ -53,13 +53,13 @@ pub(in crate::atomic_file) fn rename_to_new(
     retry_on_intr(|| renameat_with(from, name, to, new, RenameFlags::NOREPLACE))
 }
 
-/// Returns a handle of a file by which nothing can be read or written.
+/// Opens a handle of a file that can neither read nor write it.
 pub(in crate::atomic_file) fn hold(directory: BorrowedFd<'_>, name: &OsStr) -> Option<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     retry_on_intr(|| openat(directory, name, flags, Mode::empty())).ok()
 }
 
-/// Brings the file system of `file` to disk.
+/// Syncs the file system of `file` to disk.
 ///
 /// # Errors
 /// Returns the errors of `syncfs`.

@@ -1,6 +1,6 @@
-//! What only some systems can do with files and directories: one file per platform, all with the same functions.
+//! Platform-specific operations on files and directories: one file per platform, all with the same functions.
 //!
-//! To port the crate, write one more file, and choose it here.
+//! To port the crate, add a file and choose it here.
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -13,6 +13,6 @@ use linux as platform;
 use other as platform;
 
 pub(super) use platform::{
-    ACCESS, create_unnamed, hold, is_append_only, link_by_descriptor, rename_to_new,
+    DIRECTORY_ACCESS, create_unnamed, hold, is_append_only, link_by_descriptor, rename_to_new,
     sync_file_system,
 };

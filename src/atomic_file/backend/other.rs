@@ -1,4 +1,4 @@
-//! Systems of which nothing is known but POSIX.
+//! POSIX, for systems without specific support.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -9,8 +9,8 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// How a directory is opened.
-pub(in crate::atomic_file) const ACCESS: OFlags = OFlags::RDONLY;
+/// The flags to open a directory.
+pub(in crate::atomic_file) const DIRECTORY_ACCESS: OFlags = OFlags::RDONLY;
 
 /// Returns false.
 pub(in crate::atomic_file) fn is_append_only(_: impl AsFd, _: &Path) -> bool {
@@ -31,7 +31,7 @@ pub(in crate::atomic_file) fn link_by_descriptor(
     Err(Errno::NOSYS)
 }
 
-/// Returns an error: a rename may overwrite a file.
+/// Returns an error: a POSIX rename may overwrite a file.
 pub(in crate::atomic_file) fn rename_to_new(
     _: BorrowedFd<'_>,
     _: &OsStr,
@@ -41,7 +41,7 @@ pub(in crate::atomic_file) fn rename_to_new(
     Err(Errno::NOSYS)
 }
 
-/// Returns `None`: every handle is one to read or write by.
+/// Returns `None`: every POSIX handle can read or write.
 pub(in crate::atomic_file) fn hold(_: BorrowedFd<'_>, _: &OsStr) -> Option<OwnedFd> {
     None
 }

@@ -1,32 +1,32 @@
-//! The answers of platforms: the types that all of them have in common.
+//! The types of answers that all platforms share.
 
 use std::io;
 
-/// What the kernel says of the writers of a file.
+/// The answer to whether a file has writers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::image) enum Writers {
-    /// Nobody has the file open for writing.
-    None,
-    /// Somebody has.
-    Some,
-    /// Leases do not tell: the file belongs to another user, or its file system has no leases or
-    /// grants them without knowing every writer.
+    /// No process has the file open for writing.
+    Absent,
+    /// A process has the file open for writing.
+    Present,
+    /// Leases give no answer: the file belongs to another user, or its file system supports no leases or grants them
+    /// without knowing every writer.
     Unknown,
 }
 
-/// Bytes of a file that have blocks.
+/// The bytes of a file for which blocks are allocated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::image) struct Allocated {
-    /// They hold data, or are waiting to be written.
+pub(in crate::image) struct Allocation {
+    /// Bytes that contain data, or are waiting to be written.
     pub(in crate::image) data: u64,
-    /// They are reserved and were never written, or lie beyond the end of the file.
+    /// Bytes that are reserved and were never written, or that lie past the end of the file.
     pub(in crate::image) unwritten: u64,
 }
 
-/// Why the kernel can't be asked about live memory.
-pub(in crate::image) enum Impossible {
-    /// No way, or not the forced one, to find pages.
+/// The reason why the kernel cannot be queried about live memory.
+pub(in crate::image) enum ProbeError {
+    /// No method to find pages is available, or the forced one is not.
     Method(io::Error),
-    /// No way, or not the forced one, to find mappings.
+    /// No method to find mappings is available, or the forced one is not.
     Mappings(io::Error),
 }

@@ -1,9 +1,10 @@
-//! What the operating system is asked about images: one directory per platform, all with the same functions.
+//! Queries of the operating system about images: one directory per platform, all with the same functions.
 //!
-//! To port the crate, write one more directory, and choose it here. [`answers`] are the types that all have in common.
-//! A platform that cannot answer a question says so, as `other` does to all of them, and images are read as a whole.
+//! To port the crate, add a directory and select it here. [`answers`] contains the types that all platforms share. A
+//! platform that does not support a query returns that answer, as `other` does for every query. Images are then read
+//! completely.
 
-#[allow(dead_code, reason = "no platform gives all answers")]
+#[allow(dead_code, reason = "no platform supports all queries")]
 pub(super) mod answers;
 #[cfg(target_os = "linux")]
 mod linux;

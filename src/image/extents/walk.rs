@@ -1,166 +1,175 @@
-//! The walk over the extents of one image, past what is left out.
+//! The walk over the extents of one image. It skips excluded ranges.
 
 use std::fs::File;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
-use super::file::{self, Holes, Witness};
+use super::file::{self, CheckedSeek, HoleFinder};
 use crate::error::Result;
-use crate::image::backend::live::Live;
+use crate::image::backend::live::LiveExtents;
 use crate::image::method::ExtentMethod;
 
-/// The extents of one image, in the order of their addresses; made as they are asked for, so that
-/// any number of them needs no memory.
+/// The extents of one image, in address order. They are found one at a time, so any number of them needs no memory.
 pub(crate) struct Extents<'i> {
-    pub(super) source: Source<'i>,
-    at: u64,
+    pub(super) source: ExtentSource<'i>,
+    position: u64,
     len: u64,
-    /// What is left of the extent that was found last.
-    rest: Range<u64>,
-    /// What is no extent, whatever is there; those that were passed are gone.
+    /// The remaining part of the extent that was found last.
+    current: Range<u64>,
+    /// The ranges that are not part of any extent. Ranges that the walk has passed are removed.
     excluded: &'i [RangeInclusive<u64>],
-    /// Why there is a doubt, or nothing was asked although it was wanted.
+    /// The reason for a doubt, or why no query was made although it was wanted.
     pub(super) note: Option<String>,
-    /// Whether the note is for readers of the dump, too, and not only for the statistics.
+    /// Whether the note is also for readers of the dump, and not only for the statistics.
     pub(super) note_is_for_dump: bool,
-    /// The file, if reading the extents through a mapping would allocate its holes.
-    pub(super) unmapped: Option<&'i File>,
+    /// The file to read instead of its mapping, if reading the extents through the mapping would allocate holes in
+    /// them.
+    pub(super) file_to_read: Option<&'i File>,
 }
 
-/// How they are found.
-pub(super) enum Source<'i> {
+/// The method by which extents are found.
+pub(super) enum ExtentSource<'i> {
     Whole,
     InDoubt,
-    File(&'i File, Arc<Witness>),
-    Live(Box<Live<'i>>),
+    File(&'i File, Arc<CheckedSeek>),
+    Live(Box<LiveExtents<'i>>),
 }
 
 impl<'i> Extents<'i> {
-    pub(super) fn new(source: Source<'i>, len: u64) -> Self {
+    pub(super) fn new(source: ExtentSource<'i>, len: u64) -> Self {
         Self {
             source,
-            at: 0,
+            position: 0,
             len,
-            rest: 0..0,
+            current: 0..0,
             excluded: &[],
             note: None,
             note_is_for_dump: true,
-            unmapped: None,
+            file_to_read: None,
         }
     }
 
-    /// The same without what is in these ranges, which are in order.
-    pub(crate) fn without(self, excluded: &'i [RangeInclusive<u64>]) -> Self {
+    /// Excludes these ranges, which are in order.
+    pub(crate) fn excluding(self, excluded: &'i [RangeInclusive<u64>]) -> Self {
         Self { excluded, ..self }
     }
 
-    /// How they are found.
+    /// Returns the method by which the extents are found.
     pub(crate) fn method(&self) -> ExtentMethod {
         match &self.source {
-            Source::Whole => ExtentMethod::Whole,
-            Source::InDoubt => ExtentMethod::ReadInDoubt,
-            Source::File(..) => ExtentMethod::Seek,
-            Source::Live(live) => live.method(),
+            ExtentSource::Whole => ExtentMethod::Whole,
+            ExtentSource::InDoubt => ExtentMethod::ReadInDoubt,
+            ExtentSource::File(..) => ExtentMethod::Seek,
+            ExtentSource::Live(live) => live.method(),
         }
     }
 
-    /// Why there is a doubt, or nothing was asked although it was wanted.
+    /// Returns the reason for a doubt, or why no query was made although it was wanted.
     pub(crate) fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }
 
-    /// Whether [`note`](Self::note) is for readers of the dump, too, and not only for the statistics.
+    /// Returns `true` if [`note`](Self::note) is also for readers of the dump, and not only for the statistics.
     pub(crate) fn note_is_for_dump(&self) -> bool {
         self.note_is_for_dump
     }
 
-    /// The file, if its extents must be read from it and not through a mapping, which would allocate the
+    /// Returns the file to read instead of its mapping, if reading the extents through the mapping would allocate
     /// holes in them.
-    pub(crate) fn unmapped(&self) -> Option<&'i File> {
-        self.unmapped
+    pub(crate) fn file_to_read(&self) -> Option<&'i File> {
+        self.file_to_read
     }
 
-    /// Why these extents, which had `data` bytes outside of `excluded`, cannot be all of the file's data;
-    /// `None` if they can.
-    pub(crate) fn contradiction(
+    /// Returns the reason why these extents cannot be all data of the file, or `None` if they can be. They had `data`
+    /// bytes outside of `excluded`.
+    ///
+    /// # Errors
+    /// Returns an error of [`Internal`](crate::ErrorKind::Internal) if a sum overflows.
+    pub(crate) fn find_contradiction(
         &self,
         data: u64,
         excluded: &[RangeInclusive<u64>],
     ) -> Result<Option<String>> {
         match &self.source {
-            Source::File(file, witness) => file::contradiction(file, data, excluded, witness),
-            Source::Whole | Source::InDoubt | Source::Live(_) => Ok(None),
+            ExtentSource::File(file, checked_seek) => {
+                file::find_contradiction(file, data, excluded, checked_seek)
+            }
+            ExtentSource::Whole | ExtentSource::InDoubt | ExtentSource::Live(_) => Ok(None),
         }
     }
 
-    /// Bytes of the image.
+    /// Returns the length of the image in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// What finds the holes that an extent may still have.
-    pub(crate) fn holes(&self) -> Option<Holes<'i>> {
+    /// Returns the finder of the holes that an extent may still contain.
+    pub(crate) fn holes(&self) -> Option<HoleFinder<'i>> {
         match &self.source {
-            Source::File(file, witness) => Some(Holes::of(file, witness.clone())),
-            Source::Whole | Source::InDoubt | Source::Live(_) => None,
+            ExtentSource::File(file, checked_seek) => {
+                Some(HoleFinder::new(file, checked_seek.clone()))
+            }
+            ExtentSource::Whole | ExtentSource::InDoubt | ExtentSource::Live(_) => None,
         }
     }
 
-    /// The next extent in bytes, not empty; `None` after the last. It may have [`holes`](Self::holes).
+    /// Returns the next extent in bytes, which is not empty, or `None` after the last one. The extent may contain
+    /// [`holes`](Self::holes).
     ///
     /// # Errors
-    /// A file has become shorter than it was when the image was opened.
+    /// Returns an error if the file is shorter than it was when the image was opened.
     pub(crate) fn next(&mut self) -> Result<Option<Range<u64>>> {
         loop {
-            if self.rest.is_empty() {
-                // What is left out is not even asked about.
-                self.at = self.after_excluded(self.at);
-                self.rest = self.find()?;
-                if self.rest.is_empty() {
+            if self.current.is_empty() {
+                // Nothing is queried about excluded ranges.
+                self.position = self.skip_excluded(self.position);
+                self.current = self.find_next()?;
+                if self.current.is_empty() {
                     return Ok(None);
                 }
             }
-            let start = self.after_excluded(self.rest.start);
-            // What is left out may go on in the extents that come next, and be passed with this one.
-            self.at = self.at.max(start);
-            self.rest.start = start.min(self.rest.end);
+            let start = self.skip_excluded(self.current.start);
+            // An excluded range may extend over the next extents. Skip it in all of them.
+            self.position = self.position.max(start);
+            self.current.start = start.min(self.current.end);
             let end = self.excluded.first().map_or(u64::MAX, |range| *range.start());
-            let extent = self.rest.start..self.rest.end.min(end);
+            let extent = self.current.start..self.current.end.min(end);
             if !extent.is_empty() {
-                self.rest.start = extent.end;
+                self.current.start = extent.end;
                 return Ok(Some(extent));
             }
         }
     }
 
-    /// `at`, or the end of what is left out there; passes what is left out before.
-    fn after_excluded(&mut self, mut at: u64) -> u64 {
+    /// Removes the excluded ranges that start at or before `at`. Returns the end of the last one if it is after `at`,
+    /// otherwise `at`.
+    fn skip_excluded(&mut self, mut at: u64) -> u64 {
         while let Some((range, later)) = self.excluded.split_first()
             && *range.start() <= at
         {
-            // A range that ends at the largest address has all the rest.
+            // A range that ends at the highest address extends to the end of the image.
             at = range.end().checked_add(1).map_or(self.len, |after| after.max(at));
             self.excluded = later;
         }
         at
     }
 
-    /// Finds an extent from where the last one ended; empty if there is none.
-    fn find(&mut self) -> Result<Range<u64>> {
+    /// Finds an extent at or after the current position. It is empty if there is none.
+    fn find_next(&mut self) -> Result<Range<u64>> {
         let extent = match &mut self.source {
-            _ if self.at >= self.len => self.len..self.len,
-            Source::Whole | Source::InDoubt => self.at..self.len,
-            Source::File(file, witness) => {
+            _ if self.position >= self.len => self.len..self.len,
+            ExtentSource::Whole | ExtentSource::InDoubt => self.position..self.len,
+            ExtentSource::File(file, checked_seek) => {
                 let excluded = self.excluded.first().map_or(u64::MAX, |range| *range.start());
-                file::next(file, self.at, excluded, witness)?
+                file::next_part(file, self.position, excluded, checked_seek)?
             }
-            Source::Live(live) => live.next(self.at),
+            ExtentSource::Live(live) => live.next(self.position),
         };
-        self.at = extent.end;
-        if let Source::Live(live) = &mut self.source
-            && self.at >= self.len
+        self.position = extent.end;
+        if let ExtentSource::Live(live) = &mut self.source
+            && self.position >= self.len
         {
-            live.close();
+            live.free_buffers();
         }
         Ok(extent)
     }

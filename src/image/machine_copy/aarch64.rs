@@ -1,16 +1,16 @@
-//! AArch64.
+//! The copy on AArch64.
 #![allow(unsafe_code)]
 
 use std::arch::asm;
 use std::cell::UnsafeCell;
 
-/// Copies the bytes in `from` to `to`, as many as both have. Others may write to `from` meanwhile.
+/// Copies bytes from `from` to `to`, until one of them ends. Others may write to `from` at the same time.
 pub(in crate::image) fn copy(from: &[UnsafeCell<u8>], to: &mut [u8]) {
     let len = from.len().min(to.len());
-    // SAFETY: the first loop copies 16 bytes as long as at least 16 are left, and the second loop single bytes until none
-    // is left: `len` bytes are read at `from` and written at `to`. Both have as many, and `to` is borrowed exclusively.
-    // The memory is normal memory, where accesses need no alignment. The stack is not used. The essay of this module says
-    // why the reads may race with writes.
+    // SAFETY: the first loop copies 16 bytes while at least 16 are left, and the second loop copies the remaining
+    // bytes one at a time. So `len` bytes are read from `from` and written to `to`. Both have at least `len` bytes,
+    // and `to` is borrowed exclusively. The memory is normal memory, where accesses need no alignment. The stack is
+    // not used. The essay of the parent module explains why the reads may race with writes.
     unsafe {
         asm!(
             "b 3f",

@@ -1,31 +1,33 @@
-//! Copies memory that others may write meanwhile, by machine instructions that the compiler knows nothing of.
+//! Copies memory that others may write at the same time, with machine instructions that the compiler cannot see into.
 //!
 //! # The problem
-//! Rust calls a read that races with a write undefined, unless both are atomic and of one width. A volatile read is no way
-//! out: it races like any other. But those who write to a shared memory of WebAssembly keep to no width. Compiled guests
-//! store 1 to 16 bytes at any address, host functions use each type of [`std::sync::atomic`], and engines copy blocks
-//! for their guests.
+//! In Rust, a read that races with a write is undefined behavior, unless both are atomic and of the same width. A
+//! volatile read does not help, because it races like any other. But the writers of a shared memory of WebAssembly do
+//! not agree on a width. Compiled guests store 1 to 16 bytes at any address, host functions use all types of
+//! [`std::sync::atomic`], and engines copy blocks for their guests.
 //!
 //! # The idea
-//! The machine knows no races. To read a byte that somebody else writes gives a value that the byte has at some time, which
-//! is all that a dump wants, and all that a thread of the guest gets. So the bytes are copied as such a thread copies them:
-//! by instructions within `asm!`. To the compiler these are a call of foreign code. It assumes nothing of the values that
-//! come out, reads nothing a second time, and has no access of its own that could race.
+//! On the machine, there is no undefined behavior. Reading a byte that another thread writes returns a value that the
+//! byte has at some time. That is all that a dump needs, and all that a thread of the guest gets. So the bytes are
+//! copied as such a thread copies them: by instructions within `asm!`. To the compiler these are a call of foreign
+//! code. It assumes nothing about the values that come out, it reads nothing a second time, and it makes no access of
+//! its own that could race.
 //!
 //! # The proof
-//! Foreign code has to behave as some Rust code would ([rules for inline
-//! assembly](https://doc.rust-lang.org/reference/inline-assembly.html#rules-for-inline-assembly)). This is the Rust code:
-//! a relaxed atomic load of each byte, of whichever width the write has that races with it. Atomic writes of Rust of any
-//! width are thereby allowed, and nothing else of Rust may write ([`SharedBytes`](crate::SharedBytes) demands it). Writes
-//! from outside of Rust are no writes to the compiler, and race with nothing. Of an engine that writes in the place of its
-//! guest, `SharedBytes` demands that it allows atomic loads meanwhile, and this is one.
+//! Foreign code must behave as some Rust code would ([rules for inline
+//! assembly](https://doc.rust-lang.org/reference/inline-assembly.html#rules-for-inline-assembly)). The corresponding
+//! Rust code is a relaxed atomic load of each byte, with the width of the write that races with it. This permits
+//! atomic writes in Rust of any width. Other writes in Rust are not permitted, which
+//! [`SharedBytes`](crate::SharedBytes) requires of its implementations. To the compiler, writes from outside of Rust
+//! are not writes, and race with nothing. `SharedBytes` requires an engine that writes on behalf of its guest to
+//! permit concurrent atomic loads, and this is one.
 //!
 //! # The cost
-//! One `rep movsb` copies 13 to 21 GB/s on the machine of docs/performance.md, where a loop of relaxed loads of 8 bytes
-//! copies 11 to 15. It takes 10 to 20 ns for less than 100 bytes, and that loop 4 to 6.
+//! `rep movsb` copies 13 to 21 GB/s on the machine of docs/performance.md. A loop of relaxed loads of 8 bytes copies
+//! 11 to 15 GB/s. For less than 100 bytes, `rep movsb` takes 10 to 20 ns, and the loop 4 to 6 ns.
 //!
-//! A processor without a file here is read by relaxed loads of single bytes, and atomic writes have to be of single bytes
-//! there.
+//! On a processor without a file here, the copy uses relaxed loads of single bytes. There, atomic writes must also be
+//! of single bytes.
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -57,13 +59,13 @@ mod tests {
                 let mut buffer = vec![0xff; len + 2];
                 copy(&cells[start..start + len], &mut buffer[1..=len]);
                 assert!((start..start + len).eq(buffer[1..=len].iter().map(|b| usize::from(*b))));
-                assert_eq!((buffer[0], buffer[len + 1]), (0xff, 0xff), "nothing beside it");
+                assert_eq!((buffer[0], buffer[len + 1]), (0xff, 0xff), "bytes next to it");
             }
         }
     }
 
     #[test]
-    fn copies_as_much_as_both_have() {
+    fn copies_the_shorter_length() {
         let cells: Vec<_> = (1..=50).map(UnsafeCell::new).collect();
         let mut buffer = [0; 40];
         copy(&cells, &mut buffer);

@@ -1,11 +1,11 @@
-//! What each section of a dump has before its items, and what its items are.
+//! Parses the fields of each section that precede its items, and the sections without items.
 //!
 //! Sources: the tool-conventions'
 //! [Coredump format](https://github.com/WebAssembly/tool-conventions/blob/main/Coredump.md), and the
 //! core specification, "Binary format",
 //! [modules](https://webassembly.github.io/spec/core/binary/modules.html).
 
-use super::{Items, Loses, Parser, Payload};
+use super::{Parser, Payload, SectionContent, SegmentLoss};
 use crate::arithmetic::{Checked, at_most, exact};
 use crate::format::{
     CONTINUATION, CORE, CUSTOM, DATA, GLOBAL, HEADER, IDENTITIES, INDEX, INSTANCES, MEMORY,
@@ -15,53 +15,51 @@ use crate::limits::{MAX_DATA_SECTIONS, MAX_LISTED_THREADS, MAX_NAME_BYTES, MAX_N
 use crate::read::data::DataSection;
 use crate::read::decode::Decoder;
 use crate::read::facts;
-use crate::read::fault::{Fault, Result, not_empty};
+use crate::read::fault::{Fault, Result, at_least_one_byte};
 use crate::read::header::Header;
 use crate::read::input::{Input, Slice};
 use crate::read::types;
 
-/// The names of the custom sections that are known here.
+/// The names of the custom sections that the parser knows.
 const KNOWN: [&str; 10] =
     [CORE, MODULES, INSTANCES, STACK, HEADER, CONTINUATION, TRAP, IDENTITIES, NOTES, INDEX];
 
-/// Bytes of frames that are tried at once.
-const TRIED: usize = 4096;
+/// Bytes of frames that are fed to the layout detector at a time.
+const LAYOUT_CHUNK: usize = 4096;
 
 impl Parser {
-    /// Decodes all of a section that comes before its items, and sets what these are.
-    pub(super) fn head<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Option<Payload>> {
+    /// Parses the fields before the items of a section, and sets the kind of the items.
+    pub(super) fn parse_head<I: Input>(
+        &mut self,
+        body: &mut Decoder<'_, I>,
+    ) -> Result<Option<Payload>> {
         match self.section.id {
-            CUSTOM => return self.custom(body),
+            CUSTOM => return self.parse_custom(body),
             MEMORY => {
-                self.once("memory")?;
+                self.record_section("memory")?;
                 self.structure.has_memory_types = true;
-                self.memory_types(body)?;
+                self.parse_memory_types(body)?;
             }
             GLOBAL => {
-                self.once("global")?;
-                self.section.list(Items::Globals, body.u32()?.into());
+                self.record_section("global")?;
+                self.section.expect_items(SectionContent::Globals, body.u32()?.into());
             }
             DATA => {
-                self.once("data")?;
-                return self.data(body).map(Some);
+                self.record_section("data")?;
+                return self.begin_data(body).map(Some);
             }
-            _ => self.section.items = Items::Rest,
+            _ => self.section.content = SectionContent::Skipped,
         }
         Ok(None)
     }
 
-    /// Notes that the section has come, which a dump has once.
-    fn once(&mut self, name: &'static str) -> Result<()> {
-        self.structure.once(name, self.section.start..self.section.end)
+    /// Records a section that may appear only once.
+    fn record_section(&mut self, name: &'static str) -> Result<()> {
+        self.structure.record_section(name, self.section.start..self.section.end)
     }
 
-    /// Notes a section that only a dump with a header has.
-    fn belongs_to_header(&mut self) {
-        self.structure.belongs_to_header(self.section.start..self.section.end);
-    }
-
-    fn custom<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Option<Payload>> {
-        // Another name may be of any length, and no UTF-8.
+    fn parse_custom<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Option<Payload>> {
+        // The name is compared as bytes: an unknown one may be of any length, and need not be UTF-8.
         let len = body.u32()? as usize;
         let known = match KNOWN.iter().any(|known| known.len() == len) {
             true => {
@@ -71,68 +69,74 @@ impl Parser {
             false => None,
         };
         let Some(name) = known else {
-            // In a damaged dump it may be one with segments whose name is damaged.
-            (self.section.loses, self.section.items) = (Loses::Always, Items::Rest);
+            // In a damaged dump, this may be a section with segments whose name is damaged.
+            self.section.segment_loss = SegmentLoss::Always;
+            self.section.content = SectionContent::Skipped;
             return Ok(None);
         };
-        self.section.what = name;
+        self.section.label = name;
         if name != CONTINUATION {
-            self.section.loses = Loses::Never;
+            self.section.segment_loss = SegmentLoss::Never;
         }
         if !matches!(name, STACK | CONTINUATION | INDEX) {
-            self.once(name)?;
+            self.record_section(name)?;
         }
         if matches!(name, CONTINUATION | NOTES | TRAP | IDENTITIES) {
-            self.belongs_to_header();
+            self.structure.record_own_section(self.section.start..self.section.end);
         }
         match name {
             CORE => {
-                body.zero()?;
+                body.expect_zero()?;
                 return Ok(Some(Payload::Process(body.name()?)));
             }
-            HEADER => return self.header(body),
-            MODULES => return self.modules(body),
-            INSTANCES => self.instances(body)?,
-            STACK => self.stack(body)?,
-            CONTINUATION => return self.data(body).map(Some),
-            NOTES => self.notes(body)?,
-            TRAP => match facts::trap(body)? {
+            HEADER => return self.parse_header(body),
+            MODULES => return self.parse_modules(body),
+            INSTANCES => self.parse_instances(body)?,
+            STACK => self.parse_stack(body)?,
+            CONTINUATION => return self.begin_data(body).map(Some),
+            NOTES => self.parse_notes(body)?,
+            TRAP => match facts::decode_trap(body)? {
                 Some(trap) => return Ok(Some(Payload::Trap(Box::new(trap)))),
-                None => self.section.items = Items::Rest,
+                None => self.section.content = SectionContent::Skipped,
             },
-            IDENTITIES => match facts::identity_count(body)? {
-                Some(count) => self.section.list(Items::Identities, count.into()),
-                None => self.section.items = Items::Rest,
+            IDENTITIES => match facts::decode_identity_count(body)? {
+                Some(count) => {
+                    self.section.expect_items(SectionContent::Identities, count.into());
+                }
+                None => self.section.content = SectionContent::Skipped,
             },
-            _ => self.pass_index(body, self.section.start)?,
+            _ => self.skip_moved_index(body, self.section.start)?,
         }
         Ok(None)
     }
 
-    fn header<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Option<Payload>> {
-        self.section.items = Items::Rest;
+    fn parse_header<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Option<Payload>> {
+        self.section.content = SectionContent::Skipped;
         if self.structure.header.is_some() {
-            // It is known by other means.
+            // The caller found the header by other means.
             return Ok(None);
         }
-        let in_place = self.sections == 1 && self.structure.has(CORE);
+        let in_place = self.sections == 1 && self.structure.has_section(CORE);
         let header = match Header::decode(body, self.section.start, in_place) {
             Ok(header) => header,
             Err(fault) => return Ok(Some(Payload::BadHeader(fault))),
         };
         if !in_place {
-            // This project writes it nowhere else: another tool has moved it.
-            self.structure.moved = Some(header);
+            // This project writes the header in one place only, so another tool has moved it.
+            self.structure.moved_header = Some(header);
             return Ok(None);
         }
-        body.expect_index(header.index, header.block_log2)?;
+        body.guard_index(header.index);
+        body.sum_blocks(header.index, header.block_log2)?;
         self.structure.header = Some(header);
         Ok(Some(Payload::Header))
     }
 
-    /// Passes an index. That of a dump that is as it was written is where its header says, and never passed here. All
-    /// sections up to this one were sound, so that another tool has made some of them longer or shorter.
-    pub(super) fn pass_index<I: Input>(
+    /// Skips an index that is not where the header says, and marks the dump as rewritten.
+    ///
+    /// The index of an unchanged dump never gets here: the parser stops before it. All sections up to this one were
+    /// intact, so another tool has changed the length of some of them.
+    pub(super) fn skip_moved_index<I: Input>(
         &mut self,
         body: &mut Decoder<'_, I>,
         start: u64,
@@ -141,142 +145,144 @@ impl Parser {
         body.skip_rest()?;
         let structure = &mut self.structure;
         if let Some(header) = structure.header.take() {
-            structure.moved = Some(header);
+            structure.moved_header = Some(header);
         }
-        if structure.moved.is_none() {
-            structure.belongs_to_header(start..range.end);
+        if structure.moved_header.is_none() {
+            structure.record_own_section(start..range.end);
         }
         structure.moved_index = Some(range);
         Ok(())
     }
 
-    fn modules<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Option<Payload>> {
+    fn parse_modules<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Option<Payload>> {
         let count = body.u32()?;
         let may_be_bare = count == 1 && self.structure.is_foreign();
-        if may_be_bare && body.left()? <= MAX_NAME_BYTES as u64 {
-            let payload = only_module(body).map_err(|fault| fault.within("module 0"))?;
+        if may_be_bare && body.remaining()? <= MAX_NAME_BYTES as u64 {
+            let payload = parse_only_module(body).map_err(|fault| fault.within("module 0"))?;
             self.modules = 1;
             return Ok(Some(payload));
         }
-        self.section.list(Items::Modules, count.into());
+        self.section.expect_items(SectionContent::Modules, count.into());
         Ok(None)
     }
 
-    fn instances<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
-        if !self.structure.is_foreign() || body.left()? > 0 {
-            self.section.list(Items::Instances, body.u32()?.into());
+    fn parse_instances<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
+        if !self.structure.is_foreign() || body.remaining()? > 0 {
+            self.section.expect_items(SectionContent::Instances, body.u32()?.into());
         }
         Ok(())
     }
 
-    /// Decodes what comes before the frames of a thread.
-    fn stack<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
-        body.zero()?;
+    /// Parses the fields of a thread that precede its frames.
+    fn parse_stack<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
+        body.expect_zero()?;
         let at = body.offset();
         body.check_name()?;
         let count = body.u32()?;
         self.structure.has_frames |= count > 0;
         match self.structure.is_foreign() {
             true => {
-                let frames = not_empty(body.offset(), body.end());
-                self.structure.tried.get_or_insert(frames);
-                self.structure.trials.begin(count);
-                self.section.list(Items::UnknownFrames(at), count.into());
+                let frames = at_least_one_byte(body.offset(), body.end());
+                self.structure.tried_frames.get_or_insert(frames);
+                self.structure.layout_detector.begin_section(count);
+                self.section.expect_items(SectionContent::UnknownFrames(at), count.into());
             }
-            false => self.section.list(Items::Frames(at), count.into()),
+            false => self.section.expect_items(SectionContent::Frames(at), count.into()),
         }
         Ok(())
     }
 
-    /// Counts a thread at the offset, so many frames of which are readable.
-    pub(super) fn thread<I: Input>(
+    /// Counts the thread whose name is at offset `at`, and returns its payload. `frames` of its frames are readable.
+    pub(super) fn count_thread<I: Input>(
         &mut self,
         body: &Decoder<'_, I>,
         at: u64,
         frames: u64,
     ) -> Result<Payload> {
-        counted(&mut self.threads, MAX_LISTED_THREADS, "threads", body)?;
+        count_one(&mut self.threads, MAX_LISTED_THREADS, "threads", body)?;
         Ok(Payload::Thread { at, frames: exact(frames)? })
     }
 
-    /// Tries the layouts of frames over some more bytes of a thread. Which one it is, is known at the end of the dump.
-    pub(super) fn unknown_frames<I: Input>(
+    /// Feeds some bytes of a thread's frames to the layout detector, which decides at the end of the dump.
+    pub(super) fn try_layouts<I: Input>(
         &mut self,
         body: &mut Decoder<'_, I>,
         at: u64,
     ) -> Result<Payload> {
-        let trials = &mut self.structure.trials;
-        if body.left()? == 0 {
-            trials.end();
-            self.section.items = Items::Nothing;
-            return self.thread(body, at, self.section.count);
+        let detector = &mut self.structure.layout_detector;
+        if body.remaining()? == 0 {
+            detector.end_section();
+            self.section.content = SectionContent::Nothing;
+            return self.count_thread(body, at, self.section.count);
         }
-        match body.take(at_most(body.left()?, TRIED)) {
+        match body.take(at_most(body.remaining()?, LAYOUT_CHUNK)) {
             Ok(bytes) => {
-                trials.feed(bytes);
+                detector.feed(bytes);
                 Ok(Payload::Checked)
             }
             Err(fault) => {
-                // Of a list that is cut off no layout is known.
-                self.section.fault = Some(fault);
-                self.thread(body, at, 0)
+                // The layout of a truncated list cannot be determined, so none of its frames is readable.
+                self.section.pending_fault = Some(fault);
+                self.count_thread(body, at, 0)
             }
         }
     }
 
-    /// Decodes the number of notes. Those of a version that is not known stay unread.
-    fn notes<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
+    /// Parses the number of notes. Skips notes of an unknown version.
+    fn parse_notes<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
         if body.take(4)? != 1_u32.to_le_bytes() {
-            self.section.items = Items::Rest;
+            self.section.content = SectionContent::Skipped;
             return Ok(());
         }
         let start = body.offset();
         let count = body.u32()?;
         if count as usize > MAX_NOTES {
-            return Err(Fault::damaged(body.since(start), format!("has {count} notes")));
+            let message = format!("{count} notes are over the limit of {MAX_NOTES}");
+            return Err(Fault::damaged(body.since(start), message));
         }
-        self.section.list(Items::Notes, count.into());
+        self.section.expect_items(SectionContent::Notes, count.into());
         Ok(())
     }
 
-    fn memory_types<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
+    fn parse_memory_types<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<()> {
         let memories = &mut self.structure.memories;
         for i in 0..body.u32()? {
-            let ty = types::memory(body, memories.len());
+            let ty = types::decode_memory(body, memories.len());
             memories.push(ty.map_err(|fault| fault.within(format_args!("memory {i}")))?);
         }
         Ok(())
     }
 
     /// Begins a section with segments.
-    fn data<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Payload> {
+    fn begin_data<I: Input>(&mut self, body: &mut Decoder<'_, I>) -> Result<Payload> {
         let start = body.offset();
         let count = body.u32()?;
         let section = DataSection { start: body.offset(), end: body.end() };
         let structure = &mut self.structure;
         let first = structure.segments;
         structure.segments = first.checked_add(count.into()).ok_or_else(|| {
-            Fault::unsupported(body.since(start), "more segments than can be counted")
+            Fault::unsupported(body.since(start), "the number of segments has more than 64 bits")
         })?;
         let mut sections = structure.data.len();
-        counted(&mut sections, MAX_DATA_SECTIONS, "sections with segments", body)?;
+        count_one(&mut sections, MAX_DATA_SECTIONS, "data sections", body)?;
         if section.start < section.end {
             structure.data.push(section);
         }
         let last = structure.segments;
-        (self.section.items, self.section.next, self.section.count) =
-            (Items::Segments, first, last);
+        (self.section.content, self.section.next, self.section.count) =
+            (SectionContent::Segments, first, last);
         Ok(Payload::Data)
     }
 }
 
-/// Decodes the only module of another writer, whose name may have no length (WasmEdge): then it is
-/// all that is left.
-fn only_module<I: Input>(body: &mut Decoder<'_, I>) -> Result<Payload> {
+/// Parses the only module of another writer.
+///
+/// WasmEdge writes its name without a length prefix, so that the name extends to the end of the section.
+fn parse_only_module<I: Input>(body: &mut Decoder<'_, I>) -> Result<Payload> {
     let start = body.offset();
-    body.zero()?;
+    body.expect_zero()?;
     let (at, end) = (body.offset(), body.end());
-    let bytes = body.take(at_most(body.left()?, MAX_NAME_BYTES))?;
+    let bytes = body.take(at_most(body.remaining()?, MAX_NAME_BYTES))?;
     let mut slice = Slice::new(bytes, 0);
     let mut name = Decoder::new(&mut slice, bytes.len() as u64);
     if name.check_name().is_ok() && name.finish().is_ok() {
@@ -285,14 +291,17 @@ fn only_module<I: Input>(body: &mut Decoder<'_, I>) -> Result<Payload> {
     match std::str::from_utf8(bytes).is_ok() {
         true => Ok(Payload::BareModule { at, len: bytes.len() as u64 }),
         false => {
-            let message = "its name is neither UTF-8 with its length nor without";
-            Err(Fault::damaged(not_empty(at, end), message))
+            let message = "the name is not UTF-8, with or without a length prefix";
+            Err(Fault::damaged(at_least_one_byte(at, end), message))
         }
     }
 }
 
-/// Counts one more of something that there is a limit for.
-pub(super) fn counted<I: Input>(
+/// Adds one to `count`.
+///
+/// # Errors
+/// Returns an error if the count passes the limit `most`.
+pub(super) fn count_one<I: Input>(
     count: &mut usize,
     most: usize,
     what: &str,

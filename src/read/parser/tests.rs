@@ -1,10 +1,10 @@
-//! What the parser gives, payload by payload, of small dumps made by hand.
+//! Compares the payloads of small handmade dumps.
 
 use super::super::input::{Slice, Stream};
 use super::*;
 use crate::leb;
 
-/// A section of this id.
+/// Returns a section with this id.
 fn section(id: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![id];
     leb::push_u32(&mut bytes, u32::try_from(body.len()).unwrap());
@@ -12,7 +12,7 @@ fn section(id: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A custom section of this name.
+/// Returns a custom section with this name.
 fn custom(name: &str, body: &[u8]) -> Vec<u8> {
     let mut named = vec![u8::try_from(name.len()).unwrap()];
     named.extend(name.bytes());
@@ -20,7 +20,8 @@ fn custom(name: &str, body: &[u8]) -> Vec<u8> {
     section(CUSTOM, &named)
 }
 
-/// A dump by another tool: a module, an instance, a thread of two frames, a memory, and segments, one of them passive.
+/// Returns a dump by another tool: two modules, an instance, a thread with two frames, a memory, and three segments,
+/// one of them passive.
 fn foreign() -> Vec<u8> {
     [
         b"\0asm\x01\0\0\0".to_vec(),
@@ -34,12 +35,12 @@ fn foreign() -> Vec<u8> {
     .concat()
 }
 
-/// All payloads in words, and how the dump ends.
+/// Returns all payloads as text, and the result at the end of the dump.
 fn payloads<I: Input>(parser: &mut Parser, input: &mut I) -> (Vec<String>, Result<()>) {
     let mut all = Vec::new();
     loop {
         match parser.next(input) {
-            Ok(Some(Payload::End { may_lose_segments: false })) => {}
+            Ok(Some(Payload::SectionEnd { may_lose_segments: false })) => {}
             Ok(Some(payload)) => all.push(format!("{payload:?}")),
             Ok(None) => return (all, Ok(())),
             Err(fault) => return (all, Err(fault)),
@@ -48,7 +49,7 @@ fn payloads<I: Input>(parser: &mut Parser, input: &mut I) -> (Vec<String>, Resul
 }
 
 #[test]
-fn a_source_and_a_stream_give_the_same_payloads() {
+fn returns_the_same_payloads_for_a_slice_and_a_stream() {
     let bytes = foreign();
     let mut parser = Parser::default();
     let (all, ended) = payloads(&mut parser, &mut Slice::new(&bytes, 0));
@@ -80,7 +81,7 @@ fn a_source_and_a_stream_give_the_same_payloads() {
 }
 
 #[test]
-fn nothing_comes_after_the_end() {
+fn returns_none_after_the_end_and_after_a_fault() {
     let bytes = foreign();
     let mut input = Slice::new(&bytes, 0);
     let mut parser = Parser::default();
@@ -95,10 +96,10 @@ fn nothing_comes_after_the_end() {
 }
 
 #[test]
-fn a_section_that_is_skipped_is_not_looked_at() {
+fn does_not_parse_a_skipped_section() {
     let mut bytes = foreign();
     let at = bytes.len() - 5;
-    bytes[at] = 0x77; // no flag of a segment
+    bytes[at] = 0x77; // an invalid segment flag
     let skipping = |parser: &mut Parser, input: &mut Slice<'_>| -> Result<()> {
         while let Some(payload) = parser.next(input)? {
             if matches!(payload, Payload::Data) {
@@ -116,19 +117,19 @@ fn a_section_that_is_skipped_is_not_looked_at() {
 }
 
 #[test]
-fn a_cut_comes_before_its_fault() {
+fn returns_a_truncated_segment_before_its_fault() {
     let bytes = foreign();
-    let cut = &bytes[..bytes.len() - 11];
-    let (all, ended) = payloads(&mut Parser::default(), &mut Slice::new(cut, 0));
+    let truncated = &bytes[..bytes.len() - 11];
+    let (all, ended) = payloads(&mut Parser::default(), &mut Slice::new(truncated, 0));
     let fault = ended.unwrap_err();
     assert_eq!(fault.kind, ErrorKind::Truncated);
-    let expected = format!("file: {} }}", cut.len());
+    let expected = format!("file_len: {} }}", truncated.len());
     let last = all.last().unwrap();
-    assert!(last.starts_with("Cut {") && last.ends_with(&expected), "{last}");
+    assert!(last.starts_with("TruncatedSegment {") && last.ends_with(&expected), "{last}");
 }
 
 #[test]
-fn the_frames_before_a_damaged_one_are_given() {
+fn counts_the_frames_before_a_damaged_one() {
     let header = Header::new(0, 1000, 900, 20).unwrap();
     let bytes = [
         b"\0asm\x01\0\0\0".to_vec(),
@@ -137,7 +138,7 @@ fn the_frames_before_a_damaged_one_are_given() {
         custom("corenotes", b""),
     ]
     .concat();
-    let mut parser = Parser::of_damaged(header.clone(), false);
+    let mut parser = Parser::for_damaged(header.clone(), false);
     let (all, ended) = payloads(&mut parser, &mut Slice::new(&bytes, 0));
     let line = ended.unwrap_err().line();
     assert!(line.contains("corestack: frame 2: begins with 0x77"), "{line}");
@@ -145,35 +146,35 @@ fn the_frames_before_a_damaged_one_are_given() {
     assert!(all[3].starts_with("Thread {") && all[3].ends_with("frames: 2 }"), "{all:?}");
     assert_eq!(all.len(), 4);
 
-    // A parser that passes damage goes on with the next section, which may be anything.
-    let mut parser = Parser::of_damaged(header, true);
+    // A parser that skips damage continues with the next section, whatever it is.
+    let mut parser = Parser::for_damaged(header, true);
     let (all, ended) = payloads(&mut parser, &mut Slice::new(&bytes, 0));
     assert_eq!(ended.unwrap_err().kind, ErrorKind::Truncated);
-    assert_eq!(all[4..], ["End { may_lose_segments: true }"]);
+    assert_eq!(all[4..], ["SectionEnd { may_lose_segments: true }"]);
 }
 
 #[test]
-fn a_caller_can_end_the_dump() {
+fn ends_when_the_caller_rejects_a_payload() {
     let bytes = foreign();
     let mut input = Slice::new(&bytes, 0);
     let mut parser = Parser::default();
     while !matches!(parser.next(&mut input).unwrap(), Some(Payload::Segment(_))) {}
     let fault = Fault::unsupported(70..71, "one too many");
-    let fault = parser.fail(&mut input, fault);
+    let fault = parser.reject_payload(&mut input, fault);
     assert_eq!(fault.line(), "at 0x46: section data: one too many");
     assert!(matches!(parser.next(&mut input), Ok(None)));
     assert!(!parser.structure.is_complete && parser.structure.is_bounded);
 }
 
 #[test]
-fn a_frame_with_too_many_values_is_over_a_limit() {
+fn rejects_a_frame_with_too_many_values() {
     // A list of 2^18 + 1 locals.
     let frames = b"\0\x01t\x01\0\0\x07\x03\x81\x80\x10";
     let bytes =
         [b"\0asm\x01\0\0\0".to_vec(), custom("core", b"\0\x01p"), custom("corestack", frames)]
             .concat();
     let header = Header::new(0, 1000, 900, 20).unwrap();
-    let mut parser = Parser::of_damaged(header, false);
+    let mut parser = Parser::for_damaged(header, false);
     let fault = payloads(&mut parser, &mut Slice::new(&bytes, 0)).1.unwrap_err();
     assert_eq!(fault.kind, ErrorKind::Unsupported);
     let expected =

@@ -1,6 +1,10 @@
-//! The blocks of a dump that have a checksum each, and the memory that lies in those whose checksum does not hold.
+//! The checksummed blocks of a dump: finds the bad ones, and the memory in them.
+//!
+//! A block is bad if the checksum of its bytes differs from the one in the index. The index also says which addresses
+//! each block holds, so a bad block can be reported as ranges of memory. [`Blocks`] notes these ranges while the index
+//! is decoded, one per block and memory: the verifier keeps no segments, whose number it does not limit.
 
-use super::verdict::{Damage, Excluded, MemoryRange};
+use super::verdict::{DamageReport, Excluded, MemoryRange};
 use crate::error::ErrorKind;
 use crate::limits::MAX_DAMAGED_RANGES;
 use crate::model::MemoryIndex;
@@ -8,22 +12,22 @@ use crate::read::fault::Fault;
 use crate::read::header::Header;
 use crate::read::segment::Segment;
 
-/// The blocks of a dump: their checksums, and which memory lies in them.
+/// The blocks of a dump: their checksums, and the memory in them.
 pub(super) struct Blocks {
     pub(super) header: Header,
-    /// What the bytes give.
-    pub(super) found: Vec<u32>,
-    /// What the index says.
-    pub(super) expected: Vec<u32>,
-    /// Whether the index is one.
-    pub(super) trusted: bool,
-    /// In the order of blocks; no more than there are blocks and memories.
+    /// The checksums of the bytes.
+    pub(super) computed: Vec<u32>,
+    /// The checksums in the index.
+    pub(super) stored: Vec<u32>,
+    /// Whether the index is intact.
+    pub(super) is_index_intact: bool,
+    /// The memory in each block, in file order. Its length is at most the number of blocks plus the number of memories.
     memory: Vec<(u64, MemoryRange)>,
-    /// Where the first segment begins, if there is one.
+    /// The file offset of the first segment.
     first_segment: Option<u64>,
-    /// What the index says was left out; one entry a memory at most.
+    /// The memories with excluded ranges, from the index.
     pub(super) excluded: Vec<Excluded>,
-    /// The memories that the index marks as changing.
+    /// The changing memories, from the index.
     pub(super) changing: Vec<MemoryIndex>,
 }
 
@@ -31,9 +35,9 @@ impl Blocks {
     pub(super) fn new(header: Header) -> Self {
         Self {
             header,
-            found: Vec::new(),
-            expected: Vec::new(),
-            trusted: false,
+            computed: Vec::new(),
+            stored: Vec::new(),
+            is_index_intact: false,
             memory: Vec::new(),
             first_segment: None,
             excluded: Vec::new(),
@@ -41,8 +45,8 @@ impl Blocks {
         }
     }
 
-    /// Notes the blocks that a segment lies in.
-    pub(super) fn add(&mut self, segment: Segment) {
+    /// Notes the addresses of a segment in each of its blocks.
+    pub(super) fn add_segment(&mut self, segment: Segment) {
         let log2 = self.header.block_log2;
         self.first_segment.get_or_insert(segment.offset());
         if log2 == 0 || segment.in_file().end > self.header.index {
@@ -51,41 +55,41 @@ impl Blocks {
         let mut rest = Some(segment);
         while let Some(segment) = rest.take() {
             let block = segment.offset() >> log2;
-            // The last block may end past all offsets, but no segment does.
+            // The end of the last block may overflow, but no segment reaches it then.
             let end = block.checked_add(1).and_then(|next| next.checked_mul(1 << log2));
-            let here = match end.and_then(|end| segment.split_at_offset(end)) {
-                Some((here, later)) => {
+            let part = match end.and_then(|end| segment.split_at_offset(end)) {
+                Some((part, later)) => {
                     rest = Some(later);
-                    here
+                    part
                 }
                 None => segment,
             };
-            let (memory, last) = (MemoryIndex(segment.memory()), here.last());
+            let (memory, last) = (MemoryIndex(segment.memory()), part.last());
             match self.memory.last_mut() {
                 Some((at, range)) if *at == block && range.memory == memory => {
                     range.addresses = *range.addresses.start()..=last;
                 }
                 _ => {
-                    let addresses = here.address()..=last;
+                    let addresses = part.address()..=last;
                     self.memory.push((block, MemoryRange { memory, addresses }));
                 }
             }
         }
     }
 
-    /// Whether it is known which blocks are bad.
+    /// Returns whether the checksums were compared, so that the bad blocks are known.
     pub(super) fn are_compared(&self) -> bool {
-        self.trusted && self.header.block_log2 != 0
+        self.is_index_intact && self.header.block_log2 != 0
     }
 
-    /// What is wrong, if a block is bad; `fault` comes first if it lies before all of those.
-    pub(super) fn damage(&mut self, fault: Option<&Fault>) -> Option<Damage> {
+    /// Returns the damage report if a block is bad. `fault` is the fault that was found otherwise, if any. It comes
+    /// first if it lies before the first bad block, and joins the reason if it lies within that block.
+    pub(super) fn report_damage(&mut self, fault: Option<&Fault>) -> Option<DamageReport> {
         let bad = || (0..self.header.block_count()).filter(|block| self.is_bad(*block));
-        let first = bad().next().filter(|_| self.trusted)?;
+        let first = bad().next().filter(|_| self.is_index_intact)?;
         let bad_blocks = bad().count();
         let block = self.header.block(first);
-        let in_words =
-            || format!("the checksum of {:#x}..{:#x} does not hold", block.start, block.end);
+        let mismatch = || format!("checksum mismatch in {:#x}..{:#x}", block.start, block.end);
         let (range, reason) = match fault {
             Some(fault) if fault.range.start < block.start => {
                 let blocks = if bad_blocks == 1 { "block follows" } else { "blocks follow" };
@@ -93,15 +97,15 @@ impl Blocks {
                 (fault.range.clone(), reason)
             }
             Some(fault) if fault.range.start < block.end => {
-                (block.clone(), format!("{}; {}", in_words(), fault.line()))
+                (block.clone(), format!("{}; {}", mismatch(), fault.line()))
             }
-            _ => (block.clone(), in_words()),
+            _ => (block.clone(), mismatch()),
         };
         let is_block = range == block;
-        let of_block = |(block, _): &&(u64, MemoryRange)| *block == u64::from(first) && is_block;
-        let memory = self.memory.iter().filter(of_block).map(|(_, range)| range.clone()).collect();
-        let (all_memory, more_memory) = self.all_memory();
-        Some(Damage {
+        let in_block = |(block, _): &&(u64, MemoryRange)| *block == u64::from(first) && is_block;
+        let memory = self.memory.iter().filter(in_block).map(|(_, range)| range.clone()).collect();
+        let (all_memory, more_memory) = self.take_bad_memory();
+        Some(DamageReport {
             truncated: !is_block && fault.is_some_and(|fault| fault.kind == ErrorKind::Truncated),
             range,
             reason,
@@ -117,21 +121,22 @@ impl Blocks {
 
     fn is_bad(&self, block: u32) -> bool {
         let block = block as usize;
-        let pair = self.found.get(block).zip(self.expected.get(block));
-        pair.is_some_and(|(found, expected)| found != expected)
+        let pair = self.computed.get(block).zip(self.stored.get(block));
+        pair.is_some_and(|(computed, stored)| computed != stored)
     }
 
-    /// What lies in bad blocks, and how many ranges there are beyond those that are listed.
-    fn all_memory(&mut self) -> (Vec<MemoryRange>, usize) {
+    /// Takes the memory in bad blocks. Joins adjacent ranges, returns at most [`MAX_DAMAGED_RANGES`], and counts the
+    /// others.
+    fn take_bad_memory(&mut self) -> (Vec<MemoryRange>, usize) {
         let mut all = std::mem::take(&mut self.memory);
         all.retain(|(block, _)| u32::try_from(*block).is_ok_and(|block| self.is_bad(block)));
         all.dedup_by(|(_, next), (_, range)| {
             let touches = range.addresses.end().checked_add(1) == Some(*next.addresses.start());
-            let one = range.memory == next.memory && touches;
-            if one {
+            let joins = range.memory == next.memory && touches;
+            if joins {
                 range.addresses = *range.addresses.start()..=*next.addresses.end();
             }
-            one
+            joins
         });
         let more = all.iter().skip(MAX_DAMAGED_RANGES).count();
         all.truncate(MAX_DAMAGED_RANGES);

@@ -1,6 +1,35 @@
-//! Whether a dump is whole: its structure, its index and its checksums; of a file in parallel, of a
-//! stream in bounded memory, by the same code and with the same verdict. Only which entry of an index
-//! is not what the sections say takes a second look, which a stream does not give.
+//! Verification: checks the structure, the index and the checksums of a dump.
+//!
+//! # The problem
+//! A verdict must find any damage, say which memory it affects, and be the same for a file and for a stream. Files
+//! should be checked by all cores. A stream passes only once, may be larger than any memory, and its receiver wants to
+//! reject a wrong or damaged dump before gigabytes have arrived.
+//!
+//! # The idea
+//! One function, [`examine`], checks both. It pulls the sections from the [`Parser`], then decodes the index, then
+//! checks the bytes after it. It is generic over the input and over the source of the checksums:
+//! - A stream sums the blocks while the parser skips over their bytes.
+//! - A source lets the parser jump over the data. Threads then take the blocks one by one from a counter and sum them
+//!   ([`SourceCheck::block_crcs`]).
+//!
+//! The segments of the sections are compared with those of the index by a keyed hash of both sequences ([`check`]), so
+//! neither list is kept. Facts that are known early, such as the name and the length, go to a callback at once
+//! ([`EarlyFact`]).
+//!
+//! # The verdict
+//! A fault in the sections does not end the check if the header is intact: the index may still name every bad block and
+//! the memory in it ([`blocks`]). The report is about the first damaged place in file order. A failed read, out of
+//! memory or cancellation is an error and never a verdict. An unknown value becomes an error only if no damage explains
+//! it.
+//!
+//! If the header of a source is lost, a second check uses the index at the end of the file ([`FoundIndex`]), so that
+//! the report can still name the bad blocks.
+//!
+//! # The cost
+//! Each byte is summed once. In addition to a buffer of at most 1 MiB per thread, the verifier keeps two checksums and
+//! the addresses of the memory for each block, and in a dump with excluded ranges 24 bytes for each segment. If the
+//! hashes differ, a second pass over the sections and the index of a source finds the entry. A stream cannot go back,
+//! so its verdict then names the index as a whole.
 
 mod blocks;
 mod check;
@@ -13,10 +42,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use verdict::{Damage, Excluded, MemoryRange, Verdict, Whole};
+pub use verdict::{DamageReport, Excluded, IntactDump, MemoryRange, Verdict};
 
 use self::check::examine;
-use self::stream::{Passing, Watched};
+use self::stream::{MeteredStream, StreamProgress};
 use super::fault::{self, is_of_dump};
 use super::file::CoreDumpFile;
 use super::header::Header;
@@ -25,14 +54,14 @@ use super::input::{Cursor, Input, Stream};
 use super::open_options::open_file;
 use super::parser::Parser;
 use super::read_at::ReadAt;
-use super::salvage::Found;
+use super::salvage::FoundIndex;
 use super::source::Source;
 use super::structure::Structure;
-use crate::control::{Cancel, Control, Lookout, Meter, Progress, Stage};
+use crate::control::{Cancel, CancelCheck, Control, Meter, Progress, Stage};
 use crate::error::{ErrorKind, Result};
 use crate::threads::{resolve, run_on};
 
-/// Checks dumps.
+/// Verifies dumps.
 ///
 /// ```
 /// use corestream::read::{Verdict, Verifier};
@@ -40,17 +69,17 @@ use crate::threads::{resolve, run_on};
 ///
 /// let mut bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
 /// let verifier = Verifier::new().threads(2);
-/// assert!(verifier.verify(&bytes)?.is_whole());
+/// assert!(verifier.verify(&bytes)?.is_intact());
 ///
 /// bytes.truncate(bytes.len() - 1);
-/// let Verdict::Damaged(damage) = verifier.verify(&bytes)? else { panic!("it was cut") };
-/// assert!(damage.truncated);
+/// let Verdict::Damaged(report) = verifier.verify(&bytes)? else { panic!("not damaged") };
+/// assert!(report.truncated);
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "nothing is checked yet"]
 pub struct Verifier {
-    /// 0 stands for the number of cores.
+    /// The number of threads, or 0 for one per core.
     threads: usize,
     control: Control,
 }
@@ -62,44 +91,47 @@ impl Default for Verifier {
 }
 
 impl Verifier {
-    /// Returns the default: one thread per core, no progress callback.
+    /// Returns a verifier with one thread per core, no cancel handle and no progress callback.
     pub fn new() -> Self {
         Self { threads: 0, control: Control::default() }
     }
 
-    /// Sets how many threads sum up the blocks of a dump, the caller's included; 0 is one per core. A stream takes
-    /// one.
+    /// Sets the number of threads that sum the blocks of a source, including the caller's. 0 means one per core. A
+    /// stream uses only the caller's thread.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Sets what stops the work: it then fails with [`ErrorKind::Cancelled`]. The work looks at it every few megabytes, and
-    /// every few thousand segments, frames, or other items. It does not interrupt a read of a stream that waits for its
-    /// writer.
+    /// Sets the handle that cancels the work, which then fails with [`ErrorKind::Cancelled`].
+    ///
+    /// The handle is checked every few megabytes, and every few thousand segments, frames or other items. It does not
+    /// interrupt a blocked read of a stream.
     pub fn cancel(mut self, cancel: Option<Cancel>) -> Self {
         self.control.cancel = cancel;
         self
     }
 
-    /// Sets the callback for progress.
+    /// Sets the callback that receives progress reports.
     pub fn progress(mut self, watcher: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.control.watcher = Some(Arc::new(watcher));
         self
     }
 
-    /// Checks a dump in any source of bytes. Threads read it in parts of at most 1 MiB.
+    /// Verifies a dump in any source of bytes. The threads read it in parts of at most 1 MiB.
     ///
     /// # Errors
-    /// Returns an error if it is no core dump at all ([`ErrorKind::Format`]), if it has something that is not known here or
-    /// is over a limit ([`ErrorKind::Unsupported`]), if the source cannot be read ([`ErrorKind::Input`]), if memory for a
-    /// buffer cannot be allocated ([`ErrorKind::OutOfMemory`]), or if the work was cancelled ([`ErrorKind::Cancelled`]).
-    /// That a dump is damaged is a verdict and no error.
+    /// Damage is a verdict and not an error. Returns an error of one of these kinds:
+    /// - [`ErrorKind::Format`]: the source is not a core dump.
+    /// - [`ErrorKind::Unsupported`]: the dump contains something unknown to this version, or exceeds a limit.
+    /// - [`ErrorKind::Input`]: the source cannot be read.
+    /// - [`ErrorKind::OutOfMemory`]: memory for a buffer cannot be allocated.
+    /// - [`ErrorKind::Cancelled`]: the work was cancelled.
     pub fn verify(&self, source: impl ReadAt) -> Result<Verdict> {
         verify(Source::new(&source)?, self.threads, &self.control)
     }
 
-    /// Checks the dump at `path`, which is read and not mapped.
+    /// Verifies the dump at `path`. The file is read, not mapped.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, and the errors of [`verify`](Self::verify).
@@ -109,15 +141,16 @@ impl Verifier {
         verdict.map_err(|error| error.at(path.display()))
     }
 
-    /// Checks a dump that comes through a pipe or a socket, to its end, in memory that is bounded: it keeps nothing of the
-    /// dump and needs no seeking.
+    /// Verifies a dump that arrives through a pipe or a socket. Reads the stream to its end, in bounded memory and
+    /// without seeking.
     ///
-    /// The verdict is that of [`verify`](Self::verify) with two exceptions. If the index differs from the sections, the
-    /// verdict names the whole index and not the entry. If the sections before the header are damaged, the checksums are
-    /// not known, and a stream that does not even begin as a module does is no core dump.
+    /// The verdict is that of [`verify`](Self::verify), with two exceptions:
+    /// - If the index differs from the sections, the verdict names the whole index instead of the entry.
+    /// - If the sections before the header are damaged, the checksums cannot be compared. A stream that does not begin
+    ///   as a module is then not a core dump.
     ///
-    /// Progress is told once the dump has said how long it is, and ends where it turns out that another tool has rewritten
-    /// the dump.
+    /// Progress reports begin once the header has given the length of the dump. They stop if another tool turns out to
+    /// have rewritten the dump.
     ///
     /// # Errors
     /// Returns the errors of [`verify`](Self::verify); a stream that cannot be read is one of [`ErrorKind::Input`].
@@ -135,20 +168,23 @@ impl Verifier {
         self.verify_stream_with(stream, |_| Ok(()))
     }
 
-    /// Like [`verify_stream`](Self::verify_stream); `early` gets what is known of the dump before it has passed, each
-    /// fact at most once, and can end the check. If it does so at [`Early::Fault`], the verdict is of what has passed.
+    /// Verifies a stream like [`verify_stream`](Self::verify_stream), and reports facts about the dump before all of it
+    /// has arrived.
+    ///
+    /// `early` receives each fact at most once, and can end the check by returning an error. If it does so at
+    /// [`EarlyFact::Fault`], the result is the verdict on the bytes so far.
     ///
     /// # Errors
-    /// Returns the errors of [`verify_stream`](Self::verify_stream), and otherwise that of `early`, as one of
-    /// [`ErrorKind::Input`].
+    /// Returns the errors of [`verify_stream`](Self::verify_stream), and an error of [`ErrorKind::Input`] if `early`
+    /// returns an error for another fact.
     ///
     /// ```
-    /// use corestream::read::{Early, Verifier};
+    /// use corestream::read::{EarlyFact, Verifier};
     /// use corestream::{CoreDump, Dumper};
     ///
     /// let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
-    /// let refuse = |early: Early<'_>| match early {
-    ///     Early::Length(length) if length > 100 => Err(std::io::ErrorKind::FileTooLarge.into()),
+    /// let refuse = |fact: EarlyFact<'_>| match fact {
+    ///     EarlyFact::Length(length) if length > 100 => Err(std::io::ErrorKind::FileTooLarge.into()),
     ///     _ => Ok(()),
     /// };
     /// let error = Verifier::new().verify_stream_with(&bytes[..], refuse).unwrap_err();
@@ -158,29 +194,30 @@ impl Verifier {
     pub fn verify_stream_with(
         &self,
         stream: impl Read,
-        mut early: impl FnMut(Early<'_>) -> io::Result<()>,
+        mut early: impl FnMut(EarlyFact<'_>) -> io::Result<()>,
     ) -> Result<Verdict> {
-        let passing = Passing::new(&self.control);
-        let mut input = Stream::new(Watched { stream, passing: &passing })?;
-        let mut early = |known: Early<'_>| {
-            match known {
-                Early::Length(length) => passing.begin(length),
-                Early::NoLength => passing.end(),
+        let progress = StreamProgress::new(&self.control);
+        let mut input = Stream::new(MeteredStream { stream, progress: &progress })?;
+        let mut early = |fact: EarlyFact<'_>| {
+            match fact {
+                EarlyFact::Length(length) => progress.begin(length),
+                EarlyFact::NoLength => progress.stop(),
                 _ => {}
             }
-            early(known)
+            early(fact)
         };
-        let crcs = |stream: &mut Stream<_>, _: &Header| Ok(stream.block_crcs());
-        let differs = |_: &Structure, _: &Index| Ok(None);
-        let lookout = Lookout::new(&self.control);
+        let block_crcs = |stream: &mut Stream<_>, _: &Header| Ok(stream.take_block_crcs());
+        let no_difference = |_: &Structure, _: &Index| Ok(None);
+        let cancel_check = CancelCheck::new(&self.control);
         let mut parser = Parser::default();
-        let verdict = examine(&mut parser, &mut input, &mut early, crcs, differs, lookout);
+        let verdict =
+            examine(&mut parser, &mut input, &mut early, block_crcs, no_difference, cancel_check);
         match verdict {
-            // The stream has failed because of that.
-            Err(_) if passing.has_cancelled.get() => Err(self.control.cancelled()),
+            // The cancelled stream has failed with another kind of error.
+            Err(_) if progress.was_cancelled.get() => Err(self.control.cancelled()),
             Ok(verdict) => {
-                if verdict.is_whole() {
-                    passing.finish();
+                if verdict.is_intact() {
+                    progress.finish();
                 }
                 Ok(verdict)
             }
@@ -189,26 +226,26 @@ impl Verifier {
     }
 }
 
-/// What is known of a dump long before the rest of its stream has come.
+/// A fact about a dump that is known before the rest of its stream has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Early<'s> {
-    /// The name of the process. It comes from whoever wrote the dump: never use it as a path as it is.
+pub enum EarlyFact<'s> {
+    /// The name of the process. It comes from an untrusted dump: do not use it as a path without checking it.
     Name(&'s str),
-    /// The bytes of the whole dump, as the section `corestream` has them.
+    /// The length of the dump in bytes, from the section `corestream`.
     Length(u64),
-    /// There is no section `corestream` where it belongs: another tool wrote the dump, and it can't be told
-    /// from one that is cut off between two of its sections. Or another tool has rewritten the dump: an
-    /// earlier [`Length`](Self::Length) is void.
+    /// The section `corestream` is not in its place, so the length is unknown and truncation between two sections may
+    /// go undetected. Another tool wrote the dump, or has rewritten it: then an earlier [`Length`](Self::Length) is
+    /// void.
     NoLength,
-    /// Something is wrong with its sections. The rest is read only to tell more of that: which blocks are
-    /// bad, and which memory lies in them.
+    /// The sections have a fault. The rest is read only to find the bad blocks and the memory in them.
     Fault,
 }
 
 impl CoreDumpFile<'_> {
-    /// Checks structure, index and checksums. Threads, cancelling and progress are those of
-    /// [`OpenOptions`](super::OpenOptions).
+    /// Verifies the dump: its structure, its index and its checksums.
+    ///
+    /// The threads, the cancel handle and the progress callback are those of [`OpenOptions`](super::OpenOptions).
     ///
     /// # Errors
     /// Returns the errors of [`Verifier::verify`].
@@ -217,49 +254,50 @@ impl CoreDumpFile<'_> {
     }
 }
 
-/// Checks a dump in any source with `threads` threads; 0 is one per core.
+/// Verifies a dump in any source, with `threads` threads, or one per core for 0.
 fn verify(source: Source<'_>, threads: usize, control: &Control) -> Result<Verdict> {
     control.check_cancelled()?;
-    let work = Work { source, threads, control, meter: control.begin(Stage::Verify, source.len()) };
+    let meter = control.begin(Stage::Verify, source.len());
+    let check = SourceCheck { source, threads, control, meter };
     let mut parser = Parser::default();
-    let verdict = work.examine(&mut parser);
+    let verdict = check.examine(&mut parser);
     let is_damaged = match &verdict {
-        Ok(verdict) => !verdict.is_whole(),
+        Ok(verdict) => !verdict.is_intact(),
         Err(error) => error.kind() == ErrorKind::Format,
     };
-    let mut of_index = None;
-    // A dump whose header was in its place needs no other sign of where its index is.
+    let mut verdict_by_index = None;
+    // If the header was in its place, the search could only find another index, which a stream would not find.
     let has_lost_header =
-        parser.structure.header.is_none() && parser.structure.passed_place.is_none();
+        parser.structure.header.is_none() && parser.structure.passed_index.is_none();
     if is_damaged
         && has_lost_header
-        && let Some(found) = Found::of(source, None, control)?
+        && let Some(found) = FoundIndex::find(source, None, control)?
     {
-        match work.examine(&mut Parser::of_damaged(found.header, false)) {
-            Ok(damage @ Verdict::Damaged(_)) => of_index = Some(damage),
+        match check.examine(&mut Parser::for_damaged(found.header, false)) {
+            Ok(damaged @ Verdict::Damaged(_)) => verdict_by_index = Some(damaged),
             Err(error) if !is_of_dump(error.kind()) => return Err(error),
             _ => {}
         }
     }
-    let verdict = of_index.map_or(verdict, Ok);
+    let verdict = verdict_by_index.map_or(verdict, Ok);
     if verdict.is_ok() {
-        work.meter.finish();
+        check.meter.finish();
     }
     verdict
 }
 
-/// What the check of a source works with.
-struct Work<'w> {
+/// The check of a dump in a source.
+struct SourceCheck<'w> {
     source: Source<'w>,
     threads: usize,
     control: &'w Control,
     meter: Meter<'w>,
 }
 
-impl Work<'_> {
-    /// Checks the dump by a parser that is new.
+impl SourceCheck<'_> {
+    /// Checks the dump with a new parser.
     fn examine(&self, parser: &mut Parser) -> Result<Verdict> {
-        // The code for each kind of input is its own, since most of the time goes into decoding.
+        // Specialized for each kind of input, because decoding takes most of the time.
         match &mut self.source.input(0) {
             Cursor::Slice(input) => self.examine_input(parser, input),
             Cursor::Window(input) => self.examine_input(parser, input),
@@ -267,36 +305,36 @@ impl Work<'_> {
     }
 
     fn examine_input<I: Input>(&self, parser: &mut Parser, input: &mut I) -> Result<Verdict> {
-        let crcs = |_: &mut _, header: &Header| self.block_crcs(header);
-        let differs = |structure: &Structure, index: &Index| {
-            check::difference(self.source, structure, index, self.control)
+        let block_crcs = |_: &mut _, header: &Header| self.block_crcs(header);
+        let find_difference = |structure: &Structure, index: &Index| {
+            check::find_difference(self.source, structure, index, self.control)
         };
-        let lookout = Lookout::with_meter(self.control, &self.meter);
-        examine(parser, input, &mut |_| Ok(()), crcs, differs, lookout)
+        let cancel_check = CancelCheck::with_meter(self.control, &self.meter);
+        examine(parser, input, &mut |_| Ok(()), block_crcs, find_difference, cancel_check)
     }
 
-    /// The checksums of all blocks of the dump.
+    /// Computes the checksums of all blocks of the dump.
     ///
     /// # Errors
-    /// A block cannot be read, or the work was cancelled.
+    /// Returns an error if a block cannot be read, or if the work was cancelled.
     fn block_crcs(&self, header: &Header) -> fault::Result<Vec<u32>> {
         let blocks = header.block_count();
-        let found: Vec<_> = (0..blocks).map(|_| AtomicU32::new(0)).collect();
-        let next = AtomicU32::new(0);
+        let crcs: Vec<_> = (0..blocks).map(|_| AtomicU32::new(0)).collect();
+        let next_block = AtomicU32::new(0);
         let failure = Mutex::new(None);
         let work = || {
             let mut buffer = Vec::new();
             loop {
-                // It counts no further than blocks and threads together, and never wraps.
-                let block = next.fetch_add(1, Ordering::Relaxed);
-                let Some(found) = found.get(block as usize) else { break };
+                // Each thread stops at the first number past the end, so the counter does not wrap.
+                let block = next_block.fetch_add(1, Ordering::Relaxed);
+                let Some(slot) = crcs.get(block as usize) else { break };
                 match self.block_crc(header.block(block), &mut buffer) {
-                    Ok(crc) => found.store(crc, Ordering::Relaxed),
+                    Ok(crc) => slot.store(crc, Ordering::Relaxed),
                     Err(fault) => {
                         let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
                         failure.get_or_insert(fault);
-                        // The others stop too.
-                        next.store(blocks, Ordering::Relaxed);
+                        // Stops the other threads at their next block.
+                        next_block.store(blocks, Ordering::Relaxed);
                         break;
                     }
                 }
@@ -305,17 +343,17 @@ impl Work<'_> {
         run_on(resolve(self.threads).min(blocks as usize), &work);
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(fault) => Err(fault),
-            None => Ok(found.into_iter().map(AtomicU32::into_inner).collect()),
+            None => Ok(crcs.into_iter().map(AtomicU32::into_inner).collect()),
         }
     }
 
-    /// The checksum of a block, as far as the source has it.
+    /// Computes the checksum of a block, or of the part of it that the source contains.
     fn block_crc(&self, block: Range<u64>, buffer: &mut Vec<u8>) -> fault::Result<u32> {
         let mut hasher = crc32fast::Hasher::new();
         let (mut at, end) = (block.start, block.end.min(self.source.len()));
         while at < end {
             self.control.check_cancelled()?;
-            let next = at.checked_add(SUMMED).map_or(end, |next| next.min(end));
+            let next = at.checked_add(MAX_PART_BYTES).map_or(end, |next| next.min(end));
             let part = self.source.part(at..next, buffer)?;
             hasher.update(part);
             self.meter.add(part.len() as u64);
@@ -325,5 +363,5 @@ impl Work<'_> {
     }
 }
 
-/// Bytes of a source that are summed up at once.
-const SUMMED: u64 = 1 << 20;
+/// The maximum number of bytes of a source that are read and summed at once.
+const MAX_PART_BYTES: u64 = 1 << 20;

@@ -1,4 +1,4 @@
-//! Reports the progress of a stream that is verified, and cancels it.
+//! Progress and cancellation of a stream that is being verified.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
@@ -6,42 +6,42 @@ use std::io::{self, Read};
 use crate::arithmetic::Checked;
 use crate::control::{Control, Meter, Stage};
 
-/// A stream of which somebody watches how much has passed, and that fails when the work is cancelled.
-pub(super) struct Watched<'p, 'c, R> {
+/// A stream that reports its progress, and fails once the work is cancelled.
+pub(super) struct MeteredStream<'p, 'c, R> {
     pub(super) stream: R,
-    pub(super) passing: &'p Passing<'c>,
+    pub(super) progress: &'p StreamProgress<'c>,
 }
 
-/// How much of a stream has passed.
-pub(super) struct Passing<'c> {
+/// The progress of a stream.
+pub(super) struct StreamProgress<'c> {
     control: &'c Control,
-    /// Who is told, once the dump has said how long it is; `None` again where that is void.
+    /// `Some` as long as the total length is known: from the header on, until the dump turns out to be rewritten.
     meter: RefCell<Option<Meter<'c>>>,
-    /// The bytes that have passed.
+    /// The number of bytes read.
     bytes: Cell<u64>,
-    /// Whether the stream has failed because the work was cancelled.
-    pub(super) has_cancelled: Cell<bool>,
+    /// Whether a read failed because the work was cancelled.
+    pub(super) was_cancelled: Cell<bool>,
 }
 
-impl<'c> Passing<'c> {
+impl<'c> StreamProgress<'c> {
     pub(super) fn new(control: &'c Control) -> Self {
         let (meter, bytes) = (RefCell::new(None), Cell::new(0));
-        Self { control, meter, bytes, has_cancelled: Cell::new(false) }
+        Self { control, meter, bytes, was_cancelled: Cell::new(false) }
     }
 
-    /// Begins to tell: the dump has `total` bytes.
+    /// Begins reporting for a dump of `total` bytes.
     pub(super) fn begin(&self, total: u64) {
         let meter = self.control.begin(Stage::Verify, total);
         meter.add(self.bytes.get());
         self.meter.replace(Some(meter));
     }
 
-    /// Tells nothing any more.
-    pub(super) fn end(&self) {
+    /// Stops reporting.
+    pub(super) fn stop(&self) {
         self.meter.replace(None);
     }
 
-    /// Tells that all has passed.
+    /// Reports that all bytes are done.
     pub(super) fn finish(&self) {
         if let Some(meter) = &*self.meter.borrow() {
             meter.finish();
@@ -49,11 +49,11 @@ impl<'c> Passing<'c> {
     }
 }
 
-impl<R: Read> Read for Watched<'_, '_, R> {
+impl<R: Read> Read for MeteredStream<'_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Passing { control, meter, bytes, has_cancelled } = self.passing;
+        let StreamProgress { control, meter, bytes, was_cancelled } = self.progress;
         if let Err(cancelled) = control.check_cancelled() {
-            has_cancelled.set(true);
+            was_cancelled.set(true);
             return Err(io::Error::other(cancelled));
         }
         let count = self.stream.read(buffer)?;

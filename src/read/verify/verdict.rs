@@ -1,4 +1,4 @@
-//! What a verifier says of a dump: that it is whole, or what is wrong with it.
+//! The verdict of a verifier: a dump is intact, or damaged, and where.
 
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
@@ -7,88 +7,89 @@ use crate::model::MemoryIndex;
 use crate::read::file::Producer;
 use crate::read::layout::FrameLayout;
 
-/// Whether a dump is whole.
+/// The result of verifying a dump.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[must_use = "it may say that the dump is damaged"]
+#[must_use = "the dump may be damaged"]
 pub enum Verdict {
-    /// It is.
-    Whole(Whole),
-    /// It is not.
-    Damaged(Damage),
+    /// The dump is intact.
+    Intact(IntactDump),
+    /// The dump is damaged or truncated.
+    Damaged(DamageReport),
 }
 
 impl Verdict {
-    /// Whether the dump is whole.
-    pub fn is_whole(&self) -> bool {
-        matches!(self, Self::Whole(_))
+    /// Returns whether the dump is intact.
+    pub fn is_intact(&self) -> bool {
+        matches!(self, Self::Intact(_))
     }
 }
 
-/// A dump that is whole.
+/// The properties of an intact dump.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub struct Whole {
-    /// Its length in bytes.
+pub struct IntactDump {
+    /// The length of the dump in bytes.
     pub bytes: u64,
-    /// Its segments.
+    /// The number of segments.
     pub segments: u64,
-    /// Who wrote it. Of a dump by others only the structure can be checked.
+    /// The writer of the dump. For a dump by another tool, only the structure can be checked.
     pub producer: Producer,
-    /// Whether another tool has moved or changed sections since: then the index and the checksums are of
-    /// other bytes, and only the structure could be checked.
+    /// Whether another tool has moved or changed sections since the dump was written. The index and the checksums then
+    /// do not apply any more, and only the structure was checked.
     pub rewritten: bool,
-    /// Bytes of sections that another tool has added after the end of the dump.
+    /// The number of bytes in sections that another tool has appended to the dump.
     pub appended: u64,
-    /// How its frames are laid out; `None` without frames.
+    /// The layout of the frames, or `None` without frames.
     pub layout: Option<FrameLayout>,
-    /// Whether it has checksums, which hold.
+    /// Whether the dump has checksums. They all match.
     pub checksums: bool,
-    /// Whether ranges of memories were left out on purpose.
+    /// Whether ranges of memories were excluded on purpose.
     pub partial: bool,
-    /// Each memory of which some were.
+    /// The memories with excluded ranges.
     pub excluded: Vec<Excluded>,
-    /// Each memory that may have been written to while it was dumped: it may hold old and new bytes.
+    /// The memories to which the guest may have written while they were dumped. They may hold old and new bytes.
     pub changing: Vec<MemoryIndex>,
-    /// Whether parts of the guest were left out because the format has no room for them.
+    /// Whether parts of the guest are missing because the format has no room for them.
     pub degraded: bool,
 }
 
-/// What was left out of a memory on purpose ([`MemoryView::unknown`](crate::read::MemoryView::unknown) says where).
+/// The amount of memory that was excluded on purpose. [`MemoryView::excluded`](crate::read::MemoryView::excluded)
+/// returns the ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Excluded {
     /// The memory.
     pub memory: MemoryIndex,
-    /// How many ranges of it.
+    /// The number of excluded ranges.
     pub ranges: u64,
-    /// The bytes in all of them: up to all 2^64.
+    /// The total number of bytes in these ranges, up to 2^64.
     pub bytes: u128,
 }
 
-/// What is wrong with a dump: the first place of the file that is.
+/// The first fault of a damaged dump, and all memory in bad blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub struct Damage {
-    /// Bytes of the file; where it is cut off, those that are missing.
+pub struct DamageReport {
+    /// The damaged bytes of the file. For a truncated dump, the missing bytes.
     pub range: Range<u64>,
-    /// What is wrong, in a line.
+    /// A description of the fault in one line.
     pub reason: String,
-    /// Whether it ends too early.
+    /// Whether the dump is truncated.
     pub truncated: bool,
-    /// How many blocks have not the bytes that their checksum is of.
+    /// The number of blocks with a checksum mismatch.
     pub bad_blocks: usize,
-    /// The memory that lies in `range`, where that is a block and the index is there to tell.
+    /// The memory in `range`, if `range` is a block and the index is intact.
     pub memory: Vec<MemoryRange>,
-    /// The memory that lies in all bad blocks, in order; ranges that touch are one. At most
-    /// [`MAX_DAMAGED_RANGES`](crate::limits::MAX_DAMAGED_RANGES).
+    /// The memory in all bad blocks, in order, with adjacent ranges joined. At most
+    /// [`MAX_DAMAGED_RANGES`](crate::limits::MAX_DAMAGED_RANGES) ranges.
     pub all_memory: Vec<MemoryRange>,
-    /// How many more ranges there are than `all_memory` has.
+    /// The number of ranges that `all_memory` omits.
     pub more_memory: usize,
-    /// Whether a bad block has bytes of the sections before the memory: names, sizes of memories, globals
-    /// and frames may be wrong, even where they can be read.
+    /// Whether a bad block includes sections before the memory. Names, memory sizes, globals and frames may then be
+    /// wrong even if they can be read.
     pub guest: bool,
-    /// Whether checksums tell the bad blocks from the good ones. They do not where the dump has none or
-    /// where its index is lost: then any byte may be wrong.
+    /// Whether checksums distinguish bad blocks from intact ones. If the dump has no checksums, or if its index is
+    /// lost, any byte may be wrong.
     pub checksums: bool,
     /// Whether `range` is the first bad block.
     pub(super) is_block: bool,
@@ -99,7 +100,7 @@ pub struct Damage {
 pub struct MemoryRange {
     /// The memory.
     pub memory: MemoryIndex,
-    /// From the first to the last byte; not all that is between must be concerned.
+    /// The first and the last affected address. Addresses between them may be unaffected.
     pub addresses: RangeInclusive<u64>,
 }
 
@@ -110,15 +111,15 @@ impl fmt::Display for MemoryRange {
     }
 }
 
-/// One line: the reason, how many blocks are bad, and which memory that concerns.
-impl fmt::Display for Damage {
+/// Writes one line: the reason, the number of bad blocks, and the memory in the first one.
+impl fmt::Display for DamageReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)?;
         if self.bad_blocks > 1 && self.is_block {
-            write!(f, "; {} blocks are bad, this is the first", self.bad_blocks)?;
+            write!(f, "; first of {} bad blocks", self.bad_blocks)?;
         }
         for (i, range) in self.memory.iter().enumerate() {
-            write!(f, "{} {range}", if i == 0 { "; this concerns" } else { "," })?;
+            write!(f, "{} {range}", if i == 0 { "; affects" } else { "," })?;
         }
         Ok(())
     }

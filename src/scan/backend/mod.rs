@@ -1,4 +1,4 @@
-//! The backends of the scan: the scalar one everywhere, and those of each architecture in a directory of its own.
+//! The backends of the scan: the scalar one, which is available everywhere, and one directory per architecture.
 
 #[cfg(not(target_arch = "x86_64"))]
 mod other;

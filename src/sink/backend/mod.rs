@@ -1,7 +1,6 @@
-//! How bytes get into descriptors: one directory per platform, all with the same functions.
+//! Platform-specific system calls for sinks: one directory per platform, all with the same functions.
 //!
-//! To port the crate, write one more directory, and choose it here. A platform that knows no fast way does without, as
-//! `other` does.
+//! To port the crate, add a directory and choose it here. A platform without a fast path omits it, as `other` does.
 
 #[cfg(target_os = "linux")]
 mod linux;

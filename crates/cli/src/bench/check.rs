@@ -71,7 +71,7 @@ impl CheckedDump {
 fn compare(bytes: &[u8], read: &PlainRead<'_>, threads: usize) -> Result<(), String> {
     let verdict = Verifier::new().threads(threads).verify(bytes);
     match verdict.map_err(|error| error.to_string())? {
-        Verdict::Whole(_) => {}
+        Verdict::Intact(_) => {}
         Verdict::Damaged(damage) => return Err(damage.to_string()),
     }
     let dump = CoreDumpFile::from_slice(bytes).map_err(|error| error.to_string())?;

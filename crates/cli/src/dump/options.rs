@@ -123,8 +123,10 @@ fn pages(text: &str, page_size: u32) -> Result<u64, String> {
 /// The options for planning a dump.
 #[derive(Args)]
 pub struct PlanOptions {
-    /// Maximum number of data segments in the dump. Whatever this is, the dump has at least one segment for each
-    /// memory with data, and one more for each excluded range between data
+    /// Maximum number of data segments in the dump
+    ///
+    /// Whatever this is, the dump has at least one segment for each memory with data, and one more for each
+    /// excluded range between data.
     #[arg(long, value_name = "N", default_value_t = MAX_DATA_SEGMENTS,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DATA_SEGMENTS)))]
     max_segments: u32,

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use corestream::read::{Damage, Restored, SegmentView};
+use corestream::read::{DamageReport, Restored, SegmentView};
 use corestream::{CoreDumpFile, MemoryIndex};
 
 use crate::input::Input;
@@ -128,7 +128,7 @@ pub(super) struct DamagedDump {
     /// The cause in the message of the failure.
     pub(super) cause: String,
     /// The damage that the verifier found, if it found any.
-    pub(super) damage: Option<Damage>,
+    pub(super) damage: Option<DamageReport>,
     /// Whether the verifier found the dump intact.
     pub(super) is_verified: bool,
 }

@@ -1,8 +1,8 @@
 //! A cache for the names of the frames' modules.
 //!
 //! A hostile dump can have a million frames that alternate between two instances with a million globals each, or between
-//! two modules with names of 100,000 bytes. Decoding these for every frame would take forever. So each instance is
-//! decoded once, and names are cached as they are shown, up to a limit on their bytes.
+//! two modules with names of 100,000 bytes. Decoding an instance or a name again for each frame would multiply the work.
+//! So each instance is decoded once, and names are cached as they are shown, up to a limit on their bytes.
 
 use std::collections::HashMap;
 

@@ -3,7 +3,7 @@
 use corestream::ModuleIdentity;
 use serde::{Deserialize, Serialize};
 
-/// The identity of a module, as far as it is known.
+/// The known parts of the identity of a module.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {

@@ -1,4 +1,4 @@
-//! The manifest: the state of a stopped guest, without the images of its memories.
+//! The manifest: a JSON description of a stopped guest. The images of its memories are separate files.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};

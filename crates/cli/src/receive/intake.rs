@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use corestream::ErrorKind;
-use corestream::read::{Early, Verdict, Verifier, Whole};
+use corestream::read::{EarlyFact, IntactDump, Verdict, Verifier};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -43,7 +43,7 @@ pub struct Received {
     /// How many bytes are in the file.
     pub bytes: u64,
     /// Whether it is a dump, and whole.
-    pub outcome: Result<Whole, Fault>,
+    pub outcome: Result<IntactDump, Fault>,
 }
 
 /// Why a dump gets no name.
@@ -71,7 +71,7 @@ pub fn take(connection: &Connection, file: &File, terms: &Terms, stop: &Stop) ->
     let outcome = match (fault, verdict) {
         (Some(fault), _) => Err(fault),
         (None, _) if received == 0 => Err(Fault::Broken("has sent nothing".into())),
-        (None, Ok(Verdict::Whole(whole))) => Ok(whole),
+        (None, Ok(Verdict::Intact(whole))) => Ok(whole),
         (None, Ok(Verdict::Damaged(damage))) => {
             Err(Fault::Broken(verify::describe_damage(&damage)))
         }
@@ -261,26 +261,26 @@ impl Intake<'_> {
     }
 
     /// Looks at what is known before the rest has come.
-    fn early(&self, early: Early<'_>) -> io::Result<()> {
+    fn early(&self, early: EarlyFact<'_>) -> io::Result<()> {
         let state = &mut *self.state.borrow_mut();
         match early {
-            Early::Name(name) => state.name = Some(name.into()),
-            Early::Length(length) => {
+            EarlyFact::Name(name) => state.name = Some(name.into()),
+            EarlyFact::Length(length) => {
                 let room = self.room(length, state.received).map_err(|fault| state.fail(fault))?;
                 (state.length, state.room) = (Some(length), Some(room));
             }
-            Early::NoLength if !self.terms.any_tool => {
+            EarlyFact::NoLength if !self.terms.any_tool => {
                 let why = "is by another tool, and one that is cut off may look whole: --any-tool takes \
                            such dumps";
                 return Err(state.fail(Fault::Refused(why.into())));
             }
-            Early::NoLength => {
+            EarlyFact::NoLength => {
                 // Of a dump that another tool has rewritten the length is not what it says.
                 (state.length, state.room) = (None, None);
                 state.last_byte.forget();
             }
             // It can only be dropped: no more of it is read, and the verdict is what is known.
-            Early::Fault if !self.terms.keep_damaged => {
+            EarlyFact::Fault if !self.terms.keep_damaged => {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
             _ => {}

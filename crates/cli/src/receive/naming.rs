@@ -172,7 +172,7 @@ mod tests {
             (path("none/%n"), "no such directory: "),
             (PathBuf::from("/dev/null/none/%n"), "/dev/null/none: cannot access: "),
             (PathBuf::from("/dev/null"), "is there, and no regular file"),
-            (path("%x"), "%x is no pattern"),
+            (path("%x"), "unknown pattern %x"),
             (path(&format!("%n{long}")), "a name made of it can be longer"),
         ] {
             let error = Naming::new(&pattern).err().unwrap();

@@ -115,8 +115,8 @@ fn the_table_has_a_row_for_each_figure() {
     for row in [
         "image     guest.mem, 67208864 bytes",
         "data      400000 bytes in 2 segments",
-        "to        file: a fresh one each time in .",
-        "runs      2, after one that is not counted; the image is mapped and cached",
+        "to        file: a new one for each run in .",
+        "runs      2, after 1 uncounted run; the image is mapped and cached",
     ] {
         assert!(text.lines().any(|line| line == row), "{row}\n{text}");
     }
@@ -194,10 +194,10 @@ fn reports_usage_errors_in_one_line() {
         (&["guest.mem", "--threads", "-1"], 2, "unexpected argument '-1' found"),
         (&["guest.mem,memory65"], 2, "invalid value 'guest.mem,memory65' for '<IMAGE>'"),
         (&["none.mem"], 1, "none.mem: cannot open: No such file"),
-        (&["."], 1, ".: an image must be a regular file, this is a directory"),
+        (&["."], 1, ".: is a directory, not a regular file"),
         (&["large.mem"], 1, "large.mem: "),
-        (&["guest.mem", "--dir", "none"], 1, "none: cannot make a file in it: No such file"),
-        (&["guest.mem", "--dir", "guest.mem"], 1, "guest.mem: cannot make a file in it: Not a"),
+        (&["guest.mem", "--dir", "none"], 1, "none: cannot create a file in it: No such file"),
+        (&["guest.mem", "--dir", "guest.mem"], 1, "guest.mem: cannot create a file in it: Not a"),
     ] {
         let output = run(directory.path(), &[&["bench"], args].concat());
         let line = stderr(&output);
@@ -235,7 +235,7 @@ fn a_signal_ends_a_bench_and_leaves_nothing() {
             let output = child.wait_with_output().unwrap();
             assert_eq!(output.status.code(), code);
             if code.is_some() {
-                let said = format!("corestream: stopped by {name}, the output is not complete\n");
+                let said = format!("corestream: stopped by {name}, the output is incomplete\n");
                 assert_eq!(stderr(&output), said);
             }
             assert!(output.stdout.is_empty());
@@ -261,7 +261,7 @@ fn reports_an_image_that_changes() {
         let output = child.wait_with_output().unwrap();
         let line = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{line}");
-        let said = if cut { " cut " } else { "written to" };
+        let said = if cut { " truncated " } else { "modified" };
         assert!(line.contains(said) && line.lines().count() == 1, "{line}");
         assert!(output.stdout.is_empty());
         assert_eq!(names(&path), ["guest.mem"]);

@@ -154,7 +154,7 @@ fn writes_all_manual_pages_into_a_directory() {
     fs::remove_file(&page).unwrap();
     symlink(&mine, &page).unwrap();
     let output = corestream(&all);
-    let said = format!("corestream: {}: exists, use --force to replace it\n", page.display());
+    let said = format!("corestream: {}: exists; use --force to overwrite it\n", page.display());
     assert_eq!((output.status.code(), stderr(&output)), (Some(1), said));
     assert_eq!(names(&directory), ["corestream-verify.1"]);
 
@@ -164,7 +164,7 @@ fn writes_all_manual_pages_into_a_directory() {
     assert_eq!(fs::read_to_string(&page).unwrap(), printed(&["man", "verify"]));
 
     let output = corestream(&["man", "--all", mine.to_str().unwrap()]);
-    let said = format!("corestream: {}: cannot make it: File exists", mine.display());
+    let said = format!("corestream: {}: cannot create: File exists", mine.display());
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).starts_with(&said), "{}", stderr(&output));
 }

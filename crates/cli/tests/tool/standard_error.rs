@@ -68,19 +68,19 @@ fn a_receiver_serves_on_and_reports_how_many_lines_were_dropped() {
     let (mut whole, mut dropped) = (0, 0);
     while whole + dropped < SENDERS {
         let line = lines.next().unwrap();
-        if line.ends_with(", whole, all checksums hold") {
+        if line.ends_with(", intact, all checksums match") {
             whole += 1;
             continue;
         }
         let rest = line.strip_prefix("corestream: ").expect(&line);
-        let end = " dropped here, standard error was not read";
+        let end = " dropped here because standard error was not read";
         let count = rest.strip_suffix(end).expect(&line).split(' ').next().unwrap();
         dropped += count.parse::<usize>().unwrap();
     }
     assert!(whole > 100 && dropped > 0 && whole + dropped == SENDERS, "{whole} {dropped}");
     // From now on no line is missing.
     send(&address, &bytes);
-    assert!(lines.next().unwrap().ends_with(", whole, all checksums hold"));
+    assert!(lines.next().unwrap().ends_with(", intact, all checksums match"));
     signal(&child, Signal::TERM);
     assert_eq!(lines.next().unwrap(), "corestream: receive: stopped by SIGTERM");
     assert_eq!(waiting::exit(&mut child).code(), Some(143));
@@ -157,7 +157,7 @@ fn a_late_reader_gets_the_message_of_a_failed_dump() {
     thread::sleep(Duration::from_millis(300));
     let mut rest = String::new();
     said.read_to_string(&mut rest).unwrap();
-    let expected = "corestream: core: exists, use --force to replace it\n";
+    let expected = "corestream: core: exists; use --force to overwrite it\n";
     assert_eq!(rest.trim_start_matches('-'), expected);
     assert_eq!(waiting::exit(&mut child).code(), Some(1));
 }

@@ -14,7 +14,7 @@ fn reports_a_closed_standard_output() {
         let line = format!("exec \"$0\" dump --memory guest.mem -o - {closed}");
         let output = shell(directory.path(), &line, NO_ARGS);
         assert_eq!(output.status.code(), Some(code), "{closed}: {}", stderr(&output));
-        let said = "corestream: standard output: is closed: redirect it, or name a file with -o\n";
+        let said = "corestream: standard output: is closed; redirect it, or name a file with -o\n";
         assert_eq!(stderr(&output), if code == 1 { said } else { "" });
     }
 }

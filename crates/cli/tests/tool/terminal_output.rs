@@ -33,7 +33,7 @@ fn writes_a_dump_to_a_terminal_only_with_force() {
         let done = command.stdout(terminal.open()).output().unwrap();
         let shown = if output == "-" { "standard output" } else { output };
         let expected = format!(
-            "corestream: {shown}: is a terminal, and the output is binary: redirect it, name a file \
+            "corestream: {shown}: is a terminal, and the output is binary; redirect it, name a file \
              with -o, or use --force\n"
         );
         assert_eq!((done.status.code(), stderr(&done)), (Some(2), expected));
@@ -276,7 +276,7 @@ fn a_signal_removes_the_bar_and_the_file() {
     signal(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let rest = terminal.rest();
-    let said = "\r\x1b[2Kcorestream: stopped by SIGINT, the output is not complete\r\n";
+    let said = "\r\x1b[2Kcorestream: stopped by SIGINT, the output is incomplete\r\n";
     assert!(rest.ends_with(said), "{rest:?}");
     assert_eq!(names(directory.path()), ["guest.mem"]);
 }

@@ -24,7 +24,9 @@ fn verifies_a_dump_from_a_pipe() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let said = String::from_utf8(output.stdout).unwrap();
-    let expected =
-        format!("standard input: whole, {} bytes in 4 segments, all checksums hold\n", dump.len());
+    let expected = format!(
+        "standard input: intact, {} bytes in 4 segments, all checksums match\n",
+        dump.len()
+    );
     assert_eq!(said, expected);
 }

@@ -34,7 +34,7 @@ fn read_back(reference: &[u8]) {
     let decoded = decode_any(reference);
     let dump = CoreDumpFile::from_slice(reference).unwrap();
     assert_eq!((dump.producer(), dump.has_index()), (Producer::Other, false));
-    assert!(matches!(dump.verify(), Ok(Verdict::Whole(whole)) if !whole.checksums));
+    assert!(matches!(dump.verify(), Ok(Verdict::Intact(whole)) if !whole.checksums));
     assert_eq!(dump.memories().len(), decoded.memories.len());
     for (i, memory) in dump.memories().enumerate() {
         let mut image = Vec::new();

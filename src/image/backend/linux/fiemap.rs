@@ -1,4 +1,4 @@
-//! What the blocks of a file are allocated for (`FIEMAP`): data, or nothing yet.
+//! The allocation of a file (`FIEMAP`): how many bytes of its blocks are data, and how many are only reserved.
 //!
 //! Source: `Documentation/filesystems/fiemap.rst` and `include/uapi/linux/fiemap.h` of Linux.
 #![allow(unsafe_code)]
@@ -10,22 +10,21 @@ use std::ops::Range;
 use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, opcode};
 
-use crate::image::backend::answers::Allocated;
+use crate::image::backend::answers::Allocation;
 
-/// `FIEMAP_FLAG_SYNC`: what is still in the page cache is written first, so that it is not called
-/// unwritten.
-const SYNC: u32 = 1;
+/// `FIEMAP_FLAG_SYNC`: dirty pages are written first, so that their extents do not count as unwritten.
+const FLAG_SYNC: u32 = 1;
 /// `FIEMAP_EXTENT_LAST`.
-const LAST: u32 = 1;
+const EXTENT_LAST: u32 = 1;
 /// `FIEMAP_EXTENT_UNWRITTEN`.
-const UNWRITTEN: u32 = 0x800;
-/// Extents of one call.
-const EXTENTS: u32 = 64;
+const EXTENT_UNWRITTEN: u32 = 0x800;
+/// The number of extents that one call returns at most.
+const EXTENTS_PER_CALL: u32 = 64;
 
 /// `struct fiemap` without its extents.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
-struct Head {
+struct FiemapHeader {
     start: u64,
     length: u64,
     flags: u32,
@@ -37,7 +36,7 @@ struct Head {
 /// `struct fiemap_extent`.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
-struct Extent {
+struct FiemapExtent {
     logical: u64,
     physical: u64,
     length: u64,
@@ -46,76 +45,87 @@ struct Extent {
     reserved: [u32; 3],
 }
 
-const _: () = assert!(size_of::<Head>() == 32 && size_of::<Extent>() == 56);
+const _: () = assert!(size_of::<FiemapHeader>() == 32 && size_of::<FiemapExtent>() == 56);
 
 #[repr(C)]
 struct Fiemap {
-    head: Head,
-    extents: [Extent; EXTENTS as usize],
+    header: FiemapHeader,
+    extents: [FiemapExtent; EXTENTS_PER_CALL as usize],
 }
 
-/// Returns what the blocks of the first `len` bytes of `file` are allocated for; if `flush`, its dirty pages
-/// are written first.
+/// Returns the allocation of the first `len` bytes of `file`. If `flush` is set, the dirty pages of the file are
+/// written first.
 ///
 /// # Errors
 /// Returns an error if the file system does not list its extents.
-pub(in crate::image) fn allocated(file: &File, len: u64, flush: bool) -> Result<Allocated, Errno> {
-    let mut allocated = Allocated::default();
+pub(in crate::image) fn allocation(
+    file: &File,
+    len: u64,
+    flush: bool,
+) -> Result<Allocation, Errno> {
+    let mut allocated = Allocation::default();
     let mut start = 0;
     loop {
-        let flags = if flush && start == 0 { SYNC } else { 0 };
+        let flags = if flush && start == 0 { FLAG_SYNC } else { 0 };
         let length = u64::MAX.checked_sub(start).ok_or(Errno::OVERFLOW)?;
-        let head = Head { start, length, flags, extent_count: EXTENTS, ..Head::default() };
-        let mut map = Fiemap { head, extents: [Extent::default(); EXTENTS as usize] };
-        let request = Request(&mut map);
-        // SAFETY: the code means FIEMAP for every file; it reads and writes `map`, whose layout is that
-        // of `struct fiemap` with `extent_count` extents, which is how many there is room for, and which
-        // is borrowed until the call has returned. Any bytes are a valid `Fiemap`.
+        let header = FiemapHeader {
+            start,
+            length,
+            flags,
+            extent_count: EXTENTS_PER_CALL,
+            ..FiemapHeader::default()
+        };
+        let mut map =
+            Fiemap { header, extents: [FiemapExtent::default(); EXTENTS_PER_CALL as usize] };
+        let request = FiemapRequest(&mut map);
+        // SAFETY: for every file, the code means FIEMAP. The call reads and writes `map`, which is borrowed until the
+        // call has returned. Its layout is that of `struct fiemap` with `extent_count` extents, and it has room for
+        // that many. Any bytes are a valid `Fiemap`.
         unsafe { rustix::ioctl::ioctl(file, request) }?;
-        let mapped = usize::try_from(map.head.mapped_extents).map_err(|_| Errno::OVERFLOW)?;
+        let mapped = usize::try_from(map.header.mapped_extents).map_err(|_| Errno::OVERFLOW)?;
         let mut end = start;
         for extent in map.extents.get(..mapped).ok_or(Errno::OVERFLOW)? {
-            // Where extents overlap, no byte counts twice.
+            // If extents overlap, each byte counts once.
             let first = extent.logical.max(end);
             end = extent.logical.checked_add(extent.length).ok_or(Errno::OVERFLOW)?.max(first);
-            // After the end of the file all is reserved.
+            // Everything past the end of the file is reserved.
             let written =
-                if extent.flags & UNWRITTEN == 0 { end.min(len).max(first) } else { first };
-            let sum = add(allocated, first..written, written..end);
+                if extent.flags & EXTENT_UNWRITTEN == 0 { end.min(len).max(first) } else { first };
+            let sum = add_ranges(allocated, first..written, written..end);
             allocated = sum.ok_or(Errno::OVERFLOW)?;
-            if extent.flags & LAST != 0 {
+            if extent.flags & EXTENT_LAST != 0 {
                 return Ok(allocated);
             }
         }
         if end <= start {
-            // There are no more, or the file system does not get on.
+            // There are no more extents, or the file system makes no progress.
             return Ok(allocated);
         }
         start = end;
     }
 }
 
-/// Adds bytes with data and bytes without; `None` if there are too many.
-fn add(sum: Allocated, data: Range<u64>, unwritten: Range<u64>) -> Option<Allocated> {
+/// Adds ranges with and without data. Returns `None` if a sum overflows.
+fn add_ranges(sum: Allocation, data: Range<u64>, unwritten: Range<u64>) -> Option<Allocation> {
     let len = |range: Range<u64>| range.end.checked_sub(range.start);
-    Some(Allocated {
+    Some(Allocation {
         data: sum.data.checked_add(len(data)?)?,
         unwritten: sum.unwritten.checked_add(len(unwritten)?)?,
     })
 }
 
-struct Request<'a>(&'a mut Fiemap);
+struct FiemapRequest<'a>(&'a mut Fiemap);
 
-// SAFETY: the code is that of FIEMAP and the argument is its structure; the number that the call gives is
-// not taken for a pointer.
-unsafe impl Ioctl for Request<'_> {
+// SAFETY: the code is the code of FIEMAP, and the argument is its structure. The number that the call returns is not
+// used as a pointer.
+unsafe impl Ioctl for FiemapRequest<'_> {
     type Output = IoctlOutput;
 
     const IS_MUTATING: bool = true;
 
     fn opcode(&self) -> Opcode {
-        // The size in the code is that of the structure without its extents.
-        opcode::read_write::<Head>(b'f', 11)
+        // The code contains the size of the structure without its extents.
+        opcode::read_write::<FiemapHeader>(b'f', 11)
     }
 
     fn as_ptr(&mut self) -> *mut c_void {
@@ -134,19 +144,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_what_was_reserved_and_not_what_was_written() {
+    fn distinguishes_reserved_from_written_bytes() {
         let file = tempfile::tempfile().unwrap();
         let flags = rustix::fs::FallocateFlags::empty();
         if rustix::fs::fallocate(&file, flags, 0, 1 << 20).is_err() {
             return;
         }
-        let Ok(found) = allocated(&file, 1 << 20, false) else { return };
-        assert_eq!(found, Allocated { data: 0, unwritten: 1 << 20 });
+        let Ok(found) = allocation(&file, 1 << 20, false) else { return };
+        assert_eq!(found, Allocation { data: 0, unwritten: 1 << 20 });
         file.write_all_at(&[1; 65_536], 65_536).unwrap();
-        let expected = Allocated { data: 65_536, unwritten: (1 << 20) - 65_536 };
-        assert_eq!(allocated(&file, 1 << 20, true), Ok(expected));
+        let expected = Allocation { data: 65_536, unwritten: (1 << 20) - 65_536 };
+        assert_eq!(allocation(&file, 1 << 20, true), Ok(expected));
         file.set_len(100_000).unwrap();
         file.write_all_at(&[1], 99_999).unwrap();
-        assert_eq!(allocated(&file, 100_000, true).unwrap().data, 100_000 - 65_536);
+        assert_eq!(allocation(&file, 100_000, true).unwrap().data, 100_000 - 65_536);
     }
 }

@@ -1,31 +1,32 @@
-//! Whether the contents of a file can still change: the proof that lets a dump fetch its bytes twice.
+//! Proves that the contents of a file cannot change, which permits a dump to fetch its bytes twice.
 //!
-//! A dump that lends pages of an image, or writes them straight from a mapping, fetches each byte
-//! twice: once for the checksum and once for the output. A writer in between makes a dump whose
-//! checksums do not hold. So this is done only for files that nobody can write, and "nobody" has to
-//! be the kernel's word:
+//! # The problem
+//! A dump that lends pages of an image, or writes them directly from a mapping, fetches each byte twice: once for the
+//! checksum and once for the output. If a process writes in between, the dump has checksum mismatches. So this is
+//! done only for files to which no process can write, and the kernel must guarantee that.
 //!
-//! - A memfd with `F_SEAL_WRITE` and `F_SEAL_SHRINK`. The kernel refuses to seal while a writable
-//!   shared mapping exists, and a seal is never removed. `F_SEAL_FUTURE_WRITE` is not enough: the
-//!   mappings made before it stay writable.
-//! - A file with fs-verity. It cannot be enabled while the file is open for writing, and the file can
-//!   be neither written nor cut afterwards.
-//! - A file on a read-only file system. `ST_RDONLY` does not say whether the file system or only this
-//!   mount of it is read-only, and a second mount may be writable. Only the options of the superblock
-//!   in `/proc/self/mountinfo` are a proof. They are one only for local file systems: the server of
-//!   a network file system, the process behind FUSE, and the lower layers of overlayfs change files
-//!   without asking this kernel. Such a file system can be made writable during a dump, and read-only again
-//!   before its end. So the file is watched too ([`watch`](crate::image::watch)), and not lent where that is impossible.
+//! # Which guarantees count
+//! - A memfd with `F_SEAL_WRITE` and `F_SEAL_SHRINK`. The kernel refuses to seal it while a writable shared mapping
+//!   exists, and never removes a seal. `F_SEAL_FUTURE_WRITE` is not enough: mappings made before it stay writable.
+//! - A file with fs-verity. It cannot be enabled while the file is open for writing. Afterwards, the file can be
+//!   neither written nor truncated.
+//! - A file on a local file system that is read-only as a whole. `ST_RDONLY` does not say whether the file system or
+//!   only this mount is read-only, and a second mount may be writable. Only the options of the superblock in
+//!   `/proc/self/mountinfo` prove it. Network file systems, FUSE and overlayfs do not count: a server, a process or a
+//!   lower layer changes files without asking this kernel.
 //!
-//! The immutable attribute (`chattr +i`) is no proof: whoever set it can remove it.
+//! A read-only file system can be made writable during a dump, and read-only again before its end. So such a file is
+//! also watched ([`watch`](crate::image::watch)), and is not lent if that is impossible.
 //!
-//! Everything else counts as changeable, including whatever cannot be determined.
+//! # What does not count
+//! The immutable attribute (`chattr +i`) proves nothing, because a process with the privilege to set it can remove
+//! it. Everything else counts as changeable, including everything that cannot be determined.
 
 use std::fs::File;
 
 use super::file_system::is_on_local_file_system;
 
-/// Whether the kernel guarantees that the bytes of `file` never change.
+/// Returns `true` if the kernel guarantees that the bytes of `file` never change.
 pub(in crate::image) fn is_fixed(file: &File) -> bool {
     is_sealed(file) || has_verity(file)
 }
@@ -52,7 +53,7 @@ fn statx(file: &File) -> Option<rustix::fs::Statx> {
     rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()
 }
 
-/// Whether nobody can write to `file` until its file system is mounted anew.
+/// Returns `true` if no process can write to `file` until its file system is remounted.
 pub(in crate::image) fn is_on_read_only_file_system(file: &File) -> bool {
     use rustix::fs::{StatVfsMountFlags, StatxFlags, fstatvfs};
 
@@ -69,10 +70,10 @@ pub(in crate::image) fn is_on_read_only_file_system(file: &File) -> bool {
     has_read_only_superblock(&mounts, statx.stx_mnt_id)
 }
 
-/// Whether the superblock of the mount with this id is read-only, by the text of a `mountinfo`.
+/// Returns `true` if the superblock of the mount with this id is read-only, according to the text of a `mountinfo`.
 ///
-/// A line is `id parent major:minor root point options [tag]... - type source super-options`; spaces in
-/// its fields are escaped. Source:
+/// A line has the form `id parent major:minor root point options [tag]... - type source super-options`. Spaces in its
+/// fields are escaped. Source:
 /// [proc_pid_mountinfo(5)](https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html).
 fn has_read_only_superblock(mountinfo: &[u8], mount: u64) -> bool {
     let id = mount.to_string();
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_options_of_the_superblock_count() {
+    fn only_superblock_options_count() {
         let text = b"21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro\n\
                      22 21 7:0 / /mnt/a\\040b ro,relatime - squashfs /dev/loop0 ro,errors=continue\n\
                      23 21 8:1 /data /mnt/bind ro,relatime shared:1 master:2 - ext4 /dev/sda1 rw\n\
@@ -103,13 +104,13 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_file_can_change() {
+    fn a_regular_file_is_not_fixed() {
         let file = tempfile::tempfile().unwrap();
         assert!(!is_fixed(&file));
     }
 
     #[test]
-    fn a_memfd_needs_both_seals() {
+    fn a_fixed_memfd_needs_both_seals() {
         use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
         let memfd = || memfd_create("guest", MemfdFlags::ALLOW_SEALING).map(File::from).unwrap();

@@ -1,12 +1,29 @@
-//! Extents of the memory of a live guest: mapping after mapping, and page after page of those whose
-//! pages may be skipped.
+//! Extents of the memory of a live guest, found one mapping at a time and, if its pages may be skipped, page by page.
 //!
-//! Only addresses are looked at here, no byte of the memory: other threads may write to it meanwhile. A
-//! page that one of them touches after the kernel was asked counts as zero, which it was at that time.
+//! # The problem
+//! A guest with a memory of 64 GiB may have touched 64 MiB of it. Reading the rest takes seconds, and in some kinds
+//! of memory it allocates every page. The kernel knows which pages were touched, but its answers mean something else
+//! for each kind of mapping.
+//!
+//! # The idea
+//! Each mapping is classified first ([`mappings`](super::mappings)):
+//! - Private anonymous memory: a page is zero unless it is present or swapped ([`pages`](super::pages)).
+//! - A shared mapping of a file: the holes of the file are zero, if the file is in tmpfs and can be opened
+//!   ([`tmpfs`](super::tmpfs)).
+//! - Any other mapping is data.
+//!
+//! Before the first page of a range is skipped, [`smaps`](super::smaps) must confirm that no userfaultfd supplies it.
+//!
+//! # The invariant
+//! Only addresses are examined here, no bytes of the memory, because other threads may write to it at the same time.
+//! A page that one of them touches after the query counts as zero, which it was at the time of the query.
+//!
+//! # The cost
+//! docs/performance.md has the figures of `PAGEMAP_SCAN` (0.4 ms for 64 MiB in a reservation of 64 GiB), of the
+//! pagemap and of smaps.
 #![allow(
     clippy::arithmetic_side_effects,
-    reason = "addresses are those of memory that is there, in ranges that hold them: far below 2^64; \
-              a page has bytes"
+    reason = "all addresses lie in existing memory, far below 2^64, and a page size is not zero"
 )]
 
 use std::io;
@@ -15,50 +32,55 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Dir, Mode, OFlags, open, readlinkat_raw};
 
-use super::mappings::{Kind, Lines, Mapping, Mappings};
-use super::pages::{Pages, is_somewhere};
-use super::proc::{Maps, Pagemap, Region};
+use super::mappings::{Mapping, MappingFinder, MappingKind, MapsReader};
+use super::pages::{PageFinder, is_present_or_swapped};
+use super::proc::{Maps, PageRegion, Pagemap};
 use super::smaps::{Fact, Smaps};
-use super::tmpfs::Tmpfs;
-use crate::image::backend::answers::Impossible;
+use super::tmpfs::TmpfsFile;
+use crate::image::backend::answers::ProbeError;
 use crate::image::method::{ExtentMethod, MappingMethod};
 
-/// What this kernel can be asked about the memory of this process.
-pub(in crate::image) struct Kernel {
-    /// `None` if `smaps` has to do.
+/// The interfaces of the kernel for queries about the memory of this process.
+pub(in crate::image) struct KernelInterfaces {
+    /// `None` if `smaps` replaces it.
     pagemap: Option<Pagemap>,
     method: ExtentMethod,
     smaps: Mutex<Smaps>,
-    /// Why a better method could not be used.
+    /// The reason why a better method is not used.
     note: Option<String>,
-    /// For `PROCMAP_QUERY`; without it the lines are read.
+    /// The file for `PROCMAP_QUERY`. Without it, the lines of `/proc/self/maps` are read.
     maps: Option<Maps>,
     page_size: u64,
 }
 
-impl Kernel {
-    /// Tries each way that is wanted, or all, the best one first, on a page that is in use.
+impl KernelInterfaces {
+    /// Opens the interfaces, and tests each on a page that is known to be in use. Tries the given methods, or all
+    /// methods from best to worst.
+    ///
+    /// # Errors
+    /// Returns an error if a given method, or every method, is unavailable. If no method is given, an open userfaultfd
+    /// of this process is an error as well.
     pub(in crate::image) fn new(
         method: Option<ExtentMethod>,
         mappings: Option<MappingMethod>,
-    ) -> Result<Self, Impossible> {
-        if method.is_none() && userfaultfd_is_open() {
-            let message = "pages may be supplied by a userfaultfd";
-            return Err(Impossible::Method(io::Error::other(message)));
+    ) -> Result<Self, ProbeError> {
+        if method.is_none() && has_userfaultfd() {
+            let message = "a userfaultfd may supply pages";
+            return Err(ProbeError::Method(io::Error::other(message)));
         }
         let page_size = rustix::param::page_size() as u64;
         let witness = 0_u8;
         let address = (&raw const witness).addr() as u64;
 
-        // Whatever the method: without it a userfaultfd of another process is not seen.
-        let smaps = Smaps::open().map_err(Impossible::Method)?;
-        if !smaps.works() {
-            let message = "/proc/self/smaps cannot be understood";
-            return Err(Impossible::Method(io::Error::other(message)));
+        // smaps is needed for every method, because it alone reveals a userfaultfd of another process.
+        let smaps = Smaps::open().map_err(ProbeError::Method)?;
+        if !smaps.is_usable() {
+            let message = "cannot parse /proc/self/smaps";
+            return Err(ProbeError::Method(io::Error::other(message)));
         }
         let pagemap = || {
             let pagemap = Pagemap::open()?;
-            let works = |method| try_on(&pagemap, method, page_size, address).map(|()| method);
+            let works = |method| test_method(&pagemap, method, page_size, address).map(|()| method);
             let method = match method {
                 Some(method) => works(method)?,
                 None => {
@@ -70,13 +92,13 @@ impl Kernel {
         let (pagemap, method, note) = match method {
             Some(ExtentMethod::Smaps) => (None, ExtentMethod::Smaps, None),
             Some(_) => {
-                let (pagemap, method) = pagemap().map_err(Impossible::Method)?;
+                let (pagemap, method) = pagemap().map_err(ProbeError::Method)?;
                 (Some(pagemap), method, None)
             }
             None => match pagemap() {
                 Ok((pagemap, method)) => (Some(pagemap), method, None),
                 Err(error) => {
-                    let note = format!("the pagemap cannot be used ({error}): smaps is used");
+                    let note = format!("cannot use the pagemap ({error}); smaps was used instead");
                     (None, ExtentMethod::Smaps, Some(note))
                 }
             },
@@ -85,20 +107,24 @@ impl Kernel {
         let query = || {
             let maps = Maps::open()?;
             let vma = maps.query(address)?;
-            if vma.start <= address && address < vma.end { Ok(Some(maps)) } else { Err(wrong()) }
+            if vma.start <= address && address < vma.end {
+                Ok(Some(maps))
+            } else {
+                Err(wrong_answer())
+            }
         };
-        let lines = || if Lines::open().works() { Ok(None) } else { Err(wrong()) };
+        let lines = || if MapsReader::open().is_usable() { Ok(None) } else { Err(wrong_answer()) };
         let maps = match mappings {
             Some(MappingMethod::ProcmapQuery) => query(),
             Some(MappingMethod::Maps) => lines(),
             None => query().or_else(|_| lines()),
         };
-        let maps = maps.map_err(Impossible::Mappings)?;
+        let maps = maps.map_err(ProbeError::Mappings)?;
         let smaps = Mutex::new(smaps);
         Ok(Self { pagemap, method, smaps, note, maps, page_size })
     }
 
-    /// Why a better method could not be used, if one was tried.
+    /// Returns the reason why a better method is not used, if one was tried.
     pub(in crate::image) fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }
@@ -107,43 +133,49 @@ impl Kernel {
         self.smaps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How mappings are found.
+    /// Returns the method by which mappings are found.
     pub(in crate::image) fn mapping_method(&self) -> MappingMethod {
         if self.maps.is_some() { MappingMethod::ProcmapQuery } else { MappingMethod::Maps }
     }
 }
 
-fn wrong() -> io::Error {
-    io::Error::other("what the kernel says of memory in use is not right")
+fn wrong_answer() -> io::Error {
+    io::Error::other("the kernel gives a wrong answer about memory in use")
 }
 
-/// Tries `method` on the page at `address`, which is in use.
-fn try_on(pagemap: &Pagemap, method: ExtentMethod, page_size: u64, address: u64) -> io::Result<()> {
+/// Tests `method` on the page at `address`, which is in use.
+fn test_method(
+    pagemap: &Pagemap,
+    method: ExtentMethod,
+    page_size: u64,
+    address: u64,
+) -> io::Result<()> {
     let start = address - address % page_size;
     let found = match method {
         ExtentMethod::PagemapScan => {
-            let mut regions = [Region::default(); 1];
+            let mut regions = [PageRegion::default(); 1];
             let (count, _) = pagemap.scan(start..start + page_size, 1, &mut regions)?;
             count == 1 && regions[0].start <= address && address < regions[0].end
         }
         _ => {
             let mut entry = [0; 8];
-            pagemap.read(start / page_size, &mut entry)? == entry.len() && is_somewhere(entry)
+            pagemap.read(start / page_size, &mut entry)? == entry.len()
+                && is_present_or_swapped(entry)
         }
     };
-    if found { Ok(()) } else { Err(wrong()) }
+    if found { Ok(()) } else { Err(wrong_answer()) }
 }
 
-/// Whether this process has a userfaultfd: then pages that were never touched may get data from it
-/// when they are read, and which ones do can't be asked cheaply.
-fn userfaultfd_is_open() -> bool {
+/// Returns `true` if this process has a userfaultfd. Reading an untouched page may then return data from it, and no
+/// cheap query tells for which pages.
+fn has_userfaultfd() -> bool {
     const TARGET: &[u8] = b"anon_inode:[userfaultfd]";
 
     let (flags, mode) = (OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let Ok(directory) = open("/proc/self/fd", flags, mode) else { return false };
     let Ok(descriptors) = Dir::read_from(&directory) else { return false };
     descriptors.flatten().any(|descriptor| {
-        // Longer ones are cut.
+        // Longer targets are truncated, and differ.
         let mut target = [0; TARGET.len() + 1];
         let read = readlinkat_raw(&directory, descriptor.file_name(), &mut target[..]);
         read.is_ok_and(|len| target.get(..len) == Some(TARGET))
@@ -151,24 +183,24 @@ fn userfaultfd_is_open() -> bool {
 }
 
 /// The extents of one memory.
-pub(in crate::image) struct Live<'k> {
-    /// The addresses of the memory, which need not be those of whole pages.
+pub(in crate::image) struct LiveExtents<'k> {
+    /// The addresses of the memory, which need not start or end at page boundaries.
     memory: Range<u64>,
-    mappings: Option<Mappings<'k>>,
+    mappings: Option<MappingFinder<'k>>,
     mapping: Mapping,
-    /// The file behind the mapping, if that is a shared one in tmpfs.
-    tmpfs: Option<Tmpfs>,
-    pages: Option<Pages<'k>>,
-    /// No userfaultfd supplies the pages from the address in hand up to this one.
+    /// The file of the current mapping, if it is a shared mapping of a file in tmpfs.
+    tmpfs: Option<TmpfsFile>,
+    pages: Option<PageFinder<'k>>,
+    /// No userfaultfd supplies the pages from the current address up to this one.
     not_supplied_to: u64,
-    kernel: &'k Kernel,
+    kernel: &'k KernelInterfaces,
 }
 
-impl<'k> Live<'k> {
-    /// The extents of `len` bytes from the address `start` on.
-    pub(in crate::image) fn new(kernel: &'k Kernel, start: usize, len: usize) -> Self {
+impl<'k> LiveExtents<'k> {
+    /// Returns the extents of `len` bytes starting at the address `start`.
+    pub(in crate::image) fn new(kernel: &'k KernelInterfaces, start: usize, len: usize) -> Self {
         let (start, len) = (start as u64, len as u64);
-        let pages = |pagemap| Pages::new(pagemap, kernel.method, kernel.page_size);
+        let pages = |pagemap| PageFinder::new(pagemap, kernel.method, kernel.page_size);
         Self {
             memory: start..start + len,
             mappings: None,
@@ -180,27 +212,27 @@ impl<'k> Live<'k> {
         }
     }
 
-    /// How they are found.
+    /// Returns the method by which the extents are found.
     pub(in crate::image) fn method(&self) -> ExtentMethod {
         self.kernel.method
     }
 
-    /// Frees its buffers, once nobody asks any more.
-    pub(in crate::image) fn close(&mut self) {
+    /// Frees the buffers, after the last query.
+    pub(in crate::image) fn free_buffers(&mut self) {
         self.mappings = None;
         self.tmpfs = None;
         if let Some(pages) = &mut self.pages {
-            pages.close();
+            pages.free_buffers();
         }
     }
 
-    /// The next extent from `at` on, which is not below the one before; positions are those in the
-    /// memory. Empty after the last.
+    /// Returns the next extent at or after `at`, as positions in the memory. It is empty after the last one. `at`
+    /// must not be below the previous `at`.
     pub(in crate::image) fn next(&mut self, at: u64) -> Range<u64> {
         let Range { start: base, end } = self.memory;
         let mut at = base + at;
         while at < end {
-            let data = self.step(at);
+            let data = self.next_data(at);
             if !data.is_empty() {
                 return data.start - base..data.end - base;
             }
@@ -209,18 +241,18 @@ impl<'k> Live<'k> {
         end - base..end - base
     }
 
-    /// Finds the next data from `at` on, within the mapping there; if it is empty, all before its end is
-    /// zero.
-    fn step(&mut self, at: u64) -> Range<u64> {
+    /// Returns the next data at or after the address `at`, within the mapping there. If the range is empty,
+    /// everything before its end is zero.
+    fn next_data(&mut self, at: u64) -> Range<u64> {
         if at >= self.mapping.end {
             self.find_mapping(at);
         }
         let end = self.mapping.end.min(self.memory.end);
         let found = match self.mapping.kind {
-            Kind::Data => return at..end,
-            Kind::Anonymous => match &mut self.pages {
-                Some(pages) => pages.next(at..end),
-                // What smaps calls untouched is not supplied either.
+            MappingKind::Data => return at..end,
+            MappingKind::Anonymous => match &mut self.pages {
+                Some(pages) => pages.next_data(at..end),
+                // No userfaultfd supplies memory that smaps reports as untouched.
                 None => {
                     return match self.kernel.smaps().is_untouched(at, end) {
                         Fact::Yes(to) => to.min(end)..to.min(end),
@@ -228,8 +260,8 @@ impl<'k> Live<'k> {
                     };
                 }
             },
-            Kind::SharedFile(_) => match &self.tmpfs {
-                Some(tmpfs) => tmpfs.next(at..end),
+            MappingKind::SharedFile(_) => match &self.tmpfs {
+                Some(tmpfs) => tmpfs.next_data(at..end),
                 None => return at..end,
             },
         };
@@ -237,11 +269,11 @@ impl<'k> Live<'k> {
         if data.start <= self.not_supplied_to.max(at) {
             return data;
         }
-        // The pages before it are about to be skipped.
+        // The pages before `data` are about to be skipped.
         match self.kernel.smaps().is_not_supplied(at, data.start) {
             Fact::Yes(to) => {
                 self.not_supplied_to = to;
-                // From `to` on it is looked at again.
+                // The rest, from `to` on, is examined by the next call.
                 if to < data.start { to..to } else { data }
             }
             Fact::No(to) => at..to.min(end),
@@ -249,15 +281,15 @@ impl<'k> Live<'k> {
     }
 
     fn find_mapping(&mut self, at: u64) {
-        // Only now: many memories may be waiting for their turn, each with its buffers.
+        // Opened late: many memories may be waiting for their turn, each with its buffers.
         let mappings = self.mappings.get_or_insert_with(|| match &self.kernel.maps {
-            Some(maps) => Mappings::Query(maps),
-            None => Mappings::Lines(Lines::open()),
+            Some(maps) => MappingFinder::Query(maps),
+            None => MappingFinder::Lines(MapsReader::open()),
         });
         self.mapping = mappings.at(at);
-        let before = self.tmpfs.take();
-        if let Kind::SharedFile(backing) = self.mapping.kind {
-            self.tmpfs = Tmpfs::open(backing, before);
+        let previous = self.tmpfs.take();
+        if let MappingKind::SharedFile(backing) = self.mapping.kind {
+            self.tmpfs = TmpfsFile::open(backing, previous);
         }
     }
 }

@@ -1,8 +1,25 @@
-//! What kind of memory a mapping is, which decides what may be skipped in it.
+//! The kind of memory in a mapping, which decides what may be skipped in it.
 //!
-//! In private anonymous memory, pages that were never touched are zero. A page of any other mapping can
-//! hold data although it was never touched: that of a file, of a memfd, of shared memory, or of the
-//! kernel. Of a shared mapping of a file in tmpfs, the holes of the file are zero. Source:
+//! # The problem
+//! An untouched page is not always zero. In a mapping of a file, a memfd or shared memory, and in pages of the kernel
+//! such as `[vdso]`, a page contains data even if this process never touched it.
+//!
+//! # The idea
+//! Two kinds of mappings have pages that are known to be zero:
+//! - Private anonymous memory: pages that were never touched are zero. The kernel marks such a mapping with device
+//!   0:0, inode 0, no sharing, and one of few names: none, `[heap]`, `[stack]`, or `[anon:...]`. Any other name in
+//!   brackets is the kernel's own.
+//! - Shared mappings of files in tmpfs: the holes of the file are zero ([`tmpfs`](super::tmpfs)).
+//!
+//! Everything else is data, including every address for which the kernel gives no answer.
+//!
+//! # The cost
+//! `PROCMAP_QUERY` finds one mapping by address. It is queried for the name only if all else indicates anonymous
+//! memory, because names of files take time to build and can be long. Older kernels list all mappings in
+//! `/proc/self/maps`, which is read once, and only as far as needed. Each line is truncated to [`LINE_BYTES`],
+//! because names have any length. A truncated line never counts as anonymous.
+//!
+//! # Sources
 //! [proc_pid_maps(5)](https://man7.org/linux/man-pages/man5/proc_pid_maps.5.html).
 
 use std::fs::File;
@@ -10,54 +27,54 @@ use std::io::{self, BufRead, BufReader};
 
 use super::proc::{Maps, Vma};
 
-/// Bytes of a line of `/proc/self/maps` that matter: all numbers, and any name of anonymous memory.
+/// The number of bytes of a line of `/proc/self/maps` that are kept: all numbers, and any name of anonymous memory.
 pub(super) const LINE_BYTES: usize = 256;
 
-/// What lies at an address.
+/// The mapping, or the lack of one, at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mapping {
-    /// The address after it.
+    /// The first address after it.
     pub(super) end: u64,
-    pub(super) kind: Kind,
+    pub(super) kind: MappingKind,
 }
 
-/// What is known of a mapping.
+/// What is known about a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Any page may hold data.
+pub(super) enum MappingKind {
+    /// Any page may contain data.
     Data,
-    /// Private anonymous memory: a page is zero unless the kernel says that it is somewhere.
+    /// Private anonymous memory: a page is zero unless the kernel reports it as present or swapped.
     Anonymous,
     /// A shared mapping of a file.
-    SharedFile(Backing),
+    SharedFile(BackingFile),
 }
 
-/// The file behind a shared mapping, and which part of it is mapped.
+/// The file of a shared mapping, and the part of the file that is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Backing {
+pub(super) struct BackingFile {
     /// The addresses of the mapping.
     pub(super) start: u64,
     pub(super) end: u64,
-    /// The position in the file that `start` maps, in bytes.
+    /// The position in the file that is mapped at `start`, in bytes.
     pub(super) offset: u64,
-    /// Major and minor number of the device.
+    /// The major and minor number of the device.
     pub(super) device: (u32, u32),
     pub(super) inode: u64,
 }
 
 impl Mapping {
-    /// Nothing is known from an address on.
-    pub(super) const UNKNOWN: Self = Self { end: u64::MAX, kind: Kind::Data };
+    /// The result if nothing is known from an address on.
+    pub(super) const UNKNOWN: Self = Self { end: u64::MAX, kind: MappingKind::Data };
 }
 
-/// Finds mappings in the order of their addresses.
-pub(super) enum Mappings<'k> {
+/// Finds mappings in address order.
+pub(super) enum MappingFinder<'k> {
     Query(&'k Maps),
-    Lines(Lines),
+    Lines(MapsReader),
 }
 
-impl Mappings<'_> {
-    /// What lies at `address`, which is not below the one before.
+impl MappingFinder<'_> {
+    /// Returns the mapping at `address`, which must not be below the previous address.
     pub(super) fn at(&mut self, address: u64) -> Mapping {
         let found = match self {
             Self::Query(maps) => query(maps, address),
@@ -70,31 +87,33 @@ impl Mappings<'_> {
     }
 }
 
-/// Whether anonymous memory of a process has such a name; the kernel's own pages, such as `[vdso]`,
-/// hold data before they are touched.
-fn names_memory(name: &[u8]) -> bool {
+/// Returns `true` if anonymous memory of a process can have this name. Other names in brackets, such as `[vdso]`, are
+/// pages of the kernel, which contain data before they are touched.
+fn is_name_of_memory(name: &[u8]) -> bool {
     matches!(name, b"" | b"[heap]" | b"[stack]") || name.starts_with(b"[anon:")
 }
 
 fn query(maps: &Maps, address: u64) -> Option<Mapping> {
     let vma = maps.query(address).ok()?;
     if vma.start > address {
-        return Some(Mapping { end: vma.start, kind: Kind::Data });
+        return Some(Mapping { end: vma.start, kind: MappingKind::Data });
     }
     if let Some(backing) = vma.backing() {
-        return Some(Mapping { end: vma.end, kind: Kind::SharedFile(backing) });
+        return Some(Mapping { end: vma.end, kind: MappingKind::SharedFile(backing) });
     }
     if !vma.is_anonymous() {
-        return Some(Mapping { end: vma.end, kind: Kind::Data });
+        return Some(Mapping { end: vma.end, kind: MappingKind::Data });
     }
-    // Only now, because names of files take time to make and can be long.
-    match maps.query_name(address, names_memory) {
-        // Mappings can be joined and split between the two calls: the second one counts.
+    // The name is queried separately, because names of files take time to build and can be long.
+    match maps.query_with_name(address, is_name_of_memory) {
+        // Mappings can be merged and split between the two calls. The second answer counts.
         Ok((vma, true)) if vma.start <= address && vma.is_anonymous() => {
-            Some(Mapping { end: vma.end, kind: Kind::Anonymous })
+            Some(Mapping { end: vma.end, kind: MappingKind::Anonymous })
         }
-        Ok((vma, _)) if vma.start <= address => Some(Mapping { end: vma.end, kind: Kind::Data }),
-        _ => Some(Mapping { end: vma.end, kind: Kind::Data }),
+        Ok((vma, _)) if vma.start <= address => {
+            Some(Mapping { end: vma.end, kind: MappingKind::Data })
+        }
+        _ => Some(Mapping { end: vma.end, kind: MappingKind::Data }),
     }
 }
 
@@ -103,45 +122,45 @@ impl Vma {
         !self.shared && self.inode == 0 && self.device == (0, 0)
     }
 
-    /// The file behind it, if it is a shared mapping of one.
-    fn backing(&self) -> Option<Backing> {
+    /// Returns the file, if this is a shared mapping of one.
+    fn backing(&self) -> Option<BackingFile> {
         let Self { start, end, offset, device, inode, .. } = *self;
-        (self.shared && inode != 0).then_some(Backing { start, end, offset, device, inode })
+        (self.shared && inode != 0).then_some(BackingFile { start, end, offset, device, inode })
     }
 }
 
-/// Reads `/proc/self/maps` once, as far as it is needed.
+/// Reads `/proc/self/maps` once, and only as far as needed.
 ///
-/// The kernel promises that addresses never go backwards, and that a mapping which is there all the
-/// time is listed, whatever other threads do elsewhere.
-pub(super) struct Lines {
+/// The kernel guarantees that addresses never decrease, and that a mapping that exists the whole time is listed,
+/// whatever other threads do in the meantime.
+pub(super) struct MapsReader {
     file: Option<BufReader<File>>,
-    line: Option<Line>,
+    line: Option<MapsLine>,
 }
 
-/// A line of the file.
+/// A parsed line of the file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct MapsLine {
     pub(super) start: u64,
     pub(super) end: u64,
-    kind: Kind,
+    kind: MappingKind,
 }
 
-impl Line {
+impl MapsLine {
     pub(super) fn is_anonymous(&self) -> bool {
-        self.kind == Kind::Anonymous
+        self.kind == MappingKind::Anonymous
     }
 }
 
-impl Lines {
-    /// Opens the file; if it can't be had, nothing is known.
+impl MapsReader {
+    /// Opens the file. If that fails, nothing is known about any address.
     pub(super) fn open() -> Self {
         let file = Maps::open().ok().map(|maps| BufReader::new(maps.into_lines()));
         Self { file, line: None }
     }
 
-    /// Whether there is a line that can be understood.
-    pub(super) fn works(mut self) -> bool {
+    /// Returns `true` if the next line can be parsed.
+    pub(super) fn is_usable(mut self) -> bool {
         self.next_line().is_some()
     }
 
@@ -151,18 +170,18 @@ impl Lines {
         }
         let line = self.line.as_ref()?;
         Some(if line.start > address {
-            Mapping { end: line.start, kind: Kind::Data }
+            Mapping { end: line.start, kind: MappingKind::Data }
         } else {
             Mapping { end: line.end, kind: line.kind }
         })
     }
 
-    fn next_line(&mut self) -> Option<Line> {
+    fn next_line(&mut self) -> Option<MapsLine> {
         let mut line = Vec::with_capacity(LINE_BYTES);
         match read_line(self.file.as_mut()?, &mut line) {
             Ok(true) => parse(&line),
             _ => {
-                // Never start again in the middle.
+                // Close the file, so that reading never resumes in the middle.
                 self.file = None;
                 None
             }
@@ -170,10 +189,11 @@ impl Lines {
     }
 }
 
-/// Appends a line without its end to `line`, cut to [`LINE_BYTES`]; false where there is no more.
+/// Appends the next line, without its newline and truncated to [`LINE_BYTES`], to `line`. Returns `false` at the end
+/// of the file.
 ///
 /// # Errors
-/// Returns an error if the file can't be read, or ends within a line. `line` is then incomplete.
+/// Returns an error if the file cannot be read, or ends within a line. `line` is incomplete then.
 pub(super) fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     loop {
         let bytes = match file.fill_buf() {
@@ -192,7 +212,7 @@ pub(super) fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> io::Resu
             Some(text) => (text, true),
             None => (part, false),
         };
-        // The room that is left: none in a line that is full.
+        // A bound, not a sum: the remaining room is 0 if the line is full.
         line.extend(text.iter().take(LINE_BYTES.saturating_sub(line.len())));
         let taken = part.len();
         file.consume(taken);
@@ -202,8 +222,8 @@ pub(super) fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> io::Resu
     }
 }
 
-/// `start-end permissions offset device inode name`; numbers are hexadecimal but for the inode.
-pub(super) fn parse(line: &[u8]) -> Option<Line> {
+/// Parses a line `start-end permissions offset device inode name`. All numbers except the inode are hexadecimal.
+pub(super) fn parse(line: &[u8]) -> Option<MapsLine> {
     let mut fields = line.splitn(6, |b| *b == b' ');
     let mut field = || fields.next().and_then(|field| std::str::from_utf8(field).ok());
     let (addresses, permissions, offset) = (field()?, field()?, field()?);
@@ -220,16 +240,18 @@ pub(super) fn parse(line: &[u8]) -> Option<Line> {
         device: parse_device(device)?,
         inode: inode.parse().ok()?,
     };
-    let is_whole = line.len() < LINE_BYTES;
+    let is_complete = line.len() < LINE_BYTES;
     let kind = match vma.backing() {
-        Some(backing) => Kind::SharedFile(backing),
-        None if vma.is_anonymous() && is_whole && names_memory(name) => Kind::Anonymous,
-        None => Kind::Data,
+        Some(backing) => MappingKind::SharedFile(backing),
+        None if vma.is_anonymous() && is_complete && is_name_of_memory(name) => {
+            MappingKind::Anonymous
+        }
+        None => MappingKind::Data,
     };
-    Some(Line { start, end, kind })
+    Some(MapsLine { start, end, kind })
 }
 
-/// Major and minor number, both hexadecimal.
+/// Parses a major and a minor number, both hexadecimal.
 fn parse_device(text: &str) -> Option<(u32, u32)> {
     let (major, minor) = text.split_once(':')?;
     let number = |digits| u32::from_str_radix(digits, 16).ok();
@@ -241,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_private_anonymous_memory_may_be_skipped() {
+    fn skips_only_private_anonymous_memory() {
         let long = format!("[anon:{}]", "x".repeat(LINE_BYTES));
         for (rest, skippable) in [
             ("rw-p 00000000 00:00 0 ", true),
@@ -276,21 +298,21 @@ mod tests {
     }
 
     #[test]
-    fn shared_mappings_name_their_file() {
+    fn parses_the_file_of_a_shared_mapping() {
         let kind = |rest: &str| parse(format!("1000-3000 {rest}").as_bytes()).unwrap().kind;
         let backing =
-            Backing { start: 0x1000, end: 0x3000, offset: 0x5000, device: (0, 1), inode: 1036 };
-        let expected = Kind::SharedFile(backing);
+            BackingFile { start: 0x1000, end: 0x3000, offset: 0x5000, device: (0, 1), inode: 1036 };
+        let expected = MappingKind::SharedFile(backing);
         assert_eq!(kind("rw-s 00005000 00:01 1036    /memfd:guest (deleted)"), expected);
         assert_eq!(kind("rw-s 00005000 00:01 1036 "), expected);
         let long = format!("rw-s 00005000 00:01 1036 /{}", "x".repeat(LINE_BYTES));
         assert_eq!(kind(&long), expected);
-        assert_eq!(kind("rw-p 00005000 00:01 1036    /memfd:guest (deleted)"), Kind::Data);
-        assert_eq!(kind("rw-s 00000000 00:00 0 "), Kind::Data);
+        assert_eq!(kind("rw-p 00005000 00:01 1036    /memfd:guest (deleted)"), MappingKind::Data);
+        assert_eq!(kind("rw-s 00000000 00:00 0 "), MappingKind::Data);
     }
 
     #[test]
-    fn long_lines_are_cut_and_the_next_is_found() {
+    fn truncates_long_lines_and_finds_the_next() {
         let text = format!("{}\nnext\nlast", "x".repeat(10_000));
         for capacity in [1, 7, 8192] {
             let mut file = BufReader::with_capacity(capacity, text.as_bytes());
@@ -300,13 +322,13 @@ mod tests {
             };
             assert_eq!(read(), (Some(true), vec![b'x'; LINE_BYTES]));
             assert_eq!(read(), (Some(true), b"next".to_vec()));
-            // It has no end, so that more of it may be missing.
+            // Without a newline, the line may be incomplete.
             assert_eq!(read(), (None, b"last".to_vec()));
             assert_eq!(read(), (Some(false), Vec::new()));
         }
     }
 
-    /// Both ways to ask agree about every mapping of this process that stays as it is.
+    /// `PROCMAP_QUERY` and the lines agree about every mapping of this process that stays as it is.
     #[test]
     fn both_methods_agree() {
         let Ok(maps) = Maps::open() else { return };

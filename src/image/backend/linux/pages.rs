@@ -1,124 +1,144 @@
-//! Which pages of private anonymous memory may hold data: those that are present or swapped.
+//! Finds the pages of private anonymous memory that may contain data: those that are present or swapped.
 //!
-//! Source: `Documentation/admin-guide/mm/pagemap.rst` of Linux.
+//! # The problem
+//! An untouched page of such memory is zero and need not be read. A memory has millions of pages, so a system call
+//! for each is too slow. One call for the whole memory is too long, because the other threads of the scan wait for
+//! it.
+//!
+//! # The idea
+//! `PAGEMAP_SCAN` (Linux 6.7) walks the page tables and returns the regions that match. It also skips pages that were
+//! only read, which map the zero page. Page tables that do not exist cost nothing, so a reservation of 64 GiB with 64
+//! MiB touched takes 0.4 ms. Older kernels have `/proc/self/pagemap`, with 8 bytes for each page, present or not: 30
+//! ms for the same reservation.
+//!
+//! # The invariant
+//! Everything that the kernel does not report as examined is data. That includes a failed call, a call without
+//! progress, and the lack of memory for the entries. If a scan stops early, only the pages up to its last region
+//! count as examined.
+//!
+//! # What was tried
+//! 8192 pages per `PAGEMAP_SCAN` instead of 512: planning a dense GiB takes 20.4 ms instead of 18.9 ms. `mincore`
+//! instead of `PAGEMAP_SCAN` misses swapped pages.
+//!
+//! # Sources
+//! `Documentation/admin-guide/mm/pagemap.rst` of Linux.
 #![allow(
     clippy::arithmetic_side_effects,
-    reason = "addresses are those of memory that is there, in ranges that hold them: far below 2^64; \
-              a page has bytes"
+    reason = "all addresses lie in existing memory, far below 2^64, and a page size is not zero"
 )]
 
 use std::ops::Range;
 
 use rustix::io::Errno;
 
-use super::proc::{Pagemap, Region};
+use super::proc::{PageRegion, Pagemap};
 use crate::arithmetic::at_most;
 use crate::image::method::ExtentMethod;
 
-/// Regions that one `PAGEMAP_SCAN` gives at most; the kernel collects no more at once either.
-const REGIONS: usize = 512;
-/// Pages that one `PAGEMAP_SCAN` finds at most: those of a batch of the scan. The other threads wait
-/// for the call, and it is short beside the time in which they scan one.
-const FOUND_PAGES: u64 = 512;
-/// Bytes that one `PAGEMAP_SCAN` looks at, so that it does not take long either where page tables
-/// say that there is nothing.
-const WINDOW: u64 = 1 << 30;
-/// Bytes of entries that are read from the pagemap at once: those of 32 MiB.
-const ENTRY_BYTES: usize = 64 << 10;
-/// Bits of an entry of the pagemap: the page is present, or swapped.
+/// The maximum number of regions that one `PAGEMAP_SCAN` returns. The kernel does not collect more at once either.
+const MAX_REGIONS: usize = 512;
+/// The maximum number of pages that one `PAGEMAP_SCAN` finds, which is the number of pages in a batch of the scan.
+/// The other threads wait for the call, so it must be short compared with scanning a batch.
+const MAX_FOUND_PAGES: u64 = 512;
+/// The maximum number of bytes that one `PAGEMAP_SCAN` examines, so that the call is also short where the page tables
+/// are empty.
+const WINDOW_BYTES: u64 = 1 << 30;
+/// The size in bytes of the buffer for pagemap entries: the entries of 32 MiB.
+const ENTRIES_BYTES: usize = 64 << 10;
+/// The bits of a pagemap entry that mark the page as present or as swapped.
 const PRESENT_OR_SWAPPED: u64 = 1 << 63 | 1 << 62;
 
-/// Finds the pages that may hold data, in the order of their addresses.
-pub(super) struct Pages<'k> {
+/// Finds the pages that may contain data, in address order.
+pub(super) struct PageFinder<'k> {
     pagemap: &'k Pagemap,
     method: ExtentMethod,
     page_size: u64,
-    /// What the kernel has told and was not asked for yet, in order.
-    told: Vec<Region>,
+    /// The regions that the kernel has reported in its last answer, in order.
+    regions: Vec<PageRegion>,
     next: usize,
-    /// Up to which address it has told.
-    told_to: u64,
+    /// The address up to which the kernel has answered.
+    known_to: u64,
     entries: Vec<u8>,
 }
 
-impl<'k> Pages<'k> {
-    /// By `method`, which is one for pages; of `page_size` bytes each.
+impl<'k> PageFinder<'k> {
+    /// Creates a finder that uses `method`, which must be one for pages, on pages of `page_size` bytes.
     pub(super) fn new(pagemap: &'k Pagemap, method: ExtentMethod, page_size: u64) -> Self {
-        let (told, entries) = (Vec::new(), Vec::new());
-        Self { pagemap, method, page_size, told, next: 0, told_to: 0, entries }
+        let (regions, entries) = (Vec::new(), Vec::new());
+        Self { pagemap, method, page_size, regions, next: 0, known_to: 0, entries }
     }
 
-    /// The first part of `range`, which lies in one mapping and does not start below the one before,
-    /// that may hold data; `None` if there is none.
-    pub(super) fn next(&mut self, range: Range<u64>) -> Option<Range<u64>> {
+    /// Returns the first part of `range` that may contain data, or `None` if there is none. `range` lies in one
+    /// mapping, and must not start below the previous one.
+    pub(super) fn next_data(&mut self, range: Range<u64>) -> Option<Range<u64>> {
         loop {
-            while let Some(region) = self.told.get(self.next) {
+            while let Some(region) = self.regions.get(self.next) {
                 let part = region.start.max(range.start)..region.end.min(range.end);
                 if !part.is_empty() {
                     return Some(part);
                 }
-                // The kernel may tell of a page twice.
+                // The kernel may report a page twice.
                 self.next += 1;
             }
-            let start = self.told_to.max(range.start - range.start % self.page_size);
+            let start = self.known_to.max(range.start - range.start % self.page_size);
             if start >= range.end {
                 return None;
             }
-            let end = range.end.min(start + WINDOW);
-            self.ask(start..end.next_multiple_of(self.page_size));
+            let end = range.end.min(start + WINDOW_BYTES);
+            self.query(start..end.next_multiple_of(self.page_size));
         }
     }
 
     /// Frees the buffers.
-    pub(super) fn close(&mut self) {
-        (self.told, self.entries) = (Vec::new(), Vec::new());
+    pub(super) fn free_buffers(&mut self) {
+        (self.regions, self.entries) = (Vec::new(), Vec::new());
     }
 
-    /// Asks about whole pages; what the kernel doesn't tell is data.
-    fn ask(&mut self, pages: Range<u64>) {
+    /// Queries the kernel about whole pages. Pages without an answer are data.
+    fn query(&mut self, pages: Range<u64>) {
         self.next = 0;
-        let told_to = match self.method {
-            ExtentMethod::PagemapScan => self.scan(&pages),
-            _ => self.read(&pages),
+        let known_to = match self.method {
+            ExtentMethod::PagemapScan => self.query_by_scan(&pages),
+            _ => self.query_by_entries(&pages),
         };
-        self.told_to = match told_to {
-            Some(told_to) if told_to > pages.start => told_to.min(pages.end),
+        self.known_to = match known_to {
+            Some(known_to) if known_to > pages.start => known_to.min(pages.end),
             _ => {
-                self.told.clear();
-                self.told.push(pages.clone().into());
+                self.regions.clear();
+                self.regions.push(pages.clone().into());
                 pages.end
             }
         };
     }
 
-    /// Fills `told` by `PAGEMAP_SCAN`; gives up to where, `None` if it failed.
-    fn scan(&mut self, pages: &Range<u64>) -> Option<u64> {
-        self.told.clear();
-        self.told.resize(REGIONS, Region::default());
+    /// Fills `regions` with `PAGEMAP_SCAN`. Returns the end of the answer, or `None` if the call failed.
+    fn query_by_scan(&mut self, pages: &Range<u64>) -> Option<u64> {
+        self.regions.clear();
+        self.regions.resize(MAX_REGIONS, PageRegion::default());
         let (count, walk_end) = loop {
-            match self.pagemap.scan(pages.clone(), FOUND_PAGES, &mut self.told) {
+            match self.pagemap.scan(pages.clone(), MAX_FOUND_PAGES, &mut self.regions) {
                 Err(Errno::INTR) => {}
                 other => break other.ok()?,
             }
         };
-        self.told.truncate(count);
+        self.regions.truncate(count);
         if walk_end >= pages.end {
             return Some(pages.end);
         }
-        // It stopped because it had found enough: what follows the last was not looked at.
-        self.told.last().map(|last| walk_end.min(last.end))
+        // The scan stopped because it had found enough. The pages after the last region were not examined.
+        self.regions.last().map(|last| walk_end.min(last.end))
     }
 
-    /// Fills `told` from the entries of the pagemap; gives up to where, `None` if it failed.
-    fn read(&mut self, pages: &Range<u64>) -> Option<u64> {
-        self.told.clear();
-        // Without room for them, all of it is data.
-        self.entries.try_reserve_exact(ENTRY_BYTES - self.entries.len()).ok()?;
-        self.entries.resize(ENTRY_BYTES, 0);
+    /// Fills `regions` from the entries of the pagemap. Returns the end of the answer, or `None` if reading failed.
+    fn query_by_entries(&mut self, pages: &Range<u64>) -> Option<u64> {
+        self.regions.clear();
+        // Without memory for the entries, all pages are data.
+        self.entries.try_reserve_exact(ENTRIES_BYTES - self.entries.len()).ok()?;
+        self.entries.resize(ENTRIES_BYTES, 0);
         let page = pages.start / self.page_size;
-        let wanted = at_most(pages.end / self.page_size - page, ENTRY_BYTES / 8) * 8;
+        let len = at_most(pages.end / self.page_size - page, ENTRIES_BYTES / 8) * 8;
         let read = loop {
-            match self.pagemap.read(page, self.entries.get_mut(..wanted).unwrap_or_default()) {
+            match self.pagemap.read(page, self.entries.get_mut(..len).unwrap_or_default()) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 other => break other.ok()?,
             }
@@ -126,19 +146,20 @@ impl<'k> Pages<'k> {
         let (entries, _) = self.entries.get(..read).unwrap_or_default().as_chunks::<8>();
         let address = |index: usize| pages.start + index as u64 * self.page_size;
         let mut at = 0;
-        // By ranges that are alike: most of a memory is, one way or the other.
-        for alike in entries.chunk_by(|a, b| is_somewhere(*a) == is_somewhere(*b)) {
-            let range = address(at)..address(at + alike.len());
-            at += alike.len();
-            if alike.first().is_some_and(|entry| is_somewhere(*entry)) {
-                self.told.push(range.into());
+        // Process ranges of equal pages: in most memories, neighbors are alike.
+        for same in entries.chunk_by(|a, b| is_present_or_swapped(*a) == is_present_or_swapped(*b))
+        {
+            let range = address(at)..address(at + same.len());
+            at += same.len();
+            if same.first().is_some_and(|entry| is_present_or_swapped(*entry)) {
+                self.regions.push(range.into());
             }
         }
         Some(address(at))
     }
 }
 
-/// Whether the page of an entry is present or swapped.
-pub(super) fn is_somewhere(entry: [u8; 8]) -> bool {
+/// Returns `true` if the page of an entry is present or swapped.
+pub(super) fn is_present_or_swapped(entry: [u8; 8]) -> bool {
     u64::from_ne_bytes(entry) & PRESENT_OR_SWAPPED != 0
 }

@@ -1,8 +1,8 @@
-//! The files of `/proc/self` that know about memory, and the ioctls of two of them.
+//! The files of `/proc/self` that describe memory, and the ioctls of two of them.
 //!
 //! Source: [PAGEMAP_SCAN(2const)](https://man7.org/linux/man-pages/man2/PAGEMAP_SCAN.2const.html),
-//! [proc_pid_pagemap(5)](https://man7.org/linux/man-pages/man5/proc_pid_pagemap.5.html) and
-//! `include/uapi/linux/fs.h` of Linux.
+//! [proc_pid_pagemap(5)](https://man7.org/linux/man-pages/man5/proc_pid_pagemap.5.html) and `include/uapi/linux/fs.h`
+//! of Linux.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
@@ -24,29 +24,33 @@ const ZERO_PAGE: u64 = 1 << 5;
 const COVERING_OR_NEXT: u64 = 1 << 4;
 /// `PROCMAP_QUERY_VMA_SHARED`.
 const SHARED: u64 = 1 << 3;
-/// Room for the name of anonymous memory (`[anon:` and at most 79 bytes), with the zero after it.
+/// The size of the buffer for the name of anonymous memory: `[anon:`, at most 79 bytes and `]`, with a terminating
+/// zero.
 const NAME_BYTES: usize = 128;
 
-/// Opens a file of `/proc/self`, if that is what the kernel keeps there.
-pub(super) fn open(path: &str) -> io::Result<File> {
+/// Opens a file of `/proc/self`.
+///
+/// # Errors
+/// Returns an error if the file cannot be opened, or is not in a proc file system.
+pub(super) fn open_proc_file(path: &str) -> io::Result<File> {
     let file = File::open(path)?;
-    // An ordinary file under that name would tell what its author likes.
+    // An ordinary file at this path would contain whatever its author chose.
     if rustix::fs::fstatfs(&file)?.f_type != PROC_SUPER_MAGIC {
-        return Err(io::Error::other(format!("{path} is not the kernel's")));
+        return Err(io::Error::other(format!("{path} is not in a proc file system")));
     }
     Ok(file)
 }
 
-/// Pages that may hold data, as addresses (`struct page_region`).
+/// Pages that may contain data, as addresses (`struct page_region`).
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub(super) struct Region {
+pub(super) struct PageRegion {
     pub(super) start: u64,
     pub(super) end: u64,
     categories: u64,
 }
 
-impl From<Range<u64>> for Region {
+impl From<Range<u64>> for PageRegion {
     fn from(range: Range<u64>) -> Self {
         Self { start: range.start, end: range.end, categories: 0 }
     }
@@ -57,16 +61,16 @@ pub(super) struct Pagemap(File);
 
 impl Pagemap {
     pub(super) fn open() -> io::Result<Self> {
-        open("/proc/self/pagemap").map(Self)
+        open_proc_file("/proc/self/pagemap").map(Self)
     }
 
-    /// Fills `regions` with the pages of `range` that are present or swapped and not the zero page,
-    /// `max_pages` at most; gives how many regions there are, and up to where the pages were looked at.
+    /// Fills `regions` with at most `max_pages` pages of `range` that are present or swapped and not the zero page.
+    /// Returns the number of regions, and the address up to which pages were examined.
     pub(super) fn scan(
         &self,
         range: Range<u64>,
         max_pages: u64,
-        regions: &mut [Region],
+        regions: &mut [PageRegion],
     ) -> Result<(usize, u64), Errno> {
         let mut arg = ScanArg {
             size: size::<ScanArg>(),
@@ -80,18 +84,18 @@ impl Pagemap {
             category_anyof_mask: PRESENT_OR_SWAPPED,
             ..ScanArg::default()
         };
-        let request = Request { code: opcode::read_write::<ScanArg>(b'f', 16), arg: &mut arg };
-        // SAFETY: the file is the kernel's pagemap, so the code means PAGEMAP_SCAN. It reads and
-        // writes `arg`, whose layout is that of `struct pm_scan_arg` and whose size stands in it,
-        // and writes at most `vec_len` regions at `vec`, which is `regions`, borrowed until the call
-        // has returned; any bytes are a valid `Region`. No flag is set, so nothing else changes.
+        let request = IoctlRequest { code: opcode::read_write::<ScanArg>(b'f', 16), arg: &mut arg };
+        // SAFETY: the file is the kernel's pagemap, so the code means PAGEMAP_SCAN. The call reads and writes `arg`,
+        // which has the layout of `struct pm_scan_arg` and contains its size. It also writes at most `vec_len`
+        // regions to `vec`. That is `regions`, which is borrowed until the call has returned, and any bytes are a
+        // valid `PageRegion`. No flag is set, so nothing else changes.
         let count = unsafe { rustix::ioctl::ioctl(&self.0, request) }?;
         let count = usize::try_from(count).ok().filter(|count| *count <= regions.len());
         Ok((count.ok_or(Errno::OVERFLOW)?, arg.walk_end))
     }
 
-    /// Fills `entries`, 8 bytes a page, from that of the page with number `page` on; gives how many
-    /// bytes there were.
+    /// Fills `entries` with the entries of the pages from number `page` on, 8 bytes per page. Returns the number of
+    /// bytes read.
     pub(super) fn read(&self, page: u64, entries: &mut [u8]) -> io::Result<usize> {
         let at = page.checked_mul(8).ok_or(io::ErrorKind::InvalidInput)?;
         self.0.read_at(entries, at)
@@ -101,35 +105,35 @@ impl Pagemap {
 /// `/proc/self/maps`.
 pub(super) struct Maps(File);
 
-/// What the kernel says of a mapping.
+/// The description of a mapping (virtual memory area).
 #[derive(Debug)]
 pub(super) struct Vma {
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) shared: bool,
-    /// The position that `start` maps in the file behind it, in bytes.
+    /// The position in the file that is mapped at `start`, in bytes.
     pub(super) offset: u64,
-    /// Major and minor number of the device of that file; zeros, as the inode, without one.
+    /// The major and minor number of the device of the file. They and the inode are 0 without a file.
     pub(super) device: (u32, u32),
     pub(super) inode: u64,
 }
 
 impl Maps {
     pub(super) fn open() -> io::Result<Self> {
-        open("/proc/self/maps").map(Self)
+        open_proc_file("/proc/self/maps").map(Self)
     }
 
-    /// The mapping at `address`, or the next one above it.
+    /// Returns the mapping at `address`, or the next one above it.
     pub(super) fn query(&self, address: u64) -> Result<Vma, Errno> {
         self.query_by(QueryArg { query_addr: address, ..QueryArg::default() })
     }
 
-    /// Like [`query`](Self::query), and gives the mapping's name, which is empty for most, to
-    /// `named`. A name that is too long is an error.
-    pub(super) fn query_name<T>(
+    /// Like [`query`](Self::query), and calls `inspect` with the name of the mapping, which is empty for most
+    /// mappings. Returns an error if the name is too long.
+    pub(super) fn query_with_name<T>(
         &self,
         at: u64,
-        named: impl FnOnce(&[u8]) -> T,
+        inspect: impl FnOnce(&[u8]) -> T,
     ) -> Result<(Vma, T), Errno> {
         let mut name = [0_u8; NAME_BYTES];
         let vma = self.query_by(QueryArg {
@@ -139,16 +143,17 @@ impl Maps {
             ..QueryArg::default()
         })?;
         let name = CStr::from_bytes_until_nul(&name).map_err(|_| Errno::NAMETOOLONG)?;
-        Ok((vma, named(name.to_bytes())))
+        Ok((vma, inspect(name.to_bytes())))
     }
 
     fn query_by(&self, arg: QueryArg) -> Result<Vma, Errno> {
         let mut arg = QueryArg { size: size::<QueryArg>(), query_flags: COVERING_OR_NEXT, ..arg };
-        let request = Request { code: opcode::read_write::<QueryArg>(b'f', 17), arg: &mut arg };
-        // SAFETY: the file is the kernel's list of mappings, so the code means PROCMAP_QUERY. It
-        // reads and writes `arg`, whose layout is that of `struct procmap_query` and whose size
-        // stands in it, and writes at most `vma_name_size` bytes at `vma_name_addr`: none, or the
-        // array that `query_name` keeps until the call has returned.
+        let request =
+            IoctlRequest { code: opcode::read_write::<QueryArg>(b'f', 17), arg: &mut arg };
+        // SAFETY: the file is the kernel's list of mappings, so the code means PROCMAP_QUERY. The call reads and
+        // writes `arg`, which has the layout of `struct procmap_query` and contains its size. It also writes at most
+        // `vma_name_size` bytes to `vma_name_addr`: none, or the array that `query_with_name` keeps until the call
+        // has returned.
         unsafe { rustix::ioctl::ioctl(&self.0, request) }?;
         Ok(Vma {
             start: arg.vma_start,
@@ -160,7 +165,7 @@ impl Maps {
         })
     }
 
-    /// The file, to read its lines from the start.
+    /// Returns the file, for reading its lines from the start.
     pub(super) fn into_lines(self) -> File {
         self.0
     }
@@ -209,20 +214,20 @@ fn size<T>() -> u64 {
     mem::size_of::<T>() as u64
 }
 
-/// The address that the kernel is given to write to.
+/// Returns the address of memory to which the kernel is to write.
 fn address(pointer: *mut c_void) -> u64 {
     pointer.expose_provenance() as u64
 }
 
-/// An ioctl that reads and writes an argument, and gives a number.
-struct Request<'a, T> {
+/// An ioctl that reads and writes an argument and returns a number.
+struct IoctlRequest<'a, T> {
     code: Opcode,
     arg: &'a mut T,
 }
 
-// SAFETY: code and argument are passed on as they are, and the number is not taken for a pointer;
-// that they belong together is shown at each call.
-unsafe impl<T> Ioctl for Request<'_, T> {
+// SAFETY: the code and the argument are passed on unchanged, and the number is not used as a pointer. Each call shows
+// that the code and the argument belong together.
+unsafe impl<T> Ioctl for IoctlRequest<'_, T> {
     type Output = IoctlOutput;
 
     const IS_MUTATING: bool = true;

@@ -1,98 +1,107 @@
-//! What `/proc/self/smaps` says of mappings: whether anything of one is resident or swapped, and whether
-//! a userfaultfd supplies its pages.
+//! Facts about mappings from `/proc/self/smaps`: whether any page of a mapping is resident or swapped, and whether a
+//! userfaultfd supplies its pages.
 //!
 //! # The problem
-//! A page of private anonymous memory that was never touched is zero, unless a userfaultfd is registered
-//! for it (`um`, missing faults): then a read gets what the holder of the descriptor supplies. The holder
-//! may be another process, as with snapshots that are restored lazily, so that no descriptor of this
-//! process shows it. The only place where the kernel tells is the line `VmFlags` of smaps. Where the
-//! pagemap cannot be read, smaps is also the only place that tells of untouched memory.
+//! An untouched page of private anonymous memory is zero, unless a userfaultfd is registered for missing faults in it
+//! (`um`). Then a read returns the data that the holder of the userfaultfd supplies. The holder may be another
+//! process, for example if a snapshot is restored lazily. Then no descriptor of this process reveals it. The kernel
+//! only reports it in the line `VmFlags` of smaps. If the pagemap cannot be read, smaps is also the only source that
+//! reports untouched memory.
+//!
+//! # The idea
+//! The file is read as a stream of mappings, only when a page is about to be skipped, once for all memories, and no
+//! further than the queried addresses. Two tables keep the ranges that matter, with neighbors merged, and with at
+//! most [`MAX_RANGES`] ranges each.
 //!
 //! # The cost
-//! The kernel walks the page tables of each mapping before it prints it: 13 ms per GiB that is present in
-//! pages of 4 KiB, and 5 µs for each mapping without any. So the file is read only once something is
-//! about to be skipped, once for all memories, and no further than the addresses that are asked about.
-//! What is kept are the ranges that matter, merged, and at most [`MAX_RANGES`] of each kind.
+//! The kernel walks the page tables of each mapping before it prints it: 13 ms per GiB that is present in pages of 4
+//! KiB, and 5 µs for each mapping without any. In memory that is entirely present, no page is skipped, so the file is
+//! not read.
 //!
 //! # The invariant
-//! In doubt it is data: a mapping without its `VmFlags`, a line that cannot be parsed, a table that is
-//! full and a file that cannot be read all make the rest of the address space one that must be read.
+//! In case of doubt, a range is data. After a mapping without `VmFlags`, a line that cannot be parsed, a full table
+//! or a read error, the rest of the address space must be read.
 //!
-//! Source: [proc_pid_smaps(5)](https://man7.org/linux/man-pages/man5/proc_pid_smaps.5.html).
+//! # Sources
+//! [proc_pid_smaps(5)](https://man7.org/linux/man-pages/man5/proc_pid_smaps.5.html).
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 
-use super::mappings::{LINE_BYTES, Line, parse, read_line};
+use super::mappings::{LINE_BYTES, MapsLine, parse, read_line};
 use super::proc;
 
-/// Ranges of a table at most, of 16 bytes each.
+/// The maximum number of ranges in a table, of 16 bytes each.
 const MAX_RANGES: usize = 16 << 10;
 
-/// The part of smaps that was read so far.
+/// A reader of smaps, with tables of the facts that it has read.
 pub(super) struct Smaps<R = BufReader<File>> {
-    /// `None` at the end, and after the first thing that was not understood.
+    /// `None` at the end, and after the first line that could not be parsed.
     lines: Option<R>,
-    /// The line that begins the next mapping.
-    header: Option<Line>,
-    /// The mappings that end below this address are in the tables.
+    /// The line that starts the next mapping.
+    header: Option<MapsLine>,
+    /// All mappings that end at or below this address are in the tables.
     read_to: u64,
-    /// Whether the file was read to its end and understood.
-    complete: bool,
+    /// Whether the file was read to its end without an error.
+    is_complete: bool,
     /// Pages that a userfaultfd supplies.
     supplied: Vec<Range<u64>>,
-    /// Private anonymous memory of which nothing is resident or swapped.
+    /// Private anonymous memory without resident or swapped pages.
     untouched: Vec<Range<u64>>,
 }
 
-/// What is known of a range that begins at an address.
+/// The answer to a yes-or-no query about a range that starts at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fact {
-    /// It holds up to this address.
+    /// Yes, up to this address.
     Yes(u64),
-    /// It does not hold, or is unknown, up to this address.
+    /// No or unknown, up to this address.
     No(u64),
 }
 
 impl Smaps {
-    /// Opens the file; if that fails, nothing is known.
+    /// Opens the file.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be opened.
     pub(super) fn open() -> std::io::Result<Self> {
-        Ok(Self::new(BufReader::new(proc::open("/proc/self/smaps")?)))
+        Ok(Self::new(BufReader::new(proc::open_proc_file("/proc/self/smaps")?)))
     }
 }
 
 impl<R: BufRead> Smaps<R> {
     fn new(lines: R) -> Self {
         let (supplied, untouched) = (Vec::new(), Vec::new());
-        let (header, read_to, complete) = (None, 0, false);
-        let mut this = Self { lines: Some(lines), header, read_to, complete, supplied, untouched };
+        let (header, read_to, is_complete) = (None, 0, false);
+        let mut this =
+            Self { lines: Some(lines), header, read_to, is_complete, supplied, untouched };
         this.next_mapping();
         this
     }
 
-    /// Whether the first mapping could be understood.
-    pub(super) fn works(&self) -> bool {
+    /// Returns `true` if the first mapping could be parsed.
+    pub(super) fn is_usable(&self) -> bool {
         self.lines.is_some() && self.read_to > 0
     }
 
-    /// Whether no userfaultfd supplies the pages from `address` on, up to `end` or less.
+    /// Answers whether no userfaultfd supplies the pages from `address` to `end`. The answer may cover less.
     pub(super) fn is_not_supplied(&mut self, address: u64, end: u64) -> Fact {
         self.read_until(end);
-        match next_in(&self.supplied, address) {
+        match next_range_after(&self.supplied, address) {
             Some(range) if range.start <= address => Fact::No(range.end),
             range => {
-                let known = if self.complete { u64::MAX } else { self.read_to };
+                let known = if self.is_complete { u64::MAX } else { self.read_to };
                 let clean = known.min(range.map_or(u64::MAX, |range| range.start));
                 if clean > address { Fact::Yes(clean) } else { Fact::No(u64::MAX) }
             }
         }
     }
 
-    /// Whether the memory from `address` on was never touched, up to `end` or less.
+    /// Answers whether the memory from `address` to `end` is untouched. The answer may cover less.
     pub(super) fn is_untouched(&mut self, address: u64, end: u64) -> Fact {
         self.read_until(end);
-        match next_in(&self.untouched, address) {
+        match next_range_after(&self.untouched, address) {
             Some(range) if range.start <= address => Fact::Yes(range.end),
             range => Fact::No(range.map_or(u64::MAX, |range| range.start)),
         }
@@ -105,7 +114,7 @@ impl<R: BufRead> Smaps<R> {
         }
     }
 
-    /// Reads one mapping into the tables; on anything that is not understood it reads no further.
+    /// Reads one mapping into the tables. Closes the file at its end, and for good after a failure.
     fn next_mapping(&mut self) {
         if self.read_mapping().is_none() {
             self.lines = None;
@@ -122,14 +131,14 @@ impl<R: BufRead> Smaps<R> {
                 is_there.then(|| parse(&text))??
             }
         };
-        let mut found = Fields::default();
+        let mut fields = Fields::default();
         let next = loop {
             text.clear();
-            // After an error the rest of the file is unknown, so it does not count as the end.
+            // After an error, the rest of the file is unknown, so an error must not count as the end.
             if !read_line(lines, &mut text).ok()? {
                 break None;
             }
-            if found.take(&text) {
+            if fields.parse_line(&text) {
                 continue;
             }
             break Some(parse(&text)?);
@@ -137,27 +146,29 @@ impl<R: BufRead> Smaps<R> {
         if header.start >= header.end {
             return None;
         }
-        let is_supplied = found.is_supplied?;
-        // A mapping that was merged with the one before, after that one was printed, begins below its end.
+        let is_supplied = fields.is_supplied?;
+        // If a mapping was merged with the previous one after that was printed, it starts below the previous end.
         let range = header.start.max(self.read_to)..header.end;
         if !range.is_empty() {
             if is_supplied {
-                push(&mut self.supplied, range.clone())?;
-            } else if header.is_anonymous() && found.resident == Some(0) && found.swapped == Some(0)
+                push_range(&mut self.supplied, range.clone())?;
+            } else if header.is_anonymous()
+                && fields.resident == Some(0)
+                && fields.swapped == Some(0)
             {
-                // Without room for it, it is read.
-                let _ = push(&mut self.untouched, range.clone());
+                // If the table is full, the range is read.
+                let _ = push_range(&mut self.untouched, range.clone());
             }
             self.read_to = range.end;
         }
-        self.complete = next.is_none();
+        self.is_complete = next.is_none();
         self.header = next;
         // After the last mapping there is nothing to read.
         self.header.is_some().then_some(())
     }
 }
 
-/// The lines of a mapping that matter.
+/// The fields of a mapping that matter.
 #[derive(Default)]
 struct Fields {
     /// In kB.
@@ -168,23 +179,23 @@ struct Fields {
 }
 
 impl Fields {
-    /// Takes a line of the form `Key: value`; returns false if it has another form.
-    fn take(&mut self, line: &[u8]) -> bool {
+    /// Parses a line of the form `Key: value`. Returns `false` if the line has another form.
+    fn parse_line(&mut self, line: &[u8]) -> bool {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
         let (key, value) = line.split_at(colon);
-        // The first field of a header is followed by a space.
+        // In the first line of a mapping, a space comes before the first colon.
         if key.contains(&b' ') {
             return false;
         }
         let value = value.get(1..).unwrap_or_default().trim_ascii();
         match key {
-            b"Rss" => self.resident = kilobytes(value),
-            b"Swap" => self.swapped = kilobytes(value),
+            b"Rss" => self.resident = parse_kilobytes(value),
+            b"Swap" => self.swapped = parse_kilobytes(value),
             b"VmFlags" => {
-                // A line that was cut may lack a flag.
-                let is_whole = line.len() < LINE_BYTES;
+                // A truncated line may lack a flag.
+                let is_complete = line.len() < LINE_BYTES;
                 let is_supplied = value.split(|byte| *byte == b' ').any(|flag| flag == b"um");
-                self.is_supplied = is_whole.then_some(is_supplied);
+                self.is_supplied = is_complete.then_some(is_supplied);
             }
             _ => {}
         }
@@ -192,12 +203,12 @@ impl Fields {
     }
 }
 
-fn kilobytes(value: &[u8]) -> Option<u64> {
+fn parse_kilobytes(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.strip_suffix(" kB")?.trim().parse().ok()
 }
 
-/// Appends a range that does not begin before the last one ends; `None` if the table is full.
-fn push(table: &mut Vec<Range<u64>>, range: Range<u64>) -> Option<()> {
+/// Appends a range that does not start before the end of the last one. Returns `None` if the table is full.
+fn push_range(table: &mut Vec<Range<u64>>, range: Range<u64>) -> Option<()> {
     if let Some(last) = table.last_mut()
         && last.end == range.start
     {
@@ -212,8 +223,8 @@ fn push(table: &mut Vec<Range<u64>>, range: Range<u64>) -> Option<()> {
     Some(())
 }
 
-/// The first range that ends after `address`.
-fn next_in(table: &[Range<u64>], address: u64) -> Option<Range<u64>> {
+/// Returns the first range that ends after `address`.
+fn next_range_after(table: &[Range<u64>], address: u64) -> Option<Range<u64>> {
     let index = table.partition_point(|range| range.end <= address);
     table.get(index).cloned()
 }
@@ -239,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn untouched_memory_is_anonymous_and_has_nothing_resident_or_swapped() {
+    fn untouched_memory_is_anonymous_without_resident_or_swapped_pages() {
         for (rest, resident, swapped, flags, untouched) in [
             (ANONYMOUS, 0, 0, "rd wr mr mw me ac", true),
             ("rw-p 00000000 00:00 0      [anon:guest]", 0, 0, "rd", true),
@@ -260,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn supplied_memory_is_found_and_neighbours_are_merged() {
+    fn finds_supplied_memory_and_merges_neighbors() {
         let text = mapping("1000-2000", ANONYMOUS, 0, 0, "rd")
             + &mapping("2000-3000", ANONYMOUS, 0, 0, "rd um")
             + &mapping("3000-4000", ANONYMOUS, 0, 0, "um uw")
@@ -273,16 +284,16 @@ mod tests {
         assert_eq!(smaps.supplied, [0x2000..0x4000]);
     }
 
-    /// The kernel prints a mapping after it was merged with one that it has printed.
+    /// The kernel prints a mapping again after merging it with one that it has already printed.
     #[test]
-    fn mappings_may_overlap() {
+    fn accepts_overlapping_mappings() {
         let text = mapping("1000-3000", ANONYMOUS, 4, 0, "rd")
             + &mapping("1000-4000", ANONYMOUS, 0, 0, "rd")
             + &mapping("2000-4000", ANONYMOUS, 0, 0, "rd um")
             + &mapping("3000-6000", ANONYMOUS, 0, 0, "rd um");
         let mut smaps = smaps(&text);
         smaps.read_until(u64::MAX);
-        assert!(smaps.complete);
+        assert!(smaps.is_complete);
         assert_eq!((smaps.untouched, smaps.supplied), (vec![0x3000..0x4000], vec![0x4000..0x6000]));
     }
 
@@ -292,13 +303,13 @@ mod tests {
             + &mapping("2000-3000", ANONYMOUS, 0, 0, "rd")
             + &mapping("3000-4000", ANONYMOUS, 0, 0, "rd");
         let mut smaps = smaps(&text);
-        assert!(smaps.works());
+        assert!(smaps.is_usable());
         assert_eq!(smaps.is_not_supplied(0x1000, 0x1800), Fact::Yes(0x2000));
         assert_eq!(smaps.read_to, 0x2000);
     }
 
     #[test]
-    fn what_is_not_understood_is_data() {
+    fn treats_unparsable_mappings_as_data() {
         let good = mapping("1000-2000", ANONYMOUS, 0, 0, "rd");
         let last = mapping("4000-5000", ANONYMOUS, 0, 0, "rd");
         for bad in [
@@ -316,14 +327,14 @@ mod tests {
         }
         for empty in ["", "x", "\n"] {
             let mut smaps = smaps(empty);
-            assert!(!smaps.works());
+            assert!(!smaps.is_usable());
             assert_eq!(smaps.is_not_supplied(0, 1), Fact::No(u64::MAX));
         }
     }
 
-    /// An error is not the end: what was not read may be anything.
+    /// A read error is not the end of the file: the missing part may contain anything.
     #[test]
-    fn what_cannot_be_read_is_data() {
+    fn treats_unreadable_mappings_as_data() {
         struct Broken;
         impl Read for Broken {
             fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
@@ -336,12 +347,12 @@ mod tests {
             let mut smaps = Smaps::new(BufReader::new(text));
             assert_eq!(smaps.is_not_supplied(0x1000, 0x5000), Fact::No(u64::MAX), "{cut}");
             assert_eq!(smaps.is_not_supplied(0x4000, 0x5000), Fact::No(u64::MAX), "{cut}");
-            assert!(!smaps.complete);
+            assert!(!smaps.is_complete);
         }
     }
 
     #[test]
-    fn tables_are_bounded() {
+    fn bounds_the_tables() {
         let mut text = String::new();
         for i in 0..MAX_RANGES + 10 {
             let range = format!("{:x}-{:x}", (2 * i + 1) << 12, (2 * i + 2) << 12);
@@ -355,13 +366,13 @@ mod tests {
         assert_eq!(full.is_not_supplied(1 << 40, 1 << 41), Fact::No(u64::MAX));
     }
 
-    /// What the kernel prints today is understood from the first line to the last.
+    /// The parser understands every line that the running kernel prints.
     #[test]
-    fn the_whole_file_of_this_process_is_understood() {
+    fn parses_all_mappings_of_this_process() {
         let Ok(mut smaps) = Smaps::open() else { return };
-        assert!(smaps.works());
+        assert!(smaps.is_usable());
         smaps.read_until(u64::MAX);
-        assert!(smaps.complete);
+        assert!(smaps.is_complete);
         let local = 0_u8;
         let address = (&raw const local).addr() as u64;
         assert!(matches!(smaps.is_not_supplied(address, address + 1), Fact::Yes(_)));

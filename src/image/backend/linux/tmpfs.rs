@@ -1,24 +1,24 @@
 //! Holes of the files behind shared mappings: memfds, `/dev/shm`, shared anonymous memory.
 //!
 //! # The problem
-//! Reading a page of such a mapping allocates it, also where the file has a hole. The pagemap and
-//! `mincore` do not tell holes from pages that another process has touched or that were swapped out. The
-//! file itself knows, by `SEEK_DATA`, but a process need not have it open any more.
+//! Reading a page of such a mapping allocates it, even if the file has a hole there. The pagemap and `mincore` do not
+//! distinguish holes from pages that another process has touched or that were swapped out. The file itself does,
+//! through `SEEK_DATA`, but a process need not have the file open any more.
 //!
 //! # The idea
-//! The kernel names device and inode of the file. It is opened again by the first way that leads to a
-//! regular file with these two numbers, in a tmpfs:
-//! - `/proc/self/map_files`, which finds files without a name and those whose descriptors are closed,
-//!   and takes `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN`;
-//! - the path that the mapping has;
-//! - a descriptor of this process, by `/proc/self/fd`.
+//! The kernel reports the device and inode of the file. The file is opened again in one of these ways. The first one
+//! that leads to a regular file with these two numbers, in a tmpfs, is used:
+//! - `/proc/self/map_files`, which also finds files without a name and files whose descriptors are closed. It
+//!   requires `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN`.
+//! - The path of the mapping.
+//! - A descriptor of this process, through `/proc/self/fd`.
 //!
-//! It is always opened anew, because `lseek` on a descriptor of the host would move the host's offset.
+//! The file is always opened again, because `lseek` on a descriptor of the host would move the host's file position.
 //!
-//! # What is not possible
-//! A file that none of these ways reaches is read through the mapping: shared anonymous memory and a memfd
-//! whose descriptors are closed, without the capability. So is a private mapping of a file, whose pages
-//! are partly the file's and partly the process's, and hugetlbfs, which cannot tell its holes.
+//! # Limits
+//! A file that none of these ways reaches is read through the mapping. Without the capability, these are shared
+//! anonymous memory and memfds whose descriptors are closed. Private mappings of files are also read, because some of
+//! their pages belong to the file and some to the process. So is hugetlbfs, which cannot report its holes.
 
 use std::fs::File;
 use std::ops::Range;
@@ -30,31 +30,33 @@ use rustix::fs::{
 use rustix::path::Arg;
 
 use super::file_system::is_in_tmpfs;
-use super::mappings::Backing;
+use super::mappings::BackingFile;
 use crate::image::backend::seek_data as seek;
 
 /// The file behind a mapping, open for `SEEK_DATA`.
-pub(super) struct Tmpfs {
+pub(super) struct TmpfsFile {
     file: File,
-    backing: Backing,
+    backing: BackingFile,
 }
 
-impl Tmpfs {
-    /// Opens the file behind `backing`, again or for the first time; `None` if that is not possible.
-    pub(super) fn open(backing: Backing, before: Option<Self>) -> Option<Self> {
-        let same = |before: &Self| {
-            (before.backing.device, before.backing.inode) == (backing.device, backing.inode)
+impl TmpfsFile {
+    /// Opens the file behind `backing`, or reuses `previous` if it is the same file. Returns `None` if that is not
+    /// possible.
+    pub(super) fn open(backing: BackingFile, previous: Option<Self>) -> Option<Self> {
+        let same = |previous: &Self| {
+            (previous.backing.device, previous.backing.inode) == (backing.device, backing.inode)
         };
-        let file = match before.filter(same) {
-            Some(before) => before.file,
-            None => by_mapping(&backing).or_else(|| by_descriptor(&backing))?,
+        let file = match previous.filter(same) {
+            Some(previous) => previous.file,
+            None => open_by_mapping(&backing).or_else(|| open_by_descriptor(&backing))?,
         };
         Some(Self { file, backing })
     }
 
-    /// The first part of `range`, addresses of the mapping, that may hold data; `None` if there is none.
-    pub(super) fn next(&self, range: Range<u64>) -> Option<Range<u64>> {
-        let Backing { start, offset, .. } = self.backing;
+    /// Returns the first part of `range` that may contain data, or `None` if there is none. `range` consists of
+    /// addresses of the mapping.
+    pub(super) fn next_data(&self, range: Range<u64>) -> Option<Range<u64>> {
+        let BackingFile { start, offset, .. } = self.backing;
         let position = |at: u64| at.checked_sub(start)?.checked_add(offset);
         let (Some(from), Some(to)) = (position(range.start), position(range.end)) else {
             return Some(range);
@@ -73,32 +75,36 @@ impl Tmpfs {
     }
 }
 
-/// By `/proc/self/map_files`, else by the path that is behind the link there.
-fn by_mapping(backing: &Backing) -> Option<File> {
+/// Opens the file through `/proc/self/map_files`, or by the path to which the link there points.
+fn open_by_mapping(backing: &BackingFile) -> Option<File> {
     let link = format!("/proc/self/map_files/{:x}-{:x}", backing.start, backing.end);
-    open_same(CWD, &link, backing).or_else(|| {
+    open_if_same(CWD, &link, backing).or_else(|| {
         let path = readlinkat(CWD, &link, Vec::new()).ok()?;
-        open_same(CWD, &path, backing)
+        open_if_same(CWD, &path, backing)
     })
 }
 
-/// By a descriptor of this process.
-fn by_descriptor(backing: &Backing) -> Option<File> {
+/// Opens the file through a descriptor of this process.
+fn open_by_descriptor(backing: &BackingFile) -> Option<File> {
     let (flags, mode) = (OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let directory = open("/proc/self/fd", flags, mode).ok()?;
     let descriptors = Dir::read_from(&directory).ok()?;
     let mut descriptors = descriptors.flatten();
-    descriptors.find_map(|entry| open_same(directory.as_fd(), entry.file_name(), backing))
+    descriptors.find_map(|entry| open_if_same(directory.as_fd(), entry.file_name(), backing))
 }
 
-/// Opens what is at `path`, if that is the regular file behind the mapping, in a tmpfs.
-fn open_same<P: Arg + Copy>(directory: BorrowedFd<'_>, path: P, backing: &Backing) -> Option<File> {
+/// Opens the file at `path` if it is the regular file behind the mapping, in a tmpfs.
+fn open_if_same<P: Arg + Copy>(
+    directory: BorrowedFd<'_>,
+    path: P,
+    backing: &BackingFile,
+) -> Option<File> {
     let is_same = |stat: &rustix::fs::Stat| {
         let device = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
         FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && (device, stat.st_ino) == (backing.device, backing.inode)
     };
-    // Before it is opened: opening a device or a FIFO can do something.
+    // Check before opening: opening a device or a FIFO can have side effects.
     if !is_same(&statat(directory, path, AtFlags::empty()).ok()?) {
         return None;
     }

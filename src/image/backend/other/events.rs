@@ -1,11 +1,11 @@
-//! Writes are not reported.
+//! Events of image files, which these systems do not report.
 
 use std::convert::Infallible;
 use std::fs::File;
 
 use crate::image::change::Change;
 
-/// There are none.
+/// An event queue, which cannot exist.
 pub(in crate::image) struct Events(Infallible);
 
 impl Events {

@@ -1,4 +1,4 @@
-//! Nothing is known of file systems.
+//! Properties of file systems, which are unknown.
 
 use std::fs::File;
 

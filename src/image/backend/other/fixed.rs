@@ -1,4 +1,4 @@
-//! Any file can change.
+//! Whether a file can still change: any file can.
 
 use std::fs::File;
 

@@ -1,22 +1,22 @@
-//! Extents of live memory where the system has no way to ask: there is nothing to be had.
+//! Extents of live memory, about which these systems cannot be queried.
 
 use std::convert::Infallible;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::image::backend::answers::Impossible;
+use crate::image::backend::answers::ProbeError;
 use crate::image::method::{ExtentMethod, MappingMethod};
 
-/// There is none.
-pub(in crate::image) struct Kernel(Infallible);
+/// The interfaces of the kernel, which do not exist.
+pub(in crate::image) struct KernelInterfaces(Infallible);
 
-impl Kernel {
+impl KernelInterfaces {
     pub(in crate::image) fn new(
         _: Option<ExtentMethod>,
         _: Option<MappingMethod>,
-    ) -> Result<Self, Impossible> {
-        Err(Impossible::Method(io::ErrorKind::Unsupported.into()))
+    ) -> Result<Self, ProbeError> {
+        Err(ProbeError::Method(io::ErrorKind::Unsupported.into()))
     }
 
     pub(in crate::image) fn note(&self) -> Option<&str> {
@@ -28,11 +28,11 @@ impl Kernel {
     }
 }
 
-/// There are none.
-pub(in crate::image) struct Live<'k>(Infallible, PhantomData<&'k Kernel>);
+/// The extents of one memory, which cannot exist.
+pub(in crate::image) struct LiveExtents<'k>(Infallible, PhantomData<&'k KernelInterfaces>);
 
-impl<'k> Live<'k> {
-    pub(in crate::image) fn new(kernel: &'k Kernel, _: usize, _: usize) -> Self {
+impl<'k> LiveExtents<'k> {
+    pub(in crate::image) fn new(kernel: &'k KernelInterfaces, _: usize, _: usize) -> Self {
         match kernel.0 {}
     }
 
@@ -44,7 +44,7 @@ impl<'k> Live<'k> {
         match self.0 {}
     }
 
-    pub(in crate::image) fn close(&mut self) {
+    pub(in crate::image) fn free_buffers(&mut self) {
         match self.0 {}
     }
 }

@@ -1,4 +1,4 @@
-//! Systems of which nothing is known but POSIX.
+//! Systems on which only POSIX is known to be available.
 
 pub(in crate::image) mod events;
 pub(in crate::image) mod fiemap;

@@ -1,4 +1,4 @@
-//! An open file has no path by which it could be opened again.
+//! Opening a file again, which these systems do not support: an open file has no path.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,4 @@
-//! Holes of files cannot be asked for.
+//! Holes of files, which these systems do not report.
 
 use std::fs::File;
 

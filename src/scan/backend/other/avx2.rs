@@ -1,9 +1,9 @@
-//! There is no AVX2.
+//! AVX2, which this architecture does not have.
 
 use std::convert::Infallible;
 use std::ops::Range;
 
-/// Proof that this machine has AVX2, which none has.
+/// Proof that this machine supports AVX2, which cannot exist.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::scan) struct Avx2(Infallible);
 

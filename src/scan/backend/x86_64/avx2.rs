@@ -1,15 +1,40 @@
-//! The AVX2 backend: 128 bytes at a time, prefetched. Zeros are skipped by a test of all of them,
-//! bytes that are not zero by their minimum, and a few zeros among them by a test for words that are
-//! zero; only where there are some are they looked at bit by bit.
+//! The AVX2 backend. It tests blocks of 128 bytes and examines single bytes only where a gap can start or end.
 //!
-//! Some bytes are read again, such as the end of the word before a block. If a mapped file is written
-//! to meanwhile, the second look can see more zeros than the first. The runs are then those of neither
-//! time, but positions stay in order and in the slice; the caller drops runs that are empty.
+//! # The problem
+//! The scan reads all data of a guest, so it must keep up with memory. That leaves a few instructions for each 32
+//! bytes. Finding each zero byte is too slow in memory that has many. But the result must be the same as that of the
+//! [scalar backend](crate::scan::backend::scalar), byte for byte.
+//!
+//! # The idea
+//! Most blocks need one cheap test, which shows that no gap starts or ends in them:
+//! - In zeros ([`next_nonzero`]), the bitwise OR of the block is zero.
+//! - In a run, with a `min_gap` of at most 14, no byte is zero: the minimum of all bytes is not zero.
+//! - In a run, with a larger `min_gap`, no word of 8 bytes is zero ([`find_gap`]). Without a zero word, at most 7
+//!   zeros lie on either side of a word boundary, so at most 14 zeros are in a row. Blocks with single zeros
+//!   therefore pass this test.
+//! - In a run, with a `min_gap` of at least [`LONG_GAP`], no half of a block is zero ([`find_long_gap`]), because a
+//!   gap of that length contains one. From `LONG_GAP + 64` on, it contains two in a row.
+//!
+//! Only if the test fails does the search build a bit mask of the zero bytes and find the gap with shifts
+//! ([`search_mask`]). Long gaps switch to the search for their end, which runs at the speed of zeros.
+//!
+//! # The invariant
+//! `zeros` is the number of zeros directly before the current position. After a block without zero words it is at
+//! most 7, and is computed only when it is needed.
+//!
+//! Some bytes are read twice, such as the word before a block. If a mapped file is written to in the meantime, the
+//! second read can see more zeros than the first. The runs are then correct for neither time. But positions stay in
+//! order and within the slice, and the caller drops empty runs.
+//!
+//! # The cost
+//! The speed of memory, and 130 to 180 GB/s from the cache (docs/performance.md). Blocks are prefetched
+//! [`PREFETCH_DISTANCE`] ahead. Distances from 0 to 4096 made no difference on the machine of docs/performance.md,
+//! but a fifth on others. The slowest case is heap-like memory, with a short gap every few hundred bytes.
 #![allow(unsafe_code)]
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
-    reason = "positions are those of the slice in hand, whose length is at most `isize::MAX`"
+    reason = "positions lie in the slice, whose length is at most `isize::MAX`"
 )]
 
 use std::arch::x86_64::*;
@@ -18,18 +43,18 @@ use std::ops::Range;
 
 use crate::scan::backend::scalar;
 
-/// Bytes that are tested at once.
-const BLOCK: usize = 128;
-/// Bytes of a block that fit into the bits of a mask.
-const MASK: usize = 64;
-/// Zeros among which, wherever they begin, are 64 in a row that a walk in steps of 64 sees.
-const LONG: usize = 2 * MASK - 1;
-/// Bytes of a word.
-const WORD: usize = size_of::<u64>();
-/// How far ahead of the block in hand memory is prefetched, in bytes: measured, see `benches`.
-const AHEAD: usize = 1024;
+/// The number of bytes that are tested at once.
+const BLOCK_BYTES: usize = 128;
+/// The number of bytes that a bit mask covers.
+const MASK_BYTES: usize = 64;
+/// The minimum length of a gap that contains an aligned range of 64 zeros, wherever the gap starts.
+const LONG_GAP: usize = 2 * MASK_BYTES - 1;
+/// The length of a word in bytes.
+const WORD_BYTES: usize = size_of::<u64>();
+/// The distance in bytes between the current block and the memory that is prefetched (measured, see `benches`).
+const PREFETCH_DISTANCE: usize = 1024;
 
-/// Proof that this machine has AVX2: it can only be made by asking.
+/// Proof that this machine supports AVX2. The constructor checks that.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::scan) struct Avx2(());
 
@@ -38,7 +63,7 @@ impl Avx2 {
         is_x86_feature_detected!("avx2").then_some(Self(()))
     }
 
-    /// See [`Scanner::runs`](crate::scan::Scanner::runs); `min_gap` is at least 1.
+    /// Implements [`Scanner::runs`](crate::scan::Scanner::runs). `min_gap` must be at least 1.
     pub(in crate::scan) fn runs(
         self,
         bytes: &[u8],
@@ -55,81 +80,83 @@ fn runs(bytes: &[u8], min_gap: usize, mut found: impl FnMut(Range<usize>)) {
     let mut start = next_nonzero(bytes, 0);
     while start < bytes.len() {
         let end = match min_gap {
-            ..LONG => next_gap(bytes, start, min_gap),
-            LONG.. => next_long_gap(bytes, start, min_gap),
+            ..LONG_GAP => find_gap(bytes, start, min_gap),
+            LONG_GAP.. => find_long_gap(bytes, start, min_gap),
         };
         found(start..end);
         start = next_nonzero(bytes, end);
     }
 }
 
-/// The 128 bytes of `bytes` from `at` on, and memory further on prefetched.
+/// Loads the 128 bytes of `bytes` at `at`, and prefetches memory further on.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn block(bytes: &[u8], at: usize) -> [__m256i; 4] {
-    let block = &bytes[at..at + BLOCK];
+fn load_block(bytes: &[u8], at: usize) -> [__m256i; 4] {
+    let block = &bytes[at..at + BLOCK_BYTES];
     let ptr = block.as_ptr().cast::<__m256i>();
-    let ahead = block.as_ptr().wrapping_add(AHEAD).cast::<i8>();
-    // SAFETY: `block` has 128 bytes, four times the 32 that each unaligned load reads. A prefetch
-    // is a hint that reads nothing, its address may be anything.
+    let ahead = block.as_ptr().wrapping_add(PREFETCH_DISTANCE).cast::<i8>();
+    // SAFETY: `block` has 128 bytes, four times the 32 bytes that each unaligned load reads. A prefetch is a hint
+    // that reads nothing, so its address may be arbitrary.
     unsafe {
         _mm_prefetch::<_MM_HINT_T0>(ahead);
-        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(MASK));
+        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(MASK_BYTES));
         [0, 1, 2, 3].map(|i| _mm256_loadu_si256(ptr.add(i)))
     }
 }
 
-/// The index of the first byte from `from` on that is not zero, or the length.
+/// Returns the index of the first non-zero byte at or after `from`, or the length of `bytes`.
 #[target_feature(enable = "avx2")]
 fn next_nonzero(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
-    while bytes.len() - at >= BLOCK {
-        let [a, b, c, d] = block(bytes, at);
+    while bytes.len() - at >= BLOCK_BYTES {
+        let [a, b, c, d] = load_block(bytes, at);
         let all = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
         if _mm256_testz_si256(all, all) == 0 {
-            let (low, high) = (!mask(a, b), !mask(c, d));
+            let (low, high) = (!zero_mask(a, b), !zero_mask(c, d));
             return at
                 + match low {
-                    0 => MASK + high.trailing_zeros() as usize,
+                    0 => MASK_BYTES + high.trailing_zeros() as usize,
                     _ => low.trailing_zeros() as usize,
                 };
         }
-        at += BLOCK;
+        at += BLOCK_BYTES;
     }
     scalar::next_nonzero(bytes, at)
 }
 
-/// The index after the last byte of the run that starts at `from`: there `min_gap` zeros begin, or
-/// nothing but zeros follows.
+/// Returns the index after the last byte of the run that starts at `from`. There, `min_gap` zeros begin, or only
+/// zeros follow.
 #[target_feature(enable = "avx2")]
-fn next_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
-    // Zeros that reach from block to block are at most seven in either beyond words that are all zero.
-    let words = min_gap > 2 * (WORD - 1);
+fn find_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
+    // Without zero words, a block has at most 7 zeros at each end. So zeros that cross from one block to the next are
+    // at most 14.
+    let words = min_gap > 2 * (WORD_BYTES - 1);
     let mut at = from;
-    // The zeros that end right before `at`.
+    // The number of zeros directly before `at`.
     let mut zeros = 0;
-    // Whether these are not counted yet: after a block without zero words, which has seven at most.
-    let mut passed = false;
-    while bytes.len() - at >= BLOCK {
-        let [a, b, c, d] = block(bytes, at);
-        // One test for all of them: which of two is due would be as good as random in data that has
-        // single zeros, and guessed wrong half the time.
-        let nothing = match words {
-            true => zeros + WORD - 1 < min_gap && !has_zero_word([a, b, c, d]),
+    // Whether `zeros` must be computed first. This is so after a block without zero words, which ends with at most 7
+    // zeros.
+    let mut is_stale = false;
+    while bytes.len() - at >= BLOCK_BYTES {
+        let [a, b, c, d] = load_block(bytes, at);
+        // One test per block. In data with single zeros, a cheaper test for zero bytes before the test for zero words
+        // would be mispredicted half the time.
+        let has_no_gap = match words {
+            true => zeros + WORD_BYTES - 1 < min_gap && !has_zero_word([a, b, c, d]),
             false => !has_zero([a, b, c, d]),
         };
-        if nothing {
-            (zeros, passed) = (0, true);
-            at += BLOCK;
+        if has_no_gap {
+            (zeros, is_stale) = (0, true);
+            at += BLOCK_BYTES;
             continue;
         }
-        if mem::take(&mut passed) {
+        if mem::take(&mut is_stale) {
             zeros = trailing_zeros_of_word(bytes, at);
         }
         let all = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
         if _mm256_testz_si256(all, all) != 0 {
-            // Long zeros, at the speed of a search for their end.
-            // The zeros that a gap lacks: none if a writer of a mapped file has made more than it needs.
+            // Skip long zeros at the speed of a search for their end, but no further than the gap requires. This
+            // saturates because a writer of a mapped file can make `zeros` larger than `min_gap`.
             let missing = min_gap.saturating_sub(zeros);
             let end = at + missing.min(bytes.len() - at);
             let next = next_nonzero(&bytes[..end], at);
@@ -141,51 +168,51 @@ fn next_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
             continue;
         }
         for [low, high] in [[a, b], [c, d]] {
-            match advance(mask(low, high), zeros, min_gap) {
-                Step::Gap(offset) => return at + offset - zeros,
-                Step::Zeros(trailing) => zeros = trailing,
+            match search_mask(zero_mask(low, high), zeros, min_gap) {
+                MaskSearch::Gap(offset) => return at + offset - zeros,
+                MaskSearch::Zeros(trailing) => zeros = trailing,
             }
-            at += MASK;
+            at += MASK_BYTES;
         }
     }
-    if passed {
+    if is_stale {
         zeros = trailing_zeros_of_word(bytes, at);
     }
-    end_of_run(bytes, at, zeros, min_gap)
+    find_end_of_run(bytes, at, zeros, min_gap)
 }
 
-/// The same as [`next_gap`] for `min_gap` of at least [`LONG`]: only where 64 bytes are zero, or twice
-/// 64 in a row if the gap must have as many, does it matter what is beside them.
+/// Like [`find_gap`], for a `min_gap` of at least [`LONG_GAP`]. Only a half block of zeros matters, or two in a row
+/// if every gap contains two.
 #[target_feature(enable = "avx2")]
-fn next_long_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
+fn find_long_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
     let zeros = _mm256_setzero_si256();
-    let single = i32::from(min_gap < LONG + MASK);
+    let one_is_enough = i32::from(min_gap < LONG_GAP + MASK_BYTES);
     let mut at = from;
-    // Whether the 64 bytes before `at` are zero.
+    // 1 if the 64 bytes before `at` are zero.
     let mut before = 0;
-    while bytes.len() - at >= BLOCK {
-        let [a, b, c, d] = block(bytes, at);
+    while bytes.len() - at >= BLOCK_BYTES {
+        let [a, b, c, d] = load_block(bytes, at);
         let (low, high) = (_mm256_or_si256(a, b), _mm256_or_si256(c, d));
-        // In dense memory hardly a block gets further than this, the quickest test that there is.
+        // In dense memory, almost every block ends here, at the cheapest test of all.
         let least = _mm256_min_epu8(low, high);
         if _mm256_movemask_epi8(_mm256_cmpeq_epi8(least, zeros)) == 0 {
             before = 0;
-            at += BLOCK;
+            at += BLOCK_BYTES;
             continue;
         }
         let (low, high) = (_mm256_testz_si256(low, low), _mm256_testz_si256(high, high));
-        if (before | high) & low | (low | high) & single == 0 {
+        if (before | high) & low | (low | high) & one_is_enough == 0 {
             before = high;
-            at += BLOCK;
+            at += BLOCK_BYTES;
             continue;
         }
         let zero = match (before, low) {
-            (1, _) => at - MASK,
+            (1, _) => at - MASK_BYTES,
             (_, 1) => at,
-            _ => at + MASK,
+            _ => at + MASK_BYTES,
         };
         let start = zero - trailing_zeros(&bytes[from..zero]);
-        // Zeros that were not there before can be enough by themselves.
+        // The zeros before `zero` may be more than before, and may even be enough by themselves.
         let enough = (start + min_gap.min(bytes.len() - start)).max(zero);
         at = next_nonzero(&bytes[..enough], zero);
         if at - start >= min_gap {
@@ -193,10 +220,10 @@ fn next_long_gap(bytes: &[u8], from: usize, min_gap: usize) -> usize {
         }
         before = 0;
     }
-    end_of_run(bytes, at, trailing_zeros(&bytes[from..at]), min_gap)
+    find_end_of_run(bytes, at, trailing_zeros(&bytes[from..at]), min_gap)
 }
 
-/// Whether any of the bytes of a block is zero.
+/// Returns `true` if any byte of a block is zero.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn has_zero([a, b, c, d]: [__m256i; 4]) -> bool {
@@ -204,7 +231,7 @@ fn has_zero([a, b, c, d]: [__m256i; 4]) -> bool {
     _mm256_movemask_epi8(_mm256_cmpeq_epi8(least, _mm256_setzero_si256())) != 0
 }
 
-/// Whether any of the words of a block is zero.
+/// Returns `true` if any word of a block is zero.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn has_zero_word(block: [__m256i; 4]) -> bool {
@@ -214,21 +241,21 @@ fn has_zero_word(block: [__m256i; 4]) -> bool {
     _mm256_testz_si256(any, any) == 0
 }
 
-/// The zeros at the end of the word that ends at `end`.
+/// Returns the number of zeros at the end of the word that ends at `end`.
 #[inline]
 fn trailing_zeros_of_word(bytes: &[u8], end: usize) -> usize {
     let word = bytes[..end].last_chunk().map_or(0, |word| u64::from_le_bytes(*word));
     word.leading_zeros() as usize / 8
 }
 
-/// The zeros at the end of `bytes`, of which there are few.
+/// Returns the number of zeros at the end of `bytes`, which is expected to be small.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn trailing_zeros(bytes: &[u8]) -> usize {
-    if let Some(last) = bytes.last_chunk::<MASK>() {
+    if let Some(last) = bytes.last_chunk::<MASK_BYTES>() {
         let ptr = last.as_ptr().cast::<__m256i>();
-        // SAFETY: `last` has 64 bytes, twice the 32 that each unaligned load reads.
-        let zeros = unsafe { mask(_mm256_loadu_si256(ptr), _mm256_loadu_si256(ptr.add(1))) };
+        // SAFETY: `last` has 64 bytes, twice the 32 bytes that each unaligned load reads.
+        let zeros = unsafe { zero_mask(_mm256_loadu_si256(ptr), _mm256_loadu_si256(ptr.add(1))) };
         if zeros != u64::MAX {
             return zeros.leading_ones() as usize;
         }
@@ -236,8 +263,8 @@ fn trailing_zeros(bytes: &[u8]) -> usize {
     bytes.iter().rev().take_while(|byte| **byte == 0).count()
 }
 
-/// Looks at what is less than a block a byte at a time; `zeros` zeros end right before `at`.
-fn end_of_run(bytes: &[u8], at: usize, mut zeros: usize, min_gap: usize) -> usize {
+/// Searches the last, incomplete block one byte at a time. `zeros` is the number of zeros directly before `at`.
+fn find_end_of_run(bytes: &[u8], at: usize, mut zeros: usize, min_gap: usize) -> usize {
     for (i, byte) in bytes.iter().enumerate().skip(at) {
         zeros = if *byte == 0 { zeros + 1 } else { 0 };
         if zeros >= min_gap {
@@ -247,47 +274,47 @@ fn end_of_run(bytes: &[u8], at: usize, mut zeros: usize, min_gap: usize) -> usiz
     bytes.len() - zeros
 }
 
-/// A bit for each of 64 bytes, set where the byte is zero.
+/// Returns a bit for each of 64 bytes, which is set if the byte is zero.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn mask(low: __m256i, high: __m256i) -> u64 {
+fn zero_mask(low: __m256i, high: __m256i) -> u64 {
     let zero = _mm256_setzero_si256();
     let bits = |v| u64::from(_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, zero)).cast_unsigned());
     bits(low) | bits(high) << 32
 }
 
-/// What 64 bytes add to a run.
-enum Step {
-    /// A gap begins this many bytes after the zeros before these bytes began.
+/// The result of a search in 64 bytes.
+enum MaskSearch {
+    /// A gap begins. The offset counts from the start of the zeros before these bytes.
     Gap(usize),
-    /// There is none yet, and this many zeros end these bytes.
+    /// No gap begins, and the bytes end with this number of zeros.
     Zeros(usize),
 }
 
-/// Looks for `min_gap` zeros in the bytes of `mask`, which `zeros` zeros precede.
+/// Searches the 64 bytes of `mask` for `min_gap` zeros. `zeros` zeros precede them.
 #[inline]
-fn advance(mask: u64, zeros: usize, min_gap: usize) -> Step {
+fn search_mask(mask: u64, zeros: usize, min_gap: usize) -> MaskSearch {
     let leading = mask.trailing_ones() as usize;
     if zeros + leading >= min_gap {
-        return Step::Gap(0);
+        return MaskSearch::Gap(0);
     }
-    if leading == MASK {
-        return Step::Zeros(zeros + MASK);
+    if leading == MASK_BYTES {
+        return MaskSearch::Zeros(zeros + MASK_BYTES);
     }
-    if min_gap < MASK {
+    if min_gap < MASK_BYTES {
         let starts = starts_of_ones(mask, min_gap);
         if starts != 0 {
-            return Step::Gap(starts.trailing_zeros() as usize + zeros);
+            return MaskSearch::Gap(starts.trailing_zeros() as usize + zeros);
         }
     }
-    Step::Zeros(mask.leading_ones() as usize)
+    MaskSearch::Zeros(mask.leading_ones() as usize)
 }
 
-/// The bits of `mask` at which `count` ones begin; `count` is from 1 to 64.
+/// Returns the bits of `mask` at which `count` ones begin; `count` must be from 1 to 64.
 #[inline]
 fn starts_of_ones(mask: u64, count: usize) -> u64 {
     let mut starts = mask;
-    // Each bit of `starts` says that `have` ones begin there.
+    // Each bit of `starts` states that `have` ones begin there.
     let mut have = 1;
     while have < count && starts != 0 {
         let step = have.min(count - have);

@@ -1,3 +1,3 @@
-//! x86-64.
+//! Backends for x86-64.
 
 pub(in crate::scan) mod avx2;

@@ -1,4 +1,4 @@
-//! Room for regular files.
+//! Preallocates regular files.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -6,16 +6,17 @@ use std::os::fd::AsFd;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-/// How often room is asked for. Some file systems begin anew after each signal, and with a signal every
-/// few milliseconds, as from a profiler, never end.
-const TRIES: u32 = 10;
+/// The maximum number of attempts. Some file systems start over after each signal. With a signal every few
+/// milliseconds, as from a profiler, they would never finish.
+const MAX_ATTEMPTS: u32 = 10;
 
 /// Reserves `len` bytes of a file from `at` on.
 ///
-/// Only a disk that has no room, or is broken, is an error. Whatever else is in the way, be it a file
-/// system or a sandbox that has no such call, the writes are not concerned.
+/// # Errors
+/// Returns an error only if the disk is full or broken, or if the file would exceed a limit. Other errors, such as
+/// those of a file system or a sandbox without this call, do not affect the writes.
 pub(in crate::sink) fn reserve(file: impl AsFd, at: u64, len: u64) -> io::Result<()> {
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         match fallocate(&file, FallocateFlags::KEEP_SIZE, at, len) {
             Err(Errno::INTR) => {}
             Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO)) => {

@@ -1,4 +1,4 @@
-//! Linux.
+//! The system calls of Linux.
 
 pub(in crate::sink) mod file;
 pub(in crate::sink) mod pipe;

@@ -1,4 +1,4 @@
-//! Pipes: made larger, written to by `writev`, and lent pages by `splice`.
+//! Enlarges pipes, writes to them with `writev`, and lends them pages with `splice`.
 
 use std::fs::File;
 use std::io::IoSlice;
@@ -10,37 +10,37 @@ use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, splice};
 use crate::held_signal::without_sigpipe;
 use crate::sink::transport::Transport;
 
-/// Bytes that a pipe is made to hold, if the system allows it
+/// The capacity in bytes that a pipe gets if the system permits
 /// ([`fs.pipe-max-size`](https://man7.org/linux/man-pages/man7/pipe.7.html) is 1 MiB by default).
 const PIPE_BYTES: usize = 1 << 20;
 
-/// Makes the pipe hold [`PIPE_BYTES`], or as much as may be: a pipe that stays as it was is only
-/// slower.
+/// Enlarges the pipe to [`PIPE_BYTES`], or to as much as the system permits. Ignores errors: a pipe that stays as it
+/// was is only slower.
 pub(in crate::sink) fn enlarge(fd: BorrowedFd<'_>) {
     let Ok(now) = fcntl_getpipe_size(fd) else { return };
-    let mut wanted = PIPE_BYTES;
-    while wanted > now && fcntl_setpipe_size(fd, wanted) == Err(Errno::PERM) {
-        wanted /= 2;
+    let mut capacity = PIPE_BYTES;
+    while capacity > now && fcntl_setpipe_size(fd, capacity) == Err(Errno::PERM) {
+        capacity /= 2;
     }
 }
 
-/// `writev` and `splice`.
+/// The transport of pipes: `writev` and `splice`.
 #[derive(Debug)]
 pub(in crate::sink) struct PipeTransport;
 
 impl Transport for PipeTransport {
-    const LEAST_LENT: usize = 16 << 10;
+    const MIN_LEND_BYTES: usize = 16 << 10;
 
     fn write(
         &self,
         fd: BorrowedFd<'_>,
         slices: &[IoSlice<'_>],
-        wait: bool,
+        may_block: bool,
     ) -> Result<usize, Errno> {
-        if wait {
+        if may_block {
             return without_sigpipe(|| writev(fd, slices));
         }
-        // All ones stand for the present position.
+        // All ones mean the current position.
         let now = || pwritev2(fd, slices, u64::MAX, ReadWriteFlags::NOWAIT);
         match without_sigpipe(now) {
             Err(Errno::NOSYS | Errno::INVAL) => Err(Errno::OPNOTSUPP),
@@ -54,9 +54,9 @@ impl Transport for PipeTransport {
         file: &File,
         mut at: u64,
         len: usize,
-        wait: bool,
+        may_block: bool,
     ) -> Result<usize, Errno> {
-        let flags = if wait { SpliceFlags::empty() } else { SpliceFlags::NONBLOCK };
+        let flags = if may_block { SpliceFlags::empty() } else { SpliceFlags::NONBLOCK };
         splice(file, Some(&mut at), fd, None, len, flags)
     }
 

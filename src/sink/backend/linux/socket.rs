@@ -1,4 +1,4 @@
-//! Sockets: written to by `sendmsg`, and lent pages by `sendfile`.
+//! Writes to sockets with `sendmsg`, and lends them pages with `sendfile`.
 
 use std::fs::File;
 use std::io::IoSlice;
@@ -11,20 +11,20 @@ use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, sendmsg};
 
 use crate::sink::transport::Transport;
 
-/// `sendmsg` and `sendfile`.
+/// The transport of sockets: `sendmsg` and `sendfile`.
 #[derive(Debug)]
 pub(in crate::sink) struct SocketTransport;
 
 impl Transport for SocketTransport {
-    const LEAST_LENT: usize = 64 << 10;
+    const MIN_LEND_BYTES: usize = 64 << 10;
 
     fn write(
         &self,
         fd: BorrowedFd<'_>,
         slices: &[IoSlice<'_>],
-        wait: bool,
+        may_block: bool,
     ) -> Result<usize, Errno> {
-        let flags = if wait { SendFlags::empty() } else { SendFlags::DONTWAIT };
+        let flags = if may_block { SendFlags::empty() } else { SendFlags::DONTWAIT };
         sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags | SendFlags::NOSIGNAL)
     }
 
@@ -34,10 +34,10 @@ impl Transport for SocketTransport {
         file: &File,
         mut at: u64,
         len: usize,
-        wait: bool,
+        may_block: bool,
     ) -> Result<usize, Errno> {
-        // There is no flag for this call alone.
-        if !wait && !fcntl_getfl(fd)?.contains(OFlags::NONBLOCK) {
+        // `sendfile` has no flag like `MSG_DONTWAIT`.
+        if !may_block && !fcntl_getfl(fd)?.contains(OFlags::NONBLOCK) {
             return Err(Errno::OPNOTSUPP);
         }
         sendfile(fd, file, Some(&mut at), len)
@@ -47,7 +47,7 @@ impl Transport for SocketTransport {
         if socket_domain(fd) != Ok(AddressFamily::UNIX) {
             return None;
         }
-        // One buffer more goes in when the socket is not yet full.
+        // A socket accepts another buffer while it is not full.
         (socket_send_buffer_size(fd).ok()? as u64).checked_mul(2)
     }
 }

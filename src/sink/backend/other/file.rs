@@ -1,4 +1,4 @@
-//! Room for files is not reserved.
+//! Does not preallocate files.
 
 use std::io;
 use std::os::fd::AsFd;

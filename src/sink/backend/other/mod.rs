@@ -1,4 +1,4 @@
-//! Systems of which nothing is known but POSIX.
+//! The system calls of POSIX, for systems without specific support.
 
 pub(in crate::sink) mod file;
 pub(in crate::sink) mod pipe;

@@ -1,4 +1,4 @@
-//! Pipes are written to by `writev`.
+//! Writes to pipes with `writev`.
 
 use std::fs::File;
 use std::io::IoSlice;
@@ -12,20 +12,20 @@ use crate::sink::transport::Transport;
 /// Does nothing.
 pub(in crate::sink) fn enlarge(_: BorrowedFd<'_>) {}
 
-/// `writev`.
+/// The transport of pipes: `writev`.
 #[derive(Debug)]
 pub(in crate::sink) struct PipeTransport;
 
 impl Transport for PipeTransport {
-    const LEAST_LENT: usize = 16 << 10;
+    const MIN_LEND_BYTES: usize = 16 << 10;
 
     fn write(
         &self,
         fd: BorrowedFd<'_>,
         slices: &[IoSlice<'_>],
-        wait: bool,
+        may_block: bool,
     ) -> Result<usize, Errno> {
-        match wait {
+        match may_block {
             true => without_sigpipe(|| writev(fd, slices)),
             false => Err(Errno::OPNOTSUPP),
         }

@@ -1,4 +1,4 @@
-//! Sockets are written to by `sendmsg`.
+//! Writes to sockets with `sendmsg`.
 
 use std::fs::File;
 use std::io::IoSlice;
@@ -10,20 +10,20 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use crate::held_signal::without_sigpipe;
 use crate::sink::transport::Transport;
 
-/// `sendmsg`.
+/// The transport of sockets: `sendmsg`.
 #[derive(Debug)]
 pub(in crate::sink) struct SocketTransport;
 
 impl Transport for SocketTransport {
-    const LEAST_LENT: usize = 64 << 10;
+    const MIN_LEND_BYTES: usize = 64 << 10;
 
     fn write(
         &self,
         fd: BorrowedFd<'_>,
         slices: &[IoSlice<'_>],
-        wait: bool,
+        may_block: bool,
     ) -> Result<usize, Errno> {
-        let flags = if wait { SendFlags::empty() } else { SendFlags::DONTWAIT };
+        let flags = if may_block { SendFlags::empty() } else { SendFlags::DONTWAIT };
         without_sigpipe(|| sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags))
     }
 

@@ -54,7 +54,7 @@ fn names_a_complete_dump() {
         let path = directory.path().join(name);
         let (kind, line) = serve(&receiver, &dump);
         let expected = format!(
-            "receive: {}: {} bytes from unix:test, whole, all checksums hold",
+            "receive: {}: {} bytes from unix:test, intact, all checksums match",
             path.display(),
             dump.len()
         );

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use corestream::read::{Verdict, Verifier, Whole};
+use corestream::read::{IntactDump, Verdict, Verifier};
 use corestream::{
     Change, CoreDump, CoreDumpFile, Dumper, FileSink, Memory, MemoryImage, MemoryIndex, MemoryType,
     Piece, PipeSink, Sink, SocketSink,
@@ -132,9 +132,9 @@ fn dump_to(target: &str, directory: &Path, args: &[&str]) -> (Output, Vec<u8>) {
 
 /// Verifies a dump, which must be intact.
 #[track_caller]
-fn whole(bytes: &[u8]) -> Whole {
+fn whole(bytes: &[u8]) -> IntactDump {
     match Verifier::new().threads(2).verify(bytes).unwrap() {
-        Verdict::Whole(whole) => whole,
+        Verdict::Intact(whole) => whole,
         Verdict::Damaged(damage) => panic!("{damage}"),
     }
 }
@@ -154,7 +154,7 @@ fn marks_an_image_that_is_written_to() {
             assert!(output.status.success(), "{how:?} to {target}: {printed}");
             assert_eq!(whole(&bytes).changing, [MemoryIndex(0)], "{how:?} to {target}");
             let start = "corestream: warning: guest.mem: was ";
-            let end = " while it was dumped: the dump may hold old and new bytes, and marks memory 0 \
+            let end = " while it was dumped; the dump may contain old and new bytes, and marks memory 0 \
                        as changing\n";
             assert!(printed.starts_with(start) && printed.ends_with(end), "{how:?}: {printed}");
             assert_eq!(printed.lines().count(), 1);
@@ -272,8 +272,7 @@ fn marks_an_image_with_a_writable_mapping() {
     let (warning, stats) = printed.split_once('\n').unwrap();
     assert_eq!(
         warning,
-        "corestream: warning: guest.mem: was open for writing while it was dumped: the dump may hold \
-         old and new bytes, and marks memory 0 as changing"
+        "corestream: warning: guest.mem: was open for writing while it was dumped; the dump may contain old and new bytes, and marks memory 0 as changing"
     );
     let stats: serde_json::Value = serde_json::from_str(stats).unwrap();
     assert_eq!(stats["changing_memories"], serde_json::json!([0]));
@@ -519,7 +518,7 @@ fn lends_from_a_read_only_file_system_but_not_from_a_read_only_mount() {
     let plan = Dumper::new().plan(&dump).unwrap();
     let remount = || call("mount", &["-o", "remount,rw", source]).unwrap();
     let error = plan.write_to(&mut Interlude(Some(Box::new(remount)))).unwrap_err();
-    let said = "memory 0: the file system of the image became writable while it was dumped";
+    let said = "memory 0: the file system became writable while the image was dumped";
     assert_eq!(error.to_string(), said);
 
     // It becomes writable, is written to, and becomes read-only again before the end.
@@ -642,7 +641,7 @@ fn notices_writers_by_the_times_of_an_older_image() {
             remount("remount,ro");
         };
         let error = plan.write_to(&mut Interlude(Some(Box::new(interlude)))).unwrap_err();
-        let said = "memory 0: the file system of the image became writable while it was dumped";
+        let said = "memory 0: the file system became writable while the image was dumped";
         assert_eq!(error.to_string(), said, "by mapping: {by_mapping}");
     }
 }

@@ -161,21 +161,13 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
     let before = names(dir);
     let memory = ["--memory", "guest.mem"];
     for (args, code, expected) in [
-        (
-            vec!["-o", "new"],
-            2,
-            "there is nothing to dump: give an image with --memory, or a --manifest",
-        ),
+        (vec!["-o", "new"], 2, "nothing to dump: name an image with --memory, or a --manifest"),
         (
             vec!["--memory", "none.mem", "-o", "new"],
             1,
             "none.mem: cannot open: No such file or directory (os error 2)",
         ),
-        (
-            vec!["--memory", "sub", "-o", "new"],
-            1,
-            "sub: an image must be a regular file, this is a directory",
-        ),
+        (vec!["--memory", "sub", "-o", "new"], 1, "sub: is a directory, not a regular file"),
         (
             vec!["--memory", "huge.mem", "-o", "new"],
             1,
@@ -207,7 +199,7 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             [&memory[..], &["-o", "old.core"]].concat(),
             1,
-            "old.core: exists, use --force to replace it",
+            "old.core: exists; use --force to overwrite it",
         ),
         ([&memory[..], &["-o", "sub"]].concat(), 1, "sub: is a directory; name a file in it"),
         (
@@ -215,7 +207,11 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
             1,
             "none/new: no such directory: none; create it first",
         ),
-        ([&memory[..], &["-o", "none/"]].concat(), 1, "none/: no such directory, and no file name"),
+        (
+            [&memory[..], &["-o", "none/"]].concat(),
+            1,
+            "none/: no such directory, and the file name is missing",
+        ),
         (
             [&memory[..], &["-o", "guest.mem/new"]].concat(),
             1,
@@ -224,27 +220,27 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             [&memory[..], &["-o", "nowhere"]].concat(),
             1,
-            "nowhere: is a symbolic link to nothing, use --force to replace it",
+            "nowhere: is a dangling symbolic link; use --force to replace it",
         ),
         (
             [&memory[..], &["-o", "guest.mem", "--force"]].concat(),
             1,
-            "guest.mem: is an input (guest.mem), write to another file",
+            "guest.mem: is an input (guest.mem); write to another file",
         ),
         (
             [&memory[..], &["-o", "same.mem", "--force"]].concat(),
             1,
-            "same.mem: is an input (guest.mem), write to another file",
+            "same.mem: is an input (guest.mem); write to another file",
         ),
         (
             vec!["--manifest", "ok.json", "-o", "ok.json", "--force"],
             1,
-            "ok.json: is an input (ok.json), write to another file",
+            "ok.json: is an input (ok.json); write to another file",
         ),
         (
             vec!["--manifest", "ok.json", "-o", "same.mem", "--force"],
             1,
-            "same.mem: is an input (guest.mem), write to another file",
+            "same.mem: is an input (guest.mem); write to another file",
         ),
         (
             vec!["--manifest", "name\n.json", "-o", "new"],
@@ -254,44 +250,37 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             [&memory[..], &["-o", "%x"]].concat(),
             2,
-            "-o %x: %x is no pattern: %p is the process id, %t the Unix time, %n the name, %% a \
-             percent sign",
+            "-o %x: unknown pattern %x; expected %p (process id), %t (Unix time), %n (process name) or %% (percent sign)",
         ),
         (
             [&memory[..], &["-o", "new", "--max-segments", "0"]].concat(),
             2,
-            "invalid value '0' for '--max-segments <N>': 0 is not in 1..=100000; --help shows what \
-             there is",
+            "invalid value '0' for '--max-segments <N>': 0 is not in 1..=100000; see --help",
         ),
         (
             [&memory[..], &["-o", "new", "--max-segments", "100001"]].concat(),
             2,
-            "invalid value '100001' for '--max-segments <N>': 100001 is not in 1..=100000; --help \
-             shows what there is",
+            "invalid value '100001' for '--max-segments <N>': 100001 is not in 1..=100000; see --help",
         ),
         (
             [&memory[..], &["-o", "new", "--threads", "65536"]].concat(),
             2,
-            "invalid value '65536' for '--threads <N>': 65536 is not in 0..=65535; --help shows what there is",
+            "invalid value '65536' for '--threads <N>': 65536 is not in 0..=65535; see --help",
         ),
         (
             vec!["--memory", "guest.mem"],
             2,
-            "the following required arguments were not provided: --output <PATH>; --help shows what \
-             there is",
+            "the following required arguments were not provided: --output <PATH>; see --help",
         ),
         (
             vec!["--memory", "guest.mem,memory65", "-o", "new"],
             2,
-            "invalid value 'guest.mem,memory65' for '--memory <IMAGE>': there is no option memory65, \
-             only memory64, shared, changing, maximum=PAGES|SIZE and page-size=1; --help shows what \
-             there is",
+            "invalid value 'guest.mem,memory65' for '--memory <IMAGE>': unknown option memory65; expected memory64, shared, changing, maximum=PAGES|SIZE or page-size=1; see --help",
         ),
         (
             vec!["--memory", "guest.mem", "-o", "new", "--forse"],
             2,
-            "unexpected argument '--forse' found (a similar argument exists: '--force'); --help \
-             shows what there is",
+            "unexpected argument '--forse' found (a similar argument exists: '--force'); see --help",
         ),
         (
             [&memory[..], &["-o", "/dev/full"]].concat(),
@@ -517,7 +506,7 @@ fn does_not_overwrite_the_file_on_standard_input() {
     let mut command = start(directory.path(), &["--manifest", "-", "-o", "m.json", "--force"]);
     let input = File::open(directory.path().join("m.json")).unwrap();
     let output = command.stdin(input).output().unwrap();
-    let said = "corestream: m.json: is an input (/dev/stdin), write to another file\n";
+    let said = "corestream: m.json: is an input (/dev/stdin); write to another file\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
     assert_eq!(fs::read_to_string(directory.path().join("m.json")).unwrap(), text);
 }
@@ -546,8 +535,7 @@ fn warns_of_an_image_that_is_written_to_meanwhile() {
     image.write_all_at(b"new", 100).unwrap();
     stdout.read_to_end(&mut Vec::new()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = "corestream: warning: dense.mem: was written to while it was dumped: the dump may hold \
-                old and new bytes, and marks memory 0 as changing\n";
+    let said = "corestream: warning: dense.mem: was written to while it was dumped; the dump may contain old and new bytes, and marks memory 0 as changing\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(0)));
 }
 

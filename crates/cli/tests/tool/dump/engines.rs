@@ -73,7 +73,7 @@ fn reports_a_dump_that_v8_would_refuse() {
     image.write_all_at(b"last", V8_MAX_MODULE_BYTES - 4).unwrap();
     let long = refusal(directory.path(), &["--memory", "long.mem", "--max-segments", "1"]).unwrap();
     assert!(long.starts_with("a module of 10737"), "{long}");
-    assert!(long.ends_with(" bytes is over its limit of 1073741824"), "{long}");
+    assert!(long.ends_with(" bytes exceeds the limit of 1073741824"), "{long}");
     // With two segments, the dump is short.
     assert_eq!(refusal(directory.path(), &["--memory", "long.mem"]), None);
 }

@@ -54,7 +54,7 @@ fn a_signal_ends_a_dump_to_a_file_and_leaves_nothing() {
         wait_until(|| has_a_file(&child, &directory));
         signal(&child, kind);
         let output = child.wait_with_output().unwrap();
-        let said = format!("corestream: stopped by {name}, the output is not complete\n");
+        let said = format!("corestream: stopped by {name}, the output is incomplete\n");
         assert_eq!((stderr(&output), output.status.code()), (said, Some(code)));
         assert_eq!(names(&directory), ["guest.mem"]);
     }
@@ -103,8 +103,8 @@ fn reports_an_image_that_is_cut_during_the_scan() {
         .set_len(5)
         .unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = "corestream: memory 0: the image file was cut to 5 bytes while it was dumped, \
-                2147483648 are needed\n";
+    let said = "corestream: memory 0: the image file was truncated to 5 bytes while it was dumped; \
+                2147483648 bytes are needed\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
     assert_eq!(names(directory.path()), ["guest.mem"]);
 }
@@ -121,8 +121,8 @@ fn reports_an_image_that_is_cut_during_the_write() {
     image.set_len(8 * MIB).unwrap();
     let reader = thread::spawn(move || stdout.read_to_end(&mut Vec::new()).unwrap());
     let output = child.wait_with_output().unwrap();
-    let said = "corestream: standard output: memory 0: the image file was cut to 8388608 bytes while \
-                it was dumped, 67108864 are needed\n";
+    let said = "corestream: standard output: memory 0: the image file was truncated to 8388608 bytes while \
+                it was dumped; 67108864 bytes are needed\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
     assert!((reader.join().unwrap() as u64) < 64 * MIB);
 }

@@ -206,17 +206,17 @@ fn rejects_files_without_a_length() {
         0,
     )
     .unwrap();
-    let no_length = "the file has no length although it has bytes, as files of /proc do: copy it to a \
+    let no_length = "the file has content but reports a length of 0, as files of /proc do; copy it to a \
                      regular file first";
-    let device = "an image must be a regular file, this is a character device";
+    let device = "is a character device, not a regular file";
     let fifo = dir.join("fifo");
     for (path, why) in [
         ("/proc/version", no_length),
         ("/proc/self/maps", no_length),
         ("/dev/null", device),
         ("/dev/zero", device),
-        ("/", "an image must be a regular file, this is a directory"),
-        (fifo.to_str().unwrap(), "an image must be a regular file, this is a FIFO"),
+        ("/", "is a directory, not a regular file"),
+        (fifo.to_str().unwrap(), "is a FIFO, not a regular file"),
         ("/proc/self/mem", "cannot read: "),
     ] {
         let check = |output: &Output, lead: &str| {
@@ -250,18 +250,16 @@ fn warns_of_images_that_are_empty_or_end_within_a_page() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path();
     for (len, ty, warning) in [
-        (0, "", "the image is empty: its memory holds no data"),
+        (0, "", "the image is empty; the memory has no data"),
         (
             1,
             "",
-            "its length of 1 byte is not a multiple of the page size of 65536: the rest of the last \
-             page is zero",
+            "its length of 1 byte is not a multiple of the page size of 65536; the rest of the last page is zero",
         ),
         (
             65_537,
             ",memory64",
-            "its length of 65537 bytes is not a multiple of the page size of 65536: the rest of the \
-             last page is zero",
+            "its length of 65537 bytes is not a multiple of the page size of 65536; the rest of the last page is zero",
         ),
         (1000, ",page-size=1", ""),
         (131_072, "", ""),

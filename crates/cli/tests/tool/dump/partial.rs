@@ -69,13 +69,13 @@ fn excludes_a_secret_and_reports_it_everywhere() {
         assert_eq!(decoded.segments.iter().filter(|s| s.memory == 0).count(), 1);
 
         let (verdict, _) = ok(dir, &["verify", "guest.core"]);
-        assert!(verdict.starts_with("guest.core: whole as planned, "), "{verdict}");
+        assert!(verdict.starts_with("guest.core: intact but partial, "), "{verdict}");
         assert!(verdict.ends_with(&format!("; {line}\n")), "{verdict}");
         let (shown, _) = ok(dir, &["inspect", "guest.core"]);
         for part in [
-            "\n  partial: ranges of memories were left out on purpose\n",
-            "\n     coverage partial, without 100 bytes\n     left out 0x64..=0xc7\n",
-            "\n     coverage partial, without 31 bytes\n     left out 0x7d0..=0x7ee\n",
+            "\n  partial: memory ranges were excluded on purpose\n",
+            "\n     coverage partial, 100 bytes missing\n     missing 0x64..=0xc7\n",
+            "\n     coverage partial, 31 bytes missing\n     missing 0x7d0..=0x7ee\n",
         ] {
             assert!(shown.contains(part), "{shown}");
         }
@@ -86,13 +86,13 @@ fn excludes_a_secret_and_reports_it_everywhere() {
         assert_eq!(shown["memories"][1]["left_out"], excluded);
 
         let args = ["extract", "guest.core", "--memory", "1", "-o", "out.mem", "--force"];
-        let zeros = "zeros stand there in the image";
+        let zeros = "the image has zeros there";
         let of_one = "partial on purpose: memory 1 without 31 bytes in 1 range";
-        assert_eq!(ok(dir, &args).1, format!("corestream: {of_one}: {zeros}\n"));
+        assert_eq!(ok(dir, &args).1, format!("corestream: {of_one}; {zeros}\n"));
         assert!(fs::read(dir.join("out.mem")).unwrap() == image);
 
         let (_, said) = ok(dir, &["extract", "guest.core", "--all", "out"]);
-        assert_eq!(said, format!("corestream: {line}: {zeros}\n"));
+        assert_eq!(said, format!("corestream: {line}; {zeros}\n"));
         let manifest = fs::read_to_string(dir.join("out/manifest.json")).unwrap();
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
         assert_eq!(manifest["memories"][1]["left_out"], excluded);
@@ -132,7 +132,7 @@ fn merges_excluded_ranges() {
     let (ranges, said) = dump(&["--only", "0:..", "--exclude", "0:131072.."]);
     assert_eq!((ranges, said.as_str()), (vec![], ""));
     let (verdict, _) = ok(dir, &["verify", "guest.core"]);
-    assert!(verdict.contains(": whole, ") && !verdict.contains("partial"), "{verdict}");
+    assert!(verdict.contains(": intact, ") && !verdict.contains("partial"), "{verdict}");
     let bytes = fs::read(dir.join("guest.core")).unwrap();
     assert!(decode(&bytes).contents(0, 131_072)[..AT] == image[..AT] && shows(&bytes));
 }
@@ -157,9 +157,9 @@ fn does_not_scan_or_count_excluded_ranges() {
         assert_eq!(stats[key], json!(value), "{key}");
     }
     let (plan, _) = ok(dir, &[&args[..5], &["--dry-run"]].concat());
-    assert!(plan.contains("\nleft out  1044480 bytes in 2 ranges\n"), "{plan}");
+    assert!(plan.contains("\nexcluded  1044480 bytes in 2 ranges\n"), "{plan}");
     let (plan, _) = ok(dir, &["dump", "--memory", "dense.mem", "--dry-run"]);
-    assert!(!plan.contains("left out"), "{plan}");
+    assert!(!plan.contains("excluded"), "{plan}");
 }
 
 /// A memory of all addresses, which no file system can hold, with its last address excluded.
@@ -177,7 +177,7 @@ fn excludes_ranges_of_a_memory_of_all_addresses() {
     for range in
         ["0x20000000000001..=0x8000000000000000", "0xffffffffffffffff..=0xffffffffffffffff"]
     {
-        assert!(shown.contains(&format!("     left out {range}\n")), "{shown}");
+        assert!(shown.contains(&format!("     missing {range}\n")), "{shown}");
     }
     ok(dir, &["extract", "guest.core", "--all", "out"]);
     ok(dir, &["dump", "--manifest", "out/manifest.json", "-o", "again.core"]);
@@ -208,12 +208,12 @@ fn reports_invalid_ranges_in_one_line() {
             ["--exclude", "0:4096"],
             "invalid range \"4096\"; expected START..END, such as 0x1000..0x2000",
         ),
-        (["--exclude", "0"], "a range has the form MEMORY:START..END, such as 0:0x1000..0x2000"),
+        (["--exclude", "0"], "expected MEMORY:START..END, such as 0:0x1000..0x2000"),
         (["--exclude", "0:1kib..2KiB"], "unknown unit \"kib\", did you mean 1KiB?"),
-        (["--only", "x:1..2"], "\"x\" is no index of a memory, such as 0"),
+        (["--only", "x:1..2"], "invalid memory index \"x\"; expected a number such as 0"),
         (["--only", "0:1..0x1ffffffffffffffff"], "0x1ffffffffffffffff does not fit in 64 bits"),
-        (["--exclude", "1:1..2"], "--exclude 1:1..2: there is no memory 1, there is only memory 0"),
-        (["--only", "4294967296:.."], "--only 4294967296:..: there is no memory 4294967296"),
+        (["--exclude", "1:1..2"], "--exclude 1:1..2: no memory 1; the guest has 1 memory"),
+        (["--only", "4294967296:.."], "--only 4294967296:..: no memory 4294967296"),
         (
             ["--exclude", "0:1..131073"],
             "memory 0: excluded range 0x1..0x20001 extends past the end of the memory (0x20000 bytes)",
@@ -260,7 +260,7 @@ fn salvages_a_truncated_dump_with_excluded_ranges() {
     assert_eq!(output.status.code(), Some(3));
     let said = stderr(&output);
     assert!(
-        said.contains("partial on purpose: memory 0 without 31 bytes in 1 range: zeros"),
+        said.contains("partial on purpose: memory 0 without 31 bytes in 1 range; the image"),
         "{said}"
     );
     let manifest = fs::read_to_string(dir.join("out/manifest.json")).unwrap();

@@ -179,7 +179,7 @@ fn the_end_of_a_connection_decides_without_a_reply() {
         });
         let expected = format!(
             "corestream: {to}: everything was sent, but the receiver neither replied nor closed the \
-             connection for 100ms: whether it kept the dump is not known\n"
+             connection for 100ms; it is unknown whether it kept the dump\n"
         );
         assert_eq!((code, said), (Some(1), expected));
         let (to, code, said) = dump_to(kind, 1, &timeout, |mut socket| {
@@ -188,8 +188,8 @@ fn the_end_of_a_connection_decides_without_a_reply() {
             Some(socket)
         });
         let expected = format!(
-            "corestream: {to}: everything was sent, but the rest of the receiver's reply did not come for \
-             100ms: whether it kept the dump is not known\n"
+            "corestream: {to}: everything was sent, but the rest of the receiver's reply did not arrive for \
+             100ms; it is unknown whether it kept the dump\n"
         );
         assert_eq!((code, said), (Some(1), expected));
         // A peer that closes the connection with unread bytes has not taken the dump.
@@ -197,7 +197,8 @@ fn the_end_of_a_connection_decides_without_a_reply() {
             socket.wait_for_end();
             None
         });
-        let broken = "did not take the dump to its end: Connection reset by peer (os error 104)";
+        let broken =
+            "stopped reading before the end of the dump: Connection reset by peer (os error 104)";
         assert_eq!((code, said), (Some(1), format!("corestream: {to}: {broken}\n")), "{kind}");
     }
     let (to, code, said) = dump_to("tcp", 1, &[], |mut socket| {
@@ -205,7 +206,8 @@ fn the_end_of_a_connection_decides_without_a_reply() {
         socket.reset();
         None
     });
-    let broken = "did not take the dump to its end: Connection reset by peer (os error 104)";
+    let broken =
+        "stopped reading before the end of the dump: Connection reset by peer (os error 104)";
     assert_eq!((code, said), (Some(1), format!("corestream: {to}: {broken}\n")));
 }
 
@@ -227,7 +229,7 @@ fn a_reset_after_everything_is_an_error() {
                 socket.reset();
                 None
             });
-            let broken = format!("corestream: {to}: did not take the dump to its end: ");
+            let broken = format!("corestream: {to}: stopped reading before the end of the dump: ");
             assert!(
                 code == Some(1) && said.starts_with(&broken),
                 "{kind} {delay}: {code:?} {said}"
@@ -239,8 +241,8 @@ fn a_reset_after_everything_is_an_error() {
 /// A peer that closes its half before it has the whole dump may not have kept it, whatever it does afterwards.
 #[test]
 fn an_early_end_is_an_error() {
-    let early = "closed its half of the connection before it had the whole dump, without a reply: whether \
-                 it kept the dump is not known";
+    let early = "closed its half of the connection without a reply before it had the whole dump; it is unknown \
+                 whether it kept the dump";
     for kind in ["tcp", "unix"] {
         let (to, code, said) = dump_to(kind, 320, &[], |mut socket| {
             socket.shutdown_write();
@@ -315,8 +317,7 @@ fn a_signal_during_the_wait_for_a_reply_claims_nothing() {
     peer.read_to_end(&mut Vec::new()).unwrap();
     signal(&child, Signal::TERM);
     let output = end(child);
-    let said = "corestream: stopped by SIGTERM, everything was sent, but whether the receiver kept it is \
-                not known\n";
+    let said = "corestream: stopped by SIGTERM, everything was sent, but it is unknown whether the receiver kept the dump\n";
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(143), said));
 }
 
@@ -401,7 +402,7 @@ fn the_timeout_covers_connecting() {
         signal(&child, Signal::INT);
         let output = end(child);
         assert_eq!(output.status.code(), Some(130));
-        let said = "corestream: stopped by SIGINT, the output is not complete\n";
+        let said = "corestream: stopped by SIGINT, the output is incomplete\n";
         assert_eq!(stderr(&output), said);
     }
 }

@@ -36,12 +36,11 @@ fn messages_use_the_indices_of_the_manifest() {
     ];
     let said = stderr(&succeed(directory.path(), args));
     for index in 99..103 {
-        let line = format!("warning: memory {index} is left out: a dump has at most 100 memories");
+        let line = format!("warning: memory {index} is omitted: a dump has at most 100 memories");
         assert!(said.contains(&line), "{said}");
     }
     assert!(said.contains("partial on purpose: memory 103 without 16 bytes in 1 range"), "{said}");
-    let warning = "guest.mem: was open for writing while it was dumped: the dump may hold old and \
-                   new bytes, and marks memory 103 (memory 99 of the dump) as changing";
+    let warning = "guest.mem: was open for writing while it was dumped; the dump may contain old and new bytes, and marks memory 103 (memory 99 of the dump) as changing";
     assert!(said.contains(warning), "{said}");
     let stats = said.lines().find(|line| line.starts_with('{')).unwrap();
     let stats: Value = serde_json::from_str(stats).unwrap();

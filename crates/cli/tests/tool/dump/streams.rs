@@ -159,7 +159,7 @@ fn stalling(kind: &str) -> (Box<dyn Read>, OwnedFd) {
 /// Returns the number of written bytes from a message.
 fn written(line: &str, name: &str, planned: usize) -> usize {
     let rest = line.strip_prefix(&format!("corestream: {name}: ")).expect(line);
-    let said = format!(" of {planned} bytes written: nothing was taken for 100ms\n");
+    let said = format!(" of {planned} bytes written: the reader took no bytes for 100ms\n");
     rest.strip_suffix(&said).expect(line).parse().unwrap()
 }
 
@@ -195,7 +195,7 @@ fn reports_a_reader_that_stalls() {
     let said = stderr(&output);
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.starts_with(&format!("corestream: {to}: ")), "{said}");
-    assert!(said.ends_with(" bytes written: nothing was taken for 100ms\n"), "{said}");
+    assert!(said.ends_with(" bytes written: the reader took no bytes for 100ms\n"), "{said}");
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn reports_usage_errors_in_one_line() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let to_nobody = format!("tcp:{nobody}");
     let refused = format!("{to_nobody}: cannot connect: Connection refused (os error 111)");
-    let see = "; --help shows what there is";
+    let see = "; see --help";
     for (args, code, expected) in [
         (vec!["--to", &to_nobody], 1, refused.as_str()),
         (
@@ -280,7 +280,7 @@ fn reports_usage_errors_in_one_line() {
         (
             vec!["-o", "new", "--write-timeout", "0"],
             2,
-            "invalid value '0' for '--write-timeout <S>': must be a number of seconds above 0, from 1e-9 to 1.8e19",
+            "invalid value '0' for '--write-timeout <S>': expected a number of seconds from 1e-9 to 1.8e19",
         ),
         (
             vec!["-o", "new", "--fd", "1"],
@@ -314,7 +314,7 @@ fn writes_to_a_terminal_as_a_descriptor_only_with_force() {
     fs::write(directory.path().join("guest.mem"), vec![1; 65_536]).unwrap();
     let terminal = Terminal::new();
     let output = with_descriptor_7(directory.path(), terminal.open(), &[]).output().unwrap();
-    let said = "corestream: descriptor 7: is a terminal, and the output is binary: redirect it, name a \
+    let said = "corestream: descriptor 7: is a terminal, and the output is binary; redirect it, name a \
                 file with -o, or use --force\n";
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(2), said));
     // Otherwise the terminal ends when the first dump closes it.

@@ -28,7 +28,7 @@ fn rejects_a_damaged_dump_without_salvage() {
     // The section has an id and a size of two bytes before its name.
     let block = format!("0x0..{:#x}", index - 3);
     let reason = format!(
-        "the checksum of {block} does not hold; this concerns memory 0 0x3e8..=0x1116f, memory 2 \
+        "checksum mismatch in {block}; affects memory 0 0x3e8..=0x1116f, memory 2 \
          0x3e8..=0x1116f"
     );
     for dump in ["flipped.core", "-"] {
@@ -56,7 +56,7 @@ fn rejects_a_damaged_dump_without_salvage() {
     assert!(fs::read(dir.join("new")).unwrap() == expected);
 
     // Truncated in the middle of the first segment.
-    let said = format!("cut.core: is cut off: {at} of {} bytes", whole.len());
+    let said = format!("cut.core: truncated: {at} of {} bytes", whole.len());
     let output = run(dir, &["verify", "cut.core"]);
     let place = format!("(bytes {at:#x}..{:#x})", whole.len());
     let line = format!("corestream: {said} {place}\n");
@@ -71,7 +71,7 @@ fn rejects_a_damaged_dump_without_salvage() {
     let taken = run(dir, &["extract", "cut.core", "--memory", "0", "-o", "cut.mem", "--salvage"]);
     assert_eq!(taken.status.code(), Some(3));
     // The memory is zero before the first segment, of which 500 bytes are left.
-    let missing = "memory 0: 0x5dc..=0x1ffff is not in the dump, the image has zeros there";
+    let missing = "memory 0: 0x5dc..=0x1ffff is not in the dump; the image has zeros there";
     assert!(stderr(&taken).contains(missing), "{}", stderr(&taken));
 }
 
@@ -162,7 +162,7 @@ fn check_salvage(is_chosen: impl Fn(usize) -> bool) {
                 assert!(kind > 2 && !dir.join("out").exists(), "{case}: {said}");
                 continue;
             };
-            let unchecked = said.contains("nothing tells whether the rest is right");
+            let unchecked = said.contains("the extracted data may be wrong");
             assert_eq!(unchecked, !checksums || kind > 1, "{case}: {said}");
             let doubtful = unchecked || said.contains("manifest.json (names, sizes of ");
             assert!(doubtful || found == manifest, "{case}: {said}");
@@ -216,19 +216,19 @@ fn reports_a_rewritten_dump() {
     let said = ok(dir, &["verify", "rewritten.core"]);
     let expected = format!(
         "rewritten.core: rewritten, {} bytes in 4 segments, another tool has moved or changed its \
-         sections: only its structure can be checked, its checksums are of the original\n",
+         sections: only its structure can be checked, because its checksums are those of the original\n",
         bytes.len()
     );
     assert_eq!(said, expected);
     let shown = ok(dir, &["inspect", "rewritten.core"]);
     assert!(
-        shown.contains("bytes, rewritten by another tool, its checksums are void\n"),
+        shown.contains("bytes, rewritten by another tool, so its checksums are void\n"),
         "{shown}"
     );
     let output = run(dir, &["extract", "rewritten.core", "--all", "out"]);
     assert_eq!(output.status.code(), Some(0));
-    let said = "warning: another tool has rewritten the dump: no checksums tell whether anything is \
-                missing or wrong\n";
+    let said = "warning: another tool has rewritten the dump, so checksums cannot show whether anything \
+                is missing or wrong\n";
     assert!(stderr(&output).contains(said), "{}", stderr(&output));
     ok(dir, &["dump", "--manifest", "out/manifest.json", "-o", "again.core"]);
     assert!(fs::read(dir.join("again.core")).unwrap() == whole);
@@ -256,7 +256,7 @@ fn salvages_other_memories_if_one_is_too_large() {
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{said}");
         let expected =
-            "warning: memory 0 is not extracted: out/memory-0.mem: cannot make it as long";
+            "warning: memory 0 was not extracted: out/memory-0.mem: cannot set the length";
         assert!(said.contains(expected), "{said}");
         assert_eq!(names(&dir.join("out")), ["manifest.json", "memory-1.mem"]);
         assert!(fs::read(dir.join("out/memory-1.mem")).unwrap() == vec![1; 65_536]);
@@ -293,7 +293,8 @@ fn salvages_everything_but_an_unreadable_sector() {
         drop_caches(&path);
         let pages = [0x10_2000..0x10_3000, 0x20_1000..0x20_2000];
         let eio = "Input/output error (os error 5)";
-        let why = format!("cannot read bytes 0x102000..0x103000: {eio}; so it is at 1 more place");
+        let why =
+            format!("cannot read bytes 0x102000..0x103000: {eio}; and 1 more unreadable range");
         if checksums {
             let output = run(dir, &["verify", name]);
             let expected = format!("corestream: {name}: {why}\n");
@@ -324,14 +325,12 @@ fn salvages_everything_but_an_unreadable_sector() {
         assert_eq!(part["address"], 0);
         let mut expected = image.clone();
         for page in pages {
-            let range = format!(
-                "warning: {name}: bytes {:#x}..{:#x} can't be read\n",
-                page.start, page.end
-            );
+            let range =
+                format!("warning: {name}: cannot read bytes {:#x}..{:#x}\n", page.start, page.end);
             assert!(said.contains(&range), "{said}");
             let (first, last) = (page.start - offset, page.end - offset - 1);
             let line = format!(
-                "warning: memory 0: {first:#x}..={last:#x} can't be read, the image has zeros there\n"
+                "warning: memory 0: cannot read {first:#x}..={last:#x}; the image has zeros there\n"
             );
             assert!(said.contains(&line), "{said}");
             expected[first..=last].fill(0);
@@ -353,15 +352,14 @@ fn salvages_everything_but_an_unreadable_sector() {
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{said}");
         assert!(
-            said.contains(&format!("warning: {name}: bytes 0x0..0x1000 can't be read\n")),
+            said.contains(&format!("warning: {name}: cannot read bytes 0x0..0x1000\n")),
             "{said}"
         );
-        let size = "warning: memory 0: the size of the memory is lost, the image ends with the last page that \
-                    has data\n";
+        let size = "warning: memory 0: its size is lost; the image ends with the last page that has data\n";
         assert!(said.contains(size), "{said}");
         let zeros = 0x1000 - offset;
         let lost =
-            format!("memory 0: 0x0..={:#x} can't be read, the image has zeros there\n", zeros - 1);
+            format!("memory 0: cannot read 0x0..={:#x}; the image has zeros there\n", zeros - 1);
         assert!(said.contains(&lost), "{said}");
         let mut expected = image[..3 << 20].to_vec();
         expected[..zeros].fill(0);

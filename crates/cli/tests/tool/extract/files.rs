@@ -109,12 +109,12 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             &["extract", "guest.core", "--memory", "0", "-o", "first.mem"],
             1,
-            "first.mem: exists, use --force to replace it",
+            "first.mem: exists; use --force to overwrite it",
         ),
         (
             &["extract", "guest.core", "--memory", "0", "-o", "guest.core", "--force"],
             1,
-            "guest.core: is an input (guest.core), write to another file",
+            "guest.core: is an input (guest.core); write to another file",
         ),
         (
             &["extract", "guest.core", "--memory", "1", "-o", "new"],
@@ -139,13 +139,12 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             &["inspect", "-"],
             2,
-            "-: standard input can't be mapped: name a file; only `verify` takes a pipe",
+            "-: standard input cannot be mapped; name a file (only `verify` accepts a pipe)",
         ),
         (
             &["extract", "guest.core"],
             2,
-            "the following required arguments were not provided: <--memory <I>|--all <DIR>>; --help \
-             shows what there is",
+            "the following required arguments were not provided: <--memory <I>|--all <DIR>>; see --help",
         ),
         (
             &["verify", "none.core"],
@@ -209,7 +208,7 @@ fn a_signal_ends_an_extraction_and_leaves_nothing() {
             signal(&child, number);
             let output = child.wait_with_output().unwrap();
             assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
-            assert!(stderr(&output).contains("the output is not complete"), "{}", stderr(&output));
+            assert!(stderr(&output).contains("the output is incomplete"), "{}", stderr(&output));
             assert_eq!(names(&dir), before, "{args:?}");
         }
     }
@@ -236,7 +235,7 @@ fn keeps_an_old_image_if_the_dump_changes_meanwhile() {
             dump.write_all_at(&[9], 1 << 29).unwrap();
         }
         let output = child.wait_with_output().unwrap();
-        let expected = "corestream: guest.core: was changed while it was read\n";
+        let expected = "corestream: guest.core: was modified while it was read\n";
         assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(1)));
         assert_eq!(names(&dir), before);
         assert_eq!(fs::read(dir.join("old.mem")).unwrap(), b"old");

@@ -68,7 +68,7 @@ fn keeps_names_in_a_dump_and_escapes_them_in_output() {
         let run = |args: &[&str]| {
             shown(&corestream(directory.path(), args).env_remove("COLUMNS").output().unwrap())
         };
-        assert!(run(&["verify", "core"]).starts_with("core: whole, "));
+        assert!(run(&["verify", "core"]).starts_with("core: intact, "));
         assert!(run(&["inspect", "core"]).lines().all(|line| line.chars().count() <= 80));
         let json: serde_json::Value =
             serde_json::from_str(&run(&["inspect", "core", "--json"])).unwrap();
@@ -112,8 +112,8 @@ fn escapes_names_of_files_in_output() {
         }
         // The file is made, and then exists.
         assert_eq!(run(&[dump, memory, guest, output, path]), "");
-        assert!(run(&[dump, memory, guest, output, path]).contains("exists, use --force"));
-        assert!(run(&[OsStr::new("verify"), path]).contains(": whole, "));
+        assert!(run(&[dump, memory, guest, output, path]).contains("exists; use --force"));
+        assert!(run(&[OsStr::new("verify"), path]).contains(": intact, "));
         let within = Path::new(path).join("new");
         assert!(
             run(&[dump, memory, guest, output, within.as_os_str()]).contains("Not a directory")

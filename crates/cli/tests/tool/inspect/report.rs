@@ -104,7 +104,7 @@ fn reads_no_contents_of_memories() {
     let verdict = run(dir, &["verify", "guest.core"]);
     assert_eq!(verdict.status.code(), Some(3));
     let said = stderr(&verdict);
-    assert!(said.contains("blocks are bad, this is the first"), "{said}");
+    assert!(said.contains("bad blocks"), "{said}");
     assert!(said.contains("(bytes 0x6400000..0x6500000)"), "{said}");
 }
 
@@ -153,7 +153,7 @@ fn names_the_layout_of_other_writers() {
         let again =
             run(dir, &["dump", "--manifest", "out/manifest.json", "-o", "again", "--force"]);
         if name == "wasmedge" {
-            let expected = "out/manifest.json: global 0: an i32 needs a value";
+            let expected = "out/manifest.json: global 0: an i32 requires a value";
             assert!(stderr(&again).contains(expected), "{}", stderr(&again));
         } else {
             assert!(again.status.success(), "{}", stderr(&again));

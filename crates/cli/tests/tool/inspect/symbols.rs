@@ -289,7 +289,7 @@ fn matches_files_with_modules() {
     fails(&[&by_nothing], 2, none);
     fails(&[&format!("4={by_nothing}")], 2, "there is no module 4, the dump has 4");
     fails(&[&by_file, &format!("0={by_nothing}")], 2, "module 0 already has a file");
-    fails(&["0="], 2, "names no file");
+    fails(&["0="], 2, "missing file name");
     fails(&["none.wasm"], 1, "none.wasm: cannot open: No such file");
     let same = directory.dump(&["a/one.wasm", "b/one.wasm"], [frame(0, 1)]);
     let output = inspect(&same, &[&by_file], &[]);
@@ -311,15 +311,14 @@ fn rejects_files_that_are_not_modules() {
         true => fails(b"(module", "bad.wasm:1:8: expected `)`"),
         false => fails(
             b" (module)",
-            "is WebAssembly text: name what `wat2wasm --debug-names` makes of it, or install \
-             corestream-cli with the feature `run`",
+            "is in WebAssembly text format; convert it with `wat2wasm --debug-names`, or install corestream-cli with the feature `run`",
         ),
     }
     fails(b"module", "is not a WebAssembly module, neither in binary nor in text form\n");
-    fails(b"\x1f\x8b\x08\0", "is compressed with gzip: decompress it first, with `gzip -d`");
+    fails(b"\x1f\x8b\x08\0", "is compressed with gzip; decompress it with `gzip -d` first");
     fails(&fs::read(&dump).unwrap(), "is a core dump, not a guest");
-    fails(b"(component)", "is a component, whose symbols are not supported: name the core");
-    fails(b"\0asm\x0d\0\x01\0", "is a component, whose symbols are not supported: name the core");
+    fails(b"(component)", "is a component, whose symbols are not supported; name its core");
+    fails(b"\0asm\x0d\0\x01\0", "is a component, whose symbols are not supported; name its core");
     // A file that is not regular may have no end, so it is not read.
     let fifo = directory.write("fifo.wasm", b"");
     fs::remove_file(&fifo).unwrap();

@@ -161,8 +161,8 @@ fn reports_a_directory_that_cannot_be_synced_and_keeps_the_dump() {
         let said = stderr(&output);
         let new = fuse.path().join("new");
         let expected = format!(
-            "corestream: {}: the dump is there and whole, but cannot sync its directory: a power cut may still take \
-             the name away: Input/output error (os error 5)\n",
+            "corestream: {}: the dump is complete, but its directory cannot be synced: a power cut may still remove \
+             the name: Input/output error (os error 5)\n",
             new.display()
         );
         assert_eq!((output.status.code(), said), (Some(1), expected));

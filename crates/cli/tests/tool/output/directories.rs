@@ -78,7 +78,7 @@ fn names_a_file_in_a_directory_that_was_moved() {
         let error = begun.commit().unwrap_err();
         let file = at.canonicalize().unwrap().join("moved/file");
         let expected = format!(
-            "{}: the file is whole, but its directory was moved while it was written: the file is now {}",
+            "{}: the file is complete, but its directory was moved while it was written: the file is now {}",
             at.join("d/file").display(),
             file.display()
         );
@@ -106,7 +106,7 @@ fn reports_a_file_system_that_was_unmounted() {
     let name = directory.join("file");
     let error = file.commit([name.clone()]).unwrap_err();
     let expected = format!(
-        "{}: the file is whole, but its file system was unmounted while it was written: the file is on \
+        "{}: the file is complete, but its file system was unmounted while it was written: the file is on \
          that file system",
         name.display()
     );
@@ -316,7 +316,7 @@ fn rejects_replacements_and_directories_in_an_append_only_directory() {
         ),
         (
             &["extract", "guest.core", "--all", all.to_str().unwrap()],
-            "is append-only, where no finished",
+            "is append-only, so no finished",
         ),
     ] {
         let output = run(guest.path(), args);

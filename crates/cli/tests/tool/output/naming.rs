@@ -57,7 +57,7 @@ impl Guest {
                 assert_eq!(names(target), ["new"], "{line}");
             }
             let output = self.shell(target, &format!("exec \"$0\" {writer} -o $1/new"));
-            assert!(stderr(&output).contains("exists, use --force to replace it"));
+            assert!(stderr(&output).contains("exists; use --force to overwrite it"));
             fs::remove_file(&new).unwrap();
         }
         let sync = "exec \"$0\" dump --memory guest.mem -o $1/new --sync --force";
@@ -121,7 +121,7 @@ fn warns_of_a_file_system_without_modes() {
     {
         let faults = Faults { tmpfile, chmod, mode: Some(0o755), ..Faults::default() };
         let fuse = require!("fuse", Fuse::new(faults));
-        guest.check_target(&fuse.path(), "has mode 0755 and not 0600");
+        guest.check_target(&fuse.path(), "has mode 0755 instead of 0600");
     }
     // Only the owner can read this file.
     let faults = Faults { chmod: Some(Errno::PERM), mode: Some(0o700), ..Faults::default() };
@@ -170,7 +170,7 @@ impl Drop for Mounted {
 #[test]
 fn completes_a_dump_on_vfat() {
     let mounted = require!("vfat", Mounted::new(&["/usr/sbin/mkfs.vfat"], "loop"));
-    Guest::new().check_target(&mounted.path(), "has mode 0755 and not 0600");
+    Guest::new().check_target(&mounted.path(), "has mode 0755 instead of 0600");
     let mounted = require!("vfat", Mounted::new(&["/usr/sbin/mkfs.vfat"], "loop,umask=077"));
     Guest::new().check_target(&mounted.path(), "");
 }
@@ -315,10 +315,7 @@ fn reports_a_second_name_that_cannot_be_removed() {
     let output = command.args(["dump", "--memory", "guest.mem", "-o"]).arg(&new).output().unwrap();
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(
-        said.contains("the dump is there and whole, but cannot remove its second name "),
-        "{said}"
-    );
+    assert!(said.contains("the dump is complete, but its second name "), "{said}");
     assert!(fs::read(&new).unwrap() == guest.dump);
     assert_eq!(names(&fuse.path()).len(), 2);
 }

@@ -41,7 +41,7 @@ fn receives_a_dump_over_tcp_and_a_unix_socket() {
         let line = receiver.line().replace("tcp:[::1]:", "tcp:127.0.0.1:");
         assert_eq!(
             without_port(&line),
-            format!("dumps/{name}: {len} bytes from {from}, whole, all checksums hold")
+            format!("dumps/{name}: {len} bytes from {from}, intact, all checksums match")
         );
         let path = directory.path().join("dumps").join(name);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
@@ -73,7 +73,7 @@ fn keeps_every_complete_dump_whatever_other_senders_do() {
     let cut = &bad[..bad.len() / 2];
     let longer = [&bad[..], b"more"].concat();
     // What is sent, what the sender does then, and what the receiver says about this sender.
-    let checksum = "is damaged: the checksum of 0x100000..0x200000 does not hold";
+    let checksum = "is damaged: checksum mismatch in 0x100000..0x200000";
     let rounds: [[(&[u8], Then, &str); 6]; 2] = [
         [
             (cut, Then::Close, "is cut off: "),
@@ -122,7 +122,8 @@ fn keeps_every_complete_dump_whatever_other_senders_do() {
         });
         for ((bytes, _, name), address) in kept.iter().zip(of_kept) {
             let len = bytes.len();
-            let line = format!("{name}: {len} bytes from tcp:{address}, whole, all checksums hold");
+            let line =
+                format!("{name}: {len} bytes from tcp:{address}, intact, all checksums match");
             assert!(lines.contains(&line), "{line}\n{lines:#?}");
             assert!(read(directory.path(), name) == *bytes, "{name}");
             expected.push(name.clone());
@@ -246,8 +247,7 @@ fn reports_usage_errors_in_one_line() {
             "udp:a:1",
             "%n",
             2,
-            "invalid value 'udp:a:1' for '<ADDRESS>': must be tcp:HOST:PORT or unix:PATH; --help shows \
-             what there is",
+            "invalid value 'udp:a:1' for '<ADDRESS>': must be tcp:HOST:PORT or unix:PATH; see --help",
         ),
     ] {
         let output = run(dir, ["receive", address, "-o", output]);
@@ -294,7 +294,7 @@ fn check_memory_for(image_len: usize) {
     let stats: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
     assert!((1..16 << 20).contains(&peak), "{peak} bytes of the sender");
     let line = receiver.line();
-    assert!(line.ends_with(" bytes from PEER, whole, all checksums hold"), "{line}");
+    assert!(line.ends_with(" bytes from PEER, intact, all checksums match"), "{line}");
     let more = receiver.memory("VmHWM") - before;
     assert!(more < 16 * MIB, "{more} bytes of the receiver");
     receiver.stop();

@@ -166,8 +166,8 @@ fn names_the_contents_of_a_file_that_is_not_a_module() {
         (&b"\0asm\x0d\0\x01\0"[..], component),
         (b"(component)", component),
         (b";; text\n(; (module) ;) (\n component $c)", component),
-        (b"\x1f\x8b\x08\0\0\0\0\0", "is compressed with gzip: decompress it first, with `gzip -d`"),
-        (b"\x28\xb5\x2f\xfd\0", "is compressed with zstd: decompress it first, with `zstd -d`"),
+        (b"\x1f\x8b\x08\0\0\0\0\0", "is compressed with gzip; decompress it with `gzip -d` first"),
+        (b"\x28\xb5\x2f\xfd\0", "is compressed with zstd; decompress it with `zstd -d` first"),
         (b"\x7fELF\x02\x01\x01", "is an ELF file, not a WebAssembly module"),
         (b"#!/bin/sh\n", "is a script, not a WebAssembly module"),
         (b"", "is empty, not a WebAssembly module"),
@@ -182,7 +182,7 @@ fn names_the_contents_of_a_file_that_is_not_a_module() {
     assert_eq!(run(directory.path(), &["trap.wat"]).status.code(), Some(134));
     assert_eq!(
         refused(directory.path(), &["trap.wat.core"]),
-        "trap.wat.core: is a core dump, not a guest: `corestream inspect` shows what is in it"
+        "trap.wat.core: is a core dump, not a guest; use `corestream inspect`"
     );
 }
 
@@ -325,7 +325,7 @@ fn rejects_a_file_that_is_too_large() {
     assert_eq!(run(directory.path(), &["trap.wat"]).status.code(), Some(134));
     for (args, code, expected) in [
         (&["run", "large"][..], 125, "the most that `run` takes"),
-        (&["inspect", "trap.wat.core", "--symbols", "large"], 1, "the most that is read"),
+        (&["inspect", "trap.wat.core", "--symbols", "large"], 1, "the maximum for a symbol file"),
     ] {
         let line = "ulimit -v 800000 && exec \"$0\" \"$@\"";
         let output = shell(directory.path(), line, args);

@@ -362,7 +362,7 @@ fn a_signal_that_stops_the_dump_keeps_the_exit_code_of_the_guest() {
             waiting::exit(&mut child);
             let mut rest = String::new();
             said.read_to_string(&mut rest).unwrap();
-            let last = "corestream: no core dump: stopped by SIGINT, the output is not complete";
+            let last = "corestream: no core dump: stopped by SIGINT, the output is incomplete";
             assert_eq!(rest.lines().last(), Some(last), "{rest}");
             assert_eq!(child.wait().unwrap().code(), Some(code), "{reads}");
             drop(reader);
@@ -942,7 +942,7 @@ fn keeps_existing_dumps() {
     // An output that is not possible is reported before the guest runs.
     let output = run(dir, &[&fail[..], &["-o", "exit.wat.core"]].concat());
     assert_eq!(output.status.code(), Some(125));
-    assert_eq!(stderr(&output), "corestream: exit.wat.core: exists, use --force to replace it\n");
+    assert_eq!(stderr(&output), "corestream: exit.wat.core: exists; use --force to overwrite it\n");
     let output = run(dir, &[&fail[..], &["-o", "/dev/full"]].concat());
     assert_eq!(output.status.code(), Some(134));
     let said = stderr(&output);
@@ -990,7 +990,7 @@ fn reports_usage_errors_in_one_line() {
             125,
             "-o /dev/stdout: this stream is the guest's, name a file",
         ),
-        (vec!["exit.wat", "-o", "%x"], 125, "-o %x: %x is no pattern"),
+        (vec!["exit.wat", "-o", "%x"], 125, "-o %x: unknown pattern %x"),
         (vec!["exit.wat", "-o", "exit.wat", "--force"], 125, "exit.wat: is an input (exit.wat)"),
         (
             vec!["exit.wat", "--env", "A"],
