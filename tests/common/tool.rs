@@ -3,8 +3,12 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -86,6 +90,28 @@ pub fn signal(child: &Child, signal: Signal) {
 pub fn kept_path(message: &str) -> Option<PathBuf> {
     let (_, rest) = message.split_once(", which is kept as ")?;
     Some(rest.split_once(": ")?.0.into())
+}
+
+/// Writes an image, and waits until no process has it open for writing.
+///
+/// A process that another test has forked meanwhile can have inherited the descriptor. Until it executes its program, the
+/// image counts as changing.
+#[allow(unsafe_code, reason = "leases, for which rustix has no function")]
+pub fn write_image(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
+    fs::write(&path, bytes).unwrap();
+    let file = File::open(path).unwrap();
+    // SAFETY: the command takes an integer, and the descriptor is open.
+    let lease =
+        |kind: libc::c_int| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
+    for _ in 0..1000 {
+        let is_open = lease(libc::F_RDLCK) != 0
+            && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock;
+        if !is_open {
+            break;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    lease(libc::F_UNLCK);
 }
 
 /// Removes a file from the page cache, so that the next read asks its file system.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::tool::{NO_ARGS, corestream, names, ok, run, shell, signal, stderr};
-use crate::waiting::{has_a_file, wait_until};
+use crate::waiting::{catches, has_a_file, wait_until};
 
 const STAGES: [&str; 6] = ["extents", "scan", "plan", "first_byte", "write", "whole"];
 const PERCENTILES: [&str; 5] =
@@ -230,7 +230,14 @@ fn a_signal_ends_a_bench_and_leaves_nothing() {
             (Signal::KILL, "", None),
         ] {
             let child = start(&path, to);
-            wait_until(|| has_a_file(&child, &path));
+            if to == "file" {
+                wait_until(|| has_a_file(&child, &path));
+            } else {
+                // It has opened the image, which it does after it has set its signal handlers.
+                let maps = format!("/proc/{}/maps", child.id());
+                wait_until(|| fs::read_to_string(&maps).unwrap().contains("guest.mem"));
+                wait_until(|| catches(&child, Signal::INT));
+            }
             signal(&child, number);
             let output = child.wait_with_output().unwrap();
             assert_eq!(output.status.code(), code);

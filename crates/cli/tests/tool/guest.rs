@@ -4,7 +4,7 @@ use std::fs;
 
 use tempfile::TempDir;
 
-use crate::tool::ok;
+use crate::tool::{ok, write_image};
 
 /// The manifest.
 pub const MANIFEST: &str = r#"{
@@ -32,8 +32,8 @@ pub fn directory() -> (TempDir, Vec<u8>) {
     let mut image = vec![0; 70_000];
     image[1000..3000].fill(1);
     image[69_999] = 2;
-    fs::write(directory.path().join("first.mem"), &image).unwrap();
-    fs::write(directory.path().join("bytes.mem"), &image).unwrap();
+    write_image(directory.path().join("first.mem"), &image);
+    write_image(directory.path().join("bytes.mem"), &image);
     fs::write(directory.path().join("guest.json"), MANIFEST).unwrap();
     ok(directory.path(), ["dump", "--manifest", "guest.json", "-o", "guest.core"]);
     (directory, image)

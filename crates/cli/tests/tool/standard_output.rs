@@ -4,12 +4,12 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::tool::{NO_ARGS, corestream, ok, shell, stderr};
+use crate::tool::{NO_ARGS, corestream, ok, shell, stderr, write_image};
 
 #[test]
 fn reports_a_closed_standard_output() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), [1; 65_536]).unwrap();
+    write_image(directory.path().join("guest.mem"), [1; 65_536]);
     for (closed, code) in [(">&-", 1), (">/dev/null", 0)] {
         let line = format!("exec \"$0\" dump --memory guest.mem -o - {closed}");
         let output = shell(directory.path(), &line, NO_ARGS);
@@ -23,7 +23,7 @@ fn reports_a_closed_standard_output() {
 #[test]
 fn reports_closed_standard_streams_by_any_name() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), [1; 65_536]).unwrap();
+    write_image(directory.path().join("guest.mem"), [1; 65_536]);
     for (command, said) in [
         ("dump --memory guest.mem --fd 1 >&-", "descriptor 1: is not open"),
         ("dump --memory guest.mem --fd 0 <&-", "descriptor 0: is not open"),
@@ -40,7 +40,7 @@ fn reports_closed_standard_streams_by_any_name() {
 
 /// Returns commands that print text, with their exit codes.
 fn texts(directory: &Path) -> Vec<(Vec<&'static str>, i32)> {
-    fs::write(directory.join("guest.mem"), [1; 65_536]).unwrap();
+    write_image(directory.join("guest.mem"), [1; 65_536]);
     ok(directory, ["dump", "--memory", "guest.mem", "-o", "guest.core"]);
     let whole = fs::read(directory.join("guest.core")).unwrap();
     fs::write(directory.join("cut.core"), &whole[..whole.len() - 1000]).unwrap();

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::environment::require;
 use crate::terminal::Terminal;
-use crate::tool::{corestream, names, ok, signal, stderr, succeed, tool_path};
+use crate::tool::{corestream, names, ok, signal, stderr, succeed, tool_path, write_image};
 use crate::{strace, waiting};
 
 /// Returns a directory with `guest.mem`, which is larger than the buffer of a pipe.
@@ -19,7 +19,7 @@ fn directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let mut image = vec![1; 4 << 20];
     image[70_000..90_000].fill(0);
-    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    write_image(directory.path().join("guest.mem"), &image);
     directory
 }
 
@@ -193,27 +193,31 @@ fn progress_of_an_extraction_counts_all_memories() {
 #[test]
 fn shows_that_it_waits_for_a_reader() {
     let directory = directory();
-    let fifo = directory.path().join("fifo");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
-    let dump = || {
-        let args = ["dump", "--memory", "guest.mem", "-o", "fifo", "--progress", "always"];
-        let mut command = corestream(directory.path(), args);
-        command.env("TERM", "xterm");
-        command
+    let fifo = |name: &str| {
+        let path = directory.path().join(name);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        path
     };
-    let mut child = dump().stderr(Stdio::piped()).spawn().unwrap();
+    let start = |name: &str, stderr: Stdio| {
+        let args = ["dump", "--memory", "guest.mem", "-o", name, "--progress", "always"];
+        let mut command = corestream(directory.path(), args);
+        command.env("TERM", "xterm").stderr(stderr).spawn().unwrap()
+    };
+    // Both begin at the same time, because each waits a second for its message.
+    let (first, second) = (fifo("first"), fifo("second"));
+    let mut terminal = Terminal::new();
+    let mut on_terminal = start("second", terminal.open().into());
+    let mut child = start("first", Stdio::piped());
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert_eq!(lines.next().unwrap(), "corestream: fifo: waiting for a reader");
-    fs::read(&fifo).unwrap();
+    assert_eq!(lines.next().unwrap(), "corestream: first: waiting for a reader");
+    fs::read(&first).unwrap();
     assert!(waiting::exit(&mut child).success());
     let last = lines.last().unwrap();
-    assert!(last.starts_with("corestream: fifo: written, 3.98 MiB in "), "{last}");
+    assert!(last.starts_with("corestream: first: written, 3.98 MiB in "), "{last}");
 
-    let mut terminal = Terminal::new();
-    let mut child = dump().stderr(terminal.open()).spawn().unwrap();
     terminal.until("waiting for a reader");
-    fs::read(&fifo).unwrap();
-    assert!(waiting::exit(&mut child).success());
+    fs::read(&second).unwrap();
+    assert!(waiting::exit(&mut on_terminal).success());
     assert!(terminal.rest().ends_with("\r\x1b[2K"));
 }
 

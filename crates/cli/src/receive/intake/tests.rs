@@ -89,7 +89,7 @@ fn reports_how_much_of_a_truncated_dump_has_come() {
     let (before, after) = dump.split_at(end_of_header(&dump));
     for len in [before.len(), before.len() + 1, before.len() + after.len() / 2, dump.len() - 1] {
         let (received, taken) = take_sent(&dump[..len], &terms());
-        let expected = format!("is cut off: {len} of {} bytes", dump.len());
+        let expected = format!("truncated: {len} of {} bytes", dump.len());
         let (kind, why) = fault(&received);
         assert_eq!(kind, "broken");
         assert!(why.starts_with(&expected), "{why}");
@@ -202,7 +202,7 @@ fn drops_a_sender_that_is_silent() {
 }
 
 #[test]
-fn limits_the_time_of_a_whole_dump() {
+fn limits_the_time_for_all_of_a_dump() {
     let dump = dump_of("guest");
     let (connection, mut sender) = connect();
     sender.write_all(&dump[..100]).unwrap();

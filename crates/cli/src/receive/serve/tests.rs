@@ -76,7 +76,7 @@ fn drops_what_is_not_wanted() {
     let (directory, receiver) = receiver(None);
     let dump = dump_of("guest");
     for (bytes, expected) in [
-        (&dump[..dump.len() - 1], "receive: unix:test: is cut off: "),
+        (&dump[..dump.len() - 1], "receive: unix:test: truncated: "),
         (b"something else", "receive: unix:test: not a core dump: "),
         (&foreign(), "receive: unix:test: is by another tool"),
     ] {

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 use crate::ends::ends;
 use crate::environment::{self, require};
-use crate::tool::{corestream, ok, run, stderr, tool_path};
+use crate::tool::{corestream, ok, run, stderr, tool_path, write_image};
 use crate::{mapped, strace, tool};
 
 const MIB: usize = 1 << 20;
@@ -37,7 +37,7 @@ fn directory_in(parent: &Path, len: usize) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir_in(parent).unwrap();
     let path = directory.path().join("guest.mem");
     let bytes: Vec<u8> = (0..len).map(|i| (i / 7 % 251 + 1).to_le_bytes()[0]).collect();
-    fs::write(&path, bytes).unwrap();
+    write_image(&path, bytes);
     (directory, path)
 }
 

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::common::decode;
 use crate::own_memory::peak_anon;
-use crate::tool::{NO_ARGS, corestream, names, shell, stderr, tool_path};
+use crate::tool::{NO_ARGS, corestream, names, shell, stderr, tool_path, write_image};
 
 /// Returns a directory with `guest.mem`, an image of two pages.
 fn directory() -> (TempDir, Vec<u8>) {
@@ -22,7 +22,7 @@ fn directory() -> (TempDir, Vec<u8>) {
     let mut image = vec![0; 131_072];
     image[1000..3000].fill(1);
     image[69_999] = 2;
-    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    write_image(directory.path().join("guest.mem"), &image);
     (directory, image)
 }
 
@@ -128,7 +128,7 @@ fn needs_little_memory() {
     drop(sparse);
     let mut gaps = vec![1; 64 << 20];
     gaps.chunks_mut(128).for_each(|object| object[40..].fill(0));
-    fs::write(directory.path().join("gaps.mem"), gaps).unwrap();
+    write_image(directory.path().join("gaps.mem"), gaps);
     for (memory, segments) in [("sparse.mem,memory64", 64), ("gaps.mem", 100_000)] {
         let args = ["--memory", memory, "-o", "out", "--force", "--stats", "json"];
         let mut command = start(directory.path(), &args);
@@ -305,7 +305,7 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
 #[test]
 fn reports_a_reader_that_goes_away() {
     let (directory, _) = directory();
-    fs::write(directory.path().join("dense.mem"), vec![1; 8 << 20]).unwrap();
+    write_image(directory.path().join("dense.mem"), vec![1; 8 << 20]);
     let mut command = start(directory.path(), &["--memory", "dense.mem", "-o", "-"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
@@ -515,7 +515,7 @@ fn does_not_overwrite_the_file_on_standard_input() {
 #[test]
 fn reports_a_limit_on_the_size_of_files() {
     let (directory, _) = directory();
-    fs::write(directory.path().join("dense.mem"), vec![1; 4 << 20]).unwrap();
+    write_image(directory.path().join("dense.mem"), vec![1; 4 << 20]);
     let line = "ulimit -f 1000; exec \"$0\" dump --memory dense.mem -o new";
     let output = shell(directory.path(), line, NO_ARGS);
     assert_eq!(output.status.code(), Some(1));
@@ -526,7 +526,7 @@ fn reports_a_limit_on_the_size_of_files() {
 #[test]
 fn warns_of_an_image_that_is_written_to_meanwhile() {
     let (directory, _) = directory();
-    fs::write(directory.path().join("dense.mem"), vec![1; 8 << 20]).unwrap();
+    write_image(directory.path().join("dense.mem"), vec![1; 8 << 20]);
     let mut command = start(directory.path(), &["--memory", "dense.mem", "-o", "-"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdout = child.stdout.take().unwrap();

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use corestream::limits::{V8_MAX_MEMORY64_PAGES, V8_MAX_MODULE_BYTES};
 
 use crate::environment::require;
-use crate::tool::{stderr, succeed};
+use crate::tool::{stderr, succeed, write_image};
 
 /// Prints for each file whether V8 accepts it, and then for each length whether V8 accepts a module of that length.
 const SCRIPT: &str = r#"
@@ -81,7 +81,7 @@ fn reports_a_dump_that_v8_would_refuse() {
 #[test]
 fn has_the_limits_of_v8() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("small.mem"), [1; 65_536]).unwrap();
+    write_image(directory.path().join("small.mem"), [1; 65_536]);
     let mut files = Vec::new();
     let mut refused = Vec::new();
     for maximum in [V8_MAX_MEMORY64_PAGES, V8_MAX_MEMORY64_PAGES + 1] {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::environment::require;
 use crate::fuse::{Faults, Fuse};
-use crate::tool::{corestream, drop_caches, names, run, signal, stderr, tool_path};
+use crate::tool::{corestream, drop_caches, names, run, signal, stderr, tool_path, write_image};
 use crate::waiting::{self, has_a_file, wait_until};
 
 const MIB: u64 = 1 << 20;
@@ -180,7 +180,7 @@ fn reports_an_unreadable_sector_of_an_image() {
     let fuse = require!("fuse", Fuse::new(Faults::default()));
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path();
-    fs::write(dir.join("other.mem"), vec![7; 1 << 20]).unwrap();
+    write_image(dir.join("other.mem"), vec![7; 1 << 20]);
     let path = fuse.path().join("guest.mem");
     fs::write(&path, vec![7; 1 << 20]).unwrap();
     fuse.set(Faults { read: std::iter::once(0x5_0000..0x5_0001).collect(), ..Faults::default() });

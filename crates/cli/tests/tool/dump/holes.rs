@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::common::{Random, decode_any};
 use crate::environment::require;
 use crate::huge_pages::Pool;
-use crate::tool::{names, run, stderr, succeed, tool_path};
+use crate::tool::{names, run, stderr, succeed, tool_path, write_image};
 use crate::{mapped, strace};
 
 const KIB: usize = 1 << 10;
@@ -264,7 +264,7 @@ fn warns_of_images_that_are_empty_or_end_within_a_page() {
         (1000, ",page-size=1", ""),
         (131_072, "", ""),
     ] {
-        fs::write(dir.join("guest.mem"), vec![1; len]).unwrap();
+        write_image(dir.join("guest.mem"), vec![1; len]);
         let output = succeed(dir, ["dump", "--memory", &format!("guest.mem{ty}"), "-o", "-"]);
         let expected = match warning {
             "" => String::new(),

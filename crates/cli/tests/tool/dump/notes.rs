@@ -7,7 +7,7 @@ use corestream::{CoreDump, CoreDumpFile, Dumper, ErrorKind};
 
 use crate::environment::require;
 use crate::strace;
-use crate::tool::{json, ok, stderr, succeed, tool_path};
+use crate::tool::{json, ok, stderr, succeed, tool_path, write_image};
 
 fn notes(dump: &CoreDump<'_>) -> Vec<String> {
     let bytes = Dumper::new().plan(dump).unwrap().to_vec().unwrap();
@@ -67,7 +67,7 @@ fn rejects_too_many_notes_and_skips_an_unknown_version() {
 fn notes_how_a_doubtful_image_was_read() {
     require!(strace);
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), vec![7; 2 << 16]).unwrap();
+    write_image(directory.path().join("guest.mem"), vec![7; 2 << 16]);
     let mut command =
         strace::traced(&directory.path().join("log"), "lseek", &["lseek:error=ENXIO".to_string()]);
     command.arg(tool_path());
@@ -93,7 +93,7 @@ fn notes_how_a_doubtful_image_was_read() {
 fn has_no_note_about_a_small_hole() {
     let directory = tempfile::tempdir().unwrap();
     for len in [4096, 65_536] {
-        fs::write(directory.path().join("dense.mem"), vec![0; len]).unwrap();
+        write_image(directory.path().join("dense.mem"), vec![0; len]);
         fs::File::create(directory.path().join("hole.mem")).unwrap().set_len(len as u64).unwrap();
         for image in ["dense.mem", "hole.mem"] {
             let memory = format!("{image},page-size=1");
@@ -121,7 +121,7 @@ fn has_no_note_about_a_small_hole() {
 fn does_not_repeat_a_note() {
     require!(strace);
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), vec![7; 2 << 16]).unwrap();
+    write_image(directory.path().join("guest.mem"), vec![7; 2 << 16]);
     let dump = |args: &[&str]| {
         let mut command =
             strace::traced(&directory.path().join("log"), "lseek", &["lseek:error=ENXIO".into()]);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::common::{decode, own};
-use crate::tool::{self, names, run, stderr, succeed};
+use crate::tool::{self, names, run, stderr, succeed, write_image};
 
 const SECRET: &[u8] = b"a key that nobody else may have";
 /// The address of the secret, and the range that is excluded for it.
@@ -28,8 +28,8 @@ fn directory() -> (TempDir, Vec<u8>) {
     image[1000..3000].fill(1);
     image[69_999] = 2;
     image[AT..AT + SECRET.len()].copy_from_slice(SECRET);
-    fs::write(directory.path().join("guest.mem"), &image).unwrap();
-    fs::write(directory.path().join("other.mem"), [7; 200]).unwrap();
+    write_image(directory.path().join("guest.mem"), &image);
+    write_image(directory.path().join("other.mem"), [7; 200]);
     image[AT..AT + SECRET.len()].fill(0);
     (directory, image)
 }
@@ -141,7 +141,7 @@ fn merges_excluded_ranges() {
 fn does_not_scan_or_count_excluded_ranges() {
     let (directory, _) = directory();
     let dir = directory.path();
-    fs::write(dir.join("dense.mem"), vec![3; 1 << 20]).unwrap();
+    write_image(dir.join("dense.mem"), vec![3; 1 << 20]);
     let args = ["dump", "--memory", "dense.mem", "--only", "0:0x1001..0x2001", "-o", "dense.core"];
     let (_, said) = ok(dir, &[&args[..], &["--stats", "json"]].concat());
     let (line, stats) = said.split_once('\n').unwrap();

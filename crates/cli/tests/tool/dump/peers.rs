@@ -21,7 +21,7 @@ use rustix::net::{
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::tool::{corestream, ok, signal, stderr};
+use crate::tool::{corestream, ok, signal, stderr, write_image};
 use crate::waiting;
 
 const PAGE: usize = 65_536;
@@ -29,7 +29,7 @@ const PAGE: usize = 65_536;
 /// Returns a directory with an image of dense pages.
 fn directory(pages: usize) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), vec![1; pages * PAGE]).unwrap();
+    write_image(directory.path().join("guest.mem"), vec![1; pages * PAGE]);
     directory
 }
 

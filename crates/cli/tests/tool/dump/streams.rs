@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::common::{self, decode};
 use crate::terminal::Terminal;
-use crate::tool::{self, signal, stderr, tool_path};
+use crate::tool::{self, signal, stderr, tool_path, write_image};
 
 const MIB: usize = 1 << 20;
 
@@ -28,7 +28,7 @@ fn directory() -> (TempDir, Vec<u8>) {
     let mut image: Vec<u8> =
         (0..12 * MIB / 8).flat_map(|_| (random.next() | 1).to_le_bytes()).collect();
     image.chunks_mut(70_000).for_each(|part| part[..300].fill(0));
-    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    write_image(directory.path().join("guest.mem"), &image);
     let output = corestream(directory.path(), &["-o", "expected"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let expected = fs::read(directory.path().join("expected")).unwrap();
@@ -311,7 +311,7 @@ fn reports_usage_errors_in_one_line() {
 #[test]
 fn writes_to_a_terminal_as_a_descriptor_only_with_force() {
     let (directory, _) = directory();
-    fs::write(directory.path().join("guest.mem"), vec![1; 65_536]).unwrap();
+    write_image(directory.path().join("guest.mem"), vec![1; 65_536]);
     let terminal = Terminal::new();
     let output = with_descriptor_7(directory.path(), terminal.open(), &[]).output().unwrap();
     let said = "corestream: descriptor 7: is a terminal, and the output is binary; redirect it, name a \

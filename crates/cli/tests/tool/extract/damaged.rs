@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::environment::require;
 use crate::fuse::{Faults, Fuse};
 use crate::guest::directory;
-use crate::tool::{self, corestream, drop_caches, names, ok, run, stderr};
+use crate::tool::{self, corestream, drop_caches, names, ok, run, stderr, write_image};
 use crate::{common, foreign};
 
 /// Every subcommand finds damage: exit code 3, the place, and what is affected.
@@ -239,7 +239,7 @@ fn reports_a_rewritten_dump() {
 fn salvages_other_memories_if_one_is_too_large() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path();
-    fs::write(dir.join("a.mem"), vec![1; 65_536]).unwrap();
+    write_image(dir.join("a.mem"), vec![1; 65_536]);
     for pages in [1_u64 << 31, 1 << 47] {
         let manifest = format!(
             r#"{{ "memories": [{{ "image": "a.mem", "minimum": "{pages}", "memory64": true }}, {{ "image": "a.mem" }}] }}"#
@@ -277,7 +277,7 @@ fn salvages_everything_but_an_unreadable_sector() {
     let mut image: Vec<u8> =
         (0_u32..3 << 20).map(|i| (i / 4096 + i).to_le_bytes()[0] | 1).collect();
     image.resize(4 << 20, 0);
-    fs::write(dir.join("guest.mem"), &image).unwrap();
+    write_image(dir.join("guest.mem"), &image);
     for checksums in [true, false] {
         let options: &[&str] = if checksums { &[] } else { &["--no-checksum"] };
         let args = ["dump", "--memory", "guest.mem", "-o", "guest.core", "--force"];

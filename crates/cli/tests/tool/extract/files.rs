@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::environment::require;
 use crate::guest::{MANIFEST, directory};
-use crate::tool::{self, corestream, names, ok, run, signal, stderr};
+use crate::tool::{self, corestream, names, ok, run, signal, stderr, write_image};
 use crate::waiting::{has_a_file, wait_until};
 
 #[test]
@@ -179,24 +179,24 @@ fn reports_a_reader_that_goes_away() {
 }
 
 /// Returns a directory with a dump whose memory takes a while to extract.
-fn large() -> TempDir {
+fn large(mib: u64) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let image = File::create(directory.path().join("guest.mem")).unwrap();
     image.write_all_at(&[1], 0).unwrap();
-    image.write_all_at(&[1], (1 << 30) - 1).unwrap();
+    image.write_all_at(&[1], (mib << 20) - 1).unwrap();
     let args = ["dump", "--memory", "guest.mem", "-o", "guest.core", "--max-segments", "1"];
     ok(directory.path(), &args);
     // Bytes that are not zero, or there would be nothing to write.
     let dump = File::options().write(true).open(directory.path().join("guest.core")).unwrap();
-    for mib in 1..1000 {
-        dump.write_all_at(&[7; 4096], mib << 20).unwrap();
+    for at in 1..mib - 1 {
+        dump.write_all_at(&[7; 4096], at << 20).unwrap();
     }
     directory
 }
 
 #[test]
 fn a_signal_ends_an_extraction_and_leaves_nothing() {
-    let directory = large();
+    let directory = large(400);
     let dir = directory.path().canonicalize().unwrap();
     let before = names(&dir);
     for target in [&["--memory", "0", "-o", "new"][..], &["--all", "new"]] {
@@ -218,9 +218,9 @@ fn a_signal_ends_an_extraction_and_leaves_nothing() {
 #[test]
 #[ignore = "slow: 3 s"]
 fn keeps_an_old_image_if_the_dump_changes_meanwhile() {
-    let directory = large();
+    let directory = large(1024);
     let dir = directory.path().canonicalize().unwrap();
-    fs::write(dir.join("old.mem"), "old").unwrap();
+    write_image(dir.join("old.mem"), "old");
     let before = names(&dir);
     for cut in [false, true] {
         let args =
@@ -247,7 +247,7 @@ fn keeps_an_old_image_if_the_dump_changes_meanwhile() {
 fn reports_a_dump_that_changes_meanwhile() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path();
-    fs::write(dir.join("guest.mem"), vec![7; 8 << 20]).unwrap();
+    write_image(dir.join("guest.mem"), vec![7; 8 << 20]);
     for cut in [false, true] {
         ok(dir, ["dump", "--memory", "guest.mem", "-o", "guest.core", "--force"]);
         let mut command = corestream(dir, ["extract", "guest.core", "--memory", "0", "--salvage"]);
@@ -264,7 +264,7 @@ fn reports_a_dump_that_changes_meanwhile() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         assert!(
-            stderr(&output).ends_with("was changed while it was read\n"),
+            stderr(&output).ends_with("was modified while it was read\n"),
             "{}",
             stderr(&output)
         );

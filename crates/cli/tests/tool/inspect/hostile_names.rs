@@ -13,7 +13,7 @@ use corestream::{
 use tempfile::TempDir;
 
 use crate::common::decode;
-use crate::tool::{corestream, names, run, stderr};
+use crate::tool::{corestream, names, run, stderr, write_image};
 
 /// Characters that control a terminal, or that it shows as something else.
 const TRICKS: &str =
@@ -21,7 +21,7 @@ const TRICKS: &str =
 
 fn directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), vec![7; 70_000]).unwrap();
+    write_image(directory.path().join("guest.mem"), vec![7; 70_000]);
     directory
 }
 

@@ -5,16 +5,14 @@ mod directories;
 mod naming;
 mod targets;
 
-use std::fs;
-
 use tempfile::TempDir;
 
-use crate::tool::ok;
+use crate::tool::{ok, write_image};
 
 /// Returns a directory with `guest.mem`, which has `len` bytes 6, and its dump `guest.core`.
 fn guest(len: usize) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), vec![6; len]).unwrap();
+    write_image(directory.path().join("guest.mem"), vec![6; len]);
     ok(directory.path(), ["dump", "--memory", "guest.mem", "-o", "guest.core"]);
     directory
 }

@@ -54,7 +54,8 @@ fn only_one_of_several_writers_gets_a_name() {
                 assert!(said.starts_with("corestream: new: ") && said.contains("exists"), "{said}");
             }
             let expected = if writer[0] == "dump" { whole.clone() } else { image() };
-            assert!(fs::read(dir.join("new")).unwrap() == expected);
+            let said: Vec<_> = outputs.iter().map(stderr).collect();
+            assert!(fs::read(dir.join("new")).unwrap() == expected, "{said:#?}");
             // Other finished files are kept, and the messages say where.
             for kept in outputs.iter().filter_map(|output| kept_path(&stderr(output))) {
                 assert!(fs::read(dir.join(&kept)).unwrap() == expected);

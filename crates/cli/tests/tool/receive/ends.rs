@@ -12,7 +12,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use crate::common::own;
 use crate::receiver::{MIB, Receiver, dump_of, read};
-use crate::tool::{NO_ARGS, names, run, shell, stderr};
+use crate::tool::{NO_ARGS, names, run, shell, stderr, write_image};
 use crate::waiting::{self, wait_until};
 
 /// Returns what a receiver replies, and how it ends the connection. Senders that do not read replies, such as those of
@@ -309,7 +309,7 @@ fn limits_the_number_of_partial_dumps() {
 #[test]
 fn a_sender_learns_that_its_dump_is_not_kept() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), [1; 65_536]).unwrap();
+    write_image(directory.path().join("guest.mem"), [1; 65_536]);
     let dump = |to: &str| {
         let output = run(directory.path(), ["dump", "--memory", "guest.mem", "--to", to]);
         (output.status.code(), stderr(&output))

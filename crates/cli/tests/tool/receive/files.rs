@@ -15,13 +15,13 @@ use corestream::CoreDumpFile;
 use crate::common::{self, own};
 use crate::own_memory::peak_anon;
 use crate::receiver::{MIB, Receiver, dump_of, read, without_port};
-use crate::tool::{corestream, names, run, stderr, succeed};
+use crate::tool::{corestream, names, run, stderr, succeed, write_image};
 
 #[test]
 fn receives_a_dump_over_tcp_and_a_unix_socket() {
     let directory = tempfile::tempdir().unwrap();
     let image: Vec<u8> = (0..3 * MIB).map(|i| (i / 7 % 251).to_le_bytes()[0]).collect();
-    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    write_image(directory.path().join("guest.mem"), &image);
     fs::create_dir(directory.path().join("dumps")).unwrap();
     let dump = |args: &[&str]| {
         succeed(directory.path(), [&["dump", "--memory", "guest.mem"], args].concat()).stdout
@@ -76,7 +76,7 @@ fn keeps_every_complete_dump_whatever_other_senders_do() {
     let checksum = "is damaged: checksum mismatch in 0x100000..0x200000";
     let rounds: [[(&[u8], Then, &str); 6]; 2] = [
         [
-            (cut, Then::Close, "is cut off: "),
+            (cut, Then::Close, "truncated: "),
             (&[b'x'; 100_000], Then::Close, "not a core dump: it does not begin as"),
             (&flipped, Then::Close, checksum),
             (cut, Then::Silence, "nothing came for 500ms"),
@@ -283,7 +283,7 @@ fn check_memory_for(image_len: usize) {
     let mut random = common::Random(9);
     let image: Vec<u8> =
         (0..image_len / 8).flat_map(|_| (random.next() | 1).to_le_bytes()).collect();
-    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    write_image(directory.path().join("guest.mem"), &image);
     let mut receiver = Receiver::tcp(directory.path(), &["-o", "large.core"]);
     let before = receiver.memory("VmHWM");
     let mut command = corestream(directory.path(), ["dump"]);
