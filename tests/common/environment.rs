@@ -27,6 +27,7 @@ pub const CAPABILITIES: &[&str] = &[
     "tmpfs",
     "userfaultfd",
     "vdso",
+    "vfat",
 ];
 
 /// Returns from the test, which then counts as skipped, if the machine lacks a capability.

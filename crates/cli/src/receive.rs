@@ -11,6 +11,8 @@ mod room;
 mod serve;
 mod socket_file;
 mod stop;
+#[cfg(test)]
+mod test_support;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -148,7 +148,7 @@ mod tests {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
             let _ = connect(&socket, &address);
-            let wait = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+            let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
             let is_deaf = poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&wait)) == Ok(0);
             held.push(socket);
             if is_deaf {
@@ -163,12 +163,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let live = listener.local_addr().unwrap();
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let timeout = Some(Duration::from_millis(900));
+        let timeout = Some(Duration::from_millis(300));
         for addresses in [&[live][..], &[closed, live], &[deaf, live], &[closed, deaf, live]] {
             assert!(first(addresses, timeout).is_ok(), "{addresses:?}");
         }
         assert!(first(&[closed, live], None).is_ok());
-        let error = first(&[closed, deaf], Some(Duration::from_millis(500))).unwrap_err();
+        let error = first(&[closed, deaf], Some(Duration::from_millis(200))).unwrap_err();
         let said = error.to_string();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(said.starts_with(&format!("{deaf}: no answer for ")), "{said}");

@@ -312,3 +312,6 @@ impl Intake<'_> {
         Room::look_for(self.file, length, received).map_err(Fault::Refused)
     }
 }
+
+#[cfg(test)]
+mod tests;

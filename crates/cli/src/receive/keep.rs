@@ -70,3 +70,6 @@ impl Keeper {
         partial.take(count).count() == count
     }
 }
+
+#[cfg(test)]
+mod tests;

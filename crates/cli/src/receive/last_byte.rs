@@ -107,3 +107,6 @@ fn has_ended(socket: &OwnedFd) -> Result<bool> {
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     Ok(!fds[0].revents().is_empty())
 }
+
+#[cfg(test)]
+mod tests;

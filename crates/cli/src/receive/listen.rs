@@ -156,3 +156,6 @@ fn check_loopback(address: &Peer, addresses: &[SocketAddr]) -> Result<(), Failur
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests;

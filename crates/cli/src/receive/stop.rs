@@ -19,6 +19,9 @@ pub struct Stop {
     signal: Arc<AtomicUsize>,
     /// A pipe that becomes readable when a signal arrives. Its bytes are never read, so all waiting threads see it.
     wake: PipeReader,
+    /// What a signal writes to.
+    #[cfg(test)]
+    waker: io::PipeWriter,
 }
 
 /// The result of a wait.
@@ -43,7 +46,12 @@ impl Stop {
             flag::register_usize(number, signal.clone(), value)?;
             pipe::register(number, writer.try_clone()?)?;
         }
-        Ok(Self { signal, wake })
+        Ok(Self {
+            signal,
+            wake,
+            #[cfg(test)]
+            waker: writer,
+        })
     }
 
     /// Returns whether a signal has arrived.
@@ -102,3 +110,31 @@ impl Stop {
         }
     }
 }
+
+/// For tests, in whose process no signal is to be handled.
+#[cfg(test)]
+impl Stop {
+    /// Watches for no signal.
+    pub fn without_signal() -> Self {
+        let (wake, waker) = io::pipe().unwrap();
+        Self { signal: Arc::default(), wake, waker }
+    }
+
+    /// Returns what [`watch`](Self::watch) does after a signal.
+    pub fn with_signal(signal: usize) -> Self {
+        let this = Self::without_signal();
+        this.request(signal);
+        this
+    }
+
+    /// Does what a signal does.
+    pub fn request(&self, signal: usize) {
+        use std::io::Write as _;
+
+        self.signal.store(signal, Ordering::Relaxed);
+        (&self.waker).write_all(&[0]).unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests;
