@@ -182,9 +182,9 @@ mod tests {
             (path("%n/core"), "%n and %t are allowed in the file name only"),
             (path("none/%n"), "no such directory: "),
             (PathBuf::from("/dev/null/none/%n"), "/dev/null/none: cannot access: "),
-            (PathBuf::from("/dev/null"), "is there, and no regular file"),
+            (PathBuf::from("/dev/null"), "exists and is not a regular file"),
             (path("%x"), "unknown pattern %x"),
-            (path(&format!("%n{long}")), "a name made of it can be longer"),
+            (path(&format!("%n{long}")), "the expanded name can exceed 255 bytes"),
         ] {
             let error = Naming::new(&pattern).err().unwrap();
             assert!(error.starts_with(expected), "{error}");

@@ -54,7 +54,7 @@ impl<'l> Pace<'l> {
             if least.is_none_or(|least| u128::from(came) * 1000 < least) {
                 let waited = self.waited;
                 return Err(format!(
-                    "only {came} bytes came in {waited:.1?}, fewer than the {min_rate} a second of \
+                    "only {came} bytes arrived in {waited:.1?}, below the {min_rate} bytes per second of \
                      --min-rate"
                 ));
             }
@@ -88,7 +88,7 @@ mod tests {
             assert_eq!(pace.patience(received), Ok(10 * SECOND));
             pace.add(5 * SECOND);
         }
-        let said = "only 999 bytes came in 10.0s, fewer than the 100 a second of --min-rate";
+        let said = "only 999 bytes arrived in 10.0s, below the 100 bytes per second of --min-rate";
         assert_eq!(pace.patience(1999), Err(said.into()));
         // If more than the timeout has passed, more bytes are required.
         pace.add(10 * SECOND);

@@ -53,9 +53,7 @@ fn counts_bytes_against_the_length_of_the_dump() {
     state.received = 7;
     assert!(!state.is_complete());
     assert_eq!(state.so_far(), "7 bytes");
-    assert!(
-        matches!(state.past(5), Fault::Refused(why) if why == "has more than the 5 bytes of --max-size")
-    );
+    assert!(matches!(state.past(5), Fault::Refused(why) if why == "exceeds --max-size (5 bytes)"));
     state.length = Some(7);
     assert!(state.is_complete());
     assert_eq!(state.so_far(), "7 of 7 bytes");
@@ -126,7 +124,7 @@ fn refuses_a_dump_over_the_maximum_size_when_its_length_is_known() {
     let terms = |max| Terms { max_size: Some(max), ..terms() };
     assert!(take_sent(&dump, &terms(len)).0.outcome.is_ok());
     let (received, taken) = take_sent(&dump, &terms(len - 1));
-    let expected = format!("has {len} bytes, more than the {} of --max-size", len - 1);
+    let expected = format!("has {len} bytes, which exceeds --max-size ({} bytes)", len - 1);
     assert_eq!(fault(&received), ("refused", expected.as_str()));
     assert!(taken.len() < dump.len());
 }
@@ -144,7 +142,7 @@ fn refuses_a_dump_without_a_length_unless_any_tool_may_send() {
     // Its size is limited while it comes.
     let max_size = Some(foreign().len() as u64 - 1);
     let (received, _) = take_sent(&foreign(), &Terms { max_size, ..any_tool });
-    let expected = format!("has more than the {} bytes of --max-size", foreign().len() - 1);
+    let expected = format!("exceeds --max-size ({} bytes)", foreign().len() - 1);
     assert_eq!(fault(&received), ("refused", expected.as_str()));
 }
 
@@ -197,7 +195,7 @@ fn drops_a_sender_that_is_silent() {
     let (connection, mut sender) = connect();
     sender.write_all(&dump[..half]).unwrap();
     let (received, _) = take_from(&connection, &terms(), &Stop::without_signal());
-    let expected = format!("is cut off: {half} of {} bytes: nothing came for 100ms", dump.len());
+    let expected = format!("truncated: {half} of {} bytes: no bytes arrived for 100ms", dump.len());
     assert_eq!(fault(&received), ("broken", expected.as_str()));
 }
 

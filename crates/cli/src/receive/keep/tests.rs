@@ -62,7 +62,7 @@ fn counts_partial_dumps_in_the_directory() {
     let keep = || keeper.keep_partial(begin(&keeper, b"half"), "a", 4);
     let path = |name: &str| directory.path().join(name);
     let kept = |name: &str| format!("; kept as {}", path(name).display());
-    let full = "; not kept, there are 2 that end in .partial (--max-partials)";
+    let full = "; not kept: the directory already has 2 .partial files (--max-partials)";
     assert_eq!([keep(), keep()], [kept("a.partial"), kept("a.1.partial")]);
     assert_eq!(keep(), full);
     // Complete dumps do not count, and neither do files under construction.
@@ -79,7 +79,7 @@ fn counts_partial_dumps_in_the_directory() {
 fn keeps_no_partial_dump_if_none_may_be_kept() {
     let (directory, keeper) = keeper(Some(0));
     let said = keeper.keep_partial(begin(&keeper, b"half"), "a", 4);
-    assert_eq!(said, "; not kept, there are 0 that end in .partial (--max-partials)");
+    assert_eq!(said, "; not kept: the directory already has 0 .partial files (--max-partials)");
     assert!(names(directory.path()).is_empty());
 }
 
@@ -89,5 +89,5 @@ fn reports_why_a_partial_dump_cannot_be_kept() {
     let file = begin(&keeper, b"half");
     fs::remove_dir_all(directory.path()).unwrap();
     let said = keeper.keep_partial(file, "a", 4);
-    assert!(said.starts_with("; can't be kept: "), "{said}");
+    assert!(said.starts_with("; cannot be kept: "), "{said}");
 }

@@ -384,7 +384,7 @@ fn the_timeout_covers_connecting() {
         (["-o", "peer"], "peer: cannot connect: it took no connection for 100ms".into()),
         (["--to", &tcp.to], format!("{}: cannot connect: no answer for 100ms", tcp.to)),
         (["--to", &host], format!("{host}: cannot connect: ")),
-        (["-o", "fifo"], "fifo: cannot open: nobody opened it for reading for 100ms".into()),
+        (["-o", "fifo"], "fifo: cannot open: no reader opened it for 100ms".into()),
     ] {
         let child = dump(directory.path(), &args).args(["--write-timeout", "0.1"]).spawn().unwrap();
         let output = end(child);

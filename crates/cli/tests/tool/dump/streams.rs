@@ -274,7 +274,7 @@ fn reports_usage_errors_in_one_line() {
         (
             vec!["--to", "tcp:localhost"],
             2,
-            "invalid value 'tcp:localhost' for '--to <PEER>': a host and a port are needed, as in \
+            "invalid value 'tcp:localhost' for '--to <PEER>': expected a host and a port, such as \
              tcp:127.0.0.1:4000",
         ),
         (

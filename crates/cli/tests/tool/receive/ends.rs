@@ -103,7 +103,7 @@ fn once_exits_by_the_verdict_on_the_dump() {
             &bytes,
             &["--max-size", "2000000"],
             1,
-            "PEER: has 2101377 bytes, more than the 2000000 of --max-size",
+            "PEER: has 2101377 bytes, which exceeds --max-size (2000000 bytes)",
         ),
         (
             &foreign,
@@ -216,8 +216,8 @@ fn once_waits_for_a_sender_that_sends() {
     drop(receiver.connect());
     assert_eq!(receiver.line(), "PEER: has sent nothing");
     let mut silent = receiver.connect();
-    assert_eq!(receiver.line(), "PEER: is cut off: 0 bytes: nothing came for 200ms");
-    let reason = "is cut off: 0 bytes: nothing came for 200ms\n".to_string();
+    assert_eq!(receiver.line(), "PEER: truncated: 0 bytes: no bytes arrived for 200ms");
+    let reason = "truncated: 0 bytes: no bytes arrived for 200ms\n".to_string();
     assert_eq!(reply(&mut silent), (reason, Err(ErrorKind::ConnectionReset)));
     let bytes = dump_of("guest", 1, 1);
     receiver.send(&bytes);
@@ -294,7 +294,7 @@ fn limits_the_number_of_partial_dumps() {
         assert!(line.ends_with(&format!("; kept as {kept}")), "{line}");
     }
     let line = send();
-    let said = "; not kept, there are 2 that end in .partial (--max-partials)";
+    let said = "; not kept: the directory already has 2 .partial files (--max-partials)";
     assert!(line.ends_with(said), "{line}");
     fs::remove_file(directory.path().join("guest.partial")).unwrap();
     let line = send();
@@ -338,7 +338,7 @@ fn a_sender_learns_that_its_dump_is_not_kept() {
         let line = receiver.line();
         let (_, reason) =
             line.split_once(": has ").map(|(peer, _)| line.split_at(peer.len() + 2)).unwrap();
-        assert!(reason.ends_with("--max-size"), "{line}");
+        assert!(reason.ends_with("--max-size (1000 bytes)"), "{line}");
         let to = &receiver.address;
         let expected = format!("corestream: {to}: did not keep the dump: {reason}\n");
         assert_eq!((code, said), (Some(1), expected));
@@ -468,8 +468,8 @@ fn wait_for_descriptors(free: u64, bytes: &[u8]) {
         socket.shutdown(Shutdown::Write).unwrap();
     }
     let line = receiver.line();
-    let short = "Too many open files (os error 24); senders wait until that changes";
-    assert!(line.contains(": cannot take a sender: ") && line.ends_with(short), "{line}");
+    let short = "Too many open files (os error 24); senders wait until this changes";
+    assert!(line.contains(": cannot accept a sender: ") && line.ends_with(short), "{line}");
     // Several attempts fail meanwhile, and only the first is reported.
     thread::sleep(Duration::from_secs(1));
     assert!(names(directory.path()).is_empty());
@@ -486,6 +486,6 @@ fn wait_for_descriptors(free: u64, bytes: &[u8]) {
             "{line}"
         );
     }
-    assert_eq!(again, "PEER: takes senders again");
+    assert_eq!(again, "PEER: accepts senders again");
     receiver.stop();
 }

@@ -79,13 +79,13 @@ fn keeps_every_complete_dump_whatever_other_senders_do() {
             (cut, Then::Close, "truncated: "),
             (&[b'x'; 100_000], Then::Close, "not a core dump: it does not begin as"),
             (&flipped, Then::Close, checksum),
-            (cut, Then::Silence, "nothing came for 500ms"),
-            (&oversized, Then::Close, "more than the 6000000 of --max-size"),
-            (&endless, Then::Zeros, "has more than the 6000000 bytes of --max-size"),
+            (cut, Then::Silence, "no bytes arrived for 500ms"),
+            (&oversized, Then::Close, "which exceeds --max-size (6000000 bytes)"),
+            (&endless, Then::Zeros, "exceeds --max-size (6000000 bytes)"),
         ],
         [
             (&[], Then::Zeros, "not a core dump: it does not begin as"),
-            (&[], Then::Silence, "is cut off: 0 bytes: nothing came for 500ms"),
+            (&[], Then::Silence, "truncated: 0 bytes: no bytes arrived for 500ms"),
             (&[], Then::Close, "has sent nothing"),
             (&longer, Then::Close, "has data past its end"),
             (&foreign, Then::Close, "is by another tool"),
@@ -213,7 +213,7 @@ fn reports_usage_errors_in_one_line() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let in_use = format!("tcp:{}", tcp.local_addr().unwrap());
     let in_use_said =
-        format!("receive: {in_use}: cannot listen there: Address already in use (os error 98)");
+        format!("receive: {in_use}: cannot listen: Address already in use (os error 98)");
     for (address, output, code, said) in [
         (
             "tcp:0.0.0.0:0",
@@ -223,12 +223,12 @@ fn reports_usage_errors_in_one_line() {
              it: --any-host allows that",
         ),
         (&in_use, "%n", 1, &in_use_said),
-        ("unix:file", "%n", 1, "receive: unix:file: cannot listen there: not a socket"),
+        ("unix:file", "%n", 1, "receive: unix:file: cannot listen: not a socket"),
         (
             "unix:taken",
             "%n",
             1,
-            "receive: unix:taken: cannot listen there: another process listens there already",
+            "receive: unix:taken: cannot listen: another process listens there already",
         ),
         (
             "unix:new",

@@ -167,7 +167,7 @@ fn drops_a_sender_that_dribbles() {
     for (args, said) in [
         (
             ["--timeout", "0.2", "--min-rate", "10000"],
-            ", fewer than the 10000 a second of --min-rate",
+            ", below the 10000 bytes per second of --min-rate",
         ),
         (["--max-time", "0.2", "--min-rate", "0"], "it took longer than the 200ms of --max-time"),
     ] {
@@ -178,7 +178,7 @@ fn drops_a_sender_that_dribbles() {
             let socket = receiver.connect();
             scope.spawn(|| dribble(socket, &bytes));
             let line = receiver.line();
-            assert!(line.starts_with("PEER: is cut off: ") && line.ends_with(said), "{line}");
+            assert!(line.starts_with("PEER: truncated: ") && line.ends_with(said), "{line}");
         });
         receiver.send(&bytes);
         assert!(receiver.line().starts_with("guest: "));
@@ -190,7 +190,7 @@ fn drops_a_sender_that_dribbles() {
     let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--max-time", "0.2"]);
     let mut socket = receiver.connect();
     socket.write_all(&bytes[..10]).unwrap();
-    let said = "PEER: is cut off: 10 bytes: it took longer than the 200ms of --max-time";
+    let said = "PEER: truncated: 10 bytes: it took longer than the 200ms of --max-time";
     assert_eq!(receiver.line(), said);
     receiver.stop();
 }
