@@ -68,20 +68,19 @@ impl From<Arc<AtomicBool>> for Cancel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
-    /// Scanning the images. The bytes are those of all images. Bytes that are known to be zero or are excluded count as
+    /// Scanning the images. Counts the bytes of all images. Bytes that are known to be zero or are excluded count as
     /// done when the scan skips them.
     Scan,
-    /// Writing the dump. The bytes are those of the dump.
+    /// Writing the dump. Counts the bytes of the dump.
     Write,
-    /// Syncing the dump to disk ([`FileOptions::sync`](crate::FileOptions::sync)). The bytes are those of the dump and
+    /// Syncing the dump to disk ([`FileOptions::sync`](crate::FileOptions::sync)). Counts the bytes of the dump, which
     /// become done all at once.
     Sync,
-    /// Verifying a dump. The bytes are those of the dump. For a stream, the total is the length in the dump's header.
+    /// Verifying a dump. Counts the bytes of the dump. For a stream, the total is the length in the dump's header.
     Verify,
-    /// Opening a dump. The bytes are those of the dump. Bytes that need not be read count as done when they are
-    /// skipped.
+    /// Opening a dump. Counts the bytes of the dump. Bytes that need not be read count as done when they are skipped.
     Open,
-    /// Restoring a memory of a dump. The bytes are those of the memory that the dump contains.
+    /// Restoring a memory of a dump. Counts the bytes of the memory that the dump contains.
     Restore,
 }
 

@@ -18,7 +18,7 @@ const READER_BATCH_BYTES: u64 = 1 << 20;
 /// client of an object store.
 ///
 /// [`Plan::pieces`] returns it, and has an example. A batch borrows the bytes of images that cannot change, and copies
-/// those of others into a buffer. The checksums of the dump are computed in the calling thread.
+/// the pieces of other images into a buffer. The checksums of the dump are computed in the calling thread.
 ///
 /// The handle of [`Dumper::cancel`](crate::Dumper::cancel) cancels it. It reports no progress: the offsets of the
 /// pieces show it.

@@ -148,7 +148,7 @@ impl NewDirectory {
     /// ([`is_moved`](Self::is_moved)).
     ///
     /// # Errors
-    /// Returns an error of [`ErrorKind::Option`] unless `name` is that of a file in the directory itself.
+    /// Returns an error of [`ErrorKind::Option`] unless `name` names a file in the directory itself.
     ///
     /// ```
     /// use corestream::{ErrorKind, NewDirectory};

@@ -160,7 +160,7 @@ impl<'a> Memory<'a> {
     /// use corestream::*;
     ///
     /// let mut bytes = vec![7; 65_536];
-    /// bytes[1000..1032].copy_from_slice(b"a key that nobody else may have.");
+    /// bytes[1000..1032].copy_from_slice(b"a key that must stay private: 42");
     /// let image = MemoryImage::from_slice(&bytes);
     /// let memory = Memory::new(MemoryType::wasm32(1), image).without(1000..1032);
     /// assert_eq!(memory.excluded()?.as_slice(), [1000..=1031]);

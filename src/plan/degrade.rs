@@ -50,7 +50,7 @@ use crate::model::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Shortfall {
-    /// A memory beyond [`limits::MAX_MEMORIES`] is omitted. The index is that of the description. Instances refer to
+    /// A memory beyond [`limits::MAX_MEMORIES`] is omitted. The index is the one in the description. Instances refer to
     /// the memory as unknown.
     Memory(MemoryIndex),
     /// This number of globals beyond [`limits::MAX_GLOBALS`] is omitted.

@@ -2,7 +2,7 @@
 //!
 //! # The problem
 //! The index locates every segment of a dump, lists the excluded ranges and holds the checksums of the blocks. A reader
-//! wants to use it without touching the data, also when the dump is damaged or another tool has rewritten it. An index
+//! uses it without touching the data, also when the dump is damaged or another tool has rewritten it. An index
 //! in the wrong place, or of another dump, must not be believed: it would map addresses to the wrong bytes.
 //!
 //! # Places
@@ -22,8 +22,8 @@
 //! must be sorted and disjoint, both by address and by file offset, and no segment may overlap an excluded range.
 //!
 //! An intact index may still contradict the sections. That is not an error of decoding: [`Index::mismatch`] records the
-//! first contradiction, and the caller decides. A salvaged dump has damaged sections to compare with, so salvaging
-//! passes `None` for them.
+//! first contradiction, and the caller decides. Salvage passes no sections to compare with,
+//! because they are damaged.
 //!
 //! # The cost
 //! One pass over any source or stream, in bounded memory. The entries of the long tables go to the caller one by one
@@ -629,3 +629,6 @@ fn take_entries(position: &mut usize, count: u32) -> Option<Range<usize>> {
     *position = start.checked_add(count as usize)?;
     Some(start..*position)
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@
 //! values are the same with the counts first or not.
 //!
 //! The frames themselves are not kept. Each trial hashes the frames that it decodes, and two layouts give the same
-//! frames if their digests are equal. The key of the hash is random, so nobody can craft a dump with a collision.
+//! frames if their digests are equal. The key of the hash is random, so a dump with a collision cannot be crafted.
 //!
 //! # The invariant
 //! A trial is a state machine that takes one byte at a time. [`LayoutDetector`] therefore gives a file and a stream the
@@ -169,7 +169,7 @@ enum FrameField {
     ValueType,
     /// A value that is a signed LEB128 of this number of bits.
     Leb(u32),
-    /// A value of fixed width, of which this number of bytes is to come.
+    /// A value of fixed width, with the number of bytes still to come.
     FixedWidth(u8),
 }
 
@@ -420,7 +420,7 @@ impl FixedWidth {
         Some(())
     }
 
-    /// Returns the value. An `i32` is sign-extended, so that its hash is that of the same value in LEB128.
+    /// Returns the value. An `i32` is sign-extended, so that it hashes like the same value in LEB128.
     fn value(&self) -> u64 {
         match u32::try_from(self.value) {
             Ok(value) if self.is_i32 => i64::from(value.cast_signed()).cast_unsigned(),

@@ -79,7 +79,7 @@ impl Structure {
         self.header.as_ref().or(self.moved_header.as_ref())
     }
 
-    /// Returns whether sections may differ from corestream's, as those of other writers do.
+    /// Returns whether sections may differ from corestream's, as in dumps of other writers.
     pub(super) fn is_foreign(&self) -> bool {
         self.header.is_none()
     }

@@ -1,5 +1,4 @@
-//! A source that lends no bytes, as a program of one's own would have it: it counts how it is read, and fails when it is
-//! told to.
+//! A source that lends no bytes, records its reads, and can fail at any of them.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::fmt;
@@ -11,22 +10,22 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use corestream::read::ReadAt;
 use corestream::{Error, ErrorKind};
 
-/// A source that counts.
+/// A source that records its reads.
 pub struct Counting<S> {
     bytes: S,
-    /// The ranges that were read.
+    /// The ranges of all reads.
     reads: Mutex<Vec<Range<u64>>>,
-    /// How often somebody has asked for the length.
+    /// The number of calls that asked for the length.
     lengths: AtomicUsize,
-    /// Reads before one fails; `usize::MAX` if none is to fail.
+    /// The number of reads before one fails, or `usize::MAX` if none fails.
     left: AtomicUsize,
     /// Whether a read has failed.
     has_failed: AtomicBool,
-    /// Whether the reads after it fail, too.
+    /// Whether all later reads fail, too.
     stays_failed: AtomicBool,
 }
 
-/// The reason for which a read fails.
+/// The reason of a failed read.
 #[derive(Debug)]
 struct Refused;
 
@@ -50,22 +49,22 @@ impl<S: ReadAt> Counting<S> {
         }
     }
 
-    /// Returns the ranges that were read since the last call.
+    /// Returns the ranges of the reads since the last call.
     pub fn take_reads(&self) -> Vec<Range<u64>> {
         std::mem::take(&mut self.reads.lock().unwrap())
     }
 
-    /// Returns how often somebody has asked for the length.
+    /// Returns the number of calls that asked for the length.
     pub fn lengths(&self) -> usize {
         self.lengths.load(Ordering::Relaxed)
     }
 
-    /// Does `work`, during which read `k` fails. Returns whether there was such a read, too.
+    /// Runs `work`, during which read `k` fails. Also returns whether there was such a read.
     pub fn failing_at<T>(&self, k: usize, work: impl FnOnce() -> T) -> (T, bool) {
         self.failing(k, false, work)
     }
 
-    /// The same, but the reads after it fail, too.
+    /// Runs `work`, during which read `k` and all later ones fail. Also returns whether there was such a read.
     pub fn failing_from<T>(&self, k: usize, work: impl FnOnce() -> T) -> (T, bool) {
         self.failing(k, true, work)
     }
@@ -103,7 +102,7 @@ impl<S: ReadAt> ReadAt for Counting<S> {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.reads.lock().unwrap().push(offset..offset + buffer.len() as u64);
         if self.fails() {
-            // One kind could be taken for the end of the dump.
+            // The reader could take one of these kinds for the end of the dump.
             let kinds =
                 [io::ErrorKind::UnexpectedEof, io::ErrorKind::Other, io::ErrorKind::InvalidData];
             let kind = kinds[usize::try_from(offset).unwrap_or_default() % kinds.len()];
@@ -113,7 +112,7 @@ impl<S: ReadAt> ReadAt for Counting<S> {
     }
 }
 
-/// Checks that an error is that of a read that was to fail.
+/// Checks that an error is that of a failed read of [`Counting`].
 pub fn assert_refused(error: &Error, what: &str) {
     assert_eq!(error.kind(), ErrorKind::Input, "{what}: {error}");
     let source = error.io_error().unwrap_or_else(|| panic!("{what}: {error} has no source"));

@@ -1,11 +1,11 @@
-//! The two ends of what is read in order.
+//! The two ends of pipes and sockets.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-/// The reader's and the writer's end of a `pipe`, a `unix` socket, or a `tcp` connection on loopback.
+/// Returns the reader's and the writer's end of a `pipe`, a `unix` socket, or a `tcp` connection on loopback.
 pub fn ends(kind: &str) -> (OwnedFd, OwnedFd) {
     match kind {
         "pipe" => {
@@ -21,6 +21,6 @@ pub fn ends(kind: &str) -> (OwnedFd, OwnedFd) {
             let writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             (listener.accept().unwrap().0.into(), writer.into())
         }
-        other => panic!("{other} is none of them"),
+        other => panic!("unknown kind {other}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Dumps as others write them, by wasm-encoder or byte by byte.
+//! Dumps of other writers, made by wasm-encoder or byte by byte.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use wasm_encoder::{
@@ -6,10 +6,12 @@ use wasm_encoder::{
     MemorySection, Module,
 };
 
-/// The sections that a dump of others mostly has, and these memories and segments.
+use crate::common::own::leb;
+
+/// Returns a dump with these memories and segments, and with the usual sections in an unusual order.
 pub fn foreign(types: &[(u64, bool)], data: &DataSection) -> Vec<u8> {
     let mut module = Module::new();
-    // Nobody says where they come, or that they are there at all.
+    // Custom sections can be anywhere. Most are optional.
     module.section(&wasm_encoder::CustomSection { name: "before".into(), data: (&[1][..]).into() });
     module.section(&wasm_encoder::TypeSection::new());
     let mut memories = MemorySection::new();
@@ -31,6 +33,7 @@ pub fn foreign(types: &[(u64, bool)], data: &DataSection) -> Vec<u8> {
     module.finish()
 }
 
+/// Returns the constant expression of an address.
 pub fn address(address: u64, memory64: bool) -> ConstExpr {
     match memory64 {
         true => ConstExpr::i64_const(address.cast_signed()),
@@ -38,15 +41,27 @@ pub fn address(address: u64, memory64: bool) -> ConstExpr {
     }
 }
 
-/// A module of these sections.
+/// Returns the body of a custom section: its name, the bytes `before`, and a list of `count` items.
+pub fn list(name: &str, before: &[u8], count: usize, item: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    leb(&mut body, name.len());
+    body.extend(name.bytes());
+    body.extend(before);
+    leb(&mut body, count);
+    body.extend(item.repeat(count));
+    body
+}
+
+/// Returns a module with these sections.
 pub fn module(sections: &[(u8, &[u8])]) -> Vec<u8> {
     let mut bytes = b"\0asm\x01\0\0\0".to_vec();
     for (id, body) in sections {
         bytes.push(*id);
-        crate::common::own::leb(&mut bytes, body.len());
+        leb(&mut bytes, body.len());
         bytes.extend(*body);
     }
     bytes
 }
 
+/// The section of a process.
 pub const CORE: (u8, &[u8]) = (0, b"\x04core\0\x01p");

@@ -2,13 +2,13 @@
 
 use std::fs;
 
-/// Huge pages that a test has added to the pool. Dropped, the pool is what it was before.
+/// Huge pages that a test has added to the pool. Dropping this removes them.
 pub struct Pool(String);
 
 impl Pool {
     const PATH: &str = "/proc/sys/vm/nr_hugepages";
 
-    /// Adds pages to the pool; `None` if the process may not, or the system has too little memory.
+    /// Adds pages to the pool. Returns `None` without permission or memory.
     pub fn new(pages: u64) -> Option<Self> {
         let before = fs::read_to_string(Self::PATH).ok()?.trim().to_string();
         let wanted = before.parse::<u64>().ok()? + pages;
@@ -18,14 +18,14 @@ impl Pool {
         (now == wanted).then_some(this)
     }
 
-    /// The pages that are free.
+    /// Returns the number of free pages.
     pub fn free() -> u64 {
         let text = fs::read_to_string("/proc/meminfo").unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("HugePages_Free:")).unwrap();
         line.trim().parse().unwrap()
     }
 
-    /// The pages that are promised to a mapping.
+    /// Returns the number of pages that are reserved for mappings.
     pub fn reserved() -> u64 {
         let text = fs::read_to_string("/proc/meminfo").unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("HugePages_Rsvd:")).unwrap();
@@ -35,7 +35,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // It was written before.
+        // This worked before, so it works again.
         let _ = fs::write(Self::PATH, &self.0);
     }
 }

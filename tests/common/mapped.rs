@@ -1,6 +1,6 @@
-//! Images of files that are mapped.
+//! Images of mapped files.
 #![allow(dead_code, reason = "each test uses its part")]
-#![allow(unsafe_code, reason = "to map a file is unsafe")]
+#![allow(unsafe_code, reason = "mapping a file is unsafe")]
 
 use std::fs::File;
 use std::path::Path;
@@ -9,8 +9,8 @@ use corestream::MemoryImage;
 
 /// Maps the file at `path`.
 pub fn open(path: impl AsRef<Path>) -> MemoryImage<'static> {
-    // SAFETY: the file is the test's own. A test that changes it meanwhile looks at what becomes of the tool's users, for
-    // whom nobody keeps the promise.
+    // SAFETY: only the test has the file. A test that changes it checks the effect on users of the tool, who cannot
+    // guarantee that a file does not change.
     unsafe { MemoryImage::map(path) }.unwrap()
 }
 

@@ -1,5 +1,5 @@
-//! What the tests and the fuzz targets share: an independent reading of a dump by wasmparser, and a
-//! slow oracle for what a plan may cost.
+//! A second decoder of dumps, on top of wasmparser, and a slow oracle for the cost of a plan. The fuzz targets use this
+//! module, too.
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub mod own;
@@ -15,25 +15,25 @@ use wasmparser::{
 /// The custom sections that continue the data section (`docs/format.md`).
 pub const CONTINUATION: &str = "corestream.data";
 
-/// A dump as wasmparser reads it.
+/// A dump, decoded by wasmparser.
 #[derive(Debug, Default)]
 pub struct Decoded<'b> {
-    /// The sections in order: `data`, `memory`, or the name of a custom one.
+    /// The sections in order: `data`, `memory`, or the name of a custom section.
     pub sections: Vec<String>,
     pub name: String,
     pub modules: Vec<String>,
     pub instances: Vec<wasmparser::CoreDumpInstance>,
-    /// Name and frames.
+    /// Name and frames of each thread.
     pub threads: Vec<(String, Vec<DecodedFrame>)>,
     pub memories: Vec<wasmparser::MemoryType>,
-    /// Whether it is mutable, and its value.
+    /// Mutability and value of each global.
     pub globals: Vec<(bool, GlobalValue)>,
     pub segments: Vec<DecodedSegment<'b>>,
-    /// How many of the segments are in the data section.
+    /// The number of segments in the data section.
     pub in_data_section: usize,
-    /// The longest body of a section with segments, in bytes.
+    /// The length of the longest body of a section with segments.
     pub longest_body: u64,
-    /// Whether a section with segments has none.
+    /// Whether a section for segments has no segment.
     pub empty_section: bool,
 }
 
@@ -53,14 +53,14 @@ pub struct DecodedSegment<'b> {
     pub data: &'b [u8],
 }
 
-/// Decodes a dump of ours, which must be valid with all features.
+/// Decodes a dump by corestream, which must be valid with all features.
 pub fn decode(bytes: &[u8]) -> Decoded<'_> {
     let dump = decode_any(bytes);
     assert!(!dump.empty_section, "an empty section");
     dump
 }
 
-/// Decodes anybody's dump, which must be valid with all features.
+/// Decodes a dump by any writer, which must be valid with all features.
 pub fn decode_any(bytes: &[u8]) -> Decoded<'_> {
     Validator::new_with_features(WasmFeatures::all()).validate_all(bytes).expect("a valid module");
     let mut dump = Decoded::default();
@@ -131,8 +131,8 @@ impl<'b> Decoded<'b> {
         self.empty_section |= count == 0;
     }
 
-    /// The bytes of a memory, `len` of them, with zeros where no segment is. Segments must come in
-    /// order and not touch each other's bytes.
+    /// Returns the first `len` bytes of a memory, with zeros outside of segments. Segments must be in order and must not
+    /// overlap.
     pub fn contents(&self, memory: usize, len: usize) -> Vec<u8> {
         let mut contents = vec![0; len];
         let mut end = 0;
@@ -204,8 +204,8 @@ fn value(value: &CoreDumpValue) -> Value {
     }
 }
 
-/// The maximal zero gaps between bytes that are not zero, as lengths, and the bytes from the first
-/// to the last one that is not zero; a byte at a time.
+/// Returns the lengths of the gaps in an image, and the number of bytes from the first to the last non-zero byte. Checks one
+/// byte at a time. Returns `None` for an image of zeros.
 pub fn gaps(image: &[u8]) -> Option<(Vec<u64>, u64)> {
     let first = image.iter().position(|b| *b != 0)?;
     let last = image.iter().rposition(|b| *b != 0)?;
@@ -222,8 +222,8 @@ pub fn gaps(image: &[u8]) -> Option<(Vec<u64>, u64)> {
     Some((gaps, (last - first + 1) as u64))
 }
 
-/// The least that a plan for these images may cost with at most `budget` segments (but one for each
-/// image that holds data), by trying every set of gaps; `None` if there are too many to try.
+/// Returns the lowest cost of a plan for these images, by trying every set of gaps. The plan has at most `budget` segments,
+/// or one for each image with data if those are more. Returns `None` if there are too many gaps.
 pub fn least_cost(images: &[&[u8]], budget: u64) -> Option<u64> {
     let spans: Vec<_> = images.iter().filter_map(|image| gaps(image)).collect();
     let all: Vec<u64> = spans.iter().flat_map(|(gaps, _)| gaps).copied().collect();
@@ -240,12 +240,12 @@ pub fn least_cost(images: &[&[u8]], budget: u64) -> Option<u64> {
     possible.map(|(saved, segments)| whole - saved + segments * SEGMENT_COST).min()
 }
 
-/// What a plan costs: its payload, and a fixed cost for each segment.
+/// Returns the cost of a plan: its payload, and a fixed cost for each segment.
 pub fn cost(plan: &corestream::Plan<'_>) -> u64 {
     plan.stats().data_bytes + plan.stats().segments * SEGMENT_COST
 }
 
-/// Numbers that look random and are the same every time (xorshift64).
+/// A deterministic generator of pseudorandom numbers (xorshift64).
 pub struct Random(pub u64);
 
 impl Random {
@@ -256,7 +256,7 @@ impl Random {
         self.0
     }
 
-    /// A number below `end`.
+    /// Returns a number below `end`.
     pub fn below(&mut self, end: u64) -> usize {
         usize::try_from(self.next() % end).unwrap()
     }

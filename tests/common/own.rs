@@ -1,16 +1,19 @@
-//! Makes a dump with `corestream` and `corestream.index` out of one without, by `docs/format.md`
-//! alone: written for the tests, not shared with the writer.
+//! A second implementation of the sections `corestream` and `corestream.index`: adds them to a dump without them.
+//!
+//! It follows `docs/format.md`, and shares no code with the writer.
+
+use std::ops::Range;
 
 use wasmparser::{Parser, Payload};
 
-/// How the dump is made.
+/// The options of a dump by corestream.
 #[derive(Clone, Debug)]
 pub struct Own {
     pub flags: u32,
     pub block_log2: u32,
-    /// Memory, first and last address, in order.
+    /// The excluded ranges in order: memory, first and last address.
     pub excluded: Vec<(u32, u64, u64)>,
-    /// Memories that changed while they were read.
+    /// Memories that are marked as changing.
     pub changing: Vec<u32>,
 }
 
@@ -20,14 +23,14 @@ impl Default for Own {
     }
 }
 
-/// A segment as the index lists it: memory, address, offset in the file, length.
+/// An index entry of a segment: memory, address, offset in the file, length.
 pub type Entry = (u32, u64, u64, u32);
 
-/// Bytes of the section `corestream`.
+/// The length of the section `corestream` in bytes.
 pub const HEADER: usize = 45;
 
 impl Own {
-    /// Adds both sections to `dump`.
+    /// Returns `dump` with both sections.
     pub fn dump(&self, dump: &[u8]) -> Vec<u8> {
         let decoded = super::decode(dump);
         let offset = |data: &[u8]| data.as_ptr().addr() - dump.as_ptr().addr() + HEADER;
@@ -61,7 +64,7 @@ impl Own {
         }
     }
 
-    /// The section `corestream`.
+    /// Appends the section `corestream`.
     pub fn add_header(&self, bytes: &mut Vec<u8>, length: u64, index: u64) {
         bytes.extend([0, 43, 10]);
         bytes.extend(b"corestream");
@@ -75,7 +78,7 @@ impl Own {
         bytes.extend(table);
     }
 
-    /// The section `corestream.index`.
+    /// Returns the section `corestream.index`.
     pub fn index(&self, memories: u32, segments: &[Entry], crcs: &[u32]) -> Vec<u8> {
         let mut body = vec![16];
         body.extend(b"corestream.index");
@@ -115,13 +118,13 @@ fn index_len(memories: usize, segments: &[Entry], ranges: usize, blocks: usize) 
     1 + size.len() + body
 }
 
-/// A dump without the two sections, as another tool would write it.
+/// Returns a dump without the two sections, as another tool would write it.
 pub fn without(dump: &[u8]) -> Vec<u8> {
     let core = end_of_core(dump);
     [&dump[..core], &dump[core + HEADER..index_of(dump)]].concat()
 }
 
-/// Where the section `core` ends.
+/// Returns the offset at which the section `core` ends.
 pub fn end_of_core(dump: &[u8]) -> usize {
     for payload in Parser::new(0).parse_all(dump) {
         if let Ok(Payload::CustomSection(section)) = payload
@@ -133,7 +136,7 @@ pub fn end_of_core(dump: &[u8]) -> usize {
     panic!("no section core")
 }
 
-/// Makes the checksum at the end of an index hold again.
+/// Updates the checksum at the end of an index.
 pub fn mend_index(dump: &mut [u8]) {
     let index = u64::from_le_bytes(index_field(dump).try_into().unwrap());
     let (index, end) = (usize::try_from(index).unwrap(), dump.len() - 4);
@@ -146,23 +149,46 @@ fn index_field(dump: &[u8]) -> &[u8] {
     &dump[table + 16..table + 24]
 }
 
-/// Where the index begins.
+/// Returns the offset of the index.
 pub fn index_of(dump: &[u8]) -> usize {
     let field = u64::from_le_bytes(index_field(dump).try_into().unwrap());
     usize::try_from(field).unwrap()
 }
 
-/// Where the index begins, or the end of a dump that has none.
+/// Returns the offset of the index, or the length of a dump without an index.
 pub fn index_of_or_end(dump: &[u8]) -> usize {
     let core = end_of_core(dump);
     if dump[core..].starts_with(b"\0\x2b\x0acorestream") { index_of(dump) } else { dump.len() }
+}
+
+/// A section of a module.
+pub struct Section {
+    pub id: u8,
+    /// From the id to the last byte.
+    pub range: Range<usize>,
+    pub body: Range<usize>,
+}
+
+/// Returns the sections of a module.
+pub fn sections(module: &[u8]) -> Vec<Section> {
+    let mut sections = Vec::new();
+    let mut at = 8;
+    while at < module.len() {
+        let size_len = module[at + 1..].iter().position(|byte| *byte < 0x80).unwrap() + 1;
+        let body = at + 1 + size_len;
+        let size = module[at + 1..body].iter().rev();
+        let size = size.fold(0, |size, byte| size << 7 | usize::from(byte & 0x7f));
+        sections.push(Section { id: module[at], range: at..body + size, body: body..body + size });
+        at = body + size;
+    }
+    sections
 }
 
 fn u32s(bytes: &mut Vec<u8>, values: &[u32]) {
     bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
 }
 
-/// Unsigned LEB128.
+/// Appends an unsigned LEB128.
 pub fn leb(bytes: &mut Vec<u8>, mut value: usize) {
     while value >= 0x80 {
         bytes.push(value.to_le_bytes()[0] | 0x80);
@@ -171,7 +197,7 @@ pub fn leb(bytes: &mut Vec<u8>, mut value: usize) {
     bytes.push(value.to_le_bytes()[0]);
 }
 
-/// CRC-32 of IEEE 802.3, a bit at a time.
+/// Returns the CRC-32 of IEEE 802.3, computed bit by bit.
 pub fn crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {

@@ -1,4 +1,4 @@
-//! The memory that a process needs, measured from outside.
+//! The memory of another process.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::fs;
@@ -6,15 +6,15 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// Runs a command to its end, and returns with its output the peak of its anonymous memory in bytes.
+/// Runs a command to its end. Returns its output and the peak of its anonymous memory in bytes.
 ///
-/// The kernel keeps a peak only of all memory, mapped page cache included (`VmHWM`), so `RssAnon` is sampled every
-/// millisecond. What is printed must fit into a pipe: nobody reads it before the end.
+/// The kernel only keeps a peak that includes mapped page cache (`VmHWM`), so this samples `RssAnon` every millisecond. The
+/// output must fit into a pipe, because this reads it after the end.
 pub fn peak_anon(command: &mut Command) -> (Output, u64) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     let mut peak = 0;
-    // A process that has ended has no memory any more. Nobody else gets its number before it is waited for.
+    // A process that has ended has no memory. Its id is not reused before `wait`.
     while let Some(now) = rss_anon(child.id()) {
         peak = peak.max(now);
         thread::sleep(Duration::from_millis(1));
@@ -22,7 +22,7 @@ pub fn peak_anon(command: &mut Command) -> (Output, u64) {
     (child.wait_with_output().unwrap(), peak)
 }
 
-/// Returns the anonymous memory of a process in bytes; `None` if it has ended.
+/// Returns the anonymous memory of a process in bytes, or `None` if it has ended.
 fn rss_anon(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;

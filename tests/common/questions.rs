@@ -1,4 +1,4 @@
-//! Everything that an open dump can be asked for, as questions whose answers can be compared.
+//! Every question to an open dump, with answers that can be compared.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::fmt::Debug;
@@ -11,7 +11,7 @@ use corestream::{
 #[derive(Debug, Default)]
 pub struct Answers {
     pub items: Vec<String>,
-    /// Bytes of memories.
+    /// The bytes of memories.
     pub bytes: Vec<u8>,
     pub error: Option<Error>,
 }
@@ -42,7 +42,7 @@ impl Answers {
     }
 }
 
-/// A question, and what it is about.
+/// A question and its subject.
 pub type Question = (&'static str, fn(&CoreDumpFile<'_>) -> Answers);
 
 /// Every question, those about lists first.
@@ -80,17 +80,17 @@ pub const QUESTIONS: [Question; 17] = [
     ("restore", restore),
 ];
 
-/// The questions but for the last one, which makes files.
+/// Returns the questions except for the last one, which makes files.
 pub fn without_files() -> &'static [Question] {
     &QUESTIONS[..QUESTIONS.len() - 1]
 }
 
-/// The last index of a list.
+/// Returns the last index of a list.
 fn last(len: usize) -> Option<u32> {
     len.checked_sub(1).map(|last| u32::try_from(last).unwrap())
 }
 
-/// The frames of all threads.
+/// Lists the frames of all threads.
 fn frames(dump: &CoreDumpFile<'_>) -> Answers {
     let mut answers = Answers::default();
     for thread in dump.threads() {
@@ -107,7 +107,7 @@ fn frames(dump: &CoreDumpFile<'_>) -> Answers {
     answers
 }
 
-/// The bytes of each known range of each memory, read at once; of a range over 1 MiB its first ones.
+/// Reads each known range of each memory, but at most 1 MiB of it.
 fn read(dump: &CoreDumpFile<'_>) -> Answers {
     let mut answers = Answers::default();
     for memory in dump.memories() {
@@ -124,7 +124,7 @@ fn read(dump: &CoreDumpFile<'_>) -> Answers {
     answers
 }
 
-/// The images of all memories, as streams.
+/// Writes all memories to streams.
 fn write_to(dump: &CoreDumpFile<'_>) -> Answers {
     let mut answers = Answers::default();
     for memory in dump.memories() {
@@ -136,7 +136,7 @@ fn write_to(dump: &CoreDumpFile<'_>) -> Answers {
     answers
 }
 
-/// The images of all memories, as files. An image that cannot be finished leaves nothing behind.
+/// Restores all memories as files. Checks that a failure leaves nothing behind.
 fn restore(dump: &CoreDumpFile<'_>) -> Answers {
     let mut answers = Answers::default();
     for memory in dump.memories() {
@@ -157,7 +157,7 @@ fn restore(dump: &CoreDumpFile<'_>) -> Answers {
     answers
 }
 
-/// What a dump answers to these questions.
+/// Returns the answers of a dump.
 pub fn ask(dump: &CoreDumpFile<'_>, questions: &[Question]) -> Vec<Answers> {
     questions.iter().map(|(_, ask)| ask(dump)).collect()
 }

@@ -1,4 +1,4 @@
-//! A small guest, its dump, and what every reading of a dump must hold; shared with the fuzz targets.
+//! A small guest, its dump, and reading a dump in every way. The fuzz targets use this module, too.
 
 use std::fmt::Debug;
 use std::fs::File;
@@ -7,8 +7,8 @@ use std::io::Write;
 
 use super::own;
 use corestream::read::{
-    Content, Coverage, EarlyFact, FrameLayout, MappedFile, MemoryView, OpenOptions, Producer,
-    ReadAt, Restored, SegmentView, ThreadView, Verdict, Verifier,
+    Content, Coverage, EarlyFact, FrameLayout, IntactDump, MappedFile, MemoryView, OpenOptions,
+    Producer, ReadAt, Restored, SegmentView, ThreadView, Verdict, Verifier,
 };
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, Error, ErrorKind, Frame, Global, GlobalIndex, GlobalValue,
@@ -20,7 +20,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 pub const PAGE: usize = 65_536;
 pub const FIRST: MemoryIndex = MemoryIndex(0);
 
-/// The images of a small guest: memory32, memory64 and one of single bytes.
+/// Returns the memories of a small guest: 32-bit, 64-bit, with pages of one byte, and empty.
 pub fn images() -> Vec<(MemoryType, Vec<u8>)> {
     let mut first = vec![0; PAGE];
     first[100..180].fill(1);
@@ -38,6 +38,7 @@ pub fn images() -> Vec<(MemoryType, Vec<u8>)> {
     ]
 }
 
+/// Returns a small guest with these memories.
 pub fn guest(images: &[(MemoryType, Vec<u8>)]) -> CoreDump<'_> {
     let mut guest = CoreDump::new("guest.wasm");
     let memories: Vec<_> = images
@@ -64,15 +65,14 @@ pub fn guest(images: &[(MemoryType, Vec<u8>)]) -> CoreDump<'_> {
     guest
 }
 
-/// A dump of about 1.5 KiB without sections of ours but for those of 256 bytes in which its segments
-/// go on.
+/// Returns a dump of about 1.5 KiB without header and index. Its segments continue in sections of 256 bytes.
 pub fn small() -> Vec<u8> {
     let images = images();
     let dumper = Dumper::new().max_section_bytes(256);
     own::without(&dumper.plan(&guest(&images)).unwrap().to_vec().unwrap())
 }
 
-/// A guest without memories of which everything is known that has a section of its own.
+/// Returns a guest without memories, and with all facts that have a section of their own.
 pub fn known() -> CoreDump<'static> {
     let mut guest = CoreDump::new("guest.wasm");
     guest.add_module("guest.wasm");
@@ -84,12 +84,12 @@ pub fn known() -> CoreDump<'static> {
     guest
 }
 
-/// The dump of [`known`], of about 500 bytes.
+/// Returns the dump of [`known`], which has about 500 bytes.
 pub fn facts() -> Vec<u8> {
     Dumper::new().plan(&known()).unwrap().to_vec().unwrap()
 }
 
-/// A memory as its contents say, which must cover it without a gap; what is not known is 0xee.
+/// Returns a memory by its contents, which must cover it without a gap. Unknown bytes are 0xee.
 pub fn contents(dump: &CoreDumpFile<'_>, memory: MemoryIndex) -> Vec<u8> {
     let memory = dump.memory(memory).unwrap();
     let mut bytes = Vec::new();
@@ -107,22 +107,22 @@ pub fn contents(dump: &CoreDumpFile<'_>, memory: MemoryIndex) -> Vec<u8> {
     bytes
 }
 
-/// The items of a list, none of which is an error.
+/// Returns the items of a list, none of which may be an error.
 pub fn all<T>(items: impl Iterator<Item = Result<T>>) -> Vec<T> {
     items.map(Result::unwrap).collect()
 }
 
-/// The types of all memories.
+/// Returns the types of all memories.
 pub fn types(dump: &CoreDumpFile<'_>) -> Vec<MemoryType> {
     dump.memories().map(|memory| memory.ty()).collect()
 }
 
-/// The threads in the words of the model.
+/// Returns the threads as types of the model.
 pub fn threads(dump: &CoreDumpFile<'_>) -> Vec<Thread> {
     dump.threads().map(|thread| thread.unwrap().to_thread().unwrap()).collect()
 }
 
-/// A source of this project's users: bytes that are read, and not lent.
+/// A source that lends no bytes, such as an object store.
 pub struct Unlent<'b>(pub &'b [u8]);
 
 impl ReadAt for Unlent<'_> {
@@ -135,7 +135,7 @@ impl ReadAt for Unlent<'_> {
     }
 }
 
-/// The kinds of sources that a dump can be in.
+/// The kinds of sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Slice,
@@ -147,20 +147,20 @@ pub enum Kind {
 impl Kind {
     pub const ALL: [Self; 4] = [Self::Slice, Self::File, Self::Mapped, Self::Unlent];
 
-    /// Returns a file or a mapping for every 16th of all bytes, and `None` for other bytes: fuzzers and tests that try many
-    /// thousands of dumps have no time for more.
+    /// Returns a file or a mapping for one in 16 inputs, and `None` for the others. Fuzzers and tests with thousands of
+    /// dumps have no time for more.
     fn sample(bytes: &[u8]) -> Option<Self> {
         let hash = usize::try_from(hash(bytes) % 32).unwrap();
         [Self::File, Self::Mapped].into_iter().nth(hash)
     }
 
-    /// Returns a source of this kind of these bytes.
+    /// Returns a source of this kind.
     pub fn source<'b>(self, bytes: &'b [u8]) -> Box<dyn ReadAt + 'b> {
         match self {
             Self::Slice => Box::new(bytes),
             Self::File => Box::new(file(bytes)),
             Self::Mapped => {
-                // SAFETY: the file has no name, and nobody else has a descriptor of it.
+                // SAFETY: the file has no name and no other descriptor.
                 #[allow(unsafe_code, reason = "maps a file of its own")]
                 let mapped = unsafe { MappedFile::new(&file(bytes)) };
                 Box::new(mapped.unwrap())
@@ -170,26 +170,34 @@ impl Kind {
     }
 }
 
-/// A file of these bytes, in memory.
+/// Returns a file in memory.
 fn file(bytes: &[u8]) -> File {
     let mut file = File::from(memfd_create("dump", MemfdFlags::CLOEXEC).unwrap());
     file.write_all(bytes).unwrap();
     file
 }
 
-/// Returns the verdict of bytes in a slice, which is that of a stream and of a source that lends nothing. A sample of all
-/// bytes is verified in a source of another kind, too.
+/// Returns the verdict of a slice. Checks that a stream and a source that lends nothing have the same verdict, and for a
+/// sample of the inputs, that a file or a mapping has it, too.
 pub fn verdict(bytes: &[u8]) -> Result<Verdict> {
     verdict_of(bytes, [Kind::Unlent].into_iter().chain(Kind::sample(bytes)))
 }
 
-/// Returns the verdict of bytes, which is the same in a source of every kind and in a stream.
+/// Returns the verdict of an intact dump.
+pub fn whole(bytes: &[u8]) -> IntactDump {
+    match verdict(bytes).unwrap() {
+        Verdict::Intact(whole) => whole,
+        Verdict::Damaged(damage) => panic!("{damage}"),
+    }
+}
+
+/// Returns the verdict of a slice. Checks that a stream and sources of every kind have the same verdict.
 pub fn verdict_consistently(bytes: &[u8]) -> Result<Verdict> {
     verdict_of(bytes, Kind::ALL)
 }
 
 fn verdict_of(bytes: &[u8], kinds: impl IntoIterator<Item = Kind>) -> Result<Verdict> {
-    /// Gives a stream byte by byte at times.
+    /// A stream that returns few bytes at once.
     struct Slow<'b>(&'b [u8], usize);
     impl std::io::Read for Slow<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -212,7 +220,7 @@ fn verdict_of(bytes: &[u8], kinds: impl IntoIterator<Item = Kind>) -> Result<Ver
         Ok(())
     });
     match (&slice, stream) {
-        // Only a file has an end at which an index may be found.
+        // Only a source has an end at which the verifier can find an index.
         (Ok(Verdict::Damaged(_)), Err(stream)) if stream.kind() == ErrorKind::Format => {
             assert!(!has_header, "{stream}");
         }
@@ -226,7 +234,7 @@ fn verdict_of(bytes: &[u8], kinds: impl IntoIterator<Item = Kind>) -> Result<Ver
     slice
 }
 
-/// What a stream would say: the entry of an index that the sections contradict is not known there.
+/// Returns the verdict that a stream would have, which does not know the index entry that the sections contradict.
 fn as_of_a_stream(slice: &Verdict, stream: &Verdict) -> Verdict {
     let mut slice = slice.clone();
     if let (Verdict::Damaged(slice), Verdict::Damaged(stream)) = (&mut slice, stream)
@@ -241,13 +249,13 @@ fn as_of_a_stream(slice: &Verdict, stream: &Verdict) -> Verdict {
     slice
 }
 
-/// The kind of an error and its text.
+/// The kind and the text of an error.
 pub type Failure = (ErrorKind, String);
 
-/// What a list says of its length, and its items up to the first error.
+/// The reported length of a list, and its items up to the first error.
 pub type List<T> = (usize, Vec<Result<T, Failure>>);
 
-/// Everything that a dump says of itself, but for the bytes of its segments.
+/// Everything that a dump contains, with hashes instead of the bytes of its segments.
 #[derive(Debug, PartialEq)]
 pub struct Said {
     name: String,
@@ -255,7 +263,7 @@ pub struct Said {
     damage: Option<Failure>,
     producer: Producer,
     layout: FrameLayout,
-    /// Whether it is rewritten, has an index, has checksums, is partial, is degraded.
+    /// Whether the dump is rewritten, has an index, has checksums, is partial, is degraded.
     flags: [bool; 5],
     modules: List<String>,
     notes: List<String>,
@@ -263,32 +271,32 @@ pub struct Said {
     captured_at: Option<UnixTime>,
     identities: List<ModuleIdentity>,
     instances: List<Instance>,
-    /// Names, and frames.
+    /// Name and frames of each thread.
     threads: List<(String, List<Frame>)>,
     globals: List<Global>,
     memories: Vec<SaidMemory>,
 }
 
-/// Everything that a dump says of a memory.
+/// Everything that a dump contains of a memory.
 #[derive(Debug, PartialEq)]
 struct SaidMemory {
     ty: MemoryType,
     declared_pages: Option<u64>,
     coverage: Coverage,
     segments: Vec<SegmentView>,
-    /// At most [`MOST_PARTS`] parts.
+    /// The first [`MOST_PARTS`] parts.
     contents: Vec<Content>,
-    /// The hash of the data in those.
+    /// The hash of the data in them.
     data: u64,
-    /// The bytes from address 90 on.
+    /// 99 bytes from address 90.
     read: Result<Vec<u8>, Failure>,
-    /// The hash of the whole memory, if that is not over [`MOST_WRITTEN`].
+    /// The hash of the whole memory, unless it is larger than [`MOST_WRITTEN`].
     written: Option<Result<(Restored, u64), Failure>>,
 }
 
-/// Parts of a memory that are looked at.
+/// The number of parts of a memory to check.
 const MOST_PARTS: usize = 10_000;
-/// Bytes of a memory that is written as a whole.
+/// The size of the largest memory to write as a whole.
 const MOST_WRITTEN: u64 = 1 << 18;
 
 fn hash(bytes: &[u8]) -> u64 {
@@ -311,7 +319,7 @@ fn list<T>(items: impl ExactSizeIterator<Item = Result<T>>) -> List<T> {
     (len, items)
 }
 
-/// The first and the last item of a list, and the one after it, are those that are asked for alone.
+/// Checks that asking for single items gives the items of the list, and that the one past its end is an error.
 fn assert_items<T: PartialEq + Debug>(list: &List<T>, item: impl Fn(usize) -> Result<T>) {
     let (len, items) = list;
     for i in [0, items.len() / 2, items.len().saturating_sub(1)] {
@@ -323,7 +331,7 @@ fn assert_items<T: PartialEq + Debug>(list: &List<T>, item: impl Fn(usize) -> Re
 }
 
 impl Said {
-    /// Asks a dump for everything; nothing may panic.
+    /// Reads everything from a dump. Panics if the answers contradict each other.
     pub fn by(dump: &CoreDumpFile<'_>) -> Self {
         assert!(format!("{dump:?}").len() < 1 << 20);
         let frames = |thread: ThreadView<'_>| {
@@ -405,7 +413,7 @@ impl SaidMemory {
     }
 }
 
-/// What is said of a dump that is opened strictly, and of one that is salvaged.
+/// Reads everything from a dump, opened strictly and salvaged.
 fn said(kind: Kind, bytes: &[u8]) -> [Result<Said, Failure>; 2] {
     [false, true].map(|salvage| {
         let opened = OpenOptions::new().salvage(salvage).open_source(kind.source(bytes));
@@ -413,15 +421,15 @@ fn said(kind: Kind, bytes: &[u8]) -> [Result<Said, Failure>; 2] {
     })
 }
 
-/// Reads everything that is readable of a slice and of a source that lends nothing, and samples whether a source of another
-/// kind says the same; nothing may panic.
+/// Reads everything from a slice. Checks that a source that lends nothing gives the same, and for a sample of the inputs,
+/// that a file or a mapping does, too.
 pub fn read_all(bytes: &[u8]) {
     let expected = said(Kind::Slice, bytes);
     let kinds = [Kind::Unlent].into_iter().chain(Kind::sample(bytes));
     kinds.for_each(|kind| assert_said(kind, bytes, &expected));
 }
 
-/// Reads everything that is readable of a source of every kind; all say the same.
+/// Reads everything from a slice. Checks that sources of every kind give the same.
 pub fn read_consistently(bytes: &[u8]) {
     let expected = said(Kind::Slice, bytes);
     Kind::ALL.into_iter().skip(1).for_each(|kind| assert_said(kind, bytes, &expected));

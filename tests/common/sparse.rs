@@ -1,4 +1,4 @@
-//! A dump of many gigabytes on disk, which is sparse: of its segments there are only the headers.
+//! A sparse dump of many gigabytes, in which only the headers of the segments take space.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::os::unix::fs::FileExt;
@@ -8,20 +8,19 @@ use tempfile::NamedTempFile;
 
 use crate::common::own::{self, Entry, Own};
 
-/// Bytes from the start of a segment in memory to that of the next one.
+/// The distance of two segments in memory, in bytes.
 pub const STEP: u64 = 65_536;
 
 /// A dump in a file.
 pub struct Sparse {
     pub file: NamedTempFile,
-    /// Its segments: memory, address, offset, length.
+    /// The segments: memory, address, offset, length.
     pub segments: Vec<Entry>,
-    /// The bytes of its index.
+    /// The length of the index in bytes.
     pub index: u64,
 }
 
-/// Writes a dump of this guest with one memory of `count` pages, at the start of each of which is a segment of `len` bytes
-/// that are all zero.
+/// Writes a dump of this guest with one memory of `count` pages. Each page begins with a segment of `len` zeros.
 pub fn sparse(mut guest: CoreDump<'_>, count: u64, len: u32) -> Sparse {
     let file = NamedTempFile::new().unwrap();
     guest.add_memory(Memory::new(MemoryType::wasm64(count), MemoryImage::from_slice(&[])));
@@ -29,7 +28,7 @@ pub fn sparse(mut guest: CoreDump<'_>, count: u64, len: u32) -> Sparse {
     let core = own::end_of_core(&prelude);
     let mut at = (prelude.len() + own::HEADER) as u64;
     let (mut entries, mut headers) = (Vec::new(), Vec::new());
-    // Two sections: one body can't have 5 GiB.
+    // One section cannot have 5 GiB.
     for (section, name) in [(0, None), (1, Some("corestream.data"))] {
         let (mut segments, mut body) = (Vec::new(), Vec::new());
         if let Some(name) = name {
@@ -41,7 +40,7 @@ pub fn sparse(mut guest: CoreDump<'_>, count: u64, len: u32) -> Sparse {
         let mut body_len = body.len() as u64;
         for i in half {
             let mut header = vec![0, 0x42];
-            // An i64.const of six bytes; the sign is not set.
+            // An i64.const of six bytes, which is positive.
             let address = i * STEP;
             header.extend((0..5).map(|k| (address >> (7 * k)).to_le_bytes()[0] & 0x7f | 0x80));
             header.push((address >> 35).to_le_bytes()[0]);

@@ -1,4 +1,4 @@
-//! Dumps in the layouts of other writers, byte by byte as their sources write them, with what is in them.
+//! Dumps in the layouts of other writers, byte by byte as their source code writes them.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use super::common::own::leb;
@@ -7,12 +7,12 @@ use super::foreign::module;
 /// A frame: function, code offset, locals and operands, all `i32`.
 pub type Frame<'f> = (Option<u32>, u32, u32, &'f [i32], &'f [i32]);
 
-/// Adds an unsigned LEB128.
+/// Appends an unsigned LEB128.
 fn u32_leb(bytes: &mut Vec<u8>, value: u32) {
     leb(bytes, usize::try_from(value).unwrap());
 }
 
-/// Adds a signed LEB128.
+/// Appends a signed LEB128.
 pub fn signed(bytes: &mut Vec<u8>, mut value: i64) {
     loop {
         let byte = value.to_le_bytes()[0] & 0x7f;
@@ -24,7 +24,7 @@ pub fn signed(bytes: &mut Vec<u8>, mut value: i64) {
     }
 }
 
-/// A section `corestack` of the thread `main`, body and name. An instance is written where it is given.
+/// Returns the body of a section `corestack` for the thread `main`. Frames with an instance include it.
 pub fn stack(frames: &[Frame<'_>], counts_first: bool) -> Vec<u8> {
     let mut body = b"\x09corestack\0\x04main".to_vec();
     leb(&mut body, frames.len());
@@ -55,7 +55,7 @@ pub fn stack(frames: &[Frame<'_>], counts_first: bool) -> Vec<u8> {
     body
 }
 
-/// What wasm-coredump-builder writes for the wasmer CLI: no instance, and a memory that is declared empty.
+/// Returns a dump as wasm-coredump-builder writes it for the wasmer CLI: frames without instances, an empty memory type.
 pub fn wasmer() -> Vec<u8> {
     let stack = stack(
         &[(None, 19, 0x12, &[], &[]), (None, 7, 0x44, &[], &[]), (None, 3, 9, &[], &[])],
@@ -65,14 +65,14 @@ pub fn wasmer() -> Vec<u8> {
     module(&[(0, b"\x04core\0\x0aguest.wasm"), (0, &stack), (5, &[1, 0, 0]), (11, &data)])
 }
 
-/// What wasm-coredump-rewriter leaves in a guest's memory of two pages: a dump that ends with the memory.
-/// `misjudged` is added to the address that it writes.
+/// Returns a guest's memory of two pages as wasm-coredump-rewriter leaves it: with a dump that ends with the memory. The
+/// dump's address is off by `misjudged`.
 pub fn rewriter(frames: &[Frame<'_>], misjudged: i64) -> Vec<u8> {
     const PAGES: usize = 2;
     let stack = stack(frames, true);
     let mut bytes = module(&[(0, &stack), (0, b"\x04core\0\0"), (5, &[1, 1, 0, 2])]);
     let size = PAGES * 65_536;
-    // Id, size of three bytes, one segment of memory 0; address and length have two bytes or three.
+    // The id, a size of three bytes, one segment of memory 0. The address has two or three bytes, and the length three.
     let payload = bytes.len() + 4 + 2 + 2 + 2 + 3;
     let payload = if payload < 64 { payload - 1 } else { payload };
     bytes.push(11);
@@ -87,7 +87,8 @@ pub fn rewriter(frames: &[Frame<'_>], misjudged: i64) -> Vec<u8> {
     bytes
 }
 
-/// What WasmEdge 0.14 writes: no instance, counts first, names without a length, globals without a value.
+/// Returns a dump as WasmEdge 0.14 writes it: frames without instances, counts first, names without a length, globals
+/// without a value.
 pub fn wasmedge(name: &[u8]) -> Vec<u8> {
     let stack = stack(&[(None, 2, 0x30, &[5], &[7, 8]), (None, 0, 0, &[], &[])], true);
     let modules = [b"\x0bcoremodules\x01\0", name].concat();

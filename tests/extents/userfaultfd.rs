@@ -1,4 +1,4 @@
-//! A child process that supplies the pages of a range of this one by a userfaultfd.
+//! A child process that supplies pages of this process through a userfaultfd.
 //!
 //! Source: [ioctl_userfaultfd(2)](https://man7.org/linux/man-pages/man2/ioctl_userfaultfd.2.html).
 
@@ -17,28 +17,28 @@ const MODE_MISSING: u64 = 1;
 /// `UFFD_API`.
 const API: u64 = 0xaa;
 
-/// The child, which lives as long as this.
+/// The child. Dropping this value kills it.
 pub struct Supplier(libc::pid_t);
 
 impl Supplier {
-    /// Has pages of `range` that were not touched before filled with `byte` when they are read; `None` if
-    /// there is no userfaultfd here. This process keeps no descriptor of it.
+    /// Makes reads of untouched pages of `range` return `byte`. Returns `None` if there is no userfaultfd. This process
+    /// keeps no descriptor of it.
     pub fn start(range: Range<usize>, page: usize, byte: u8) -> Option<Self> {
         let flags = rustix::mm::UserfaultfdFlags::from_bits_retain(USER_MODE_ONLY);
-        // SAFETY: what it is registered for is supplied by the child.
+        // SAFETY: the child supplies the pages of the registered range.
         let fd = unsafe { rustix::mm::userfaultfd(flags) }.ok()?;
         ioctl(&fd, UFFDIO_API, &mut [API, 0, 0])?;
         let len = range.len() as u64;
         ioctl(&fd, UFFDIO_REGISTER, &mut [range.start as u64, len, MODE_MISSING, 0])?;
         let source = vec![byte; page];
         let (fd_number, source_address) = (fd.as_raw_fd(), source.as_ptr().addr() as u64);
-        // SAFETY: the child makes system calls only, on what it has from here.
+        // SAFETY: the child only makes system calls, with values from here.
         match unsafe { libc::fork() } {
             0 => supply(fd_number, source_address, page as u64),
             -1 => None,
             child => {
                 drop(fd);
-                // The source is in the child's copy of this memory, but the kernel copies from there.
+                // The kernel copies from the child's memory, so this process can free its copy of the source.
                 Some(Self(child))
             }
         }
@@ -47,18 +47,18 @@ impl Supplier {
 
 impl Drop for Supplier {
     fn drop(&mut self) {
-        // SAFETY: a child of this process that nobody else waits for.
+        // SAFETY: it is a child of this process, and only this value waits for it.
         unsafe {
             libc::kill(self.0, libc::SIGKILL);
             libc::waitpid(self.0, std::ptr::null_mut(), 0);
         }
-        // The last descriptor is closed with the child.
+        // The kernel closes the last descriptor with the child, possibly a moment later.
         thread::sleep(Duration::from_millis(1));
     }
 }
 
 fn ioctl(fd: &OwnedFd, request: c_ulong, argument: &mut [u64]) -> Option<()> {
-    // SAFETY: each request here reads and writes as many words as the argument has.
+    // SAFETY: each request of this module reads and writes exactly the words of its argument.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, argument.as_mut_ptr()) };
     (result == 0).then_some(())
 }
@@ -68,14 +68,14 @@ fn supply(fd: RawFd, source: u64, page: u64) -> ! {
     loop {
         // `struct uffd_msg`: the address is its third word.
         let mut message = [0_u64; 4];
-        // SAFETY: the message has room for one.
+        // SAFETY: the buffer has room for one message.
         let read = unsafe { libc::read(fd, message.as_mut_ptr().cast(), 32) };
         let mut copy = [message[2] & !(page - 1), source, page, 0, 0];
         // SAFETY: `UFFDIO_COPY` has five words, and the source is a page of this process.
         let copied = unsafe { libc::ioctl(fd, UFFDIO_COPY, copy.as_mut_ptr()) };
-        // A page that is there already is no failure.
+        // The page may already exist.
         if read != 32 || (copied != 0 && copy[4].cast_signed() != -i64::from(libc::EEXIST)) {
-            // SAFETY: nothing of this process is to be run at its end.
+            // SAFETY: ends the process without running its exit handlers.
             unsafe { libc::_exit(1) };
         }
     }

@@ -20,29 +20,18 @@ mod mapped;
 mod questions;
 #[path = "../common/sparse.rs"]
 mod sparse;
+#[path = "../common/still.rs"]
+mod still;
 #[path = "../common/writers.rs"]
 mod writers;
 
+mod api;
+mod docs;
 mod excluded;
-mod facts;
-mod format_page;
-mod fuse_self_test;
-mod instructions;
-mod limits;
+mod helpers;
 mod model;
-mod must_use;
-mod old_dumps;
-mod other_writers;
-mod progress;
-mod promises;
 mod read;
-mod read_control;
-mod reluctant;
-mod restore;
-mod rewritten_file;
 mod roundtrip;
-mod shared;
-mod sinks;
-mod sources;
-mod traits;
+mod shared_memory;
 mod verify;
+mod write;

@@ -1,5 +1,4 @@
-//! The model: what contradicts itself is an error that names the item, what is over a limit of the
-//! format degrades, and everything else is what wasmparser reads.
+//! The model: contradictions are errors that name the item, and items over a limit of the format degrade the dump.
 
 use crate::common;
 use common::{DecodedFrame, decode};
@@ -19,7 +18,7 @@ fn error(change: impl FnOnce(&mut CoreDump<'_>)) -> String {
 }
 
 #[test]
-fn contradictions_name_the_item() {
+fn rejects_contradictions_by_item() {
     let memory = |ty| error(|dump| _ = dump.add_memory(Memory::new(ty, image(65_537))));
     assert_eq!(
         memory(MemoryType::wasm32(1)),
@@ -69,7 +68,7 @@ fn contradictions_name_the_item() {
 }
 
 #[test]
-fn options_out_of_range() {
+fn rejects_options_out_of_range() {
     let dump = CoreDump::new("guest");
     for (dumper, expected) in [
         (Dumper::new().max_segments(0), "max_segments: at least 1 segment is needed"),
@@ -88,7 +87,7 @@ fn options_out_of_range() {
 }
 
 #[test]
-fn zero_threads_are_one_per_core() {
+fn takes_zero_threads_as_one_per_core() {
     let dump = CoreDump::new("guest");
     let cores = std::thread::available_parallelism().unwrap().get().min(MAX_THREADS);
     for (dumper, threads) in [
@@ -101,9 +100,9 @@ fn zero_threads_are_one_per_core() {
     }
 }
 
-/// Everything that the format can say, in the order of sections that DESIGN and README promise.
+/// A dump with everything that the format can express, in the documented order of sections.
 #[test]
-fn everything_comes_back() {
+fn writes_everything_that_the_format_can_express() {
     let mut dump = CoreDump::new("guest \u{1f980}");
     let m = [
         (MemoryType::wasm32(3), 70_000),
@@ -166,7 +165,7 @@ fn everything_comes_back() {
 }
 
 #[test]
-fn over_100_memories_those_of_the_youngest_frames_stay() {
+fn keeps_the_memories_of_the_innermost_frames() {
     let mut dump = CoreDump::new("guest");
     let module = dump.add_module("m");
     let bytes: Vec<u8> = (0..150).collect();
@@ -184,7 +183,7 @@ fn over_100_memories_those_of_the_youngest_frames_stay() {
     dump.add_thread(Thread::new("a").with_frames(frames(130..150)));
     dump.add_thread(Thread::new("b").with_frames(frames(120..121)));
     let plan = Dumper::new().plan(&dump).unwrap();
-    // Those of frames, and as many of the others as there is room for.
+    // The memories of frames come first. The others fill the rest.
     let kept: Vec<usize> = (0..79).chain([120]).chain(130..150).collect();
     assert_eq!(kept.len(), MAX_MEMORIES);
     let missing =
@@ -208,10 +207,10 @@ fn over_100_memories_those_of_the_youngest_frames_stay() {
     }
 }
 
-/// Over 100 memories, the indices of the description and of the dump differ: a plan speaks of those of the description,
-/// and only its segments of those of the dump.
+/// With more than 100 memories, the indices of the guest and of the dump differ. A plan uses those of the guest, except in
+/// its segments, which use those of the dump.
 #[test]
-fn a_plan_names_memories_by_their_index_in_the_description() {
+fn names_memories_by_their_index_in_the_guest() {
     let bytes: Vec<_> = (0..150).map(|i| [i, i, i]).collect();
     let mut dump = CoreDump::new("guest");
     for (i, bytes) in bytes.iter().enumerate() {
@@ -237,7 +236,7 @@ fn a_plan_names_memories_by_their_index_in_the_description() {
         assert!(data.iter().all(|byte| u32::from(*byte) == index.0), "{segment:?}");
     }
 
-    // A dump is a description of its own.
+    // The dump uses its own indices.
     let dumped = plan.to_vec().unwrap();
     let read = CoreDumpFile::from_slice(&dumped).unwrap();
     assert!(read.memory(MemoryIndex(98)).unwrap().unknown().eq([1..=1]));
@@ -247,7 +246,7 @@ fn a_plan_names_memories_by_their_index_in_the_description() {
 }
 
 #[test]
-fn names_over_the_limit_are_cut_between_characters() {
+fn truncates_long_names_between_characters() {
     let name = "\u{e9}".repeat(MAX_NAME_BYTES / 2 + 1);
     let mut dump = CoreDump::new("x".to_string() + &name);
     dump.add_module(name.clone());
@@ -264,7 +263,7 @@ fn names_over_the_limit_are_cut_between_characters() {
 }
 
 #[test]
-fn shown_to_people() {
+fn displays_a_core_dump() {
     let mut dump = CoreDump::new("bad\n\u{1b}[31mname");
     let ty = MemoryType::wasm64(2).with_maximum(3).with_shared();
     let memory = dump.add_memory(Memory::new(ty, image(5)));

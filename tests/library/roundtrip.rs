@@ -1,5 +1,5 @@
-//! Images of every shape become dumps that wasmparser accepts, whose segments give the image back,
-//! and whose plan costs the least that is possible.
+//! Dumping images of every shape: wasmparser accepts the dumps, their segments give the image back, and their plan has the
+//! lowest possible cost.
 
 use crate::common;
 use common::{Random, cost, decode, gaps, least_cost};
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 const PAGE: usize = 65_536;
 
-/// What is tried on each set of images.
+/// The options for each set of images.
 const BUDGETS: [u32; 4] = [1, 2, 7, 100_000];
 const THREADS: [usize; 3] = [1, 2, 8];
 const SECTIONS: [u32; 2] = [1024, u32::MAX];
@@ -19,7 +19,7 @@ fn pages(image: &[u8]) -> u64 {
     image.len().div_ceil(PAGE) as u64
 }
 
-/// Dumps `images` with every budget, number of threads and limit of a section, and checks each.
+/// Dumps `images` with every budget, number of threads, section limit and scanner, and checks each dump.
 fn check(images: &[Vec<u8>], memory64: bool) {
     let mut dump = CoreDump::new("test");
     for image in images {
@@ -67,14 +67,14 @@ fn check(images: &[Vec<u8>], memory64: bool) {
                 let mut restored = Vec::new();
                 let memory = read.memory(MemoryIndex(u32::try_from(i).unwrap())).unwrap();
                 memory.write_to(&mut restored).unwrap();
-                assert!(restored == expected, "memory {i}, read back");
+                assert!(restored == expected, "memory {i}, restored");
             }
         }
     }
 }
 
 #[test]
-fn lengths_around_a_page() {
+fn dumps_images_with_lengths_around_a_page() {
     for len in [0, 1, 63, 64, 65, 4095, 4096, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE + 17] {
         let zero = vec![0; len];
         let dense = vec![0xa5; len];
@@ -93,7 +93,7 @@ fn lengths_around_a_page() {
 }
 
 #[test]
-fn alternating_pages() {
+fn dumps_alternating_pages() {
     let mut image = vec![0; 40 * 4096];
     for page in image.chunks_mut(8192) {
         page[..4096].fill(9);
@@ -104,13 +104,13 @@ fn alternating_pages() {
 }
 
 #[test]
-fn no_memory_at_all() {
+fn dumps_a_guest_without_memory() {
     check(&[], false);
 }
 
-/// Images over several batches of the scan, with gaps that reach over their edges.
+/// The images are longer than a batch of the scan, and have gaps across the ends of batches.
 #[test]
-fn gaps_over_the_edges_of_batches() {
+fn finds_gaps_across_the_ends_of_batches() {
     let mut random = Random(17);
     let len = 9 << 20;
     let mut image = vec![0; len];
@@ -123,9 +123,9 @@ fn gaps_over_the_edges_of_batches() {
     check(&[vec![0; 5 << 20], image, vec![1; 3 << 20]], false);
 }
 
-/// More gaps of the same length than the budget: ties go to the lower memory and address.
+/// There are more gaps of the same length than the budget. Those with the lowest memory and address are kept.
 #[test]
-fn ties_are_kept_in_order() {
+fn keeps_gaps_of_equal_length_in_order() {
     let mut image = vec![0; 500 * 128];
     for i in 0..500 {
         image[i * 128..i * 128 + 28].fill(1);
@@ -146,7 +146,7 @@ fn ties_are_kept_in_order() {
     }
 }
 
-/// An image of runs: zeros before each, and its length.
+/// Generates images with at most `most` runs.
 fn runs(most: usize) -> impl Strategy<Value = Vec<u8>> {
     let gap = prop_oneof![0..40_usize, 0..300_usize, 4090..4100_usize, 0..80_000_usize];
     let run = prop_oneof![1..4_usize, 1..300_usize, 4090..4100_usize];
@@ -161,27 +161,53 @@ fn runs(most: usize) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..Default::default() }
+}
 
-    #[test]
-    fn random_runs(images in prop::collection::vec(runs(10), 1..4), memory64: bool) {
+/// Dumps random images.
+fn check_random_images(cases: u32) {
+    proptest!(config(cases), |(images in prop::collection::vec(runs(10), 1..4), memory64: bool)| {
         check(&images, memory64);
-    }
+    });
+}
 
-    /// Every backend finds what a byte at a time finds, at every alignment.
-    #[test]
-    fn backends_agree(image in runs(60), min_gap in prop_oneof![0..200_usize, 0..5000_usize]) {
+#[test]
+fn dumps_random_images() {
+    check_random_images(16);
+}
+
+#[test]
+#[ignore = "slow: 2 s"]
+fn dumps_more_random_images() {
+    check_random_images(64);
+}
+
+/// Compares the scanners with a scan of one byte at a time, at every alignment.
+fn check_scanners(cases: u32) {
+    let min_gap = prop_oneof![0..200_usize, 0..5000_usize];
+    proptest!(config(cases), |(image in runs(60), min_gap in min_gap)| {
         for start in 0..image.len().min(130) {
             agree(&image[start..], min_gap);
         }
-    }
+    });
 }
 
-/// A gap that begins near the end of the bytes that a backend looks at together, and ends near the start
-/// of the next ones, in which nothing else is zero: of any length about the least, at any place.
 #[test]
-fn gaps_over_the_edges_of_blocks() {
+fn finds_the_same_runs_with_every_scanner() {
+    check_scanners(12);
+}
+
+#[test]
+#[ignore = "slow: 3 s"]
+fn finds_the_same_runs_with_every_scanner_in_more_images() {
+    check_scanners(64);
+}
+
+/// A single gap of about the minimum length, at any offset, in particular across the end of the bytes that a scanner loads
+/// together.
+#[test]
+fn finds_gaps_across_the_ends_of_blocks() {
     for min_gap in [1_usize, 2, 7, 8, 9, 14, 15, 16, 33, 64, 100, 126, 127, 128, 190, 191, 192] {
         for len in min_gap.saturating_sub(2).max(1)..min_gap + 3 {
             for start in 1..270 {
@@ -193,7 +219,7 @@ fn gaps_over_the_edges_of_blocks() {
     }
 }
 
-/// Every backend finds the runs that a byte at a time finds.
+/// Checks that every scanner finds the runs that a scan of one byte at a time finds.
 fn agree(bytes: &[u8], min_gap: usize) {
     let expected = slow_runs(bytes, min_gap.max(1));
     for scanner in [Some(Scanner::scalar()), Scanner::avx2()].into_iter().flatten() {

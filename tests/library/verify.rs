@@ -1,28 +1,21 @@
-//! Whatever is damaged is found, in files and in streams alike; what is whole is not called damaged.
+//! Verifying: damage is found at the right place, in files and in streams, and an intact dump is not called damaged.
 
 use crate::{common, foreign};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::Random;
 use common::own::{self, Own};
 use common::reading::{
-    PAGE, facts, guest, images, read_consistently, small, verdict, verdict_consistently,
+    PAGE, facts, guest, images, read_consistently, small, verdict, verdict_consistently, whole,
 };
-use corestream::read::{
-    DamageReport, EarlyFact, IntactDump, MemoryRange, ReadAt, Verdict, Verifier,
-};
+use corestream::read::{DamageReport, EarlyFact, MemoryRange, ReadAt, Verdict, Verifier};
 use corestream::*;
 use foreign::{CORE, module};
 use proptest::prelude::*;
 
-fn whole(bytes: &[u8]) -> IntactDump {
-    match verdict(bytes).unwrap() {
-        Verdict::Intact(whole) => whole,
-        Verdict::Damaged(damage) => panic!("{damage}"),
-    }
-}
-
+/// Returns the verdict of a damaged dump.
 fn damage(bytes: &[u8]) -> DamageReport {
     match verdict(bytes).unwrap() {
         Verdict::Damaged(damage) => damage,
@@ -30,10 +23,11 @@ fn damage(bytes: &[u8]) -> DamageReport {
     }
 }
 
-/// A source that fails at one of its reads.
+/// A source in which one read fails.
 struct FailsAt<'b> {
     bytes: &'b [u8],
     reads: AtomicUsize,
+    /// The number of successful reads before that.
     fails: usize,
 }
 
@@ -51,14 +45,13 @@ impl ReadAt for FailsAt<'_> {
 }
 
 #[test]
-fn a_source_that_fails_at_any_read_is_an_error() {
+fn reports_a_failed_read_of_a_source() {
     for bytes in [Own::default().dump(&small()), small()] {
         let mut fails = 0;
         loop {
             let source = FailsAt { bytes: &bytes, reads: AtomicUsize::new(0), fails };
             let verdict = Verifier::new().threads(2).verify(&source);
             if source.reads.load(Ordering::Relaxed) <= fails {
-                // The second one lacks the section `corestream`.
                 assert_eq!(verdict.unwrap(), Verifier::new().threads(1).verify(&bytes).unwrap());
                 break;
             }
@@ -71,7 +64,7 @@ fn a_source_that_fails_at_any_read_is_an_error() {
     }
 }
 
-/// A source that has fewer bytes than it says.
+/// A source with fewer bytes than its length.
 struct Shorter<'b>(&'b [u8], u64);
 
 impl ReadAt for Shorter<'_> {
@@ -85,7 +78,7 @@ impl ReadAt for Shorter<'_> {
 }
 
 #[test]
-fn a_source_that_becomes_shorter_is_an_error() {
+fn rejects_a_source_that_became_shorter() {
     let bytes = Own::default().dump(&small());
     for len in (0..bytes.len()).step_by(7) {
         let source = Shorter(&bytes[..len], bytes.len() as u64);
@@ -96,41 +89,76 @@ fn a_source_that_becomes_shorter_is_an_error() {
     }
 }
 
-#[test]
-fn every_flipped_bit_is_caught() {
-    let own = Own::default().dump(&small());
-    assert!((1000..3000).contains(&own.len()), "{}", own.len());
-    for own in [own, facts()] {
-        every_flipped_bit_of_is_caught(&own);
-    }
-}
+/// Flips one bit after the other. Each verdict must name the place of that bit:
+///
+/// - in the header or the index: the section, or the block of the header;
+/// - before the index: the block, or bytes around the bit in its section if they break the format.
+fn reports_flipped_bits(bits_of: impl Fn(usize) -> Range<usize>) {
+    const BLOCK: u64 = 64;
 
-fn every_flipped_bit_of_is_caught(own: &[u8]) {
-    for i in 0..own.len() * 8 {
-        let mut flipped = own.to_vec();
-        flipped[i / 8] ^= 1 << (i % 8);
-        match verdict_consistently(&flipped) {
-            Ok(Verdict::Intact(_)) => panic!("bit {i}"),
-            Ok(Verdict::Damaged(damage)) => {
-                let bytes = damage.range.start..=damage.range.end;
-                let at = (i / 8) as u64;
-                assert!(bytes.contains(&at) || at < 100, "byte {at:#x}: {damage:?}");
-                assert!(!damage.truncated || at < 100, "byte {at:#x}: {damage:?}");
+    for foreign in [small(), own::without(&facts())] {
+        let own = Own { block_log2: BLOCK.ilog2(), ..Own::default() }.dump(&foreign);
+        let sections = own::sections(&own).into_iter().map(|section| section.range);
+        let sections: Vec<_> = sections.map(|range| range.start as u64..range.end as u64).collect();
+        let index = own::index_of(&own) as u64;
+        let header = own::end_of_core(&own) as u64;
+        let mut blocks = 0;
+        for (at, bit) in (0..own.len()).flat_map(|at| bits_of(at).map(move |bit| (at, bit))) {
+            let mut flipped = own.clone();
+            flipped[at] ^= 1 << bit;
+            let (what, at) = (format!("byte {at:#x}, bit {bit}"), at as u64);
+            match verdict_consistently(&flipped) {
+                Ok(Verdict::Intact(_)) => panic!("{what}: not found"),
+                Ok(Verdict::Damaged(damage)) => {
+                    let range = &damage.range;
+                    let block = at / BLOCK * BLOCK..(at / BLOCK * BLOCK + BLOCK).min(index);
+                    let section = sections.iter().find(|section| section.contains(&at)).cloned();
+                    let is_around = section.as_ref().is_some_and(|section| {
+                        section.start <= range.start
+                            && range.end <= section.end
+                            && range.contains(&at)
+                    });
+                    let is_exact = match &section {
+                        Some(index_section) if at >= index => range == index_section,
+                        Some(section) if section.start == header => {
+                            *range == *section || *range == block
+                        }
+                        _ => *range == block || is_around,
+                    };
+                    assert!(
+                        is_exact,
+                        "{what}: {range:x?}, not {block:x?}, in {section:x?}: {damage}"
+                    );
+                    assert!(!damage.truncated, "{what}: {damage}");
+                    blocks += usize::from(*range == block);
+                }
+                // The dump no longer begins as a module.
+                Err(error) => {
+                    assert!(at < 8, "{what}: {error}");
+                    assert_eq!(error.kind(), ErrorKind::Format);
+                }
             }
-            // It does not begin as a module any more.
-            Err(error) => {
-                assert!(i < 64, "bit {i}: {error}");
-                assert_eq!(error.kind(), ErrorKind::Format);
-            }
+            // It can still be opened and read, or is an error.
+            read_consistently(&flipped);
         }
-        // Whatever it is, it can be opened and read or is an error.
-        read_consistently(&flipped);
+        assert!(blocks > 100, "only {blocks} reports name a block");
     }
 }
 
-/// What a reader says of a place, a program can ask for.
 #[test]
-fn an_error_has_the_bytes_that_it_is_about() {
+fn reports_the_place_of_a_flipped_bit() {
+    reports_flipped_bits(|at| at % 8..at % 8 + 1);
+}
+
+#[test]
+#[ignore = "slow: 7 s"]
+fn reports_the_place_of_every_flipped_bit() {
+    reports_flipped_bits(|_| 0..8);
+}
+
+/// The range of an error begins at the offset in its text.
+#[test]
+fn gives_the_range_of_an_error() {
     let images = images();
     let bytes = Dumper::new().plan(&guest(&images)).unwrap().to_vec().unwrap();
     let mut placed = 0;
@@ -154,14 +182,22 @@ fn an_error_has_the_bytes_that_it_is_about() {
 }
 
 #[test]
-fn every_cut_is_caught() {
+fn reports_a_truncated_dump() {
     for own in [Own::default().dump(&small()), facts()] {
-        every_cut_of_is_caught(&own);
+        reports_truncation(&own, (0..own.len()).step_by(5));
     }
 }
 
-fn every_cut_of_is_caught(own: &[u8]) {
-    for len in 0..own.len() {
+#[test]
+#[ignore = "slow: 1 s"]
+fn reports_truncation_after_every_byte() {
+    for own in [Own::default().dump(&small()), facts()] {
+        reports_truncation(&own, 0..own.len());
+    }
+}
+
+fn reports_truncation(own: &[u8], lengths: impl Iterator<Item = usize>) {
+    for len in lengths {
         let cut = &own[..len];
         match verdict_consistently(cut) {
             Ok(Verdict::Intact(_)) => panic!("{len} bytes"),
@@ -190,9 +226,9 @@ fn every_cut_of_is_caught(own: &[u8]) {
     }
 }
 
-/// Without checksums, both sections are still covered.
+/// The header and the index have checksums of their own.
 #[test]
-fn the_own_sections_are_covered_without_checksums() {
+fn reports_damage_to_header_and_index_without_checksums() {
     let own = Own { block_log2: 0, ..Own::default() }.dump(&small());
     let header = own::end_of_core(&own);
     let index = own::index_of(&own);
@@ -205,9 +241,9 @@ fn the_own_sections_are_covered_without_checksums() {
     }
 }
 
-/// In a dump of many blocks the report names the right one, and what lies in it.
+/// The report names the bad block of many, and the memory in it.
 #[test]
-fn a_bad_block_names_its_segments() {
+fn reports_the_bad_block_and_its_memory() {
     let mut random = Random(3);
     let mut image = vec![0; 4 * PAGE];
     for object in image.chunks_mut(400) {
@@ -233,12 +269,12 @@ fn a_bad_block_names_its_segments() {
         let block = at as u64 / 1024 * 1024;
         let end = (block + 1024).min(own::index_of(&own) as u64);
         if at < 200 {
-            continue; // sections before the data say more than their block
+            continue; // A broken section before the data is reported instead of its block.
         }
         let damage = damage(&bad);
         assert_eq!(damage.range, block..end, "{damage}");
         assert_eq!(damage.bad_blocks, 1);
-        // The lowest and highest address of each memory in the block, one segment at a time.
+        // The addresses of each memory in the block.
         for memory in 0..2 {
             let mut inside = segments
                 .iter()
@@ -266,10 +302,10 @@ fn a_bad_block_names_its_segments() {
     assert!(damage.to_string().contains("affects memory 0 0x"), "{damage}");
 }
 
-/// All memory that is in bad blocks is listed, up to a limit, and no other.
+/// The report lists all memory in bad blocks, up to a limit, and no other memory.
 #[test]
-fn every_bad_block_names_its_memory() {
-    // A MiB without a gap, then every other KiB of eight.
+fn lists_the_memory_of_every_bad_block() {
+    // 1 MiB of data, then 8 MiB in which every other KiB is data.
     let mut image = vec![7; 9 << 20];
     (1 << 20..9 << 20).step_by(2048).for_each(|at| image[at..at + 1024].fill(0));
     let images = [(MemoryType::wasm32(144), image), (MemoryType::wasm32(1), vec![9; 5000])];
@@ -285,7 +321,7 @@ fn every_bad_block_names_its_memory() {
     };
     let (data, end) = (offset(first.data), offset(last.data));
     let range = |memory, addresses| MemoryRange { memory: MemoryIndex(memory), addresses };
-    // The blocks of the first segment that begin at so many KiB.
+    // The offset within the first segment of a block that begins `kib` KiB after it.
     let block = |kib: usize| ((data / 1024 + kib) * 1024 - data) as u64;
     assert_eq!((first.memory, first.address, last.memory, last.address), (0, 0, 1, 0));
 
@@ -299,10 +335,10 @@ fn every_bad_block_names_its_memory() {
     assert_eq!(found.all_memory.last().unwrap(), &range(1, tail..=4999));
     assert_eq!(found.all_memory.len(), 2);
 
-    // Only the first block has bytes of what comes before the memory.
+    // Only the first block holds bytes before the memory.
     assert!(!found.guest && found.checksums);
 
-    // The header is damaged, and so is the memory in its block; where the index is damaged, nothing can tell.
+    // With a damaged header, the memory in its block is bad as well. With a damaged index, nothing is known.
     let found = bad(&mut [50].into_iter());
     assert_eq!(found.all_memory, [range(0, 0..=block(1) - 1)]);
     assert!(found.guest && found.checksums);
@@ -320,14 +356,14 @@ fn every_bad_block_names_its_memory() {
     assert!(ends);
 }
 
-/// A fault that comes before all bad blocks is told first, and the blocks all the same.
+/// A fault before the first bad block is reported first, together with the number of bad blocks.
 #[test]
-fn a_fault_before_bad_blocks_hides_none_of_them() {
+fn counts_bad_blocks_after_a_fault() {
     let own = Own { block_log2: 9, ..Own::default() }.dump(&small());
     let at = own::end_of_core(&own) + own::HEADER;
     let blocks = own::index_of(&own).div_ceil(512);
     assert!(blocks > 1);
-    // The id of the first section after the header, and the checksum of its block with it.
+    // Changes the id of the first section after the header, and the checksum of its block to match.
     let mut bad = own.clone();
     bad[at] = 99;
     let crc = crc32fast::hash(&bad[..512]);
@@ -351,13 +387,13 @@ fn a_fault_before_bad_blocks_hides_none_of_them() {
     assert!(found.checksums && !found.guest && !found.truncated);
 }
 
-/// Each of these indices has a checksum that holds.
+/// The checksum of each of these indices matches.
 #[test]
-fn an_index_that_contradicts_the_dump_is_an_error() {
+fn rejects_an_index_that_contradicts_the_dump() {
     let foreign = small();
     let own = Own::default().dump(&foreign);
     let index = own::index_of(&own);
-    // Id, size (two bytes), length of the name, the name.
+    // After the id, the size (two bytes), the length of the name and the name.
     let head = index + 1 + 2 + 1 + 16;
     let memories = head + 28;
     let segments = memories + 4 * 12;
@@ -378,8 +414,8 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
         ("a memory with too many segments", memories, &[0xff; 4]),
         ("flags of a memory", memories + 8, &[2]),
         ("an address past the memory", segments + 4, &[1]),
-        ("an address behind the next", segments, &[0xff, 0xff]),
-        ("data in the head of a section", segments + 8, &[9, 0]),
+        ("an address above the next", segments, &[0xff, 0xff]),
+        ("data in the header of a section", segments + 8, &[9, 0]),
         ("data past the file", segments + 12, &[9]),
         ("an empty segment", segments + 16, &[0]),
         ("a long segment", segments + 18, &[1]),
@@ -396,7 +432,7 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
         CoreDumpFile::from_slice(&change(head, &[2])).unwrap_err().kind(),
         ErrorKind::Unsupported
     );
-    // Shifted within its section: only a walk over the headers sees it.
+    // A segment shifted within its section: only the segment headers show it.
     let bad = change(segments + 8, &[own[segments + 8] - 1]);
     assert!(CoreDumpFile::from_slice(&bad).is_ok());
     let found = damage(&bad);
@@ -411,9 +447,9 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
              file offset {there:#x}"
         )
     );
-    // So does a stream, but can't look again; and every entry is found, in whatever section it is.
+    // A stream cannot be read again to find the entry. In a source, each entry is found in any section.
     let Verdict::Damaged(stream) = Verifier::new().verify_stream(&bad[..]).unwrap() else {
-        panic!("it is not")
+        panic!("the stream is damaged")
     };
     assert_eq!(stream.range, index as u64..own.len() as u64);
     let message = "corestream.index: segments differ from the sections";
@@ -424,7 +460,7 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
         let entry = segments + i * 20;
         let bad = change(entry + 16, &[own[entry + 16] - 1]);
         if own[entry + 16] == 1 {
-            continue; // an empty one is none
+            continue; // An empty segment does not count.
         }
         let found = damage(&bad);
         assert_eq!(found.range, entry as u64..entry as u64 + 20, "{found}");
@@ -447,9 +483,9 @@ fn an_index_that_contradicts_the_dump_is_an_error() {
     }
 }
 
-/// The flag says that there are ranges, and nothing else does.
+/// The flag for excluded ranges and their list must agree.
 #[test]
-fn ranges_and_their_flag_go_together() {
+fn rejects_excluded_ranges_that_contradict_their_flag() {
     let foreign = small();
     for (flags, excluded) in
         [(0, vec![(0, 0, 99)]), (2, vec![(0, 0, 99)]), (1, vec![]), (3, vec![])]
@@ -462,7 +498,7 @@ fn ranges_and_their_flag_go_together() {
     }
 }
 
-/// The writer and `docs/format.md`, from which the tests make the same sections, agree to the byte.
+/// The writer and the tests, which follow `docs/format.md` independently, make the same bytes.
 #[test]
 fn the_writer_follows_the_format() {
     let images = images();
@@ -475,7 +511,7 @@ fn the_writer_follows_the_format() {
             assert!(bytes == own);
         }
     }
-    // Over several blocks, and with a name that the format has no room for.
+    // A dump of several blocks, with a name that is too long.
     let mut image = vec![1; 5 << 20];
     image[1 << 20..3 << 20].fill(0);
     let mut guest = CoreDump::new("x".repeat(100_001));
@@ -487,9 +523,9 @@ fn the_writer_follows_the_format() {
 }
 
 proptest! {
-    /// Some bytes are not what they were.
+    /// Changes a few bytes.
     #[test]
-    fn mutations_are_read_or_refused(
+    fn reads_or_rejects_mutations(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         base in 0..3,
         mend in any::<bool>(),
@@ -504,7 +540,7 @@ proptest! {
         }
         let index = own::index_of_or_end(&bytes);
         for (at, value) in changes {
-            // With a checksum that holds, the index is what is of interest.
+            // With its checksum mended, only changes of the index matter.
             let from = if own && mend { index } else { 0 };
             let at = from + at.index(bytes.len() - from);
             bytes[at] = value;
@@ -526,7 +562,7 @@ fn knows_which_sections_are_optional() {
     assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().name(), "p");
     whole(&bytes);
 
-    // Opened, but not taken as whole.
+    // The reader opens these, but they are not complete.
     for sections in [&[CORE][..], &[CORE, modules], &[CORE, instances]] {
         let bytes = module(sections);
         assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().memories().len(), 0);
@@ -558,12 +594,12 @@ fn knows_which_sections_are_optional() {
         assert_eq!(error.to_string(), format!("not a core dump: {said}"));
     }
 
-    // The header comes second, or another tool has moved it.
+    // The header is the second section, unless another tool has moved it.
     let own = Own::default().dump(&small());
     let (core, header) = (own::end_of_core(&own), own::end_of_core(&own) + own::HEADER);
     let later = [&own[..core], b"\0\x02\x01x", &own[core..header], &own[header..]].concat();
     assert!(whole(&later).rewritten);
-    // Unless it does not hold.
+    // A moved header must still have the right checksum.
     let mut bad = later;
     bad[core + 4 + 20] ^= 1;
     assert_eq!(damage(&bad).range.start, core as u64 + 4);
@@ -571,7 +607,7 @@ fn knows_which_sections_are_optional() {
     assert!(damage(&headless).reason.contains("section `corestream` is missing"));
 }
 
-/// A stream that has no end, but an error.
+/// A stream that fails at its end.
 struct Failing<'b>(&'b [u8]);
 
 impl std::io::Read for Failing<'_> {
@@ -583,9 +619,9 @@ impl std::io::Read for Failing<'_> {
     }
 }
 
-/// Sections that are wrong are known before the rest has come, and what is then known is the verdict.
+/// The caller learns of a wrong section before the rest arrives. If it stops there, the verdict is what is known so far.
 #[test]
-fn a_stream_can_be_left_at_the_first_fault() {
+fn stops_a_stream_at_the_first_fault() {
     let mut own = Own::default().dump(&small());
     let at = own::end_of_core(&own) + own::HEADER;
     own[at] = 99;
@@ -600,17 +636,17 @@ fn a_stream_can_be_left_at_the_first_fault() {
     let Ok(Verdict::Damaged(left)) = verdict else { panic!("{verdict:?}") };
     assert_eq!(left.reason, format!("at {at:#x}: unknown section id 99"));
     assert_eq!(calls, ["Name(\"guest.wasm\")", &format!("Length({})", own.len()), "Fault"]);
-    // Who goes on learns which memory that concerns, or that there is no rest.
+    // A caller that continues learns which memory is bad, or that the stream fails.
     let Verdict::Damaged(whole) = Verifier::new().verify_stream(&own[..]).unwrap() else {
-        panic!("it is")
+        panic!("the stream is damaged")
     };
     assert!(whole.bad_blocks > 0 && whole.reason.ends_with(&left.reason), "{whole}");
     assert!(Verifier::new().verify_stream(Failing(&own[..at + 10])).is_err());
 }
 
-/// A stream that fails is an error, and not a dump that is cut off.
+/// A failing stream is an error, not a truncated dump.
 #[test]
-fn a_stream_that_fails_is_an_error() {
+fn reports_a_failed_stream() {
     let own = Own::default().dump(&small());
     for len in [0, 5, 20, 700, own.len() - 1, own.len()] {
         let error = Verifier::new().verify_stream(Failing(&own[..len])).unwrap_err();

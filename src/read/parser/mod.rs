@@ -575,4 +575,4 @@ impl Parser {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

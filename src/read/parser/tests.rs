@@ -5,7 +5,7 @@ use super::*;
 use crate::leb;
 
 /// Returns a section with this id.
-fn section(id: u8, body: &[u8]) -> Vec<u8> {
+pub(in crate::read) fn section(id: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![id];
     leb::push_u32(&mut bytes, u32::try_from(body.len()).unwrap());
     bytes.extend(body);
@@ -13,7 +13,7 @@ fn section(id: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// Returns a custom section with this name.
-fn custom(name: &str, body: &[u8]) -> Vec<u8> {
+pub(in crate::read) fn custom(name: &str, body: &[u8]) -> Vec<u8> {
     let mut named = vec![u8::try_from(name.len()).unwrap()];
     named.extend(name.bytes());
     named.extend(body);
@@ -22,7 +22,7 @@ fn custom(name: &str, body: &[u8]) -> Vec<u8> {
 
 /// Returns a dump by another tool: two modules, an instance, a thread with two frames, a memory, and three segments,
 /// one of them passive.
-fn foreign() -> Vec<u8> {
+pub(in crate::read) fn foreign() -> Vec<u8> {
     [
         b"\0asm\x01\0\0\0".to_vec(),
         custom("core", b"\0\x01p"),
@@ -46,6 +46,57 @@ fn payloads<I: Input>(parser: &mut Parser, input: &mut I) -> (Vec<String>, Resul
             Err(fault) => return (all, Err(fault)),
         }
     }
+}
+
+/// Returns a dump by corestream up to its index, and the offset of the index. The header is in place, or the last section
+/// before the data.
+fn with_header(in_place: bool) -> (Vec<u8>, u64) {
+    const HEADER_LEN: usize = 45;
+
+    let start = [b"\0asm\x01\0\0\0".to_vec(), custom("core", b"\0\x01p")].concat();
+    let lists = [custom("coremodules", b"\0"), custom("coreinstances", b"\0")].concat();
+    let data =
+        [section(MEMORY, b"\x01\0\x01"), section(DATA, b"\x01\0\x41\x08\x0b\x02xy")].concat();
+    let index = (start.len() + HEADER_LEN + lists.len() + data.len()) as u64;
+    let mut fields = [1_u32.to_le_bytes(), [0; 4]].concat();
+    fields.extend([(index + 100).to_le_bytes(), index.to_le_bytes()].concat());
+    fields.extend([0; 4]);
+    fields.extend(crc32fast::hash(&fields).to_le_bytes());
+    let header = custom("corestream", &fields);
+    assert_eq!(header.len(), HEADER_LEN);
+    let bytes = match in_place {
+        true => [start, header, lists, data],
+        false => [start, lists, header, data],
+    };
+    (bytes.concat(), index)
+}
+
+#[test]
+fn stops_at_the_index_of_a_dump_with_a_header() {
+    let (mut bytes, index) = with_header(true);
+    bytes.extend([0xff; 100]);
+    let mut input = Slice::new(&bytes, 0);
+    let mut parser = Parser::default();
+    let (all, ended) = payloads(&mut parser, &mut input);
+    ended.unwrap();
+    assert_eq!(all[..2], ["Process(\"p\")", "Header"]);
+    assert!(all.last().unwrap().starts_with("Segment("), "{all:?}");
+    assert_eq!(input.offset(), index);
+    let structure = &parser.structure;
+    assert!(structure.is_complete && structure.moved_header.is_none());
+    assert_eq!(structure.header.as_ref().unwrap().index, index);
+}
+
+#[test]
+fn takes_a_header_elsewhere_as_moved() {
+    let (bytes, index) = with_header(false);
+    let mut parser = Parser::default();
+    let (all, ended) = payloads(&mut parser, &mut Slice::new(&bytes, 0));
+    ended.unwrap();
+    assert_eq!(all.iter().filter(|payload| *payload == "NoHeader").count(), 1, "{all:?}");
+    let structure = &parser.structure;
+    assert!(structure.is_complete && structure.header.is_none());
+    assert_eq!(structure.moved_header.as_ref().unwrap().index, index);
 }
 
 #[test]

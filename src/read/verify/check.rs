@@ -340,8 +340,8 @@ fn report_fault(fault: Box<Fault>, checksums: bool) -> Result<DamageReport> {
 
 /// A hash of the segments of a dump in order.
 ///
-/// It compares the segments of the sections with those of the index without keeping either. The key is random, so
-/// nobody can construct a collision in advance.
+/// It compares the segments of the sections with the segments of the index without keeping either. The key is random, so
+/// a collision cannot be constructed in advance.
 struct SegmentHash {
     key: RandomState,
     hasher: DefaultHasher,

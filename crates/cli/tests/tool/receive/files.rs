@@ -228,7 +228,7 @@ fn reports_usage_errors_in_one_line() {
             "unix:taken",
             "%n",
             1,
-            "receive: unix:taken: cannot listen there: somebody listens there already",
+            "receive: unix:taken: cannot listen there: another process listens there already",
         ),
         (
             "unix:new",

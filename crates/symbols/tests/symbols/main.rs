@@ -1,0 +1,4 @@
+//! The tests of the symbols crate, one module per subject.
+
+mod instances;
+mod traits;

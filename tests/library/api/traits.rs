@@ -1,0 +1,124 @@
+//! Traits that the public types implement. Most are asserted when this file is compiled.
+
+use std::error::Error as StdError;
+use std::fmt::{Debug, Display};
+use std::fs::File;
+use std::hash::Hash;
+use std::net::TcpStream;
+use std::str::FromStr;
+
+use corestream::*;
+
+/// Asserts that threads can send and share a type.
+const fn shared<T: Send + Sync>() {}
+
+/// Asserts the traits of a plain value.
+const fn value<T: Clone + Debug + Eq + Hash + Send + Sync + 'static>() {}
+
+/// Asserts the traits of a number.
+const fn number<T: Copy + Default + Display + FromStr + Ord>() {}
+
+/// Asserts the traits of an index.
+const fn index<T: Copy + Display + From<u32> + FromStr + Ord + Into<u32>>() {}
+
+/// Asserts that a type converts to and from text.
+const fn text<T: Display + FromStr>() {}
+
+const _: () = {
+    shared::<CoreDump<'static>>();
+    shared::<Memory<'static>>();
+    shared::<MemoryImage<'static>>();
+    shared::<Dumper>();
+    shared::<Plan<'static>>();
+    shared::<Writer<'static>>();
+    shared::<Pieces<'static>>();
+    shared::<Reader<'static>>();
+    shared::<Piece<'static>>();
+    shared::<Stats>();
+    shared::<Cancel>();
+    shared::<FileSink<File>>();
+    shared::<PipeSink<File>>();
+    shared::<SocketSink<TcpStream>>();
+    shared::<NewDirectory>();
+    shared::<UnnamedFile>();
+    shared::<CoreDumpFile<'static>>();
+    shared::<read::OpenOptions>();
+    shared::<read::Verifier>();
+    shared::<read::MemoryView<'static>>();
+    shared::<read::Contents<'static>>();
+    shared::<read::ThreadView<'static>>();
+    shared::<read::Frames<'static>>();
+    shared::<read::MappedFile>();
+    shared::<&dyn read::ReadAt>();
+
+    value::<read::Content>();
+    value::<read::Coverage>();
+    value::<read::DamageReport>();
+    value::<read::FrameLayout>();
+    value::<read::Excluded>();
+    value::<read::MemoryRange>();
+    value::<read::Producer>();
+    value::<read::Restored>();
+    value::<read::SegmentView>();
+    value::<read::Verdict>();
+    value::<read::IntactDump>();
+    value::<AddressRange>();
+    value::<AddressRanges>();
+    value::<ByteSize>();
+    value::<DumpMemoryIndex>();
+    value::<ErrorKind>();
+    value::<FileOptions>();
+    value::<Frame>();
+    value::<Global>();
+    value::<GlobalIndex>();
+    value::<GlobalValue>();
+    value::<Instance>();
+    value::<InstanceIndex>();
+    value::<MemoryIndex>();
+    value::<MemoryType>();
+    value::<Module>();
+    value::<ModuleIndex>();
+    value::<NumberType>();
+    value::<Progress>();
+    value::<RefType>();
+    value::<Segment>();
+    value::<Shortfall>();
+    value::<Stage>();
+    value::<Thread>();
+    value::<Value>();
+    value::<Visible<String>>();
+
+    number::<ByteSize>();
+    index::<DumpMemoryIndex>();
+    index::<GlobalIndex>();
+    index::<InstanceIndex>();
+    index::<MemoryIndex>();
+    index::<ModuleIndex>();
+    text::<AddressRange>();
+    text::<GlobalValue>();
+    text::<MemoryType>();
+    text::<NumberType>();
+    text::<RefType>();
+    text::<Value>();
+};
+
+#[test]
+fn an_error_can_be_boxed_and_passed_through_io() {
+    let error = Error::new(ErrorKind::Guest, "the guest has no frames");
+    let boxed: Box<dyn StdError + Send + Sync> = error.into();
+    assert_eq!(boxed.downcast_ref::<Error>().unwrap().kind(), ErrorKind::Guest);
+    let through_io = std::io::Error::from(*boxed.downcast::<Error>().unwrap());
+    assert_eq!(through_io.to_string(), "the guest has no frames");
+    assert_eq!(through_io.downcast::<Error>().unwrap().kind(), ErrorKind::Guest);
+}
+
+/// A program can choose a sink at run time.
+#[test]
+fn a_sink_can_be_a_trait_object() {
+    let plan = CoreDump::new("guest.wasm");
+    let plan = Dumper::new().plan(&plan).unwrap();
+    let mut bytes = Vec::new();
+    let sink: &mut dyn Sink = &mut bytes;
+    plan.write_to(sink).unwrap();
+    assert_eq!(bytes, plan.to_vec().unwrap());
+}
