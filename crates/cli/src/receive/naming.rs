@@ -139,8 +139,8 @@ mod tests {
         }
     }
 
-    /// Numbers do not run out, however many files there are.
-    fn check_numbers(count: u32) {
+    /// Names do not run out, no matter how many files exist.
+    fn check_names(count: u32) {
         let directory = tempfile::tempdir().unwrap();
         let path = |i: u32| directory.path().join(format!("core{}", numbered(i)));
         let naming = Naming::new(&path(0)).unwrap();
@@ -160,14 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_free_number() {
-        check_numbers(300);
+    fn finds_a_free_number_among_many() {
+        check_names(300);
     }
 
     #[test]
     #[ignore = "slow: 2 s, 12,000 files"]
-    fn finds_a_free_number_among_many() {
-        check_numbers(12_000);
+    fn finds_a_free_number_among_12_000() {
+        check_names(12_000);
     }
 
     #[test]
