@@ -376,8 +376,10 @@ fn restores_from_a_file(len: usize, segments: u64) {
         let mut compare = Compare { rest: guest.bytes() };
         memory.write_to(&mut compare).unwrap();
         assert!(compare.rest.is_empty());
-        let Verdict::Intact(whole) = read.verify().unwrap() else { panic!("the dump is intact") };
-        assert!(whole.checksums && whole.segments == segments);
+        let Verdict::Intact(intact) = read.verify().unwrap() else {
+            panic!("expected an intact dump")
+        };
+        assert!(intact.checksums && intact.segments == segments);
     });
     println!("{peak} bytes allocated to read {len} bytes");
     assert!(peak < 16 * MIB, "{peak} bytes");
@@ -647,8 +649,8 @@ fn list(name: &str, before: &[u8], item: &[u8], count: usize, after: &[u8]) -> V
     section
 }
 
-/// Opening a dump does not decode its 16 MiB of frames. Decoding an item costs no more than its limit allows, and an item
-/// over its limit costs nothing.
+/// Opening a dump does not decode its 16 MiB of frames. Decoding an item costs no more than its limit allows, and an
+/// item over its limit costs nothing.
 #[test]
 fn lists_of_a_hostile_dump_need_bounded_memory() {
     let _alone = alone();
@@ -711,8 +713,8 @@ fn verifies_a_stream_in_bounded_memory(len: usize) {
             peak_of(|| corestream::read::Verifier::new().verify_stream(stream).unwrap());
         assert!(peak < MIB, "{peak} bytes");
         match verdict {
-            Verdict::Intact(whole) => {
-                assert_eq!((missing, whole.bytes), (0, (head.len() + len) as u64));
+            Verdict::Intact(intact) => {
+                assert_eq!((missing, intact.bytes), (0, (head.len() + len) as u64));
             }
             Verdict::Damaged(damage) => assert!(missing == 1 && damage.truncated, "{damage}"),
         }

@@ -1,8 +1,8 @@
 //! Failed allocations of tables and buffers: the dump fails with an error, and the process continues.
 //!
-//! Every allocation of at least 16 KiB fails once, one after the other. A smaller allocation, or one by wasm-encoder, which
-//! makes the small sections, ends the process if it fails, as in any Rust program. This test is a crate of its own because
-//! it replaces the allocator.
+//! Every allocation of at least 16 KiB fails once, one after the other. A smaller allocation, or one by wasm-encoder,
+//! which makes the small sections, ends the process if it fails, as in any Rust program. This test is a crate of its
+//! own because it replaces the allocator.
 #![allow(unsafe_code, reason = "implements a global allocator that fails")]
 
 mod common;
@@ -72,8 +72,8 @@ unsafe impl GlobalAlloc for Failing {
 #[global_allocator]
 static ALLOCATOR: Failing = Failing;
 
-/// Repeats `work` with a different large allocation failing each time, until none fails. The result must be `expected` or
-/// an out-of-memory error. Returns the number of errors.
+/// Repeats `work` with a different large allocation failing each time, until none fails. The result must be `expected`
+/// or an out-of-memory error. Returns the number of errors.
 fn each<T: PartialEq>(expected: &T, work: impl Fn() -> Result<T, Error>) -> usize {
     let mut errors = 0;
     for k in 0.. {

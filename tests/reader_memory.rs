@@ -198,8 +198,9 @@ fn assert_open_is_bounded(what: &str, bytes: &[u8]) {
     assert_held(what, "salvage it without an end", held);
 }
 
-/// Opens a dump in a slice and in a source that lends nothing, verifies it, and salvages it without its last byte and with
-/// a wrong first byte. Opening it as it is fails with an error of the kind `expected`, or succeeds if that is `None`.
+/// Opens a dump in a slice and in a source that lends nothing, verifies it, and salvages it without its last byte and
+/// with a wrong first byte. Opening it as it is fails with an error of the kind `expected`, or succeeds if that is
+/// `None`.
 fn assert_bounded(what: &str, mut bytes: Vec<u8>, expected: Option<ErrorKind>) {
     let cut = bytes.len() - 1;
     let assert_held = |held: u64, how: &str| assert_held(what, how, held);
@@ -320,7 +321,8 @@ fn bounds_the_memory_of_everything_at_once() {
     }
 }
 
-/// Returns a dump with as many excluded ranges as possible, and as many segments as a dump with excluded ranges may have.
+/// Returns a dump with as many excluded ranges as possible, and as many segments as a dump with excluded ranges may
+/// have.
 fn partial(sections: &[Section]) -> Vec<u8> {
     let all = (0..MAX_PARTIAL_SEGMENTS as u64).map(|i| (i * 2, 1)).collect();
     let range = |i| (0, (1 << 30) + i * 2, (1 << 30) + i * 2);
@@ -329,8 +331,8 @@ fn partial(sections: &[Section]) -> Vec<u8> {
     own(&options, core(), sections, &Segments { sections: 1, all })
 }
 
-/// The table has room for all segments that a dump may have. The index also keeps the segments that it lists, to compare
-/// the excluded ranges with them.
+/// The table has room for all segments that a dump may have. The index also keeps the segments that it lists, to
+/// compare the excluded ranges with them.
 #[test]
 #[ignore = "slow: 3 s"]
 fn bounds_the_memory_of_a_partial_dump() {
@@ -343,8 +345,8 @@ fn bounds_the_memory_to_open_a_partial_dump() {
     assert_open_is_bounded("partial, everything", &partial(&everything()));
 }
 
-/// The table has room for all segments that a dump may have until it is moved to one of the right size. The positions of
-/// the lists are allocated as well.
+/// The table has room for all segments that a dump may have until it is moved to one of the right size. The positions
+/// of the lists are allocated as well.
 #[test]
 #[ignore = "slow: 2 s"]
 fn bounds_the_memory_of_overlapping_segments_with_everything() {

@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 /// The names that `CORESTREAM_REQUIRE` may list.
 pub const CAPABILITIES: &[&str] = &[
     "append-only",
+    "avx2",
     "binaryen",
     "clang",
     "fallocate",

@@ -5,6 +5,8 @@
 pub mod own;
 pub mod reading;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use corestream::internals::SEGMENT_COST;
 use corestream::{GlobalValue, RefType, Value};
 use wasmparser::{
@@ -131,8 +133,8 @@ impl<'b> Decoded<'b> {
         self.empty_section |= count == 0;
     }
 
-    /// Returns the first `len` bytes of a memory, with zeros outside of segments. Segments must be in order and must not
-    /// overlap.
+    /// Returns the first `len` bytes of a memory, with zeros outside of segments. Segments must be in order and must
+    /// not overlap.
     pub fn contents(&self, memory: usize, len: usize) -> Vec<u8> {
         let mut contents = vec![0; len];
         let mut end = 0;
@@ -204,8 +206,8 @@ fn value(value: &CoreDumpValue) -> Value {
     }
 }
 
-/// Returns the lengths of the gaps in an image, and the number of bytes from the first to the last non-zero byte. Checks one
-/// byte at a time. Returns `None` for an image of zeros.
+/// Returns the lengths of the gaps in an image, and the number of bytes from the first to the last non-zero byte.
+/// Checks one byte at a time. Returns `None` for an image of zeros.
 pub fn gaps(image: &[u8]) -> Option<(Vec<u64>, u64)> {
     let first = image.iter().position(|b| *b != 0)?;
     let last = image.iter().rposition(|b| *b != 0)?;
@@ -222,8 +224,8 @@ pub fn gaps(image: &[u8]) -> Option<(Vec<u64>, u64)> {
     Some((gaps, (last - first + 1) as u64))
 }
 
-/// Returns the lowest cost of a plan for these images, by trying every set of gaps. The plan has at most `budget` segments,
-/// or one for each image with data if those are more. Returns `None` if there are too many gaps.
+/// Returns the lowest cost of a plan for these images, by trying every set of gaps. The plan has at most `budget`
+/// segments, or one for each image with data if those are more. Returns `None` if there are too many gaps.
 pub fn least_cost(images: &[&[u8]], budget: u64) -> Option<u64> {
     let spans: Vec<_> = images.iter().filter_map(|image| gaps(image)).collect();
     let all: Vec<u64> = spans.iter().flat_map(|(gaps, _)| gaps).copied().collect();
@@ -259,6 +261,15 @@ impl Random {
     /// Returns a number below `end`.
     pub fn below(&mut self, end: u64) -> usize {
         usize::try_from(self.next() % end).unwrap()
+    }
+}
+
+/// A flag that becomes true when this is dropped, so that the threads of a test stop even if the test fails.
+pub struct Stop<'s>(pub &'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

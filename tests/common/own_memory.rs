@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// Runs a command to its end. Returns its output and the peak of its anonymous memory in bytes.
 ///
-/// The kernel only keeps a peak that includes mapped page cache (`VmHWM`), so this samples `RssAnon` every millisecond. The
-/// output must fit into a pipe, because this reads it after the end.
+/// The kernel only keeps a peak that includes mapped page cache (`VmHWM`), so this samples `RssAnon` every millisecond.
+/// The output must fit into a pipe, because this reads it after the end.
 pub fn peak_anon(command: &mut Command) -> (Output, u64) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();

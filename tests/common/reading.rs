@@ -177,16 +177,16 @@ fn file(bytes: &[u8]) -> File {
     file
 }
 
-/// Returns the verdict of a slice. Checks that a stream and a source that lends nothing have the same verdict, and for a
-/// sample of the inputs, that a file or a mapping has it, too.
+/// Returns the verdict of a slice. Checks that a stream and a source that lends nothing have the same verdict, and for
+/// a sample of the inputs, that a file or a mapping has it, too.
 pub fn verdict(bytes: &[u8]) -> Result<Verdict> {
     verdict_of(bytes, [Kind::Unlent].into_iter().chain(Kind::sample(bytes)))
 }
 
 /// Returns the verdict of an intact dump.
-pub fn whole(bytes: &[u8]) -> IntactDump {
+pub fn intact(bytes: &[u8]) -> IntactDump {
     match verdict(bytes).unwrap() {
-        Verdict::Intact(whole) => whole,
+        Verdict::Intact(intact) => intact,
         Verdict::Damaged(damage) => panic!("{damage}"),
     }
 }
@@ -421,8 +421,8 @@ fn said(kind: Kind, bytes: &[u8]) -> [Result<Said, Failure>; 2] {
     })
 }
 
-/// Reads everything from a slice. Checks that a source that lends nothing gives the same, and for a sample of the inputs,
-/// that a file or a mapping does, too.
+/// Reads everything from a slice. Checks that a source that lends nothing gives the same, and for a sample of the
+/// inputs, that a file or a mapping does, too.
 pub fn read_all(bytes: &[u8]) {
     let expected = said(Kind::Slice, bytes);
     let kinds = [Kind::Unlent].into_iter().chain(Kind::sample(bytes));

@@ -55,7 +55,8 @@ pub fn stack(frames: &[Frame<'_>], counts_first: bool) -> Vec<u8> {
     body
 }
 
-/// Returns a dump as wasm-coredump-builder writes it for the wasmer CLI: frames without instances, an empty memory type.
+/// Returns a dump as wasm-coredump-builder writes it for the wasmer CLI: frames without instances, an empty memory
+/// type.
 pub fn wasmer() -> Vec<u8> {
     let stack = stack(
         &[(None, 19, 0x12, &[], &[]), (None, 7, 0x44, &[], &[]), (None, 3, 9, &[], &[])],
@@ -65,8 +66,8 @@ pub fn wasmer() -> Vec<u8> {
     module(&[(0, b"\x04core\0\x0aguest.wasm"), (0, &stack), (5, &[1, 0, 0]), (11, &data)])
 }
 
-/// Returns a guest's memory of two pages as wasm-coredump-rewriter leaves it: with a dump that ends with the memory. The
-/// dump's address is off by `misjudged`.
+/// Returns a guest's memory of two pages as wasm-coredump-rewriter leaves it: with a dump that ends with the memory.
+/// The dump's address is off by `misjudged`.
 pub fn rewriter(frames: &[Frame<'_>], misjudged: i64) -> Vec<u8> {
     const PAGES: usize = 2;
     let stack = stack(frames, true);

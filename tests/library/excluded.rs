@@ -163,14 +163,14 @@ fn ranges(map: &[bool]) -> Vec<RangeInclusive<u64>> {
     ranges
 }
 
-/// Returns the lowest cost of a plan, by trying every set of gaps that includes those with excluded bytes. Returns `None` if
-/// there are too many gaps.
+/// Returns the lowest cost of a plan, by trying every set of gaps that includes those with excluded bytes. Returns
+/// `None` if there are too many gaps.
 fn least_cost(images: &[(Vec<u8>, Vec<bool>)], budget: u64) -> Option<u64> {
     let mut free = Vec::new();
-    let (mut whole, mut segments) = (0, 0);
+    let (mut data_len, mut segments) = (0, 0);
     for (image, map) in images {
         let Some((lengths, len)) = gaps(image) else { continue };
-        whole += len;
+        data_len += len;
         segments += 1;
         let mut lengths = lengths.into_iter();
         let mut at = image.iter().position(|b| *b != 0).unwrap();
@@ -183,7 +183,7 @@ fn least_cost(images: &[(Vec<u8>, Vec<bool>)], budget: u64) -> Option<u64> {
             let len = lengths.next().unwrap();
             let next = at + usize::try_from(len).unwrap();
             if map[at..next].contains(&true) {
-                (whole, segments) = (whole - len, segments + 1);
+                (data_len, segments) = (data_len - len, segments + 1);
             } else {
                 free.push(len);
             }
@@ -198,7 +198,7 @@ fn least_cost(images: &[(Vec<u8>, Vec<bool>)], budget: u64) -> Option<u64> {
         kept.fold((0, segments), |(saved, segments), (_, gap)| (saved + gap, segments + 1))
     });
     let possible = choices.filter(|(_, n)| *n <= budget.max(segments));
-    possible.map(|(saved, segments)| whole - saved + segments * SEGMENT_COST).min()
+    possible.map(|(saved, segments)| data_len - saved + segments * SEGMENT_COST).min()
 }
 
 /// Dumps these memories, and compares the dump with an oracle that checks every byte.
@@ -267,8 +267,10 @@ fn check_index(bytes: &[u8], plan: &Plan<'_>, all: &[Made], expected: &[(Vec<u8>
     assert_eq!(dump.is_partial(), count > 0);
     own.flags = u32::from(count > 0);
     assert!(own.dump(&own::without(bytes)) == *bytes, "not as in docs/format.md");
-    let Verdict::Intact(whole) = verdict(bytes).unwrap() else { panic!("the dump is intact") };
-    assert_eq!(whole.partial, count > 0);
+    let Verdict::Intact(intact) = verdict(bytes).unwrap() else {
+        panic!("expected an intact dump")
+    };
+    assert_eq!(intact.partial, count > 0);
 }
 
 /// Returns an image with runs and gaps around excluded ranges.
@@ -346,8 +348,8 @@ fn does_not_read_excluded_ranges() {
         let hidden = map.0.add(first).cast();
         rustix::mm::mprotect(hidden, last - first, MprotectFlags::empty()).unwrap();
     }
-    // SAFETY: mapped while the slice lives, with no writes. Reading a part of it would raise a signal, which is what this
-    // test checks.
+    // SAFETY: mapped while the slice lives, with no writes. Reading a part of it would raise a signal, which is what
+    // this test checks.
     let bytes = unsafe { std::slice::from_raw_parts(map.0, len) };
     for method in [None, Some(ExtentMethod::Pagemap), Some(ExtentMethod::Whole)] {
         for threads in [1, 4] {
@@ -389,7 +391,8 @@ fn scans_only_the_remaining_ranges() {
     }
 }
 
-/// The ranges are longer than the parts of a file that the library asks about at once, and cover touched and untouched pages.
+/// The ranges are longer than the parts of a file that the library asks about at once, and cover touched and untouched
+/// pages.
 #[test]
 fn excludes_ranges_of_many_extents() {
     let len = 100 * PAGE;
@@ -411,8 +414,10 @@ fn excludes_ranges_of_many_extents() {
         let seen = decode(&dump).contents(0, len);
         bytes[inside.clone()].fill(0);
         assert!(seen == bytes);
-        let Verdict::Intact(whole) = verdict(&dump).unwrap() else { panic!("the dump is intact") };
-        assert_eq!(whole.excluded[0].bytes, inside.len() as u128);
+        let Verdict::Intact(intact) = verdict(&dump).unwrap() else {
+            panic!("expected an intact dump")
+        };
+        assert_eq!(intact.excluded[0].bytes, inside.len() as u128);
     }
 }
 
@@ -463,8 +468,10 @@ fn excludes_ranges_past_the_end_of_the_image() {
         assert!(memory.unknown().eq([expected.clone()]));
         assert!(memory.contents().any(|c| c == Content::Excluded(expected.clone())));
         assert_eq!((memory.coverage().excluded_bytes, memory.coverage().lost_bytes), (count, 0));
-        let Ok(Verdict::Intact(whole)) = verdict(&bytes) else { panic!("the dump is intact") };
-        assert!(whole.partial && whole.excluded[0].bytes == count);
+        let Ok(Verdict::Intact(intact)) = verdict(&bytes) else {
+            panic!("expected an intact dump")
+        };
+        assert!(intact.partial && intact.excluded[0].bytes == count);
         let error = memory.read(*expected.start(), &mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Excluded);
     }
@@ -640,12 +647,12 @@ fn survives_a_change_of_the_ranges_of_an_open_dump() {
     let memory = Memory::new(MemoryType::wasm32(2), MemoryImage::from_slice(&bytes));
     guest.add_memory(memory.without(4096..8192));
     let file = NamedTempFile::new().unwrap();
-    let whole = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
+    let intact = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
     let entry = [4096_u64.to_le_bytes(), 8191_u64.to_le_bytes()].concat();
-    let at = whole.windows(16).position(|part| part == entry).unwrap();
+    let at = intact.windows(16).position(|part| part == entry).unwrap();
     for (first, last) in [(4096, 0), (0, 0), (u64::MAX, 0), (0, u64::MAX), (9000, 8999)] {
         file.as_file().set_len(0).unwrap();
-        file.as_file().write_all_at(&whole, 0).unwrap();
+        file.as_file().write_all_at(&intact, 0).unwrap();
         let dump = CoreDumpFile::open(file.path()).unwrap();
         file.as_file()
             .write_all_at(&[u64::to_le_bytes(first), u64::to_le_bytes(last)].concat(), at as u64)

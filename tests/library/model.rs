@@ -207,8 +207,8 @@ fn keeps_the_memories_of_the_innermost_frames() {
     }
 }
 
-/// With more than 100 memories, the indices of the guest and of the dump differ. A plan uses those of the guest, except in
-/// its segments, which use those of the dump.
+/// With more than 100 memories, the indices of the guest and of the dump differ. A plan uses those of the guest, except
+/// in its segments, which use those of the dump.
 #[test]
 fn names_memories_by_their_index_in_the_guest() {
     let bytes: Vec<_> = (0..150).map(|i| [i, i, i]).collect();

@@ -1,7 +1,9 @@
-//! Dumping images of every shape: wasmparser accepts the dumps, their segments give the image back, and their plan has the
-//! lowest possible cost.
+//! Dumping images of every shape: wasmparser accepts the dumps, their segments give the image back, and their plan has
+//! the lowest possible cost.
 
-use crate::common;
+use std::sync::OnceLock;
+
+use crate::{common, environment};
 use common::{Random, cost, decode, gaps, least_cost};
 use corestream::internals::Scanner;
 use corestream::read::Verdict;
@@ -14,6 +16,19 @@ const PAGE: usize = 65_536;
 const BUDGETS: [u32; 4] = [1, 2, 7, 100_000];
 const THREADS: [usize; 3] = [1, 2, 8];
 const SECTIONS: [u32; 2] = [1024, u32::MAX];
+
+/// Returns the scanners that work on this machine.
+fn scanners() -> Vec<Scanner> {
+    static SCANNERS: OnceLock<Vec<Scanner>> = OnceLock::new();
+    let scanners = SCANNERS.get_or_init(|| {
+        let avx2 = Scanner::avx2();
+        if avx2.is_none() {
+            environment::report_missing("avx2", "the processor does not have it");
+        }
+        [Some(Scanner::scalar()), avx2].into_iter().flatten().collect()
+    });
+    scanners.clone()
+}
 
 fn pages(image: &[u8]) -> u64 {
     image.len().div_ceil(PAGE) as u64
@@ -33,7 +48,7 @@ fn check(images: &[Vec<u8>], memory64: bool) {
         for limit in SECTIONS {
             let mut first: Option<Vec<u8>> = None;
             for threads in THREADS {
-                for scanner in [Some(Scanner::scalar()), Scanner::avx2()].into_iter().flatten() {
+                for scanner in scanners() {
                     let dumper = Dumper::new().max_segments(budget).threads(threads);
                     let dumper = dumper.max_section_bytes(limit).scanner(scanner);
                     let plan = dumper.plan(&dump).unwrap();
@@ -204,8 +219,8 @@ fn finds_the_same_runs_with_every_scanner_in_more_images() {
     check_scanners(64);
 }
 
-/// A single gap of about the minimum length, at any offset, in particular across the end of the bytes that a scanner loads
-/// together.
+/// A single gap of about the minimum length, at any offset, in particular across the end of the bytes that a scanner
+/// loads together.
 #[test]
 fn finds_gaps_across_the_ends_of_blocks() {
     for min_gap in [1_usize, 2, 7, 8, 9, 14, 15, 16, 33, 64, 100, 126, 127, 128, 190, 191, 192] {
@@ -222,7 +237,7 @@ fn finds_gaps_across_the_ends_of_blocks() {
 /// Checks that every scanner finds the runs that a scan of one byte at a time finds.
 fn agree(bytes: &[u8], min_gap: usize) {
     let expected = slow_runs(bytes, min_gap.max(1));
-    for scanner in [Some(Scanner::scalar()), Scanner::avx2()].into_iter().flatten() {
+    for scanner in scanners() {
         let mut found = Vec::new();
         scanner.runs(bytes, min_gap, |run| found.push(run));
         assert_eq!(found, expected, "{scanner:?}, {min_gap}");

@@ -1,5 +1,5 @@
-//! Shared memories: a dump of a memory that threads write to is valid, has the planned length, and is right where they do
-//! not write.
+//! Shared memories: a dump of a memory that threads write to is valid, has the planned length, and is right where they
+//! do not write.
 #![allow(unsafe_code, reason = "implements a handle of memory that other threads write to")]
 
 use crate::common;
@@ -7,7 +7,7 @@ use std::cell::UnsafeCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use common::{Random, decode};
+use common::{Random, Stop, decode};
 use corestream::{
     CoreDump, Dumper, ErrorKind, Memory, MemoryImage, MemoryType, Piece, SharedBytes,
 };
@@ -37,8 +37,8 @@ impl Words {
     }
 }
 
-// SAFETY: the words live as long as the handle, and all writes are atomic. One test makes the memory shorter, which is an
-// error, but not unsafe.
+// SAFETY: the words live as long as the handle, and all writes are atomic. One test makes the memory shorter, which is
+// an error, but not unsafe.
 unsafe impl SharedBytes for Words {
     fn bytes(&self) -> &[UnsafeCell<u8>] {
         let len = usize::try_from(self.len.load(Ordering::Relaxed)).unwrap();
@@ -120,15 +120,6 @@ fn borrows_no_byte_of_a_shared_memory() {
     let mut sink = NothingBorrowed(range.start.addr()..range.end.addr());
     let dump = dump_of(&words);
     Dumper::new().plan(&dump).unwrap().write_to(&mut sink).unwrap();
-}
-
-/// Stops the threads of a test, even if it fails.
-struct Stop<'s>(&'s AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]

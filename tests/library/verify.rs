@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::Random;
 use common::own::{self, Own};
 use common::reading::{
-    PAGE, facts, guest, images, read_consistently, small, verdict, verdict_consistently, whole,
+    PAGE, facts, guest, images, intact, read_consistently, small, verdict, verdict_consistently,
 };
 use corestream::read::{DamageReport, EarlyFact, MemoryRange, ReadAt, Verdict, Verifier};
 use corestream::*;
@@ -19,7 +19,7 @@ use proptest::prelude::*;
 fn damage(bytes: &[u8]) -> DamageReport {
     match verdict(bytes).unwrap() {
         Verdict::Damaged(damage) => damage,
-        Verdict::Intact(whole) => panic!("{whole:?}"),
+        Verdict::Intact(intact) => panic!("{intact:?}"),
     }
 }
 
@@ -151,7 +151,7 @@ fn reports_the_place_of_a_flipped_bit() {
 }
 
 #[test]
-#[ignore = "slow: 7 s"]
+#[ignore = "slow: 20 s"]
 fn reports_the_place_of_every_flipped_bit() {
     reports_flipped_bits(|_| 0..8);
 }
@@ -261,7 +261,7 @@ fn reports_the_bad_block_and_its_memory() {
             (s.memory, s.address, offset as u64, s.data.len() as u64)
         })
         .collect();
-    whole(&own);
+    intact(&own);
     for _ in 0..500 {
         let at = random.below(own::index_of(&own) as u64);
         let mut bad = own.clone();
@@ -449,7 +449,7 @@ fn rejects_an_index_that_contradicts_the_dump() {
     );
     // A stream cannot be read again to find the entry. In a source, each entry is found in any section.
     let Verdict::Damaged(stream) = Verifier::new().verify_stream(&bad[..]).unwrap() else {
-        panic!("the stream is damaged")
+        panic!("expected damage")
     };
     assert_eq!(stream.range, index as u64..own.len() as u64);
     let message = "corestream.index: segments differ from the sections";
@@ -560,7 +560,7 @@ fn knows_which_sections_are_optional() {
     let unknown: (u8, &[u8]) = (0, b"\x06stranger");
     let bytes = module(&[unknown, instances, (1, &[0]), CORE, (3, &[0]), modules, unknown]);
     assert_eq!(CoreDumpFile::from_slice(&bytes).unwrap().name(), "p");
-    whole(&bytes);
+    intact(&bytes);
 
     // The reader opens these, but they are not complete.
     for sections in [&[CORE][..], &[CORE, modules], &[CORE, instances]] {
@@ -598,7 +598,7 @@ fn knows_which_sections_are_optional() {
     let own = Own::default().dump(&small());
     let (core, header) = (own::end_of_core(&own), own::end_of_core(&own) + own::HEADER);
     let later = [&own[..core], b"\0\x02\x01x", &own[core..header], &own[header..]].concat();
-    assert!(whole(&later).rewritten);
+    assert!(intact(&later).rewritten);
     // A moved header must still have the right checksum.
     let mut bad = later;
     bad[core + 4 + 20] ^= 1;
@@ -619,7 +619,8 @@ impl std::io::Read for Failing<'_> {
     }
 }
 
-/// The caller learns of a wrong section before the rest arrives. If it stops there, the verdict is what is known so far.
+/// The caller learns of a wrong section before the rest arrives. If it stops there, the verdict is what is known so
+/// far.
 #[test]
 fn stops_a_stream_at_the_first_fault() {
     let mut own = Own::default().dump(&small());
@@ -637,10 +638,10 @@ fn stops_a_stream_at_the_first_fault() {
     assert_eq!(left.reason, format!("at {at:#x}: unknown section id 99"));
     assert_eq!(calls, ["Name(\"guest.wasm\")", &format!("Length({})", own.len()), "Fault"]);
     // A caller that continues learns which memory is bad, or that the stream fails.
-    let Verdict::Damaged(whole) = Verifier::new().verify_stream(&own[..]).unwrap() else {
-        panic!("the stream is damaged")
+    let Verdict::Damaged(all) = Verifier::new().verify_stream(&own[..]).unwrap() else {
+        panic!("expected damage")
     };
-    assert!(whole.bad_blocks > 0 && whole.reason.ends_with(&left.reason), "{whole}");
+    assert!(all.bad_blocks > 0 && all.reason.ends_with(&left.reason), "{all}");
     assert!(Verifier::new().verify_stream(Failing(&own[..at + 10])).is_err());
 }
 

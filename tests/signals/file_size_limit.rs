@@ -1,5 +1,5 @@
-//! A limit on the size of files (`RLIMIT_FSIZE`) in a program that embeds the library: writing returns an error, and does
-//! not raise SIGXFSZ, which ends the process by default. The program's handling of the signal does not change.
+//! A limit on the size of files (`RLIMIT_FSIZE`) in a program that embeds the library: writing returns an error, and
+//! does not raise SIGXFSZ, which ends the process by default. The program's handling of the signal does not change.
 #![allow(unsafe_code, reason = "sets the action of a signal")]
 
 use std::fs::{self, File};

@@ -34,8 +34,8 @@ impl Storm {
         let every = libc::timespec { tv_sec: 0, tv_nsec: 200_000 };
         let times = libc::itimerspec { it_interval: every, it_value: every };
         let mut timer = std::ptr::null_mut();
-        // SAFETY: zeros are valid for these C structs, and mean no flags, in particular no SA_RESTART. All pointers are to
-        // variables of this function, and the handler only adds to an atomic.
+        // SAFETY: zeros are valid for these C structs, and mean no flags, in particular no SA_RESTART. All pointers are
+        // to variables of this function, and the handler only adds to an atomic.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = count as extern "C" fn(libc::c_int) as libc::sighandler_t;

@@ -1,5 +1,5 @@
-//! A program that does not ignore SIGPIPE, such as one in another language that embeds the library: if the reader is gone,
-//! writing returns an error. The program's handling of the signal does not change.
+//! A program that does not ignore SIGPIPE, such as one in another language that embeds the library: if the reader is
+//! gone, writing returns an error. The program's handling of the signal does not change.
 #![allow(unsafe_code, reason = "sets the action of a signal")]
 
 use std::io::{self, Write};

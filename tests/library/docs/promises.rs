@@ -1,5 +1,5 @@
-//! The names in the documentation: `docs/reliability.md` names tests that exist, and `SECURITY.md` names every file with
-//! `unsafe`.
+//! The names in the documentation: `docs/reliability.md` names tests that exist, and `SECURITY.md` names every file
+//! with `unsafe`.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,5 @@
-//! The FUSE file system of the tests: an ordinary file system without faults, and each fault fails the right system call.
+//! The FUSE file system of the tests: an ordinary file system without faults, and each fault fails the right system
+//! call.
 
 use crate::fuse;
 use std::fs::{self, File, Permissions};

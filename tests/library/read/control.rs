@@ -102,11 +102,11 @@ impl ReadAt for Cancelling<'_> {
 fn cancels_opening_within_every_list() {
     for (what, bytes) in DUMPS.iter() {
         let options = OpenOptions::new();
-        options.clone().open_source(&bytes).unwrap_or_else(|error| panic!("{what}: {error}"));
+        options.clone().open_source(bytes).unwrap_or_else(|error| panic!("{what}: {error}"));
         let cancel = Cancel::new();
         // The reader reads the index last, and a part of it before it first checks for cancellation there.
         let at = if what.contains("index") { bytes.len() as u64 - 1000 } else { 0 };
-        let source = Cancelling { bytes: &bytes, at, cancel: cancel.clone() };
+        let source = Cancelling { bytes, at, cancel: cancel.clone() };
         let result = options.cancel(Some(cancel)).open_source(source);
         let error = result.err().unwrap_or_else(|| panic!("{what}: not cancelled"));
         assert_eq!(error.kind(), ErrorKind::Cancelled, "{what}: {error}");
@@ -118,7 +118,7 @@ fn cancels_opening_within_every_list() {
 fn cancels_verifying_within_every_list() {
     for (what, bytes) in DUMPS.iter() {
         let cancel = Cancel::new();
-        let source = Cancelling { bytes: &bytes, at: 0, cancel: cancel.clone() };
+        let source = Cancelling { bytes, at: 0, cancel: cancel.clone() };
         let result = Verifier::new().cancel(Some(cancel)).verify(source);
         let error = result.err().unwrap_or_else(|| panic!("{what}: not cancelled"));
         assert_eq!(error.kind(), ErrorKind::Cancelled, "{what}: {error}");
@@ -215,7 +215,7 @@ fn reports_progress_within_long_lists() {
     for (what, bytes) in DUMPS.iter() {
         let len = bytes.len() as u64;
         let log = Log::default();
-        OpenOptions::new().progress(log.watcher()).open_source(&bytes).unwrap();
+        OpenOptions::new().progress(log.watcher()).open_source(bytes).unwrap();
         let told = log.take();
         let (first, last) = (told[0], told[told.len() - 1]);
         assert_eq!((first.stage, first.done, first.total), (Stage::Open, 0, len), "{what}");
@@ -226,7 +226,7 @@ fn reports_progress_within_long_lists() {
         }
 
         // With checksums, bytes count when their checksum is computed, and without them when they are parsed.
-        assert!(Verifier::new().progress(log.watcher()).verify(&bytes).unwrap().is_intact());
+        assert!(Verifier::new().progress(log.watcher()).verify(bytes).unwrap().is_intact());
         let told = log.take();
         assert_eq!((told[0].stage, told[0].done, told[0].total), (Stage::Verify, 0, len));
         assert_eq!(told[told.len() - 1].done, len, "{what}");

@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use common::Random;
 use common::own::{self, Own};
 use common::reading::{
-    FIRST, PAGE, all, contents, guest, images, read_all, read_consistently, small, threads, types,
-    verdict, whole,
+    FIRST, PAGE, all, contents, guest, images, intact, read_all, read_consistently, small, threads,
+    types, verdict,
 };
 use corestream::read::{Content, MappedFile, Producer, Verdict, Verifier};
 use corestream::*;
@@ -102,11 +102,11 @@ fn reads_a_small_dump_with_and_without_an_index() {
     assert_eq!((dump.has_checksums(), dump.is_partial(), dump.is_degraded()), (false, false, true));
     check_small(&dump);
 
-    let found = whole(&own);
+    let found = intact(&own);
     assert_eq!((found.bytes, found.producer), (own.len() as u64, Producer::Corestream));
     assert_eq!(found.segments, common::decode(&foreign).segments.len() as u64);
     assert!(found.checksums && !found.partial && !found.degraded);
-    let found = whole(&unchecked);
+    let found = intact(&unchecked);
     assert!(!found.checksums && found.degraded);
 
     let directory = tempfile::tempdir().unwrap();
@@ -115,7 +115,7 @@ fn reads_a_small_dump_with_and_without_an_index() {
     check_small(&CoreDumpFile::open(&path).unwrap());
     assert_eq!(
         Verifier::new().threads(2).verify_file(&path).unwrap(),
-        Verdict::Intact(whole(&own))
+        Verdict::Intact(intact(&own))
     );
     assert_eq!(CoreDumpFile::open(directory.path()).unwrap_err().kind(), ErrorKind::Input);
     assert_eq!(CoreDumpFile::open("").unwrap_err().kind(), ErrorKind::Input);
@@ -127,7 +127,7 @@ fn reports_excluded_ranges() {
     let excluded = vec![(0, 0, 99), (0, 5000, 5999), (1, 1000, PAGE as u64 - 1)];
     let own = Own { flags: 1, excluded, changing: vec![1], ..Own::default() };
     let own = own.dump(&foreign);
-    let found = whole(&own);
+    let found = intact(&own);
     assert!(found.partial);
     let excluded: Vec<_> =
         found.excluded.iter().map(|of| (of.memory.0, of.ranges, of.bytes)).collect();
@@ -182,7 +182,7 @@ fn check_a_dump_like_those_of_wasmtime(pages: u64) {
         memory.read(i * 4096, &mut buffer).unwrap();
         assert_eq!(u64::from_le_bytes(buffer), i * 3 + 1);
     }
-    let found = whole(&bytes);
+    let found = intact(&bytes);
     assert_eq!(
         (found.producer, found.checksums, found.segments),
         (Producer::Other, false, pages + 1)
@@ -237,7 +237,7 @@ fn rejects_more_segments_than_the_limit() {
         let error = CoreDumpFile::from_slice(&bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains("over the limit of 1048576 segments"), "{error}");
-        assert_eq!(whole(&bytes).segments, count + 1);
+        assert_eq!(intact(&bytes).segments, count + 1);
     }
 }
 
@@ -390,8 +390,10 @@ fn check_untouched_contents(count: u64) {
     let touched = mapped_pages().saturating_sub(before) * 4096;
     assert!(touched < 8 << 20, "{touched} bytes");
     for dump in [&mapped, &file] {
-        let Verdict::Intact(whole) = dump.verify().unwrap() else { panic!("the dump is intact") };
-        assert_eq!((whole.segments, whole.checksums), (count, false));
+        let Verdict::Intact(intact) = dump.verify().unwrap() else {
+            panic!("expected an intact dump")
+        };
+        assert_eq!((intact.segments, intact.checksums), (count, false));
     }
 }
 

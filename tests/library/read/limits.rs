@@ -123,8 +123,8 @@ fn rejects_segments_over_their_limits() {
             assert_names(&opened.expect_err(what), limit, what);
         }
         for verdict in verdicts(&bytes) {
-            let Verdict::Intact(whole) = verdict.unwrap() else { panic!("{what}") };
-            assert_eq!(whole.segments, limit as u64 + 1, "{what}");
+            let Verdict::Intact(intact) = verdict.unwrap() else { panic!("{what}") };
+            assert_eq!(intact.segments, limit as u64 + 1, "{what}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Dumps by version 0.1 of the tool: their content is read, and writing the same guests again gives the same bytes.
 //!
-//! They are in `tests/data/0.1`. The tool made each of them from a manifest and images, which this module describes again.
-//! `corestream dump --manifest` of the commit that `.ci/full` names made `degraded.dump`.
+//! They are in `tests/data/0.1`. The tool made each of them from a manifest and images, which this module describes
+//! again. `corestream dump --manifest` of the commit that `.ci/full` names made `degraded.dump`.
 
 use crate::common;
 use std::fs;
@@ -35,20 +35,20 @@ fn one_page<'i>(image: &'i [u8]) -> Memory<'i> {
     Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(image))
 }
 
-/// Checks that the old dump of this name is intact and describes `guest`, and that dumping `guest` gives the same bytes.
-/// Returns the verdict.
+/// Checks that the old dump of this name is intact and describes `guest`, and that dumping `guest` gives the same
+/// bytes. Returns the verdict.
 fn assert_old(name: &str, guest: &CoreDump<'_>, dumper: &Dumper) -> IntactDump {
-    let whole = assert_read(name, guest);
-    assert!(!whole.degraded);
+    let intact = assert_read(name, guest);
+    assert!(!intact.degraded);
     let written = dumper.plan(guest).unwrap().to_vec().unwrap();
     assert!(written == dump_of(name), "{name}: the bytes differ");
-    whole
+    intact
 }
 
 /// Checks that the old dump of this name is intact and describes `guest`. Returns the verdict.
 fn assert_read(name: &str, guest: &CoreDump<'_>) -> IntactDump {
     let bytes = dump_of(name);
-    let Verdict::Intact(whole) = verdict(&bytes).unwrap() else { panic!("{name} is damaged") };
+    let Verdict::Intact(intact) = verdict(&bytes).unwrap() else { panic!("{name} is damaged") };
     read_consistently(&bytes);
 
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
@@ -64,7 +64,7 @@ fn assert_read(name: &str, guest: &CoreDump<'_>) -> IntactDump {
     // Version 0.1 did not have these facts.
     assert_eq!((dump.trap(), dump.captured_at()), (None, None));
     assert!(all(dump.module_identities()).iter().all(|identity| !identity.is_known()));
-    whole
+    intact
 }
 
 fn dump_of(name: &str) -> Vec<u8> {
@@ -78,8 +78,8 @@ fn reads_plain_dumps() {
     for (name, checksums) in [("plain", true), ("no-checksum", false)] {
         let mut guest = CoreDump::new(format!("{name}.wasm"));
         let memory = guest.add_memory(one_page(&image));
-        let whole = assert_old(name, &guest, &Dumper::new().checksums(checksums));
-        assert_eq!((whole.segments, whole.checksums), (3, checksums));
+        let intact = assert_old(name, &guest, &Dumper::new().checksums(checksums));
+        assert_eq!((intact.segments, intact.checksums), (3, checksums));
         let bytes = dump_of(name);
         assert!(contents(&CoreDumpFile::from_slice(&bytes).unwrap(), memory) == image);
     }
@@ -90,8 +90,8 @@ fn reads_excluded_ranges() {
     let image = first();
     let mut guest = CoreDump::new("partial.wasm");
     let memory = guest.add_memory(one_page(&image).without(4096..8192));
-    let whole = assert_old("partial", &guest, &Dumper::new());
-    assert!(whole.partial);
+    let intact = assert_old("partial", &guest, &Dumper::new());
+    assert!(intact.partial);
     let bytes = dump_of("partial");
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
     let view = dump.memory(memory).unwrap();
@@ -112,8 +112,8 @@ fn reads_several_memories() {
     let ty = MemoryType::wasm32(13).with_page_size(1);
     guest.add_memory(Memory::new(ty, MemoryImage::from_slice(b"thirteen byte")));
     guest.add_memory(Memory::new(MemoryType::wasm32(0), MemoryImage::from_slice(&[])));
-    let whole = assert_old("memories", &guest, &Dumper::new());
-    assert_eq!(whole.changing, [MemoryIndex(1)]);
+    let intact = assert_old("memories", &guest, &Dumper::new());
+    assert_eq!(intact.changing, [MemoryIndex(1)]);
     let bytes = dump_of("memories");
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
     let images: [&[u8]; 4] = [&first, &second, b"thirteen byte", &[]];
@@ -175,8 +175,8 @@ fn reads_notes() {
     assert_old("notes", &guest, &Dumper::new());
 }
 
-/// The guest has one memory too many. The only frame uses the last memory, `second`. Another instance uses the first memory,
-/// `first`, and the second-to-last one, which is empty and which the dump does not include.
+/// The guest has one memory too many. The only frame uses the last memory, `second`. Another instance uses the first
+/// memory, `first`, and the second-to-last one, which is empty and which the dump does not include.
 #[test]
 fn reads_a_degraded_dump() {
     let (first, second) = (first(), second());
@@ -205,8 +205,8 @@ fn reads_a_degraded_dump() {
     let instance = expected.add_instance(Instance::new(module).with_memories([last]));
     expected.add_thread(frame(instance));
 
-    let whole = assert_read("degraded", &expected);
-    assert!(whole.degraded && whole.checksums);
+    let intact = assert_read("degraded", &expected);
+    assert!(intact.degraded && intact.checksums);
     let bytes = dump_of("degraded");
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
     assert!(dump.is_degraded());

@@ -25,9 +25,9 @@ fn open(bytes: &[u8]) -> CoreDumpFile<'_> {
 }
 
 /// Returns the verdict of an intact dump, which is the same in a source of every kind.
-fn whole(bytes: &[u8]) -> IntactDump {
+fn intact(bytes: &[u8]) -> IntactDump {
     match verdict_consistently(bytes).unwrap() {
-        Verdict::Intact(whole) => whole,
+        Verdict::Intact(intact) => intact,
         Verdict::Damaged(damage) => panic!("{damage}"),
     }
 }
@@ -36,7 +36,7 @@ fn whole(bytes: &[u8]) -> IntactDump {
 fn check(bytes: &[u8], layout: FrameLayout, frames: &[Expected<'_>]) {
     let dump = open(bytes);
     assert_eq!((dump.frame_layout(), dump.producer()), (layout, Producer::Other));
-    assert_eq!(whole(bytes).layout, Some(layout));
+    assert_eq!(intact(bytes).layout, Some(layout));
     let found = dump.thread(0).unwrap().to_thread().unwrap();
     let values = |values: &[i32]| values.iter().map(|value| Value::I32(*value)).collect::<Vec<_>>();
     let frames = frames.iter().map(|(instance, function, offset, locals, stack)| {
@@ -93,7 +93,7 @@ fn reads_the_memory_of_wasm_coredump_rewriter() {
         let mut last = [0; 3];
         memory.read(2 * PAGE as u64 - 3, &mut last).unwrap();
         assert_eq!(last, bytes[2 * PAGE - 3..]);
-        whole(&bytes);
+        intact(&bytes);
     }
     // The address is too far off, or the segment does not reach the end of the file.
     assert!(matches!(verdict_consistently(&rewriter(&frames, 5)), Ok(Verdict::Damaged(_))));
@@ -141,7 +141,7 @@ fn shows_no_frame_where_the_layout_is_ambiguous() {
         (dump.thread(0).unwrap().name(), dump.thread(0).unwrap().frames().len()),
         ("main", 0)
     );
-    assert_eq!(whole(&bytes).layout, Some(FrameLayout::Ambiguous));
+    assert_eq!(intact(&bytes).layout, Some(FrameLayout::Ambiguous));
     // Another thread makes the layout unambiguous.
     let other = stack(&[(None, 5, 6, &[7], &[])], false);
     let decided = module(&[CORE, (0, both), (0, &other)]);
@@ -205,7 +205,7 @@ fn extends_a_memory_to_its_segments() {
         let mut buffer = [0; 4];
         memory.read(65_534, &mut buffer).unwrap();
         assert_eq!(buffer, *b"\0xyz");
-        whole(&bytes);
+        intact(&bytes);
     }
 }
 
@@ -286,9 +286,9 @@ fn reads_sections_in_any_order() {
                         |dump: &CoreDumpFile<'_>| dump.memory(memory).unwrap().coverage();
                     assert_eq!(coverage(&dump), coverage(&expected));
                 }
-                let whole = whole(&bytes);
+                let intact = intact(&bytes);
                 assert_eq!(
-                    (whole.rewritten, whole.checksums, whole.partial),
+                    (intact.rewritten, intact.checksums, intact.partial),
                     (is_own, false, is_partial)
                 );
                 read_consistently(&bytes);
@@ -334,7 +334,7 @@ fn detects_removed_and_added_sections() {
         let dump = open(&bytes);
         assert!(dump.is_rewritten());
         assert!(contents(&dump, FIRST) == images()[0].1);
-        assert!(whole(&bytes).rewritten);
+        assert!(intact(&bytes).rewritten);
     }
     // At the end, nothing moves, and all checksums match.
     let added = (0, b"\x09producers\0".to_vec());
@@ -343,7 +343,7 @@ fn detects_removed_and_added_sections() {
     let bytes = padded(&more, 0);
     let dump = open(&bytes);
     assert!(!dump.is_rewritten() && dump.has_index() && dump.has_checksums());
-    let found = whole(&bytes);
+    let found = intact(&bytes);
     assert_eq!((found.rewritten, found.appended, found.checksums), (false, 13, true));
     // Anything else at the end is damage, including a second section of the dump.
     for wrong in [&b"\0"[..], b"\x01\0", b"\0\x05\x04core", b"\0\x02\x01\xff", b"\0\x7f\x01x"] {
@@ -355,7 +355,7 @@ fn detects_removed_and_added_sections() {
     let mut before = original.clone();
     before.insert(0, added);
     let bytes = padded(&before, 0);
-    assert!(open(&bytes).is_rewritten() && whole(&bytes).rewritten);
+    assert!(open(&bytes).is_rewritten() && intact(&bytes).rewritten);
     // Without the name of the process, the reader rejects the dump.
     let nameless: Vec<_> =
         original.iter().filter(|section| !is_named(section, "core")).cloned().collect();
@@ -389,12 +389,14 @@ fn accepts_memories_after_the_index() {
     let section = moved.remove(memory);
     moved.push(section);
     let bytes = padded(&moved, 0);
-    assert!(whole(&bytes).rewritten);
+    assert!(intact(&bytes).rewritten);
     assert!(contents(&open(&bytes), FIRST) == images()[0].1);
     // Without that section, the dump is damaged.
     moved.pop();
     let bytes = padded(&moved, 0);
-    let Verdict::Damaged(damage) = verdict_consistently(&bytes).unwrap() else { panic!("whole") };
+    let Verdict::Damaged(damage) = verdict_consistently(&bytes).unwrap() else {
+        panic!("expected damage")
+    };
     assert!(damage.reason.contains("there is no memory 0, the dump has 0"), "{damage}");
 }
 
@@ -406,7 +408,9 @@ fn reports_the_fault_of_a_rewritten_dump() {
     more[data].1[2] = 0x77; // This instruction gives no address.
     more.insert(data, (0, b"\x09producers\0".to_vec()));
     let bytes = padded(&more, 0);
-    let Verdict::Damaged(damage) = verdict_consistently(&bytes).unwrap() else { panic!("whole") };
+    let Verdict::Damaged(damage) = verdict_consistently(&bytes).unwrap() else {
+        panic!("expected damage")
+    };
     assert!(damage.reason.contains("section data: segment 0"), "{damage}");
     let error = CoreDumpFile::from_slice(&bytes).unwrap_err();
     assert!(error.to_string().contains(&damage.reason), "{error}");
@@ -434,7 +438,7 @@ fn check_flips_and_truncation(bits_of: impl Fn(&[u8], usize) -> Range<usize>) {
     let (mut custom, mut others): (Vec<_>, Vec<_>) = own.into_iter().partition(|(id, _)| *id == 0);
     others.append(&mut custom);
     let rewritten = padded(&others, 0);
-    assert!(whole(&rewritten).rewritten);
+    assert!(intact(&rewritten).rewritten);
     for bytes in by_layout.into_iter().chain([foreign, rewritten]) {
         open(&bytes);
         for i in 0..bytes.len() {
@@ -484,7 +488,7 @@ fn reads_what_wasm_opt_writes() {
     require!("binaryen", ran);
     let bytes = std::fs::read(&after).unwrap();
     let dump = open(&bytes);
-    assert!(dump.is_rewritten() && whole(&bytes).rewritten);
+    assert!(dump.is_rewritten() && intact(&bytes).rewritten);
     assert!(contents(&dump, FIRST) == images[0].1);
     assert_eq!(dump.thread(0).unwrap().frames().len(), 2);
 }

@@ -1,4 +1,5 @@
-//! Another process rewrites the file of an open dump with invalid UTF-8: strings in a program without `unsafe` stay valid.
+//! Another process rewrites the file of an open dump with invalid UTF-8: strings in a program without `unsafe` stay
+//! valid.
 //!
 //! With a mapping of the file, strings would have changed in place, and would have yielded invalid [`char`]s.
 

@@ -77,8 +77,8 @@ fn salvages_a_damaged_dump() {
     read_consistently(&partial[..partial.len() - 1]);
 }
 
-/// Changes the bytes outside of segments with each mask that `masks_of` returns for an offset. The intact index still gives
-/// all memories.
+/// Changes the bytes outside of segments with each mask that `masks_of` returns for an offset. The intact index still
+/// gives all memories.
 fn check_salvaging_by_the_index(masks_of: impl Fn(usize) -> &'static [u8]) {
     let foreign = small();
     for own in [Own::default(), Own { block_log2: 0, ..Own::default() }] {
@@ -130,7 +130,7 @@ fn check_salvaging_by_the_index(masks_of: impl Fn(usize) -> &'static [u8]) {
         let error = dump.damage().unwrap();
         assert_eq!(error.to_string(), "at 0x0: does not begin as a WebAssembly module does");
         let verdict = Verifier::new().threads(1).verify(&bad).unwrap();
-        let Verdict::Damaged(damage) = verdict else { panic!("the dump is damaged") };
+        let Verdict::Damaged(damage) = verdict else { panic!("expected damage") };
         assert_eq!(damage.bad_blocks, usize::from(own.block_log2 != 0));
         // Another tool has appended a section, or a section and an unknown byte.
         let added = [&bad[..], b"\0\x05\x04noteX"].concat();
@@ -279,8 +279,8 @@ fn reads_the_sections_after_a_damaged_one() {
     }
 }
 
-/// Truncates dumps after the bytes of their segments. Salvaging gives every byte that is left. Only addresses before the last
-/// segment in order are zero.
+/// Truncates dumps after the bytes of their segments. Salvaging gives every byte that is left. Only addresses before
+/// the last segment in order are zero.
 fn check_truncated_segments(step: usize) {
     let foreign = small();
     let own = Own::default().dump(&foreign);

@@ -24,8 +24,8 @@ impl Log {
         dumper.progress(move |progress| log.lock().unwrap().push(progress))
     }
 
-    /// Takes the record: each stage with its number of reports and its bytes. Checks that each stage starts at 0, never goes
-    /// back, and reaches its total. The last one only reaches it if `ended` is true.
+    /// Takes the record: each stage with its number of reports and its bytes. Checks that each stage starts at 0, never
+    /// goes back, and reaches its total. The last one only reaches it if `ended` is true.
     fn take(&self, ended: bool) -> Vec<(Stage, usize, u64)> {
         let told = std::mem::take(&mut *self.0.lock().unwrap());
         let stages: Vec<_> = told.chunk_by(|a, b| a.stage == b.stage).collect();
@@ -86,8 +86,8 @@ fn reports_each_stage_from_start_to_end() {
             let told = log.take(true);
             assert_eq!(told.len(), 1);
             assert_eq!((told[0].0, told[0].2), (Stage::Scan, images));
-            // The dense image has five batches of 2 MiB, and there are reports at the start and the end. If several threads
-            // finish at once, only one reports.
+            // The dense image has five batches of 2 MiB, and there are reports at the start and the end. If several
+            // threads finish at once, only one reports.
             assert!(told[0].1 >= if threads == 1 { 7 } else { 2 }, "{told:?}");
             let written = plan.to_vec().unwrap();
             let told = log.take(true);

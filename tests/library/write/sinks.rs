@@ -1,5 +1,5 @@
-//! Pipes and sockets: lending and copying give the same bytes, whatever the descriptor and its reader do, and the memory of
-//! a live guest is never lent.
+//! Pipes and sockets: lending and copying give the same bytes, whatever the descriptor and its reader do, and the
+//! memory of a live guest is never lent.
 
 use crate::{common, ends, mapped, still};
 use std::fs::File;
@@ -98,8 +98,8 @@ fn sealed(bytes: &[u8]) -> MemoryImage<'static> {
     mapped::from_file(memfd)
 }
 
-/// A guest with memories of every kind: mapped files, one of which has only tiny segments, a slice, a file that is read, one
-/// that cannot change, and a shared memory.
+/// A guest with memories of every kind: mapped files, one of which has only tiny segments, a slice, a file that is
+/// read, one that cannot change, and a shared memory.
 struct Guest {
     bytes: Vec<Vec<u8>>,
     files: Vec<tempfile::NamedTempFile>,
@@ -249,8 +249,8 @@ fn wait_until_stuck(reader: &File) {
     panic!("the writer is not stuck after 10 seconds");
 }
 
-/// Puts an image file into a sink as pieces of a file that cannot change. The test then changes the file, which shows the
-/// pages that the sink has lent.
+/// Puts an image file into a sink as pieces of a file that cannot change. The test then changes the file, which shows
+/// the pages that the sink has lent.
 fn put_file(ends: &Ends, how: How, file: &File, bytes: &[u8]) {
     use rustix::event::{PollFd, PollFlags, poll};
 
@@ -273,7 +273,8 @@ fn put_file(ends: &Ends, how: How, file: &File, bytes: &[u8]) {
     sink.finish().unwrap();
 }
 
-/// When a dump is finished, its slow reader may still read. By then, the pipe or socket holds no page of the image file.
+/// When a dump is finished, its slow reader may still read. By then, the pipe or socket holds no page of the image
+/// file.
 #[test]
 fn leaves_no_page_of_the_image_in_a_pipe_or_socket() {
     let bytes = image(6 * MIB, 9);

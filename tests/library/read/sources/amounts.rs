@@ -61,8 +61,8 @@ struct InFile {
     index: u64,
 }
 
-/// Returns dumps in files: a small one, one with segments in gigabytes of memory, and one with many segments in a sparse
-/// file. All have the same lists.
+/// Returns dumps in files: a small one, one with segments in gigabytes of memory, and one with many segments in a
+/// sparse file. All have the same lists.
 fn files() -> Vec<(&'static str, InFile)> {
     let images = images();
     let dense = NamedTempFile::new().unwrap();

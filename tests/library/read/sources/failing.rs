@@ -12,8 +12,8 @@ use crate::common::reading::small;
 use crate::counting::{Counting, assert_refused};
 use crate::questions::{QUESTIONS, ask};
 
-/// Checks that a failed read was an error. With a damaged dump, the other reads may suffice for the full result, which is
-/// `damaged`.
+/// Checks that a failed read was an error. With a damaged dump, the other reads may suffice for the full result, which
+/// is `damaged`.
 fn assert_failed<T>(
     result: Result<T>,
     show: impl Fn(T) -> String,

@@ -1,4 +1,5 @@
-//! Sources that lend no bytes: how much of them the reader reads, and sources that fail, change, or misreport their length.
+//! Sources that lend no bytes: how much of them the reader reads, and sources that fail, change, or misreport their
+//! length.
 
 mod amounts;
 mod changing;
