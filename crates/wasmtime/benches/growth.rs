@@ -1,10 +1,10 @@
-//! How the time of a dump grows: with what of a memory was touched, and not with its size. Guests of
-//! Wasmtime, dumped to fresh files by corestream, by the reference (`WasmCoreDump::serialize` and
-//! `write_all`), and the machine's limit: one `write_all` of as many bytes to a fresh file that was
-//! preallocated. In each round everything runs once, one after the other. Shown are medians, and of the
-//! limit the best.
+//! The growth of the dump time with the touched part of a memory, and with its size.
 //!
-//! With `--svg DIRECTORY` the plots of `docs/performance.md` are made of what was measured.
+//! Corestream and the reference (`WasmCoreDump::serialize` and `write_all`) dump guests of Wasmtime to fresh files. The
+//! machine's limit is one `write_all` of the same number of bytes to a fresh, preallocated file. Each round runs
+//! everything once, one after the other. The tables show the medians over the rounds, and the best time of the limit.
+//!
+//! With `--svg DIRECTORY`, the bench writes the plots of `docs/performance.md`.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its tables")]
 
@@ -27,18 +27,19 @@ use plot::{Line, Plot};
 use rustix::fs::{FallocateFlags, fallocate};
 use trapped::{Guest, random};
 
-/// Bytes that are touched while memories grow.
+/// Returns the number of touched bytes in the memories of growing size.
 fn touched() -> usize {
     if test_mode() { 1 << 20 } else { 64 << 20 }
 }
 
-/// Bytes of a memory up to which the reference is asked: over 4 GiB it takes seconds, and all memory
-/// that it reads gets page tables.
-const REFERENCE_BYTES: usize = 4 << 30;
+/// The largest memory that the reference dumps. Over 4 GiB it takes seconds, and all the memory that it reads gets page
+/// tables.
+const MAX_REFERENCE_BYTES: usize = 4 << 30;
 
-/// What was measured of one guest, in seconds.
+/// The times of one guest in seconds.
 struct Point {
-    at: f64,
+    /// The position on the x axis.
+    x: f64,
     name: String,
     ours: f64,
     reference: Option<f64>,
@@ -49,46 +50,46 @@ fn main() {
     let rounds = if test_mode() { 1 } else { 7 };
     let sizes: Vec<_> = (0..6).map(|i| touched() << (2 * i)).collect();
     let by_size = sizes.iter().map(|len| {
-        let guest = || Guest::new(*len, |bytes| spread(bytes, touched()));
-        point(rounds, *len, size(*len), &guest)
+        let guest = || Guest::new(*len, |bytes| fill_spread(bytes, touched()));
+        measure(rounds, *len, size(*len), &guest)
     });
-    let title =
-        format!("Time to dump a memory of which {} were touched, by its size", size(touched()));
+    let title = format!("Time to dump a memory with {} touched, by its size", size(touched()));
     table("memory", &title, by_size.collect());
 
     let len = common::image_len();
     let by_share = [1, 2, 5, 10, 20, 50, 100].map(|percent| {
-        let guest = || Guest::new(len, |bytes| share(bytes, percent));
-        let mut point = point(rounds, len, format!("{percent}%"), &guest);
-        point.at = f64::from(u8::try_from(percent).unwrap());
+        let guest = || Guest::new(len, |bytes| fill_share(bytes, percent));
+        let mut point = measure(rounds, len, format!("{percent}%"), &guest);
+        point.x = f64::from(u8::try_from(percent).unwrap());
         point
     });
-    let title = format!("Time to dump {}, by the share of its pages that was touched", size(len));
+    let title = format!("Time to dump {}, by the share of touched pages", size(len));
     table("touched", &title, by_share.into());
 }
 
-/// Fills `len` bytes in 64 places.
-fn spread(bytes: &mut [u8], len: usize) {
+/// Fills `len` bytes, spread over 64 places.
+fn fill_spread(bytes: &mut [u8], len: usize) {
     let mut random = random();
     for place in bytes.chunks_mut(bytes.len() / 64) {
         random.fill(&mut place[..len / 64]);
     }
 }
 
-/// Fills so many of each hundred pages.
-fn share(bytes: &mut [u8], percent: usize) {
+/// Fills `percent` of the pages, evenly spread.
+fn fill_share(bytes: &mut [u8], percent: usize) {
     let mut random = random();
     for (i, page) in bytes.chunks_mut(4096).enumerate() {
-        // Evenly: a page is filled where the sum of the shares passes a whole number.
+        // Fill a page whenever the accumulated share reaches the next whole number.
         if (i + 1) * percent / 100 > i * percent / 100 {
             random.fill(page);
         }
     }
 }
 
-fn point(rounds: usize, len: usize, name: String, guest: &dyn Fn() -> Guest) -> Point {
-    let with_reference = len <= REFERENCE_BYTES;
-    // Not the one that is measured: the check reads pages that were never touched.
+/// Measures the dumps of a guest with a memory of `len` bytes.
+fn measure(rounds: usize, len: usize, name: String, guest: &dyn Fn() -> Guest) -> Point {
+    let with_reference = len <= MAX_REFERENCE_BYTES;
+    // Check another guest than the measured one, because the check makes untouched pages resident.
     if with_reference {
         guest().check();
     }
@@ -106,7 +107,7 @@ fn point(rounds: usize, len: usize, name: String, guest: &dyn Fn() -> Guest) -> 
         }
     }
     let sorted = |mut times: Vec<Duration>| {
-        // The first round is to warm up.
+        // The first round is a warm-up.
         times.drain(..times.len().min(1));
         times.sort();
         times
@@ -115,12 +116,12 @@ fn point(rounds: usize, len: usize, name: String, guest: &dyn Fn() -> Guest) -> 
         let times = sorted(times);
         times.get(times.len() / 2).map(Duration::as_secs_f64)
     };
-    let at = f64::from(u32::try_from(len >> 16).unwrap());
+    let x = f64::from(u32::try_from(len >> 16).unwrap());
     let (ours, limit) = (median(ours).unwrap(), sorted(limit)[0].as_secs_f64());
-    Point { at, name, ours, reference: median(reference), limit }
+    Point { x, name, ours, reference: median(reference), limit }
 }
 
-/// The time that it takes to make a file, not that to throw it away.
+/// Measures the time to create a file, without the time to delete it.
 fn time(work: impl FnOnce() -> File) -> Duration {
     let start = Instant::now();
     let file = work();
@@ -136,7 +137,7 @@ fn write_preallocated(bytes: &[u8]) -> File {
     file
 }
 
-/// Prints the points, and plots them if that is wanted.
+/// Prints the points as a table, and plots them with `--svg`.
 fn table(file: &str, title: &str, points: Vec<Point>) {
     println!("\n{title}\n{:>9} {:>9} {:>9} {:>9}", "", "ours", "reference", "limit");
     for point in &points {
@@ -146,13 +147,13 @@ fn table(file: &str, title: &str, points: Vec<Point>) {
     }
     let mut args = std::env::args().skip_while(|arg| arg != "--svg").skip(1);
     let Some(directory) = args.next() else { return };
-    let line = |name, of: &dyn Fn(&Point) -> Option<f64>| Line {
+    let line = |name, seconds: &dyn Fn(&Point) -> Option<f64>| Line {
         name,
-        points: points.iter().filter_map(|point| Some((point.at, of(point)?))).collect(),
+        points: points.iter().filter_map(|point| Some((point.x, seconds(point)?))).collect(),
     };
     let plot = Plot {
         title: title.into(),
-        marks: points.iter().map(|point| (point.at, point.name.clone())).collect(),
+        marks: points.iter().map(|point| (point.x, point.name.clone())).collect(),
         lines: vec![
             line("corestream", &|point| Some(point.ours)),
             line("Wasmtime's serialize", &|point| point.reference),

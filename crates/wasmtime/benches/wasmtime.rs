@@ -1,6 +1,7 @@
-//! Guests of Wasmtime that trapped, dumped to a file by corestream and by `WasmCoreDump::serialize`
-//! with `write_all`: time, and peak of anonymous memory over what the guest had. In each round both
-//! run once, one after the other; the medians over the rounds are compared.
+//! Time and peak memory of dumping trapped Wasmtime guests, compared with `WasmCoreDump::serialize` and `write_all`.
+//!
+//! Both dump to fresh files. The peak is that of anonymous memory in addition to the guest's. Each round runs both
+//! once, one after the other. The table compares the medians over the rounds.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its table")]
 
@@ -18,36 +19,38 @@ use std::time::{Duration, Instant};
 
 use trapped::{Guest, random};
 
-/// A row of the table: its name, the size of the memory in bytes, and what is in it.
+/// A row of the table: its name, the size of the memory in bytes, and the function that fills the memory.
 type Row = (&'static str, usize, fn(&mut [u8]));
 
 fn main() {
     let (unit, rounds) = if common::test_mode() { (16 << 20, 1) } else { (1 << 30, 5) };
     let rows: [Row; 5] = [
         ("dense", unit, |bytes| random().fill(bytes)),
-        ("heap-like", unit, heap),
+        ("heap-like", unit, fill_heap),
         ("one page in ten", unit, |bytes| {
             let mut random = random();
             bytes.chunks_mut(4096).step_by(10).for_each(|page| random.fill(page));
         }),
-        ("1/16 touched", unit, |bytes| touch(bytes, 16)),
-        ("1/64 touched", 4 * unit, |bytes| touch(bytes, 64)),
+        ("1/16 touched", unit, |bytes| fill_part(bytes, 16)),
+        ("1/64 touched", 4 * unit, |bytes| fill_part(bytes, 64)),
     ];
-    println!("medians of {rounds} rounds; MiB are the peak of anonymous memory beside the guest's");
+    println!(
+        "medians of {rounds} rounds; MiB: peak of anonymous memory in addition to the guest's"
+    );
     println!(
         "{:<17} {:>6} {:>9} {:>7} {:>9} {:>7} {:>7} {:>7}",
         "guest", "MiB", "ours", "MiB", "reference", "MiB", "time", "valid"
     );
     for (name, len, fill) in rows {
-        // Not the one that is measured: the check reads pages that were never touched.
+        // Check another guest than the measured one, because the check makes untouched pages resident.
         let valid = Guest::new(len, fill).check();
         let mut guest = Guest::new(len, fill);
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut ours, mut reference) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             ours.push(measure(|| guest.dump()));
-            theirs.push(measure(|| guest.reference()));
+            reference.push(measure(|| guest.reference()));
         }
-        let ((our_time, our_peak), (time, peak)) = (median(ours), median(theirs));
+        let ((our_time, our_peak), (time, peak)) = (median(ours), median(reference));
         println!(
             "{name:<17} {:>6} {:>7.0}ms {:>7.1} {:>7.0}ms {:>7.0} {:>6.1}x {:>7}",
             len >> 20,
@@ -61,8 +64,8 @@ fn main() {
     }
 }
 
-/// Objects of 16 to 512 bytes with zeros between them.
-fn heap(bytes: &mut [u8]) {
+/// Fills the memory with objects of 16 to 512 bytes, with up to 255 zeros between them.
+fn fill_heap(bytes: &mut [u8]) {
     let mut random = random();
     let mut at = 0;
     while at < bytes.len() {
@@ -72,8 +75,8 @@ fn heap(bytes: &mut [u8]) {
     }
 }
 
-/// Fills one part of `parts`, in 64 places, and touches nothing else.
-fn touch(bytes: &mut [u8], parts: usize) {
+/// Fills one of `parts` equal parts of the memory, spread over 64 places. Touches nothing else.
+fn fill_part(bytes: &mut [u8], parts: usize) {
     let mut random = random();
     for place in bytes.chunks_mut(bytes.len() / 64) {
         let len = place.len() / parts;
@@ -81,8 +84,8 @@ fn touch(bytes: &mut [u8], parts: usize) {
     }
 }
 
-/// The time that `work` takes to make a file, not that to throw it away, and the peak of anonymous
-/// memory over what there was before.
+/// Measures the time that `work` takes to create a file, without the time to delete it, and the growth of anonymous
+/// memory at its peak.
 fn measure(work: impl FnOnce() -> File) -> (Duration, u64) {
     let (stop, peak, before) = (AtomicBool::new(false), AtomicU64::new(0), rss_anon());
     let sample = || peak.fetch_max(rss_anon(), Ordering::Relaxed);
@@ -103,7 +106,7 @@ fn measure(work: impl FnOnce() -> File) -> (Duration, u64) {
     (time, peak.into_inner().saturating_sub(before))
 }
 
-/// `RssAnon` of /proc/self/status in bytes; 0 where there is none.
+/// Returns `RssAnon` of /proc/self/status in bytes, or 0 if it is not available.
 fn rss_anon() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
@@ -111,7 +114,7 @@ fn rss_anon() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// The median of the times and that of the peaks.
+/// Returns the median of the times and the median of the peaks.
 fn median(measured: Vec<(Duration, u64)>) -> (Duration, u64) {
     let (mut times, mut peaks): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
     times.sort();

@@ -1,7 +1,7 @@
-//! A host whose guest traps: the core dump goes to a file.
+//! A host that writes a core dump to a file when its guest traps.
 //!
 //! `cargo run -p corestream-wasmtime --example dump_on_trap -- orders.core`
-#![allow(dead_code, reason = "a test runs what main runs")]
+#![allow(dead_code, reason = "a test includes this file and does not call main")]
 
 use std::error::Error;
 use std::num::NonZeroUsize;
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     dump_on_trap(path.as_ref())
 }
 
-/// Runs the guest of `orders.wat`, which traps, and writes its dump to `path`.
+/// Runs `orders.wat`, which traps, and writes its dump to `path`.
 pub fn dump_on_trap(path: &Path) -> Result<(), Box<dyn Error>> {
     const MAX_FRAMES: usize = 10_000;
     let mut config = Config::new();

@@ -1,7 +1,7 @@
-//! A host whose guest traps: the core dump goes to a TCP socket, straight from the guest's memory.
+//! A host that sends a core dump over TCP when its guest traps, straight from the guest's memory.
 //!
 //! `nc -l 7070 > orders.core & cargo run -p corestream-wasmtime --example dump_to_socket -- localhost:7070`
-#![allow(dead_code, reason = "a test runs what main runs")]
+#![allow(dead_code, reason = "a test includes this file and does not call main")]
 
 use std::error::Error;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     dump_to_socket(address)
 }
 
-/// Runs the guest of `orders.wat`, which traps, and sends its dump to `address`.
+/// Runs `orders.wat`, which traps, and sends its dump to `address`.
 pub fn dump_to_socket(address: impl ToSocketAddrs) -> Result<(), Box<dyn Error>> {
     let engine = Engine::new(Config::new().coredump_on_trap(true))?;
     let module = Module::new(&engine, include_str!("../../../examples/orders.wat"))?;
@@ -24,7 +24,7 @@ pub fn dump_to_socket(address: impl ToSocketAddrs) -> Result<(), Box<dyn Error>>
 
     let Err(error) = start.call(&mut store, ()) else { return Ok(()) };
     let captured = corestream_wasmtime::capture(&mut store, "orders.wat", &error)?;
-    // The length is known before the first byte is sent: a protocol can announce it.
+    // `plan.len()` is exact before the first byte is sent, so a protocol can announce it.
     let plan = Dumper::new().plan(&captured.dump)?;
     let mut socket = TcpStream::connect(address)?;
     plan.write_to(&mut socket)?;

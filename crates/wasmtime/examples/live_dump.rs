@@ -1,7 +1,7 @@
-//! A host that dumps a guest which goes on: the guest asks for it, in the middle of its work.
+//! A host that dumps a live guest on request of the guest. The guest then continues.
 //!
 //! `cargo run -p corestream-wasmtime --example live_dump -- live.core`
-#![allow(dead_code, reason = "a test runs what main runs")]
+#![allow(dead_code, reason = "a test includes this file and does not call main")]
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use corestream_wasmtime::Capture;
 use wasmtime::{Caller, Engine, Instance, Linker, Module, Store};
 
-/// Sums up 1 to 100 and asks for a dump after 50.
+/// Adds up the numbers from 1 to 100, and requests a dump after 50.
 const GUEST: &str = r#"(module $sum
     (import "host" "dump" (func $dump))
     (memory (export "memory") 1)
@@ -21,7 +21,7 @@ const GUEST: &str = r#"(module $sum
             (br_if $next (i32.lt_u (local.get $i) (i32.const 100))))
         (i32.load (i32.const 8))))"#;
 
-/// What the host knows: its guest, and where dumps go.
+/// The host's state: the guest's instance, and the path of the dump.
 struct Host {
     instance: Option<Instance>,
     path: PathBuf,
@@ -32,14 +32,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     live_dump(path.as_ref()).map(|_| ())
 }
 
-/// Runs the guest to its end, and gives its result.
+/// Runs the guest to its end and returns its result. Dumps to `path` on the guest's request.
 pub fn live_dump(path: &Path) -> Result<i32, Box<dyn Error>> {
     let engine = Engine::default();
     let mut linker = Linker::new(&engine);
     linker.func_wrap("host", "dump", |mut caller: Caller<'_, Host>| {
         let Host { instance, path } = caller.data();
         let (capture, path) = (Capture::new("sum").instances(*instance), path.clone());
-        // A dump that fails is no reason for the guest to stop.
+        // The guest continues even if the dump fails.
         let _ = capture.live(&mut caller).write_file(path);
     })?;
     let mut store = Store::new(&engine, Host { instance: None, path: path.into() });

@@ -1,5 +1,6 @@
-//! Guests that the reference gets wrong or can't dump at all: each dump of ours is valid and complete.
-//! Large ones are streamed into a checksum or read back from a file, never collected.
+//! Guests that the reference dumps incorrectly or not at all. Each dump of corestream is valid and complete.
+//!
+//! Large dumps are streamed into a sum, never collected in memory.
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +15,7 @@ use wasmtime::{Engine, SharedMemory, Store, WasmCoreDump, component};
 use crate::common::{decode, decode_any};
 use crate::guests::{Trapped, config, engine, trap};
 
-/// Whether what the reference writes of a guest is a valid module; `None` if it panics.
+/// Returns whether the reference writes a valid module. `None` if it panics.
 fn reference_is_valid(trapped: &mut Trapped) -> Option<bool> {
     let core_dump = trapped.error.downcast_ref::<WasmCoreDump>().unwrap();
     let store = &mut trapped.store;
@@ -24,8 +25,7 @@ fn reference_is_valid(trapped: &mut Trapped) -> Option<bool> {
     Some(validator.validate_all(&bytes).is_ok())
 }
 
-/// A dense guest: `pages` pages of which every byte is 0x5a or the low byte of its page's number, made
-/// by the guest itself.
+/// Returns a guest that fills each of its `pages` pages with the low byte of the page number, with bit 0 set.
 fn dense(index: &str, pages: u64) -> String {
     format!(
         r#"(module (memory {index} {pages})
@@ -47,7 +47,7 @@ fn dense(index: &str, pages: u64) -> String {
     )
 }
 
-/// Counts bytes, and adds up the payload.
+/// A writer that counts the bytes and adds up their values.
 #[derive(Default)]
 struct Sum {
     len: u64,
@@ -69,52 +69,53 @@ impl Write for Sum {
 fn sum(bytes: &[u8]) -> u64 {
     bytes
         .chunks(1 << 16)
-        .map(|part| part.iter().map(|b| u32::from(*b)).sum::<u32>())
+        .map(|chunk| chunk.iter().map(|b| u32::from(*b)).sum::<u32>())
         .map(u64::from)
         .sum()
 }
 
-/// Streams the dump of a guest of one dense memory and checks that each byte of it is there, and that
-/// all else is the few bytes of headers.
-fn check_dense(trapped: &mut Trapped, bytes: u64, sections: usize) {
+/// Streams the dump of a guest with one dense memory. Checks that it has every byte of the memory and only a few bytes
+/// of headers.
+fn check_dense(trapped: &mut Trapped, bytes: u64, segments: usize) {
     let captured = capture(&mut trapped.store, "guest", &trapped.error).unwrap();
     assert_eq!(captured.notes, []);
     let image = captured.dump.memories[0].image.as_slice().unwrap();
     assert_eq!(image.len() as u64, bytes);
     let plan = Dumper::new().plan(&captured.dump).unwrap();
-    assert_eq!(plan.segments().len(), sections);
+    assert_eq!(plan.segments().len(), segments);
     let payload: u64 = plan.segments().iter().map(|s| u64::from(s.len)).sum();
     assert_eq!(payload, bytes);
     let mut stream = Sum::default();
     plan.write_to(&mut stream).unwrap();
     assert_eq!(stream.len, plan.len());
     let headers = stream.len - bytes;
-    // A checksum of 4 bytes for each MiB, and less than 500 bytes of sections, frames and index.
+    // The index has 4 bytes of checksum for each MiB. Sections, frames and the rest of the index take under 500 bytes.
     assert!(headers < 500 + 4 * (bytes >> 20), "{headers}");
     let payload = sum(image);
     assert!((payload..payload + 255 * headers).contains(&stream.sum));
 }
 
-/// Guests of gigabytes, one after the other.
+/// One test runs all guests of several GiB, so that only one exists at a time.
 #[test]
-fn dense_guests() {
+fn dumps_dense_guests() {
     const GIB: u64 = 1 << 30;
-    // 262,144 segments in the reference's dump.
+    // The reference's dump has 262,144 segments, more than validators accept.
     let mut trapped = trap(&engine(), &dense("", GIB / 65_536), &[]);
     assert_eq!(reference_is_valid(&mut trapped), Some(false));
     check_dense(&mut trapped, GIB, 1);
     drop(trapped);
-    // A section over 4 GiB: not even started here, it would need 8 GiB beside the guest.
+    // The reference would write a section over 4 GiB. It does not run here, because it would need 8 GiB in addition to
+    // the guest.
     for index in ["", "i64"] {
         let mut trapped = trap(&engine(), &dense(index, 4 * GIB / 65_536), &[]);
         check_dense(&mut trapped, 4 * GIB, 2);
     }
 }
 
-/// Wasmtime maps a data segment from a file: what nobody has read or written yet is in no page of the
-/// guest's, and is dumped all the same. The reference would read it, so it is not asked before.
+/// Wasmtime maps data segments from a file. Data that the guest has not touched is not resident, but the dump must
+/// contain it. The reference runs last, because it touches all of the memory.
 #[test]
-fn data_that_nobody_has_touched() {
+fn dumps_untouched_data_segments() {
     const AT: usize = 5 << 20;
     let data: Vec<u8> = (0..2_usize << 20).map(|i| (i % 251 + 1).to_le_bytes()[0]).collect();
     let text: String = data.iter().map(|byte| format!("\\{byte:02x}")).collect();
@@ -145,11 +146,11 @@ fn data_that_nobody_has_touched() {
 }
 
 #[test]
-fn custom_page_sizes_and_tails() {
+fn dumps_custom_page_sizes() {
     let text = r#"(module (memory 10001 20000 (pagesize 1)) (memory 1)
         (data (i32.const 9990) "to the end!") (func (export "run") unreachable))"#;
     let mut trapped = trap(&engine(), text, &[]);
-    // Valid, but a memory of 10,001 pages of 64 KiB, without the last 1809 bytes.
+    // The reference's dump is valid, but declares 10,001 pages of 64 KiB and omits the last 1809 bytes.
     let core_dump = trapped.error.downcast_ref::<WasmCoreDump>().unwrap();
     let reference = core_dump.serialize(&mut trapped.store, "guest");
     let reference = decode_any(&reference);
@@ -165,10 +166,9 @@ fn custom_page_sizes_and_tails() {
     assert_eq!(decoded.contents(0, 10_001)[9_990..], *b"to the end!");
 }
 
-/// A shared memory keeps its place in the index space; the reference leaves it out, and what follows
-/// moves up.
+/// A shared memory keeps its index. The reference omits it, which shifts the indices after it.
 #[test]
-fn shared_memories() {
+fn dumps_shared_memories() {
     let engine = engine();
     let host = SharedMemory::new(&engine, wasmtime::MemoryType::shared(1, 4)).unwrap();
     let text = r#"(module
@@ -185,7 +185,7 @@ fn shared_memories() {
     let reference = core_dump.serialize(&mut trapped.store, "guest");
     assert_eq!(decode_any(&reference).instances[0].memories, [0, 1]);
 
-    // Nobody but the embedder can say what the host's is.
+    // Only the embedder can tell which memory the import is.
     let captured = capture(&mut trapped.store, "guest", &trapped.error).unwrap();
     let (plain, last) = (Some(MemoryIndex(0)), Some(MemoryIndex(1)));
     let (first, second) = (Some(MemoryIndex(2)), Some(MemoryIndex(3)));
@@ -211,7 +211,7 @@ fn shared_memories() {
 
 /// The reference panics on both.
 #[test]
-fn exception_and_continuation_references() {
+fn dumps_exception_and_continuation_references() {
     let text = r#"(module (global (mut exnref) (ref.null exn)) (global i32 (i32.const 3))
         (func (export "run") unreachable))"#;
     let mut trapped = trap(&engine(), text, &[]);
@@ -232,9 +232,9 @@ fn exception_and_continuation_references() {
     assert_eq!(globals(&captured.to_vec().unwrap()), expected);
 }
 
-/// An error without a core dump: the instances that the embedder names, the error's frames.
+/// Without a core dump in the error, the capture uses the error's backtrace and the instances that the embedder names.
 #[test]
-fn an_error_that_carries_no_core_dump() {
+fn captures_an_error_without_a_core_dump() {
     let text = r#"(module (memory (export "m") 1) (data (i32.const 1) "x")
         (func (export "run") unreachable))"#;
     let mut trapped = trap(&Engine::new(config().coredump_on_trap(false)).unwrap(), text, &[]);
@@ -243,16 +243,16 @@ fn an_error_that_carries_no_core_dump() {
     assert!(error.to_string().contains("turn on Config::coredump_on_trap"), "{error}");
     let capture = Capture::new("guest").instances(trapped.instances);
     let captured = capture.trapped(&mut trapped.store, &trapped.error).unwrap();
-    // There may be other instances of the module.
+    // The module may have other instances, so the frame cannot be assigned.
     assert_eq!(captured.dump.threads[0].frames[0].instance, None);
     assert_eq!(captured.notes, [Note::FrameInstances { module: ModuleIndex(0), frames: 1 }]);
     let bytes = captured.to_vec().unwrap();
     assert_eq!(decode(&bytes).contents(0, 65_536)[1], b'x');
 }
 
-/// Two instances of one module, of which one is named: a frame of the other is not given to it.
+/// The embedder names only one of two instances of a module. A frame of the other must not be assigned to it.
 #[test]
-fn an_instance_that_is_not_named() {
+fn leaves_frames_of_unnamed_instances_unassigned() {
     let engine = Engine::new(config().coredump_on_trap(false)).unwrap();
     let text = r#"(module (memory (export "m") 1) (func (export "run") unreachable))"#;
     let module = wasmtime::Module::new(&engine, text).unwrap();
@@ -265,9 +265,8 @@ fn an_instance_that_is_not_named() {
     assert_eq!(captured.notes, [Note::FrameInstances { module: ModuleIndex(0), frames: 1 }]);
 }
 
-/// Where Wasmtime keeps no backtrace it is said.
 #[test]
-fn a_trap_without_frames() {
+fn notes_a_missing_backtrace() {
     let engine = Engine::new(config().wasm_backtrace_max_frames(None)).unwrap();
     let mut trapped = trap(&engine, r#"(module (func (export "run") unreachable))"#, &[]);
     let captured = capture(&mut trapped.store, "guest", &trapped.error).unwrap();
@@ -303,10 +302,10 @@ const COMPONENT: &str = r#"(component
     (instance $outer (instantiate $outer (with "f" (func $inner "f"))))
     (export "run" (func $outer "run")))"#;
 
-/// Two components that call each other, with one of Wasmtime's adapters between them, whose imports
-/// are flags of the component and no globals of the store.
+/// One component calls another through one of Wasmtime's adapters. The adapter imports flags of the component, which
+/// are not globals of the store.
 #[test]
-fn components() {
+fn dumps_components() {
     for debug in [false, true] {
         let mut config = config();
         config.guest_debug(debug);
@@ -327,15 +326,15 @@ fn components() {
         assert_eq!(decoded.memories.len(), 2, "{dump}");
         let mut contents: Vec<_> = (0..2).map(|i| decoded.contents(i, 65_536)).collect();
         contents.sort_by_key(|bytes| bytes[60_000]);
-        // The string was copied to where `realloc` said.
+        // The adapter copied the string to the address that `realloc` returned.
         assert_eq!(contents[0][4..10], *b"string");
         assert_eq!(
             (&contents[1][8..14], &contents[1][60_000..60_005]),
             (&b"string"[..], &b"inner"[..])
         );
-        let own = dump.globals.iter().filter(|g| g.value == GlobalValue::I32(11)).count();
-        assert_eq!((own, dump.globals.len()), (1, 1), "{dump}");
-        // No index is wrong: the adapter's flags are unknown, and the one global is the inner's.
+        let inner_globals = dump.globals.iter().filter(|g| g.value == GlobalValue::I32(11)).count();
+        assert_eq!((inner_globals, dump.globals.len()), (1, 1), "{dump}");
+        // The adapter's flags are unknown, so only the inner component's global has an index.
         let known = dump.instances.iter().flat_map(|i| &i.globals).flatten().count();
         assert_eq!(known, 1, "{dump}");
         let names: Vec<_> = dump.threads[0]

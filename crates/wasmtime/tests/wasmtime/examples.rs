@@ -1,4 +1,4 @@
-//! The examples do what they say.
+//! The examples run and write valid dumps.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -15,18 +15,18 @@ mod dump_to_socket;
 #[path = "../../examples/live_dump.rs"]
 mod live_dump;
 
-/// The dump of `orders.wat`.
+/// Checks a dump of `orders.wat`.
 fn check_orders(decoded: &Decoded<'_>) {
     assert_eq!(decoded.name, "orders.wat");
     let functions: Vec<_> = decoded.threads[0].1.iter().map(|f| f.function).collect();
-    // `price` of an order that is not in memory is never reached: `amount` reads its count first.
+    // The last order is out of bounds. `amount` reads its count first and traps, so `price` is never called.
     assert_eq!(functions, [1, 2, 2, 2, 2, 3]);
     assert_eq!(decoded.globals[0], (true, GlobalValue::I32(3)));
     assert_eq!(decoded.contents(0, 131_072)[0x1000c..0x10012], *b"cheese");
 }
 
 #[test]
-fn a_dump_goes_to_a_file() {
+fn dumps_to_a_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("orders.core");
     dump_on_trap::dump_on_trap(&path).unwrap();
@@ -34,7 +34,7 @@ fn a_dump_goes_to_a_file() {
 }
 
 #[test]
-fn a_dump_goes_to_a_socket() {
+fn dumps_to_a_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let receiver = thread::spawn(move || {
@@ -47,13 +47,13 @@ fn a_dump_goes_to_a_socket() {
 }
 
 #[test]
-fn a_dump_of_a_guest_that_goes_on() {
+fn dumps_a_live_guest() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("live.core");
     assert_eq!(live_dump::live_dump(&path).unwrap(), 5050);
     let bytes = std::fs::read(&path).unwrap();
     let decoded = decode(&bytes);
     assert_eq!(decoded.contents(0, 65_536)[8..12], 1275_i32.to_le_bytes());
-    // The file is there: the second dump fails, and the guest goes on.
+    // The file exists now, so the second dump fails. The guest still runs to its end.
     assert_eq!(live_dump::live_dump(&path).unwrap(), 5050);
 }

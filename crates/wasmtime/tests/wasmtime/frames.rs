@@ -1,4 +1,4 @@
-//! Frames from the stack, with guest debugging: locals, operand stacks, instances, whole index spaces.
+//! Captures with guest debugging: locals, operand stacks, the instances of frames, complete index spaces.
 
 use std::future::Future;
 
@@ -9,7 +9,7 @@ use wasmtime::{Engine, Error, Extern, Func, Instance, Linker, Module, Store};
 use crate::common::decode;
 use crate::guests::config;
 
-#[allow(non_snake_case, reason = "reads like the variant")]
+#[allow(non_snake_case, reason = "looks like a variant of Value")]
 fn I(x: i32) -> Value {
     Value::I32(x)
 }
@@ -49,12 +49,12 @@ impl Guest {
         wait(run.call_async(&mut self.store, &[], &mut [])).unwrap_err()
     }
 
-    fn captured(&mut self, error: &Error) -> Captured<'_> {
+    fn capture(&mut self, error: &Error) -> Captured<'_> {
         Capture::new("guest").frames(&self.recorder).trapped(&mut self.store, error).unwrap()
     }
 
-    /// Runs `text` until it traps; what is known of it must be all.
-    fn frames(text: &str) -> Vec<Frame> {
+    /// Runs `text` until it traps and returns its frames. Asserts that nothing is missing from the capture.
+    fn trap_frames(text: &str) -> Vec<Frame> {
         let mut guest = Self::new(&mut config());
         guest.instantiate(text, &[]);
         let error = guest.run();
@@ -62,7 +62,7 @@ impl Guest {
         let Captured { dump, notes, .. } =
             Capture::new("guest").frames(&recorder).trapped(&mut guest.store, &error).unwrap();
         assert_eq!(notes, []);
-        // Positions are those of the backtrace.
+        // The positions must equal those in Wasmtime's backtrace.
         let backtrace = error.downcast_ref::<wasmtime::WasmBacktrace>().unwrap();
         for (ours, theirs) in dump.threads[0].frames.iter().zip(backtrace.frames()) {
             assert_eq!(ours.function, theirs.func_index());
@@ -72,14 +72,14 @@ impl Guest {
     }
 }
 
-/// Locals and stack of a frame.
+/// Returns the locals and the operand stack of a frame.
 fn values(frame: &Frame) -> (&[Value], &[Value]) {
     (&frame.locals, &frame.stack)
 }
 
 #[test]
-fn a_leaf_with_values_of_all_types() {
-    let frames = Guest::frames(
+fn captures_values_of_all_types() {
+    let frames = Guest::trap_frames(
         r#"(module
             (func $leaf (param i32 i64 f32 f64) (local i32 i64 f32 f64 v128 funcref externref)
                 (local.set 4 (i32.const -2)) (local.set 5 (i64.const 0x8000000000000000))
@@ -106,7 +106,7 @@ fn a_leaf_with_values_of_all_types() {
         Value::Missing,
         Value::Missing,
     ];
-    // The operands of the division are popped already.
+    // The division has already popped its operands.
     let stack = [
         I(10),
         Value::I64(-11),
@@ -117,14 +117,14 @@ fn a_leaf_with_values_of_all_types() {
         I(12),
     ];
     assert_eq!(values(&frames[0]), (&locals[..], &stack[..]));
-    // The caller has the arguments of its call.
+    // The arguments of the call are still on the caller's stack.
     assert_eq!(values(&frames[1]), (&[][..], &[I(1), Value::I64(2), three, four][..]));
     assert_eq!(frames.len(), 2);
 }
 
 #[test]
-fn recursion_deeper_than_a_backtrace() {
-    let frames = Guest::frames(
+fn captures_frames_beyond_the_backtrace_limit() {
+    let frames = Guest::trap_frames(
         r#"(module
             (func $down (param $n i64) (result i64) (local $twice f64)
                 (local.set $twice (f64.convert_i64_s (i64.mul (local.get $n) (i64.const 2))))
@@ -141,12 +141,12 @@ fn recursion_deeper_than_a_backtrace() {
     }
 }
 
-/// Every way to trap: what is below the operands is there, and where the engine has not popped those,
-/// they are too.
+/// The values below the trapping instruction's operands are always captured. The operands themselves are captured if
+/// the engine has not popped them.
 #[test]
-fn operands_of_every_trap() {
+fn captures_the_operand_stack_of_every_trap() {
     let mut different = Vec::new();
-    for (body, left) in [
+    for (body, operands) in [
         ("(drop (i32.div_u (i32.const 1) (i32.const 0)))", vec![]),
         ("(drop (i32.div_s (i32.const 0x80000000) (i32.const -1)))", vec![]),
         ("(drop (i32.trunc_f64_s (f64.const nan)))", vec![]),
@@ -167,13 +167,13 @@ fn operands_of_every_trap() {
         ),
         ("unreachable", vec![]),
     ] {
-        let frames = Guest::frames(&format!(
+        let frames = Guest::trap_frames(&format!(
             r#"(module (type $f (func)) (type $s (struct (field i32))) (memory 1) (table 2 funcref)
                 (tag $e (param i32)) (data "x")
                 (func (export "run") (local i64) (local.set 0 (i64.const 6))
                     (i32.const 77) {body} drop))"#
         ));
-        let stack = [vec![I(77)], left].concat();
+        let stack = [vec![I(77)], operands].concat();
         if values(&frames[0]) != (&[Value::I64(6)][..], &stack[..]) {
             different.push(format!("{body}: {:?}", values(&frames[0])));
         }
@@ -181,19 +181,19 @@ fn operands_of_every_trap() {
     assert!(different.is_empty(), "{different:#?}");
 }
 
-/// The function that found no room has its parameters, but no instance of its own yet.
+/// The function that overflows the stack has its parameters, but its frame does not hold an instance yet.
 #[test]
-fn a_stack_overflow() {
+fn captures_a_stack_overflow() {
     let mut guest = Guest::new(&mut config());
     let text = r#"(module
         (func $f (param i64) (call $f (i64.add (local.get 0) (i64.const 1))))
         (func (export "run") (call $f (i64.const 1))))"#;
     guest.instantiate(text, &[]);
-    // What is left of the first run on the stack is not taken for an instance in the second.
+    // The first run leaves stale values on the stack. The second run must not take one of them for an instance.
     for _ in 0..2 {
         let error = guest.run();
         assert_eq!(error.downcast_ref(), Some(&wasmtime::Trap::StackOverflow));
-        let captured = guest.captured(&error);
+        let captured = guest.capture(&error);
         assert_eq!(captured.notes, []);
         let frames = &captured.dump.threads[0].frames;
         assert!(frames.len() > 1000, "{}", frames.len());
@@ -208,9 +208,9 @@ fn a_stack_overflow() {
     }
 }
 
-/// A guest that is interrupted is where the backtrace says: in a loop, or where a function begins.
+/// An epoch interrupts the guest in a loop or at the entry of a function. The frames agree with the backtrace.
 #[test]
-fn an_interrupt() {
+fn captures_an_interrupted_guest() {
     for (text, inner, locals) in [
         ("(local.set 0 (i32.const 5)) (call $tick) (i32.const 6) (loop (br 0)) drop", false, 5),
         ("(local.set 0 (i32.const 7)) (call $tick) (call $inner (i32.const 3))", true, 7),
@@ -230,21 +230,21 @@ fn an_interrupt() {
         let backtrace = error.downcast_ref::<wasmtime::WasmBacktrace>().unwrap();
         let theirs: Vec<_> =
             backtrace.frames().iter().map(|f| (f.func_index(), f.func_offset())).collect();
-        let captured = guest.captured(&error);
+        let captured = guest.capture(&error);
         let frames = &captured.dump.threads[0].frames;
         let ours: Vec<_> = frames.iter().map(|f| (f.function, Some(f.offset as usize))).collect();
         assert_eq!(ours, theirs);
         assert_eq!(frames.len(), if inner { 2 } else { 1 });
         assert_eq!(frames.last().unwrap().locals, [I(locals)]);
-        // The operands are not known where the engine gives another position.
+        // An interrupted frame has locals but no operands.
         assert_eq!(values(&frames[0]).1, []);
     }
 }
 
-/// Two instances of one module and one of another: every frame has its own, every index space is
-/// whole, exported or not.
+/// The store has two instances of one module and one instance of another. Each frame gets the right instance, and each
+/// index space is complete, whether its items are exported or not.
 #[test]
-fn across_instances() {
+fn assigns_frames_to_instances() {
     let leaf = r#"(module $leaf (memory 1) (global (mut i32) (i32.const 5))
         (func (export "leaf") (param i32) (local i32)
             (local.set 1 (i32.const 9)) (global.set 0 (local.get 0)) unreachable))"#;
@@ -257,7 +257,7 @@ fn across_instances() {
         (func (export "run") (call $middle (f32.const 2))))"#;
     guest.instantiate(user, &[first]);
     let error = guest.run();
-    let captured = guest.captured(&error);
+    let captured = guest.capture(&error);
     assert_eq!(captured.notes, []);
     let frames = &captured.dump.threads[0].frames;
     let instances: Vec<_> = frames.iter().map(|f| f.instance.unwrap().0).collect();
@@ -273,9 +273,9 @@ fn across_instances() {
     assert_eq!(decode(&bytes).threads[0].1[0].locals, [I(77), I(9)]);
 }
 
-/// Wasm calls the host, the host calls wasm, that traps: both stretches of the stack.
+/// Wasm calls the host, which calls wasm, which traps. Both activations are captured.
 #[test]
-fn across_a_host_call() {
+fn captures_frames_on_both_sides_of_a_host_call() {
     let mut guest = Guest::new(&mut config());
     let inner = r#"(module $inner (func (export "inner") (param i64) (drop (i32.const 3))
         (i32.const 4) (drop (i64.load (i32.const -1))) unreachable) (memory 1))"#;
@@ -289,7 +289,7 @@ fn across_a_host_call() {
         (func (export "run") (local f32) (i32.const 41) (i32.const 42) (call $host) drop))"#;
     guest.instantiate(outer, &[host.into()]);
     let error = guest.run();
-    let captured = guest.captured(&error);
+    let captured = guest.capture(&error);
     let frames = &captured.dump.threads[0].frames;
     assert_eq!(frames.len(), 2, "{}", captured.dump);
     assert_eq!(frames[0].instance, Some(InstanceIndex(0)));
@@ -298,9 +298,9 @@ fn across_a_host_call() {
     assert_eq!(values(&frames[1]), (&[Value::F32(0)][..], &[I(41), I(42)][..]));
 }
 
-/// A host function that fails: its caller is the youngest frame.
+/// The youngest frame is the caller of the failing host function.
 #[test]
-fn a_failing_host_function() {
+fn captures_the_caller_of_a_failing_host_function() {
     let mut guest = Guest::new(&mut config());
     let host = Func::wrap(&mut guest.store, |_: i32| -> wasmtime::Result<()> {
         Err(Error::msg("the host says no"))
@@ -309,13 +309,13 @@ fn a_failing_host_function() {
         (func (export "run") (local i32) (local.set 0 (i32.const 6)) (call 0 (i32.const 5))))"#;
     guest.instantiate(text, &[host.into()]);
     let error = guest.run();
-    let frames = &guest.captured(&error).dump.threads[0].frames;
+    let frames = &guest.capture(&error).dump.threads[0].frames;
     assert_eq!(values(&frames[0]), (&[I(6)][..], &[I(5)][..]));
 }
 
-/// To read a continuation reference would panic: the types are asked first.
+/// Wasmtime panics when it reads a continuation reference, so the capture checks the type first.
 #[test]
-fn continuation_references_are_missing() {
+fn reports_continuation_references_as_missing() {
     let mut guest = Guest::new(config().wasm_stack_switching(true));
     guest.instantiate(
         r#"(module (type $f (func)) (type $c (cont $f))
@@ -325,15 +325,15 @@ fn continuation_references_are_missing() {
         &[],
     );
     let error = guest.run();
-    let frames = &guest.captured(&error).dump.threads[0].frames;
+    let frames = &guest.capture(&error).dump.threads[0].frames;
     let locals = [Value::Missing, I(8), Value::Missing];
     let stack = [Value::Missing, I(9), Value::Missing, Value::I64(10)];
     assert_eq!(values(&frames[0]), (&locals[..], &stack[..]));
 }
 
-/// What was recorded for an error is not used for another.
+/// A record is used for an error only if it matches the error's backtrace.
 #[test]
-fn a_record_of_another_stack_is_not_used() {
+fn ignores_the_record_of_another_error() {
     let mut guest = Guest::new(&mut config());
     let text = r#"(module (func (export "run") (local i32) unreachable)
         (func (export "other") (local i64) unreachable))"#;
@@ -341,13 +341,13 @@ fn a_record_of_another_stack_is_not_used() {
     let error = guest.run();
     let other = guest.export("other").into_func().unwrap();
     wait(other.call_async(&mut guest.store, &[], &mut [])).unwrap_err();
-    let frames = &guest.captured(&error).dump.threads[0].frames;
+    let frames = &guest.capture(&error).dump.threads[0].frames;
     assert_eq!((frames[0].function, &frames[0].locals[..]), (0, &[][..]));
 }
 
-/// With guest debugging no word of the embedder is needed.
+/// With guest debugging, the embedder need not name any instance or import.
 #[test]
-fn whole_index_spaces() {
+fn captures_complete_index_spaces() {
     let mut guest = Guest::new(&mut config());
     let owner = r#"(module $owner (memory (export "a") 1) (memory (export "b") 1)
         (global (export "g") (mut i32) (i32.const 1)) (global (mut i32) (i32.const 2)))"#;
@@ -358,7 +358,7 @@ fn whole_index_spaces() {
         (func (export "run") unreachable))"#;
     guest.instantiate(user, &[b, g]);
     let error = guest.run();
-    let captured = guest.captured(&error);
+    let captured = guest.capture(&error);
     assert_eq!(captured.notes, []);
     let user = &captured.dump.instances[1];
     let memories: Vec<_> = user.memories.iter().map(|m| m.unwrap().0).collect();
@@ -368,9 +368,9 @@ fn whole_index_spaces() {
     assert!(captured.dump.memories[3].ty.shared);
 }
 
-/// Between two calls a store is captured whole, and a linker can be given though none is needed.
+/// A store between two calls is captured completely. A linker is accepted although none is needed.
 #[test]
-fn all_instances_without_a_trap() {
+fn captures_all_instances_without_a_trap() {
     let mut guest = Guest::new(&mut config());
     guest.instantiate(r#"(module $quiet (memory 1) (global i64 (i64.const 3)))"#, &[]);
     let linker = Linker::new(guest.store.engine());

@@ -1,10 +1,10 @@
-//! Stores with guests in them.
+//! Guests for the tests, and the stores they run in.
 
 use std::num::NonZeroUsize;
 
 use wasmtime::{Config, Engine, Error, Extern, Instance, Module, Store};
 
-/// The configuration of a host that dumps.
+/// Returns a configuration that captures core dumps and enables every proposal that the tests use.
 pub fn config() -> Config {
     let mut config = Config::new();
     config.coredump_on_trap(true).wasm_memory64(true).wasm_multi_memory(true);
@@ -13,7 +13,7 @@ pub fn config() -> Config {
     config
 }
 
-/// An engine that keeps all frames.
+/// Creates an engine whose backtraces keep all frames.
 pub fn engine() -> Engine {
     Engine::new(config().wasm_backtrace_max_frames(NonZeroUsize::new(100_000))).unwrap()
 }
@@ -31,7 +31,8 @@ pub fn trap(engine: &Engine, text: &str, imports: &[Extern]) -> Trapped {
     trap_in(store, Vec::new(), text, imports)
 }
 
-/// The same in a store that has instances already.
+/// Instantiates `text` in a store that already has `instances`, and calls `run`, which traps. A start function or a
+/// segment may trap before that.
 pub fn trap_in(
     mut store: Store<()>,
     mut instances: Vec<Instance>,
@@ -50,7 +51,7 @@ pub fn trap_in(
     Trapped { store, instances, error }
 }
 
-/// An instance of `text`.
+/// Instantiates `text`.
 pub fn instantiate(store: &mut Store<()>, text: &str, imports: &[Extern]) -> Instance {
     let module = Module::new(store.engine(), text).unwrap();
     Instance::new(store, &module, imports).unwrap()

@@ -1,4 +1,4 @@
-//! Why and when a guest stopped, and which modules it is of.
+//! The trap, the capture time and the module identities of a dump.
 
 use corestream::{CoreDumpFile, ModuleIdentity, UnixTime};
 use corestream_wasmtime::{Capture, Captured, capture};
@@ -6,7 +6,7 @@ use wasmtime::{Engine, Error, Instance, Module, Store};
 
 use crate::guests::config;
 
-/// A module that traps, with this build id.
+/// Encodes a module that has this build id and whose `run` traps.
 fn wasm(build_id: &str) -> Vec<u8> {
     let text = format!(
         r#"(module (@custom "build_id" "{build_id}") (memory 1)
@@ -15,7 +15,7 @@ fn wasm(build_id: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
-/// Instantiates two modules and calls the second, which traps.
+/// Instantiates two modules and calls `run` of the second, which traps.
 fn trap() -> (Store<()>, [Module; 2], Error) {
     let engine = Engine::new(&config()).unwrap();
     let mut store = Store::new(&engine, ());
@@ -27,8 +27,8 @@ fn trap() -> (Store<()>, [Module; 2], Error) {
     (store, modules, error)
 }
 
-/// The identities and the notes of a dump.
-fn described(captured: &Captured<'_>) -> (Vec<ModuleIdentity>, Vec<String>) {
+/// Reads the module identities and the notes back from a dump.
+fn identities_and_notes(captured: &Captured<'_>) -> (Vec<ModuleIdentity>, Vec<String>) {
     let bytes = captured.to_vec().unwrap();
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
     assert_eq!(dump.captured_at(), captured.dump.captured_at);
@@ -37,7 +37,7 @@ fn described(captured: &Captured<'_>) -> (Vec<ModuleIdentity>, Vec<String>) {
 }
 
 #[test]
-fn a_dump_says_why_and_when_its_guest_stopped() {
+fn records_the_trap_and_the_capture_time() {
     let (mut store, _, error) = trap();
     let before = UnixTime::now();
     let captured = capture(&mut store, "guest", &error).unwrap();
@@ -46,28 +46,28 @@ fn a_dump_says_why_and_when_its_guest_stopped() {
     assert_eq!(captured.dump.trap.as_deref(), Some("wasm trap: integer divide by zero"));
     drop(captured);
 
-    // A guest that goes on has not trapped.
+    // A live guest has not trapped.
     let captured = Capture::new("guest").live(&mut store);
     assert_eq!(captured.dump.trap, None);
     assert!(captured.dump.captured_at >= captured_at);
 }
 
 #[test]
-fn identities_are_those_of_the_bytes() {
+fn identifies_modules_by_their_bytes() {
     let (mut store, modules, error) = trap();
     let bytes = [wasm("\\02\\12\\34"), wasm("\\01\\ff")];
     let none = Capture::new("guest").trapped(&mut store, &error).unwrap();
-    let (identities, notes) = described(&none);
+    let (identities, notes) = identities_and_notes(&none);
     assert!(identities.iter().all(|identity| !identity.is_known()));
     assert_eq!(notes, ["no identity was recorded for 2 modules"]);
     drop(none);
 
     let one = Capture::new("guest").module_bytes(&modules[1], &bytes[1]);
-    let (_, notes) = described(&one.trapped(&mut store, &error).unwrap());
+    let (_, notes) = identities_and_notes(&one.trapped(&mut store, &error).unwrap());
     assert!(notes[0].starts_with("no identity was recorded for module "), "{notes:?}");
 
     let both = one.module_bytes(&modules[0], &bytes[0]);
-    let (identities, notes) = described(&both.trapped(&mut store, &error).unwrap());
+    let (identities, notes) = identities_and_notes(&both.trapped(&mut store, &error).unwrap());
     assert_eq!(notes, [""; 0]);
     let mut build_ids: Vec<_> = identities.iter().map(|id| id.build_id.clone().unwrap()).collect();
     build_ids.sort();

@@ -1,5 +1,5 @@
-//! Guests that are not trapped and go on afterwards: in a host function, at an epoch deadline, at a
-//! breakpoint.
+//! Captures of live guests in a host function, at an epoch deadline and at a breakpoint. The guests continue
+//! afterwards.
 
 use std::future::{Future, ready};
 use std::io;
@@ -30,7 +30,7 @@ const COUNTER: &str = r#"(module $counter
             (br_if $next (i32.lt_u (global.get 0) (i32.const 100))))
         (global.get 0)))"#;
 
-/// What a host keeps: the instance, and the dumps that were made.
+/// The host's state.
 #[derive(Default)]
 struct Host {
     instance: Option<Instance>,
@@ -46,7 +46,7 @@ fn run(engine: &Engine, text: &str, dump: fn(Caller<'_, Host>)) -> Store<Host> {
     let instance = linker.instantiate(&mut store, &module).unwrap();
     store.data_mut().instance = Some(instance);
     let run = instance.get_typed_func::<(), i32>(&mut store, "run").unwrap();
-    assert_eq!(run.call(&mut store, ()).unwrap(), 100, "the guest went on");
+    assert_eq!(run.call(&mut store, ()).unwrap(), 100, "the guest runs to its end");
     store
 }
 
@@ -55,11 +55,12 @@ fn capture(host: &Host) -> Capture<'static, Host> {
 }
 
 #[test]
-fn a_host_function_dumps_the_instances_that_it_names() {
+fn dumps_the_named_instances_from_a_host_function() {
     let store = run(&Engine::new(&config()).unwrap(), COUNTER, |mut caller| {
         let captured = capture(caller.data()).live(&mut caller);
         let instance = InstanceIndex(0);
-        // What is not exported, nobody can reach; there may be other instances.
+        // The second memory is not exported, so it cannot be reached. The module may have other instances, so the
+        // frames cannot be assigned.
         let frames = Note::FrameInstances { module: ModuleIndex(0), frames: 2 };
         assert_eq!(captured.notes, [Note::Memory { instance, index: 1 }, frames]);
         let bytes = captured.to_vec().unwrap();
@@ -70,7 +71,7 @@ fn a_host_function_dumps_the_instances_that_it_names() {
     assert_eq!(decoded.instances[0].memories, [0, u32::MAX]);
 }
 
-/// The dump is of the moment: 42, in `step` called by `run`, of this instance.
+/// Checks that the dump shows the moment of the capture: the count is 42, and `run` has called `step`.
 fn check(decoded: &Decoded<'_>, instance: u32) {
     assert_eq!(decoded.contents(0, 65_536)[7], 42);
     assert_eq!(decoded.globals[0].1, corestream::GlobalValue::I32(42));
@@ -78,9 +79,9 @@ fn check(decoded: &Decoded<'_>, instance: u32) {
     assert_eq!(functions, [(instance, 1), (instance, 2)]);
 }
 
-/// Not a byte of the guest's memory is copied.
+/// A capture copies no byte of a memory.
 #[test]
-fn memories_are_borrowed_in_place() {
+fn borrows_memories_in_place() {
     run(&Engine::new(&config()).unwrap(), COUNTER, |mut caller| {
         let memory = caller.get_export("memory").unwrap().into_memory().unwrap();
         let bytes = memory.data(&caller).as_ptr_range();
@@ -90,15 +91,14 @@ fn memories_are_borrowed_in_place() {
     });
 }
 
-/// A dump that fails leaves the guest as it is.
 #[test]
-fn the_guest_goes_on_after_a_failed_dump() {
+fn continues_the_guest_after_a_failed_dump() {
     let store = run(&Engine::new(&config()).unwrap(), COUNTER, |mut caller| {
         let captured = capture(caller.data()).live(&mut caller);
         let error = captured.write_to(&mut &mut [0; 100][..]).unwrap_err().to_string();
         let path = std::env::temp_dir().join("no such directory").join("dump");
-        let other = captured.write_file(path).unwrap_err().to_string();
-        caller.data_mut().errors.extend([error, other]);
+        let file_error = captured.write_file(path).unwrap_err().to_string();
+        caller.data_mut().errors.extend([error, file_error]);
     });
     let errors = &store.data().errors;
     assert!(errors[0].starts_with("100 of "), "{errors:?}");
@@ -106,11 +106,11 @@ fn the_guest_goes_on_after_a_failed_dump() {
 }
 
 #[test]
-fn a_host_that_names_nothing_is_told() {
+fn notes_that_no_instances_are_named() {
     run(&Engine::new(&config()).unwrap(), COUNTER, |mut caller| {
         let captured = Capture::new("live").live(&mut caller);
         assert_eq!(captured.notes[0], Note::NoInstances);
-        // The frames and their module are there.
+        // The frames and their module are known even so.
         assert_eq!(captured.dump.threads[0].frames.len(), 2);
         assert_eq!(captured.dump.modules[0].name.as_deref(), Some("counter"));
         captured.write_to(&mut io::sink()).unwrap();
@@ -118,7 +118,7 @@ fn a_host_that_names_nothing_is_told() {
 }
 
 #[test]
-fn with_guest_debugging_all_is_known_without_a_word() {
+fn captures_everything_with_guest_debugging() {
     let engine = Engine::new(config().guest_debug(true)).unwrap();
     let store = run(&engine, COUNTER, |mut caller| {
         let captured = Capture::new("live").live(&mut caller);
@@ -136,7 +136,7 @@ fn with_guest_debugging_all_is_known_without_a_word() {
 }
 
 #[test]
-fn at_an_epoch_deadline() {
+fn dumps_at_an_epoch_deadline() {
     let engine = Engine::new(config().epoch_interruption(true)).unwrap();
     let mut store = Store::new(&engine, Host::default());
     let module = Module::new(&engine, COUNTER.replace("(call $dump)", "(nop)")).unwrap();
@@ -158,10 +158,10 @@ fn at_an_epoch_deadline() {
     assert!(!decoded.threads[0].1.is_empty());
 }
 
-/// The offset and the locals of a frame.
+/// The offset and the locals of the youngest frame at a breakpoint.
 type Seen = (u32, Vec<Value>);
 
-/// A debugger that dumps at each breakpoint.
+/// A debug handler that dumps at each breakpoint.
 #[derive(Clone, Default)]
 struct Debugger {
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -187,7 +187,7 @@ impl DebugHandler for Debugger {
 }
 
 #[test]
-fn at_a_breakpoint() {
+fn dumps_at_a_breakpoint() {
     let engine = Engine::new(config().guest_debug(true)).unwrap();
     let text = r#"(module (func (export "run") (result i32) (local i32)
         (local.set 0 (i32.const 5)) (local.set 0 (i32.const 6)) (local.get 0)))"#;
@@ -195,7 +195,7 @@ fn at_a_breakpoint() {
     let mut store = Store::new(&engine, ());
     let debugger = Debugger::default();
     store.set_debug_handler(debugger.clone());
-    // The second `local.set`, by its offset in the module.
+    // Find the module offset of the second `local.set`.
     let bytes = module.debug_bytecode().unwrap();
     let set: Vec<_> = (0..bytes.len()).filter(|i| bytes[*i..].starts_with(&[0x21, 0])).collect();
     let position = wasmtime::ModulePC::new(u32::try_from(set[1]).unwrap());
@@ -206,6 +206,6 @@ fn at_a_breakpoint() {
         run.call_async(&mut store, ()).await.unwrap()
     });
     assert_eq!(result, 6);
-    // Locals' declarations take 3 bytes, the instructions before 2, 2 and 2.
+    // The declarations of locals take 3 bytes, and the three instructions before the breakpoint 2 bytes each.
     assert_eq!(*debugger.seen.lock().unwrap(), [(9, vec![Value::I32(5)])]);
 }

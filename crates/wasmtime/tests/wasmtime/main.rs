@@ -1,5 +1,4 @@
-//! Guests of Wasmtime, captured: beside the reference, beyond it, with frames from the stack, and
-//! live.
+//! Captures of Wasmtime guests, compared with Wasmtime's own core dumps where those are valid.
 
 #[path = "../../../../tests/common/mod.rs"]
 mod common;

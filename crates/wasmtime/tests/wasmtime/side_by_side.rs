@@ -1,5 +1,7 @@
-//! The same guest, dumped by us and by `WasmCoreDump::serialize`, decoded: the same process, modules,
-//! instances, memories, globals and frames. Each test lists exactly what differs.
+//! Dumps of corestream compared with Wasmtime's `WasmCoreDump::serialize`, the reference.
+//!
+//! Both dump the same guest. The decoded dumps must have the same process name, modules, memories, globals and frames.
+//! Each test lists the exact differences in the indices of instances, memories and globals.
 
 use corestream::read::{Producer, Verdict};
 use corestream::{CoreDumpFile, InstanceIndex, ModuleIndex};
@@ -12,29 +14,33 @@ use wasmtime::{
 use crate::common::{Decoded, decode, decode_any};
 use crate::guests::{Trapped, config, engine, instantiate, trap, trap_in};
 
-/// Captures a guest both ways and lists what differs.
+/// Dumps a guest with corestream and with the reference. Returns the differences and the notes of the capture.
 fn compare(trapped: &mut Trapped, capture: &Capture<'_, ()>) -> (Vec<String>, Vec<Note>) {
     let core_dump = trapped.error.downcast_ref::<WasmCoreDump>().unwrap();
     let reference = core_dump.serialize(&mut trapped.store, "guest");
-    read_back(&reference);
+    check_readable(&reference);
     let Captured { dump, notes, .. } = capture.trapped(&mut trapped.store, &trapped.error).unwrap();
     let ours = corestream::Dumper::new().plan(&dump).unwrap();
-    // At most a hundredth longer, but for corestream's own sections: the index with its table and its head, the section
-    // that says where the index is, the trap, and the note that no identity was recorded.
+    // Our dump may be 1% longer, plus corestream's own sections: the index with its table and header, the section that
+    // locates the index, the trap, and the note about missing identities.
     let index = 20 * ours.segments().len() as u64 + 8 * dump.memories.len() as u64 + 256;
     let texts = dump.notes.iter().chain(&dump.trap).map(|text| text.len() as u64 + 64);
-    let own = index + texts.sum::<u64>();
-    assert!(ours.len() <= reference.len() as u64 * 101 / 100 + own, "{} bytes", ours.len());
+    let own_sections = index + texts.sum::<u64>();
+    assert!(
+        ours.len() <= reference.len() as u64 * 101 / 100 + own_sections,
+        "{} bytes",
+        ours.len()
+    );
     let ours = ours.to_vec().unwrap();
     (differences(&decode(&ours), &decode_any(&reference)), notes)
 }
 
-/// A dump that the reference wrote gives its memories back to our reader, and is called whole.
-fn read_back(reference: &[u8]) {
+/// Checks that our reader accepts a dump of the reference, reports it as intact and restores its memories.
+fn check_readable(reference: &[u8]) {
     let decoded = decode_any(reference);
     let dump = CoreDumpFile::from_slice(reference).unwrap();
     assert_eq!((dump.producer(), dump.has_index()), (Producer::Other, false));
-    assert!(matches!(dump.verify(), Ok(Verdict::Intact(whole)) if !whole.checksums));
+    assert!(matches!(dump.verify(), Ok(Verdict::Intact(intact)) if !intact.checksums));
     assert_eq!(dump.memories().len(), decoded.memories.len());
     for (i, memory) in dump.memories().enumerate() {
         let mut image = Vec::new();
@@ -48,6 +54,7 @@ fn read_back(reference: &[u8]) {
     assert_eq!(frames, expected);
 }
 
+/// Asserts that two dumps agree, and returns the indices that differ.
 fn differences(ours: &Decoded<'_>, reference: &Decoded<'_>) -> Vec<String> {
     assert_eq!(ours.name, reference.name);
     assert_eq!(ours.modules, reference.modules);
@@ -58,21 +65,21 @@ fn differences(ours: &Decoded<'_>, reference: &Decoded<'_>) -> Vec<String> {
     }
     assert_eq!(ours.globals, reference.globals);
     assert_eq!(ours.instances.len(), reference.instances.len());
-    let mut found = Vec::new();
-    let mut note = |what: String, ours: u32, reference: u32| {
+    let mut differences = Vec::new();
+    let mut compare_index = |what: String, ours: u32, reference: u32| {
         if ours != reference {
             let name = |x| if x == u32::MAX { "unknown".into() } else { format!("{x}") };
-            found.push(format!("{what}: {} instead of {}", name(ours), name(reference)));
+            differences.push(format!("{what}: {} instead of {}", name(ours), name(reference)));
         }
     };
     for (i, (a, b)) in ours.instances.iter().zip(&reference.instances).enumerate() {
         assert_eq!(a.module_index, b.module_index);
         assert_eq!((a.memories.len(), a.globals.len()), (b.memories.len(), b.globals.len()));
         for (j, (a, b)) in a.memories.iter().zip(&b.memories).enumerate() {
-            note(format!("instance {i} memory {j}"), *a, *b);
+            compare_index(format!("instance {i} memory {j}"), *a, *b);
         }
         for (j, (a, b)) in a.globals.iter().zip(&b.globals).enumerate() {
-            note(format!("instance {i} global {j}"), *a, *b);
+            compare_index(format!("instance {i} global {j}"), *a, *b);
         }
     }
     assert_eq!((ours.threads.len(), reference.threads.len()), (1, 1));
@@ -83,47 +90,47 @@ fn differences(ours: &Decoded<'_>, reference: &Decoded<'_>) -> Vec<String> {
     for (i, (a, b)) in frames.iter().zip(reference_frames).enumerate() {
         assert_eq!((a.function, a.offset), (b.function, b.offset), "frame {i}");
         assert_eq!((&a.locals, &a.stack), (&b.locals, &b.stack), "frame {i}");
-        note(format!("frame {i} instance"), a.instance, b.instance);
+        compare_index(format!("frame {i} instance"), a.instance, b.instance);
     }
-    found
+    differences
 }
 
-/// Nothing differs and nothing is unknown.
-fn the_same(trapped: &mut Trapped) {
+/// Asserts that the dumps do not differ and that the capture has no notes.
+fn assert_same(trapped: &mut Trapped) {
     assert_eq!(compare(trapped, &Capture::new("guest")), (vec![], vec![]));
 }
 
 #[test]
-fn no_memory() {
-    the_same(&mut trap(&engine(), r#"(module (func (export "run") unreachable))"#, &[]));
+fn dumps_a_guest_without_memory() {
+    assert_same(&mut trap(&engine(), r#"(module (func (export "run") unreachable))"#, &[]));
 }
 
 #[test]
-fn several_memories() {
+fn dumps_several_memories() {
     let text = r#"(module $several
         (memory 1) (memory $b 2 7) (memory 0)
         (data (i32.const 0) "first") (data (i32.const 60000) "never") (data (memory $b) (i32.const 131071) "!")
         (func $inner (i32.store8 $b (i32.const 4095) (i32.const 1)) unreachable)
         (func (export "run") (drop (memory.grow $b (i32.const 3))) (call $inner)))"#;
     let mut trapped = trap(&engine(), text, &[]);
-    the_same(&mut trapped);
+    assert_same(&mut trapped);
     let captured = corestream_wasmtime::capture(&mut trapped.store, "guest", &trapped.error);
     let bytes = captured.unwrap().to_vec().unwrap();
     let decoded = decode(&bytes);
-    // Memory that data segments initialised, in a page that nobody touched.
+    // A data segment initialized this page. The guest never touched it.
     assert_eq!(decoded.contents(0, 65_536)[60_000..60_005], *b"never");
     assert_eq!((decoded.memories[1].initial, decoded.memories[1].maximum), (5, Some(7)));
 }
 
 #[test]
-fn memory64() {
+fn dumps_a_64_bit_memory() {
     let text = r#"(module (memory i64 3 5) (data (i64.const 100000) "data")
         (func (export "run") (drop (i64.load (i64.const -1)))))"#;
-    the_same(&mut trap(&engine(), text, &[]));
+    assert_same(&mut trap(&engine(), text, &[]));
 }
 
 #[test]
-fn all_types_of_globals() {
+fn dumps_globals_of_all_types() {
     let text = r#"(module
         (global i32 (i32.const -1)) (global (mut i64) (i64.const 0x8000000000000000))
         (global f32 (f32.const nan:0x200001)) (global (mut f64) (f64.const -0x1.8p-1000))
@@ -133,7 +140,7 @@ fn all_types_of_globals() {
         (global (ref $t) (ref.func $run)) (type $t (func))
         (elem declare func $run)
         (func $run (export "run") (type $t) unreachable))"#;
-    the_same(&mut trap(&engine(), text, &[]));
+    assert_same(&mut trap(&engine(), text, &[]));
 }
 
 const RECURSION: &str = r#"(module
@@ -143,7 +150,7 @@ const RECURSION: &str = r#"(module
     (func (export "run") (call $down (i32.const 1000))))"#;
 
 #[test]
-fn deep_recursion() {
+fn keeps_all_frames_of_a_deep_recursion() {
     let mut trapped = trap(&engine(), RECURSION, &[]);
     let capture = Capture::new("guest").max_frames(100_000);
     assert_eq!(compare(&mut trapped, &capture), (vec![], vec![]));
@@ -152,7 +159,7 @@ fn deep_recursion() {
 }
 
 #[test]
-fn where_wasmtime_cuts_the_frames_it_is_said() {
+fn notes_a_truncated_backtrace() {
     let mut trapped = trap(&Engine::new(&config()).unwrap(), RECURSION, &[]);
     let (differences, notes) = compare(&mut trapped, &Capture::new("guest"));
     assert_eq!((differences, &notes[..]), (vec![], &[Note::Frames { kept: 20 }][..]));
@@ -164,12 +171,12 @@ fn where_wasmtime_cuts_the_frames_it_is_said() {
 }
 
 #[test]
-fn a_start_function_that_traps() {
+fn dumps_a_trapping_start_function() {
     let text = r#"(module (memory 1) (data (i32.const 9) "x") (global (mut i32) (i32.const 4))
         (func $start (global.set 0 (i32.const 5)) (unreachable)) (start $start))"#;
     let mut trapped = trap(&engine(), text, &[]);
     assert!(trapped.instances.is_empty());
-    the_same(&mut trapped);
+    assert_same(&mut trapped);
 }
 
 const OWNER: &str = r#"(module $owner
@@ -183,7 +190,7 @@ const USER: &str = r#"(module $user
     (global f32 (f32.const 1))
     (func (export "run") (global.set 0 (i32.const 8)) (call $fail)))"#;
 
-/// A store with `owners` instances of OWNER, the first of which is used.
+/// Runs `user` in a store with `owners` instances of OWNER. Its imports come from the first.
 fn owner_and_user(owners: usize, user: &str) -> Trapped {
     let mut store = Store::new(&engine(), ());
     let module = Module::new(store.engine(), OWNER).unwrap();
@@ -194,21 +201,21 @@ fn owner_and_user(owners: usize, user: &str) -> Trapped {
     trap_in(store, owners, user, &imports)
 }
 
-/// The imports are the only memory and the only mutable i32 of the store.
+/// The store has only one memory and one mutable i32, so these must be the imports.
 #[test]
-fn two_instances_share_by_elimination() {
-    the_same(&mut owner_and_user(1, USER));
+fn resolves_imports_by_elimination() {
+    assert_same(&mut owner_and_user(1, USER));
 }
 
-/// Two of each: nobody says which one is imported, nor which instance fails.
+/// There are two candidates for each import, and two instances that the failing frame can belong to.
 #[test]
-fn what_can_not_be_known_is_unknown() {
+fn leaves_ambiguous_imports_unknown() {
     let mut trapped = owner_and_user(2, USER);
-    let unknown = compare(&mut trapped, &Capture::new("guest"));
+    let compared = compare(&mut trapped, &Capture::new("guest"));
     let frame = "frame 0 instance: unknown instead of 1";
     let user = InstanceIndex(2);
     assert_eq!(
-        unknown,
+        compared,
         (
             vec![
                 "instance 2 memory 0: unknown instead of 0".to_string(),
@@ -224,9 +231,9 @@ fn what_can_not_be_known_is_unknown() {
     );
 }
 
-/// The embedder's word in its three forms.
+/// The embedder can name an instance, pass a linker, or define single imports.
 #[test]
-fn what_the_embedder_says_is_known() {
+fn resolves_imports_that_the_embedder_defines() {
     let mut trapped = owner_and_user(2, USER);
     let owner = trapped.instances[0];
     let expected = (
@@ -247,7 +254,7 @@ fn what_the_embedder_says_is_known() {
         Capture::new("guest").define("owner", "memory", memory).define("owner", "global", global);
     assert_eq!(compare(&mut trapped, &defined), expected);
 
-    // What does not fit is not believed.
+    // Definitions of the wrong type are ignored and noted.
     let wrong = Capture::new("guest").define("owner", "memory", global);
     let (differences, notes) = compare(&mut trapped, &wrong.define("owner", "global", memory));
     assert_eq!(differences.len(), 3);
@@ -255,9 +262,9 @@ fn what_the_embedder_says_is_known() {
     assert!(notes.contains(&import("memory")) && notes.contains(&import("global")), "{notes:?}");
 }
 
-/// What an instance imports and exports again is known by its identity.
+/// The user exports its imports again, so the capture can identify them.
 #[test]
-fn imports_that_are_exported_again() {
+fn resolves_imports_that_are_exported_again() {
     let user = USER.replace(
         "(func (export",
         r#"(export "m" (memory 0)) (export "g" (global 0)) (func (export"#,
@@ -268,7 +275,7 @@ fn imports_that_are_exported_again() {
 }
 
 #[test]
-fn what_the_host_defines() {
+fn dumps_memories_and_globals_of_the_host() {
     let engine = engine();
     let mut store = Store::new(&engine, ());
     instantiate(&mut store, OWNER, &[]);
@@ -280,12 +287,12 @@ fn what_the_host_defines() {
         (memory 1) (data (memory 1) (i32.const 5) "own")
         (func (export "run") unreachable))"#;
     let imports: [Extern; 2] = [memory.into(), global.into()];
-    the_same(&mut trap_in(store, vec![], text, &imports));
+    assert_same(&mut trap_in(store, vec![], text, &imports));
 }
 
-/// Modules without a name, and one that is instantiated twice.
+/// A module without a name is instantiated twice, next to one with a name.
 #[test]
-fn names_of_modules() {
+fn names_anonymous_modules() {
     let mut store = Store::new(&engine(), ());
     let module = Module::new(store.engine(), "(module (memory 1))").unwrap();
     for _ in 0..2 {
@@ -293,21 +300,20 @@ fn names_of_modules() {
     }
     let text = r#"(module $named (func (export "run") unreachable))"#;
     let mut trapped = trap_in(store, vec![], text, &[]);
-    the_same(&mut trapped);
+    assert_same(&mut trapped);
     let captured = corestream_wasmtime::capture(&mut trapped.store, "guest", &trapped.error);
     let dump = captured.unwrap().dump;
-    let said = dump.to_string();
-    assert!(said.contains("0: <anonymous-module-0>") && said.contains("1: named"), "{said}");
+    let text = dump.to_string();
+    assert!(text.contains("0: <anonymous-module-0>") && text.contains("1: named"), "{text}");
     assert!(format!("{dump:?}").contains("instances: 3"), "{dump:?}");
 }
 
-/// A host function that fails is dumped like a trap.
 #[test]
-fn an_error_of_a_host_function() {
+fn dumps_an_error_of_a_host_function() {
     let mut store = Store::new(&engine(), ());
     let host = wasmtime::Func::wrap(&mut store, || -> wasmtime::Result<()> {
         Err(wasmtime::Error::msg("the host says no"))
     });
     let text = r#"(module (import "" "" (func)) (func (export "run") (call 0)))"#;
-    the_same(&mut trap_in(store, vec![], text, &[host.into()]));
+    assert_same(&mut trap_in(store, vec![], text, &[host.into()]));
 }

@@ -1,5 +1,6 @@
-//! Every place where a guest can trap, with guest debugging and without: the same frames, locals where
-//! they are known, and never the end of the process.
+//! Captures of traps at every place where a guest can trap, with and without guest debugging.
+//!
+//! The frames are the same in both cases, locals are present where they are known, and the process never ends.
 
 use std::future::Future;
 use std::num::NonZeroUsize;
@@ -20,28 +21,29 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-/// What was dumped of a guest that failed.
+/// The frames of a dump, and the backtrace of the error.
 #[derive(Debug)]
-struct Seen {
+struct CapturedFrames {
     functions: Vec<u32>,
     offsets: Vec<u32>,
     locals: Vec<Vec<Value>>,
-    /// The backtrace of the error.
+    /// The function index and the offset of each frame in the error's backtrace.
     backtrace: Vec<(u32, u32)>,
 }
 
-/// The means by which a guest is stopped.
+/// The limits that stop a guest.
 #[derive(Clone, Copy, Default)]
 struct Limits {
-    /// Fuel for the call of `run`; as good as any for what comes before.
+    /// Fuel for the call of `run`. The instantiation before it has practically unlimited fuel.
     fuel: Option<u64>,
-    /// The epochs that may pass.
+    /// The number of epochs that may pass.
     epochs: Option<u64>,
 }
 
-/// Instantiates each of `modules`, where those before are importable by their number, calls `run` of the
-/// last one if there is such a function, and dumps what is left.
-fn fail(modules: &[&str], limits: Limits, debug: bool) -> Seen {
+/// Instantiates `modules` and calls `run` of the last one if it exports this function. Dumps the guest after it fails.
+///
+/// A module can import from the modules before it, by their number.
+fn run_and_capture(modules: &[&str], limits: Limits, debug: bool) -> CapturedFrames {
     let mut config = config();
     config.guest_debug(debug).wasm_backtrace_max_frames(NonZeroUsize::new(100_000));
     config.epoch_interruption(limits.epochs.is_some()).consume_fuel(limits.fuel.is_some());
@@ -62,7 +64,7 @@ fn fail(modules: &[&str], limits: Limits, debug: bool) -> Seen {
     linker.func_wrap("host", "fail", fails).unwrap();
     let ticks = engine.clone();
     linker.func_wrap("host", "tick", move || ticks.increment_epoch()).unwrap();
-    // A call back into the guest: the function that is given.
+    // Calls back into the guest.
     linker
         .func_wrap_async(
             "host",
@@ -72,7 +74,7 @@ fn fail(modules: &[&str], limits: Limits, debug: bool) -> Seen {
             },
         )
         .unwrap();
-    // An instance of another module, which traps as it starts up.
+    // Each function instantiates a module that traps at start-up.
     for (name, text) in [
         ("segment", r#"(module (memory 1) (data (i32.const 65536) "x"))"#),
         (
@@ -117,9 +119,9 @@ fn fail(modules: &[&str], limits: Limits, debug: bool) -> Seen {
     decode(&captured.to_vec().unwrap());
     let frames = &captured.dump.threads[0].frames;
     let backtrace = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
-    // Without guest debugging a prologue has none.
+    // Without guest debugging, a function prologue has no offset.
     let offset = |offset: Option<usize>| u32::try_from(offset.unwrap_or(0)).unwrap();
-    Seen {
+    CapturedFrames {
         functions: frames.iter().map(|frame| frame.function).collect(),
         offsets: frames.iter().map(|frame| frame.offset).collect(),
         locals: frames.iter().map(|frame| frame.locals.clone()).collect(),
@@ -127,10 +129,10 @@ fn fail(modules: &[&str], limits: Limits, debug: bool) -> Seen {
     }
 }
 
-/// The same frames with guest debugging as without, those of the error's backtrace.
-fn both(modules: &[&str], limits: Limits) -> Seen {
-    let plain = fail(modules, limits, false);
-    let debugged = fail(modules, limits, true);
+/// Captures with and without guest debugging. Asserts that the frames are the same and agree with the backtrace.
+fn capture_both(modules: &[&str], limits: Limits) -> CapturedFrames {
+    let plain = run_and_capture(modules, limits, false);
+    let debugged = run_and_capture(modules, limits, true);
     assert_eq!(debugged.functions, plain.functions, "{modules:?}");
     let positions = debugged.functions.iter().copied().zip(debugged.offsets.iter().copied());
     assert_eq!(positions.collect::<Vec<_>>(), debugged.backtrace, "{modules:?}");
@@ -139,10 +141,10 @@ fn both(modules: &[&str], limits: Limits) -> Seen {
 
 const I: fn(i32) -> Value = Value::I32;
 
-/// Start functions, segments, initializers: code without debug slots is on the stack. The youngest
-/// frame's locals are known wherever it has a frame.
+/// Traps in start functions, segments and initializers. Start-up code on the stack has no debug slots. If the dump has
+/// frames, the locals of the youngest one are known.
 #[test]
-fn where_a_module_starts_up() {
+fn captures_traps_at_start_up() {
     let none: &[u32] = &[];
     for (modules, functions, locals) in [
         (&["(module (func $s unreachable) (start $s))"][..], &[0][..], vec![]),
@@ -160,7 +162,7 @@ fn where_a_module_starts_up() {
             &[0, 1],
             vec![I(4)],
         ),
-        // The start function is another module's: this one has no functions, so no points at all.
+        // The start function belongs to another module. This module has no functions and so no debug points.
         (
             &[
                 r#"(module (func (export "s") (local i32) (local.set 0 (i32.const 8)) unreachable))"#,
@@ -233,15 +235,15 @@ fn where_a_module_starts_up() {
             vec![I(1)],
         ),
     ] {
-        let seen = both(modules, Limits::default());
+        let seen = capture_both(modules, Limits::default());
         assert_eq!(seen.functions, functions, "{modules:?}");
         assert_eq!(seen.locals.first().cloned().unwrap_or_default(), locals, "{modules:?}");
     }
 }
 
-/// Calls of every kind, tail calls, references, exceptions, the GC's objects.
+/// Traps in calls of every kind, tail calls, references, exceptions and GC objects.
 #[test]
-fn where_a_function_runs() {
+fn captures_traps_in_functions() {
     let types = "(type $f (func)) (type $g (func (param i32))) (type $s (struct (field (mut i32))))
         (type $a (array (mut i64))) (tag $e (param i32)) (memory 1) (table 3 funcref) (elem (i32.const 1) $g)
         (func $trap (param i64) unreachable) (func $g (param i32))";
@@ -277,7 +279,7 @@ fn where_a_function_runs() {
                 (local $i i32) (local $v v128) (local $r anyref) (local $x externref) (local $n i32)
                 (local.set $i (i32.const 6)) {body}))"#
         );
-        let seen = both(&[&text], Limits::default());
+        let seen = capture_both(&[&text], Limits::default());
         assert_eq!(seen.functions, functions, "{body}");
         if functions == [2] {
             let locals = &seen.locals[0];
@@ -288,10 +290,10 @@ fn where_a_function_runs() {
     }
 }
 
-/// The deepest function has its parameters, and zeros, but not yet an instance. It is the first
-/// function of its module, before which there are no points.
+/// The deepest frame has its parameters and zeroed locals, but no instance yet. Its function is the first of the
+/// module, so no debug points precede it.
 #[test]
-fn where_the_stack_overflows() {
+fn captures_stack_overflows() {
     let body = "(param i32 externref) (local i64 f32 v128 anyref f64)
         (call $f (i32.add (local.get 0) (i32.const 1)) (local.get 1))";
     let called = format!(
@@ -301,23 +303,22 @@ fn where_the_stack_overflows() {
         "(module (func $f {body}) (func $s (call $f (i32.const 1) (ref.null extern))) (start $s))"
     );
     for text in [called, started] {
-        // Without guest debugging frames are smaller, and so there are more.
-        let seen = fail(&[&text], Limits::default(), true);
+        // Only with guest debugging: without it frames are smaller, so the stack holds more of them.
+        let seen = run_and_capture(&[&text], Limits::default(), true);
         assert!(seen.functions.len() > 1000);
         assert!(seen.backtrace.iter().map(|(function, _)| function).eq(&seen.functions));
-        for (at, frame) in (1..).zip(seen.locals.iter().rev().skip(1)) {
+        for (depth, frame) in (1..).zip(seen.locals.iter().rev().skip(1)) {
             let zeros =
                 [Value::I64(0), Value::F32(0), Value::Missing, Value::Missing, Value::F64(0)];
-            assert_eq!(frame[..2], [I(at), Value::Missing]);
+            assert_eq!(frame[..2], [I(depth), Value::Missing]);
             assert_eq!(frame[2..], zeros);
         }
     }
 }
 
-/// Epochs are looked at where a function is entered, first of all in the code that starts a module up,
-/// and in loops.
+/// The engine checks the epoch in start-up code, at the entry of functions and in loops.
 #[test]
-fn where_an_epoch_ends() {
+fn captures_epoch_interrupts() {
     let epochs = |epochs| Limits { epochs: Some(epochs), fuel: None };
     let none: &[u32] = &[];
     let tick = r#"(import "host" "tick" (func $tick))"#;
@@ -330,52 +331,54 @@ fn where_an_epoch_ends() {
         (r#"(module (func (export "run")))"#.into(), 0, &[0], vec![]),
         (format!(r#"(module {tick} (func $f (param f32)) (func (export "run") (call $tick) (call $f (f32.const 1))))"#), 1, &[1, 2], vec![Value::F32(1_f32.to_bits())]),
     ] {
-        let seen = both(&[&text], epochs(limit));
+        let seen = capture_both(&[&text], epochs(limit));
         assert_eq!(seen.functions, functions, "{text}");
         assert_eq!(seen.locals.first().cloned().unwrap_or_default(), locals, "{text}");
     }
 }
 
-/// Fuel ends at every place in turn: the entry of the first function has no point before it.
+/// The guest runs out of fuel at each possible place, including the entry of the first function, which no debug point
+/// precedes.
 #[test]
-fn where_fuel_ends() {
+fn captures_exhausted_fuel() {
     let text = r#"(module
         (func $f (param i32) (local i64 externref) (loop (br_if 0 (local.get 0))))
         (func $g (param i64) (call $f (i32.const 1)))
         (func (export "run") (local f32) (nop) (nop) (call $g (i64.const 5))))"#;
-    let mut seen_at = Vec::new();
+    let mut places = Vec::new();
     for fuel in 0..30 {
-        let seen = both(&[text], Limits { fuel: Some(fuel), epochs: None });
-        seen_at.push((seen.functions[0], seen.locals[0].is_empty()));
+        let seen = capture_both(&[text], Limits { fuel: Some(fuel), epochs: None });
+        places.push((seen.functions[0], seen.locals[0].is_empty()));
     }
-    // At the entry of the first function, and in its loop with its values.
-    assert!(seen_at.contains(&(0, true)), "{seen_at:?}");
-    assert!(seen_at.contains(&(0, false)), "{seen_at:?}");
-    // The first function is `run`.
+    // Without values at the entry of the first function, and with values in its loop.
+    assert!(places.contains(&(0, true)), "{places:?}");
+    assert!(places.contains(&(0, false)), "{places:?}");
+    // Here the first function is `run`.
     let text = r#"(module (func (export "run") (local i32) (loop (br 0))))"#;
     for fuel in 0..5 {
-        assert_eq!(both(&[text], Limits { fuel: Some(fuel), epochs: None }).functions, [0]);
+        assert_eq!(capture_both(&[text], Limits { fuel: Some(fuel), epochs: None }).functions, [0]);
     }
 }
 
-/// Wasm, the host, wasm again. While a module starts up below or above, values are not known; frames are.
+/// Wasm calls the host, which calls wasm. If start-up code is in one of the activations, frames are known but values
+/// are not.
 #[test]
-fn across_activations() {
+fn captures_traps_across_activations() {
     let call = r#"(import "host" "call" (func $call (param funcref))) (elem declare func $t)"#;
     let trap = "(func $t (local i32) (local.set 0 (i32.const 4)) unreachable)";
     let outer = "(local i64) (local.set 0 (i64.const 9)) (call $call (ref.func $t))";
     let run = format!(r#"(module {call} {trap} (func (export "run") {outer}))"#);
-    let seen = both(&[&run], Limits::default());
+    let seen = capture_both(&[&run], Limits::default());
     assert_eq!(seen.functions, [1, 2]);
     assert_eq!(seen.locals, [[I(4)], [Value::I64(9)]]);
-    // From a start function.
+    // The outer call is in a start function.
     let start = format!("(module {call} {trap} (func $s {outer}) (start $s))");
-    assert_eq!(both(&[&start], Limits::default()).functions, [1, 2]);
-    // A start function that is the host's, and calls nothing of this module.
+    assert_eq!(capture_both(&[&start], Limits::default()).functions, [1, 2]);
+    // The start function is imported, and the module has no functions.
     let other = r#"(module (import "host" "call" (func $call (param funcref))) (elem declare func $t)
         (func $t unreachable) (func (export "go") (call $call (ref.func $t))))"#;
     let empty = r#"(module (import "0" "go" (func $go)) (start $go))"#;
-    assert_eq!(both(&[other, empty], Limits::default()).functions, [1, 2]);
+    assert_eq!(capture_both(&[other, empty], Limits::default()).functions, [1, 2]);
     for (name, functions) in
         [("segment", &[1][..]), ("segment_and_function", &[1]), ("start", &[0, 1])]
     {
@@ -383,16 +386,16 @@ fn across_activations() {
             let text = format!(
                 r#"(module (import "instantiate" "{name}" (func $i)) {head} (local i32) (call $i)) {tail})"#
             );
-            assert_eq!(both(&[&text], Limits::default()).functions, functions, "{text}");
+            assert_eq!(capture_both(&[&text], Limits::default()).functions, functions, "{text}");
         }
     }
 }
 
-/// A handler of the embedder's own that captures the guest at every event.
+/// A debug handler that captures the guest at every event and records the functions of its frames.
 #[derive(Clone, Default)]
-struct Dumping(Arc<Mutex<Vec<Vec<u32>>>>);
+struct CapturingHandler(Arc<Mutex<Vec<Vec<u32>>>>);
 
-impl DebugHandler for Dumping {
+impl DebugHandler for CapturingHandler {
     type Data = ();
 
     fn handle(
@@ -408,9 +411,9 @@ impl DebugHandler for Dumping {
     }
 }
 
-/// `Capture::live` is not told what has happened; it asks for no more than is there.
+/// `Capture::live` does not know which event occurred. It must read only values that exist.
 #[test]
-fn live_at_every_event() {
+fn captures_live_at_every_debug_event() {
     for (text, functions) in [
         (
             "(module (func $s (param i32) (local externref) (call $s (i32.const 1))) (func $t (call $s (i32.const 1))) (start $t))",
@@ -426,11 +429,11 @@ fn live_at_every_event() {
     ] {
         let engine = Engine::new(config().guest_debug(true)).unwrap();
         let mut store = Store::new(&engine, ());
-        let dumping = Dumping::default();
-        store.set_debug_handler(dumping.clone());
+        let handler = CapturingHandler::default();
+        store.set_debug_handler(handler.clone());
         let module = Module::new(&engine, text).unwrap();
         wait(Instance::new_async(&mut store, &module, &[])).unwrap_err();
-        let seen = dumping.0.lock().unwrap();
+        let seen = handler.0.lock().unwrap();
         assert!(!seen.is_empty(), "{text}");
         match functions {
             Some(functions) => assert_eq!(seen[0], functions, "{text}"),
@@ -439,9 +442,9 @@ fn live_at_every_event() {
     }
 }
 
-/// From an epoch's callback: at the entry of the first function, of a start function, of start-up code.
+/// The epoch callback runs at the entry of the first function, of a start function, and of start-up code.
 #[test]
-fn live_at_an_epoch_deadline() {
+fn captures_live_at_an_epoch_deadline() {
     for text in [
         r#"(module (func (export "run") (param) (local i32 anyref)))"#,
         "(module (func $s (local i32)) (start $s))",
@@ -464,9 +467,9 @@ fn live_at_an_epoch_deadline() {
     }
 }
 
-/// A host function that panics: the panic passes the guest, and the store can be captured afterwards.
+/// A panic of a host function unwinds through the guest. The store can be captured afterwards.
 #[test]
-fn a_panic_in_a_host_function() {
+fn captures_after_a_panic_of_the_host() {
     let engine = Engine::new(config().guest_debug(true)).unwrap();
     let mut store = Store::new(&engine, ());
     let recorder = FrameRecorder::new();
@@ -483,9 +486,9 @@ fn a_panic_in_a_host_function() {
     assert_eq!(decode(&captured.to_vec().unwrap()).contents(0, 65_536)[1], 5);
 }
 
-/// Components: a start function, and a call through an adapter.
+/// The traps are in a start function and in a call through an adapter.
 #[test]
-fn components() {
+fn captures_traps_in_components() {
     use wasmtime::component::{Component, Linker as ComponentLinker};
     let started = r#"(component
         (core module $m (func $s (local i32) unreachable) (start $s))
@@ -510,8 +513,8 @@ fn components() {
         (instance $a (instantiate $a))
         (instance $b (instantiate $b (with "f" (func $a "f"))))
         (export "run" (func $b "run")))"#;
-    for (text, least) in [(started, 1), (adapted, 2)] {
-        let mut lens = Vec::new();
+    for (text, min_frames) in [(started, 1), (adapted, 2)] {
+        let mut frame_counts = Vec::new();
         for debug in [false, true] {
             let engine = Engine::new(config().guest_debug(debug)).unwrap();
             let component = Component::new(&engine, text).unwrap();
@@ -530,9 +533,9 @@ fn components() {
             let capture = Capture::new("guest");
             let capture = if debug { capture.frames(&recorder) } else { capture };
             let captured = capture.trapped(&mut store, &error).unwrap();
-            lens.push(captured.dump.threads[0].frames.len());
+            frame_counts.push(captured.dump.threads[0].frames.len());
         }
-        assert!(lens[0] >= least, "{text}");
-        assert_eq!(lens[0], lens[1], "{text}");
+        assert!(frame_counts[0] >= min_frames, "{text}");
+        assert_eq!(frame_counts[0], frame_counts[1], "{text}");
     }
 }
