@@ -30,7 +30,7 @@ pub(crate) fn zeros(len: usize, what: &str) -> Result<Vec<u8>> {
 /// dump.add_instance(Instance::new(ModuleIndex(7)));
 /// let error = Dumper::new().plan(&dump).unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::Model);
-/// assert_eq!(error.to_string(), "instance 0: module index 7 is out of range, there are 0 modules");
+/// assert_eq!(error.to_string(), "instance 0: module index 7 is out of range; there are 0 modules");
 /// ```
 pub struct Error(Box<Inner>);
 

@@ -106,7 +106,7 @@ impl<'p> Pieces<'p> {
             }
             PullState::Failed => Err(Error::new(
                 ErrorKind::Option,
-                "the dump failed earlier and cannot continue: begin again with the plan",
+                "the dump failed earlier and cannot continue; start again from the plan",
             )),
         }
     }

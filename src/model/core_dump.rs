@@ -217,7 +217,7 @@ fn in_range(at: impl Fn() -> String, what: &str, index: Option<u32>, count: usiz
                 (what, n) => format!("{} {n} {what}{s}", if n == 1 { "is" } else { "are" }),
             };
             let at = at();
-            Err(Error::model(format!("{at}: {what} index {index} is out of range, there {there}")))
+            Err(Error::model(format!("{at}: {what} index {index} is out of range; there {there}")))
         }
         _ => Ok(()),
     }

@@ -93,7 +93,8 @@ impl MemoryType {
         if self.minimum > most {
             let pages = self.minimum;
             return Err(format!(
-                "{pages} pages exceed the maximum of {most} for a {bits}-bit memory"
+                "{} the maximum of {most} for a {bits}-bit memory",
+                exceeding(pages)
             ));
         }
         match self.maximum {
@@ -104,7 +105,7 @@ impl MemoryType {
             }
             Some(maximum) if maximum < self.minimum => {
                 let pages = self.minimum;
-                return Err(format!("{pages} pages exceed the declared maximum of {maximum}"));
+                return Err(format!("{} the declared maximum of {maximum}", exceeding(pages)));
             }
             None if self.shared => return Err("a shared memory needs a maximum".into()),
             _ => {}
@@ -119,6 +120,11 @@ impl MemoryType {
         }
         Ok(())
     }
+}
+
+/// Returns the start of a message about too many pages.
+fn exceeding(pages: u64) -> String {
+    if pages == 1 { "1 page exceeds".into() } else { format!("{pages} pages exceed") }
 }
 
 /// A memory: its type and the image of its contents.

@@ -111,9 +111,10 @@ impl fmt::Display for Shortfall {
                 )
             }
             Self::Frames { thread, kept, of } => {
+                let (fits, s) = if *kept == 1 { ("fits", "") } else { ("fit", "s") };
                 write!(
                     f,
-                    "thread {thread} has {of} frames: only the youngest {kept} fit into the dump"
+                    "thread {thread} has {of} frames: only the youngest {kept} frame{s} {fits} in the dump"
                 )
             }
             Self::Instances(n) => {

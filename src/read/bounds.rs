@@ -164,7 +164,7 @@ pub(super) fn grow_memories(
         let in_section = |fault: Box<Fault>| fault.within("section data");
         let index = *memory as usize;
         let Some(ty) = memories.get(index).copied() else {
-            let message = format!("there is no memory {index}, the dump has {}", memories.len());
+            let message = format!("there is no memory {index}; the dump has {}", memories.len());
             return Err(in_section(Fault::damaged(at.clone(), message)));
         };
         for (width, memory64) in [(narrow, false), (wide, true)] {

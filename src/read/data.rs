@@ -144,7 +144,7 @@ mod tests {
             (
                 &[0x02, 0x02, 0x41, 0x00, 0x0b, 0x00],
                 ErrorKind::Damaged,
-                "at 0x0: there is no memory 2, the dump has 2",
+                "at 0x0: there is no memory 2; the dump has 2",
             ),
             (
                 &[0x00, 0x42, 0x00, 0x0b, 0x00],

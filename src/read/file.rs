@@ -372,7 +372,7 @@ impl<'b> CoreDumpFile<'b> {
     /// assert_eq!(dump.memory(MemoryIndex(0))?.ty(), MemoryType::wasm32(1));
     ///
     /// let error = dump.thread(1).unwrap_err();
-    /// assert_eq!(error.to_string(), "there is no thread 1, the dump has 1");
+    /// assert_eq!(error.to_string(), "there is no thread 1; the dump has 1");
     /// # Ok::<(), Error>(())
     /// ```
     pub fn thread(&self, index: usize) -> Result<ThreadView<'_>> {
@@ -432,7 +432,7 @@ impl fmt::Debug for CoreDumpFile<'_> {
 
 /// Returns the error of an item index that is past the end of a list.
 pub(super) fn no_such(what: &str, index: impl fmt::Display, count: usize) -> Error {
-    let message = format!("there is no {what} {index}, the dump has {count}");
+    let message = format!("there is no {what} {index}; the dump has {count}");
     Error::new(ErrorKind::Option, message)
 }
 

@@ -252,9 +252,7 @@ impl<I: Input> TableDecoder<'_, '_, I> {
         }
         if head.blocks.get() != self.header.block_count() {
             let (n, expected) = (head.blocks.get(), self.header.block_count());
-            return Err(damaged(format!(
-                "number of checksums is {n}, number of blocks {expected}"
-            )));
+            return Err(damaged(format!("{n} checksums for {expected} blocks")));
         }
         if memories as usize > MAX_MEMORIES {
             let message = format!("{memories} memories are over the limit of {MAX_MEMORIES}");
@@ -272,18 +270,16 @@ impl<I: Input> TableDecoder<'_, '_, I> {
         let remaining = self.from.remaining()?;
         if expected != remaining.into() {
             return Err(damaged(format!(
-                "length of the tables is {expected}, but {remaining} bytes remain"
+                "tables of {expected} bytes, but {remaining} bytes remain"
             )));
         }
         self.compare(|sections| match (sections.memories.len(), sections.segments) {
             (found, _) if memories as usize != found => {
-                let message =
-                    format!("number of memories is {memories}, the sections have {found}");
+                let message = format!("{memories} memories, but the sections have {found}");
                 Err(damaged(message))
             }
             (_, found) if u64::from(segments) != found => {
-                let message =
-                    format!("number of segments is {segments}, the sections have {found}");
+                let message = format!("{segments} segments, but the sections have {found}");
                 Err(damaged(message))
             }
             _ => Ok(()),

@@ -412,7 +412,7 @@ impl<'c> Opener<'c> {
         index: IndexStatus,
         lost_from: Option<(u32, u64)>,
     ) -> Result<OpenedDump> {
-        if let Some(segment) = structure.in_its_own_memory {
+        if let Some(segment) = structure.in_its_process_memory {
             self.forget_segments();
             self.add_segment(segment)?;
         }

@@ -27,7 +27,7 @@ pub(super) fn check<I: Input>(input: &mut I) -> Result<()> {
         Ok(COMPONENT) => Err(Fault::format("it is a component, and a dump is a core module")),
         Err(fault) if !fault.is_of_dump() => Err(fault),
         Err(fault) if fault.range.start == 0 => Err(Fault::format("it is empty")),
-        _ => Err(Fault::format("it does not begin as a WebAssembly module does")),
+        _ => Err(Fault::format("it is not a WebAssembly module")),
     }
 }
 
@@ -42,5 +42,5 @@ pub(super) fn is_module<I: Input>(input: &mut I) -> Result<bool> {
 
 /// Returns the fault of a dump whose preamble is damaged.
 pub(super) fn damaged() -> Box<Fault> {
-    Fault::damaged(0..LEN, "does not begin as a WebAssembly module does")
+    Fault::damaged(0..LEN, "does not start like a WebAssembly module")
 }

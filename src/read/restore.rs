@@ -143,7 +143,7 @@ impl MemoryView<'_> {
         let meter = self.dump.control.begin(Stage::Restore, restored.data);
         let file = AtomicFile::create(path, options).map_err(|e| failed("cannot create", e))?;
         without_sigxfsz(|| file.file().set_len(restored.len))
-            .map_err(|e| failed("cannot set the length to that of the memory", e))?;
+            .map_err(|e| failed("cannot set the length of the image", e))?;
         self.write_data(restored.data, &meter, &|part, bytes| {
             without_sigxfsz(|| write_sparsely(file.file(), part.address, bytes))
                 .map_err(|source| failed("cannot write", source))
@@ -258,7 +258,8 @@ impl MemoryView<'_> {
     fn measure(&self) -> Result<Restored> {
         let memory = self.index();
         let len = u64::try_from(self.ty().size()).map_err(|_| {
-            let message = format!("memory {memory}: no file can have its 2^64 bytes");
+            let message =
+                format!("memory {memory}: its 2^64 bytes exceed the maximum size of a file");
             Error::new(ErrorKind::Output, message)
         })?;
         let mut restored = Restored { len, ..Restored::default() };

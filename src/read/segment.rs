@@ -51,7 +51,7 @@ impl Placement {
     pub(super) fn check(&self, memories: &[MemoryType], at: Range<u64>) -> Result<()> {
         let Some(ty) = memories.get(self.memory as usize) else {
             let (memory, n) = (self.memory, memories.len());
-            let message = format!("there is no memory {memory}, the dump has {n}");
+            let message = format!("there is no memory {memory}; the dump has {n}");
             return Err(Fault::damaged(at, message));
         };
         match self.end() <= ty.size() {

@@ -47,7 +47,7 @@ pub(super) struct Structure {
     /// The memories that were declared too small, each with the number of pages that was declared.
     pub(super) grown: Vec<(u32, u64)>,
     /// The only segment of a dump that its writer has left at the start of the guest's own memory.
-    pub(super) in_its_own_memory: Option<Segment>,
+    pub(super) in_its_process_memory: Option<Segment>,
     /// Whether all segments are known to lie within their memories.
     pub(super) is_bounded: bool,
     /// Whether the parser skips the rest of a damaged section.
@@ -157,7 +157,7 @@ impl Structure {
             if let (Some(segment), [ty]) = (segment, &mut *self.memories) {
                 self.grown = vec![(0, ty.minimum)];
                 ty.minimum = ty.maximum.unwrap_or(ty.minimum);
-                (self.in_its_own_memory, self.is_bounded) = (Some(segment), true);
+                (self.in_its_process_memory, self.is_bounded) = (Some(segment), true);
                 return layout_result;
             }
         }

@@ -50,21 +50,21 @@ fn rejects_contradictions_by_item() {
     };
     assert_eq!(
         instance(Instance::new(ModuleIndex(1))),
-        "instance 1: module index 1 is out of range, there is 1 module"
+        "instance 1: module index 1 is out of range; there is 1 module"
     );
     assert_eq!(
         instance(Instance::default().with_memories([MemoryIndex(0)])),
-        "instance 1: memory index 0 is out of range, there are 0 memories"
+        "instance 1: memory index 0 is out of range; there are 0 memories"
     );
     assert_eq!(
         instance(Instance::default().with_globals([Some(GlobalIndex(9)), None])),
-        "instance 1: global index 9 is out of range, there are 0 globals"
+        "instance 1: global index 9 is out of range; there are 0 globals"
     );
     let frame = error(|dump| {
         let frames = [Frame::new(None, 0, 0), Frame::new(InstanceIndex(0), 0, 0)];
         dump.add_thread(Thread::new("main").with_frames(frames));
     });
-    assert_eq!(frame, "thread 0, frame 1: instance index 0 is out of range, there are 0 instances");
+    assert_eq!(frame, "thread 0, frame 1: instance index 0 is out of range; there are 0 instances");
 }
 
 #[test]

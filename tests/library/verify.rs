@@ -584,7 +584,7 @@ fn knows_which_sections_are_optional() {
         assert!(matches!(verdict(&bytes), Ok(Verdict::Damaged(_))));
     }
     let text = CoreDumpFile::from_slice(b"(module)").unwrap_err();
-    assert_eq!(text.to_string(), "not a core dump: it does not begin as a WebAssembly module does");
+    assert_eq!(text.to_string(), "not a core dump: it is not a WebAssembly module");
     for (bytes, said) in [
         (&b""[..], "it is empty"),
         (b"\0asm\x0d\0\x01\0", "it is a component, and a dump is a core module"),

@@ -31,7 +31,7 @@ const DEFAULT_TIME: Duration = Duration::from_secs(10);
 /// The minimum and maximum number of runs without `--runs`.
 const DEFAULT_RUNS: (usize, usize) = (5, 100);
 
-/// Measures how long a dump of an image takes, compared with the limits of the machine
+/// Measure how long a dump of an image takes, compared with the limits of the machine
 ///
 /// Each run makes one dump and measures these stages: extents (part of the scan, summed over all threads), scan,
 /// plan (choosing segments and fixing the layout), first byte (from the start until the sink gets the first
@@ -41,8 +41,8 @@ const DEFAULT_RUNS: (usize, usize) = (5, 100);
 /// of threads, and a plain copy of the same dump to the same destination.
 ///
 /// Before the first run, one dump is written to a file in --dir, read back, and compared with the image. The
-/// first run is not counted, so that the image and the dump are mapped and in the page cache. A command whose
-/// image is only on disk takes longer. Percentiles are nearest ranks.
+/// first run warms the page cache and is not counted. A dump of an image that is not cached takes longer.
+/// Percentiles use the nearest-rank method.
 #[derive(Args)]
 pub struct Bench {
     /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES|SIZE][,shared][,changing]

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::report::{self, Failure};
 
-/// Prints the completion script for a shell
+/// Print the completion script for a shell
 ///
 /// The script completes subcommands, options and their values.
 #[derive(Args)]

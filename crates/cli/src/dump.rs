@@ -33,7 +33,7 @@ use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
 
-/// Writes the core dump of a stopped guest
+/// Write the core dump of a stopped guest
 ///
 /// The guest consists of the memory images given with `--memory`, the contents of a `--manifest` (memories,
 /// globals, instances, threads and frames), or both. The length of the dump is known before its first byte is
@@ -93,7 +93,7 @@ pub struct Dump {
     #[command(flatten)]
     plan: PlanOptions,
 
-    /// Overwrite an existing file; write to a terminal
+    /// Overwrite an existing file, or write to a terminal
     #[arg(long)]
     force: bool,
 
@@ -291,8 +291,8 @@ fn warn_of_changes(plan: &Plan<'_>, images: &[Option<PathBuf>]) {
 /// Writes a dump to its output. `progress` shows what the dump waits for.
 ///
 /// # Errors
-/// Returns an error if the dump cannot be written, if an image cannot be read, if a stream accepts no byte for `timeout`,
-/// or if the receiver does not keep the dump.
+/// Returns an error if the dump cannot be written, if an image cannot be read, if a stream accepts no byte for
+/// `timeout`, or if the receiver does not keep the dump.
 pub fn write(
     plan: &Plan<'_>,
     output: &Output,

@@ -27,7 +27,7 @@ use crate::signals::Interrupt;
 /// The interval between two checks whether the dump has changed.
 const CHANGE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Writes memories of a dump as raw images, with holes for zeros
+/// Write memories of a dump as raw images, with holes for zeros
 ///
 /// It checks the dump first and refuses a damaged dump, unless `--salvage` is given. Ranges that were excluded
 /// from the dump on purpose become zeros in the image, and a message says so.
@@ -51,7 +51,7 @@ pub struct Extract {
     #[arg(long, value_name = "DIR", group = "what")]
     all: Option<PathBuf>,
 
-    /// Overwrite an existing file; write to a terminal
+    /// Overwrite an existing file, or write to a terminal
     #[arg(long)]
     force: bool,
 

@@ -168,7 +168,10 @@ pub fn exit_codes(subcommand: Option<&str>) -> Vec<ExitCode> {
             ("125", "The tool itself failed"),
             ("134", "The guest trapped (even if dumping it failed or was stopped by a signal)"),
             ("128+n", "Signal n stopped the guest"),
-            ("any other", "The low 8 bits of the guest's exit code, or 1 if only those bits are 0"),
+            (
+                "any other",
+                "The low 8 bits of the guest's exit code, or 1 if these bits are 0 but the code is not",
+            ),
         ];
     }
     let success = match subcommand {

@@ -28,11 +28,11 @@ use crate::symbol_files::{SymbolFile, SymbolFiles};
 /// The maximum number of missing ranges of a memory that are listed.
 const MAX_LISTED_RANGES: usize = 8;
 
-/// Shows the process, modules, instances, memories, globals and threads of a dump
+/// Show the process, modules, instances, memories, globals and threads of a dump
 ///
-/// It reads dumps of this tool and of every other known writer, and shows their frame layout. For a truncated
-/// dump, it shows the readable parts and exits with code 3. It does not compare checksums; use `verify` for that.
-/// Without `--symbols`, functions are shown as indices and code offsets.
+/// It reads dumps of this tool and of every other known writer, and shows their frame layout. For a damaged or
+/// truncated dump, it shows the readable parts and exits with code 3. It does not compare checksums; use `verify` for
+/// that. Without `--symbols`, functions are shown as indices and code offsets.
 #[derive(Args)]
 pub struct Inspect {
     /// Path of the dump

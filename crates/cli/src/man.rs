@@ -15,7 +15,7 @@ use crate::report::{self, Failure};
 /// The preamble that `clap_mangen` writes before every section: it defines the apostrophe.
 const APOSTROPHE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
 
-/// Prints a man page, or writes all man pages to a directory
+/// Print a man page, or write all man pages to a directory
 ///
 /// The pages have the same content as `--help` and always match this version of the tool. For each directory
 /// DIR/bin in PATH, `man` searches DIR/share/man/man1.

@@ -12,7 +12,7 @@ use crate::placeholder::is_placeholder;
 use crate::progress::{ProgressDisplay, ProgressMode};
 use crate::report::{self, Failure};
 
-/// Checks that a dump is intact: structure, index and checksums
+/// Check that a dump is intact: structure, index and checksums
 ///
 /// It checks a file in parallel, and a stream while it arrives, in bounded memory. For a damaged dump, it prints
 /// where the damage is and which memory ranges it affects. Dumps of other tools have no checksums, so only their

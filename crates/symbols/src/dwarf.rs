@@ -67,7 +67,7 @@ impl<'b> Debug<'b> {
 
     fn cause(budget: &Budget, error: gimli::Error) -> String {
         match budget.is_spent() {
-            true => "takes too much to read".into(),
+            true => "exceeds the read limit for debugging information".into(),
             false => error.to_string(),
         }
     }

@@ -115,7 +115,7 @@ impl<'b> ModuleFile<'b> {
 /// let file = ModuleFile::new("guest.wasm", b"\0asm\x01\0\0\0").with_module(ModuleIndex(2));
 /// let error = Symbols::new(&[file], &dump).unwrap_err();
 /// assert_eq!(error.path().to_str(), Some("guest.wasm"));
-/// assert_eq!(error.to_string(), "guest.wasm: there is no module 2, the dump has 0");
+/// assert_eq!(error.to_string(), "guest.wasm: there is no module 2; the dump has 0");
 /// # Ok::<(), corestream::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

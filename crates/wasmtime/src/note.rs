@@ -62,7 +62,7 @@ impl fmt::Display for Note {
         match self {
             Self::Frames { kept } => write!(
                 f,
-                "the backtrace stops at {kept} frames, older ones may be missing: raise \
+                "the backtrace is truncated to {kept} frames; raise \
                  Config::wasm_backtrace_max_frames"
             ),
             Self::NoFrames => f.write_str(

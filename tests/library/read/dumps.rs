@@ -25,7 +25,7 @@ pub fn check_small(dump: &CoreDumpFile<'_>) {
     assert_eq!(dump.module(ModuleIndex(0)).unwrap(), "guest.wasm");
     let error = dump.module(ModuleIndex(2)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Option);
-    assert_eq!(error.to_string(), "there is no module 2, the dump has 2");
+    assert_eq!(error.to_string(), "there is no module 2; the dump has 2");
     assert_eq!(all(dump.instances()), guest.instances);
     assert_eq!(dump.instance(InstanceIndex(1)).unwrap().module, None);
     assert_eq!(dump.instance(InstanceIndex(2)).unwrap_err().kind(), ErrorKind::Option);

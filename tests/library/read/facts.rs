@@ -55,7 +55,7 @@ fn reads_the_facts_that_were_written() {
     let expected = guest.modules.iter().map(|module| module.identity.clone());
     assert!(all(dump.module_identities()).into_iter().eq(expected));
     let error = dump.module_identity(ModuleIndex(4)).unwrap_err();
-    assert_eq!(error.to_string(), "there is no module 4, the dump has 4");
+    assert_eq!(error.to_string(), "there is no module 4; the dump has 4");
 }
 
 /// Any of the facts may be unknown.

@@ -397,7 +397,7 @@ fn accepts_memories_after_the_index() {
     let Verdict::Damaged(damage) = verdict_consistently(&bytes).unwrap() else {
         panic!("expected damage")
     };
-    assert!(damage.reason.contains("there is no memory 0, the dump has 0"), "{damage}");
+    assert!(damage.reason.contains("there is no memory 0; the dump has 0"), "{damage}");
 }
 
 /// The reported fault is not that the dump was rewritten.

@@ -128,7 +128,7 @@ fn check_salvaging_by_the_index(masks_of: impl Fn(usize) -> &'static [u8]) {
         assert_eq!((dump.name(), dump.threads().count()), ("", 0));
         assert_eq!(dump.memory(FIRST).unwrap().declared_pages(), Some(0));
         let error = dump.damage().unwrap();
-        assert_eq!(error.to_string(), "at 0x0: does not begin as a WebAssembly module does");
+        assert_eq!(error.to_string(), "at 0x0: does not start like a WebAssembly module");
         let verdict = Verifier::new().threads(1).verify(&bad).unwrap();
         let Verdict::Damaged(damage) = verdict else { panic!("expected damage") };
         assert_eq!(damage.bad_blocks, usize::from(own.block_log2 != 0));

@@ -39,7 +39,7 @@ impl CheckedDump {
             if !failure.is_cancelled() {
                 let len = plan.len();
                 failure.message.push_str(&format!(
-                    "; the dump to check has {len} bytes, and --dir DIR is the directory for it"
+                    "; the dump needs {len} bytes; choose another directory with --dir"
                 ));
             }
             at(failure)

@@ -125,7 +125,7 @@ fn pages(text: &str, page_size: u32) -> Result<u64, String> {
 pub struct PlanOptions {
     /// Maximum number of data segments in the dump
     ///
-    /// Whatever this is, the dump has at least one segment for each memory with data, and one more for each
+    /// The dump can exceed this number: it has at least one segment for each memory with data, and one more for each
     /// excluded range between data.
     #[arg(long, value_name = "N", default_value_t = MAX_DATA_SEGMENTS,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DATA_SEGMENTS)))]

@@ -18,7 +18,8 @@ pub enum StatsFormat {
     Json,
 }
 
-/// Returns the number of excluded bytes and ranges of a memory. There can be 2^64 bytes, the size of the largest memory.
+/// Returns the number of excluded bytes and ranges of a memory. There can be 2^64 bytes, the size of the largest
+/// memory.
 pub fn excluded((memory, ranges): (MemoryIndex, &AddressRanges)) -> (MemoryIndex, u128, u64) {
     (memory, ranges.byte_len(), ranges.len() as u64)
 }
@@ -35,7 +36,7 @@ pub fn plan(plan: &Plan<'_>, free: Option<u64>, v8: Option<&str>) -> String {
         text.push_str(&format!("excluded  {}\n", excluded_summary(stats)));
     }
     if let Some(free) = free {
-        let verdict = if plan.len() <= free { "it fits" } else { "it does not fit" };
+        let verdict = if plan.len() <= free { "the dump fits" } else { "the dump does not fit" };
         text.push_str(&format!("disk      {free} bytes free, {verdict}\n"));
     }
     if let Some(refusal) = v8 {

@@ -87,8 +87,8 @@ impl Extraction {
         }
     }
 
-    /// Reports ranges that are zero in an image because they are not in the dump. Prints one line about ranges that were
-    /// excluded on purpose, or one warning for each range that may be lost.
+    /// Reports ranges that are zero in an image because they are not in the dump. Prints one line about ranges that
+    /// were excluded on purpose, or one warning for each range that may be lost.
     pub(super) fn warn_of_missing_ranges(&self, dump: &CoreDumpFile<'_>) {
         let missing = self.memories.iter().filter(|(_, restored)| restored.unknown > 0);
         let ranges = |memory| dump.memory(memory).into_iter().flat_map(|memory| memory.unknown());
@@ -114,7 +114,7 @@ impl Extraction {
             if more > 0 {
                 let more = report::count(more, "more range");
                 report::line(&format!(
-                    "warning: memory {memory}: and {more} not in the dump; the image has zeros there"
+                    "warning: memory {memory}: {more} not in the dump; the image has zeros there"
                 ));
             }
         }
@@ -158,7 +158,7 @@ impl DamagedDump {
         }
         if damage.more_memory > 0 {
             let more = report::count(damage.more_memory as u64, "more range");
-            report::line(&format!("warning: and {more} {from}"));
+            report::line(&format!("warning: {more} {from}"));
         }
     }
 }

@@ -89,9 +89,7 @@ fn resolve(address: &str, timeout: Duration) -> io::Result<Vec<SocketAddr>> {
     })?;
     match result.recv_timeout(timeout) {
         Ok(addresses) => addresses,
-        Err(RecvTimeoutError::Timeout) => {
-            Err(timed_out("the host's address was not found", timeout))
-        }
+        Err(RecvTimeoutError::Timeout) => Err(timed_out("no address found for the host", timeout)),
         Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the lookup failed")),
     }
 }
@@ -101,7 +99,7 @@ pub fn unix(path: &Path, timeout: Option<Duration>) -> io::Result<OwnedFd> {
     let Some(timeout) = timeout else { return Ok(UnixStream::connect(path)?.into()) };
     match platform::connect_unix(path, timeout, ENOUGH) {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            Err(timed_out("it took no connection", timeout))
+            Err(timed_out("the peer did not accept the connection", timeout))
         }
         connected => connected,
     }

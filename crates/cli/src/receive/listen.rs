@@ -150,8 +150,8 @@ fn check_loopback(address: &Peer, addresses: &[SocketAddr]) -> Result<(), Failur
     match addresses.iter().find(|address| !address.ip().to_canonical().is_loopback()) {
         None => Ok(()),
         Some(other) => Err(Failure::usage(format!(
-            "receive: {address}: {} is not a loopback address, and other machines may send to it: \
-             --any-host allows that",
+            "receive: {address}: {} is not a loopback address, so other machines can reach it; use \
+             --any-host to allow that",
             other.ip()
         ))),
     }

@@ -28,7 +28,7 @@ impl Room {
             && let free = u128::from(free.f_bavail) * u128::from(free.f_frsize)
             && u128::from(length) > u128::from(received) + free
         {
-            return Err(format!("has {length} bytes, and there is room for {free}"));
+            return Err(format!("needs {length} bytes, but only {free} are free"));
         }
         Ok(Self { length, reserved: received })
     }
@@ -51,9 +51,7 @@ impl Room {
         if let Some(more) = end.checked_sub(received).filter(|more| *more > 0) {
             let reserved = FileSink::new(file).begin(more, true);
             reserved.map_err(|error| {
-                format!(
-                    "has {length} bytes, and after {received} there is no room for more: {error}"
-                )
+                format!("the disk is full after {received} of {length} bytes: {error}")
             })?;
         }
         self.reserved = end.max(wanted);

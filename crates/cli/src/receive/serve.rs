@@ -145,7 +145,7 @@ impl Receiver {
                     Ok(connection) => {
                         if self.is_short.swap(false, Ordering::Relaxed) {
                             let name = self.listener.name();
-                            report::line(&format!("receive: {name}: accepts senders again"));
+                            report::line(&format!("receive: {name}: accepting senders again"));
                         }
                         let begun = begun.map_err(NotBegun::into_failure);
                         return Ok(Some((connection, begun)));
@@ -165,7 +165,7 @@ impl Receiver {
         if !self.is_short.swap(true, Ordering::Relaxed) {
             let name = self.listener.name();
             report::line(&format!(
-                "receive: {name}: cannot accept a sender: {error}; senders wait until this changes"
+                "receive: {name}: cannot accept a sender: {error}; senders wait until descriptors are free"
             ));
         }
         let _ = self.stop.pause(BREATH);

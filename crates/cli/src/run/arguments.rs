@@ -80,7 +80,7 @@ impl Run {
     /// Returns the message for a guest whose thread is blocked in a host call.
     pub(super) fn blocked(&self) -> String {
         let (name, limit) = (self.name(), self.limit());
-        format!("{name}: {limit}, blocked in a host call, cannot be dumped")
+        format!("{name}: {limit}, but it cannot be dumped, because it is blocked in a host call")
     }
 }
 

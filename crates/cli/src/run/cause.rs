@@ -93,9 +93,7 @@ pub fn note(note: &Note) -> String {
     match note {
         Note::Frames { kept } => {
             let s = if *kept == 1 { "" } else { "s" };
-            format!(
-                "the backtrace ends after {kept} frame{s}, older frames may be missing; raise --max-frames"
-            )
+            format!("the backtrace is truncated to {kept} frame{s}; raise --max-frames")
         }
         Note::NoFrames => "there is no backtrace: no function was running, or --max-frames is too \
                            large for this machine"

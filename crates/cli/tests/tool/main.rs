@@ -1,5 +1,5 @@
-//! Tests of the tool: one module per subcommand, and modules for what several subcommands share. Tests that need a process
-//! of their own are separate crates.
+//! Tests of the tool: one module per subcommand, and modules for what several subcommands share. Tests that need a
+//! process of their own are separate crates.
 #![cfg(target_os = "linux")]
 
 #[path = "../../../../tests/common/mod.rs"]
@@ -18,8 +18,8 @@ mod help;
 mod huge_pages;
 #[path = "../../../../tests/common/mapped.rs"]
 mod mapped;
-#[path = "../../../../tests/common/own_memory.rs"]
-mod own_memory;
+#[path = "../../../../tests/common/process_memory.rs"]
+mod process_memory;
 #[path = "../../../../tests/common/receiver.rs"]
 mod receiver;
 #[path = "../../../../tests/common/strace.rs"]

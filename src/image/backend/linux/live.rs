@@ -140,7 +140,7 @@ impl KernelInterfaces {
 }
 
 fn wrong_answer() -> io::Error {
-    io::Error::other("the kernel gives a wrong answer about memory in use")
+    io::Error::other("the kernel reports memory in use as untouched")
 }
 
 /// Tests `method` on the page at `address`, which is in use.

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 use crate::common::decode;
-use crate::own_memory::peak_anon;
+use crate::process_memory::peak_anon;
 use crate::tool::{NO_ARGS, corestream, names, shell, stderr, tool_path, write_image};
 
 /// Returns a directory with `guest.mem`, an image of two pages.
@@ -115,8 +115,8 @@ fn dumps_the_example_of_a_manifest() {
     assert_eq!(stats["image_bytes"], image.len());
 }
 
-/// The process needs less than 16 MiB of anonymous memory for an image of 1 TiB, and for an image with far more gaps than
-/// the budget.
+/// The process needs less than 16 MiB of anonymous memory for an image of 1 TiB, and for an image with far more gaps
+/// than the budget.
 #[test]
 fn needs_little_memory() {
     let directory = tempfile::tempdir().unwrap();
@@ -188,7 +188,7 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             vec!["--manifest", "range.json", "-o", "new"],
             1,
-            "range.json: instance 0: module index 3 is out of range, there are 0 modules",
+            "range.json: instance 0: module index 3 is out of range; there are 0 modules",
         ),
         (
             vec!["--manifest", "small.json", "-o", "new"],
@@ -369,7 +369,8 @@ fn only_the_owner_can_read_a_dump_whatever_the_umask() {
     }
 }
 
-/// `/dev/stdout` and similar names mean the descriptor itself: it is never replaced, and is written from its position on.
+/// `/dev/stdout` and similar names mean the descriptor itself: it is never replaced, and is written from its position
+/// on.
 #[test]
 fn writes_to_named_descriptors_in_place() {
     let (directory, image) = directory();
@@ -443,7 +444,7 @@ fn a_dry_run_describes_the_dump_and_writes_nothing() {
     let expected =
         format!("segments  {segments}\ndata      {data} bytes\ndump      {} bytes\n", bytes.len());
     assert_eq!(plan, expected);
-    assert!(disk.trim().ends_with("bytes free, it fits"), "{disk}");
+    assert!(disk.trim().ends_with("bytes free, the dump fits"), "{disk}");
     // Without a place it may be left out where the dump would go.
     let dry = dump(directory.path(), &["--memory", "guest.mem", "--dry-run"]);
     assert_eq!(String::from_utf8(dry.stdout).unwrap(), expected);
@@ -462,7 +463,10 @@ fn a_dry_run_reports_a_dump_that_does_not_fit_on_the_disk() {
     let args = ["--memory", "huge.mem,memory64", "-o", "new", "--max-segments", "1"];
     let dry = dump(directory.path(), &[&args[..], &["--dry-run"]].concat());
     let printed = String::from_utf8(dry.stdout).unwrap();
-    assert!(printed.lines().any(|line| line.ends_with("bytes free, it does not fit")), "{printed}");
+    assert!(
+        printed.lines().any(|line| line.ends_with("bytes free, the dump does not fit")),
+        "{printed}"
+    );
 }
 
 #[test]

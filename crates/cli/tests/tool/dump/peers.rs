@@ -1,5 +1,5 @@
-//! Peers of `dump --to`, which answer or not, reply, and end the connection in many ways. Exit code 0 means that the peer
-//! has kept the dump.
+//! Peers of `dump --to`, which answer or not, reply, and end the connection in many ways. Exit code 0 means that the
+//! peer has kept the dump.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -98,8 +98,8 @@ impl AsFd for Socket {
     }
 }
 
-/// Dumps to a peer. A connection that `peer` returns is closed only when the dump has ended. Returns the address, the exit
-/// code and standard error.
+/// Dumps to a peer. A connection that `peer` returns is closed only when the dump has ended. Returns the address, the
+/// exit code and standard error.
 fn dump_to(
     kind: &str,
     pages: usize,
@@ -379,9 +379,13 @@ fn the_timeout_covers_connecting() {
     for (args, said) in [
         (
             ["--to", &unix.to],
-            "unix:peer: cannot connect: it took no connection for 100ms".to_string(),
+            "unix:peer: cannot connect: the peer did not accept the connection for 100ms"
+                .to_string(),
         ),
-        (["-o", "peer"], "peer: cannot connect: it took no connection for 100ms".into()),
+        (
+            ["-o", "peer"],
+            "peer: cannot connect: the peer did not accept the connection for 100ms".into(),
+        ),
         (["--to", &tcp.to], format!("{}: cannot connect: no answer for 100ms", tcp.to)),
         (["--to", &host], format!("{host}: cannot connect: ")),
         (["-o", "fifo"], "fifo: cannot open: no reader opened it for 100ms".into()),

@@ -134,8 +134,8 @@ fn check_salvage(is_chosen: impl Fn(usize) -> bool) {
         let data = whole.windows(2000).position(|bytes| bytes == [1; 2000]).unwrap();
         let index = whole.windows(17).position(|bytes| bytes == b"\x10corestream.index").unwrap();
         for at in (0..data + 3).filter(|at| is_chosen(*at)) {
-            // A bit near the top of a number, or all bits. In addition, by turns: nothing, junk at the end, a lost index,
-            // or an index that has moved.
+            // A bit near the top of a number, or all bits. In addition, by turns: nothing, junk at the end, a lost
+            // index, or an index that has moved.
             let mut bad = whole.clone();
             bad[at] ^= if at % 2 == 0 { 0x40 } else { 0xff };
             let kind = at % 5;
@@ -198,7 +198,7 @@ fn reports_a_memory_that_damage_has_lost() {
     let output = run(dir, ["extract", "cut.core", "--memory", "0", "--salvage", "-o", "image"]);
     assert_eq!(output.status.code(), Some(3));
     let said = stderr(&output);
-    let start = "corestream: cut.core: there is no memory 0, the dump has 0; ";
+    let start = "corestream: cut.core: there is no memory 0; the dump has 0; ";
     assert!(said.starts_with(start) && said.contains("the dump ends here"), "{said}");
     assert_eq!(names(dir), before);
 }
@@ -234,7 +234,8 @@ fn reports_a_rewritten_dump() {
     assert!(fs::read(dir.join("again.core")).unwrap() == whole);
 }
 
-/// The size of a memory may be what is damaged. An image that is too large for the file system does not cost the others.
+/// The size of a memory may be what is damaged. An image that is too large for the file system does not cost the
+/// others.
 #[test]
 fn salvages_other_memories_if_one_is_too_large() {
     let directory = tempfile::tempdir().unwrap();

@@ -104,7 +104,7 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             &["extract", "guest.core", "--memory", "3", "-o", "new"][..],
             1,
-            "guest.core: there is no memory 3, the dump has 3",
+            "guest.core: there is no memory 3; the dump has 3",
         ),
         (
             &["extract", "guest.core", "--memory", "0", "-o", "first.mem"],
@@ -119,7 +119,7 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             &["extract", "guest.core", "--memory", "1", "-o", "new"],
             1,
-            "memory 1: no file can have its 2^64 bytes",
+            "memory 1: its 2^64 bytes exceed the maximum size of a file",
         ),
         (
             &["extract", "guest.core", "--all", "full"],
@@ -155,7 +155,7 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             &["inspect", "guest.json"],
             3,
-            "guest.json: not a core dump: it does not begin as a WebAssembly module does",
+            "guest.json: not a core dump: it is not a WebAssembly module",
         ),
     ] {
         let output = run(dir, args);

@@ -162,8 +162,8 @@ fn variables_of_missing_locals_are_unknown() {
     assert!(variable(&frames[1], "buffer").get("address").is_none());
 }
 
-/// The frame is at a call in a function that is inlined into `main`. Its offset is that of the call, as in the format, or
-/// that after the call, where the next line can begin.
+/// The frame is at a call in a function that is inlined into `main`. Its offset is that of the call, as in the format,
+/// or that after the call, where the next line can begin.
 #[test]
 fn shows_inlined_calls() {
     let directory = Directory::new();
@@ -287,7 +287,7 @@ fn matches_files_with_modules() {
     };
     let none = "built.wasm: no module of the dump has this name; pass INDEX=FILE";
     fails(&[&by_nothing], 2, none);
-    fails(&[&format!("4={by_nothing}")], 2, "there is no module 4, the dump has 4");
+    fails(&[&format!("4={by_nothing}")], 2, "there is no module 4; the dump has 4");
     fails(&[&by_file, &format!("0={by_nothing}")], 2, "module 0 already has a file");
     fails(&["0="], 2, "missing file name");
     fails(&["none.wasm"], 1, "none.wasm: cannot open: No such file");
@@ -400,14 +400,20 @@ fn survives_hostile_debugging_information() {
     abbreviations.extend([0, 0, 0]);
     let mut entries = vec![1];
     entries.extend(vec![2; 1_000_000]);
-    warns(with_dwarf(&abbreviations, &entries, &[]), "takes too much to read");
+    warns(
+        with_dwarf(&abbreviations, &entries, &[]),
+        "exceeds the read limit for debugging information",
+    );
     // A hundred thousand functions that share a hundred thousand ranges.
     let abbreviations = [1, 0x11, 1, 0x11, 1, 0x12, 6, 0, 0, 2, 0x2e, 0, 0x55, 0x17, 0, 0, 0];
     let mut entries = entry(1).to_vec();
     (0..100_000).for_each(|_| entries.extend([2, 0, 0, 0, 0]));
     entries.push(0);
     let ranges = [2_u32.to_le_bytes(), 90_u32.to_le_bytes()].concat().repeat(100_000);
-    has_problem(with_dwarf(&abbreviations, &entries, &ranges), "takes too much to read");
+    has_problem(
+        with_dwarf(&abbreviations, &entries, &ranges),
+        "exceeds the read limit for debugging information",
+    );
 }
 
 /// The real guest with changed bytes in its debugging information: names and lines may be missing or wrong, and nothing

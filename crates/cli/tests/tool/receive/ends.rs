@@ -98,7 +98,7 @@ fn once_exits_by_the_verdict_on_the_dump() {
             3,
             "PEER: truncated: 1048576 of 2101377 bytes (bytes 0x100000..0x201081)",
         ),
-        (b"guest", &[], 3, "PEER: not a core dump: it does not begin as a WebAssembly module does"),
+        (b"guest", &[], 3, "PEER: not a core dump: it is not a WebAssembly module"),
         (
             &bytes,
             &["--max-size", "2000000"],
@@ -159,8 +159,8 @@ fn a_signal_drops_incomplete_dumps_and_leaves_nothing() {
     }
 }
 
-/// The kernel ends the connections of a killed process. That must not look as if the dump were kept, even if the receiver
-/// has read all of the dump and only the end of the sender's half is missing.
+/// The kernel ends the connections of a killed process. That must not look as if the dump were kept, even if the
+/// receiver has read all of the dump and only the end of the sender's half is missing.
 #[test]
 fn a_killed_receiver_breaks_the_connection() {
     let bytes = dump_of("guest", 2, 1);
@@ -346,8 +346,8 @@ fn a_sender_learns_that_its_dump_is_not_kept() {
     }
 }
 
-/// A sender that does not read replies also learns whether its dump was kept. Over a Unix socket, the end of the connection
-/// is an error only if bytes are left unread, whatever the pieces that the sender sends.
+/// A sender that does not read replies also learns whether its dump was kept. Over a Unix socket, the end of the
+/// connection is an error only if bytes are left unread, whatever the pieces that the sender sends.
 #[test]
 fn a_unix_sender_learns_whether_its_dump_was_kept() {
     let directory = tempfile::tempdir().unwrap();
@@ -468,7 +468,7 @@ fn wait_for_descriptors(free: u64, bytes: &[u8]) {
         socket.shutdown(Shutdown::Write).unwrap();
     }
     let line = receiver.line();
-    let short = "Too many open files (os error 24); senders wait until this changes";
+    let short = "Too many open files (os error 24); senders wait until descriptors are free";
     assert!(line.contains(": cannot accept a sender: ") && line.ends_with(short), "{line}");
     // Several attempts fail meanwhile, and only the first is reported.
     thread::sleep(Duration::from_secs(1));
@@ -486,6 +486,6 @@ fn wait_for_descriptors(free: u64, bytes: &[u8]) {
             "{line}"
         );
     }
-    assert_eq!(again, "PEER: accepts senders again");
+    assert_eq!(again, "PEER: accepting senders again");
     receiver.stop();
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use corestream::CoreDumpFile;
 
 use crate::common::{self, own};
-use crate::own_memory::peak_anon;
+use crate::process_memory::peak_anon;
 use crate::receiver::{MIB, Receiver, dump_of, read, without_port};
 use crate::tool::{corestream, names, run, stderr, succeed, write_image};
 

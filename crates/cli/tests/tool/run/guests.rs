@@ -323,8 +323,7 @@ fn stops_without_a_dump_if_a_write_blocks_the_thread() {
     let mut command = Command::new(tool_path());
     command.current_dir(directory.path()).args(["run", "block.wat", "--time-limit", "0.1"]);
     let output = command.stdout(full).output().unwrap();
-    let said =
-        "corestream: block.wat: stopped after 0.1 s, blocked in a host call, cannot be dumped\n";
+    let said = "corestream: block.wat: stopped after 0.1 s, but it cannot be dumped, because it is blocked in a host call\n";
     assert_eq!((output.status.code(), stderr(&output)), (Some(124), said.into()));
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
@@ -446,7 +445,8 @@ fn check_host_call(directory: &Path, name: &str, locals: bool, arguments: &[i32]
     }
 }
 
-/// The guest sleeps for a minute, reads from a pipe without data, or writes to a full pipe. No epoch interrupts it there.
+/// The guest sleeps for a minute, reads from a pipe without data, or writes to a full pipe. No epoch interrupts it
+/// there.
 #[test]
 fn dumps_a_guest_that_waits_in_a_host_call() {
     // A subscription to a clock; a buffer of 256 bytes at 2000.
@@ -790,8 +790,8 @@ fn runs_a_start_function_alone() {
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(125), said));
 }
 
-/// The guest traps before its first call: in its start function, in segments, at the time limit, or in a host call. The dump
-/// with locals has the same frames.
+/// The guest traps before its first call: in its start function, in segments, at the time limit, or in a host call. The
+/// dump with locals has the same frames.
 #[test]
 fn dumps_a_guest_that_traps_during_its_start() {
     let exits = r#"(import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))"#;
