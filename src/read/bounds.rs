@@ -14,7 +14,7 @@ use super::{types, wide};
 use crate::limits::{MAX_MEMORIES, max_pages};
 use crate::model::MemoryType;
 
-/// The maximum number of bytes by which wasm-coredump-rewriter gets the address of its payload wrong.
+/// The maximum error in bytes of the address that wasm-coredump-rewriter writes for its payload.
 const MAX_ADDRESS_ERROR: u64 = 4;
 
 /// The memories of a dump, against which the decoder checks each segment.

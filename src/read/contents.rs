@@ -8,8 +8,7 @@ use std::ops::RangeInclusive;
 
 use super::segment::Segment;
 
-/// A range of a memory, and what the dump knows about it. [`MemoryView::read`](super::MemoryView::read) reads the
-/// bytes.
+/// A range of a memory and its kind. [`MemoryView::read`](super::MemoryView::read) reads the bytes.
 ///
 /// The ranges are inclusive, because the end of a memory of 2^64 bytes does not fit a `u64`. They are never empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

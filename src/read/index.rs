@@ -22,8 +22,8 @@
 //! must be sorted and disjoint, both by address and by file offset, and no segment may overlap an excluded range.
 //!
 //! An intact index may still contradict the sections. That is not an error of decoding: [`Index::mismatch`] records the
-//! first contradiction, and the caller decides. A salvaged dump has damaged sections to compare with, so salvaging
-//! passes `None` for them.
+//! first contradiction, and the caller decides. Salvage passes no sections to compare with,
+//! because they are damaged.
 //!
 //! # The cost
 //! One pass over any source or stream, in bounded memory. The entries of the long tables go to the caller one by one

@@ -1,8 +1,8 @@
-//! Opens a dump: collects what the parser finds, and builds the table of segments.
+//! Opens a dump: collects the payloads of the parser, and builds the table of segments.
 //!
 //! # The problem
-//! Opening must work for every intact dump: corestream's own, those of other writers, and corestream's own after
-//! another tool has rewritten them. It must be fast for a dump of many gigabytes, read nothing of the memories, and
+//! Opening must work for every intact dump: a dump by corestream, by another writer, or by corestream and rewritten by
+//! another tool. It must be fast for a dump of many gigabytes, read nothing of the memories, and
 //! keep at most [`MAX_METADATA_BYTES`], whatever the dump contains.
 //!
 //! # The idea

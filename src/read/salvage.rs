@@ -10,8 +10,8 @@
 //! 1. All sections are intact, and the dump is another writer's or was rewritten. The only fault then concerns the
 //!    frames, or the dump ends between two sections. The sections give everything.
 //! 2. The index is intact ([`FoundIndex`]). It gives the segments of all memories, however damaged the sections are.
-//!    The header locates it, also a header that follows a damaged first section of the right size ([`header_by_size`]).
-//!    Otherwise a search from the end of the file finds it ([`index::find_at_end`]).
+//!    The header locates it. If the first section is damaged, its size leads to the header ([`header_by_size`]).
+//!    Without a header, a search from the end of the file finds it ([`index::find_at_end`]).
 //! 3. The header is intact, and the sizes of all sections lead exactly to the index, or to the end of a truncated file
 //!    ([`are_sizes_consistent`]). The parser skips a damaged section by its size and reads the others.
 //! 4. Otherwise the parser reads up to the first fault, and includes the part of a truncated segment that is in the

@@ -28,6 +28,7 @@ pub const CAPABILITIES: &[&str] = &[
     "tmpfs",
     "userfaultfd",
     "vdso",
+    "vfat",
 ];
 
 /// Returns from the test, which then counts as skipped, if the machine lacks a capability.
@@ -85,9 +86,4 @@ pub fn report_missing(capability: &str, why: impl Display) {
 /// Returns an error if this process does not run as root.
 pub fn probe_root() -> Result<(), &'static str> {
     rustix::process::geteuid().is_root().then_some(()).ok_or("the tests do not run as root")
-}
-
-/// Does what [`report_missing`] does. Tests use [`require!`] instead.
-pub fn skip(capability: &str, why: impl Display) {
-    report_missing(capability, why);
 }

@@ -22,8 +22,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
-use super::environment;
-
 /// Bytes of one write request at most.
 const MAX_WRITE: u32 = 128 << 10;
 
@@ -81,12 +79,6 @@ pub struct Fuse {
 }
 
 impl Fuse {
-    /// Mounts an empty file system, and reports it if that is impossible. Tests use `require!("fuse", Fuse::new(..))`
-    /// instead.
-    pub fn mount(faults: Faults) -> Option<Self> {
-        Self::new(faults).map_err(|why| environment::report_missing("fuse", why)).ok()
-    }
-
     /// Mounts an empty file system.
     ///
     /// # Errors

@@ -1,63 +1,58 @@
-//! A receiver under test: `corestream receive` as a process, and dumps to send to it.
+//! `corestream receive` as a process, and dumps to send to it.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::common;
+use super::tool::{corestream, signal};
 
 pub const MIB: usize = 1 << 20;
 
-/// How long a receiver may take for anything: what hangs fails its test instead of all tests.
+/// How long a receiver may take for anything. A receiver that hangs fails its test instead of all tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub fn corestream(directory: &Path) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(directory);
-    command
-}
-
-/// A receiver that listens.
+/// A running receiver.
 pub struct Receiver {
     pub child: Child,
-    /// Where, as it says.
+    /// The address that it prints, as `tcp:HOST:PORT` or `unix:PATH`.
     pub address: String,
-    /// The lines that it says, with their ends.
-    said: mpsc::Receiver<String>,
+    /// The lines that it prints to standard error, with their ends.
+    printed: mpsc::Receiver<String>,
 }
 
 impl Receiver {
-    /// One in `directory`, which listens on `address`.
+    /// Starts a receiver in `directory`, which listens on `address`.
     pub fn start(directory: &Path, address: &str, args: &[&str]) -> Self {
-        let mut command = corestream(directory);
-        command.args(["receive", address]).args(args);
+        let mut command = corestream(directory, ["receive", address]);
+        command.args(args);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let Some(address) = line.trim_end().strip_prefix("listening on ") else {
             let mut why = String::new();
-            said.read_to_string(&mut why).unwrap();
+            stderr.read_to_string(&mut why).unwrap();
             panic!("{line:?}, {why}");
         };
         let (lines, received) = mpsc::channel();
         thread::spawn(move || {
             let mut line = String::new();
-            while said.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
-                // Nobody may want it any more.
+            while stderr.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                // The test may have ended.
                 let _ = lines.send(std::mem::take(&mut line));
             }
         });
-        Self { address: address.into(), child, said: received }
+        Self { address: address.into(), child, printed: received }
     }
 
     pub fn tcp(directory: &Path, args: &[&str]) -> Self {
@@ -68,39 +63,44 @@ impl Receiver {
         TcpStream::connect(self.address.strip_prefix("tcp:").unwrap()).unwrap()
     }
 
-    /// Sends bytes and closes the connection, which the receiver may do before.
+    /// Sends bytes and closes the connection. The receiver may close it first.
     pub fn send(&self, bytes: &[u8]) {
         let _ = self.connect().write_all(bytes);
     }
 
-    /// The next lines that it says.
+    /// Returns the next lines, like [`line`](Self::line).
     pub fn lines(&mut self, count: usize) -> Vec<String> {
         (0..count).map(|_| self.line()).collect()
     }
 
-    /// The next line that it says, without what is before all of them.
+    /// Returns the next line without the prefix of all lines, and with `PEER` for the address of a TCP sender.
     pub fn line(&mut self) -> String {
-        let line = self.said.recv_timeout(PATIENCE).expect("it says no more");
-        without_port(line.strip_prefix("corestream: receive: ").expect(&line).trim_end())
+        without_port(&self.line_with_port())
     }
 
-    /// Waits until it has so many connections.
+    /// Returns the next line without the prefix of all lines.
+    pub fn line_with_port(&mut self) -> String {
+        let line = self.printed.recv_timeout(PATIENCE).expect("the receiver prints no more");
+        line.strip_prefix("corestream: receive: ").expect(&line).trim_end().into()
+    }
+
+    /// Waits until the receiver has `count` connections.
     pub fn wait_for_connections(&self, count: usize) {
         let fds = format!("/proc/{}/fd", self.child.id());
         let is_socket = |fd: &fs::DirEntry| {
             fd.path().read_link().is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
         };
         let start = Instant::now();
-        // And the one that it listens on.
+        // It also has the socket that it listens on.
         while fs::read_dir(&fds).unwrap().filter(|fd| is_socket(fd.as_ref().unwrap())).count()
             < count + 1
         {
-            assert!(start.elapsed() < PATIENCE, "it takes no connection");
+            assert!(start.elapsed() < PATIENCE, "the receiver takes no connection");
             thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// Bytes of a kind in `/proc/PID/status`.
+    /// Returns an amount of memory in bytes from `/proc/PID/status`.
     pub fn memory(&self, kind: &str) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(kind)).unwrap();
@@ -108,44 +108,44 @@ impl Receiver {
         kib.parse::<usize>().unwrap() << 10
     }
 
-    /// The bytes that it has read, of whatever.
-    pub fn has_read(&self) -> usize {
+    /// Returns the number of bytes that the receiver has read from any file.
+    pub fn bytes_read(&self) -> usize {
         let io = fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
         let line = io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
         line.parse().unwrap()
     }
 
-    pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_raw(self.child.id().cast_signed()).unwrap(), signal).unwrap();
+    pub fn signal(&self, number: Signal) {
+        signal(&self.child, number);
     }
 
-    /// Its exit code and what it has said since the last line.
+    /// Waits for the end of the receiver. Returns its exit code, and what it has printed since the last line.
     pub fn end(mut self) -> (Option<i32>, String) {
         let start = Instant::now();
         let mut rest = String::new();
         // The lines end with the process.
         loop {
-            match self.said.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
+            match self.printed.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
                 Ok(line) => rest.push_str(&line),
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     let _ = self.child.kill();
-                    panic!("it does not end: {rest}");
+                    panic!("the receiver does not end: {rest}");
                 }
             }
         }
         (self.child.wait().unwrap().code(), without_port(&rest))
     }
 
-    /// Stops it while nothing is under way.
+    /// Stops a receiver that serves no sender.
     pub fn stop(self) {
         self.signal(Signal::TERM);
-        let said = "corestream: receive: stopped by SIGTERM\n";
-        assert_eq!(self.end(), (Some(143), said.into()));
+        let expected = "corestream: receive: stopped by SIGTERM\n";
+        assert_eq!(self.end(), (Some(143), expected.into()));
     }
 }
 
-/// `text` with `PEER` for each address of a sender.
+/// Replaces each address of a TCP sender by `PEER`.
 pub fn without_port(text: &str) -> String {
     let mut parts = text.split("tcp:127.0.0.1:");
     let first = parts.next().unwrap().to_string();
@@ -154,7 +154,7 @@ pub fn without_port(text: &str) -> String {
     })
 }
 
-/// A dump with a dense memory of so many pages.
+/// Returns a dump of a guest called `name` with a dense memory.
 pub fn dump_of(name: &str, pages: u64, seed: u64) -> Vec<u8> {
     let mut random = common::Random(seed);
     let image: Vec<u8> =

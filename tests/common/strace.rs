@@ -8,8 +8,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::environment;
-
 /// A system call of the main thread, as strace printed it.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -30,15 +28,6 @@ pub fn probe() -> Result<(), &'static str> {
     let has_failed = output.is_ok_and(|output| output.status.code() == Some(1))
         && fs::read_to_string(&log).is_ok_and(|log| log.contains("(INJECTED)"));
     has_failed.then_some(()).ok_or("strace is not installed, or may not trace")
-}
-
-/// Returns whether strace can inject faults here, and reports it if not. Tests use `require!(strace)` instead.
-pub fn works() -> bool {
-    let probed = probe();
-    if let Err(why) = probed {
-        environment::report_missing("strace", why);
-    }
-    probed.is_ok()
 }
 
 /// `strace`, to which a program and its arguments are still to be added, with `log` for its own output.

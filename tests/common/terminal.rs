@@ -1,4 +1,4 @@
-//! A terminal that a test looks at.
+//! A pseudoterminal on which a test reads what the tool shows.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::fs::File;
@@ -8,9 +8,10 @@ use std::os::fd::OwnedFd;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-/// A terminal: the end of who looks at it, and the path of the other one.
 pub struct Terminal {
+    /// The end from which the test reads.
     pub screen: File,
+    /// The path of the end for the tool.
     pub path: String,
 }
 
@@ -33,23 +34,23 @@ impl Terminal {
         File::options().read(true).write(true).open(&self.path).unwrap()
     }
 
-    /// What is on it, up to its end, which is when no process has it any more.
+    /// Reads until no process has the terminal open.
     pub fn rest(&mut self) -> String {
         let mut shown = Vec::new();
-        // The end is an error.
+        // The end is reported as an error.
         let _ = self.screen.read_to_end(&mut shown);
         String::from_utf8(shown).unwrap()
     }
 
-    /// What is on it until there is `wanted`.
-    pub fn until(&mut self, wanted: &str) -> String {
+    /// Reads until `text` is shown, and returns everything that was shown.
+    pub fn until(&mut self, text: &str) -> String {
         let (mut shown, mut part) = (Vec::new(), [0; 1024]);
         loop {
             let n = self.screen.read(&mut part).unwrap();
             shown.extend(&part[..n]);
-            let text = String::from_utf8_lossy(&shown).into_owned();
-            if text.contains(wanted) {
-                return text;
+            let so_far = String::from_utf8_lossy(&shown).into_owned();
+            if so_far.contains(text) {
+                return so_far;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Peers that a dump goes to, and what they listen on: `tcp:HOST:PORT` and `unix:PATH`.
+//! Peers, given as `tcp:HOST:PORT` or `unix:PATH`: the receiver of a dump, or the address on which a receiver listens.
 
 pub mod answer;
 pub mod connect;
@@ -14,17 +14,17 @@ use std::time::Duration;
 
 use crate::limits::MAX_SOCKET_PATH_BYTES;
 
-/// A peer that listens.
+/// The address of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// `HOST:PORT`; an IPv6 address stands in brackets.
+    /// `HOST:PORT`. An IPv6 address is in brackets.
     Tcp(String),
     /// The path of a socket.
     Unix(PathBuf),
 }
 
 impl Peer {
-    /// Parses what is listened on: port 0 is any that is free.
+    /// Parses an address to listen on. Port 0 means any free port.
     pub fn to_listen_on(text: &str) -> Result<Self, String> {
         Self::parse(text, 0..)
     }
@@ -35,11 +35,11 @@ impl Peer {
             "tcp" => {
                 let (host, port) = rest.rsplit_once(':').unwrap_or_default();
                 if host.is_empty() || !port.parse().is_ok_and(|port| ports.contains(&port)) {
-                    return Err("a host and a port are needed, as in tcp:127.0.0.1:4000".into());
+                    return Err("expected a host and a port, such as tcp:127.0.0.1:4000".into());
                 }
                 Ok(Self::Tcp(rest.into()))
             }
-            "unix" if rest.is_empty() => Err("a path is needed, as in unix:/run/dumps".into()),
+            "unix" if rest.is_empty() => Err("expected a path, such as unix:/run/dumps".into()),
             "unix" if rest.len() > MAX_SOCKET_PATH_BYTES => {
                 Err(format!("the path of a Unix socket has at most {MAX_SOCKET_PATH_BYTES} bytes"))
             }
@@ -48,10 +48,10 @@ impl Peer {
         }
     }
 
-    /// Connects to the peer, which may take as long as `timeout`: for all of its addresses together.
+    /// Connects to the peer within `timeout`, which covers all of its addresses together.
     ///
     /// # Errors
-    /// Returns an error if the peer refuses the connection, or takes none in time.
+    /// Returns an error if the peer refuses the connection or does not accept it in time.
     pub fn connect(&self, timeout: Option<Duration>) -> io::Result<OwnedFd> {
         match self {
             Self::Tcp(address) => connect::tcp(address, timeout),
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_are_parsed() {
+    fn parses_addresses() {
         for address in ["127.0.0.1:80", "localhost:65535", "[::1]:4000"] {
             assert_eq!(format!("tcp:{address}").parse(), Ok(Peer::Tcp(address.into())));
         }

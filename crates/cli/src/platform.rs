@@ -1,4 +1,4 @@
-//! What the tool asks of the operating system beyond POSIX. Each system has a backend with the same functions.
+//! Operating system functions beyond POSIX. Each system has a backend with the same functions.
 
 pub mod file_data;
 #[cfg(target_os = "linux")]

@@ -1,5 +1,5 @@
-//! `corestream receive`: the other end of `dump --to`. Takes dumps, verifies each while it streams, and
-//! gives it its name when it is whole.
+//! `corestream receive`, the receiver for `dump --to`. It verifies each dump while it streams, and gives it its name
+//! once it is complete and intact.
 
 mod intake;
 mod keep;
@@ -11,6 +11,8 @@ mod room;
 mod serve;
 mod socket_file;
 mod stop;
+#[cfg(test)]
+mod test_support;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,67 +37,67 @@ use crate::log;
 use crate::peer::Peer;
 use crate::report::{self, Failure};
 
-/// Takes dumps from `dump --to`, verifies each, and gives it its name when it is whole
+/// Receive dumps from `dump --to`, verify each, and keep the intact ones
 ///
-/// Prints the address it listens on to standard output, and one line for each sender to standard error. Each
-/// sender gets a reply: `ok`, or the reason why its dump was not kept. Nothing is ever overwritten. There is no
-/// encryption and no authentication, so it listens only on addresses of this machine, unless `--any-host` is given.
+/// Prints the address that it listens on to standard output, and one line for each sender to standard error. Each
+/// sender gets a reply: `ok`, or the reason why its dump was not kept. Existing files are never overwritten.
+/// Connections are neither encrypted nor authenticated, so only local addresses are allowed unless `--any-host` is
+/// given.
 #[derive(Args)]
 pub struct Receive {
-    /// Where to listen: tcp:HOST:PORT or unix:PATH; port 0 is any that is free
+    /// Listen on tcp:HOST:PORT or unix:PATH; port 0 means any free port
     #[arg(value_name = "ADDRESS", value_parser = Peer::to_listen_on)]
     address: Peer,
 
-    /// Files that the dumps become; %p, %t, %n and %% in it are the process id of this receiver, the
-    /// Unix time, the name of the guest's process, made harmless, and a percent sign. A name that is
-    /// taken gets .1, .2 and so on
+    /// Write each dump to a file named by this pattern: %p is the process id of the receiver, %t the Unix time, %n the
+    /// sanitized name of the guest's process, and %% a percent sign. If the name exists, .1, .2 and so on is appended
     #[arg(short, long, value_name = "PATTERN")]
     output: PathBuf,
 
-    /// Senders that are served at once; more of them wait
+    /// Maximum number of senders served at once; others wait
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_SENDERS)))]
     max_senders: u16,
 
-    /// Size that a dump may have, such as 8GiB; by default it may take all the room there is
+    /// Maximum size of a dump, such as 8GiB; by default the free space of the disk
     #[arg(long, value_name = "SIZE", value_parser = some_bytes)]
     max_size: Option<ByteSize>,
 
-    /// Seconds after which a sender that sends nothing is dropped, such as 0.5
+    /// Drop a sender that sends nothing for this many seconds, such as 0.5
     #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
     timeout: Duration,
 
-    /// Bytes that a sender must send per second at least, over the time of --timeout; 0 is any
+    /// Minimum rate of a sender in bytes per second, averaged over --timeout; 0 means any rate
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(1024))]
     min_rate: ByteSize,
 
-    /// Seconds that a sender may take for all of its dump; by default as many as it needs
+    /// Maximum seconds for a whole dump; unlimited by default
     #[arg(long, value_name = "S", value_parser = seconds)]
     max_time: Option<Duration>,
 
-    /// End after the first sender that sends anything: 0 if its dump is whole, 3 if it is damaged or cut
-    /// off, else 1
+    /// Exit after the first sender that sends any bytes: with 0 if its dump is intact, 3 if it is damaged or truncated,
+    /// otherwise 1
     #[arg(long)]
     once: bool,
 
-    /// Keep what has come of a dump that is cut off or damaged, under a name that ends in .partial
+    /// Keep the received part of a truncated or damaged dump, under a name that ends in .partial
     #[arg(long)]
     keep_partial: bool,
 
-    /// Most .partial files to keep in the directory
+    /// Maximum number of .partial files in the directory
     #[arg(long, value_name = "N", default_value_t = 100, requires = "keep_partial")]
     max_partials: usize,
 
-    /// Take dumps of other tools too, which do not say how long they are: one that is cut off between
-    /// two of its sections looks whole
+    /// Accept dumps of other tools too. They do not state their length, so a dump that is truncated between two
+    /// sections looks intact
     #[arg(long)]
     any_tool: bool,
 
-    /// Listen on an address that other machines reach, with --max-size; nothing is encrypted, and anybody
-    /// can send
+    /// Allow an address that other machines can reach, with --max-size; connections are neither encrypted nor
+    /// authenticated
     #[arg(long)]
     any_host: bool,
 
-    /// Wait until a dump and its name are on disk before it counts as received
+    /// Sync each dump and its name to disk before replying `ok`
     #[arg(long)]
     sync: bool,
 }
@@ -113,7 +115,7 @@ impl Receive {
         let naming = naming.map_err(|why| Failure::usage(format!("-o {output}: {why}")))?;
         let stop = Stop::watch();
         let stop = stop.map_err(|e| Failure::new(format!("receive: cannot watch signals: {e}")))?;
-        // What can't be done is said before anybody sends something.
+        // Fails before the first sender if files cannot be created in the directory.
         drop(UnnamedFile::create_in(naming.directory(), FileOptions::new())?);
         let listener = Listener::bind(&self.address, self.any_host)?;
         log::never_wait().map_err(|e| {
@@ -142,7 +144,7 @@ impl Receive {
         }
     }
 
-    /// What a sender may do.
+    /// Returns the limits on senders.
     fn terms(&self) -> Terms {
         let min_rate = self.min_rate.into();
         let pace = Limits { timeout: self.timeout, min_rate, max_time: self.max_time };
@@ -151,18 +153,19 @@ impl Receive {
     }
 }
 
-/// How long standard output may take for the line that says where the receiver listens.
+/// The time limit for writing the line with the address to standard output.
 const ANNOUNCEMENT: Duration = Duration::from_secs(1);
 
-/// Says on standard output where the receiver listens. If standard output is not read, a thread keeps trying:
-/// the receiver serves its senders meanwhile, and a signal can end it.
+/// Prints the address of the receiver to standard output.
+///
+/// If standard output is not read, a thread keeps trying, so that the receiver can serve senders and react to signals.
 fn announce(name: &str) -> Result<(), Failure> {
     let line = format!("listening on {}\n", Visible(name));
     let (done, is_done) = mpsc::channel();
     thread::Builder::new()
         .stack_size(64 << 10)
         .spawn(move || {
-            // Nobody waits any more when it took too long.
+            // Fails if the receiver has stopped waiting.
             let _ = done.send(report::result(&line));
         })
         .map_err(|e| Failure::new(format!("receive: cannot start a thread: {e}")))?;
@@ -170,7 +173,7 @@ fn announce(name: &str) -> Result<(), Failure> {
         Ok(announced) => announced,
         Err(_) => {
             report::line(&format!(
-                "warning: receive: standard output is not read, listening on {name} all the same"
+                "warning: receive: standard output is not read; listening on {name} anyway"
             ));
             Ok(())
         }

@@ -1,4 +1,4 @@
-//! `corestream run`: runs a guest with WASI, and dumps it where it traps or hangs.
+//! `corestream run`: runs a guest with WASI, and dumps it if it traps or exceeds the time limit.
 
 mod arguments;
 mod backtrace;
@@ -40,9 +40,9 @@ use crate::signals::Interrupt;
 pub use self::arguments::Run;
 
 impl Run {
-    /// Returns the guest's exit code, or the code for how it ended.
+    /// Runs the guest. Returns its exit code, or the code for a trap or the time limit.
     pub fn run(mut self) -> Result<ExitCode, Failure> {
-        // A limit past the end of the clock is no limit.
+        // A limit beyond the range of the clock counts as unlimited.
         self.time_limit = self.time_limit.filter(|limit| deadline(*limit).is_some());
         let done = self.execute().map(ExitCode::from);
         done.map_err(|failure| Failure::with_code(failure.message, FAILED))
@@ -66,7 +66,7 @@ impl Run {
                     let cause = cause::plain(&error);
                     return Err(Failure::new(format!("{}: {cause}", self.guest.display())));
                 }
-                // From here on the guest has stopped, whether the dump is written or not.
+                // The guest has stopped from here on, even if writing the dump fails.
                 let pending = error.downcast_ref::<Pending>();
                 let limit =
                     pending.is_some() || matches!(error.downcast_ref(), Some(Trap::Interrupt));
@@ -86,7 +86,7 @@ impl Run {
                 report::raw(&backtrace::render(&name, &cause, &error, first_added, place));
                 if let Ok(captured) = &mut captured {
                     if pending.is_some() || (limit && waits) {
-                        let note = format!("{cause}: the frames are those of its entry");
+                        let note = format!("{cause}; the frames are from its entry");
                         captured.dump.notes.push(note);
                     }
                     captured.dump.trap = Some(cause);
@@ -97,7 +97,7 @@ impl Run {
         }
     }
 
-    /// Returns the low 8 bits of the guest's exit code, or 1 if only those bits are 0.
+    /// Returns the low 8 bits of the guest's exit code, or 1 if the code is not 0 but these bits are.
     fn exit_code(&self, code: u32) -> u8 {
         let low = code.to_le_bytes()[0];
         if low != 0 || code == 0 {
@@ -105,12 +105,12 @@ impl Run {
         }
         let name = self.name();
         report::line(&format!(
-            "{name}: the guest's exit code {code} does not fit into 8 bits: it becomes {FAILED_GUEST}"
+            "{name}: the guest's exit code {code} does not fit in 8 bits; exiting with {FAILED_GUEST}"
         ));
         FAILED_GUEST
     }
 
-    /// Writes the dump and says where it is; a guest that crashed has crashed, dump or not.
+    /// Writes the dump and reports its path. A failure does not change that the guest crashed.
     fn dump(
         &self,
         output: Option<Target>,
@@ -150,13 +150,13 @@ impl Run {
         Ok(path)
     }
 
-    /// Checks the output before the guest runs.
+    /// Checks the output path before the guest runs.
     fn resolve(&self, path: &Path) -> Result<Target, Failure> {
         let is_stream = matches!(own_descriptor(path), Some(0..=2));
         if path == Path::new("-") || is_stream {
             let path = path.display();
             return Err(Failure::new(format!(
-                "-o {path}: this stream is the guest's, name a file"
+                "-o {path}: the guest uses this stream; give a file name"
             )));
         }
         let name = self.name();
@@ -167,20 +167,20 @@ impl Run {
         Ok(Target { path, output })
     }
 
-    /// A name that is free: the dump of a crash is not lost because of an older one.
+    /// Returns a free name, so that an older dump does not prevent a new one.
     fn default_output(&self) -> Result<Target, Failure> {
         let first = self.resolve(Path::new("%n.core"));
         if first.is_ok() { first } else { self.resolve(Path::new("%n.%p.core")) }
     }
 }
 
-/// The output of a dump, and its path for messages.
+/// The destination of a dump, with its path for messages.
 struct Target {
     path: PathBuf,
     output: Output,
 }
 
-/// Returns the cause of a trap, preceded by a stack overflow if there was one.
+/// Returns the cause of a trap, preceded by the message for a stack overflow if there was one.
 fn trap_cause(
     error: &Error,
     stack: Option<&StackPointer>,

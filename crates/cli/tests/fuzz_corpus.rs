@@ -1,4 +1,5 @@
-//! The logic of the fuzz targets over the saved corpus, and over bytes that look random.
+//! The logic of the fuzz targets, over the saved corpus and over random bytes. Its allocator counts, so it has a crate of
+//! its own.
 
 #[path = "../../../tests/common/mod.rs"]
 mod common;
@@ -26,7 +27,7 @@ static ALLOCATOR: count::Counting = count::Counting;
 
 fn over_corpus(target: &str, run: fn(&[u8])) {
     let fuzz = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
-    // The corpus is part of the repository, but not of the package.
+    // The corpus is not part of the package.
     if fuzz.exists() {
         let mut inputs = 0;
         for entry in std::fs::read_dir(fuzz.join("corpus").join(target)).unwrap() {
@@ -37,7 +38,7 @@ fn over_corpus(target: &str, run: fn(&[u8])) {
     }
     let mut random = Random(0x5eed);
     for i in 0..300 {
-        // Sparse bytes make longer lists than dense ones do.
+        // Sparse bytes make longer lists than dense ones.
         let zeros = random.below(4);
         let bytes = (0..i * 8).map(|_| match random.below(4) < zeros {
             true => 0,

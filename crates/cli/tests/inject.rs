@@ -1,8 +1,10 @@
-//! Every system call by which a dump or an image is written or read fails, with every error and at
-//! every position, on a file, a pipe and a socket; and signals come at each. What comes out is whole,
-//! or it is not there and a line says why.
+//! Faults in system calls, injected by strace.
+//!
+//! Each system call that writes or reads a dump or an image fails with each error, or a signal comes with it, on a file, a
+//! pipe and a socket. The output is complete, or it is absent and a line says why. By default, the tests try a sample of
+//! these faults. The slow tests, which are ignored, try all of them.
 #![cfg(target_os = "linux")]
-#![allow(clippy::print_stdout, reason = "a test says what it tried, or could not try")]
+#![allow(clippy::print_stdout, reason = "a test prints how many faults it has injected")]
 
 #[path = "../../../tests/common/environment.rs"]
 mod environment;
@@ -18,48 +20,55 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use corestream::read::Verifier;
 use corestream::{CoreDumpFile, MemoryIndex};
+use environment::require;
 use strace::Call;
 use tempfile::TempDir;
-use tool::{names, stderr};
+use tool::{kept_path, names, ok, stderr, tool_path};
 
-/// What writes, makes, names, or prepares for it.
+/// System calls that write, make or name files, or prepare for that.
 const WRITES: &str = "write,writev,pwrite64,pwritev,pwritev2,fallocate,ftruncate,fsync,fdatasync,linkat,\
-                      rename,renameat,renameat2,unlink,unlinkat,fchmod,chmod,fchmodat,openat,close,mkdir,mkdirat,sendmsg,sendto,\
-                      vmsplice,splice,sendfile,fcntl,clone,clone3";
+                      rename,renameat,renameat2,unlink,unlinkat,fchmod,chmod,fchmodat,openat,close,mkdir,\
+                      mkdirat,sendmsg,sendto,vmsplice,splice,sendfile,fcntl,clone,clone3";
 
-/// What reads, or says what there is to read.
+/// System calls that read, or find out what there is to read.
 const READS: &str = "read,readv,pread64,preadv,lseek,mmap,statx,openat";
 
 const ERRORS: [&str; 9] =
     ["EIO", "ENOSPC", "EINTR", "EAGAIN", "EDQUOT", "EFBIG", "EPERM", "EINVAL", "ENOSYS"];
 
-/// Those of them that reading can meet.
+/// The errors that a read can return.
 const READ_ERRORS: [&str; 5] = ["EIO", "EINTR", "EAGAIN", "EINVAL", "ENOSYS"];
 
-/// Trials that run at the same time: most of one is waiting.
+/// The number of trials that run at the same time. A trial mostly waits.
 const AT_ONCE: usize = 4;
 
-/// A way to run the tool.
+/// By default one of this many trials runs. It is a prime, so that the sample has every error and signal.
+const SAMPLE: usize = 23;
+
+/// All trials run.
+const ALL: usize = 1;
+
+/// A command, its input and its output.
 #[derive(Clone, Copy)]
 struct Case {
-    /// What it is called with; `guest.mem` and `guest.core` stand for the inputs.
+    /// The arguments. `guest.mem` and `guest.core` stand for the inputs.
     args: &'static [&'static str],
     input: Option<&'static str>,
     output: Stream,
-    /// Whether there is an old file under the name `new`.
+    /// Whether a file `new` exists.
     old: bool,
-    /// Whether the file system is to have no `O_TMPFILE`.
+    /// Whether the file system is made to have no `O_TMPFILE`.
     named: bool,
 }
 
-/// What standard output is.
+/// The kind of standard output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Stream {
     File,
@@ -85,7 +94,7 @@ impl Case {
     }
 }
 
-/// The inputs, and what is to become of them.
+/// The inputs, and the outputs that are expected.
 struct Guest {
     directory: TempDir,
     dump: Vec<u8>,
@@ -95,8 +104,8 @@ struct Guest {
 }
 
 impl Guest {
-    /// A guest with two large parts, which are lent to pipes and sockets, and small ones between, one
-    /// each `step` bytes.
+    /// Makes a guest with two large parts, which are lent to pipes and sockets, and a small part every `step` bytes between
+    /// them.
     fn new(step: usize) -> Self {
         let mut image = vec![0; 40 << 16];
         image[100..1_400_100].fill(3);
@@ -108,13 +117,10 @@ impl Guest {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("guest.mem");
         fs::write(&path, &image).unwrap();
-        // Never old enough for its times to tell of writers, so that each run makes the same calls.
+        // The image is never old enough for its times to count, so that each run makes the same calls.
         let later = SystemTime::now() + Duration::from_secs(86_400);
         fs::File::options().append(true).open(&path).unwrap().set_modified(later).unwrap();
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-        command.args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
-        let output = command.current_dir(directory.path()).output().unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
+        ok(directory.path(), ["dump", "--memory", "guest.mem", "-o", "guest.core"]);
         let dump = fs::read(directory.path().join("guest.core")).unwrap();
         Self { directory, dump, sealed: sealed(&image), image }
     }
@@ -128,9 +134,9 @@ impl Guest {
             fs::write(work.join("new"), "old").unwrap();
         }
         let mut command = strace::traced(&log, calls, injections);
-        command.current_dir(&work).arg(assert_cmd::cargo::cargo_bin!("corestream"));
+        command.current_dir(&work).arg(tool_path());
         let place = |arg: &str| match arg {
-            // Only pages of such a file are lent.
+            // Only pages of a sealed file are lent.
             "guest.mem" if case.output != Stream::File => {
                 format!("/proc/{}/fd/{}", std::process::id(), self.sealed.as_raw_fd()).into()
             }
@@ -139,7 +145,7 @@ impl Guest {
         };
         command.args(case.args.iter().map(|arg| place(arg)));
         if matches!(case.args[0], "dump" | "extract") {
-            // With more of them it is chance which one makes which call.
+            // With more threads, it is random which thread makes which call.
             command.args(["--threads", "1"]);
         }
         command.stdin(match case.input {
@@ -175,7 +181,7 @@ impl Guest {
     }
 }
 
-/// A memfd that nobody can write to any more.
+/// Makes a memfd that cannot be written to any more.
 fn sealed(bytes: &[u8]) -> fs::File {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
@@ -192,7 +198,7 @@ fn read_all(mut reader: fs::File) -> Vec<u8> {
     bytes
 }
 
-/// What came of it.
+/// The result of a trial.
 struct Run {
     output: Output,
     stdout: Vec<u8>,
@@ -201,12 +207,12 @@ struct Run {
     directory: TempDir,
 }
 
-/// A fault, and where it comes.
+/// A fault, and the call in which it comes.
 struct Trial<'c> {
     call: &'c Call,
-    /// What strace is to do: `error=EIO`, or `signal=SIGTERM`.
+    /// The fault for strace: `error=EIO`, or `signal=SIGTERM`.
     fault: String,
-    /// At which calls of that name.
+    /// The numbers of the calls of that name.
     when: String,
 }
 
@@ -220,8 +226,8 @@ impl Trial<'_> {
     }
 }
 
-/// Each error once at each of `calls`, those of a disk that is full or broken also from there on, and
-/// each signal. Calls of the name in `always` fail from that one on.
+/// Returns the trials for `calls`: each error once at each call, the errors of a full or broken disk also from there on, and
+/// each signal. Calls with the name of `always` fail from that call on.
 fn trials<'c>(calls: &'c [Call], always: Option<&Call>) -> Vec<Trial<'c>> {
     let mut trials = Vec::new();
     for call in calls {
@@ -235,7 +241,7 @@ fn trials<'c>(calls: &'c [Call], always: Option<&Call>) -> Vec<Trial<'c>> {
         for error in if reads { &READ_ERRORS[..] } else { &ERRORS } {
             add(format!("error={error}"), &when);
         }
-        // Lines for people are written by `write` too.
+        // Messages are written by `write` too.
         if call.name != "write" {
             for error in ["EIO", "ENOSPC"] {
                 add(format!("error={error}"), &format!("{}+", call.k));
@@ -248,12 +254,13 @@ fn trials<'c>(calls: &'c [Call], always: Option<&Call>) -> Vec<Trial<'c>> {
     trials
 }
 
-/// Runs the tool as it is, then with every fault at every call that `choose` chooses, a few at the
-/// same time. Gives the number of faults.
+/// Runs the tool without a fault, and then with every n-th of the faults at the calls that `choose` selects, a few at the
+/// same time. Returns the number of faults.
 fn try_all(
     guest: &Guest,
     case: &Case,
     names: &str,
+    every: usize,
     choose: impl Fn(&[Call]) -> Vec<Call>,
     check: impl Fn(Option<&Trial<'_>>, &Run) + Sync,
 ) -> usize {
@@ -266,9 +273,9 @@ fn try_all(
     let plain = guest.run(case, names, deny.as_slice());
     check(None, &plain);
     let mut calls = choose(&plain.calls);
-    // A fault before the call that is denied is the same as without the denial.
+    // A fault before the denied call is the same as without the denial.
     calls.retain(|call| always.is_none_or(|always| always.name != call.name || always.k < call.k));
-    let trials = trials(&calls, always);
+    let trials: Vec<_> = trials(&calls, always).into_iter().step_by(every).collect();
     let (next, faults) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
@@ -282,8 +289,8 @@ fn try_all(
                     let run = guest.run(case, names, &injections);
                     check(Some(trial), &run);
                     let denied = usize::from(always.is_some());
-                    // None at all if a signal was to come at a later `openat`: strace cannot deny one and
-                    // interrupt another, and a file without a name opens fewer.
+                    // There is no fault if a signal should come at a later `openat`: strace cannot deny one and
+                    // interrupt another, and an unnamed file opens fewer.
                     faults.fetch_add(run.faults.saturating_sub(denied), Ordering::Relaxed);
                 }
             });
@@ -300,39 +307,39 @@ fn try_all(
     faults
 }
 
-/// Whether these are the arguments of an `openat` that makes a file, or opens its directory.
+/// Returns whether these are the arguments of an `openat` that makes a file, or opens its directory.
 fn is_new(line: &str) -> bool {
     ["O_TMPFILE", "O_CREAT", "\".\""].iter().any(|part| line.contains(part))
 }
 
-/// Whether the work must succeed, or fail, in spite of a fault; `None` if either is right.
-fn must(case: &Case, trial: &Trial<'_>) -> Option<bool> {
+/// Returns whether the command must succeed or fail with a fault. `None` means that both are right.
+fn must_succeed(case: &Case, trial: &Trial<'_>) -> Option<bool> {
     let Call { name, line, .. } = trial.call;
     if trial.is_signal() {
         return None;
     }
     match name.as_str() {
-        // What is read may be asked for only to be sure, or there is another way.
+        // A read may be only a check, or there is another way.
         _ if READS.split(',').any(|read| read == name) && !(name == "openat" && is_new(line)) => {
             None
         }
-        // Only a faster way, or another thread.
+        // These calls are only a faster way, or start another thread.
         "clone3" | "clone" | "splice" | "sendfile" => Some(true),
         "fcntl" => line.contains("PIPE_SZ").then_some(true),
-        // A file that has a name is as good, and so is one that gets its name by a link.
+        // A file with a name is used instead.
         "openat" if line.contains("O_TMPFILE") => (!trial.when.ends_with('+')).then_some(true),
-        // There is another way to link, and after that a copy.
+        // There is another way to link, and then a copy.
         "linkat" => Some(true),
-        // To rename without replacing: there is a link.
+        // A link is used instead.
         "renameat2" => Some(true),
-        // The file of the trial is then the one that is written.
+        // The trial file is then used for the output.
         "unlinkat" => Some(true),
         "renameat" if trial.has(&["EINTR"]) => Some(true),
-        // Only one of them is there to learn its error.
+        // Only one `close` reports errors of the file.
         "close" => None,
-        // The directory of `--all` was made with that mode.
+        // The directory of `--all` was made with the right mode.
         "fchmodat" if trial.has(&["EPERM", "EINVAL", "ENOSYS"]) => Some(true),
-        // The directory of the file: `syncfs` needs no right to read it. Not with the file itself before it.
+        // `syncfs` does not require the right to read the directory of the file.
         "openat"
             if line.contains("\".\"")
                 && !line.contains("O_PATH")
@@ -351,13 +358,13 @@ fn must(case: &Case, trial: &Trial<'_>) -> Option<bool> {
         "write" | "writev" | "sendmsg" if trial.has(&["EAGAIN"]) => {
             Some(case.output != Stream::File)
         }
-        // Some file systems have no such thing.
+        // Some file systems have no `fsync`.
         "fsync" if trial.has(&["EINVAL"]) => None,
         _ => Some(false),
     }
 }
 
-/// Checks that what was written is whole, or not there and said to be so.
+/// Checks that the output is complete, or absent with a message.
 fn check_written(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Run) {
     let what = match trial {
         Some(Trial { call, fault, when }) => {
@@ -372,12 +379,12 @@ fn check_written(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Ru
     let names = names(&work);
     let named = case.args.contains(&"new");
     let status = run.output.status;
-    if let Some(success) = trial.map_or(Some(true), |trial| must(case, trial)) {
+    if let Some(success) = trial.map_or(Some(true), |trial| must_succeed(case, trial)) {
         assert_eq!(status.success(), success, "{what}");
     }
     if status.success() {
-        // A lease that is refused so means that somebody has the image open for writing. A memfd without
-        // seals counts as that too.
+        // A lease that is refused in this way means that a process has the image open for writing. A memfd without
+        // seals counts as changing too.
         let refused = |trial: &Trial<'_>| {
             let line = &trial.call.line;
             line.contains("F_GET_SEALS")
@@ -389,13 +396,13 @@ fn check_written(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Ru
         }
         assert_eq!(said, "", "{what}");
         match named {
-            true => assert_whole(&work.join("new"), expected, &what),
+            true => assert_complete(&work.join("new"), expected, &what),
             false => assert!(is_same(&run.stdout, expected), "{what}"),
         }
         assert_eq!(names, if named { &["new"][..] } else { &[] }, "{what}");
         return;
     }
-    // Or a signal came before it was watched for.
+    // A signal can come before the tool handles it.
     let killed = status.signal().is_some() && trial.is_some_and(Trial::is_signal);
     let code = match trial.map(|trial| trial.fault.as_str()) {
         Some("signal=SIGINT") => 130,
@@ -408,47 +415,41 @@ fn check_written(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Ru
     assert!(killed || line && said.chars().all(|c| c == '\n' || !c.is_control()), "{what}");
     assert!(run.stdout.len() <= expected.len() && expected.starts_with(&run.stdout), "{what}");
     let new = work.join("new");
-    // It is finished and has its name: only the last `fsync`, that of its directory, has failed.
+    // The file is complete and has its name: only the last `fsync`, of its directory, has failed.
     let is_named = said.contains("its directory cannot be synced");
     match fs::read(&new) {
         Ok(_) if is_named => {
             assert_eq!(trial.unwrap().call.name, "fsync", "{what}");
-            assert_whole(&new, expected, &what);
+            assert_complete(&new, expected, &what);
         }
         Ok(bytes) if case.old && bytes == b"old" => {}
-        // It was killed after it was done.
-        Ok(_) if killed => assert_whole(&new, expected, &what),
-        Ok(_) => panic!("something is under the name: {what}"),
+        // The signal came after the file was complete.
+        Ok(_) if killed => assert_complete(&new, expected, &what),
+        Ok(_) => panic!("something has the final name: {what}"),
         Err(_) if new.is_dir() => assert!(killed, "{what}"),
         Err(_) => assert!(!case.old && !is_named, "the file is gone: {what}"),
     }
-    // A finished one that got no name stays, and is whole.
-    let kept = kept(&said);
-    if let Some(kept) = kept {
+    // A finished file that got no name stays, and is complete.
+    let kept = kept_path(&said).and_then(|path| Some(path.file_name()?.to_str()?.to_string()));
+    if let Some(kept) = &kept {
         let failed = &trial.unwrap().call.name;
         assert!(matches!(failed.as_str(), "renameat" | "openat"), "{what}");
-        assert_whole(&work.join(kept), expected, &what);
+        assert_complete(&work.join(kept), expected, &what);
     }
-    // What has a name while it is written can't be removed by who was killed. What has none for that time was
-    // tried with an empty file.
+    // A killed process cannot remove a file that has a name while it is written. For a file without a name, an empty
+    // trial file can be left.
     let partial = |name: &String| {
         let has_name = case.named || case.args.contains(&"--all") || case.old;
         let is_empty = || fs::read(work.join(name)).is_ok_and(|bytes| bytes.is_empty());
         status.signal() == Some(9) && name.ends_with(".partial") && (has_name || is_empty())
     };
-    let is_other = |name: &&String| *name != "new" && Some(name.as_str()) != kept && !partial(name);
+    let is_other =
+        |name: &&String| *name != "new" && Some(*name) != kept.as_ref() && !partial(name);
     let others: Vec<_> = names.iter().filter(is_other).collect();
     assert!(others.is_empty(), "{others:?} is left: {what}");
 }
 
-/// The partial name that a finished file has kept, as a message says.
-fn kept(said: &str) -> Option<&str> {
-    let (_, rest) = said.split_once(", which is kept as ")?;
-    let (path, _) = rest.split_once(": ")?;
-    Path::new(path).file_name()?.to_str()
-}
-
-/// Whether these are the bytes that are expected, or a whole dump of the same memory with a note about how it was read.
+/// Returns whether these are the expected bytes, or an intact dump of the same memory with a note about how it was read.
 fn is_same(bytes: &[u8], expected: &[u8]) -> bool {
     if bytes == expected {
         return true;
@@ -464,7 +465,8 @@ fn is_same(bytes: &[u8], expected: &[u8]) -> bool {
     whole && dump.notes().len() == 1 && memory(&dump) == memory(&expected)
 }
 
-fn assert_whole(path: &Path, expected: &[u8], what: &str) {
+/// Checks that a file, or the directory of `extract --all`, is complete.
+fn assert_complete(path: &Path, expected: &[u8], what: &str) {
     let mode = path.metadata().unwrap().permissions().mode() & 0o777;
     if !path.is_dir() {
         assert!(is_same(&fs::read(path).unwrap(), expected), "{what}");
@@ -473,31 +475,31 @@ fn assert_whole(path: &Path, expected: &[u8], what: &str) {
     }
     assert_eq!(mode, 0o700, "{what}");
     assert_eq!(names(path), ["manifest.json", "memory-0.mem"]);
-    assert_whole(&path.join("memory-0.mem"), expected, what);
+    assert_complete(&path.join("memory-0.mem"), expected, what);
     let manifest = fs::read(path.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
     assert_eq!(manifest["memories"][0]["image"], "memory-0.mem");
 }
 
-/// The calls that have to do with what is written: not with what every program does at its start.
+/// Returns the calls that write the output, without those of every program at its start.
 fn writing(calls: &[Call]) -> Vec<Call> {
     let is_write = |call: &Call| matches!(&*call.name, "write" | "writev" | "pwrite64" | "sendmsg");
     let written = calls.iter().rposition(is_write).unwrap_or(calls.len());
     let writes = |(i, call): &(usize, &Call)| match call.name.as_str() {
         "openat" => is_new(&call.line),
         "fcntl" => !call.line.contains("F_GETFD"),
-        // Before that, descriptors are closed that were only read.
+        // Before the last write, only inputs are closed.
         "close" => *i > written,
         _ => true,
     };
     calls.iter().enumerate().filter(writes).map(|(_, call)| call.clone()).collect()
 }
 
-/// The calls from the first one on that looks at an input.
+/// Returns the calls from the first one that looks at an input.
 fn reading(calls: &[Call]) -> Vec<Call> {
     let first = |call: &Call| call.line.contains("/guest.") || call.line.starts_with("0, \"");
     let calls = calls.iter().skip_while(|call| !first(call));
-    // Where the allocator gets no memory, a program ends.
+    // A program whose allocator gets no memory ends.
     calls.filter(|call| call.name != "mmap" || !call.line.contains("ANONYMOUS")).cloned().collect()
 }
 
@@ -510,34 +512,59 @@ const EXTRACT: Case = Case::new(&["extract", "guest.core", "--memory", "0", "-o"
 const EXTRACT_ALL: Case = Case::new(&["extract", "guest.core", "--all", "new"]);
 const EXTRACT_OUT: Case = Case::new(&["extract", "guest.core", "--memory", "0"]);
 
-fn try_writing(step: usize, cases: &[Case]) {
-    if !strace::works() {
-        return;
-    }
+fn try_writing(every: usize, step: usize, cases: &[Case]) {
     let guest = Guest::new(step);
     for case in cases {
         let check = |trial: Option<&Trial<'_>>, run: &Run| check_written(&guest, case, trial, run);
-        let faults = try_all(&guest, case, WRITES, writing, check);
-        assert!(faults > 100, "{faults}");
+        let faults = try_all(&guest, case, WRITES, every, writing, check);
+        assert!(faults > 100 / every, "{faults}");
     }
 }
 
+const TO_FILES: [Case; 4] = [DUMP_SYNC, DUMP.named(), REPLACE.old(), REPLACE.old().named()];
+const TO_STREAMS: [Case; 3] = [DUMP_OUT, DUMP_OUT.to(Stream::Pipe), DUMP_OUT.to(Stream::Socket)];
+const IMAGES: [Case; 4] = [EXTRACT, EXTRACT.named(), EXTRACT_ALL, EXTRACT_OUT.to(Stream::Pipe)];
+
 #[test]
-fn a_dump_to_a_file_is_whole_or_not_there() {
-    try_writing(1000, &[DUMP_SYNC, DUMP.named(), REPLACE.old(), REPLACE.old().named()]);
+fn a_dump_to_a_file_is_complete_or_absent() {
+    require!(strace);
+    try_writing(SAMPLE, 1000, &TO_FILES);
 }
 
 #[test]
-fn a_dump_to_a_stream_is_whole_or_said_to_be_cut_off() {
-    try_writing(1000, &[DUMP_OUT, DUMP_OUT.to(Stream::Pipe), DUMP_OUT.to(Stream::Socket)]);
+#[ignore = "slow: 30 s"]
+fn a_dump_to_a_file_is_complete_or_absent_after_any_fault() {
+    require!(strace);
+    try_writing(ALL, 1000, &TO_FILES);
 }
 
 #[test]
-fn an_image_is_whole_or_not_there() {
-    try_writing(200_000, &[EXTRACT, EXTRACT.named(), EXTRACT_ALL, EXTRACT_OUT.to(Stream::Pipe)]);
+fn a_dump_to_a_stream_is_complete_or_fails() {
+    require!(strace);
+    try_writing(SAMPLE, 1000, &TO_STREAMS);
 }
 
-/// Checks that what is read is right, or said not to be.
+#[test]
+#[ignore = "slow: 13 s"]
+fn a_dump_to_a_stream_is_complete_or_fails_after_any_fault() {
+    require!(strace);
+    try_writing(ALL, 1000, &TO_STREAMS);
+}
+
+#[test]
+fn an_image_is_complete_or_absent() {
+    require!(strace);
+    try_writing(SAMPLE, 200_000, &IMAGES);
+}
+
+#[test]
+#[ignore = "slow: 14 s"]
+fn an_image_is_complete_or_absent_after_any_fault() {
+    require!(strace);
+    try_writing(ALL, 200_000, &IMAGES);
+}
+
+/// Checks that what was read is right, or that an error says why not.
 fn check_read(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Run) {
     if case.args.contains(&"new") {
         return check_written(guest, case, trial, run);
@@ -563,26 +590,33 @@ fn check_read(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Run) 
     }
 }
 
-#[test]
-fn what_cannot_be_read_is_said() {
-    if !strace::works() {
-        return;
-    }
+fn try_reading(every: usize) {
     let guest = Guest::new(200_000);
     let verify_input = Case { input: Some("guest.core"), ..Case::new(&["verify", "-"]) };
     for case in [Case::new(&["verify", "guest.core"]), verify_input, EXTRACT, DUMP] {
         let check = |trial: Option<&Trial<'_>>, run: &Run| check_read(&guest, &case, trial, run);
-        let faults = try_all(&guest, &case, READS, reading, check);
-        assert!(faults > 50, "{faults}");
+        let faults = try_all(&guest, &case, READS, every, reading, check);
+        assert!(faults > 50 / every, "{faults}");
     }
 }
 
-/// A machine that gives no thread: the dump is whole all the same, and a signal still ends it.
 #[test]
-fn without_threads_a_dump_is_whole_and_a_signal_ends_it() {
-    if !strace::works() {
-        return;
-    }
+fn reports_an_input_that_cannot_be_read() {
+    require!(strace);
+    try_reading(SAMPLE);
+}
+
+#[test]
+#[ignore = "slow: 7 s"]
+fn reports_an_input_that_cannot_be_read_after_any_fault() {
+    require!(strace);
+    try_reading(ALL);
+}
+
+/// No thread can be started.
+#[test]
+fn completes_a_dump_without_threads_and_a_signal_ends_it() {
+    require!(strace);
     let guest = Guest::new(200_000);
     let none: Vec<String> =
         ["clone3", "clone"].map(|name| format!("{name}:error=EAGAIN:when=1+")).into();

@@ -1,9 +1,9 @@
 //! Verification: checks the structure, the index and the checksums of a dump.
 //!
 //! # The problem
-//! A verdict must find any damage, say which memory it affects, and be the same for a file and for a stream. Files
-//! should be checked by all cores. A stream passes only once, may be larger than any memory, and its receiver wants to
-//! reject a wrong or damaged dump before gigabytes have arrived.
+//! A verifier must find all damage, name the affected memory, and give the same verdict for a file and for a stream.
+//! For a file it should use all cores. A stream passes only once and may be larger than memory, and its receiver wants
+//! to reject a wrong or damaged dump before gigabytes have arrived.
 //!
 //! # The idea
 //! One function, [`examine`], checks both. It pulls the sections from the [`Parser`], then decodes the index, then
@@ -18,9 +18,9 @@
 //!
 //! # The verdict
 //! A fault in the sections does not end the check if the header is intact: the index may still name every bad block and
-//! the memory in it ([`blocks`]). The report is about the first damaged place in file order. A failed read, out of
-//! memory or cancellation is an error and never a verdict. An unknown value becomes an error only if no damage explains
-//! it.
+//! the memory in it ([`blocks`]). The report is about the first damaged place in file order. A failed read, a
+//! failed allocation or cancellation is an error and never a verdict. An unknown value is an error only if there is no
+//! damage that may have caused it.
 //!
 //! If the header of a source is lost, a second check uses the index at the end of the file ([`FoundIndex`]), so that
 //! the report can still name the bad blocks.

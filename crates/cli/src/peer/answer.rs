@@ -1,4 +1,16 @@
-//! Waits for a peer's answer to a dump that was sent: its reply, or how it ends the connection.
+//! The wait for a peer's answer to a dump: its reply, or the way in which it ends the connection.
+//!
+//! # The problem
+//! The exit code of `dump --to` must be the truth: 0 only if the peer kept the dump. [`reply`](super::reply) defines
+//! the protocol. This module has to find out, from a socket, whether the peer replied, closed the connection in the
+//! ordinary way after reading everything, broke it, or hangs.
+//!
+//! # What makes it hard
+//! - The kernel reports the error of a connection once, to the first call that meets it. After that, a broken
+//!   connection looks like an ordinary close. So every call that can get the error records it.
+//! - A peer may refuse a dump while it is still being sent. `send` blocks in its writes, which is faster than polling,
+//!   so another thread watches for an early reply and shuts the connection down.
+//! - An ordinary close by the peer counts as success only after it has taken every byte, which `SIOCOUTQ` tells.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,38 +28,35 @@ use super::reply::{Answer, EARLY_OK, Reply};
 use crate::limits::MAX_REASON_BYTES;
 use crate::platform::{is_unix, unsent};
 
-/// How long a peer may take by TCP to show that it has ended its half before the sender ends its own.
-/// Afterwards an early end looks like an ordinary one: both sides' ends cross on the way.
+/// The time to wait on TCP for an early end of the peer's half before the sender shuts down its own. After that, an
+/// early end cannot be distinguished from an ordinary one, because both ends can cross on the way.
 const GRACE: Duration = Duration::from_millis(20);
 
-/// How long the rest of a reply may take whose first byte has come.
+/// The time limit for the rest of a reply whose first byte has arrived.
 const REST_OF_REPLY: Duration = Duration::from_secs(30);
 
-/// How long to wait without a word to the user.
+/// The time to wait before telling the user.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// How often to look whether the peer still takes bytes out of the buffers.
+/// The interval between checks whether the peer still reads.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A dump on its way to a peer, and the peer's answer.
-///
-/// The kernel reports an error of a connection once, to the first call that asks. After that, a broken connection
-/// looks like one that the peer closed in the ordinary way. So each call that gets the error notes it here.
+/// The transfer of a dump to a peer, and the peer's answer.
 pub struct Exchange<'s> {
     socket: BorrowedFd<'s>,
-    /// The error that broke the connection; 0 for none so far.
+    /// The number of the error that broke the connection, or 0.
     error: AtomicI32,
 }
 
-/// What came of the wait.
+/// The outcome of the wait.
 #[derive(Debug)]
 pub enum Outcome {
     Answered(Answer),
-    /// The connection broke, as it does when a receiver drops a dump or ends.
+    /// The connection broke, as when a receiver drops a dump or exits.
     Broken(io::Error),
-    /// Nothing came for this long.
+    /// No answer arrived within this time.
     TimedOut(Duration),
-    /// A reply began to come, and its end did not for this long.
+    /// A reply started but was not completed within this time.
     Unfinished(Duration),
 }
 
@@ -56,16 +65,16 @@ impl<'s> Exchange<'s> {
         Self { socket, error: AtomicI32::new(0) }
     }
 
-    /// Sends a dump by `send`, and breaks the connection off as soon as the peer has replied: it does not want the
-    /// rest, and need not take it. The reply stays, for [`reason_of_refusal`](Self::reason_of_refusal).
+    /// Runs `send` to send a dump, and shuts the connection down as soon as the peer replies, because it refuses the
+    /// rest. [`reason_of_refusal`](Self::reason_of_refusal) returns the reply.
     ///
-    /// Another thread listens to the peer, because `send` blocks in its writes, which is faster.
-    /// If the thread cannot be started, the reply is read when the connection breaks or a timeout ends the dump.
+    /// Another thread watches the peer, because `send` blocks in its writes, which is faster. If that thread cannot be
+    /// started, the reply is read when the connection breaks or a timeout ends the dump.
     pub fn send_until_reply<T>(&self, send: impl FnOnce() -> T) -> T {
         let Ok((done, is_done)) = UnixStream::pair() else { return send() };
         thread::scope(|scope| {
             let listen = move || self.break_off_at_reply(is_done.as_fd());
-            // Without the thread, see above.
+            // Continues without the thread, see above.
             let _ = thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, listen);
             let sent = send();
             drop(done);
@@ -73,10 +82,10 @@ impl<'s> Exchange<'s> {
         })
     }
 
-    /// Shuts the sender's half down once a whole reply has come, but not after `is_done` is at its end.
+    /// Shuts down the sender's half once a complete reply has arrived, unless `is_done` is at its end.
     fn break_off_at_reply(&self, is_done: BorrowedFd<'_>) {
         let mut line = [0; MAX_REASON_BYTES + 1];
-        // Whether the socket has something to read already that is no whole reply: no event tells of more.
+        // Whether the socket is readable without a complete reply. No event reports further bytes then.
         let mut is_partial = false;
         loop {
             let mut fds = [
@@ -100,20 +109,20 @@ impl<'s> Exchange<'s> {
                     let _ = shutdown(self.socket, Shutdown::Write);
                     return;
                 }
-                // A part of a line, or the end of the peer's half.
+                // A partial line, or the end of the peer's half.
                 Ok(_) => is_partial = true,
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                // The write that fails reports it, or the wait for the answer.
+                // The failing write or the wait for the answer reports this error.
                 Err(_) => return,
             }
         }
     }
 
-    /// Tells the peer that everything was sent, and waits for its answer: for at most `timeout` after it took
-    /// the last byte out of the buffers, or without a limit. Calls `waiting` once if that takes long.
+    /// Shuts down the sender's half and waits for the peer's answer.
     ///
-    /// A reply that has begun must be complete within [`REST_OF_REPLY`], so a peer cannot hold the sender up by
-    /// sending a byte now and then.
+    /// The wait ends `timeout` after the peer last took bytes out of the buffers, or is unlimited. Calls `waiting` once
+    /// if it takes long. A reply that has started must be complete within [`REST_OF_REPLY`], so a peer cannot delay the
+    /// sender by sending single bytes.
     pub fn wait_for_answer(
         &self,
         timeout: Option<Duration>,
@@ -126,20 +135,20 @@ impl<'s> Exchange<'s> {
             match self.receive(&mut [0], RecvFlags::PEEK) {
                 Ok(0) => reply.end_early(),
                 Ok(_) => reply.begin_early(),
-                // If it is one of the connection, it is noted.
+                // Records an error of the connection.
                 Err(_) => {}
             }
         }
         match shutdown(socket, Shutdown::Write) {
             Ok(()) => {}
-            // Only a connection that broke is not connected.
+            // Only a broken connection is not connected.
             Err(errno @ (Errno::NOTCONN | Errno::PIPE)) => self.note(errno),
             Err(errno) => return Err(errno.into()),
         }
         let mut waiting = Some(waiting);
-        // When the first byte of the reply came.
+        // The time at which the first byte of the reply arrived.
         let mut begun = None;
-        // When the peer last took bytes out of the buffers, and what it left there.
+        // The time at which the peer last took bytes out of the buffers, and the number of remaining bytes.
         let mut since = Instant::now();
         let mut left_over = unsent(socket);
         loop {
@@ -187,8 +196,7 @@ impl<'s> Exchange<'s> {
         }
     }
 
-    /// Returns the reason of a peer that replied, or broke the connection, while the dump was sent, if it gave one.
-    /// Does not wait.
+    /// Returns the reason that a peer gave while the dump was sent, if any. Does not wait.
     pub fn reason_of_refusal(&self) -> Option<String> {
         let mut reply = Reply::default();
         let mut buffer = [0; MAX_REASON_BYTES];
@@ -197,7 +205,7 @@ impl<'s> Exchange<'s> {
                 Ok(0) => return reply.reason(),
                 Ok(n) => match reply.take(&buffer[..n]) {
                     Some(Answer::Refused(reason)) => return Some(reason),
-                    // It cannot have kept what was not sent.
+                    // The peer cannot have kept a dump that was not sent completely.
                     Some(_) => return Some(EARLY_OK.into()),
                     None => {}
                 },
@@ -207,9 +215,9 @@ impl<'s> Exchange<'s> {
         }
     }
 
-    /// The peer ended its half.
+    /// Handles the end of the peer's half.
     fn ended(&self, reply: &mut Reply) -> Outcome {
-        // In this order: a peer that goes with bytes unread sets the error before it drops them.
+        // Checks for the error first: a peer that leaves with unread bytes sets the error before it drops them.
         let everything_taken = unsent(self.socket).is_none_or(|bytes| bytes == 0);
         if let Ok(Err(errno)) | Err(errno) = socket_error(self.socket) {
             self.note(errno);
@@ -220,7 +228,7 @@ impl<'s> Exchange<'s> {
         }
     }
 
-    /// Receives what there is, and notes an error of the connection.
+    /// Receives the available bytes, and records an error of the connection.
     fn receive(&self, buffer: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
         let received = recv(self.socket, buffer, flags | RecvFlags::DONTWAIT).map(|(_, n)| n);
         if let Err(errno) = received
@@ -231,14 +239,14 @@ impl<'s> Exchange<'s> {
         received
     }
 
-    /// Notes what broke the connection: the first error is the cause.
+    /// Records the error that broke the connection. The first error is the cause.
     fn note(&self, errno: Errno) {
         let (new, relaxed) = (errno.raw_os_error(), Ordering::Relaxed);
         let _ = self.error.compare_exchange(0, new, relaxed, relaxed);
     }
 }
 
-/// The connection broke, and the peer may have said why.
+/// Returns the outcome of a broken connection, with the peer's reason if it gave one.
 fn broken(reply: &mut Reply, errno: Errno) -> Outcome {
     match reply.reason() {
         Some(reason) => Outcome::Answered(Answer::Refused(reason)),
@@ -246,7 +254,7 @@ fn broken(reply: &mut Reply, errno: Errno) -> Outcome {
     }
 }
 
-/// Waits for something to read, an end or an error.
+/// Waits until the socket is readable, ended or has an error.
 fn is_readable(socket: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     let mut fd = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
     match poll(&mut fd, Timespec::try_from(timeout).ok().as_ref()) {
@@ -264,9 +272,9 @@ mod tests {
 
     use super::*;
 
-    /// An `ok` that is there before the sender has shut down its half need not be about the whole dump.
+    /// An `ok` from before the sender shut down its half may not be about the complete dump.
     #[test]
-    fn an_early_ok_is_not_taken_for_kept() {
+    fn ignores_an_early_ok() {
         for (reply, expected) in
             [("ok\n", Answer::EarlyOk), ("disk full\n", Answer::Refused("disk full".into()))]
         {
@@ -276,10 +284,10 @@ mod tests {
             assert!(matches!(outcome, Outcome::Answered(answer) if answer == expected), "{reply}");
         }
     }
-    /// A broken connection is not taken for an ordinary close, whichever thread sees the error first.
+    /// A broken connection is distinguished from an ordinary close, no matter which thread sees the error first.
     #[test]
-    fn a_broken_connection_is_not_taken_for_kept() {
-        // With a byte of the dump unread, as a receiver leaves it that is killed.
+    fn reports_a_broken_connection_as_not_kept() {
+        // Leaves a byte of the dump unread, like a receiver that is killed.
         let unix = || {
             let (socket, peer) = UnixStream::pair().unwrap();
             (OwnedFd::from(socket), OwnedFd::from(peer))

@@ -1,5 +1,6 @@
-//! Opens what a dump goes to and may have to be waited for: connections, and FIFOs without a reader. A
-//! timeout covers all of it; without one the wait has no limit, and a signal ends the process.
+//! Opens destinations that may require waiting: connections, and FIFOs without a reader.
+//!
+//! A timeout covers the whole operation. Without one the wait is unlimited, and a signal ends the process.
 
 use std::fs::File;
 use std::io;
@@ -16,15 +17,15 @@ use rustix::io::Errno;
 
 use crate::platform;
 
-/// How often to try again to open a FIFO: no event says that a reader has come.
+/// The interval between attempts to open a FIFO. There is no event for a new reader.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// A time that the system can count, where a longer one was asked for.
+/// The substitute for a timeout that the system cannot represent.
 const ENOUGH: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Connects by TCP to the first address of `HOST:PORT` that answers.
+/// Connects over TCP to the first address of `HOST:PORT` that answers.
 pub fn tcp(address: &str, timeout: Option<Duration>) -> io::Result<OwnedFd> {
-    // Nothing is looked up for an address in numbers.
+    // A numeric address needs no lookup.
     if let Ok(address) = address.parse() {
         return first(&[address], timeout);
     }
@@ -36,8 +37,8 @@ pub fn tcp(address: &str, timeout: Option<Duration>) -> io::Result<OwnedFd> {
     first(&addresses, Some(timeout.saturating_sub(start.elapsed())))
 }
 
-/// Connects to the first address that answers. Each may take an equal share of the time that is left, so that
-/// one that does not answer leaves some for the next.
+/// Connects to the first address that answers. Each address gets an equal share of the remaining time, so that one that
+/// does not answer leaves time for the next.
 fn first(addresses: &[SocketAddr], timeout: Option<Duration>) -> io::Result<OwnedFd> {
     let start = Instant::now();
     if let ([address], Some(timeout)) = (addresses, timeout) {
@@ -50,7 +51,7 @@ fn first(addresses: &[SocketAddr], timeout: Option<Duration>) -> io::Result<Owne
             None => TcpStream::connect(address).map(OwnedFd::from),
             Some(timeout) => {
                 let left = timeout.saturating_sub(start.elapsed());
-                // With over 2^32 addresses, none of them has any time.
+                // With over 2^32 addresses, no time remains for any of them.
                 let share = u32::try_from(sharing).map_or(Duration::ZERO, |sharing| left / sharing);
                 connect_within(address, share)
             }
@@ -67,7 +68,7 @@ fn first(addresses: &[SocketAddr], timeout: Option<Duration>) -> io::Result<Owne
 }
 
 fn connect_within(address: &SocketAddr, time: Duration) -> io::Result<OwnedFd> {
-    // Whole milliseconds, as they are shown.
+    // Rounds to whole milliseconds for the message.
     let time = time.as_millis().try_into().map_or(ENOUGH, Duration::from_millis);
     let time = time.clamp(Duration::from_millis(1), ENOUGH);
     match TcpStream::connect_timeout(address, time) {
@@ -77,13 +78,13 @@ fn connect_within(address: &SocketAddr, time: Duration) -> io::Result<OwnedFd> {
     }
 }
 
-/// Looks up the addresses of a host, in a thread: the system's resolver has no limit of its own.
+/// Looks up the addresses of a host in a thread, because the system's resolver has no timeout.
 fn resolve(address: &str, timeout: Duration) -> io::Result<Vec<SocketAddr>> {
     let (found, result) = mpsc::channel();
     let host = address.to_string();
     thread::Builder::new().spawn(move || {
         let addresses = host.to_socket_addrs().map(Iterator::collect);
-        // Nobody waits any more when it took too long.
+        // Fails if the wait has timed out.
         let _ = found.send(addresses);
     })?;
     match result.recv_timeout(timeout) {
@@ -91,11 +92,11 @@ fn resolve(address: &str, timeout: Duration) -> io::Result<Vec<SocketAddr>> {
         Err(RecvTimeoutError::Timeout) => {
             Err(timed_out("the host's address was not found", timeout))
         }
-        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the look-up has failed")),
+        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the lookup failed")),
     }
 }
 
-/// Connects to a Unix socket, whose queue may be full.
+/// Connects to a Unix socket. Its queue may be full.
 pub fn unix(path: &Path, timeout: Option<Duration>) -> io::Result<OwnedFd> {
     let Some(timeout) = timeout else { return Ok(UnixStream::connect(path)?.into()) };
     match platform::connect_unix(path, timeout, ENOUGH) {
@@ -106,7 +107,7 @@ pub fn unix(path: &Path, timeout: Option<Duration>) -> io::Result<OwnedFd> {
     }
 }
 
-/// Opens a FIFO for writing, which waits for a reader.
+/// Opens a FIFO for writing, and waits for a reader.
 pub fn fifo(path: &Path, timeout: Option<Duration>) -> io::Result<File> {
     let Some(timeout) = timeout else { return File::options().write(true).open(path) };
     let start = Instant::now();
@@ -118,7 +119,7 @@ pub fn fifo(path: &Path, timeout: Option<Duration>) -> io::Result<File> {
         }
         let left = timeout.saturating_sub(start.elapsed());
         if left.is_zero() {
-            return Err(timed_out("nobody opened it for reading", timeout));
+            return Err(timed_out("no reader opened it", timeout));
         }
         thread::sleep(left.min(RETRY));
     }
@@ -137,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    /// An address that does not answer, and what keeps it so.
+    /// Returns an address that does not answer, and the socket that keeps it so.
     fn deaf() -> (SocketAddr, Vec<OwnedFd>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -147,7 +148,7 @@ mod tests {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
             let _ = connect(&socket, &address);
-            let wait = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+            let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
             let is_deaf = poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&wait)) == Ok(0);
             held.push(socket);
             if is_deaf {
@@ -157,17 +158,17 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    fn leaves_time_for_the_next_address() {
         let (deaf, _held) = deaf();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let live = listener.local_addr().unwrap();
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let timeout = Some(Duration::from_millis(900));
+        let timeout = Some(Duration::from_millis(300));
         for addresses in [&[live][..], &[closed, live], &[deaf, live], &[closed, deaf, live]] {
             assert!(first(addresses, timeout).is_ok(), "{addresses:?}");
         }
         assert!(first(&[closed, live], None).is_ok());
-        let error = first(&[closed, deaf], Some(Duration::from_millis(500))).unwrap_err();
+        let error = first(&[closed, deaf], Some(Duration::from_millis(200))).unwrap_err();
         let said = error.to_string();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(said.starts_with(&format!("{deaf}: no answer for ")), "{said}");

@@ -1,43 +1,44 @@
-//! The reply to a dump: one line, by which a receiver says whether it kept the dump. No I/O.
+//! The reply to a dump: one line that tells whether the receiver kept it. This module does no I/O.
 //!
-//! The problem: a sender has sent everything, and its bytes are in the buffers of two kernels. Whether a
-//! file came of them only the receiver knows. TCP has a signal for "no" (a reset) but none for "yes", and a
-//! Unix socket has neither, unless unread bytes are left in it.
+//! # The problem
+//! A sender has sent everything, and its bytes are in the buffers of two kernels. Only the receiver knows whether they
+//! ended up in a file. TCP has a signal for "no" (a reset) but none for "yes". A Unix socket has neither, unless unread
+//! bytes are left in it.
 //!
-//! The protocol: the sender sends the dump and shuts down its half of the connection. The receiver sends
-//! `ok` and a line feed when the dump has its name, and then closes the connection. A receiver that does not
-//! keep the dump sends the reason instead: at most [`MAX_REASON_BYTES`] bytes of printable ASCII and a line feed.
-//! Then it breaks the connection, so that senders that do not read replies still get an error. A reason may
-//! come at any time, `ok` only after the sender has shut down its half: one that comes earlier is not about the
-//! whole dump, and does not count.
+//! # The protocol
+//! The sender sends the dump and shuts down its half of the connection. Once the dump has its name, the receiver sends
+//! `ok` and a line feed, and closes the connection. A receiver that does not keep the dump sends the reason instead: at
+//! most [`MAX_REASON_BYTES`] bytes of printable ASCII and a line feed. Then it breaks the connection, so that senders
+//! that do not read replies also get an error. A reason may come at any time. An `ok` counts only after the sender has
+//! shut down its half, because an earlier one is not about the complete dump.
 //!
-//! Peers that send no reply, such as `nc -l`, are believed if they close the connection in the ordinary
-//! way, after they had everything. The end of their half counts as "after" if the sender had shut down its own
-//! half before that end came, and if no byte of the dump was left in a buffer. An end that comes earlier is
-//! remembered: it says that no reply will come, not that the dump was kept.
+//! # Peers without replies
+//! A peer that sends no reply, such as `nc -l`, counts as having kept the dump if it closes the connection in the
+//! ordinary way after it has received everything: the sender had shut down its half before the end arrived, and no byte
+//! of the dump was left in a buffer. An earlier end of the peer's half only means that no reply will come.
 
 use crate::limits::MAX_REASON_BYTES;
 
-/// Says that the dump was kept.
+/// The reply that the dump was kept.
 pub const OK: &[u8] = b"ok\n";
 
 /// The message for an `ok` that comes before the sender has ended its half of the connection.
 pub const EARLY_OK: &str = "replied `ok` before the end of the dump";
 
-/// What a peer made of a dump, as far as its reply or the lack of one tells.
+/// The outcome for a dump, according to the peer's reply or its absence.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The peer said so, or closed the connection in the ordinary way without a word.
+    /// Kept: the peer said so, or closed the connection in the ordinary way without a reply.
     Kept,
-    /// Not kept, for this reason, as the peer sent it: to be escaped before it is shown.
+    /// Not kept, with the peer's unescaped reason.
     Refused(String),
-    /// The peer ended its half of the connection before it had everything, and said nothing.
+    /// The peer ended its half of the connection early, without a reply.
     EndedEarly,
-    /// The peer replied `ok` before the sender had ended its half of the connection.
+    /// The peer replied `ok` before the sender shut down its half of the connection.
     EarlyOk,
 }
 
-/// The reply of one peer, while its bytes come in. It keeps at most [`MAX_REASON_BYTES`] of them.
+/// The partially received reply of a peer. Keeps at most [`MAX_REASON_BYTES`] bytes.
 #[derive(Debug, Default)]
 pub struct Reply {
     line: Vec<u8>,
@@ -46,29 +47,29 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Notes that the peer ended its half before the sender ended its own.
+    /// Records that the peer ended its half before the sender shut down its own.
     pub fn end_early(&mut self) {
         self.ended_early = true;
     }
 
-    /// Notes that bytes of the reply came before the sender ended its own half.
+    /// Records that bytes of the reply arrived before the sender shut down its half.
     pub fn begin_early(&mut self) {
         self.begun_early = true;
     }
 
-    /// Returns whether a part of a line has come.
+    /// Returns whether part of a line has arrived.
     pub fn is_begun(&self) -> bool {
         !self.line.is_empty()
     }
 
-    /// Takes the next bytes; `None` while the line goes on.
+    /// Takes the next bytes. Returns `None` until the line is complete.
     pub fn take(&mut self, bytes: &[u8]) -> Option<Answer> {
         for byte in bytes {
             if *byte == b'\n' {
                 return Some(self.answer());
             }
             if self.line.len() == MAX_REASON_BYTES {
-                // Whatever it is, it is not `ok`, and the rest is not waited for.
+                // The line is too long to be `ok`. Does not wait for the rest.
                 return Some(self.answer());
             }
             self.line.push(*byte);
@@ -76,8 +77,8 @@ impl Reply {
         None
     }
 
-    /// Returns what the end of the peer's half means; `everything_taken` is whether no byte of the dump
-    /// was left on the way.
+    /// Returns the meaning of the end of the peer's half. `everything_taken` says whether the peer has received every
+    /// byte of the dump.
     pub fn end(&mut self, everything_taken: bool) -> Answer {
         if self.is_begun() {
             return self.answer();
@@ -88,9 +89,9 @@ impl Reply {
         Answer::Kept
     }
 
-    /// Returns the reason that came before the connection broke, if one did.
+    /// Returns the reason that arrived before the connection broke, if any.
     pub fn reason(&mut self) -> Option<String> {
-        // A line without its end is cut, so that even `ok` may be the beginning of something else.
+        // A line without a line feed is truncated, so even `ok` may be the start of a longer line.
         self.is_begun().then(|| String::from_utf8_lossy(&self.line).into_owned())
     }
 
@@ -105,10 +106,10 @@ impl Reply {
     }
 }
 
-/// Makes the line that refuses a dump: printable ASCII only, the rest escaped, and cut where it is too long.
+/// Formats the line that refuses a dump: printable ASCII with everything else escaped, truncated if it is too long.
 ///
-/// The wire has this rule of its own because the peer may be any program. What is read from it is shown by
-/// [`Visible`](corestream::Visible), as everything else.
+/// The protocol has its own escaping rule because the peer can be any program. Messages show received lines with
+/// [`Visible`](corestream::Visible), like all other untrusted text.
 pub fn refusal(reason: &str) -> Vec<u8> {
     let mut line = Vec::new();
     for c in reason.chars() {
@@ -137,14 +138,14 @@ mod tests {
         Some(Answer::Refused(reason.into()))
     }
 
-    /// What a reply comes to whose bytes come in pieces of `size`, if it comes to anything.
+    /// Returns the answer for a reply whose bytes arrive in pieces of `size` bytes, if it gives one.
     fn answer(bytes: &[u8], size: usize) -> Option<Answer> {
         let mut reply = Reply::default();
         bytes.chunks(size).find_map(|piece| reply.take(piece))
     }
 
     #[test]
-    fn one_line_decides_however_it_is_cut() {
+    fn decides_on_one_line_in_pieces_of_any_size() {
         let long = [b'x'; 3 * MAX_REASON_BYTES];
         let cut = "x".repeat(MAX_REASON_BYTES);
         let cases: [(&[u8], Option<Answer>); 10] = [
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_without_a_reply_counts_only_after_everything() {
+    fn counts_an_end_without_a_reply_only_after_all_bytes() {
         for (early, taken, expected) in [
             (false, true, Answer::Kept),
             (true, true, Answer::EndedEarly),
@@ -179,7 +180,7 @@ mod tests {
                 reply.end_early();
             }
             assert_eq!(reply.end(taken), expected, "{early} {taken}");
-            // What was said counts, whatever the end.
+            // A reply counts, no matter how the connection ends.
             reply.take(b"why");
             assert_eq!(Some(reply.end(taken)), refused("why"));
         }
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_ok_after_the_dump_counts() {
+    fn counts_an_ok_only_after_the_dump() {
         let mut reply = Reply::default();
         reply.begin_early();
         assert_eq!(reply.take(b"ok\n"), Some(Answer::EarlyOk));
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_survives_a_broken_connection() {
+    fn keeps_the_reason_of_a_broken_connection() {
         let mut reply = Reply::default();
         assert_eq!(reply.reason(), None);
         reply.take(b"disk fu");
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_one_printable_line_that_reads_back() {
+    fn formats_refusals_as_one_printable_line() {
         for reason in ["", "ok", "disk full", "a\nb\r\x1b[31m", "\u{202e}ä€", &"€x".repeat(400)]
         {
             let line = refusal(reason);
@@ -220,9 +221,9 @@ mod tests {
         assert_eq!(refusal("a\nb\u{e9}"), b"a\\nb\\u{e9}\n");
     }
 
-    /// A property over random bytes: bounded, decided once, and only `ok` is a yes.
+    /// For random bytes: memory is bounded, the answer is final, and only `ok` means kept.
     #[test]
-    fn any_bytes_are_bounded() {
+    fn bounds_arbitrary_replies() {
         let mut state = 1_u64;
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -1,4 +1,4 @@
-//! Where a file has data, on systems that can be asked.
+//! The data ranges of a file, on systems that report them.
 
 #[cfg(any(target_os = "linux", target_os = "macos", target_os = "freebsd"))]
 mod seek;

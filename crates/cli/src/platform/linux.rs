@@ -1,4 +1,4 @@
-//! Linux.
+//! The backend for Linux.
 
 mod unsent;
 
@@ -15,13 +15,13 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 pub use self::unsent::unsent;
 
-/// What a socket is polled for whose peer is waited for to end.
+/// The poll events that report the end of the peer's half.
 pub const PEER_END: PollFlags = PollFlags::RDHUP;
 
-/// Whether a Unix socket that is closed with a byte in it breaks the connection.
+/// Whether closing a Unix socket with unread bytes breaks the connection.
 pub const KEEPS_LAST_BYTE: bool = true;
 
-/// Connects to a Unix socket, whose queue may be full, within `timeout`. The kernel can't count more than `longest`.
+/// Connects to a Unix socket within `timeout`. Its queue may be full. The kernel cannot represent more than `longest`.
 ///
 /// # Errors
 /// Returns the errors of `connect`, and [`io::ErrorKind::TimedOut`].
@@ -30,7 +30,7 @@ pub fn connect_unix(path: &Path, timeout: Duration, longest: Duration) -> io::Re
     let address = SocketAddrUnix::new(path)?;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     loop {
-        // A connect waits as long as this, see unix(7); one that does not block would not wait at all.
+        // `connect` uses this timeout, see unix(7). A non-blocking `connect` would not wait at all.
         let left = timeout.saturating_sub(start.elapsed()).min(longest);
         let left = left.max(Duration::from_millis(1));
         set_socket_timeout(&socket, Timeout::Send, Some(left))?;
@@ -42,28 +42,29 @@ pub fn connect_unix(path: &Path, timeout: Duration, longest: Duration) -> io::Re
             Err(errno) => return Err(errno.into()),
         }
     }
-    // The writes have their own way to wait.
+    // Resets the timeout: the writer waits with `poll`.
     set_socket_timeout(&socket, Timeout::Send, None)?;
     Ok(socket)
 }
 
-/// Whether [`unsent`] knows what the peer has read, and an early end can be told without waiting for it.
+/// Whether [`unsent`] reports what the peer has read, so that an early end is recognized without waiting.
 pub fn is_unix(socket: BorrowedFd<'_>) -> bool {
     socket_domain(socket) == Ok(AddressFamily::UNIX)
 }
 
-/// Makes a pipe hold `bytes`, if the system lets it. One that stays as it was is only slower.
+/// Enlarges a pipe to `bytes`, if the system permits it. A smaller pipe is only slower.
 pub fn enlarge_pipe(pipe: &File, bytes: usize) {
     let _ = rustix::pipe::fcntl_setpipe_size(pipe, bytes);
 }
 
-/// Whether a hole of `file` takes memory once it is read through a mapping, as in tmpfs and hugetlbfs. `read` takes none.
+/// Returns whether reading a hole of `file` through a mapping allocates memory, as in tmpfs and hugetlbfs. `read`
+/// allocates none.
 pub fn mapping_allocates(file: &File) -> bool {
     /// The magic numbers of these file systems
     /// ([statfs(2)](https://man7.org/linux/man-pages/man2/statfs.2.html)).
     const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x9584_58f6];
 
-    // The type of the field differs between architectures; magic numbers have 32 bits.
+    // The type of the field differs between architectures. Magic numbers have 32 bits.
     let magic = |statfs: rustix::fs::StatFs| u32::try_from(i128::from(statfs.f_type) & 0xffff_ffff);
     let magic = rustix::fs::fstatfs(file).ok().and_then(|statfs| magic(statfs).ok());
     magic.is_some_and(|magic| IN_MEMORY.contains(&magic))

@@ -1,4 +1,4 @@
-//! Systems of which no more is known than what POSIX says.
+//! The backend for other POSIX systems.
 
 use std::fs::File;
 use std::io;
@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use rustix::event::PollFlags;
 
-/// What a socket is polled for whose peer is waited for to end.
+/// The poll events that report the end of the peer's half.
 pub const PEER_END: PollFlags = PollFlags::HUP;
 
-/// Whether a Unix socket that is closed with a byte in it breaks the connection: not known.
+/// Whether closing a Unix socket with unread bytes breaks the connection. This is unknown.
 pub const KEEPS_LAST_BYTE: bool = false;
 
-/// Connects to a Unix socket; the time can't be limited.
+/// Connects to a Unix socket without a timeout.
 ///
 /// # Errors
 /// Returns the errors of `connect`.
@@ -23,20 +23,20 @@ pub fn connect_unix(path: &Path, _: Duration, _: Duration) -> io::Result<OwnedFd
     Ok(UnixStream::connect(path)?.into())
 }
 
-/// The number of bytes that are on the way is not known.
+/// Returns `None`, because the number of unsent bytes is unknown.
 pub fn unsent(_: BorrowedFd<'_>) -> Option<u64> {
     None
 }
 
-/// Whether [`unsent`] knows what the peer has read.
+/// Whether [`unsent`] reports what the peer has read.
 pub fn is_unix(_: BorrowedFd<'_>) -> bool {
     false
 }
 
-/// The size of a pipe can't be changed.
+/// Does nothing, because the size of a pipe cannot be changed.
 pub fn enlarge_pipe(_: &File, _: usize) {}
 
-/// Nothing is known of file systems here.
+/// Returns `false`, because file systems are unknown.
 pub fn mapping_allocates(_: &File) -> bool {
     false
 }

@@ -1,4 +1,20 @@
-//! One sender's dump: verified while it goes from the socket into a file.
+//! Receives one dump: verifies it while it streams from the socket to a file.
+//!
+//! # The problem
+//! Senders are untrusted. They can send anything, stop at any time, send slowly, state a wrong length, or never end.
+//! The receiver must keep an intact dump whatever else happens to its connection, and never keep anything else as
+//! intact.
+//!
+//! # The idea
+//! The verifier pulls: it reads a stream, and every read takes bytes from the socket and writes them to the file
+//! first. So the verifier checks the very bytes that are in the file, in one pass, and memory stays bounded. All limits
+//! are checked in that read: the pace, the stated length, the free space, `--max-size`. The first problem that a read
+//! meets is recorded as the fault, and ends the stream. Afterwards the recorded fault and the verdict decide together.
+//!
+//! # The invariant
+//! A dump is kept only if the verifier found it intact and nothing followed it. Once every byte that the header
+//! announces has arrived, an error of the connection no longer matters. The last byte of a Unix socket stays unread
+//! until the dump has its name ([`last_byte`](super::last_byte)).
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -18,53 +34,53 @@ use super::room::Room;
 use super::stop::{Ready, Stop};
 use crate::{platform, verify};
 
-/// How long to wait, after the whole dump has arrived, for the sender to close the connection or to send more.
+/// The time to wait, after the whole dump has arrived, for the sender to close the connection or to send more.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long to wait for a sender to end its half when a signal has come and the whole dump has arrived.
+/// The time to wait after a signal, once the whole dump has arrived, for the sender to shut down its half.
 const LAST_GRACE: Duration = Duration::from_millis(100);
 
-/// What a sender may do.
+/// The limits on senders.
 pub struct Terms {
-    /// Bytes of a dump.
+    /// The maximum size of a dump in bytes.
     pub max_size: Option<u64>,
-    /// How slow it may be.
+    /// The limits on slow senders.
     pub pace: Limits,
-    /// Whether dumps that do not say how long they are, are taken.
+    /// Whether to accept dumps that do not state their length.
     pub any_tool: bool,
-    /// Whether all is taken of a dump that is known to be damaged.
+    /// Whether to receive the rest of a dump that is known to be damaged.
     pub keep_damaged: bool,
 }
 
 /// The result of one connection.
 pub struct Received {
-    /// What the process calls itself; `None` if what came is no dump.
+    /// The name of the process, or `None` if the bytes are not a dump.
     pub name: Option<String>,
-    /// How many bytes are in the file.
+    /// The number of bytes in the file.
     pub bytes: u64,
-    /// Whether it is a dump, and whole.
+    /// The verdict for an intact dump, or the fault.
     pub outcome: Result<IntactDump, Fault>,
 }
 
-/// Why a dump gets no name.
+/// The reason why a dump is not kept.
 #[derive(Debug)]
 pub enum Fault {
-    /// It is cut off or damaged.
+    /// The dump is truncated or damaged.
     Broken(String),
-    /// It is not wanted, or can't be kept.
+    /// The dump is refused, or cannot be kept.
     Refused(String),
-    /// A signal ended the work.
+    /// A signal stopped the receiver.
     Stopped,
 }
 
-/// Takes a dump into `file`, which is empty.
+/// Receives a dump into the empty `file`.
 pub fn take(connection: &Connection, file: &File, terms: &Terms, stop: &Stop) -> Received {
     let state = RefCell::new(State::new(&terms.pace, LastByte::new(connection.is_unix)));
     let intake = Intake { connection, file, terms, stop, state };
     let verdict = Verifier::new().verify_stream_with(&intake, |early| intake.early(early));
     let fault = intake.state.borrow_mut().fault.take();
     if let (true, None, Ok(Verdict::Damaged(_))) = (terms.keep_damaged, &fault, &verdict) {
-        // The verifier stops at the first fault, but `--keep-partial` keeps the rest too. Later errors are ignored.
+        // The verifier stops at the first fault, but `--keep-partial` keeps the rest too. Ignores later errors.
         let _ = io::copy(&mut &intake, &mut io::sink());
     }
     let State { received, name, .. } = intake.state.into_inner();
@@ -85,13 +101,13 @@ pub fn take(connection: &Connection, file: &File, terms: &Terms, stop: &Stop) ->
     Received { name, bytes: received, outcome }
 }
 
-/// Returns how many bytes to ask for where `left` may come, at most `most`. One byte more than that tells a dump that ends
-/// there from one that does not.
+/// Returns the number of bytes to read if `left` more are permitted: `left` plus one, and at most `most`. The extra
+/// byte detects a dump that does not end there.
 fn one_more(left: u64, most: usize) -> usize {
     usize::try_from(left).map_or(most, |left| if left < most { left + 1 } else { most })
 }
 
-/// Between the socket and the verifier.
+/// The stream that the verifier reads: from the socket, through the file.
 struct Intake<'i> {
     connection: &'i Connection,
     file: &'i File,
@@ -103,14 +119,14 @@ struct Intake<'i> {
 struct State<'i> {
     received: u64,
     name: Option<String>,
-    /// The bytes that the dump says it has, and the room for them.
+    /// The stated length of the dump, and the disk space for it.
     length: Option<u64>,
     room: Option<Room>,
     pace: Pace<'i>,
     last_byte: LastByte,
-    /// Why no more is read.
+    /// The fault that ended the stream.
     fault: Option<Fault>,
-    /// Whether nothing more is read because everything has come.
+    /// Whether the stream ended because everything has arrived.
     has_ended: bool,
 }
 
@@ -121,26 +137,26 @@ impl<'i> State<'i> {
         Self { received, name, length, room, pace, last_byte, fault, has_ended }
     }
 
-    /// Ends the work; the verifier only needs to know that it has ended.
+    /// Records a fault and ends the stream. The verifier only needs to see an end.
     fn fail(&mut self, fault: Fault) -> io::Error {
         self.fault = Some(fault);
         io::ErrorKind::ConnectionAborted.into()
     }
 
-    /// The fault of a dump that goes on after `end`.
+    /// Returns the fault for data after `end`.
     fn past(&self, end: u64) -> Fault {
         match self.length {
             Some(_) => Fault::Broken(format!("has data past its end at {end:#x}")),
-            None => Fault::Refused(format!("has more than the {end} bytes of --max-size")),
+            None => Fault::Refused(format!("exceeds --max-size ({end} bytes)")),
         }
     }
 
-    /// Whether all has come that the dump says it has.
+    /// Returns whether all bytes that the dump announced have arrived.
     fn is_complete(&self) -> bool {
         self.length == Some(self.received)
     }
 
-    /// How much has come, in words.
+    /// Describes how many bytes have arrived.
     fn so_far(&self) -> String {
         match self.length {
             Some(length) => format!("{} of {length} bytes", self.received),
@@ -156,7 +172,7 @@ impl Read for &Intake<'_> {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         if state.has_ended {
-            // Once is enough to wait for the sender.
+            // Does not wait for the sender again.
             return Ok(0);
         }
         let n = self.step(&mut state, buffer).map_err(|fault| state.fail(fault))?;
@@ -166,11 +182,11 @@ impl Read for &Intake<'_> {
 }
 
 impl Intake<'_> {
-    /// Takes the next bytes into `buffer` and the file.
+    /// Reads the next bytes into `buffer` and writes them to the file.
     fn step(&self, state: &mut State<'_>, buffer: &mut [u8]) -> Result<usize, Fault> {
         let end = state.length.or(self.terms.max_size);
         let room = match end {
-            // Before its length was known there may have come more than it has.
+            // More bytes than the dump has may have arrived before its length was known.
             Some(end) => match end.checked_sub(state.received) {
                 Some(left) => one_more(left, buffer.len()),
                 None => return Err(state.past(end)),
@@ -179,8 +195,7 @@ impl Intake<'_> {
         };
         let n = if room > 0 { self.next(state, &mut buffer[..room])? } else { 0 };
         let received = state.received.checked_add(n as u64);
-        let received =
-            received.ok_or_else(|| Fault::Refused("has more bytes than can be counted".into()))?;
+        let received = received.ok_or_else(|| Fault::Refused("its length overflows".into()))?;
         if let Some(end) = end
             && received > end
         {
@@ -198,7 +213,7 @@ impl Intake<'_> {
         Ok(n)
     }
 
-    /// Reads what comes next; nothing at the end.
+    /// Reads the next bytes. Returns 0 at the end.
     fn next(&self, state: &mut State<'_>, buffer: &mut [u8]) -> Result<usize, Fault> {
         loop {
             if self.stop.is_requested() {
@@ -218,21 +233,21 @@ impl Intake<'_> {
                         continue;
                     }
                     Ok(Ready::TimedOut) => {
-                        format!("nothing came for {:?}", self.terms.pace.timeout)
+                        format!("no bytes arrived for {:?}", self.terms.pace.timeout)
                     }
                     Err(why) => why,
                 },
                 Err(errno) => io::Error::from(errno).to_string(),
             };
-            // A complete dump is kept however the connection ends.
+            // A complete dump is kept no matter how the connection ends.
             return match state.is_complete() {
                 true => Ok(0),
-                false => Err(Fault::Broken(format!("is cut off: {}: {why}", state.so_far()))),
+                false => Err(Fault::Broken(format!("truncated: {}: {why}", state.so_far()))),
             };
         }
     }
 
-    /// Waits for the sender.
+    /// Waits for more bytes from the sender.
     fn wait(&self, state: &mut State<'_>) -> Result<Ready, String> {
         let patience = match state.is_complete() {
             true => CLOSE_TIMEOUT.min(self.terms.pace.timeout),
@@ -243,24 +258,24 @@ impl Intake<'_> {
         let ready = self.stop.wait_for(what, self.connection.socket.as_fd(), Some(patience));
         state.pace.add(start.elapsed());
         match ready.map_err(|error| error.to_string())? {
-            // It may be the time for all of the dump that is over.
+            // The limit for the whole dump may be exceeded instead.
             Ready::TimedOut if !state.is_complete() => state.pace.left().map(|_| Ready::TimedOut),
             ready => Ok(ready),
         }
     }
 
-    /// After a signal, a complete dump is still named; an incomplete one is dropped.
+    /// Handles a signal: a complete dump still gets its name, an incomplete one is dropped.
     fn stopped(&self, state: &State<'_>) -> Result<usize, Fault> {
         if !state.is_complete() {
             return Err(Fault::Stopped);
         }
-        // An `ok` does not count before the sender has ended its half.
+        // The sender ignores an `ok` that arrives before it has shut down its half.
         let mut fd = [PollFd::from_borrowed_fd(self.connection.socket.as_fd(), platform::PEER_END)];
         let _ = poll(&mut fd, Timespec::try_from(LAST_GRACE).ok().as_ref());
         Ok(0)
     }
 
-    /// Looks at what is known before the rest has come.
+    /// Reacts to facts that the verifier knows before the rest has arrived.
     fn early(&self, early: EarlyFact<'_>) -> io::Result<()> {
         let state = &mut *self.state.borrow_mut();
         match early {
@@ -275,11 +290,11 @@ impl Intake<'_> {
                 return Err(state.fail(Fault::Refused(why.into())));
             }
             EarlyFact::NoLength => {
-                // Of a dump that another tool has rewritten the length is not what it says.
+                // The stated length of a dump that another tool has rewritten is wrong.
                 (state.length, state.room) = (None, None);
                 state.last_byte.forget();
             }
-            // It can only be dropped: no more of it is read, and the verdict is what is known.
+            // The dump can only be dropped. Stops reading, and uses the verdict so far.
             EarlyFact::Fault if !self.terms.keep_damaged => {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
@@ -288,12 +303,15 @@ impl Intake<'_> {
         Ok(())
     }
 
-    /// Checks the length of a dump, of which `received` bytes have come.
+    /// Checks the stated length of a dump of which `received` bytes have arrived.
     fn room(&self, length: u64, received: u64) -> Result<Room, Fault> {
         if let Some(max) = self.terms.max_size.filter(|max| length > *max) {
-            let message = format!("has {length} bytes, more than the {max} of --max-size");
+            let message = format!("has {length} bytes, which exceeds --max-size ({max} bytes)");
             return Err(Fault::Refused(message));
         }
         Room::look_for(self.file, length, received).map_err(Fault::Refused)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! Files for dumps, and the names that they get: of those that are whole, and of a number of others.
+//! The files of received dumps: final names for intact dumps, and `.partial` names for a limited number of others.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use super::naming::{Naming, is_partial};
 use crate::output::warn_if_not_private;
 use crate::report::Failure;
 
-/// Where dumps are kept.
+/// Creates and names the files of dumps.
 pub struct Keeper {
     naming: Naming,
     options: FileOptions,
-    /// How many partial dumps the directory may have; `None` if none is kept.
+    /// The maximum number of partial dumps in the directory, or `None` to keep none.
     max_partials: Option<usize>,
-    /// Held while partial dumps are counted and one is added.
+    /// Held while a thread counts the partial dumps and adds one.
     counting: Mutex<()>,
 }
 
@@ -25,46 +25,51 @@ impl Keeper {
         Self { naming, options, max_partials, counting: Mutex::new(()) }
     }
 
-    /// Begins a file.
+    /// Creates the file of a dump, without a name.
     pub fn begin(&self) -> Result<UnnamedFile, corestream::Error> {
         UnnamedFile::create_in(self.naming.directory(), self.options)
     }
 
-    /// Gives the file with a whole dump of the process that calls itself `name` its name.
+    /// Gives the file of an intact dump its name. `name` is the name of the guest's process.
     pub fn keep(&self, file: UnnamedFile, name: &str) -> Result<PathBuf, Failure> {
         let path = match self.naming.names(name, true) {
             Ok(names) => file.commit(names)?,
-            // Without a name it is kept under a partial one, as the error says.
+            // If naming fails, the file keeps a partial name, which the error contains.
             Err(why) => file.commit([]).map_err(|error| Failure::from(error).at(why))?,
         };
         warn_if_not_private(&path);
         Ok(path)
     }
 
-    /// Gives the file with the first `bytes` of a dump its name, if that is wanted, and says so, to be
-    /// added to what is wrong with it.
+    /// Keeps the first `bytes` bytes of a damaged dump under a partial name, if requested. Returns text to append to
+    /// the message about the damage.
     pub fn keep_partial(&self, file: UnnamedFile, name: &str, bytes: u64) -> String {
         let Some(max) = self.max_partials else { return String::new() };
-        // One that has panicked has counted nothing.
+        // A poisoned lock is harmless: it protects no data.
         let _counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.has_partials(max) {
-            return format!("; not kept, there are {max} that end in .partial (--max-partials)");
+            return format!(
+                "; not kept: the directory already has {max} .partial files (--max-partials)"
+            );
         }
         let named = || {
-            // What was reserved and did not come.
+            // Releases reserved space beyond the received bytes.
             file.file().set_len(bytes).map_err(Failure::new)?;
             Ok::<_, Failure>(file.commit(self.naming.names(name, false).map_err(Failure::new)?)?)
         };
         match named() {
             Ok(path) => format!("; kept as {}", path.display()),
-            Err(failure) => format!("; can't be kept: {}", failure.message),
+            Err(failure) => format!("; cannot be kept: {}", failure.message),
         }
     }
 
-    /// Returns whether the directory has at least `count` partial dumps. Entries that cannot be read do not count.
+    /// Returns whether the directory has at least `count` partial dumps. Ignores entries that cannot be read.
     fn has_partials(&self, count: usize) -> bool {
         let entries = fs::read_dir(self.naming.directory()).into_iter().flatten().flatten();
         let partial = entries.filter(|entry| is_partial(&entry.file_name()));
         partial.take(count).count() == count
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,8 @@
-//! The last byte of a dump that comes by a Unix socket: it is looked at, and stays there until the dump has
-//! its name.
+//! The last byte of a dump that arrives on a Unix socket. The receiver only peeks at it until the dump has its name.
 //!
-//! Closing a Unix socket with unread bytes in it breaks the connection for the other side, and nothing else
-//! does. Senders that do not read replies (see [`reply`](crate::peer::reply)), such as those of older
-//! versions, learn by it that a dump which they have sent completely is not kept. Without it they would take an
-//! ordinary end for "kept".
+//! Closing a Unix socket with unread bytes is the only way to break the connection for the other side. Senders that do
+//! not read replies (see [`reply`](crate::peer::reply)), such as those of older versions, learn from it that the
+//! receiver did not keep a completely sent dump. They would otherwise take the end of the connection for success.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -14,18 +12,18 @@ use rustix::net::{RecvFlags, recv};
 
 use crate::platform;
 
-/// Reads a dump from a socket, but for its last byte.
+/// Reads a dump from a socket, except for its last byte.
 pub struct LastByte {
     state: State,
 }
 
 #[derive(PartialEq, Eq)]
 enum State {
-    /// There is none that would have to stay.
+    /// There is no byte to leave in the socket.
     None,
-    /// It is still to come.
+    /// The last byte has not arrived yet.
     ToCome,
-    /// It was looked at.
+    /// The last byte was peeked at.
     Held,
 }
 
@@ -35,23 +33,22 @@ impl LastByte {
         Self { state: if known { State::ToCome } else { State::None } }
     }
 
-    /// The dump does not say where it ends.
+    /// The dump does not state its length.
     pub fn forget(&mut self) {
         self.state = State::None;
     }
 
-    /// Whether it was looked at: from now on the socket always has something to read.
+    /// Returns whether the last byte was peeked at. From then on the socket is always readable.
     pub fn is_held(&self) -> bool {
         self.state == State::Held
     }
 
-    /// Whether there is something behind it.
+    /// Returns whether data follows the last byte.
     pub fn has_more(&self, socket: &OwnedFd) -> bool {
         self.is_held() && peek(socket, &mut [0; 2]) == Ok(2)
     }
 
-    /// Reads from a socket that does not block, of which `left` bytes are to come, if that is known;
-    /// nothing at its end.
+    /// Reads from a non-blocking socket. `left` is the number of bytes still to come, if known. Returns 0 at the end.
     pub fn read(
         &mut self,
         socket: &OwnedFd,
@@ -61,7 +58,7 @@ impl LastByte {
         match (&self.state, left) {
             (State::None, _) => rustix::io::read(socket, buffer),
             (State::Held, _) => {
-                // In this order: what comes before the end is seen.
+                // Checks for the end first, so that bytes before the end are not missed.
                 let ended = has_ended(socket)?;
                 let mut bytes = [0; 2];
                 match (peek(socket, &mut bytes)?, ended) {
@@ -83,13 +80,13 @@ impl LastByte {
             (State::ToCome, Some(left)) => {
                 let most = match left.checked_sub(1).map(usize::try_from) {
                     Some(Ok(most)) => most.min(buffer.len()),
-                    // None are left where it came before it was known to be the last.
+                    // Nothing is left if the byte was read before it was known to be the last.
                     None | Some(Err(_)) => buffer.len(),
                 };
                 rustix::io::read(socket, &mut buffer[..most])
             }
-            // The last available byte may be the dump's last. A single byte is not: data follows the section
-            // that gives the length.
+            // The last available byte may be the dump's last. A single byte is not, because data follows the section
+            // with the length.
             (State::ToCome, None) => {
                 let there = peek(socket, buffer)?;
                 let most = if there > 1 { there - 1 } else { 1 };
@@ -99,14 +96,17 @@ impl LastByte {
     }
 }
 
-/// Looks at what there is.
+/// Peeks at the available bytes.
 fn peek(socket: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
     recv(socket, buffer, RecvFlags::PEEK).map(|(_, n)| n)
 }
 
-/// Whether the sender will send no more.
+/// Returns whether the sender has shut down its half.
 fn has_ended(socket: &OwnedFd) -> Result<bool> {
     let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), platform::PEER_END)];
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     Ok(!fds[0].revents().is_empty())
 }
+
+#[cfg(test)]
+mod tests;

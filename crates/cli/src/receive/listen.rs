@@ -1,4 +1,4 @@
-//! The socket that senders connect to, by TCP or in the file system.
+//! The listening socket: TCP, or a Unix socket in the file system.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -16,15 +16,15 @@ use crate::peer::reply;
 use crate::platform::unsent;
 use crate::report::Failure;
 
-/// How long the reason of a refusal may take to the sender's kernel.
+/// The time limit for delivering the reason of a refusal to the sender's kernel.
 const DELIVERY: Duration = Duration::from_secs(1);
-/// How often to look whether it is there.
+/// The interval between checks of the delivery.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A socket that listens.
+/// A listening socket.
 pub struct Listener {
     socket: Socket,
-    /// As senders have to call it.
+    /// The address for senders.
     name: String,
 }
 
@@ -33,41 +33,43 @@ enum Socket {
     Unix(SocketFile),
 }
 
-/// A sender.
+/// The connection of a sender.
 pub struct Connection {
-    /// Does not block.
+    /// The socket, which is non-blocking.
     pub socket: OwnedFd,
-    /// Who it is, for people.
+    /// The sender's address, for messages.
     pub peer: String,
-    /// Whether it is a Unix socket, of which [`LastByte`](super::last_byte::LastByte) is to be thought.
+    /// Whether the socket is a Unix socket, which needs [`LastByte`](super::last_byte::LastByte).
     pub is_unix: bool,
 }
 
 impl Connection {
-    /// Replies that the dump has its name. From now on the connection ends in the ordinary way.
+    /// Replies that the dump was kept. After this, the connection is closed without a reset.
     pub fn confirm(&self) {
         if self.is_unix {
-            // The last byte of the dump, which would break the connection.
+            // Reads the last byte of the dump, which would otherwise break the connection.
             let _ = rustix::io::read(&self.socket, &mut [0; 1]);
         } else {
-            // Before the reply: the dump is kept even if this process ends before it sends one.
+            // Before the reply, because the dump is kept even if this process ends before it replies.
             let _ = set_socket_linger(&self.socket, None);
         }
         self.reply(reply::OK);
     }
 
-    /// Replies why the dump is not kept. When a connection without [`confirm`](Self::confirm) is dropped, a sender
-    /// that does not read replies gets an error: a reset by TCP, and by a Unix socket the error for unread bytes.
+    /// Replies with the reason why the dump is not kept.
+    ///
+    /// If a connection is dropped without [`confirm`](Self::confirm), a sender that does not read replies gets an
+    /// error: a reset on TCP, and the error for unread bytes on a Unix socket.
     pub fn refuse(&self, reason: &str, stop: &Stop) {
         self.reply(&reply::refusal(reason));
         if self.is_unix {
             return;
         }
-        // A reset discards what the sender's kernel does not have yet.
+        // A reset discards bytes that the sender's kernel does not have yet.
         let deadline = Instant::now() + DELIVERY;
         while unsent(self.socket.as_fd()).is_some_and(|bytes| bytes > 0) {
             let left = deadline.saturating_duration_since(Instant::now());
-            // `poll` reports an error if the sender has gone, which then takes no more.
+            // `poll` reports an error if the sender has gone. It takes no more bytes then.
             let gone = stop.wait_for(PollFlags::empty(), self.socket.as_fd(), Some(LOOK.min(left)));
             if left.is_zero() || !gone.is_ok_and(|ready| ready == Ready::TimedOut) {
                 break;
@@ -75,8 +77,8 @@ impl Connection {
         }
     }
 
-    /// Sends a line, for which a socket that was never written to has room. The sender may have gone, or
-    /// not care.
+    /// Sends a line. The buffer of a socket that was never written to has room for it. Ignores errors: the sender may
+    /// have gone.
     fn reply(&self, line: &[u8]) {
         let _ = send(&self.socket, line, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
@@ -85,9 +87,8 @@ impl Connection {
 impl Listener {
     /// Listens on `address`, which must be a loopback address unless `any_host` is set.
     pub fn bind(address: &Peer, any_host: bool) -> Result<Self, Failure> {
-        let failed = |error: io::Error| {
-            Failure::new(format!("receive: {address}: cannot listen there: {error}"))
-        };
+        let failed =
+            |error: io::Error| Failure::new(format!("receive: {address}: cannot listen: {error}"));
         match address {
             Peer::Tcp(host) => {
                 let addresses: Vec<_> = host.to_socket_addrs().map_err(failed)?.collect();
@@ -107,19 +108,19 @@ impl Listener {
         }
     }
 
-    /// As senders have to call it; with the port that it has got where any would do.
+    /// Returns the address for senders, with the assigned port if port 0 was requested.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The next sender that waits; where there is none, [`io::ErrorKind::WouldBlock`].
+    /// Accepts the next waiting sender. Returns [`io::ErrorKind::WouldBlock`] if there is none.
     pub fn accept(&self) -> io::Result<Connection> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (socket, from) = listener.accept()?;
                 socket.set_nonblocking(true)?;
-                // However this process ends, the sender gets a reset. After an ordinary end it would assume that
-                // its dump was kept. Until this call, closing the socket with unread bytes has the same effect.
+                // The sender gets a reset no matter how this process ends. After an ordinary close it would assume that
+                // its dump was kept. Before this call, closing the socket with unread bytes has the same effect.
                 set_socket_linger(&socket, Some(Duration::ZERO))?;
                 Ok(Connection {
                     socket: socket.into(),
@@ -155,3 +156,6 @@ fn check_loopback(address: &Peer, addresses: &[SocketAddr]) -> Result<(), Failur
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The names that dumps get: a pattern with what a dump is called, and a number where that is taken.
+//! The names of received dumps: an expanded pattern, with a number appended if the name exists.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,26 +10,28 @@ use crate::dump::pattern::Values;
 use crate::limits::{MAX_FILE_NAME_BYTES, MAX_PROCESS_NAME_BYTES};
 use crate::output::{check_directory, directory_of};
 
-/// Names that are tried for a dump from the first on that looks free: others may be faster.
+/// The number of names to try for a dump, starting with the first free one. Other processes may take a name first.
 const TRIES: usize = 10_000;
 
-/// Ends the name of a dump that is not whole.
+/// The suffix of the name of a partial dump.
 const PARTIAL: &str = ".partial";
 
-/// What a dump without a name is called.
+/// The name for a dump whose process has no name.
 const UNNAMED: &str = "unnamed";
 
-/// A pattern that can be used for every dump that may come.
+/// A pattern that is valid for every dump.
 pub struct Naming {
     pattern: PathBuf,
     directory: PathBuf,
 }
 
 impl Naming {
-    /// Checks a pattern before there is a dump: which could not be kept if it had no name.
+    /// Checks a pattern before the first dump arrives, because a dump without a name could not be kept.
     pub fn new(pattern: &Path) -> Result<Self, String> {
         if pattern == Path::new("-") {
-            return Err("dumps are received into files: name one, such as %n.%t.core".into());
+            return Err(
+                "dumps are received into files; give a file name, such as %n.%t.core".into()
+            );
         }
         let fill = |unix_time, name: &str| {
             Values { process_id: std::process::id(), unix_time, name }.fill(pattern)
@@ -46,29 +48,27 @@ impl Naming {
         };
         let taken = longest == fill(0, UNNAMED)? && longest.metadata().is_ok_and(|m| !m.is_file());
         if taken {
-            return Err("is there, and no regular file: dumps are received into files".into());
+            return Err("exists and is not a regular file; dumps are received into files".into());
         }
         check_directory(directory)?;
         if file_name.len() + numbered(u32::MAX).len() + PARTIAL.len() > MAX_FILE_NAME_BYTES {
-            return Err(
-                "a name made of it can be longer than the 255 bytes that one may have".into()
-            );
+            return Err("the expanded name can exceed 255 bytes".into());
         }
         Ok(Self { pattern: pattern.into(), directory: directory.into() })
     }
 
-    /// The directory of all names.
+    /// Returns the directory of all names.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The names for a dump of the process that calls itself `name`, best first: without a number, then
-    /// from a number on that nothing has.
+    /// Returns the names for a dump of the process `name`, in order of preference: without a number, then with numbers
+    /// from the first free one.
     pub fn names(&self, name: &str, whole: bool) -> Result<impl Iterator<Item = PathBuf>, String> {
         let name = if name.is_empty() { UNNAMED } else { name };
         let base = Values::now(name).fill(&self.pattern)?;
         let end = match whole {
-            // Whatever a process calls itself, what is whole is not taken for what is not.
+            // A process whose name ends in `.partial` must not make an intact dump look partial.
             true if base.as_os_str().as_bytes().ends_with(PARTIAL.as_bytes()) => ".core",
             true => "",
             false => PARTIAL,
@@ -88,17 +88,17 @@ impl Naming {
     }
 }
 
-/// Returns whether this is the name of a partial dump, not of a file under construction.
+/// Returns whether this is the name of a partial dump, and not of an unfinished file.
 pub fn is_partial(file_name: &OsStr) -> bool {
     file_name.as_bytes().ends_with(PARTIAL.as_bytes()) && !UnnamedFile::is_partial_name(file_name)
 }
 
-/// Returns whether something has this name. An error here is reported when the file is created.
+/// Returns whether the name exists. Ignores errors: creating the file reports them.
 fn is_taken(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-/// What follows a name that is taken.
+/// Appends a number to a name that exists.
 fn numbered(i: u32) -> String {
     if i == 0 { String::new() } else { format!(".{i}") }
 }
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_a_dump() {
+    fn numbers_the_names_of_dumps() {
         let directory = tempfile::tempdir().unwrap();
         let naming = Naming::new(&directory.path().join("%n.core")).unwrap();
         assert_eq!(naming.directory(), directory.path());
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_partial_dumps() {
+    fn numbers_the_names_of_partial_dumps() {
         for (name, expected) in [
             ("guest.core.partial", true),
             (".guest.core.partial", true),
@@ -139,20 +139,20 @@ mod tests {
         }
     }
 
-    #[test]
-    fn names_do_not_run_out() {
+    /// Names do not run out, no matter how many files exist.
+    fn check_names(count: u32) {
         let directory = tempfile::tempdir().unwrap();
         let path = |i: u32| directory.path().join(format!("core{}", numbered(i)));
         let naming = Naming::new(&path(0)).unwrap();
         let next = || naming.names("any", true).unwrap().find(|name| !name.exists());
-        for i in 0..12_000 {
+        for i in 0..count {
             std::fs::write(path(i), "").unwrap();
         }
-        assert_eq!(next(), Some(path(12_000)));
-        // One in between may be given again, but never one that is there.
+        assert_eq!(next(), Some(path(count)));
+        // A number in a gap may be reused, but never an existing name.
         std::fs::remove_file(path(0)).unwrap();
         assert_eq!(next(), Some(path(0)));
-        for holes in [1, 2, 777, 11_999] {
+        for holes in [1, 2, count / 2, count - 1] {
             (0..3).for_each(|i| std::fs::remove_file(path(holes + i * 3)).unwrap_or_default());
             let name = next().unwrap();
             std::fs::File::create_new(name).unwrap();
@@ -160,7 +160,18 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_can_give_no_name_are_refused() {
+    fn finds_a_free_number_among_many() {
+        check_names(300);
+    }
+
+    #[test]
+    #[ignore = "slow: 2 s, 12,000 files"]
+    fn finds_a_free_number_among_12_000() {
+        check_names(12_000);
+    }
+
+    #[test]
+    fn rejects_patterns_that_give_no_name() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let long = "x".repeat(120);
@@ -171,9 +182,9 @@ mod tests {
             (path("%n/core"), "%n and %t are allowed in the file name only"),
             (path("none/%n"), "no such directory: "),
             (PathBuf::from("/dev/null/none/%n"), "/dev/null/none: cannot access: "),
-            (PathBuf::from("/dev/null"), "is there, and no regular file"),
+            (PathBuf::from("/dev/null"), "exists and is not a regular file"),
             (path("%x"), "unknown pattern %x"),
-            (path(&format!("%n{long}")), "a name made of it can be longer"),
+            (path(&format!("%n{long}")), "the expanded name can exceed 255 bytes"),
         ] {
             let error = Naming::new(&pattern).err().unwrap();
             assert!(error.starts_with(expected), "{error}");

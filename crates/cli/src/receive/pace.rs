@@ -2,59 +2,59 @@
 
 use std::time::{Duration, Instant};
 
-/// What a sender may take its time for.
+/// The limits on slow senders.
 pub struct Limits {
-    /// How long it may be silent.
+    /// The maximum time without any bytes.
     pub timeout: Duration,
-    /// Bytes a second that it must send at least, over the time of `timeout`.
+    /// The minimum rate in bytes per second, averaged over `timeout`.
     pub min_rate: u64,
-    /// How long it may take for all of its dump.
+    /// The maximum time for a whole dump.
     pub max_time: Option<Duration>,
 }
 
-/// A sender's pace. Only time that was waited for the sender counts: a receiver whose disk is slow does
-/// not blame it.
+/// Measures the pace of a sender. Only time spent waiting for the sender counts, so a slow disk of the receiver is not
+/// held against it.
 pub struct Pace<'l> {
     limits: &'l Limits,
     start: Instant,
-    /// How long the sender was waited for since the rate was looked at.
+    /// The time spent waiting since the last check of the rate.
     waited: Duration,
-    /// The bytes that had come by then.
+    /// The number of bytes received at the last check.
     before: u64,
 }
 
 impl<'l> Pace<'l> {
-    /// That of a sender who begins now.
+    /// Starts measuring a new sender.
     pub fn new(limits: &'l Limits) -> Self {
         Self { limits, start: Instant::now(), waited: Duration::ZERO, before: 0 }
     }
 
-    /// How long the sender may take for all from now on; `None` is for ever.
+    /// Returns the remaining time for the whole dump, or `None` if it is unlimited.
     ///
     /// # Errors
-    /// That time is over.
+    /// Returns a message if the time is over.
     pub fn left(&self) -> Result<Option<Duration>, String> {
         let Some(max) = self.limits.max_time else { return Ok(None) };
         let left = max.checked_sub(self.start.elapsed()).filter(|left| !left.is_zero());
         left.map(Some).ok_or_else(|| format!("it took longer than the {max:?} of --max-time"))
     }
 
-    /// How long to wait for more, where `received` bytes have come.
+    /// Returns how long to wait for more bytes. `received` is the number of bytes received so far.
     ///
     /// # Errors
-    /// The sender is too slow.
+    /// Returns a message if the sender is too slow.
     pub fn patience(&mut self, received: u64) -> Result<Duration, String> {
         let Limits { timeout, min_rate, .. } = *self.limits;
         let left = self.left()?;
         if self.waited >= timeout {
-            // Nothing that came is taken back.
+            // The count of received bytes never decreases.
             let came = received - self.before;
-            // Bytes a millisecond, by a thousand.
+            // Bytes per millisecond, times a thousand.
             let least = u128::from(min_rate).checked_mul(self.waited.as_millis());
             if least.is_none_or(|least| u128::from(came) * 1000 < least) {
                 let waited = self.waited;
                 return Err(format!(
-                    "only {came} bytes came in {waited:.1?}, fewer than the {min_rate} a second of \
+                    "only {came} bytes arrived in {waited:.1?}, below the {min_rate} bytes per second of \
                      --min-rate"
                 ));
             }
@@ -63,7 +63,7 @@ impl<'l> Pace<'l> {
         Ok(left.map_or(timeout, |left| left.min(timeout)))
     }
 
-    /// The sender was waited for.
+    /// Adds time spent waiting for the sender.
     pub fn add(&mut self, waited: Duration) {
         self.waited += waited;
     }
@@ -76,10 +76,10 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_sender_is_held_to_a_rate_over_the_timeout() {
+    fn enforces_the_rate_over_the_timeout() {
         let limits = Limits { timeout: 10 * SECOND, min_rate: 100, max_time: None };
         let mut pace = Pace::new(&limits);
-        // A burst is enough for the time in which it comes, and for that only.
+        // A burst satisfies the rate only for the interval in which it arrives.
         for received in [1, 2, 999, 1000] {
             assert_eq!(pace.patience(received), Ok(10 * SECOND));
             pace.add(SECOND * 5 / 2);
@@ -88,16 +88,16 @@ mod tests {
             assert_eq!(pace.patience(received), Ok(10 * SECOND));
             pace.add(5 * SECOND);
         }
-        let said = "only 999 bytes came in 10.0s, fewer than the 100 a second of --min-rate";
+        let said = "only 999 bytes arrived in 10.0s, below the 100 bytes per second of --min-rate";
         assert_eq!(pace.patience(1999), Err(said.into()));
-        // More than the timeout may have passed, and then more must have come.
+        // If more than the timeout has passed, more bytes are required.
         pace.add(10 * SECOND);
         assert!(pace.patience(2999).is_err());
         assert_eq!(pace.patience(3000), Ok(10 * SECOND));
     }
 
     #[test]
-    fn a_rate_of_nothing_is_none() {
+    fn a_rate_of_zero_is_unlimited() {
         let limits = Limits { timeout: SECOND, min_rate: 0, max_time: None };
         let mut pace = Pace::new(&limits);
         pace.add(1000 * SECOND);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_may_take_so_long_in_all() {
+    fn enforces_the_total_time() {
         let limits = Limits { timeout: SECOND, min_rate: 0, max_time: Some(3600 * SECOND) };
         let mut pace = Pace::new(&limits);
         assert_eq!(pace.patience(0), Ok(SECOND));

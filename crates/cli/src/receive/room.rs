@@ -1,29 +1,29 @@
-//! Room on disk for a dump that says how long it is: looked for at once, reserved as its bytes come.
+//! Disk space for a dump of stated length: checked at once, and reserved as its bytes arrive.
 
 use std::fs::File;
 
 use corestream::{FileSink, Sink};
 
-/// Bytes that are reserved for a dump of which hardly anything has come.
+/// The number of bytes to reserve at the start of a dump.
 const FIRST: u64 = 64 << 20;
 
-/// The room of one dump.
+/// The disk space of one dump.
 ///
-/// What a sender says of a length costs it nothing, so that is not reserved: only as much again as it has
-/// sent, in steps that double.
+/// Announcing a length costs a sender nothing, so the receiver does not reserve all of it. It reserves as much again as
+/// the sender has sent, in doubling steps.
 pub struct Room {
     length: u64,
     reserved: u64,
 }
 
 impl Room {
-    /// Sees whether there is room in the file system of `file` for a dump of `length` bytes, of which it
-    /// has `received`.
+    /// Checks that the file system of `file` has space for a dump of `length` bytes, of which `received` are in the
+    /// file.
     ///
     /// # Errors
-    /// There is not, in words.
+    /// Returns a message if there is not enough space.
     pub fn look_for(file: &File, length: u64, received: u64) -> Result<Self, String> {
-        // A file system that does not say may have room.
+        // Assumes that there is space if the file system does not report it.
         if let Ok(free) = rustix::fs::fstatvfs(file)
             && let free = u128::from(free.f_bavail) * u128::from(free.f_frsize)
             && u128::from(length) > u128::from(received) + free
@@ -33,20 +33,21 @@ impl Room {
         Ok(Self { length, reserved: received })
     }
 
-    /// Reserves more if the next `coming` bytes need it; `received` are there, and `file` is behind them.
+    /// Reserves more space if the next `coming` bytes need it. `received` bytes are in the file, and its cursor is
+    /// after them.
     ///
     /// # Errors
-    /// The disk is full, in words.
+    /// Returns a message if the disk is full.
     pub fn reserve(&mut self, file: &File, received: u64, coming: u64) -> Result<(), String> {
         let wanted = received.checked_add(coming);
-        let wanted = wanted.ok_or("has more bytes than can be counted")?;
+        let wanted = wanted.ok_or("its length overflows")?;
         if wanted <= self.reserved {
             return Ok(());
         }
         let length = self.length;
-        // On overflow, the length of the dump is the bound.
+        // If doubling overflows, the length of the dump is the bound.
         let end = wanted.checked_mul(2).map_or(length, |twice| twice.max(FIRST).min(length));
-        // Nothing can't be reserved.
+        // Reserving zero bytes is an error of `fallocate`.
         if let Some(more) = end.checked_sub(received).filter(|more| *more > 0) {
             let reserved = FileSink::new(file).begin(more, true);
             reserved.map_err(|error| {
@@ -80,10 +81,10 @@ mod tests {
             received += MIB;
             file.seek(SeekFrom::Start(received)).unwrap();
             let most = (2 * received).max(FIRST).min(length);
-            // A file system may keep a little for itself.
+            // A file system may keep some space for itself.
             assert!((received..=most + MIB).contains(&room(&file)), "{received}: {}", room(&file));
         }
-        // What is more than was said is not reserved, and no error.
+        // Bytes beyond the stated length are not reserved, and are not an error here.
         of.reserve(&file, received, MIB).unwrap();
         assert!(room(&file) <= length + MIB);
     }

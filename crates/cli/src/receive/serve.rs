@@ -1,4 +1,17 @@
-//! Serves senders, many at once: each one's dump is taken, and gets its name or is dropped.
+//! Serves several senders at once: receives the dump of each, and names or drops it.
+//!
+//! # The problem
+//! A sender that is accepted must be served: once it has sent its dump, the guest may be gone. But naming a dump needs
+//! file descriptors, and under load there may be none left. Hostile senders can also hold connections open to use them
+//! up.
+//!
+//! # The idea
+//! There is one thread for each place. A thread first creates the file of the next dump, together with spare
+//! descriptors that it holds for naming, and only then accepts a sender. So a sender is accepted only if its dump can
+//! be named. One lock protects the two moments at which descriptors are taken: accepting with creating, and naming.
+//! Without it, another thread could take the descriptors that a thread has just released for naming.
+//!
+//! If descriptors run out, senders wait in the queue of the socket, and the receiver reports that once.
 
 use std::fmt::Display;
 use std::io;
@@ -18,45 +31,45 @@ use super::stop::{Ready, Stop};
 use crate::report::{self, Failure};
 use crate::verify;
 
-/// Bytes of the stack of a thread: what it reads into is not on it.
+/// The stack size of a thread in bytes. Its read buffers are not on the stack.
 const STACK: usize = 512 << 10;
 
-/// How long to wait when a sender can't be taken, since there are too many open files.
+/// The pause when no sender can be accepted because there are too many open files.
 const BREATH: Duration = Duration::from_millis(200);
 
-/// Descriptors that a dump must find free beside its file before it is taken: what gives the file its name
-/// opens as many, and would fail after all of the dump has come.
+/// The number of spare descriptors that a dump needs before it is accepted, in addition to its file. Naming the file
+/// opens this many, and would otherwise fail after the whole dump has arrived.
 const SPARE: usize = 2;
 
-/// What all threads share.
+/// The state that all threads share.
 pub struct Receiver {
     pub terms: Terms,
     pub keeper: Keeper,
     pub listener: Listener,
     pub stop: Stop,
-    /// Held while a sender is accepted or a dump is named: only one thread at a time takes descriptors.
+    /// Held while a sender is accepted or a dump is named, so that only one thread takes descriptors.
     pub turn: Mutex<()>,
-    /// Whether there were no free descriptors for the last sender, which was reported.
+    /// Whether a shortage of descriptors has been reported and has not ended.
     pub is_short: AtomicBool,
 }
 
-/// What came of a sender.
+/// The outcome for one sender.
 enum Served {
-    /// Its dump has its name; the line that says so.
+    /// The dump has its name. Contains the line to report.
     Named(String),
-    /// Its dump has none.
+    /// The dump was not kept.
     Dropped(Failure),
-    /// It sent nothing, as a port check does.
+    /// The sender sent nothing, like a port check.
     Nothing(Failure),
 }
 
 impl Receiver {
-    /// Serves senders until a signal comes: a thread for each of the `places`.
+    /// Serves senders until a signal arrives, with one thread for each of the `places`.
     pub fn serve(&self, places: u16) -> Result<bool, Failure> {
         thread::scope(|scope| {
             for i in 1..places {
                 let builder = thread::Builder::new().stack_size(STACK);
-                // The other threads go on: a receiver with fewer places is better than none.
+                // Continues with the other threads: fewer places are better than none.
                 let serve = || {
                     if let Err(failure) = self.serve_in_turn() {
                         report::line(&failure.message);
@@ -64,7 +77,7 @@ impl Receiver {
                 };
                 if let Err(error) = builder.spawn_scoped(scope, serve) {
                     report::line(&format!(
-                        "warning: receive: no more than {i} senders at once: {error}"
+                        "warning: receive: limited to {i} senders at once: {error}"
                     ));
                     break;
                 }
@@ -73,7 +86,7 @@ impl Receiver {
         })
     }
 
-    /// Serves one sender after the other until a signal comes.
+    /// Serves one sender after the other until a signal arrives.
     fn serve_in_turn(&self) -> Result<bool, Failure> {
         while let Some((connection, begun)) = self.accept()? {
             match self.take(connection, begun) {
@@ -86,8 +99,10 @@ impl Receiver {
         Ok(false)
     }
 
-    /// Serves the first sender that sends anything, whose dump must be whole; `false` if a signal comes
-    /// before.
+    /// Serves the first sender that sends any bytes. Returns `false` if a signal arrives first.
+    ///
+    /// # Errors
+    /// Returns an error if the dump of that sender is not kept.
     pub fn once(&self) -> Result<bool, Failure> {
         while let Some((connection, begun)) = self.accept()? {
             match self.take(connection, begun) {
@@ -102,10 +117,10 @@ impl Receiver {
         Ok(false)
     }
 
-    /// Waits for the next sender and begins the file of its dump; `None` if a signal comes.
+    /// Waits for the next sender and creates the file of its dump. Returns `None` if a signal arrives first.
     ///
-    /// The file comes first, with the descriptors that it needs later, so a sender is accepted only if its
-    /// dump can be taken. Otherwise senders could use up all descriptors without one of them being served.
+    /// Creates the file first, with the descriptors that naming needs later, so that a sender is accepted only if its
+    /// dump can be kept. Otherwise senders could use up all descriptors without any of them being served.
     fn accept(&self) -> Result<Option<Accepted>, Failure> {
         let failed = |what: &str, error: io::Error| {
             Failure::new(format!("receive: {}: {what}: {error}", self.listener.name()))
@@ -117,7 +132,7 @@ impl Receiver {
                 Err(error) => return Err(failed("cannot wait", error)),
             }
             let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            // Another thread may have taken the sender: no file is begun for nothing.
+            // Another thread may have accepted the sender. Checks before creating a file.
             match self.stop.wait(self.listener.as_fd(), Some(Duration::ZERO)) {
                 Ok(Ready::Readable) => {}
                 Ok(Ready::Stopped) => return Ok(None),
@@ -130,13 +145,13 @@ impl Receiver {
                     Ok(connection) => {
                         if self.is_short.swap(false, Ordering::Relaxed) {
                             let name = self.listener.name();
-                            report::line(&format!("receive: {name}: takes senders again"));
+                            report::line(&format!("receive: {name}: accepts senders again"));
                         }
                         let begun = begun.map_err(NotBegun::into_failure);
                         return Ok(Some((connection, begun)));
                     }
                     Err(error) if is_transient(&error) => continue,
-                    // An error of the pause is one of the wait above too.
+                    // An error of the pause would also occur in the wait above.
                     Err(error) => error.to_string(),
                 },
             };
@@ -145,19 +160,18 @@ impl Receiver {
         }
     }
 
-    /// Waits a moment, since there is no free descriptor, and reports that if it was not so before. Senders
-    /// wait in the queue of the socket meanwhile.
+    /// Waits a moment for free descriptors, and reports the shortage once. Senders wait in the queue of the socket.
     fn pause(&self, error: &dyn Display) {
         if !self.is_short.swap(true, Ordering::Relaxed) {
             let name = self.listener.name();
             report::line(&format!(
-                "receive: {name}: cannot take a sender: {error}; senders wait until that changes"
+                "receive: {name}: cannot accept a sender: {error}; senders wait until this changes"
             ));
         }
         let _ = self.stop.pause(BREATH);
     }
 
-    /// Begins the file of a dump, and holds the descriptors that naming it will need.
+    /// Creates the file of a dump, and reserves the descriptors that naming it will need.
     fn begin(&self) -> Result<Begun, NotBegun> {
         let file = self.keeper.begin().map_err(|error| {
             if error.io_error().is_some_and(is_shortage) {
@@ -171,7 +185,10 @@ impl Receiver {
         Ok(Begun { file, spare })
     }
 
-    /// Fails if the limit on open files is too low for a single sender.
+    /// Checks that the limit on open files allows at least one sender.
+    ///
+    /// # Errors
+    /// Returns an error if the limit is too low.
     pub fn check_descriptors(&self) -> Result<(), Failure> {
         let begun = self.begin().and_then(|begun| {
             let connection = self.listener.as_fd().try_clone_to_owned();
@@ -179,15 +196,15 @@ impl Receiver {
         });
         match begun {
             Err(NotBegun::Shortage(error)) => Err(Failure::new(format!(
-                "receive: {}: cannot take any sender: {error}; raise the limit (ulimit -n)",
+                "receive: {}: cannot accept any sender: {error}; raise the limit (ulimit -n)",
                 self.listener.name()
             ))),
-            // A directory that cannot be written to may be repaired, and each sender gets the reason.
+            // An unwritable directory may be repaired later, and each sender gets the reason.
             Ok(()) | Err(NotBegun::Failed(_)) => Ok(()),
         }
     }
 
-    /// Takes a sender's dump, and replies what came of it.
+    /// Receives a sender's dump, and replies with the outcome.
     fn take(&self, connection: Connection, begun: Result<Begun, Failure>) -> Served {
         let peer = &connection.peer;
         let dropped = |failure: Failure| {
@@ -202,7 +219,7 @@ impl Receiver {
         let name = received.name.as_deref();
         let fault = match &received.outcome {
             Ok(whole) => {
-                // Until the file has its name, no other thread takes the free descriptors for a sender.
+                // Until the file has its name, no other thread may take the released descriptors.
                 let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
                 drop(spare);
                 let kept = self.keeper.keep(file, name.unwrap_or_default());
@@ -230,7 +247,7 @@ impl Receiver {
                 connection.refuse(&failure.message, &self.stop);
                 return Served::Nothing(failure.at(format_args!("receive: {peer}")));
             }
-            // Its room is free before the sender knows.
+            // Releases the disk space before the sender gets the reply.
             (Fault::Refused(_), _) | (_, None) => drop(file),
             (_, Some(name)) => {
                 let kept = self.keeper.keep_partial(file, name, received.bytes);
@@ -241,18 +258,18 @@ impl Receiver {
     }
 }
 
-/// A sender, and the file of its dump, or why there is none.
+/// An accepted sender, and the file of its dump or the error.
 type Accepted = (Connection, Result<Begun, Failure>);
 
-/// The file of a dump, and the descriptors that naming it will need.
+/// The file of a dump, and the descriptors reserved for naming it.
 struct Begun {
     file: UnnamedFile,
     spare: Spare,
 }
 
-/// Why the file of a dump could not be begun.
+/// The reason why the file of a dump could not be created.
 enum NotBegun {
-    /// There is no free descriptor.
+    /// There are no free descriptors.
     Shortage(String),
     Failed(Failure),
 }
@@ -266,7 +283,7 @@ impl NotBegun {
     }
 }
 
-/// Descriptors that are held until they are needed.
+/// Descriptors that are reserved until naming needs them.
 struct Spare(#[expect(dead_code, reason = "held, not used")] [OwnedFd; SPARE]);
 
 impl Spare {
@@ -276,14 +293,18 @@ impl Spare {
     }
 }
 
-/// Whether there are too many open files, in this process or in the system.
+/// Returns whether the error is a shortage of descriptors, in this process or in the system.
 fn is_shortage(error: &io::Error) -> bool {
     let short = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
     short.contains(&error.raw_os_error())
 }
 
-/// Whether `accept` failed only because another thread took the sender, or the sender closed the connection.
+/// Returns whether `accept` failed only because another thread accepted the sender, or because the sender closed the
+/// connection.
 fn is_transient(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
     matches!(error.kind(), WouldBlock | Interrupted | ConnectionAborted)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,17 @@
-//! A Unix socket in the file system: one that nobody listens on any more is replaced, whoever else wants
-//! to do so at the same moment, and in the end only one's own is removed.
+//! A listening Unix socket in the file system.
+//!
+//! # The problem
+//! A process that is killed leaves its socket file behind, and `bind` fails if the path exists. A stale socket must be
+//! replaced, but never one that has a listener. Checking and replacing are separate calls, so two receivers that start
+//! at the same time could both find the socket stale, and one would remove the new socket of the other.
+//!
+//! # The idea
+//! A receiver locks the directory while it checks, removes and binds. A lock on a directory leaves no file behind. If
+//! the directory cannot be locked, a stale socket is not replaced, but a free path still works. The socket is not
+//! accessible under its path until it listens, so no other receiver takes it for stale.
+//!
+//! At the end, a receiver removes the path only if it still leads to its own socket: same device and inode. It removes
+//! the path while the socket still listens, so that its inode cannot have been reused.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -14,13 +26,12 @@ use rustix::io::Errno;
 
 use crate::output::directory_of;
 
-/// How often it is tried to lock a directory, and how long to wait before it is tried again. Who has it
-/// locked makes a socket, which takes no time, or has other reasons, which may never end: then it is done
-/// without.
+/// The number of attempts to lock a directory, and the pause between them. Another receiver holds the lock only
+/// briefly. Other programs may hold it forever, so the receiver continues without the lock after these attempts.
 const TRIES: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A socket that listens. Its path is removed when it is dropped, unless something else has it by then.
+/// A listening socket. Dropping it removes its path, unless the path leads to something else by then.
 pub struct SocketFile {
     listener: UnixListener,
     path: PathBuf,
@@ -28,11 +39,14 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Makes a socket at `path`; one that is there is replaced if nobody listens on it any more.
+    /// Creates a socket at `path`. Replaces an existing socket that has no listener.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        // Between the look at what is there and its removal nobody else may do the same, nor have made a
-        // socket that does not listen yet. A directory can be locked without leaving anything in it.
-        let lock = Lock::of(directory_of(path));
+        // The lock covers the check of the existing socket, its removal, and the time until the new socket listens.
+        let lock = Lock::of(directory_of(path), TRIES);
+        Self::bind_locked(path, &lock)
+    }
+
+    fn bind_locked(path: &Path, lock: &Lock) -> io::Result<Self> {
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 check_deserted(path, lock.is_held())?;
@@ -51,23 +65,24 @@ impl SocketFile {
 }
 
 impl Drop for SocketFile {
-    /// It still listens: nobody takes it for deserted meanwhile, and its inode is no other's.
+    /// Removes the path. The socket still listens, so no other receiver takes it for stale, and its inode is not
+    /// reused.
     fn drop(&mut self) {
         if self.path.symlink_metadata().is_ok_and(|there| identity(&there) == self.identity) {
-            // There is nobody to tell, and nothing else to do.
+            // There is no way to report an error here.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// A directory that is locked against others who lock it, where it can be.
+/// A lock on a directory, if it could be locked.
 struct Lock(Option<File>);
 
 impl Lock {
-    fn of(directory: &Path) -> Self {
-        // One that can't be read can't be locked. Nor can it where that needs the right to write.
+    fn of(directory: &Path, tries: u32) -> Self {
+        // Locking requires read access, and on some file systems write access.
         let Ok(file) = File::open(directory) else { return Self(None) };
-        for _ in 0..TRIES {
+        for _ in 0..tries {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Self(Some(file)),
                 Err(Errno::WOULDBLOCK) => thread::sleep(PAUSE),
@@ -83,17 +98,20 @@ impl Lock {
     }
 }
 
-/// Fails unless what is at `path` is a socket that nobody has open, and may be replaced.
+/// Checks that `path` is a socket without a listener, which may be replaced.
+///
+/// # Errors
+/// Returns an error if it is anything else.
 fn check_deserted(path: &Path, locked: bool) -> io::Result<()> {
     let there = path.symlink_metadata()?;
     let error = |kind, what: &str| Err(io::Error::new(kind, what));
     if !there.file_type().is_socket() {
         return error(io::ErrorKind::AlreadyExists, "not a socket");
     }
-    // One of another kind asks, which nobody who listens takes for a sender.
+    // Connects with a socket of another type, which a listener does not see as a sender.
     let asked = UnixDatagram::unbound()?.connect(path);
     if !asked.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        return error(io::ErrorKind::AddrInUse, "somebody listens there already");
+        return error(io::ErrorKind::AddrInUse, "another process listens there already");
     }
     match locked {
         true => Ok(()),
@@ -112,18 +130,18 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 mod tests {
     use super::*;
 
-    /// How `bind` fails.
+    /// Returns the error of `bind`.
     fn refused(path: &Path) -> String {
         SocketFile::bind(path).err().unwrap().to_string()
     }
 
     #[test]
-    fn only_a_deserted_socket_is_replaced() {
+    fn replaces_only_a_stale_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         drop(UnixListener::bind(&path).unwrap());
         let file = SocketFile::bind(&path).unwrap();
-        assert_eq!(refused(&path), "somebody listens there already");
+        assert_eq!(refused(&path), "another process listens there already");
         drop(file);
         assert!(!path.exists());
         std::fs::write(&path, "kept").unwrap();
@@ -132,20 +150,20 @@ mod tests {
     }
 
     #[test]
-    fn only_ones_own_socket_is_removed() {
+    fn removes_only_its_own_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let file = SocketFile::bind(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let other = SocketFile::bind(&path).unwrap();
         drop(file);
-        assert_eq!(refused(&path), "somebody listens there already");
+        assert_eq!(refused(&path), "another process listens there already");
         drop(other);
         assert!(std::fs::read_dir(directory.path()).unwrap().next().is_none());
     }
 
     #[test]
-    fn without_a_lock_nothing_is_replaced() {
+    fn replaces_nothing_without_a_lock() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         drop(UnixListener::bind(&path).unwrap());
@@ -154,45 +172,47 @@ mod tests {
         assert!(error.ends_with("cannot be locked; remove the socket first"), "{error}");
     }
 
-    /// What is deserted may be so no more when its directory can be locked.
+    /// A stale socket may have been replaced by the time the directory is locked.
     #[test]
-    fn who_has_the_lock_is_waited_for() {
+    fn waits_for_the_lock() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         drop(UnixListener::bind(&path).unwrap());
-        let lock = Lock::of(directory.path());
+        let lock = Lock::of(directory.path(), TRIES);
         assert!(lock.is_held());
         thread::scope(|scope| {
             let other = scope.spawn(|| refused(&path));
-            // Time to do what it must not.
+            // Gives the other thread time for a mistake.
             thread::sleep(Duration::from_millis(50));
             std::fs::remove_file(&path).unwrap();
             let fresh = UnixListener::bind(&path).unwrap();
             drop(lock);
-            assert_eq!(other.join().unwrap(), "somebody listens there already");
+            assert_eq!(other.join().unwrap(), "another process listens there already");
             drop(fresh);
         });
     }
 
-    /// A directory that others have locked, for ever, keeps nobody from a path that is free.
+    /// A directory that stays locked does not prevent the use of a free path.
     #[test]
-    fn a_lock_of_others_is_no_obstacle() {
+    fn binds_a_free_path_despite_a_foreign_lock() {
         let directory = tempfile::tempdir().unwrap();
-        let lock = Lock::of(directory.path());
+        let lock = Lock::of(directory.path(), TRIES);
         assert!(lock.is_held());
         let path = directory.path().join("socket");
-        let file = SocketFile::bind(&path).unwrap();
+        // A few tries, as they would all fail.
+        let bind = || SocketFile::bind_locked(&path, &Lock::of(directory.path(), 3));
+        let file = bind().unwrap();
         drop(file);
         drop(UnixListener::bind(&path).unwrap());
-        assert!(refused(&path).ends_with("cannot be locked; remove the socket first"));
+        let error = bind().err().unwrap().to_string();
+        assert!(error.ends_with("cannot be locked; remove the socket first"), "{error}");
     }
 
-    /// Many at the same moment, over and over: one of them listens, and nobody else's socket is lost.
-    #[test]
-    fn one_of_many_gets_it() {
+    /// Many receivers start at the same time: exactly one listens, and none loses its socket.
+    fn check_race(rounds: usize) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        for _ in 0..50 {
+        for _ in 0..rounds {
             drop(UnixListener::bind(&path).unwrap());
             let start = std::sync::Barrier::new(8);
             let bind = || {
@@ -207,5 +227,16 @@ mod tests {
             assert_eq!(listening.len(), 1);
             assert_eq!(identity(&path.symlink_metadata().unwrap()), listening[0].identity);
         }
+    }
+
+    #[test]
+    fn one_of_many_gets_the_socket() {
+        check_race(8);
+    }
+
+    #[test]
+    #[ignore = "slow: 1 s"]
+    fn one_of_many_gets_the_socket_in_many_rounds() {
+        check_race(50);
     }
 }

@@ -1,16 +1,16 @@
-//! The backtrace of a guest that stopped, as it is printed.
+//! Formatting of the backtrace of a stopped guest.
 
 use corestream::Visible;
 use corestream_symbols::demangle;
 use wasmtime::WasmBacktrace;
 
-/// Frames that are printed of a backtrace; all of them are in the dump.
+/// The maximum number of printed frames. The dump has all frames.
 const PRINTED_FRAMES: usize = 50;
 
-/// Returns what went wrong and where, a line each.
+/// Formats the cause and the frames, one per line.
 ///
-/// Functions from index `first_added` on are the tool's own. They are the youngest frames, if any, and are not shown.
-/// `place` is the offset of the youngest frame, if it is another one than the engine's.
+/// Functions from index `first_added` on were added by the tool. They can only be the youngest frames, and are not
+/// shown. `place` is the true offset of the youngest frame, if the engine's is wrong.
 pub fn render(
     name: &str,
     cause: &str,
@@ -32,7 +32,7 @@ pub fn render(
         let offset = place.map(u64::from).or(frame.func_offset().map(|offset| offset as u64));
         let offset = offset.map_or(String::new(), |offset| format!(" + {offset:#x}"));
         text.push_str(&format!("{i:>5}: {module}: {function}{offset}\n"));
-        // The engine's lines are those of its own place.
+        // The engine's line belongs to the offset that the engine reports.
         for symbol in frame.symbols().iter().filter(|_| place.is_none()) {
             if let (Some(file), Some(line)) = (symbol.file(), symbol.line()) {
                 text.push_str(&format!("         at {}:{line}\n", shown(file)));
@@ -45,7 +45,7 @@ pub fn render(
     text
 }
 
-/// A name of the guest's, as it may be shown on a terminal.
+/// Escapes a name of the guest for a terminal.
 fn shown(name: &str) -> String {
     Visible(name).to_string()
 }

@@ -1,4 +1,4 @@
-//! Tells a thread that works from one that is blocked, by the processor time that the kernel counts.
+//! Distinguishes a working thread from a blocked one, by the CPU time that the kernel counts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,15 @@ use std::time::Duration;
 
 /// A thread of this process.
 pub struct Busy {
-    /// Its `stat` file in /proc.
+    /// The thread's `stat` file in /proc.
     path: PathBuf,
 }
 
 /// The state of a thread.
 struct Stat {
-    /// Whether it runs or waits for a processor.
+    /// Whether the thread is running or runnable.
     is_runnable: bool,
-    /// User and system time, in clock ticks.
+    /// The user and system time in clock ticks.
     ticks: (u64, u64),
 }
 
@@ -26,8 +26,8 @@ impl Busy {
         Self { path: Path::new("/proc").join(thread).join("stat") }
     }
 
-    /// Sleeps for `time` and returns whether the thread used a processor, or was ready to, in that time. Returns false
-    /// if the kernel does not say.
+    /// Sleeps for `time`, and returns whether the thread ran or was runnable in that time. Returns `false` if the
+    /// kernel does not report it.
     pub fn worked_during(&self, time: Duration) -> bool {
         let before = self.stat();
         thread::sleep(time);
@@ -37,10 +37,10 @@ impl Busy {
 
     fn stat(&self) -> Option<Stat> {
         let text = fs::read_to_string(&self.path).ok()?;
-        // The name of the thread comes before that, in parentheses, and may hold any character.
+        // The thread's name precedes these fields, in parentheses. It may contain any character.
         let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
         let is_runnable = fields.next()? == "R";
-        // Fields 14 and 15 of proc_pid_stat(5); the state is field 3.
+        // Fields 14 and 15 of proc_pid_stat(5). The state is field 3.
         let mut times = fields.skip(10).map(str::parse);
         Some(Stat { is_runnable, ticks: (times.next()?.ok()?, times.next()?.ok()?) })
     }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_a_computing_thread_from_a_parked_one() {
+    fn distinguishes_working_and_parked_threads() {
         let (computes, ends) = (AtomicBool::new(true), AtomicBool::new(false));
         thread::scope(|scope| {
             let (this, that) = mpsc::channel();
@@ -69,9 +69,9 @@ mod tests {
             let busy = that.recv().unwrap();
             let works = busy.worked_during(Duration::from_millis(100));
             computes.store(false, Ordering::Relaxed);
-            // The thread needs a moment to park.
+            // Gives the thread time to park.
             let rests = (0..50).any(|_| !busy.worked_during(Duration::from_millis(100)));
-            // Before any assertion, so that a failure does not wait for the thread.
+            // Stops the thread before any assertion, so that a failure does not wait for it.
             ends.store(true, Ordering::Relaxed);
             worker.thread().unpark();
             assert!(works && rests, "works: {works}, rests: {rests}");

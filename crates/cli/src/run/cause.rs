@@ -1,7 +1,7 @@
-//! The engine's errors in words for a user of the tool.
+//! The engine's errors, reworded for users of the tool.
 //!
-//! Wasmtime's messages are for embedders: some have several lines, some name a method of its `Config` that
-//! a user of the tool cannot call. Each error becomes one line that says what is wrong with the guest.
+//! Wasmtime's messages are for embedders. Some have several lines, and some name a method of `Config` that a user of
+//! the tool cannot call. This module turns each error into one line about the guest.
 
 use corestream_wasmtime::Note;
 use wasmparser::{Validator, WasmFeatures};
@@ -9,11 +9,11 @@ use wasmtime::Error;
 
 use crate::limits::MAX_SEARCHED_BYTES;
 
-/// Proposals that `run` supports. Only others are looked for in a guest that it refuses.
+/// The proposals that `run` supports. If it rejects a guest, it looks for others.
 const SUPPORTED: WasmFeatures =
     WasmFeatures::WASM3.union(WasmFeatures::CUSTOM_PAGE_SIZES).union(WasmFeatures::WIDE_ARITHMETIC);
-/// Messages that are addressed to embedders. Whole ones: any part of them may be a name of the guest's in
-/// another message.
+/// Complete messages that address embedders. Parts of them are not matched, because a name of the guest can contain
+/// them.
 const FOR_EMBEDDERS: &[&str] = &[
     "shared memory support is disabled for this engine -- see `Config::shared_memory`",
     "support for shared memories was disabled at compile time",
@@ -30,18 +30,19 @@ const FOR_EMBEDDERS: &[&str] = &[
     "tunables.memory_reservation_for_growth overflows",
 ];
 
-/// Says why a module is not valid: a proposal that `run` does not support, or a mistake.
+/// Returns the reason why a module is invalid: an unsupported proposal, or an error in the module.
 pub fn invalid(wasm: &[u8], error: &Error) -> String {
     let missing = missing_proposals(wasm);
     if missing.is_empty() {
-        // The validator speaks of the guest only, with its names.
+        // The validator's message is about the guest.
         return format!("invalid module: {}", chain(error, in_words));
     }
     let s = if missing.len() == 1 { "" } else { "s" };
     format!("uses the proposal{s} {}, which `run` does not support", missing.join(", "))
 }
 
-/// The proposals that a module needs and `run` does not support; none if the module is invalid with all.
+/// Returns the proposals that a module needs and `run` does not support. Returns none if the module is invalid with all
+/// proposals.
 fn missing_proposals(wasm: &[u8]) -> Vec<String> {
     let all = WasmFeatures::all();
     let is_valid = |features| Validator::new_with_features(features).validate_all(wasm).is_ok();
@@ -49,19 +50,19 @@ fn missing_proposals(wasm: &[u8]) -> Vec<String> {
         return Vec::new();
     }
     let others = all.difference(SUPPORTED).iter_names();
-    // Those of components are of no use in a core module, and the parser's own are no proposals.
+    // Skips component features, which a core module cannot use, and the parser's own features, which are not proposals.
     let others = others.filter(|(name, _)| !name.starts_with("CM") && *name != "COMPONENT_MODEL");
     let needed = others.filter(|(_, feature)| !is_valid(all.difference(*feature)));
     needed.map(|(name, _)| name.to_lowercase().replace('_', "-")).collect()
 }
 
-/// Splits a message of the validator into its cause and the offset in the module that it ends with.
+/// Splits a message of the validator into its cause and the offset in the module at its end.
 pub fn split_offset(message: &str) -> Option<(&str, u64)> {
     let (cause, offset) = message.strip_suffix(')')?.rsplit_once(" (at offset 0x")?;
     Some((cause, u64::from_str_radix(offset, 16).ok()?))
 }
 
-/// The chain of causes in one line, outermost first, without words for embedders.
+/// Formats the chain of causes on one line, outermost first, without messages for embedders.
 pub fn plain(error: &Error) -> String {
     chain(error, |message| {
         if FOR_EMBEDDERS.contains(&message) {
@@ -71,14 +72,14 @@ pub fn plain(error: &Error) -> String {
     })
 }
 
-/// The chain of causes in one line, outermost first; each is given to `reword` as one line.
+/// Formats the chain of causes on one line, outermost first. `reword` gets each cause as one line.
 fn chain(error: &Error, reword: impl Fn(&str) -> String) -> String {
     let mut causes: Vec<String> = Vec::new();
     for cause in error.chain() {
         let message = cause.to_string();
         let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
         let cause = reword(&lines.collect::<Vec<_>>().join(" "));
-        // Some errors repeat their source.
+        // Skips a cause that the previous one repeats.
         if !cause.is_empty() && !causes.iter().any(|said| said.contains(&cause)) {
             causes.push(cause);
         }
@@ -86,42 +87,44 @@ fn chain(error: &Error, reword: impl Fn(&str) -> String) -> String {
     causes.join(": ")
 }
 
-/// What a dump does not know, with the option of the tool that helps where there is one.
+/// Formats a note about an unknown part of the dump, with the option that helps, if there is one.
 pub fn note(note: &Note) -> String {
     match note {
         Note::Frames { kept } => {
             let s = if *kept == 1 { "" } else { "s" };
             format!(
-                "the backtrace stops at {kept} frame{s}, older ones may be missing: raise --max-frames"
+                "the backtrace ends after {kept} frame{s}, older frames may be missing; raise --max-frames"
             )
         }
         Note::NoFrames => "there is no backtrace: no function was running, or --max-frames is too \
                            large for this machine"
             .into(),
         Note::NoInstances => {
-            "no instance is known: the guest had not started; --locals lists it".into()
+            "no instance is known because the guest had not started; --locals lists it".into()
         }
         other => other.to_string(),
     }
 }
 
-/// One cause in the tool's words.
+/// Rewords one cause.
 fn in_words(message: &str) -> String {
     if message == "WebAssembly translation error" || message == "Invalid input WebAssembly code" {
-        // The cause that follows says it.
+        // The next cause has the details.
         return String::new();
     }
     if let Some(pages) = between(message, "memory minimum size of ", " pages exceeds memory limits")
     {
         let s = if pages == "1" { "" } else { "s" };
-        return format!("the memory is too large for this machine: it begins with {pages} page{s}");
+        return format!(
+            "the memory is too large for this machine: its initial size is {pages} page{s}"
+        );
     }
     if let Some(bytes) = message.strip_prefix("mmap failed to reserve ") {
         return format!("cannot reserve address space for the guest, {bytes}");
     }
     if let Some(n) = between(message, "table minimum size of ", " elements exceeds table limits") {
         let s = if n == "1" { "" } else { "s" };
-        return format!("a table is too large: it begins with {n} element{s}");
+        return format!("a table is too large: its initial size is {n} element{s}");
     }
     lower_case(message)
 }
@@ -130,7 +133,7 @@ fn between<'m>(message: &'m str, begin: &str, end: &str) -> Option<&'m str> {
     message.strip_prefix(begin)?.strip_suffix(end)
 }
 
-/// The message with a lower-case first letter, unless the first word is an abbreviation.
+/// Lowers the first letter of a message, unless its first word is an abbreviation.
 fn lower_case(message: &str) -> String {
     let mut chars = message.chars();
     match (chars.next(), chars.next()) {
@@ -148,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_message_is_for_embedders() {
+    fn rewords_messages_for_embedders() {
         let error = Error::msg(
             "shared memory support is disabled for this engine -- see `Config::shared_memory`",
         );
@@ -158,18 +161,18 @@ mod tests {
             "failed to instantiate: the engine, as `run` sets it up, does not support what the guest \
              needs"
         );
-        // A name of the guest's is no reason to keep a message back.
+        // A name of the guest may look like a message for embedders.
         let said = plain(&Error::msg("export `Store::new_async` has no type"));
         assert_eq!(said, "export `Store::new_async` has no type");
         let said = plain(&Error::msg("memory minimum size of 1 pages exceeds memory limits"));
-        assert_eq!(said, "the memory is too large for this machine: it begins with 1 page");
+        assert_eq!(said, "the memory is too large for this machine: its initial size is 1 page");
         let said =
             plain(&Error::msg("Unsupported feature: x").context("WebAssembly translation error"));
         assert_eq!(said, "unsupported feature: x");
     }
 
     #[test]
-    fn names_the_proposals_that_are_missing() {
+    fn names_missing_proposals() {
         let legacy = wat::parse_str("(module (func try catch_all end))").unwrap();
         assert_eq!(missing_proposals(&legacy), ["legacy-exceptions"]);
         let plain = wat::parse_str("(module (memory i64 1) (func return_call 0))").unwrap();

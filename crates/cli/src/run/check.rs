@@ -1,8 +1,8 @@
 //! Checks a guest before compilation: its imports, the call, and its validity.
 //!
-//! Compiling a large guest takes a minute, and `--time-limit` does not cover it. So every mistake that the
-//! bytes of the module show is reported first. The engine validates, because only it knows which proposals
-//! it accepts. The linker says what it provides, so that no list of WASI's functions is kept here.
+//! Compiling a large guest takes a minute, and `--time-limit` does not cover it. Therefore every error that the bytes
+//! of the module reveal is reported before. The engine validates, because only it knows which proposals it accepts. The
+//! provided functions come from the linker, so there is no second list of WASI's functions here.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,31 +18,31 @@ use crate::module_file::{self, Form};
 use crate::report::Failure;
 use crate::wat_text;
 
-/// Names that a message lists at most.
+/// The maximum number of names in a message.
 const LISTED: usize = 8;
-/// Characters of a name in a message at most.
+/// The maximum number of characters of a name in a message.
 const MAX_SHOWN: usize = 80;
 /// The message for a component.
-const COMPONENT: &str = "is a component, `run` takes core modules";
+const COMPONENT: &str = "is a component; `run` supports core modules only";
 
-/// The call that `run` makes, with everything that it needs resolved.
+/// The resolved call that `run` makes.
 pub struct Call {
-    /// The exported function to call; `None` if the start function is all that there is to run.
+    /// The exported function to call, or `None` if the guest only has a start function.
     pub name: Option<String>,
-    /// Its arguments.
+    /// The arguments.
     pub parameters: Vec<Val>,
-    /// The number of its results.
+    /// The number of results.
     pub results: usize,
-    /// Whether `_initialize` comes before it.
+    /// Whether to call `_initialize` first.
     pub initialize: bool,
 }
 
 /// A guest's file.
 pub struct Source<'p> {
     path: &'p Path,
-    /// The module in binary form, whichever form the file has.
+    /// The module in the binary format, converted if the file is text.
     wasm: Vec<u8>,
-    /// The file's bytes, if they are text.
+    /// The bytes of the file if it is text.
     text: Option<Vec<u8>>,
 }
 
@@ -50,15 +50,15 @@ impl<'p> Source<'p> {
     /// Reads the guest at `path`.
     ///
     /// # Errors
-    /// Returns an error that names the file if it cannot be read or holds no core module.
+    /// Returns an error that names the file if it cannot be read or is not a core module.
     pub fn read(path: &'p Path) -> Result<Self, Failure> {
         let at = |cause: String| Failure::new(format!("{}: {cause}", path.display()));
         let cannot_read = |error: std::io::Error| at(format!("cannot read: {error}"));
         let mut bytes = Vec::new();
         let file = File::open(path).map_err(cannot_read)?;
         let too_large =
-            || at(format!("is larger than {MAX_MODULE_BYTES} bytes, the most that `run` takes"));
-        // The length of anything else than a regular file says nothing.
+            || at(format!("is larger than {MAX_MODULE_BYTES} bytes, the limit of `run`"));
+        // Only a regular file has a meaningful length.
         if file.metadata().is_ok_and(|file| file.is_file() && file.len() > MAX_MODULE_BYTES) {
             return Err(too_large());
         }
@@ -78,7 +78,7 @@ impl<'p> Source<'p> {
     /// Checks the guest and resolves the call of the exported function `invoke`, or of `_start`.
     ///
     /// # Errors
-    /// Returns the first mistake in one line, with the name of the guest.
+    /// Returns the first error on one line, with the name of the guest.
     pub fn check<T: 'static>(
         &self,
         invoke: Option<&str>,
@@ -96,17 +96,17 @@ impl<'p> Source<'p> {
         let checked = check_imports(&module, linker, store);
         let call = checked.and_then(|()| call(&module, invoke, args));
         let call = call.map_err(|cause| Failure::new(format!("{path}: {cause}")))?;
-        // Last, because it reads the bodies of all functions, which takes longest.
+        // Validates last, because reading all function bodies takes longest.
         validate()?;
         Ok(call)
     }
 
-    /// The module in binary form.
+    /// Returns the module in the binary format.
     pub fn into_wasm(self) -> Vec<u8> {
         self.wasm
     }
 
-    /// The message for an invalid module, with the line of the text if it has one.
+    /// Formats the message for an invalid module, with the line if the guest is text.
     fn invalid(&self, error: &wasmtime::Error) -> String {
         let path = self.path.display();
         let cause = cause::invalid(&self.wasm, error);
@@ -114,7 +114,7 @@ impl<'p> Source<'p> {
             return format!("{path}: {cause}");
         };
         let place = self.text.as_ref().and_then(|text| {
-            // Encoded again, because the lines take time and memory that a valid guest does not need.
+            // Encodes the text again for its lines, which would cost valid guests time and memory.
             let with_lines = wat_text::module(self.path, text, true).ok()?;
             let position = corestream_symbols::position_at(&with_lines, offset)?;
             position.line.zip(position.column)
@@ -126,7 +126,10 @@ impl<'p> Source<'p> {
     }
 }
 
-/// Compares each import with what the linker provides.
+/// Checks that the linker provides each import.
+///
+/// # Errors
+/// Returns a message that names the missing and mismatched imports.
 fn check_imports<T: 'static>(
     module: &GuestModule<'_>,
     linker: &Linker<T>,
@@ -146,7 +149,7 @@ fn check_imports<T: 'static>(
             mismatches.push(format!("import {name} {mismatch}"));
         }
     }
-    // Modules may import the same thing twice.
+    // A module can import the same item twice.
     unknown.sort_unstable();
     unknown.dedup();
     if !unknown.is_empty() {
@@ -167,7 +170,7 @@ fn check_imports<T: 'static>(
     }
 }
 
-/// Compares the type of an import with that of the item that the linker provides.
+/// Checks that the type of an import matches the item of the linker.
 fn matches<T: 'static>(
     module: &GuestModule<'_>,
     import: TypeRef,
@@ -195,7 +198,7 @@ fn matches<T: 'static>(
                 provided_signature(&provided)
             ))
         }
-        // The linker provides functions only; should that change, instantiation compares the types.
+        // The linker provides functions only. Instantiation would compare other types.
         (TypeRef::Memory(_), ExternType::Memory(_))
         | (TypeRef::Global(_), ExternType::Global(_))
         | (TypeRef::Table(_), ExternType::Table(_))
@@ -204,7 +207,7 @@ fn matches<T: 'static>(
     }
 }
 
-/// Whether two types are the same. Host functions take numbers and vectors only.
+/// Returns whether two types are the same. Host functions use numbers and vectors only.
 fn is_same(wanted: ValType, provided: &wasmtime::ValType) -> bool {
     matches!(
         (wanted, provided),
@@ -228,7 +231,7 @@ fn provided_signature(ty: &FuncType) -> String {
     )
 }
 
-/// A function type as `(i32, i64) -> (i32)`, cut to a readable length.
+/// Formats a function type as `(i32, i64) -> (i32)`, truncated to a readable length.
 fn arrow(parameters: Vec<String>, results: Vec<String>) -> String {
     format!("({}) -> ({})", invoke::type_list(&parameters), invoke::type_list(&results))
 }
@@ -257,7 +260,9 @@ fn call(module: &GuestModule<'_>, invoke: Option<&str>, args: &[String]) -> Resu
             && module.exported_functions().is_empty() =>
         {
             if let Some(arg) = args.first() {
-                return Err(format!("runs its start function only, which takes no argument {arg}"));
+                return Err(format!(
+                    "only has a start function, which takes no arguments; remove {arg}"
+                ));
             }
             return Ok(Call { name: None, parameters: vec![], results: 0, initialize: false });
         }
@@ -282,20 +287,20 @@ fn call(module: &GuestModule<'_>, invoke: Option<&str>, args: &[String]) -> Resu
     Ok(Call { name: Some(name.into()), parameters, results: ty.results().len(), initialize })
 }
 
-/// The message for a function that is not exported, with the ones that are.
+/// Formats the message for a function that is not exported, with the exported ones.
 fn no_function(module: &GuestModule<'_>, name: &str, default: bool) -> String {
     let names: Vec<String> = module.exported_functions().iter().map(|name| shown(name)).collect();
     let way_out = if names.is_empty() {
         " and no other function".into()
     } else if default {
-        format!(", name one with --invoke: {}", list(&names))
+        format!("; choose one with --invoke: {}", list(&names))
     } else {
         format!(", only {}", list(&names))
     };
     format!("exports no function {}{way_out}", shown(name))
 }
 
-/// The first of some names, and how many more there are.
+/// Formats the first names of a list, and the number of others.
 fn list(names: &[String]) -> String {
     let (first, others) = names.split_at(names.len().min(LISTED));
     let first = first.join(", ");
@@ -305,7 +310,7 @@ fn list(names: &[String]) -> String {
     }
 }
 
-/// A name from a module, cut to what fits into a message.
+/// Truncates a name from a module for a message.
 fn shown(name: &str) -> String {
     match name.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}...", &name[..end]),

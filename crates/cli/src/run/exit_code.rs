@@ -1,10 +1,10 @@
-//! The exit codes of `corestream run` that are not the guest's own.
+//! The exit codes of `corestream run` other than the guest's.
 
-/// Exit code of a guest that trapped: what a shell gives for SIGABRT.
+/// The exit code if the guest trapped, which is a shell's code for SIGABRT.
 pub(super) const TRAPPED: u8 = 134;
-/// Exit code of a guest that ran out of time, as `timeout` gives it.
+/// The exit code if the guest exceeded the time limit, as for `timeout`.
 pub(super) const TIME_LIMIT: u8 = 124;
-/// Exit code of a guest that failed with a code whose low 8 bits are 0.
+/// The exit code if the guest's code is not 0 but its low 8 bits are.
 pub(super) const FAILED_GUEST: u8 = 1;
-/// Exit code of a failure of the tool's own.
+/// The exit code if the tool itself failed.
 pub(super) const FAILED: u8 = 125;

@@ -1,28 +1,28 @@
-//! Rewrites a module so that its shared memories can be dumped and a guest in `memory.atomic.wait` can be
+//! Rewrites a module so that its shared memories can be dumped, and so that a guest in `memory.atomic.wait` can be
 //! stopped.
 //!
 //! # The problem
-//! Without guest debugging Wasmtime shows an embedder only exported shared memories.
+//! Without guest debugging, Wasmtime exposes only exported shared memories to an embedder.
 //!
-//! Wasmtime parks the thread of a guest that waits. No epoch and no signal reaches it there.
+//! Wasmtime parks the thread of a guest in `memory.atomic.wait`. Neither epochs nor signals interrupt it there.
 //!
 //! # The idea
-//! - Each shared memory is exported.
-//! - With a time limit each wait becomes a call of a function that is added at the end of the module. The
-//!   function waits in slices of at most 50 ms, in a loop. Wasmtime checks the epoch at the head of a loop, so
-//!   the guest traps there at most one slice after the limit.
+//! - Export each shared memory.
+//! - With a time limit, replace each wait with a call of a function that is added at the end of the module. The
+//!   function waits in a loop, in slices of at most 50 ms. Wasmtime checks the epoch at the head of a loop, so the
+//!   guest traps at most one slice after the limit.
 //!
-//! The function, for an instruction WAIT (core specification, threads proposal: a negative timeout is
-//! infinite; result 0 is "ok", 1 "not-equal", 2 "timed-out"):
+//! The function for an instruction WAIT (threads proposal: a negative timeout is infinite; the results are 0 "ok",
+//! 1 "not-equal" and 2 "timed-out"):
 //!
 //! ```wat
 //! (func (param $address i32) (param $expected i32) (param $timeout i64) (result i32) (local $result i32)
 //!   (loop $next (result i32)
 //!     (local.get $address) (local.get $expected)
-//!     ;; The lesser of both, without signs: a negative timeout is greater than any slice.
+//!     ;; The unsigned minimum: a negative timeout is greater than any slice.
 //!     (select (local.get $timeout) (i64.const SLICE) (i64.lt_u (local.get $timeout) (i64.const SLICE)))
 //!     WAIT
-//!     ;; The wait has ended, or this was the last slice.
+//!     ;; Ends if the wait has ended, or if this was the last slice.
 //!     (i32.or (i32.ne (local.tee $result) (i32.const 2))
 //!             (i64.le_u (local.get $timeout) (i64.const SLICE)))
 //!     (if (result i32)
@@ -34,53 +34,52 @@
 //! ```
 //!
 //! # The invariants
-//! - A wait in slices has the result of one wait. Each slice compares the value again, and a notification
-//!   between two slices would be lost. The guest cannot observe either: `run` has one guest thread, so the value
-//!   does not change and no notification comes while it waits.
-//! - The last slice is as long as the rest of the timeout, so a timeout is exact but for the wake-ups.
-//! - The indices and offsets of the module stay the same, so those in the dump are right: types, functions and
-//!   exports are added at the end, and a call is as long as the wait it replaces, with a padded index and
-//!   `nop`. The added functions are the youngest frames of a guest that waits. They do not get into the
-//!   dump.
+//! - Waiting in slices has the same result as one wait. Each slice compares the value again, and a notification between
+//!   two slices would be lost. The guest cannot observe either: `run` has one guest thread, so the value does not
+//!   change and no notification arrives during the wait.
+//! - The last slice is as long as the rest of the timeout, so a timeout is exact except for the wake-ups.
+//! - All indices and offsets of the module stay the same, so that those in the dump are right. Types, functions and
+//!   exports are added at the end. A call is as long as the wait that it replaces, by a padded index and `nop`. The
+//!   added functions are the youngest frames of a waiting guest, and are removed from the dump.
 //!
 //! # The cost
-//! A guest that waits wakes up 20 times a second, which takes microseconds each time. A finite timeout becomes
-//! longer by that.
+//! A waiting guest wakes up 20 times per second, for microseconds each time. A finite timeout becomes longer by that
+//! time.
 //!
-//! # What was tried
-//! - An imported function instead of an added one would move the indices of all others.
-//! - Notifying the guest at the limit: nobody knows the address that it waits at. To notify every address
-//!   takes 20 ns for each, minutes for a large memory that was touched everywhere.
+//! # Alternatives
+//! - An imported function instead of an added one would shift the indices of all others.
+//! - Notifying the guest at the limit does not work, because the address at which it waits is unknown. Notifying every
+//!   address takes 20 ns each, which is minutes for a large, densely touched memory.
 
 use std::ops::Range;
 
 use wasm_encoder::{BlockType, Encode, ExportKind, RawSection, ValType};
 use wasmparser::{BinaryReader, MemArgTarget, Operator, Parser, Payload, TypeRef};
 
-/// What the added exports begin with.
+/// The prefix of the added exports.
 const PREFIX: &str = "corestream:";
-/// The longest time that a guest waits without a check of the epoch, in nanoseconds.
+/// The maximum time in nanoseconds that a guest waits without a check of the epoch.
 const SLICE: i64 = 50_000_000;
 /// The result of a wait whose timeout has expired.
 const TIMED_OUT: i32 = 2;
 
-/// The ids of the sections that come after the exports.
+/// The ids of the sections after the export section.
 const AFTER_EXPORTS: [u8; 5] = [8, 9, 10, 11, 12];
 const TYPE: u8 = 1;
 const FUNCTION: u8 = 3;
 const EXPORT: u8 = 7;
 const CODE: u8 = 10;
 
-/// A module, changed.
+/// A rewritten module.
 pub struct Exposed {
     pub bytes: Vec<u8>,
-    /// The index of the first function that was added.
+    /// The index of the first added function.
     pub first_added: u32,
-    /// Whether the shared memories have exports of their own.
+    /// Whether exports were added for the shared memories.
     pub exports: bool,
 }
 
-/// What is added to a section.
+/// The items added to a section.
 #[derive(Default)]
 struct Added {
     count: u32,
@@ -89,33 +88,34 @@ struct Added {
 
 /// A wait instruction.
 struct Wait {
-    /// Bytes from the start of the module.
+    /// The offset in bytes from the start of the module.
     at: Range<usize>,
     memory64: bool,
-    /// Whether it compares 64 bits.
+    /// Whether the instruction compares 64 bits.
     wide: bool,
 }
 
-/// What must be known of a module.
+/// The facts about a module that the rewrite needs.
 #[derive(Default)]
 struct Contents {
-    /// For each memory whether it is shared, and whether it has 64-bit addresses.
+    /// Whether each memory is shared, and whether it has 64-bit addresses.
     memories: Vec<(bool, bool)>,
     types: u32,
     functions: u32,
-    /// Whether the module has an export whose name begins as those of the added ones.
+    /// Whether the module already has an export with the prefix of the added ones.
     taken: bool,
     waits: Vec<Wait>,
 }
 
-/// Changes a module in binary or text form; `None` if nothing is to be changed, or if it can't be read:
-/// the engine then reports the error. `waits`: also make waits interruptible.
+/// Rewrites a module in the binary or text format. With `waits`, also makes waits interruptible.
+///
+/// Returns `None` if no change is needed, or if the module cannot be read. The engine reports that error.
 pub fn expose(module: &[u8], waits: bool) -> Option<Exposed> {
     let module = wat::parse_bytes(module).ok()?;
     let contents = Contents::read(&module, waits)?;
     let mut exports = Added::default();
     for (index, (shared, _)) in (0..).zip(&contents.memories) {
-        // Names are unique among exports of all kinds.
+        // Export names are unique across all kinds.
         if *shared && !contents.taken {
             exports.export(&memory_export(index), ExportKind::Memory, index);
         }
@@ -126,7 +126,7 @@ pub fn expose(module: &[u8], waits: bool) -> Option<Exposed> {
     }
     let mut bytes = module.to_vec();
     let (mut types, mut functions, mut code) = <(Added, Added, Added)>::default();
-    // For each kind of wait its function: instructions that are the same to the byte share one.
+    // Instructions with the same bytes share a function.
     let mut kinds: Vec<(Vec<u8>, u32)> = Vec::new();
     for wait in &contents.waits {
         let instruction = module.get(wait.at.clone())?.to_vec();
@@ -170,7 +170,7 @@ pub fn expose(module: &[u8], waits: bool) -> Option<Exposed> {
     Some(Exposed { bytes: changed.finish(), first_added: contents.functions, exports: has_exports })
 }
 
-/// The name of the export of a shared memory.
+/// Returns the name of the export for a shared memory.
 pub fn memory_export(index: u32) -> String {
     format!("{PREFIX}memory:{index}")
 }
@@ -224,7 +224,7 @@ impl Contents {
                         };
                         let MemArgTarget::Memory(memory) = memarg.target else { continue };
                         let at = to_usize(start..operators.original_position())?;
-                        // A wait on a memory that is not shared traps.
+                        // A wait on an unshared memory traps, so it needs no change.
                         if let Some((true, memory64)) =
                             this.memories.get(usize::try_from(memory).ok()?).copied()
                         {
@@ -247,7 +247,7 @@ impl Added {
         self.count += 1;
     }
 
-    /// Adds the type of a function that waits: address, expected value, timeout, and the result.
+    /// Adds the type of a wait function: address, expected value and timeout, and the result.
     fn wait_type(&mut self, wait: &Wait) {
         const I32: u8 = 0x7f;
         const I64: u8 = 0x7e;
@@ -257,7 +257,7 @@ impl Added {
         self.count += 1;
     }
 
-    /// Adds the body of a function that waits in slices: see the text at the beginning of this file.
+    /// Adds the body of a function that waits in slices. The module documentation has its text.
     fn wait_body(&mut self, instruction: &[u8]) {
         const ADDRESS: u32 = 0;
         const EXPECTED: u32 = 1;
@@ -296,7 +296,7 @@ impl Added {
             .i64_sub()
             .local_set(TIMEOUT)
             .end()
-            // The loop: around the `if`.
+            // Branches to the loop, which is around the `if`.
             .br(1)
             .end()
             .end()
@@ -305,7 +305,7 @@ impl Added {
         self.count += 1;
     }
 
-    /// Adds a section that has all items of `section`, then the added ones.
+    /// Adds a section with all items of `section`, followed by the added ones.
     fn append_to(&self, module: &mut wasm_encoder::Module, id: u8, section: &[u8]) -> Option<()> {
         let mut items = BinaryReader::new(section, 0);
         let (count, len) = (items.read_var_u32().ok()?, items.current_position());
@@ -318,7 +318,7 @@ impl Added {
     }
 }
 
-/// Writes a call over an instruction, all of it.
+/// Replaces a whole instruction with a call.
 fn call(instruction: &mut [u8], function: u32) -> Option<()> {
     let index_len = instruction.len().checked_sub(1)?.min(5);
     if index_len < 5 && function >> (7 * index_len) != 0 {
@@ -351,7 +351,7 @@ mod tests {
         (start $s))"#;
 
     #[test]
-    fn indices_and_offsets_stay() {
+    fn keeps_indices_and_offsets() {
         let before = wat::parse_str(TEXT).unwrap();
         let Exposed { bytes, first_added, .. } = expose(TEXT.as_bytes(), true).unwrap();
         assert_eq!(first_added, 3);
@@ -368,7 +368,7 @@ mod tests {
             bodies
         };
         let (before, after) = (bodies(&before), bodies(&bytes));
-        // Two kinds of waits, two functions.
+        // Two kinds of waits need two functions.
         assert_eq!((before.len(), after.len()), (2, 4));
         for (before, after) in before.iter().zip(&after) {
             assert_eq!(before.len(), after.len());
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_time_limit_only_exports_are_added() {
+    fn adds_only_exports_without_a_time_limit() {
         let before = wat::parse_str(TEXT).unwrap();
         let Exposed { bytes, .. } = expose(TEXT.as_bytes(), false).unwrap();
         let sections = |module: &[u8]| -> Vec<(u8, Vec<u8>)> {
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_that_use_an_added_name_get_no_exports() {
+    fn adds_no_exports_if_a_name_is_used() {
         let wait = "memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1)";
         for (item, functions) in [("(tag (export NAME))", 1), ("(func (export NAME))", 2)] {
             let item = item.replace("NAME", &format!("\"{}\"", memory_export(0)));
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_without_shared_memories_stay() {
+    fn keeps_modules_without_shared_memories() {
         for text in ["(module)", "(module (memory 1))", "(module (memory 1) (func (unknown)))"] {
             assert!(expose(text.as_bytes(), false).is_none(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! The guest: its engine, its store, its instance, and the call.
+//! The guest: its engine, store and instance, and the call.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use super::overflow::StackPointer;
 use super::{cause, host_call, invoke, shared, standard_input, unreachable};
 use crate::report::{self, Failure};
 
-/// How long the thread of a guest may use no processor after the time limit.
+/// The maximum time for which the guest's thread may use no CPU after the time limit.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A guest, loaded and perhaps started.
+/// A loaded guest, which may have been started.
 pub struct Guest {
     store: Store<WasiP1Ctx>,
     linker: Linker<WasiP1Ctx>,
-    /// The guest as it was before anything was added to it.
+    /// The module before the rewrite.
     wasm: Vec<u8>,
     module: Module,
     call: Call,
-    /// The index of the first function that was added, which is the end of the guest's own.
+    /// The index of the first added function, which is the number of the guest's own functions.
     first_added: u32,
     /// Whether exports were added for the shared memories.
     exports: bool,
@@ -40,11 +40,11 @@ pub struct Guest {
     recorder: FrameRecorder<WasiP1Ctx>,
 }
 
-/// How a call ended.
+/// The outcome of a call.
 pub enum Outcome {
-    /// With these results, as text.
+    /// The call returned these results, as text.
     Returned(String),
-    /// By a trap, the time limit, or an exit.
+    /// The call ended by a trap, the time limit or an exit.
     Failed(Error),
 }
 
@@ -58,7 +58,7 @@ impl Guest {
         let engine = Engine::new(&config(run)).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         p1::add_to_linker_async(&mut linker, |wasi| wasi).map_err(failed)?;
-        // Wasmtime's own takes codes over 125 for an error.
+        // Wasmtime's own `proc_exit` treats codes over 125 as errors.
         linker.allow_shadowing(true);
         if run.time_limit.is_some() {
             host_call::add_to_linker(&mut linker).map_err(failed)?;
@@ -101,10 +101,9 @@ impl Guest {
             let watch = move || {
                 thread::sleep(limit);
                 engine.increment_epoch();
-                // `memory.fill`, `memory.copy` and `memory.grow` of gigabytes take longer, and check no epoch.
+                // `memory.fill`, `memory.copy` and `memory.grow` of gigabytes take longer without checking the epoch.
                 while busy.worked_during(GRACE) {}
-                // Whichever thread sets `over` first decides, so the process never ends while a dump is
-                // written.
+                // The thread that sets `over` first decides, so the process never exits while it writes a dump.
                 if !over.swap(true, Ordering::AcqRel) {
                     report::line(&line);
                     std::process::exit(TIME_LIMIT.into());
@@ -113,20 +112,20 @@ impl Guest {
             let started = thread::Builder::new().stack_size(64 << 10).spawn(watch);
             started.map_err(|e| Failure::new(format!("cannot watch the time limit: {e}")))?;
         }
-        // Every host call that can be pending ends at the limit by itself.
+        // Every host call that can be pending ends at the limit.
         let outcome = runtime.block_on(self.call());
         if over.swap(true, Ordering::AcqRel) {
-            // The watch is about to end the process.
+            // The watch thread is about to exit the process.
             loop {
                 thread::park();
             }
         }
-        // A thread may still wait for input.
+        // A thread may still be waiting for input.
         runtime.shutdown_background();
         outcome.map_err(|why| Failure::new(format!("{}: {why}", run.guest.display())))
     }
 
-    /// Returns an error if the call itself is wrong. A trap or an exit is an outcome.
+    /// Returns an error if the call is invalid. A trap or an exit is an outcome, not an error.
     async fn call(&mut self) -> Result<Outcome, String> {
         let linked = self.linker.instantiate_pre(&self.module);
         let linked = linked.map_err(|error| cause::plain(&error))?;
@@ -141,14 +140,14 @@ impl Guest {
         let Some(function) = instance.get_func(&mut self.store, name) else {
             return Err(format!("exports no function {name}"));
         };
-        // A library that must be initialized first.
+        // A reactor must be initialized first.
         if self.call.initialize
             && let Some(initialize) = instance.get_func(&mut self.store, "_initialize")
             && let Err(error) = initialize.call_async(&mut self.store, &[], &mut []).await
         {
             return Ok(Outcome::Failed(error));
         }
-        // The call overwrites them, whatever their types.
+        // The call overwrites these values of any type.
         let mut results = vec![Val::I32(0); self.call.results];
         match function.call_async(&mut self.store, &self.call.parameters, &mut results).await {
             Ok(()) => Ok(Outcome::Returned(invoke::render(&results))),
@@ -165,15 +164,15 @@ impl Guest {
         if run.locals { capture.frames(recorder) } else { capture }
     }
 
-    /// Returns the guest's stack pointer, if it has one that is known.
+    /// Returns the guest's stack pointer, if known.
     pub fn stack_pointer(&self) -> Option<StackPointer> {
         StackPointer::find(&self.wasm)
     }
 
-    /// The guest after a call that failed.
+    /// Captures the guest after a failed call.
     pub fn captured(&mut self, run: &Run, error: &Error) -> corestream::Result<Captured<'_>> {
         let place = self.place_of_unreachable(error);
-        // What is added to a guest for its dump is none of its own bytes.
+        // Records the identity of the original bytes, without the added parts.
         let capture =
             Self::capture(run, &self.linker, &self.recorder).module_bytes(&self.module, &self.wasm);
         let shared = if self.exports {
@@ -196,8 +195,8 @@ impl Guest {
         Ok(captured)
     }
 
-    /// The function and the offset that the engine reports for an `unreachable`, and its true offset, if that is
-    /// another one.
+    /// Returns the function and offset that the engine reports for an `unreachable`, and the true offset, if it
+    /// differs.
     fn place_of_unreachable(&self, error: &Error) -> Option<((u32, u64), u32)> {
         let Some(Trap::UnreachableCodeReached) = error.downcast_ref() else { return None };
         let frame = error.downcast_ref::<WasmBacktrace>()?.frames().first()?;
@@ -206,25 +205,25 @@ impl Guest {
         Some(((function, offset), place))
     }
 
-    /// The offset of the instruction that trapped in its function, if the engine reports another one.
+    /// Returns the offset of the trapping instruction in its function, if the engine reports a different one.
     pub fn place(&self, error: &Error) -> Option<u32> {
         self.place_of_unreachable(error).map(|(_, offset)| offset)
     }
 
-    /// Whether the error is that of a guest that waits for a notification.
+    /// Returns whether the guest was waiting for a notification.
     pub fn waits(&self, error: &Error) -> bool {
         let backtrace = error.downcast_ref::<WasmBacktrace>();
         let youngest = backtrace.and_then(|backtrace| backtrace.frames().first());
         youngest.is_some_and(|frame| frame.func_index() >= self.first_added)
     }
 
-    /// The index of the first function that is not the guest's own: it waits in its place.
+    /// Returns the index of the first added function.
     pub fn first_added(&self) -> u32 {
         self.first_added
     }
 }
 
-/// An engine that takes every guest that it can, and says all that it knows when one crashes.
+/// Returns an engine that supports as many guests as possible, and reports as much as possible about a crash.
 fn config(run: &Run) -> Config {
     let mut config = Config::new();
     config.coredump_on_trap(true).guest_debug(run.locals);
@@ -233,12 +232,12 @@ fn config(run: &Run) -> Config {
     config.wasm_memory64(true).wasm_custom_page_sizes(true).wasm_wide_arithmetic(true);
     config.wasm_function_references(true).wasm_gc(true).wasm_exceptions(true);
     config.wasm_threads(true).shared_memory(true);
-    // Wasmtime compiles in a pool of rayon's, which panics where no thread can be started.
+    // Wasmtime compiles in a rayon pool, which panics if no thread can be started.
     config.parallel_compilation(rayon::ThreadPoolBuilder::new().build_global().is_ok());
     config
 }
 
-/// Builds the WASI context: arguments, standard streams, and the variables and directories given by options.
+/// Builds the WASI context: arguments, standard streams, environment variables and directories.
 fn wasi(run: &Run) -> Result<WasiP1Ctx, Failure> {
     let mut wasi = WasiCtxBuilder::new();
     standard_input::make_blocking()

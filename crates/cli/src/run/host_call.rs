@@ -1,9 +1,15 @@
-//! Host calls that are pending at the time limit: they end with an error of their own, so that the
-//! frames of the guest are those of its entry into the call.
+//! Host calls that are pending at the time limit.
 //!
-//! Dropping the future of the whole call would unwind the guest's stack and lose its frames. So each
-//! WASI function that can wait races with the limit inside of its own call. A call that does not
-//! wait pays nothing for it: the limit is looked at only once the call's own future is pending.
+//! # The problem
+//! A guest can wait in a host call, such as a read or a sleep. Neither an epoch nor a signal stops it there. Dropping
+//! the future of the whole call would unwind the guest's stack and lose its frames.
+//!
+//! # The idea
+//! Each WASI function that can wait races with the time limit inside its own call, and fails at the limit. The guest
+//! then looks like one that trapped, with the frames of its entry into the call.
+//!
+//! # The cost
+//! A call that does not wait has no extra cost: it checks the limit only when its own future is pending.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -18,20 +24,20 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as wasi, WasiSnapshotPreview1};
 use wiggle::GuestMemory;
 
-/// The moment of the time limit; not set without one.
+/// The time limit, if there is one.
 static LIMIT: OnceLock<Instant> = OnceLock::new();
 
-/// Sets the moment at which pending host calls end. Once for the process.
+/// Sets the time at which pending host calls end. Called once per process.
 pub fn set_limit(at: Instant) {
     let _ = LIMIT.set(at);
 }
 
-/// The moment at which pending host calls end.
+/// Returns the time at which pending host calls end.
 pub fn limit() -> Option<Instant> {
     LIMIT.get().copied()
 }
 
-/// The error of a host call that was pending at the time limit.
+/// The error of a host call that is pending at the time limit.
 #[derive(Debug)]
 pub struct Pending(pub &'static str);
 
@@ -43,7 +49,7 @@ impl fmt::Display for Pending {
 
 impl std::error::Error for Pending {}
 
-/// Waits for a host call, but not beyond the time limit.
+/// Waits for a host call until the time limit.
 async fn until_limit(
     name: &'static str,
     call: impl Future<Output = wasmtime::Result<i32>>,
@@ -89,10 +95,10 @@ macro_rules! define {
     )*};
 }
 
-/// Defines the functions of WASI preview 1 that can wait, in a linker that has all of them already and
-/// allows shadowing.
+/// Redefines the WASI preview 1 functions that can wait. The linker already has all functions, and must allow
+/// shadowing.
 pub fn add_to_linker(linker: &mut Linker<WasiP1Ctx>) -> wasmtime::Result<()> {
-    // All that `wasmtime_wasi::p1` declares as `async`.
+    // All functions that `wasmtime_wasi::p1` declares as `async`.
     define!(linker,
         fd_advise(a: i32, b: i64, c: i64, d: i32);
         fd_close(a: i32);

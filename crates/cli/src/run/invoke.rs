@@ -1,4 +1,4 @@
-//! The call of `--invoke`: arguments from the command line, results as text.
+//! The arguments and results of `--invoke`, in text form.
 
 use wasmparser::{
     AbstractHeapType, CompositeInnerType, FuncType, HeapType, Operator, Parser, Payload, RefType,
@@ -8,26 +8,25 @@ use wasmtime::Val;
 
 use super::module::GuestModule;
 
-/// Types that a message lists at most.
+/// The maximum number of types in a message.
 const LISTED_TYPES: usize = 20;
-/// Characters of an argument in a message at most.
+/// The maximum number of characters of an argument in a message.
 const MAX_SHOWN: usize = 60;
 
-/// Why a text is no value of a type.
+/// The reason why text is not a value of a type.
 #[derive(Debug, PartialEq, Eq)]
 enum Mistake {
-    /// It is not written as one.
+    /// The syntax is wrong.
     Syntax,
-    /// It is a number, but the type has no room for it.
+    /// The number is out of range for the type.
     Range,
-    /// It is a NaN whose payload does not fit.
+    /// The payload of the NaN is out of range.
     Payload,
-    /// It has another number of lanes than its shape.
+    /// The number of lanes does not match the shape.
     Lanes { given: usize, of: usize },
 }
 
-/// Returns the arguments of a function of type `ty`. One without parameters takes none: ARGS are the guest's
-/// argv then.
+/// Parses the arguments of a function of type `ty`. If it has no parameters, ARGS are the guest's argv instead.
 ///
 /// # Errors
 /// Returns an error if the number of arguments is wrong, or one is not a value of its type.
@@ -59,7 +58,7 @@ pub fn parameters(
     Ok(values)
 }
 
-/// The first of some types, separated by commas.
+/// Formats the first types of a list, separated by commas.
 pub fn type_list(types: &[String]) -> String {
     let mut list = types.iter().take(LISTED_TYPES).cloned().collect::<Vec<_>>().join(", ");
     if types.len() > LISTED_TYPES {
@@ -68,7 +67,7 @@ pub fn type_list(types: &[String]) -> String {
     list
 }
 
-/// A type as in WebAssembly text; types of the module by their indices.
+/// Formats a type as in the text format, with types of the module as indices.
 pub fn type_text(ty: ValType) -> String {
     match ty {
         ValType::Ref(ty) => reference_text(ty),
@@ -94,10 +93,10 @@ fn shown(arg: &str) -> String {
     }
 }
 
-/// The value of type `ty` that `arg` stands for.
+/// Parses `arg` as a value of type `ty`.
 fn value(module: &GuestModule<'_>, ty: ValType, arg: &str) -> Result<Val, String> {
     let value = match ty {
-        // The bits of an unsigned value are those of the signed one.
+        // Signed and unsigned values have the same bits.
         ValType::I32 => integer(arg, 32).map(|bits| Val::I32(low_32(bits).cast_signed())),
         ValType::I64 => integer(arg, 64).map(|bits| Val::I64(low_64(bits).cast_signed())),
         ValType::F32 => float(arg, ValType::F32).map(|bits| Val::F32(low_32(bits))),
@@ -106,12 +105,12 @@ fn value(module: &GuestModule<'_>, ty: ValType, arg: &str) -> Result<Val, String
         ValType::Ref(ty) => return reference(module, ty, arg),
     };
     value.map_err(|mistake| match mistake {
-        Mistake::Syntax => format!("is not of type {ty}: give {}", example(ty)),
-        Mistake::Range => format!("is out of range for {ty}: {}", range(ty)),
-        Mistake::Payload => format!("has a NaN payload that does not fit: {}", payload(ty)),
+        Mistake::Syntax => format!("is not of type {ty}; expected {}", example(ty)),
+        Mistake::Range => format!("is out of range for {ty}; expected {}", range(ty)),
+        Mistake::Payload => format!("has a NaN payload out of range; expected {}", payload(ty)),
         Mistake::Lanes { given, of } => {
             let lanes = if given == 1 { "lane" } else { "lanes" };
-            format!("has {given} {lanes}, its shape has {of}")
+            format!("has {given} {lanes}, but its shape has {of}")
         }
     })
 }
@@ -142,8 +141,8 @@ fn payload(ty: ValType) -> &'static str {
     }
 }
 
-/// The bits of an integer, written as in WebAssembly text: a sign, decimal or hexadecimal digits, and
-/// underscores between digits. Its range is that of signed and unsigned integers together.
+/// Parses an integer as in the text format: a sign, decimal or hexadecimal digits, and underscores between digits.
+/// Accepts the ranges of both signed and unsigned integers, and returns the bits.
 fn integer(text: &str, bits: u32) -> Result<u128, Mistake> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -153,7 +152,7 @@ fn integer(text: &str, bits: u32) -> Result<u128, Mistake> {
         Some(digits) => (16, digits),
         None => (10, digits),
     };
-    // An underscore has a digit on each side.
+    // An underscore must be between two digits.
     let is_digits = digits
         .split('_')
         .all(|group| !group.is_empty() && group.chars().all(|c| c.is_digit(radix)));
@@ -170,7 +169,7 @@ fn integer(text: &str, bits: u32) -> Result<u128, Mistake> {
     Ok(if negative { magnitude.wrapping_neg() & mask } else { magnitude })
 }
 
-/// The bits of a float of type `ty`, written as in WebAssembly text, or as Rust writes it.
+/// Parses a float of type `ty` as in the text format, or as Rust displays it, and returns the bits.
 fn float(text: &str, ty: ValType) -> Result<u128, Mistake> {
     let lower = text.to_ascii_lowercase();
     let (sign, rest) = match lower.strip_prefix(['-', '+']) {
@@ -178,19 +177,19 @@ fn float(text: &str, ty: ValType) -> Result<u128, Mistake> {
         None => ("", lower.as_str()),
     };
     let rest = if rest == "infinity" { "inf" } else { rest };
-    // One token: it can't end the expression that it is put into.
+    // Accepts a single token only, so that it cannot end the expression below.
     let is_token = rest.chars().all(|c| c.is_ascii_alphanumeric() || "+-._:".contains(c));
     if rest.is_empty() || !is_token {
         return Err(Mistake::Syntax);
     }
-    // The parser of WebAssembly text knows hexadecimal floats and payloads of NaN, and rounds correctly.
+    // The parser of the text format supports hexadecimal floats and NaN payloads, and rounds correctly.
     let module = format!("(module (global {ty} ({ty}.const {sign}{rest})))");
     match wat::parse_str(module) {
         Ok(wasm) => constant(&wasm).ok_or(Mistake::Syntax),
         Err(error) if error.to_string().contains("out of range") => {
             Err(if rest.starts_with("nan") { Mistake::Payload } else { Mistake::Range })
         }
-        // `.5` and the like.
+        // Rust accepts forms such as `.5`.
         Err(_) if rest.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
             let parsed = if ty == ValType::F64 {
                 lower.parse::<f64>().map(|x| (u128::from(x.to_bits()), x.is_finite()))
@@ -204,7 +203,7 @@ fn float(text: &str, ty: ValType) -> Result<u128, Mistake> {
     }
 }
 
-/// The bits of the float that a module's only global begins with.
+/// Returns the bits of the float that initializes the module's only global.
 fn constant(wasm: &[u8]) -> Option<u128> {
     let expression = Parser::new(0).parse_all(wasm).find_map(|payload| match payload {
         Ok(Payload::GlobalSection(globals)) => Some(globals.into_iter().next()?.ok()?.init_expr),
@@ -217,10 +216,10 @@ fn constant(wasm: &[u8]) -> Option<u128> {
     }
 }
 
-/// The bits of a vector: one number, or a shape and its lanes, lane 0 first.
+/// Parses a vector, given as one number or as a shape and its lanes from lane 0 on, and returns the bits.
 fn vector(text: &str) -> Result<u128, Mistake> {
     let Some((shape, lanes)) = text.trim().split_once([':', ' ']) else {
-        // As results are printed.
+        // The form in which results are printed.
         return match text.strip_prefix("0x") {
             Some(_) => integer(text, 128),
             None => Err(Mistake::Syntax),
@@ -251,14 +250,14 @@ fn vector(text: &str) -> Result<u128, Mistake> {
     Ok(vector)
 }
 
-/// A null reference, the only one that can be named on a command line.
+/// Parses a null reference, the only reference with a text form.
 fn reference(module: &GuestModule<'_>, ty: RefType, arg: &str) -> Result<Val, String> {
     let text = reference_text(ty);
     if !matches!(arg, "null" | "ref.null") {
-        return Err(format!("is not of type {text}: only null can be given"));
+        return Err(format!("is not of type {text}; only null is supported"));
     }
     if !ty.is_nullable() {
-        return Err(format!("cannot be null: {text} is a type without null"));
+        return Err(format!("cannot be null, because {text} is not nullable"));
     }
     let null = match ty.heap_type() {
         HeapType::Abstract { shared: false, ty } => null_of(ty),
@@ -274,7 +273,7 @@ fn reference(module: &GuestModule<'_>, ty: RefType, arg: &str) -> Result<Val, St
         }
         HeapType::Abstract { .. } => None,
     };
-    null.ok_or_else(|| format!("cannot be given: `run` does not support parameters of type {text}"))
+    null.ok_or_else(|| format!("is unsupported: `run` does not support parameters of type {text}"))
 }
 
 fn null_of(ty: AbstractHeapType) -> Option<Val> {
@@ -290,7 +289,7 @@ fn null_of(ty: AbstractHeapType) -> Option<Val> {
     }
 }
 
-/// Results as text, one a line.
+/// Formats the results, one per line.
 pub fn render(results: &[Val]) -> String {
     let line = |value: &Val| match value {
         Val::I32(x) => format!("{x}\n"),
@@ -306,13 +305,13 @@ pub fn render(results: &[Val]) -> String {
     results.iter().map(line).collect()
 }
 
-/// The low 32 bits.
+/// Returns the low 32 bits.
 fn low_32(bits: u128) -> u32 {
     let [a, b, c, d, ..] = bits.to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// The low 64 bits.
+/// Returns the low 64 bits.
 fn low_64(bits: u128) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = bits.to_le_bytes();
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
@@ -323,7 +322,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_as_in_text() {
+    fn parses_integers_as_in_the_text_format() {
         let i32 = |text: &str| integer(text, 32).map(|bits| low_32(bits).cast_signed());
         for (text, expected) in [
             ("0", 0),
@@ -356,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_as_in_text() {
+    fn parses_floats_as_in_the_text_format() {
         let f32 = |text: &str| float(text, ValType::F32).map(|bits| f32::from_bits(low_32(bits)));
         let f64 = |text: &str| float(text, ValType::F64).map(|bits| f64::from_bits(low_64(bits)));
         for (text, expected) in [
@@ -392,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn vectors_by_lanes_and_bits() {
+    fn parses_vectors_as_lanes_and_as_bits() {
         let lanes = Ok(0x0000_0004_ffff_ffff_0000_0002_0000_0001);
         assert_eq!(vector("i32x4:1,2,-1,4"), lanes);
         assert_eq!(vector("i32x4 1 2 -1 4"), lanes);

@@ -1,4 +1,4 @@
-//! The guest's module as its file describes it, before it is compiled: types, imports, exports.
+//! The types, imports and exports of the guest's module, read before it is compiled.
 
 use std::collections::HashMap;
 
@@ -6,31 +6,31 @@ use wasmparser::{
     CompositeInnerType, ExternalKind, FuncType, Import, Parser, Payload, Result, SubType, TypeRef,
 };
 
-/// The sections of a module that say how it is linked and called. The module need not be valid.
+/// The sections of a module that describe how to link and call it. The module need not be valid.
 #[derive(Default)]
 pub struct GuestModule<'b> {
     types: Vec<Type>,
     pub imports: Vec<Import<'b>>,
-    /// The index of the type of each function, imported ones first.
+    /// The type index of each function, imported functions first.
     functions: Vec<u32>,
     exports: HashMap<&'b str, (ExternalKind, u32)>,
     /// The names of exported functions, in the order of the module.
     exported_functions: Vec<&'b str>,
-    /// Whether instantiating it calls a function of its own.
+    /// Whether the module has a start function.
     has_start: bool,
 }
 
 struct Type {
     ty: SubType,
-    /// Whether it is in a recursion group of its own, as types without `rec` are.
+    /// Whether the type is alone in its recursion group, like a type without `rec`.
     alone: bool,
 }
 
 impl<'b> GuestModule<'b> {
-    /// Reads the sections up to the code.
+    /// Reads the sections before the code section.
     ///
     /// # Errors
-    /// Returns an error if one of them cannot be parsed.
+    /// Returns an error if a section cannot be parsed.
     pub fn parse(wasm: &'b [u8]) -> Result<Self> {
         let mut module = Self::default();
         for payload in Parser::new(0).parse_all(wasm) {
@@ -67,7 +67,7 @@ impl<'b> GuestModule<'b> {
                     }
                 }
                 Payload::StartSection { .. } => module.has_start = true,
-                // Nothing after the start section is needed.
+                // The sections after the start section are not needed.
                 Payload::CodeSectionStart { .. } => break,
                 _ => {}
             }
@@ -75,27 +75,27 @@ impl<'b> GuestModule<'b> {
         Ok(module)
     }
 
-    /// The export called `name`: its kind and its index.
+    /// Returns the kind and index of the export called `name`.
     pub fn export(&self, name: &str) -> Option<(ExternalKind, u32)> {
         self.exports.get(name).copied()
     }
 
-    /// The names of exported functions.
+    /// Returns the names of exported functions.
     pub fn exported_functions(&self) -> &[&'b str] {
         &self.exported_functions
     }
 
-    /// Whether the module has a start function.
+    /// Returns whether the module has a start function.
     pub fn has_start(&self) -> bool {
         self.has_start
     }
 
-    /// The type of a function.
+    /// Returns the type of a function.
     pub fn function_type(&self, function: u32) -> Option<&FuncType> {
         self.signature(*self.functions.get(usize::try_from(function).ok()?)?)
     }
 
-    /// The function type with this index.
+    /// Returns the function type with the given index.
     pub fn signature(&self, ty: u32) -> Option<&FuncType> {
         match self.composite(ty)? {
             CompositeInnerType::Func(ty) => Some(ty),
@@ -103,13 +103,13 @@ impl<'b> GuestModule<'b> {
         }
     }
 
-    /// The composite type with this index.
+    /// Returns the composite type with the given index.
     pub fn composite(&self, ty: u32) -> Option<&CompositeInnerType> {
         Some(&self.get(ty)?.ty.composite_type.inner)
     }
 
-    /// Whether a type is one that a host function can have: final, without a supertype, in a recursion
-    /// group of its own.
+    /// Returns whether a host function can have a type: it must be final, have no supertype, and be alone in its
+    /// recursion group.
     pub fn is_plain(&self, ty: u32) -> bool {
         self.get(ty).is_some_and(|Type { ty, alone }| {
             let composite = &ty.composite_type;
@@ -123,7 +123,7 @@ impl<'b> GuestModule<'b> {
     }
 }
 
-/// Whether an export of this kind is a function.
+/// Returns whether an export of this kind is a function.
 pub fn is_function(kind: ExternalKind) -> bool {
     matches!(kind, ExternalKind::Func | ExternalKind::FuncExact)
 }

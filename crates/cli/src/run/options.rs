@@ -18,12 +18,12 @@ impl FromStr for Variable {
             Some((name, value)) if !name.is_empty() => {
                 Ok(Self { name: name.into(), value: value.into() })
             }
-            _ => Err("a variable is NAME=VALUE".into()),
+            _ => Err("expected NAME=VALUE".into()),
         }
     }
 }
 
-/// A directory of the host, and what the guest calls it.
+/// A directory of the host, and its name in the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directory {
     pub host: PathBuf,
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_and_directories() {
+    fn parses_variables_and_directories() {
         let variable = |text: &str| text.parse::<Variable>().map(|v| (v.name, v.value));
         assert_eq!(variable("A=b=c"), Ok(("A".into(), "b=c".into())));
         assert_eq!(variable("A="), Ok(("A".into(), String::new())));

@@ -1,9 +1,8 @@
-//! The guest's standard output and error: a write to a full pipe waits, and ends at the time limit.
+//! The guest's standard output and error. A write to a full pipe waits until the time limit.
 //!
-//! Wasmtime's own streams fail if the description does not block, and else block the thread in `write`, where
-//! no limit reaches it. These ask the
-//! kernel not to wait (`RWF_NOWAIT`), which costs no system call of its own, and wait for room
-//! themselves.
+//! Wasmtime's own streams fail on a non-blocking descriptor, and otherwise block the thread in `write`, where no limit
+//! reaches it. These streams ask the kernel not to wait (`RWF_NOWAIT`), which costs no extra system call, and wait for
+//! space themselves.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,32 +20,32 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::host_call::{self, Pending};
 
-/// What a pipe that `poll` calls writable takes without waiting.
+/// The number of bytes that a pipe accepts without waiting after `poll` reported it writable.
 const PIPE_BUF: usize = 4096;
-/// How much a guest may write at once; Wasmtime's own streams allow it the same.
+/// The maximum number of bytes that a guest may write at once, as with Wasmtime's own streams.
 const PERMIT: usize = 64 << 10;
 
-/// One of the process's own streams, for a guest.
+/// A standard stream of the process.
 #[derive(Clone, Copy)]
 pub enum Standard {
     Output,
     Error,
 }
 
-/// A stream of a guest.
+/// An output stream of a guest.
 struct Stream {
     standard: Standard,
     mode: WriteMode,
 }
 
-/// How to write without waiting beyond the limit.
+/// The way to write without waiting beyond the limit.
 #[derive(Clone, Copy)]
 enum WriteMode {
-    /// Plain writes, for files and devices such as `/dev/null`, which always have room.
+    /// Plain writes, for files and for devices such as `/dev/null`, which always accept bytes.
     Plain,
-    /// Write, but not wait for room: pipes and sockets.
+    /// Non-blocking writes (`RWF_NOWAIT`), for pipes and sockets.
     NoWait,
-    /// Wait for room, then write what fits: terminals, and where the kernel has no such write.
+    /// Polling before each write, for terminals, and for kernels without non-blocking writes.
     Ask,
 }
 
@@ -80,7 +79,7 @@ impl Stream {
         while !bytes.is_empty() {
             let written = match self.mode {
                 WriteMode::Plain => rustix::io::write(fd, bytes),
-                // -1: at the file's own position.
+                // -1 means the file's cursor.
                 WriteMode::NoWait => {
                     pwritev2(fd, &[IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT)
                 }
@@ -108,7 +107,7 @@ impl Stream {
     }
 }
 
-/// Waits until a stream takes more, but not beyond the time limit.
+/// Waits until a stream accepts more bytes, or until the time limit.
 fn wait_for_room(fd: BorrowedFd<'_>) -> Result<(), StreamError> {
     loop {
         let left = host_call::limit().map(|at| at.saturating_duration_since(Instant::now()));
@@ -119,7 +118,7 @@ fn wait_for_room(fd: BorrowedFd<'_>) -> Result<(), StreamError> {
                 return Err(StreamError::Trap(Pending("fd_write").into()));
             }
             Ok(0) | Err(Errno::INTR) => {}
-            // An error of the stream is one of the next write.
+            // The next write reports an error of the stream.
             Ok(_) | Err(_) => return Ok(()),
         }
     }
@@ -163,7 +162,7 @@ impl Pollable for Stream {
     async fn ready(&mut self) {}
 }
 
-/// Preview 1 does not use it; it writes all the same.
+/// Preview 1 does not use this implementation, but it writes correctly.
 impl AsyncWrite for Stream {
     fn poll_write(
         mut self: Pin<&mut Self>,

@@ -1,26 +1,28 @@
-//! Whether a guest that trapped has exhausted the stack in its own memory.
+//! Detects whether a trapped guest has exhausted the stack in its linear memory.
 //!
-//! The problem: code by clang and rustc keeps arrays and everything else whose address is taken on a stack in
-//! linear memory. It grows down, and no engine guards its end. What a user sees of a stack overflow is "out
-//! of bounds memory access" or any other trap.
+//! # The problem
+//! Code by clang and rustc keeps arrays, and all other variables whose address is taken, on a stack in linear memory.
+//! The stack grows down, and no engine guards its end. A stack overflow appears as "out of bounds memory access" or any
+//! other trap.
 //!
-//! The idea: the stack pointer is a mutable global. The linker calls it `__stack_pointer`; it begins at the
-//! upper end of the stack. The dump has its value at the trap.
+//! # The idea
+//! The stack pointer is a mutable global. The linker names it `__stack_pointer`, and initializes it with the upper end
+//! of the stack. The dump has its value at the trap.
 //!
-//! - Below address 0 (wrapped around, so past the end of the memory): the stack overflowed, whatever the trap
-//!   is. This is how an overflow ends where the stack comes first in memory, the layout of rustc, of
-//!   wasi-sdk and of newer linkers.
-//! - Below the end of static data, where the stack comes after that: the stack has grown into the data. It
-//!   may have done so long before the trap, whose cause is then most likely the overwritten data. This is
-//!   not certain: a guest may switch to a second stack that it keeps in its static data.
-//! - A few bytes above address 0, and the trap is an access out of bounds: a function that calls no other may
-//!   use up to 128 bytes below the stack pointer without moving it (LLVM's red zone), so an overflow is
-//!   likely, but not certain.
+//! - The stack pointer is below address 0 (it has wrapped around, past the end of the memory): the stack has
+//!   overflowed, no matter which trap occurred. This happens if the stack comes first in memory, which is the layout of
+//!   rustc, wasi-sdk and newer linkers.
+//! - It is below the end of the static data, and the stack comes after the data: the stack has grown into the data.
+//!   This may have happened long before the trap, which the overwritten data then most likely caused. It is not
+//!   certain: a guest may switch to a second stack in its static data.
+//! - It is a few bytes above address 0, and the trap is an out-of-bounds access: a leaf function may use up to 128
+//!   bytes below the stack pointer without moving it (LLVM's red zone). An overflow is likely but not certain.
 //!
-//! Without a name in the module, global 0 counts as the stack pointer only if the youngest frame's function
-//! begins as the compilers begin a function with a stack frame: `global.get 0; i32.const N; i32.sub`. Then
-//! the message says "likely". Other compilers may use their globals in any way, so nothing else is taken for
-//! a stack pointer, and exhausting the engine's own call stack keeps the engine's name for it.
+//! # The limits
+//! If the module has no names, global 0 counts as the stack pointer only if the function of the youngest frame starts
+//! like a function with a stack frame: `global.get 0; i32.const N; i32.sub`. The message then says "likely". Other
+//! compilers use their globals in other ways, so no other global counts as a stack pointer. If the engine's own call
+//! stack is exhausted, the engine's message stays.
 
 use std::collections::HashSet;
 
@@ -33,45 +35,45 @@ use wasmtime::Trap;
 
 use crate::report;
 
-/// The name that linkers give the global.
+/// The name of the stack pointer, by convention of linkers.
 const NAME: &str = "__stack_pointer";
-/// The index of a stack pointer without a name: LLVM puts it first.
+/// The index of an unnamed stack pointer. LLVM puts it first.
 const UNNAMED: u32 = 0;
-/// Bytes below the stack pointer that a function without calls uses (LLVM, `WebAssemblyFrameLowering`).
+/// The number of bytes below the stack pointer that a leaf function may use (LLVM, `WebAssemblyFrameLowering`).
 const RED_ZONE: u64 = 128;
-/// Instructions of a function in which the stack pointer is moved, if it is.
+/// The number of instructions at the start of a function that may move the stack pointer.
 const PROLOGUE: usize = 12;
 
 /// The stack pointer of a module.
 #[derive(Debug, PartialEq, Eq)]
 pub struct StackPointer {
     global: u32,
-    /// Whether the module calls it so.
+    /// Whether the global has the name.
     named: bool,
     /// The upper end of the stack.
     initial: u64,
-    /// The end of the static data below the stack; 0 if the stack comes first in memory.
+    /// The end of the static data below the stack, or 0 if the stack comes first in memory.
     floor: u64,
-    /// If it has no name: the functions that begin as if it were the stack pointer.
+    /// For an unnamed global: the functions that start as if it were the stack pointer.
     users: HashSet<u32>,
 }
 
-/// What a module says of its globals and of its data.
+/// The facts about a module's globals and data.
 #[derive(Default)]
 struct Facts {
     imported_functions: u32,
     imported_globals: u32,
-    /// The first value of each global that is defined, if it is a mutable integer.
+    /// The initial value of each defined global that is a mutable integer.
     globals: Vec<Option<u64>>,
     named: Option<u32>,
-    /// Where each active segment of memory 0 ends.
+    /// The end of each active segment of memory 0.
     data_ends: Vec<u64>,
     users: HashSet<u32>,
     bodies: u32,
 }
 
 impl StackPointer {
-    /// Finds the stack pointer of a valid module; `None` if there is none, or it can't be told.
+    /// Finds the stack pointer of a valid module. Returns `None` if there is none, or if it is uncertain.
     pub fn find(wasm: &[u8]) -> Option<Self> {
         let mut facts = Facts::default();
         for payload in Parser::new(0).parse_all(wasm) {
@@ -95,7 +97,7 @@ impl StackPointer {
         if matches!(trap, Trap::Interrupt | Trap::StackOverflow) {
             return None;
         }
-        // `run` has one instance. Another module's could not be told from it.
+        // `run` has one instance, so its globals are unambiguous.
         let [instance] = &dump.instances[..] else { return None };
         let global = (*instance.globals.get(usize::try_from(self.global).ok()?)?)?;
         let (value, signed) = match dump.globals.get(usize::try_from(global.0).ok()?)?.value {
@@ -168,7 +170,7 @@ impl Facts {
                     if let DataKind::Active { memory_index: 0, offset_expr } = data.kind
                         && let Some(offset) = constant(&offset_expr)
                     {
-                        // A segment past 2^64 is past the end of any memory: its guest has not started.
+                        // A segment that ends past 2^64 does not fit any memory, so the guest never started.
                         self.data_ends.extend(offset.checked_add(data.data.len() as u64));
                     }
                 }
@@ -176,7 +178,7 @@ impl Facts {
             Payload::CustomSection(section) => {
                 if let KnownCustom::Name(names) = section.as_known() {
                     for name in names {
-                        // A garbled name section is no fault of the guest.
+                        // Ignores a malformed name section.
                         let Ok(name) = name else { break };
                         if let Name::Global(globals) = name {
                             let mut globals = globals.into_iter().flatten();
@@ -192,7 +194,7 @@ impl Facts {
     }
 }
 
-/// The value of an expression that is one constant.
+/// Returns the value of an expression that is a single constant.
 fn constant(expression: &ConstExpr<'_>) -> Option<u64> {
     let mut operators = expression.get_operators_reader();
     let value = match operators.read().ok()? {
@@ -203,7 +205,7 @@ fn constant(expression: &ConstExpr<'_>) -> Option<u64> {
     matches!(operators.read().ok()?, Operator::End).then_some(value)
 }
 
-/// Whether a function begins as those with a stack frame do, if global 0 is the stack pointer.
+/// Returns whether a function starts like one with a stack frame, if global 0 is the stack pointer.
 fn begins_with_stack_frame(body: &FunctionBody<'_>) -> bool {
     let Ok(mut operators) = body.get_operators_reader() else { return false };
     let mut matched = 0;

@@ -1,8 +1,8 @@
-//! Which memory of a dump is which shared memory of the guest.
+//! Matches the shared memories of a dump with the memory indices of the guest.
 //!
-//! Without guest debugging the library learns of shared memories only by exports, which do not say at which index
-//! they are. [`expose`](super::expose) has added an export with the index of each. The dump lists the shared
-//! memories in the order of the exports, each once, so that the indices can be told from that.
+//! Without guest debugging, the library only finds exported shared memories, and an export does not reveal the index.
+//! [`expose`](super::expose) adds an export for each shared memory, in the order of the indices. The dump lists the
+//! shared memories in the order of the exports, each once, which determines the indices.
 
 use corestream::MemoryIndex;
 use corestream_wasmtime::{Captured, Note};
@@ -13,14 +13,14 @@ use super::expose::memory_export;
 /// The shared memories of the guest.
 #[derive(Default)]
 pub struct Memories {
-    /// The addresses of their first bytes, in the order of the exports.
+    /// The address of the first byte of each memory, in the order of the exports.
     listed: Vec<usize>,
-    /// For each index of the guest which of the listed memories it is.
+    /// For each memory index of the guest, the position in that list.
     indices: Vec<(u32, usize)>,
 }
 
 impl Memories {
-    /// Finds the shared memories of `instance`, or of the one that `error` names.
+    /// Finds the shared memories of `instance`, or of the instance in `error`.
     pub fn of(store: &mut impl AsContextMut, instance: Option<Instance>, error: &Error) -> Self {
         let trapped = || error.downcast_ref::<WasmCoreDump>()?.instances().first().copied();
         let mut this = Self::default();
@@ -44,7 +44,7 @@ impl Memories {
         this
     }
 
-    /// Enters them in the dump where the library could not tell one from another.
+    /// Sets the memory indices in the dump that the library could not determine.
     pub fn place(&self, captured: &mut Captured<'_>) {
         let memories = captured.dump.memories.iter().enumerate();
         let shared = memories.filter(|(_, memory)| memory.ty.shared);

@@ -1,4 +1,4 @@
-//! Standard input in non-blocking mode, as a parent process may leave it: the guest's reads have to wait.
+//! Replaces a non-blocking standard input, as some parent processes leave it, because the guest's reads must wait.
 
 use std::fs::File;
 use std::io;
@@ -12,14 +12,15 @@ use crate::patient::Patient;
 
 /// Makes reads of standard input block.
 ///
-/// `O_NONBLOCK` belongs to the open file description, which other processes share. So standard input is replaced: by
-/// the same pipe or terminal, opened again, or, for a socket, by a pipe into which a thread copies the input.
+/// `O_NONBLOCK` is a flag of the open file description, which other processes share. So this replaces standard input
+/// instead of changing the flag: it reopens a pipe or terminal, and replaces a socket with a pipe into which a thread
+/// copies the input.
 ///
 /// # Errors
 /// Returns an error if neither can be opened.
 pub fn make_blocking() -> io::Result<()> {
     let stdin = io::stdin();
-    // If it is closed, the guest's reads report that.
+    // If standard input is closed, the guest's reads report it.
     let Ok(flags) = fcntl_getfl(&stdin) else { return Ok(()) };
     let is_file = fstat(&stdin)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);

@@ -1,20 +1,19 @@
-//! The true place of an `unreachable` that trapped, where the compiler reports another one.
+//! Finds the true offset of an `unreachable` that trapped, if the compiler reports another one.
 //!
 //! # The problem
-//! Cranelift merges a conditional branch and a block that does nothing but trap into one conditional trap, which
-//! has the place of the branch. So a guest that runs into `unreachable` seems to stop at the `if` or `br_if` that
-//! leads there. The check of the time limit, at the entry of a function and of a loop, is a branch too. No setting
-//! of the engine turns that off, but the optimization level, which costs the guest too much.
+//! Cranelift merges a conditional branch and a block that only traps into one conditional trap, with the offset of the
+//! branch. So a guest that executes `unreachable` seems to stop at the `if` or `br_if` before it. The check of the time
+//! limit, at the entry of a function or a loop, is a branch too. Only a lower optimization level turns this off, which
+//! would make the guest too slow.
 //!
 //! # The idea
-//! Only `unreachable` traps with this cause. If another instruction stands at the reported place, the
-//! `unreachable` is in one of the arms of a branch there: in the code that follows, or in that which the branch
-//! goes to. An arm is looked for in the guest's bytes, up to the first instruction that the compiler cannot
-//! merge: one that ends a block of the compiler's, or that has an effect.
+//! Only `unreachable` traps with this cause. If another instruction is at the reported offset, the `unreachable` is in
+//! an arm of that branch: in the code after it, or at its target. The search follows each arm in the guest's bytes, up
+//! to the first instruction that the compiler cannot merge: one that ends a compiler block, or that has a side effect.
 //!
 //! # The invariant
-//! All instructions but those count as mergeable, so that every `unreachable` that the trap may be is found. The
-//! place is corrected only if there is exactly one; otherwise the place of the branch stays.
+//! All other instructions count as mergeable, so the search finds every `unreachable` that may have trapped. The offset
+//! is corrected only if there is exactly one. Otherwise the offset of the branch stays.
 //!
 //! # The cost
 //! One function is parsed, after the guest has trapped.
@@ -22,17 +21,18 @@
 use wasmparser::{FunctionBody, Operator, OperatorsReader, Parser, Payload, TypeRef};
 
 /// Returns the offset of the `unreachable` that trapped in a function, in bytes from the start of its body.
-/// `offset` is the reported one. `None` if that is right, or if it is not certain which instruction trapped.
+///
+/// `offset` is the reported offset. Returns `None` if it is right, or if it is uncertain which instruction trapped.
 pub fn place(wasm: &[u8], function: u32, offset: u64) -> Option<u32> {
     let body = body(wasm, function)?;
     let start = body.range().start;
     let reported = start.checked_add(offset)?;
     let mut operators = body.get_operators_reader().ok()?;
     let mut candidates = if reported < operators.original_position() {
-        // The entry of the function.
+        // The reported offset is the entry of the function.
         vec![only_trap(operators)]
     } else {
-        // For each block around the instruction whether it is a loop.
+        // Whether each block around the instruction is a loop.
         let mut blocks = Vec::new();
         loop {
             let at = operators.original_position();
@@ -59,7 +59,7 @@ pub fn place(wasm: &[u8], function: u32, offset: u64) -> Option<u32> {
     u32::try_from(at.checked_sub(start)?).ok()
 }
 
-/// The body of a function, by its index.
+/// Returns the body of the function with the given index.
 fn body(wasm: &[u8], function: u32) -> Option<FunctionBody<'_>> {
     let mut index = 0_u32;
     for payload in Parser::new(0).parse_all(wasm) {
@@ -79,7 +79,7 @@ fn body(wasm: &[u8], function: u32) -> Option<FunctionBody<'_>> {
     None
 }
 
-/// The `unreachable` of each arm of a branch at `operator`, after which `rest` comes.
+/// Finds the `unreachable` in each arm of the branch `operator`. `rest` is the code after it.
 fn arms(operator: &Operator<'_>, rest: &OperatorsReader<'_>, blocks: &[bool]) -> Vec<Option<u64>> {
     let target = match operator {
         Operator::Unreachable => return Vec::new(),
@@ -91,8 +91,8 @@ fn arms(operator: &Operator<'_>, rest: &OperatorsReader<'_>, blocks: &[bool]) ->
         | Operator::BrOnCastFail { relative_depth, .. } => {
             let depth = *relative_depth as usize;
             match blocks.iter().rev().nth(depth) {
-                // If a loop began with `unreachable`, this instruction would not be reached. The outermost label
-                // is that of the function, which returns.
+                // A branch to a loop that starts with `unreachable` could not be executed. The outermost label is the
+                // function's, and a branch to it returns.
                 Some(true) | None => None,
                 Some(false) => after_blocks(rest.clone(), depth),
             }
@@ -102,7 +102,7 @@ fn arms(operator: &Operator<'_>, rest: &OperatorsReader<'_>, blocks: &[bool]) ->
     vec![only_trap(rest.clone()), target.and_then(only_trap)]
 }
 
-/// What comes after the first arm of an `if`: the second arm, or what follows.
+/// Returns the code after the first arm of an `if`: the second arm, or the code after the `if`.
 fn after_arm(mut operators: OperatorsReader<'_>) -> Option<OperatorsReader<'_>> {
     let mut depth = 0_u32;
     loop {
@@ -115,7 +115,7 @@ fn after_arm(mut operators: OperatorsReader<'_>) -> Option<OperatorsReader<'_>> 
     }
 }
 
-/// What comes after the end of this block and of `more` around it.
+/// Returns the code after the end of this block and of `more` blocks around it.
 fn after_blocks(
     mut operators: OperatorsReader<'_>,
     mut more: usize,
@@ -134,7 +134,7 @@ fn after_blocks(
     }
 }
 
-/// The position of the `unreachable` that comes before anything that the compiler cannot merge.
+/// Returns the position of the first `unreachable`, if only mergeable instructions precede it.
 fn only_trap(mut operators: OperatorsReader<'_>) -> Option<u64> {
     loop {
         let at = operators.original_position();
@@ -158,7 +158,7 @@ fn begins_block(operator: &Operator<'_>) -> bool {
     )
 }
 
-/// Whether a block of the compiler's ends at an instruction.
+/// Returns whether an instruction ends a compiler block.
 fn ends_block(operator: &Operator<'_>) -> bool {
     matches!(
         operator,
@@ -182,7 +182,7 @@ fn ends_block(operator: &Operator<'_>) -> bool {
     )
 }
 
-/// Whether an instruction certainly has an effect, so that the compiler keeps it before a trap.
+/// Returns whether an instruction certainly has a side effect, so that the compiler keeps it before a trap.
 fn has_effect(operator: &Operator<'_>) -> bool {
     matches!(
         operator,
@@ -207,7 +207,8 @@ fn has_effect(operator: &Operator<'_>) -> bool {
 mod tests {
     use super::*;
 
-    /// The place of the trap in function 1 of a module with this body and a parameter, reported at `offset`.
+    /// Returns the offset of the trap in function 1 of a module with the given body and one parameter. `offset` is the
+    /// reported offset.
     fn in_body(body: &str, offset: u64) -> Option<u32> {
         let text = format!(
             "(module (import \"\" \"\" (func)) (func (param i32) (result i32) {body}) (memory 1))"
@@ -216,8 +217,8 @@ mod tests {
     }
 
     #[test]
-    fn an_arm_that_only_traps_is_the_place() {
-        // Bytes: 0 locals, 1 `local.get 0`, 3 the branch with its label or type, 5 what follows.
+    fn finds_an_arm_that_only_traps() {
+        // Offsets: 0 locals, 1 `local.get 0`, 3 the branch with its label or type, 5 the next instruction.
         for (body, expected) in [
             ("local.get 0 if unreachable end i32.const 1", Some(5)),
             ("local.get 0 if else unreachable end i32.const 1", Some(6)),
@@ -230,10 +231,10 @@ mod tests {
             ("local.get 0 if loop unreachable end end i32.const 1", None),
             ("local.get 0 if block end unreachable end i32.const 1", None),
             ("local.get 0 if call 0 unreachable end i32.const 1", None),
-            // Either of two.
+            // Two candidates.
             ("local.get 0 if unreachable else unreachable end unreachable", None),
             ("local.get 0 if unreachable end unreachable", None),
-            // One of the two stores first.
+            // One of two arms stores before it traps.
             (
                 "local.get 0 if unreachable end i32.const 0 i32.const 0 i32.store unreachable",
                 Some(5),
@@ -244,8 +245,8 @@ mod tests {
     }
 
     #[test]
-    fn the_target_of_a_branch_is_the_place() {
-        // Bytes: 0 locals, 1 and 3 blocks, 5 `local.get 0`, 7 `br_if`, 9 what follows.
+    fn finds_the_target_of_a_branch() {
+        // Offsets: 0 locals, 1 and 3 blocks, 5 `local.get 0`, 7 `br_if`, 9 the next instruction.
         for (body, expected) in [
             (
                 "block block local.get 0 br_if 0 i32.const 1 return end unreachable end i32.const 1",
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_functions_and_loops() {
+    fn finds_unreachable_at_entries_of_functions_and_loops() {
         assert_eq!(in_body("unreachable", 0), Some(1));
         assert_eq!(in_body("local.get 0 drop unreachable", 0), Some(4));
         assert_eq!(in_body("loop unreachable end i32.const 1", 1), Some(3));
@@ -283,10 +284,10 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_right_stays() {
+    fn keeps_a_correct_offset() {
         assert_eq!(in_body("unreachable", 1), None);
         assert_eq!(in_body("nop unreachable", 2), None);
-        // No instruction begins there.
+        // There is no instruction at this offset.
         assert_eq!(in_body("i32.const 1 drop unreachable", 2), None);
         assert_eq!(in_body("unreachable", 1000), None);
         assert_eq!(in_body("unreachable", u64::MAX), None);

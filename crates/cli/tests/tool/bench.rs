@@ -1,33 +1,30 @@
-//! `corestream bench`: what it prints is whole and fits together, and it leaves nothing behind. How
-//! long anything takes is nobody's promise.
+//! `corestream bench`: its figures are complete and consistent, and it leaves nothing. No test asserts how long something
+//! takes.
 
-use crate::{tool, waiting};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-use tool::{names, stderr};
-use waiting::{has_a_file, wait_until};
+
+use crate::tool::{NO_ARGS, corestream, names, ok, run, shell, signal, stderr};
+use crate::waiting::{catches, has_a_file, wait_until};
 
 const STAGES: [&str; 6] = ["extents", "scan", "plan", "first_byte", "write", "whole"];
 const PERCENTILES: [&str; 5] =
     ["min_seconds", "p50_seconds", "p90_seconds", "p99_seconds", "max_seconds"];
 
-fn corestream(directory: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(directory).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+/// Starts a bench that does not end by itself.
+fn start(directory: &Path, to: &str) -> Child {
+    let args = ["bench", "guest.mem", "--runs", "100000", "--to", to];
+    let mut command = corestream(directory, args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn run(directory: &Path, args: &[&str]) -> Output {
-    corestream(directory, args).output().unwrap()
-}
-
-/// What it prints as JSON, which is all that it prints.
+/// Returns the JSON that a bench prints. It prints nothing else.
 fn json(directory: &Path, args: &[&str]) -> Value {
     let output = run(directory, &[&["bench", "--json"], args].concat());
     assert!(output.status.success(), "{}", stderr(&output));
@@ -35,7 +32,7 @@ fn json(directory: &Path, args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A directory with `guest.mem`: two pieces of data, far from each other, and no multiple of a page long.
+/// Returns a directory with `guest.mem`: two pieces of data, far from each other. Its length is not a multiple of a page.
 fn directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let image = File::create(directory.path().join("guest.mem")).unwrap();
@@ -44,7 +41,7 @@ fn directory() -> TempDir {
     directory
 }
 
-/// The times of one thing, which were measured so often.
+/// Checks the percentiles and the samples of one stage.
 fn check_times(times: &Value, runs: u64) {
     let percentiles = PERCENTILES.map(|key| times[key].as_f64().unwrap());
     assert!(percentiles.is_sorted() && percentiles[0] >= 0.0, "{times}");
@@ -52,16 +49,16 @@ fn check_times(times: &Value, runs: u64) {
     let samples: Vec<f64> = samples.iter().map(|sample| sample.as_f64().unwrap()).collect();
     assert_eq!(samples.len() as u64, runs);
     for percentile in percentiles {
-        assert!(samples.contains(&percentile), "{percentile} was not measured: {times}");
+        assert!(samples.contains(&percentile), "{percentile} is not among the samples: {times}");
     }
 }
 
 #[test]
-fn figures_fit_together_wherever_the_dumps_go() {
+fn figures_are_consistent_for_every_destination() {
     let directory = directory();
     let args = ["dump", "--memory", "guest.mem", "-o", "guest.core", "--stats", "json"];
-    let dumped = run(directory.path(), &args);
-    // Its length gets a warning, in a line before.
+    let dumped = run(directory.path(), args);
+    // A line before the statistics warns of the length of the image.
     let dumped = stderr(&dumped);
     let dumped: Value = serde_json::from_str(dumped.lines().last().unwrap()).unwrap();
     let dump_bytes = directory.path().join("guest.core").metadata().unwrap().len();
@@ -91,7 +88,7 @@ fn figures_fit_together_wherever_the_dumps_go() {
         check_times(&limits["plain_read"], 3);
         copies.iter().for_each(|copy| check_times(&limits[*copy], 3));
 
-        // In each run, what is a part of something takes no longer.
+        // In each run, a part of a stage takes no longer than the stage.
         for i in 0..3 {
             let of = |stage: &str| stages[stage]["samples_seconds"][i].as_f64().unwrap();
             assert!(of("scan") + of("plan") <= of("first_byte"));
@@ -112,11 +109,9 @@ fn figures_fit_together_wherever_the_dumps_go() {
 }
 
 #[test]
-fn the_table_has_a_row_for_everything() {
+fn the_table_has_a_row_for_each_figure() {
     let directory = directory();
-    let output = run(directory.path(), &["bench", "guest.mem", "--runs", "2", "--threads", "1"]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = ok(directory.path(), ["bench", "guest.mem", "--runs", "2", "--threads", "1"]);
     for row in [
         "image     guest.mem, 67208864 bytes",
         "data      400000 bytes in 2 segments",
@@ -127,7 +122,7 @@ fn the_table_has_a_row_for_everything() {
     }
     let scanner = text.lines().find(|line| line.starts_with("scanner")).unwrap();
     assert!(scanner.ends_with(", 1 thread"), "{scanner}");
-    // Five times each.
+    // Each row has five percentiles.
     for row in [
         "extents, part of scan",
         "scan",
@@ -150,7 +145,7 @@ fn the_table_has_a_row_for_everything() {
 }
 
 #[test]
-fn options_are_those_of_a_dump() {
+fn takes_the_options_of_a_dump() {
     let directory = directory();
     let image = "guest.mem,memory64,page-size=1,maximum=70000000";
     let args = [image, "--to", "null", "--runs", "1", "--threads", "1"];
@@ -169,7 +164,7 @@ fn options_are_those_of_a_dump() {
 }
 
 #[test]
-fn images_without_data_have_no_ratio_of_it() {
+fn has_no_ratios_for_an_image_without_data() {
     let directory = tempfile::tempdir().unwrap();
     File::create(directory.path().join("empty.mem")).unwrap();
     File::create(directory.path().join("hole.mem")).unwrap().set_len(10 << 20).unwrap();
@@ -181,15 +176,14 @@ fn images_without_data_have_no_ratio_of_it() {
             assert_eq!(figures["ratios"]["whole_to_write_all"].is_null(), to == "null");
             assert_eq!(figures["speeds"]["scan_bytes_per_second"], Value::Null);
         }
-        let output = run(directory.path(), &["bench", image, "--runs", "1"]);
-        let text = String::from_utf8(output.stdout).unwrap();
+        let text = ok(directory.path(), ["bench", image, "--runs", "1"]);
         let ratio = text.lines().find(|line| line.starts_with("scan / plain read")).unwrap();
         assert!(ratio.ends_with(" -"), "{ratio}");
     }
 }
 
 #[test]
-fn mistakes_are_said_in_one_line() {
+fn reports_usage_errors_in_one_line() {
     let directory = directory();
     let large = File::create(directory.path().join("large.mem")).unwrap();
     large.set_len((4 << 30) + 1).unwrap();
@@ -215,12 +209,10 @@ fn mistakes_are_said_in_one_line() {
 }
 
 #[test]
-fn files_that_have_no_room_are_an_error() {
+fn reports_files_without_room() {
     let directory = directory();
-    let tool = assert_cmd::cargo::cargo_bin!("corestream");
-    let mut command = Command::new("sh");
-    command.current_dir(directory.path()).args(["-c", r#"ulimit -f 8; exec "$0" bench guest.mem"#]);
-    let output = command.arg(tool).output().unwrap();
+    let line = r#"ulimit -f 8; exec "$0" bench guest.mem"#;
+    let output = shell(directory.path(), line, NO_ARGS);
     let line = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{line}");
     assert!(line.starts_with("corestream: .: ") && line.contains("File too large"), "{line}");
@@ -228,19 +220,25 @@ fn files_that_have_no_room_are_an_error() {
 }
 
 #[test]
-fn a_signal_ends_it_and_leaves_nothing() {
+fn a_signal_ends_a_bench_and_leaves_nothing() {
     let directory = directory();
     let path = directory.path().canonicalize().unwrap();
     for to in ["file", "pipe"] {
-        for (signal, name, code) in [
+        for (number, name, code) in [
             (Signal::INT, "SIGINT", Some(130)),
             (Signal::TERM, "SIGTERM", Some(143)),
             (Signal::KILL, "", None),
         ] {
-            let child = corestream(&path, &["bench", "guest.mem", "--runs", "100000", "--to", to]);
-            let child = { child }.spawn().unwrap();
-            wait_until(|| has_a_file(&child, &path));
-            kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
+            let child = start(&path, to);
+            if to == "file" {
+                wait_until(|| has_a_file(&child, &path));
+            } else {
+                // It has opened the image, which it does after it has set its signal handlers.
+                let maps = format!("/proc/{}/maps", child.id());
+                wait_until(|| fs::read_to_string(&maps).unwrap().contains("guest.mem"));
+                wait_until(|| catches(&child, Signal::INT));
+            }
+            signal(&child, number);
             let output = child.wait_with_output().unwrap();
             assert_eq!(output.status.code(), code);
             if code.is_some() {
@@ -254,18 +252,17 @@ fn a_signal_ends_it_and_leaves_nothing() {
 }
 
 #[test]
-fn an_image_that_changes_is_an_error() {
+fn reports_an_image_that_changes() {
     for cut in [true, false] {
         let directory = directory();
         let path = directory.path().canonicalize().unwrap();
         let image = File::options().write(true).open(path.join("guest.mem")).unwrap();
-        let args = ["bench", "guest.mem", "--runs", "100000", "--to", "file"];
-        let child = corestream(&path, &args).spawn().unwrap();
+        let child = start(&path, "file");
         wait_until(|| has_a_file(&child, &path));
         if cut {
             image.set_len(5).unwrap();
         } else {
-            // A third segment: the dump gets longer.
+            // A third segment makes the dump longer.
             image.write_all_at(&[3; 1000], 32 << 20).unwrap();
         }
         let output = child.wait_with_output().unwrap();

@@ -1,6 +1,5 @@
-//! Each example of the tool's help does what it says.
+//! Runs each example of the tool's help, and checks the files that it makes.
 
-use crate::{help, tool};
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
@@ -11,12 +10,13 @@ use std::process::{Child, Command, Stdio};
 
 use corestream::read::{Verdict, Verifier};
 use corestream::{CoreDumpFile, MemoryIndex};
-use help::{Example, commands, examples, is_here, printed, with};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
-use tool::{names, stderr};
 
-/// What the examples call and a machine may not have, and what does enough of it.
+use crate::help::{Example, commands, examples, is_installed, printed, with};
+use crate::tool::{names, signal, stderr, tool_path};
+
+/// Programs that the examples call and a machine may lack, with scripts that replace them.
 const STAND_INS: [(&str, &str); 3] = [
     ("jq", "cat"),
     ("man", "cat"),
@@ -24,7 +24,7 @@ const STAND_INS: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn examples_do_what_they_say() {
+fn runs_every_example() {
     let mut count = 0;
     for command in commands() {
         for example in examples(&printed(&with(&command, &["--help"]))) {
@@ -35,7 +35,7 @@ fn examples_do_what_they_say() {
     assert!(count > 20, "{count}");
 }
 
-/// Runs an example where all is that it speaks of, and checks what it leaves.
+/// Runs an example in a directory with its inputs, and checks the files that it makes.
 fn try_out(example: &Example) {
     let place = Place::new();
     let script = example.lines.join("\n");
@@ -44,7 +44,7 @@ fn try_out(example: &Example) {
     let (code, stdout, said) = match script.strip_prefix("corestream receive ") {
         Some(args) => place.receive(args),
         None if script.contains("127.0.0.1:4000") => place.send(&script),
-        // What a shell has learnt is asked of it.
+        // The shell must know the completions.
         None if script.starts_with("eval") => {
             place.run(&format!("{script}\ncomplete -p corestream"))
         }
@@ -64,7 +64,7 @@ fn try_out(example: &Example) {
     }
 }
 
-/// A directory with what the examples use.
+/// A directory with the inputs of the examples.
 struct Place(TempDir);
 
 impl Place {
@@ -76,12 +76,12 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// What a script uses is there, and what it makes is not.
+    /// Makes the files that a script uses, and not those that it makes.
     fn prepare(&self, script: &str) {
         for directory in ["dumps", "bin", ".config/fish/completions", "made"] {
             fs::create_dir_all(self.path(directory)).unwrap();
         }
-        let missing = STAND_INS.iter().filter(|(program, _)| !is_here(program));
+        let missing = STAND_INS.iter().filter(|(program, _)| !is_installed(program));
         for (program, script) in missing {
             let path = self.path("bin").join(program);
             fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -109,7 +109,7 @@ impl Place {
         fs::remove_dir_all(self.path("made")).unwrap();
     }
 
-    /// The guest that the manifest describes, which traps where it starts.
+    /// Returns the guest that the manifest describes. It traps in its first instruction.
     fn guest(&self) -> Vec<u8> {
         use wasm_encoder::*;
         let mut module = Module::new();
@@ -145,7 +145,7 @@ impl Place {
     }
 
     fn shell(&self, script: &str) -> Command {
-        let tool = assert_cmd::cargo::cargo_bin!("corestream").parent().unwrap().to_path_buf();
+        let tool = tool_path().parent().unwrap().to_path_buf();
         let path = env::var_os("PATH").unwrap_or_default();
         let directories = [tool, self.path("bin")].into_iter().chain(env::split_paths(&path));
         let mut command = Command::new("bash");
@@ -160,14 +160,14 @@ impl Place {
         command
     }
 
-    /// Exit code, standard output and standard error of a script.
+    /// Runs a script. Returns its exit code, standard output and standard error.
     fn run(&self, script: &str) -> (Option<i32>, String, String) {
         let output = self.shell(script).output().unwrap();
         let said = stderr(&output);
         (output.status.code(), String::from_utf8(output.stdout).unwrap(), said)
     }
 
-    /// The same for one that sends a dump, to which somebody listens.
+    /// Does the same for a script that sends a dump, with a receiver for it.
     fn send(&self, script: &str) -> (Option<i32>, String, String) {
         let (receiver, port) = self.listen("tcp:127.0.0.1:0 --once -o received.core");
         let sent = self.run(&script.replace("127.0.0.1:4000", &port));
@@ -175,7 +175,7 @@ impl Place {
         sent
     }
 
-    /// The same for one that receives a dump, which is sent to it.
+    /// Does the same for a script that receives a dump, with a sender for it.
     fn receive(&self, args: &str) -> (Option<i32>, String, String) {
         let (mut receiver, address) = self.listen(&args.replace(":4000", ":0"));
         let to = match args.starts_with("unix:") {
@@ -184,20 +184,19 @@ impl Place {
         };
         let (code, _, said) = self.run(&format!("corestream dump --manifest guest.json --to {to}"));
         assert_eq!(code, Some(0), "{said}");
-        // That it has arrived.
+        // The line about the dump.
         let mut said = BufReader::new(receiver.stderr.take().unwrap());
         let mut line = String::new();
         said.read_line(&mut line).unwrap();
         if !args.contains("--once") {
-            kill_process(Pid::from_raw(receiver.id().cast_signed()).unwrap(), Signal::TERM)
-                .unwrap();
+            signal(&receiver, Signal::TERM);
         }
         let code = receiver.wait().unwrap().code();
         said.read_to_string(&mut line).unwrap();
         (code, String::new(), line)
     }
 
-    /// A receiver, and where it listens: the path of a socket with `unix:` before it, or host and port.
+    /// Starts a receiver. Returns it with its address: `unix:PATH` or `HOST:PORT`.
     fn listen(&self, args: &str) -> (Child, String) {
         let mut receiver = self.shell(&format!("exec corestream receive {args}")).spawn().unwrap();
         let mut line = String::new();
@@ -206,7 +205,7 @@ impl Place {
         (receiver, address.trim_start_matches("tcp:").into())
     }
 
-    /// All files in it and below.
+    /// Returns all files in the directory and below.
     fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = BTreeSet::new();
         let mut directories = vec![self.0.path().to_path_buf()];
@@ -223,7 +222,7 @@ impl Place {
         files
     }
 
-    /// Checks what an example has left.
+    /// Checks a file that an example has made.
     fn check(&self, path: &Path, script: &str) {
         let bytes = fs::read(path).unwrap();
         let image = fs::read(self.path("guest.mem")).unwrap();

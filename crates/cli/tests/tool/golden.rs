@@ -1,16 +1,16 @@
-//! What the tool prints, to the letter: help, results and errors. `TRYCMD=overwrite cargo test` writes
-//! the files of `tests/golden` anew; the difference is then git's to show.
+//! Compares what the tool prints (help, results, errors) with the files in `tests/golden`. `TRYCMD=overwrite cargo test`
+//! updates the files.
 
 use std::fs;
 use std::path::Path;
 
 #[test]
-fn prints_what_it_printed() {
+fn prints_the_golden_output() {
     let cases = trycmd::TestCases::new();
-    // Help is wrapped at this width where there is no terminal, and no other variable says one.
+    // The width of the help, because there is no terminal.
     cases.env("COLUMNS", "100");
     cases.case("tests/golden/*.trycmd");
-    // The list of commands there is that of the tool without this feature.
+    // The file has the list of commands without this feature.
     if cfg!(feature = "run") {
         cases.skip("tests/golden/help.trycmd");
     }
@@ -20,8 +20,7 @@ fn prints_what_it_printed() {
     }
 }
 
-/// In a file that was written anew, what differs from run to run, and from machine to machine,
-/// becomes `[..]` again, which stands for anything.
+/// Replaces by `[..]` what differs between runs and machines. In a golden file, `[..]` stands for any text.
 fn mask_all() {
     for entry in fs::read_dir("tests/golden").unwrap() {
         let path = entry.unwrap().path();
@@ -35,7 +34,7 @@ fn mask(path: &Path) {
     let text = fs::read_to_string(path).unwrap();
     let lines = text.lines().map(|line| match line.split_once(' ') {
         _ if line.starts_with("{\"") => mask_json(line),
-        // In columns, which text is not.
+        // A row of a table, and not a sentence.
         Some(("extents" | "scanned" | "scan" | "plan" | "write" | "disk", rest))
             if rest.starts_with(' ') =>
         {

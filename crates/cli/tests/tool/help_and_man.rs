@@ -1,16 +1,17 @@
-//! What the tool says of itself: help that fits, and manual pages that hold all that the help does.
+//! Help, manual pages and completions.
 
-use crate::{help, tool};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
-use help::{COLUMNS, Example, commands, corestream, examples, is_here, printed, subcommands, with};
-use tool::{names, stderr};
+use crate::help::{
+    COLUMNS, Example, commands, corestream, examples, is_installed, printed, subcommands, with,
+};
+use crate::tool::{names, stderr};
 
-/// Columns of an example, which is never wrapped on a terminal of the usual size.
+/// The width of an example, which a terminal of the usual size does not wrap.
 const EXAMPLE_COLUMNS: usize = 80;
 
 #[test]
@@ -22,8 +23,8 @@ fn help_fits_and_ends_with_examples() {
         for line in help.lines() {
             assert!(line.chars().count() <= COLUMNS, "{command:?}: {line}");
         }
-        for Example { want, lines } in examples {
-            assert!(want.ends_with(':') && !lines.is_empty(), "{want}");
+        for Example { purpose, lines } in examples {
+            assert!(purpose.ends_with(':') && !lines.is_empty(), "{purpose}");
             for line in lines {
                 assert!(line.len() + 4 <= EXAMPLE_COLUMNS, "{line}");
             }
@@ -34,15 +35,15 @@ fn help_fits_and_ends_with_examples() {
     }
 }
 
-/// The text of a page, as a reader would have it.
-fn shown(page: &str) -> String {
+/// Returns the text of a page without its markup.
+fn plain_text(page: &str) -> String {
     let font = ["\\fB", "\\fI", "\\fR"];
     let text = font.iter().fold(page.to_string(), |text, font| text.replace(font, ""));
     text.replace("\\-", "-").replace("\\*(Aq", "'").replace("\\\\", "\\")
 }
 
 #[test]
-fn pages_say_what_the_help_says() {
+fn manual_pages_contain_the_help() {
     let all: Vec<_> =
         commands().iter().map(|c| [&["corestream".into()], &c[..]].concat()).collect();
     for name in &all {
@@ -62,7 +63,7 @@ fn pages_say_what_the_help_says() {
         expected.extend(["EXAMPLES", "\"SEE ALSO\""]);
         assert_eq!(headings.collect::<Vec<_>>(), expected);
 
-        let text = shown(&page);
+        let text = plain_text(&page);
         let section = |heading: &str| {
             let text = text.split(&format!(".SH {heading}\n")).nth(1).unwrap();
             text.split(".SH ").next().unwrap()
@@ -79,9 +80,9 @@ fn pages_say_what_the_help_says() {
             let known = matches!(option, "--help" | "--version" | "--output");
             assert!(known || section("SYNOPSIS").contains(option), "{name:?}: {option}");
         }
-        for Example { want, lines } in examples(&help) {
+        for Example { purpose, lines } in examples(&help) {
             let block =
-                format!("{}\n.RS 4\n.EX\n{}\n.EE\n", want.replace('`', ""), lines.join("\n"));
+                format!("{}\n.RS 4\n.EX\n{}\n.EE\n", purpose.replace('`', ""), lines.join("\n"));
             assert!(section("EXAMPLES").contains(&block), "{block}\n{text}");
         }
         for (code, listed) in [("0", name.last().unwrap() != "run"), ("2", true)] {
@@ -96,7 +97,7 @@ fn pages_say_what_the_help_says() {
     }
 }
 
-/// The long options that a long help lists.
+/// Returns the long options in the output of `--help`.
 fn long_options(help: &str) -> BTreeSet<&str> {
     let heads = help.lines().filter(|line| {
         let text = line.trim_start();
@@ -108,14 +109,14 @@ fn long_options(help: &str) -> BTreeSet<&str> {
     options
 }
 
-/// Whoever on this machine knows the language of pages has nothing to say against one.
+/// Checks a page with the programs for manual pages that are installed.
 fn lint(page: &str) {
     for (program, args) in [
         ("groff", &["-man", "-ww", "-z"][..]),
-        // That a date is missing is a warning, and so are paragraphs of clap_mangen's.
+        // A missing date and paragraphs of clap_mangen are warnings.
         ("mandoc", &["-T", "lint", "-W", "error"]),
     ] {
-        if !is_here(program) {
+        if !is_installed(program) {
             continue;
         }
         let mut command = Command::new(program);
@@ -129,7 +130,7 @@ fn lint(page: &str) {
 }
 
 #[test]
-fn pages_in_a_directory() {
+fn writes_all_manual_pages_into_a_directory() {
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().join("share/man1");
     let all = ["man", "--all", directory.to_str().unwrap()];
@@ -143,7 +144,7 @@ fn pages_in_a_directory() {
     assert_eq!(fs::read_to_string(&page).unwrap(), printed(&["man", "dump"]));
     assert_eq!(page.metadata().unwrap().permissions().mode() & 0o777, 0o644);
 
-    // What is there stays, and nothing is written beside it.
+    // If a page exists, it stays, and no other page is written.
     for name in expected.iter().filter(|name| *name != "corestream-verify.1") {
         fs::remove_file(directory.join(name)).unwrap();
     }
@@ -166,4 +167,12 @@ fn pages_in_a_directory() {
     let said = format!("corestream: {}: cannot create: File exists", mine.display());
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).starts_with(&said), "{}", stderr(&output));
+}
+
+#[test]
+fn prints_completions_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = printed(&["completions", shell]);
+        assert!(script.contains("max-segments") && script.contains("corestream"), "{shell}");
+    }
 }

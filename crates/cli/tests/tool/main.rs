@@ -1,5 +1,5 @@
-//! The tests of the tool, one module per subcommand, and modules for what subcommands share. Tests that need a process of
-//! their own are separate crates.
+//! Tests of the tool: one module per subcommand, and modules for what several subcommands share. Tests that need a process
+//! of their own are separate crates.
 #![cfg(target_os = "linux")]
 
 #[path = "../../../../tests/common/mod.rs"]
@@ -34,17 +34,19 @@ mod waiting;
 mod writers;
 
 mod bench;
-mod command_line;
 mod dump;
 mod examples;
 mod extract;
 mod golden;
+mod guest;
 mod guide;
 mod help_and_man;
 mod inspect;
+mod output;
 mod receive;
 #[cfg(feature = "run")]
 mod run;
 mod standard_error;
 mod standard_output;
 mod terminal_output;
+mod verify;

@@ -1,20 +1,23 @@
-//! Standard error that nobody reads: no command waits for it for ever, and `receive` not at all.
+//! Standard error that is not read: no command waits for it for ever, and `receive` does not wait at all.
 
-use crate::{receiver, waiting};
 use std::fs;
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use receiver::{corestream, dump_of};
+use corestream::CoreDumpFile;
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::pipe::fcntl_setpipe_size;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-/// A pipe of one page, which is full if it is to be.
+use crate::receiver::dump_of;
+use crate::tool::{corestream, signal, write_image};
+use crate::waiting;
+
+/// Returns a pipe of one page, which may be full.
 fn pipe(is_full: bool) -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let size = fcntl_setpipe_size(&writer, 4096).unwrap();
@@ -24,11 +27,7 @@ fn pipe(is_full: bool) -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-fn signal(child: &Child, signal: Signal) {
-    kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
-}
-
-/// Sends a dump, and checks that the receiver says that it has kept it.
+/// Sends a dump, and checks that the receiver replies that it has kept it.
 fn send(address: &str, bytes: &[u8]) {
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -39,17 +38,20 @@ fn send(address: &str, bytes: &[u8]) {
     assert_eq!(reply, "ok\n");
 }
 
+/// The lines fill a queue of 256 KiB and the pipe before any is dropped.
 #[test]
-fn a_receiver_serves_on_and_says_how_many_lines_were_dropped() {
-    const SENDERS: usize = 1500;
+fn a_receiver_serves_on_and_reports_how_many_lines_were_dropped() {
+    const SENDERS: usize = 450;
     let directory = tempfile::tempdir().unwrap();
     let (said, writer) = pipe(false);
     let flags = fcntl_getfl(&writer).unwrap();
     let shared = writer.try_clone().unwrap();
-    // Long names, for long lines.
-    let long = "x".repeat(200);
-    let mut command = corestream(directory.path());
-    command.args(["receive", "tcp:127.0.0.1:0", "-o", &long]);
+    // A long path makes long lines.
+    let part = "x".repeat(200);
+    let long = [&part[..]; 4].join("/");
+    let dumps = directory.path().join([&part[..]; 3].join("/"));
+    fs::create_dir_all(&dumps).unwrap();
+    let mut command = corestream(directory.path(), ["receive", "tcp:127.0.0.1:0", "-o", &long]);
     let mut child = command.stdout(Stdio::piped()).stderr(writer).spawn().unwrap();
     drop(command);
     let mut line = String::new();
@@ -59,11 +61,11 @@ fn a_receiver_serves_on_and_says_how_many_lines_were_dropped() {
     for _ in 0..SENDERS {
         send(&address, &bytes);
     }
-    // Others have this end of the pipe too.
+    // Other processes share this end of the pipe, so its flags must not change.
     assert_eq!(fcntl_getfl(&shared).unwrap(), flags);
     assert!(!flags.contains(OFlags::NONBLOCK));
     drop(shared);
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), SENDERS);
+    assert_eq!(fs::read_dir(dumps).unwrap().count(), SENDERS);
 
     let mut lines = BufReader::new(said).lines().map(Result::unwrap);
     let (mut whole, mut dropped) = (0, 0);
@@ -78,28 +80,28 @@ fn a_receiver_serves_on_and_says_how_many_lines_were_dropped() {
         let count = rest.strip_suffix(end).expect(&line).split(' ').next().unwrap();
         dropped += count.parse::<usize>().unwrap();
     }
-    assert!(whole > 100 && dropped > 100 && whole + dropped == SENDERS, "{whole} {dropped}");
+    assert!(whole > 100 && dropped > 0 && whole + dropped == SENDERS, "{whole} {dropped}");
     // From now on no line is missing.
     send(&address, &bytes);
-    assert!(lines.next().unwrap().contains(", intact"));
+    assert!(lines.next().unwrap().ends_with(", intact, all checksums match"));
     signal(&child, Signal::TERM);
     assert_eq!(lines.next().unwrap(), "corestream: receive: stopped by SIGTERM");
     assert_eq!(waiting::exit(&mut child).code(), Some(143));
 }
 
-/// Also one whose standard output takes nothing serves, and both end by a signal.
+/// Neither of its streams takes anything. It serves all the same, and a signal ends it.
 #[test]
-fn a_receiver_ends_by_a_signal_though_its_streams_are_not_read() {
+fn a_signal_ends_a_receiver_whose_streams_are_not_read() {
     let bytes = dump_of("guest", 0, 1);
-    for (number, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+    let check = |number, code| {
         let directory = tempfile::tempdir().unwrap();
         let ((_out, stdout), (_err, stderr)) = (pipe(true), pipe(true));
-        let mut command = corestream(directory.path());
-        command.args(["receive", "unix:socket", "-o", "%n", "--max-senders", "2"]);
+        let args = ["receive", "unix:socket", "-o", "%n", "--max-senders", "2"];
+        let mut command = corestream(directory.path(), args);
         let mut child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
         let socket = directory.path().join("socket");
         for _ in 0..10 {
-            // The socket has its name before it listens.
+            // The socket has its name before it accepts connections.
             let mut connected = None;
             waiting::wait_until(|| {
                 connected = UnixStream::connect(&socket).ok();
@@ -116,30 +118,43 @@ fn a_receiver_ends_by_a_signal_though_its_streams_are_not_read() {
         signal(&child, number);
         assert_eq!(waiting::exit(&mut child).code(), Some(code));
         assert!(!socket.exists());
-    }
+    };
+    // At the same time, because they mostly wait.
+    thread::scope(|scope| {
+        for (number, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+            scope.spawn(move || check(number, code));
+        }
+    });
 }
 
-/// What a dump has to say does not keep it from its end.
+/// It waits for standard error at its end, for some seconds.
 #[test]
-fn a_dump_ends_though_standard_error_is_not_read() {
+#[ignore = "slow: 6 s"]
+fn a_dump_ends_although_standard_error_is_not_read() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), vec![1; 3 << 16]).unwrap();
+    write_image(directory.path().join("guest.mem"), vec![1; 3 << 16]);
     let (mut said, writer) = pipe(true);
-    let mut command = corestream(directory.path());
-    command.args(["dump", "--memory", "guest.mem", "-o", "core", "--exclude", "0:0..65536"]);
+    let args = ["dump", "--memory", "guest.mem", "-o", "core", "--exclude", "0:0..65536"];
+    let mut command = corestream(directory.path(), args);
     command.args(["--progress", "always", "--stats", "text"]);
     let mut child = command.stderr(writer).spawn().unwrap();
     drop(command);
     assert_eq!(waiting::exit(&mut child).code(), Some(0));
-    assert!(corestream::CoreDumpFile::open(directory.path().join("core")).is_ok());
+    assert!(CoreDumpFile::open(directory.path().join("core")).is_ok());
     let mut rest = String::new();
     said.read_to_string(&mut rest).unwrap();
     assert!(rest.bytes().all(|byte| byte == b'-'), "{rest}");
+}
 
-    // A failure has its exit code, and a reader that comes late its message.
+/// A failed dump waits for a late reader of its message.
+#[test]
+fn a_late_reader_gets_the_message_of_a_failed_dump() {
+    let directory = tempfile::tempdir().unwrap();
+    write_image(directory.path().join("guest.mem"), vec![1; 3 << 16]);
+    fs::write(directory.path().join("core"), "old").unwrap();
     let (mut said, writer) = pipe(true);
-    let mut command = corestream(directory.path());
-    command.args(["dump", "--memory", "guest.mem", "-o", "core"]);
+    let args = ["dump", "--memory", "guest.mem", "-o", "core"];
+    let mut command = corestream(directory.path(), args);
     let mut child = command.stderr(writer).spawn().unwrap();
     drop(command);
     thread::sleep(Duration::from_millis(300));

@@ -1,37 +1,29 @@
-//! Standard output that is closed, full, or left by who reads it.
+//! Standard output that is closed, is full, or has lost its reader.
 
-use crate::tool;
 use std::fs::{self, File};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
-use tool::stderr;
-
-fn corestream() -> Command {
-    Command::new(assert_cmd::cargo::cargo_bin!("corestream"))
-}
+use crate::tool::{NO_ARGS, corestream, ok, shell, stderr, write_image};
 
 #[test]
-fn a_standard_output_that_is_closed_is_an_error() {
+fn reports_a_closed_standard_output() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), [1; 65_536]).unwrap();
-    let tool = corestream().get_program().to_os_string();
+    write_image(directory.path().join("guest.mem"), [1; 65_536]);
     for (closed, code) in [(">&-", 1), (">/dev/null", 0)] {
         let line = format!("exec \"$0\" dump --memory guest.mem -o - {closed}");
-        let mut shell = Command::new("sh");
-        shell.current_dir(directory.path()).args(["-c", &line]).arg(&tool);
-        let output = shell.output().unwrap();
+        let output = shell(directory.path(), &line, NO_ARGS);
         assert_eq!(output.status.code(), Some(code), "{closed}: {}", stderr(&output));
         let said = "corestream: standard output: is closed; redirect it, or name a file with -o\n";
         assert_eq!(stderr(&output), if code == 1 { said } else { "" });
     }
 }
 
-/// What is written to a standard stream that was closed would be lost without an error.
+/// Without a check, a dump to a closed standard stream would be lost silently.
 #[test]
-fn standard_streams_that_are_closed_are_errors_by_any_name() {
+fn reports_closed_standard_streams_by_any_name() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), [1; 65_536]).unwrap();
-    let tool = corestream().get_program().to_os_string();
+    write_image(directory.path().join("guest.mem"), [1; 65_536]);
     for (command, said) in [
         ("dump --memory guest.mem --fd 1 >&-", "descriptor 1: is not open"),
         ("dump --memory guest.mem --fd 0 <&-", "descriptor 0: is not open"),
@@ -40,23 +32,16 @@ fn standard_streams_that_are_closed_are_errors_by_any_name() {
         ("dump --manifest - -o core <&-", "standard input: is closed"),
         ("verify - <&-", "standard input: is closed"),
     ] {
-        let mut shell = Command::new("sh");
-        shell
-            .current_dir(directory.path())
-            .args(["-c", &format!("exec \"$0\" {command}")])
-            .arg(&tool);
-        let output = shell.stdin(Stdio::null()).output().unwrap();
+        let output = shell(directory.path(), &format!("exec \"$0\" {command}"), NO_ARGS);
         assert_eq!(stderr(&output), format!("corestream: {said}\n"), "{command}");
         assert_eq!(output.status.code(), Some(1), "{command}");
     }
 }
 
-/// Commands that print text, and the exit code that they have.
-fn texts(directory: &std::path::Path) -> Vec<(Vec<&'static str>, i32)> {
-    fs::write(directory.join("guest.mem"), [1; 65_536]).unwrap();
-    let mut dump = corestream();
-    dump.current_dir(directory).args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
-    assert!(dump.status().unwrap().success());
+/// Returns commands that print text, with their exit codes.
+fn texts(directory: &Path) -> Vec<(Vec<&'static str>, i32)> {
+    write_image(directory.join("guest.mem"), [1; 65_536]);
+    ok(directory, ["dump", "--memory", "guest.mem", "-o", "guest.core"]);
     let whole = fs::read(directory.join("guest.core")).unwrap();
     fs::write(directory.join("cut.core"), &whole[..whole.len() - 1000]).unwrap();
     vec![
@@ -74,14 +59,12 @@ fn texts(directory: &std::path::Path) -> Vec<(Vec<&'static str>, i32)> {
 }
 
 #[test]
-fn who_has_read_enough_of_a_text_may_go() {
+fn accepts_a_reader_that_leaves_before_the_end_of_a_text() {
     let directory = tempfile::tempdir().unwrap();
     for (args, code) in texts(directory.path()) {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let mut command = corestream();
-        let output =
-            command.current_dir(directory.path()).args(&args).stdout(writer).output().unwrap();
+        let output = corestream(directory.path(), &args).stdout(writer).output().unwrap();
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
         assert!(!said.contains("pipe") && said.is_empty() == (code == 0), "{args:?}: {said}");
@@ -89,13 +72,12 @@ fn who_has_read_enough_of_a_text_may_go() {
 }
 
 #[test]
-fn a_text_that_cannot_be_written_is_an_error() {
+fn reports_a_text_that_cannot_be_written() {
     let directory = tempfile::tempdir().unwrap();
     for (args, _) in texts(directory.path()) {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let mut command = corestream();
-        let command = command.current_dir(directory.path()).args(&args).stdout(Stdio::from(full));
-        let output = command.output().unwrap();
+        let output =
+            corestream(directory.path(), &args).stdout(Stdio::from(full)).output().unwrap();
         let said = "corestream: standard output: No space left on device (os error 28)\n";
         assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), said), "{args:?}");
     }

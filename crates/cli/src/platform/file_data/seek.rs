@@ -1,4 +1,4 @@
-//! Systems with `SEEK_DATA` and `SEEK_HOLE`.
+//! The backend for systems with `SEEK_DATA` and `SEEK_HOLE`.
 
 use std::fs::File;
 use std::ops::Range;
@@ -6,10 +6,10 @@ use std::ops::Range;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-/// Returns where the first `len` bytes of `file` are no hole; `None` if its file system can't tell.
+/// Returns the data ranges in the first `len` bytes of `file`, or `None` if its file system does not report holes.
 pub fn ranges(file: &File, len: usize) -> Option<Vec<Range<usize>>> {
     let (mut ranges, mut at) = (Vec::new(), 0);
-    // What is beyond the address space is beyond the image, which is mapped.
+    // An offset beyond the address space is beyond the image, which is mapped.
     let index = |at: u64| usize::try_from(at).map_or(len, |at| at.min(len));
     while at < len {
         let start = match seek(file, SeekFrom::Data(at as u64)) {

@@ -1,14 +1,13 @@
-//! Images that somebody writes to while they are dumped: the dump is valid, marked, and the tool warns.
-//! Images that cannot change are written without a copy, and are not marked.
-#![allow(unsafe_code, reason = "writers map the image, and descriptors are handed to the tool")]
+//! Images that another process writes to while they are dumped: the dump is valid and marked, and the tool warns. Images
+//! that cannot change are written without a copy, and are not marked.
+#![allow(unsafe_code, reason = "writers map the image, and descriptors are passed to the tool")]
 
-use crate::{ends, environment, mapped, strace, tool};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -21,10 +20,15 @@ use corestream::{
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use tempfile::TempDir;
 
+use crate::ends::ends;
+use crate::environment::{self, require};
+use crate::tool::{corestream, ok, run, stderr, tool_path, write_image};
+use crate::{mapped, strace, tool};
+
 const MIB: usize = 1 << 20;
 const PAGE: usize = 4096;
 
-/// A directory with an image called `guest.mem` that nobody has open.
+/// Returns a directory with an image `guest.mem` that no process has open, and the path of the image.
 fn directory(len: usize) -> (TempDir, PathBuf) {
     directory_in(&std::env::temp_dir(), len)
 }
@@ -33,11 +37,11 @@ fn directory_in(parent: &Path, len: usize) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir_in(parent).unwrap();
     let path = directory.path().join("guest.mem");
     let bytes: Vec<u8> = (0..len).map(|i| (i / 7 % 251 + 1).to_le_bytes()[0]).collect();
-    fs::write(&path, bytes).unwrap();
+    write_image(&path, bytes);
     (directory, path)
 }
 
-/// Writes to an image all the time until it is dropped.
+/// Writes to an image until it is dropped.
 struct Writer {
     stop: &'static AtomicBool,
     thread: Option<JoinHandle<()>>,
@@ -45,11 +49,11 @@ struct Writer {
 
 #[derive(Clone, Copy, Debug)]
 enum How {
-    /// Through a shared mapping, whose descriptor is closed.
+    /// Through a shared mapping whose descriptor is closed.
     Mapping,
-    /// By system calls.
+    /// By `pwrite`.
     Pwrite,
-    /// Through a shared mapping, whole pages that are zero by turns.
+    /// Through a shared mapping, whole pages that alternate between zeros and other bytes.
     ZeroPages,
 }
 
@@ -85,8 +89,7 @@ impl Writer {
 
 fn store(map: &memmap2::MmapRaw, at: usize, value: u8) {
     assert!(at < map.len());
-    // SAFETY: the byte lies in the mapping, which lives as long as the reference, and this process
-    // accesses it by atomics alone.
+    // SAFETY: the byte is in the mapping, which outlives the reference, and this process accesses it only by atomics.
     let byte = unsafe { AtomicU8::from_ptr(map.as_mut_ptr().add(at)) };
     byte.store(value, Ordering::Relaxed);
 }
@@ -99,18 +102,15 @@ impl Drop for Writer {
     }
 }
 
-fn corestream(directory: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(directory).args(args).stdin(Stdio::null()).stderr(Stdio::piped());
-    command
+fn start(directory: &Path, args: &[&str], stdout: impl Into<Stdio>) -> Child {
+    corestream(directory, args).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Runs the tool with `args`; where its output goes is one of these, and the dump what arrived there.
+/// Runs the tool with its output to one of [`TARGETS`]. Returns what it printed, and the dump that arrived.
 fn dump_to(target: &str, directory: &Path, args: &[&str]) -> (Output, Vec<u8>) {
     let new = directory.join("new.core");
-    let run = |args: &[&str], stdout: Stdio| {
-        corestream(directory, args).stdout(stdout).spawn().unwrap().wait_with_output().unwrap()
-    };
+    let run =
+        |args: &[&str], stdout: Stdio| start(directory, args, stdout).wait_with_output().unwrap();
     if target == "file" {
         let output = run(&[args, &["-o", "new.core", "--force"]].concat(), Stdio::null());
         return (output, fs::read(new).unwrap_or_default());
@@ -120,7 +120,7 @@ fn dump_to(target: &str, directory: &Path, args: &[&str]) -> (Output, Vec<u8>) {
         let output = run(&args, File::create(&new).unwrap().into());
         return (output, fs::read(new).unwrap());
     }
-    let (reader, writer) = ends::ends(target);
+    let (reader, writer) = ends(target);
     let reading = thread::spawn(move || {
         let mut bytes = Vec::new();
         File::from(reader).read_to_end(&mut bytes).unwrap();
@@ -130,7 +130,7 @@ fn dump_to(target: &str, directory: &Path, args: &[&str]) -> (Output, Vec<u8>) {
     (output, reading.join().unwrap())
 }
 
-/// What `verify` says of a dump, which must be whole.
+/// Verifies a dump, which must be intact.
 #[track_caller]
 fn whole(bytes: &[u8]) -> IntactDump {
     match Verifier::new().threads(2).verify(bytes).unwrap() {
@@ -142,27 +142,27 @@ fn whole(bytes: &[u8]) -> IntactDump {
 const TARGETS: [&str; 5] = ["file", "standard output", "pipe", "unix", "tcp"];
 
 #[test]
-fn a_dump_of_an_image_that_is_written_to_is_valid_and_marked() {
-    let (directory, path) = directory(48 * MIB);
+fn marks_an_image_that_is_written_to() {
+    let (directory, path) = directory(16 * MIB);
     for how in [How::Mapping, How::Pwrite] {
         let _writer = Writer::start(&path, how);
         for (target, memory) in
             TARGETS.into_iter().flat_map(|t| [(t, "guest.mem"), (t, "guest.mem,changing")])
         {
             let (output, bytes) = dump_to(target, directory.path(), &["dump", "--memory", memory]);
-            let stderr = tool::stderr(&output);
-            assert!(output.status.success(), "{how:?} to {target}: {stderr}");
+            let printed = stderr(&output);
+            assert!(output.status.success(), "{how:?} to {target}: {printed}");
             assert_eq!(whole(&bytes).changing, [MemoryIndex(0)], "{how:?} to {target}");
             let start = "corestream: warning: guest.mem: was ";
             let end = " while it was dumped; the dump may contain old and new bytes, and marks memory 0 \
                        as changing\n";
-            assert!(stderr.starts_with(start) && stderr.ends_with(end), "{how:?}: {stderr}");
-            assert_eq!(stderr.lines().count(), 1);
+            assert!(printed.starts_with(start) && printed.ends_with(end), "{how:?}: {printed}");
+            assert_eq!(printed.lines().count(), 1);
         }
     }
 }
 
-/// The images of a file by each constructor of the library.
+/// Opens a file with each constructor of the library.
 fn images(path: &Path) -> [(&'static str, MemoryImage<'static>); 5] {
     [
         ("open", MemoryImage::open(path).unwrap()),
@@ -181,8 +181,8 @@ fn dump_of(image: MemoryImage<'_>) -> CoreDump<'_> {
 }
 
 #[test]
-fn every_constructor_and_sink_of_the_library_gives_a_valid_dump() {
-    let (directory, path) = directory(16 * MIB);
+fn every_constructor_and_sink_of_the_library_marks_the_image() {
+    let (directory, path) = directory(4 * MIB);
     let _writer = Writer::start(&path, How::Mapping);
     for (name, image) in images(&path) {
         let dump = dump_of(image);
@@ -190,7 +190,7 @@ fn every_constructor_and_sink_of_the_library_gives_a_valid_dump() {
             let plan = Dumper::new().threads(threads).plan(&dump).unwrap();
             let mut all = vec![plan.to_vec().unwrap()];
             for kind in ["pipe", "unix", "tcp"] {
-                let (reader, writer) = ends::ends(kind);
+                let (reader, writer) = ends(kind);
                 let reading = thread::spawn(move || {
                     let mut bytes = Vec::new();
                     File::from(reader).read_to_end(&mut bytes).unwrap();
@@ -215,13 +215,12 @@ fn every_constructor_and_sink_of_the_library_gives_a_valid_dump() {
     }
 }
 
-/// The scan looks at some bytes twice: pages that become zero in between make no empty segments.
-#[test]
-fn pages_that_become_zero_during_the_scan_do_no_harm() {
+/// The scan looks at some bytes twice. Pages that become zero in between make no empty segments.
+fn check_zeroed_pages(rounds: usize) {
     let (_directory, path) = directory(MIB);
     let _writers = [Writer::start(&path, How::ZeroPages), Writer::start(&path, How::ZeroPages)];
     let dump = dump_of(mapped::open(&path));
-    for round in 0..600 {
+    for round in 0..rounds {
         let dumper =
             Dumper::new().max_segments([1, 3, 40, 100_000][round % 4]).threads(1 + round % 2);
         let plan = dumper.plan(&dump).unwrap();
@@ -231,35 +230,46 @@ fn pages_that_become_zero_during_the_scan_do_no_harm() {
 }
 
 #[test]
-fn a_static_image_is_neither_marked_nor_warned_of() {
+fn pages_that_become_zero_during_the_scan_make_no_empty_segments() {
+    check_zeroed_pages(40);
+}
+
+#[test]
+#[ignore = "slow: 5 s"]
+fn pages_that_become_zero_during_any_of_many_scans_make_no_empty_segments() {
+    check_zeroed_pages(600);
+}
+
+#[test]
+fn neither_marks_nor_warns_of_an_image_that_does_not_change() {
     let (directory, path) = directory(4 * MIB);
     for target in TARGETS {
         let args = ["dump", "--memory", "guest.mem", "--stats", "json"];
         let (output, bytes) = dump_to(target, directory.path(), &args);
-        let stderr = tool::stderr(&output);
-        assert!(output.status.success() && !stderr.contains("warning"), "{target}: {stderr}");
-        let stats: serde_json::Value = serde_json::from_str(&stderr).unwrap();
+        let printed = stderr(&output);
+        assert!(output.status.success() && !printed.contains("warning"), "{target}: {printed}");
+        let stats: serde_json::Value = serde_json::from_str(&printed).unwrap();
         assert_eq!(stats["changing_memories"], serde_json::json!([]));
         assert_eq!(whole(&bytes).changing, [], "{target}");
     }
-    // A new name changes the times of a file, not its bytes.
+    // A rename changes the times of a file, but not its bytes.
     let dump = dump_of(MemoryImage::open(&path).unwrap());
     let plan = Dumper::new().plan(&dump).unwrap();
     fs::rename(&path, directory.path().join("renamed.mem")).unwrap();
     assert_eq!(whole(&plan.to_vec().unwrap()).changing, []);
 }
 
-/// A mapping without a descriptor can write as well, whether it does or not.
+/// A shared mapping without a descriptor counts as a writer, even if nothing writes to it.
 #[test]
-fn a_mapping_that_nobody_writes_to_is_a_writer() {
+fn marks_an_image_with_a_writable_mapping() {
     let (directory, path) = directory(MIB);
     let file = File::options().read(true).write(true).open(&path).unwrap();
     let map = memmap2::MmapRaw::map_raw(&file).unwrap();
     drop(file);
     let args = ["dump", "--memory", "guest.mem", "--stats", "json"];
     let (output, bytes) = dump_to("file", directory.path(), &args);
-    let stderr = tool::stderr(&output);
-    let (warning, stats) = stderr.split_once('\n').unwrap();
+    let printed = stderr(&output);
+    let (warning, stats) = printed.split_once('\n').unwrap();
     assert_eq!(
         warning,
         "corestream: warning: guest.mem: was open for writing while it was dumped; the dump may contain old and new bytes, and marks memory 0 as changing"
@@ -270,7 +280,7 @@ fn a_mapping_that_nobody_writes_to_is_a_writer() {
     drop(map);
 }
 
-/// Takes the first byte, and then lets something happen before it takes the rest.
+/// A writer that runs `interlude` at the first write.
 struct Interlude<'i>(Option<Box<dyn FnOnce() + 'i>>);
 
 impl Write for Interlude<'_> {
@@ -286,20 +296,20 @@ impl Write for Interlude<'_> {
     }
 }
 
-/// On tmpfs a page that was read through a mapping can be written without a change of the times.
-#[test]
-fn a_writer_that_comes_and_goes_is_noticed() {
+/// A writer opens the image, writes and closes it during the dump, when the image has had some `age`. On tmpfs, a page that
+/// was read through a mapping can be written without a change of the times.
+fn check_writer_during_the_dump(age: Duration) {
     let shm = Path::new("/dev/shm");
     let parent = if shm.is_dir() { shm } else { &std::env::temp_dir() };
     let (_directory, path) = directory_in(parent, MIB);
     let write_through_mapping = || {
         let file = File::options().read(true).write(true).open(&path).unwrap();
         let map = memmap2::MmapRaw::map_raw(&file).unwrap();
-        // SAFETY: the first two bytes lie in the mapping, which is accessed by atomics alone.
+        // SAFETY: the first two bytes are in the mapping, which is accessed only by atomics.
         let [first, second] =
             [0, 1].map(|i| unsafe { AtomicU8::from_ptr(map.as_mut_ptr().add(i)) });
-        // Reading makes the page writable, so the kernel does not see the write. It is another byte, because a read
-        // and a write of the same one may become a single instruction.
+        // The read makes the page writable, so the kernel does not see the write. The bytes differ because a read and a
+        // write of the same byte can become a single instruction.
         let value = second.load(Ordering::Relaxed);
         first.store(value.wrapping_add(100), Ordering::Relaxed);
     };
@@ -313,21 +323,20 @@ fn a_writer_that_comes_and_goes_is_noticed() {
         ("mapping", Box::new(write_through_mapping), Some(Change::Writable)),
         ("pwrite", Box::new(pwrite), Some(Change::Written)),
     ];
-    // Old enough for its times to count, if they could be relied on here.
-    thread::sleep(Duration::from_secs(6));
+    thread::sleep(age);
     for (name, work, expected) in works {
         let dump = dump_of(MemoryImage::open(&path).unwrap());
         let plan = Dumper::new().plan(&dump).unwrap();
         plan.write_to(&mut Interlude(Some(work))).unwrap();
         let change = plan.changes().next().map(|(_, change)| change);
-        // Times can tell more, if there are no leases here.
+        // Without leases, the times can tell more.
         assert_eq!(change.is_some(), expected.is_some(), "{name}: {change:?}");
         assert!(change >= expected, "{name}: {change:?}");
-        // What was seen once stays.
+        // The mark stays.
         assert_eq!(whole(&plan.to_vec().unwrap()).changing.len(), usize::from(change.is_some()));
     }
     if parent == shm {
-        // A name is no content.
+        // Removing the name does not change the contents.
         let dump = dump_of(MemoryImage::open(&path).unwrap());
         let plan = Dumper::new().plan(&dump).unwrap();
         let remove = || fs::remove_file(&path).unwrap();
@@ -337,7 +346,19 @@ fn a_writer_that_comes_and_goes_is_noticed() {
 }
 
 #[test]
-fn changing_marks_any_image_without_a_warning() {
+fn notices_a_writer_during_the_dump() {
+    check_writer_during_the_dump(Duration::ZERO);
+}
+
+/// The times of an image count only when it is older than some seconds.
+#[test]
+#[ignore = "slow: 6 s"]
+fn notices_a_writer_during_the_dump_of_an_older_image() {
+    check_writer_during_the_dump(Duration::from_secs(6));
+}
+
+#[test]
+fn the_option_changing_marks_any_image_without_a_warning() {
     let (directory, path) = directory(MIB);
     let memfd = File::from(memfd_create("guest", MemfdFlags::ALLOW_SEALING).unwrap());
     (&memfd).write_all(&fs::read(&path).unwrap()).unwrap();
@@ -356,40 +377,35 @@ fn changing_marks_any_image_without_a_warning() {
         {
             for target in ["file", "pipe"] {
                 let (output, bytes) = dump_to(target, directory.path(), args);
-                assert_eq!(tool::stderr(&output), "", "{args:?}");
+                assert_eq!(stderr(&output), "", "{args:?}");
                 let changing: Vec<_> = whole(&bytes).changing.iter().map(|m| m.0).collect();
                 assert_eq!(changing, marked, "{args:?}");
             }
         }
     }
-    let run = |args: &[&str]| {
-        let output = corestream(directory.path(), args).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}", tool::stderr(&output));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    // The last dump to a file is that of the manifest with the memfd.
-    assert!(run(&["inspect", "new.core"]).contains("coverage changing while read"));
-    assert!(run(&["verify", "new.core"]).contains("memories 0, 2 changing while read"));
-    let json: serde_json::Value =
-        serde_json::from_str(&run(&["inspect", "--json", "new.core"])).unwrap();
+    let ok = |args: &[&str]| ok(directory.path(), args);
+    // The last dump to a file is of the manifest with the memfd.
+    assert!(ok(&["inspect", "new.core"]).contains("coverage changing while read"));
+    assert!(ok(&["verify", "new.core"]).contains("memories 0, 2 changing while read"));
+    let json = tool::json(directory.path(), ["inspect", "--json", "new.core"]);
     let marks: Vec<_> = (0..3).map(|i| json["memories"][i]["changing"].as_bool()).collect();
     assert_eq!(marks, [Some(true), None, Some(true)]);
 
-    run(&["extract", "new.core", "--all", "all"]);
-    run(&["dump", "--manifest", "all/manifest.json", "-o", "again.core"]);
+    ok(&["extract", "new.core", "--all", "all"]);
+    ok(&["dump", "--manifest", "all/manifest.json", "-o", "again.core"]);
     let [first, again] =
         ["new.core", "again.core"].map(|name| fs::read(directory.path().join(name)));
-    assert!(first.unwrap() == again.unwrap(), "the mark makes the round trip");
+    assert!(first.unwrap() == again.unwrap(), "the mark survives the round trip");
 }
 
-/// Whether a sink gets the bytes of an image where they lie, and with their file.
+/// How many bytes of an image a sink gets without a copy, and with their file.
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
     borrowed: u64,
     with_file: u64,
 }
 
-/// Looks at pieces, and at whether they lie in a slice.
+/// A sink that counts the bytes of pieces which are in `slice`.
 struct Look<'s> {
     slice: &'s [u8],
     seen: Seen,
@@ -407,7 +423,7 @@ impl Sink for Look<'_> {
     }
 }
 
-/// Dumps an image, which may be of a slice; gives how the sink got its bytes, and whether it is marked.
+/// Dumps an image, which may be of a slice. Returns how the sink got its bytes, and whether the dump is marked.
 fn seen_of(image: MemoryImage<'_>, slice: &[u8]) -> (Seen, bool) {
     let dump = dump_of(image);
     let plan = Dumper::new().plan(&dump).unwrap();
@@ -426,7 +442,7 @@ const BORROWED: Seen = Seen { borrowed: MIB as u64, with_file: 0 };
 const COPIED: Seen = Seen { borrowed: 0, with_file: 0 };
 
 #[test]
-fn what_can_not_change_is_not_copied() {
+fn does_not_copy_an_image_that_cannot_change() {
     let (_directory, path) = directory(MIB);
     let bytes = fs::read(&path).unwrap();
     assert_eq!(seen_of(MemoryImage::from_slice(&bytes), &bytes), (BORROWED, false));
@@ -437,7 +453,7 @@ fn what_can_not_change_is_not_copied() {
     for (seals, expected) in [
         (SealFlags::WRITE | SealFlags::SHRINK, (LENT, false)),
         (SealFlags::SHRINK | SealFlags::GROW, (COPIED, true)),
-        // Somebody may still have a mapping from before.
+        // A mapping from before can still exist.
         (SealFlags::FUTURE_WRITE | SealFlags::SHRINK, (COPIED, true)),
     ] {
         let memfd = File::from(memfd_create("guest", MemfdFlags::ALLOW_SEALING).unwrap());
@@ -449,98 +465,98 @@ fn what_can_not_change_is_not_copied() {
     }
 }
 
-/// A file system that is mounted for a test.
+/// A file system that is mounted while this exists.
 struct Mounted(PathBuf);
 
 impl Mounted {
     fn new(args: &[&str], at: &Path) -> Result<Self, String> {
         fs::create_dir_all(at).unwrap();
-        run("mount", &[args, &[at.to_str().unwrap()]].concat())?;
+        call("mount", &[args, &[at.to_str().unwrap()]].concat())?;
         Ok(Self(at.into()))
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = run("umount", &[self.0.to_str().unwrap()]);
+        let _ = call("umount", &[self.0.to_str().unwrap()]);
     }
 }
 
-fn run(command: &str, args: &[&str]) -> Result<(), String> {
+/// Runs a program, which must succeed.
+fn call(command: &str, args: &[&str]) -> Result<(), String> {
     let output = Command::new(command).args(args).output().map_err(|error| error.to_string())?;
-    if output.status.success() { Ok(()) } else { Err(tool::stderr(&output)) }
+    if output.status.success() { Ok(()) } else { Err(stderr(&output)) }
 }
 
 #[test]
-fn a_read_only_file_system_is_lent_from_and_a_read_only_mount_is_not() {
+fn lends_from_a_read_only_file_system_but_not_from_a_read_only_mount() {
     let (directory, path) = directory(MIB);
     let at = |name: &str| directory.path().join(name);
-    let mounted = match Mounted::new(&["-t", "tmpfs", "none"], &at("fs")) {
-        Ok(mounted) => mounted,
-        Err(why) => return environment::skip("mount", why),
-    };
+    let mounted = require!("mount", Mounted::new(&["-t", "tmpfs", "none"], &at("fs")));
     let image = at("fs").join("guest.mem");
     fs::copy(&path, &image).unwrap();
     let source = mounted.0.to_str().unwrap();
     let bind = Mounted::new(&["--bind", source], &at("bind")).unwrap();
-    run("mount", &["-o", "remount,bind,ro", bind.0.to_str().unwrap()]).unwrap();
-    // The bind mount is read-only, and the file system is written to by its other name.
+    call("mount", &["-o", "remount,bind,ro", bind.0.to_str().unwrap()]).unwrap();
+    // The bind mount is read-only, but the file system can be written to through its other mount.
     assert!(File::options().write(true).open(bind.0.join("guest.mem")).is_err());
     assert_eq!(seen(mapped::open(bind.0.join("guest.mem"))), (COPIED, false));
 
-    run("mount", &["-o", "remount,ro", source]).unwrap();
+    call("mount", &["-o", "remount,ro", source]).unwrap();
     assert_eq!(seen(mapped::open(bind.0.join("guest.mem"))), (LENT, false));
     assert_eq!(seen(mapped::open(&image)), (LENT, false));
     assert_eq!(seen(MemoryImage::open(&image).unwrap()), (COPIED, false));
     for target in TARGETS {
         let args = ["dump", "--memory", image.to_str().unwrap()];
         let (output, bytes) = dump_to(target, directory.path(), &args);
-        assert_eq!(tool::stderr(&output), "");
+        assert_eq!(stderr(&output), "");
         assert_eq!(whole(&bytes).changing, [], "{target}");
     }
 
-    // It becomes writable before the end.
+    // The file system becomes writable before the end.
     let dump = dump_of(mapped::open(&image));
     let plan = Dumper::new().plan(&dump).unwrap();
-    let remount = || run("mount", &["-o", "remount,rw", source]).unwrap();
+    let remount = || call("mount", &["-o", "remount,rw", source]).unwrap();
     let error = plan.write_to(&mut Interlude(Some(Box::new(remount)))).unwrap_err();
     let said = "memory 0: the file system became writable while the image was dumped";
     assert_eq!(error.to_string(), said);
 
-    // It becomes writable, is written to and becomes read-only again, before the end.
+    // It becomes writable, is written to, and becomes read-only again before the end.
     for by_mapping in [false, true] {
-        run("mount", &["-o", "remount,ro", source]).unwrap();
+        call("mount", &["-o", "remount,ro", source]).unwrap();
         let dump = dump_of(mapped::open(&image));
         let plan = Dumper::new().plan(&dump).unwrap();
         let interlude = || {
-            run("mount", &["-o", "remount,rw", source]).unwrap();
+            call("mount", &["-o", "remount,rw", source]).unwrap();
             let file = File::options().read(true).write(true).open(&image).unwrap();
             match by_mapping {
                 true => store(&memmap2::MmapRaw::map_raw(&file).unwrap(), PAGE, 77),
                 false => file.write_all_at(b"new", 0).unwrap(),
             }
             drop(file);
-            run("mount", &["-o", "remount,ro", source]).unwrap();
+            call("mount", &["-o", "remount,ro", source]).unwrap();
         };
         let error = plan.write_to(&mut Interlude(Some(Box::new(interlude)))).unwrap_err();
         assert_eq!(error.to_string(), said);
     }
 
-    // Without inotify nobody would know: the image is copied.
-    if strace::works() {
-        // Larger than a pipe, whose last bytes are copied in any case.
-        run("mount", &["-o", "remount,rw", source]).unwrap();
+    // Without inotify, a remount would not be noticed, so the image is copied.
+    if let Err(why) = strace::probe() {
+        environment::report_missing("strace", why);
+    } else {
+        // Larger than a pipe, because the last bytes in a pipe are always copied.
+        call("mount", &["-o", "remount,rw", source]).unwrap();
         fs::write(&image, vec![7; 4 * MIB]).unwrap();
-        run("mount", &["-o", "remount,ro", source]).unwrap();
+        call("mount", &["-o", "remount,ro", source]).unwrap();
         for (injections, is_lent) in
             [(&[][..], true), (&["inotify_init1:error=EMFILE".into()], false)]
         {
             let log = directory.path().join("log");
             let mut command = strace::traced(&log, "inotify_init1,splice", injections);
-            command.arg(assert_cmd::cargo::cargo_bin!("corestream")).stdout(Stdio::piped());
+            command.arg(tool_path()).stdout(Stdio::piped());
             command.args(["dump", "-o", "-", "--memory"]).arg(&image);
             let output = command.output().unwrap();
-            assert!(output.status.success(), "{}", tool::stderr(&output));
+            assert!(output.status.success(), "{}", stderr(&output));
             whole(&output.stdout);
             assert_eq!(fs::read_to_string(&log).unwrap().contains("splice("), is_lent);
         }
@@ -548,20 +564,18 @@ fn a_read_only_file_system_is_lent_from_and_a_read_only_mount_is_not() {
     drop(bind);
 }
 
-/// Of an image that nobody has touched for some seconds, the times tell who wrote to it: no inotify instance
-/// is needed, whose end takes milliseconds.
+/// The times of an image that was not touched for some seconds reveal its writers. Then the dump needs no inotify instance,
+/// which takes milliseconds to close.
 #[test]
-fn the_times_of_an_older_image_tell_of_its_writers() {
+#[ignore = "slow: 6 s"]
+fn notices_writers_by_the_times_of_an_older_image() {
     let directory = tempfile::tempdir().unwrap();
     let device = directory.path().join("device");
     File::create(&device).unwrap().set_len(64 << 20).unwrap();
     let device = device.to_str().unwrap();
-    let mounted = run("/usr/sbin/mkfs.ext4", &["-q", device])
+    let mounted = call("/usr/sbin/mkfs.ext4", &["-q", device])
         .and_then(|()| Mounted::new(&["-o", "loop", device], &directory.path().join("fs")));
-    let mounted = match mounted {
-        Ok(mounted) => mounted,
-        Err(why) => return environment::skip("mount", why),
-    };
+    let mounted = require!("mount", mounted);
     let at = |name: &str| mounted.0.join(name);
     let write_through_mapping = |path: &Path| {
         let file = File::options().read(true).write(true).open(path).unwrap();
@@ -590,7 +604,7 @@ fn the_times_of_an_older_image_tell_of_its_writers() {
         let change = plan.changes().next().map(|(_, change)| change);
         assert_eq!(change, expected, "{name}");
         if expected.is_some() {
-            // It has just been written to, so its times do not tell of the next write.
+            // The image has just been written to, so its times do not reveal the next write.
             let dump = dump_of(MemoryImage::open(at(name)).unwrap());
             let plan = Dumper::new().plan(&dump).unwrap();
             let work = || writable(&at(name)).write_all_at(b"newer", 1).unwrap();
@@ -599,16 +613,18 @@ fn the_times_of_an_older_image_tell_of_its_writers() {
         }
     }
 
-    // It is lent if its file system is read-only, and no write is missed.
-    let remount = |how: &str| run("mount", &["-o", how, mounted.0.to_str().unwrap()]).unwrap();
+    // The image is lent if its file system is read-only, and no write is missed.
+    let remount = |how: &str| call("mount", &["-o", how, mounted.0.to_str().unwrap()]).unwrap();
     remount("remount,ro");
     let image = at("guest.mem");
-    if strace::works() {
+    if let Err(why) = strace::probe() {
+        environment::report_missing("strace", why);
+    } else {
         let log = directory.path().join("log");
         let mut command = strace::traced(&log, "inotify_init1,splice", &[]);
-        command.arg(assert_cmd::cargo::cargo_bin!("corestream")).stdout(Stdio::piped());
+        command.arg(tool_path()).stdout(Stdio::piped());
         let output = command.args(["dump", "-o", "-", "--memory"]).arg(&image).output().unwrap();
-        assert_eq!(tool::stderr(&output), "");
+        assert_eq!(stderr(&output), "");
         whole(&output.stdout);
         let calls = fs::read_to_string(&log).unwrap();
         assert!(calls.contains("splice(") && !calls.contains("inotify"), "{calls}");
@@ -630,12 +646,12 @@ fn the_times_of_an_older_image_tell_of_its_writers() {
     }
 }
 
-/// Somebody holds a write lease on the image, and gives it up when the kernel asks for that, as a file server does.
+/// Another process holds a write lease on the image, and gives it up when the kernel asks, as a file server does.
 #[test]
-fn a_write_lease_is_waited_for() {
+fn waits_for_a_write_lease() {
     let (directory, path) = directory(MIB);
     let args = ["dump", "--memory", "guest.mem", "-o", "guest.core"];
-    assert!(corestream(directory.path(), &args).status().unwrap().success());
+    ok(directory.path(), args);
     for (name, args) in [
         ("guest.mem", &["dump", "--memory", "guest.mem", "-o", "-"][..]),
         ("guest.core", &["extract", "guest.core", "--memory", "0", "-o", "-"]),
@@ -643,36 +659,34 @@ fn a_write_lease_is_waited_for() {
         ("guest.core", &["inspect", "guest.core"]),
     ] {
         let file = File::open(path.with_file_name(name)).unwrap();
-        // SAFETY: commands that take an integer, on a descriptor that is open. The signal is ignored by default.
+        // SAFETY: these commands take an integer, and the descriptor is open. The signal is ignored by default.
         let ask = |command: libc::c_int, value: libc::c_int| unsafe {
             libc::fcntl(file.as_raw_fd(), command, value)
         };
         const F_SETSIG: libc::c_int = 10;
         assert_eq!(ask(F_SETSIG, libc::SIGURG), 0);
-        if ask(libc::F_SETLEASE, libc::F_WRLCK) != 0 {
-            return environment::skip("leases", io::Error::last_os_error());
-        }
-        let child = corestream(directory.path(), args).stdout(Stdio::piped()).spawn().unwrap();
+        let leased = match ask(libc::F_SETLEASE, libc::F_WRLCK) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        };
+        require!("leases", leased);
+        let child = start(directory.path(), args, Stdio::piped());
         while ask(libc::F_GETLEASE, 0) == libc::F_WRLCK {
             thread::sleep(Duration::from_millis(1));
         }
-        // It waits for this.
+        // The tool waits for the lease.
         thread::sleep(Duration::from_millis(50));
         assert_eq!(ask(libc::F_SETLEASE, libc::F_UNLCK), 0);
         drop(file);
         let output = child.wait_with_output().unwrap();
-        assert_eq!(
-            (tool::stderr(&output).as_str(), output.status.code()),
-            ("", Some(0)),
-            "{args:?}"
-        );
+        assert_eq!((stderr(&output).as_str(), output.status.code()), ("", Some(0)), "{args:?}");
     }
 }
 
-/// Writers open the image all the time, while the tool asks whether there are any: no signal ends the
-/// tool, and no open fails or waits for long.
+/// Writers open the image again and again while the tool checks for writers. No signal ends the tool, and no open fails or
+/// waits for long.
 #[test]
-fn asking_for_writers_sends_no_signal_and_holds_nobody_up() {
+fn checking_for_writers_sends_no_signal_and_delays_no_open() {
     let (directory, path) = directory(64 << 10);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -686,49 +700,49 @@ fn asking_for_writers_sends_no_signal_and_holds_nobody_up() {
         });
         for _ in 0..50 {
             let args = ["dump", "--memory", "guest.mem", "-o", "-"];
-            let output = corestream(directory.path(), &args).output().unwrap();
-            assert_eq!(output.status.code(), Some(0), "{}", tool::stderr(&output));
+            let output = run(directory.path(), args);
+            assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
             whole(&output.stdout);
         }
         stop.store(true, Ordering::Relaxed);
-        // One open can wait for a lease for 45 seconds; here thousands have passed.
+        // An open can wait up to 45 seconds for a lease.
         assert!(opening.join().unwrap() > 1000);
     });
 }
 
-/// The library asks no other descriptor than its own: signals and owners of the caller's stay as set.
+/// The library uses a descriptor of its own for leases: signal and owner of the caller's descriptor stay as they are.
 #[test]
-fn the_descriptor_of_the_caller_is_left_alone() {
+fn does_not_change_the_descriptor_of_the_caller() {
     let (_directory, path) = directory(MIB);
     let file = File::open(&path).unwrap();
     let own = file.try_clone().unwrap();
     let dump = dump_of(MemoryImage::from_file(file).unwrap());
     Dumper::new().plan(&dump).unwrap().write_to(&mut io::sink()).unwrap();
-    // SAFETY: commands without pointers, on a descriptor that is open.
+    // SAFETY: these commands take no pointer, and the descriptor is open.
     let ask = |command| unsafe { libc::fcntl(own.as_raw_fd(), command) };
     const F_GETSIG: libc::c_int = 11;
     assert_eq!((ask(F_GETSIG), ask(libc::F_GETOWN)), (0, 0));
     assert_eq!(ask(libc::F_GETLEASE), libc::F_UNLCK);
 }
 
-/// A dump takes its time on a slow output; what is written to it meanwhile is seen at the end.
+/// A write during a dump to a slow output is noticed at the end.
 #[test]
-fn a_write_during_a_slow_dump_is_marked() {
+fn marks_a_write_during_a_slow_dump() {
     let (directory, path) = directory(8 * MIB);
-    let (reader, writer) = ends::ends("pipe");
+    let (reader, writer) = ends("pipe");
     let args = ["dump", "--memory", "guest.mem", "-o", "-"];
-    let child = corestream(directory.path(), &args).stdout(writer).spawn().unwrap();
+    let child = start(directory.path(), &args, writer);
     let mut reader = File::from(reader);
     let mut bytes = vec![0; 4096];
     reader.read_exact(&mut bytes).unwrap();
-    // The last byte is still to be fetched: pipe and buffers hold less than the image.
+    // The last byte was not read yet: pipe and buffers hold less than the image.
     let image = File::options().write(true).open(&path).unwrap();
     image.write_all_at(&[0xee], (8 * MIB - 1) as u64).unwrap();
     drop(image);
     thread::sleep(Duration::from_millis(10));
     reader.read_to_end(&mut bytes).unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(tool::stderr(&output).contains("guest.mem: was written to"));
+    assert!(stderr(&output).contains("guest.mem: was written to"));
     assert_eq!(whole(&bytes).changing, [MemoryIndex(0)]);
     let dump = CoreDumpFile::from_slice(&bytes).unwrap();
     let mut last = [0];

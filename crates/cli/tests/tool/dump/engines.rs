@@ -1,17 +1,17 @@
-//! What V8 accepts: the limits in `limits`, and what `dump --dry-run` says, against V8 itself.
-#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+//! The limits of V8 in `limits`, and what `dump --dry-run` says about them, compared with V8 itself.
 
-use crate::{environment, tool};
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use corestream::limits::{V8_MAX_MEMORY64_PAGES, V8_MAX_MODULE_BYTES};
-use environment::skip;
-use tool::stderr;
 
-/// Prints for each file whether V8 takes it, then for each length whether it takes a module of that length.
+use crate::environment::require;
+use crate::tool::{stderr, succeed, write_image};
+
+/// Prints for each file whether V8 accepts it, and then for each length whether V8 accepts a module of that length.
 const SCRIPT: &str = r#"
 const { readFileSync } = require('fs');
 const takes = (bytes) => {
@@ -32,28 +32,28 @@ console.log(files.map((file) => takes(readFileSync(file))).join(' '));
 console.log(lengths.map((length) => takes(custom(length))).join(' '));
 "#;
 
-/// Runs the script in Node.js; `None` if that is not there.
-fn v8(files: &[&Path], lengths: &[u64]) -> Option<String> {
+/// Runs the script in Node.js.
+///
+/// # Errors
+/// Returns an error if Node.js is not installed.
+fn v8(files: &[&Path], lengths: &[u64]) -> io::Result<String> {
     let input = serde_json::json!([files, lengths]).to_string();
-    // Older versions want the option, newer ones do not know it.
+    // Older versions require the option, newer ones reject it.
     for options in [&["--experimental-wasm-memory64"][..], &[]] {
-        let node = Command::new("node").args(options).args(["-e", SCRIPT, &input]).output().ok()?;
+        let node = Command::new("node").args(options).args(["-e", SCRIPT, &input]).output()?;
         if node.status.success() {
-            return Some(String::from_utf8(node.stdout).unwrap());
+            return Ok(String::from_utf8(node.stdout).unwrap());
         }
         assert!(stderr(&node).contains("bad option"), "{}", stderr(&node));
     }
-    None
+    panic!("no way to call Node.js works");
 }
 
 fn dump(directory: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_corestream"));
-    let output = command.current_dir(directory).arg("dump").args(args).output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    output
+    succeed(directory, [&["dump"], args].concat())
 }
 
-/// What the dry run says of V8, and what its statistics do; they agree.
+/// Returns what a dry run and its statistics say about V8, which is the same.
 fn refusal(directory: &Path, args: &[&str]) -> Option<String> {
     let output = dump(directory, &[args, &["--dry-run", "--stats", "json"]].concat());
     let text = String::from_utf8(output.stdout.clone()).unwrap();
@@ -64,9 +64,9 @@ fn refusal(directory: &Path, args: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn a_dump_that_v8_would_refuse_is_reported() {
+fn reports_a_dump_that_v8_would_refuse() {
     let directory = tempfile::tempdir().unwrap();
-    // Sparse: one segment from the first byte to the last, of which nothing else is stored.
+    // A sparse file with one segment from the first byte to the last.
     let image = File::create(directory.path().join("long.mem")).unwrap();
     image.write_all_at(b"first", 0).unwrap();
     image.set_len(V8_MAX_MODULE_BYTES).unwrap();
@@ -74,14 +74,14 @@ fn a_dump_that_v8_would_refuse_is_reported() {
     let long = refusal(directory.path(), &["--memory", "long.mem", "--max-segments", "1"]).unwrap();
     assert!(long.starts_with("a module of 10737"), "{long}");
     assert!(long.ends_with(" bytes exceeds the limit of 1073741824"), "{long}");
-    // Two segments: short.
+    // With two segments, the dump is short.
     assert_eq!(refusal(directory.path(), &["--memory", "long.mem"]), None);
 }
 
 #[test]
-fn the_limits_are_those_of_v8() {
+fn has_the_limits_of_v8() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("small.mem"), [1; 65_536]).unwrap();
+    write_image(directory.path().join("small.mem"), [1; 65_536]);
     let mut files = Vec::new();
     let mut refused = Vec::new();
     for maximum in [V8_MAX_MEMORY64_PAGES, V8_MAX_MEMORY64_PAGES + 1] {
@@ -93,8 +93,6 @@ fn the_limits_are_those_of_v8() {
     }
     assert_eq!(refused, [false, true]);
     let files: Vec<&Path> = files.iter().map(|file| file.as_path()).collect();
-    match v8(&files, &[V8_MAX_MODULE_BYTES, V8_MAX_MODULE_BYTES + 1]) {
-        Some(verdicts) => assert_eq!(verdicts, "true false\ntrue false\n"),
-        None => skip("node", "there is no Node.js"),
-    }
+    let verdicts = require!("node", v8(&files, &[V8_MAX_MODULE_BYTES, V8_MAX_MODULE_BYTES + 1]));
+    assert_eq!(verdicts, "true false\ntrue false\n");
 }

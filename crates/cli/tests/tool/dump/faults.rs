@@ -1,8 +1,5 @@
-//! What goes wrong in the middle of a dump: signals, images that are cut, full disks. Each time the
-//! tool says so in a line and leaves nothing behind.
-#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+//! Dumps that fail: signals, truncated images, full disks. The tool prints one line, and leaves nothing.
 
-use crate::{environment, tool, waiting};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -10,22 +7,23 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
-use tool::{names, stderr};
-use waiting::{has_a_file, wait_until};
+
+use crate::environment::require;
+use crate::fuse::{Faults, Fuse};
+use crate::tool::{corestream, drop_caches, names, run, signal, stderr, tool_path, write_image};
+use crate::waiting::{self, has_a_file, wait_until};
 
 const MIB: u64 = 1 << 20;
 
-fn corestream(directory: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(directory).arg("dump").args(args);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+fn start(directory: &Path, args: &[&str]) -> Child {
+    let mut command = corestream(directory, ["dump"]);
+    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// A directory with `guest.mem`, of which only the first and the last byte are not zero: with a budget
-/// of one segment everything between them is written, and the disk holds nothing of it.
+/// Returns a directory with `guest.mem`, of which only the first and the last byte are not zero. With a budget of one
+/// segment, a dump has everything between them, although the image occupies only two blocks.
 fn directory(len: u64) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let image = File::create(directory.path().join("guest.mem")).unwrap();
@@ -34,18 +32,13 @@ fn directory(len: u64) -> TempDir {
     directory
 }
 
-fn signal(child: &Child, signal: Signal) {
-    let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
-    kill_process(pid, signal).unwrap();
-}
-
-/// Whether the process has written to a file in the directory, which has no name.
+/// Returns whether the process has written to a file in the directory that has no name.
 fn has_written(child: &Child, directory: &Path) -> bool {
     let fds = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
     let is_written = |fd: &Path| {
         let target = fs::read_link(fd).unwrap_or_default();
         let is_output = target.starts_with(directory) && !target.ends_with("guest.mem");
-        // Its directory is open as well.
+        // The directory is open too.
         is_output && fd.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0)
     };
     fds.filter_map(Result::ok).any(|fd| is_written(&fd.path()))
@@ -57,7 +50,7 @@ fn a_signal_ends_a_dump_to_a_file_and_leaves_nothing() {
         let directory = directory(4096 * MIB);
         let directory = directory.path().canonicalize().unwrap();
         let args = ["--memory", "guest.mem,memory64", "-o", "new", "--max-segments", "1"];
-        let child = corestream(&directory, &args).spawn().unwrap();
+        let child = start(&directory, &args);
         wait_until(|| has_a_file(&child, &directory));
         signal(&child, kind);
         let output = child.wait_with_output().unwrap();
@@ -68,24 +61,24 @@ fn a_signal_ends_a_dump_to_a_file_and_leaves_nothing() {
 }
 
 #[test]
-fn not_even_sigkill_leaves_anything() {
+fn sigkill_leaves_nothing() {
     let directory = directory(4096 * MIB);
     let directory = directory.path().canonicalize().unwrap();
     let args = ["--memory", "guest.mem,memory64", "-o", "new", "--max-segments", "1"];
-    let child = corestream(&directory, &args).spawn().unwrap();
+    let child = start(&directory, &args);
     wait_until(|| has_written(&child, &directory));
     signal(&child, Signal::KILL);
     assert!(!child.wait_with_output().unwrap().status.success());
     assert_eq!(names(&directory), ["guest.mem"]);
 }
 
-/// A reader that does not read: the write is stuck in the kernel, and the signal ends it.
+/// The pipe is full, so the write blocks in the kernel until the signal comes.
 #[test]
 fn a_signal_ends_a_dump_to_a_stuck_pipe() {
     for (kind, _, code) in waiting::stop_signals() {
         let directory = directory(64 * MIB);
         let args = ["--memory", "guest.mem", "-o", "-", "--max-segments", "1"];
-        let mut child = corestream(directory.path(), &args).spawn().unwrap();
+        let mut child = start(directory.path(), &args);
         let mut stdout = child.stdout.take().unwrap();
         stdout.read_exact(&mut [0]).unwrap();
         signal(&child, kind);
@@ -95,12 +88,12 @@ fn a_signal_ends_a_dump_to_a_stuck_pipe() {
     }
 }
 
-/// The image is cut while the scan reads what is mapped: the kernel sends SIGBUS.
+/// The image is cut while the scan reads its mapping: the kernel sends SIGBUS.
 #[test]
-fn an_image_that_is_cut_while_it_is_scanned_is_an_error() {
+fn reports_an_image_that_is_cut_during_the_scan() {
     let directory = directory(2048 * MIB);
     let args = ["--memory", "guest.mem", "-o", "new", "--no-trust-holes", "--threads", "2"];
-    let child = corestream(directory.path(), &args).spawn().unwrap();
+    let child = start(directory.path(), &args);
     let maps = format!("/proc/{}/maps", child.id());
     wait_until(|| fs::read_to_string(&maps).unwrap().contains("guest.mem"));
     File::options()
@@ -116,12 +109,12 @@ fn an_image_that_is_cut_while_it_is_scanned_is_an_error() {
     assert_eq!(names(directory.path()), ["guest.mem"]);
 }
 
-/// The image is cut while it is written: the kernel does not find the bytes to write.
+/// The image is cut while the dump is written: the kernel does not find the bytes to write.
 #[test]
-fn an_image_that_is_cut_while_it_is_written_is_an_error() {
+fn reports_an_image_that_is_cut_during_the_write() {
     let directory = directory(64 * MIB);
     let args = ["--memory", "guest.mem", "-o", "-", "--max-segments", "1"];
-    let mut child = corestream(directory.path(), &args).spawn().unwrap();
+    let mut child = start(directory.path(), &args);
     let mut stdout = child.stdout.take().unwrap();
     stdout.read_exact(&mut [0; 4096]).unwrap();
     let image = File::options().write(true).open(directory.path().join("guest.mem")).unwrap();
@@ -134,55 +127,69 @@ fn an_image_that_is_cut_while_it_is_written_is_an_error() {
     assert!((reader.join().unwrap() as u64) < 64 * MIB);
 }
 
-/// Runs a script in which `small` can be mounted, and `$0` is the tool; `None` where nothing can be mounted.
-fn with_small_disk(dir: &Path, script: &str) -> Option<Output> {
+/// Runs a script in which `small` can be mounted, and `$0` is the tool.
+///
+/// # Errors
+/// Returns the reason if nothing can be mounted here.
+fn with_small_disk(dir: &Path, script: &str) -> Result<Output, String> {
     fs::create_dir(dir.join("small")).unwrap();
-    let tool = assert_cmd::cargo::cargo_bin!("corestream");
-    let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", script])
-        .arg(tool)
-        .current_dir(dir)
-        .output();
-    let output = match output {
-        Ok(output) if output.status.code() != Some(77) => output,
-        other => {
-            environment::skip("mount", format_args!("{other:?}"));
-            return None;
-        }
-    };
-    if stderr(&output).starts_with("unshare: ") {
-        environment::skip("mount", stderr(&output));
-        return None;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(tool_path()).current_dir(dir);
+    let output = command.output().map_err(|error| error.to_string())?;
+    let is_unmounted = output.status.code() == Some(77);
+    if is_unmounted || stderr(&output).starts_with("unshare: ") {
+        Err(stderr(&output))
+    } else {
+        Ok(output)
     }
-    Some(output)
 }
 
-/// The error names the image as it was to be called, and nothing is left.
+/// The error has the final name of the image, and nothing is left.
 #[test]
-fn a_disk_that_becomes_full_fails_the_extraction() {
+fn reports_a_disk_that_becomes_full_during_an_extraction() {
     let directory = directory(8 * MIB);
     let script = "mount -t tmpfs -o size=4m none small || exit 77
                   yes | head -c 8388608 >full.mem
                   \"$0\" dump --memory full.mem -o guest.core || exit
                   \"$0\" extract guest.core --all small/out
                   code=$?; ls -A small; exit $code";
-    let Some(output) = with_small_disk(directory.path(), script) else { return };
+    let output = require!("mount", with_small_disk(directory.path(), script));
     let said =
         "corestream: small/out/memory-0.mem: cannot write: No space left on device (os error 28)\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
     assert!(output.stdout.is_empty(), "nothing is left in the directory");
 }
 
-/// A file system with too little room: nothing is written at all.
+/// The file system has too little room, so nothing is written.
 #[test]
-fn a_full_disk_fails_before_the_first_byte() {
+fn reports_a_full_disk_before_the_first_byte() {
     let directory = directory(8 * MIB);
     let script = "mount -t tmpfs -o size=4m none small || exit 77
                   \"$0\" dump --memory guest.mem -o small/new --max-segments 1
                   code=$?; ls small; exit $code";
-    let Some(output) = with_small_disk(directory.path(), script) else { return };
+    let output = require!("mount", with_small_disk(directory.path(), script));
     let said = "corestream: small/new: 0 of 8388850 bytes written: No space left on device \
                 (os error 28)\n";
     assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
     assert!(output.stdout.is_empty(), "nothing is left in the directory");
+}
+
+/// The error has the path and the offset, and there is no dump.
+#[test]
+fn reports_an_unreadable_sector_of_an_image() {
+    let fuse = require!("fuse", Fuse::new(Faults::default()));
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
+    write_image(dir.join("other.mem"), vec![7; 1 << 20]);
+    let path = fuse.path().join("guest.mem");
+    fs::write(&path, vec![7; 1 << 20]).unwrap();
+    fuse.set(Faults { read: std::iter::once(0x5_0000..0x5_0001).collect(), ..Faults::default() });
+    drop_caches(&path);
+    let name = path.to_str().unwrap();
+    let output = run(dir, ["dump", "--memory", "other.mem", "--memory", name, "-o", "new.core"]);
+    let expected = format!(
+        "corestream: {name}: cannot read bytes 0x50000..0x51000: Input/output error (os error 5)\n"
+    );
+    assert_eq!((stderr(&output), output.status.code()), (expected, Some(1)));
+    assert_eq!(names(dir), ["other.mem"]);
 }

@@ -1,15 +1,12 @@
-//! `corestream dump`, and what all outputs have in common.
+//! `corestream dump`.
 
 mod changing;
-mod close;
-mod directories;
+mod command_line;
 mod engines;
 mod faults;
 mod holes;
-mod naming;
 mod notes;
 mod partial;
 mod peers;
 mod renumbered;
 mod streams;
-mod targets;

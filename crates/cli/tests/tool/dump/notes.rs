@@ -1,14 +1,13 @@
-//! Notes of a dump: the lines by which its writer tells its reader what is missing, and how it was found.
-#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+//! Notes of a dump: lines in which its writer says what is missing, and how memories were read.
 
-use crate::{strace, tool};
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
 
 use corestream::limits::{MAX_NOTE_BYTES, MAX_NOTES};
 use corestream::{CoreDump, CoreDumpFile, Dumper, ErrorKind};
-use tool::stderr;
+
+use crate::environment::require;
+use crate::strace;
+use crate::tool::{json, ok, stderr, succeed, tool_path, write_image};
 
 fn notes(dump: &CoreDump<'_>) -> Vec<String> {
     let bytes = Dumper::new().plan(dump).unwrap().to_vec().unwrap();
@@ -17,7 +16,7 @@ fn notes(dump: &CoreDump<'_>) -> Vec<String> {
 }
 
 #[test]
-fn notes_come_back() {
+fn notes_survive_the_round_trip() {
     let mut dump = CoreDump::new("guest");
     assert!(notes(&dump).is_empty());
     dump.notes = vec!["stopped by the time limit".into(), String::new(), "żółć".into()];
@@ -25,16 +24,16 @@ fn notes_come_back() {
 }
 
 #[test]
-fn notes_are_bounded() {
+fn limits_the_number_and_length_of_notes() {
     let mut dump = CoreDump::new("guest");
-    // No character is cut in two.
+    // The limit is in the middle of a character.
     dump.notes = vec!["x".to_string() + &"é".repeat(MAX_NOTE_BYTES); MAX_NOTES + 1];
     let notes = notes(&dump);
     assert_eq!(notes.len(), MAX_NOTES);
     assert!(notes.iter().all(|note| note.len() == MAX_NOTE_BYTES - 1), "{}", notes[0].len());
 }
 
-/// A dump by another writer with one section of notes.
+/// Returns a dump by another writer with one section of notes.
 fn with_notes(body: &[u8]) -> Vec<u8> {
     let mut bytes = b"\0asm\x01\0\0\0\0\x07\x04core\0\0".to_vec();
     bytes.push(0);
@@ -46,7 +45,7 @@ fn with_notes(body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn too_many_notes_are_damage_and_an_unknown_version_is_skipped() {
+fn rejects_too_many_notes_and_skips_an_unknown_version() {
     let open = |body: &[u8]| {
         CoreDumpFile::salvage_slice(&with_notes(body)).map(|dump| {
             let damage = dump.damage().map(ToString::to_string).unwrap_or_default();
@@ -63,62 +62,46 @@ fn too_many_notes_are_damage_and_an_unknown_version_is_skipped() {
     assert!(damage.contains("note 0") && damage.contains("UTF-8"), "{damage}");
 }
 
-fn corestream(directory: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(directory).args(args).output().unwrap()
-}
-
-/// An image that was read in doubt is noted in the dump, in `inspect` and in the manifest.
+/// The dump, the report of `inspect` and the manifest note that the holes of an image were in doubt.
 #[test]
-fn inspect_shows_how_an_image_was_read() {
-    if !strace::works() {
-        return;
-    }
+fn notes_how_a_doubtful_image_was_read() {
+    require!(strace);
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), vec![7; 2 << 16]).unwrap();
+    write_image(directory.path().join("guest.mem"), vec![7; 2 << 16]);
     let mut command =
         strace::traced(&directory.path().join("log"), "lseek", &["lseek:error=ENXIO".to_string()]);
-    command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.arg(tool_path());
     command.args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
     let output = command.current_dir(directory.path()).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
 
-    let output = corestream(directory.path(), &["inspect", "guest.core"]);
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = ok(directory.path(), ["inspect", "guest.core"]);
     let line = text.lines().find(|line| line.starts_with("  note: memory 0: ")).unwrap_or(&text);
     assert!(line.contains("SEEK_DATA") && line.ends_with("was read"), "{line}");
 
-    let output = corestream(directory.path(), &["inspect", "guest.core", "--json"]);
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let json = json(directory.path(), ["inspect", "guest.core", "--json"]);
     assert!(json["notes"][0].as_str().unwrap().starts_with("memory 0: "), "{json}");
 
-    let output = corestream(directory.path(), &["extract", "guest.core", "--all", "all"]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    let again = ["dump", "--manifest", "all/manifest.json", "-o", "again.core"];
-    let output = corestream(directory.path(), &again);
-    assert!(output.status.success(), "{}", stderr(&output));
+    ok(directory.path(), ["extract", "guest.core", "--all", "all"]);
+    ok(directory.path(), ["dump", "--manifest", "all/manifest.json", "-o", "again.core"]);
     let read = |name: &str| fs::read(directory.path().join(name)).unwrap();
     assert!(read("guest.core") == read("again.core"));
 }
 
-/// A small image of zeros is extracted as a hole, which is read as any small hole is: no reader of the dump needs to know.
+/// A small image of zeros is extracted as a hole. Small holes are always read, so that is not worth a note in the dump.
 #[test]
-fn a_small_image_of_zeros_is_dumped_again_as_it_was() {
+fn has_no_note_about_a_small_hole() {
     let directory = tempfile::tempdir().unwrap();
     for len in [4096, 65_536] {
-        fs::write(directory.path().join("dense.mem"), vec![0; len]).unwrap();
+        write_image(directory.path().join("dense.mem"), vec![0; len]);
         fs::File::create(directory.path().join("hole.mem")).unwrap().set_len(len as u64).unwrap();
         for image in ["dense.mem", "hole.mem"] {
             let memory = format!("{image},page-size=1");
-            let run = |args: &[&str]| {
-                let output = corestream(directory.path(), args);
-                assert!(output.status.success(), "{}", stderr(&output));
-                output
-            };
+            let run = |args: &[&str]| succeed(directory.path(), args);
             let dump = ["dump", "--memory", &memory, "-o", "guest.core", "--force"];
             let output = run(&[&dump[..], &["--stats", "json"]].concat());
             let stats: serde_json::Value = serde_json::from_str(&stderr(&output)).unwrap();
-            // The statistics say why it was read.
+            // The statistics say why the hole was read.
             let notes = stats["extent_notes"].as_array().unwrap();
             assert_eq!(notes.len(), usize::from(image == "hole.mem"), "{stats}");
 
@@ -133,24 +116,21 @@ fn a_small_image_of_zeros_is_dumped_again_as_it_was() {
     }
 }
 
-/// A note about an image that the guest has already is not added once more.
+/// A manifest already has the note about its image.
 #[test]
-fn a_note_is_not_repeated() {
-    if !strace::works() {
-        return;
-    }
+fn does_not_repeat_a_note() {
+    require!(strace);
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), vec![7; 2 << 16]).unwrap();
+    write_image(directory.path().join("guest.mem"), vec![7; 2 << 16]);
     let dump = |args: &[&str]| {
         let mut command =
             strace::traced(&directory.path().join("log"), "lseek", &["lseek:error=ENXIO".into()]);
-        command.arg(assert_cmd::cargo::cargo_bin!("corestream")).arg("dump").args(args);
+        command.arg(tool_path()).arg("dump").args(args);
         let output = command.current_dir(directory.path()).output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
     };
     dump(&["--memory", "guest.mem", "-o", "guest.core"]);
-    let output = corestream(directory.path(), &["extract", "guest.core", "--all", "all"]);
-    assert!(output.status.success(), "{}", stderr(&output));
+    ok(directory.path(), ["extract", "guest.core", "--all", "all"]);
     dump(&["--manifest", "all/manifest.json", "-o", "again.core"]);
     let read = |name: &str| fs::read(directory.path().join(name)).unwrap();
     assert!(read("guest.core") == read("again.core"));
@@ -159,14 +139,11 @@ fn a_note_is_not_repeated() {
 }
 
 #[test]
-fn a_manifest_has_notes() {
+fn takes_notes_from_a_manifest() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("guest.json"), r#"{ "notes": ["a\u001b[31mb"] }"#).unwrap();
-    let output =
-        corestream(directory.path(), &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    let output = corestream(directory.path(), &["inspect", "guest.core"]);
-    assert!(String::from_utf8(output.stdout).unwrap().contains("\n  note: a\\u{1b}[31mb\n"));
+    ok(directory.path(), ["dump", "--manifest", "guest.json", "-o", "guest.core"]);
+    assert!(ok(directory.path(), ["inspect", "guest.core"]).contains("\n  note: a\\u{1b}[31mb\n"));
     let error = CoreDumpFile::from_slice(&with_notes(&[1])).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Truncated), "{error}");
 }

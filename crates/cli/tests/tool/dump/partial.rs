@@ -1,48 +1,40 @@
-//! Dumps that are partial on purpose, as the user of the tool makes, looks at and restores them.
+//! Dumps that exclude ranges: how they are made, inspected, verified and restored.
 
-use crate::{common, tool};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
-use common::{decode, own};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tool::{names, stderr};
+
+use crate::common::{decode, own};
+use crate::tool::{self, names, run, stderr, succeed, write_image};
 
 const SECRET: &[u8] = b"a key that nobody else may have";
-/// Where it stands, and the range that is left out for it.
+/// The address of the secret, and the range that is excluded for it.
 const AT: usize = 2000;
 const EXCLUDE: &str = "0:0x7d0..2031";
 
-fn run(directory: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(directory).args(args).stdin(Stdio::null());
-    command.output().unwrap()
-}
-
-/// Runs what must succeed; gives what it printed to standard output and to standard error.
+/// Runs the tool, which must succeed. Returns its standard output and standard error.
 fn ok(directory: &Path, args: &[&str]) -> (String, String) {
-    let output = run(directory, args);
-    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    let output = succeed(directory, args);
     (String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output))
 }
 
-/// A directory with the image of a guest that holds a secret, and the image without it.
+/// Returns a directory with the image of a guest that has a secret, and the image without the secret.
 fn directory() -> (TempDir, Vec<u8>) {
     let directory = tempfile::tempdir().unwrap();
     let mut image = vec![0; 131_072];
     image[1000..3000].fill(1);
     image[69_999] = 2;
     image[AT..AT + SECRET.len()].copy_from_slice(SECRET);
-    fs::write(directory.path().join("guest.mem"), &image).unwrap();
-    fs::write(directory.path().join("other.mem"), [7; 200]).unwrap();
+    write_image(directory.path().join("guest.mem"), &image);
+    write_image(directory.path().join("other.mem"), [7; 200]);
     image[AT..AT + SECRET.len()].fill(0);
     (directory, image)
 }
 
-/// Whether a part of the secret can be seen.
+/// Returns whether the bytes contain a part of the secret.
 fn shows(bytes: &[u8]) -> bool {
     bytes.windows(8).any(|window| SECRET.windows(8).any(|part| part == window))
 }
@@ -87,8 +79,7 @@ fn excludes_a_secret_and_reports_it_everywhere() {
         ] {
             assert!(shown.contains(part), "{shown}");
         }
-        let (shown, _) = ok(dir, &["inspect", "guest.core", "--json"]);
-        let shown: Value = serde_json::from_str(&shown).unwrap();
+        let shown = tool::json(dir, ["inspect", "guest.core", "--json"]);
         assert_eq!(shown["partial"], json!(true));
         assert_eq!(shown["memories"][1]["coverage"], json!("partial"));
         let excluded = json!([{ "first": 2000, "last": 2030 }]);
@@ -115,16 +106,15 @@ fn excludes_a_secret_and_reports_it_everywhere() {
     }
 }
 
-/// Ranges add up, those that touch are one, and open ends reach to those of the memory.
+/// Ranges add up, adjacent ranges become one, and an open end is the end of the memory.
 #[test]
-fn ranges_add_up() {
+fn merges_excluded_ranges() {
     let (directory, image) = directory();
     let dir = directory.path();
     let dump = |ranges: &[&str]| {
         let args = ["dump", "--memory", "guest.mem", "-o", "guest.core", "--force"];
         let said = ok(dir, &[&args, ranges].concat()).1;
-        let (json, _) = ok(dir, &["inspect", "guest.core", "--json"]);
-        let shown: Value = serde_json::from_str(&json).unwrap();
+        let shown = tool::json(dir, ["inspect", "guest.core", "--json"]);
         let ranges = shown["memories"][0]["left_out"].as_array().unwrap().clone();
         let of =
             |range: &Value| (range["first"].as_u64().unwrap(), range["last"].as_u64().unwrap());
@@ -138,7 +128,7 @@ fn ranges_add_up() {
     let (ranges, said) = dump(&["--exclude", "0:.."]);
     assert_eq!(ranges, [(0, 131_071)]);
     assert!(said.contains("memory 0 without 131072 bytes in 1 range"));
-    // All of it is wanted: nothing is partial.
+    // Nothing is excluded.
     let (ranges, said) = dump(&["--only", "0:..", "--exclude", "0:131072.."]);
     assert_eq!((ranges, said.as_str()), (vec![], ""));
     let (verdict, _) = ok(dir, &["verify", "guest.core"]);
@@ -151,7 +141,7 @@ fn ranges_add_up() {
 fn does_not_scan_or_count_excluded_ranges() {
     let (directory, _) = directory();
     let dir = directory.path();
-    fs::write(dir.join("dense.mem"), vec![3; 1 << 20]).unwrap();
+    write_image(dir.join("dense.mem"), vec![3; 1 << 20]);
     let args = ["dump", "--memory", "dense.mem", "--only", "0:0x1001..0x2001", "-o", "dense.core"];
     let (_, said) = ok(dir, &[&args[..], &["--stats", "json"]].concat());
     let (line, stats) = said.split_once('\n').unwrap();
@@ -172,9 +162,9 @@ fn does_not_scan_or_count_excluded_ranges() {
     assert!(!plan.contains("excluded"), "{plan}");
 }
 
-/// A memory that no file system can hold, of which the end of all addresses is left out.
+/// A memory of all addresses, which no file system can hold, with its last address excluded.
 #[test]
-fn memories_of_all_addresses() {
+fn excludes_ranges_of_a_memory_of_all_addresses() {
     let (directory, _) = directory();
     let dir = directory.path();
     let guest = r#"{ "memories": [{ "minimum": "281474976710656", "memory64": true,
@@ -193,7 +183,7 @@ fn memories_of_all_addresses() {
     ok(dir, &["dump", "--manifest", "out/manifest.json", "-o", "again.core"]);
     let read = |name: &str| fs::read(dir.join(name)).unwrap();
     assert!(read("guest.core") == read("again.core"));
-    // As much as there can be.
+    // The largest excluded range.
     let (verdict, _) = {
         ok(dir, &["dump", "--manifest", "guest.json", "--exclude", "0:..", "-o", "all.core"]);
         ok(dir, &["verify", "all.core"])
@@ -205,7 +195,7 @@ fn memories_of_all_addresses() {
 }
 
 #[test]
-fn mistakes_are_said_in_one_line() {
+fn reports_invalid_ranges_in_one_line() {
     let (directory, _) = directory();
     let dir = directory.path();
     let before = names(dir);
@@ -238,7 +228,7 @@ fn mistakes_are_said_in_one_line() {
         assert_eq!(said.lines().count(), 1, "{said}");
         assert_eq!(names(dir), before);
     }
-    // Of a manifest it is the manifest that is wrong.
+    // For a range in a manifest, the error names the manifest.
     let text = r#"{ "memories": [{ "minimum": 1, "left_out": [{ "first": 1, "last": 65536 }] }] }"#;
     fs::write(dir.join("guest.json"), text).unwrap();
     let output = run(dir, &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
@@ -247,9 +237,9 @@ fn mistakes_are_said_in_one_line() {
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), expected));
 }
 
-/// Where the index is lost, nobody knows any more what was left out on purpose.
+/// Without its index, a dump does not tell which ranges were excluded.
 #[test]
-fn a_partial_dump_that_is_cut_off() {
+fn salvages_a_truncated_dump_with_excluded_ranges() {
     let (directory, image) = directory();
     let dir = directory.path();
     let args = ["dump", "--memory", "guest.mem", "--exclude", EXCLUDE, "-o", "guest.core"];
@@ -262,7 +252,7 @@ fn a_partial_dump_that_is_cut_off() {
     assert!(said.contains("warning: memory 0: 0x7d0..=0x7ee is not in the dump"), "{said}");
     assert!(fs::read(dir.join("out.mem")).unwrap()[..image.len()] == image);
 
-    // With an index it is known, also where something else is damaged.
+    // With its index it does, even if something else is damaged.
     let damaged = fs::File::options().write(true).open(dir.join("guest.core")).unwrap();
     damaged.write_all_at(&[9], own::index_of(&bytes) as u64 - 1).unwrap();
     let args = ["extract", "guest.core", "--all", "out", "--salvage"];

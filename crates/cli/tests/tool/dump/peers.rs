@@ -1,7 +1,6 @@
-//! Peers of `dump --to`: they may not answer, they reply, and they end the connection in many ways. Exit
-//! code 0 says that the dump was kept.
+//! Peers of `dump --to`, which answer or not, reply, and end the connection in many ways. Exit code 0 means that the peer
+//! has kept the dump.
 
-use crate::{tool, waiting};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,23 +18,24 @@ use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
-use tool::stderr;
+
+use crate::tool::{corestream, ok, signal, stderr, write_image};
+use crate::waiting;
 
 const PAGE: usize = 65_536;
 
-/// A directory with an image of this many dense pages.
+/// Returns a directory with an image of dense pages.
 fn directory(pages: usize) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), vec![1; pages * PAGE]).unwrap();
+    write_image(directory.path().join("guest.mem"), vec![1; pages * PAGE]);
     directory
 }
 
 fn dump(directory: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(directory).args(["dump", "--memory", "guest.mem"]).args(args);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut command = corestream(directory, ["dump", "--memory", "guest.mem"]);
+    command.args(args).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }
 
@@ -45,11 +45,7 @@ fn end(mut child: Child) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn signal(child: &Child, signal: Signal) {
-    kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
-}
-
-/// A connection of either kind, as the peer has it.
+/// The peer's end of a connection.
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -63,7 +59,7 @@ impl Socket {
         }
     }
 
-    /// Waits until the sender has shut down its half, without reading anything.
+    /// Waits until the sender has closed its half, without reading anything.
     fn wait_for_end(&self) {
         let mut fd = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::RDHUP)];
         assert_eq!(poll(&mut fd, None), Ok(1));
@@ -79,7 +75,7 @@ impl Socket {
         bytes
     }
 
-    /// Writes bytes, which the sender may no longer take.
+    /// Writes bytes. The sender may have gone.
     fn write(&mut self, bytes: &[u8]) {
         let _ = match self {
             Self::Tcp(socket) => socket.write_all(bytes),
@@ -102,8 +98,8 @@ impl AsFd for Socket {
     }
 }
 
-/// Dumps to a peer that does this with the connection, which is closed when the dump has ended unless the
-/// peer has done so; gives the address, the exit code and standard error.
+/// Dumps to a peer. A connection that `peer` returns is closed only when the dump has ended. Returns the address, the exit
+/// code and standard error.
 fn dump_to(
     kind: &str,
     pages: usize,
@@ -122,7 +118,7 @@ fn dump_to(
     let (done, is_done) = mpsc::channel::<()>();
     let peer = thread::spawn(move || {
         let kept_open = peer(accept());
-        // Until the other end is dropped.
+        // Until `done` is dropped.
         let _ = is_done.recv();
         drop(kept_open);
     });
@@ -134,7 +130,7 @@ fn dump_to(
 }
 
 #[test]
-fn a_reply_decides() {
+fn the_reply_decides() {
     let long = "x".repeat(100_000);
     let cut = format!("did not keep the dump: {}", "x".repeat(512));
     for kind in ["tcp", "unix"] {
@@ -152,7 +148,7 @@ fn a_reply_decides() {
             (long.as_str(), 1, cut.as_str()),
         ] {
             let bytes = reply.to_string();
-            // The reply is enough: the peer does not close the connection.
+            // The peer does not close the connection.
             let (to, found, line) = dump_to(kind, 1, &[], move |mut socket| {
                 assert!(socket.read_all().len() > PAGE);
                 socket.write(bytes.as_bytes());
@@ -167,23 +163,23 @@ fn a_reply_decides() {
     }
 }
 
-/// Without a reply the end of the connection decides: an ordinary one after everything is believed.
+/// Without a reply, the end of the connection decides. An ordinary end after the whole dump means that it was kept.
 #[test]
-fn an_end_without_a_reply_decides() {
+fn the_end_of_a_connection_decides_without_a_reply() {
     for kind in ["tcp", "unix"] {
         let (_, code, said) = dump_to(kind, 1, &[], |mut socket| {
             socket.read_all();
             None
         });
         assert_eq!((code, said), (Some(0), String::new()), "{kind}");
-        let timeout = ["--write-timeout", "0.3"];
+        let timeout = ["--write-timeout", "0.1"];
         let (to, code, said) = dump_to(kind, 1, &timeout, |mut socket| {
             socket.read_all();
             Some(socket)
         });
         let expected = format!(
             "corestream: {to}: everything was sent, but the receiver neither replied nor closed the \
-             connection for 300ms; it is unknown whether it kept the dump\n"
+             connection for 100ms; it is unknown whether it kept the dump\n"
         );
         assert_eq!((code, said), (Some(1), expected));
         let (to, code, said) = dump_to(kind, 1, &timeout, |mut socket| {
@@ -192,10 +188,11 @@ fn an_end_without_a_reply_decides() {
             Some(socket)
         });
         let expected = format!(
-            "corestream: {to}: everything was sent, but the rest of the receiver's reply did not arrive for 300ms; it is unknown whether it kept the dump\n"
+            "corestream: {to}: everything was sent, but the rest of the receiver's reply did not arrive for \
+             100ms; it is unknown whether it kept the dump\n"
         );
         assert_eq!((code, said), (Some(1), expected));
-        // A peer that goes with bytes unread has not taken them.
+        // A peer that closes the connection with unread bytes has not taken the dump.
         let (to, code, said) = dump_to(kind, 1, &[], |socket| {
             socket.wait_for_end();
             None
@@ -214,36 +211,38 @@ fn an_end_without_a_reply_decides() {
     assert_eq!((code, said), (Some(1), format!("corestream: {to}: {broken}\n")));
 }
 
-/// A connection that breaks when everything was sent is not one that the peer closed, whether the sender has ended
-/// its half by then or not.
+/// A connection that breaks after the whole dump is an error, whether the sender has closed its half by then or not.
 #[test]
-fn a_break_after_everything_is_not_taken_for_kept() {
+fn a_reset_after_everything_is_an_error() {
     let directory = directory(1);
     assert!(dump(directory.path(), &["-o", "expected"]).status().unwrap().success());
     let len = usize::try_from(directory.path().join("expected").metadata().unwrap().len()).unwrap();
     for kind in ["tcp", "unix"] {
-        for i in 0..20 {
+        for delay in [0, 1, 2, 4, 10, 30] {
             let (to, code, said) = dump_to(kind, 1, &[], move |mut socket| {
                 match &mut socket {
                     Socket::Tcp(socket) => socket.read_exact(&mut vec![0; len]).unwrap(),
-                    // The byte that is left breaks the connection.
+                    // The unread byte breaks the connection.
                     Socket::Unix(socket) => socket.read_exact(&mut vec![0; len - 1]).unwrap(),
                 }
-                thread::sleep(Duration::from_millis(i * 2));
+                thread::sleep(Duration::from_millis(delay));
                 socket.reset();
                 None
             });
             let broken = format!("corestream: {to}: stopped reading before the end of the dump: ");
-            assert!(code == Some(1) && said.starts_with(&broken), "{kind} {i}: {code:?} {said}");
+            assert!(
+                code == Some(1) && said.starts_with(&broken),
+                "{kind} {delay}: {code:?} {said}"
+            );
         }
     }
 }
 
-/// A peer that ends its half before it has everything does not say by that that it kept the dump, whatever
-/// it does afterwards.
+/// A peer that closes its half before it has the whole dump may not have kept it, whatever it does afterwards.
 #[test]
-fn an_early_end_is_not_taken_for_kept() {
-    let early = "closed its half of the connection without a reply before it had the whole dump; it is unknown whether it kept the dump";
+fn an_early_end_is_an_error() {
+    let early = "closed its half of the connection without a reply before it had the whole dump; it is unknown \
+                 whether it kept the dump";
     for kind in ["tcp", "unix"] {
         let (to, code, said) = dump_to(kind, 320, &[], |mut socket| {
             socket.shutdown_write();
@@ -252,7 +251,7 @@ fn an_early_end_is_not_taken_for_kept() {
         });
         assert_eq!((code, said), (Some(1), format!("corestream: {to}: {early}\n")), "{kind}");
     }
-    // All of a small dump is in the socket's buffer by then, and the end of the sender's half too.
+    // A small dump is then in the buffer of the socket, and so is the end of the sender's half.
     let (to, code, said) = dump_to("unix", 1, &[], |socket| {
         socket.wait_for_end();
         socket.shutdown_write();
@@ -261,9 +260,9 @@ fn an_early_end_is_not_taken_for_kept() {
     assert_eq!((code, said), (Some(1), format!("corestream: {to}: {early}\n")));
 }
 
-/// A reason reaches the user also where the connection broke in the middle of the dump.
+/// The reason reaches the user even if the connection breaks in the middle of the dump.
 #[test]
-fn a_refusal_in_the_middle_is_shown() {
+fn shows_a_refusal_in_the_middle() {
     for kind in ["tcp", "unix"] {
         let (to, code, said) = dump_to(kind, 640, &[], |mut socket| {
             match &mut socket {
@@ -279,7 +278,7 @@ fn a_refusal_in_the_middle_is_shown() {
     }
 }
 
-/// A peer that has replied need neither read the rest nor close the connection, however it sends its line.
+/// A peer that has replied need not read the rest or close the connection, however it sends its line.
 #[test]
 fn a_reply_in_the_middle_ends_the_dump() {
     let long = "x".repeat(100_000);
@@ -298,7 +297,7 @@ fn a_reply_in_the_middle_ends_the_dump() {
                     Socket::Unix(socket) => socket.read_exact(&mut [0; 1000]).unwrap(),
                 }
                 for piece in pieces {
-                    thread::sleep(Duration::from_millis(100));
+                    thread::sleep(Duration::from_millis(20));
                     socket.write(piece.as_bytes());
                 }
                 Some(socket)
@@ -310,7 +309,7 @@ fn a_reply_in_the_middle_ends_the_dump() {
 }
 
 #[test]
-fn a_signal_while_the_reply_is_awaited_claims_nothing() {
+fn a_signal_during_the_wait_for_a_reply_claims_nothing() {
     let directory = directory(1);
     let listener = UnixListener::bind(directory.path().join("peer")).unwrap();
     let child = dump(directory.path(), &["--to", "unix:peer"]).spawn().unwrap();
@@ -322,7 +321,7 @@ fn a_signal_while_the_reply_is_awaited_claims_nothing() {
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(143), said));
 }
 
-/// A listener whose queue is full, by connections that it does not take.
+/// A listener whose queue is full of connections that it does not accept.
 struct Full {
     to: String,
     _listener: OwnedFd,
@@ -358,7 +357,7 @@ impl Full {
             let one = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).unwrap();
             let _ = connect(&one, &address);
             let mut fd = [PollFd::from_borrowed_fd(one.as_fd(), PollFlags::OUT)];
-            let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+            let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
             let is_full = poll(&mut fd, Some(&wait)) == Ok(0);
             connected.push(one);
             if is_full {
@@ -380,25 +379,25 @@ fn the_timeout_covers_connecting() {
     for (args, said) in [
         (
             ["--to", &unix.to],
-            "unix:peer: cannot connect: it took no connection for 300ms".to_string(),
+            "unix:peer: cannot connect: it took no connection for 100ms".to_string(),
         ),
-        (["-o", "peer"], "peer: cannot connect: it took no connection for 300ms".into()),
-        (["--to", &tcp.to], format!("{}: cannot connect: no answer for 300ms", tcp.to)),
+        (["-o", "peer"], "peer: cannot connect: it took no connection for 100ms".into()),
+        (["--to", &tcp.to], format!("{}: cannot connect: no answer for 100ms", tcp.to)),
         (["--to", &host], format!("{host}: cannot connect: ")),
-        (["-o", "fifo"], "fifo: cannot open: nobody opened it for reading for 300ms".into()),
+        (["-o", "fifo"], "fifo: cannot open: no reader opened it for 100ms".into()),
     ] {
-        let child = dump(directory.path(), &args).args(["--write-timeout", "0.3"]).spawn().unwrap();
+        let child = dump(directory.path(), &args).args(["--write-timeout", "0.1"]).spawn().unwrap();
         let output = end(child);
         let found = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{found}");
         assert!(found.starts_with(&format!("corestream: {said}")), "{found}");
         assert_eq!(found.lines().count(), 1);
     }
-    // Without it the wait has no limit but a signal.
+    // Without a timeout, only a signal ends the wait.
     for args in [["--to", &unix.to], ["--to", &tcp.to], ["-o", "fifo"]] {
         let mut child = dump(directory.path(), &args).spawn().unwrap();
         waiting::wait_until(|| waiting::catches(&child, Signal::INT));
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(100));
         assert!(child.try_wait().unwrap().is_none());
         signal(&child, Signal::INT);
         let output = end(child);
@@ -408,24 +407,23 @@ fn the_timeout_covers_connecting() {
     }
 }
 
-/// A reader that comes late gets everything, as if it had been there.
+/// A late reader gets the whole dump.
 #[test]
-fn a_late_reader_is_waited_for() {
+fn waits_for_a_late_reader() {
     let directory = directory(40);
-    let output = dump(directory.path(), &["-o", "expected"]).output().unwrap();
-    assert!(output.status.success());
+    ok(directory.path(), ["dump", "--memory", "guest.mem", "-o", "expected"]);
     let expected = fs::read(directory.path().join("expected")).unwrap();
     let fifo = directory.path().join("fifo");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let child = dump(directory.path(), &["-o", "fifo", "--write-timeout", "60"]).spawn().unwrap();
-    thread::sleep(Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(100));
     assert!(fs::read(&fifo).unwrap() == expected);
     assert!(end(child).status.success());
 
     let full = Full::unix(directory.path());
     let args = ["--to", &full.to, "--write-timeout", "60"];
     let child = dump(directory.path(), &args).spawn().unwrap();
-    thread::sleep(Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(100));
     let listener = UnixListener::from(full._listener);
     let mut longest = Vec::new();
     drop(full._connected);

@@ -1,19 +1,13 @@
-//! A guest with more memories than a dump can hold: messages name its memories as the user does.
+//! A guest with more memories than a dump can have: messages use the indices of the manifest.
 
-use crate::tool;
 use std::fs::{self, OpenOptions};
-use std::path::Path;
-use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-fn corestream(directory: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(directory).args(args).output().unwrap()
-}
+use crate::tool::{ok, stderr, succeed};
 
 #[test]
-fn messages_name_memories_as_the_manifest_does() {
+fn messages_use_the_indices_of_the_manifest() {
     let directory = tempfile::tempdir().unwrap();
     let image = directory.path().join("guest.mem");
     fs::write(&image, [1; 65_536]).unwrap();
@@ -27,7 +21,7 @@ fn messages_name_memories_as_the_manifest_does() {
         "threads": [{ "name": "main", "frames": [{ "instance": 0, "function": 0, "offset": 0 }] }],
     });
     fs::write(directory.path().join("manifest.json"), manifest.to_string()).unwrap();
-    // Open for writing: the tool warns that the image may have changed.
+    // The image is open for writing, so the tool warns that it may have changed.
     let _writer = OpenOptions::new().write(true).open(&image).unwrap();
     let args = [
         "dump",
@@ -40,9 +34,7 @@ fn messages_name_memories_as_the_manifest_does() {
         "--stats",
         "json",
     ];
-    let output = corestream(directory.path(), &args);
-    let said = tool::stderr(&output);
-    assert!(output.status.success(), "{said}");
+    let said = stderr(&succeed(directory.path(), args));
     for index in 99..103 {
         let line = format!("warning: memory {index} is omitted: a dump has at most 100 memories");
         assert!(said.contains(&line), "{said}");
@@ -54,8 +46,7 @@ fn messages_name_memories_as_the_manifest_does() {
     let stats: Value = serde_json::from_str(stats).unwrap();
     assert_eq!(stats["changing_memories"], json!([103]));
 
-    let output = corestream(directory.path(), &["verify", "guest.core"]);
-    let said = String::from_utf8(output.stdout).unwrap();
+    let said = ok(directory.path(), ["verify", "guest.core"]);
     assert!(said.contains("memory 99 without 16 bytes in 1 range"), "{said}");
     assert!(said.contains("memory 99 changing while read"), "{said}");
 }

@@ -1,7 +1,5 @@
-//! The tool's streams: sockets that it connects to, descriptors that it inherits, readers that are
-//! slow, stall or go away.
+//! Dumps to sockets and inherited descriptors, whose readers are slow, stall or go away.
 
-use crate::{common, terminal, tool};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -13,23 +11,24 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use common::decode;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
-use terminal::Terminal;
-use tool::stderr;
+
+use crate::common::{self, decode};
+use crate::terminal::Terminal;
+use crate::tool::{self, signal, stderr, tool_path, write_image};
 
 const MIB: usize = 1 << 20;
 
-/// A directory with `guest.mem`, 12 MiB, and what a dump of it is.
+/// Returns a directory with `guest.mem` of 12 MiB, and the bytes of its dump.
 fn directory() -> (TempDir, Vec<u8>) {
     let directory = tempfile::tempdir().unwrap();
     let mut random = common::Random(7);
     let mut image: Vec<u8> =
         (0..12 * MIB / 8).flat_map(|_| (random.next() | 1).to_le_bytes()).collect();
     image.chunks_mut(70_000).for_each(|part| part[..300].fill(0));
-    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    write_image(directory.path().join("guest.mem"), &image);
     let output = corestream(directory.path(), &["-o", "expected"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let expected = fs::read(directory.path().join("expected")).unwrap();
@@ -38,17 +37,16 @@ fn directory() -> (TempDir, Vec<u8>) {
 }
 
 fn corestream(directory: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(directory).args(["dump", "--memory", "guest.mem"]).args(args);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut command = tool::corestream(directory, ["dump", "--memory", "guest.mem"]);
+    command.args(args).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }
 
-/// The same with `fd` as descriptor 7, by way of a shell.
+/// Returns the command for a dump to descriptor 7, which is `fd`.
 fn with_descriptor_7(directory: &Path, fd: impl Into<Stdio>, args: &[&str]) -> Command {
-    let tool = assert_cmd::cargo::cargo_bin!("corestream");
     let mut command = Command::new("sh");
-    command.current_dir(directory).args(["-c", "exec 7>&1; exec >&2; exec \"$@\"", "sh"]).arg(tool);
+    command.current_dir(directory).args(["-c", "exec 7>&1; exec >&2; exec \"$@\"", "sh"]);
+    command.arg(tool_path());
     command.args(["dump", "--memory", "guest.mem", "--fd", "7"]).args(args);
     command.stdin(Stdio::null()).stdout(fd).stderr(Stdio::piped());
     command
@@ -62,41 +60,42 @@ fn reading(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-fn non_blocking(fd: &OwnedFd) {
+fn set_non_blocking(fd: &OwnedFd) {
     fcntl_setfl(fd, fcntl_getfl(fd).unwrap() | OFlags::NONBLOCK).unwrap();
 }
 
-fn succeeds(mut command: Command) {
+#[track_caller]
+fn check_success(mut command: Command) {
     let output = command.output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
 }
 
 #[test]
-fn to_a_tcp_peer() {
+fn dumps_to_a_tcp_peer() {
     let (directory, expected) = directory();
     for host in ["127.0.0.1", "localhost"] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = format!("tcp:{host}:{}", listener.local_addr().unwrap().port());
         let peer = thread::spawn(move || reading(listener.accept().unwrap().0).join().unwrap());
-        succeeds(corestream(directory.path(), &["--to", &to, "--write-timeout", "60"]));
+        check_success(corestream(directory.path(), &["--to", &to, "--write-timeout", "60"]));
         assert!(peer.join().unwrap() == expected);
     }
 }
 
 #[test]
-fn to_a_unix_peer() {
+fn dumps_to_a_unix_peer() {
     let (directory, expected) = directory();
     let listener = UnixListener::bind(directory.path().join("peer")).unwrap();
     for args in [&["--to", "unix:peer"][..], &["-o", "peer"], &["--to=unix:./peer", "--sync"]] {
         let listener = listener.try_clone().unwrap();
         let peer = thread::spawn(move || reading(listener.accept().unwrap().0).join().unwrap());
-        succeeds(corestream(directory.path(), args));
+        check_success(corestream(directory.path(), args));
         assert!(peer.join().unwrap() == expected, "{args:?}");
     }
 }
 
 #[test]
-fn to_an_inherited_descriptor() {
+fn dumps_to_an_inherited_descriptor() {
     let (directory, expected) = directory();
     for wait in [true, false] {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -105,30 +104,30 @@ fn to_an_inherited_descriptor() {
             [(Box::new(reader), writer.into()), (Box::new(end), socket.into())];
         for (reader, writer) in ends {
             if !wait {
-                non_blocking(&writer);
+                set_non_blocking(&writer);
             }
             let reader = reading(reader);
-            succeeds(with_descriptor_7(directory.path(), writer, &[]));
+            check_success(with_descriptor_7(directory.path(), writer, &[]));
             assert!(reader.join().unwrap() == expected, "blocking: {wait}");
         }
     }
-    // A file is written from where it is.
+    // A file is written from its position on.
     let path = directory.path().join("out");
     let mut file = File::create(&path).unwrap();
     file.write_all(b"kept").unwrap();
-    succeeds(with_descriptor_7(directory.path(), file, &["--sync"]));
+    check_success(with_descriptor_7(directory.path(), file, &["--sync"]));
     let bytes = fs::read(&path).unwrap();
     assert!(bytes[..4] == *b"kept" && bytes[4..] == expected);
 }
 
-/// Standard output that does not wait, as a parent may leave it, and a reader that is slow.
+/// A parent process can leave standard output in non-blocking mode. The reader is slow.
 #[test]
-fn to_standard_output_that_does_not_block() {
+fn dumps_to_non_blocking_standard_output() {
     let (directory, expected) = directory();
     for args in [&["-o", "-"][..], &["-o", "/dev/stdout"], &["--fd", "1"]] {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let writer = OwnedFd::from(writer);
-        non_blocking(&writer);
+        set_non_blocking(&writer);
         let slow = thread::spawn(move || {
             let (mut bytes, mut buffer) = (Vec::<u8>::new(), vec![0; MIB]);
             loop {
@@ -141,12 +140,12 @@ fn to_standard_output_that_does_not_block() {
         });
         let mut command = corestream(directory.path(), args);
         command.stdout(writer);
-        succeeds(command);
+        check_success(command);
         assert!(slow.join().unwrap() == expected);
     }
 }
 
-/// Something to write to whose reader stalls; it lives as long as the reader is held.
+/// Returns both ends of a pipe or a socket.
 fn stalling(kind: &str) -> (Box<dyn Read>, OwnedFd) {
     if kind == "pipe" {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -157,24 +156,24 @@ fn stalling(kind: &str) -> (Box<dyn Read>, OwnedFd) {
     }
 }
 
-/// The number of bytes that a line says were written.
+/// Returns the number of written bytes from a message.
 fn written(line: &str, name: &str, planned: usize) -> usize {
     let rest = line.strip_prefix(&format!("corestream: {name}: ")).expect(line);
-    let said = format!(" of {planned} bytes written: the reader took no bytes for 200ms\n");
+    let said = format!(" of {planned} bytes written: the reader took no bytes for 100ms\n");
     rest.strip_suffix(&said).expect(line).parse().unwrap()
 }
 
 #[test]
-fn a_reader_that_stalls_is_said_in_a_line() {
+fn reports_a_reader_that_stalls() {
     let (directory, expected) = directory();
     for kind in ["pipe", "unix"] {
         for wait in [true, false] {
             let (mut reader, writer) = stalling(kind);
             if !wait {
-                non_blocking(&writer);
+                set_non_blocking(&writer);
             }
             let mut command =
-                with_descriptor_7(directory.path(), writer, &["--write-timeout", "0.2"]);
+                with_descriptor_7(directory.path(), writer, &["--write-timeout", "0.1"]);
             let output = command.output().unwrap();
             drop(command);
             assert_eq!(output.status.code(), Some(1));
@@ -185,22 +184,22 @@ fn a_reader_that_stalls_is_said_in_a_line() {
         }
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    // More than the buffers of both ends hold.
+    // A dump that is larger than the buffers of both ends.
     let image = File::create(directory.path().join("large.mem")).unwrap();
     image.write_all_at(b"x", 0).unwrap();
     image.write_all_at(b"x", (64 * MIB - 1) as u64).unwrap();
     let to = format!("tcp:{}", listener.local_addr().unwrap());
     let args = ["--memory", "large.mem", "--max-segments", "1", "--to", &to];
     let mut command = corestream(directory.path(), &args);
-    let output = command.args(["--write-timeout", "0.2"]).output().unwrap();
+    let output = command.args(["--write-timeout", "0.1"]).output().unwrap();
     let said = stderr(&output);
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.starts_with(&format!("corestream: {to}: ")), "{said}");
-    assert!(said.ends_with(" bytes written: the reader took no bytes for 200ms\n"), "{said}");
+    assert!(said.ends_with(" bytes written: the reader took no bytes for 100ms\n"), "{said}");
 }
 
 #[test]
-fn a_reader_that_goes_away_is_said_in_a_line() {
+fn reports_a_reader_that_goes_away() {
     let (directory, expected) = directory();
     for kind in ["pipe", "unix"] {
         let (mut reader, writer) = stalling(kind);
@@ -217,28 +216,29 @@ fn a_reader_that_goes_away_is_said_in_a_line() {
     }
 }
 
-fn stopped(child: Child, signal: Signal, code: i32) {
-    kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
+/// Stops a dump, which must print one line.
+fn check_stop(child: Child, number: Signal, code: i32) {
+    signal(&child, number);
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), stderr(&output).lines().count()), (Some(code), 1));
 }
 
-/// Waiting for a reader is ended by a signal, whether the descriptor waits or the tool does.
+/// The write blocks in the kernel, or the tool waits for a non-blocking descriptor.
 #[test]
 fn a_signal_ends_a_dump_to_a_reader_that_stalls() {
     let (directory, _) = directory();
     for wait in [true, false] {
         for kind in ["pipe", "unix"] {
-            for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+            for (number, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
                 let (mut reader, writer) = stalling(kind);
                 if !wait {
-                    non_blocking(&writer);
+                    set_non_blocking(&writer);
                 }
                 let mut command =
                     corestream(directory.path(), &["-o", "-", "--write-timeout", "600"]);
                 let child = command.stdout(writer).spawn().unwrap();
                 reader.read_exact(&mut [0]).unwrap();
-                stopped(child, signal, code);
+                check_stop(child, number, code);
             }
         }
     }
@@ -246,11 +246,11 @@ fn a_signal_ends_a_dump_to_a_reader_that_stalls() {
     let child = corestream(directory.path(), &["--to", "unix:peer"]).spawn().unwrap();
     let mut peer = listener.accept().unwrap().0;
     peer.read_exact(&mut [0]).unwrap();
-    stopped(child, Signal::TERM, 143);
+    check_stop(child, Signal::TERM, 143);
 }
 
 #[test]
-fn mistakes_are_said_in_one_line() {
+fn reports_usage_errors_in_one_line() {
     let (directory, _) = directory();
     let dir = directory.path();
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -274,7 +274,7 @@ fn mistakes_are_said_in_one_line() {
         (
             vec!["--to", "tcp:localhost"],
             2,
-            "invalid value 'tcp:localhost' for '--to <PEER>': a host and a port are needed, as in \
+            "invalid value 'tcp:localhost' for '--to <PEER>': expected a host and a port, such as \
              tcp:127.0.0.1:4000",
         ),
         (
@@ -304,24 +304,24 @@ fn mistakes_are_said_in_one_line() {
         assert_eq!(output.status.code(), Some(code), "{args:?}");
         assert!(!dir.join("new").exists());
     }
-    // A dry run does not need the peer.
-    succeeds(corestream(dir, &["--to", &to_nobody, "--dry-run"]));
+    // A dry run does not connect to the peer.
+    check_success(corestream(dir, &["--to", &to_nobody, "--dry-run"]));
 }
 
 #[test]
-fn a_terminal_as_a_descriptor_is_written_to_only_by_force() {
+fn writes_to_a_terminal_as_a_descriptor_only_with_force() {
     let (directory, _) = directory();
-    fs::write(directory.path().join("guest.mem"), vec![1; 65_536]).unwrap();
+    write_image(directory.path().join("guest.mem"), vec![1; 65_536]);
     let terminal = Terminal::new();
     let output = with_descriptor_7(directory.path(), terminal.open(), &[]).output().unwrap();
     let said = "corestream: descriptor 7: is a terminal, and the output is binary; redirect it, name a \
                 file with -o, or use --force\n";
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(2), said));
-    // Or the terminal is gone when the first dump has closed it.
+    // Otherwise the terminal ends when the first dump closes it.
     let _open = terminal.open();
     let mut reader = terminal.screen.try_clone().unwrap();
     thread::spawn(move || while reader.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {});
     for args in [&["--force"][..], &["--force", "--write-timeout", "60"]] {
-        succeeds(with_descriptor_7(directory.path(), terminal.open(), args));
+        check_success(with_descriptor_7(directory.path(), terminal.open(), args));
     }
 }

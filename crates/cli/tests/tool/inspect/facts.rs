@@ -1,29 +1,15 @@
-//! Why and when a guest stopped and what its modules are: shown by `inspect`, kept by `extract --all` and `dump`.
+//! The trap, the time, and the identities of the modules: shown by `inspect`, and kept by `extract --all` and `dump`.
 
-use crate::tool;
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use tool::stderr;
+
+use crate::tool::{self, ok, stderr, succeed};
 
 const SHA256: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-fn corestream(directory: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(directory).args(args).output().unwrap()
-}
-
-/// Returns what the tool printed.
-fn stdout(directory: &Path, args: &[&str]) -> String {
-    let output = corestream(directory, args);
-    assert!(output.status.success(), "{}", stderr(&output));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 #[test]
-fn facts_are_shown_and_kept() {
+fn shows_and_keeps_every_fact() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let identities = json!([{}, { "build_id": "1234", "sha256": SHA256 }, { "build_id": "ff" }]);
@@ -35,11 +21,10 @@ fn facts_are_shown_and_kept() {
         "module_identities": identities,
     });
     fs::write(path.join("guest.json"), manifest.to_string()).unwrap();
-    stdout(path, &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
-    let verified = corestream(path, &["verify", "guest.core"]);
-    assert!(verified.status.success(), "{}", stderr(&verified));
+    ok(path, ["dump", "--manifest", "guest.json", "-o", "guest.core"]);
+    ok(path, ["verify", "guest.core"]);
 
-    let text = stdout(path, &["inspect", "guest.core"]);
+    let text = ok(path, ["inspect", "guest.core"]);
     let lines: Vec<_> = text.lines().skip(2).collect();
     let expected = [
         "  captured at 2026-11-28T04:18:23.500000000Z",
@@ -53,27 +38,26 @@ fn facts_are_shown_and_kept() {
         "     build id ff",
     ];
     assert_eq!(lines, expected);
-    let described: Value =
-        serde_json::from_str(&stdout(path, &["inspect", "--json", "guest.core"])).unwrap();
+    let described = tool::json(path, ["inspect", "--json", "guest.core"]);
     assert_eq!(described["trap"], manifest["trap"]);
     assert_eq!(described["captured_at"], "2026-11-28T04:18:23.500000000Z");
     assert_eq!(described["module_identities"], identities);
 
-    stdout(path, &["extract", "guest.core", "--all", "all"]);
-    stdout(path, &["dump", "--manifest", "all/manifest.json", "-o", "again.core"]);
+    ok(path, ["extract", "guest.core", "--all", "all"]);
+    ok(path, ["dump", "--manifest", "all/manifest.json", "-o", "again.core"]);
     let read = |name: &str| fs::read(path.join(name)).unwrap();
     assert!(read("guest.core") == read("again.core"));
 }
 
-/// What a dump does not say is not in its manifest, which older tools read.
+/// A manifest has no fields for unknown facts, so that older tools can read it.
 #[test]
-fn a_manifest_has_only_facts_that_are_known() {
+fn a_manifest_has_only_known_facts() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let manifest = r#"{ "modules": ["a"], "trap": "", "module_identities": [{}] }"#;
     fs::write(path.join("guest.json"), manifest).unwrap();
-    stdout(path, &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
-    stdout(path, &["extract", "guest.core", "--all", "all"]);
+    ok(path, ["dump", "--manifest", "guest.json", "-o", "guest.core"]);
+    ok(path, ["extract", "guest.core", "--all", "all"]);
     let written = fs::read_to_string(path.join("all/manifest.json")).unwrap();
     let written: Value = serde_json::from_str(&written).unwrap();
     for field in ["trap", "captured_at", "module_identities"] {
@@ -81,9 +65,9 @@ fn a_manifest_has_only_facts_that_are_known() {
     }
 }
 
-/// What is too long for a dump is cut or left out, with a warning.
+/// A fact that is too long for a dump is cut or excluded, with a warning.
 #[test]
-fn facts_without_room_are_named() {
+fn warns_of_facts_that_are_too_long() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let manifest = json!({
@@ -92,15 +76,12 @@ fn facts_without_room_are_named() {
         "module_identities": [{ "build_id": "12".repeat(257) }],
     });
     fs::write(path.join("guest.json"), manifest.to_string()).unwrap();
-    let output = corestream(path, &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
+    let output = succeed(path, ["dump", "--manifest", "guest.json", "-o", "guest.core"]);
     let printed = stderr(&output);
-    assert!(output.status.success(), "{printed}");
-    assert!(
-        printed.contains("the message of the trap has 5000 bytes and is shortened"),
-        "{printed}"
-    );
+    let trap = "the message of the trap has 5000 bytes and is shortened";
+    assert!(printed.contains(trap), "{printed}");
     assert!(printed.contains("the build id of module 0 has 257 bytes and is omitted"), "{printed}");
-    let text = stdout(path, &["inspect", "guest.core"]);
+    let text = ok(path, ["inspect", "guest.core"]);
     assert!(text.contains(&format!("  trap: {}\n", "x".repeat(4096))), "{text}");
     assert!(!text.contains("build id"), "{text}");
 }

@@ -1,40 +1,36 @@
-//! Names that play tricks: newlines, escapes, NUL, direction marks, bytes that are no UTF-8, 100,000 of
-//! them. Dumps hold them as they are; what is shown of them has no character that a terminal obeys.
+//! Hostile names: newlines, escapes, NUL, direction marks, invalid UTF-8, 100,000 bytes. Dumps keep them, and output shows
+//! them without control characters.
 
-use crate::{common, tool};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use common::decode;
-use corestream::{CoreDump, Dumper, Memory, MemoryImage, MemoryType, Thread};
+use corestream::{
+    CoreDump, CoreDumpFile, Dumper, Memory, MemoryImage, MemoryType, Thread, Visible,
+};
 use tempfile::TempDir;
-use tool::{names, stderr};
 
-/// What a terminal would obey, and what it would show as something else.
+use crate::common::decode;
+use crate::tool::{corestream, names, run, stderr, write_image};
+
+/// Characters that control a terminal, or that it shows as something else.
 const TRICKS: &str =
     "a\nb\r\t\u{1b}]0;title\u{7}\u{1b}[31m\u{9b}2J\u{7f}\0\u{202e}txt\u{2028}\u{200b}";
 
-fn corestream(directory: &Path) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(directory).env_remove("COLUMNS");
-    command
-}
-
 fn directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), vec![7; 70_000]).unwrap();
+    write_image(directory.path().join("guest.mem"), vec![7; 70_000]);
     directory
 }
 
-/// Characters that must not be shown.
+/// Returns whether a character must not be shown.
 fn is_hidden(c: char) -> bool {
     c.is_control() && c != '\n' || "\u{202e}\u{2028}\u{200b}".contains(c)
 }
 
-/// Standard output, or the one line on standard error, nothing of it hidden.
+/// Checks that output has no hidden characters. Returns standard output, or the one line on standard error.
 fn shown(output: &Output) -> String {
     let text = if output.status.success() { &output.stdout } else { &output.stderr };
     let text = String::from_utf8(text.clone()).unwrap();
@@ -48,7 +44,7 @@ fn shown(output: &Output) -> String {
     text
 }
 
-/// A dump with the name for everything that has one.
+/// Returns a dump in which everything has this name.
 fn dump_named(name: &str) -> Vec<u8> {
     let mut dump = CoreDump::new(name);
     let bytes = [7; 70_000];
@@ -60,7 +56,7 @@ fn dump_named(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn names_in_a_dump_are_kept_and_shown_without_tricks() {
+fn keeps_names_in_a_dump_and_escapes_them_in_output() {
     let directory = directory();
     let long = "\u{1b}é".repeat(40_000);
     for name in [TRICKS, &long, ""] {
@@ -69,18 +65,20 @@ fn names_in_a_dump_are_kept_and_shown_without_tricks() {
         let kept = &name[..name.floor_char_boundary(100_000)];
         assert!(decoded.name == kept && decoded.modules[0] == kept && decoded.threads[0].0 == kept);
         fs::write(directory.path().join("core"), &bytes).unwrap();
-        let run = |args: &[&str]| shown(&corestream(directory.path()).args(args).output().unwrap());
+        let run = |args: &[&str]| {
+            shown(&corestream(directory.path(), args).env_remove("COLUMNS").output().unwrap())
+        };
         assert!(run(&["verify", "core"]).starts_with("core: intact, "));
         assert!(run(&["inspect", "core"]).lines().all(|line| line.chars().count() <= 80));
         let json: serde_json::Value =
             serde_json::from_str(&run(&["inspect", "core", "--json"])).unwrap();
         assert!(json["name"] == kept && json["modules"][0] == kept);
         assert!(json["threads"][0]["name"] == kept);
-        // Everything comes through an extraction too.
+        // Names survive an extraction.
         run(&["extract", "core", "--all", "all"]);
         let args = ["dump", "--manifest", "all/manifest.json", "-o", "again"];
         run(&args);
-        // But for the note that something was cut.
+        // The only difference is the note that a name was cut.
         let again = fs::read(directory.path().join("again")).unwrap();
         assert_eq!(again == bytes, kept == name);
         assert!(decode(&again).name == kept);
@@ -90,7 +88,7 @@ fn names_in_a_dump_are_kept_and_shown_without_tricks() {
 }
 
 #[test]
-fn names_of_files_are_shown_without_tricks() {
+fn escapes_names_of_files_in_output() {
     let directory = directory();
     let tricks = TRICKS.replace('\0', "");
     let paths = [
@@ -99,10 +97,9 @@ fn names_of_files_are_shown_without_tricks() {
         OsString::from("é\n".repeat(40)),
     ];
     for path in &paths {
-        let run =
-            |args: &[&OsStr]| shown(&corestream(directory.path()).args(args).output().unwrap());
+        let run = |args: &[&OsStr]| shown(&self::run(directory.path(), args));
         let [dump, memory, output, guest] = ["dump", "--memory", "-o", "guest.mem"].map(OsStr::new);
-        // None of them is there.
+        // The file does not exist.
         let none = run(&[dump, memory, path, output, OsStr::new("new")]);
         assert!(none.contains("No such file"), "{none}");
         assert!(
@@ -113,7 +110,7 @@ fn names_of_files_are_shown_without_tricks() {
             let args = if command == "extract" { &args[..] } else { &args[..2] };
             assert!(run(args).contains("No such file"));
         }
-        // They are made, and are there then.
+        // The file is made, and then exists.
         assert_eq!(run(&[dump, memory, guest, output, path]), "");
         assert!(run(&[dump, memory, guest, output, path]).contains("exists; use --force"));
         assert!(run(&[OsStr::new("verify"), path]).contains(": intact, "));
@@ -121,7 +118,7 @@ fn names_of_files_are_shown_without_tricks() {
         assert!(
             run(&[dump, memory, guest, output, within.as_os_str()]).contains("Not a directory")
         );
-        // As an image it gives its name to the process, as far as that is text.
+        // As an image, it gives its name to the process.
         assert_eq!(run(&[dump, memory, path, output, OsStr::new("of-it")]), "");
         let bytes = fs::read(directory.path().join("of-it")).unwrap();
         assert_eq!(decode(&bytes).name, path.to_string_lossy());
@@ -131,13 +128,12 @@ fn names_of_files_are_shown_without_tricks() {
     assert_eq!(names(directory.path()), ["guest.mem"]);
 }
 
-/// The library's errors are one line too.
 #[test]
-fn errors_of_the_library_are_one_line() {
+fn errors_of_the_library_have_one_line() {
     let directory = directory();
     let path = directory.path().join("a\n\u{1b}[31mb");
     let opened = MemoryImage::open(&path).err().unwrap().to_string();
-    let read = corestream::CoreDumpFile::open(&path).err().unwrap().to_string();
+    let read = CoreDumpFile::open(&path).err().unwrap().to_string();
     let dump = CoreDump::new("guest");
     let plan = Dumper::new().plan(&dump).unwrap();
     let written = plan.write_file(path.join("new")).unwrap_err().to_string();
@@ -147,23 +143,22 @@ fn errors_of_the_library_are_one_line() {
             "{error:?}"
         );
     }
-    // They show a name as the tool does.
+    // The library and the tool escape a name in the same way.
     let name = TRICKS.replace(['/', '\0'], "");
     let error = MemoryImage::open(directory.path().join(&name)).err().unwrap().to_string();
-    let line = shown(&corestream(directory.path()).args(["inspect", &name]).output().unwrap());
-    let visible = corestream::Visible(&name).to_string();
+    let line = shown(&run(directory.path(), ["inspect", &name]));
+    let visible = Visible(&name).to_string();
     assert!(error.contains(&visible) && line.contains(&visible), "{error:?}, {line:?}");
 }
 
 #[test]
-fn patterns_make_any_name_harmless() {
+fn patterns_replace_hostile_characters() {
     let directory = directory();
     let long = "\u{1b}/é".repeat(30_000);
     for name in [TRICKS.replace('\0', ""), long, "../../guest.mem".into(), ".".into()] {
-        let mut command = corestream(directory.path());
         // An argument has at most 128 KiB, and no NUL.
-        command.args(["dump", "--memory", "guest.mem", "--name", &name, "-o", "core-%n"]);
-        assert_eq!(shown(&command.output().unwrap()), "");
+        let args = ["dump", "--memory", "guest.mem", "--name", &name, "-o", "core-%n"];
+        assert_eq!(shown(&run(directory.path(), args)), "");
         let made: Vec<_> =
             names(directory.path()).into_iter().filter(|n| n != "guest.mem").collect();
         assert_eq!(made.len(), 1);
@@ -174,12 +169,13 @@ fn patterns_make_any_name_harmless() {
     }
     // A name that is too long for a file is an error, and leaves nothing.
     for pattern in ["%n".repeat(3), "x".repeat(300), "x".repeat(100_000)] {
-        let mut command = corestream(directory.path());
         let name = "n".repeat(1000);
-        command.args(["dump", "--memory", "guest.mem", "--name", &name, "-o", &pattern]);
-        assert!(shown(&command.output().unwrap()).ends_with("File name too long (os error 36)\n"));
+        let args = ["dump", "--memory", "guest.mem", "--name", &name, "-o", &pattern];
+        assert!(
+            shown(&run(directory.path(), args)).ends_with("File name too long (os error 36)\n")
+        );
     }
-    // What is no text, or no path, in a manifest or an argument.
+    // Arguments and manifests that are not text, or not a path.
     let not_text = OsStr::from_bytes(b"\xff\n\x1b[31m");
     for args in [
         [OsStr::new("--name"), not_text],
@@ -187,8 +183,9 @@ fn patterns_make_any_name_harmless() {
         [OsStr::new("--to"), OsStr::new("tcp:a\n\u{1b}[31m")],
         [OsStr::new("--memory"), OsStr::new("a,\n\u{1b}[31m")],
     ] {
-        let mut command = corestream(directory.path());
-        command.args(["dump", "--memory", "guest.mem", "--dry-run"]).args(args);
+        let dry_run = ["dump", "--memory", "guest.mem", "--dry-run"];
+        let mut command = corestream(directory.path(), dry_run);
+        command.args(args);
         let output = command.output().unwrap();
         assert!(!output.status.success(), "{args:?}");
         shown(&output);
@@ -196,7 +193,7 @@ fn patterns_make_any_name_harmless() {
     for text in [r#"{ "memories": [{ "image": "a\u0000b" }] }"#, "{ \"\u{1b}[31m\": 1 }"] {
         fs::write(directory.path().join("m.json"), text).unwrap();
         let args = ["dump", "--manifest", "m.json", "-o", "new"];
-        let output = corestream(directory.path()).args(args).output().unwrap();
+        let output = run(directory.path(), args);
         assert_eq!(output.status.code(), Some(1));
         shown(&output);
     }

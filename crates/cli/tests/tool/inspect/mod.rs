@@ -2,4 +2,5 @@
 
 mod facts;
 mod hostile_names;
+mod report;
 mod symbols;

@@ -1,13 +1,9 @@
-//! `corestream inspect --symbols`: functions, lines and variables of frames by the files of modules.
+//! `corestream inspect --symbols`: functions, lines and variables of frames.
 
-use crate::{common, tool};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use assert_cmd::Command;
-use common::Random;
-use common::own::leb;
 use corestream::{
     CoreDump, Dumper, Frame, Global, GlobalValue, Instance, InstanceIndex, Memory, MemoryImage,
     MemoryType, Thread, Value,
@@ -15,19 +11,22 @@ use corestream::{
 use corestream_cli::internals::Inspection;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value as Json;
-use tool::stderr;
 use wasm_encoder::{
     CodeSection, CustomSection, Function, FunctionSection, Module, NameMap, NameSection,
     TypeSection,
 };
 
+use crate::common::Random;
+use crate::common::own::leb;
+use crate::tool::{corestream, stderr};
+
 const GUEST: &str = "tests/guests/wordcount.wasm";
 const SOURCE: &str = "tests/guests/wordcount.c";
 
-/// Functions of the guest.
+/// Indices of functions of the guest.
 const REPORT: u32 = 49;
 const MAIN: u32 = 48;
-/// Where `_start` has a variable, and the stack pointer that the tests take.
+/// The address of a variable of `_start`, and the stack pointer in the tests.
 const STARTED: usize = 0x100_0970;
 const STACK: i32 = 0xff_ff80;
 
@@ -46,7 +45,7 @@ impl Directory {
         path
     }
 
-    /// A dump of instances of modules of these names, with these frames.
+    /// Writes a dump with an instance of each module and a thread.
     fn dump(&self, modules: &[&str], frames: impl IntoIterator<Item = Frame>) -> PathBuf {
         let mut bytes = vec![0; STARTED.next_multiple_of(65_536)];
         bytes[STARTED] = 1;
@@ -70,20 +69,21 @@ fn frame(function: u32, offset: u32) -> Frame {
 }
 
 fn inspect(dump: &Path, symbols: &[&str], more: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_corestream"));
-    command.arg("inspect").arg(dump).args(more);
+    // The paths of the guest and its source are relative to this directory.
+    let mut command = corestream(Path::new("."), ["inspect"]);
+    command.arg(dump).args(more);
     for file in symbols {
         command.args(["--symbols", file]);
     }
     command.output().unwrap()
 }
 
-/// The frames of the only thread.
+/// Returns the frames of the only thread.
 fn frames(dump: &Path, symbols: &[&str]) -> Vec<Json> {
     let output = inspect(dump, symbols, &["--json"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout).unwrap();
-    // The report is read back, and written as the same text again.
+    // The report can be parsed, and makes the same text again.
     let read: Inspection<'_> = serde_json::from_str(&text).unwrap();
     if !text.contains("\\u") {
         assert_eq!(serde_json::to_string_pretty(&read).unwrap() + "\n", text);
@@ -92,7 +92,7 @@ fn frames(dump: &Path, symbols: &[&str]) -> Vec<Json> {
     json["threads"][0]["frames"].as_array().unwrap().clone()
 }
 
-/// The line of the source that a frame, or a function inlined into it, is at.
+/// Returns the source line of a frame or of a function inlined into it.
 fn source(position: &Json) -> String {
     assert!(position["file"].as_str().unwrap().ends_with("/wordcount.c"), "{position}");
     let line = usize::try_from(position["line"].as_u64().unwrap()).unwrap();
@@ -104,7 +104,7 @@ fn variable<'j>(position: &'j Json, name: &str) -> &'j Json {
     all.find(|variable| variable["name"] == name).unwrap_or_else(|| panic!("{position}"))
 }
 
-/// The stack of the guest where it traps.
+/// Returns the stack of the guest at its trap.
 fn trapped() -> Vec<Frame> {
     let pair = |a, b| [Value::I32(a), Value::I32(b)];
     let mut frames = vec![frame(REPORT, 6).with_locals(pair(0x12_3450, 0))];
@@ -116,7 +116,7 @@ fn trapped() -> Vec<Frame> {
 }
 
 #[test]
-fn the_stack_of_a_real_guest() {
+fn names_the_functions_and_lines_of_a_real_guest() {
     let directory = Directory::new();
     let frames = frames(&directory.dump(&["wordcount.wasm"], trapped()), &[GUEST]);
     let names: Vec<&str> = frames.iter().map(|frame| frame["name"].as_str().unwrap()).collect();
@@ -128,7 +128,7 @@ fn the_stack_of_a_real_guest() {
         assert!(source(frame).starts_with("return report(w ? w->next : 0, depth - 1)"));
     }
     assert_eq!(source(&frames[6]), "return report(table[1], 5) + arena[0];");
-    // The guest's file has no lines of this one, and those of its C library for the last.
+    // The file has no lines for `__main_void`, and lines of the C library for `_start`.
     assert!(frames[7].get("line").is_none());
     assert!(frames[8]["file"].as_str().unwrap().ends_with("/crt1-command.c"));
     assert_eq!(frames[8]["line"], 47);
@@ -136,7 +136,7 @@ fn the_stack_of_a_real_guest() {
 }
 
 #[test]
-fn variables_by_name() {
+fn evaluates_variables() {
     let directory = Directory::new();
     let frames = frames(&directory.dump(&["wordcount.wasm"], trapped()), &[GUEST]);
     assert_eq!(variable(&frames[0], "w")["value"], 0x12_3450);
@@ -144,17 +144,16 @@ fn variables_by_name() {
     for (depth, frame) in frames[..6].iter().enumerate() {
         assert_eq!(variable(frame, "depth")["value"], depth);
     }
-    // In memory, from a frame base that is a local; of a location that has ended; of none at all.
+    // One is in memory at a frame base that is a local, one is past the end of its location, and one has none.
     assert_eq!(variable(&frames[6], "buffer")["address"], STACK + 16);
     assert_eq!(variable(&frames[6], "argc")["value"], Json::Null);
     assert_eq!(variable(&frames[6], "arena")["value"], Json::Null);
-    // Static, read from the memory of the dump.
+    // A static variable is read from the memory in the dump.
     assert_eq!(variable(&frames[8], "started")["value"], 1);
 }
 
-/// What the dump does not know is not guessed.
 #[test]
-fn locals_that_are_missing_stay_unknown() {
+fn variables_of_missing_locals_are_unknown() {
     let directory = Directory::new();
     let stack = [frame(REPORT, 6).with_locals([Value::Missing, Value::F32(0)]), frame(MAIN, 851)];
     let frames = frames(&directory.dump(&["wordcount.wasm"], stack), &[GUEST]);
@@ -163,10 +162,10 @@ fn locals_that_are_missing_stay_unknown() {
     assert!(variable(&frames[1], "buffer").get("address").is_none());
 }
 
-/// A call in a function that is inlined into `main`, given by the offset of the call as the format has
-/// it, and by that behind it, where the next line may begin.
+/// The frame is at a call in a function that is inlined into `main`. Its offset is that of the call, as in the format, or
+/// that after the call, where the next line can begin.
 #[test]
-fn inlined_calls() {
+fn shows_inlined_calls() {
     let directory = Directory::new();
     for offset in [0x22d, 0x233] {
         let dump = directory.dump(&["wordcount.wasm"], [frame(REPORT, 6), frame(MAIN, offset)]);
@@ -177,7 +176,7 @@ fn inlined_calls() {
         assert_eq!(inlined.len(), 1, "{frame}");
         assert_eq!(inlined[0]["name"], "count");
         assert!(source(&inlined[0]).contains("memcmp(w->text, s, n)"), "{frame}");
-        // Its name is where `count` is described, once for all calls.
+        // The variable is described once for all calls of `count`.
         assert_eq!(variable(&inlined[0], "slot")["parameter"], false);
         let text = String::from_utf8(inspect(&dump, &[GUEST], &[]).stdout).unwrap();
         let (inner, outer) =
@@ -187,7 +186,7 @@ fn inlined_calls() {
 }
 
 #[test]
-fn text_is_that_of_the_json() {
+fn text_has_what_the_json_has() {
     let directory = Directory::new();
     let dump = directory.dump(&["wordcount.wasm"], trapped());
     let text = String::from_utf8(inspect(&dump, &[GUEST], &[]).stdout).unwrap();
@@ -199,7 +198,7 @@ fn text_is_that_of_the_json() {
     assert!(text.contains("\n     __main_void\n"), "{text}");
 }
 
-/// A module of functions that do nothing, the first of which have these names.
+/// Returns a module of functions that do nothing. The first ones have names.
 fn named(module: &str, names: &[&str], functions: u32) -> Module {
     let mut wasm = Module::new();
     let mut types = TypeSection::new();
@@ -227,7 +226,7 @@ fn name_of(frame: &Json) -> &str {
 }
 
 #[test]
-fn names_without_debugging_information() {
+fn demangles_names_without_debugging_information() {
     let directory = Directory::new();
     let mangled =
         ["plain", "_ZN4core3fmt9Formatter3pad17h0123456789abcdefE", "_Z3addii", "a\u{1b}b"];
@@ -239,11 +238,11 @@ fn names_without_debugging_information() {
     assert_eq!(names, ["plain", "core::fmt::Formatter::pad", "add(int, int)", "a\u{1b}b", ""]);
     assert!(frames.iter().all(|frame| frame.get("line").is_none()));
     let text = inspect(&dump, &[file], &[]).stdout;
-    assert!(!text.contains(&0x1b), "a name plays tricks on a terminal");
+    assert!(!text.contains(&0x1b), "a name controls the terminal");
 }
 
 #[test]
-fn frames_that_are_not_of_the_file() {
+fn reports_frames_that_do_not_fit_the_file() {
     let directory = Directory::new();
     let stack = [frame(3, 0), frame(2, 0x40), frame(2, 0), frame(u32::MAX, u32::MAX)];
     let file = directory.write("a.wasm", named("a", &["x", "y", "z"], 3).finish());
@@ -263,7 +262,7 @@ fn frames_that_are_not_of_the_file() {
 }
 
 #[test]
-fn files_are_matched_with_modules() {
+fn matches_files_with_modules() {
     let directory = Directory::new();
     let file = |name: &str, module: &str, function: &str| {
         let path = directory.write(name, named(module, &[function], 1).finish());
@@ -298,7 +297,7 @@ fn files_are_matched_with_modules() {
 }
 
 #[test]
-fn files_that_are_no_modules() {
+fn rejects_files_that_are_not_modules() {
     let directory = Directory::new();
     let dump = directory.dump(&["guest"], [frame(REPORT, 6)]);
     let fails = |bytes: &[u8], why: &str| {
@@ -320,7 +319,7 @@ fn files_that_are_no_modules() {
     fails(&fs::read(&dump).unwrap(), "is a core dump, not a guest");
     fails(b"(component)", "is a component, whose symbols are not supported; name its core");
     fails(b"\0asm\x0d\0\x01\0", "is a component, whose symbols are not supported; name its core");
-    // What may have no end is not read.
+    // A file that is not regular may have no end, so it is not read.
     let fifo = directory.write("fifo.wasm", b"");
     fs::remove_file(&fifo).unwrap();
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
@@ -329,7 +328,7 @@ fn files_that_are_no_modules() {
         let said = format!("corestream: {}: not a regular file\n", path.display());
         assert_eq!((output.status.code(), stderr(&output)), (Some(1), said));
     }
-    // Of one that is cut, what is there.
+    // A truncated module is read as far as it goes.
     let whole = fs::read(GUEST).unwrap();
     let cut = directory.write("cut.wasm", &whole[..0xea50a]);
     let output = inspect(&dump, &[cut.to_str().unwrap()], &[]);
@@ -340,7 +339,7 @@ fn files_that_are_no_modules() {
 }
 
 #[test]
-fn debugging_information_elsewhere_is_said() {
+fn reports_debugging_information_in_another_file() {
     let directory = Directory::new();
     let mut module = named("a", &["f"], 1);
     module.section(&CustomSection {
@@ -354,7 +353,7 @@ fn debugging_information_elsewhere_is_said() {
     assert!(String::from_utf8(output.stdout).unwrap().contains("     f\n"));
 }
 
-/// One unit of debugging information: its entries, their abbreviations and ranges of addresses.
+/// Returns a module with one unit of debugging information.
 fn with_dwarf(abbreviations: &[u8], entries: &[u8], ranges: &[u8]) -> Vec<u8> {
     let mut unit = (u32::try_from(entries.len()).unwrap() + 7).to_le_bytes().to_vec();
     unit.extend([4, 0, 0, 0, 0, 0, 4]);
@@ -366,26 +365,26 @@ fn with_dwarf(abbreviations: &[u8], entries: &[u8], ranges: &[u8]) -> Vec<u8> {
     module.finish()
 }
 
-/// Debugging information that would overflow the stack, or take forever.
+/// Debugging information that would overflow the stack or take forever.
 #[test]
-fn bombs() {
+fn survives_hostile_debugging_information() {
     let directory = Directory::new();
     let dump = directory.dump(&["a"], [frame(0, 1)]);
-    let says = |wasm: Vec<u8>, why: &str| {
+    let warns = |wasm: Vec<u8>, why: &str| {
         let file = directory.write("a.wasm", wasm);
         let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
         assert!(output.status.success(), "{}", stderr(&output));
         assert!(stderr(&output).contains(why), "{}", stderr(&output));
         assert!(String::from_utf8(output.stdout).unwrap().contains("     f\n"));
     };
-    // What a frame says, after the units have been found to be harmless.
-    let frame_says = |wasm: Vec<u8>, why: &str| {
+    // The units are harmless, but the frame has a problem.
+    let has_problem = |wasm: Vec<u8>, why: &str| {
         let file = directory.write("a.wasm", wasm);
         let frame = &frames(&dump, &[file.to_str().unwrap()])[0];
         assert_eq!(name_of(frame), "f");
         assert!(frame["problem"].as_str().unwrap().ends_with(why), "{frame}");
     };
-    // A unit, in it a function from 0 to 100, in that a million calls inlined into each other.
+    // A unit with a function from 0 to 100, with a million calls that are inlined into each other.
     let abbreviations = [
         &[1, 0x11, 1, 0x11, 1, 0x12, 6, 0, 0][..],
         &[2, 0x2e, 1, 0x11, 1, 0x12, 6, 0, 0],
@@ -394,27 +393,27 @@ fn bombs() {
     let entry = |code: u8| [code, 0, 0, 0, 0, 100, 0, 0, 0];
     let mut entries = [entry(1), entry(2)].concat();
     entries.extend((0..1_000_000).flat_map(|_| entry(3)));
-    says(with_dwarf(&abbreviations.concat(), &entries, &[]), "nested more than 512 levels deep");
-    // A million entries of a byte each, all with a hundred thousand attributes that have none.
+    warns(with_dwarf(&abbreviations.concat(), &entries, &[]), "nested more than 512 levels deep");
+    // A million entries of one byte, each with a hundred thousand attributes of no bytes.
     let mut abbreviations = vec![1, 0x11, 1, 0, 0, 2, 0x34, 0];
     (0..100_000).for_each(|_| abbreviations.extend([0x3f, 0x19]));
     abbreviations.extend([0, 0, 0]);
     let mut entries = vec![1];
     entries.extend(vec![2; 1_000_000]);
-    says(with_dwarf(&abbreviations, &entries, &[]), "takes too much to read");
-    // A hundred thousand functions that share as many ranges.
+    warns(with_dwarf(&abbreviations, &entries, &[]), "takes too much to read");
+    // A hundred thousand functions that share a hundred thousand ranges.
     let abbreviations = [1, 0x11, 1, 0x11, 1, 0x12, 6, 0, 0, 2, 0x2e, 0, 0x55, 0x17, 0, 0, 0];
     let mut entries = entry(1).to_vec();
     (0..100_000).for_each(|_| entries.extend([2, 0, 0, 0, 0]));
     entries.push(0);
     let ranges = [2_u32.to_le_bytes(), 90_u32.to_le_bytes()].concat().repeat(100_000);
-    frame_says(with_dwarf(&abbreviations, &entries, &ranges), "takes too much to read");
+    has_problem(with_dwarf(&abbreviations, &entries, &ranges), "takes too much to read");
 }
 
-/// The real guest with bytes of its debugging information changed: less is known, or something else,
-/// and nothing worse.
+/// The real guest with changed bytes in its debugging information: names and lines may be missing or wrong, and nothing
+/// worse happens.
 #[test]
-fn garbled_debugging_information() {
+fn survives_garbled_debugging_information() {
     let directory = Directory::new();
     let dump = directory.dump(&["wordcount.wasm"], trapped());
     let whole = fs::read(GUEST).unwrap();
@@ -422,7 +421,7 @@ fn garbled_debugging_information() {
     for round in 0..24 {
         let mut bytes = whole.clone();
         for _ in 0..1 << (round % 12) {
-            // From the first section of debugging information to the names.
+            // Between the first section of debugging information and the names.
             let at = 0x5a20 + random.below(0xea70a - 0x5a20);
             bytes[at] = random.next().to_le_bytes()[0];
         }
@@ -431,7 +430,7 @@ fn garbled_debugging_information() {
         assert!(output.status.success(), "{round}: {}", stderr(&output));
         assert!(String::from_utf8(output.stdout).unwrap().contains("function 49 at 0x6"));
     }
-    // A section that is longer than its file is one that is cut.
+    // A section that is longer than its file is truncated.
     let mut bytes = named("a", &["f"], 1).finish();
     bytes.push(0);
     leb(&mut bytes, 1 << 30);

@@ -1,6 +1,5 @@
-//! How it ends between `corestream receive` and a sender: with all, with a part, with nothing, by a signal.
+//! How a connection to a receiver ends: with all of a dump, with a part of it, with nothing, or by a signal.
 
-use crate::{common, receiver, tool, waiting};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -9,14 +8,15 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use common::own;
-use receiver::{MIB, Receiver, corestream, dump_of, read};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
-use tool::{names, stderr};
-use waiting::wait_until;
 
-/// What a receiver replies, and how it ends the connection. A sender that does not read replies, as that of
-/// older versions, takes an end for "kept", and an error for "not kept".
+use crate::common::own;
+use crate::receiver::{MIB, Receiver, dump_of, read};
+use crate::tool::{NO_ARGS, names, run, shell, stderr, write_image};
+use crate::waiting::{self, wait_until};
+
+/// Returns what a receiver replies, and how it ends the connection. Senders that do not read replies, such as those of
+/// older versions, take an ordinary end for "kept", and an error for "not kept".
 fn reply(socket: &mut impl Read) -> (String, Result<(), ErrorKind>) {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 100]);
     let end = loop {
@@ -29,29 +29,29 @@ fn reply(socket: &mut impl Read) -> (String, Result<(), ErrorKind>) {
     (String::from_utf8(bytes).unwrap(), end)
 }
 
-/// A sender that has sent all may stay connected: it is not waited for, and nothing is lost.
+/// A sender may stay connected after all of its dump. The receiver does not wait for it, and loses nothing.
 #[test]
-fn a_dump_is_whole_though_its_sender_stays() {
+fn names_a_complete_dump_whose_sender_stays() {
     let directory = tempfile::tempdir().unwrap();
     let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--timeout", "3600"]);
     let bytes = dump_of("stays", 3, 1);
     let mut socket = receiver.connect();
     socket.write_all(&bytes).unwrap();
     wait_until(|| directory.path().join("stays").exists());
-    assert!(receiver.line().contains(", intact"));
+    assert!(receiver.line().starts_with("stays: "));
     assert!(read(directory.path(), "stays") == bytes);
-    // A sender that wants to know waits until the other end is closed: the dump has its name then.
+    // When the receiver closes the connection, the dump has its name.
     let mut socket = receiver.connect();
     socket.write_all(&bytes).unwrap();
     socket.shutdown(Shutdown::Write).unwrap();
     assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())));
     assert!(read(directory.path(), "stays.1") == bytes);
-    receiver.line();
+    assert!(receiver.line().starts_with("stays.1: "));
     receiver.stop();
 }
 
 #[test]
-fn what_is_cut_off_is_kept_only_if_that_is_wanted() {
+fn keeps_partial_dumps_only_with_the_option() {
     let directory = tempfile::tempdir().unwrap();
     let bytes = dump_of("guest", 64, 1);
     let half = &bytes[..bytes.len() / 2];
@@ -65,15 +65,15 @@ fn what_is_cut_off_is_kept_only_if_that_is_wanted() {
         assert!(read(directory.path(), kept) == sent);
         let metadata = directory.path().join(kept).metadata().unwrap();
         assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
-        // What was reserved for the rest is free again.
+        // The room that was reserved for the rest is free again.
         assert!(metadata.blocks() * 512 <= sent.len() as u64 + 65_536, "{metadata:?}");
     }
-    // What is no dump has nothing to keep, and what is not wanted is not kept.
+    // Bytes that are not a dump are not kept, and neither is a dump that is refused.
     receiver.send(b"nothing of the kind");
     assert!(receiver.line().starts_with("PEER: not a core dump"));
     receiver.send(&own::without(&bytes));
     assert!(receiver.line().contains("is by another tool"));
-    // Nor is there a reason why the receiver's own end should lose anything.
+    // The partial dump of a sender that a signal interrupts may be kept or not.
     let mut socket = receiver.connect();
     socket.write_all(half).unwrap();
     receiver.wait_for_connections(1);
@@ -86,7 +86,7 @@ fn what_is_cut_off_is_kept_only_if_that_is_wanted() {
 }
 
 #[test]
-fn once_says_whether_the_dump_was_whole() {
+fn once_exits_by_the_verdict_on_the_dump() {
     let directory = tempfile::tempdir().unwrap();
     let bytes = dump_of("guest", 32, 1);
     let foreign = own::without(&bytes);
@@ -103,7 +103,7 @@ fn once_says_whether_the_dump_was_whole() {
             &bytes,
             &["--max-size", "2000000"],
             1,
-            "PEER: has 2101377 bytes, more than the 2000000 of --max-size",
+            "PEER: has 2101377 bytes, which exceeds --max-size (2000000 bytes)",
         ),
         (
             &foreign,
@@ -135,7 +135,7 @@ fn once_says_whether_the_dump_was_whole() {
 }
 
 #[test]
-fn a_signal_drops_what_is_under_way_and_leaves_nothing() {
+fn a_signal_drops_incomplete_dumps_and_leaves_nothing() {
     let bytes = dump_of("guest", 64, 1);
     let half = &bytes[..bytes.len() / 2];
     for (signal, name, code) in waiting::stop_signals() {
@@ -144,7 +144,7 @@ fn a_signal_drops_what_is_under_way_and_leaves_nothing() {
         let mut receiver = Receiver::start(directory.path(), "unix:socket", &args);
         let connect = || UnixStream::connect(directory.path().join("socket")).unwrap();
         let mut sockets = [connect(), connect(), connect()];
-        // The third one waits: it is not read from.
+        // The third sender waits for a place.
         for socket in &mut sockets[..2] {
             socket.write_all(half).unwrap();
         }
@@ -159,15 +159,15 @@ fn a_signal_drops_what_is_under_way_and_leaves_nothing() {
     }
 }
 
-/// The kernel ends the connections of a process that is killed. It must not look as if the dump were kept, also
-/// if the receiver had read everything but the end of the sender's half.
+/// The kernel ends the connections of a killed process. That must not look as if the dump were kept, even if the receiver
+/// has read all of the dump and only the end of the sender's half is missing.
 #[test]
 fn a_killed_receiver_breaks_the_connection() {
     let bytes = dump_of("guest", 2, 1);
     let part = &bytes[..bytes.len() - 1];
     let directory = tempfile::tempdir().unwrap();
     let kill = |receiver: Receiver, before: usize, end: &dyn Fn()| {
-        wait_until(|| receiver.has_read() >= before + part.len());
+        wait_until(|| receiver.bytes_read() >= before + part.len());
         receiver.signal(Signal::STOP);
         let stat = format!("/proc/{}/stat", receiver.child.id());
         wait_until(|| fs::read_to_string(&stat).unwrap().contains(") T "));
@@ -177,15 +177,15 @@ fn a_killed_receiver_breaks_the_connection() {
         assert!(!directory.path().join("guest").exists());
     };
     let receiver = Receiver::tcp(directory.path(), &["-o", "%n"]);
-    let before = receiver.has_read();
+    let before = receiver.bytes_read();
     let mut socket = receiver.connect();
     socket.write_all(part).unwrap();
     kill(receiver, before, &|| socket.shutdown(Shutdown::Write).unwrap());
     assert_eq!(reply(&mut socket), (String::new(), Err(ErrorKind::ConnectionReset)));
 
-    // By a Unix socket it is the last byte that is not read before the dump has its name.
+    // From a Unix socket, the receiver reads the last byte only when the dump has its name.
     let receiver = Receiver::start(directory.path(), "unix:socket", &["-o", "%n"]);
-    let before = receiver.has_read();
+    let before = receiver.bytes_read();
     let mut socket = UnixStream::connect(directory.path().join("socket")).unwrap();
     socket.write_all(&bytes).unwrap();
     kill(receiver, before, &|| {});
@@ -193,33 +193,31 @@ fn a_killed_receiver_breaks_the_connection() {
 }
 
 #[test]
-fn a_signal_does_not_drop_what_is_all_there() {
+fn a_signal_does_not_drop_a_complete_dump() {
     let directory = tempfile::tempdir().unwrap();
     let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n"]);
     let bytes = dump_of("stays", 3, 1);
-    let before = receiver.has_read();
+    let before = receiver.bytes_read();
     let mut socket = receiver.connect();
     socket.write_all(&bytes).unwrap();
-    while receiver.has_read() < before + bytes.len() {
-        thread::sleep(Duration::from_millis(2));
-    }
+    wait_until(|| receiver.bytes_read() >= before + bytes.len());
     receiver.signal(Signal::TERM);
-    assert!(receiver.line().contains(", intact"));
+    assert!(receiver.line().starts_with("stays: "));
     assert_eq!(receiver.end().0, Some(143));
     assert!(read(directory.path(), "stays") == bytes);
 }
 
-/// Who only looks whether anybody listens is not the one sender.
+/// With `--once`, a port check does not count as the one sender.
 #[test]
 fn once_waits_for_a_sender_that_sends() {
     let directory = tempfile::tempdir().unwrap();
-    let args = ["-o", "%n", "--once", "--timeout", "1"];
+    let args = ["-o", "%n", "--once", "--timeout", "0.2"];
     let mut receiver = Receiver::tcp(directory.path(), &args);
     drop(receiver.connect());
     assert_eq!(receiver.line(), "PEER: has sent nothing");
     let mut silent = receiver.connect();
-    assert_eq!(receiver.line(), "PEER: is cut off: 0 bytes: nothing came for 1s");
-    let reason = "is cut off: 0 bytes: nothing came for 1s\n".to_string();
+    assert_eq!(receiver.line(), "PEER: truncated: 0 bytes: no bytes arrived for 200ms");
+    let reason = "truncated: 0 bytes: no bytes arrived for 200ms\n".to_string();
     assert_eq!(reply(&mut silent), (reason, Err(ErrorKind::ConnectionReset)));
     let bytes = dump_of("guest", 1, 1);
     receiver.send(&bytes);
@@ -229,13 +227,13 @@ fn once_waits_for_a_sender_that_sends() {
     // A signal ends the wait.
     let mut receiver = Receiver::tcp(directory.path(), &args);
     drop(receiver.connect());
-    receiver.line();
+    assert_eq!(receiver.line(), "PEER: has sent nothing");
     receiver.stop();
 }
 
-/// A dump whose sections are wrong can only be dropped: the rest of it is not waited for.
+/// A dump with a damaged section can only be dropped, so the receiver does not wait for the rest.
 #[test]
-fn what_is_damaged_is_not_taken_to_its_end() {
+fn drops_a_damaged_dump_before_its_end() {
     let directory = tempfile::tempdir().unwrap();
     let mut bytes = dump_of("guest", 64, 1);
     let at = own::end_of_core(&bytes) + own::HEADER;
@@ -252,7 +250,7 @@ fn what_is_damaged_is_not_taken_to_its_end() {
         }
         let line = receiver.line();
         if keep {
-            // The index tells more of it.
+            // The index tells which block is damaged.
             assert!(
                 line.starts_with("PEER: is damaged: checksum mismatch in 0x0..0x100000"),
                 "{line}"
@@ -268,7 +266,7 @@ fn what_is_damaged_is_not_taken_to_its_end() {
         assert_eq!(end, Err(ErrorKind::ConnectionReset));
         receiver.stop();
     }
-    // Nothing tells more of another tool's dump, and all of it is kept nevertheless.
+    // A dump of another tool has no index, but all of it is kept.
     let mut foreign = own::without(&dump_of("foreign", 64, 1));
     let at = own::end_of_core(&foreign);
     foreign[at] = 99;
@@ -282,7 +280,7 @@ fn what_is_damaged_is_not_taken_to_its_end() {
 }
 
 #[test]
-fn only_so_many_partial_dumps_are_kept() {
+fn limits_the_number_of_partial_dumps() {
     let directory = tempfile::tempdir().unwrap();
     let bytes = dump_of("guest", 1, 1);
     let args = ["-o", "%n", "--keep-partial", "--max-partials", "2"];
@@ -296,7 +294,7 @@ fn only_so_many_partial_dumps_are_kept() {
         assert!(line.ends_with(&format!("; kept as {kept}")), "{line}");
     }
     let line = send();
-    let said = "; not kept, there are 2 that end in .partial (--max-partials)";
+    let said = "; not kept: the directory already has 2 .partial files (--max-partials)";
     assert!(line.ends_with(said), "{line}");
     fs::remove_file(directory.path().join("guest.partial")).unwrap();
     let line = send();
@@ -307,14 +305,13 @@ fn only_so_many_partial_dumps_are_kept() {
     assert_eq!(names(directory.path()), ["guest", "guest.1.partial", "guest.partial"]);
 }
 
-/// All of a small dump is on its way before the receiver has looked at it.
+/// All of a small dump is sent before the receiver looks at it.
 #[test]
 fn a_sender_learns_that_its_dump_is_not_kept() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), [1; 65_536]).unwrap();
+    write_image(directory.path().join("guest.mem"), [1; 65_536]);
     let dump = |to: &str| {
-        let mut command = corestream(directory.path());
-        let output = command.args(["dump", "--memory", "guest.mem", "--to", to]).output().unwrap();
+        let output = run(directory.path(), ["dump", "--memory", "guest.mem", "--to", to]);
         (output.status.code(), stderr(&output))
     };
     let dumps = directory.path().join("dumps");
@@ -322,7 +319,7 @@ fn a_sender_learns_that_its_dump_is_not_kept() {
     let mut receiver = Receiver::tcp(directory.path(), &["-o", "dumps/%n"]);
     assert_eq!(dump(&receiver.address), (Some(0), String::new()));
     assert!(receiver.line().starts_with("dumps/guest.mem: "));
-    // It has all of the dump, and can't give it a name.
+    // The receiver cannot begin a file.
     let file = dumps.join("guest.mem");
     fs::remove_file(&file).unwrap();
     fs::remove_dir(&dumps).unwrap();
@@ -341,7 +338,7 @@ fn a_sender_learns_that_its_dump_is_not_kept() {
         let line = receiver.line();
         let (_, reason) =
             line.split_once(": has ").map(|(peer, _)| line.split_at(peer.len() + 2)).unwrap();
-        assert!(reason.ends_with("--max-size"), "{line}");
+        assert!(reason.ends_with("--max-size (1000 bytes)"), "{line}");
         let to = &receiver.address;
         let expected = format!("corestream: {to}: did not keep the dump: {reason}\n");
         assert_eq!((code, said), (Some(1), expected));
@@ -349,10 +346,10 @@ fn a_sender_learns_that_its_dump_is_not_kept() {
     }
 }
 
-/// Also a sender that does not read replies learns what came of its dump, by a Unix socket too, where the end
-/// of a connection is an error only if bytes were left unread; whatever the pieces that it sends.
+/// A sender that does not read replies also learns whether its dump was kept. Over a Unix socket, the end of the connection
+/// is an error only if bytes are left unread, whatever the pieces that the sender sends.
 #[test]
-fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
+fn a_unix_sender_learns_whether_its_dump_was_kept() {
     let directory = tempfile::tempdir().unwrap();
     let dumps = directory.path().join("dumps");
     fs::create_dir(&dumps).unwrap();
@@ -364,7 +361,8 @@ fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
         let (last, first) = pieces.split_last().unwrap();
         for piece in first {
             socket.write_all(piece).unwrap();
-            thread::sleep(Duration::from_millis(30));
+            // The receiver gets the pieces one by one.
+            thread::sleep(Duration::from_millis(5));
         }
         before_the_last();
         socket.write_all(last).unwrap();
@@ -377,7 +375,7 @@ fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
     {
         let (learned, line) = send(pieces, &|| {});
         assert_eq!(learned, ("ok\n".into(), Ok(())), "{line}");
-        assert!(line.contains(", intact"), "{line}");
+        assert!(line.contains(" bytes from unix:socket, intact"), "{line}");
     }
     let reset = |line: &str| {
         let reason = line.strip_prefix("unix:socket: ").unwrap();
@@ -401,19 +399,19 @@ fn a_sender_learns_by_a_unix_socket_what_came_of_its_dump() {
     receiver.stop();
 }
 
-/// Numbers of descriptors below `limit` that the process does not have open.
+/// Returns how many descriptors below `limit` the receiver does not have open.
 fn free_below(receiver: &Receiver, limit: u64) -> u64 {
     let fds = fs::read_dir(format!("/proc/{}/fd", receiver.child.id())).unwrap();
     let open = fds.filter_map(|fd| fd.unwrap().file_name().to_str()?.parse::<u64>().ok());
     limit - open.filter(|fd| *fd < limit).count() as u64
 }
 
-/// Senders that stay silent use up the free descriptors. Those who wait are served when the silent ones are dropped.
+/// Silent senders use up the free descriptors. The senders that wait are served when the silent ones are dropped.
 #[test]
-fn silent_senders_do_not_keep_others_out_for_ever() {
+fn silent_senders_do_not_block_others_for_ever() {
     let bytes = dump_of("guest", 1, 1);
     let directory = tempfile::tempdir().unwrap();
-    let args = ["-o", "%n", "--max-senders", "40", "--timeout", "1"];
+    let args = ["-o", "%n", "--max-senders", "40", "--timeout", "0.1"];
     let mut receiver = Receiver::tcp(directory.path(), &args);
     let pid = Pid::from_raw(receiver.child.id().cast_signed());
     let before = getrlimit(Resource::Nofile);
@@ -427,55 +425,67 @@ fn silent_senders_do_not_keep_others_out_for_ever() {
     socket.write_all(&bytes).unwrap();
     socket.shutdown(Shutdown::Write).unwrap();
     assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())));
-    // Its lines are those of the silent senders, as many as were dropped by now.
+    // The number of silent senders that were dropped by now is not known, so their lines are not read.
     receiver.child.kill().unwrap();
     receiver.child.wait().unwrap();
 }
 
-/// A receiver that could never take a sender says so at the start.
+/// A receiver that could never take a sender fails at the start.
 #[test]
-fn a_limit_that_is_too_low_for_one_sender_is_an_error() {
+fn rejects_a_limit_that_is_too_low_for_one_sender() {
     let directory = tempfile::tempdir().unwrap();
     let line = "ulimit -n 5; exec \"$0\" receive unix:socket -o %n";
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", line]).arg(assert_cmd::cargo::cargo_bin!("corestream"));
-    let output = command.current_dir(directory.path()).output().unwrap();
+    let output = shell(directory.path(), line, NO_ARGS);
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
-    let said = String::from_utf8(output.stderr).unwrap();
+    let said = stderr(&output);
     assert!(said.contains("Too many open files"), "{said}");
 }
 
-/// Without free descriptors senders wait for their connection, and none is dropped.
+/// Without free descriptors, senders wait for their connection, and none is dropped.
 #[test]
 fn senders_wait_for_free_descriptors() {
-    let bytes = dump_of("guest", 1, 1);
-    for free in 0..4 {
-        let directory = tempfile::tempdir().unwrap();
-        let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--max-senders", "3"]);
-        let pid = Pid::from_raw(receiver.child.id().cast_signed());
-        let before = getrlimit(Resource::Nofile);
-        let limit = (1..).find(|limit| free_below(&receiver, *limit) > free).unwrap() - 1;
-        let low = Rlimit { current: Some(limit), ..before };
-        prlimit(pid, Resource::Nofile, low).unwrap();
-        let mut sockets: Vec<_> = (0..3).map(|_| receiver.connect()).collect();
-        for socket in &mut sockets {
-            socket.write_all(&bytes).unwrap();
-            socket.shutdown(Shutdown::Write).unwrap();
+    let bytes = &dump_of("guest", 1, 1);
+    // At the same time, because they mostly wait.
+    thread::scope(|scope| {
+        for free in 0..4 {
+            scope.spawn(move || wait_for_descriptors(free, bytes));
         }
-        let line = receiver.line();
-        let short = "Too many open files (os error 24); senders wait until that changes";
-        assert!(line.contains(": cannot take a sender: ") && line.ends_with(short), "{line}");
-        // Many times the pause between two attempts: it is reported once.
-        thread::sleep(Duration::from_secs(1));
-        assert!(names(directory.path()).is_empty());
-        prlimit(pid, Resource::Nofile, before).unwrap();
-        for mut socket in sockets {
-            assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())), "{free} free");
-        }
-        let mut lines = receiver.lines(4);
-        lines.retain(|line| !line.contains(", intact"));
-        assert!(lines.len() == 1 && lines[0].ends_with(": takes senders again"), "{lines:?}");
-        receiver.stop();
+    });
+}
+
+fn wait_for_descriptors(free: u64, bytes: &[u8]) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--max-senders", "3"]);
+    let pid = Pid::from_raw(receiver.child.id().cast_signed());
+    let before = getrlimit(Resource::Nofile);
+    let limit = (1..).find(|limit| free_below(&receiver, *limit) > free).unwrap() - 1;
+    let low = Rlimit { current: Some(limit), ..before };
+    prlimit(pid, Resource::Nofile, low).unwrap();
+    let mut sockets: Vec<_> = (0..3).map(|_| receiver.connect()).collect();
+    for socket in &mut sockets {
+        socket.write_all(bytes).unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
     }
+    let line = receiver.line();
+    let short = "Too many open files (os error 24); senders wait until this changes";
+    assert!(line.contains(": cannot accept a sender: ") && line.ends_with(short), "{line}");
+    // Several attempts fail meanwhile, and only the first is reported.
+    thread::sleep(Duration::from_secs(1));
+    assert!(names(directory.path()).is_empty());
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    for mut socket in sockets {
+        assert_eq!(reply(&mut socket), ("ok\n".into(), Ok(())), "{free} free");
+    }
+    let mut lines = receiver.lines(4);
+    lines.sort();
+    let [again, first, second, guest] = &lines[..] else { panic!("{lines:?}") };
+    for (name, line) in [("guest", guest), ("guest.1", first), ("guest.2", second)] {
+        assert!(
+            line.starts_with(&format!("{name}: {} bytes from PEER, intact", bytes.len())),
+            "{line}"
+        );
+    }
+    assert_eq!(again, "PEER: accepts senders again");
+    receiver.stop();
 }

@@ -1,25 +1,24 @@
-//! Senders that want what is not theirs: the places, the disk, the memory, the socket of
-//! `corestream receive`.
+//! Hostile senders, which try to exhaust a receiver's places, disk and memory.
 
-use crate::{common, receiver, tool, waiting};
 use std::fs;
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::Duration;
 
-use common::own::{self, Own};
 use corestream::limits::{MAX_DATA_SECTIONS, MAX_PARTIAL_SEGMENTS};
-use receiver::{MIB, Receiver, dump_of, read};
-use tool::names;
-use waiting::wait_until;
 
-/// An index can make a verifier keep the most that there may be; sixteen do so at once.
+use crate::common::own::{self, Own};
+use crate::receiver::{MIB, Receiver, dump_of, read};
+use crate::tool::names;
+use crate::waiting::wait_until;
+
+/// An index can make a verifier hold as much as its limits allow. Sixteen senders do so at once.
 #[test]
-fn hostile_tables_cost_bounded_memory() {
+fn bounds_the_memory_for_hostile_tables() {
     let directory = tempfile::tempdir().unwrap();
-    // Who keeps what is damaged reads the index of all.
+    // A receiver that keeps damaged dumps reads the index of each.
     let args = ["-o", "%n", "--keep-partial", "--max-partials", "0"];
     let mut receiver = Receiver::tcp(directory.path(), &args);
     let before = receiver.memory("VmHWM");
@@ -34,16 +33,27 @@ fn hostile_tables_cost_bounded_memory() {
         assert!(more < 16 * MIB, "{more} bytes for a sender");
     }
     thread::scope(|scope| {
-        for i in 0..16 {
-            let (mut socket, bytes) =
-                (receiver.connect(), if i % 2 == 0 { &many } else { &listed });
-            scope.spawn(move || {
-                // It may be closed at any time.
-                let _ = socket.write_all(bytes);
-            });
-        }
-        for line in receiver.lines(16) {
-            assert!(line.contains("is damaged: "), "{line}");
+        let senders: Vec<(SocketAddr, &str)> = (0..16)
+            .map(|i| {
+                let (bytes, reason) = if i % 2 == 0 {
+                    (&many, "is damaged: ")
+                } else {
+                    (&listed, "is damaged: checksum mismatch in 0x0..0x2")
+                };
+                let mut socket = receiver.connect();
+                let address = socket.local_addr().unwrap();
+                scope.spawn(move || {
+                    // The receiver may close the connection at any time.
+                    let _ = socket.write_all(bytes);
+                });
+                (address, reason)
+            })
+            .collect();
+        let lines: Vec<_> = (0..16).map(|_| receiver.line_with_port()).collect();
+        for (address, reason) in senders {
+            let start = format!("tcp:{address}: {reason}");
+            let count = lines.iter().filter(|line| line.starts_with(&start)).count();
+            assert_eq!(count, 1, "{start}\n{lines:#?}");
         }
     });
     let more = receiver.memory("VmHWM") - before;
@@ -52,7 +62,7 @@ fn hostile_tables_cost_bounded_memory() {
     receiver.stop();
 }
 
-/// More sections with segments than are kept track of.
+/// Returns a dump with more data sections than a reader keeps track of.
 fn many_sections() -> Vec<u8> {
     let dump = own::without(&dump_of("many", 1, 1));
     let core = own::end_of_core(&dump);
@@ -65,12 +75,13 @@ fn many_sections() -> Vec<u8> {
     bytes
 }
 
-/// An index with as many segments as a dump with ranges may have, and blocks of two bytes.
+/// Returns a dump with an index of as many segments as a dump with excluded ranges may have, and with blocks of two
+/// bytes.
 fn many_segments() -> Vec<u8> {
     let dump = own::without(&dump_of("listed", 1, 1));
     let core = own::end_of_core(&dump);
     let index = (dump.len() + own::HEADER) as u64;
-    // The first lies in all blocks of the data, the others nowhere.
+    // The first segment is in all blocks of the data, the others are in none.
     let others =
         (0..MAX_PARTIAL_SEGMENTS as u64 - 1).map(|i| (0, 65_536 + 2 * i, index + 2 * i, 1));
     let segments: Vec<_> = [(0, 0, index - 65_536, 65_536)].into_iter().chain(others).collect();
@@ -83,10 +94,9 @@ fn many_segments() -> Vec<u8> {
     bytes
 }
 
-/// A dump says its length first, so that one for which there is no room is refused at once, and so is
-/// one that says more than there is.
+/// A dump begins with its length, so a dump for which there is no room is refused at once.
 #[test]
-fn there_must_be_room() {
+fn refuses_a_dump_without_room_on_disk() {
     let directory = tempfile::tempdir().unwrap();
     let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n"]);
     let bytes = dump_of("guest", 1, 1);
@@ -102,7 +112,7 @@ fn there_must_be_room() {
     assert!(names(directory.path()).is_empty());
 }
 
-/// The beginning of a dump that says it has so many bytes.
+/// Returns the beginning of a dump that claims a length.
 fn claim(length: u64) -> Vec<u8> {
     let bytes = dump_of("claims", 1, 1);
     let core = own::end_of_core(&bytes);
@@ -112,21 +122,21 @@ fn claim(length: u64) -> Vec<u8> {
     lie
 }
 
-/// What a dump says of its length takes no room from others.
+/// The claimed length of a dump takes no room from other dumps.
 #[test]
-fn a_claim_reserves_little() {
+fn reserves_little_for_a_claimed_length() {
     let directory = tempfile::tempdir().unwrap();
     let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n"]);
     let free = rustix::fs::statvfs(directory.path()).unwrap();
     let length = (free.f_bavail * free.f_frsize / 2).min(4 << 30);
-    let mut read = receiver.has_read();
+    let mut read = receiver.bytes_read();
     let lie = claim(length);
     let mut socket = receiver.connect();
-    // Whoever reads a part has made room for the one before it.
+    // When the receiver reads a part, it has reserved room for the part before it.
     for part in lie.chunks(lie.len() / 3) {
         socket.write_all(part).unwrap();
         read += part.len();
-        wait_until(|| receiver.has_read() >= read);
+        wait_until(|| receiver.bytes_read() >= read);
     }
     let fds = fs::read_dir(format!("/proc/{}/fd", receiver.child.id())).unwrap();
     let files = fds.filter_map(|fd| fs::metadata(fd.unwrap().path()).ok());
@@ -140,7 +150,7 @@ fn a_claim_reserves_little() {
     assert!(names(directory.path()).is_empty());
 }
 
-/// Sends a byte now and then until that is an error.
+/// Sends a byte every 10 ms until the receiver closes the connection.
 fn dribble(mut socket: TcpStream, bytes: &[u8]) {
     for byte in bytes {
         if socket.write_all(&[*byte]).is_err() {
@@ -150,16 +160,16 @@ fn dribble(mut socket: TcpStream, bytes: &[u8]) {
     }
 }
 
-/// Who sends just enough not to be silent does not keep the place.
+/// A sender that sends just enough not to be silent does not keep its place.
 #[test]
-fn a_sender_that_dribbles_is_dropped() {
+fn drops_a_sender_that_dribbles() {
     let bytes = dump_of("guest", 1, 1);
     for (args, said) in [
         (
-            ["--timeout", "0.4", "--min-rate", "10000"],
-            ", fewer than the 10000 a second of --min-rate",
+            ["--timeout", "0.2", "--min-rate", "10000"],
+            ", below the 10000 bytes per second of --min-rate",
         ),
-        (["--max-time", "0.4", "--min-rate", "0"], "it took longer than the 400ms of --max-time"),
+        (["--max-time", "0.2", "--min-rate", "0"], "it took longer than the 200ms of --max-time"),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let args = [&["-o", "%n", "--max-senders", "1"], &args[..]].concat();
@@ -168,19 +178,19 @@ fn a_sender_that_dribbles_is_dropped() {
             let socket = receiver.connect();
             scope.spawn(|| dribble(socket, &bytes));
             let line = receiver.line();
-            assert!(line.starts_with("PEER: is cut off: ") && line.ends_with(said), "{line}");
+            assert!(line.starts_with("PEER: truncated: ") && line.ends_with(said), "{line}");
         });
         receiver.send(&bytes);
-        assert!(receiver.line().contains(", intact"));
+        assert!(receiver.line().starts_with("guest: "));
         assert!(read(directory.path(), "guest") == bytes);
         receiver.stop();
     }
-    // One that is only silent has no more time than that either.
+    // A silent sender has no more time either.
     let directory = tempfile::tempdir().unwrap();
     let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--max-time", "0.2"]);
     let mut socket = receiver.connect();
     socket.write_all(&bytes[..10]).unwrap();
-    let said = "PEER: is cut off: 10 bytes: it took longer than the 200ms of --max-time";
+    let said = "PEER: truncated: 10 bytes: it took longer than the 200ms of --max-time";
     assert_eq!(receiver.line(), said);
     receiver.stop();
 }

@@ -1,27 +1,12 @@
-//! What `corestream run` reports before it compiles a guest, how it takes the arguments of `--invoke`, and
-//! how it names the cause of a trap.
+//! Checks of a guest before it is compiled, the arguments of `--invoke`, and the cause of a trap.
 
-use crate::tool;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
-use tempfile::TempDir;
-use tool::{names, stderr};
+use super::{directory, run};
+use crate::tool::{names, shell, stderr};
 
-fn run(directory: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command.current_dir(directory).arg("run").args(args).env_clear().output().unwrap()
-}
-
-/// A directory with a guest in it.
-fn directory(name: &str, guest: impl AsRef<[u8]>) -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join(name), guest).unwrap();
-    directory
-}
-
-/// The line on standard error of a `run` that fails before the guest runs.
+/// Returns the line on standard error of a `run` that fails before the guest starts.
 fn refused(directory: &Path, args: &[&str]) -> String {
     let output = run(directory, args);
     let said = stderr(&output);
@@ -31,7 +16,7 @@ fn refused(directory: &Path, args: &[&str]) -> String {
     said.trim_end().strip_prefix("corestream: ").unwrap().into()
 }
 
-/// What `run` says of a guest that it refuses.
+/// Returns why `run` refuses a guest.
 fn refusal(name: &str, guest: impl AsRef<[u8]>) -> String {
     let directory = directory(name, guest);
     let said = refused(directory.path(), &[name]);
@@ -39,9 +24,9 @@ fn refusal(name: &str, guest: impl AsRef<[u8]>) -> String {
     said
 }
 
-/// A function body that is invalid stops the compiler, so what is reported instead was found before.
+/// An invalid function body stops the compiler. Another error that is reported instead was found before.
 #[test]
-fn mistakes_are_reported_before_the_guest_is_compiled() {
+fn reports_errors_before_the_guest_is_compiled() {
     let guest =
         |import: &str| format!("(module {import} (func (export \"_start\") (i32.const 1)))");
     let directory = directory("import.wat", guest("(import \"env\" \"foo\" (func))"));
@@ -78,7 +63,7 @@ fn lists_every_unknown_import_once() {
         "imports.wat: unknown imports `env::e` (tag), `env::f`, `env::g` (global), `env::memory` \
          (memory), `env::t` (table), `wasi_snapshot_preview1::none`: `run` provides WASI preview 1 only"
     );
-    // The line has an end, however many there are and whatever their names.
+    // The length of the line is limited, whatever the number of imports and their names.
     let imports: String = (0..500)
         .map(|i| format!("(import \"env\" \"{i:04}{}\" (func))", "\\u{202e}".repeat(500)))
         .collect();
@@ -106,14 +91,14 @@ fn compares_the_types_of_imports() {
     let both = "(func (param i32))) (import \"wasi_snapshot_preview1\" \"fd_sync\" (func)";
     let said = refusal("both.wat", guest(both));
     assert!(said.ends_with("; 1 more import does not fit either"), "{said}");
-    // A type that is open to subtypes is not that of a host function, whatever its parameters.
+    // A type that is open to subtypes is not the type of a host function, whatever its parameters.
     let open = "(module (type $open (sub (func (param i32) (result i32))))
         (import \"wasi_snapshot_preview1\" \"fd_close\" (func (type $open))) (func (export \"_start\")))";
     assert!(refusal("open.wat", open).contains("fd_close` has the type"));
 }
 
 #[test]
-fn names_the_place_of_a_mistake_in_a_text() {
+fn reports_the_position_of_a_syntax_error() {
     assert_eq!(
         refusal("syntax.wat", "(module\n  (func (export \"_start\")\n    i32.cons 1))"),
         "syntax.wat:3:5: unknown operator or unexpected token"
@@ -123,7 +108,7 @@ fn names_the_place_of_a_mistake_in_a_text() {
 }
 
 #[test]
-fn says_why_a_module_is_invalid() {
+fn reports_why_a_module_is_invalid() {
     let body = "(module (func (export \"_start\") (i32.add (i32.const 1) (i64.const 2)) drop))";
     let wasm = wat(body);
     let said = refusal("bad.wasm", &wasm);
@@ -133,13 +118,13 @@ fn says_why_a_module_is_invalid() {
     );
     let said = refusal("cut.wasm", &wasm[..wasm.len() - 4]);
     assert!(said.starts_with("cut.wasm: invalid module: unexpected end"), "{said}");
-    // Of a text, the line.
+    // A text has lines.
     let text = "(module\n  (func (export \"_start\")\n    (i32.add (i32.const 1)\n      (i64.const 2))\n    drop))";
     assert_eq!(
         refusal("bad.wat", text),
         "bad.wat:3:6: invalid module: type mismatch: expected i32, found i64"
     );
-    // Names of the guest's that look like those of the engine's API.
+    // Names of the guest that look like names of the engine's API.
     for name in ["run_async", "Store::new", "Config::shared_memory", "compile time"] {
         let text =
             format!("(module (func (export \"_start\") (export \"{name}\") (export \"{name}\")))");
@@ -155,7 +140,7 @@ fn says_why_a_module_is_invalid() {
             )
         );
     }
-    // Proposals have names.
+    // A proposal is called by its name.
     assert_eq!(
         refusal("legacy.wat", "(module (func (export \"_start\") try catch_all end))"),
         "legacy.wat: uses the proposal legacy-exceptions, which `run` does not support"
@@ -169,13 +154,13 @@ fn says_why_a_module_is_invalid() {
     );
 }
 
-/// The binary form of a text, by this process.
+/// Encodes a text in the binary format.
 fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
 #[test]
-fn names_what_a_file_holds_that_is_no_module() {
+fn names_the_contents_of_a_file_that_is_not_a_module() {
     let component = "is a component, `run` takes core modules";
     for (guest, expected) in [
         (&b"\0asm\x0d\0\x01\0"[..], component),
@@ -192,7 +177,7 @@ fn names_what_a_file_holds_that_is_no_module() {
     ] {
         assert_eq!(refusal("guest", guest), format!("guest: {expected}"));
     }
-    // A dump is a module, but no guest.
+    // A dump is a module, but not a guest.
     let directory = directory("trap.wat", "(module (func (export \"_start\") unreachable))");
     assert_eq!(run(directory.path(), &["trap.wat"]).status.code(), Some(134));
     assert_eq!(
@@ -201,7 +186,7 @@ fn names_what_a_file_holds_that_is_no_module() {
     );
 }
 
-/// Returns each of its parameters.
+/// A guest whose functions return their parameters.
 const ECHO: &str = r#"(module
     (type $f (func))
     (func (export "i32") (param i32) (result i32) local.get 0)
@@ -220,7 +205,7 @@ const ECHO: &str = r#"(module
     (global (export "g") i32 (i32.const 1)))"#;
 
 #[test]
-fn takes_arguments_as_in_text() {
+fn parses_arguments_in_the_text_format() {
     let directory = directory("echo.wat", ECHO);
     for (function, args, expected) in [
         ("i32", &["-1"][..], "-1\n"),
@@ -332,9 +317,9 @@ fn rejects_arguments_that_do_not_fit() {
     );
 }
 
-/// Its length is known before it is read, for which there is no memory; the file has no data.
+/// The length is checked before the file is read: there is too little memory for it.
 #[test]
-fn refuses_a_file_that_is_too_large() {
+fn rejects_a_file_that_is_too_large() {
     let directory = directory("trap.wat", "(module (func (export \"_start\") unreachable))");
     fs::File::create(directory.path().join("large")).unwrap().set_len(1 << 40).unwrap();
     assert_eq!(run(directory.path(), &["trap.wat"]).status.code(), Some(134));
@@ -342,25 +327,23 @@ fn refuses_a_file_that_is_too_large() {
         (&["run", "large"][..], 125, "the most that `run` takes"),
         (&["inspect", "trap.wat.core", "--symbols", "large"], 1, "the maximum for a symbol file"),
     ] {
-        let mut command = Command::new("sh");
-        command.current_dir(directory.path()).arg("-c").arg("ulimit -v 800000 && exec \"$@\"");
-        command.arg("sh").arg(assert_cmd::cargo::cargo_bin!("corestream")).args(args);
-        let output = command.output().unwrap();
+        let line = "ulimit -v 800000 && exec \"$0\" \"$@\"";
+        let output = shell(directory.path(), line, args);
         let said = format!("corestream: large: is larger than 1073741824 bytes, {expected}\n");
         assert_eq!((output.status.code(), stderr(&output)), (Some(code), said));
     }
 }
 
-/// The backtrace of a function whose name is empty has its index.
+/// A function with an empty name is shown by its index.
 #[test]
-fn an_empty_name_is_none() {
+fn ignores_an_empty_name() {
     let directory =
         directory("empty.wat", "(module (func (@name \"\") (export \"_start\") unreachable))");
     let said = stderr(&run(directory.path(), &["empty.wat"]));
     assert_eq!(said.lines().nth(1), Some("    0: empty.wat: function 0 + 0x1"), "{said}");
 }
 
-/// The first line on standard error of a guest that traps.
+/// Returns the first line on standard error of a guest that traps.
 fn trap(directory: &Path, args: &[&str]) -> String {
     let output = run(directory, &[&["--force"], args].concat());
     let said = stderr(&output);
@@ -368,9 +351,9 @@ fn trap(directory: &Path, args: &[&str]) -> String {
     said.lines().next().unwrap().strip_prefix("corestream: ").unwrap().into()
 }
 
-/// Real guests: `tests/guests/overflow.c`.
+/// The guests are built from `tests/guests/overflow.c`.
 #[test]
-fn calls_a_stack_overflow_by_its_name() {
+fn recognizes_a_stack_overflow() {
     let directory = tempfile::tempdir().unwrap();
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests");
     let out_of_bounds = "wasm trap: out of bounds memory access";
@@ -415,9 +398,9 @@ fn calls_a_stack_overflow_by_its_name() {
     }
 }
 
-/// A global that only looks like a stack pointer, and a trap that has another name.
+/// A global only looks like a stack pointer, or the trap has another cause.
 #[test]
-fn does_not_take_every_trap_for_a_stack_overflow() {
+fn does_not_report_other_traps_as_a_stack_overflow() {
     let directory = tempfile::tempdir().unwrap();
     let deep = "(func $f (export \"_start\") (call $f))";
     let stack = "(global $__stack_pointer (mut i32) (i32.const 65536))";
@@ -432,7 +415,7 @@ fn does_not_take_every_trap_for_a_stack_overflow() {
         ),
         // The engine's own stack.
         (format!("(module (memory 1) {stack} {deep})"), "wasm trap: call stack exhausted"),
-        // A small address, but the trap is another one.
+        // The stack pointer is small, but the trap has another cause.
         (
             format!(
                 "(module (memory 1) {stack}
@@ -440,7 +423,7 @@ fn does_not_take_every_trap_for_a_stack_overflow() {
             ),
             "wasm trap: wasm `unreachable` instruction executed",
         ),
-        // The same memory is too large for the pointer to be out of it.
+        // The memory is so large that every pointer is in it.
         (
             format!(
                 "(module (memory 65536) {stack}
@@ -482,7 +465,7 @@ fn demangles_names_in_the_backtrace() {
     assert!(frames[0].starts_with("core::option::unwrap_failed + 0x"), "{said}");
     assert!(frames[1].starts_with("add(int, int) + 0x"), "{said}");
     assert!(frames[2].starts_with("guest::main + 0x"), "{said}");
-    // Demangled it would have gigabytes.
+    // The demangled name would have gigabytes.
     assert!(frames[3].starts_with("_Z1fSt4pairIiiE"), "{said}");
 }
 
@@ -507,7 +490,7 @@ fn no_message_names_an_option_of_the_library() {
         said.starts_with("guest.wat: cannot reserve address space for the guest, 0x8"),
         "{said}"
     );
-    // What the dump does not know.
+    // A fact that the dump does not have.
     let said = line(&format!("(module (memory 1) (data (i32.const 65536) \"x\") {start})"), &[]);
     assert_eq!(
         said,

@@ -1,7 +1,5 @@
-//! `corestream run`, as its user runs it.
-#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+//! Guests that `corestream run` runs: exit codes, dumps, time limits and host calls.
 
-use crate::{common, environment, strace, tool, waiting};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
@@ -10,37 +8,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Decoded, decode};
-use corestream::{CoreDumpFile, ModuleIndex, UnixTime, Value};
+use corestream::{CoreDumpFile, GlobalValue, ModuleIndex, UnixTime, Value};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, mknodat};
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
-use tool::stderr;
+use rustix::process::Signal;
 
-fn run(directory: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    command
-        .current_dir(directory)
-        .arg("run")
-        .args(args)
-        .env_clear()
-        .env("SECRET", "host")
-        .output()
-        .unwrap()
-}
-
-/// A directory with a guest in it.
-fn directory(name: &str, text: &str) -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join(name), text).unwrap();
-    directory
-}
+use super::{directory, run};
+use crate::common::{self, Decoded, decode};
+use crate::environment::require;
+use crate::tool::{json, ok, signal, stderr, tool_path};
+use crate::{strace, waiting};
 
 fn guests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests")
 }
 
-/// CRC-32 (IEEE), a bit at a time.
+/// Computes the CRC-32 (IEEE) bit by bit.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
@@ -49,7 +31,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// The dump of wordcount has the memory and the frames of `wordcount.json`.
+/// Checks that the dump of wordcount has the memory and the frames of `wordcount.json`.
 fn check_wordcount(decoded: &Decoded<'_>) {
     assert_eq!(decoded.name, "wordcount.wasm");
     assert_eq!(decoded.memories[0].initial, 759);
@@ -61,7 +43,7 @@ fn check_wordcount(decoded: &Decoded<'_>) {
     assert_eq!(
         frames,
         [
-            // The `unreachable` itself, and not the branch to it.
+            // The `unreachable`, and not the branch to it.
             (0, 49, 56),
             report,
             report,
@@ -76,7 +58,7 @@ fn check_wordcount(decoded: &Decoded<'_>) {
 }
 
 #[test]
-fn a_real_guest() {
+fn dumps_a_real_guest() {
     let directory = tempfile::tempdir().unwrap();
     let guest = guests().join("wordcount.wasm");
     let output = run(directory.path(), &[guest.to_str().unwrap()]);
@@ -93,7 +75,7 @@ fn a_real_guest() {
     assert_eq!(lines[10..], ["corestream: wordcount.wasm.core: core dumped"]);
     check_wordcount(&decode(&fs::read(directory.path().join("wordcount.wasm.core")).unwrap()));
 
-    // The same with locals, beside the first.
+    // The same with locals.
     let output = run(directory.path(), &["--locals", guest.to_str().unwrap(), "-o", "%n.locals"]);
     assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
     let bytes = fs::read(directory.path().join("wordcount.wasm.locals")).unwrap();
@@ -104,9 +86,9 @@ fn a_real_guest() {
     assert_eq!(depths, [0, 1, 2, 3, 4, 5].map(Value::I32));
 }
 
-/// The SHA-256 is that of the guest's file, though `run` adds to a guest what it needs to dump it.
+/// The SHA-256 is that of the guest's file, although `run` instruments the guest.
 #[test]
-fn a_dump_says_why_and_of_which_guest() {
+fn a_dump_has_the_trap_the_time_and_the_identity_of_the_guest() {
     let directory = tempfile::tempdir().unwrap();
     let guest = guests().join("wordcount.wasm");
     let before = UnixTime::now();
@@ -134,7 +116,7 @@ fn a_dump_says_why_and_of_which_guest() {
 }
 
 #[test]
-fn the_example_of_readme() {
+fn runs_the_example_of_the_readme() {
     let directory = tempfile::tempdir().unwrap();
     let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/orders.wat");
     let output = run(directory.path(), &["--locals", guest.to_str().unwrap(), "-o", "orders.core"]);
@@ -151,13 +133,11 @@ fn the_example_of_readme() {
         [damaged, damaged, Value::I32(0x10000), Value::I32(0x1020), Value::I32(0x1000)]
     );
 
-    // Its frames are lines of the text: what stands at the place of each.
+    // Each frame is at the instruction of its line in the text.
     let text = fs::read_to_string(&guest).unwrap();
     let dump = directory.path().join("orders.core");
     let args = ["inspect", dump.to_str().unwrap(), "--symbols", guest.to_str().unwrap(), "--json"];
-    let output = Command::new(env!("CARGO_BIN_EXE_corestream")).args(args).output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let json = json(directory.path(), args);
     let frames = json["threads"][0]["frames"].as_array().unwrap();
     let of = |frame: &serde_json::Value| {
         let number = |what: &str| usize::try_from(frame[what].as_u64().unwrap()).unwrap();
@@ -185,7 +165,7 @@ const EXIT: &str = r#"(module
     (func (export "hang") (loop (br 0))))"#;
 
 #[test]
-fn exit_codes_and_results_are_the_guests() {
+fn passes_on_exit_codes_and_results() {
     let directory = directory("exit.wat", EXIT);
     let code = |args: &[&str]| run(directory.path(), args).status.code();
     assert_eq!(code(&["exit.wat"]), Some(42));
@@ -194,7 +174,7 @@ fn exit_codes_and_results_are_the_guests() {
         run(directory.path(), &["exit.wat", "--invoke", "add", "--", "-1", "2", "0.5", "1e3"]);
     assert_eq!(output.stdout, b"1001.5\n-1\n", "{}", stderr(&output));
     assert_eq!(output.status.code(), Some(0));
-    // A time limit past the end of the clock is none.
+    // A time limit past the end of the clock never ends the guest.
     for limit in ["1e10", "9.3e18", "1e19", "1.8e19"] {
         let output = run(directory.path(), &["exit.wat", "--time-limit", limit]);
         assert_eq!((output.status.code(), stderr(&output)), (Some(42), String::new()), "{limit}");
@@ -203,9 +183,9 @@ fn exit_codes_and_results_are_the_guests() {
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
-/// Of a code the low byte is left, as of any process's, but never 0 of another one.
+/// As for any process, only the low byte of a code is left. It is never 0 for another code.
 #[test]
-fn every_exit_code_is_the_guests() {
+fn passes_on_every_exit_code() {
     let codes = [(0, 0), (125, 125), (126, 126), (200, 200), (255, 255), (-1, 255), (257, 1)];
     for (code, expected) in codes {
         let text = EXIT.replace("i32.const 42", &format!("i32.const {code}"));
@@ -220,7 +200,7 @@ fn every_exit_code_is_the_guests() {
 }
 
 #[test]
-fn a_guest_that_fails_never_ends_with_exit_code_0() {
+fn a_guest_that_fails_never_has_exit_code_0() {
     for code in [256_u32, 0xff00, 0x8000_0000] {
         let text = EXIT.replace("i32.const 42", &format!("i32.const {code}"));
         let directory = directory("exit.wat", &text);
@@ -234,10 +214,10 @@ fn a_guest_that_fails_never_ends_with_exit_code_0() {
     }
 }
 
-/// The place of an `unreachable` is its own, whichever branch the compiler makes of it.
+/// The offset of an `unreachable` is its own, whatever branch the compiler makes of it.
 #[test]
-fn an_unreachable_has_its_own_place() {
-    // Bytes of the body: the number of locals, 0; then as written.
+fn an_unreachable_has_its_own_offset() {
+    // The first byte of a body is the number of locals, 0.
     for (body, offset) in [
         ("unreachable", 1),
         ("loop unreachable end", 3),
@@ -267,9 +247,9 @@ fn an_unreachable_has_its_own_place() {
     }
 }
 
-/// Shared memories are dumped whether they are exported or not, and have their own indices.
+/// Shared memories are dumped whether they are exported or not, under their own indices.
 #[test]
-fn shared_memories_are_dumped() {
+fn dumps_shared_memories() {
     for (memories, shared) in [
         ("(memory 1 10 shared)", &[0][..]),
         ("(memory 1) (memory 1 10 shared)", &[1]),
@@ -309,7 +289,7 @@ fn shared_memories_are_dumped() {
 
 /// A guest that exports a tag under the name that `run` would give to a shared memory is valid, and runs.
 #[test]
-fn a_guest_may_have_any_export() {
+fn accepts_any_name_of_an_export() {
     let text = r#"(module (memory 1 1 shared) (tag (export "corestream:memory:0"))
         (func (export "_start") unreachable))"#;
     let directory = directory("tag.wat", text);
@@ -319,7 +299,7 @@ fn a_guest_may_have_any_export() {
         assert_eq!(output.status.code(), Some(134), "{said}");
         assert!(said.ends_with("corestream: tag.wat.core: core dumped\n"), "{said}");
     }
-    // Its waits are stopped all the same.
+    // The time limit stops its waits.
     let wait =
         "(drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1))) unreachable";
     fs::write(directory.path().join("tag.wat"), text.replace("unreachable", wait)).unwrap();
@@ -329,9 +309,9 @@ fn a_guest_may_have_any_export() {
     assert!(said.contains("stopped after 0.1 s in memory.atomic.wait\n"), "{said}");
 }
 
-/// A write that blocks although the stream promises room: an eventfd whose counter is full.
+/// The write blocks although `poll` reports room: the counter of an eventfd is full.
 #[test]
-fn a_write_that_blocks_the_thread_ends_the_tool_without_a_dump() {
+fn stops_without_a_dump_if_a_write_blocks_the_thread() {
     let text = r#"(module
         (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 1)
@@ -340,7 +320,7 @@ fn a_write_that_blocks_the_thread_ends_the_tool_without_a_dump() {
         (func (export "_start") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
     let directory = directory("block.wat", text);
     let full = rustix::event::eventfd(1, rustix::event::EventfdFlags::empty()).unwrap();
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    let mut command = Command::new(tool_path());
     command.current_dir(directory.path()).args(["run", "block.wat", "--time-limit", "0.1"]);
     let output = command.stdout(full).output().unwrap();
     let said =
@@ -349,9 +329,9 @@ fn a_write_that_blocks_the_thread_ends_the_tool_without_a_dump() {
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
-/// The guest has trapped: that stays its exit code, whenever a signal stops the dump.
+/// The exit code of a trap stays even if a signal stops the dump.
 #[test]
-fn a_signal_that_stops_the_dump_leaves_the_guests_exit_code() {
+fn a_signal_that_stops_the_dump_keeps_the_exit_code_of_the_guest() {
     for (limit, code) in [(&[][..], 134), (&["--time-limit", "0.3"][..], 124)] {
         let body = if limit.is_empty() { "unreachable" } else { "(loop (br 0))" };
         let text = format!(
@@ -362,13 +342,13 @@ fn a_signal_that_stops_the_dump_leaves_the_guests_exit_code() {
             let directory = directory("trap.wat", &text);
             let fifo = directory.path().join("fifo");
             mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-            let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+            let mut command = Command::new(tool_path());
             command
                 .current_dir(directory.path())
                 .args(["run", "trap.wat", "-o", "fifo"])
                 .args(limit);
             let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-            // A dump that waits for its reader, and one whose reader takes nothing more.
+            // The dump waits for its reader, or its reader stalls.
             let mut said = BufReader::new(child.stderr.take().unwrap());
             let mut line = String::new();
             said.read_line(&mut line).unwrap();
@@ -378,8 +358,7 @@ fn a_signal_that_stops_the_dump_leaves_the_guests_exit_code() {
                 fifo.read_exact(&mut [0; 1000]).unwrap();
                 fifo
             });
-            let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
-            kill_process(pid, Signal::INT).unwrap();
+            signal(&child, Signal::INT);
             waiting::exit(&mut child);
             let mut rest = String::new();
             said.read_to_string(&mut rest).unwrap();
@@ -392,7 +371,7 @@ fn a_signal_that_stops_the_dump_leaves_the_guests_exit_code() {
 }
 
 #[test]
-fn a_guest_that_hangs_is_dumped() {
+fn dumps_a_guest_that_hangs() {
     let directory = directory("exit.wat", EXIT);
     let mut offsets = Vec::new();
     for more in [&[][..], &["--locals"]] {
@@ -411,13 +390,13 @@ fn a_guest_that_hangs_is_dumped() {
         assert_eq!(decoded.threads[0].1[0].function, 5, "{more:?}");
         offsets.push(decoded.threads[0].1[0].offset);
     }
-    // The loop; with locals nothing is lost.
+    // The loop, with and without locals.
     assert_eq!(offsets, [1, 1]);
 }
 
-/// The deepest function has a frame that nothing is written to.
+/// Nothing is written to the frame of the deepest function.
 #[test]
-fn a_guest_without_end_overflows_its_stack() {
+fn dumps_a_guest_that_exhausts_the_call_stack() {
     let directory = directory("deep.wat", r#"(module (func $f (export "_start") (call $f)))"#);
     for more in [&[][..], &["--locals"], &["--locals", "--time-limit", "60"]] {
         let output = run(directory.path(), &[&["deep.wat", "--force"], more].concat());
@@ -432,7 +411,7 @@ fn a_guest_without_end_overflows_its_stack() {
     }
 }
 
-/// Calls `$call` in `work`, called by `_start`, when its memory and its global are 42.
+/// Returns a guest that calls `call` in `work`, called by `_start`, when its memory and its global are 42.
 fn in_a_host_call(import: &str, data: &str, call: &str) -> String {
     format!(
         r#"(module
@@ -448,12 +427,12 @@ fn in_a_host_call(import: &str, data: &str, call: &str) -> String {
     )
 }
 
-/// The dump of such a guest is that of its entry into the host call at `call`.
+/// Checks that the dump of such a guest has its state at the entry into the host call.
 fn check_host_call(directory: &Path, name: &str, locals: bool, arguments: &[i32]) {
     let bytes = fs::read(directory.join(format!("{name}.core"))).unwrap();
     let decoded = decode(&bytes);
     assert_eq!(decoded.contents(0, 65_536)[1000], 42);
-    assert_eq!(decoded.globals[0].1, corestream::GlobalValue::I32(42));
+    assert_eq!(decoded.globals[0].1, GlobalValue::I32(42));
     let frames = &decoded.threads[0].1;
     let functions: Vec<_> = frames.iter().map(|f| (f.instance, f.function)).collect();
     assert_eq!(functions, [(0, 1), (0, 2)]);
@@ -467,10 +446,9 @@ fn check_host_call(directory: &Path, name: &str, locals: bool, arguments: &[i32]
     }
 }
 
-/// A minute of sleep, a read from a pipe that nobody writes to, a write to a pipe that nobody reads:
-/// no epoch reaches the guest there.
+/// The guest sleeps for a minute, reads from a pipe without data, or writes to a full pipe. No epoch interrupts it there.
 #[test]
-fn a_guest_that_waits_in_a_host_call_is_dumped_with_its_frames() {
+fn dumps_a_guest_that_waits_in_a_host_call() {
     // A subscription to a clock; a buffer of 256 bytes at 2000.
     let clock = r"\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\01\00\00\00\00\00\00\00\00\58\47\f8\0d\00\00\00";
     let buffer = r"\d0\07\00\00\00\01\00\00";
@@ -496,12 +474,12 @@ fn a_guest_that_waits_in_a_host_call_is_dumped_with_its_frames() {
     ] {
         for locals in [false, true] {
             let directory = directory("wait.wat", &text);
-            let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+            let mut command = Command::new(tool_path());
             command.current_dir(directory.path()).args(["run", "wait.wat", "--time-limit", "0.3"]);
             if locals {
                 command.arg("--locals");
             }
-            // Both ends stay open, and nobody reads or writes.
+            // Both pipes stay open, and are not used.
             let (_reader, output) = std::io::pipe().unwrap();
             let (input, _writer) = std::io::pipe().unwrap();
             command.stdin(input).stdout(output).stderr(std::process::Stdio::piped());
@@ -518,9 +496,9 @@ fn a_guest_that_waits_in_a_host_call_is_dumped_with_its_frames() {
     }
 }
 
-/// The same of a real program: `sleep` of wasi-libc, called by `work`, called by `main`.
+/// A real program: `sleep` of wasi-libc, called by `work`, called by `main`.
 #[test]
-fn a_c_program_is_dumped_in_its_sleep() {
+fn dumps_a_c_program_that_sleeps() {
     let text = "#include <unistd.h>\n\
         __attribute__((noinline)) int work(int n) { sleep(n); return n; }\n\
         int main(void) { return work(100); }\n";
@@ -532,15 +510,14 @@ fn a_c_program_is_dumped_in_its_sleep() {
             .output()
             .is_ok_and(|output| output.status.success())
     };
-    if !["clang-22", "clang"].into_iter().any(compile) {
-        return environment::skip("clang", "no clang that compiles for WASI");
-    }
+    let is_compiled = ["clang-22", "clang"].into_iter().any(compile);
+    require!("clang", is_compiled.then_some(()).ok_or("no clang compiles for WASI"));
     let output = run(directory.path(), &["sleeps.wasm", "--locals", "--time-limit", "0.3"]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(124), "{said}");
     assert!(said.contains("stopped after 0.3 s in the host call poll_oneoff\n"), "{said}");
     let bytes = fs::read(directory.path().join("sleeps.wasm.core")).unwrap();
-    // `sleep`, `work`, `main` and `_start`, at the least; the argument is a value of several.
+    // At least `sleep`, `work`, `main` and `_start`. Several of them have the argument as a value.
     let frames = &decode(&bytes).threads[0].1;
     assert!(frames.len() >= 4, "{frames:?}");
     let seconds = |frame: &&common::DecodedFrame| {
@@ -549,9 +526,9 @@ fn a_c_program_is_dumped_in_its_sleep() {
     assert!(frames.iter().filter(seconds).count() >= 2, "{frames:?}");
 }
 
-/// Under a time limit the guest's output goes another way; nothing of it is lost or changed.
+/// With a time limit, the output of the guest takes another path.
 #[test]
-fn output_under_a_time_limit_is_whole() {
+fn output_with_a_time_limit_is_complete() {
     let text = r#"(module
         (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 2)
@@ -568,13 +545,13 @@ fn output_under_a_time_limit_is_whole() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(output.stdout == expected);
     let path = directory.path().join("output");
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+    let mut command = Command::new(tool_path());
     command.current_dir(directory.path()).args(["run", "write.wat", "--time-limit", "60"]);
     assert!(command.stdout(fs::File::create(&path).unwrap()).status().unwrap().success());
     assert!(fs::read(&path).unwrap() == expected);
 }
 
-/// Copies standard input to standard output; any error is its exit code.
+/// Copies standard input to standard output. An error is its exit code.
 const ECHO: &str = r#"(module
     (import "wasi_snapshot_preview1" "fd_read"
         (func $read (param i32 i32 i32 i32) (result i32)))
@@ -598,9 +575,9 @@ const ECHO: &str = r#"(module
                 (br_if $rest (i32.lt_u (i32.load (i32.const 16)) (local.get $end))))
             (br_if $next (i32.load (i32.const 8))))))"#;
 
-/// Streams whose descriptions do not block, as a parent may leave them, are waited for.
+/// A parent process can leave the streams in non-blocking mode.
 #[test]
-fn streams_that_do_not_block_are_waited_for() {
+fn waits_for_non_blocking_streams() {
     let directory = directory("echo.wat", ECHO);
     let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i / 3).to_le_bytes()[0]).collect();
     for is_socket in [false, true] {
@@ -620,7 +597,7 @@ fn streams_that_do_not_block_are_waited_for() {
             for fd in [&stdin, &stdout] {
                 fcntl_setfl(fd, fcntl_getfl(fd).unwrap() | OFlags::NONBLOCK).unwrap();
             }
-            let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
+            let mut command = Command::new(tool_path());
             command.current_dir(directory.path()).args(["run", "echo.wat"]).args(limit);
             let kept = stdin.try_clone().unwrap();
             let mut child = command.stdin(stdin).stdout(stdout).spawn().unwrap();
@@ -638,32 +615,30 @@ fn streams_that_do_not_block_are_waited_for() {
             sending.join().unwrap();
             assert_eq!(waiting::exit(&mut child).code(), Some(0));
             assert!(received == bytes, "{} bytes", received.len());
-            // The flag belongs to others too.
+            // Other processes share the flag, so it must not change.
             assert!(fcntl_getfl(&kept).unwrap().contains(OFlags::NONBLOCK));
         }
     }
 }
 
-/// Compiling a guest needs no thread that it can't get.
+/// No other thread can be started.
 #[test]
-fn a_guest_is_run_by_one_thread_if_there_are_no_more() {
-    if !strace::works() {
-        return;
-    }
+fn compiles_and_runs_a_guest_in_one_thread() {
+    require!(strace);
     let directory =
         directory("trap.wat", "(module (func $f unreachable) (export \"_start\" (func $f)))");
     let log = directory.path().join("log");
     let mut command = strace::traced(&log, "clone3,clone", &["clone3:error=EAGAIN".into()]);
-    command.arg(assert_cmd::cargo::cargo_bin!("corestream")).args(["run", "trap.wat"]);
+    command.arg(tool_path()).args(["run", "trap.wat"]);
     let output = command.current_dir(directory.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
     assert!(directory.path().join("trap.wat.core").exists());
 }
 
-/// `memory.atomic.wait`, which blocks the thread that the guest runs on: of an exported memory, of one
-/// that is not, and in the start function; without a timeout, and with one of 1000 seconds.
+/// `memory.atomic.wait` blocks the thread of the guest: in an exported memory or not, in the start function, without a
+/// timeout or with one of 1000 seconds.
 #[test]
-fn a_guest_that_waits_for_a_notification_is_dumped_with_its_frames() {
+fn dumps_a_guest_that_waits_for_a_notification() {
     const FOREVER: i64 = -1;
     const LONG: i64 = 1_000_000_000_000;
     for (memory, start, wait, timeout) in [
@@ -702,11 +677,11 @@ fn a_guest_that_waits_for_a_notification_is_dumped_with_its_frames() {
             assert!(said.starts_with(first), "{said}");
             let bytes = fs::read(directory.path().join("block.wat.core")).unwrap();
             let decoded = decode(&bytes);
-            // The guest has run no instruction since.
-            assert_eq!(decoded.globals[0].1, corestream::GlobalValue::I32(42));
+            // The guest has run no instruction after the wait.
+            assert_eq!(decoded.globals[0].1, GlobalValue::I32(42));
             let functions: Vec<_> = decoded.threads[0].1.iter().map(|f| f.function).collect();
             assert_eq!(functions, if start.is_empty() { &[0, 1, 2][..] } else { &[0, 1] });
-            // Locals, `local.get`, `global.set`, four constants of 12 bytes at most.
+            // Locals, `local.get`, `global.set`, and four constants of at most 12 bytes.
             assert!((12..=20).contains(&decoded.threads[0].1[0].offset));
             if locals {
                 let frame = &decoded.threads[0].1[0];
@@ -718,9 +693,9 @@ fn a_guest_that_waits_for_a_notification_is_dumped_with_its_frames() {
     }
 }
 
-/// The time limit does not look for the address that a guest waits at: all 768 MiB were written to.
+/// The time limit does not search the memory for the address that the guest waits at. All 768 MiB have data.
 #[test]
-fn a_guest_that_waits_in_a_large_memory_is_stopped() {
+fn stops_a_guest_that_waits_in_a_large_memory() {
     let text = r#"(module (memory 12288 12288 shared) (func $wait (export "_start")
         (memory.fill (i32.const 0) (i32.const 1) (i32.const 0x30000000))
         (drop (memory.atomic.wait32 (i32.const 0x2ffffffc) (i32.const 0x01010101) (i64.const -1)))))"#;
@@ -734,9 +709,9 @@ fn a_guest_that_waits_in_a_large_memory_is_stopped() {
     assert_eq!(lines[2..], ["corestream: /dev/null: core dumped"]);
 }
 
-/// Waits of less than a slice, of several, and of a value that is another one already.
+/// Waits shorter than a slice, waits of several slices, and waits for a value that already differs.
 #[test]
-fn waits_have_the_same_results_under_a_time_limit() {
+fn waits_have_the_same_results_with_a_time_limit() {
     const ATOMIC: &str = "memory.atomic.wait";
     let waits = [
         ("32 (i32.const 0) (i32.const 0) (i64.const 0)", 2),
@@ -766,9 +741,9 @@ fn waits_have_the_same_results_under_a_time_limit() {
     }
 }
 
-/// A wait that traps does so in the guest's own function.
+/// A wait that traps has the guest's own function as its frame.
 #[test]
-fn a_wait_that_traps_is_the_guests() {
+fn a_wait_traps_in_the_function_of_the_guest() {
     for (wait, cause) in
         [("i32.const 2", "unaligned atomic"), ("i32.const 65536", "out of bounds memory access")]
     {
@@ -795,11 +770,9 @@ fn a_wait_that_traps_is_the_guests() {
     }
 }
 
-/// Wherever a guest traps before its first call, it is dumped with locals as it is without: in its start
-/// function, in segments, at the limit, in a host call.
-/// A start function is a guest's whole work if it exports no function.
+/// If a guest exports no function, its start function runs.
 #[test]
-fn a_start_function_alone_is_run() {
+fn runs_a_start_function_alone() {
     for locals in [&[][..], &["--locals"]] {
         let directory =
             directory("trap.wat", "(module (memory 1) (func $s unreachable) (start $s))");
@@ -817,8 +790,10 @@ fn a_start_function_alone_is_run() {
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(125), said));
 }
 
+/// The guest traps before its first call: in its start function, in segments, at the time limit, or in a host call. The dump
+/// with locals has the same frames.
 #[test]
-fn a_guest_that_traps_while_it_starts_up() {
+fn dumps_a_guest_that_traps_during_its_start() {
     let exits = r#"(import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))"#;
     for (text, limit, code, functions) in [
         ("(func $s unreachable) (start $s)", false, 134, &[0][..]),
@@ -878,16 +853,15 @@ fn a_guest_that_traps_while_it_starts_up() {
     assert_eq!(output.status.code(), Some(124), "{}", stderr(&output));
 }
 
-/// Names of the guest's play no tricks on a terminal.
 #[test]
-fn what_is_hidden_is_shown() {
+fn escapes_names_of_the_guest() {
     let text = "(module (func (@name \"a\\u{202e}b\\u{1b}c\") (export \"_start\") unreachable))";
     let directory = directory("tricks.wat", text);
     let said = stderr(&run(directory.path(), &["tricks.wat"]));
     assert!(said.contains(r": a\u{202e}b\u{1b}c + 0x"), "{said}");
 }
 
-/// Prints its arguments and environment, as they are in memory, and opens a file.
+/// Gets its arguments, its environment and the name of its directory.
 const WORLD: &str = r#"(module
     (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes (param i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
@@ -904,7 +878,7 @@ const WORLD: &str = r#"(module
         unreachable))"#;
 
 #[test]
-fn the_guest_sees_what_it_was_given_and_nothing_else() {
+fn a_guest_sees_only_what_it_was_given() {
     let directory = directory("world.wat", WORLD);
     let memory = |args: &[&str]| {
         let output = run(directory.path(), &[&["--force", "world.wat"], args].concat());
@@ -923,7 +897,7 @@ fn the_guest_sees_what_it_was_given_and_nothing_else() {
 }
 
 #[test]
-fn frames_are_cut_where_it_was_asked() {
+fn limits_the_number_of_frames() {
     let directory = directory(
         "deep.wat",
         r#"(module (func $down (export "down") (param i32)
@@ -945,14 +919,14 @@ fn frames_are_cut_where_it_was_asked() {
     let output = run(&["--max-frames", "10"]);
     assert_eq!(frames(&output), 10);
     assert!(stderr(&output).contains("warning: the backtrace stops at 10 frames"));
-    // Locals come from the stack itself.
+    // With locals, the frames come from the stack itself.
     let output = run(&["--max-frames", "10", "--locals"]);
     assert_eq!(frames(&output), 201);
 }
 
-/// A crash is a crash, dump or not; an older dump is not overwritten, and not in the way.
+/// An existing dump is kept. The exit code of a trap does not depend on the dump.
 #[test]
-fn dumps_that_are_there() {
+fn keeps_existing_dumps() {
     let directory = directory("exit.wat", EXIT);
     let dir = directory.path();
     let fail = ["exit.wat", "--invoke", "fail"];
@@ -965,7 +939,7 @@ fn dumps_that_are_there() {
     let path = path.strip_suffix(": core dumped").unwrap();
     decode(&fs::read(dir.join(path)).unwrap());
 
-    // What was asked for and can't be is said before the guest runs.
+    // An output that is not possible is reported before the guest runs.
     let output = run(dir, &[&fail[..], &["-o", "exit.wat.core"]].concat());
     assert_eq!(output.status.code(), Some(125));
     assert_eq!(stderr(&output), "corestream: exit.wat.core: exists; use --force to overwrite it\n");
@@ -976,9 +950,8 @@ fn dumps_that_are_there() {
     assert!(last.starts_with("corestream: no core dump: /dev/full: 0 of "), "{said}");
 }
 
-/// Each mistake: its exit code and its line.
 #[test]
-fn mistakes() {
+fn reports_usage_errors_in_one_line() {
     let directory = directory("exit.wat", EXIT);
     let dir = directory.path();
     fs::write(dir.join("bad.wat"), "(module (func (export \"_start\") (i32.const 1)))").unwrap();
@@ -1043,8 +1016,6 @@ fn mistakes() {
 
 #[test]
 fn help_lists_the_command() {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-    let help = command.arg("--help").output().unwrap().stdout;
-    let help = String::from_utf8(help).unwrap();
+    let help = ok(Path::new("."), ["--help"]);
     assert!(help.contains("run          Runs a guest with WASI preview 1"), "{help}");
 }

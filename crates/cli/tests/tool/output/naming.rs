@@ -1,9 +1,7 @@
-//! How a finished dump gets its name where the usual ways are closed: by sandboxes, by file systems without links,
-//! modes or renames with flags, in directories that may not be read. It is whole under its name, or else kept under a
-//! partial name that the message says. What existed is never overwritten.
-#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+//! How a finished dump gets its name if the usual ways fail: in sandboxes, on file systems without links, modes or renames
+//! with flags, and in directories that may not be read. The dump is complete under its name, or is kept under a partial
+//! name that the message says. An existing file is never overwritten.
 
-use crate::{environment, fuse, strace, tool};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -11,14 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use corestream::{ErrorKind, FileOptions, UnnamedFile};
-use fuse::{Faults, Fuse};
 use rustix::io::Errno;
 use tempfile::TempDir;
-use tool::{names, stderr};
+
+use crate::environment::require;
+use crate::fuse::{Faults, Fuse};
+use crate::strace;
+use crate::tool::{self, kept_path, names, stderr, tool_path};
 
 const LEN: usize = 5 * 65_536;
 
-/// A directory with `guest.mem` and its dump `guest.core`, and what they hold.
+/// A directory with `guest.mem` and its dump `guest.core`, and their contents.
 struct Guest {
     directory: TempDir,
     dump: Vec<u8>,
@@ -27,25 +28,17 @@ struct Guest {
 
 impl Guest {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let image = vec![6; LEN];
-        fs::write(directory.path().join("guest.mem"), &image).unwrap();
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("corestream"));
-        command.args(["dump", "--memory", "guest.mem", "-o", "guest.core"]);
-        let output = command.current_dir(directory.path()).output().unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
+        let directory = super::guest(LEN);
         let dump = fs::read(directory.path().join("guest.core")).unwrap();
-        Self { directory, dump, image }
+        Self { directory, dump, image: vec![6; LEN] }
     }
 
     /// Runs a line of the shell in which the tool is `$0` and `target` is `$1`.
     fn shell(&self, target: &Path, line: &str) -> Output {
-        let mut command = Command::new("sh");
-        command.current_dir(self.directory.path()).args(["-c", line]);
-        command.arg(assert_cmd::cargo::cargo_bin!("corestream")).arg(target).output().unwrap()
+        tool::shell(self.directory.path(), line, [target])
     }
 
-    /// Writes to new files in `target`, and over old ones, in every way; each must be whole.
+    /// Writes new files to `target`, and replaces old ones, in every way. Each file must be complete.
     fn check_target(&self, target: &Path, warning: &str) {
         let new = target.join("new");
         for (writer, expected) in [
@@ -83,68 +76,82 @@ impl Guest {
     }
 }
 
-#[test]
-fn a_dump_is_whole_whatever_a_file_system_lacks() {
-    let guest = Guest::new();
+/// Returns every combination of what a file system can lack for giving a file its name.
+fn lacks() -> Vec<Faults> {
+    let mut all = Vec::new();
     for tmpfile in [false, true] {
         for link in [None, Some(Errno::PERM)] {
             for rename_flags in [None, Some(Errno::INVAL)] {
                 for rename_open in [None, Some(Errno::BUSY)] {
                     let faults =
                         Faults { tmpfile, link, rename_flags, rename_open, ..Faults::default() };
-                    println!("{faults:?}");
-                    let Some(fuse) = Fuse::mount(faults) else { return };
-                    guest.check_target(&fuse.path(), "");
+                    all.push(faults);
                 }
             }
         }
     }
+    all
 }
 
 #[test]
-fn a_file_system_without_modes_gets_a_warning() {
+fn completes_a_dump_whatever_a_file_system_lacks() {
     let guest = Guest::new();
-    for tmpfile in [false, true] {
-        for chmod in [None, Some(Errno::PERM), Some(Errno::OPNOTSUPP)] {
-            let faults = Faults { tmpfile, chmod, mode: Some(0o755), ..Faults::default() };
-            let Some(fuse) = Fuse::mount(faults) else { return };
-            guest.check_target(&fuse.path(), "has mode 0755 instead of 0600");
-        }
+    // The usual file system, one with limited renames, one with nothing, and one with `O_TMPFILE` but without links.
+    for i in [0, 3, 7, 12] {
+        let fuse = require!("fuse", Fuse::new(lacks()[i].clone()));
+        guest.check_target(&fuse.path(), "");
     }
-    // Nobody else can read these.
+}
+
+#[test]
+#[ignore = "slow: 2 s"]
+fn completes_a_dump_on_every_kind_of_file_system() {
+    let guest = Guest::new();
+    for faults in lacks() {
+        let fuse = require!("fuse", Fuse::new(faults));
+        guest.check_target(&fuse.path(), "");
+    }
+}
+
+#[test]
+fn warns_of_a_file_system_without_modes() {
+    let guest = Guest::new();
+    for (tmpfile, chmod) in
+        [(false, None), (true, None), (false, Some(Errno::PERM)), (true, Some(Errno::OPNOTSUPP))]
+    {
+        let faults = Faults { tmpfile, chmod, mode: Some(0o755), ..Faults::default() };
+        let fuse = require!("fuse", Fuse::new(faults));
+        guest.check_target(&fuse.path(), "has mode 0755 instead of 0600");
+    }
+    // Only the owner can read this file.
     let faults = Faults { chmod: Some(Errno::PERM), mode: Some(0o700), ..Faults::default() };
-    let Some(fuse) = Fuse::mount(faults) else { return };
+    let fuse = require!("fuse", Fuse::new(faults));
     guest.check_target(&fuse.path(), "");
 }
 
-/// A file system made and mounted for the test.
+/// A file system that is mounted while this exists.
 struct Mounted(TempDir);
 
 impl Mounted {
-    /// Mounts what `mkfs` has made of a file of 32 MiB; needs the `capability` of that name.
-    fn new(capability: &str, mkfs: &[&str], options: &str) -> Option<Self> {
+    /// Mounts a file system of 32 MiB.
+    ///
+    /// # Errors
+    /// Returns the reason if it cannot be made and mounted here.
+    fn new(mkfs: &[&str], options: &str) -> Result<Self, String> {
         let directory = tempfile::tempdir().unwrap();
         let image = directory.path().join("image");
         File::create(&image).unwrap().set_len(32 << 20).unwrap();
         fs::create_dir(directory.path().join("mount")).unwrap();
         let made = Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image).output();
         if !made.is_ok_and(|made| made.status.success()) {
-            environment::skip(capability, format_args!("{} cannot be run", mkfs[0]));
-            return None;
+            return Err(format!("{} cannot be run", mkfs[0]));
         }
         let mut command = Command::new("mount");
         command.args(["-o", options]).arg(&image).arg(directory.path().join("mount"));
         match command.output() {
-            Ok(output) if output.status.success() => Some(Self(directory)),
-            Ok(output) => {
-                let why = stderr(&output).trim_end().replace('\n', "; ");
-                environment::skip(capability, why);
-                None
-            }
-            Err(error) => {
-                environment::skip(capability, error);
-                None
-            }
+            Ok(output) if output.status.success() => Ok(Self(directory)),
+            Ok(output) => Err(stderr(&output).trim_end().replace('\n', "; ")),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -161,21 +168,17 @@ impl Drop for Mounted {
 
 /// vfat has no modes, no links and no unnamed files.
 #[test]
-fn a_dump_to_vfat_is_whole() {
-    let Some(mounted) = Mounted::new("vfat", &["/usr/sbin/mkfs.vfat"], "loop") else { return };
+fn completes_a_dump_on_vfat() {
+    let mounted = require!("vfat", Mounted::new(&["/usr/sbin/mkfs.vfat"], "loop"));
     Guest::new().check_target(&mounted.path(), "has mode 0755 instead of 0600");
-    let Some(mounted) = Mounted::new("vfat", &["/usr/sbin/mkfs.vfat"], "loop,umask=077") else {
-        return;
-    };
+    let mounted = require!("vfat", Mounted::new(&["/usr/sbin/mkfs.vfat"], "loop,umask=077"));
     Guest::new().check_target(&mounted.path(), "");
 }
 
-/// An overlay, as in containers: its unnamed files are those of the layer below.
+/// An overlay, as in containers, makes unnamed files in the layer below.
 #[test]
-fn a_dump_to_an_overlay_is_whole() {
-    let Some(mounted) = Mounted::new("mount", &["/usr/sbin/mkfs.ext4", "-q"], "loop") else {
-        return;
-    };
+fn completes_a_dump_on_an_overlay() {
+    let mounted = require!("mount", Mounted::new(&["/usr/sbin/mkfs.ext4", "-q"], "loop"));
     let [lower, upper, work, over] =
         ["lower", "upper", "work", "over"].map(|name| mounted.path().join(name));
     for directory in [&lower, &upper, &work, &over] {
@@ -187,9 +190,8 @@ fn a_dump_to_an_overlay_is_whole() {
     let mut command = Command::new("mount");
     command.args(["-t", "overlay", "-o", &options, "none"]).arg(&over);
     let output = command.output().unwrap();
-    if !output.status.success() {
-        return environment::skip("overlay", stderr(&output).trim_end().replace('\n', "; "));
-    }
+    let why = stderr(&output).trim_end().replace('\n', "; ");
+    require!("overlay", output.status.success().then_some(()).ok_or(why));
     let guest = Guest::new();
     let checked = std::panic::catch_unwind(|| guest.check_target(&over, ""));
     Command::new("umount").arg("-l").arg(&over).status().unwrap();
@@ -197,15 +199,13 @@ fn a_dump_to_an_overlay_is_whole() {
 }
 
 #[test]
-fn a_dump_to_ext4_is_whole() {
-    let Some(mounted) = Mounted::new("mount", &["/usr/sbin/mkfs.ext4", "-q"], "loop") else {
-        return;
-    };
+fn completes_a_dump_on_ext4() {
+    let mounted = require!("mount", Mounted::new(&["/usr/sbin/mkfs.ext4", "-q"], "loop"));
     fs::remove_dir(mounted.path().join("lost+found")).unwrap();
     Guest::new().check_target(&mounted.path(), "");
 }
 
-/// Runs the tool with faults: the dump must be whole, and nothing else may be there.
+/// Runs the tool with faults. The dump must be complete, and nothing else may be left.
 fn check_injected(guest: &Guest, line: &str, injections: &[String], is_called: bool) {
     let directory = tempfile::tempdir().unwrap();
     let (work, log) = (directory.path().join("work"), directory.path().join("log"));
@@ -213,7 +213,7 @@ fn check_injected(guest: &Guest, line: &str, injections: &[String], is_called: b
     let calls = "linkat,renameat2,fchmod,openat,pidfd_getfd,link,unlink,unlinkat,fcntl";
     let mut command = strace::traced(&log, calls, injections);
     command.current_dir(&work).args(["sh", "-c", line]);
-    command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.arg(tool_path());
     let output = command.arg(guest.directory.path().join("guest.mem")).output().unwrap();
     let said = stderr(&output);
     assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{line} {injections:?}");
@@ -223,19 +223,16 @@ fn check_injected(guest: &Guest, line: &str, injections: &[String], is_called: b
     assert_eq!(work.join("new").metadata().unwrap().mode() & 0o777, 0o600);
 }
 
-#[test]
-fn a_dump_is_whole_where_a_sandbox_refuses_links() {
-    if !strace::works() {
-        return;
-    }
+/// A sandbox refuses links.
+fn check_refused_links(options: &[&str], errnos: &[&str]) {
     let guest = Guest::new();
     let dump = "exec \"$0\" dump --memory \"$1\" -o new";
-    for options in ["", " --sync", " --force", " --force --sync"] {
+    for options in options {
         let line = format!("{dump}{options}");
-        for errno in ["ENOENT", "EPERM", "EOPNOTSUPP", "EACCES", "EXDEV", "ENOSYS"] {
+        for errno in errnos {
             let link = format!("linkat:error={errno}");
             check_injected(&guest, &line, std::slice::from_ref(&link), true);
-            // The trial succeeds, and the link of the finished dump does not: it is copied.
+            // The trial succeeds, but the link of the finished dump does not, so the dump is copied.
             check_injected(&guest, &line, &[format!("{link}:when=2+")], true);
             // Neither hard links nor RENAME_NOREPLACE.
             check_injected(&guest, &line, &[link, "renameat2:error=EINVAL".into()], true);
@@ -244,22 +241,34 @@ fn a_dump_is_whole_where_a_sandbox_refuses_links() {
 }
 
 #[test]
-fn a_dump_is_whole_where_its_mode_cannot_be_set() {
-    if !strace::works() {
-        return;
-    }
+fn completes_a_dump_if_a_sandbox_refuses_links() {
+    require!(strace);
+    check_refused_links(&["", " --force --sync"], &["ENOENT", "EPERM"]);
+}
+
+#[test]
+#[ignore = "slow: 2 s"]
+fn completes_a_dump_if_a_sandbox_refuses_links_with_any_error() {
+    require!(strace);
+    check_refused_links(
+        &["", " --sync", " --force", " --force --sync"],
+        &["ENOENT", "EPERM", "EOPNOTSUPP", "EACCES", "EXDEV", "ENOSYS"],
+    );
+}
+
+#[test]
+fn completes_a_dump_if_its_mode_cannot_be_set() {
+    require!(strace);
     let guest = Guest::new();
     let dump = "exec \"$0\" dump --memory \"$1\" -o new";
-    // The mode fits already.
+    // The file already has the right mode.
     check_injected(&guest, dump, &["fchmod:error=EPERM".into()], false);
     check_injected(&guest, &format!("umask 077; {dump}"), &["fchmod:error=EPERM".into()], false);
 }
 
 #[test]
-fn a_dump_is_whole_where_descriptors_cannot_be_duplicated() {
-    if !strace::works() {
-        return;
-    }
+fn completes_a_dump_if_descriptors_cannot_be_duplicated() {
+    require!(strace);
     let guest = Guest::new();
     for errno in ["EPERM", "EACCES", "ENOSYS", "EINVAL", "EMFILE"] {
         let line = "exec \"$0\" dump --memory \"$1\" -o new";
@@ -267,45 +276,41 @@ fn a_dump_is_whole_where_descriptors_cannot_be_duplicated() {
     }
 }
 
-/// The name of the trial, which stays, becomes that of the dump.
+/// The trial file cannot be removed, so its name becomes the name of the dump.
 #[test]
-fn a_dump_has_one_name_where_none_can_be_removed() {
-    if !strace::works() {
-        return;
-    }
+fn a_dump_has_one_name_if_none_can_be_removed() {
+    require!(strace);
     let guest = Guest::new();
     for options in ["", " --force"] {
         let line = format!("exec \"$0\" dump --memory \"$1\" -o new{options}");
         check_injected(&guest, &line, &["unlink,unlinkat:error=EPERM".into()], true);
     }
-    // Nor be renamed.
+    // Names cannot be changed either.
     let directory = tempfile::tempdir().unwrap();
     let (work, log) = (directory.path().join("work"), directory.path().join("log"));
     fs::create_dir(&work).unwrap();
     let calls = "unlink,unlinkat,rename,renameat,renameat2";
     let mut command = strace::traced(&log, calls, &[format!("{calls}:error=EPERM")]);
-    command.current_dir(&work).arg(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.current_dir(&work).arg(tool_path());
     command.args(["dump", "-o", "new", "--memory"]).arg(guest.directory.path().join("guest.mem"));
     let output = command.output().unwrap();
     let said = stderr(&output);
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
-    let kept = work.join(kept(&said));
+    let kept = work.join(kept_path(&said).unwrap());
     assert!(fs::read(&kept).unwrap() == guest.dump);
     assert_eq!((kept.metadata().unwrap().nlink(), names(&work).len()), (1, 1));
 }
 
 #[test]
-fn a_second_name_that_cannot_be_removed_is_reported() {
-    if !strace::works() {
-        return;
-    }
+fn reports_a_second_name_that_cannot_be_removed() {
+    require!(strace);
     let guest = Guest::new();
     let faults = Faults { rename_flags: Some(Errno::INVAL), ..Faults::default() };
-    let Some(fuse) = Fuse::mount(faults) else { return };
+    let fuse = require!("fuse", Fuse::new(faults));
     let log = guest.directory.path().join("log");
     let calls = "unlink,unlinkat";
     let mut command = strace::traced(&log, calls, &[format!("{calls}:error=EPERM")]);
-    command.arg(assert_cmd::cargo::cargo_bin!("corestream")).current_dir(guest.directory.path());
+    command.arg(tool_path()).current_dir(guest.directory.path());
     let new = fuse.path().join("new");
     let output = command.args(["dump", "--memory", "guest.mem", "-o"]).arg(&new).output().unwrap();
     let said = stderr(&output);
@@ -315,7 +320,7 @@ fn a_second_name_that_cannot_be_removed_is_reported() {
     assert_eq!(names(&fuse.path()).len(), 2);
 }
 
-/// A rename that is carried out although it reports an error, whether or not the kernel still remembers the old names.
+/// The rename is carried out but reports an error, whether or not the kernel still remembers the old names.
 #[test]
 fn a_rename_whose_reply_is_lost_does_not_lose_the_dump() {
     let guest = Guest::new();
@@ -334,8 +339,7 @@ fn a_rename_whose_reply_is_lost_does_not_lose_the_dump() {
                     remembered,
                     ..Faults::default()
                 };
-                println!("{faults:?}");
-                let Some(fuse) = Fuse::mount(faults) else { return };
+                let fuse = require!("fuse", Fuse::new(faults));
                 for (line, file, expected) in [
                     ("dump --memory guest.mem -o $1/new", "new", &guest.dump),
                     ("dump --memory guest.mem -o $1/new --force", "new", &guest.dump),
@@ -345,7 +349,7 @@ fn a_rename_whose_reply_is_lost_does_not_lose_the_dump() {
                     let output = guest.shell(&fuse.path(), &format!("exec \"$0\" {line}"));
                     let said = stderr(&output);
                     assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{line}");
-                    // Not by the kernel, which may remember another file.
+                    // Not read through the kernel, which can remember another file.
                     assert!(fuse.contents(file) == *expected, "{line}");
                 }
                 assert_eq!(names(&fuse.path()), ["all", "image", "new"]);
@@ -354,9 +358,9 @@ fn a_rename_whose_reply_is_lost_does_not_lose_the_dump() {
     }
 }
 
-/// Where nothing can take the place of the empty file that reserves a name, other names are of no use either.
+/// If nothing can replace the empty file that reserves a name, other names do not help.
 #[test]
-fn a_rename_that_replaces_nothing_is_not_taken_for_a_taken_name() {
+fn a_rename_that_cannot_replace_does_not_mean_that_the_name_is_taken() {
     let faults = Faults {
         link: Some(Errno::NOSYS),
         rename_flags: Some(Errno::INVAL),
@@ -364,7 +368,7 @@ fn a_rename_that_replaces_nothing_is_not_taken_for_a_taken_name() {
         ..Faults::default()
     };
     for tmpfile in [false, true] {
-        let Some(fuse) = Fuse::mount(Faults { tmpfile, ..faults.clone() }) else { return };
+        let fuse = require!("fuse", Fuse::new(Faults { tmpfile, ..faults.clone() }));
         let file = unnamed(&fuse, FileOptions::new());
         let mut asked = 0;
         let paths = (0..9).map(|i| fuse.path().join(i.to_string())).inspect(|_| asked += 1);
@@ -375,16 +379,14 @@ fn a_rename_that_replaces_nothing_is_not_taken_for_a_taken_name() {
         assert!(
             error.to_string().ends_with("neither hard links nor a rename that replaces a file")
         );
-        // `commit` looks at the first name in advance.
+        // `commit` checks the first name in advance.
         assert!(asked <= 2, "{asked}");
     }
 }
 
 #[test]
-fn an_inherited_descriptor_is_written_to_where_pidfd_getfd_is_forbidden() {
-    if !strace::works() {
-        return;
-    }
+fn writes_to_an_inherited_descriptor_without_pidfd_getfd() {
+    require!(strace);
     let guest = Guest::new();
     for errno in ["EPERM", "ENOSYS"] {
         for fd in ["--fd 3", "-o /dev/fd/3", "-o /proc/self/fd/3"] {
@@ -394,12 +396,10 @@ fn an_inherited_descriptor_is_written_to_where_pidfd_getfd_is_forbidden() {
     }
 }
 
-/// The position of the descriptor is shared: it is the same file, not the same path.
+/// The position of the descriptor is shared with its other owners.
 #[test]
-fn an_inherited_descriptor_is_written_from_its_position_on() {
-    if !strace::works() {
-        return;
-    }
+fn writes_to_an_inherited_descriptor_from_its_position_on() {
+    require!(strace);
     let guest = Guest::new();
     let directory = tempfile::tempdir().unwrap();
     let mut command = strace::traced(
@@ -410,7 +410,7 @@ fn an_inherited_descriptor_is_written_from_its_position_on() {
     let line =
         "{ printf before >&3; \"$0\" dump --memory \"$1\" --fd 3; printf after >&3; } 3> new";
     command.current_dir(directory.path()).args(["sh", "-c", line]);
-    command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.arg(tool_path());
     let output = command.arg(guest.directory.path().join("guest.mem")).output().unwrap();
     assert_eq!(stderr(&output), "");
     let expected = [b"before", &guest.dump[..], b"after"].concat();
@@ -423,7 +423,7 @@ fn an_inherited_descriptor_is_written_from_its_position_on() {
         &["pidfd_getfd:error=EPERM".into()],
     );
     command.args(["sh", "-c", "exec \"$0\" dump --memory \"$1\" --fd 3 3>&1"]);
-    command.arg(assert_cmd::cargo::cargo_bin!("corestream"));
+    command.arg(tool_path());
     command.arg(guest.directory.path().join("guest.mem"));
     command.stdout(std::os::fd::OwnedFd::from(writer));
     let mut child = command.spawn().unwrap();
@@ -434,15 +434,17 @@ fn an_inherited_descriptor_is_written_from_its_position_on() {
     assert!(bytes == guest.dump);
 }
 
-/// Directories that a user may write to but not read, where `fsync` of the directory is impossible.
+/// A user may write to the directory but not read it, so `fsync` of the directory is impossible.
 #[test]
-fn a_dump_to_a_directory_that_may_not_be_read_is_whole_and_synced() {
+fn completes_and_syncs_a_dump_in_a_directory_that_may_not_be_read() {
     let guest = Guest::new();
     let directory = guest.directory.path();
     let is_root = rustix::process::getuid().is_root();
     fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(directory.join("guest.mem"), Permissions::from_mode(0o644)).unwrap();
-    fs::copy(assert_cmd::cargo::cargo_bin!("corestream"), directory.join("corestream")).unwrap();
+    // Copied by another process. Otherwise a process forked meanwhile would hold the copy open for writing.
+    let copied = Command::new("cp").arg(tool_path()).arg(directory.join("corestream")).status();
+    assert!(copied.unwrap().success());
     let sub = directory.join("sub");
     fs::create_dir(&sub).unwrap();
     if is_root {
@@ -471,7 +473,7 @@ fn unnamed(fuse: &Fuse, options: FileOptions) -> UnnamedFile {
 }
 
 #[test]
-fn a_finished_file_that_cannot_be_named_is_kept() {
+fn keeps_a_finished_file_that_cannot_be_named() {
     let guest = Guest::new();
     let refused = || Faults {
         link: Some(Errno::PERM),
@@ -481,7 +483,7 @@ fn a_finished_file_that_cannot_be_named_is_kept() {
     };
     for tmpfile in [false, true] {
         for force in ["", "--force"] {
-            let Some(fuse) = Fuse::mount(Faults { tmpfile, ..refused() }) else { return };
+            let fuse = require!("fuse", Fuse::new(Faults { tmpfile, ..refused() }));
             let new = fuse.path().join("new");
             if !force.is_empty() {
                 fs::write(&new, "old").unwrap();
@@ -490,7 +492,7 @@ fn a_finished_file_that_cannot_be_named_is_kept() {
             let output = guest.shell(&fuse.path(), &line);
             let said = stderr(&output);
             assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
-            let kept = kept(&said);
+            let kept = kept_path(&said).unwrap();
             assert!(fs::read(&kept).unwrap() == guest.dump);
             assert_eq!(kept.metadata().unwrap().mode() & 0o777, 0o600);
             let expected = format!(
@@ -509,37 +511,30 @@ fn a_finished_file_that_cannot_be_named_is_kept() {
     }
 }
 
-/// What `extract --all` has made is finished when everything is in it, and its directory can only be renamed.
+/// `extract --all` renames its directory when everything is in it.
 #[test]
-fn a_finished_directory_that_cannot_be_named_is_kept() {
+fn keeps_a_finished_directory_that_cannot_be_named() {
     let guest = Guest::new();
-    let Some(fuse) = Fuse::mount(Faults { rename: Some(Errno::IO), ..Faults::default() }) else {
-        return;
-    };
+    let faults = Faults { rename: Some(Errno::IO), ..Faults::default() };
+    let fuse = require!("fuse", Fuse::new(faults));
     let output = guest.shell(&fuse.path(), "exec \"$0\" extract guest.core --all $1/all");
     let said = stderr(&output);
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
-    let kept = kept(&said);
+    let kept = kept_path(&said).unwrap();
     assert_eq!(names(&fuse.path()), [kept.file_name().unwrap().to_str().unwrap()]);
     assert_eq!(names(&kept), ["manifest.json", "memory-0.mem"]);
     assert!(fs::read(kept.join("memory-0.mem")).unwrap() == guest.image);
 }
 
-/// The partial name of a finished file in a message.
-fn kept(said: &str) -> PathBuf {
-    let (_, rest) = said.split_once(", which is kept as ").expect(said);
-    rest.split_once(": ").unwrap().0.into()
-}
-
-/// The library, where the ways are closed only after the file was begun.
+/// The usual ways fail only after the library has begun the file.
 #[test]
-fn a_way_that_is_closed_meanwhile_does_not_lose_the_file() {
-    let Some(fuse) = Fuse::mount(Faults::default()) else { return };
+fn a_way_that_fails_meanwhile_does_not_lose_the_file() {
+    let fuse = require!("fuse", Fuse::new(Faults::default()));
     let new = fuse.path().join("new");
     for tmpfile in [false, true] {
         for replace in [false, true] {
             let options = FileOptions::new().replace(replace);
-            // A file whose middle is a hole, which the copy does not fill.
+            // The middle of the file is a hole, which the copy does not fill.
             fuse.set(Faults { tmpfile, ..Faults::default() });
             let file = unnamed(&fuse, options);
             file.file().write_all_at(b"end", 5 << 20).unwrap();
@@ -570,10 +565,10 @@ fn a_way_that_is_closed_meanwhile_does_not_lose_the_file() {
     }
 }
 
-/// Whatever way is left, a file that somebody else has made meanwhile stays as it is.
+/// Whatever way is left, a file that another process has made meanwhile stays as it is.
 #[test]
-fn a_file_that_appears_meanwhile_is_never_overwritten() {
-    let Some(fuse) = Fuse::mount(Faults::default()) else { return };
+fn keeps_a_file_that_appears_meanwhile() {
+    let fuse = require!("fuse", Fuse::new(Faults::default()));
     let new = fuse.path().join("new");
     for tmpfile in [false, true] {
         for link in [None, Some(Errno::PERM)] {

@@ -1,6 +1,5 @@
-//! The tool, as its user runs it.
+//! Dumps of image files and manifests, and the usage errors of `dump`.
 
-use crate::{common, own_memory, tool};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -11,31 +10,34 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::decode;
-use own_memory::peak_anon;
 use tempfile::TempDir;
-use tool::{names, stderr};
 
-fn corestream() -> Command {
-    Command::new(assert_cmd::cargo::cargo_bin!("corestream"))
-}
+use crate::common::decode;
+use crate::own_memory::peak_anon;
+use crate::tool::{NO_ARGS, corestream, names, shell, stderr, tool_path, write_image};
 
-/// A directory with `guest.mem`, an image of two pages.
+/// Returns a directory with `guest.mem`, an image of two pages.
 fn directory() -> (TempDir, Vec<u8>) {
     let directory = tempfile::tempdir().unwrap();
     let mut image = vec![0; 131_072];
     image[1000..3000].fill(1);
     image[69_999] = 2;
-    fs::write(directory.path().join("guest.mem"), &image).unwrap();
+    write_image(directory.path().join("guest.mem"), &image);
     (directory, image)
 }
 
+fn start(directory: &Path, args: &[&str]) -> Command {
+    let mut command = corestream(directory, ["dump"]);
+    command.args(args);
+    command
+}
+
 fn dump(directory: &Path, args: &[&str]) -> Output {
-    corestream().current_dir(directory).arg("dump").args(args).output().unwrap()
+    start(directory, args).output().unwrap()
 }
 
 #[test]
-fn an_image_becomes_a_dump() {
+fn dumps_an_image_to_a_file_and_to_standard_output() {
     let (directory, image) = directory();
     let output = dump(directory.path(), &["--memory", "guest.mem", "-o", "guest.core"]);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -48,18 +50,17 @@ fn an_image_becomes_a_dump() {
     assert_eq!(decoded.memories[0].initial, 2);
     assert_eq!(decoded.contents(0, image.len()), image);
 
-    // The same bytes go to standard output, be it a pipe or a file.
+    // The same bytes go to standard output, which may be a pipe or a file.
     let piped = dump(directory.path(), &["--memory", "guest.mem", "-o", "-"]);
     assert!(piped.stdout == bytes);
     let file = File::create(directory.path().join("redirected")).unwrap();
-    let mut command = corestream();
-    command.current_dir(directory.path()).args(["dump", "--memory", "guest.mem", "-o", "-"]);
+    let mut command = start(directory.path(), &["--memory", "guest.mem", "-o", "-"]);
     assert!(command.stdout(file).status().unwrap().success());
     assert!(fs::read(directory.path().join("redirected")).unwrap() == bytes);
 }
 
 #[test]
-fn a_fifo_is_written_in_place() {
+fn writes_to_a_fifo_in_place() {
     let (directory, image) = directory();
     let fifo = directory.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
@@ -75,7 +76,7 @@ fn a_fifo_is_written_in_place() {
 }
 
 #[test]
-fn options_of_a_memory() {
+fn takes_the_type_of_a_memory_from_its_options() {
     let (directory, image) = directory();
     let first = "guest.mem,memory64,page-size=1,maximum=200000,shared";
     let args = ["--name", "two", "--memory", first, "--memory", "guest.mem", "-o", "-"];
@@ -93,7 +94,7 @@ fn options_of_a_memory() {
 }
 
 #[test]
-fn the_example_of_a_manifest() {
+fn dumps_the_example_of_a_manifest() {
     let directory = tempfile::tempdir().unwrap();
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/guest.json");
     let example = example.to_str().unwrap();
@@ -114,10 +115,10 @@ fn the_example_of_a_manifest() {
     assert_eq!(stats["image_bytes"], image.len());
 }
 
-/// The process needs less than 16 MiB of its own memory for a 1 TiB image, and for one whose gaps
-/// are far more than the budget.
+/// The process needs less than 16 MiB of anonymous memory for an image of 1 TiB, and for an image with far more gaps than
+/// the budget.
 #[test]
-fn little_memory_is_needed() {
+fn needs_little_memory() {
     let directory = tempfile::tempdir().unwrap();
     let sparse = File::create(directory.path().join("sparse.mem")).unwrap();
     sparse.set_len(1 << 40).unwrap();
@@ -127,11 +128,10 @@ fn little_memory_is_needed() {
     drop(sparse);
     let mut gaps = vec![1; 64 << 20];
     gaps.chunks_mut(128).for_each(|object| object[40..].fill(0));
-    fs::write(directory.path().join("gaps.mem"), gaps).unwrap();
+    write_image(directory.path().join("gaps.mem"), gaps);
     for (memory, segments) in [("sparse.mem,memory64", 64), ("gaps.mem", 100_000)] {
         let args = ["--memory", memory, "-o", "out", "--force", "--stats", "json"];
-        let mut command = corestream();
-        command.current_dir(directory.path()).arg("dump").args(args);
+        let mut command = start(directory.path(), &args);
         let (output, peak) = peak_anon(&mut command);
         assert!(output.status.success(), "{}", stderr(&output));
         let stats: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
@@ -140,9 +140,8 @@ fn little_memory_is_needed() {
     }
 }
 
-/// Each mistake: exit code, the line that says what to do, and no output.
 #[test]
-fn mistakes_are_said_in_one_line_and_leave_nothing() {
+fn reports_usage_errors_in_one_line_and_leaves_nothing() {
     let (directory, _) = directory();
     let dir = directory.path();
     fs::create_dir(dir.join("sub")).unwrap();
@@ -296,7 +295,7 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
         assert_eq!(names(dir), before, "{args:?}");
         assert_eq!(fs::read(dir.join("old.core")).unwrap(), b"old");
     }
-    // With --force the old file is replaced, whole.
+    // With --force, a complete file replaces the old one.
     let output = dump(dir, &[&memory[..], &["-o", "old.core", "--force"]].concat());
     assert!(output.status.success());
     decode(&fs::read(dir.join("old.core")).unwrap());
@@ -304,11 +303,10 @@ fn mistakes_are_said_in_one_line_and_leave_nothing() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_an_error() {
+fn reports_a_reader_that_goes_away() {
     let (directory, _) = directory();
-    fs::write(directory.path().join("dense.mem"), vec![1; 8 << 20]).unwrap();
-    let mut command = corestream();
-    command.current_dir(directory.path()).args(["dump", "--memory", "dense.mem", "-o", "-"]);
+    write_image(directory.path().join("dense.mem"), vec![1; 8 << 20]);
+    let mut command = start(directory.path(), &["--memory", "dense.mem", "-o", "-"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
@@ -319,19 +317,18 @@ fn a_reader_that_goes_away_is_an_error() {
 }
 
 #[test]
-fn an_image_that_cannot_be_read_is_an_error() {
+fn reports_an_image_that_cannot_be_read() {
     let (directory, _) = directory();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
     fs::set_permissions(directory.path().join("guest.mem"), fs::Permissions::from_mode(0o0))
         .unwrap();
-    let mut command = corestream();
-    command.current_dir(directory.path()).args(["dump", "--memory", "guest.mem", "-o", "new"]);
+    let mut command = start(directory.path(), &["--memory", "guest.mem", "-o", "new"]);
     if rustix::process::getuid().is_root() {
-        // Root may read everything; nobody may run only what is in a directory that is open to all.
+        // Root can read everything. The user `nobody` can run only programs in a directory that is open to all.
         let copy = directory.path().join("corestream");
-        // By another process: one that was forked meanwhile would hold a file of ours open.
+        // Copied by another process. Otherwise a process forked meanwhile would hold the copy open for writing.
         let mut copies = Command::new("cp");
-        assert!(copies.arg(command.get_program()).arg(&copy).status().unwrap().success());
+        assert!(copies.arg(tool_path()).arg(&copy).status().unwrap().success());
         command = Command::new("./corestream");
         command.current_dir(directory.path()).args(["dump", "--memory", "guest.mem", "-o", "new"]);
         command.uid(65_534);
@@ -343,12 +340,11 @@ fn an_image_that_cannot_be_read_is_an_error() {
 }
 
 #[test]
-fn patterns_in_the_name_of_the_output() {
+fn fills_patterns_in_the_name_of_the_output() {
     let (directory, _) = directory();
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let start = now();
-    let mut command = corestream();
-    command.current_dir(directory.path()).args(["dump", "--memory", "guest.mem"]);
+    let before = now();
+    let mut command = start(directory.path(), &["--memory", "guest.mem"]);
     command.args(["--name", "../evil\n\u{1b}[31m", "-o", "100%%-%n-%p-%t"]);
     let child = command.stderr(Stdio::piped()).spawn().unwrap();
     let id = child.id();
@@ -357,29 +353,25 @@ fn patterns_in_the_name_of_the_output() {
     let prefix = format!("100%-_._evil__[31m-{id}-");
     let name = names(directory.path()).into_iter().find(|name| name != "guest.mem").unwrap();
     let time: u64 = name.strip_prefix(&prefix).unwrap().parse().unwrap();
-    assert!((start..=now()).contains(&time));
+    assert!((before..=now()).contains(&time));
     let bytes = fs::read(directory.path().join(name)).unwrap();
     assert_eq!(decode(&bytes).name, "../evil\n\u{1b}[31m");
 }
 
 #[test]
-fn whatever_the_umask_only_the_owner_can_read() {
+fn only_the_owner_can_read_a_dump_whatever_the_umask() {
     let (directory, _) = directory();
     for umask in ["000", "777"] {
-        let tool = corestream().get_program().to_os_string();
-        let line = format!("umask {umask}; exec \"$0\" dump --memory guest.mem -o {umask} --sync");
-        let mut shell = Command::new("sh");
-        shell.current_dir(directory.path()).args(["-c", &line]).arg(tool);
-        assert!(shell.status().unwrap().success());
+        let line = "umask $1; exec \"$0\" dump --memory guest.mem -o $1 --sync";
+        assert!(shell(directory.path(), line, [umask]).status.success());
         let mode = directory.path().join(umask).metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "umask {umask}");
     }
 }
 
-/// `/dev/stdout` and its relatives are the descriptor itself: never replaced, and written from where
-/// it is.
+/// `/dev/stdout` and similar names mean the descriptor itself: it is never replaced, and is written from its position on.
 #[test]
-fn descriptors_by_name_are_written_in_place() {
+fn writes_to_named_descriptors_in_place() {
     let (directory, image) = directory();
     let path = directory.path().join("out");
     symlink("/dev/stdout", directory.path().join("link")).unwrap();
@@ -392,9 +384,8 @@ fn descriptors_by_name_are_written_in_place() {
             let inode = path.metadata().unwrap().ino();
             let mut file = File::options().write(true).open(&path).unwrap();
             file.seek(SeekFrom::End(0)).unwrap();
-            let mut command = corestream();
-            command.current_dir(directory.path()).args(["dump", "--memory", "guest.mem"]);
-            command.args(["-o", output]).args(force);
+            let mut command = start(directory.path(), &["--memory", "guest.mem", "-o", output]);
+            command.args(force);
             let done = command.stdout(file).output().unwrap();
             assert!(done.status.success(), "{output}: {}", stderr(&done));
             let bytes = fs::read(&path).unwrap();
@@ -404,17 +395,16 @@ fn descriptors_by_name_are_written_in_place() {
     }
     assert_eq!(fs::symlink_metadata("/dev/stdout").unwrap().file_type(), before);
     assert!(directory.path().join("link").is_symlink());
-    // An input that is written to by the shell is refused too.
+    // An input as standard output is refused too.
     let input = File::options().append(true).open(directory.path().join("guest.mem")).unwrap();
-    let mut command = corestream();
-    command.current_dir(directory.path()).args(["dump", "--memory", "guest.mem", "-o", "-"]);
+    let mut command = start(directory.path(), &["--memory", "guest.mem", "-o", "-"]);
     let done = command.stdout(input).output().unwrap();
     assert!(stderr(&done).contains("standard output: is an input (guest.mem)"));
     assert_eq!(fs::read(directory.path().join("guest.mem")).unwrap(), image);
 }
 
 #[test]
-fn a_socket_is_written_in_place() {
+fn writes_to_a_socket_in_place() {
     let (directory, image) = directory();
     let path = directory.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
@@ -426,7 +416,7 @@ fn a_socket_is_written_in_place() {
     let output = dump(directory.path(), &["--memory", "guest.mem", "-o", "socket", "--force"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(decode(&reader.join().unwrap()).contents(0, image.len()), image);
-    // A process that was forked meanwhile may hold the listener open for a moment.
+    // A process forked meanwhile can hold the listener open for a moment.
     while UnixStream::connect(&path).is_ok() {
         std::thread::yield_now();
     }
@@ -437,7 +427,7 @@ fn a_socket_is_written_in_place() {
 }
 
 #[test]
-fn a_dry_run_says_what_the_dump_would_be_and_writes_nothing() {
+fn a_dry_run_describes_the_dump_and_writes_nothing() {
     let (directory, _) = directory();
     let args = ["--memory", "guest.mem", "-o", "new"];
     let dry = dump(directory.path(), &[&args[..], &["--dry-run"]].concat());
@@ -460,13 +450,13 @@ fn a_dry_run_says_what_the_dump_would_be_and_writes_nothing() {
 }
 
 #[test]
-fn a_dump_that_does_not_fit_the_disk_is_seen_in_a_dry_run() {
+fn a_dry_run_reports_a_dump_that_does_not_fit_on_the_disk() {
     let directory = tempfile::tempdir().unwrap();
     let huge = File::create(directory.path().join("huge.mem")).unwrap();
     let free = rustix::fs::statvfs(directory.path()).unwrap();
     let len = free.f_bavail * free.f_frsize + (1 << 30);
     huge.set_len(len).unwrap();
-    // With a budget of one segment all between first and last byte is kept.
+    // With a budget of one segment, everything between the first and the last byte is kept.
     huge.write_all_at(b"x", 0).unwrap();
     huge.write_all_at(b"x", len - 1).unwrap();
     let args = ["--memory", "huge.mem,memory64", "-o", "new", "--max-segments", "1"];
@@ -476,7 +466,7 @@ fn a_dump_that_does_not_fit_the_disk_is_seen_in_a_dry_run() {
 }
 
 #[test]
-fn holes_are_read_where_they_are_not_trusted() {
+fn reads_holes_that_are_not_trusted() {
     let directory = tempfile::tempdir().unwrap();
     let image = File::create(directory.path().join("sparse.mem")).unwrap();
     image.write_all_at(b"x", 1 << 20).unwrap();
@@ -496,10 +486,9 @@ fn holes_are_read_where_they_are_not_trusted() {
 }
 
 #[test]
-fn a_manifest_comes_from_standard_input_too() {
+fn reads_a_manifest_from_standard_input() {
     let (directory, image) = directory();
-    let mut command = corestream();
-    command.current_dir(directory.path()).args(["dump", "--manifest", "-", "-o", "-"]);
+    let mut command = start(directory.path(), &["--manifest", "-", "-o", "-"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let text = br#"{ "name": "piped", "memories": [{ "image": "guest.mem" }] }"#;
     child.stdin.take().unwrap().write_all(text).unwrap();
@@ -510,29 +499,11 @@ fn a_manifest_comes_from_standard_input_too() {
 }
 
 #[test]
-fn completions_for_every_shell() {
-    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let output = corestream().args(["completions", shell]).output().unwrap();
-        assert!(output.status.success());
-        let script = String::from_utf8(output.stdout).unwrap();
-        assert!(script.contains("max-segments") && script.contains("corestream"), "{shell}");
-    }
-}
-
-#[test]
-fn what_goes_in_by_standard_input_is_not_written_over() {
+fn does_not_overwrite_the_file_on_standard_input() {
     let (directory, _) = directory();
     let text = r#"{ "memories": [{ "image": "guest.mem" }] }"#;
     fs::write(directory.path().join("m.json"), text).unwrap();
-    let mut command = corestream();
-    command.current_dir(directory.path()).args([
-        "dump",
-        "--manifest",
-        "-",
-        "-o",
-        "m.json",
-        "--force",
-    ]);
+    let mut command = start(directory.path(), &["--manifest", "-", "-o", "m.json", "--force"]);
     let input = File::open(directory.path().join("m.json")).unwrap();
     let output = command.stdin(input).output().unwrap();
     let said = "corestream: m.json: is an input (/dev/stdin); write to another file\n";
@@ -540,27 +511,23 @@ fn what_goes_in_by_standard_input_is_not_written_over() {
     assert_eq!(fs::read_to_string(directory.path().join("m.json")).unwrap(), text);
 }
 
-/// A file that may not grow as far is an error like a full disk, not the end of the process.
+/// A limit on the size of files is an error like a full disk: its signal does not end the process.
 #[test]
-fn a_limit_on_the_size_of_files_is_an_error() {
+fn reports_a_limit_on_the_size_of_files() {
     let (directory, _) = directory();
-    fs::write(directory.path().join("dense.mem"), vec![1; 4 << 20]).unwrap();
-    let tool = corestream().get_program().to_os_string();
+    write_image(directory.path().join("dense.mem"), vec![1; 4 << 20]);
     let line = "ulimit -f 1000; exec \"$0\" dump --memory dense.mem -o new";
-    let mut shell = Command::new("sh");
-    let output =
-        shell.current_dir(directory.path()).args(["-c", line]).arg(&tool).output().unwrap();
+    let output = shell(directory.path(), line, NO_ARGS);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).ends_with("File too large (os error 27)\n"), "{}", stderr(&output));
     assert_eq!(names(directory.path()), ["dense.mem", "guest.mem"]);
 }
 
 #[test]
-fn an_image_that_is_written_to_meanwhile_is_said() {
+fn warns_of_an_image_that_is_written_to_meanwhile() {
     let (directory, _) = directory();
-    fs::write(directory.path().join("dense.mem"), vec![1; 8 << 20]).unwrap();
-    let mut command = corestream();
-    command.current_dir(directory.path()).args(["dump", "--memory", "dense.mem", "-o", "-"]);
+    write_image(directory.path().join("dense.mem"), vec![1; 8 << 20]);
+    let mut command = start(directory.path(), &["--memory", "dense.mem", "-o", "-"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     stdout.read_exact(&mut [0; 4096]).unwrap();
@@ -573,18 +540,13 @@ fn an_image_that_is_written_to_meanwhile_is_said() {
 }
 
 #[test]
-fn paths_of_any_bytes_and_with_commas() {
+fn takes_paths_of_any_bytes_and_with_commas() {
     let (directory, image) = directory();
     for name in [&b"a,b"[..], b"\xff.mem", b"new\nline"] {
         let name = std::ffi::OsStr::from_bytes(name);
         fs::write(directory.path().join(name), &image).unwrap();
-        let mut command = corestream();
-        command
-            .current_dir(directory.path())
-            .arg("dump")
-            .arg("--memory")
-            .arg(name)
-            .args(["-o", "-"]);
+        let mut command = start(directory.path(), &["-o", "-", "--memory"]);
+        command.arg(name);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!(decode(&output.stdout).contents(0, image.len()), image);

@@ -1,65 +1,37 @@
-//! Outputs that are in the way, read-only, limited, or wanted by several at once: a line says so, and
-//! what was there stays.
-#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+//! Outputs that exist, are read-only or limited, or are written by several processes at once. A line says so, and existing
+//! files stay.
 
-use crate::{common, tool};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use common::decode;
-use tempfile::TempDir;
-use tool::{names, stderr};
+use super::guest;
+use crate::common::decode;
+use crate::environment::require;
+use crate::tool::{self, NO_ARGS, corestream, kept_path, names, run, stderr, tool_path};
 
 const LEN: usize = 5 << 16;
 
-fn tool_path() -> &'static Path {
-    assert_cmd::cargo::cargo_bin!("corestream")
-}
-
-fn corestream(directory: &Path) -> Command {
-    let mut command = Command::new(tool_path());
-    command.current_dir(directory).stdin(Stdio::null());
-    command
-}
-
-fn run(directory: &Path, args: &[&str]) -> Output {
-    corestream(directory).args(args).output().unwrap()
-}
-
-/// By way of a shell, in which the tool is `$0`.
 fn shell(directory: &Path, line: &str) -> Output {
-    let mut command = Command::new("sh");
-    command.current_dir(directory).args(["-c", line]).arg(tool_path()).output().unwrap()
+    tool::shell(directory, line, NO_ARGS)
 }
 
-/// A directory with `guest.mem`, and its dump `guest.core`.
-fn directory() -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), vec![6; LEN]).unwrap();
-    assert!(
-        run(directory.path(), &["dump", "--memory", "guest.mem", "-o", "guest.core"])
-            .status
-            .success()
-    );
-    directory
-}
-
-/// What both the dump and its image are called with, up to the name of the output.
+/// The commands that write a dump and an image, without the name of the output.
 const WRITERS: [&[&str]; 2] = [
     &["dump", "--memory", "guest.mem", "--force", "-o"],
     &["extract", "guest.core", "--memory", "0", "--force", "-o"],
 ];
 
-fn fails(output: &Output, said: &str) {
+#[track_caller]
+fn check_failure(output: &Output, said: &str) {
     assert_eq!((stderr(output), output.status.code()), (format!("corestream: {said}\n"), Some(1)));
 }
 
 #[test]
-fn several_at_once_to_one_name() {
-    let directory = directory();
+fn only_one_of_several_writers_gets_a_name() {
+    let directory = guest(LEN);
     let dir = directory.path();
     let whole = fs::read(dir.join("guest.core")).unwrap();
     for writer in WRITERS {
@@ -67,8 +39,8 @@ fn several_at_once_to_one_name() {
         let plain = writer.iter().filter(|arg| **arg != "--force").copied();
         for force in [Some(force), None] {
             let start = || -> Child {
-                let mut command = corestream(dir);
-                command.args(plain.clone()).arg("new").args(force.clone().into_iter().flatten());
+                let mut command = corestream(dir, plain.clone());
+                command.arg("new").args(force.clone().into_iter().flatten());
                 command.stderr(Stdio::piped()).spawn().unwrap()
             };
             let started: Vec<_> = (0..8).map(|_| start()).collect();
@@ -82,9 +54,10 @@ fn several_at_once_to_one_name() {
                 assert!(said.starts_with("corestream: new: ") && said.contains("exists"), "{said}");
             }
             let expected = if writer[0] == "dump" { whole.clone() } else { image() };
-            assert!(fs::read(dir.join("new")).unwrap() == expected);
-            // The others that were finished are kept, and say where.
-            for kept in outputs.iter().filter_map(|output| kept(&stderr(output))) {
+            let said: Vec<_> = outputs.iter().map(stderr).collect();
+            assert!(fs::read(dir.join("new")).unwrap() == expected, "{said:#?}");
+            // Other finished files are kept, and the messages say where.
+            for kept in outputs.iter().filter_map(|output| kept_path(&stderr(output))) {
                 assert!(fs::read(dir.join(&kept)).unwrap() == expected);
                 fs::remove_file(dir.join(kept)).unwrap();
             }
@@ -94,13 +67,7 @@ fn several_at_once_to_one_name() {
     }
 }
 
-/// The partial name that a finished file has kept, as a message says.
-fn kept(said: &str) -> Option<String> {
-    let (_, rest) = said.split_once(", which is kept as ")?;
-    Some(rest.split_once(": ")?.0.into())
-}
-
-/// The image of the memory: whole pages.
+/// Returns the image of the memory, which has whole pages.
 fn image() -> Vec<u8> {
     let mut image = vec![6; LEN];
     image.resize(LEN.next_multiple_of(65_536), 0);
@@ -108,8 +75,8 @@ fn image() -> Vec<u8> {
 }
 
 #[test]
-fn links_and_directories_in_the_way() {
-    let directory = directory();
+fn replaces_links_and_rejects_directories() {
+    let directory = guest(LEN);
     let dir = directory.path();
     fs::create_dir(dir.join("sub")).unwrap();
     fs::write(dir.join("kept"), "kept").unwrap();
@@ -120,18 +87,18 @@ fn links_and_directories_in_the_way() {
     }
     let before = names(dir);
     for writer in WRITERS {
-        let run = |name: &str| run(dir, &[writer, &[name]].concat());
-        fails(&run("sub"), "sub: is a directory; name a file in it");
-        fails(&run("to-directory"), "to-directory: is a directory; name a file in it");
+        let run = |name: &str| run(dir, [writer, &[name]].concat());
+        check_failure(&run("sub"), "sub: is a directory; name a file in it");
+        check_failure(&run("to-directory"), "to-directory: is a directory; name a file in it");
         let many = "cannot access: Too many levels of symbolic links (os error 40)";
-        fails(&run("loop"), &format!("loop: {many}"));
-        fails(&run("kept/new"), "kept/new: cannot access: Not a directory (os error 20)");
+        check_failure(&run("loop"), &format!("loop: {many}"));
+        check_failure(&run("kept/new"), "kept/new: cannot access: Not a directory (os error 20)");
         let full = run("/dev/full");
         assert!(stderr(&full).ends_with("No space left on device (os error 28)\n"));
         assert_eq!(full.status.code(), Some(1));
         assert!(run("/dev/null").status.success());
         assert_eq!(names(dir), before);
-        // A link is replaced, not what it leads to.
+        // The link is replaced, and not its target.
         for link in ["to-file", "to-none"] {
             let output = run(link);
             assert!(output.status.success(), "{}", stderr(&output));
@@ -144,16 +111,16 @@ fn links_and_directories_in_the_way() {
     }
 }
 
-/// Who may not write to a directory, or only read a file in it.
+/// A user may not write to a directory, or may only read a file in it.
 #[test]
-fn what_is_read_only_stays() {
-    let directory = directory();
+fn keeps_read_only_files_and_directories() {
+    let directory = guest(LEN);
     let dir = directory.path();
     fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
     for name in ["guest.mem", "guest.core"] {
         fs::set_permissions(dir.join(name), Permissions::from_mode(0o644)).unwrap();
     }
-    // Root may write everywhere; nobody may run only what is in a directory that is open to all.
+    // Root can write everywhere. The user `nobody` can run only programs in a directory that is open to all.
     let root = rustix::process::getuid().is_root();
     let copied = Command::new("cp").arg(tool_path()).arg(dir.join("corestream")).status().unwrap();
     assert!(copied.success());
@@ -177,7 +144,7 @@ fn what_is_read_only_stays() {
                 assert_eq!(output.status.code(), Some(code), "{said}");
                 let denied = "cannot create: Permission denied (os error 13)";
                 let expected = format!("corestream: {name}: {denied}\n");
-                // In a directory that may be written to, a file may be replaced, whatever its own mode.
+                // In a writable directory, a file can be replaced whatever its own mode.
                 assert_eq!(said, if code == 0 { "" } else { &expected });
             }
         }
@@ -194,10 +161,10 @@ fn what_is_read_only_stays() {
     fs::set_permissions(dir.join("sub"), Permissions::from_mode(0o755)).unwrap();
 }
 
-/// In units of 512 bytes: a file may grow to a third of what is written.
+/// The limit, in units of 512 bytes, is a third of what is written.
 #[test]
-fn a_limit_on_the_size_of_files() {
-    let directory = directory();
+fn a_limit_on_the_size_of_files_leaves_nothing() {
+    let directory = guest(LEN);
     let dir = directory.path();
     let before = names(dir);
     for line in [
@@ -219,8 +186,8 @@ fn a_limit_on_the_size_of_files() {
 }
 
 #[test]
-fn a_full_standard_output_is_an_error() {
-    let directory = directory();
+fn reports_a_full_standard_output() {
+    let directory = guest(LEN);
     for line in [
         "dump --memory guest.mem -o -",
         "dump --memory guest.mem --dry-run",
@@ -239,8 +206,8 @@ fn a_full_standard_output_is_an_error() {
 }
 
 #[test]
-fn whatever_the_umask_only_the_owner_can_read_what_is_extracted() {
-    let directory = directory();
+fn only_the_owner_can_read_extracted_files_whatever_the_umask() {
+    let directory = guest(LEN);
     for umask in ["000", "777"] {
         let line = format!(
             "umask {umask}; \"$0\" extract guest.core --all all{umask} && \
@@ -258,10 +225,10 @@ fn whatever_the_umask_only_the_owner_can_read_what_is_extracted() {
     }
 }
 
-/// Too little address space for an image to be mapped: it is read.
+/// There is too little address space to map the image.
 #[test]
-fn a_limit_on_the_address_space() {
-    let directory = directory();
+fn reads_an_image_that_cannot_be_mapped() {
+    let directory = guest(LEN);
     let large = File::create(directory.path().join("large.mem")).unwrap();
     large.set_len(4 << 30).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&large, &[1; 5000], 3 << 30).unwrap();
@@ -279,10 +246,10 @@ fn a_limit_on_the_address_space() {
     }
 }
 
-/// A file system that gets full in the middle: images are not preallocated.
+/// A file system becomes full in the middle, because images are not preallocated.
 #[test]
-fn a_disk_that_gets_full_leaves_nothing() {
-    let directory = directory();
+fn a_disk_that_becomes_full_leaves_nothing() {
+    let directory = guest(LEN);
     fs::create_dir(directory.path().join("small")).unwrap();
     let script = "mount -t tmpfs -o size=128k none small || exit 77
                   \"$0\" extract guest.core --memory 0 -o small/new && exit 78
@@ -290,17 +257,18 @@ fn a_disk_that_gets_full_leaves_nothing() {
                   ls -A small";
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(tool_path());
-    match command.current_dir(directory.path()).output() {
-        Ok(output) if output.status.success() => {
-            let said = stderr(&output);
-            assert_eq!(said.lines().count(), 2, "{said}");
-            for line in said.lines() {
-                assert!(line.starts_with("corestream: "), "{said}");
-                assert!(line.ends_with("No space left on device (os error 28)"), "{said}");
-            }
-            assert!(output.stdout.is_empty(), "nothing is left in the directory");
-        }
-        Ok(output) if output.status.code() == Some(78) => panic!("{LEN} bytes fit into 128 KiB"),
-        _ => println!("no file system can be mounted here: not tested"),
+    let output = match command.current_dir(directory.path()).output() {
+        Ok(output) if matches!(output.status.code(), Some(0 | 78)) => Ok(output),
+        Ok(output) => Err(stderr(&output)),
+        Err(error) => Err(error.to_string()),
+    };
+    let output = require!("mount", output);
+    assert_ne!(output.status.code(), Some(78), "{LEN} bytes fit into 128 KiB");
+    let said = stderr(&output);
+    assert_eq!(said.lines().count(), 2, "{said}");
+    for line in said.lines() {
+        assert!(line.starts_with("corestream: "), "{said}");
+        assert!(line.ends_with("No space left on device (os error 28)"), "{said}");
     }
+    assert!(output.stdout.is_empty(), "nothing is left in the directory");
 }

@@ -1,49 +1,35 @@
-//! Errors that only `close` and `fsync` report, as on NFS and CIFS, with FUSE and with quotas: the command fails, a
-//! file that existed stays as it was, and nothing is taken for written that is not.
-#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+//! Errors that only `close` and `fsync` report, as on NFS and CIFS, with FUSE and with quotas. The command fails, and an
+//! existing file stays as it was.
 
-use crate::{fuse, receiver, tool};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use corestream::{
     CoreDump, CoreDumpFile, Dumper, ErrorKind, FileOptions, FileSink, Memory, MemoryImage,
     MemoryIndex, MemoryType, UnnamedFile,
 };
-use fuse::{Faults, Fuse};
-use receiver::{Receiver, corestream};
 use rustix::io::Errno;
-use tempfile::TempDir;
-use tool::{names, stderr};
+
+use super::guest;
+use crate::environment::require;
+use crate::fuse::{Faults, Fuse};
+use crate::receiver::Receiver;
+use crate::tool::{self, names, run, stderr};
 
 const LEN: usize = 300_000;
 
-/// A directory with `guest.mem` and its dump `guest.core`.
-fn guest() -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), vec![6; LEN]).unwrap();
-    let output = corestream(directory.path())
-        .args(["dump", "--memory", "guest.mem", "-o", "guest.core"])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    directory
-}
-
 /// Runs a line of the shell in which the tool is `$0` and the file system is `$1`.
 fn shell(directory: &Path, fuse: &Fuse, line: &str) -> Output {
-    let mut command = Command::new("sh");
-    command.current_dir(directory).args(["-c", line]);
-    command.arg(assert_cmd::cargo::cargo_bin!("corestream")).arg(fuse.path()).output().unwrap()
+    tool::shell(directory, line, [fuse.path()])
 }
 
 fn full() -> Faults {
     Faults { flush: Some(Errno::NOSPC), ..Faults::default() }
 }
 
-/// Every command that writes a file, with `new` for the file.
+/// Every command that writes a file.
 const WRITERS: [&str; 10] = [
     "dump --memory guest.mem -o $1/new",
     "dump --memory guest.mem -o $1/new --force",
@@ -59,10 +45,10 @@ const WRITERS: [&str; 10] = [
 
 #[test]
 fn an_error_of_close_fails_every_command_that_writes_a_file() {
-    let guest = guest();
+    let guest = guest(LEN);
     for line in WRITERS {
         for tmpfile in [false, true] {
-            let Some(fuse) = Fuse::mount(Faults { tmpfile, ..Faults::default() }) else { return };
+            let fuse = require!("fuse", Fuse::new(Faults { tmpfile, ..Faults::default() }));
             let new = fuse.path().join("new");
             let old = line.contains("--force");
             if old {
@@ -79,7 +65,7 @@ fn an_error_of_close_fails_every_command_that_writes_a_file() {
             );
             assert!(said.starts_with("corestream: "), "{line}: {said}");
             assert!(said.ends_with("No space left on device (os error 28)\n"), "{line}: {said}");
-            // What the shell and `man` have made themselves is there.
+            // The shell made `out`, and `man` its directory.
             let mut left = names(&fuse.path());
             left.retain(|name| name != "out" && name != "man");
             assert_eq!(left, if old { &["new"][..] } else { &[] }, "{line}");
@@ -91,26 +77,24 @@ fn an_error_of_close_fails_every_command_that_writes_a_file() {
 }
 
 #[test]
-fn a_dump_whose_file_cannot_be_closed_is_not_received() {
-    let guest = guest();
-    let Some(fuse) = Fuse::mount(full()) else { return };
+fn a_receiver_does_not_keep_a_dump_whose_file_cannot_be_closed() {
+    let guest = guest(LEN);
+    let fuse = require!("fuse", Fuse::new(full()));
     let name = fuse.path().join("%n.core");
     let mut receiver = Receiver::tcp(guest.path(), &["-o", name.to_str().unwrap(), "--once"]);
     let address = receiver.address.clone();
-    let sent = corestream(guest.path())
-        .args(["dump", "--memory", "guest.mem", "--to", &address])
-        .output()
-        .unwrap();
+    let sent = run(guest.path(), ["dump", "--memory", "guest.mem", "--to", &address]);
     let said = receiver.line();
-    assert!(said.contains("No space left on device"), "{said}");
+    let is_of_sender = said.starts_with("PEER: ");
+    assert!(is_of_sender && said.contains("No space left on device"), "{said}");
     assert_eq!(receiver.end().0, Some(1));
-    assert_eq!(sent.status.code(), Some(1), "the sender knows: {}", stderr(&sent));
+    assert_eq!(sent.status.code(), Some(1), "the sender learns it: {}", stderr(&sent));
     assert!(names(&fuse.path()).is_empty());
 }
 
 #[test]
 fn the_library_reports_an_error_of_close() {
-    let Some(fuse) = Fuse::mount(full()) else { return };
+    let fuse = require!("fuse", Fuse::new(full()));
     let path = fuse.path().join("new");
     let bytes = vec![7; 65_536];
     let mut dump = CoreDump::new("guest");
@@ -139,11 +123,10 @@ fn the_library_reports_an_error_of_close() {
 }
 
 #[test]
-fn what_cannot_be_synced_harms_no_file() {
-    let guest = guest();
-    let Some(fuse) = Fuse::mount(Faults { fsync: Some(Errno::IO), ..Faults::default() }) else {
-        return;
-    };
+fn a_dump_that_cannot_be_synced_harms_no_file() {
+    let guest = guest(LEN);
+    let faults = Faults { fsync: Some(Errno::IO), ..Faults::default() };
+    let fuse = require!("fuse", Fuse::new(faults));
     for force in ["", "--force"] {
         let new = fuse.path().join("new");
         if !force.is_empty() {
@@ -165,13 +148,13 @@ fn what_cannot_be_synced_harms_no_file() {
     assert_eq!(names(&fuse.path()), ["new"]);
 }
 
-/// The dump has its name and is on disk then. Only the name may not be.
+/// The dump is then on disk under its name. Only the name may not be on disk.
 #[test]
-fn a_directory_that_cannot_be_synced_is_an_error_and_the_dump_stays() {
-    let guest = guest();
+fn reports_a_directory_that_cannot_be_synced_and_keeps_the_dump() {
+    let guest = guest(LEN);
     let whole = fs::read(guest.path().join("guest.core")).unwrap();
     let faults = Faults { fsync_directory: Some(Errno::IO), ..Faults::default() };
-    let Some(fuse) = Fuse::mount(faults) else { return };
+    let fuse = require!("fuse", Fuse::new(faults));
     for force in ["", "--force"] {
         let line = format!("exec \"$0\" dump --memory guest.mem -o $1/new --sync {force}");
         let output = shell(guest.path(), &fuse, &line);
@@ -188,13 +171,13 @@ fn a_directory_that_cannot_be_synced_is_an_error_and_the_dump_stays() {
     }
 }
 
-/// A quota or a server that refuses more in the middle.
+/// A quota or a server refuses more bytes in the middle.
 #[test]
-fn a_write_that_fails_leaves_nothing() {
-    let guest = guest();
+fn a_failed_write_leaves_nothing() {
+    let guest = guest(LEN);
     for (limit, errno) in [(0, Errno::IO), (150_000, Errno::DQUOT), (299_999, Errno::NOSPC)] {
         let faults = Faults { write: Some((limit, errno)), ..Faults::default() };
-        let Some(fuse) = Fuse::mount(faults) else { return };
+        let fuse = require!("fuse", Fuse::new(faults));
         for line in WRITERS.iter().filter(|line| !line.starts_with("man")) {
             let output = shell(guest.path(), &fuse, &format!("exec \"$0\" {line}"));
             let said = stderr(&output);

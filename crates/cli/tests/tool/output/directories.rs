@@ -1,8 +1,6 @@
-//! Directories that are moved, replaced or removed while a file is written in them, and directories that are append-only:
-//! a finished file is where its path leads, or the error says where it is, and nothing else is left.
-#![allow(clippy::print_stdout, reason = "a test says what it could not try")]
+//! Directories that are moved, replaced or removed while a file is written in them, and append-only directories. A finished
+//! file is where its path leads, or the error says where it is, and nothing else is left.
 
-use crate::{environment, fuse, receiver, tool};
 use std::fs::{self, File};
 use std::io::ErrorKind::AlreadyExists;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
@@ -14,13 +12,16 @@ use corestream::{
     CoreDump, Dumper, Error, ErrorKind, FileOptions, Memory, MemoryImage, MemoryType, Stage,
     UnnamedFile,
 };
-use fuse::{Faults, Fuse};
-use receiver::{Receiver, corestream};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use tempfile::TempDir;
-use tool::{names, stderr};
 
-/// A file in `at/d`, begun and written, with the options of a kind.
+use super::guest;
+use crate::environment::{self, require};
+use crate::fuse::{Faults, Fuse};
+use crate::receiver::Receiver;
+use crate::tool::{names, run, stderr};
+
+/// A file in `at/d` that is written but has no name yet.
 struct Begun {
     at: PathBuf,
     file: UnnamedFile,
@@ -51,23 +52,26 @@ impl Begun {
     }
 }
 
-/// Calls `test` with a directory of each file system, and whether files are to replace others.
+/// Calls `test` with a directory of each file system, and with whether files replace others.
 fn each(test: impl Fn(&Path, bool)) {
     let directory = tempfile::tempdir().unwrap();
     for replace in [false, true] {
         test(directory.path(), replace);
     }
     for tmpfile in [false, true] {
-        let Some(fuse) = Fuse::mount(Faults { tmpfile, ..Faults::default() }) else { return };
+        let fuse = match Fuse::new(Faults { tmpfile, ..Faults::default() }) {
+            Ok(fuse) => fuse,
+            // The test has run in the ordinary file system.
+            Err(why) => return environment::report_missing("fuse", why),
+        };
         for replace in [false, true] {
-            println!("tmpfile: {tmpfile}, replace: {replace}");
             test(&fuse.path(), replace);
         }
     }
 }
 
 #[test]
-fn a_file_in_a_directory_that_was_moved_is_named_there() {
+fn names_a_file_in_a_directory_that_was_moved() {
     each(|at, replace| {
         let begun = Begun::new(at, replace);
         begun.move_directory();
@@ -85,21 +89,20 @@ fn a_file_in_a_directory_that_was_moved_is_named_there() {
     });
 }
 
-/// No path leads to a file system that was detached: no place is named that is none.
+/// No path leads to a detached file system, so the error names none.
 #[test]
-fn a_file_in_a_file_system_that_was_unmounted_is_not_said_to_be_elsewhere() {
+fn reports_a_file_system_that_was_unmounted() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path().join("d");
     fs::create_dir(&directory).unwrap();
-    let run = |command: &str, args: &[&str]| {
+    let call = |command: &str, args: &[&str]| {
         let output = Command::new(command).args(args).arg(&directory).output();
-        output.is_ok_and(|output| output.status.success())
+        let output = output.map_err(|error| error.to_string())?;
+        if output.status.success() { Ok(()) } else { Err(stderr(&output)) }
     };
-    if !run("mount", &["-t", "tmpfs", "none"]) {
-        return environment::skip("mount", "no tmpfs can be mounted");
-    }
+    require!("mount", call("mount", &["-t", "tmpfs", "none"]));
     let file = UnnamedFile::create_in(&directory, FileOptions::new()).unwrap();
-    assert!(run("umount", &["-l"]));
+    call("umount", &["-l"]).unwrap();
     let name = directory.join("file");
     let error = file.commit([name.clone()]).unwrap_err();
     let expected = format!(
@@ -112,16 +115,16 @@ fn a_file_in_a_file_system_that_was_unmounted_is_not_said_to_be_elsewhere() {
 }
 
 #[test]
-fn a_file_is_where_its_path_leads_when_it_is_finished() {
+fn a_finished_file_is_where_its_path_leads() {
     each(|at, replace| {
-        // Moved, and made anew.
+        // The directory is moved, and a new one is made.
         let begun = Begun::new(at, replace);
         begun.move_directory();
         fs::create_dir(at.join("d")).unwrap();
         begun.commit().unwrap();
         assert!(names(&at.join("moved")).is_empty());
 
-        // The same directory by another path.
+        // The same directory has another path.
         let begun = Begun::new(at, replace);
         begun.move_directory();
         // The FUSE file system has no symbolic links.
@@ -130,7 +133,7 @@ fn a_file_is_where_its_path_leads_when_it_is_finished() {
             fs::remove_file(at.join("d")).unwrap();
         }
 
-        // Removed, with whatever is in it, and made anew.
+        // The directory is removed with its contents, and a new one is made.
         let begun = Begun::new(at, replace);
         fs::remove_dir_all(at.join("d")).unwrap();
         fs::create_dir(at.join("d")).unwrap();
@@ -139,7 +142,7 @@ fn a_file_is_where_its_path_leads_when_it_is_finished() {
 }
 
 #[test]
-fn a_file_in_a_new_directory_is_never_overwritten() {
+fn keeps_an_existing_file_in_a_new_directory() {
     each(|at, replace| {
         let begun = Begun::new(at, replace);
         begun.move_directory();
@@ -158,13 +161,14 @@ fn a_file_in_a_new_directory_is_never_overwritten() {
     });
 }
 
-/// A new directory on another file system, to which no link leads.
+/// The new directory is on another file system, to which no hard link is possible.
 #[test]
-fn a_file_that_cannot_get_to_the_new_directory_stays_in_the_old_one() {
-    let Some(other) = Fuse::mount(Faults::default()) else { return };
+fn keeps_the_file_in_the_old_directory_if_the_new_one_is_elsewhere() {
+    let other = require!("fuse", Fuse::new(Faults::default()));
     each(|at, replace| {
         let begun = Begun::new(at, replace);
         begun.move_directory();
+        // The FUSE file system has no symbolic links.
         if symlink(other.path(), at.join("d")).is_err() {
             return;
         }
@@ -179,7 +183,7 @@ fn a_file_that_cannot_get_to_the_new_directory_stays_in_the_old_one() {
 }
 
 #[test]
-fn a_directory_that_was_removed_is_an_error_that_says_so() {
+fn reports_a_directory_that_was_removed() {
     each(|at, replace| {
         let begun = Begun::new(at, replace);
         fs::remove_dir_all(at.join("d")).unwrap();
@@ -193,7 +197,7 @@ fn a_directory_that_was_removed_is_an_error_that_says_so() {
 }
 
 #[test]
-fn a_file_that_is_dropped_leaves_nothing_in_a_directory_that_was_moved() {
+fn a_dropped_file_leaves_nothing_in_a_directory_that_was_moved() {
     each(|at, replace| {
         let begun = Begun::new(at, replace);
         begun.move_directory();
@@ -202,9 +206,9 @@ fn a_file_that_is_dropped_leaves_nothing_in_a_directory_that_was_moved() {
     });
 }
 
-/// As the tool writes a dump: the directory is moved when the first byte is written.
+/// The directory is moved when the first byte of a dump is written.
 #[test]
-fn a_dump_in_a_directory_that_was_moved_is_whole() {
+fn completes_a_dump_in_a_directory_that_was_moved() {
     let directory = tempfile::tempdir().unwrap();
     let [old, new] = ["d", "moved"].map(|name| directory.path().join(name));
     fs::create_dir(&old).unwrap();
@@ -225,19 +229,14 @@ fn a_dump_in_a_directory_that_was_moved_is_whole() {
     assert_eq!(names(&new), ["core"]);
 }
 
-/// A directory to which names can only be added.
+/// A directory in which names can only be added.
 struct AppendOnly(TempDir);
 
 impl AppendOnly {
-    fn new() -> Option<Self> {
+    fn new() -> rustix::io::Result<Self> {
         let this = Self(tempfile::tempdir().unwrap());
-        match this.set(true) {
-            Ok(()) => Some(this),
-            Err(error) => {
-                environment::skip("append-only", error);
-                None
-            }
-        }
+        this.set(true)?;
+        Ok(this)
     }
 
     fn set(&self, append_only: bool) -> rustix::io::Result<()> {
@@ -251,7 +250,7 @@ impl AppendOnly {
         self.0.path()
     }
 
-    /// Removes all that is in it.
+    /// Removes everything in the directory.
     fn clear(&self) {
         self.set(false).unwrap();
         for name in names(self.path()) {
@@ -268,22 +267,10 @@ impl Drop for AppendOnly {
     }
 }
 
-/// An image and a dump of it.
-fn guest() -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("guest.mem"), vec![6; 5 * 65_536]).unwrap();
-    let output = corestream(directory.path())
-        .args(["dump", "--memory", "guest.mem", "-o", "guest.core"])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    directory
-}
-
 #[test]
 fn an_append_only_directory_gets_the_file_and_nothing_else() {
-    let Some(directory) = AppendOnly::new() else { return };
-    let guest = guest();
+    let directory = require!("append-only", AppendOnly::new());
+    let guest = guest(5 * 65_536);
     let path = directory.path().join("new");
     let new = path.to_str().unwrap();
     let [core, mem] =
@@ -295,7 +282,7 @@ fn an_append_only_directory_gets_the_file_and_nothing_else() {
         (&["extract", "guest.core", "-o", new, "--memory", "0"], &mem),
         (&["extract", "guest.core", "-o", new, "--memory", "0", "--force"], &mem),
     ] {
-        let output = corestream(guest.path()).args(args).output().unwrap();
+        let output = run(guest.path(), args);
         assert_eq!((stderr(&output).as_str(), output.status.code()), ("", Some(0)), "{args:?}");
         assert!(fs::read(&path).unwrap() == *expected, "{args:?}");
         assert_eq!(names(directory.path()), ["new"], "{args:?}");
@@ -312,11 +299,11 @@ fn an_append_only_directory_gets_the_file_and_nothing_else() {
     assert_eq!(path.metadata().unwrap().nlink(), 1);
 }
 
-/// What cannot be done there fails before anything is written.
+/// In an append-only directory, replacing a file and renaming a directory fail before anything is written.
 #[test]
-fn an_append_only_directory_has_no_room_for_replacements_and_new_directories() {
-    let Some(directory) = AppendOnly::new() else { return };
-    let guest = guest();
+fn rejects_replacements_and_directories_in_an_append_only_directory() {
+    let directory = require!("append-only", AppendOnly::new());
+    let guest = guest(5 * 65_536);
     let path = directory.path().join("new");
     fs::write(&path, "old").unwrap();
     let new = path.to_str().unwrap();
@@ -332,7 +319,7 @@ fn an_append_only_directory_has_no_room_for_replacements_and_new_directories() {
             "is append-only, so no finished",
         ),
     ] {
-        let output = corestream(guest.path()).args(args).output().unwrap();
+        let output = run(guest.path(), args);
         let said = stderr(&output);
         assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
         assert!(said.contains(cause), "{said}");

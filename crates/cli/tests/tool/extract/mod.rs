@@ -1,0 +1,4 @@
+//! `corestream extract`.
+
+mod damaged;
+mod files;
