@@ -1,11 +1,11 @@
-//! A FUSE file system in memory, whose operations fail as a test wants.
+//! A FUSE file system in memory, whose operations fail as a test chooses.
 //!
-//! It speaks the kernel's protocol itself ([fuse(4)](https://man7.org/linux/man-pages/man4/fuse.4.html),
-//! `linux/fuse.h`, version 7.31): a few dozen structures, all little-endian integers. A library would add
-//! a tree of dependencies to every test build, and none knows `O_TMPFILE`.
+//! It implements the protocol of the kernel ([fuse(4)](https://man7.org/linux/man-pages/man4/fuse.4.html),
+//! `linux/fuse.h`, version 7.31): a few dozen structures of little-endian integers. A library would add a tree of
+//! dependencies to every test build, and none supports `O_TMPFILE`.
 //!
-//! A thread of the test serves it. The thread owns the only descriptor of the connection: if it ends, be it by
-//! a panic, the kernel answers every request with an error, so that nothing waits for ever.
+//! A thread of the test serves it, and owns the only descriptor of the connection. If the thread ends, even by a panic, the
+//! kernel answers every request with an error, so that nothing waits for ever.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +22,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
-/// Bytes of one write request at most.
+/// The maximum size of a write request.
 const MAX_WRITE: u32 = 128 << 10;
 
 const ROOT: u64 = 1;
@@ -30,8 +30,8 @@ const S_IFMT: u32 = 0o170_000;
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
 
-/// What goes wrong. By default nothing does: the file system then has hard links, modes, renames with flags, and
-/// no `O_TMPFILE`.
+/// The operations that fail. By default none does: the file system has hard links, modes and renames with flags, but no
+/// `O_TMPFILE`.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     /// `close` of a file that was open for writing fails, and the file is empty from then on.
@@ -42,7 +42,7 @@ pub struct Faults {
     pub fsync_directory: Option<Errno>,
     /// `fchmod` and `chmod` fail.
     pub chmod: Option<Errno>,
-    /// All files have this mode, whatever mode is asked for.
+    /// All files have this mode, whatever mode is requested.
     pub mode: Option<u32>,
     /// New hard links fail.
     pub link: Option<Errno>,
@@ -54,23 +54,23 @@ pub struct Faults {
     pub rename_open: Option<Errno>,
     /// `rename` fails if something has the new name.
     pub rename_over: Option<Errno>,
-    /// `rename` is carried out and reports an error all the same, as if its reply were lost.
+    /// `rename` is carried out but reports an error, as if its reply were lost.
     pub rename_lost: Option<Errno>,
     /// The seconds for which the kernel remembers names without asking again.
     pub remembered: u64,
-    /// Whether there are files without a name (`O_TMPFILE`).
+    /// Whether unnamed files (`O_TMPFILE`) are supported.
     pub tmpfile: bool,
     /// A read that touches one of these ranges of any file fails with `EIO`. The kernel reads whole pages.
     pub read: Vec<Range<u64>>,
-    /// A write that ends beyond this offset of a file fails with this error.
+    /// A write that ends past this offset of a file fails with this error.
     pub write: Option<(u64, Errno)>,
-    /// The bytes of all files together, beyond which a write fails with `ENOSPC`.
+    /// The maximum size of all files together. A write beyond it fails with `ENOSPC`.
     pub capacity: Option<u64>,
-    /// Whether `SEEK_DATA` claims that files are all hole.
+    /// Whether `SEEK_DATA` claims that each file is one hole.
     pub all_hole: bool,
 }
 
-/// The mounted file system; unmounted when dropped.
+/// A mounted file system. Dropping this unmounts it.
 #[derive(Debug)]
 pub struct Fuse {
     store: Arc<Mutex<Store>>,
@@ -89,7 +89,7 @@ impl Fuse {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let mount_point = directory.path().join("fuse");
         std::fs::create_dir(&mount_point).map_err(|error| error.to_string())?;
-        // Its standard input is the descriptor that the options name.
+        // The options name standard input as the descriptor.
         let stdin = device.try_clone().map_err(|error| error.to_string())?;
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let options = format!(
@@ -98,7 +98,7 @@ impl Fuse {
         let mut command = Command::new("mount");
         command.args(["-i", "-t", "fuse", "-o", &options, "corestream-test"]).arg(&mount_point);
         let output = command.stdin(stdin).stderr(Stdio::piped()).output();
-        // Closes the copy that it holds for the child.
+        // The command holds a copy of the descriptor.
         drop(command);
         let output = output.map_err(|error| format!("mount: {error}"))?;
         if !output.status.success() {
@@ -110,20 +110,20 @@ impl Fuse {
         Ok(Self { store, directory })
     }
 
-    /// The directory on which it is mounted.
+    /// Returns the directory on which the file system is mounted.
     pub fn path(&self) -> PathBuf {
         self.directory.path().join("fuse")
     }
 
-    /// Changes what goes wrong from now on.
+    /// Sets the operations that fail from now on.
     pub fn set(&self, faults: Faults) {
         lock(&self.store).faults = faults;
     }
 
-    /// The bytes of the file at `path`, which counts from the root. Asks the store, not the kernel.
+    /// Returns the bytes of the file at `path`, which is relative to the root. Asks the store, and not the kernel.
     ///
     /// # Panics
-    /// Panics if there is no such file.
+    /// Panics if the file does not exist.
     pub fn contents(&self, path: &str) -> Vec<u8> {
         let mut store = lock(&self.store);
         let mut number = 1;
@@ -140,8 +140,8 @@ impl Fuse {
 
 impl Drop for Fuse {
     fn drop(&mut self) {
-        // Lazily: a process of a test that failed may still have a file open. The thread ends with the last of
-        // them, and the directory below stays if this fails, which is all that can be done here.
+        // A lazy unmount, because a process of a failed test can still have a file open. The thread ends when the last
+        // file is closed. If this fails, the directory stays.
         let _ = Command::new("umount").arg("-l").arg(self.path()).stderr(Stdio::null()).status();
     }
 }
@@ -156,7 +156,7 @@ fn serve(mut device: &File, store: &Mutex<Store>) {
     loop {
         let len = match device.read(&mut buffer) {
             Ok(len) => len,
-            // Interrupted, or the request was aborted before it was read.
+            // The read was interrupted, or the request was aborted before it.
             Err(error)
                 if [Some(Errno::INTR), Some(Errno::NOENT)]
                     .contains(&Errno::from_io_error(&error)) =>
@@ -175,12 +175,12 @@ fn serve(mut device: &File, store: &Mutex<Store>) {
         let mut reply = Reply::default();
         reply.u32(u32::try_from(16 + body.len()).unwrap()).u32(error.cast_unsigned());
         reply.u64(request.unique()).bytes(&body);
-        // The process that waited may have been killed.
+        // The waiting process may have been killed.
         let _ = device.write(&reply.0);
     }
 }
 
-/// `struct fuse_in_header`, and what follows it.
+/// `struct fuse_in_header`, and the body of the request.
 struct Request<'b>(&'b [u8]);
 
 impl<'b> Request<'b> {
@@ -206,7 +206,7 @@ impl<'b> Request<'b> {
         u32::from_le_bytes(self.0[28..32].try_into().unwrap())
     }
 
-    /// The body from `at` on.
+    /// Returns the body from `at` on.
     fn from(&self, at: usize) -> &'b [u8] {
         &self.0[Self::HEADER + at..]
     }
@@ -219,7 +219,7 @@ impl<'b> Request<'b> {
         u64::from_le_bytes(self.from(at)[..8].try_into().unwrap())
     }
 
-    /// The name that begins at `at`.
+    /// Returns the name that begins at `at`.
     fn name(&self, at: usize) -> &'b OsStr {
         OsStr::from_bytes(CStr::from_bytes_until_nul(self.from(at)).unwrap().to_bytes())
     }
@@ -254,7 +254,7 @@ struct Node {
     uid: u32,
     gid: u32,
     links: u32,
-    /// Handles that are open.
+    /// The number of open handles.
     open: u32,
     data: Vec<u8>,
     entries: BTreeMap<std::ffi::OsString, u64>,
@@ -265,18 +265,18 @@ struct Node {
 struct Handle {
     node: u64,
     writes: bool,
-    /// The fault of its flushes, which is that of the moment when it was opened. A child that another test forks
-    /// meanwhile has a copy of the descriptor until its `exec`, and flushes the file then.
+    /// The fault of its flushes, as it was when the file was opened. A child that another test forks meanwhile has a copy
+    /// of the descriptor until its `exec`, and flushes the file then.
     flush: Option<Errno>,
 }
 
-/// Nodes are never forgotten, only emptied: tests are short.
+/// The contents of the file system. Nodes are emptied but never removed, because tests are short.
 #[derive(Debug)]
 struct Store {
     faults: Faults,
     nodes: HashMap<u64, Node>,
     handles: HashMap<u64, Handle>,
-    /// Numbers for nodes and handles.
+    /// The next number for a node or a handle.
     next: u64,
 }
 
@@ -300,7 +300,7 @@ impl Store {
         }
     }
 
-    /// Answers a request; `None` for those that have no reply.
+    /// Answers a request. Returns `None` if the request has no reply.
     fn answer(&mut self, request: &Request<'_>) -> Option<Answer> {
         Some(match request.opcode() {
             // FORGET, INTERRUPT, BATCH_FORGET
@@ -322,7 +322,7 @@ impl Store {
             20 => self.faults.fsync.map_or(Ok(Reply::default()), Err),
             25 => self.flush(request.u64(0)),
             26 => Ok(init(request)),
-            // OPENDIR, RELEASEDIR: without handles.
+            // OPENDIR, RELEASEDIR: directories have no handles.
             27 => Ok(opened(0)),
             29 => Ok(Reply::default()),
             28 => self.readdir(request),
@@ -332,7 +332,7 @@ impl Store {
             45 => self.rename(request, 16, request.u32(8)),
             46 => self.seek(request),
             51 if self.faults.tmpfile => self.tmpfile(request),
-            // Not ENOSYS, which the kernel remembers: a test may change its mind.
+            // The kernel would remember ENOSYS, but a test can change the faults.
             51 => Err(Errno::OPNOTSUPP),
             _ => Err(Errno::NOSYS),
         })
@@ -367,7 +367,7 @@ impl Store {
         Ok(())
     }
 
-    /// `struct fuse_attr_out`, valid for no time at all.
+    /// `struct fuse_attr_out`, which the kernel must not cache.
     fn attributes(&mut self, node: u64) -> Answer {
         let mut reply = Reply::default();
         reply.u64(0).u64(0);
@@ -375,7 +375,7 @@ impl Store {
         Ok(reply)
     }
 
-    /// `struct fuse_entry_out`, valid for no time at all.
+    /// `struct fuse_entry_out`, which the kernel must not cache.
     fn entry(&mut self, node: u64) -> Answer {
         let mut reply = Reply::default();
         let remembered = self.faults.remembered;
@@ -415,7 +415,7 @@ impl Store {
         self.attributes(number)
     }
 
-    /// Adds a node; one without a name has no links.
+    /// Adds a node. A node without a name has no links.
     fn add(
         &mut self,
         request: &Request<'_>,
@@ -490,7 +490,7 @@ impl Store {
         Ok(Reply::default())
     }
 
-    /// Gives the room of a file back that nobody can reach any more.
+    /// Frees the contents of a file that has no names and no handles.
     fn clean(&mut self, node: u64) {
         if let Some(node) =
             self.nodes.get_mut(&node).filter(|node| node.links == 0 && node.open == 0)
@@ -525,7 +525,7 @@ impl Store {
         self.entry(node)
     }
 
-    /// Renames; the names begin at `at`.
+    /// Renames a node. The names begin at `at`.
     fn rename(&mut self, request: &Request<'_>, at: usize, flags: u32) -> Answer {
         let (from, to) = (request.node(), request.u64(0));
         let old = request.name(at);
@@ -651,7 +651,7 @@ impl Store {
         Ok(reply)
     }
 
-    /// Entries from the offset on, each a `struct fuse_dirent`.
+    /// Returns the entries from an offset on, each a `struct fuse_dirent`.
     fn readdir(&mut self, request: &Request<'_>) -> Answer {
         let (from, room) = (usize::try_from(request.u64(8)).unwrap(), request.u32(16) as usize);
         let directory = self.node(request.node())?;
@@ -684,7 +684,7 @@ fn init(request: &Request<'_>) -> Reply {
     const BIG_WRITES: u32 = 1 << 5;
     let mut reply = Reply::default();
     reply.u32(7).u32(request.u32(4).min(31)).u32(request.u32(8)).u32(BIG_WRITES);
-    // Background requests as the kernel likes, times in nanoseconds.
+    // The default number of background requests, and times in nanoseconds.
     reply.u32(0).u32(MAX_WRITE).u32(1).bytes(&[0; 36]);
     reply
 }

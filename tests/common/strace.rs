@@ -1,25 +1,30 @@
-//! Faults by `strace -e inject`: the k-th system call of a kind fails, or a signal comes with it.
+//! Faults in system calls, injected by `strace -e inject`: the k-th call of a kind fails, or a signal comes with it.
 //!
-//! It sees the calls themselves, also those of rustix, which no library between program and kernel
-//! sees.
+//! rustix makes system calls without libc, so a library that replaces functions of libc would not see them.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// A system call of the main thread, as strace printed it.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub name: String,
-    /// Its position among the calls of this name, from 1 on.
+    /// The number of the call among those of this name, from 1.
     pub k: usize,
-    /// Arguments and result.
+    /// The arguments and the result.
     pub line: String,
 }
 
 /// Returns an error if strace cannot inject faults here.
 pub fn probe() -> Result<(), &'static str> {
+    static PROBED: OnceLock<Result<(), &'static str>> = OnceLock::new();
+    *PROBED.get_or_init(inject_a_fault)
+}
+
+fn inject_a_fault() -> Result<(), &'static str> {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     let mut command = traced(&log, "fsync", &["fsync:error=EIO:when=1".into()]);
@@ -30,15 +35,15 @@ pub fn probe() -> Result<(), &'static str> {
     has_failed.then_some(()).ok_or("strace is not installed, or may not trace")
 }
 
-/// `strace`, to which a program and its arguments are still to be added, with `log` for its own output.
+/// Returns an `strace` command with its output in `log`. The caller adds the program and its arguments.
 pub fn traced(log: &Path, calls: &str, injections: &[String]) -> Command {
     let mut command = Command::new("env");
-    // What runs in the background of a shell without job control ignores this signal, and so would all below.
+    // A shell without job control makes its background processes ignore SIGINT, and their children inherit that.
     command.args(["--default-signal=INT", "strace"]);
-    // Without the bytes that are written.
+    // The log does not have the bytes that are written.
     command.args(["--follow-forks", "-qq", "-s", "0", "-o"]).arg(log);
     command.args(["-e", "signal=SIGINT,SIGTERM", "-e", &format!("trace={calls}")]);
-    // Stops at no other calls, which is faster. Signals do not come then.
+    // The tracee stops only at these calls, which is faster. Signals are not injected then.
     if !injections.iter().any(|injection| injection.contains(":signal=")) {
         command.arg("--seccomp-bpf");
     }
@@ -48,14 +53,14 @@ pub fn traced(log: &Path, calls: &str, injections: &[String]) -> Command {
     command
 }
 
-/// The calls that are in a log, of the thread that was there first.
+/// Returns the calls of the main thread in a log.
 pub fn calls(log: &Path) -> Vec<Call> {
     let text = fs::read(log).unwrap();
     let text = String::from_utf8_lossy(&text);
     let main = text.split_whitespace().next().unwrap_or_default();
     let mut calls: Vec<Call> = Vec::new();
     for line in text.lines().filter_map(|line| line.strip_prefix(main)) {
-        // The end of a call that another thread's cut in two, or the end of the process.
+        // The second line of a call that another thread interrupted, or the end of the process.
         let Some((name, line)) = line.trim_start().split_once('(') else { continue };
         if name.contains(' ') {
             continue;
@@ -66,7 +71,7 @@ pub fn calls(log: &Path) -> Vec<Call> {
     calls
 }
 
-/// How many faults there were: calls that failed because they were told to, and signals.
+/// Counts the injected errors and the signals in a log.
 pub fn faults(log: &Path) -> usize {
     let text = fs::read(log).unwrap();
     let text = String::from_utf8_lossy(&text);

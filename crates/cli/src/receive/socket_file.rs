@@ -230,13 +230,13 @@ mod tests {
     }
 
     #[test]
-    fn one_of_many_gets_the_socket() {
+    fn exactly_one_of_many_binds() {
         check_race(8);
     }
 
     #[test]
     #[ignore = "slow: 1 s"]
-    fn one_of_many_gets_the_socket_in_many_rounds() {
+    fn exactly_one_of_many_binds_in_many_rounds() {
         check_race(50);
     }
 }

@@ -160,7 +160,7 @@ impl MapsReader {
     }
 
     /// Returns `true` if the next line can be parsed.
-    pub(super) fn is_usable(mut self) -> bool {
+    pub(super) fn is_usable(&mut self) -> bool {
         self.next_line().is_some()
     }
 
