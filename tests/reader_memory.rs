@@ -9,8 +9,6 @@ mod common;
 mod count;
 #[path = "common/foreign.rs"]
 mod foreign;
-#[path = "common/writers.rs"]
-mod writers;
 
 use common::own::{self, Entry, HEADER, Own};
 use common::reading::{Unlent, all};
@@ -123,7 +121,7 @@ impl Segments {
             let first = entries.len();
             for (address, len) in segments {
                 body.extend([0, 0x42]);
-                writers::signed(&mut body, address.cast_signed());
+                own::signed(&mut body, address.cast_signed());
                 body.push(0x0b);
                 own::leb(&mut body, *len);
                 entries.push((0, *address, body.len() as u64, u32::try_from(*len).unwrap()));

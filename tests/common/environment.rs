@@ -89,8 +89,3 @@ pub fn report_missing(capability: &str, why: impl Display) {
 pub fn probe_root() -> Result<(), &'static str> {
     rustix::process::geteuid().is_root().then_some(()).ok_or("the tests do not run as root")
 }
-
-/// Does what [`report_missing`] does. Tests use [`require!`] instead.
-pub fn skip(capability: &str, why: impl Display) {
-    report_missing(capability, why);
-}

@@ -197,6 +197,18 @@ pub fn leb(bytes: &mut Vec<u8>, mut value: usize) {
     bytes.push(value.to_le_bytes()[0]);
 }
 
+/// Appends a signed LEB128.
+pub fn signed(bytes: &mut Vec<u8>, mut value: i64) {
+    loop {
+        let byte = value.to_le_bytes()[0] & 0x7f;
+        value >>= 7;
+        if matches!((value, byte & 0x40), (0, 0) | (-1, 0x40)) {
+            return bytes.push(byte);
+        }
+        bytes.push(byte | 0x80);
+    }
+}
+
 /// Returns the CRC-32 of IEEE 802.3, computed bit by bit.
 pub fn crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {

@@ -1,7 +1,7 @@
 //! Dumps in the layouts of other writers, byte by byte as their source code writes them.
 #![allow(dead_code, reason = "each test uses its part")]
 
-use super::common::own::leb;
+use super::common::own::{leb, signed};
 use super::foreign::module;
 
 /// A frame: function, code offset, locals and operands, all `i32`.
@@ -10,18 +10,6 @@ pub type Frame<'f> = (Option<u32>, u32, u32, &'f [i32], &'f [i32]);
 /// Appends an unsigned LEB128.
 fn u32_leb(bytes: &mut Vec<u8>, value: u32) {
     leb(bytes, usize::try_from(value).unwrap());
-}
-
-/// Appends a signed LEB128.
-pub fn signed(bytes: &mut Vec<u8>, mut value: i64) {
-    loop {
-        let byte = value.to_le_bytes()[0] & 0x7f;
-        value >>= 7;
-        if matches!((value, byte & 0x40), (0, 0) | (-1, 0x40)) {
-            return bytes.push(byte);
-        }
-        bytes.push(byte | 0x80);
-    }
 }
 
 /// Returns the body of a section `corestack` for the thread `main`. Frames with an instance include it.

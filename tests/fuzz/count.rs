@@ -1,36 +1,36 @@
-//! An allocator that counts what a thread holds.
-#![allow(unsafe_code, reason = "an allocator, which passes everything on")]
+//! An allocator that counts the bytes of each thread.
+#![allow(unsafe_code, reason = "implements an allocator on top of the system allocator")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 thread_local! {
-    /// Bytes that this thread has taken and not given back.
+    /// The bytes that this thread has allocated and not freed.
     static HELD: Cell<i64> = const { Cell::new(0) };
-    /// The most that it has held.
+    /// The peak of these bytes.
     static PEAK: Cell<i64> = const { Cell::new(0) };
 }
 
-/// The system's allocator, counted.
+/// The system allocator with counts.
 pub struct Counting;
 
-/// Notes that this thread holds more or less.
+/// Adds to the bytes of this thread.
 fn add(bytes: i64) {
     let held = HELD.get() + bytes;
     HELD.set(held);
     PEAK.set(PEAK.get().max(held));
 }
 
-/// The bytes of something that can be allocated.
+/// Converts a size for [`add`].
 fn size(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-// SAFETY: everything is passed on to the system's allocator; counting allocates nothing.
+// SAFETY: passes every call on to the system allocator. Counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         add(size(layout.size()));
-        // SAFETY: the caller's contract is that of the system's allocator.
+        // SAFETY: the caller's duties are the same.
         unsafe { System.alloc(layout) }
     }
 
@@ -47,7 +47,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new: usize) -> *mut u8 {
-        // While it is moved, both are there.
+        // While the bytes are moved, both allocations exist.
         add(size(new));
         // SAFETY: as above.
         let moved = unsafe { System.realloc(ptr, layout, new) };
@@ -56,8 +56,8 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// What `work` gives, and the most bytes that it held at once in this thread beside what was there before;
-/// 0 where [`Counting`] is not the allocator.
+/// Runs `work`. Returns its result, and the peak of the bytes that it has allocated in this thread, which is 0 if
+/// [`Counting`] is not the allocator.
 pub fn peak<T>(work: impl FnOnce() -> T) -> (T, u64) {
     let before = HELD.get();
     PEAK.set(before);

@@ -1,5 +1,5 @@
-//! The same bytes as an image of every kind: borrowed, shared, and of a sparse file that is mapped or read.
-#![allow(unsafe_code, reason = "shared memory, which is given by a handle, and mappings")]
+//! Images of every kind with given bytes: a slice, a shared memory, and a sparse file that is mapped or read.
+#![allow(unsafe_code, reason = "implements a handle of shared memory, and maps files")]
 
 use std::cell::UnsafeCell;
 use std::fs::File;
@@ -9,10 +9,10 @@ use arbitrary::Arbitrary;
 use corestream::{MemoryImage, SharedBytes};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
-/// Bytes that a hole of a file is made of.
+/// The granularity of holes in a file, in bytes.
 const BLOCK: usize = 4096;
 
-/// What an image is made of.
+/// The kinds of images.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     Live,
@@ -22,7 +22,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// An image of `bytes`.
+    /// Returns an image of `bytes`.
     pub fn image(self, bytes: &[u8]) -> MemoryImage<'_> {
         match self {
             Self::Live => MemoryImage::from_slice(bytes),
@@ -36,18 +36,18 @@ impl Kind {
     }
 }
 
-/// An image of a file that is a hole up to `address`, where `bytes` stand.
+/// Returns an image of a file with a hole up to `address`, and `bytes` there.
 pub fn far(bytes: &[u8], address: u64) -> MemoryImage<'static> {
     mapped(file(bytes, address))
 }
 
-/// Maps a file that is sealed.
+/// Maps a sealed file.
 fn mapped(file: File) -> MemoryImage<'static> {
-    // SAFETY: seals forbid to write to the file and to make it shorter, and nobody removes them. It is in memory.
+    // SAFETY: the file is in memory. Its seals forbid writing to it and shortening it, and cannot be removed.
     unsafe { MemoryImage::map_file(file) }.unwrap()
 }
 
-/// A file with `bytes` at `address`, and holes where they are zero. It is sealed, so no dump marks it as
+/// Returns a file with `bytes` at `address`, and holes where they are zero. It is sealed, so a dump does not mark it as
 /// changing.
 fn file(bytes: &[u8], address: u64) -> File {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -64,10 +64,10 @@ fn file(bytes: &[u8], address: u64) -> File {
 
 struct Shared(Vec<UnsafeCell<u8>>);
 
-// SAFETY: nobody writes to them.
+// SAFETY: there are no writes to the bytes.
 unsafe impl Sync for Shared {}
 
-// SAFETY: they live as long as the handle, and nobody writes to them.
+// SAFETY: the bytes live as long as the handle, and there are no writes to them.
 unsafe impl SharedBytes for Shared {
     fn bytes(&self) -> &[UnsafeCell<u8>] {
         &self.0

@@ -1,5 +1,5 @@
-//! Any text: an error or a model. A model that is sound becomes a dump, and the manifest that is written
-//! of that dump the same model, and the same dump, again.
+//! Parses any text as a manifest: an error or a model. A valid model becomes a dump. The manifest of that dump gives
+//! the same model and the same dump again.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use corestream_cli::internals::{Inspection, Manifest};
 
 use crate::common::reading::{all, types};
 
-/// What bytes begin with that describe a manifest; others are its text. It is not part of any text.
+/// The first byte of an input that describes a manifest. Other inputs are text, which never contains this byte.
 const DESCRIBED: u8 = 0xff;
 
-/// What comes instead of something in a manifest.
+/// A replacement for a value of a manifest.
 #[derive(Arbitrary, Debug)]
 enum Odd {
     Null,
@@ -24,7 +24,7 @@ enum Odd {
     Text(String),
     List(Vec<Number>),
     Object(Vec<(String, Number)>),
-    /// Once more in a list.
+    /// Nested lists.
     Nested(u8),
 }
 
@@ -39,7 +39,7 @@ enum Number {
     BigDigits(u64),
 }
 
-/// A guest whose description is mostly right.
+/// A guest whose description is mostly valid.
 #[derive(Arbitrary, Debug)]
 struct Described {
     name: Option<String>,
@@ -48,9 +48,9 @@ struct Described {
     globals: Vec<(u8, Option<bool>, Number)>,
     instances: Vec<Instance>,
     threads: Vec<(Option<String>, Vec<Frame>)>,
-    /// What comes instead of a value of the manifest, all of them counted.
+    /// Replacements for values of the manifest, by position.
     odd: Vec<(u16, Odd)>,
-    /// A list that is not what it is called.
+    /// The position of a field to remove.
     excluded: Option<u8>,
 }
 
@@ -61,7 +61,7 @@ type Instance = (Option<u8>, Vec<Option<u8>>, Vec<Option<u8>>);
 struct Memory {
     image: Option<String>,
     minimum: Option<Number>,
-    /// More than the minimum, if that is small.
+    /// The difference from the minimum, if that is small.
     maximum: Option<Number>,
     memory64: Option<bool>,
     shared: Option<bool>,
@@ -109,7 +109,7 @@ impl Odd {
     }
 }
 
-/// An object of the fields that there are.
+/// Returns an object of the fields that have a value.
 fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
     let there = fields.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?)));
     Value::Object(there.collect::<Map<_, _>>())
@@ -178,7 +178,7 @@ impl Described {
             "instances": self.instances.iter().map(instance).collect::<Value>(),
             "threads": self.threads.iter().map(thread).collect::<Value>(),
         });
-        // What has a section of its own is made of the names, so that the saved inputs mean the same.
+        // Facts with a section of their own are derived from the names, so that saved inputs keep their meaning.
         if let (Some(name), Some(all)) = (&self.name, all.as_object_mut())
             && name.len() % 2 == 1
         {
@@ -206,7 +206,7 @@ impl Described {
     }
 }
 
-/// Replaces the value that comes after `left` others.
+/// Replaces the value after `left` others.
 fn replace(value: &mut Value, left: &mut usize, by: &Value) -> bool {
     if *left == 0 {
         *value = by.clone();
@@ -220,7 +220,7 @@ fn replace(value: &mut Value, left: &mut usize, by: &Value) -> bool {
     }
 }
 
-/// Runs the check on the bytes of a fuzzer.
+/// Runs the check on an input of the fuzzer.
 pub fn run(bytes: &[u8]) {
     match bytes.split_first() {
         Some((&DESCRIBED, rest)) => {
@@ -232,7 +232,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// The bytes of an image, by its name: no file is opened here.
+/// Returns an image by its name, without opening a file.
 fn image(name: &str, changing: bool) -> Result<MemoryImage<'static>, String> {
     static IMAGES: [&[u8]; 4] = [&[], &[1; 100], b"\0\0\x01\0", &{
         let mut bytes = [0; 70_000];
@@ -292,20 +292,20 @@ fn check(text: &str) {
     assert!(again == bytes, "not the same dump again");
 }
 
-/// A report that is read is written as the same text again.
+/// Checks that parsing a report and writing it again gives the same text.
 fn assert_reads_back(text: &str) {
     let inspection: Inspection<'_> = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_string(&inspection).unwrap(), text);
 }
 
-/// What is written of any dump that can be opened, of which `bytes` are, is JSON and no longer than that
-/// explains, and a manifest of a sound model; of the dump of that the same is written again.
+/// Checks the report and the manifest of an open dump, whose bytes are `bytes`. The report is JSON of bounded length.
+/// The manifest gives a valid model, whose dump has the same manifest.
 pub fn assert_written(file: &CoreDumpFile<'_>, bytes: &[u8]) {
     let inspected = serde_json::to_string(&Inspection::new(file, &|_, _| Ok(None))).unwrap();
     assert_reads_back(&inspected);
     let described: Value = serde_json::from_str(&inspected).unwrap();
     assert_eq!(described["bytes"], json!(bytes.len()));
-    // The most is said of a memory, of which there may be 100, and of a segment of a few bytes.
+    // The longest entries are those of memories, of which there are at most 100, and of short segments.
     let most = (32 << 10) + 32 * bytes.len();
     assert!(inspected.len() <= most, "{} for {}", inspected.len(), bytes.len());
 
@@ -314,7 +314,7 @@ pub fn assert_written(file: &CoreDumpFile<'_>, bytes: &[u8]) {
     let again = Manifest::parse(&written).unwrap();
     assert_eq!(serde_json::to_string(&again).unwrap(), written);
     let dump = again.into_dump(&image);
-    // Another writer's global may have no value, which nobody can make up.
+    // The value of another writer's global can be missing.
     let globals = all(file.globals());
     if globals.iter().any(|global| matches!(global.value, GlobalValue::Missing(_))) {
         assert!(dump.unwrap_err().ends_with(" requires a value"));
@@ -333,10 +333,10 @@ pub fn assert_written(file: &CoreDumpFile<'_>, bytes: &[u8]) {
     assert_eq!(again, written);
 }
 
-/// As many bytes of a memory of a dump as its image had.
+/// Returns the bytes of a memory, up to the length of its image.
 fn restore(file: &CoreDumpFile<'_>, index: u32, memory: &corestream::Memory<'_>) -> Vec<u8> {
     let image = memory.image.as_slice().unwrap();
-    // What was left out may be anything.
+    // Excluded bytes can be anything.
     let mut bytes = image.to_vec();
     let view = file.memory(MemoryIndex(index)).unwrap();
     for content in view.contents() {
@@ -355,7 +355,7 @@ fn restore(file: &CoreDumpFile<'_>, index: u32, memory: &corestream::Memory<'_>)
     bytes
 }
 
-/// Two models are the same, but for images.
+/// Checks that two models are the same, except for images.
 fn assert_same(found: &CoreDump<'_>, expected: &CoreDump<'_>) {
     let modules = |dump: &CoreDump<'_>| -> Vec<_> {
         dump.modules.iter().enumerate().map(|(i, m)| m.name_or_anonymous(i)).collect()
@@ -367,7 +367,7 @@ fn assert_same(found: &CoreDump<'_>, expected: &CoreDump<'_>) {
     assert_eq!(found.globals, expected.globals);
     assert_eq!(found.instances, expected.instances);
     assert_eq!(found.threads, expected.threads);
-    // An empty message is none, and an empty build id too.
+    // An empty message or build id counts as missing.
     let trap = |dump: &CoreDump<'_>| dump.trap.clone().filter(|trap| !trap.is_empty());
     assert_eq!(trap(found), trap(expected));
     assert_eq!(found.captured_at, expected.captured_at);

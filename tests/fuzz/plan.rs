@@ -1,5 +1,5 @@
-//! Any runs, budget, memory types and kinds of images: the plan is optimal where that can be tried out, its
-//! length is exact, no limit is passed, and the dump gives the images back.
+//! Plans any runs, budget, memory types and kinds of images: the plan is optimal for small images, its length is exact,
+//! it respects all limits, and the dump gives the images back.
 
 use arbitrary::{Arbitrary, Unstructured};
 use corestream::internals::Scanner;
@@ -12,31 +12,32 @@ use corestream::{
 use crate::common::{Decoded, cost, decode, least_cost};
 use crate::image::{self, Kind};
 
-/// A memory as runs, each after a gap.
+/// A memory, described by its runs.
 #[derive(Arbitrary, Debug)]
 pub struct Runs {
     memory64: bool,
     shared: bool,
     small_pages: bool,
     kind: Kind,
-    /// Where the image is not zero any more, if that is far from its begin.
+    /// The address of the first run, if it is far from the start.
     far: Option<Far>,
-    /// Pages behind those of the image, and those that it may grow by.
+    /// The pages after those of the image.
     more: Option<u32>,
+    /// The pages by which the memory can grow.
     maximum: Option<u32>,
-    /// Zeros before each run, and its length.
+    /// The zeros before each run, and its length.
     runs: Vec<(u16, u8)>,
     tail: u8,
 }
 
-/// An address that is large, and what is subtracted from it.
+/// A large address, and a number to subtract from it.
 #[derive(Arbitrary, Debug)]
 enum Far {
-    /// From where on an `i32.const` is negative.
+    /// The address from which an `i32.const` is negative.
     Half(u16),
-    /// The end of all 32-bit memories.
+    /// The end of 32-bit memories.
     End(u16),
-    /// Others of memory64.
+    /// A higher address, by its logarithm.
     Behind(u8, u16),
 }
 
@@ -50,11 +51,11 @@ pub struct Input {
     checksums: bool,
 }
 
-/// A memory, ready to be dumped.
+/// A memory to dump.
 struct Guest {
     ty: MemoryType,
     kind: Kind,
-    /// Where `bytes` are in the memory.
+    /// The address of `bytes`.
     address: u64,
     bytes: Vec<u8>,
 }
@@ -76,7 +77,7 @@ impl Runs {
             Some(Far::End(less)) => (1 << 32) - u64::from(less),
             Some(Far::Behind(log2, less)) => (1 << (33 + log2 % 8)) - u64::from(less),
         };
-        // What is too far is moved to the end.
+        // An address past the end is moved to the end.
         let address = address.min(bytes_most - bytes.len() as u64);
         let len = address + bytes.len() as u64;
         let pages = len.div_ceil(page_size.into());
@@ -102,10 +103,10 @@ impl Guest {
     }
 }
 
-/// Runs the check on the bytes of a fuzzer.
+/// Runs the check on an input of the fuzzer.
 pub fn run(bytes: &[u8]) {
     if let Ok(mut input) = Input::arbitrary(&mut Unstructured::new(bytes)) {
-        // The limit on memories is another test's.
+        // Other tests check the limit on memories.
         input.memories.truncate(20);
         check(&input);
     }
@@ -138,7 +139,7 @@ fn check(input: &Input) {
     assert_dump(input, &guests, &plan, most, limit);
 }
 
-/// The dump of `plan` is what was planned, valid, and has what the guests have.
+/// Checks that the dump matches the plan, is valid, and contains the guests.
 fn assert_dump(input: &Input, guests: &[Guest], plan: &Plan<'_>, most: usize, limit: u32) {
     let bytes = plan.to_vec().unwrap();
     assert_eq!(bytes.len() as u64, plan.len());
@@ -152,7 +153,7 @@ fn assert_dump(input: &Input, guests: &[Guest], plan: &Plan<'_>, most: usize, li
     assert!(decoded.longest_body <= limit.into(), "{} bytes", decoded.longest_body);
 
     let Ok(Verdict::Intact(whole)) = Verifier::new().threads(1).verify(&bytes) else {
-        panic!("it is not whole")
+        panic!("expected an intact dump")
     };
     assert_eq!(whole.checksums, input.checksums);
     assert_eq!(whole.segments, decoded.segments.len() as u64);
@@ -169,7 +170,7 @@ fn assert_dump(input: &Input, guests: &[Guest], plan: &Plan<'_>, most: usize, li
     }
 }
 
-/// The bytes of a memory from where the guest's are, as the segments have them.
+/// Returns the bytes of a memory from the address of the guest's bytes.
 fn contents(decoded: &Decoded<'_>, memory: u32, guest: &Guest) -> Vec<u8> {
     let mut contents = vec![0; guest.bytes.len()];
     let mut end = 0;

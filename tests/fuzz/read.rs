@@ -1,6 +1,5 @@
-//! Any bytes, and dumps that are not what they were: nothing panics, what is allocated and how often
-//! something is listed is linear in the file, the verifiers of files and of streams agree, and what they
-//! call whole can be opened and read.
+//! Reads any bytes, and changed dumps: nothing panics, allocations and the number of items are linear in the length of
+//! the file, the verifiers of files and of streams agree, and a dump that they call intact can be opened and read.
 
 use std::io::Read;
 use std::sync::LazyLock;
@@ -18,36 +17,37 @@ use crate::count;
 use crate::manifest;
 use crate::roundtrip::Model;
 
-/// Bytes of a file at most.
+/// The length of the longest file.
 const MOST: usize = 256 << 10;
-/// Bytes of a file of which a manifest is written.
+/// The length of the longest file whose manifest is written.
 const MOST_WRITTEN: usize = 8 << 10;
-/// Bytes that may be allocated for any file, the buffers of a stream among them.
+/// The bytes that may be allocated for any file, including the buffers of a stream.
 const FIXED: u64 = 512 << 10;
-/// And for each byte of it: 24 for a segment of 6 bytes that overlaps others, some of them twice.
+/// The additional bytes for each byte of the file: a segment of 6 bytes that overlaps others needs 24, some of them
+/// twice.
 const PER_BYTE: u64 = 40;
-/// And for each byte of the longest item of a list: 16 for a value of a byte in a list that has become longer.
+/// The additional bytes for each byte of the longest item: a value of one byte needs 16 in a list that has grown.
 const PER_BYTE_OF_ITEM: u64 = 48;
 
 #[derive(Arbitrary, Debug)]
 enum Input {
-    /// A file as it is.
+    /// The bytes of a file.
     Bytes(Vec<u8>),
-    /// A module of these sections: id, body, and how often that comes.
+    /// The sections of a module: id, body, and repetitions of the body.
     Sections(Vec<(u8, Vec<u8>, u8)>),
-    /// A dump, changed.
+    /// A changed dump.
     Changed { base: Base, changes: Vec<(u16, Change)>, mend: Mend },
-    /// A dump of another tool with sections of as many items as there is room for.
+    /// A dump of another tool whose sections have many items.
     Dense(Vec<Dense>),
 }
 
-/// A section of many items that are the same, but for a number in each.
+/// A section of many items that only differ in a number.
 #[derive(Arbitrary, Debug)]
 struct Dense {
     of: Of,
     item: Item,
     count: u16,
-    /// How much the number of an item is more than that of the one before it.
+    /// The difference of the numbers of two items.
     step: i16,
 }
 
@@ -62,9 +62,9 @@ enum Of {
 
 #[derive(Arbitrary, Debug)]
 enum Item {
-    /// The smallest that there is.
+    /// The smallest item.
     Least,
-    /// One with a payload or a list of some bytes, or a name.
+    /// An item with these bytes as its payload, list or name.
     With(Vec<u8>),
     /// The bytes before and after its number.
     Any(Vec<u8>, Vec<u8>),
@@ -73,18 +73,18 @@ enum Item {
 #[derive(Arbitrary, Debug)]
 enum Base {
     Fixed(u8),
-    /// A dump as it is planned.
+    /// A dump by corestream.
     Planned {
         model: Model,
         section: u16,
         checksums: bool,
     },
-    /// The same as another tool would write it.
+    /// A dump as another tool would write it.
     Foreign {
         model: Model,
         section: u16,
     },
-    /// The same with sections of ours that the tests write.
+    /// A dump with the header and the index of [`Own`].
     Own {
         model: Model,
         section: u16,
@@ -100,25 +100,27 @@ enum Change {
     Cut,
     Remove(u8),
     Insert(u8),
-    /// Bytes from elsewhere instead of those.
+    /// Overwrites bytes with others of the file.
     Copy {
         from: u16,
         len: u8,
     },
-    /// Bytes again and again.
+    /// Repeats bytes.
     Repeat {
         len: u8,
         times: u16,
     },
-    /// The size of the section that it is in.
+    /// Changes the size of the section at this place.
     Size(i8),
-    /// The section that it is in, which is left out, comes again, or comes last.
+    /// Removes the section at this place.
     Leave,
+    /// Repeats that section.
     Again(u8),
+    /// Moves that section to the end.
     Last,
 }
 
-/// What is made to hold again, so that what is behind it is tried too.
+/// The checksums to mend, so that the code after their check runs as well.
 #[derive(Arbitrary, Debug)]
 struct Mend {
     header: bool,
@@ -126,8 +128,8 @@ struct Mend {
     index: bool,
 }
 
-/// Dumps without and with an index, with and without checksums and ranges that were left out; the same, and one with all
-/// facts that have a section of their own, rewritten by another tool; that dump as it was, and dumps in the layouts of other writers.
+/// Dumps with and without an index, checksums and excluded ranges, a dump with all facts that have a section of their
+/// own, rewritten dumps, and dumps in the layouts of other writers.
 static BASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let foreign = small();
     let own = Own::default().dump(&foreign);
@@ -136,7 +138,7 @@ static BASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let partial = Own { flags: 1, block_log2: 8, excluded, changing: vec![1] }.dump(&foreign);
     let rewritten = [&own, &partial].map(|dump| custom_last(dump));
     let stack = |frames: &[u8]| [b"\0asm\x01\0\0\0\0\x07\x04core\0\0\0", frames].concat();
-    // Without instances, counts first, both, and what may be two of these.
+    // Frames without instances, with counts first, with both, and in an ambiguous layout.
     let others = [
         stack(b"\x1d\x09corestack\0\x04main\x02\0\x13\x12\0\0\0\x07\x44\x01\x7f\x7f\0"),
         stack(b"\x23\x09corestack\0\x04main\x02\0\0\x02\x30\0\0\0\0\x03\x31\x01\0\x7f\x01\0\0\0"),
@@ -152,7 +154,7 @@ static BASES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     [foreign, own, unchecked, partial].into_iter().chain(rewritten).chain(others).collect()
 });
 
-/// The sections of a module in the order of Binaryen: custom ones last.
+/// Returns a module with its custom sections last, as Binaryen writes it.
 fn custom_last(bytes: &[u8]) -> Vec<u8> {
     let all = sections(bytes);
     let (last, first): (Vec<_>, Vec<_>) = all.iter().partition(|s| bytes[s.start] == 0);
@@ -160,14 +162,14 @@ fn custom_last(bytes: &[u8]) -> Vec<u8> {
     bytes[..8].iter().chain(parts).copied().collect()
 }
 
-/// Runs the check on the bytes of a fuzzer.
+/// Runs the check on an input of the fuzzer.
 pub fn run(bytes: &[u8]) {
     if let Some(file) = file(bytes) {
         check(&file);
     }
 }
 
-/// The file that the bytes of a fuzzer stand for.
+/// Returns the file that an input of the fuzzer describes.
 pub fn file(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut file = Input::arbitrary(&mut Unstructured::new(bytes)).ok()?.file();
     file.truncate(MOST);
@@ -207,7 +209,7 @@ impl Input {
 }
 
 impl Dense {
-    /// Adds the section to a module.
+    /// Appends the section to a module.
     fn add(&self, bytes: &mut Vec<u8>) {
         let (id, mut body) = match self.of {
             Of::Modules => (0, b"\x0bcoremodules".to_vec()),
@@ -233,12 +235,12 @@ impl Dense {
         bytes.extend(body);
     }
 
-    /// Adds an item whose number is `number`, which some have not.
+    /// Appends an item. Most items contain `number`.
     fn put(&self, body: &mut Vec<u8>, number: i32) {
         let with: &[u8] = match &self.item {
             Item::Any(before, after) => {
                 body.extend(before);
-                signed(body, number);
+                own::signed(body, number.into());
                 return body.extend(after);
             }
             Item::With(bytes) => &bytes[..bytes.len().min(100)],
@@ -265,12 +267,12 @@ impl Dense {
             }
             Of::Globals => {
                 body.extend([0x7f, 0, 0x41]);
-                signed(body, number);
+                own::signed(body, number.into());
                 body.push(0x0b);
             }
             Of::Data => {
                 body.extend([0, 0x41]);
-                signed(body, number);
+                own::signed(body, number.into());
                 body.extend([0x0b, 1 + with.len().to_le_bytes()[0], 1]);
                 body.extend(with);
             }
@@ -278,19 +280,7 @@ impl Dense {
     }
 }
 
-/// Signed LEB128.
-fn signed(bytes: &mut Vec<u8>, mut value: i32) {
-    loop {
-        let byte = value.to_le_bytes()[0] & 0x7f;
-        value >>= 7;
-        if matches!((value, byte & 0x40), (0, 0) | (-1, 0x40)) {
-            return bytes.push(byte);
-        }
-        bytes.push(byte | 0x80);
-    }
-}
-
-/// The dump of a model that has few memories.
+/// Returns the dump of a model with few memories.
 fn planned(mut model: Model, section: u16, checksums: bool) -> Vec<u8> {
     model.shrink(8);
     let dumper = Dumper::new().threads(1).checksums(checksums);
@@ -308,7 +298,7 @@ impl Base {
             Self::Own { model, section, block_log2, changing } => {
                 let foreign = own::without(&planned(model, section, false));
                 let block_log2 = u32::from(block_log2 % 24);
-                // No more blocks than there may be.
+                // Smaller blocks would be too many.
                 let block_log2 = if block_log2 == 0 { 0 } else { block_log2.max(6) };
                 let changing = (0..8).filter(|i| changing & (1 << i) != 0).collect();
                 Own { block_log2, changing, ..Own::default() }.dump(&foreign)
@@ -317,7 +307,7 @@ impl Base {
     }
 }
 
-/// Where a section is: its first byte, its body, and its end.
+/// The offsets of a section: its id, its body, and its end.
 #[derive(Clone, Copy)]
 struct Section {
     start: usize,
@@ -325,7 +315,7 @@ struct Section {
     end: usize,
 }
 
-/// The sections of a module, up to what is none.
+/// Returns the sections of a module, up to the first invalid one.
 fn sections(bytes: &[u8]) -> Vec<Section> {
     let mut all = Vec::new();
     let mut start = 8;
@@ -429,7 +419,7 @@ impl Mend {
     }
 }
 
-/// Checks what is said of a file.
+/// Verifies, opens, salvages and lists a file, and compares the results.
 pub fn check(bytes: &[u8]) {
     let allowed = FIXED + PER_BYTE * bytes.len() as u64;
     let verdict = verdict(bytes);
@@ -440,7 +430,7 @@ pub fn check(bytes: &[u8]) {
     let (_, held) = count::peak(|| Verifier::new().verify_stream(&mut stream));
     assert!(held <= allowed, "{held} bytes for the verifier of a stream of {}", bytes.len());
     if matches!(&verdict, Ok(Verdict::Intact(whole)) if !whole.checksums) {
-        // It keeps nothing, but where sections are.
+        // The verifier only keeps the offsets of sections.
         assert!(held <= FIXED + bytes.len() as u64, "{held} bytes for {}", bytes.len());
     }
     assert!(stream.calls <= bytes.len() + 16, "{} calls for {}", stream.calls, bytes.len());
@@ -468,14 +458,14 @@ pub fn check(bytes: &[u8]) {
         let (items, held) = count::peak(|| items(dump));
         let allowed = FIXED + PER_BYTE_OF_ITEM * bytes.len() as u64;
         assert!(held <= allowed, "{held} bytes to list {}", bytes.len());
-        // At most 100 memories, each of which ends in zeros.
+        // There are at most 100 memories, each of which ends with zeros.
         assert!(items <= bytes.len() + 100, "{items} items of {} bytes", bytes.len());
         if bytes.len() <= MOST_WRITTEN {
             manifest::assert_written(dump, bytes);
         }
     }
     read_all(bytes);
-    // Whether an index lists what the sections hold, only the verifier tells: opening touches no segment then.
+    // With an index, opening does not read the segments, so only the verifier compares them.
     let is_damaged = matches!(&verdict, Ok(Verdict::Damaged(_)));
     if let Ok(dump) = &dump
         && !(is_damaged && dump.has_index())
@@ -484,7 +474,7 @@ pub fn check(bytes: &[u8]) {
     }
     match (verdict, dump) {
         (Ok(Verdict::Intact(whole)), dump) => {
-            let dump = dump.expect("it is whole");
+            let dump = dump.expect("an intact dump can be opened");
             assert_eq!(whole.bytes, dump.len());
             assert_eq!(whole.checksums, dump.has_checksums());
             assert_eq!(whole.rewritten, dump.is_rewritten());
@@ -498,14 +488,14 @@ pub fn check(bytes: &[u8]) {
             assert!(damage.to_string().lines().count() == 1, "{damage}");
         }
         (Err(error), dump) => {
-            let opened = dump.expect_err("what can't be verified can't be opened");
+            let opened = dump.expect_err("a dump that cannot be verified cannot be opened");
             assert_eq!(opened.kind(), error.kind(), "{opened}, but {error}");
         }
     }
 }
 
-/// The memories are what the segments put there one after the other, as wasmparser reads them; but for
-/// what was left out, and for modules that are not valid.
+/// Checks that each memory is the result of applying its segments in order, as wasmparser reads them. Skips memories
+/// with unknown bytes, and invalid modules.
 fn assert_contents(dump: &CoreDumpFile<'_>, bytes: &[u8]) {
     let Some(segments) = segments(bytes) else { return };
     for memory in dump.memories() {
@@ -514,7 +504,7 @@ fn assert_contents(dump: &CoreDumpFile<'_>, bytes: &[u8]) {
         let Some(first) = of().map(|(_, address, _)| *address).min() else { continue };
         let last = of().map(|(_, address, data)| address + (data.len() as u64 - 1)).max().unwrap();
         let len = usize::try_from(last - first).unwrap_or(usize::MAX);
-        // A dump in the memory that it is of has its only segment elsewhere than it says.
+        // In a dump inside the memory that it describes, the address of the only segment is wrong.
         let moved = memory.declared_pages().is_some() && bytes.len().is_multiple_of(65_536);
         if moved || len > MOST || memory.unknown().next().is_some() {
             continue;
@@ -530,8 +520,7 @@ fn assert_contents(dump: &CoreDumpFile<'_>, bytes: &[u8]) {
     }
 }
 
-/// The segments that put something into a memory, in the order of the file, of a valid module; `None` if
-/// it is none.
+/// Returns the active segments that are not empty, in the order of the file. Returns `None` for an invalid module.
 fn segments(bytes: &[u8]) -> Option<Vec<(u32, u64, &[u8])>> {
     Validator::new_with_features(WasmFeatures::all()).validate_all(bytes).ok()?;
     let mut all = Vec::new();
@@ -561,7 +550,7 @@ fn segments(bytes: &[u8]) -> Option<Vec<(u32, u64, &[u8])>> {
     Some(all)
 }
 
-/// How many things a dump lists.
+/// Returns the number of items that a dump lists.
 fn items(dump: &CoreDumpFile<'_>) -> usize {
     let instances = dump.instances().map(Result::unwrap);
     let instances = instances.map(|i| 1 + i.memories.len() + i.globals.len());
@@ -574,7 +563,7 @@ fn items(dump: &CoreDumpFile<'_>) -> usize {
     lists + instances.sum::<usize>() + threads.sum::<usize>() + contents.sum::<usize>()
 }
 
-/// Counts how often it is read.
+/// A stream that counts its reads.
 struct Counted<'b> {
     bytes: &'b [u8],
     calls: usize,

@@ -1,5 +1,5 @@
-//! Any model and memories: wasmparser's validator accepts the dump, and its reader and this project's
-//! return what went in, through a file, a pipe, a socket, and a writer that takes a few bytes at once.
+//! Dumps any model and memories through a file, a pipe, a socket, or a writer that takes few bytes at once: wasmparser
+//! accepts the dump, and both its reader and corestream's return the model and the memories.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -22,14 +22,14 @@ use crate::common::reading::{all, threads, types};
 use crate::common::{DecodedFrame, Random, decode};
 use crate::image::Kind;
 
-/// Bytes of all images together.
+/// The length of all images together.
 const MOST: usize = 3 << 20;
 
 #[derive(Arbitrary, Debug)]
 struct Input {
     model: Model,
     way: Way,
-    /// How a reader reads: what looks random, and how much at most at once.
+    /// The seed of the random lengths of reads, and the greatest length.
     seed: u32,
     most: u16,
     checksums: bool,
@@ -37,10 +37,10 @@ struct Input {
     section: Option<u16>,
 }
 
-/// How the dump goes.
+/// The way of the dump.
 #[derive(Arbitrary, Debug)]
 enum Way {
-    /// To a writer that takes so many bytes at once, and one more.
+    /// A writer that takes at most this many bytes at once, plus one.
     Slow(u8),
     File,
     Named,
@@ -69,10 +69,10 @@ struct AnyMemory {
     shared: bool,
     small_pages: bool,
     kind: Kind,
-    /// Pages behind those of the image, and those that it may grow by.
+    /// The pages after those of the image.
     more: Option<u32>,
     maximum: Option<u32>,
-    /// Zeros, bytes, and how often these come.
+    /// Zeros, bytes, and repetitions of the bytes.
     parts: Vec<(u16, Vec<u8>, u8)>,
 }
 
@@ -131,14 +131,14 @@ fn values(list: &[AnyValue]) -> Vec<Value> {
     list.iter().map(value).collect()
 }
 
-/// An index below `count`, if there is any.
+/// Returns an index below `count`, or `None` if `count` is 0.
 fn index(index: Option<u8>, count: usize) -> Option<u32> {
     let count = u32::try_from(count).unwrap();
     index.and_then(|i| u32::from(i).checked_rem(count))
 }
 
 impl AnyMemory {
-    /// The bytes of its image, `room` at most.
+    /// Returns at most `room` bytes of the image.
     fn image(&self, room: usize) -> Vec<u8> {
         let mut image = Vec::new();
         for (zeros, bytes, times) in &self.parts {
@@ -163,12 +163,12 @@ impl AnyMemory {
 }
 
 impl Model {
-    /// Leaves `memories` of its memories.
+    /// Keeps at most `memories` memories.
     pub fn shrink(&mut self, memories: usize) {
         self.memories.truncate(memories);
     }
 
-    /// The bytes of its images.
+    /// Returns the bytes of the images.
     pub fn images(&self) -> Vec<Vec<u8>> {
         let mut room = MOST;
         let image = |memory: &AnyMemory| {
@@ -179,7 +179,8 @@ impl Model {
         self.memories.iter().map(image).collect()
     }
 
-    /// Adds what has a section of its own. It is made of the names, so that the saved inputs mean the same.
+    /// Adds facts with a section of their own. They are derived from the names, so that saved inputs keep their
+    /// meaning.
     fn add_facts(&self, dump: &mut CoreDump<'_>) {
         let bytes = self.name.as_bytes();
         if bytes.len() % 3 == 1 {
@@ -201,7 +202,7 @@ impl Model {
         }
     }
 
-    /// The guest with these images.
+    /// Returns the guest with these images.
     pub fn dump<'i>(&self, images: &'i [Vec<u8>]) -> CoreDump<'i> {
         let mut dump = CoreDump::new(self.name.as_str());
         for name in &self.modules {
@@ -240,7 +241,7 @@ impl Model {
     }
 }
 
-/// An output that takes a few bytes at once.
+/// A writer that takes few bytes at once.
 struct Slow {
     bytes: Vec<u8>,
     step: usize,
@@ -258,7 +259,7 @@ impl io::Write for Slow {
     }
 }
 
-/// Reads in small pieces of any length, and is interrupted at times; keeps what it has read.
+/// A reader with short and interrupted reads, which keeps the bytes that it has read.
 struct Small<R> {
     source: R,
     random: Random,
@@ -278,10 +279,10 @@ impl<R: Read> Read for Small<R> {
     }
 }
 
-/// Runs the check on the bytes of a fuzzer.
+/// Runs the check on an input of the fuzzer.
 pub fn run(bytes: &[u8]) {
     if let Ok(mut input) = Input::arbitrary(&mut Unstructured::new(bytes)) {
-        // The limits of the format are another test's.
+        // Other tests check the limits of the format.
         input.model.shrink(100);
         check(&input);
     }
@@ -308,7 +309,7 @@ fn check(input: &Input) {
 }
 
 impl Way {
-    /// Sends the dump, which the other side verifies; what comes out there.
+    /// Sends the dump. The receiving side verifies it. Returns the received bytes.
     fn go(&self, input: &Input, plan: &Plan<'_>, whole: &IntactDump) -> Vec<u8> {
         match *self {
             Self::Slow(step) => {
@@ -352,14 +353,14 @@ impl Way {
     }
 }
 
-/// What comes out of `source` in small pieces while `send` is at work.
+/// Runs `send`, and verifies `source` in small pieces meanwhile. Returns the received bytes.
 fn received(
     input: &Input,
     whole: &IntactDump,
     source: impl Read + Send,
     send: impl FnOnce(),
 ) -> Vec<u8> {
-    // Not too small for a long dump.
+    // A long dump needs longer reads.
     let most = u64::from(input.most % 4096) + 1 + whole.bytes / 1024;
     let random = Random(u64::from(input.seed) + 1);
     let mut reader = Small { source, random, most, bytes: Vec::new() };
@@ -371,14 +372,14 @@ fn received(
     reader.bytes
 }
 
-/// A path that nobody else uses.
+/// Returns a new path.
 fn path() -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     std::env::temp_dir().join(format!("corestream-fuzz-{}-{number}", std::process::id()))
 }
 
-/// wasmparser finds what went in.
+/// Checks that wasmparser returns the model and the memories.
 fn assert_decoded(dump: &CoreDump<'_>, images: &[Vec<u8>], bytes: &[u8]) {
     let decoded = decode(bytes);
     assert_eq!(decoded.name, dump.name);
@@ -420,7 +421,7 @@ fn assert_decoded(dump: &CoreDump<'_>, images: &[Vec<u8>], bytes: &[u8]) {
     }
 }
 
-/// This project's reader finds what went in.
+/// Checks that corestream's reader returns the model and the memories.
 fn assert_read(dump: &CoreDump<'_>, images: &[Vec<u8>], file: &CoreDumpFile<'_>) {
     assert_eq!(file.trap(), dump.trap.as_deref());
     assert_eq!(file.captured_at(), dump.captured_at);
@@ -438,7 +439,7 @@ fn assert_read(dump: &CoreDump<'_>, images: &[Vec<u8>], file: &CoreDumpFile<'_>)
         let coverage = view.coverage();
         let unknown = coverage.unknown_bytes();
         assert_eq!((coverage.changing, unknown), (memory.image.is_changing(), 0));
-        // And some of what is behind the image.
+        // Also reads some bytes after the image.
         let len = memory.ty.byte_len().unwrap_or(u64::MAX).min(image.len() as u64 + 100);
         let mut found = vec![0xee; usize::try_from(len).unwrap()];
         view.read(0, &mut found).unwrap();

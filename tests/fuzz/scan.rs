@@ -1,6 +1,6 @@
-//! Any bytes, alignment, length and shortest gap: every backend finds the runs that an oracle finds,
-//! which looks at a byte at a time. Any images: their plan has the segments of the oracle, and their
-//! dump the same bytes, by every backend and any number of threads.
+//! Scans any bytes with any alignment, length and minimum gap: every backend finds the runs of an oracle that checks
+//! one byte at a time. Plans any images: the segments are those of an oracle, and the dump has the same bytes with
+//! every backend and number of threads.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -12,29 +12,29 @@ use corestream::{CoreDump, Dumper, Memory, MemoryType};
 
 use crate::image::Kind;
 
-/// Bytes of all images together, one time in eight: more than batches of the parallel scan (2 MiB) for
-/// eight threads. Else it is what one batch holds.
+/// The length of all images together for one input in eight: more than a batch of the parallel scan (2 MiB) for each of
+/// eight threads. Other inputs fit into one batch.
 const MOST: usize = 18 << 20;
-/// Bytes of these that may be something else than zeros.
+/// The most bytes that are not zero.
 const MOST_DENSE: usize = 1 << 20;
-/// Bytes that are looked at by the slow backend in a plan, too.
+/// The length of images that the slow backend also scans.
 const FEW: usize = 128 << 10;
-/// Bytes of an image that is shared, which is copied byte by byte: more than the buffer for such images.
+/// The length of the longest shared image, which is copied byte by byte. It is longer than the buffer for such images.
 const MOST_SHARED: usize = 600 << 10;
-/// Shortest gaps that are tried with few bytes.
+/// Minimum gaps to try with short images.
 const OTHER_GAPS: [usize; 8] = [1, 33, 63, 64, 65, 127, 128, 191];
-/// Zeros that the oracle passes at once.
+/// Zeros that the oracle skips at once.
 const ZEROS: [u8; 4096] = [0; 4096];
 /// Batches begin at multiples of this.
 const EDGE: usize = 2 << 20;
-/// Bytes to which the start of an image is aligned before it is moved.
+/// The alignment of an image before its shift.
 const ALIGN: usize = 4096;
 
 #[derive(Arbitrary, Debug)]
 struct Input {
     images: Vec<Image>,
     min_gap: MinGap,
-    /// What is cut off from the first image for the backends.
+    /// The bytes to remove from both ends of the first image for the backends.
     cut: (u8, u8),
     budget: u16,
     trust_holes: bool,
@@ -48,12 +48,12 @@ enum MinGap {
     Most,
 }
 
-/// An image, as what it is made of.
+/// An image, described by its parts.
 #[derive(Arbitrary, Debug)]
 struct Image {
     kind: Kind,
-    /// How far behind the begin of a page it begins, modulo 128; from 128 on it has the parts of the image
-    /// before it, so that gaps are as long in both.
+    /// The offset from the start of a page, modulo 128. From 128 on, the image has the parts of the previous image, so
+    /// that both have gaps of the same length.
     shift: u8,
     parts: Vec<Part>,
 }
@@ -63,17 +63,17 @@ enum Part {
     Bytes(Vec<u8>),
     Zeros(u8),
     Gap(u16),
-    /// Zeros, in 64 KiB.
+    /// Zeros, in units of 64 KiB.
     Hole(u8),
-    /// Zeros up to where a batch may begin, and some bytes more or less.
+    /// Zeros up to the next possible start of a batch, and a few bytes more or less.
     ToEdge(i8),
     Run(u8, u16),
-    /// Something that comes again and again.
+    /// Repeated bytes with zeros between them.
     Repeated([u8; 3], u8, u16),
 }
 
 impl Part {
-    /// Where it ends if it begins at `at`.
+    /// Returns the end of the part if it begins at `at`.
     fn end(&self, at: usize) -> usize {
         match self {
             Self::Bytes(bytes) => at + bytes.len(),
@@ -87,12 +87,12 @@ impl Part {
         }
     }
 
-    /// Whether there is anything but zeros in it.
+    /// Returns whether the part has non-zero bytes.
     fn is_dense(&self) -> bool {
         matches!(self, Self::Bytes(_) | Self::Run(..) | Self::Repeated(..))
     }
 
-    /// Fills `bytes`, which are zero, from the first on; they may be fewer than it has.
+    /// Fills `bytes`, which are zero, with the first bytes of the part.
     fn fill(&self, bytes: &mut [u8]) {
         match self {
             Self::Bytes(all) => bytes.copy_from_slice(&all[..bytes.len()]),
@@ -107,14 +107,14 @@ impl Part {
     }
 }
 
-/// The bytes of an image, somewhere in memory that was not touched before.
+/// The bytes of an image, in memory that was not touched before.
 struct Bytes {
     buffer: Vec<u8>,
     range: Range<usize>,
 }
 
 impl Bytes {
-    /// The bytes of `parts`, as far as there is room.
+    /// Returns the bytes of `parts`, as far as there is room.
     fn new(parts: &[Part], shift: u8, room: &mut usize, room_dense: &mut usize) -> Self {
         let mut ends = Vec::new();
         for part in parts {
@@ -143,7 +143,7 @@ impl Bytes {
     }
 }
 
-/// Runs the check on the bytes of a fuzzer.
+/// Runs the check on an input of the fuzzer.
 pub fn run(bytes: &[u8]) {
     if let Ok(mut input) = Input::arbitrary(&mut Unstructured::new(bytes)) {
         input.images.truncate(4);
@@ -163,7 +163,7 @@ fn check(input: &Input) {
         all.push(Bytes::new(parts, image.shift, &mut room, &mut room_dense));
     }
     let images: Vec<_> = all.iter().map(Bytes::get).collect();
-    // First, as it is memory of which some was never touched.
+    // This comes first, while some of the memory is untouched.
     plans(input, &images);
     if let Some(image) = images.first() {
         let (start, end) = (usize::from(input.cut.0), usize::from(input.cut.1));
@@ -179,7 +179,7 @@ fn backends(bytes: &[u8], min_gap: &MinGap) {
         MinGap::Some(n) => usize::from(*n),
         MinGap::Most => usize::MAX,
     };
-    // The others are where a backend does something else.
+    // A backend has special cases for these lengths.
     let others = if bytes.len() <= FEW / 16 { &OTHER_GAPS[..] } else { &[] };
     for min_gap in others.iter().copied().chain([min_gap]) {
         let expected = runs(bytes, min_gap.max(1));
@@ -191,7 +191,7 @@ fn backends(bytes: &[u8], min_gap: &MinGap) {
     }
 }
 
-/// The oracle: a run goes on up to `min_gap` zeros, or up to zeros at the end.
+/// The oracle: returns the runs, which are separated by at least `min_gap` zeros.
 fn runs(bytes: &[u8], min_gap: usize) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     for (block, start) in bytes.chunks(ZEROS.len()).zip((0..).step_by(ZEROS.len())) {
@@ -218,14 +218,14 @@ fn plans(input: &Input, images: &[&[u8]]) {
         };
         dump.add_memory(Memory::new(MemoryType::wasm32(pages), kind.image(bytes)));
     }
-    // Of any size, or so few segments that gaps have to go.
+    // Any budget, or one that is too small for all gaps.
     let budget = match u32::from(input.budget) {
         budget @ ..0x8000 => 1 + budget % 64,
         budget => budget,
     };
     let dumper = Dumper::new().max_segments(budget).trust_holes(input.trust_holes);
     let bytes = images.iter().map(|image| image.len()).sum::<usize>();
-    // All of a few bytes are one batch, which one thread takes.
+    // Short images are one batch, which one thread scans.
     let other = match bytes <= FEW {
         true => (Scanner::scalar(), 2),
         false => (Scanner::new(), [2, 3, 8][usize::from(input.budget % 3)]),
@@ -239,7 +239,10 @@ fn plans(input: &Input, images: &[&[u8]]) {
         assert_eq!(bytes.len() as u64, plan.len());
         match &first {
             None => {
-                assert!(found == segments(images, budget), "not the segments of the oracle");
+                assert!(
+                    found == segments(images, budget),
+                    "the segments differ from those of the oracle"
+                );
                 first = Some((found, bytes));
             }
             Some((segments, dump)) => {
@@ -250,11 +253,11 @@ fn plans(input: &Input, images: &[&[u8]]) {
     }
 }
 
-/// The oracle: the segments of the best plan, as memory, address and length.
+/// The oracle: returns the segments of the best plan as memory, address and length.
 fn segments(images: &[&[u8]], budget: u32) -> Vec<(u32, u64, u64)> {
     let least = usize::try_from(SEGMENT_COST + 1).unwrap();
     let runs: Vec<_> = images.iter().map(|image| runs(image, least)).collect();
-    // Length, memory, and the run behind it.
+    // Length and memory of each gap, and the run after it.
     let mut gaps = Vec::new();
     for (memory, runs) in runs.iter().enumerate() {
         for (i, pair) in runs.windows(2).enumerate() {

@@ -1,7 +1,7 @@
 //! Dumps at the limits of the reader, and one item over them: opening, verifying and listing name the limit.
 
 use crate::{common, foreign, writers};
-use common::own::Own;
+use common::own::{self, Own};
 use common::reading::Unlent;
 use corestream::limits::{
     MAX_DATA_SECTIONS, MAX_FRAME_VALUES, MAX_GLOBALS, MAX_LISTED, MAX_LISTED_SEGMENTS,
@@ -137,7 +137,7 @@ fn rejects_sections_with_segments_over_their_limit() {
         bodies.resize(count, b"\x0fcorestream.data".to_vec());
         for (address, body) in (0..).zip(&mut bodies) {
             body.extend([1, 0, 0x41]);
-            writers::signed(body, address * 2);
+            own::signed(body, address * 2);
             body.extend(b"\x0b\x01x");
         }
         let sections = bodies.iter().enumerate();

@@ -179,6 +179,26 @@ fn ignores_an_index_in_the_memory_of_the_guest() {
     }
 }
 
+/// The index of the damaged dump lists bytes of itself as a segment. Its checksum matches.
+#[test]
+fn ignores_an_index_with_segments_after_its_start() {
+    let own = Own::default().dump(&small());
+    let (index, count) = (own::index_of(&own), common::decode(&own).segments.len());
+    // After the id, the size (two bytes), the name, the head and four memories.
+    let entries = index + 1 + 2 + 17 + 28 + 4 * 12;
+    let offset = entries + 20 * (count - 1) + 8;
+    for (to, is_used) in [(None, true), (Some(index), false), (Some(own.len() - 1), false)] {
+        let mut bad = own.clone();
+        if let Some(to) = to {
+            bad[offset..offset + 8].copy_from_slice(&(to as u64).to_le_bytes());
+            own::mend_index(&mut bad);
+        }
+        bad[0] ^= 1;
+        let has_index = CoreDumpFile::salvage_slice(&bad).is_ok_and(|dump| dump.has_index());
+        assert_eq!(has_index, is_used, "a segment at {to:x?}");
+    }
+}
+
 /// The index is damaged, and a change hides segments.
 #[test]
 fn reports_lost_segments_as_lost() {

@@ -234,6 +234,17 @@ fn read_some(mut reader: &File, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// Returns a dump of one memory with these bytes, which is a mapped file if there is one.
+fn dense_dump<'b>(file: Option<&tempfile::NamedTempFile>, bytes: &'b [u8]) -> CoreDump<'b> {
+    let image = match file {
+        Some(file) => mapped::open(file.path()),
+        None => MemoryImage::from_slice(bytes),
+    };
+    let mut dump = CoreDump::new("guest");
+    dump.add_memory(Memory::new(MemoryType::wasm32(512), image));
+    dump
+}
+
 /// Waits until the writer of a pipe or socket makes no progress.
 fn wait_until_stuck(reader: &File) {
     let (mut before, mut same) = (0, 0);
@@ -389,12 +400,7 @@ fn reports_a_reader_that_stalls() {
         for non_blocking in [false, true] {
             for ends in Ends::all() {
                 let ends = if non_blocking { ends.non_blocking() } else { ends };
-                let image = match mapped {
-                    true => mapped::open(file.path()),
-                    false => MemoryImage::from_slice(&bytes),
-                };
-                let mut dump = CoreDump::new("guest");
-                dump.add_memory(Memory::new(MemoryType::wasm32(512), image));
+                let dump = dense_dump(mapped.then_some(&file), &bytes);
                 let plan = Dumper::new().plan(&dump).unwrap();
                 let reader = ends.reader.try_clone().unwrap();
                 let reading = thread::spawn(move || (read_some(&reader, 99_999).len(), reader));
@@ -432,12 +438,7 @@ fn cancels_a_dump_to_a_reader_that_stalls() {
         for timeout in [None, Some(Duration::from_secs(600))] {
             for ends in Ends::all() {
                 let ends = if non_blocking { ends.non_blocking() } else { ends };
-                let image = match mapped {
-                    true => mapped::open(file.path()),
-                    false => MemoryImage::from_slice(&bytes),
-                };
-                let mut dump = CoreDump::new("guest");
-                dump.add_memory(Memory::new(MemoryType::wasm32(512), image));
+                let dump = dense_dump(mapped.then_some(&file), &bytes);
                 let flag = Arc::new(AtomicBool::new(false));
                 let plan = Dumper::new().cancel(flag.clone()).plan(&dump).unwrap();
                 let Ends { kind, reader, writer } = ends;
@@ -688,12 +689,7 @@ fn reports_a_reader_that_goes_away() {
     for mapped in [false, true] {
         for how in [PLAIN, FAST, TIMED] {
             for ends in Ends::all() {
-                let image = match mapped {
-                    true => mapped::open(file.path()),
-                    false => MemoryImage::from_slice(&bytes),
-                };
-                let mut dump = CoreDump::new("guest");
-                dump.add_memory(Memory::new(MemoryType::wasm32(512), image));
+                let dump = dense_dump(mapped.then_some(&file), &bytes);
                 let plan = Dumper::new().plan(&dump).unwrap();
                 let Ends { kind, reader, writer } = ends;
                 let reading = thread::spawn(move || drop(read_some(&reader, 99_999)));
