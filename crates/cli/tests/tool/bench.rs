@@ -26,7 +26,7 @@ fn start(directory: &Path, to: &str) -> Child {
 
 /// Returns the JSON that a bench prints. It prints nothing else.
 fn json(directory: &Path, args: &[&str]) -> Value {
-    let output = run(directory, &[&["bench", "--json"], args].concat());
+    let output = run(directory, [&["bench", "--json"], args].concat());
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(stderr(&output), "");
     serde_json::from_slice(&output.stdout).unwrap()
@@ -199,7 +199,7 @@ fn reports_usage_errors_in_one_line() {
         (&["guest.mem", "--dir", "none"], 1, "none: cannot create a file in it: No such file"),
         (&["guest.mem", "--dir", "guest.mem"], 1, "guest.mem: cannot create a file in it: Not a"),
     ] {
-        let output = run(directory.path(), &[&["bench"], args].concat());
+        let output = run(directory.path(), [&["bench"], args].concat());
         let line = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {line}");
         assert!(line.starts_with(&format!("corestream: {said}")), "{args:?}: {line}");

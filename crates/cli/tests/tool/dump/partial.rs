@@ -231,7 +231,7 @@ fn reports_invalid_ranges_in_one_line() {
     // For a range in a manifest, the error names the manifest.
     let text = r#"{ "memories": [{ "minimum": 1, "left_out": [{ "first": 1, "last": 65536 }] }] }"#;
     fs::write(dir.join("guest.json"), text).unwrap();
-    let output = run(dir, &["dump", "--manifest", "guest.json", "-o", "guest.core"]);
+    let output = run(dir, ["dump", "--manifest", "guest.json", "-o", "guest.core"]);
     let expected = "corestream: guest.json: memory 0: excluded range 0x1..=0x10000 extends past the \
                     end of the memory (0x10000 bytes)\n";
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), expected));
@@ -246,7 +246,7 @@ fn salvages_a_truncated_dump_with_excluded_ranges() {
     ok(dir, &args);
     let bytes = fs::read(dir.join("guest.core")).unwrap();
     fs::write(dir.join("cut.core"), &bytes[..own::index_of(&bytes)]).unwrap();
-    let output = run(dir, &["extract", "cut.core", "--memory", "0", "--salvage", "-o", "out.mem"]);
+    let output = run(dir, ["extract", "cut.core", "--memory", "0", "--salvage", "-o", "out.mem"]);
     assert_eq!(output.status.code(), Some(3));
     let said = stderr(&output);
     assert!(said.contains("warning: memory 0: 0x7d0..=0x7ee is not in the dump"), "{said}");
@@ -256,7 +256,7 @@ fn salvages_a_truncated_dump_with_excluded_ranges() {
     let damaged = fs::File::options().write(true).open(dir.join("guest.core")).unwrap();
     damaged.write_all_at(&[9], own::index_of(&bytes) as u64 - 1).unwrap();
     let args = ["extract", "guest.core", "--all", "out", "--salvage"];
-    let output = run(dir, &args);
+    let output = run(dir, args);
     assert_eq!(output.status.code(), Some(3));
     let said = stderr(&output);
     assert!(

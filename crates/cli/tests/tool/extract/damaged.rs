@@ -42,13 +42,13 @@ fn rejects_a_damaged_dump_without_salvage() {
         assert_eq!((stderr(&output), output.status.code()), (expected, Some(3)));
         assert!(output.stdout.is_empty());
     }
-    let refused = run(dir, &["extract", "flipped.core", "--memory", "0", "-o", "new"]);
+    let refused = run(dir, ["extract", "flipped.core", "--memory", "0", "-o", "new"]);
     let expected =
         format!("corestream: flipped.core: {reason}; --salvage extracts the readable parts\n");
     assert_eq!((stderr(&refused), refused.status.code()), (expected, Some(3)));
     assert!(!dir.join("new").exists());
     let salvage = ["--memory", "0", "-o", "new", "--salvage"];
-    let taken = run(dir, &[&["extract", "flipped.core"][..], &salvage].concat());
+    let taken = run(dir, [&["extract", "flipped.core"][..], &salvage].concat());
     assert_eq!(taken.status.code(), Some(3));
     let mut expected = image.clone();
     expected[1500] ^= 0x10;
@@ -57,18 +57,18 @@ fn rejects_a_damaged_dump_without_salvage() {
 
     // Truncated in the middle of the first segment.
     let said = format!("cut.core: truncated: {at} of {} bytes", whole.len());
-    let output = run(dir, &["verify", "cut.core"]);
+    let output = run(dir, ["verify", "cut.core"]);
     let place = format!("(bytes {at:#x}..{:#x})", whole.len());
     let line = format!("corestream: {said} {place}\n");
     assert_eq!((stderr(&output), output.status.code()), (line, Some(3)));
-    let output = run(dir, &["inspect", "cut.core"]);
+    let output = run(dir, ["inspect", "cut.core"]);
     assert_eq!((stderr(&output), output.status.code()), (format!("corestream: {said}\n"), Some(3)));
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(shown.contains("0: a.wasm function 3 at 0x11"), "{shown}");
-    let taken = run(dir, &["extract", "cut.core", "--all", "out", "--salvage"]);
+    let taken = run(dir, ["extract", "cut.core", "--all", "out", "--salvage"]);
     assert_eq!(taken.status.code(), Some(3), "{}", stderr(&taken));
     assert_eq!(names(&dir.join("out")), ["manifest.json", "memory-0.mem", "memory-2.mem"]);
-    let taken = run(dir, &["extract", "cut.core", "--memory", "0", "-o", "cut.mem", "--salvage"]);
+    let taken = run(dir, ["extract", "cut.core", "--memory", "0", "-o", "cut.mem", "--salvage"]);
     assert_eq!(taken.status.code(), Some(3));
     // The memory is zero before the first segment, of which 500 bytes are left.
     let missing = "memory 0: 0x5dc..=0x1ffff is not in the dump; the image has zeros there";
@@ -93,23 +93,23 @@ fn salvages_memories_after_a_damaged_section() {
         let mut bad = whole.clone();
         bad[at] = byte;
         fs::write(dir.join("bad.core"), &bad).unwrap();
-        let refused = run(dir, &["extract", "bad.core", "--memory", "0", "-o", "new"]);
+        let refused = run(dir, ["extract", "bad.core", "--memory", "0", "-o", "new"]);
         assert_eq!(refused.status.code(), Some(3), "{what}: {}", stderr(&refused));
         assert!(!dir.join("new").exists());
         let args = ["extract", "bad.core", "--memory", "0", "-o", "new", "--salvage"];
-        let output = run(dir, &args);
+        let output = run(dir, args);
         assert_eq!(output.status.code(), Some(3), "{what}: {}", stderr(&output));
         let mut expected = image.clone();
         expected.resize(131_072, 0);
         assert!(fs::read(dir.join("new")).unwrap() == expected, "{what}");
         fs::remove_file(dir.join("new")).unwrap();
-        let output = run(dir, &["inspect", "bad.core"]);
+        let output = run(dir, ["inspect", "bad.core"]);
         assert_eq!(output.status.code(), Some(3), "{what}: {}", stderr(&output));
     }
     // Truncated between two sections.
     fs::write(dir.join("bad.core"), &whole[..10 + usize::from(whole[9])]).unwrap();
     for command in ["verify", "inspect"] {
-        let output = run(dir, &[command, "bad.core"]);
+        let output = run(dir, [command, "bad.core"]);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{said}");
         assert!(said.contains("no section `coremodules`"), "{said}");
@@ -126,9 +126,9 @@ fn check_salvage(is_chosen: impl Fn(usize) -> bool) {
     for checksums in [true, false] {
         let options: &[&str] = if checksums { &[] } else { &["--no-checksum"] };
         let args = ["dump", "--manifest", "guest.json", "-o", "guest.core", "--force"];
-        ok(dir, &[&args[..], options].concat());
+        ok(dir, [&args[..], options].concat());
         let whole = fs::read(dir.join("guest.core")).unwrap();
-        ok(dir, &["extract", "guest.core", "--all", "whole"]);
+        ok(dir, ["extract", "guest.core", "--all", "whole"]);
         let manifest = fs::read(dir.join("whole/manifest.json")).unwrap();
         fs::remove_dir_all(dir.join("whole")).unwrap();
         let data = whole.windows(2000).position(|bytes| bytes == [1; 2000]).unwrap();
@@ -148,7 +148,7 @@ fn check_salvage(is_chosen: impl Fn(usize) -> bool) {
             }
             let case = format!("byte {at:#x}, checksums: {checksums}");
             fs::write(dir.join("bad.core"), &bad).unwrap();
-            let output = run(dir, &["extract", "bad.core", "--all", "out", "--salvage"]);
+            let output = run(dir, ["extract", "bad.core", "--all", "out", "--salvage"]);
             let said = stderr(&output);
             // Without checksums, a name that has become another name is not noticed.
             let unseen = !checksums && kind == 0 && output.status.success();
@@ -195,7 +195,7 @@ fn reports_a_memory_that_damage_has_lost() {
     let core = common::own::end_of_core(&whole);
     fs::write(dir.join("cut.core"), &whole[..core]).unwrap();
     let before = names(dir);
-    let output = run(dir, &["extract", "cut.core", "--memory", "0", "--salvage", "-o", "image"]);
+    let output = run(dir, ["extract", "cut.core", "--memory", "0", "--salvage", "-o", "image"]);
     assert_eq!(output.status.code(), Some(3));
     let said = stderr(&output);
     let start = "corestream: cut.core: there is no memory 0, the dump has 0; ";
@@ -213,24 +213,24 @@ fn reports_a_rewritten_dump() {
     let core = common::own::end_of_core(&whole);
     let bytes = [&whole[..core], b"\0\x02\x01x", &whole[core..]].concat();
     fs::write(dir.join("rewritten.core"), &bytes).unwrap();
-    let said = ok(dir, &["verify", "rewritten.core"]);
+    let said = ok(dir, ["verify", "rewritten.core"]);
     let expected = format!(
         "rewritten.core: rewritten, {} bytes in 4 segments, another tool has moved or changed its \
          sections: only its structure can be checked, because its checksums are those of the original\n",
         bytes.len()
     );
     assert_eq!(said, expected);
-    let shown = ok(dir, &["inspect", "rewritten.core"]);
+    let shown = ok(dir, ["inspect", "rewritten.core"]);
     assert!(
         shown.contains("bytes, rewritten by another tool, so its checksums are void\n"),
         "{shown}"
     );
-    let output = run(dir, &["extract", "rewritten.core", "--all", "out"]);
+    let output = run(dir, ["extract", "rewritten.core", "--all", "out"]);
     assert_eq!(output.status.code(), Some(0));
     let said = "warning: another tool has rewritten the dump, so checksums cannot show whether anything \
                 is missing or wrong\n";
     assert!(stderr(&output).contains(said), "{}", stderr(&output));
-    ok(dir, &["dump", "--manifest", "out/manifest.json", "-o", "again.core"]);
+    ok(dir, ["dump", "--manifest", "out/manifest.json", "-o", "again.core"]);
     assert!(fs::read(dir.join("again.core")).unwrap() == whole);
 }
 
@@ -245,14 +245,14 @@ fn salvages_other_memories_if_one_is_too_large() {
             r#"{{ "memories": [{{ "image": "a.mem", "minimum": "{pages}", "memory64": true }}, {{ "image": "a.mem" }}] }}"#
         );
         fs::write(dir.join("guest.json"), manifest).unwrap();
-        ok(dir, &["dump", "--manifest", "guest.json", "-o", "guest.core", "--force"]);
-        let refused = run(dir, &["extract", "guest.core", "--all", "out"]);
+        ok(dir, ["dump", "--manifest", "guest.json", "-o", "guest.core", "--force"]);
+        let refused = run(dir, ["extract", "guest.core", "--all", "out"]);
         assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
         assert!(!dir.join("out").exists());
         let mut bad = fs::read(dir.join("guest.core")).unwrap();
         bad[1000] ^= 2;
         fs::write(dir.join("bad.core"), bad).unwrap();
-        let output = run(dir, &["extract", "bad.core", "--all", "out", "--salvage"]);
+        let output = run(dir, ["extract", "bad.core", "--all", "out", "--salvage"]);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{said}");
         let expected =
@@ -281,7 +281,7 @@ fn salvages_everything_but_an_unreadable_sector() {
     for checksums in [true, false] {
         let options: &[&str] = if checksums { &[] } else { &["--no-checksum"] };
         let args = ["dump", "--memory", "guest.mem", "-o", "guest.core", "--force"];
-        ok(dir, &[&args[..], options].concat());
+        ok(dir, [&args[..], options].concat());
         let dump = fs::read(dir.join("guest.core")).unwrap();
         fuse.set(Faults::default());
         let path = fuse.path().join("guest.core");
@@ -296,14 +296,14 @@ fn salvages_everything_but_an_unreadable_sector() {
         let why =
             format!("cannot read bytes 0x102000..0x103000: {eio}; and 1 more unreadable range");
         if checksums {
-            let output = run(dir, &["verify", name]);
+            let output = run(dir, ["verify", name]);
             let expected = format!("corestream: {name}: {why}\n");
             assert_eq!((stderr(&output), output.status.code()), (expected, Some(1)));
             assert!(output.stdout.is_empty());
         }
         drop_caches(&path);
         for target in [&["--memory", "0", "-o", "new"][..], &["--all", "new"]] {
-            let output = run(dir, &[&["extract", name][..], target].concat());
+            let output = run(dir, [&["extract", name][..], target].concat());
             let said = stderr(&output);
             assert!(said.contains("cannot read bytes 0x102000..0x103000: "), "{said}");
             assert!(
@@ -314,7 +314,7 @@ fn salvages_everything_but_an_unreadable_sector() {
             assert!(!dir.join("new").exists());
         }
         drop_caches(&path);
-        let output = run(dir, &["extract", name, "--memory", "0", "-o", "new", "--salvage"]);
+        let output = run(dir, ["extract", name, "--memory", "0", "-o", "new", "--salvage"]);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{said}");
         let end = format!("corestream: {name}: only the readable parts were extracted: {why}\n");
@@ -341,14 +341,14 @@ fn salvages_everything_but_an_unreadable_sector() {
         fuse.set(Faults { read: std::iter::once(0..1).collect(), ..Faults::default() });
         drop_caches(&path);
         for command in [&["inspect"][..], &["verify"], &["extract", "--memory", "0", "-o", "new"]] {
-            let output = run(dir, &[command, &[name]].concat());
+            let output = run(dir, [command, &[name]].concat());
             let expected = format!("cannot read bytes 0x0..0x1000: {eio}");
             assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
             assert_eq!(output.status.code(), Some(1));
         }
         // The index is at the other end, and has enough to extract the rest.
         drop_caches(&path);
-        let output = run(dir, &["extract", name, "--memory", "0", "-o", "new", "--salvage"]);
+        let output = run(dir, ["extract", name, "--memory", "0", "-o", "new", "--salvage"]);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{said}");
         assert!(
@@ -387,7 +387,7 @@ fn rejects_a_dump_with_too_many_segments() {
     let sections: [(u8, &[u8]); 5] =
         [foreign::CORE, (0, modules), (0, instances), (5, &[1, 0, 100]), (11, &data)];
     fs::write(dir.join("many.core"), foreign::module(&sections)).unwrap();
-    ok(dir, &["verify", "many.core"]);
+    ok(dir, ["verify", "many.core"]);
     let said = format!("over the limit of {MAX_LISTED_SEGMENTS} segments");
     for args in [
         &["inspect", "many.core"][..],
@@ -400,7 +400,7 @@ fn rejects_a_dump_with_too_many_segments() {
         assert_eq!(names(dir), ["many.core"], "{args:?}");
     }
     let args = ["extract", "many.core", "--memory", "0", "-o", "image", "--salvage"];
-    let output = run(dir, &args);
+    let output = run(dir, args);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains(&said), "{}", stderr(&output));
     assert!(stderr(&output).lines().count() < 20, "one line for each missing range");

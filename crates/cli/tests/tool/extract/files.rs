@@ -21,11 +21,11 @@ fn restores_a_dump_from_its_extracted_parts() {
     for options in [&[][..], &["--no-checksum"], &["--max-segments", "1", "--threads", "1"]] {
         let from = |manifest, to| {
             let args = ["dump", "--manifest", manifest, "-o", to, "--force"];
-            ok(dir, &[&args[..], options].concat());
+            ok(dir, [&args[..], options].concat());
             fs::read(dir.join(to)).unwrap()
         };
         let first = from("guest.json", "first.core");
-        ok(dir, &["extract", "first.core", "--all", "out"]);
+        ok(dir, ["extract", "first.core", "--all", "out"]);
         // Memory 1 has 2^64 zeros, which the manifest describes without a file.
         let expected = ["manifest.json", "memory-0.mem", "memory-2.mem"];
         assert_eq!(names(&dir.join("out")), expected);
@@ -62,14 +62,14 @@ fn restores_every_kind_of_memory() {
         for options in [&[][..], &["--no-checksum"]] {
             let make = |manifest, to| {
                 let args = ["dump", "--manifest", manifest, "-o", to, "--force"];
-                ok(dir, &[&args[..], options].concat());
+                ok(dir, [&args[..], options].concat());
                 fs::read(dir.join(to)).unwrap()
             };
             let first = make("one.json", "first.core");
             let shown = tool::json(dir, ["inspect", "first.core", "--json"]);
             let changing = memory.contains("changing");
             assert_eq!(shown["memories"][0]["changing"] == json!(true), changing, "{memory}");
-            ok(dir, &["extract", "first.core", "--all", "out"]);
+            ok(dir, ["extract", "first.core", "--all", "out"]);
             assert!(make("out/manifest.json", "again.core") == first, "{memory}");
             fs::remove_dir_all(dir.join("out")).unwrap();
         }
@@ -82,12 +82,12 @@ fn extracts_one_memory_to_a_file_or_standard_output() {
     let dir = directory.path();
     let mut expected = image.clone();
     expected.resize(131_072, 0);
-    ok(dir, &["extract", "guest.core", "--memory", "0", "-o", "out.mem"]);
+    ok(dir, ["extract", "guest.core", "--memory", "0", "-o", "out.mem"]);
     assert!(fs::read(dir.join("out.mem")).unwrap() == expected);
-    let piped = run(dir, &["extract", "guest.core", "--memory", "0"]);
+    let piped = run(dir, ["extract", "guest.core", "--memory", "0"]);
     assert!(piped.stdout == expected);
     let file = File::create(dir.join("redirected.mem")).unwrap();
-    let mut command = corestream(dir, &["extract", "guest.core", "--memory", "2", "-o", "-"]);
+    let mut command = corestream(dir, ["extract", "guest.core", "--memory", "2", "-o", "-"]);
     assert!(command.stdout(file).status().unwrap().success());
     assert!(fs::read(dir.join("redirected.mem")).unwrap() == image);
 }
@@ -170,7 +170,7 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
 #[test]
 fn reports_a_reader_that_goes_away() {
     let (directory, _) = directory();
-    let mut command = corestream(directory.path(), &["extract", "guest.core", "--memory", "0"]);
+    let mut command = corestream(directory.path(), ["extract", "guest.core", "--memory", "0"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
@@ -185,7 +185,7 @@ fn large(mib: u64) -> TempDir {
     image.write_all_at(&[1], 0).unwrap();
     image.write_all_at(&[1], (mib << 20) - 1).unwrap();
     let args = ["dump", "--memory", "guest.mem", "-o", "guest.core", "--max-segments", "1"];
-    ok(directory.path(), &args);
+    ok(directory.path(), args);
     // Bytes that are not zero, or there would be nothing to write.
     let dump = File::options().write(true).open(directory.path().join("guest.core")).unwrap();
     for at in 1..mib - 1 {
@@ -225,7 +225,7 @@ fn keeps_an_old_image_if_the_dump_changes_meanwhile() {
     for cut in [false, true] {
         let args =
             ["extract", "guest.core", "--memory", "0", "-o", "old.mem", "--force", "--salvage"];
-        let mut command = corestream(&dir, &args);
+        let mut command = corestream(&dir, args);
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
         wait_until(|| has_a_file(&child, &dir));
         let dump = File::options().write(true).open(dir.join("guest.core")).unwrap();
@@ -281,7 +281,7 @@ fn reading_a_sparse_dump_in_tmpfs_allocates_nothing() {
     image.write_all_at(b"a", 0).unwrap();
     image.write_all_at(b"b", (64 << 20) - 1).unwrap();
     let args = ["dump", "--memory", "image", "--max-segments", "1", "-o", "guest.core"];
-    ok(dir, &args);
+    ok(dir, args);
     let dump = fs::read(dir.join("guest.core")).unwrap();
     let sparse = File::create(dir.join("sparse.core")).unwrap();
     sparse.set_len(dump.len() as u64).unwrap();
@@ -292,8 +292,8 @@ fn reading_a_sparse_dump_in_tmpfs_allocates_nothing() {
     let allocated = || dir.join("sparse.core").metadata().unwrap().blocks() * 512;
     let before = allocated();
     assert!(before < 1 << 20, "{before} bytes are allocated");
-    ok(dir, &["verify", "sparse.core"]);
-    ok(dir, &["inspect", "sparse.core", "--map"]);
-    ok(dir, &["extract", "sparse.core", "--memory", "0", "-o", "extracted"]);
+    ok(dir, ["verify", "sparse.core"]);
+    ok(dir, ["inspect", "sparse.core", "--map"]);
+    ok(dir, ["extract", "sparse.core", "--memory", "0", "-o", "extracted"]);
     assert_eq!(allocated(), before);
 }

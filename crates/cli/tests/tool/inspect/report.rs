@@ -64,7 +64,7 @@ fn json_contains_the_manifest() {
 #[test]
 fn text_fits_into_80_columns() {
     let (directory, _) = directory();
-    let shown = ok(directory.path(), &["inspect", "guest.core"]);
+    let shown = ok(directory.path(), ["inspect", "guest.core"]);
     assert!(shown.starts_with("core dump of guest \\u{1b}[31m\n"), "{shown}");
     assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
     for line in [
@@ -93,15 +93,15 @@ fn reads_no_contents_of_memories() {
     image.write_all_at(b"x", (1 << 30) - 1).unwrap();
     let args =
         ["dump", "--memory", "guest.mem,memory64", "-o", "guest.core", "--max-segments", "1"];
-    ok(dir, &args);
+    ok(dir, args);
     let dump = File::options().write(true).open(dir.join("guest.core")).unwrap();
     let zeros = vec![0xff; 1 << 20];
     for mib in [100, 300, 900] {
         dump.write_all_at(&zeros, mib << 20).unwrap();
     }
-    let shown = ok(dir, &["inspect", "guest.core"]);
+    let shown = ok(dir, ["inspect", "guest.core"]);
     assert!(shown.contains("1073741824 of 1073741824 bytes kept in 1 segment"), "{shown}");
-    let verdict = run(dir, &["verify", "guest.core"]);
+    let verdict = run(dir, ["verify", "guest.core"]);
     assert_eq!(verdict.status.code(), Some(3));
     let said = stderr(&verdict);
     assert!(said.contains("bad blocks"), "{said}");
@@ -137,21 +137,20 @@ fn names_the_layout_of_other_writers() {
         ),
     ] {
         fs::write(dir.join(name), &bytes).unwrap();
-        let shown = ok(dir, &["inspect", name]);
+        let shown = ok(dir, ["inspect", name]);
         assert!(shown.contains(&format!("  frames: {text}\n")), "{shown}");
         assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
         let shown = tool::json(dir, ["inspect", name, "--json"]);
         assert_eq!((&shown["frame_layout"], &shown["rewritten"]), (&json!(layout), &json!(false)));
         let instance = &shown["threads"][0]["frames"][0]["instance"];
         assert_eq!(*instance == Value::Null, layout.starts_with("no-instance"), "{shown}");
-        let said = ok(dir, &["verify", name]);
+        let said = ok(dir, ["verify", name]);
         assert!(
             said.contains(&format!("only its structure can be checked; frames: {text}")),
             "{said}"
         );
-        ok(dir, &["extract", name, "--all", "out"]);
-        let again =
-            run(dir, &["dump", "--manifest", "out/manifest.json", "-o", "again", "--force"]);
+        ok(dir, ["extract", name, "--all", "out"]);
+        let again = run(dir, ["dump", "--manifest", "out/manifest.json", "-o", "again", "--force"]);
         if name == "wasmedge" {
             let expected = "out/manifest.json: global 0: an i32 requires a value";
             assert!(stderr(&again).contains(expected), "{}", stderr(&again));
