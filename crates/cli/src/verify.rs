@@ -95,7 +95,7 @@ pub fn notes(whole: &IntactDump) -> String {
     let mut line = String::from(match (whole.producer, whole.checksums) {
         _ if whole.rewritten => {
             ", another tool has moved or changed its sections: only its structure can be checked, because \
-             its checksums are those of the original"
+             its checksums belong to the original"
         }
         (Producer::Corestream, true) => ", all checksums match",
         (Producer::Corestream, false) => ", without checksums",

@@ -285,7 +285,7 @@ impl Intake<'_> {
                 (state.length, state.room) = (Some(length), Some(room));
             }
             EarlyFact::NoLength if !self.terms.any_tool => {
-                let why = "is by another tool, and one that is cut off may look whole: --any-tool takes \
+                let why = "comes from another tool, so a truncated dump could look intact; --any-tool accepts \
                            such dumps";
                 return Err(state.fail(Fault::Refused(why.into())));
             }

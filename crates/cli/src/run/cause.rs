@@ -66,7 +66,8 @@ pub fn split_offset(message: &str) -> Option<(&str, u64)> {
 pub fn plain(error: &Error) -> String {
     chain(error, |message| {
         if FOR_EMBEDDERS.contains(&message) {
-            return "the engine, as `run` sets it up, does not support what the guest needs".into();
+            return "the engine, as `run` sets it up, does not support a feature of the guest"
+                .into();
         }
         in_words(message)
     })
@@ -158,8 +159,8 @@ mod tests {
         let said = plain(&error.context("failed to\n   instantiate"));
         assert_eq!(
             said,
-            "failed to instantiate: the engine, as `run` sets it up, does not support what the guest \
-             needs"
+            "failed to instantiate: the engine, as `run` sets it up, does not support a feature of \
+             the guest"
         );
         // A name of the guest may look like a message for embedders.
         let said = plain(&Error::msg("export `Store::new_async` has no type"));

@@ -37,7 +37,6 @@ mod bench;
 mod dump;
 mod examples;
 mod extract;
-mod golden;
 mod guest;
 mod guide;
 mod help_and_man;

@@ -134,7 +134,7 @@ fn refuses_a_dump_without_a_length_unless_any_tool_may_send() {
     let (received, _) = take_sent(&foreign(), &terms());
     let (kind, why) = fault(&received);
     assert_eq!(kind, "refused");
-    assert!(why.starts_with("is by another tool"), "{why}");
+    assert!(why.starts_with("comes from another tool"), "{why}");
     let any_tool = Terms { any_tool: true, ..terms() };
     let (received, taken) = take_sent(&foreign(), &any_tool);
     assert_eq!(fault(&received).0, "broken", "it has no instances");

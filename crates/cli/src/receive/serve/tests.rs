@@ -78,7 +78,7 @@ fn drops_what_is_not_wanted() {
     for (bytes, expected) in [
         (&dump[..dump.len() - 1], "receive: unix:test: truncated: "),
         (b"something else", "receive: unix:test: not a core dump: "),
-        (&foreign(), "receive: unix:test: is by another tool"),
+        (&foreign(), "receive: unix:test: comes from another tool"),
     ] {
         let (kind, line) = serve(&receiver, bytes);
         assert_eq!(kind, "dropped");

@@ -216,7 +216,7 @@ fn reports_a_rewritten_dump() {
     let said = ok(dir, ["verify", "rewritten.core"]);
     let expected = format!(
         "rewritten.core: rewritten, {} bytes in 4 segments, another tool has moved or changed its \
-         sections: only its structure can be checked, because its checksums are those of the original\n",
+         sections: only its structure can be checked, because its checksums belong to the original\n",
         bytes.len()
     );
     assert_eq!(said, expected);

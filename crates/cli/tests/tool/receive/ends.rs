@@ -72,7 +72,7 @@ fn keeps_partial_dumps_only_with_the_option() {
     receiver.send(b"nothing of the kind");
     assert!(receiver.line().starts_with("PEER: not a core dump"));
     receiver.send(&own::without(&bytes));
-    assert!(receiver.line().contains("is by another tool"));
+    assert!(receiver.line().contains("comes from another tool"));
     // The partial dump of a sender that a signal interrupts may be kept or not.
     let mut socket = receiver.connect();
     socket.write_all(half).unwrap();
@@ -109,8 +109,8 @@ fn once_exits_by_the_verdict_on_the_dump() {
             &foreign,
             &[],
             1,
-            "PEER: is by another tool, and one that is cut off may look whole: --any-tool takes such \
-             dumps",
+            "PEER: comes from another tool, so a truncated dump could look intact; --any-tool accepts \
+             such dumps",
         ),
         (
             &foreign,

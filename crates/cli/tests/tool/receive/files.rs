@@ -88,7 +88,7 @@ fn keeps_every_complete_dump_whatever_other_senders_do() {
             (&[], Then::Silence, "truncated: 0 bytes: no bytes arrived for 500ms"),
             (&[], Then::Close, "has sent nothing"),
             (&longer, Then::Close, "has data past its end"),
-            (&foreign, Then::Close, "is by another tool"),
+            (&foreign, Then::Close, "comes from another tool"),
             (&bad, Then::Zeros, "has data past its end"),
         ],
     ];
