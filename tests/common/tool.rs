@@ -64,7 +64,7 @@ pub fn shell(
     command.stdin(Stdio::null()).output().unwrap()
 }
 
-/// What [`shell`] takes if there are no arguments.
+/// No arguments for [`shell`].
 pub const NO_ARGS: [&str; 0] = [];
 
 /// Returns what was printed to standard error.

@@ -129,7 +129,7 @@ fn range(ty: ValType) -> &'static str {
         ValType::I64 => "-9223372036854775808 to 18446744073709551615",
         ValType::F32 => "at most 3.4028235e38",
         ValType::F64 => "at most 1.7976931348623157e308",
-        _ => "each lane must fit its shape, signed or unsigned",
+        _ => "lanes that fit the shape, signed or unsigned",
     }
 }
 

@@ -37,7 +37,7 @@ fn serve(receiver: &Receiver, bytes: &[u8]) -> (&'static str, String) {
     }
 }
 
-/// Returns the names in a directory but for that of the socket, sorted.
+/// Returns the names of the files in a directory, sorted, without the socket.
 fn names(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
     let files = entries.filter(|entry| !entry.file_type().unwrap().is_socket());

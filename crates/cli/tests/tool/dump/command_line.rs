@@ -445,7 +445,7 @@ fn a_dry_run_describes_the_dump_and_writes_nothing() {
         format!("segments  {segments}\ndata      {data} bytes\ndump      {} bytes\n", bytes.len());
     assert_eq!(plan, expected);
     assert!(disk.trim().ends_with("bytes free, the dump fits"), "{disk}");
-    // Without a place it may be left out where the dump would go.
+    // A dry run does not require an output.
     let dry = dump(directory.path(), &["--memory", "guest.mem", "--dry-run"]);
     assert_eq!(String::from_utf8(dry.stdout).unwrap(), expected);
 }

@@ -109,7 +109,7 @@ fn no_wrong_answer_of_many_loses_data() {
     check_wrong_answers(|_| true);
 }
 
-/// Excluded ranges are not read, whatever is in doubt, and are no reason for doubt.
+/// Excluded ranges are not read even if the holes of the file are in doubt, and do not cause doubt.
 #[test]
 fn does_not_read_excluded_ranges_of_a_doubtful_file() {
     let (directory, image) = directory(8 * MIB, &[0..4 * MIB]);
@@ -171,7 +171,7 @@ fn trusts_the_holes_of_honest_files() {
     }
 }
 
-/// Blocks that are reserved and were never written are no reason for doubt if the file system can tell them from others.
+/// Blocks that are reserved and were never written do not cause doubt if the file system can tell them from others.
 #[test]
 fn trusts_the_holes_of_a_preallocated_file() {
     let file = tempfile::tempfile().unwrap();

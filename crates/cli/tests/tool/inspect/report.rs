@@ -82,30 +82,30 @@ fn text_fits_into_80_columns() {
     }
 }
 
-/// `inspect` does not read the contents of memories: it accepts a dump of 1 GiB in which they are damaged.
+/// `inspect` does not read the contents of memories: it accepts a dump of 128 MiB in which they are damaged.
 #[test]
 fn reads_no_contents_of_memories() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path();
     let image = File::create(dir.join("guest.mem")).unwrap();
-    image.set_len(1 << 30).unwrap();
+    image.set_len(128 << 20).unwrap();
     image.write_all_at(b"x", 0).unwrap();
-    image.write_all_at(b"x", (1 << 30) - 1).unwrap();
+    image.write_all_at(b"x", (128 << 20) - 1).unwrap();
     let args =
         ["dump", "--memory", "guest.mem,memory64", "-o", "guest.core", "--max-segments", "1"];
     ok(dir, args);
     let dump = File::options().write(true).open(dir.join("guest.core")).unwrap();
     let zeros = vec![0xff; 1 << 20];
-    for mib in [100, 300, 900] {
+    for mib in [20, 60, 100] {
         dump.write_all_at(&zeros, mib << 20).unwrap();
     }
     let shown = ok(dir, ["inspect", "guest.core"]);
-    assert!(shown.contains("1073741824 of 1073741824 bytes kept in 1 segment"), "{shown}");
+    assert!(shown.contains("134217728 of 134217728 bytes kept in 1 segment"), "{shown}");
     let verdict = run(dir, ["verify", "guest.core"]);
     assert_eq!(verdict.status.code(), Some(3));
     let said = stderr(&verdict);
     assert!(said.contains("bad blocks"), "{said}");
-    assert!(said.contains("(bytes 0x6400000..0x6500000)"), "{said}");
+    assert!(said.contains("(bytes 0x1400000..0x1500000)"), "{said}");
 }
 
 /// The report names the layout of dumps by other writers, and says what is unknown.

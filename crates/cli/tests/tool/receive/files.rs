@@ -72,7 +72,7 @@ fn keeps_every_complete_dump_whatever_other_senders_do() {
         [&b"\0asm\x01\0\0\0\0\x0e\x04core\0\x07endless"[..], b"\0\xff\xff\xff\xff\x0f\0"].concat();
     let cut = &bad[..bad.len() / 2];
     let longer = [&bad[..], b"more"].concat();
-    // What is sent, what the sender does then, and what the receiver says about this sender.
+    // The bytes, the sender's behaviour after them, and the receiver's reason for this sender.
     let checksum = "is damaged: checksum mismatch in 0x100000..0x200000";
     let rounds: [[(&[u8], Then, &str); 6]; 2] = [
         [
@@ -145,7 +145,7 @@ fn keeps_every_complete_dump_whatever_other_senders_do() {
     receiver.stop();
 }
 
-/// What a sender does with its bytes, and after them.
+/// The behaviour of a sender.
 #[derive(Clone, Copy)]
 enum Then {
     Close,

@@ -161,7 +161,7 @@ fn wat(text: &str) -> Vec<u8> {
 
 #[test]
 fn names_the_contents_of_a_file_that_is_not_a_module() {
-    let component = "is a component, `run` takes core modules";
+    let component = "is a component; `run` supports core modules only";
     for (guest, expected) in [
         (&b"\0asm\x0d\0\x01\0"[..], component),
         (b"(component)", component),
@@ -241,34 +241,38 @@ fn rejects_arguments_that_do_not_fit() {
         (
             "i32",
             &["4294967296"][..],
-            "argument 1 (`4294967296`) is out of range for i32: -2147483648 to 4294967295",
+            "argument 1 (`4294967296`) is out of range for i32; expected -2147483648 to 4294967295",
         ),
         (
             "i64",
             &["-9223372036854775809"],
-            "argument 1 (`-9223372036854775809`) is out of range for i64: -9223372036854775808 to \
+            "argument 1 (`-9223372036854775809`) is out of range for i64; expected -9223372036854775808 to \
              18446744073709551615",
         ),
         (
             "i32",
             &["1.5"],
-            "argument 1 (`1.5`) is not of type i32: give an integer such as -1, 42 or 0xff",
+            "argument 1 (`1.5`) is not of type i32; expected an integer such as -1, 42 or 0xff",
         ),
-        ("f32", &["1e39"], "argument 1 (`1e39`) is out of range for f32: at most 3.4028235e38"),
+        (
+            "f32",
+            &["1e39"],
+            "argument 1 (`1e39`) is out of range for f32; expected at most 3.4028235e38",
+        ),
         (
             "f32",
             &["nan:0x0"],
-            "argument 1 (`nan:0x0`) has a NaN payload that does not fit: 0x1 to 0x7fffff",
+            "argument 1 (`nan:0x0`) has a NaN payload out of range; expected 0x1 to 0x7fffff",
         ),
         (
             "concrete",
             &["1", "null"],
-            "argument 1 (`1`) is not of type (ref null 0): only null can be given",
+            "argument 1 (`1`) is not of type (ref null 0); only null is supported",
         ),
         (
             "concrete",
             &["null", "null"],
-            "argument 2 (`null`) cannot be null: (ref 0) is a type without null",
+            "argument 2 (`null`) cannot be null, because (ref 0) is not nullable",
         ),
         (
             "concrete",
@@ -278,27 +282,27 @@ fn rejects_arguments_that_do_not_fit() {
         (
             "f64",
             &["1)(drop"],
-            "argument 1 (`1)(drop`) is not of type f64: give a number such as -1.5, 1e3, 0x1p-3, inf \
+            "argument 1 (`1)(drop`) is not of type f64; expected a number such as -1.5, 1e3, 0x1p-3, inf \
              or nan",
         ),
         (
             "two",
             &["1", "7"],
-            "argument 2 (`7`) is not of type v128: give lanes such as i32x4:1,2,3,4, or 128 bits such \
+            "argument 2 (`7`) is not of type v128; expected lanes such as i32x4:1,2,3,4, or 128 bits such \
              as 0xff",
         ),
-        ("v128", &["i32x4:1"], "argument 1 (`i32x4:1`) has 1 lane, its shape has 4"),
+        ("v128", &["i32x4:1"], "argument 1 (`i32x4:1`) has 1 lane, but its shape has 4"),
         (
             "v128",
             &["i8x16:256,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0"],
-            "argument 1 (`i8x16:256,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0`) is out of range for v128: each lane \
-             must fit its shape, signed or unsigned",
+            "argument 1 (`i8x16:256,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0`) is out of range for v128; expected \
+             lanes that fit the shape, signed or unsigned",
         ),
-        ("funcref", &["1"], "argument 1 (`1`) is not of type funcref: only null can be given"),
+        ("funcref", &["1"], "argument 1 (`1`) is not of type funcref; only null is supported"),
         (
             "strict",
             &["null"],
-            "argument 1 (`null`) cannot be null: (ref func) is a type without null",
+            "argument 1 (`null`) cannot be null, because (ref func) is not nullable",
         ),
         ("two", &["1"], "takes 2 parameters (i32, v128), but 1 argument is given after --"),
         ("i32", &[], "takes 1 parameter (i32), but 0 arguments are given after --"),
@@ -312,7 +316,7 @@ fn rejects_arguments_that_do_not_fit() {
     let said = refused(directory.path(), &["echo.wat"]);
     assert_eq!(
         said,
-        "echo.wat: exports no function _start, name one with --invoke: i32, i64, f32, f64, v128, \
+        "echo.wat: exports no function _start; choose one with --invoke: i32, i64, f32, f64, v128, \
          funcref, refs, strict and 3 more"
     );
 }
@@ -324,7 +328,7 @@ fn rejects_a_file_that_is_too_large() {
     fs::File::create(directory.path().join("large")).unwrap().set_len(1 << 40).unwrap();
     assert_eq!(run(directory.path(), &["trap.wat"]).status.code(), Some(134));
     for (args, code, expected) in [
-        (&["run", "large"][..], 125, "the most that `run` takes"),
+        (&["run", "large"][..], 125, "the limit of `run`"),
         (&["inspect", "trap.wat.core", "--symbols", "large"], 1, "the maximum for a symbol file"),
     ] {
         let line = "ulimit -v 800000 && exec \"$0\" \"$@\"";
@@ -483,7 +487,7 @@ fn no_message_names_an_option_of_the_library() {
     let said = line(&format!("(module (memory i64 0x1000000000000) {start})"), &[]);
     assert_eq!(
         said,
-        "guest.wat: the memory is too large for this machine: it begins with 281474976710656 pages"
+        "guest.wat: the memory is too large for this machine: its initial size is 281474976710656 pages"
     );
     let said = line(&format!("(module (memory i64 0x800000000) {start})"), &[]);
     assert!(
@@ -500,7 +504,7 @@ fn no_message_names_an_option_of_the_library() {
     let deep = "(module (func $f (export \"_start\") (call $f)))";
     fs::write(directory.path().join("deep.wat"), deep).unwrap();
     let said = stderr(&run(directory.path(), &["--force", "deep.wat", "--max-frames", "1"]));
-    let expected = "warning: the backtrace stops at 1 frame, older ones may be missing: raise \
+    let expected = "warning: the backtrace ends after 1 frame, older frames may be missing; raise \
                     --max-frames\n";
     assert!(said.contains(expected), "{said}");
 }

@@ -207,7 +207,7 @@ fn a_guest_that_fails_never_has_exit_code_0() {
         for more in [&[][..], &["--locals"]] {
             let output = run(directory.path(), &[&["exit.wat"], more].concat());
             let said = format!(
-                "corestream: exit.wat: the guest's exit code {code} does not fit into 8 bits: it becomes 1\n"
+                "corestream: exit.wat: the guest's exit code {code} does not fit in 8 bits; exiting with 1\n"
             );
             assert_eq!((output.status.code(), stderr(&output)), (Some(1), said));
         }
@@ -786,7 +786,8 @@ fn runs_a_start_function_alone() {
     let directory = directory("start.wat", "(module (func $s) (start $s))");
     assert_eq!(run(directory.path(), &["start.wat"]).status.code(), Some(0));
     let output = run(directory.path(), &["start.wat", "--", "x"]);
-    let said = "corestream: start.wat: runs its start function only, which takes no argument x\n";
+    let said =
+        "corestream: start.wat: only has a start function, which takes no arguments; remove x\n";
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(125), said));
 }
 
@@ -918,7 +919,7 @@ fn limits_the_number_of_frames() {
     assert!(stderr(&output).contains("       and 151 more\n"), "{}", stderr(&output));
     let output = run(&["--max-frames", "10"]);
     assert_eq!(frames(&output), 10);
-    assert!(stderr(&output).contains("warning: the backtrace stops at 10 frames"));
+    assert!(stderr(&output).contains("warning: the backtrace ends after 10 frames"));
     // With locals, the frames come from the stack itself.
     let output = run(&["--max-frames", "10", "--locals"]);
     assert_eq!(frames(&output), 201);
@@ -965,7 +966,11 @@ fn reports_usage_errors_in_one_line() {
     for (args, code, expected) in [
         (vec!["none.wasm"], 125, "none.wasm: cannot read: No such file or directory (os error 2)"),
         (vec!["bad.wat"], 125, "bad.wat:1:34: invalid module: type mismatch: "),
-        (vec!["component.wasm"], 125, "component.wasm: is a component, `run` takes core modules"),
+        (
+            vec!["component.wasm"],
+            125,
+            "component.wasm: is a component; `run` supports core modules only",
+        ),
         (
             vec!["import.wat"],
             125,
@@ -984,18 +989,18 @@ fn reports_usage_errors_in_one_line() {
             "exit.wat: function add: argument 1 (`x`) is not of type i32",
         ),
         (vec!["exit.wat", "--dir", "none"], 125, "none: "),
-        (vec!["exit.wat", "-o", "-"], 125, "-o -: this stream is the guest's, name a file"),
+        (vec!["exit.wat", "-o", "-"], 125, "-o -: the guest uses this stream; give a file name"),
         (
             vec!["exit.wat", "-o", "/dev/stdout"],
             125,
-            "-o /dev/stdout: this stream is the guest's, name a file",
+            "-o /dev/stdout: the guest uses this stream; give a file name",
         ),
         (vec!["exit.wat", "-o", "%x"], 125, "-o %x: unknown pattern %x"),
         (vec!["exit.wat", "-o", "exit.wat", "--force"], 125, "exit.wat: is an input (exit.wat)"),
         (
             vec!["exit.wat", "--env", "A"],
             2,
-            "invalid value 'A' for '--env <K=V>': a variable is NAME=VALUE",
+            "invalid value 'A' for '--env <K=V>': expected NAME=VALUE",
         ),
         (vec!["exit.wat", "--time-limit", "0"], 2, "invalid value '0' for '--time-limit <S>'"),
         (vec!["exit.wat", "--max-frames", "0"], 2, "invalid value '0' for '--max-frames <N>'"),
@@ -1017,5 +1022,5 @@ fn reports_usage_errors_in_one_line() {
 #[test]
 fn help_lists_the_command() {
     let help = ok(Path::new("."), ["--help"]);
-    assert!(help.contains("run          Runs a guest with WASI preview 1"), "{help}");
+    assert!(help.contains("run          Run a guest with WASI preview 1"), "{help}");
 }
