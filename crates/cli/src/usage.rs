@@ -36,7 +36,17 @@ fn message(error: &Error) -> String {
     for tip in tips(error) {
         message.push_str(&format!(" ({tip})"));
     }
+    if lacks_run(error) {
+        message.push_str(" (install corestream-cli with --features run)");
+    }
     message + "; see --help"
+}
+
+/// Returns whether the error is about the subcommand `run`, which this build of the tool does not have.
+fn lacks_run(error: &Error) -> bool {
+    cfg!(not(feature = "run"))
+        && error.kind() == ErrorKind::InvalidSubcommand
+        && text(error, ContextKind::InvalidSubcommand) == Some("run")
 }
 
 /// Returns the cause; `None` if the error lacks the context that its kind usually has, or is of another kind.
@@ -317,6 +327,15 @@ mod tests {
             assert_eq!(message(&error), format!("{expected}; see --help"));
             assert_eq!(message(&error), clap_message(&error));
         }
+    }
+
+    #[cfg(not(feature = "run"))]
+    #[test]
+    fn names_the_feature_of_a_missing_subcommand() {
+        assert_eq!(
+            message(&parse_error(&["run"])),
+            "unrecognized subcommand 'run' (install corestream-cli with --features run); see --help"
+        );
     }
 
     #[test]
