@@ -252,7 +252,7 @@ impl<I: Input> TableDecoder<'_, '_, I> {
         }
         if head.blocks.get() != self.header.block_count() {
             let (n, expected) = (head.blocks.get(), self.header.block_count());
-            return Err(damaged(format!("{n} checksums for {expected} blocks")));
+            return Err(damaged(format!("checksum count {n}, but there are {expected} blocks")));
         }
         if memories as usize > MAX_MEMORIES {
             let message = format!("{memories} memories are over the limit of {MAX_MEMORIES}");
@@ -275,11 +275,11 @@ impl<I: Input> TableDecoder<'_, '_, I> {
         }
         self.compare(|sections| match (sections.memories.len(), sections.segments) {
             (found, _) if memories as usize != found => {
-                let message = format!("{memories} memories, but the sections have {found}");
+                let message = format!("memory count {memories}, but the sections have {found}");
                 Err(damaged(message))
             }
             (_, found) if u64::from(segments) != found => {
-                let message = format!("{segments} segments, but the sections have {found}");
+                let message = format!("segment count {segments}, but the sections have {found}");
                 Err(damaged(message))
             }
             _ => Ok(()),

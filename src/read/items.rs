@@ -299,7 +299,7 @@ mod tests {
             }
             let error = dump.module(ModuleIndex(index(count))).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Option);
-            let expected = format!("there is no module {count}, the dump has {count}");
+            let expected = format!("there is no module {count}; the dump has {count}");
             assert_eq!(error.to_string(), expected);
         }
     }

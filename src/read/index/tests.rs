@@ -154,7 +154,7 @@ fn rejects_contradictions() {
         (|t| t.ranges[0] = (30, 29), "range 0 (memory 0): empty"),
         (|t| t.ranges[0] = (5, 60), "range 0 (memory 0): overlaps a segment"),
         (|t| t.ranges[0] = (10, 50), "range 0 (memory 0): overlaps a segment"),
-        (|t| t.checksums = vec![1], "number of checksums is 1, number of blocks 2"),
+        (|t| t.checksums = vec![1], "checksum count 1, but there are 2 blocks"),
     ];
     for (change, expected) in cases {
         let mut tables = Tables::new();
@@ -225,8 +225,8 @@ fn stops_at_an_error_of_the_caller() {
 fn finds_the_first_mismatch_with_the_sections() {
     type Change = fn(&mut Structure);
     let cases: [(Change, &str); 6] = [
-        (|s| s.memories.truncate(1), "number of memories is 2, the sections have 1"),
-        (|s| s.segments = 4, "number of segments is 3, the sections have 4"),
+        (|s| s.memories.truncate(1), "memory count 2, but the sections have 1"),
+        (|s| s.segments = 4, "segment count 3, but the sections have 4"),
         (|s| s.memories[0].minimum = 0, "segment 0: "),
         (|s| s.data[1].start = 201, "segment 2: file range 0xc8..0x1f4 is in no data section"),
         (|s| s.data[1].end = 499, "segment 2: file range 0xc8..0x1f4 is in no data section"),

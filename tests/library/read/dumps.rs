@@ -77,7 +77,7 @@ pub fn check_small(dump: &CoreDumpFile<'_>) {
     for index in [4, u32::MAX] {
         let error = dump.memory(MemoryIndex(index)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Option);
-        assert_eq!(error.to_string(), format!("there is no memory {index}, the dump has 4"));
+        assert_eq!(error.to_string(), format!("there is no memory {index}; the dump has 4"));
     }
 }
 

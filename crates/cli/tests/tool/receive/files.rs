@@ -77,14 +77,14 @@ fn keeps_every_complete_dump_whatever_other_senders_do() {
     let rounds: [[(&[u8], Then, &str); 6]; 2] = [
         [
             (cut, Then::Close, "truncated: "),
-            (&[b'x'; 100_000], Then::Close, "not a core dump: it does not begin as"),
+            (&[b'x'; 100_000], Then::Close, "not a core dump: it is not a WebAssembly module"),
             (&flipped, Then::Close, checksum),
             (cut, Then::Silence, "no bytes arrived for 500ms"),
             (&oversized, Then::Close, "which exceeds --max-size (6000000 bytes)"),
             (&endless, Then::Zeros, "exceeds --max-size (6000000 bytes)"),
         ],
         [
-            (&[], Then::Zeros, "not a core dump: it does not begin as"),
+            (&[], Then::Zeros, "not a core dump: it is not a WebAssembly module"),
             (&[], Then::Silence, "truncated: 0 bytes: no bytes arrived for 500ms"),
             (&[], Then::Close, "has sent nothing"),
             (&longer, Then::Close, "has data past its end"),
@@ -219,8 +219,8 @@ fn reports_usage_errors_in_one_line() {
             "tcp:0.0.0.0:0",
             "%n",
             2,
-            "receive: tcp:0.0.0.0:0: 0.0.0.0 is not a loopback address, and other machines may send to \
-             it: --any-host allows that",
+            "receive: tcp:0.0.0.0:0: 0.0.0.0 is not a loopback address, so other machines can \
+             reach it; use --any-host to allow that",
         ),
         (&in_use, "%n", 1, &in_use_said),
         ("unix:file", "%n", 1, "receive: unix:file: cannot listen: not a socket"),

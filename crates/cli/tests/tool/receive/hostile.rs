@@ -107,7 +107,7 @@ fn refuses_a_dump_without_room_on_disk() {
     let mut socket = receiver.connect();
     socket.write_all(&lie).unwrap();
     let line = receiver.line();
-    assert!(line.contains("has 36028797018963968 bytes, and there is room for "), "{line}");
+    assert!(line.contains("needs 36028797018963968 bytes, but only "), "{line}");
     receiver.stop();
     assert!(names(directory.path()).is_empty());
 }
