@@ -165,7 +165,7 @@ fn notes_a_truncated_backtrace() {
     assert_eq!((differences, &notes[..]), (vec![], &[Note::Frames { kept: 20 }][..]));
     assert_eq!(
         notes[0].to_string(),
-        "the backtrace stops at 20 frames, older ones may be missing: raise \
+        "the backtrace is truncated to 20 frames; raise \
          Config::wasm_backtrace_max_frames"
     );
 }

@@ -504,7 +504,7 @@ fn no_message_names_an_option_of_the_library() {
     let deep = "(module (func $f (export \"_start\") (call $f)))";
     fs::write(directory.path().join("deep.wat"), deep).unwrap();
     let said = stderr(&run(directory.path(), &["--force", "deep.wat", "--max-frames", "1"]));
-    let expected = "warning: the backtrace ends after 1 frame, older frames may be missing; raise \
+    let expected = "warning: the backtrace is truncated to 1 frame; raise \
                     --max-frames\n";
     assert!(said.contains(expected), "{said}");
 }

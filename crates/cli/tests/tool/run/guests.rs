@@ -919,7 +919,7 @@ fn limits_the_number_of_frames() {
     assert!(stderr(&output).contains("       and 151 more\n"), "{}", stderr(&output));
     let output = run(&["--max-frames", "10"]);
     assert_eq!(frames(&output), 10);
-    assert!(stderr(&output).contains("warning: the backtrace ends after 10 frames"));
+    assert!(stderr(&output).contains("warning: the backtrace is truncated to 10 frames"));
     // With locals, the frames come from the stack itself.
     let output = run(&["--max-frames", "10", "--locals"]);
     assert_eq!(frames(&output), 201);
