@@ -274,3 +274,18 @@ fn sync_directory(directory: &File) -> io::Result<()> {
         result => result,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn does_not_follow_a_link_to_a_child() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::create_dir(parent.path().join("child")).unwrap();
+        std::os::unix::fs::symlink("child", parent.path().join("link")).unwrap();
+        let directory = Directory::open(parent.path()).unwrap();
+        assert!(directory.open_child(OsStr::new("child")).is_ok());
+        assert!(directory.open_child(OsStr::new("link")).is_err());
+    }
+}

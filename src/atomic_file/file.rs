@@ -353,4 +353,14 @@ mod tests {
         assert_eq!(fs::read(&target).unwrap(), b"kept");
         assert!(path.symlink_metadata().unwrap().is_file());
     }
+
+    #[test]
+    fn rejects_the_name_of_a_dangling_link_at_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        let error = AtomicFile::create(&path, NEW).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(names(directory.path()), ["link"]);
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use crate::{common, environment};
 use common::{Random, cost, decode, gaps, least_cost};
-use corestream::internals::Scanner;
+use corestream::internals::{SEGMENT_COST, Scanner};
 use corestream::read::Verdict;
 use corestream::{CoreDump, CoreDumpFile, Dumper, Memory, MemoryImage, MemoryIndex, MemoryType};
 use proptest::prelude::*;
@@ -136,6 +136,30 @@ fn finds_gaps_across_the_ends_of_batches() {
         at = end + random.below(3 << 20);
     }
     check(&[vec![0; 5 << 20], image, vec![1; 3 << 20]], false);
+}
+
+/// Gaps around the shortest that splits a segment lie across the ends of batches, at every place.
+#[test]
+fn splits_at_the_shortest_gap_across_the_end_of_a_batch() {
+    let min_gap = usize::try_from(SEGMENT_COST).unwrap() + 1;
+    for len in [min_gap - 1, min_gap] {
+        let mut image = vec![1; 9 << 20];
+        // 256 KiB divides the length of a batch and of a buffer. Each gap crosses an end at another place.
+        for (i, end) in (1..36).map(|i| (i, i << 18)) {
+            let start = end - 1 - i % (len - 1);
+            image[start..start + len].fill(0);
+        }
+        check(&[image.clone()], false);
+        let mut guest = CoreDump::new("gaps");
+        guest.add_memory(Memory::new(
+            MemoryType::wasm32(pages(&image)),
+            MemoryImage::from_slice(&image),
+        ));
+        for threads in THREADS {
+            let plan = Dumper::new().threads(threads).plan(&guest).unwrap();
+            assert_eq!(plan.segments().len(), if len < min_gap { 1 } else { 36 });
+        }
+    }
 }
 
 /// There are more gaps of the same length than the budget. Those with the lowest memory and address are kept.

@@ -228,6 +228,8 @@ mod tests {
         assert_eq!(read(global, -4, Shape::Signed(4), false), Known::Signed(0));
         assert_eq!(read(Base::Zero, 0x1000, Shape::Signed(1), true), Known::Signed(-1));
         assert_eq!(read(Base::Operand(0), 0, Shape::Unsigned(1), true), Known::Unsigned(1));
+        // Local 0 is -2: the sum wraps around to 0x1000.
+        assert_eq!(read(Base::Local(0), 0x1002, Shape::Unsigned(1), false), Known::Unsigned(0xff));
         assert_eq!(read(global, 16, Shape::Other, false), Known::LiesAt(0x1010));
         // A mutable global of a calling frame, past the end of the memory, out of range.
         assert_eq!(read(global, 0, Shape::Unsigned(2), true), Known::Nothing);

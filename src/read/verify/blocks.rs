@@ -143,3 +143,23 @@ impl Blocks {
         (all.into_iter().map(|(_, range)| range).collect(), more)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The end of memory 0 and the data of memory 1 are adjacent by address, and so are the last two ranges.
+    #[test]
+    fn joins_adjacent_ranges_of_the_same_memory_only() {
+        let range = |memory, addresses| MemoryRange { memory: MemoryIndex(memory), addresses };
+        let mut blocks = Blocks::new(Header::new(0, 4 << 20, 3 << 20, 20).unwrap());
+        blocks.memory = vec![
+            (0, range(0, 0xff00..=0xffff)),
+            (1, range(1, 0x1_0000..=0x1_00ff)),
+            (2, range(1, 0x1_0100..=0x1_01ff)),
+        ];
+        (blocks.computed, blocks.stored) = (vec![1; 3], vec![0; 3]);
+        let expected = [range(0, 0xff00..=0xffff), range(1, 0x1_0000..=0x1_01ff)];
+        assert_eq!(blocks.take_bad_memory(), (expected.to_vec(), 0));
+    }
+}

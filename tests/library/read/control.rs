@@ -1,6 +1,7 @@
 //! Cancelling and progress while a dump is opened or verified, within every list that can take long.
 
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use corestream::read::{OpenOptions, ReadAt, Verifier};
@@ -125,6 +126,41 @@ fn cancels_verifying_within_every_list() {
     }
 }
 
+/// Cancels at the first read of a checksum block. The verifier has one thread, so it must not read many blocks after that.
+#[test]
+fn cancels_verifying_between_blocks() {
+    struct Blocks<'b> {
+        bytes: &'b [u8],
+        cancel: Cancel,
+        count: AtomicU32,
+    }
+
+    impl ReadAt for Blocks<'_> {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.bytes.len() as u64)
+        }
+
+        fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+            if buffer.len() >= 1 << 19 {
+                self.count.fetch_add(1, Ordering::Relaxed);
+                self.cancel.cancel("the test says so");
+            }
+            self.bytes.read_exact_at(buffer, offset)
+        }
+    }
+
+    let image = vec![7; 16 << 20];
+    let mut guest = CoreDump::new("guest");
+    guest.add_memory(Memory::new(MemoryType::wasm32(256), MemoryImage::from_slice(&image)));
+    let bytes = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
+    let cancel = Cancel::new();
+    let source = Blocks { bytes: &bytes, cancel: cancel.clone(), count: AtomicU32::new(0) };
+    let error = Verifier::new().threads(1).cancel(Some(cancel)).verify(&source).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+    let count = source.count.load(Ordering::Relaxed);
+    assert!((1..=2).contains(&count), "{count} blocks were read");
+}
+
 /// A list of a few very long items.
 #[test]
 fn cancels_opening_between_long_items() {
@@ -220,6 +256,8 @@ fn reports_progress_within_long_lists() {
         let (first, last) = (told[0], told[told.len() - 1]);
         assert_eq!((first.stage, first.done, first.total), (Stage::Open, 0, len), "{what}");
         assert_eq!(last.done, len, "{what}");
+        let complete = told.iter().filter(|progress| progress.done == len).count();
+        assert!(complete <= 2, "{what}: all bytes were reported {complete} times");
         let of_a_list = |told: &[Progress]| told.iter().filter(|p| p.done % len != 0).count();
         if !what.contains("index") && !what.contains("appended") {
             assert!(of_a_list(&told) >= 1, "{what}: {told:?}");

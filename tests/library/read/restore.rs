@@ -6,7 +6,11 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
 use common::own::Own;
 use common::reading::{PAGE, images, small};
-use corestream::{CoreDumpFile, ErrorKind, FileOptions, MemoryIndex};
+use corestream::read::OpenOptions;
+use corestream::{
+    Cancel, CoreDump, CoreDumpFile, Dumper, ErrorKind, FileOptions, Memory, MemoryImage,
+    MemoryIndex, MemoryType,
+};
 use foreign::{address, foreign};
 use wasm_encoder::DataSection;
 
@@ -51,6 +55,21 @@ fn restores_an_exact_and_sparse_image() {
         let blocks = path.metadata().unwrap().blocks() * 512;
         assert!(blocks <= 10 * 4096, "{blocks} bytes on disk");
     }
+}
+
+#[test]
+fn leaves_nothing_of_a_cancelled_image_without_data() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut guest = CoreDump::new("guest");
+    guest.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&[])));
+    let bytes = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
+    let cancel = Cancel::new();
+    let dump = OpenOptions::new().cancel(Some(cancel.clone())).open_source(&bytes[..]).unwrap();
+    cancel.cancel("the test");
+    let path = directory.path().join("memory");
+    let error = dump.memory(FIRST).unwrap().restore(&path, FileOptions::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+    assert_eq!(directory.path().read_dir().unwrap().count(), 0);
 }
 
 #[test]

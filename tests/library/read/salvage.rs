@@ -380,3 +380,37 @@ fn check_small_memories(dump: &CoreDumpFile<'_>) {
         assert_eq!(known.count(), image.len(), "memory {i}");
     }
 }
+
+/// Damages a segment in one of many data sections, and truncates the dump in a later section. No byte that the guest had
+/// may be called zero.
+#[test]
+fn loses_no_byte_silently_in_many_sections() {
+    let mut image = vec![0; 16 * PAGE];
+    for (i, run) in image.chunks_exact_mut(PAGE).enumerate() {
+        run[..100].fill(u8::try_from(i + 1).unwrap());
+    }
+    let mut guest = CoreDump::new("guest");
+    guest.add_memory(Memory::new(MemoryType::wasm32(16), MemoryImage::from_slice(&image)));
+    let bytes = Dumper::new().max_section_bytes(256).plan(&guest).unwrap().to_vec().unwrap();
+    let decoded = common::decode(&bytes);
+    let starts: Vec<_> =
+        decoded.segments.iter().map(|s| s.data.as_ptr().addr() - bytes.as_ptr().addr()).collect();
+    assert_eq!(starts.len(), 16);
+    for damaged in 0..14 {
+        for cut in starts[damaged + 1..].iter().map(|start| start + 50) {
+            let mut dump = bytes[..cut].to_vec();
+            // The opcode before the address of the segment.
+            let head = (0..16).map(|i| starts[damaged] - i).find(|at| dump[*at] == 0x41).unwrap();
+            dump[head] = 0xff;
+            let salvaged = CoreDumpFile::salvage_slice(&dump).unwrap();
+            assert!(salvaged.damage().is_some());
+            let found = contents(&salvaged, MemoryIndex(0));
+            for (address, (found, expected)) in found.iter().zip(&image).enumerate() {
+                assert!(
+                    *found == 0xee || found == expected,
+                    "{address:#x}: {found}, segment {damaged} damaged, {cut} bytes"
+                );
+            }
+        }
+    }
+}

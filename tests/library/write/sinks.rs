@@ -4,6 +4,7 @@
 use crate::{common, ends, mapped, still};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -735,4 +736,46 @@ fn takes_pieces_without_begin() {
     assert_eq!(PipeSink::new(&ends.writer).put(&[piece]).unwrap(), 40_000);
     (&ends.writer).write_all(b"end").unwrap();
     assert_eq!(read_some(&ends.reader, 40_003)[40_000..], *b"end");
+}
+
+/// A reader that takes some bytes now and then has not stalled, even if the dump takes longer than the limit.
+#[test]
+fn bytes_taken_restart_the_stall_timeout() {
+    /// Takes 4 KiB at every second call.
+    struct Slow {
+        descriptor: File,
+        is_ready: bool,
+        taken: usize,
+    }
+
+    impl Sink for Slow {
+        fn put(&mut self, pieces: &[Piece<'_>]) -> io::Result<usize> {
+            self.is_ready = !self.is_ready;
+            if !self.is_ready {
+                thread::sleep(Duration::from_millis(10));
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let len: u64 = pieces.iter().map(Piece::len).sum();
+            let taken = usize::try_from(len.min(4096)).unwrap();
+            self.taken += taken;
+            Ok(taken)
+        }
+
+        fn waits_on(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.descriptor.as_fd())
+        }
+    }
+
+    let image = vec![7; 256 << 10];
+    let mut guest = CoreDump::new("guest");
+    guest.add_memory(Memory::new(MemoryType::wasm32(4), MemoryImage::from_slice(&image)));
+    let plan = Dumper::new().plan(&guest).unwrap();
+    // A pipe that nothing is written to is always ready.
+    let pipe = Ends::new("pipe");
+    let mut sink = Slow { descriptor: pipe.writer, is_ready: false, taken: 0 };
+    let limit = Duration::from_millis(300);
+    let start = Instant::now();
+    plan.writer().stall_timeout(Some(limit)).write_to(&mut sink).unwrap();
+    assert_eq!(sink.taken as u64, plan.len());
+    assert!(start.elapsed() > limit, "the dump must take longer than the limit");
 }

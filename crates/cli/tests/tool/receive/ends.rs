@@ -86,6 +86,21 @@ fn keeps_partial_dumps_only_with_the_option() {
 }
 
 #[test]
+fn accepts_a_dump_of_exactly_the_maximum_size() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = dump_of("guest", 1, 1);
+    for (max, code) in [(bytes.len(), 0), (bytes.len() - 1, 1)] {
+        let max = max.to_string();
+        let receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--once", "--max-size", &max]);
+        receiver.send(&bytes);
+        let (found, line) = receiver.end();
+        assert_eq!(found, Some(code), "{line}");
+    }
+    assert!(read(directory.path(), "guest") == bytes);
+    assert_eq!(names(directory.path()), ["guest"]);
+}
+
+#[test]
 fn once_exits_by_the_verdict_on_the_dump() {
     let directory = tempfile::tempdir().unwrap();
     let bytes = dump_of("guest", 32, 1);
