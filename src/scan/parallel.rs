@@ -545,3 +545,37 @@ fn slice_of<'b>(bytes: &'b [u8], extent: &Range<u64>) -> Result<&'b [u8]> {
     let bytes = bytes.get(exact(extent.start)?..exact(extent.end)?);
     bytes.ok_or_else(|| Error::new(ErrorKind::Internal, "an extent past the end of its image"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Threads finish batches in any order. Each gap between two spans is found once, also across a batch of zeros.
+    #[test]
+    fn finds_each_gap_in_every_order_of_batches() {
+        let spans = [Some(10..20), None, Some(220..230), Some(300..310), None];
+        for order in permutations(spans.len()) {
+            let (mut list, mut gaps) = (Vec::new(), Vec::new());
+            for i in order.clone() {
+                let done = Stretch { batches: i as u64..i as u64 + 1, span: spans[i].clone() };
+                gaps.extend(join(&mut list, done).into_iter().flatten());
+            }
+            gaps.sort_by_key(|gap| gap.start);
+            assert_eq!(gaps, [20..220, 230..300], "{order:?}");
+            assert_eq!((list.len(), list[0].span.clone()), (1, Some(10..310)));
+        }
+    }
+
+    /// Returns all orders of the numbers below `count`.
+    fn permutations(count: usize) -> Vec<Vec<usize>> {
+        let Some(last) = count.checked_sub(1) else { return vec![Vec::new()] };
+        let insert = |order: Vec<usize>| {
+            (0..count).map(move |at| {
+                let mut order = order.clone();
+                order.insert(at, last);
+                order
+            })
+        };
+        permutations(last).into_iter().flat_map(insert).collect()
+    }
+}
