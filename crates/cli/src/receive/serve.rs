@@ -236,7 +236,6 @@ impl Receiver {
             }
             Err(fault) => fault,
         };
-        drop(spare);
         let mut failure = match fault {
             Fault::Broken(why) => Failure::damaged(why),
             Fault::Refused(why) => Failure::new(why),
@@ -244,13 +243,18 @@ impl Receiver {
         };
         match (fault, name) {
             (Fault::Broken(_), _) if received.bytes == 0 => {
+                drop(spare);
                 connection.refuse(&failure.message, &self.stop);
                 return Served::Nothing(failure.at(format_args!("receive: {peer}")));
             }
             // Releases the disk space before the sender gets the reply.
-            (Fault::Refused(_), _) | (_, None) => drop(file),
+            (Fault::Refused(_), _) | (_, None) => drop((file, spare)),
             (_, Some(name)) => {
+                // As for an intact dump, no other thread may take the released descriptors.
+                let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(spare);
                 let kept = self.keeper.keep_partial(file, name, received.bytes);
+                drop(turn);
                 failure.message.push_str(&kept);
             }
         }
