@@ -324,7 +324,7 @@ fn reports_an_image_that_cannot_be_read() {
         .unwrap();
     let mut command = start(directory.path(), &["--memory", "guest.mem", "-o", "new"]);
     if rustix::process::getuid().is_root() {
-        // Root can read everything. The user `nobody` can run only programs in a directory that is open to all.
+        // Root can read everything. The user `nobody` can run only programs in a world-accessible directory.
         let copy = directory.path().join("corestream");
         // Copied by another process. Otherwise a process forked meanwhile would hold the copy open for writing.
         let mut copies = Command::new("cp");

@@ -162,8 +162,8 @@ fn variables_of_missing_locals_are_unknown() {
     assert!(variable(&frames[1], "buffer").get("address").is_none());
 }
 
-/// The frame is at a call in a function that is inlined into `main`. Its offset is that of the call, as in the format,
-/// or that after the call, where the next line can begin.
+/// The frame is at a call in a function that is inlined into `main`. Its offset is the offset of the call, as in the
+/// format, or that after the call, where the next line can begin.
 #[test]
 fn shows_inlined_calls() {
     let directory = Directory::new();

@@ -120,7 +120,7 @@ fn keeps_read_only_files_and_directories() {
     for name in ["guest.mem", "guest.core"] {
         fs::set_permissions(dir.join(name), Permissions::from_mode(0o644)).unwrap();
     }
-    // Root can write everywhere. The user `nobody` can run only programs in a directory that is open to all.
+    // Root can write everywhere. The user `nobody` can run only programs in a world-accessible directory.
     let root = rustix::process::getuid().is_root();
     let copied = Command::new("cp").arg(tool_path()).arg(dir.join("corestream")).status().unwrap();
     assert!(copied.success());

@@ -86,7 +86,7 @@ fn dumps_a_real_guest() {
     assert_eq!(depths, [0, 1, 2, 3, 4, 5].map(Value::I32));
 }
 
-/// The SHA-256 is that of the guest's file, although `run` instruments the guest.
+/// The SHA-256 is the hash of the guest's file, although `run` instruments the guest.
 #[test]
 fn a_dump_has_the_trap_the_time_and_the_identity_of_the_guest() {
     let directory = tempfile::tempdir().unwrap();
