@@ -416,8 +416,8 @@ mod tests {
             replace_partial("after");
             let named = finished.assign_first_free([new.clone()]);
             if replaced == "after" {
-                let said = named.unwrap_err().to_string();
-                assert!(said.starts_with("another process has replaced "), "{said}");
+                let message = named.unwrap_err().to_string();
+                assert!(message.starts_with("another process has replaced "), "{message}");
                 assert!(finished.keep(OsStr::new("dump")).is_err());
                 assert!(!new.exists());
                 assert_eq!(fs::read(partial).unwrap(), b"of others");

@@ -338,7 +338,7 @@ impl Said {
             assert!(format!("{thread:?} {:?}", thread.frames()).len() < 1 << 20);
             (thread.name().to_string(), list(thread.frames()))
         };
-        let said = Self {
+        let message = Self {
             name: dump.name().into(),
             len: dump.len(),
             damage: dump.damage().map(failure),
@@ -362,14 +362,14 @@ impl Said {
             memories: dump.memories().map(SaidMemory::by).collect(),
         };
         let index = |i: usize| u32::try_from(i).unwrap();
-        assert_items(&said.modules, |i| dump.module(ModuleIndex(index(i))));
-        assert_items(&said.identities, |i| dump.module_identity(ModuleIndex(index(i))));
-        assert_items(&said.instances, |i| dump.instance(InstanceIndex(index(i))));
-        assert_items(&said.threads, |i| dump.thread(i).map(frames));
-        assert_items(&said.globals, |i| dump.global(GlobalIndex(index(i))));
-        let past = dump.memory(MemoryIndex(index(said.memories.len()))).unwrap_err();
+        assert_items(&message.modules, |i| dump.module(ModuleIndex(index(i))));
+        assert_items(&message.identities, |i| dump.module_identity(ModuleIndex(index(i))));
+        assert_items(&message.instances, |i| dump.instance(InstanceIndex(index(i))));
+        assert_items(&message.threads, |i| dump.thread(i).map(frames));
+        assert_items(&message.globals, |i| dump.global(GlobalIndex(index(i))));
+        let past = dump.memory(MemoryIndex(index(message.memories.len()))).unwrap_err();
         assert_eq!(past.kind(), ErrorKind::Option);
-        said
+        message
     }
 }
 
@@ -414,7 +414,7 @@ impl SaidMemory {
 }
 
 /// Reads everything from a dump, opened strictly and salvaged.
-fn said(kind: Kind, bytes: &[u8]) -> [Result<Said, Failure>; 2] {
+fn message(kind: Kind, bytes: &[u8]) -> [Result<Said, Failure>; 2] {
     [false, true].map(|salvage| {
         let opened = OpenOptions::new().salvage(salvage).open_source(kind.source(bytes));
         opened.map(|dump| Said::by(&dump)).map_err(|error| failure(&error))
@@ -424,18 +424,18 @@ fn said(kind: Kind, bytes: &[u8]) -> [Result<Said, Failure>; 2] {
 /// Reads everything from a slice. Checks that a source that lends nothing gives the same, and for a sample of the
 /// inputs, that a file or a mapping does, too.
 pub fn read_all(bytes: &[u8]) {
-    let expected = said(Kind::Slice, bytes);
+    let expected = message(Kind::Slice, bytes);
     let kinds = [Kind::Unlent].into_iter().chain(Kind::sample(bytes));
     kinds.for_each(|kind| assert_said(kind, bytes, &expected));
 }
 
 /// Reads everything from a slice. Checks that sources of every kind give the same.
 pub fn read_consistently(bytes: &[u8]) {
-    let expected = said(Kind::Slice, bytes);
+    let expected = message(Kind::Slice, bytes);
     Kind::ALL.into_iter().skip(1).for_each(|kind| assert_said(kind, bytes, &expected));
 }
 
 fn assert_said(kind: Kind, bytes: &[u8], expected: &[Result<Said, Failure>; 2]) {
-    let found = said(kind, bytes);
+    let found = message(kind, bytes);
     assert!(found == *expected, "{kind:?}: {found:?}\na slice: {expected:?}");
 }

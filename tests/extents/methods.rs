@@ -144,9 +144,9 @@ fn run_with_faults(calls: &str, path: Option<&str>, faults: &[String]) -> String
     ]);
     let output = command.env(UNDER_STRACE, "1").output().unwrap();
     assert!(strace::faults(&log) > 0, "nothing was injected");
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    said
+    let message = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{message}{}", String::from_utf8_lossy(&output.stderr));
+    message
 }
 
 /// Returns the line that [`print_extents`] prints.

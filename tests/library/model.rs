@@ -190,8 +190,8 @@ fn keeps_the_memories_of_the_innermost_frames() {
         |s: &Shortfall| matches!(s, Shortfall::Memory(m) if !kept.contains(&(m.0 as usize)));
     assert_eq!(plan.shortfalls().len(), 50);
     assert!(plan.shortfalls().iter().all(missing));
-    let said = "memory 79 is omitted: a dump has at most 100 memories";
-    assert_eq!(plan.shortfalls()[0].to_string(), said);
+    let message = "memory 79 is omitted: a dump has at most 100 memories";
+    assert_eq!(plan.shortfalls()[0].to_string(), message);
 
     let dumped = plan.to_vec().unwrap();
     let decoded = decode(&dumped);
@@ -253,8 +253,8 @@ fn truncates_long_names_between_characters() {
     dump.add_thread(Thread::new(name));
     let plan = Dumper::new().plan(&dump).unwrap();
     assert_eq!(plan.shortfalls().len(), 3);
-    let said = "the name of module 0 has 100002 bytes and is shortened: a dump can hold 100000";
-    assert_eq!(plan.shortfalls()[1].to_string(), said);
+    let message = "the name of module 0 has 100002 bytes and is shortened: a dump can hold 100000";
+    assert_eq!(plan.shortfalls()[1].to_string(), message);
     let bytes = plan.to_vec().unwrap();
     let decoded = decode(&bytes);
     assert_eq!(decoded.name.len(), MAX_NAME_BYTES - 1);

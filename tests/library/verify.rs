@@ -171,10 +171,10 @@ fn gives_the_range_of_an_error() {
         let mut damaged = bytes.clone();
         damaged[i] ^= 0x55;
         let Err(error) = CoreDumpFile::from_slice(&damaged) else { continue };
-        let said = error.to_string();
-        if let Some(place) = said.strip_prefix("at 0x").and_then(|rest| rest.split(':').next()) {
+        let message = error.to_string();
+        if let Some(place) = message.strip_prefix("at 0x").and_then(|rest| rest.split(':').next()) {
             let place = u64::from_str_radix(place, 16).unwrap();
-            assert_eq!(error.range().unwrap().start, place, "{said}");
+            assert_eq!(error.range().unwrap().start, place, "{message}");
             placed += 1;
         }
     }
@@ -382,7 +382,10 @@ fn counts_bad_blocks_after_a_fault() {
         (&found.range, found.bad_blocks, found.all_memory.is_empty()),
         (&only.range, 1, false)
     );
-    let expected = format!("at {at:#x}: unknown section id 99; 1 bad block follows");
+    let expected = format!(
+        "at {at:#x}: unknown section id 99; 1 bad block follows (bytes {at:#x}..{:#x})",
+        found.range.end
+    );
     assert_eq!(found.to_string(), expected);
     assert!(found.checksums && !found.guest && !found.truncated);
 }
@@ -585,13 +588,13 @@ fn knows_which_sections_are_optional() {
     }
     let text = CoreDumpFile::from_slice(b"(module)").unwrap_err();
     assert_eq!(text.to_string(), "not a core dump: it is not a WebAssembly module");
-    for (bytes, said) in [
+    for (bytes, message) in [
         (&b""[..], "it is empty"),
         (b"\0asm\x0d\0\x01\0", "it is a component, and a dump is a core module"),
     ] {
         let error = verdict(bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Format);
-        assert_eq!(error.to_string(), format!("not a core dump: {said}"));
+        assert_eq!(error.to_string(), format!("not a core dump: {message}"));
     }
 
     // The header is the second section, unless another tool has moved it.

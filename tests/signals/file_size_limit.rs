@@ -87,7 +87,7 @@ fn a_limit_on_the_size_of_files_does_not_end_an_embedder() {
     let name = "file_size_limit::a_limit_on_the_size_of_files_does_not_end_an_embedder";
     command.args(["--exact", name, "--nocapture"]).env("EMBEDDER", directory.path());
     let output = command.stdout(Stdio::null()).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.ends_with("alive\n"), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.ends_with("alive\n"), "{message}");
     assert_eq!(output.status.signal(), Some(libc::SIGXFSZ));
 }

@@ -44,7 +44,7 @@ fn sigpipe_does_not_end_an_embedder() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "sigpipe::sigpipe_does_not_end_an_embedder", "--nocapture"]);
     let output = command.env("EMBEDDER", "1").stdout(Stdio::null()).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.ends_with("alive\n"), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.ends_with("alive\n"), "{message}");
     assert_eq!(output.status.signal(), Some(libc::SIGPIPE));
 }

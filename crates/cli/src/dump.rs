@@ -16,15 +16,15 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use corestream::{Change, CoreDump, FileSink, Memory, PipeSink, Plan, SocketSink};
 
-pub use self::options::{MemoryOption, PlanOptions, seconds, some_bytes};
+pub use self::options::{MemoryOption, PlanOptions, parse_nonzero_size, parse_seconds};
 use self::ranges::RangeOption;
 use self::stats::StatsFormat;
+use crate::blocking_stream::BlockingStream;
 use crate::image;
 use crate::input::Watch;
 use crate::json::Manifest;
 use crate::limits::MAX_MANIFEST_BYTES;
 use crate::output::{OpenOutput, Output, warn_if_not_private};
-use crate::patient::Patient;
 use crate::peer::Peer;
 use crate::peer::answer::Exchange;
 use crate::placeholder::is_placeholder;
@@ -87,7 +87,7 @@ pub struct Dump {
     ///
     /// This limits each wait: for a connection, for a reader to open a FIFO, for a reader that has stopped
     /// reading, and for a receiver's reply.
-    #[arg(long, value_name = "S", value_parser = seconds)]
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
     write_timeout: Option<Duration>,
 
     #[command(flatten)]
@@ -162,8 +162,8 @@ impl Dump {
             write_time = Some(start.elapsed());
         }
         progress.finish();
-        if let Some(partial) = report::partial(plan.excluded().map(stats::excluded)) {
-            report::line(&partial);
+        if let Some(excluded) = report::excluded(plan.excluded().map(stats::excluded)) {
+            report::line(&excluded);
         }
         let of_options = self.memories.iter().map(|option| Some(option.image.clone()));
         let paths = of_manifest.into_iter().flatten().chain(of_options);
@@ -355,7 +355,7 @@ impl ManifestFile {
             if is_placeholder(std::io::stdin()) {
                 return Err(Failure::new("standard input: is closed"));
             }
-            ("standard input".into(), read_text(Patient(std::io::stdin())))
+            ("standard input".into(), read_text(BlockingStream(std::io::stdin())))
         } else {
             (path.display().to_string(), File::open(path).and_then(read_text))
         };

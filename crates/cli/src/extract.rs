@@ -16,9 +16,9 @@ use corestream::{Cancel, CoreDumpFile, ErrorKind, MemoryIndex, check_close};
 use self::directory::Directory;
 use self::done::{DamagedDump, Extraction};
 use self::meter::Meter;
+use crate::blocking_stream::BlockingStream;
 use crate::input::Input;
 use crate::output::{OpenOutput, Output, warn_if_not_private};
-use crate::patient::Patient;
 use crate::progress::{ProgressDisplay, ProgressMode};
 use crate::report::{self, Failure};
 use crate::sigbus;
@@ -244,7 +244,7 @@ impl Extract {
                 restored
             }
             OpenOutput::Socket(stream) | OpenOutput::Peer(stream) | OpenOutput::Pipe(stream) => {
-                memory.write_to(Patient(stream)).map_err(|error| output.failure(error))?
+                memory.write_to(BlockingStream(stream)).map_err(|error| output.failure(error))?
             }
         };
         self.check_read(input)?;

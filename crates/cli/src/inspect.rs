@@ -19,9 +19,9 @@ use serde::Serialize;
 
 use self::columns::Columns;
 use self::modules::Modules;
+use crate::blocking_stream::BlockingStream;
 use crate::input::Input;
 use crate::json::{self, Inspection};
-use crate::patient::Patient;
 use crate::report::{self, Failure};
 use crate::symbol_files::{SymbolFile, SymbolFiles};
 
@@ -58,7 +58,7 @@ impl Inspect {
         let dump = input.dump(&OpenOptions::new())?;
         let files = SymbolFiles::read(&self.symbols)?;
         let symbols = files.symbols(&dump)?;
-        let mut out = BufWriter::new(Patient(io::stdout().lock()));
+        let mut out = BufWriter::new(BlockingStream(io::stdout().lock()));
         let printed = if self.json {
             print_json(&mut out, &dump, &symbols)
         } else {

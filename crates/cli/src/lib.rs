@@ -7,6 +7,7 @@
 
 mod bar;
 mod bench;
+mod blocking_stream;
 mod completions;
 mod dump;
 mod extract;
@@ -22,7 +23,6 @@ mod man;
 mod mapped;
 mod module_file;
 mod output;
-mod patient;
 mod peer;
 mod placeholder;
 mod platform;

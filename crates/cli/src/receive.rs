@@ -31,7 +31,7 @@ use self::naming::Naming;
 use self::pace::Limits;
 use self::serve::Receiver;
 use self::stop::Stop;
-use crate::dump::{seconds, some_bytes};
+use crate::dump::{parse_nonzero_size, parse_seconds};
 use crate::limits::MAX_SENDERS;
 use crate::log;
 use crate::peer::Peer;
@@ -59,11 +59,11 @@ pub struct Receive {
     max_senders: u16,
 
     /// Maximum size of a dump, such as 8GiB; by default the free space of the disk
-    #[arg(long, value_name = "SIZE", value_parser = some_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_nonzero_size)]
     max_size: Option<ByteSize>,
 
     /// Drop a sender that sends nothing for this many seconds, such as 0.5
-    #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value = "60", value_parser = parse_seconds)]
     timeout: Duration,
 
     /// Minimum rate of a sender in bytes per second, averaged over --timeout; 0 means any rate
@@ -71,7 +71,7 @@ pub struct Receive {
     min_rate: ByteSize,
 
     /// Maximum seconds for a whole dump; unlimited by default
-    #[arg(long, value_name = "S", value_parser = seconds)]
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
     max_time: Option<Duration>,
 
     /// Exit after the first sender that sends any bytes: with 0 if its dump is intact, 3 if it is damaged or truncated,

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 
 use corestream::{MemoryIndex, Visible};
 
+use crate::blocking_stream::BlockingStream;
 use crate::log;
-use crate::patient::Patient;
 
 /// The exit code for a failure.
 const FAILED: u8 = 1;
@@ -89,16 +89,15 @@ pub fn count(n: impl Into<u128>, singular: &str) -> String {
     format!("{n} {singular}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Formats the note about ranges that were excluded on purpose, or returns `None` if there are none. `excluded` yields
-/// the index of a memory, and the number of excluded bytes and ranges of this memory.
-pub fn partial(
+/// Lists the memory that was excluded from a dump, or returns `None` if there is none. `excluded` yields the index of a
+/// memory, and the number of excluded bytes and ranges of this memory.
+pub fn excluded(
     mut excluded: impl Iterator<Item = (MemoryIndex, impl Into<u128>, u64)>,
 ) -> Option<String> {
-    let of = |(memory, bytes, ranges)| {
-        format!("memory {memory} without {}", bytes_in_ranges(bytes, ranges))
-    };
+    let of =
+        |(memory, bytes, ranges)| format!("{} of memory {memory}", bytes_in_ranges(bytes, ranges));
     let first = of(excluded.next()?);
-    let line = format!("partial on purpose: {first}");
+    let line = format!("excluded on request: {first}");
     Some(excluded.map(of).fold(line, |line, next| line + ", " + &next))
 }
 
@@ -117,7 +116,7 @@ pub fn raw(text: &str) {
 /// # Errors
 /// Returns an error if the write fails, except for a broken pipe.
 pub fn result(text: &str) -> Result<(), Failure> {
-    let mut stdout = Patient(std::io::stdout());
+    let mut stdout = BlockingStream(std::io::stdout());
     ignore_broken_pipe(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
 }
 

@@ -2,7 +2,6 @@
 
 mod arguments;
 mod backtrace;
-mod busy;
 mod cause;
 mod check;
 mod exit_code;
@@ -16,6 +15,7 @@ mod output_stream;
 mod overflow;
 mod shared;
 mod standard_input;
+mod thread_activity;
 mod unreachable;
 
 use std::path::{Path, PathBuf};
@@ -77,9 +77,11 @@ impl Run {
                 let stack = if limit { None } else { guest.stack_pointer() };
                 let mut captured = guest.captured(self, &error);
                 let cause = match pending {
-                    Some(pending) => format!("{} {pending}", self.limit()),
-                    None if limit && waits => format!("{} in memory.atomic.wait", self.limit()),
-                    None if limit => self.limit(),
+                    Some(pending) => format!("{} {pending}", self.limit_message()),
+                    None if limit && waits => {
+                        format!("{} in memory.atomic.wait", self.limit_message())
+                    }
+                    None if limit => self.limit_message(),
                     None => trap_cause(&error, stack.as_ref(), captured.as_ref().ok()),
                 };
                 let name = self.name();

@@ -6,8 +6,8 @@ use clap::Args;
 use corestream::Visible;
 use corestream::read::{DamageReport, IntactDump, Producer, Verdict, Verifier};
 
+use crate::blocking_stream::BlockingStream;
 use crate::input::{self, Input};
-use crate::patient::Patient;
 use crate::placeholder::is_placeholder;
 use crate::progress::{ProgressDisplay, ProgressMode};
 use crate::report::{self, Failure};
@@ -41,7 +41,7 @@ impl Verify {
             }
             let progress = ProgressDisplay::start(self.progress, name);
             let verifier = Verifier::new().progress(progress.callback());
-            let verdict = verifier.verify_stream(Patient(std::io::stdin().lock()));
+            let verdict = verifier.verify_stream(BlockingStream(std::io::stdin().lock()));
             progress.finish();
             return print_verdict(name, verdict.map_err(|error| input::failure_of(name, &error))?);
         }
@@ -69,9 +69,8 @@ fn print_verdict(name: &str, verdict: Verdict) -> Result<(), Failure> {
 
 /// Describes damage, with the byte range of the dump.
 pub fn describe_damage(damage: &DamageReport) -> String {
-    let range = &damage.range;
     let prefix = if damage.truncated { "" } else { "is damaged: " };
-    format!("{prefix}{damage} (bytes {:#x}..{:#x})", range.start, range.end)
+    format!("{prefix}{damage}")
 }
 
 /// Returns the line for an undamaged dump.
@@ -112,9 +111,9 @@ pub fn notes(whole: &IntactDump) -> String {
         line.push_str("; memory ranges were excluded on purpose");
     }
     let excluded = whole.excluded.iter().map(|of| (of.memory, of.bytes, of.ranges));
-    if let Some(partial) = report::partial(excluded) {
+    if let Some(excluded) = report::excluded(excluded) {
         line.push_str("; ");
-        line.push_str(&partial);
+        line.push_str(&excluded);
     }
     if !whole.changing.is_empty() {
         let changing: Vec<_> = whole.changing.iter().map(ToString::to_string).collect();

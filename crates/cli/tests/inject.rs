@@ -372,8 +372,8 @@ fn check_written(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Ru
         }
         None => "no fault".into(),
     };
-    let said = stderr(&run.output);
-    let what = format!("{:?}, {what}\n{said}", case.args);
+    let message = stderr(&run.output);
+    let what = format!("{:?}, {what}\n{message}", case.args);
     let expected = if case.args[0] == "dump" { &guest.dump } else { &guest.image };
     let work = run.directory.path().join("work");
     let names = names(&work);
@@ -390,11 +390,14 @@ fn check_written(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Ru
             line.contains("F_GET_SEALS")
                 || trial.has(&["EAGAIN"]) && line.contains("F_SETLEASE, F_RDLCK")
         };
-        if !said.is_empty() && trial.is_some_and(refused) {
-            assert!(said.contains("was open for writing") && said.lines().count() == 1, "{what}");
+        if !message.is_empty() && trial.is_some_and(refused) {
+            assert!(
+                message.contains("was open for writing") && message.lines().count() == 1,
+                "{what}"
+            );
             return;
         }
-        assert_eq!(said, "", "{what}");
+        assert_eq!(message, "", "{what}");
         match named {
             true => assert_complete(&work.join("new"), expected, &what),
             false => assert!(is_same(&run.stdout, expected), "{what}"),
@@ -410,13 +413,14 @@ fn check_written(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Ru
         _ => 1,
     };
     assert!(killed || status.code() == Some(code), "{status}: {what}");
-    let line =
-        said.starts_with("corestream: ") && said.lines().count() == 1 && said.ends_with('\n');
-    assert!(killed || line && said.chars().all(|c| c == '\n' || !c.is_control()), "{what}");
+    let line = message.starts_with("corestream: ")
+        && message.lines().count() == 1
+        && message.ends_with('\n');
+    assert!(killed || line && message.chars().all(|c| c == '\n' || !c.is_control()), "{what}");
     assert!(run.stdout.len() <= expected.len() && expected.starts_with(&run.stdout), "{what}");
     let new = work.join("new");
     // The file is complete and has its name: only the last `fsync`, of its directory, has failed.
-    let is_named = said.contains("its directory cannot be synced");
+    let is_named = message.contains("its directory cannot be synced");
     match fs::read(&new) {
         Ok(_) if is_named => {
             assert_eq!(trial.unwrap().call.name, "fsync", "{what}");
@@ -430,7 +434,7 @@ fn check_written(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Ru
         Err(_) => assert!(!case.old && !is_named, "the file is gone: {what}"),
     }
     // A finished file that got no name stays, and is complete.
-    let kept = kept_path(&said).and_then(|path| Some(path.file_name()?.to_str()?.to_string()));
+    let kept = kept_path(&message).and_then(|path| Some(path.file_name()?.to_str()?.to_string()));
     if let Some(kept) = &kept {
         let failed = &trial.unwrap().call.name;
         assert!(matches!(failed.as_str(), "renameat" | "openat"), "{what}");
@@ -569,10 +573,10 @@ fn check_read(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Run) 
     if case.args.contains(&"new") {
         return check_written(guest, case, trial, run);
     }
-    let said = stderr(&run.output);
+    let message = stderr(&run.output);
     let (call, fault) =
         trial.map_or((String::new(), ""), |t| (format!("{:?}", t.call), t.fault.as_str()));
-    let what = format!("{:?}, {fault} at {call}\n{said}", case.args);
+    let what = format!("{:?}, {fault} at {call}\n{message}", case.args);
     let shown = String::from_utf8_lossy(&run.stdout);
     let of_input =
         |trial: &Trial<'_>| trial.call.name == "read" && trial.call.line.starts_with("0,");
@@ -581,10 +585,12 @@ fn check_read(guest: &Guest, case: &Case, trial: Option<&Trial<'_>>, run: &Run) 
     }
     match run.output.status.code() {
         Some(0) => {
-            assert!(said.is_empty() && shown.contains(": intact, "), "{what}{shown}");
+            assert!(message.is_empty() && shown.contains(": intact, "), "{what}{shown}");
             assert!(shown.contains(&guest.dump.len().to_string()), "{what}");
         }
-        Some(1 | 3) => assert!(run.stdout.is_empty() && said.lines().count() == 1, "{what}{shown}"),
+        Some(1 | 3) => {
+            assert!(run.stdout.is_empty() && message.lines().count() == 1, "{what}{shown}")
+        }
         Some(130 | 143) => assert!(fault.starts_with("signal="), "{what}"),
         _ => assert!(fault.starts_with("signal="), "{what}"),
     }

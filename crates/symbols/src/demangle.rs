@@ -7,7 +7,7 @@ use cpp_demangle::DemangleOptions;
 use super::limits::MAX_NAME_CHARS;
 
 /// Truncates text of a module to the maximum length.
-pub fn cut(text: &str) -> String {
+pub fn truncate(text: &str) -> String {
     text.chars().take(MAX_NAME_CHARS).collect()
 }
 
@@ -36,7 +36,7 @@ pub fn demangle(name: &str) -> String {
     let mangled = ["_Z", "__Z", "_R"].iter().any(|begin| name.starts_with(begin));
     let short = mangled && name.len() <= MAX_NAME_CHARS;
     let text = if short { of_rust().or_else(of_cpp) } else { None };
-    text.unwrap_or_else(|| cut(name))
+    text.unwrap_or_else(|| truncate(name))
 }
 
 /// A writer that fails once the text gets too long: a short mangled name can double its length with every letter.

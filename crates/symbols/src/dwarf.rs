@@ -6,7 +6,7 @@ use addr2line::Context;
 use gimli::{AttributeValue, Dwarf, UnitRef};
 
 use super::counted::{Budget, Counted};
-use super::demangle::{cut, demangle};
+use super::demangle::{demangle, truncate};
 use super::guest::Place;
 use super::limits::{MAX_DEBUG_READS, MAX_ENTRY_DEPTH, MAX_MORE_DEBUG_BYTES};
 use super::variables::{self, Variable};
@@ -112,7 +112,7 @@ impl<'b> Debug<'b> {
             };
             positions.push(Position {
                 function: name,
-                file: location.and_then(|location| location.file).map(cut),
+                file: location.and_then(|location| location.file).map(truncate),
                 line: location.and_then(|location| location.line),
                 column: location.and_then(|location| location.column).filter(|column| *column > 0),
                 variables,

@@ -67,7 +67,7 @@ use corestream::{CoreDumpFile, ErrorKind, Frame, ModuleIndex};
 use dwarf::Debug;
 use guest::Guest;
 use instances::Instances;
-use value::State;
+use value::GuestState;
 
 pub use demangle::demangle;
 pub use dwarf::Position;
@@ -271,7 +271,7 @@ impl<'b> Symbols<'b> {
             }
             Err(cause) => resolved.problem = Some(format!("{}: {cause}", of.path)),
         }
-        let state = State { instances: &self.instances, frame, caller };
+        let state = GuestState { instances: &self.instances, frame, caller };
         for variable in resolved.positions.iter_mut().flat_map(|position| &mut position.variables) {
             variable.known = state.known(variable)?;
         }

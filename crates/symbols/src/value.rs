@@ -9,7 +9,7 @@ use super::known::Known;
 use super::variables::{Base, Shape, Variable};
 
 /// A frame of a dump, with the locals, globals and memory in which its variables can be.
-pub struct State<'s, 'd> {
+pub struct GuestState<'s, 'd> {
     pub instances: &'s RefCell<Instances<'d>>,
     pub frame: &'s Frame,
     /// Whether the frame called a younger one.
@@ -31,7 +31,7 @@ enum Found {
     Address(u64),
 }
 
-impl State<'_, '_> {
+impl GuestState<'_, '_> {
     /// Returns the value or address of a variable. It is unknown if that part of the dump is damaged.
     ///
     /// # Errors
@@ -189,7 +189,7 @@ mod tests {
         let (name, parameter, known) = ("x".into(), false, Known::Nothing);
         let variable = Variable { name, parameter, location, shape, known };
         let instances = RefCell::new(Instances::new(&dump));
-        State { instances: &instances, frame: &frame, caller }.known(&variable).unwrap()
+        GuestState { instances: &instances, frame: &frame, caller }.known(&variable).unwrap()
     }
 
     #[test]
@@ -281,7 +281,7 @@ mod tests {
             let location = Some(Location { base, plus: 0, is_value });
             let (name, parameter, known) = ("x".into(), false, Known::Nothing);
             let variable = Variable { name, parameter, location, shape, known };
-            State { instances: &instances, frame, caller: false }.known(&variable)
+            GuestState { instances: &instances, frame, caller: false }.known(&variable)
         };
 
         source.read.store(0, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use gimli::{AttributeValue, Operation, Reader, UnitOffset, UnitRef};
 
 use super::counted::{Budget, Counted};
-use super::demangle::cut;
+use super::demangle::truncate;
 use super::known::Known;
 use super::limits::{MAX_LOCATION_STEPS, MAX_TYPE_STEPS, MAX_VARIABLES};
 
@@ -130,7 +130,7 @@ fn variable<'b>(
         entry.attr_value(name).or_else(|| origin.as_ref().and_then(|entry| entry.attr_value(name)))
     };
     let Some(name) = attribute(gimli::DW_AT_name) else { return Ok(None) };
-    let name = cut(&unit.attr_string(name)?.to_string_lossy()?);
+    let name = truncate(&unit.attr_string(name)?.to_string_lossy()?);
     let found = match entry.attr_value(gimli::DW_AT_location) {
         Some(value) => location(unit, value, address, frame_base)?,
         None => match entry.attr_value(gimli::DW_AT_const_value) {

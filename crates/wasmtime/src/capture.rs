@@ -386,7 +386,7 @@ impl<'w, T: 'static> Capture<'w, T> {
             let backtrace = WasmBacktrace::force_capture(&*store);
             stack = Stack { frames: of_backtrace(backtrace.frames()), complete: false };
         }
-        let notes = if stack.complete { Vec::new() } else { self.cut(&stack.frames) };
+        let notes = if stack.complete { Vec::new() } else { self.truncation_notes(&stack.frames) };
         let mut captured = self.describe(store, inventory, stack.frames, notes);
         if none {
             captured.notes.insert(0, Note::NoInstances);
@@ -417,10 +417,10 @@ impl<'w, T: 'static> Capture<'w, T> {
     ) -> Captured<'a> {
         let recorded = self.recorder.and_then(|r| r.matching(&backtrace, self.max_frames));
         if let Some(Stack { frames, complete }) = recorded {
-            let notes = if complete { Vec::new() } else { self.cut(&frames) };
+            let notes = if complete { Vec::new() } else { self.truncation_notes(&frames) };
             return self.describe(store, inventory, frames, notes);
         }
-        let mut notes = self.cut(&backtrace);
+        let mut notes = self.truncation_notes(&backtrace);
         if backtrace.is_empty() {
             notes.push(Note::NoFrames);
         }
@@ -428,10 +428,10 @@ impl<'w, T: 'static> Capture<'w, T> {
     }
 
     /// Adds a note if the backtrace may be truncated.
-    fn cut(&self, backtrace: &[WasmFrame]) -> Vec<Note> {
+    fn truncation_notes(&self, backtrace: &[WasmFrame]) -> Vec<Note> {
         let kept = backtrace.len();
-        let cut = kept > 0 && kept >= self.max_frames;
-        if cut { vec![Note::Frames { kept }] } else { Vec::new() }
+        let is_truncated = kept > 0 && kept >= self.max_frames;
+        if is_truncated { vec![Note::Frames { kept }] } else { Vec::new() }
     }
 
     fn describe<'a>(

@@ -129,7 +129,8 @@ pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) ->
     } else {
         // Only in this case, because formatting a deep stack takes longer than everything else.
         let on_stack = frames_on_stack(&backtrace);
-        let limit = if no_point { None } else { limit(known.len(), on_stack, one_activation) };
+        let limit =
+            if no_point { None } else { handle_limit(known.len(), on_stack, one_activation) };
         (limit, on_stack == Some(known.len()))
     };
     drop(backtrace);
@@ -175,7 +176,7 @@ fn any_start<T>(store: &mut StoreContextMut<'_, T>) -> bool {
 }
 
 /// Returns the number of handles that may be used if start-up code may be on the stack, or `None` if none may.
-fn limit(known: usize, on_stack: Option<usize>, one_activation: bool) -> Option<usize> {
+fn handle_limit(known: usize, on_stack: Option<usize>, one_activation: bool) -> Option<usize> {
     if on_stack == Some(known) {
         return Some(known);
     }

@@ -89,7 +89,7 @@ impl Blocks {
         let first = bad().next().filter(|_| self.is_index_intact)?;
         let bad_blocks = bad().count();
         let block = self.header.block(first);
-        let mismatch = || format!("checksum mismatch in {:#x}..{:#x}", block.start, block.end);
+        let mismatch = "checksum mismatch";
         let (range, reason) = match fault {
             Some(fault) if fault.range.start < block.start => {
                 let blocks = if bad_blocks == 1 { "block follows" } else { "blocks follow" };
@@ -97,9 +97,9 @@ impl Blocks {
                 (fault.range.clone(), reason)
             }
             Some(fault) if fault.range.start < block.end => {
-                (block.clone(), format!("{}; {}", mismatch(), fault.line()))
+                (block.clone(), format!("{mismatch}; {}", fault.line()))
             }
-            _ => (block.clone(), mismatch()),
+            _ => (block.clone(), mismatch.into()),
         };
         let is_block = range == block;
         let in_block = |(block, _): &&(u64, MemoryRange)| *block == u64::from(first) && is_block;

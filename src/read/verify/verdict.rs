@@ -111,10 +111,14 @@ impl fmt::Display for MemoryRange {
     }
 }
 
-/// Writes one line: the reason, the number of bad blocks, and the memory in the first one.
+/// Writes one line: the reason, the damaged bytes of the file, the number of bad blocks, and the memory in the first one.
 impl fmt::Display for DamageReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)?;
+        // The reason of a truncated dump states the missing bytes.
+        if !self.truncated {
+            write!(f, " (bytes {:#x}..{:#x})", self.range.start, self.range.end)?;
+        }
         if self.bad_blocks > 1 && self.is_block {
             write!(f, "; first of {} bad blocks", self.bad_blocks)?;
         }

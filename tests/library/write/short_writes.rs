@@ -110,8 +110,8 @@ fn reports_how_much_a_full_output_took() {
                     let error = plan.write_to(&mut output).unwrap_err();
                     assert_eq!(error.kind(), ErrorKind::Output);
                     assert_eq!(error.io_error().unwrap().kind(), kind);
-                    let said = format!("{room} of {len} bytes written: ");
-                    assert!(error.to_string().starts_with(&said), "{error}");
+                    let message = format!("{room} of {len} bytes written: ");
+                    assert!(error.to_string().starts_with(&message), "{error}");
                     assert!(output.taken == expected[..room], "{step:?}, {room}");
                 }
             }

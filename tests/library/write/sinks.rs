@@ -415,9 +415,9 @@ fn reports_a_reader_that_stalls() {
                 assert_eq!(error.io_error().unwrap().kind(), io::ErrorKind::TimedOut);
                 let text = error.to_string();
                 let (written, rest) = text.split_once(' ').unwrap();
-                let said =
+                let message =
                     format!("of {} bytes written: the reader took no bytes for 30ms", plan.len());
-                assert_eq!(rest, said);
+                assert_eq!(rest, message);
                 // The reader can read exactly that much.
                 let (read, reader) = reading.join().unwrap();
                 let kind = ends.kind;
@@ -502,14 +502,14 @@ fn rejects_wrong_counts_of_a_sink() {
 
     let dump = CoreDump::new("guest");
     let plan = Dumper::new().checksums(false).plan(&dump).unwrap();
-    for (taken, said) in [
+    for (taken, message) in [
         (0, "0 of 150 bytes written: write zero"),
         (100_000, "the sink returned 100000 as the number of bytes taken, more than it was given"),
         (usize::MAX, "more than it was given"),
     ] {
         let error = plan.write_to(&mut Counts(taken)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Output);
-        assert!(error.to_string().ends_with(said), "{error}");
+        assert!(error.to_string().ends_with(message), "{error}");
     }
     // One byte at a time is slow, but works.
     plan.write_to(&mut Counts(1)).unwrap();

@@ -156,7 +156,7 @@ impl PlanOptions {
 }
 
 /// Parses a size of at least 1 byte.
-pub fn some_bytes(text: &str) -> Result<ByteSize, String> {
+pub fn parse_nonzero_size(text: &str) -> Result<ByteSize, String> {
     match text.parse() {
         Ok(ByteSize(0)) => Err("must be at least 1 byte".into()),
         Ok(size) => Ok(size),
@@ -165,7 +165,7 @@ pub fn some_bytes(text: &str) -> Result<ByteSize, String> {
 }
 
 /// Parses a positive number of seconds, which may have a fraction.
-pub fn seconds(text: &str) -> Result<Duration, String> {
+pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let expected = "expected a number of seconds from 1e-9 to 1.8e19";
     time.filter(|time| !time.is_zero()).ok_or_else(|| expected.into())
@@ -177,18 +177,21 @@ mod tests {
 
     #[test]
     fn parses_times() {
-        assert_eq!(seconds("2"), Ok(Duration::from_secs(2)));
-        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_seconds("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse_seconds("0.25"), Ok(Duration::from_millis(250)));
         for bad in ["", "0", "-1", "1e-30", "1e300", "inf", "nan", "1s"] {
-            assert!(seconds(bad).is_err(), "{bad}");
+            assert!(parse_seconds(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn parses_sizes_of_at_least_one_byte() {
-        assert_eq!(some_bytes("1.5KiB"), Ok(ByteSize(1536)));
-        assert_eq!(some_bytes("0GiB"), Err("must be at least 1 byte".into()));
-        assert_eq!(some_bytes("8g"), Err("unknown unit \"g\", did you mean 8GiB or 8GB?".into()));
+        assert_eq!(parse_nonzero_size("1.5KiB"), Ok(ByteSize(1536)));
+        assert_eq!(parse_nonzero_size("0GiB"), Err("must be at least 1 byte".into()));
+        assert_eq!(
+            parse_nonzero_size("8g"),
+            Err("unknown unit \"g\", did you mean 8GiB or 8GB?".into())
+        );
     }
 
     #[test]

@@ -96,8 +96,8 @@ impl Extraction {
             let of = |(memory, restored): &(MemoryIndex, Restored)| {
                 (*memory, restored.unknown, ranges(*memory).count() as u64)
             };
-            if let Some(partial) = report::partial(missing.map(of)) {
-                report::line(&format!("{partial}; the image has zeros there"));
+            if let Some(excluded) = report::excluded(missing.map(of)) {
+                report::line(&format!("{excluded}; the image has zeros there"));
             }
             return;
         }

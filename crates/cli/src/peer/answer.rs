@@ -183,7 +183,7 @@ impl<'s> Exchange<'s> {
             }
             let mut buffer = [0; MAX_REASON_BYTES];
             match self.receive(&mut buffer, RecvFlags::empty()) {
-                Ok(0) => return Ok(self.ended(&mut reply)),
+                Ok(0) => return Ok(self.outcome_at_end(&mut reply)),
                 Ok(n) => {
                     if let Some(answer) = reply.take(&buffer[..n]) {
                         return Ok(Outcome::Answered(answer));
@@ -191,7 +191,7 @@ impl<'s> Exchange<'s> {
                     begun = begun.or(Some(Instant::now()));
                 }
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(errno) => return Ok(broken(&mut reply, errno)),
+                Err(errno) => return Ok(outcome_of_broken(&mut reply, errno)),
             }
         }
     }
@@ -216,7 +216,7 @@ impl<'s> Exchange<'s> {
     }
 
     /// Handles the end of the peer's half.
-    fn ended(&self, reply: &mut Reply) -> Outcome {
+    fn outcome_at_end(&self, reply: &mut Reply) -> Outcome {
         // Checks for the error first: a peer that leaves with unread bytes sets the error before it drops them.
         let everything_taken = unsent(self.socket).is_none_or(|bytes| bytes == 0);
         if let Ok(Err(errno)) | Err(errno) = socket_error(self.socket) {
@@ -224,7 +224,7 @@ impl<'s> Exchange<'s> {
         }
         match self.error.load(Ordering::Relaxed) {
             0 => Outcome::Answered(reply.end(everything_taken)),
-            errno => broken(reply, Errno::from_raw_os_error(errno)),
+            errno => outcome_of_broken(reply, Errno::from_raw_os_error(errno)),
         }
     }
 
@@ -247,7 +247,7 @@ impl<'s> Exchange<'s> {
 }
 
 /// Returns the outcome of a broken connection, with the peer's reason if it gave one.
-fn broken(reply: &mut Reply, errno: Errno) -> Outcome {
+fn outcome_of_broken(reply: &mut Reply, errno: Errno) -> Outcome {
     match reply.reason() {
         Some(reason) => Outcome::Answered(Answer::Refused(reason)),
         None => Outcome::Broken(errno.into()),

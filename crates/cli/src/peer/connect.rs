@@ -167,11 +167,11 @@ mod tests {
         }
         assert!(first(&[closed, live], None).is_ok());
         let error = first(&[closed, deaf], Some(Duration::from_millis(200))).unwrap_err();
-        let said = error.to_string();
+        let message = error.to_string();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(said.starts_with(&format!("{deaf}: no answer for ")), "{said}");
-        let said = first(&[deaf, closed], timeout).unwrap_err().to_string();
-        assert_eq!(said, format!("{closed}: Connection refused (os error 111)"));
+        assert!(message.starts_with(&format!("{deaf}: no answer for ")), "{message}");
+        let message = first(&[deaf, closed], timeout).unwrap_err().to_string();
+        assert_eq!(message, format!("{closed}: Connection refused (os error 111)"));
         assert!(first(&[], timeout).is_err() && first(&[], None).is_err());
     }
 }

@@ -75,15 +75,16 @@ pub enum Fault {
 
 /// Receives a dump into the empty `file`.
 pub fn take(connection: &Connection, file: &File, terms: &Terms, stop: &Stop) -> Received {
-    let state = RefCell::new(State::new(&terms.pace, LastByte::new(connection.is_unix)));
+    let state = RefCell::new(IntakeState::new(&terms.pace, LastByte::new(connection.is_unix)));
     let intake = Intake { connection, file, terms, stop, state };
-    let verdict = Verifier::new().verify_stream_with(&intake, |early| intake.early(early));
+    let verdict =
+        Verifier::new().verify_stream_with(&intake, |early| intake.handle_early_fact(early));
     let fault = intake.state.borrow_mut().fault.take();
     if let (true, None, Ok(Verdict::Damaged(_))) = (terms.keep_damaged, &fault, &verdict) {
         // The verifier stops at the first fault, but `--keep-partial` keeps the rest too. Ignores later errors.
         let _ = io::copy(&mut &intake, &mut io::sink());
     }
-    let State { received, name, .. } = intake.state.into_inner();
+    let IntakeState { received, name, .. } = intake.state.into_inner();
     let outcome = match (fault, verdict) {
         (Some(fault), _) => Err(fault),
         (None, _) if received == 0 => Err(Fault::Broken("has sent nothing".into())),
@@ -113,10 +114,10 @@ struct Intake<'i> {
     file: &'i File,
     terms: &'i Terms,
     stop: &'i Stop,
-    state: RefCell<State<'i>>,
+    state: RefCell<IntakeState<'i>>,
 }
 
-struct State<'i> {
+struct IntakeState<'i> {
     received: u64,
     name: Option<String>,
     /// The stated length of the dump, and the disk space for it.
@@ -130,7 +131,7 @@ struct State<'i> {
     has_ended: bool,
 }
 
-impl<'i> State<'i> {
+impl<'i> IntakeState<'i> {
     fn new(limits: &'i Limits, last_byte: LastByte) -> Self {
         let pace = Pace::new(limits);
         let (received, name, length, room, fault, has_ended) = Default::default();
@@ -144,7 +145,7 @@ impl<'i> State<'i> {
     }
 
     /// Returns the fault for data after `end`.
-    fn past(&self, end: u64) -> Fault {
+    fn excess_data_fault(&self, end: u64) -> Fault {
         match self.length {
             Some(_) => Fault::Broken(format!("has data past its end at {end:#x}")),
             None => Fault::Refused(format!("exceeds --max-size ({end} bytes)")),
@@ -183,13 +184,13 @@ impl Read for &Intake<'_> {
 
 impl Intake<'_> {
     /// Reads the next bytes into `buffer` and writes them to the file.
-    fn step(&self, state: &mut State<'_>, buffer: &mut [u8]) -> Result<usize, Fault> {
+    fn step(&self, state: &mut IntakeState<'_>, buffer: &mut [u8]) -> Result<usize, Fault> {
         let end = state.length.or(self.terms.max_size);
         let room = match end {
             // More bytes than the dump has may have arrived before its length was known.
             Some(end) => match end.checked_sub(state.received) {
                 Some(left) => one_more(left, buffer.len()),
-                None => return Err(state.past(end)),
+                None => return Err(state.excess_data_fault(end)),
             },
             None => buffer.len(),
         };
@@ -199,7 +200,7 @@ impl Intake<'_> {
         if let Some(end) = end
             && received > end
         {
-            return Err(state.past(end));
+            return Err(state.excess_data_fault(end));
         }
         if let Some(room) = &mut state.room {
             room.reserve(self.file, state.received, n as u64).map_err(Fault::Refused)?;
@@ -214,10 +215,10 @@ impl Intake<'_> {
     }
 
     /// Reads the next bytes. Returns 0 at the end.
-    fn next(&self, state: &mut State<'_>, buffer: &mut [u8]) -> Result<usize, Fault> {
+    fn next(&self, state: &mut IntakeState<'_>, buffer: &mut [u8]) -> Result<usize, Fault> {
         loop {
             if self.stop.is_requested() {
-                return self.stopped(state);
+                return self.handle_signal(state);
             }
             let left = state.length.and_then(|length| length.checked_sub(state.received));
             let why = match state.last_byte.read(&self.connection.socket, left, buffer) {
@@ -228,7 +229,7 @@ impl Intake<'_> {
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => match self.wait(state) {
                     Ok(Ready::Readable) => continue,
-                    Ok(Ready::Stopped) => return self.stopped(state),
+                    Ok(Ready::Stopped) => return self.handle_signal(state),
                     Ok(Ready::TimedOut) if state.last_byte.has_more(&self.connection.socket) => {
                         continue;
                     }
@@ -248,7 +249,7 @@ impl Intake<'_> {
     }
 
     /// Waits for more bytes from the sender.
-    fn wait(&self, state: &mut State<'_>) -> Result<Ready, String> {
+    fn wait(&self, state: &mut IntakeState<'_>) -> Result<Ready, String> {
         let patience = match state.is_complete() {
             true => CLOSE_TIMEOUT.min(self.terms.pace.timeout),
             false => state.pace.patience(state.received)?,
@@ -265,7 +266,7 @@ impl Intake<'_> {
     }
 
     /// Handles a signal: a complete dump still gets its name, an incomplete one is dropped.
-    fn stopped(&self, state: &State<'_>) -> Result<usize, Fault> {
+    fn handle_signal(&self, state: &IntakeState<'_>) -> Result<usize, Fault> {
         if !state.is_complete() {
             return Err(Fault::Stopped);
         }
@@ -276,7 +277,7 @@ impl Intake<'_> {
     }
 
     /// Reacts to facts that the verifier knows before the rest has arrived.
-    fn early(&self, early: EarlyFact<'_>) -> io::Result<()> {
+    fn handle_early_fact(&self, early: EarlyFact<'_>) -> io::Result<()> {
         let state = &mut *self.state.borrow_mut();
         match early {
             EarlyFact::Name(name) => state.name = Some(name.into()),

@@ -14,11 +14,11 @@ use crate::platform;
 
 /// Reads a dump from a socket, except for its last byte.
 pub struct LastByte {
-    state: State,
+    state: LastByteState,
 }
 
 #[derive(PartialEq, Eq)]
-enum State {
+enum LastByteState {
     /// There is no byte to leave in the socket.
     None,
     /// The last byte has not arrived yet.
@@ -30,17 +30,17 @@ enum State {
 impl LastByte {
     pub fn new(is_unix: bool) -> Self {
         let known = is_unix && platform::KEEPS_LAST_BYTE;
-        Self { state: if known { State::ToCome } else { State::None } }
+        Self { state: if known { LastByteState::ToCome } else { LastByteState::None } }
     }
 
     /// The dump does not state its length.
     pub fn forget(&mut self) {
-        self.state = State::None;
+        self.state = LastByteState::None;
     }
 
     /// Returns whether the last byte was peeked at. From then on the socket is always readable.
     pub fn is_held(&self) -> bool {
-        self.state == State::Held
+        self.state == LastByteState::Held
     }
 
     /// Returns whether data follows the last byte.
@@ -56,8 +56,8 @@ impl LastByte {
         buffer: &mut [u8],
     ) -> Result<usize> {
         match (&self.state, left) {
-            (State::None, _) => rustix::io::read(socket, buffer),
-            (State::Held, _) => {
+            (LastByteState::None, _) => rustix::io::read(socket, buffer),
+            (LastByteState::Held, _) => {
                 // Checks for the end first, so that bytes before the end are not missed.
                 let ended = has_ended(socket)?;
                 let mut bytes = [0; 2];
@@ -70,14 +70,14 @@ impl LastByte {
                     (_, false) => Err(Errno::AGAIN),
                 }
             }
-            (State::ToCome, Some(1)) => {
+            (LastByteState::ToCome, Some(1)) => {
                 let n = peek(socket, buffer)?;
                 if n > 0 {
-                    self.state = State::Held;
+                    self.state = LastByteState::Held;
                 }
                 Ok(n)
             }
-            (State::ToCome, Some(left)) => {
+            (LastByteState::ToCome, Some(left)) => {
                 let most = match left.checked_sub(1).map(usize::try_from) {
                     Some(Ok(most)) => most.min(buffer.len()),
                     // Nothing is left if the byte was read before it was known to be the last.
@@ -87,7 +87,7 @@ impl LastByte {
             }
             // The last available byte may be the dump's last. A single byte is not, because data follows the section
             // with the length.
-            (State::ToCome, None) => {
+            (LastByteState::ToCome, None) => {
                 let there = peek(socket, buffer)?;
                 let most = if there > 1 { there - 1 } else { 1 };
                 rustix::io::read(socket, &mut buffer[..most])

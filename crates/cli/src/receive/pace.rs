@@ -88,8 +88,9 @@ mod tests {
             assert_eq!(pace.patience(received), Ok(10 * SECOND));
             pace.add(5 * SECOND);
         }
-        let said = "only 999 bytes arrived in 10.0s, below the 100 bytes per second of --min-rate";
-        assert_eq!(pace.patience(1999), Err(said.into()));
+        let message =
+            "only 999 bytes arrived in 10.0s, below the 100 bytes per second of --min-rate";
+        assert_eq!(pace.patience(1999), Err(message.into()));
         // If more than the timeout has passed, more bytes are required.
         pace.add(10 * SECOND);
         assert!(pace.patience(2999).is_err());

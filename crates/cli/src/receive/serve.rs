@@ -180,7 +180,7 @@ impl Receiver {
                 NotBegun::Failed(error.into())
             }
         })?;
-        let spare = Spare::take(&self.listener);
+        let spare = ReservedDescriptors::take(&self.listener);
         let spare = spare.map_err(|error| NotBegun::Shortage(error.to_string()))?;
         Ok(Begun { file, spare })
     }
@@ -268,7 +268,7 @@ type Accepted = (Connection, Result<Begun, Failure>);
 /// The file of a dump, and the descriptors reserved for naming it.
 struct Begun {
     file: UnnamedFile,
-    spare: Spare,
+    spare: ReservedDescriptors,
 }
 
 /// The reason why the file of a dump could not be created.
@@ -288,9 +288,9 @@ impl NotBegun {
 }
 
 /// Descriptors that are reserved until naming needs them.
-struct Spare(#[expect(dead_code, reason = "held, not used")] [OwnedFd; SPARE]);
+struct ReservedDescriptors(#[expect(dead_code, reason = "held, not used")] [OwnedFd; SPARE]);
 
-impl Spare {
+impl ReservedDescriptors {
     fn take(any: &impl AsFd) -> io::Result<Self> {
         let spare = || any.as_fd().try_clone_to_owned();
         Ok(Self([spare()?, spare()?]))

@@ -38,7 +38,7 @@ pub struct Run {
 
     /// Stop and dump the guest after it has run for S seconds, not counting compilation. The dump records "stopped
     /// after S s" as its trap
-    #[arg(long, value_name = "S", value_parser = dump::seconds)]
+    #[arg(long, value_name = "S", value_parser = dump::parse_seconds)]
     pub(super) time_limit: Option<Duration>,
 
     /// Set an environment variable of the guest, which has no others
@@ -73,13 +73,13 @@ impl Run {
         self.guest.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    pub(super) fn limit(&self) -> String {
+    pub(super) fn limit_message(&self) -> String {
         format!("stopped after {} s", self.time_limit.unwrap_or_default().as_secs_f64())
     }
 
     /// Returns the message for a guest whose thread is blocked in a host call.
-    pub(super) fn blocked(&self) -> String {
-        let (name, limit) = (self.name(), self.limit());
+    pub(super) fn blocked_message(&self) -> String {
+        let (name, limit) = (self.name(), self.limit_message());
         format!("{name}: {limit}, but it cannot be dumped, because it is blocked in a host call")
     }
 }

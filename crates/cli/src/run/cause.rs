@@ -81,7 +81,7 @@ fn chain(error: &Error, reword: impl Fn(&str) -> String) -> String {
         let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
         let cause = reword(&lines.collect::<Vec<_>>().join(" "));
         // Skips a cause that the previous one repeats.
-        if !cause.is_empty() && !causes.iter().any(|said| said.contains(&cause)) {
+        if !cause.is_empty() && !causes.iter().any(|message| message.contains(&cause)) {
             causes.push(cause);
         }
     }
@@ -154,20 +154,20 @@ mod tests {
         let error = Error::msg(
             "shared memory support is disabled for this engine -- see `Config::shared_memory`",
         );
-        let said = plain(&error.context("failed to\n   instantiate"));
+        let message = plain(&error.context("failed to\n   instantiate"));
         assert_eq!(
-            said,
+            message,
             "failed to instantiate: the engine, as `run` sets it up, does not support a feature of \
              the guest"
         );
         // A name of the guest may look like a message for embedders.
-        let said = plain(&Error::msg("export `Store::new_async` has no type"));
-        assert_eq!(said, "export `Store::new_async` has no type");
-        let said = plain(&Error::msg("memory minimum size of 1 pages exceeds memory limits"));
-        assert_eq!(said, "the memory is too large for this machine: its initial size is 1 page");
-        let said =
+        let message = plain(&Error::msg("export `Store::new_async` has no type"));
+        assert_eq!(message, "export `Store::new_async` has no type");
+        let message = plain(&Error::msg("memory minimum size of 1 pages exceeds memory limits"));
+        assert_eq!(message, "the memory is too large for this machine: its initial size is 1 page");
+        let message =
             plain(&Error::msg("Unsupported feature: x").context("WebAssembly translation error"));
-        assert_eq!(said, "unsupported feature: x");
+        assert_eq!(message, "unsupported feature: x");
     }
 
     #[test]

@@ -12,12 +12,12 @@ use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
 use super::arguments::{Run, deadline};
-use super::busy::Busy;
 use super::check::{Call, Source};
 use super::exit_code::TIME_LIMIT;
 use super::expose::{self, Exposed};
 use super::output_stream::Standard;
 use super::overflow::StackPointer;
+use super::thread_activity::ThreadActivity;
 use super::{cause, host_call, invoke, shared, standard_input, unreachable};
 use crate::report::{self, Failure};
 
@@ -96,13 +96,13 @@ impl Guest {
             if let Some(at) = deadline(limit) {
                 host_call::set_limit(at);
             }
-            let (line, over) = (run.blocked(), over.clone());
-            let busy = Busy::this_thread();
+            let (line, over) = (run.blocked_message(), over.clone());
+            let activity = ThreadActivity::this_thread();
             let watch = move || {
                 thread::sleep(limit);
                 engine.increment_epoch();
                 // `memory.fill`, `memory.copy` and `memory.grow` of gigabytes take longer without checking the epoch.
-                while busy.worked_during(GRACE) {}
+                while activity.worked_during(GRACE) {}
                 // The thread that sets `over` first decides, so the process never exits while it writes a dump.
                 if !over.swap(true, Ordering::AcqRel) {
                     report::line(&line);

@@ -8,7 +8,7 @@ use std::thread;
 use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, open};
 use rustix::stdio::dup2_stdin;
 
-use crate::patient::Patient;
+use crate::blocking_stream::BlockingStream;
 
 /// Makes reads of standard input block.
 ///
@@ -33,7 +33,7 @@ pub fn make_blocking() -> io::Result<()> {
         fcntl_setfl(&again, OFlags::empty())?;
         return Ok(dup2_stdin(again)?);
     }
-    let mut from = Patient(File::from(stdin.as_fd().try_clone_to_owned()?));
+    let mut from = BlockingStream(File::from(stdin.as_fd().try_clone_to_owned()?));
     let (reader, mut writer) = io::pipe()?;
     thread::Builder::new().spawn(move || io::copy(&mut from, &mut writer))?;
     Ok(dup2_stdin(reader)?)

@@ -187,7 +187,7 @@ fn reports_usage_errors_in_one_line() {
     let directory = directory();
     let large = File::create(directory.path().join("large.mem")).unwrap();
     large.set_len((4 << 30) + 1).unwrap();
-    for (args, code, said) in [
+    for (args, code, message) in [
         (&[][..], 2, "the following required arguments were not provided: <IMAGE>"),
         (&["guest.mem", "--to", "disk"], 2, "invalid value 'disk' for '--to <TO>'"),
         (&["guest.mem", "--runs", "0"], 2, "invalid value '0' for '--runs <N>'"),
@@ -202,7 +202,7 @@ fn reports_usage_errors_in_one_line() {
         let output = run(directory.path(), [&["bench"], args].concat());
         let line = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {line}");
-        assert!(line.starts_with(&format!("corestream: {said}")), "{args:?}: {line}");
+        assert!(line.starts_with(&format!("corestream: {message}")), "{args:?}: {line}");
         assert!(line.lines().count() == 1 && output.stdout.is_empty(), "{line}");
     }
     assert_eq!(names(directory.path()), ["guest.mem", "large.mem"]);
@@ -242,8 +242,8 @@ fn a_signal_ends_a_bench_and_leaves_nothing() {
             let output = child.wait_with_output().unwrap();
             assert_eq!(output.status.code(), code);
             if code.is_some() {
-                let said = format!("corestream: stopped by {name}, the output is incomplete\n");
-                assert_eq!(stderr(&output), said);
+                let message = format!("corestream: stopped by {name}, the output is incomplete\n");
+                assert_eq!(stderr(&output), message);
             }
             assert!(output.stdout.is_empty());
             assert_eq!(names(&path), ["guest.mem"]);
@@ -268,8 +268,8 @@ fn reports_an_image_that_changes() {
         let output = child.wait_with_output().unwrap();
         let line = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{line}");
-        let said = if cut { " truncated " } else { "modified" };
-        assert!(line.contains(said) && line.lines().count() == 1, "{line}");
+        let message = if cut { " truncated " } else { "modified" };
+        assert!(line.contains(message) && line.lines().count() == 1, "{line}");
         assert!(output.stdout.is_empty());
         assert_eq!(names(&path), ["guest.mem"]);
     }

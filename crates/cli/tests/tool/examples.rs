@@ -41,7 +41,7 @@ fn try_out(example: &Example) {
     let script = example.lines.join("\n");
     place.prepare(&script);
     let before = place.files();
-    let (code, stdout, said) = match script.strip_prefix("corestream receive ") {
+    let (code, stdout, message) = match script.strip_prefix("corestream receive ") {
         Some(args) => place.receive(args),
         None if script.contains("127.0.0.1:4000") => place.send(&script),
         // The shell must know the completions.
@@ -56,7 +56,7 @@ fn try_out(example: &Example) {
         script if script.contains("corestream receive") && !script.contains("--once") => 143,
         _ => 0,
     };
-    assert_eq!(code, Some(expected), "{script}\n{said}");
+    assert_eq!(code, Some(expected), "{script}\n{message}");
     let new: Vec<_> = place.files().difference(&before).cloned().collect();
     assert!(!new.is_empty() || !stdout.trim().is_empty(), "nothing came of {script}");
     for path in new {
@@ -95,12 +95,12 @@ impl Place {
             .unwrap();
         }
         fs::write(self.path("guest.wasm"), self.guest()).unwrap();
-        let (code, _, said) = self.run(
+        let (code, _, message) = self.run(
             "corestream dump --manifest guest.json -o made/guest.core
             head -c -9 made/guest.core >made/damaged.core
             zstd -o made/guest.core.zst <made/guest.core",
         );
-        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(code, Some(0), "{message}");
         for name in names(&self.path("made")) {
             if !script.contains(&format!("-o {name}")) {
                 fs::rename(self.path("made").join(&name), self.path(&name)).unwrap();
@@ -163,8 +163,8 @@ impl Place {
     /// Runs a script. Returns its exit code, standard output and standard error.
     fn run(&self, script: &str) -> (Option<i32>, String, String) {
         let output = self.shell(script).output().unwrap();
-        let said = stderr(&output);
-        (output.status.code(), String::from_utf8(output.stdout).unwrap(), said)
+        let message = stderr(&output);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), message)
     }
 
     /// Does the same for a script that sends a dump, with a receiver for it.
@@ -182,17 +182,18 @@ impl Place {
             true => address,
             false => format!("tcp:127.0.0.1:{}", address.rsplit_once(':').unwrap().1),
         };
-        let (code, _, said) = self.run(&format!("corestream dump --manifest guest.json --to {to}"));
-        assert_eq!(code, Some(0), "{said}");
+        let (code, _, message) =
+            self.run(&format!("corestream dump --manifest guest.json --to {to}"));
+        assert_eq!(code, Some(0), "{message}");
         // The line about the dump.
-        let mut said = BufReader::new(receiver.stderr.take().unwrap());
+        let mut message = BufReader::new(receiver.stderr.take().unwrap());
         let mut line = String::new();
-        said.read_line(&mut line).unwrap();
+        message.read_line(&mut line).unwrap();
         if !args.contains("--once") {
             signal(&receiver, Signal::TERM);
         }
         let code = receiver.wait().unwrap().code();
-        said.read_to_string(&mut line).unwrap();
+        message.read_to_string(&mut line).unwrap();
         (code, String::new(), line)
     }
 
@@ -252,9 +253,9 @@ impl Place {
                 assert!(serde_json::from_slice::<serde_json::Value>(&bytes).is_ok(), "{shown}")
             }
             "zst" => {
-                let (code, stdout, said) =
+                let (code, stdout, message) =
                     self.run(&format!("zstd -dc {shown} | corestream verify -"));
-                assert_eq!(code, Some(0), "{shown}: {said}");
+                assert_eq!(code, Some(0), "{shown}: {message}");
                 assert!(stdout.contains("all checksums match"), "{stdout}");
             }
             "fish" => assert!(String::from_utf8(bytes).unwrap().contains("complete -c corestream")),

@@ -118,8 +118,8 @@ fn lint(program: &str, args: &[&str]) {
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
-        assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{program}: {page}");
+        let message = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
+        assert_eq!((output.status.code(), message.as_str()), (Some(0), ""), "{program}: {page}");
     }
 }
 
@@ -161,8 +161,8 @@ fn writes_all_manual_pages_into_a_directory() {
     fs::remove_file(&page).unwrap();
     symlink(&mine, &page).unwrap();
     let output = corestream(&all);
-    let said = format!("corestream: {}: exists; use --force to overwrite it\n", page.display());
-    assert_eq!((output.status.code(), stderr(&output)), (Some(1), said));
+    let message = format!("corestream: {}: exists; use --force to overwrite it\n", page.display());
+    assert_eq!((output.status.code(), stderr(&output)), (Some(1), message));
     assert_eq!(names(&directory), ["corestream-verify.1"]);
 
     assert_eq!(printed(&[&all[..], &["--force"]].concat()), "");
@@ -171,9 +171,9 @@ fn writes_all_manual_pages_into_a_directory() {
     assert_eq!(fs::read_to_string(&page).unwrap(), printed(&["man", "verify"]));
 
     let output = corestream(&["man", "--all", mine.to_str().unwrap()]);
-    let said = format!("corestream: {}: cannot create: File exists", mine.display());
+    let message = format!("corestream: {}: cannot create: File exists", mine.display());
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).starts_with(&said), "{}", stderr(&output));
+    assert!(stderr(&output).starts_with(&message), "{}", stderr(&output));
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn send(address: &str, bytes: &[u8]) {
 fn a_receiver_serves_on_and_reports_how_many_lines_were_dropped() {
     const SENDERS: usize = 450;
     let directory = tempfile::tempdir().unwrap();
-    let (said, writer) = pipe(false);
+    let (message, writer) = pipe(false);
     let flags = fcntl_getfl(&writer).unwrap();
     let shared = writer.try_clone().unwrap();
     // A long path makes long lines.
@@ -67,7 +67,7 @@ fn a_receiver_serves_on_and_reports_how_many_lines_were_dropped() {
     drop(shared);
     assert_eq!(fs::read_dir(dumps).unwrap().count(), SENDERS);
 
-    let mut lines = BufReader::new(said).lines().map(Result::unwrap);
+    let mut lines = BufReader::new(message).lines().map(Result::unwrap);
     let (mut whole, mut dropped) = (0, 0);
     while whole + dropped < SENDERS {
         let line = lines.next().unwrap();
@@ -133,7 +133,7 @@ fn a_signal_ends_a_receiver_whose_streams_are_not_read() {
 fn a_dump_ends_although_standard_error_is_not_read() {
     let directory = tempfile::tempdir().unwrap();
     write_image(directory.path().join("guest.mem"), vec![1; 3 << 16]);
-    let (mut said, writer) = pipe(true);
+    let (mut message, writer) = pipe(true);
     let args = ["dump", "--memory", "guest.mem", "-o", "core", "--exclude", "0:0..65536"];
     let mut command = corestream(directory.path(), args);
     command.args(["--progress", "always", "--stats", "text"]);
@@ -142,7 +142,7 @@ fn a_dump_ends_although_standard_error_is_not_read() {
     assert_eq!(waiting::exit(&mut child).code(), Some(0));
     assert!(CoreDumpFile::open(directory.path().join("core")).is_ok());
     let mut rest = String::new();
-    said.read_to_string(&mut rest).unwrap();
+    message.read_to_string(&mut rest).unwrap();
     assert!(rest.bytes().all(|byte| byte == b'-'), "{rest}");
 }
 
@@ -152,14 +152,14 @@ fn a_late_reader_gets_the_message_of_a_failed_dump() {
     let directory = tempfile::tempdir().unwrap();
     write_image(directory.path().join("guest.mem"), vec![1; 3 << 16]);
     fs::write(directory.path().join("core"), "old").unwrap();
-    let (mut said, writer) = pipe(true);
+    let (mut message, writer) = pipe(true);
     let args = ["dump", "--memory", "guest.mem", "-o", "core"];
     let mut command = corestream(directory.path(), args);
     let mut child = command.stderr(writer).spawn().unwrap();
     drop(command);
     thread::sleep(Duration::from_millis(300));
     let mut rest = String::new();
-    said.read_to_string(&mut rest).unwrap();
+    message.read_to_string(&mut rest).unwrap();
     let expected = "corestream: core: exists; use --force to overwrite it\n";
     assert_eq!(rest.trim_start_matches('-'), expected);
     assert_eq!(waiting::exit(&mut child).code(), Some(1));

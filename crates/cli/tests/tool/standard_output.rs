@@ -14,8 +14,9 @@ fn reports_a_closed_standard_output() {
         let line = format!("exec \"$0\" dump --memory guest.mem -o - {closed}");
         let output = shell(directory.path(), &line, NO_ARGS);
         assert_eq!(output.status.code(), Some(code), "{closed}: {}", stderr(&output));
-        let said = "corestream: standard output: is closed; redirect it, or name a file with -o\n";
-        assert_eq!(stderr(&output), if code == 1 { said } else { "" });
+        let message =
+            "corestream: standard output: is closed; redirect it, or name a file with -o\n";
+        assert_eq!(stderr(&output), if code == 1 { message } else { "" });
     }
 }
 
@@ -24,7 +25,7 @@ fn reports_a_closed_standard_output() {
 fn reports_closed_standard_streams_by_any_name() {
     let directory = tempfile::tempdir().unwrap();
     write_image(directory.path().join("guest.mem"), [1; 65_536]);
-    for (command, said) in [
+    for (command, message) in [
         ("dump --memory guest.mem --fd 1 >&-", "descriptor 1: is not open"),
         ("dump --memory guest.mem --fd 0 <&-", "descriptor 0: is not open"),
         ("dump --memory guest.mem -o /dev/stdout >&-", "/dev/stdout: is not open"),
@@ -33,7 +34,7 @@ fn reports_closed_standard_streams_by_any_name() {
         ("verify - <&-", "standard input: is closed"),
     ] {
         let output = shell(directory.path(), &format!("exec \"$0\" {command}"), NO_ARGS);
-        assert_eq!(stderr(&output), format!("corestream: {said}\n"), "{command}");
+        assert_eq!(stderr(&output), format!("corestream: {message}\n"), "{command}");
         assert_eq!(output.status.code(), Some(1), "{command}");
     }
 }
@@ -65,9 +66,12 @@ fn accepts_a_reader_that_leaves_before_the_end_of_a_text() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = corestream(directory.path(), &args).stdout(writer).output().unwrap();
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        assert!(!said.contains("pipe") && said.is_empty() == (code == 0), "{args:?}: {said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {message}");
+        assert!(
+            !message.contains("pipe") && message.is_empty() == (code == 0),
+            "{args:?}: {message}"
+        );
     }
 }
 
@@ -78,7 +82,11 @@ fn reports_a_text_that_cannot_be_written() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let output =
             corestream(directory.path(), &args).stdout(Stdio::from(full)).output().unwrap();
-        let said = "corestream: standard output: No space left on device (os error 28)\n";
-        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), said), "{args:?}");
+        let message = "corestream: standard output: No space left on device (os error 28)\n";
+        assert_eq!(
+            (output.status.code(), stderr(&output).as_str()),
+            (Some(1), message),
+            "{args:?}"
+        );
     }
 }

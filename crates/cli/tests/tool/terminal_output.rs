@@ -135,16 +135,16 @@ fn prints_a_line_per_second_on_request() {
     let start = Instant::now();
     let mut child = start_stuck(&directory, &["--progress", "always"], "xterm", Stdio::piped());
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut said: Vec<String> = lines.by_ref().take(2).map(Result::unwrap).collect();
+    let mut message: Vec<String> = lines.by_ref().take(2).map(Result::unwrap).collect();
     let len = drain(&mut child).len();
-    said.extend(lines.map(Result::unwrap));
+    message.extend(lines.map(Result::unwrap));
     // The first line comes after a second, and the last line says that the dump is written.
     let most = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
-    assert!((3..=most).contains(&said.len()), "{said:#?}");
-    let last = said.pop().unwrap();
+    assert!((3..=most).contains(&message.len()), "{message:#?}");
+    let last = message.pop().unwrap();
     assert!(last.starts_with("corestream: standard output: written, 3.98 MiB in "), "{last}");
     assert_eq!(len / 1024, (4 << 10) - 20);
-    for line in said {
+    for line in message {
         let line = line.strip_prefix("corestream: standard output: writing ").unwrap();
         let (done, rest) = line.split_once(" of 3.98 MiB, ").unwrap();
         // The pipe holds at most 1 MiB.
@@ -266,9 +266,9 @@ fn shows_no_progress_of_a_short_dump_or_without_a_terminal() {
     for mut terminal in terminals {
         assert_eq!(terminal.rest(), "");
     }
-    let mut said = String::new();
-    children[2].stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(said, "");
+    let mut message = String::new();
+    children[2].stderr.take().unwrap().read_to_string(&mut message).unwrap();
+    assert_eq!(message, "");
 }
 
 #[test]
@@ -280,8 +280,8 @@ fn a_signal_removes_the_bar_and_the_file() {
     signal(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let rest = terminal.rest();
-    let said = "\r\x1b[2Kcorestream: stopped by SIGINT, the output is incomplete\r\n";
-    assert!(rest.ends_with(said), "{rest:?}");
+    let message = "\r\x1b[2Kcorestream: stopped by SIGINT, the output is incomplete\r\n";
+    assert!(rest.ends_with(message), "{rest:?}");
     assert_eq!(names(directory.path()), ["guest.mem"]);
 }
 

@@ -23,10 +23,10 @@ fn verifies_a_dump_from_a_pipe() {
     drop(stdin);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    let said = String::from_utf8(output.stdout).unwrap();
+    let message = String::from_utf8(output.stdout).unwrap();
     let expected = format!(
         "standard input: intact, {} bytes in 4 segments, all checksums match\n",
         dump.len()
     );
-    assert_eq!(said, expected);
+    assert_eq!(message, expected);
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, RwLock};
 use corestream::read::{Content, MemoryView, ReadAt, Verifier};
 use corestream::{CoreDumpFile, ErrorKind};
 
-use super::{dumps, long, open, said, shown};
+use super::{dumps, long, message, open, shown};
 use crate::common::Random;
 use crate::questions::{Answers, QUESTIONS, ask, without_files};
 
@@ -31,7 +31,7 @@ fn takes_a_source_with_less_length_as_truncated() {
         for len in (0..bytes.len()).step_by(3) {
             let (source, cut) = (WithLen(bytes, || Ok(len as u64)), &bytes[..len]);
             for salvage in [false, true] {
-                let of = |source| shown(open(source, salvage), said);
+                let of = |source| shown(open(source, salvage), message);
                 assert_eq!(of(&source), of(&cut), "{name}: {len} bytes");
             }
             let verdict = |source| {

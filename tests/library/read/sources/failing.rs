@@ -6,7 +6,7 @@ use corestream::read::{Verdict, Verifier};
 use corestream::{ErrorKind, Result};
 use proptest::prelude::*;
 
-use super::{damaged, dumps, open, said, shown};
+use super::{damaged, dumps, message, open, shown};
 use crate::common::own::{self, Own};
 use crate::common::reading::small;
 use crate::counting::{Counting, assert_refused};
@@ -31,17 +31,17 @@ fn reports_a_failed_read() {
     let all = dumps().into_iter().map(|dump| (dump, false));
     for ((name, bytes), is_damaged) in all.chain(damaged().into_iter().map(|dump| (dump, true))) {
         for salvage in [false, true] {
-            let expected = shown(open(&bytes, salvage), said);
+            let expected = shown(open(&bytes, salvage), message);
             let damaged = is_damaged.then_some(&*expected);
             for k in 0.. {
                 let source = Counting::new(&bytes[..]);
                 let (opened, has_failed) = source.failing_at(k, || open(&source, salvage));
                 let what = format!("{name}: read {k}, salvaging: {salvage}");
                 if !has_failed {
-                    assert!(shown(opened, said) == expected && k > 0, "{what}");
+                    assert!(shown(opened, message) == expected && k > 0, "{what}");
                     break;
                 }
-                assert_failed(opened, said, damaged, &what);
+                assert_failed(opened, message, damaged, &what);
                 let (opened, _) = source.failing_from(k, || open(&source, salvage));
                 assert_refused(&opened.err().unwrap_or_else(|| panic!("{what}: no error")), &what);
             }
@@ -86,11 +86,11 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         let source = Counting::new(&bytes[..]);
-        let expected = shown(open(&bytes, salvage), said);
+        let expected = shown(open(&bytes, salvage), message);
         let (opened, has_failed) = source.failing_at(k, || open(&source, salvage));
         match has_failed {
-            true => assert_failed(opened, said, Some(&expected), name),
-            false => prop_assert_eq!(shown(opened, said), expected),
+            true => assert_failed(opened, message, Some(&expected), name),
+            false => prop_assert_eq!(shown(opened, message), expected),
         }
         if let (opened, true) = source.failing_from(k, || open(&source, salvage)) {
             assert_refused(&opened.err().unwrap(), name);

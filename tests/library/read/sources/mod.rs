@@ -101,6 +101,6 @@ fn shown<T>(result: Result<T>, show: impl Fn(T) -> String) -> String {
 }
 
 /// Returns everything that a dump contains, as text.
-fn said(dump: CoreDumpFile<'_>) -> String {
+fn message(dump: CoreDumpFile<'_>) -> String {
     format!("{:?}", Said::by(&dump))
 }

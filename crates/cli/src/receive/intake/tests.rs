@@ -49,15 +49,19 @@ fn asks_for_one_byte_past_the_end() {
 #[test]
 fn counts_bytes_against_the_length_of_the_dump() {
     let limits = terms().pace;
-    let mut state = State::new(&limits, LastByte::new(false));
+    let mut state = IntakeState::new(&limits, LastByte::new(false));
     state.received = 7;
     assert!(!state.is_complete());
     assert_eq!(state.so_far(), "7 bytes");
-    assert!(matches!(state.past(5), Fault::Refused(why) if why == "exceeds --max-size (5 bytes)"));
+    assert!(
+        matches!(state.excess_data_fault(5), Fault::Refused(why) if why == "exceeds --max-size (5 bytes)")
+    );
     state.length = Some(7);
     assert!(state.is_complete());
     assert_eq!(state.so_far(), "7 of 7 bytes");
-    assert!(matches!(state.past(7), Fault::Broken(why) if why == "has data past its end at 0x7"));
+    assert!(
+        matches!(state.excess_data_fault(7), Fault::Broken(why) if why == "has data past its end at 0x7")
+    );
     state.length = Some(8);
     assert!(!state.is_complete());
 }

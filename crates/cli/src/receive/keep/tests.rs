@@ -78,8 +78,8 @@ fn counts_partial_dumps_in_the_directory() {
 #[test]
 fn keeps_no_partial_dump_if_none_may_be_kept() {
     let (directory, keeper) = keeper(Some(0));
-    let said = keeper.keep_partial(begin(&keeper, b"half"), "a", 4);
-    assert_eq!(said, "; not kept: the directory already has 0 .partial files (--max-partials)");
+    let message = keeper.keep_partial(begin(&keeper, b"half"), "a", 4);
+    assert_eq!(message, "; not kept: the directory already has 0 .partial files (--max-partials)");
     assert!(names(directory.path()).is_empty());
 }
 
@@ -88,6 +88,6 @@ fn reports_why_a_partial_dump_cannot_be_kept() {
     let (directory, keeper) = keeper(Some(2));
     let file = begin(&keeper, b"half");
     fs::remove_dir_all(directory.path()).unwrap();
-    let said = keeper.keep_partial(file, "a", 4);
-    assert!(said.starts_with("; cannot be kept: "), "{said}");
+    let message = keeper.keep_partial(file, "a", 4);
+    assert!(message.starts_with("; cannot be kept: "), "{message}");
 }

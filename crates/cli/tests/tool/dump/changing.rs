@@ -518,8 +518,8 @@ fn lends_from_a_read_only_file_system_but_not_from_a_read_only_mount() {
     let plan = Dumper::new().plan(&dump).unwrap();
     let remount = || call("mount", &["-o", "remount,rw", source]).unwrap();
     let error = plan.write_to(&mut Interlude(Some(Box::new(remount)))).unwrap_err();
-    let said = "memory 0: the file system became writable while the image was dumped";
-    assert_eq!(error.to_string(), said);
+    let message = "memory 0: the file system became writable while the image was dumped";
+    assert_eq!(error.to_string(), message);
 
     // It becomes writable, is written to, and becomes read-only again before the end.
     for by_mapping in [false, true] {
@@ -537,7 +537,7 @@ fn lends_from_a_read_only_file_system_but_not_from_a_read_only_mount() {
             call("mount", &["-o", "remount,ro", source]).unwrap();
         };
         let error = plan.write_to(&mut Interlude(Some(Box::new(interlude)))).unwrap_err();
-        assert_eq!(error.to_string(), said);
+        assert_eq!(error.to_string(), message);
     }
 
     // Without inotify, a remount would not be noticed, so the image is copied.
@@ -641,8 +641,8 @@ fn notices_writers_by_the_times_of_an_older_image() {
             remount("remount,ro");
         };
         let error = plan.write_to(&mut Interlude(Some(Box::new(interlude)))).unwrap_err();
-        let said = "memory 0: the file system became writable while the image was dumped";
-        assert_eq!(error.to_string(), said, "by mapping: {by_mapping}");
+        let message = "memory 0: the file system became writable while the image was dumped";
+        assert_eq!(error.to_string(), message, "by mapping: {by_mapping}");
     }
 }
 

@@ -311,9 +311,9 @@ fn reports_a_reader_that_goes_away() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = stderr(&output);
-    assert!(said.starts_with("corestream: standard output: "), "{said}");
-    assert!(said.ends_with(" bytes written: Broken pipe (os error 32)\n"), "{said}");
+    let message = stderr(&output);
+    assert!(message.starts_with("corestream: standard output: "), "{message}");
+    assert!(message.ends_with(" bytes written: Broken pipe (os error 32)\n"), "{message}");
 }
 
 #[test]
@@ -422,8 +422,8 @@ fn writes_to_a_socket_in_place() {
         std::thread::yield_now();
     }
     let output = dump(directory.path(), &["--memory", "guest.mem", "-o", "socket", "--force"]);
-    let said = "corestream: socket: cannot connect: Connection refused (os error 111)\n";
-    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), said));
+    let message = "corestream: socket: cannot connect: Connection refused (os error 111)\n";
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), message));
     assert_eq!(names(directory.path()), ["guest.mem", "socket"]);
 }
 
@@ -438,8 +438,8 @@ fn a_dry_run_describes_the_dump_and_writes_nothing() {
     let bytes = fs::read(directory.path().join("new")).unwrap();
     let decoded = decode(&bytes);
     let data: usize = decoded.segments.iter().map(|segment| segment.data.len()).sum();
-    let said = String::from_utf8(dry.stdout).unwrap();
-    let (plan, disk) = said.rsplit_once("disk ").unwrap();
+    let message = String::from_utf8(dry.stdout).unwrap();
+    let (plan, disk) = message.rsplit_once("disk ").unwrap();
     let segments = decoded.segments.len();
     let expected =
         format!("segments  {segments}\ndata      {data} bytes\ndump      {} bytes\n", bytes.len());
@@ -510,8 +510,8 @@ fn does_not_overwrite_the_file_on_standard_input() {
     let mut command = start(directory.path(), &["--manifest", "-", "-o", "m.json", "--force"]);
     let input = File::open(directory.path().join("m.json")).unwrap();
     let output = command.stdin(input).output().unwrap();
-    let said = "corestream: m.json: is an input (/dev/stdin); write to another file\n";
-    assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
+    let message = "corestream: m.json: is an input (/dev/stdin); write to another file\n";
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (message, Some(1)));
     assert_eq!(fs::read_to_string(directory.path().join("m.json")).unwrap(), text);
 }
 
@@ -539,8 +539,8 @@ fn warns_of_an_image_that_is_written_to_meanwhile() {
     image.write_all_at(b"new", 100).unwrap();
     stdout.read_to_end(&mut Vec::new()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = "corestream: warning: dense.mem: was written to while it was dumped; the dump may contain old and new bytes, and marks memory 0 as changing\n";
-    assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(0)));
+    let message = "corestream: warning: dense.mem: was written to while it was dumped; the dump may contain old and new bytes, and marks memory 0 as changing\n";
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (message, Some(0)));
 }
 
 #[test]

@@ -54,8 +54,8 @@ fn a_signal_ends_a_dump_to_a_file_and_leaves_nothing() {
         wait_until(|| has_a_file(&child, &directory));
         signal(&child, kind);
         let output = child.wait_with_output().unwrap();
-        let said = format!("corestream: stopped by {name}, the output is incomplete\n");
-        assert_eq!((stderr(&output), output.status.code()), (said, Some(code)));
+        let message = format!("corestream: stopped by {name}, the output is incomplete\n");
+        assert_eq!((stderr(&output), output.status.code()), (message, Some(code)));
         assert_eq!(names(&directory), ["guest.mem"]);
     }
 }
@@ -103,9 +103,9 @@ fn reports_an_image_that_is_cut_during_the_scan() {
         .set_len(5)
         .unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = "corestream: memory 0: the image file was truncated to 5 bytes while it was dumped; \
+    let message = "corestream: memory 0: the image file was truncated to 5 bytes while it was dumped; \
                 2147483648 bytes are needed\n";
-    assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (message, Some(1)));
     assert_eq!(names(directory.path()), ["guest.mem"]);
 }
 
@@ -121,9 +121,9 @@ fn reports_an_image_that_is_cut_during_the_write() {
     image.set_len(8 * MIB).unwrap();
     let reader = thread::spawn(move || stdout.read_to_end(&mut Vec::new()).unwrap());
     let output = child.wait_with_output().unwrap();
-    let said = "corestream: standard output: memory 0: the image file was truncated to 8388608 bytes while \
+    let message = "corestream: standard output: memory 0: the image file was truncated to 8388608 bytes while \
                 it was dumped; 67108864 bytes are needed\n";
-    assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (message, Some(1)));
     assert!((reader.join().unwrap() as u64) < 64 * MIB);
 }
 
@@ -154,9 +154,9 @@ fn reports_a_disk_that_becomes_full_during_an_extraction() {
                   \"$0\" extract guest.core --all small/out
                   code=$?; ls -A small; exit $code";
     let output = require!("mount", with_small_disk(directory.path(), script));
-    let said =
+    let message =
         "corestream: small/out/memory-0.mem: cannot write: No space left on device (os error 28)\n";
-    assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (message, Some(1)));
     assert!(output.stdout.is_empty(), "nothing is left in the directory");
 }
 
@@ -168,9 +168,9 @@ fn reports_a_full_disk_before_the_first_byte() {
                   \"$0\" dump --memory guest.mem -o small/new --max-segments 1
                   code=$?; ls small; exit $code";
     let output = require!("mount", with_small_disk(directory.path(), script));
-    let said = "corestream: small/new: 0 of 8388850 bytes written: No space left on device \
+    let message = "corestream: small/new: 0 of 8388850 bytes written: No space left on device \
                 (os error 28)\n";
-    assert_eq!((stderr(&output).as_str(), output.status.code()), (said, Some(1)));
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (message, Some(1)));
     assert!(output.stdout.is_empty(), "nothing is left in the directory");
 }
 

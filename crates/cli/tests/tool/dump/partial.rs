@@ -51,16 +51,16 @@ fn excludes_a_secret_and_reports_it_everywhere() {
     ] {
         let made = |from: &[&str], to| {
             let args = [&["dump", "-o", to, "--force"], from, options].concat();
-            let said = ok(dir, &args).1;
-            (fs::read(dir.join(to)).unwrap(), said)
+            let message = ok(dir, &args).1;
+            (fs::read(dir.join(to)).unwrap(), message)
         };
         let images = ["--memory", "other.mem,page-size=1", "--memory", "guest.mem"];
         let secret = format!("1:{}", &EXCLUDE[2..]);
         let rest = ["--exclude", &secret, "--only", "0:..100"];
-        let (bytes, said) = made(&[&images[..], &rest].concat(), "guest.core");
-        let line = "partial on purpose: memory 0 without 100 bytes in 1 range, \
-                    memory 1 without 31 bytes in 1 range";
-        assert_eq!(said, format!("corestream: {line}\n"));
+        let (bytes, message) = made(&[&images[..], &rest].concat(), "guest.core");
+        let line = "excluded on request: 100 bytes in 1 range of memory 0, \
+                    31 bytes in 1 range of memory 1";
+        assert_eq!(message, format!("corestream: {line}\n"));
         assert!(!shows(&bytes));
         image.resize(2 * 65_536, 0);
         let decoded = decode(&bytes);
@@ -87,17 +87,17 @@ fn excludes_a_secret_and_reports_it_everywhere() {
 
         let args = ["extract", "guest.core", "--memory", "1", "-o", "out.mem", "--force"];
         let zeros = "the image has zeros there";
-        let of_one = "partial on purpose: memory 1 without 31 bytes in 1 range";
+        let of_one = "excluded on request: 31 bytes in 1 range of memory 1";
         assert_eq!(ok(dir, &args).1, format!("corestream: {of_one}; {zeros}\n"));
         assert!(fs::read(dir.join("out.mem")).unwrap() == image);
 
-        let (_, said) = ok(dir, &["extract", "guest.core", "--all", "out"]);
-        assert_eq!(said, format!("corestream: {line}; {zeros}\n"));
+        let (_, message) = ok(dir, &["extract", "guest.core", "--all", "out"]);
+        assert_eq!(message, format!("corestream: {line}; {zeros}\n"));
         let manifest = fs::read_to_string(dir.join("out/manifest.json")).unwrap();
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
         assert_eq!(manifest["memories"][1]["left_out"], excluded);
-        let (again, said) = made(&["--manifest", "out/manifest.json"], "again.core");
-        assert_eq!(said, format!("corestream: {line}\n"));
+        let (again, message) = made(&["--manifest", "out/manifest.json"], "again.core");
+        assert_eq!(message, format!("corestream: {line}\n"));
         assert!(again == bytes);
         for name in names(&dir.join("out")) {
             assert!(!shows(&fs::read(dir.join("out").join(name)).unwrap()));
@@ -113,24 +113,24 @@ fn merges_excluded_ranges() {
     let dir = directory.path();
     let dump = |ranges: &[&str]| {
         let args = ["dump", "--memory", "guest.mem", "-o", "guest.core", "--force"];
-        let said = ok(dir, &[&args, ranges].concat()).1;
+        let message = ok(dir, &[&args, ranges].concat()).1;
         let shown = tool::json(dir, ["inspect", "guest.core", "--json"]);
         let ranges = shown["memories"][0]["left_out"].as_array().unwrap().clone();
         let of =
             |range: &Value| (range["first"].as_u64().unwrap(), range["last"].as_u64().unwrap());
-        (ranges.iter().map(of).collect::<Vec<_>>(), said)
+        (ranges.iter().map(of).collect::<Vec<_>>(), message)
     };
     let (ranges, _) =
         dump(&["--exclude", "0:5..9", "--exclude", "0:..2", "--exclude", "0:8..0x10"]);
     assert_eq!(ranges, [(0, 1), (5, 15)]);
     let (ranges, _) = dump(&["--only", "0:100..0x80", "--exclude", "0:0x7f..", "--only", "0:..1"]);
     assert_eq!(ranges, [(1, 99), (127, 131_071)]);
-    let (ranges, said) = dump(&["--exclude", "0:.."]);
+    let (ranges, message) = dump(&["--exclude", "0:.."]);
     assert_eq!(ranges, [(0, 131_071)]);
-    assert!(said.contains("memory 0 without 131072 bytes in 1 range"));
+    assert!(message.contains("131072 bytes in 1 range of memory 0"));
     // Nothing is excluded.
-    let (ranges, said) = dump(&["--only", "0:..", "--exclude", "0:131072.."]);
-    assert_eq!((ranges, said.as_str()), (vec![], ""));
+    let (ranges, message) = dump(&["--only", "0:..", "--exclude", "0:131072.."]);
+    assert_eq!((ranges, message.as_str()), (vec![], ""));
     let (verdict, _) = ok(dir, &["verify", "guest.core"]);
     assert!(verdict.contains(": intact, ") && !verdict.contains("partial"), "{verdict}");
     let bytes = fs::read(dir.join("guest.core")).unwrap();
@@ -143,9 +143,9 @@ fn does_not_scan_or_count_excluded_ranges() {
     let dir = directory.path();
     write_image(dir.join("dense.mem"), vec![3; 1 << 20]);
     let args = ["dump", "--memory", "dense.mem", "--only", "0:0x1001..0x2001", "-o", "dense.core"];
-    let (_, said) = ok(dir, &[&args[..], &["--stats", "json"]].concat());
-    let (line, stats) = said.split_once('\n').unwrap();
-    assert_eq!(line, "corestream: partial on purpose: memory 0 without 1044480 bytes in 2 ranges");
+    let (_, message) = ok(dir, &[&args[..], &["--stats", "json"]].concat());
+    let (line, stats) = message.split_once('\n').unwrap();
+    assert_eq!(line, "corestream: excluded on request: 1044480 bytes in 2 ranges of memory 0");
     let stats: Value = serde_json::from_str(stats).unwrap();
     for (key, value) in [
         ("extent_bytes", 4096),
@@ -188,10 +188,7 @@ fn excludes_ranges_of_a_memory_of_all_addresses() {
         ok(dir, &["dump", "--manifest", "guest.json", "--exclude", "0:..", "-o", "all.core"]);
         ok(dir, &["verify", "all.core"])
     };
-    assert!(
-        verdict.contains("memory 0 without 18446744073709551616 bytes in 1 range"),
-        "{verdict}"
-    );
+    assert!(verdict.contains("18446744073709551616 bytes in 1 range of memory 0"), "{verdict}");
 }
 
 #[test]
@@ -222,10 +219,10 @@ fn reports_invalid_ranges_in_one_line() {
     ] {
         let args = [&["dump", "--memory", "guest.mem", "-o", "guest.core"][..], &ranges].concat();
         let output = run(dir, &args);
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.starts_with("corestream: ") && said.contains(expected), "{said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.starts_with("corestream: ") && message.contains(expected), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
         assert_eq!(names(dir), before);
     }
     // For a range in a manifest, the error names the manifest.
@@ -248,8 +245,8 @@ fn salvages_a_truncated_dump_with_excluded_ranges() {
     fs::write(dir.join("cut.core"), &bytes[..own::index_of(&bytes)]).unwrap();
     let output = run(dir, ["extract", "cut.core", "--memory", "0", "--salvage", "-o", "out.mem"]);
     assert_eq!(output.status.code(), Some(3));
-    let said = stderr(&output);
-    assert!(said.contains("warning: memory 0: 0x7d0..=0x7ee is not in the dump"), "{said}");
+    let message = stderr(&output);
+    assert!(message.contains("warning: memory 0: 0x7d0..=0x7ee is not in the dump"), "{message}");
     assert!(fs::read(dir.join("out.mem")).unwrap()[..image.len()] == image);
 
     // With its index it does, even if something else is damaged.
@@ -258,10 +255,10 @@ fn salvages_a_truncated_dump_with_excluded_ranges() {
     let args = ["extract", "guest.core", "--all", "out", "--salvage"];
     let output = run(dir, args);
     assert_eq!(output.status.code(), Some(3));
-    let said = stderr(&output);
+    let message = stderr(&output);
     assert!(
-        said.contains("partial on purpose: memory 0 without 31 bytes in 1 range; the image"),
-        "{said}"
+        message.contains("excluded on request: 31 bytes in 1 range of memory 0; the image"),
+        "{message}"
     );
     let manifest = fs::read_to_string(dir.join("out/manifest.json")).unwrap();
     let manifest: Value = serde_json::from_str(&manifest).unwrap();

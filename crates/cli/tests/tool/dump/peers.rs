@@ -134,7 +134,7 @@ fn the_reply_decides() {
     let long = "x".repeat(100_000);
     let cut = format!("did not keep the dump: {}", "x".repeat(512));
     for kind in ["tcp", "unix"] {
-        for (reply, code, said) in [
+        for (reply, code, message) in [
             ("ok\n", 0, ""),
             ("ok\nand more", 0, ""),
             ("disk full\n", 1, "did not keep the dump: disk full"),
@@ -154,11 +154,11 @@ fn the_reply_decides() {
                 socket.write(bytes.as_bytes());
                 Some(socket)
             });
-            let said = match said {
+            let message = match message {
                 "" => String::new(),
-                said => format!("corestream: {to}: {said}\n"),
+                message => format!("corestream: {to}: {message}\n"),
             };
-            assert_eq!((found, line), (Some(code), said), "{kind}: {reply:?}");
+            assert_eq!((found, line), (Some(code), message), "{kind}: {reply:?}");
         }
     }
 }
@@ -167,13 +167,13 @@ fn the_reply_decides() {
 #[test]
 fn the_end_of_a_connection_decides_without_a_reply() {
     for kind in ["tcp", "unix"] {
-        let (_, code, said) = dump_to(kind, 1, &[], |mut socket| {
+        let (_, code, message) = dump_to(kind, 1, &[], |mut socket| {
             socket.read_all();
             None
         });
-        assert_eq!((code, said), (Some(0), String::new()), "{kind}");
+        assert_eq!((code, message), (Some(0), String::new()), "{kind}");
         let timeout = ["--write-timeout", "0.1"];
-        let (to, code, said) = dump_to(kind, 1, &timeout, |mut socket| {
+        let (to, code, message) = dump_to(kind, 1, &timeout, |mut socket| {
             socket.read_all();
             Some(socket)
         });
@@ -181,8 +181,8 @@ fn the_end_of_a_connection_decides_without_a_reply() {
             "corestream: {to}: everything was sent, but the receiver neither replied nor closed the \
              connection for 100ms; it is unknown whether it kept the dump\n"
         );
-        assert_eq!((code, said), (Some(1), expected));
-        let (to, code, said) = dump_to(kind, 1, &timeout, |mut socket| {
+        assert_eq!((code, message), (Some(1), expected));
+        let (to, code, message) = dump_to(kind, 1, &timeout, |mut socket| {
             socket.read_all();
             socket.write(b"disk fu");
             Some(socket)
@@ -191,24 +191,24 @@ fn the_end_of_a_connection_decides_without_a_reply() {
             "corestream: {to}: everything was sent, but the rest of the receiver's reply did not arrive for \
              100ms; it is unknown whether it kept the dump\n"
         );
-        assert_eq!((code, said), (Some(1), expected));
+        assert_eq!((code, message), (Some(1), expected));
         // A peer that closes the connection with unread bytes has not taken the dump.
-        let (to, code, said) = dump_to(kind, 1, &[], |socket| {
+        let (to, code, message) = dump_to(kind, 1, &[], |socket| {
             socket.wait_for_end();
             None
         });
         let broken =
             "stopped reading before the end of the dump: Connection reset by peer (os error 104)";
-        assert_eq!((code, said), (Some(1), format!("corestream: {to}: {broken}\n")), "{kind}");
+        assert_eq!((code, message), (Some(1), format!("corestream: {to}: {broken}\n")), "{kind}");
     }
-    let (to, code, said) = dump_to("tcp", 1, &[], |mut socket| {
+    let (to, code, message) = dump_to("tcp", 1, &[], |mut socket| {
         socket.read_all();
         socket.reset();
         None
     });
     let broken =
         "stopped reading before the end of the dump: Connection reset by peer (os error 104)";
-    assert_eq!((code, said), (Some(1), format!("corestream: {to}: {broken}\n")));
+    assert_eq!((code, message), (Some(1), format!("corestream: {to}: {broken}\n")));
 }
 
 /// A connection that breaks after the whole dump is an error, whether the sender has closed its half by then or not.
@@ -219,7 +219,7 @@ fn a_reset_after_everything_is_an_error() {
     let len = usize::try_from(directory.path().join("expected").metadata().unwrap().len()).unwrap();
     for kind in ["tcp", "unix"] {
         for delay in [0, 1, 2, 4, 10, 30] {
-            let (to, code, said) = dump_to(kind, 1, &[], move |mut socket| {
+            let (to, code, message) = dump_to(kind, 1, &[], move |mut socket| {
                 match &mut socket {
                     Socket::Tcp(socket) => socket.read_exact(&mut vec![0; len]).unwrap(),
                     // The unread byte breaks the connection.
@@ -231,8 +231,8 @@ fn a_reset_after_everything_is_an_error() {
             });
             let broken = format!("corestream: {to}: stopped reading before the end of the dump: ");
             assert!(
-                code == Some(1) && said.starts_with(&broken),
-                "{kind} {delay}: {code:?} {said}"
+                code == Some(1) && message.starts_with(&broken),
+                "{kind} {delay}: {code:?} {message}"
             );
         }
     }
@@ -244,27 +244,27 @@ fn an_early_end_is_an_error() {
     let early = "closed its half of the connection without a reply before it had the whole dump; it is unknown \
                  whether it kept the dump";
     for kind in ["tcp", "unix"] {
-        let (to, code, said) = dump_to(kind, 320, &[], |mut socket| {
+        let (to, code, message) = dump_to(kind, 320, &[], |mut socket| {
             socket.shutdown_write();
             socket.read_all();
             None
         });
-        assert_eq!((code, said), (Some(1), format!("corestream: {to}: {early}\n")), "{kind}");
+        assert_eq!((code, message), (Some(1), format!("corestream: {to}: {early}\n")), "{kind}");
     }
     // A small dump is then in the buffer of the socket, and so is the end of the sender's half.
-    let (to, code, said) = dump_to("unix", 1, &[], |socket| {
+    let (to, code, message) = dump_to("unix", 1, &[], |socket| {
         socket.wait_for_end();
         socket.shutdown_write();
         Some(socket)
     });
-    assert_eq!((code, said), (Some(1), format!("corestream: {to}: {early}\n")));
+    assert_eq!((code, message), (Some(1), format!("corestream: {to}: {early}\n")));
 }
 
 /// The reason reaches the user even if the connection breaks in the middle of the dump.
 #[test]
 fn shows_a_refusal_in_the_middle() {
     for kind in ["tcp", "unix"] {
-        let (to, code, said) = dump_to(kind, 640, &[], |mut socket| {
+        let (to, code, message) = dump_to(kind, 640, &[], |mut socket| {
             match &mut socket {
                 Socket::Tcp(socket) => socket.read_exact(&mut [0; 1000]).unwrap(),
                 Socket::Unix(socket) => socket.read_exact(&mut [0; 1000]).unwrap(),
@@ -274,7 +274,7 @@ fn shows_a_refusal_in_the_middle() {
             None
         });
         let expected = format!("corestream: {to}: did not keep the dump: too large\n");
-        assert_eq!((code, said), (Some(1), expected));
+        assert_eq!((code, message), (Some(1), expected));
     }
 }
 
@@ -284,7 +284,7 @@ fn a_reply_in_the_middle_ends_the_dump() {
     let long = "x".repeat(100_000);
     let cut = "x".repeat(512);
     for kind in ["tcp", "unix"] {
-        for (pieces, said) in [
+        for (pieces, message) in [
             (vec!["disk full\n"], "disk full"),
             (vec!["disk ", "full\n"], "disk full"),
             (vec![long.as_str()], cut.as_str()),
@@ -302,7 +302,7 @@ fn a_reply_in_the_middle_ends_the_dump() {
                 }
                 Some(socket)
             });
-            let expected = format!("corestream: {to}: did not keep the dump: {said}\n");
+            let expected = format!("corestream: {to}: did not keep the dump: {message}\n");
             assert_eq!((code, line), (Some(1), expected), "{kind}");
         }
     }
@@ -317,8 +317,8 @@ fn a_signal_during_the_wait_for_a_reply_claims_nothing() {
     peer.read_to_end(&mut Vec::new()).unwrap();
     signal(&child, Signal::TERM);
     let output = end(child);
-    let said = "corestream: stopped by SIGTERM, everything was sent, but it is unknown whether the receiver kept the dump\n";
-    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(143), said));
+    let message = "corestream: stopped by SIGTERM, everything was sent, but it is unknown whether the receiver kept the dump\n";
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(143), message));
 }
 
 /// A listener whose queue is full of connections that it does not accept.
@@ -376,7 +376,7 @@ fn the_timeout_covers_connecting() {
         .unwrap();
     let port = tcp.to.rsplit(':').next().unwrap();
     let host = format!("tcp:localhost:{port}");
-    for (args, said) in [
+    for (args, message) in [
         (
             ["--to", &unix.to],
             "unix:peer: cannot connect: the peer did not accept the connection for 100ms"
@@ -394,7 +394,7 @@ fn the_timeout_covers_connecting() {
         let output = end(child);
         let found = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{found}");
-        assert!(found.starts_with(&format!("corestream: {said}")), "{found}");
+        assert!(found.starts_with(&format!("corestream: {message}")), "{found}");
         assert_eq!(found.lines().count(), 1);
     }
     // Without a timeout, only a signal ends the wait.
@@ -406,8 +406,8 @@ fn the_timeout_covers_connecting() {
         signal(&child, Signal::INT);
         let output = end(child);
         assert_eq!(output.status.code(), Some(130));
-        let said = "corestream: stopped by SIGINT, the output is incomplete\n";
-        assert_eq!(stderr(&output), said);
+        let message = "corestream: stopped by SIGINT, the output is incomplete\n";
+        assert_eq!(stderr(&output), message);
     }
 }
 

@@ -159,8 +159,8 @@ fn stalling(kind: &str) -> (Box<dyn Read>, OwnedFd) {
 /// Returns the number of written bytes from a message.
 fn written(line: &str, name: &str, planned: usize) -> usize {
     let rest = line.strip_prefix(&format!("corestream: {name}: ")).expect(line);
-    let said = format!(" of {planned} bytes written: the reader took no bytes for 100ms\n");
-    rest.strip_suffix(&said).expect(line).parse().unwrap()
+    let message = format!(" of {planned} bytes written: the reader took no bytes for 100ms\n");
+    rest.strip_suffix(&message).expect(line).parse().unwrap()
 }
 
 #[test]
@@ -192,10 +192,10 @@ fn reports_a_reader_that_stalls() {
     let args = ["--memory", "large.mem", "--max-segments", "1", "--to", &to];
     let mut command = corestream(directory.path(), &args);
     let output = command.args(["--write-timeout", "0.1"]).output().unwrap();
-    let said = stderr(&output);
-    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
-    assert!(said.starts_with(&format!("corestream: {to}: ")), "{said}");
-    assert!(said.ends_with(" bytes written: the reader took no bytes for 100ms\n"), "{said}");
+    let message = stderr(&output);
+    assert_eq!((output.status.code(), message.lines().count()), (Some(1), 1), "{message}");
+    assert!(message.starts_with(&format!("corestream: {to}: ")), "{message}");
+    assert!(message.ends_with(" bytes written: the reader took no bytes for 100ms\n"), "{message}");
 }
 
 #[test]
@@ -209,10 +209,13 @@ fn reports_a_reader_that_goes_away() {
         reader.read_exact(&mut [0; 70_000]).unwrap();
         drop(reader);
         let output = child.wait_with_output().unwrap();
-        let said = stderr(&output);
-        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        let message = stderr(&output);
+        assert_eq!((output.status.code(), message.lines().count()), (Some(1), 1), "{message}");
         let end = format!(" of {} bytes written: ", expected.len());
-        assert!(said.starts_with("corestream: descriptor 7: ") && said.contains(&end), "{said}");
+        assert!(
+            message.starts_with("corestream: descriptor 7: ") && message.contains(&end),
+            "{message}"
+        );
     }
 }
 
@@ -314,9 +317,9 @@ fn writes_to_a_terminal_as_a_descriptor_only_with_force() {
     write_image(directory.path().join("guest.mem"), vec![1; 65_536]);
     let terminal = Terminal::new();
     let output = with_descriptor_7(directory.path(), terminal.open(), &[]).output().unwrap();
-    let said = "corestream: descriptor 7: is a terminal, and the output is binary; redirect it, name a \
+    let message = "corestream: descriptor 7: is a terminal, and the output is binary; redirect it, name a \
                 file with -o, or use --force\n";
-    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(2), said));
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(2), message));
     // Otherwise the terminal ends when the first dump closes it.
     let _open = terminal.open();
     let mut reader = terminal.screen.try_clone().unwrap();

@@ -28,7 +28,7 @@ fn rejects_a_damaged_dump_without_salvage() {
     // The section has an id and a size of two bytes before its name.
     let block = format!("0x0..{:#x}", index - 3);
     let reason = format!(
-        "checksum mismatch in {block}; affects memory 0 0x3e8..=0x1116f, memory 2 \
+        "checksum mismatch (bytes {block}); affects memory 0 0x3e8..=0x1116f, memory 2 \
          0x3e8..=0x1116f"
     );
     for dump in ["flipped.core", "-"] {
@@ -38,7 +38,7 @@ fn rejects_a_damaged_dump_without_salvage() {
             command.stdin(File::open(dir.join("flipped.core")).unwrap());
         }
         let output = command.output().unwrap();
-        let expected = format!("corestream: {name}: is damaged: {reason} (bytes {block})\n");
+        let expected = format!("corestream: {name}: is damaged: {reason}\n");
         assert_eq!((stderr(&output), output.status.code()), (expected, Some(3)));
         assert!(output.stdout.is_empty());
     }
@@ -56,13 +56,15 @@ fn rejects_a_damaged_dump_without_salvage() {
     assert!(fs::read(dir.join("new")).unwrap() == expected);
 
     // Truncated in the middle of the first segment.
-    let said = format!("cut.core: truncated: {at} of {} bytes", whole.len());
+    let message = format!("cut.core: truncated: {at} of {} bytes", whole.len());
     let output = run(dir, ["verify", "cut.core"]);
-    let place = format!("(bytes {at:#x}..{:#x})", whole.len());
-    let line = format!("corestream: {said} {place}\n");
+    let line = format!("corestream: {message}\n");
     assert_eq!((stderr(&output), output.status.code()), (line, Some(3)));
     let output = run(dir, ["inspect", "cut.core"]);
-    assert_eq!((stderr(&output), output.status.code()), (format!("corestream: {said}\n"), Some(3)));
+    assert_eq!(
+        (stderr(&output), output.status.code()),
+        (format!("corestream: {message}\n"), Some(3))
+    );
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(shown.contains("0: a.wasm function 3 at 0x11"), "{shown}");
     let taken = run(dir, ["extract", "cut.core", "--all", "out", "--salvage"]);
@@ -110,9 +112,9 @@ fn salvages_memories_after_a_damaged_section() {
     fs::write(dir.join("bad.core"), &whole[..10 + usize::from(whole[9])]).unwrap();
     for command in ["verify", "inspect"] {
         let output = run(dir, [command, "bad.core"]);
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(3), "{said}");
-        assert!(said.contains("no section `coremodules`"), "{said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{message}");
+        assert!(message.contains("no section `coremodules`"), "{message}");
     }
 }
 
@@ -149,26 +151,26 @@ fn check_salvage(is_chosen: impl Fn(usize) -> bool) {
             let case = format!("byte {at:#x}, checksums: {checksums}");
             fs::write(dir.join("bad.core"), &bad).unwrap();
             let output = run(dir, ["extract", "bad.core", "--all", "out", "--salvage"]);
-            let said = stderr(&output);
+            let message = stderr(&output);
             // Without checksums, a name that has become another name is not noticed.
             let unseen = !checksums && kind == 0 && output.status.success();
-            assert!(unseen || output.status.code() == Some(3), "{case}: {said}");
+            assert!(unseen || output.status.code() == Some(3), "{case}: {message}");
             if unseen {
                 fs::remove_dir_all(dir.join("out")).unwrap();
                 continue;
             }
             let Ok(found) = fs::read(dir.join("out/manifest.json")) else {
                 // Nothing is left if bytes within the first sections have moved.
-                assert!(kind > 2 && !dir.join("out").exists(), "{case}: {said}");
+                assert!(kind > 2 && !dir.join("out").exists(), "{case}: {message}");
                 continue;
             };
-            let unchecked = said.contains("the extracted data may be wrong");
-            assert_eq!(unchecked, !checksums || kind > 1, "{case}: {said}");
-            let doubtful = unchecked || said.contains("manifest.json (names, sizes of ");
-            assert!(doubtful || found == manifest, "{case}: {said}");
+            let unchecked = message.contains("the extracted data may be wrong");
+            assert_eq!(unchecked, !checksums || kind > 1, "{case}: {message}");
+            let doubtful = unchecked || message.contains("manifest.json (names, sizes of ");
+            assert!(doubtful || found == manifest, "{case}: {message}");
             let memory = fs::read(dir.join("out/memory-0.mem")).unwrap_or_default();
-            let doubtful = unchecked || said.contains("memory 0 0x3e8..=");
-            assert!(doubtful || memory == expected, "{case}: {said}");
+            let doubtful = unchecked || message.contains("memory 0 0x3e8..=");
+            assert!(doubtful || memory == expected, "{case}: {message}");
             fs::remove_dir_all(dir.join("out")).unwrap();
         }
     }
@@ -197,9 +199,9 @@ fn reports_a_memory_that_damage_has_lost() {
     let before = names(dir);
     let output = run(dir, ["extract", "cut.core", "--memory", "0", "--salvage", "-o", "image"]);
     assert_eq!(output.status.code(), Some(3));
-    let said = stderr(&output);
+    let message = stderr(&output);
     let start = "corestream: cut.core: there is no memory 0; the dump has 0; ";
-    assert!(said.starts_with(start) && said.contains("the dump ends here"), "{said}");
+    assert!(message.starts_with(start) && message.contains("the dump ends here"), "{message}");
     assert_eq!(names(dir), before);
 }
 
@@ -213,13 +215,13 @@ fn reports_a_rewritten_dump() {
     let core = common::own::end_of_core(&whole);
     let bytes = [&whole[..core], b"\0\x02\x01x", &whole[core..]].concat();
     fs::write(dir.join("rewritten.core"), &bytes).unwrap();
-    let said = ok(dir, ["verify", "rewritten.core"]);
+    let message = ok(dir, ["verify", "rewritten.core"]);
     let expected = format!(
         "rewritten.core: rewritten, {} bytes in 4 segments, another tool has moved or changed its \
          sections: only its structure can be checked, because its checksums belong to the original\n",
         bytes.len()
     );
-    assert_eq!(said, expected);
+    assert_eq!(message, expected);
     let shown = ok(dir, ["inspect", "rewritten.core"]);
     assert!(
         shown.contains("bytes, rewritten by another tool, so its checksums are void\n"),
@@ -227,9 +229,9 @@ fn reports_a_rewritten_dump() {
     );
     let output = run(dir, ["extract", "rewritten.core", "--all", "out"]);
     assert_eq!(output.status.code(), Some(0));
-    let said = "warning: another tool has rewritten the dump, so checksums cannot show whether anything \
+    let message = "warning: another tool has rewritten the dump, so checksums cannot show whether anything \
                 is missing or wrong\n";
-    assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    assert!(stderr(&output).contains(message), "{}", stderr(&output));
     ok(dir, ["dump", "--manifest", "out/manifest.json", "-o", "again.core"]);
     assert!(fs::read(dir.join("again.core")).unwrap() == whole);
 }
@@ -254,11 +256,11 @@ fn salvages_other_memories_if_one_is_too_large() {
         bad[1000] ^= 2;
         fs::write(dir.join("bad.core"), bad).unwrap();
         let output = run(dir, ["extract", "bad.core", "--all", "out", "--salvage"]);
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(3), "{said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{message}");
         let expected =
             "warning: memory 0 was not extracted: out/memory-0.mem: cannot set the length";
-        assert!(said.contains(expected), "{said}");
+        assert!(message.contains(expected), "{message}");
         assert_eq!(names(&dir.join("out")), ["manifest.json", "memory-1.mem"]);
         assert!(fs::read(dir.join("out/memory-1.mem")).unwrap() == vec![1; 65_536]);
         let manifest: Value =
@@ -305,21 +307,22 @@ fn salvages_everything_but_an_unreadable_sector() {
         drop_caches(&path);
         for target in [&["--memory", "0", "-o", "new"][..], &["--all", "new"]] {
             let output = run(dir, [&["extract", name][..], target].concat());
-            let said = stderr(&output);
-            assert!(said.contains("cannot read bytes 0x102000..0x103000: "), "{said}");
+            let message = stderr(&output);
+            assert!(message.contains("cannot read bytes 0x102000..0x103000: "), "{message}");
             assert!(
-                said.contains(eio) && said.ends_with("; --salvage extracts the readable parts\n"),
-                "{said}"
+                message.contains(eio)
+                    && message.ends_with("; --salvage extracts the readable parts\n"),
+                "{message}"
             );
             assert_eq!(output.status.code(), Some(1));
             assert!(!dir.join("new").exists());
         }
         drop_caches(&path);
         let output = run(dir, ["extract", name, "--memory", "0", "-o", "new", "--salvage"]);
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(3), "{said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{message}");
         let end = format!("corestream: {name}: only the readable parts were extracted: {why}\n");
-        assert!(said.ends_with(&end), "{said}");
+        assert!(message.ends_with(&end), "{message}");
         let shown = tool::json(dir, ["inspect", "guest.core", "--json"]);
         let part = &shown["memories"][0]["data"][0];
         let offset = usize::try_from(part["offset"].as_u64().unwrap()).unwrap();
@@ -328,12 +331,12 @@ fn salvages_everything_but_an_unreadable_sector() {
         for page in pages {
             let range =
                 format!("warning: {name}: cannot read bytes {:#x}..{:#x}\n", page.start, page.end);
-            assert!(said.contains(&range), "{said}");
+            assert!(message.contains(&range), "{message}");
             let (first, last) = (page.start - offset, page.end - offset - 1);
             let line = format!(
                 "warning: memory 0: cannot read {first:#x}..={last:#x}; the image has zeros there\n"
             );
-            assert!(said.contains(&line), "{said}");
+            assert!(message.contains(&line), "{message}");
             expected[first..=last].fill(0);
         }
         assert!(fs::read(dir.join("new")).unwrap() == expected);
@@ -350,18 +353,18 @@ fn salvages_everything_but_an_unreadable_sector() {
         // The index is at the other end, and has enough to extract the rest.
         drop_caches(&path);
         let output = run(dir, ["extract", name, "--memory", "0", "-o", "new", "--salvage"]);
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(3), "{said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{message}");
         assert!(
-            said.contains(&format!("warning: {name}: cannot read bytes 0x0..0x1000\n")),
-            "{said}"
+            message.contains(&format!("warning: {name}: cannot read bytes 0x0..0x1000\n")),
+            "{message}"
         );
         let size = "warning: memory 0: its size is lost; the image ends with the last page that has data\n";
-        assert!(said.contains(size), "{said}");
+        assert!(message.contains(size), "{message}");
         let zeros = 0x1000 - offset;
         let lost =
             format!("memory 0: cannot read 0x0..={:#x}; the image has zeros there\n", zeros - 1);
-        assert!(said.contains(&lost), "{said}");
+        assert!(message.contains(&lost), "{message}");
         let mut expected = image[..3 << 20].to_vec();
         expected[..zeros].fill(0);
         assert!(fs::read(dir.join("new")).unwrap() == expected);
@@ -389,7 +392,7 @@ fn rejects_a_dump_with_too_many_segments() {
         [foreign::CORE, (0, modules), (0, instances), (5, &[1, 0, 100]), (11, &data)];
     fs::write(dir.join("many.core"), foreign::module(&sections)).unwrap();
     ok(dir, ["verify", "many.core"]);
-    let said = format!("over the limit of {MAX_LISTED_SEGMENTS} segments");
+    let message = format!("over the limit of {MAX_LISTED_SEGMENTS} segments");
     for args in [
         &["inspect", "many.core"][..],
         &["extract", "many.core", "--memory", "0", "-o", "image"],
@@ -397,13 +400,13 @@ fn rejects_a_dump_with_too_many_segments() {
     ] {
         let output = run(dir, args);
         assert_eq!(output.status.code(), Some(1), "{args:?}");
-        assert!(stderr(&output).contains(&said), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(&message), "{args:?}: {}", stderr(&output));
         assert_eq!(names(dir), ["many.core"], "{args:?}");
     }
     let args = ["extract", "many.core", "--memory", "0", "-o", "image", "--salvage"];
     let output = run(dir, args);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains(&said), "{}", stderr(&output));
+    assert!(stderr(&output).contains(&message), "{}", stderr(&output));
     assert!(stderr(&output).lines().count() < 20, "one line for each missing range");
     assert_eq!(names(dir), ["image", "many.core"]);
 }

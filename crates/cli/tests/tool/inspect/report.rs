@@ -103,9 +103,9 @@ fn reads_no_contents_of_memories() {
     assert!(shown.contains("134217728 of 134217728 bytes kept in 1 segment"), "{shown}");
     let verdict = run(dir, ["verify", "guest.core"]);
     assert_eq!(verdict.status.code(), Some(3));
-    let said = stderr(&verdict);
-    assert!(said.contains("bad blocks"), "{said}");
-    assert!(said.contains("(bytes 0x1400000..0x1500000)"), "{said}");
+    let message = stderr(&verdict);
+    assert!(message.contains("bad blocks"), "{message}");
+    assert!(message.contains("(bytes 0x1400000..0x1500000)"), "{message}");
 }
 
 /// The report names the layout of dumps by other writers, and says what is unknown.
@@ -144,10 +144,10 @@ fn names_the_layout_of_other_writers() {
         assert_eq!((&shown["frame_layout"], &shown["rewritten"]), (&json!(layout), &json!(false)));
         let instance = &shown["threads"][0]["frames"][0]["instance"];
         assert_eq!(*instance == Value::Null, layout.starts_with("no-instance"), "{shown}");
-        let said = ok(dir, ["verify", name]);
+        let message = ok(dir, ["verify", name]);
         assert!(
-            said.contains(&format!("only its structure can be checked; frames: {text}")),
-            "{said}"
+            message.contains(&format!("only its structure can be checked; frames: {text}")),
+            "{message}"
         );
         ok(dir, ["extract", name, "--all", "out"]);
         let again = run(dir, ["dump", "--manifest", "out/manifest.json", "-o", "again", "--force"]);

@@ -325,8 +325,8 @@ fn rejects_files_that_are_not_modules() {
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
     for path in [Path::new("/dev/null"), &fifo, directory.directory.path()] {
         let output = inspect(&dump, &[path.to_str().unwrap()], &[]);
-        let said = format!("corestream: {}: not a regular file\n", path.display());
-        assert_eq!((output.status.code(), stderr(&output)), (Some(1), said));
+        let message = format!("corestream: {}: not a regular file\n", path.display());
+        assert_eq!((output.status.code(), stderr(&output)), (Some(1), message));
     }
     // A truncated module is read as far as it goes.
     let whole = fs::read(GUEST).unwrap();

@@ -57,14 +57,17 @@ fn an_error_of_close_fails_every_command_that_writes_a_file() {
             fuse.set(Faults { tmpfile, ..full() });
             let output = shell(guest.path(), &fuse, &format!("exec \"$0\" {line}"));
             fuse.set(Faults::default());
-            let said = stderr(&output);
+            let message = stderr(&output);
             assert_eq!(
-                (output.status.code(), said.lines().count()),
+                (output.status.code(), message.lines().count()),
                 (Some(1), 1),
-                "{line}: {said}"
+                "{line}: {message}"
             );
-            assert!(said.starts_with("corestream: "), "{line}: {said}");
-            assert!(said.ends_with("No space left on device (os error 28)\n"), "{line}: {said}");
+            assert!(message.starts_with("corestream: "), "{line}: {message}");
+            assert!(
+                message.ends_with("No space left on device (os error 28)\n"),
+                "{line}: {message}"
+            );
             // The shell made `out`, and `man` its directory.
             let mut left = names(&fuse.path());
             left.retain(|name| name != "out" && name != "man");
@@ -84,9 +87,9 @@ fn a_receiver_does_not_keep_a_dump_whose_file_cannot_be_closed() {
     let mut receiver = Receiver::tcp(guest.path(), &["-o", name.to_str().unwrap(), "--once"]);
     let address = receiver.address.clone();
     let sent = run(guest.path(), ["dump", "--memory", "guest.mem", "--to", &address]);
-    let said = receiver.line();
-    let is_of_sender = said.starts_with("PEER: ");
-    assert!(is_of_sender && said.contains("No space left on device"), "{said}");
+    let message = receiver.line();
+    let is_of_sender = message.starts_with("PEER: ");
+    assert!(is_of_sender && message.contains("No space left on device"), "{message}");
     assert_eq!(receiver.end().0, Some(1));
     assert_eq!(sent.status.code(), Some(1), "the sender learns it: {}", stderr(&sent));
     assert!(names(&fuse.path()).is_empty());
@@ -134,11 +137,11 @@ fn a_dump_that_cannot_be_synced_harms_no_file() {
         }
         let line = format!("exec \"$0\" dump --memory guest.mem -o $1/new --sync {force}");
         let output = shell(guest.path(), &fuse, &line);
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
         assert!(
-            said.ends_with("cannot finish the dump: Input/output error (os error 5)\n"),
-            "{said}"
+            message.ends_with("cannot finish the dump: Input/output error (os error 5)\n"),
+            "{message}"
         );
         match force.is_empty() {
             true => assert!(names(&fuse.path()).is_empty()),
@@ -158,14 +161,14 @@ fn reports_a_directory_that_cannot_be_synced_and_keeps_the_dump() {
     for force in ["", "--force"] {
         let line = format!("exec \"$0\" dump --memory guest.mem -o $1/new --sync {force}");
         let output = shell(guest.path(), &fuse, &line);
-        let said = stderr(&output);
+        let message = stderr(&output);
         let new = fuse.path().join("new");
         let expected = format!(
             "corestream: {}: the dump is complete, but its directory cannot be synced: a power cut may still remove \
              the name: Input/output error (os error 5)\n",
             new.display()
         );
-        assert_eq!((output.status.code(), said), (Some(1), expected));
+        assert_eq!((output.status.code(), message), (Some(1), expected));
         assert!(fs::read(new).unwrap() == whole);
         assert_eq!(names(&fuse.path()), ["new"]);
     }
@@ -180,14 +183,14 @@ fn a_failed_write_leaves_nothing() {
         let fuse = require!("fuse", Fuse::new(faults));
         for line in WRITERS.iter().filter(|line| !line.starts_with("man")) {
             let output = shell(guest.path(), &fuse, &format!("exec \"$0\" {line}"));
-            let said = stderr(&output);
+            let message = stderr(&output);
             assert_eq!(
-                (output.status.code(), said.lines().count()),
+                (output.status.code(), message.lines().count()),
                 (Some(1), 1),
-                "{line}: {said}"
+                "{line}: {message}"
             );
             let expected = format!("(os error {})\n", errno.raw_os_error());
-            assert!(said.ends_with(&expected), "{line}: {said}");
+            assert!(message.ends_with(&expected), "{line}: {message}");
             let mut left = names(&fuse.path());
             left.retain(|name| name != "out");
             assert!(left.is_empty(), "{line}: {left:?}");

@@ -292,8 +292,8 @@ fn an_append_only_directory_gets_the_file_and_nothing_else() {
     let pattern = ["-o", new, "--once"];
     let receiver = Receiver::tcp(guest.path(), &pattern);
     receiver.send(&core);
-    let (code, said) = receiver.end();
-    assert_eq!(code, Some(0), "{said}");
+    let (code, message) = receiver.end();
+    assert_eq!(code, Some(0), "{message}");
     assert!(fs::read(&path).unwrap() == core);
     assert_eq!(names(directory.path()), ["new"]);
     assert_eq!(path.metadata().unwrap().nlink(), 1);
@@ -320,9 +320,9 @@ fn rejects_replacements_and_directories_in_an_append_only_directory() {
         ),
     ] {
         let output = run(guest.path(), args);
-        let said = stderr(&output);
-        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
-        assert!(said.contains(cause), "{said}");
+        let message = stderr(&output);
+        assert_eq!((output.status.code(), message.lines().count()), (Some(1), 1), "{message}");
+        assert!(message.contains(cause), "{message}");
         assert_eq!(names(directory.path()), ["new"], "{args:?}");
         assert_eq!(fs::read(&path).unwrap(), b"old");
     }

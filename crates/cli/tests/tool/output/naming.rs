@@ -48,11 +48,11 @@ impl Guest {
             for options in ["", "--force"] {
                 let line = format!("exec \"$0\" {writer} -o $1/new {options}");
                 let output = self.shell(target, &line);
-                let said = stderr(&output);
-                assert!(output.status.success(), "{line}: {said}");
+                let message = stderr(&output);
+                assert!(output.status.success(), "{line}: {message}");
                 let is_expected =
-                    if warning.is_empty() { said.is_empty() } else { said.contains(warning) };
-                assert!(is_expected && said.lines().count() <= 1, "{line}: {said}");
+                    if warning.is_empty() { message.is_empty() } else { message.contains(warning) };
+                assert!(is_expected && message.lines().count() <= 1, "{line}: {message}");
                 assert!(fs::read(&new).unwrap() == *expected, "{line}");
                 assert_eq!(names(target), ["new"], "{line}");
             }
@@ -215,8 +215,8 @@ fn check_injected(guest: &Guest, line: &str, injections: &[String], is_called: b
     command.current_dir(&work).args(["sh", "-c", line]);
     command.arg(tool_path());
     let output = command.arg(guest.directory.path().join("guest.mem")).output().unwrap();
-    let said = stderr(&output);
-    assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{line} {injections:?}");
+    let message = stderr(&output);
+    assert_eq!((output.status.code(), message.as_str()), (Some(0), ""), "{line} {injections:?}");
     assert!(!is_called || strace::faults(&log) > 0, "{line} {injections:?}");
     assert!(fs::read(work.join("new")).unwrap() == guest.dump, "{line} {injections:?}");
     assert_eq!(names(&work), ["new"], "{line} {injections:?}");
@@ -294,9 +294,9 @@ fn a_dump_has_one_name_if_none_can_be_removed() {
     command.current_dir(&work).arg(tool_path());
     command.args(["dump", "-o", "new", "--memory"]).arg(guest.directory.path().join("guest.mem"));
     let output = command.output().unwrap();
-    let said = stderr(&output);
-    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
-    let kept = work.join(kept_path(&said).unwrap());
+    let message = stderr(&output);
+    assert_eq!((output.status.code(), message.lines().count()), (Some(1), 1), "{message}");
+    let kept = work.join(kept_path(&message).unwrap());
     assert!(fs::read(&kept).unwrap() == guest.dump);
     assert_eq!((kept.metadata().unwrap().nlink(), names(&work).len()), (1, 1));
 }
@@ -313,9 +313,9 @@ fn reports_a_second_name_that_cannot_be_removed() {
     command.arg(tool_path()).current_dir(guest.directory.path());
     let new = fuse.path().join("new");
     let output = command.args(["dump", "--memory", "guest.mem", "-o"]).arg(&new).output().unwrap();
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("the dump is complete, but its second name "), "{said}");
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("the dump is complete, but its second name "), "{message}");
     assert!(fs::read(&new).unwrap() == guest.dump);
     assert_eq!(names(&fuse.path()).len(), 2);
 }
@@ -347,8 +347,8 @@ fn a_rename_whose_reply_is_lost_does_not_lose_the_dump() {
                     ("extract guest.core --all $1/all", "all/memory-0.mem", &guest.image),
                 ] {
                     let output = guest.shell(&fuse.path(), &format!("exec \"$0\" {line}"));
-                    let said = stderr(&output);
-                    assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{line}");
+                    let message = stderr(&output);
+                    assert_eq!((output.status.code(), message.as_str()), (Some(0), ""), "{line}");
                     // Not read through the kernel, which can remember another file.
                     assert!(fuse.contents(file) == *expected, "{line}");
                 }
@@ -490,9 +490,9 @@ fn keeps_a_finished_file_that_cannot_be_named() {
             }
             let line = format!("exec \"$0\" dump --memory guest.mem -o $1/new {force}");
             let output = guest.shell(&fuse.path(), &line);
-            let said = stderr(&output);
-            assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
-            let kept = kept_path(&said).unwrap();
+            let message = stderr(&output);
+            assert_eq!((output.status.code(), message.lines().count()), (Some(1), 1), "{message}");
+            let kept = kept_path(&message).unwrap();
             assert!(fs::read(&kept).unwrap() == guest.dump);
             assert_eq!(kept.metadata().unwrap().mode() & 0o777, 0o600);
             let expected = format!(
@@ -500,8 +500,8 @@ fn keeps_a_finished_file_that_cannot_be_named() {
                 new.display(),
                 kept.display()
             );
-            assert!(said.starts_with(&expected), "{said}");
-            assert!(said.ends_with("Input/output error (os error 5)\n"), "{said}");
+            assert!(message.starts_with(&expected), "{message}");
+            assert!(message.ends_with("Input/output error (os error 5)\n"), "{message}");
             match force.is_empty() {
                 true => assert_eq!(names(&fuse.path()).len(), 1),
                 false => assert_eq!(fs::read(&new).unwrap(), b"old"),
@@ -518,9 +518,9 @@ fn keeps_a_finished_directory_that_cannot_be_named() {
     let faults = Faults { rename: Some(Errno::IO), ..Faults::default() };
     let fuse = require!("fuse", Fuse::new(faults));
     let output = guest.shell(&fuse.path(), "exec \"$0\" extract guest.core --all $1/all");
-    let said = stderr(&output);
-    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
-    let kept = kept_path(&said).unwrap();
+    let message = stderr(&output);
+    assert_eq!((output.status.code(), message.lines().count()), (Some(1), 1), "{message}");
+    let kept = kept_path(&message).unwrap();
     assert_eq!(names(&fuse.path()), [kept.file_name().unwrap().to_str().unwrap()]);
     assert_eq!(names(&kept), ["manifest.json", "memory-0.mem"]);
     assert!(fs::read(kept.join("memory-0.mem")).unwrap() == guest.image);

@@ -25,8 +25,11 @@ const WRITERS: [&[&str]; 2] = [
 ];
 
 #[track_caller]
-fn check_failure(output: &Output, said: &str) {
-    assert_eq!((stderr(output), output.status.code()), (format!("corestream: {said}\n"), Some(1)));
+fn check_failure(output: &Output, message: &str) {
+    assert_eq!(
+        (stderr(output), output.status.code()),
+        (format!("corestream: {message}\n"), Some(1))
+    );
 }
 
 #[test]
@@ -49,13 +52,20 @@ fn only_one_of_several_writers_gets_a_name() {
             let done = outputs.iter().filter(|output| output.status.success()).count();
             assert_eq!(done, if force.is_some() { 8 } else { 1 });
             for output in outputs.iter().filter(|output| !output.status.success()) {
-                let said = stderr(output);
-                assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
-                assert!(said.starts_with("corestream: new: ") && said.contains("exists"), "{said}");
+                let message = stderr(output);
+                assert_eq!(
+                    (output.status.code(), message.lines().count()),
+                    (Some(1), 1),
+                    "{message}"
+                );
+                assert!(
+                    message.starts_with("corestream: new: ") && message.contains("exists"),
+                    "{message}"
+                );
             }
             let expected = if writer[0] == "dump" { whole.clone() } else { image() };
-            let said: Vec<_> = outputs.iter().map(stderr).collect();
-            assert!(fs::read(dir.join("new")).unwrap() == expected, "{said:#?}");
+            let message: Vec<_> = outputs.iter().map(stderr).collect();
+            assert!(fs::read(dir.join("new")).unwrap() == expected, "{message:#?}");
             // Other finished files are kept, and the messages say where.
             for kept in outputs.iter().filter_map(|output| kept_path(&stderr(output))) {
                 assert!(fs::read(dir.join(&kept)).unwrap() == expected);
@@ -140,12 +150,12 @@ fn keeps_read_only_files_and_directories() {
         for writer in WRITERS {
             for name in ["sub/new", "sub/old"] {
                 let output = as_nobody(&[writer, &[name]].concat());
-                let said = stderr(&output);
-                assert_eq!(output.status.code(), Some(code), "{said}");
+                let message = stderr(&output);
+                assert_eq!(output.status.code(), Some(code), "{message}");
                 let denied = "cannot create: Permission denied (os error 13)";
                 let expected = format!("corestream: {name}: {denied}\n");
                 // In a writable directory, a file can be replaced whatever its own mode.
-                assert_eq!(said, if code == 0 { "" } else { &expected });
+                assert_eq!(message, if code == 0 { "" } else { &expected });
             }
         }
         let all = as_nobody(&["extract", "guest.core", "--all", "sub/all"]);
@@ -175,10 +185,15 @@ fn a_limit_on_the_size_of_files_leaves_nothing() {
         "ulimit -f 200; exec \"$0\" extract guest.core --all new",
     ] {
         let output = shell(dir, line);
-        let said = stderr(&output);
-        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{line}: {said}");
+        let message = stderr(&output);
+        assert_eq!(
+            (output.status.code(), message.lines().count()),
+            (Some(1), 1),
+            "{line}: {message}"
+        );
         assert!(
-            said.starts_with("corestream: ") && said.ends_with("File too large (os error 27)\n")
+            message.starts_with("corestream: ")
+                && message.ends_with("File too large (os error 27)\n")
         );
         let _ = fs::remove_file(dir.join("out"));
         assert_eq!(names(dir), before, "{line}");
@@ -198,10 +213,14 @@ fn reports_a_full_standard_output() {
         "completions bash",
     ] {
         let output = shell(directory.path(), &format!("exec \"$0\" {line} > /dev/full"));
-        let said = stderr(&output);
-        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{line}: {said}");
-        assert!(said.starts_with("corestream: standard output: "), "{line}: {said}");
-        assert!(said.ends_with("No space left on device (os error 28)\n"), "{line}: {said}");
+        let message = stderr(&output);
+        assert_eq!(
+            (output.status.code(), message.lines().count()),
+            (Some(1), 1),
+            "{line}: {message}"
+        );
+        assert!(message.starts_with("corestream: standard output: "), "{line}: {message}");
+        assert!(message.ends_with("No space left on device (os error 28)\n"), "{line}: {message}");
     }
 }
 
@@ -264,11 +283,11 @@ fn a_disk_that_becomes_full_leaves_nothing() {
     };
     let output = require!("mount", output);
     assert_ne!(output.status.code(), Some(78), "{LEN} bytes fit into 128 KiB");
-    let said = stderr(&output);
-    assert_eq!(said.lines().count(), 2, "{said}");
-    for line in said.lines() {
-        assert!(line.starts_with("corestream: "), "{said}");
-        assert!(line.ends_with("No space left on device (os error 28)"), "{said}");
+    let message = stderr(&output);
+    assert_eq!(message.lines().count(), 2, "{message}");
+    for line in message.lines() {
+        assert!(line.starts_with("corestream: "), "{message}");
+        assert!(line.ends_with("No space left on device (os error 28)"), "{message}");
     }
     assert!(output.stdout.is_empty(), "nothing is left in the directory");
 }

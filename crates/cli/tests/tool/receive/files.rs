@@ -73,7 +73,7 @@ fn keeps_every_complete_dump_whatever_other_senders_do() {
     let cut = &bad[..bad.len() / 2];
     let longer = [&bad[..], b"more"].concat();
     // The bytes, the sender's behaviour after them, and the receiver's reason for this sender.
-    let checksum = "is damaged: checksum mismatch in 0x100000..0x200000";
+    let checksum = "is damaged: checksum mismatch (bytes 0x100000..0x200000";
     let rounds: [[(&[u8], Then, &str); 6]; 2] = [
         [
             (cut, Then::Close, "truncated: "),
@@ -214,7 +214,7 @@ fn reports_usage_errors_in_one_line() {
     let in_use = format!("tcp:{}", tcp.local_addr().unwrap());
     let in_use_said =
         format!("receive: {in_use}: cannot listen: Address already in use (os error 98)");
-    for (address, output, code, said) in [
+    for (address, output, code, message) in [
         (
             "tcp:0.0.0.0:0",
             "%n",
@@ -251,8 +251,8 @@ fn reports_usage_errors_in_one_line() {
         ),
     ] {
         let output = run(dir, ["receive", address, "-o", output]);
-        assert_eq!(stderr(&output), format!("corestream: {said}\n"));
-        assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{said}");
+        assert_eq!(stderr(&output), format!("corestream: {message}\n"));
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{message}");
     }
     assert_eq!(names(dir), ["dumps", "file", "taken"]);
     // An address that other machines reach, with the option for it, and a socket that nothing listens on.

@@ -23,12 +23,12 @@ fn bounds_the_memory_for_hostile_tables() {
     let mut receiver = Receiver::tcp(directory.path(), &args);
     let before = receiver.memory("VmHWM");
     let (many, listed) = (many_sections(), many_segments());
-    for (bytes, said) in
-        [(&many, "is damaged: "), (&listed, "is damaged: checksum mismatch in 0x0..0x2")]
+    for (bytes, message) in
+        [(&many, "is damaged: "), (&listed, "is damaged: checksum mismatch (bytes 0x0..0x2")]
     {
         receiver.send(bytes);
         let line = receiver.line();
-        assert!(line.contains(said), "{line}");
+        assert!(line.contains(message), "{line}");
         let more = receiver.memory("VmHWM") - before;
         assert!(more < 16 * MIB, "{more} bytes for a sender");
     }
@@ -38,7 +38,7 @@ fn bounds_the_memory_for_hostile_tables() {
                 let (bytes, reason) = if i % 2 == 0 {
                     (&many, "is damaged: ")
                 } else {
-                    (&listed, "is damaged: checksum mismatch in 0x0..0x2")
+                    (&listed, "is damaged: checksum mismatch (bytes 0x0..0x2")
                 };
                 let mut socket = receiver.connect();
                 let address = socket.local_addr().unwrap();
@@ -144,8 +144,8 @@ fn reserves_little_for_a_claimed_length() {
     assert!(reserved.iter().sum::<u64>() < 65 << 20, "{reserved:?}");
     drop(socket);
     let line = receiver.line();
-    let said = format!("PEER: truncated: {} of {length} bytes", lie.len());
-    assert!(line.starts_with(&said), "{line}");
+    let message = format!("PEER: truncated: {} of {length} bytes", lie.len());
+    assert!(line.starts_with(&message), "{line}");
     receiver.stop();
     assert!(names(directory.path()).is_empty());
 }
@@ -164,7 +164,7 @@ fn dribble(mut socket: TcpStream, bytes: &[u8]) {
 #[test]
 fn drops_a_sender_that_dribbles() {
     let bytes = dump_of("guest", 1, 1);
-    for (args, said) in [
+    for (args, message) in [
         (
             ["--timeout", "0.2", "--min-rate", "10000"],
             ", below the 10000 bytes per second of --min-rate",
@@ -178,7 +178,7 @@ fn drops_a_sender_that_dribbles() {
             let socket = receiver.connect();
             scope.spawn(|| dribble(socket, &bytes));
             let line = receiver.line();
-            assert!(line.starts_with("PEER: truncated: ") && line.ends_with(said), "{line}");
+            assert!(line.starts_with("PEER: truncated: ") && line.ends_with(message), "{line}");
         });
         receiver.send(&bytes);
         assert!(receiver.line().starts_with("guest: "));
@@ -190,7 +190,7 @@ fn drops_a_sender_that_dribbles() {
     let mut receiver = Receiver::tcp(directory.path(), &["-o", "%n", "--max-time", "0.2"]);
     let mut socket = receiver.connect();
     socket.write_all(&bytes[..10]).unwrap();
-    let said = "PEER: truncated: 10 bytes: it took longer than the 200ms of --max-time";
-    assert_eq!(receiver.line(), said);
+    let message = "PEER: truncated: 10 bytes: it took longer than the 200ms of --max-time";
+    assert_eq!(receiver.line(), message);
     receiver.stop();
 }

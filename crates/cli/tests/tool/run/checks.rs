@@ -9,19 +9,19 @@ use crate::tool::{names, shell, stderr};
 /// Returns the line on standard error of a `run` that fails before the guest starts.
 fn refused(directory: &Path, args: &[&str]) -> String {
     let output = run(directory, args);
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(125), "{args:?}: {said}");
-    assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(125), "{args:?}: {message}");
+    assert_eq!(message.lines().count(), 1, "{args:?}: {message}");
     assert!(output.stdout.is_empty(), "{args:?}");
-    said.trim_end().strip_prefix("corestream: ").unwrap().into()
+    message.trim_end().strip_prefix("corestream: ").unwrap().into()
 }
 
 /// Returns why `run` refuses a guest.
 fn refusal(name: &str, guest: impl AsRef<[u8]>) -> String {
     let directory = directory(name, guest);
-    let said = refused(directory.path(), &[name]);
+    let message = refused(directory.path(), &[name]);
     assert_eq!(names(directory.path()), [name]);
-    said
+    message
 }
 
 /// An invalid function body stops the compiler. Another error that is reported instead was found before.
@@ -37,17 +37,17 @@ fn reports_errors_before_the_guest_is_compiled() {
             refused(&["import.wat"]),
             "import.wat: unknown import `env::foo`: `run` provides WASI preview 1 only"
         );
-        let said = refused(&["body.wat", "--invoke", "none"]);
-        assert_eq!(said, "body.wat: exports no function none, only _start");
-        let said = refused(&["body.wat"]);
-        assert!(said.starts_with("body.wat:1:35: invalid module: type mismatch: "), "{said}");
+        let message = refused(&["body.wat", "--invoke", "none"]);
+        assert_eq!(message, "body.wat: exports no function none, only _start");
+        let message = refused(&["body.wat"]);
+        assert!(message.starts_with("body.wat:1:35: invalid module: type mismatch: "), "{message}");
     }
 }
 
 #[test]
 fn lists_every_unknown_import_once() {
     let wasi = "(import \"wasi_snapshot_preview1\" \"fd_close\" (func (param i32) (result i32)))";
-    let said = refusal(
+    let message = refusal(
         "imports.wat",
         format!(
             "(module {wasi}
@@ -59,7 +59,7 @@ fn lists_every_unknown_import_once() {
         ),
     );
     assert_eq!(
-        said,
+        message,
         "imports.wat: unknown imports `env::e` (tag), `env::f`, `env::g` (global), `env::memory` \
          (memory), `env::t` (table), `wasi_snapshot_preview1::none`: `run` provides WASI preview 1 only"
     );
@@ -67,9 +67,9 @@ fn lists_every_unknown_import_once() {
     let imports: String = (0..500)
         .map(|i| format!("(import \"env\" \"{i:04}{}\" (func))", "\\u{202e}".repeat(500)))
         .collect();
-    let said = refusal("many.wat", format!("(module {imports} (func (export \"_start\")))"));
-    assert!(said.contains(" and 492 more: `run` provides"), "{said}");
-    assert!(said.len() < 10_000 && !said.contains('\u{202e}'), "{said}");
+    let message = refusal("many.wat", format!("(module {imports} (func (export \"_start\")))"));
+    assert!(message.contains(" and 492 more: `run` provides"), "{message}");
+    assert!(message.len() < 10_000 && !message.contains('\u{202e}'), "{message}");
 }
 
 #[test]
@@ -89,8 +89,8 @@ fn compares_the_types_of_imports() {
         "kind.wat: import `wasi_snapshot_preview1::fd_close` is a memory in the guest, but not in WASI"
     );
     let both = "(func (param i32))) (import \"wasi_snapshot_preview1\" \"fd_sync\" (func)";
-    let said = refusal("both.wat", guest(both));
-    assert!(said.ends_with("; 1 more import does not fit either"), "{said}");
+    let message = refusal("both.wat", guest(both));
+    assert!(message.ends_with("; 1 more import does not fit either"), "{message}");
     // A type that is open to subtypes is not the type of a host function, whatever its parameters.
     let open = "(module (type $open (sub (func (param i32) (result i32))))
         (import \"wasi_snapshot_preview1\" \"fd_close\" (func (type $open))) (func (export \"_start\")))";
@@ -103,21 +103,21 @@ fn reports_the_position_of_a_syntax_error() {
         refusal("syntax.wat", "(module\n  (func (export \"_start\")\n    i32.cons 1))"),
         "syntax.wat:3:5: unknown operator or unexpected token"
     );
-    let said = refusal("open.wat", "(module\n  (func");
-    assert!(said.starts_with("open.wat:2:8: expected `"), "{said}");
+    let message = refusal("open.wat", "(module\n  (func");
+    assert!(message.starts_with("open.wat:2:8: expected `"), "{message}");
 }
 
 #[test]
 fn reports_why_a_module_is_invalid() {
     let body = "(module (func (export \"_start\") (i32.add (i32.const 1) (i64.const 2)) drop))";
     let wasm = wat(body);
-    let said = refusal("bad.wasm", &wasm);
+    let message = refusal("bad.wasm", &wasm);
     assert_eq!(
-        said,
+        message,
         "bad.wasm: invalid module: type mismatch: expected i32, found i64 (at offset 0x27)"
     );
-    let said = refusal("cut.wasm", &wasm[..wasm.len() - 4]);
-    assert!(said.starts_with("cut.wasm: invalid module: unexpected end"), "{said}");
+    let message = refusal("cut.wasm", &wasm[..wasm.len() - 4]);
+    assert!(message.starts_with("cut.wasm: invalid module: unexpected end"), "{message}");
     // A text has lines.
     let text = "(module\n  (func (export \"_start\")\n    (i32.add (i32.const 1)\n      (i64.const 2))\n    drop))";
     assert_eq!(
@@ -307,15 +307,15 @@ fn rejects_arguments_that_do_not_fit() {
         ("two", &["1"], "takes 2 parameters (i32, v128), but 1 argument is given after --"),
         ("i32", &[], "takes 1 parameter (i32), but 0 arguments are given after --"),
     ] {
-        let said =
+        let message =
             refused(directory.path(), &[&["echo.wat", "--invoke", function, "--"], args].concat());
-        assert_eq!(said, format!("echo.wat: function {function}: {expected}"));
+        assert_eq!(message, format!("echo.wat: function {function}: {expected}"));
     }
-    let said = refused(directory.path(), &["echo.wat", "--invoke", "g"]);
-    assert_eq!(said, "echo.wat: export g is a global, not a function");
-    let said = refused(directory.path(), &["echo.wat"]);
+    let message = refused(directory.path(), &["echo.wat", "--invoke", "g"]);
+    assert_eq!(message, "echo.wat: export g is a global, not a function");
+    let message = refused(directory.path(), &["echo.wat"]);
     assert_eq!(
-        said,
+        message,
         "echo.wat: exports no function _start; choose one with --invoke: i32, i64, f32, f64, v128, \
          funcref, refs, strict and 3 more"
     );
@@ -333,8 +333,8 @@ fn rejects_a_file_that_is_too_large() {
     ] {
         let line = "ulimit -v 800000 && exec \"$0\" \"$@\"";
         let output = shell(directory.path(), line, args);
-        let said = format!("corestream: large: is larger than 1073741824 bytes, {expected}\n");
-        assert_eq!((output.status.code(), stderr(&output)), (Some(code), said));
+        let message = format!("corestream: large: is larger than 1073741824 bytes, {expected}\n");
+        assert_eq!((output.status.code(), stderr(&output)), (Some(code), message));
     }
 }
 
@@ -343,16 +343,16 @@ fn rejects_a_file_that_is_too_large() {
 fn ignores_an_empty_name() {
     let directory =
         directory("empty.wat", "(module (func (@name \"\") (export \"_start\") unreachable))");
-    let said = stderr(&run(directory.path(), &["empty.wat"]));
-    assert_eq!(said.lines().nth(1), Some("    0: empty.wat: function 0 + 0x1"), "{said}");
+    let message = stderr(&run(directory.path(), &["empty.wat"]));
+    assert_eq!(message.lines().nth(1), Some("    0: empty.wat: function 0 + 0x1"), "{message}");
 }
 
 /// Returns the first line on standard error of a guest that traps.
 fn trap(directory: &Path, args: &[&str]) -> String {
     let output = run(directory, &[&["--force"], args].concat());
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(134), "{said}");
-    said.lines().next().unwrap().strip_prefix("corestream: ").unwrap().into()
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(134), "{message}");
+    message.lines().next().unwrap().strip_prefix("corestream: ").unwrap().into()
 }
 
 /// The guests are built from `tests/guests/overflow.c`.
@@ -393,11 +393,11 @@ fn recognizes_a_stack_overflow() {
         fs::copy(guests.join(&name), directory.path().join(&name)).unwrap();
         for more in [&[][..], &["--locals"]] {
             let args = [&[&name, "--invoke", function][..], more].concat();
-            let said = trap(
+            let message = trap(
                 directory.path(),
                 &args.iter().chain(&["--", "1"]).copied().collect::<Vec<_>>(),
             );
-            assert_eq!(said, format!("{name}: {expected}"), "{function} {more:?}");
+            assert_eq!(message, format!("{name}: {expected}"), "{function} {more:?}");
         }
     }
 }
@@ -463,14 +463,14 @@ fn demangles_names_in_the_backtrace() {
     );
     let directory = directory("names.wat", text);
     let output = run(directory.path(), &["names.wat"]);
-    let said = stderr(&output);
+    let message = stderr(&output);
     let frames: Vec<_> =
-        said.lines().skip(1).filter_map(|line| line.split(": names.wat: ").nth(1)).collect();
-    assert!(frames[0].starts_with("core::option::unwrap_failed + 0x"), "{said}");
-    assert!(frames[1].starts_with("add(int, int) + 0x"), "{said}");
-    assert!(frames[2].starts_with("guest::main + 0x"), "{said}");
+        message.lines().skip(1).filter_map(|line| line.split(": names.wat: ").nth(1)).collect();
+    assert!(frames[0].starts_with("core::option::unwrap_failed + 0x"), "{message}");
+    assert!(frames[1].starts_with("add(int, int) + 0x"), "{message}");
+    assert!(frames[2].starts_with("guest::main + 0x"), "{message}");
     // The demangled name would have gigabytes.
-    assert!(frames[3].starts_with("_Z1fSt4pairIiiE"), "{said}");
+    assert!(frames[3].starts_with("_Z1fSt4pairIiiE"), "{message}");
 }
 
 #[test]
@@ -478,33 +478,33 @@ fn no_message_names_an_option_of_the_library() {
     let directory = tempfile::tempdir().unwrap();
     let line = |text: &str, args: &[&str]| {
         fs::write(directory.path().join("guest.wat"), text).unwrap();
-        let said = stderr(&run(directory.path(), &[&["--force", "guest.wat"], args].concat()));
-        assert!(!said.contains("Config::") && !said.contains("tunable"), "{said}");
-        let line = said.lines().find(|line| !line.ends_with("out of bounds memory access"));
+        let message = stderr(&run(directory.path(), &[&["--force", "guest.wat"], args].concat()));
+        assert!(!message.contains("Config::") && !message.contains("tunable"), "{message}");
+        let line = message.lines().find(|line| !line.ends_with("out of bounds memory access"));
         line.unwrap().replace("corestream: ", "")
     };
     let start = "(func (export \"_start\"))";
-    let said = line(&format!("(module (memory i64 0x1000000000000) {start})"), &[]);
+    let message = line(&format!("(module (memory i64 0x1000000000000) {start})"), &[]);
     assert_eq!(
-        said,
+        message,
         "guest.wat: the memory is too large for this machine: its initial size is 281474976710656 pages"
     );
-    let said = line(&format!("(module (memory i64 0x800000000) {start})"), &[]);
+    let message = line(&format!("(module (memory i64 0x800000000) {start})"), &[]);
     assert!(
-        said.starts_with("guest.wat: cannot reserve address space for the guest, 0x8"),
-        "{said}"
+        message.starts_with("guest.wat: cannot reserve address space for the guest, 0x8"),
+        "{message}"
     );
     // A fact that the dump does not have.
-    let said = line(&format!("(module (memory 1) (data (i32.const 65536) \"x\") {start})"), &[]);
+    let message = line(&format!("(module (memory 1) (data (i32.const 65536) \"x\") {start})"), &[]);
     assert_eq!(
-        said,
+        message,
         "warning: there is no backtrace: no function was running, or --max-frames is too large for \
          this machine"
     );
     let deep = "(module (func $f (export \"_start\") (call $f)))";
     fs::write(directory.path().join("deep.wat"), deep).unwrap();
-    let said = stderr(&run(directory.path(), &["--force", "deep.wat", "--max-frames", "1"]));
+    let message = stderr(&run(directory.path(), &["--force", "deep.wat", "--max-frames", "1"]));
     let expected = "warning: the backtrace is truncated to 1 frame; raise \
                     --max-frames\n";
-    assert!(said.contains(expected), "{said}");
+    assert!(message.contains(expected), "{message}");
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-/// A thread of this process.
-pub struct Busy {
+/// The activity of a thread of this process.
+pub struct ThreadActivity {
     /// The thread's `stat` file in /proc.
     path: PathBuf,
 }
@@ -19,8 +19,8 @@ struct Stat {
     ticks: (u64, u64),
 }
 
-impl Busy {
-    /// Returns the calling thread.
+impl ThreadActivity {
+    /// Observes the calling thread.
     pub fn this_thread() -> Self {
         let thread = fs::read_link("/proc/thread-self").unwrap_or_default();
         Self { path: Path::new("/proc").join(thread).join("stat") }
@@ -60,7 +60,7 @@ mod tests {
             let (this, that) = mpsc::channel();
             let (computes, ends) = (&computes, &ends);
             let worker = scope.spawn(move || {
-                this.send(Busy::this_thread()).unwrap();
+                this.send(ThreadActivity::this_thread()).unwrap();
                 while computes.load(Ordering::Relaxed) {}
                 while !ends.load(Ordering::Relaxed) {
                     thread::park();

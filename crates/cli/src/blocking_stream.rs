@@ -7,9 +7,9 @@ use std::os::fd::AsFd;
 use rustix::event::{PollFd, PollFlags, poll};
 
 /// A stream that waits until it is ready instead of failing with `WouldBlock`.
-pub struct Patient<S>(pub S);
+pub struct BlockingStream<S>(pub S);
 
-impl<S: AsFd> Patient<S> {
+impl<S: AsFd> BlockingStream<S> {
     fn wait(&self, flags: PollFlags) -> io::Result<()> {
         let mut fd = [PollFd::from_borrowed_fd(self.0.as_fd(), flags)];
         rustix::io::retry_on_intr(|| poll(&mut fd, None))?;
@@ -17,7 +17,7 @@ impl<S: AsFd> Patient<S> {
     }
 }
 
-impl<S: Read + AsFd> Read for Patient<S> {
+impl<S: Read + AsFd> Read for BlockingStream<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.0.read(buffer) {
@@ -28,7 +28,7 @@ impl<S: Read + AsFd> Read for Patient<S> {
     }
 }
 
-impl<S: Write + AsFd> Write for Patient<S> {
+impl<S: Write + AsFd> Write for BlockingStream<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.0.write(bytes) {
