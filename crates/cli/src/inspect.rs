@@ -3,6 +3,8 @@
 mod columns;
 mod map;
 mod modules;
+mod source;
+mod symbols;
 
 use std::env;
 use std::fmt::Display;
@@ -14,16 +16,18 @@ use corestream::read::{DamageReport, MemoryView, OpenOptions, Producer, Verdict}
 use corestream::{
     CoreDumpFile, ErrorKind, Frame, Global, Instance, ModuleIdentity, Value, Visible,
 };
-use corestream_symbols::{Position, Symbols};
+use corestream_symbols::{StaticScope, Symbols};
 use serde::Serialize;
 
 use self::columns::Columns;
 use self::modules::Modules;
+use self::source::SourceDirectories;
+use self::symbols::{SymbolOptions, SymbolPrinter};
 use crate::blocking_stream::BlockingStream;
 use crate::input::Input;
-use crate::json::{self, Inspection};
+use crate::json::{self, Inspection, UnitStatics};
 use crate::report::{self, Failure};
-use crate::symbol_files::{SymbolFile, SymbolFiles};
+use crate::symbol_files::SymbolFiles;
 
 /// The maximum number of missing ranges of a memory that are listed.
 const MAX_LISTED_RANGES: usize = 8;
@@ -47,24 +51,26 @@ pub struct Inspect {
     #[arg(long, conflicts_with = "json")]
     map: bool,
 
-    /// File of a module, to show function names, source lines and variables of its frames
-    #[arg(long, value_name = "[INDEX=]GUEST.wasm")]
-    symbols: Vec<SymbolFile>,
+    #[command(flatten)]
+    symbols: SymbolOptions,
 }
 
 impl Inspect {
     pub fn run(self) -> Result<(), Failure> {
         let input = Input::open(&self.dump, None)?;
         let dump = input.dump(&OpenOptions::new())?;
-        let files = SymbolFiles::read(&self.symbols)?;
-        let symbols = files.symbols(&dump)?;
+        let files = SymbolFiles::read(&self.symbols.symbols)?;
+        let symbols = files.symbols(&dump, self.symbols.limits())?;
+        let scope = self.symbols.static_scope();
         let mut out = BufWriter::new(BlockingStream(io::stdout().lock()));
         let printed = if self.json {
-            print_json(&mut out, &dump, &symbols)
+            print_json(&mut out, &dump, &symbols, scope)
         } else {
             let columns = Columns::of_standard_output();
             let map = self.map.then(|| map_style(&dump));
-            TextPrinter { out: &mut out, dump: &dump, columns, map, symbols: &symbols }.print()
+            let sources = SourceDirectories::new(&self.symbols.source);
+            let symbols = SymbolPrinter { symbols: &symbols, columns, sources, scope };
+            TextPrinter { out: &mut out, dump: &dump, columns, map, symbols }.print()
         };
         let printed = printed.and_then(|()| Ok(out.flush()?));
         match printed {
@@ -164,12 +170,29 @@ impl From<serde_json::Error> for PrintError {
 
 type PrintResult = Result<(), PrintError>;
 
-fn print_json(out: &mut impl Write, dump: &CoreDumpFile<'_>, symbols: &Symbols<'_>) -> PrintResult {
+fn print_json(
+    out: &mut impl Write,
+    dump: &CoreDumpFile<'_>,
+    symbols: &Symbols<'_>,
+    scope: Option<StaticScope>,
+) -> PrintResult {
     let names =
         |frame: &Frame, index| Ok(symbols.resolve(frame, index)?.as_ref().map(json::Symbols::from));
+    let units = match scope {
+        Some(scope) => symbols.static_units(scope)?,
+        None => Vec::new(),
+    };
+    let statics = |index: usize| {
+        let unit = units
+            .get(index)
+            .ok_or_else(|| corestream::Error::new(ErrorKind::Option, "no such unit"))?;
+        let variables = symbols.read_statics(unit)?;
+        Ok(UnitStatics::new(unit.instance(), symbols.static_unit_name(unit), &variables))
+    };
     let formatter = json::VisibleFormatter::default();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
-    Inspection::new(dump, &names).serialize(&mut serializer)?;
+    let matches = symbols.matches();
+    Inspection::new(dump, matches, &names, units.len(), &statics).serialize(&mut serializer)?;
     Ok(out.write_all(b"\n")?)
 }
 
@@ -180,7 +203,7 @@ struct TextPrinter<'t, W> {
     columns: Columns,
     /// The style of maps; `None` to draw no maps.
     map: Option<map::Style>,
-    symbols: &'t Symbols<'t>,
+    symbols: SymbolPrinter<'t>,
 }
 
 impl<W: Write> TextPrinter<'_, W> {
@@ -227,49 +250,12 @@ impl<W: Write> TextPrinter<'_, W> {
                 let module = modules.name_for(frame.instance)?;
                 let (function, offset) = (frame.function, frame.offset);
                 writeln!(self.out, "  {i}: {module} function {function} at {offset:#x}")?;
-                self.print_symbols(&frame, i)?;
+                self.symbols.print_frame(self.out, &frame, i)?;
                 self.print_values("     locals", &frame.locals)?;
                 self.print_values("     stack", &frame.stack)?;
             }
         }
-        Ok(())
-    }
-
-    /// Prints the function name, source lines and variables of a frame. `index` is its index in its thread.
-    fn print_symbols(&mut self, frame: &Frame, index: usize) -> PrintResult {
-        let Some(resolved) = self.symbols.resolve(frame, index)? else { return Ok(()) };
-        if let (Some(function), true) = (&resolved.name, resolved.positions.is_empty()) {
-            writeln!(self.out, "     {}", self.columns.name(function))?;
-        }
-        if let Some((outermost, inlined)) = resolved.positions.split_last() {
-            for position in inlined {
-                self.print_position(position.function.as_deref(), " inlined", position)?;
-            }
-            self.print_position(resolved.name.as_deref(), "", outermost)?;
-        }
-        if let Some(problem) = resolved.problem {
-            writeln!(self.out, "     {}", Visible(problem))?;
-        }
-        Ok(())
-    }
-
-    /// Prints a function, its source position, and the variables in scope.
-    fn print_position(
-        &mut self,
-        function: Option<&str>,
-        word: &str,
-        position: &Position,
-    ) -> io::Result<()> {
-        let columns = self.columns;
-        let function = function.map_or("?".into(), |function| columns.name(function));
-        writeln!(self.out, "     {function}{word}{}", format_place(position, columns))?;
-        let mut variables = position.variables.iter().peekable();
-        let items = std::iter::from_fn(|| {
-            let variable = variables.next()?;
-            let comma = if variables.peek().is_some() { "," } else { "" };
-            Some(format!("{} {}{comma}", columns.name(&variable.name), variable.known))
-        });
-        columns.write_wrapped(self.out, "      ", items)
+        self.symbols.print_statics(self.out)
     }
 
     fn print_list<T>(
@@ -368,19 +354,6 @@ fn origin(dump: &CoreDumpFile<'_>) -> &'static str {
         (Producer::Corestream, false, _) => "its index is lost",
         (Producer::Other, ..) => "by another tool, without index and checksums",
     }
-}
-
-/// Formats file, line and column, to follow the name of a function. Shows only the end of a long path.
-fn format_place(position: &Position, columns: Columns) -> String {
-    let Some(file) = &position.file else { return String::new() };
-    let last = file.char_indices().rev().take(columns.name_width()).last();
-    let start = last.map_or(0, |(start, _)| start);
-    let cut = if start > 0 { "…" } else { "" };
-    let mut shown = format!(" at {cut}{}", Visible(file.get(start..).unwrap_or_default()));
-    for number in [position.line, position.column].into_iter().map_while(|number| number) {
-        shown += &format!(":{number}");
-    }
-    shown
 }
 
 /// Formats an index, or `?` if it is unknown.

@@ -32,7 +32,7 @@ pub use self::list::List;
 pub use self::manifest::Manifest;
 pub use self::memory::coverage;
 pub use self::stats::Stats;
-pub use self::symbols::Symbols;
+pub use self::symbols::{SymbolMatch, Symbols, UnitStatics};
 
 /// The number of items of each kind in a dump. A manifest only has indices below these numbers; other indices become
 /// `null`, which means unknown.

@@ -54,3 +54,9 @@ pub const MAX_SHOWN_RANGES: usize = 8;
 
 /// The number of bytes of module names above which `inspect` empties its cache of them.
 pub const MAX_KEPT_NAME_BYTES: usize = 1 << 20;
+
+/// The maximum number of bytes of a source file that are read for excerpts.
+pub const MAX_SOURCE_BYTES: u64 = 16 << 20;
+
+/// The maximum number of source files that are kept for excerpts.
+pub const MAX_SOURCE_FILES: usize = 64;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use corestream::{CoreDumpFile, ErrorKind, ModuleIndex};
-use corestream_symbols::{ModuleFile, Symbols};
+use corestream_symbols::{Symbols, ValueLimits};
 
 use crate::limits::MAX_MODULE_BYTES;
 use crate::module_file::{self, Form};
@@ -18,7 +18,7 @@ use crate::wat_text;
 const COMPONENT: &str =
     "is a component, whose symbols are not supported; name its core module instead";
 
-/// The argument of `--symbols`: the file of a module.
+/// The argument of `--symbols`: a file with symbols.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SymbolFile {
     /// The index of the module, if the argument has one.
@@ -59,19 +59,23 @@ impl SymbolFiles {
         read.collect::<Result<_, Failure>>().map(Self)
     }
 
-    /// Matches the files with the dump's modules. Warns about parts of the files that are not used.
+    /// Matches the files with the dump's modules. Warns about files and parts of files that are not used.
     ///
     /// # Errors
     /// Returns an error if a file matches no module of the dump, or if the dump cannot be read.
-    pub fn symbols<'s>(&'s self, dump: &'s CoreDumpFile<'s>) -> Result<Symbols<'s>, Failure> {
+    pub fn symbols<'s>(
+        &'s self,
+        dump: &'s CoreDumpFile<'s>,
+        limits: ValueLimits,
+    ) -> Result<Symbols<'s>, Failure> {
         let files = self.0.iter().map(|(file, bytes)| {
-            let of = ModuleFile::new(&file.path, bytes);
+            let of = corestream_symbols::SymbolFile::new(&file.path, bytes);
             file.module.map_or(of, |module| of.with_module(module))
         });
         let files: Vec<_> = files.collect();
         let symbols = Symbols::new(&files, dump).map_err(failure)?;
         symbols.warnings().for_each(|warning| report::line(&format!("warning: {warning}")));
-        Ok(symbols)
+        Ok(symbols.with_limits(limits))
     }
 }
 

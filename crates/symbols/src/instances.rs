@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use corestream::limits::UNKNOWN_INDEX;
 use corestream::{
-    CoreDumpFile, Error, ErrorKind, GlobalIndex, GlobalValue, Instance, InstanceIndex, MemoryIndex,
+    CoreDumpFile, Error, ErrorKind, Global, GlobalIndex, Instance, InstanceIndex, MemoryIndex,
     ModuleIndex, Result,
 };
 
@@ -51,8 +51,8 @@ pub struct Instances<'d> {
     listed: Option<Listed>,
     /// The instance decoded last.
     last: Option<(InstanceIndex, Instance)>,
-    /// The values of globals, by instance and index.
-    globals: HashMap<(InstanceIndex, u32), Option<GlobalValue>>,
+    /// The globals, by instance and index.
+    globals: HashMap<(InstanceIndex, u32), Option<Global>>,
 }
 
 /// Summaries of the instances before the first damaged one.
@@ -95,16 +95,16 @@ impl<'d> Instances<'d> {
         Ok(summary.and_then(|summary| known_index(summary.memory)).map(MemoryIndex))
     }
 
-    /// Returns the value of the global with index `global` in an instance, if known.
+    /// Returns the global with index `global` of an instance, if known.
     ///
     /// # Errors
     /// Returns an error if the dump cannot be read.
-    pub fn global(&mut self, index: InstanceIndex, global: u32) -> Result<Option<GlobalValue>> {
+    pub fn global(&mut self, index: InstanceIndex, global: u32) -> Result<Option<Global>> {
         if let Some(value) = self.globals.get(&(index, global)) {
             return Ok(*value);
         }
         let value = match self.global_index(index, global)? {
-            Some(global) => known(self.dump.global(global))?.map(|global| global.value),
+            Some(global) => known(self.dump.global(global))?,
             None => None,
         };
         if self.globals.len() >= MAX_KNOWN_GLOBALS {

@@ -17,6 +17,9 @@ pub const MAX_FUNCTIONS: usize = 1_000_000;
 /// The maximum number of bytes of code decoded to find calls: the largest module that V8 accepts.
 pub const MAX_DECODED_BYTES: u64 = corestream::limits::V8_MAX_MODULE_BYTES;
 
+/// The maximum number of frames that are checked when a file is matched with a module.
+pub const MAX_CHECKED_FRAMES: usize = 1 << 20;
+
 /// The maximum number of characters of a name, a demangled name or a path. A short mangled name can double its length
 /// with every letter.
 pub const MAX_NAME_CHARS: usize = 4096;
@@ -24,21 +27,50 @@ pub const MAX_NAME_CHARS: usize = 4096;
 /// The maximum nesting depth of entries of the debugging information. The reader recurses into inlined calls.
 pub const MAX_ENTRY_DEPTH: isize = 512;
 
-/// How many times the whole debugging information may be read, in addition to [`MAX_MORE_DEBUG_BYTES`].
-pub const MAX_DEBUG_READS: u64 = 4;
+/// The maximum number of local variables of a function, with its parameters, which is the limit of engines.
+pub const MAX_LOCALS: usize = 50_000;
 
-/// The number of bytes of debugging information that may be read in addition to [`MAX_DEBUG_READS`] times its size.
-/// This allows for many frames of a small guest.
-pub const MAX_MORE_DEBUG_BYTES: u64 = 64 << 20;
+/// The work that looking up symbols may cause, in steps for each byte of a module's debugging information. Reading a
+/// byte of it is a step. Work is limited, and not the size of files or dumps.
+pub const MAX_STEPS_PER_BYTE: u64 = 4;
+
+/// The number of steps in addition to [`MAX_STEPS_PER_BYTE`], which allows for many frames of a small guest.
+pub const MAX_MORE_STEPS: u64 = 64 << 20;
+
+/// The number of additional steps for each frame whose symbols are looked up. With it, the symbols of a call stack that
+/// overflowed, which may have a million frames, do not exhaust the limit.
+pub const MAX_STEPS_PER_FRAME: u64 = 16 << 10;
+
+/// The maximum number of cached instructions that assign to locals.
+pub const MAX_CACHED_ASSIGNMENTS: usize = 1 << 20;
+
+/// The maximum number of cached code positions. Recursion visits the same positions over and over.
+pub const MAX_CACHED_POSITIONS: usize = 1 << 16;
 
 /// The maximum number of variables of a function.
 pub const MAX_VARIABLES: usize = 1000;
 
 /// The maximum number of steps from a type to its underlying type, such as from a typedef to its target.
-pub const MAX_TYPE_STEPS: usize = 16;
+pub const MAX_TYPE_STEPS: usize = 32;
 
-/// The maximum number of operations in the location of a variable. Compilers use one to three.
-pub const MAX_LOCATION_STEPS: usize = 16;
+/// The maximum number of direct members, enumerators or dimensions of a type.
+pub const MAX_MEMBERS: usize = 100_000;
+
+/// The maximum number of entries of split DWARF files that are searched for a unit.
+pub const MAX_SPLIT_UNITS: usize = 1_000_000;
+
+/// The maximum number of compile units whose static variables are listed.
+pub const MAX_STATIC_UNITS: usize = 1 << 16;
+
+/// The maximum number of operations in the location of a variable. Compilers use one to three, and more for variables
+/// that they have split into pieces.
+pub const MAX_LOCATION_STEPS: usize = 256;
+
+/// The maximum number of operands on the stack of a location's expression.
+pub const MAX_LOCATION_OPERANDS: usize = 64;
+
+/// The maximum number of bytes of a value that is not in memory, such as a structure in several locals.
+pub const MAX_PIECE_BYTES: u64 = 4096;
 
 /// The maximum number of cached values of globals, at about 50 bytes each. Without the cache, many threads with a
 /// variable in a global would decode the same instances over and over.

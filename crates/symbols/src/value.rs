@@ -1,312 +1,368 @@
-//! Looking up the values of variables in a dump.
+//! The values of variables, and their text form.
 
-use std::cell::RefCell;
+use std::fmt::{self, Display, Write};
 
-use corestream::{Frame, GlobalValue, Result, Value};
+use corestream::Visible;
+use rustc_apfloat::Float;
+use rustc_apfloat::ieee::{Half, Quad, X87DoubleExtended};
 
-use super::instances::{Instances, known};
-use super::known::Known;
-use super::variables::{Base, Shape, Variable};
-
-/// A frame of a dump, with the locals, globals and memory in which its variables can be.
-pub struct GuestState<'s, 'd> {
-    pub instances: &'s RefCell<Instances<'d>>,
-    pub frame: &'s Frame,
-    /// Whether the frame called a younger one.
-    pub caller: bool,
+/// The value of a variable, as a tree.
+///
+/// The [`Display`] form is one line:
+///
+/// ```
+/// use corestream_symbols::{Member, Text, Unknown, Value};
+///
+/// assert_eq!(Value::Signed(-1).to_string(), "-1");
+/// assert_eq!(Value::F32(1.5_f32.to_bits()).to_string(), "1.5");
+/// let text = Text { bytes: b"hello\n".to_vec(), length: Some(6), address: Some(0x1000) };
+/// let text = Value::Text(text);
+/// let pointer = Value::Pointer { address: 0x1000, target: Some(Box::new(text)) };
+/// assert_eq!(pointer.to_string(), r#"0x1000 "hello\n""#);
+/// let members = vec![
+///     Member { name: Some("x".into()), value: Value::Unsigned(1) },
+///     Member { name: Some("y".into()), value: Value::Unknown(Unknown::OptimizedOut) },
+/// ];
+/// let record = Value::Record { members, omitted: 0 };
+/// assert_eq!(record.to_string(), "{x = 1, y = ? (optimized out)}");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Value {
+    /// The value is not known, for this reason.
+    Unknown(Unknown),
+    /// A signed integer of up to 128 bits.
+    Signed(i128),
+    /// An unsigned integer of up to 128 bits.
+    Unsigned(u128),
+    /// A boolean.
+    Boolean(bool),
+    /// A Unicode character.
+    Character(char),
+    /// A byte of type `char` in C or C++.
+    Byte(u8),
+    /// A 16-bit float, as bits.
+    F16(u16),
+    /// A 32-bit float, as bits.
+    F32(u32),
+    /// A 64-bit float, as bits.
+    F64(u64),
+    /// An 80-bit float of the x87, as bits.
+    F80(u128),
+    /// A 128-bit float (IEEE 754 binary128, the `long double` of WebAssembly), as bits.
+    F128(u128),
+    /// A complex number: the real and the imaginary part, which are floats or unknown.
+    Complex(Box<[Value; 2]>),
+    /// An enumeration's value that has a name.
+    Enumerator {
+        /// The name of the enumerator.
+        name: String,
+        /// Its number.
+        number: i128,
+    },
+    /// A pointer or a reference.
+    Pointer {
+        /// The address it holds. For a pointer to a function, this is an index into the table of functions.
+        address: u64,
+        /// The value at the address. `None` for null, for pointers without a type, and beyond the first pointer.
+        target: Option<Box<Value>>,
+    },
+    /// Text: an array of C characters, or a string type of the language.
+    Text(Text),
+    /// An array, a vector or a slice.
+    Sequence {
+        /// The first elements.
+        elements: Vec<Value>,
+        /// The number of all elements.
+        length: u64,
+    },
+    /// A structure, class or union.
+    Record {
+        /// The base classes and members in declaration order.
+        members: Vec<Member>,
+        /// The number of members that are not shown.
+        omitted: usize,
+    },
+    /// A tuple, or a structure with unnamed members.
+    Tuple {
+        /// The members.
+        members: Vec<Value>,
+        /// The number of members that are not shown.
+        omitted: usize,
+    },
+    /// A variant of an enumeration with data, or of a tagged union.
+    Variant {
+        /// The name of the variant.
+        name: String,
+        /// The data: a [`Record`](Self::Record) or a [`Tuple`](Self::Tuple); `None` if the variant has none.
+        data: Option<Box<Value>>,
+    },
+    /// The absence of an optional value, in languages that have a word for it.
+    Null,
+    /// The value is nested more deeply than [`ValueLimits::depth`](crate::ValueLimits::depth), or is one of more than
+    /// [`ValueLimits::values`](crate::ValueLimits::values).
+    Omitted,
 }
 
-/// The bits of an integer or a float, with their number.
-#[derive(Clone, Copy)]
-struct Bits {
-    bits: u64,
-    bytes: u8,
-    float: bool,
+/// A member of a [`Value::Record`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The name. For a base class, the name of the class. `None` for an anonymous structure or union.
+    pub name: Option<String>,
+    /// The value.
+    pub value: Value,
 }
 
-/// The value of a variable, or its address in memory.
-enum Found {
-    Bits(Bits),
-    /// The value is at this address of the first memory.
-    Address(u64),
+/// Text in a guest's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// The first bytes, without a terminating NUL. Usually UTF-8.
+    pub bytes: Vec<u8>,
+    /// The length in bytes of all the text, or `None` if it is not known because the end was not read.
+    pub length: Option<u64>,
+    /// The address of the text, if it is not part of a larger value.
+    pub address: Option<u64>,
 }
 
-impl GuestState<'_, '_> {
-    /// Returns the value or address of a variable. It is unknown if that part of the dump is damaged.
-    ///
-    /// # Errors
-    /// Returns an error if the dump cannot be read.
-    pub fn known(&self, variable: &Variable) -> Result<Known> {
-        let value = match self.find(variable)? {
-            Some(Found::Bits(bits)) => bits.shown(variable.shape),
-            Some(Found::Address(address)) => self.read(address, variable.shape)?,
-            None => None,
-        };
-        Ok(value.unwrap_or(Known::Nothing))
+impl Text {
+    /// Returns whether `bytes` is all of the text.
+    pub fn is_complete(&self) -> bool {
+        self.length == Some(self.bytes.len() as u64)
     }
-
-    fn find(&self, variable: &Variable) -> Result<Option<Found>> {
-        let Some(location) = &variable.location else { return Ok(None) };
-        let in_frame =
-            |values: &[Value], index: u32| values.get(index as usize).copied().and_then(bits);
-        let base = match location.base {
-            Base::Zero => Some(Bits { bits: 0, bytes: 8, float: false }),
-            Base::Local(index) => in_frame(&self.frame.locals, index),
-            Base::Operand(index) => in_frame(&self.frame.stack, index),
-            Base::Global(index) => self.global(index)?,
-        };
-        let Some(base) = base else { return Ok(None) };
-        if location.is_value {
-            let exact = location.plus == 0 || !base.float;
-            let bits = base.bits.wrapping_add_signed(location.plus);
-            return Ok(exact.then_some(Found::Bits(Bits { bits, ..base })));
-        }
-        if base.float {
-            return Ok(None);
-        }
-        let address = base.bits.wrapping_add_signed(location.plus);
-        // Addresses in a 32-bit memory wrap around, as in the guest.
-        let address = if base.bytes == 4 { address & u64::from(u32::MAX) } else { address };
-        Ok(Some(Found::Address(address)))
-    }
-
-    /// Reads a value at an address of the first memory.
-    fn read(&self, address: u64, shape: Shape) -> Result<Option<Known>> {
-        let Some(size) = shape.size() else { return Ok(Some(Known::LiesAt(address))) };
-        let mut instances = self.instances.borrow_mut();
-        let Some(instance) = self.frame.instance else { return Ok(None) };
-        let Some(memory) = instances.memory(instance)? else { return Ok(None) };
-        let Some(memory) = known(instances.dump().memory(memory))? else { return Ok(None) };
-        let mut bytes = [0; 8];
-        let Some(part) = bytes.get_mut(..size.into()) else { return Ok(None) };
-        let Some(()) = known(memory.read(address, part))? else { return Ok(None) };
-        let float = matches!(shape, Shape::Float(_));
-        Ok(Bits { bits: u64::from_le_bytes(bytes), bytes: size, float }.shown(shape))
-    }
-
-    /// Returns the value of a global as seen by this frame.
-    ///
-    /// Returns `None` for a calling frame, because the called functions may have changed the global, as they change the
-    /// stack pointer.
-    fn global(&self, index: u32) -> Result<Option<Bits>> {
-        let Some(instance) = self.frame.instance.filter(|_| !self.caller) else { return Ok(None) };
-        Ok(match self.instances.borrow_mut().global(instance, index)? {
-            Some(GlobalValue::I32(x)) => bits(Value::I32(x)),
-            Some(GlobalValue::I64(x)) => bits(Value::I64(x)),
-            Some(GlobalValue::F32(x)) => bits(Value::F32(x)),
-            Some(GlobalValue::F64(x)) => bits(Value::F64(x)),
-            _ => None,
-        })
-    }
 }
 
-fn bits(value: Value) -> Option<Bits> {
-    let (bits, bytes, float) = match value {
-        Value::I32(x) => (x.cast_unsigned().into(), 4, false),
-        Value::I64(x) => (x.cast_unsigned(), 8, false),
-        Value::F32(x) => (x.into(), 4, true),
-        Value::F64(x) => (x, 8, true),
-        _ => return None,
-    };
-    Some(Bits { bits, bytes, float })
+/// The reason why a value is not known.
+///
+/// ```
+/// use corestream_symbols::Unknown;
+///
+/// assert_eq!(Unknown::Local(3).to_string(), "local 3 was not recorded");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unknown {
+    /// The compiler kept no value of the variable at this position.
+    OptimizedOut,
+    /// The linker removed the variable.
+    Removed,
+    /// The local with this index is not in the dump.
+    Local(u32),
+    /// The value of the operand stack with this index, counted from the bottom, is not in the dump.
+    Operand(u32),
+    /// The global with this index is not in the dump.
+    Global(u32),
+    /// The global with this index may have changed since the frame called a younger one.
+    ChangedGlobal(u32),
+    /// The place that the debugging information names may hold another value by now. Optimizing compilers reuse locals
+    /// and operands without saying so.
+    Reused {
+        /// The place: a local that the function assigns to within the range for which it is said to hold the variable,
+        /// or a value of the operand stack.
+        place: String,
+        /// The value that the variable has if the place was not reused.
+        value: Box<Value>,
+    },
+    /// A variable of the function is said to be in a local of another type, so no local of this function can be
+    /// trusted. Tools such as `wasm-opt` renumber locals without adjusting the debugging information.
+    Renumbered,
+    /// The local, operand or global has a type that does not fit the variable.
+    WrongType(String),
+    /// The memory at this address was excluded from the dump.
+    Excluded(u64),
+    /// The memory at this address is lost, because the dump is damaged or truncated.
+    Lost(u64),
+    /// The address is outside the memory.
+    OutOfBounds(u64),
+    /// The memory of the frame's instance is not known.
+    NoMemory,
+    /// The frame has no frame base.
+    NoFrameBase,
+    /// The pointer refers to a value that has no address.
+    NoAddress,
+    /// The debugging information uses something that this crate does not support.
+    Unsupported(String),
+    /// The debugging information is malformed, or exceeds a limit.
+    Malformed(String),
 }
 
-impl Shape {
-    fn size(self) -> Option<u8> {
+impl Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Signed(n) | Self::Unsigned(n) | Self::Boolean(n) | Self::Float(n) => Some(n),
-            Self::Address(n) => Some(n),
-            Self::Other => None,
+            Self::OptimizedOut => f.write_str("optimized out"),
+            Self::Removed => f.write_str("removed by the linker"),
+            Self::Local(index) => write!(f, "local {index} was not recorded"),
+            Self::Operand(index) => write!(f, "operand {index} was not recorded"),
+            Self::Global(index) => write!(f, "global {index} was not recorded"),
+            Self::ChangedGlobal(index) => {
+                write!(f, "global {index} may have changed since the call")
+            }
+            Self::Reused { place, value } => {
+                write!(f, "{place} may have been reused, it holds {value}")
+            }
+            Self::Renumbered => f.write_str("the locals of the function were renumbered"),
+            Self::WrongType(message) => f.write_str(message),
+            Self::Excluded(address) => write!(f, "memory at {address:#x} was excluded"),
+            Self::Lost(address) => write!(f, "memory at {address:#x} is lost"),
+            Self::OutOfBounds(address) => write!(f, "address {address:#x} is outside the memory"),
+            Self::NoMemory => f.write_str("the memory of the instance is not known"),
+            Self::NoFrameBase => f.write_str("the function has no frame base"),
+            Self::NoAddress => f.write_str("points to a value without an address"),
+            Self::Unsupported(what) => write!(f, "unsupported: {what}"),
+            Self::Malformed(what) => write!(f, "malformed debugging information: {what}"),
         }
     }
 }
 
-impl Bits {
-    /// Interprets the bits as a type. Returns an unknown value if they do not fit it.
-    fn shown(self, shape: Shape) -> Option<Known> {
-        let size = shape.size()?;
-        let float = matches!(shape, Shape::Float(_));
-        let fits = if float { size == self.bytes } else { size <= self.bytes };
-        if !fits || float != self.float {
-            return None;
+impl Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(reason) => write!(f, "? ({})", Visible(reason)),
+            Self::Signed(x) => write!(f, "{x}"),
+            Self::Unsigned(x) => write!(f, "{x}"),
+            Self::Boolean(x) => write!(f, "{x}"),
+            Self::Character(c) => {
+                f.write_char('\'')?;
+                write_char(f, *c, '\'')?;
+                f.write_char('\'')
+            }
+            Self::Byte(byte) => {
+                f.write_char('\'')?;
+                write_bytes(f, &[*byte], '\'')?;
+                f.write_char('\'')
+            }
+            Self::F16(bits) => write_decimal(f, &half(*bits).to_string()),
+            Self::F32(bits) => write!(f, "{:?}", f32::from_bits(*bits)),
+            Self::F64(bits) => write!(f, "{:?}", f64::from_bits(*bits)),
+            Self::F80(bits) => write_decimal(f, &extended(*bits).to_string()),
+            Self::F128(bits) => write_decimal(f, &quad(*bits).to_string()),
+            Self::Complex(parts) => write_complex(f, parts),
+            Self::Enumerator { name, .. } => write!(f, "{}", Visible(name)),
+            Self::Pointer { address, target } => {
+                write!(f, "{address:#x}")?;
+                match target.as_deref() {
+                    None => Ok(()),
+                    Some(Self::Text(text)) if text.address == Some(*address) => {
+                        write!(f, " {}", Self::Text(text.clone()))
+                    }
+                    Some(value) => write!(f, " -> {value}"),
+                }
+            }
+            Self::Text(text) => {
+                f.write_char('"')?;
+                write_bytes(f, &text.bytes, '"')?;
+                f.write_char('"')?;
+                match text.length {
+                    _ if text.is_complete() => Ok(()),
+                    Some(length) => {
+                        let more = length.saturating_sub(text.bytes.len() as u64);
+                        write!(f, "... {more} more bytes")
+                    }
+                    None => f.write_str("..."),
+                }
+            }
+            Self::Sequence { elements, length } => {
+                let more = length.saturating_sub(elements.len() as u64);
+                write_list(f, ['[', ']'], elements.iter(), more)
+            }
+            Self::Record { members, omitted } => {
+                write_list(f, ['{', '}'], members.iter(), *omitted as u64)
+            }
+            Self::Tuple { members, omitted } => {
+                write_list(f, ['(', ')'], members.iter(), *omitted as u64)
+            }
+            Self::Variant { name, data: None } => write!(f, "{}", Visible(name)),
+            Self::Variant { name, data: Some(data) } => {
+                let space = if matches!(**data, Self::Tuple { .. }) { "" } else { " " };
+                write!(f, "{}{space}{data}", Visible(name))
+            }
+            Self::Null => f.write_str("null"),
+            Self::Omitted => f.write_str("..."),
         }
-        let unused = 64_u32.checked_sub(u32::from(size) * 8)?;
-        let bits = self.bits.checked_shl(unused)?;
-        Some(match shape {
-            Shape::Signed(_) => Known::Signed(bits.cast_signed() >> unused),
-            Shape::Unsigned(_) => Known::Unsigned(bits >> unused),
-            Shape::Boolean(_) => match bits >> unused {
-                0 => Known::Boolean(false),
-                1 => Known::Boolean(true),
-                more => Known::Unsigned(more),
-            },
-            Shape::Float(4) => Known::F32(u32::try_from(bits >> unused).ok()?),
-            Shape::Float(_) => Known::F64(bits),
-            Shape::Address(_) => Known::Pointer(bits >> unused),
-            Shape::Other => return None,
-        })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::io;
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-    use super::*;
-    use crate::variables::Location;
-    use corestream::read::ReadAt;
-    use corestream::{
-        CoreDump, CoreDumpFile, Dumper, ErrorKind, Frame, Global, Instance, Memory, MemoryImage,
-        MemoryType, Thread,
-    };
-
-    /// Looks up a variable in a frame with some locals. The guest's global is 0x1000, where its memory has the bytes
-    /// 0xff 1 2 3 4 5 6 7.
-    fn known(base: Base, plus: i64, is_value: bool, shape: Shape, caller: bool) -> Known {
-        let mut bytes = vec![0; 65_536];
-        bytes[0x1000..0x1008].copy_from_slice(&[0xff, 1, 2, 3, 4, 5, 6, 7]);
-        let mut dump = CoreDump::new("guest");
-        let image = MemoryImage::from_slice(&bytes);
-        let memory = dump.add_memory(Memory::new(MemoryType::wasm32(1), image));
-        let global = dump.add_global(Global::mutable(GlobalValue::I32(0x1000)));
-        let module = dump.add_module("guest");
-        let instance = Instance::new(module).with_memories([memory]).with_globals([global]);
-        let instance = dump.add_instance(instance);
-        let locals = [
-            Value::I32(-2),
-            Value::I64(1 << 40),
-            Value::F32(1.5_f32.to_bits()),
-            Value::F64(2.5_f64.to_bits()),
-            Value::Missing,
-        ];
-        let frame = Frame::new(instance, 0, 1).with_locals(locals).with_stack([Value::I32(0x1001)]);
-        dump.add_thread(Thread::new("main").with_frames([frame]));
-        let bytes = Dumper::new().plan(&dump).unwrap().to_vec().unwrap();
-        let dump = CoreDumpFile::from_slice(&bytes).unwrap();
-        let frame = dump.thread(0).unwrap().frames().next().unwrap().unwrap();
-        let location = Some(Location { base, plus, is_value });
-        let (name, parameter, known) = ("x".into(), false, Known::Nothing);
-        let variable = Variable { name, parameter, location, shape, known };
-        let instances = RefCell::new(Instances::new(&dump));
-        GuestState { instances: &instances, frame: &frame, caller }.known(&variable).unwrap()
-    }
-
-    #[test]
-    fn values() {
-        let local = |index, shape| known(Base::Local(index), 0, true, shape, true);
-        assert_eq!(local(0, Shape::Signed(4)), Known::Signed(-2));
-        assert_eq!(local(0, Shape::Unsigned(4)), Known::Unsigned(0xffff_fffe));
-        assert_eq!(local(0, Shape::Signed(1)), Known::Signed(-2));
-        assert_eq!(local(0, Shape::Unsigned(1)), Known::Unsigned(0xfe));
-        assert_eq!(local(0, Shape::Address(4)), Known::Pointer(0xffff_fffe));
-        assert_eq!(local(1, Shape::Signed(8)), Known::Signed(1 << 40));
-        assert_eq!(local(2, Shape::Float(4)), Known::F32(1.5_f32.to_bits()));
-        assert_eq!(local(3, Shape::Float(8)), Known::F64(2.5_f64.to_bits()));
-        assert_eq!(known(Base::Zero, -7, true, Shape::Signed(4), false), Known::Signed(-7));
-        assert_eq!(known(Base::Zero, 1, true, Shape::Boolean(1), false), Known::Boolean(true));
-        // Too small for the type, of another type, missing, out of range, without a size.
-        for (index, shape) in [
-            (0, Shape::Signed(8)),
-            (0, Shape::Float(4)),
-            (2, Shape::Signed(4)),
-            (3, Shape::Float(4)),
-            (4, Shape::Signed(4)),
-            (5, Shape::Signed(4)),
-            (0, Shape::Other),
-        ] {
-            assert_eq!(local(index, shape), Known::Nothing, "{index} {shape:?}");
+impl Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{} = {}", Visible(name), self.value),
+            None => write!(f, "{}", self.value),
         }
     }
+}
 
-    #[test]
-    fn in_memory() {
-        let read = |base, plus, shape, caller| known(base, plus, false, shape, caller);
-        let global = Base::Global(0);
-        assert_eq!(read(global, 0, Shape::Unsigned(2), false), Known::Unsigned(0x1ff));
-        assert_eq!(read(global, 4, Shape::Unsigned(4), false), Known::Unsigned(0x0706_0504));
-        assert_eq!(read(global, -4, Shape::Signed(4), false), Known::Signed(0));
-        assert_eq!(read(Base::Zero, 0x1000, Shape::Signed(1), true), Known::Signed(-1));
-        assert_eq!(read(Base::Operand(0), 0, Shape::Unsigned(1), true), Known::Unsigned(1));
-        // Local 0 is -2: the sum wraps around to 0x1000.
-        assert_eq!(read(Base::Local(0), 0x1002, Shape::Unsigned(1), false), Known::Unsigned(0xff));
-        assert_eq!(read(global, 16, Shape::Other, false), Known::LiesAt(0x1010));
-        // A mutable global of a calling frame, past the end of the memory, out of range.
-        assert_eq!(read(global, 0, Shape::Unsigned(2), true), Known::Nothing);
-        assert_eq!(read(global, 0xf000, Shape::Unsigned(1), false), Known::Nothing);
-        assert_eq!(read(Base::Local(0), 0, Shape::Unsigned(4), false), Known::Nothing);
-        assert_eq!(read(Base::Global(1), 0, Shape::Unsigned(4), false), Known::Nothing);
-        assert_eq!(read(Base::Local(2), 0, Shape::Unsigned(4), false), Known::Nothing);
+fn write_list<T: Display>(
+    f: &mut fmt::Formatter<'_>,
+    [open, close]: [char; 2],
+    items: impl Iterator<Item = T>,
+    more: u64,
+) -> fmt::Result {
+    f.write_char(open)?;
+    let mut separator = "";
+    for item in items {
+        write!(f, "{separator}{item}")?;
+        separator = ", ";
     }
-
-    /// A source that counts the bytes read, and can be made to fail.
-    struct Source {
-        bytes: Vec<u8>,
-        read: AtomicU64,
-        fails: AtomicBool,
+    if more > 0 {
+        write!(f, "{separator}... {more} more")?;
     }
+    f.write_char(close)
+}
 
-    impl ReadAt for &Source {
-        fn len(&self) -> io::Result<u64> {
-            Ok(self.bytes.len() as u64)
+fn write_complex(f: &mut fmt::Formatter<'_>, [real, imaginary]: &[Value; 2]) -> fmt::Result {
+    let imaginary = imaginary.to_string();
+    match imaginary.strip_prefix('-') {
+        Some(absolute) => write!(f, "{real} - {absolute}i"),
+        None => write!(f, "{real} + {imaginary}i"),
+    }
+}
+
+/// Writes bytes as the content of a literal: UTF-8 as it is, and other bytes as `\xNN`.
+fn write_bytes(f: &mut fmt::Formatter<'_>, bytes: &[u8], quote: char) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            write_char(f, c, quote)?;
         }
-
-        fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-            if self.fails.load(Ordering::Relaxed) {
-                return Err(io::Error::other("the disk is gone"));
-            }
-            self.read.fetch_add(buffer.len() as u64, Ordering::Relaxed);
-            self.bytes.as_slice().read_exact_at(buffer, offset)
+        for byte in chunk.invalid() {
+            write!(f, "\\x{byte:02x}")?;
         }
     }
+    Ok(())
+}
 
-    #[test]
-    fn many_variables_in_globals_decode_each_instance_once() {
-        let mut guest = CoreDump::new("guest");
-        let image = MemoryImage::from_slice(&[7; 65_536]);
-        let memory = guest.add_memory(Memory::new(MemoryType::wasm32(1), image));
-        let values = [11, 22].map(GlobalValue::I32);
-        let globals = values.map(|value| guest.add_global(Global::constant(value)));
-        let module = guest.add_module("guest");
-        let instances = globals.map(|global| {
-            let instance = Instance::new(module).with_memories([memory]);
-            guest.add_instance(instance.with_globals(vec![global; 100_000]))
-        });
-        let bytes = Dumper::new().plan(&guest).unwrap().to_vec().unwrap();
-        let source = Source { bytes, read: AtomicU64::new(0), fails: AtomicBool::new(false) };
-        let dump = CoreDumpFile::from_source(&source).unwrap();
-        let frames = instances.map(|instance| Frame::new(instance, 0, 1));
-        let instances = RefCell::new(Instances::new(&dump));
-        let value = |frame, base, is_value, shape| {
-            let location = Some(Location { base, plus: 0, is_value });
-            let (name, parameter, known) = ("x".into(), false, Known::Nothing);
-            let variable = Variable { name, parameter, location, shape, known };
-            GuestState { instances: &instances, frame, caller: false }.known(&variable)
-        };
-
-        source.read.store(0, Ordering::Relaxed);
-        // Threads that alternate between two instances, with a variable in the same global.
-        for _ in 0..100 {
-            for (frame, expected) in frames.iter().zip([11, 22]) {
-                let known = value(frame, Base::Global(99_999), true, Shape::Signed(4));
-                assert_eq!(known.unwrap(), Known::Signed(expected));
-            }
-        }
-        // A frame with variables in many globals and in memory.
-        for i in 0..200 {
-            let known = value(&frames[1], Base::Global(i), true, Shape::Signed(4));
-            assert_eq!(known.unwrap(), Known::Signed(22));
-            let known = value(&frames[1], Base::Zero, false, Shape::Unsigned(1));
-            assert_eq!(known.unwrap(), Known::Unsigned(7));
-        }
-        let (read, len) = (source.read.load(Ordering::Relaxed), source.bytes.len() as u64);
-        // The instances are nearly all of the dump. Each global and each memory access is one read of up to 4 KiB.
-        assert!(read <= len * 3 + 203 * 4096 + 200, "{read} bytes of {len} were read");
-
-        source.fails.store(true, Ordering::Relaxed);
-        for (base, is_value) in [(Base::Global(0), true), (Base::Zero, false)] {
-            let error = value(&frames[0], base, is_value, Shape::Signed(1)).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Input, "{base:?}");
-        }
+fn write_char(f: &mut fmt::Formatter<'_>, c: char, quote: char) -> fmt::Result {
+    match c {
+        '\n' => f.write_str("\\n"),
+        '\t' => f.write_str("\\t"),
+        '\r' => f.write_str("\\r"),
+        '\0' => f.write_str("\\0"),
+        '\\' => f.write_str("\\\\"),
+        _ if c == quote => write!(f, "\\{c}"),
+        _ if c.is_ascii_control() => write!(f, "\\x{:02x}", u32::from(c)),
+        // Escapes characters that can mislead a terminal.
+        _ => write!(f, "{}", Visible(c)),
     }
+}
+
+/// Writes a decimal number the way that Rust's `Debug` writes floats: with a fraction, and a lower-case exponent.
+fn write_decimal(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    match text {
+        "Infinity" | "+Inf" | "Inf" => return f.write_str("inf"),
+        "-Infinity" | "-Inf" => return f.write_str("-inf"),
+        _ => {}
+    }
+    let text = text.replace("E+", "e").replace('E', "e");
+    let needs_fraction = text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    write!(f, "{text}{}", if needs_fraction { ".0" } else { "" })
+}
+
+fn half(bits: u16) -> Half {
+    Half::from_bits(bits.into())
+}
+
+fn extended(bits: u128) -> X87DoubleExtended {
+    X87DoubleExtended::from_bits(bits)
+}
+
+fn quad(bits: u128) -> Quad {
+    Quad::from_bits(bits)
 }

@@ -10,9 +10,16 @@ const DEFAULT_COLUMNS: usize = 80;
 /// The minimum width. A narrower terminal breaks the lines itself.
 const MIN_COLUMNS: usize = 40;
 
+/// The width of the text before a name, and of the mark of a truncated one.
+const NAME_INDENT: usize = 8;
+
 /// A width in columns. Each character counts as one column.
 #[derive(Clone, Copy, Debug)]
-pub struct Columns(usize);
+pub struct Columns {
+    width: usize,
+    /// Whether names that are wider than a line are truncated: on a terminal. Other readers search the text.
+    truncate: bool,
+}
 
 impl Columns {
     /// Returns the width of standard output: the width of the terminal, otherwise the value of `COLUMNS`, otherwise 80.
@@ -22,27 +29,35 @@ impl Columns {
         let size = if stdout.is_terminal() { tcgetwinsize(&stdout).ok() } else { None };
         let of_terminal = size.map(|size| size.ws_col.into()).filter(|columns| *columns > 0);
         let set = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| *columns > 0);
-        Self::new(of_terminal.or_else(set).unwrap_or(DEFAULT_COLUMNS))
+        let width = of_terminal.or_else(set).unwrap_or(DEFAULT_COLUMNS);
+        Self { truncate: stdout.is_terminal(), ..Self::new(width) }
     }
 
-    /// Returns this width, but at least 40.
+    /// Returns the width of a terminal with this many columns, but at least 40.
     pub fn new(columns: usize) -> Self {
-        Self(columns.max(MIN_COLUMNS))
+        Self { width: columns.max(MIN_COLUMNS), truncate: true }
     }
 
     /// Returns whether this many characters fit into a line.
     pub fn have_room_for(self, characters: usize) -> bool {
-        characters <= self.0
+        characters <= self.width
     }
 
-    /// Returns the maximum number of characters of a name: three fifths of the width, which leaves room for the rest of
-    /// the line.
+    /// Returns whether names are truncated.
+    pub fn truncate_names(self) -> bool {
+        self.truncate
+    }
+
+    /// Returns the maximum number of characters of a name: a line, without the indentation.
     pub fn name_width(self) -> usize {
-        self.0 / 5 * 3
+        self.width - NAME_INDENT
     }
 
-    /// Escapes control characters in a name and truncates it to [`name_width`](Self::name_width).
+    /// Escapes control characters in a name. On a terminal, truncates it to [`name_width`](Self::name_width).
     pub fn name(self, name: &str) -> String {
+        if !self.truncate {
+            return Visible(name).to_string();
+        }
         let (mut shown, mut room) = (String::new(), self.name_width());
         for c in name.chars() {
             // An escaped character becomes several characters.
@@ -82,7 +97,7 @@ impl Columns {
                 }
                 is_begun = true;
                 // An item wider than a line gets a line to itself.
-                room = self.0.checked_sub(indent).and_then(|room| room.checked_sub(width));
+                room = self.width.checked_sub(indent).and_then(|room| room.checked_sub(width));
             }
             out.write_all(item.as_bytes())?;
         }
@@ -129,11 +144,14 @@ mod tests {
 
     #[test]
     fn truncates_names_to_the_same_length_in_any_alphabet() {
-        for (columns, most) in [(0, 24), (80, 48), (132, 78)] {
+        for (columns, most) in [(0, 32), (80, 72), (132, 124)] {
             let columns = Columns::new(columns);
             assert_eq!(columns.name(&"é".repeat(most)), "é".repeat(most));
             assert_eq!(columns.name(&"é".repeat(most + 1)), "é".repeat(most) + "…");
             assert_eq!(columns.name(&"\n".repeat(most)), "\\n".repeat(most / 2) + "…");
+            // Only a terminal has an end of the line.
+            let searched = Columns { truncate: false, ..columns };
+            assert_eq!(searched.name(&"é".repeat(1000)), "é".repeat(1000));
         }
     }
 }

@@ -11,10 +11,13 @@ use super::identity::Identity;
 use super::instance::Instance;
 use super::memory::InspectedMemory;
 use super::thread::Thread;
-use super::{List, Symbols, manifest};
+use super::{List, SymbolMatch, Symbols, UnitStatics, manifest};
 
 /// Resolves the symbols of a frame. The number is the index of the frame in its thread. Fails if the dump cannot be read.
 type Resolve<'d> = dyn Fn(&Frame, usize) -> Result<Option<Symbols>> + 'd;
+
+/// Returns the static variables of the compile unit with an index. Fails if the dump cannot be read.
+type ReadStatics<'d> = dyn Fn(usize) -> Result<UnitStatics> + 'd;
 
 /// The contents of a dump: the lists of a manifest, with lengths, coverage and offsets.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,6 +46,10 @@ pub struct Inspection<'d> {
     captured_at: Option<Cow<'d, str>>,
     #[serde(default, skip_serializing_if = "List::is_empty")]
     module_identities: List<'d, Identity>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    symbol_files: Vec<SymbolMatch>,
+    #[serde(default, skip_serializing_if = "List::is_empty")]
+    statics: List<'d, UnitStatics>,
 }
 
 /// The writer of a dump.
@@ -63,8 +70,15 @@ impl From<corestream::read::Producer> for Producer {
 }
 
 impl<'d> Inspection<'d> {
-    /// Describes a dump. `resolve` returns the symbols of each frame.
-    pub fn new(dump: &'d CoreDumpFile<'d>, resolve: &'d Resolve<'d>) -> Self {
+    /// Describes a dump. `resolve` returns the symbols of each frame, and `read_statics` the static variables of each of
+    /// `units` compile units.
+    pub fn new(
+        dump: &'d CoreDumpFile<'d>,
+        matches: &[corestream_symbols::ModuleMatch],
+        resolve: &'d Resolve<'d>,
+        units: usize,
+        read_statics: &'d ReadStatics<'d>,
+    ) -> Self {
         Self {
             name: dump.name().into(),
             producer: dump.producer().into(),
@@ -93,6 +107,11 @@ impl<'d> Inspection<'d> {
             trap: dump.trap().map(Cow::Borrowed),
             captured_at: manifest::captured_at(dump),
             module_identities: manifest::identities(dump),
+            symbol_files: matches.iter().map(SymbolMatch::from).collect(),
+            statics: match units {
+                0 => List::default(),
+                _ => List::lazy(move || (0..units).map(read_statics)),
+            },
         }
     }
 }

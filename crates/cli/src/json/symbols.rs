@@ -1,11 +1,12 @@
 //! The symbols of a frame.
 
-use corestream_symbols::Resolved;
+use corestream::InstanceIndex;
+use corestream_symbols::{Resolved, Value, VariableKind, Verdict};
 use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::json;
 
 use super::number::{Address, Number};
-use super::present;
 
 /// The function of a frame and its position in the source.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,25 +42,57 @@ struct Inlined {
     position: Position,
 }
 
-/// A variable with its value, or with its address if it is not a number.
+/// A variable with its value.
 #[derive(Debug, Serialize, Deserialize)]
-struct Variable {
+pub struct Variable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<Address>,
     name: String,
     parameter: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    value: Option<VariableValue>,
+    #[serde(rename = "type")]
+    type_name: String,
+    value: serde_json::Value,
 }
 
-/// The value of a variable.
+/// The static variables of a compile unit in an instance.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-enum VariableValue {
-    Boolean(bool),
-    Number(Number),
-    /// `null`.
-    Unknown,
+pub struct UnitStatics {
+    instance: u32,
+    file: Option<String>,
+    variables: Vec<Variable>,
+}
+
+impl UnitStatics {
+    /// Describes the static variables of a compile unit. `file` is the unit's source file.
+    pub fn new(
+        instance: InstanceIndex,
+        file: Option<String>,
+        variables: &[corestream_symbols::Variable],
+    ) -> Self {
+        let variables = variables.iter().map(Variable::from).collect();
+        Self { instance: instance.0, file, variables }
+    }
+}
+
+/// Whether a symbol file is from the build that ran.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SymbolMatch {
+    module: u32,
+    verdict: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl From<&corestream_symbols::ModuleMatch> for SymbolMatch {
+    fn from(found: &corestream_symbols::ModuleMatch) -> Self {
+        let (verdict, reason) = match &found.verdict {
+            Verdict::Certain => ("certain", None),
+            Verdict::Plausible => ("plausible", None),
+            Verdict::Mismatch(mismatch) => ("mismatch", Some(mismatch.to_string())),
+            _ => ("unknown", None),
+        };
+        Self { module: found.module.0, verdict: verdict.into(), reason }
+    }
 }
 
 /// Serializes a value with its keys in alphabetical order, because programs that compare the text rely on this order.
@@ -98,20 +131,87 @@ impl From<&corestream_symbols::Position> for Position {
 
 impl From<&corestream_symbols::Variable> for Variable {
     fn from(variable: &corestream_symbols::Variable) -> Self {
-        use corestream_symbols::Known;
+        Self {
+            address: variable.address.map(Address),
+            name: variable.name.clone(),
+            parameter: variable.kind == VariableKind::Parameter,
+            type_name: variable.type_name.clone(),
+            value: value(&variable.value),
+        }
+    }
+}
 
-        let number = |number| (None, Some(VariableValue::Number(number)));
-        let (address, value) = match variable.known {
-            Known::LiesAt(address) => (Some(Address(address)), None),
-            Known::Signed(x) => number(x.into()),
-            Known::Unsigned(x) | Known::Pointer(x) => number(x.into()),
-            Known::Boolean(x) => (None, Some(VariableValue::Boolean(x))),
-            Known::F32(bits) => number(Number::from_f32(bits)),
-            Known::F64(bits) => number(Number::from_f64(bits)),
-            // An unknown value, or a kind of a later version.
-            _ => (None, Some(VariableValue::Unknown)),
-        };
-        let (name, parameter) = (variable.name.clone(), variable.parameter);
-        Self { address, name, parameter, value }
+/// Returns a value in JSON. Integers and booleans are JSON numbers and booleans; every other value is an object whose
+/// keys tell its kind.
+fn value(of: &Value) -> serde_json::Value {
+    let float = |text: String, bits: Number| json!({ "float": text, "bits": bits });
+    match of {
+        Value::Unknown(reason) => json!({ "unknown": reason.to_string() }),
+        Value::Signed(x) => integer(*x),
+        Value::Unsigned(x) => match i128::try_from(*x) {
+            Ok(x) => integer(x),
+            Err(_) => json!(x.to_string()),
+        },
+        Value::Boolean(x) => json!(x),
+        Value::Character(c) => json!({ "character": c.to_string(), "value": u32::from(*c) }),
+        Value::Byte(byte) => {
+            json!({ "character": String::from_utf8_lossy(&[*byte]), "value": byte })
+        }
+        Value::F32(bits) => float(of.to_string(), Number::from_f32(*bits)),
+        Value::F64(bits) => float(of.to_string(), Number::from_f64(*bits)),
+        Value::F16(bits) => json!({ "float": of.to_string(), "bits": format!("{bits:#06x}") }),
+        Value::F80(bits) => json!({ "float": of.to_string(), "bits": format!("{bits:#022x}") }),
+        Value::F128(bits) => json!({ "float": of.to_string(), "bits": format!("{bits:#034x}") }),
+        Value::Complex(parts) => {
+            let [real, imaginary] = &**parts;
+            json!({ "real": value(real), "imaginary": value(imaginary) })
+        }
+        Value::Enumerator { name, number } => {
+            json!({ "enumerator": name, "value": integer(*number) })
+        }
+        Value::Pointer { address, target: None } => json!({ "pointer": Address(*address) }),
+        Value::Pointer { address, target: Some(target) } => {
+            json!({ "pointer": Address(*address), "target": value(target) })
+        }
+        Value::Text(text) => {
+            let mut object = json!({ "text": String::from_utf8_lossy(&text.bytes) });
+            object["address"] = json!(text.address.map(Address));
+            object["length"] = json!(text.length);
+            // The text alone would not tell which bytes are not UTF-8.
+            if std::str::from_utf8(&text.bytes).is_err() {
+                object["bytes"] = json!(super::hex(&text.bytes));
+            }
+            object
+        }
+        Value::Sequence { elements, length } => {
+            let elements: Vec<_> = elements.iter().map(value).collect();
+            json!({ "elements": elements, "length": Number::from(*length) })
+        }
+        Value::Record { members, omitted } => {
+            let members: Vec<_> = members
+                .iter()
+                .map(|member| json!({ "name": member.name, "value": value(&member.value) }))
+                .collect();
+            json!({ "members": members, "omitted": omitted })
+        }
+        Value::Tuple { members, omitted } => {
+            let members: Vec<_> = members.iter().map(value).collect();
+            json!({ "tuple": members, "omitted": omitted })
+        }
+        Value::Variant { name, data } => {
+            json!({ "variant": name, "data": data.as_deref().map(value) })
+        }
+        Value::Null => json!(null),
+        Value::Omitted => json!({ "omitted": true }),
+        // A kind of a later version.
+        other => json!({ "unknown": other.to_string() }),
+    }
+}
+
+/// Returns an integer, as a string where not every program reads such a number exactly.
+fn integer(x: i128) -> serde_json::Value {
+    match i64::try_from(x) {
+        Ok(x) => json!(Number::from(x)),
+        Err(_) => json!(x.to_string()),
     }
 }

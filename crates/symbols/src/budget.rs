@@ -1,7 +1,8 @@
-//! A gimli reader with a budget.
+//! A gimli reader with a budget of work.
 //!
 //! Debugging information is untrusted: references can form cycles, and a small section can describe endless work. Every
-//! read takes bytes from a budget, and fails once it is spent. This bounds the work and the output for any input.
+//! step of reading takes from a budget, and fails once it is spent. The budget grows with the size of the debugging
+//! information and with the number of frames, so the work is linear in both for any input, and so is the output.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gimli::{EndianSlice, Error, LittleEndian, Reader, ReaderOffsetId, Result};
 
-/// The number of bytes that may still be read, shared by all readers of a file.
+/// The number of steps of work that are left, shared by all readers of a module's debugging information. Reading a byte
+/// is a step.
 ///
 /// It is atomic so that a file's symbols can be sent to another thread. Only one thread reads a file at a time, so a
 /// separate load and store are enough.
@@ -17,19 +19,24 @@ use gimli::{EndianSlice, Error, LittleEndian, Reader, ReaderOffsetId, Result};
 pub struct Budget(Arc<AtomicU64>);
 
 impl Budget {
-    /// Creates a budget of `bytes` bytes. A step that reads no bytes costs one.
-    pub fn new(bytes: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(bytes)))
+    /// Creates a budget of `steps` steps.
+    pub fn new(steps: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(steps)))
     }
 
     /// Spends part of the budget.
     ///
     /// # Errors
     /// Returns an error, and spends the rest, if less than that remains.
-    pub fn take(&self, bytes: u64) -> Result<()> {
-        let left = self.0.load(Ordering::Relaxed).checked_sub(bytes);
+    pub fn take(&self, steps: u64) -> Result<()> {
+        let left = self.0.load(Ordering::Relaxed).checked_sub(steps);
         self.0.store(left.unwrap_or(0), Ordering::Relaxed);
         left.map(drop).ok_or(Error::UnexpectedEof(ReaderOffsetId(0)))
+    }
+
+    /// Adds to the budget.
+    pub fn grant(&self, steps: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).saturating_add(steps), Ordering::Relaxed);
     }
 
     /// Returns whether the budget is spent.
@@ -40,18 +47,18 @@ impl Budget {
 
 /// A section of debugging information, or a part of one.
 #[derive(Clone, Debug)]
-pub struct Counted<'b> {
+pub struct BudgetReader<'b> {
     slice: EndianSlice<'b, LittleEndian>,
     budget: Budget,
 }
 
-impl<'b> Counted<'b> {
+impl<'b> BudgetReader<'b> {
     pub fn new(bytes: &'b [u8], budget: &Budget) -> Self {
         Self { slice: EndianSlice::new(bytes, LittleEndian), budget: budget.clone() }
     }
 }
 
-impl Reader for Counted<'_> {
+impl Reader for BudgetReader<'_> {
     type Endian = LittleEndian;
     type Offset = usize;
 
@@ -128,7 +135,7 @@ mod tests {
     #[test]
     fn reads_until_the_budget_is_spent() {
         let budget = Budget::new(10);
-        let mut reader = Counted::new(&[1, 2, 3, 4, 5, 6, 7, 0, 9], &budget);
+        let mut reader = BudgetReader::new(&[1, 2, 3, 4, 5, 6, 7, 0, 9], &budget);
         assert_eq!(reader.read_u32(), Ok(0x0403_0201));
         let mut other = reader.clone();
         assert_eq!(other.read_u32(), Ok(0x0007_0605));

@@ -1,0 +1,440 @@
+//! Matching the modules of a dump with files.
+//!
+//! **Problem.** A file from another build of the guest often has a function with the index of a frame, and an
+//! instruction at its offset. Names and lines from it are plausible and false.
+//!
+//! **Idea.** If the dump records the identity of the module, its build id or its SHA-256, the identity decides. Otherwise
+//! all of the dump must fit the file: each frame's function must have a body with an instruction at the frame's offset, a
+//! call where the frame called another one, and locals of the types that the dump recorded. One frame that does not fit
+//! proves that the file is not the module. Frames that fit prove nothing, so the match is only plausible.
+//!
+//! The SHA-256 of a file changes when its debugging information is removed, so a different one proves nothing either.
+//!
+//! **Cost.** One pass over the frames, of which at most [`MAX_CHECKED_FRAMES`] are checked, and one over the code of each
+//! function with a frame.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::Path;
+
+use corestream::read::Producer;
+use corestream::{CoreDumpFile, Frame, ModuleIdentity, ModuleIndex, Value};
+use sha2::{Digest, Sha256};
+use wasmparser::ValType;
+
+use super::dwarf::split;
+use super::instances::{Instances, known};
+use super::limits::MAX_CHECKED_FRAMES;
+use super::module::Module;
+use super::symbol_file::{Cause, Error, SymbolFile, dump_error, mismatch};
+
+/// The files of a module, and whether they are from the build that ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModuleMatch {
+    /// The module.
+    pub module: ModuleIndex,
+    /// The index of the file with the code, among the files that were passed. `None` if no file has code.
+    pub code: Option<usize>,
+    /// The index of the file with the debugging information, if there is one.
+    pub debug: Option<usize>,
+    /// Whether the files are from the build that ran.
+    pub verdict: Verdict,
+}
+
+/// Whether files are from the build of a module that ran.
+///
+/// ```
+/// use corestream_symbols::{Mismatch, Verdict};
+///
+/// let mismatch = Mismatch::new(Some((0, 1)), "function 7 has no call at 0x12");
+/// assert_eq!(mismatch.to_string(), "frame 1 of thread 0: function 7 has no call at 0x12");
+/// assert!(!Verdict::Mismatch(mismatch).is_usable());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// The identity that the dump records for the module is that of a file.
+    Certain,
+    /// The dump does not record an identity that decides, and all frames fit the file.
+    Plausible,
+    /// The file is from another build or program.
+    Mismatch(Mismatch),
+}
+
+impl Verdict {
+    /// Returns whether facts from the file can be shown: whether this is not a mismatch.
+    pub fn is_usable(&self) -> bool {
+        !matches!(self, Self::Mismatch(_))
+    }
+}
+
+/// The proof that a file is not the module that ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mismatch {
+    /// The thread and the frame that do not fit, as indices. `None` if the identity differs.
+    pub frame: Option<(usize, usize)>,
+    /// What does not fit.
+    pub reason: String,
+}
+
+impl Mismatch {
+    /// Creates a mismatch, of a frame if there is one.
+    pub fn new(frame: Option<(usize, usize)>, reason: impl Into<String>) -> Self {
+        Self { frame, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((thread, frame)) = self.frame {
+            write!(f, "frame {frame} of thread {thread}: ")?;
+        }
+        f.write_str(&self.reason)
+    }
+}
+
+/// Finds the module of each file, and checks that the files are from the build that ran.
+///
+/// A file belongs to the module that [`SymbolFile::with_module`] names. Otherwise it belongs to the module with its
+/// identity, to the only module, to the module with its name, to the module of another file with its build id or of a
+/// file that refers to it, or to the only module whose frames fit it. Split DWARF files belong to all modules and are
+/// not in the result.
+///
+/// ```
+/// # use corestream::{CoreDump, CoreDumpFile, Dumper, Instance, Frame, Thread};
+/// use corestream_symbols::{SymbolFile, Verdict, match_modules};
+///
+/// # let mut dump = CoreDump::new("guest.wasm");
+/// # let module = dump.add_module("guest.wasm");
+/// # let instance = dump.add_instance(Instance::new(module));
+/// # dump.add_thread(Thread::new("main").with_frames([Frame::new(instance, 0, 1)]));
+/// # let bytes = Dumper::new().plan(&dump)?.to_vec()?;
+/// // The dump has a frame, and this module has no function.
+/// let dump = CoreDumpFile::from_slice(&bytes)?;
+/// let files = [SymbolFile::new("guest.wasm", b"\0asm\x01\0\0\0\x0a\x01\0")];
+/// let matches = match_modules(&files, &dump)?;
+/// let Verdict::Mismatch(mismatch) = &matches[0].verdict else { panic!() };
+/// assert_eq!(mismatch.to_string(), "frame 0 of thread 0: has no function 0, only 0 functions");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// Returns an error if a file matches no module, if two files with different code match the same module, or if the dump
+/// cannot be read.
+pub fn match_modules(
+    files: &[SymbolFile<'_>],
+    dump: &CoreDumpFile<'_>,
+) -> Result<Vec<ModuleMatch>, Error> {
+    let read: Vec<_> = files.iter().map(|file| Module::read(file.bytes)).collect();
+    match_read(files, &read, &RefCell::new(Instances::new(dump)))
+}
+
+/// Finds the module of each file. `read` has the content of the files.
+pub fn match_read(
+    files: &[SymbolFile<'_>],
+    read: &[Module<'_>],
+    instances: &RefCell<Instances<'_>>,
+) -> Result<Vec<ModuleMatch>, Error> {
+    let matcher = Matcher { files, read, instances, dump: instances.borrow().dump() };
+    let mut of_module: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let mut open = Vec::new();
+    for (i, (file, module)) in files.iter().zip(read).enumerate() {
+        if split::is_split_file(module) {
+            continue;
+        }
+        match matcher.modules_of(file, module).map_err(|cause| Error::new(file.path, cause))? {
+            Found::Modules(modules) => {
+                for module in modules {
+                    of_module.entry(module).or_default().push(i);
+                }
+            }
+            Found::Nothing(cause) => open.push((i, file, module, cause)),
+        }
+    }
+    for (i, file, module, cause) in open {
+        let at = |cause| Error::new(file.path, cause);
+        let found = match matcher.related(file, module, &of_module) {
+            Some(found) => found,
+            None => matcher.only_fitting(module).map_err(at)?.ok_or_else(|| at(cause))?,
+        };
+        of_module.entry(found).or_default().push(i);
+    }
+    of_module.into_iter().map(|(module, files)| matcher.decide(module, &files)).collect()
+}
+
+/// The modules to which a file belongs, or the cause why none is found.
+enum Found {
+    Modules(Vec<usize>),
+    Nothing(Cause),
+}
+
+struct Matcher<'m, 'b, 'd> {
+    files: &'m [SymbolFile<'b>],
+    read: &'m [Module<'b>],
+    instances: &'m RefCell<Instances<'d>>,
+    dump: &'d CoreDumpFile<'d>,
+}
+
+impl Matcher<'_, '_, '_> {
+    fn modules_of(&self, file: &SymbolFile<'_>, module: &Module<'_>) -> Result<Found, Cause> {
+        let failed = |error: corestream::Error| dump_error(&error);
+        let one = |index: usize| Ok(Found::Modules(vec![index]));
+        if let Some(index) = file.module {
+            self.dump.module(index).map_err(failed)?;
+            return one(index.0 as usize);
+        }
+        let mut hash = None;
+        let mut identical = Vec::new();
+        for (i, identity) in self.dump.module_identities().enumerate() {
+            let Some(identity) = known(identity).map_err(failed)? else { break };
+            if is_identical(&identity, file, module, &mut hash) {
+                identical.push(i);
+            }
+        }
+        if !identical.is_empty() {
+            return Ok(Found::Modules(identical));
+        }
+        if self.dump.modules().len() == 1 {
+            return one(0);
+        }
+        let mut named = Vec::new();
+        for (i, name) in self.dump.modules().enumerate() {
+            if has_name(file, module, &name.map_err(failed)?) {
+                named.push(i);
+            }
+        }
+        match named[..] {
+            [index] => one(index),
+            [] => Ok(Found::Nothing(mismatch("matches no module of the dump; pass INDEX=FILE"))),
+            _ => Err(mismatch("several modules of the dump have this name; pass INDEX=FILE")),
+        }
+    }
+
+    /// Returns the module of another file that belongs to this one: they have the same build id, or one of them names
+    /// the other as the file with its debugging information.
+    fn related(
+        &self,
+        file: &SymbolFile<'_>,
+        module: &Module<'_>,
+        of_module: &BTreeMap<usize, Vec<usize>>,
+    ) -> Option<usize> {
+        let is_related = |other: &usize| {
+            let (Some(of), Some(path)) = (self.read.get(*other), self.files.get(*other)) else {
+                return false;
+            };
+            (module.build_id.is_some() && module.build_id == of.build_id)
+                || names_file(of.external, file.path)
+                || names_file(module.external, path.path)
+        };
+        of_module.iter().find(|(_, others)| others.iter().any(is_related)).map(|(index, _)| *index)
+    }
+
+    /// Returns the only module with frames that fit a file.
+    fn only_fitting(&self, module: &Module<'_>) -> Result<Option<usize>, Cause> {
+        if !module.has_code() {
+            return Ok(None);
+        }
+        let frames = self.frames(None).map_err(|error| dump_error(&error))?;
+        let mut fitting =
+            frames.iter().filter(|(_, frames)| self.find_misfit(module, frames).is_none());
+        let found = fitting.next().map(|(index, _)| *index);
+        Ok(found.filter(|_| fitting.next().is_none()))
+    }
+
+    /// Decides which of the files of a module has its code and which its debugging information, and whether they are
+    /// from the build that ran.
+    fn decide(&self, index: usize, files: &[usize]) -> Result<ModuleMatch, Error> {
+        let (mut code, mut debug): (Option<usize>, Option<usize>) = (None, None);
+        for i in files {
+            let (Some(module), Some(file)) = (self.read.get(*i), self.files.get(*i)) else {
+                continue;
+            };
+            let has_debug = module.debug.contains_key(".debug_info");
+            let other = code.and_then(|code| self.read.get(code));
+            let other_code = other.is_some_and(|other| {
+                module.has_code()
+                    && !std::ptr::eq(other, module)
+                    && other.bodies() != module.bodies()
+            });
+            if other_code || (has_debug && debug.is_some()) || (code.is_some() && !has_debug) {
+                let cause = mismatch(format!("module {index} already has a file"));
+                return Err(Error::new(file.path, cause));
+            }
+            if module.has_code() && code.is_none() {
+                code = Some(*i);
+            }
+            if has_debug {
+                debug = Some(*i);
+            }
+        }
+        let module = ModuleIndex(u32::try_from(index).unwrap_or(u32::MAX));
+        let path = files.first().and_then(|i| self.files.get(*i)).map_or(Path::new(""), |f| f.path);
+        let verdict = self.verdict(module, files, code);
+        let verdict = verdict.map_err(|error| Error::new(path, dump_error(&error)))?;
+        Ok(ModuleMatch { module, code, debug, verdict })
+    }
+
+    fn verdict(
+        &self,
+        index: ModuleIndex,
+        files: &[usize],
+        code: Option<usize>,
+    ) -> corestream::Result<Verdict> {
+        let identity = known(self.dump.module_identity(index))?.unwrap_or_default();
+        for i in files {
+            let (Some(module), Some(file)) = (self.read.get(*i), self.files.get(*i)) else {
+                continue;
+            };
+            if is_identical(&identity, file, module, &mut None) {
+                return Ok(Verdict::Certain);
+            }
+            if let (Some(recorded), Some(found)) = (&identity.build_id, module.build_id) {
+                let (found, recorded) = (hex(found), hex(recorded));
+                let reason =
+                    format!("its build id is {found}, and that of the module is {recorded}");
+                return Ok(Verdict::Mismatch(Mismatch::new(None, reason)));
+            }
+        }
+        let Some(module) = code.and_then(|code| self.read.get(code)) else {
+            return Ok(Verdict::Plausible);
+        };
+        let frames = self.frames(Some(index.0 as usize))?;
+        let misfit = frames.values().find_map(|frames| self.find_misfit(module, frames));
+        Ok(misfit.map_or(Verdict::Plausible, Verdict::Mismatch))
+    }
+
+    /// Returns the frames of a module, or of all modules.
+    fn frames(&self, only: Option<usize>) -> corestream::Result<BTreeMap<usize, Vec<Checked>>> {
+        let is_only_module = self.dump.modules().len() == 1;
+        let mut frames: BTreeMap<usize, Vec<Checked>> = BTreeMap::new();
+        let mut left = MAX_CHECKED_FRAMES;
+        for (thread, of) in self.dump.threads().enumerate() {
+            let Some(of) = known(of)? else { break };
+            for (i, frame) in of.frames().enumerate() {
+                let Some(frame) = known(frame)? else { break };
+                let Some(more) = left.checked_sub(1) else { return Ok(frames) };
+                left = more;
+                let module = match frame.instance {
+                    Some(instance) => match self.instances.borrow_mut().module(instance)? {
+                        Ok(Some(module)) => module.0 as usize,
+                        _ => continue,
+                    },
+                    None if is_only_module => 0,
+                    None => continue,
+                };
+                if only.is_none_or(|only| only == module) {
+                    frames.entry(module).or_default().push(Checked::new(thread, i, &frame));
+                }
+            }
+        }
+        Ok(frames)
+    }
+
+    /// Returns the first frame, in the order of the dump, that does not fit a module.
+    fn find_misfit(&self, module: &Module<'_>, frames: &[Checked]) -> Option<Mismatch> {
+        let exact = self.dump.producer() == Producer::Corestream && !self.dump.is_rewritten();
+        let mut by_function: HashMap<u32, Vec<(u32, bool)>> = HashMap::new();
+        for frame in frames {
+            let caller = frame.position.1 > 0;
+            by_function.entry(frame.function).or_default().push((frame.offset, caller));
+        }
+        let mut misfits = HashMap::new();
+        for (function, offsets) in &mut by_function {
+            offsets.sort_unstable();
+            offsets.dedup();
+            if let Some((offset, reason)) = module.find_foreign_offset(*function, offsets, exact) {
+                misfits.insert(*function, (offset, reason));
+            }
+        }
+        frames.iter().find_map(|frame| {
+            let of_code =
+                misfits.get(&frame.function).filter(|(offset, _)| *offset == frame.offset);
+            let reason = match of_code {
+                Some((_, reason)) => reason.clone(),
+                None if exact => frame.find_wrong_local(module)?,
+                None => return None,
+            };
+            Some(Mismatch::new(Some(frame.position), reason))
+        })
+    }
+}
+
+/// The facts of a frame that are checked.
+struct Checked {
+    /// The thread and the frame.
+    position: (usize, usize),
+    function: u32,
+    offset: u32,
+    /// The types of the locals; `None` for a missing value.
+    locals: Box<[Option<ValType>]>,
+}
+
+impl Checked {
+    fn new(thread: usize, index: usize, frame: &Frame) -> Self {
+        let ty = |value: &Value| match value {
+            Value::I32(_) => Some(ValType::I32),
+            Value::I64(_) => Some(ValType::I64),
+            Value::F32(_) => Some(ValType::F32),
+            Value::F64(_) => Some(ValType::F64),
+            _ => None,
+        };
+        let locals = frame.locals.iter().map(ty).collect();
+        Self { position: (thread, index), function: frame.function, offset: frame.offset, locals }
+    }
+
+    /// Returns a message if the recorded locals cannot be those of the function.
+    fn find_wrong_local(&self, module: &Module<'_>) -> Option<String> {
+        if self.locals.is_empty() {
+            return None;
+        }
+        let function = self.function;
+        let declared = module.local_types(function)?;
+        if declared.len() != self.locals.len() {
+            let (declared, recorded) = (declared.len(), self.locals.len());
+            return Some(format!(
+                "function {function} declares {declared} locals, and the frame has {recorded}"
+            ));
+        }
+        let wrong = self.locals.iter().zip(&declared).position(|(recorded, declared)| {
+            recorded.is_some_and(|recorded| recorded != *declared)
+        })?;
+        let (recorded, declared) = (self.locals.get(wrong)?.as_ref()?, declared.get(wrong)?);
+        Some(format!(
+            "local {wrong} of function {function} is declared as {declared}, and the frame has an {recorded}"
+        ))
+    }
+}
+
+/// Returns whether the recorded identity is that of a file. `hash` keeps the SHA-256 of the file.
+fn is_identical(
+    identity: &ModuleIdentity,
+    file: &SymbolFile<'_>,
+    module: &Module<'_>,
+    hash: &mut Option<[u8; 32]>,
+) -> bool {
+    let same_build = identity.build_id.is_some() && identity.build_id.as_deref() == module.build_id;
+    same_build
+        || identity.sha256.is_some_and(|recorded| {
+            *hash.get_or_insert_with(|| Sha256::digest(file.bytes).into()) == recorded
+        })
+}
+
+/// Returns whether a module of the dump has the name of a file, or the name in its name section.
+fn has_name(file: &SymbolFile<'_>, module: &Module<'_>, name: &str) -> bool {
+    let file_name = Path::new(name).file_name();
+    (file_name.is_some() && file_name == file.path.file_name())
+        || module.name == Some(name.as_bytes())
+}
+
+/// Returns whether a reference to a file with debugging information, which is a URL or a path, names this file.
+fn names_file(reference: Option<&str>, path: &Path) -> bool {
+    let name = reference.and_then(|reference| reference.rsplit('/').next());
+    name.is_some_and(|name| !name.is_empty() && path.file_name() == Some(name.as_ref()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

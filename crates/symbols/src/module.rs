@@ -1,0 +1,376 @@
+//! The parts of a module file that symbols need: the names, types and bodies of functions, and debugging information.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use wasmparser::{
+    BinaryReader, CustomSectionReader, FunctionBody, KnownCustom, Operator, OperatorsReader,
+    Parser, Payload, Result, TypeRef, ValType,
+};
+
+use super::limits::{MAX_CACHED_ASSIGNMENTS, MAX_DECODED_BYTES, MAX_FUNCTIONS, MAX_LOCALS};
+
+/// The functions and debugging information of a module file.
+#[derive(Default)]
+pub struct Module<'b> {
+    /// The name in the name section, as bytes.
+    pub name: Option<&'b [u8]>,
+    /// The build id, from the section of that name.
+    pub build_id: Option<&'b [u8]>,
+    /// The parameters of each function type; `None` for other types.
+    types: Vec<Option<Box<[ValType]>>>,
+    /// The types of the defined functions.
+    signatures: Vec<u32>,
+    /// The number of imported functions, which have the first indices.
+    imported: u32,
+    /// The bodies of the defined functions, without their size fields.
+    bodies: Vec<&'b [u8]>,
+    names: HashMap<u32, &'b [u8]>,
+    /// The file from the contents of the code section on.
+    code: Option<&'b [u8]>,
+    /// The offset in the file of the contents of the code section.
+    code_offset: Option<u64>,
+    /// The DWARF sections by name.
+    pub debug: HashMap<&'b str, &'b [u8]>,
+    /// The file that has the debugging information, if it is not this one.
+    pub external: Option<&'b str>,
+    /// The fault after which the file was not read further.
+    pub fault: Option<String>,
+    decoded: Cell<u64>,
+    assignments: RefCell<HashMap<u32, Arc<[Assignment]>>>,
+}
+
+/// An instruction that assigns to a local.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The DWARF address of the instruction.
+    pub address: u64,
+    pub local: u32,
+}
+
+/// The code position of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The DWARF address of the current instruction: its offset in bytes from the start of the code section's contents.
+    pub address: u64,
+    /// The DWARF address of the function's body, after its size field.
+    pub body: u64,
+}
+
+impl<'b> Module<'b> {
+    /// Reads a module. If it is truncated or malformed, reads everything before the fault.
+    pub fn read(bytes: &'b [u8]) -> Self {
+        let mut module = Self::default();
+        for payload in Parser::new(0).parse_all(bytes) {
+            if let Err(error) = payload.and_then(|payload| module.add(bytes, payload)) {
+                module.fault =
+                    Some(format!("{} (at offset {:#x})", error.message(), error.offset()));
+                break;
+            }
+        }
+        module
+    }
+
+    fn add(&mut self, bytes: &'b [u8], payload: Payload<'b>) -> Result<()> {
+        match payload {
+            Payload::TypeSection(section) => {
+                for group in section {
+                    for ty in group?.into_types() {
+                        let function = match ty.composite_type.inner {
+                            wasmparser::CompositeInnerType::Func(function) => Some(function),
+                            _ => None,
+                        };
+                        self.types.push(function.map(|function| function.params().into()));
+                    }
+                }
+            }
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    let function = matches!(import?.ty, TypeRef::Func(_) | TypeRef::FuncExact(_));
+                    self.imported += u32::from(function);
+                }
+            }
+            Payload::FunctionSection(section) => {
+                for ty in section.into_iter().take(MAX_FUNCTIONS) {
+                    self.signatures.push(ty?);
+                }
+            }
+            Payload::CodeSectionStart { unchecked_range, .. } => {
+                self.code = slice(bytes, unchecked_range.start..bytes.len() as u64);
+                self.code_offset = Some(unchecked_range.start);
+            }
+            Payload::CodeSectionEntry(body) if self.bodies.len() < MAX_FUNCTIONS => {
+                self.bodies.extend(slice(bytes, body.range()));
+            }
+            Payload::CustomSection(section) => self.add_custom(&section),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn add_custom(&mut self, section: &CustomSectionReader<'b>) {
+        match section.as_known() {
+            KnownCustom::Name(_) => {
+                let _ = self.read_names(section.data());
+            }
+            _ if section.name().starts_with(".debug_") => {
+                self.debug.entry(section.name()).or_insert(section.data());
+            }
+            _ if section.name() == "external_debug_info" => {
+                self.external = BinaryReader::new(section.data(), 0).read_string().ok();
+            }
+            _ if section.name() == "build_id" => {
+                let mut reader = BinaryReader::new(section.data(), 0);
+                let read = reader.read_var_u32().and_then(|len| reader.read_bytes(len as usize));
+                self.build_id = read.ok().filter(|id| !id.is_empty() && reader.eof());
+            }
+            _ => {}
+        }
+    }
+
+    /// Reads the names of the module and of its functions. Names are optional, so this keeps those before a malformed
+    /// one. A name that is not UTF-8 is only a bad name, so names are kept as bytes.
+    fn read_names(&mut self, section: &'b [u8]) -> Result<()> {
+        const MODULE: u8 = 0;
+        const FUNCTION: u8 = 1;
+        let mut subsections = BinaryReader::new(section, 0);
+        while !subsections.eof() {
+            let id = subsections.read_u8()?;
+            let len = subsections.read_var_u32()? as usize;
+            let mut reader = BinaryReader::new(subsections.read_bytes(len)?, 0);
+            match id {
+                MODULE => {
+                    let len = reader.read_var_u32()? as usize;
+                    self.name = Some(reader.read_bytes(len)?);
+                }
+                FUNCTION => {
+                    let count = reader.read_var_u32()? as usize;
+                    for _ in 0..count.min(MAX_FUNCTIONS) {
+                        let index = reader.read_var_u32()?;
+                        let len = reader.read_var_u32()? as usize;
+                        self.names.insert(index, reader.read_bytes(len)?);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether the file has code, which a companion with only debugging information does not have.
+    pub fn has_code(&self) -> bool {
+        self.code.is_some()
+    }
+
+    /// Returns the contents of the bodies of all functions, to compare two files of a module.
+    pub fn bodies(&self) -> &[&'b [u8]] {
+        &self.bodies
+    }
+
+    /// Returns the name of a function from the name section. Bytes that are not UTF-8 become replacement characters.
+    pub fn function_name(&self, function: u32) -> Option<String> {
+        self.names.get(&function).map(|name| String::from_utf8_lossy(name).into_owned())
+    }
+
+    /// Returns the types of a function's parameters and locals, or `None` if they cannot be decoded.
+    pub fn local_types(&self, function: u32) -> Option<Vec<ValType>> {
+        let defined = function.checked_sub(self.imported)? as usize;
+        let ty = *self.signatures.get(defined)? as usize;
+        let mut types = self.types.get(ty)?.as_deref()?.to_vec();
+        let body = FunctionBody::new(BinaryReader::new(self.bodies.get(defined)?, 0));
+        for local in body.get_locals_reader().ok()? {
+            let (count, ty) = local.ok()?;
+            let count = count as usize;
+            if count > MAX_LOCALS.saturating_sub(types.len()) {
+                return None;
+            }
+            types.resize(types.len() + count, ty);
+        }
+        Some(types)
+    }
+
+    /// Returns the body of a function.
+    ///
+    /// # Errors
+    /// Returns a message if this module has no code of the function.
+    fn body(&self, function: u32) -> std::result::Result<&'b [u8], String> {
+        let Some(defined) = function.checked_sub(self.imported) else {
+            let n = self.imported;
+            return Err(format!("has no code of function {function}, it imports {n}"));
+        };
+        self.bodies.get(defined as usize).copied().ok_or_else(|| {
+            let all = self.bodies.len() as u64 + u64::from(self.imported);
+            let s = if all == 1 { "" } else { "s" };
+            format!("has no function {function}, only {all} function{s}")
+        })
+    }
+
+    /// Returns the position of a frame in this module. `caller` says whether the frame called a younger one.
+    ///
+    /// # Errors
+    /// Returns a message if the position does not exist, which means that the frame belongs to another module.
+    pub fn place(
+        &self,
+        function: u32,
+        offset: u32,
+        caller: bool,
+    ) -> std::result::Result<Option<Place>, String> {
+        let body = self.body(function)?;
+        check_offset(body, function, offset)?;
+        // A body starts with the declarations of locals, so offset 0 is not an instruction.
+        let Some(code) = self.code.filter(|_| offset > 0) else { return Ok(None) };
+        let start = (body.as_ptr().addr() - code.as_ptr().addr()) as u64;
+        let back = u64::from(caller && self.follows_call(body, offset));
+        Ok(Some(Place { address: start + u64::from(offset) - back, body: start }))
+    }
+
+    /// Returns the instructions of a function that assign to locals, in order. Returns none if the code cannot be decoded.
+    pub fn assignments(&self, function: u32) -> Arc<[Assignment]> {
+        if let Some(found) = self.assignments.borrow().get(&function) {
+            return found.clone();
+        }
+        let found: Arc<[_]> = self.find_assignments(function).unwrap_or_default().into();
+        let mut cache = self.assignments.borrow_mut();
+        let cached: usize = cache.values().map(|found| found.len() + 1).sum();
+        if cached + found.len() > MAX_CACHED_ASSIGNMENTS {
+            cache.clear();
+        }
+        cache.insert(function, found.clone());
+        found
+    }
+
+    fn find_assignments(&self, function: u32) -> Option<Vec<Assignment>> {
+        let body = self.body(function).ok()?;
+        let start = (body.as_ptr().addr() - self.code?.as_ptr().addr()) as u64;
+        self.decoded.set(self.decoded.get() + body.len() as u64);
+        if self.decoded.get() > MAX_DECODED_BYTES {
+            return None;
+        }
+        let body = FunctionBody::new(BinaryReader::new(body, 0));
+        let mut reader = body.get_operators_reader().ok()?;
+        let mut found = Vec::new();
+        while !reader.eof() {
+            let address = start + reader.original_position();
+            if let Operator::LocalSet { local_index } | Operator::LocalTee { local_index } =
+                reader.read().ok()?
+            {
+                found.push(Assignment { address, local: local_index });
+            }
+        }
+        Some(found)
+    }
+
+    /// Returns the position of the byte at `offset` in a module made from text, or `None` if it is not code.
+    ///
+    /// The line addresses of the crate `wast` start at the first function, after the function count, a LEB128 of
+    /// `count` bytes.
+    pub fn place_in_text(&self, offset: u64) -> Option<Place> {
+        let functions = u64::try_from(self.bodies.len()).ok()?;
+        let count = u64::from((64 - functions.leading_zeros()).div_ceil(7).max(1));
+        let address = offset.checked_sub(self.code_offset?)?.checked_sub(count)?;
+        Some(Place { address, body: 0 })
+    }
+
+    /// Checks that code offsets of frames can be those of this function, and returns the first one that cannot, with a
+    /// message. `offsets` is sorted and yields each offset with whether its frame called a younger one.
+    ///
+    /// With `exact`, each offset must be that of an instruction: of a call, or of the instruction after a call, if the
+    /// frame called a younger one. Dumps of other tools may count offsets differently.
+    pub fn find_foreign_offset(
+        &self,
+        function: u32,
+        offsets: &[(u32, bool)],
+        exact: bool,
+    ) -> Option<(u32, String)> {
+        let first = offsets.first()?.0;
+        let body = match self.body(function) {
+            Ok(body) => body,
+            Err(message) => return Some((first, message)),
+        };
+        if let Some((offset, message)) = offsets
+            .iter()
+            .find_map(|(offset, _)| Some((*offset, check_offset(body, function, *offset).err()?)))
+        {
+            return Some((offset, message));
+        }
+        if !exact {
+            return None;
+        }
+        // Code that this parser does not know proves nothing.
+        let mut reader =
+            FunctionBody::new(BinaryReader::new(body, 0)).get_operators_reader().ok()?;
+        let begin = reader.original_position();
+        let mut follows_call = false;
+        for (offset, caller) in offsets {
+            // Before the first instruction are the declarations of locals: some engines give such an offset for a guest
+            // that stops when it enters the function.
+            if u64::from(*offset) < begin {
+                continue;
+            }
+            while reader.original_position() < u64::from(*offset) {
+                follows_call = is_call(&reader.read().ok()?);
+            }
+            if reader.original_position() > u64::from(*offset) {
+                let message = format!("function {function} has no instruction at {offset:#x}");
+                return Some((*offset, message));
+            }
+            if *caller && !follows_call && !next_is_call(&mut reader.clone()) {
+                return Some((*offset, format!("function {function} has no call at {offset:#x}")));
+            }
+        }
+        None
+    }
+
+    /// Returns whether a call returns to the offset.
+    ///
+    /// For a calling frame, most dumps have the offset of the call. Some have the offset of the next instruction, which
+    /// may be on another line. The byte before that offset belongs to the call.
+    fn follows_call(&self, body: &'b [u8], offset: u32) -> bool {
+        self.decoded.set(self.decoded.get() + u64::from(offset));
+        if self.decoded.get() > MAX_DECODED_BYTES {
+            return false;
+        }
+        let body = FunctionBody::new(BinaryReader::new(body, 0));
+        let Ok(mut reader) = body.get_operators_reader() else { return false };
+        let mut follows_call = false;
+        while reader.original_position() < u64::from(offset) {
+            let Ok(operator) = reader.read() else { return false };
+            follows_call = is_call(&operator);
+        }
+        let here = reader.original_position() == u64::from(offset);
+        here && follows_call && !next_is_call(&mut reader)
+    }
+}
+
+/// Checks that a function's body has an offset.
+fn check_offset(body: &[u8], function: u32, offset: u32) -> std::result::Result<(), String> {
+    if (offset as usize) < body.len() {
+        return Ok(());
+    }
+    let len = body.len();
+    Err(format!("has no offset {offset:#x} in function {function}, which has {len:#x} bytes"))
+}
+
+fn next_is_call(reader: &mut OperatorsReader<'_>) -> bool {
+    reader.read().is_ok_and(|operator| is_call(&operator))
+}
+
+/// Returns whether this instruction can call a function.
+fn is_call(operator: &Operator<'_>) -> bool {
+    matches!(
+        operator,
+        Operator::Call { .. }
+            | Operator::CallIndirect { .. }
+            | Operator::CallRef { .. }
+            | Operator::Resume { .. }
+            | Operator::ResumeThrow { .. }
+            | Operator::Suspend { .. }
+            | Operator::Switch { .. }
+    )
+}
+
+fn slice(bytes: &[u8], range: Range<u64>) -> Option<&[u8]> {
+    bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+}
