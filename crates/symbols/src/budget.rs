@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use gimli::{EndianSlice, Error, LittleEndian, Reader, ReaderOffsetId, Result};
 
@@ -16,12 +16,19 @@ use gimli::{EndianSlice, Error, LittleEndian, Reader, ReaderOffsetId, Result};
 /// It is atomic so that a file's symbols can be sent to another thread. Only one thread reads a file at a time, so a
 /// separate load and store are enough.
 #[derive(Clone, Debug)]
-pub struct Budget(Arc<AtomicU64>);
+pub struct Budget(Arc<Steps>);
+
+#[derive(Debug)]
+struct Steps {
+    left: AtomicU64,
+    /// Whether a step has ever failed. addr2line keeps such errors, so they can come up again later.
+    has_failed: AtomicBool,
+}
 
 impl Budget {
     /// Creates a budget of `steps` steps.
     pub fn new(steps: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(steps)))
+        Self(Arc::new(Steps { left: AtomicU64::new(steps), has_failed: AtomicBool::new(false) }))
     }
 
     /// Spends part of the budget.
@@ -29,19 +36,23 @@ impl Budget {
     /// # Errors
     /// Returns an error, and spends the rest, if less than that remains.
     pub fn take(&self, steps: u64) -> Result<()> {
-        let left = self.0.load(Ordering::Relaxed).checked_sub(steps);
-        self.0.store(left.unwrap_or(0), Ordering::Relaxed);
+        let left = self.0.left.load(Ordering::Relaxed).checked_sub(steps);
+        self.0.left.store(left.unwrap_or(0), Ordering::Relaxed);
+        if left.is_none() {
+            self.0.has_failed.store(true, Ordering::Relaxed);
+        }
         left.map(drop).ok_or(Error::UnexpectedEof(ReaderOffsetId(0)))
     }
 
     /// Adds to the budget.
     pub fn grant(&self, steps: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).saturating_add(steps), Ordering::Relaxed);
+        let left = self.0.left.load(Ordering::Relaxed);
+        self.0.left.store(left.saturating_add(steps), Ordering::Relaxed);
     }
 
-    /// Returns whether the budget is spent.
-    pub fn is_spent(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
+    /// Returns whether the budget has ever been too small for a step.
+    pub fn is_exceeded(&self) -> bool {
+        self.0.has_failed.load(Ordering::Relaxed)
     }
 }
 
@@ -139,9 +150,9 @@ mod tests {
         assert_eq!(reader.read_u32(), Ok(0x0403_0201));
         let mut other = reader.clone();
         assert_eq!(other.read_u32(), Ok(0x0007_0605));
-        assert!(!budget.is_spent());
+        assert!(!budget.is_exceeded());
         // Finding the byte costs three bytes. Two remain.
-        assert!(reader.find(0).is_err() && budget.is_spent());
+        assert!(reader.find(0).is_err() && budget.is_exceeded());
         assert!(reader.read_u8().is_err() && other.read_u8().is_err());
     }
 }

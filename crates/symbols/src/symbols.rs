@@ -113,7 +113,8 @@ impl StaticUnit {
 /// A module of the dump, with its files.
 struct SymbolicModule<'b> {
     path: String,
-    code: Arc<Module<'b>>,
+    /// The index of the file with the code.
+    code: usize,
     debug: Option<Debug<'b>>,
 }
 
@@ -122,7 +123,8 @@ pub struct Symbols<'b> {
     instances: RefCell<Instances<'b>>,
     /// The number of modules in the dump: up to a million.
     count: usize,
-    /// The files by module.
+    files: Vec<Module<'b>>,
+    /// The modules that have files.
     modules: BTreeMap<usize, SymbolicModule<'b>>,
     matches: Vec<ModuleMatch>,
     warnings: Vec<String>,
@@ -147,7 +149,6 @@ impl<'b> Symbols<'b> {
         let read: Vec<_> = files.iter().map(|file| Module::read(file.bytes)).collect();
         let instances = RefCell::new(Instances::new(dump));
         let matches = match_read(files, &read, &instances)?;
-        let read: Vec<_> = read.into_iter().map(Arc::new).collect();
         let path =
             |i: usize| files.get(i).map_or(String::new(), |file| file.path.display().to_string());
         let mut warnings = Vec::new();
@@ -157,11 +158,11 @@ impl<'b> Symbols<'b> {
                 warnings.push(format!("{}: only partly read: {fault}", path(i)));
             }
             if split::is_split_file(module) {
-                split_files.push((path(i), module.clone()));
+                split_files.push((path(i), module));
             }
         }
         let split_files: Vec<_> =
-            split_files.iter().map(|(path, module)| (path.as_str(), &**module)).collect();
+            split_files.iter().map(|(path, module)| (path.as_str(), *module)).collect();
         let mut modules = BTreeMap::new();
         for found in &matches {
             let index = found.module.0 as usize;
@@ -171,7 +172,8 @@ impl<'b> Symbols<'b> {
                 warnings.push(format!("{name} is not module {index} of the dump: {mismatch}"));
                 continue;
             }
-            let Some(code) = found.code.and_then(|code| read.get(code)) else {
+            let code = found.code.and_then(|code| Some((code, read.get(code)?)));
+            let Some((code, module)) = code else {
                 let what = "has no code; also pass the module that ran";
                 warnings.push(format!("{name}: {what}"));
                 continue;
@@ -189,15 +191,16 @@ impl<'b> Symbols<'b> {
                 }
                 None => None,
             };
-            if let (None, Some(external)) = (&debug, code.external) {
+            if let (None, Some(external)) = (&debug, module.external) {
                 let line = "its debugging information is in another file; also pass that file";
                 warnings.push(format!("{name}: {line}: {external}"));
             }
-            modules.insert(index, SymbolicModule { path: name, code: code.clone(), debug });
+            modules.insert(index, SymbolicModule { path: name, code, debug });
         }
         let (limits, cache) = (ValueLimits::default(), RefCell::default());
         let count = dump.modules().len();
-        Ok(Self { instances, count, modules, matches, warnings, limits, cache })
+        let files = read;
+        Ok(Self { instances, count, files, modules, matches, warnings, limits, cache })
     }
 
     /// Sets the limits on the values of variables.
@@ -237,26 +240,26 @@ impl<'b> Symbols<'b> {
                 return Ok(Some(Resolved { problem, ..Resolved::default() }));
             }
         };
-        let Some((module, of)) =
-            module.and_then(|module| Some((module, self.modules.get(&module)?)))
-        else {
-            return Ok(None);
+        let of = |module: usize| {
+            let of = self.modules.get(&module)?;
+            Some((module, of, self.files.get(of.code)?))
         };
+        let Some((module, of, code)) = module.and_then(of) else { return Ok(None) };
         let mut resolved = Resolved::default();
         let caller = index > 0;
-        let place = match of.code.place(frame.function, frame.offset, caller) {
+        let place = match code.place(frame.function, frame.offset, caller) {
             Ok(place) => place,
             Err(cause) => {
                 resolved.problem = Some(format!("{}: {cause}", of.path));
                 return Ok(Some(resolved));
             }
         };
-        resolved.name = of.code.function_name(frame.function).map(|name| super::demangle(&name));
+        resolved.name = code.function_name(frame.function).map(|name| super::demangle(&name));
         if let (Some(debug), Some(place)) = (&of.debug, place) {
             debug.begin_frame();
             match self.positions(module, debug, place) {
                 Ok(positions) => {
-                    let assignments = of.code.assignments(frame.function);
+                    let assignments = code.assignments(frame.function);
                     let resolved = &mut resolved;
                     self.read_frame(
                         debug,
@@ -519,7 +522,8 @@ impl<'b> Symbols<'b> {
         };
         let Some(of) = self.modules.get(&module) else { return Ok(None) };
         let Some(debug) = &of.debug else { return Ok(None) };
-        let Ok(Some(place)) = of.code.place(frame.function, frame.offset, index > 0) else {
+        let Some(code) = self.files.get(of.code) else { return Ok(None) };
+        let Ok(Some(place)) = code.place(frame.function, frame.offset, index > 0) else {
             return Ok(None);
         };
         let found = self.positions(module, debug, place).ok();

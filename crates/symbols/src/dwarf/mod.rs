@@ -113,7 +113,7 @@ impl<'b> Debug<'b> {
 
     /// Returns the message for an error.
     fn message(budget: &Budget, error: gimli::Error) -> String {
-        match budget.is_spent() {
+        match budget.is_exceeded() {
             true => "exceeds the limit of work for debugging information".into(),
             false => error.to_string(),
         }

@@ -205,3 +205,36 @@ pub fn float(bits: u128, size: u64) -> Option<Value> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extends_numbers_of_any_width() {
+        assert_eq!((unsigned(0xfff5, 4), signed(0xfff5, 4)), (5, 5));
+        assert_eq!((unsigned(0xfffd, 4), signed(0xfffd, 4)), (13, -3));
+        assert_eq!((unsigned(u128::MAX, 0), signed(u128::MAX, 0)), (0, 0));
+        for width in [1, 8, 64, 127, 128, 200] {
+            assert_eq!(signed(u128::MAX, width), -1);
+            assert_eq!(unsigned(u128::MAX, width), u128::MAX >> (128 - width.min(128)));
+        }
+    }
+
+    #[test]
+    fn floats_have_the_sizes_of_compilers() {
+        let shown = |bits, size| float(bits, size).map(|value| value.to_string());
+        assert_eq!(shown(0xbe00, 2).unwrap(), "-1.5");
+        assert_eq!(shown(1.5_f32.to_bits().into(), 4).unwrap(), "1.5");
+        assert_eq!(shown(1e300_f64.to_bits().into(), 8).unwrap(), "1e300");
+        // The exponent of a binary128 has a bias of 16383.
+        assert_eq!(shown(0x3fff_8000 << 96, 16).unwrap(), "1.5");
+        assert_eq!(shown(0x7fff_0000 << 96, 16).unwrap(), "inf");
+        assert_eq!(shown(0xffff_0000 << 96, 16).unwrap(), "-inf");
+        assert_eq!(shown(0x7fff_8000 << 96, 16).unwrap(), "NaN");
+        assert_eq!(shown(0, 16).unwrap(), "0.0");
+        // The x87 has an explicit leading bit.
+        assert_eq!(shown(0x4000_a000 << 48, 10).unwrap(), "2.5");
+        assert_eq!(shown(0, 3), None);
+    }
+}

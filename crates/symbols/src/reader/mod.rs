@@ -378,6 +378,9 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
         let Some((count, inner)) = dimensions.split_first() else {
             return self.value(Some(of), part);
         };
+        if part.depth > self.limits.depth {
+            return Ok(Value::Omitted);
+        }
         let stride = inner.iter().try_fold(size, |size, count| size.checked_mul(*count));
         let Some(stride) = stride else {
             return Ok(unsupported("an array larger than the address space"));

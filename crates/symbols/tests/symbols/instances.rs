@@ -8,7 +8,7 @@ use corestream::{
     CoreDump, CoreDumpFile, Dumper, ErrorKind, Frame, Global, GlobalValue, Instance, ModuleIndex,
     Thread,
 };
-use corestream_symbols::{ModuleFile, Symbols};
+use corestream_symbols::{SymbolFile, Symbols};
 use wasm_encoder::{
     CodeSection, Function, FunctionSection, Module, NameMap, NameSection, TypeSection,
 };
@@ -47,7 +47,7 @@ fn module(name: &str) -> Vec<u8> {
     types.ty().function([], []);
     functions.function(0);
     let mut body = Function::new([]);
-    body.instructions().unreachable().end();
+    body.instructions().call(0).end();
     code.function(&body);
     let (mut names, mut map) = (NameSection::new(), NameMap::new());
     map.append(0, name);
@@ -74,11 +74,11 @@ fn dump() -> Vec<u8> {
 fn decodes_each_instance_once() {
     let source = Source::new(dump());
     let (a, b) = (module("of_a"), module("of_b"));
-    let files = [ModuleFile::new("a.wasm", &a), ModuleFile::new("b.wasm", &b)];
+    let files = [SymbolFile::new("a.wasm", &a), SymbolFile::new("b.wasm", &b)];
     let dump = CoreDumpFile::from_source(&source).unwrap();
+    source.read.store(0, Ordering::Relaxed);
     let symbols = Symbols::new(&files, &dump).unwrap();
     let frames: Vec<_> = dump.thread(0).unwrap().frames().collect::<Result<_, _>>().unwrap();
-    source.read.store(0, Ordering::Relaxed);
     for (i, frame) in frames.iter().enumerate() {
         let resolved = symbols.resolve(frame, i).unwrap().unwrap();
         let expected = if i % 2 == 0 { "of_a" } else { "of_b" };
@@ -102,24 +102,21 @@ fn decodes_no_instance_without_module_files() {
 fn passes_on_the_error_of_a_source() {
     let source = Source::new(dump());
     let (a, b) = (module("of_a"), module("of_b"));
-    let files = [ModuleFile::new("a.wasm", &a), ModuleFile::new("b.wasm", &b)];
+    let files = [SymbolFile::new("a.wasm", &a), SymbolFile::new("b.wasm", &b)];
     let dump = CoreDumpFile::from_source(&source).unwrap();
-    let symbols = Symbols::new(&files, &dump).unwrap();
     let frame = dump.thread(0).unwrap().frames().next().unwrap().unwrap();
 
     source.fails.store(true, Ordering::Relaxed);
-    let error = symbols.resolve(&frame, 0).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Input);
-    assert!(error.to_string().contains("the disk is gone"), "{error}");
     let error = Symbols::new(&files, &dump).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Input);
     assert!(error.to_string().contains("the disk is gone"), "{error}");
 
     // The error is not remembered.
     source.fails.store(false, Ordering::Relaxed);
+    let symbols = Symbols::new(&files, &dump).unwrap();
     let resolved = symbols.resolve(&frame, 0).unwrap().unwrap();
     assert_eq!(resolved.name.as_deref(), Some("of_a"));
 
-    let file = ModuleFile::new("c.wasm", &a).with_module(ModuleIndex(2));
+    let file = SymbolFile::new("c.wasm", &a).with_module(ModuleIndex(2));
     assert_eq!(Symbols::new(&[file], &dump).unwrap_err().kind(), ErrorKind::Option);
 }

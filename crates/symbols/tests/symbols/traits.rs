@@ -3,7 +3,10 @@
 use std::error::Error as StdError;
 use std::fmt::{Debug, Display};
 
-use corestream_symbols::{Error, Known, ModuleFile, Position, Resolved, Symbols, Variable};
+use corestream_symbols::{
+    Error, Member, Mismatch, ModuleMatch, Position, Resolved, StaticUnit, SymbolFile, Symbols,
+    Text, Unknown, Value, ValueLimits, Variable, Verdict,
+};
 
 /// Asserts the traits of a plain value.
 const fn value<T: Clone + Debug + Eq + Send + Sync>() {}
@@ -19,12 +22,22 @@ const fn shown<T: Display>() {}
 
 const _: () = {
     value::<Error>();
-    value::<Known>();
-    value::<ModuleFile<'_>>();
+    value::<Value>();
+    value::<SymbolFile<'_>>();
     value::<Position>();
     value::<Resolved>();
     value::<Variable>();
+    value::<Member>();
+    value::<Mismatch>();
+    value::<ModuleMatch>();
+    value::<StaticUnit>();
+    value::<Text>();
+    value::<Unknown>();
+    value::<ValueLimits>();
+    value::<Verdict>();
     sent::<Symbols<'_>>();
     error::<Error>();
-    shown::<Known>();
+    shown::<Value>();
+    shown::<Mismatch>();
+    shown::<Unknown>();
 };

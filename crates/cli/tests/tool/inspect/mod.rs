@@ -4,3 +4,4 @@ mod facts;
 mod hostile_names;
 mod report;
 mod symbols;
+mod values;

@@ -139,15 +139,16 @@ fn names_the_functions_and_lines_of_a_real_guest() {
 fn evaluates_variables() {
     let directory = Directory::new();
     let frames = frames(&directory.dump(&["wordcount.wasm"], trapped()), &[GUEST]);
-    assert_eq!(variable(&frames[0], "w")["value"], 0x12_3450);
+    assert_eq!(variable(&frames[0], "w")["value"]["pointer"], 0x12_3450);
     assert_eq!(variable(&frames[0], "w")["parameter"], true);
     for (depth, frame) in frames[..6].iter().enumerate() {
         assert_eq!(variable(frame, "depth")["value"], depth);
     }
     // One is in memory at a frame base that is a local, one is past the end of its location, and one has none.
     assert_eq!(variable(&frames[6], "buffer")["address"], STACK + 16);
-    assert_eq!(variable(&frames[6], "argc")["value"], Json::Null);
-    assert_eq!(variable(&frames[6], "arena")["value"], Json::Null);
+    let unknown = |name| variable(&frames[6], name)["value"]["unknown"].clone();
+    assert_eq!(unknown("argc"), "optimized out");
+    assert_eq!(unknown("arena"), "optimized out");
     // A static variable is read from the memory in the dump.
     assert_eq!(variable(&frames[8], "started")["value"], 1);
 }
@@ -155,10 +156,12 @@ fn evaluates_variables() {
 #[test]
 fn variables_of_missing_locals_are_unknown() {
     let directory = Directory::new();
-    let stack = [frame(REPORT, 6).with_locals([Value::Missing, Value::F32(0)]), frame(MAIN, 851)];
+    let stack = [frame(REPORT, 6).with_locals([Value::Missing]), frame(MAIN, 851)];
     let frames = frames(&directory.dump(&["wordcount.wasm"], stack), &[GUEST]);
-    assert_eq!(variable(&frames[0], "w")["value"], Json::Null);
-    assert_eq!(variable(&frames[0], "depth")["value"], Json::Null);
+    for (name, local) in [("w", 0), ("depth", 1)] {
+        let reason = format!("local {local} was not recorded");
+        assert_eq!(variable(&frames[0], name)["value"]["unknown"], reason);
+    }
     assert!(variable(&frames[1], "buffer").get("address").is_none());
 }
 
@@ -193,8 +196,9 @@ fn text_has_what_the_json_has() {
     let lines: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("thread")).collect();
     assert_eq!(lines[1], "  0: wordcount.wasm function 49 at 0x6");
     assert!(lines[2].starts_with("     report at ") && lines[2].ends_with("/wordcount.c:36:13"));
-    assert_eq!(lines[3], "       w = 0x123450, depth = 0");
-    assert!(text.contains("buffer at 0xffff90,"), "{text}");
+    assert!(lines[3].starts_with("       w = 0x123450 -> {next = 0x0, count = 0, "), "{text}");
+    assert_eq!(lines[4], "       depth = 0");
+    assert!(text.contains("\n       buffer = \""), "{text}");
     assert!(text.contains("\n     __main_void\n"), "{text}");
 }
 
@@ -207,7 +211,7 @@ fn named(module: &str, names: &[&str], functions: u32) -> Module {
     for _ in 0..functions {
         indices.function(0);
         let mut body = Function::new([]);
-        body.instructions().nop().end();
+        body.instructions().call(0).end();
         code.function(&body);
     }
     let mut section = NameSection::new();
@@ -241,24 +245,48 @@ fn demangles_names_without_debugging_information() {
     assert!(!text.contains(&0x1b), "a name controls the terminal");
 }
 
+/// A frame that does not fit the file proves that the file is not the module, so nothing of it is shown.
 #[test]
-fn reports_frames_that_do_not_fit_the_file() {
+fn a_frame_that_does_not_fit_the_file_is_a_mismatch() {
     let directory = Directory::new();
-    let stack = [frame(3, 0), frame(2, 0x40), frame(2, 0), frame(u32::MAX, u32::MAX)];
     let file = directory.write("a.wasm", named("a", &["x", "y", "z"], 3).finish());
-    let dump = directory.dump(&["guest"], stack);
-    let frames = frames(&dump, &[file.to_str().unwrap()]);
-    let problem = |i: usize| frames[i]["problem"].as_str().unwrap_or_default().to_string();
-    assert!(problem(0).ends_with("has no function 3, only 3 functions"), "{}", problem(0));
-    let outside = "has no offset 0x40 in function 2, which has 0x3 bytes";
-    assert!(problem(1).ends_with(outside), "{}", problem(1));
-    assert_eq!((name_of(&frames[2]), problem(2)), ("z", String::new()));
-    assert!(problem(3).contains("has no function 4294967295"));
+    let file = file.to_str().unwrap();
+    let fits = frame(2, 1);
+    let local = |value| frame(0, 1).with_locals([value]);
+    for (stack, at, reason) in [
+        (vec![frame(3, 0)], 0, "has no function 3, only 3 functions"),
+        (
+            vec![fits.clone(), frame(2, 0x40)],
+            1,
+            "has no offset 0x40 in function 2, which has 0x4 bytes",
+        ),
+        (vec![frame(u32::MAX, u32::MAX)], 0, "has no function 4294967295, only 3 functions"),
+        (vec![frame(1, 2)], 0, "function 1 has no instruction at 0x2"),
+        (vec![local(Value::I32(1))], 0, "function 0 has 0 locals, and the frame has 1"),
+    ] {
+        let dump = directory.dump(&["guest"], stack);
+        let output = inspect(&dump, &[file], &[]);
+        let warning = format!(
+            "corestream: warning: {file} is not module 0 of the dump: frame {at} of thread 0: {reason}\n"
+        );
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), warning));
+        assert_eq!(output.stdout, inspect(&dump, &[], &[]).stdout);
+    }
+    // The end of the function is an instruction, but no call.
+    let dump = directory.dump(&["guest"], [fits.clone(), frame(2, 1), frame(2, 3)]);
+    assert_eq!(stderr(&inspect(&dump, &[file], &[])), "");
+    let dump = directory.dump(&["guest"], [fits, local(Value::Missing)]);
+    assert!(stderr(&inspect(&dump, &[file], &[])).contains("has 0 locals"));
     // Imported functions have no code.
     let dump = directory.dump(&["guest"], [frame(0, 1)]);
-    let frame = &self::frames(&dump, &[GUEST])[0];
-    let problem = frame["problem"].as_str().unwrap();
-    assert!(problem.ends_with("has no code of function 0, it imports 7"), "{problem}");
+    let message = stderr(&inspect(&dump, &[GUEST], &[]));
+    assert!(message.ends_with("has no code of function 0, it imports 7\n"), "{message}");
+    // The locals of a real function have types.
+    let pair = [Value::I32(0), Value::I64(0)];
+    let dump = directory.dump(&["guest"], [frame(REPORT, 6).with_locals(pair)]);
+    let message = stderr(&inspect(&dump, &[GUEST], &[]));
+    let end = "local 1 of function 49 is declared as i32, and the frame has an i64\n";
+    assert!(message.ends_with(end), "{message}");
 }
 
 #[test]
@@ -285,7 +313,7 @@ fn matches_files_with_modules() {
         assert!(error.contains(why) && error.lines().count() == 1, "{error}");
         assert!(output.stdout.is_empty());
     };
-    let none = "built.wasm: no module of the dump has this name; pass INDEX=FILE";
+    let none = "built.wasm: matches no module of the dump; pass INDEX=FILE";
     fails(&[&by_nothing], 2, none);
     fails(&[&format!("4={by_nothing}")], 2, "there is no module 4; the dump has 4");
     fails(&[&by_file, &format!("0={by_nothing}")], 2, "module 0 already has a file");
@@ -349,7 +377,7 @@ fn reports_debugging_information_in_another_file() {
     let file = directory.write("a.wasm", module.finish());
     let dump = directory.dump(&["a"], [frame(0, 1)]);
     let output = inspect(&dump, &[file.to_str().unwrap()], &[]);
-    assert!(stderr(&output).contains("in another file; pass that file instead: a.dbg.wa"));
+    assert!(stderr(&output).contains("in another file; also pass that file: a.dbg.wa"));
     assert!(String::from_utf8(output.stdout).unwrap().contains("     f\n"));
 }
 
@@ -402,7 +430,7 @@ fn survives_hostile_debugging_information() {
     entries.extend(vec![2; 1_000_000]);
     warns(
         with_dwarf(&abbreviations, &entries, &[]),
-        "exceeds the read limit for debugging information",
+        "exceeds the limit of work for debugging information",
     );
     // A hundred thousand functions that share a hundred thousand ranges.
     let abbreviations = [1, 0x11, 1, 0x11, 1, 0x12, 6, 0, 0, 2, 0x2e, 0, 0x55, 0x17, 0, 0, 0];
@@ -412,7 +440,7 @@ fn survives_hostile_debugging_information() {
     let ranges = [2_u32.to_le_bytes(), 90_u32.to_le_bytes()].concat().repeat(100_000);
     has_problem(
         with_dwarf(&abbreviations, &entries, &ranges),
-        "exceeds the read limit for debugging information",
+        "exceeds the limit of work for debugging information",
     );
 }
 
