@@ -192,7 +192,8 @@ fn print_json(
     let formatter = json::VisibleFormatter::default();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
     let matches = symbols.matches();
-    Inspection::new(dump, matches, &names, units.len(), &statics).serialize(&mut serializer)?;
+    let inspection = Inspection::new(dump, &names).with_symbols(matches, units.len(), &statics);
+    inspection.serialize(&mut serializer)?;
     Ok(out.write_all(b"\n")?)
 }
 

@@ -14,7 +14,7 @@ use super::frame_state::FrameState;
 use super::instances::{Instances, known};
 use super::limits::{MAX_CACHED_POSITIONS, MAX_STATIC_UNITS};
 use super::matching::{ModuleMatch, Verdict, match_read};
-use super::module::{Assignment, Module, Place};
+use super::module::{Module, Place};
 use super::reader::{Reader, ValueLimits};
 use super::symbol_file::{Error, SymbolFile};
 use super::value::{Unknown, Value};
@@ -116,6 +116,17 @@ struct SymbolicModule<'b> {
     /// The index of the file with the code.
     code: usize,
     debug: Option<Debug<'b>>,
+}
+
+/// A frame, with the file of its module.
+#[derive(Clone, Copy)]
+struct FrameSite<'f, 'b> {
+    debug: &'f Debug<'b>,
+    code: &'f Module<'b>,
+    place: Place,
+    frame: &'f Frame,
+    /// Whether the frame called a younger one.
+    caller: bool,
 }
 
 /// The symbols of a dump, from the files of its modules. The [crate] documentation has an example.
@@ -259,17 +270,8 @@ impl<'b> Symbols<'b> {
             debug.begin_frame();
             match self.positions(module, debug, place) {
                 Ok(positions) => {
-                    let assignments = code.assignments(frame.function);
-                    let resolved = &mut resolved;
-                    self.read_frame(
-                        debug,
-                        &positions,
-                        place,
-                        frame,
-                        &assignments,
-                        caller,
-                        resolved,
-                    )?;
+                    let site = FrameSite { debug, code, place, frame, caller };
+                    self.read_frame(&site, &positions, &mut resolved)?;
                 }
                 Err(cause) => {
                     let what = "debugging information";
@@ -317,14 +319,12 @@ impl<'b> Symbols<'b> {
     /// Adds the source positions of a frame, with the values of their variables.
     fn read_frame(
         &self,
-        debug: &Debug<'b>,
+        site: &FrameSite<'_, 'b>,
         found: &CodePositions,
-        place: Place,
-        frame: &Frame,
-        assignments: &[Assignment],
-        caller: bool,
         resolved: &mut Resolved,
     ) -> corestream::Result<()> {
+        let FrameSite { debug, code, place, frame, caller } = *site;
+        let assignments = code.assignments(frame.function);
         let unit = found.function.and_then(|(unit, function)| Some((debug.unit(unit)?, function)));
         let state = FrameState {
             instances: &self.instances,
@@ -335,7 +335,7 @@ impl<'b> Symbols<'b> {
         let evaluator = match unit {
             Some((unit, function)) => {
                 let address = place.address;
-                let function = FunctionSite { entry: function, address, assignments };
+                let function = FunctionSite { entry: function, address, assignments: &assignments };
                 match Evaluator::new(debug, unit, state, Some(function)) {
                     Ok(evaluator) => Some(evaluator),
                     Err(Stop::Dump(error)) => return Err(error),

@@ -10,6 +10,10 @@ const DEFAULT_COLUMNS: usize = 80;
 /// The minimum width. A narrower terminal breaks the lines itself.
 const MIN_COLUMNS: usize = 40;
 
+/// The maximum number of characters of a name outside of a terminal. A hostile dump can have a million frames whose module
+/// has a name of 100,000 bytes.
+const MAX_NAME_CHARS: usize = corestream_symbols::limits::MAX_NAME_CHARS;
+
 /// The width of the text before a name, and of the mark of a truncated one.
 const NAME_INDENT: usize = 8;
 
@@ -48,16 +52,13 @@ impl Columns {
         self.truncate
     }
 
-    /// Returns the maximum number of characters of a name: a line, without the indentation.
+    /// Returns the maximum number of characters of a name: on a terminal a line, without the indentation.
     pub fn name_width(self) -> usize {
-        self.width - NAME_INDENT
+        if self.truncate { self.width - NAME_INDENT } else { MAX_NAME_CHARS }
     }
 
-    /// Escapes control characters in a name. On a terminal, truncates it to [`name_width`](Self::name_width).
+    /// Escapes control characters in a name and truncates it to [`name_width`](Self::name_width).
     pub fn name(self, name: &str) -> String {
-        if !self.truncate {
-            return Visible(name).to_string();
-        }
         let (mut shown, mut room) = (String::new(), self.name_width());
         for c in name.chars() {
             // An escaped character becomes several characters.

@@ -124,7 +124,7 @@ mod tests {
         for _ in 0..100 {
             for (instance, name) in instances.into_iter().zip(&names) {
                 let shown = modules.name_for(Some(instance)).unwrap();
-                assert_eq!(shown, format!("{}…", &name[..48]));
+                assert_eq!(shown, format!("{}…", &name[..72]));
             }
             assert_eq!(modules.name_for(None).unwrap(), UNKNOWN);
             assert_eq!(modules.name_for(Some(InstanceIndex(2))).unwrap(), UNKNOWN);

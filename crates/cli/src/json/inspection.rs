@@ -70,15 +70,8 @@ impl From<corestream::read::Producer> for Producer {
 }
 
 impl<'d> Inspection<'d> {
-    /// Describes a dump. `resolve` returns the symbols of each frame, and `read_statics` the static variables of each of
-    /// `units` compile units.
-    pub fn new(
-        dump: &'d CoreDumpFile<'d>,
-        matches: &[corestream_symbols::ModuleMatch],
-        resolve: &'d Resolve<'d>,
-        units: usize,
-        read_statics: &'d ReadStatics<'d>,
-    ) -> Self {
+    /// Describes a dump. `resolve` returns the symbols of each frame.
+    pub fn new(dump: &'d CoreDumpFile<'d>, resolve: &'d Resolve<'d>) -> Self {
         Self {
             name: dump.name().into(),
             producer: dump.producer().into(),
@@ -107,11 +100,24 @@ impl<'d> Inspection<'d> {
             trap: dump.trap().map(Cow::Borrowed),
             captured_at: manifest::captured_at(dump),
             module_identities: manifest::identities(dump),
-            symbol_files: matches.iter().map(SymbolMatch::from).collect(),
-            statics: match units {
-                0 => List::default(),
-                _ => List::lazy(move || (0..units).map(read_statics)),
-            },
+            symbol_files: Vec::new(),
+            statics: List::default(),
         }
+    }
+
+    /// Adds the verdicts about symbol files, and the static variables of each of `units` compile units, which
+    /// `read_statics` returns.
+    pub fn with_symbols(
+        self,
+        matches: &[corestream_symbols::ModuleMatch],
+        units: usize,
+        read_statics: &'d ReadStatics<'d>,
+    ) -> Self {
+        let symbol_files = matches.iter().map(SymbolMatch::from).collect();
+        let statics = match units {
+            0 => List::default(),
+            _ => List::lazy(move || (0..units).map(read_statics)),
+        };
+        Self { symbol_files, statics, ..self }
     }
 }

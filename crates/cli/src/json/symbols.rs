@@ -174,14 +174,12 @@ fn value(of: &Value) -> serde_json::Value {
             json!({ "pointer": Address(*address), "target": value(target) })
         }
         Value::Text(text) => {
-            let mut object = json!({ "text": String::from_utf8_lossy(&text.bytes) });
-            object["address"] = json!(text.address.map(Address));
-            object["length"] = json!(text.length);
             // The text alone would not tell which bytes are not UTF-8.
-            if std::str::from_utf8(&text.bytes).is_err() {
-                object["bytes"] = json!(super::hex(&text.bytes));
-            }
-            object
+            let is_utf8 = std::str::from_utf8(&text.bytes).is_ok();
+            let bytes = if is_utf8 { None } else { Some(super::hex(&text.bytes)) };
+            let (address, length) = (text.address.map(Address), text.length.map(Number::from));
+            let text = String::from_utf8_lossy(&text.bytes);
+            json!({ "text": text, "address": address, "length": length, "bytes": bytes })
         }
         Value::Sequence { elements, length } => {
             let elements: Vec<_> = elements.iter().map(value).collect();

@@ -144,7 +144,7 @@ fn show(value: &Json) -> String {
             Some(target) => format!("{address:#x} -> {}", show(target)),
         }
     } else if let Some(text) = of("text") {
-        let bytes = match of("bytes") {
+        let bytes = match of("bytes").filter(|bytes| !bytes.is_null()) {
             Some(hex) => {
                 let hex = hex.as_str().unwrap();
                 let byte = |i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap();
