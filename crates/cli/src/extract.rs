@@ -51,8 +51,8 @@ pub struct Extract {
     #[arg(long, value_name = "DIR", group = "what")]
     all: Option<PathBuf>,
 
-    /// Overwrite an existing file, or write to a terminal
-    #[arg(long)]
+    /// Overwrite an existing file, or write to a terminal; not with --all, which never overwrites anything
+    #[arg(long, conflicts_with = "all")]
     force: bool,
 
     /// Extract the readable parts of a damaged dump, and report the missing parts
