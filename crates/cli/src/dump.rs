@@ -24,6 +24,7 @@ use crate::image;
 use crate::input::Watch;
 use crate::json::Manifest;
 use crate::limits::MAX_MANIFEST_BYTES;
+use crate::number_option::within;
 use crate::output::{OpenOutput, Output, warn_if_not_private};
 use crate::peer::Peer;
 use crate::peer::answer::Exchange;
@@ -74,7 +75,7 @@ pub struct Dump {
 
     /// Write the dump to an inherited descriptor: a pipe, a socket or a file
     #[arg(long, value_name = "N", conflicts_with_all = ["output", "to"],
-          value_parser = clap::value_parser!(i32).range(0..))]
+          value_parser = within(0..=i32::MAX), allow_negative_numbers = true)]
     fd: Option<i32>,
 
     /// Connect to a receiver and send it the dump: tcp:HOST:PORT or unix:PATH
@@ -87,7 +88,7 @@ pub struct Dump {
     ///
     /// This limits each wait: for a connection, for a reader to open a FIFO, for a reader that has stopped
     /// reading, and for a receiver's reply.
-    #[arg(long, value_name = "S", value_parser = parse_seconds)]
+    #[arg(long, value_name = "S", value_parser = parse_seconds, allow_negative_numbers = true)]
     write_timeout: Option<Duration>,
 
     #[command(flatten)]

@@ -10,6 +10,7 @@ use corestream::read::{DamageReport, IntactDump, Producer, Verdict, Verifier};
 use crate::blocking_stream::BlockingStream;
 use crate::input::{self, Input};
 use crate::module_file::MAGIC_BYTES;
+use crate::number_option::within;
 use crate::placeholder::is_placeholder;
 use crate::progress::{ProgressDisplay, ProgressMode};
 use crate::report::{self, Failure};
@@ -26,7 +27,8 @@ pub struct Verify {
     dump: PathBuf,
 
     /// Number of threads that check, or 0 for one per core
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = within(0..=u16::MAX),
+          allow_negative_numbers = true)]
     threads: u16,
 
     /// When to show progress on standard error, for a check that takes longer than a second

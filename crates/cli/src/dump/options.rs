@@ -10,6 +10,7 @@ use corestream::limits::{MAX_DATA_SEGMENTS, PAGE_BYTES};
 use corestream::{ByteSize, Dumper, Memory, MemoryType};
 
 use crate::image;
+use crate::number_option::within;
 use crate::report::Failure;
 
 /// The path of an image and the type of its memory. The length of the image determines the number of pages.
@@ -128,11 +129,12 @@ pub struct PlanOptions {
     /// The dump can exceed this number: it has at least one segment for each memory with data, and one more for each
     /// excluded range between data.
     #[arg(long, value_name = "N", default_value_t = MAX_DATA_SEGMENTS,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DATA_SEGMENTS)))]
+          value_parser = within(1..=MAX_DATA_SEGMENTS), allow_negative_numbers = true)]
     max_segments: u32,
 
     /// Number of threads that scan, or 0 for one per core
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = within(0..=u16::MAX),
+          allow_negative_numbers = true)]
     threads: u16,
 
     /// Read the holes of image files too, if the file system may report them wrongly
@@ -166,9 +168,11 @@ pub fn parse_nonzero_size(text: &str) -> Result<ByteSize, String> {
 
 /// Parses a positive number of seconds, which may have a fraction.
 pub fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let expected = "expected a number of seconds from 1e-9 to 1.8e19";
-    time.filter(|time| !time.is_zero()).ok_or_else(|| expected.into())
+    let Ok(seconds) = text.parse() else {
+        return Err("expected seconds without a unit, such as 0.5".into());
+    };
+    let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
+    time.ok_or_else(|| "expected a number of seconds from 1e-9 to 1.8e19".into())
 }
 
 #[cfg(test)]
@@ -182,6 +186,10 @@ mod tests {
         for bad in ["", "0", "-1", "1e-30", "1e300", "inf", "nan", "1s"] {
             assert!(parse_seconds(bad).is_err(), "{bad}");
         }
+        let message = "expected seconds without a unit, such as 0.5";
+        assert_eq!(parse_seconds("1s"), Err(message.into()));
+        let message = "expected a number of seconds from 1e-9 to 1.8e19";
+        assert_eq!(parse_seconds("-1"), Err(message.into()));
     }
 
     #[test]
