@@ -81,7 +81,8 @@ pub struct Dump {
     /// Connect to a receiver and send it the dump: tcp:HOST:PORT or unix:PATH
     ///
     /// The command fails if the receiver replies that it did not keep the dump.
-    #[arg(long, value_name = "PEER", conflicts_with = "output")]
+    #[arg(long, value_name = "PEER", conflicts_with = "output",
+          value_parser = OsStringValueParser::new().try_map(Peer::to_connect_to))]
     to: Option<Peer>,
 
     /// Seconds, such as 0.5, to wait for the other side before the dump fails; by default, forever

@@ -22,6 +22,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use corestream::{ByteSize, FileOptions, UnnamedFile, Visible};
 
 use self::intake::Terms;
@@ -47,7 +48,8 @@ use crate::report::{self, Failure};
 #[derive(Args)]
 pub struct Receive {
     /// Listen on tcp:HOST:PORT or unix:PATH; port 0 means any free port
-    #[arg(value_name = "ADDRESS", value_parser = Peer::to_listen_on)]
+    #[arg(value_name = "ADDRESS",
+          value_parser = OsStringValueParser::new().try_map(Peer::to_listen_on))]
     address: Peer,
 
     /// Write each dump to a file named by this pattern: %p is the process id of the receiver, %t the Unix time, %n the

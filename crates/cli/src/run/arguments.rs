@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::options::{Directory, Variable};
 use crate::dump;
@@ -48,7 +49,8 @@ pub struct Run {
     pub(super) env: Vec<Variable>,
 
     /// Let the guest use this directory, under the same name or as GUEST
-    #[arg(long = "dir", value_name = "HOST[::GUEST]")]
+    #[arg(long = "dir", value_name = "HOST[::GUEST]",
+          value_parser = OsStringValueParser::new().try_map(Directory::parse))]
     pub(super) dirs: Vec<Directory>,
 
     /// Write a dump to this file, with %p, %t, %n and %% as in `dump`; the default is the guest's file name with .core,
