@@ -334,15 +334,30 @@ pub fn write(
 }
 
 /// Reads a whole manifest.
-fn read_text(file: impl Read) -> io::Result<String> {
-    let mut text = String::new();
-    file.take(MAX_MANIFEST_BYTES + 1).read_to_string(&mut text)?;
+fn read_all(file: impl Read) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut text)?;
     if text.len() as u64 > MAX_MANIFEST_BYTES {
         let message =
             format!("the manifest is larger than the limit of {MAX_MANIFEST_BYTES} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(text)
+}
+
+/// Parses a manifest.
+///
+/// # Errors
+/// Returns a message if the bytes are not a manifest. A likely mistake is to name a memory image instead.
+fn parse_manifest(bytes: &[u8]) -> Result<Manifest<'static>, String> {
+    if bytes.is_empty() {
+        return Err("is empty, not a JSON manifest".into());
+    }
+    // JSON contains no null byte, and an image nearly always does.
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !bytes.contains(&0) => Manifest::parse(text),
+        _ => Err("is not a JSON manifest; use --memory for a memory image".into()),
+    }
 }
 
 /// A manifest and its path.
@@ -353,17 +368,17 @@ struct ManifestFile {
 
 impl ManifestFile {
     fn read(path: &Path) -> Result<Self, Failure> {
-        let (name, text) = if path == Path::new("-") {
+        let (name, bytes) = if path == Path::new("-") {
             if is_placeholder(std::io::stdin()) {
                 return Err(Failure::new("standard input: is closed"));
             }
-            ("standard input".into(), read_text(BlockingStream(std::io::stdin())))
+            ("standard input".into(), read_all(BlockingStream(std::io::stdin())))
         } else {
-            (path.display().to_string(), File::open(path).and_then(read_text))
+            (path.display().to_string(), File::open(path).and_then(read_all))
         };
-        let text = text.map_err(|e| Failure::new(format!("{name}: cannot read: {e}")))?;
+        let bytes = bytes.map_err(|e| Failure::new(format!("{name}: cannot read: {e}")))?;
         let content =
-            Manifest::parse(&text).map_err(|why| Failure::new(format!("{name}: {why}")))?;
+            parse_manifest(&bytes).map_err(|why| Failure::new(format!("{name}: {why}")))?;
         Ok(Self { path: path.into(), content })
     }
 
