@@ -12,8 +12,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{ArgGroup, Args};
 use corestream::{Change, CoreDump, FileSink, Memory, PipeSink, Plan, SocketSink};
 
 pub use self::options::{MemoryOption, PlanOptions, parse_nonzero_size, parse_seconds};
@@ -41,6 +41,12 @@ use crate::signals::Interrupt;
 /// written. A file appears under its name once it is complete, and only its owner can read it. A failed dump
 /// leaves no file behind.
 #[derive(Args)]
+#[command(
+    group(ArgGroup::new("destination").required(true).multiple(true)
+        .args(["output", "to", "fd", "dry_run"])),
+    override_usage = "corestream dump [OPTIONS] --memory <IMAGE>... <-o <PATH>|--to <PEER>|--fd <N>|--dry-run>\n       \
+                      corestream dump [OPTIONS] --manifest <FILE> <-o <PATH>|--to <PEER>|--fd <N>|--dry-run>"
+)]
 pub struct Dump {
     /// Name of the process; by default the name in the manifest, or the file name of the first image
     #[arg(long)]
@@ -60,7 +66,7 @@ pub struct Dump {
     /// Exclude an address range of a memory: it is not read, and the dump records that it is missing
     ///
     /// MEMORY is an index. START and END are decimal, hexadecimal after 0x, or sizes such as 1.5GiB. If absent,
-    /// they are the start and the end of the memory.
+    /// they are the start and the end of the memory. END is not part of the range; START..=LAST includes LAST.
     #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
     exclude: Vec<RangeOption>,
 
@@ -70,7 +76,7 @@ pub struct Dump {
 
     /// Path of the dump, or - for standard output; %p, %t, %n and %% stand for the process id, the Unix time,
     /// the process name, and a percent sign
-    #[arg(short, long, value_name = "PATH", required_unless_present_any = ["fd", "to", "dry_run"])]
+    #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
 
     /// Write the dump to an inherited descriptor: a pipe, a socket or a file
@@ -103,8 +109,8 @@ pub struct Dump {
     #[arg(long)]
     sync: bool,
 
-    /// Write nothing; print the size of the dump, whether it fits on the disk, and whether it exceeds V8's
-    /// limits
+    /// Write nothing; print the size of the dump, whether it exceeds V8's limits and, with -o, whether it fits on the
+    /// disk
     #[arg(long)]
     dry_run: bool,
 

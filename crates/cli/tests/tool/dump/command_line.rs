@@ -269,7 +269,8 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             vec!["--memory", "guest.mem"],
             2,
-            "the following required arguments were not provided: --output <PATH>; see --help",
+            "the following required arguments were not provided: \
+             <--output <PATH>|--to <PEER>|--fd <N>|--dry-run>; see --help",
         ),
         (
             vec!["--memory", "guest.mem,memory65", "-o", "new"],
