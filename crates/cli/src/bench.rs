@@ -22,6 +22,7 @@ use self::target::{Target, TargetKind};
 use crate::dump::{MemoryOption, PlanOptions};
 use crate::input::Watch;
 use crate::limits::MAX_RUNS;
+use crate::number_option::within;
 use crate::report::{self, Failure};
 use crate::sigbus;
 use crate::signals::Interrupt;
@@ -59,7 +60,8 @@ pub struct Bench {
     dir: PathBuf,
 
     /// Number of counted runs; by default as many as fit into 10 seconds, but at least 5 and at most 100
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RUNS)))]
+    #[arg(long, value_name = "N", value_parser = within(1..=MAX_RUNS),
+          allow_negative_numbers = true)]
     runs: Option<u32>,
 
     /// Print one JSON object, which also has the time of each run in seconds

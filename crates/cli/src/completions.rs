@@ -9,7 +9,7 @@ use crate::report::{self, Failure};
 
 /// Print the completion script for a shell
 ///
-/// The script completes subcommands, options and their values.
+/// The script completes subcommands, options and their values in bash, zsh, fish, elvish and PowerShell.
 #[derive(Args)]
 pub struct Completions {
     /// Shell to print the script for

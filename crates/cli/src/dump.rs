@@ -12,8 +12,8 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{ArgGroup, Args};
 use corestream::{Change, CoreDump, FileSink, Memory, PipeSink, Plan, SocketSink};
 
 pub use self::options::{MemoryOption, PlanOptions, parse_nonzero_size, parse_seconds};
@@ -24,6 +24,7 @@ use crate::image;
 use crate::input::Watch;
 use crate::json::Manifest;
 use crate::limits::MAX_MANIFEST_BYTES;
+use crate::number_option::within;
 use crate::output::{OpenOutput, Output, warn_if_not_private};
 use crate::peer::Peer;
 use crate::peer::answer::Exchange;
@@ -40,6 +41,12 @@ use crate::signals::Interrupt;
 /// written. A file appears under its name once it is complete, and only its owner can read it. A failed dump
 /// leaves no file behind.
 #[derive(Args)]
+#[command(
+    group(ArgGroup::new("destination").required(true).multiple(true)
+        .args(["output", "to", "fd", "dry_run"])),
+    override_usage = "corestream dump [OPTIONS] --memory <IMAGE>... <-o <PATH>|--to <PEER>|--fd <N>|--dry-run>\n       \
+                      corestream dump [OPTIONS] --manifest <FILE> <-o <PATH>|--to <PEER>|--fd <N>|--dry-run>"
+)]
 pub struct Dump {
     /// Name of the process; by default the name in the manifest, or the file name of the first image
     #[arg(long)]
@@ -59,7 +66,7 @@ pub struct Dump {
     /// Exclude an address range of a memory: it is not read, and the dump records that it is missing
     ///
     /// MEMORY is an index. START and END are decimal, hexadecimal after 0x, or sizes such as 1.5GiB. If absent,
-    /// they are the start and the end of the memory.
+    /// they are the start and the end of the memory. END is not part of the range; START..=LAST includes LAST.
     #[arg(long, value_name = "MEMORY:START..END", value_parser = RangeOption::parse)]
     exclude: Vec<RangeOption>,
 
@@ -69,25 +76,26 @@ pub struct Dump {
 
     /// Path of the dump, or - for standard output; %p, %t, %n and %% stand for the process id, the Unix time,
     /// the process name, and a percent sign
-    #[arg(short, long, value_name = "PATH", required_unless_present_any = ["fd", "to", "dry_run"])]
+    #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
 
     /// Write the dump to an inherited descriptor: a pipe, a socket or a file
     #[arg(long, value_name = "N", conflicts_with_all = ["output", "to"],
-          value_parser = clap::value_parser!(i32).range(0..))]
+          value_parser = within(0..=i32::MAX), allow_negative_numbers = true)]
     fd: Option<i32>,
 
     /// Connect to a receiver and send it the dump: tcp:HOST:PORT or unix:PATH
     ///
     /// The command fails if the receiver replies that it did not keep the dump.
-    #[arg(long, value_name = "PEER", conflicts_with = "output")]
+    #[arg(long, value_name = "PEER", conflicts_with = "output",
+          value_parser = OsStringValueParser::new().try_map(Peer::to_connect_to))]
     to: Option<Peer>,
 
     /// Seconds, such as 0.5, to wait for the other side before the dump fails; by default, forever
     ///
     /// This limits each wait: for a connection, for a reader to open a FIFO, for a reader that has stopped
     /// reading, and for a receiver's reply.
-    #[arg(long, value_name = "S", value_parser = parse_seconds)]
+    #[arg(long, value_name = "S", value_parser = parse_seconds, allow_negative_numbers = true)]
     write_timeout: Option<Duration>,
 
     #[command(flatten)]
@@ -101,8 +109,8 @@ pub struct Dump {
     #[arg(long)]
     sync: bool,
 
-    /// Write nothing; print the size of the dump, whether it fits on the disk, and whether it exceeds V8's
-    /// limits
+    /// Write nothing; print the size of the dump, whether it exceeds V8's limits and, with -o, whether it fits on the
+    /// disk
     #[arg(long)]
     dry_run: bool,
 
@@ -332,15 +340,30 @@ pub fn write(
 }
 
 /// Reads a whole manifest.
-fn read_text(file: impl Read) -> io::Result<String> {
-    let mut text = String::new();
-    file.take(MAX_MANIFEST_BYTES + 1).read_to_string(&mut text)?;
+fn read_all(file: impl Read) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut text)?;
     if text.len() as u64 > MAX_MANIFEST_BYTES {
         let message =
             format!("the manifest is larger than the limit of {MAX_MANIFEST_BYTES} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(text)
+}
+
+/// Parses a manifest.
+///
+/// # Errors
+/// Returns a message if the bytes are not a manifest. A likely mistake is to name a memory image instead.
+fn parse_manifest(bytes: &[u8]) -> Result<Manifest<'static>, String> {
+    if bytes.is_empty() {
+        return Err("is empty, not a JSON manifest".into());
+    }
+    // JSON contains no null byte, and an image nearly always does.
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !bytes.contains(&0) => Manifest::parse(text),
+        _ => Err("is not a JSON manifest; use --memory for a memory image".into()),
+    }
 }
 
 /// A manifest and its path.
@@ -351,17 +374,17 @@ struct ManifestFile {
 
 impl ManifestFile {
     fn read(path: &Path) -> Result<Self, Failure> {
-        let (name, text) = if path == Path::new("-") {
+        let (name, bytes) = if path == Path::new("-") {
             if is_placeholder(std::io::stdin()) {
                 return Err(Failure::new("standard input: is closed"));
             }
-            ("standard input".into(), read_text(BlockingStream(std::io::stdin())))
+            ("standard input".into(), read_all(BlockingStream(std::io::stdin())))
         } else {
-            (path.display().to_string(), File::open(path).and_then(read_text))
+            (path.display().to_string(), File::open(path).and_then(read_all))
         };
-        let text = text.map_err(|e| Failure::new(format!("{name}: cannot read: {e}")))?;
+        let bytes = bytes.map_err(|e| Failure::new(format!("{name}: cannot read: {e}")))?;
         let content =
-            Manifest::parse(&text).map_err(|why| Failure::new(format!("{name}: {why}")))?;
+            parse_manifest(&bytes).map_err(|why| Failure::new(format!("{name}: {why}")))?;
         Ok(Self { path: path.into(), content })
     }
 

@@ -18,6 +18,7 @@ use self::done::{DamagedDump, Extraction};
 use self::meter::Meter;
 use crate::blocking_stream::BlockingStream;
 use crate::input::Input;
+use crate::number_option::{memory_index, within};
 use crate::output::{OpenOutput, Output, warn_if_not_private};
 use crate::progress::{ProgressDisplay, ProgressMode};
 use crate::report::{self, Failure};
@@ -39,7 +40,8 @@ pub struct Extract {
     dump: PathBuf,
 
     /// Index of the memory to extract
-    #[arg(long, value_name = "I", group = "what")]
+    #[arg(long, value_name = "I", group = "what", value_parser = memory_index,
+          allow_negative_numbers = true)]
     memory: Option<u32>,
 
     /// Path of the image, or - for standard output
@@ -51,8 +53,8 @@ pub struct Extract {
     #[arg(long, value_name = "DIR", group = "what")]
     all: Option<PathBuf>,
 
-    /// Overwrite an existing file, or write to a terminal
-    #[arg(long)]
+    /// Overwrite an existing file, or write to a terminal; not with --all, which never overwrites anything
+    #[arg(long, conflicts_with = "all")]
     force: bool,
 
     /// Extract the readable parts of a damaged dump, and report the missing parts
@@ -60,7 +62,8 @@ pub struct Extract {
     salvage: bool,
 
     /// Number of threads that check the dump and write images, or 0 for one per core
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = within(0..=u16::MAX),
+          allow_negative_numbers = true)]
     threads: u16,
 
     /// When to show progress on standard error, for an extraction that takes longer than a second

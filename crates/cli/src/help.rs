@@ -128,6 +128,10 @@ const COMPLETIONS: &[Example] = &[
         &["eval \"$(corestream completions bash)\""],
     ),
     example(
+        "Enable completion in zsh, if ~/.zshrc has `fpath+=~/.zfunc` before `compinit`:",
+        &["corestream completions zsh >~/.zfunc/_corestream"],
+    ),
+    example(
         "Enable completion in fish:",
         &["corestream completions fish >~/.config/fish/completions/corestream.fish"],
     ),
@@ -168,10 +172,7 @@ pub fn exit_codes(subcommand: Option<&str>) -> Vec<ExitCode> {
             ("125", "The tool itself failed"),
             ("134", "The guest trapped (even if dumping it failed or was stopped by a signal)"),
             ("128+n", "Signal n stopped the guest"),
-            (
-                "any other",
-                "The low 8 bits of the guest's exit code, or 1 if these bits are 0 but the code is not",
-            ),
+            ("any other", "The low 8 bits of the guest's exit code, or 1 if only these bits are 0"),
         ];
     }
     let success = match subcommand {
@@ -196,7 +197,10 @@ pub fn exit_codes(subcommand: Option<&str>) -> Vec<ExitCode> {
     [("0", success), failure, USAGE].into_iter().chain(damaged).chain(stopped).collect()
 }
 
-/// Returns the clap command with examples appended to each long help.
+/// The note after the exit codes of the tool.
+pub const RUN_EXIT_CODES: &str = "`run` has other exit codes; see `corestream run --help`";
+
+/// Returns the clap command with examples and exit codes appended to each long help.
 pub fn with_examples(tool: clap::Command) -> clap::Command {
     let pages = PossibleValuesParser::new(SUBCOMMANDS.iter().map(|(name, _)| *name));
     tool.after_long_help(end_of_help(None))
@@ -216,12 +220,19 @@ fn end_of_help(subcommand: Option<&str>) -> String {
             let _ = write!(text, "\n    {line}");
         }
     }
+    text.push_str("\n\nExit codes:");
+    let codes = exit_codes(subcommand);
+    let width = codes.iter().map(|(code, _)| code.len()).max().unwrap_or_default();
+    for (code, meaning) in codes {
+        let _ = write!(text, "\n  {code:<width$}  {meaning}");
+    }
     if subcommand.is_none() {
-        text.push_str("\n\nExit codes:");
-        for (code, meaning) in exit_codes(None) {
-            let _ = write!(text, "\n  {code:<15}{meaning}");
+        if cfg!(feature = "run") {
+            text.push_str(&format!("\n  {RUN_EXIT_CODES}"));
         }
-        text.push_str("\n\n`corestream COMMAND --help` shows the examples of a command.");
+        text.push_str(
+            "\n\n`corestream COMMAND --help` shows the examples and exit codes of a command.",
+        );
     }
     text
 }

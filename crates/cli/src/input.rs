@@ -15,6 +15,7 @@ use corestream::read::{OpenOptions, ReadAt};
 use corestream::{CoreDumpFile, ErrorKind};
 
 use crate::mapped::{self, DumpSource};
+use crate::module_file::{self, MAGIC_BYTES};
 use crate::report::{self, Failure};
 use crate::sigbus;
 
@@ -123,7 +124,7 @@ impl Input {
         let name = path.display();
         if path == Path::new("-") {
             return Err(Failure::usage(
-                "-: standard input cannot be mapped; name a file (only `verify` accepts a pipe)",
+                "`inspect` and `extract` cannot read standard input; save the dump to a file and name it",
             ));
         }
         let watch = Watch::new(path);
@@ -213,7 +214,13 @@ impl Input {
     /// Returns the failure for an error of this dump. If the file has changed or could not be read, that is the root
     /// cause, and the failure says so instead.
     pub fn failure(&self, error: &corestream::Error) -> Failure {
-        let of_dump = || failure_of(&self.path.display().to_string(), error);
+        let of_dump = || {
+            let mut start = [0; MAGIC_BYTES];
+            // A shorter file is not compressed.
+            let read = self.file.read_exact_at(&mut start, 0);
+            let start = read.map_or(&[][..], |()| &start);
+            failure_of(&self.path.display().to_string(), error, start)
+        };
         self.check_read().err().unwrap_or_else(of_dump)
     }
 
@@ -223,9 +230,12 @@ impl Input {
     }
 }
 
-/// Returns the failure for an error of the dump called `name`.
-pub fn failure_of(name: &str, error: &corestream::Error) -> Failure {
-    let line = format!("{name}: {error}");
+/// Returns the failure for an error of the dump called `name`. `start` are the first bytes of the file, or none if they
+/// are unknown: if the file is not a core dump, they may show that it is compressed.
+pub fn failure_of(name: &str, error: &corestream::Error, start: &[u8]) -> Failure {
+    let is_format = error.kind() == ErrorKind::Format;
+    let compression = is_format.then(|| module_file::compression(start)).flatten();
+    let line = format!("{name}: {}", compression.unwrap_or_else(|| error.to_string()));
     match error.kind() {
         ErrorKind::Damaged | ErrorKind::Truncated | ErrorKind::Format => Failure::damaged(line),
         _ => Failure::new(line),

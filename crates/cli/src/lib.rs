@@ -22,6 +22,7 @@ mod log;
 mod man;
 mod mapped;
 mod module_file;
+mod number_option;
 mod output;
 mod peer;
 mod placeholder;

@@ -56,8 +56,13 @@ fn write_all(tool: &clap::Command, directory: &Path, force: bool) -> Result<(), 
     let failed = |path: &Path, why: &dyn std::fmt::Display| {
         Failure::new(format!("{}: {why}", path.display()))
     };
-    let create = |error: io::Error| failed(directory, &format_args!("cannot create: {error}"));
-    fs::create_dir_all(directory).map_err(create)?;
+    fs::create_dir_all(directory).map_err(|error| {
+        let cause = match directory.is_dir() || !directory.exists() {
+            true => format!("cannot create: {error}"),
+            false => "not a directory".into(),
+        };
+        Failure::new(format!("--all {}: {cause}", directory.display()))
+    })?;
     let mut files = Vec::new();
     for command in std::iter::once(tool).chain(tool.get_subcommands()) {
         let path = directory.join(format!("{}.1", page_name(command)));
@@ -155,6 +160,9 @@ fn end(tool: &clap::Command, name: &str, subcommand: Option<&str>) -> Roff {
     roff.control("SH", ["EXIT STATUS"]);
     for (code, meaning) in help::exit_codes(subcommand) {
         roff.control("TP", []).text([bold(code)]).text([roman(meaning)]);
+    }
+    if subcommand.is_none() && cfg!(feature = "run") {
+        roff.control("PP", []).text([roman(help::RUN_EXIT_CODES)]);
     }
     roff.control("SH", ["EXAMPLES"]);
     for (i, Example { purpose, lines }) in help::examples(subcommand).iter().enumerate() {

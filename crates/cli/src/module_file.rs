@@ -1,4 +1,4 @@
-//! Detects the format of a file that should contain a WebAssembly module.
+//! Detects the format of a file that should contain a WebAssembly module, such as a guest or a core dump.
 
 use wasmparser::{Parser, Payload};
 
@@ -20,6 +20,9 @@ const COMPRESSED: &[(&[u8], &str, &str)] = &[
     (b"\x04\x22\x4d\x18", "lz4", "lz4 -d"),
     (b"PK\x03\x04", "zip", "unzip"),
 ];
+
+/// The number of bytes that [`compression`] needs, at most.
+pub const MAGIC_BYTES: usize = 6;
 
 /// The magic bytes of the binary form; the version and the layer follow, two bytes each.
 const MAGIC: &[u8] = b"\0asm";
@@ -49,10 +52,16 @@ pub fn form(bytes: &[u8], component: &str) -> Result<Form, String> {
     }
 }
 
+/// Returns the message for a compressed file, with its format and the remedy, or `None` for another file. `bytes` is the
+/// file or its start.
+pub fn compression(bytes: &[u8]) -> Option<String> {
+    let (_, name, command) = COMPRESSED.iter().find(|(magic, ..)| bytes.starts_with(magic))?;
+    Some(format!("is compressed with {name}; decompress it with `{command}` first"))
+}
+
 fn text_or_other(bytes: &[u8], component: &str) -> Result<Form, String> {
-    if let Some((_, name, command)) = COMPRESSED.iter().find(|(magic, ..)| bytes.starts_with(magic))
-    {
-        return Err(format!("is compressed with {name}; decompress it with `{command}` first"));
+    if let Some(cause) = compression(bytes) {
+        return Err(cause);
     }
     if bytes.starts_with(b"\x7fELF") {
         // Wasmtime's precompiled modules are ELF files too.
@@ -167,6 +176,14 @@ mod tests {
         ] {
             assert_eq!(form(bytes), Err("component".into()), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn detects_compression_in_the_first_bytes() {
+        assert!(COMPRESSED.iter().all(|(magic, ..)| magic.len() <= MAGIC_BYTES));
+        assert!(COMPRESSED.iter().all(|(magic, ..)| compression(magic).is_some()));
+        assert_eq!(compression(b"\0asm\x01\0"), None);
+        assert_eq!(compression(b""), None);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use corestream::{ByteSize, FileOptions, UnnamedFile, Visible};
 
 use self::intake::Terms;
@@ -34,6 +35,7 @@ use self::stop::Stop;
 use crate::dump::{parse_nonzero_size, parse_seconds};
 use crate::limits::MAX_SENDERS;
 use crate::log;
+use crate::number_option::within;
 use crate::peer::Peer;
 use crate::report::{self, Failure};
 
@@ -46,7 +48,8 @@ use crate::report::{self, Failure};
 #[derive(Args)]
 pub struct Receive {
     /// Listen on tcp:HOST:PORT or unix:PATH; port 0 means any free port
-    #[arg(value_name = "ADDRESS", value_parser = Peer::to_listen_on)]
+    #[arg(value_name = "ADDRESS",
+          value_parser = OsStringValueParser::new().try_map(Peer::to_listen_on))]
     address: Peer,
 
     /// Write each dump to a file named by this pattern: %p is the process id of the receiver, %t the Unix time, %n the
@@ -55,7 +58,8 @@ pub struct Receive {
     output: PathBuf,
 
     /// Maximum number of senders served at once; others wait
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_SENDERS)))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = within(1..=MAX_SENDERS),
+          allow_negative_numbers = true)]
     max_senders: u16,
 
     /// Maximum size of a dump, such as 8GiB; by default the free space of the disk
@@ -63,7 +67,8 @@ pub struct Receive {
     max_size: Option<ByteSize>,
 
     /// Drop a sender that sends nothing for this many seconds, such as 0.5
-    #[arg(long, value_name = "S", default_value = "60", value_parser = parse_seconds)]
+    #[arg(long, value_name = "S", default_value = "60", value_parser = parse_seconds,
+          allow_negative_numbers = true)]
     timeout: Duration,
 
     /// Minimum rate of a sender in bytes per second, averaged over --timeout; 0 means any rate
@@ -71,7 +76,7 @@ pub struct Receive {
     min_rate: ByteSize,
 
     /// Maximum seconds for a whole dump; unlimited by default
-    #[arg(long, value_name = "S", value_parser = parse_seconds)]
+    #[arg(long, value_name = "S", value_parser = parse_seconds, allow_negative_numbers = true)]
     max_time: Option<Duration>,
 
     /// Exit after the first sender that sends any bytes: with 0 if its dump is intact, 3 if it is damaged or truncated,
@@ -84,7 +89,8 @@ pub struct Receive {
     keep_partial: bool,
 
     /// Maximum number of .partial files in the directory
-    #[arg(long, value_name = "N", default_value_t = 100, requires = "keep_partial")]
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "keep_partial",
+          value_parser = within(0..=usize::MAX), allow_negative_numbers = true)]
     max_partials: usize,
 
     /// Accept dumps of other tools too. They do not state their length, so a dump that is truncated between two

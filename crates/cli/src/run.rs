@@ -85,7 +85,11 @@ impl Run {
                     None => trap_cause(&error, stack.as_ref(), captured.as_ref().ok()),
                 };
                 let name = self.name();
-                report::raw(&backtrace::render(&name, &cause, &error, first_added, place));
+                let threads = captured.as_ref().map_or(&[][..], |captured| &captured.dump.threads);
+                let dumped = threads.first().map_or(0, |thread| thread.frames.len());
+                let backtrace =
+                    backtrace::render(&name, &cause, &error, first_added, place, dumped);
+                report::raw(&backtrace);
                 if let Ok(captured) = &mut captured {
                     if pending.is_some() || (limit && waits) {
                         let note = format!("{cause}; the frames are from its entry");

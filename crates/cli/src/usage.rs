@@ -36,6 +36,9 @@ fn message(error: &Error) -> String {
     for tip in tips(error) {
         message.push_str(&format!(" ({tip})"));
     }
+    if is_guest_argument(error) {
+        message.push_str("; write -- before the arguments of the guest");
+    }
     if lacks_run(error) {
         message.push_str(" (install corestream-cli with --features run)");
     }
@@ -47,6 +50,20 @@ fn lacks_run(error: &Error) -> bool {
     cfg!(not(feature = "run"))
         && error.kind() == ErrorKind::InvalidSubcommand
         && text(error, ContextKind::InvalidSubcommand) == Some("run")
+}
+
+/// Returns whether the error is about an argument of `run` that may be meant for the guest.
+fn is_guest_argument(error: &Error) -> bool {
+    let usage = match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
+        _ => String::new(),
+    };
+    let is_run =
+        usage.split_whitespace().skip_while(|word| *word == "Usage:").nth(1) == Some("run");
+    let argument = text(error, ContextKind::InvalidArg);
+    is_run
+        && error.kind() == ErrorKind::UnknownArgument
+        && argument.is_some_and(|argument| !argument.starts_with('-'))
 }
 
 /// Returns the cause; `None` if the error lacks the context that its kind usually has, or is of another kind.

@@ -1,5 +1,6 @@
 //! `corestream verify`: checks a dump and prints the verdict in one line.
 
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,6 +9,8 @@ use corestream::read::{DamageReport, IntactDump, Producer, Verdict, Verifier};
 
 use crate::blocking_stream::BlockingStream;
 use crate::input::{self, Input};
+use crate::module_file::MAGIC_BYTES;
+use crate::number_option::within;
 use crate::placeholder::is_placeholder;
 use crate::progress::{ProgressDisplay, ProgressMode};
 use crate::report::{self, Failure};
@@ -24,7 +27,8 @@ pub struct Verify {
     dump: PathBuf,
 
     /// Number of threads that check, or 0 for one per core
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = within(0..=u16::MAX),
+          allow_negative_numbers = true)]
     threads: u16,
 
     /// When to show progress on standard error, for a check that takes longer than a second
@@ -41,9 +45,12 @@ impl Verify {
             }
             let progress = ProgressDisplay::start(self.progress, name);
             let verifier = Verifier::new().progress(progress.callback());
-            let verdict = verifier.verify_stream(BlockingStream(std::io::stdin().lock()));
+            let stdin = BlockingStream(std::io::stdin().lock());
+            let mut stdin = Recorder { stream: stdin, start: Vec::new() };
+            let verdict = verifier.verify_stream(&mut stdin);
             progress.finish();
-            return print_verdict(name, verdict.map_err(|error| input::failure_of(name, &error))?);
+            let verdict = verdict.map_err(|error| input::failure_of(name, &error, &stdin.start));
+            return print_verdict(name, verdict?);
         }
         let input = Input::open(&self.dump, None)?;
         let progress = ProgressDisplay::start(self.progress, &input.name());
@@ -55,6 +62,21 @@ impl Verify {
             &self.dump.display().to_string(),
             verdict.map_err(|error| input.failure(&error))?,
         )
+    }
+}
+
+/// Keeps the first bytes of a stream.
+struct Recorder<R> {
+    stream: R,
+    start: Vec<u8>,
+}
+
+impl<R: Read> Read for Recorder<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.stream.read(buffer)?;
+        let missing = MAGIC_BYTES.saturating_sub(self.start.len());
+        self.start.extend(buffer.iter().take(len.min(missing)));
+        Ok(len)
     }
 }
 

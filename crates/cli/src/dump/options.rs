@@ -1,6 +1,7 @@
 //! Parses the argument of `--memory`, sizes and times, and defines the options for planning.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use corestream::limits::{MAX_DATA_SEGMENTS, PAGE_BYTES};
 use corestream::{ByteSize, Dumper, Memory, MemoryType};
 
 use crate::image;
+use crate::number_option::within;
 use crate::report::Failure;
 
 /// The path of an image and the type of its memory. The length of the image determines the number of pages.
@@ -90,13 +92,54 @@ impl MemoryOption {
     pub fn memory(&self) -> Result<Memory<'static>, Failure> {
         let memory = image::memory(image::open(&self.image, self.changing)?, None, self.ty);
         let checked = memory.validate();
-        checked.map_err(|why| Failure::new(format!("{}: {why}", self.image.display())))?;
+        checked.map_err(|error| {
+            let why = self.with_remedy(&memory.ty, error.to_string());
+            Failure::new(format!("{}: {why}", self.image.display()))
+        })?;
         Ok(memory)
+    }
+
+    /// Adds the argument to write instead to the message about an invalid memory of type `ty`.
+    fn with_remedy(&self, ty: &MemoryType, why: String) -> String {
+        // The library's remedy is for programs.
+        if let Some((why, _)) = why.split_once("; use a 64-bit memory") {
+            let mut ty = self.ty;
+            ty.memory64 = true;
+            return format!("{why}; write {}", Self { ty, ..self.clone() });
+        }
+        if ty.shared && ty.maximum.is_none() {
+            let ty = self.ty.with_maximum(ty.minimum.max(1));
+            return format!("{why}, such as {}", Self { ty, ..self.clone() });
+        }
+        why
     }
 
     /// Returns the default name of the process: the file name of the image.
     pub fn name(&self) -> String {
         self.image.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+/// Formats the option as [`MemoryOption::parse`] accepts it.
+impl fmt::Display for MemoryOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.image.display())?;
+        if self.ty.memory64 {
+            write!(f, ",memory64")?;
+        }
+        if u64::from(self.ty.page_size) != u64::from(PAGE_BYTES) {
+            write!(f, ",page-size={}", self.ty.page_size)?;
+        }
+        if self.ty.shared {
+            write!(f, ",shared")?;
+        }
+        if self.changing {
+            write!(f, ",changing")?;
+        }
+        match self.ty.maximum {
+            Some(maximum) => write!(f, ",maximum={maximum}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -128,11 +171,12 @@ pub struct PlanOptions {
     /// The dump can exceed this number: it has at least one segment for each memory with data, and one more for each
     /// excluded range between data.
     #[arg(long, value_name = "N", default_value_t = MAX_DATA_SEGMENTS,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DATA_SEGMENTS)))]
+          value_parser = within(1..=MAX_DATA_SEGMENTS), allow_negative_numbers = true)]
     max_segments: u32,
 
     /// Number of threads that scan, or 0 for one per core
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = within(0..=u16::MAX),
+          allow_negative_numbers = true)]
     threads: u16,
 
     /// Read the holes of image files too, if the file system may report them wrongly
@@ -166,9 +210,11 @@ pub fn parse_nonzero_size(text: &str) -> Result<ByteSize, String> {
 
 /// Parses a positive number of seconds, which may have a fraction.
 pub fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let expected = "expected a number of seconds from 1e-9 to 1.8e19";
-    time.filter(|time| !time.is_zero()).ok_or_else(|| expected.into())
+    let Ok(seconds) = text.parse() else {
+        return Err("expected seconds without a unit, such as 0.5".into());
+    };
+    let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
+    time.ok_or_else(|| "expected a number of seconds from 1e-9 to 1.8e19".into())
 }
 
 #[cfg(test)]
@@ -182,6 +228,10 @@ mod tests {
         for bad in ["", "0", "-1", "1e-30", "1e300", "inf", "nan", "1s"] {
             assert!(parse_seconds(bad).is_err(), "{bad}");
         }
+        let message = "expected seconds without a unit, such as 0.5";
+        assert_eq!(parse_seconds("1s"), Err(message.into()));
+        let message = "expected a number of seconds from 1e-9 to 1.8e19";
+        assert_eq!(parse_seconds("-1"), Err(message.into()));
     }
 
     #[test]
@@ -215,6 +265,29 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap().ty, ty, "{text}");
         }
+    }
+
+    #[test]
+    fn names_the_argument_that_makes_a_memory_valid() {
+        let remedy = |text: &str, pages, why: &str| {
+            let option = MemoryOption::parse(text.into()).unwrap();
+            let mut ty = option.ty;
+            ty.minimum = pages;
+            option.with_remedy(&ty, why.into())
+        };
+        assert_eq!(
+            remedy("m,shared", 4, "a shared memory needs a maximum"),
+            "a shared memory needs a maximum, such as m,shared,maximum=4"
+        );
+        assert_eq!(
+            remedy("m,page-size=1,shared,changing", 0, "why"),
+            "why, such as m,page-size=1,shared,changing,maximum=1"
+        );
+        assert_eq!(
+            remedy("m,maximum=9", 70_000, "too many; use a 64-bit memory (memory64)"),
+            "too many; write m,memory64,maximum=9"
+        );
+        assert_eq!(remedy("m", 1, "why"), "why");
     }
 
     #[test]

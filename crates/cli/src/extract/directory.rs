@@ -1,6 +1,7 @@
 //! `extract --all`: writes a directory with an image of each memory, and a manifest of everything else.
 
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -10,7 +11,7 @@ use corestream::{
     UnnamedFile,
 };
 
-use super::done::{Extraction, MANIFEST};
+use super::done::{self, Extraction, MANIFEST};
 use super::meter::Meter;
 use crate::input::Input;
 use crate::json::Manifest;
@@ -90,7 +91,7 @@ impl Directory {
             });
             extraction.memories.push((memory, restored?));
         }
-        write_manifest(&directory.add(MANIFEST)?, dump, &extraction.skipped)
+        write_manifest(&directory.add(MANIFEST)?, input, dump, &extraction.skipped)
             .map_err(|failure| failure.at(self.path.display()))?;
         if interrupt.cancel().load(Ordering::Relaxed) {
             // The caller reports the signal instead.
@@ -123,6 +124,12 @@ fn has_no_image(memory: MemoryView<'_>) -> bool {
     memory.coverage().data_bytes == 0 && len.is_none_or(|len| len > MAX_EMPTY_IMAGE_BYTES)
 }
 
+/// Returns the ranges of a memory whose bytes are known.
+fn data_ranges(memory: MemoryView<'_>) -> impl Iterator<Item = RangeInclusive<u64>> {
+    let known = memory.contents().filter(|content| content.clone().unknown().is_none());
+    known.map(|content| content.addresses().clone())
+}
+
 /// Returns whether a file is too large for its file system, or for any file system.
 fn is_too_large(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidInput)
@@ -135,6 +142,7 @@ fn image_name(memory: MemoryIndex) -> String {
 
 fn write_manifest(
     path: &Path,
+    input: &Input,
     dump: &CoreDumpFile<'_>,
     skipped: &[MemoryIndex],
 ) -> Result<(), Failure> {
@@ -145,7 +153,12 @@ fn write_manifest(
         let is_missing = has_no_image(memory) || skipped.contains(&memory.index());
         (!is_missing).then(|| image_name(memory.index()))
     };
-    let manifest = Manifest::new(dump, &image);
+    let lost = input.lost();
+    let unread = |memory: MemoryView<'_>| match skipped.contains(&memory.index()) {
+        true => data_ranges(memory).collect(),
+        false => done::unread_ranges(memory, &lost).collect(),
+    };
+    let manifest = Manifest::salvaged(dump, &image, &unread);
     serde_json::to_writer_pretty(&mut writer, &manifest).map_err(|error| match error.is_io() {
         true => failed(error.into()),
         false => Failure::new(format!("cannot read the dump for the manifest: {error}")),

@@ -1,8 +1,8 @@
 //! The result of an extraction, and the warnings about missing ranges and doubtful bytes.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
-use corestream::read::{DamageReport, Restored, SegmentView};
+use corestream::read::{DamageReport, MemoryView, Restored, SegmentView};
 use corestream::{CoreDumpFile, MemoryIndex};
 
 use crate::input::Input;
@@ -47,26 +47,13 @@ impl Extraction {
             report::line(&format!("warning: {name}: cannot read bytes {start:#x}..{end:#x}"));
         }
         for (memory, _) in &self.memories {
-            let segments = dump.memory(*memory).into_iter().flat_map(|memory| memory.segments());
-            let mut remaining = lost;
-            // Segments are in the order of addresses, which is usually also their order in the dump. So the search
-            // continues after the last range found, and starts again only if a segment lies before it.
-            for SegmentView { addresses, offset, .. } in segments {
-                let (address, last) = addresses.into_inner();
-                let part = offset..offset + (last - address) + 1;
-                if remaining.first().is_none_or(|range| range.start > part.start) {
-                    remaining = lost;
-                }
-                let passed = remaining.partition_point(|range| range.end <= part.start);
-                remaining = &remaining[passed..];
-                for range in remaining.iter().take_while(|range| range.start < part.end) {
-                    let first = address + (range.start.max(part.start) - part.start);
-                    let last = address + (range.end.min(part.end) - part.start - 1);
-                    report::line(&format!(
-                        "warning: memory {memory}: cannot read {first:#x}..={last:#x}; the image has \
-                         zeros there"
-                    ));
-                }
+            let ranges =
+                dump.memory(*memory).into_iter().flat_map(|view| unread_ranges(view, lost));
+            for (first, last) in ranges.map(RangeInclusive::into_inner) {
+                report::line(&format!(
+                    "warning: memory {memory}: cannot read {first:#x}..={last:#x}; the image has \
+                     zeros there"
+                ));
             }
         }
     }
@@ -119,6 +106,30 @@ impl Extraction {
             }
         }
     }
+}
+
+/// Returns the ranges of a memory whose bytes are in ranges of the dump that could not be read, in order of address.
+pub(super) fn unread_ranges(
+    memory: MemoryView<'_>,
+    lost: &[Range<u64>],
+) -> impl Iterator<Item = RangeInclusive<u64>> {
+    let mut remaining = lost;
+    // Segments are in the order of addresses, which is usually also their order in the dump. So the search continues
+    // after the last range found, and starts again only if a segment lies before it.
+    memory.segments().flat_map(move |SegmentView { addresses, offset, .. }| {
+        let (address, last) = addresses.into_inner();
+        let part = offset..offset + (last - address) + 1;
+        if remaining.first().is_none_or(|range| range.start > part.start) {
+            remaining = lost;
+        }
+        let passed = remaining.partition_point(|range| range.end <= part.start);
+        remaining = &remaining[passed..];
+        let start = part.start;
+        remaining.iter().take_while(move |range| range.start < part.end).map(move |range| {
+            let first = address + (range.start.max(start) - start);
+            first..=last.min(address + (range.end - start - 1))
+        })
+    })
 }
 
 /// The damage of a dump whose readable parts were extracted.

@@ -1,10 +1,12 @@
 //! The manifest: a JSON description of a stopped guest. The images of its memories are separate files.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use corestream::limits::MAX_NOTES;
 use corestream::read::MemoryView;
-use corestream::{CoreDump, CoreDumpFile, Error, Module, ModuleIdentity, UnixTime};
+use corestream::{AddressRanges, CoreDump, CoreDumpFile, Error, Module, ModuleIdentity, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use super::frame::Frame;
@@ -14,6 +16,7 @@ use super::instance::Instance;
 use super::memory::{Memory, OpenImage};
 use super::thread::Thread;
 use super::{Counts, List, object};
+use crate::report;
 
 /// A guest as the manifest describes it. Every field may be omitted.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,12 +50,24 @@ impl<'d> Manifest<'d> {
         dump: &'d CoreDumpFile<'d>,
         image: &'d dyn Fn(MemoryView<'_>) -> Option<String>,
     ) -> Self {
+        Self::salvaged(dump, image, &|_| Vec::new())
+    }
+
+    /// Describes the guest of a dump, as [`new`](Self::new) does. `unread` returns the ranges of a memory that are in the
+    /// dump but not in the image. These and the ranges that are lost in a damaged dump count as excluded, and a note
+    /// gives their length.
+    pub fn salvaged(
+        dump: &'d CoreDumpFile<'d>,
+        image: &'d dyn Fn(MemoryView<'_>) -> Option<String>,
+        unread: &'d dyn Fn(MemoryView<'_>) -> Vec<RangeInclusive<u64>>,
+    ) -> Self {
         let counts = Counts::of(dump);
         Self {
             name: Some(dump.name().into()),
             modules: modules(dump),
             memories: List::lazy(move || {
-                dump.memories().map(move |memory| Ok(Memory::new(memory, image(memory))))
+                let memory = move |view| Memory::new(view, image(view), unread(view));
+                dump.memories().map(move |view| Ok(memory(view)))
             }),
             globals: globals(dump),
             instances: instances(dump, Some(counts)),
@@ -60,7 +75,11 @@ impl<'d> Manifest<'d> {
                 let frame = move |_, frame| Ok(Frame::new(frame, Some(counts)));
                 dump.threads().map(move |thread| Ok(Thread::new(thread?, frame)))
             }),
-            notes: notes(dump),
+            notes: List::lazy(move || {
+                let lost = dump.memories().filter_map(move |view| lost_note(view, &unread(view)));
+                let notes = dump.notes().map(|note| Ok(Cow::Owned(note?)));
+                notes.chain(lost.map(|note| Ok(Cow::Owned(note)))).take(MAX_NOTES)
+            }),
             trap: dump.trap().map(Cow::Borrowed),
             captured_at: captured_at(dump),
             module_identities: identities(dump),
@@ -153,6 +172,15 @@ pub(super) fn instances<'d>(
     counts: Option<Counts>,
 ) -> List<'d, Instance> {
     List::lazy(move || dump.instances().map(move |instance| Ok(Instance::new(instance?, counts))))
+}
+
+/// Returns the note about the bytes of a memory that are lost, or `None` if none are.
+fn lost_note(memory: MemoryView<'_>, unread: &[RangeInclusive<u64>]) -> Option<String> {
+    let unread: AddressRanges = unread.iter().cloned().collect();
+    let lost = [memory.coverage().lost_bytes, unread.byte_len()].iter().sum::<u128>();
+    let were = if lost == 1 { "was" } else { "were" };
+    let (bytes, index) = (report::bytes(lost), memory.index());
+    (lost > 0).then(|| format!("{bytes} of memory {index} {were} lost in the damaged dump"))
 }
 
 pub(super) fn notes<'d>(dump: &'d CoreDumpFile<'d>) -> List<'d, Cow<'d, str>> {

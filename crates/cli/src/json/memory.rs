@@ -47,13 +47,20 @@ pub struct Range {
 pub type OpenImage<'o, 'i> = dyn Fn(&str, bool) -> Result<MemoryImage<'i>, String> + 'o;
 
 impl<'d> Memory<'d> {
-    /// Describes a memory of a dump for a manifest, with the path of its image, if it has one.
-    pub(super) fn new(memory: MemoryView<'d>, image: Option<String>) -> Self {
+    /// Describes a memory of a dump for a manifest, with the path of its image, if it has one. `unread` are ranges that
+    /// the image lacks although the dump has them.
+    pub(super) fn new(
+        memory: MemoryView<'d>,
+        image: Option<String>,
+        unread: Vec<RangeInclusive<u64>>,
+    ) -> Self {
         let coverage = memory.coverage();
-        // Ranges that may be lost were not excluded on purpose.
-        let on_purpose = coverage.excluded_bytes > 0;
-        let left_out = match on_purpose {
-            true => List::lazy(move || memory.excluded().map(|range| Ok(Range::from(range)))),
+        // Lost ranges are left out too. Otherwise a dump made from the manifest would have zeros there, and would claim
+        // to be whole.
+        let left_out = match coverage.unknown_bytes() > 0 || !unread.is_empty() {
+            true => List::lazy(move || {
+                memory.unknown().chain(unread.clone()).map(|range| Ok(Range::from(range)))
+            }),
             false => List::default(),
         };
         let image = image.map(Cow::Owned);

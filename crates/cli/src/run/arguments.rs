@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::options::{Directory, Variable};
 use crate::dump;
 use crate::limits::MAX_FRAMES;
+use crate::number_option::within;
 use crate::progress::ProgressMode;
 
 /// Run a guest with WASI preview 1, and dump it if it traps or exceeds the time limit
@@ -33,12 +35,13 @@ pub struct Run {
     // Wasmtime returns no backtrace if it cannot allocate space for this many frames.
     /// Maximum number of frames to dump; with --locals all frames are dumped
     #[arg(long, value_name = "N", default_value_t = 100_000,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_FRAMES)))]
+          value_parser = within(1..=MAX_FRAMES), allow_negative_numbers = true)]
     pub(super) max_frames: u32,
 
     /// Stop and dump the guest after it has run for S seconds, not counting compilation. The dump records "stopped
     /// after S s" as its trap
-    #[arg(long, value_name = "S", value_parser = dump::parse_seconds)]
+    #[arg(long, value_name = "S", value_parser = dump::parse_seconds,
+          allow_negative_numbers = true)]
     pub(super) time_limit: Option<Duration>,
 
     /// Set an environment variable of the guest, which has no others
@@ -46,7 +49,8 @@ pub struct Run {
     pub(super) env: Vec<Variable>,
 
     /// Let the guest use this directory, under the same name or as GUEST
-    #[arg(long = "dir", value_name = "HOST[::GUEST]")]
+    #[arg(long = "dir", value_name = "HOST[::GUEST]",
+          value_parser = OsStringValueParser::new().try_map(Directory::parse))]
     pub(super) dirs: Vec<Directory>,
 
     /// Write a dump to this file, with %p, %t, %n and %% as in `dump`; the default is the guest's file name with .core,

@@ -10,13 +10,15 @@ const PRINTED_FRAMES: usize = 50;
 /// Formats the cause and the frames, one per line.
 ///
 /// Functions from index `first_added` on were added by the tool. They can only be the youngest frames, and are not
-/// shown. `place` is the true offset of the youngest frame, if the engine's is wrong.
+/// shown. `place` is the true offset of the youngest frame, if the engine's is wrong. `dumped` is the number of frames in
+/// the dump, which can be larger than the engine's.
 pub fn render(
     name: &str,
     cause: &str,
     error: &wasmtime::Error,
     first_added: u32,
     place: Option<u32>,
+    dumped: usize,
 ) -> String {
     let mut text = format!("corestream: {}: {}\n", shown(name), shown(cause));
     let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
@@ -39,8 +41,9 @@ pub fn render(
             }
         }
     }
-    if frames.len() > PRINTED_FRAMES {
-        text.push_str(&format!("       and {} more\n", frames.len() - PRINTED_FRAMES));
+    let more = frames.len().max(dumped).saturating_sub(frames.len().min(PRINTED_FRAMES));
+    if more > 0 {
+        text.push_str(&format!("       and {more} more\n"));
     }
     text
 }

@@ -52,6 +52,11 @@ impl<'p> Source<'p> {
     /// # Errors
     /// Returns an error that names the file if it cannot be read or is not a core module.
     pub fn read(path: &'p Path) -> Result<Self, Failure> {
+        if path == Path::new("-") {
+            return Err(Failure::new(
+                "`run` cannot read the guest from standard input; name a file",
+            ));
+        }
         let at = |cause: String| Failure::new(format!("{}: {cause}", path.display()));
         let cannot_read = |error: std::io::Error| at(format!("cannot read: {error}"));
         let mut bytes = Vec::new();

@@ -249,7 +249,15 @@ fn wasi(run: &Run) -> Result<WasiP1Ctx, Failure> {
     }
     for dir in &run.dirs {
         let opened = wasi.preopened_dir(&dir.host, &dir.guest, FsPerms::ReadWrite);
-        opened.map_err(|error| Failure::new(format!("{}: {error:#}", dir.host.display())))?;
+        opened.map_err(|error| {
+            let host = &dir.host;
+            let cause = match host.metadata() {
+                Ok(metadata) if !metadata.is_dir() => "not a directory".into(),
+                Ok(_) => format!("cannot open: {error:#}"),
+                Err(error) => format!("cannot open: {error}"),
+            };
+            Failure::new(format!("--dir {}: {cause}", host.display()))
+        })?;
     }
     Ok(wasi.build_p1())
 }

@@ -191,7 +191,7 @@ fn reports_usage_errors_in_one_line() {
         (&[][..], 2, "the following required arguments were not provided: <IMAGE>"),
         (&["guest.mem", "--to", "disk"], 2, "invalid value 'disk' for '--to <TO>'"),
         (&["guest.mem", "--runs", "0"], 2, "invalid value '0' for '--runs <N>'"),
-        (&["guest.mem", "--threads", "-1"], 2, "unexpected argument '-1' found"),
+        (&["guest.mem", "--threads", "-1"], 2, "invalid value '-1' for '--threads <N>'"),
         (&["guest.mem,memory65"], 2, "invalid value 'guest.mem,memory65' for '<IMAGE>'"),
         (&["none.mem"], 1, "none.mem: cannot open: No such file"),
         (&["."], 1, ".: is a directory, not a regular file"),

@@ -78,7 +78,7 @@ impl Place {
 
     /// Makes the files that a script uses, and not those that it makes.
     fn prepare(&self, script: &str) {
-        for directory in ["dumps", "bin", ".config/fish/completions", "made"] {
+        for directory in ["dumps", "bin", ".config/fish/completions", ".zfunc", "made"] {
             fs::create_dir_all(self.path(directory)).unwrap();
         }
         let missing = STAND_INS.iter().filter(|(program, _)| !is_installed(program));
@@ -228,7 +228,9 @@ impl Place {
         let bytes = fs::read(path).unwrap();
         let image = fs::read(self.path("guest.mem")).unwrap();
         let shown = path.display();
-        match path.extension().unwrap().to_str().unwrap() {
+        match path.extension().unwrap_or_default().to_str().unwrap() {
+            // zsh names the file after the command.
+            "" => assert!(String::from_utf8(bytes).unwrap().starts_with("#compdef corestream")),
             "core" => {
                 let verdict = Verifier::new().threads(1).verify(&bytes).unwrap();
                 assert!(matches!(verdict, Verdict::Intact(_)), "{shown}: {verdict:?}");

@@ -1,11 +1,46 @@
 //! `corestream verify`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::process::Stdio;
 
 use crate::guest::directory;
-use crate::tool::{corestream, stderr};
+use crate::tool::{corestream, names, run, stderr};
+
+/// Every command that reads a dump names the program that decompresses it.
+#[test]
+fn names_the_compression_of_a_dump() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path();
+    for (name, magic) in [
+        ("gzip", &b"\x1f\x8b\x08\0"[..]),
+        ("zstd", b"\x28\xb5\x2f\xfd"),
+        ("xz", b"\xfd7zXZ\0"),
+        ("bzip2", b"BZh9"),
+    ] {
+        fs::write(dir.join("guest.core"), [magic, &[7; 1000]].concat()).unwrap();
+        for args in [
+            &["inspect", "guest.core"][..],
+            &["verify", "guest.core"],
+            &["verify", "-"],
+            &["extract", "guest.core", "--all", "out"],
+            &["extract", "guest.core", "--memory", "0", "-o", "image", "--salvage"],
+        ] {
+            let stdin = File::open(dir.join("guest.core")).unwrap();
+            let output = corestream(dir, args).stdin(stdin).output().unwrap();
+            let input = if args == ["verify", "-"] { "standard input" } else { "guest.core" };
+            let expected = format!(
+                "corestream: {input}: is compressed with {name}; decompress it with `{name} -d` first\n"
+            );
+            assert_eq!((stderr(&output), output.status.code()), (expected, Some(3)), "{args:?}");
+        }
+    }
+    // A short file is not compressed.
+    fs::write(dir.join("guest.core"), "\x1f").unwrap();
+    let output = run(dir, ["verify", "guest.core"]);
+    assert!(stderr(&output).contains("not a core dump"), "{}", stderr(&output));
+    assert_eq!(names(dir), ["guest.core"]);
+}
 
 #[test]
 fn verifies_a_dump_from_a_pipe() {

@@ -171,13 +171,12 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             vec!["--memory", "huge.mem", "-o", "new"],
             1,
-            "huge.mem: 65537 pages exceed the maximum of 65536 for a 32-bit memory; use a 64-bit memory \
-             (memory64)",
+            "huge.mem: 65537 pages exceed the maximum of 65536 for a 32-bit memory; write huge.mem,memory64",
         ),
         (
             vec!["--memory", "guest.mem,shared", "-o", "new"],
             1,
-            "guest.mem: a shared memory needs a maximum",
+            "guest.mem: a shared memory needs a maximum, such as guest.mem,shared,maximum=2",
         ),
         (
             vec!["--manifest", "bad.json", "-o", "new"],
@@ -255,22 +254,23 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             [&memory[..], &["-o", "new", "--max-segments", "0"]].concat(),
             2,
-            "invalid value '0' for '--max-segments <N>': 0 is not in 1..=100000; see --help",
+            "invalid value '0' for '--max-segments <N>': expected 1 to 100000; see --help",
         ),
         (
             [&memory[..], &["-o", "new", "--max-segments", "100001"]].concat(),
             2,
-            "invalid value '100001' for '--max-segments <N>': 100001 is not in 1..=100000; see --help",
+            "invalid value '100001' for '--max-segments <N>': expected 1 to 100000; see --help",
         ),
         (
             [&memory[..], &["-o", "new", "--threads", "65536"]].concat(),
             2,
-            "invalid value '65536' for '--threads <N>': 65536 is not in 0..=65535; see --help",
+            "invalid value '65536' for '--threads <N>': expected 0 to 65535; see --help",
         ),
         (
             vec!["--memory", "guest.mem"],
             2,
-            "the following required arguments were not provided: --output <PATH>; see --help",
+            "the following required arguments were not provided: \
+             <--output <PATH>|--to <PEER>|--fd <N>|--dry-run>; see --help",
         ),
         (
             vec!["--memory", "guest.mem,memory65", "-o", "new"],
@@ -516,6 +516,27 @@ fn does_not_overwrite_the_file_on_standard_input() {
 }
 
 /// A limit on the size of files is an error like a full disk: its signal does not end the process.
+/// The message has the argument to write, with the options that were given.
+#[test]
+fn names_the_option_that_a_memory_needs() {
+    let (directory, _) = directory();
+    File::create(directory.path().join("big.mem")).unwrap().set_len((4 << 30) + 1).unwrap();
+    for (memory, expected) in [
+        (
+            "guest.mem,shared",
+            "guest.mem: a shared memory needs a maximum, such as guest.mem,shared,maximum=2\n",
+        ),
+        ("big.mem", "; write big.mem,memory64\n"),
+    ] {
+        let message = stderr(&dump(directory.path(), &["--memory", memory, "--dry-run"]));
+        assert!(message.ends_with(expected), "{message}");
+        assert!(!message.contains("(memory64)"), "{message}");
+        let remedy = expected.rsplit(' ').next().unwrap().trim();
+        let output = dump(directory.path(), &["--memory", remedy, "--dry-run"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+}
+
 #[test]
 fn reports_a_limit_on_the_size_of_files() {
     let (directory, _) = directory();

@@ -77,6 +77,34 @@ fn rejects_a_damaged_dump_without_salvage() {
     assert!(stderr(&taken).contains(missing), "{}", stderr(&taken));
 }
 
+/// A dump made from the manifest of a damaged dump does not claim to have the lost bytes.
+#[test]
+fn marks_lost_ranges_in_the_manifest() {
+    let (directory, _) = directory();
+    let dir = directory.path();
+    let whole = fs::read(dir.join("guest.core")).unwrap();
+    let at = whole.windows(100).position(|bytes| bytes == [1; 100]).unwrap() + 500;
+    fs::write(dir.join("cut.core"), &whole[..at]).unwrap();
+    let output = run(dir, ["extract", "cut.core", "--all", "out", "--salvage"]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(dir.join("out/manifest.json")).unwrap()).unwrap();
+    let lost = serde_json::json!([{ "first": 1500, "last": 131_071 }]);
+    assert_eq!(manifest["memories"][0]["left_out"], lost);
+    let note = "129572 bytes of memory 0 were lost in the damaged dump";
+    assert_eq!(manifest["notes"][0], note);
+
+    ok(dir, ["dump", "--manifest", "out/manifest.json", "-o", "again.core"]);
+    let shown = ok(dir, ["inspect", "again.core"]);
+    assert!(shown.contains("coverage partial, 129572 bytes missing\n"), "{shown}");
+    assert!(shown.contains(&format!("note: {note}\n")), "{shown}");
+
+    // Extracted again, the dump is undamaged and has the same ranges and notes.
+    ok(dir, ["extract", "again.core", "--all", "more"]);
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    assert_eq!(read("more/manifest.json"), read("out/manifest.json"));
+}
+
 /// A damaged byte before the data loses only what its section says. The rest is extracted, with exit code 3.
 #[test]
 fn salvages_memories_after_a_damaged_section() {
@@ -266,6 +294,7 @@ fn salvages_other_memories_if_one_is_too_large() {
         let manifest: Value =
             serde_json::from_slice(&fs::read(dir.join("out/manifest.json")).unwrap()).unwrap();
         assert_eq!(manifest["memories"][0]["image"], Value::Null);
+        assert_eq!(manifest["memories"][0]["left_out"][0]["first"], 0);
         assert_eq!(manifest["memories"][1]["image"], "memory-1.mem");
         fs::remove_dir_all(dir.join("out")).unwrap();
     }
@@ -341,6 +370,17 @@ fn salvages_everything_but_an_unreadable_sector() {
         }
         assert!(fs::read(dir.join("new")).unwrap() == expected);
         fs::remove_file(dir.join("new")).unwrap();
+        drop_caches(&path);
+        let output = run(dir, ["extract", name, "--all", "new", "--salvage"]);
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        let manifest: Value =
+            serde_json::from_slice(&fs::read(dir.join("new/manifest.json")).unwrap()).unwrap();
+        let first = 0x10_2000 - offset;
+        let unread = serde_json::json!({ "first": first, "last": first + 4095 });
+        assert_eq!(manifest["memories"][0]["left_out"][0], unread);
+        let note = "8192 bytes of memory 0 were lost in the damaged dump";
+        assert_eq!(manifest["notes"], serde_json::json!([note]));
+        fs::remove_dir_all(dir.join("new")).unwrap();
         // In the sections that everything else requires.
         fuse.set(Faults { read: std::iter::once(0..1).collect(), ..Faults::default() });
         drop_caches(&path);

@@ -139,7 +139,7 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             &["inspect", "-"],
             2,
-            "-: standard input cannot be mapped; name a file (only `verify` accepts a pipe)",
+            "`inspect` and `extract` cannot read standard input; save the dump to a file and name it",
         ),
         (
             &["extract", "guest.core"],

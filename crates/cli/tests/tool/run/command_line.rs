@@ -1,12 +1,14 @@
 //! Options, exit codes and messages of `corestream run`.
 
+use std::ffi::OsStr;
 use std::fs::{self};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Output;
 
 use super::{EXIT, directory, run};
 use crate::common::decode;
-use crate::tool::{ok, stderr};
+use crate::tool::{self, ok, stderr};
 
 #[test]
 fn passes_on_exit_codes_and_results() {
@@ -134,6 +136,7 @@ fn limits_the_number_of_frames() {
     // With locals, the frames come from the stack itself.
     let output = run(&["--max-frames", "10", "--locals"]);
     assert_eq!(frames(&output), 201);
+    assert!(stderr(&output).contains("       and 191 more\n"), "{}", stderr(&output));
 }
 
 /// An existing dump is kept. The exit code of a trap does not depend on the dump.
@@ -199,7 +202,28 @@ fn reports_usage_errors_in_one_line() {
             125,
             "exit.wat: function add: argument 1 (`x`) is not of type i32",
         ),
-        (vec!["exit.wat", "--dir", "none"], 125, "none: "),
+        (
+            vec!["exit.wat", "--dir", "none"],
+            125,
+            "--dir none: cannot open: No such file or directory (os error 2)",
+        ),
+        (vec!["exit.wat", "--dir", "exit.wat"], 125, "--dir exit.wat: not a directory"),
+        (vec!["-"], 125, "`run` cannot read the guest from standard input; name a file"),
+        (
+            vec!["exit.wat", "a", "b"],
+            2,
+            "unexpected argument 'a' found; write -- before the arguments of the guest; see --help",
+        ),
+        (
+            vec!["exit.wat", "--time-limit", "1s"],
+            2,
+            "invalid value '1s' for '--time-limit <S>': expected seconds without a unit, such as 0.5",
+        ),
+        (
+            vec!["exit.wat", "--time-limit", "-1"],
+            2,
+            "invalid value '-1' for '--time-limit <S>': expected a number of seconds from 1e-9 to ",
+        ),
         (vec!["exit.wat", "-o", "-"], 125, "-o -: the guest uses this stream; give a file name"),
         (
             vec!["exit.wat", "-o", "/dev/stdout"],
@@ -230,8 +254,27 @@ fn reports_usage_errors_in_one_line() {
     assert_eq!(fs::read_dir(dir).unwrap().count(), 5);
 }
 
+/// Only the name in the guest must be text.
+#[test]
+fn accepts_a_directory_whose_name_is_not_text() {
+    let directory = directory("exit.wat", EXIT);
+    let host = OsStr::from_bytes(b"\xff");
+    fs::create_dir(directory.path().join(host)).unwrap();
+    let with = |value: &OsStr| {
+        let args = [OsStr::new("run"), OsStr::new("exit.wat"), OsStr::new("--dir"), value];
+        tool::run(directory.path(), args)
+    };
+    let output = with(OsStr::from_bytes(b"\xff::/data"));
+    assert_eq!((output.status.code(), stderr(&output)), (Some(42), String::new()));
+    let output = with(host);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("is not valid UTF-8; use HOST::GUEST"), "{}", stderr(&output));
+}
+
 #[test]
 fn help_lists_the_command() {
     let help = ok(Path::new("."), ["--help"]);
+    let line = "\n  `run` has other exit codes; see `corestream run --help`\n";
+    assert!(help.contains(line) && ok(Path::new("."), ["man"]).contains("has other exit codes"));
     assert!(help.contains("run          Run a guest with WASI preview 1"), "{help}");
 }
