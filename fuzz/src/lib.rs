@@ -19,3 +19,5 @@ pub mod reply;
 pub mod roundtrip;
 #[path = "../../tests/fuzz/scan.rs"]
 pub mod scan;
+#[path = "../../tests/fuzz/symbols.rs"]
+pub mod symbols;

@@ -19,6 +19,8 @@ mod reply;
 mod roundtrip;
 #[path = "../../../tests/fuzz/scan.rs"]
 mod scan;
+#[path = "../../../tests/fuzz/symbols.rs"]
+mod symbols;
 
 use common::Random;
 
@@ -76,4 +78,9 @@ fn roundtrip_holds() {
 #[test]
 fn scan_holds() {
     over_corpus("scan", scan::run);
+}
+
+#[test]
+fn symbols_holds() {
+    over_corpus("symbols", symbols::run);
 }
