@@ -16,6 +16,7 @@ pub const CAPABILITIES: &[&str] = &[
     "hugepages",
     "hugetlb",
     "leases",
+    "llvm",
     "mandoc",
     "maps",
     "mount",

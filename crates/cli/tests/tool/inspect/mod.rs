@@ -2,6 +2,7 @@
 
 mod facts;
 mod hostile_names;
+mod lines;
 mod report;
 mod symbols;
 mod values;
