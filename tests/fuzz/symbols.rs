@@ -6,8 +6,10 @@
 use corestream::CoreDumpFile;
 use corestream_symbols::{StaticScope, SymbolFile, Symbols, ValueLimits, match_modules};
 
-/// The guests: the module, other files with its debugging information, and the dump.
-const GUESTS: [(&[u8], &[&[u8]], &[u8]); 4] = [
+/// A module, other files with its debugging information, and a dump.
+type Guest = (&'static [u8], &'static [&'static [u8]], &'static [u8]);
+
+const GUESTS: [Guest; 4] = [
     (
         include_bytes!("../../crates/cli/tests/guests/values/values-c-O0-dwarf5.wasm"),
         &[],

@@ -115,7 +115,7 @@ fn inspect(file: &Path, places: &[Place]) -> Vec<Vec<Source>> {
 }
 
 /// The two agree on each position. llvm-symbolizer gives only the last part of a name, with the parameters that the
-/// debugging information has, and no name for a thunk that the compiler made. Both have no position for functions
+/// debugging information has, and no name for a thunk that the compiler made. The panic handler of Rust has two names. Both have no position for functions
 /// without debugging information, such as the guests' printing functions.
 #[test]
 fn lines_and_inlined_calls_are_those_of_llvm_symbolizer() {
@@ -145,7 +145,7 @@ fn lines_and_inlined_calls_are_those_of_llvm_symbolizer() {
         let mut places = Vec::new();
         while places.len() < POSITIONS && !all.is_empty() {
             let at = random.below(all.len() as u64);
-            places.push(all.swap_remove(usize::try_from(at).unwrap()));
+            places.push(all.swap_remove(at));
         }
         let (expected, found) = (symbolize(symbolizer, &file, &places), inspect(&file, &places));
         assert_eq!((expected.len(), found.len()), (places.len(), places.len()));
@@ -160,7 +160,8 @@ fn lines_and_inlined_calls_are_those_of_llvm_symbolizer() {
             assert_eq!(found.len(), expected.len(), "{context}");
             for (found, expected) in found.iter().zip(expected) {
                 let short = expected.0.split('<').next().unwrap();
-                assert!(found.0.contains(short) || expected.0 == "??", "{context}");
+                let has_other_name = expected.0 == "??" || found.0 == "__rustc::rust_begin_unwind";
+                assert!(found.0.contains(short) || has_other_name, "{context}");
                 let place = |(_, file, line, column): &Source| {
                     // Line 0 is unknown, whatever the column.
                     let column = if *line == 0 { 0 } else { *column };
