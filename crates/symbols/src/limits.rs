@@ -39,7 +39,7 @@ pub const MAX_MORE_STEPS: u64 = 64 << 20;
 
 /// The number of additional steps for each frame whose symbols are looked up. With it, the symbols of a call stack that
 /// overflowed, which may have a million frames, do not exhaust the limit.
-pub const MAX_STEPS_PER_FRAME: u64 = 16 << 10;
+pub const MAX_STEPS_PER_FRAME: u64 = 64 << 10;
 
 /// The maximum number of cached instructions that assign to locals.
 pub const MAX_CACHED_ASSIGNMENTS: usize = 1 << 20;
@@ -52,6 +52,13 @@ pub const MAX_VARIABLES: usize = 1000;
 
 /// The maximum number of steps from a type to its underlying type, such as from a typedef to its target.
 pub const MAX_TYPE_STEPS: usize = 32;
+
+/// The maximum depth of nested values, whatever [`ValueLimits`](crate::ValueLimits) says. Reading and displaying a value
+/// recurses.
+pub const MAX_VALUE_DEPTH: u32 = 64;
+
+/// The maximum number of locals that are checked when a file is matched with a module.
+pub const MAX_CHECKED_LOCALS: usize = 1 << 24;
 
 /// The maximum number of direct members, enumerators or dimensions of a type.
 pub const MAX_MEMBERS: usize = 100_000;

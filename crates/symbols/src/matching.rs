@@ -25,7 +25,7 @@ use wasmparser::ValType;
 
 use super::dwarf::split;
 use super::instances::{Instances, known};
-use super::limits::MAX_CHECKED_FRAMES;
+use super::limits::{MAX_CHECKED_FRAMES, MAX_CHECKED_LOCALS};
 use super::module::Module;
 use super::symbol_file::{Cause, Error, SymbolFile, dump_error, mismatch};
 
@@ -349,12 +349,13 @@ impl Matcher<'_, '_, '_> {
                 misfits.insert(*function, (offset, reason));
             }
         }
+        let mut locals_left = MAX_CHECKED_LOCALS;
         frames.iter().find_map(|frame| {
             let of_code =
                 misfits.get(&frame.function).filter(|(offset, _)| *offset == frame.offset);
             let reason = match of_code {
                 Some((_, reason)) => reason.clone(),
-                None if exact => frame.find_wrong_local(module)?,
+                None if exact => frame.find_wrong_local(module, &mut locals_left)?,
                 None => return None,
             };
             Some(Mismatch::new(Some(frame.position), reason))
@@ -385,13 +386,15 @@ impl Checked {
         Self { position: (thread, index), function: frame.function, offset: frame.offset, locals }
     }
 
-    /// Returns a message if the recorded locals cannot be those of the function.
-    fn find_wrong_local(&self, module: &Module<'_>) -> Option<String> {
-        if self.locals.is_empty() {
+    /// Returns a message if the recorded locals cannot be those of the function. `left` is the number of locals that may
+    /// still be checked.
+    fn find_wrong_local(&self, module: &Module<'_>, left: &mut usize) -> Option<String> {
+        if self.locals.is_empty() || *left == 0 {
             return None;
         }
         let function = self.function;
         let declared = module.local_types(function)?;
+        *left = left.saturating_sub(declared.len());
         // A dump may have only the first locals.
         if declared.len() < self.locals.len() {
             let (declared, recorded) = (declared.len(), self.locals.len());

@@ -58,6 +58,8 @@ pub struct Variable {
     pub value: Value,
     /// Whether the location uses a local.
     pub(crate) in_local: bool,
+    /// The DWARF address from which on the variable is said to be in a local, and the local.
+    pub(crate) claim: Option<(u64, u32)>,
 }
 
 /// The kind of a variable.
@@ -359,6 +361,7 @@ impl<'b> Symbols<'b> {
                     variables.extend(self.read_variable(evaluator, cursor, kind, None)?);
                 }
             }
+            doubt_shared_locals(&mut variables);
             let position = Position::without_variables(position.clone());
             resolved.positions.push(Position { variables, ..position });
         }
@@ -391,14 +394,18 @@ impl<'b> Symbols<'b> {
             address: None,
             value: Value::Omitted,
             in_local: false,
+            claim: None,
         };
         let result = self.read_value(evaluator, cursor, name, &mut variable);
         match result {
             Ok(()) => {}
             Err(Stop::Dump(error)) => return Err(error),
             Err(Stop::Debug(error)) => {
-                let message = evaluator.debug.describe(error);
-                variable.value = Value::Unknown(Unknown::Malformed(message));
+                variable.value = Value::Unknown(evaluator.debug.unknown(error));
+                // The error may have come before the name.
+                if variable.name.is_empty() {
+                    variable.name = "?".into();
+                }
             }
         }
         Ok(Some(variable).filter(|variable| !variable.name.is_empty()))
@@ -452,9 +459,13 @@ impl<'b> Symbols<'b> {
         if let Storage::Memory(address) = storage {
             variable.address = Some(address);
         }
-        let (reused, uses_locals) = (evaluator.reused(), evaluator.uses_locals());
+        let (reused, claim) = (evaluator.reused(), evaluator.claim());
+        let uses_locals = evaluator.uses_locals();
         let value = Reader::new(evaluator, self.limits).variable(ty, &storage)?;
         variable.in_local = uses_locals;
+        // A value that is calculated from a local can be right beside another one.
+        let is_plain = matches!(&storage, Storage::Number(number) if !number.extends);
+        variable.claim = claim.filter(|_| is_plain);
         variable.value = match reused {
             Some(place) if !matches!(value, Value::Unknown(_)) => {
                 variable.address = None;
@@ -569,5 +580,25 @@ impl<'b> Symbols<'b> {
             variables.extend(read);
         }
         Ok(variables)
+    }
+}
+
+/// Marks the variables of a function of which several are said to be in one local from one instruction on. The local was
+/// assigned for the last of them at most.
+fn doubt_shared_locals(variables: &mut [Variable]) {
+    let mut claims = HashMap::new();
+    for claim in variables.iter().filter_map(|variable| variable.claim) {
+        *claims.entry(claim).or_insert(0) += 1;
+    }
+    for variable in variables {
+        let Some(claim) = variable.claim else { continue };
+        if claims.get(&claim).is_some_and(|count| *count > 1)
+            && !matches!(variable.value, Value::Unknown(_))
+        {
+            let value = std::mem::replace(&mut variable.value, Value::Omitted);
+            let place = format!("local {}", claim.1);
+            variable.address = None;
+            variable.value = Value::Unknown(Unknown::Reused { place, value: Box::new(value) });
+        }
     }
 }

@@ -181,7 +181,9 @@ pub enum Unknown {
     NoAddress,
     /// The debugging information uses something that this crate does not support.
     Unsupported(String),
-    /// The debugging information is malformed, or exceeds a limit.
+    /// Reading the value exceeds the limit of work ([`limits`](crate::limits)).
+    TooMuchWork,
+    /// The debugging information is malformed.
     Malformed(String),
 }
 
@@ -208,6 +210,7 @@ impl Display for Unknown {
             Self::NoFrameBase => f.write_str("the function has no frame base"),
             Self::NoAddress => f.write_str("points to a value without an address"),
             Self::Unsupported(what) => write!(f, "unsupported: {what}"),
+            Self::TooMuchWork => f.write_str("exceeds the limit of work"),
             Self::Malformed(what) => write!(f, "malformed debugging information: {what}"),
         }
     }

@@ -80,6 +80,11 @@ pub struct Number {
     pub class: Class,
     /// Whether the number is signed, where it is converted to a larger type.
     pub signed: bool,
+    /// Whether the expression gave the number a type. Other integers have 64 bits: LLVM relies on that in DWARF 4.
+    typed: bool,
+    /// Whether the number was calculated from an untyped place of 32 bits. Then it is not known whether the producer
+    /// meant signed operations on it to have 32 or 64 bits.
+    narrow: bool,
     /// Whether the number may be converted to a larger type: a constant, or the result of a calculation.
     pub extends: bool,
     /// The local, operand or global that has the number, for messages.
@@ -120,6 +125,8 @@ pub struct Evaluator<'e, 's, 'd, 'b> {
     assignments: &'e [Assignment],
     /// The locals that the last location used.
     used_locals: RefCell<Vec<u32>>,
+    /// The beginning of the range of the last location, if it has one.
+    range_begin: Cell<Option<u64>>,
     /// The place of the last location that may have been reused.
     reused: RefCell<Option<String>>,
     /// Whether a location was in a local of another type.
@@ -160,6 +167,7 @@ impl<'e, 's, 'd, 'b> Evaluator<'e, 's, 'd, 'b> {
             assignments: function.map_or(&[], |function| function.assignments),
             used_locals: RefCell::default(),
             reused: RefCell::default(),
+            range_begin: Cell::default(),
             has_wrong_type: Cell::default(),
         };
         let base = match function {
@@ -172,7 +180,7 @@ impl<'e, 's, 'd, 'b> Evaluator<'e, 's, 'd, 'b> {
                 Storage::Memory(address) => Ok(Number::address(address, unit)),
                 Storage::Number(number)
                     if number.class == Class::Integer
-                        && number.bytes <= unit.encoding().address_size =>
+                        && (number.extends || number.bytes <= unit.encoding().address_size) =>
                 {
                     Ok(number)
                 }
@@ -194,9 +202,10 @@ impl<'e, 's, 'd, 'b> Evaluator<'e, 's, 'd, 'b> {
     pub fn locate(&self, location: Attribute<'b>) -> Result<Storage, Stop> {
         self.used_locals.borrow_mut().clear();
         *self.reused.borrow_mut() = None;
+        self.range_begin.set(None);
         if let Some(expression) = location.exprloc_value() {
             let found = self.evaluate(expression, None)?;
-            self.find_reused(0..u64::MAX);
+            self.find_reused(0..u64::MAX)?;
             return Ok(found);
         }
         let Some(mut list) = self.unit.attr_locations(location)? else {
@@ -205,7 +214,8 @@ impl<'e, 's, 'd, 'b> Evaluator<'e, 's, 'd, 'b> {
         while let Some(entry) = list.next()? {
             if self.address.is_some_and(|at| (entry.range.begin..entry.range.end).contains(&at)) {
                 let found = self.evaluate(entry.data, None)?;
-                self.find_reused(entry.range.begin..entry.range.end);
+                self.range_begin.set(Some(entry.range.begin));
+                self.find_reused(entry.range.begin..entry.range.end)?;
                 return Ok(found);
             }
         }
@@ -217,17 +227,36 @@ impl<'e, 's, 'd, 'b> Evaluator<'e, 's, 'd, 'b> {
     /// The instruction that gives the local the variable's value is before the range. LLVM joins ranges with the same
     /// local, so an assignment within a range can be one of the program, such as `i++` in a loop; but LLVM also reuses
     /// locals of variables that are no longer needed, without ending their ranges.
-    fn find_reused(&self, range: Range<u64>) {
+    ///
+    /// # Errors
+    /// Returns an error if the budget is spent.
+    fn find_reused(&self, range: Range<u64>) -> gimli::Result<()> {
         let used = self.used_locals.borrow();
-        let mut assigned = self.assignments.iter().filter(|at| range.contains(&at.address));
-        if let Some(at) = assigned.find(|at| used.contains(&at.local)) {
-            *self.reused.borrow_mut() = Some(format!("local {}", at.local));
+        if used.is_empty() {
+            return Ok(());
         }
+        let begin = self.assignments.partition_point(|at| at.address < range.start);
+        for at in self.assignments.iter().skip(begin).take_while(|at| at.address < range.end) {
+            self.debug.take_steps(1)?;
+            if used.contains(&at.local) {
+                *self.reused.borrow_mut() = Some(format!("local {}", at.local));
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the place of the last location that may have been reused.
     pub fn reused(&self) -> Option<String> {
         self.reused.borrow().clone()
+    }
+
+    /// Returns the beginning of the range of the last location and the only local that it used, if that is what it is.
+    pub fn claim(&self) -> Option<(u64, u32)> {
+        match self.used_locals.borrow()[..] {
+            [local] => Some((self.range_begin.get()?, local)),
+            _ => None,
+        }
     }
 
     /// Returns whether the last location used a local.
@@ -256,6 +285,7 @@ impl<'e, 's, 'd, 'b> Evaluator<'e, 's, 'd, 'b> {
         expression: Expression<BudgetReader<'b>>,
         object: Option<u64>,
     ) -> Result<Storage, Stop> {
+        let address_size = self.unit.encoding().address_size;
         let mut stack = Vec::new();
         stack.extend(object.map(|address| Number::address(address, self.unit)));
         let mut pieces: Vec<Piece> = Vec::new();
@@ -277,7 +307,9 @@ impl<'e, 's, 'd, 'b> Evaluator<'e, 's, 'd, 'b> {
                         return Ok(Storage::Unknown(Unknown::Unsupported(what)));
                     }
                     whole += bytes;
-                    let top = done.take().or_else(|| stack.pop().map(Number::into_address));
+                    let top = done
+                        .take()
+                        .or_else(|| stack.pop().map(|top| top.into_address(address_size)));
                     let storage = top.unwrap_or(Storage::Unknown(Unknown::OptimizedOut));
                     pieces.push(Piece { bytes, storage });
                     stack.clear();
@@ -308,7 +340,7 @@ impl<'e, 's, 'd, 'b> Evaluator<'e, 's, 'd, 'b> {
         if !pieces.is_empty() {
             return Ok(Storage::Pieces(pieces));
         }
-        let top = || stack.pop().map(Number::into_address);
+        let top = || stack.pop().map(|top| top.into_address(address_size));
         Ok(done.or_else(top).unwrap_or(Storage::Unknown(Unknown::OptimizedOut)))
     }
 
@@ -332,6 +364,8 @@ impl<'e, 's, 'd, 'b> Evaluator<'e, 's, 'd, 'b> {
                 }
                 Err(reason) => return Ok(Err(reason)),
             },
+            // The linker's number for a symbol that does not exist, such as the base of thread-local variables.
+            Operation::WasmGlobal { index: u32::MAX } => return Ok(Err(Unknown::Removed)),
             Operation::WasmGlobal { index } => match self.state.global(index)? {
                 Ok(bits) => Number::from_bits(bits, "global"),
                 Err(reason) => return Ok(Err(reason)),
@@ -376,7 +410,7 @@ impl<'e, 's, 'd, 'b> Evaluator<'e, 's, 'd, 'b> {
                 let mut bytes = [0; 8];
                 let size = usize::from(size).min(8);
                 let Some(part) = bytes.get_mut(..size) else { return malformed() };
-                match self.state.read(top.to_address(), part)? {
+                match self.state.read(top.to_address(address_size), part)? {
                     Ok(()) => Number {
                         bits: u64::from_le_bytes(bytes).into(),
                         bytes: address_size,
@@ -460,7 +494,8 @@ impl<'e, 's, 'd, 'b> Evaluator<'e, 's, 'd, 'b> {
             _ => Class::Integer,
         };
         let bits = bits & mask(bytes);
-        Ok(Number { bits, bytes, class, signed, extends: true, origin: number.origin })
+        let origin = number.origin;
+        Ok(Number { bits, bytes, class, signed, typed: true, narrow: false, extends: true, origin })
     }
 }
 
@@ -481,7 +516,9 @@ fn mask(bytes: u8) -> u128 {
 
 impl Number {
     fn from_bits(Bits { bits, bytes, class }: Bits, origin: &'static str) -> Self {
-        Self { bits, bytes, class, signed: false, extends: false, origin: Some(origin) }
+        let narrow = bytes == 4;
+        let origin = Some(origin);
+        Self { bits, bytes, class, signed: false, typed: false, narrow, extends: false, origin }
     }
 
     fn address<'b>(address: u64, unit: UnitRef<'_, BudgetReader<'b>>) -> Self {
@@ -491,18 +528,27 @@ impl Number {
 
     fn constant(bits: u128, signed: bool) -> Self {
         // A constant takes the size of the number that it is added to.
-        Self { bits, bytes: 0, class: Class::Integer, signed, extends: true, origin: None }
+        Self {
+            bits,
+            bytes: 0,
+            class: Class::Integer,
+            signed,
+            typed: false,
+            narrow: false,
+            extends: true,
+            origin: None,
+        }
     }
 
-    /// Returns the place at an address. The linker gives the last address to variables that it has removed.
-    fn into_address(self) -> Storage {
+    /// Returns the place at an address, which wraps around at the end of the address space as in the guest. The linker
+    /// gives the last address to variables that it has removed.
+    fn into_address(self, address_size: u8) -> Storage {
+        let address = self.to_address(address_size);
         match self.class {
-            Class::Integer
-                if self.to_address() == u64::from(u32::MAX) || self.to_address() == u64::MAX =>
-            {
+            Class::Integer if u128::from(address) == mask(address_size) => {
                 Storage::Unknown(Unknown::Removed)
             }
-            Class::Integer => Storage::Memory(self.to_address()),
+            Class::Integer => Storage::Memory(address),
             _ => Storage::Unknown(Unknown::WrongType(self.describe_mismatch("an address"))),
         }
     }
@@ -519,9 +565,8 @@ impl Number {
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "an address has at most 64 bits")]
-    fn to_address(&self) -> u64 {
-        let bytes = if self.bytes == 0 { 8 } else { self.bytes };
-        (self.bits & mask(bytes.min(8))) as u64
+    fn to_address(&self, address_size: u8) -> u64 {
+        (self.bits & mask(address_size.min(8))) as u64
     }
 
     /// Returns the bits, extended to 128 bits.
@@ -540,13 +585,36 @@ impl Number {
         self.combine(other, |left, right| left.wrapping_add(right))
     }
 
-    /// Calculates with two integers. The result has the size of the larger one.
+    /// Calculates with two integers. A result with a type has the size of the type, others have 64 bits.
     fn combine(&self, other: &Self, f: impl Fn(u128, u128) -> u128) -> Self {
-        let bytes = self.bytes.max(other.bytes);
-        let bits = f(self.extended(), other.extended());
-        let bits = if bytes == 0 { bits } else { bits & mask(bytes) };
-        let signed = self.signed && other.signed;
-        Self { bits, bytes, class: Class::Integer, signed, extends: true, origin: self.origin }
+        let typed = self.typed || other.typed;
+        let bytes = match (self.typed, other.typed) {
+            (true, true) => self.bytes.max(other.bytes),
+            (true, false) => self.bytes,
+            (false, true) => other.bytes,
+            (false, false) => 8,
+        };
+        let bits = f(self.extended(), other.extended()) & mask(bytes);
+        Self {
+            bits,
+            bytes,
+            class: Class::Integer,
+            signed: self.signed && other.signed,
+            typed,
+            narrow: !typed && (self.narrow || other.narrow),
+            extends: typed || bytes == 8,
+            origin: self.origin.or(other.origin),
+        }
+    }
+
+    /// Returns the number as a signed one, or `None` if it is not known how many bits it has.
+    fn to_signed(&self) -> Option<i128> {
+        let sign_extend = |bits: u32| (self.bits << (128 - bits)).cast_signed() >> (128 - bits);
+        if self.typed {
+            return Some(sign_extend((u32::from(self.bytes) * 8).clamp(1, 128)));
+        }
+        let wide = sign_extend(64);
+        (!self.narrow || wide == sign_extend(32)).then_some(wide)
     }
 
     fn unary(&self, operation: &Operation<BudgetReader<'_>>) -> Option<Self> {
@@ -569,13 +637,8 @@ impl Number {
             return None;
         }
         let shift = u32::try_from(right.bits).ok();
-        let bits = u32::from(self.bytes.max(right.bytes)) * 8;
-        let signed = |x: u128| match bits {
-            0 | 128.. => x.cast_signed(),
-            bits => (x << (128 - bits)).cast_signed() >> (128 - bits),
-        };
         let truth = |truth: bool| Some(Self::constant(truth.into(), false));
-        let (left_signed, right_signed) = (signed(self.bits), signed(right.bits));
+        let signed = || Some((self.to_signed()?, right.to_signed()?));
         Some(match operation {
             Operation::Plus => self.add(right),
             Operation::Minus => self.combine(right, u128::wrapping_sub),
@@ -589,27 +652,34 @@ impl Number {
             }
             Operation::Shr => {
                 let shift = shift?;
-                let bits = (self.bits & mask(self.bytes.max(1))).checked_shr(shift).unwrap_or(0);
-                Self { bits, extends: true, ..self.clone() }
+                self.combine(right, |x, _| {
+                    (x & u128::from(u64::MAX)).checked_shr(shift).unwrap_or(0)
+                })
             }
             Operation::Shra => {
-                let shifted = left_signed >> shift?.min(127);
+                let shifted = self.to_signed()? >> shift?.min(127);
                 self.combine(right, |_, _| shifted.cast_unsigned())
             }
             Operation::Div => {
-                let quotient = left_signed.checked_div(right_signed)?;
+                let (left, right_signed) = signed()?;
+                let quotient = left.checked_div(right_signed)?;
                 self.combine(right, |_, _| quotient.cast_unsigned())
             }
             Operation::Mod => {
-                let rest = (self.bits).checked_rem(right.bits)?;
-                self.combine(right, |_, _| rest)
+                // Producers use this operation for signed and for unsigned remainders.
+                let (left, right_signed) = signed()?;
+                if left < 0 || right_signed < 0 {
+                    return None;
+                }
+                let rest = left.checked_rem(right_signed)?;
+                self.combine(right, |_, _| rest.cast_unsigned())
             }
-            Operation::Eq => return truth(left_signed == right_signed),
-            Operation::Ne => return truth(left_signed != right_signed),
-            Operation::Lt => return truth(left_signed < right_signed),
-            Operation::Le => return truth(left_signed <= right_signed),
-            Operation::Gt => return truth(left_signed > right_signed),
-            Operation::Ge => return truth(left_signed >= right_signed),
+            Operation::Eq => return truth(self.extended() == right.extended()),
+            Operation::Ne => return truth(self.extended() != right.extended()),
+            Operation::Lt => return signed().and_then(|(left, right)| truth(left < right)),
+            Operation::Le => return signed().and_then(|(left, right)| truth(left <= right)),
+            Operation::Gt => return signed().and_then(|(left, right)| truth(left > right)),
+            Operation::Ge => return signed().and_then(|(left, right)| truth(left >= right)),
             _ => return None,
         })
     }

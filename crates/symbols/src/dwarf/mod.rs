@@ -23,6 +23,7 @@ use super::limits::{
     MAX_ENTRY_DEPTH, MAX_MEMBERS, MAX_MORE_STEPS, MAX_STEPS_PER_BYTE, MAX_STEPS_PER_FRAME,
 };
 use super::module::{Module, Place};
+use super::value::Unknown;
 
 /// The maximum length in bytes of the size field before a function's body. Some producers count it as part of the
 /// function.
@@ -122,6 +123,14 @@ impl<'b> Debug<'b> {
     /// Returns the message for an error.
     pub fn describe(&self, error: gimli::Error) -> String {
         Self::message(&self.budget, error)
+    }
+
+    /// Returns the reason why a value is unknown after an error.
+    pub fn unknown(&self, error: gimli::Error) -> Unknown {
+        match self.budget.is_exceeded() {
+            true => Unknown::TooMuchWork,
+            false => Unknown::Malformed(error.to_string()),
+        }
     }
 
     /// Allows for the work of another frame.
@@ -240,6 +249,7 @@ impl<'b> Debug<'b> {
             return self.main.at_header(unit.header.debug_info_offset()?);
         }
         let id = unit.dwo_id?;
+        self.budget.take(self.main.len() as u64).ok()?;
         (0..self.main.len()).find(|index| self.main.dwo_id(*index) == Some(id))
     }
 
@@ -267,8 +277,13 @@ impl<'b> Debug<'b> {
             true => Some(&self.main),
             false => self.split.file_of(unit.dwarf),
         };
-        match reference? {
-            AttributeValue::UnitRef(at) => Some(Cursor { unit, at }),
+        let reference = reference?;
+        if let AttributeValue::UnitRef(at) = reference {
+            return Some(Cursor { unit, at });
+        }
+        // The files are searched one after the other.
+        self.budget.take(self.split.len() as u64).ok()?;
+        match reference {
             AttributeValue::DebugInfoRef(offset) => file()?.entry_at(offset),
             AttributeValue::DebugTypesRef(signature) => {
                 let own = file().and_then(|file| file.type_with(signature));

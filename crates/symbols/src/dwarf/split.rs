@@ -87,6 +87,11 @@ impl<'b> Split<'b> {
         if found == id.0 { Some((self.files.get(file)?, unit)) } else { None }
     }
 
+    /// Returns the number of files, where each unit of a package counts.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
     /// Returns whether a predicate holds for any of the files.
     ///
     /// # Errors

@@ -21,7 +21,12 @@ impl Reader<'_, '_, '_, '_, '_> {
         match storage {
             Storage::Unknown(reason) => Ok(Err(reason.clone())),
             Storage::Memory(address) => {
-                let address = self.wrap(address.wrapping_add(offset));
+                // An object does not wrap around: the guest's access would trap.
+                let end = address.checked_add(offset).and_then(|at| at.checked_add(len));
+                let address = address.wrapping_add(offset);
+                if end.is_none_or(|end| end > self.memory_end()) {
+                    return Ok(Err(Unknown::OutOfBounds(address)));
+                }
                 let mut bytes = vec![0; size];
                 Ok(self.evaluator.state.read(address, &mut bytes)?.map(|()| bytes))
             }
@@ -131,7 +136,7 @@ impl Reader<'_, '_, '_, '_, '_> {
         let mut bytes = Vec::new();
         let limit = self.limits.text;
         while (bytes.len() as u64) < limit {
-            let at = self.wrap(address.wrapping_add(bytes.len() as u64));
+            let at = address.wrapping_add(bytes.len() as u64);
             let len = CHUNK.min(limit - bytes.len() as u64);
             let storage = Storage::Memory(at);
             let chunk = match self.bytes(&storage, 0, len)? {
@@ -162,11 +167,11 @@ impl Reader<'_, '_, '_, '_, '_> {
             .map(|bytes| Value::Text(Text { bytes, length: Some(length), address: Some(address) })))
     }
 
-    /// Wraps an address around at the end of a 32-bit memory, as the guest does.
-    fn wrap(&self, address: u64) -> u64 {
+    /// Returns the end of the address space.
+    fn memory_end(&self) -> u64 {
         match self.evaluator.unit.encoding().address_size {
-            4 => address & u64::from(u32::MAX),
-            _ => address,
+            4 => 1 << 32,
+            _ => u64::MAX,
         }
     }
 }

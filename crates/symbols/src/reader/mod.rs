@@ -8,6 +8,10 @@ mod bytes;
 mod rust;
 mod zig;
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use gimli::{AttributeValue, UnitRef};
 
 use crate::budget::BudgetReader;
@@ -15,6 +19,7 @@ use crate::dwarf::Debug;
 use crate::dwarf::location::{Evaluator, Stop, Storage};
 use crate::dwarf::types::{Language, byte_size, constant_count, is_dimension, is_pointer};
 use crate::dwarf::units::{Cursor, Entry};
+use crate::limits::MAX_VALUE_DEPTH;
 use crate::value::{Member, Text, Unknown, Value};
 
 /// Limits on the values of variables.
@@ -65,6 +70,7 @@ struct BitField {
 }
 
 /// A data member or base class of a structure.
+#[derive(Clone)]
 struct Field<'d, 'b> {
     name: Option<String>,
     ty: Option<Cursor<'d, 'b>>,
@@ -79,13 +85,21 @@ pub struct Reader<'r, 'e, 's, 'd, 'b> {
     limits: ValueLimits,
     /// The number of values that may still be added to the variable.
     left: u64,
+    /// The fields of structures by the address of the unit and the offset of the type. The elements of an array have the
+    /// same type.
+    known_fields: RefCell<HashMap<(usize, usize), Fields<'e, 'b>>>,
 }
+
+/// The fields of a structure.
+type Fields<'e, 'b> = Rc<Vec<Field<'e, 'b>>>;
 
 type Read = Result<Value, Stop>;
 
 impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
     pub fn new(evaluator: &'r Evaluator<'e, 's, 'd, 'b>, limits: ValueLimits) -> Self {
-        Self { debug: evaluator.debug, evaluator, limits, left: limits.values }
+        let limits = ValueLimits { depth: limits.depth.min(MAX_VALUE_DEPTH), ..limits };
+        let (debug, left) = (evaluator.debug, limits.values);
+        Self { debug, evaluator, limits, left, known_fields: RefCell::default() }
     }
 
     /// Reads the value of a variable.
@@ -117,9 +131,12 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
         let Some((ty, entry)) = stripped else {
             return Ok(Value::Unknown(Unknown::Unsupported("variable without a type".into())));
         };
-        if part.depth > self.limits.depth && !is_scalar(entry.tag()) {
+        let is_too_deep = part.depth > self.limits.depth;
+        if is_too_deep && !is_scalar(entry.tag()) {
             return Ok(Value::Omitted);
         }
+        // A pointer at the maximum depth is shown, but not followed.
+        let part = Part { pointers: if is_too_deep { 0 } else { part.pointers }, ..part };
         match entry.tag() {
             gimli::DW_TAG_base_type => self.scalar(ty, &entry, part),
             gimli::DW_TAG_unspecified_type => self.address(part).map(|address| match address {
@@ -131,12 +148,13 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
             gimli::DW_TAG_array_type => self.array(ty, &entry, part),
             gimli::DW_TAG_subrange_type => {
                 let of = self.debug.type_of(ty.unit, &entry);
-                self.value(of, part)
+                self.value(of, Part { depth: part.depth + 1, ..part })
             }
             gimli::DW_TAG_structure_type | gimli::DW_TAG_class_type | gimli::DW_TAG_union_type => {
                 self.structure(ty, &entry, part)
             }
-            tag => Ok(Value::Unknown(Unknown::Unsupported(format!("type {tag}")))),
+            gimli::DW_TAG_ptr_to_member_type => Ok(unsupported("pointers to members")),
+            tag => Ok(unsupported(&format!("type {tag}"))),
         }
     }
 
@@ -321,6 +339,9 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
                 }
             }
         }
+        if dimensions.is_empty() {
+            return Ok(unsupported("an array without dimensions"));
+        }
         let stride = entry.attr_value(gimli::DW_AT_byte_stride).and_then(|x| x.udata_value());
         let size = match stride {
             Some(stride) => Some(stride),
@@ -346,8 +367,8 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
             None => (dimension.attr_value(gimli::DW_AT_upper_bound), 1),
         };
         let Some(attribute) = attribute else {
-            // A flexible array member.
-            return Ok(Ok(0));
+            // A flexible array member, or an array behind a pointer.
+            return Ok(Err(Unknown::Unsupported("an array without a length".into())));
         };
         let storage = match self.debug.follow(unit, Some(attribute.clone())) {
             Some(variable) => match variable.entry()?.attr_value(gimli::DW_AT_location) {
@@ -436,13 +457,17 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
             Some(value) => Ok(value),
             None => {
                 let fields = self.fields(ty)?;
-                self.record(fields, part, language)
+                self.record(&fields, part, language)
             }
         }
     }
 
     /// Returns the base classes and data members of a structure.
-    fn fields(&self, ty: Cursor<'e, 'b>) -> Result<Vec<Field<'e, 'b>>, Stop> {
+    fn fields(&self, ty: Cursor<'e, 'b>) -> Result<Fields<'e, 'b>, Stop> {
+        let key = (std::ptr::from_ref(ty.unit.unit).addr(), ty.at.0);
+        if let Some(fields) = self.known_fields.borrow().get(&key) {
+            return Ok(fields.clone());
+        }
         let mut fields = Vec::new();
         for entry in self.debug.children(ty)? {
             let is_base = entry.tag() == gimli::DW_TAG_inheritance;
@@ -461,11 +486,13 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
             let is_artificial = entry.has_attr(gimli::DW_AT_artificial);
             fields.push(Field { name, ty: ty_of, entry, is_artificial });
         }
+        let fields = Rc::new(fields);
+        self.known_fields.borrow_mut().insert(key, fields.clone());
         Ok(fields)
     }
 
     /// Reads the members of a structure.
-    fn record(&mut self, fields: Vec<Field<'e, 'b>>, part: Part<'_>, language: Language) -> Read {
+    fn record(&mut self, fields: &[Field<'e, 'b>], part: Part<'_>, language: Language) -> Read {
         let is_tuple = language == Language::Rust
             && !fields.is_empty()
             && fields
@@ -474,12 +501,12 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
                 .all(|(i, field)| field.name.as_deref() == Some(format!("__{i}").as_str()));
         let shown = usize::try_from(self.limits.elements).unwrap_or(usize::MAX);
         let (count, mut members) = (fields.len(), Vec::new());
-        for field in fields.into_iter().take(shown) {
+        for field in fields.iter().take(shown) {
             if self.left == 0 {
                 break;
             }
-            let value = self.field(&field, part)?;
-            members.push(Member { name: field.name, value });
+            let value = self.field(field, part)?;
+            members.push(Member { name: field.name.clone(), value });
         }
         let omitted = count - members.len();
         Ok(match is_tuple {

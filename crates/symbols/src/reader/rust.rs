@@ -174,8 +174,8 @@ impl<'e, 'b> Reader<'_, 'e, '_, '_, 'b> {
         if entry.tag() != gimli::DW_TAG_structure_type {
             return Ok(None);
         }
-        for field in self.fields(ty)? {
-            if let Some(address) = self.buffer_address(&field, inner, depth - 1)? {
+        for field in self.fields(ty)?.iter() {
+            if let Some(address) = self.buffer_address(field, inner, depth - 1)? {
                 return Ok(Some(address));
             }
         }
@@ -245,7 +245,7 @@ impl<'e, 'b> Reader<'_, 'e, '_, '_, 'b> {
 
     /// Reads the data of a variant.
     fn rust_variant(&mut self, at: Cursor<'e, 'b>, part: Part<'_>) -> Read {
-        let Some(field) = self.fields(at)?.into_iter().next() else {
+        let Some(field) = self.fields(at)?.first().cloned() else {
             return Ok(Value::Unknown(Unknown::Malformed("a variant without data".into())));
         };
         let name = field.name.clone().unwrap_or_else(|| "?".into());
@@ -263,7 +263,7 @@ impl<'e, 'b> Reader<'_, 'e, '_, '_, 'b> {
             return Ok(Value::Variant { name, data: None });
         }
         let inner = Part { depth: part.depth, ..inner };
-        let data = self.record(fields, inner, Language::Rust)?;
+        let data = self.record(&fields, inner, Language::Rust)?;
         Ok(Value::Variant { name, data: Some(Box::new(data)) })
     }
 }

@@ -125,10 +125,10 @@ impl<'e, 'b> Reader<'_, 'e, '_, '_, 'b> {
         Ok(Some(Value::Variant { name, data }))
     }
 
-    /// Reads the payload of an optional or an error union, which is no deeper than the whole.
+    /// Reads the payload of an optional or an error union.
     fn payload(&mut self, payload: &Field<'e, 'b>, part: Part<'_>) -> Read {
         match self.field_part(payload, part)? {
-            Ok(inner) => self.value(payload.ty, Part { depth: part.depth, ..inner }),
+            Ok(inner) => self.value(payload.ty, inner),
             Err(reason) => Ok(Value::Unknown(reason)),
         }
     }
