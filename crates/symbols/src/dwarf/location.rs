@@ -684,3 +684,61 @@ impl Number {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(bits: u32) -> Number {
+        Number::from_bits(Bits { bits: bits.into(), bytes: 4, class: Class::Integer }, "local")
+    }
+
+    fn constant(bits: u64) -> Number {
+        Number::constant(bits.into(), false)
+    }
+
+    #[test]
+    fn addresses_wrap_around_as_in_the_guest() {
+        // A local of -2 plus 0x1002.
+        let sum = local(0xffff_fffe).add(&constant(0x1002));
+        assert_eq!(sum.clone().into_address(4), Storage::Memory(0x1000));
+        assert_eq!(sum.into_address(8), Storage::Memory(0x1_0000_1000));
+        let below = local(0x10).add(&Number::constant((-0x20_i128).cast_unsigned(), true));
+        assert_eq!(below.into_address(4), Storage::Memory(0xffff_fff0));
+        let removed = Storage::Unknown(Unknown::Removed);
+        assert_eq!(local(u32::MAX).into_address(4), removed);
+        let float = Number { class: Class::Float, ..local(0) };
+        assert!(matches!(float.into_address(4), Storage::Unknown(Unknown::WrongType(_))));
+    }
+
+    /// LLVM extends a 32-bit local in DWARF 4 so: `dup, 31, shr, 0, not, mul, 32, shl, or`.
+    #[test]
+    fn extends_a_local_as_llvm_writes_it() {
+        for (value, expected) in [(0xffff_fffd_u32, -3_i64), (3, 3)] {
+            let local = local(value);
+            let sign = local.binary(&Operation::Shr, &constant(31)).unwrap();
+            let ones = constant(0).unary(&Operation::Not).unwrap();
+            let high = sign.binary(&Operation::Mul, &ones).unwrap();
+            let high = high.binary(&Operation::Shl, &constant(32)).unwrap();
+            let whole = local.binary(&Operation::Or, &high).unwrap();
+            assert_eq!((whole.bits, whole.bytes), (expected.cast_unsigned().into(), 8));
+        }
+    }
+
+    #[test]
+    fn signed_operations_need_a_known_width() {
+        let minus_five = constant((-5_i64 << 32).cast_unsigned());
+        let shifted = minus_five.binary(&Operation::Shra, &constant(32)).unwrap();
+        assert_eq!(shifted.bits, u128::from((-5_i64).cast_unsigned()));
+        // -3 with 32 bits, and 4294967293 with 64.
+        let doubtful = local(0xffff_fffd);
+        for operation in [Operation::Div, Operation::Mod, Operation::Shra, Operation::Lt] {
+            assert_eq!(doubtful.binary(&operation, &constant(4)), None, "{operation:?}");
+            assert!(local(9).binary(&operation, &constant(4)).is_some(), "{operation:?}");
+        }
+        // A producer can mean a signed or an unsigned remainder.
+        assert_eq!(minus_five.binary(&Operation::Mod, &constant(4)), None);
+        assert_eq!(local(9).binary(&Operation::Mod, &constant(4)).unwrap().bits, 1);
+        assert_eq!(local(9).binary(&Operation::Div, &constant(0)), None);
+    }
+}
