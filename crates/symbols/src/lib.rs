@@ -42,8 +42,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Module files are as untrusted as dumps. Of a malformed file the crate uses everything before the fault, and
-//! [`limits`] bounds the work that debugging information can cause.
+//! Module files are as untrusted as dumps. The crate reads a malformed file up to the fault, and [`limits`] bounds the
+//! work that debugging information can cause.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -40,6 +40,8 @@ pub struct Module<'b> {
     pub fault: Option<String>,
     decoded: Cell<u64>,
     assignments: RefCell<HashMap<u32, Arc<[Assignment]>>>,
+    /// The number of entries and assignments in `assignments`.
+    cached_assignments: Cell<usize>,
 }
 
 /// An instruction that assigns to a local.
@@ -233,9 +235,12 @@ impl<'b> Module<'b> {
         }
         let found: Arc<[_]> = self.find_assignments(function).unwrap_or_default().into();
         let mut cache = self.assignments.borrow_mut();
-        let cached: usize = cache.values().map(|found| found.len() + 1).sum();
-        if cached + found.len() > MAX_CACHED_ASSIGNMENTS {
+        let more = self.cached_assignments.get() + found.len() + 1;
+        if more > MAX_CACHED_ASSIGNMENTS {
             cache.clear();
+            self.cached_assignments.set(found.len() + 1);
+        } else {
+            self.cached_assignments.set(more);
         }
         cache.insert(function, found.clone());
         found

@@ -90,10 +90,10 @@ pub struct Resolved {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StaticScope {
-    /// Those of the compile units that have a frame.
+    /// Static variables of compile units with a frame.
     #[default]
     Frames,
-    /// Those of all compile units.
+    /// Static variables of all compile units.
     All,
 }
 
@@ -463,7 +463,7 @@ impl<'b> Symbols<'b> {
         let uses_locals = evaluator.uses_locals();
         let value = Reader::new(evaluator, self.limits).variable(ty, &storage)?;
         variable.in_local = uses_locals;
-        // A value that is calculated from a local can be right beside another one.
+        // Several variables can be calculated from one local.
         let is_plain = matches!(&storage, Storage::Number(number) if !number.extends);
         variable.claim = claim.filter(|_| is_plain);
         variable.value = match reused {
@@ -583,8 +583,7 @@ impl<'b> Symbols<'b> {
     }
 }
 
-/// Marks the variables of a function of which several are said to be in one local from one instruction on. The local was
-/// assigned for the last of them at most.
+/// Marks variables that claim the same local from the same instruction on. At most the last one is right.
 fn doubt_shared_locals(variables: &mut [Variable]) {
     let mut claims = HashMap::new();
     for claim in variables.iter().filter_map(|variable| variable.claim) {

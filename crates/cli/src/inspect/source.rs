@@ -3,7 +3,7 @@
 //! Compilers record the paths of source files on the machine that built the guest. The file is looked up in the given
 //! directories by ever shorter ends of its path: for `/build/app/src/main.c`, these are `build/app/src/main.c`,
 //! `app/src/main.c`, `src/main.c` and `main.c`. The guest's module is untrusted, so a path never leads out of the
-//! directory: `..` ends the lookup.
+//! directory: ends that contain `..` are skipped.
 
 use std::collections::HashMap;
 use std::fs::File;

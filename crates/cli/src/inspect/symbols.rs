@@ -12,7 +12,7 @@ use super::columns::Columns;
 use super::source::SourceDirectories;
 use crate::symbol_files::SymbolFile;
 
-/// The width of the text before a name, and of the line and column after a path.
+/// The width of the text before a name.
 const INDENT: usize = 5;
 
 /// The options of symbols.

@@ -1,4 +1,4 @@
-//! The symbols of a frame.
+//! The symbols of frames, static variables, and verdicts about symbol files.
 
 use corestream::InstanceIndex;
 use corestream_symbols::{Resolved, Value, VariableKind, Verdict};

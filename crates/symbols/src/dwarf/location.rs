@@ -251,7 +251,7 @@ impl<'e, 's, 'd, 'b> Evaluator<'e, 's, 'd, 'b> {
         self.reused.borrow().clone()
     }
 
-    /// Returns the beginning of the range of the last location and the only local that it used, if that is what it is.
+    /// Returns the start of the range and the local, if the last location has a range and used exactly one local.
     pub fn claim(&self) -> Option<(u64, u32)> {
         match self.used_locals.borrow()[..] {
             [local] => Some((self.range_begin.get()?, local)),
@@ -370,9 +370,18 @@ impl<'e, 's, 'd, 'b> Evaluator<'e, 's, 'd, 'b> {
                 Ok(bits) => Number::from_bits(bits, "global"),
                 Err(reason) => return Ok(Err(reason)),
             },
+            // The linker gives the last address to variables that it has removed.
+            Operation::Address { address } if u128::from(address) == mask(address_size) => {
+                return Ok(Err(Unknown::Removed));
+            }
             Operation::Address { address } => Number::address(address, self.unit),
             Operation::AddressIndex { index } | Operation::ConstantIndex { index } => {
-                Number::address(self.unit.address(index)?, self.unit)
+                match self.unit.address(index)? {
+                    removed if u128::from(removed) == mask(address_size) => {
+                        return Ok(Err(Unknown::Removed));
+                    }
+                    address => Number::address(address, self.unit),
+                }
             }
             Operation::UnsignedConstant { value } => Number::constant(value.into(), false),
             Operation::SignedConstant { value } => {
@@ -674,12 +683,18 @@ impl Number {
                 let rest = left.checked_rem(right_signed)?;
                 self.combine(right, |_, _| rest.cast_unsigned())
             }
-            Operation::Eq => return truth(self.extended() == right.extended()),
-            Operation::Ne => return truth(self.extended() != right.extended()),
-            Operation::Lt => return signed().and_then(|(left, right)| truth(left < right)),
-            Operation::Le => return signed().and_then(|(left, right)| truth(left <= right)),
-            Operation::Gt => return signed().and_then(|(left, right)| truth(left > right)),
-            Operation::Ge => return signed().and_then(|(left, right)| truth(left >= right)),
+            Operation::Eq => return signed().and_then(|(left, right)| truth(left == right)),
+            Operation::Ne => return signed().and_then(|(left, right)| truth(left != right)),
+            Operation::Lt | Operation::Le | Operation::Gt | Operation::Ge => {
+                // Producers use these operations for signed and for unsigned numbers.
+                let (left, right) = signed().filter(|(left, right)| *left >= 0 && *right >= 0)?;
+                return truth(match operation {
+                    Operation::Lt => left < right,
+                    Operation::Le => left <= right,
+                    Operation::Gt => left > right,
+                    _ => left >= right,
+                });
+            }
             _ => return None,
         })
     }

@@ -75,7 +75,7 @@ impl<'b> Split<'b> {
         Ok(())
     }
 
-    /// Ends adding.
+    /// Sorts the units by id. Call this before `find`.
     pub fn sort(&mut self) {
         self.by_id.sort_unstable();
     }

@@ -37,7 +37,7 @@ impl<'d, 'b> Cursor<'d, 'b> {
 /// The units of a file.
 pub struct Units<'b> {
     pub dwarf: Arc<Dwarf<BudgetReader<'b>>>,
-    /// The headers in the order of the file. Those of `.debug_types` come last.
+    /// The headers in the order of the file. Headers from `.debug_types` come last.
     headers: Vec<UnitHeader<BudgetReader<'b>>>,
     /// The parsed units, in the order of `headers`.
     parsed: Vec<OnceCell<Option<Unit<BudgetReader<'b>>>>>,

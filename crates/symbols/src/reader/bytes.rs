@@ -92,10 +92,10 @@ impl Reader<'_, '_, '_, '_, '_> {
             }
         }
         if let Some(field) = part.bits {
-            let len = (field.begin + field.size).div_ceil(8);
             if field.size > 128 || field.size == 0 {
                 return Ok(Err(Unknown::Malformed("the size of a bit-field".into())));
             }
+            let len = (field.begin + field.size).div_ceil(8);
             let bytes = match self.bytes(part.storage, part.offset, len)? {
                 Ok(bytes) => bytes,
                 Err(reason) => return Ok(Err(reason)),

@@ -195,7 +195,7 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
                 more => Value::Unsigned(more),
             },
             gimli::DW_ATE_signed_char | gimli::DW_ATE_unsigned_char
-                if name == "char" && size == 1 =>
+                if name == "char" && size == 1 && part.bits.is_none() =>
             {
                 Value::Byte(u8::try_from(bytes::unsigned(bits, 8)).unwrap_or_default())
             }
@@ -377,9 +377,14 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
             },
             None => self.evaluator.locate(attribute)?,
         };
+        if let Some(place) = self.evaluator.reused() {
+            let what = format!("an array whose length is in {place}, which may have been reused");
+            return Ok(Err(Unknown::Unsupported(what)));
+        }
         let part = Part { storage: &storage, offset: 0, bits: None, depth: 1, pointers: 0 };
         // Clang describes the size of a variable-length array as an `unsigned long`, which has 4 bytes at least.
         let size = match &storage {
+            Storage::Number(number) if number.extends => 8,
             Storage::Number(number) => u64::from(number.bytes.max(1)),
             _ => unit.encoding().address_size.into(),
         };
@@ -399,6 +404,10 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
         let Some((count, inner)) = dimensions.split_first() else {
             return self.value(Some(of), part);
         };
+        // An array of arrays makes values before it reaches the elements.
+        let Some(left) = self.left.checked_sub(1) else { return Ok(Value::Omitted) };
+        self.left = left;
+        self.debug.take_steps(1 + dimensions.len() as u64)?;
         if part.depth > self.limits.depth {
             return Ok(Value::Omitted);
         }
@@ -524,7 +533,7 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
             Ok(inner) => inner,
             Err(reason) => return Ok(Value::Unknown(reason)),
         };
-        // The table of virtual functions is no data of the guest's program.
+        // Does not follow the pointer to the table of virtual functions, which the compiler made.
         let is_table = field.is_artificial
             && field.name.as_deref().is_some_and(|name| name.starts_with("_vptr"));
         let pointers = if is_table { 0 } else { inner.pointers };
@@ -576,7 +585,9 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
                     None => None,
                 };
                 let unit = number(gimli::DW_AT_byte_size).or(of_type).unwrap_or(0);
-                let begin = unit.checked_mul(8).and_then(|bits| bits.checked_sub(from_top + size));
+                let begin = unit.checked_mul(8).and_then(|bits| {
+                    from_top.checked_add(size).and_then(|used| bits.checked_sub(used))
+                });
                 let Some(begin) = begin else {
                     return Ok(Err(Unknown::Malformed("a bit-field outside its type".into())));
                 };

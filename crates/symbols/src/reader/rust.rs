@@ -36,9 +36,12 @@ impl<'e, 'b> Reader<'_, 'e, '_, '_, 'b> {
         let fields = self.fields(ty)?;
         let find = |name: &str| fields.iter().find(|field| field.name.as_deref() == Some(name));
         if let (Some(data), Some(length), 2) = (find("data_ptr"), find("length"), fields.len()) {
-            let is_text = name.trim_start_matches("alloc::boxed::").contains("str");
+            // `Rc<[T]>` has a header before the elements, and a pointer to a structure that ends with text has the rest of
+            // the structure.
+            let Some(kind) = unsized_kind(&name) else { return Ok(None) };
             let element = self.pointee(data)?;
-            return self.rust_slice(data, length, element, is_text, part).map(Some);
+            let is_text = kind == UnsizedKind::Text;
+            return self.read_slice(data, length, element, is_text, part).map(Some);
         }
         if name == "String"
             && let [vec] = &fields[..]
@@ -64,7 +67,7 @@ impl<'e, 'b> Reader<'_, 'e, '_, '_, 'b> {
     }
 
     /// Reads a slice that consists of a pointer and a length.
-    pub(super) fn rust_slice(
+    pub(super) fn read_slice(
         &mut self,
         data: &Field<'e, 'b>,
         length: &Field<'e, 'b>,
@@ -215,7 +218,12 @@ impl<'e, 'b> Reader<'_, 'e, '_, '_, 'b> {
                 Err(reason) => return Ok(Value::Unknown(reason)),
             };
             match self.bits(inner, size, false, "a discriminant")? {
-                Ok(found) => bits = Some((bytes::unsigned(found, size * 8), size * 8)),
+                Ok(found) => {
+                    bits = Some((
+                        bytes::unsigned(found, size.saturating_mul(8)),
+                        size.saturating_mul(8),
+                    ))
+                }
                 Err(reason) => return Ok(Value::Unknown(reason)),
             }
         }
@@ -265,5 +273,44 @@ impl<'e, 'b> Reader<'_, 'e, '_, '_, 'b> {
         let inner = Part { depth: part.depth, ..inner };
         let data = self.record(&fields, inner, Language::Rust)?;
         Ok(Value::Variant { name, data: Some(Box::new(data)) })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UnsizedKind {
+    Text,
+    Slice,
+}
+
+/// Returns what a pointer with a length points to, by the name of its type, or `None` if it is something else.
+fn unsized_kind(name: &str) -> Option<UnsizedKind> {
+    let pointers = ["&mut ", "&", "*const ", "*mut ", "alloc::boxed::Box<"];
+    let target = pointers.iter().find_map(|pointer| name.strip_prefix(pointer))?;
+    let ends_here = |rest: &str| rest.is_empty() || rest.starts_with([',', '>']);
+    match target.strip_prefix("str") {
+        Some(rest) if ends_here(rest) => Some(UnsizedKind::Text),
+        _ => target.starts_with('[').then_some(UnsizedKind::Slice),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_text_is_text() {
+        for name in
+            ["&str", "&mut str", "*const str", "alloc::boxed::Box<str, alloc::alloc::Global>"]
+        {
+            assert_eq!(unsized_kind(name), Some(UnsizedKind::Text), "{name}");
+        }
+        for name in ["&[&str]", "&mut [u8]", "&[my::stream::Item]", "alloc::boxed::Box<[i16]>"] {
+            assert_eq!(unsized_kind(name), Some(UnsizedKind::Slice), "{name}");
+        }
+        for name in
+            ["alloc::rc::Rc<str>", "*const alloc::rc::RcInner<str>", "&std::path::Path", "&strange"]
+        {
+            assert_eq!(unsized_kind(name), None, "{name}");
+        }
     }
 }

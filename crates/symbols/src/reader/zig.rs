@@ -47,13 +47,15 @@ impl<'e, 'b> Reader<'_, 'e, '_, '_, 'b> {
         if fields.len() != 2 {
             return Ok(None);
         }
-        if let (Some(pointer), Some(length)) = (find(&fields, "ptr"), find(&fields, "len")) {
+        if name.starts_with('[')
+            && let (Some(pointer), Some(length)) = (find(&fields, "ptr"), find(&fields, "len"))
+        {
             let element = self.pointee(pointer)?;
             let is_text = match element {
                 Some(element) => self.debug.type_name(Some(element))? == "u8",
                 None => false,
             };
-            return self.rust_slice(pointer, length, element, is_text, part).map(Some);
+            return self.read_slice(pointer, length, element, is_text, part).map(Some);
         }
         let Some(payload) = find(&fields, "payload") else { return Ok(None) };
         if let Some(some) = find(&fields, "some").filter(|_| name.starts_with('?')) {

@@ -390,7 +390,7 @@ fn limits_depth_elements_text_and_pointers() {
     assert!(values["list"].starts_with("0x") && !values["list"].contains("->"));
     let values = shown(&["--max-pointers", "2"]);
     assert!(values["list"].matches("->").count() == 2, "{}", values["list"]);
-    let values = shown(&["--max-values", "3"]);
+    let values = shown(&["--max-values", "4"]);
     assert_eq!(values["numbers"], "[1, -2, ... 2 more]");
     // Statics of the source files of the frames, of all files, and none.
     assert!(shown(&[]).contains_key("tally") && shown(&["--statics", "all"]).contains_key("tally"));
