@@ -345,14 +345,14 @@ impl Matcher<'_, '_, '_> {
         for (function, offsets) in &mut by_function {
             offsets.sort_unstable();
             offsets.dedup();
-            if let Some((offset, reason)) = module.find_foreign_offset(*function, offsets, exact) {
-                misfits.insert(*function, (offset, reason));
+            if let Some(misfit) = module.find_foreign_offset(*function, offsets, exact) {
+                misfits.insert(*function, misfit);
             }
         }
         let mut locals_left = MAX_CHECKED_LOCALS;
         frames.iter().find_map(|frame| {
-            let of_code =
-                misfits.get(&frame.function).filter(|(offset, _)| *offset == frame.offset);
+            let here = (frame.offset, frame.position.1 > 0);
+            let of_code = misfits.get(&frame.function).filter(|(misfit, _)| *misfit == here);
             let reason = match of_code {
                 Some((_, reason)) => reason.clone(),
                 None if exact => frame.find_wrong_local(module, &mut locals_left)?,

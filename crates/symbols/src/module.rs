@@ -288,16 +288,15 @@ impl<'b> Module<'b> {
         function: u32,
         offsets: &[(u32, bool)],
         exact: bool,
-    ) -> Option<(u32, String)> {
-        let first = offsets.first()?.0;
+    ) -> Option<((u32, bool), String)> {
+        let first = *offsets.first()?;
         let body = match self.body(function) {
             Ok(body) => body,
             Err(message) => return Some((first, message)),
         };
-        if let Some((offset, message)) = offsets
-            .iter()
-            .find_map(|(offset, _)| Some((*offset, check_offset(body, function, *offset).err()?)))
-        {
+        if let Some((offset, message)) = offsets.iter().find_map(|(offset, caller)| {
+            Some(((*offset, *caller), check_offset(body, function, *offset).err()?))
+        }) {
             return Some((offset, message));
         }
         if !exact {
@@ -319,10 +318,11 @@ impl<'b> Module<'b> {
             }
             if reader.original_position() > u64::from(*offset) {
                 let message = format!("function {function} has no instruction at {offset:#x}");
-                return Some((*offset, message));
+                return Some(((*offset, *caller), message));
             }
             if *caller && !follows_call && !next_is_call(&mut reader.clone()) {
-                return Some((*offset, format!("function {function} has no call at {offset:#x}")));
+                let message = format!("function {function} has no call at {offset:#x}");
+                return Some(((*offset, *caller), message));
             }
         }
         None

@@ -281,6 +281,11 @@ fn a_frame_that_does_not_fit_the_file_is_a_mismatch() {
     let dump = directory.dump(&["guest"], [frame(0, 1)]);
     let message = stderr(&inspect(&dump, &[GUEST], &[]));
     assert!(message.ends_with("has no code of function 0, it imports 7\n"), "{message}");
+    // The youngest frame needs no call, and its caller does.
+    let dump = directory.dump(&["guest"], [frame(REPORT, 6), frame(REPORT, 6)]);
+    let message = stderr(&inspect(&dump, &[GUEST], &[]));
+    let end = "frame 1 of thread 0: function 49 has no call at 0x6\n";
+    assert!(message.ends_with(end), "{message}");
     // The locals of a real function have types.
     let pair = [Value::I32(0), Value::I64(0)];
     let dump = directory.dump(&["guest"], [frame(REPORT, 6).with_locals(pair)]);
