@@ -74,7 +74,7 @@ fn seed_double() -> f64 {
     unsafe { read_volatile(&raw const out::seed_double) }
 }
 
-// How a value is written. What is behind a pointer has its own pointers
+// How a value is written. Within the target of a pointer, pointers are
 // written as addresses only.
 trait Show {
     fn put(&self, is_target: bool);

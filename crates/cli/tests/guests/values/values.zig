@@ -49,7 +49,7 @@ fn isTrue() bool {
     return one() > 0;
 }
 
-// Writes a value by its type. What is behind a pointer has its own pointers
+// Writes a value by its type. Within the target of a pointer, pointers are
 // written as addresses only.
 fn put(comptime T: type, value: *const T, is_target: bool) void {
     switch (@typeInfo(T)) {
