@@ -409,6 +409,32 @@ mod tests {
     }
 
     #[test]
+    fn says_what_is_omitted_in_words() {
+        let module = ModuleIndex(7);
+        let said = |shortfall: Shortfall| shortfall.to_string();
+        assert!(said(Shortfall::Memory(MemoryIndex(9))).starts_with("memory 9 is omitted: "));
+        for (one, more) in [
+            (Shortfall::Globals(1), Shortfall::Globals(2)),
+            (Shortfall::Instances(1), Shortfall::Instances(2)),
+            (Shortfall::Modules(1), Shortfall::Modules(2)),
+            (Shortfall::Threads(1), Shortfall::Threads(2)),
+        ] {
+            let (one, more) = (said(one), said(more));
+            assert!(
+                one.contains(" is omitted: ") && more.contains("s are omitted: "),
+                "{one} {more}"
+            );
+        }
+        let kept = |kept| said(Shortfall::Frames { thread: 3, kept, of: 40 });
+        assert_eq!(kept(1), "thread 3 has 40 frames: only the youngest 1 frame fits in the dump");
+        assert_eq!(kept(2), "thread 3 has 40 frames: only the youngest 2 frames fit in the dump");
+        let name = said(Shortfall::Name { of: "module 0".into(), len: 99 });
+        assert!(name.starts_with("the name of module 0 has 99 bytes and is shortened"), "{name}");
+        assert!(said(Shortfall::Trap(5)).contains("5 bytes"));
+        assert!(said(Shortfall::BuildId { module, len: 300 }).contains("300 bytes"));
+    }
+
+    #[test]
     fn chooses_the_first_items_and_keeps_the_order() {
         let chosen = choose(6, 3, || [4, 4, 1].into_iter()).unwrap();
         assert_eq!(chosen, [Some(0), Some(1), None, None, Some(2), None]);

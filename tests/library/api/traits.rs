@@ -112,6 +112,39 @@ fn an_error_can_be_boxed_and_passed_through_io() {
     assert_eq!(through_io.downcast::<Error>().unwrap().kind(), ErrorKind::Guest);
 }
 
+/// `Debug` of a large object says what it is, and not its contents.
+#[test]
+fn debug_output_is_short() {
+    let bytes = vec![7; 65_536];
+    let mut dump = CoreDump::new("guest.wasm");
+    dump.add_memory(Memory::new(MemoryType::wasm32(1), MemoryImage::from_slice(&bytes)));
+    dump.add_thread(Thread::new("main"));
+    let plan = Dumper::new().plan(&dump).unwrap();
+    let shown = format!("{plan:?}");
+    assert!(shown.starts_with("Plan { len: ") && shown.contains(", segments: 1,"), "{shown}");
+    assert!(shown.len() < 200, "{shown}");
+    let written = plan.to_vec().unwrap();
+    let file = CoreDumpFile::from_slice(&written).unwrap();
+    let memory = file.memory(MemoryIndex(0)).unwrap();
+    let thread = file.threads().next().unwrap().unwrap();
+    for shown in [format!("{file:?}"), format!("{memory:?}"), format!("{thread:?}")] {
+        assert!(!shown.is_empty() && shown.len() < 1000, "{shown}");
+    }
+    assert_eq!(memory.excluded().count(), 0);
+}
+
+/// The default options open a dump as `new` does.
+#[test]
+fn default_options_and_verifiers_work() {
+    let dump = CoreDump::new("guest.wasm");
+    let written = Dumper::default().plan(&dump).unwrap().to_vec().unwrap();
+    let file = read::OpenOptions::default().open_source(&written).unwrap();
+    assert_eq!(file.name(), "guest.wasm");
+    let verdict = read::Verifier::default().verify(&written).unwrap();
+    assert!(matches!(verdict, read::Verdict::Intact(_)));
+    assert_eq!(read::ReadAt::len(&written).unwrap(), written.len() as u64);
+}
+
 /// A program can choose a sink at run time.
 #[test]
 fn a_sink_can_be_a_trait_object() {

@@ -185,6 +185,43 @@ fn writes_the_same_bytes_in_every_way() {
     assert!(bytes == expected, "file");
 }
 
+/// A file that was opened to append has its position at its end, and a pipe has none.
+#[test]
+fn the_sink_for_files_appends_and_takes_pipes() {
+    let bytes = vec![7; MIB];
+    let mut dump = CoreDump::new("guest");
+    dump.add_memory(Memory::new(MemoryType::wasm32(16), MemoryImage::from_slice(&bytes)));
+    let plan = Dumper::new().plan(&dump).unwrap();
+    let expected = plan.to_vec().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    std::fs::write(&path, b"before").unwrap();
+    let file = File::options().append(true).open(&path).unwrap();
+    plan.write_to(&mut FileSink::new(&file)).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(bytes.strip_prefix(b"before") == Some(&expected[..]));
+
+    let (mut reader, writer) = io::pipe().unwrap();
+    let received = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    plan.write_to(&mut FileSink::new(&writer)).unwrap();
+    drop(writer);
+    assert!(received.join().unwrap().unwrap() == expected);
+}
+
+#[test]
+fn the_sink_for_sockets_refuses_datagrams() {
+    let (peer, socket) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let dump = CoreDump::new("guest");
+    let plan = Dumper::new().plan(&dump).unwrap();
+    let error = plan.write_to(&mut SocketSink::new(&socket)).unwrap_err();
+    assert!(error.to_string().contains("not a stream socket"), "{error}");
+    peer.set_nonblocking(true).unwrap();
+    assert!(peer.recv(&mut [0; 16]).is_err());
+}
+
 /// The sink for a pipe also takes files and sockets.
 #[test]
 fn writes_to_files_and_sockets_by_the_sink_for_pipes() {
