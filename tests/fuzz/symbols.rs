@@ -72,8 +72,8 @@ pub fn run(input: &[u8]) {
                 }
             }
         }
-        for unit in symbols.static_units(StaticScope::All).unwrap() {
-            for variable in symbols.read_statics(&unit).unwrap() {
+        for unit in symbols.static_units(StaticScope::All).unwrap().units {
+            for variable in symbols.read_statics(&unit).unwrap().variables {
                 assert!(!variable.name.is_empty());
             }
         }

@@ -16,7 +16,7 @@ use corestream::read::{DamageReport, MemoryView, OpenOptions, Producer, Verdict}
 use corestream::{
     CoreDumpFile, ErrorKind, Frame, Global, Instance, ModuleIdentity, Value, Visible,
 };
-use corestream_symbols::{StaticScope, Symbols};
+use corestream_symbols::{StaticScope, StaticUnits, Symbols};
 use serde::Serialize;
 
 use self::columns::Columns;
@@ -180,14 +180,18 @@ fn print_json(
         |frame: &Frame, index| Ok(symbols.resolve(frame, index)?.as_ref().map(json::Symbols::from));
     let units = match scope {
         Some(scope) => symbols.static_units(scope)?,
-        None => Vec::new(),
+        None => StaticUnits::default(),
     };
+    if units.has_more {
+        report::line(&format!("warning: {}", self::symbols::describe_static_limit()));
+    }
+    let units = units.units;
     let statics = |index: usize| {
         let unit = units
             .get(index)
             .ok_or_else(|| corestream::Error::new(ErrorKind::Option, "no such unit"))?;
-        let variables = symbols.read_statics(unit)?;
-        Ok(UnitStatics::new(unit.instance(), symbols.static_unit_name(unit), &variables))
+        let statics = symbols.read_statics(unit)?;
+        Ok(UnitStatics::new(unit.instance(), symbols.static_unit_name(unit), &statics))
     };
     let formatter = json::VisibleFormatter::default();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
@@ -283,7 +287,7 @@ impl<W: Write> TextPrinter<'_, W> {
         if let Some(sha256) = identity.sha256 {
             writeln!(self.out, "     SHA-256 {}", json::hex(&sha256))?;
         }
-        Ok(())
+        self.symbols.print_match(self.out, i)
     }
 
     fn print_instance(&mut self, i: u32, instance: Instance) -> PrintResult {

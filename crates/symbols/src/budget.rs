@@ -21,7 +21,7 @@ pub struct Budget(Arc<Steps>);
 #[derive(Debug)]
 struct Steps {
     left: AtomicU64,
-    /// Whether a step has ever failed. addr2line keeps such errors, so they can come up again later.
+    /// Whether work has ever exceeded a limit. addr2line keeps such errors, so they can come up again later.
     has_failed: AtomicBool,
 }
 
@@ -38,10 +38,13 @@ impl Budget {
     pub fn take(&self, steps: u64) -> Result<()> {
         let left = self.0.left.load(Ordering::Relaxed).checked_sub(steps);
         self.0.left.store(left.unwrap_or(0), Ordering::Relaxed);
-        if left.is_none() {
-            self.0.has_failed.store(true, Ordering::Relaxed);
-        }
-        left.map(drop).ok_or(Error::UnexpectedEof(ReaderOffsetId(0)))
+        left.map(drop).ok_or_else(|| self.exceed())
+    }
+
+    /// Returns the error for work that exceeds a limit.
+    pub fn exceed(&self) -> Error {
+        self.0.has_failed.store(true, Ordering::Relaxed);
+        Error::UnexpectedEof(ReaderOffsetId(0))
     }
 
     /// Adds to the budget.
@@ -50,7 +53,7 @@ impl Budget {
         self.0.left.store(left.saturating_add(steps), Ordering::Relaxed);
     }
 
-    /// Returns whether the budget has ever been too small for a step.
+    /// Returns whether work has ever exceeded a limit.
     pub fn is_exceeded(&self) -> bool {
         self.0.has_failed.load(Ordering::Relaxed)
     }

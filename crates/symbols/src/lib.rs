@@ -67,8 +67,11 @@ pub use demangle::demangle;
 pub use matching::{Mismatch, ModuleMatch, Verdict, match_modules};
 pub use reader::ValueLimits;
 pub use symbol_file::{Error, SymbolFile};
-pub use symbols::{Position, Resolved, StaticScope, StaticUnit, Symbols, Variable, VariableKind};
-pub use value::{Member, Text, Unknown, Value};
+pub use symbols::{
+    Position, Resolved, StaticScope, StaticUnit, StaticUnits, Statics, Symbols, UnreliablePlaces,
+    Variable, VariableKind,
+};
+pub use value::{FramePlace, Member, Text, Unknown, Value};
 
 /// Returns the source position of the instruction at `offset` (in bytes) of a module in the binary format, or `None` if
 /// the debugging information has none.

@@ -14,7 +14,8 @@
 /// ([WebAssembly JavaScript Interface, "Limits"](https://webassembly.github.io/spec/js-api/#limits)).
 pub const MAX_FUNCTIONS: usize = 1_000_000;
 
-/// The maximum number of bytes of code decoded to find calls: the largest module that V8 accepts.
+/// The maximum number of bytes of a module's code that are decoded: the largest module that V8 accepts. Beyond it,
+/// variables in locals are unknown, and code is not compared with the frames.
 pub const MAX_DECODED_BYTES: u64 = corestream::limits::V8_MAX_MODULE_BYTES;
 
 /// The maximum number of frames that are checked when a file is matched with a module.
@@ -32,7 +33,7 @@ pub const MAX_LOCALS: usize = 50_000;
 
 /// The work that looking up symbols may cause, in steps for each byte of a module's debugging information. Reading a
 /// byte of it is a step. Work is limited, and not the size of files or dumps.
-pub const MAX_STEPS_PER_BYTE: u64 = 4;
+pub const MAX_STEPS_PER_BYTE: u64 = 6;
 
 /// The number of steps in addition to [`MAX_STEPS_PER_BYTE`], which allows for many frames of a small guest.
 pub const MAX_MORE_STEPS: u64 = 64 << 20;
@@ -44,8 +45,14 @@ pub const MAX_STEPS_PER_FRAME: u64 = 64 << 10;
 /// The maximum number of cached instructions that assign to locals.
 pub const MAX_CACHED_ASSIGNMENTS: usize = 1 << 20;
 
-/// The maximum number of cached code positions. Recursion visits the same positions over and over.
-pub const MAX_CACHED_POSITIONS: usize = 1 << 16;
+/// The maximum number of cached offsets to which a call may return.
+pub const MAX_CACHED_RETURNS: usize = 1 << 16;
+
+/// The maximum number of bytes of cached code positions. Recursion visits the same positions over and over.
+pub const MAX_CACHED_POSITION_BYTES: usize = 16 << 20;
+
+/// The maximum number of source files whose hashes are cached.
+pub const MAX_CACHED_FILES: usize = 1 << 14;
 
 /// The maximum number of variables of a function.
 pub const MAX_VARIABLES: usize = 1000;
@@ -57,11 +64,17 @@ pub const MAX_TYPE_STEPS: usize = 32;
 /// recurses.
 pub const MAX_VALUE_DEPTH: u32 = 64;
 
-/// The maximum number of locals that are checked when a file is matched with a module.
-pub const MAX_CHECKED_LOCALS: usize = 1 << 24;
+/// The maximum number of locals that are checked when files are matched with modules.
+pub const MAX_CHECKED_LOCALS: usize = 1 << 22;
+
+/// The maximum number of functions of the debugging information that are compared with the code of a module.
+pub const MAX_CHECKED_FUNCTIONS: usize = 1 << 16;
 
 /// The maximum number of direct members, enumerators or dimensions of a type.
 pub const MAX_MEMBERS: usize = 100_000;
+
+/// The maximum number of attributes of all direct members of a type, at about 50 bytes each.
+pub const MAX_MEMBER_ATTRIBUTES: usize = 1_000_000;
 
 /// The maximum number of entries of split DWARF files that are searched for a unit.
 pub const MAX_SPLIT_UNITS: usize = 1_000_000;

@@ -10,10 +10,14 @@
 //!
 //! The SHA-256 of a file changes when its debugging information is removed, so a different one proves nothing either.
 //!
+//! Debugging information in a file of its own must describe the functions of the code: the two files must have the same
+//! build id, or nearly all functions that it describes must begin and end where functions of the code do.
+//!
 //! **Cost.** One pass over the frames, of which at most [`MAX_CHECKED_FRAMES`] are checked, and one over the code of each
-//! function with a frame.
+//! function with a frame. A dump can have a million modules with the identity of one file, so a file is hashed once, and
+//! no more code than [`MAX_DECODED_BYTES`](super::limits::MAX_DECODED_BYTES) is compared.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
@@ -23,7 +27,7 @@ use corestream::{CoreDumpFile, Frame, ModuleIdentity, ModuleIndex, Value};
 use sha2::{Digest, Sha256};
 use wasmparser::ValType;
 
-use super::dwarf::split;
+use super::dwarf::{functions, split};
 use super::instances::{Instances, known};
 use super::limits::{MAX_CHECKED_FRAMES, MAX_CHECKED_LOCALS};
 use super::module::Module;
@@ -55,9 +59,10 @@ pub struct ModuleMatch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The identity that the dump records for the module is that of a file.
+    /// The identity that the dump records for the module is that of the files.
     Certain,
-    /// The dump does not record an identity that decides, and all frames fit the file.
+    /// The dump does not record an identity that decides, and no frame contradicts the file. At most
+    /// [`MAX_CHECKED_FRAMES`] frames of the dump are compared, and only if a file has code.
     Plausible,
     /// The file is from another build or program.
     Mismatch(Mismatch),
@@ -74,7 +79,10 @@ impl Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mismatch {
-    /// The thread and the frame that do not fit, as indices. `None` if the identity differs.
+    /// The index of the file, among the files that were passed. `None` if it is not known.
+    pub file: Option<usize>,
+    /// The thread and the frame that do not fit, as indices. `None` if the identity differs, or if the debugging
+    /// information is not that of the code.
     pub frame: Option<(usize, usize)>,
     /// What does not fit.
     pub reason: String,
@@ -83,7 +91,13 @@ pub struct Mismatch {
 impl Mismatch {
     /// Creates a mismatch, of a frame if there is one.
     pub fn new(frame: Option<(usize, usize)>, reason: impl Into<String>) -> Self {
-        Self { frame, reason: reason.into() }
+        Self { file: None, frame, reason: reason.into() }
+    }
+
+    /// Sets the file that does not fit, as an index among the files that were passed.
+    #[must_use]
+    pub fn with_file(self, file: usize) -> Self {
+        Self { file: Some(file), ..self }
     }
 }
 
@@ -138,14 +152,17 @@ pub fn match_read(
     read: &[Module<'_>],
     instances: &RefCell<Instances<'_>>,
 ) -> Result<Vec<ModuleMatch>, Error> {
-    let matcher = Matcher { files, read, instances, dump: instances.borrow().dump() };
+    let dump = instances.borrow().dump();
+    let hashes = files.iter().map(|_| OnceCell::new()).collect();
+    let (facts, companions) = (OnceCell::new(), RefCell::default());
+    let matcher = Matcher { files, read, instances, dump, hashes, facts, companions };
     let mut of_module: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     let mut open = Vec::new();
     for (i, (file, module)) in files.iter().zip(read).enumerate() {
         if split::is_split_file(module) {
             continue;
         }
-        match matcher.modules_of(file, module).map_err(|cause| Error::new(file.path, cause))? {
+        match matcher.modules_of(i, file, module).map_err(|cause| Error::new(file.path, cause))? {
             Found::Modules(modules) => {
                 for module in modules {
                     of_module.entry(module).or_default().push(i);
@@ -156,11 +173,13 @@ pub fn match_read(
     }
     for (i, file, module, cause) in open {
         let at = |cause| Error::new(file.path, cause);
-        let found = match matcher.related(file, module, &of_module) {
-            Some(found) => found,
-            None => matcher.only_fitting(module).map_err(at)?.ok_or_else(|| at(cause))?,
-        };
-        of_module.entry(found).or_default().push(i);
+        let mut found = matcher.related(file, module, &of_module);
+        if found.is_empty() {
+            found.push(matcher.only_fitting(module).map_err(at)?.ok_or_else(|| at(cause))?);
+        }
+        for module in found {
+            of_module.entry(module).or_default().push(i);
+        }
     }
     of_module.into_iter().map(|(module, files)| matcher.decide(module, &files)).collect()
 }
@@ -176,21 +195,31 @@ struct Matcher<'m, 'b, 'd> {
     read: &'m [Module<'b>],
     instances: &'m RefCell<Instances<'d>>,
     dump: &'d CoreDumpFile<'d>,
+    /// The SHA-256 of each file.
+    hashes: Vec<OnceCell<[u8; 32]>>,
+    /// The facts about the frames, by module.
+    facts: OnceCell<BTreeMap<usize, Vec<FrameFacts>>>,
+    /// The results for each file with code and its companion.
+    companions: RefCell<HashMap<(usize, usize), Option<Mismatch>>>,
 }
 
 impl Matcher<'_, '_, '_> {
-    fn modules_of(&self, file: &SymbolFile<'_>, module: &Module<'_>) -> Result<Found, Cause> {
+    fn modules_of(
+        &self,
+        of: usize,
+        file: &SymbolFile<'_>,
+        module: &Module<'_>,
+    ) -> Result<Found, Cause> {
         let failed = |error: corestream::Error| dump_error(&error);
         let one = |index: usize| Ok(Found::Modules(vec![index]));
         if let Some(index) = file.module {
             self.dump.module(index).map_err(failed)?;
             return one(index.0 as usize);
         }
-        let mut hash = None;
         let mut identical = Vec::new();
         for (i, identity) in self.dump.module_identities().enumerate() {
             let Some(identity) = known(identity).map_err(failed)? else { break };
-            if is_identical(&identity, file, module, &mut hash) {
+            if self.is_identical(&identity, of) {
                 identical.push(i);
             }
         }
@@ -213,14 +242,14 @@ impl Matcher<'_, '_, '_> {
         }
     }
 
-    /// Returns the module of another file that belongs to this one: they have the same build id, or one of them names
+    /// Returns the modules of another file that belongs to this one: they have the same build id, or one of them names
     /// the other as the file with its debugging information.
     fn related(
         &self,
         file: &SymbolFile<'_>,
         module: &Module<'_>,
         of_module: &BTreeMap<usize, Vec<usize>>,
-    ) -> Option<usize> {
+    ) -> Vec<usize> {
         let is_related = |other: &usize| {
             let (Some(of), Some(path)) = (self.read.get(*other), self.files.get(*other)) else {
                 return false;
@@ -229,7 +258,8 @@ impl Matcher<'_, '_, '_> {
                 || names_file(of.external, file.path)
                 || names_file(module.external, path.path)
         };
-        of_module.iter().find(|(_, others)| others.iter().any(is_related)).map(|(index, _)| *index)
+        let related = of_module.iter().filter(|(_, others)| others.iter().any(is_related));
+        related.map(|(index, _)| *index).collect()
     }
 
     /// Returns the only module with frames that fit a file.
@@ -237,7 +267,7 @@ impl Matcher<'_, '_, '_> {
         if !module.has_code() {
             return Ok(None);
         }
-        let frames = self.frames(None).map_err(|error| dump_error(&error))?;
+        let frames = self.facts().map_err(|error| dump_error(&error))?;
         let mut fitting =
             frames.iter().filter(|(_, frames)| self.find_misfit(module, frames).is_none());
         let found = fitting.next().map(|(index, _)| *index);
@@ -257,13 +287,16 @@ impl Matcher<'_, '_, '_> {
             let other_code = other.is_some_and(|other| {
                 module.has_code()
                     && !std::ptr::eq(other, module)
-                    && other.bodies() != module.bodies()
+                    && !other.has_same_functions(module)
             });
-            if other_code || (has_debug && debug.is_some()) || (code.is_some() && !has_debug) {
+            let is_needless =
+                code.is_some() && !has_debug && (debug.is_none() || !module.has_code());
+            if other_code || (has_debug && debug.is_some()) || is_needless {
                 let cause = mismatch(format!("module {index} already has a file"));
                 return Err(Error::new(file.path, cause));
             }
-            if module.has_code() && code.is_none() {
+            // Addresses in debugging information are those of its own file, if it has code.
+            if module.has_code() && (code.is_none() || has_debug) {
                 code = Some(*i);
             }
             if has_debug {
@@ -272,7 +305,7 @@ impl Matcher<'_, '_, '_> {
         }
         let module = ModuleIndex(u32::try_from(index).unwrap_or(u32::MAX));
         let path = files.first().and_then(|i| self.files.get(*i)).map_or(Path::new(""), |f| f.path);
-        let verdict = self.verdict(module, files, code);
+        let verdict = self.verdict(module, files, code, debug);
         let verdict = verdict.map_err(|error| Error::new(path, dump_error(&error)))?;
         Ok(ModuleMatch { module, code, debug, verdict })
     }
@@ -282,35 +315,112 @@ impl Matcher<'_, '_, '_> {
         index: ModuleIndex,
         files: &[usize],
         code: Option<usize>,
+        debug: Option<usize>,
     ) -> corestream::Result<Verdict> {
         let identity = known(self.dump.module_identity(index))?.unwrap_or_default();
+        let build_id = |i: usize| self.read.get(i).and_then(|module| module.build_id);
         for i in files {
-            let (Some(module), Some(file)) = (self.read.get(*i), self.files.get(*i)) else {
-                continue;
-            };
-            if is_identical(&identity, file, module, &mut None) {
-                return Ok(Verdict::Certain);
-            }
-            if let (Some(recorded), Some(found)) = (&identity.build_id, module.build_id) {
+            if let (Some(recorded), Some(found)) = (&identity.build_id, build_id(*i))
+                && found != &recorded[..]
+            {
                 let (found, recorded) = (hex(found), hex(recorded));
-                let reason =
-                    format!("its build id is {found}, and that of the module is {recorded}");
-                return Ok(Verdict::Mismatch(Mismatch::new(None, reason)));
+                let reason = format!("its build id is {found}, but the module has {recorded}");
+                return Ok(Verdict::Mismatch(Mismatch::new(None, reason).with_file(*i)));
             }
         }
-        let Some(module) = code.and_then(|code| self.read.get(code)) else {
-            return Ok(Verdict::Plausible);
+        let module = code.and_then(|code| Some((code, self.read.get(code)?)));
+        if let (Some((code, module)), Some(debug)) = (module, debug)
+            && let Some(mismatch) = self.find_foreign_companion(code, module, debug)
+        {
+            return Ok(Verdict::Mismatch(mismatch));
+        }
+        let has_code = |i: usize| self.read.get(i).is_some_and(Module::has_code);
+        // The files of a module with code have the same functions.
+        let is_code_identical =
+            files.iter().any(|i| has_code(*i) && self.is_identical(&identity, *i));
+        let is_of_code = |debug: usize| {
+            Some(debug) == code
+                || self.is_identical(&identity, debug)
+                || (build_id(debug).is_some() && build_id(debug) == code.and_then(build_id))
         };
-        let frames = self.frames(Some(index.0 as usize))?;
-        let misfit = frames.values().find_map(|frames| self.find_misfit(module, frames));
-        Ok(misfit.map_or(Verdict::Plausible, Verdict::Mismatch))
+        if is_code_identical && debug.is_none_or(is_of_code) {
+            return Ok(Verdict::Certain);
+        }
+        let Some((code, module)) = module else { return Ok(Verdict::Plausible) };
+        let facts = self.facts()?.get(&(index.0 as usize));
+        let misfit = facts.and_then(|frames| self.find_misfit(module, frames));
+        Ok(match misfit {
+            Some(mismatch) => Verdict::Mismatch(mismatch.with_file(code)),
+            None => Verdict::Plausible,
+        })
     }
 
-    /// Returns the frames of a module, or of all modules.
-    fn frames(&self, only: Option<usize>) -> corestream::Result<BTreeMap<usize, Vec<Checked>>> {
+    /// Returns a mismatch if the debugging information in a file of its own is not that of the code.
+    fn find_foreign_companion(
+        &self,
+        code: usize,
+        module: &Module<'_>,
+        debug: usize,
+    ) -> Option<Mismatch> {
+        if let Some(known) = self.companions.borrow().get(&(code, debug)) {
+            return known.clone();
+        }
+        let found = self.compare_companion(code, module, debug);
+        self.companions.borrow_mut().insert((code, debug), found.clone());
+        found
+    }
+
+    fn compare_companion(
+        &self,
+        code: usize,
+        module: &Module<'_>,
+        debug: usize,
+    ) -> Option<Mismatch> {
+        let companion = self.read.get(debug).filter(|_| debug != code)?;
+        let path = self.files.get(code).map_or(String::new(), |of| of.path.display().to_string());
+        let reason = match (companion.build_id, module.build_id) {
+            (Some(found), Some(of_code)) if found == of_code => return None,
+            (Some(found), Some(of_code)) => {
+                format!("its build id is {}, but {path} has {}", hex(found), hex(of_code))
+            }
+            _ => {
+                let address = functions::find_foreign(companion, module)?;
+                format!("it has a function at code offset {address:#x} that {path} does not have")
+            }
+        };
+        Some(Mismatch::new(None, reason).with_file(debug))
+    }
+
+    /// Returns whether a recorded identity is that of a file.
+    fn is_identical(&self, identity: &ModuleIdentity, file: usize) -> bool {
+        let build_id = self.read.get(file).and_then(|module| module.build_id);
+        if identity.build_id.is_some() && identity.build_id.as_deref() == build_id {
+            return true;
+        }
+        let (Some(recorded), Some(hash), Some(of)) =
+            (identity.sha256, self.hashes.get(file), self.files.get(file))
+        else {
+            return false;
+        };
+        *hash.get_or_init(|| Sha256::digest(of.bytes).into()) == recorded
+    }
+
+    /// Returns the facts about the frames of each module.
+    fn facts(&self) -> corestream::Result<&BTreeMap<usize, Vec<FrameFacts>>> {
+        match self.facts.get() {
+            Some(facts) => Ok(facts),
+            None => {
+                let facts = self.read_facts()?;
+                Ok(self.facts.get_or_init(|| facts))
+            }
+        }
+    }
+
+    fn read_facts(&self) -> corestream::Result<BTreeMap<usize, Vec<FrameFacts>>> {
         let is_only_module = self.dump.modules().len() == 1;
-        let mut frames: BTreeMap<usize, Vec<Checked>> = BTreeMap::new();
+        let mut frames: BTreeMap<usize, Vec<FrameFacts>> = BTreeMap::new();
         let mut left = MAX_CHECKED_FRAMES;
+        let mut locals_left = MAX_CHECKED_LOCALS;
         for (thread, of) in self.dump.threads().enumerate() {
             let Some(of) = known(of)? else { break };
             for (i, frame) in of.frames().enumerate() {
@@ -325,16 +435,15 @@ impl Matcher<'_, '_, '_> {
                     None if is_only_module => 0,
                     None => continue,
                 };
-                if only.is_none_or(|only| only == module) {
-                    frames.entry(module).or_default().push(Checked::new(thread, i, &frame));
-                }
+                let facts = FrameFacts::new((thread, i), &frame, &mut locals_left);
+                frames.entry(module).or_default().push(facts);
             }
         }
         Ok(frames)
     }
 
     /// Returns the first frame, in the order of the dump, that does not fit a module.
-    fn find_misfit(&self, module: &Module<'_>, frames: &[Checked]) -> Option<Mismatch> {
+    fn find_misfit(&self, module: &Module<'_>, frames: &[FrameFacts]) -> Option<Mismatch> {
         let exact = self.dump.producer() == Producer::Corestream && !self.dump.is_rewritten();
         let mut by_function: HashMap<u32, Vec<(u32, bool)>> = HashMap::new();
         for frame in frames {
@@ -363,18 +472,19 @@ impl Matcher<'_, '_, '_> {
     }
 }
 
-/// The facts of a frame that are checked.
-struct Checked {
+/// The facts about a frame that are compared with a file.
+struct FrameFacts {
     /// The thread and the frame.
     position: (usize, usize),
     function: u32,
     offset: u32,
-    /// The types of the locals; `None` for a missing value.
+    /// The types of the locals; `None` for a missing value. Empty beyond [`MAX_CHECKED_LOCALS`].
     locals: Box<[Option<ValType>]>,
 }
 
-impl Checked {
-    fn new(thread: usize, index: usize, frame: &Frame) -> Self {
+impl FrameFacts {
+    /// `left` is the number of locals that may still be kept.
+    fn new(position: (usize, usize), frame: &Frame, left: &mut usize) -> Self {
         let ty = |value: &Value| match value {
             Value::I32(_) => Some(ValType::I32),
             Value::I64(_) => Some(ValType::I64),
@@ -382,8 +492,14 @@ impl Checked {
             Value::F64(_) => Some(ValType::F64),
             _ => None,
         };
-        let locals = frame.locals.iter().map(ty).collect();
-        Self { position: (thread, index), function: frame.function, offset: frame.offset, locals }
+        let locals = match left.checked_sub(frame.locals.len()) {
+            Some(rest) => {
+                *left = rest;
+                frame.locals.iter().map(ty).collect()
+            }
+            None => Box::default(),
+        };
+        Self { position, function: frame.function, offset: frame.offset, locals }
     }
 
     /// Returns a message if the recorded locals cannot be those of the function. `left` is the number of locals that may
@@ -393,7 +509,7 @@ impl Checked {
             return None;
         }
         let function = self.function;
-        let declared = module.local_types(function)?;
+        let declared = module.locals(function)?.types;
         *left = left.saturating_sub(declared.len());
         // A dump may have only the first locals.
         if declared.len() < self.locals.len() {
@@ -410,20 +526,6 @@ impl Checked {
             "local {wrong} of function {function} is declared as {declared}, and the frame has an {recorded}"
         ))
     }
-}
-
-/// Returns whether the recorded identity is that of a file. `hash` keeps the SHA-256 of the file.
-fn is_identical(
-    identity: &ModuleIdentity,
-    file: &SymbolFile<'_>,
-    module: &Module<'_>,
-    hash: &mut Option<[u8; 32]>,
-) -> bool {
-    let same_build = identity.build_id.is_some() && identity.build_id.as_deref() == module.build_id;
-    same_build
-        || identity.sha256.is_some_and(|recorded| {
-            *hash.get_or_insert_with(|| Sha256::digest(file.bytes).into()) == recorded
-        })
 }
 
 /// Returns whether a module of the dump has the name of a file, or the name in its name section.

@@ -10,7 +10,14 @@ use wasmparser::{
     Parser, Payload, Result, TypeRef, ValType,
 };
 
-use super::limits::{MAX_CACHED_ASSIGNMENTS, MAX_DECODED_BYTES, MAX_FUNCTIONS, MAX_LOCALS};
+use super::limits::{
+    MAX_CACHED_ASSIGNMENTS, MAX_CACHED_RETURNS, MAX_DECODED_BYTES, MAX_FUNCTIONS, MAX_LOCALS,
+};
+use super::value::Unknown;
+
+/// The maximum length in bytes of the size field before a function's body. Some producers count it as part of the
+/// function.
+pub const SIZE_FIELD: u64 = 5;
 
 /// The functions and debugging information of a module file.
 #[derive(Default)]
@@ -38,18 +45,43 @@ pub struct Module<'b> {
     pub external: Option<&'b str>,
     /// The fault after which the file was not read further.
     pub fault: Option<String>,
+    /// The number of bytes of code decoded so far.
     decoded: Cell<u64>,
-    assignments: RefCell<HashMap<u32, Arc<[Assignment]>>>,
+    assignments: RefCell<HashMap<u32, Arc<Assignments>>>,
     /// The number of entries and assignments in `assignments`.
     cached_assignments: Cell<usize>,
+    /// Whether a call returns to an offset of a function.
+    returns: RefCell<HashMap<(u32, u32), bool>>,
 }
 
-/// An instruction that assigns to a local.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Assignment {
-    /// The DWARF address of the instruction.
-    pub address: u64,
-    pub local: u32,
+/// The instructions of a function that assign to locals.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Assignments {
+    /// The locals and the DWARF addresses of the instructions, in ascending order.
+    sorted: Vec<(u32, u64)>,
+}
+
+impl Assignments {
+    /// Returns whether an instruction in a range of DWARF addresses assigns to a local.
+    pub fn has(&self, local: u32, range: Range<u64>) -> bool {
+        let begin = self.sorted.partition_point(|at| *at < (local, range.start));
+        self.sorted.get(begin).is_some_and(|(of, at)| *of == local && *at < range.end)
+    }
+
+    /// Returns the number of instructions that assign to a local.
+    pub fn count(&self, local: u32) -> usize {
+        let end = self.sorted.partition_point(|(of, _)| *of <= local);
+        end - self.sorted.partition_point(|(of, _)| *of < local)
+    }
+}
+
+/// The types of a function's locals.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Locals {
+    /// The types of the parameters and of the other locals.
+    pub types: Vec<ValType>,
+    /// The number of parameters.
+    pub params: usize,
 }
 
 /// The code position of a frame.
@@ -57,8 +89,8 @@ pub struct Assignment {
 pub struct Place {
     /// The DWARF address of the current instruction: its offset in bytes from the start of the code section's contents.
     pub address: u64,
-    /// The DWARF address of the function's body, after its size field.
-    pub body: u64,
+    /// The DWARF address of the function's body, after its size field, if it is known.
+    pub body: Option<u64>,
 }
 
 impl<'b> Module<'b> {
@@ -166,21 +198,27 @@ impl<'b> Module<'b> {
         self.code.is_some()
     }
 
-    /// Returns the contents of the bodies of all functions, to compare two files of a module.
-    pub fn bodies(&self) -> &[&'b [u8]] {
-        &self.bodies
-    }
-
     /// Returns the name of a function from the name section. Bytes that are not UTF-8 become replacement characters.
     pub fn function_name(&self, function: u32) -> Option<String> {
         self.names.get(&function).map(|name| String::from_utf8_lossy(name).into_owned())
     }
 
+    /// Returns the function whose body, or the size field before it, begins at a DWARF address.
+    pub fn function_at(&self, address: u64) -> Option<u32> {
+        let code = self.code?.as_ptr().addr();
+        let start = |body: &&[u8]| (body.as_ptr().addr() - code) as u64;
+        let found = self.bodies.partition_point(|body| start(body) < address);
+        let before = start(self.bodies.get(found)?) - address;
+        let index = u32::try_from(found).ok()?.checked_add(self.imported)?;
+        (before <= SIZE_FIELD).then_some(index)
+    }
+
     /// Returns the types of a function's parameters and locals, or `None` if they cannot be decoded.
-    pub fn local_types(&self, function: u32) -> Option<Vec<ValType>> {
+    pub fn locals(&self, function: u32) -> Option<Locals> {
         let defined = function.checked_sub(self.imported)? as usize;
         let ty = *self.signatures.get(defined)? as usize;
         let mut types = self.types.get(ty)?.as_deref()?.to_vec();
+        let params = types.len();
         let body = FunctionBody::new(BinaryReader::new(self.bodies.get(defined)?, 0));
         for local in body.get_locals_reader().ok()? {
             let (count, ty) = local.ok()?;
@@ -190,7 +228,7 @@ impl<'b> Module<'b> {
             }
             types.resize(types.len() + count, ty);
         }
-        Some(types)
+        Some(Locals { types, params })
     }
 
     /// Returns the body of a function.
@@ -212,7 +250,8 @@ impl<'b> Module<'b> {
     /// Returns the position of a frame in this module. `caller` says whether the frame called a younger one.
     ///
     /// # Errors
-    /// Returns a message if the position does not exist, which means that the frame belongs to another module.
+    /// Returns a message if the position does not exist, which means that the frame belongs to another module, or if too
+    /// much code would have to be decoded.
     pub fn place(
         &self,
         function: u32,
@@ -224,47 +263,60 @@ impl<'b> Module<'b> {
         // A body starts with the declarations of locals, so offset 0 is not an instruction.
         let Some(code) = self.code.filter(|_| offset > 0) else { return Ok(None) };
         let start = (body.as_ptr().addr() - code.as_ptr().addr()) as u64;
-        let back = u64::from(caller && self.follows_call(body, offset));
-        Ok(Some(Place { address: start + u64::from(offset) - back, body: start }))
+        let back = u64::from(caller && self.is_return(body, function, offset)?);
+        Ok(Some(Place { address: start + u64::from(offset) - back, body: Some(start) }))
     }
 
-    /// Returns the instructions of a function that assign to locals, in order. Returns none if the code cannot be decoded.
-    pub fn assignments(&self, function: u32) -> Arc<[Assignment]> {
+    /// Returns the instructions of a function that assign to locals.
+    ///
+    /// # Errors
+    /// Returns the reason why they are not known.
+    pub fn assignments(&self, function: u32) -> std::result::Result<Arc<Assignments>, Unknown> {
         if let Some(found) = self.assignments.borrow().get(&function) {
-            return found.clone();
+            return Ok(found.clone());
         }
-        let found: Arc<[_]> = self.find_assignments(function).unwrap_or_default().into();
+        let body = self.body(function).map_err(Unknown::Malformed)?;
+        let Some(code) = self.code else { return Ok(Arc::default()) };
+        if !self.may_decode(body.len()) {
+            return Err(Unknown::TooMuchWork);
+        }
+        let start = (body.as_ptr().addr() - code.as_ptr().addr()) as u64;
+        let found = find_assignments(body, start)
+            .map_err(|error| Unknown::Unsupported(error.message().into()))?;
+        let found = Arc::new(found);
         let mut cache = self.assignments.borrow_mut();
-        let more = self.cached_assignments.get() + found.len() + 1;
+        let weight = found.sorted.len() + 1;
+        let more = self.cached_assignments.get() + weight;
         if more > MAX_CACHED_ASSIGNMENTS {
             cache.clear();
-            self.cached_assignments.set(found.len() + 1);
+            self.cached_assignments.set(weight);
         } else {
             self.cached_assignments.set(more);
         }
         cache.insert(function, found.clone());
-        found
+        Ok(found)
     }
 
-    fn find_assignments(&self, function: u32) -> Option<Vec<Assignment>> {
+    /// Returns whether `len` more bytes of code may be decoded, and counts them if so.
+    fn may_decode(&self, len: usize) -> bool {
+        let all = self.decoded.get().saturating_add(len as u64);
+        if all > MAX_DECODED_BYTES {
+            return false;
+        }
+        self.decoded.set(all);
+        true
+    }
+
+    /// Returns whether another module has the same functions, with the same indices.
+    pub fn has_same_functions(&self, other: &Self) -> bool {
+        self.imported == other.imported && self.bodies == other.bodies
+    }
+
+    /// Returns the DWARF address of the end of a function, if the code has it.
+    pub fn function_end(&self, function: u32) -> Option<u64> {
         let body = self.body(function).ok()?;
         let start = (body.as_ptr().addr() - self.code?.as_ptr().addr()) as u64;
-        self.decoded.set(self.decoded.get() + body.len() as u64);
-        if self.decoded.get() > MAX_DECODED_BYTES {
-            return None;
-        }
-        let body = FunctionBody::new(BinaryReader::new(body, 0));
-        let mut reader = body.get_operators_reader().ok()?;
-        let mut found = Vec::new();
-        while !reader.eof() {
-            let address = start + reader.original_position();
-            if let Operator::LocalSet { local_index } | Operator::LocalTee { local_index } =
-                reader.read().ok()?
-            {
-                found.push(Assignment { address, local: local_index });
-            }
-        }
-        Some(found)
+        Some(start + body.len() as u64)
     }
 
     /// Returns the position of the byte at `offset` in a module made from text, or `None` if it is not code.
@@ -275,14 +327,15 @@ impl<'b> Module<'b> {
         let functions = u64::try_from(self.bodies.len()).ok()?;
         let count = u64::from((64 - functions.leading_zeros()).div_ceil(7).max(1));
         let address = offset.checked_sub(self.code_offset?)?.checked_sub(count)?;
-        Some(Place { address, body: 0 })
+        Some(Place { address, body: None })
     }
 
     /// Checks that code offsets of frames can be those of this function, and returns the first one that cannot, with a
     /// message. `offsets` is sorted and yields each offset with whether its frame called a younger one.
     ///
     /// With `exact`, each offset must be that of an instruction: of a call, or of the instruction after a call, if the
-    /// frame called a younger one. Dumps of other tools may count offsets differently.
+    /// frame called a younger one. Dumps of other tools may count offsets differently. Code over the limit of work is not
+    /// decoded, and is not a fault.
     pub fn find_foreign_offset(
         &self,
         function: u32,
@@ -299,7 +352,7 @@ impl<'b> Module<'b> {
         }) {
             return Some((offset, message));
         }
-        if !exact {
+        if !exact || !self.may_decode(body.len()) {
             return None;
         }
         // Code that this parser does not know proves nothing.
@@ -332,21 +385,58 @@ impl<'b> Module<'b> {
     ///
     /// For a calling frame, most dumps have the offset of the call. Some have the offset of the next instruction, which
     /// may be on another line. The byte before that offset belongs to the call.
-    fn follows_call(&self, body: &'b [u8], offset: u32) -> bool {
-        self.decoded.set(self.decoded.get() + u64::from(offset));
-        if self.decoded.get() > MAX_DECODED_BYTES {
-            return false;
+    ///
+    /// # Errors
+    /// Returns a message if too much code would have to be decoded.
+    fn is_return(
+        &self,
+        body: &'b [u8],
+        function: u32,
+        offset: u32,
+    ) -> std::result::Result<bool, String> {
+        let mut cache = self.returns.borrow_mut();
+        if let Some(found) = cache.get(&(function, offset)) {
+            return Ok(*found);
         }
-        let body = FunctionBody::new(BinaryReader::new(body, 0));
-        let Ok(mut reader) = body.get_operators_reader() else { return false };
-        let mut follows_call = false;
-        while reader.original_position() < u64::from(offset) {
-            let Ok(operator) = reader.read() else { return false };
-            follows_call = is_call(&operator);
+        if !self.may_decode(offset as usize) {
+            return Err("exceeds the limit of work for code".into());
         }
-        let here = reader.original_position() == u64::from(offset);
-        here && follows_call && !next_is_call(&mut reader)
+        let found = follows_call(body, offset);
+        if cache.len() >= MAX_CACHED_RETURNS {
+            cache.clear();
+        }
+        cache.insert((function, offset), found);
+        Ok(found)
     }
+}
+
+/// Returns whether the instruction before an offset of a body is a call, and the one at the offset is not.
+fn follows_call(body: &[u8], offset: u32) -> bool {
+    let body = FunctionBody::new(BinaryReader::new(body, 0));
+    let Ok(mut reader) = body.get_operators_reader() else { return false };
+    let mut follows_call = false;
+    while reader.original_position() < u64::from(offset) {
+        let Ok(operator) = reader.read() else { return false };
+        follows_call = is_call(&operator);
+    }
+    let here = reader.original_position() == u64::from(offset);
+    here && follows_call && !next_is_call(&mut reader)
+}
+
+/// Returns the instructions of a body that assign to locals. `start` is the DWARF address of the body.
+fn find_assignments(body: &[u8], start: u64) -> Result<Assignments> {
+    let mut reader = FunctionBody::new(BinaryReader::new(body, 0)).get_operators_reader()?;
+    let mut sorted = Vec::new();
+    while !reader.eof() {
+        let address = start + reader.original_position();
+        if let Operator::LocalSet { local_index } | Operator::LocalTee { local_index } =
+            reader.read()?
+        {
+            sorted.push((local_index, address));
+        }
+    }
+    sorted.sort_unstable();
+    Ok(Assignments { sorted })
 }
 
 /// Checks that a function's body has an offset.

@@ -1,23 +1,25 @@
 //! The symbols of a dump: what the files say about its frames.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use corestream::{CoreDumpFile, Frame, InstanceIndex, ModuleIndex};
 
-use super::dwarf::location::{Evaluator, FunctionSite, Stop, Storage};
+use super::dwarf::location::{Doubt, Evaluator, FunctionSite, Stop, Storage, UsedPlaces};
 use super::dwarf::units::{Cursor, Entry};
-use super::dwarf::{CodePosition, CodePositions, Debug, split};
+use super::dwarf::{CodePosition, CodePositions, Debug, locals, split};
 use super::frame_state::FrameState;
 use super::instances::{Instances, known};
-use super::limits::{MAX_CACHED_POSITIONS, MAX_STATIC_UNITS};
+use super::limits::{
+    MAX_CACHED_POSITION_BYTES, MAX_CHECKED_FUNCTIONS, MAX_MEMBERS, MAX_STATIC_UNITS, MAX_VARIABLES,
+};
 use super::matching::{ModuleMatch, Verdict, match_read};
 use super::module::{Module, Place};
 use super::reader::{Reader, ValueLimits};
 use super::symbol_file::{Error, SymbolFile};
-use super::value::{Unknown, Value};
+use super::value::{FramePlace, Unknown, Value};
 
 /// A source position of a frame, in one function. A frame has several of them if functions are inlined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,14 +33,17 @@ pub struct Position {
     pub line: Option<u32>,
     /// The column, starting at 1.
     pub column: Option<u32>,
+    /// The MD5 hash of the source file, if the compiler recorded it (DWARF 5).
+    pub file_md5: Option<[u8; 16]>,
     /// The parameters and locals that are in scope, those of outer scopes first.
     pub variables: Vec<Variable>,
 }
 
 impl Position {
     pub(crate) fn without_variables(position: CodePosition) -> Self {
-        let CodePosition { function, file, line, column, sites: _ } = position;
-        Self { function, file, line, column, variables: Vec::new() }
+        let CodePosition { function, file, line, column, file_md5, sites: _, has_more: _ } =
+            position;
+        Self { function, file, line, column, file_md5, variables: Vec::new() }
     }
 }
 
@@ -56,10 +61,26 @@ pub struct Variable {
     pub address: Option<u64>,
     /// The value.
     pub value: Value,
-    /// Whether the location uses a local.
-    pub(crate) in_local: bool,
+    /// Whether the location is in a local, or relative to a frame base in a local.
+    pub(crate) is_in_local: bool,
+    /// The locals and operands in which the variable is.
+    pub(crate) places: Vec<FramePlace>,
+    /// Whether the places may not hold the variable.
+    pub(crate) is_doubtful: bool,
     /// The DWARF address from which on the variable is said to be in a local, and the local.
     pub(crate) claim: Option<(u64, u32)>,
+}
+
+impl Variable {
+    /// Marks a known value as possibly overwritten.
+    fn doubt(&mut self, place: FramePlace) {
+        self.is_doubtful = true;
+        if !matches!(self.value, Value::Unknown(_)) {
+            let value = Box::new(std::mem::replace(&mut self.value, Value::Omitted));
+            self.address = None;
+            self.value = Value::Unknown(Unknown::Reused { place, value });
+        }
+    }
 }
 
 /// The kind of a variable.
@@ -101,8 +122,28 @@ pub enum StaticScope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StaticUnit {
     instance: InstanceIndex,
-    module: usize,
+    build: usize,
     unit: usize,
+}
+
+/// The compile units with static variables ([`Symbols::static_units`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StaticUnits {
+    /// The compile units.
+    pub units: Vec<StaticUnit>,
+    /// Whether there are more than [`MAX_STATIC_UNITS`], which are not listed.
+    pub has_more: bool,
+}
+
+/// The static variables of a compile unit ([`Symbols::read_statics`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statics {
+    /// The variables.
+    pub variables: Vec<Variable>,
+    /// The reason why others are missing, if some are.
+    pub problem: Option<String>,
 }
 
 impl StaticUnit {
@@ -112,8 +153,8 @@ impl StaticUnit {
     }
 }
 
-/// A module of the dump, with its files.
-struct SymbolicModule<'b> {
+/// The files of a build. Several modules of a dump can be of one build.
+struct Build<'b> {
     path: String,
     /// The index of the file with the code.
     code: usize,
@@ -123,6 +164,8 @@ struct SymbolicModule<'b> {
 /// A frame, with the file of its module.
 #[derive(Clone, Copy)]
 struct FrameSite<'f, 'b> {
+    /// The index of the build.
+    build: usize,
     debug: &'f Debug<'b>,
     code: &'f Module<'b>,
     place: Place,
@@ -137,17 +180,60 @@ pub struct Symbols<'b> {
     /// The number of modules in the dump: up to a million.
     count: usize,
     files: Vec<Module<'b>>,
-    /// The modules that have files.
-    modules: BTreeMap<usize, SymbolicModule<'b>>,
+    builds: Vec<Build<'b>>,
+    /// The index of the build of each module that has files.
+    modules: BTreeMap<usize, usize>,
     matches: Vec<ModuleMatch>,
     warnings: Vec<String>,
     limits: ValueLimits,
-    cache: RefCell<HashMap<(usize, u64), Arc<CodePositions>>>,
+    cache: RefCell<PositionCache>,
+    /// The builds whose locals cannot be trusted, with the reason. `None` until it is needed.
+    distrusted: RefCell<Option<HashMap<usize, Unknown>>>,
+}
+
+/// The code positions looked up before, by build and DWARF address.
+#[derive(Default)]
+struct PositionCache {
+    positions: HashMap<(usize, u64), Arc<CodePositions>>,
+    bytes: usize,
+}
+
+/// The places of a frame that may not hold the variables that the debugging information assigns to them
+/// ([`Symbols::unreliable_places`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnreliablePlaces {
+    /// No place is known to be unreliable.
+    #[default]
+    None,
+    /// These places.
+    Some(BTreeSet<FramePlace>),
+    /// All locals and operands.
+    All,
+}
+
+impl UnreliablePlaces {
+    /// Returns whether a place is one of these.
+    ///
+    /// ```
+    /// use corestream_symbols::{FramePlace, UnreliablePlaces};
+    ///
+    /// assert!(!UnreliablePlaces::None.contains(FramePlace::Local(0)));
+    /// assert!(UnreliablePlaces::All.contains(FramePlace::Local(0)));
+    /// ```
+    pub fn contains(&self, place: FramePlace) -> bool {
+        match self {
+            Self::None => false,
+            Self::Some(places) => places.contains(&place),
+            Self::All => true,
+        }
+    }
 }
 
 impl fmt::Debug for Symbols<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let paths = self.modules.iter().map(|(index, of)| (index, &of.path));
+        let path = |build: &usize| self.builds.get(*build).map(|build| &build.path);
+        let paths = self.modules.iter().map(|(index, build)| (index, path(build)));
         f.debug_map().entries(paths).finish()
     }
 }
@@ -177,18 +263,26 @@ impl<'b> Symbols<'b> {
         let split_files: Vec<_> =
             split_files.iter().map(|(path, module)| (path.as_str(), *module)).collect();
         let mut modules = BTreeMap::new();
+        let mut builds = Vec::new();
+        let mut known: HashMap<_, Option<usize>> = HashMap::new();
         for found in &matches {
             let index = found.module.0 as usize;
             let first = found.code.or(found.debug);
             let name = first.map_or(String::new(), path);
             if let Verdict::Mismatch(mismatch) = &found.verdict {
+                let name = mismatch.file.map_or(name, path);
                 warnings.push(format!("{name} is not module {index} of the dump: {mismatch}"));
+                continue;
+            }
+            if let Some(build) = known.get(&(found.code, found.debug)) {
+                modules.extend(build.map(|build| (index, build)));
                 continue;
             }
             let code = found.code.and_then(|code| Some((code, read.get(code)?)));
             let Some((code, module)) = code else {
                 let what = "has no code; also pass the module that ran";
                 warnings.push(format!("{name}: {what}"));
+                known.insert((found.code, found.debug), None);
                 continue;
             };
             let debug = found.debug.and_then(|debug| read.get(debug));
@@ -208,12 +302,22 @@ impl<'b> Symbols<'b> {
                 let line = "its debugging information is in another file; also pass that file";
                 warnings.push(format!("{name}: {line}: {external}"));
             }
-            modules.insert(index, SymbolicModule { path: name, code, debug });
+            known.insert((found.code, found.debug), Some(builds.len()));
+            modules.insert(index, builds.len());
+            builds.push(Build { path: name, code, debug });
         }
-        let (limits, cache) = (ValueLimits::default(), RefCell::default());
-        let count = dump.modules().len();
-        let files = read;
-        Ok(Self { instances, count, files, modules, matches, warnings, limits, cache })
+        Ok(Self {
+            instances,
+            count: dump.modules().len(),
+            files: read,
+            builds,
+            modules,
+            matches,
+            warnings,
+            limits: ValueLimits::default(),
+            cache: RefCell::default(),
+            distrusted: RefCell::default(),
+        })
     }
 
     /// Sets the limits on the values of variables.
@@ -253,11 +357,9 @@ impl<'b> Symbols<'b> {
                 return Ok(Some(Resolved { problem, ..Resolved::default() }));
             }
         };
-        let of = |module: usize| {
-            let of = self.modules.get(&module)?;
-            Some((module, of, self.files.get(of.code)?))
+        let Some((build, of, code)) = module.and_then(|module| self.build_of(module)) else {
+            return Ok(None);
         };
-        let Some((module, of, code)) = module.and_then(of) else { return Ok(None) };
         let mut resolved = Resolved::default();
         let caller = index > 0;
         let place = match code.place(frame.function, frame.offset, caller) {
@@ -270,9 +372,9 @@ impl<'b> Symbols<'b> {
         resolved.name = code.function_name(frame.function).map(|name| super::demangle(&name));
         if let (Some(debug), Some(place)) = (&of.debug, place) {
             debug.begin_frame();
-            match self.positions(module, debug, place) {
+            match self.positions(build, debug, place) {
                 Ok(positions) => {
-                    let site = FrameSite { debug, code, place, frame, caller };
+                    let site = FrameSite { build, debug, code, place, frame, caller };
                     self.read_frame(&site, &positions, &mut resolved)?;
                 }
                 Err(cause) => {
@@ -284,6 +386,107 @@ impl<'b> Symbols<'b> {
         let outer = resolved.positions.last();
         resolved.name = resolved.name.or_else(|| outer?.function.clone());
         Ok(Some(resolved))
+    }
+
+    /// Returns the locals and operands of a frame that may hold other values than the debugging information says: an
+    /// optimizing compiler has reused them, or a tool has renumbered the locals. [`resolve`](Self::resolve) gives no values
+    /// that are in them. A debugger that reads the debugging information itself should not read these places.
+    ///
+    /// `index` is the position of the frame in its thread. The youngest frame is 0.
+    ///
+    /// # Errors
+    /// Returns an error as [`resolve`](Self::resolve) does.
+    pub fn unreliable_places(
+        &self,
+        frame: &Frame,
+        index: usize,
+    ) -> corestream::Result<UnreliablePlaces> {
+        let module = self.module_of(frame)?.unwrap_or_default();
+        let Some((build, ..)) = module.and_then(|module| self.build_of(module)) else {
+            return Ok(UnreliablePlaces::None);
+        };
+        if self.distrust(build)?.is_some() {
+            return Ok(UnreliablePlaces::All);
+        }
+        let resolved = self.resolve(frame, index)?.unwrap_or_default();
+        let mut places = BTreeSet::new();
+        for variable in resolved.positions.iter().flat_map(|position| &position.variables) {
+            if variable.is_doubtful
+                || matches!(variable.value, Value::Unknown(Unknown::WrongType(_)))
+            {
+                places.extend(&variable.places);
+            }
+        }
+        match places.is_empty() {
+            true => Ok(UnreliablePlaces::None),
+            false => Ok(UnreliablePlaces::Some(places)),
+        }
+    }
+
+    /// Returns the build of a module, if it has files: its index, its files, and the one with the code.
+    fn build_of(&self, module: usize) -> Option<(usize, &Build<'b>, &Module<'b>)> {
+        let index = *self.modules.get(&module)?;
+        let build = self.builds.get(index)?;
+        Some((index, build, self.files.get(build.code)?))
+    }
+
+    /// Returns the reason why no local of a build can be trusted, if there is one.
+    ///
+    /// # Errors
+    /// Returns an error if the dump cannot be read.
+    fn distrust(&self, build: usize) -> corestream::Result<Option<Unknown>> {
+        if let Some(found) = &*self.distrusted.borrow() {
+            return Ok(found.get(&build).cloned());
+        }
+        let found = self.find_distrusted()?;
+        let reason = found.get(&build).cloned();
+        *self.distrusted.borrow_mut() = Some(found);
+        Ok(reason)
+    }
+
+    /// Compares the locals in the units of all frames with those of the code.
+    fn find_distrusted(&self) -> corestream::Result<HashMap<usize, Unknown>> {
+        let (mut functions, mut units) = (HashSet::new(), HashSet::new());
+        let mut distrusted = HashMap::new();
+        let dump = self.instances.borrow().dump();
+        for thread in dump.threads() {
+            let Some(thread) = known(thread)? else { break };
+            for (i, frame) in thread.frames().enumerate() {
+                let Some(frame) = known(frame)? else { break };
+                let Ok(Some(module)) = self.module_of(&frame)? else { continue };
+                let Some((build, of, code)) = self.build_of(module) else { continue };
+                if functions.contains(&(build, frame.function)) || distrusted.contains_key(&build) {
+                    continue;
+                }
+                if functions.len() >= MAX_CHECKED_FUNCTIONS {
+                    distrusted.insert(build, Unknown::TooMuchWork);
+                    continue;
+                }
+                functions.insert((build, frame.function));
+                let Ok(Some(place)) = code.place(frame.function, frame.offset, i > 0) else {
+                    continue;
+                };
+                let Some(debug) = &of.debug else { continue };
+                let Some(unit) = debug.unit_at(place) else { continue };
+                if !units.insert((build, unit)) {
+                    continue;
+                }
+                let Some(unit) = debug.unit(unit) else { continue };
+                match locals::has_disagreement(debug, unit, code) {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        distrusted.insert(build, Unknown::Renumbered);
+                    }
+                    Err(error) => {
+                        // Malformed debugging information proves nothing.
+                        if debug.unknown(error) == Unknown::TooMuchWork {
+                            distrusted.insert(build, Unknown::TooMuchWork);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(distrusted)
     }
 
     /// Returns the module of a frame, if it is known, or the reason why it cannot be determined.
@@ -301,20 +504,21 @@ impl<'b> Symbols<'b> {
     /// Returns the source positions of a code position, from the cache if it was looked up before.
     fn positions(
         &self,
-        module: usize,
+        build: usize,
         debug: &Debug<'b>,
         place: Place,
     ) -> Result<Arc<CodePositions>, String> {
-        let key = (module, place.address);
-        if let Some(found) = self.cache.borrow().get(&key) {
+        let key = (build, place.address);
+        if let Some(found) = self.cache.borrow().positions.get(&key) {
             return Ok(found.clone());
         }
         let found = Arc::new(debug.positions(place)?);
         let mut cache = self.cache.borrow_mut();
-        if cache.len() >= MAX_CACHED_POSITIONS {
-            cache.clear();
+        if cache.bytes > MAX_CACHED_POSITION_BYTES {
+            *cache = PositionCache::default();
         }
-        cache.insert(key, found.clone());
+        cache.bytes += found.byte_len();
+        cache.positions.insert(key, found.clone());
         Ok(found)
     }
 
@@ -325,7 +529,7 @@ impl<'b> Symbols<'b> {
         found: &CodePositions,
         resolved: &mut Resolved,
     ) -> corestream::Result<()> {
-        let FrameSite { debug, code, place, frame, caller } = *site;
+        let FrameSite { build, debug, code, place, frame, caller } = *site;
         let assignments = code.assignments(frame.function);
         let unit = found.function.and_then(|(unit, function)| Some((debug.unit(unit)?, function)));
         let state = FrameState {
@@ -337,7 +541,8 @@ impl<'b> Symbols<'b> {
         let evaluator = match unit {
             Some((unit, function)) => {
                 let address = place.address;
-                let function = FunctionSite { entry: function, address, assignments: &assignments };
+                let assignments = assignments.as_deref();
+                let function = FunctionSite { entry: function, address, assignments };
                 match Evaluator::new(debug, unit, state, Some(function)) {
                     Ok(evaluator) => Some(evaluator),
                     Err(Stop::Dump(error)) => return Err(error),
@@ -362,14 +567,21 @@ impl<'b> Symbols<'b> {
                 }
             }
             doubt_shared_locals(&mut variables);
+            if position.has_more {
+                let line = format!("only the first {MAX_VARIABLES} variables are shown");
+                resolved.problem.get_or_insert(line);
+            }
             let position = Position::without_variables(position.clone());
             resolved.positions.push(Position { variables, ..position });
         }
-        if evaluator.is_some_and(|evaluator| evaluator.has_wrong_type()) {
-            let variables = resolved.positions.iter_mut().flat_map(|at| &mut at.variables);
-            for variable in variables.filter(|variable| variable.in_local) {
+        let variables = resolved.positions.iter_mut().flat_map(|at| &mut at.variables);
+        let mut in_locals: Vec<_> = variables.filter(|variable| variable.is_in_local).collect();
+        if !in_locals.is_empty()
+            && let Some(reason) = self.distrust(build)?
+        {
+            for variable in &mut in_locals {
                 variable.address = None;
-                variable.value = Value::Unknown(Unknown::Renumbered);
+                variable.value = Value::Unknown(reason.clone());
             }
         }
         if let Some(path) = &found.missing_split {
@@ -393,7 +605,9 @@ impl<'b> Symbols<'b> {
             type_name: String::new(),
             address: None,
             value: Value::Omitted,
-            in_local: false,
+            is_in_local: false,
+            places: Vec::new(),
+            is_doubtful: false,
             claim: None,
         };
         let result = self.read_value(evaluator, cursor, name, &mut variable);
@@ -443,8 +657,13 @@ impl<'b> Symbols<'b> {
         let of_origin = || origins.iter().find_map(|(unit, origin)| debug.type_of(*unit, origin));
         let ty = debug.type_of(unit, &entry).or_else(of_origin);
         variable.type_name = debug.type_name(ty)?;
+        let mut used = UsedPlaces::default();
         let storage = match entry.attr_value(gimli::DW_AT_location) {
-            Some(location) => evaluator.locate(location)?,
+            Some(location) => {
+                let location = evaluator.locate(location)?;
+                used = location.used;
+                location.storage
+            }
             None => {
                 let constant = entry.attr_value(gimli::DW_AT_const_value).or_else(|| {
                     let mut origins = origins.iter();
@@ -459,32 +678,35 @@ impl<'b> Symbols<'b> {
         if let Storage::Memory(address) = storage {
             variable.address = Some(address);
         }
-        let (reused, claim) = (evaluator.reused(), evaluator.claim());
-        let uses_locals = evaluator.uses_locals();
-        let value = Reader::new(evaluator, self.limits).variable(ty, &storage)?;
-        variable.in_local = uses_locals;
+        variable.places = used.places().collect();
         // Several variables can be calculated from one local.
         let is_plain = matches!(&storage, Storage::Number(number) if !number.extends);
-        variable.claim = claim.filter(|_| is_plain);
-        variable.value = match reused {
-            Some(place) if !matches!(value, Value::Unknown(_)) => {
+        variable.claim = used.range_start_and_local().filter(|_| is_plain);
+        let mut reader = Reader::new(evaluator, self.limits);
+        variable.value = reader.variable(ty, &storage)?;
+        variable.is_in_local = used.is_in_local || reader.has_used_local();
+        match used.doubt {
+            Some(Doubt::Reused(place)) => variable.doubt(place),
+            Some(Doubt::Unknown(reason)) => {
+                variable.is_doubtful = true;
                 variable.address = None;
-                Value::Unknown(Unknown::Reused { place, value: Box::new(value) })
+                variable.value = Value::Unknown(reason);
             }
-            _ => value,
-        };
+            None => {}
+        }
         Ok(())
     }
 
-    /// Returns the compile units whose static variables [`read_statics`](Self::read_statics) returns.
+    /// Returns the compile units in `scope`, for [`read_statics`](Self::read_statics).
     ///
     /// # Errors
     /// Returns an error as [`resolve`](Self::resolve) does.
-    pub fn static_units(&self, scope: StaticScope) -> corestream::Result<Vec<StaticUnit>> {
-        let mut units = Vec::new();
-        if self.modules.values().all(|of| of.debug.is_none()) {
-            return Ok(units);
+    pub fn static_units(&self, scope: StaticScope) -> corestream::Result<StaticUnits> {
+        let mut found = StaticUnits::default();
+        if self.builds.iter().all(|build| build.debug.is_none()) {
+            return Ok(found);
         }
+        let units = &mut found.units;
         match scope {
             StaticScope::Frames => {
                 let mut seen = HashSet::new();
@@ -493,14 +715,15 @@ impl<'b> Symbols<'b> {
                     let Some(thread) = known(thread)? else { break };
                     for (i, frame) in thread.frames().enumerate() {
                         let Some(frame) = known(frame)? else { break };
-                        if let Some(unit) = self.static_unit(&frame, i)?
-                            && seen.insert(unit)
-                        {
-                            units.push(unit);
+                        let Some(unit) = self.static_unit(&frame, i)? else { continue };
+                        if !seen.insert(unit) {
+                            continue;
                         }
                         if units.len() >= MAX_STATIC_UNITS {
-                            return Ok(units);
+                            found.has_more = true;
+                            return Ok(found);
                         }
+                        units.push(unit);
                     }
                 }
             }
@@ -509,21 +732,19 @@ impl<'b> Symbols<'b> {
                 for instance in (0..).map(InstanceIndex).take(count) {
                     let module = self.instances.borrow_mut().module(instance)?;
                     let Ok(Some(ModuleIndex(module))) = module else { continue };
-                    let module = module as usize;
-                    let Some(debug) = self.modules.get(&module).and_then(|of| of.debug.as_ref())
-                    else {
-                        continue;
-                    };
+                    let Some((build, of, _)) = self.build_of(module as usize) else { continue };
+                    let Some(debug) = &of.debug else { continue };
                     for unit in (0..debug.unit_count()).filter(|unit| !debug.is_type_unit(*unit)) {
                         if units.len() >= MAX_STATIC_UNITS {
-                            return Ok(units);
+                            found.has_more = true;
+                            return Ok(found);
                         }
-                        units.push(StaticUnit { instance, module, unit });
+                        units.push(StaticUnit { instance, build, unit });
                     }
                 }
             }
         }
-        Ok(units)
+        Ok(found)
     }
 
     /// Returns the compile unit of a frame.
@@ -531,20 +752,19 @@ impl<'b> Symbols<'b> {
         let (Ok(Some(module)), Some(instance)) = (self.module_of(frame)?, frame.instance) else {
             return Ok(None);
         };
-        let Some(of) = self.modules.get(&module) else { return Ok(None) };
+        let Some((build, of, code)) = self.build_of(module) else { return Ok(None) };
         let Some(debug) = &of.debug else { return Ok(None) };
-        let Some(code) = self.files.get(of.code) else { return Ok(None) };
         let Ok(Some(place)) = code.place(frame.function, frame.offset, index > 0) else {
             return Ok(None);
         };
-        let found = self.positions(module, debug, place).ok();
+        let found = self.positions(build, debug, place).ok();
         let unit = found.and_then(|found| found.function).map(|(unit, _)| unit);
-        Ok(unit.map(|unit| StaticUnit { instance, module, unit }))
+        Ok(unit.map(|unit| StaticUnit { instance, build, unit }))
     }
 
     /// Returns the path of a compile unit's source file.
     pub fn static_unit_name(&self, unit: &StaticUnit) -> Option<String> {
-        let debug = self.modules.get(&unit.module)?.debug.as_ref()?;
+        let debug = self.builds.get(unit.build)?.debug.as_ref()?;
         let of = debug.unit(unit.unit)?;
         let root = of.entry(of.header.root_offset()).ok()?;
         debug.name(of, &root).ok().flatten()
@@ -554,11 +774,12 @@ impl<'b> Symbols<'b> {
     ///
     /// # Errors
     /// Returns an error as [`resolve`](Self::resolve) does.
-    pub fn read_statics(&self, unit: &StaticUnit) -> corestream::Result<Vec<Variable>> {
-        let debug = self.modules.get(&unit.module).and_then(|of| of.debug.as_ref());
-        let Some((debug, of)) = debug.and_then(|debug| Some((debug, debug.unit(unit.unit)?)))
-        else {
-            return Ok(Vec::new());
+    pub fn read_statics(&self, unit: &StaticUnit) -> corestream::Result<Statics> {
+        let debug = self.builds.get(unit.build).and_then(|of| of.debug.as_ref());
+        let Some(debug) = debug else { return Ok(Statics::default()) };
+        let failed = |problem: String| Statics { problem: Some(problem), ..Statics::default() };
+        let Some(of) = debug.unit(unit.unit) else {
+            return Ok(failed("the debugging information of the unit is malformed".into()));
         };
         debug.begin_frame();
         let state = FrameState {
@@ -571,15 +792,21 @@ impl<'b> Symbols<'b> {
         let evaluator = match Evaluator::new(debug, of, state, None) {
             Ok(evaluator) => evaluator,
             Err(Stop::Dump(error)) => return Err(error),
-            Err(Stop::Debug(_)) => return Ok(Vec::new()),
+            Err(Stop::Debug(error)) => return Ok(failed(debug.describe(error))),
+        };
+        let found = match debug.statics(of) {
+            Ok(found) => found,
+            Err(error) => return Ok(failed(debug.describe(error))),
         };
         let mut variables = Vec::new();
-        for site in debug.statics(of).unwrap_or_default() {
+        for site in found.sites {
             let kind = VariableKind::Static;
             let read = self.read_variable(&evaluator, site.cursor, kind, Some(site.name))?;
             variables.extend(read);
         }
-        Ok(variables)
+        let problem =
+            found.has_more.then(|| format!("only the first {MAX_MEMBERS} variables are shown"));
+        Ok(Statics { variables, problem })
     }
 }
 
@@ -590,14 +817,10 @@ fn doubt_shared_locals(variables: &mut [Variable]) {
         *claims.entry(claim).or_insert(0) += 1;
     }
     for variable in variables {
-        let Some(claim) = variable.claim else { continue };
-        if claims.get(&claim).is_some_and(|count| *count > 1)
-            && !matches!(variable.value, Value::Unknown(_))
+        if let Some(claim) = variable.claim
+            && claims.get(&claim).is_some_and(|count| *count > 1)
         {
-            let value = std::mem::replace(&mut variable.value, Value::Omitted);
-            let place = format!("local {}", claim.1);
-            variable.address = None;
-            variable.value = Value::Unknown(Unknown::Reused { place, value: Box::new(value) });
+            variable.doubt(FramePlace::Local(claim.1));
         }
     }
 }

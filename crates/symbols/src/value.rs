@@ -15,7 +15,8 @@ use rustc_apfloat::ieee::{Half, Quad, X87DoubleExtended};
 ///
 /// assert_eq!(Value::Signed(-1).to_string(), "-1");
 /// assert_eq!(Value::F32(1.5_f32.to_bits()).to_string(), "1.5");
-/// let text = Text { bytes: b"hello\n".to_vec(), length: Some(6), address: Some(0x1000) };
+/// let bytes = b"hello\n".to_vec();
+/// let text = Text { bytes, length: Some(6), unread: None, address: Some(0x1000) };
 /// let text = Value::Text(text);
 /// let pointer = Value::Pointer { address: 0x1000, target: Some(Box::new(text)) };
 /// assert_eq!(pointer.to_string(), r#"0x1000 "hello\n""#);
@@ -120,6 +121,9 @@ pub struct Text {
     pub bytes: Vec<u8>,
     /// The length in bytes of all the text, or `None` if it is not known because the end was not read.
     pub length: Option<u64>,
+    /// The reason why the end was not read, if it is not that the text is longer than
+    /// [`ValueLimits::text`](crate::ValueLimits::text).
+    pub unread: Option<Box<Unknown>>,
     /// The address of the text, if it is not part of a larger value.
     pub address: Option<u64>,
 }
@@ -128,6 +132,31 @@ impl Text {
     /// Returns whether `bytes` is all of the text.
     pub fn is_complete(&self) -> bool {
         self.length == Some(self.bytes.len() as u64)
+    }
+}
+
+/// A place of a frame that can hold a value.
+///
+/// ```
+/// use corestream_symbols::FramePlace;
+///
+/// assert_eq!(FramePlace::Local(3).to_string(), "local 3");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum FramePlace {
+    /// The local with this index. Parameters come first.
+    Local(u32),
+    /// The value of the operand stack with this index, counted from the bottom.
+    Operand(u32),
+}
+
+impl Display for FramePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(index) => write!(f, "local {index}"),
+            Self::Operand(index) => write!(f, "operand {index}"),
+        }
     }
 }
 
@@ -156,14 +185,14 @@ pub enum Unknown {
     /// The place that the debugging information names may hold another value by now. Optimizing compilers reuse locals
     /// and operands without saying so.
     Reused {
-        /// The place: a local that the function assigns to within the range for which it is said to hold the variable,
-        /// or a value of the operand stack.
-        place: String,
+        /// The place: a local that the function assigns to within the range for which the debugging information places
+        /// the variable in it, or a value of the operand stack.
+        place: FramePlace,
         /// The value that the variable has if the place was not reused.
         value: Box<Value>,
     },
-    /// A variable of the function is said to be in a local of another type, so no local of this function can be
-    /// trusted. Tools such as `wasm-opt` renumber locals without adjusting the debugging information.
+    /// The debugging information places a variable of the module in a local that cannot hold it, so no local of the module
+    /// can be trusted. Tools such as `wasm-opt` renumber locals without adjusting the debugging information.
     Renumbered,
     /// The local, operand or global has a type that does not fit the variable.
     WrongType(String),
@@ -177,6 +206,8 @@ pub enum Unknown {
     NoMemory,
     /// The frame has no frame base.
     NoFrameBase,
+    /// The function was stopped before it set its frame base, such as when it was entered.
+    FrameBaseNotSet,
     /// The pointer refers to a value that has no address.
     NoAddress,
     /// The debugging information uses something that this crate does not support.
@@ -201,13 +232,14 @@ impl Display for Unknown {
             Self::Reused { place, value } => {
                 write!(f, "{place} may have been reused, it holds {value}")
             }
-            Self::Renumbered => f.write_str("the locals of the function were renumbered"),
+            Self::Renumbered => f.write_str("the locals of the module were renumbered"),
             Self::WrongType(message) => f.write_str(message),
             Self::Excluded(address) => write!(f, "memory at {address:#x} was excluded"),
             Self::Lost(address) => write!(f, "memory at {address:#x} is lost"),
             Self::OutOfBounds(address) => write!(f, "address {address:#x} is outside the memory"),
             Self::NoMemory => f.write_str("the memory of the instance is not known"),
             Self::NoFrameBase => f.write_str("the function has no frame base"),
+            Self::FrameBaseNotSet => f.write_str("the function has not set its frame base yet"),
             Self::NoAddress => f.write_str("points to a value without an address"),
             Self::Unsupported(what) => write!(f, "unsupported: {what}"),
             Self::TooMuchWork => f.write_str("exceeds the limit of work"),
@@ -260,7 +292,10 @@ impl Display for Value {
                         let more = length.saturating_sub(text.bytes.len() as u64);
                         write!(f, "... {more} more bytes")
                     }
-                    None => f.write_str("..."),
+                    None => match &text.unread {
+                        Some(reason) => write!(f, "... ({})", Visible(reason)),
+                        None => f.write_str("..."),
+                    },
                 }
             }
             Self::Sequence { elements, length } => {

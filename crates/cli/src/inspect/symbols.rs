@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use corestream::{Frame, Visible};
-use corestream_symbols::{Position, StaticScope, Symbols, ValueLimits, Variable};
+use corestream_symbols::limits::MAX_STATIC_UNITS;
+use corestream_symbols::{
+    ModuleMatch, Position, StaticScope, Symbols, ValueLimits, Variable, Verdict,
+};
 
 use super::PrintResult;
 use super::columns::Columns;
@@ -89,6 +92,23 @@ pub(super) struct SymbolPrinter<'t> {
 }
 
 impl SymbolPrinter<'_> {
+    /// Prints whether the build of a module's symbols is verified.
+    pub(super) fn print_match(&self, out: &mut impl Write, module: u32) -> PrintResult {
+        let matches = self.symbols.matches();
+        let Ok(found) = matches.binary_search_by_key(&module, |found| found.module.0) else {
+            return Ok(());
+        };
+        let line = match matches.get(found) {
+            Some(ModuleMatch { verdict: Verdict::Certain, .. }) => "symbols: build verified",
+            Some(ModuleMatch { verdict: Verdict::Plausible, code: Some(_), .. }) => {
+                "symbols: all frames fit, build not verified"
+            }
+            // There is a warning about a mismatch, and about a file without code.
+            _ => return Ok(()),
+        };
+        Ok(writeln!(out, "     {line}")?)
+    }
+
     /// Prints the function name, source lines and variables of a frame. `index` is its index in its thread.
     pub(super) fn print_frame(
         &mut self,
@@ -128,7 +148,8 @@ impl SymbolPrinter<'_> {
             Some(Place::NextLine(place)) => writeln!(out, "     {head}\n       at {place}")?,
         }
         if let (Some(file), Some(line)) = (&position.file, position.line) {
-            self.sources.print_excerpt(out, file, line, self.columns)?;
+            let md5 = position.file_md5;
+            self.sources.print_excerpt(out, file, md5, line, self.columns)?;
         }
         print_variables(out, "       ", &position.variables)
     }
@@ -158,9 +179,10 @@ impl SymbolPrinter<'_> {
     /// Prints the static variables.
     pub(super) fn print_statics(&self, out: &mut impl Write) -> PrintResult {
         let Some(scope) = self.scope else { return Ok(()) };
-        for unit in self.symbols.static_units(scope)? {
-            let variables = self.symbols.read_statics(&unit)?;
-            if variables.is_empty() {
+        let found = self.symbols.static_units(scope)?;
+        for unit in found.units {
+            let statics = self.symbols.read_statics(&unit)?;
+            if statics.variables.is_empty() && statics.problem.is_none() {
                 continue;
             }
             let file = self.symbols.static_unit_name(&unit).unwrap_or_else(|| "?".into());
@@ -170,10 +192,21 @@ impl SymbolPrinter<'_> {
                 self.columns.name(&file),
                 unit.instance()
             )?;
-            print_variables(out, "  ", &variables)?;
+            print_variables(out, "  ", &statics.variables)?;
+            if let Some(problem) = statics.problem {
+                writeln!(out, "  {}", Visible(problem))?;
+            }
+        }
+        if found.has_more {
+            writeln!(out, "{}", describe_static_limit())?;
         }
         Ok(())
     }
+}
+
+/// Returns the line for a dump with more static variables than are shown.
+pub(super) fn describe_static_limit() -> String {
+    format!("only the statics of the first {MAX_STATIC_UNITS} source files are shown")
 }
 
 enum Place {

@@ -1,7 +1,7 @@
 //! The symbols of frames, static variables, and verdicts about symbol files.
 
 use corestream::InstanceIndex;
-use corestream_symbols::{Resolved, Value, VariableKind, Verdict};
+use corestream_symbols::{Resolved, Statics, Unknown, Value, VariableKind, Verdict};
 use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
@@ -60,17 +60,16 @@ pub struct UnitStatics {
     instance: u32,
     file: Option<String>,
     variables: Vec<Variable>,
+    /// The reason why variables are missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 impl UnitStatics {
     /// Describes the static variables of a compile unit. `file` is the unit's source file.
-    pub fn new(
-        instance: InstanceIndex,
-        file: Option<String>,
-        variables: &[corestream_symbols::Variable],
-    ) -> Self {
-        let variables = variables.iter().map(Variable::from).collect();
-        Self { instance: instance.0, file, variables }
+    pub fn new(instance: InstanceIndex, file: Option<String>, statics: &Statics) -> Self {
+        let variables = statics.variables.iter().map(Variable::from).collect();
+        Self { instance: instance.0, file, variables, problem: statics.problem.clone() }
     }
 }
 
@@ -146,7 +145,7 @@ impl From<&corestream_symbols::Variable> for Variable {
 fn value(of: &Value) -> serde_json::Value {
     let float = |text: String, bits: Number| json!({ "float": text, "bits": bits });
     match of {
-        Value::Unknown(reason) => json!({ "unknown": reason.to_string() }),
+        Value::Unknown(reason) => unknown(reason),
         Value::Signed(x) => integer(*x),
         Value::Unsigned(x) => match i128::try_from(*x) {
             Ok(x) => integer(x),
@@ -178,8 +177,15 @@ fn value(of: &Value) -> serde_json::Value {
             let is_utf8 = std::str::from_utf8(&text.bytes).is_ok();
             let bytes = if is_utf8 { None } else { Some(super::hex(&text.bytes)) };
             let (address, length) = (text.address.map(Address), text.length.map(Number::from));
+            let unread = text.unread.as_deref().map(unknown);
             let text = String::from_utf8_lossy(&text.bytes);
-            json!({ "text": text, "address": address, "length": length, "bytes": bytes })
+            json!({
+                "text": text,
+                "address": address,
+                "length": length,
+                "bytes": bytes,
+                "unread": unread,
+            })
         }
         Value::Sequence { elements, length } => {
             let elements: Vec<_> = elements.iter().map(value).collect();
@@ -203,6 +209,43 @@ fn value(of: &Value) -> serde_json::Value {
         Value::Omitted => json!({ "omitted": true }),
         // A kind of a later version.
         other => json!({ "unknown": other.to_string() }),
+    }
+}
+
+/// Returns the reason why a value is not known: in words, by its kind, and with what the reason refers to.
+fn unknown(reason: &Unknown) -> serde_json::Value {
+    let text = reason.to_string();
+    let of_kind = |kind: &str| json!({ "unknown": text, "reason": kind });
+    let at = |kind: &str, address: &u64| json!({ "unknown": text, "reason": kind, "address": Address(*address) });
+    let of_index =
+        |kind: &str, index: &u32| json!({ "unknown": text, "reason": kind, "index": index });
+    match reason {
+        Unknown::OptimizedOut => of_kind("optimized-out"),
+        Unknown::Removed => of_kind("removed"),
+        Unknown::Local(index) => of_index("local-not-recorded", index),
+        Unknown::Operand(index) => of_index("operand-not-recorded", index),
+        Unknown::Global(index) => of_index("global-not-recorded", index),
+        Unknown::ChangedGlobal(index) => of_index("global-may-have-changed", index),
+        Unknown::Reused { place, value: held } => json!({
+            "unknown": text,
+            "reason": "reused",
+            "place": place.to_string(),
+            "holds": value(held),
+        }),
+        Unknown::Renumbered => of_kind("renumbered"),
+        Unknown::WrongType(_) => of_kind("wrong-type"),
+        Unknown::Excluded(address) => at("excluded", address),
+        Unknown::Lost(address) => at("lost", address),
+        Unknown::OutOfBounds(address) => at("out-of-bounds", address),
+        Unknown::NoMemory => of_kind("no-memory"),
+        Unknown::NoFrameBase => of_kind("no-frame-base"),
+        Unknown::FrameBaseNotSet => of_kind("frame-base-not-set"),
+        Unknown::NoAddress => of_kind("no-address"),
+        Unknown::Unsupported(_) => of_kind("unsupported"),
+        Unknown::TooMuchWork => of_kind("too-much-work"),
+        Unknown::Malformed(_) => of_kind("malformed"),
+        // A reason of a later version.
+        _ => of_kind("other"),
     }
 }
 

@@ -1,33 +1,37 @@
 //! The DWARF of a module: the source positions of its code, and the entries of its variables.
 
+pub mod files;
+pub mod functions;
+pub mod locals;
 pub mod location;
+pub mod number;
 pub mod scope;
 pub mod split;
 pub mod statics;
 pub mod types;
 pub mod units;
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use addr2line::{Context, LookupContinuation, LookupResult};
 use gimli::{AttributeValue, Dwarf, SectionId, Unit, UnitOffset, UnitRef};
 
+use self::files::FileHashes;
 use self::scope::Site;
 use self::split::Split;
-use self::statics::StaticSite;
+use self::statics::StaticSites;
+use self::types::Language;
 use self::units::{Attribute, Cursor, Entry, Units};
 use super::budget::{Budget, BudgetReader};
 use super::demangle::{demangle, truncate};
 use super::limits::{
-    MAX_ENTRY_DEPTH, MAX_MEMBERS, MAX_MORE_STEPS, MAX_STEPS_PER_BYTE, MAX_STEPS_PER_FRAME,
+    MAX_CACHED_FILES, MAX_ENTRY_DEPTH, MAX_MEMBER_ATTRIBUTES, MAX_MEMBERS, MAX_MORE_STEPS,
+    MAX_STEPS_PER_BYTE, MAX_STEPS_PER_FRAME, MAX_VARIABLES,
 };
-use super::module::{Module, Place};
+use super::module::{Module, Place, SIZE_FIELD};
 use super::value::Unknown;
-
-/// The maximum length in bytes of the size field before a function's body. Some producers count it as part of the
-/// function.
-const SIZE_FIELD: u64 = 5;
 
 /// The debugging information of a module.
 pub struct Debug<'b> {
@@ -37,6 +41,10 @@ pub struct Debug<'b> {
     /// The split unit of each skeleton in `main`, with the addresses of the skeleton.
     whole: Vec<OnceCell<Option<Unit<BudgetReader<'b>>>>>,
     budget: Budget,
+    /// The languages of units by the address of the unit.
+    languages: RefCell<HashMap<usize, Language>>,
+    /// The hashes of source files by the index of the unit.
+    file_hashes: RefCell<HashMap<usize, Arc<FileHashes>>>,
 }
 
 /// The source position of a code position, in one function.
@@ -47,8 +55,23 @@ pub struct CodePosition {
     pub file: Option<String>,
     pub line: Option<u32>,
     pub column: Option<u32>,
+    /// The MD5 hash of the source file, if it is recorded.
+    pub file_md5: Option<[u8; 16]>,
     /// The variables in scope.
     pub sites: Vec<Site>,
+    /// Whether there are more variables in scope than the limit.
+    pub has_more: bool,
+}
+
+impl CodePosition {
+    /// Returns the size in bytes of the position, roughly.
+    fn byte_len(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        size_of::<Self>()
+            + text(&self.function)
+            + text(&self.file)
+            + self.sites.len() * size_of::<Site>()
+    }
 }
 
 /// The source positions of a code position, from the innermost inlined function to the function of the frame.
@@ -59,6 +82,14 @@ pub struct CodePositions {
     pub function: Option<(usize, UnitOffset<usize>)>,
     /// The path of the split DWARF file that has the variables, if it was not given.
     pub missing_split: Option<String>,
+}
+
+impl CodePositions {
+    /// Returns the size in bytes of the positions, roughly.
+    pub fn byte_len(&self) -> usize {
+        let positions: usize = self.positions.iter().map(CodePosition::byte_len).sum();
+        size_of::<Self>() + positions
+    }
 }
 
 impl<'b> Debug<'b> {
@@ -103,7 +134,9 @@ impl<'b> Debug<'b> {
             }
             let context = Context::from_arc_dwarf(dwarf)?;
             let whole = (0..main.len()).map(|_| OnceCell::new()).collect();
-            Ok(Some(Self { context, main, split, whole, budget: budget.clone() }))
+            let (languages, file_hashes) = (RefCell::default(), RefCell::default());
+            let budget = budget.clone();
+            Ok(Some(Self { context, main, split, whole, budget, languages, file_hashes }))
         });
         match read {
             Ok(Some(debug)) => Ok(Some(debug)),
@@ -112,7 +145,7 @@ impl<'b> Debug<'b> {
         }
     }
 
-    /// Returns the message for an error.
+    /// Returns the message for an error in debugging information with this budget.
     fn message(budget: &Budget, error: gimli::Error) -> String {
         match budget.is_exceeded() {
             true => "exceeds the limit of work for debugging information".into(),
@@ -154,6 +187,12 @@ impl<'b> Debug<'b> {
         self.find(place).map_err(|error| self.describe(error))
     }
 
+    /// Returns the index of the unit that has a code position, if there is one.
+    pub fn unit_at(&self, place: Place) -> Option<usize> {
+        let unit = self.load_split(self.context.find_dwarf_and_unit(place.address));
+        self.index_of(unit?)
+    }
+
     fn find(&self, Place { address, body }: Place) -> gimli::Result<CodePositions> {
         let mut frames = self.load_split(self.context.find_frames(address))?;
         let unit = self.load_split(self.context.find_dwarf_and_unit(address));
@@ -166,35 +205,62 @@ impl<'b> Debug<'b> {
         }
         // The last position is that of the frame's function.
         let function = found.last().and_then(|frame| frame.dw_die_offset);
-        if let (Some(function), Some(unit)) = (function, unit)
+        if let (Some(function), Some(unit), Some(body)) = (function, unit, body)
             && let Some(begin) = unit.entry(function)?.attr_value(gimli::DW_AT_low_pc)
             && let Some(begin) = unit.attr_address(begin)?
-            && body.checked_sub(begin).is_some_and(|before| before > SIZE_FIELD)
+            && body.checked_sub(begin).is_none_or(|before| before > SIZE_FIELD)
         {
-            // The entry starts before the function: it describes a function that the linker removed, whose address
-            // range now overlaps others.
+            // The entry starts elsewhere: it describes a function that the linker removed, whose address range now
+            // overlaps others.
             return Ok(result);
         }
         result.function = index.zip(function);
         for frame in found {
             let location = frame.location.as_ref();
             let name = frame.function.as_ref().and_then(|name| name.raw_name().ok());
-            let sites = match (frame.dw_die_offset, unit) {
+            let mut sites = match (frame.dw_die_offset, unit) {
                 (Some(entry), Some(unit)) => scope::sites(unit, entry, address, &self.budget)?,
                 _ => Vec::new(),
             };
+            let has_more = sites.len() > MAX_VARIABLES;
+            sites.truncate(MAX_VARIABLES);
+            let file = location.and_then(|location| location.file).map(truncate);
+            let hashes = match index {
+                // Positions are useful without hashes.
+                Some(index) => self.file_hashes(index).unwrap_or_default(),
+                None => Arc::default(),
+            };
             result.positions.push(CodePosition {
                 function: name.map(|name| demangle(&name)),
-                file: location.and_then(|location| location.file).map(truncate),
+                file_md5: file.as_ref().and_then(|file| hashes.get(file).copied()),
+                file,
                 line: location.and_then(|location| location.line),
                 column: location.and_then(|location| location.column).filter(|column| *column > 0),
                 sites,
+                has_more,
             });
         }
         if let Some(index) = index {
             result.missing_split = self.missing_split(index)?;
         }
         Ok(result)
+    }
+
+    /// Returns the hashes of the source files of a unit of the module, by path.
+    fn file_hashes(&self, index: usize) -> gimli::Result<Arc<FileHashes>> {
+        if let Some(known) = self.file_hashes.borrow().get(&index) {
+            return Ok(known.clone());
+        }
+        let found = match self.main.get(index) {
+            Some(unit) => Arc::new(files::file_hashes(unit)?),
+            None => Arc::default(),
+        };
+        let mut known = self.file_hashes.borrow_mut();
+        if known.values().map(|hashes| hashes.len()).sum::<usize>() > MAX_CACHED_FILES {
+            known.clear();
+        }
+        known.insert(index, found.clone());
+        Ok(found)
     }
 
     /// Gives split units to a lookup that asks for them.
@@ -294,7 +360,7 @@ impl<'b> Debug<'b> {
         }
     }
 
-    /// Returns the name of an entry.
+    /// Returns the name of an entry, or `None` if it has none or an empty one.
     ///
     /// # Errors
     /// Returns an error if the name is malformed.
@@ -304,8 +370,8 @@ impl<'b> Debug<'b> {
         entry: &Entry<'b>,
     ) -> gimli::Result<Option<String>> {
         let Some(name) = entry.attr_value(gimli::DW_AT_name) else { return Ok(None) };
-        let name = unit.attr_string(name)?;
-        Ok(Some(truncate(&gimli::Reader::to_string_lossy(&name)?)))
+        let name = truncate(&gimli::Reader::to_string_lossy(&unit.attr_string(name)?)?);
+        Ok(Some(name).filter(|name| !name.is_empty()))
     }
 
     /// Returns the static variables of a unit.
@@ -315,20 +381,22 @@ impl<'b> Debug<'b> {
     pub fn statics<'d>(
         &'d self,
         unit: UnitRef<'d, BudgetReader<'b>>,
-    ) -> gimli::Result<Vec<StaticSite<'d, 'b>>> {
+    ) -> gimli::Result<StaticSites<'d, 'b>> {
         statics::static_sites(self, unit)
     }
 
-    /// Returns the direct children of an entry, at most [`MAX_MEMBERS`].
+    /// Returns the direct children of an entry.
     ///
     /// # Errors
-    /// Returns an error if an entry is malformed.
+    /// Returns an error if an entry is malformed, or if there are more than [`MAX_MEMBERS`] children or
+    /// [`MAX_MEMBER_ATTRIBUTES`] of their attributes.
     pub fn children(&self, of: Cursor<'_, 'b>) -> gimli::Result<Vec<Entry<'b>>> {
         let mut entries = of.unit.entries_raw(Some(of.at))?;
         let top = entries.next_depth();
         let mut children = Vec::new();
         let mut current = Entry::null();
-        while !entries.is_empty() && children.len() < MAX_MEMBERS {
+        let mut attributes = 0;
+        while !entries.is_empty() {
             let depth = entries.next_depth();
             let is_parent = entries.next_offset() == of.at;
             if depth <= top && !is_parent {
@@ -342,6 +410,10 @@ impl<'b> Debug<'b> {
                 break;
             }
             if depth == top + 1 {
+                attributes += current.attrs().len();
+                if children.len() >= MAX_MEMBERS || attributes > MAX_MEMBER_ATTRIBUTES {
+                    return Err(self.budget.exceed());
+                }
                 children.push(current.clone());
             }
         }

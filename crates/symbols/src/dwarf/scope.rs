@@ -16,7 +16,7 @@ pub struct Site {
 }
 
 /// Returns the variables in scope at `address` of the function or inlined call that `entry` describes, outer scopes
-/// first.
+/// first. If there are more than [`MAX_VARIABLES`], it returns one more.
 ///
 /// # Errors
 /// Returns an error if the entries are malformed.
@@ -32,7 +32,7 @@ pub fn sites<'b>(
     let mut current = Entry::null();
     // Entries deeper than this belong to a scope that does not contain the address.
     let mut outside: Option<isize> = None;
-    while !entries.is_empty() && sites.len() < MAX_VARIABLES {
+    while !entries.is_empty() && sites.len() <= MAX_VARIABLES {
         let depth = entries.next_depth();
         let first = entries.next_offset() == entry;
         if depth <= top && !first {

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use gimli::{Reader, UnitRef};
+use gimli::UnitRef;
 
 use super::Debug;
 use super::units::{Cursor, Entry};
 use crate::budget::BudgetReader;
-use crate::demangle::truncate;
 use crate::limits::{MAX_MEMBERS, MAX_NAME_CHARS};
 
 /// A static variable.
@@ -17,14 +16,22 @@ pub struct StaticSite<'d, 'b> {
     pub cursor: Cursor<'d, 'b>,
 }
 
-/// Returns the static variables of a unit that have a location, in the order of the unit.
+/// The static variables of a unit, in the order of the unit.
+#[derive(Default)]
+pub struct StaticSites<'d, 'b> {
+    pub sites: Vec<StaticSite<'d, 'b>>,
+    /// Whether the unit has more than [`MAX_MEMBERS`], which are not listed.
+    pub has_more: bool,
+}
+
+/// Returns the static variables of a unit that have a location.
 ///
 /// # Errors
 /// Returns an error if the entries are malformed.
 pub fn static_sites<'d, 'b>(
     debug: &'d Debug<'b>,
     unit: UnitRef<'d, BudgetReader<'b>>,
-) -> gimli::Result<Vec<StaticSite<'d, 'b>>> {
+) -> gimli::Result<StaticSites<'d, 'b>> {
     let mut sites = Vec::new();
     // Variables that are defined outside of the class or namespace that declares them.
     let mut specified = Vec::new();
@@ -34,7 +41,7 @@ pub fn static_sites<'d, 'b>(
     // The namespaces around the entry, with their depths.
     let mut namespaces: Vec<(isize, String)> = Vec::new();
     let mut outside: Option<isize> = None;
-    while !entries.is_empty() && sites.len() < MAX_MEMBERS {
+    while !entries.is_empty() && sites.len() <= MAX_MEMBERS {
         let depth = entries.next_depth();
         if !entries.read_entry(&mut current)? {
             continue;
@@ -55,17 +62,18 @@ pub fn static_sites<'d, 'b>(
             | gimli::DW_TAG_module
             | gimli::DW_TAG_structure_type
             | gimli::DW_TAG_class_type => {
-                let own = own_name(unit, &current)?;
+                let own = debug.name(unit, &current)?;
                 // A class that is defined in a type unit has its name there.
                 let name = match debug.follow(unit, current.attr_value(gimli::DW_AT_signature)) {
-                    Some(ty) if own.is_none() => own_name(ty.unit, &ty.entry()?)?,
+                    Some(ty) if own.is_none() => debug.name(ty.unit, &ty.entry()?)?,
                     _ => own,
                 };
                 namespaces.push((depth, name.unwrap_or_else(|| "(anonymous namespace)".into())));
             }
             gimli::DW_TAG_variable | gimli::DW_TAG_member => {
                 outside = Some(depth);
-                let name = own_name(unit, &current)?.map(|name| qualify(&namespaces, &name));
+                let name = debug.name(unit, &current)?.map(|name| qualify(&namespaces, &name));
+                debug.take_steps(name.as_ref().map_or(0, |name| name.len() as u64))?;
                 let is_declaration = [gimli::DW_AT_declaration, gimli::DW_AT_external]
                     .iter()
                     .any(|name| current.has_attr(*name));
@@ -100,15 +108,9 @@ pub fn static_sites<'d, 'b>(
         }
     }
     sites.retain(|site| !site.name.is_empty());
-    Ok(sites)
-}
-
-fn own_name<'b>(
-    unit: UnitRef<'_, BudgetReader<'b>>,
-    entry: &Entry<'b>,
-) -> gimli::Result<Option<String>> {
-    let Some(name) = entry.attr_value(gimli::DW_AT_name) else { return Ok(None) };
-    Ok(Some(truncate(&unit.attr_string(name)?.to_string_lossy()?)))
+    let has_more = sites.len() > MAX_MEMBERS;
+    sites.truncate(MAX_MEMBERS);
+    Ok(StaticSites { sites, has_more })
 }
 
 /// Puts the namespaces around a name before it.

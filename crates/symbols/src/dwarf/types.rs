@@ -12,7 +12,16 @@ use crate::limits::{MAX_NAME_CHARS, MAX_TYPE_STEPS};
 pub enum Language {
     Rust,
     Zig,
+    /// A language whose arrays begin at index 1 (DWARF 5, table 7.17).
+    OneBased,
     Other,
+}
+
+impl Language {
+    /// Returns the lower bound of arrays that have none.
+    pub fn default_lower_bound(self) -> i64 {
+        i64::from(self == Self::OneBased)
+    }
 }
 
 impl<'b> Debug<'b> {
@@ -21,10 +30,37 @@ impl<'b> Debug<'b> {
     /// # Errors
     /// Returns an error if the unit is malformed.
     pub fn language(&self, unit: UnitRef<'_, BudgetReader<'b>>) -> gimli::Result<Language> {
+        let key = std::ptr::from_ref(unit.unit).addr();
+        if let Some(known) = self.languages.borrow().get(&key) {
+            return Ok(*known);
+        }
+        let found = self.read_language(unit)?;
+        self.languages.borrow_mut().insert(key, found);
+        Ok(found)
+    }
+
+    fn read_language(&self, unit: UnitRef<'_, BudgetReader<'b>>) -> gimli::Result<Language> {
         let root = unit.entry(unit.header.root_offset())?;
         let language = root.attr_value(gimli::DW_AT_language);
-        if let Some(AttributeValue::Language(gimli::DW_LANG_Rust)) = language {
-            return Ok(Language::Rust);
+        match language {
+            Some(AttributeValue::Language(gimli::DW_LANG_Rust)) => return Ok(Language::Rust),
+            Some(AttributeValue::Language(
+                gimli::DW_LANG_Ada83
+                | gimli::DW_LANG_Ada95
+                | gimli::DW_LANG_Cobol74
+                | gimli::DW_LANG_Cobol85
+                | gimli::DW_LANG_Fortran77
+                | gimli::DW_LANG_Fortran90
+                | gimli::DW_LANG_Fortran95
+                | gimli::DW_LANG_Fortran03
+                | gimli::DW_LANG_Fortran08
+                | gimli::DW_LANG_Fortran18
+                | gimli::DW_LANG_Modula2
+                | gimli::DW_LANG_Modula3
+                | gimli::DW_LANG_Pascal83
+                | gimli::DW_LANG_PLI,
+            )) => return Ok(Language::OneBased),
+            _ => {}
         }
         // Zig has no code of its own in the DWARF that LLVM writes for it.
         let producer = match root.attr_value(gimli::DW_AT_producer) {
@@ -102,9 +138,10 @@ impl<'b> Debug<'b> {
             gimli::DW_TAG_array_type => {
                 let Some(of) = self.type_of(ty.unit, &entry) else { return Ok(None) };
                 let Some(mut size) = self.size_within(of, steps + 1)? else { return Ok(None) };
+                let lower = self.language(ty.unit)?.default_lower_bound();
                 for child in self.children(ty)? {
                     if is_dimension(child.tag()) {
-                        let Some(count) = constant_count(&child) else { return Ok(None) };
+                        let Some(count) = constant_count(&child, lower) else { return Ok(None) };
                         let Some(product) = size.checked_mul(count) else { return Ok(None) };
                         size = product;
                     }
@@ -147,26 +184,22 @@ impl<'b> Debug<'b> {
             gimli::DW_TAG_volatile_type => format!("volatile {}", of()?),
             gimli::DW_TAG_restrict_type => format!("{} restrict", of()?),
             gimli::DW_TAG_atomic_type => format!("_Atomic {}", of()?),
-            gimli::DW_TAG_pointer_type => match of()? {
-                pointer if pointer.ends_with('*') => format!("{pointer}*"),
-                other => format!("{other} *"),
+            gimli::DW_TAG_pointer_type => match self.array_behind(ty.unit, &entry)? {
+                Some((array, of_array)) => {
+                    let element = self.type_of(array.unit, &of_array);
+                    let element = self.type_name_within(element, steps + 1)?;
+                    format!("{element} (*){}", self.dimensions(array)?)
+                }
+                None => match of()? {
+                    pointer if pointer.ends_with('*') => format!("{pointer}*"),
+                    other => format!("{other} *"),
+                },
             },
             gimli::DW_TAG_reference_type => format!("{} &", of()?),
             gimli::DW_TAG_rvalue_reference_type => format!("{} &&", of()?),
             gimli::DW_TAG_ptr_to_member_type => format!("{} ::*", of()?),
             gimli::DW_TAG_subroutine_type => format!("{} ()", of()?),
-            gimli::DW_TAG_array_type => {
-                let mut name = of()?;
-                for child in self.children(ty)? {
-                    if is_dimension(child.tag()) && name.len() < MAX_NAME_CHARS {
-                        match constant_count(&child) {
-                            Some(count) => name += &format!("[{count}]"),
-                            None => name += "[]",
-                        }
-                    }
-                }
-                name
-            }
+            gimli::DW_TAG_array_type => of()? + &self.dimensions(ty)?,
             gimli::DW_TAG_structure_type => "struct".into(),
             gimli::DW_TAG_class_type => "class".into(),
             gimli::DW_TAG_union_type => "union".into(),
@@ -174,6 +207,36 @@ impl<'b> Debug<'b> {
             _ => "?".into(),
         };
         Ok(crate::demangle::truncate(&name))
+    }
+}
+
+impl<'b> Debug<'b> {
+    /// Returns the array without a name that a pointer points to, if it does.
+    fn array_behind<'d>(
+        &'d self,
+        unit: UnitRef<'d, BudgetReader<'b>>,
+        pointer: &Entry<'b>,
+    ) -> gimli::Result<Option<(Cursor<'d, 'b>, Entry<'b>)>> {
+        let Some(target) = self.type_of(unit, pointer) else { return Ok(None) };
+        let entry = target.entry()?;
+        let is_array = entry.tag() == gimli::DW_TAG_array_type
+            && entry.attr_value(gimli::DW_AT_name).is_none();
+        Ok(is_array.then_some((target, entry)))
+    }
+
+    /// Returns the dimensions of an array in the syntax of C.
+    fn dimensions(&self, array: Cursor<'_, 'b>) -> gimli::Result<String> {
+        let mut text = String::new();
+        let lower = self.language(array.unit)?.default_lower_bound();
+        for child in self.children(array)? {
+            if is_dimension(child.tag()) && text.len() < MAX_NAME_CHARS {
+                match constant_count(&child, lower) {
+                    Some(count) => text += &format!("[{count}]"),
+                    None => text += "[]",
+                }
+            }
+        }
+        Ok(text)
     }
 }
 
@@ -218,14 +281,15 @@ pub fn byte_size(entry: &Entry<'_>) -> Option<u64> {
     entry.attr_value(gimli::DW_AT_byte_size)?.udata_value()
 }
 
-/// Returns the constant number of elements in a dimension of an array.
-pub fn constant_count(dimension: &Entry<'_>) -> Option<u64> {
+/// Returns the constant number of elements in a dimension of an array. `default_lower` is the lower bound that the
+/// language implies.
+pub fn constant_count(dimension: &Entry<'_>, default_lower: i64) -> Option<u64> {
     if let Some(count) = dimension.attr_value(gimli::DW_AT_count) {
         return count.udata_value();
     }
     let upper = dimension.attr_value(gimli::DW_AT_upper_bound)?;
     let lower = dimension.attr_value(gimli::DW_AT_lower_bound);
-    let lower = lower.map_or(Some(0), |lower| lower.sdata_value())?;
+    let lower = lower.map_or(Some(default_lower), |lower| lower.sdata_value())?;
     // The upper bound of an array without elements is -1.
     upper.sdata_value()?.checked_sub(lower)?.checked_add(1)?.try_into().ok()
 }

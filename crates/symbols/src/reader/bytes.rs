@@ -36,7 +36,6 @@ impl Reader<'_, '_, '_, '_, '_> {
                 let end = offset.saturating_add(len);
                 let known = if number.extends { 16 } else { u64::from(number.bytes) };
                 if end > known {
-                    self.evaluator.note_wrong_type();
                     let expected = format!("{end} bytes");
                     return Ok(Err(Unknown::WrongType(number.describe_mismatch(&expected))));
                 }
@@ -79,14 +78,14 @@ impl Reader<'_, '_, '_, '_, '_> {
         is_float: bool,
         name: &str,
     ) -> Found<u128> {
-        if let Storage::Number(number) = part.storage {
+        // A member of a structure or union in a local can have another type than the local.
+        if let (Storage::Number(number), 1) = (part.storage, part.depth) {
             let fits = match number.class {
                 Class::Integer => !is_float || number.extends,
                 Class::Float => is_float && u64::from(number.bytes) == size,
                 Class::Vector => true,
             };
             if !fits {
-                self.evaluator.note_wrong_type();
                 let expected = if name.is_empty() { "the type" } else { name };
                 return Ok(Err(Unknown::WrongType(number.describe_mismatch(expected))));
             }
@@ -134,6 +133,7 @@ impl Reader<'_, '_, '_, '_, '_> {
     /// Reads the text at an address up to the NUL, or as much as the limit allows.
     pub(super) fn c_string(&self, address: u64) -> Found<Text> {
         let mut bytes = Vec::new();
+        let mut unread = None;
         let limit = self.limits.text;
         while (bytes.len() as u64) < limit {
             let at = address.wrapping_add(bytes.len() as u64);
@@ -145,17 +145,20 @@ impl Reader<'_, '_, '_, '_, '_> {
                 Err(_) => match self.bytes(&storage, 0, 1)? {
                     Ok(byte) => byte,
                     Err(reason) if bytes.is_empty() => return Ok(Err(reason)),
-                    Err(_) => break,
+                    Err(reason) => {
+                        unread = Some(Box::new(reason));
+                        break;
+                    }
                 },
             };
             if let Some(end) = chunk.iter().position(|byte| *byte == 0) {
                 bytes.extend(chunk.into_iter().take(end));
                 let length = Some(bytes.len() as u64);
-                return Ok(Ok(Text { bytes, length, address: Some(address) }));
+                return Ok(Ok(Text { bytes, length, unread: None, address: Some(address) }));
             }
             bytes.extend(chunk);
         }
-        Ok(Ok(Text { bytes, length: None, address: Some(address) }))
+        Ok(Ok(Text { bytes, length: None, unread, address: Some(address) }))
     }
 
     /// Reads text of a known length.
@@ -163,8 +166,8 @@ impl Reader<'_, '_, '_, '_, '_> {
         let len = length.min(self.limits.text);
         let bytes =
             if len == 0 { Ok(Vec::new()) } else { self.bytes(&Storage::Memory(address), 0, len)? };
-        Ok(bytes
-            .map(|bytes| Value::Text(Text { bytes, length: Some(length), address: Some(address) })))
+        let (length, address) = (Some(length), Some(address));
+        Ok(bytes.map(|bytes| Value::Text(Text { bytes, length, unread: None, address })))
     }
 
     /// Returns the end of the address space.

@@ -8,7 +8,7 @@ mod bytes;
 mod rust;
 mod zig;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -16,10 +16,10 @@ use gimli::{AttributeValue, UnitRef};
 
 use crate::budget::BudgetReader;
 use crate::dwarf::Debug;
-use crate::dwarf::location::{Evaluator, Stop, Storage};
+use crate::dwarf::location::{Doubt, Evaluator, Location, Stop, Storage, UsedPlaces};
 use crate::dwarf::types::{Language, byte_size, constant_count, is_dimension, is_pointer};
 use crate::dwarf::units::{Cursor, Entry};
-use crate::limits::MAX_VALUE_DEPTH;
+use crate::limits::{MAX_MEMBER_ATTRIBUTES, MAX_VALUE_DEPTH};
 use crate::value::{Member, Text, Unknown, Value};
 
 /// Limits on the values of variables.
@@ -88,7 +88,16 @@ pub struct Reader<'r, 'e, 's, 'd, 'b> {
     /// The fields of structures by the address of the unit and the offset of the type. The elements of an array have the
     /// same type.
     known_fields: RefCell<HashMap<(usize, usize), Fields<'e, 'b>>>,
+    /// The children of types, by the same keys.
+    known_children: RefCell<HashMap<(usize, usize), Children<'b>>>,
+    /// The number of children in `known_children` and of their attributes.
+    known_attributes: Cell<usize>,
+    /// Whether the length of an array was in a local.
+    has_used_local: Cell<bool>,
 }
+
+/// The children of a type.
+type Children<'b> = Rc<Vec<Entry<'b>>>;
 
 /// The fields of a structure.
 type Fields<'e, 'b> = Rc<Vec<Field<'e, 'b>>>;
@@ -99,7 +108,21 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
     pub fn new(evaluator: &'r Evaluator<'e, 's, 'd, 'b>, limits: ValueLimits) -> Self {
         let limits = ValueLimits { depth: limits.depth.min(MAX_VALUE_DEPTH), ..limits };
         let (debug, left) = (evaluator.debug, limits.values);
-        Self { debug, evaluator, limits, left, known_fields: RefCell::default() }
+        Self {
+            debug,
+            evaluator,
+            limits,
+            left,
+            known_fields: RefCell::default(),
+            known_children: RefCell::default(),
+            known_attributes: Cell::default(),
+            has_used_local: Cell::default(),
+        }
+    }
+
+    /// Returns whether the type of the variable depends on a local: the length of an array.
+    pub fn has_used_local(&self) -> bool {
+        self.has_used_local.get()
     }
 
     /// Reads the value of a variable.
@@ -243,9 +266,9 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
         };
         let width = part.bits.map_or(size.saturating_mul(8), |field| field.size);
         let bits = bytes::unsigned(bits, width);
-        let children = self.debug.children(ty)?;
+        let children = self.children(ty)?;
         let mut signed = self.is_signed(ty, entry)?;
-        for child in &children {
+        for child in children.iter() {
             let Some(value) = child.attr_value(gimli::DW_AT_const_value) else { continue };
             let Some(number) = constant(&value)? else { continue };
             signed |= number < 0;
@@ -316,14 +339,38 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
         self.value(Some(ty), part).map(Some)
     }
 
-    /// Returns whether a type is the `char` of C.
+    /// Returns whether a type is the `char` of C, or the `char8_t` of C++.
     fn is_char(&self, ty: Cursor<'e, 'b>, entry: &Entry<'b>) -> gimli::Result<bool> {
+        let name = match entry.attr_value(gimli::DW_AT_encoding) {
+            Some(AttributeValue::Encoding(
+                gimli::DW_ATE_signed_char | gimli::DW_ATE_unsigned_char,
+            )) => "char",
+            Some(AttributeValue::Encoding(gimli::DW_ATE_UTF)) => "char8_t",
+            _ => return Ok(false),
+        };
         let is_one_byte = byte_size(entry) == Some(1);
-        let is_char = matches!(
-            entry.attr_value(gimli::DW_AT_encoding),
-            Some(AttributeValue::Encoding(gimli::DW_ATE_signed_char | gimli::DW_ATE_unsigned_char))
-        );
-        Ok(is_one_byte && is_char && self.debug.name(ty.unit, entry)?.as_deref() == Some("char"))
+        Ok(is_one_byte && self.debug.name(ty.unit, entry)?.as_deref() == Some(name))
+    }
+
+    /// Returns the direct children of a type. They are kept, because the elements of an array have the same type.
+    fn children(&self, of: Cursor<'e, 'b>) -> Result<Children<'b>, Stop> {
+        let key = (std::ptr::from_ref(of.unit.unit).addr(), of.at.0);
+        if let Some(children) = self.known_children.borrow().get(&key) {
+            return Ok(children.clone());
+        }
+        let children = Rc::new(self.debug.children(of)?);
+        let mut known = self.known_children.borrow_mut();
+        let attributes = children.iter().map(|child| child.attrs().len() + 1).sum::<usize>();
+        let all = self.known_attributes.get() + attributes;
+        if all > MAX_MEMBER_ATTRIBUTES {
+            known.clear();
+            self.known_fields.borrow_mut().clear();
+            self.known_attributes.set(attributes);
+        } else {
+            self.known_attributes.set(all);
+        }
+        known.insert(key, children.clone());
+        Ok(children)
     }
 
     fn array(&mut self, ty: Cursor<'e, 'b>, entry: &Entry<'b>, part: Part<'_>) -> Read {
@@ -331,9 +378,9 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
             return Ok(unsupported("an array without an element type"));
         };
         let mut dimensions = Vec::new();
-        for child in self.debug.children(ty)? {
+        for child in self.children(ty)?.iter() {
             if is_dimension(child.tag()) {
-                match self.count(ty.unit, &child)? {
+                match self.count(ty.unit, child)? {
                     Ok(count) => dimensions.push(count),
                     Err(reason) => return Ok(Value::Unknown(reason)),
                 }
@@ -341,6 +388,9 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
         }
         if dimensions.is_empty() {
             return Ok(unsupported("an array without dimensions"));
+        }
+        if entry.has_attr(gimli::DW_AT_bit_stride) {
+            return Ok(unsupported("an array whose elements are not whole bytes"));
         }
         let stride = entry.attr_value(gimli::DW_AT_byte_stride).and_then(|x| x.udata_value());
         let size = match stride {
@@ -359,27 +409,45 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
         unit: UnitRef<'e, BudgetReader<'b>>,
         dimension: &Entry<'b>,
     ) -> Result<Result<u64, Unknown>, Stop> {
-        if let Some(count) = constant_count(dimension) {
+        let default_lower = self.debug.language(unit)?.default_lower_bound();
+        if let Some(count) = constant_count(dimension, default_lower) {
             return Ok(Ok(count));
         }
         let (attribute, plus) = match dimension.attr_value(gimli::DW_AT_count) {
             Some(count) => (Some(count), 0),
-            None => (dimension.attr_value(gimli::DW_AT_upper_bound), 1),
+            None => {
+                let lower = match dimension.attr_value(gimli::DW_AT_lower_bound) {
+                    Some(lower) => lower.sdata_value(),
+                    None => Some(default_lower),
+                };
+                let Some(lower) = lower else {
+                    let what = "an array with a variable lower bound".into();
+                    return Ok(Err(Unknown::Unsupported(what)));
+                };
+                (dimension.attr_value(gimli::DW_AT_upper_bound), 1 - i128::from(lower))
+            }
         };
         let Some(attribute) = attribute else {
             // A flexible array member, or an array behind a pointer.
             return Ok(Err(Unknown::Unsupported("an array without a length".into())));
         };
-        let storage = match self.debug.follow(unit, Some(attribute.clone())) {
+        let location = match self.debug.follow(unit, Some(attribute.clone())) {
             Some(variable) => match variable.entry()?.attr_value(gimli::DW_AT_location) {
-                Some(location) => self.evaluator.locate(location)?,
-                None => Storage::Unknown(Unknown::OptimizedOut),
+                Some(location) => location,
+                None => return Ok(Err(Unknown::OptimizedOut)),
             },
-            None => self.evaluator.locate(attribute)?,
+            None => attribute,
         };
-        if let Some(place) = self.evaluator.reused() {
-            let what = format!("an array whose length is in {place}, which may have been reused");
-            return Ok(Err(Unknown::Unsupported(what)));
+        let Location { storage, used } = self.evaluator.locate(location)?;
+        self.has_used_local.set(self.has_used_local.get() || used.is_in_local);
+        match used.doubt {
+            Some(Doubt::Reused(place)) => {
+                let what =
+                    format!("an array whose length is in {place}, which may have been reused");
+                return Ok(Err(Unknown::Unsupported(what)));
+            }
+            Some(Doubt::Unknown(reason)) => return Ok(Err(reason)),
+            None => {}
         }
         let part = Part { storage: &storage, offset: 0, bits: None, depth: 1, pointers: 0 };
         // Clang describes the size of a variable-length array as an `unsigned long`, which has 4 bytes at least.
@@ -389,7 +457,9 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
             _ => unit.encoding().address_size.into(),
         };
         Ok(self.bits(part, size, false, "the length of an array")?.map(|bits| {
-            u64::try_from(bytes::unsigned(bits, size * 8)).unwrap_or(u64::MAX).saturating_add(plus)
+            let bound =
+                i128::from(u64::try_from(bytes::unsigned(bits, size * 8)).unwrap_or(u64::MAX));
+            u64::try_from((bound + plus).max(0)).unwrap_or(u64::MAX)
         }))
     }
 
@@ -442,13 +512,11 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
             Err(reason) => return Ok(Value::Unknown(reason)),
         };
         let address = None;
-        Ok(Value::Text(match bytes.iter().position(|byte| *byte == 0) {
-            Some(end) => {
-                let length = Some(end as u64);
-                Text { bytes: bytes.get(..end).unwrap_or_default().to_vec(), length, address }
-            }
-            None => Text { bytes, length: (len == count).then_some(count), address },
-        }))
+        let (bytes, length) = match bytes.iter().position(|byte| *byte == 0) {
+            Some(end) => (bytes.get(..end).unwrap_or_default().to_vec(), Some(end as u64)),
+            None => (bytes, (len == count).then_some(count)),
+        };
+        Ok(Value::Text(Text { bytes, length, unread: None, address }))
     }
 
     fn structure(&mut self, ty: Cursor<'e, 'b>, entry: &Entry<'b>, part: Part<'_>) -> Read {
@@ -460,7 +528,7 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
         let special = match language {
             Language::Rust => self.rust_structure(ty, entry, part)?,
             Language::Zig => self.zig_structure(ty, entry, part)?,
-            Language::Other => None,
+            Language::OneBased | Language::Other => None,
         };
         match special {
             Some(value) => Ok(value),
@@ -478,7 +546,7 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
             return Ok(fields.clone());
         }
         let mut fields = Vec::new();
-        for entry in self.debug.children(ty)? {
+        for entry in self.children(ty)?.iter() {
             let is_base = entry.tag() == gimli::DW_TAG_inheritance;
             // A static member has its value elsewhere. DWARF 4 marks it so.
             let is_static =
@@ -486,14 +554,14 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
             if (entry.tag() != gimli::DW_TAG_member && !is_base) || is_static {
                 continue;
             }
-            let ty_of = self.debug.type_of(ty.unit, &entry);
-            let name = match (self.debug.name(ty.unit, &entry)?, is_base) {
+            let ty_of = self.debug.type_of(ty.unit, entry);
+            let name = match (self.debug.name(ty.unit, entry)?, is_base) {
                 (Some(name), _) => Some(name),
                 (None, true) => Some(self.debug.type_name(ty_of)?),
                 (None, false) => None,
             };
             let is_artificial = entry.has_attr(gimli::DW_AT_artificial);
-            fields.push(Field { name, ty: ty_of, entry, is_artificial });
+            fields.push(Field { name, ty: ty_of, entry: entry.clone(), is_artificial });
         }
         let fields = Rc::new(fields);
         self.known_fields.borrow_mut().insert(key, fields.clone());
@@ -559,7 +627,11 @@ impl<'r, 'e, 's, 'd, 'b> Reader<'r, 'e, 's, 'd, 'b> {
                     (None, Some(expression), Storage::Memory(address)) => {
                         // The address of a virtual base class is in the object.
                         let object = address.wrapping_add(part.offset);
-                        match self.evaluator.evaluate(expression, Some(object))? {
+                        let mut used = UsedPlaces::default();
+                        match self.evaluator.evaluate(expression, Some(object), &mut used)? {
+                            _ if used.depend_on_frame() => {
+                                return Ok(Err(Unknown::Unsupported("place of a member".into())));
+                            }
                             Storage::Memory(found) => found.wrapping_sub(object),
                             Storage::Unknown(reason) => return Ok(Err(reason)),
                             _ => return Ok(Err(Unknown::Unsupported("place of a member".into()))),

@@ -25,7 +25,7 @@ impl<'e, 'b> Reader<'_, 'e, '_, '_, 'b> {
         entry: &Entry<'b>,
         part: Part<'_>,
     ) -> Special {
-        let children = self.debug.children(ty)?;
+        let children = self.children(ty)?;
         if let Some(variants) =
             children.iter().find(|child| child.tag() == gimli::DW_TAG_variant_part)
         {
@@ -190,11 +190,11 @@ impl<'e, 'b> Reader<'_, 'e, '_, '_, 'b> {
         ty: Cursor<'e, 'b>,
         name: &str,
     ) -> Result<Option<Cursor<'e, 'b>>, Stop> {
-        for child in self.debug.children(ty)? {
+        for child in self.children(ty)?.iter() {
             if child.tag() == gimli::DW_TAG_template_type_parameter
-                && self.debug.name(ty.unit, &child)?.as_deref() == Some(name)
+                && self.debug.name(ty.unit, child)?.as_deref() == Some(name)
             {
-                return Ok(self.debug.type_of(ty.unit, &child));
+                return Ok(self.debug.type_of(ty.unit, child));
             }
         }
         Ok(None)
@@ -228,7 +228,7 @@ impl<'e, 'b> Reader<'_, 'e, '_, '_, 'b> {
             }
         }
         let mut default = None;
-        for variant in self.debug.children(variants)? {
+        for variant in self.children(variants)?.iter() {
             if variant.tag() != gimli::DW_TAG_variant {
                 continue;
             }

@@ -1,4 +1,5 @@
 //! The tests of the symbols crate, one module per subject.
 
 mod instances;
+mod matching;
 mod traits;
