@@ -143,7 +143,8 @@ impl<'b> ImageBytes<'b> {
     /// Appends at most `len` bytes from `offset` on. Appends none past the end.
     pub(crate) fn read(&self, offset: u64, len: usize, out: &mut Vec<u8>) {
         let mut left = len;
-        let first = self.parts.partition_point(|part| part.start + part.bytes.len() as u64 <= offset);
+        let first =
+            self.parts.partition_point(|part| part.start + part.bytes.len() as u64 <= offset);
         for part in self.parts.iter().skip(first) {
             let skip = usize::try_from(offset.saturating_sub(part.start)).unwrap_or(usize::MAX);
             let bytes = part.bytes.get(skip..).unwrap_or_default();
@@ -215,7 +216,9 @@ mod tests {
         for payload in Parser::new(0).parse_all(bytes) {
             match payload.unwrap() {
                 Payload::CustomSection(section) => names.push(section.name().to_string()),
-                Payload::CodeSectionEntry(body) => found = Some((body.range().start, body.as_bytes().to_vec())),
+                Payload::CodeSectionEntry(body) => {
+                    found = Some((body.range().start, body.as_bytes().to_vec()))
+                }
                 _ => {}
             }
         }
@@ -225,7 +228,8 @@ mod tests {
 
     #[test]
     fn removes_debugging_information_and_keeps_the_code() {
-        let file = module(&[".debug_line", "a", EXTERNAL], &[".debug_info", "name", "b", ".debug_str"]);
+        let file =
+            module(&[".debug_line", "a", EXTERNAL], &[".debug_info", "name", "b", ".debug_str"]);
         let (_, start, body) = parse(&file);
         let image = ImageBytes::without_debug(&file);
         let (names, moved, same) = parse(&all(&image));

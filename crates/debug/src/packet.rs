@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn finds_bad_checksums() {
-        let kinds = |bytes: &[u8]| decode_all(bytes).iter().map(|(found, _)| *found).collect::<Vec<_>>();
+        let kinds =
+            |bytes: &[u8]| decode_all(bytes).iter().map(|(found, _)| *found).collect::<Vec<_>>();
         assert_eq!(kinds(b"$OK#9b"), [Found::BadChecksum]);
         assert_eq!(kinds(b"$OK#zz$OK#9A"), [Found::BadChecksum, Found::Packet]);
         // The payload ends within an escape.

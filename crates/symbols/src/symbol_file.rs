@@ -40,6 +40,11 @@ impl<'b> SymbolFile<'b> {
     pub fn path(&self) -> &'b Path {
         self.path
     }
+
+    /// Returns the bytes.
+    pub fn bytes(&self) -> &'b [u8] {
+        self.bytes
+    }
 }
 
 /// The error for a file that does not match any module of the dump, or for a dump that cannot be read.
