@@ -194,7 +194,7 @@ mod tests {
     fn encodes_checksums_and_escapes() {
         assert_eq!(encode(b""), b"$#00");
         assert_eq!(encode(b"OK"), b"$OK#9a");
-        assert_eq!(encode(b"a#$}*b"), b"$a}\x03}\x04}]}\x0ab#2b");
+        assert_eq!(encode(b"a#$}*b"), b"$a}\x03}\x04}]}\x0ab#25");
         let mut out = Vec::new();
         let mut reply = Reply::begin(&mut out);
         reply.hex(&[0x00, 0x9f, 0xff]);
