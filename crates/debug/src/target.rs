@@ -358,10 +358,10 @@ impl<'b> Target<'b> {
         }
         if counts.other_memories > 0 {
             let n = counts.other_memories;
-            let s = if n == 1 { " is" } else { "s are" };
+            let s = if n == 1 { " has" } else { "s have" };
             add(format!(
-                "{n} frame{s} in an instance with another memory than that of the youngest frame, and \
-                 shown without values, because LLDB reads all pointers in one memory"
+                "{n} frame{s} no values, because LLDB reads pointers only in the memory of the youngest \
+                 frame's instance, and the instance has another one"
             ));
         }
         if counts.copies > 0 {
@@ -375,8 +375,9 @@ impl<'b> Target<'b> {
         }
         if counts.capped > 0 {
             let n = counts.capped;
+            let s = if n == 1 { " has" } else { "s have" };
             add(format!(
-                "{n} frames of recursive functions have no values in LLDB 22; use LLDB 23.1 or newer"
+                "{n} frame{s} no values in LLDB 22, because functions recurse too often; use LLDB 23.1"
             ));
         }
         if counts.unplaced > 0 {
@@ -395,7 +396,7 @@ impl<'b> Target<'b> {
         for module in modules.values().filter(|module| module.has_location_lists) {
             let name = &module.name;
             add(format!(
-                "{name} is optimized: LLDB does not find all variables of callers; `corestream inspect \
+                "{name} has optimized code: LLDB does not find all variables of callers; `corestream inspect \
                  --symbols` shows them"
             ));
         }
