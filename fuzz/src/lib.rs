@@ -5,6 +5,8 @@
 mod common;
 #[path = "../../tests/fuzz/count.rs"]
 pub mod count;
+#[path = "../../tests/fuzz/debug.rs"]
+pub mod debug;
 #[path = "../../tests/fuzz/image.rs"]
 mod image;
 #[path = "../../tests/fuzz/manifest.rs"]

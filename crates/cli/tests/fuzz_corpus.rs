@@ -5,6 +5,8 @@
 mod common;
 #[path = "../../../tests/fuzz/count.rs"]
 mod count;
+#[path = "../../../tests/fuzz/debug.rs"]
+mod debug;
 #[path = "../../../tests/fuzz/image.rs"]
 mod image;
 #[path = "../../../tests/fuzz/manifest.rs"]
@@ -48,6 +50,11 @@ fn over_corpus(target: &str, run: fn(&[u8])) {
         });
         run(&bytes.collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn debug_holds() {
+    over_corpus("debug", debug::run);
 }
 
 #[test]

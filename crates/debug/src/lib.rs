@@ -36,9 +36,9 @@
 //!
 //! // The client asks for the call stack of thread 1.
 //! let mut session = Session::new(&target);
-//! let (mut input, mut output) = (&b"$qWasmCallStack:1#a9"[..], Vec::new());
+//! let (mut input, mut output) = (&b"$qWasmCallStack:1#e6"[..], Vec::new());
 //! assert_eq!(session.receive(&mut input, &mut output), Status::Replied);
-//! assert_eq!(output, b"+$1800000000000040#0d");
+//! assert_eq!(output, b"+$1700000000000040#0c");
 //! # Ok::<(), corestream::Error>(())
 //! ```
 //!

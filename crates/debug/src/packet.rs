@@ -199,7 +199,7 @@ mod tests {
         let mut reply = Reply::begin(&mut out);
         reply.hex(&[0x00, 0x9f, 0xff]);
         reply.finish();
-        assert_eq!(out, b"$009fff#ca");
+        assert_eq!(out, b"$009fff#cb");
     }
 
     #[test]

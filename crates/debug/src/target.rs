@@ -198,6 +198,7 @@ impl<'b> Target<'b> {
         };
         let threads = placing.place_threads(&stacks, chosen);
         placing.add_unused_images();
+        placing.count_copies();
         let Placing { mut images, counts, .. } = placing;
         images.sort_by_key(|image| image.id);
         let position = threads.iter().position(|thread| Some(thread.index) == chosen);
@@ -364,13 +365,11 @@ impl<'b> Target<'b> {
                  frame's instance, and the instance has another one"
             ));
         }
-        if counts.copies > 0 {
-            let n = counts.copies;
-            let (modules, are) =
-                if n == 1 { ("1 copy", "is") } else { (&*format!("{n} copies"), "are") };
+        if counts.copies_for_22 > 0 {
+            let (old, newer) = (copies(counts.copies_for_22), copies(counts.copies_for_newer));
             add(format!(
-                "functions are recursive: {modules} of modules {are} listed for LLDB 22, which also lists \
-                 static variables once per copy; LLDB 23.1 needs none"
+                "functions are recursive: LLDB 22 reads {old} of modules, and lists static variables once per \
+                 copy; newer versions read {newer}"
             ));
         }
         if counts.capped > 0 {
@@ -426,6 +425,14 @@ impl fmt::Debug for Target<'_> {
             .field("images", &self.images)
             .field("stop", &self.stop)
             .finish_non_exhaustive()
+    }
+}
+
+fn copies(count: usize) -> String {
+    match count {
+        0 => "none".into(),
+        1 => "1 copy".into(),
+        n => format!("{n} copies"),
     }
 }
 
@@ -709,7 +716,8 @@ fn describe_stop(
 struct Counts {
     other_threads: usize,
     other_memories: usize,
-    copies: usize,
+    copies_for_22: usize,
+    copies_for_newer: usize,
     capped: usize,
     unplaced: usize,
     without_file: std::collections::BTreeSet<ModuleIndex>,
@@ -879,7 +887,6 @@ impl<'b> Placing<'_, 'b> {
         }
         match kind {
             Kind::Copy(copy) => {
-                self.counts.copies += 1;
                 name += &format!("@{copy}");
             }
             _ if is_bare => name += "@no-debug",
@@ -896,6 +903,16 @@ impl<'b> Placing<'_, 'b> {
         let position = self.images.len() - 1;
         self.ids.insert((slot, kind), position);
         Some(position)
+    }
+
+    fn count_copies(&mut self) {
+        for ((_, kind), position) in &self.ids {
+            let Some(image) = self.images.get(*position) else { continue };
+            if matches!(kind, Kind::Copy(_)) {
+                self.counts.copies_for_22 += usize::from(image.for_22);
+                self.counts.copies_for_newer += usize::from(image.for_newer);
+            }
+        }
     }
 
     /// Adds images of instances without frames, whose static variables LLDB can show.
