@@ -68,6 +68,7 @@
 //! |---|---|
 //! | [`corestream-wasmtime`](https://docs.rs/corestream-wasmtime) | dumps of Wasmtime guests; the embedder chooses the compiler and, with `gc`, the collector |
 //! | [`corestream-symbols`](https://docs.rs/corestream-symbols) | functions, lines, inlined calls and variables for the frames of a dump |
+//! | [`corestream-debug`](https://docs.rs/corestream-debug) | serves a dump to LLDB, over any transport |
 //! | [`corestream-cli`](https://docs.rs/corestream-cli) | the tool `corestream` |
 //!
 //! # Naming conventions

@@ -50,6 +50,7 @@ use super::stop;
 #[must_use]
 pub struct Options {
     thread: Option<usize>,
+    remote: bool,
 }
 
 impl Options {
@@ -61,7 +62,15 @@ impl Options {
     /// Chooses the thread whose values are served, by its index in the dump. The default is the first thread with
     /// frames, which is the one that trapped.
     pub fn with_thread(self, index: usize) -> Self {
-        Self { thread: Some(index) }
+        Self { thread: Some(index), ..self }
+    }
+
+    /// Says whether the client may run on another machine. The default is that it does not.
+    ///
+    /// A module has the absolute path of its file as its name, and LLDB reads a file with that name instead of asking for
+    /// the module. On another machine it could be another build. With this option, no name is that of a file.
+    pub fn with_remote_clients(self, remote: bool) -> Self {
+        Self { remote, ..self }
     }
 }
 
@@ -163,7 +172,7 @@ impl<'b> Target<'b> {
         options: &Options,
     ) -> Result<Self> {
         let mut warnings = Vec::new();
-        let mut modules = read_modules(dump, files, &mut warnings)?;
+        let mut modules = read_modules(dump, files, options, &mut warnings)?;
         let chosen = choose_thread(dump, options)?;
         let youngest = youngest_frame(dump, chosen)?;
 
@@ -456,6 +465,7 @@ pub(crate) fn known<T>(result: Result<T>) -> Result<Option<T>> {
 fn read_modules<'b>(
     dump: &CoreDumpFile<'_>,
     files: &[SymbolFile<'b>],
+    options: &Options,
     warnings: &mut Vec<String>,
 ) -> Result<BTreeMap<ModuleIndex, GuestModule<'b>>> {
     let matches =
@@ -492,7 +502,7 @@ fn read_modules<'b>(
             warnings.push(format!("{name}: {what}"));
         }
         // LLDB looks for a file with the name of the module, from its own working directory.
-        let is_file = companion.is_none() && code.path().is_absolute();
+        let is_file = companion.is_none() && code.path().is_absolute() && !options.remote;
         let tag = if is_file { "" } else { "@dump" };
         let debug = companion.unwrap_or(code).bytes();
         let module = GuestModule {

@@ -139,6 +139,10 @@ fn escapes_names_in_xml_and_in_packets() {
     let files = [SymbolFile::new("guest.wasm", &wasm)];
     let target = Target::new(&dump, &files, &Options::new()).unwrap();
     assert_eq!(Client::new(&target).libraries()[0].0, "guest.wasm@dump");
+    // On another machine there can be another file with this path.
+    let files = [SymbolFile::new(PATH, &wasm)];
+    let target = Target::new(&dump, &files, &Options::new().with_remote_clients(true)).unwrap();
+    assert_eq!(Client::new(&target).libraries()[0].0, "/srv/guest.wasm@dump");
 }
 
 #[test]
