@@ -139,6 +139,11 @@ impl Memories {
         id
     }
 
+    /// Returns whether a memory with an id has excluded or lost ranges.
+    pub(crate) fn has_unknown(&self) -> bool {
+        self.unknown.values().any(|ranges| !ranges.is_empty())
+    }
+
     /// Returns the first unknown range of a memory that ends at or after an address.
     fn unknown_from(&self, memory: MemoryIndex, address: u64) -> Option<&RangeInclusive<u64>> {
         let ranges = self.unknown.get(&memory)?;
@@ -183,6 +188,10 @@ pub(crate) struct MemoryMap<'m, 'b> {
 impl<'m, 'b> MemoryMap<'m, 'b> {
     /// Reads at most `len` bytes into `out`, which is empty. Reads less at the end of a memory or an image, and where an
     /// unknown range begins.
+    ///
+    /// LLDB reads text in blocks. If one is cut, it shows the text up to the unknown range as if it were all of it, and
+    /// `memory read` shows the missing bytes as zeros with a warning. An error instead was tried: LLDB 22 and 23.1 then
+    /// show an empty text, also for others in the block. So both are wrong, this one less often, and there is a warning.
     ///
     /// # Errors
     /// Returns an error if the first byte cannot be read.

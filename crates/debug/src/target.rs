@@ -417,6 +417,12 @@ impl<'b> Target<'b> {
                  static variables; lines, numbers and `memory read` are right"
             ));
         }
+        if self.memories.has_unknown() {
+            add("parts of the memory are not in the dump: LLDB shows text there as cut or empty, and values up to 511 \
+                 bytes after such a part as errors; `settings set target.process.disable-memory-cache true` \
+                 brings those values back"
+                .into());
+        }
         for memory in &self.memories.cut {
             add(format!("memory {memory} is not served as a whole: too large"));
         }

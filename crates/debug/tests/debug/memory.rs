@@ -72,7 +72,10 @@ fn excluded_ranges_are_errors_and_have_regions() {
     guest.memories[0].exclude(0xff00..);
     guest.add_thread(Thread::new("main").with_frames([trap(instance)]));
     let wasm = module();
-    with_client(to_vec(&guest), &wasm, &Options::new(), |client, _| {
+    with_client(to_vec(&guest), &wasm, &Options::new(), |client, target| {
+        assert!(
+            target.warnings().any(|warning| warning.starts_with("parts of the memory are not"))
+        );
         assert_eq!(client.ask_bytes(b"x0,200"), &bytes[..0x100]);
         assert_eq!(client.ask_bytes(b"xff,2"), &bytes[0xff..0x100]);
         for address in ["100", "1ff", "ff00", "ffff", "10000"] {
