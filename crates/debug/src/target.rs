@@ -16,7 +16,7 @@
 //!   23.1 picks from the location lists of all frames by the program counter of the youngest.
 //!
 //! Ids are those of instances, in the order of the dump, but the instance of the chosen thread's youngest frame has id
-//! 0. Then come memories that are no instance's first, and then the other images.
+//! 0, or that of its first caller with a memory. Then come memories that are no instance's first, and then the other images.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -176,7 +176,8 @@ impl<'b> Target<'b> {
         let chosen = choose_thread(dump, options)?;
         let youngest = youngest_frame(dump, chosen)?;
 
-        let mut slots = Slots::new(dump, youngest.as_ref())?;
+        let of_youngest = youngest.as_ref().and_then(|frame| slot_key(dump, frame));
+        let mut slots = Slots::new(dump, first_with_memory(dump, chosen)?.or(of_youngest))?;
         let stacks = read_stacks(dump, chosen, &mut slots, &mut warnings)?;
         let Slots { mut slots, slot_of } = slots;
 
@@ -552,6 +553,32 @@ fn youngest_frame(dump: &CoreDumpFile<'_>, chosen: Option<usize>) -> Result<Opti
     Ok(frame.flatten())
 }
 
+/// Returns the key of the instance of the youngest frame whose instance has a memory.
+///
+/// An adapter between two modules can trap, and has no memory. LLDB reads the pointers of all frames in the memory of
+/// the instance with id 0, so it must be that of the first caller that has one.
+fn first_with_memory(
+    dump: &CoreDumpFile<'_>,
+    chosen: Option<usize>,
+) -> Result<Option<Option<InstanceIndex>>> {
+    let Some(thread) = chosen.map(|chosen| dump.thread(chosen)) else { return Ok(None) };
+    let Some(thread) = known(thread)? else { return Ok(None) };
+    let mut without = HashSet::new();
+    for frame in thread.frames().take(MAX_FRAMES) {
+        let Some(frame) = known(frame)? else { break };
+        let Some(key) = slot_key(dump, &frame) else { continue };
+        let Some(instance) = key else { return Ok(Some(key)) };
+        if !without.contains(&instance) {
+            let found = known(dump.instance(instance))?;
+            if found.is_some_and(|found| matches!(found.memories.first(), Some(Some(_)))) {
+                return Ok(Some(key));
+            }
+            without.insert(instance);
+        }
+    }
+    Ok(None)
+}
+
 /// Returns the key of a frame's instance, or `None` if it is not known. The key is `None` if the dump has one module,
 /// and not exactly one instance.
 fn slot_key(dump: &CoreDumpFile<'_>, frame: &Frame) -> Option<Option<InstanceIndex>> {
@@ -570,9 +597,9 @@ struct Slots {
 }
 
 impl Slots {
-    fn new(dump: &CoreDumpFile<'_>, youngest: Option<&Frame>) -> Result<Self> {
+    /// Lists the instances. `first` is the key of the one that gets id 0.
+    fn new(dump: &CoreDumpFile<'_>, first: Option<Option<InstanceIndex>>) -> Result<Self> {
         let mut slots = Self { slots: Vec::new(), slot_of: HashMap::new() };
-        let first = youngest.and_then(|frame| slot_key(dump, frame));
         match first {
             Some(Some(instance)) => {
                 if let Some(found) = known(dump.instance(instance))? {

@@ -203,6 +203,23 @@ fn only_instances_with_the_youngest_frames_memory_have_debugging_information() {
     });
 }
 
+/// An adapter between two modules has no memory.
+#[test]
+fn the_first_instance_with_a_memory_has_id_0() {
+    let bytes = bytes();
+    let (mut guest, instance) = guest(&bytes);
+    let adapter = guest.add_instance(corestream::Instance::new(corestream::ModuleIndex(0)));
+    let frames = [trap(adapter), call(instance, CALLS), call(adapter, CALLS)];
+    guest.add_thread(Thread::new("main").with_frames(frames));
+    with_client(to_vec(&guest), &module(), &Options::new(), |client, _| {
+        assert_eq!(image_ids(&client.call_stack(1)), [1, 0, 1]);
+        assert_eq!(client.image(IMAGES), module());
+        assert_eq!(client.image(IMAGES | 1 << 32), without_debug());
+        assert_eq!(client.ask_bytes(b"x1,2"), [1, 2]);
+        assert_eq!(client.ask("qWasmLocal:0;0"), "feffffff");
+    });
+}
+
 #[test]
 fn a_companion_has_the_debugging_information() {
     let file = module_with(&["external_debug_info"]);
