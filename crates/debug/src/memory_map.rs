@@ -6,7 +6,7 @@
 //!
 //! A memory of more than 4 GiB takes several ids, so its addresses are those of the guest if its id is 0.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use corestream::read::Content;
@@ -92,7 +92,7 @@ pub(crate) struct Memories {
     unknown: BTreeMap<MemoryIndex, Vec<RangeInclusive<u64>>>,
     next_id: u32,
     /// The memories that are not served as a whole.
-    pub(crate) cut: Vec<MemoryIndex>,
+    pub(crate) cut: BTreeSet<MemoryIndex>,
 }
 
 impl Memories {
@@ -118,7 +118,7 @@ impl Memories {
         let len = size.min(u64::from(ids) << 32);
         self.next_id += ids;
         if len < size {
-            self.cut.push(view.index());
+            self.cut.insert(view.index());
         }
         if len > 0 {
             self.placed.push(Placed { id, memory: view.index(), len });

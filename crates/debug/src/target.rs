@@ -391,8 +391,10 @@ impl<'b> Target<'b> {
         }
         if counts.unplaced > 0 {
             let n = counts.unplaced;
+            let s = if n == 1 { " shows an address" } else { "s show addresses" };
             add(format!(
-                "{n} frames show addresses only, because their instance or code is unknown"
+                "{n} frame{s} only, because the instance or the code is not known, or there are too many \
+                 instances"
             ));
         }
         for index in &counts.without_file {
@@ -424,7 +426,7 @@ impl<'b> Target<'b> {
                  brings those values back"
                 .into());
         }
-        for memory in &self.memories.cut {
+        for memory in self.memories.cut.iter().take(8) {
             add(format!("memory {memory} is not served as a whole: too large"));
         }
         if !chosen.pcs.is_empty() && !modules.is_empty() && !counts.has_values {
@@ -812,10 +814,11 @@ impl<'b> Placing<'_, 'b> {
                 Ok((slot, position)) => {
                     let (for_22, for_newer) =
                         self.kinds(slot, is_chosen, repeat, is_repeat_of_youngest);
-                    Pcs {
-                        for_22: self.pc(slot, for_22, Client::Lldb22, position),
-                        for_newer: self.pc(slot, for_newer, Client::Newer, position),
-                    }
+                    let for_22 = self.pc(slot, for_22, Client::Lldb22, position);
+                    let for_newer = self.pc(slot, for_newer, Client::Newer, position);
+                    let outside = IMAGES | base(UNKNOWN_ID);
+                    self.counts.unplaced += usize::from([for_22, for_newer].contains(&outside));
+                    Pcs { for_22, for_newer }
                 }
                 Err(pc) => Pcs { for_22: pc, for_newer: pc },
             });
@@ -891,7 +894,6 @@ impl<'b> Placing<'_, 'b> {
     fn pc(&mut self, slot: usize, kind: Kind, client: Client, position: u64) -> u64 {
         let image = self.image(slot, kind);
         let Some(image) = image.and_then(|image| self.images.get_mut(image)) else {
-            self.counts.unplaced += 1;
             return IMAGES | base(UNKNOWN_ID);
         };
         match client {

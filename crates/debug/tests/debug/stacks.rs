@@ -1,7 +1,7 @@
 //! Call stacks: program counters, and the images that frames are on.
 
 use corestream::{CoreDumpFile, Frame, Memory, MemoryImage, MemoryType, Thread};
-use corestream_debug::limits::{MAX_COPIES, MAX_FRAMES};
+use corestream_debug::limits::{MAX_COPIES, MAX_FRAMES, MAX_IMAGES};
 use corestream_debug::{Options, Target};
 use corestream_symbols::SymbolFile;
 
@@ -301,6 +301,26 @@ fn frames_without_an_instance_are_in_the_only_module() {
         assert_eq!(image_ids(&client.call_stack(1)), [0, 1]);
         assert_eq!(client.ask("qWasmGlobal:0;0"), "E01");
         assert_eq!(client.ask("x1,2"), "E02");
+    });
+}
+
+/// LLDB reads all images when it connects, so their number is limited.
+#[test]
+fn frames_of_too_many_instances_have_addresses_only() {
+    let bytes = bytes();
+    let (mut guest, instance) = guest(&bytes);
+    let memory = guest.instances[0].memories[0].unwrap();
+    let others: Vec<_> = (0..400).map(|_| guest.add_instance(instance_with(memory))).collect();
+    let callers = others.iter().rev().map(|instance| call(*instance, CALLS));
+    let frames = std::iter::once(trap(instance)).chain(callers);
+    guest.add_thread(Thread::new("main").with_frames(frames));
+    with_client(to_vec(&guest), &module(), &Options::new(), |client, target| {
+        let ids = image_ids(&client.call_stack(1));
+        assert_eq!((ids.len(), ids[0], ids[1], ids[400]), (401, 0, 400, 0x3fff_ffff));
+        assert_eq!(client.libraries().len(), MAX_IMAGES);
+        assert!(
+            target.warnings().any(|warning| warning.starts_with("145 frames show addresses only"))
+        );
     });
 }
 
