@@ -63,8 +63,11 @@ mod code;
 mod image;
 pub mod limits;
 mod memory_map;
+mod modules;
 mod packet;
+mod placing;
 mod session;
+mod stacks;
 mod stop;
 mod target;
 

@@ -15,7 +15,8 @@ use corestream::{Frame, GlobalValue, Value};
 use super::limits::MAX_PACKET_BYTES;
 use super::memory_map::{Client, IMAGES, Unreadable, base};
 use super::packet::{Decoder, Found, Reply};
-use super::target::{Target, known};
+use super::stacks::known;
+use super::target::Target;
 
 /// The architecture. LLDB takes the file of a module from the local disk only if this matches the file.
 const TRIPLE: &str = "wasm32-unknown-unknown-wasm";
