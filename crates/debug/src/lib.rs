@@ -66,6 +66,7 @@ mod memory_map;
 mod modules;
 mod packet;
 mod placing;
+mod reliability;
 mod session;
 mod stacks;
 mod stop;

@@ -41,6 +41,8 @@ pub(crate) fn read_modules<'b>(
         let named = file(found.code.or(found.debug)).map_or(Path::new(""), |file| file.path());
         let name = named.display();
         if let Verdict::Mismatch(mismatch) = &found.verdict {
+            let path = file(mismatch.file).map_or(named, |file| file.path());
+            let name = path.display();
             let message = format!("{name} is not module {index} of the dump: {mismatch}");
             return Err(Error::new(ErrorKind::Option, message));
         }

@@ -11,6 +11,7 @@
 
 use corestream::read::Frames;
 use corestream::{Frame, GlobalValue, Value};
+use corestream_symbols::FramePlace;
 
 use super::limits::MAX_PACKET_BYTES;
 use super::memory_map::{Client, IMAGES, Unreadable, base};
@@ -404,13 +405,15 @@ impl<'t, 'b> Session<'t, 'b> {
         let target = self.target;
         let Some(frame) = self.frame(frame_index)? else { return Ok(None) };
         let value = match kind {
-            Kind::Local if target.is_trusted_local(frame, frame_index, index) => {
-                frame.locals.get(index)
+            Kind::Local | Kind::Operand => {
+                let Ok(place) = u32::try_from(index) else { return Ok(None) };
+                let (value, place) = match kind {
+                    Kind::Local => (frame.locals.get(index), FramePlace::Local(place)),
+                    _ => (frame.stack.get(index), FramePlace::Operand(place)),
+                };
+                let Some(value) = value else { return Ok(None) };
+                target.is_reliable(frame, frame_index, place)?.then_some(value)
             }
-            Kind::Operand if target.is_trusted_operand(frame, frame_index, index) => {
-                frame.stack.get(index)
-            }
-            Kind::Local | Kind::Operand => None,
             Kind::Global => {
                 let Some(global) = target.global_of(frame, index)? else { return Ok(None) };
                 let Some(global) = known(target.dump().global(global))? else { return Ok(None) };

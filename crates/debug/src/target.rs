@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use corestream::{CoreDumpFile, Frame, GlobalIndex, InstanceIndex, ModuleIndex, Result};
-use corestream_symbols::SymbolFile;
+use corestream_symbols::{FramePlace, SymbolFile};
 
 use super::memory_map::{Client, IMAGES, Image, Memories, MemoryMap, UNKNOWN_ID, base};
 use super::modules::{GuestModule, find_code, module_of, read_modules};
 use super::placing::{Counts, Placing, TargetThread};
+use super::reliability::Reliability;
 use super::stacks::{
     Slot, Slots, Stack, choose_thread, first_with_memory, known, read_stacks, slot_key,
     youngest_frame, youngest_site,
@@ -69,6 +70,7 @@ pub struct Target<'b> {
     memories: Memories,
     images: Vec<Image<'b>>,
     entry: bool,
+    reliability: Reliability<'b>,
     warnings: Vec<String>,
 }
 
@@ -139,6 +141,7 @@ impl<'b> Target<'b> {
             memories,
             images,
             entry,
+            reliability: Reliability::new(dump, files),
             warnings,
         };
         target.add_warnings(&modules, &counts);
@@ -257,17 +260,20 @@ impl<'b> Target<'b> {
         Ok(instance.and_then(|instance| instance.globals.get(index).copied().flatten()))
     }
 
-    /// Returns whether the value of a local is the one that the debugging information means.
+    /// Returns whether a local or an operand of a frame of the chosen thread holds what the debugging information says.
     ///
     /// `index` is the position of the frame. If the guest stopped when it entered a function, its locals do not have
     /// their values yet.
-    pub(crate) fn is_trusted_local(&self, _frame: &Frame, index: usize, _local: usize) -> bool {
-        !(self.entry && index == 0)
-    }
-
-    /// Returns whether the value of an operand is the one that the debugging information means.
-    pub(crate) fn is_trusted_operand(&self, _frame: &Frame, index: usize, _operand: usize) -> bool {
-        !(self.entry && index == 0)
+    ///
+    /// # Errors
+    /// Returns an error if the dump cannot be read.
+    pub(crate) fn is_reliable(
+        &self,
+        frame: &Frame,
+        index: usize,
+        place: FramePlace,
+    ) -> Result<bool> {
+        Ok(!(self.entry && index == 0) && self.reliability.is_reliable(frame, index, place)?)
     }
 
     fn add_warnings(&mut self, modules: &BTreeMap<ModuleIndex, GuestModule<'b>>, counts: &Counts) {
