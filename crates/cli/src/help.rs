@@ -70,6 +70,28 @@ const INSPECT: &[Example] = &[
     example("Print JSON:", &["corestream inspect guest.core --json | jq .threads"]),
 ];
 
+const DEBUG: &[Example] = &[
+    example(
+        "Open a dump in LLDB 22 or newer:",
+        &["corestream debug guest.core --symbols guest.wasm --lldb"],
+    ),
+    example(
+        "Print a backtrace and the variables of the youngest frame:",
+        &[
+            "corestream debug guest.core --symbols guest.wasm --lldb -- -b -o bt \\",
+            "    -o 'frame variable'",
+        ],
+    ),
+    example(
+        "Wait for debuggers, such as VS Code, until Ctrl-C or SIGTERM:",
+        &["corestream debug guest.core --symbols guest.wasm"],
+    ),
+    example(
+        "Wait at a TCP port of this machine, which any local user can reach:",
+        &["corestream debug guest.core --symbols guest.wasm --listen tcp:127.0.0.1:4000"],
+    ),
+];
+
 const VERIFY: &[Example] = &[
     example("Check a file:", &["corestream verify guest.core"]),
     example(
@@ -148,6 +170,7 @@ const SUBCOMMANDS: &[(&str, &[Example])] = &[
     #[cfg(feature = "run")]
     ("run", RUN),
     ("inspect", INSPECT),
+    ("debug", DEBUG),
     ("verify", VERIFY),
     ("extract", EXTRACT),
     ("receive", RECEIVE),
@@ -173,6 +196,16 @@ pub fn exit_codes(subcommand: Option<&str>) -> Vec<ExitCode> {
             ("134", "The guest trapped (even if dumping it failed or was stopped by a signal)"),
             ("128+n", "Signal n stopped the guest"),
             ("any other", "The low 8 bits of the guest's exit code, or 1 if only these bits are 0"),
+        ];
+    }
+    if subcommand == Some("debug") {
+        return vec![
+            ("0", "The code of LLDB, with --lldb"),
+            ("1", "Failure"),
+            USAGE,
+            ("125", "The tool itself failed, with --lldb"),
+            ("129, 130, 143", "Stopped by SIGHUP, SIGINT or SIGTERM"),
+            ("any other", "The code of LLDB, with --lldb"),
         ];
     }
     let success = match subcommand {

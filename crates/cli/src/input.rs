@@ -121,23 +121,10 @@ impl Input {
     /// # Errors
     /// Returns an error if `path` is not a regular file, or if it cannot be opened.
     pub fn open(path: &Path, stop: Option<Arc<AtomicBool>>) -> Result<Self, Failure> {
+        let (file, watch) = open_file(path)?;
         let name = path.display();
-        if path == Path::new("-") {
-            return Err(Failure::usage(
-                "`inspect` and `extract` cannot read standard input; save the dump to a file and name it",
-            ));
-        }
-        let watch = Watch::new(path);
         let failed =
             |what: &str, error: &io::Error| Failure::new(format!("{name}: cannot {what}: {error}"));
-        let watch = watch.map_err(|error| failed("open", &error))?;
-        if !path.is_file() {
-            let is_pipe = path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
-            let hint =
-                if is_pipe { "; only `verify -` accepts a pipe, as standard input" } else { "" };
-            return Err(Failure::new(format!("{name}: not a regular file{hint}")));
-        }
-        let file = File::open(path).map_err(|error| failed("open", &error))?;
         let file = mapped::open_dump(file).map_err(|error| failed("map", &error))?;
         sigbus::install(file.as_slice().into_iter(), stop);
         Ok(Self { path: path.into(), file, watch })
@@ -228,6 +215,42 @@ impl Input {
     pub fn damaged(&self, cause: impl std::fmt::Display) -> Failure {
         Failure::damaged(format!("{}: {cause}", self.path.display()))
     }
+}
+
+/// Opens a dump, or the readable parts of a damaged one, to read it in place instead of mapping it.
+///
+/// # Errors
+/// Returns an error if `path` is not a regular file, or if not even the readable parts can be opened.
+pub fn open_to_read(path: &Path) -> Result<CoreDumpFile<'static>, Failure> {
+    let (file, _) = open_file(path)?;
+    let mut start = [0; MAGIC_BYTES];
+    let read = ReadAt::read_exact_at(&file, &mut start, 0);
+    let opened = OpenOptions::new().salvage(true).open_source(file);
+    // A shorter file is not compressed.
+    let start = read.map_or(&[][..], |()| &start);
+    opened.map_err(|error| failure_of(&path.display().to_string(), &error, start))
+}
+
+/// Opens the file of a dump.
+///
+/// # Errors
+/// Returns an error if `path` is not a regular file, or if it cannot be opened.
+fn open_file(path: &Path) -> Result<(File, Watch), Failure> {
+    let name = path.display();
+    if path == Path::new("-") {
+        return Err(Failure::usage(
+            "only `verify` can read standard input; save the dump to a file and name it",
+        ));
+    }
+    let watch = Watch::new(path);
+    let failed = |error: &io::Error| Failure::new(format!("{name}: cannot open: {error}"));
+    let watch = watch.map_err(|error| failed(&error))?;
+    if !path.is_file() {
+        let is_pipe = path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+        let hint = if is_pipe { "; only `verify -` accepts a pipe, as standard input" } else { "" };
+        return Err(Failure::new(format!("{name}: not a regular file{hint}")));
+    }
+    Ok((File::open(path).map_err(|error| failed(&error))?, watch))
 }
 
 /// Returns the failure for an error of the dump called `name`. `start` are the first bytes of the file, or none if they

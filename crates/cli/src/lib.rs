@@ -9,6 +9,7 @@ mod bar;
 mod bench;
 mod blocking_stream;
 mod completions;
+mod debug;
 mod dump;
 mod extract;
 mod help;
@@ -18,6 +19,7 @@ mod input;
 mod inspect;
 mod json;
 mod limits;
+mod listener;
 mod log;
 mod man;
 mod mapped;
@@ -34,6 +36,7 @@ mod report;
 mod run;
 mod sigbus;
 mod signals;
+mod stop;
 mod stop_signals;
 mod symbol_files;
 mod usage;
@@ -50,7 +53,8 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 /// A core dump holds the state of a stopped guest: its threads with their frames, its globals, and the
 /// contents of its memories. A dump is itself a WebAssembly module. `dump` turns memory images of any
 /// size into a dump and writes it to a file, a pipe or a socket. `receive` accepts dumps on a socket.
-/// `inspect`, `verify` and `extract` read dumps, including dumps written by other tools.
+/// `inspect`, `verify` and `extract` read dumps, including dumps written by other tools. `debug` opens a dump in
+/// LLDB or VS Code.
 #[derive(Parser)]
 #[command(version, name = "corestream", arg_required_else_help = true, max_term_width = 100)]
 enum Command {
@@ -58,6 +62,7 @@ enum Command {
     #[cfg(feature = "run")]
     Run(run::Run),
     Inspect(inspect::Inspect),
+    Debug(debug::Debug),
     Verify(verify::Verify),
     Extract(extract::Extract),
     Receive(receive::Receive),
@@ -80,6 +85,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "run")]
         Command::Run(run) => run.run(),
         Command::Inspect(inspect) => inspect.run().map(|()| ExitCode::SUCCESS),
+        Command::Debug(debug) => debug.run(),
         Command::Verify(verify) => verify.run().map(|()| ExitCode::SUCCESS),
         Command::Extract(extract) => extract.run().map(|()| ExitCode::SUCCESS),
         Command::Receive(receive) => receive.run(),

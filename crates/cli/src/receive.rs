@@ -9,35 +9,32 @@ mod naming;
 mod pace;
 mod room;
 mod serve;
-mod socket_file;
-mod stop;
 #[cfg(test)]
 mod test_support;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, mpsc};
-use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use corestream::{ByteSize, FileOptions, UnnamedFile, Visible};
+use corestream::{ByteSize, FileOptions, UnnamedFile};
 
 use self::intake::Terms;
 use self::keep::Keeper;
-use self::listen::Listener;
 use self::naming::Naming;
 use self::pace::Limits;
 use self::serve::Receiver;
-use self::stop::Stop;
 use crate::dump::{parse_nonzero_size, parse_seconds};
 use crate::limits::MAX_SENDERS;
+use crate::listener::Listener;
 use crate::log;
 use crate::number_option::within;
 use crate::peer::Peer;
 use crate::report::{self, Failure};
+use crate::stop::Stop;
 
 /// Receive dumps from `dump --to`, verify each, and keep the intact ones
 ///
@@ -119,11 +116,11 @@ impl Receive {
         let output = self.output.display();
         let naming = Naming::new(&self.output);
         let naming = naming.map_err(|why| Failure::usage(format!("-o {output}: {why}")))?;
-        let stop = Stop::watch();
+        let stop = Stop::watch("receive");
         let stop = stop.map_err(|e| Failure::new(format!("receive: cannot watch signals: {e}")))?;
         // Fails before the first sender if files cannot be created in the directory.
         drop(UnnamedFile::create_in(naming.directory(), FileOptions::new())?);
-        let listener = Listener::bind(&self.address, self.any_host)?;
+        let listener = Listener::bind("receive", &self.address, self.any_host)?;
         log::never_wait().map_err(|e| {
             Failure::new(format!("receive: cannot start a thread for standard error: {e}"))
         })?;
@@ -137,7 +134,7 @@ impl Receive {
             is_short: AtomicBool::new(false),
         };
         receiver.check_descriptors()?;
-        announce(receiver.listener.name())?;
+        receiver.listener.announce("receive")?;
         let served = if self.once { receiver.once() } else { receiver.serve(self.max_senders) };
         match (served, receiver.stop.failure()) {
             (Ok(true), _) | (Ok(false), None) => Ok(ExitCode::SUCCESS),
@@ -156,32 +153,5 @@ impl Receive {
         let pace = Limits { timeout: self.timeout, min_rate, max_time: self.max_time };
         let (max_size, any_tool) = (self.max_size.map(u64::from), self.any_tool);
         Terms { max_size, pace, any_tool, keep_damaged: self.keep_partial }
-    }
-}
-
-/// The time limit for writing the line with the address to standard output.
-const ANNOUNCEMENT: Duration = Duration::from_secs(1);
-
-/// Prints the address of the receiver to standard output.
-///
-/// If standard output is not read, a thread keeps trying, so that the receiver can serve senders and react to signals.
-fn announce(name: &str) -> Result<(), Failure> {
-    let line = format!("listening on {}\n", Visible(name));
-    let (done, is_done) = mpsc::channel();
-    thread::Builder::new()
-        .stack_size(64 << 10)
-        .spawn(move || {
-            // Fails if the receiver has stopped waiting.
-            let _ = done.send(report::result(&line));
-        })
-        .map_err(|e| Failure::new(format!("receive: cannot start a thread: {e}")))?;
-    match is_done.recv_timeout(ANNOUNCEMENT) {
-        Ok(announced) => announced,
-        Err(_) => {
-            report::line(&format!(
-                "warning: receive: standard output is not read; listening on {name} anyway"
-            ));
-            Ok(())
-        }
     }
 }

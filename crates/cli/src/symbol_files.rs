@@ -46,6 +46,18 @@ impl FromStr for SymbolFile {
     }
 }
 
+impl SymbolFile {
+    /// Returns the file with an absolute path, which does not depend on the working directory.
+    ///
+    /// # Errors
+    /// Returns an error if the working directory is not known.
+    pub fn absolute(&self) -> Result<Self, Failure> {
+        let path = std::path::absolute(&self.path);
+        let failed = |error| Failure::new(format!("{}: {error}", self.path.display()));
+        Ok(Self { module: self.module, path: path.map_err(failed)? })
+    }
+}
+
 /// The content of the files. [`Symbols`] borrows it.
 pub struct SymbolFiles(Vec<(SymbolFile, Vec<u8>)>);
 
@@ -59,6 +71,15 @@ impl SymbolFiles {
         read.collect::<Result<_, Failure>>().map(Self)
     }
 
+    /// Returns the files.
+    pub fn files(&self) -> Vec<corestream_symbols::SymbolFile<'_>> {
+        let files = self.0.iter().map(|(file, bytes)| {
+            let of = corestream_symbols::SymbolFile::new(&file.path, bytes);
+            file.module.map_or(of, |module| of.with_module(module))
+        });
+        files.collect()
+    }
+
     /// Matches the files with the dump's modules. Warns about files and parts of files that are not used.
     ///
     /// # Errors
@@ -68,12 +89,7 @@ impl SymbolFiles {
         dump: &'s CoreDumpFile<'s>,
         limits: ValueLimits,
     ) -> Result<Symbols<'s>, Failure> {
-        let files = self.0.iter().map(|(file, bytes)| {
-            let of = corestream_symbols::SymbolFile::new(&file.path, bytes);
-            file.module.map_or(of, |module| of.with_module(module))
-        });
-        let files: Vec<_> = files.collect();
-        let symbols = Symbols::new(&files, dump).map_err(failure)?;
+        let symbols = Symbols::new(&self.files(), dump).map_err(failure)?;
         symbols.warnings().for_each(|warning| report::line(&format!("warning: {warning}")));
         Ok(symbols.with_limits(limits))
     }

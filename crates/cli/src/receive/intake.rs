@@ -31,7 +31,7 @@ use super::last_byte::LastByte;
 use super::listen::Connection;
 use super::pace::{Limits, Pace};
 use super::room::Room;
-use super::stop::{Ready, Stop};
+use crate::stop::{Ready, Stop};
 use crate::{platform, verify};
 
 /// The time to wait, after the whole dump has arrived, for the sender to close the connection or to send more.

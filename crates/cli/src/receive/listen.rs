@@ -1,37 +1,22 @@
-//! The listening socket: TCP, or a Unix socket in the file system.
+//! The connections of senders.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{SendFlags, send};
 
-use super::socket_file::SocketFile;
-use super::stop::{Ready, Stop};
-use crate::peer::Peer;
+use crate::listener::{Accepted, Listener};
 use crate::peer::reply;
 use crate::platform::unsent;
-use crate::report::Failure;
+use crate::stop::{Ready, Stop};
 
 /// The time limit for delivering the reason of a refusal to the sender's kernel.
 const DELIVERY: Duration = Duration::from_secs(1);
 /// The interval between checks of the delivery.
 const LOOK: Duration = Duration::from_millis(5);
-
-/// A listening socket.
-pub struct Listener {
-    socket: Socket,
-    /// The address for senders.
-    name: String,
-}
-
-enum Socket {
-    Tcp(TcpListener),
-    Unix(SocketFile),
-}
 
 /// The connection of a sender.
 pub struct Connection {
@@ -44,6 +29,20 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Accepts the next waiting sender.
+    ///
+    /// # Errors
+    /// Returns [`io::ErrorKind::WouldBlock`] if there is none, or the error of the system.
+    pub fn accept(listener: &Listener) -> io::Result<Self> {
+        let Accepted { socket, peer, is_unix } = listener.accept()?;
+        if !is_unix {
+            // The sender gets a reset no matter how this process ends. After an ordinary close it would assume that its
+            // dump was kept. Before this call, closing the socket with unread bytes has the same effect.
+            set_socket_linger(&socket, Some(Duration::ZERO))?;
+        }
+        Ok(Self { socket, peer, is_unix })
+    }
+
     /// Replies that the dump was kept. After this, the connection is closed without a reset.
     pub fn confirm(&self) {
         if self.is_unix {
@@ -81,79 +80,6 @@ impl Connection {
     /// have gone.
     fn reply(&self, line: &[u8]) {
         let _ = send(&self.socket, line, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-    }
-}
-
-impl Listener {
-    /// Listens on `address`, which must be a loopback address unless `any_host` is set.
-    pub fn bind(address: &Peer, any_host: bool) -> Result<Self, Failure> {
-        let failed =
-            |error: io::Error| Failure::new(format!("receive: {address}: cannot listen: {error}"));
-        match address {
-            Peer::Tcp(host) => {
-                let addresses: Vec<_> = host.to_socket_addrs().map_err(failed)?.collect();
-                if !any_host {
-                    check_loopback(address, &addresses)?;
-                }
-                let listener = TcpListener::bind(&addresses[..]).map_err(failed)?;
-                listener.set_nonblocking(true).map_err(failed)?;
-                let name = format!("tcp:{}", listener.local_addr().map_err(failed)?);
-                Ok(Self { socket: Socket::Tcp(listener), name })
-            }
-            Peer::Unix(path) => {
-                let file = SocketFile::bind(path).map_err(failed)?;
-                file.listener().set_nonblocking(true).map_err(failed)?;
-                Ok(Self { socket: Socket::Unix(file), name: address.to_string() })
-            }
-        }
-    }
-
-    /// Returns the address for senders, with the assigned port if port 0 was requested.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Accepts the next waiting sender. Returns [`io::ErrorKind::WouldBlock`] if there is none.
-    pub fn accept(&self) -> io::Result<Connection> {
-        match &self.socket {
-            Socket::Tcp(listener) => {
-                let (socket, from) = listener.accept()?;
-                socket.set_nonblocking(true)?;
-                // The sender gets a reset no matter how this process ends. After an ordinary close it would assume that
-                // its dump was kept. Before this call, closing the socket with unread bytes has the same effect.
-                set_socket_linger(&socket, Some(Duration::ZERO))?;
-                Ok(Connection {
-                    socket: socket.into(),
-                    peer: format!("tcp:{from}"),
-                    is_unix: false,
-                })
-            }
-            Socket::Unix(file) => {
-                let (socket, _) = file.listener().accept()?;
-                socket.set_nonblocking(true)?;
-                Ok(Connection { socket: socket.into(), peer: self.name.clone(), is_unix: true })
-            }
-        }
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.socket {
-            Socket::Tcp(listener) => listener.as_fd(),
-            Socket::Unix(file) => file.listener().as_fd(),
-        }
-    }
-}
-
-fn check_loopback(address: &Peer, addresses: &[SocketAddr]) -> Result<(), Failure> {
-    match addresses.iter().find(|address| !address.ip().to_canonical().is_loopback()) {
-        None => Ok(()),
-        Some(other) => Err(Failure::usage(format!(
-            "receive: {address}: {} is not a loopback address, so other machines can reach it; use \
-             --any-host to allow that",
-            other.ip()
-        ))),
     }
 }
 

@@ -26,9 +26,10 @@ use rustix::io::Errno;
 
 use super::intake::{self, Fault, Terms};
 use super::keep::Keeper;
-use super::listen::{Connection, Listener};
-use super::stop::{Ready, Stop};
+use super::listen::Connection;
+use crate::listener::Listener;
 use crate::report::{self, Failure};
+use crate::stop::{Ready, Stop};
 use crate::verify;
 
 /// The stack size of a thread in bytes. Its read buffers are not on the stack.
@@ -141,7 +142,7 @@ impl Receiver {
             }
             let shortage = match self.begin() {
                 Err(NotBegun::Shortage(error)) => error,
-                begun => match self.listener.accept() {
+                begun => match Connection::accept(&self.listener) {
                     Ok(connection) => {
                         if self.is_short.swap(false, Ordering::Relaxed) {
                             let name = self.listener.name();

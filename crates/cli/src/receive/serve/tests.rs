@@ -18,7 +18,7 @@ fn receiver(max_partials: Option<usize>) -> (TempDir, Receiver) {
     let receiver = Receiver {
         terms,
         keeper: Keeper::new(naming, FileOptions::new(), max_partials),
-        listener: Listener::bind(&Peer::to_listen_on(&socket).unwrap(), false).unwrap(),
+        listener: Listener::bind("receive", &Peer::to_listen_on(&socket).unwrap(), false).unwrap(),
         stop: Stop::without_signal(),
         turn: Mutex::new(()),
         is_short: AtomicBool::new(false),

@@ -1,4 +1,4 @@
-//! SIGHUP, SIGINT and SIGTERM in the receiver. Every thread that waits for a socket sees them.
+//! SIGHUP, SIGINT and SIGTERM in a server. Every thread that waits for a socket sees them.
 
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use signal_hook::consts::SIGINT;
 use signal_hook::{flag, low_level::pipe};
 
 use crate::report::Failure;
 use crate::stop_signals;
 
-/// Watches for the signals that stop the receiver.
+/// Watches for the signals that stop a server.
 pub struct Stop {
+    /// The subcommand, for messages.
+    command: &'static str,
     /// The number of the signal, or 0 if none has arrived.
     signal: Arc<AtomicUsize>,
     /// A pipe that becomes readable when a signal arrives. Its bytes are never read, so all waiting threads see it.
@@ -36,17 +39,34 @@ pub enum Ready {
 }
 
 impl Stop {
-    /// Starts watching.
-    pub fn watch() -> io::Result<Self> {
+    /// Starts watching. Messages begin with `command`.
+    ///
+    /// # Errors
+    /// Returns an error if the process has no free descriptors, or if it cannot handle the signals.
+    pub fn watch(command: &'static str) -> io::Result<Self> {
+        Self::watch_for(command, stop_signals::to_watch())
+    }
+
+    /// Starts watching, and ignores SIGINT. A program that is started afterwards does not ignore it.
+    ///
+    /// # Errors
+    /// Returns an error as [`watch`](Self::watch) does.
+    pub fn watch_without_interrupt(command: &'static str) -> io::Result<Self> {
+        flag::register(SIGINT, Arc::default())?;
+        Self::watch_for(command, stop_signals::to_watch().filter(|number| *number != SIGINT))
+    }
+
+    fn watch_for(command: &'static str, signals: impl Iterator<Item = i32>) -> io::Result<Self> {
         let (wake, writer) = io::pipe()?;
         let signal = Arc::<AtomicUsize>::default();
-        for number in stop_signals::to_watch() {
+        for number in signals {
             let value = usize::try_from(number).map_err(io::Error::other)?;
             // Sets the number first, so that a woken thread finds it.
             flag::register_usize(number, signal.clone(), value)?;
             pipe::register(number, writer.try_clone()?)?;
         }
         Ok(Self {
+            command,
             signal,
             wake,
             #[cfg(test)]
@@ -62,7 +82,7 @@ impl Stop {
     /// Returns the failure to report at the end if a signal has arrived.
     pub fn failure(&self) -> Option<Failure> {
         let signal = i32::try_from(self.signal.load(Ordering::Relaxed)).ok().filter(|n| *n != 0)?;
-        let message = format!("receive: stopped by {}", stop_signals::name(signal));
+        let message = format!("{}: stopped by {}", self.command, stop_signals::name(signal));
         Some(Failure::with_code(message, stop_signals::exit_code(signal)))
     }
 
@@ -78,24 +98,36 @@ impl Stop {
         fd: BorrowedFd<'_>,
         timeout: Option<Duration>,
     ) -> io::Result<Ready> {
-        self.poll(Some((fd, what)), timeout)
+        self.poll(&[(fd, what)], timeout)
+    }
+
+    /// Waits until the descriptor is readable, without a time limit. It stops also when `end` is readable.
+    pub fn wait_for_any(
+        &self,
+        fd: BorrowedFd<'_>,
+        end: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Ready> {
+        let Some(end) = end else { return self.wait(fd, None) };
+        let ready = self.poll(&[(fd, PollFlags::IN), (end, PollFlags::IN)], None)?;
+        let mut look = [PollFd::from_borrowed_fd(end, PollFlags::IN)];
+        let is_over = poll(&mut look, Some(&Timespec::default())).is_ok_and(|n| n > 0);
+        Ok(if is_over { Ready::Stopped } else { ready })
     }
 
     /// Waits until the time is over or a signal arrives.
     pub fn pause(&self, time: Duration) -> io::Result<Ready> {
-        self.poll(None, Some(time))
+        self.poll(&[], Some(time))
     }
 
+    /// Waits for any of these events, a signal, or the end of the time.
     fn poll(
         &self,
-        fd: Option<(BorrowedFd<'_>, PollFlags)>,
+        events: &[(BorrowedFd<'_>, PollFlags)],
         timeout: Option<Duration>,
     ) -> io::Result<Ready> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let wake = PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN);
-        // Without a descriptor, polls the pipe twice.
-        let (fd, what) = fd.unwrap_or((self.wake.as_fd(), PollFlags::IN));
-        let mut fds = [wake, PollFd::from_borrowed_fd(fd, what)];
+        let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
+        fds.extend(events.iter().map(|(fd, what)| PollFd::from_borrowed_fd(*fd, *what)));
         loop {
             let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
             // A time that the kernel cannot represent counts as unlimited.
@@ -103,7 +135,9 @@ impl Stop {
             match poll(&mut fds, timespec.as_ref()) {
                 Ok(0) if left.is_some() => return Ok(Ready::TimedOut),
                 Ok(_) if !fds[0].revents().is_empty() => return Ok(Ready::Stopped),
-                Ok(_) if !fds[1].revents().is_empty() => return Ok(Ready::Readable),
+                Ok(_) if fds[1..].iter().any(|fd| !fd.revents().is_empty()) => {
+                    return Ok(Ready::Readable);
+                }
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -117,7 +151,7 @@ impl Stop {
     /// Watches for no signal.
     pub fn without_signal() -> Self {
         let (wake, waker) = io::pipe().unwrap();
-        Self { signal: Arc::default(), wake, waker }
+        Self { command: "receive", signal: Arc::default(), wake, waker }
     }
 
     /// Returns what [`watch`](Self::watch) does after a signal.
