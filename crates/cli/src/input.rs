@@ -239,7 +239,7 @@ fn open_file(path: &Path) -> Result<(File, Watch), Failure> {
     let name = path.display();
     if path == Path::new("-") {
         return Err(Failure::usage(
-            "only `verify` can read standard input; save the dump to a file and name it",
+            "only `verify` reads a dump from standard input; save the dump to a file and name it",
         ));
     }
     let watch = Watch::new(path);

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -17,8 +19,9 @@ use crate::help::{Example, commands, examples, is_installed, printed, with};
 use crate::tool::{names, signal, stderr, tool_path};
 
 /// Programs that the examples call and a machine may lack, with scripts that replace them.
-const STAND_INS: [(&str, &str); 3] = [
+const STAND_INS: [(&str, &str); 4] = [
     ("jq", "cat"),
+    ("lldb", "if [ \"$1\" = --version ]; then echo lldb version 22.0.0; else echo \"$@\"; fi"),
     ("man", "cat"),
     ("zstd", "if [ \"$1\" = -dc ]; then cat \"$2\"; else cat >\"$2\"; fi"),
 ];
@@ -43,6 +46,9 @@ fn try_out(example: &Example) {
     let before = place.files();
     let (code, stdout, message) = match script.strip_prefix("corestream receive ") {
         Some(args) => place.receive(args),
+        None if script.contains("corestream debug") && !script.contains("--lldb") => {
+            place.debug(&script)
+        }
         None if script.contains("127.0.0.1:4000") => place.send(&script),
         // The shell must know the completions.
         None if script.starts_with("eval") => {
@@ -54,6 +60,7 @@ fn try_out(example: &Example) {
         script if script.contains("--salvage") => 3,
         script if script.contains("corestream run") => 134,
         script if script.contains("corestream receive") && !script.contains("--once") => 143,
+        script if script.contains("corestream debug") && !script.contains("--lldb") => 143,
         _ => 0,
     };
     assert_eq!(code, Some(expected), "{script}\n{message}");
@@ -62,6 +69,19 @@ fn try_out(example: &Example) {
     for path in new {
         place.check(&path, &script);
     }
+}
+
+/// Asks a server for the stop reason, and returns the reply.
+fn ask(mut client: impl Read + Write) -> String {
+    client.write_all(b"$?#3f").unwrap();
+    let mut reply = Vec::new();
+    while reply.iter().filter(|byte| **byte == b'#').count() == 0 {
+        let mut buffer = [0; 1024];
+        let len = client.read(&mut buffer).unwrap();
+        assert!(len > 0, "{reply:?}");
+        reply.extend(&buffer[..len]);
+    }
+    String::from_utf8(reply).unwrap()
 }
 
 /// A directory with the inputs of the examples.
@@ -95,6 +115,14 @@ impl Place {
             .unwrap();
         }
         fs::write(self.path("guest.wasm"), self.guest()).unwrap();
+        if script.contains("corestream debug") {
+            // A debugger needs frames that fit the guest.
+            let manifest = fs::read(self.path("guest.json")).unwrap();
+            let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+            manifest["threads"][0]["frames"] =
+                serde_json::json!([{ "instance": 0, "function": 3, "offset": 1 }]);
+            fs::write(self.path("guest.json"), manifest.to_string()).unwrap();
+        }
         let (code, _, message) = self.run(
             "corestream dump --manifest guest.json -o made/guest.core
             head -c -9 made/guest.core >made/damaged.core
@@ -169,7 +197,8 @@ impl Place {
 
     /// Does the same for a script that sends a dump, with a receiver for it.
     fn send(&self, script: &str) -> (Option<i32>, String, String) {
-        let (receiver, port) = self.listen("tcp:127.0.0.1:0 --once -o received.core");
+        let (receiver, port) =
+            self.listen("corestream receive tcp:127.0.0.1:0 --once -o received.core");
         let sent = self.run(&script.replace("127.0.0.1:4000", &port));
         assert!(receiver.wait_with_output().unwrap().status.success(), "{script}");
         sent
@@ -177,7 +206,8 @@ impl Place {
 
     /// Does the same for a script that receives a dump, with a sender for it.
     fn receive(&self, args: &str) -> (Option<i32>, String, String) {
-        let (mut receiver, address) = self.listen(&args.replace(":4000", ":0"));
+        let (mut receiver, address) =
+            self.listen(&format!("corestream receive {}", args.replace(":4000", ":0")));
         let to = match args.starts_with("unix:") {
             true => address,
             false => format!("tcp:127.0.0.1:{}", address.rsplit_once(':').unwrap().1),
@@ -197,13 +227,25 @@ impl Place {
         (code, String::new(), line)
     }
 
-    /// Starts a receiver. Returns it with its address: `unix:PATH` or `HOST:PORT`.
-    fn listen(&self, args: &str) -> (Child, String) {
-        let mut receiver = self.shell(&format!("exec corestream receive {args}")).spawn().unwrap();
+    /// Does the same for a script that waits for debuggers: asks it for the stop reason.
+    fn debug(&self, script: &str) -> (Option<i32>, String, String) {
+        let (server, address) = self.listen(&script.replace(":4000", ":0"));
+        let reply = match address.strip_prefix("unix:") {
+            Some(path) => ask(UnixStream::connect(path).unwrap()),
+            None => ask(TcpStream::connect(address).unwrap()),
+        };
+        signal(&server, Signal::TERM);
+        let output = server.wait_with_output().unwrap();
+        (output.status.code(), reply, stderr(&output))
+    }
+
+    /// Starts a server. Returns it with its address: `unix:PATH` or `HOST:PORT`.
+    fn listen(&self, script: &str) -> (Child, String) {
+        let mut server = self.shell(&format!("exec {script}")).spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(receiver.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim_end().strip_prefix("listening on ").expect(&line);
-        (receiver, address.trim_start_matches("tcp:").into())
+        (server, address.trim_start_matches("tcp:").into())
     }
 
     /// Returns all files in the directory and below.

@@ -79,7 +79,7 @@ fn manual_pages_contain_the_help() {
 
         for option in long_options(&help) {
             let heads = section("OPTIONS").split(".TP\n").map(|item| item.lines().next());
-            let mut heads = heads.flatten().flat_map(|head| head.split([' ', ',']));
+            let mut heads = heads.flatten().flat_map(|head| head.split([' ', ',', '[']));
             assert!(heads.any(|word| word == option), "{name:?}: {option}");
             let known = matches!(option, "--help" | "--version" | "--output");
             assert!(known || section("SYNOPSIS").contains(option), "{name:?}: {option}");
@@ -106,7 +106,8 @@ fn long_options(help: &str) -> BTreeSet<&str> {
         let text = line.trim_start();
         matches!(line.len() - text.len(), 2 | 6) && text.starts_with('-')
     });
-    let options = heads.flat_map(|head| head.split([' ', ','])).filter(|w| w.starts_with("--"));
+    let options =
+        heads.flat_map(|head| head.split([' ', ',', '['])).filter(|w| w.starts_with("--"));
     let options: BTreeSet<_> = options.collect();
     assert!(options.contains("--help"), "{help}");
     options

@@ -139,7 +139,7 @@ fn reports_usage_errors_in_one_line_and_leaves_nothing() {
         (
             &["inspect", "-"],
             2,
-            "`inspect` and `extract` cannot read standard input; save the dump to a file and name it",
+            "only `verify` reads a dump from standard input; save the dump to a file and name it",
         ),
         (
             &["extract", "guest.core"],
