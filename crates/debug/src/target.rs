@@ -110,10 +110,20 @@ impl<'b> Target<'b> {
         }
         find_code(&mut modules, &slots, &stacks);
 
-        let entry = youngest_site(&stacks, chosen)
-            .and_then(|site| Some((site, module_of(&modules, &slots, site.slot)?)))
-            .is_some_and(|(site, module)| module.code.is_at_entry(site.function, site.offset));
-        let stop = describe_stop(dump, &modules, &slots, &stacks, chosen, youngest.as_ref(), entry);
+        let is_at_entry = |thread| {
+            youngest_site(&stacks, thread)
+                .and_then(|site| Some((site, module_of(&modules, &slots, site.slot)?)))
+                .is_some_and(|(site, module)| module.code.is_at_entry(site.function, site.offset))
+        };
+        let entry = is_at_entry(chosen);
+        let trapped = choose_thread(dump, &Options::new())?;
+        let frame = if trapped == chosen { youngest } else { youngest_frame(dump, trapped)? };
+        let (frame, at_entry) = (frame.as_ref(), is_at_entry(trapped));
+        let mut stop = describe_stop(dump, &modules, &slots, &stacks, trapped, frame, at_entry);
+        if let Some(trapped) = trapped.filter(|_| trapped != chosen) {
+            // LLDB shows the reason at the chosen thread.
+            stop = format!("thread {trapped} stopped: {stop}");
+        }
 
         let mut placing = Placing {
             modules: &modules,
@@ -381,11 +391,11 @@ fn describe_stop(
     modules: &BTreeMap<ModuleIndex, GuestModule<'_>>,
     slots: &[Slot],
     stacks: &[Stack],
-    chosen: Option<usize>,
+    trapped: Option<usize>,
     youngest: Option<&Frame>,
     entry: bool,
 ) -> String {
-    let operator = youngest_site(stacks, chosen).and_then(|site| {
+    let operator = youngest_site(stacks, trapped).and_then(|site| {
         module_of(modules, slots, site.slot)?.code.operator(site.function, site.offset)
     });
     let stack = youngest.map_or(&[][..], |frame| &frame.stack);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use corestream::{CoreDumpFile, Frame, InstanceIndex, ModuleIndex};
 
-use super::dwarf::location::{Doubt, Evaluator, FunctionSite, Stop, Storage, UsedPlaces};
+use super::dwarf::location::{Doubt, Evaluator, FunctionSite, Piece, Stop, Storage, UsedPlaces};
 use super::dwarf::units::{Cursor, Entry};
 use super::dwarf::{CodePosition, CodePositions, Debug, locals, split};
 use super::frame_state::FrameState;
@@ -67,6 +67,8 @@ pub struct Variable {
     pub(crate) places: Vec<FramePlace>,
     /// Whether the places may not hold the variable.
     pub(crate) is_doubtful: bool,
+    /// Whether the compiler kept only parts of the variable.
+    pub(crate) is_partial: bool,
     /// The DWARF address from which on the variable is said to be in a local, and the local.
     pub(crate) claim: Option<(u64, u32)>,
 }
@@ -392,6 +394,9 @@ impl<'b> Symbols<'b> {
     /// optimizing compiler has reused them, or a tool has renumbered the locals. [`resolve`](Self::resolve) gives no values
     /// that are in them. A debugger that reads the debugging information itself should not read these places.
     ///
+    /// The places of a variable of which the compiler kept only parts are included, because LLDB 22 shows the missing parts
+    /// as zeros.
+    ///
     /// `index` is the position of the frame in its thread. The youngest frame is 0.
     ///
     /// # Errors
@@ -411,9 +416,8 @@ impl<'b> Symbols<'b> {
         let resolved = self.resolve(frame, index)?.unwrap_or_default();
         let mut places = BTreeSet::new();
         for variable in resolved.positions.iter().flat_map(|position| &position.variables) {
-            if variable.is_doubtful
-                || matches!(variable.value, Value::Unknown(Unknown::WrongType(_)))
-            {
+            let is_wrong = matches!(variable.value, Value::Unknown(Unknown::WrongType(_)));
+            if variable.is_doubtful || variable.is_partial || is_wrong {
                 places.extend(&variable.places);
             }
         }
@@ -608,6 +612,7 @@ impl<'b> Symbols<'b> {
             is_in_local: false,
             places: Vec::new(),
             is_doubtful: false,
+            is_partial: false,
             claim: None,
         };
         let result = self.read_value(evaluator, cursor, name, &mut variable);
@@ -679,6 +684,12 @@ impl<'b> Symbols<'b> {
             variable.address = Some(address);
         }
         variable.places = used.places().collect();
+        if let (Storage::Pieces(pieces), Some(ty)) = (&storage, ty) {
+            let is_missing = |piece: &Piece| matches!(piece.storage, Storage::Unknown(_));
+            let len: u64 = pieces.iter().map(|piece| piece.bytes).sum();
+            let is_short = debug.size_of(ty)?.is_some_and(|size| size > len);
+            variable.is_partial = is_short || pieces.iter().any(is_missing);
+        }
         // Several variables can be calculated from one local.
         let is_plain = matches!(&storage, Storage::Number(number) if !number.extends);
         variable.claim = used.range_start_and_local().filter(|_| is_plain);

@@ -34,6 +34,7 @@ mod waiting;
 mod writers;
 
 mod bench;
+mod debug;
 mod dump;
 mod examples;
 mod extract;
