@@ -16,6 +16,7 @@ pub const CAPABILITIES: &[&str] = &[
     "hugepages",
     "hugetlb",
     "leases",
+    "lldb",
     "llvm",
     "mandoc",
     "maps",

@@ -22,6 +22,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::debug::program;
+
 /// Stands between the outputs of the commands of a session, followed by an exit code.
 const MARK: &str = "-- end of a command:";
 
@@ -67,7 +69,9 @@ fn quotes_the_examples_of_wasmtime() {
 #[test]
 fn lists_messages_of_the_source() {
     let mut source = String::new();
-    for directory in ["src", "crates/cli/src", "crates/symbols/src", "crates/wasmtime/src"] {
+    for directory in
+        ["src", "crates/cli/src", "crates/debug/src", "crates/symbols/src", "crates/wasmtime/src"]
+    {
         read_sources(&root().join(directory), &mut source);
     }
     let guide = read("docs/guide.md");
@@ -192,6 +196,9 @@ fn run_page(page: &str, least: usize) {
         if needs_run && !cfg!(feature = "run") {
             continue;
         }
+        if script.contains("--lldb") && program("lldb").is_none() {
+            continue;
+        }
         let mut session = Session::new(page, &script);
         for (i, block) in blocks.iter().enumerate() {
             match block.kind.as_str() {
@@ -234,6 +241,10 @@ impl<'p> Session<'p> {
         let directory = tempfile::tempdir().unwrap();
         let guest = "crates/cli/tests/guests/wordcount.wasm";
         fs::copy(root().join(guest), directory.path().join("wordcount.wasm")).unwrap();
+        for kind in ["core", "wasm"].into_iter().filter(|_| script.contains("rust.core")) {
+            let guest = format!("crates/cli/tests/guests/values/values-rs-O0-dwarf5.{kind}");
+            fs::copy(root().join(guest), directory.path().join(format!("rust.{kind}"))).unwrap();
+        }
         fs::create_dir(directory.path().join("examples")).unwrap();
         for name in ["guest.mem", "guest.json", "orders.wat"] {
             let from = root().join("examples").join(name);

@@ -14,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
+use crate::environment::report_missing;
 use crate::tool::{corestream, signal, stderr};
 
 /// The guests that print the values of their variables.
@@ -71,15 +72,15 @@ impl Server {
     }
 }
 
-/// Returns the name of a program of LLDB 22 or newer, or reports that a test is skipped.
-fn program(name: &str, test: &str) -> Option<String> {
+/// Returns the name of a program of LLDB 22 or newer, or reports that the test is skipped.
+pub fn program(name: &str) -> Option<String> {
     let numbered = (22..40).rev().map(|version| format!("{name}-{version}"));
     let found = numbered.into_iter().find(|name| {
         let output = Command::new(name).arg("--version").stdin(Stdio::null()).output();
         output.is_ok_and(|output| output.status.success())
     });
     if found.is_none() {
-        println!("skipped: {test} needs {name}: LLDB 22 or newer is not installed");
+        report_missing("lldb", "LLDB 22 or newer is not installed");
     }
     found
 }

@@ -1,6 +1,7 @@
 //! Batch sessions of LLDB: backtraces, threads, instances, memories, and what a dump does not have.
 
 use std::fs;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
@@ -79,7 +80,7 @@ const FILE: [&str; 2] = ["--symbols", "recursive.wasm"];
 
 #[test]
 fn backtraces_equal_those_of_inspect() {
-    let Some(lldb) = program("lldb", "backtraces_equal_those_of_inspect") else { return };
+    let Some(lldb) = program("lldb") else { return };
     for guest in [
         "recursive",
         "build_a",
@@ -111,7 +112,7 @@ fn backtraces_equal_those_of_inspect() {
 /// LLDB 22 takes all frames of a recursive function for one, so each is on a copy of the module.
 #[test]
 fn every_frame_of_a_recursive_function_has_its_own_values() {
-    let Some(lldb) = program("lldb", "recursion") else { return };
+    let Some(lldb) = program("lldb") else { return };
     let mut commands = Vec::new();
     for frame in 0..4 {
         commands.push(format!("frame select {frame}"));
@@ -147,7 +148,7 @@ fn add_thread(manifest: &mut Json) {
 /// LLDB asks for locals without naming the thread.
 #[test]
 fn only_the_chosen_thread_has_values() {
-    let Some(lldb) = program("lldb", "threads") else { return };
+    let Some(lldb) = program("lldb") else { return };
     let directory = changed("recursive", add_thread);
     for (chosen, depth, bare) in [("0", 4, 5..9), ("1", 3, 4..9)] {
         let args = ["changed.core", FILE[0], FILE[1], "--thread", chosen];
@@ -176,7 +177,7 @@ fn only_the_chosen_thread_has_values() {
 /// A second instance of the module, with another memory, called the first one.
 #[test]
 fn frames_of_an_instance_with_another_memory_have_no_values() {
-    let Some(lldb) = program("lldb", "instances") else { return };
+    let Some(lldb) = program("lldb") else { return };
     let directory = changed("recursive", |manifest| {
         let memory = manifest["memories"][0].clone();
         manifest["memories"].as_array_mut().unwrap().push(memory);
@@ -199,7 +200,7 @@ fn frames_of_an_instance_with_another_memory_have_no_values() {
 
 #[test]
 fn further_memories_have_addresses_of_their_own() {
-    let Some(lldb) = program("lldb", "memories") else { return };
+    let Some(lldb) = program("lldb") else { return };
     let directory = tempfile::tempdir().unwrap();
     for kind in ["core", "wasm"] {
         let name = format!("recursive.{kind}");
@@ -222,7 +223,7 @@ fn further_memories_have_addresses_of_their_own() {
 /// What was excluded is an error and never zeros, and memory equals what `extract` writes.
 #[test]
 fn excluded_memory_is_an_error() {
-    let Some(lldb) = program("lldb", "excluded memory") else { return };
+    let Some(lldb) = program("lldb") else { return };
     let directory = changed("recursive", |_| ());
     let path = directory.path();
     let excluded = ["--exclude", "0:0x10000..0x10100", "--force"];
@@ -251,7 +252,7 @@ fn excluded_memory_is_an_error() {
 /// A guest without a file shows addresses, and one with names only shows them.
 #[test]
 fn guests_without_debugging_information_have_backtraces() {
-    let Some(lldb) = program("lldb", "guests without debugging information") else { return };
+    let Some(lldb) = program("lldb") else { return };
     let output = session(GUESTS, &lldb, &["recursive.core"], &["bt"]);
     assert_eq!(output.split("(lldb) bt").nth(1).unwrap().matches("frame #").count(), 5, "{output}");
     let args = ["values-c-stripped.core", "--symbols", "values-c-stripped.wasm"];
@@ -264,7 +265,7 @@ fn guests_without_debugging_information_have_backtraces() {
 /// A dump of a memory with 64-bit addresses: numbers are right, and the limits are said.
 #[test]
 fn a_guest_with_64_bit_addresses_shows_its_numbers() {
-    let Some(lldb) = program("lldb", "64-bit addresses") else { return };
+    let Some(lldb) = program("lldb") else { return };
     let args = ["wide.core", "--symbols", "wide.wasm"];
     let output =
         session(GUESTS, &lldb, &args, &["frame variable", "memory read -c 8 -f d -s 8 0x10000"]);
@@ -291,7 +292,7 @@ fn a_file_from_another_build_is_refused() {
 #[test]
 #[ignore = "slow: 20 s, 10 GiB of disk"]
 fn opens_dumps_of_gigabytes() {
-    let Some(lldb) = program("lldb", "opens_dumps_of_gigabytes") else { return };
+    let Some(lldb) = program("lldb") else { return };
     for (name, len, is_dense) in [("sparse", 16_u64 << 30, false), ("dense", 5 << 30, true)] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
@@ -327,7 +328,8 @@ fn opens_dumps_of_gigabytes() {
         let start = Instant::now();
         let (output, peak) = peak_anon(&mut command);
         let text = String::from_utf8(output.stdout).unwrap();
-        println!("{name}: {:.2} s, {peak} bytes", start.elapsed().as_secs_f64());
+        let seconds = start.elapsed().as_secs_f64();
+        let _ = writeln!(io::stderr(), "{name}: {seconds:.2} s, {peak} bytes");
         assert!(text.contains("wide.wasm`sum(count=3") && text.contains("the end"), "{text}");
         assert!(peak < 32 << 20, "{peak}");
     }

@@ -34,7 +34,7 @@ struct Results {
 
 /// Compares the locals of all frames of a guest with what it printed.
 fn check(guest: &str, files: &[&str]) -> Option<Results> {
-    let dap = program("lldb-dap", guest)?;
+    let dap = program("lldb-dap")?;
     let server = Server::of_guest(guest, files);
     let (mut dap, stopped) = Dap::attach(&dap, &server.command());
     assert!(stopped["description"].as_str().unwrap().starts_with("wasm trap: "), "{stopped}");
@@ -138,7 +138,7 @@ fn no_value_of_an_optimized_guest_is_wrong() {
 #[test]
 fn static_variables_and_memory_are_right() {
     let guest = "values-c-O0-dwarf5";
-    let Some(dap) = program("lldb-dap", guest) else { return };
+    let Some(dap) = program("lldb-dap") else { return };
     let server = Server::of_guest(guest, &[&format!("{guest}.wasm")]);
     let (mut dap, _) = Dap::attach(&dap, &server.command());
     let values = printed(guest);
