@@ -17,7 +17,11 @@ use corestream::CoreDumpFile;
 use corestream_debug::{Options, Target};
 
 use self::clients::serve;
-use self::lldb::{Debugger, Lldb};
+use self::lldb::Debugger;
+#[cfg(feature = "run")]
+pub use self::lldb::Lldb;
+#[cfg(not(feature = "run"))]
+use self::lldb::Lldb;
 use self::private_directory::PrivateDirectory;
 use crate::input;
 use crate::listener::Listener;

@@ -55,6 +55,10 @@ const RUN: &[Example] = &[
         "Run a guest for at most 10 seconds, and include locals and operand stacks in the dump:",
         &["corestream run guest.wasm --locals --time-limit 10 -o crash.core"],
     ),
+    example(
+        "Run a guest, and debug it in LLDB if it traps:",
+        &["corestream run --debug guest.wasm -o crash.core"],
+    ),
 ];
 
 const INSPECT: &[Example] = &[
@@ -194,6 +198,7 @@ pub fn exit_codes(subcommand: Option<&str>) -> Vec<ExitCode> {
             ("124", "The guest exceeded its time limit"),
             ("125", "The tool itself failed"),
             ("134", "The guest trapped (even if dumping it failed or was stopped by a signal)"),
+            ("0 to 255", "With --debug, after a trap: the code of LLDB"),
             ("128+n", "Signal n stopped the guest"),
             ("any other", "The low 8 bits of the guest's exit code, or 1 if only these bits are 0"),
         ];

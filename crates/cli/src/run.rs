@@ -18,8 +18,9 @@ mod standard_input;
 mod thread_activity;
 mod unreachable;
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use corestream::Dumper;
 use corestream_wasmtime::Captured;
@@ -31,7 +32,9 @@ use self::exit_code::{FAILED, FAILED_GUEST, TIME_LIMIT, TRAPPED};
 use self::guest::{Guest, Outcome};
 use self::host_call::Pending;
 use self::overflow::StackPointer;
+use crate::debug::Lldb;
 use crate::dump::{self, pattern};
+use crate::log;
 use crate::output::{Output, own_descriptor};
 use crate::progress::ProgressDisplay;
 use crate::report::{self, Failure};
@@ -44,12 +47,17 @@ impl Run {
     pub fn run(mut self) -> Result<ExitCode, Failure> {
         // A limit beyond the range of the clock counts as unlimited.
         self.time_limit = self.time_limit.filter(|limit| deadline(*limit).is_some());
+        self.locals |= self.debug;
         let done = self.execute().map(ExitCode::from);
         done.map_err(|failure| Failure::with_code(failure.message, FAILED))
     }
 
     fn execute(&self) -> Result<u8, Failure> {
         let output = self.output.as_deref().map(|path| self.resolve(path)).transpose()?;
+        if self.debug {
+            // Before the guest runs, because it may run for long.
+            Lldb::find(None)?;
+        }
         let mut guest = Guest::load(self)?;
         match guest.run(self)? {
             Outcome::Returned(results) => {
@@ -97,8 +105,10 @@ impl Run {
                     }
                     captured.dump.trap = Some(cause);
                 }
-                self.dump(output, captured, &interrupt);
-                Ok(code)
+                match self.dump(output, captured, &interrupt) {
+                    Some(path) if self.debug => Err(self.open_in_lldb(&path)),
+                    _ => Ok(code),
+                }
             }
         }
     }
@@ -116,18 +126,43 @@ impl Run {
         FAILED_GUEST
     }
 
-    /// Writes the dump and reports its path. A failure does not change that the guest crashed.
+    /// Replaces this process by `corestream debug --lldb`, which frees the memory of the guest and handles signals as LLDB
+    /// needs it. Returns only if that fails.
+    fn open_in_lldb(&self, dump: &Path) -> Failure {
+        log::flush(log::exit_timeout());
+        let tool = std::env::current_exe();
+        let failed = |error| Failure::new(format!("run: cannot start `corestream debug`: {error}"));
+        match tool {
+            // A path that begins with a dash is no option, and one that begins with `0=` names no module.
+            Ok(tool) => failed(
+                Command::new(tool)
+                    .args(["debug", "--lldb", "--symbols"])
+                    .arg(Path::new(".").join(&self.guest))
+                    .arg(Path::new(".").join(dump))
+                    .exec(),
+            ),
+            Err(error) => failed(error),
+        }
+    }
+
+    /// Writes the dump and reports its path, which it returns. A failure does not change that the guest crashed.
     fn dump(
         &self,
         output: Option<Target>,
         captured: Result<Captured<'_>, corestream::Error>,
         interrupt: &Interrupt,
-    ) {
+    ) -> Option<PathBuf> {
         let written = captured.map_err(|error| Failure::new(error.to_string()));
         let written = written.and_then(|captured| self.write(output, captured, interrupt));
         match written {
-            Ok(path) => report::line(&format!("{}: core dumped", path.display())),
-            Err(failure) => report::line(&format!("no core dump: {}", failure.message)),
+            Ok(path) => {
+                report::line(&format!("{}: core dumped", path.display()));
+                Some(path)
+            }
+            Err(failure) => {
+                report::line(&format!("no core dump: {}", failure.message));
+                None
+            }
         }
     }
 

@@ -84,7 +84,7 @@ pub use value::{FramePlace, Member, Text, Unknown, Value};
 pub fn position_at(wasm: &[u8], offset: u64) -> Option<Position> {
     let module = Module::read(wasm);
     let debug = Debug::read(&module, &[], &mut |_| ()).ok()??;
-    let found = debug.positions(module.place_in_text(offset)?).ok()?;
+    let found = debug.positions(module.place_at(offset)?).ok()?;
     found.positions.into_iter().next().map(Position::without_variables)
 }
 

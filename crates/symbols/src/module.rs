@@ -319,15 +319,9 @@ impl<'b> Module<'b> {
         Some(start + body.len() as u64)
     }
 
-    /// Returns the position of the byte at `offset` in a module made from text, or `None` if it is not code.
-    ///
-    /// The line addresses of the crate `wast` start at the first function, after the function count, a LEB128 of
-    /// `count` bytes.
-    pub fn place_in_text(&self, offset: u64) -> Option<Place> {
-        let functions = u64::try_from(self.bodies.len()).ok()?;
-        let count = u64::from((64 - functions.leading_zeros()).div_ceil(7).max(1));
-        let address = offset.checked_sub(self.code_offset?)?.checked_sub(count)?;
-        Some(Place { address, body: None })
+    /// Returns the position of the byte at `offset` of the module, or `None` if it is before the code.
+    pub fn place_at(&self, offset: u64) -> Option<Place> {
+        Some(Place { address: offset.checked_sub(self.code_offset?)?, body: None })
     }
 
     /// Checks that code offsets of frames can be those of this function, and returns the first one that cannot, with a

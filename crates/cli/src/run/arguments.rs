@@ -58,6 +58,10 @@ pub struct Run {
     #[arg(short, long, value_name = "DUMP")]
     pub(super) output: Option<PathBuf>,
 
+    /// After a trap, open the dump in LLDB as `debug --lldb` does, and exit with its exit code; implies --locals
+    #[arg(long)]
+    pub(super) debug: bool,
+
     /// Overwrite an existing dump
     #[arg(long)]
     pub(super) force: bool,

@@ -58,6 +58,7 @@ fn try_out(example: &Example) {
     };
     let expected = match &script {
         script if script.contains("--salvage") => 3,
+        script if script.contains("run --debug") => 0,
         script if script.contains("corestream run") => 134,
         script if script.contains("corestream receive") && !script.contains("--once") => 143,
         script if script.contains("corestream debug") && !script.contains("--lldb") => 143,

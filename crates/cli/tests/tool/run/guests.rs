@@ -376,3 +376,26 @@ fn dumps_a_guest_that_traps_during_its_start() {
     let output = run(directory.path(), &["start.wat", "--locals", "--time-limit", "0.3"]);
     assert_eq!(output.status.code(), Some(124), "{}", stderr(&output));
 }
+
+/// The dump has locals, and LLDB shows them. Without commands, LLDB ends at the end of its input.
+#[test]
+fn a_trap_opens_the_dump_in_lldb() {
+    if crate::debug::program("lldb").is_none() {
+        return;
+    }
+    let guest = std::fs::canonicalize("tests/guests/values/recursive.wasm").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let output =
+        crate::tool::corestream(directory.path(), ["run", "--debug"]).arg(&guest).output().unwrap();
+    let (text, message) = (String::from_utf8_lossy(&output.stdout), crate::tool::stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{message}");
+    assert!(message.contains("recursive.wasm.core: core dumped\n"), "{message}");
+    assert!(text.contains("stop reason = wasm trap: "), "{text}");
+    assert!(text.contains("walk(depth=4, name=\"es\""), "{text}");
+    // A guest that ends well starts no debugger.
+    let guest = directory.path().join("fine.wat");
+    std::fs::write(&guest, "(module (func (export \"_start\")))").unwrap();
+    let output = crate::tool::corestream(directory.path(), ["run", "--debug", "fine.wat"]).output();
+    let output = output.unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 0));
+}
