@@ -87,7 +87,12 @@ pub fn program(name: &str) -> Option<String> {
 
 /// Runs a batch session of LLDB on a dump. Returns its output, with that of commands that fail at the end. A failed command
 /// also ends the session.
-fn session(directory: impl AsRef<Path>, lldb: &str, args: &[&str], commands: &[&str]) -> String {
+pub fn session(
+    directory: impl AsRef<Path>,
+    lldb: &str,
+    args: &[&str],
+    commands: &[&str],
+) -> String {
     let mut command = corestream(directory.as_ref(), ["debug"]);
     command.args(args).arg(format!("--lldb={lldb}")).args(["--", "--no-lldbinit", "-b"]);
     for line in commands {

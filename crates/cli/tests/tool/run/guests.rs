@@ -399,3 +399,38 @@ fn a_trap_opens_the_dump_in_lldb() {
     let output = output.unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 0));
 }
+
+/// Wasmtime's own dump has no locals. LLDB shows its backtrace, and reads its memory.
+#[test]
+fn a_dump_of_wasmtime_has_a_backtrace_in_lldb() {
+    use std::fs;
+
+    let Some(lldb) = crate::debug::program("lldb") else { return };
+    let wasm = fs::read("tests/guests/values/recursive.wasm").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("recursive.wasm"), &wasm).unwrap();
+    let mut config = wasmtime::Config::new();
+    config.coredump_on_trap(true);
+    let engine = wasmtime::Engine::new(&config).unwrap();
+    let module = wasmtime::Module::new(&engine, &wasm).unwrap();
+    let mut store = wasmtime::Store::new(&engine, ());
+    let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+    let start = instance.get_typed_func::<(), ()>(&mut store, "_start").unwrap();
+    let error = start.call(&mut store, ()).unwrap_err();
+    let dump: &wasmtime::WasmCoreDump = error.downcast_ref().unwrap();
+    fs::write(directory.path().join("theirs.core"), dump.serialize(&mut store, "theirs")).unwrap();
+    let args = ["theirs.core", "--symbols", "recursive.wasm"];
+    let commands = ["bt", "memory read -c 5 0x10008"];
+    let output = crate::debug::session(&directory, &lldb, &args, &commands);
+    let backtrace = output.split("(lldb) bt").nth(1).unwrap();
+    // Wasmtime places the trap of an `unreachable` at the condition before it.
+    for frame in [
+        "walk(depth=<unavailable>, name=<unavailable>, above=<unavailable>) at recursive.c:12:15",
+        "_start at recursive.c:20:5",
+    ] {
+        assert!(backtrace.contains(frame), "{output}");
+    }
+    assert_eq!(backtrace.matches(" at recursive.c:14:17").count(), 3, "{output}");
+    assert!(backtrace.contains("names") || backtrace.contains("6e 61 6d 65 73"), "{output}");
+    assert!(!backtrace.contains("depth=0"), "{output}");
+}
