@@ -76,7 +76,8 @@ impl Debug {
     pub fn run(self) -> Result<ExitCode, Failure> {
         match &self.lldb {
             Some(path) => self.run_lldb(path.as_deref()).map_err(|failure| match failure.code {
-                USAGE => failure,
+                // A usage error, or a signal.
+                USAGE | 129.. => failure,
                 _ => Failure::with_code(failure.message, FAILED),
             }),
             None => self.listen(),

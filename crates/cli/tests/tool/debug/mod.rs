@@ -72,6 +72,16 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    /// Ends the server of a test that failed.
+    fn drop(&mut self) {
+        if self.process.try_wait().is_ok_and(|status| status.is_none()) {
+            signal(&self.process, Signal::TERM);
+            let _ = self.process.wait();
+        }
+    }
+}
+
 /// Returns the name of a program of LLDB 22 or newer, or reports that the test is skipped.
 pub fn program(name: &str) -> Option<String> {
     let numbered = (22..40).rev().map(|version| format!("{name}-{version}"));

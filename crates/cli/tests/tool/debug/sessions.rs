@@ -1,17 +1,19 @@
 //! Batch sessions of LLDB: backtraces, threads, instances, memories, and what a dump does not have.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Instant;
 
+use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
 use super::{GUESTS, program, session};
 use crate::process_memory::peak_anon;
-use crate::tool::{corestream, json, succeed};
+use crate::tool::{corestream, json, signal, succeed};
 
 /// A frame as LLDB and `inspect` show it: the function, the file without its directories, and the line.
 type Frame = (String, Option<String>, Option<u64>);
@@ -275,6 +277,35 @@ fn a_guest_with_64_bit_addresses_shows_its_numbers() {
     let mut command = corestream(Path::new(GUESTS), ["debug"]);
     let output = command.args(args).args([&format!("--lldb={lldb}"), "--", "-b"]).output().unwrap();
     assert!(crate::tool::stderr(&output).contains("truncates pointers to 32 bits"), "{output:?}");
+}
+
+/// A signal ends LLDB too. SIGINT only ends its command.
+#[test]
+fn a_signal_ends_lldb_too() {
+    let Some(lldb) = program("lldb") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    for end in [Signal::TERM, Signal::HUP] {
+        let mut process = corestream(Path::new(GUESTS), ["debug", "recursive.core"])
+            .args([FILE[0], FILE[1], &format!("--lldb={lldb}"), "--", "--no-lldbinit"])
+            .env("XDG_RUNTIME_DIR", directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("stop reason") {
+            line.clear();
+            assert!(output.read_line(&mut line).unwrap() > 0);
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        signal(&process, Signal::INT);
+        signal(&process, end);
+        io::copy(&mut output, &mut io::sink()).unwrap();
+        assert_eq!(process.wait().unwrap().code(), Some(128 + end.as_raw()));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
 }
 
 /// A file from another build is an error that names the frame.
