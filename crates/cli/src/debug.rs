@@ -14,6 +14,7 @@ use std::thread;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use corestream::CoreDumpFile;
+use corestream::read::Verdict;
 use corestream_debug::{Options, Target};
 
 use self::clients::serve;
@@ -24,6 +25,7 @@ pub use self::lldb::Lldb;
 use self::lldb::Lldb;
 use self::private_directory::PrivateDirectory;
 use crate::input;
+use crate::limits::MAX_VERIFIED_BYTES;
 use crate::listener::Listener;
 use crate::log;
 use crate::peer::Peer;
@@ -38,18 +40,19 @@ const FAILED: u8 = 125;
 ///
 /// With `--lldb`, starts LLDB 22 or newer on the dump. Otherwise listens for debuggers until a signal stops it: prints
 /// the address to standard output, and the LLDB command and the VS Code configuration to standard error. Nothing of the
-/// dump is loaded before the debugger asks for it. What LLDB would show wrongly is not served, and a warning says so.
+/// dump is loaded before the debugger asks for it. Values that LLDB would read wrongly are withheld where the server can
+/// tell, and warnings name the rest.
 #[derive(Args)]
 pub struct Debug {
     /// The dump
     #[arg(value_name = "DUMP")]
     pub dump: PathBuf,
 
-    /// File of a module, also a companion with its debugging information
+    /// Module of the guest, or a companion with its debugging information; repeat for each file
     #[arg(long, value_name = "[INDEX=]GUEST.wasm")]
     pub symbols: Vec<SymbolFile>,
 
-    /// Thread whose values are served, by its index in the dump; by default the first one with frames
+    /// Thread whose values are served, by its index in the dump, which begins at 0; by default the first one with frames
     #[arg(long, value_name = "N")]
     pub thread: Option<usize>,
 
@@ -87,42 +90,45 @@ impl Debug {
     /// Starts LLDB, and serves it until it ends.
     fn run_lldb(&self, path: Option<&Path>) -> Result<ExitCode, Failure> {
         let lldb = Lldb::find(path)?;
-        // The terminal sends SIGINT to LLDB too, which ends its command.
-        let stop = Stop::watch_without_interrupt("debug").map_err(cannot_watch)?;
         self.with_target(|target| {
-            let directory = PrivateDirectory::create()?;
+            // The terminal sends SIGINT to LLDB too, which ends its command.
+            let stop = Stop::watch_without_interrupt("debug").map_err(cannot_watch)?;
+            let directory = PrivateDirectory::create("set TMPDIR to another one")?;
             let listener = Listener::bind("debug", &directory.socket(), false)?;
             let (done, ended) = io::pipe()
                 .map_err(|error| Failure::new(format!("debug: cannot create a pipe: {error}")))?;
-            let debugger = Debugger::start(&lldb, &listener, &self.lldb_args)?;
+            let commands = hints::commands(&listener, target);
             thread::scope(|scope| {
                 // Ends when LLDB has ended, because `wait` closes the pipe.
-                scope.spawn(|| {
+                let run = || {
                     if let Err(failure) = serve(target, &listener, &stop, Some(&done)) {
                         report::line(&failure.message);
                     }
-                });
-                debugger.wait(&stop, ended)
+                };
+                thread::Builder::new().spawn_scoped(scope, run).map_err(|error| {
+                    Failure::new(format!("debug: cannot start a thread: {error}"))
+                })?;
+                Debugger::start(&lldb, &commands, &self.lldb_args)?.wait(&stop, ended)
             })
         })
     }
 
     /// Serves debuggers until a signal arrives.
     fn listen(&self) -> Result<ExitCode, Failure> {
-        let stop = Stop::watch("debug").map_err(cannot_watch)?;
+        let directory;
+        let listener = match &self.listen {
+            Some(address) => Listener::bind("debug", address, self.any_host)?,
+            None => {
+                directory = PrivateDirectory::create("choose a socket with --listen unix:PATH")?;
+                Listener::bind("debug", &directory.socket(), false)?
+            }
+        };
         self.with_target(|target| {
-            let directory;
-            let listener = match &self.listen {
-                Some(address) => Listener::bind("debug", address, self.any_host)?,
-                None => {
-                    directory = PrivateDirectory::create()?;
-                    Listener::bind("debug", &directory.socket(), false)?
-                }
-            };
+            let stop = Stop::watch("debug").map_err(cannot_watch)?;
             log::never_wait().map_err(|error| {
                 Failure::new(format!("debug: cannot start a thread for standard error: {error}"))
             })?;
-            report::raw(&hints::text(&listener, &self.dump));
+            report::raw(&hints::text(&hints::commands(&listener, target), &self.dump));
             listener.announce("debug")?;
             serve(target, &listener, &stop, None)?;
             match stop.failure() {
@@ -141,13 +147,16 @@ impl Debug {
         // LLDB has a working directory of its own.
         let files: Result<Vec<_>, _> = self.symbols.iter().map(SymbolFile::absolute).collect();
         let files = SymbolFiles::read(&files?)?;
-        let mut options = Options::new().with_remote_clients(self.any_host);
+        let mut options = Options::new();
         if let Some(thread) = self.thread {
             options = options.with_thread(thread);
         }
         let name = self.dump.display();
         let target = Target::new(&dump, &files.files(), &options)
             .map_err(|error| input::failure_of(&name.to_string(), &error, &[]))?;
+        if dump.damage().is_none() {
+            check(&dump, &name.to_string());
+        }
         if let Some(damage) = dump.damage() {
             report::line(&format!("warning: {name}: {damage}; what is lost reads as an error"));
         }
@@ -160,6 +169,18 @@ impl Debug {
     fn open(&self) -> Result<CoreDumpFile<'static>, Failure> {
         input::open_to_read(&self.dump)
     }
+}
+
+/// Compares the checksums of a dump, if that takes no time, and warns of damage. Otherwise warns that they are not compared.
+fn check(dump: &CoreDumpFile<'_>, name: &str) {
+    let line = match dump.len() {
+        0..=MAX_VERIFIED_BYTES => match dump.verify() {
+            Ok(Verdict::Damaged(damage)) => format!("{name}: {damage}; values can be wrong"),
+            _ => return,
+        },
+        _ => format!("{name}: its checksums are not compared; `corestream verify` does that"),
+    };
+    report::line(&format!("warning: {line}"));
 }
 
 fn cannot_watch(error: std::io::Error) -> Failure {

@@ -61,5 +61,8 @@ pub const MAX_SOURCE_BYTES: u64 = 16 << 20;
 /// The maximum number of source files that are kept for excerpts.
 pub const MAX_SOURCE_FILES: usize = 64;
 
+/// The maximum number of bytes of a dump whose checksums are compared before it is debugged.
+pub const MAX_VERIFIED_BYTES: u64 = 64 << 20;
+
 /// The maximum number of debuggers that are connected at once. Each has a thread.
 pub const MAX_DEBUGGERS: usize = 64;

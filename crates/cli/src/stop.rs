@@ -101,14 +101,15 @@ impl Stop {
         self.poll(&[(fd, what)], timeout)
     }
 
-    /// Waits until the descriptor is readable, without a time limit. It stops also when `end` is readable.
+    /// Waits like [`wait`](Self::wait). It stops also when `end` is readable.
     pub fn wait_for_any(
         &self,
         fd: BorrowedFd<'_>,
         end: Option<BorrowedFd<'_>>,
+        timeout: Option<Duration>,
     ) -> io::Result<Ready> {
-        let Some(end) = end else { return self.wait(fd, None) };
-        let ready = self.poll(&[(fd, PollFlags::IN), (end, PollFlags::IN)], None)?;
+        let Some(end) = end else { return self.wait(fd, timeout) };
+        let ready = self.poll(&[(fd, PollFlags::IN), (end, PollFlags::IN)], timeout)?;
         let mut look = [PollFd::from_borrowed_fd(end, PollFlags::IN)];
         let is_over = poll(&mut look, Some(&Timespec::default())).is_ok_and(|n| n > 0);
         Ok(if is_over { Ready::Stopped } else { ready })

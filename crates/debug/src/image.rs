@@ -78,8 +78,11 @@ pub(crate) struct ImageBytes<'b> {
 }
 
 impl<'b> ImageBytes<'b> {
-    /// Returns the file as it is.
-    pub(crate) fn whole(code: &'b [u8]) -> Self {
+    /// Returns the file without a reference to a companion, which LLDB would load without a check.
+    pub(crate) fn without_reference(code: &'b [u8]) -> Self {
+        if refers_to_companion(code) {
+            return Self::without(code, |section| section.is_named(EXTERNAL));
+        }
         let mut image = Self::default();
         image.push(code, Some(0));
         image
@@ -100,10 +103,15 @@ impl<'b> ImageBytes<'b> {
 
     /// Returns the file without debugging information, and without a reference to any.
     pub(crate) fn without_debug(code: &'b [u8]) -> Self {
+        Self::without(code, |section| section.is_debug() || section.is_named(EXTERNAL))
+    }
+
+    /// Returns the file without some of its sections.
+    fn without(code: &'b [u8], is_omitted: impl Fn(&Section<'_>) -> bool) -> Self {
         let mut image = Self::default();
         let mut kept = 0..code.len().min(HEADER_BYTES);
         for section in sections(code) {
-            if !section.is_debug() && !section.is_named(EXTERNAL) {
+            if !is_omitted(&section) {
                 if section.range.start != kept.end {
                     image.push_range(code, kept);
                     kept = section.range.clone();
@@ -163,11 +171,15 @@ pub(crate) fn refers_to_companion(bytes: &[u8]) -> bool {
     sections(bytes).iter().any(|section| section.is_named(EXTERNAL))
 }
 
+/// Returns whether a module has debugging information.
+pub(crate) fn has_debug(bytes: &[u8]) -> bool {
+    sections(bytes).iter().any(|section| section.is_named(".debug_info"))
+}
+
 /// Returns whether a module has DWARF with lists of locations, which optimizing compilers write.
 pub(crate) fn has_location_lists(bytes: &[u8]) -> bool {
-    sections(bytes)
-        .iter()
-        .any(|section| section.is_named(".debug_loc") || section.is_named(".debug_loclists"))
+    let names = [".debug_loc", ".debug_loclists", ".debug_loc.dwo", ".debug_loclists.dwo"];
+    sections(bytes).iter().any(|section| names.iter().any(|name| section.is_named(name)))
 }
 
 #[cfg(test)]
@@ -239,8 +251,13 @@ mod tests {
         assert_eq!(image.offset_of(start + 1), Some(moved + 1));
         assert_eq!(image.offset_of(file.len() as u64), None);
 
-        assert_eq!(all(&ImageBytes::whole(&file)), file);
-        assert_eq!(ImageBytes::whole(&file).offset_of(start), Some(start));
+        let file = module(&["a"], &["b", ".debug_info"]);
+        let (_, start, _) = parse(&file);
+        assert_eq!(all(&ImageBytes::without_reference(&file)), file);
+        assert_eq!(ImageBytes::without_reference(&file).offset_of(start), Some(start));
+        let file = module(&[EXTERNAL], &[".debug_info"]);
+        let (names, ..) = parse(&all(&ImageBytes::without_reference(&file)));
+        assert_eq!(names, [".debug_info"]);
     }
 
     #[test]
@@ -281,7 +298,7 @@ mod tests {
         let mut file = module.finish();
         let len = file.len() as u64;
         file.extend([0, 0xff]);
-        assert_eq!(ImageBytes::whole(&file).len(), len + 2);
+        assert_eq!(ImageBytes::without_reference(&file).len(), len + 2);
         assert_eq!(ImageBytes::without_debug(&file).len(), len);
         assert_eq!(ImageBytes::without_debug(b"\0as").len(), 3);
         assert_eq!(ImageBytes::without_debug(b"").len(), 0);

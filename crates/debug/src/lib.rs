@@ -45,9 +45,9 @@
 //! In LLDB, `process connect --plugin wasm connect://127.0.0.1:PORT` or `unix-connect:///path/of/socket` connects to a
 //! server. The example `serve` is one.
 //!
-//! # Never a wrong value
-//! LLDB asks with too little information to get every value right ([`Target::warnings`] lists the cases). Where it would
-//! show a wrong value, it gets a module without debugging information: the frame has its function, and no values.
+//! # No wrong values
+//! LLDB asks with too little information to get every value right ([`Target::warnings`] lists the cases). Where the server
+//! can tell that LLDB would show a wrong value, it gets a module without debugging information: the frame has its function, and no values.
 //! Everything that the dump does not have is an error for LLDB, and never zeros: unknown locals, excluded ranges, lost
 //! data, and mutable globals of callers.
 //!

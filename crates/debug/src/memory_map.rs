@@ -46,6 +46,7 @@ pub(crate) struct Image<'b> {
     pub(crate) id: u32,
     pub(crate) name: String,
     pub(crate) bytes: std::sync::Arc<ImageBytes<'b>>,
+    pub(crate) has_debug: bool,
     /// Whether LLDB 22 sees it.
     pub(crate) for_22: bool,
     /// Whether newer versions see it.

@@ -8,16 +8,20 @@ use corestream::{CoreDumpFile, Error, ErrorKind, ModuleIndex, Result};
 use corestream_symbols::{SymbolFile, Verdict, match_modules};
 
 use super::code::Code;
-use super::image::{ImageBytes, has_location_lists, refers_to_companion};
+use super::image::{ImageBytes, has_debug, has_location_lists, refers_to_companion};
 use super::stacks::{Slot, Stack};
-use super::target::Options;
 
 /// The files of a module.
 pub(crate) struct GuestModule<'b> {
+    /// The path of the file, for messages.
+    pub(crate) path: String,
+    /// The name of its image.
     pub(crate) name: String,
     pub(crate) file: &'b [u8],
     pub(crate) full: Arc<ImageBytes<'b>>,
     pub(crate) bare: Arc<ImageBytes<'b>>,
+    /// Whether the full image has debugging information.
+    pub(crate) has_debug: bool,
     pub(crate) has_location_lists: bool,
     pub(crate) code: Code<'b>,
 }
@@ -26,17 +30,17 @@ pub(crate) struct GuestModule<'b> {
 pub(crate) fn read_modules<'b>(
     dump: &CoreDumpFile<'_>,
     files: &[SymbolFile<'b>],
-    options: &Options,
     warnings: &mut Vec<String>,
 ) -> Result<BTreeMap<ModuleIndex, GuestModule<'b>>> {
     let matches =
         match_modules(files, dump).map_err(|error| Error::new(error.kind(), error.to_string()))?;
     let mut modules = BTreeMap::new();
-    let mut used = HashSet::new();
+    let matched: HashSet<_> =
+        matches.iter().flat_map(|found| [found.code, found.debug]).flatten().collect();
+    let mut split = files.iter().enumerate().filter(|(i, _)| !matched.contains(i));
+    let has_split_lists = split.any(|(_, file)| has_location_lists(file.bytes()));
     for found in matches {
         let index = found.module;
-        used.extend(found.code);
-        used.extend(found.debug);
         let file = |i: Option<usize>| i.and_then(|i| files.get(i));
         let named = file(found.code.or(found.debug)).map_or(Path::new(""), |file| file.path());
         let name = named.display();
@@ -54,7 +58,7 @@ pub(crate) fn read_modules<'b>(
         let companion = file(found.debug.filter(|debug| Some(*debug) != found.code));
         let full = match companion {
             Some(companion) => ImageBytes::with_companion(bytes, companion.bytes()),
-            None => ImageBytes::whole(bytes),
+            None => ImageBytes::without_reference(bytes),
         };
         if u32::try_from(full.len()).is_err() {
             let message = format!("{name}: the module and its debugging information exceed 4 GiB");
@@ -64,27 +68,37 @@ pub(crate) fn read_modules<'b>(
             let what = "its debugging information is in another file; also pass that file";
             warnings.push(format!("{name}: {what}"));
         }
-        // LLDB looks for a file with the name of the module, from its own working directory.
-        let is_file = companion.is_none() && code.path().is_absolute() && !options.remote;
-        let tag = if is_file { "" } else { "@dump" };
         let debug = companion.unwrap_or(code).bytes();
         let module = GuestModule {
-            name: format!("{name}{tag}"),
+            path: name.to_string(),
+            name: image_name(code.path()),
             file: bytes,
             full: Arc::new(full),
             bare: Arc::new(ImageBytes::without_debug(bytes)),
-            has_location_lists: has_location_lists(debug),
+            has_debug: has_debug(debug),
+            has_location_lists: has_split_lists || has_location_lists(debug),
             code: Code::default(),
         };
         modules.insert(index, module);
     }
     for (i, file) in files.iter().enumerate() {
-        if !used.contains(&i) {
+        if !matched.contains(&i) {
             let name = file.path().display();
-            warnings.push(format!("{name} is not served: LLDB looks for split DWARF files itself"));
+            warnings.push(format!(
+                "{name} is only used to find values that may be wrong: LLDB looks for split DWARF files itself"
+            ));
         }
     }
     Ok(modules)
+}
+
+/// Returns the name of an image: the path of its file below a path that can never be a directory.
+///
+/// LLDB reads a module from a local file with the name of the image, if there is one, and that could be another build by
+/// then. It shows the last part of the name.
+fn image_name(path: &Path) -> String {
+    let path = path.strip_prefix("/").unwrap_or(path);
+    Path::new("/dev/null").join(path).display().to_string()
 }
 
 /// Finds the functions of all frames in their modules.

@@ -243,7 +243,9 @@ impl<'b> Placing<'_, 'b> {
         }
         let bytes = if is_bare { &module.bare } else { &module.full };
         let both = kind == Kind::Primary;
-        self.images.push(Image { id, name, bytes: bytes.clone(), for_22: both, for_newer: both });
+        let has_debug = !is_bare && module.has_debug;
+        let bytes = bytes.clone();
+        self.images.push(Image { id, name, bytes, has_debug, for_22: both, for_newer: both });
         let position = self.images.len() - 1;
         self.ids.insert((slot, kind), position);
         Some(position)
@@ -262,9 +264,9 @@ impl<'b> Placing<'_, 'b> {
     /// Adds images of instances without frames, whose static variables LLDB can show.
     pub(crate) fn add_unused_images(&mut self) {
         for (index, slot) in self.slots.iter().enumerate() {
-            if slot.id != UNKNOWN_ID && self.image(index, Kind::Primary).is_none() {
-                // The instance has no file, or there are too many images.
-                continue;
+            if slot.id != UNKNOWN_ID {
+                // Does nothing if the instance has no file, or if there are too many images.
+                let _ = self.image(index, Kind::Primary);
             }
         }
     }

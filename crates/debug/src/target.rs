@@ -31,7 +31,6 @@ use super::stop;
 #[must_use]
 pub struct Options {
     pub(crate) thread: Option<usize>,
-    pub(crate) remote: bool,
 }
 
 impl Options {
@@ -43,15 +42,7 @@ impl Options {
     /// Chooses the thread whose values are served, by its index in the dump. The default is the first thread with
     /// frames, which is the one that trapped.
     pub fn with_thread(self, index: usize) -> Self {
-        Self { thread: Some(index), ..self }
-    }
-
-    /// Says whether the client may run on another machine. The default is that it does not.
-    ///
-    /// A module has the absolute path of its file as its name, and LLDB reads a file with that name instead of asking for
-    /// the module. On another machine it could be another build. With this option, no name is that of a file.
-    pub fn with_remote_clients(self, remote: bool) -> Self {
-        Self { remote, ..self }
+        Self { thread: Some(index) }
     }
 }
 
@@ -90,7 +81,7 @@ impl<'b> Target<'b> {
         options: &Options,
     ) -> Result<Self> {
         let mut warnings = Vec::new();
-        let mut modules = read_modules(dump, files, options, &mut warnings)?;
+        let mut modules = read_modules(dump, files, &mut warnings)?;
         let chosen = choose_thread(dump, options)?;
         let youngest = youngest_frame(dump, chosen)?;
 
@@ -122,7 +113,9 @@ impl<'b> Target<'b> {
         let mut stop = describe_stop(dump, &modules, &slots, &stacks, trapped, frame, at_entry);
         if let Some(trapped) = trapped.filter(|_| trapped != chosen) {
             // LLDB shows the reason at the chosen thread.
-            stop = format!("thread {trapped} stopped: {stop}");
+            let thread = known(dump.thread(trapped))?;
+            let name = thread.map_or_else(String::new, |thread| format!(" ({})", thread.name()));
+            stop = format!("thread {trapped}{name} stopped: {stop}");
         }
 
         let mut placing = Placing {
@@ -172,6 +165,33 @@ impl<'b> Target<'b> {
     /// ```
     pub fn warnings(&self) -> impl ExactSizeIterator<Item = &str> {
         self.warnings.iter().map(String::as_str)
+    }
+
+    /// Returns the settings that LLDB needs for this dump, as commands to run before it connects.
+    ///
+    /// ```
+    /// use corestream::{CoreDump, CoreDumpFile, Dumper};
+    /// use corestream_debug::{Options, Target};
+    ///
+    /// # let bytes = Dumper::new().plan(&CoreDump::new("guest.wasm"))?.to_vec()?;
+    /// let dump = CoreDumpFile::from_slice(&bytes)?;
+    /// let target = Target::new(&dump, &[], &Options::new())?;
+    /// assert_eq!(target.lldb_settings(), ["settings set target.language c99"]);
+    /// # Ok::<(), corestream::Error>(())
+    /// ```
+    pub fn lldb_settings(&self) -> Vec<&'static str> {
+        let mut settings = Vec::new();
+        if self.memories.has_unknown() {
+            // LLDB reads whole lines of 512 bytes, so it loses the bytes after a part that is missing.
+            settings.push("settings set target.process.disable-memory-cache true");
+        }
+        let has_bare_frames =
+            self.images.is_empty() || self.images.iter().any(|image| !image.has_debug);
+        if has_bare_frames || self.frame_count() == 0 {
+            // Without debugging information, LLDB 22 takes an expression for Objective-C, and aborts.
+            settings.push("settings set target.language c99");
+        }
+        settings
     }
 
     /// Returns why the guest stopped, as the client shows it: the recorded message of the trap, or what the instruction
@@ -288,12 +308,19 @@ impl<'b> Target<'b> {
 
     fn add_warnings(&mut self, modules: &BTreeMap<ModuleIndex, GuestModule<'b>>, counts: &Counts) {
         let mut add = |warning: String| self.warnings.push(warning);
-        let Some(chosen) = self.threads.get(self.chosen) else {
-            add("the dump has no threads".into());
-            return;
-        };
-        let (index, name) = (chosen.index, &chosen.name);
-        if counts.other_threads > 0 {
+        match self.threads.get(self.chosen) {
+            None => add("the dump has no threads".into()),
+            Some(TargetThread { pcs, .. })
+                if !pcs.is_empty() && !modules.is_empty() && !counts.has_values =>
+            {
+                add("the dump has no locals, so LLDB shows only static variables; dump with --locals"
+                    .into());
+            }
+            Some(_) => {}
+        }
+        if let Some(TargetThread { index, name, .. }) =
+            self.threads.get(self.chosen).filter(|_| counts.other_threads > 0)
+        {
             add(format!(
                 "only thread {index} ({name}) has values, because LLDB cannot tell the locals of threads \
                  apart; choose another one with --thread N"
@@ -310,8 +337,8 @@ impl<'b> Target<'b> {
         if counts.copies_for_22 > 0 {
             let (old, newer) = (copies(counts.copies_for_22), copies(counts.copies_for_newer));
             add(format!(
-                "functions are recursive: LLDB 22 reads {old} of modules, and lists static variables once per \
-                 copy; newer versions read {newer}"
+                "functions are recursive: LLDB 22 lists static variables again for each of {old} of \
+                 modules, and newer versions for {newer}"
             ));
         }
         if counts.capped > 0 {
@@ -337,7 +364,7 @@ impl<'b> Target<'b> {
             ));
         }
         for module in modules.values().filter(|module| module.has_location_lists) {
-            let name = &module.name;
+            let name = &module.path;
             add(format!(
                 "{name} has optimized code: LLDB does not find all variables of callers; `corestream inspect \
                  --symbols` shows them"
@@ -353,17 +380,11 @@ impl<'b> Target<'b> {
             ));
         }
         if self.memories.has_unknown() {
-            add("parts of the memory are not in the dump: LLDB shows text there as cut or empty, and values up to 511 \
-                 bytes after such a part as errors; `settings set target.process.disable-memory-cache true` \
-                 brings those values back"
+            add("parts of the memory are not in the dump: LLDB shows text there as cut or empty"
                 .into());
         }
         for memory in self.memories.cut.iter().take(8) {
             add(format!("memory {memory} is not served as a whole: too large"));
-        }
-        if !chosen.pcs.is_empty() && !modules.is_empty() && !counts.has_values {
-            add("the dump has no locals, so LLDB shows only static variables; dump with --locals"
-                .into());
         }
     }
 }

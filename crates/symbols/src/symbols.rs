@@ -107,6 +107,8 @@ pub struct Resolved {
     pub positions: Vec<Position>,
     /// The reason why other information is missing, if it is.
     pub problem: Option<String>,
+    /// Whether the variables are in a split DWARF file that was not given.
+    pub(crate) is_split_missing: bool,
 }
 
 /// Which static variables are listed ([`Symbols::static_units`]).
@@ -395,7 +397,8 @@ impl<'b> Symbols<'b> {
     /// that are in them. A debugger that reads the debugging information itself should not read these places.
     ///
     /// The places of a variable of which the compiler kept only parts are included, because LLDB 22 shows the missing parts
-    /// as zeros.
+    /// as zeros. If the variables are in a split DWARF file that was not given, all places are included, since a debugger may
+    /// find the file.
     ///
     /// `index` is the position of the frame in its thread. The youngest frame is 0.
     ///
@@ -414,6 +417,9 @@ impl<'b> Symbols<'b> {
             return Ok(UnreliablePlaces::All);
         }
         let resolved = self.resolve(frame, index)?.unwrap_or_default();
+        if resolved.is_split_missing {
+            return Ok(UnreliablePlaces::All);
+        }
         let mut places = BTreeSet::new();
         for variable in resolved.positions.iter().flat_map(|position| &position.variables) {
             let is_wrong = matches!(variable.value, Value::Unknown(Unknown::WrongType(_)));
@@ -591,6 +597,7 @@ impl<'b> Symbols<'b> {
         if let Some(path) = &found.missing_split {
             let line = "the functions and variables are in another file; also pass that file";
             resolved.problem.get_or_insert(format!("{line}: {path}"));
+            resolved.is_split_missing = true;
         }
         Ok(())
     }

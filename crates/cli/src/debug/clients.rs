@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corestream_debug::{Session, Status, Target};
 use rustix::event::PollFlags;
@@ -19,6 +19,9 @@ use crate::stop::{Ready, Stop};
 
 /// The time after which a client that takes no bytes of a reply is disconnected.
 const STALL: Duration = Duration::from_secs(60);
+
+/// The time in which a client must send its first packet, so that others can take its place.
+const GREETING: Duration = Duration::from_secs(10);
 
 /// The pause after an error of `accept`, such as a shortage of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -41,21 +44,27 @@ pub fn serve(
 ) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new(format!("debug: cannot wait: {error}"));
     let count = AtomicUsize::new(0);
+    let mut has_refused = false;
     thread::scope(|scope| {
         loop {
-            match stop.wait_for_any(listener.as_fd(), done.map(AsFd::as_fd)).map_err(failed)? {
+            let ready = stop.wait_for_any(listener.as_fd(), done.map(AsFd::as_fd), None);
+            match ready.map_err(failed)? {
                 Ready::Readable => {}
                 Ready::Stopped | Ready::TimedOut => return Ok(()),
             }
             match listener.accept() {
                 Ok(client) if count.load(Ordering::Relaxed) >= MAX_DEBUGGERS => {
                     let peer = client.peer;
-                    report::line(&format!(
-                        "warning: debug: {peer}: refused, because {MAX_DEBUGGERS} clients are connected"
-                    ));
+                    // Once, because clients can come without end.
+                    if !std::mem::replace(&mut has_refused, true) {
+                        report::line(&format!(
+                            "warning: debug: {peer}: refused, because {MAX_DEBUGGERS} clients are connected"
+                        ));
+                    }
                 }
                 Ok(client) => {
                     count.fetch_add(1, Ordering::Relaxed);
+                    has_refused = false;
                     let count = &count;
                     let run = move || {
                         // A client that has gone is not an error of the server.
@@ -112,12 +121,13 @@ impl<'c> Connection<'c> {
     fn serve(&self, target: &Target<'_>) -> Result<(), Gone> {
         let mut session = Session::new(target);
         let (mut buffer, mut output) = (vec![0; CHUNK], Vec::new());
+        let mut greeting = Some(Instant::now() + GREETING);
         loop {
             let len = match rustix::io::read(self.socket, &mut buffer[..]) {
                 Ok(0) => return Ok(()),
                 Ok(len) => len,
                 Err(Errno::AGAIN) => {
-                    self.wait()?;
+                    self.wait(greeting)?;
                     continue;
                 }
                 Err(Errno::INTR) => continue,
@@ -130,16 +140,18 @@ impl<'c> Connection<'c> {
                 self.send(&output)?;
                 match status {
                     Status::NeedsInput => break,
-                    Status::Replied => {}
+                    Status::Replied => greeting = None,
                     Status::Closed => return Ok(()),
                 }
             }
         }
     }
 
-    /// Waits until the client has sent more.
-    fn wait(&self) -> Result<(), Gone> {
-        match self.stop.wait_for_any(self.socket.as_fd(), self.done.map(AsFd::as_fd))? {
+    /// Waits until the client has sent more, or until the end of the time.
+    fn wait(&self, end: Option<Instant>) -> Result<(), Gone> {
+        let timeout = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let done = self.done.map(AsFd::as_fd);
+        match self.stop.wait_for_any(self.socket.as_fd(), done, timeout)? {
             Ready::Readable => Ok(()),
             Ready::Stopped | Ready::TimedOut => Err(Gone),
         }

@@ -3,11 +3,18 @@
 use std::path::Path;
 
 use corestream::Visible;
+use corestream_debug::Target;
 
 use crate::listener::Listener;
 
+/// Returns the LLDB commands that open a dump: the settings that it needs, and the connection.
+pub fn commands(listener: &Listener, target: &Target<'_>) -> Vec<String> {
+    let settings = target.lldb_settings().into_iter().map(str::to_owned);
+    settings.chain([connect_command(listener)]).collect()
+}
+
 /// Returns the command that connects LLDB to a listener.
-pub fn connect_command(listener: &Listener) -> String {
+fn connect_command(listener: &Listener) -> String {
     let name = listener.name();
     let url = match (name.strip_prefix("unix:"), name.strip_prefix("tcp:")) {
         (Some(path), _) => {
@@ -23,10 +30,9 @@ pub fn connect_command(listener: &Listener) -> String {
 
 /// Returns the address at which a client reaches a listener: one that listens on all addresses is also on this machine.
 fn reachable(address: &str) -> String {
-    let port = |rest: &str| rest.to_owned();
     match (address.strip_prefix("0.0.0.0:"), address.strip_prefix("[::]:")) {
-        (Some(rest), _) => format!("127.0.0.1:{}", port(rest)),
-        (_, Some(rest)) => format!("[::1]:{}", port(rest)),
+        (Some(rest), _) => format!("127.0.0.1:{}", rest),
+        (_, Some(rest)) => format!("[::1]:{}", rest),
         _ => address.to_owned(),
     }
 }
@@ -42,19 +48,20 @@ fn quote(argument: &str) -> String {
 }
 
 /// Returns the LLDB command line and the entry for the `launch.json` of VS Code.
-pub fn text(listener: &Listener, dump: &Path) -> String {
-    let command = connect_command(listener);
+pub fn text(commands: &[String], dump: &Path) -> String {
     let name = dump.file_name().unwrap_or(dump.as_os_str()).to_string_lossy();
     let json = |text: &str| serde_json::Value::from(text).to_string();
-    let shell = format!("'{}'", command.replace('\'', "'\\''"));
+    let arguments: Vec<_> =
+        commands.iter().map(|command| format!("-o '{}'", command.replace('\'', "'\\''"))).collect();
+    let attach: Vec<_> = commands.iter().map(|command| json(command)).collect();
     format!(
-        "In a shell, with LLDB 22 or newer:\n  lldb -o {shell}\n\
+        "In a shell, with LLDB 22 or newer:\n  lldb {arguments}\n\
          In the launch.json of VS Code, with the extension LLDB DAP:\n  \
          {{ \"type\": \"lldb-dap\", \"request\": \"attach\", \"name\": {name}, \"stopOnEntry\": true,\n    \
-         \"attachCommands\": [{command}] }}\n",
-        shell = Visible(&shell),
+         \"attachCommands\": [{attach}] }}\n",
+        arguments = Visible(&arguments.join(" ")),
         name = json(&format!("core dump {name}")),
-        command = json(&command),
+        attach = attach.join(", "),
     )
 }
 

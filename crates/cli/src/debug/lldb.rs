@@ -2,16 +2,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::hints::connect_command;
-use crate::listener::Listener;
 use crate::report::Failure;
 use crate::stop::{Ready, Stop};
 
@@ -20,6 +20,9 @@ const MIN_VERSION: u32 = 22;
 
 /// The newest version whose name is tried.
 const MAX_VERSION: u32 = 60;
+
+/// The time that LLDB has to end after a signal.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An LLDB that can debug WebAssembly.
 pub struct Lldb {
@@ -49,15 +52,18 @@ impl Lldb {
             };
         }
         let numbered = (MIN_VERSION..=MAX_VERSION).rev().map(|n| format!("lldb-{n}"));
-        let mut too_old = None;
+        let mut found = "found no `lldb`".to_owned();
         for name in ["lldb".to_owned()].into_iter().chain(numbered) {
             match version(OsStr::new(&name)) {
-                Ok(Some(found)) if found >= MIN_VERSION => return Ok(Self { path: name.into() }),
-                Ok(Some(found)) => too_old = Some(found),
-                Ok(None) | Err(_) => {}
+                Ok(Some(version)) if version >= MIN_VERSION => {
+                    return Ok(Self { path: name.into() });
+                }
+                Ok(Some(version)) => found = format!("`{name}` is version {version}"),
+                Ok(None) => found = format!("`{name}` does not tell its version"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => found = format!("`{name}` cannot run: {error}"),
             }
         }
-        let found = too_old.map_or("found no `lldb`".into(), |n| format!("`lldb` is version {n}"));
         Err(Failure::new(format!("debug: {found}; {remedy}, or name it with --lldb=PATH")))
     }
 }
@@ -83,13 +89,16 @@ pub struct Debugger {
 }
 
 impl Debugger {
-    /// Starts LLDB on the terminal, connected to a listener.
+    /// Starts LLDB on the terminal. It runs `commands` first.
     ///
     /// # Errors
     /// Returns an error if it cannot be started.
-    pub fn start(lldb: &Lldb, listener: &Listener, args: &[OsString]) -> Result<Self, Failure> {
+    pub fn start(lldb: &Lldb, commands: &[String], args: &[OsString]) -> Result<Self, Failure> {
         let mut command = Command::new(&lldb.path);
-        command.arg("--one-line").arg(connect_command(listener)).args(args);
+        for line in commands {
+            command.arg("--one-line").arg(line);
+        }
+        command.args(args);
         let child = command.spawn().map_err(|error| {
             Failure::new(format!("{}: cannot start: {error}", lldb.path.display()))
         })?;
@@ -113,12 +122,24 @@ impl Debugger {
                 let _ = sender.send(child.wait());
                 drop(waker);
             });
-            if stop.wait(std::os::fd::AsFd::as_fd(&wake), None)? == Ready::Stopped
+            let unknown = || Err(io::Error::other("its state is not known"));
+            if stop.wait(wake.as_fd(), None)? == Ready::Stopped
                 && let Some(pid) = pid
             {
+                if let Ok(status) = receiver.try_recv() {
+                    return status;
+                }
+                // LLDB may be stopped, or ignore the signal.
                 let _ = kill_process(pid, Signal::TERM);
+                let _ = kill_process(pid, Signal::CONT);
+                match receiver.recv_timeout(PATIENCE) {
+                    Err(RecvTimeoutError::Timeout) => {
+                        let _ = kill_process(pid, Signal::KILL);
+                    }
+                    ended => return ended.unwrap_or_else(|_| unknown()),
+                }
             }
-            receiver.recv().unwrap_or_else(|_| Err(io::Error::other("its state is not known")))
+            receiver.recv().unwrap_or_else(|_| unknown())
         });
         drop(ended);
         let status = status.map_err(|error| Failure::new(format!("debug: LLDB: {error}")))?;

@@ -19,15 +19,16 @@ const SOCKET: &str = "lldb.sock";
 pub struct PrivateDirectory(PathBuf);
 
 impl PrivateDirectory {
-    /// Creates a directory in `XDG_RUNTIME_DIR`, or in the directory for temporary files.
+    /// Creates a directory in `XDG_RUNTIME_DIR`, or in the directory for temporary files. LLDB needs a path that is UTF-8.
+    /// `remedy` is the way out if it fails.
     ///
     /// # Errors
     /// Returns an error if neither is writable, or if the path of a socket in it would be too long.
-    pub fn create() -> Result<Self, Failure> {
+    pub fn create(remedy: &str) -> Result<Self, Failure> {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let parents = runtime.into_iter().chain([std::env::temp_dir()]);
         let mut error = None;
-        for parent in parents.filter(|parent| parent.is_absolute()) {
+        for parent in parents.filter(|parent| parent.is_absolute() && parent.to_str().is_some()) {
             match Self::create_in(&parent) {
                 Ok(directory) => return Ok(directory),
                 Err(failed) => error = Some((parent, failed)),
@@ -35,11 +36,9 @@ impl PrivateDirectory {
         }
         let message = match error {
             Some((parent, error)) => format!("{}: {error}", parent.display()),
-            None => "TMPDIR is not an absolute path".into(),
+            None => "TMPDIR is not an absolute path in UTF-8".into(),
         };
-        Err(Failure::new(format!(
-            "debug: cannot create a private directory: {message}; choose a socket with --listen unix:PATH"
-        )))
+        Err(Failure::new(format!("debug: cannot create a private directory: {message}; {remedy}")))
     }
 
     fn create_in(parent: &Path) -> io::Result<Self> {

@@ -90,7 +90,7 @@ fn excluded_ranges_are_errors_and_have_regions() {
             (0x200, 0xfd00, "rw memory 0"),
             (0xff00, 0x100, " memory 0, excluded"),
             (0x1_0000, images - 0x1_0000, ""),
-            (images, len, "rx /srv/guest.wasm"),
+            (images, len, "rx /dev/null/srv/guest.wasm"),
             (images + len, u64::MAX - images - len, ""),
         ];
         assert_eq!(

@@ -279,6 +279,69 @@ fn a_guest_with_64_bit_addresses_shows_its_numbers() {
     assert!(crate::tool::stderr(&output).contains("truncates pointers to 32 bits"), "{output:?}");
 }
 
+/// LLDB 22 takes an expression in such a frame for Objective-C, and aborts, unless the language is set.
+#[test]
+fn expressions_work_in_frames_without_debugging_information() {
+    let Some(lldb) = program("lldb") else { return };
+    let output = session(GUESTS, &lldb, &["recursive.core"], &["p 1+1"]);
+    assert!(output.contains("(int) 2\n"), "{output}");
+    let directory = changed("recursive", add_thread);
+    let args = ["changed.core", FILE[0], FILE[1]];
+    let output = session(&directory, &lldb, &args, &["p depth * 2", "thread select 2", "p 1+1"]);
+    assert!(output.contains("(int) 8\n") && output.contains("(int) 2\n"), "{output}");
+}
+
+/// The module that was checked is served, and not the file that has its name by now.
+#[test]
+fn a_guest_that_was_built_again_is_not_read() {
+    let Some(lldb) = program("lldb") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let guest = Path::new(GUESTS);
+    let module = directory.path().join("guest.wasm");
+    fs::copy(guest.join("values-c-O0-dwarf4.wasm"), &module).unwrap();
+    let dump = fs::canonicalize(guest.join("values-c-O0-dwarf4.core")).unwrap();
+    let args = [dump.to_str().unwrap(), "--symbols", "guest.wasm"];
+    let server = super::Server::start(directory.path(), &args);
+    fs::remove_file(&module).unwrap();
+    fs::copy(guest.join("values-cpp-O0-dwarf4.wasm"), &module).unwrap();
+    let output = std::process::Command::new(lldb)
+        .args(["--no-lldbinit", "-b", "-o", &server.command(), "-o", "bt"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("innermost(level=4) at values.c:524"), "{text}");
+    assert!(!text.contains("values.cpp"), "{text}");
+    assert_eq!(server.stop().0, Some(143));
+}
+
+/// LLDB would load the companion that the module names, without a check.
+#[test]
+fn a_companion_that_was_not_given_is_not_loaded() {
+    let Some(lldb) = program("lldb") else { return };
+    let args = ["values-c-external.core", "--symbols", "values-c-external.wasm"];
+    let output = session(GUESTS, &lldb, &args, &["bt"]);
+    assert!(!output.contains(" at values.c:"), "{output}");
+    assert!(output.contains("also pass that file"), "{output}");
+}
+
+/// A flipped bit in a frame.
+#[test]
+fn a_damaged_dump_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut bytes = fs::read(Path::new(GUESTS).join("recursive.core")).unwrap();
+    let name = b"main";
+    let at = bytes.windows(4).position(|bytes| bytes == name).unwrap() + 12;
+    bytes[at] ^= 2;
+    fs::write(directory.path().join("damaged.core"), bytes).unwrap();
+    let server = super::Server::start(directory.path(), &["damaged.core"]);
+    let (_, message) = server.stop();
+    assert!(
+        message.contains("warning: damaged.core: ") && message.contains("can be wrong"),
+        "{message}"
+    );
+}
+
 /// A signal ends LLDB too. SIGINT only ends its command.
 #[test]
 fn a_signal_ends_lldb_too() {
