@@ -158,7 +158,7 @@ impl Debug {
             check(&dump, &name.to_string());
         }
         if let Some(damage) = dump.damage() {
-            report::line(&format!("warning: {name}: {damage}; what is lost reads as an error"));
+            report::line(&format!("warning: {name}: {damage}; lost data reads as an error"));
         }
         target.warnings().for_each(|warning| report::line(&format!("warning: {warning}")));
         run(&target)

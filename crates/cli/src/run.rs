@@ -133,7 +133,7 @@ impl Run {
         let tool = std::env::current_exe();
         let failed = |error| Failure::new(format!("run: cannot start `corestream debug`: {error}"));
         match tool {
-            // A path that begins with a dash is no option, and one that begins with `0=` names no module.
+            // The dot keeps `-x` from being an option, and `0=x` from naming a module.
             Ok(tool) => failed(
                 Command::new(tool)
                     .args(["debug", "--lldb", "--symbols"])
