@@ -88,8 +88,8 @@ impl<'b> ImageBytes<'b> {
         image
     }
 
-    /// Returns the file with the debugging information of a companion instead of its own. The names are those of the
-    /// file with the code, if it has any.
+    /// Returns the file with the debugging information of a companion instead of its own. The name section of the
+    /// companion is used only if the file has none.
     pub(crate) fn with_companion(code: &'b [u8], companion: &'b [u8]) -> Self {
         let mut image = Self::without_debug(code);
         let has_names = sections(code).iter().any(|section| section.is_named("name"));

@@ -4,7 +4,7 @@
 //! for an id, and 32 for an offset. Kind 0 is linear memory and kind 1 a module's file. The two other kinds do not exist
 //! here.
 //!
-//! A memory of more than 4 GiB takes several ids, so its addresses are those of the guest if its id is 0.
+//! A memory of more than 4 GiB takes several ids. If its id is 0, its addresses are the same as in the guest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;

@@ -85,7 +85,7 @@ pub(crate) fn youngest_frame(
 /// Returns the key of the instance of the youngest frame whose instance has a memory.
 ///
 /// An adapter between two modules can trap, and has no memory. LLDB reads the pointers of all frames in the memory of
-/// the instance with id 0, so it must be that of the first caller that has one.
+/// the instance with id 0, so the first caller with a memory determines that instance.
 pub(crate) fn first_with_memory(
     dump: &CoreDumpFile<'_>,
     chosen: Option<usize>,
@@ -174,7 +174,7 @@ impl Slots {
     }
 }
 
-/// Reads the frames of all threads, those of the chosen one first.
+/// Reads the frames of all threads, beginning with the chosen one.
 pub(crate) fn read_stacks(
     dump: &CoreDumpFile<'_>,
     chosen: Option<usize>,

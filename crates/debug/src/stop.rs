@@ -69,8 +69,8 @@ fn division(operator: &Operator<'_>, stack: &[Value]) -> Option<String> {
 
 /// Returns the trap that an instruction other than a division can cause.
 fn trap_of(operator: &Operator<'_>) -> Option<&'static str> {
-    // The names of instructions follow a scheme, and `wasmparser` has over 600 of them. The names in its `Debug` text are
-    // those of the variants.
+    // `wasmparser` has over 600 instructions, whose names follow a scheme. The `Debug` text begins with the name of the
+    // variant.
     let text = format!("{operator:?}");
     let name = text.split([' ', '{', '(']).next().unwrap_or_default();
     let has = |part: &str| name.contains(part);

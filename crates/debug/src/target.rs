@@ -151,7 +151,7 @@ impl<'b> Target<'b> {
         Ok(target)
     }
 
-    /// Returns warnings, one line each: what is not served, and what LLDB cannot show.
+    /// Returns warnings, one line each, about parts of the dump that are not served or that LLDB cannot show.
     ///
     /// ```
     /// use corestream::{CoreDump, CoreDumpFile, Dumper};

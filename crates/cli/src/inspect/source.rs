@@ -100,7 +100,7 @@ impl<'s> SourceDirectories<'s> {
     }
 }
 
-/// Returns the paths in a directory that may be those of a source file, the longest suffix of its recorded path first.
+/// Returns the paths at which a directory may have a source file: each suffix of its recorded path, the longest first.
 fn candidates(directory: &Path, recorded: &str) -> Vec<PathBuf> {
     let names: Vec<_> = Path::new(recorded)
         .components()

@@ -264,7 +264,7 @@ fn guests_without_debugging_information_have_backtraces() {
     assert_eq!(found.len(), expected.len(), "{output}");
 }
 
-/// A dump of a memory with 64-bit addresses: numbers are right, and the limits are said.
+/// Numbers of a guest with 64-bit addresses are right, and a warning names the limits.
 #[test]
 fn a_guest_with_64_bit_addresses_shows_its_numbers() {
     let Some(lldb) = program("lldb") else { return };
