@@ -2,7 +2,7 @@
 //!
 //! The guests themselves need little memory: they are one memfd that is mapped many times, or sparse files. These tests
 //! are a crate of their own because they count what the process allocates.
-#![allow(unsafe_code, reason = "an allocator that counts, and mappings of one memfd")]
+#![allow(unsafe_code, reason = "an allocator that counts")]
 #![allow(clippy::print_stdout, reason = "a test prints what it measured")]
 
 mod common;
@@ -10,6 +10,8 @@ mod common;
 mod ends;
 #[path = "common/mapped.rs"]
 mod mapped;
+#[path = "common/repeated.rs"]
+mod repeated;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::File;
@@ -27,7 +29,7 @@ use corestream::{
     MemoryType, Piece, PipeSink, Plan, Sink, SocketSink, limits,
 };
 use ends::ends;
-use rustix::mm::{MapFlags, ProtFlags};
+use repeated::Repeated;
 
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
@@ -68,48 +70,6 @@ fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
     PEAK.store(before, Ordering::Relaxed);
     let result = work();
     (result, PEAK.load(Ordering::Relaxed) - before)
-}
-
-/// A memory of `len` bytes that repeats the bytes of one memfd.
-struct Repeated {
-    start: *mut std::ffi::c_void,
-    len: usize,
-}
-
-impl Repeated {
-    fn new(part: &[u8], len: usize) -> Self {
-        let flags = rustix::fs::MemfdFlags::CLOEXEC;
-        let mut memfd = File::from(rustix::fs::memfd_create("repeated", flags).unwrap());
-        memfd.write_all(part).unwrap();
-        let (none, private) = (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE);
-        // SAFETY: reserves a new range of addresses.
-        let start =
-            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, none, private) }.unwrap();
-        for offset in (0..len).step_by(part.len()) {
-            let part_len = part.len().min(len - offset);
-            let flags = MapFlags::SHARED | MapFlags::FIXED;
-            // SAFETY: replaces a part of the range that was reserved above.
-            let mapped = unsafe {
-                let at = start.cast::<u8>().add(offset).cast();
-                rustix::mm::mmap(at, part_len, ProtFlags::READ, flags, &memfd, 0)
-            };
-            mapped.unwrap();
-        }
-        Self { start, len }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: `len` bytes from `start` are mapped for reading while `self` lives. The descriptor that could write
-        // to them is closed.
-        unsafe { std::slice::from_raw_parts(self.start.cast(), self.len) }
-    }
-}
-
-impl Drop for Repeated {
-    fn drop(&mut self) {
-        // SAFETY: `self` owns the range, and no borrow of it outlives `self`.
-        unsafe { rustix::mm::munmap(self.start, self.len) }.unwrap();
-    }
 }
 
 /// Returns `len` bytes, none of which is zero.

@@ -22,6 +22,8 @@ mod mapped;
 mod process_memory;
 #[path = "../../../../tests/common/receiver.rs"]
 mod receiver;
+#[path = "../../../../tests/common/repeated.rs"]
+mod repeated;
 #[path = "../../../../tests/common/strace.rs"]
 mod strace;
 #[path = "../../../../tests/common/terminal.rs"]
